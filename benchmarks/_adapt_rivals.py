@@ -138,9 +138,9 @@ def care(pairs: Pairs, seconds: float, light: np.ndarray) -> tuple[np.ndarray, i
 
 def pix2pix(pairs: Pairs, seconds: float, light: np.ndarray) -> tuple[np.ndarray, int]:
     """Train Pix2Pix."""
-    from napari_semsr.models import build, build_discriminator
+    from napari_semsr.models import build_discriminator, build_network
 
-    network = build("pix2pix", {"width": 64, "levels": 8, "bounded": False})
+    network = build_network("pix2pix", {"width": 64, "levels": 8, "bounded": False})
     judge = build_discriminator(
         "patch-gan",
         {"width": 64, "norm": "batch", "dropout": 0, "first_norm": False}
@@ -172,11 +172,11 @@ def pix2pix(pairs: Pairs, seconds: float, light: np.ndarray) -> tuple[np.ndarray
 
 def cyclegan(pairs: Pairs, seconds: float, light: np.ndarray) -> tuple[np.ndarray, int]:
     """Train the CycleGAN of Sun et al."""
-    from napari_semsr.models import build, build_discriminator
+    from napari_semsr.models import build_discriminator, build_network
 
     options = {"width": 64, "blocks": 9, "norm": "batch", "dropout": 0.2}
     options["slope"] = "learnt"
-    there, back = (build("multi-residual", options) for _ in range(2))
+    there, back = (build_network("multi-residual", options) for _ in range(2))
     judges = [
         build_discriminator("patch-gan", {"width": 64, "norm": "instance"})
         for _ in range(2)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_semsr.models import LoadedModel, ModelCard, build
+from napari_semsr.models import LoadedModel, ModelCard, build_network
 
 
 def field(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
@@ -27,7 +27,7 @@ def random_model(
 ) -> LoadedModel:
     """Make a network as it is before training."""
     torch.manual_seed(seed)
-    module = build(architecture, options or {}).eval()
+    module = build_network(architecture, options or {}).eval()
     told = ModelCard(
         name=architecture,
         architecture=architecture,

@@ -14,18 +14,18 @@ from scipy import ndimage
 
 from napari_semsr.core import (
     Affine,
-    Bending,
     Box,
+    BSplineDisplacement,
     Elastic,
     Grid,
     Micrograph,
     WarpedImage,
 )
 from napari_semsr.io import read
-from napari_semsr.simulation import random_surface
-from napari_semsr.simulation.microscope import reflectance
+from napari_semsr.simulation import create_random_surface
+from napari_semsr.simulation.microscope import compute_reflectance
 from napari_semsr.simulation.samples import SampleRanges
-from napari_semsr.simulation.sem import sem_contrast
+from napari_semsr.simulation.sem import compute_sem_contrast
 
 PIXEL_NM = 15.0  # of the canvas, on which all is drawn
 BLUR_NM = 80.0  # full width at half maximum of the superlens
@@ -70,7 +70,7 @@ class Case:
     @property
     def overlap(self) -> float:
         """Share of the fixed image that the moving one shows."""
-        seen = WarpedImage(self.moving, Grid.of(self.fixed), self.truth).read()
+        seen = WarpedImage(self.moving, Grid.from_image(self.fixed), self.truth).read()
         return float(np.isfinite(seen).mean())
 
 
@@ -106,7 +106,7 @@ def make(
     for _ in range(200):
         truth, grid = _placed(size, search, bend_px, rng)
         mark = Micrograph(np.ones(grid.shape, np.uint8), pixel_size_nm=grid.pitch)
-        cover = WarpedImage(mark, Grid.of(fixed), truth).read()
+        cover = WarpedImage(mark, Grid.from_image(fixed), truth).read()
         if np.isfinite(cover).mean() >= least_overlap:
             break
     # from the canvas, in the plane of the fixed image, to the plane of the moving one
@@ -145,11 +145,13 @@ def _placed(size, search, bend_px, rng):
         degrees, spread, mirrored = rng.uniform(-180, 180), 0.15, rng.random() < 0.5
     scale = 1 + rng.uniform(-spread, spread)
     off = rng.uniform(-0.3, 0.3, 2) * size * PIXEL_NM
-    base = Affine.similarity(degrees, scale=scale, is_mirrored=mirrored, about=about)
+    base = Affine.create_similarity(
+        degrees, scale=scale, is_mirrored=mirrored, about=about
+    )
     skew = np.eye(2) + rng.uniform(-0.01, 0.01, (2, 2))
     linear = skew @ base.linear
     shift = np.array([middle, middle]) + off - linear @ np.array(about)
-    truth = Affine.of(linear, shift)
+    truth = Affine.from_matrix(linear, shift)
     grid = Grid((rows, columns), (pitch, pitch), (-pitch / 2, -pitch / 2))
     if bend_px:
         return _bent(truth, size, bend_px, rng), grid
@@ -169,7 +171,9 @@ def _bent(affine, size, bend_px, rng):
         wave = rng.uniform(330, 520) * PIXEL_NM
         along = y * np.sin(angle) + x * np.cos(angle)
         moves.append(bend_px * PIXEL_NM * np.sin(2 * np.pi * along / wave + phase))
-    return Elastic(affine, Bending((first, first), (spacing, spacing), np.array(moves)))
+    return Elastic(
+        affine, BSplineDisplacement((first, first), (spacing, spacing), np.array(moves))
+    )
 
 
 def _drawn(kind, side, rng):
@@ -177,9 +181,11 @@ def _drawn(kind, side, rng):
     if kind == "letters":
         return _letters(side, rng)
     ranges = SampleRanges(kinds=(kind,), pitch_nm=(200, 900), joined=0.0)
-    surface = random_surface((side, side), pixel_nm=PIXEL_NM, rng=rng, ranges=ranges)
-    light = reflectance(surface.height_nm, surface.material, PIXEL_NM)
-    return _blurred(light), sem_contrast(surface)
+    surface = create_random_surface(
+        (side, side), pixel_nm=PIXEL_NM, rng=rng, ranges=ranges
+    )
+    light = compute_reflectance(surface.height_nm, surface.material, PIXEL_NM)
+    return _blurred(light), compute_sem_contrast(surface)
 
 
 def _letters(side, rng):
@@ -202,7 +208,9 @@ def _letters(side, rng):
     cover = ndimage.gaussian_filter(np.asarray(sheet, np.float32) / 255, 0.7)
     height = cover * rng.uniform(40, 150)
     surface = Specimen(height.astype(np.float32), cover, PIXEL_NM, "letters")
-    return _blurred(reflectance(height, cover, PIXEL_NM)), sem_contrast(surface)
+    return _blurred(compute_reflectance(height, cover, PIXEL_NM)), compute_sem_contrast(
+        surface
+    )
 
 
 def _real(path, side, rng):

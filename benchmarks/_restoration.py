@@ -16,7 +16,7 @@ from scipy import signal
 
 from napari_semsr.simulation import degrade as gao
 from napari_semsr.training import load_recipe
-from napari_semsr.training.scenes import load_clear
+from napari_semsr.training.scenes import load_clear_image
 
 Image = NDArray[np.float64]
 BORDER = 16
@@ -114,5 +114,5 @@ def oracle(low: Image, truth: Image) -> Image:
 def clear_images(recipe: Path, side: int) -> list[NDArray[np.uint8]]:
     """Read the middles of the held-out images, 8-bit."""
     data = load_recipe(recipe).data
-    found = (load_clear(Path(data.root), entry) for entry in data.held_out)
+    found = (load_clear_image(Path(data.root), entry) for entry in data.held_out)
     return [np.rint(middle(image, side) * 255).astype(np.uint8) for image in found]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import Float32Array
-from napari_semsr.simulation import SsumPairOptions, surface_shape
+from napari_semsr.simulation import SsumPairOptions, get_surface_shape
 from napari_semsr.simulation.canvas import Canvas, box_distance
 from napari_semsr.simulation.specimen import (
     ObjectOptions,
@@ -106,7 +106,7 @@ def moved(sites: Sites, by_nm: float, side_nm: float) -> Sites:
 
 def margin_nm(side: int = SIDE) -> float:
     """Distance from the corner of the drawn sample to that of the field."""
-    return (surface_shape(side)[0] - 2 * side) / 2 * FINE_NM
+    return (get_surface_shape(side)[0] - 2 * side) / 2 * FINE_NM
 
 
 def chip(pitch_nm: float, seed: int, relief_nm: float, side: int = SIDE) -> Specimen:
@@ -114,7 +114,7 @@ def chip(pitch_nm: float, seed: int, relief_nm: float, side: int = SIDE) -> Spec
     options = ObjectOptions(phantom="circuit", pitch_nm=pitch_nm, relief_nm=relief_nm)
     return draw_object(
         "circuit",
-        surface_shape(side),
+        get_surface_shape(side),
         pixel_nm=FINE_NM,
         options=options,
         seed=KEPT_SEED + seed,
@@ -173,8 +173,8 @@ def _flat(material: Float32Array, relief_nm: float, kind: str) -> Specimen:
 
 def star(relief_nm: float, sectors: int = 36, side: int = SIDE) -> Specimen:
     """Draw a Siemens star: lines that narrow towards the middle."""
-    canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
-    y, x = canvas.grid()
+    canvas = Canvas(get_surface_shape(side), FINE_NM, 10.0)
+    y, x = canvas.get_pixel_centres()
     middle = canvas.extent_nm[0] / 2
     radius = np.hypot(y - middle, x - middle)
     turn = np.arctan2(y - middle, x - middle)
@@ -182,7 +182,9 @@ def star(relief_nm: float, sectors: int = 36, side: int = SIDE) -> Specimen:
     off = np.abs(np.mod(turn, period) - period / 2) - period / 4
     rim = side * 2 * FINE_NM * 0.46
     return _flat(
-        canvas.cover(np.maximum(radius * off, radius - rim)), relief_nm, "star"
+        canvas.compute_coverage(np.maximum(radius * off, radius - rim)),
+        relief_nm,
+        "star",
     )
 
 
@@ -195,17 +197,17 @@ def stars(relief_nm: float, seed: int, shape: tuple[int, int]) -> Specimen:
     for row, column in np.ndindex(*(int(n // pitch) + 1 for n in canvas.extent_nm)):
         middle = (np.array([row, column]) + 0.5) * pitch
         rim, sectors = float(rng.uniform(1250, 2000)), int(rng.integers(16, 41))
-        for box, dy, dx in canvas.around(middle, rim + 50):
+        for box, dy, dx in canvas.iterate_window(middle, rim + 50):
             radius, period = np.hypot(dy, dx), 2 * np.pi / sectors
             turn = np.arctan2(dy, dx) + rng.uniform(0, period)
             off = np.abs(np.mod(turn, period) - period / 2) - period / 4
-            cover[box] = canvas.cover(np.maximum(radius * off, radius - rim))
+            cover[box] = canvas.compute_coverage(np.maximum(radius * off, radius - rim))
     return _flat(cover, relief_nm, "stars")
 
 
 def star_sites(width_nm: float, sectors: int = 36, side: int = SIDE) -> Sites:
     """Find the gaps of a star where its lines have a width."""
-    middle = surface_shape(side)[0] * FINE_NM / 2
+    middle = get_surface_shape(side)[0] * FINE_NM / 2
     radius = width_nm * sectors / np.pi
     step = np.pi / sectors
     start = step * (2 * np.arange(sectors) + 1)
@@ -248,7 +250,7 @@ def letters(
     shape: tuple[int, int] | None = None,
 ) -> Specimen:
     """Draw lines of letters, strokes from 60 to 140 nm wide."""
-    canvas = Canvas(shape or surface_shape(side), FINE_NM, 10.0)
+    canvas = Canvas(shape or get_surface_shape(side), FINE_NM, 10.0)
     rng = np.random.default_rng([KEPT_SEED, seed])
     cover = np.zeros(canvas.shape, np.float32)
     top = 150.0
@@ -278,11 +280,11 @@ def _letter(
         middle, half = (start + stop) / 2, (stop - start) / 2
         reach = np.abs(half) + stroke
         length = float(np.hypot(*half))
-        for box, dy, dx in canvas.around(middle, *reach):
+        for box, dy, dx in canvas.iterate_window(middle, *reach):
             along = (dy * half[0] + dx * half[1]) / length
             aside = (dy * half[1] - dx * half[0]) / length
             beyond = np.maximum(np.abs(along) - length, 0)
-            inside = canvas.cover(np.hypot(beyond, aside) - stroke / 2)
+            inside = canvas.compute_coverage(np.hypot(beyond, aside) - stroke / 2)
             np.maximum(onto[box], inside, out=onto[box])
 
 
@@ -297,7 +299,7 @@ def series(
 
     The first group begins at `corner_nm`: other corners lay it otherwise on the pixels.
     """
-    canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
+    canvas = Canvas(get_surface_shape(side), FINE_NM, 10.0)
     cover = np.zeros(canvas.shape, np.float32)
     number = 5
     block = (2 * number - 1) * size_nm
@@ -341,7 +343,7 @@ def _feature(
     form: str,
 ) -> None:
     """Draw one disc or line."""
-    for box, dy, dx in canvas.around(place, *half):
+    for box, dy, dx in canvas.iterate_window(place, *half):
         disc = form == "discs"
         distance = np.hypot(dy, dx) - half[0] if disc else box_distance(dy, dx, half)
-        np.maximum(onto[box], canvas.cover(distance), out=onto[box])
+        np.maximum(onto[box], canvas.compute_coverage(distance), out=onto[box])

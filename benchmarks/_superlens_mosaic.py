@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import Box, run
-from napari_semsr.demonstration.runs import gap_free_box, place_truth
-from napari_semsr.simulation import RandomLook, SsumPair
-from napari_semsr.simulation.scan import Scan, ScanOptions, cut_scan
-from napari_semsr.simulation.sem import sem_contrast
+from napari_semsr.demonstration.runs import compare_positions, find_measurable_box
+from napari_semsr.simulation import ImagingSettings, SsumPair
+from napari_semsr.simulation.scan import Scan, ScanOptions, run_scan_simulation
+from napari_semsr.simulation.sem import compute_sem_contrast
 from napari_semsr.stitching import plan_fusion, solve_mosaic
 
 PERCENTILES = (0.1, 99.9)
@@ -17,14 +17,14 @@ PERCENTILES = (0.1, 99.9)
 
 def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
     """Scan a drawn sample, stitch the frames, and lay the electron image on it."""
-    scan = cut_scan(None, options)
+    scan = run_scan_simulation(None, options)
     acquisition = taken(scan)
     solution = run(solve_mosaic(acquisition))
     plan = plan_fusion(acquisition, solution)
-    mosaic, coverage = plan.block(Box.of(plan.shape))
-    placement = place_truth(solution.positions_px, scan.nominal_px, scan.true_px)
+    mosaic, coverage = plan.compute_block(Box.from_shape(plan.shape))
+    placement = compare_positions(solution.positions_px, scan.nominal_px, scan.true_px)
     origin = placement.origin_px + np.nanmin(solution.positions_px, axis=0)
-    box = gap_free_box(coverage > 0)
+    box = find_measurable_box(coverage > 0)
     truth = electrons(scan, origin, box, scale)
     low, low_range = unit(mosaic[box.slices])
     high, high_range = unit(truth)
@@ -36,7 +36,7 @@ def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
         options.magnified_pixel_nm,
         scale,
         f"stitched {options.phantom}",
-        RandomLook(options),
+        ImagingSettings(options),
         noiseless=low,
         blur_px=np.nan,  # neither is known of a scan that was stitched
         spread=np.ones((1, 1), np.float32),
@@ -52,7 +52,9 @@ def electrons(
     if surface is None or fine % scale:
         msg = f"Needs a drawn sample and an oversampling that {scale} divides."
         raise ValueError(msg)
-    smooth = ndimage.spline_filter(sem_contrast(surface), order=3, output=np.float32)
+    smooth = ndimage.spline_filter(
+        compute_sem_contrast(surface), order=3, output=np.float32
+    )
     parts = fine // scale
     step = 1 / fine
     corner = np.array([box.y0, box.x0]) + origin_px - scan.scene.origin_px

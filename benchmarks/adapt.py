@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
     UNLIKE_PERCENT,
-    light_gain,
+    compute_band_gain,
     measure_metrics,
 )
 from napari_semsr.core import (
@@ -52,30 +52,35 @@ from napari_semsr.core import (
     Micrograph,
     SemsrError,
     WarpedImage,
-    field_range,
-    gap_free_box,
+    find_gap_free_box,
+    measure_percentiles,
     parse_pixel_size,
     run,
 )
-from napari_semsr.demonstration.runs import place_truth
+from napari_semsr.demonstration.runs import compare_positions
 from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.io import STORE_KEY, Side, StoredTransform
+from napari_semsr.io import STORE_KEY, ImageIdentity, StoredTransform
 from napari_semsr.jobs import (
     ADAPT,
     FIGURE,
+    AdaptationError,
     AdaptOptions,
-    AdaptRefused,
     FigureOptions,
-    fine_circuits,
-    paired_removals,
+    count_removals,
+    simulate_circuits,
 )
-from napari_semsr.jobs.enhance import compare_with_place
+from napari_semsr.jobs.enhance import compare_with_training_area
 from napari_semsr.jobs.register import REGISTER
 from napari_semsr.models import LoadedModel, load_model
-from napari_semsr.restoration import fit_place_filter
-from napari_semsr.simulation import ScanOptions, ViewOptions, simulate_scan, take_view
+from napari_semsr.restoration import fit_cross_validated_filter
+from napari_semsr.simulation import (
+    ScanOptions,
+    ViewOptions,
+    simulate_scan,
+    simulate_view,
+)
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training import PlaceFit, PlaceImages, PlaceOptions, fit_place
+from napari_semsr.training import AreaFit, AreaImages, AreaOptions, fit_area
 from napari_semsr.widgets.samples import optical_and_sem
 
 Image = NDArray[np.floating]
@@ -126,15 +131,17 @@ def look(sample: Sample, seed: int, higher_nm: float = 0.0) -> Place:
         frames = taken(scan)
         solution = run(solve_mosaic(frames))
         plan = plan_fusion(frames, solution)
-        placed = place_truth(solution.positions_px, scan.nominal_px, scan.true_px)
+        placed = compare_positions(solution.positions_px, scan.nominal_px, scan.true_px)
         origin = placed.origin_px + np.nanmin(solution.positions_px, axis=0)
-        view = take_view(scan, ViewOptions())
+        view = simulate_view(scan, ViewOptions())
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}.npz")
         np.savez(
             partial,
-            mosaic=plan.block(Box.of(plan.shape))[0].astype(np.float32),
-            clean=electrons(scan, origin, Box.of(plan.shape), 1).astype(np.float32),
+            mosaic=plan.compute_block(Box.from_shape(plan.shape))[0].astype(np.float32),
+            clean=electrons(scan, origin, Box.from_shape(plan.shape), 1).astype(
+                np.float32
+            ),
             sem=view.image,
             pixels_nm=[parse_pixel_size(scan.pixel_size_nm)[0], view.pixel_nm],
         )
@@ -152,7 +159,7 @@ def look(sample: Sample, seed: int, higher_nm: float = 0.0) -> Place:
 def gain_db(place: Place, image: Image) -> float:
     """Decibels below the cut-off over the optical image."""
     light = place.mosaic.array()
-    box = gap_free_box(np.isfinite(light))
+    box = find_gap_free_box(np.isfinite(light))
     if box is None:
         msg = "The mosaic has no rectangle without gaps."
         raise ValueError(msg)
@@ -169,7 +176,7 @@ def gain_db(place: Place, image: Image) -> float:
         )
         for one in (image, light)
     )
-    found = light_gain(made, before).gain_below_db
+    found = compute_band_gain(made, before).gain_below_db
     return float("nan") if found is None else found
 
 
@@ -178,18 +185,18 @@ def enhanced(place: Place, model: LoadedModel) -> Image:
     return run(enhance_array(place.mosaic, model, EnhanceOptions())).array()
 
 
-def model_of(fit: PlaceFit) -> LoadedModel:
+def model_of(fit: AreaFit) -> LoadedModel:
     """Give a trained network as a model, scaled as `semsr adapt` writes it."""
-    card = fit.card("place", input_scaling="percentiles")
+    card = fit.create_card("place", input_scaling="percentiles")
     return LoadedModel(fit.network, card, "sha256:" + "0" * 64)
 
 
 def fit_for(steps: int) -> Callable[..., Any]:
-    """Train as `fit_place` does, for so many steps of one thread."""
+    """Train as `fit_area` does, for so many steps of one thread."""
 
-    def fit(images: Any, options: PlaceOptions, **how: Any) -> Any:
+    def fit(images: Any, options: AreaOptions, **how: Any) -> Any:
         count = {"seconds": None, "steps": steps, "threads": 1}
-        return fit_place(images, options, **{**how, **count})
+        return fit_area(images, options, **{**how, **count})
 
     return fit
 
@@ -263,7 +270,7 @@ def judged(
 ) -> dict[str, Any]:
     """Compare the three that may be used on a place, and say which is proposed."""
     light = place.mosaic.array()
-    compared = compare_with_place(place.mosaic, model, EnhanceOptions())
+    compared = compare_with_training_area(place.mosaic, model, EnhanceOptions())
     unlike, _ = quietly(lambda: run(compared))
     return {
         "linear": gain_db(place, linear(light)),
@@ -274,7 +281,7 @@ def judged(
     }
 
 
-def trained_area(sample: Sample, share: float = 1.0) -> PlaceImages:
+def trained_area(sample: Sample, share: float = 1.0) -> AreaImages:
     """Give the part of A that the command trained on, or a share of its length."""
     with np.load(WORK / sample.name / "area.npz") as stored:
         light, sem = stored["light"], stored["sem"].copy()
@@ -285,23 +292,23 @@ def trained_area(sample: Sample, share: float = 1.0) -> PlaceImages:
     outside = np.ones(sem.shape, bool)
     outside[tuple(slice(int(a), int(b)) for a, b in spans)] = False
     sem[outside] = np.nan
-    return PlaceImages(light, sem)
+    return AreaImages(light, sem)
 
 
 def linear_filter(sample: Sample) -> Callable[[Image], Image]:
     """Fit the linear filter to what the command trained on."""
     area = trained_area(sample)
-    return fit_place_filter([(area.low, area.high)]).apply
+    return fit_cross_validated_filter([(area.low, area.high)]).apply
 
 
 def train(
-    images: list[PlaceImages],
+    images: list[AreaImages],
     steps: int,
     seed: int = 0,
     state: dict[str, Any] | None = None,
-) -> PlaceFit:
+) -> AreaFit:
     """Train for so many steps, or go on from a state."""
-    options = PlaceOptions(seed=seed)
+    options = AreaOptions(seed=seed)
     how = {"seconds": None, "state": state, "report_every_s": float("inf")}
     return run(fit_for(steps)(images, options, **how))
 
@@ -336,8 +343,8 @@ def run_area(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
             place = look(sample, sample.seed + number * MORE_FIELDS)
             found = quietly(lambda p=place: run(REGISTER.job(p.mosaic, p.sem)))
             back = found.stored.transform.inverse()
-            sem = WarpedImage(place.sem, Grid.of(place.mosaic), back).read()
-            images.append(PlaceImages(place.mosaic.array(), sem.astype(np.float32)))
+            sem = WarpedImage(place.sem, Grid.from_image(place.mosaic), back).read()
+            images.append(AreaImages(place.mosaic.array(), sem.astype(np.float32)))
         fit = train(images, PLAN["steps"])
         yield {
             "case": fields,
@@ -376,9 +383,9 @@ def run_rivals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     train([area], PLAN["steps"])
     seconds = time.process_time() - fit_began
     given, made = WORK / f"{sample.name}-given.npz", WORK / f"{sample.name}-made.npz"
-    low, high = (field_range(i.ravel()[None]) for i in (area.low, area.high))
+    low, high = (measure_percentiles(i.ravel()[None]) for i in (area.low, area.high))
     light = other.mosaic.array()
-    own = field_range(light.ravel()[None])
+    own = measure_percentiles(light.ravel()[None])
     np.savez(
         given,
         low=(area.low - low[0]) / (low[1] - low[0]),
@@ -454,9 +461,14 @@ def _columns(rows: Image, count: int) -> list[Image]:
 
 def _centred(mosaic: Micrograph, sem: Micrograph) -> StoredTransform:
     """State that both images have one centre."""
-    own, other = (Grid.of(one).centre(Box.of(one.shape)) for one in (mosaic, sem))
-    shift = Affine.of(np.eye(2), np.subtract(other, own))
-    return StoredTransform(shift, Side.of(mosaic), Side.of(sem))
+    own, other = (
+        Grid.from_image(one).box_origin(Box.from_shape(one.shape))
+        for one in (mosaic, sem)
+    )
+    shift = Affine.from_matrix(np.eye(2), np.subtract(other, own))
+    return StoredTransform(
+        shift, ImageIdentity.from_image(mosaic), ImageIdentity.from_image(sem)
+    )
 
 
 def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
@@ -469,8 +481,8 @@ def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         return run(enhance_array(light, model, EnhanceOptions())).array()
 
     side, seed = REMOVALS_PX, sample.seed
-    surfaces = fine_circuits(side, count=60, seed=seed)
-    job = paired_removals(
+    surfaces = simulate_circuits(side, count=60, seed=seed)
+    job = count_removals(
         {"adapted": enhance}, surfaces, side=side, objects=REMOVALS, seed=seed
     )
     yield {"case": "removals", "steps": PLAN["steps"], **run(job).to_json()}
@@ -507,7 +519,7 @@ def run_place(_: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
                     "linear": found["linear_gain_below_cutoff_db"],
                     "ssum-sem": found["untouched_gain_below_cutoff_db"],
                 }
-            except AdaptRefused as error:
+            except AdaptationError as error:
                 row |= {"kept": False, "refused": str(error)}
                 found = error.facts.get("held_out", {})
                 gains = {key: one["gain_below_cutoff_db"] for key, one in found.items()}
@@ -751,7 +763,7 @@ def main() -> None:
         return
     samples, measure = PARTS[args.part]
     for sample in samples:
-        if args.only and sample.name not in args.only.split(";"):
+        if args.select and sample.name not in args.select.split(";"):
             continue
         known = {key[2] for key in rows.known if key[:2] == (args.part, sample.name)}
         found = measure(sample, known)

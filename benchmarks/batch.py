@@ -20,7 +20,7 @@ import numpy as np
 from _shared import read_options
 
 import napari_semsr as semsr
-from napari_semsr.jobs import draw_specimen
+from napari_semsr.jobs import simulate_specimen
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
 STEPS = """
@@ -40,7 +40,7 @@ def draw(folder: Path, images: int, side: int) -> None:
     """Draw samples with their noise."""
     folder.mkdir()
     for number in range(images):
-        specimen = draw_specimen((side, side), seed=number)
+        specimen = simulate_specimen((side, side), seed=number)
         noise = np.random.default_rng(number).normal(0, 9, (side, side))
         grey = np.clip(specimen.array() + noise, 0, 255).astype(np.uint8)
         image = semsr.Micrograph(grey, (10, 10), f"scan-{number:03d}")

@@ -116,7 +116,7 @@ def scanned(seed: int) -> tuple[NDArray[Any], float, Row]:
         field=("round", "square")[seed // 4 % 2],
         seed=seed,
     )
-    frame = np.asarray(superlens.cut_scan(None, options).frames[0])
+    frame = np.asarray(superlens.run_scan_simulation(None, options).frames[0])
     size = options.magnified_pixel_nm
     truth = {
         "kind": "lines",

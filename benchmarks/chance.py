@@ -29,11 +29,11 @@ from skimage import io as skio
 from napari_semsr.core import Acquisition, RegistrationError, run
 from napari_semsr.core.acquisition import grid_cells
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import first_flat
+from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import measure_chance, shifts_within
-from napari_semsr.stitching.nominal import touching_pairs
-from napari_semsr.stitching.pairwise import search, whole_shift
+from napari_semsr.stitching.layout import count_shifts, measure_chance_level
+from napari_semsr.stitching.nominal import find_touching_pairs
+from napari_semsr.stitching.pairwise import round_shift, search_shifts
 
 Image = NDArray[np.float64]
 DATA = ROOT.parent / "shared" / "data" / "sem"
@@ -212,18 +212,18 @@ def joined_pairs(acquisition: Acquisition) -> tuple[int, int]:
     Returns these, and those that are known to repeat themselves instead: of them a
     solution decides otherwise. What it takes back later is counted.
     """
-    prepared = CorrectedFrames(acquisition, first_flat(acquisition))
+    prepared = CorrectedFrames(acquisition, estimate_initial_flat(acquisition))
     nominal = acquisition.nominal_corners()
     side = min(acquisition.frame_shape)
-    pairs = touching_pairs(nominal, acquisition.frame_shape)
-    shifts = [whole_shift(nominal, pair) for pair in pairs]
-    chance = measure_chance(prepared, shifts)
+    pairs = find_touching_pairs(nominal, acquisition.frame_shape)
+    shifts = [round_shift(nominal, pair) for pair in pairs]
+    chance = measure_chance_level(prepared, shifts)
     above, repeating = np.zeros((2, len(pairs)), bool)
     for share in (0.1, 0.2, 0.4):
         reach = (max(16, round(share * side)),) * 2
-        limit, repeats = chance.threshold(shifts_within(reach), 4.0)
+        limit, repeats = chance.compute_threshold(count_shifts(reach), 4.0)
         best = [
-            search(prepared, pair, shift, reach).best
+            search_shifts(prepared, pair, shift, reach).best_score
             for pair, shift in zip(pairs, shifts, strict=True)
         ]
         (repeating if repeats else above)[np.array(best) > limit] = True

@@ -17,7 +17,7 @@ from _shared import mean_and_error, read_options
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph
-from napari_semsr.restoration import RestoreOptions, choose
+from napari_semsr.restoration import RestoreOptions, prepare_restoration
 from napari_semsr.simulation import degrade as gao
 
 METHODS = ("wiener", "unsupervised-wiener", "cls", "richardson-lucy", "blind")
@@ -25,9 +25,11 @@ METHODS = ("wiener", "unsupervised-wiener", "cls", "richardson-lucy", "blind")
 
 def restored(image: Micrograph, options: RestoreOptions, kernel: Micrograph) -> NDArray:
     """Restore one image in tiles."""
-    restorer = choose(image, options, kernel)
+    restorer = prepare_restoration(image, options, kernel)
     result = np.empty(image.shape, np.float32)
-    for tile, values in restorer.tiles(image.data, restorer.plan(image.shape)):
+    for tile, values in restorer.restore_tiles(
+        image.data, restorer.create_plan(image.shape)
+    ):
         result[tile.core.slices] = values
     return result.astype(float)
 

@@ -21,11 +21,11 @@ from _shared import read_options
 from scipy.stats import spearmanr
 
 from napari_semsr.core import run
-from napari_semsr.models import build
+from napari_semsr.models import build_network
 from napari_semsr.training import Recipe, load_recipe, train
 from napari_semsr.training.run_folder import STATE
-from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator, halve_pairs
-from napari_semsr.training.validation import Validator, held_out_fields
+from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator, split_pairs
+from napari_semsr.training.validation import Validator, collect_validation_fields
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "tables" / "narrow" / "blur-a.yaml"
@@ -80,15 +80,17 @@ def main() -> int:
     rows: list[dict[str, float]] = []
     for weight in ADVERSARIAL_WEIGHTS:
         recipe = recipe_of(weight)
-        pairs = held_out_fields(recipe, 1)
+        pairs = collect_validation_fields(recipe, 1)
         truth = Validator(pairs)
-        blind = [UnpairedValidator(*each) for each in halve_pairs(pairs)]
+        blind = [UnpairedValidator(*each) for each in split_pairs(pairs)]
         for path in checkpoints(recipe, asked.runs / recipe.name):
-            network = build(recipe.architecture, recipe.architecture_options).eval()
+            network = build_network(
+                recipe.architecture, recipe.architecture_options
+            ).eval()
             network.load_state_dict(torch.load(path, weights_only=True))
-            found = [one.figures(network) for one in blind]
+            found = [one.evaluate(network) for one in blind]
             row = {name: float(np.mean([f[name] for f in found])) for name in SIGNS}
-            row["gain_db"] = truth.figures(network)["gain_db"]
+            row["gain_db"] = truth.evaluate(network)["gain_db"]
             rows.append(row)
             told = ", ".join(f"{name} {value:.3f}" for name, value in row.items())
             print(f"{recipe.name}, {path.stem}: {told}", flush=True)

@@ -31,7 +31,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models import build, build_discriminator
+from napari_semsr.models import build_discriminator, build_network
 from napari_semsr.training import Recipe
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.patches import Patches
@@ -117,7 +117,7 @@ def judge_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def make_networks(arguments: argparse.Namespace) -> list[nn.Module]:
     """Build two generators and two discriminators."""
     options = {"width": arguments.width, "blocks": arguments.blocks}
-    made = [build("resnet", options) for _ in range(2)]
+    made = [build_network("resnet", options) for _ in range(2)]
     judges = [
         build_discriminator("patch-gan", judge_options(arguments)) for _ in range(2)
     ]
@@ -183,7 +183,7 @@ def agree(arguments: argparse.Namespace) -> float:
     networks = make_networks(arguments)
     learner = learner_of(copy.deepcopy(networks), recipe_of(arguments))
     low, high = torch.rand(1, 1, 64, 64), torch.rand(1, 1, 64, 64)
-    ours = float(learner.teach_generators(low, high, 0).detach())
+    ours = float(learner.compute_generator_loss(low, high, 0).detach())
     theirs = Textbook(networks, torch.device("cpu")).step(low, high)
     return abs(ours - theirs) / theirs
 

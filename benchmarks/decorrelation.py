@@ -161,7 +161,7 @@ def main() -> int:
     )
     peer = find_peer(given.peer_python, "nanopyx.core.analysis.decorr")
     return run_parts(
-        given.only,
+        given.select,
         accuracy=lambda: accuracy(given, peer),
         speed=lambda: speed(given, peer),
         blocks=blocks,

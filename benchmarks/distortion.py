@@ -17,7 +17,7 @@ import numpy as np
 from _scans import MOVES, STEP, information, taken
 from _shared import in_line, read_options
 
-from napari_semsr.core import rim_displacement, run
+from napari_semsr.core import radial_displacement, run
 from napari_semsr.simulation import scan as superlens
 from napari_semsr.stitching import StitchOptions, StitchSolution, solve_mosaic
 from tests.stitching import scans
@@ -40,7 +40,7 @@ def take(phantom: str, case: str, amount: float, seed: int) -> superlens.Scan:
         seed=seed,
         **{"jitter_px": 6, **CASES[case]},
     )
-    return superlens.cut_scan(None, options)
+    return superlens.run_scan_simulation(None, options)
 
 
 def solve(
@@ -61,12 +61,14 @@ def bounds(scan: superlens.Scan) -> tuple[float, float, float]:
     """
     options, slopes, weights = scan.options, [], []
     count, side = len(scan.true_px), options.frame_px
-    coefficients = scan.scene.coefficients()
-    bend = np.stack(rim_displacement(*np.indices((side, side), float), (side, side)))
+    coefficients = scan.scene.compute_spline_coefficients()
+    bend = np.stack(radial_displacement(*np.indices((side, side), float), (side, side)))
     for index, place in enumerate(scan.true_px):
         light = scan.flat * scan.gains[index]
         clean, *moved = (
-            superlens.clean_frame(scan.scene, coefficients, place + by, options)
+            superlens.simulate_clean_frame(
+                scan.scene, coefficients, place + by, options
+            )
             for by in (0, *MOVES, *(-move for move in MOVES))
         )
         slopes.append([(moved[k] - moved[k + 2]) / (2 * STEP) for k in (0, 1)])
@@ -109,8 +111,8 @@ def rows_of(
             "found": found,
             "sd": told,
             "sd_bound": sigma,
-            "placed": int(solution.has_place.sum()),
-            "placed_before": int(before.has_place.sum()),
+            "placed": int(solution.is_placed.sum()),
+            "placed_before": int(before.is_placed.sum()),
             "seconds": seconds,
             "seconds_before": seconds_before,
         }

@@ -209,7 +209,7 @@ def main() -> int:
     )
     peer = find_peer(given.peer_python, "nanopyx.core.transform.error_map")
     return run_parts(
-        given.only,
+        given.select,
         agreement=lambda: agreement(given, peer),
         recovery=lambda: recovery(given),
         speed=lambda: speed(given, peer),

@@ -23,11 +23,11 @@ from distributed import Client
 
 from napari_semsr.core import Micrograph
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.inference.cluster import enhance_tiles, register, unregister
+from napari_semsr.inference.cluster import enhance_tiles, register_run, unregister_run
 from napari_semsr.inference.executors import (
     LocalExecutor,
     TileWorker,
-    in_order,
+    create_tile_source,
     run_tiles,
 )
 from napari_semsr.inference.predictor import Predictor
@@ -54,7 +54,7 @@ def threaded(
     work: TiledRun, predictor: Predictor, places: list[tuple[int, int]]
 ) -> None:
     """Enhance tiles as the engine does."""
-    for _ in run_tiles(LocalExecutor(work, predictor), in_order(places), 1):
+    for _ in run_tiles(LocalExecutor(work, predictor), create_tile_source(places), 1):
         pass
 
 
@@ -63,7 +63,7 @@ def clustered(
 ) -> None:
     """Enhance tiles by a scheduler and a worker of `distributed` in this process."""
     token = uuid.uuid4().hex
-    register(token, work, predictor)
+    register_run(token, work, predictor)
     with Client(
         processes=False,
         n_workers=1,
@@ -78,7 +78,7 @@ def clustered(
                 group = [waiting.pop(0)]
                 running.append(client.submit(enhance_tiles, token, group, pure=False))
             running.pop(0).result()
-    unregister(token)
+    unregister_run(token)
 
 
 def main() -> int:

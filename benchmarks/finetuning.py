@@ -51,7 +51,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.io import StoredTransform
-from napari_semsr.jobs import PAIRS, REGISTER, TRAIN, CutRequest
+from napari_semsr.jobs import PAIRS, REGISTER, TRAIN, PairRequest
 from napari_semsr.models import load_model
 from napari_semsr.pairing import SPLITS, PairOptions, PairStore, open_pairs
 from napari_semsr.simulation import (
@@ -59,10 +59,10 @@ from napari_semsr.simulation import (
     Specimen,
     ViewOptions,
     simulate_scan,
-    take_view,
+    simulate_view,
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training.stored_pairs import to_unit
+from napari_semsr.training.stored_pairs import scale_to_unit
 from napari_semsr.training.validation import ValidationPair, Validator
 
 MODEL = "ssum-sem"
@@ -136,13 +136,13 @@ def look(sample: Sample) -> Place:
     scan = run(simulate_scan(options, surface))
     frames = taken(scan)
     plan = plan_fusion(frames, run(solve_mosaic(frames)))
-    seen, _ = plan.block(Box.of(plan.shape))
+    seen, _ = plan.compute_block(Box.from_shape(plan.shape))
     mosaic = Micrograph(seen, scan.pixel_size_nm, "mosaic")
     views = [
         Micrograph(view.image, parse_pixel_size(view.pixel_nm), "sem")
         for view in (
-            take_view(scan, ViewOptions()),
-            take_view(scan, ViewOptions(view_electrons=0, view_charging=0)),
+            simulate_view(scan, ViewOptions()),
+            simulate_view(scan, ViewOptions(view_electrons=0, view_charging=0)),
         )
     ]
     return Place(mosaic, *views)
@@ -150,10 +150,10 @@ def look(sample: Sample) -> Place:
 
 def _surface(sample: Sample, options: ScanOptions) -> Specimen:
     """Draw a sample that covers the scan and its rim."""
-    extent = options.extent()
+    extent = options.compute_extent()
     rim = 2 * options.fwhm_nm / options.magnified_pixel_nm
     rows, columns = (
-        int(np.ceil(high - low + 2 * rim + 4)) * options.fine
+        int(np.ceil(high - low + 2 * rim + 4)) * options.fine_factor
         for low, high in zip(extent.low, extent.high, strict=True)
     )
     relief = float(sample.options["relief_nm"])
@@ -162,8 +162,8 @@ def _surface(sample: Sample, options: ScanOptions) -> Specimen:
 
 def moved(stored: StoredTransform, by_px: float, pixel_nm: float) -> StoredTransform:
     """Put a map wrong by a shift, as far down as to the right."""
-    off = Affine.of(np.eye(2), np.full(2, by_px * pixel_nm / np.sqrt(2)))
-    return replace(stored, transform=stored.transform.then(off))
+    off = Affine.from_matrix(np.eye(2), np.full(2, by_px * pixel_nm / np.sqrt(2)))
+    return replace(stored, transform=stored.transform.compose(off))
 
 
 def test_pairs(trained_on: Path, told: Path) -> list[ValidationPair]:
@@ -172,13 +172,13 @@ def test_pairs(trained_on: Path, told: Path) -> list[ValidationPair]:
     places = {tuple(p) for p in np.asarray(_places(held, "test")).tolist()}
     found = []
     for name in SPLITS:
-        low, high = other.arrays(name)
+        low, high = other.get_arrays(name)
         for number, place in enumerate(np.asarray(_places(other, name)).tolist()):
             if tuple(place) in places:
-                greys = other.ranges(name, number)
+                greys = other.get_ranges(name, number)
                 images = (np.asarray(part[number]) for part in (low, high))
                 pair = [
-                    255 * to_unit(image, grey)
+                    255 * scale_to_unit(image, grey)
                     for image, grey in zip(images, greys, strict=True)
                 ]
                 found.append(ValidationPair("pairs", *pair))
@@ -208,7 +208,7 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
                 "fine-tune",
                 work / "run",
                 start_from=MODEL,
-                cut=CutRequest(place.mosaic, place.view, stored, options),
+                cut=PairRequest(place.mosaic, place.view, stored, options),
             )
         )
     minutes = (time.monotonic() - began) / 60
@@ -237,7 +237,7 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
     pairs = test_pairs(store, told)
     validator = Validator(pairs, margin=MARGIN)
     row["clean"] = {
-        which: validator.figures(load_model(name).module)
+        which: validator.evaluate(load_model(name).module)
         for which, name in (("untouched", MODEL), ("trained", made.model))
     }
     row["clean_pairs"] = len(pairs)
@@ -318,7 +318,7 @@ def main() -> None:
     if args.shifted:
         wanted = [(s, off) for s in SAMPLES if s.name in SHIFTED for off in SHIFTS_PX]
     for sample, off in wanted:
-        named = not args.only or sample.name in args.only.split(";")
+        named = not args.select or sample.name in args.select.split(";")
         if not named or (sample.name, off) in rows:
             continue
         with tempfile.TemporaryDirectory() as work:

@@ -34,16 +34,16 @@ from torch.nn import functional
 
 from napari_semsr.analysis import measure_metrics
 from napari_semsr.core import Micrograph, parse_pixel_size
-from napari_semsr.models import build
+from napari_semsr.models import build_network
 from napari_semsr.simulation import (
     HELD_OUT_SEED,
+    ImagingSettings,
     MicroscopeOptions,
     ObjectOptions,
-    RandomLook,
     SsumPairOptions,
     draw_object,
-    pair_of_surface,
-    surface_shape,
+    get_surface_shape,
+    simulate_ssum_pair,
 )
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ def fields(kind: str, first: int, count: int) -> Iterator[Field]:
         rng = np.random.default_rng([SEED, list(KINDS).index(kind), number])
         surface = draw_object(
             options.phantom,
-            surface_shape(SIDE),
+            get_surface_shape(SIDE),
             pixel_nm=SsumPairOptions().pixel_nm / 2,
             options=options,
             seed=HELD_OUT_SEED + (SEED << 8) + number,
@@ -81,8 +81,8 @@ def fields(kind: str, first: int, count: int) -> Iterator[Field]:
             optics = MicroscopeOptions(
                 photons=PHOTONS / share, focus_nm=focus + off * APART_NM
             )
-            look = RandomLook(optics, correlation_px=0.3, bits=12)
-            taken.append(pair_of_surface(surface, SIDE, look, rng))
+            look = ImagingSettings(optics, correlation_px=0.3, bits=12)
+            taken.append(simulate_ssum_pair(surface, SIDE, look, rng))
         cut_off = optics.cut_off_nm
         if cut_off is None:
             msg = "These optics have no cut-off."
@@ -96,7 +96,7 @@ class Planes(nn.Module):
 
     def __init__(self, planes: int) -> None:
         super().__init__()
-        network = build("place", {})
+        network = build_network("place", {})
         self.body, self.head = network.body, network.head
         self.stem = nn.Conv2d(4 * planes, network.stem.out_channels, 3, padding=1)
 
@@ -185,7 +185,7 @@ def main() -> None:
     )
     rows = Rows(args.rows, "name")
     for kind in KINDS:
-        if (kind,) not in rows and (not args.only or kind in args.only.split(";")):
+        if (kind,) not in rows and (not args.select or kind in args.select.split(";")):
             print(json.dumps(rows.add(measure(kind))), flush=True)
     wins: list[float] = []
     for row in rows:

@@ -15,9 +15,9 @@ from napari_semsr.jobs import SimulateOptions
 from napari_semsr.simulation import simulate_scan
 from napari_semsr.stitching import (
     StitchOptions,
+    find_sharpest,
     focus,
     plan_focus,
-    sharpest,
     solve_mosaic,
 )
 
@@ -31,9 +31,9 @@ CASES = {
 def measure(options: SimulateOptions) -> None:
     """Print the figures of one scan."""
     scan = run(simulate_scan(options))
-    steps = list(scan.height_scans(options.focal_series))
+    steps = list(scan.simulate_height_scans(options.focal_series))
     heights = [taken(scan).replace(frames=step.frames) for step in steps]
-    number, z_nm = sharpest(heights), [step.focus_nm for step in steps]
+    number, z_nm = find_sharpest(heights), [step.focus_nm for step in steps]
     # the frames have no distortion: what matters here is what heights make of them
     undistorted = StitchOptions(distortion="none")
     solution = run(solve_mosaic(heights[number], undistorted))
@@ -43,7 +43,7 @@ def measure(options: SimulateOptions) -> None:
     off = np.hypot(*(found - lean + lean[number]).T)
     scene = scan.scene
     width = scene.fwhm_px * scene.oversampling / 2.355
-    corner = scan.true_px[solution.has_place].min(axis=0) + lean[number]
+    corner = scan.true_px[solution.is_placed].min(axis=0) + lean[number]
     y, x = (
         at + first
         for at, first in zip(np.indices(plan.shape, dtype=float), corner, strict=True)
@@ -55,9 +55,9 @@ def measure(options: SimulateOptions) -> None:
             scene.surface.height_nm,
         )
     )
-    inner = Box.of(plan.shape).grow((-BORDER, -BORDER))
-    image, _, height = plan.block(inner)
-    singles = [fit_db(one.block(inner)[0], sharp) for one in plan.plans]
+    inner = Box.from_shape(plan.shape).grow((-BORDER, -BORDER))
+    image, _, height = plan.compute_block(inner)
+    singles = [fit_db(one.compute_block(inner)[0], sharp) for one in plan.plans]
     error = (height - relief)[np.isfinite(height)]
     print(f"  laid on each other to   {np.nanmax(off):.3f} px at worst")
     print(f"  single heights          {', '.join(f'{v:.2f}' for v in singles)} dB")

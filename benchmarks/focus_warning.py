@@ -39,7 +39,9 @@ def halves(focus_nm: float, seed: int, kind: str) -> list[Falloff | None]:
     middle, size = image.shape[1] // 2, parse_pixel_size(scan.pixel_size_nm)
     parts = image[:, : middle - 7], image[:, middle + 7 :]
     return [
-        Falloff.of(Micrograph(np.ascontiguousarray(one), size), options.cut_off_nm)
+        Falloff.from_image(
+            Micrograph(np.ascontiguousarray(one), size), options.cut_off_nm
+        )
         for one in parts
     ]
 

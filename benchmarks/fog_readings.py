@@ -19,7 +19,7 @@ import numpy as np
 from napari_semsr.analysis.metrics import average_gradient, structural_similarity
 from napari_semsr.simulation import degrade as gao
 from napari_semsr.training import load_recipe
-from napari_semsr.training.scenes import load_clear
+from napari_semsr.training.scenes import load_clear_image
 
 SIDE = 512
 READINGS = {
@@ -46,7 +46,7 @@ def main() -> None:
     recipe = load_recipe(Path("recipes/sem-restore.yaml"))
     clear = []
     for entry in recipe.data.held_out:
-        image = load_clear(Path(recipe.data.root), entry)[:SIDE, :SIDE]
+        image = load_clear_image(Path(recipe.data.root), entry)[:SIDE, :SIDE]
         clear.append(np.rint(image * 255).astype(np.uint8))
     rows = {"blur alone": [gao.degrade_plane(c, "blur").image for c in clear]}
     for (name, level), stretch in itertools.product(READINGS.items(), (True, False)):

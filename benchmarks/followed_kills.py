@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import napari_semsr as semsr
-from napari_semsr.io import is_live
+from napari_semsr.io import is_live_mosaic
 
 KILLS, SEED, FRAMES = 10, 5, 16
 
@@ -56,7 +56,7 @@ def main() -> int:
             output = top / f"{number}.ome.zarr"
             follow(scan, output, share * whole_s)
             left = "nothing" if not output.exists() else "whole"
-            left = "growing" if is_live(output) else left
+            left = "growing" if is_live_mosaic(output) else left
             follow(scan, output, None, *(() if left == "nothing" else ("--resume",)))
             found = semsr.read(output).array()
             same = np.array_equal(found, wanted, equal_nan=True)

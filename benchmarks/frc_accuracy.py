@@ -33,8 +33,8 @@ from _shared import Rows, read_options
 from scipy import optimize
 
 from napari_semsr.analysis import FrcOptions, measure_frc
-from napari_semsr.analysis.frc.blocks import measure
-from napari_semsr.core import Micrograph, ideal_transfer, run
+from napari_semsr.analysis.frc.blocks import correlate_blocks
+from napari_semsr.core import Micrograph, ideal_otf, run
 from napari_semsr.jobs import FRC, FrcJobOptions
 
 CONTRASTS = (10, 30, 100)
@@ -58,7 +58,7 @@ def lens_end(contrast: float, power: float = 0) -> float:
     """Give the crossing over the end of the lens, `contrast` at a tenth of it."""
 
     def over(x: float) -> float:
-        return contrast * 0.1**power * float(ideal_transfer(np.array(x))) ** 2 - 1 / 6
+        return contrast * 0.1**power * float(ideal_otf(np.array(x))) ** 2 - 1 / 6
 
     return float(optimize.brentq(over, 1e-9, 1 - 1e-12))
 
@@ -68,7 +68,7 @@ def under_lens(v: np.ndarray, contrast: float, power: float = 0) -> np.ndarray:
     end = lens_end(contrast, power)
     rising = (0.1 / np.maximum(v, 1e-9)) ** power if power else 1.0
     kept = np.where((v > 0) | (power == 0), contrast * rising, 0)
-    return kept * ideal_transfer(v * end) ** 2
+    return kept * ideal_otf(v * end) ** 2
 
 
 def falling(v: np.ndarray, power: float) -> np.ndarray:
@@ -137,7 +137,7 @@ def errors(side: int, count: int, estimator: str) -> list[dict[str, float]]:
         for resolution in resolutions:
             seed = int(contrast + 100 * resolution)
             pair = draw_pairs(side, resolution, contrast, count, seed)
-            found = measure(*pair, estimator=estimator)
+            found = correlate_blocks(*pair, estimator=estimator)
             ratio = 1 / found.crossing / resolution
             good = np.isfinite(ratio)
             error = ratio[good] - 1
@@ -175,7 +175,9 @@ def measure_intervals(count: int, rows: Rows) -> None:
             seed = 1000 * side + 10 * list(FORMS).index(name) + number
             first, second = draw_pairs(side, resolution, 0, many, seed, form)
             for label, end in ends.items():
-                found = measure(first, None if side == SINGLE else second, end=end)
+                found = correlate_blocks(
+                    first, None if side == SINGLE else second, end=end
+                )
                 ratio = 1 / found.crossing / resolution
                 good = np.isfinite(ratio)
                 inside = np.abs(np.log(ratio[good])) < 1.96 * found.spread[good]

@@ -19,7 +19,7 @@ from _shared import PEER, Seconds, by_peer, find_peer, least_of, read_options, v
 from frc_accuracy import draw_pairs
 
 from napari_semsr.analysis import FrcMapOptions, measure_frc_map
-from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.blocks import correlate_blocks
 from napari_semsr.core import Micrograph, run
 
 BLOCK = 64
@@ -57,7 +57,9 @@ def time_blocks(pair: tuple[np.ndarray, np.ndarray], estimator: str) -> Seconds:
     """Seconds per block on one core, status rules and fit included."""
     start = time.perf_counter()
     for k in range(0, len(pair[0]), BATCH):
-        measure(pair[0][k : k + BATCH], pair[1][k : k + BATCH], estimator=estimator)
+        correlate_blocks(
+            pair[0][k : k + BATCH], pair[1][k : k + BATCH], estimator=estimator
+        )
     return Seconds((time.perf_counter() - start) / len(pair[0]))
 
 

@@ -24,11 +24,11 @@ from napari_semsr.analysis.gaps import (
     GapOptions,
     WidthFit,
     WidthHistogram,
+    choose_bin_edges,
+    compute_fraction_interval,
+    compute_mean_interval,
     count_widths,
-    mean_interval,
     measure_gaps,
-    share_interval,
-    width_edges,
 )
 from napari_semsr.core import Micrograph, run
 
@@ -61,7 +61,7 @@ def judge_shares(repeats: int) -> None:
     for count in COUNTS:
         for share in SHARES:
             missed = rng.binomial(count, share, repeats).tolist()
-            held = [holds(share_interval(k, count), share) for k in missed]
+            held = [holds(compute_fraction_interval(k, count), share) for k in missed]
             say_row(f"share {100 * share:g} % of {count}", held)
 
 
@@ -72,7 +72,7 @@ def judge_means(repeats: int) -> None:
         rng = np.random.default_rng(3)
         for count in COUNTS:
             drawn = [draw(rng, count) for _ in range(repeats)]
-            held = [holds(mean_interval(values), truth) for values in drawn]
+            held = [holds(compute_mean_interval(values), truth) for values in drawn]
             say_row(f"mean, {name}, {count}", held, f"{seeds_apart(drawn[:20]):.1f}")
 
 
@@ -80,7 +80,7 @@ def seeds_apart(drawn: Sequence[NDArray[np.float64]]) -> float:
     """Give the spread of an interval's ends over seeds, in per cent of its width."""
     apart = []
     for values in drawn:
-        both = np.array([mean_interval(values, seed=seed) for seed in range(8)])
+        both = np.array([compute_mean_interval(values, seed=seed) for seed in range(8)])
         width = float(np.mean(both[:, 1] - both[:, 0]))
         apart.append(100 * float(both.std(axis=0, ddof=1).mean()) / width)
     return float(np.mean(apart))
@@ -93,7 +93,7 @@ def judge_gaussians(repeats: int) -> None:
         held, off, plain = [], [], []
         for _ in range(repeats):
             widths = rng.normal(30, 8, count)
-            found = count_widths(widths, width_edges(widths))
+            found = count_widths(widths, choose_bin_edges(widths))
             fit = found.fit
             if fit is not None:
                 plain.append(abs(fit.mean - 30) <= 1.96 * own_error(found))
@@ -110,7 +110,7 @@ def own_error(found: WidthHistogram) -> float:
     if fit is None:
         return 0.0
     _, spread = optimize.curve_fit(
-        lambda x, height, mean, sigma: WidthFit(mean, 0, sigma, height).at(x),
+        lambda x, height, mean, sigma: WidthFit(mean, 0, sigma, height).evaluate(x),
         (edges[:-1] + edges[1:]) / 2,
         found.counts,
         (fit.height, fit.mean, fit.sigma),
@@ -143,7 +143,7 @@ def judge_fields(fields: int) -> None:
         found.append(run(measure_gaps(taken, truth, options=options)))
     gaps = sum(len(one.found) for one in found)
     share = sum(len(one.found) - one.detected for one in found) / gaps
-    errors = np.concatenate([one.width_errors("px") for one in found])
+    errors = np.concatenate([one.compute_width_errors("px") for one in found])
     means = float(np.abs(errors).mean()), float(errors.mean())
     about = f"{gaps / fields:.0f} gaps a field, "
     held = [holds(one.undetected_interval, share) for one in found]
@@ -167,7 +167,7 @@ def main() -> None:
     )
     print("| interval | holds the truth, % | |\n|---|---|---|")
     run_parts(
-        arguments.only,
+        arguments.select,
         share=lambda: judge_shares(max(arguments.repeats, 4000)),
         mean=lambda: judge_means(arguments.repeats),
         gaussian=lambda: judge_gaussians(arguments.repeats),

@@ -40,21 +40,21 @@ from scipy import ndimage
 
 from napari_semsr.analysis import (
     FrcOptions,
+    compute_radial_spectrum,
     measure_frc,
     measure_gaps,
     measure_metrics,
-    radial_spectrum,
 )
 from napari_semsr.core import Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.models import list_bundled, load_model
-from napari_semsr.restoration import RestoreOptions, choose
+from napari_semsr.restoration import RestoreOptions, prepare_restoration
 from napari_semsr.simulation.gold import (
     COARSE_NM,
     FINE_NM,
     GoldOptions,
     GoldPair,
-    gold_rng,
+    create_gold_rng,
     random_gold_pair,
 )
 
@@ -121,9 +121,11 @@ def restored(method: str, sigma_px: float) -> Method:
 
     def apply(low: Image) -> Image:
         image = fine(by_kernel(keys)(low))
-        restorer = choose(image, options, None)
+        restorer = prepare_restoration(image, options, None)
         result = np.empty(image.shape)
-        for tile, values in restorer.tiles(image.data, restorer.plan(image.shape)):
+        for tile, values in restorer.restore_tiles(
+            image.data, restorer.create_plan(image.shape)
+        ):
             result[tile.core.slices] = values
         return result
 
@@ -201,11 +203,14 @@ class Score:
         """Judge one field."""
         made, true = fine(image), fine(truth)
         found = run(measure_gaps(made, true))
-        errors = found.width_errors("nm")
+        errors = found.compute_width_errors("nm")
         self.widths_nm += [g.width_nm for g in found.found if g.width_nm is not None]
         inner = (slice(BORDER, -BORDER),) * 2
         near = measure_metrics(fine(image[inner]), fine(truth[inner]), data_range=1.0)
-        power, wanted = radial_spectrum(made).power, radial_spectrum(true).power
+        power, wanted = (
+            compute_radial_spectrum(made).power,
+            compute_radial_spectrum(true).power,
+        )
         self.amplitude.append(np.sqrt(power / wanted))
         self.correlation.append(
             measure_frc(made, true, FrcOptions(estimator="plain")).correlation
@@ -388,7 +393,7 @@ def main() -> None:
     options = chosen_options(arguments.set)
     methods = methods_of(arguments, options)
     pairs = [
-        random_gold_pair(arguments.side, gold_rng("judging", index), options)
+        random_gold_pair(arguments.side, create_gold_rng("judging", index), options)
         for index in range(arguments.first, arguments.first + arguments.fields)
     ]
     scores, first = judge(methods, pairs)

@@ -27,11 +27,11 @@ from napari_semsr.analysis import (
     measure_metrics,
     measure_misfit,
 )
-from napari_semsr.core import Micrograph, field_range, parse_pixel_size, run
+from napari_semsr.core import Micrograph, measure_percentiles, parse_pixel_size, run
 from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.inference.ensemble import ALL
 from napari_semsr.models import load_model
-from napari_semsr.simulation import ssum_validation
+from napari_semsr.simulation import simulate_validation_pairs
 
 SEED = 50_000
 SIDE = 384
@@ -55,7 +55,7 @@ class Row:
 
 def pair_of(number: int) -> tuple[str, Micrograph, Micrograph]:
     """Make a field and its truth."""
-    (pair,) = ssum_validation(1, SIDE, options=USUAL, first=SEED + number)
+    (pair,) = simulate_validation_pairs(1, SIDE, options=USUAL, first=SEED + number)
     size = parse_pixel_size(pair.pixel_nm)
     return (
         pair.kind.split("+")[0],
@@ -114,7 +114,7 @@ def measure(number: int, models: dict[str, Any]) -> tuple[list[Row], dict[str, I
         figures = looked_at(
             made.array().astype(float), truth.array().astype(float), pixel
         )
-        first, last = field_range(low.data, *model.card.input_percentiles)
+        first, last = measure_percentiles(low.data, *model.card.input_percentiles)
         apart = spread_of(low, model, options)
         misfit = run(measure_misfit(low, made))
         figures["spread"] = 100 * float(apart.mean()) / (last - first)

@@ -32,7 +32,7 @@ from _shared import read_options
 from frc_accuracy import draw_fields
 
 from napari_semsr.analysis import FrcMap, FrcMapOptions, measure_frc_map
-from napari_semsr.analysis.frc.blocks import Measurement, measure
+from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
 from napari_semsr.core import Acquisition, Box, Micrograph, run
 from napari_semsr.jobs import SimulateOptions
 from napari_semsr.simulation import Scan, simulate_scan
@@ -63,7 +63,7 @@ def solve(scan: Scan) -> tuple[Acquisition, StitchSolution, FusionPlan]:
 
 def fuse(plan: FusionPlan, box: Box) -> Micrograph:
     """Compute a part of a mosaic."""
-    return Micrograph(plan.block(box)[0])
+    return Micrograph(plan.compute_block(box)[0])
 
 
 def map_of(a: Micrograph, b: Micrograph, whole: Micrograph | None = None) -> FrcMap:
@@ -99,7 +99,7 @@ def compare(kind: str, seed: int, given: argparse.Namespace) -> tuple[FrcMap, ..
     (frames, solution, whole), (_, _, again) = solve(scan), solve(other)
     moved = again.positions - away(whole, scan) + away(again, other)
     halves = run(plan_halves(frames, solution, whole))
-    box = Box.of(whole.shape)
+    box = Box.from_shape(whole.shape)
     mosaic = fuse(whole, box)
     two = map_of(mosaic, fuse(replace(again, positions=moved), box))
     own = map_of(*(fuse(half.plan, box) for half in halves), mosaic)
@@ -166,12 +166,14 @@ def measure_drawn(blocks: int) -> None:
             def noise(variance: float, rng=rng, shape=fields.shape) -> np.ndarray:
                 return np.sqrt(variance) * rng.standard_normal(shape)
 
-            found = [measure(fields + noise(1), fields + noise(1))]
+            found = [correlate_blocks(fields + noise(1), fields + noise(1))]
             for a, b in ((2.0, 2.0), (9 / 8, 9.0)):
                 first, second = noise(a), noise(b)
                 mean = (first / a + second / b) / (1 / a + 1 / b)
                 found.append(
-                    measure(fields + first, fields + second, whole=fields + mean)
+                    correlate_blocks(
+                        fields + first, fields + second, whole=fields + mean
+                    )
                 )
             names = ("two images", "halves alike", "halves 1 : 8")
             said = (_off(*pair, resolution) for pair in zip(names, found, strict=True))

@@ -36,17 +36,17 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr.analysis import match_affine
-from napari_semsr.models import build
-from napari_semsr.simulation import gaussian_kernel, pair_of_surface
+from napari_semsr.models import build_network
+from napari_semsr.simulation import gaussian_kernel, simulate_ssum_pair
 from napari_semsr.simulation.degrade import (
     BLUR_SIGMA_PX,
     BLUR_SIZE_PX,
     degrade_plane,
 )
-from napari_semsr.training.cycle_gan import Blur, cycle_ssim, edge_loss
+from napari_semsr.training.cycle_gan import Blur, cycle_ssim_loss, edge_loss
 from napari_semsr.training.recipe import GanOptions, load_recipe
-from napari_semsr.training.scenes import load_clear
-from napari_semsr.training.validation import held_out_fields
+from napari_semsr.training.scenes import load_clear_image
+from napari_semsr.training.validation import collect_validation_fields
 
 Image = NDArray[np.float64]
 RECIPE = Path(__file__).parents[1] / "recipes" / "tables" / "gao-a.yaml"
@@ -86,7 +86,9 @@ def hollow() -> None:
         hills = replace(drawn, material=np.zeros_like(drawn.material))
         hollows = replace(hills, height_nm=-hills.height_nm)
         seen = [
-            pair_of_surface(s, SIDE, look(0.0, photons=0), np.random.default_rng(SEED))
+            simulate_ssum_pair(
+                s, SIDE, look(0.0, photons=0), np.random.default_rng(SEED)
+            )
             for s in (hills, hollows)
         ]
         apart = WHITE * float(np.abs(seen[0].low - seen[1].low).max())
@@ -106,7 +108,7 @@ def contrast() -> None:
         back = middle + (made - middle) / share
         kept = middle + (image - middle) / share  # of F, of a degraded image
         found = (
-            float(cycle_ssim(back, image)),
+            float(cycle_ssim_loss(back, image)),
             float(edge_loss(back, kept, "sobel")),
             float(functional.mse_loss(made, image)),
         )
@@ -128,7 +130,9 @@ def pairs() -> Pairs:
     chosen = entries[:: max(1, len(entries) // IMAGES)][:IMAGES]
     learnt = []
     for number, entry in enumerate(chosen):
-        clear = np.rint(load_clear(root, entry)[:512, :512] * WHITE).astype(np.uint8)
+        clear = np.rint(load_clear_image(root, entry)[:512, :512] * WHITE).astype(
+            np.uint8
+        )
         low = degrade_plane(clear, "blur", seed=number).image
         learnt.append((low / WHITE, clear / WHITE))
     judged = [
@@ -181,7 +185,7 @@ def taught(given: Pairs, far_px: float, steps: int) -> nn.Module:
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     options = {"width": 16, "fine_blocks": 2, "dilations": [1, 1]}
-    network = build("two-scale", options).train()
+    network = build_network("two-scale", options).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -307,7 +311,8 @@ def loss_of(
             back_x = back(clear_x + noise * torch.randn_like(x))
             back_y = there(coarse_y + noise * torch.randn_like(y))
         terms += (
-            gan.cycle_weight * float(cycle_ssim(back_x, x) + cycle_ssim(back_y, y)),
+            gan.cycle_weight
+            * float(cycle_ssim_loss(back_x, x) + cycle_ssim_loss(back_y, y)),
             gan.edge_weight * float(edge_loss(back_x, x) + edge_loss(back_y, y)),
         )
         first, made, wanted = (
@@ -353,7 +358,7 @@ def texture() -> None:
 
 def power() -> None:
     """Print what the right power of every spatial frequency gains, and the best one."""
-    fields = held_out_fields(load_recipe(LENS_RECIPE), 1)
+    fields = collect_validation_fields(load_recipe(LENS_RECIPE), 1)
     gains: dict[str, list[float]] = {name: [] for name in RINGS_TOLD}
     edge = np.s_[BORDER:-BORDER, BORDER:-BORDER]
     for field in fields:

@@ -30,7 +30,7 @@ from scipy import fft, ndimage
 from napari_semsr.io import read
 from napari_semsr.training import load_recipe
 from napari_semsr.training.recipe import ImageEntry
-from napari_semsr.training.scenes import load_clear
+from napari_semsr.training.scenes import load_clear_image
 
 Image = NDArray[np.float64]
 MOST = 0.8  # of two places; chance reached 0.70 (two large balls), one place 0.94
@@ -59,7 +59,7 @@ class Shown:
             grey = np.asarray(opened.array(), dtype=float)
         else:
             entry = ImageEntry(file=self.path.name, crop_bottom=self.crop_bottom)
-            grey = np.asarray(load_clear(self.path.parent, entry), dtype=float)
+            grey = np.asarray(load_clear_image(self.path.parent, entry), dtype=float)
         fine, broad = (ndimage.gaussian_filter(grey, s) for s in (FINE_PX, BROAD_PX))
         detail = (fine - broad)[::2, ::2]
         return (detail - detail.mean()) / detail.std()

@@ -98,7 +98,7 @@ def measure(
     if kind == "edge":
         one = found.edge
         return (None, None) if one is None else (one.width, one.plain_width)
-    main = found.main
+    main = found.highest_line
     return (None, None) if main is None else (main.fwhm, main.plain_fwhm)
 
 
@@ -213,7 +213,7 @@ def drawing(updates: int) -> None:
     plot.axes[0].grid(visible=True, alpha=0.15)
     app.processEvents()
     plot.figure.set_layout_engine("none")
-    plot.move_lines(lines)
+    plot.redraw_lines(lines)
     took: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(updates):
         for anew in (True, False):
@@ -222,7 +222,7 @@ def drawing(updates: int) -> None:
             if anew:
                 plot.refresh()
             else:
-                plot.move_lines(lines)
+                plot.redraw_lines(lines)
             plot.canvas.repaint()
             took[anew].append(1000 * (time.process_time() - begun))
     for anew, each in took.items():
@@ -243,14 +243,14 @@ def main() -> None:
         side=(16_384, "of the store, px"),
         chunk=(512, "side of a chunk, px"),
     )
-    if asked.only in (None, "accuracy"):
+    if asked.select in (None, "accuracy"):
         for kind in asked.kinds:
             accuracy(kind, asked.seeds)
-    if asked.only in (None, "peer"):
+    if asked.select in (None, "peer"):
         peer(200)
-    if asked.only in (None, "speed"):
+    if asked.select in (None, "speed"):
         speed(asked.side, asked.chunk, asked.updates)
-    if asked.only == "drawing":
+    if asked.select == "drawing":
         drawing(asked.updates)
 
 

@@ -89,7 +89,7 @@ class Desk:
         from qtpy.QtCore import QTimer
 
         from napari_semsr.core import Micrograph, parse_pixel_size
-        from napari_semsr.widgets.layers import layer_keywords
+        from napari_semsr.widgets.layers import create_layer_keywords
 
         rng = np.random.default_rng(0)
         coarse = rng.integers(40, 215, (side // 16, side // 16))
@@ -99,7 +99,7 @@ class Desk:
         self.side, self.shown = side, shown
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(1400, 950)
-        self.viewer.add_image(image.data, **layer_keywords(image))
+        self.viewer.add_image(image.data, **create_layer_keywords(image))
         _, self.panel = self.viewer.window.add_plugin_dock_widget(
             "napari-semsr", "Enhance"
         )
@@ -138,7 +138,7 @@ class Desk:
         self.panel.cancel_button.click()
         settle(120, lambda: self.panel.status.text().startswith("Cancelling"))
         shown = time.perf_counter() - begun
-        settle(120, lambda: not self.panel.runner.busy)
+        settle(120, lambda: not self.panel.runner.is_busy)
         return shown, time.perf_counter() - begun
 
     def clear(self) -> None:
@@ -164,7 +164,7 @@ def watch_first_tile(desk: Desk) -> dict[str, float]:
     from napari_semsr.widgets.enhance.panel import LiveLayer
 
     drawn: list[float] = []
-    tick = LiveLayer.tick
+    tick = LiveLayer.on_timeout
 
     def told(self: Any) -> None:
         fresh = bool(self.live.done)
@@ -172,12 +172,12 @@ def watch_first_tile(desk: Desk) -> dict[str, float]:
         if fresh and not drawn:
             drawn.append(time.perf_counter())
 
-    LiveLayer.tick = told  # type: ignore[method-assign]
+    LiveLayer.on_timeout = told  # type: ignore[method-assign]
     begun, cpu = time.perf_counter(), processor_time()
     wall, thread = desk.press()
     settle(300, lambda: bool(drawn))
     spent = processor_time() - cpu
-    LiveLayer.tick = tick  # type: ignore[method-assign]
+    LiveLayer.on_timeout = tick  # type: ignore[method-assign]
     return {
         "first_tile_s": drawn[0] - begun,
         "first_tile_cpu_s": spent,
@@ -250,7 +250,7 @@ def hold(side: int) -> None:
 
     from napari_semsr.core import Micrograph
     from napari_semsr.inference import EnhanceOptions, LiveField
-    from napari_semsr.widgets.base import JobRunner, Target
+    from napari_semsr.widgets.base import JobRunner, OutputTarget
     from napari_semsr.widgets.enhance.panel import LiveLayer
     from tests.enhancing import fill, output_of, store_for
 
@@ -262,11 +262,11 @@ def hold(side: int) -> None:
         live = LiveField(output_of(image, loaded, options), [data[::64, ::64]])
         viewer = napari.Viewer(show=True)
         keywords = {"contrast_limits": (0, 255), "rgb": False}
-        layer = LiveLayer(viewer, live, keywords, Target(path), lambda: None)
+        layer = LiveLayer(viewer, live, keywords, OutputTarget(path), lambda: None)
         runner, turn, failures = JobRunner(), 0, []
         runner.failed.connect(failures.append)
         runner.start("Enhance", lambda: fill(image, loaded, store, options, live=live))
-        while runner.busy:
+        while runner.is_busy:
             turn += 1
             viewer.scene.camera.zoom = 2.0 ** -(turn % 6)
             place = side * (turn % 7) / 7, side * (turn % 11) / 11
@@ -308,9 +308,9 @@ def main() -> int:
             hold(chosen.hold)
             return 0
         missed = 0
-        if chosen.only != "memory":
+        if chosen.select != "memory":
             missed |= feel(chosen.side, chosen.seconds, chosen.rounds)
-        return missed | (0 if chosen.only == "feel" else memory(chosen.sides))
+        return missed | (0 if chosen.select == "feel" else memory(chosen.sides))
 
 
 if __name__ == "__main__":

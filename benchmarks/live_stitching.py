@@ -110,13 +110,13 @@ def pace_scan(
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     files = FrameFolder(folder / "scan")
     live = follow.LiveScan(folder / "m.ome.zarr", files.read, StitchOptions())
-    follower = follow.Follower(files, live, None, None, lambda: False)
+    follower = follow.ScanFollower(files, live, None, None, lambda: False)
     row: dict[str, Any] = {"part": "paced", "frames": len(true), "side": side}
     row |= {"seed": seed, "every_s": every, "load": os.getloadavg()[0]}
     written = taken = 0.0
     for _ in follower.run():
         now, placement = time.perf_counter(), live.placement
-        placed = 0 if placement is None else int(placement.has_place.sum())
+        placed = 0 if placement is None else int(placement.is_placed.sum())
         if not written and child.poll() is not None:
             written = now
             row |= {"taken_when_written": len(live), "placed_when_written": placed}
@@ -145,7 +145,7 @@ def follow_scan(
         vars(follow)["_POLL_S"] = 0.0
     files = FrameFolder(scan)
     live = follow.LiveScan(store, files.read, StitchOptions())
-    follower = follow.Follower(files, live, len(true), None, lambda: False)
+    follower = follow.ScanFollower(files, live, len(true), None, lambda: False)
     steps, process = follower.run(), psutil.Process()
     waits, loads, errors, memory = [], [], {}, []
     for number, (y, x) in enumerate(nominal):
@@ -188,7 +188,7 @@ def follow_scan(
             if n <= len(waits)
         },
         "error_px": {f"{share:.0%}": errors[share] for share in ERRORS_PX},
-        "placed": 0 if placement is None else int(placement.has_place.sum()),
+        "placed": 0 if placement is None else int(placement.is_placed.sum()),
         "memory_gb": max(memory),
         "memory_at_gb": {n: memory[n - 1] for n in MEMORY_AT if n <= len(memory)},
         "doubts": doubts,

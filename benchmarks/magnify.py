@@ -38,7 +38,7 @@ from napari_semsr.jobs import PAIRS
 from napari_semsr.models import list_bundled
 from napari_semsr.pairing import PairOptions, PairStore, open_pairs
 from napari_semsr.training import load_recipe
-from napari_semsr.training.scenes import load_clear
+from napari_semsr.training.scenes import load_clear_image
 from napari_semsr.training.validation import ValidationPair, Validator, affine_psnr_db
 
 SEED = 41
@@ -90,7 +90,7 @@ def truths(recipe: Path, side: int) -> list[Image]:
     chosen = load_recipe(recipe)
     found = []
     for entry in chosen.data.held_out:
-        crop = middle(load_clear(Path(chosen.data.root), entry), side)
+        crop = middle(load_clear_image(Path(chosen.data.root), entry), side)
         rows, columns = (n // 2 * 2 for n in crop.shape)
         found.append(np.rint(crop[:rows, :columns] * 255).astype(float))
     return found
@@ -116,7 +116,7 @@ def tiles(
 ) -> Iterator[tuple[Image, list[tuple[tuple[slice, slice], Image]]]]:
     """Give each coarse picture of a set, and the places and truths of its tiles."""
     places = np.asarray(store.group[f"{name}/low_places"][:])
-    truths = np.asarray(store.arrays(name)[1][:], float)
+    truths = np.asarray(store.get_arrays(name)[1][:], float)
     for number in np.unique(places[:, 0]):
         source = store.record["sources"]["low"][number]
         low = read(folder / f"{source['name']}.png").array().astype(float)
@@ -185,7 +185,9 @@ def pictures_table(rows: Iterable[dict[str, Any]]) -> str:
 def near(image: Image, truth: Image) -> float:
     """PSNR of a tile after the best gain, offset and shift of half a pixel."""
     judge = Validator([], margin=BORDER, shift_px=0.5)
-    return affine_psnr_db(*judge.compare(image, ValidationPair("real", image, truth)))
+    return affine_psnr_db(
+        *judge.align_and_crop(image, ValidationPair("real", image, truth))
+    )
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def make(path: Path, side: int) -> None:
 
     rng = np.random.default_rng(0)
     store = create_store(path, shape=(side, side), dtype="uint16", chunk=CHUNK)
-    for row, column in store.pending():
+    for row, column in store.pending_units():
         y, x = row * CHUNK, column * CHUNK
         place = np.s_[y : y + CHUNK, x : x + CHUNK]
         shape = store.level0[place].shape
@@ -72,9 +72,9 @@ def hold(folder: Path, side: int) -> None:
     """Send a field through the engine in this process, and print what it took."""
     import dask.array as da
 
-    from napari_semsr.core import Micrograph, compact_memory, run
+    from napari_semsr.core import Micrograph, configure_allocator, run
 
-    compact_memory()
+    configure_allocator()
     from _networks import identity
 
     from napari_semsr.inference import EnhanceOptions

@@ -295,7 +295,7 @@ def main() -> None:
         args.pictures.mkdir(parents=True, exist_ok=True)
     rows = Rows(args.rows, "case", "name", "method")
     for step in (measure, measure_scans):
-        for field in fields(args.data, args.only):
+        for field in fields(args.data, args.select):
             step(field, rows, args)
     print(table(rows))
     print(f"\nAhead of {BEST_PEER}, field by field:\n\n{table(rows, ahead=True)}")

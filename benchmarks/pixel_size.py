@@ -29,10 +29,10 @@ from napari_semsr.inference import (
     EnhanceOptions,
     TrainedPixelSizes,
     enhance_array,
-    fit_pixels,
+    plan_resampling,
 )
 from napari_semsr.models import LoadedModel, load_model
-from napari_semsr.simulation import draw
+from napari_semsr.simulation import draw_phantom
 
 GATE = 1e-5
 TRAINED_NM = 10.0
@@ -50,7 +50,7 @@ def resampled(
 ) -> NDArray[Any]:
     """Resample a whole image."""
     place = Box(0, image.shape[0], 0, image.shape[1])
-    return grid.make(image, place, Box(0, shape[0], 0, shape[1]))
+    return grid.resample(image, place, Box(0, shape[0], 0, shape[1]))
 
 
 def enhanced(
@@ -63,7 +63,7 @@ def enhanced(
 def grid_of(field: Micrograph, loaded: LoadedModel) -> Resampling:
     """Say on which pixels the network sees a field."""
     trained = TrainedPixelSizes.from_card(loaded.card.model_dump())
-    steps = fit_pixels(field.pixel_size_nm, trained).steps
+    steps = plan_resampling(field.pixel_size_nm, trained).steps
     return Resampling(field.shape, steps or (1.0, 1.0))
 
 
@@ -95,7 +95,7 @@ def main() -> int:
     loaded = load_model("sem-restore")
     options = EnhanceOptions(tile=128, device="cpu", precision="fp32")
     whole = options.replace(tile=2048)
-    image = draw("fracture", (side * 3 // 4, side), seed=2) * 200
+    image = draw_phantom("fracture", (side * 3 // 4, side), seed=2) * 200
     network, identity = stating(loaded, loaded.module), stating(loaded, nn.Identity())
     worst = 0.0
     head = f"{'pixel':>8} {'seen':>12} {'difference':>11} {'time':>6}"

@@ -99,11 +99,11 @@ def ratios_of(
     clean = sampled(truth, centres(Grid((FIELD, FIELD), (1.0, 1.0), (0, 0))))
     noise = rng.standard_normal(clean.shape)
     grid = Grid((SIDE, SIDE), (1.0, 1.0), MIDDLE)
-    part = Box.of(grid.shape, (int(MIDDLE[0]), int(MIDDLE[1])))
+    part = Box.from_shape(grid.shape, (int(MIDDLE[0]), int(MIDDLE[1])))
     for scale, turn in itertools.product(SCALES, TURNS):
         if turn == TURNS[0]:  # a coarse grid cannot hold all of it
             held = limited(0.5 * scale) if scale < 1 else truth
-        to = Affine.similarity(turn, scale=scale, about=CENTRE, shift=SHIFT)
+        to = Affine.create_similarity(turn, scale=scale, about=CENTRE, shift=SHIFT)
         seen = sampled(held, to.inverse()(centres(grid)))
         for level in NOISE:
             noisy = clean + level * noise

@@ -332,7 +332,7 @@ def _agreement(moving: Micrograph, fixed: Micrograph, found) -> dict:
     off = np.hypot(*found.residuals.off_nm.T) / max(*moving.scale, *fixed.scale)
     row = {"residual_px": float(np.median(off))}
     for name, transform in (("before", Affine()), ("after", found.transform)):
-        seen = WarpedImage(moving, Grid.of(fixed), transform).read()
+        seen = WarpedImage(moving, Grid.from_image(fixed), transform).read()
         there = np.isfinite(seen)
         both = np.corrcoef(seen[there], fixed.array()[there])
         row[f"correlation_{name}"] = float(both[0, 1])
@@ -357,7 +357,7 @@ def _alike(case: cases.Case) -> tuple[np.ndarray, np.ndarray]:
     pitch = case.fixed.scale
     pairs = zip(case.moving.shape, case.moving.scale, pitch, strict=True)
     rows, columns = (round(n * own / other) for n, own, other in pairs)
-    grid = Grid((rows, columns), pitch, Grid.of(case.moving).corner)
+    grid = Grid((rows, columns), pitch, Grid.from_image(case.moving).corner)
     seen = WarpedImage(case.moving, grid, Affine()).read()
     return _filled(seen), _filled(case.fixed.array())
 
@@ -377,7 +377,7 @@ def _peer_errors(case: cases.Case, back) -> np.ndarray:
     grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
     places = grid * case.fixed.scale
     true = case.truth.inverse()(places)
-    lies = Grid.of(case.moving)
+    lies = Grid.from_image(case.moving)
     inside = ((true >= lies.corner) & (true <= lies.end)).all(-1)
     return np.hypot(*(back(places[inside]) - true[inside]).T) / case.coarser_nm
 
@@ -402,14 +402,16 @@ def _by_features(detector, case, found):
         return None
     pitch = np.array(case.fixed.scale)
     # centres of the first pixels: that of the fixed image is 0
-    first = np.array(Grid.of(case.moving).corner) + pitch / 2
+    first = np.array(Grid.from_image(case.moving).corner) + pitch / 2
     return lambda places: model(places / pitch) * pitch + first
 
 
 def _elastix(case, found):
     """ITKElastix from where the origins say."""
     moving, fixed = _alike(case)
-    first = np.array(Grid.of(case.moving).corner) + np.array(case.fixed.scale) / 2
+    first = (
+        np.array(Grid.from_image(case.moving).corner) + np.array(case.fixed.scale) / 2
+    )
     bent = isinstance(case.truth, Elastic)
     return _by_elastix(moving, fixed, case.fixed.scale, first, bent=bent)
 
@@ -418,7 +420,7 @@ def _elastix_started(case, found):
     """ITKElastix on the image that our map has brought there."""
     if found is None:
         return None
-    seen = WarpedImage(case.moving, Grid.of(case.fixed), found.transform).read()
+    seen = WarpedImage(case.moving, Grid.from_image(case.fixed), found.transform).read()
     bent = isinstance(case.truth, Elastic)
     rest = _by_elastix(
         _filled(seen),
@@ -616,7 +618,7 @@ def main() -> None:
     if asked.json is not None and asked.json.exists():
         rows = json.loads(asked.json.read_text())
     there = {row["name"] for row in rows}
-    tasks = [t for t in all_tasks() if t.group in asked.sets and asked.only in t.name]
+    tasks = [t for t in all_tasks() if t.group in asked.sets and asked.select in t.name]
     tasks = [t for t in tasks[:: asked.every] if t.name not in there]
     _run_all(tasks, asked, rows)
     print("\n".join(summarise(rows, asked.peers)))

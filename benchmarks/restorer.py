@@ -42,7 +42,7 @@ from napari_semsr.jobs import REGISTER, RegisterOptions
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.simulation import degrade as gao
 from napari_semsr.training.recipe import ImageEntry, load_recipe
-from napari_semsr.training.scenes import load_clear
+from napari_semsr.training.scenes import load_clear_image
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parent / "recipes" / "sem-restore.yaml"
@@ -100,9 +100,9 @@ def veiled(
     """Veil as Gao et al. do, at any airlight and scale, and stretch back."""
     first, last = gao.BETA_RANGE
     shape = (truth.shape[0], truth.shape[1])
-    beta = first + (last - first) * gao.smooth_field(shape, correlation, rng)
+    beta = first + (last - first) * gao.create_smooth_field(shape, correlation, rng)
     level = float(truth.mean() if airlight == "mean" else airlight)
-    low = gao.fog(truth, beta, level)
+    low = gao.apply_fog(truth, beta, level)
     gain = truth.std() / low.std()
     return np.asarray((low - low.mean()) * gain + truth.mean())
 
@@ -132,7 +132,7 @@ def clear_images(data: Path, which: str, side: int) -> list[tuple[str, Image]]:
         root, entries = data / "final", FINAL
     images = []
     for entry in entries:
-        image = load_clear(root, entry)
+        image = load_clear_image(root, entry)
         images.append((entry.file, np.rint(middle(image, side) * WHITE)))
     return images
 
@@ -340,14 +340,14 @@ def main() -> None:
     images = clear_images(arguments.data, arguments.set, goals["side_px"])
     rows: list[dict] = []
     for case in cases(goals):
-        if arguments.only and not any(word in case.name for word in arguments.only):
+        if arguments.select and not any(word in case.name for word in arguments.select):
             continue
         rows += measure(case, images, goals["seed"], judge, oracles)
         found = [row for row in rows if row["case"] == case.name]
         print(summary(found), flush=True)
         if quiet := [row for row in found if row["image"] in goals["quiet"]]:
             print("  quiet:", summary(quiet), flush=True)
-    if not arguments.only or "line" in arguments.only:
+    if not arguments.select or "line" in arguments.select:
         rows += measure_real(arguments.data, judge, oracles)
         print(summary([row for row in rows if row["case"] == "line"]))
     if arguments.json is not None:

@@ -83,11 +83,11 @@ class Session:
 
     def run(self, panel: Any, image: Any) -> None:
         """Open an image and run a panel on it."""
-        from napari_semsr.widgets.layers import layer_keywords
+        from napari_semsr.widgets.layers import create_layer_keywords
 
-        self.viewer.add_image(image.data, **layer_keywords(image))
+        self.viewer.add_image(image.data, **create_layer_keywords(image))
         panel.run_button.click()
-        settle(_LONGEST_S, lambda: not panel.busy)
+        settle(_LONGEST_S, lambda: not panel.is_busy)
         settle(0.2)
 
     def tidy(self) -> None:
@@ -107,13 +107,13 @@ class Session:
         from qtpy.QtCore import QEvent, QObject
         from qtpy.QtWidgets import QApplication
 
-        from napari_semsr.core import return_free_memory
-        from napari_semsr.widgets.base.runner import any_busy
+        from napari_semsr.core import release_free_memory
+        from napari_semsr.widgets.base.runner import has_active_jobs
 
         # processEvents leaves them to a loop that is entered, as napari's own
         QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         gc.collect()
-        return_free_memory()
+        release_free_memory()
         process = psutil.Process()
         window = sum(
             len(item.findChildren(QObject)) for item in QApplication.topLevelWidgets()
@@ -124,7 +124,7 @@ class Session:
             "open files": process.num_fds() if hasattr(process, "num_fds") else 0,
             "temporary files": sum(1 for _ in folder.rglob("*")),
             "objects of Qt": window,
-            "jobs": float(any_busy()),
+            "jobs": float(has_active_jobs()),
             "layers alive": sum(isinstance(i, Layer) for i in gc.get_objects()),
         }
 

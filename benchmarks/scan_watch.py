@@ -34,10 +34,10 @@ import stitching
 from napari_semsr.core import Acquisition, run
 from napari_semsr.io import open_frames
 from napari_semsr.simulation import ScanOptions, simulate_scan
-from napari_semsr.stitching.flat_field import no_flat, valid_mask
+from napari_semsr.stitching.flat_field import compute_valid_mask, create_uniform_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.live import LivePlacement
-from napari_semsr.stitching.watch import ScanWatch
+from napari_semsr.stitching.watch import ScanMonitor
 
 PHANTOMS = ("grating", "pits", "particles", "lattice", "circuit", "fracture")
 CLEAN = ("particles", "circuit")  # whose frames are placed; five seeds each
@@ -64,25 +64,25 @@ def followed(
     live = LivePlacement(
         frames.__getitem__, first.shape, first.dtype, unit=unit, pixel_size_nm=size
     )
-    watch, found = ScanWatch(live), dict[int, list[str]]()
+    watch, found = ScanMonitor(live), dict[int, list[str]]()
     for number in range(len(frames)):
-        live.add(f"{number}", None if stated is None else stated[number])
-        doubts = watch.look_at(number, frames[number])
-        live.place(number)
-        live.retry(2)
-        doubts += watch.compare(number) + watch.find_unplaced()
+        live.add_frame(f"{number}", None if stated is None else stated[number])
+        doubts = watch.check_blank(number, frames[number])
+        live.place_frame(number)
+        live.retry_pending(2)
+        doubts += watch.compare_frame(number) + watch.report_unplaced()
         if doubts:
             found[number] = [str(doubt) for doubt in doubts]
-        if live.is_due:
-            run(live.settle())
-    return found, int(live.has_place.sum())
+        if live.is_solution_due:
+            run(live.solve_all_frames())
+    return found, int(live.is_placed.sum())
 
 
 def known(scan: Any) -> dict[int, list[str]]:
     """Compare details with positions and flat field known; give what is named."""
     names = tuple(scan.names)
-    flat = no_flat(scan.flat.shape, scan.options.offset, "none")
-    flat = replace(flat, flat=scan.flat, valid=valid_mask(scan.flat))
+    flat = create_uniform_flat(scan.flat.shape, scan.options.offset, "none")
+    flat = replace(flat, flat=scan.flat, valid=compute_valid_mask(scan.flat))
     live = SimpleNamespace(
         frames=CorrectedFrames(Acquisition(scan.frames, names), flat),
         names=names,
@@ -94,10 +94,10 @@ def known(scan: Any) -> dict[int, list[str]]:
     placement: Any = type("Known", (SimpleNamespace,), {"__len__": _count})(
         **vars(live)
     )
-    watch, found = ScanWatch(placement), dict[int, list[str]]()
+    watch, found = ScanMonitor(placement), dict[int, list[str]]()
     for number in range(len(names)):
         placement.positions[number] = scan.true_px[number]
-        doubts = watch.compare(number)
+        doubts = watch.compare_frame(number)
         if doubts:
             found[number] = [str(doubt) for doubt in doubts]
     return found

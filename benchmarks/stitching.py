@@ -316,7 +316,7 @@ def solve_large(count: int) -> None:
         f"{count} frames of 512 px: {seconds:.1f} s of processor time "
         f"({seconds / count:.3f} a frame), peak memory {peak:.0f} MB of which the "
         f"scene and its making {before:.0f}, RMS {rms:.4f} px, placed "
-        f"{int(solution.has_place.sum())}",
+        f"{int(solution.is_placed.sum())}",
         flush=True,
     )
 

@@ -185,7 +185,7 @@ class Hand:
         """Wait until nothing runs."""
         panel = self.panel
         wait_for(
-            lambda: not (panel.busy or panel.session.runner.busy),
+            lambda: not (panel.is_busy or panel.session.runner.is_busy),
             f"the end of {panel.title}",
         )
 
@@ -335,11 +335,11 @@ def simulated_scan(folder: Path, *, noise_seed: int) -> Path:
     """Simulate the demonstration's scan: its second one with a noise seed of 1."""
     from napari_semsr.core import run
     from napari_semsr.demonstration import DemoOptions
-    from napari_semsr.demonstration.runs import scan_options
+    from napari_semsr.demonstration.runs import create_scan_options
     from napari_semsr.jobs import SIMULATE
 
     made, usual = folder / f"scan-{noise_seed}", DemoOptions()
-    options = scan_options(frame_px=usual.frame_px, seed=usual.seed)
+    options = create_scan_options(frame_px=usual.frame_px, seed=usual.seed)
     other = options.replace(noise_seed=noise_seed, sem_view=False)
     run(SIMULATE.job(out_dir=made, options=other))
     return made
@@ -428,9 +428,9 @@ def _console(told: Told) -> Iterator[None]:
 
 def _close(viewer: Any) -> None:
     """Close a window whatever is left unsaved in it."""
-    from napari_semsr.widgets.base import session_of
+    from napari_semsr.widgets.base import get_session
 
-    session_of(viewer).ask = lambda *_: "discard"
+    get_session(viewer).ask = lambda *_: "discard"
     viewer.close()
     settle()
 
@@ -491,7 +491,7 @@ def main() -> int:
         print("| story | clicks | seconds | errors | warnings | |")
         print("|---|---|---|---|---|---|")
         for number, (name, ready) in enumerate(stories.items()):
-            if args.only and args.only not in name:
+            if args.select and args.select not in name:
                 continue
             told = tell(name, ready(), place / f"story-{number}", args.pictures)
             verdict = "passed" if told.passed else "FAILED"

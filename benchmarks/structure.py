@@ -19,7 +19,7 @@ from scipy import ndimage
 from napari_semsr.io import read
 from napari_semsr.restoration.method import sample_blocks
 from napari_semsr.restoration.structure import has_structure
-from napari_semsr.simulation import draw
+from napari_semsr.simulation import draw_phantom
 
 Plane = NDArray[np.float64]
 
@@ -104,7 +104,9 @@ def field(
 ) -> NDArray[np.uint8]:
     """Draw a sample of 8 bits; `noise` over its range."""
     seed = int(rng.integers(1 << 30))
-    sharp = draw(kind, (side, side), seed=seed, pitch_px=float(rng.uniform(10, 24)))
+    sharp = draw_phantom(
+        kind, (side, side), seed=seed, pitch_px=float(rng.uniform(10, 24))
+    )
     soft = ndimage.gaussian_filter(sharp.astype(float), blur)
     soft = (soft - soft.min()) / np.ptp(soft)
     grey = 40 + 120 * (soft + rng.normal(0, noise, soft.shape))

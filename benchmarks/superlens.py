@@ -58,7 +58,7 @@ from scipy import ndimage
 from napari_semsr.analysis import (
     FrcOptions,
     Metrics,
-    light_gain,
+    compute_band_gain,
     match_affine,
     measure_frc,
     measure_metrics,
@@ -69,14 +69,14 @@ from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.simulation import (
     SAMPLE_KINDS,
+    ImagingSettings,
     MicroscopeOptions,
-    RandomLook,
     ScanOptions,
     Specimen,
     SsumPair,
     SsumPairOptions,
-    pair_of_surface,
-    ssum_validation,
+    simulate_ssum_pair,
+    simulate_validation_pairs,
 )
 from napari_semsr.training import Recipe, load_recipe
 
@@ -140,19 +140,19 @@ def inner(image: Image, scale: int) -> Image:
     return image[border:-border, border:-border]
 
 
-def look(focus_nm: float, *, photons: float = PHOTONS) -> RandomLook:
+def look(focus_nm: float, *, photons: float = PHOTONS) -> ImagingSettings:
     """Take a picture by a Gaussian of 80 nm."""
     microscope = MicroscopeOptions(
         optics="gaussian", focus_nm=focus_nm, photons=photons
     )
-    return RandomLook(microscope, shading=0.01, correlation_px=0.3, bits=12)
+    return ImagingSettings(microscope, shading=0.01, correlation_px=0.3, bits=12)
 
 
 def in_focus(surface: Specimen, judge: Judge, seed: int, side: int = SIDE) -> SsumPair:
     """Focus in the middle of the relief."""
     low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
     rng = np.random.default_rng([77, seed])
-    return pair_of_surface(
+    return simulate_ssum_pair(
         surface, side, look((low + high) / 2), rng, scale=judge.scale
     )
 
@@ -189,7 +189,7 @@ def held_out_pairs(
 ) -> Iterable[SsumPair]:
     """Yield fields of one kind that nothing was trained or chosen on."""
     one = options.replace(kinds=(kind,))
-    yield from ssum_validation(
+    yield from simulate_validation_pairs(
         judge.fields,
         SIDE,
         scale=judge.scale,
@@ -365,7 +365,7 @@ def depth(judge: Judge) -> dict[str, Any]:
             ) -> SsumPair:
                 rng = np.random.default_rng([78, number, round(above) + 1000])
                 middle = float(surface.height_nm.max()) / 2
-                return pair_of_surface(
+                return simulate_ssum_pair(
                     surface, SIDE, look(middle - above), rng, scale=judge.scale
                 )
 
@@ -437,7 +437,7 @@ def light(
             continue
         row: dict[str, Any] = {"optics": optics, "number": number}
         for name, judge in judges.items():
-            (pair,) = ssum_validation(
+            (pair,) = simulate_validation_pairs(
                 1,
                 SIDE,
                 scale=judge.scale,
@@ -456,7 +456,7 @@ def light(
                     label = name if image == "enhanced" else image
                     row[label] = {"whole": score["psnr_db"] - before}
                     if split:  # a Gaussian has no cut-off
-                        bands = light_gain(split[image], split["optical"])
+                        bands = compute_band_gain(split[image], split["optical"])
                         row[label]["below the cut-off"] = bands.gain_below_db
                         row[label]["above it"] = bands.gain_above_db
         print(kept.add(rounded(row)), flush=True)

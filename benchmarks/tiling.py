@@ -28,7 +28,7 @@ from _shared import least_of, read_options
 from numpy.typing import NDArray
 
 from napari_semsr.core import Box, Micrograph, round_up, run
-from napari_semsr.inference import EnhanceOptions, enhance_array, network_and_condition
+from napari_semsr.inference import EnhanceOptions, configure_for_image, enhance_array
 from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
@@ -46,7 +46,7 @@ Way = Callable[[], NDArray[Any]]
 
 def predictor_of(loaded: LoadedModel, image: NDArray[Any], precision: str) -> Predictor:
     """Make the network for a field, as the engine does of one that surveys fields."""
-    network, _ = network_and_condition(Micrograph(image), loaded, EnhanceOptions())
+    network, _ = configure_for_image(Micrograph(image), loaded, EnhanceOptions())
     return Predictor(network, precision=precision)
 
 
@@ -56,7 +56,7 @@ def whole(
     """Run a field in one pass."""
     card = predictor.card
     scaling, haze = survey(loaded, image)
-    box = Box.of(tuple(round_up(n, card.stride) for n in image.shape))
+    box = Box.from_shape(tuple(round_up(n, card.stride) for n in image.shape))
     padded = clear(image, box, scaling, haze)
     rows, columns = (n * card.scale for n in image.shape)
     return predictor.predict(padded, scaling)[:rows, :columns]
@@ -73,7 +73,7 @@ def clear(
 ) -> NDArray[Any]:
     """Read what the network is shown."""
     window, _ = read_window(image, box, scaling.mean)
-    return window if haze is None else haze.remove(window, box)
+    return window if haze is None else haze.remove_haze(window, box)
 
 
 def tiled(loaded: LoadedModel, image: NDArray[Any], tile: int, precision: str) -> Any:
@@ -98,7 +98,7 @@ def peer_ways(
     def told(peer: tiling_peers.Way) -> Way:
         def way() -> NDArray[Any]:
             scaling, haze = survey(loaded, image)
-            shown = clear(image, Box.of(image.shape), scaling, haze)
+            shown = clear(image, Box.from_shape(image.shape), scaling, haze)
             return scaling.restore(peer(scaling.normalise(shown)))
 
         return way

@@ -67,7 +67,7 @@ def follow(
         path = args.picture / f"following-{model or 'plain'}.png"
         panel.viewer.window.screenshot(str(path), canvas_only=False, flash=False)
     panel.cancel()
-    settle(300, lambda: not panel.busy)
+    settle(300, lambda: not panel.is_busy)
     settle(300, lambda: not follower.is_following)
     return row
 

@@ -110,7 +110,7 @@ class Watch:
         if self.pulse.gaps:
             self.freezes.append((self.pulse.gaps[-1][1], begun, self.last))
         # The job has ended, and its result is being shown.
-        if self.panel and self.panel.runner.cancelling:
+        if self.panel and self.panel.runner.is_cancelling:
             self.returned = min(self.returned, begun)
 
     def note_collection(self, phase: str, about: dict[str, int]) -> None:
@@ -144,7 +144,7 @@ class Watch:
         )
         self.panel.folder.value, self.panel.output.value = scan, output
         self.wait(1)
-        while self.panel.busy:
+        while self.panel.is_busy:
             self.wait(0.5)
         self.panel.runner.busy_changed.connect(lambda busy: busy or self.loop.quit())
         self.timer.start()
@@ -154,7 +154,7 @@ class Watch:
             sampler.start()
         wall, cpu, main = time.perf_counter(), time.process_time(), time.thread_time()
         self.panel.run_button.click()
-        while self.panel.busy:
+        while self.panel.is_busy:
             self.wait(PATIENCE_S)
         self.wait(0.05)
         main, cpu = time.thread_time() - main, time.process_time() - cpu

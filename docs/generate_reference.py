@@ -13,7 +13,7 @@ from pathlib import Path
 import napari_semsr
 from napari_semsr.cli.command import build_parser
 from napari_semsr.jobs import DiscRecord, Removals
-from napari_semsr.models.cards import list_bundled, read_card, resolve
+from napari_semsr.models.cards import list_bundled, read_card, resolve_model_path
 
 PACKAGE = Path(napari_semsr.__file__).parent
 API, MADE = "napari_semsr.api", "napari_semsr.functions"
@@ -82,7 +82,7 @@ def describe_parser(
     parser: argparse.ArgumentParser, name: str, *, level: int
 ) -> Iterator[str]:
     """Yield heading, usage and options of a command, then its subcommands."""
-    parser.spell_help()
+    parser.expand_help()
     usage = parser.format_usage().removeprefix("usage: ").rstrip()
     yield from ("#" * level + f" {name}", "", parser.description or "", "")
     yield from ("```text", usage, "```", "")
@@ -135,14 +135,14 @@ def checks_page() -> str:
         "",
     ]
     for name in list_bundled():
-        card = read_card(resolve(name)).model_dump()
-        for kind, record in DiscRecord.of_card(card).items():
+        card = read_card(resolve_model_path(name)).model_dump()
+        for kind, record in DiscRecord.from_card(card).items():
             lines += [f"## {name}, {kind.replace('_', ' ')} images", ""]
             lines += [*check_table(record.rows()), ""]
-        removals = Removals.of_card(card)
+        removals = Removals.from_card(card)
         if removals is not None:
             lines += [f"## {name}, removed objects", "", *check_table(removals.rows())]
-            lines += ["", removals.sentence("model"), ""]
+            lines += ["", removals.describe("model"), ""]
     return "\n".join(lines)
 
 

@@ -72,7 +72,7 @@ def settle(seconds: float = 0.3) -> None:
 def finish(panel: Panel) -> None:
     """Wait until the panel's job has ended; raise an error after a time limit."""
     end = time.monotonic() + PATIENCE_S
-    while panel.busy:
+    while panel.is_busy:
         if time.monotonic() > end:
             msg = f"{panel.title} did not end within {PATIENCE_S} s."
             raise TimeoutError(msg)
@@ -159,7 +159,7 @@ def photograph(viewer: napari.Viewer, name: str, *, fit: bool = True) -> None:
 def photograph_open_mosaic() -> None:
     """Show a file with its calibration."""
     path = Path(_SCRATCH.name) / "wafer.tif"
-    write(samples.draw_specimen().replace(name="wafer"), path)
+    write(samples.simulate_specimen().replace(name="wafer"), path)
     viewer = new_viewer()
     panel = dock(viewer, OPEN)
     panel.path.value = path
@@ -203,7 +203,7 @@ def photograph_story() -> None:
     if panel.report is None:
         msg = "The model was not kept: record the animation while nothing else runs."
         raise RuntimeError(msg)
-    panel.reveal()
+    panel.reveal_results()
     frames.append((_frame(viewer), 4.0))
     enhanced = viewer.layers[-1]
     light = panel.mosaic.value
@@ -228,12 +228,12 @@ def _film_training(
     settle(2)
     first, taken = _frame(viewer), list[Image.Image]()
     due = time.monotonic()
-    while panel.busy:
+    while panel.is_busy:
         settle(0.2)
         if not panel._curve or time.monotonic() < due:
             continue
         due = time.monotonic() + FILM_EVERY_S
-        panel.reveal()
+        panel.reveal_results()
         taken.append(_frame(viewer))
     finish(panel)
     count = min(6, len(taken))
@@ -285,12 +285,12 @@ def photograph_train() -> None:
     panel.steps.value = 300
     panel.run()
     end = time.monotonic() + PATIENCE_S
-    while panel.runner.busy and len(panel.view.curve.get("step", ())) < 5:
+    while panel.runner.is_busy and len(panel.view.curve.get("step", ())) < 5:
         if time.monotonic() > end:
             msg = f"No model was evaluated within {PATIENCE_S} s."
             raise TimeoutError(msg)
         settle(0.2)
-    panel.reveal()
+    panel.reveal_results()
     panel.view.poll()
     panel.view.look()
     photograph(viewer, "train", fit=False)
@@ -386,7 +386,7 @@ def photograph_batch() -> None:
     folder = Path(_SCRATCH.name) / "monday"
     folder.mkdir()
     for number in range(1, 4):
-        image = samples.draw_specimen((192, 192), seed=number)
+        image = samples.simulate_specimen((192, 192), seed=number)
         write(image, folder / f"wafer-{number}.tif")
     steps = Path(_SCRATCH.name) / "steps.yaml"
     wanted = [{"restore": {"psf": "1px"}}, {"metrics": {"reference": "{input}"}}]
@@ -458,7 +458,7 @@ def every_name() -> list[str]:
 def photograph_every(folder: Path, only: list[str]) -> None:
     """Take screenshots of every panel, or of some."""
     specimen = Path(_SCRATCH.name) / "wafer.tif"
-    write(samples.draw_specimen().replace(name="wafer"), specimen)
+    write(samples.simulate_specimen().replace(name="wafer"), specimen)
     for theme in THEMES:
         get_settings().appearance.theme = theme
         for name in only or every_name():

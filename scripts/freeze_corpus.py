@@ -39,16 +39,16 @@ from napari_semsr.core import run
 from napari_semsr.io import read, write
 from napari_semsr.jobs import (
     blend_levels,
-    derived_from,
-    difference_of,
-    draw_specimen,
-    expose,
-    gold_pair,
-    input_levels,
-    save_job,
+    compose_derived_provenance,
+    resample_levels,
+    save_image,
+    simulate_exposure,
+    simulate_gold_pair,
+    simulate_specimen,
+    subtract_images,
 )
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import build, save_model
+from napari_semsr.models.checkpoint import build_network, save_model
 
 SIDE_PX = 96
 CPU = "--device cpu --precision fp32 --tile 64"
@@ -150,10 +150,10 @@ def draw_inputs(series_px: int) -> None:
     """Draw images, scans, tables, settings and models of random weights."""
     raw = Path("raw")
     raw.mkdir()
-    truth = draw_specimen((SIDE_PX, SIDE_PX), seed=1)
+    truth = simulate_specimen((SIDE_PX, SIDE_PX), seed=1)
     planes = []
     for number, name in enumerate(("clear", "noisy")):
-        image = expose(truth, seed=1, noise_seed=number, name=name)
+        image = simulate_exposure(truth, seed=1, noise_seed=number, name=name)
         write(image.replace(provenance=None), raw / f"{name}.tif")
         planes.append(read(raw / f"{name}.tif").array())
     tifffile.imwrite(raw / "stack.tif", np.stack(planes), metadata={"axes": "TYX"})
@@ -207,7 +207,7 @@ def draw_models() -> None:
     Path("models").mkdir()
     for name, options in NETWORKS.items():
         torch.manual_seed(3)
-        network = build(name, options)
+        network = build_network(name, options)
         for weights in network.parameters():
             torch.nn.init.normal_(weights, std=0.05)
         card = ModelCard(
@@ -224,21 +224,23 @@ def save_unfiled() -> None:
     """Save what panels and the demonstration make in memory."""
     made = Path("made")
     paths = [Path("raw") / f"{name}.tif" for name in ("clear", "noisy")]
-    truth = draw_specimen((SIDE_PX, SIDE_PX), seed=1)
+    truth = simulate_specimen((SIDE_PX, SIDE_PX), seed=1)
     clear, noisy = (read(path).replace(path=str(path.absolute())) for path in paths)
     restored = semsr.restore(clear, psf="1px")
-    levels = run(input_levels(clear, (), restored, [restored.data]))
+    levels = run(resample_levels(clear, (), restored, [restored.data]))
     mixed = blend_levels(levels, [restored.data], 0.6)[0]
-    told = derived_from("blend", {"strength": 0.6}, input=clear, result=restored)
+    told = compose_derived_provenance(
+        "blend", {"strength": 0.6}, input=clear, result=restored
+    )
     for name, image in {
         "specimen": truth,
-        "exposure": expose(truth, seed=1, noise_seed=4),
-        "gold": gold_pair(seed=2)[0],
-        "difference": difference_of(clear, noisy),
+        "exposure": simulate_exposure(truth, seed=1, noise_seed=4),
+        "gold": simulate_gold_pair(seed=2)[0],
+        "difference": subtract_images(clear, noisy),
         "blend": restored.replace(data=mixed, provenance=told),
         "restore-unsaved": semsr.restore(semsr.degrade(clear), psf="1px"),
     }.items():
-        run(save_job(image, made / f"{name}.tif"))
+        run(save_image(image, made / f"{name}.tif"))
 
 
 def save_project() -> None:
@@ -247,11 +249,11 @@ def save_project() -> None:
     from qtpy.QtWidgets import QApplication
 
     from napari_semsr.io.layers import read_layers
-    from napari_semsr.widgets.base.session import session_of
+    from napari_semsr.widgets.base.session import get_session
 
     application = QApplication.instance() or QApplication([])
     viewer = ViewerModel()
-    session = session_of(viewer)
+    session = get_session(viewer)
     for path in ("raw/clear.tif", *LAYERS):
         for data, keywords, kind in read_layers(str(Path(path).absolute())):
             getattr(viewer, f"add_{kind}")(data, **keywords)
@@ -261,7 +263,7 @@ def save_project() -> None:
         [np.array([[5.0, 5], [5, 40], [40, 40], [40, 5]])], name="drawn shapes"
     )
     saved: list[bool] = []
-    session.begin(Path("all.semsr"), partial(saved.append, True))
+    session.create_project(Path("all.semsr"), partial(saved.append, True))
     while not saved:
         application.processEvents()
 

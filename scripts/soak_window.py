@@ -41,11 +41,11 @@ def press_run(panel: Any) -> None:
     def note() -> None:
         ran.append(True)
 
-    settle(PATIENCE_S, lambda: not panel.busy)
+    settle(PATIENCE_S, lambda: not panel.is_busy)
     panel.ran.connect(note)
     panel.run_button.click()
     settle(0.2)
-    settle(PATIENCE_S, lambda: not panel.busy)
+    settle(PATIENCE_S, lambda: not panel.is_busy)
     settle(0.5)
     panel.ran.disconnect(note)
     if not ran:

@@ -21,7 +21,7 @@ from napari_semsr import calls
 from napari_semsr.calls import PathLike, Report, Source
 from napari_semsr.core import Micrograph
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import FUNCTIONS, INFO, PANELS, VERBS, Verb, verb_of
+from napari_semsr.jobs import FUNCTIONS, INFO, PANELS, VERBS, Verb, get_verb
 
 STUB = Path(calls.__file__).with_name("functions.pyi")
 NAMES = STUB.with_name("__init__.pyi")
@@ -98,7 +98,7 @@ def _keywords(name: str, items: list[inspect.Parameter], base: str) -> list[str]
 
 
 def _parameters(verb: Verb[Any, Any]) -> list[inspect.Parameter]:
-    return [*calls.signature_of(verb).parameters.values()]
+    return [*calls.create_signature(verb).parameters.values()]
 
 
 READING_OPTIONS = [i for i in _parameters(INFO) if i.name in ReadOptions.model_fields]
@@ -113,20 +113,20 @@ def _function(
     if any(named):
         shown.insert(named.index(True), "*")
     shown += [f"**options: Unpack[{more}]"] if more else []
-    return f"def {verb.function}({', '.join(shown)}) -> {spell(gives)}: ..."
+    return f"def {verb.function_name}({', '.join(shown)}) -> {spell(gives)}: ..."
 
 
 def _functions(verb: Verb[Any, Any]) -> list[str]:
     """Write the function of a verb, twice where an image may be kept or written."""
     items, more = _parameters(verb), ""
-    if not verb.sides and all(item in items for item in READING_OPTIONS):
+    if not verb.reading_prefixes and all(item in items for item in READING_OPTIONS):
         items, more = [i for i in items if i not in READING_OPTIONS], READING
-    kinds = get_args(verb.returns)
+    kinds = get_args(verb.return_type)
     if Micrograph not in kinds:
-        return [_function(verb, verb.returns, items, more)]
+        return [_function(verb, verb.return_type, items, more)]
     alone = [item for item in items if item.kind is inspect.Parameter.KEYWORD_ONLY]
     items = [item for item in items if item not in alone]
-    name = f"{verb.function.capitalize()}Keywords"
+    name = f"{verb.function_name.capitalize()}Keywords"
     lines = _keywords(name, alone, more or "TypedDict")
     place = next(n for n, item in enumerate(items) if item.name == "output")
     for target, kind in zip((types.NoneType, PathLike), kinds, strict=True):
@@ -144,10 +144,10 @@ def stub() -> str:
         "napari_semsr.core.progress": {"Progress"},
     }
     for name in FUNCTIONS.values():
-        verb = verb_of(name)
+        verb = get_verb(name)
         if verb is None:
             continue
-        given = verb.returns
+        given = verb.return_type
         kinds = (given, *(item.annotation for item in _parameters(verb)))
         for kind in (each for one in kinds for each in get_args(one) or (one,)):
             ours = getattr(kind, "__module__", "").startswith("napari_semsr.")

@@ -12,14 +12,14 @@ from napari_semsr.core.types import IntPair
 from napari_semsr.inference.engine import enhance_to_store, plan_run
 from napari_semsr.inference.layout import OutputPlan, create_output, plan_output
 from napari_semsr.inference.live import LiveField
-from napari_semsr.inference.network_input import cut_field
+from napari_semsr.inference.network_input import plan_field_tiles
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
-from napari_semsr.inference.plan import plan_enhance
+from napari_semsr.inference.plan import plan_enhancement
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import EnhancePlan
 from napari_semsr.io.zarr.store import OmeZarrStore
 from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.probing import Probe
+from napari_semsr.models.probing import ProbeResult
 
 
 def output_of(
@@ -30,12 +30,12 @@ def output_of(
 
 
 def tiles_of(
-    shape: IntPair, loaded: LoadedModel, probe: Probe, options: EnhanceOptions
+    shape: IntPair, loaded: LoadedModel, probe: ProbeResult, options: EnhanceOptions
 ) -> TilePlan:
     """Cut a field at the model's pixel size into tiles."""
     field = np.broadcast_to(np.uint8(0), shape)
     output = output_of(Micrograph(field), loaded, options)
-    return cut_field(field, output, loaded.card, probe)[0]
+    return plan_field_tiles(field, output, loaded.card, probe)[0]
 
 
 def store_for(
@@ -75,4 +75,4 @@ def plan_of(
 ) -> EnhancePlan:
     """Plan a run for a predictor."""
     output = output_of(image, loaded, options)
-    return run(plan_enhance(image, output, loaded, options, predictor))
+    return run(plan_enhancement(image, output, loaded, options, predictor))

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import pytest
 
-from napari_semsr.core import SemsrError, code_of
+from napari_semsr.core import SemsrError, get_error_code
 
 Refusal = TypeVar("Refusal", bound=SemsrError)
 
@@ -18,7 +18,7 @@ def refused(
     """Expect an error of this class and code; `match` is of values in its sentence."""
     with pytest.raises(kind, match=match) as caught:
         yield caught
-    found = code_of(caught.value)
+    found = get_error_code(caught.value)
     assert found == code, f"{found!r} is no {code!r}"
 
 
@@ -28,5 +28,5 @@ def warned(code: str, match: str | None = None) -> Iterator[pytest.WarningsRecor
     with pytest.warns(UserWarning, match=match) as caught:
         yield caught
     told = [one.message for one in caught if isinstance(one.message, Warning)]
-    codes = [code_of(one.args[0]) for one in told]
+    codes = [get_error_code(one.args[0]) for one in told]
     assert code in codes, f"{code!r} is not in {codes}"

@@ -14,13 +14,13 @@ from napari_semsr.jobs import (
     DEGRADE,
     DegradeOptions,
     blend_levels,
-    derived_from,
-    difference_of,
-    draw_specimen,
-    expose,
-    gold_pair,
-    input_levels,
-    save_job,
+    compose_derived_provenance,
+    resample_levels,
+    save_image,
+    simulate_exposure,
+    simulate_gold_pair,
+    simulate_specimen,
+    subtract_images,
 )
 from napari_semsr.registration import Landmarks
 
@@ -39,10 +39,10 @@ class Place:
         folder.mkdir(parents=True)
         self.folder, self.seed = folder, seed
         self.out = folder / f"out{FORMATS[seed % len(FORMATS)]}"
-        truth = draw_specimen((SIDE_PX, SIDE_PX + 32), seed=seed)
+        truth = simulate_specimen((SIDE_PX, SIDE_PX + 32), seed=seed)
         self.truth = truth
         for number, name in enumerate(EXPOSURES):
-            image = expose(truth, seed=seed, noise_seed=number, name=name)
+            image = simulate_exposure(truth, seed=seed, noise_seed=number, name=name)
             write(image.replace(provenance=None), folder / f"{name}.tif")
         self.image, self.other = (folder / f"{name}.tif" for name in EXPOSURES)
 
@@ -144,7 +144,7 @@ def enhance_layer(at: Place, seed: int) -> None:
     """Enhance an image in memory, and save it."""
     image = read(at.image).replace(path=str(at.image), provenance=None)
     made = semsr.enhance(image, model=MODELS[seed % 2], **CPU)
-    run(save_job(made, at.out))
+    run(save_image(made, at.out))
 
 
 def enhance_stack(at: Place, seed: int) -> None:
@@ -180,7 +180,7 @@ def restore(at: Place, seed: int) -> None:
 def restore_unsaved(at: Place, _seed: int) -> None:
     """Restore what was degraded in memory: nothing between is ever saved."""
     image = read(at.image).replace(path=str(at.image))
-    run(save_job(semsr.restore(semsr.degrade(image), psf="1px"), at.out))
+    run(save_image(semsr.restore(semsr.degrade(image), psf="1px"), at.out))
 
 
 def frc_map(at: Place, seed: int) -> None:
@@ -230,23 +230,23 @@ def simulated_of_image(at: Place, seed: int) -> None:
 
 def specimen(at: Place, seed: int) -> None:
     """Draw a specimen, and save it."""
-    run(save_job(at.truth, at.out))
+    run(save_image(at.truth, at.out))
 
 
 def exposure(at: Place, seed: int) -> None:
     """Expose one, and save it."""
-    run(save_job(expose(at.truth, seed=seed, noise_seed=1), at.out))
+    run(save_image(simulate_exposure(at.truth, seed=seed, noise_seed=1), at.out))
 
 
 def gold(at: Place, seed: int) -> None:
     """Save one of the pair of gold on carbon."""
-    run(save_job(gold_pair(seed=seed)[seed % 2], at.out))
+    run(save_image(simulate_gold_pair(seed=seed)[seed % 2], at.out))
 
 
 def difference(at: Place, seed: int) -> None:
     """Subtract two, and save what is left."""
     first, second = (read(p).replace(path=str(p)) for p in (at.image, at.other))
-    run(save_job(difference_of(first, second), at.out))
+    run(save_image(subtract_images(first, second), at.out))
 
 
 def blend(at: Place, seed: int) -> None:
@@ -256,10 +256,12 @@ def blend(at: Place, seed: int) -> None:
         semsr.restore(image, psf="1px") if seed % 2 else semsr.enhance(image, **CPU)
     )
     strength = 0.1 + 0.04 * seed
-    levels = run(input_levels(image, (), result, [result.data]))
+    levels = run(resample_levels(image, (), result, [result.data]))
     mixed = blend_levels(levels, [result.data], strength)[0]
-    told = derived_from("blend", {"strength": strength}, input=image, result=result)
-    run(save_job(result.replace(data=mixed, provenance=told), at.out))
+    told = compose_derived_provenance(
+        "blend", {"strength": strength}, input=image, result=result
+    )
+    run(save_image(result.replace(data=mixed, provenance=told), at.out))
 
 
 KINDS: dict[str, Make] = {

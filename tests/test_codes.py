@@ -16,12 +16,17 @@ from napari_semsr.core import (
     RegistrationError,
     SemsrError,
     capture_warnings,
-    code_of,
+    get_error_code,
     run,
 )
 from napari_semsr.core.background import require_memory
 from napari_semsr.core.intensity import mask_fill_values
-from napari_semsr.io.files import check_target, choose, decoding, read_object
+from napari_semsr.io.files import (
+    check_target,
+    choose_index,
+    convert_decoding_errors,
+    read_json_object,
+)
 from napari_semsr.io.formats import read
 from napari_semsr.io.frames import open_frames
 from napari_semsr.io.read_image import RawImage, ReadOptions
@@ -35,7 +40,7 @@ from napari_semsr.registration import (
 from napari_semsr.restoration.method import (
     DetailError,
     RestoreOptions,
-    choose as choose_restoration,
+    prepare_restoration as choose_restoration,
 )
 from napari_semsr.stitching import StitchOptions
 from napari_semsr.stitching.grids import UnplacedError
@@ -47,7 +52,7 @@ def _write(path, content=b"x"):
 
 
 def _decode(path, error):
-    with decoding(path, "TIFF"):
+    with convert_decoding_errors(path, "TIFF"):
         raise error
 
 
@@ -68,9 +73,9 @@ _REFUSALS = {
     "file-empty": lambda folder: read(_write(folder / "a.tif", b"")),
     "format-unknown": lambda folder: read(_write(folder / "a.tif", b"a text")),
     "no-image": read,
-    "several-images": lambda folder: choose(folder, "channel", None, 3),
-    "plane-missing": lambda folder: choose(folder, "channel", 3, 3),
-    "content-invalid": lambda folder: read_object(_write(folder / "a.json")),
+    "several-images": lambda folder: choose_index(folder, "channel", None, 3),
+    "plane-missing": lambda folder: choose_index(folder, "channel", 3, 3),
+    "content-invalid": lambda folder: read_json_object(_write(folder / "a.json")),
     "no-permission": lambda folder: _decode(folder, PermissionError(13, "no")),
     "format-unsupported": lambda folder: _decode(folder, NotImplementedError("no")),
     "extra-missing": lambda folder: _decode(folder, ImportError("no")),
@@ -102,16 +107,16 @@ _REFUSALS = {
 def test_refusal_has_the_code_of_its_cause(code, tmp_path):
     with pytest.raises(SemsrError) as refused:
         _REFUSALS[code](tmp_path)
-    assert code_of(refused.value) == code
+    assert get_error_code(refused.value) == code
 
 
 def test_error_with_facts_has_a_code_too():
-    assert code_of(DetailError("a")) == DetailError("a").to_json()["code"]
-    assert code_of(UnplacedError("No place.", (), "periodic")) == "periodic"
-    assert code_of(UnplacedError("No place.", ())) == RegistrationError.code
+    assert get_error_code(DetailError("a")) == DetailError("a").to_json()["code"]
+    assert get_error_code(UnplacedError("No place.", (), "periodic")) == "periodic"
+    assert get_error_code(UnplacedError("No place.", ())) == RegistrationError.code
     with pytest.raises(DeviceMemoryError) as refused:
         require_memory("FRC", (1 << 30, 1 << 30), 8)
-    assert code_of(refused.value) == "memory"
+    assert get_error_code(refused.value) == "memory"
 
 
 def test_rule_of_options_may_state_its_code():
@@ -129,17 +134,20 @@ def test_rule_of_options_may_state_its_code():
     for value, code in ((-1, OptionError.code), (-2, "stage-reversed")):
         with pytest.raises(OptionError, match="must be 0 or more, got -") as refused:
             Stage.parse({"step": value})
-        assert code_of(refused.value) == code
+        assert get_error_code(refused.value) == code
 
 
 def test_warnings_have_the_codes_of_their_causes(tmp_path):
     heard = []
     with capture_warnings(heard.append):
         mask_fill_values(np.array([[-9999.0, 1.0], [2.0, 3.0]]), "a.tif")
-        RestoreOptions(iterations=7, method="wiener").settle()
-    assert [*map(code_of, heard)] == ["pixels-marked-missing", "option-without-effect"]
+        RestoreOptions(iterations=7, method="wiener").reset_unused_options()
+    assert [*map(get_error_code, heard)] == [
+        "pixels-marked-missing",
+        "option-without-effect",
+    ]
     raw = RawImage("TIFF", None, doubts=(Message("It is so.", "other-version"),))
-    (sentence,) = raw.sentences(tmp_path / "a.tif")
-    assert (sentence, code_of(sentence)) == ("a.tif: It is so.", "other-version")
-    assert code_of(pickle.loads(pickle.dumps(sentence))) == "other-version"  # noqa: S301
+    (sentence,) = raw.get_warnings(tmp_path / "a.tif")
+    assert (sentence, get_error_code(sentence)) == ("a.tif: It is so.", "other-version")
+    assert get_error_code(pickle.loads(pickle.dumps(sentence))) == "other-version"  # noqa: S301
     assert json.loads(json.dumps([sentence])) == ["a.tif: It is so."]

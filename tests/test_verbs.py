@@ -8,12 +8,12 @@ import pytest
 from scripts.write_stub import WRITTEN
 
 import napari_semsr
-from napari_semsr.cli.command import arguments_of
-from napari_semsr.core import columns_of, quantities_of
+from napari_semsr.cli.command import list_arguments
+from napari_semsr.core import get_columns, get_quantities
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import FUNCTIONS, verb_of
+from napari_semsr.jobs import FUNCTIONS, get_verb
 
-VALUES = [verb for verb in map(verb_of, FUNCTIONS.values()) if verb is not None]
+VALUES = [verb for verb in map(get_verb, FUNCTIONS.values()) if verb is not None]
 
 
 def named(verb) -> list[pytest.param]:
@@ -32,8 +32,8 @@ def fields_of(verb) -> dict[str, object]:
 
 
 def test_command_and_function_take_the_same(verb):
-    actions = {action.dest: action for action in arguments_of(verb.name)}
-    function = inspect.signature(getattr(napari_semsr, verb.function))
+    actions = {action.dest: action for action in list_arguments(verb.name)}
+    function = inspect.signature(getattr(napari_semsr, verb.function_name))
     for item in (*verb.inputs, *verb.all_outputs):
         assert actions[item.name].help.startswith(item.help)
         assert item.name in function.parameters
@@ -49,15 +49,15 @@ def test_command_and_function_take_the_same(verb):
 
 
 def test_function_tells_what_the_command_tells(verb):
-    told = inspect.getdoc(getattr(napari_semsr, verb.function))
+    told = inspect.getdoc(getattr(napari_semsr, verb.function_name))
     assert told.lower().startswith(verb.summary.lower())
     for item in (*verb.inputs, *verb.all_outputs):
         assert f"\n{item.name} : " in told
 
 
 def test_figures_and_columns_have_names_of_their_own(verb):
-    declared = quantities_of(verb.result)
-    assert len(columns_of(verb.result)) == len(set(columns_of(verb.result)))
+    declared = get_quantities(verb.result)
+    assert len(get_columns(verb.result)) == len(set(get_columns(verb.result)))
     beside = {q.also for q, _ in declared.values()} | {""}
     labels = [q.label for n, (q, _) in declared.items() if q.shown and n not in beside]
     assert len(labels) == len(set(labels))

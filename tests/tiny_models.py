@@ -22,7 +22,7 @@ def write_tiny_model(folder: Path, **card: Any) -> Path:
     import torch
 
     from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import build, save_model
+    from napari_semsr.models.checkpoint import build_network, save_model
 
     options = {"width": 4, "fine_blocks": 1, "dilations": [1]}
     made = ModelCard(
@@ -36,7 +36,7 @@ def write_tiny_model(folder: Path, **card: Any) -> Path:
         }
     )
     torch.manual_seed(3)
-    network = build("two-scale", made.options)
+    network = build_network("two-scale", made.options)
     for weights in network.parameters():
         torch.nn.init.normal_(weights, std=0.05)
     path = folder / f"{made.name}.safetensors"

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_semsr.core import Affine, Grid, Micrograph, WarpedImage
-from napari_semsr.io import Side, StoredTransform, write, write_transform
+from napari_semsr.io import ImageIdentity, StoredTransform, write, write_transform
 
 PIXEL_NM = 20.0
 """Of the fixed image; pixels of the moving one are 1.2 times as large."""
@@ -44,7 +44,7 @@ def draw_views(
     at = -low * PIXEL_NM
     canvas = Micrograph(light, (PIXEL_NM, PIXEL_NM), origin=(at, at))
     middle = side * PIXEL_NM / 2
-    truth = Affine.similarity(
+    truth = Affine.create_similarity(
         degrees, scale=1.03, about=(middle, middle), shift=shift_nm
     )
     pitch, count = 1.2 * PIXEL_NM, round(side / 1.2)
@@ -63,6 +63,11 @@ def write_views(
     write(moving, folder / f"{moving_name}.tif")
     write(fixed, folder / f"{fixed_name}.tif")
     quality = {"error_nm": 3.0, "error_px": 0.125}
-    stored = StoredTransform(truth, Side.of(moving), Side.of(fixed), quality)
+    stored = StoredTransform(
+        truth,
+        ImageIdentity.from_image(moving),
+        ImageIdentity.from_image(fixed),
+        quality,
+    )
     write_transform(folder / "map.json", stored)
     return moving, fixed, stored

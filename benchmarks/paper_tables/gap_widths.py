@@ -60,7 +60,7 @@ def draw_widths(path: Path, rows: dict[str, dict[str, Any]]) -> None:
                 told = (
                     fit[key] for key in ("mean_nm", "error_nm", "sigma_nm", "height")
                 )
-                axis.plot(fine, WidthFit(*told).at(fine), "k", lw=0.8)
+                axis.plot(fine, WidthFit(*told).evaluate(fine), "k", lw=0.8)
                 title += f"\n{fit['mean_nm']:.1f} ± {fit['error_nm']:.1f} nm"
             axis.set_title(title, fontsize=8)
         for axis in axes[:, 0]:

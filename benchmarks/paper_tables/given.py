@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.models import list_bundled, read_card, resolve
+from napari_semsr.models import list_bundled, read_card, resolve_model_path
 from napari_semsr.simulation.degrade import BLUR_SIGMA_PX, BLUR_SIZE_PX, Kind
 from paper_tables.markdown import paragraphs
 
@@ -69,7 +69,7 @@ def given_to_model(
     model: str | Path, kind: Kind | None = None, *, stretched: bool = True
 ) -> str:
     """Say what a bundled or trained model was given; nothing if its card is silent."""
-    recipe = read_card(resolve(model)).training.get("recipe")
+    recipe = read_card(resolve_model_path(model)).training.get("recipe")
     return "" if recipe is None else given(recipe, kind, stretched=stretched)
 
 

@@ -22,7 +22,7 @@ from superlens import BORDER, SIZES, Judge, in_focus
 from napari_semsr.simulation import Specimen, SsumPair
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
-    illumination_field,
+    create_illumination_field,
 )
 from paper_tables.lens import FORMS, SEED, series_at
 from paper_tables.markdown import number, table
@@ -91,7 +91,7 @@ def measure_light(
     size.
     """
     first = next(iter(judges.values()))
-    frame = illumination_field(FRAME, side, np.random.default_rng(SEED))
+    frame = create_illumination_field(FRAME, side, np.random.default_rng(SEED))
     lights = {"even": None, "frame": np.asarray(frame, float)}
     table: dict[str, Any] = {}
     for form in FORMS:

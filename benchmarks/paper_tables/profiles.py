@@ -10,7 +10,7 @@ from _superlens_fields import chip
 from numpy.typing import NDArray
 from superlens import Judge, in_focus
 
-from napari_semsr.analysis import radial_spectrum
+from napari_semsr.analysis import compute_radial_spectrum
 from napari_semsr.core import Micrograph
 from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM, matched, show
 
@@ -40,7 +40,7 @@ def measure_profiles(
     row, column = busiest(truth)
     for name in shown.images:
         image = matched(shown, name)[0]
-        spectrum = radial_spectrum(Micrograph(image, (shown.pixel_nm,) * 2))
+        spectrum = compute_radial_spectrum(Micrograph(image, (shown.pixel_nm,) * 2))
         frequency = np.arange(1, len(spectrum.power) + 1) / len(spectrum.power) / 2
         counts, _ = np.histogram(image, BINS, (0, 255))
         images[name] = {

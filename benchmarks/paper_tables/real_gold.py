@@ -61,7 +61,7 @@ def gap_row(image: Image, clean: Image) -> dict[str, float | None]:
     size = parse_pixel_size(PIXEL_NM)
     made, true = (Micrograph(part.astype(np.float32), size) for part in (image, clean))
     found = run(measure_gaps(made, true))
-    errors = found.width_errors("nm")
+    errors = found.compute_width_errors("nm")
     known = [g.reference_nm for g in found.found if g.reference_nm is not None]
     narrow = [g for g in found.found if (g.reference_nm or np.inf) < NARROW_NM]
     both = [(g.width_nm, g.reference_nm) for g in narrow]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_semsr.core import run
-from napari_semsr.models import build, load_model
+from napari_semsr.models import build_network, load_model
 from napari_semsr.training import train
 from napari_semsr.training.batches import SceneCache
 from napari_semsr.training.run_folder import STATE
@@ -67,7 +67,7 @@ def train_one(planned: Planned, folder: Path) -> dict[str, Any]:
         "batch": recipe.batch,
         "patch_px": recipe.data.patch_px,
         "scenes": recipe.data.bank,
-        "given": given(recipe.without_folders()),
+        "given": given(recipe.to_card_record()),
         "validation": {k: round(v, 4) for k, v in result.validation.items()},
     }
     if earlier is not None:
@@ -136,7 +136,7 @@ def make_scenes(planned: Planned, say: Say) -> None:
     recipe = planned.recipe()
     if not recipe.data.bank:
         return
-    network = build(recipe.architecture, recipe.architecture_options)
+    network = build_network(recipe.architecture, recipe.architecture_options)
     began = time.monotonic()
     SceneCache.open(
         recipe, int(getattr(network, "scale", 1)), lambda _done, _count: None

@@ -15,34 +15,34 @@ from _networks import field
 from gpu.kit import PLACE, Report, device_of, read_call, rounded
 from scipy import ndimage
 
-from napari_semsr.training import PlaceImages, PlaceReport, fit_place
+from napari_semsr.training import AreaImages, AreaProgress, fit_area
 
 IMAGES, FIGURES = "place.npz", "cpu.json"
 LONGEST_S = 40.0
 HELD_OUT = 0.2  # of the columns
 
 
-def drawn_place() -> PlaceImages:
+def drawn_place() -> AreaImages:
     """Draw a place."""
     truth = field((128, 128)).astype(np.float32)
     return with_part_held_out(ndimage.gaussian_filter(truth, 1.0), truth)
 
 
-def with_part_held_out(low: Any, high: Any) -> PlaceImages:
+def with_part_held_out(low: Any, high: Any) -> AreaImages:
     """Hold the last columns out."""
     held_out = np.zeros(low.shape, bool)
     held_out[:, round((1 - HELD_OUT) * low.shape[1]) :] = True
-    return PlaceImages(low, high, held_out)
+    return AreaImages(low, high, held_out)
 
 
 def train(
-    place: PlaceImages, device: str, seconds: float | None, steps: int | None = None
+    place: AreaImages, device: str, seconds: float | None, steps: int | None = None
 ) -> list[dict[str, Any]]:
     """Train as ``semsr adapt`` does; give each evaluation with its steps and time."""
     began, rows = time.perf_counter(), []
     limits: dict[str, Any] = {"seconds": seconds, "steps": steps}
-    for report in fit_place([place], device=device, report_every_s=1.0, **limits):
-        if isinstance(report, PlaceReport) and report.gain_db is not None:
+    for report in fit_area([place], device=device, report_every_s=1.0, **limits):
+        if isinstance(report, AreaProgress) and report.gain_db is not None:
             spent = rounded(time.perf_counter() - began)
             gain = rounded(report.gain_db)
             rows.append({"steps": report.steps, "seconds": spent, "gain_db": gain})

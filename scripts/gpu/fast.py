@@ -79,7 +79,7 @@ def de_haan(device: torch.device, side: int, rounds: int) -> dict[str, Any]:
         batch = batch.to(device, memory_format=torch.channels_last)
 
         def network(alone: Predictor = alone, batch: torch.Tensor = batch) -> None:
-            with alone.computing("images"):
+            with alone.compute_context("images"):
                 alone._module(batch)
 
         def product(precision: str = precision) -> None:
@@ -119,7 +119,7 @@ def window_way(predictor: Predictor, image: Any) -> Callable[[], Any] | None:
 
     def way() -> Any:
         x = torch.from_numpy(image)[None, None].to(predictor.device)
-        with predictor.computing("MONAI's windows"):
+        with predictor.compute_context("MONAI's windows"):
             y = sliding_window_inference(x, (side, side), 8, predictor._module, 0.25)
         return y.float().cpu()
 
@@ -133,7 +133,7 @@ def whole_way(network: nn.Module, predictor: Predictor, image: Any) -> Any:
         x = torch.from_numpy(image[:side, :side])[None, None]
 
         def way(x: torch.Tensor = x) -> Any:
-            with predictor.computing("one pass"):
+            with predictor.compute_context("one pass"):
                 return network(x.to(predictor.device)).float().cpu()
 
         try:

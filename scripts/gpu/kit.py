@@ -49,7 +49,7 @@ def settle(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-_plain_convolutions = predictor.plain_convolutions
+_plain_convolutions = predictor.full_precision_convolutions
 
 
 def use_tf32(allowed: bool) -> None:
@@ -59,7 +59,9 @@ def use_tf32(allowed: bool) -> None:
     """
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
-    predictor.plain_convolutions = nullcontext if allowed else _plain_convolutions
+    predictor.full_precision_convolutions = (
+        nullcontext if allowed else _plain_convolutions
+    )
 
 
 class Report:

@@ -104,7 +104,7 @@ def short_of_memory(device: torch.device, side: int) -> Iterator[None]:
             held.callback(torch.cuda.empty_cache)
             held.callback(block.set_)
         else:
-            real = Predictor._run
+            real = Predictor._run_batch
 
             def pretend(self: Predictor, windows: Any, *given: Any) -> Any:
                 if max(windows[0].shape) > side:

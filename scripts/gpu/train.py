@@ -38,15 +38,15 @@ from napari_semsr.models import (
     read_card,
 )
 from napari_semsr.training import Recipe
-from napari_semsr.training.adversarial import History
-from napari_semsr.training.batches import CachedBatches, SceneCache, unit_scenes
-from napari_semsr.training.callbacks import card_of
+from napari_semsr.training.adversarial import ImageBuffer
+from napari_semsr.training.batches import CachedBatches, SceneCache, normalise_scenes
+from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.cycle_gan import CycleGan
-from napari_semsr.training.fit import first_network
+from napari_semsr.training.fit import build_initial_network
 from napari_semsr.training.learner import Learner, learning_rate_factor
 from napari_semsr.training.patches import Patches
 from napari_semsr.training.unpaired import EXPECTED_GAIN
-from napari_semsr.training.validation import held_out_fields
+from napari_semsr.training.validation import collect_validation_fields
 
 CHUNK = 100  # steps whose chances lie on the card at once; chosen
 SAVE_S = 60.0
@@ -58,21 +58,21 @@ GOALS = {"sun": 200.0, "gao-a": 100.0}  # steps a second
 ARITHMETIC = ("fp32", "tf32", "bf16")
 
 
-class CardHistory(History):
+class CardHistory(ImageBuffer):
     """Remembered images whose exchange is decided ahead, and asks the card nothing."""
 
     place: Tensor  # (B,) where each image may go
     take: Tensor  # (B,) whether an old one is shown in its place
     put: Tensor  # (B,) whether it is remembered
 
-    def __init__(self, other: History) -> None:
+    def __init__(self, other: ImageBuffer) -> None:
         nn.Module.__init__(self)
         self.seed, self.filled = other.seed, int(other.count)
         self.register_buffer("images", other.images.clone())
         self.register_buffer("count", other.count.clone())
 
     def decide(self, step: int, batch: int) -> list[list[int]]:
-        """Draw `place`, `take` and `put` of a step, by the chances of `History`."""
+        """Draw `place`, `take` and `put` of a step, by the chances of `ImageBuffer`."""
         size, found = len(self.images), []
         rng = np.random.default_rng([self.seed, step])
         for _ in range(batch):
@@ -189,7 +189,7 @@ class Stepper:
         self.low = batches.low.to(self.device).flatten()
         high = batches.high.to(self.device)
         parts = high[:, None].split(256)  # as many as torch takes quantiles of
-        self.high = torch.cat([unit_scenes(p.float()) for p in parts]).flatten()
+        self.high = torch.cat([normalise_scenes(p.float()) for p in parts]).flatten()
         self.width = int(high.shape[-1])
         side = recipe.data.patch_px
         down, across = torch.meshgrid(
@@ -213,7 +213,7 @@ class Stepper:
         whole, real = [], []
         recipe, start = self.recipe, self.recipe.gan.content_only_steps
         for step in range(first, first + count):
-            drawn = self.batches.places(step)
+            drawn = self.batches.select_patches(step)
             row: list[int] = []
             for numbers, corners in (
                 (drawn.low, drawn.corners),
@@ -346,9 +346,11 @@ class System:
     def prepare(self) -> None:
         """Build the learner, and choose its arithmetic by some steps of each."""
         recipe = self.recipe
-        learner = CardGan(first_network(recipe), recipe, held_out_fields(recipe, 1))
+        learner = CardGan(
+            build_initial_network(recipe), recipe, collect_validation_fields(recipe, 1)
+        )
         if recipe.start_from is not None:
-            learner.take_over(load_training_networks(recipe.start_from))
+            learner.load_auxiliary_networks(load_training_networks(recipe.start_from))
         learner.to(self.device).train()
         learner.on_train_start()  # lays weights out for a card
         learner.equip(recipe)
@@ -493,10 +495,10 @@ class System:
         path = self.kept / "best.safetensors"
         figures = {k: round(float(v), 4) for k, v in self.best.items()}
         if not path.exists():
-            return card_of(self.recipe, self.learner.best_network, figures)
+            return create_model_card(self.recipe, self.learner.best_network, figures)
         card = read_card(path)
         training = card.training | {
-            "recipe": self.recipe.without_folders(),
+            "recipe": self.recipe.to_card_record(),
             "validation": figures,
         }
         return card.model_copy(update={"training": training})

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_semsr import inference, jobs, models
-from napari_semsr.calls import PathLike, Report, Source, source_of
+from napari_semsr.calls import PathLike, Report, Source, convert_source
 from napari_semsr.core import run
 from napari_semsr.jobs import DEFAULT_MODEL
 
@@ -53,7 +53,7 @@ def lazy_enhance(
     """
     settings = replace(jobs.ENHANCE, groups=()).parse_options(options)
     path = jobs.find_model(model)
-    source = jobs.open_image(source_of(image), settings["opening"])
+    source = jobs.open_image(convert_source(image), settings["opening"])
     loaded_model = models.load_model(path)
     return inference.enhance_lazy(source, loaded_model, settings["options"])
 
@@ -69,7 +69,7 @@ def measure_table(
     progress: Report | None = None,
     **options: Any,
 ) -> "jobs.MeasuredTable":
-    """Measure many images; return a table with one row for each.
+    """Measure many images and return a table with one row per image.
 
     Parameters
     ----------
@@ -120,6 +120,6 @@ def measure_table(
         second,
         table=table,
         existing=jobs.OverwritePolicy(overwrite, resume),
-        **jobs.measure_of(measure).verb.parse_options(options),
+        **jobs.get_measuring_command(measure).verb.parse_options(options),
     )
     return run(job, progress)

@@ -22,8 +22,8 @@ from napari_semsr.core import (
     ShapeError,
     run,
 )
-from napari_semsr.io import ReadOptions, image_of_array, is_array
-from napari_semsr.jobs import ImageIn, Result, Verb, verb_of
+from napari_semsr.io import ReadOptions, array_to_image, is_array
+from napari_semsr.jobs import ImageInput, Result, Verb, get_verb
 
 PathLike = str | os.PathLike[str]
 Source = Micrograph | ArrayLike | PathLike
@@ -43,7 +43,7 @@ _OUTPUT_FLAGS = {
 }
 
 
-def source_of(image: Any, item: ImageIn | None = None) -> Any:
+def convert_source(image: Any, item: ImageInput | None = None) -> Any:
     """Convert an array to an image; return paths and other arguments unchanged.
 
     In a sequence of images, or of pairs of them, each image is converted.
@@ -52,9 +52,9 @@ def source_of(image: Any, item: ImageIn | None = None) -> Any:
     if isinstance(image, (Micrograph, str, os.PathLike)):
         return image
     if is_array(image):
-        return image_of_array(image)
+        return array_to_image(image)
     if several and isinstance(image, (list, tuple)):
-        return type(image)(source_of(one, item) for one in image)
+        return type(image)(convert_source(one, item) for one in image)
     if several or (image is None and item is not None and item.optional):
         return image
     msg = (
@@ -65,13 +65,13 @@ def source_of(image: Any, item: ImageIn | None = None) -> Any:
 
 
 @cache
-def function_of(name: str) -> Callable[..., Any]:
+def get_function(name: str) -> Callable[..., Any]:
     """Return the function of a command."""
-    verb = verb_of(name)
+    verb = get_verb(name)
     if verb is None:
-        msg = f"There is no function for the command {name}."
+        msg = f"No function exists for the command {name}."
         raise OptionError(msg, code="verb-unknown")
-    signature = signature_of(verb)
+    signature = create_signature(verb)
     parameters = set(signature.parameters)
     lead_images = {item.name: item for item in verb.images if item.flag}
     named_files = {item.name for item in (*verb.inputs, *verb.all_outputs)}
@@ -90,29 +90,29 @@ def function_of(name: str) -> Callable[..., Any]:
             if k in named_files | {*_OUTPUT_FLAGS}
         }
         how |= {
-            k: source_of(how[k], lead_images[k])
+            k: convert_source(how[k], lead_images[k])
             for k in how.keys() & lead_images.keys()
         }
         images = [
-            source_of(one, item) if isinstance(item, ImageIn) else one
+            convert_source(one, item) if isinstance(item, ImageInput) else one
             for one, item in zip(inputs, first, strict=True)
         ]
         settings = verb.parse_options({**arguments, **options})
-        return verb.value_of(run(verb.job(*images, **how, **settings), report))
+        return verb.get_return_value(run(verb.job(*images, **how, **settings), report))
 
-    call.__name__ = call.__qualname__ = verb.function
-    call.__doc__ = _docstring(verb)
+    call.__name__ = call.__qualname__ = verb.function_name
+    call.__doc__ = _create_docstring(verb)
     call.__module__ = "napari_semsr.functions"
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
 
 
-def signature_of(verb: Verb[Options, Result]) -> inspect.Signature:
+def create_signature(verb: Verb[Options, Result]) -> inspect.Signature:
     """Return the signature of a command's function, with types and defaults."""
-    rows = [*_files(verb), *_settings(verb)]
+    rows = [*_list_files(verb), *_list_settings(verb)]
     positional = [item.name for item in verb.inputs if not item.flag]
     required_names = [
-        name for name, _, default in _settings(verb) if default is _NO_DEFAULT
+        name for name, _, default in _list_settings(verb) if default is _NO_DEFAULT
     ]
     positional += required_names  # options without a default
     positional += [] if verb.output is None else [verb.output.name]
@@ -129,27 +129,31 @@ def signature_of(verb: Verb[Options, Result]) -> inspect.Signature:
         )
         for name, kind, default in rows
     ]
-    if verb.sides:  # reading options of a single image, prefixed with its name
+    if (
+        verb.reading_prefixes
+    ):  # reading options of a single image, prefixed with its name
         kind = inspect.Parameter.VAR_KEYWORD
         parameters.append(inspect.Parameter("sides", kind, annotation=Any))
     parameters.sort(key=lambda item: item.kind)
-    last = max((n for n, item in enumerate(parameters) if _is_needed(item)), default=0)
+    last = max(
+        (n for n, item in enumerate(parameters) if _is_required(item)), default=0
+    )
     for place in range(last):  # none with a default may come first
         parameters[place] = parameters[place].replace(default=_NO_DEFAULT)
-    return inspect.Signature(parameters, return_annotation=verb.returns)
+    return inspect.Signature(parameters, return_annotation=verb.return_type)
 
 
-def _is_needed(item: inspect.Parameter) -> bool:
-    """Return whether a positional argument has no default."""
+def _is_required(item: inspect.Parameter) -> bool:
+    """Return whether a positional argument is required."""
     return item.kind is item.POSITIONAL_OR_KEYWORD and item.default is _NO_DEFAULT
 
 
-def _files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield names, types and defaults of the files that a command reads and writes."""
+def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield names, types and defaults of the input and output files of a command."""
     for item in verb.inputs:
-        kind: Any = Source if isinstance(item, ImageIn) else PathLike
+        kind: Any = Source if isinstance(item, ImageInput) else PathLike
         kind = Sequence[kind] if item.many else kind
-        if isinstance(item, ImageIn) and item.pairs:
+        if isinstance(item, ImageInput) and item.pairs:
             kind = Any
         default = getattr(item, "default", None)
         kind = kind if item.takes is None else item.takes | kind
@@ -162,9 +166,9 @@ def _files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
         yield output.name, kind, None if optional else _NO_DEFAULT
 
 
-def _settings(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield names, types and defaults of a command's options and the common ones."""
-    for model in (one.options for one in verb.sets if not one.before):
+def _list_settings(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield names, types and defaults of a command's own and common options."""
+    for model in (one.options for one in verb.option_groups if not one.before):
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden_options:
                 continue
@@ -181,54 +185,63 @@ def _settings(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
     yield "progress", Report | None, None
 
 
-def _docstring(verb: Verb[Options, Result]) -> str:
+def _create_docstring(verb: Verb[Options, Result]) -> str:
     """Return the docstring of a command's function."""
-    lines = [_sentence(verb.summary), "", "Parameters", "-" * 10]
-    kinds = {name: default for name, _, default in _files(verb)}
+    lines = [_format_sentence(verb.summary), "", "Parameters", "-" * 10]
+    kinds = {name: default for name, _, default in _list_files(verb)}
     for item in (*verb.inputs, *verb.all_outputs):
-        kind = _IMAGE if isinstance(item, ImageIn) else "path"
+        kind = _IMAGE if isinstance(item, ImageInput) else "path"
         kind = f"sequence of {kind}" if getattr(item, "many", False) else kind
         more = "" if kinds[item.name] is _NO_DEFAULT else ", optional"
-        lines += [f"{item.name} : {kind}{more}", *_wrap(item.help)]
-    for one in verb.sets:
+        lines += [f"{item.name} : {kind}{more}", *_indent_sentence(item.help)]
+    for one in verb.option_groups:
         own = {} if one.options is ReadOptions else one.options.model_fields
         for name, info in own.items():
-            lines += [f"{name} : optional", *_wrap(info.description or name)]
+            lines += [f"{name} : optional", *_indent_sentence(info.description or name)]
     if verb.reads:
         reading = f"{', '.join(ReadOptions.model_fields)} : optional"
-        lines += [reading, *_wrap("How files are read: the options of `read`")]
-    if verb.sides:
-        before = "_ or ".join(verb.sides)
-        more = f"The same for one image only, with the prefix {before}_"
-        lines += ["**sides : object", *_wrap(more)]
+        lines += [
+            reading,
+            *_indent_sentence("How files are read: the options of `read`"),
+        ]
+    if verb.reading_prefixes:
+        before = "_ or ".join(verb.reading_prefixes)
+        more = f"The same for only one of the images, with the prefix {before}_"
+        lines += ["**sides : object", *_indent_sentence(more)]
     for name in _OUTPUT_FLAGS:
-        if name in {setting for setting, _, _ in _settings(verb)}:
-            lines += [f"{name} : bool, optional", *_wrap(_OUTPUT_FLAGS[name])]
-    lines += ["progress : callable, optional", *_wrap("Receives every `Progress`")]
-    return_types = get_args(verb.returns) or (verb.returns,)
+        if name in {setting for setting, _, _ in _list_settings(verb)}:
+            lines += [
+                f"{name} : bool, optional",
+                *_indent_sentence(_OUTPUT_FLAGS[name]),
+            ]
+    lines += [
+        "progress : callable, optional",
+        *_indent_sentence("Receives every `Progress`"),
+    ]
+    return_types = get_args(verb.return_type) or (verb.return_type,)
     about = inspect.cleandoc(return_types[-1].__doc__ or "").partition("\n\n")[0]
     names = " or ".join(kind.__name__ for kind in return_types)
-    lines += ["", "Returns", "-" * 7, names, *_wrap(about)]
+    lines += ["", "Returns", "-" * 7, names, *_indent_sentence(about)]
     if verb.example:
-        lines += ["", "Examples", "-" * 8, *_with_imports(verb.example)]
+        lines += ["", "Examples", "-" * 8, *_add_imports(verb.example)]
     return "\n".join(lines)
 
 
-def _with_imports(example: str) -> list[str]:
-    """Prepend to an example the imports that it needs."""
+def _add_imports(example: str) -> list[str]:
+    """Prepend the required imports to an example."""
     code = inspect.cleandoc(example).splitlines()
     imports = (f">>> import {module}" for module, name in _IMPORTS if name in example)
     return [*(line for line in imports if line not in code), *code]
 
 
-def _wrap(text: str) -> list[str]:
-    """Indent a sentence below its name."""
+def _indent_sentence(text: str) -> list[str]:
+    """Wrap and indent a description below its parameter name."""
     indent = " " * 4
     return textwrap.wrap(
-        _sentence(text), 84, initial_indent=indent, subsequent_indent=indent
+        _format_sentence(text), 84, initial_indent=indent, subsequent_indent=indent
     )
 
 
-def _sentence(text: str) -> str:
-    """Start a text with a capital letter and end it with a full stop."""
+def _format_sentence(text: str) -> str:
+    """Capitalise the first letter of a text and end it with a full stop."""
     return f"{text[:1].upper()}{text[1:].removesuffix('.')}."

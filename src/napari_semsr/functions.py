@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from napari_semsr.calls import function_of
+from napari_semsr.calls import get_function
 from napari_semsr.jobs import FUNCTIONS
 
 
@@ -14,4 +14,4 @@ def __getattr__(name: str) -> Callable[..., Any]:
     if name not in FUNCTIONS:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return function_of(FUNCTIONS[name])
+    return get_function(FUNCTIONS[name])

@@ -8,7 +8,13 @@ from napari_semsr.analysis import (
     measure_frc,
     measure_metrics,
 )
-from napari_semsr.core import Micrograph, SemsrError, capture_warnings, code_of, run
+from napari_semsr.core import (
+    Micrograph,
+    SemsrError,
+    capture_warnings,
+    get_error_code,
+    run,
+)
 
 NOISE = np.random.default_rng(0).random((64, 64), dtype=np.float32)
 GAP = np.where(NOISE > 0.9, np.nan, NOISE)
@@ -37,11 +43,11 @@ def field(data=NOISE, *, nm=None, origin=(0.0, 0.0)):
 def test_a_refused_image_is_refused_by_a_code(measure, code):
     with pytest.raises(SemsrError) as refused:
         measure()
-    assert code_of(refused.value) == code
+    assert get_error_code(refused.value) == code
 
 
 def test_a_warning_of_images_in_two_places_has_a_code():
     warned = []
     with capture_warnings(warned.append):
         measure_frc(field(nm=5), field(NOISE.T.copy(), nm=5, origin=(500.0, 0.0)))
-    assert [code_of(one) for one in warned] == ["origins-differ"]
+    assert [get_error_code(one) for one in warned] == ["origins-differ"]

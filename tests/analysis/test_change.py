@@ -41,7 +41,7 @@ def test_what_was_added_is_found(before):
     assert found.largest == pytest.approx(20, rel=1e-3)
     assert found.share == pytest.approx(0.1)
     assert not found.hardly
-    assert "nothing to do" not in found.noise_comparison
+    assert "hardly changed" not in found.noise_comparison
     data = before.data.copy()
     data[::20, ::20] += 60  # a few pixels, much
     found = run(measure_change(before, before.replace(data=data)))

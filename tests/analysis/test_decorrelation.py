@@ -64,7 +64,7 @@ def test_what_cannot_be_measured_is_refused_and_noise_has_no_cut_off(rng):
         assert found.resolution_px is None
         assert found.reason == "no-signal"
         assert found.failed == 1
-    with pytest.raises(ShapeError, match="64x64 px or more, got 40x90 px"):
+    with pytest.raises(ShapeError, match="at least 64x64 px, got 40x90 px"):
         found_in(rng.normal(size=(40, 90)))
     with refused(ShapeError, "image-too-small"):
         found_in(rng.normal(size=(80, 80)), block=128)
@@ -102,7 +102,7 @@ def test_percentiles_are_those_of_unlike_blocks(rng):
 
 def test_few_periods_are_said_or_refused(rng):
     found = found_in(cut_off((256, 256), 10, rng))
-    assert "periods across, 40 needed" in found.verdict
+    assert "periods across the image, 40 needed" in found.verdict
     assert found.interval_px[0] < 10 < found.interval_px[1]
     rings = found.frequency_per_px
     at = np.argmin(np.abs(rings - 1 / found.resolution_px))

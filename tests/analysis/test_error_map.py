@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from napari_semsr.analysis import ErrorField, ErrorPair, ErrorTally, fit_error
+from napari_semsr.analysis import ErrorPair, ErrorSums, FittedPair, fit_blur_and_gain
 from napari_semsr.core import (
     Box,
     Micrograph,
@@ -21,13 +21,13 @@ def scene(rng: np.random.Generator, shape: tuple[int, int], width: float) -> np.
 
 
 def pair_of(reference, enhanced, **place) -> ErrorPair:
-    return ErrorPair.of(Micrograph(reference), Micrograph(enhanced), **place)
+    return ErrorPair.from_images(Micrograph(reference), Micrograph(enhanced), **place)
 
 
 def tally_of(pair: ErrorPair, boxes: list[Box] | None = None):
-    fit = run(fit_error(pair))
-    field, tally = ErrorField(pair, fit), ErrorTally(0.0)
-    for box in boxes or [Box.of(pair.shape)]:
+    fit = run(fit_blur_and_gain(pair))
+    field, tally = FittedPair(pair, fit), ErrorSums(0.0)
+    for box in boxes or [Box.from_shape(pair.shape)]:
         tally.add(*field.read(box))
     return fit, tally
 
@@ -92,7 +92,7 @@ def test_blur_is_round_where_pixels_are_oblong(rng):
     sharp = scene(rng, (150, 240), 1)
     seen = ndimage.gaussian_filter(sharp, (2, 4))
     size = parse_pixel_size((20, 10))
-    pair = ErrorPair.of(Micrograph(seen, size), Micrograph(sharp, size))
+    pair = ErrorPair.from_images(Micrograph(seen, size), Micrograph(sharp, size))
     fit, tally = tally_of(pair)
     assert fit.sigma_px == pytest.approx(np.sqrt(8), abs=0.01)
     assert tally.rse < 0.01 * seen.std()
@@ -108,7 +108,7 @@ def test_parts_are_the_whole(rng):
     _, parts = tally_of(pair, boxes)
     assert parts.rse == pytest.approx(whole.rse, rel=1e-6)
     assert parts.rsp == pytest.approx(whole.rsp, rel=1e-6)
-    assert parts.pixels == whole.pixels == 100 * 130 - 10 * 2
+    assert parts.pixel_count == whole.pixel_count == 100 * 130 - 10 * 2
 
 
 def test_gaps_stay_gaps_and_harm_nothing_else(rng):
@@ -117,8 +117,8 @@ def test_gaps_stay_gaps_and_harm_nothing_else(rng):
     seen[:, 100:] = np.nan
     sharp[:20] = np.nan
     pair = pair_of(seen, sharp)
-    fit = run(fit_error(pair))
-    fixed, made = ErrorField(pair, fit).read(Box.of(pair.shape))
+    fit = run(fit_blur_and_gain(pair))
+    fixed, made = FittedPair(pair, fit).read(Box.from_shape(pair.shape))
     assert fit.sigma_px == pytest.approx(1.5, abs=0.1)
     assert np.isnan(made[:20]).all()
     assert np.isfinite(made[20:]).all()
@@ -129,21 +129,21 @@ def test_part_of_a_field_is_laid_where_it_is(rng):
     sharp = scene(rng, (150, 150), 1)
     seen = Micrograph(ndimage.gaussian_filter(sharp, 2), (10.0, 10.0), "seen")
     part = Micrograph(sharp[30:130, 40:120], (10.0, 10.0), origin=(300.0, 400.0))
-    pair = ErrorPair.of(seen, part)
+    pair = ErrorPair.from_images(seen, part)
     assert pair.shape == (100, 80)
     assert pair.reference.grid.corner == (295.0, 395.0)
-    assert run(fit_error(pair)).sigma_px == pytest.approx(2, abs=0.1)
+    assert run(fit_blur_and_gain(pair)).sigma_px == pytest.approx(2, abs=0.1)
 
 
 def test_field_around_a_reference_is_no_finer_image(rng):
     sharp = Micrograph(scene(rng, (160, 240), 1), (10.0, 10.0), "sharp")
     seen = ndimage.gaussian_filter(sharp.array(), 2)[40:120, 60:180]
     part = Micrograph(seen, (10.0, 10.0), "seen", origin=(400.0, 600.0))
-    pair = ErrorPair.of(part, sharp)
+    pair = ErrorPair.from_images(part, sharp)
     assert pair.factor == 1
-    assert run(fit_error(pair)).sigma_px == pytest.approx(2, abs=0.1)
-    with warned("pixel-size-contradicts", match="2 times finer.*state its origin"):
-        assert ErrorPair.of(part.replace(origin=(0.0, 0.0)), sharp).factor == 2
+    assert run(fit_blur_and_gain(pair)).sigma_px == pytest.approx(2, abs=0.1)
+    with warned("pixel-size-contradicts", match="2 times finer.*set its origin"):
+        assert ErrorPair.from_images(part.replace(origin=(0.0, 0.0)), sharp).factor == 2
 
 
 @pytest.mark.broad
@@ -153,7 +153,7 @@ def test_sampled_field_is_fitted_as_the_whole_is(rng):
     sharp = da.tile(da.from_array(scene(rng, (256, 256), 1), 256), (17, 17))
     blur = {"depth": 12, "boundary": "reflect", "sigma": 2}
     seen = sharp.map_overlap(ndimage.gaussian_filter, **blur)
-    fit = run(fit_error(pair_of(seen, sharp)))
+    fit = run(fit_blur_and_gain(pair_of(seen, sharp)))
     assert fit.looked_at < 0.5
     assert fit.sigma_px == pytest.approx(2, abs=0.02)
 
@@ -171,9 +171,9 @@ def test_what_cannot_be_compared_or_tells_nothing_is_refused(rng):
         (ShapeError, "is constant", flat, square),
     ):
         with pytest.raises(error, match=needs):
-            run(fit_error(pair_of(*images)))
+            run(fit_blur_and_gain(pair_of(*images)))
     near = Micrograph(square, (5.0, 5.0))
     with refused(ShapeError, "reference-finer"):
-        ErrorPair.of(near, Micrograph(square, (20.0, 20.0)))
+        ErrorPair.from_images(near, Micrograph(square, (20.0, 20.0)))
     with refused(ShapeError, "no-overlap"):
-        ErrorPair.of(near, near.replace(origin=(9000.0, 0.0)))
+        ErrorPair.from_images(near, near.replace(origin=(9000.0, 0.0)))

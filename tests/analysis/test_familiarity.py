@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis import FAMILIARITY, Familiarity, unfamiliar_percent
+from napari_semsr.analysis import (
+    FAMILIARITY,
+    Familiarity,
+    compute_unfamiliar_percentage,
+)
 from napari_semsr.core import CheckpointError, run
 
 
@@ -18,11 +22,11 @@ def texture(pitch_px, seed, side=400):
 
 @pytest.fixture(scope="module")
 def place():
-    return Familiarity.of([texture(8, 0)])
+    return Familiarity.from_parts([texture(8, 0)])
 
 
 def share(place, image):
-    return float((place.distances(image)[1] > 1).mean())
+    return float((place.compute_distances(image)[1] > 1).mean())
 
 
 def test_another_place_of_the_sample_is_familiar(place):
@@ -40,26 +44,26 @@ def test_another_focus_is_unlike_the_place(place):
 
 def test_a_card_holds_it(place):
     training = json.loads(json.dumps({FAMILIARITY: place.to_json()}))
-    again = Familiarity.of_card(training)
+    again = Familiarity.from_model_card(training)
     image = texture(8, 1)
-    assert again.distances(image)[1] == pytest.approx(
-        place.distances(image)[1], rel=0.01
+    assert again.compute_distances(image)[1] == pytest.approx(
+        place.compute_distances(image)[1], rel=0.01
     )
 
 
 def test_blocks_with_gaps_are_left_out(place):
     image = texture(8, 1)
-    whole = len(place.distances(image)[0])
+    whole = len(place.compute_distances(image)[0])
     image[:96] = np.nan
-    assert 0 < len(place.distances(image)[0]) < whole
+    assert 0 < len(place.compute_distances(image)[0]) < whole
 
 
 def test_a_place_of_few_blocks_has_none():
-    assert Familiarity.of([texture(8, 0)[:100, :100]]) is None
+    assert Familiarity.from_parts([texture(8, 0)[:100, :100]]) is None
 
 
 def test_a_card_without_a_place_has_none():
-    assert Familiarity.of_card({}) is None
+    assert Familiarity.from_model_card({}) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ def test_a_card_without_a_place_has_none():
 def test_a_damaged_card_is_refused(place, wrong):
     record = {**place.to_json(), **wrong} if isinstance(wrong, dict) else wrong
     with pytest.raises(CheckpointError, match="training area is damaged"):
-        Familiarity.of_card({FAMILIARITY: record})
+        Familiarity.from_model_card({FAMILIARITY: record})
 
 
 def test_an_image_is_compared_block_by_block_on_the_scale_of_the_model(place):
@@ -89,8 +93,8 @@ def test_an_image_is_compared_block_by_block_on_the_scale_of_the_model(place):
     image[:96] = np.nan
     known = run(place.compare(image, (0, 1)))
     assert np.isnan(known[0]).all()
-    assert unfamiliar_percent(known) == 100 * (known[1:] > 1).mean()
-    assert unfamiliar_percent(run(place.compare(image[:90], (0, 1)))) is None
+    assert compute_unfamiliar_percentage(known) == 100 * (known[1:] > 1).mean()
+    assert compute_unfamiliar_percentage(run(place.compare(image[:90], (0, 1)))) is None
 
 
 def test_of_many_blocks_some_are_compared_unless_they_are_mapped(place):

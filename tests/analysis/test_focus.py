@@ -5,7 +5,7 @@ from napari_semsr.analysis import Falloff
 from napari_semsr.analysis.focus import _COARSE, _DEPTH_DB, _FINE, _SHARP_EDGES_DB
 from napari_semsr.core import CheckpointError, Micrograph, parse_pixel_size
 from napari_semsr.simulation import MicroscopeOptions, focus_depth_nm
-from napari_semsr.simulation.optics import _FINE as _SAMPLES, transfer
+from napari_semsr.simulation.optics import _FINE as _SAMPLES, compute_transfer_function
 
 SIZE = parse_pixel_size(20.0)
 OPTICS = MicroscopeOptions()
@@ -14,7 +14,9 @@ CUT_OFF = OPTICS.cut_off_nm
 
 def lens(options: MicroscopeOptions, depths: float, v: np.ndarray) -> np.ndarray:
     """Transfer, at frequencies over the cut-off, some depths of focus away."""
-    found = transfer(options, [(depths * focus_depth_nm(options), 1.0)])
+    found = compute_transfer_function(
+        options, [(depths * focus_depth_nm(options), 1.0)]
+    )
     middle = found.shape[0] // 2
     row = np.abs(found[middle, middle:])
     return np.interp(np.minimum(v, 1) * 2 * _SAMPLES, np.arange(row.size), row)
@@ -56,8 +58,10 @@ def scan(depths: float, *, steepness: float = 2.0, seed: int = 0, side: int = 51
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_within_half_the_depth_is_out_of_focus(steepness, seed):
     for depths in (0.0, 0.5):
-        found = Falloff.of(scan(depths, steepness=steepness, seed=seed), CUT_OFF)
-        place = Falloff.of(scan(0.0, steepness=steepness, seed=9), CUT_OFF)
+        found = Falloff.from_image(
+            scan(depths, steepness=steepness, seed=seed), CUT_OFF
+        )
+        place = Falloff.from_image(scan(0.0, steepness=steepness, seed=9), CUT_OFF)
         assert found is not None
         assert not found.is_out_of_focus()
         assert not found.is_out_of_focus(place)
@@ -65,38 +69,42 @@ def test_nothing_within_half_the_depth_is_out_of_focus(steepness, seed):
 
 @pytest.mark.parametrize("depths", [1.5, 2.0, 3.0])
 def test_a_scan_beyond_the_depth_is_out_of_focus(depths):
-    found = Falloff.of(scan(depths), CUT_OFF)
+    found = Falloff.from_image(scan(depths), CUT_OFF)
     assert found is not None
-    assert found.is_out_of_focus(Falloff.of(scan(0.0, seed=9), CUT_OFF))
+    assert found.is_out_of_focus(Falloff.from_image(scan(0.0, seed=9), CUT_OFF))
     assert found.is_out_of_focus() or depths < 2  # less is seen without a place
 
 
 @pytest.mark.parametrize("steepness", [0.0, 1.0])
 def test_a_rough_sample_needs_a_place_to_be_compared_with(steepness):
-    found = Falloff.of(scan(1.5, steepness=steepness), CUT_OFF)
+    found = Falloff.from_image(scan(1.5, steepness=steepness), CUT_OFF)
     assert found is not None
     assert not found.is_out_of_focus()
-    assert found.is_out_of_focus(Falloff.of(scan(0.0, steepness=steepness), CUT_OFF))
+    assert found.is_out_of_focus(
+        Falloff.from_image(scan(0.0, steepness=steepness), CUT_OFF)
+    )
 
 
 def test_what_cannot_be_determined_is_not():
     image = scan(3.0)
-    assert Falloff.of(image) is None  # no cut-off is known
-    assert Falloff.of(image.replace(pixel_size_nm=None), CUT_OFF) is None
-    assert Falloff.of(image.replace(pixel_size_nm=(60.0, 60.0)), CUT_OFF) is None
-    assert Falloff.of(scan(3.0, side=200), CUT_OFF) is None
+    assert Falloff.from_image(image) is None  # no cut-off is known
+    assert Falloff.from_image(image.replace(pixel_size_nm=None), CUT_OFF) is None
+    assert (
+        Falloff.from_image(image.replace(pixel_size_nm=(60.0, 60.0)), CUT_OFF) is None
+    )
+    assert Falloff.from_image(scan(3.0, side=200), CUT_OFF) is None
     gaps = image.array().copy()
     gaps[::40] = np.nan
-    assert Falloff.of(image.replace(data=gaps), CUT_OFF) is None
+    assert Falloff.from_image(image.replace(data=gaps), CUT_OFF) is None
     noise = np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)
-    assert Falloff.of(image.replace(data=noise), CUT_OFF) is None
+    assert Falloff.from_image(image.replace(data=noise), CUT_OFF) is None
     lines = np.sin(2 * np.pi * 20 / 240 * np.arange(512)) + np.zeros((512, 1))
-    assert Falloff.of(image.replace(data=lines + 0.01 * noise), CUT_OFF) is None
+    assert Falloff.from_image(image.replace(data=lines + 0.01 * noise), CUT_OFF) is None
 
 
 def test_a_card_keeps_it():
     found = Falloff(12.3456, 0.5)
-    assert Falloff.of_card({"focus": found.to_json()}) == Falloff(12.346, 0.5)
-    assert Falloff.of_card({}) is None
+    assert Falloff.from_model_card({"focus": found.to_json()}) == Falloff(12.346, 0.5)
+    assert Falloff.from_model_card({}) is None
     with pytest.raises(CheckpointError, match="focus of its training area is damaged"):
-        Falloff.of_card({"focus": {"falloff_db": "?"}})
+        Falloff.from_model_card({"focus": {"falloff_db": "?"}})

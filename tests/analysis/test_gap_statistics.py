@@ -7,10 +7,10 @@ from napari_semsr.analysis.gaps import (
     Gap,
     Gaps,
     Particle,
+    choose_bin_edges,
+    compute_fraction_interval,
+    compute_mean_interval,
     count_widths,
-    mean_interval,
-    share_interval,
-    width_edges,
 )
 from napari_semsr.core import OptionError
 from tests.refusals import refused
@@ -18,22 +18,22 @@ from tests.refusals import refused
 
 def test_gaussian_finds_the_mean_of_known_widths():
     widths = np.random.default_rng(7).normal(31.0, 6.0, 4000)
-    found = count_widths([*widths, 300.0], width_edges([*widths, 300.0]))
+    found = count_widths([*widths, 300.0], choose_bin_edges([*widths, 300.0]))
     assert found.beyond >= 1
     assert sum(found.counts) + found.beyond == 4001
     assert found.fit.mean == pytest.approx(31.0, abs=4 * found.fit.error)
     assert 0 < found.fit.error < 0.5
     assert found.fit.sigma == pytest.approx(6.0, abs=0.4)
     step = found.edges[1] - found.edges[0]
-    sides = found.fit.at([found.fit.mean - 6, found.fit.mean, found.fit.mean + 6])
+    sides = found.fit.evaluate([found.fit.mean - 6, found.fit.mean, found.fit.mean + 6])
     assert sides[0] == pytest.approx(sides[2])
     assert sides[1] == pytest.approx(4000 * step / (6 * np.sqrt(2 * np.pi)), rel=0.1)
 
 
 def test_too_few_widths_have_no_gaussian():
     assert count_widths([30.0, 31.0], np.arange(0, 82, 2)).fit is None
-    assert count_widths([], width_edges([])).counts == (0,)
-    assert count_widths([5.0] * 20, width_edges([5.0] * 20)).beyond == 0
+    assert count_widths([], choose_bin_edges([])).counts == (0,)
+    assert count_widths([5.0] * 20, choose_bin_edges([5.0] * 20)).beyond == 0
     whole = count_widths([1.0, 2.0, 3.0, 3.5], [0.0, 1.0, 2.0, 3.0])
     assert (sum(whole.counts), whole.beyond) == (3, 1)  # the last edge is in its bin
 
@@ -43,7 +43,7 @@ def test_error_of_the_gaussian_holds_its_mean():
     rng, held = np.random.default_rng(3), []
     for _ in range(60):
         widths = rng.normal(30, 8, 60)
-        fit = count_widths(widths, width_edges(widths)).fit
+        fit = count_widths(widths, choose_bin_edges(widths)).fit
         held.append(abs(fit.mean - 30) < 1.96 * fit.error)
     assert np.mean(held) > 0.84
 
@@ -51,30 +51,35 @@ def test_error_of_the_gaussian_holds_its_mean():
 def test_bins_hold_nearly_all_and_are_as_wide_as_asked():
     widths = np.random.default_rng(1).gamma(4, 3, 300)
     for asked in (None, 0.75):
-        edges = width_edges(widths, asked)
+        edges = choose_bin_edges(widths, asked)
         assert edges[0] == 0
         assert np.mean(widths <= edges[-1]) > 0.97
     assert float(edges[1]) == 0.75
     with refused(
         OptionError, "out-of-range", match="bin_width must give at most 1000 bins"
     ):
-        width_edges(widths, 1e-6)
+        choose_bin_edges(widths, 1e-6)
 
 
 def test_wilson_knows_the_share_of_none_and_of_all():
     # by hand: z2 / (n + z2) with z2 = 3.8415
-    assert share_interval(0, 57) == (0, pytest.approx(0.06314, abs=1e-5))
-    assert share_interval(57, 57) == (pytest.approx(1 - 0.06314, abs=1e-5), 1)
-    assert share_interval(0, 0) is None
+    assert compute_fraction_interval(0, 57) == (0, pytest.approx(0.06314, abs=1e-5))
+    assert compute_fraction_interval(57, 57) == (
+        pytest.approx(1 - 0.06314, abs=1e-5),
+        1,
+    )
+    assert compute_fraction_interval(0, 0) is None
     # Newcombe (1998), table I: 81 of 263
-    assert share_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert compute_fraction_interval(81, 263) == pytest.approx(
+        (0.2553, 0.3662), abs=1e-4
+    )
 
 
 @pytest.mark.broad
 @pytest.mark.parametrize("share", [0.02, 0.4])
 def test_intervals_of_shares_hold_the_truth(share):
     missed = np.random.default_rng(5).binomial(80, share, 2000)
-    ends = [share_interval(k, 80) for k in missed]
+    ends = [compute_fraction_interval(k, 80) for k in missed]
     assert 0.92 < np.mean([low <= share <= high for low, high in ends]) < 0.99
 
 
@@ -88,26 +93,26 @@ def test_intervals_of_shares_hold_the_truth(share):
 )
 def test_intervals_of_means_hold_the_truth(draw, truth):
     rng = np.random.default_rng(11)
-    ends = [mean_interval(draw(rng)) for _ in range(250)]
+    ends = [compute_mean_interval(draw(rng)) for _ in range(250)]
     assert 0.91 < np.mean([low <= truth <= high for low, high in ends]) < 0.985
 
 
 def test_interval_of_a_mean_is_the_same_twice_and_none_of_few():
     values = np.random.default_rng(2).exponential(1, 20)
-    low, high = mean_interval(values)
-    assert (low, high) == mean_interval(values)
-    assert (low, high) != mean_interval(values, seed=1)
+    low, high = compute_mean_interval(values)
+    assert (low, high) == compute_mean_interval(values)
+    assert (low, high) != compute_mean_interval(values, seed=1)
     mean = values.mean()
     assert high - mean > mean - low > 0  # longer on the side of the tail
-    assert mean_interval(values[:4]) is None
-    assert mean_interval([2.5] * 9) == (2.5, 2.5)
-    assert mean_interval([]) is None
+    assert compute_mean_interval(values[:4]) is None
+    assert compute_mean_interval([2.5] * 9) == (2.5, 2.5)
+    assert compute_mean_interval([]) is None
 
 
 @pytest.mark.parametrize("scale", [0.013, 3.4])
 def test_bins_are_as_wide_as_a_reader_can_add_up(scale):
     widths = scale * np.random.default_rng(0).normal(10, 1, 300)
-    edges = width_edges(widths)
+    edges = choose_bin_edges(widths)
     step = edges[1] - edges[0]
     digits = step / 10.0 ** np.floor(np.log10(step * 1.0001))
     assert min(abs(digits - one) for one in (1, 2, 2.5, 5, 10)) < 1e-6
@@ -140,11 +145,12 @@ def made_gaps(**changes):
 def test_gaps_are_summed_up_in_words():
     gaps = made_gaps()
     assert (gaps.gaps, gaps.detected, gaps.seen) == (6, 5, "5 of 6")
-    assert gaps.told == "5 of 6 seen, 1 invented"
+    assert gaps.verdict == "5 of 6 seen, 1 invented"
     assert gaps.counted == (
-        "4 particles of 9 bright regions, in 50% of the field, 13% of which they cover"
+        "4 particles of 9 bright regions, present in 50% of the field and covering 13% "
+        "of it"
     )
-    assert made_gaps(bright=4).counted.startswith("4 particles, in")
+    assert made_gaps(bright=4).counted.startswith("4 particles, present in")
     assert gaps.neighbours == "11"
     left_out = replace(gaps, excluded=2, across=1).neighbours
     assert (
@@ -152,11 +158,11 @@ def test_gaps_are_summed_up_in_words():
         == "11 (2 for unequal brightness, 1 with an object in the gap left out)"
     )
     assert gaps.undetected_fraction == pytest.approx(1 / 6)
-    assert gaps.undetected_interval == share_interval(1, 6)
+    assert gaps.undetected_interval == compute_fraction_interval(1, 6)
     assert gaps.invented_fraction == pytest.approx(1 / 6)
-    assert gaps.invented_interval == share_interval(1, 6)
+    assert gaps.invented_interval == compute_fraction_interval(1, 6)
     alone = replace(gaps, reference_background=None, own=None)
-    assert alone.told == "of this image only: errors need a reference image"
+    assert alone.verdict == "of this image only: errors need a reference image"
     assert (alone.seen, alone.undetected_fraction, alone.undetected_interval) == (
         None,
     ) * 3

@@ -72,7 +72,7 @@ def test_blurred_gap_is_undetected_and_counted():
     widths = [round(gap.reference_px) for gap in found.found]
     assert dict(zip(widths, shown, strict=True)) == {3: False, 13: True}
     assert found.undetected_fraction == 1 - sum(shown) / len(shown)
-    assert found.width_errors("nm").size == sum(shown)
+    assert found.compute_width_errors("nm").size == sum(shown)
 
 
 def test_a_wide_particle_leaves_the_gaps_of_others_as_they_are():
@@ -175,28 +175,28 @@ def test_particles_have_the_diameters_of_their_discs_and_cut_ones_are_left_out()
     data = discs((40, 40, 10, 100), (40, 100, 15, 100), (0, 140, 12, 100))
     found = gaps_of(micrograph(data, (3.0, 2.0)))
     assert found.particles == 3
-    assert sorted(found.diameters("px")) == pytest.approx([20, 30], rel=0.05)
+    assert sorted(found.get_diameters("px")) == pytest.approx([20, 30], rel=0.05)
     assert [one.whole for one in found.sizes].count(False) == 1
     np.testing.assert_allclose(
-        found.diameters("nm"), found.diameters("px") * np.sqrt(6), rtol=1e-12
+        found.get_diameters("nm"), found.get_diameters("px") * np.sqrt(6), rtol=1e-12
     )
 
 
 def test_table_and_histograms_hold_each_gap():
     image = micrograph(row(6.0), 2.0)
     found = gaps_of(image, image)
-    table = found.table()
+    table = found.create_table()
     assert table["kind"] == ["found"]
     assert table["error_nm"] == [0]
     assert table["y_nm"] == pytest.approx([80], abs=1)
     assert table["x_px"] == pytest.approx([83], abs=0.5)
-    assert gaps_of(micrograph(row(6.0))).table()["y_nm"] == [None]
-    first, second = found.histograms("nm", 2.5)
+    assert gaps_of(micrograph(row(6.0))).create_table()["y_nm"] == [None]
+    first, second = found.compute_histograms("nm", 2.5)
     assert first.edges == second.edges
     assert np.diff(first.edges) == pytest.approx(2.5)
     assert first.counts == second.counts
     assert first.fit is None
-    alone, none = gaps_of(image).histograms("nm")
+    alone, none = gaps_of(image).compute_histograms("nm")
     assert none is None
     assert sum(first.counts) == sum(alone.counts) == 1
 
@@ -204,7 +204,7 @@ def test_table_and_histograms_hold_each_gap():
 def test_wrong_input_is_refused():
     with refused(ShapeError, "sizes-differ"):
         gaps_of(micrograph(np.zeros((9, 9))), micrograph(np.zeros((9, 8))))
-    with pytest.raises(ReadError, match="81 NaN or infinite in hole"):
+    with pytest.raises(ReadError, match="hole has 81 NaN or infinite pixels"):
         gaps_of(micrograph(np.full((9, 9), np.nan), name="hole"))
 
 
@@ -215,11 +215,13 @@ def test_the_error_of_the_mean_in_nm_has_that_of_the_pixel_size():
     gaps = tuple(replace(found.found[0], width_px=w, width_nm=2 * w) for w in widths)
     sure = replace(found, found=gaps)
     unsure = replace(sure, size_error=0.1)
-    in_px, in_nm = (each.histograms("px", 1.0)[0].fit for each in (sure, unsure))
+    in_px, in_nm = (
+        each.compute_histograms(("px"), 1.0)[0].fit for each in (sure, unsure)
+    )
     assert in_px.mean == pytest.approx(12, abs=1)
-    assert unsure.histograms("px", 1.0)[0].fit == in_px
-    plain = sure.histograms("nm", 2.0)[0].fit
-    doubted = unsure.histograms("nm", 2.0)[0].fit
+    assert unsure.compute_histograms("px", 1.0)[0].fit == in_px
+    plain = sure.compute_histograms("nm", 2.0)[0].fit
+    doubted = unsure.compute_histograms("nm", 2.0)[0].fit
     assert doubted.mean == plain.mean == pytest.approx(2 * in_nm.mean)
     assert doubted.error == pytest.approx(np.hypot(plain.error, 0.1 * plain.mean))
 
@@ -280,7 +282,7 @@ def test_the_share_of_the_field_with_particles_is_stated():
     half = [one for one in each if one[1] < 64]
     found = gaps_of(micrograph(discs(*half, shape=(128, 128))))
     assert found.populated == pytest.approx(0.5)
-    assert "32 particles, in 50% of the field" in found.counted
+    assert "32 particles, present in 50% of the field" in found.counted
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.analysis import light_gain, measure_agreement, measure_metrics
-from napari_semsr.analysis.light import beyond_cut_off, split_light
+from napari_semsr.analysis import compute_band_gain, measure_agreement, measure_metrics
+from napari_semsr.analysis.light import format_cut_off_warning, split_at_cut_off
 from napari_semsr.core import InputRecord, Micrograph, OptionError, Provenance
-from napari_semsr.core.fourier import window_plane
+from napari_semsr.core.fourier import tukey_window_2d
 from tests.refusals import refused
 
 SIZE = (10.0, 10.0)
@@ -40,7 +40,7 @@ def _measure(image, truth, **how):
 
 
 def _gain(after, before, truth):
-    return light_gain(_measure(after, truth), _measure(before, truth))
+    return compute_band_gain(_measure(after, truth), _measure(before, truth))
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def _gain(after, before, truth):
 )
 def test_both_parts_add_up_to_the_windowed_plane(shape, size):
     plane = np.random.default_rng(0).normal(3, 1, shape)
-    below, above = split_light(plane, END, size)
-    window = window_plane(shape, 0.5)
+    below, above = split_at_cut_off(plane, END, size)
+    window = tukey_window_2d(shape, 0.5)
     whole = (plane - plane.mean()) * window / np.sqrt((window**2).mean())
     np.testing.assert_allclose(below + above, whole, atol=1e-12)
     added = (below**2).mean() + (above**2).mean()
@@ -65,20 +65,22 @@ def test_a_gain_is_told_in_the_band_where_it_is(parts):
     found = _gain(truth + 0.25 * off_low + off_high, before, truth)
     assert found.gain_below_db == pytest.approx(20 * math.log10(4), abs=0.02)
     assert found.gain_above_db == pytest.approx(0, abs=0.02)
-    assert not found.above_alone
+    assert not found.is_only_above_cut_off
     truth, before = low + high, low + off_low
     drawn = _gain(before + 0.8 * high, before, truth)
-    assert drawn.above_alone
+    assert drawn.is_only_above_cut_off
     assert drawn.gain_above_db == pytest.approx(20 * math.log10(5), abs=0.1)
     assert abs(drawn.gain_below_db) < 0.02
-    assert not _gain(low + 0.5 * off_low + 0.8 * high, before, truth).above_alone
+    assert not _gain(
+        low + 0.5 * off_low + 0.8 * high, before, truth
+    ).is_only_above_cut_off
     # texture that is not the truth's
-    assert not _gain(before + off_high, before, truth).above_alone
+    assert not _gain(before + off_high, before, truth).is_only_above_cut_off
     before, after = (
         _measure(low + off_low + share * high, truth, match="affine")
         for share in (0.3, 1)
     )
-    found = light_gain(after, before)
+    found = compute_band_gain(after, before)
     assert abs(found.gain_below_db) < 0.02
     assert found.gain_above_db > 3
 
@@ -128,7 +130,7 @@ def test_history_tells_the_cut_off_and_an_option_goes_before_it(parts):
     curve = semsr.frc(image, truth, reference=True)
     assert curve.cut_off_nm == pytest.approx(152.78, abs=0.01)
     assert semsr.frc(image, truth, reference=True, cut_off_nm=END).cut_off_nm == END
-    with pytest.warns(UserWarning, match="beyond the optical cut-off of 152.8 nm"):
+    with pytest.warns(UserWarning, match="finer than the optical cut-off of 152.8 nm"):
         assert semsr.frc(image, truth).cut_off_nm is None  # the other tells none
 
 
@@ -149,8 +151,8 @@ def test_nothing_is_split_without(parts, made, size):
     assert found.cut_off_nm is found.psnr_below_db is found.psnr_above_db is None
     assert found.psnr_db is not None
     assert curve.cut_off_nm is curve.correlation_below is None
-    assert not curve.beyond_cut_off
-    assert light_gain(found, found).bands == ((None, None), (None, None))
+    assert not curve.cut_off_warning
+    assert compute_band_gain(found, found).band_gains == ((None, None), (None, None))
 
 
 @pytest.mark.parametrize(
@@ -200,17 +202,21 @@ def test_curve_is_averaged_in_both_bands_and_what_lies_beyond_is_told(parts):
         noisy = Micrograph(blurred + rng.normal(0, 0.2, blurred.shape), SIZE)
         curve = measure_agreement(noisy, object_, cut_off_nm=END)
         assert (curve.resolution_nm < END) == told
-        assert ("beyond the optical cut-off of 80 nm" in curve.beyond_cut_off) == told
+        assert (
+            "finer than the optical cut-off of 80 nm" in curve.cut_off_warning
+        ) == told
 
 
 @pytest.mark.parametrize(
     ("interval", "said"),
     [
-        ((60.0, 79.0), "The map is beyond the optical cut-off of 80 nm"),
-        (None, "The map is beyond the optical cut-off of 80 nm"),
-        ((60.0, 85.0), "cut-off of 80 nm lies within the 95 % interval of the map"),
+        ((60.0, 79.0), "The map is finer than the optical cut-off of 80 nm"),
+        (None, "The map is finer than the optical cut-off of 80 nm"),
+        ((60.0, 85.0), "cut-off of 80 nm is within the 95 % interval of the map"),
     ],
 )
 def test_what_chance_explains_is_not_called_guessed(interval, said):
-    assert said in beyond_cut_off(70.0, interval, 80.0, "noise pretends it", "map")
-    assert not beyond_cut_off(81.0, interval, 80.0, "noise pretends it", "map")
+    assert said in format_cut_off_warning(
+        70.0, interval, 80.0, "noise pretends it", "map"
+    )
+    assert not format_cut_off_warning(81.0, interval, 80.0, "noise pretends it", "map")

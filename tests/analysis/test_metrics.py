@@ -7,11 +7,11 @@ from skimage.metrics import (
 )
 
 from napari_semsr.analysis import (
+    compute_psnr_gain,
     measure_gaps,
     measure_metrics,
-    part_errors,
-    psnr_gain,
     structural_similarity,
+    sum_part_errors,
 )
 from napari_semsr.analysis.metrics import (
     Metrics,
@@ -179,7 +179,7 @@ def test_figures_do_not_depend_on_the_unit_of_grey_levels(images, factor):
 
 def test_errors_of_parts_add_up_to_the_whole(images) -> None:
     a, b = (image.astype(float) for image in images)
-    parts = part_errors(a, b)
+    parts = sum_part_errors(a, b)
     assert parts.shape == (16,)
     assert parts.sum() == pytest.approx(((a - b) ** 2).sum())
     assert parts[0] == pytest.approx(((a - b)[:10, :14] ** 2).sum())
@@ -188,14 +188,14 @@ def test_errors_of_parts_add_up_to_the_whole(images) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 64), (2, 64), (64, 3), (3, 3)])
 def test_no_pixel_of_a_narrow_image_counts_twice(shape):
-    assert part_errors(np.zeros(shape), np.ones(shape)).sum() == shape[0] * shape[1]
+    assert sum_part_errors(np.zeros(shape), np.ones(shape)).sum() == shape[0] * shape[1]
 
 
 def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
     noisy, clean = images
     half = ((noisy.astype(float) + clean) / 2).astype(np.float32)
-    before, after = part_errors(noisy, clean), part_errors(half, clean)
-    gain, error = psnr_gain(after, before)
+    before, after = sum_part_errors(noisy, clean), sum_part_errors(half, clean)
+    gain, error = compute_psnr_gain(after, before)
     psnr = [
         measure_metrics(Micrograph(image), Micrograph(clean), data_range=255).psnr_db
         for image in (half, noisy)
@@ -204,13 +204,18 @@ def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
     rows = [np.delete(np.arange(16), at) for at in range(16)]
     each = [10 * np.log10(before[kept].sum() / after[kept].sum()) for kept in rows]
     assert error == pytest.approx(np.sqrt(15 * np.var(each)))
-    assert psnr_gain(after, after) == (0, 0)
+    assert compute_psnr_gain(after, after) == (0, 0)
     some, none = np.arange(1.0, 17.0), np.zeros(16)
-    assert psnr_gain(none, some) == psnr_gain(some, none) == (None, None)
-    assert psnr_gain(some, np.full(16, np.inf)) == (None, None)
+    assert (
+        compute_psnr_gain(none, some) == compute_psnr_gain(some, none) == (None, None)
+    )
+    assert compute_psnr_gain(some, np.full(16, np.inf)) == (None, None)
     alone = none.copy()
     alone[3] = 5.0  # without that part nothing is left to compare
-    assert psnr_gain(alone, some) == (pytest.approx(10 * np.log10(136 / 5)), None)
+    assert compute_psnr_gain(alone, some) == (
+        pytest.approx(10 * np.log10(136 / 5)),
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -254,7 +259,7 @@ def test_missing_pixels_are_left_out(rng):
     gaps[0][::9], gaps[0][:, ::9] = np.nan, np.nan
     small = measure_metrics(*map(Micrograph, gaps), data_range=1)
     assert small.ssim is None
-    assert "every window of 11 px has gaps" in small.why_no_ssim
+    assert "every window of 11 px has gaps" in small.missing_ssim_reason
 
 
 def made_metrics(**known):
@@ -273,20 +278,26 @@ def made_metrics(**known):
 )
 def test_a_psnr_is_an_error_in_per_cent_of_a_range_from_somewhere(origin, basis):
     found = made_metrics(psnr_db=20.0, data_range_from=origin)
-    assert found.off_by == f"RMS error of 10 % of the range, 4095 ({basis})"
-    assert found.why_no_ssim == (
+    assert (
+        found.relative_error_text == f"RMS error of 10 % of the range, 4095 ({basis})"
+    )
+    assert found.missing_ssim_reason == (
         "the images are smaller than 11 px, or every window of 11 px has gaps"
     )
-    assert found.why_no_psnr is None
+    assert found.missing_psnr_reason is None
 
 
 def test_values_that_lack_have_a_reason_only_beside_a_reference():
     alone = made_metrics()
-    assert (alone.off_by, alone.why_no_psnr, alone.why_no_ssim) == (None, None, None)
+    assert (
+        alone.relative_error_text,
+        alone.missing_psnr_reason,
+        alone.missing_ssim_reason,
+    ) == (None, None, None)
     assert alone.matched is None
     same = made_metrics(identical=True)
-    assert same.why_no_psnr == "infinite: all pixels are equal"
-    assert same.why_no_ssim is not None
-    assert made_metrics(psnr_db=3.0, ssim=0.5).why_no_ssim is None
+    assert same.missing_psnr_reason == "infinite: all pixels are equal"
+    assert same.missing_ssim_reason is not None
+    assert made_metrics(psnr_db=3.0, ssim=0.5).missing_ssim_reason is None
     fitted = made_metrics(match="affine", gain=1.23456, offset=-2.0)
     assert fitted.matched == "gain 1.235, offset -2 grey levels"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis import ObjectCount, count_objects, object_diameter
+from napari_semsr.analysis import ObjectCount, count_objects, find_object_diameter
 from napari_semsr.core import ShapeError
 
 SIDE, STEP, DIAMETER = 200, 25, 8
@@ -67,7 +67,7 @@ def test_a_blurred_picture_misses_what_it_does_not_show():
 @pytest.mark.parametrize("diameter", [6, 10, 16])
 def test_the_diameter_is_that_of_the_discs(diameter):
     reference = noisy(discs(PLACES, diameter=diameter), 0.1)
-    assert object_diameter(reference) == pytest.approx(
+    assert find_object_diameter(reference) == pytest.approx(
         diameter, rel=0.35
     )  # steps of 25 %
 

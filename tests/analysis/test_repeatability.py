@@ -159,10 +159,10 @@ def test_what_is_no_pair_of_scans_is_said(rng):
         compared(first, np.full(SHAPE, np.nan), align=False)
     few = np.where(np.indices(SHAPE).sum(0) < 8, second, np.nan)
     with refused(
-        ShapeError, "nothing-to-measure", match="must share at least 16 squares of 4 px"
+        ShapeError, "nothing-to-measure", match="at least 16 gap-free squares of 4 px"
     ):
         compared(first, few, align=False)
-    with pytest.raises(OptionError, match="window must be 8 px or more"):
+    with pytest.raises(OptionError, match="window must be at least 8 px"):
         compared(first, second, part="rest", window=4)
     apart = Micrograph(second, (5.0, 5.0), "b", origin=(1e6, 0.0))
     with refused(ShapeError, "no-overlap"):
@@ -173,7 +173,7 @@ def test_what_is_no_pair_of_scans_is_said(rng):
         compared(first, -second, align=False)
 
 
-@pytest.mark.filterwarnings("ignore:Both scans show")
+@pytest.mark.filterwarnings("ignore:Both scans cover")
 @pytest.mark.parametrize("part", [np.s_[50:150, 60:180], np.s_[50:150, 60:179]])
 def test_part_of_a_field_is_compared_where_it_lies(rng, part):
     first, second = scans(rng)

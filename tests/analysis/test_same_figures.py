@@ -186,7 +186,9 @@ MEASURES = {
         part="rest",
         unit="percent",
     ),
-    "familiarity": lambda: analysis.Familiarity.of([scene()]).distances(scene(9))[1],
+    "familiarity": lambda: analysis.Familiarity.from_parts([scene()]).compute_distances(
+        scene(9)
+    )[1],
 }
 
 

@@ -3,7 +3,11 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.analysis import SpectrumOptions, measure_spectrum, radial_spectrum
+from napari_semsr.analysis import (
+    SpectrumOptions,
+    compute_radial_spectrum,
+    measure_spectrum,
+)
 from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.analysis.metrics import measure_metrics
 from napari_semsr.core import (
@@ -20,7 +24,7 @@ from napari_semsr.core import (
 )
 def test_white_noise_has_its_variance_at_every_frequency(shape, tukey):
     noise = 3 * np.random.default_rng(0).standard_normal(shape) + 100
-    found = radial_spectrum(Micrograph(noise), SpectrumOptions(tukey=tukey))
+    found = compute_radial_spectrum(Micrograph(noise), SpectrumOptions(tukey=tukey))
     assert found.power[2:].mean() == pytest.approx(9, rel=0.1)
     assert found.frequency_per_px[-1] <= 0.5
     assert found.frequency_per_um is None
@@ -29,7 +33,7 @@ def test_white_noise_has_its_variance_at_every_frequency(shape, tukey):
 def test_a_wave_peaks_at_its_physical_frequency() -> None:
     rows = np.sin(2 * np.pi * np.arange(96) / 8)[:, None] * np.ones((1, 200))
     nm = parse_pixel_size((20.0, 10.0))
-    found = radial_spectrum(Micrograph(rows, pixel_size_nm=nm))
+    found = compute_radial_spectrum(Micrograph(rows, pixel_size_nm=nm))
     peak = found.frequency_per_um[np.argmax(found.power)]
     assert peak == pytest.approx(1000 / 160, abs=1000 / (96 * 20))
 
@@ -59,18 +63,23 @@ def test_axes_are_frequencies() -> None:
 
 def test_an_image_without_contrast_is_refused() -> None:
     with pytest.raises(ShapeError, match="A spectrum needs contrast, but blank is"):
-        radial_spectrum(Micrograph(np.full((40, 50), 7, np.uint8), name="blank"))
+        compute_radial_spectrum(
+            Micrograph(np.full((40, 50), 7, np.uint8), name="blank")
+        )
 
 
 def test_missing_pixels_are_refused() -> None:
     with pytest.raises(ReadError, match="got 1 NaN"):
-        radial_spectrum(Micrograph(np.array([[np.nan, 1.0], [2.0, 3.0]])))
+        compute_radial_spectrum(Micrograph(np.array([[np.nan, 1.0], [2.0, 3.0]])))
 
 
 @pytest.mark.parametrize(
     ("measure", "images"),
     [
-        *((measure, 1) for measure in (radial_spectrum, measure_spectrum, measure_frc)),
+        *(
+            (measure, 1)
+            for measure in (compute_radial_spectrum, measure_spectrum, measure_frc)
+        ),
         *((measure, 2) for measure in (measure_frc, measure_metrics)),
     ],
 )

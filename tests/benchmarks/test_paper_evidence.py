@@ -22,9 +22,9 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
-    illumination_field,
+    create_illumination_field,
 )
-from napari_semsr.simulation.pairs import SsumPairOptions, pair_of_surface
+from napari_semsr.simulation.pairs import SsumPairOptions, simulate_ssum_pair
 
 pytestmark = pytest.mark.broad
 
@@ -138,11 +138,11 @@ def test_contrast_is_michelsons_and_an_offset_lowers_it() -> None:
 def test_a_frames_light_falls_on_the_optical_image_as_it_is() -> None:
     surface, _ = series_at(50, "lines", 64, 1)
     rng = np.random.default_rng(1)
-    pair = pair_of_surface(surface, 64, look(30), rng)
+    pair = simulate_ssum_pair(surface, 64, look(30), rng)
     low, high = pair.low_range
     even = lit(pair, None)
     assert even.low == pytest.approx(pair.low * (high - low) + low, abs=1e-6)
-    light = illumination_field(MicroscopeOptions(field="square"), 64, rng)
+    light = create_illumination_field(MicroscopeOptions(field="square"), 64, rng)
     shaded = lit(pair, light.astype(float))
     assert shaded.low == pytest.approx(even.low * light, abs=1e-6)
     assert shaded.low_range[0] < even.low_range[0]

@@ -36,14 +36,14 @@ from paper_tables.theirs import GAO_TABLE_1
 
 from napari_semsr.models import (
     ModelCard,
-    build,
+    build_network,
     load_training_networks,
     save_model,
     save_weights,
 )
 from napari_semsr.pairing import open_pairs
 from napari_semsr.simulation.degrade import degrade_plane
-from napari_semsr.simulation.drawings import draw
+from napari_semsr.simulation.drawings import draw_phantom
 
 pytestmark = pytest.mark.broad
 
@@ -158,7 +158,7 @@ def test_key_tells_apart_what_is_trained_differently() -> None:
 
 
 def test_score_does_not_mind_another_scale_of_greys_once_matched() -> None:
-    truth = np.rint(draw("circuit", (64, 64), seed=1) * 255)
+    truth = np.rint(draw_phantom("circuit", (64, 64), seed=1) * 255)
     found = score(0.5 * truth + 40, truth)
     assert found["psnr"] < 20 < 40 < found["psnr_matched"]
     assert found["ssim_gao"] < found["ssim_gao_matched"]
@@ -270,7 +270,7 @@ def test_what_a_row_was_given_follows_from_its_recipe(
     name: str, kind: Any, marks: str
 ) -> None:
     recipe = next(p for p in plan(narrow=True) if p.name == name).recipe()
-    found = given(recipe.without_folders(), kind)
+    found = given(recipe.to_card_record(), kind)
     if marks.endswith("kernel"):
         assert marks in found.split(", ")
         assert "blind" not in found
@@ -286,7 +286,7 @@ def test_bundled_models_say_what_they_were_given() -> None:
 
 
 def test_models_of_a_set_saw_another_where_it_is_not_stretched() -> None:
-    recipe = plan(narrow=True, only=("gao-b",))[0].recipe().without_folders()
+    recipe = plan(narrow=True, only=("gao-b",))[0].recipe().to_card_record()
     found = given(recipe, "fog", stretched=False)
     assert found == "unpaired, saw these degradations stretched in training"
     said = legend(["pairs, blind", found])
@@ -297,7 +297,7 @@ def test_models_of_a_set_saw_another_where_it_is_not_stretched() -> None:
 
 def test_sets_that_are_not_stretched_keep_the_low_contrast_of_haze() -> None:
     clear = [
-        np.rint(draw("circuit", (64, 64), seed=s) * 255).astype(np.uint8)
+        np.rint(draw_phantom("circuit", (64, 64), seed=s) * 255).astype(np.uint8)
         for s in (1, 2)
     ]
     stretched, low = gao_sets(clear, 5), gao_sets(clear, 5, stretch=False)
@@ -413,7 +413,7 @@ def test_short_run_ends_in_a_row_of_the_page(tmp_path: Path) -> None:
     assert running.finished(folder, "other") is None
     assert record["steps"] == 3
     assert record["given"] == "pairs"
-    truth = np.rint(draw("circuit", (64, 64), seed=3) * 255)
+    truth = np.rint(draw_phantom("circuit", (64, 64), seed=3) * 255)
     low = degrade_plane(truth.astype(np.uint8), "blur").image.astype(float)
     models = {"A": {"gao-a": folder / "gao-a.safetensors"}}
     said: list[str] = []
@@ -485,7 +485,7 @@ def run_of_sun(tmp_path: Path) -> Path:
     card = ModelCard(
         name="sun", architecture="srcnn", options=options, stride=1, receptive_field=8
     )
-    save_model(folder / "sun.safetensors", build("srcnn", options), card)
+    save_model(folder / "sun.safetensors", build_network("srcnn", options), card)
     (folder / "finished.json").write_text(json.dumps(RECORD))
     return folder
 
@@ -523,7 +523,7 @@ def finally_seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append((sets, models))
         return {name: rows(degraded=0.0, truth=9.0) for name in sets}
 
-    image = np.rint(draw("circuit", (32, 32), seed=1) * 255).astype(np.uint8)
+    image = np.rint(draw_phantom("circuit", (32, 32), seed=1) * 255).astype(np.uint8)
     monkeypatch.setattr(judging, "final_images", lambda _side: [image])
     monkeypatch.setattr(judging, "measure_sets", pretend)
     return seen
@@ -633,14 +633,14 @@ def test_real_gold_is_cut_to_pairs_of_one_place(
     from paper_tables import gold_pairs
 
     (tmp_path / "data" / "time").mkdir(parents=True)
-    image = (255 * draw("particles", (224, 200), seed=3)).astype(np.uint8)
+    image = (255 * draw_phantom("particles", (224, 200), seed=3)).astype(np.uint8)
     for name, place in (("100ns", np.s_[:, :192]), ("30us", np.s_[:, 2:194])):
         tifffile.imwrite(tmp_path / "data" / "time" / f"001_{name}.tif", image[place])
     monkeypatch.setattr(gold_pairs, "SCANS", tmp_path / "data")
     assert gold_pairs.make_gold_pairs(tmp_path / "gold.zarr", lambda _: None)
     store = open_pairs(tmp_path / "gold.zarr")
     assert store.is_paired
-    low, high = (np.asarray(a[0], float)[8:-8, 8:-8] for a in store.arrays("train"))
+    low, high = (np.asarray(a[0], float)[8:-8, 8:-8] for a in store.get_arrays("train"))
     assert np.abs(low - high).mean() < 2  # of 255
 
 

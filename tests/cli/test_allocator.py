@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.core import compact_memory
+from napari_semsr.core import configure_allocator
 from tests.children import run_python
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 BEGIN = """
 import ctypes, threading
-from napari_semsr.core import compact_memory
-compact_memory()
+from napari_semsr.core import configure_allocator
+configure_allocator()
 libc = ctypes.CDLL(None)
 libc.fopen.restype = ctypes.c_void_p
 def tell():
@@ -66,4 +66,4 @@ def test_compact_memory_takes_large_blocks_from_the_system_where_pages_are_huge(
 )
 def test_compact_memory_leaves_what_the_user_set(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
-    assert not compact_memory()
+    assert not configure_allocator()

@@ -7,7 +7,7 @@ from pydantic import Field
 from napari_semsr.cli.verb import add_options
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import Options
-from napari_semsr.jobs import Group
+from napari_semsr.jobs import OptionGroup
 
 
 class Sample(Options):
@@ -24,7 +24,7 @@ class Sample(Options):
 
 def parse(*words: str) -> Sample:
     parser = argparse.ArgumentParser(exit_on_error=False)
-    add_options(parser, Group("options", "options", Sample))
+    add_options(parser, OptionGroup("options", "options", Sample))
     return Sample.parse(vars(parser.parse_args(words)))
 
 
@@ -65,7 +65,7 @@ def test_options_of_wrong_values_are_refused_by_the_model(words, match):
 
 def test_add_options_help_tells_description_and_default():
     parser = argparse.ArgumentParser()
-    add_options(parser, Group("options", "options", Sample))
+    add_options(parser, OptionGroup("options", "options", Sample))
     text = " ".join(parser.format_help().split())
     assert "side of a block" in text
     assert "share of 50 % (default: 0.5)" in text
@@ -74,5 +74,5 @@ def test_add_options_help_tells_description_and_default():
 
 def test_add_options_leaves_out_what_is_excluded():
     parser = argparse.ArgumentParser()
-    add_options(parser, Group("options", "options", Sample, ("share",)))
+    add_options(parser, OptionGroup("options", "options", Sample, ("share",)))
     assert "--share" not in parser.format_help()

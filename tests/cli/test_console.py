@@ -4,7 +4,7 @@ import json
 import pytest
 
 from napari_semsr.cli.command import Console
-from napari_semsr.core.progress import Progress, Waiting
+from napari_semsr.core.progress import Progress, WaitingProgress
 
 
 class Terminal(io.StringIO):
@@ -18,21 +18,21 @@ def console(err: io.StringIO | None = None, **options: object) -> Console:
 
 def test_emit_json_is_one_object_on_one_line():
     made = console(as_json=True)
-    made.emit({"a": None, "µ": "nm"}, "not printed")
+    made.print_result({"a": None, "µ": "nm"}, "not printed")
     assert made.out.getvalue().count("\n") == 1
     assert json.loads(made.out.getvalue()) == {"a": None, "µ": "nm"}
 
 
 def test_emit_refuses_numbers_that_json_has_not():
     with pytest.raises(ValueError, match="JSON"):
-        console(as_json=True).emit({"a": float("nan")}, "")
+        console(as_json=True).print_result({"a": float("nan")}, "")
 
 
 def test_report_on_a_terminal_draws_a_bar_and_clears_it():
     made = console(Terminal())
     made.report(Progress(1, 4, "tiles"))
     assert "1/4 tiles" in made.err.getvalue()
-    made.emit({}, "done")
+    made.print_result({}, "done")
     assert made.err.getvalue().endswith("\r")
     assert made.out.getvalue() == "done\n"
 
@@ -55,7 +55,7 @@ def test_report_off_a_terminal_waits_for_counted_work():
 def test_what_is_waited_for_is_said_at_once_in_full_and_once(err):
     made = console(err())
     for _ in range(3):
-        made.report(Waiting(0, 0, "connecting " + "far " * 40))
+        made.report(WaitingProgress(0, 0, "connecting " + "far " * 40))
     assert made.err.getvalue() == f"semsr: connecting {'far ' * 40}".strip() + "\n"
 
 
@@ -77,7 +77,7 @@ def test_error_is_one_line_whatever_the_message_holds():
 def test_text_that_the_stream_cannot_hold_is_escaped():
     raw = io.BytesIO()
     made = Console(out=io.TextIOWrapper(raw, encoding="ascii"), err=io.StringIO())
-    made.emit({}, "5 µm")
+    made.print_result({}, "5 µm")
     assert raw.getvalue() == b"5 \\xb5m\n"
 
 
@@ -86,5 +86,5 @@ def test_json_stays_json_on_any_terminal(encoding):
     raw = io.BytesIO()
     made = Console(as_json=True, out=io.TextIOWrapper(raw, encoding))
     record = {"path": "é 名 \N{MICROSCOPE} \udcff.tif"}
-    made.emit(record, "")
+    made.print_result(record, "")
     assert json.loads(raw.getvalue().decode(encoding)) == record

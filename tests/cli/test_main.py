@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from napari_semsr.cli import command
-from napari_semsr.cli.command import build_parser, load_verb, main
+from napari_semsr.cli.command import build_parser, load_command, main
 from napari_semsr.core.errors import ReadError, ShapeError
 from napari_semsr.core.progress import Progress, warn
 from napari_semsr.jobs import VERBS
@@ -23,7 +23,7 @@ SEMSR = [sys.executable, "-m", "napari_semsr"]
 
 def verb_of(name, job):
     return SimpleNamespace(
-        configure=load_verb(name).configure,
+        configure=load_command(name).configure,
         start=lambda arguments: job(),
         summarise=lambda result: "done",
     )
@@ -34,7 +34,7 @@ def info_does(monkeypatch):
     """Let the verb `info` run another job; its one argument stays."""
 
     def replace(job):
-        monkeypatch.setattr(command, "load_verb", lambda name: verb_of(name, job))
+        monkeypatch.setattr(command, "load_command", lambda name: verb_of(name, job))
 
     return replace
 
@@ -83,8 +83,8 @@ def test_help_lists_every_verb_and_the_version_is_printed(semsr):
     ("words", "needs"),
     [
         ((), "command is required"),
-        (("sharpen",), "no command 'sharpen' (there are info, convert,"),
-        (("frcmap", "a"), "no command 'frcmap' (did you mean `semsr frc-map`?)"),
+        (("sharpen",), "Unknown command 'sharpen' (choose one of info, convert,"),
+        (("frcmap", "a"), "Unknown command 'frcmap' (did you mean `semsr frc-map`?)"),
         (("info",), "required: PATH (an image"),
         (("crop", "a"), "required: -o/--output (file of the result);"),
         (("models",), "required: action (list, info,"),
@@ -175,7 +175,7 @@ door = importlib.import_module("napari_semsr.cli.command")
 atexit.register(lambda: logging.getLogger("asyncio").error("Task was destroyed"))
 def stop(*_, **__):
     raise KeyboardInterrupt
-door.load_verb = stop
+door.load_command = stop
 raise SystemExit(door.main(["info", "x"]))
 """
     run = children.run([sys.executable, "-c", code])
@@ -330,7 +330,7 @@ def test_process_that_helps_to_train_leaves_talking_to_the_first(
         yield Progress(0, 0, "learning")
         return Result()
 
-    monkeypatch.setattr(command, "load_verb", lambda name: verb_of(name, job))
+    monkeypatch.setattr(command, "load_command", lambda name: verb_of(name, job))
     assert semsr("train", "r.yaml", "-o", tmp_path / "run").out == "done\n"
     monkeypatch.setenv("LOCAL_RANK", "1")
     said = semsr("train", "r.yaml", "-o", tmp_path / "run")

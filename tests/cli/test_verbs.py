@@ -237,7 +237,7 @@ def test_one_pixel_size_serves_a_pair(semsr, images):
     write(first.replace(pixel_size_nm=None, name="bare"), "bare.tif")
     for line in (("bare.tif", "second.tif"), ("second.tif", "bare.tif")):
         said = semsr("frc", *line, "--json")
-        assert "bare has no pixel size, so that of second is used" in said.err
+        assert "bare has no pixel size, so the pixel size of second is used" in said.err
         found = said.record
         assert found["pixel_size_nm"] == [10, 10]
         if found["resolution_px"] is not None:
@@ -253,7 +253,9 @@ def test_convert_says_how_many_pixels_it_clipped(semsr, images):
     said = semsr("convert", "holes.tif", "holes8.tif", "--dtype", "uint8", "--json")
     assert (said.record["dtype"], said.record["clipped"]) == ("uint8", 2)
     assert read(images / "holes8.tif").dtype == np.uint8
-    assert "2 of 1920 pixels do not fit uint8" in said.err
+    assert (
+        "2 of 1920 pixels are outside the range of uint8 and were clipped" in said.err
+    )
     plain = semsr("convert", "uncalibrated.tif", "f.tif", "--dtype", "float32")
     assert "clipped" not in plain.out + plain.err
 

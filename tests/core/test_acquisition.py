@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from napari_semsr.core import BoundedCache, refuse_without_grid
+from napari_semsr.core import BoundedCache, check_grid_options
 from napari_semsr.core.acquisition import Acquisition, grid_cells
 from napari_semsr.core.errors import OptionError, ShapeError
 from tests.refusals import refused
@@ -90,9 +90,9 @@ def test_corners_need_a_grid_and_its_overlap_or_positions():
 )
 def test_options_of_a_grid_need_one(options, positions, said):
     with refused(OptionError, "grid-missing", said):
-        refuse_without_grid(None, options, has_positions=positions)
-    refuse_without_grid((2, 2), options, has_positions=positions)
-    refuse_without_grid(None, {"order": None, "size": 3}, has_positions=positions)
+        check_grid_options(None, options, has_positions=positions)
+    check_grid_options((2, 2), options, has_positions=positions)
+    check_grid_options(None, {"order": None, "size": 3}, has_positions=positions)
 
 
 def test_a_cache_keeps_what_was_used_last_up_to_its_size():

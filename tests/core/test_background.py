@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.core import background, in_background, return_free_memory
+from napari_semsr.core import background, background_priority, release_free_memory
 from tests.children import run_python
 
 LINUX = pytest.mark.skipif(
@@ -18,14 +18,14 @@ LINUX = pytest.mark.skipif(
 
 def test_the_interpreter_is_handed_over_sooner_while_any_run_goes_on():
     usual = sys.getswitchinterval()
-    first, second = in_background(), in_background()
+    first, second = background_priority(), background_priority()
     with first:
         second.__enter__()
         assert sys.getswitchinterval() < usual
     assert sys.getswitchinterval() < usual
     second.__exit__(None, None, None)
     assert sys.getswitchinterval() == usual
-    with pytest.raises(ValueError, match="stop"), in_background():
+    with pytest.raises(ValueError, match="stop"), background_priority():
         raise ValueError("stop")
     assert sys.getswitchinterval() == usual
 
@@ -40,7 +40,7 @@ def test_only_the_thread_and_those_it_starts_are_lowered():
 
     def work():
         for _ in range(2):
-            with in_background():
+            with background_priority():
                 note()
         helper = threading.Thread(target=note)
         helper.start()
@@ -50,7 +50,7 @@ def test_only_the_thread_and_those_it_starts_are_lowered():
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    with in_background():  # the main thread keeps its priority
+    with background_priority():  # the main thread keeps its priority
         assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
     assert len(set(found)) == 1
     assert found[0] > before or before == 19
@@ -74,12 +74,12 @@ def test_libraries_are_loaded_before_the_import():
 
 PINNED = """
 import psutil
-from napari_semsr.core.background import return_free_memory
+from napari_semsr.core.background import release_free_memory
 blocks = [bytearray(100_000) for _ in range(1000)]
 pins = blocks[::50]
 del blocks
 before = psutil.Process().memory_info().rss
-return_free_memory()
+release_free_memory()
 print(before - psutil.Process().memory_info().rss)
 """
 
@@ -93,10 +93,10 @@ def test_returning_memory_needs_no_glibc(monkeypatch):
     opened = []
     monkeypatch.setattr(ctypes, "CDLL", opened.append)
     monkeypatch.setattr(sys, "platform", "darwin")
-    return_free_memory()
+    release_free_memory()
     assert not opened
     monkeypatch.setattr(sys, "platform", "linux")
-    return_free_memory()  # a library without the call, as musl's is
+    release_free_memory()  # a library without the call, as musl's is
     assert opened == [None]
 
 
@@ -104,4 +104,4 @@ def test_returning_memory_needs_no_glibc(monkeypatch):
 def test_cores_are_those_of_the_machine_where_none_are_kept(monkeypatch, told, cores):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: told)
-    assert background.available_cores() == cores
+    assert background.count_available_cores() == cores

@@ -5,9 +5,9 @@ import pytest
 
 from napari_semsr.core.condition import (
     FAULTS,
-    blur_of,
+    get_blur,
+    get_noise,
     mirror_condition,
-    noise_of,
     override_condition,
 )
 
@@ -18,15 +18,15 @@ PLAIN = tuple(0.1 * place for place in range(len(FAULTS)))
 @pytest.mark.parametrize("blur", [0.0, 0.7, 3.0])
 def test_what_is_told_is_read(noise, blur):
     told = override_condition(PLAIN, noise, blur)
-    assert noise_of(told) == pytest.approx(noise, abs=1e-12)
-    assert blur_of(told) == pytest.approx(blur, abs=1e-12)
+    assert get_noise(told) == pytest.approx(noise, abs=1e-12)
+    assert get_blur(told) == pytest.approx(blur, abs=1e-12)
     assert len(told) == len(PLAIN)
 
 
 def test_what_is_not_told_is_kept():
     assert override_condition(PLAIN, None, None) == PLAIN
-    assert blur_of(override_condition(PLAIN, 0.1, None)) == blur_of(PLAIN)
-    assert noise_of(override_condition(PLAIN, None, 1.0)) == noise_of(PLAIN)
+    assert get_blur(override_condition(PLAIN, 0.1, None)) == get_blur(PLAIN)
+    assert get_noise(override_condition(PLAIN, None, 1.0)) == get_noise(PLAIN)
     changed = [
         a != b for a, b in zip(override_condition(PLAIN, 0.1, 1.0), PLAIN, strict=True)
     ]
@@ -36,7 +36,7 @@ def test_what_is_not_told_is_kept():
 def test_an_oblong_blur_counts_by_its_mean_square():
     wide, narrow = (override_condition(PLAIN, None, blur) for blur in (3.0, 1.0))
     both = (*wide[:6], narrow[6], *wide[7:])
-    assert blur_of(both) == pytest.approx(5**0.5)
+    assert get_blur(both) == pytest.approx(5**0.5)
 
 
 def test_a_mirrored_field_slants_the_other_way():
@@ -44,5 +44,5 @@ def test_a_mirrored_field_slants_the_other_way():
     assert mirror_condition(there) == PLAIN
     changed = [a != b for a, b in zip(there, PLAIN, strict=True)]
     assert sum(changed) == 1
-    assert blur_of(there) == blur_of(PLAIN)
+    assert get_blur(there) == get_blur(PLAIN)
     assert there[changed.index(True)] == -PLAIN[changed.index(True)]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import Curve, Line, against_truth, plots_of
+from napari_semsr.core import Curve, Line, add_threshold, get_plots
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs import verb_of
+from napari_semsr.jobs import get_verb
 
 OVER_FREQUENCY = Curve("FRC", "frequency_per_px", "frc", "", "frc", mark="resolution")
 
@@ -21,11 +21,11 @@ def image(rng) -> Micrograph:
     "name", ["frc", "decorrelation", "spectrum", "metrics", "noise"]
 )
 def test_a_result_and_its_record_draw_alike(name, image):
-    verb = verb_of(name)
+    verb = get_verb(name)
     report = run(verb.job(image))
     record = report.to_json()
-    drawn = plots_of(report, verb.curves)
-    read = [curve.plot(record.get, ["noise"]) for curve in verb.curves]
+    drawn = get_plots(report, verb.curves)
+    read = [curve.create_plot(record.get, ["noise"]) for curve in verb.curves]
     assert [plot.title for plot in drawn] == [plot.title for plot in read]
     for one, other in zip(drawn, read, strict=True):
         assert (one.xlabel, one.ylabel) == (other.xlabel, other.ylabel)
@@ -42,7 +42,7 @@ def test_frequencies_are_per_um_where_pixels_have_a_size(size):
         "resolution_px": 4.0,
         "resolution_nm": size and 4 * size,
     }
-    plot = OVER_FREQUENCY.plot(record.get)
+    plot = OVER_FREQUENCY.create_plot(record.get)
     (line,) = plot.lines
     k = 1 if size is None else 1000 / size
     np.testing.assert_allclose(line.x, [0.1 * k, 0.5 * k])
@@ -62,12 +62,12 @@ def test_frequencies_are_per_um_where_pixels_have_a_size(size):
     ],
 )
 def test_what_is_no_curve_is_not_drawn(record):
-    assert OVER_FREQUENCY.plot(record.get) is None
+    assert OVER_FREQUENCY.create_plot(record.get) is None
 
 
 def test_threshold_against_a_truth_spans_all_lines():
     lines = [Line("a", np.array([0.1, 0.3]), np.ones(2)), Line("b", *np.ones((2, 3)))]
-    *_, level = against_truth(lines)
+    *_, level = add_threshold(lines)
     assert level.kind == "threshold"
     assert level.x[-1] == 1
     assert np.unique(level.y) == pytest.approx((1 / 7) ** 0.5)

@@ -7,7 +7,7 @@ from napari_semsr.core import (
     MAX_DISTORTION,
     FieldDistortion,
     distort,
-    rim_displacement,
+    radial_displacement,
     undistort,
 )
 
@@ -36,7 +36,7 @@ def test_rim_displacement_is_the_slope_of_the_distortion():
     places = np.indices((48, 64), float)
     more, less = (distort(*places, (48, 64), sign * 1e-4 / 24) for sign in (1, -1))
     slope = (np.array(more) - np.array(less)) / 2e-4
-    assert np.allclose(rim_displacement(*places, (48, 64)), slope, atol=1e-6)
+    assert np.allclose(radial_displacement(*places, (48, 64)), slope, atol=1e-6)
 
 
 def test_a_centre_off_the_middle_stays_where_it_is():
@@ -47,17 +47,17 @@ def test_a_centre_off_the_middle_stays_where_it_is():
     back = undistort(*bent, (48, 64), 0.05, centre=(-4, 6))
     assert np.allclose(back, places, atol=1e-7)
     slope = (np.array(bent) - places) / (0.05 * 24)
-    found = rim_displacement(*places, (48, 64), centre=(-4, 6))
+    found = radial_displacement(*places, (48, 64), centre=(-4, 6))
     assert np.allclose(found, slope, atol=1e-9)
 
 
 def test_a_distortion_is_that_of_the_same_pixels_in_a_frame_of_another_size():
     whole = FieldDistortion(amount=0.04, sd=0.002, shape=(100, 200))
     assert whole.centre_px == (0, 0)
-    part = whole.on((80, 50))
+    part = whole.adapt_to_shape((80, 50))
     assert (part.amount, part.sd, part.shape) == (0.01, 0.0005, (80, 50))
     for one, (y, x) in ((whole, (49.5, 99.5)), (part, (39.5, 24.5))):
         there = distort(y - 20, x - 10, one.shape, one.amount)
         assert np.subtract(there, (y, x)) == pytest.approx([-20.16, -10.08])
     unknown = FieldDistortion(amount=0.04, sd=0.002)
-    assert unknown.on((80, 50)) is unknown
+    assert unknown.adapt_to_shape((80, 50)) is unknown

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from napari_semsr.core import Message, OptionError, ReadError, code_of, errors
+from napari_semsr.core import Message, OptionError, ReadError, errors, get_error_code
 
 ERRORS = [
     value
@@ -35,14 +35,14 @@ def test_error_derives_from_ours_and_not_from_runtime_error(error):
     ids=lambda value: type(value).__name__,
 )
 def test_any_error_is_said_in_a_sentence(error, said):
-    assert said in errors.sentence_of(error)
+    assert said in errors.describe_error(error)
 
 
 def test_words_of_a_file_and_what_was_given_are_shortened():
-    assert errors.one_line("plain") == "plain"
-    assert errors.one_line("two\nlines") == r"two\nlines"
-    long = errors.one_line("a" * 10_000)
-    assert len(long) == len(errors.one_line("b" * 5_000)) < 1000
+    assert errors.format_one_line("plain") == "plain"
+    assert errors.format_one_line("two\nlines") == r"two\nlines"
+    long = errors.format_one_line("a" * 10_000)
+    assert len(long) == len(errors.format_one_line("b" * 5_000)) < 1000
     assert long.endswith("a…")
     assert errors.shorten("a" * 100) == "'" + "a" * 58 + "…"
     assert errors.shorten("a" * 40) == repr("a" * 40)
@@ -51,19 +51,19 @@ def test_words_of_a_file_and_what_was_given_are_shortened():
 
 
 def test_code_names_the_cause():
-    assert code_of(ReadError("a.tif cannot be read.")) == "unreadable"
-    assert code_of(OptionError("Too many.", code="too-many")) == "too-many"
+    assert get_error_code(ReadError("a.tif cannot be read.")) == "unreadable"
+    assert get_error_code(OptionError("Too many.", code="too-many")) == "too-many"
     small = Message("The images are small.", "small-images")
-    assert code_of(small) == "small-images"
-    assert code_of(ReadError(small)) == "small-images"
-    assert code_of(ReadError(small, code="too-small")) == "too-small"
-    assert code_of(PermissionError(13, "no")) == "system"
-    assert code_of(MemoryError()) == "memory"
-    assert code_of(ValueError("x")) == "unexpected"
-    assert code_of("A warning of another library.") == "note"
+    assert get_error_code(small) == "small-images"
+    assert get_error_code(ReadError(small)) == "small-images"
+    assert get_error_code(ReadError(small, code="too-small")) == "too-small"
+    assert get_error_code(PermissionError(13, "no")) == "system"
+    assert get_error_code(MemoryError()) == "memory"
+    assert get_error_code(ValueError("x")) == "unexpected"
+    assert get_error_code("A warning of another library.") == "note"
 
 
 @pytest.mark.parametrize("made", [OptionError("a", code="b"), Message("a", "b")])
 def test_codes_go_from_one_process_to_another(made):
     other = copy.deepcopy(made)  # as pickle does
-    assert (str(other), code_of(other)) == ("a", "b")
+    assert (str(other), get_error_code(other)) == ("a", "b")

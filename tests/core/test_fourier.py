@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from napari_semsr.core import mean_pitch, plan_rings, tukey, window_plane
+from napari_semsr.core import (
+    create_rings,
+    relative_pitch,
+    tukey_window,
+    tukey_window_2d,
+)
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.fourier import radial_frequency
 from tests.refusals import refused
@@ -13,32 +18,33 @@ alphas = st.floats(0, 1)
 
 @given(size=sides, alpha=alphas)
 def test_tukey_is_symmetric_and_never_zero(size: int, alpha: float) -> None:
-    window = tukey(size, alpha)
+    window = tukey_window(size, alpha)
     np.testing.assert_allclose(window, window[::-1])
     assert window.min() > 0
     assert window.max() <= 1
 
 
 def test_tukey_spans_rectangle_to_hann_and_planes_are_separable():
-    np.testing.assert_array_equal(tukey(9, 0), np.ones(9))
+    np.testing.assert_array_equal(tukey_window(9, 0), np.ones(9))
     place = (np.arange(10) + 0.5) / 10
-    np.testing.assert_allclose(tukey(10, 1), np.sin(np.pi * place) ** 2)
+    np.testing.assert_allclose(tukey_window(10, 1), np.sin(np.pi * place) ** 2)
     np.testing.assert_allclose(
-        window_plane((6, 9), 0.5), np.outer(tukey(6, 0.5), tukey(9, 0.5))
+        tukey_window_2d((6, 9), 0.5),
+        np.outer(tukey_window(6, 0.5), tukey_window(9, 0.5)),
     )
 
 
 def test_tapers_out_of_range_and_lines_are_refused():
     with refused(OptionError, "out-of-range", match="between 0 and 1, got 2"):
-        tukey(8, 2)
+        tukey_window(8, 2)
     with pytest.raises(ShapeError, match="1x8"):
-        plan_rings((1, 8))
+        create_rings((1, 8))
 
 
 @settings(deadline=None, max_examples=30)
 @given(rows=sides, columns=sides, ratio=st.sampled_from([0.5, 1.0, 1.7]))
 def test_rings_partition_the_full_plane(rows: int, columns: int, ratio: float) -> None:
-    rings = plan_rings((rows, columns), mean_pitch((ratio, 1.0)))
+    rings = create_rings((rows, columns), relative_pitch((ratio, 1.0)))
     assert rings.samples.sum() == rows * columns
     assert rings.samples[0] == 1
     assert rings.frequency[rings.complete - 1] <= rings.nyquist * (1 + 1e-9)
@@ -47,31 +53,31 @@ def test_rings_partition_the_full_plane(rows: int, columns: int, ratio: float) -
 @pytest.mark.parametrize("shape", [(8, 8), (7, 9), (12, 5)])
 def test_sums_equal_those_of_the_full_plane(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(1).standard_normal(shape)
-    rings = plan_rings(shape)
+    rings = create_rings(shape)
     half = np.abs(np.fft.rfft2(image)) ** 2
     full = np.abs(np.fft.fft2(image)) ** 2
     radius = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij"))
     index = np.rint(radius / rings.bin_width).astype(int)
     index[(index == 0) & (radius > 0)] = 1
     np.testing.assert_allclose(
-        rings.sums(half), np.bincount(index.ravel(), weights=full.ravel())
+        rings.sum_rings(half), np.bincount(index.ravel(), weights=full.ravel())
     )
 
 
 def test_rings_are_one_bin_of_the_shorter_side_wide() -> None:
-    rings = plan_rings((64, 128))
+    rings = create_rings((64, 128))
     assert rings.bin_width == pytest.approx(1 / 64)
     assert rings.complete == 33
     for pitch in ((0.5, 2.0), (2.0, 0.5)):
-        assert plan_rings((16, 16), pitch).bin_width == pytest.approx(1 / 8)
-    assert plan_rings((40, 16), (0.5, 2.0)).bin_width == pytest.approx(1 / 20)
+        assert create_rings((16, 16), pitch).bin_width == pytest.approx(1 / 8)
+    assert create_rings((40, 16), (0.5, 2.0)).bin_width == pytest.approx(1 / 20)
 
 
 def test_frequencies_are_physical_for_oblong_pixels():
-    pitch = mean_pitch((20.0, 5.0))
+    pitch = relative_pitch((20.0, 5.0))
     assert pitch == pytest.approx((2.0, 0.5))
     radius = radial_frequency((16, 16), pitch)
     assert radius[1, 0] == pytest.approx(1 / (16 * 2.0))
     assert radius[0, 1] == pytest.approx(1 / (16 * 0.5))
-    assert plan_rings((16, 16), pitch).nyquist == pytest.approx(0.25)
-    assert mean_pitch((7.7, 7.7)) == (1.0, 1.0)
+    assert create_rings((16, 16), pitch).nyquist == pytest.approx(0.25)
+    assert relative_pitch((7.7, 7.7)) == (1.0, 1.0)

@@ -7,17 +7,23 @@ import pytest
 from hypothesis import example, given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_semsr.core import Area, Grid, Micrograph, gap_free_box, parse_pixel_size
+from napari_semsr.core import (
+    Grid,
+    GridImage,
+    Micrograph,
+    find_gap_free_box,
+    parse_pixel_size,
+)
 from napari_semsr.core.tiling import Box
 
 
 def test_grid_of_an_image_starts_half_a_pixel_before_its_origin():
     image = Micrograph(np.zeros((4, 6)), parse_pixel_size((10, 20)), origin=(5, -30))
-    grid = Grid.of(image)
+    grid = Grid.from_image(image)
     assert grid.corner == (0, -40)
     assert grid.end == (40, 80)
-    assert grid.centre(Box(1, 2, 3, 4)) == (15, 30)
-    assert grid.nearest((-21, 1), (38, 41)) == Box(-2, 4, 2, 4)
+    assert grid.box_origin(Box(1, 2, 3, 4)) == (15, 30)
+    assert grid.nearest_box((-21, 1), (38, 41)) == Box(-2, 4, 2, 4)
     assert grid.move((1, 2)).corner == (1, -38)
 
 
@@ -30,7 +36,7 @@ def test_grid_of_an_image_starts_half_a_pixel_before_its_origin():
 def test_common_pixels_lie_in_both_and_no_more_do(target, source, pitches, corner):
     ours = Grid(target, (pitches[0],) * 2, (0.0, 0.0))
     theirs = Grid(source, (pitches[1],) * 2, corner)
-    box = ours.covered_by(theirs)
+    box = ours.covered_box(theirs)
     slack = 0.011 * pitches[0]
     missing = []
     for axis in (0, 1):
@@ -45,17 +51,17 @@ def test_common_pixels_lie_in_both_and_no_more_do(target, source, pitches, corne
         assert inside[slice(*span)].all()
         assert span[1] - span[0] >= inside.sum() - 2
     assert box is not None or min(missing) <= 2
-    same = ours.box_in(ours)
+    same = ours.to_box(ours)
     assert same == Box(0, target[0], 0, target[1])
 
 
 def test_a_hundredth_of_a_pixel_is_no_shift():
     source = Grid((50, 50), (10.0, 10.0), (0.0, 0.0))
     inside = Grid((8, 9), (10.0, 10.0), (20.0, 30.0))
-    assert inside.box_in(source) == Box(2, 10, 3, 12)
-    assert inside.move((0.05, -0.05)).box_in(source) == Box(2, 10, 3, 12)
-    assert inside.move((0.5, 0)).box_in(source) is None
-    assert Grid((8, 9), (10.1, 10.0), (20.0, 30.0)).box_in(source) is None
+    assert inside.to_box(source) == Box(2, 10, 3, 12)
+    assert inside.move((0.05, -0.05)).to_box(source) == Box(2, 10, 3, 12)
+    assert inside.move((0.5, 0)).to_box(source) is None
+    assert Grid((8, 9), (10.1, 10.0), (20.0, 30.0)).to_box(source) is None
 
 
 @pytest.mark.parametrize("pitch", [5.0, 10.0, 23.0])
@@ -63,10 +69,10 @@ def test_resampling_shows_every_place_where_it_is(pitch):
     source = Grid((120, 100), (10.0, 10.0), (100.0, -200.0))
     first, second = np.indices(source.shape, dtype=np.float64)
     target = Grid((9, 8), (pitch, pitch), (433.3, 71.7))
-    laid = target.resampling_from(source)
+    laid = target.create_resampling(source)
     box = Box(0, 9, 0, 8)
-    place = laid.source(box)
-    made = [laid.make(plane[place.slices], place, box) for plane in (first, second)]
+    place = laid.source_region(box)
+    made = [laid.resample(plane[place.slices], place, box) for plane in (first, second)]
     for axis, plane in enumerate(made):
         at = target.corner[axis] + (np.arange(target.shape[axis]) + 0.5) * pitch
         expected = (at - source.corner[axis]) / 10 - 0.5
@@ -81,10 +87,10 @@ def test_far_end_of_a_large_field_does_not_drift(ratio):
     far = int(rows / ratio) - 40
     box = Box(far, far + 4, 2, 3)
     corner = 0.123 * ratio
-    laid = Grid((far + 8, 8), (ratio, 1.0), (corner, 0.0)).resampling_from(source)
-    place = laid.source(box)
+    laid = Grid((far + 8, 8), (ratio, 1.0), (corner, 0.0)).create_resampling(source)
+    place = laid.source_region(box)
     ramp = np.arange(place.y0, place.y1, dtype=np.float64)[:, None] * np.ones((1, 8))
-    made = laid.make(ramp[:, place.x0 : place.x1], place, box)
+    made = laid.resample(ramp[:, place.x0 : place.x1], place, box)
     at = corner + (np.arange(box.y0, box.y1) + 0.5) * ratio - 0.5
     np.testing.assert_allclose(made[:, 0], at, atol=0.02)
 
@@ -92,9 +98,9 @@ def test_far_end_of_a_large_field_does_not_drift(ratio):
 def test_gap_free_box_shrinks_to_what_is_asked_at_least():
     covered = np.ones((20, 30), bool)
     covered[:4] = False
-    assert gap_free_box(covered) == Box(4, 20, 0, 30)
-    assert gap_free_box(covered, least=17) is None
-    assert gap_free_box(np.zeros((5, 5), bool)) is None
+    assert find_gap_free_box(covered) == Box(4, 20, 0, 30)
+    assert find_gap_free_box(covered, least=17) is None
+    assert find_gap_free_box(np.zeros((5, 5), bool)) is None
 
 
 @given(
@@ -111,7 +117,7 @@ def test_gap_free_box_is_the_largest_of_all_rectangles(covered, least):
         for x0, x1 in itertools.combinations(range(columns + 1), 2)
         if min(y1 - y0, x1 - x0) >= least and covered[y0:y1, x0:x1].all()
     ]
-    box = gap_free_box(covered, least=least)
+    box = find_gap_free_box(covered, least=least)
     if box is None:
         assert not areas
     else:
@@ -123,24 +129,24 @@ def test_gap_free_box_is_the_largest_of_all_rectangles(covered, least):
 @pytest.mark.parametrize("pitch", [10.0, 13.7], ids=["own", "resampled"])
 def test_a_part_of_an_area_lies_and_reads_as_it_does_in_the_whole(pitch, rng):
     image = Micrograph(rng.normal(size=(40, 50)), parse_pixel_size(10.0))
-    area = Area.of(image, Grid((20, 24), (pitch, pitch), (25.0, 35.0)))
+    area = GridImage.from_image(image, Grid((20, 24), (pitch, pitch), (25.0, 35.0)))
     assert area.is_resampled == (pitch != 10.0)
     box = Box(3, 11, 5, 19)
-    part = area.part(box)
+    part = area.crop(box)
     np.testing.assert_allclose(part.read(), area.read()[box.slices])
     assert part.grid.shape == box.shape
     assert part.grid.corner == pytest.approx((25 + 3 * pitch, 35 + 5 * pitch))
     inner = Box(1, 3, 2, 4)
-    np.testing.assert_allclose(part.part(inner).read(), part.read()[inner.slices])
+    np.testing.assert_allclose(part.crop(inner).read(), part.read()[inner.slices])
 
 
 def test_pixels_made_of_what_is_missing_are_missing(rng):
     image = rng.normal(10, 1, (40, 50))
     grid = Grid((20, 24), (13.7, 13.7), (25.0, 35.0))
-    whole = Area.of(Micrograph(image, parse_pixel_size(10.0)), grid).read()
+    whole = GridImage.from_image(Micrograph(image, parse_pixel_size(10.0)), grid).read()
     torn = image.copy()
     torn[20, 25] = np.nan
-    made = Area.of(Micrograph(torn, parse_pixel_size(10.0)), grid).read()
+    made = GridImage.from_image(Micrograph(torn, parse_pixel_size(10.0)), grid).read()
     lost = np.isnan(made)
     assert 4 <= lost.sum() < 40
     rows, columns = np.nonzero(lost)
@@ -148,4 +154,4 @@ def test_pixels_made_of_what_is_missing_are_missing(rng):
     assert np.hypot(y - 21, x - 26).max() < 6  # the corner counts from pixel -0.5
     np.testing.assert_allclose(made[~lost], whole[~lost], atol=0.15)
     none = Micrograph(np.full((40, 50), np.nan), parse_pixel_size(10.0))
-    assert np.isnan(Area.of(none, grid).read()).all()
+    assert np.isnan(GridImage.from_image(none, grid).read()).all()

@@ -6,11 +6,11 @@ from hypothesis.extra import numpy as hnp
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.intensity import (
-    clipped_pixels,
     contrast_limits,
-    field_range,
     finite_mean,
-    mask_clipped,
+    mark_clipped_pixels,
+    mask_clipped_values,
+    measure_percentiles,
     noise_level,
     read_chunks,
     to_dtype,
@@ -27,7 +27,9 @@ def test_field_range_equals_numpy_percentiles(dtype, lazy):
     image = (rng.standard_normal((83, 61)) * 40 + 20).astype(dtype)
     data = da.from_array(image, chunks=(30, 17)) if lazy else image
     expected = np.percentile(image.astype(np.float64), [0.7, 98.3])
-    np.testing.assert_allclose(field_range(data, 0.7, 98.3), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        measure_percentiles(data, 0.7, 98.3), expected, rtol=1e-6
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,7 +44,7 @@ def test_field_range_equals_numpy_percentiles(dtype, lazy):
 )
 def test_field_range_ignores_what_is_not_finite(image, low, high):
     finite = image[np.isfinite(image)].astype(np.float64)
-    found = field_range(image, low, high)
+    found = measure_percentiles(image, low, high)
     if finite.size == 0:
         assert found == (0.0, 0.0)
         return
@@ -55,12 +57,12 @@ def test_field_range_is_not_misled_by_one_hot_pixel_and_refuses_bad_input():
     image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     image[5, 5] = 1e30
     np.testing.assert_allclose(
-        field_range(image, 1, 99), np.percentile(image, [1, 99]), rtol=1e-6
+        measure_percentiles(image, 1, 99), np.percentile(image, [1, 99]), rtol=1e-6
     )
     with refused(OptionError, "out-of-range"):
-        field_range(np.zeros((2, 2)), 60, 40)
+        measure_percentiles(np.zeros((2, 2)), 60, 40)
     with pytest.raises(ShapeError, match="complex64"):
-        field_range(np.zeros((2, 2), np.complex64))
+        measure_percentiles(np.zeros((2, 2), np.complex64))
 
 
 def test_finite_mean_leaves_out_nan():
@@ -149,8 +151,8 @@ def test_clipped_pixels_are_those_at_either_end_but_for_rounding(scale, rng):
     image = (np.clip(grey, 0, 255) * scale).astype(np.float32)
     image *= 1 + 2e-7 * rng.choice([-1, 0, 1], image.shape)
     # few are above white
-    np.testing.assert_array_equal(clipped_pixels(image, 0.03), grey <= 0)
+    np.testing.assert_array_equal(mark_clipped_pixels(image, 0.03), grey <= 0)
     both = (grey <= 0) | (grey >= 255)
-    np.testing.assert_array_equal(clipped_pixels(image, 1e-3), both)
-    assert np.isnan(mask_clipped(image)).mean() == np.mean(grey <= 0)
-    assert not clipped_pixels(grey).any()
+    np.testing.assert_array_equal(mark_clipped_pixels(image, 1e-3), both)
+    assert np.isnan(mask_clipped_values(image)).mean() == np.mean(grey <= 0)
+    assert not mark_clipped_pixels(grey).any()

@@ -11,9 +11,9 @@ from napari_semsr.core.micrograph import (
     InputRecord,
     Micrograph,
     Provenance,
-    describe_origin,
+    create_size_source,
+    describe_size_source,
     parse_pixel_size,
-    size_origin,
 )
 from tests.refusals import refused
 from tests.strategies import micrographs, pixel_sizes
@@ -185,12 +185,12 @@ UNKNOWN = ", whose history does not record the source"
 @pytest.mark.parametrize(
     ("size", "steps", "said"),
     [
-        (10, [("crop", {"pixel_size_nm": 10})], "typed by the user in its step crop"),
-        (10, [("a", {"reading": CALIBRATED})], "from a calibration in its step a"),
+        (10, [("crop", {"pixel_size_nm": 10})], "typed by the user in step crop"),
+        (10, [("a", {"reading": CALIBRATED})], "from a calibration in step a"),
         (10, [("simulate", {"pixel_size_nm": 10})], "set in its simulation"),
         (10, [("a", {"pixel_size_origin": TYPED}), ("b", {})], "typed"),
-        (10, [("crop", {})], f"passed on by its step crop{UNKNOWN}"),
-        (10, [("a", {"pixel_size_origin": "x"})], f"passed on by its step a{UNKNOWN}"),
+        (10, [("crop", {})], f"inherited from step crop{UNKNOWN}"),
+        (10, [("a", {"pixel_size_origin": "x"})], f"inherited from step a{UNKNOWN}"),
         (4, [("register", {"pixel_size_nm": 1, "fixed": "b"})], REGISTERED),
         (5, [("x", {"pixel_size_origin": TYPED}), *STEPS], f"{TWICE}s a, b and x"),
     ],
@@ -210,21 +210,21 @@ def test_the_origin_of_a_pixel_size_is_told_with_what_changed_it(size, steps, sa
     ],
 )
 def test_an_own_origin_is_told_with_the_steps_since(size, said):
-    assert describe_origin(size, TYPED, history(("a", {}))) == said
-    assert describe_origin(size, None, None) == "given with its array"
+    assert describe_size_source(size, TYPED, history(("a", {}))) == said
+    assert describe_size_source(size, None, None) == "given with its array"
 
 
 def test_a_typed_size_is_recorded_and_an_unknown_one_has_no_origin():
     image = Micrograph(np.zeros((2, 2)), spacing_px=(4.0, 8.0), origin=(4.0, 8.0))
     assert image.pixel_size_from is None
-    assert image.with_size_origin("typed") is image
+    assert image.with_size_source("typed") is image
     typed = image.calibrate(20)
     assert (typed.pixel_size_nm, typed.spacing_px) == ((20.0, 20.0), (4.0, 8.0))
     assert typed.origin == (20, 20)
     assert typed.pixel_size_from == "typed by the user"
     known = typed.calibrate((40, 40), (1.0, 2.0))
     assert (known.pixel_size_sd_nm, known.spacing_px) == ((1.0, 2.0), (1.0, 1.0))
-    assert known.metadata["pixel_size_origin"] == size_origin(
+    assert known.metadata["pixel_size_origin"] == create_size_source(
         "from a calibration", (40.0, 40.0)
     )
 

@@ -12,8 +12,8 @@ from napari_semsr.core import (
     FolderStore,
     Message,
     ReadError,
-    access_refusal,
-    files_below,
+    describe_access_error,
+    list_files_recursively,
     list_folder,
     read_bytes,
 )
@@ -25,7 +25,10 @@ def test_files_of_the_system_are_not_listed(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert {item.name for item in list_folder(tmp_path)} == {"a", "c"}
-    found = {item.relative_to(tmp_path).as_posix() for item in files_below(tmp_path)}
+    found = {
+        item.relative_to(tmp_path).as_posix()
+        for item in list_files_recursively(tmp_path)
+    }
     assert found == {"a/x", "a/.zattrs", "c"}
 
 
@@ -65,7 +68,7 @@ def test_a_refusal_of_the_system_names_the_file(tmp_path, number, code):
         outer = ValueError("while reading")
         outer.__cause__ = error
         for raised in (error, outer):
-            message = access_refusal(tmp_path / "a", raised)
+            message = describe_access_error(tmp_path / "a", raised)
             assert isinstance(message, Message)
             assert message.code == code
             assert message.split()[0].endswith(name)
@@ -73,7 +76,7 @@ def test_a_refusal_of_the_system_names_the_file(tmp_path, number, code):
 
 def test_other_errors_are_no_refusal(tmp_path):
     for error in (OSError("damaged"), OSError(errno.EINVAL, "no"), ValueError("no")):
-        assert access_refusal(tmp_path, error) is None
+        assert describe_access_error(tmp_path, error) is None
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pydantic import Field, ValidationError, model_validator
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import (
     Options,
+    check_user_only_options,
     device_option,
     option,
-    refuse_user_only,
     user_only_options,
 )
 from napari_semsr.inference import EnhanceOptions
@@ -32,11 +32,14 @@ class Turn(Options):
 
 
 def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
-    with warned("option-without-effect", "way is keep, .* turn or flip"):
-        assert Turn.parse({"degrees": 3.0}).settle() == Turn()
-    assert Turn.recall({"degrees": 3.0, "former": 1}) == Turn()
+    with warned(
+        "option-without-effect",
+        "degrees only has an effect if way is turn or flip, not keep",
+    ):
+        assert Turn.parse({"degrees": 3.0}).reset_unused_options() == Turn()
+    assert Turn.from_history({"degrees": 3.0, "former": 1}) == Turn()
     turned = Turn.parse({"way": "turn", "degrees": 3.0})
-    assert turned == Turn.recall(turned.model_dump())
+    assert turned == Turn.from_history(turned.model_dump())
 
 
 @pytest.mark.parametrize("place", ["A recipe", "Step 1"])
@@ -47,9 +50,9 @@ def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
 
     persons = user_only_options(Elsewhere)
     assert persons == {"address"}
-    refuse_user_only(["count"], persons, place)
+    check_user_only_options(["count"], persons, place)
     with refused(OptionError, "unsafe-content", f"^{place} must not set address"):
-        refuse_user_only(["count", "address"], persons, place)
+        check_user_only_options(["count", "address"], persons, place)
 
 
 def test_parse_and_dump_are_inverse():
@@ -151,7 +154,7 @@ def test_rule_that_begins_with_an_option_keeps_its_spelling():
     ("stored", "now"), [("exact", "whole"), ("frozen", "sampled"), ("tile", "tile")]
 )
 def test_stored_values_that_had_other_names_are_read(stored, now):
-    for read in (EnhanceOptions.parse, EnhanceOptions.recall):
+    for read in (EnhanceOptions.parse, EnhanceOptions.from_history):
         assert read({"norm": stored}).norm == now
 
 

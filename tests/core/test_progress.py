@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.core import (
-    Pace,
     Progress,
+    TimeEstimator,
     capture_warnings,
     format_time,
     run,
@@ -65,7 +65,7 @@ def test_time_is_said_in_the_unit_that_suits_it(seconds, said):
 
 
 def test_time_left_is_told_once_there_is_a_pace():
-    pace = Pace()
+    pace = TimeEstimator()
     told = [
         pace.add_time_left(Progress(n, 10, ""), now).seconds_left for n, now in STEPS
     ]

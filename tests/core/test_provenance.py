@@ -6,8 +6,8 @@ from napari_semsr.core.micrograph import (
     PICTURE_KEY,
     InputRecord,
     Provenance,
-    digest_job,
     digest_path,
+    digest_with_progress,
     software_versions,
 )
 
@@ -34,20 +34,20 @@ def test_json_round_trip_is_identity():
 
 def test_networks_and_sources_are_gathered_from_all_generations():
     image = derived(derived(enhanced("a", "net-1")), enhanced("b", "net-2"))
-    assert image.networks() == {"net-1", "net-2"}
-    assert Provenance(job="convert").networks() == frozenset()
-    assert image.sources() == {"a", "b"}
+    assert image.network_digests() == {"net-1", "net-2"}
+    assert Provenance(job="convert").network_digests() == frozenset()
+    assert image.source_digests() == {"a", "b"}
 
 
 def test_network_is_the_last_one_upstream():
     first = enhanced("a", "net-1").model_copy(update={"model_name": "restorer"})
-    assert derived(Provenance(job="crop"), derived(first)).network() == (
+    assert derived(Provenance(job="crop"), derived(first)).last_network() == (
         "restorer",
         "net-1",
     )
     second = derived(first).model_copy(update={"model_digest": "net-2"})
-    assert second.network() == ("unnamed model", "net-2")
-    assert derived(Provenance(job="stitch")).network() is None
+    assert second.last_network() == ("unnamed model", "net-2")
+    assert derived(Provenance(job="stitch")).last_network() is None
 
 
 def test_time_and_versions_are_stated():
@@ -100,7 +100,7 @@ def test_digest_of_much_tells_how_far_it_is(tmp_path):
     for name in ("a", "b"):
         with (tmp_path / name).open("wb") as stream:
             stream.truncate(40 << 20)
-    steps = list(digest_job(tmp_path))
+    steps = list(digest_with_progress(tmp_path))
     assert [step.done for step in steps] == sorted({step.done for step in steps})
     assert {step.total for step in steps} == {80}
     assert 1 < len(steps) <= 3

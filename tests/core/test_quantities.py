@@ -12,16 +12,20 @@ from napari_semsr.core import (
     Figure,
     FloatPair,
     Quantity,
-    cells_of,
-    columns_of,
-    figure,
-    figures_of,
+    create_length_properties,
+    create_property,
+    declare_quantity,
     format_shape,
     format_shift,
-    length_figures,
-    record_quantity,
+    get_cells,
+    get_columns,
+    get_figures,
 )
-from napari_semsr.core.quantities import lengths, quantities_of, recorded_names
+from napari_semsr.core.quantities import (
+    declare_length,
+    get_quantities,
+    get_stored_names,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Result:
     ]
     width_px: Annotated[float | None, Quantity("Width", "px")]
     sd_nm: float | None = None
-    ends_nm: Annotated[FloatPair | None, record_quantity("Ends", "nm")] = None
+    ends_nm: Annotated[FloatPair | None, declare_quantity("Ends", "nm")] = None
     pitch_nm: Annotated[FloatPair, Quantity("Pitch", "nm", shown=False)] = (4.0, 5.0)
     gain: Annotated[
         float | None, Quantity("Gain", "dB", reason="why", verdict="told")
@@ -51,14 +55,14 @@ class Result:
     count: Annotated[int, Quantity("Count", column="n", note="of all")] = 3
     inner: Inner = field(default=Inner(), metadata=FLAT)
 
-    twice = figure(lambda self: 2 * self.count, "Twice", form=".1f")
-    span_nm, span_px = length_figures(
+    twice = create_property(lambda self: 2 * self.count, "Twice", form=".1f")
+    span_nm, span_px = create_length_properties(
         lambda self, unit: self.count * 10 if unit == "px" else None, "span", "Span"
     )
 
 
 def texts(result):
-    return {label: str(one) for label, one in figures_of(result).items()}
+    return {label: str(one) for label, one in get_figures(result).items()}
 
 
 def test_figures_have_units_errors_intervals_and_reasons():
@@ -78,7 +82,7 @@ def test_figures_have_units_errors_intervals_and_reasons():
         "Twice": "6.0",
         "Span": "30 px",
     }
-    assert figures_of(full)["Width"].large
+    assert get_figures(full)["Width"].large
     bare = texts(Result(None, 12.0, why="too dark", kind=""))
     assert (bare["Width"], bare["Gain"]) == ("12 px", "\N{EN DASH} (too dark)")
     assert (bare["Sure"], bare["Kind"]) == ("yes", "\N{EN DASH}")
@@ -87,7 +91,7 @@ def test_figures_have_units_errors_intervals_and_reasons():
 
 
 def test_columns_hold_units_and_both_of_a_pair_and_no_infinity():
-    row = cells_of(Result(math.inf, 12.0, ends_nm=(1.0, 2.0)))
+    row = get_cells(Result(math.inf, 12.0, ends_nm=(1.0, 2.0)))
     assert row == {
         "width_nm": None,
         "width_px": 12.0,
@@ -102,22 +106,22 @@ def test_columns_hold_units_and_both_of_a_pair_and_no_infinity():
         "span_nm": None,
         "span_px": 30,
     }
-    assert columns_of(Result) == tuple(row)
+    assert get_columns(Result) == tuple(row)
     ends = {"ends_nm": Annotated[FloatPair, Quantity("Ends", "nm")]}
     width = {"width_nm": Annotated[float, Quantity("Width", "nm", interval="ends_nm")]}
     kind = dataclass(type("Kind", (), {"__annotations__": {**width, **ends}}))
-    assert columns_of(kind) == ("width_nm", "ends_low_nm", "ends_high_nm")
+    assert get_columns(kind) == ("width_nm", "ends_low_nm", "ends_high_nm")
 
 
 def test_texts_without_a_format_are_not_stored():
-    names = recorded_names(Result)
+    names = get_stored_names(Result)
     assert {"width_nm", "ends_nm", "gain", "noise", "twice", "span_px"} <= set(names)
     assert not {"kind", "sure", "count"} & set(names)
-    assert quantities_of(Result)["count"][0].note == "of all"
+    assert get_quantities(Result)["count"][0].note == "of all"
 
 
 def test_a_length_is_declared_in_both_units():
-    nm, px = lengths("gap", "Gap").items()
+    nm, px = declare_length("gap", "Gap").items()
     assert nm == (
         "gap_nm",
         Quantity(

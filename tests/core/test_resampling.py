@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from napari_semsr.core import Box, Resampling, working_type
+from napari_semsr.core import Box, Resampling, interpolation_dtype
 
 STEPS = [Fraction(1, 2), Fraction(2), Fraction(5, 3), Fraction(337, 1000)]
 
@@ -14,7 +14,7 @@ STEPS = [Fraction(1, 2), Fraction(2), Fraction(5, 3), Fraction(337, 1000)]
 def _all(image, resampling):
     rows, columns = resampling.shape
     place = Box(0, image.shape[0], 0, image.shape[1])
-    return resampling.make(image, place, Box(0, rows, 0, columns))
+    return resampling.resample(image, place, Box(0, rows, 0, columns))
 
 
 @settings(max_examples=60, deadline=None)
@@ -35,11 +35,11 @@ def test_parts_equal_the_whole_to_the_last_bit(size, steps, data):
         start = data.draw(st.integers(0, count - 1))
         spans += [start, data.draw(st.integers(start + 1, count))]
     box = Box(*spans)
-    place = resampling.source(box)
+    place = resampling.source_region(box)
     assert min(place.y0, place.x0) >= 0
     assert place.y1 <= size[0]
     assert place.x1 <= size[1]
-    part = resampling.make(image[place.slices], place, box)
+    part = resampling.resample(image[place.slices], place, box)
     np.testing.assert_array_equal(part, whole[box.slices])
 
 
@@ -78,8 +78,8 @@ def test_a_step_of_one_leaves_its_axis_as_it_is(axis, rng):
     steps = (Fraction(3, 2), Fraction(1))
     resampling = Resampling(image.shape, steps if axis == 0 else steps[::-1])
     box = Box(4, 17, 6, 23)
-    place = resampling.source(box)
-    part = resampling.make(image[place.slices], place, box)
+    place = resampling.source_region(box)
+    part = resampling.resample(image[place.slices], place, box)
     np.testing.assert_array_equal(part, _all(image, resampling)[box.slices])
 
 
@@ -87,4 +87,4 @@ def test_double_precision_is_kept_where_single_would_lose():
     kinds = {"u1": "f4", "u2": "f4", "?": "f4", "f2": "f4", "f4": "f4"}
     kinds |= {"i4": "f8", "u8": "f8", "f8": "f8"}
     for kind, working in kinds.items():
-        assert working_type(np.dtype(kind)) == np.dtype(working)
+        assert interpolation_dtype(np.dtype(kind)) == np.dtype(working)

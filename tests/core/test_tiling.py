@@ -21,7 +21,9 @@ plans = st.builds(
 
 sides = st.integers(-20, 20)
 boxes = st.builds(
-    Box.of, st.tuples(st.integers(0, 20), st.integers(0, 20)), st.tuples(sides, sides)
+    Box.from_shape,
+    st.tuples(st.integers(0, 20), st.integers(0, 20)),
+    st.tuples(sides, sides),
 )
 
 
@@ -35,7 +37,7 @@ def test_intersection_and_union_hold_the_common_and_both(one, other):
     assert pixels(common) == pixels(one) & pixels(other)
     assert common == other.intersection(one)
     assert one.intersection(one) == one
-    assert one.overlap(other) == other.overlap(one) == bool(pixels(common))
+    assert one.overlaps(other) == other.overlaps(one) == bool(pixels(common))
     assert union == other.union(one)
     assert one.intersection(union) == one
     assert other.intersection(union) == other
@@ -50,8 +52,8 @@ def test_boxes_shrink_and_move_back(box, outer, rows, columns):
     assert grown.shape == (box.shape[0] + 2 * rows, box.shape[1] + 2 * columns)
     assert grown.grow((-rows, -columns)) == box
     assert box.grow(rows) == box.grow((rows, rows))
-    assert box.within(outer).move(outer.corner) == box
-    assert outer.within(outer) == Box.of(outer.shape)
+    assert box.relative_to(outer).move(outer.corner) == box
+    assert outer.relative_to(outer) == Box.from_shape(outer.shape)
 
 
 @settings(max_examples=80, deadline=None)
@@ -89,7 +91,9 @@ def test_tiling_commutes_with_scale(plan, factor):
     out = np.zeros([factor * side for side in plan.shape], dtype=fine.dtype)
     for tile in plan:
         window = fine[tile.window.scale(factor).slices]
-        out[tile.core.scale(factor).slices] = window[tile.inner.scale(factor).slices]
+        out[tile.core.scale(factor).slices] = window[
+            tile.local_core.scale(factor).slices
+        ]
     np.testing.assert_array_equal(out, fine[: out.shape[0], : out.shape[1]])
 
 
@@ -106,7 +110,7 @@ def test_read_box_reflects_beyond_the_border(kind):
     expected = np.pad(field, ((2, 4), (1, 9)), mode="reflect")
     np.testing.assert_array_equal(read_box(data, Box(-2, 9, -1, 16)), expected)
     np.testing.assert_array_equal(read_box(data, Box(1, 3, 2, 4)), field[1:3, 2:4])
-    one = read_box(data[:1, :1], Box.of((4, 4)))
+    one = read_box(data[:1, :1], Box.from_shape((4, 4)))
     np.testing.assert_array_equal(one, np.full((4, 4), field[0, 0]))
     below = read_box(data, Box(1, 6, 2, 9))  # whose reflection lies within it
     np.testing.assert_array_equal(below, expected[3:8, 3:10])
@@ -154,7 +158,7 @@ def test_reading_a_dask_field_does_not_import_the_whole_of_dask():
 def test_pieces_of_a_tile_are_its_pixels_each_with_what_it_needs(plan, times):
     side = times * plan.stride
     for tile in list(plan)[:2]:
-        pieces = list(plan.pieces(tile, side))
+        pieces = list(plan.split_tile(tile, side))
         found = [pixel for piece in pieces for pixel in pixels(piece.core)]
         assert sorted(found) == sorted(pixels(tile.core))
         assert all(max(piece.core.shape) <= side for piece in pieces)

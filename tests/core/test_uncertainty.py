@@ -10,9 +10,9 @@ from napari_semsr.core import (
     Micrograph,
     describe_pixel_size,
     format_pixel_size,
+    get_size_basis,
     length_error,
     parse_pixel_size,
-    size_basis,
     widen_interval,
 )
 
@@ -23,9 +23,9 @@ def calibrated(size, error) -> Micrograph:
 
 
 def test_basis_and_errors_of_lengths():
-    assert size_basis(None, None) == "unknown"
-    assert size_basis((5, 5), None) == "stated"
-    assert size_basis((5, 5), (0.1, 0.1)) == "calibrated"
+    assert get_size_basis(None, None) == "unknown"
+    assert get_size_basis((5, 5), None) == "stated"
+    assert get_size_basis((5, 5), (0.1, 0.1)) == "calibrated"
     image = calibrated((10, 20), (0.1, 0.4))
     assert length_error(image, (1, 0)) == pytest.approx(0.01)
     assert length_error(image, (0, 3)) == pytest.approx(0.02)

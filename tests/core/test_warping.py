@@ -6,8 +6,8 @@ import pytest
 
 from napari_semsr.core import (
     Affine,
-    Bending,
     Box,
+    BSplineDisplacement,
     Elastic,
     Grid,
     Micrograph,
@@ -21,17 +21,17 @@ SHAPE = (150, 130)
 GRID = Grid((120, 140), (4.5, 4.5), (60.0, -10.0))
 CENTRE = (320.0, 300.0)
 
-TURNED = Affine.similarity(12, scale=1.05, shift=(9, -4), about=CENTRE)
+TURNED = Affine.create_similarity(12, scale=1.05, shift=(9, -4), about=CENTRE)
 BENT = Elastic(
     TURNED,
-    Bending(
+    BSplineDisplacement(
         (0.0, -100.0), (250.0, 250.0), np.random.default_rng(2).normal(0, 9, (2, 5, 5))
     ),
 )
 TRANSFORMS = {
     "identity": Affine(),
     "similarity": TURNED,
-    "mirror": Affine.similarity(100, is_mirrored=True, about=CENTRE),
+    "mirror": Affine.create_similarity(100, is_mirrored=True, about=CENTRE),
     "affine": Affine(((1.1, 0.2), (-0.1, 0.95)), (-20.0, 30.0)),
     "elastic": BENT,
     "inverted": BENT.inverse(),
@@ -58,7 +58,7 @@ def _image(data=None, **changes):
 
 def _direct(transform, grid=GRID):
     """Places in the image of the grid's pixels, and whether the image is there."""
-    first = grid.centre(Box.of(grid.shape))
+    first = grid.box_origin(Box.from_shape(grid.shape))
     back = transform.inverse()(_centres(grid.shape, grid.pitch, first))
     pixels = (back - ORIGIN) / SIZE
     inside = ((pixels >= -0.5) & (pixels <= np.array(SHAPE) - 0.5)).all(axis=-1)
@@ -94,7 +94,7 @@ def test_places_are_found_to_hundredths_of_a_pixel(transform, axis):
 
 def test_on_its_own_grid_an_image_is_itself():
     image = _image(np.random.default_rng(0).random(SHAPE))
-    made = WarpedImage(image, Grid.of(image), Affine()).read()
+    made = WarpedImage(image, Grid.from_image(image), Affine()).read()
     np.testing.assert_allclose(made, image.data, atol=1e-12)
 
 
@@ -137,7 +137,7 @@ def test_a_pixel_is_the_same_in_whatever_part_it_is_asked_for(transform, coarser
 def test_large_parts_are_made_in_pieces_that_fit_together():
     data = np.random.default_rng(3).random((60, 1600))
     image = Micrograph(data, parse_pixel_size(1.0))
-    transform = Affine.similarity(1, about=(30, 800))
+    transform = Affine.create_similarity(1, about=(30, 800))
     whole = WarpedImage(image, Grid((60, 1500), (1.0, 1.0), (0.0, 40.0)), transform)
     part = whole.read(Box(0, 60, 1000, 1060))
     np.testing.assert_allclose(part, whole.read()[:, 1000:1060], atol=1e-8)
@@ -185,7 +185,7 @@ def test_on_a_coarser_grid_nothing_aliases(degrees, coarser):
     shape = (256, 256)
     y, x = np.indices(shape)
     grid = Grid((40, 40), (coarser, coarser), (128 - 20 * coarser,) * 2)
-    transform = Affine.similarity(degrees, about=(128, 128))
+    transform = Affine.create_similarity(degrees, about=(128, 128))
 
     def seen(direction, frequency):
         along = y * np.sin(direction) + x * np.cos(direction)

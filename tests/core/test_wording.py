@@ -7,12 +7,12 @@ from functools import cache
 
 import pytest
 
-from napari_semsr.cli.command import arguments_of, in_flags
+from napari_semsr.cli.command import list_arguments, replace_with_flags
 from napari_semsr.core import (
     describe_shift,
     format_number,
     format_rounded,
-    rename_options,
+    replace_option_names,
 )
 from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
 from tests.sources import trees
@@ -21,7 +21,7 @@ BELOW = ["analysis", "core", "inference", "io", "models", "pairing", "registrati
 BELOW += ["restoration", "simulation", "stitching", "training"]
 COMMAND = re.compile(r"(?<![\w-])--[a-z]|(?<![\w.-])semsr [a-z]")
 PANEL = re.compile(r"Open mosaic|Stitch mosaic|in napari|[Pp]anel\b")
-PYTHON = {"flat", "image_of_array"}  # of sentences to who writes programs
+PYTHON = {"flat", "array_to_image"}  # of sentences to who writes programs
 # what metadata of layers are called
 KEYS = re.compile(r"semsr [a-z]+(?: [a-z]+)?")
 
@@ -78,7 +78,9 @@ def test_verbs_name_no_flag():
 
 def test_each_option_and_verb_that_is_named_is_one():
     names = [*VERBS, *ACTIONS]
-    options = {one.dest for verb in {*names} - {"models"} for one in arguments_of(verb)}
+    options = {
+        one.dest for verb in {*names} - {"models"} for one in list_arguments(verb)
+    }
     options |= {"debug", "json", "view_…", ""}
     strange = set()
 
@@ -92,7 +94,7 @@ def test_each_option_and_verb_that_is_named_is_one():
     ]
     assert len(named) > 150
     for text in named:
-        rename_options(text, look)
+        replace_option_names(text, look)
     assert strange == set()
 
 
@@ -114,12 +116,15 @@ def test_each_option_and_verb_that_is_named_is_one():
     ],
 )
 def test_options_become_flags(text, said):
-    assert in_flags(text, arguments_of("enhance")) == said
+    assert replace_with_flags(text, list_arguments("enhance")) == said
 
 
 def test_an_option_with_a_flag_of_another_name_is_said_as_that():
-    known = arguments_of("simulate")
-    assert in_flags("Give `phantom` or `image`.", known) == "Give --phantom or --from."
+    known = list_arguments("simulate")
+    assert (
+        replace_with_flags("Give `phantom` or `image`.", known)
+        == "Give --phantom or --from."
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from napari_semsr import training
-from napari_semsr.cli.command import load_verb
+from napari_semsr.cli.command import load_command
 from napari_semsr.core.errors import SemsrError, WriteError
 from napari_semsr.core.grids import Grid
 from napari_semsr.core.progress import run
 from napari_semsr.demonstration import job
-from napari_semsr.demonstration.job import DEMO, DemoOptions, DemoResult, demo_paths
-from napari_semsr.demonstration.runs import demo_plan, scan_options
+from napari_semsr.demonstration.job import DEMO, DemoOptions, DemoResult, get_demo_paths
+from napari_semsr.demonstration.runs import create_demo_plan, create_scan_options
 from napari_semsr.io.formats import describe, read
-from napari_semsr.jobs import ADAPTED_MODEL, AdaptRefused
+from napari_semsr.jobs import ADAPTED_MODEL, AdaptationError
 from napari_semsr.jobs.adapt import job as adapting
 from tests import children
 from tests.refusals import refused
@@ -30,14 +30,14 @@ Where the model must not be used|Another relief
 An SEM image, restored|Before and after
 Open it in napari|Provenance"""
 # a network of two steps draws what light did not carry, and the map of it says so
-pytestmark = pytest.mark.filterwarnings("ignore:.* is unlike the area that")
+pytestmark = pytest.mark.filterwarnings("ignore:.* differs from the area that")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def two_steps(images, options, *, seconds, threads, **how):
     """Train for two steps in place of a minute."""
     small = options.replace(copies=0, batch=1, patch_px=32)
-    return training.fit_place(
+    return training.fit_area(
         images, small, seconds=None, steps=2, threads=1, report_every_s=0.0, **how
     )
 
@@ -66,7 +66,7 @@ def test_demo_writes_a_page_with_all_parts(shown):
 
 @pytest.mark.broad
 def test_demo_writes_every_file_that_it_names(shown):
-    paths = demo_paths(Path(shown.report).parent)
+    paths = get_demo_paths(Path(shown.report).parent)
     assert all(path.exists() for path in paths.values())
     for name in ("mosaic", "mosaic_truth", "place_sem", "elsewhere", "elsewhere_sem"):
         assert describe(paths[name]).pixel_size_nm == (20, 20)
@@ -105,10 +105,10 @@ def test_demo_compares_the_model_at_its_place_and_elsewhere(shown):
 
 @pytest.mark.broad
 def test_demo_truth_of_the_other_sample_is_below_its_mosaic(shown):
-    paths = demo_paths(Path(shown.report).parent)
+    paths = get_demo_paths(Path(shown.report).parent)
     sem, mosaic = read(paths["elsewhere_sem"]), read(paths["elsewhere"])
-    grid = Grid.of(mosaic)
-    corner = (np.array(Grid.of(sem).corner) - grid.corner) / grid.pitch
+    grid = Grid.from_image(mosaic)
+    corner = (np.array(Grid.from_image(sem).corner) - grid.corner) / grid.pitch
     y, x = np.rint(corner).astype(int)
     light = mosaic.array()[y : y + sem.shape[0], x : x + sem.shape[1]]
     # edges of both, whose contrast may be inverted
@@ -140,7 +140,7 @@ def test_demo_figures_are_json_and_agree_between_two_ways(shown):
 @pytest.mark.broad
 def test_demo_calls_no_agreement_with_sem_a_resolution(shown):
     """A network's agreement beyond the optical cut-off was guessed."""
-    said = load_verb("demo").summarise(shown)
+    said = load_command("demo").summarise(shown)
     assert re.findall(r"[\d.]+ nm", said) == re.findall(r"resolves +([\d.]+ nm)", said)
 
 
@@ -150,7 +150,9 @@ def test_demo_trains_longer_only_where_a_training_gains_nothing(tmp_path, monkey
     def refuse(plan, folder, results):
         (adapt,) = (call for call in plan.calls if call.verb == "adapt")
         minutes.append(adapt.options["minutes"])
-        raise AdaptRefused("No.", "no-gain" if len(minutes) < 3 else "not-registered")
+        raise AdaptationError(
+            "No.", "no-gain" if len(minutes) < 3 else "not-registered"
+        )
         yield
 
     monkeypatch.setattr(job, "execute", refuse)
@@ -166,7 +168,10 @@ def test_demo_in_its_own_folder_runs_only_what_has_no_result(shown, monkeypatch)
     (folder / "report.html").unlink()
     monkeypatch.setattr(adapting, "fit_in_process", None)
     again = DEMO.job(folder=folder, options=DemoOptions(frame_px=144))
-    steps = {call.name for call in demo_plan(scan_options(frame_px=144, seed=0)).calls}
+    steps = {
+        call.name
+        for call in create_demo_plan(create_scan_options(frame_px=144, seed=0)).calls
+    }
     found = run(again, lambda step: seen.add(step.message.partition(": ")[::2]))
     assert {name for name, work in seen if work and name in steps} == {"sem_second"}
     assert found.figures == shown.figures
@@ -181,7 +186,7 @@ def test_demo_refuses_before_any_work(tmp_path):
 
 def test_demo_refuses_what_is_in_its_way(tmp_path):
     (tmp_path / "mosaic").write_text("mine")
-    with pytest.raises(WriteError, match="mosaic cannot be made a folder"):
+    with pytest.raises(WriteError, match="mosaic cannot be created"):
         run(DEMO.job(folder=tmp_path, overwrite=True))
     assert (tmp_path / "mosaic").read_text() == "mine"
     other = tmp_path / "other"
@@ -219,7 +224,7 @@ def test_demo_page_opens_in_a_browser_without_a_fault(shown, tmp_path):
 @pytest.mark.broad
 def test_commands_for_napari_name_images_and_no_panel(shown):
     """After ``--with`` napari takes the first path for the name of a panel."""
-    said = load_verb("demo").summarise(shown)
+    said = load_command("demo").summarise(shown)
     page = html.unescape(Path(shown.report).read_text("utf-8"))
     lines = re.findall(r"napari --[^<\n]+", f"{said}\n{page}")
     assert len(lines) == 5

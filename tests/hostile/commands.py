@@ -21,7 +21,7 @@ from scipy import ndimage
 from napari_semsr.cli.command import build_parser, main
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
-from napari_semsr.jobs import MEASURES, VERBS, verb_of
+from napari_semsr.jobs import MEASURES, VERBS, get_verb
 from tests.mutations import damaged_words
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
 
@@ -36,7 +36,7 @@ _LANDMARKS = ("--landmarks", "landmarks.csv", "--landmarks-only")
 
 def line_of_measure(name: str) -> tuple[str, ...]:
     """Write a line of a verb that measures, with all that it writes."""
-    verb = verb_of(name)
+    verb = get_verb(name)
     images = [f"{image}.tif" for image in ("first", "second")[: len(verb.images)]]
     outputs = [
         (item.flag, f"out{item.ending or '.ome.tif'}") for item in verb.all_outputs

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from napari_semsr.core import Affine, Bending, Elastic, Micrograph, run
+from napari_semsr.core import Affine, BSplineDisplacement, Elastic, Micrograph, run
 from napari_semsr.io import (
+    ImageIdentity,
     Project,
     ProjectLayer,
-    Side,
     StoredTransform,
-    note_input,
     open_project,
     read_landmarks,
     read_sheet,
     read_transform,
+    record_input,
     write,
     write_array,
     write_project,
@@ -93,7 +93,7 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 
 def _write_models(folder: Path) -> None:
     """Write a small model of every architecture."""
-    from napari_semsr.models import ARCHITECTURES, ModelCard, build, save_model
+    from napari_semsr.models import ARCHITECTURES, ModelCard, build_network, save_model
 
     assert set(_NETWORKS) == set(ARCHITECTURES)
     for name, options in _NETWORKS.items():
@@ -101,7 +101,7 @@ def _write_models(folder: Path) -> None:
             name=name, architecture=name, options=options, receptive_field=24
         )
         path = folder / f"{name}.safetensors"
-        save_model(path, build(name, options), card, half=True)
+        save_model(path, build_network(name, options), card, half=True)
 
 
 def read_model(path: Path) -> None:
@@ -226,9 +226,11 @@ def _read_steps(path: Path) -> None:
 
 
 def _write_transforms(folder: Path) -> None:
-    side = Side("a", (40, 50), (5.0, 5.0), (0.0, 0.0), "sha256:0")
-    affine = Affine.of(np.array([[1.0, 0.1], [-0.1, 1.0]]), np.array([3.0, 4.0]))
-    bent = Bending((0.0, 0.0), (50.0, 50.0), np.ones((2, 8, 9)))
+    side = ImageIdentity("a", (40, 50), (5.0, 5.0), (0.0, 0.0), "sha256:0")
+    affine = Affine.from_matrix(
+        np.array([[1.0, 0.1], [-0.1, 1.0]]), np.array([3.0, 4.0])
+    )
+    bent = BSplineDisplacement((0.0, 0.0), (50.0, 50.0), np.ones((2, 8, 9)))
     quality = {"error_nm": 2.0, "residuals": {"places_nm": [[1.0, 2.0]], "side_nm": 9}}
     for name, found in (("affine", affine), ("elastic", Elastic(affine, bent))):
         stored = StoredTransform(found, side, side, quality)
@@ -237,7 +239,7 @@ def _write_transforms(folder: Path) -> None:
 
 def _use_transform(path: Path) -> None:
     stored = read_transform(path)
-    stored.moving.differs(Micrograph(np.zeros((40, 50)), (5.0, 5.0)))
+    stored.moving.describe_difference(Micrograph(np.zeros((40, 50)), (5.0, 5.0)))
     stored.transform(np.array([[0.0, 0.0], [100.0, 100.0]]))
 
 
@@ -334,7 +336,7 @@ class Projects:
         place.mkdir()
         write(image, place / "made.ome.zarr")
         write_array(np.arange(24).reshape(2, 3, 4), place / "stack.zarr")
-        key, noted = note_input(place, folder / "input.tif", {}, frames=False)
+        key, noted = record_input(place, folder / "input.tif", {}, frames=False)
         shown = {"scale": [5.0, 5.0], "metadata": {"a": 1}, "features": {}}
         table = {"n": {"dtype": "int64", "values": [1, 2]}}
         layers = (

@@ -114,14 +114,14 @@ def _write_own(folder: Path, **card: Any) -> Path:
     """Write a small model of ours, always the same."""
     import torch
 
-    from napari_semsr.models import ModelCard, build, save_model
+    from napari_semsr.models import ModelCard, build_network, save_model
 
     options = {"widths": [4, 4]}
     told = {"name": "tiny", "architecture": "srcnn", "options": options, **card}
     path = folder / "tiny.safetensors"
     torch.manual_seed(0)
     made = ModelCard(receptive_field=12, **told)
-    save_model(path, build("srcnn", options), made)
+    save_model(path, build_network("srcnn", options), made)
     return path
 
 

@@ -160,7 +160,7 @@ def test_an_endless_mark_or_chunk_is_made_again(put, place):
     path = place / "there" / "out.ome.zarr"
     how = {"shape": (64, 64), "dtype": "float32", "chunk": 32, "name": "a"}
     store = create_store(path, **how)
-    for part in store.boxes()[:2]:
+    for part in store.pending_boxes()[:2]:
         store.level0[part.slices] = grey[part.slices]
     store.mark_done(0, 0)
     store.mark_done(0, 1)
@@ -168,7 +168,7 @@ def test_an_endless_mark_or_chunk_is_made_again(put, place):
     put(path / "0" / "c" / "0" / "0")
     with ending(), warned("tiles-lost", match="1 of 2 finished tiles"):
         again = create_store(path, **how, resume=True)
-    assert sorted(again.pending()) == [(0, 0), (1, 0), (1, 1)]
+    assert sorted(again.pending_units()) == [(0, 0), (1, 0), (1, 1)]
     again.lock.release()
 
 

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from napari_semsr.models.onnx_graph import onnx_library
+from napari_semsr.models.onnx_graph import import_onnx
 from tests.hostile.watch import Watched
 from tests.hostile.wellformed import WELL_FORMED
 
@@ -40,8 +40,8 @@ def test_each_promise_names_the_tests_that_hold_it():
 
 def test_onnx_runtime_is_told_to_report_nothing(monkeypatch):
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
-    onnx_library("json")
+    import_onnx("json")
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
-    onnx_library("json")
+    import_onnx("json")
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"

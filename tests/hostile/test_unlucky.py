@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.cli.command import build_parser, load_verb
-from napari_semsr.core import IncompleteError, SemsrError, run, sentence_of
+from napari_semsr.cli.command import build_parser, load_command
+from napari_semsr.core import IncompleteError, SemsrError, describe_error, run
 from napari_semsr.io import (
     Project,
     ProjectLayer,
@@ -102,9 +102,9 @@ def test_folder_that_goes_away_is_one_sentence(verb, step, gone, place):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run(load_verb(verb).start(arguments), report)
+            run(load_command(verb).start(arguments), report)
     except (SemsrError, OSError) as error:
-        said = sentence_of(error)
+        said = describe_error(error)
     else:  # it was done before, or the folder went away with its last step
         said = "done" if steps <= step + 1 or output.exists() else ""
     assert said

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from napari_semsr.core import Box, read_box, round_up
 from napari_semsr.inference.network_input import measure_scaling
-from napari_semsr.models import LoadedModel, ModelCard, build
+from napari_semsr.models import LoadedModel, ModelCard, build_network
 
 
 class Plain(nn.Module):
@@ -83,9 +83,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "norm": lambda: Strided(nn.InstanceNorm2d),
     "global": Global,
     "tiny": Tiny,
-    "default": lambda: build("two-scale", {"width": 8}),
-    "informed": lambda: build("informed", INFORMED),
-    "sharpener": lambda: build("informed", {**INFORMED, "sharpener": (8, 8, 8)}),
+    "default": lambda: build_network("two-scale", {"width": 8}),
+    "informed": lambda: build_network("informed", INFORMED),
+    "sharpener": lambda: build_network(
+        "informed", {**INFORMED, "sharpener": (8, 8, 8)}
+    ),
 }
 STRIDES = {"strided": 4, "norm": 4, "default": 4, "informed": 16, "sharpener": 16}
 SPREADS = {"informed": 0.06, "sharpener": 0.06}
@@ -124,7 +126,7 @@ def whole() -> Callable[[np.ndarray, LoadedModel], np.ndarray]:
         scaling = measure_scaling(image, card.input_percentiles)
         span = scaling.high - scaling.low
         sides = tuple(round_up(n, card.stride) for n in image.shape)
-        padded = read_box(image, Box.of(sides))
+        padded = read_box(image, Box.from_shape(sides))
         x = ((padded.astype(np.float64) - scaling.low) / (span or 1)).astype(np.float32)
         with torch.no_grad():
             y = loaded.module(torch.from_numpy(x)[None, None])[0, 0].numpy()

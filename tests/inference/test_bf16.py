@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from napari_semsr.core import Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.models import build, list_bundled, load_model
+from napari_semsr.models import build_network, list_bundled, load_model
 
 SIDE = 96
 MAX_RMS, MOST = 1.0, 8.0  # grey levels, of 255 over the range of the result
@@ -87,7 +87,7 @@ def test_bf16_is_within_a_grey_level_on_other_fields(name, options, draw, seed) 
 
 def test_maps_that_corrections_are_added_to_stay_fp32_under_autocast() -> None:
     seen = {}
-    network = build("two-scale", {"width": 8}).eval()
+    network = build_network("two-scale", {"width": 8}).eval()
 
     def note(name):
         return lambda _module, given, made: seen.update({name: (given[0], made)})

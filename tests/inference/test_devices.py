@@ -15,15 +15,15 @@ from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.executors import (
     LocalExecutor,
     TileWorker,
-    in_order,
+    create_tile_source,
     run_tiles,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import (
     Predictor,
     choose_device,
-    made_by_model,
-    plain_convolutions,
+    full_precision_convolutions,
+    network_details,
 )
 from napari_semsr.inference.statistics import FixedMoments, MeasuredMoments
 from napari_semsr.inference.tiles import TiledRun
@@ -41,8 +41,8 @@ def apple(monkeypatch, tmp_path):
     monkeypatch.setattr(
         predicting, "find_device", lambda name: Device(torch.device("mps"))
     )
-    monkeypatch.setattr(predicting, "device_name", lambda device: "Apple M9")
-    compute, asked = predicting.compute_on, []
+    monkeypatch.setattr(predicting, "get_device_name", lambda device: "Apple M9")
+    compute, asked = predicting.run_on_device, []
 
     def tell(change):
         def computed(module, tile, device):
@@ -52,7 +52,7 @@ def apple(monkeypatch, tmp_path):
             asked.append(device)
             return change(made)
 
-        monkeypatch.setattr(predicting, "compute_on", computed)
+        monkeypatch.setattr(predicting, "run_on_device", computed)
         return asked
 
     return tell
@@ -76,18 +76,18 @@ def test_a_card_that_agrees_with_the_cpu_is_taken(kind, make_loaded, apple):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda made: made + 0.1, "gives other values than the CPU ("),
-        (lambda made: made.flip(-1), "gives other values than the CPU ("),
-        (lambda made: made * torch.nan, "gives other values than the CPU (nan"),
-        (torch.zeros_like, "gives other values than the CPU ("),
+        (lambda made: made + 0.1, "values different from those of the CPU ("),
+        (lambda made: made.flip(-1), "values different from those of the CPU ("),
+        (lambda made: made * torch.nan, "values different from those of the CPU (nan"),
+        (torch.zeros_like, "values different from those of the CPU ("),
         (lambda made: made[..., :-1], "another shape than the CPU"),
         (
             _raise(NotImplementedError("aten::x is not implemented for MPS.\nAsk")),
-            "fails for a test tile (aten::x is not implemented for MPS)",
+            "fails on a test tile (aten::x is not implemented for MPS)",
         ),
         (
             _raise(TypeError("the MPS framework doesn't support float64")),
-            "fails for a test tile (the MPS framework doesn't support float64)",
+            "fails on a test tile (the MPS framework doesn't support float64)",
         ),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_card_that_differs_or_fails_is_left_and_that_is_said(
     report = made.metadata["enhance"]
     assert report["device"] == "cpu"
     assert report["notes"].count(note) == 1
-    assert made_by_model(EnhanceOptions(), loaded)["device"] == "cpu: Apple M9"
+    assert network_details(EnhanceOptions(), loaded)["device"] == "cpu: Apple M9"
     assert len(asked) == 1  # it is remembered
     assert choose_device(loaded, "mps") == (torch.device("mps"), None)  # who insists
 
@@ -117,7 +117,7 @@ def test_what_was_found_is_kept_for_the_next_start(make_loaded, apple, monkeypat
     assert choose_device(loaded) == first
     assert len(asked) == 1
     predicting.probed_networks.clear()
-    monkeypatch.setattr(predicting, "device_name", lambda device: "Apple M10")
+    monkeypatch.setattr(predicting, "get_device_name", lambda device: "Apple M10")
     choose_device(loaded)
     predicting.probed_networks.clear()
     monkeypatch.setattr(torch, "__version__", "99.0")
@@ -152,12 +152,14 @@ def card(monkeypatch):
     """Take the CPU for a card of Intel's."""
     there = torch.device("xpu")
     monkeypatch.setattr(predicting, "choose_device", lambda *_: Device(there))
-    place = predicting.place_on
-    monkeypatch.setattr(predicting, "place_on", lambda module, _: place(module, CPU))
+    place = predicting.copy_to_device
+    monkeypatch.setattr(
+        predicting, "copy_to_device", lambda module, _: place(module, CPU)
+    )
     monkeypatch.setattr(
         predicting, "to_device", lambda values, _: torch.from_numpy(values)
     )
-    monkeypatch.setattr(predicting, "free_memory", lambda _: 1 << 32)
+    monkeypatch.setattr(predicting, "get_free_memory", lambda _: 1 << 32)
 
 
 @pytest.mark.parametrize("kind", ["plain", "double", "strided"])
@@ -193,7 +195,7 @@ def test_the_next_tiles_are_read_while_a_card_computes(
     executor, plan = _executor(make_loaded("plain"), (64, 128), rng)
     places = [tile.index for tile in plan.outputs]
     assert len(places) == 8
-    work = run_tiles(executor, in_order(places), 2)
+    work = run_tiles(executor, create_tile_source(places), 2)
     assert sorted(p.index for group in work for p in group or []) == places
 
 
@@ -211,7 +213,9 @@ def test_one_pass_at_a_time_is_launched_on_a_card(make_loaded, rng, card, monkey
     executor, plan = _executor(make_loaded("plain"), (64, 128), rng)
     monkeypatch.setattr(nn.Conv2d, "forward", counted)
     places = [tile.index for tile in plan.outputs]
-    assert len([g for g in run_tiles(executor, in_order(places), 2) if g]) == 4
+    assert (
+        len([g for g in run_tiles(executor, create_tile_source(places), 2) if g]) == 4
+    )
     assert max(most) == 1
 
 
@@ -253,7 +257,7 @@ def test_pieces_that_another_thread_has_cut_are_not_cut_again(make_loaded, rng):
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = plan_of(image, loaded, FP32.replace(tile=128), predictor)
     worker = TileWorker(TiledRun(plan, np.zeros(image.shape, np.float32)), predictor)
-    cut = vars(TileWorker)["_cut_smaller"]
+    cut = vars(TileWorker)["_halve_pieces"]
     for _ in range(2):  # both had tried the whole tile
         cut(worker, 1)
     assert worker.pieces == 2
@@ -270,12 +274,12 @@ def test_fp32_on_a_card_is_not_tf32_and_settings_are_put_back():
     before = cudnn.allow_tf32, cudnn.benchmark
     try:
         cudnn.allow_tf32, cudnn.benchmark = True, True
-        with plain_convolutions():
+        with full_precision_convolutions():
             assert not cudnn.allow_tf32
             assert not cudnn.benchmark
         assert cudnn.allow_tf32
         assert cudnn.benchmark
-        with pytest.raises(ZeroDivisionError), plain_convolutions():
+        with pytest.raises(ZeroDivisionError), full_precision_convolutions():
             raise ZeroDivisionError
         assert cudnn.allow_tf32
     finally:
@@ -292,7 +296,7 @@ def test_the_newer_switch_of_tf32_is_respected():
         conv.fp32_precision, rnn.fp32_precision = "tf32", "ieee"
         with pytest.raises(RuntimeError):  # the older one is then of no use
             _ = torch.backends.cudnn.allow_tf32
-        with plain_convolutions():
+        with full_precision_convolutions():
             assert conv.fp32_precision == "ieee"
         assert conv.fp32_precision == "tf32"
     finally:
@@ -312,7 +316,7 @@ def test_statistics_need_no_double_precision_of_a_card(make_loaded, rng, monkeyp
     with torch.no_grad(), MeasuredMoments():
         made = network(x)
     np.testing.assert_array_equal(made, expected)
-    found = statistics.on_device(
+    found = statistics.move_to_device(
         [statistics.Moments(4.0, torch.ones(2).double(), torch.ones(2).double())],
         torch.device("meta"),  # which stands for a card without it
     )
@@ -321,16 +325,18 @@ def test_statistics_need_no_double_precision_of_a_card(make_loaded, rng, monkeyp
 
 def test_known_statistics_are_copied_to_a_card_once(make_loaded, rng, monkeypatch):
     predictor = Predictor(make_loaded("norm"), device="cpu", precision="fp32")
-    copied, copy = [], predicting.on_device
+    copied, copy = [], predicting.move_to_device
 
     def counted(*given):
         copied.append(1)
         return copy(*given)
 
-    monkeypatch.setattr(predicting, "on_device", counted)
+    monkeypatch.setattr(predicting, "move_to_device", counted)
     one = statistics.Moments(1.0, torch.zeros(4).double(), torch.ones(4).double())
     for known in (statistics.Statistics((one,)) for _ in range(2)):
         predictor.statistics = known
         for _ in range(3):
-            assert isinstance(vars(Predictor)["_answering"](predictor), FixedMoments)
+            assert isinstance(
+                vars(Predictor)["_statistics_context"](predictor), FixedMoments
+            )
     assert len(copied) == 2

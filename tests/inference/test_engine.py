@@ -144,7 +144,7 @@ def test_what_is_not_there_is_refused_in_a_sentence(make_loaded, monkeypatch):
     for norm in ("tile", "sampled"):
         with refused(OptionError, "receptive-field-unbounded"):
             _enhanced(image, make_loaded("global"), norm=norm)
-    monkeypatch.setattr(engine.Predictor, "fits", lambda *_: False)
+    monkeypatch.setattr(engine.Predictor, "fits_in_memory", lambda *_: False)
     with pytest.raises(DeviceMemoryError, match="the whole field"):
         _enhanced(image, make_loaded("global"))
     plain = _enhanced(image, make_loaded("plain"), norm="sampled")
@@ -185,7 +185,7 @@ def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
     assert store.unit == (64, 64)
     assert report.tiles == 9
     assert report.peak_memory_mb > 1
-    assert store.notes()["report"]["tiles"] == 9
+    assert store.read_notes()["report"]["tiles"] == 9
     done = [s.done for s in steps if "tiles" in s.message]
     assert done == sorted(done)  # a step is told again while a tile takes long
     assert sorted(set(done)) == list(range(10))
@@ -202,8 +202,8 @@ def test_fields_that_step_at_borders_have_a_report(make_loaded, rng, tmp_path):
     assert differing.seam == "2.874 (1: no seam)"
     assert replace(differing, tiles=1).seam == "none: one tile"
     assert replace(report, tile_mismatch=np.nan).seam == "not measured"
-    assert store.complete
-    assert store.notes()["report"]["seam_index"] is None
+    assert store.is_complete
+    assert store.read_notes()["report"]["seam_index"] is None
 
 
 def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
@@ -211,15 +211,15 @@ def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
     store = _store(tmp_path, image, loaded)
     stop_at(fill(image, loaded, store, FP32), "", 4)
     again = _store(tmp_path, image, loaded, resume=True)
-    assert not again.complete
-    left = len(again.pending())
+    assert not again.is_complete
+    left = len(again.pending_units())
     assert left <= 20 - 4
     report = run(fill(image, loaded, again, FP32))
     assert (report.tiles, report.resumed) == (20, 20 - left)
     complete = _store(tmp_path, image, loaded, resume=True)
     nothing = run(fill(image, loaded, complete, FP32))
     assert nothing.resumed == 20
-    assert complete.notes()["report"]["resumed"] == report.resumed
+    assert complete.read_notes()["report"]["resumed"] == report.resumed
     expected = run(enhance_array(image, loaded, FP32)).data
     np.testing.assert_array_equal(read(tmp_path / "out.ome.zarr").array(), expected)
 
@@ -286,7 +286,8 @@ def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path)
 
 def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):
     image, loaded = Micrograph(np.zeros((60, 60))), make_loaded("plain")
-    for shape, match in (((60, 60), "Chunks must equal the tiles"), ((9, 9), "shape")):
+    words = "Chunks must have the size of the tiles"
+    for shape, match in (((60, 60), words), ((9, 9), "shape")):
         how = {"shape": shape, "dtype": "float32", "chunk": 20}
         store = create_store(tmp_path / f"{shape[0]}.zarr", **how)
         with pytest.raises(ShapeError, match=match):
@@ -328,7 +329,7 @@ def test_a_killed_run_is_resumed(make_loaded, tmp_path):
     assert child.returncode == -signal.SIGKILL
     image = Micrograph(np.arange(25600, dtype=np.float32).reshape(160, 160))
     store = store_for(path, image, loaded, FP32, resume=True)
-    assert 0 < len(store.pending()) < 25
+    assert 0 < len(store.pending_units()) < 25
     report = run(fill(image, loaded, store, FP32))
     assert report.resumed >= 5
     np.testing.assert_allclose(read(path).array(), image.data, atol=1e-2)

@@ -44,7 +44,7 @@ def test_turns_are_undone_and_parts_found_in_turned_images(turn):
     assert there.shape[2:] == ((5, 3) if turn.transpose else (3, 5))
     assert torch.equal(turn.undo(there), image)
     image, part = torch.rand(1, 1, 9, 14), Box(2, 7, 1, 12)
-    place = turn.place(part, (9, 14))
+    place = turn.transform_box(part, (9, 14))
     cut = turn.apply(image)[..., *place.slices]
     assert torch.equal(turn.undo(cut), image[..., *part.slices])
 
@@ -79,8 +79,8 @@ def test_a_told_network_is_flipped_with_what_it_is_told(make_loaded, field):
         told[tuple(condition.tolist())] = made = real(condition, *given, **how)
         return made
 
-    real = loaded.module.mender
-    loaded.module.mender = mender
+    real = loaded.module.build_restorer
+    loaded.module.build_restorer = mender
     again = enhanced(field, loaded, self_ensemble=True, haze=False)
     np.testing.assert_array_equal(again, found)
     (one, other) = told
@@ -106,5 +106,5 @@ def test_statistics_of_a_sample_are_refused(make_loaded: Make, field):
 def test_what_must_be_run_whole_and_cannot_is_told(make_loaded: Make, field, kind):
     loaded = make_loaded(kind)
     assert np.isfinite(enhanced(field, loaded, self_ensemble=True)).all()
-    with pytest.raises(DeviceMemoryError, match=r"does not suffice.*crop the field"):
+    with pytest.raises(DeviceMemoryError, match=r"is insufficient.*crop the field"):
         enhanced(field, loaded, self_ensemble=True, memory_gb=1e-6)

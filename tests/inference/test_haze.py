@@ -35,9 +35,9 @@ def hazy(rng: np.random.Generator) -> np.ndarray:
 
 def test_gain_of_a_pixel_does_not_depend_on_the_window(rng):
     haze = HazeMap(rng.random((5, 7), dtype=np.float32), 16, 0.3)
-    whole = haze.at(Box(0, 96, 0, 120))
+    whole = haze.interpolate_gain(Box(0, 96, 0, 120))
     for box in (Box(3, 40, 17, 18), Box(60, 96, 100, 120)):
-        np.testing.assert_array_equal(haze.at(box), whole[box.slices])
+        np.testing.assert_array_equal(haze.interpolate_gain(box), whole[box.slices])
     between = haze.gain[0, 0] + (haze.gain[1, 0] - haze.gain[0, 0]) / 32
     assert whole[8, 7] == pytest.approx(between, abs=1e-6)
 
@@ -87,7 +87,7 @@ def test_wide_integers_keep_their_precision() -> None:
     field = np.array([[10**9, 10**9 + 1]], dtype=np.int64)
     haze = HazeMap(np.ones((1, 1), np.float32), 16, 1e9)
     window, missing = read_window(field, Box(0, 1, 0, 2), 0.0)
-    np.testing.assert_array_equal(haze.remove(window, Box(0, 1, 0, 2)), field)
+    np.testing.assert_array_equal(haze.remove_haze(window, Box(0, 1, 0, 2)), field)
     assert missing is None
 
 
@@ -116,5 +116,5 @@ def test_no_haze_is_said_to_be_none():
     assert [*words.values()] == [
         None,
         "none found: contrast is unchanged",
-        "contrast times 1.00 to 1.25 across the field",
+        "contrast multiplied by 1.00 to 1.25 across the field",
     ]

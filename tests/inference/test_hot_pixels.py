@@ -6,7 +6,7 @@ from scipy import ndimage
 
 import napari_semsr as semsr
 from napari_semsr.core import Box
-from napari_semsr.inference.network_input import Scaling, block_statistics
+from napari_semsr.inference.network_input import Scaling, compute_block_statistics
 from napari_semsr.models.architectures.survey import BLOCK, SurveyNet
 
 
@@ -60,9 +60,11 @@ def test_blocks_keep_their_statistics_where_few_pixels_lack(place):
     whole = whole.astype(np.float32)
     lacking = whole.copy()
     lacking[place] = np.nan
-    field, scaling = Box.of(whole.shape), Scaling(0.0, 1.0, 0.5)
+    field, scaling = Box.from_shape(whole.shape), Scaling(0.0, 1.0, 0.5)
     wanted, found = (
-        block_statistics(data, field, scaling, 1, SurveyNet().statistics)
+        compute_block_statistics(
+            data, field, scaling, 1, SurveyNet().compute_statistics
+        )
         for data in (whole, lacking)
     )
     lacks = np.isnan(lacking).reshape(6, BLOCK, 6, BLOCK).any(axis=(1, 3))
@@ -78,10 +80,12 @@ def test_blocks_keep_their_statistics_where_few_pixels_lack(place):
 @pytest.mark.parametrize("corner", [(0, 0), (64, 0), (0, 96), (64, 32)])
 def test_statistics_of_a_part_are_of_that_part(rng, corner, shrink):
     data = rng.normal(100, 20, (192, 224)).astype(np.float32)
-    part, scaling = Box.of((96, 128), corner), Scaling(0.0, 200.0, 100.0)
-    count = SurveyNet().statistics
-    found = block_statistics(data, part, scaling, shrink, count)
+    part, scaling = Box.from_shape((96, 128), corner), Scaling(0.0, 200.0, 100.0)
+    count = SurveyNet().compute_statistics
+    found = compute_block_statistics(data, part, scaling, shrink, count)
     cut = np.ascontiguousarray(data[part.slices])
-    alone = block_statistics(cut, Box.of(cut.shape), scaling, shrink, count)
+    alone = compute_block_statistics(
+        cut, Box.from_shape(cut.shape), scaling, shrink, count
+    )
     assert found.shape[1:] == (96 // 16 // shrink, 128 // 16 // shrink)
     np.testing.assert_array_equal(found, alone)

@@ -8,15 +8,18 @@ import pytest
 import torch
 from scipy import ndimage
 
-from napari_semsr.core import NO_BLUR, Micrograph, OptionError, blur_of, noise_of, run
+from napari_semsr.core import NO_BLUR, Micrograph, OptionError, get_blur, get_noise, run
 from napari_semsr.core.tiling import Box
-from napari_semsr.inference import enhance_array, enhance_lazy, preview_boxes
+from napari_semsr.inference import enhance_array, enhance_lazy, prepare_preview
 from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models import Haze, InformedRestorer, LoadedModel, power_spectrum
-from napari_semsr.models.architectures.informed import filters_for, sharpening_filters
-from napari_semsr.models.architectures.wiener import filter_images, white_floor
-from napari_semsr.simulation import draw
+from napari_semsr.models.architectures.informed import (
+    compute_filters,
+    compute_sharpening_filters,
+)
+from napari_semsr.models.architectures.wiener import estimate_white_floor, filter_images
+from napari_semsr.simulation import draw_phantom
 from tests.refusals import refused, warned
 
 Make = Callable[..., LoadedModel]
@@ -40,10 +43,12 @@ def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
     x, condition = torch.rand(1, 1, 64, 48), torch.randn(9)
     rings = torch.rand(12)
     with torch.no_grad():
-        through = filter_images(x, filters_for(condition[None], rings[None]))
+        through = filter_images(x, compute_filters(condition[None], rings[None]))
         planes = torch.cat([x, through], dim=1)
-        both = module.local.correct(planes, module.told(condition[None]))
-        made = module.mender(condition, rings, denoise=0.25, deblur=0.5)(x)
+        both = module.local.estimate_corrections(
+            planes, module.compute_conditions(condition[None])
+        )
+        made = module.build_restorer(condition, rings, denoise=0.25, deblur=0.5)(x)
     expected = x + 0.25 * both[:, :1] + 0.5 * both[:, 1:]
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
 
@@ -52,10 +57,10 @@ def test_an_untrained_sharpener_is_a_wiener_filter() -> None:
     module = InformedRestorer((8, 8, 8), survey_width=8, sharpener=(8, 8, 8))
     x, condition = torch.rand(1, 1, 64, 64), torch.zeros(9)
     spectrum = power_spectrum(x)
-    taps = filter_images(x, sharpening_filters(condition[None], spectrum))
+    taps = filter_images(x, compute_sharpening_filters(condition[None], spectrum))
     for denoise, deblur in ((1.0, 1.0), (1.0, 0.0), (0.5, 0.25)):
         how = {"denoise": denoise, "deblur": deblur, "spectrum": spectrum[0]}
-        made = module.mender(condition, torch.rand(12), **how)
+        made = module.build_restorer(condition, torch.rand(12), **how)
         quiet = taps[:, 2:] - x
         expected = x + denoise * quiet + deblur * (taps[:, :1] - taps[:, 2:])
         with torch.no_grad():
@@ -95,7 +100,7 @@ def test_beside_a_known_blur_a_slight_veil_stays(make_loaded, field):
     others = [lifted(loaded, None), lifted(loaded, 0.0), lifted(alone, 1.5)]
     assert others == [usual] * 3
     log_gain = torch.tensor([0.02, 0.5])[:, None, None, None] * torch.randn(2, 1, 8, 8)
-    kept = Haze(log_gain, torch.zeros(2, 1, 1, 1)).certain().log_gain
+    kept = Haze(log_gain, torch.zeros(2, 1, 1, 1)).drop_uncertain().log_gain
     assert not kept[0].any()
     assert torch.equal(kept[1], log_gain[1])
 
@@ -104,21 +109,25 @@ def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None
     module = make_loaded("sharpener").module
     condition = torch.full((9,), math.log(1.0 + NO_BLUR))
     condition[7:] = 0
-    smooth = ndimage.gaussian_filter(draw("fracture", (64, 64), seed=5), 1.5)
+    smooth = ndimage.gaussian_filter(draw_phantom("fracture", (64, 64), seed=5), 1.5)
     x, away = torch.from_numpy(smooth)[None, None], []
     for noise in (0.0, 0.1):
         seen = x + noise * torch.randn_like(x)
         spectrum = power_spectrum(seen)
-        taps = filter_images(seen, sharpening_filters(condition[None], spectrum))
+        taps = filter_images(
+            seen, compute_sharpening_filters(condition[None], spectrum)
+        )
         with torch.no_grad():
-            made = module.mender(condition, torch.rand(12), spectrum=spectrum[0])(seen)
+            made = module.build_restorer(
+                condition, torch.rand(12), spectrum=spectrum[0]
+            )(seen)
         away.append((made - taps[:, :1]).abs().mean())
     assert away[0] < 0.2 * away[1]
 
 
 def test_a_width_that_is_too_large_is_told_and_not_undone(make_loaded: Make) -> None:
     loaded = make_loaded("sharpener")
-    clear = draw("fracture", (128, 128), seed=5)
+    clear = draw_phantom("fracture", (128, 128), seed=5)
     low = ndimage.gaussian_filter(clear, 1.0)
     undone = enhanced(low, loaded, blur_px=1.0).metadata["enhance"]["blur_px"]
     assert undone == pytest.approx(1.0)
@@ -128,7 +137,7 @@ def test_a_width_that_is_too_large_is_told_and_not_undone(make_loaded: Make) -> 
 
 
 def test_what_is_like_nothing_that_trained_does_not_run_away(make_loaded: Make) -> None:
-    made = make_loaded("informed").module.mender(torch.randn(9), torch.rand(12))
+    made = make_loaded("informed").module.build_restorer(torch.randn(9), torch.rand(12))
     torch.nn.init.normal_(made.head.weight, std=1e6)
     x = torch.rand(1, 1, 64, 48)
     x[0, 0, 5, 5] = 40.0
@@ -164,11 +173,15 @@ def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noi
     x = 0.45 + 0.1 * torch.rand(1, 1, 64, 64)
     spectrum = power_spectrum(x)
     known = None if noise is None else torch.tensor([noise])
-    taps = filter_images(x, sharpening_filters(condition[None], spectrum, known))
-    deviation = white_floor(spectrum).sqrt() if noise is None else known
+    taps = filter_images(
+        x, compute_sharpening_filters(condition[None], spectrum, known)
+    )
+    deviation = estimate_white_floor(spectrum).sqrt() if noise is None else known
     for denoise, deblur in ((1.0, 1.0), (0.5, 0.25)):
         how = {"denoise": denoise, "deblur": deblur, "noise": noise}
-        made = module.mender(condition, torch.rand(12), spectrum=spectrum[0], **how)
+        made = module.build_restorer(
+            condition, torch.rand(12), spectrum=spectrum[0], **how
+        )
         filters = denoise * (taps[:, 2:] - x) + deblur * (taps[:, :1] - taps[:, 2:])
         with torch.no_grad():
             away = (made(x) - x - filters).abs().max() / deviation
@@ -179,7 +192,7 @@ def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noi
     "keep", [Box(64, 80, 48, 64), Box(0, 33, 90, 128), Box(131, 160, 1, 40)]
 )
 def test_a_part_is_that_of_the_whole(make_loaded: Make, keep: Box) -> None:
-    made = make_loaded("informed").module.mender(torch.randn(9), torch.rand(12))
+    made = make_loaded("informed").module.build_restorer(torch.randn(9), torch.rand(12))
     shown: list[int] = []
     made.head.register_forward_pre_hook(lambda _, given: shown.append(given[0].numel()))
     x = torch.rand(1, 1, 160, 128)
@@ -218,8 +231,8 @@ def test_noise_and_blur_are_told_and_overruled(make_loaded, field):
     scaling = measure_scaling(field, (1, 99))
     condition = survey_field(field, loaded.module, scaling).condition
     said = found.metadata["enhance"]
-    assert said["noise_percent"] == pytest.approx(100 * noise_of(condition))
-    assert said["blur_px"] == pytest.approx(blur_of(condition))
+    assert said["noise_percent"] == pytest.approx(100 * get_noise(condition))
+    assert said["blur_px"] == pytest.approx(get_blur(condition))
     other = enhanced(field, loaded, noise_percent=20.0, blur_px=1.5)
     assert other.metadata["enhance"]["noise_percent"] == pytest.approx(20.0)
     assert other.metadata["enhance"]["blur_px"] == pytest.approx(1.5)
@@ -232,7 +245,7 @@ def test_preview_and_lazy_show_what_a_run_shows(make_loaded, field, asked):
     loaded = make_loaded("informed")
     options = EnhanceOptions(precision="fp32", tile=32, **asked)
     whole = enhanced(field, loaded, tile=32, **asked).array()
-    boxes = preview_boxes(Micrograph(field), loaded, options)
+    boxes = prepare_preview(Micrograph(field), loaded, options)
     place, made = boxes.enhance(Box(16, 60, 20, 70))
     np.testing.assert_allclose(made, whole[place.slices], atol=1e-5)
     lazy = enhance_lazy(Micrograph(field), loaded, options)

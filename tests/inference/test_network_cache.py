@@ -9,8 +9,8 @@ from napari_semsr.inference import predictor as measured
 from napari_semsr.inference.predictor import (
     Predictor,
     cache_folder,
+    get_probed_network,
     network_digest,
-    probed_network,
 )
 
 
@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 
 def _figures(loaded):
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    narrow = predictor.probe_within(0.01)
+    narrow = predictor.effective_probe(0.01)
     return predictor.probe, narrow, predictor.bytes_per_pixel
 
 
@@ -35,7 +35,7 @@ def _refuse(*_, **__):
 def test_a_second_start_measures_nothing(kind, make_loaded, monkeypatch):
     loaded = make_loaded(kind)
     first = _figures(loaded)
-    for name in ("probe", "effective_halo", "measure_peak"):
+    for name in ("probe_network", "measure_effective_halo", "measure_peak_bytes"):
         monkeypatch.setattr(measured, name, _refuse)
     again = make_loaded(kind)  # a network of the same weights, as after a new start
     assert again.module is not loaded.module
@@ -45,7 +45,7 @@ def test_a_second_start_measures_nothing(kind, make_loaded, monkeypatch):
 def test_what_a_card_claims_is_not_believed(make_loaded, caplog):
     loaded = make_loaded("plain", receptive_field=1)
     assert Predictor(loaded, device="cpu").probe.halo == 3
-    assert "claims a receptive field of 1 px; 3 px were measured" in caplog.text
+    assert "states a receptive field of 1 px, but 3 px were measured" in caplog.text
 
 
 def test_the_digest_knows_weights_structure_and_code(make_loaded):
@@ -84,7 +84,7 @@ def test_a_cache_is_done_without_if_need_be(make_loaded, tmp_path, monkeypatch):
 
 def test_two_runs_share_a_file(make_loaded, folder):
     one, other = make_loaded("norm").module, make_loaded("norm").module
-    first, second = probed_network(one), probed_network(other)
+    first, second = get_probed_network(one), get_probed_network(other)
     halo = first.probe(4).halo
     second.probe(4)  # has read the file before the first writes more
     first.bytes_per_pixel(4)

@@ -7,7 +7,7 @@ from napari_semsr.inference.network_input import (
     Scaling,
     measure_scaling,
     read_window,
-    set_missing,
+    set_missing_pixels,
     source_box,
 )
 from tests.refusals import refused
@@ -71,6 +71,6 @@ def test_source_box_holds_all_that_is_read_and_set_missing_every_finer_pixel():
     assert source_box(Box(0, 4, 0, 4), (1, 3)) == Box(0, 1, 0, 3)
     missing = np.array([[True, False], [False, False]])
     result = np.zeros((4, 4), np.float32)
-    set_missing(result, missing, 2)
+    set_missing_pixels(result, missing, 2)
     assert np.isnan(result[:2, :2]).all()
     assert np.isfinite(result).sum() == 12

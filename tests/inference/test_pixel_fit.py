@@ -3,16 +3,16 @@
 import pytest
 from pydantic import ValidationError
 
-from napari_semsr.core import code_of
+from napari_semsr.core import get_error_code
 from napari_semsr.core.micrograph import parse_pixel_size
-from napari_semsr.inference.layout import TrainedPixelSizes, fit_pixels
+from napari_semsr.inference.layout import TrainedPixelSizes, plan_resampling
 from napari_semsr.models.cards import ModelCard
 
 TEN = TrainedPixelSizes("ten", (10.0, 10.0))
 
 
 def _fit(size, trained=TEN, resample="auto"):
-    return fit_pixels(parse_pixel_size(size), trained, resample)
+    return plan_resampling(parse_pixel_size(size), trained, resample)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_a_field_is_resampled_to_the_trained_size(size, steps):
     fit = _fit(size)
     assert [str(step) for step in fit.steps] == [steps, steps]
     assert fit.seen_nm == pytest.approx((10.0, 10.0))
-    assert fit.factor == pytest.approx(size / 10)
+    assert fit.resampling_factor == pytest.approx(size / 10)
     assert not fit.beyond
     assert "resampled to 10 nm" in fit.note
 
@@ -31,7 +31,7 @@ def test_axes_ranges_and_cards_without_a_size_are_met():
     fit = _fit((10.2, 15.0))
     assert [str(step) for step in fit.steps] == ["1", "2/3"]
     assert fit.seen_nm == pytest.approx((10.2, 10.0))
-    assert fit.factor == 1.5
+    assert fit.resampling_factor == 1.5
     assert _fit(3000, TrainedPixelSizes("any", None)).note == ""
     trained = TrainedPixelSizes("range", (8.0, 16.0))
     assert _fit(12, trained).steps is None
@@ -45,7 +45,7 @@ def test_axes_ranges_and_cards_without_a_size_are_met():
 @pytest.mark.parametrize("size", [10, 9.6, 10.5])
 def test_a_field_that_will_do_is_let_be(size):
     fit = _fit(size)
-    assert (fit.steps, fit.note, fit.factor) == (None, "", 1.0)
+    assert (fit.steps, fit.note, fit.resampling_factor) == (None, "", 1.0)
     assert fit.seen_nm == parse_pixel_size(size)
 
 
@@ -54,7 +54,7 @@ def test_beyond_the_range_one_sentence_warns(size):
     fit = _fit(size)
     assert fit.steps is None
     assert fit.beyond
-    assert "should not be trusted" in fit.note
+    assert "the result is unreliable" in fit.note
     assert fit.note.count("nm") == 2
     wide = TrainedPixelSizes("wide", (10.0, 10.0), (0.1, 10.0))
     assert _fit(size, wide).steps is not None
@@ -63,7 +63,7 @@ def test_beyond_the_range_one_sentence_warns(size):
 def test_notes_say_what_was_asked_is_unknown_or_lost():
     fit = _fit(20, resample="never")
     assert fit.steps is None
-    assert code_of(fit.note) == "not-resampled"
+    assert get_error_code(fit.note) == "not-resampled"
     fit = _fit(None)
     assert fit.steps is None
     assert not fit.beyond

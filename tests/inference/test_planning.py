@@ -4,7 +4,7 @@ import pytest
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference import EnhanceOptions, plan_output
-from napari_semsr.models.probing import Probe
+from napari_semsr.models.probing import ProbeResult
 from tests.enhancing import tiles_of
 from tests.refusals import refused
 
@@ -28,8 +28,8 @@ def test_cores_are_sensible_chunks(shape, scale, stride, tile, core, make_loaded
     options = EnhanceOptions(tile=tile)
     output = plan_output(field, loaded.card.model_dump(), options)
     assert output.core == core
-    assert output.unit == tuple(min(core * scale, n * scale) for n in shape)
-    assert tiles_of(shape, loaded, Probe(8, 0, stride), options).core == core
+    assert output.tile_shape == tuple(min(core * scale, n * scale) for n in shape)
+    assert tiles_of(shape, loaded, ProbeResult(8, 0, stride), options).core == core
 
 
 @pytest.mark.parametrize(

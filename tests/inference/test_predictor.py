@@ -13,7 +13,7 @@ from napari_semsr.core import (
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.predictor import (
     Predictor,
-    measure_peak,
+    measure_peak_bytes,
     resolve_precision,
 )
 from tests.refusals import refused
@@ -65,7 +65,7 @@ def test_batches_are_halved_until_they_fit(make_loaded, rng):
 
 def test_errors_of_torch_and_wrong_cards_become_sentences(make_loaded, rng):
     predictor = Predictor(make_loaded("tiny"), precision="fp32")
-    with pytest.raises(DeviceMemoryError, match="no memory left for 1 window"):
+    with pytest.raises(DeviceMemoryError, match="ran out of memory for 1 window"):
         predictor.predict_many([rng.random((90, 90))], Scaling(0, 1))
     strided = Predictor(make_loaded("strided"), precision="fp32")
     with pytest.raises(SemsrError, match="could not compute 1 window") as caught:
@@ -93,22 +93,24 @@ def test_precisions_are_chosen_or_refused(monkeypatch):
 def test_a_cpu_takes_one_tile_at_a_time(make_loaded):
     predictor = Predictor(make_loaded("plain"), device="cpu")
     assert predictor.choose_batch((64, 64), 7) == 1
-    assert predictor.fits((64, 64))
+    assert predictor.fits_in_memory((64, 64))
 
 
 def test_the_peak_is_what_is_alive_at_once():
     layers = (torch.nn.Conv2d(1, 1, 3, padding=1) for _ in range(9))
     chain, field = torch.nn.Sequential(*layers), 4 * 50 * 40
-    small = measure_peak(chain, (50, 40))
+    small = measure_peak_bytes(chain, (50, 40))
     assert 2 * field <= small <= 4 * field
-    assert measure_peak(chain, (500, 400)) == pytest.approx(100 * small, rel=0.01)
+    assert measure_peak_bytes(chain, (500, 400)) == pytest.approx(100 * small, rel=0.01)
 
 
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("kind", ["plain", "norm", "double", "default", "informed"])
 def test_a_window_takes_memory_in_proportion_to_its_area(kind, make_loaded):
     predictor, shape = Predictor(make_loaded(kind), device="cpu"), (256, 304)
-    counted = 1.25 * measure_peak(predictor.source, shape)  # a share is for kernels
+    counted = 1.25 * measure_peak_bytes(
+        predictor.source, shape
+    )  # a share is for kernels
     # margins that a network pads count for more in the small window that is measured
     assert counted <= predictor.peak_bytes(shape) <= 1.05 * counted
 
@@ -120,6 +122,6 @@ def test_what_a_network_of_one_field_takes_is_not_kept(
     loaded = make_loaded("plain")
     predictor = Predictor(loaded, device="cpu")
     other = replace(loaded, module=make_loaded("strided").module)
-    assert predictor.for_field(other).peak_bytes((64, 64)) > 0
+    assert predictor.create_field_predictor(other).peak_bytes((64, 64)) > 0
     assert predictor.peak_bytes((64, 64)) > 0
     assert len(list((tmp_path / "networks").iterdir())) == 1  # of the first alone

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Box, Micrograph, parse_pixel_size, run
-from napari_semsr.inference import EnhanceOptions, enhance_array, preview_boxes
+from napari_semsr.inference import EnhanceOptions, enhance_array, prepare_preview
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 BOXES = [Box(8, 40, 12, 44), Box(-30, 2, 90, 122), Box(0, 500, 0, 500)]
@@ -23,7 +23,7 @@ def test_boxes_equal_the_run(kind, size_nm, make_loaded, rng):
     image = Micrograph(data.astype(np.uint8), parse_pixel_size(size_nm))
     loaded = make_loaded(kind, pixel_size_nm=(10.0, 10.0) if size_nm else None)
     whole = run(enhance_array(image, loaded, FP32)).data
-    boxes = preview_boxes(image, loaded, FP32)
+    boxes = prepare_preview(image, loaded, FP32)
     assert boxes.exact
     for wish in BOXES:
         place, pixels = boxes.enhance(wish)
@@ -37,7 +37,7 @@ def test_boxes_equal_the_run(kind, size_nm, make_loaded, rng):
 
 def test_statistics_of_a_box_are_said_to_be_so(make_loaded, rng):
     image = Micrograph((rng.random((64, 64)) * 255).astype(np.uint8))
-    boxes = preview_boxes(image, make_loaded("norm"), FP32)
+    boxes = prepare_preview(image, make_loaded("norm"), FP32)
     assert not boxes.exact
     _, pixels = boxes.enhance(Box(0, 32, 0, 32))
     assert np.isfinite(pixels).all()

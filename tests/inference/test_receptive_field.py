@@ -6,8 +6,13 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr.core.errors import CheckpointError, OptionError, ShapeError
-from napari_semsr.models import NormInterceptor, effective_fields, effective_halo, probe
-from napari_semsr.models.probing import smallest_side
+from napari_semsr.models import (
+    NormInterceptor,
+    measure_effective_fields,
+    measure_effective_halo,
+    probe_network,
+)
+from napari_semsr.models.probing import find_smallest_side
 from tests.models.reach import measure
 from tests.refusals import refused
 
@@ -45,15 +50,15 @@ def test_measure_refuses_a_network_that_sees_everything(make_loaded):
     loaded = make_loaded("global")
     with refused(ShapeError, "receptive-field-unbounded"):
         measure(loaded.module, stride=1)
-    assert probe(loaded.module, stride=1).halo is None
+    assert probe_network(loaded.module, stride=1).halo is None
 
 
 def test_probe_counts_live_norms_only(make_loaded):
-    assert probe(make_loaded("norm").module, stride=4).norms == 2
-    assert probe(make_loaded("strided").module, stride=4).norms == 0
+    assert probe_network(make_loaded("norm").module, stride=4).norms == 2
+    assert probe_network(make_loaded("strided").module, stride=4).norms == 0
     tracked = nn.InstanceNorm2d(1, track_running_stats=True)
     still = nn.Sequential(nn.BatchNorm2d(1), tracked)
-    assert probe(still.eval(), stride=1).norms == 0
+    assert probe_network(still.eval(), stride=1).norms == 0
 
 
 def test_norms_without_a_module_are_seen():
@@ -67,16 +72,16 @@ def test_norms_without_a_module_are_seen():
 def test_probing_leaves_the_network_as_it_was(make_loaded):
     module = make_loaded("norm").module
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    probe(module, stride=4)
+    probe_network(module, stride=4)
     assert not module.training
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 
 def test_smallest_side_is_found_and_bounded():
     reflecting = nn.Conv2d(1, 1, 7, padding=3, padding_mode="reflect")
-    assert smallest_side(reflecting, stride=1) == 4
-    with refused(CheckpointError, "model-unsuitable", match="all up to 64 px"):
-        smallest_side(nn.Conv2d(3, 1, 3), stride=1)
+    assert find_smallest_side(reflecting, stride=1) == 4
+    with refused(CheckpointError, "model-unsuitable", match="all sides up to 64 px"):
+        find_smallest_side(nn.Conv2d(3, 1, 3), stride=1)
 
 
 def test_the_effective_halo_follows_the_tolerance():
@@ -86,21 +91,23 @@ def test_the_effective_halo_follows_the_tolerance():
     with torch.no_grad():
         blur.weight.copy_((taps[:, None] * taps)[None, None] / taps.sum() ** 2)
     how = {"stride": 1, "halo": 20}
-    halos = [effective_halo(blur, tolerance=t, **how) for t in (1e-1, 1e-3, 1e-12)]
+    halos = [
+        measure_effective_halo(blur, tolerance=t, **how) for t in (1e-1, 1e-3, 1e-12)
+    ]
     assert halos == sorted(halos)
     assert 3 <= halos[0] < halos[1] < halos[2] <= 20
     with refused(OptionError, "out-of-range"):
-        effective_halo(blur, tolerance=1.5, **how)
+        measure_effective_halo(blur, tolerance=1.5, **how)
 
 
 def test_a_card_tells_the_effective_field(make_loaded):
     module = make_loaded("strided").module
-    exact = probe(module, stride=4).halo
-    found = effective_fields(module, stride=4, halo=exact)
+    exact = probe_network(module, stride=4).halo
+    found = measure_effective_fields(module, stride=4, halo=exact)
     assert list(found) == ["0.01", "0.001"]
     assert 0 < found["0.01"] <= found["0.001"] <= exact
-    assert effective_fields(module, stride=4, halo=None) == {}
-    assert effective_fields(module, stride=4, halo=512) == {}
-    halo = effective_halo(module, stride=4, halo=exact, tolerance=1e-2)
+    assert measure_effective_fields(module, stride=4, halo=None) == {}
+    assert measure_effective_fields(module, stride=4, halo=512) == {}
+    halo = measure_effective_halo(module, stride=4, halo=exact, tolerance=1e-2)
     assert 0 < halo <= exact
     assert halo % 4 == 0

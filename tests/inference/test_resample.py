@@ -10,7 +10,7 @@ import pytest
 from napari_semsr.core import Box, Micrograph, Resampling, parse_pixel_size, run
 from napari_semsr.inference import enhance_array, enhance_lazy
 from napari_semsr.inference.executors import TileWorker
-from napari_semsr.inference.network_input import ResampledField, cut_field
+from napari_semsr.inference.network_input import ResampledField, plan_field_tiles
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
@@ -30,7 +30,7 @@ def _field(rng, shape, size, dtype=np.uint8):
 
 def _resample(image, resampling, shape):
     place = Box(0, image.shape[0], 0, image.shape[1])
-    return resampling.make(image, place, Box(0, shape[0], 0, shape[1]))
+    return resampling.resample(image, place, Box(0, shape[0], 0, shape[1]))
 
 
 def _by_hand(field, loaded, steps):
@@ -95,7 +95,7 @@ def test_networks_that_look_at_the_field_see_the_resampled_one(norm, make_loaded
     if norm == "sampled":
         assert "Approximate" in " ".join(report["notes"])
         return
-    assert "is run whole" in " ".join(report["notes"])
+    assert "whole field is processed in one pass" in " ".join(report["notes"])
     assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
 
 
@@ -133,8 +133,8 @@ def test_beyond_the_range_the_network_runs_and_one_note_warns(make_loaded, rng):
     open_card = run(enhance_array(field, make_loaded("plain"), FP32))
     np.testing.assert_array_equal(made.data, open_card.data)
     notes = made.metadata["enhance"]["notes"]
-    assert ["should not be trusted" in note for note in notes] == [True]
-    assert sum("should not be trusted" in step.message for step in told) == 1
+    assert ["the result is unreliable" in note for note in notes] == [True]
+    assert sum("the result is unreliable" in step.message for step in told) == 1
     wide = make_loaded("plain", **TRAINED, resample_factors=(0.25, 4.0))
     again = run(enhance_array(field, wide, FP32))
     assert "is resampled" in again.metadata["enhance"]["notes"][0]
@@ -203,7 +203,7 @@ def test_a_resumed_run_gives_the_same_bits(kind, make_loaded, rng, tmp_path):
     run(fill(field, loaded, whole, options))
     cut = store("cut.zarr")
     stop_at(fill(field, loaded, cut, options), "Enhancing tiles", 4)
-    assert len(cut.pending()) == 15 - 4
+    assert len(cut.pending_units()) == 15 - 4
     again = store("cut.zarr", resume=True)
     report = run(fill(field, loaded, again, options))
     assert report.resumed == 4
@@ -217,7 +217,7 @@ def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng)
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = plan_of(field, loaded, FP32, predictor)
     given = plan.data, plan.output, loaded.card, predictor.probe
-    tiles, regrid = cut_field(*given, constant=True)
+    tiles, regrid = plan_field_tiles(*given, constant=True)
     plan = dataclasses.replace(plan, tiles=tiles, regrid=regrid)
     made = np.zeros_like(expected)
     work = TiledRun(plan, made)

@@ -18,7 +18,11 @@ from napari_semsr.inference import enhance_array, enhance_lazy
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sampled import SampledStatistics, draw_evenly, stratify
+from napari_semsr.inference.sampled import (
+    SampledStatistics,
+    draw_evenly,
+    stratify_tiles,
+)
 from napari_semsr.inference.statistics import (
     FixedMoments,
     MeasuredMoments,
@@ -50,7 +54,7 @@ def test_a_field_that_does_not_fit_takes_statistics_of_a_sample(
     report = result.metadata["enhance"]
     assert report["norm"] == "sampled"
     assert report["tile_mismatch"] <= 1e-5
-    assert "those of a sample are used" in report["notes"][0]
+    assert "statistics of a sample are used instead" in report["notes"][0]
     assert "Approximate" in report["notes"][1]
     # all of the smaller field is in the sample: windows that end make the rest
     assert (report["norm_error"] == 0) == (shape[0] < 150)
@@ -59,9 +63,11 @@ def test_a_field_that_does_not_fit_takes_statistics_of_a_sample(
 
 def test_whole_is_refused_where_the_field_does_not_fit(make_loaded, rng):
     image, options = Micrograph(_uneven(rng, (101, 75))), SMALL.replace(norm="whole")
-    with pytest.raises(DeviceMemoryError, match=r"does not suffice.*`norm=sampled`"):
+    with pytest.raises(DeviceMemoryError, match=r"is insufficient.*`norm=sampled`"):
         run(enhance_array(image, make_loaded("norm"), options))
-    with pytest.raises(DeviceMemoryError, match=r"whole field at once.*crop the field"):
+    with pytest.raises(
+        DeviceMemoryError, match=r"whole field in one pass.*crop the field"
+    ):
         run(enhance_array(image, make_loaded("global"), SMALL))
 
 
@@ -109,7 +115,7 @@ def test_a_deep_network_without_norms_gives_the_same_in_tiles(make_loaded, whole
     loaded = dataclasses.replace(make_loaded("plain"), module=_Deep().eval())
     image = _uneven(rng, (96, 330))
     expected = whole(image, loaded)
-    for memory, note in ((1e-6, None), (8.0, "is run whole")):
+    for memory, note in ((1e-6, None), (8.0, "whole field is processed in one pass")):
         options = SMALL.replace(memory_gb=memory, tile=64)
         made = run(enhance_array(Micrograph(image), loaded, options))
         assert np.abs(made.data - expected).max() <= 1e-5 * np.ptp(expected)
@@ -148,10 +154,10 @@ def test_a_resumed_run_is_identical(make_loaded, rng, tmp_path, monkeypatch):
     expected = run(enhance_array(image, loaded, SMALL))
     store = _store(tmp_path, image, loaded, SMALL)
     job = fill(image, loaded, store, SMALL)
-    while len(store.pending()) > 23:
+    while len(store.pending_units()) > 23:
         next(job)
     job.close()
-    kept = store.notes()["frozen"]
+    kept = store.read_notes()["frozen"]
     assert SampledStatistics.from_json(kept).sample_tiles >= 8
     monkeypatch.setattr("napari_semsr.inference.sampled.measure_sample", None)
     again = _store(tmp_path, image, loaded, SMALL, resume=True)
@@ -202,13 +208,15 @@ def test_the_way_follows_from_network_memory_wish_and_what_was_begun(make_loaded
     norm, shape = make_loaded("norm"), (400, 400)
     once = _way(norm, shape, memory_gb=8)
     assert once.kind == once.norm == "whole"
-    assert "run whole" in once.notes[0]
+    assert "whole field is processed in one pass" in once.notes[0]
     assert _way(norm, shape, norm="sampled").kind == "tiles"
     assert _way(norm, shape, norm="tile").norm == "tile"
     assert _way(make_loaded("plain"), shape, norm="sampled").norm == "none"
-    assert _way(norm, shape, once.record(), memory_gb=8) == once
-    with pytest.raises(DeviceMemoryError, match=r"any more.*`overwrite`"):
-        _way(norm, shape, once.record())
+    assert _way(norm, shape, once.to_record(), memory_gb=8) == once
+    with pytest.raises(
+        DeviceMemoryError, match=r"is insufficient .* now: free some.*`overwrite`"
+    ):
+        _way(norm, shape, once.to_record())
     for stored in ("sampled", "frozen"):  # its former name
         record = {"norm": stored, "kind": "tiles", "core": None}
         assert _way(norm, shape, record, memory_gb=8).norm == "sampled"
@@ -230,7 +238,7 @@ def test_what_was_begun_layer_by_layer_is_begun_anew(record, make_loaded):
 
 def test_strata_draw_evenly(rng):
     mean = rng.random(100)
-    order = stratify(mean, rng.random(100), 10)
+    order = stratify_tiles(mean, rng.random(100), 10)
     assert sorted(order) == list(range(100))
     drawn = draw_evenly(order, 10, rng)
     assert len(set(drawn)) == 10

@@ -11,9 +11,9 @@ import pytest
 import napari_semsr as semsr
 from napari_semsr.core import Affine, Micrograph, OptionError, ReadError, ShapeError
 from napari_semsr.io import (
-    Side,
+    ImageIdentity,
     StoredTransform,
-    image_of_array,
+    array_to_image,
     read,
     read_transform,
     write,
@@ -86,7 +86,7 @@ TAKEN = {
 @pytest.mark.parametrize("kind", TAKEN)
 def test_every_array_is_taken_as_numpys_is(kind):
     assert semsr.metrics(TAKEN[kind]).contrast == semsr.metrics(GREY).contrast
-    found = image_of_array(TAKEN[kind])
+    found = array_to_image(TAKEN[kind])
     assert np.array_equal(found.array(), GREY)
     assert found.is_lazy == (kind in ("dask", "unnamed"))
 
@@ -102,7 +102,7 @@ def test_several_images_are_several_arrays(tmp_path):
 def test_coordinates_are_the_pixel_size(unit):
     sizes = {"nm": 1.0, "um": 1e3, "micrometer": 1e3, "Å": 0.1}
     array = Labelled(GREY.T, ("x", "y"), calibrated(7.5, 5.0, unit), "field")
-    found = image_of_array(array)
+    found = array_to_image(array)
     assert found.pixel_size_nm == pytest.approx((7.5 * sizes[unit], 5.0 * sizes[unit]))
     assert found.origin == pytest.approx((100 * sizes[unit], 0))
     assert found.name == "field"
@@ -121,7 +121,7 @@ def test_coordinates_are_the_pixel_size(unit):
 )
 def test_coordinates_that_tell_no_pixel_size_are_told_of(coordinates):
     with pytest.warns(UserWarning, match="pixel size remains unknown"):
-        found = image_of_array(Labelled(GREY, ("y", "x"), coordinates))
+        found = array_to_image(Labelled(GREY, ("y", "x"), coordinates))
     assert found.pixel_size_nm is None
 
 
@@ -154,7 +154,7 @@ def test_a_micrograph_takes_no_named_axes():
 
 def test_several_arrays_under_one_roof_are_no_image():
     with refused(ShapeError, "several-images"):
-        image_of_array(Roof())
+        array_to_image(Roof())
 
 
 def test_axes_without_coordinates_are_told_of_by_none():
@@ -164,7 +164,7 @@ def test_axes_without_coordinates_are_told_of_by_none():
         def __missing__(self, _axis):
             return Coordinate(np.arange(40))
 
-    found = image_of_array(Labelled(GREY, ("y", "x"), Counting()))
+    found = array_to_image(Labelled(GREY, ("y", "x"), Counting()))
     assert found.pixel_size_nm is None
 
 
@@ -187,8 +187,8 @@ def test_a_truth_in_a_file_is_no_pixel_size(tmp_path):
     with pytest.warns(UserWarning, match="scale of level 0 must be 2 numbers"):
         assert read(tmp_path / "a.ome.zarr").pixel_size_nm is None
     path = tmp_path / "a.json"
-    side = Side.of(image)
-    write_transform(path, StoredTransform(Affine.similarity(), side, side))
+    side = ImageIdentity.from_image(image)
+    write_transform(path, StoredTransform(Affine.create_similarity(), side, side))
     told = json.loads(path.read_text())
     told["from"]["pixel_size_nm"] = [5.0, True]
     path.write_text(json.dumps(told))

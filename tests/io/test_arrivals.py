@@ -113,11 +113,14 @@ def test_a_row_that_is_being_written_waits(tmp_path):
     table.write_text("frame,y_nm,x_nm\na.tif,0,0\nb.tif,0,12")
     folder = FrameFolder(tmp_path)
     arrived(folder)
-    assert (folder.corner("a.tif"), folder.corner("b.tif")) == ((0, 0), None)
+    assert (folder.frame_corner("a.tif"), folder.frame_corner("b.tif")) == (
+        (0, 0),
+        None,
+    )
     assert folder.unit == "nm"
     table.write_text("frame,y_nm,x_nm\na.tif,0,0\nb.tif,0,1234\n")
     arrived(folder)
-    assert folder.corner("b.tif") == (0, 1234)
+    assert folder.frame_corner("b.tif") == (0, 1234)
 
 
 def test_a_last_row_without_an_end_is_taken_in_the_end(tmp_path):
@@ -125,7 +128,7 @@ def test_a_last_row_without_an_end_is_taken_in_the_end(tmp_path):
     (tmp_path / "positions.csv").write_text("frame,y_px,x_px\na.tif,3,4")
     folder = FrameFolder(tmp_path)
     arrived(folder, 30)
-    assert folder.corner("a.tif") == (3, 4)
+    assert folder.frame_corner("a.tif") == (3, 4)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -135,26 +138,26 @@ def test_numbers_in_names_are_places_in_a_grid(tmp_path, first):
     for number in (first, first + 4):
         image(tmp_path / f"scan7_{number:03d}.tif")
     arrived(folder)
-    assert folder.corner(f"scan7_{first:03d}.tif") == (0, 0)
-    assert folder.corner(f"scan7_{first + 3:03d}.tif") == (15, 36)
-    assert folder.corner(f"scan7_{first + 6:03d}.tif") is None
+    assert folder.frame_corner(f"scan7_{first:03d}.tif") == (0, 0)
+    assert folder.frame_corner(f"scan7_{first + 3:03d}.tif") == (15, 36)
+    assert folder.frame_corner(f"scan7_{first + 6:03d}.tif") is None
 
 
 def grown(folder, table, text):
     """Write a table, and look until all of it is taken."""
     table.write_text(text)
     arrived(folder, 1)
-    return {name: folder.corner(name) for name in ("a.tif", "b.tif", "c.tif")}
+    return {name: folder.frame_corner(name) for name in ("a.tif", "b.tif", "c.tif")}
 
 
 def test_of_a_table_that_grows_the_added_rows_are_read(tmp_path, monkeypatch):
-    read, rows = arrivals.read_own_positions, []
+    read, rows = arrivals.read_positions_table, []
 
     def counted(path, folder, text):
         rows.append(text.count("tif"))
         return read(path, folder, text)
 
-    monkeypatch.setattr(arrivals, "read_own_positions", counted)
+    monkeypatch.setattr(arrivals, "read_positions_table", counted)
     folder, table = FrameFolder(tmp_path), tmp_path / "positions.csv"
     text = "frame,y_px,x_px\n"
     for number in range(8):
@@ -162,7 +165,9 @@ def test_of_a_table_that_grows_the_added_rows_are_read(tmp_path, monkeypatch):
         table.write_text(text)
         arrived(folder, 1)
     assert rows == [1] * 8
-    assert [folder.corner(f"{n}.tif") for n in range(8)] == [(n, 0) for n in range(8)]
+    assert [folder.frame_corner(f"{n}.tif") for n in range(8)] == [
+        (n, 0) for n in range(8)
+    ]
 
 
 @pytest.mark.parametrize(

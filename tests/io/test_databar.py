@@ -4,7 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.io.read_image import suggest_databar
+from napari_semsr.io.read_image import detect_databar
 
 
 def _with_bar(image, rows, ground, letter):
@@ -23,25 +23,25 @@ def specimen(rng):
 @pytest.mark.parametrize(("ground", "letter"), [(0, 255), (255, 0), (40, 240)])
 @pytest.mark.parametrize("rows", [24, 60])
 def test_suggest_databar_finds_the_first_row(specimen, rows, ground, letter):
-    found = suggest_databar(_with_bar(specimen, rows, ground, letter))
+    found = detect_databar(_with_bar(specimen, rows, ground, letter))
     assert abs(found - rows) <= 1
 
 
 def test_suggest_databar_finds_none_in_a_specimen(specimen):
-    assert suggest_databar(specimen) == 0
+    assert detect_databar(specimen) == 0
 
 
 def test_suggest_databar_takes_a_dark_lower_part_for_specimen(specimen):
     image = specimen.copy()
     image[250:] = 0
-    assert suggest_databar(image) == 0
+    assert detect_databar(image) == 0
 
 
 def test_suggest_databar_takes_a_slanted_edge_for_specimen(specimen):
     rows, columns = np.indices(specimen.shape)
     image = np.where(rows > 250 + columns / 20, 0, specimen).astype(np.uint8)
     image[290:294, 20:200:6] = 255
-    assert suggest_databar(image) == 0
+    assert detect_databar(image) == 0
 
 
 @pytest.mark.broad
@@ -61,7 +61,7 @@ def test_suggest_databar_reads_the_lowest_rows_alone():
         load, dtype=np.uint8
     )
     read.clear()
-    assert suggest_databar(field) == 400
+    assert detect_databar(field) == 400
     assert set(read) <= {38, 39}
 
 
@@ -77,4 +77,4 @@ def test_suggest_databar_reads_the_lowest_rows_alone():
 )
 def test_suggest_databar_is_calm_about_empty_images(image):
     with np.errstate(all="ignore"):
-        assert suggest_databar(image) == 0
+        assert detect_databar(image) == 0

@@ -143,7 +143,7 @@ def test_the_thumbnail_of_dm_is_left_out_and_images_are_chosen(tmp_path, grey):
     assert info.series == 3
     assert info.metadata["series_read"] == 1
     assert info.metadata["images"]["0"] == "zero loss: a spectrum"
-    with pytest.raises(ReadError, match=r"series 0 of it is a spectrum \(zero loss\)"):
+    with pytest.raises(ReadError, match=r"its series 0 is a spectrum \(zero loss\)"):
         registry.read(path, series=0)
     with pytest.raises(ReadError, match="no series 3"):
         registry.read(path, series=3)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, OptionError, ReadError, capture_warnings, run
-from napari_semsr.io.frames import natural_key, open_frames
+from napari_semsr.io.frames import natural_sort_key, open_frames
 from tests.refusals import refused
 
 
@@ -35,7 +35,7 @@ def table(folder, rows, header="frame,y_px,x_px"):
 
 def test_natural_key_counts():
     names = ["f10", "f9", "F1", "f1b"]
-    assert sorted(names, key=natural_key) == ["F1", "f1b", "f9", "f10"]
+    assert sorted(names, key=natural_sort_key) == ["F1", "f1b", "f9", "f10"]
 
 
 def test_open_frames_takes_natural_order_and_reads_late(folder):
@@ -274,13 +274,13 @@ def bad_single(folder):
     ("spoil", "says"),
     [
         (bad_sizes, "4 of 12x16 uint16 .* 1 of 12x17.* move others out of the folder"),
-        (bad_magnification, "frame2.tif states 10 nm and frame10.tif 20 nm"),
+        (bad_magnification, "frame2.tif has 10 nm and frame10.tif has 20 nm"),
         (bad_names, "different names"),
         (bad_path, "inside"),
         (bad_header, "must begin with frame,y_px,x_px"),
-        (bad_number, "line 2 must hold two finite numbers"),
-        (bad_twice, "names frame frame1.tif twice"),
-        (bad_others, "none of its 1 names"),
+        (bad_number, "line 2 must contain two finite numbers"),
+        (bad_twice, "lists frame frame1.tif twice"),
+        (bad_others, "none of the 1 listed frames exists"),
         (bad_json, "JSON object"),
         (bad_values, "two integers"),
         (bad_first, "top-left, .* or bottom-right, got 'left'.*--first"),
@@ -350,7 +350,7 @@ def test_overexposed_frames_are_told(tmp_path, rng):
         tifffile.imwrite(tmp_path / f"f{index}.tif", frame)
     with capture_warnings((heard := []).append):
         run(open_frames(tmp_path))
-    assert re.search(r"1 of 4 frames .*4095, fills up to [45]\d% \(f2.tif\)", *heard)
+    assert re.search(r"1 of 4 frames .*4095, covers up to [45]\d% \(f2.tif\)", *heard)
 
 
 def test_frames_of_few_grey_levels_are_not_overexposed(tmp_path, rng):

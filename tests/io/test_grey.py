@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.io.read_image import native, to_grey
+from napari_semsr.io.read_image import to_grey, to_native_byte_order
 from tests.refusals import warned
 
 
@@ -83,7 +83,7 @@ def test_to_grey_compares_unsigned_channels_without_wrapping(tmp_path):
 
 
 def test_native_swaps_bytes_without_changing_values(tmp_path, grey):
-    found = native(tmp_path, grey.astype(">u2"))
+    found = to_native_byte_order(tmp_path, grey.astype(">u2"))
     assert found.dtype == np.uint16
     assert found.dtype.isnative
     assert np.array_equal(found, grey)

@@ -42,7 +42,7 @@ def test_the_only_image_of_a_file_is_read(make, grey):
 def test_one_of_several_datasets_is_chosen(make, grey):
     wanted = "b/high"
     path = make({"low": grey, "b/high": grey[::-1]})
-    with pytest.raises(ReadError, match="one must be chosen: /b/high, /low"):
+    with pytest.raises(ReadError, match="several datasets; choose one: /b/high, /low"):
         registry.read(path)
     found = registry.read(path, dataset=wanted)
     assert np.array_equal(found.array(), grey[::-1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Acquisition, ReadError
-from napari_semsr.io import choose_frames, read_heights
+from napari_semsr.io import read_heights, select_frames
 
 
 @pytest.fixture
@@ -41,16 +41,25 @@ def test_heights_come_rising(folder, rows):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "must hold heights.csv"),
+        (None, "must contain heights.csv"),
         ("", "must begin with folder,z_nm, got nothing"),
         ("frame,z_nm\nz_000,1\n", "got frame,z_nm"),
         ("folder,z_nm\nz_000,1\n", "at least two heights, got 1"),
-        ("folder,z_nm\nz_000,1\nz_001,high\n", "line 3 must hold a finite number"),
-        ("folder,z_nm\nz_000,1\nz_001\n", "line 3 must hold a finite number"),
-        ("folder,z_nm\nz_000,1\nz_001,nan\n", "line 3 must hold a finite number"),
-        ("folder,z_nm\nz_000,1\nz_003,2\n", "line 3 must name a folder next to it"),
-        ("folder,z_nm\nz_000,1\nz_000,2\n", "line 3 must name another folder"),
-        ("folder,z_nm\nz_000,1\nz_001,1\n", "another height"),
+        ("folder,z_nm\nz_000,1\nz_001,high\n", "line 3 must contain a finite number"),
+        ("folder,z_nm\nz_000,1\nz_001\n", "line 3 must contain a finite number"),
+        ("folder,z_nm\nz_000,1\nz_001,nan\n", "line 3 must contain a finite number"),
+        (
+            "folder,z_nm\nz_000,1\nz_003,2\n",
+            "line 3 must contain the name of a folder next to it",
+        ),
+        (
+            "folder,z_nm\nz_000,1\nz_000,2\n",
+            "line 3 must not repeat a folder or a height",
+        ),
+        (
+            "folder,z_nm\nz_000,1\nz_001,1\n",
+            "line 3 must not repeat a folder or a height",
+        ),
         ("folder,z_nm\nz_000,1\n../x,2\n", "inside"),
     ],
 )
@@ -64,11 +73,11 @@ def test_a_table_that_cannot_be_used_is_refused(folder, text, said):
 def test_chosen_frames_keep_their_places(rng):
     frames = rng.random((4, 10, 20))
     scan = Acquisition(frames, tuple("abcd"), grid=(2, 2), overlap=0.25)
-    part = choose_frames(scan, {"a", "c", "d", "x"})
+    part = select_frames(scan, {"a", "c", "d", "x"})
     assert part.names == ("a", "c", "d")
     assert np.array_equal(part.read(1), scan.read(2))
     assert part.nominal_px.tolist() == [[0, 0], [7.5, 0], [7.5, 15]]
-    assert choose_frames(scan, set("abcd")) is scan
+    assert select_frames(scan, set("abcd")) is scan
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="one name there in either form")

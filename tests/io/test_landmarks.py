@@ -64,8 +64,8 @@ def test_a_table_without_rows_has_no_landmarks(tmp_path):
         ("", "must begin with moving_y_nm"),
         ("index,axis-0,axis-1\n0,1,2\n", "must begin with .* got index, axis-0"),
         ("moving_y_nm,moving_x_px,fixed_y_nm,fixed_x_nm\n1,2,3,4\n", "must begin with"),
-        (HEADER + "\n1,2,3,4\n1,2,x,4\n", "line 3 must hold four finite numbers"),
-        (HEADER + "\n1,2,3\n", "line 2 must hold four finite numbers, got ''"),
+        (HEADER + "\n1,2,3,4\n1,2,x,4\n", "line 3 must contain four finite numbers"),
+        (HEADER + "\n1,2,3\n", "line 2 must contain four finite numbers, got ''"),
         (HEADER + "\n1,2,3,nan\n", "four finite numbers, got 'nan'"),
         (
             b"\xff\xfe\x00\x01",

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.io.read_image import (
+    create_pixel_size,
     parse_length_nm,
-    pixel_size,
-    stated_length_nm,
+    parse_metadata_length_nm,
     to_nm,
-    unit_nm,
+    unit_to_nm,
 )
 
 
@@ -31,12 +31,12 @@ from napari_semsr.io.read_image import (
     ],
 )
 def test_unit_nm_knows_every_usual_spelling(unit, size):
-    assert unit_nm(unit) == size
+    assert unit_to_nm(unit) == size
 
 
 @pytest.mark.parametrize("unit", ["", "pixel", "px", "furlong", "s", "m/s"])
 def test_unit_nm_refuses_what_is_no_length(unit):
-    assert unit_nm(unit) is None
+    assert unit_to_nm(unit) is None
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_parse_length_nm_takes_a_number_alone_where_its_unit_is_known():
     ("text", "length"), [("2,615 \u00b5m", 2615.0), ("55,82 nm", 55.82), ("1um", 1e3)]
 )
 def test_a_comma_of_a_microscope_is_that_of_a_fraction(text, length):
-    assert stated_length_nm(text) == length
+    assert parse_metadata_length_nm(text) == length
 
 
 def test_pixel_size_needs_both_lengths():
-    assert pixel_size((1.0, None)) is None
-    assert pixel_size((1.0, 2.0)) == (1.0, 2.0)
+    assert create_pixel_size((1.0, None)) is None
+    assert create_pixel_size((1.0, 2.0)) == (1.0, 2.0)

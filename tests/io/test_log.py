@@ -2,7 +2,7 @@
 
 import pytest
 
-from napari_semsr.io import note_error
+from napari_semsr.io import log_error
 
 
 def raised(text: str) -> Exception:
@@ -14,7 +14,7 @@ def raised(text: str) -> Exception:
 def test_errors_follow_each_other_with_traceback_and_versions(tmp_path):
     log = tmp_path / "new" / "errors.log"
     for text in ("first", "second \udcff"):
-        assert note_error("Enhance", raised(text), log) == log
+        assert log_error("Enhance", raised(text), log) == log
     said = log.read_text("utf-8")
     assert said.index("KeyError: 'first'") < said.index("KeyError: 'second")
     assert said.count("Traceback (most recent call last)") == 2
@@ -24,7 +24,7 @@ def test_errors_follow_each_other_with_traceback_and_versions(tmp_path):
 def test_the_log_does_not_grow_for_ever(tmp_path):
     log = tmp_path / "errors.log"
     for _ in range(6):
-        note_error("Enhance", raised("x" * 600_000), log)
+        log_error("Enhance", raised("x" * 600_000), log)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "errors.log",
         "errors.log.1",
@@ -34,4 +34,4 @@ def test_the_log_does_not_grow_for_ever(tmp_path):
 
 def test_a_log_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
-    assert note_error("Enhance", raised("x"), tmp_path / "file" / "errors.log") is None
+    assert log_error("Enhance", raised("x"), tmp_path / "file" / "errors.log") is None

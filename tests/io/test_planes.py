@@ -16,7 +16,7 @@ NUMBERS = 1 + np.arange(TIMES * HEIGHTS * CHANNELS).reshape(TIMES, HEIGHTS, CHAN
 
 
 def axes_of(path, options=None):
-    return Source.of(path).axes(options or ReadOptions())
+    return Source.from_path(path).read_axes(options or ReadOptions())
 
 
 def grey(axes="tzc"):
@@ -75,10 +75,10 @@ def test_each_axis_is_chosen_and_planes_count_over_the_others(path):
     [
         (
             {"channel": 0},
-            r"15 planes \(t 3, z 5, c 2\) .*: set time 0 to 2 and z 0 to 4, or plane",
+            r"15 planes \(t 3, z 5, c 2\); .*: set time 0 to 2 and z 0 to 4, or plane",
         ),
         ({"channel": 0, "time": 1}, r"5 planes \(t 3, .*: set z 0 to 4, or plane 0"),
-        ({"plane": 0}, r"2 channels \(t 3, z 5, c 2\) .*: set channel 0 to 1"),
+        ({"plane": 0}, r"2 channels \(t 3, z 5, c 2\); choose one: set channel 0 to 1"),
         ({"channel": 0, "time": 3, "z": 0}, "has no time 3; its times are 0 to 2"),
         ({"channel": 0, "time": 0, "z": 5}, "has no z 5; its z are 0 to 4"),
         ({"channel": 0, "time": 0, "plane": 5}, "has no plane 5; its planes are 0"),
@@ -95,7 +95,7 @@ def test_pages_without_names_count_as_planes_alone(tmp_path):
     assert semsr.info(tmp_path / "a.tif").facts["axes"] == {"plane": 6}
     found = [semsr.read(tmp_path / "a.tif", plane=n).array()[0, 0] for n in range(6)]
     assert found == [0, 1, 2, 3, 4, 5]
-    with pytest.raises(ReadError, match="6 planes and one must be chosen: set plane"):
+    with pytest.raises(ReadError, match="6 planes; choose one: set plane"):
         semsr.read(tmp_path / "a.tif")
     with pytest.raises(ReadError, match="has no time 1; its times are 0 to 0"):
         semsr.read(tmp_path / "a.tif", time=1, plane=0)

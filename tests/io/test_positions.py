@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.core import ReadError, code_of, run
+from napari_semsr.core import ReadError, get_error_code, run
 from napari_semsr.io import napari_hooks as hooks
-from napari_semsr.io.frames import open_frames, scan_files
-from napari_semsr.io.positions import read_others, write_fiji
+from napari_semsr.io.frames import list_scan_files, open_frames
+from napari_semsr.io.positions import read_foreign_positions, write_fiji_positions
 from tests.refusals import refused
 
 FIJI = """# Define the number of dimensions we are working on
@@ -45,7 +45,7 @@ def test_fiji_states_x_before_y_in_pixels(scan, name, end):
     assert found.names == ("a.tif", "b.tif")
     assert found.nominal_px.tolist() == [[0.0, 0.0], [-1.25, 30.5]]
     assert found.nominal_nm is None
-    assert (table in scan_files(scan)) == (name != "my.txt")
+    assert (table in list_scan_files(scan)) == (name != "my.txt")
 
 
 def test_solved_positions_are_preferred_and_our_table_to_all(scan):
@@ -73,8 +73,8 @@ def test_lines_of_three_numbers_and_paths_of_another_machine(scan):
         ("(0.0, 0.0)", "(0.0)", "line 5 must be NAME"),
         ("(0.0, 0.0)", "(nan, 0)", "line 5 must be NAME"),
         ("30.5", "x", "line 6 must be NAME"),
-        ("b.tif; ;", "a.tif; ;", "names frame a.tif again"),
-        ("b.tif; ;", "a.tif; 1;", "image 1 of a.tif, which holds all"),
+        ("b.tif; ;", "a.tif; ;", "repeats frame a.tif: keep one"),
+        ("b.tif; ;", "a.tif; 1;", "image 1 of a.tif, which contains all"),
         ("b.tif", "../b.tif", "inside"),
         (FIJI, "", "got none"),
     ],
@@ -94,7 +94,9 @@ def test_frames_of_several_heights_are_refused(scan):
 
 def test_what_is_written_for_fiji_is_read_again(scan):
     table = scan / "TileConfiguration.txt"
-    write_fiji(table, {"a.tif": (1.5, 2.0), "b.tif": (3.25, 30.0), "c.tif": None})
+    write_fiji_positions(
+        table, {"a.tif": (1.5, 2.0), "b.tif": (3.25, 30.0), "c.tif": None}
+    )
     assert "b.tif; ; (30.000000, 3.250000)\n" in table.read_text()
     found = run(open_frames(scan))
     assert found.nominal_px.tolist() == [[1.5, 2.0], [3.25, 30.0]]
@@ -108,15 +110,15 @@ def entry(x, y, name=None, pixel=0.0125):
 def test_names_that_begin_as_comments_do_are_read_again(tmp_path):
     table = tmp_path / "out.txt"
     places = {"#a.tif": (1.0, 2.0), " b.tif": (3.0, 4.0), "c;(1).tif": (5.0, 6.0)}
-    write_fiji(table, places)
-    assert read_others(table, tmp_path).corners == places
+    write_fiji_positions(table, places)
+    assert read_foreign_positions(table, tmp_path).corners == places
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
 def test_a_table_of_fiji_has_the_encoding_of_its_machine(tmp_path, encoding):
     table = tmp_path / "TileConfiguration.txt"
     table.write_bytes(FIJI.replace("a.tif", "Fläche_µm.tif").encode(encoding))
-    assert "Fläche_µm.tif" in read_others(table, tmp_path).corners
+    assert "Fläche_µm.tif" in read_foreign_positions(table, tmp_path).corners
 
 
 def test_folders_of_micro_manager_state_the_stage_in_micrometres(tmp_path, rng):
@@ -228,7 +230,7 @@ def test_a_map_that_cannot_be_is_refused(tmp_path, rng, changed, code):
     table.write_text(json.dumps(stated))
     with pytest.raises(ReadError) as caught:
         run(open_frames(tmp_path, positions=table))
-    assert code_of(caught.value) == code
+    assert get_error_code(caught.value) == code
 
 
 def test_frames_of_two_cameras_are_refused(tmp_path, rng):
@@ -239,7 +241,7 @@ def test_frames_of_two_cameras_are_refused(tmp_path, rng):
     table.write_text(json.dumps(stated))
     with pytest.raises(ReadError) as caught:
         run(open_frames(tmp_path, positions=table))
-    assert code_of(caught.value) == "frames-differ"
+    assert get_error_code(caught.value) == "frames-differ"
 
 
 def position_list(version):
@@ -294,9 +296,9 @@ def test_a_list_of_positions_names_frames_by_their_labels(tmp_path, rng, version
 def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
     table = scan / "a.pos"
     for text, message in [
-        ("{", "cannot be read as JSON"),
+        ("{", "is not valid JSON"),
         ("[]", "must be a JSON object"),
-        ("{}", "lists none"),
+        ("{}", "contains no positions"),
         (json.dumps({"POSITIONS": [{"LABEL": "a"}]}), "label, x and y of each"),
         (json.dumps(position_list(1)), "no image has a name such as"),
         (json.dumps(position_list(1)).replace("30.0", "1e999"), "x and y of each"),
@@ -321,6 +323,6 @@ def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
     with refused(
         ReadError,
         "several-images",
-        match="one image at each position, but names 4 at 2",
+        match="one image at each position, but lists 4 images at 2 positions",
     ):
         run(open_frames(scan, positions=metadata))

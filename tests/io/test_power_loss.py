@@ -32,7 +32,7 @@ def synced(monkeypatch, tmp_path):
 def fill(folder):
     store = create_store(folder / "a.ome.zarr", shape=SIZE, dtype="u1", chunk=128)
     grey = np.random.default_rng(0).integers(1, 256, SIZE, dtype=np.uint8)
-    blocks = (grey[box.slices] for box in store.boxes())
+    blocks = (grey[box.slices] for box in store.pending_boxes())
     deque(store.fill(blocks, "filling"), maxlen=0)
     deque(store.finish(), maxlen=0)
     return [p for p in (folder / "a.ome.zarr").rglob("c/*/*") if p.is_file()]

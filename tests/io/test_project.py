@@ -19,17 +19,17 @@ from napari_semsr.io import (
     Project,
     ProjectInput,
     ProjectLayer,
-    adopt,
+    add_recent_project,
+    copy_with_links,
     is_project,
-    note_input,
-    note_recent,
+    list_recent_projects,
     open_project,
-    plain,
-    plain_attributes,
     project_folder,
     read_array,
     read_project,
-    recent_projects,
+    record_input,
+    to_json_attributes,
+    to_json_value,
     write_array,
     write_project,
 )
@@ -121,7 +121,7 @@ class Blending(Enum):
     ],
 )
 def test_values_become_those_of_json(value, expected):
-    found = plain(value)
+    found = to_json_value(value)
     assert found == expected
     assert type(found) is type(expected)
 
@@ -129,7 +129,7 @@ def test_values_become_those_of_json(value, expected):
 def test_metadata_of_this_machine_or_of_no_values_are_left_out():
     metadata = {STORE_KEY: "/a", "note": {"n": [1, Path("b")]}, "f": [print], "x": None}
     features = {"frame": ["a", "b"], "size": [1.5, math.nan]}
-    found = plain_attributes({"metadata": metadata, "features": features, "gamma": 1})
+    found = to_json_attributes({"metadata": metadata, "features": features, "gamma": 1})
     assert found == {
         "gamma": 1,
         "metadata": {"note": {"n": [1, "b"]}, "x": None},
@@ -138,15 +138,15 @@ def test_metadata_of_this_machine_or_of_no_values_are_left_out():
             "size": {"dtype": "float64", "values": [1.5, None]},
         },
     }
-    assert "features" not in plain_attributes({"features": {}})
+    assert "features" not in to_json_attributes({"features": {}})
 
 
 def test_layers_without_pixels_come_back(folder):
     features = {"size": [1.5, math.nan], "frame": ["a", "b"], "n": np.array([1, 2])}
-    about = plain_attributes({"features": features, "metadata": {"k": 1}})
+    about = to_json_attributes({"features": features, "metadata": {"k": 1}})
     source = folder.parent / "a.tif"
     write_image(source)
-    digest, one = note_input(folder, source, {}, frames=False)
+    digest, one = record_input(folder, source, {}, frames=False)
     shapes = [[[0, 0], [1, 2]], [[3, 4], [5, 6], [7, 8.5]]]
     graph = {"graph": {"1": [0]}}
     save(
@@ -212,7 +212,7 @@ def test_an_input_is_found_by_its_digest_where_it_was_or_beside_the_project(
 ):
     path = folder.parent / "in" / "a.tif"
     data = write_image(path)
-    digest, one = note_input(folder, path, {}, frames=False)
+    digest, one = record_input(folder, path, {}, frames=False)
     assert (one.path, one.absolute) == ("../in/a.tif", str(path))
     assert one.stamp == (path.stat().st_size, path.stat().st_mtime_ns)
     save(
@@ -238,13 +238,13 @@ def test_a_missing_input_is_said_once(folder, name):
     [message] = project.messages
     assert message.code == "file-missing"
     shortened = place if len(place) < 1000 else f"{place[:999]}\N{HORIZONTAL ELLIPSIS}"
-    assert message == f"{shortened} is missing: restore it next to p.semsr."
+    assert message == f"{shortened} is missing: copy it back next to p.semsr."
 
 
 def test_a_changed_input_is_told_by_its_digest(folder):
     path = folder.parent / "a.tif"
     write_image(path)
-    digest, one = note_input(folder, path, {}, frames=False)
+    digest, one = record_input(folder, path, {}, frames=False)
     save(folder, shown(digest=digest), inputs={digest: one})
     os.utime(path, (1, 1))
     assert opened(folder)[0].messages == ()
@@ -258,25 +258,25 @@ def test_a_digest_is_computed_once_and_of_a_scan_from_its_own_frames(folder):
     scan = folder.parent / "scan"
     for number in range(3):
         write_image(scan / f"{number}.tif", number)
-    first, _ = note_input(folder, scan, {}, frames=True)
+    first, _ = record_input(folder, scan, {}, frames=True)
     shutil.copytree(scan, folder.parent / "copy")
-    assert note_input(folder, folder.parent / "copy", {}, frames=True)[0] == first
+    assert record_input(folder, folder.parent / "copy", {}, frames=True)[0] == first
     (scan / "notes.txt").write_text("no frame")
-    again, one = note_input(folder, scan, {}, frames=True)
+    again, one = record_input(folder, scan, {}, frames=True)
     assert again == first
-    assert note_input(folder, scan, {}, frames=False)[0] != first
-    assert note_input(folder, scan, {"known": one}, frames=True)[0] == "known"
+    assert record_input(folder, scan, {}, frames=False)[0] != first
+    assert record_input(folder, scan, {"known": one}, frames=True)[0] == "known"
     (scan / "2.tif").rename(scan / "3.tif")
-    renamed, _ = note_input(folder, scan, {}, frames=True)
+    renamed, _ = record_input(folder, scan, {}, frames=True)
     assert renamed != first
     write_image(scan / "3.tif", seed=9)
-    assert note_input(folder, scan, {}, frames=True)[0] != renamed
+    assert record_input(folder, scan, {}, frames=True)[0] != renamed
 
 
 def test_options_of_an_image_and_its_data_bar_come_back(folder):
     path = folder.parent / "a.tif"
     data = write_image(path)
-    digest, one = note_input(folder, path, {}, frames=False)
+    digest, one = record_input(folder, path, {}, frames=False)
     save(
         folder,
         shown("typed", digest, pixel_size_nm=5.0),
@@ -294,7 +294,7 @@ def test_a_store_is_adopted_with_its_halves_and_is_its_own(tmp_path):
     for name in names[:2]:
         (tmp_path / name).mkdir()
         (tmp_path / name / "c").write_text(name)
-    adopt(tmp_path / names[0], tmp_path / "b.ome.zarr")
+    copy_with_links(tmp_path / names[0], tmp_path / "b.ome.zarr")
     assert (tmp_path / "b.ome.zarr" / "c").read_text() == names[0]
     assert (tmp_path / "b.half-a.ome.zarr" / "c").read_text() == names[1]
     assert not (tmp_path / "b.half-b.ome.zarr").exists()
@@ -302,23 +302,23 @@ def test_a_store_is_adopted_with_its_halves_and_is_its_own(tmp_path):
 
 def test_the_last_ten_projects_are_remembered_once_each(tmp_path, monkeypatch):
     monkeypatch.setattr("platformdirs.user_state_path", lambda *_, **__: tmp_path / "s")
-    assert recent_projects() == []
+    assert list_recent_projects() == []
     folders = [tmp_path / f"{number}.semsr" for number in range(12)]
     for folder in folders:
         save(folder)
-        note_recent(folder)
-    note_recent(folders[5])
-    assert recent_projects() == [folders[5], *folders[:5:-1], *folders[4:1:-1]]
+        add_recent_project(folder)
+    add_recent_project(folders[5])
+    assert list_recent_projects() == [folders[5], *folders[:5:-1], *folders[4:1:-1]]
     (folders[11] / "project.json").unlink()
-    assert recent_projects()[:2] == [folders[5], folders[10]]
+    assert list_recent_projects()[:2] == [folders[5], folders[10]]
     (tmp_path / "s" / "recent.json").write_text("3")
-    assert recent_projects() == []
+    assert list_recent_projects() == []
 
 
 def test_inputs_of_former_versions_are_read():
     layers = [{"kind": "image", "name": "a", "read": read} for read in (2, "frames")]
     first, second = Project.model_validate({"layers": layers}).layers
-    assert (first.read, first.is_frames) == ({"layer": 2}, False)
-    assert (second.read, second.is_frames) == ({"frames": True}, True)
+    assert (first.read, first.has_frames_input) == ({"layer": 2}, False)
+    assert (second.read, second.has_frames_input) == ({"frames": True}, True)
     one = ProjectInput(path="a", absolute="/a", stamp=(1, 2))
     assert ProjectInput.model_validate(one.model_dump() | {"new": 1}) == one

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from napari_semsr.io import formats as registry
-from napari_semsr.io.read_image import suggest_databar
+from napari_semsr.io.read_image import detect_databar
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_every_image_of_the_manifest_is_read_grey(shared_data):
 )
 def test_suggest_databar_on_real_images(shared_data, name, rows):
     image = registry.read(shared_data / name, crop_databar=False)
-    assert suggest_databar(image.array()) == rows
+    assert detect_databar(image.array()) == rows

@@ -6,7 +6,7 @@ import tifffile
 from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import parse_pixel_size
-from napari_semsr.io.layers import FOLDER_KEY, scan_layers
+from napari_semsr.io.layers import FOLDER_KEY, create_scan_layers
 from napari_semsr.io.napari_hooks import get_reader
 from tests.refusals import refused
 
@@ -32,7 +32,7 @@ def test_places_follow_from_pixels_nanometres_or_grid():
 def test_layers_are_calibrated_and_outline_the_frames(tmp_path):
     px = np.array([[5.0, 5], [5, 14], [13, 5], [13, 14]])
     acquisition = scan_of(nominal_px=px, pixel_size_nm=parse_pixel_size(7))
-    image, outlines = scan_layers(acquisition, tmp_path)
+    image, outlines = create_scan_layers(acquisition, tmp_path)
     assert image[0].shape == (18, 21)
     assert image[0][9, 10] == 40  # the brightest of four
     assert (image[2], outlines[2]) == ("image", "shapes")
@@ -45,7 +45,7 @@ def test_layers_are_calibrated_and_outline_the_frames(tmp_path):
 
 
 def test_unknown_places_give_a_stack(tmp_path):
-    ((data, attributes, kind),) = scan_layers(scan_of(), tmp_path)
+    ((data, attributes, kind),) = create_scan_layers(scan_of(), tmp_path)
     assert kind == "image"
     assert np.array_equal(data, FRAMES)
     assert attributes["axis_labels"] == ("plane", "y", "x")
@@ -54,7 +54,7 @@ def test_unknown_places_give_a_stack(tmp_path):
 def test_places_far_apart_are_refused(tmp_path):
     px = np.array([[0.0, 0], [0, 1e6], [1e6, 0], [1e6, 1e6]])
     with refused(OptionError, "positions-invalid"):
-        scan_layers(scan_of(nominal_px=px), tmp_path)
+        create_scan_layers(scan_of(nominal_px=px), tmp_path)
 
 
 def test_only_folders_of_images_are_claimed(tmp_path):

@@ -6,10 +6,10 @@ from napari_semsr.core.errors import WriteError
 from napari_semsr.io.files import (
     check_target,
     move,
-    output_kind,
+    output_format,
     remove_target,
-    renaming,
-    replacing,
+    replace_atomically,
+    write_atomically,
 )
 from tests.refusals import refused
 
@@ -27,7 +27,7 @@ from tests.refusals import refused
     ],
 )
 def test_output_kind_follows_the_longest_suffix(tmp_path, name, kind):
-    assert output_kind(tmp_path / name) == kind
+    assert output_format(tmp_path / name) == kind
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_output_kind_follows_the_longest_suffix(tmp_path, name, kind):
 )
 def test_output_kind_refuses_other_suffixes(tmp_path, name):
     with refused(WriteError, "suffix-unknown"):
-        output_kind(tmp_path / name)
+        output_format(tmp_path / name)
 
 
 def test_check_target_refuses_missing_folder(tmp_path):
@@ -73,7 +73,7 @@ def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
     path.write_text("old")
 
     def fail() -> None:
-        with replacing(path) as temporary:
+        with replace_atomically(path) as temporary:
             assert temporary.name.endswith(".ome.tif")
             temporary.write_text("half")
             raise KeyError(path)
@@ -86,7 +86,7 @@ def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
 
 def test_replacing_translates_system_errors(tmp_path):
     def fail() -> None:
-        with replacing(tmp_path / "a.tif"):
+        with replace_atomically(tmp_path / "a.tif"):
             raise OSError(28, "No space left on device")
 
     with pytest.raises(WriteError, match="No space left on device"):
@@ -106,10 +106,10 @@ def test_move_takes_no_name_that_is_taken(tmp_path):
 def test_renaming_replaces_a_folder_and_tells_what_the_system_said(tmp_path):
     path = tmp_path / "a.zarr"
     for name in ("old", "new"):
-        with renaming(path) as place:
+        with write_atomically(path) as place:
             place.mkdir()
             (place / name).touch()
     assert [p.name for p in path.iterdir()] == ["new"]
-    with pytest.raises(OSError, match="full"), renaming(path):
+    with pytest.raises(OSError, match="full"), write_atomically(path):
         raise OSError("full")
     assert list(tmp_path.iterdir()) == [path]

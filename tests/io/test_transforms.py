@@ -7,7 +7,7 @@ import pytest
 
 from napari_semsr.core import (
     Affine,
-    Bending,
+    BSplineDisplacement,
     Elastic,
     Micrograph,
     OptionError,
@@ -16,7 +16,7 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 from napari_semsr.io import (
-    Side,
+    ImageIdentity,
     StoredTransform,
     read_transform,
     write_transform,
@@ -24,13 +24,18 @@ from napari_semsr.io import (
 from tests.refusals import refused
 
 RNG = np.random.default_rng(0)
-SIMILAR = Affine.similarity(12.3456789, scale=1 / 3, shift=(1e5, -7.1), about=(3, 4))
+SIMILAR = Affine.create_similarity(
+    12.3456789, scale=1 / 3, shift=(1e5, -7.1), about=(3, 4)
+)
 SHEARED = Affine(((1.1, 0.2), (-0.1, -0.9)), (1 / 7, 3e6))
 BENT = Elastic(
-    SHEARED, Bending((-5.0, 1 / 3), (50.0, 40.0), RNG.normal(0, 5, (2, 4, 6)))
+    SHEARED,
+    BSplineDisplacement((-5.0, 1 / 3), (50.0, 40.0), RNG.normal(0, 5, (2, 4, 6))),
 )
-MOVING = Side("optical.tif", (300, 400), (40.0, 41.5), (120.5, -3.0), "sha256:ab")
-FIXED = Side("SEM ünï.tif", (1000, 900), (5.0, 5.0))
+MOVING = ImageIdentity(
+    "optical.tif", (300, 400), (40.0, 41.5), (120.5, -3.0), "sha256:ab"
+)
+FIXED = ImageIdentity("SEM ünï.tif", (1000, 900), (5.0, 5.0))
 
 
 def _stored(transform=BENT, **quality):
@@ -91,7 +96,11 @@ def _set(values, where, value):
 
 
 DAMAGE = {
-    "version": (["semsr_transform"], 2, "version 2, only 1 can be read: update"),
+    "version": (
+        ["semsr_transform"],
+        2,
+        "version 2, but only version 1 can be read: update",
+    ),
     "kind": (["kind"], "projective", "kind must be similarity, affine, elastic"),
     "unit": (["unit"], "um", "unit must be nm, got 'um'"),
     "axes": (["axes"], ["x", "y"], "axes must be"),
@@ -138,10 +147,10 @@ def test_what_is_missing_is_named(tmp_path, values, key):
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (b"\x89PNG\r\n\xff\xfe", "is not JSON"),
+        (b"\x89PNG\r\n\xff\xfe", "is not valid JSON"),
         (b"[1, 2]", "not a transform: register"),
         (b'"semsr_transform"', "not a transform: register"),
-        (b"[" * 100_000, "is not JSON"),
+        (b"[" * 100_000, "is not valid JSON"),
     ],
     ids=["picture", "list", "text", "deep"],
 )
@@ -166,10 +175,10 @@ def _image(shape=(300, 400), size=(40.0, 41.5), origin=(120.5, -3.0)):
 
 
 def test_a_side_is_its_image():
-    assert Side.of(_image(), "sha256:ab") == Side(
+    assert ImageIdentity.from_image(_image(), "sha256:ab") == ImageIdentity(
         "optical", (300, 400), (40.0, 41.5), (120.5, -3.0), "sha256:ab"
     )
-    assert MOVING.differs(_image()) is None
+    assert MOVING.describe_difference(_image()) is None
 
 
 @pytest.mark.parametrize(
@@ -183,7 +192,7 @@ def test_a_side_is_its_image():
     ids=["coarser", "enhanced", "rounded", "cut by a pixel"],
 )
 def test_other_pixels_of_the_same_area_are_taken(image):
-    assert MOVING.differs(image) is None
+    assert MOVING.describe_difference(image) is None
 
 
 @pytest.mark.parametrize(
@@ -198,7 +207,7 @@ def test_other_pixels_of_the_same_area_are_taken(image):
     ids=["uncalibrated", "narrower", "finer", "elsewhere", "turned"],
 )
 def test_another_image_is_told(image, match):
-    assert match in MOVING.differs(image)
+    assert match in MOVING.describe_difference(image)
 
 
 # For other programs, each by its own rules.

@@ -8,8 +8,8 @@ import pytest
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.formats import filling_store, read, write_blocks
-from napari_semsr.io.zarr.image import store_of
+from napari_semsr.io.formats import output_store_path, read, write_blocks
+from napari_semsr.io.zarr.image import create_image_store
 
 SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
 
@@ -24,7 +24,7 @@ def written(image, target, *, stop=None, error=None, resume=False, resumable=Tru
     """Write in blocks of 32 px; fail before the block number `stop`."""
 
     def blocks(store):
-        for number, box in enumerate(store.boxes()):
+        for number, box in enumerate(store.pending_boxes()):
             if number == stop:
                 raise error
             yield image.data[box.slices]
@@ -32,9 +32,9 @@ def written(image, target, *, stop=None, error=None, resume=False, resumable=Tru
     return run(
         write_blocks(
             target,
-            lambda place: store_of(image, place, chunk=32, resume=resume),
+            lambda place: create_image_store(image, place, chunk=32, resume=resume),
             lambda store: store.fill(blocks(store), "filling"),
-            kept_store=filling_store(target, resume=resume) if resumable else None,
+            kept_store=output_store_path(target, resume=resume) if resumable else None,
         )
     )
 
@@ -97,10 +97,12 @@ def test_labels_go_into_a_store_and_beside_a_file(tmp_path, image, suffix, place
         label = store.add_label("seen")
         label[:] = image.data
         store.finish_label("seen", label)
-        return store.fill((image.data[box.slices] for box in store.boxes()), "filling")
+        return store.fill(
+            (image.data[box.slices] for box in store.pending_boxes()), ("filling")
+        )
 
     target = tmp_path / f"a{suffix}"
-    run(write_blocks(target, lambda at: store_of(image, at, chunk=32), fill))
+    run(write_blocks(target, lambda at: create_image_store(image, at, chunk=32), fill))
     found = read(tmp_path / place)
     assert found.dtype == np.uint16
     assert found.pixel_size_nm == image.pixel_size_nm

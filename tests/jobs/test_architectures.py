@@ -7,7 +7,7 @@ import pytest
 from napari_semsr.cli.command import main
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.models import MODELS_ARCHITECTURES
-from napari_semsr.models.checkpoint import build, build_discriminator
+from napari_semsr.models.checkpoint import build_discriminator, build_network
 
 
 @pytest.mark.broad
@@ -15,7 +15,7 @@ def test_listed_options_build_what_is_listed():
     found = run(MODELS_ARCHITECTURES.job())
     for row in found.architectures:
         if row["weights"] < 2_000_000:
-            network = build(row["name"], row["options"])
+            network = build_network(row["name"], row["options"])
             assert sum(p.numel() for p in network.parameters()) == row["weights"]
             assert (network.stride, network.scale) == (row["stride"], row["scale"])
     small = {**found.discriminators[0]["options"], "width": 4}
@@ -26,7 +26,7 @@ def test_listed_options_build_what_is_listed():
 def test_command_lists_them(capsys):
     assert main(["models", "architectures"]) == 0
     said = capsys.readouterr().out
-    assert "1.04 M weights, stride 4, scale 1: Nine" in said
+    assert "1.04 M weights, stride 4, scale 1: Residual network with nine" in said
     assert "patch-gan (discriminator)    2.76 M weights" in said
     assert main(["models", "architectures", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) >= {

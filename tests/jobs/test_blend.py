@@ -6,7 +6,7 @@ import pytest
 
 from napari_semsr.core import Micrograph, ShapeError, parse_pixel_size, run
 from napari_semsr.io import halve
-from napari_semsr.jobs import blend_levels, difference_of, input_levels
+from napari_semsr.jobs import blend_levels, resample_levels, subtract_images
 from tests.refusals import refused
 
 TEN, FIVE = (parse_pixel_size(size) for size in (10.0, 5.0))
@@ -63,7 +63,7 @@ def test_a_whole_blend_is_the_second_image_and_integers_are_rounded(before):
 
 def test_an_image_is_drawn_in_the_pixels_of_what_was_made_of_it():
     coarse, fine = drawn((60, 80), 10.0), drawn((120, 160), 5.0)
-    first, second = run(input_levels(coarse, (), fine, levels_of(fine)))
+    first, second = run(resample_levels(coarse, (), fine, levels_of(fine)))
     inner = np.s_[4:-4, 4:-4]
     np.testing.assert_allclose(first[inner], fine.data[inner], atol=0.5)
     np.testing.assert_allclose(second[inner], coarse.data[inner], atol=0.5)
@@ -73,10 +73,10 @@ def test_an_image_is_drawn_in_the_pixels_of_what_was_made_of_it():
 def test_levels_that_an_image_has_are_taken_and_others_made(before):
     known = [halve(before.data)]
     result = before.replace(data=before.data + 1)
-    taken = run(input_levels(before, known, result, levels_of(result)))
+    taken = run(resample_levels(before, known, result, levels_of(result)))
     assert taken[0] is before.data
     assert taken[1] is known[0]
-    made = run(input_levels(before, (), result, levels_of(result)))
+    made = run(resample_levels(before, (), result, levels_of(result)))
     np.testing.assert_array_equal(made[1], known[0])
 
 
@@ -84,7 +84,7 @@ def test_a_large_image_is_drawn_when_it_is_looked_at(rng):
     data = rng.normal(size=(1200, 40)).astype(np.float32)
     image = Micrograph(data, TEN)
     fine = Micrograph(np.zeros((2400, 80), np.float32), FIVE, origin=(-2.5, -2.5))
-    (level,) = run(input_levels(image, (), fine, [fine.data]))
+    (level,) = run(resample_levels(image, (), fine, [fine.data]))
     assert hasattr(level, "dask")
     part = np.asarray(level[1000:1100, 10:60])
     np.testing.assert_array_equal(part, level.compute()[1000:1100, 10:60])
@@ -97,7 +97,7 @@ def test_a_difference_is_taken_where_both_lie(before, lazy):
     )
     if lazy:
         shifted = shifted.replace(data=da.from_array(shifted.data, 16))
-    found = difference_of(before, shifted)
+    found = subtract_images(before, shifted)
     assert found.shape == (50, 60)
     assert found.origin == (100.0, 200.0)
     assert found.data.dtype == np.float32
@@ -110,7 +110,7 @@ def test_a_difference_lies_on_the_coarser_pixels():
     coarse, fine = drawn((60, 80), 10.0), drawn((120, 160), 5.0)
     brighter = fine.replace(data=fine.data + 3)
     for pair, rest in (((coarse, brighter), 3), ((brighter, coarse), -3)):
-        found = difference_of(*pair)
+        found = subtract_images(*pair)
         assert found.pixel_size_nm == TEN
         assert (found.shape, found.origin) == ((60, 80), (0.0, 0.0))
         inner = np.asarray(found.data)[2:-2, 2:-2]
@@ -119,7 +119,7 @@ def test_a_difference_lies_on_the_coarser_pixels():
 
 def test_images_of_two_places_or_of_no_size_have_no_difference(before):
     with refused(ShapeError, "no-overlap"):
-        difference_of(before, before.replace(origin=(5000.0, 0.0)))
+        subtract_images(before, before.replace(origin=(5000.0, 0.0)))
     bare = before.replace(pixel_size_nm=None, name="bare")
     with pytest.raises(ShapeError, match="'bare' has none"):
-        difference_of(bare, before)
+        subtract_images(bare, before)

@@ -24,7 +24,7 @@ from napari_semsr.io import (
 )
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs import REPLAY
-from napari_semsr.jobs.plan import repeatable_jobs
+from napari_semsr.jobs.plan import list_repeatable_jobs
 from napari_semsr.models import load_model
 from napari_semsr.pairing import open_pairs
 
@@ -132,7 +132,7 @@ def test_history_of_a_former_commit_is_replayed_or_refused_by_name(path):
 @pytest.mark.broad
 def test_corpus_holds_an_output_of_every_job():
     frozen = {grey(path).provenance.job for path in OUTPUTS}
-    assert frozen >= {*repeatable_jobs()} - NEWER
+    assert frozen >= {*list_repeatable_jobs()} - NEWER
     printed = {json.loads(path.read_text())["command"].split()[0] for path in NUMBERS}
     assert LEFT.keys() | NOW.keys() <= frozen | printed
 
@@ -203,7 +203,7 @@ def test_models_open_and_run(path):
 def test_pairs_tables_transforms_and_calibrations_open():
     pairs = open_pairs(MADE / "pairs.zarr")
     assert sum(pairs.counts.values()) > 0
-    low, high = pairs.arrays("train")
+    low, high = pairs.get_arrays("train")
     assert np.asarray(low[0]).shape == np.asarray(high[0]).shape == (16, 16)
     frames = run(open_frames(CORPUS / "scan", positions=MADE / "stitch.csv"))
     assert len(frames) == 4

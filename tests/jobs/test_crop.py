@@ -13,7 +13,7 @@ from napari_semsr.core.micrograph import (
 )
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.jobs.crop import CROP, CropOptions, cut_gaps
+from napari_semsr.jobs.crop import CROP, CropOptions, crop_to_gap_free_box
 from tests.refusals import refused, warned
 
 
@@ -88,7 +88,11 @@ def test_like_an_image_on_the_same_grid_copies_pixels(tmp_path):
     np.testing.assert_array_equal(both[0].array(), part.array())
     np.testing.assert_array_equal(both[1].array(), reference.data[:, 20:170])
     assert [image.origin for image in both] == [(500, 0), (500, 0)]
-    assert both[0].provenance.sources().isdisjoint(both[1].provenance.sources())
+    assert (
+        both[0]
+        .provenance.source_digests()
+        .isdisjoint(both[1].provenance.source_digests())
+    )
 
 
 @pytest.mark.parametrize("size", [6.0, 10.0, 25.0])
@@ -181,7 +185,7 @@ def test_images_without_a_place_share_their_corner():
         ({}, {"box": (0, 0, 5, 5)}, "not both"),
         ({}, {"box": (0, 0, 5, 5), "box_nm": (0, 0, 5, 5)}, "not both"),
         ({}, {"align": True, "search": 64}, "common area of at least 260 px"),
-        (None, {}, "An area is needed"),
+        (None, {}, "Set an area"),
         (None, {"align": True, "box": (0, 0, 5, 5)}, "needs a reference"),
         (None, {"box": (5, 0, 5, 9)}, "Y0 below Y1"),
         (None, {"box": (95, 0, 99, 9)}, "does not overlap image, which covers 90 x 80"),
@@ -270,12 +274,12 @@ def test_gaps_of_two_images_are_cut_off_both_in_place():
     one, two = (_waves((60, 80), 10.0, (origin, 0.0)) for origin in (100.0, 0.0))
     one.data[:7] = np.nan
     two.data[:, -9:] = np.nan
-    (first, second), box = run(cut_gaps(one, two))
+    (first, second), box = run(crop_to_gap_free_box(one, two))
     assert (box.corner, box.shape) == ((7, 0), (53, 71))
     np.testing.assert_array_equal(first.array(), one.data[7:, :-9])
     np.testing.assert_array_equal(second.array(), two.data[7:, :-9])
     assert (first.origin, second.origin) == ((170.0, 0.0), (70.0, 0.0))
-    assert run(cut_gaps(first)) == ((first,), None)  # left as it is
+    assert run(crop_to_gap_free_box(first)) == ((first,), None)  # left as it is
     one.data[:] = np.nan
     with pytest.raises(ShapeError, match="No part of waves is free of gaps"):
-        run(cut_gaps(one))
+        run(crop_to_gap_free_box(one))

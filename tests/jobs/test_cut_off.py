@@ -4,7 +4,7 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
-from napari_semsr.core import Micrograph, Provenance, figures_of
+from napari_semsr.core import Micrograph, Provenance, get_figures
 from napari_semsr.core.progress import capture_warnings, run
 from napari_semsr.io import read, write
 from napari_semsr.jobs import FRC, FRC_MAP, FrcMapJobOptions
@@ -34,9 +34,11 @@ def test_a_resolution_beyond_the_light_is_told(rng, aperture, tells):
         warnings = []
         with capture_warnings(warnings.append):
             found = run(verb.job(*images))
-        assert ("beyond the optical cut-off of 144.7 nm" in (found.note or "")) == tells
+        assert (
+            "finer than the optical cut-off of 144.7 nm" in (found.note or "")
+        ) == tells
         assert warnings == ([found.note] if tells else [])
-        figure = next(f for f in figures_of(found).values() if f.large)
+        figure = next(f for f in get_figures(found).values() if f.large)
         assert ("finer than the optical cut-off" in figure.verdict) == tells
 
 

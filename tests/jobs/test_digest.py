@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from napari_semsr.core.micrograph import Micrograph, digest_job, digest_path
+from napari_semsr.core.micrograph import Micrograph, digest_path, digest_with_progress
 from napari_semsr.jobs.images import digest_values
 
 
@@ -13,14 +13,14 @@ def test_file_is_digested_in_steps(tmp_path):
     with path.open("wb") as stream:
         for _ in range(3):
             stream.write(os.urandom(1 << 10) * (40 << 10))
-    steps = list(digest_job(path))
+    steps = list(digest_with_progress(path))
     assert [(step.done, step.total) for step in steps] == [
         (32, 120),
         (64, 120),
         (96, 120),
     ]
     assert steps[0].message == "recording the input large.bin"
-    job = digest_job(path)
+    job = digest_with_progress(path)
     next(job)
     job.close()
     assert digest_path(path).startswith("sha256:")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from napari_semsr.core import code_of, run
+from napari_semsr.core import get_error_code, run
 from napari_semsr.jobs import doctor
 
 WINDOW = "Qt: 6.11.0\n  - GL version:  4.5 Mesa\n  - screen 1: resolution 800x600\n"
@@ -29,7 +29,7 @@ def test_packages_devices_and_window_are_listed(answer):
     assert report.window["GL version"] == "4.5 Mesa"
     assert report.warnings == ()
     lines = report.figures()
-    assert lines["numpy"].text == report.packages["numpy"]
+    assert lines["numpy"].value_text == report.packages["numpy"]
 
 
 def test_what_is_missing_is_named(answer, monkeypatch):
@@ -46,7 +46,7 @@ def test_what_is_missing_is_named(answer, monkeypatch):
     answer.stderr += "WARNING: no Qt platform plugin was found: not installed.\n"
     report = run(doctor.DOCTOR.job())
     assert report.extras["hdf5"] == ["h5py"]
-    codes = [code_of(warning) for warning in report.warnings]
+    codes = [get_error_code(warning) for warning in report.warnings]
     assert codes == ["package-missing", "window-unavailable"]
     assert "zarr is required" in report.warnings[0]
 

@@ -119,13 +119,13 @@ def test_widths_errors_diameters_and_gaussians_are_held():
     for _ in range(60):
         size = NM * (1 + 0.04 * rng.normal())
         found = gaps_of(rng, size, sd)
-        widths, known = found.widths("nm")
-        fit = found.histograms("nm")[0].fit
+        widths, known = found.get_widths("nm")
+        fit = found.compute_histograms("nm")[0].fit
         intervals = {
-            "width": (9.0, found.interval_of(widths, "nm")),
-            "reference": (8.0, found.interval_of(known, "nm")),
+            "width": (9.0, found.compute_interval(widths, "nm")),
+            "reference": (8.0, found.compute_interval(known, "nm")),
             "error": (1.0, found.mean_signed_width_error_interval_nm),
-            "diameter": (30.0, found.interval_of(found.diameters("nm"), "nm")),
+            "diameter": (30.0, found.compute_interval(found.get_diameters("nm"), "nm")),
             "gaussian": (
                 9.0,
                 (fit.mean - 1.96 * fit.error, fit.mean + 1.96 * fit.error),
@@ -139,7 +139,7 @@ def test_widths_errors_diameters_and_gaussians_are_held():
 
 def test_record_of_gaps_gives_means_with_their_intervals():
     found = gaps_of(np.random.default_rng(3), NM, 0.1)
-    both = found.histograms("nm")
+    both = found.compute_histograms("nm")
     facts = {"images": ("a", "b"), "pixel_size_nm": (NM, NM)}
     report = GapReport(found, both, pixel_size_sd_nm=(0.1, 0.1), **facts).to_json()
     assert report["pixel_size_basis"] == "calibrated"
@@ -167,7 +167,7 @@ def test_pixels_have_no_error_in_their_own_unit(rng):
     for name in ("mean_width_error", "mean_signed_width_error"):
         interval = f"{name}_interval_px"
         assert getattr(sure, interval) == getattr(unsure, interval)
-    assert sure.histograms("px") == unsure.histograms("px")
+    assert sure.compute_histograms("px") == unsure.compute_histograms("px")
     images = [sized(image, NM, 0.5) for image in pair(rng, 6.0, 128)]
     found = run(FRC_MAP.job(*images, options=FrcMapJobOptions(register=False)))
     low, high = found.median_interval_px

@@ -43,7 +43,7 @@ def field(pitch_px, seed=1, pixel_nm=20.0):
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
     """A tiny model with the record of a training place, as *adapt* writes it."""
-    place = Familiarity.of([(texture(8, 0) - 1000) / 500])
+    place = Familiarity.from_parts([(texture(8, 0) - 1000) / 500])
     card = {"input_scaling": "percentiles", "pixel_size_nm": (20.0, 20.0)}
     training = {FAMILIARITY: place.to_json()}
     return write_tiny_model(
@@ -75,13 +75,15 @@ def test_another_pitch_is_warned_of_once_and_another_model_proposed(
     assert main(line) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["unfamiliar_percent"] > 80
-    (said,) = (text for text in record["warnings"] if "unlike" in text)
-    assert "unlike the area that own was trained on" in said
+    (said,) = (text for text in record["warnings"] if "differs from" in text)
+    assert "differs from the area that own was trained on" in said
     assert "ssum-sem" in said
 
 
 def test_in_memory_it_is_warned_of_too(adapted):
-    with pytest.warns(UserWarning, match="unlike the area that own was trained on"):
+    with pytest.warns(
+        UserWarning, match="differs from the area that own was trained on"
+    ):
         semsr.enhance(field(14), model=adapted, device="cpu")
 
 

@@ -136,7 +136,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
     from napari_semsr.inference.tiles import TiledRun
 
     output = image.with_name("full.ome.zarr")
-    write_tile, written = TiledRun.write, []
+    write_tile, written = TiledRun.write_tile, []
 
     def full(self, place, *rest):
         if len(written) == 5:
@@ -145,7 +145,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
         return write_tile(self, place, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TiledRun, "write", full)
+        patch.setattr(TiledRun, "write_tile", full)
         with pytest.raises(WriteError, match=r"No space left.*`resume`") as caught:
             run(ENHANCE.job(image, output, options=TINY))
     assert "\n" not in str(caught.value)

@@ -31,7 +31,7 @@ class Display:
     def show_block(self, mosaic, box):
         assert mosaic.box.intersection(box) == box
 
-    def show_doubt(self, sentence):
+    def show_warning(self, sentence):
         self.doubts.append(sentence)
 
     def show_enhanced(self, mosaic, box):
@@ -59,7 +59,7 @@ def grow(tmp_path, scene):
     made = [GrowingMosaic.create(tmp_path / "m.ome.zarr", about, CHUNK)]
 
     def write(growing, box, values=None):
-        part = scene[box.within(WHOLE).slices] if values is None else values
+        part = scene[box.relative_to(WHOLE).slices] if values is None else values
         made[0].write(box, part)
         growing.show_block(made[0], box)
         return made[0]
@@ -74,7 +74,7 @@ def rest_until(growing, display, count):
     while len(display.boxes) < count:
         assert time.monotonic() < end
         assert not display.doubts
-        growing.rest(0.02)
+        growing.allow_enhancement(0.02)
 
 
 @pytest.mark.parametrize("scale", [1, 2])
@@ -83,7 +83,7 @@ def test_blocks_are_those_of_enhancing_the_whole(tmp_path, display, scene, grow,
     path = write_tiny_model(tmp_path, scale=scale, options=options)
     place = tmp_path / "e.ome.zarr"
     with GrowingEnhancement(path, place, display, display.show_enhanced) as growing:
-        growing.look_at(WHOLE)
+        growing.set_view(WHOLE)
         mosaic = grow(growing, Box(0, 128, 0, 192))
         mosaic = grow(growing, WHOLE)  # which begins before the mosaic's own zero
         rest_until(growing, display, 16)
@@ -98,20 +98,20 @@ def test_blocks_are_those_of_enhancing_the_whole(tmp_path, display, scene, grow,
         np.asarray(enhanced.level0), expected.array(), atol=TOLERANCE * span
     )
     assert enhanced.store.record.pixel_size_nm == expected.pixel_size_nm
-    assert enhanced.start == expected.origin  # from the first pixel of either
+    assert enhanced.start_position == expected.origin  # from the first pixel of either
 
 
 def test_blocks_whose_pixels_moved_are_enhanced_again(tmp_path, display, scene, grow):
     path, place = write_tiny_model(tmp_path), tmp_path / "e.ome.zarr"
     with GrowingEnhancement(path, place, display, display.show_enhanced) as growing:
-        growing.look_at(WHOLE)
+        growing.set_view(WHOLE)
         grow(growing, Box(0, 192, 0, 192))
         rest_until(growing, display, 9)
         before = display.enhanced.read(Box(0, 192, 0, 192))
         moved = Box(70, 90, 70, 90)  # its block, and those that the network sees it in
         grow(growing, moved, scene[:20, :20])
         rest_until(growing, display, 10)
-        growing.rest(1.5)
+        growing.allow_enhancement(1.5)
         after = display.enhanced.read(Box(0, 192, 0, 192))
     assert {box.corner for box in display.boxes[9:]} == {
         (0, 0), (0, 64), (64, 0), (64, 64),
@@ -127,11 +127,11 @@ def test_only_what_is_in_view_is_enhanced_and_nothing_without_a_rest(
     path, place = write_tiny_model(tmp_path), tmp_path / "e.ome.zarr"
     with GrowingEnhancement(path, place, display, display.show_enhanced) as growing:
         grow(growing, Box(0, 192, 0, 192))
-        growing.look_at(Box(70, 80, 130, 140))
+        growing.set_view(Box(70, 80, 130, 140))
         time.sleep(1.5)
         assert not display.boxes
         rest_until(growing, display, 1)
-        growing.rest(1.5)
+        growing.allow_enhancement(1.5)
     assert [box.corner for box in display.boxes] == [(64, 128)]
     assert np.isnan(display.enhanced.read(Box(0, 64, 0, 64))).all()
 
@@ -142,13 +142,13 @@ def test_blocks_are_enhanced_with_the_grey_values_of_the_mosaic_so_far(
     path, place = write_tiny_model(tmp_path), tmp_path / "e.ome.zarr"
     first = Box(0, 64, 0, 64)
     with GrowingEnhancement(path, place, display, display.show_enhanced) as growing:
-        growing.look_at(WHOLE)
+        growing.set_view(WHOLE)
         grow(growing, first)
         rest_until(growing, display, 1)
         before = display.enhanced.read(first)
         grow(growing, Box(0, 192, 64, 192), 10 * scene[:192, :128])
         rest_until(growing, display, 8)
-        growing.rest(1.5)
+        growing.allow_enhancement(1.5)
         after = display.enhanced.read(first)
     assert np.abs(after - before).max() > 0.01 * np.ptp(before)
 

@@ -10,7 +10,7 @@ from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import ENHANCE, find_unfinished
+from napari_semsr.jobs.enhance import ENHANCE, find_unfinished_result
 from tests.refusals import refused
 from tests.stopping import stop_at
 
@@ -37,7 +37,7 @@ def test_a_store_of_a_layer_is_completed_from_its_file(folder):
 def test_a_store_of_a_file_is_completed_from_a_layer(folder):
     output = folder / "left.ome.zarr"
     _begin(folder / "first.tif", output, 2)
-    begun = find_unfinished(output)
+    begun = find_unfinished_result(output)
     assert begun is not None
     assert (begun.model, begun.done, begun.options["tile"]) == ("sem-restore", 2, 64)
     assert EnhanceOptions.parse(begun.options) == SMALL
@@ -45,7 +45,7 @@ def test_a_store_of_a_file_is_completed_from_a_layer(folder):
     made = run(ENHANCE.job(layer, output, options=SMALL, resume=True))
     assert made.report.resumed == 2
     assert read(output).name == read(folder / "first.tif").name
-    assert find_unfinished(output) is None
+    assert find_unfinished_result(output) is None
     other = run(ENHANCE.job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
     np.testing.assert_array_equal(read(output).array(), read(other.output).array())
 
@@ -55,9 +55,9 @@ def test_a_result_stays_until_the_one_that_replaces_it_is_whole(folder, tmp_path
     output, image = tmp_path / "kept.ome.zarr", folder / "first.tif"
     before = read(image).replace(data=np.zeros((8, 8), np.float32))
     write(before, output)
-    stop_at(ENHANCE.anew(image, output, options=SMALL), "Enhancing", 2)
+    stop_at(ENHANCE.rerun(image, output, options=SMALL), "Enhancing", 2)
     np.testing.assert_array_equal(read(output).array(), before.array())
-    begun = find_unfinished(output)
+    begun = find_unfinished_result(output)
     assert begun is not None
     assert begun.done == 2
     if torn:  # as by a stop while the former one is removed
@@ -99,8 +99,8 @@ def test_a_store_of_a_file_is_not_completed_from_another_layer(folder):
     values[0, 0] += 1
     with refused(WriteError, "other-run"):
         run(ENHANCE.job(layer.replace(data=values), output, options=SMALL, resume=True))
-    assert find_unfinished(folder) is None
-    assert find_unfinished(folder / "first.tif") is None
+    assert find_unfinished_result(folder) is None
+    assert find_unfinished_result(folder / "first.tif") is None
 
 
 @pytest.mark.quick(1)

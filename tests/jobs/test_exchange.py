@@ -15,7 +15,13 @@ import yaml
 import napari_semsr as semsr
 from napari_semsr.cli import main
 from napari_semsr.core import CheckpointError, Micrograph, OptionError, WriteError
-from napari_semsr.models import CARD_KEY, list_bundled, load_model, read_card, resolve
+from napari_semsr.models import (
+    CARD_KEY,
+    list_bundled,
+    load_model,
+    read_card,
+    resolve_model_path,
+)
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
@@ -178,7 +184,7 @@ def _run_as_described(package):
 def test_every_bundled_model_goes_out_for_bioimageio(tmp_path, field, name):
     out = tmp_path / "package.zip"
     told = {}
-    if read_card(resolve(name)).architecture == "informed":
+    if read_card(resolve_model_path(name)).architecture == "informed":
         with refused(CheckpointError, "export-unsupported"):
             semsr.export_model(name, out)
         assert not out.exists()
@@ -294,13 +300,13 @@ def test_sides_without_a_scale_have_one_of_their_unit(tmp_path, own_shelf, packa
 
 
 REFUSED = {
-    "weights": ({"weights": {"pytorch_state_dict": {}}}, "executes code"),
+    "weights": ({"weights": {"pytorch_state_dict": {}}}, "can execute code"),
     "elsewhere": ({"weights__onnx__source": "https://a.b/w.onnx"}, "complete package"),
     "outside": ({"weights__onnx__source": "../w.onnx"}, "complete package"),
     "absent": ({"weights__onnx__source": "w.onnx"}, "does not contain its weights"),
     "digest": ({"weights__onnx__sha256": "0" * 64}, "does not match its checksum"),
     "old": ({"format_version": "0.4.10"}, "update"),
-    "kind": ({"type": "dataset"}, "no model"),
+    "kind": ({"type": "dataset"}, "does not describe a model"),
     "steps": ({"inputs__0__preprocessing": _steps("binarize")}, "binarize"),
     "after": ({"outputs__0__postprocessing": _steps("sigmoid")}, "sigmoid"),
     "axes": ({"inputs__0__axes": [{"type": "batch"}]}, "axes"),
@@ -334,10 +340,10 @@ def zipped(path, **files):
     ("files", "reason"),
     [
         ({}, "has no rdf.yaml"),
-        ({"rdf.yaml": b"\xff\xfe"}, "cannot be read"),
-        ({"rdf.yaml": b"a: [b"}, "cannot be read"),
-        ({"rdf.yaml": b"!!python/object/apply:os.abort []"}, "cannot be read"),
-        ({"rdf.yaml": b"- 1"}, "no model"),
+        ({"rdf.yaml": b"\xff\xfe"}, "Cannot read rdf.yaml in"),
+        ({"rdf.yaml": b"a: [b"}, "Cannot read rdf.yaml in"),
+        ({"rdf.yaml": b"!!python/object/apply:os.abort []"}, "Cannot read rdf.yaml in"),
+        ({"rdf.yaml": b"- 1"}, "does not describe a model"),
         ({"rdf.yaml": b" " * (2**20 + 1)}, "MiB"),
     ],
 )
@@ -384,7 +390,7 @@ def test_halves_of_letters_in_a_package_are_joined(tmp_path, own_shelf, package)
 
 @pytest.mark.broad
 def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
-    from napari_semsr.models import ModelCard, build, save_model
+    from napari_semsr.models import ModelCard, build_network, save_model
 
     torch.manual_seed(0)
     options = {"width": 4, "blocks": 1}
@@ -396,7 +402,7 @@ def test_a_network_with_norms_goes_out_as_onnx_and_not_as_a_package(tmp_path):
         receptive_field=0,
         norms=True,
     )
-    save_model(tmp_path / "n.safetensors", build("resnet", options), card)
+    save_model(tmp_path / "n.safetensors", build_network("resnet", options), card)
     semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.onnx")
     with refused(CheckpointError, "model-unsuitable"):
         semsr.export_model(tmp_path / "n.safetensors", tmp_path / "n.zip", authors="A")
@@ -420,4 +426,4 @@ def test_the_command_exports_and_imports(tmp_path, own_shelf, tiny, capsys):
     assert "input_levels" in capsys.readouterr().out
     assert load_model(own_shelf / "by-hand.safetensors").card.input_levels == (0, 255)
     assert main(["models", "list", "--levels", "0", "1"]) == 2
-    assert "belongs to `models import`" in capsys.readouterr().err
+    assert "is an option of `models import`" in capsys.readouterr().err

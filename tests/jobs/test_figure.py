@@ -23,7 +23,7 @@ from napari_semsr.jobs import (
     FigureOptions,
     FrcMapJobOptions,
 )
-from napari_semsr.reporting import bar_words
+from napari_semsr.reporting import format_bar_length
 from napari_semsr.restoration import RestoreOptions
 from tests.refusals import refused
 
@@ -161,7 +161,7 @@ def test_caption_goes_into_a_file_beside_the_figure_where_asked(tmp_path: Path) 
     text = tmp_path / "one.txt"
     assert text.read_text(encoding="utf-8") == "Two. A; bar 100 nm.\n"
     (tmp_path / "one.png").unlink()
-    with pytest.raises(SemsrError, match=r"one\.txt exists"):
+    with pytest.raises(SemsrError, match=r"one\.txt already exists"):
         run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))
     assert not (tmp_path / "one.png").exists()
 
@@ -273,7 +273,7 @@ def test_image_has_the_colours_that_it_has_on_screen(
 
 def test_colours_that_a_figure_does_not_know_are_told(tmp_path: Path) -> None:
     look = DisplaySettings(limits=(0, 140), colormap="bop blue")
-    with pytest.warns(UserWarning, match="no colour map named bop blue, so A gets"):
+    with pytest.warns(UserWarning, match="no colour map named bop blue for figures, so A gets"):
         run(FIGURE.job([micrograph().replace(look=look)], tmp_path / "own.png"))
 
 
@@ -360,11 +360,11 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
 
 
 def test_bars_are_told_in_the_unit_that_reads_best() -> None:
-    assert bar_words(500, has_size=True) == "500 nm"
-    assert bar_words(2000, has_size=True) == "2 µm"
-    assert bar_words(20_000, has_size=True) == "20 µm"
-    assert bar_words(1e6, has_size=True) == "1 mm"
-    assert bar_words(50, has_size=False) == "50 px"
+    assert format_bar_length(500, has_size=True) == "500 nm"
+    assert format_bar_length(2000, has_size=True) == "2 µm"
+    assert format_bar_length(20_000, has_size=True) == "20 µm"
+    assert format_bar_length(1e6, has_size=True) == "1 mm"
+    assert format_bar_length(50, has_size=False) == "50 px"
 
 
 def bars_in(path: Path, columns: int) -> list[int]:

@@ -44,7 +44,7 @@ def warnings_of(image, model):
 
 def test_models_of_optical_images_warn_of_a_scan_out_of_focus(tmp_path):
     near, far, farther = (scan(z).replace(provenance=LIGHT) for z in (0.0, 1.5, 2.0))
-    own = {FOCUS: Falloff.of(scan(0.0, seed=9), CUT_OFF).to_json()}
+    own = {FOCUS: Falloff.from_image(scan(0.0, seed=9), CUT_OFF).to_json()}
     taught = write_tiny_model(tmp_path, name="taught", training=INSTRUMENT)
     adapted = write_tiny_model(tmp_path, name="adapted", training=own)
     plain = write_tiny_model(tmp_path, name="plain")

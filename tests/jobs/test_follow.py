@@ -12,10 +12,10 @@ import pytest
 
 import napari_semsr
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
-from napari_semsr.core.progress import Waiting, run
+from napari_semsr.core.progress import WaitingProgress, run
 from napari_semsr.io.arrivals import FrameFolder
 from napari_semsr.io.formats import read
-from napari_semsr.io.zarr.growing import GrowingMosaic, is_live
+from napari_semsr.io.zarr.growing import GrowingMosaic, is_live_mosaic
 from napari_semsr.jobs import follow
 from napari_semsr.jobs.stitch import STITCH, StitchFolderOptions
 from tests import children
@@ -66,7 +66,7 @@ def until_taken(steps, count):
     messages = []
     for step in steps:
         messages.append(step.message)
-        if f"{count} frames taken" in step.message:
+        if f"{count} frames processed" in step.message:
             return messages
     raise AssertionError(messages)
 
@@ -75,13 +75,13 @@ def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_pat
     folder, output = tmp_path / "scan", tmp_path / "m.ome.zarr"
     steps = job(folder, output)
     next(steps)
-    while not isinstance(step := next(steps), Waiting):
+    while not isinstance(step := next(steps), WaitingProgress):
         pass
     assert "waiting for" in step.message
     assert "scan" in step.message
     copy_frames(scan, folder, 0, 2)
     until_taken(steps, 2)
-    assert is_live(output)
+    assert is_live_mosaic(output)
     copy_frames(scan, folder, 1, 5, 3)
     until_taken(steps, 5)
     copy_frames(scan, folder, 4)
@@ -95,7 +95,7 @@ def test_a_followed_scan_ends_as_the_offline_command_does(scan, offline, tmp_pat
     assert np.array_equal(
         read(made.output).array(), read(offline.output).array(), equal_nan=True
     )
-    assert not is_live(output)
+    assert not is_live_mosaic(output)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["m.ome.zarr", "scan"]
 
 
@@ -137,7 +137,7 @@ def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
     (folder / "positions.csv").unlink()
     files = FrameFolder(folder)
     live = follow.LiveScan(tmp_path / "m.ome.zarr", files.read, StitchFolderOptions())
-    steps = follow.Follower(files, live, 3, None, lambda: False).run()
+    steps = follow.ScanFollower(files, live, 3, None, lambda: False).run()
     until_taken(steps, 2)
     assert live.placement.provisional == set()
     (folder / "positions.csv").write_text(text)
@@ -156,7 +156,7 @@ class Shown:
     def show_block(self, mosaic, box):
         self.boxes.append(box)
 
-    def show_doubt(self, sentence):
+    def show_warning(self, sentence):
         pass
 
 
@@ -166,16 +166,16 @@ def test_a_frame_that_came_is_shown_before_all_that_moved(scan, tmp_path):
     live = follow.LiveScan(place, files.read, options, display=shown)
     *first, last = [frame for _ in range(2) for frame in files.poll()]
     for frame in first:
-        live.take(frame.name, frame.pixels, files.corner(frame.name))
-    run(live.placement.settle())  # which changes the light of all
-    assert live.placement.changed_frames() == [0, 1, 2, 3, 4]
-    live.take(last.name, last.pixels, files.corner(last.name))
-    live.fuse(last.name)
-    assert live.placement.changed_frames() == [0, 1, 2, 3, 4]
+        live.add_frame(frame.name, frame.pixels, files.frame_corner(frame.name))
+    run(live.placement.solve_all_frames())  # which changes the light of all
+    assert live.placement.list_changed_frames() == [0, 1, 2, 3, 4]
+    live.add_frame(last.name, last.pixels, files.frame_corner(last.name))
+    live.fuse_frame(last.name)
+    assert live.placement.list_changed_frames() == [0, 1, 2, 3, 4]
     assert len(shown.boxes) == 1
-    while live.work():
+    while live.run_step():
         pass
-    assert live.placement.changed_frames() == []
+    assert live.placement.list_changed_frames() == []
     assert len(shown.boxes) == 6
 
 
@@ -234,7 +234,7 @@ def test_a_scan_that_is_followed_twice_is_refused(scan, tmp_path):
     for more in ("--overwrite", "--resume"):
         done = children.run([*words, "--follow", "--idle", "1s", more])
         assert done.returncode == 2
-        assert "being written by another process" in done.stderr
+        assert "Another process is writing" in done.stderr
     steps.close()
 
 
@@ -247,7 +247,7 @@ def test_a_killed_run_is_resumed_with_the_frames_that_are_there(
     steps = job(folder, output)
     until_taken(steps, frames)
     steps.close()
-    assert is_live(output)
+    assert is_live_mosaic(output)
     copy_frames(scan, folder, *range(6))
     with refused(WriteError, "output-exists"):
         run(job(folder, output))
@@ -260,9 +260,9 @@ def test_a_killed_run_is_resumed_with_the_frames_that_are_there(
 @pytest.mark.parametrize(
     ("step", "suffix"),
     [
-        ("6 frames taken", ".ome.zarr"),
+        ("6 frames processed", ".ome.zarr"),
         ("Fusing the mosaic", ".ome.zarr"),
-        ("6 frames taken", ".tif"),
+        ("6 frames processed", ".tif"),
         ("Fusing the mosaic", ".tif"),
     ],
 )
@@ -287,10 +287,10 @@ def test_a_process_that_is_killed_is_resumed(scan, offline, tmp_path, follow_aga
     words = [sys.executable, "-m", "napari_semsr", "stitch", folder, "-o", output]
     how = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
     with children.started([*words, "--follow", "--until", "6"], **how) as process:
-        assert any("3 frames taken" in line for line in process.stderr)
+        assert any("3 frames processed" in line for line in process.stderr)
         process.kill()
         process.wait(children.LIMIT_S)
-    assert is_live(output)
+    assert is_live_mosaic(output)
     copy_frames(scan, folder, *range(6))
     again = ["--follow", "--until", "6"] if follow_again else []
     done = children.run([*words, "--resume", *again])
@@ -314,7 +314,7 @@ def test_a_full_disk_is_waited_for(scan, tmp_path, monkeypatch):
     assert made.frames == 6
     full = [step for step in steps if "disk is full" in step.message]
     assert full
-    assert all(isinstance(step, Waiting) for step in full)
+    assert all(isinstance(step, WaitingProgress) for step in full)
 
 
 def test_frames_that_cannot_be_read_for_a_while_are_waited_for(
@@ -331,9 +331,9 @@ def test_frames_that_cannot_be_read_for_a_while_are_waited_for(
     steps = []
     made = run(job(scan, tmp_path / "m.ome.zarr"), steps.append)
     assert made.frames == 6
-    away = [step for step in steps if "waiting until this frame" in step.message]
+    away = [step for step in steps if "waiting until the frame can" in step.message]
     assert len(away) == 4
-    assert all(isinstance(step, Waiting) for step in away)
+    assert all(isinstance(step, WaitingProgress) for step in away)
     assert made.corners == offline.corners
 
 

@@ -18,7 +18,7 @@ from napari_semsr.jobs import (
     STITCH,
     FrcMapJobOptions,
     StitchFolderOptions,
-    save_job,
+    save_image,
 )
 from tests.refusals import refused
 from tests.stopping import stop_at
@@ -60,7 +60,7 @@ def test_halves_lie_on_the_grid_of_the_mosaic(made):
     beside = [str(path) for path in half_paths(Path(made.output))]
     assert [half["output"] for half in made.halves] == beside
     for half in halves:
-        assert Grid.of(half) == Grid.of(mosaic)
+        assert Grid.from_image(half) == Grid.from_image(mosaic)
         assert np.isnan(half.array()).any()
     known = np.any([np.isfinite(half.array()) for half in halves], axis=0)
     assert np.mean(known == np.isfinite(mosaic.array())) > 0.99
@@ -213,7 +213,7 @@ def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
     before = [path.stat().st_ino for path in half_paths(mosaic)]
     other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
     for write in (napari_semsr.convert, napari_semsr.write):
-        with pytest.raises(WriteError, match=r"m\.tif would share .* another name"):
+        with pytest.raises(WriteError, match=r"m\.tif and .* would both use .* another name"):
             write(other, copy, overwrite=True)
         assert not copy.exists()
     napari_semsr.convert(mosaic, copy)
@@ -227,7 +227,7 @@ def test_store_of_the_same_name_is_refused_before_it_is_written(made, tmp_path):
     napari_semsr.convert(made.output, mosaic)
     other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
     with pytest.raises(WriteError, match="another name"):
-        run(save_job(other, copy))
+        run(save_image(other, copy))
     assert not copy.exists()
 
 

@@ -5,17 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.core import Micrograph, SemsrError, capture_warnings, code_of, run
+from napari_semsr.core import (
+    Micrograph,
+    SemsrError,
+    capture_warnings,
+    get_error_code,
+    run,
+)
 from napari_semsr.jobs.crop import CROP, CropOptions
 from napari_semsr.jobs.exchange import check_no_code
 from napari_semsr.jobs.images import (
+    check_grey_levels,
     check_not_input,
     check_target_file,
     check_target_folder,
-    levels_note,
 )
 from napari_semsr.jobs.measure.noise import NOISE
-from napari_semsr.jobs.measure.table import measure_of
+from napari_semsr.jobs.measure.table import get_measuring_command
 from napari_semsr.jobs.register import REGISTER
 
 GREY = np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)
@@ -37,7 +43,7 @@ def _crop(**how):
         ("outside-image", lambda _: _crop(box=(90, 90, 95, 95))),
         ("pixel-size-missing", lambda _: _crop(box_nm=(0, 0, 5, 5))),
         ("pixel-size-missing", lambda _: run(REGISTER.job(IMAGE, IMAGE))),
-        ("verb-unknown", lambda _: measure_of("taste")),
+        ("verb-unknown", lambda _: get_measuring_command("taste")),
         ("unsafe-content", lambda _: check_no_code(Path("model.pt"))),
         (
             "image-too-small",
@@ -49,16 +55,16 @@ def test_a_refusal_has_a_code(tmp_path, code, refused):
     (tmp_path / "a.csv").touch()
     with pytest.raises(SemsrError) as error:
         refused(tmp_path)
-    assert code_of(error.value) == code
+    assert get_error_code(error.value) == code
 
 
 def test_a_warning_has_a_code():
     heard = []
     with capture_warnings(heard.append):
         _crop(box=(5, 5, 70, 70))
-    assert [code_of(one) for one in heard] == ["box-cut"]
+    assert [get_error_code(one) for one in heard] == ["box-cut"]
 
 
 def test_a_note_on_grey_values_has_a_code():
     fine = IMAGE.replace(data=GREY / 255.0, path=None)
-    assert code_of(levels_note(fine, "uint8")) == "values-rounded"
+    assert get_error_code(check_grey_levels(fine, "uint8")) == "values-rounded"

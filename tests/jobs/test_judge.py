@@ -18,7 +18,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.core.errors import SemsrError
-from napari_semsr.io import Side, StoredTransform, write
+from napari_semsr.io import ImageIdentity, StoredTransform, write
 from napari_semsr.jobs import JUDGE, JudgeOptions
 from napari_semsr.jobs.report.records import read_record
 from napari_semsr.registration import Landmarks
@@ -26,13 +26,13 @@ from tests.refusals import warned
 from tests.tiny_models import write_tiny_model
 from tests.two_views import draw_views
 
-_OFF = re.compile(r"expected to be off by [\d.]+ px \(60 nm\)")
+_OFF = re.compile(r"expected error of the transform is [\d.]+ px \(60 nm\)")
 
 STILL = Affine(((1.0, 0.0), (0.0, 1.0)), (0.0, 0.0))
 
 
 def _stored(moving, fixed, transform=STILL, **quality):
-    sides = Side.of(moving), Side.of(fixed)
+    sides = ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed)
     return StoredTransform(transform, *sides, {"error_nm": 3.0, **quality})
 
 
@@ -117,7 +117,9 @@ def test_input_has_the_figures_that_the_measures_give(judged):
     cross = napari_semsr.frc(upright, part, reference=True)
     assert row.frc.reason == cross.reason
     np.testing.assert_allclose(row.frc.correlation, cross.correlation, atol=1e-3)
-    assert made.area["origin_nm"] == list(Grid.of(sem).centre(Box(y0, y1, x0, x1)))
+    assert made.area["origin_nm"] == list(
+        Grid.from_image(sem).box_origin(Box(y0, y1, x0, x1))
+    )
 
 
 def test_area_lies_where_both_show_something(judged):
@@ -127,7 +129,7 @@ def test_area_lies_where_both_show_something(judged):
     assert made.area["shape"] == [y1 - y0, x1 - x0]
     corners = np.array([(y, x) for y in (y0, y1 - 1) for x in (x0, x1 - 1)]) * 20.0
     back = truth.inverse()(corners)
-    grid = Grid.of(optical)
+    grid = Grid.from_image(optical)
     assert (back >= grid.corner).all()
     assert (back <= grid.end).all()
 
@@ -288,7 +290,7 @@ def test_exchanged_images_are_told(job_of):
     electrons = moving.replace(metadata={"vendor": "FEI"})
     with warned("images-exchanged"):
         made = run(job_of(electrons, fixed, truth))
-    assert "not exchanged" in made.warnings[0]
+    assert "whether the images are swapped" in made.warnings[0]
 
 
 @pytest.mark.broad
@@ -344,7 +346,7 @@ def test_images_that_share_too_little_are_refused(job_of, tmp_path):
     job = job_of(moving, fixed, Affine(STILL.matrix, (0.0, 1700.0)))
     with (
         warned("overlap-small"),
-        pytest.raises(SemsrError, match="64 px or more"),
+        pytest.raises(SemsrError, match="at least 64 px"),
     ):
         run(job)
     assert list(tmp_path.iterdir()) == []
@@ -355,10 +357,10 @@ def _sharpener(folder):
     import torch
 
     from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import build, save_model
+    from napari_semsr.models.checkpoint import build_network, save_model
 
     options = {"widths": [1, 1]}
-    network = build("srcnn", options)
+    network = build_network("srcnn", options)
     kernel = np.zeros((9, 9))
     kernel[4, 4] = 1
     kernel = 2 * kernel - ndimage.gaussian_filter(kernel, 1.2, mode="constant")

@@ -101,7 +101,7 @@ def test_the_whole_of_which_it_learnt_a_part_is_known(tmp_path, folder):
     low = napari_semsr.read(folder / "low.ome.tif")
     pair = low.replace(data=low.data[:96]), part
     napari_semsr.pairs(*pair, tmp_path / "p.zarr", patch=16, validation=0.2, test=0.0)
-    learnt = napari_semsr.pairing.open_pairs(tmp_path / "p.zarr").learnt_from()
+    learnt = napari_semsr.pairing.open_pairs(tmp_path / "p.zarr").list_training_images()
     assert [item["name"] for item in learnt] == [low.name, "a.ome.tif", "high.ome.tif"]
     assert learnt[1]["areas"] == learnt[2]["areas"]
     assert max(y1 for _, _, y1, _ in learnt[2]["areas"]) < whole.shape[0] * 10 / 2 + 10

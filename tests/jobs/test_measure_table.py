@@ -15,11 +15,11 @@ from napari_semsr.jobs import (
     MEASURES,
     REPLACING,
     OverwritePolicy,
-    is_many,
-    measure_of,
+    get_measuring_command,
+    is_image_collection,
     measure_table_job,
 )
-from napari_semsr.jobs.plan import file_state
+from napari_semsr.jobs.plan import read_file_state
 from tests.refusals import refused, warned
 
 RESUMED = OverwritePolicy(resume=True)
@@ -48,16 +48,16 @@ def rows_of(path):
 @pytest.mark.quick(2)
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_makes_a_row_an_image(pairs, name):
-    two = len(measure_of(name).roles) == 2
+    two = len(get_measuring_command(name).roles) == 2
     table, second = pairs / "table.csv", pairs / "high" if two else None
     how = {"options": OPTIONS.get(name)}
     found = run(measure_table_job(name, pairs / "low", second, table=table, **how))
     rows = rows_of(table)
-    first = measure_of(name).names[0]
+    first = get_measuring_command(name).image_columns[0]
     names = [f"low/field{number}.tif" for number in (1, 2, 10)]
     assert [row[first] for row in rows] == names
     if two:
-        second = measure_of(name).names[1]
+        second = get_measuring_command(name).image_columns[1]
         assert [row[second] for row in rows][2] == "high/field10.ome.tif"
     for column, summary in found.summary.items():
         values = [float(row[column]) for row in rows if row[column]]
@@ -170,7 +170,7 @@ def test_mistyped_name_makes_no_table(pairs, second):
 
 def test_missing_partner_is_the_fault_of_its_row(pairs):
     (pairs / "high" / "field2.ome.tif").unlink()
-    with pytest.warns(UserWarning, match="no image with the name field2"):
+    with pytest.warns(UserWarning, match="no image named field2"):
         found = run(measure_table_job("frc", pairs / "low", pairs / "high"))
     assert [bool(row["error"]) for row in found.rows] == [False, True, False]
 
@@ -226,7 +226,7 @@ def test_table_that_a_spreadsheet_saved_again_is_resumed(pairs):
     measured(pairs)
     path = pairs / "out.csv"
     before, rows = path.read_text(), rows_of(path)
-    measures = [*measure_of("metrics").columns]
+    measures = [*get_measuring_command("metrics").columns]
     for row in rows:
         numbers = [name for name in measures if name != "data_range_from"]
         row.update({name: row[name].replace(".", ",").upper() for name in numbers})
@@ -334,13 +334,13 @@ def test_rows_of_images_that_are_not_there_any_more_are_dropped_aloud(pairs):
     resumed(pairs, "high")
     resumed(pairs)
     (pairs / "low" / "field2.tif").unlink()
-    with pytest.warns(UserWarning, match="1 of the rows of .*out.csv were dropped"):
+    with pytest.warns(UserWarning, match="Dropped 1 row of .*out.csv with"):
         found = resumed(pairs)
     assert (found.images, found.measured, found.kept) == (5, 0, 2)
     assert found.summary["contrast"]["images"] == 5
     assert len(rows_of(pairs / "out.csv")) == 5
     (pairs / "low").rename(pairs / "low-2026")
-    with pytest.warns(UserWarning, match="2 of the rows of .*out.csv were dropped"):
+    with pytest.warns(UserWarning, match="Dropped 2 rows of .*out.csv with"):
         found = resumed(pairs, "low-2026")
     assert (found.images, found.measured, found.kept) == (5, 2, 0)
 
@@ -365,7 +365,7 @@ def test_table_of_which_no_image_is_there_any_more_stays_as_it_is(pairs):
     before = (pairs / "out.csv").read_bytes()
     (pairs / "low").rename(pairs / "elsewhere")
     how = {"table": pairs / "out.csv", "existing": RESUMED}
-    with pytest.warns(UserWarning, match="3 of the rows of .*out.csv were dropped"):
+    with pytest.warns(UserWarning, match="Dropped 3 rows of .*out.csv with"):
         found = run(measure_table_job("metrics", [], **how))
     assert (found.images, (pairs / "out.csv").read_bytes()) == (0, before)
 
@@ -417,7 +417,7 @@ def test_unknown_measure_and_images_that_do_not_go_together_are_refused(pairs, s
     other.mkdir()
     write(scene.first, other / "else.tif")
     for images, error, match in (
-        (("sharpness", low), OptionError, "A measure must be frc"),
+        (("sharpness", low), OptionError, "The measure must be one of frc"),
         (("error-map", low), OptionError, "needs 2 images"),
         (("spectrum", low, pairs / "high" / "any.tif"), OptionError, "needs 1 image "),
         (("profile", low), OptionError, "line must be given"),
@@ -450,8 +450,8 @@ def test_is_many_tells_folders_globs_and_tables(pairs, scene):
         pairs / "no.csv",
         scene.first,
     ]
-    assert [is_many(item) for item in many] == [True] * 5
-    assert [is_many(item) for item in one] == [False] * 4
+    assert [is_image_collection(item) for item in many] == [True] * 5
+    assert [is_image_collection(item) for item in one] == [False] * 4
 
 
 @pytest.mark.parametrize("change", ["swap", "older"])
@@ -460,12 +460,12 @@ def test_the_state_of_a_folder_is_that_of_each_file(tmp_path, change):
     for number, path in enumerate((one, two)):
         path.write_bytes(bytes(8))
         os.utime(path, ns=(number, number + 1))
-    before = file_state(tmp_path)
-    assert before == file_state(tmp_path)
+    before = read_file_state(tmp_path)
+    assert before == read_file_state(tmp_path)
     if change == "swap":
         one.rename(spare)
         two.rename(one)
         spare.rename(two)
     else:
         os.utime(one, ns=(5, 0))
-    assert file_state(tmp_path) != before
+    assert read_file_state(tmp_path) != before

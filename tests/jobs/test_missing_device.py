@@ -10,8 +10,8 @@ from napari_semsr.jobs import (
     JUDGE,
     TRAIN,
 )
-from napari_semsr.jobs.train import CutRequest, TrainingPlace
-from napari_semsr.jobs.train_process import TrainRequest, train_to_shelf
+from napari_semsr.jobs.train import PairRequest, TrainingEnvironment
+from napari_semsr.jobs.train_process import TrainRequest, train_and_import
 from napari_semsr.models import devices
 
 
@@ -59,7 +59,7 @@ def test_batch(unreadable, tmp_path):
     ("place", "words"),
     [
         ({"device": "mps"}, "Device mps needs an Apple GPU"),
-        ({"device": "mps", "devices": 2}, "Several devices together must be cpu or"),
+        ({"device": "mps", "devices": 2}, "several devices needs cpu or cuda, got mps"),
         ({"device": "cuda", "devices": 2}, "Device cuda needs an NVIDIA"),
     ],
 )
@@ -69,7 +69,7 @@ def test_train_refuses_before_pairs_are_cut(images, place, words, unreadable, tm
     job = TRAIN.job(
         recipe,
         tmp_path / "run",
-        place=TrainingPlace(**place),
+        place=TrainingEnvironment(**place),
         **dict.fromkeys(images, unreadable),
     )
     refused(job, tmp_path, words)
@@ -79,5 +79,5 @@ def test_train_refuses_before_pairs_are_cut(images, place, words, unreadable, tm
 def test_panel_refuses_before_pairs_are_cut(device, unreadable, tmp_path):
     layers = [Micrograph.__new__(Micrograph)] * 2  # nothing of them may be looked at
     request = TrainRequest("fine-tune", str(tmp_path / "run"))
-    job = train_to_shelf(request, CutRequest(*layers), device=device)
+    job = train_and_import(request, PairRequest(*layers), device=device)
     refused(job, tmp_path, "Device mps needs")

@@ -11,7 +11,7 @@ import napari_semsr as semsr
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance, digest_path
 from napari_semsr.io.read_image import ReadOptions
-from napari_semsr.jobs.images import input_record, open_image
+from napari_semsr.jobs.images import create_input_record, open_image
 from tests.refusals import refused
 
 
@@ -103,7 +103,7 @@ def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb, recwa
         "restore": {"psf": "1px"},
     }
     made, how = tmp_path / "made.ome.tif", {"dtype": "uint8", **more.get(verb, {})}
-    with pytest.warns(UserWarning, match="uint8 keeps only whole numbers, .* unit"):
+    with pytest.warns(UserWarning, match="uint8 stores only integers, .* unit"):
         getattr(semsr, verb)(image, made, **how)
     recwarn.clear()
     bright = image.replace(data=200 * image.data)
@@ -276,7 +276,7 @@ def test_nothing_is_chosen_in_an_image_in_memory(how):
 
 def test_input_record_of_a_file_is_its_digest(folder):
     path = folder / "first.tif"
-    record = input_record(path, open_image(path))
+    record = create_input_record(path, open_image(path))
     assert (record.name, record.digest) == ("first.tif", digest_path(path))
 
 
@@ -284,7 +284,7 @@ def test_input_record_tells_planes_of_one_file_apart(folder):
     path = folder / "first.tif"
     opened = open_image(path)
     digests = {
-        input_record(path, opened, ReadOptions.parse({"plane": plane})).digest
+        create_input_record(path, opened, ReadOptions.parse({"plane": plane})).digest
         for plane in (None, 0, 1)
     }
     assert len(digests) == 3
@@ -292,16 +292,16 @@ def test_input_record_tells_planes_of_one_file_apart(folder):
 
 def test_input_record_of_values_ignores_laziness_and_sees_each_value():
     values = np.arange(12.0).reshape(3, 4)
-    digest = input_record(Micrograph(values), Micrograph(values)).digest
+    digest = create_input_record(Micrograph(values), Micrograph(values)).digest
     lazy = Micrograph(da.from_array(values, chunks=2))
-    assert input_record(lazy, lazy).digest == digest
+    assert create_input_record(lazy, lazy).digest == digest
     changed = values.copy()
     changed[2, 3] += 1
     other = Micrograph(changed)
-    assert input_record(other, other).digest != digest
+    assert create_input_record(other, other).digest != digest
 
 
 def test_input_record_carries_the_history(scene):
     history = Provenance(job="exposure")
     image = scene.first.replace(provenance=history)
-    assert input_record(image, image).provenance == history
+    assert create_input_record(image, image).provenance == history

@@ -19,14 +19,14 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.train import (
     TRAIN,
-    CutRequest,
     OwnImage,
+    PairRequest,
     TrainOptions,
-    images_to_cut,
+    create_training_request,
 )
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing.store import open_pairs
-from napari_semsr.simulation.drawings import draw
+from napari_semsr.simulation.drawings import draw_phantom
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_recipe
 
@@ -41,7 +41,9 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def _noisy(seed: int, side: int = 160, shift: int = 0) -> Micrograph:
-    clean = ndimage.gaussian_filter(draw("particles", (side + 8,) * 2, seed=0), 1)
+    clean = ndimage.gaussian_filter(
+        draw_phantom("particles", (side + 8,) * 2, seed=0), 1
+    )
     clean = clean[shift : shift + side, 4 : 4 + side]
     noise = np.random.default_rng(seed).normal(0, 0.08, clean.shape)
     return Micrograph((clean + noise).astype(np.float32), name=f"scan {seed}")
@@ -59,7 +61,7 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     assert card.pixel_size_nm is None
     store = open_pairs(tmp_path / "run-pairs.zarr")
     assert store.counts["test"] == 0
-    low, high = (np.asarray(part[0]) for part in store.arrays("train"))
+    low, high = (np.asarray(part[0]) for part in store.get_arrays("train"))
     np.testing.assert_array_equal(low, high)
 
 
@@ -115,8 +117,8 @@ def test_second_scan_is_registered_and_learnt_from(
     assert card.pixel_size_nm is None
     assert set(made.comparison["rows"]) == {"input", "linear filter", "trained"}
     store = open_pairs(tmp_path / "run-pairs.zarr")
-    low, high = (np.asarray(part[0], float) for part in store.arrays("train"))
-    assert store.ranges("train", 0)[0] == store.ranges("train", 0)[1]
+    low, high = (np.asarray(part[0], float) for part in store.get_arrays("train"))
+    assert store.get_ranges("train", 0)[0] == store.get_ranges("train", 0)[1]
     soft = [ndimage.gaussian_filter(part, 2) for part in (low, high)]
     assert np.corrcoef(*(part.ravel() for part in soft))[0, 1] > 0.97
     gain = np.polyfit(*(part.ravel() for part in soft), 1)[0]
@@ -171,20 +173,22 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
     with refused(OptionError, "recipe-unsuitable"):
         run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
     with refused(OptionError, "recipe-unsuitable"):
-        run(TRAIN.job(recipe, tmp_path / "a", cut=CutRequest(image, image)))
+        run(TRAIN.job(recipe, tmp_path / "a", cut=PairRequest(image, image)))
     with refused(OptionError, "missing-value", match=r"one image; pass it as `image`"):
         train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
 def test_images_are_asked_for_in_one_way() -> None:
-    assert images_to_cut(None, None) is None
-    assert images_to_cut("a", "b") == CutRequest("a", "b")
-    assert images_to_cut(None, None, image="a", second="b") == OwnImage("a", "b")
+    assert create_training_request(None, None) is None
+    assert create_training_request("a", "b") == PairRequest("a", "b")
+    assert create_training_request(None, None, image="a", second="b") == OwnImage(
+        "a", "b"
+    )
     for given, said in (
         ({"low": "a", "high": None}, "needs `low` and `high`"),
         ({"low": None, "high": None, "second": "a"}, "needs the first one"),
         ({"low": "a", "high": "b", "image": "c"}, "not both"),
     ):
         with pytest.raises(OptionError, match=said):
-            images_to_cut(**given)
+            create_training_request(**given)

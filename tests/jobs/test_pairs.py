@@ -8,10 +8,10 @@ import napari_semsr
 from napari_semsr.core import Affine, Grid, WarpedImage
 from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.io import Side, StoredTransform, write_transform
+from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
 from napari_semsr.jobs.pairs import PAIRS
-from napari_semsr.pairing import PairMap
-from napari_semsr.pairing.cut import is_doubtful
+from napari_semsr.pairing import PairTransform
+from napari_semsr.pairing.cut import is_unreliable
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
 from tests.refusals import refused
@@ -49,7 +49,7 @@ def test_patches_are_cut_where_the_store_says(scene, made):
     assert sum(store.counts.values()) + sum(made.rejected.values()) == made.candidates
     assert made.candidates == 4 * 5
     for name in SPLITS:
-        low, high = store.arrays(name)
+        low, high = store.get_arrays(name)
         for index, (_, y, x) in enumerate(store.group[f"{name}/low_places"][:]):
             window = np.s_[y : y + 24, x : x + 24]
             np.testing.assert_array_equal(low[index], scene.first.data[window])
@@ -79,7 +79,7 @@ def test_same_seed_same_store(scene, made, cut):
     [
         (20.0, {}, 2, "`scale=1`"),
         (20.0, {"scale": 1}, 1, None),
-        (13.0, {}, 1, "`scale` keeps N to 1"),
+        (13.0, {}, 1, "set `scale` to keep a ratio of N to 1"),
         (10.0, {}, 1, None),
         (None, {}, 2, "by the numbers of pixels"),
     ],
@@ -93,7 +93,7 @@ def test_scale_is_what_the_pixel_sizes_state(scene, cut, low_nm, asked, scale, t
     high = scene.truth if low_nm else scene.truth.replace(pixel_size_nm=None)
     made, store = cut(low, high, patch=16, min_correlation=0.0, **asked)
     assert (made.scale, store.record["scale"]) == (scale, scale)
-    assert store.arrays("train")[1].shape[-1] == 16 * scale
+    assert store.get_arrays("train")[1].shape[-1] == 16 * scale
     assert (told is None) == (made.scale_note is None)
     assert told is None or told in made.scale_note
 
@@ -106,7 +106,7 @@ def test_lazy_and_calibrated_images_are_brought_together(scene, cut, tmp_path):
     napari_semsr.write(low, tmp_path / "low.ome.zarr")
     made, store = cut(tmp_path / "low.ome.zarr", scene.truth, patch=16, scale=2)
     assert not made.resampled
-    low_set, high_set = store.arrays("train")
+    low_set, high_set = store.get_arrays("train")
     assert low_set.shape[1:] == (16, 16)
     assert high_set.shape[1:] == (32, 32)
 
@@ -116,7 +116,7 @@ def test_lazy_and_calibrated_images_are_brought_together(scene, cut, tmp_path):
 def test_preparation_is_recorded_and_changes_what_is_chosen(scene, cut, steps):
     options = {"prepare": "low", **dict.fromkeys(steps, True)}
     _, store = cut(scene.first, scene.truth, patch=24, **options)
-    low, high = store.arrays("train")
+    low, high = store.get_arrays("train")
     _, y, x = store.group["train/low_places"][0]
     window = np.s_[y : y + 24, x : x + 24]
     assert not np.array_equal(low[0], scene.first.data[window])
@@ -142,7 +142,7 @@ def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
     assert made.pairing == "unpaired"
     assert not store.is_paired
     for name in SPLITS:
-        low, high = store.arrays(name)
+        low, high = store.get_arrays(name)
         assert low.shape[0] == high.shape[0] == getattr(made, name)
     assert len(store.record["sources"]["low"]) == 2
     assert made.rejected["density"] > 0
@@ -333,7 +333,7 @@ def test_scans_are_aligned_in_place_and_grey_levels(pictures, cut):
     assert sum(good[name] for name in SPLITS) == made.candidates > 0
     assert foreign["refused"].endswith(".")
     assert store.record["images"] == made.images
-    low, high = (np.asarray(part[:]) for part in store.arrays("train"))
+    low, high = (np.asarray(part[:]) for part in store.get_arrays("train"))
     assert high.shape[1:] == (48, 48)
     binned = high.reshape(-1, 24, 2, 24, 2).mean((2, 4))
     assert np.abs(binned - low).mean() < 0.05 * low.std()
@@ -342,7 +342,10 @@ def test_scans_are_aligned_in_place_and_grey_levels(pictures, cut):
     whole = napari_semsr.read(pictures / "1_low.tif").array()
     window = whole[y + row : y + row + 24, x + column : x + column + 24]
     np.testing.assert_array_equal(window, low[0])  # LOW is what a network will see
-    assert [one["name"] for one in store.learnt_from()] == ["1_low.tif", "1_high.tif"]
+    assert [one["name"] for one in store.list_training_images()] == [
+        "1_low.tif",
+        "1_high.tif",
+    ]
 
 
 def test_areas_of_resized_crops_are_places_in_the_image(scene, cut):
@@ -351,13 +354,13 @@ def test_areas_of_resized_crops_are_places_in_the_image(scene, cut):
             *(one.replace(pixel_size_nm=None) for one in (scene.first, scene.truth)),
             patch=16, crop=32, overwrite=True, **sizes,
         )  # fmt: skip
-        areas = np.concatenate([one["areas"] for one in store.learnt_from()])
+        areas = np.concatenate([one["areas"] for one in store.list_training_images()])
         assert areas.max() > 0.8 * max(scene.first.shape) * (5 if sizes else 1)
 
 
 def test_areas_are_not_told_in_pixels_that_override_the_images_own(scene, cut):
     _, store = cut(scene.first, scene.truth, patch=16, low_pixel_nm=9.99, scale=1)
-    low, high = (one["areas"] for one in store.learnt_from())
+    low, high = (one["areas"] for one in store.list_training_images())
     assert low is None
     assert high
 
@@ -431,7 +434,7 @@ def test_what_is_no_store_of_pairs_is_refused(scene, made, tmp_path):
 @pytest.fixture
 def turned(scene) -> tuple[Micrograph, StoredTransform]:
     """The truth as another instrument would see it, and the map back."""
-    back = Affine.similarity(8.0, shift=(40.0, -25.0))
+    back = Affine.create_similarity(8.0, shift=(40.0, -25.0))
     grid = Grid((96, 128), (10.0, 10.0), (-5.0, -5.0))
     seen = WarpedImage(scene.truth, grid, back.inverse()).read()
     low = Micrograph(seen, parse_pixel_size(10.0), "optical")
@@ -442,18 +445,18 @@ def turned(scene) -> tuple[Micrograph, StoredTransform]:
         "reliable": [False, True],
         "side_nm": 200.0,
     }
-    sides = Side.of(low), Side.of(scene.truth)
+    sides = ImageIdentity.from_image(low), ImageIdentity.from_image(scene.truth)
     return low, StoredTransform(back, *sides, {"residuals": residuals})
 
 
 def test_patch_is_doubtful_where_half_of_its_map_is():
     places = np.array([[0.0, 0.0], [0.0, 90.0], [90.0, 0.0], [900.0, 0.0]])
     reliable = np.array([False, True, True, False])
-    found = PairMap(Affine.similarity(0.0), places, reliable, 40.0)
+    found = PairTransform(Affine.create_similarity(0.0), places, reliable, 40.0)
 
     def doubtful(low: float, high: float) -> bool:
         corners = np.array([low, low]), np.array([high, high])
-        return is_doubtful(found, *corners)
+        return is_unreliable(found, *corners)
 
     assert not doubtful(-20, 100)  # one of three
     assert doubtful(-20, 20)  # the only one
@@ -469,7 +472,7 @@ def test_stored_transform_brings_low_onto_high(scene, turned, cut, tmp_path):
     assert sum(store.counts.values()) + sum(made.rejected.values()) == made.candidates
     assert made.rejected["unreliable"] >= 1
     assert made.rejected["not-finite"] >= 1
-    low_set, high_set = (a[:] for a in store.arrays("train"))
+    low_set, high_set = (a[:] for a in store.get_arrays("train"))
     assert np.corrcoef(low_set.ravel(), high_set.ravel())[0, 1] > 0.98
     places = store.group["train/high_places"][:, 1:] * 10.0 - 5
     source = store.record["sources"]["high"][0]["origin"]
@@ -483,7 +486,7 @@ def test_transform_at_another_pixel_resamples_low_once(scene, turned, cut):
     options = {"transform": stored, "pixel_nm": 15.0, "scale": 1}
     made, store = cut(low, scene.truth, patch=16, **options)
     assert made.pixel_size_nm == 15
-    low_set, high_set = (a[:] for a in store.arrays("train"))
+    low_set, high_set = (a[:] for a in store.get_arrays("train"))
     assert np.corrcoef(low_set.ravel(), high_set.ravel())[0, 1] > 0.97
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, ReadError, ShapeError
-from napari_semsr.jobs import verb_of
+from napari_semsr.jobs import get_verb
 from tests.refusals import refused, warned
 
 RADII = (9.0, 12.0, 15.0, 20.0)
@@ -36,7 +36,7 @@ def noisy(rng):
 @pytest.mark.parametrize("dark", [False, True])
 def test_discs_have_their_diameters(noisy, dark):
     found = semsr.particles(200 - noisy if dark else noisy, dark=dark, pixel_size_nm=5)
-    sizes = sorted(found.diameters("nm"))
+    sizes = sorted(found.get_diameters("nm"))
     assert sizes == pytest.approx([10 * r for r in RADII], rel=0.01)
     assert found.median_nm == pytest.approx(135, rel=0.01)
     assert found.mean_nm == pytest.approx(140, rel=0.01)
@@ -96,7 +96,7 @@ def test_missing_pixels_cut_as_the_border_does(noisy):
     noisy[:, 150] = np.nan  # through two of them
     noisy[50, 45] = np.nan  # within one
     found = semsr.particles(noisy, pixel_size_nm=1)
-    assert found.diameters("nm") == pytest.approx([2 * RADII[2]], rel=0.01)
+    assert found.get_diameters("nm") == pytest.approx([2 * RADII[2]], rel=0.01)
     assert found.cut > 1
     assert found.counted == pytest.approx(1 - 200 / FIELD.size, abs=1e-4)
 
@@ -126,7 +126,7 @@ def test_labels_are_measured_as_they_are(kind):
 
 def test_parts_of_a_mask_are_objects():
     found = semsr.particles(255 * (FIELD > 100), labels=True, pixel_size_nm=1)
-    assert sorted(found.diameters("nm")) == pytest.approx(
+    assert sorted(found.get_diameters("nm")) == pytest.approx(
         [2 * r for r in RADII], rel=0.01
     )
 
@@ -157,11 +157,11 @@ def test_places_are_those_of_a_part_in_its_image():
 
 
 def test_a_search_ends_between_its_steps(noisy):
-    job = verb_of("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
+    job = get_verb("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
     steps = [step.message for step in job]
     assert steps[-1].endswith(": 4 found")
     assert sum(step.startswith("looking for particles") for step in steps) > 4
-    job = verb_of("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
+    job = get_verb("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
     while next(job).message != "looking for particles: 4 found":
         pass
     job.close()
@@ -169,7 +169,7 @@ def test_a_search_ends_between_its_steps(noisy):
 
 
 def test_a_search_says_how_far_it_is(noisy):
-    job = verb_of("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
+    job = get_verb("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
     steps = [one for one in job if one.total]
     assert [one.done for one in steps] == sorted(one.done for one in steps)
     assert 0 == steps[0].done < steps[-1].done < steps[-1].total

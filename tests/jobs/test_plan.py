@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.core import Cancelled, OptionError, ReadError, code_of, run
+from napari_semsr.core import Cancelled, OptionError, ReadError, get_error_code, run
 from napari_semsr.io import count_planes, read, write
-from napari_semsr.jobs import verb_of
+from napari_semsr.jobs import get_verb
 from napari_semsr.jobs.plan import (
     RECORD,
     Call,
     CallOutput,
     CallRecord,
     File,
-    Hole,
+    Placeholder,
     Plan,
     PlanTask,
     Results,
+    create_plan,
     execute,
-    execute_each,
-    output_path,
-    plan_of,
+    execute_plans,
+    find_output_path,
     read_history,
 )
 
@@ -50,7 +50,7 @@ def steps(image=None):
     crop = Call(
         name="cut",
         verb="crop",
-        inputs={"image": Hole() if image is None else image},
+        inputs={"image": Placeholder() if image is None else image},
         options={"box": [2, 3, 36, 44]},
         outputs={"output": "cut/a.ome.tif"},
     )
@@ -74,7 +74,7 @@ def execute_in(folder, plan):
 def test_plan_survives_json_and_filling():
     plan = steps()
     assert Plan.from_json(plan.to_json()) == plan
-    assert plan.holes == ("image",)
+    assert plan.placeholders == ("image",)
     assert plan.fill(image=File(path="a.tif")) == steps(File(path="a.tif"))
     with pytest.raises(OptionError, match="needs a file for image"):
         plan.fill()
@@ -106,8 +106,8 @@ def test_call_that_was_interrupted_is_begun_until_it_has_a_result(image, tmp_pat
 
     def begin(call):
         results = Results(tmp_path / "results.json", tmp_path)
-        run(results.find_kept(call))
-        return results, run(results.begin(call))
+        run(results.find_valid_record(call))
+        return results, run(results.mark_started(call))
 
     assert not begin(cut)[1]
     results, was_begun = begin(cut.replace(options={"box": [0, 0, 9, 9]}))
@@ -129,7 +129,7 @@ def test_record_of_a_call_is_a_file(image, tmp_path):
 
 def test_file_that_changed_is_refused_before_the_call_runs(image, tmp_path):
     run(execute(steps(File(path=str(image))), tmp_path))
-    recorded = plan_of(read(tmp_path / "cut/a.ome.tif").provenance, image)
+    recorded = create_plan(read(tmp_path / "cut/a.ome.tif").provenance, image)
     run(execute(recorded, tmp_path / "again"))
     image.write_bytes(image.read_bytes() + b" ")
     with pytest.raises(ReadError, match=r"image a\.tif of crop has changed since"):
@@ -195,10 +195,10 @@ def test_a_fault_of_one_plan_is_its_outcome_and_what_is_found_is_kept(image, tmp
     def add(task, outcome):
         found[task.name] = outcome
 
-    job = execute_each(tasks, add, lambda: kept.append(sorted(found)))
+    job = execute_plans(tasks, add, lambda: kept.append(sorted(found)))
     run(job, lambda step: seen.append((step.done, len(found))))
     assert (found["gone"].ran, list(found["gone"].records)) == (0, [])
-    assert code_of(found["gone"].error) == "file-missing"
+    assert get_error_code(found["gone"].error) == "file-missing"
     assert (found["there"].ran, found["there"].error) == (2, None)
     assert kept[-1] == ["gone", "there"]
     assert all(done < 2 * (count + 1) for done, count in seen)  # a result comes first
@@ -209,7 +209,7 @@ def test_a_fault_of_one_plan_is_its_outcome_and_what_is_found_is_kept(image, tmp
 
     found.clear()
     with pytest.raises(Cancelled):
-        run(execute_each(tasks, add, lambda: kept.append(sorted(found))), cancel)
+        run(execute_plans(tasks, add, lambda: kept.append(sorted(found))), cancel)
     assert kept[-1] == ["gone"]
 
 
@@ -217,10 +217,10 @@ def test_history_is_the_call_that_ran(image, tmp_path):
     plan = steps(File(path=str(image)))
     run(execute(plan, tmp_path))
     file = tmp_path / "sharper" / "a.ome.tif"
-    found = plan_of(read(file).provenance, file)
+    found = create_plan(read(file).provenance, file)
     assert [call.verb for call in found.calls] == ["crop", "restore"]
     for ran, stored in zip(plan.calls, found.calls, strict=True):
-        parse = verb_of(ran.verb).parse
+        parse = get_verb(ran.verb).parse
         assert parse(stored.options) == parse(ran.options)
         assert stored.inputs.keys() == ran.inputs.keys()
     first, second = (call.inputs["image"] for call in found.calls)
@@ -234,8 +234,8 @@ def test_history_is_the_call_that_ran(image, tmp_path):
 def test_history_that_names_several_images_for_one_is_refused(image, tmp_path):
     run(execute(steps(File(path=str(image))), tmp_path))
     made = read(tmp_path / "cut" / "a.ome.tif").provenance
-    with pytest.raises(ReadError, match="several images for one"):
-        plan_of(made.model_copy(update={"inputs": made.inputs * 2}), image)
+    with pytest.raises(ReadError, match="several images for a single input"):
+        create_plan(made.model_copy(update={"inputs": made.inputs * 2}), image)
 
 
 @pytest.mark.skipif(not ALL.exists(), reason="not in the source archive")
@@ -252,10 +252,10 @@ def test_history_of_a_former_commit_is_a_plan(name):
     assert plan.result.call == last.name
     assert history.records[last.name] == made
     digests = {r.digest for r in (*made.inputs, *made.guides) if r.digest}
-    files = [getattr(one, "file", one) for _, one in last.each_input()]
+    files = [getattr(one, "file", one) for _, one in last.iterate_inputs()]
     if not name.startswith("stitch-height"):  # whose folder has one digest for all
         assert digests <= {file.digest for file in files if file and file.digest}
-    verb = verb_of(last.verb)
-    options = {option for one in verb.sets for option in one.arguments()}
+    verb = get_verb(last.verb)
+    options = {option for one in verb.option_groups for option in one.arguments()}
     assert {*last.inputs, *last.options, *last.outputs} <= {*verb.arguments, *options}
-    assert output_path(last, Path("folder"), plan.result.part) is not None
+    assert find_output_path(last, Path("folder"), plan.result.part) is not None

@@ -10,7 +10,7 @@ import pytest
 from napari_semsr import enhance, read, register
 from napari_semsr.core import (
     Affine,
-    Bending,
+    BSplineDisplacement,
     Elastic,
     Grid,
     InputRecord,
@@ -18,13 +18,13 @@ from napari_semsr.core import (
     Provenance,
     WarpedImage,
     capture_warnings,
-    code_of,
     digest_path,
+    get_error_code,
     run,
 )
 from napari_semsr.core.errors import OptionError, RegistrationError, SemsrError
 from napari_semsr.io import (
-    Side,
+    ImageIdentity,
     StoredTransform,
     read_transform,
     write,
@@ -77,7 +77,7 @@ def test_image_lies_on_the_grid_of_the_other(found, views):
     assert image.shape == made.shape == fixed.shape
     assert image.pixel_size_nm == fixed.pixel_size_nm
     assert image.origin == fixed.origin
-    expected = WarpedImage(moving, Grid.of(fixed), truth).read()
+    expected = WarpedImage(moving, Grid.from_image(fixed), truth).read()
     known = np.isfinite(expected) & np.isfinite(image.array())
     assert np.isnan(image.array()).any()
     assert np.corrcoef(image.array()[known], expected[known])[0, 1] > 0.98
@@ -174,15 +174,22 @@ def test_map_the_wrong_way_round_is_refused(folder):
 def test_elastic_map_is_applied(views, tmp_path):
     moving, fixed, truth = views
     knots = np.random.default_rng(1).normal(0, 40, (2, 8, 8))
-    bent = Elastic(truth, Bending((-1000.0, -1000.0), (1000.0, 1000.0), knots))
-    stored = StoredTransform(bent, Side.of(moving), Side.of(fixed), {"error_nm": 5.0})
+    bent = Elastic(
+        truth, BSplineDisplacement((-1000.0, -1000.0), (1000.0, 1000.0), knots)
+    )
+    stored = StoredTransform(
+        bent,
+        ImageIdentity.from_image(moving),
+        ImageIdentity.from_image(fixed),
+        {"error_nm": 5.0},
+    )
     write_transform(tmp_path / "bent.json", stored)
     how = {"output": tmp_path / "out.tif", "transform": tmp_path / "bent.json"}
     made = run(REGISTER.job(moving, fixed, **how))
     assert made.model == "elastic"
     assert made.transform["spacing_nm"] == [1000, 1000]
     assert made.error_nm == 5
-    expected = WarpedImage(moving, Grid.of(fixed), bent).read()
+    expected = WarpedImage(moving, Grid.from_image(fixed), bent).read()
     image = read(tmp_path / "out.tif").array()
     np.testing.assert_array_equal(image, expected.astype(image.dtype))
 
@@ -230,7 +237,7 @@ def test_landmarks_alone_give_their_map(views, tmp_path):
 
 def test_three_landmarks_do_not_tell_the_error_of_an_affine_map(views):
     moving, fixed, truth = views
-    marks = _marks(truth).without(3)
+    marks = _marks(truth).remove_pair(3)
     with warned("map-error-unknown"):
         seen = register(moving, fixed, landmarks=marks, landmarks_only=True)
     assert seen.image.metadata["register"]["error_px"] is None
@@ -247,7 +254,7 @@ def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
         return refusal.value
 
     refuse(np.nan, "gone", SemsrError, "needs finite pixels, but gone has none")
-    blank = refuse(7.0, "blank", RegistrationRefused, "shows no structure")
+    blank = refuse(7.0, "blank", RegistrationRefused, "has no structure above its noise")
     assert blank.to_json() == {"reason": "no-structure", "rivals": []}
 
 
@@ -255,10 +262,15 @@ def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
 def test_small_overlap_and_a_large_error_are_told(views):
     moving, fixed, _ = views
     aside = Affine(((1.0, 0.0), (0.0, 1.0)), (4200.0, 0.0))
-    stored = StoredTransform(aside, Side.of(moving), Side.of(fixed), {"error_nm": 50.0})
+    stored = StoredTransform(
+        aside,
+        ImageIdentity.from_image(moving),
+        ImageIdentity.from_image(fixed),
+        {"error_nm": 50.0},
+    )
     with (
         warned("overlap-small", match="share 18% of the smaller one, less than 30%"),
-        warned("map-imprecise", match=r"expected to be off by 2.1 px \(50 nm\)"),
+        warned("map-imprecise", match=r"expected error of the transform is 2.1 px \(50 nm\)"),
     ):
         register(moving, fixed, transform=stored)
 
@@ -275,10 +287,14 @@ def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
             "side_nm": 9,
         },
     }
-    stored = StoredTransform(truth, Side.of(moving), Side.of(fixed), kept)
-    with pytest.warns(UserWarning, match="over 50% of .*`model=elastic`"):
+    stored = StoredTransform(
+        truth, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed), kept
+    )
+    with pytest.warns(UserWarning, match="not confirmed in 50% of .*`model=elastic`"):
         register(moving, fixed, transform=stored)
-    flat = Bending((-1000.0, -1000.0), (1000.0, 1000.0), np.zeros((2, 8, 8)))
+    flat = BSplineDisplacement(
+        (-1000.0, -1000.0), (1000.0, 1000.0), np.zeros((2, 8, 8))
+    )
     bent = StoredTransform(Elastic(truth, flat), stored.moving, stored.fixed, kept)
     with pytest.warns(UserWarning, match="too little detail .*`model=affine`"):
         register(moving, fixed, transform=bent)
@@ -290,7 +306,9 @@ def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
 def test_map_that_shows_nothing_is_refused(views):
     moving, fixed, _ = views
     aside = Affine(((1.0, 0.0), (0.0, 1.0)), (9000.0, 0.0))
-    stored = StoredTransform(aside, Side.of(moving), Side.of(fixed))
+    stored = StoredTransform(
+        aside, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed)
+    )
     with pytest.raises(RegistrationRefused, match="'moving' does not overlap"):
         register(moving, fixed, transform=stored)
 
@@ -318,8 +336,8 @@ def test_bad_landmarks_are_refused_in_a_sentence(views):
     marks = _marks(truth)
     line = np.array([[400.0, 400.0], [800.0, 800.0], [2000.0, 2000.0]])
     for given, needs in (
-        (marks.without(3).without(2), "needs 3 pairs"),
-        (Landmarks(line, truth(line)), "are on a line"),
+        (marks.remove_pair(3).without(2), "needs 3 pairs"),
+        (Landmarks(line, truth(line)), "landmarks lie on a line"),
         (Landmarks(marks.moving + 4000, marks.fixed), "outside the moving image"),
     ):
         with pytest.raises(RegistrationError, match=needs):
@@ -333,12 +351,12 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
     over_itself = {"transform": stored, "transform_out": stored}
     for how, error, match in (
         ({"landmarks_only": True}, OptionError, "set `landmarks` as well"),
-        ({"landmarks_only": True, **elastic}, OptionError, "similarity or an affine"),
+        ({"landmarks_only": True, **elastic}, OptionError, "similarity or affine"),
         ({"output": folder / "fixed.tif"}, SemsrError, "is the input;"),
         ({"output": out, **over_itself}, SemsrError, "is the input;"),
         ({"output": out, "transform_out": out}, SemsrError, r"must end in \.json"),
         ({"transform_out": folder / "new.json"}, OptionError, "an output as well"),
-        ({"turn": 3}, OptionError, "got turn"),
+        ({"turn": 3}, OptionError, "Unknown options turn"),
     ):
         with pytest.raises(error, match=match):
             register(folder / "moving.tif", folder / "fixed.tif", overwrite=True, **how)
@@ -411,7 +429,7 @@ def test_the_pixel_size_that_an_image_lacks_is_found(views):
     assert made.found_pixel_size_nm == pytest.approx(wanted, rel=0.005)
     assert made.transform["scale"] == pytest.approx(1, abs=0.005)
     assert made.error_px < 0.5
-    assert [code_of(one) for one in said] == ["pixel-size-found"]
+    assert [get_error_code(one) for one in said] == ["pixel-size-found"]
     assert made.to_json()["found_pixel_size_nm"] == made.found_pixel_size_nm
     assert made.image.pixel_size_nm == made.stored.fixed.pixel_size_nm
 
@@ -434,4 +452,4 @@ def test_two_images_without_a_pixel_size_are_refused(views):
     bare = [image.replace(pixel_size_nm=None) for image in views[:2]]
     with pytest.raises(RegistrationError, match="Neither moving nor fixed") as refused:
         run(REGISTER.job(*bare))
-    assert code_of(refused.value) == "pixel-size-missing"
+    assert get_error_code(refused.value) == "pixel-size-missing"

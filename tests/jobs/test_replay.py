@@ -15,12 +15,12 @@ from napari_semsr.core import ReadError, run
 from napari_semsr.io import open_frames, read, write
 from napari_semsr.jobs import (
     REPLAY,
-    draw_specimen,
-    expose,
-    save_job,
-    verb_of,
+    get_verb,
+    save_image,
+    simulate_exposure,
+    simulate_specimen,
 )
-from napari_semsr.jobs.plan import repeatable_jobs
+from napari_semsr.jobs.plan import list_repeatable_jobs
 from napari_semsr.jobs.stitch import digest_scan
 from tests.refusals import refused
 from tests.remade import KINDS, Place
@@ -43,9 +43,9 @@ def place(tmp_path):
     """A folder with two exposures of one specimen."""
     folder = tmp_path / "place"
     (folder / "raw").mkdir(parents=True)
-    truth = draw_specimen((112, 128), seed=3)
+    truth = simulate_specimen((112, 128), seed=3)
     for number, name in enumerate(("a", "b")):
-        image = expose(truth, noise_seed=number, name=name)
+        image = simulate_exposure(truth, noise_seed=number, name=name)
         write(image.replace(provenance=None), folder / "raw" / f"{name}.tif")
     return folder
 
@@ -266,7 +266,7 @@ def test_other_version_and_threads_are_named(part):
     found = semsr.replay(part)
     assert found.identical
     assert [item.name for item in found.differs] == ["numpy", "threads"]
-    assert "numpy 1.0, replayed with" in said(found, "version")[0]
+    assert "numpy 1.0, and replayed with" in said(found, "version")[0]
 
 
 def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
@@ -277,7 +277,7 @@ def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
     assert made.device.startswith("cpu: ")
     retell(path, model_digest="sha256:" + "0" * 64)
     (sentence,) = said(semsr.replay(path), "model")
-    assert "sem-restore has changed: sha256:000000000000" in sentence
+    assert "sem-restore has changed: the output was created by sha256:000" in sentence
     retell(path, model_name="gone", model_digest="sha256:1", guides=())
     with pytest.raises(ReadError, match=r"The model 'gone\.safetensors' .sha256:1"):
         semsr.replay(path)
@@ -291,11 +291,17 @@ UNFOLLOWED = {
     "unknown": ({"job": "knit"}, "'knit', which cannot be run again; these can: conv"),
     "window": ({"job": "frc-map", "options": {"difference": ["a", "b"]}}, "two maps"),
     "part": ({"job": "simulate"}, "which image of its simulation"),
-    "inputs": ({"inputs": ()}, "names no input"),
+    "inputs": ({"inputs": ()}, "has no input to read"),
     "demonstration": ({"job": "convert", "options": {}}, r"run `demo\(\)`"),
-    "reading": ({"job": "degrade", "options": {"reading": [1]}}, "as a history"),
-    "lacking": ({"job": "register", "options": {}}, "names no input"),
-    "wrong": ({"job": "gold", "options": {"seed": "a"}}, "as a history"),
+    "reading": (
+        {"job": "degrade", "options": {"reading": [1]}},
+        r"The history of .* cannot be read",
+    ),
+    "lacking": ({"job": "register", "options": {}}, "has no input to read"),
+    "wrong": (
+        {"job": "gold", "options": {"seed": "a"}},
+        r"history of .* cannot be read: ",
+    ),
 }
 SIZE = {"shape": [100, 100], "seed": 1}
 FRAMES = {"job": "simulate", "part": "a.tif"}
@@ -344,8 +350,8 @@ def test_output_is_compared_with_nothing_but_what_is_made_again(
 
 
 def test_inputs_are_made_again_in_the_scratch_folder_alone(place, a, tmp_path):
-    specimen = draw_specimen((64, 72), seed=1)
-    run(save_job(expose(specimen, name="x"), place / "o.tif"))
+    specimen = simulate_specimen((64, 72), seed=1)
+    run(save_image(simulate_exposure(specimen, name="x"), place / "o.tif"))
     history = read(place / "o.tif").provenance
     record = history.inputs[0].model_copy(update={"role": "truth/../../../away"})
     assert record.digest is None
@@ -361,7 +367,7 @@ def test_inputs_are_made_again_in_the_scratch_folder_alone(place, a, tmp_path):
 def test_a_machine_that_cannot_be_is_one_sentence(place, a, change):
     semsr.enhance(a, place / "o.tif", model="sem-restore", **CPU)
     retell(place / "o.tif", **change)
-    with pytest.raises(ReadError, match=r"threads, got|as a history"):
+    with pytest.raises(ReadError, match=r"threads, got|cannot be read as a history"):
         semsr.replay(place / "o.tif")
 
 
@@ -392,13 +398,14 @@ def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
         if name.startswith("jobs/")
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") in ("made_by", "derived_from")
+        and getattr(node.func, "id", "")
+        in ("compose_provenance", "compose_derived_provenance")
         and isinstance(node.args[0], ast.Constant)
     }
     no_images = {"adapt", "judge", "pairs", "report"}
-    again = {*repeatable_jobs()} - {"repeatability"}  # which nothing writes now
+    again = {*list_repeatable_jobs()} - {"repeatability"}  # which nothing writes now
     # by `Run.history`
-    called |= {name for name in again | no_images if verb_of(name)}
+    called |= {name for name in again | no_images if get_verb(name)}
     assert called == again | no_images
 
 

@@ -30,10 +30,10 @@ from napari_semsr.jobs import (
     REPORT,
     PanelFindings,
     ReportOptions,
-    jsonable,
     measure_table_job,
+    to_json_value,
 )
-from napari_semsr.jobs.report.numbers import grey_numbers
+from napari_semsr.jobs.report.numbers import create_grey_numbers
 from tests.refusals import refused
 from tests.stopping import stop_at
 
@@ -169,7 +169,7 @@ def test_saturated_pixels_of_every_depth_are_counted(bits: int) -> None:
     data = np.random.default_rng(0).integers(0, 200, (64, 64)).astype(np.uint16)
     data[:8] = 2**bits - 1
     image = Micrograph(data.astype(np.uint8) if bits == 8 else data)
-    found = {number.name: number.value for number in grey_numbers(image)}
+    found = {number.name: number.value for number in create_grey_numbers(image)}
     assert found["Saturated"] == 12.5
 
 
@@ -258,7 +258,7 @@ def test_several_images_stand_in_one_table(scene, tmp_path: Path) -> None:
     result, page, _ = made_of(images, tmp_path)
     assert result.images == tuple(f"image-{n}" for n in range(3))
     assert "Side by side" in page.text
-    assert "All images have one grey scale." in page.text
+    assert "All images share one grey scale." in page.text
     own, page, _ = made_of(images, tmp_path, options=ReportOptions(greys="own"))
     assert own.images == result.images
     assert "Each image has its own grey scale." in page.text
@@ -272,7 +272,7 @@ def test_images_of_one_grey_scale_are_shown_alike(tmp_path: Path) -> None:
         for name, gamma in (("one", 1.0), ("half", 0.5))
     ]
     _, page, _ = made_of(pair, tmp_path)
-    assert "All images have one grey scale." in page.text
+    assert "All images share one grey scale." in page.text
     coded = (link.partition("base64,")[2] for link in page.links)
     opened = [Picture.open(io.BytesIO(base64.b64decode(c))) for c in coded if c]
     first, second = (np.asarray(i) for i in opened if i.width < 400)
@@ -331,7 +331,7 @@ def test_measurements_that_were_stored_are_told(folder: Path, verb: str) -> None
     }
     record = run(jobs[verb]()).to_json()
     stored = folder / f"{verb}.json"
-    stored.write_text(json.dumps(jsonable(record)), encoding="utf-8")
+    stored.write_text(json.dumps(to_json_value(record)), encoding="utf-8")
     result, page, told = made_of([stored], folder)
     [item] = told["files"]
     assert (item["verb"], item["content"]) == (verb, record)
@@ -355,7 +355,7 @@ def test_a_table_that_was_stored_is_told(folder: Path, verb: str) -> None:
     pairs = [(first, folder / "second.tif")] * 2 + [(first, folder / "flat.tif")]
     record = run(measure_table_job(verb, pairs)).to_json()
     stored = folder / "table.json"
-    stored.write_text(json.dumps({**jsonable(record), "kind": verb}))
+    stored.write_text(json.dumps({**to_json_value(record), "kind": verb}))
     result, page, told = made_of([stored], folder)
     column, total = next(iter(record["summary"].items()))
     for part in ("Over all images", "Each image", column, "1. ", "2. ", "first.tif"):
@@ -364,7 +364,7 @@ def test_a_table_that_was_stored_is_told(folder: Path, verb: str) -> None:
         assert f"{value:.4g}" in page.text
     assert record["rows"][2]["error"] in page.text
     assert digest_path(stored) in page.text
-    assert told["files"][0]["content"]["rows"] == jsonable(record["rows"])
+    assert told["files"][0]["content"]["rows"] == to_json_value(record["rows"])
     sharpness = "Average gradient, contrast and spatial frequency"
     assert sharpness not in " ".join(result.methods)
 

@@ -61,7 +61,7 @@ def test_kernel_file_is_used_and_recorded(scene, tmp_path):
     made = napari_semsr.restore(scene.first, psf=str(tmp_path / "point.tif"))
     assert made.metadata["restore"]["psf"]["kind"] == "file"
     assert made.provenance.options["psf_digest"].startswith("sha256:")
-    assert len(made.provenance.sources()) == 1
+    assert len(made.provenance.source_digests()) == 1
 
 
 @pytest.mark.parametrize("method", ["wiener", "richardson-lucy"])
@@ -86,7 +86,7 @@ def test_a_thin_image_is_restored_with_a_kernel_that_is_larger(scene):
 
 def test_integers_are_rounded_and_clipped(scene, tmp_path):
     how = {"psf": "1px", "dtype": "uint8"}
-    with pytest.warns(UserWarning, match="uint8 keeps only whole numbers"):
+    with pytest.warns(UserWarning, match="uint8 stores only integers"):
         made = napari_semsr.restore(scene.first, tmp_path / "a.tif", **how)
     assert made.dtype == "uint8"
     assert napari_semsr.read(made.output).dtype == np.uint8
@@ -164,7 +164,7 @@ def test_microscope_of_a_simulation_tells_the_blur(scene, tmp_path):
     for text, needs in (
         ("{}", "must have psf_fwhm_px"),
         ("[]", "must be a JSON object, got list"),
-        ("{", "cannot be read as JSON"),
+        ("{", "is not valid JSON"),
     ):
         path.write_text(text)
         with pytest.raises(napari_semsr.SemsrError, match=needs):

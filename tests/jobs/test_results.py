@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from napari_semsr.core import figure, figures_of, length_figures
+from napari_semsr.core import create_length_properties, create_property, get_figures
 from napari_semsr.core.options import Options
-from napari_semsr.jobs.images import Result, jsonable
+from napari_semsr.jobs.images import Result, to_json_value
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()
@@ -43,14 +43,14 @@ class Sample(Result):
 @pytest.mark.broad
 @given(VALUES)
 def test_jsonable_is_always_strict_json(value):
-    made = jsonable(value)
+    made = to_json_value(value)
     text = json.dumps(made, allow_nan=False)
-    assert jsonable(json.loads(text)) == json.loads(text)
+    assert to_json_value(json.loads(text)) == json.loads(text)
 
 
 @given(arrays(np.float32, array_shapes(max_dims=3, max_side=4)))
 def test_jsonable_array_keeps_its_shape_and_its_finite_numbers(array):
-    made = np.array(jsonable(array), dtype=float)
+    made = np.array(to_json_value(array), dtype=float)
     assert made.shape == array.shape
     finite = np.isfinite(array)
     np.testing.assert_array_equal(made[finite], array[finite])
@@ -73,7 +73,7 @@ def test_jsonable_array_keeps_its_shape_and_its_finite_numbers(array):
     ids=lambda value: type(value).__name__,
 )
 def test_jsonable_of_each_kind(value, expected):
-    assert jsonable(value) == expected
+    assert to_json_value(value) == expected
 
 
 def test_to_json_leaves_out_what_is_not_printed():
@@ -86,13 +86,13 @@ class Disc(Result):
 
     radius: float
 
-    width_nm, width_px = length_figures(
+    width_nm, width_px = create_length_properties(
         lambda disc, unit: 2 * disc.radius * (5 if unit == "nm" else 1),
         *("width", "Width"),
         sd="width_sd_{unit}",
     )
-    width_sd_nm = figure(lambda disc: 0.5, "Its error", "nm")
-    shown = figure(lambda disc: f"a disc of {disc.radius} px", "Shown as")
+    width_sd_nm = create_property(lambda disc: 0.5, "Its error", "nm")
+    shown = create_property(lambda disc: f"a disc of {disc.radius} px", "Shown as")
 
 
 def test_record_has_declared_properties_and_no_text_for_readers():
@@ -103,6 +103,6 @@ def test_record_has_declared_properties_and_no_text_for_readers():
         "width_px": 6.0,
         "width_sd_nm": 0.5,
     }
-    width = figures_of(disc)["Width"]
+    width = get_figures(disc)["Width"]
     assert (width.value, width.unit, width.sd) == (30.0, "nm", 0.5)
     assert "6" in width.note

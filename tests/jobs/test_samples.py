@@ -2,40 +2,51 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.correlation import measure_frc
-from napari_semsr.jobs.samples import draw_specimen, expose, gold_pair
+from napari_semsr.jobs.samples import (
+    simulate_exposure,
+    simulate_gold_pair,
+    simulate_specimen,
+)
 
 SMALL = (160, 192)
 
 
 def test_draw_specimen_is_calibrated_and_repeatable():
-    one, two = draw_specimen(SMALL, seed=3), draw_specimen(SMALL, seed=3)
+    one, two = simulate_specimen(SMALL, seed=3), simulate_specimen(SMALL, seed=3)
     assert one.pixel_size_nm == (10, 10)
     assert one.dtype == np.uint8
     np.testing.assert_array_equal(one.array(), two.array())
-    assert not np.array_equal(one.array(), draw_specimen(SMALL, seed=4).array())
+    assert not np.array_equal(one.array(), simulate_specimen(SMALL, seed=4).array())
 
 
 def test_two_exposures_share_the_haze_and_not_the_noise():
-    truth = draw_specimen(SMALL)
+    truth = simulate_specimen(SMALL)
     still = {"electrons": 1e9, "read_noise": 0.0}
-    quiet = [expose(truth, noise_seed=n, **still).array().astype(int) for n in (1, 2)]
+    quiet = [
+        simulate_exposure(truth, noise_seed=n, **still).array().astype(int)
+        for n in (1, 2)
+    ]
     assert np.abs(quiet[0] - quiet[1]).max() <= 1
-    loud = [expose(truth, noise_seed=n).array().astype(float) for n in (1, 2)]
+    loud = [
+        simulate_exposure(truth, noise_seed=n).array().astype(float) for n in (1, 2)
+    ]
     residuals = [image - quiet[0] for image in loud]
     assert abs(np.corrcoef(residuals[0].ravel(), residuals[1].ravel())[0, 1]) < 0.05
 
 
 @pytest.mark.broad
 def test_two_exposures_have_a_resolution():
-    truth = draw_specimen()
-    found = measure_frc(*(expose(truth, noise_seed=number) for number in (1, 2)))
+    truth = simulate_specimen()
+    found = measure_frc(
+        *(simulate_exposure(truth, noise_seed=number) for number in (1, 2))
+    )
     assert found.reason is None
     assert 20 < found.resolution_nm < 80
 
 
 def test_an_exposure_lies_on_the_grid_of_its_truth():
-    truth = draw_specimen(SMALL)
-    degraded = expose(truth, noise_seed=1, name="degraded")
+    truth = simulate_specimen(SMALL)
+    degraded = simulate_exposure(truth, noise_seed=1, name="degraded")
     assert degraded.shape == truth.shape
     assert degraded.pixel_size_nm == truth.pixel_size_nm
     assert {degraded.name, truth.name} == {"degraded", "truth"}
@@ -43,7 +54,7 @@ def test_an_exposure_lies_on_the_grid_of_its_truth():
 
 
 def test_gold_pair_covers_one_area_at_two_pixel_sizes():
-    coarse, fine = gold_pair()
+    coarse, fine = simulate_gold_pair()
     assert fine.shape == tuple(2 * n for n in coarse.shape)
     assert coarse.dtype == fine.dtype == np.uint8
     for one in (coarse, fine):

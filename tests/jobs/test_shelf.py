@@ -8,7 +8,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.predictor import cache_folder
 from napari_semsr.jobs import models as shelf
 from napari_semsr.models.checkpoint import load_model, save_model
-from napari_semsr.simulation import draw
+from napari_semsr.simulation import draw_phantom
 from tests.refusals import refused, warned
 
 pytestmark = pytest.mark.usefixtures("own_shelf")
@@ -90,13 +90,13 @@ def test_find_model_refuses_unknown_names(name):
 def test_folders_are_the_users_own_and_bear_the_name(monkeypatch):
     monkeypatch.delenv("SEMSR_MODELS")
     monkeypatch.delenv("SEMSR_CACHE", raising=False)
-    for folder in (shelf.shelf_folder(), cache_folder()):
+    for folder in (shelf.get_library_folder(), cache_folder()):
         assert folder.is_absolute()
         assert "napari-semsr" in folder.parts
 
 
 def test_a_blur_that_an_image_cannot_have_had_is_told():
-    sharp = (255 * draw("fracture", (192, 192), seed=5)).astype(np.uint8)
+    sharp = (255 * draw_phantom("fracture", (192, 192), seed=5)).astype(np.uint8)
     with warned("blur-overstated"):
         made = semsr.enhance(sharp, blur_px=4, device="cpu")
     assert made.metadata["enhance"]["blur_px"] < 2

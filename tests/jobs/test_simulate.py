@@ -13,7 +13,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
-from napari_semsr.simulation.scan import ScanOptions, cut_scan
+from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from tests.refusals import refused, warned
 from tests.stopping import stop_at
 
@@ -53,7 +53,7 @@ def test_folder_holds_frames_positions_scan_and_truth(folder):
 
 
 def test_files_say_what_the_scan_is(folder):
-    scan = cut_scan(None, ScanOptions(**SIZES, bad_frames=1))
+    scan = run_scan_simulation(None, ScanOptions(**SIZES, bad_frames=1))
     frame = read(folder / "frame_002.tif")
     assert frame.dtype == np.uint16
     assert np.array_equal(frame.array(), scan.frames[2])

@@ -207,7 +207,7 @@ def test_a_calibration_brings_its_distortion(bent_scan, tmp_path):
         ({}, "auto", "overlaps", ""),
         ({}, "none", None, ""),
         ({}, 0.04, "option", ""),
-        ({}, 0.05, "option", "0.05 as set, although the calibration has 0.0400"),
+        ({}, 0.05, "option", "set to 0.05, although the calibration has 0.0400"),
         ({"shape": None}, None, "overlaps", "so it is not used"),
         ({"distortion": 0.02}, "auto", "overlaps", "The overlaps show a distortion"),
         ({"distortion": None}, None, "overlaps", ""),
@@ -399,7 +399,7 @@ def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
                               strict=True), shift_px=(0.0, 90.0))]}  # fmt: skip
     options = how["options"].replace(corrections=said)
     fused = []
-    block = FusionPlan.block
+    block = FusionPlan.compute_block
     monkeypatch.setattr(
         FusionPlan, "block", lambda *now: fused.append(now) or block(*now)
     )

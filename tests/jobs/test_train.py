@@ -22,20 +22,20 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.transforms import Affine
 from napari_semsr.inference import TrainedPixelSizes
-from napari_semsr.io.transforms import Side, StoredTransform
-from napari_semsr.jobs.pairs import PAIRS, fitting_options
+from napari_semsr.io.transforms import ImageIdentity, StoredTransform
+from napari_semsr.jobs.pairs import PAIRS, choose_pair_options
 from napari_semsr.jobs.train import (
     RECIPES,
     TRAIN,
-    CutRequest,
+    PairRequest,
     TrainOptions,
-    bundled_recipes,
-    recipe_facts,
+    list_bundled_recipes,
+    read_recipe_info,
 )
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.pairing.store import open_pairs
-from napari_semsr.simulation.drawings import draw
+from napari_semsr.simulation.drawings import draw_phantom
 from tests.refusals import refused, warned
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
 
@@ -51,7 +51,7 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     """A store that the service made."""
-    high = draw("particles", (96, 96), seed=0)
+    high = draw_phantom("particles", (96, 96), seed=0)
     low = np.asarray((high + np.roll(high, 1, 1)) / 2, np.float32)
     images = [Micrograph(part, name="field") for part in (low, high)]
     store = tmp_path / "pairs.zarr"
@@ -110,13 +110,13 @@ def test_recipe_of_the_package_is_found_by_name_and_needs_pairs(tmp_path: Path) 
         train("fine-tune", tmp_path / "a")
     with pytest.raises(ReadError, match="no recipe fine-tum; use a YAML file, or one"):
         train("fine-tum", tmp_path / "a")
-    assert recipe_facts("fine-tune").start_from == "sem-restore"
-    assert [recipe_facts(name).scale for name in ("de-haan", "srgan")] == [2, 1]
+    assert read_recipe_info("fine-tune").start_from == "sem-restore"
+    assert [read_recipe_info(name).scale for name in ("de-haan", "srgan")] == [2, 1]
 
 
-@pytest.mark.parametrize("name", bundled_recipes())
+@pytest.mark.parametrize("name", list_bundled_recipes())
 def test_recipes_of_the_package_learn_from_pairs(name: str) -> None:
-    facts = recipe_facts(name)
+    facts = read_recipe_info(name)
     assert facts.kind != "restorer"  # which degrades images itself
     assert facts.description
     assert Path(facts.path) == RECIPES / f"{name}.yaml"
@@ -203,19 +203,19 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     loaded = load_model(begun)
     card = loaded.card.model_copy(update={"pixel_size_nm": (20.0, 20.0)})
     save_model(Path(begun), loaded.module, card)
-    fine = draw("particles", (288, 288), seed=1).astype(np.float32)
+    fine = draw_phantom("particles", (288, 288), seed=1).astype(np.float32)
     sem = Micrograph(fine, parse_pixel_size(8.0), "sem")
     light = sem.replace(data=ndimage.gaussian_filter(fine, 3), name="light")
     mosaic = light.replace(data=light.array()[1::3, 1::3])
     mosaic = mosaic.replace(pixel_size_nm=parse_pixel_size(24.0))
     off = (8.0 + 300, 8.0 - 500)
-    shift = Affine.of(np.eye(2), np.array(off))
-    sides = Side.of(mosaic, None), Side.of(sem, None)
+    shift = Affine.from_matrix(np.eye(2), np.array(off))
+    sides = ImageIdentity.from_image(mosaic, None), ImageIdentity.from_image(sem, None)
     stored = StoredTransform(shift, *sides, {"error_nm": 12.0})
-    cut = CutRequest(mosaic, sem, stored, PairOptions(test=0.3))
+    cut = PairRequest(mosaic, sem, stored, PairOptions(test=0.3))
     tuned = tmp_path / "tuned.yaml"
     write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(begun))
-    small = CutRequest(mosaic, sem, stored, PairOptions(patch=96))
+    small = PairRequest(mosaic, sem, stored, PairOptions(patch=96))
     into, one_step = tmp_path / "runs" / "b", TrainOptions(steps=1)
     with pytest.raises(SemsrError, match="lower `patch`"):
         run(TRAIN.job(tuned, into, cut=small, options=one_step))
@@ -242,9 +242,11 @@ def test_patches_are_as_large_as_three_fit(
 ) -> None:
     image = Micrograph(np.zeros((side, side)), parse_pixel_size(pixel_nm), "field")
     trained = TrainedPixelSizes("model", (20.0, 30.0))
-    chosen = fitting_options(image, image, patch_px=128, trained_sizes=trained)
+    chosen = choose_pair_options(image, image, patch_px=128, trained_sizes=trained)
     assert (chosen.patch, chosen.step, chosen.pixel_nm) == (patch, patch // 2, pixel_nm)
-    said = fitting_options(image, image, PairOptions(patch=48, step=48), patch_px=128)
+    said = choose_pair_options(
+        image, image, PairOptions(patch=48, step=48), patch_px=128
+    )
     assert (said.patch, said.step) == (48, 48)
 
 
@@ -256,7 +258,7 @@ def test_fields_are_resampled_for_training_as_they_are_for_a_model(
 ) -> None:
     image = Micrograph(np.zeros((96, 96)), parse_pixel_size(pixel_nm), "field")
     trained = TrainedPixelSizes("model", (20.0, 20.0))
-    chosen = fitting_options(image, image, patch_px=32, trained_sizes=trained)
+    chosen = choose_pair_options(image, image, patch_px=32, trained_sizes=trained)
     assert chosen.pixel_nm == pytest.approx(cut_nm)
 
 

@@ -18,11 +18,11 @@ from napari_semsr.core.errors import (
 )
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.models import runs_folder
+from napari_semsr.jobs.models import get_runs_folder
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.jobs.train_process import TrainRequest, train_in_subprocess
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.drawings import draw
+from napari_semsr.simulation.drawings import draw_phantom
 from tests.children import LIMIT_S
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_recipe
@@ -33,7 +33,7 @@ READS = "import json, sys, time; asked = json.loads(sys.stdin.readline())\n"
 @pytest.fixture
 def request_of(tmp_path: Path) -> TrainRequest:
     """An endless run of a tiny network."""
-    high = draw("particles", (96, 96), seed=0)
+    high = draw_phantom("particles", (96, 96), seed=0)
     images = [Micrograph(part, name="field") for part in (np.roll(high, 1, 1), high)]
     store = tmp_path / "pairs.zarr"
     run(PAIRS.job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
@@ -95,7 +95,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
     assert _saved(folder) >= reached // 5 * 5 >= 5
     assert (folder / "tiny.safetensors").is_file()
     begun = _saved(folder)
-    job = train_in_subprocess(TrainRequest.resumed(folder), patience_s=LIMIT_S)
+    job = train_in_subprocess(TrainRequest.from_run_folder(folder), patience_s=LIMIT_S)
     first = next(step.done for step in job if step.done)
     job.close()
     assert first > begun
@@ -169,7 +169,7 @@ def test_the_device_that_was_chosen_is_handed_on(played, device):
 
 
 def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypatch):
-    monkeypatch.setattr("napari_semsr.jobs.train_process.Child", None)
+    monkeypatch.setattr("napari_semsr.jobs.train_process.ChildProcess", None)
     with refused(
         OptionError, "unknown-value", match=r"cpu, cuda or mps, .* got 'xpu:1'"
     ):
@@ -187,12 +187,12 @@ def test_errors_of_the_training_come_through(tmp_path):
 
 def test_nothing_to_resume_is_said(tmp_path):
     with refused(CheckpointError, "run-missing"):
-        TrainRequest.resumed(tmp_path)
+        TrainRequest.from_run_folder(tmp_path)
 
 
 def test_runs_lie_beside_the_shelf_or_where_they_are_told(tmp_path, monkeypatch):
     monkeypatch.delenv("SEMSR_RUNS", raising=False)
     monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "models"))
-    assert runs_folder() == tmp_path / "runs"
+    assert get_runs_folder() == tmp_path / "runs"
     monkeypatch.setenv("SEMSR_RUNS", str(tmp_path / "else"))
-    assert runs_folder() == tmp_path / "else"
+    assert get_runs_folder() == tmp_path / "else"

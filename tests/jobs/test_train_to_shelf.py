@@ -9,10 +9,10 @@ from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import train_process
-from napari_semsr.jobs.train import CutRequest
-from napari_semsr.jobs.train_process import TrainRequest, train_to_shelf
+from napari_semsr.jobs.train import PairRequest
+from napari_semsr.jobs.train_process import TrainRequest, train_and_import
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.drawings import draw
+from napari_semsr.simulation.drawings import draw_phantom
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -20,10 +20,10 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in files}
 
 
-def _cut(seed: int) -> CutRequest:
-    high = draw("particles", (96, 96), seed=seed).astype(np.float32)
+def _cut(seed: int) -> PairRequest:
+    high = draw_phantom("particles", (96, 96), seed=seed).astype(np.float32)
     layers = (Micrograph(part, name="f") for part in (high, 2 * high))
-    return CutRequest(*layers, options=PairOptions(patch=24, scale=1))
+    return PairRequest(*layers, options=PairOptions(patch=24, scale=1))
 
 
 def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
     before = _contents(tmp_path)
     request = TrainRequest("fine-tune", str(tmp_path / "run"))
     with pytest.raises(WriteError):
-        run(train_to_shelf(request, _cut(0)))
+        run(train_and_import(request, _cut(0)))
     assert _contents(tmp_path) == before
 
 
@@ -57,10 +57,10 @@ def test_failed_start_gives_the_earlier_run_its_pairs_again(
     monkeypatch.setattr(train_process, "train_in_subprocess", training)
     request = TrainRequest("fine-tune", str(folder))
     with pytest.raises(KeyboardInterrupt):
-        run(train_to_shelf(request, _cut(0)))
+        run(train_and_import(request, _cut(0)))
     before = _contents(tmp_path)
     again = TrainRequest("fine-tune", str(folder), overwrite=True)
     with pytest.raises(OptionError):
-        run(train_to_shelf(again, _cut(1)))
+        run(train_and_import(again, _cut(1)))
     assert (_contents(tmp_path) == before) != begins
     assert not list(tmp_path.glob(".*"))

@@ -5,23 +5,23 @@ import pytest
 
 from napari_semsr.core import (
     Affine,
-    Area,
-    Bending,
     Box,
+    BSplineDisplacement,
     Elastic,
     Grid,
+    GridImage,
     Micrograph,
     WarpedImage,
     parse_pixel_size,
     run,
 )
 from napari_semsr.io import read
-from napari_semsr.jobs.images import write_area
+from napari_semsr.jobs.images import write_pixels
 
 PITCH = (2.0, 2.0)
 BENT = Elastic(
-    Affine.similarity(5, about=(900, 900)),
-    Bending(
+    Affine.create_similarity(5, about=(900, 900)),
+    BSplineDisplacement(
         (0.0, 0.0), (600.0, 600.0), np.random.default_rng(2).normal(0, 9, (2, 4, 4))
     ),
 )
@@ -42,7 +42,7 @@ def _about(area, origin=(0.0, 0.0)):
 def test_a_warped_image_is_written_as_it_is_read(image, tmp_path, suffix):
     seen = WarpedImage(image, Grid((1100, 700), PITCH, (-100.0, 100.0)), BENT)
     target = tmp_path / f"seen{suffix}"
-    written = run(write_area(seen, _about(seen, (-99.0, 101.0)), target))
+    written = run(write_pixels(seen, _about(seen, (-99.0, 101.0)), target))
     made = read(target)
     assert (written.dtype, written.shape) == ("float32", (1100, 700))
     assert (made.pixel_size_nm, made.origin) == (PITCH, (-99.0, 101.0))
@@ -51,8 +51,10 @@ def test_a_warped_image_is_written_as_it_is_read(image, tmp_path, suffix):
 
 
 def test_an_area_is_written_with_its_own_type(image, tmp_path):
-    area = Area.of(image, Grid.of(image)).part(Box(40, 860, 100, 760))
-    written = run(write_area(area, _about(area), tmp_path / "part.ome.zarr"))
+    area = GridImage.from_image(image, Grid.from_image(image)).crop(
+        Box(40, 860, 100, 760)
+    )
+    written = run(write_pixels(area, _about(area), tmp_path / "part.ome.zarr"))
     assert written.dtype == "uint8"
     np.testing.assert_array_equal(
         read(tmp_path / "part.ome.zarr").array(), image.data[40:860, 100:760]
@@ -62,7 +64,7 @@ def test_an_area_is_written_with_its_own_type(image, tmp_path):
 def test_pixels_without_a_place_in_the_type_are_counted(image, tmp_path):
     seen = WarpedImage(image, Grid((300, 300), PITCH, (-201.0, -1.0)), Affine())
     target = tmp_path / "seen.ome.zarr"
-    written = run(write_area(seen, _about(seen), target, np.dtype("uint8")))
+    written = run(write_pixels(seen, _about(seen), target, np.dtype("uint8")))
     assert written.result == 100 * 300
 
 
@@ -77,13 +79,13 @@ def test_a_part_that_fails_leaves_nothing(image, tmp_path):
 
     area = Failing()
     with pytest.raises(MemoryError):
-        run(write_area(area, _about(area), tmp_path / "seen.ome.zarr"))
+        run(write_pixels(area, _about(area), tmp_path / "seen.ome.zarr"))
     assert not list(tmp_path.iterdir())
 
 
 def test_it_can_be_stopped_between_two_parts(image, tmp_path):
     seen = WarpedImage(image, Grid((1600, 1600), PITCH, (0.0, 0.0)), BENT)
-    job = write_area(seen, _about(seen), tmp_path / "seen.ome.zarr")
+    job = write_pixels(seen, _about(seen), tmp_path / "seen.ome.zarr")
     while next(job).done < 3:
         pass
     job.close()

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from napari_semsr.core import round_up
-from napari_semsr.models.probing import NormInterceptor, receptive_field
+from napari_semsr.models.probing import NormInterceptor, measure_receptive_field
 
 
 def count_weights(module: nn.Module) -> int:
@@ -25,4 +25,4 @@ def patch_px(network: nn.Module, side: int) -> int:
 
 def measure(network: nn.Module, *, stride: int) -> int:
     """Pixels on each side that an output depends on, out to the grid of the stride."""
-    return round_up(receptive_field(network, stride=stride), stride)
+    return round_up(measure_receptive_field(network, stride=stride), stride)

@@ -15,11 +15,11 @@ from napari_semsr.models.cards import (
     file_digest,
     list_bundled,
     read_card,
-    resolve,
+    resolve_model_path,
     write_card,
 )
 from napari_semsr.models.checkpoint import (
-    build,
+    build_network,
     load_model,
     load_training_networks,
     save_model,
@@ -35,7 +35,7 @@ CARD = ModelCard(**KNOWN, options=OPTIONS, receptive_field=24)
 @pytest.fixture
 def model_file(tmp_path: Path) -> Path:
     """A small random model on disk."""
-    network = build("two-scale", OPTIONS)
+    network = build_network("two-scale", OPTIONS)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     path = tmp_path / "tiny.safetensors"
@@ -60,7 +60,7 @@ def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
 
 
 def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
-    network, judge = build("two-scale", OPTIONS), torch.nn.Linear(3, 2)
+    network, judge = build_network("two-scale", OPTIONS), torch.nn.Linear(3, 2)
     plain, whole = tmp_path / "plain.safetensors", tmp_path / "whole.safetensors"
     save_model(plain, network, CARD)
     save_model(whole, network, CARD, beside=judge.state_dict(), half=True)
@@ -79,7 +79,7 @@ def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
 def test_bundled_models_load_and_fit_the_limits() -> None:
     names = list_bundled()
     assert "sem-restore" in names
-    assert sum(resolve(name).stat().st_size for name in names) <= 40e6
+    assert sum(resolve_model_path(name).stat().st_size for name in names) <= 40e6
     for name in names:
         assert load_model(name).card.name == name
     with pytest.raises(CheckpointError, match=r"sem-restore.*got 'no-such'"):
@@ -115,14 +115,16 @@ def test_foreign_files_are_refused(tmp_path, content, message):
     [
         ({"options": {**OPTIONS, "width": 8}}, "do not fit"),
         ({"architecture": "x"}, r"must be one of .*two-scale.* got 'x'"),
-        ({"options": {**OPTIONS, "depth": 3}}, "takes the options .* got depth"),
+        ({"options": {**OPTIONS, "depth": 3}}, "only accepts the options .* got depth"),
         ({"options": {**OPTIONS, "width": "wide"}}, "cannot be built"),
     ],
     ids=["other-width", "unknown-architecture", "unknown-option", "wrong-type"],
 )
 def test_cards_that_disagree_with_the_weights_are_refused(tmp_path, change, message):
     path = tmp_path / "odd.safetensors"
-    save_model(path, build("two-scale", OPTIONS), CARD.model_copy(update=change))
+    save_model(
+        path, build_network("two-scale", OPTIONS), CARD.model_copy(update=change)
+    )
     with pytest.raises(CheckpointError, match=message):
         load_model(path)
 

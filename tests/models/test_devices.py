@@ -9,16 +9,16 @@ import torch
 from napari_semsr.core import DeviceMemoryError, OptionError
 from napari_semsr.models import devices
 from napari_semsr.models.devices import (
+    convert_memory_errors,
     device_count,
     find_device,
-    free_memory,
+    get_free_memory,
+    get_memory_layout,
     has_fast_bf16,
     has_float64,
     is_out_of_memory,
-    memory_layout,
     release_memory,
     to_device,
-    translated_memory,
 )
 from tests.refusals import refused
 
@@ -48,7 +48,7 @@ def cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card X")
-    monkeypatch.setattr(devices, "try_device", lambda device: True)
+    monkeypatch.setattr(devices, "can_compute", lambda device: True)
 
 
 def _broken(monkeypatch, error, only=None):
@@ -61,7 +61,7 @@ def _broken(monkeypatch, error, only=None):
             raise error
         return True
 
-    monkeypatch.setattr(devices, "try_device", fail)
+    monkeypatch.setattr(devices, "can_compute", fail)
     return tried
 
 
@@ -92,7 +92,7 @@ def test_a_kind_that_is_not_here_is_refused_with_the_reason(
     with pytest.raises(OptionError) as caught:
         find_device(name)
     said = str(caught.value)
-    assert said.startswith(f"Device {name} needs {card}, and PyTorch sees none (")
+    assert said.startswith(f"Device {name} needs {card}, but PyTorch finds none (")
     assert reason in said
     assert said.endswith(": use `device=cpu`.")
     assert find_device("auto") == (CPU, None)
@@ -122,7 +122,7 @@ def test_drivers_and_hidden_cards_are_told(error, hidden, reason, monkeypatch):
     device, note = find_device("auto")
     assert device == CPU
     assert (note is not None) == ("too old" in error)
-    assert note is None or note.endswith(": the CPU is used.")
+    assert note is None or note.endswith(": using the CPU instead.")
 
 
 def test_cards_are_taken_by_number_or_the_first(cards):
@@ -131,7 +131,7 @@ def test_cards_are_taken_by_number_or_the_first(cards):
     assert find_device("auto") == (torch.device("cuda"), None)
     assert find_device("cuda").device == torch.device("cuda")
     assert find_device("cuda:1").device == torch.device("cuda:1")
-    with pytest.raises(OptionError, match=r"cuda:7: PyTorch sees cuda:0 to cuda:1\.$"):
+    with pytest.raises(OptionError, match=r"cuda:7 .*finds only cuda:0 to cuda:1\.$"):
         find_device("cuda:7")
     assert find_device("cpu") == (CPU, None)
 
@@ -151,7 +151,7 @@ def test_a_card_that_is_too_old_is_told_by_its_capability(cards, monkeypatch):
     device, note = find_device("auto")
     assert device == CPU
     assert note.startswith("Device cuda (Card X) cannot compute")
-    assert note.endswith(": the CPU is used.")
+    assert note.endswith(": using the CPU instead.")
     assert tried == ["cuda", "cuda", "cuda:1"]
 
 
@@ -159,7 +159,10 @@ def test_the_second_card_is_taken_where_the_first_fails(cards, monkeypatch):
     tried = _broken(monkeypatch, RuntimeError("all are busy\nand more"), only="cuda")
     device, note = find_device("auto")
     assert device == torch.device("cuda:1")
-    assert note == "Device cuda (Card X) cannot compute: all are busy: cuda:1 is used."
+    assert (
+        note
+        == "Device cuda (Card X) cannot compute: all are busy: using cuda:1 instead."
+    )
     find_device("auto")
     assert tried == ["cuda", "cuda:1", "cuda"]  # what computes is tried once
 
@@ -175,20 +178,22 @@ def test_a_forked_process_tries_its_card_itself(cards, monkeypatch):
 
 
 def test_a_card_that_gives_wrong_sums_is_not_taken(cards, monkeypatch):
-    monkeypatch.setattr(devices, "try_device", lambda device: False)
-    with pytest.raises(OptionError, match="a convolution of ones has wrong values"):
+    monkeypatch.setattr(devices, "can_compute", lambda device: False)
+    with pytest.raises(OptionError, match="a test convolution gave wrong values"):
         find_device("cuda")
 
 
 def test_a_full_card_is_tried_again_later(cards, monkeypatch):
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
     _broken(monkeypatch, full)
-    with pytest.raises(DeviceMemoryError, match="cuda has no memory left for a small"):
+    with pytest.raises(DeviceMemoryError, match="cuda ran out of memory for a small"):
         find_device("cuda")
     device, note = find_device("auto")
     assert device == CPU
-    assert note.endswith(" no memory left for a small convolution: the CPU is used.")
-    monkeypatch.setattr(devices, "try_device", lambda device: True)
+    assert note.endswith(
+        " ran out of memory for a small convolution: using the CPU instead."
+    )
+    monkeypatch.setattr(devices, "can_compute", lambda device: True)
     assert find_device("auto").device == torch.device("cuda")
 
 
@@ -235,8 +240,8 @@ def test_what_torch_holds_and_does_not_use_is_free(monkeypatch):
         "mem_get_info": (100, 500),
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
-    assert free_memory(device) == 100 + 70 - 30
-    assert free_memory(CPU) > 0
+    assert get_free_memory(device) == 100 + 70 - 30
+    assert get_free_memory(CPU) > 0
 
 
 def test_memory_of_intels_card_is_known_where_it_does_not_tell(monkeypatch):
@@ -248,9 +253,9 @@ def test_memory_of_intels_card_is_known_where_it_does_not_tell(monkeypatch):
     monkeypatch.setattr(torch.xpu, "memory_reserved", lambda _: 300)
     monkeypatch.setattr(torch.xpu, "memory_allocated", lambda _: 200)
     monkeypatch.setattr(torch.xpu, "get_device_properties", lambda _: about)
-    assert free_memory(torch.device("xpu")) == 800
-    monkeypatch.setattr(devices, "host_memory", lambda: 50)  # which it shares
-    assert free_memory(torch.device("xpu")) == 50 + 100
+    assert get_free_memory(torch.device("xpu")) == 800
+    monkeypatch.setattr(devices, "get_host_memory", lambda: 50)  # which it shares
+    assert get_free_memory(torch.device("xpu")) == 50 + 100
 
 
 def test_memory_of_apples_card_is_the_machines(monkeypatch):
@@ -261,9 +266,9 @@ def test_memory_of_apples_card_is_the_machines(monkeypatch):
     }
     for name, value in known.items():
         monkeypatch.setattr(torch.mps, name, lambda value=value: value)
-    assert free_memory(torch.device("mps")) == 800
-    monkeypatch.setattr(devices, "host_memory", lambda: 50)
-    assert free_memory(torch.device("mps")) == 50 + 100
+    assert get_free_memory(torch.device("mps")) == 800
+    monkeypatch.setattr(devices, "get_host_memory", lambda: 50)
+    assert get_free_memory(torch.device("mps")) == 50 + 100
 
 
 @pytest.mark.parametrize(
@@ -295,8 +300,8 @@ def test_every_device_says_in_its_words_that_memory_ran_out(error, monkeypatch):
     assert is_out_of_memory(error)
     device = torch.device("cuda:1")
     with (
-        pytest.raises(DeviceMemoryError, match="cuda:1 has no memory left for a tile"),
-        translated_memory(device, "a tile"),
+        pytest.raises(DeviceMemoryError, match="cuda:1 ran out of memory for a tile"),
+        convert_memory_errors(device, "a tile"),
     ):
         raise error
     assert released
@@ -304,7 +309,7 @@ def test_every_device_says_in_its_words_that_memory_ran_out(error, monkeypatch):
 
 def test_other_errors_stay_what_they_are():
     for error in (RuntimeError("shapes do not match"), TypeError("no float64")):
-        with pytest.raises(type(error)), translated_memory(CPU, "a tile"):
+        with pytest.raises(type(error)), convert_memory_errors(CPU, "a tile"):
             raise error
 
 
@@ -316,7 +321,10 @@ def test_a_pass_that_failed_holds_no_tensors():
         seen.append(weakref.ref(made))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(DeviceMemoryError) as caught, translated_memory(CPU, "a tile"):
+    with (
+        pytest.raises(DeviceMemoryError) as caught,
+        convert_memory_errors(CPU, "a tile"),
+    ):
         layer()
     assert caught.value.__cause__ is not None
     assert seen[0]() is None  # although the error is still there
@@ -327,8 +335,8 @@ def test_double_precision_and_order_of_channels_by_device():
     assert has_float64(torch.device("cuda:1"))
     assert not has_float64(torch.device("mps"))
     assert not has_float64(torch.device("xpu"))
-    assert memory_layout(torch.device("mps")) is torch.contiguous_format
-    assert memory_layout(torch.device("cuda")) is torch.channels_last
+    assert get_memory_layout(torch.device("mps")) is torch.contiguous_format
+    assert get_memory_layout(torch.device("cuda")) is torch.channels_last
 
 
 def test_values_come_to_a_device_as_arrays_or_tensors(monkeypatch):

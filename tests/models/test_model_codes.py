@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from napari_semsr.core import SemsrError, code_of
-from napari_semsr.inference.layout import TrainedPixelSizes, fit_pixels
-from napari_semsr.models.cards import read_card, resolve
+from napari_semsr.core import SemsrError, get_error_code
+from napari_semsr.inference.layout import TrainedPixelSizes, plan_resampling
+from napari_semsr.models.cards import read_card, resolve_model_path
 from napari_semsr.models.devices import find_device
 from napari_semsr.training.recipe import load_recipe
 
@@ -17,8 +17,8 @@ SHORT = struct.pack("<Q", len(HEADER)) + HEADER
 @pytest.mark.parametrize(
     ("read", "content", "code"),
     [
-        (resolve, None, "file-missing"),
-        (lambda path: resolve(path.stem), None, "model-unknown"),
+        (resolve_model_path, None, "file-missing"),
+        (lambda path: resolve_model_path(path.stem), None, "model-unknown"),
         (read_card, b"none", "model-damaged"),
         (read_card, SHORT, "file-truncated"),
         (read_card, SHORT + bytes(36), "card-missing"),
@@ -33,7 +33,7 @@ def test_a_refusal_has_a_code(tmp_path, read, content, code):
         path.write_bytes(content)
     with pytest.raises(SemsrError) as refused:
         read(path)
-    assert code_of(refused.value) == code
+    assert get_error_code(refused.value) == code
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ def test_a_refusal_has_a_code(tmp_path, read, content, code):
 )
 def test_a_note_on_pixel_sizes_has_a_code(size, code):
     trained = TrainedPixelSizes("model", (10.0, 10.0))
-    assert code_of(fit_pixels(size, trained).note) == code
+    assert get_error_code(plan_resampling(size, trained).note) == code

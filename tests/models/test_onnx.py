@@ -12,11 +12,11 @@ from napari_semsr.core import CheckpointError
 from napari_semsr.models import (
     ARCHITECTURES,
     ModelCard,
-    build,
+    build_network,
     export_onnx,
     load_model,
     measure_onnx,
-    probe,
+    probe_network,
     read_graph,
     save_model,
 )
@@ -52,7 +52,7 @@ def _options(name):
 
 def _network(name):
     torch.manual_seed(0)
-    made = build(name, _options(name)).eval()
+    made = build_network(name, _options(name)).eval()
     for weights in made.parameters():  # some begin at zero
         if weights.dim() > 1 and not weights.any():
             torch.nn.init.normal_(weights, std=0.05)
@@ -63,8 +63,8 @@ def _network(name):
 
 def test_onnxruntime_numbers_no_computer_and_tells_nobody(tmp_path):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))}
-    session = "from napari_semsr.models.onnx_graph import onnx_library as library;"
-    session += "runtime = library('onnxruntime')"
+    session = "from napari_semsr.models.onnx_graph import import_onnx;"
+    session += "runtime = import_onnx('onnxruntime')"
     run_python(session, env=kept | {"HOME": str(tmp_path)}, cwd=tmp_path)
     assert not [*tmp_path.rglob("*onnxruntime*")]
 
@@ -102,7 +102,7 @@ def test_what_a_graph_does_not_say_is_measured_as_of_the_network():
     data = export_onnx(network, card)
     graph, found = measure_onnx(data)
     assert (graph.scale, graph.stride) == (card.scale, card.stride)
-    assert found == probe(network, stride=card.stride)
+    assert found == probe_network(network, stride=card.stride)
     _, told = measure_onnx(data, stride=2 * card.stride)
     assert told.halo % (2 * card.stride) == 0
 
@@ -123,7 +123,7 @@ def test_a_model_file_holds_a_graph_as_any_other_network(tmp_path):
     loaded = load_model(tmp_path / "n.safetensors")
     field = torch.rand(1, 1, 16, 24)
     assert torch.equal(loaded.module(field), graph(field))
-    assert probe(loaded.module, stride=4) == found
+    assert probe_network(loaded.module, stride=4) == found
     assert loaded.module.activation_bytes((64, 64)) > 64 * 64 * 4
 
 
@@ -236,8 +236,8 @@ BAD = {
     "names of two lines": (_unknown("a\nb"), "rank 2"),
     "too dear": (_pairs(), "times the memory"),
     "lies": (_lying(), "claims"),
-    "leaves": (_outside("../secret"), "not in its folder"),
-    "absolute": (_outside("/etc/passwd"), "not in its folder"),
+    "leaves": (_outside("../secret"), "outside its own folder"),
+    "absolute": (_outside("/etc/passwd"), "outside its own folder"),
     "absent": (_outside("w.bin"), "not next to it"),
 }
 

@@ -4,7 +4,7 @@ from hypothesis import given, strategies as st
 from scipy import ndimage
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.pairing.cut import DensityMeter, balance, judge
+from napari_semsr.pairing.cut import DensityMeter, balance_densities, check_pair
 from napari_semsr.pairing.options import PairOptions
 
 OPTIONS = PairOptions(patch=64)
@@ -19,9 +19,9 @@ def patch(rng) -> np.ndarray:
 
 def test_blurred_noisy_inverted_and_two_to_one_pairs_are_kept(patch, rng):
     low = ndimage.gaussian_filter(patch, 1.5) + rng.normal(0, 0.05, patch.shape)
-    assert judge(low, patch, RANGES, OPTIONS) is None
-    assert judge(1 - low, patch, RANGES, OPTIONS) is None
-    assert judge(patch, np.kron(patch, np.ones((2, 2))), RANGES, OPTIONS) is None
+    assert check_pair(low, patch, RANGES, OPTIONS) is None
+    assert check_pair(1 - low, patch, RANGES, OPTIONS) is None
+    assert check_pair(patch, np.kron(patch, np.ones((2, 2))), RANGES, OPTIONS) is None
 
 
 @pytest.mark.parametrize(
@@ -30,17 +30,17 @@ def test_blurred_noisy_inverted_and_two_to_one_pairs_are_kept(patch, rng):
 def test_only_larger_shifts_are_found(patch, shift, reason):
     low = np.roll(patch, shift, (0, 1))
     options = OPTIONS.replace(min_correlation=0.0)
-    assert judge(low, patch, RANGES, options) == reason
+    assert check_pair(low, patch, RANGES, options) == reason
 
 
 def test_what_a_map_brought_together_need_not_look_alike(patch, rng):
     other = rng.random((64, 64))
-    assert judge(other, patch, RANGES, OPTIONS) == "uncorrelated"
-    assert judge(other, patch, RANGES, OPTIONS, is_mapped=True) is None
+    assert check_pair(other, patch, RANGES, OPTIONS) == "uncorrelated"
+    assert check_pair(other, patch, RANGES, OPTIONS, is_mapped=True) is None
     asked = OPTIONS.replace(min_correlation=0.3)
-    assert judge(other, patch, RANGES, asked, is_mapped=True) == "uncorrelated"
+    assert check_pair(other, patch, RANGES, asked, is_mapped=True) == "uncorrelated"
     blank = np.full_like(patch, 0.5)
-    assert judge(blank, patch, RANGES, OPTIONS, is_mapped=True) == "empty"
+    assert check_pair(blank, patch, RANGES, OPTIONS, is_mapped=True) == "empty"
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -48,7 +48,7 @@ def test_empty_and_missing_on_either_side(patch, side):
     for value, reason in ((0.5, "empty"), (np.nan, "not-finite")):
         pair = [patch.copy(), patch.copy()]
         pair[side][:] = value
-        assert judge(*pair, RANGES, OPTIONS) == reason
+        assert check_pair(*pair, RANGES, OPTIONS) == reason
 
 
 shares = st.lists(st.floats(0, 1), max_size=40)
@@ -56,7 +56,7 @@ shares = st.lists(st.floats(0, 1), max_size=40)
 
 @given(shares, shares, st.integers(0, 9))
 def test_both_sides_are_equally_many_and_none_twice(low, high, seed):
-    first, second = balance(low, high, np.random.default_rng(seed))
+    first, second = balance_densities(low, high, np.random.default_rng(seed))
     assert len(first) == len(second)
     assert len(set(first)) == len(first) <= len(low)
     assert len(set(second)) == len(second) <= len(high)
@@ -64,13 +64,13 @@ def test_both_sides_are_equally_many_and_none_twice(low, high, seed):
 
 def test_densities_agree_afterwards_and_equal_sets_are_kept_whole(rng):
     low, high = rng.beta(2, 5, 400), rng.beta(5, 2, 400)
-    first, second = balance(list(low), list(high), rng)
+    first, second = balance_densities(list(low), list(high), rng)
     before = abs(low.mean() - high.mean())
     after = abs(low[first].mean() - high[second].mean())
     assert first
     assert after < 0.25 * before
     values = list(rng.random(50))
-    first, second = balance(values, values, rng)
+    first, second = balance_densities(values, values, rng)
     assert sorted(first) == sorted(second) == list(range(50))
 
 
@@ -79,8 +79,8 @@ def test_density_grows_with_pattern_of_either_sign():
     image[:, 64:] = np.kron(np.indices((16, 8)).sum(0) % 2, np.ones((8, 8)))
     for data, least in ((image, 0.3), (1 - image, 0.3), (0 * image, -1)):
         meter = DensityMeter(Micrograph(data))
-        assert meter.measure(data[:, :48]) == 0
-        assert meter.measure(data[:, 72:]) > least
+        assert meter.measure_density(data[:, :48]) == 0
+        assert meter.measure_density(data[:, 72:]) > least
 
 
 def test_density_is_the_same_beside_a_gap(rng):
@@ -88,8 +88,9 @@ def test_density_is_the_same_beside_a_gap(rng):
     gap = whole.copy()
     gap[:, 100:112] = np.nan
     expected, found = (
-        DensityMeter(Micrograph(data)).measure(whole[:, :64]) for data in (whole, gap)
+        DensityMeter(Micrograph(data)).measure_density(whole[:, :64])
+        for data in (whole, gap)
     )
     assert expected > 0.1
     assert found == pytest.approx(expected, rel=0.2)
-    assert DensityMeter(Micrograph(0 * gap)).measure(whole[:, :64]) == 0
+    assert DensityMeter(Micrograph(0 * gap)).measure_density(whole[:, :64]) == 0

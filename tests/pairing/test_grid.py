@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Micrograph, ShapeError, parse_pixel_size
-from napari_semsr.pairing.cut import align
+from napari_semsr.pairing.cut import align_images
 from napari_semsr.pairing.options import PairOptions
 from tests.refusals import refused
 
@@ -22,7 +22,9 @@ def wave(shape, pixel, origin=None) -> Micrograph:
 
 def test_images_on_one_grid_are_left_alone():
     data = np.arange(400, dtype=np.uint8).reshape(20, 20)
-    pair = align(Micrograph(data), Micrograph(data, parse_pixel_size(3.0)), OPTIONS)
+    pair = align_images(
+        Micrograph(data), Micrograph(data, parse_pixel_size(3.0)), OPTIONS
+    )
     assert not any(one.is_resampled for one in pair)
     for one in pair:
         np.testing.assert_array_equal(one.image.data, data)
@@ -32,14 +34,14 @@ def test_images_on_one_grid_are_left_alone():
 def test_range_of_a_field_with_few_bright_pixels_is_all_of_it():
     data = np.zeros((100, 100), np.uint8)
     data[50, 50] = 200
-    pair = align(Micrograph(data), Micrograph(data), OPTIONS)
+    pair = align_images(Micrograph(data), Micrograph(data), OPTIONS)
     assert [one.value_range for one in pair] == [(0, 200), (0, 200)]
 
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_two_pixel_sizes_become_one(scale):
     images = wave((60, 70), 12.0), wave((150, 170), 5.0)
-    pair = align(*images, OPTIONS.replace(scale=scale))
+    pair = align_images(*images, OPTIONS.replace(scale=scale))
     assert [one.is_resampled for one in pair] == [True, False]
     low, high = (one.image for one in pair)
     assert high.pixel_size_nm == (5, 5)
@@ -54,7 +56,7 @@ def test_two_pixel_sizes_become_one(scale):
 def test_origins_place_images():
     low = wave((80, 80), 8.0, (104.0, 204.0))
     high = wave((200, 200), 4.0, (42.0, 122.0))
-    low, high = (one.image for one in align(low, high, OPTIONS))
+    low, high = (one.image for one in align_images(low, high, OPTIONS))
     assert low.shape == (160, 160)
     assert low.origin == pytest.approx((102, 202))
     assert high.origin == pytest.approx((102, 202))
@@ -68,7 +70,7 @@ def test_crops_of_one_field_are_cut_to_what_both_show(first):
     low = Micrograph(field[:30, :30], parse_pixel_size(3.0), origin=first)
     further = first[0] + 3.0, first[1] + 6.0
     high = low.replace(data=field[1:31, 2:32], origin=further)
-    for one in align(low, high, OPTIONS):
+    for one in align_images(low, high, OPTIONS):
         np.testing.assert_array_equal(one.image.data, field[1:30, 2:30])
         assert one.image.dtype == np.uint8
         assert one.image.origin == pytest.approx(further)
@@ -79,7 +81,7 @@ def test_crops_of_one_field_are_cut_to_what_both_show(first):
 def test_finer_pixels_in_the_same_corner_are_left_alone(origin, how):
     low = wave((30, 30), 8.0, (104.0, 204.0))
     high = wave((60, 60), 4.0, origin)
-    pair = align(low, high, OPTIONS.replace(scale=2, **how))
+    pair = align_images(low, high, OPTIONS.replace(scale=2, **how))
     assert [one.image.shape for one in pair] == [(30, 30), (60, 60)]
     assert not any(one.is_resampled for one in pair)
 
@@ -89,10 +91,12 @@ def test_finer_pixels_in_the_same_corner_are_left_alone(origin, how):
 def test_gap_stays_a_gap_where_it_is(gap, wanted):
     images = wave((60, 70), 12.0), wave((144, 168), 5.0)
     options = OPTIONS.replace(**wanted)
-    whole = align(*images, options)
+    whole = align_images(*images, options)
     for image in images:
         image.data[20, 30] = gap
-    for image, one, other in zip(images, align(*images, options), whole, strict=True):
+    for image, one, other in zip(
+        images, align_images(*images, options), whole, strict=True
+    ):
         values, pitch = one.image.array(), one.image.scale[0]
         known = np.isfinite(values)
         places = np.argwhere(~known) * pitch + pitch / 2
@@ -105,7 +109,7 @@ def test_gap_stays_a_gap_where_it_is(gap, wanted):
 
 def test_crop_is_resized_to_the_patch():
     image = wave((96, 96), 5.0)
-    low, _ = (one.image for one in align(image, image, OPTIONS.replace(crop=32)))
+    low, _ = (one.image for one in align_images(image, image, OPTIONS.replace(crop=32)))
     assert low.shape == (48, 48)
     assert low.pixel_size_nm == (10, 10)
     expected = wave((48, 48), 10.0).array()
@@ -115,6 +119,6 @@ def test_crop_is_resized_to_the_patch():
 def test_what_cannot_be_aligned_is_refused():
     bare = Micrograph(np.zeros((20, 30)), name="bare")
     with pytest.raises(ShapeError, match="but bare has none"):
-        align(bare, wave((50, 50), 5.0), OPTIONS)
+        align_images(bare, wave((50, 50), 5.0), OPTIONS)
     with refused(ShapeError, "no-overlap"):
-        align(wave((20, 20), 5.0), wave((30, 30), 5.0, (9e3, 9e3)), OPTIONS)
+        align_images(wave((20, 20), 5.0), wave((30, 30), 5.0, (9e3, 9e3)), OPTIONS)

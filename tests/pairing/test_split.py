@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.pairing.cut import lay_out, split
+from napari_semsr.pairing.cut import generate_patches, split_patches
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from tests.refusals import refused
 
@@ -29,7 +29,7 @@ def painted(places, shape) -> np.ndarray:
 @given(layouts())
 def test_sets_share_no_pixel_and_lie_inside(layout):
     shape, options = layout
-    places = list(lay_out(0, shape, options))
+    places = list(generate_patches(0, shape, options))
     assert places
     for place in places:
         box = place.box
@@ -43,9 +43,9 @@ def test_sets_share_no_pixel_and_lie_inside(layout):
         with refused(
             OptionError, "too-few-patches", match="disjoint sets need at least 3"
         ):
-            split(places, options)
+            split_patches(places, options)
         return
-    sets = split(places, options)
+    sets = split_patches(places, options)
     if apart == 1:
         assert sum(len(sets[name]) for name in SPLITS) == len(places)
     assert all(sets[name] for name in SPLITS)
@@ -57,17 +57,19 @@ def test_sets_share_no_pixel_and_lie_inside(layout):
 def test_split_depends_on_the_seed_alone(layout):
     shape, options = layout
     options = options.replace(validation=0.0, test=0.2)
-    places = list(lay_out(0, shape, options))
+    places = list(generate_patches(0, shape, options))
     if max(np.subtract(places[-1].box.corner, places[0].box.corner)) < options.patch:
         return
-    assert split(places, options) == split(list(reversed(places)), options)
+    assert split_patches(places, options) == split_patches(
+        list(reversed(places)), options
+    )
 
 
 @pytest.mark.parametrize(("test", "most_lost"), [(0.1, 8), (0.0, 6)])
 def test_overlapping_patches_keep_the_shares_and_lose_few(test, most_lost):
     options = PairOptions(patch=128, step=64, validation=0.1, test=test)
-    places = list(lay_out(0, (690, 483), options))
-    sets = split(places, options)
+    places = list(generate_patches(0, (690, 483), options))
+    sets = split_patches(places, options)
     kept = sum(len(sets[name]) for name in SPLITS)
     assert len(places) - kept <= most_lost
     for name, share in (("validation", 0.1), ("test", test)):
@@ -77,8 +79,8 @@ def test_overlapping_patches_keep_the_shares_and_lose_few(test, most_lost):
 @pytest.mark.broad
 def test_large_field_is_held_out_in_several_blocks():
     options = PairOptions(patch=128, step=64)
-    places = list(lay_out(0, (8192, 8192), options))
-    sets = split(places, options)
+    places = list(generate_patches(0, (8192, 8192), options))
+    sets = split_patches(places, options)
     kept = sum(len(sets[name]) for name in SPLITS)
     assert kept > 0.94 * len(places)
     places = np.array([place.index for place in sets["validation"]])
@@ -88,12 +90,17 @@ def test_large_field_is_held_out_in_several_blocks():
 
 def test_shares_are_kept_and_of_many_small_images_whole_ones_are_held_out():
     options = PairOptions(patch=32, step=16)
-    places = [place for n in range(20) for place in lay_out(n, (64, 64), options)]
-    sets = split(places, options)
+    places = [
+        place for n in range(20) for place in generate_patches(n, (64, 64), options)
+    ]
+    sets = split_patches(places, options)
     assert [len(sets[name]) for name in SPLITS] == [16 * 9, 18, 18]
     options = PairOptions(patch=16, validation=0.25, test=0.25)
-    places = list(lay_out(0, (160, 160), options))
-    sets, again = split(places, options), split(places, options.replace(seed=1))
+    places = list(generate_patches(0, (160, 160), options))
+    sets, again = (
+        split_patches(places, options),
+        split_patches(places, options.replace(seed=1)),
+    )
     assert [len(sets[name]) for name in SPLITS] == [50, 25, 25]
     assert sets["test"] != again["test"]
 
@@ -101,8 +108,8 @@ def test_shares_are_kept_and_of_many_small_images_whole_ones_are_held_out():
 @given(st.integers(3, 9), st.sampled_from([None, 8]), st.integers(0, 99))
 def test_whole_images_give_patches_to_one_set_each(count, step, seed):
     options = PairOptions(patch=16, step=step, seed=seed, whole_images=True)
-    places = [p for n in range(count) for p in lay_out(n, (40, 40), options)]
-    sets = split(places, options)
+    places = [p for n in range(count) for p in generate_patches(n, (40, 40), options)]
+    sets = split_patches(places, options)
     images = [{place.source for place in sets[name]} for name in SPLITS]
     assert sum(map(len, images)) == len(set.union(*images)) == count
     assert sum(map(len, sets.values())) == len(places)

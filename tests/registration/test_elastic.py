@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import Affine, Bending, Elastic, Grid, WarpedImage, run
+from napari_semsr.core import (
+    Affine,
+    BSplineDisplacement,
+    Elastic,
+    Grid,
+    WarpedImage,
+    run,
+)
 from napari_semsr.registration.elastic import fit_elastic
-from napari_semsr.registration.refine import Level
+from napari_semsr.registration.refine import PyramidLevel
 from tests.two_views import PIXEL_NM, draw_views
 
 ORIGIN = (5000.0, -3000.0)
@@ -22,8 +29,8 @@ def bent_pair(image, size_px):
     spacing, first = 80 * PIXEL_NM, -100 * PIXEL_NM
     moves = np.random.default_rng(2).normal(0, size_px * PIXEL_NM, (2, 6, 6))
     begin = first + ORIGIN[0], first + ORIGIN[1]
-    bending = Bending(begin, (spacing, spacing), moves)
-    seen = WarpedImage(image, Grid.of(image), Elastic(Affine(), bending)).read()
+    bending = BSplineDisplacement(begin, (spacing, spacing), moves)
+    seen = WarpedImage(image, Grid.from_image(image), Elastic(Affine(), bending)).read()
     rng = np.random.default_rng(3)
     noisy = np.asarray(seen) + rng.normal(0, 5, seen.shape)
     return image.replace(data=noisy.astype(np.float32)), bending
@@ -33,13 +40,13 @@ def assert_is_plate(knots):
     """Check values of the splines, and their bending energy."""
     y, x = (np.arange(count, dtype=float) for count in knots.shape)
     at = np.array([[2.0, 2.0], [2.5, 2.0], [3.25, 3.0]]) * knots.spacing
-    basis = knots.basis(at + knots.origin).toarray().reshape(3, *knots.shape)
+    basis = knots.evaluate_basis(at + knots.origin).toarray().reshape(3, *knots.shape)
     cubic = np.array([1, 4, 1]) / 6
     assert basis[0, 1:4, 1:4] == pytest.approx(np.outer(cubic, cubic))
     half = np.array([1, 23, 23, 1]) / 48
     assert basis[1, 1:5, 1:4] == pytest.approx(np.outer(half, cubic))
     assert basis[2].sum(axis=1) @ y == pytest.approx(3.25)
-    bending = knots.stiffness()
+    bending = knots.compute_penalty()
     shapes = np.ones((4, *knots.shape))
     shapes[1:] = y[:, None] + 2 * x, y[:, None] ** 2 / 2 + 0 * x, y[:, None] * x
     energy = [shape.ravel() @ (bending @ shape.ravel()) for shape in shapes]
@@ -52,7 +59,7 @@ def assert_is_plate(knots):
 @pytest.mark.parametrize("size_px", [4.0, 0.0])
 def test_a_bending_is_followed_to_a_sixth_of_a_pixel(image, size_px):
     other, true = bent_pair(image, size_px)
-    found = run(fit_elastic(Level(image, other, PIXEL_NM), Affine()))
+    found = run(fit_elastic(PyramidLevel(image, other, PIXEL_NM), Affine()))
     along = [np.linspace(0.15, 0.85, 12) * side * PIXEL_NM for side in image.shape]
     places = np.stack(np.meshgrid(*along, indexing="ij"), -1).reshape(-1, 2)
     places += ORIGIN
@@ -60,22 +67,22 @@ def test_a_bending_is_followed_to_a_sixth_of_a_pixel(image, size_px):
     off = (made - true.displacement(places)) / PIXEL_NM
     assert np.median(np.hypot(*off.T)) < 0.15
     assert np.hypot(*off.T).max() < 0.5
-    stated = np.sqrt(found.variance(places).mean()) / PIXEL_NM
+    stated = np.sqrt(found.compute_variance(places).mean()) / PIXEL_NM
     assert 0.2 < np.sqrt((off**2).sum(axis=1).mean()) / stated < 5
     assert abs(found.edge_nm) < 0.1 * PIXEL_NM
     assert np.sqrt(np.mean(found.off_nm**2)) < 0.3 * PIXEL_NM
     # knots beyond the field: a displacement of the whole is one up to its border
     ends = np.multiply(image.shape, PIXEL_NM) - PIXEL_NM
     corners = ORIGIN + np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * ends
-    assert found.knots.basis(corners).sum(axis=1) == pytest.approx(np.ones(4))
+    assert found.knots.evaluate_basis(corners).sum(axis=1) == pytest.approx(np.ones(4))
     assert_is_plate(found.knots)
     again = found.refit(found.patches).bending.displacement(places)
     assert np.abs(again - made).max() < 0.01 * PIXEL_NM
-    moved = found.patches.only(found.patches.places[:, 0] < np.median(places[:, 0]))
+    moved = found.patches.select(found.patches.places[:, 0] < np.median(places[:, 0]))
     half = found.refit(moved).bending.displacement(places)
     assert np.abs(half - made).max() > np.abs(again - made).max()
 
 
 def test_too_few_patches_bend_nothing(image):
     empty = image.replace(data=np.full(image.shape, np.nan, np.float32))
-    assert run(fit_elastic(Level(empty, image, PIXEL_NM), Affine())) is None
+    assert run(fit_elastic(PyramidLevel(empty, image, PIXEL_NM), Affine())) is None

@@ -6,11 +6,11 @@ from scipy import ndimage
 
 from napari_semsr.core import Micrograph
 from napari_semsr.registration.orientation import (
-    at_pitch,
-    grid_at,
+    compute_orientations,
+    compute_outlines,
+    create_grid,
     has_structure,
-    orientations,
-    outlines,
+    resample_to_pitch,
 )
 
 WIDTH = 1.5
@@ -27,15 +27,17 @@ def bar(degrees, side=64):
 @pytest.mark.parametrize("degrees", [0, 30, 90, 135])
 def test_orientations_have_the_double_angle_of_edges(degrees):
     image = 100 * bar(degrees)
-    field = orientations(image, WIDTH)
+    field = compute_orientations(image, WIDTH)
     strong = np.abs(field) > 0.9
     assert strong.sum() > 100
     expected = np.exp(2j * np.radians(degrees))
     assert np.abs(field[strong] / np.abs(field[strong]) - expected).max() < 0.05
     assert np.abs(field).max() < 1
-    np.testing.assert_allclose(orientations(7 - 3 * image, WIDTH), field, atol=1e-3)
-    outline, rise = outlines(image, WIDTH)
-    other, falls = outlines(7 - 3 * image, WIDTH)
+    np.testing.assert_allclose(
+        compute_orientations(7 - 3 * image, WIDTH), field, atol=1e-3
+    )
+    outline, rise = compute_outlines(image, WIDTH)
+    other, falls = compute_outlines(7 - 3 * image, WIDTH)
     np.testing.assert_allclose(other, outline, atol=1e-3)
     np.testing.assert_allclose(falls[strong], -rise[strong], atol=1e-3)
     middle = np.abs(outline) > 0.8 * np.abs(outline).max()
@@ -51,11 +53,11 @@ def test_orientations_have_the_double_angle_of_edges(degrees):
 
 
 def test_noise_is_weaker_than_a_clear_edge_and_flat_images_have_none(rng):
-    noise = np.abs(orientations(rng.normal(0, 1, (128, 128)), WIDTH))
+    noise = np.abs(compute_orientations(rng.normal(0, 1, (128, 128)), WIDTH))
     assert np.median(noise[4:-4, 4:-4]) == pytest.approx(1 / 3, abs=0.03)
     for flat in (np.full((64, 64), 1e4), np.full((64, 64), np.nan)):
-        assert not orientations(flat, WIDTH).any()
-        assert not outlines(flat, WIDTH)[1].any()
+        assert not compute_orientations(flat, WIDTH).any()
+        assert not compute_outlines(flat, WIDTH)[1].any()
 
 
 def test_nothing_is_known_near_a_gap_or_the_border(rng):
@@ -66,13 +68,13 @@ def test_nothing_is_known_near_a_gap_or_the_border(rng):
     expected[near:-near, near:-near] = True
     expected[20 - near : 24 + near, 30 - near : 36 + near] = False
     both = np.stack([image, image.T])
-    outline, rise = outlines(both, WIDTH)
-    for field in (orientations(both, WIDTH), outline, rise):
+    outline, rise = compute_outlines(both, WIDTH)
+    for field in (compute_orientations(both, WIDTH), outline, rise):
         assert np.array_equal(field[0] != 0, expected)
         assert np.array_equal(field[1] != 0, expected.T)
     trusted = np.zeros((64, 64), bool)
     trusted[:8, 10:20] = True
-    kept, _ = outlines(image, WIDTH, keep=trusted)
+    kept, _ = compute_outlines(image, WIDTH, keep=trusted)
     assert np.array_equal(kept != 0, trusted)
 
 
@@ -91,7 +93,7 @@ def test_structure_is_more_than_white_noise(rng):
 def test_an_image_of_other_pixels_keeps_its_corner_and_its_greys(rng):
     data = ndimage.gaussian_filter(rng.random((60, 90)), 4)
     image = Micrograph(data.astype(np.float32), (10.0, 20.0), origin=(100.0, -40.0))
-    coarse = at_pitch(image, 40.0)
+    coarse = resample_to_pitch(image, 40.0)
     assert coarse.shape == (15, 45)
     assert coarse.scale == (40, 40)
     assert coarse.origin == (100 - 5 + 20, -40 - 10 + 20)
@@ -105,7 +107,7 @@ def test_an_image_of_other_pixels_keeps_its_corner_and_its_greys(rng):
 )
 def test_a_grid_of_square_pixels_lies_within_the_image(pitch, shape):
     image = Micrograph(np.zeros((60, 90)), (10.0, 20.0), origin=(100.0, -40.0))
-    grid = grid_at(image, pitch)
+    grid = create_grid(image, pitch)
     assert grid.shape == shape
     assert grid.pitch == (pitch, pitch)
     assert grid.corner == (95, -50)

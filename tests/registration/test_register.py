@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from napari_semsr.core import (
     Affine,
-    Bending,
+    BSplineDisplacement,
     Elastic,
     Grid,
     Micrograph,
@@ -21,8 +21,8 @@ from napari_semsr.registration import (
     Residuals,
     register,
     register_landmarks,
-    register_unsized,
-    resize_image,
+    register_uncalibrated,
+    rescale_pixel_size,
 )
 from tests.refusals import refused
 from tests.two_views import PIXEL_NM, draw_views
@@ -99,8 +99,8 @@ def test_a_mirrored_image_far_turned_is_found_by_the_full_search():
     whole = corner.astype(int)
     source = np.stack(np.divmod(rows[whole[:, 0], whole[:, 1]], side), -1)
     linear = (source[1:] - source[0]) / (side - 1.0)
-    back = Affine.of(linear.T[:, ::-1], source[0] * pitch)
-    expected = back.then(truth)
+    back = Affine.from_matrix(linear.T[:, ::-1], source[0] * pitch)
+    expected = back.compose(truth)
     assert expected.is_mirrored
     found = run(register(turned, fixed, RegistrationOptions(search="full")))
     assert found.transform.is_mirrored
@@ -121,10 +121,12 @@ def test_a_bend_is_followed(near):
     moving, fixed, truth, _ = near
     rng = np.random.default_rng(0)
     spacing, first = 60 * PIXEL_NM, -60 * PIXEL_NM
-    bending = Bending((first, first), (spacing, spacing), rng.normal(0, 90, (2, 8, 8)))
+    bending = BSplineDisplacement(
+        (first, first), (spacing, spacing), rng.normal(0, 90, (2, 8, 8))
+    )
     bent = Elastic(Affine(), bending)
     # what lies at a place of the fixed image is moved by the bend
-    other = WarpedImage(fixed, Grid.of(fixed), bent).read()
+    other = WarpedImage(fixed, Grid.from_image(fixed), bent).read()
     known = np.where(np.isfinite(other), other, np.nanmean(other))
     other = fixed.replace(data=known.astype(np.float32))
     true = Elastic(truth, bending)
@@ -135,7 +137,7 @@ def test_a_bend_is_followed(near):
     miss = distances(found.transform, true, moving, fixed)
     by_affine = distances(plain.transform, true, moving, fixed)
     assert np.median(miss) < 0.5 * np.median(by_affine)
-    assert not found.transform.bending.folds
+    assert not found.transform.bending.has_folds
     assert 0.3 < np.sqrt(np.mean(miss**2)) / found.error_px < 2
     assert found.error_nm == pytest.approx(found.error_px * 1.2 * PIXEL_NM)
     kept = found.residuals
@@ -150,11 +152,13 @@ def test_a_bend_is_followed(near):
 def test_the_pixel_size_that_an_image_lacks_is_found(role, power):
     moving, fixed, truth = draw_views(128, degrees=5.0, seed=4)
     images = {"moving": moving, "fixed": fixed}
-    images[role] = resize_image(images[role], 1 / 40)  # as if a pixel had about 0.5 nm
-    factor, found = run(register_unsized(**images, unsized_role=role))
+    images[role] = rescale_pixel_size(
+        images[role], 1 / 40
+    )  # as if a pixel had about 0.5 nm
+    factor, found = run(register_uncalibrated(**images, unsized_role=role))
     assert factor == pytest.approx(40 * truth.scale**power, rel=0.006)
     assert found.transform.scale == pytest.approx(1, abs=0.006)
-    images[role] = resize_image(images[role], factor)
+    images[role] = rescale_pixel_size(images[role], factor)
     pitch = max(*images["moving"].scale, *images["fixed"].scale)
     corners = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     at, resized = (c.shape * np.array(c.scale) for c in (moving, images["moving"]))
@@ -243,14 +247,14 @@ def test_without_residuals_there_are_none():
 
 def test_a_resized_image_lies_where_it_did_in_pixels(near):
     moving = near[0].replace(pixel_size_nm=(10.0, 20.0), origin=(30.0, -50.0))
-    resized = resize_image(moving, 2.5)
+    resized = rescale_pixel_size(moving, 2.5)
     assert (resized.pixel_size_nm, resized.origin) == ((25.0, 50.0), (75.0, -125.0))
     assert resized.data is moving.data
 
 
 def test_a_start_saves_the_search(near):
     moving, fixed, truth, _ = near
-    start = truth.then(Affine(shift=(60.0, -50.0)))
+    start = truth.compose(Affine(shift=(60.0, -50.0)))
     similarity = RegistrationOptions(model="similarity")
     for options, begin in ((RegistrationOptions(), start), (similarity, truth)):
         found = run(register(moving, fixed, options, start=begin))

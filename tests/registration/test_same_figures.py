@@ -19,7 +19,7 @@ from napari_semsr.registration import (
     register,
     register_landmarks,
 )
-from napari_semsr.registration.register_images import Ranges, Search
+from napari_semsr.registration.register_images import CorrelationSearch, SearchRanges
 from tests.same_figures import assert_same, write_record
 from tests.two_views import draw_views
 
@@ -42,16 +42,16 @@ def summary(found: Registration) -> list[object]:
 
 def registered(model: str, side: int = 128, **how: float) -> list[object]:
     moving, fixed, truth = views(side, **how)
-    start = truth.then(Affine(shift=(30.0, -20.0)))
+    start = truth.compose(Affine(shift=(30.0, -20.0)))
     options = RegistrationOptions(model=model)
     return summary(run(register(moving, fixed, options, start=start)))
 
 
 def searched() -> list[object]:
     moving, fixed, truth = views(128, degrees=5.0, seed=4)
-    search = Search(moving, fixed, pitch_nm=40.0)
-    best = run(search.run(Ranges(15.0, 0.05).steps(64), keep=5))
-    found = [*best, *search.rivals(truth, 5)]
+    search = CorrelationSearch(moving, fixed, pitch_nm=40.0)
+    best = run(search.run(SearchRanges(15.0, 0.05).list_steps(64), keep=5))
+    found = [*best, *search.find_rivals(truth, 5)]
     return [(one.score, one.affine.matrix, one.affine.shift) for one in found]
 
 

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Affine, run
-from napari_semsr.registration.register_images import Candidate, Ranges, Search
+from napari_semsr.registration.register_images import (
+    Candidate,
+    CorrelationSearch,
+    SearchRanges,
+)
 from tests.two_views import draw_views
 
 SIDE = 120
@@ -14,7 +18,7 @@ STEP = 2 / (0.35 * SIDE)  # radians: corners move by two pixels at most
 @pytest.mark.parametrize(("turn", "stretch"), [(180.0, 0.1), (20.0, 0.1), (5.0, 0.0)])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_steps_reach_the_limits_and_are_no_larger_than_a_line(turn, stretch, mirrored):
-    steps = Ranges(turn, stretch, mirrored).steps(SIDE)
+    steps = SearchRanges(turn, stretch, mirrored).list_steps(SIDE)
     turns, scales, mirrors = (
         np.array(sorted(set(v))) for v in zip(*steps, strict=True)
     )
@@ -31,8 +35,8 @@ def test_steps_reach_the_limits_and_are_no_larger_than_a_line(turn, stretch, mir
 
 
 def test_steps_around_a_place_are_its_neighbours_to_all_sides():
-    place = Affine.similarity(33.0, scale=1.08)
-    steps = Ranges(180, 0.1).around([Candidate(9.0, place)], SIDE)
+    place = Affine.create_similarity(33.0, scale=1.08)
+    steps = SearchRanges(180, 0.1).list_nearby_steps([Candidate(9.0, place)], SIDE)
     turns, scales, mirrors = (
         np.array(sorted(set(v))) for v in zip(*steps, strict=True)
     )
@@ -41,7 +45,7 @@ def test_steps_around_a_place_are_its_neighbours_to_all_sides():
     assert np.diff(np.log(scales)) == pytest.approx([STEP, STEP])
     assert abs(np.radians(turns[1] - 33)) <= STEP / 2
     assert abs(np.log(scales[1] / 1.08)) <= STEP / 2
-    twice = Ranges(180, 0.1).around(
+    twice = SearchRanges(180, 0.1).list_nearby_steps(
         [Candidate(9.0, place), Candidate(8.0, place)], SIDE
     )
     assert twice == steps
@@ -49,7 +53,7 @@ def test_steps_around_a_place_are_its_neighbours_to_all_sides():
 
 def test_the_true_place_is_the_best_by_far_and_its_rivals_are_other_places():
     moving, fixed, truth = draw_views(128, degrees=5.0, seed=4)
-    search = Search(moving, fixed, pitch_nm=40.0)
+    search = CorrelationSearch(moving, fixed, pitch_nm=40.0)
     corners = np.array([[0.0, 0], [0, 2400], [2400, 0], [2400, 2400]])
 
     def pixels_off(candidate):
@@ -65,7 +69,7 @@ def test_the_true_place_is_the_best_by_far_and_its_rivals_are_other_places():
     assert 12 < best.score < 20  # deviations of chance
     assert 1 < scores[-1] <= scores[0] < 5.6
     assert run(search.run([], keep=6)) == []
-    every = search.rivals(truth, keep=60)
+    every = search.find_rivals(truth, keep=60)
     shifts = np.array([candidate.affine.shift for candidate in every]) / 40
     apart = np.abs(shifts[:, None] - shifts).max(axis=2)[np.triu_indices(60, 1)]
     assert apart.min() > 4.5  # whole pixels, and one maximum in 9 px

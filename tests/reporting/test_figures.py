@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import Curve, Line, Plot, against_truth
+from napari_semsr.core import Curve, Line, Plot, add_threshold
 from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.reporting.figures import (
-    bar_length,
-    image_png,
-    joints_png,
-    lay_frames,
-    plot_png,
+    choose_bar_length,
+    draw_image_png,
+    draw_overlaps_png,
+    draw_plot_png,
+    paste_frames,
 )
 from napari_semsr.stitching.solution import PairReport
 
@@ -23,7 +23,7 @@ def test_lay_frames_puts_the_last_on_top_and_cuts_at_the_border():
     lit = np.ones((10, 10), bool)
     lit[0] = False
     corners = np.array([[0.0, 0.0], [4.4, 6.0], [np.nan, np.nan]])
-    found = lay_frames(frames, corners, lit, (12, 12))
+    found = paste_frames(frames, corners, lit, (12, 12))
     assert np.isnan(found[0]).all()
     assert found[1, 0] == 1
     assert found[4, 6] == 1  # the second frame's first row is dark
@@ -40,20 +40,21 @@ def test_joints_png_of_any_joints(pixel, used):
     ]
     mosaic = np.full((40, 60), np.nan)
     mosaic[5:30, 5:50] = 1
-    made = joints_png(mosaic, centres, joints, pixel)
+    made = draw_overlaps_png(mosaic, centres, joints, pixel)
     assert made.startswith(PNG)
 
 
 @pytest.mark.parametrize("extent", [0.3, 1, 7.77, 64, 999, 12345, 3.4e6])
 def test_bar_length_is_round_and_fits(extent):
-    found = bar_length(extent)
+    found = choose_bar_length(extent)
     assert 0.1 * extent <= found <= 0.28 * extent
     assert f"{found:.0e}"[0] in "125"
 
 
 def test_image_png_is_the_same_every_time_and_has_the_aspect():
     drawn = [
-        image_png(np.eye(10, 20), None, limits=(0, 1), width_px=100) for _ in range(2)
+        draw_image_png(np.eye(10, 20), None, limits=(0, 1), width_px=100)
+        for _ in range(2)
     ]
     assert drawn[0] == drawn[1]
     assert drawn[0].startswith(PNG)
@@ -65,7 +66,7 @@ def test_dollar_signs_in_names_of_curves_are_no_formula():
     lines = tuple(Line(name, line, line) for name in ("$\\frac$", "b"))
     for period in ("", "px"):
         plot = Plot("title", "x", "y", lines, period=period)
-        assert plot_png(plot).startswith(PNG)
+        assert draw_plot_png(plot).startswith(PNG)
 
 
 @pytest.mark.parametrize(("pixel", "log"), [(None, False), (7.7, True)])
@@ -73,14 +74,14 @@ def test_plot_png_with_gaps(pixel, log):
     frequency = np.linspace(0.01, 0.5, 20)
     values = np.exp(-frequency)
     values[3] = np.nan
-    lines = against_truth(
+    lines = add_threshold(
         [
             Line("a", frequency, values, 0.2, "5 px"),
             Line("b", frequency, values, colour=3),
         ]
     )
     curve = Curve("FRC", "frequency_per_px", "correlation", "", "y", log=log)
-    over = [line.over_um(pixel) for line in lines]
+    over = [line.convert_to_per_um(pixel) for line in lines]
     plot = curve.combine(over, has_size=pixel is not None)
-    made = plot_png(plot, (300, 200))
+    made = draw_plot_png(plot, (300, 200))
     assert made.startswith(PNG)

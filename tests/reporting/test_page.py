@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from jinja2 import UndefinedError
 
-from napari_semsr.reporting.figures import image_png
+from napari_semsr.reporting.figures import draw_image_png
 from napari_semsr.reporting.page import (
     NO_VALUE,
-    length,
-    making,
+    format_length,
+    format_value,
+    list_provenance,
     render,
-    write_number,
     write_page,
 )
 
@@ -60,7 +60,7 @@ TAGS = """\
 
 def checked(name: str = "Title", parts: tuple[str, ...] = ()) -> Checker:
     """A page with every tag, in which a user or a file named all that can be named."""
-    png = image_png(np.eye(8), (10.0, 10.0), limits=(0, 1), width_px=64)
+    png = draw_image_png(np.eye(8), (10.0, 10.0), limits=(0, 1), width_px=64)
     checker = Checker()
     checker.feed(render(TAGS, name=name, parts=parts, png=png))
     checker.close()
@@ -135,17 +135,21 @@ def test_write_page_replaces_whole_files_only(tmp_path):
 
 
 def test_numbers_of_a_report():
-    dashes = [write_number(None), write_number(float("nan"), ".1f"), length(None)]
+    dashes = [
+        format_value(None),
+        format_value(float("nan"), ".1f"),
+        format_length(None),
+    ]
     assert dashes == [NO_VALUE] * 3
-    assert [write_number(v, "+.1f") for v in (-0.5, 0.5)] == [f"{MINUS}0.5", "+0.5"]
-    assert [write_number(v) for v in (2e4, 3e8)] == ["20000", "3e+08"]
-    assert [write_number(v, "d") for v in (12345, 1.5)] == ["12345", "1.5"]
-    assert (length(12.34), length(1234.5)) == ("12.3 nm", "1234 nm")
+    assert [format_value(v, "+.1f") for v in (-0.5, 0.5)] == [f"{MINUS}0.5", "+0.5"]
+    assert [format_value(v) for v in (2e4, 3e8)] == ["20000", "3e+08"]
+    assert [format_value(v, "d") for v in (12345, 1.5)] == ["12345", "1.5"]
+    assert (format_length(12.34), format_length(1234.5)) == ("12.3 nm", "1234 nm")
 
 
 def test_options_that_nobody_chose_are_left_out_and_nested_ones_told_apart():
     options = {"a": None, "b": {"c": 1, "d": ""}, "e": [{"f": 2}, {"f": 3}], "g": [4]}
-    told = [item for item in making(options) if item[0].startswith("Option")]
+    told = [item for item in list_provenance(options) if item[0].startswith("Option")]
     assert told == [
         *(("Option b c", 1), ("Option e 1 f", 2), ("Option e 2 f", 3)),
         ("Option g", [4]),

@@ -7,10 +7,10 @@ from napari_semsr.restoration import method
 from napari_semsr.restoration.method import (
     RadialPower,
     RestoreOptions,
-    choose,
+    prepare_restoration,
     sample_blocks,
 )
-from napari_semsr.restoration.psf import PointSpread
+from napari_semsr.restoration.psf import PointSpreadFunction
 
 
 def power_law(shape: tuple[int, int], exponent: float) -> np.ndarray:
@@ -41,14 +41,16 @@ def test_blur_of_oblong_pixels_is_round_in_nm(monkeypatch):
         Micrograph(rows, parse_pixel_size((20, 5))),
         Micrograph(rows, spacing_px=(4.0, 1.0)),
     ):
-        assert choose(image, RestoreOptions()).psf.sigma_px == pytest.approx(
-            (0.75, 3), rel=0.12
-        )
+        assert prepare_restoration(
+            image, RestoreOptions()
+        ).psf.sigma_px == pytest.approx((0.75, 3), rel=0.12)
 
 
 def fit(image, sigma=None):
-    known = [] if sigma is None else [PointSpread.gaussian((sigma, sigma)).kernel]
-    return RadialPower.of(sample_blocks(image), image.dtype).fit(*known)
+    known = (
+        [] if sigma is None else [PointSpreadFunction.from_sigma((sigma, sigma)).kernel]
+    )
+    return RadialPower.from_blocks(sample_blocks(image), image.dtype).fit_model(*known)
 
 
 def test_noise_is_found_where_the_blur_is_known():
@@ -71,7 +73,7 @@ def test_rounding_is_all_the_noise_of_a_quiet_field(sigma, exponent):
 
 def test_blocks_are_finite_and_white_noise_has_its_variance_in_every_ring():
     image = np.random.default_rng(0).normal(5, 2, (512, 512))
-    rings = RadialPower.of(sample_blocks(image), image.dtype)
+    rings = RadialPower.from_blocks(sample_blocks(image), image.dtype)
     np.testing.assert_allclose(rings.power[20:], 4, rtol=0.3)
     image = np.full((7, 300), np.nan)
     image[3] = 1

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import ReadError
-from napari_semsr.restoration import fit_place_filter
+from napari_semsr.restoration import fit_cross_validated_filter
 
 
 def place(noise, side=150, seed=0):
@@ -16,7 +16,7 @@ def place(noise, side=150, seed=0):
 
 def test_a_filter_is_found_with_its_offset():
     image, wanted, kernel = place(0)
-    found = fit_place_filter([(image, wanted)], 7)
+    found = fit_cross_validated_filter([(image, wanted)], 7)
     np.testing.assert_allclose(found.kernel[1:-1, 1:-1], kernel, atol=0.01)
     assert found.explained_share > 0.999
     made = found.apply(image)
@@ -26,7 +26,7 @@ def test_a_filter_is_found_with_its_offset():
 
 def test_noise_takes_a_larger_ridge():
     quiet, noisy = (
-        fit_place_filter([place(noise, 60)[:2]], 9) for noise in (0.0, 10.0)
+        fit_cross_validated_filter([place(noise, 60)[:2]], 9) for noise in (0.0, 10.0)
     )
     assert noisy.ridge > quiet.ridge
     assert noisy.explained_share < quiet.explained_share
@@ -34,7 +34,7 @@ def test_noise_takes_a_larger_ridge():
 
 def test_what_is_explained_holds_for_another_place():
     image, wanted, _ = place(1.0, 300)
-    found = fit_place_filter([(image[:, :150], wanted[:, :150])], 7)
+    found = fit_cross_validated_filter([(image[:, :150], wanted[:, :150])], 7)
     other, truth = image[5:-5, 160:290], wanted[5:-5, 160:290]
     error = (found.apply(other) - truth)[4:-4, 4:-4]
     share = 1 - error.var() / truth[4:-4, 4:-4].var()
@@ -45,7 +45,7 @@ def test_missing_pixels_are_left_out_and_spread():
     image, wanted, kernel = place(0)
     image[40:50, 60:70] = np.nan
     wanted[:, 100:] = np.nan
-    found = fit_place_filter([(image, wanted)], 7)
+    found = fit_cross_validated_filter([(image, wanted)], 7)
     np.testing.assert_allclose(found.kernel[1:-1, 1:-1], kernel, atol=0.02)
     made = found.apply(image)
     missing = ndimage.binary_dilation(np.isnan(image), np.ones((7, 7)))
@@ -54,8 +54,10 @@ def test_missing_pixels_are_left_out_and_spread():
 
 def test_several_images_are_fitted_together():
     image, wanted, _ = place(0)
-    whole = fit_place_filter([(image, wanted)], 7)
-    parts = fit_place_filter([(image[:80], wanted[:80]), (image[70:], wanted[70:])], 7)
+    whole = fit_cross_validated_filter([(image, wanted)], 7)
+    parts = fit_cross_validated_filter(
+        [(image[:80], wanted[:80]), (image[70:], wanted[70:])], 7
+    )
     np.testing.assert_allclose(parts.kernel, whole.kernel, atol=0.01)
 
 
@@ -63,4 +65,4 @@ def test_several_images_are_fitted_together():
 def test_images_without_contrast_are_refused(value):
     _, wanted, _ = place(0)
     with pytest.raises(ReadError, match="contrast"):
-        fit_place_filter([(np.full_like(wanted, value), wanted)], 7)
+        fit_cross_validated_filter([(np.full_like(wanted, value), wanted)], 7)

@@ -6,7 +6,11 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph, OptionError, ReadError, parse_pixel_size
-from napari_semsr.restoration.method import LARGEST_HALO, RestoreOptions, choose
+from napari_semsr.restoration.method import (
+    LARGEST_HALO,
+    RestoreOptions,
+    prepare_restoration,
+)
 from napari_semsr.simulation.degrade import degrade_plane
 from tests.refusals import refused
 
@@ -28,9 +32,11 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 def restored(image: Micrograph, *, tile: int | None = None, **options) -> np.ndarray:
-    restorer = choose(image, RestoreOptions(tile=tile, **options))
+    restorer = prepare_restoration(image, RestoreOptions(tile=tile, **options))
     result = np.full(image.shape, -1e9, np.float32)
-    for tile_, values in restorer.tiles(image.data, restorer.plan(image.shape)):
+    for tile_, values in restorer.restore_tiles(
+        image.data, restorer.create_plan(image.shape)
+    ):
         result[tile_.core.slices] = values
     return result
 
@@ -106,7 +112,7 @@ def test_a_grating_tells_no_blur_that_none_told(method, period, blur):
 def test_tiles_equal_the_whole(pair, options):
     image = Micrograph(pair[1].astype(np.float32))
     options = {**options, "psf": "0.8px"}
-    assert choose(image, RestoreOptions(**options)).exact
+    assert prepare_restoration(image, RestoreOptions(**options)).is_exact
     whole = restored(image, tile=400, **options)
     tiles = restored(image, tile=48, **options)
     assert np.abs(tiles - whole).max() < 1e-4 * np.ptp(whole)
@@ -123,11 +129,11 @@ def test_lazy_field_equals_one_in_memory(pair):
 def test_cut_off_halo_has_a_small_measured_tolerance(pair):
     image = Micrograph(pair[1])
     options = RestoreOptions(method="richardson-lucy", psf="1px", iterations=24)
-    restorer = choose(image, options)
+    restorer = prepare_restoration(image, options)
     assert restorer.halo == LARGEST_HALO
-    assert not restorer.exact
-    plan = restorer.plan(image.shape)
-    assert 0 <= restorer.tolerance(image.data, plan) < 1e-4
+    assert not restorer.is_exact
+    plan = restorer.create_plan(image.shape)
+    assert 0 <= restorer.measure_tolerance(image.data, plan) < 1e-4
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -168,15 +174,20 @@ def test_small_fields_are_restored(shape, method):
 
 def test_width_in_nm_needs_a_pixel_size_and_a_field_finite_pixels(pair):
     calibrated = Micrograph(pair[1], parse_pixel_size((10.0, 5.0)))
-    found = choose(calibrated, RestoreOptions(psf="12nm"))
+    found = prepare_restoration(calibrated, RestoreOptions(psf="12nm"))
     assert found.psf.sigma_px == pytest.approx((1.2, 2.4))
     with refused(OptionError, "pixel-size-missing"):
-        choose(Micrograph(pair[1]), RestoreOptions(psf="12nm"))
+        prepare_restoration(Micrograph(pair[1]), RestoreOptions(psf="12nm"))
     with pytest.raises(ReadError, match="hole has no finite pixels"):
-        choose(Micrograph(np.full((9, 9), np.nan), name="hole"), RestoreOptions())
+        prepare_restoration(
+            Micrograph(np.full((9, 9), np.nan), name="hole"), RestoreOptions()
+        )
 
 
 def test_unsupervised_weight_is_repeatable(pair):
     image = Micrograph(pair[1])
     options = RestoreOptions(method="unsupervised-wiener", psf="1.5px", seed=3)
-    assert choose(image, options).measurements == choose(image, options).measurements
+    assert (
+        prepare_restoration(image, options).measurements
+        == prepare_restoration(image, options).measurements
+    )

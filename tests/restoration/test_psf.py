@@ -3,7 +3,7 @@ import pytest
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.restoration.method import RestoreOptions
-from napari_semsr.restoration.psf import PointSpread, parse_psf
+from napari_semsr.restoration.psf import PointSpreadFunction, parse_psf
 from tests.refusals import refused
 
 
@@ -25,24 +25,26 @@ def test_what_is_no_blur_is_refused_in_one_sentence():
     for text in ("1.5", "0px", "  ", "-1px", "1,5px", "0.01 um", "2\u00b5m"):
         with refused(OptionError, "unknown-value"):
             parse_psf(text)
-    with pytest.raises(OptionError, match=r"Option psf: a blur is .* got '1.5'") as no:
+    with pytest.raises(
+        OptionError, match=r"Option psf: a blur must be .* got '1.5'"
+    ) as no:
         RestoreOptions.parse({"psf": "1.5"})
     assert str(no.value).count("got") == 1
-    with pytest.raises(OptionError, match="up to 16 px"):
-        PointSpread.gaussian((30.0, 30.0))
+    with pytest.raises(OptionError, match="at most 16 px, got 30"):
+        PointSpreadFunction.from_sigma((30.0, 30.0))
 
 
 @pytest.mark.parametrize("sigma", [(0.01, 0.01), (0.8, 3.0)])
 def test_gaussian_sums_to_one_and_has_its_width(sigma):
-    made = PointSpread.gaussian(sigma)
+    made = PointSpreadFunction.from_sigma(sigma)
     assert made.kernel.sum() == pytest.approx(1)
-    again = PointSpread.from_image(made.kernel, "again")
+    again = PointSpreadFunction.from_image(made.kernel, "again")
     if min(sigma) > 0.5:
         assert again.sigma_px == pytest.approx(sigma, rel=5e-3)
 
 
 def test_recorded_kernel_is_normalised_and_odd_or_refused():
-    made = PointSpread.from_image(np.ones((4, 5), np.uint8) * 9, "point.tif")
+    made = PointSpreadFunction.from_image(np.ones((4, 5), np.uint8) * 9, "point.tif")
     assert made.kernel.shape == (5, 5)
     assert made.kernel.sum() == pytest.approx(1)
     for values, needs in (
@@ -52,7 +54,7 @@ def test_recorded_kernel_is_normalised_and_odd_or_refused():
         (np.ones((200, 3)), "at most 129"),
     ):
         with pytest.raises(OptionError, match=f"{needs}.*in point.tif"):
-            PointSpread.from_image(values, "point.tif")
+            PointSpreadFunction.from_image(values, "point.tif")
 
 
 def _point(sigma, *, side=41, at=(0.0, 0.0)):
@@ -63,7 +65,9 @@ def _point(sigma, *, side=41, at=(0.0, 0.0)):
 @pytest.mark.parametrize("step", [0.5, 1.0, 5 / 3, 2.0])
 @pytest.mark.parametrize("at", [(0.0, 0.0), (6.0, -4.0), (0.3, -0.5)], ids=str)
 def test_kernel_is_laid_on_larger_or_smaller_pixels_and_into_their_middle(step, at):
-    made = PointSpread.from_image(_point(3.0, at=at), "point.tif").centre((step, step))
+    made = PointSpreadFunction.from_image(
+        _point(3.0, at=at), "point.tif"
+    ).resample_centred((step, step))
     sigma = 3.0 / step
     assert made.sigma_px == pytest.approx((sigma, sigma), rel=2e-3)
     known = _point(sigma, side=129)
@@ -74,8 +78,8 @@ def test_kernel_is_laid_on_larger_or_smaller_pixels_and_into_their_middle(step, 
 
 
 def test_kernel_in_its_place_stays_and_one_too_wide_is_refused():
-    made = PointSpread.from_image(_point(2.0), "point.tif")
-    assert made.centre() is made
+    made = PointSpreadFunction.from_image(_point(2.0), "point.tif")
+    assert made.resample_centred() is made
     with refused(OptionError, "blur-invalid", match="129 px wide in pixels of"):
-        made.centre((0.1, 0.1))
-    assert made.centre((1e9, 1e9)).kernel.max() == pytest.approx(1)
+        made.resample_centred((0.1, 0.1))
+    assert made.resample_centred((1e9, 1e9)).kernel.max() == pytest.approx(1)

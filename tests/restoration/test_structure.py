@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph
-from napari_semsr.restoration import RestoreOptions, choose
+from napari_semsr.restoration import RestoreOptions, prepare_restoration
 from napari_semsr.restoration.method import DetailError
 from napari_semsr.restoration.structure import has_structure
 
@@ -50,7 +50,7 @@ KINDS += ["lines", "correlated and white", "dust", "median"]
 def test_no_blur_is_estimated_from_background(kind, method):
     image = Micrograph(background(kind, 5), name="resin")
     with pytest.raises(DetailError, match="cannot be estimated from resin") as found:
-        choose(image, RestoreOptions(method=method))
+        prepare_restoration(image, RestoreOptions(method=method))
     assert found.value.to_json() == {"code": "too-little-detail"}
 
 
@@ -72,7 +72,9 @@ def test_fine_texture_is_structure(width):
 
 def test_a_blur_that_is_given_needs_no_structure():
     image = Micrograph(background("0", 6))
-    assert choose(image, RestoreOptions(psf="1.5px")).psf.kind == "gaussian"
+    assert (
+        prepare_restoration(image, RestoreOptions(psf="1.5px")).psf.kind == "gaussian"
+    )
 
 
 @pytest.mark.parametrize("noise", [2, 25])
@@ -88,7 +90,9 @@ def test_a_blur_is_estimated_from_structure(kind, noise):
         for at in rng.integers(0, SIZE, (count, 2)):
             clear[np.hypot(y - at[0], x - at[1]) < radius] = rng.uniform(60, 140)
     image = ndimage.gaussian_filter(clear, 1.2) + rng.normal(50, noise, clear.shape)
-    assert choose(Micrograph(image), RestoreOptions()).psf.kind == "estimated"
+    assert (
+        prepare_restoration(Micrograph(image), RestoreOptions()).psf.kind == "estimated"
+    )
 
 
 @pytest.mark.parametrize("kind", ["disc", "line"])

@@ -5,14 +5,14 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation import degrade as gao, draw
+from napari_semsr.simulation import degrade as gao, draw_phantom
 from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
 def clear() -> np.ndarray:
     """A sharp 8-bit picture."""
-    return np.rint(draw("particles", (96, 120), seed=3) * 255).astype(np.uint8)
+    return np.rint(draw_phantom("particles", (96, 120), seed=3) * 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_fog_is_stretched_to_the_blurred_image_or_follows_the_formula(clear, air
     how = {"uniform_fog": True, "airlight": airlight, "stretch": False}
     made = gao.degrade_plane(values, "fog", **how)
     unit = (blurred - low) * (255 / span)
-    expected = gao.fog(unit.astype(float), 2.0, airlight)
+    expected = gao.apply_fog(unit.astype(float), 2.0, airlight)
     assert (made.image - low) * (255 / span) == pytest.approx(expected, abs=1e-3)
     assert made.parameters["normalisation"] == "none"
     assert made.parameters["airlight"] == airlight
@@ -86,7 +86,7 @@ def test_constant_images_stay_and_what_cannot_be_degraded_is_refused(clear):
 
 @pytest.mark.parametrize("correlation", [1.5, 9.0, 200.0])
 def test_smooth_field_spans_the_unit_range(correlation: float) -> None:
-    field = gao.smooth_field((70, 90), correlation, np.random.default_rng(0))
+    field = gao.create_smooth_field((70, 90), correlation, np.random.default_rng(0))
     assert field.shape == (70, 90)
     assert field.min() >= 0
     assert field.max() <= 1
@@ -95,13 +95,13 @@ def test_smooth_field_spans_the_unit_range(correlation: float) -> None:
 
 def test_smooth_field_window_is_a_part_of_the_whole() -> None:
     box = np.s_[10:30, 41:77]
-    whole = gao.smooth_field((60, 80), 12.0, np.random.default_rng(5))
-    part = gao.smooth_field((60, 80), 12.0, np.random.default_rng(5), window=box)
+    whole = gao.create_smooth_field((60, 80), 12.0, np.random.default_rng(5))
+    part = gao.create_smooth_field((60, 80), 12.0, np.random.default_rng(5), window=box)
     assert np.allclose(part, whole[box])
 
 
 def test_blur_width_is_that_of_the_gaussian_and_wider_with_motion_and_defocus() -> None:
     gaussian = 2 * np.sqrt(2 * np.log(2)) * gao.BLUR_SIGMA_PX
-    assert gao.blur_width_px("blur") == pytest.approx(gaussian, abs=0.15)
-    assert gao.blur_width_px("fog") == gao.blur_width_px("blur")
-    assert gao.MOTION_LENGTH_PX < gao.blur_width_px("hybrid") < 13
+    assert gao.compute_blur_width_px("blur") == pytest.approx(gaussian, abs=0.15)
+    assert gao.compute_blur_width_px("fog") == gao.compute_blur_width_px("blur")
+    assert gao.MOTION_LENGTH_PX < gao.compute_blur_width_px("hybrid") < 13

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.simulation import EffectOptions, add_effects, expose
-from napari_semsr.simulation.sem import charge, drift
+from napari_semsr.simulation import EffectOptions, add_effects, add_noise
+from napari_semsr.simulation.sem import add_charging, apply_drift
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def smooth(rng) -> np.ndarray:
 
 def test_nothing_is_added_by_default(smooth):
     options = EffectOptions()
-    assert not options.any
+    assert not options.has_effects
     made, parameters = add_effects(smooth, options)
     np.testing.assert_array_equal(made, smooth)
     assert parameters == {}
@@ -23,19 +23,19 @@ def test_nothing_is_added_by_default(smooth):
 @pytest.mark.parametrize(("photons", "read"), [(50, 0.0), (0, 0.02), (50, 0.02)])
 def test_noise_has_the_stated_mean_and_variance(rng, photons, read):
     level = 0.8
-    made = expose(np.full((300, 300), level), photons, read, rng)
+    made = add_noise(np.full((300, 300), level), photons, read, rng)
     variance = (level / photons if photons else 0) + read**2
     assert made.mean() == pytest.approx(level, rel=0.01)
     assert made.var() == pytest.approx(variance, rel=0.03)
 
 
 def test_rows_lie_along_a_path_that_is_as_long_as_stated(smooth, rng):
-    made, shifts = drift(smooth, 6.0, 0.5, rng)
+    made, shifts = apply_drift(smooth, 6.0, 0.5, rng)
     for row in (0, 30, 70):
         y, x = row + shifts[row, 0], np.arange(110) + shifts[row, 1]
         there = ndimage.map_coordinates(smooth, [np.full(110, y), x], mode="mirror")
         np.testing.assert_allclose(made[row], there, atol=1e-9)
-    _, shifts = drift(smooth, 6.0, 0.0, rng)
+    _, shifts = apply_drift(smooth, 6.0, 0.0, rng)
     np.testing.assert_allclose(shifts[0], 0, atol=1e-12)
     assert np.hypot(*shifts[-1]) == pytest.approx(6)
     assert np.abs(np.diff(shifts, axis=0)).max() < 0.5
@@ -44,7 +44,7 @@ def test_rows_lie_along_a_path_that_is_as_long_as_stated(smooth, rng):
 def test_charge_darkens_what_follows_a_bright_structure():
     image = np.full((40, 200), 0.2)
     image[10:14, 60:80] = 1.0
-    made = charge(image, 0.5)
+    made = add_charging(image, 0.5)
     assert made[12, 85] < made[12, 50] - 0.05
     assert made[12, 85] < made[12, 180]
     np.testing.assert_allclose(made[5], made[5].mean(), atol=0.01)

@@ -3,23 +3,31 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import FAULTS, blur_of, noise_of
-from napari_semsr.simulation import FaultRanges, FaultyScene, draw, random_faults
+from napari_semsr.core import FAULTS, get_blur, get_noise
+from napari_semsr.simulation import (
+    DegradedScene,
+    FaultRanges,
+    apply_random_faults,
+    draw_phantom,
+)
 
 ALONE = {"blurred": 0.0, "veiled": 0.0, "noisy": 0.0}
 
 
-def scenes(count=12, **shares) -> list[FaultyScene]:
+def scenes(count=12, **shares) -> list[DegradedScene]:
     """Degrade a drawn sample several times."""
-    clear, ranges = draw("particles", (128, 128), seed=3), FaultRanges(**ALONE | shares)
+    clear, ranges = (
+        draw_phantom("particles", (128, 128), seed=3),
+        FaultRanges(**ALONE | shares),
+    )
     chances = map(np.random.default_rng, range(count))
-    return [random_faults(clear, ranges, rng) for rng in chances]
+    return [apply_random_faults(clear, ranges, rng) for rng in chances]
 
 
 def test_nothing_done_is_told_as_nothing() -> None:
     for scene in scenes():
-        lost = noise_of(scene.faults)  # by JPEG, if it was stored so
-        assert blur_of(scene.faults) == pytest.approx(0, abs=1e-6)
+        lost = get_noise(scene.faults)  # by JPEG, if it was stored so
+        assert get_blur(scene.faults) == pytest.approx(0, abs=1e-6)
         assert np.isnan(scene.faults[1:5]).all()
         assert not scene.log_gain.any()
         # clipped and rounded like any recorded image
@@ -28,7 +36,7 @@ def test_nothing_done_is_told_as_nothing() -> None:
 
 def test_noise_is_told_in_units_of_the_degraded_range() -> None:
     for scene in scenes(noisy=1.0):
-        told = noise_of(scene.faults)
+        told = get_noise(scene.faults)
         inside = (scene.low > 0.05) & (scene.low < 0.95)
         left = (scene.low - scene.noiseless)[inside].std()
         assert left == pytest.approx(told, rel=0.5, abs=0.004)
@@ -37,7 +45,7 @@ def test_noise_is_told_in_units_of_the_degraded_range() -> None:
 
 def test_blur_is_told_in_pixels() -> None:
     made = scenes(blurred=1.0)
-    widths = [blur_of(scene.faults) for scene in made]
+    widths = [get_blur(scene.faults) for scene in made]
     assert max(widths) > 1.5 > min(widths)
     detail = [np.diff(scene.noiseless, axis=1).std() for scene in made]
     assert np.corrcoef(widths, detail)[0, 1] < -0.5

@@ -7,7 +7,7 @@ from napari_semsr.core import Micrograph, OptionError, run
 from napari_semsr.simulation.gold import (
     FINE_NM,
     GoldOptions,
-    gold_rng,
+    create_gold_rng,
     random_gold_options,
     random_gold_pair,
 )
@@ -49,8 +49,8 @@ def test_fine_image_is_free_of_noise_unless_asked_for():
 
 
 def test_streams_of_chance_differ():
-    draws = [gold_rng("validation", 0), gold_rng("validation", 1)]
-    draws += [gold_rng("judging", 0), np.random.default_rng(0)]
+    draws = [create_gold_rng("validation", 0), create_gold_rng("validation", 1)]
+    draws += [create_gold_rng("judging", 0), np.random.default_rng(0)]
     assert len({float(rng.random()) for rng in draws}) == 4
 
 
@@ -66,7 +66,7 @@ def test_half_of_what_is_learnt_from_is_the_tuned_sample(rng):
 
 @pytest.mark.broad
 def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():
-    pair = random_gold_pair(160, gold_rng("validation", 0))
+    pair = random_gold_pair(160, create_gold_rng("validation", 0))
     size = (FINE_NM, FINE_NM)
     truth = Micrograph(pair.high, size)
     own = run(measure_gaps(truth, truth))
@@ -75,7 +75,7 @@ def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():
     fine = ndimage.zoom(pair.low, 2, order=3, mode="reflect", grid_mode=True)
     seen = run(measure_gaps(Micrograph(fine, size), truth))
     assert 0.06 < seen.undetected_fraction < 0.25
-    assert 2.5 < np.abs(seen.width_errors("nm")).mean() < 5.5
+    assert 2.5 < np.abs(seen.compute_width_errors("nm")).mean() < 5.5
     widths = [gap.reference_px for gap in own.found]
     assert 2 < np.median(widths) < 7
 
@@ -91,6 +91,6 @@ def test_what_cannot_be_drawn_is_refused(rng):
 def test_a_pair_is_an_emission_looked_at_twice():
     pair = random_gold_pair(32, np.random.default_rng(3))
     rng = np.random.default_rng(3)
-    again = GoldOptions().pair_of(GoldOptions().emission(32, rng), rng)
+    again = GoldOptions().create_pair(GoldOptions().simulate_emission(32, rng), rng)
     assert np.array_equal(pair.low, again.low)
     assert np.array_equal(pair.high, again.high)

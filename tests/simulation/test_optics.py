@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation import MicroscopeOptions, focus_depth_nm, point_spread
+from napari_semsr.simulation import MicroscopeOptions, compute_psf, focus_depth_nm
 from napari_semsr.simulation.optics import (
-    field_of_light,
+    compute_light_field,
+    create_source_points,
     gaussian_fwhm_nm,
-    half_light_nm,
-    image_of,
-    source_points,
+    half_light_radius_nm,
+    simulate_image,
 )
 
 LENS = MicroscopeOptions()
@@ -22,7 +22,7 @@ CASES = [0.5, *(pytest.param(v, marks=pytest.mark.broad) for v in (0.0, 1.0, Non
 def point(options, off_nm=0.0, *, pixel_nm=UNIT / 60, side=161, **more):
     """Image of a point in incoherent light, without the camera's pixel."""
     depths = [(off_nm, 1.0)]
-    return point_spread(options, depths, pixel_nm, side, box_px=0, **more)
+    return compute_psf(options, depths, pixel_nm, side, box_px=0, **more)
 
 
 def sample(rng, shape=(192, 192)):
@@ -34,7 +34,7 @@ def sample(rng, shape=(192, 192)):
 
 def taken(light, height_nm, options, **more):
     """Image on pixels of 10 nm."""
-    return image_of(light, height_nm, 10.0, options, **more)
+    return simulate_image(light, height_nm, 10.0, options, **more)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_incoherent_transfer_is_that_of_a_circular_pupil(waves, pixel_nm):
     frequency = waves / 256 / 2
     cosine = np.cos(2 * np.pi * frequency * (np.arange(256) + 0.5))
     light = np.broadcast_to(0.5 + 0.4 * cosine, (256, 256)).astype(np.float32)
-    seen = image_of(light, None, pixel_nm, LENS.replace(coherence_factor=None))
+    seen = simulate_image(light, None, pixel_nm, LENS.replace(coherence_factor=None))
     middle = slice(64, 192)
     design = np.stack([cosine[middle], np.ones(128)], axis=1)
     passed = np.linalg.lstsq(design, seen[middle, middle].mean(0), rcond=None)[0]
@@ -126,7 +126,7 @@ def test_light_that_is_coherent_is_the_square_of_what_a_pupil_passes(rng):
     light = np.full((480, 480), 0.5, np.float32)
     light[200:280, 200:280] = sample(rng)[0][:80, :80]
     seen = taken(light, None, LENS.replace(coherence_factor=0))
-    mirrored = np.pad(field_of_light(light, None, 550), 120, mode="symmetric")
+    mirrored = np.pad(compute_light_field(light, None, 550), 120, mode="symmetric")
     line = np.fft.fftfreq(720, 10.0)
     passed = np.hypot(line[:, None], line) <= 1 / UNIT
     wave = np.fft.ifft2(np.fft.fft2(mirrored) * passed)[120:600, 120:600]
@@ -186,16 +186,16 @@ def test_a_field_of_aberrations_is_that_of_its_places(rng):
 @pytest.mark.parametrize("options", [LENS, GAUSSIAN, LENS.replace(spherical_waves=1)])
 def test_focus_ends_where_half_of_the_light_lies_twice_as_wide_in_area(options):
     depth = focus_depth_nm(options)
-    least, end = half_light_nm(options, np.array([0.0, depth]))
+    least, end = half_light_radius_nm(options, np.array([0.0, depth]))
     assert end / least == pytest.approx(np.sqrt(2), rel=0.01)
-    assert (np.diff(half_light_nm(options, np.linspace(0, depth, 9))) >= 0).all()
+    assert (np.diff(half_light_radius_nm(options, np.linspace(0, depth, 9))) >= 0).all()
 
 
 @pytest.mark.parametrize("off", [0.0, 150.0])
 def test_half_of_a_points_light_lies_within_the_stated_radius(off):
     spread = point(LENS, off, pixel_nm=10.0, side=301)
     y, x = np.indices(spread.shape) - 150
-    radius = half_light_nm(LENS, off) / 10
+    radius = half_light_radius_nm(LENS, off) / 10
     assert spread[np.hypot(y, x) <= radius].sum() == pytest.approx(0.5, abs=0.03)
 
 
@@ -205,7 +205,7 @@ def test_a_gaussian_has_the_stated_width_at_each_height(height):
     light[60, 60] = light[60, 181] = 1
     level = np.zeros_like(light)
     level[:, 121:] = height
-    seen = image_of(light, level, 8.0, GAUSSIAN)
+    seen = simulate_image(light, level, 8.0, GAUSSIAN)
     for part, off in ((seen[:, :121], 0.0), (seen[:, 121:], height)):
         row = part[60] / part[60, 60]
         width = 2 * np.interp(-0.5, -row[60:100], np.arange(40)) * 8
@@ -215,7 +215,7 @@ def test_a_gaussian_has_the_stated_width_at_each_height(height):
 
 @pytest.mark.parametrize("factor", [0.0, 0.3, 1.0])
 def test_source_points_fill_the_illumination(factor):
-    radius = np.hypot(*source_points(factor).T)
+    radius = np.hypot(*create_source_points(factor).T)
     assert radius.max() <= factor
     # of a disc whose light is even
     assert (radius**2).mean() == pytest.approx(factor**2 / 2, rel=0.05)
@@ -224,10 +224,13 @@ def test_source_points_fill_the_illumination(factor):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"numerical_aperture": 1.9}, "at most 1.805, 0.95 of the refractive index"),
+        ({"numerical_aperture": 1.9}, r"at most 1\.805 \(0\.95 times the refractive"),
         ({"resolution_nm": 80}, "or `optics=gaussian`"),
-        ({"depth_of_field_nm": 80}, "depth_of_field_nm applies to a Gaussian"),
-        ({"optics": "gaussian", "coma_waves": 0.1}, "coma_waves applies to a lens"),
+        ({"depth_of_field_nm": 80}, "depth_of_field_nm applies only to Gaussian"),
+        (
+            {"optics": "gaussian", "coma_waves": 0.1},
+            "coma_waves applies only to a lens",
+        ),
         ({"coherence_factor": 2}, "must be at most 1"),
     ],
 )

@@ -6,8 +6,13 @@ from scipy import ndimage
 from scipy.signal.windows import tukey
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.simulation.microscope import expected_counts
-from napari_semsr.simulation.scan import ScanOptions, clean_frame, cut_scan, plan_scan
+from napari_semsr.simulation.microscope import compute_expected_counts
+from napari_semsr.simulation.scan import (
+    ScanOptions,
+    plan_scan,
+    run_scan_simulation,
+    simulate_clean_frame,
+)
 from napari_semsr.simulation.specimen import draw_object
 from tests.refusals import refused
 
@@ -17,7 +22,9 @@ QUIET = SMALL.replace(photons=0, read_noise=0, vignetting=1, field="square")
 
 @pytest.fixture(scope="module")
 def scan():
-    return cut_scan(None, SMALL.replace(illumination_drift=0.2, drift_px=2.0))
+    return run_scan_simulation(
+        None, SMALL.replace(illumination_drift=0.2, drift_px=2.0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +58,26 @@ def misplacement(frame, scene, corner):
 def test_subpixel_truth_is_true(picture, of):
     options = QUIET.replace(phantom="fracture", frame_px=96, seed=2)
     if of == "phantom":
-        found, most = cut_scan(None, options), (0.002, 0.005)
+        found, most = run_scan_simulation(None, options), (0.002, 0.005)
     else:
         options = QUIET.replace(frame_px=96, seed=4)
-        found, most = cut_scan(picture, options), (0.005, 0.01)
-    coefficients = found.scene.coefficients()
+        found, most = run_scan_simulation(picture, options), (0.005, 0.01)
+    coefficients = found.scene.compute_spline_coefficients()
     for corner in found.true_px[2 if of == "phantom" else 0 :]:
-        frame = clean_frame(found.scene, coefficients, corner, options)
+        frame = simulate_clean_frame(found.scene, coefficients, corner, options)
         assert np.all(np.array(misplacement(frame, found.scene, corner)) < most)
 
 
 def test_frames_are_what_the_object_gives_at_the_true_positions(scan):
-    coefficients = scan.scene.coefficients()
+    coefficients = scan.scene.compute_spline_coefficients()
     gain = scan.options.full_scale / scan.options.photons
     for index, frame in enumerate(scan.frames):
-        light = clean_frame(scan.scene, coefficients, scan.true_px[index], scan.options)
-        mean = expected_counts(light * scan.flat * scan.gains[index], scan.options)
+        light = simulate_clean_frame(
+            scan.scene, coefficients, scan.true_px[index], scan.options
+        )
+        mean = compute_expected_counts(
+            light * scan.flat * scan.gains[index], scan.options
+        )
         signal = mean - scan.options.offset
         variance = gain * signal + scan.options.read_noise**2 + 1 / 12
         score = (frame - mean) / np.sqrt(variance)
@@ -77,15 +88,20 @@ def test_frames_are_what_the_object_gives_at_the_true_positions(scan):
 
 def test_noise_seed_draws_other_noise_and_nothing_else():
     options = SMALL.replace(illumination_drift=0.2, drift_px=2.0, bad_frames=1)
-    first, second = (cut_scan(None, options.replace(noise_seed=n)) for n in (0, 1))
+    first, second = (
+        run_scan_simulation(None, options.replace(noise_seed=n)) for n in (0, 1)
+    )
     np.testing.assert_array_equal(first.true_px, second.true_px)
     np.testing.assert_array_equal(first.gains, second.gains)
     np.testing.assert_array_equal(first.flat, second.flat)
     assert first.bad == second.bad
     sound = next(i for i in range(4) if i not in first.bad)
     apart = first.frames[sound].astype(float) - second.frames[sound]
-    light = clean_frame(
-        first.scene, first.scene.coefficients(), first.true_px[sound], options
+    light = simulate_clean_frame(
+        first.scene,
+        first.scene.compute_spline_coefficients(),
+        first.true_px[sound],
+        options,
     )
     light = light * first.flat * first.gains[sound]
     variance = options.full_scale**2 * light / options.photons + options.read_noise**2
@@ -138,8 +154,8 @@ def test_serpentine_turns_every_second_row():
 
 def test_bad_frames_are_blank_or_foreign():
     options = QUIET.replace(bad_frames=2, dark_counts=300)
-    found = cut_scan(None, options)
-    good = cut_scan(None, options.replace(bad_frames=0))
+    found = run_scan_simulation(None, options)
+    good = run_scan_simulation(None, options.replace(bad_frames=0))
     assert sorted(found.bad.values()) == ["blank", "foreign"]
     for index in range(4):
         same = np.array_equal(found.frames[index], good.frames[index])
@@ -153,7 +169,7 @@ def test_binning_makes_frames_of_other_pixels(picture, binning):
     options = QUIET.replace(
         frame_px=40, image_binning=binning, oversampling=2, optics="gaussian"
     )
-    found = cut_scan(picture, options.replace(jitter_px=0, pixel_size_nm=10))
+    found = run_scan_simulation(picture, options.replace(jitter_px=0, pixel_size_nm=10))
     assert found.pixel_size_nm == (10, 10)
     dy, dx = found.scene.image_offset_px
     y, x = np.mgrid[:40, :40] * binning
@@ -166,32 +182,40 @@ def test_binning_makes_frames_of_other_pixels(picture, binning):
 
 def test_a_point_of_an_image_has_three_pixels_where_no_size_is_known(picture):
     for optics in ("pupil", "gaussian"):
-        found = cut_scan(picture, QUIET.replace(optics=optics)).scene
+        found = run_scan_simulation(picture, QUIET.replace(optics=optics)).scene
         assert found.fwhm_px == pytest.approx(3)
-    known = cut_scan(picture, QUIET.replace(pixel_size_nm=20)).scene
+    known = run_scan_simulation(picture, QUIET.replace(pixel_size_nm=20)).scene
     assert known.fwhm_px == pytest.approx(0.51 * 550 / 1.8 / 20)
 
 
 @pytest.mark.broad
 def test_aberrations_belong_to_places_in_a_frame():
     options = QUIET.replace(frames_grid=(1, 1), jitter_px=0)
-    plain = cut_scan(None, options).frames[0].astype(float)
-    none = cut_scan(None, options.replace(coma_waves=1e-9)).frames[0].astype(float)
+    plain = run_scan_simulation(None, options).frames[0].astype(float)
+    none = (
+        run_scan_simulation(None, options.replace(coma_waves=1e-9))
+        .frames[0]
+        .astype(float)
+    )
     assert np.abs(none - plain).mean() < 0.01 * np.ptp(plain)
-    spoilt = cut_scan(None, options.replace(coma_waves=0.6)).frames[0].astype(float)
+    spoilt = (
+        run_scan_simulation(None, options.replace(coma_waves=0.6))
+        .frames[0]
+        .astype(float)
+    )
     off = np.abs(spoilt - plain)
     assert off[26:38, 26:38].mean() < 0.7 * off.mean()
 
 
 def test_own_surface_can_be_scanned():
     surface = draw_object("pits", (320, 320), pixel_nm=10.0, seed=1)
-    found = cut_scan(surface, SMALL)
+    found = run_scan_simulation(surface, SMALL)
     assert found.scene.surface is surface
     assert found.pixel_size_nm == (20, 20)
     with pytest.raises(ShapeError, match="px of 10 nm, got 320 x 320 px of 9 nm"):
-        cut_scan(draw_object("pits", (320, 320), pixel_nm=9.0), SMALL)
+        run_scan_simulation(draw_object("pits", (320, 320), pixel_nm=9.0), SMALL)
     with refused(ShapeError, "image-too-small"):
-        cut_scan(draw_object("pits", (60, 60), pixel_nm=10.0), SMALL)
+        run_scan_simulation(draw_object("pits", (60, 60), pixel_nm=10.0), SMALL)
 
 
 @pytest.mark.parametrize(
@@ -212,30 +236,33 @@ def test_bad_sources_are_refused_in_one_sentence(picture):
     with refused(
         ShapeError, "image-too-small", match=r"needs an image of .* got 220 x 260"
     ):
-        cut_scan(picture, SMALL.replace(frames_grid=(90, 2)))
+        run_scan_simulation(picture, SMALL.replace(frames_grid=(90, 2)))
     holes = np.full((220, 260), np.nan)
     with refused(OptionError, "pixels-missing"):
-        cut_scan(holes, SMALL)
+        run_scan_simulation(holes, SMALL)
     with refused(OptionError, "pixel-size-missing"):
-        cut_scan(picture, SMALL.replace(optics="gaussian", resolution_nm=80))
+        run_scan_simulation(picture, SMALL.replace(optics="gaussian", resolution_nm=80))
     oblong = SMALL.replace(pixel_size_nm=(10, 40))
     with refused(
         OptionError, "pixels-not-square", match="square pixels, got 10 x 40 nm"
     ):
-        cut_scan(picture, oblong)
-    assert cut_scan(picture, oblong.replace(optics="gaussian")).scene.fwhm_px == 3
+        run_scan_simulation(picture, oblong)
+    assert (
+        run_scan_simulation(picture, oblong.replace(optics="gaussian")).scene.fwhm_px
+        == 3
+    )
     with pytest.raises(OptionError, match="at most 4, got 5"):
         plan_scan(SMALL.replace(bad_frames=5))
     with refused(OptionError, "pixels-not-square"):
-        cut_scan(None, SMALL.replace(pixel_size_nm=(20, 21)))
+        run_scan_simulation(None, SMALL.replace(pixel_size_nm=(20, 21)))
 
 
 def test_text_serves_as_grid_and_pixel_size_and_large_scans_take_a_coarser_scene():
     options = ScanOptions.parse({"frames_grid": "3X5", "pixel_size_nm": "20,21"})
     assert options.frames_grid == (3, 5)
-    assert options.frames == 15
+    assert options.frame_count == 15
     assert options.pixel_size_nm == (20, 21)
-    assert ScanOptions().fine == 2
+    assert ScanOptions().fine_factor == 2
     large = ScanOptions(frames_grid=(20, 20), frame_px=512)
-    assert large.fine == 1
-    assert large.replace(oversampling=3).fine == 3
+    assert large.fine_factor == 1
+    assert large.replace(oversampling=3).fine_factor == 3

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_semsr.simulation.microscope import reflectance
-from napari_semsr.simulation.sem import acquire_sem, sem_contrast
+from napari_semsr.simulation.microscope import compute_reflectance
+from napari_semsr.simulation.sem import compute_sem_contrast, simulate_sem_image
 from napari_semsr.simulation.specimen import Specimen, draw_object
 
 
@@ -17,13 +17,13 @@ def block():
 
 
 def test_edges_are_bright_and_the_foot_of_a_wall_lies_in_shadow(block):
-    seen = sem_contrast(block)
+    seen = compute_sem_contrast(block)
     edge = seen[40, 17:23].max()
     assert edge > 1.5 * seen[40, 40]
     assert edge > 1.5 * seen[40, 2]
-    seen = sem_contrast(block)
+    seen = compute_sem_contrast(block)
     assert seen[40, 14] < 0.9 * seen[40, 1]
-    even = sem_contrast(block, shadows=0)
+    even = compute_sem_contrast(block, shadows=0)
     assert even[40, 14] == pytest.approx(even[40, 1], rel=0.02)
 
 
@@ -32,23 +32,23 @@ def test_depth_of_field_is_large():
     height[:, 60:] = 400
     material = np.zeros_like(height)
     material[28:32, 28:32] = material[28:32, 88:92] = 1
-    seen = sem_contrast(Specimen(height, material, 3.0, "specks"), edges=0)
+    seen = compute_sem_contrast(Specimen(height, material, 3.0, "specks"), edges=0)
     low, high = np.ptp(seen[20:40, 20:40]), np.ptp(seen[20:40, 80:100])
     assert high == pytest.approx(low, rel=0.1)
 
 
 def test_contrast_is_not_that_of_light():
     sample = draw_object("circuit", (150, 150), pixel_nm=10, seed=1)
-    light = reflectance(sample.height_nm, sample.material, 10.0)
-    beam = sem_contrast(sample)
+    light = compute_reflectance(sample.height_nm, sample.material, 10.0)
+    beam = compute_sem_contrast(sample)
     assert np.corrcoef(light.ravel(), beam.ravel())[0, 1] < 0.6
 
 
 def test_dose_sets_the_noise(rng):
     flat = Specimen(*np.zeros((2, 200, 200), np.float32), 5.0, "flat")
-    clean = acquire_sem(flat, 0, rng=rng)
+    clean = simulate_sem_image(flat, 0, rng=rng)
     assert np.ptp(clean) == 0
-    noisy = acquire_sem(flat, 100, rng=rng).astype(float)
+    noisy = simulate_sem_image(flat, 100, rng=rng).astype(float)
     assert noisy.dtype == float
     assert noisy.var() == pytest.approx(255**2 * 0.3 / 100, rel=0.05)
     assert noisy.mean() == pytest.approx(0.3 * 255, rel=0.01)

@@ -4,43 +4,49 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.simulation.microscope import MicroscopeOptions, reflectance
-from napari_semsr.simulation.optics import image_of
+from napari_semsr.simulation.microscope import MicroscopeOptions, compute_reflectance
+from napari_semsr.simulation.optics import simulate_image
 from napari_semsr.simulation.pairs import (
-    RandomLook,
+    ImagingSettings,
     SsumPair,
     SsumPairOptions,
-    pair_of_surface,
-    random_ssum_pairs,
-    ssum_validation,
-    surface_shape,
+    get_surface_shape,
+    simulate_random_ssum_pairs,
+    simulate_ssum_pair,
+    simulate_validation_pairs,
 )
-from napari_semsr.simulation.samples import SAMPLE_KINDS, SampleRanges, random_surface
+from napari_semsr.simulation.samples import (
+    SAMPLE_KINDS,
+    SampleRanges,
+    create_random_surface,
+)
 from napari_semsr.simulation.specimen import ObjectOptions, Specimen, draw_object
 from tests.refusals import refused
 
 SIDE = 96
 LENS = MicroscopeOptions(photons=0)
 GAUSSIAN = MicroscopeOptions(optics="gaussian", photons=0)
-STILL = RandomLook(GAUSSIAN)
+STILL = ImagingSettings(GAUSSIAN)
 
 
 def drawn(side: int = SIDE, **options: object) -> Specimen:
     """Draw a sample of the size that a field needs."""
     chosen = ObjectOptions.parse({"phantom": "grating", "relief_nm": 20, **options})
     how = {"pixel_nm": 10, "options": chosen, "seed": 4}
-    return draw_object(chosen.phantom, surface_shape(side), **how)
+    return draw_object(chosen.phantom, get_surface_shape(side), **how)
 
 
-def taken(surface: Specimen, look: RandomLook = STILL, scale: int = 1) -> SsumPair:
+def taken(surface: Specimen, look: ImagingSettings = STILL, scale: int = 1) -> SsumPair:
     """Take both pictures, without noise unless the look has some."""
-    return pair_of_surface(surface, SIDE, look, np.random.default_rng(0), scale=scale)
+    return simulate_ssum_pair(
+        surface, SIDE, look, np.random.default_rng(0), scale=scale
+    )
 
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_both_pictures_lie_on_one_grid(scale):
     # a disc's centre of light is the same place in both, in mosaic pixels
-    rows, columns = surface_shape(SIDE)
+    rows, columns = get_surface_shape(SIDE)
     y, x = np.indices((rows, columns)) + 0.5
     middle = np.array([rows, columns]) / 2 + (7.3, -4.6)
     away = np.hypot(y - middle[0], x - middle[1])
@@ -69,10 +75,10 @@ def test_the_small_electron_image_is_the_large_one_binned() -> None:
 def test_the_optics_are_the_microscopes(optics: MicroscopeOptions) -> None:
     surface = drawn(phantom="circuit", pitch_nm=300, relief_nm=160)
     optics = optics.replace(focus_nm=120.0)
-    pair = taken(surface, RandomLook(optics))
-    sharp = reflectance(surface.height_nm, surface.material, 10.0)
+    pair = taken(surface, ImagingSettings(optics))
+    sharp = compute_reflectance(surface.height_nm, surface.material, 10.0)
     box = 2 if optics.optics == "pupil" else 0  # a Gaussian has it in its width
-    fine = image_of(sharp, surface.height_nm, 10.0, optics, box_px=box)
+    fine = simulate_image(sharp, surface.height_nm, 10.0, optics, box_px=box)
     rows = fine.shape[0] // 2
     seen = fine.reshape(rows, 2, rows, 2).mean(axis=(1, 3))
     first = (rows - SIDE) // 2
@@ -87,7 +93,7 @@ def test_the_optics_are_the_microscopes(optics: MicroscopeOptions) -> None:
 @pytest.mark.parametrize("optics", [LENS, GAUSSIAN], ids=["pupil", "gaussian"])
 def test_defocus_blurs_and_the_electrons_do_not_mind(optics: MicroscopeOptions) -> None:
     surface = drawn(pitch_nm=200)
-    looks = [RandomLook(optics.replace(focus_nm=v)) for v in (0.0, 150.0, 300.0)]
+    looks = [ImagingSettings(optics.replace(focus_nm=v)) for v in (0.0, 150.0, 300.0)]
     pairs = [taken(surface, look) for look in looks]
     span = [np.ptp(pair.low_range) for pair in pairs]
     if optics is GAUSSIAN:  # a lens reverses contrasts on the way
@@ -98,7 +104,9 @@ def test_defocus_blurs_and_the_electrons_do_not_mind(optics: MicroscopeOptions) 
 
 
 def test_pictures_of_one_sample_share_its_electron_image() -> None:
-    pairs = list(random_ssum_pairs(64, np.random.default_rng(1), count=3, scale=2))
+    pairs = list(
+        simulate_random_ssum_pairs(64, np.random.default_rng(1), count=3, scale=2)
+    )
     assert len(pairs) == 3
     assert all(np.array_equal(pair.high, pairs[0].high) for pair in pairs)
     assert not np.array_equal(pairs[0].low, pairs[1].low)
@@ -108,7 +116,7 @@ def test_pictures_of_one_sample_share_its_electron_image() -> None:
 @pytest.mark.parametrize("kind", SAMPLE_KINDS)
 def test_every_kind_fills_its_scale(kind: str) -> None:
     options = SsumPairOptions(kinds=(kind,))
-    pair = next(random_ssum_pairs(64, np.random.default_rng(7), options))
+    pair = next(simulate_random_ssum_pairs(64, np.random.default_rng(7), options))
     assert pair.kind.split("+")[0] == kind
     for image in (pair.low, pair.high):
         assert image.dtype == np.float32
@@ -119,11 +127,11 @@ def test_every_kind_fills_its_scale(kind: str) -> None:
 
 @pytest.mark.broad
 def test_validation_is_fixed_and_shows_every_kind() -> None:
-    fields = ssum_validation(len(SAMPLE_KINDS), 48)
-    again = ssum_validation(2, 48)
+    fields = simulate_validation_pairs(len(SAMPLE_KINDS), 48)
+    again = simulate_validation_pairs(2, 48)
     assert [f.kind.split("+")[0] for f in fields] == list(SAMPLE_KINDS)
     assert np.array_equal(fields[1].low, again[1].low)
-    other = ssum_validation(1, 48, first=1)[0]
+    other = simulate_validation_pairs(1, 48, first=1)[0]
     assert np.array_equal(other.high, fields[1].high)
 
 
@@ -131,22 +139,24 @@ def test_held_out_samples_differ_from_those_of_training() -> None:
     made = []
     for held_out in (False, True):
         how = {"rng": np.random.default_rng(5), "held_out": held_out}
-        made.append(random_surface((64, 64), pixel_nm=10, **how).height_nm)
+        made.append(create_random_surface((64, 64), pixel_nm=10, **how).height_nm)
     assert not np.array_equal(*made)
 
 
 def test_wrong_scales_sizes_and_apertures_are_refused():
     with refused(OptionError, "unknown-value", match="scale must be 1 or 2, got 3"):
-        next(random_ssum_pairs(64, np.random.default_rng(0), scale=3))
+        next(simulate_random_ssum_pairs(64, np.random.default_rng(0), scale=3))
     with refused(ShapeError, "image-too-small"):
-        pair_of_surface(drawn(), SIDE + 32, STILL, np.random.default_rng(0))
+        simulate_ssum_pair(drawn(), SIDE + 32, STILL, np.random.default_rng(0))
     with pytest.raises(OptionError, match=r"numerical_aperture must be at most 2.09"):
         SsumPairOptions.parse({"numerical_aperture": (1.3, 2.2)})
 
 
 def even(height: float = 0.0) -> Specimen:
     """Make a level surface of one material."""
-    planes = [np.full(surface_shape(SIDE), value, np.float32) for value in (height, 0)]
+    planes = [
+        np.full(get_surface_shape(SIDE), value, np.float32) for value in (height, 0)
+    ]
     return Specimen(*planes, 10.0, "even")
 
 
@@ -160,12 +170,12 @@ def half_width(spread: np.ndarray) -> float:
 
 def test_light_that_interferes_keeps_an_even_surface_even() -> None:
     flat, step = even(50), even(50)
-    pair = taken(flat, RandomLook(LENS))
+    pair = taken(flat, ImagingSettings(LENS))
     light = pair.noiseless * np.ptp(pair.low_range) + pair.low_range[0]
     assert np.ptp(light) < 1e-5
     step.height_nm[:, : step.height_nm.shape[1] // 2] = 150
     plain, fringed = (
-        taken(step, RandomLook(LENS.replace(coherence_factor=factor)))
+        taken(step, ImagingSettings(LENS.replace(coherence_factor=factor)))
         for factor in (None, 0.3)
     )
     assert np.abs(plain.low - fringed.low).max() > 0.1
@@ -178,7 +188,7 @@ def test_pictures_are_drawn_in_focus_and_at_any_focus() -> None:
     for any_focus in (0.0, 1.0):
         rng = np.random.default_rng(0)
         chosen = options.replace(any_focus=any_focus)
-        pairs = list(random_ssum_pairs(64, rng, chosen, 40))
+        pairs = list(simulate_random_ssum_pairs(64, rng, chosen, 40))
         away = np.array([pair.defocus for pair in pairs])
         shares[any_focus] = np.mean([abs(pair.defocus) <= 1 for pair in pairs])
         assert np.abs(away).max() < (3.2 if any_focus else 1.2)
@@ -202,7 +212,7 @@ def test_cards_from_before_the_lenses_mean_gaussians():
 def test_a_field_may_be_bent_but_stays_where_it_is() -> None:
     surface = drawn(phantom="circuit", pitch_nm=300)
     plain = taken(surface)
-    bent = taken(surface, RandomLook(GAUSSIAN, bending_px=(2.0, 0.3, 0.0)))
+    bent = taken(surface, ImagingSettings(GAUSSIAN, bending_px=(2.0, 0.3, 0.0)))
     assert np.array_equal(bent.high, plain.high)
     assert np.corrcoef(bent.low.ravel(), plain.low.ravel())[0, 1] > 0.9
     assert np.abs(bent.low - plain.low).max() > 0.1
@@ -213,14 +223,14 @@ def test_a_drifting_focus_blurs_one_side_more() -> None:
     flat.material[:, ::16] = 1
     flat.material[:, 1::16] = 1
     optics = GAUSSIAN.replace(focus_nm=-150)
-    pair = taken(flat, RandomLook(optics, focus_drift_nm=(0.0, 300.0)))
+    pair = taken(flat, ImagingSettings(optics, focus_drift_nm=(0.0, 300.0)))
     assert pair.low[:, SIDE // 2 :].std() > 2 * pair.low[:, : SIDE // 2].std()
 
 
 def test_what_is_told_of_the_blur_and_the_noise_holds() -> None:
     surface = drawn(pitch_nm=400, relief_nm=0)
     optics = GAUSSIAN.replace(resolution_nm=100, photons=2000)
-    pair = taken(surface, RandomLook(optics))
+    pair = taken(surface, ImagingSettings(optics))
     assert pair.blur_px == pytest.approx(100 / 20 / 2.355, rel=0.01)
     assert half_width(pair.spread) == pytest.approx(5, rel=0.05)
     noise = pair.low - pair.noiseless
@@ -235,7 +245,7 @@ def test_objects_are_put_in_and_taken_out_of_an_array() -> None:
     put_in, taken_out = 0.0, 0.0
     for seed in range(4):
         plain, changed = (
-            random_surface(
+            create_random_surface(
                 (300, 300), pixel_nm=10, rng=np.random.default_rng(seed), ranges=one
             )
             for one in (ranges, ranges.replace(changed=1.0))

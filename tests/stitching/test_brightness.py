@@ -13,16 +13,16 @@ from napari_semsr.stitching import (
     plan_halves,
     solve_mosaic,
 )
-from napari_semsr.stitching.flat_field import first_flat, no_flat
+from napari_semsr.stitching.flat_field import create_uniform_flat, estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
-    overlap_blocks,
-    remaining_shading,
+    compare_overlap_blocks,
+    measure_remaining_shading,
 )
-from napari_semsr.stitching.solve import reshade
+from napari_semsr.stitching.solve import update_shading
 from napari_semsr.stitching.state import State
 from tests.stitching import scans
 
@@ -54,11 +54,11 @@ def brightened(scan, gains=1.0, offsets=0.0, *, dtype=np.float32):
 def lit(scan, *, match_gain=True):
     """Correct frames that lie where they should."""
     options = StitchOptions(match_gain=match_gain)
-    begun = CorrectedFrames(scan.acquisition, first_flat(scan.acquisition))
+    begun = CorrectedFrames(scan.acquisition, estimate_initial_flat(scan.acquisition))
     state = State(scan.acquisition, options, begun, scan.truth, True)
     state.positions = scan.truth.copy()
     for knots in (COARSE_KNOTS, FINE_KNOTS):
-        reshade(state, knots)
+        update_shading(state, knots)
     return state.frames
 
 
@@ -88,8 +88,8 @@ def test_gains_and_offsets_are_taken_off(scene, kind, flat):
     )
     prepared = lit(scan)
     assert left_over(prepared, scan) < 1
-    pairs = overlapping_pairs(scan.truth, (128, 128))
-    assert remaining_shading(prepared, scan.truth, pairs) < 0.01
+    pairs = find_overlapping_pairs(scan.truth, (128, 128))
+    assert measure_remaining_shading(prepared, scan.truth, pairs) < 0.01
     # beside what all frames have in common, each has its own gain
     ratio = np.log(prepared.gains / (1.0 if kind == "offsets" else GAINS))
     assert np.std(ratio) < 0.02
@@ -106,7 +106,7 @@ def test_offsets_are_taken_off_whole_numbers(scene, dtype):
 def test_offsets_are_taken_off_round_fields(scene):
     scan = scans.cut_scan(scene, flat=scans.round_flat(128), overlap=0.36, seed=4)
     scan = brightened(scan, 1.0, OFFSETS)
-    flat = first_flat(scan.acquisition)
+    flat = estimate_initial_flat(scan.acquisition)
     assert not flat.valid[:16, :16].any()  # no light reaches the corners
     assert flat.dark == pytest.approx(2000 + np.median(OFFSETS) * scans.FULL, rel=0.03)
     assert left_over(lit(scan), scan) < 1
@@ -126,7 +126,7 @@ def test_a_mosaic_of_automatic_brightness_is_the_scene(scene):
     assert solution.remaining_shading_percent < 0.5
     assert not solution.warnings
     plan = plan_fusion(scan.acquisition, solution)
-    image, coverage = plan.block(Box(0, plan.shape[0], 0, plan.shape[1]))
+    image, coverage = plan.compute_block(Box(0, plan.shape[0], 0, plan.shape[1]))
     at = np.round((scan.truth - solution.positions_px).mean(axis=0)).astype(int)
     true = scene[at[0] :, at[1] :][: image.shape[0], : image.shape[1]]
     inside = coverage > 0
@@ -151,13 +151,15 @@ def test_what_remains_is_measured_in_the_overlaps(scene):
 def test_shading_that_bends_across_overlaps_is_measured(scene, corner):
     flat = scans.square_flat(128, corner)
     scan = scans.cut_scan(scene, flat=flat, seed=3)
-    prepared = CorrectedFrames(scan.acquisition, no_flat((128, 128), 2000.0, "none"))
-    pairs = overlapping_pairs(scan.truth, (128, 128))
+    prepared = CorrectedFrames(
+        scan.acquisition, create_uniform_flat((128, 128), 2000.0, "none")
+    )
+    pairs = find_overlapping_pairs(scan.truth, (128, 128))
     clean = (scan.clean * flat + 2000).astype(np.float32)
-    noiseless = prepared.change(scan.acquisition.replace(frames=clean))
-    blocks = overlap_blocks(noiseless, scan.truth, pairs)
+    noiseless = prepared.copy_with_changes(scan.acquisition.replace(frames=clean))
+    blocks = compare_overlap_blocks(noiseless, scan.truth, pairs)
     true = np.sqrt(np.mean(np.diff(blocks.values) ** 2)) / blocks.values.mean()
-    assert remaining_shading(prepared, scan.truth, pairs) == pytest.approx(
+    assert measure_remaining_shading(prepared, scan.truth, pairs) == pytest.approx(
         true, rel=0.25
     )
 
@@ -187,7 +189,7 @@ def test_a_gradient_that_automatic_gains_leave_open_is_named(scene):
     scan = brightened(scans.cut_scan(scene, flat=flat, seed=3), GAINS, OFFSETS)
     solution = run(solve_mosaic(scan.acquisition))
     (warning,) = solution.warnings
-    assert "may be the sample's or uneven illumination" in warning
+    assert "may be real or caused by uneven illumination" in warning
 
 
 def test_field_gains_and_sample_trade_a_slope(scene):
@@ -209,8 +211,8 @@ def test_frames_of_hardly_any_contrast_keep_their_gains(scene):
     prepared = lit(scan)
     # a step is an offset or a gain: hardly anything tells, and gains are mostly steady
     assert np.abs(np.log(prepared.gains)).max() < 0.1
-    pairs = overlapping_pairs(scan.truth, (128, 128))
-    assert remaining_shading(prepared, scan.truth, pairs) < 0.01
+    pairs = find_overlapping_pairs(scan.truth, (128, 128))
+    assert measure_remaining_shading(prepared, scan.truth, pairs) < 0.01
 
 
 def test_lost_grey_values_do_not_bend_gains(scene):
@@ -233,9 +235,9 @@ def test_halves_are_as_even_as_the_whole(scene):
     whole = plan_fusion(scan.acquisition, solution)
     halves = run(plan_halves(scan.acquisition, solution, whole))
     box = Box(0, whole.shape[0], 0, whole.shape[1])
-    image = whole.block(box)[0]
+    image = whole.compute_block(box)[0]
     for half in halves:
-        apart = half.plan.block(box)[0] - image
+        apart = half.plan.compute_block(box)[0] - image
         apart = apart[np.isfinite(apart)]
         blocks = np.array([part.mean() for part in np.array_split(apart, 12)])
         assert np.abs(blocks).max() < 0.01 * np.nanmean(image)

@@ -7,15 +7,19 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Acquisition, RegistrationError, run
-from napari_semsr.stitching.flat_field import no_flat
+from napari_semsr.stitching.flat_field import create_uniform_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.layout import Joint, chance_threshold, place_among
+from napari_semsr.stitching.layout import (
+    Overlap,
+    measure_chance_threshold,
+    place_by_neighbours,
+)
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import coefficient, search
+from napari_semsr.stitching.pairwise import compute_coefficient, search_shifts
 from napari_semsr.stitching.solution import PairReport
-from napari_semsr.stitching.solve import shifts_tried, solve_mosaic
+from napari_semsr.stitching.solve import count_tried_shifts, solve_mosaic
 from napari_semsr.stitching.state import State
-from napari_semsr.stitching.verify import in_loops, joint_holds
+from napari_semsr.stitching.verify import find_loop_pairs, is_valid_overlap
 from tests.stitching import scans
 
 
@@ -57,7 +61,9 @@ def prepared_frames(frames, noise=4, seed=0):
     frames = np.stack([100 + 20 * f / f.std() for f in frames])
     frames += np.random.default_rng(seed).normal(0, noise, frames.shape)
     acquisition = Acquisition(frames.astype(np.float32), tuple("abcd"[: len(frames)]))
-    return CorrectedFrames(acquisition, no_flat(frames.shape[1:], 0.0, "none"))
+    return CorrectedFrames(
+        acquisition, create_uniform_flat(frames.shape[1:], 0.0, "none")
+    )
 
 
 @pytest.mark.parametrize("kind", [*TEXTURES, "circuit"])
@@ -67,9 +73,11 @@ def test_unrelated_frames_stay_below_chance(kind):
     make = TEXTURES.get(kind, lambda white: circuit(rng, white.shape))
     for _ in range(3):
         frames = prepared_frames([make(rng.normal(size=shape)) for _ in range(4)])
-        limit, _ = chance_threshold(frames, [overlap], reach, 4.0)
+        limit, _ = measure_chance_threshold(frames, [overlap], reach, 4.0)
         pairs = [(0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2)]
-        best = [search(frames, pair, overlap, reach).best for pair in pairs]
+        best = [
+            search_shifts(frames, pair, overlap, reach).best_score for pair in pairs
+        ]
         assert max(best) < limit
 
 
@@ -81,14 +89,14 @@ def one_grain(place):
 
 def test_one_grain_on_another_says_nothing_and_many_grains_do():
     frames = prepared_frames([one_grain((40, 80)), one_grain((50, 20))], noise=0.1)
-    ncc, score, _ = coefficient(frames, (0, 1), (-10, 60))
+    ncc, score, _ = compute_coefficient(frames, (0, 1), (-10, 60))
     assert ncc > 0.95
     assert score < 1
     scene = grains(np.random.default_rng(1), (128, 230), 27)
     frames = prepared_frames([scene[:, :128], scene[:, 102:]])
-    found = search(frames, (0, 1), (0, 102), (16, 16))
-    limit, _ = chance_threshold(frames, [(0, 102)], (16, 16), 4.0)
-    assert found.best > limit
+    found = search_shifts(frames, (0, 1), (0, 102), (16, 16))
+    limit, _ = measure_chance_threshold(frames, [(0, 102)], (16, 16), 4.0)
+    assert found.best_score > limit
     assert np.abs(found.shifts[0] - (0, 102)).max() <= 1
 
 
@@ -116,7 +124,7 @@ def test_dust_of_the_camera_joins_no_frames():
 
 def test_a_joint_of_a_frame_that_was_dropped_holds_nothing():
     state = SimpleNamespace(positions=np.array([(0.0, 0.0), (np.nan, np.nan)]))
-    assert not joint_holds(state, Joint(0, 1, (0.0, 90.0), 9.0))
+    assert not is_valid_overlap(state, Overlap(0, 1, (0.0, 90.0), 9.0))
 
 
 def two_frames(scene, step, known="grid-overlap"):
@@ -170,38 +178,38 @@ def test_one_grain_places_no_frame_among_its_neighbours():
     frames = prepared_frames([one_grain(place) for place in grains_at], noise=0.1)
     positions = np.array([(0.0, 0.0), (4.0, 0.0), (np.nan, np.nan)])
     expected, reach = np.array([0.0, 66.0]), (16, 16)
-    found = place_among(frames, 2, expected, positions, reach, 3.0)
+    found = place_by_neighbours(frames, 2, expected, positions, reach, 3.0)
     assert found is None
 
 
 def test_a_search_led_by_the_images_counts_all_shifts():
     frames = np.zeros((2, 100, 80), np.float32)
     scan = Acquisition(frames, ("a", "b"), grid=(1, 2))
-    prepared = CorrectedFrames(scan, no_flat((100, 80), 0.0, "none"))
+    prepared = CorrectedFrames(scan, create_uniform_flat((100, 80), 0.0, "none"))
     state = State(scan, StitchOptions(), prepared, np.zeros((2, 2)), False)
     state.reach = (16, 16)
-    assert shifts_tried(state) == 33**2
-    state.matches = [Joint(0, 1, (0.0, 60.0), 9.0)]
-    assert shifts_tried(state) == 199 * 159
+    assert count_tried_shifts(state) == 33**2
+    state.matches = [Overlap(0, 1, (0.0, 60.0), 9.0)]
+    assert count_tried_shifts(state) == 199 * 159
 
 
 def test_joints_are_checked_in_loops_alone():
     ends = [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4)]
     pairs = [PairReport(*pair, (0, 0), 1, 9, used=True) for pair in ends]
-    assert in_loops(pairs) == pairs[:3]
-    assert in_loops(pairs[3:]) == []
+    assert find_loop_pairs(pairs) == pairs[:3]
+    assert find_loop_pairs(pairs[3:]) == []
 
 
 def test_a_bridge_between_two_loops_is_not_checked():
     ends = [(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (4, 5), (3, 6), (5, 6), (4, 6)]
     pairs = [PairReport(*pair, (0, 0), 1, 9, used=True) for pair in ends]
-    assert in_loops(pairs) == [
+    assert find_loop_pairs(pairs) == [
         pair for pair in pairs if (pair.first, pair.second) != (2, 3)
     ]
 
 
 def test_median_and_worst_residual_are_those_of_the_joints(square_solution):
     used = [pair for pair in square_solution.pairs if pair.used]
-    residuals = [pair.residual_px for pair in in_loops(used)]
+    residuals = [pair.residual_px for pair in find_loop_pairs(used)]
     assert square_solution.residual_median_px == pytest.approx(np.median(residuals))
     assert square_solution.residual_worst_px == max(residuals)

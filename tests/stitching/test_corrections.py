@@ -131,8 +131,8 @@ def test_a_frame_whose_overlaps_are_all_struck_has_no_place(plain):
     _, before = plain
     own = [p for p in before.pairs if 0 in (p.first, p.second)]
     after = corrected(before, strike=[names_of(p.first, p.second) for p in own])
-    assert not after.has_place[0]
-    assert after.has_place.sum() == len(before.names) - 1
+    assert not after.is_placed[0]
+    assert after.is_placed.sum() == len(before.names) - 1
     (fault,) = after.left_out
     assert (fault.frame, fault.reason) == ("f000", "no remaining overlap connects it")
 
@@ -140,7 +140,7 @@ def test_a_frame_whose_overlaps_are_all_struck_has_no_place(plain):
 def test_a_dropped_frame_has_no_place_and_the_others_keep_theirs(plain):
     _, before = plain
     after = corrected(before, drop=["f005"])
-    assert np.flatnonzero(~after.has_place).tolist() == [5]
+    assert np.flatnonzero(~after.is_placed).tolist() == [5]
     others = np.delete(after.positions_px - before.positions_px, 5, axis=0)
     assert np.abs(others).max() < 0.1
     assert after.left_out[-1].reason == "left out by hand"
@@ -162,23 +162,23 @@ def test_a_frame_that_found_no_place_is_joined(plain):
     rng = np.random.default_rng(0)
     frames[3] = rng.normal(20000, 2000, frames[3].shape)  # a corner, of noise alone
     before = run(solve_mosaic(scan.acquisition.replace(frames=frames)))
-    assert not before.has_place[3]
+    assert not before.is_placed[3]
     after = corrected(before, join=[join(scan, 2, 3)])
-    assert after.has_place.all()
+    assert after.is_placed.all()
     assert away(after, scan).max() < 0.1
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"drop": ["f099"]}, "has no f099: its 12 frames are f000 to f011"),
-        ({"drop": names_of(*range(11))}, "leave at least two frames, got 11 to drop"),
+        ({"drop": ["f099"]}, "has no frame f099: its 12 frames are f000 to f011"),
+        ({"drop": names_of(*range(11))}, "leave at least two frames, but they drop 11"),
         ({"strike": [("f000", "f000")]}, "needs two frames, got frame f000 twice"),
         (
             {"join": [{"first": "f000", "second": "f001", "shift_px": (0, 1e9)}]},
-            r"within 1152 x 1152 px.* got 0 and 1e\+09 for f000 and f001",
+            r"within 1152 x 1152 px.* got 0, 1e\+09 for f000 and f001",
         ),
-        ({"place": {"f003": {"y_px": -2000, "x_px": 1}}}, "-2000 and 1 for f003"),
+        ({"place": {"f003": {"y_px": -2000, "x_px": 1}}}, "-2000, 1 for f003"),
         (
             {"drop": ["f001"], "place": {"f001": {"y_px": 1, "x_px": 2}}},
             "f001 is both dropped and placed",

@@ -5,12 +5,12 @@ import pytest
 
 from napari_semsr.core import RegistrationError, run
 from napari_semsr.core.acquisition import Acquisition
-from napari_semsr.stitching.discovery import Agreement, grow, match_frames
-from napari_semsr.stitching.flat_field import first_flat
+from napari_semsr.stitching.discovery import Agreement, grow_layout, match_frames
+from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import UnplacedError, likely_grids
-from napari_semsr.stitching.layout import Joint
-from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.grids import UnplacedError, find_likely_grids
+from napari_semsr.stitching.layout import Overlap
+from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solve import solve_mosaic
 from tests.stitching import scans
@@ -20,7 +20,7 @@ TRUTH = np.array([[0.0, 0.0], [0.0, 70.0], [68.0, 3.0], [71.0, 74.0]])
 
 def joint(first, second, weight, wrong=(0, 0)):
     shift = TRUTH[second] - TRUTH[first] + wrong
-    return Joint(first, second, tuple(shift.tolist()), weight)
+    return Overlap(first, second, tuple(shift.tolist()), weight)
 
 
 def judge(index, place, positions):
@@ -32,19 +32,19 @@ def judge(index, place, positions):
 
 def test_grow_takes_what_agrees_with_all_frames_and_leaves_out_what_nothing_holds():
     joints = [joint(0, 1, 9.0), joint(0, 2, 7.0), joint(2, 3, 6.5)]
-    found = grow(4, [*joints, joint(1, 3, 12.0, wrong=(20, 5))], judge)
+    found = grow_layout(4, [*joints, joint(1, 3, 12.0, wrong=(20, 5))], judge)
     assert np.allclose(found - found[0], TRUTH)
-    found = grow(4, [joint(0, 1, 9.0), joint(2, 3, 3.0)], judge)
+    found = grow_layout(4, [joint(0, 1, 9.0), joint(2, 3, 3.0)], judge)
     assert np.isfinite(found[:2]).all()
     assert np.isnan(found[2:]).all()
-    assert np.isnan(grow(4, [joint(0, 1, 3.0)], judge)).all()
+    assert np.isnan(grow_layout(4, [joint(0, 1, 3.0)], judge)).all()
 
 
 def test_small_round_frames_are_placed_by_their_images_alone():
     how = {"side": 96, "overlap": 0.22, "jitter": 3, "flat": scans.round_flat(96)}
     scan = scans.cut_scan(scans.texture((480, 480), 2), known="nothing", **how)
     solution = run(solve_mosaic(scan.acquisition))
-    assert solution.has_place.all()
+    assert solution.is_placed.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.15
 
 
@@ -70,8 +70,10 @@ def test_the_grid_that_frames_were_taken_in_is_the_likeliest(grid, order, first)
     how = {"side": 96, "overlap": 0.15, "jitter": 3, "grid": grid}
     how |= {"order": order, "first": first}
     scan = scans.cut_scan(scans.texture((520, 520), 4), known="nothing", **how)
-    prepared = CorrectedFrames(scan.acquisition, first_flat(scan.acquisition))
-    best = likely_grids(scan.acquisition, match_frames(prepared))[0]
+    prepared = CorrectedFrames(
+        scan.acquisition, estimate_initial_flat(scan.acquisition)
+    )
+    best = find_likely_grids(scan.acquisition, match_frames(prepared))[0]
     assert (best.grid, best.order, best.first) == (grid, order, first)
     assert 3 <= best.neighbours <= best.of == 2 * grid[0] * grid[1] - sum(grid)
 
@@ -98,13 +100,13 @@ def test_foreign_frames_suggest_no_grid():
     rng = np.random.default_rng(3)
     frames = rng.integers(0, 65535, (12, 96, 96)).astype(np.uint16)
     acquisition = Acquisition(frames, tuple("abcdefghijkl"))
-    prepared = CorrectedFrames(acquisition, first_flat(acquisition))
-    assert not likely_grids(acquisition, match_frames(prepared))
+    prepared = CorrectedFrames(acquisition, estimate_initial_flat(acquisition))
+    assert not find_likely_grids(acquisition, match_frames(prepared))
 
 
 def agreement_of(acquisition, positions):
-    prepared = CorrectedFrames(acquisition, first_flat(acquisition))
-    pairs = overlapping_pairs(positions, acquisition.frame_shape)
+    prepared = CorrectedFrames(acquisition, estimate_initial_flat(acquisition))
+    pairs = find_overlapping_pairs(positions, acquisition.frame_shape)
     return Agreement.measure(prepared, positions, pairs)
 
 
@@ -116,8 +118,8 @@ def test_misfits_are_foreign_or_misplaced_frames_alone(square_scan):
     positions = square_scan.truth.copy()
     positions[8] -= (9, 14)
     found = agreement_of(acquisition, positions)
-    assert sorted(found.misfits(9)) == [4, 8]
-    assert found.share(9, without=[4, 8])[[0, 1, 2, 3, 5, 6, 7]].min() > 0.7
+    assert sorted(found.find_misfits(9)) == [4, 8]
+    assert found.compute_fractions(9, without=[4, 8])[[0, 1, 2, 3, 5, 6, 7]].min() > 0.7
 
 
 def test_share_says_nothing_where_there_is_no_detail():
@@ -125,5 +127,5 @@ def test_share_says_nothing_where_there_is_no_detail():
     flat = Agreement(pairs, np.zeros(2), np.full(2, 1000.0), np.full(2, 1000.0))
     # frames that differ by noise alone
     assert flat.noise == pytest.approx(1)
-    assert np.isnan(flat.share(3)).all()
-    assert flat.misfits(3) == []
+    assert np.isnan(flat.compute_fractions(3)).all()
+    assert flat.find_misfits(3) == []

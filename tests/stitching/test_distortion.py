@@ -14,12 +14,12 @@ from napari_semsr.core import (
     distort,
     run,
 )
-from napari_semsr.simulation.scan import ScanOptions, cut_scan
+from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
 from napari_semsr.stitching.flat_field import FlatField
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import whole_shift
-from napari_semsr.stitching.solve import guess_distortion
+from napari_semsr.stitching.pairwise import round_shift
+from napari_semsr.stitching.solve import estimate_distortion
 from tests.stitching import scans
 
 SIDE = 128
@@ -30,7 +30,7 @@ OPTIONS |= {"overlap": 0.35, "field": "square", "seed": 5}
 
 def take(amount, **more):
     """A scan of 3x3 square frames."""
-    scan = cut_scan(None, ScanOptions(**OPTIONS | more, distortion=amount))
+    scan = run_scan_simulation(None, ScanOptions(**OPTIONS | more, distortion=amount))
     frames = scan.frames
     return scan, Acquisition(frames, scan.names, nominal_px=scan.nominal_px)
 
@@ -67,7 +67,7 @@ def bent():
 
 def test_distortion_is_found_with_the_positions(still, bent):
     scan, _, solution = bent
-    assert solution.has_place.all()
+    assert solution.is_placed.all()
     assert solution.distortion == pytest.approx(0.03, rel=0.05)
     assert abs(solution.distortion - 0.03) < 4 * solution.distortion_sd
     assert rms(solution, scan) < 2 * still[2]
@@ -104,7 +104,7 @@ def test_overlaps_that_contradict_a_calibration_are_told(bent):
     told = r"The overlaps show a distortion of (\S+) \+- 0\.000"
     (found,) = re.findall(told, message)
     assert float(found) == pytest.approx(0.03, rel=0.05)
-    assert "the calibration used states 0.0200 +- 0.0003" in message
+    assert "the calibration states 0.0200 +- 0.0003" in message
     assert not calibrated(bent[1], 0.03).warnings
 
 
@@ -136,13 +136,13 @@ def test_the_mosaic_shows_the_sample_in_its_place(bent):
     scan, acquisition, solution = bent
     plan = plan_fusion(acquisition, solution)
     for corner in ((20, 20), (180, 170)):
-        shown = plan.block(Box.of((100, 100), corner))[0]
+        shown = plan.compute_block(Box.from_shape((100, 100), corner))[0]
         y, x = np.indices(shown.shape, float) + np.array(corner)[:, None, None]
         y, x = (
             place - solution.positions_px[:, axis].mean() + scan.true_px[:, axis].mean()
             for axis, place in enumerate((y, x))
         )
-        sample = scan.scene.sample(scan.scene.coefficients(), y, x)
+        sample = scan.scene.sample(scan.scene.compute_spline_coefficients(), y, x)
         assert np.corrcoef(shown.ravel(), sample.ravel())[0, 1] > 0.97
 
 
@@ -154,13 +154,13 @@ def frames_of(acquisition):
 def test_blocks_of_the_overlaps_give_a_first_guess():
     scan, acquisition = take(0.05, vignetting=1.0)
     pairs = [*((i, i + 3) for i in range(6)), *((i, i + 1) for i in (0, 1, 3, 4, 6, 7))]
-    shifts = {pair: whole_shift(scan.nominal_px, pair) for pair in pairs}
-    assert 0.03 <= guess_distortion(frames_of(acquisition), shifts, 10) <= 0.07
+    shifts = {pair: round_shift(scan.nominal_px, pair) for pair in pairs}
+    assert 0.03 <= estimate_distortion(frames_of(acquisition), shifts, 10) <= 0.07
 
 
 def test_pixels_outside_the_field_stay_outside():
     _, acquisition = take(-0.1)
-    prepared = frames_of(acquisition).change(distortion=-0.1)
+    prepared = frames_of(acquisition).copy_with_changes(distortion=-0.1)
     image, weight = prepared.correct(0)
     assert weight[0, 0] == weight[0, SIDE // 2] == 0
     assert weight[SIDE // 2, SIDE // 2] == 1

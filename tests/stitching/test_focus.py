@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from napari_semsr.core import Acquisition, Box, RegistrationError, run
 from napari_semsr.jobs import SimulateOptions
-from napari_semsr.simulation.scan import cut_scan
-from napari_semsr.stitching import plan_focus, sharpest, solve_mosaic
+from napari_semsr.simulation.scan import run_scan_simulation
+from napari_semsr.stitching import find_sharpest, plan_focus, solve_mosaic
 from tests.refusals import refused
 
 HEIGHTS = 5
@@ -19,12 +19,12 @@ def scan():
     frames = {"frames_grid": (2, 2), "frame_px": 120, "overlap": 0.4, "jitter_px": 3.0}
     # light that interferes reverses contrasts from one height to the next
     light = {"field": "square", "focal_series": HEIGHTS, "optics": "gaussian"}
-    return cut_scan(None, SimulateOptions(**sample, **frames, **light))
+    return run_scan_simulation(None, SimulateOptions(**sample, **frames, **light))
 
 
 @pytest.fixture(scope="module")
 def taken(scan):
-    return list(scan.height_scans(HEIGHTS))
+    return list(scan.simulate_height_scans(HEIGHTS))
 
 
 def acquisition(scan, frames):
@@ -34,7 +34,7 @@ def acquisition(scan, frames):
 @pytest.fixture(scope="module")
 def joined(scan, taken):
     heights = [acquisition(scan, step.frames) for step in taken]
-    number = sharpest(heights)
+    number = find_sharpest(heights)
     solution = run(solve_mosaic(heights[number]))
     z_nm = [step.focus_nm for step in taken]
     plan, shifts = run(plan_focus(heights, z_nm, number, solution))
@@ -62,9 +62,9 @@ def test_holes_make_no_height_sharp(scan, taken, joined, holes):
     blurred = taken[-1].frames.astype(float)
     blurred[holes] = np.nan
     heights = [*joined[0][:-1], acquisition(scan, blurred)]
-    assert sharpest(heights) == joined[1]
+    assert find_sharpest(heights) == joined[1]
     heights[0] = acquisition(scan, np.full_like(blurred, np.nan))
-    assert sharpest(heights) == joined[1]
+    assert find_sharpest(heights) == joined[1]
 
 
 def test_heights_are_laid_where_they_are(taken, joined):
@@ -79,19 +79,19 @@ def test_heights_are_laid_where_they_are(taken, joined):
 
 def test_the_mosaic_is_sharper_than_that_of_any_height(scan, taken, joined):
     _, number, _, plan, _ = joined
-    whole = Box.of(plan.shape)
+    whole = Box.from_shape(plan.shape)
     width = scan.scene.fwhm_px * scan.scene.oversampling / 2.355
     focused = ndimage.gaussian_filter(scan.scene.sharp, width)
     wanted = on_mosaic(scan, focused, plan, taken[number].shift_px)
-    image, coverage, _ = plan.block(whole)
-    single = [misfit(one.block(whole)[0], wanted) for one in plan.plans]
+    image, coverage, _ = plan.compute_block(whole)
+    single = [misfit(one.compute_block(whole)[0], wanted) for one in plan.plans]
     assert misfit(image, wanted) < 0.9 * min(single)
     assert np.array_equal(coverage > 0, np.isfinite(image))
 
 
 def test_heights_follow_the_relief(scan, taken, joined):
     _, number, _, plan, _ = joined
-    _, _, height = plan.block(Box.of(plan.shape))
+    _, _, height = plan.compute_block(Box.from_shape(plan.shape))
     wanted = on_mosaic(scan, scan.scene.surface.height_nm, plan, taken[number].shift_px)
     known = np.isfinite(height)
     assert known.mean() > 0.7
@@ -103,9 +103,9 @@ def test_heights_follow_the_relief(scan, taken, joined):
 
 def test_a_block_is_the_same_however_the_mosaic_is_cut(joined):
     plan = joined[3]
-    whole = plan.block(Box.of(plan.shape))
+    whole = plan.compute_block(Box.from_shape(plan.shape))
     box = Box(50, 110, 60, 130)
-    for part, all_of_it in zip(plan.block(box), whole, strict=True):
+    for part, all_of_it in zip(plan.compute_block(box), whole, strict=True):
         np.testing.assert_allclose(part, all_of_it[box.slices], rtol=2e-4)
 
 
@@ -159,7 +159,10 @@ def test_lamps_that_differ_leave_one_brightness(scan, taken, joined):
     frames = ((dim.frames - dark) * 0.6 + dark).astype(np.float32)
     pair = [heights[number], acquisition(scan, frames)]
     both, _ = run(plan_focus(pair, [0.0, 100.0], 0, solution))
-    levels = [np.nanmean(one.block(Box.of(both.shape))[0]) for one in both.plans]
+    levels = [
+        np.nanmean(one.compute_block(Box.from_shape(both.shape))[0])
+        for one in both.plans
+    ]
     assert levels[1] == pytest.approx(levels[0], rel=0.01)
 
 
@@ -175,4 +178,12 @@ def test_frames_of_automatic_brightness_leave_one_brightness(scan, taken, joined
     both, _ = run(plan_focus(pair, [0.0, 100.0], 0, solution))
     steady, _ = run(plan_focus([pair[0], heights[level]], [0.0, 100.0], 0, solution))
     # a common offset may be taken for a gain; the frames must agree with each other
-    assert misfit(*(p.plans[1].block(Box.of(p.shape))[0] for p in (both, steady))) < 0.1
+    assert (
+        misfit(
+            *(
+                p.plans[1].compute_block(Box.from_shape(p.shape))[0]
+                for p in (both, steady)
+            )
+        )
+        < 0.1
+    )

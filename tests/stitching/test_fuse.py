@@ -9,14 +9,14 @@ import pytest
 
 from napari_semsr.core import Acquisition, Box, RegistrationError
 from napari_semsr.stitching import StitchOptions, plan_fusion
-from napari_semsr.stitching.flat_field import FlatField, no_flat
+from napari_semsr.stitching.flat_field import FlatField, create_uniform_flat
 from napari_semsr.stitching.solution import StitchSolution
 from tests.refusals import refused
 from tests.stitching import scans
 
 
 def whole(plan):
-    return plan.block(Box(0, plan.shape[0], 0, plan.shape[1]))
+    return plan.compute_block(Box(0, plan.shape[0], 0, plan.shape[1]))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_block_does_not_depend_on_the_cut(square_scan, square_solution, blend):
     plan = plan_fusion(square_scan.acquisition, square_solution, options)
     image, coverage = whole(plan)
     for box in (Box(0, 40, 0, 60), Box(77, 141, 100, 219), Box(250, 260, 3, 299)):
-        part, count = plan.block(box)
+        part, count = plan.compute_block(box)
         assert np.array_equal(part, image[box.slices], equal_nan=True)
         assert np.array_equal(count, coverage[box.slices])
 
@@ -113,7 +113,9 @@ def plan_of(frames, positions, *, flat=None, gains=None, blend="feather", pedest
         positions_px=np.array(positions, float), nominal_px=None, names=scan.names,
         left_out=(), pairs=(), residual_px=None, residual_median_px=None,
         residual_worst_px=None, sigma_px=np.zeros(2),
-        flat=no_flat(frames.shape[1:], 0.0, "none") if flat is None else flat,
+        flat=create_uniform_flat(frames.shape[1:], 0.0, (
+            "none"
+        )) if flat is None else flat,
         gains=np.ones(count) if gains is None else np.array(gains, float),
         offsets=np.zeros(count), turns=np.zeros((count, 2)),
         noise=1.0, threshold=0.0, pedestal=pedestal,

@@ -34,7 +34,7 @@ def halves(scan, solution, whole):
 
 
 def blocks(*plans):
-    return [plan.block(Box.of(plan.shape)) for plan in plans]
+    return [plan.compute_block(Box.from_shape(plan.shape)) for plan in plans]
 
 
 def test_a_grid_is_split_as_a_checkerboard(whole, halves, solution):

@@ -9,7 +9,7 @@ import pytest
 from napari_semsr.core import RegistrationError
 from napari_semsr.core.progress import run
 from napari_semsr.stitching import lines
-from napari_semsr.stitching.layout import ShiftChoice, resolve
+from napari_semsr.stitching.layout import ShiftChoice, resolve_periods
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solve import solve_mosaic
 from tests.refusals import refused
@@ -118,7 +118,7 @@ def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, deg
     flat = scans.square_flat(112)
     scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=3, flat=flat, seed=1)
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=3)))
-    assert solution.has_place.all()
+    assert solution.is_placed.all()
     across, along = across_and_along(solution, scan, degrees)
     assert across < 0.3
     assert along < 0.05
@@ -132,7 +132,7 @@ def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, deg
 @pytest.mark.parametrize(
     ("pitch", "most", "reason"),
     [
-        (7, 3, r"period of 7 px away.*max-shift-px.*below 1\.8 px"),
+        (7, 3, r"shift of one period, 7 px.*max-shift-px.*below 1\.8 px"),
         (20, None, r"lines of one direction.*max-shift-px"),
     ],
 )
@@ -146,10 +146,14 @@ def test_a_grating_is_refused_if_the_stage_may_err_by_half_a_period(
 
 
 def test_lines_that_fit_nowhere_near_their_positions_are_refused(monkeypatch):
-    monkeypatch.setattr(lines, "sweep_shifts", lambda *_: [])  # no pair can be refined
+    monkeypatch.setattr(
+        lines, "linearise_pairs", lambda *_: []
+    )  # no pair can be refined
     how = {"grid": (2, 2), "side": 96, "overlap": 0.34, "jitter": 1, "seed": 4}
     scan = scans.cut_scan(grating(PITCH, 0), **how)
-    with pytest.raises(RegistrationError, match="check these") as refusal:
+    with pytest.raises(
+        RegistrationError, match="check the positions and their unit"
+    ) as refusal:
         run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=2)))
     assert refusal.value.code == "lines-only"
 
@@ -183,7 +187,7 @@ def test_where_part_of_a_scan_holds_lines_all_that_images_decide_is_right(scene)
     }
     scan = scans.cut_scan(drawn, **how)
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=3)))
-    assert solution.has_place.all()
+    assert solution.is_placed.all()
     slopes = np.gradient(drawn)
     error = solution.positions_px - scan.truth
     for first, second in itertools.combinations(range(9), 2):
@@ -210,7 +214,7 @@ def test_rows_that_lines_alone_join_are_placed_as_stated_or_not_at_all(known):
             run(solve_mosaic(scan.acquisition))
         return
     solution = run(solve_mosaic(scan.acquisition, StitchOptions(max_shift_px=2)))
-    assert solution.has_place.all()
+    assert solution.is_placed.all()
     assert farthest(solution, scan) < 2
     assert [warning.code for warning in solution.warnings] == ["lines-only"]
 
@@ -289,7 +293,7 @@ def test_a_periodic_sample_is_placed_right_or_refused(draw, grid, stage, known):
         solution = run(solve_mosaic(scan.acquisition))
     except RegistrationError:
         return
-    assert solution.has_place.all()
+    assert solution.is_placed.all()
     assert farthest(solution, scan) < 1
 
 
@@ -332,11 +336,11 @@ def test_resolve_lets_several_pairs_decide_or_asks_the_stage_and_says_so():
         choice(2, 3, [(0, 50), (0, 60)], [0, 4.9]),
         choice(0, 3, [(50, 50), (50, 60)], [0, 4.9]),
     ]
-    layout, ambiguous = resolve(4, weighed, nominal, improbable)
+    layout, ambiguous = resolve_periods(4, weighed, nominal, improbable)
     assert not ambiguous
     assert np.allclose(layout.positions[3] - layout.positions[0], (50, 50), atol=0.1)
     nominal = np.array([[0.0, 0.0], [0.0, 50.0]])
     weighed = [choice(0, 1, [(0, 60), (0, 49)], [0, 1.0])]
-    layout, ambiguous = resolve(2, weighed, nominal, improbable)
+    layout, ambiguous = resolve_periods(2, weighed, nominal, improbable)
     assert ambiguous == {(0, 1)}
     assert np.allclose(layout.positions[1] - layout.positions[0], (0, 49))

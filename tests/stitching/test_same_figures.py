@@ -98,7 +98,10 @@ def fused(blend: str) -> list[Any]:
     acquisition = scan(known="positions", overlap=0.4, pixel_size_nm=5).acquisition
     plan = plan_fusion(acquisition, solved(), StitchOptions(blend=blend))
     halves = run(plan_halves(acquisition, solved(), plan))
-    return [one.block(Box.of(plan.shape)) for one in (plan, *(h.plan for h in halves))]
+    return [
+        one.compute_block(Box.from_shape(plan.shape))
+        for one in (plan, *(h.plan for h in halves))
+    ]
 
 
 def corrected() -> StitchSolution:
@@ -115,10 +118,10 @@ def live() -> list[Any]:
     shape, kind = acquisition.frame_shape, acquisition.dtype
     found = LivePlacement(acquisition.read, shape, kind)
     for index, name in enumerate(acquisition.names):
-        found.place(found.add(name, acquisition.nominal_px[index]))
+        found.place_frame(found.add_frame(name, acquisition.nominal_px[index]))
         if index == 4:
-            run(found.settle())
-    return [found.positions, found.has_place]
+            run(found.solve_all_frames())
+    return [found.positions, found.is_placed]
 
 
 MEASURES = {

@@ -9,19 +9,19 @@ from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import (
     FlatField,
     SurfaceBasis,
-    field_centre,
-    first_flat,
-    radial_flat,
-    valid_mask,
+    compute_radial_flat,
+    compute_valid_mask,
+    estimate_initial_flat,
+    find_field_centre,
 )
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.shading import (
-    block_sums,
-    choose_flat,
-    light_prior,
-    overlap_blocks,
+    choose_flat_field,
+    compare_overlap_blocks,
+    compute_gain_prior,
     refine_shading,
+    sum_blocks,
 )
 from tests.stitching import scans
 
@@ -67,10 +67,10 @@ def test_holes_and_empty_frames_leave_the_first_flat_field(square_scan):
     acquisition = square_scan.acquisition
     frames = np.stack([acquisition.read(n) for n in range(len(acquisition))])
     frames = frames.astype(np.float32)
-    whole = first_flat(acquisition.replace(frames=frames.copy())).flat
+    whole = estimate_initial_flat(acquisition.replace(frames=frames.copy())).flat
     frames[1, 20:40, 20:40] = np.nan
     frames[2] = np.nan
-    holed = first_flat(acquisition.replace(frames=frames)).flat
+    holed = estimate_initial_flat(acquisition.replace(frames=frames)).flat
     assert np.abs(holed / whole - 1).max() < 0.1
     assert np.ptp(holed) > 0.1
 
@@ -89,7 +89,7 @@ def test_refine_shading_keeps_a_flat_field_that_is_right(square_scan, square_sol
     flat, gains = square_solution.flat, square_solution.gains
     prepared = CorrectedFrames(square_scan.acquisition, flat, gains)
     positions = square_solution.positions_px
-    pairs = overlapping_pairs(positions, (128, 128))
+    pairs = find_overlapping_pairs(positions, (128, 128))
     again = refine_shading(prepared, positions, pairs)
     change = again.flat.flat / flat.flat
     assert np.abs(change / change.mean() - 1).max() < 0.02
@@ -99,19 +99,19 @@ def test_overlap_blocks_of_equal_frames_are_equal(square_scan, square_solution):
     prepared = CorrectedFrames(square_scan.acquisition, square_solution.flat)
     positions = np.full((9, 2), np.nan)
     positions[[0, 1]] = 0.0
-    found = overlap_blocks(prepared, positions, [(0, 0)])
+    found = compare_overlap_blocks(prepared, positions, [(0, 0)])
     assert len(found.pair) > 100
     assert np.ptp(found.values, axis=1).max() == 0
     ragged = np.ones((17, 24), np.float32)
-    assert block_sums(ragged).tolist() == [[64] * 3] * 2
+    assert sum_blocks(ragged).tolist() == [[64] * 3] * 2
 
 
 def test_surface_is_what_its_basis_says(rng):
     basis = SurfaceBasis((40, 56), 4)
     place = np.array([[0.0, 0.0], [13.0, 50.0], [39.0, 55.0]])
-    coefficients = rng.normal(size=basis.at(place).shape[1])
-    surface = basis.surface(coefficients)
-    at = basis.at(place) @ coefficients
+    coefficients = rng.normal(size=basis.evaluate(place).shape[1])
+    surface = basis.evaluate_surface(coefficients)
+    at = basis.evaluate(place) @ coefficients
     assert np.allclose(surface[[0, 13, 39], [0, 50, 55]], at)
 
 
@@ -119,7 +119,7 @@ def test_surface_is_what_its_basis_says(rng):
 def test_tilts_are_slopes_of_one_per_half_frame(shape):
     basis = SurfaceBasis(shape, 5)
     for axis in range(2):
-        surface = basis.surface(basis.tilts()[:, axis])
+        surface = basis.evaluate_surface(basis.compute_tilts()[:, axis])
         steps = np.gradient(surface)
         assert np.allclose(steps[axis] * max(shape) / 2, 1)
         assert np.allclose(steps[1 - axis], 0)
@@ -130,18 +130,18 @@ def test_a_basis_without_knots_has_even_powers_of_the_distance():
     basis = SurfaceBasis((40, 60), 0)
     place = np.array([[19.5, 29.5], [19.5, 59.5], [4.5, 9.5]])
     squares = np.array([0, 1, (15**2 + 20**2) / 30**2])
-    assert basis.at(place) == pytest.approx(
+    assert basis.evaluate(place) == pytest.approx(
         np.transpose([squares, squares**2, squares**3])
     )
-    shapes = basis.shapes(place)
+    shapes = basis.evaluate_shapes(place)
     assert shapes[2] == pytest.approx([-0.5, -2 / 3, squares[2], squares[2] ** 2])
     moved = SurfaceBasis((40, 60), 0, centre=(4.5, 9.5))
-    assert moved.at(place[2:]) == pytest.approx(np.zeros((1, 3)))
+    assert moved.evaluate(place[2:]) == pytest.approx(np.zeros((1, 3)))
     # a shape is read as itself, whatever its mean
     both = SurfaceBasis((40, 60), 4)
     grid = np.indices((40, 60))[:, ::5, ::5].reshape(2, -1).T
-    reader = both.shape_reader(grid)
-    assert reader @ both.tilts() == pytest.approx(np.eye(4, 2), abs=1e-9)
+    reader = both.compute_shape_matrix(grid)
+    assert reader @ both.compute_tilts() == pytest.approx(np.eye(4, 2), abs=1e-9)
     assert reader[:, :2] == pytest.approx(np.eye(4)[:, 2:], abs=1e-9)
 
 
@@ -163,27 +163,29 @@ def test_a_flat_field_that_holds_the_sample_is_given_up(scene):
     scan = scans.cut_scan(scene, grid=(1, 2), overlap=0.7, seed=9)
     wrong = (0.6 + scene[:128, :128]).astype(np.float32)
     flat = FlatField(wrong / wrong.max(), 0.0, np.ones((128, 128), bool), "radial")
-    found = choose_flat(CorrectedFrames(scan.acquisition, flat), scan.truth, [(0, 1)])
+    found = choose_flat_field(
+        CorrectedFrames(scan.acquisition, flat), scan.truth, [(0, 1)]
+    )
     assert (found.flat == 1).all()
 
 
 def test_a_flat_field_that_helps_is_kept(square_scan):
     taken = square_scan.acquisition
-    prepared = CorrectedFrames(taken, first_flat(taken))
-    pairs = overlapping_pairs(square_scan.truth, (128, 128))
-    assert choose_flat(prepared, square_scan.truth, pairs) is prepared.flat
+    prepared = CorrectedFrames(taken, estimate_initial_flat(taken))
+    pairs = find_overlapping_pairs(square_scan.truth, (128, 128))
+    assert choose_flat_field(prepared, square_scan.truth, pairs) is prepared.flat
 
 
 def test_light_drifts_rather_than_flickers():
-    hold, drift = light_prior(36, 0.03), np.linspace(-1, 1, 36)
+    hold, drift = compute_gain_prior(36, 0.03), np.linspace(-1, 1, 36)
     flicker = np.random.default_rng(0).permutation(drift)
     assert drift @ hold @ drift < 0.4 * flicker @ hold @ flicker
-    assert np.linalg.eigvalsh(light_prior(1, 0.03)).min() > 0
+    assert np.linalg.eigvalsh(compute_gain_prior(1, 0.03)).min() > 0
 
 
 def test_first_flat_finds_a_round_field_and_its_dark_level(round_scan, square_scan):
-    assert first_flat(square_scan.acquisition).dark == 0  # all is lit
-    found = first_flat(round_scan.acquisition)
+    assert estimate_initial_flat(square_scan.acquisition).dark == 0  # all is lit
+    found = estimate_initial_flat(round_scan.acquisition)
     inside = found.valid
     ratio = found.flat[inside] / round_scan.flat[inside]
     assert ratio.std() / ratio.mean() < 0.06
@@ -193,18 +195,18 @@ def test_first_flat_finds_a_round_field_and_its_dark_level(round_scan, square_sc
 
 def test_centres_and_radial_fields_are_found():
     flat = scans.round_flat(128, centre=(0.06, -0.05), radius=0.43)
-    found, _ = field_centre(flat)
+    found, _ = find_field_centre(flat)
     assert found == pytest.approx((63.5 + 128 * 0.06, 63.5 - 128 * 0.05), abs=0.7)
     flat = scans.square_flat(128)
     inside = np.hypot(*(np.indices(flat.shape) - 63.5)) < 85
-    assert np.abs(radial_flat(flat) / flat / 1.0 - 1)[inside].max() < 0.02
+    assert np.abs(compute_radial_flat(flat) / flat / 1.0 - 1)[inside].max() < 0.02
 
 
 def test_valid_mask_leaves_out_the_dark_and_its_edge():
-    assert valid_mask(np.full((9, 9), 0.5)).all()
+    assert compute_valid_mask(np.full((9, 9), 0.5)).all()
     flat = np.ones((40, 40))
     flat[:, :10] = 0.1
-    mask = valid_mask(flat)
+    mask = compute_valid_mask(flat)
     assert not mask[:, :13].any()
     assert mask[20, 20]
 
@@ -225,7 +227,7 @@ def test_dust_that_all_frames_show_is_divided_out(scene, known):
     flat = scans.square_flat(128) * dust(128)
     scan = scans.cut_scan(scene, grid=(4, 4), flat=flat, seed=5, known=known)
     solution = run(solve_mosaic(scan.acquisition))
-    assert solution.has_place.all()
+    assert solution.is_placed.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.05
     specks = flat / scans.square_flat(128)
     assert shading_left(solution, scan) < 0.6 * specks.std()
@@ -234,7 +236,7 @@ def test_dust_that_all_frames_show_is_divided_out(scene, known):
 def test_a_sample_that_comes_back_in_every_frame_is_no_dust():
     scene = scans.lattice((520, 520), 12.0)
     scan = scans.cut_scan(scene, side=120, overlap=0.3, jitter=0.0, seed=6)  # 7 periods
-    found = first_flat(scan.acquisition)
+    found = estimate_initial_flat(scan.acquisition)
     assert np.ptp(np.diff(found.flat[60])) < 0.02  # steps from pixel to pixel
 
 

@@ -9,7 +9,7 @@ from skimage.transform import AffineTransform
 from napari_semsr.core import RegistrationError, run
 from napari_semsr.stitching import solve_mosaic
 from napari_semsr.stitching.solution import StageAxes, fit_axes, fit_stage
-from napari_semsr.stitching.verify import pixel_size_from_stage
+from napari_semsr.stitching.verify import estimate_pixel_size
 from tests.stitching import scans
 
 GRID = np.array([[r * 90.0, c * 80.0] for r in range(4) for c in range(5)])
@@ -39,14 +39,14 @@ def test_fit_stage_ignores_outliers_and_by_shift_only_moves():
 
 def test_pixel_size_from_stage_takes_both_axes_or_that_which_moved():
     solved = GRID / (10.0, 12.0)
-    assert pixel_size_from_stage(GRID, solved) == pytest.approx((10, 12))
+    assert estimate_pixel_size(GRID, solved) == pytest.approx((10, 12))
     wrong = GRID.copy()
     wrong[[4, 9]] += (1500, -700)
-    assert pixel_size_from_stage(wrong, solved) == pytest.approx((10, 12), rel=0.01)
+    assert estimate_pixel_size(wrong, solved) == pytest.approx((10, 12), rel=0.01)
     row = np.array([[0.0, 0.0], [0.0, 900.0]])
-    assert pixel_size_from_stage(row, row / 9) == pytest.approx((9, 9))
-    assert pixel_size_from_stage(row[:1], row[:1]) is None
-    assert pixel_size_from_stage(np.zeros((3, 2)), np.eye(3)[:, :2]) is None
+    assert estimate_pixel_size(row, row / 9) == pytest.approx((9, 9))
+    assert estimate_pixel_size(row[:1], row[:1]) is None
+    assert estimate_pixel_size(np.zeros((3, 2)), np.eye(3)[:, :2]) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_axes_that_run_otherwise_are_found_and_told(
     solution = run(solve_mosaic(scan))
     assert np.allclose(solution.positions_px, square_solution.positions_px, atol=1e-3)
     (warning,) = solution.warnings
-    fit = f"[0-4] of 9 frames fit; used instead: {how}, with which 9"
+    fit = f"[0-4] of 9 frames fit; used instead: {how}, which fits 9 frames"
     assert re.search(fit, warning)
 
 
@@ -87,9 +87,9 @@ def test_axes_of_frames_in_a_row_are_found(scene):
         nominal_px=scan.acquisition.nominal_px * (1, -1)
     )
     solution = run(solve_mosaic(mirrored))
-    assert solution.has_place.all()
+    assert solution.is_placed.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
-    assert "x mirrored, with which 4" in solution.warnings[0]
+    assert "x mirrored, which fits 4 frames" in solution.warnings[0]
 
 
 def axes_matrix(angle_deg=0.0, scale=1.0, shear=0.0):
@@ -119,7 +119,7 @@ def test_fit_axes_reads_angle_scale_and_shear(angle, scale, shear):
     found = fit_axes(GRID, GRID @ matrix.T + (40, 7), 100)
     assert np.allclose(found.matrix, matrix, atol=1e-6)
     assert values(found) == pytest.approx((angle, scale, shear), abs=1e-4)
-    assert found.differ == (abs(np.deg2rad(angle)) > 0.02)
+    assert found.has_deviation == (abs(np.deg2rad(angle)) > 0.02)
     # the stage's x axis, one step to the right, is seen below it for a positive angle
     y, _ = matrix @ (0, 1)
     assert np.sign(y) == np.sign(np.round(angle, 3))
@@ -133,7 +133,7 @@ def test_fit_axes_ignores_wrong_positions_and_does_not_take_jitter_for_a_turn(rn
     found = fit_axes(wrong, solved, 100)
     assert values(found) == pytest.approx((12, 1.1, 0), abs=0.01)
     surely = [
-        fit_axes(GRID, GRID + rng.uniform(-8, 8, GRID.shape), 100).differ
+        fit_axes(GRID, GRID + rng.uniform(-8, 8, GRID.shape), 100).has_deviation
         for _ in range(100)
     ]
     assert sum(surely) <= 2
@@ -156,7 +156,9 @@ def test_fit_axes_of_a_line_or_few_frames_leaves_the_shear_open(frames):
     some = GRID[list(frames)]
     found = fit_axes(some, some @ axes_matrix(-6, 0.9).T, 100)
     assert values(found) == (pytest.approx(-6), pytest.approx(0.9), None)
-    assert found.differ == (len(some) > 2)  # of one joint it may be a stage's error
+    assert found.has_deviation == (
+        len(some) > 2
+    )  # of one joint it may be a stage's error
     assert fit_axes(some[:1], some[:1], 100) is None
 
 
@@ -165,7 +167,7 @@ def test_fit_axes_tells_mirrored_axes_apart():
         matrix = axes_matrix(10) @ np.diag(flip)
         found = fit_axes(GRID, GRID @ matrix.T, 100)
         assert found.angle_deg == pytest.approx(turn)
-        assert found.how == f"{how} mirrored and a rotation of 10.0 degrees"
+        assert found.description == f"{how} mirrored and a rotation of 10.0 degrees"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_turned_and_scaled_axes_are_used_and_reported(scene, parts):
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.03
     found = values(solution.stage_to_camera)
     assert found == pytest.approx(parts, abs=0.02)
-    told = [text for text in solution.warnings if "stage's axes" in text]
+    told = [text for text in solution.warnings if "stage axes" in text]
     assert len(told) == (parts[0] != 0.5)
     shown = r"overlaps indicate a (rotation of .* degrees|scale of 0.750)"
     assert all(re.search(shown, text) for text in told)
@@ -204,7 +206,7 @@ def test_stage_to_camera_needs_positions_and_a_pixel_size_for_its_scale(square_s
 def test_positions_of_other_frames_are_no_other_axes(square_scan, rng):
     places = square_scan.acquisition.nominal_px[rng.permutation(9)]
     solution = run(solve_mosaic(square_scan.acquisition.replace(nominal_px=places)))
-    assert not solution.most_placed
+    assert not solution.has_sufficient_placement
     assert "axes" not in " ".join(solution.warnings)
 
 
@@ -224,7 +226,7 @@ def test_a_pixel_by_the_stage_that_is_less_than_an_atom_is_not_taken(square_scan
         stated = scan.replace(nominal_nm=square_scan.acquisition.nominal_px * nm)
         solution = run(solve_mosaic(stated))
         told = " ".join(solution.warnings)
-        assert ("0.02 nm, which is less than an atom" in told) == (size is None)
+        assert ("0.02 nm, which is smaller than an atom" in told) == (size is None)
         assert solution.pixel_size_nm == (size and pytest.approx((size, size), rel=0.1))
 
 
@@ -247,12 +249,12 @@ UNEVEN = "unequal scales along both axes"
 )
 def test_axes_are_described_by_what_is_beyond_doubt(parts, doubt, how, differ):
     axes = StageAxes(axes_matrix(*parts), np.full(2, doubt), True)
-    assert axes.how == how
-    assert axes.differ == differ
+    assert axes.description == how
+    assert axes.has_deviation == differ
     unsized = StageAxes(axes.matrix, axes.doubt, False, is_sized=False)
     assert (unsized.scale, unsized.shear) == (None, None)
-    assert "scale of" not in unsized.how
-    assert "shear" not in unsized.how
-    swapped = axes.after(np.array([[0.0, 2.0], [1.0, 0.0]]))
+    assert "scale of" not in unsized.description
+    assert "shear" not in unsized.description
+    swapped = axes.compose(np.array([[0.0, 2.0], [1.0, 0.0]]))
     assert swapped.matrix == pytest.approx(axes.matrix @ [[0, 2], [1, 0]])
     assert swapped.doubt == pytest.approx(np.array([1, 2]) * doubt)

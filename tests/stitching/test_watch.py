@@ -7,12 +7,12 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.acquisition import Acquisition
-from napari_semsr.core.errors import code_of
+from napari_semsr.core.errors import get_error_code
 from napari_semsr.core.progress import run
-from napari_semsr.stitching.flat_field import no_flat
+from napari_semsr.stitching.flat_field import create_uniform_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.live import LivePlacement
-from napari_semsr.stitching.watch import ScanWatch
+from napari_semsr.stitching.watch import ScanMonitor
 from tests.stitching import scans
 
 FROM = 8  # frame from which something is wrong
@@ -31,17 +31,19 @@ def named(scan, change=lambda number, frame: frame, *, unplaced=False):
     frames = [change(k, acquisition.read(k).astype(float)) for k in range(12)]
     frames = [np.clip(np.rint(frame), 0, 65535).astype(np.uint16) for frame in frames]
     live = LivePlacement(frames.__getitem__, acquisition.frame_shape, frames[0].dtype)
-    watch = ScanWatch(live)
+    watch = ScanMonitor(live)
     for number, frame in enumerate(frames):
-        live.add(acquisition.names[number], acquisition.nominal_px[number])
-        doubts = watch.look_at(number, frame)
-        live.place(number)
-        live.retry(2)
-        doubts += watch.compare(number) + (watch.find_unplaced() if unplaced else [])
+        live.add_frame(acquisition.names[number], acquisition.nominal_px[number])
+        doubts = watch.check_blank(number, frame)
+        live.place_frame(number)
+        live.retry_pending(2)
+        doubts += watch.compare_frame(number) + (
+            watch.report_unplaced() if unplaced else []
+        )
         if doubts:
             found[number] = doubts
         if number == 5:
-            run(live.settle())
+            run(live.solve_all_frames())
     return found
 
 
@@ -128,7 +130,7 @@ class Known:
 
     def __init__(self, frames, positions, flat, dark):
         names = tuple(str(number) for number in range(len(frames)))
-        field = replace(no_flat(flat.shape, dark, "none"), flat=flat)
+        field = replace(create_uniform_flat(flat.shape, dark, "none"), flat=flat)
         self.frames = CorrectedFrames(Acquisition(frames, names), field)
         self.names, self.blank, self.solution = names, set(), None
         self.provisional = set()
@@ -144,11 +146,11 @@ def details_named(scan, change):
     frames = [change(k, acquisition.read(k).astype(float)) for k in range(12)]
     frames = np.clip(np.rint(frames), 0, 65535).astype(np.uint16)
     known = Known(frames, np.full(scan.truth.shape, np.nan), scan.flat, 2000)
-    watch = ScanWatch(known)
+    watch = ScanMonitor(known)
     for number, corner in enumerate(scan.truth):
         known.positions[number] = corner
-        if doubts := watch.compare(number):
-            found[number] = [code_of(doubt) for doubt in doubts]
+        if doubts := watch.compare_frame(number):
+            found[number] = [get_error_code(doubt) for doubt in doubts]
     return found
 
 
@@ -177,17 +179,17 @@ def test_lost_contrast_is_named_in_its_first_frame_and_once(scan):
 def test_frames_between_two_solutions_are_not_named_before_they_are_tried(scan):
     acquisition = scan.acquisition
     live = LivePlacement(acquisition.read, acquisition.frame_shape, acquisition.dtype)
-    watch = ScanWatch(live)
+    watch = ScanMonitor(live)
     for number in range(8):
-        live.add(acquisition.names[number], acquisition.nominal_px[number])
-        live.place(number)
+        live.add_frame(acquisition.names[number], acquisition.nominal_px[number])
+        live.place_frame(number)
         if number == 5:
-            settling = live.settle()
+            settling = live.solve_all_frames()
             next(settling)
     while live.solution is None:
         next(settling)
     # the solution of six frames is there, and the other two are not tried yet
-    assert len(live.waiting()) == 2
-    assert watch.find_unplaced() == []
+    assert len(live.list_unplaced()) == 2
+    assert watch.report_unplaced() == []
     run(settling)
-    assert watch.find_unplaced() == []
+    assert watch.report_unplaced() == []

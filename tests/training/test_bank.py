@@ -117,7 +117,7 @@ def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
     clean = {"blur": 1, "fog": 0, "hybrid": 0, "sigma_px": (0.01, 0.01), "noisy": 0}
     given = {**recipe(tmp_path).model_dump(), "degradations": clean | {"near_paper": 0}}
     asked = Recipe.parse(given)
-    batch = CachedBatches(SceneCache.open(asked, 1, silent), asked, 0).batch(0)
+    batch = CachedBatches(SceneCache.open(asked, 1, silent), asked, 0).sample_batch(0)
     assert isinstance(batch, Patches)
     assert batch.low.shape == (2, 2, 1, 32, 32)
     torch.testing.assert_close(batch.low, batch.high, atol=0.02, rtol=0)
@@ -126,7 +126,7 @@ def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
 def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
     asked = recipe(tmp_path, "cycle-gan", patch_px=64, patches_per_scene=1)
     bank = SceneCache.open(asked, 1, silent)
-    batch = CachedBatches(bank, asked, 0).batch(0)
+    batch = CachedBatches(bank, asked, 0).sample_batch(0)
     assert isinstance(batch, Patches)
     for low, high in zip(batch.low[:, 0, 0], batch.high[:, 0, 0], strict=True):
         near = [np.abs(low.numpy() - own).max() for own in bank.low]

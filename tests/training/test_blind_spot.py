@@ -6,10 +6,14 @@ import torch
 from scipy import ndimage, signal
 from torch.nn import functional
 
-from napari_semsr.models.checkpoint import build
-from napari_semsr.training.blind_spot import BlindSpot, mask_pixels, noise_reach
+from napari_semsr.models.checkpoint import build_network
+from napari_semsr.training.blind_spot import (
+    BlindSpot,
+    mask_pixels,
+    measure_correlation_range,
+)
 from napari_semsr.training.patches import Patches
-from napari_semsr.training.recipe import HiddenOptions, Recipe
+from napari_semsr.training.recipe import MaskingOptions, Recipe
 from napari_semsr.training.validation import ValidationPair
 
 SIDE = 64
@@ -61,15 +65,15 @@ def test_reach_is_that_of_the_noise_and_not_of_the_sample() -> None:
     rng = np.random.default_rng(2)
     scene = _scene(256)
     white = rng.normal(size=scene.shape)
-    assert noise_reach([scene + noise * white]) == (0, 0)
+    assert measure_correlation_range([scene + noise * white]) == (0, 0)
     lines = scene + noise * _lagging(white)
-    rows, columns = noise_reach([lines])
+    rows, columns = measure_correlation_range([lines])
     assert rows == 0
     assert 2 <= columns <= 6  # 0.6 to the fifth is below a tenth
-    assert noise_reach([lines.T]) == (columns, 0)
+    assert measure_correlation_range([lines.T]) == (columns, 0)
     soft = scene + noise * ndimage.gaussian_filter(white, 1)  # may be texture
-    assert noise_reach([soft]) == (0, 0)
-    learner = _learner(_scene(), hidden=HiddenOptions(reach=(1, 4)))  # or it is said
+    assert measure_correlation_range([soft]) == (0, 0)
+    learner = _learner(_scene(), hidden=MaskingOptions(reach=(1, 4)))  # or it is said
     found = learner.validate_pairs()
     assert (found["alike_rows_px"], found["alike_columns_px"]) == (1, 4)
 
@@ -79,7 +83,9 @@ def _learner(noisy: np.ndarray, **changes) -> BlindSpot:
         name="own", kind="blind-spot", measure="hidden_db", ema=0.9, **changes
     )
     torch.manual_seed(0)
-    network = build("two-scale", {"width": 8, "fine_blocks": 1, "dilations": [1]})
+    network = build_network(
+        "two-scale", {"width": 8, "fine_blocks": 1, "dilations": [1]}
+    )
     grey = 128 + 32 * noisy
     return BlindSpot(network, recipe, [ValidationPair("pairs", grey, grey)])
 
@@ -93,7 +99,7 @@ def test_noise_is_taken_out_that_was_never_told_apart(slow: bool) -> None:
     assert (learner.reach[1] > 0) == slow
     image = torch.from_numpy(0.5 + (clean + noise) / 8).float()[None, None]
     batch = Patches(image.expand(4, 1, 1, -1, -1), image.expand(4, 1, 1, -1, -1))
-    optimiser, losses = learner.adam(learner.network, 3.0), []
+    optimiser, losses = learner.create_adam(learner.network, 3.0), []
     before = learner.validate_pairs()["hidden_db"]
     for _ in range(150):
         loss = learner.training_step(batch, 0)

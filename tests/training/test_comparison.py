@@ -12,10 +12,14 @@ from napari_semsr.core import Micrograph, run
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing import PairOptions, open_pairs
-from napari_semsr.training.callbacks import card_of
-from napari_semsr.training.fit import compare, first_network, fit_linear
+from napari_semsr.training.callbacks import create_model_card
+from napari_semsr.training.fit import (
+    build_initial_network,
+    compare_models,
+    fit_pair_filter,
+)
 from napari_semsr.training.recipe import load_recipe
-from napari_semsr.training.validation import Validator, stored_pairs
+from napari_semsr.training.validation import Validator, read_stored_pairs
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
 
 SHORT = {"steps": 4, "validate_every": 4}
@@ -36,8 +40,8 @@ def _pairs(folder: Path, scale: int, sigma: float = 1.0, **options: float) -> Pa
 @pytest.mark.parametrize("scale", [1, pytest.param(2, marks=pytest.mark.broad)])
 def test_linear_filter_undoes_a_blur_without_noise(tmp_path: Path, scale: int) -> None:
     store = open_pairs(_pairs(tmp_path, scale))
-    validator = Validator(stored_pairs(store, "test"), margin=2 * scale)
-    found = validator.figures(fit_linear(store, scale))
+    validator = Validator(read_stored_pairs(store, "test"), margin=2 * scale)
+    found = validator.evaluate(fit_pair_filter(store, scale))
     assert found["gain_db"] > 2
 
 
@@ -69,7 +73,9 @@ def test_worse_model_is_not_kept_and_that_is_said(start: Path, tmp_path: Path) -
     recipe = tmp_path / "harm.yaml"
     write_tiny_recipe(recipe, **SHORT, learning_rate=3.0)
     how = {"pairs": tmp_path / "pairs.zarr", "start_from": start}
-    with pytest.warns(UserWarning, match="no model better than tiny on 2 held-out"):
+    with pytest.warns(
+        UserWarning, match="No trained model was better than tiny on 2 held-out"
+    ):
         made = train(recipe, tmp_path / "b", **how)
     assert not made.kept
     assert made.validation == load_model(made.model).card.training["validation"]
@@ -87,16 +93,18 @@ def test_card_of_a_model_that_is_not_kept_is_that_of_the_untouched_one(tmp_path)
         tmp_path / "harm.yaml", data={"pairs": str(store)}, start_from=str(start)
     )
     recipe, model = load_recipe(written), tmp_path / "harmed.safetensors"
-    begun, harmed = first_network(recipe), first_network(recipe)
+    begun, harmed = build_initial_network(recipe), build_initial_network(recipe)
     for weights in harmed.parameters():
         torch.nn.init.normal_(weights, std=0.3)
-    save_model(model, harmed, card_of(recipe, harmed, {"gain_db": 9.0, "step": 4}))
-    made = compare(recipe, model, begun)
+    save_model(
+        model, harmed, create_model_card(recipe, harmed, {"gain_db": 9.0, "step": 4})
+    )
+    made = compare_models(recipe, model, begun)
     told = load_model(model).card
     assert not made.kept
     assert (told.pixel_size_nm, told.resample_factors) == (begun_nm, factors)
     assert told.training["learnt_from"] == []
     assert told.training["validation"]["gain_db"] < 9
     assert told.training["validation"]["step"] == 0
-    assert compare(recipe, model, begun) == made  # as the run is resumed
+    assert compare_models(recipe, model, begun) == made  # as the run is resumed
     assert load_model(model).card == told

@@ -11,8 +11,8 @@ from napari_semsr.core import Micrograph, OptionError, ReadError
 from napari_semsr.io.formats import write as save
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe
-from napari_semsr.training.scenes import SceneDataset, load_clear, patchwork
-from napari_semsr.training.validation import validation_pairs
+from napari_semsr.training.scenes import SceneDataset, blend_scenes, load_clear_image
+from napari_semsr.training.validation import create_validation_pairs
 from tests.refusals import refused, warned
 
 DATA = DataOptions(scene_px=48, patch_px=32, patches_per_scene=2)
@@ -54,7 +54,9 @@ def test_shares_of_bent_and_inverted_greys(tmp_path: Path) -> None:
     for bent, inverted in ((0, 0), (0, 1), (1, 0)):
         shares = {"soft": 0, "bent": bent, "inverted": inverted}
         scenes = SceneDataset(recipe().replace(data=DATA.replace(**data, **shares)))
-        clear = (scenes.clear(np.random.default_rng(seed)) for seed in range(12))
+        clear = (
+            scenes.sample_clear_image(np.random.default_rng(seed)) for seed in range(12)
+        )
         means[bent, inverted] = np.array([image.mean() for image in clear])
     assert np.abs(means[0, 0] - 0.2).max() < 0.05
     assert np.allclose(means[0, 1], 1 - means[0, 0], atol=1e-6)
@@ -73,7 +75,7 @@ def _images(folder: Path, **sides: int) -> dict[str, object]:
 
 def test_images_smaller_than_a_scene_are_left_out_by_name_or_refused(tmp_path):
     named = DATA.replace(**_images(tmp_path, large=50, small=20, least=27))
-    told = r"at least 27 px .* 48 px; left out: small\.png \(20 x 60\)\.$"
+    told = r"at least 27 px .* 48 px; excluded: small\.png \(20 x 60\)\.$"
     with warned("images-left-out", match=told):
         dataset = SceneDataset(Recipe(name="r", data=named))
     assert {min(image.shape) for image in dataset.images} == {50, 38, 27}
@@ -89,21 +91,21 @@ def test_data_bars_are_left_out_and_unusable_images_named(tmp_path):
     grey = np.zeros((60, 50), np.uint8)
     grey[:40] = np.random.default_rng(0).integers(100, 200, (40, 50))
     Image.fromarray(grey).save(tmp_path / "a.png")
-    image = load_clear(tmp_path, ImageEntry(file="a.png", crop_bottom=20))
+    image = load_clear_image(tmp_path, ImageEntry(file="a.png", crop_bottom=20))
     assert image.shape == (40, 50)
     assert (image.min(), image.max()) == (0, 1)
     save(Micrograph(np.full((20, 20), np.nan, np.float32)), tmp_path / "a.tif")
     with refused(ReadError, "pixels-missing", match=r"a\.tif"):
-        load_clear(tmp_path, ImageEntry(file="a.tif"))
+        load_clear_image(tmp_path, ImageEntry(file="a.tif"))
     with refused(OptionError, "out-of-range", match=r"20 rows.*got 20"):
-        load_clear(tmp_path, ImageEntry(file="a.tif", crop_bottom=20))
+        load_clear_image(tmp_path, ImageEntry(file="a.tif", crop_bottom=20))
 
 
 def test_validation_pairs_hold_every_image_in_every_degradation(tmp_path: Path) -> None:
     grey = np.random.default_rng(0).integers(0, 255, (70, 50)).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     changed = recipe(root=str(tmp_path), validation=(ImageEntry(file="a.png"),))
-    pairs = validation_pairs(changed, side=32)
+    pairs = create_validation_pairs(changed, side=32)
     assert [p.kind for p in pairs[:3]] == ["blur", "fog", "hybrid"]
     assert len(pairs) == 3 * (1 + 5)
     assert all(p.low.dtype == np.uint8 and p.low.shape == p.high.shape for p in pairs)
@@ -112,7 +114,7 @@ def test_validation_pairs_hold_every_image_in_every_degradation(tmp_path: Path) 
 def test_sharp_images_are_validated_where_they_are_learnt(tmp_path: Path) -> None:
     plain = recipe(root=str(tmp_path), validation=())
     sharp = plain.replace(degradations=plain.degradations.replace(sharp=0.2))
-    before, after = (validation_pairs(r, side=64) for r in (plain, sharp))
+    before, after = (create_validation_pairs(r, side=64) for r in (plain, sharp))
     assert [p.kind for p in after[: len(before)]] == [p.kind for p in before]
     assert {p.kind for p in after[len(before) :]} == {"sharp"}
     apart = np.abs(after[-1].low.astype(float) - after[-1].high)
@@ -121,7 +123,7 @@ def test_sharp_images_are_validated_where_they_are_learnt(tmp_path: Path) -> Non
 
 def test_regions_keep_their_scenes_and_the_range() -> None:
     first, second = np.full((96, 80), 0.2), np.random.default_rng(0).random((96, 80))
-    made = patchwork(first, second, np.random.default_rng(4))
+    made = blend_scenes(first, second, np.random.default_rng(4))
     assert made.shape == first.shape
     assert 0 <= made.min() <= made.max() <= 1
     untouched = np.isclose(made, 0.2, atol=1e-3).mean()

@@ -20,13 +20,13 @@ from napari_semsr.core import (
     capture_warnings,
     run,
 )
-from napari_semsr.models import Device, build, devices
+from napari_semsr.models import Device, build_network, devices
 from napari_semsr.models.architectures import informed
 from napari_semsr.training import fit as loop, validation
-from napari_semsr.training.adversarial import History
+from napari_semsr.training.adversarial import ImageBuffer
 from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
 from napari_semsr.training.callbacks import Recorder
-from napari_semsr.training.fit import takes_bf16, training_device
+from napari_semsr.training.fit import choose_training_device, should_use_bf16
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import DataOptions, Recipe
 from napari_semsr.training.restorer import RestorerLearner
@@ -67,30 +67,30 @@ def found(monkeypatch) -> Callable[..., None]:
 
 def test_auto_trains_on_cuda_or_on_the_cpu(found):
     found(CUDA)
-    assert training_device(RECIPE) == CUDA
+    assert choose_training_device(RECIPE) == CUDA
     found(MPS)  # of which nothing is compared with the CPU before it is used
-    assert training_device(RECIPE) == CPU
-    assert training_device(RECIPE, "mps") == MPS
+    assert choose_training_device(RECIPE) == CPU
+    assert choose_training_device(RECIPE, "mps") == MPS
 
 
 def test_a_card_that_fails_is_told_and_the_cpu_taken(found):
     heard: list[str] = []
     found(CPU, "Device cuda (Card X) cannot compute: it is old: the CPU is used.")
     with capture_warnings(heard.append):
-        assert training_device(RECIPE) == CPU
+        assert choose_training_device(RECIPE) == CPU
     assert heard == ["Device cuda (Card X) cannot compute: it is old: the CPU is used."]
 
 
 def test_devices_that_cannot_train_are_refused(monkeypatch):
     several = RECIPE.replace(devices=2)
     for name in ("cuda:1", "mps", "xpu"):
-        with pytest.raises(OptionError, match=f"must be cpu or cuda, got {name}"):
-            training_device(several, name)
+        with pytest.raises(OptionError, match=f"needs cpu or cuda, got {name}"):
+            choose_training_device(several, name)
     monkeypatch.setattr(loop, "device_count", lambda kind: 4)
-    assert training_device(several) == CUDA
-    assert training_device(several, "cpu") == CPU
+    assert choose_training_device(several) == CUDA
+    assert choose_training_device(several, "cpu") == CPU
     with pytest.raises(OptionError, match="the 4 GPUs of this machine, got 8"):
-        training_device(RECIPE.replace(devices=8), "cuda")
+        choose_training_device(RECIPE.replace(devices=8), "cuda")
 
 
 def test_a_run_that_has_no_device_leaves_no_folder(tmp_path, monkeypatch):
@@ -101,24 +101,27 @@ def test_a_run_that_has_no_device_leaves_no_folder(tmp_path, monkeypatch):
 
 
 def test_bf16_is_taken_where_the_card_has_units_for_it(monkeypatch):
-    network, auto = build("two-scale", {"width": 16}), RECIPE.replace(precision="auto")
+    network, auto = (
+        build_network("two-scale", {"width": 16}),
+        RECIPE.replace(precision="auto"),
+    )
     capability = {"cuda:0": (7, 5), "cuda:1": (8, 0)}
     monkeypatch.setattr(
         torch.cuda, "get_device_capability", lambda device: capability[str(device)]
     )
     old, new = torch.device("cuda:0"), torch.device("cuda:1")
-    assert not takes_bf16(auto, network, old)  # it would be emulated
-    assert takes_bf16(auto, network, new)
-    assert takes_bf16(RECIPE.replace(precision="bf16"), network, old)
-    assert not takes_bf16(RECIPE, network, new)
-    assert not takes_bf16(auto, network, MPS)
+    assert not should_use_bf16(auto, network, old)  # it would be emulated
+    assert should_use_bf16(auto, network, new)
+    assert should_use_bf16(RECIPE.replace(precision="bf16"), network, old)
+    assert not should_use_bf16(RECIPE, network, new)
+    assert not should_use_bf16(auto, network, MPS)
 
 
 def test_lightning_takes_the_device_that_was_chosen(tmp_path, monkeypatch):
     for known in (MPSAccelerator, FabricMPSAccelerator):  # a MacBook, as Lightning sees
         monkeypatch.setattr(known, "is_available", lambda: True)
     recorder = Recorder(RunFolder(tmp_path, RECIPE), {})
-    make = vars(loop)["_trainer"]
+    make = vars(loop)["_create_trainer"]
     trainer = make(RECIPE, tmp_path, recorder, CPU, bf16=False)
     assert isinstance(trainer.accelerator, CPUAccelerator)
     assert trainer.strategy.root_device == CPU
@@ -143,7 +146,7 @@ def test_settings_of_cudnn_are_put_back(tmp_path, monkeypatch):
 def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = np.random.default_rng(0).integers(0, 255, (32, 30)).astype(np.uint8)
     pairs = [ValidationPair("blur", truth // 2, truth)]
-    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(validation, "create_validation_pairs", lambda _recipe: pairs)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
@@ -214,7 +217,7 @@ def test_losses_on_a_card_are_read_a_few_times_a_second(tmp_path, monkeypatch):
         "napari_semsr.training.callbacks.time.monotonic", lambda: clock.now
     )
     recorder = Recorder(RunFolder(tmp_path, RECIPE), {})
-    read = vars(Recorder)["_read"]
+    read = vars(Recorder)["_read_loss"]
     assert read(recorder, OnCard.of(1.0), now=False) == 1.0
     assert read(recorder, OnCard.of(2.0), now=False) == 1.0
     assert read(recorder, OnCard.of(3.0), now=True) == 3.0
@@ -232,16 +235,16 @@ def test_a_history_asks_a_card_once_how_many_images_it_holds(monkeypatch):
         return number(self)
 
     monkeypatch.setattr(Tensor, "__int__", counted)
-    history = History(3, (1, 2, 2), 0)
+    history = ImageBuffer(3, (1, 2, 2), 0)
     for step in range(4):
-        history.exchange(torch.full((1, 1, 2, 2), float(step)), step)
+        history.swap_images(torch.full((1, 1, 2, 2), float(step)), step)
     assert len(asked) == 1
     assert history.count.item() == 3
-    again = History(3, (1, 2, 2), 0)
-    again.exchange(torch.zeros(1, 1, 2, 2), 0)
+    again = ImageBuffer(3, (1, 2, 2), 0)
+    again.swap_images(torch.zeros(1, 1, 2, 2), 0)
     again.load_state_dict(history.state_dict())
-    shown = again.exchange(torch.full((1, 1, 2, 2), 9.0), 5)
-    expected = history.exchange(torch.full((1, 1, 2, 2), 9.0), 5)
+    shown = again.swap_images(torch.full((1, 1, 2, 2), 9.0), 5)
+    expected = history.swap_images(torch.full((1, 1, 2, 2), 9.0), 5)
     assert torch.equal(shown, expected)
     assert torch.equal(again.images, history.images)
 
@@ -280,12 +283,12 @@ def test_scenes_lie_on_the_card_that_learns_where_they_fit(monkeypatch):
     images = np.zeros((4, 64, 64), np.float16)
     cache = SceneCache(images, images, None, None, None, None, None)
     size, card = 2 * images.nbytes, torch.device("cuda:1")
-    batches = "napari_semsr.training.batches.free_memory"
+    batches = "napari_semsr.training.batches.get_free_memory"
     monkeypatch.setattr(batches, lambda _: 4 * size)
     held = CachedBatches(cache, RECIPE, 0, 0, card)
     assert held.device == card
     assert placed == [card, card]
-    held.batch(0)
+    held.sample_batch(0)
     monkeypatch.setattr(batches, lambda _: 4 * size - 1)
     assert CachedBatches(cache, RECIPE, 0, 0, card).device == CPU
     assert CachedBatches(cache, RECIPE, 0, 0, CPU).device == CPU
@@ -307,14 +310,14 @@ def test_batches_are_pinned_for_cuda_alone(kind):
 
 
 def test_filters_are_made_where_there_is_double_precision(monkeypatch):
-    network = build("informed", {"widths": (8, 16, 16), "down": (1, 1, 1)})
+    network = build_network("informed", {"widths": (8, 16, 16), "down": (1, 1, 1)})
     condition, rings = network.survey.usual[None], torch.ones(1, 12)
-    expected = informed.filters_for(condition, rings)
+    expected = informed.compute_filters(condition, rings)
     moved: list[int] = []
     to_cpu = Tensor.cpu
     monkeypatch.setattr(informed, "has_float64", lambda device: False)
     monkeypatch.setattr(Tensor, "cpu", lambda self: moved.append(1) or to_cpu(self))
-    assert torch.equal(informed.filters_for(condition, rings), expected)
+    assert torch.equal(informed.compute_filters(condition, rings), expected)
     assert len(moved) == 2
 
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from napari_semsr.core import CheckpointError, OptionError, SemsrError, run
-from napari_semsr.models.checkpoint import build, load_model, save_model
+from napari_semsr.models.checkpoint import build_network, load_model, save_model
 from napari_semsr.training import Recipe, adversarial, fit as loop, validation
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.cycle_gan import CycleGan
-from napari_semsr.training.fit import check_discriminator_field
+from napari_semsr.training.fit import check_discriminator_patches
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.validation import ValidationPair
 from tests.refusals import refused
@@ -59,7 +59,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
 def _one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.random.default_rng(0).integers(0, 255, (32, 30)).astype(np.uint8)
     pairs = [ValidationPair("blur", grey // 2, grey)]
-    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(validation, "create_validation_pairs", lambda _recipe: pairs)
 
 
 def _state(path: Path) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ def test_saved_model_is_the_running_mean(name: str, tmp_path: Path) -> None:
 def _learner(name: str, **changes: Any) -> Any:
     made = recipe(name, **changes)
     torch.manual_seed(0)
-    network = build(made.architecture, made.architecture_options)
+    network = build_network(made.architecture, made.architecture_options)
     return (PairedGan if name == "paired" else CycleGan)(network, made, [])
 
 
@@ -109,12 +109,12 @@ def test_shares_come_out() -> None:
     learner = _learner("paired")
     low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
     for step in range(5):
-        learner.teach_generators(low, high, step)
+        learner.compute_generator_loss(low, high, step)
     parts = [float(learner.terms[n]) for n in ("adversarial", "content", "tv")]
     shares = [part / sum(parts) for part in parts]
     assert shares == pytest.approx([0.84, 0.14, 0.02], rel=1e-3)
     weights = learner.weights.clone()
-    learner.teach_generators(low, 2 * high, 5)
+    learner.compute_generator_loss(low, 2 * high, 5)
     assert torch.equal(learner.weights, weights)
 
 
@@ -125,9 +125,9 @@ def test_total_variation_is_taken_where_shares_ask_for_it_alone(monkeypatch) -> 
     monkeypatch.setattr(adversarial, "total_variation", refuse)
     low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
     learner = _learner("paired", gan={**PAIRED["gan"], "shares": None})
-    assert learner.teach_generators(low, high, 0).isfinite()
+    assert learner.compute_generator_loss(low, high, 0).isfinite()
     with pytest.raises(AssertionError):
-        _learner("paired").teach_generators(low, high, 0)
+        _learner("paired").compute_generator_loss(low, high, 0)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -135,11 +135,11 @@ def test_generators_do_not_teach_discriminators(name: str) -> None:
     learner = _learner(name)
     side = 64 if name == "paired" else 32
     low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, side, side)
-    learner.teach_generators(low, high, 0).backward()
+    learner.compute_generator_loss(low, high, 0).backward()
     assert all(w.grad is None for w in learner.discriminators().parameters())
     assert all(w.grad is not None for w in learner.network.parameters())
     learner.zero_grad()
-    learner.teach_discriminators(low, high, 0).backward()
+    learner.compute_discriminator_loss(low, high, 0).backward()
     assert all(w.grad is None for w in learner.generators().parameters())
     assert all(w.grad is not None for w in learner.discriminators().parameters())
 
@@ -147,25 +147,25 @@ def test_generators_do_not_teach_discriminators(name: str) -> None:
 def test_content_alone_counts_at_first():
     learner = _learner("paired", gan={**PAIRED["gan"], "content_only_steps": 2})
     low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
-    loss = learner.teach_generators(low, high, 1)
+    loss = learner.compute_generator_loss(low, high, 1)
     expected = float((learner.network(low) - high).abs().mean().detach())
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
     assert set(learner.terms) == {"content"}
-    learner.teach_generators(low, high, 2)
+    learner.compute_generator_loss(low, high, 2)
     assert set(learner.terms) > {"adversarial", "content", "tv"}
 
 
 def test_generators_copy_what_they_are_to_make_at_first() -> None:
     learner = _learner("cycle", gan={**CYCLE["gan"], "content_only_steps": 1})
     low, high = torch.rand(2, 1, 1, 32, 32)
-    learner.teach_generators(low, high, 0)
+    learner.compute_generator_loss(low, high, 0)
     assert sorted(learner.terms) == ["cycle", "edge", "identity"]
     shown = _shown(learner)
-    learner.teach_generators(low, high, 0)
+    learner.compute_generator_loss(low, high, 0)
     assert shown[0].equal(high)
     assert shown[1].equal(low)
     shown.clear()
-    learner.teach_generators(low, high, 1)
+    learner.compute_generator_loss(low, high, 1)
     assert "adversarial" in learner.terms
     assert any(image.equal(low) for image in shown[:2])
 
@@ -175,7 +175,7 @@ def test_generators_may_begin_as_a_weak_blur_and_its_inverse() -> None:
     learner = _learner("cycle", gan=gan)
     low, high = torch.rand(2, 1, 1, 32, 32)
     shown = _shown(learner)
-    learner.teach_generators(low, high, 0)
+    learner.compute_generator_loss(low, high, 0)
     weak, clear = shown
     assert clear.equal(high)
     line = torch.exp(-torch.arange(-3.0, 4).square() / 2 / 0.7**2)
@@ -183,7 +183,7 @@ def test_generators_may_begin_as_a_weak_blur_and_its_inverse() -> None:
     wanted = torch.nn.functional.conv2d(high, kernel / kernel.sum())
     torch.testing.assert_close(weak[..., 3:-3, 3:-3], wanted)
     shown.clear()
-    learner.teach_generators(low, high, 1)
+    learner.compute_generator_loss(low, high, 1)
     assert any(image.equal(low) for image in shown[:2])
 
 
@@ -196,7 +196,7 @@ def test_share_of_a_round_trip_reaches_the_way_back() -> None:
         torch.manual_seed(0)
         gan = {**CYCLE["gan"], **alone, "back_share": share}
         learner = _learner("cycle", gan=gan, architecture_options=options)
-        loss = learner.teach_generators(low, high, 0)
+        loss = learner.compute_generator_loss(low, high, 0)
         loss.backward()
         grown = torch.cat([p.grad.flatten() for p in learner.back.parameters()])
         found.append((float(loss.detach()), grown))
@@ -214,7 +214,7 @@ def test_noise_is_passed_on_halfway_alone() -> None:
         getattr(learner, name).register_forward_pre_hook(
             lambda _module, images, given=given: given.append(images[0].detach())
         )
-    learner.teach_generators(low, high, 0)
+    learner.compute_generator_loss(low, high, 0)
     assert seen["network"][0].equal(low)
     passed = seen["network"][-1]
     coarse = learner.back(high).detach()
@@ -231,20 +231,20 @@ def test_run_goes_on_from_a_model_with_all_its_networks(name, tmp_path):
     whole = tmp_path / "whole.safetensors"
     save_model(whole, model.module, model.card, beside=networks, half=True)
     again = recipe(name, start_from=str(whole))
-    learner = loop.make_learner(loop.first_network(again), again)
-    for key, value in learner.beside().state_dict().items():
+    learner = loop.make_learner(loop.build_initial_network(again), again)
+    for key, value in learner.auxiliary_networks().state_dict().items():
         assert torch.allclose(value, networks[key], atol=1e-3)
     for key, value in learner.network.state_dict().items():
         assert torch.allclose(value, model.module.state_dict()[key], atol=1e-3)
     with refused(CheckpointError, "weights-mismatch"):
-        learner.take_over({"judges.0.weight": torch.zeros(1)})
+        learner.load_auxiliary_networks({"judges.0.weight": torch.zeros(1)})
 
 
 def test_learnt_kernel_is_taught_by_spectrum_and_discriminator() -> None:
     learner = _learner("blind")
     assert set(learner.judges) == {"high", "low"}
     low, high = torch.rand(2, 1, 32, 32), torch.rand(2, 1, 32, 32)
-    learner.teach_generators(low, high, 0).backward()
+    learner.compute_generator_loss(low, high, 0).backward()
     assert "spectrum" in learner.terms
     (raised,) = learner.back.parameters()
     assert raised.grad is not None
@@ -256,9 +256,9 @@ def test_both_images_at_once_give_the_same_loss() -> None:
     learner.judges.eval()  # no dropout
     low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32)
     assert learner.at_once
-    at_once = learner.teach_generators(low, high, 0).detach()
+    at_once = learner.compute_generator_loss(low, high, 0).detach()
     learner.at_once = False
-    one_by_one = learner.teach_generators(low, high, 0).detach()
+    one_by_one = learner.compute_generator_loss(low, high, 0).detach()
     assert float(one_by_one) == pytest.approx(float(at_once), rel=1e-5)
 
 
@@ -268,7 +268,7 @@ def test_batch_norms_remember_the_images_that_the_network_is_for() -> None:
     seen: list[Tensor] = []
     hook = entry.register_forward_pre_hook(lambda _, x: seen.append(x[0].detach()))
     low, high = 0.1 * torch.rand(1, 1, 32, 32), 1 - 0.1 * torch.rand(1, 1, 32, 32)
-    learner.teach_generators(low, high, 0)
+    learner.compute_generator_loss(low, high, 0)
     hook.remove()
     assert len(seen) == 3  # the degraded, the clear to stay, those made of the clear
     assert entry.momentum == pytest.approx(0.1)
@@ -287,8 +287,10 @@ def test_too_deep_a_discriminator_and_a_cycle_that_enlarges_are_refused(tmp_path
     with refused(OptionError, "model-unsuitable", match="scale 1, got scale 2"):
         run(loop.train(recipe("cycle", architecture="srgan", **enlarging), tmp_path))
     before = torch.get_rng_state()
-    check_discriminator_field(asked, 2, 4)  # 32 px are judged
-    check_discriminator_field(asked.replace(data=asked.data.replace(patch_px=24)), 1, 4)
+    check_discriminator_patches(asked, 2, 4)  # 32 px are judged
+    check_discriminator_patches(
+        asked.replace(data=asked.data.replace(patch_px=24)), 1, 4
+    )
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -6,13 +6,18 @@ import torch
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.simulation.degrade import gaussian_kernel
-from napari_semsr.training.cycle_gan import Blur, LearntBlur, blur_of, kernel_of
+from napari_semsr.training.cycle_gan import (
+    Blur,
+    TrainableBlur,
+    create_blur,
+    create_kernel,
+)
 from napari_semsr.training.recipe import KernelOptions
 from tests.refusals import refused
 
 
 def test_noise_is_added_while_learning_and_only_then() -> None:
-    kernel = kernel_of(KernelOptions())
+    kernel = create_kernel(KernelOptions())
     plain, noisy = Blur(kernel), Blur(kernel, noise=0.01)
     image = torch.rand(1, 1, 64, 64)
     torch.testing.assert_close(noisy.eval()(image), plain(image))
@@ -22,14 +27,14 @@ def test_noise_is_added_while_learning_and_only_then() -> None:
 
 
 def test_learnt_kernel_is_a_kernel_and_begins_as_told() -> None:
-    start = kernel_of(KernelOptions(sigma_px=1.2, size_px=9))
-    learnt = LearntBlur(start, 0.0, 32)
+    start = create_kernel(KernelOptions(sigma_px=1.2, size_px=9))
+    learnt = TrainableBlur(start, 0.0, 32)
     np.testing.assert_allclose(learnt.kernel()[0, 0].detach(), start, atol=2e-4)
     assert float(learnt.kernel().detach().sum()) == pytest.approx(1)
     image = torch.rand(1, 1, 32, 32)
     torch.testing.assert_close(learnt(image), Blur(start)(image), atol=2e-3, rtol=0)
     with refused(OptionError, "kernel-too-large", match="patches of 16 px, got 17 px"):
-        blur_of(KernelOptions(size_px=17, learnt=True), 16)
+        create_blur(KernelOptions(size_px=17, learnt=True), 16)
 
 
 @pytest.mark.broad
@@ -39,7 +44,7 @@ def test_kernel_is_learnt_from_images_of_different_places() -> None:
     true = Blur(gaussian_kernel(sigma, 11).astype(np.float32), noise=1e-3)
     coarse = Blur(gaussian_kernel(0.5, 7).astype(np.float32))
     begun = KernelOptions(sigma_px=0.5, size_px=11)
-    learnt = LearntBlur(kernel_of(begun), 1e-3, 32)
+    learnt = TrainableBlur(create_kernel(begun), 1e-3, 32)
     optimiser = torch.optim.Adam(learnt.parameters(), lr=1e-2)
     for _ in range(120):
         sharp, other = (coarse(torch.randn(8, 1, 32, 32)) for _ in range(2))
@@ -48,4 +53,4 @@ def test_kernel_is_learnt_from_images_of_different_places() -> None:
         optimiser.step()
     wanted = gaussian_kernel(sigma, 11)
     found = np.abs(learnt.kernel()[0, 0].detach().numpy() - wanted).sum()
-    assert found < np.abs(kernel_of(begun) - wanted).sum() / 2
+    assert found < np.abs(create_kernel(begun) - wanted).sum() / 2

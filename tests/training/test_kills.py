@@ -73,7 +73,7 @@ def test_a_second_run_is_refused_and_a_killed_one_goes_on(place: Path) -> None:
             done = children.run(again, **how)
             assert first.poll() is None, "the first run must still be there"
             assert done.returncode == 2, done.stderr
-            assert "being written by another process" in done.stderr
+            assert "Another process is writing" in done.stderr
     assert steps_of(run) == list(range(1, len(steps_of(run)) + 1))
     rng = random.Random(5)  # noqa: S311
     for _ in range(2):  # at any moment

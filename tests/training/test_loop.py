@@ -48,7 +48,7 @@ def _few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = rng.integers(0, 255, (32, 30)).astype(np.uint8)
     noisy = np.clip(truth + rng.normal(0, 9, truth.shape), 0, 255).astype(np.uint8)
     pairs = [ValidationPair("blur", noisy, truth)]
-    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(validation, "create_validation_pairs", lambda _recipe: pairs)
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:

@@ -17,11 +17,16 @@ from napari_semsr.training.adversarial import (
     generator_loss,
     total_variation,
 )
-from napari_semsr.training.cycle_gan import cycle_ssim, edge_loss, edge_magnitude, ssim
+from napari_semsr.training.cycle_gan import (
+    cycle_ssim_loss,
+    edge_loss,
+    edge_magnitude,
+    ssim,
+)
 from napari_semsr.training.learner import check_finite
 
 PAIR: dict[str, Callable[..., Tensor]] = {
-    "cycle_ssim": cycle_ssim,
+    "cycle_ssim": cycle_ssim_loss,
     "edge_loss": edge_loss,
     "discriminator": partial(discriminator_loss, "least-squares"),
 }
@@ -89,7 +94,7 @@ def test_ssim_in_half_precision_is_as_good() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 10, 30), (1, 1, 30, 31)])
 def test_ssim_refuses_what_does_not_fit(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match="one shape and at least 11 px, got"):
+    with pytest.raises(ShapeError, match="equal shape and at least 11 px, got"):
         ssim(torch.zeros(shape), torch.zeros(1, 1, *shape[-2:])[..., :30])
 
 
@@ -126,7 +131,7 @@ def test_kirsch_by_hand():
 def test_flat_images_have_finite_gradients() -> None:
     flat = torch.full((1, 1, 12, 12), 0.5, requires_grad=True)
     other = torch.rand(1, 1, 12, 12)
-    for loss in (edge_loss, cycle_ssim):
+    for loss in (edge_loss, cycle_ssim_loss):
         (gradient,) = torch.autograd.grad(loss(flat, other), flat)
         assert gradient.isfinite().all()
 

@@ -10,8 +10,8 @@ import torch
 
 from napari_semsr.models import InformedRestorer
 from napari_semsr.models.architectures.wiener import (
+    compute_ring_medians,
     power_spectrum,
-    ring_medians,
     sharpening_taps,
 )
 from napari_semsr.training.blind_spot import mask_pixels
@@ -37,9 +37,9 @@ def test_filters_are_made_without_reading_spectrum_or_condition(sharpen) -> None
     clear = torch.empty(2, 1, 80, 96, device="meta")
     condition, rings = (torch.empty(2, n, device="meta") for n in (9, 12))
     if sharpen:
-        planes, _ = network.sharpening_planes(clear, condition)
+        planes, _ = network.stack_sharpening_planes(clear, condition)
     else:
-        planes = network.planes(clear, condition, rings)
+        planes = network.stack_planes(clear, condition, rings)
     assert planes.shape == (2, 4, 80, 96)
 
 
@@ -48,7 +48,7 @@ def test_medians_of_rings_are_those_of_their_pixels() -> None:
     y, x = np.fft.fftfreq(64)[:, None], np.fft.rfftfreq(64)[None]
     ring = torch.from_numpy(np.rint(64 * np.hypot(y, x)))
     wanted = [spectrum[:, ring == n].median(1).values for n in range(46)]
-    assert torch.equal(ring_medians(spectrum), torch.stack(wanted, 1))
+    assert torch.equal(compute_ring_medians(spectrum), torch.stack(wanted, 1))
 
 
 def test_a_spectrum_without_a_filter_gives_none_and_no_network() -> None:
@@ -58,13 +58,13 @@ def test_a_spectrum_without_a_filter_gives_none_and_no_network() -> None:
     assert not taps.isfinite().any()
     network = InformedRestorer((8, 8, 8), sharpener=(8, 8, 8))
     with pytest.raises(RuntimeError, match="no Wiener filter"):
-        network.mender(torch.zeros(9), torch.ones(12), spectrum=spectrum[0])
+        network.build_restorer(torch.zeros(9), torch.ones(12), spectrum=spectrum[0])
 
 
 def test_what_is_kept_for_a_device_serves_gradients_too() -> None:
     with torch.inference_mode():
         power_spectrum(torch.rand(1, 1, 64, 64))
-        ring_medians(torch.rand(1, 64, 33))
+        compute_ring_medians(torch.rand(1, 64, 33))
     spectrum = torch.rand(1, 64, 33, requires_grad=True)
-    ring_medians(spectrum).sum().backward()
+    compute_ring_medians(spectrum).sum().backward()
     assert spectrum.grad is not None

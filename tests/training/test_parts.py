@@ -11,28 +11,28 @@ from scipy import ndimage
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.training.adversarial import (
-    History,
+    ImageBuffer,
     discriminator_loss,
     generator_loss,
 )
 from napari_semsr.training.callbacks import MetricsLogger
-from napari_semsr.training.cycle_gan import Blur, kernel_of
+from napari_semsr.training.cycle_gan import Blur, create_kernel
 from napari_semsr.training.learner import Learner, learning_rate_factor
 from napari_semsr.training.recipe import KernelOptions, Recipe
 from napari_semsr.training.validation import (
     ValidationPair,
     Validator,
     align_truth,
-    coarse_pairs,
+    bin_pairs,
     frc_cutoff_per_px,
 )
 from tests.refusals import refused
 
 
 def test_history_shows_what_is_new_until_it_is_full_and_then_half_old() -> None:
-    history = History(3, (1, 2, 2), seed=0)
+    history = ImageBuffer(3, (1, 2, 2), seed=0)
     fresh = torch.arange(300.0)[:, None, None, None].expand(-1, 1, 2, 2)
-    images = (history.exchange(fresh[i : i + 1], i) for i in range(300))
+    images = (history.swap_images(fresh[i : i + 1], i) for i in range(300))
     shown = [float(image[0, 0, 0, 0]) for image in images]
     assert shown[:3] == [0, 1, 2]
     old = sum(value != index for index, value in enumerate(shown))
@@ -41,13 +41,13 @@ def test_history_shows_what_is_new_until_it_is_full_and_then_half_old() -> None:
 
 
 def test_history_is_part_of_the_state() -> None:
-    one, two = History(2, (1, 1, 1), seed=4), History(2, (1, 1, 1), seed=4)
+    one, two = ImageBuffer(2, (1, 1, 1), seed=4), ImageBuffer(2, (1, 1, 1), seed=4)
     for i in range(5):
-        one.exchange(torch.full((1, 1, 1, 1), float(i)), i)
+        one.swap_images(torch.full((1, 1, 1, 1), float(i)), i)
     two.load_state_dict(one.state_dict())
     new = torch.full((1, 1, 1, 1), 9.0)
     for i in range(5, 15):
-        assert torch.equal(one.exchange(new, i), two.exchange(new, i))
+        assert torch.equal(one.swap_images(new, i), two.swap_images(new, i))
 
 
 @pytest.mark.parametrize("kind", ["least-squares", "cross-entropy", "relativistic"])
@@ -67,18 +67,18 @@ def test_blur_equals_the_convolution(rng: np.random.Generator) -> None:
 
 def test_kernel_is_read_and_brought_to_one(tmp_path: Path) -> None:
     np.save(tmp_path / "psf.npy", np.ones((3, 5)))
-    kernel = kernel_of(KernelOptions(file=str(tmp_path / "psf.npy")))
+    kernel = create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
     np.testing.assert_allclose(kernel, 1 / 15, rtol=1e-6)
-    drawn = kernel_of(KernelOptions(sigma_px=2, size_px=9))
+    drawn = create_kernel(KernelOptions(sigma_px=2, size_px=9))
     assert float(drawn.sum()) == pytest.approx(1)
 
 
 def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"psf\.npy"):
-        kernel_of(KernelOptions(file=str(tmp_path / "psf.npy")))
+        create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
     np.save(tmp_path / "psf.npy", np.ones((4, 3)))
     with refused(ReadError, "kernel-invalid"):
-        kernel_of(KernelOptions(file=str(tmp_path / "psf.npy")))
+        create_kernel(KernelOptions(file=str(tmp_path / "psf.npy")))
 
 
 def test_rate_falls_on_a_line_or_at_milestones() -> None:
@@ -141,10 +141,10 @@ def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(rng):
     truth = rng.integers(0, 255, (64, 64)).astype(np.uint8)
     low = np.clip(truth + rng.normal(0, 30, truth.shape), 0, 255).astype(np.uint8)
     validator = Validator([ValidationPair("blur", low, truth)], cross_frc=True)
-    found = validator.figures(torch.nn.Identity())
+    found = validator.evaluate(torch.nn.Identity())
     assert found["gain_db"] == found["gain_db_blur"] == pytest.approx(0, abs=1e-3)
     assert 0 < found["ssim"] < 1
-    assert Validator([]).figures(torch.nn.Identity()) == {}
+    assert Validator([]).evaluate(torch.nn.Identity()) == {}
     assert frc_cutoff_per_px(truth, truth) == 0.5
     noise = rng.normal(size=truth.shape)
     assert frc_cutoff_per_px(noise, truth) < found["frc_per_px"] <= 0.5
@@ -161,7 +161,7 @@ def test_judge_leaves_the_border_out() -> None:
             return mended
 
     judges = (Validator([pair], margin=margin) for margin in (None, 0))
-    kept, whole = (judge.figures(Cut()) for judge in judges)
+    kept, whole = (judge.evaluate(Cut()) for judge in judges)
     assert kept["psnr_db"] > 100
     assert whole["psnr_db"] < 30
 
@@ -170,7 +170,7 @@ def test_judge_allows_for_a_truth_that_lies_part_of_a_pixel_off(rng):
     fine = 90 * ndimage.gaussian_filter(rng.normal(size=(96, 96)), 2)
     pair = ValidationPair("pairs", fine, ndimage.shift(fine, (0.4, -0.3), order=5))
     judges = (Validator([pair], shift_px=most) for most in (0.0, 0.5))
-    blind, fair = (judge.figures(torch.nn.Identity()) for judge in judges)
+    blind, fair = (judge.evaluate(torch.nn.Identity()) for judge in judges)
     assert fair["psnr_db"] > blind["psnr_db"] + 15
     assert fair["gain_db"] == pytest.approx(0, abs=1e-3)
 
@@ -194,7 +194,7 @@ def test_truth_is_moved_no_further_than_allowed(rng, shift):
 
 def test_coarse_pairs_keep_the_truth() -> None:
     grey = np.arange(35 * 33, dtype=np.uint8).reshape(35, 33)
-    (pair,) = coarse_pairs([ValidationPair("blur", grey, grey)], 2)
+    (pair,) = bin_pairs([ValidationPair("blur", grey, grey)], 2)
     assert pair.low.shape == (17, 16)
     assert pair.high.shape == (34, 32)
     assert pair.low[0, 0] == pytest.approx(grey[:2, :2].mean())

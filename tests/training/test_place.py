@@ -5,18 +5,18 @@ from scipy import ndimage
 
 from napari_semsr.core import CheckpointError, ShapeError, run
 from napari_semsr.training import (
-    PlaceImages,
-    PlaceOptions,
-    PlaceReport,
-    fit_place,
-    load_place_state,
+    AreaImages,
+    AreaOptions,
+    AreaProgress,
+    fit_area,
+    load_area_state,
     place as places,
-    save_place_state,
+    save_area_state,
 )
 from tests.refusals import refused
 
 TRAINER = places._Trainer  # noqa: SLF001 - its steps take a stated time in some tests
-QUICK = PlaceOptions(patch_px=32, batch=2, copies=1, learning_rate=2e-3)
+QUICK = AreaOptions(patch_px=32, batch=2, copies=1, learning_rate=2e-3)
 
 
 def place(seed=0, side=96):
@@ -29,12 +29,12 @@ def place(seed=0, side=96):
     low = 500 + 200 * ndimage.gaussian_filter(high, 2) + rng.normal(0, 1, high.shape)
     held_out = np.zeros(high.shape, bool)
     held_out[2 * side // 3 :] = True
-    return PlaceImages(low.astype(np.float32), (90 * high).astype(np.float32), held_out)
+    return AreaImages(low.astype(np.float32), (90 * high).astype(np.float32), held_out)
 
 
 def fit(images, steps, options=QUICK, **more):
     more = {"seconds": None, "threads": 1, "report_every_s": 1e9, **more}
-    return run(fit_place(images, options, steps=steps, **more))
+    return run(fit_area(images, options, steps=steps, **more))
 
 
 def weights(found):
@@ -72,8 +72,8 @@ def test_reports_change_nothing(images):
 
 def test_a_resumed_training_equals_an_uninterrupted_one(images, tmp_path):
     first = fit(images, 2)
-    save_place_state(tmp_path / "state.pt", first.state)
-    state = load_place_state(tmp_path / "state.pt")
+    save_area_state(tmp_path / "state.pt", first.state)
+    state = load_area_state(tmp_path / "state.pt")
     resumed = fit(images, 5, state=state)
     assert resumed.steps == 5
     assert torch.equal(weights(resumed), weights(fit(images, 5)))
@@ -91,7 +91,7 @@ def test_a_damaged_state_is_refused(tmp_path):
     path = tmp_path / "state.pt"
     path.write_bytes(b"nothing")
     with refused(CheckpointError, "file-damaged"):
-        load_place_state(path)
+        load_area_state(path)
 
 
 def test_a_stop_gives_the_present_model(images):
@@ -105,8 +105,8 @@ def test_a_stop_gives_the_present_model(images):
 @pytest.mark.parametrize("side", [96, 95])
 def test_reports_show_the_held_out_part_in_grey_values_of_light(side):
     reports = []
-    job = fit_place([place(side=side)], QUICK, seconds=None, steps=2, threads=1)
-    run(job, lambda one: reports.append(one) if isinstance(one, PlaceReport) else None)
+    job = fit_area([place(side=side)], QUICK, seconds=None, steps=2, threads=1)
+    run(job, lambda one: reports.append(one) if isinstance(one, AreaProgress) else None)
     (shown,) = reports[-1].images
     assert shown.shape == (side - 2 * side // 3, side)
     assert 450 < np.median(shown) < 750
@@ -118,13 +118,13 @@ def test_nothing_is_learnt_from_what_is_held_out(images):
     (one,) = images
     spoilt = one.high.copy()
     spoilt[one.held_out] = 1e3
-    other = PlaceImages(one.low, spoilt, one.held_out)
+    other = AreaImages(one.low, spoilt, one.held_out)
     assert torch.equal(weights(fit([other], 2)), weights(fit(images, 2)))
 
 
 def test_sem_that_equals_light_is_learnt_from(images):
     (one,) = images
-    same = PlaceImages(one.low, one.low)
+    same = AreaImages(one.low, one.low)
     assert torch.isfinite(weights(fit([same], 2, QUICK.replace(copies=0)))).all()
 
 
@@ -138,7 +138,7 @@ def test_the_filter_of_the_copies_explains_a_blur(images):
 def test_no_copies_are_made_where_light_is_no_linear_filter_of_sem():
     one = place(side=128)
     folded = np.abs(one.high - 45)  # raised and sunk look alike
-    other = PlaceImages(one.low, folded, one.held_out)
+    other = AreaImages(one.low, folded, one.held_out)
     found = fit([other], 1)
     assert found.light_explained < 0.5
     assert found.copies == 0
@@ -147,8 +147,8 @@ def test_no_copies_are_made_where_light_is_no_linear_filter_of_sem():
 
 def test_the_state_is_saved_when_a_job_is_closed(images):
     saved = []
-    job = fit_place(images, QUICK, seconds=None, threads=1, save=saved.append)
-    while not isinstance(next(job), PlaceReport):
+    job = fit_area(images, QUICK, seconds=None, threads=1, save=saved.append)
+    while not isinstance(next(job), AreaProgress):
         pass
     job.close()
     assert saved[-1]["steps"] > 0
@@ -156,11 +156,11 @@ def test_the_state_is_saved_when_a_job_is_closed(images):
 
 def test_grey_values_may_be_those_of_a_larger_image(images):
     found = fit(images, 1, levels=(400.0, 900.0))
-    assert found.card("mine").input_levels == (400.0, 900.0)
+    assert found.create_card("mine").input_levels == (400.0, 900.0)
 
 
 def test_time_ends_a_training(images):
-    found = run(fit_place(images, QUICK, seconds=0.0, threads=1))
+    found = run(fit_area(images, QUICK, seconds=0.0, threads=1))
     assert found.steps == 0
 
 
@@ -172,7 +172,7 @@ def test_the_number_of_threads_is_as_before(images):
 
 def test_a_card_states_grey_values_and_halo(images):
     found = fit(images, 1)
-    card = found.card("mine", description="a place")
+    card = found.create_card("mine", description="a place")
     assert card.input_scaling == "levels"
     assert card.input_levels == found.levels
     assert card.receptive_field > 50
@@ -182,13 +182,13 @@ def test_a_card_states_grey_values_and_halo(images):
 
 def test_images_of_two_grids_are_refused():
     with refused(ShapeError, "sizes-differ"):
-        PlaceImages(np.zeros((8, 8)), np.zeros((8, 9)))
+        AreaImages(np.zeros((8, 8)), np.zeros((8, 9)))
 
 
 def test_a_place_without_sem_is_refused(images):
     (one,) = images
     with refused(ShapeError, "nothing-to-train"):
-        fit([PlaceImages(one.low, np.full_like(one.high, np.nan))], 1)
+        fit([AreaImages(one.low, np.full_like(one.high, np.nan))], 1)
 
 
 def test_several_parts_and_missing_pixels_are_trained_on(images):
@@ -197,7 +197,7 @@ def test_several_parts_and_missing_pixels_are_trained_on(images):
     holed[:20] = np.nan
     dark = one.low.copy()
     dark[75:, :30] = np.nan
-    found = fit([one, PlaceImages(dark, holed, one.held_out)], 2)
+    found = fit([one, AreaImages(dark, holed, one.held_out)], 2)
     assert torch.isfinite(weights(found)).all()
 
 
@@ -216,7 +216,7 @@ def test_steps_are_taken_by_the_number_of_threads_that_is_fastest(
         taken.append(count)
         trainer.steps += 1
 
-    monkeypatch.setattr(TRAINER, "step", step)
+    monkeypatch.setattr(TRAINER, "train_step", step)
     monkeypatch.setattr(places.time, "monotonic", lambda: clock[0])
     fit(images, 2000, threads=2)
     assert set(taken) == {1, 2}  # as the load may change
@@ -242,7 +242,7 @@ def test_the_time_of_a_training_begins_after_its_preparation(images, monkeypatch
         trainer.steps += 1
 
     monkeypatch.setattr(TRAINER, "prepare", slow)
-    monkeypatch.setattr(TRAINER, "step", step)
+    monkeypatch.setattr(TRAINER, "train_step", step)
     monkeypatch.setattr(places.time, "monotonic", lambda: clock[0])
     found = fit(images, None, seconds=20.0)
     assert (found.steps, found.seconds) == (20, 20.0)

@@ -3,13 +3,15 @@
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.models.checkpoint import build
+from napari_semsr.models.checkpoint import build_network
 from napari_semsr.training import Recipe, fit as precision
-from napari_semsr.training.fit import takes_bf16
+from napari_semsr.training.fit import should_use_bf16
 from tests.refusals import refused
 
 ODD, EVEN, PLAIN = (
-    build("two-scale", {"width": width, "fine_blocks": 1, "dilations": dilations})
+    build_network(
+        "two-scale", {"width": width, "fine_blocks": 1, "dilations": dilations}
+    )
     for width, dilations in ((12, [1, 2]), (16, [1, 2]), (12, [1]))
 )
 
@@ -28,7 +30,7 @@ def _recipe(wanted: str) -> Recipe:
     ("network", "taken"), [(ODD, False), (EVEN, True), (PLAIN, True)]
 )
 def test_auto_leaves_bf16_where_gradients_would_be_wrong(network, taken) -> None:
-    assert takes_bf16(_recipe("auto"), network) is taken
+    assert should_use_bf16(_recipe("auto"), network) is taken
 
 
 def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
@@ -37,9 +39,9 @@ def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
         "precision-unsupported",
         match="24 channels.* multiple of 16",
     ):
-        takes_bf16(_recipe("bf16"), ODD)
-    assert takes_bf16(_recipe("bf16"), EVEN)
-    assert not takes_bf16(_recipe("fp32"), EVEN)
+        should_use_bf16(_recipe("bf16"), ODD)
+    assert should_use_bf16(_recipe("bf16"), EVEN)
+    assert not should_use_bf16(_recipe("fp32"), EVEN)
     monkeypatch.setattr(precision, "has_fast_bf16", lambda _device: False)
-    assert not takes_bf16(_recipe("auto"), EVEN)
-    assert takes_bf16(_recipe("bf16"), EVEN)
+    assert not should_use_bf16(_recipe("auto"), EVEN)
+    assert should_use_bf16(_recipe("bf16"), EVEN)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from napari_semsr.core.progress import run
-from napari_semsr.models import Probe, build, load_model
+from napari_semsr.models import ProbeResult, build_network, load_model
 from napari_semsr.training import callbacks as recorder, fit as loop, validation
 from napari_semsr.training.recipe import Recipe, load_recipe
 from napari_semsr.training.validation import ValidationPair
@@ -57,10 +57,10 @@ def narrowed(name: str) -> Recipe:
 def test_recipe_trains(name, tmp_path, monkeypatch):
     grey = np.random.default_rng(0).integers(0, 255, (160, 160)).astype(np.uint8)
     pairs = [ValidationPair("blur", grey, grey)]
-    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
-    monkeypatch.setattr(recorder, "probe_of", lambda *_: Probe(8, 0, 8))
+    monkeypatch.setattr(validation, "create_validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(recorder, "probe_architecture", lambda *_: ProbeResult(8, 0, 8))
     recipe = narrowed(name)
-    first = loop.first_network(recipe)
+    first = loop.build_initial_network(recipe)
     result = run(loop.train(recipe, tmp_path / "run"))
     assert result.steps == 2
     loaded = load_model(result.model)
@@ -74,7 +74,7 @@ def test_recipe_trains(name, tmp_path, monkeypatch):
 def test_networks_of_the_recipe_can_be_built_in_full(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     with torch.device("meta"):
-        network = build(recipe.architecture, recipe.architecture_options)
+        network = build_network(recipe.architecture, recipe.architecture_options)
     assert sum(weight.numel() for weight in network.parameters()) > 5000
 
 

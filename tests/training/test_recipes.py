@@ -88,5 +88,5 @@ def test_what_is_learnt_from_and_judges_is_named(judge: str) -> None:
     pair = {"low": "b.tif", "high": "a.png"}
     data = {"train": [{"file": "a.png"}], "scans_root": "scans", "scans": [pair]}
     data["validation"] = [{"file": judge}]
-    shared = Recipe(name="a", data=data).data.files_in_several_sets()
+    shared = Recipe(name="a", data=data).data.find_duplicate_files()
     assert shared == [name for name in ("a.png", "b.tif") if judge.endswith(name)]

@@ -8,11 +8,11 @@ import tifffile
 import torch
 from torch.utils.data import default_collate
 
-from napari_semsr.core import FAULTS, OptionError, blur_of, noise_of, run
-from napari_semsr.models import InformedRestorer, build, load_model, save_model
-from napari_semsr.simulation import SsumPairOptions, draw
+from napari_semsr.core import FAULTS, OptionError, get_blur, get_noise, run
+from napari_semsr.models import InformedRestorer, build_network, load_model, save_model
+from napari_semsr.simulation import SsumPairOptions, draw_phantom
 from napari_semsr.training import fit as loop
-from napari_semsr.training.callbacks import card_of
+from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.recipe import DataOptions, Recipe, ScanEntry
 from napari_semsr.training.restorer import RestorerLearner, blurred_error, fault_loss
 from napari_semsr.training.scenes import BlockScenes, SceneDataset, Scenes
@@ -43,7 +43,7 @@ def batch(asked: Recipe, count: int = 3) -> Scenes:
 @pytest.fixture
 def scans(tmp_path: Path) -> DataOptions:
     """A slow scan of known grey values, and a fast one of the same place."""
-    clear = draw("particles", (150, 160), seed=1)
+    clear = draw_phantom("particles", (150, 160), seed=1)
     fast = clear + 0.1 * np.random.default_rng(0).standard_normal(clear.shape)
     slow = 40 + 90 * clear
     slow[:10] = np.nan
@@ -74,7 +74,9 @@ def test_a_part_may_learn_alone(part: str) -> None:
     network = InformedRestorer(**SMALL, sharpener=[8, 8, 8])
     learner = RestorerLearner(network, recipe(learns=part), [])
     scenes = batch(recipe())
-    seen = BlockScenes.of(scenes, network.survey) if part == "survey" else scenes
+    seen = (
+        BlockScenes.from_scenes(scenes, network.survey) if part == "survey" else scenes
+    )
     learner.training_step(seen, 0).backward()
     for name, weight in network.named_parameters():
         owner = name.split(".")[0]
@@ -92,7 +94,7 @@ def test_networks_that_cannot_learn_are_refused() -> None:
 def test_what_is_not_known_costs_nothing_and_too_wide_a_blur_more() -> None:
     scenes = batch(recipe())
     network = InformedRestorer(**SMALL)
-    found = network.look(scenes.low).condition
+    found = network.analyse_field(scenes.low).condition
     unknown = torch.full_like(scenes.faults, torch.nan)
     assert fault_loss(found, unknown) == 0
     assert fault_loss(torch.nan_to_num(scenes.faults), scenes.faults) == 0
@@ -111,7 +113,7 @@ def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
         assert (scene.low - scene.high).mean().abs() < 0.01
         told = scene.faults
         left = float((scene.low - scene.high).std())
-        assert noise_of(told.tolist()) == pytest.approx(left, rel=0.01)
+        assert get_noise(told.tolist()) == pytest.approx(left, rel=0.01)
         assert told.isnan().sum() == len(FAULTS) - 1
     with refused(OptionError, "image-too-small"):
         SceneDataset(recipe(data=scans.replace(scene_px=160)))[0]
@@ -123,7 +125,7 @@ def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
     slow = tifffile.imread(Path(scans.scans_root) / "slow.tif")
     shown = slow[10:-10, 10:-10]  # beyond lies NaN
     assert np.corrcoef(scenes.slow[0].ravel(), shown.ravel())[0, 1] > 0.99
-    clear = scenes.clear(np.random.default_rng(0))
+    clear = scenes.sample_clear_image(np.random.default_rng(0))
     assert np.isfinite(clear).all()
     assert clear.std() > 0.5 * scenes.slow[0].std()
 
@@ -131,7 +133,7 @@ def test_slow_scans_are_clear_scenes(scans: DataOptions) -> None:
 def test_scans_are_among_what_a_card_says_was_learnt_from(scans: DataOptions) -> None:
     for share, names in ((1.0, ["fast.tif", "slow.tif"]), (0.0, [])):
         asked = recipe(data=scans.replace(scanned=share))
-        card = card_of(asked, InformedRestorer(**SMALL), {})
+        card = create_model_card(asked, InformedRestorer(**SMALL), {})
         assert [entry["name"] for entry in card.training["learnt_from"]] == names
 
 
@@ -169,10 +171,10 @@ def test_scenes_of_a_superlens_tell_what_its_microscope_did() -> None:
         assert torch.equal(scene.low[0], torch.from_numpy(pair[0]))
         assert torch.equal(scene.high[0], torch.from_numpy(pair[1]))
         noise = float((scene.low - scene.noiseless).std())
-        assert noise_of(scene.faults.tolist()) == pytest.approx(noise, rel=0.5)
+        assert get_noise(scene.faults.tolist()) == pytest.approx(noise, rel=0.5)
         assert scene.spread.sum() == pytest.approx(1)
         assert not scene.log_gain.any()
-        wide = blur_of(scene.faults.tolist())
+        wide = get_blur(scene.faults.tolist())
         assert 1 < wide < 30
 
 
@@ -214,25 +216,27 @@ def test_the_data_term_pulls_towards_what_light_has_told() -> None:
 def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(tmp_path):
     torch.manual_seed(3)
     options = {"width": 8, "fine_blocks": 1, "dilations": [1, 2]}
-    plain = build("two-scale", options)
+    plain = build_network("two-scale", options)
     torch.nn.init.normal_(plain.head.weight, std=0.1)
     asked = recipe(architecture="two-scale", architecture_options=options)
-    card = card_of(asked, plain, {})
+    card = create_model_card(asked, plain, {})
     save_model(tmp_path / "plain.safetensors", plain, card)
     asked = superlens(local_from=str(tmp_path / "plain.safetensors"))
-    network = loop.first_network(asked)
+    network = loop.build_initial_network(asked)
     field = torch.rand(1, 1, 64, 64)
     field[..., :16] = 0
-    found = network.look(field)
-    mender = network.mender(found.condition[0], found.rings[0])
+    found = network.analyse_field(field)
+    mender = network.build_restorer(found.condition[0], found.rings[0])
     assert torch.allclose(mender(field), plain(field), atol=1e-6)
     torch.nn.init.normal_(network.tell[0].weight, std=0.1)
-    for block in network.local.blocks():
+    for block in network.local.list_blocks():
         torch.nn.init.normal_(block.second.weight, std=0.1)
-    told = network.mender(found.condition[0], found.rings[0])
+    told = network.build_restorer(found.condition[0], found.rings[0])
     assert not torch.allclose(told(field), plain(field), atol=1e-6)
-    planes = network.planes(field, found.condition, found.rings)
-    whole = field + network.local.correct(planes, network.told(found.condition)).sum(1)
+    planes = network.stack_planes(field, found.condition, found.rings)
+    whole = field + network.local.estimate_corrections(
+        planes, network.compute_conditions(found.condition)
+    ).sum(1)
     assert torch.allclose(told(field), whole, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ from napari_semsr.core import CheckpointError, ReadError, SemsrError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import PairOptions
-from napari_semsr.simulation.drawings import draw
+from napari_semsr.simulation.drawings import draw_phantom
 from napari_semsr.training import Recipe, fit as loop, learner as supervised
 from napari_semsr.training.run_folder import INPUTS, RunFolder, check_recipe
 from tests.refusals import refused
@@ -31,7 +31,7 @@ RECIPE = Recipe(
 
 
 def _cut(store: Path, seed: int = 0) -> Path:
-    high = draw("particles", (96, 96), seed=seed)
+    high = draw_phantom("particles", (96, 96), seed=seed)
     low = np.asarray((high + np.roll(high, 1, 1)) / 2, np.float32)
     images = [Micrograph(part, name="field") for part in (low, high)]
     run(PAIRS.job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
@@ -131,13 +131,17 @@ def test_resumed_run_takes_the_new_learning_rate(begun: Path, tmp_path: Path) ->
 @pytest.mark.broad
 def test_changed_image_is_refused(tmp_path: Path) -> None:
     image = tmp_path / "clear.png"
-    io.imsave(image, (255 * draw("particles", (64, 64), seed=0)).astype(np.uint8))
+    io.imsave(
+        image, (255 * draw_phantom("particles", (64, 64), seed=0)).astype(np.uint8)
+    )
     entry = [{"file": image.name}]
     data = {"root": str(tmp_path), "train": entry, "phantoms": 0, "scene_px": 32}
     data |= {"patch_px": 16, "validation": entry}
     asked = RECIPE.replace(data=data, stop_after=1)
     run(loop.train(asked, tmp_path / "run"))
-    io.imsave(image, (255 * draw("particles", (64, 64), seed=1)).astype(np.uint8))
+    io.imsave(
+        image, (255 * draw_phantom("particles", (64, 64), seed=1)).astype(np.uint8)
+    )
     with pytest.raises(CheckpointError, match=r"the training image clear\.png have"):
         run(loop.train(asked, tmp_path / "run", resume=True))
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from napari_semsr.core import OptionError, WriteError, run
-from napari_semsr.training import Recipe, fit as loop, train, training_device
+from napari_semsr.training import Recipe, choose_training_device, fit as loop, train
 from napari_semsr.training.fit import is_main_process
 from tests import children
 from tests.refusals import refused
@@ -93,9 +93,9 @@ def test_machines_without_an_address_are_refused(monkeypatch):
     monkeypatch.setenv("MASTER_PORT", "29500")
     two = Recipe(name="n", nodes=2)
     with pytest.raises(OptionError, match="nodes: 2 needs MASTER_ADDR in the env"):
-        training_device(two, "cpu")
+        choose_training_device(two, "cpu")
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
-    assert training_device(two, "cpu").type == "cpu"
+    assert choose_training_device(two, "cpu").type == "cpu"
 
 
 def test_devices_and_nodes_are_passed_to_lightning(tmp_path, monkeypatch):

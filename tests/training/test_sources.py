@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.models.checkpoint import build
-from napari_semsr.training.callbacks import card_of
+from napari_semsr.models.checkpoint import build_network
+from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.fit import make_learner
 from napari_semsr.training.patches import ScenePairs, ScenePatches
 from napari_semsr.training.recipe import Recipe
@@ -47,7 +47,7 @@ def test_scenes_of_one_sample_differ_in_the_look_alone() -> None:
 
 def test_sources_are_mixed_by_their_shares() -> None:
     scenes = ScenePairs(recipe(superlens=1.0, gold=3.0), 2)
-    names = [scenes.source_of(place) for place in range(0, 4000, 4)]
+    names = [scenes.choose_source(place) for place in range(0, 4000, 4)]
     assert 0.7 < names.count("gold") / len(names) < 0.8
 
 
@@ -61,20 +61,20 @@ def test_unpaired_patches_show_another_sample() -> None:
 
 def test_simulated_fields_choose_the_checkpoint() -> None:
     asked = recipe(gold=1.0)
-    network = build(asked.architecture, asked.architecture_options)
+    network = build_network(asked.architecture, asked.architecture_options)
     learner = make_learner(network, asked)
     kinds = {pair.kind for pair in learner.validator.pairs}
     assert kinds == {"gold"}
     with torch.inference_mode():
-        found = learner.validator.figures(network.eval())
+        found = learner.validator.evaluate(network.eval())
     assert np.isfinite(found["gain_db_gold"])
 
 
 def test_card_states_the_pixel_of_the_instrument() -> None:
-    network = build("two-scale", {"width": 4, "scale": 2})
+    network = build_network("two-scale", {"width": 4, "scale": 2})
 
     def pixel_nm(**sources: float) -> tuple[float, float] | None:
-        return card_of(recipe(**sources), network, {}).pixel_size_nm
+        return create_model_card(recipe(**sources), network, {}).pixel_size_nm
 
     assert pixel_nm(superlens=1.0) == (20, 20)
     assert pixel_nm(superlens=1.0, images=1.0) is None

@@ -12,14 +12,14 @@ import zarr
 from scipy import ndimage
 
 from napari_semsr.core import OptionError, ReadError, ShapeError, run
-from napari_semsr.models import ModelCard, build, load_model, save_model
+from napari_semsr.models import ModelCard, build_network, load_model, save_model
 from napari_semsr.pairing import AugmentOptions, augment_pair
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, SetWriter
-from napari_semsr.simulation.drawings import PHANTOMS, draw
+from napari_semsr.simulation.drawings import PHANTOMS, draw_phantom
 from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.recipe import DataOptions
-from napari_semsr.training.stored_pairs import StoredPatches, to_unit
+from napari_semsr.training.stored_pairs import StoredPatches, scale_to_unit
 from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator
 from tests.refusals import refused
 
@@ -44,13 +44,15 @@ def make_store(tmp_path: Path) -> MakeStore:
         for name, count in COUNTS.items():
             writer = SetWriter(group.create_group(name), count)
             for number in itertools.islice(numbers, count):
-                high = draw(PHANTOMS[number % len(PHANTOMS)], side, seed=number)
+                high = draw_phantom(PHANTOMS[number % len(PHANTOMS)], side, seed=number)
                 low = ndimage.gaussian_filter(high, 1.5)[::scale, ::scale]
                 low[0, 0] = low[0, 0] if spoil is None else spoil
                 images = (1000 + 500 * low, 200 * high)
                 low, high = (image.astype(np.float32) for image in images)
                 place = np.array([0, number, 0])
-                writer.add(low=low, high=high, low_places=place, high_places=place)
+                writer.add_patches(
+                    low=low, high=high, low_places=place, high_places=place
+                )
             writer.flush()
         shape = {"kind": kind, "patch": SIDE, "scale": scale}
         group.attrs[ATTRIBUTE] = ABOUT | shape
@@ -90,7 +92,7 @@ PLAIN = {"flips": False, "angles_deg": [0], "zoom": [1, 1], "gain": 0, "offset":
 
 def _numbers(dataset: StoredPatches) -> list[tuple[int, int]]:
     """Which pairs the two patches of each item are of."""
-    every = [np.asarray(a) for a in dataset.store.arrays("train")]
+    every = [np.asarray(a) for a in dataset.store.get_arrays("train")]
     greys = ((1000, 500), (0, 200))
 
     def find(patch: torch.Tensor, held: np.ndarray, grey: tuple[int, int]) -> int:
@@ -128,20 +130,20 @@ def mixed(store: Path, **changes: Any) -> Recipe:
 def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     asked = mixed(make_store(), data={"bank_folder": str(tmp_path / "banks")})
     batches = TrainingData(asked, 1).train_dataloader()
-    low, high = batches.batch(3)
+    low, high = batches.sample_batch(3)
     assert low.shape == high.shape == (4, 1, 1, 32, 32)
     items = StoredPatches(asked, 1)
     for row, place in ((2, 6), (3, 7)):  # two at each of the three steps before it
         assert torch.equal(low[row], items[place].low)
         assert torch.equal(high[row], items[place].high)
     alone = asked.replace(batch=2, data=asked.data.replace(pairs=None, drawn=0.0))
-    drawn = TrainingData(alone, 1).train_dataloader().batch(3)
+    drawn = TrainingData(alone, 1).train_dataloader().sample_batch(3)
     assert torch.equal(low[:2], drawn.low)
     # whole scenes: three patches would be a scene and a half
     asked = asked.replace(batch=6, data=asked.data.replace(patches_per_scene=2))
     batches = TrainingData(asked, 1).train_dataloader()
-    assert len(batches.batch(0).low) == 6
-    assert torch.equal(batches.batch(1).low[2], items[4].low)
+    assert len(batches.sample_batch(0).low) == 6
+    assert torch.equal(batches.sample_batch(1).low[2], items[4].low)
 
 
 @pytest.mark.broad
@@ -189,7 +191,7 @@ def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, ri
     def figures(*_: object) -> dict[str, float]:
         return {EXPECTED_GAIN: next(told), "patches": 0.5}
 
-    monkeypatch.setattr(UnpairedValidator, "figures", figures)
+    monkeypatch.setattr(UnpairedValidator, "evaluate", figures)
     result = run(loop.train(_cycle(make_store), tmp_path / "run"))
     step = 4 if rising else 2
     assert result.validation == {EXPECTED_GAIN: 2.0, "patches": 0.5, "step": step}
@@ -208,7 +210,7 @@ def test_the_expected_gain_may_choose_where_a_truth_is_known(
     def figures(*_: object) -> dict[str, float]:
         return {EXPECTED_GAIN: next(told)}
 
-    monkeypatch.setattr(UnpairedValidator, "figures", figures)
+    monkeypatch.setattr(UnpairedValidator, "evaluate", figures)
     drawn = {"phantoms": 1, "scene_px": 48, "patch_px": 32}
     asked = _cycle(make_store).replace(
         data=DataOptions.parse(drawn), measure=EXPECTED_GAIN
@@ -243,7 +245,7 @@ def _cycle(make_store: MakeStore) -> Recipe:
 @pytest.mark.broad
 def test_fine_tuning_on_a_few_pairs_improves_held_out_ones(make_store, tmp_path):
     torch.manual_seed(0)
-    begun = build("two-scale", VALUES["architecture_options"])
+    begun = build_network("two-scale", VALUES["architecture_options"])
     path = tmp_path / "begun.safetensors"
     known = {"name": "begun", "architecture": "two-scale", "receptive_field": 0}
     save_model(path, begun, ModelCard(**known, options=VALUES["architecture_options"]))
@@ -272,5 +274,5 @@ def test_small_grey_spans_are_learnt_from_as_large_ones(rng, unit, zero, dtype) 
     options = AugmentOptions(flips=False, angles_deg=(0,), zoom=(1, 1), offset=0.1)
     varied, _ = augment_pair(patch, patch, 1, options=options, low_range=grey)
     expected, _ = augment_pair(values, values, 1, options=options)
-    np.testing.assert_allclose(to_unit(varied, grey), expected, atol=1e-5)
-    np.testing.assert_allclose(to_unit(patch, grey), values, atol=1e-5)
+    np.testing.assert_allclose(scale_to_unit(varied, grey), expected, atol=1e-5)
+    np.testing.assert_allclose(scale_to_unit(patch, grey), values, atol=1e-5)

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.simulation import draw
+from napari_semsr.simulation import draw_phantom
 from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator
 from napari_semsr.training.validation import ValidationPair, Validator
 
@@ -35,7 +35,9 @@ class Sharpened(nn.Module):
 def pairs() -> list[ValidationPair]:
     made = []
     for seed in range(12):
-        clear = 255 * draw(("particles", "fracture")[seed % 2], (SIDE, SIDE), seed=seed)
+        clear = 255 * draw_phantom(
+            ("particles", "fracture")[seed % 2], (SIDE, SIDE), seed=seed
+        )
         soft = ndimage.gaussian_filter(clear, SIGMA_PX)
         made.append(ValidationPair("blur", soft.astype(np.float32), clear))
     return made
@@ -52,23 +54,23 @@ def test_it_ranks_as_the_truth_does(pairs, blind):
     truth = Validator(pairs[::2])
     networks = [Sharpened(amount) for amount in (0, 0.3, 0.6, 1, 2, 4)]
     networks += [Sharpened(0.3, texture) for texture in (0.02, 0.05, 0.1)]
-    known = [truth.figures(network)["gain_db"] for network in networks]
-    told = [blind.figures(network)[EXPECTED_GAIN] for network in networks]
+    known = [truth.evaluate(network)["gain_db"] for network in networks]
+    told = [blind.evaluate(network)[EXPECTED_GAIN] for network in networks]
     assert spearmanr(known, told)[0] > 0.8
 
 
 def test_texture_that_is_made_up_brings_spectra_nearer_and_counts_as_a_loss(blind):
-    plain, drawn = (blind.figures(Sharpened(0, texture)) for texture in (0, 0.02))
+    plain, drawn = (blind.evaluate(Sharpened(0, texture)) for texture in (0, 0.02))
     assert drawn["spectrum_db"] < plain["spectrum_db"]
     assert drawn[EXPECTED_GAIN] < plain[EXPECTED_GAIN]
 
 
 @pytest.mark.broad
 def test_a_copy_gains_nothing_and_what_comes_back_is_told(blind):
-    copy = blind.figures(Sharpened(0))
+    copy = blind.evaluate(Sharpened(0))
     assert copy[EXPECTED_GAIN] == pytest.approx(0, abs=1e-3)
     assert "returned" not in copy
-    same = blind.figures(Sharpened(0), Sharpened(0))["returned"]
-    other = blind.figures(Sharpened(0), Sharpened(1))["returned"]
+    same = blind.evaluate(Sharpened(0), Sharpened(0))["returned"]
+    other = blind.evaluate(Sharpened(0), Sharpened(1))["returned"]
     assert same == pytest.approx(0, abs=1e-3)
     assert other > 1

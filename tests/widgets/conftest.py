@@ -24,9 +24,9 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.executors import TileWorker
 from napari_semsr.widgets.base.panel import Panel
-from napari_semsr.widgets.base.results import keep_results_in
+from napari_semsr.widgets.base.results import set_project_folder
 from napari_semsr.widgets.base.runner import is_alive
-from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.layers import create_layer_keywords
 from tests.widgets.scenes import exposures_of
 
 
@@ -48,7 +48,7 @@ def look_at(model: ViewerModel) -> Callable[..., None]:
             model.canvas.size = size
         else:  # napari before 0.9
             model._canvas_size = size  # noqa: SLF001
-        camera = host.camera(model)
+        camera = host.get_camera(model)
         camera.center = (0, *layer.data_to_world(middle)[-2:])
         camera.zoom = 1 / layer.scale[-1]
 
@@ -65,7 +65,7 @@ def registered(npe2pm: Any) -> None:
 def no_project() -> Iterator[None]:
     """Leave no project behind into which results would go."""
     yield
-    keep_results_in(None)
+    set_project_folder(None)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def finish(qtbot: Any) -> Callable[[Panel], None]:
     """Wait until a panel's job has ended."""
 
     def wait(panel: Panel) -> None:
-        qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
 
     return wait
 
@@ -158,7 +158,7 @@ def add() -> Callable[..., Any]:
     """Add a micrograph to a viewer as our panels do."""
 
     def put(viewer: Any, micrograph: Micrograph) -> Any:
-        return viewer.add_image(micrograph.data, **layer_keywords(micrograph))
+        return viewer.add_image(micrograph.data, **create_layer_keywords(micrograph))
 
     return put
 

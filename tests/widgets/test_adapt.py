@@ -7,9 +7,9 @@ import pytest
 
 from napari_semsr import training
 from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
-from napari_semsr.io import Side, StoredTransform
+from napari_semsr.io import ImageIdentity, StoredTransform
 from napari_semsr.jobs.adapt import job as adapting
-from napari_semsr.widgets.base.results import cache_folder
+from napari_semsr.widgets.base.results import get_cache_folder
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.register.adapt import AdaptPanel
 from tests.jobs.adapt.test_adapt import light_of, objects, sem_of
@@ -20,7 +20,7 @@ SIZE = parse_pixel_size(20.0)
 def one_step(images, options, *, seconds, threads, **how):
     """Train for a step in this process; how good the model is does not matter here."""
     small = options.replace(copies=0, batch=1, patch_px=32)
-    return training.fit_place(
+    return training.fit_area(
         images, small, seconds=None, steps=1, threads=1, report_every_s=0.0, **how
     )
 
@@ -65,7 +65,9 @@ def panel(model, hold, add, held_out, tmp_path, monkeypatch):
 def taken(panel, model):
     """Bring a registration, as Register to SEM does."""
     low, high = model.layers["mosaic"], model.layers["sem"]
-    sides = [Side.of(micrograph_from_layer(one)) for one in (low, high)]
+    sides = [
+        ImageIdentity.from_image(micrograph_from_layer(one)) for one in (low, high)
+    ]
     stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
     panel.take_registered(low, high, stored)
 
@@ -81,11 +83,11 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, held_out, run
     for name in ("mosaic · linear filter", "mosaic · look here"):
         assert not model.layers[name].visible
     assert model.layers[-1].visible
-    assert "Objects, input" in panel.findings().text()
+    assert "Objects, input" in panel.findings().to_text()
     assert Path(panel.report).is_file()
     assert not panel.stop_button.isEnabled()
     assert panel.report_button.isVisibleTo(panel)
-    assert str(cache_folder()) not in panel.figures.text()
+    assert str(get_cache_folder()) not in panel.figures.text()
 
 
 @pytest.mark.broad
@@ -132,7 +134,9 @@ def test_several_sem_images_are_trained_on(panel, model, add, run_panel, monkeyp
     data = sem_of(objects(3), seed=2)
     second = add(model, Micrograph(data, SIZE, "sem 2"))
     low, high = model.layers["mosaic"], model.layers["sem"]
-    sides = [Side.of(micrograph_from_layer(one)) for one in (low, high)]
+    sides = [
+        ImageIdentity.from_image(micrograph_from_layer(one)) for one in (low, high)
+    ]
     stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
     register = adapting.register_sem  # with a map for each image
     monkeypatch.setattr(

@@ -9,7 +9,7 @@ from tifffile import TiffWriter, imwrite
 from napari_semsr.core import Micrograph, contrast_limits
 from napari_semsr.io import get_reader, write
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.results import crop_databar, databar_of
+from napari_semsr.widgets.base.results import crop_databar, get_databar_rows
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.samples import watch_viewer
 from napari_semsr.widgets.window.dock import StepsWindow
@@ -25,7 +25,7 @@ def image(name, size_nm=None, side=SIDE):
 
 def bar(viewer):
     """Give the scale bar."""
-    return host.scale_bar(viewer)
+    return host.get_scale_bar(viewer)
 
 
 @pytest.fixture
@@ -83,11 +83,11 @@ def test_a_sample_switches_the_scale_bar_on(viewer):
 
 def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     opened(viewer, tmp_path, image("large", 500.0), "large.ome.tif")
-    zoom = host.camera(viewer).zoom
+    zoom = host.get_camera(viewer).zoom
     opened(viewer, tmp_path, image("bare"), "bare.tif")
-    middle = np.asarray(host.camera(viewer).center[-2:])
+    middle = np.asarray(host.get_camera(viewer).center[-2:])
     np.testing.assert_allclose(middle, 500 * (SIDE - 1) / 2)  # the view is kept
-    assert host.camera(viewer).zoom == zoom
+    assert host.get_camera(viewer).zoom == zoom
     large, bare = (layer.extent.world for layer in viewer.layers)
     np.testing.assert_allclose(bare, large, atol=500)  # and filled by both
     (notice,) = said
@@ -159,7 +159,7 @@ def crop(viewer):
     def press():
         crop_databar(viewer, viewer.layers[0])
         (layer,) = viewer.layers
-        assert not databar_of(layer)
+        assert not get_databar_rows(layer)
         return layer
 
     return press
@@ -262,9 +262,9 @@ def test_the_notice_itself_crops(viewer, tmp_path, said):
 
 def test_a_second_mosaic_is_fitted_into_view(viewer, tmp_path, said):
     opened(viewer, tmp_path, image("small", 5.0), "small.ome.tif")
-    zoom = host.camera(viewer).zoom
+    zoom = host.get_camera(viewer).zoom
     opened(viewer, tmp_path, image("large", 50.0), "large.ome.tif")
-    assert host.camera(viewer).zoom == pytest.approx(zoom / 10, rel=0.05)
+    assert host.get_camera(viewer).zoom == pytest.approx(zoom / 10, rel=0.05)
     assert not said
 
 

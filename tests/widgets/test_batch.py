@@ -10,7 +10,7 @@ import napari_semsr as semsr
 from napari_semsr.core import InputRecord, Micrograph, Provenance
 from napari_semsr.io import write
 from napari_semsr.widgets.batch import BatchPanel
-from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.refusals import warned
 
@@ -125,7 +125,7 @@ def test_without_steps_and_in_a_folder_of_others_it_says_what_to_do(
     assert "'Overwrite results'" in run_panel(panel)
     panel.steps.line_edit.value = ""
     panel.run()
-    assert "or a steps file, must be chosen" in panel.status.text()
+    assert "that was created here, or a steps file" in panel.status.text()
 
 
 @pytest.mark.broad
@@ -149,7 +149,7 @@ def shown(model, hold, scans, tmp_path):
     cut = semsr.crop(scans / "s1.tif", box=(0, 0, 32, 40))
     semsr.degrade(cut, tmp_path / "soft.ome.tif", kind="blur")
     made = semsr.read(tmp_path / "soft.ome.tif")
-    model.add_image(made.array(), **layer_keywords(made))
+    model.add_image(made.array(), **create_layer_keywords(made))
     return hold(BatchPanel(model))
 
 
@@ -172,9 +172,10 @@ def test_a_result_whose_history_came_after_it_was_shown_is_proposed(shown):
 
 @pytest.mark.broad
 def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
-    assert run_panel(shown).startswith("A layer that was made here, or a steps file")
+    said = run_panel(shown)
+    assert said.startswith("Choose a layer that was created here, or a steps file")
     shown.layer.value = shown.viewer.layers[0]
-    assert "A folder must be chosen for the images." in shown.plan_note.text()
+    assert "Choose a folder for the images." in shown.plan_note.text()
     shown.inputs.value = tmp_path / "scans"
     assert shown.output.value == tmp_path / "scans results"
     shown.output.value = tmp_path / "made"
@@ -213,7 +214,7 @@ def test_warnings_of_steps_are_in_the_words_of_their_panels(
     with warned("blur-estimated"):
         semsr.restore(scans / "s1.tif", tmp_path / "sharp.ome.tif")
     made = semsr.read(tmp_path / "sharp.ome.tif")
-    model.add_image(made.array(), **layer_keywords(made))
+    model.add_image(made.array(), **create_layer_keywords(made))
     panel = hold(BatchPanel(model))
     panel.layer.value = model.layers[0]
     panel.inputs.value = scans
@@ -240,7 +241,7 @@ def test_a_layer_whose_model_is_gone_is_told_of(model, hold):
     about = {"model_name": "sem-restore", "model_digest": digest}
     made = Provenance(job="enhance", inputs=(one,), **about)
     image = semsr.Micrograph(np.zeros((8, 8)), provenance=made)
-    layer = model.add_image(image.array(), **layer_keywords(image))
+    layer = model.add_image(image.array(), **create_layer_keywords(image))
     panel = hold(BatchPanel(model))
     panel.layer.value = layer
     assert "neither in the library nor at" in panel.plan_note.text()

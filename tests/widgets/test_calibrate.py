@@ -8,11 +8,11 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
-from napari_semsr.widgets.calibrate import apply_pixel_size, line_length
+from napari_semsr.widgets.calibrate import apply_pixel_size, measure_line_length
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import (
+    create_overlay_keywords,
     is_calibrated,
-    lying_over,
     micrograph_from_layer,
 )
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
@@ -48,7 +48,7 @@ def test_apply_pixel_size_moves_the_origin_along(affine, origin):
 @given(y=st.floats(0.1, 1e4), x=st.floats(0.1, 1e4), rows=st.floats(1, 30))
 def test_line_length_counts_rows_and_columns_by_their_pitch(y, x, rows):
     line = Shapes([np.array([[0, 0], [rows, 2.0]])], shape_type="line")
-    assert line_length(line, (y, x)) == pytest.approx(np.hypot(rows * y, 2 * x))
+    assert measure_line_length(line, (y, x)) == pytest.approx(np.hypot(rows * y, 2 * x))
 
 
 def test_the_known_distance_is_in_view_after_a_bar_is_found(
@@ -144,16 +144,18 @@ def test_known_distance_in_any_unit_and_its_length_in_px(panel, model, unit, val
 def test_view_stays_on_its_place_and_undo_works_back(panel, model, scale):
     group, layer = panel.calibrate, model.layers["field"]
     layer.scale, layer.translate = scale, (5, 7)
-    host.camera(model).center, host.camera(model).zoom = (0, 20, 30), 3.0
+    host.get_camera(model).center, host.get_camera(model).zoom = (0, 20, 30), 3.0
     group.draw_button.click()
     line = model.layers["Scale line"]
     line.add_lines(np.array([[10.0, 5.0], [10.0, 55.0]]))
-    seen = layer.world_to_data(host.camera(model).center[1:])
+    seen = layer.world_to_data(host.get_camera(model).center[1:])
     for size in (25.0, 0.5):
         group.pixel_size.value = (size * scale[0], size * scale[1])
         group.apply_button.click()
-        assert layer.world_to_data(host.camera(model).center[1:]) == pytest.approx(seen)
-        assert host.camera(model).zoom * size == pytest.approx(3.0)
+        assert layer.world_to_data(host.get_camera(model).center[1:]) == pytest.approx(
+            seen
+        )
+        assert host.get_camera(model).zoom * size == pytest.approx(3.0)
         assert line.scale == pytest.approx(layer.scale)
     assert group.undo_button.isEnabled()
     group.undo_button.click()
@@ -163,8 +165,8 @@ def test_view_stays_on_its_place_and_undo_works_back(panel, model, scale):
         assert tuple(item.scale) == scale
         assert tuple(item.translate) == (5, 7)
         assert [str(unit) for unit in item.units] == ["pixel", "pixel"]
-    assert host.camera(model).center == pytest.approx((0, 20, 30))
-    assert host.camera(model).zoom == pytest.approx(3.0)
+    assert host.get_camera(model).center == pytest.approx((0, 20, 30))
+    assert host.get_camera(model).zoom == pytest.approx(3.0)
     assert not group.undo_button.isEnabled()
 
 
@@ -173,14 +175,14 @@ def test_view_stays_among_layers_in_other_units(panel, model):
     layer = model.layers["field"]
     layer.scale, layer.units = (0.02, 0.02), ("um", "um")
     model.add_image(IMAGE, name="over", scale=(5, 5), units=("nm", "nm"))
-    host.camera(model).center, host.camera(model).zoom = (0, 300, 500), 0.1
+    host.get_camera(model).center, host.get_camera(model).zoom = (0, 300, 500), 0.1
     panel.calibrate.layer.value = layer
     panel.calibrate.pixel_size.value = (40.0, 40.0)
     panel.calibrate.apply_button.click()
-    assert host.camera(model).center == pytest.approx((0, 600, 1000))
-    assert host.camera(model).zoom == pytest.approx(0.05)
+    assert host.get_camera(model).center == pytest.approx((0, 600, 1000))
+    assert host.get_camera(model).zoom == pytest.approx(0.05)
     panel.calibrate.undo_button.click()
-    assert host.camera(model).center == pytest.approx((0, 300, 500))
+    assert host.get_camera(model).center == pytest.approx((0, 300, 500))
 
 
 def test_layer_that_was_removed_is_not_undone(panel, model):
@@ -192,10 +194,10 @@ def test_layer_that_was_removed_is_not_undone(panel, model):
 
 def test_anisotropic_pixels_keep_their_ratio(panel, model):
     model.layers["field"].scale = (2, 1)
-    panel.calibrate.draw()
+    panel.calibrate.start_drawing()
     model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [10.0, 0.0]]))
     panel.calibrate.distance.value = 100.0
-    panel.calibrate.measure()
+    panel.calibrate.set_scale_from_line()
     assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (10.0, 5.0)
 
 
@@ -203,7 +205,7 @@ def test_typed_pixel_size_is_applied(panel, model):
     panel.calibrate.pixel_size.value = (3.0, 3.0)
     panel.calibrate.apply_button.click()
     assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (3.0, 3.0)
-    assert host.scale_bar(model).visible
+    assert host.get_scale_bar(model).visible
 
 
 def sizes(viewer):
@@ -348,8 +350,12 @@ def test_marks_and_helpers_go_along_with_their_own_image(model, hold, add):
     register.marks.stop()
     corners, size = CORNERS, parse_pixel_size(10.0)
     part = Micrograph(IMAGE[5:, 8:], size, "a", origin=(50.0, 80.0))
-    of_own = model.add_points([(0, 0)], **lying_over(part, "some panel", own))
-    of_other = model.add_points([(5, 8)], **lying_over(part, "some panel", other))
+    of_own = model.add_points(
+        [(0, 0)], **create_overlay_keywords(part, ("some panel"), own)
+    )
+    of_other = model.add_points(
+        [(5, 8)], **create_overlay_keywords(part, ("some panel"), other)
+    )
     older = model.add_points([(5, 8)], scale=own.scale, units=own.units)
     older.metadata = {HELPER_KEY: "some panel"}  # of an older project: names none
     drawn = model.add_points([(5, 8)], scale=own.scale, units=own.units)
@@ -390,27 +396,27 @@ def test_size_shown_follows_the_layer(panel, model):
 
 
 def test_line_on_another_grid_is_refused(panel, model):
-    panel.calibrate.draw()
+    panel.calibrate.start_drawing()
     model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [10.0, 0.0]]))
     model.add_image(IMAGE, name="sized", scale=(7, 7), units=("nm", "nm"))
     panel.calibrate.layer.value = model.layers["sized"]
     panel.calibrate.distance.value = 10
-    panel.calibrate.measure()
+    panel.calibrate.set_scale_from_line()
     assert "the grid of another layer" in panel.status.text()
-    panel.calibrate.draw()
+    panel.calibrate.start_drawing()
     assert len(model.layers["Scale line"].data) == 0
 
 
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda group: group.apply(), "Type a pixel size"),
-        (lambda group: group.measure(), "above 0;"),
+        (lambda group: group.apply_typed_size(), "Type a pixel size"),
+        (lambda group: group.set_scale_from_line(), "above 0;"),
     ],
     ids=["no size", "no distance"],
 )
 def test_missing_numbers_are_told(panel, model, act, said):
-    panel.calibrate.draw()
+    panel.calibrate.start_drawing()
     model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [10.0, 0.0]]))
     act(panel.calibrate)
     assert said in panel.status.text()
@@ -419,17 +425,17 @@ def test_missing_numbers_are_told(panel, model, act, said):
 @pytest.mark.parametrize("distance", [0, 10])
 def test_missing_line_is_told(panel, distance):
     panel.calibrate.distance.value = distance
-    panel.calibrate.measure()
+    panel.calibrate.set_scale_from_line()
     assert "line over the known distance" in panel.status.text()
-    panel.calibrate.draw()
-    panel.calibrate.measure()
+    panel.calibrate.start_drawing()
+    panel.calibrate.set_scale_from_line()
     assert "press Draw a line" in panel.status.text()
 
 
 def test_line_without_length_is_refused():
     line = Shapes([np.zeros((2, 2))], shape_type="line")
     with refused(OptionError, "line-without-length"):
-        line_length(line, (1.0, 1.0))
+        measure_line_length(line, (1.0, 1.0))
 
 
 def test_the_printed_bar_gets_the_line_and_its_length_is_typed(panel, model, finish):
@@ -459,7 +465,7 @@ def _two_images(panel, model):
     other = model.add_image(IMAGE + 1, name="other")
     group = panel.calibrate
     group.layer.value = model.layers["field"]
-    group.draw()
+    group.start_drawing()
     model.layers["Scale line"].add_lines(np.array([[10.0, 5.0], [10.0, 55.0]]))
     group.distance.value = 400.0
     other.visible = False
@@ -470,12 +476,12 @@ def test_scale_line_calibrates_no_image_but_its_own(panel, model):
     group, other = _two_images(panel, model)
     group.layer.value = other
     assert group.length.text() == "", "the line is none of this image"
-    group.measure()
+    group.set_scale_from_line()
     assert "drawn for field" in panel.status.text()
     assert not is_calibrated(other)
     assert not is_calibrated(model.layers["field"])
     group.layer.value = model.layers["field"]
-    group.measure()
+    group.set_scale_from_line()
     assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (8.0, 8.0)
     assert not is_calibrated(other)
     assert is_calibrated(model.layers["Scale line"])
@@ -484,13 +490,13 @@ def test_scale_line_calibrates_no_image_but_its_own(panel, model):
 def test_pressing_draw_for_another_image_begins_with_no_line(panel, model):
     group, other = _two_images(panel, model)
     group.layer.value = other
-    group.draw()
-    group.measure()
+    group.start_drawing()
+    group.set_scale_from_line()
     assert "A line over the known" in panel.status.text()
     assert not is_calibrated(other)
     model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [0.0, 40.0]]))
     other.visible = True
-    group.measure()
+    group.set_scale_from_line()
     assert micrograph_from_layer(other).pixel_size_nm == (10.0, 10.0)
     assert not is_calibrated(model.layers["field"])
 
@@ -498,13 +504,13 @@ def test_pressing_draw_for_another_image_begins_with_no_line(panel, model):
 def test_line_under_another_image_or_off_its_own_is_asked_about(panel, model):
     group, other = _two_images(panel, model)
     other.visible = True
-    group.measure()
+    group.set_scale_from_line()
     assert "other covers it" in panel.status.text()
     other.visible = False
     for ends in ([[10, 5], [10, 80]], [[-9, 5], [20, 5]]):
         model.layers["Scale line"].data = []
         model.layers["Scale line"].add_lines(np.array(ends, dtype=float))
-        group.measure()
+        group.set_scale_from_line()
         assert "ends outside field" in panel.status.text()
     assert not is_calibrated(model.layers["field"])
     assert not is_calibrated(other)
@@ -517,22 +523,22 @@ def test_line_of_nobody_is_asked_about_where_two_images_may_be_meant(panel, mode
     group.distance.value = 400.0
     other = model.add_image(IMAGE + 1, name="other", visible=False)
     group.layer.value = other
-    group.measure()
+    group.set_scale_from_line()
     assert "drawn for no image" in panel.status.text()
     model.layers.remove(model.layers["other"])
     group.layer.value = model.layers["field"]
-    group.measure()
+    group.set_scale_from_line()
     assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (8.0, 8.0)
 
 
 def test_what_stated_a_pixel_size_is_noted(panel, model):
     group, _ = _two_images(panel, model)
     field = model.layers["field"]
-    group.measure()
+    group.set_scale_from_line()
     found = micrograph_from_layer(field)
     assert found.pixel_size_from == "from a scale line of 400 nm over 50.0 px"
     group.pixel_size.value = (5.0, 5.0)
-    group.apply()
+    group.apply_typed_size()
     found = micrograph_from_layer(field)
     assert found.pixel_size_from == "typed by the user in napari"
     group.undo()

@@ -11,7 +11,7 @@ from qtpy.QtCore import QEvent, QObject
 
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.temporary import is_temporary
-from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS, run
@@ -26,7 +26,7 @@ def opened(make_napari_viewer, qtbot, run_panel, no_project):
     """A viewer whose panel has made a layer that is not saved; the questions asked."""
     viewer = make_napari_viewer(show=True)
     image = exposures_of((64, 64), sharp=True)[0]
-    viewer.add_image(image.data, **layer_keywords(image))
+    viewer.add_image(image.data, **create_layer_keywords(image))
     panel = RestorePanel(viewer)
     viewer.window.add_dock_widget(panel, name="Restore")
     run_panel(panel)
@@ -166,9 +166,9 @@ def test_what_was_added_last_is_in_the_project_before_it_closes(
     viewer, panel, _, asked = opened
     path = tmp_path / "kept.semsr"
     choose(path)
-    panel.session.begin(path)
-    qtbot.waitUntil(lambda: not panel.session.unsaved_names(), timeout=LIMIT_MS)
-    qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
+    panel.session.create_project(path)
+    qtbot.waitUntil(lambda: not panel.session.list_unsaved_names(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.session.runner.is_busy, timeout=LIMIT_MS)
     viewer.add_labels(np.ones((8, 8), np.uint8), name="painted")
     panel.window().close()
     assert closings.count == 0  # until its pixels are saved
@@ -181,9 +181,9 @@ def test_what_was_added_last_is_in_the_project_before_it_closes(
 def test_changes_that_cannot_be_saved_are_asked_for(opened, closings, qtbot, tmp_path):
     viewer, panel, answer, asked = opened
     path = tmp_path / "kept.semsr"
-    panel.session.begin(path)
-    qtbot.waitUntil(lambda: not panel.session.unsaved_names(), timeout=LIMIT_MS)
-    qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
+    panel.session.create_project(path)
+    qtbot.waitUntil(lambda: not panel.session.list_unsaved_names(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.session.runner.is_busy, timeout=LIMIT_MS)
     path.rename(tmp_path / "away")
     path.write_text("a file lies where the project was")
     viewer.layers[-1].name = "renamed"
@@ -241,7 +241,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     path = tmp_path / "kept.semsr"
     saver = SavePanel(viewer)
     viewer.window.add_dock_widget(saver, name="Save")
-    host.camera(viewer).zoom = 7.5
+    host.get_camera(viewer).zoom = 7.5
     choose(path)
     saver.run_button.click()
     qtbot.waitUntil(
@@ -253,7 +253,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     other.open(path, plugin="napari-semsr")
     qtbot.waitUntil(lambda: again.session.folder == path, timeout=LIMIT_MS)
     assert [item.name for item in other.layers] == [item.name for item in viewer.layers]
-    assert host.camera(other).zoom == 7.5
+    assert host.get_camera(other).zoom == 7.5
     assert "saved continuously" in again.about.text()
 
 

@@ -8,19 +8,19 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.analysis import Change
-from napari_semsr.core import figures_of
+from napari_semsr.core import get_figures
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import STORE_KEY, read
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import is_unsaved
-from napari_semsr.widgets.base.session import session_of
+from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.compare import describe_small_change
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
-    field_in_view,
-    grey_layers,
+    get_network_name,
+    get_visible_box,
+    list_grey_layers,
     micrograph_from_layer,
-    network_of,
 )
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
@@ -45,7 +45,7 @@ def set_strength(qtbot):
 
     def move(panel, percent: int) -> None:
         panel.look.strength.value = percent
-        qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
 
     return move
 
@@ -95,7 +95,7 @@ def test_before_of_a_turned_layer_is_turned_as_well(panel, model, look_at):
     source = model.layers["field"]
     look_at(source, 20, 120, 40, 140)
     source.affine = np.array([[0.9, 0.2, 70], [-0.2, 0.9, 5], [0, 0, 1]])
-    seen = field_in_view(model, source)
+    seen = get_visible_box(model, source)
     panel.look.split.value = 50
     before = model.layers["before"]
     for place in ((0, 0), (30, 10)):
@@ -116,12 +116,12 @@ def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turn
     first, second = model.layers["field"], model.layers["field · wiener"]
     if turned:
         first, second = second, first
-    panel.look.compare(first, second)
-    camera = host.camera(model)
+    panel.look.select_layers(first, second)
+    camera = host.get_camera(model)
     camera.center, camera.zoom = (0, 1234.0, 567.0), 3.5
     panel.look.beside.value = True
     assert set(visible(model)) == {"field", "field · wiener"}
-    grid, layers = host.grid(model), list(model.layers)
+    grid, layers = host.get_grid(model), list(model.layers)
     # napari before 0.9 counts hidden layers, too
     shown = layers if hasattr(model, "canvas") else len(layers)
     assert grid.actual_shape(shown) == (1, 2)
@@ -142,7 +142,7 @@ def test_what_explains_a_hidden_result_is_shown_again_with_it(panel, model):
     other = model.layers["other"]
     other.metadata.update(about)
     marks = model.add_points(np.ones((1, 2)), name="marks", metadata=dict(about))
-    panel.look.compare(model.layers["field"], model.layers["field · wiener"])
+    panel.look.select_layers(model.layers["field"], model.layers["field · wiener"])
     panel.look.beside.value = True
     assert not other.visible
     assert not marks.visible
@@ -152,7 +152,7 @@ def test_what_explains_a_hidden_result_is_shown_again_with_it(panel, model):
     model.layers.move(model.layers.index(marks), 0)
     other.visible = False
     assert not marks.visible
-    panel.look.compare(model.layers["field"], other)
+    panel.look.select_layers(model.layers["field"], other)
     panel.look.beside.value = True
     assert other.visible
     assert not marks.visible
@@ -162,9 +162,9 @@ def test_what_explains_a_hidden_result_is_shown_again_with_it(panel, model):
 def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
     panel.look.beside.value = True
     model.layers.remove("field · wiener")
-    assert not host.grid(model).enabled
+    assert not host.get_grid(model).enabled
     assert visible(model) == ["field", "other"]
-    panel.look.compare(model.layers["field"], model.layers["other"])
+    panel.look.select_layers(model.layers["field"], model.layers["other"])
     panel.look.split.value = 40
     model.layers.remove("other")
     assert visible(model) == ["field"]
@@ -177,7 +177,7 @@ def test_a_panel_that_is_closed_leaves_the_layers_as_they_were(panel, model, hol
     panel.setParent(dock)
     panel.look.beside.value = True
     panel.setParent(None)
-    assert not host.grid(model).enabled
+    assert not host.get_grid(model).enabled
     assert visible(model) == ["field", "other", "field · wiener"]
 
 
@@ -222,7 +222,7 @@ def test_a_mixture_is_not_saved_by_the_store_of_its_result(
     model.layers.selection.active = layer
     monkeypatch.setattr("napari_semsr.widgets.base.panel.ask_path", lambda *_: saved)
     panel.save_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     assert not is_unsaved(layer)
     found = read(saved)
     np.testing.assert_allclose(found.array(), layer.data, 1e-6)
@@ -240,7 +240,7 @@ def test_difference_is_a_signed_layer_of_its_own(panel, model, subtract):
     assert low == -high < 0
     wanted = model.layers["field · wiener"].data - model.layers["field"].data
     np.testing.assert_allclose(layer.data, wanted, atol=1e-6)
-    assert layer not in grey_layers(model)
+    assert layer not in list_grey_layers(model)
     assert layer not in panel.layer.choices
     assert layer in panel.own_layers
     image = micrograph_from_layer(layer)
@@ -256,7 +256,7 @@ def test_layers_of_two_places_have_no_difference(
     panel, model, add, exposures, subtract
 ):
     far = exposures[0].replace(name="far", origin=(1e6, 0.0))
-    panel.look.compare(model.layers["field"], add(model, far))
+    panel.look.select_layers(model.layers["field"], add(model, far))
     subtract(panel)
     assert "do not overlap" in panel.status.text()
 
@@ -294,10 +294,10 @@ def test_a_result_of_half_the_pixel_size_is_compared(
     mean = np.asarray(layer.data).reshape(192, 2, 192, 2).mean((1, 3))
     assert np.abs(mean - image.data).mean() < 0.1 * image.data.std()
     set_strength(panel, 50)
-    assert network_of(layer) is not None
+    assert get_network_name(layer) is not None
     subtract(panel)
     assert model.layers[-1].data.shape == (192, 192)
-    assert network_of(model.layers[-1]) == network_of(layer)
+    assert get_network_name(model.layers[-1]) == get_network_name(layer)
 
 
 @pytest.mark.broad
@@ -331,12 +331,12 @@ def test_a_project_keeps_a_mixture_as_it_is_seen(
 ):
     layer = panel.look.right.value
     set_strength(panel, 40)
-    session = session_of(model)
-    session.begin(tmp_path / "day.semsr")
-    qtbot.waitUntil(lambda: not session.runner.busy, timeout=LIMIT_MS)
+    session = get_session(model)
+    session.create_project(tmp_path / "day.semsr")
+    qtbot.waitUntil(lambda: not session.runner.is_busy, timeout=LIMIT_MS)
     assert not is_unsaved(layer)
     other = ViewerModel()
-    assert session_of(other).open(tmp_path / "day.semsr")
+    assert get_session(other).open_project(tmp_path / "day.semsr")
     qtbot.waitUntil(lambda: len(other.layers) == len(model.layers), timeout=LIMIT_MS)
     again = other.layers[layer.name]
     np.testing.assert_allclose(again.data, layer.data, 1e-6)
@@ -357,7 +357,7 @@ def test_a_removed_result_comes_back_with_its_strength(panel, model, set_strengt
 
 def test_hardly_anything_is_said_in_the_table_and_in_a_sentence():
     change = Change(0.1, 2.0, 0.0, noise=4.0, level=1.0, looked_at=0.25, hardly=True)
-    rows, said = figures_of(change), describe_small_change(change)
+    rows, said = get_figures(change), describe_small_change(change)
     assert said == " Hardly changed: the method has no effect here."
     mean = rows["Mean change"]
     assert mean.large
@@ -366,5 +366,5 @@ def test_hardly_anything_is_said_in_the_table_and_in_a_sentence():
     assert str(replace(mean, verdict="")) == told
     assert str(rows["Change seen in"]) == "25 % of the field"
     change = replace(change, hardly=False, looked_at=1.0)
-    assert list(figures_of(change)) == ["Mean change", "Largest change"]
+    assert list(get_figures(change)) == ["Mean change", "Largest change"]
     assert (describe_small_change(change), describe_small_change(None)) == ("", "")

@@ -16,7 +16,7 @@ from npe2 import PluginManifest
 from qtpy.QtWidgets import QApplication
 from napari_semsr.core import Micrograph, SemsrError, run
 from napari_semsr.jobs.train_process import TrainRequest, train_in_subprocess
-from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.layers import create_layer_keywords
 
 def check(what):
     names = "torch._dynamo", "torch._inductor", "triton"
@@ -26,7 +26,7 @@ def check(what):
 application, viewer = QApplication([]), ViewerModel()
 grey = np.random.default_rng(0).integers(0, 255, (64, 72), dtype=np.uint8)
 image = Micrograph(grey, (20.0, 20.0), name="field")
-viewer.add_image(grey, **layer_keywords(image))
+viewer.add_image(grey, **create_layer_keywords(image))
 found = PluginManifest.from_distribution("napari-semsr").contributions
 names = {item.id: item.python_name for item in found.commands}
 made = []
@@ -40,7 +40,7 @@ for model in sys.argv[1:]:
     viewer.layers.selection.active = viewer.layers["field"]
     panel.model.box.value = model
     panel.run_button.click()
-    while panel.busy:
+    while panel.is_busy:
         application.processEvents()
         time.sleep(0.01)
     assert panel.status.text().startswith("Enhanced"), panel.status.text()

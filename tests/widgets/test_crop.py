@@ -4,7 +4,7 @@ import pytest
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.crop import CropPanel
-from napari_semsr.widgets.layers import micrograph_from_layer, world_places
+from napari_semsr.widgets.layers import layer_to_world, micrograph_from_layer
 from tests.widgets.scenes import grain
 
 WIDE = grain((320, 300), seed=3)
@@ -56,7 +56,7 @@ def test_layer_is_cut_to_a_drawn_rectangle(panel, model, run_panel, unit):
     corners = np.array([[95, 205], [95, 405], [305, 405], [305, 205]])
     shapes = model.add_shapes(corners, name="drawn", units=(unit, unit))
     panel.layer.value, panel.like.value = model.layers["wide"], shapes
-    assert not panel.form.widget("align").native.isVisibleTo(panel)
+    assert not panel.form.get_widget("align").native.isVisibleTo(panel)
     run_panel(panel)
     found = _shown(model, "wide · crop")
     np.testing.assert_array_equal(found.array(), WIDE[10:31, 21:41])
@@ -66,7 +66,7 @@ def test_layer_is_cut_to_a_drawn_rectangle(panel, model, run_panel, unit):
 @pytest.mark.broad
 def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
     bare = add(model, Micrograph(WIDE, name="bare"))
-    drawn = world_places(bare, [[1.6, 2.4], [9.7, 8.2]])  # on what is shown
+    drawn = layer_to_world(bare, [[1.6, 2.4], [9.7, 8.2]])  # on what is shown
     shapes = model.add_shapes(drawn, shape_type="line")
     panel.layer.value, panel.like.value = bare, shapes
     run_panel(panel)
@@ -84,7 +84,7 @@ def test_one_layer_is_cut_free_of_gaps(model, hold, add, run_panel):
     panel = hold(CropPanel(model))
     assert panel.like.value is None
     for name in ("gap_free", "align", "search"):
-        assert not panel.form.widget(name).native.isVisibleTo(panel)
+        assert not panel.form.get_widget(name).native.isVisibleTo(panel)
     assert "Cropped mosaic to 308 × 280 px." in run_panel(panel)  # noqa: RUF001
     assert "rows 12 to 320, columns 0 to 280 of mosaic" in panel.figures.text()
     part = _shown(model, "mosaic · crop")
@@ -93,9 +93,9 @@ def test_one_layer_is_cut_free_of_gaps(model, hold, add, run_panel):
     panel.layer.value = model.layers["mosaic · crop"]
     assert "Copied mosaic · crop: it has no empty areas." in run_panel(panel)
     panel.like.value = model.layers["mosaic"]
-    assert panel.form.widget("gap_free").native.isVisibleTo(panel)
+    assert panel.form.get_widget("gap_free").native.isVisibleTo(panel)
     panel.like.value = None
-    assert not panel.form.widget("gap_free").native.isVisibleTo(panel)
+    assert not panel.form.get_widget("gap_free").native.isVisibleTo(panel)
 
 
 def test_outlines_of_measures_are_not_offered(panel, model):

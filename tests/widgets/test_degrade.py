@@ -24,7 +24,7 @@ def test_haze_alone_has_a_strength(model, hold):
     for kind, shown in (("fog", True), ("blur", False)):
         panel.form.set_values(kind=kind)
         for name in ("uniform_fog", "airlight", "stretch"):
-            assert panel.form.widget(name).native.isVisibleTo(panel) == shown
+            assert panel.form.get_widget(name).native.isVisibleTo(panel) == shown
 
 
 @pytest.mark.broad

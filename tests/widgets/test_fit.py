@@ -17,7 +17,7 @@ from qtpy.QtCore import QPoint
 from qtpy.QtGui import QHelpEvent
 from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QScrollArea, QToolTip
 
-from napari_semsr.widgets.base import shorten_number
+from napari_semsr.widgets.base import hide_trailing_zeros
 from tests import children
 from tests.children import LIMIT_MS, SLOW_LIMIT_S
 from tests.widgets.fitting import (
@@ -102,7 +102,7 @@ def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
 def test_labels_and_what_is_said_follow_the_letters(dock, letters, qtbot):
     module = "napari_semsr.widgets.measure.metrics"
     panel = dock.show("Metrics", module, "MetricsPanel")
-    control = panel.form.widget("data_range").native
+    control = panel.form.get_widget("data_range").native
     panel.show_problem(LONG_TEXT)
     for size in (9, 16, 9):
         letters(size)
@@ -143,7 +143,7 @@ def test_box_shortens_its_number_and_leaves_qt_no_function_to_call(qtbot):
     qtbot.addWidget(box)
     gc.collect()
     before = _functions()
-    shorten_number(box)
+    hide_trailing_zeros(box)
     assert _functions() <= before
     box.setValue(2.5)
     box.show()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from napari_semsr.widgets import host
-from napari_semsr.widgets.layers import field_in_view, fill_view
+from napari_semsr.widgets.layers import fill_view, get_visible_box
 from tests.children import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,16 +82,16 @@ def test_the_lowest_version_is_the_same_everywhere():
 
 def test_camera_grid_and_bar_are_found_where_a_viewer_has_them(model):
     older = SimpleNamespace(camera=object(), grid=object(), scale_bar=object())
-    assert host.camera(older) is older.camera
-    assert host.grid(older) is older.grid
-    assert host.scale_bar(older) is older.scale_bar
-    host.camera(model).zoom = 3.0
-    host.grid(model).enabled = True
-    host.scale_bar(model).visible = True
+    assert host.get_camera(older) is older.camera
+    assert host.get_grid(older) is older.grid
+    assert host.get_scale_bar(older) is older.scale_bar
+    host.get_camera(model).zoom = 3.0
+    host.get_grid(model).enabled = True
+    host.get_scale_bar(model).visible = True
     again = napari.components.ViewerModel()
-    assert host.camera(again).zoom != 3.0
-    assert not host.grid(again).enabled
-    assert not host.scale_bar(again).visible
+    assert host.get_camera(again).zoom != 3.0
+    assert not host.get_grid(again).enabled
+    assert not host.get_scale_bar(again).visible
 
 
 @pytest.mark.parametrize("count", range(2, 7))
@@ -107,7 +107,7 @@ def test_the_left_layer_is_left_where_hidden_layers_take_cells(count):
         assert rows == 1
         assert places == sorted(set(places))
         assert columns <= 3
-        host.show_over(viewer)
+        host.show_overlaid(viewer)
         assert (grid.enabled, grid.stride, grid.shape) == (False, 1, (-1, -1))
 
 
@@ -134,7 +134,7 @@ def test_the_view_is_filled_whatever_unit_a_layer_has(model, unit):
         pixels, scale=[5 / nm] * 2, translate=[400 / nm, 900 / nm], units=[unit] * 2
     )
     fill_view(model, small)
-    box = field_in_view(model, small)
+    box = get_visible_box(model, small)
     assert box.shape == pixels.shape
-    height, _ = host.viewbox_size(model)
-    assert 64 * 5 * host.camera(model).zoom == pytest.approx(0.95 * height)
+    height, _ = host.get_viewbox_size(model)
+    assert 64 * 5 * host.get_camera(model).zoom == pytest.approx(0.95 * height)

@@ -106,7 +106,7 @@ def test_a_long_name_of_a_map_fits_next_to_its_colour_bar(viewer, qtbot, keep_pi
 
     def margin() -> int:
         """Brightness of the columns left of the name, in a wide margin."""
-        host.camera(viewer).zoom = 1e-3
+        host.get_camera(viewer).zoom = 1e-3
         qtbot.wait(100)
         return int(picture_of(viewer)[:100, :8, :3].max())
 
@@ -179,7 +179,7 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     add(viewer, exposures_of((256, 256))[0])
     panel = dock(viewer, "Enhance")
     panel.form.set_values(tile=64, precision="fp32")
-    camera = host.camera(viewer)
+    camera = host.get_camera(viewer)
     camera.zoom *= 3
     camera.center = (0, 2560 * 0.2, 2560 * 0.8)
     qtbot.wait(200)
@@ -204,7 +204,9 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     qtbot.waitUntil(drawn, timeout=LIMIT_MS)
     runner = panel.runner
     viewer.close()
-    qtbot.waitUntil(lambda: not is_alive(runner) or runner.cancelling, timeout=LIMIT_MS)
+    qtbot.waitUntil(
+        lambda: not is_alive(runner) or runner.is_cancelling, timeout=LIMIT_MS
+    )
     computed.allow()
     WorkerBase.await_workers(msecs=LIMIT_MS)
     assert len(computed) == 4
@@ -214,9 +216,9 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
 def test_what_covers_the_left_part_follows_the_size_of_the_window(viewer, qtbot, add):
     image = add(viewer, exposures_of((256, 256))[0])
     cover = BeforeAfter(viewer)
-    cover.show_part(image, 0.5)
+    cover.move_divider(image, 0.5)
     whole = cover.layer.data.shape
-    host.camera(viewer).zoom *= 4
+    host.get_camera(viewer).zoom *= 4
     qtbot.waitUntil(lambda: cover.layer.data.shape != whole, timeout=LIMIT_MS)
     qtbot.wait(300)  # what the zoom began is drawn
     part = cover.layer.data.shape

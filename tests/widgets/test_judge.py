@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtGui import QDesktopServices
 
 from napari_semsr.core import Micrograph, parse_pixel_size
-from napari_semsr.io import Side, StoredTransform, write_transform
+from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
 from napari_semsr.widgets.register.judge import JudgePanel
 from tests.two_views import draw_views
 
@@ -35,7 +35,7 @@ def panel(opened, hold) -> JudgePanel:
 def stored(views):
     """The true map."""
     moving, fixed, truth = views
-    sides = Side.of(moving), Side.of(fixed)
+    sides = ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed)
     return StoredTransform(truth, *sides, {"error_nm": 3.0, "error_px": 0.125})
 
 

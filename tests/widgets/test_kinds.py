@@ -5,13 +5,13 @@ import pytest
 from magicgui.widgets import Select
 
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.widgets.base.session import form_values
+from napari_semsr.widgets.base.session import get_form_values
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
-    image_layers,
+    get_network_name,
+    get_provenance,
     is_map,
-    network_of,
-    provenance_of,
+    list_image_layers,
 )
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
@@ -87,7 +87,7 @@ def test_no_default_input_is_a_map_after_every_panel_has_run(
     jobs = {
         (made.job, made.part)
         for item in model.layers
-        if is_map(item) and (made := provenance_of(item))
+        if is_map(item) and (made := get_provenance(item))
     }
     assert jobs == {
         ("frc-map", None), ("error-map", None), ("error-map", "scans"),
@@ -95,11 +95,11 @@ def test_no_default_input_is_a_map_after_every_panel_has_run(
     }  # fmt: skip
     maps = {item.name: is_map(item) for item in model.layers}
     assert (maps["first"], maps["second"]) == (False, False)
-    by_networks = [item for item in model.layers if network_of(item)]
+    by_networks = [item for item in model.layers if get_network_name(item)]
     assert any(not is_map(item) for item in by_networks)
     proposed = {}
     for panel in [*before, *(make(module, model, qtbot) for module in PANELS)]:
-        for name, value in form_values(panel).items():
+        for name, value in get_form_values(panel).items():
             if isinstance(value, str) and value in maps:
                 proposed[panel.title, name] = maps[value]
         several = getattr(panel, "layers", None)
@@ -113,5 +113,5 @@ def test_no_other_layers_are_images_or_maps(model):
     model.add_labels(np.zeros((4, 4), int))
     model.add_points([[1, 2]])
     model.add_image(np.zeros((4, 4)), metadata={HELPER_KEY: "someone"})
-    assert image_layers(model) == []
+    assert list_image_layers(model) == []
     assert not any(map(is_map, model.layers))

@@ -17,18 +17,18 @@ from napari_semsr.core.micrograph import (
 from napari_semsr.io.layers import NETWORK_KEY
 from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import (
-    free_name,
-    layer_keywords,
+    create_layer_keywords,
+    create_result_name,
+    find_free_name,
+    get_common_unit,
+    get_network_name,
+    have_same_grid,
     micrograph_from_layer,
-    network_of,
     nm_per_unit,
-    on_one_grid,
-    result_name,
-    same_unit,
     show_scale_bar,
 )
 
-TURNED = Affine.similarity(
+TURNED = Affine.create_similarity(
     30, scale=1.2, is_mirrored=True, shift=(40, -9), about=(50, 20)
 )
 IMAGE = np.arange(35, dtype=np.uint8).reshape(5, 7)
@@ -46,7 +46,7 @@ def test_layer_round_trip_keeps_calibration(y, x, oy, calibrated):
         spacing_px=(1.0, 1.0) if calibrated else (y, x),
         provenance=Provenance(job="test"),
     )
-    after = micrograph_from_layer(Image(IMAGE, **layer_keywords(before)))
+    after = micrograph_from_layer(Image(IMAGE, **create_layer_keywords(before)))
     assert after.unit == before.unit
     np.testing.assert_allclose(after.scale, before.scale)
     np.testing.assert_allclose(after.origin, before.origin, atol=1e-9)
@@ -77,15 +77,17 @@ def test_network_of_knows_what_made_a_layer_or_what_it_comes_from():
     before = InputRecord(role="image", name="a", provenance=made_by_network())
     cut = Provenance(job="crop", inputs=(before,))
     for made in (made_by_network(), cut):
-        layer = Image(IMAGE, **layer_keywords(Micrograph(IMAGE, provenance=made)))
-        assert network_of(layer) == "sem-restore"
+        layer = Image(
+            IMAGE, **create_layer_keywords(Micrograph(IMAGE, provenance=made))
+        )
+        assert get_network_name(layer) == "sem-restore"
         mark = layer.metadata[NETWORK_KEY]
         assert mark == {"model": "sem-restore", "digest": "sha256:1"}
         layer.metadata.pop("micrograph")  # as a layer of another kind has it
-        assert network_of(layer) == "sem-restore"
+        assert get_network_name(layer) == "sem-restore"
     plain = Micrograph(IMAGE, provenance=Provenance(job="stitch"))
-    assert network_of(Image(IMAGE, **layer_keywords(plain))) is None
-    assert network_of(Image(IMAGE)) is None
+    assert get_network_name(Image(IMAGE, **create_layer_keywords(plain))) is None
+    assert get_network_name(Image(IMAGE)) is None
 
 
 def test_micrograph_from_layer_leaves_pixels_uncalibrated():
@@ -185,9 +187,9 @@ def test_micrograph_from_layer_refuses(layer, match):
 def test_layers_lie_on_one_grid_as_they_are_shown(shown, same):
     first = Image(IMAGE, scale=(2, 2), units="nm")
     second = Image(IMAGE, **{"scale": (2, 2), "units": "nm"} | shown)
-    assert on_one_grid(first, second) is same
+    assert have_same_grid(first, second) is same
     pile = Image(np.stack([IMAGE, IMAGE]), scale=(1, 2, 2), units=("pixel", "nm", "nm"))
-    assert on_one_grid(pile, second) is same
+    assert have_same_grid(pile, second) is same
 
 
 def test_micrograph_from_layer_composes_affine_scale():
@@ -217,7 +219,7 @@ def test_layers_of_ours_leave_the_viewer_in_nm():
     viewer = ViewerModel()
     for size in (10.0, 160.0):
         viewer.add_image(
-            IMAGE, **layer_keywords(Micrograph(IMAGE, parse_pixel_size(size)))
+            IMAGE, **create_layer_keywords(Micrograph(IMAGE, parse_pixel_size(size)))
         )
     assert [str(unit) for unit in viewer.layers.units] == ["nanometer", "nanometer"]
 
@@ -225,28 +227,28 @@ def test_layers_of_ours_leave_the_viewer_in_nm():
 def test_same_unit_names_the_layer_without_pixel_size():
     bare = Micrograph(IMAGE, name="bare")
     with pytest.raises(OptionError, match="'bare' has no pixel size"):
-        same_unit([Micrograph(IMAGE, parse_pixel_size(1.0)), bare])
+        get_common_unit([Micrograph(IMAGE, parse_pixel_size(1.0)), bare])
 
 
 def test_results_are_named_by_what_made_them(model):
-    assert result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem"
+    assert create_result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem"
     model.add_image(IMAGE, name="mosaic · ssum-sem")
-    assert result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem 2"
+    assert create_result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem 2"
     model.add_image(IMAGE, name="mosaic · ssum-sem 2")
-    assert result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem 3"
+    assert create_result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem 3"
     name = "mosaic · ssum-sem 2"
     for step, named in [
         ("wiener", "mosaic · ssum-sem 2 · wiener"),
         ("crop", "mosaic · … · wiener · crop"),
         ("spectrum", "mosaic · … · crop · spectrum"),
     ]:
-        name = result_name(model, name, step)
+        name = create_result_name(model, name, step)
         assert name == named
-    assert free_name(model, "mosaic") == "mosaic"
+    assert find_free_name(model, "mosaic") == "mosaic"
 
 
 def test_the_scale_bar_lies_where_notifications_do_not_cover_it(model):
-    bar = host.scale_bar(model)
+    bar = host.get_scale_bar(model)
     show_scale_bar(model)
     assert (bar.visible, bar.position) == (True, "bottom_left")
     bar.position = "top_left"

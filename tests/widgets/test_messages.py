@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QAbstractButton, QApplication, QLineEdit
 
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import Progress
-from napari_semsr.widgets.base import make_panel
+from napari_semsr.widgets.base import create_panel
 from tests.children import LIMIT_MS
 from tests.widgets.test_panels import PANELS
 
@@ -32,11 +32,11 @@ def shown_buttons(panel):
 def panel(request, model, qtbot):
     name = request.param
     model.add_image(np.zeros((8, 8), np.float32), name="field")
-    made = make_panel(model, f"{PANELS[name]}:{name}")
+    made = create_panel(model, f"{PANELS[name]}:{name}")
     qtbot.addWidget(made)
     made.resize(360, 700)
     made.show()
-    qtbot.waitUntil(lambda: not made.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not made.is_busy, timeout=LIMIT_MS)
     for _ in range(20):  # texts take their height after they are laid out
         QApplication.processEvents()
     return made
@@ -115,7 +115,7 @@ def test_an_error_leaves_when_its_folder_has_come(panel, qtbot, tmp_path):
     panel.folder.value = tmp_path / "missing"
     panel.run_button.click()
     assert "There is no" in panel.status.text()
-    panel.leave_mended()
+    panel.clear_resolved_error()
     assert panel.status.text()
     (tmp_path / "missing").mkdir()
     qtbot.waitUntil(lambda: "Choose" not in panel.status.text())
@@ -141,7 +141,7 @@ def with_layer(panel):
 )
 def test_an_error_leaves_when_something_is_mended(panel, qtbot, mend):
     panel.show_problem("This cannot be done.")
-    panel.leave_mended()
+    panel.clear_resolved_error()
     assert panel.status.text() == "This cannot be done."
     mend(panel)
     qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)
@@ -152,7 +152,7 @@ def test_good_news_stays_when_something_is_typed(panel):
     panel.show_problem("This cannot be done.")
     panel.show_status("This is done.")
     with_layer(panel)
-    panel.leave_mended()
+    panel.clear_resolved_error()
     assert panel.status.text() == "This is done."
 
 
@@ -166,10 +166,10 @@ def test_why_a_job_failed_stays_though_the_panel_clears_away(panel, qtbot):
     panel.runner.busy_changed.connect(lambda busy: busy or with_layer(panel))
     panel.runner.failed.connect(lambda _: with_layer(panel))
     panel.start(job, lambda _: None)
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     assert panel.status.text() == "The disk is full."
     qtbot.waitUntil(lambda: panel._causes is not None, timeout=LIMIT_MS)  # noqa: SLF001
-    panel.leave_mended()
+    panel.clear_resolved_error()
     assert panel.status.text() == "The disk is full."
     sized_anew(panel)
     qtbot.waitUntil(lambda: panel.status.text() == "", timeout=LIMIT_MS)

@@ -9,15 +9,15 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.io.layers import READ_KEY, without_rows
+from napari_semsr.io.layers import READ_KEY, crop_rows
 from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.results import databar_of
+from napari_semsr.widgets.base.results import get_databar_rows
 from napari_semsr.widgets.layers import (
-    draw_over,
-    fit_of,
+    add_drawing_layer,
+    get_fit,
+    get_layer_pixel_size,
     micrograph_from_layer,
-    pitch_of,
 )
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.children import LIMIT_MS
@@ -55,7 +55,7 @@ def test_file_is_shown_and_opened_calibrated(panel, model, sized, finish, run_pa
     np.testing.assert_array_equal(layer.data, GRAIN)
     assert not layer.rgb
     assert layer.axis_labels == ("y", "x")
-    assert host.scale_bar(model).visible
+    assert host.get_scale_bar(model).visible
 
 
 def test_corrected_pixel_size_and_typed_rows_reach_the_layer(
@@ -93,7 +93,7 @@ def test_the_image_opens_and_not_its_preview(panel, model, tmp_path, finish, run
         file.write(GRAIN[::3, ::3], subfiletype=1, metadata=None)
         file.write(GRAIN, metadata=None)
     choose(panel, path, finish)
-    assert panel.form.options().series == 1
+    assert panel.form.create_options().series == 1
     run_panel(panel)
     np.testing.assert_array_equal(model.layers[0].data, GRAIN)
     panel.form.set_values(series=0)
@@ -118,7 +118,7 @@ def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
     first = model.layers[0]
     first.scale = (5000, 5000)
     model.reset_view()
-    camera = host.camera(model)
+    camera = host.get_camera(model)
     camera.zoom *= 2  # of 90 rows, 45 are in view or fewer
     before = camera.center, camera.zoom
     write(Micrograph(GRAIN, None, "bare"), tmp_path / "bare.png")
@@ -129,7 +129,7 @@ def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
     bare = model.layers[1]
     assert [layer.visible for layer in model.layers] == [True, True]
     assert (camera.center, camera.zoom) == before
-    high, wide = host.viewbox_size(model) / camera.zoom
+    high, wide = host.get_viewbox_size(model) / camera.zoom
     shown = np.ptp(bare.extent.world[:, -2:], axis=0)
     assert shown[0] <= high * 1.01
     assert shown[1] <= wide * 1.01
@@ -141,11 +141,11 @@ def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
         (1.0, 1.0),
         (0.0, 0.0),
     )
-    np.testing.assert_array_equal(pitch_of(bare), (1, 1))
-    panel.ask_size(bare)
+    np.testing.assert_array_equal(get_layer_pixel_size(bare), (1, 1))
+    panel.focus_pixel_size(bare)
     assert panel.calibrate.layer.value is bare
     panel.calibrate.pixel_size.value = (7.0, 7.0)
-    panel.calibrate.apply()
+    panel.calibrate.apply_typed_size()
     assert micrograph_from_layer(bare).pixel_size_nm == (7.0, 7.0)
     np.testing.assert_array_equal(bare.affine.affine_matrix, np.eye(3))
     panel.calibrate.undo()
@@ -155,12 +155,12 @@ def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
 def test_what_is_made_of_a_fitted_image_is_shown_where_that_is(model, panel, add):
     model.add_image(GRAIN, name="sized", scale=(9, 9), units=("nm", "nm"))
     bare = model.add_image(GRAIN, name="bare")
-    assert fit_of(bare)[0] > 1
+    assert get_fit(bare)[0] > 1
     half = model.add_image(
         GRAIN[::2, ::2], name="live", scale=(2, 2), translate=(0.5, 0.5)
     )
     np.testing.assert_allclose(half.extent.world, bare.extent.world, atol=10)
-    line = draw_over(model, bare, "line")
+    line = add_drawing_layer(model, bare, "line")
     line.add_lines(np.array([[0, 0], [0, 30.0]]))
     assert micrograph_from_layer(half).spacing_px == (2.0, 2.0)
     model.layers.remove("sized")  # then all are in pixels
@@ -204,7 +204,7 @@ def test_plane_of_a_stack_is_chosen(panel, model, tmp_path, finish, run_panel):
     pages = np.stack([GRAIN, GRAIN // 2, GRAIN // 3])
     tifffile.imwrite(path, pages, photometric="minisblack")
     choose(panel, path, finish)
-    assert panel.form.widget("plane").native.isVisibleTo(panel)
+    assert panel.form.get_widget("plane").native.isVisibleTo(panel)
     run_panel(panel)
     np.testing.assert_array_equal(model.layers[0].data, GRAIN)
     panel.form.set_values(plane=2)
@@ -223,10 +223,10 @@ def test_dataset_of_an_hdf5_file_is_chosen(panel, model, tmp_path, finish, run_p
     choose(panel, path, finish)
     assert panel.dataset.choices == ("/high", "/low")
     assert panel.dataset.value == "/high"
-    assert not panel.form.widget("plane").native.isHidden()
+    assert not panel.form.get_widget("plane").native.isHidden()
     panel.dataset.value = "/low"
     finish(panel)
-    assert panel.form.widget("plane").native.isHidden()
+    assert panel.form.get_widget("plane").native.isHidden()
     assert panel.pixel_size.value == (50.0, 50.0)
     run_panel(panel)
     np.testing.assert_array_equal(model.layers[0].data, GRAIN[:40])
@@ -276,7 +276,7 @@ def test_an_image_in_colour_opens_by_one_tick(
     Image.fromarray(colour).save(tmp_path / "photo.png")
     choose(panel, tmp_path / "photo.png", finish)
     panel.show()
-    assert "is a colour image: tick 'Use its luminance'" in panel.status.text()
+    assert "is a colour image; tick 'Use its luminance'" in panel.status.text()
     assert "tick 'Use its luminance'" in run_panel(panel)
     assert not model.layers
     tick = panel.luminance.native
@@ -344,7 +344,7 @@ def test_rows_and_pixel_size_are_those_of_level_0(
     panel.pixel_size.value = (10.0, 10.0)
     run_panel(panel)
     (layer,) = model.layers
-    cropped = without_rows(layer.as_layer_data_tuple(), databar_of(layer))
+    cropped = crop_rows(layer.as_layer_data_tuple(), get_databar_rows(layer))
     assert cropped[1]["metadata"][READ_KEY]["databar_rows"] == 60
     panel.bar_button.click()
     finish(panel)
@@ -414,8 +414,10 @@ def test_a_scene_and_a_channel_of_a_mosaic_are_chosen(
     path = write_czi(tmp_path / "a.czi", tiles, starts=starts)
     choose(panel, path, finish)
     assert "2 frames of 24" in panel.about.text()
-    assert (panel.form.widget("series").max, panel.form.widget("channel").max) == (1, 1)
-    assert panel.form.options().series == panel.form.options().channel == 0
+    series, channel = map(panel.form.get_widget, ("series", "channel"))
+    assert (series.max, channel.max) == (1, 1)
+    options = panel.form.create_options()
+    assert options.series == options.channel == 0
     panel.form.set_values(series=1, channel=1)
     run_panel(panel)
     assert model.layers[0].data.shape == (30, 42)

@@ -29,11 +29,11 @@ from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.io.formats import write
-from napari_semsr.widgets.base import ASIDE, Work, make_panel
-from napari_semsr.widgets.base.history import history_of
-from napari_semsr.widgets.base.manual import manual_folder, manual_url, slug
+from napari_semsr.widgets.base import ASIDE, PanelTask, create_panel
+from napari_semsr.widgets.base.history import get_removed_layers
+from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url, slug
 from napari_semsr.widgets.base.runner import is_alive
-from napari_semsr.widgets.base.session import session_of
+from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from tests.children import LIMIT_MS, run_python
 
@@ -87,7 +87,7 @@ MEASURING = [
 
 
 def make(name: str, viewer: object, qtbot) -> object:
-    panel = make_panel(viewer, f"{PANELS[name]}:{name}")
+    panel = create_panel(viewer, f"{PANELS[name]}:{name}")
     qtbot.addWidget(panel)
     return panel
 
@@ -110,7 +110,7 @@ def test_a_bar_of_unknown_length_does_not_move(model, qtbot):
     qtbot.waitUntil(lambda: bar.maximum() == 4, timeout=LIMIT_MS)
     assert bar.isTextVisible()
     panel.stop()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
 
 
 @pytest.fixture(params=["German", pytest.param("English", marks=pytest.mark.broad)])
@@ -142,7 +142,7 @@ def with_idle_tooltip(panel):
 def without_unit(panel):
     """Options whose name has a unit that neither label nor tooltip says."""
     told = {item.text(): item.toolTip() for item in panel.findChildren(QLabel)}
-    for name, (label, _) in panel.labels().items():
+    for name, (label, _) in panel.get_labels().items():
         unit = UNITS.get(name.rpartition("_")[2])
         said = f"{label} {told.get(label, '')}"
         if unit and not re.search(rf"(?<!\w)({unit})(?!\w)", said):
@@ -174,11 +174,11 @@ def test_controls_say_what_they_are_and_take_either_point(
     check_decimal_point(panel, qtbot)
     page, _, heading = panel.help_place.partition("#")
     assert page != "panels.md"  # its own, not what all share
-    text = (manual_folder() / page).read_text("utf-8")
+    text = (get_manual_folder() / page).read_text("utf-8")
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     assert not heading or heading in map(slug, headings)
     panel.help_button.click()
-    assert opened == [manual_url(panel.help_place)]
+    assert opened == [get_manual_url(panel.help_place)]
 
 
 @pytest.mark.parametrize("module", MEASURING)
@@ -195,7 +195,7 @@ def test_run_says_which_layers_it_takes(module, model, qtbot):
     model.add_image(np.zeros((40, 40)), rotate=20, name="turned")
     panel.run()
     assert "'turned' cannot be measured" in panel.status.text()
-    assert not panel.runner.busy
+    assert not panel.runner.is_busy
 
 
 @pytest.mark.parametrize("module", ["FrcMapPanel", "MetricsPanel"])
@@ -210,7 +210,7 @@ def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     assert second.value is None
     for name, said in (
         ("wide", "onto one grid"),
-        ("a", "is 7 px above or below and 0 px left or right of"),
+        ("a", "'a' is shifted by 7 px vertically and 0 px horizontally from"),
         ((panel.first if frc else panel.image).value.name, "the layer 'b'"),  # itself
     ):
         second.value = model.layers[name]
@@ -254,7 +254,7 @@ def test_layer_lists_follow_the_viewer(module, model, qtbot):
 @pytest.mark.parametrize("module", sorted(PANELS, key=lambda name: name != "SavePanel"))
 def test_a_viewer_outlives_its_panels(module, model, add, exposures):
     one, two = (add(model, image) for image in exposures)
-    panel = make_panel(model, f"{PANELS[module]}:{module}")
+    panel = create_panel(model, f"{PANELS[module]}:{module}")
     panel.show()
     model.add_shapes([[[1, 1], [20, 20]]], shape_type="line", name="line")
     panel.deleteLater()
@@ -269,8 +269,8 @@ def test_a_viewer_outlives_its_panels(module, model, add, exposures):
     model.layers.move(0, 2)
     model.theme = "light"
     model.layers.clear()
-    assert history_of(model).undo() == "removal of 4 layers"
-    session_of(model).changed.emit()
+    assert get_removed_layers(model).undo() == "removal of 4 layers"
+    get_session(model).changed.emit()
 
 
 def path_buttons(panel):
@@ -313,7 +313,7 @@ def test_every_row_for_a_path_begins_beside_the_data(
     places = {f"{one}:{name}" for name, one in PANELS.items()}
     asked = set()
     for place in sorted(places.union(ASIDE.values())):
-        panel = make_panel(viewer, place)
+        panel = create_panel(viewer, place)
         qtbot.addWidget(panel)
         for button, line in path_buttons(panel):
             line.clear()
@@ -343,7 +343,7 @@ def counting(monkeypatch):
 
     def job(self):
         jobs.append(Counted(len(jobs)))
-        return Work(jobs[-1], shown.append)
+        return PanelTask(jobs[-1], shown.append)
 
     for name in ("MetricsPanel", "SpectrumPanel"):
         monkeypatch.setattr(f"napari_semsr.widgets.{PANELS[name]}.{name}.job", job)
@@ -372,7 +372,7 @@ def test_panels_compute_one_after_another(two, qtbot, counting):
     assert second.cancel_button.isEnabled()
     assert second.run_button.text() == "Queue"
     qtbot.waitUntil(says(first, "half of 0"), timeout=LIMIT_MS)
-    assert not second.runner.running
+    assert not second.runner.is_running
     jobs[0].go_on.set()
     qtbot.waitUntil(says(second, "half of 1"), timeout=LIMIT_MS)
     assert first.run_button.text() == "Measure"
@@ -385,7 +385,7 @@ def test_a_run_that_waits_is_taken_out_of_the_queue(two, finish, counting):
     (first, second), (shown, jobs) = two, counting
     second.cancel_button.click()
     assert "Removed from the queue" in second.status.text()
-    assert not second.busy
+    assert not second.is_busy
     assert second.run_button.text() == "Transform"
     jobs[0].go_on.set()
     finish(first)
@@ -398,16 +398,16 @@ def test_the_same_panel_queues_what_is_typed_now(model, qtbot, finish, counting)
     panel.run_button.click()
     qtbot.waitUntil(says(panel, "half of 0"), timeout=LIMIT_MS)
     panel.run_button.click()
-    assert "active already" in panel.status.text()
+    assert "is already active" in panel.status.text()
     panel.form.set_values(bins=32)
     panel.run_button.click()
-    assert panel.status.text().startswith("Queued with the settings as they are now")
+    assert panel.status.text().startswith("Queued with the current settings: position")
     qtbot.waitUntil(says(panel, "half of 0 · 1 queued"), timeout=LIMIT_MS)
     panel.form.set_values(bins=48)
     panel.run_button.click()
     assert panel.cancel_button.text() == "Cancel queued"
     panel.cancel_button.click()
-    assert panel.runner.waiting == 1
+    assert panel.runner.waiting_count == 1
     jobs[0].go_on.set()
     qtbot.waitUntil(says(panel, "half of 1"), timeout=LIMIT_MS)
     assert panel.cancel_button.text() == "Cancel"
@@ -434,7 +434,7 @@ def test_two_runs_to_one_path_are_refused(model, qtbot, add, computed, tmp_path)
     assert "Enhance is about to write" in panels[1].status.text()
     panels[0].cancel_button.click()
     computed.allow()
-    qtbot.waitUntil(lambda: not panels[0].busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panels[0].is_busy, timeout=LIMIT_MS)
 
 
 def test_figures_of_an_earlier_run_are_not_taken_for_those_of_one_that_failed(
@@ -446,7 +446,7 @@ def test_figures_of_an_earlier_run_are_not_taken_for_those_of_one_that_failed(
     assert panel.results.title() == "Figures"
     model.layers[0].data = np.full((64, 64), np.nan, np.float32)
     run_panel(panel)
-    assert panel.results.title() == "Figures: of an earlier run"
+    assert panel.results.title() == "Figures: earlier run"
 
 
 def test_good_news_is_a_notification_only_where_the_panel_is_hidden(
@@ -508,7 +508,7 @@ while "torch" not in sys.modules:
 looked_at.close()
 
 panel.run_button.click()
-while panel.busy:
+while panel.is_busy:
     app.processEvents(); time.sleep(0.01)
 assert panel.plot is not None, panel.status.text()
 for module in ("torch", "matplotlib", "matplotlib.figure", "pandas"):

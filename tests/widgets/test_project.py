@@ -30,21 +30,21 @@ from napari_semsr.jobs import (
     SIMULATE,
     SimulateOptions,
     StitchFolderOptions,
-    save_job,
+    save_image,
 )
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import (
-    Opened,
-    Outcome,
-    add_opened,
+    JobOutput,
+    OpenedImage,
+    add_opened_image,
     add_stack,
     crop_databar,
-    new_store_path,
+    find_free_store_path,
     open_store,
 )
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import file_of
+from napari_semsr.widgets.layers import get_file_path
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
@@ -75,7 +75,7 @@ def save_panel(hold):
 
 def wait(panel, qtbot):
     session = panel.session
-    qtbot.waitUntil(lambda: not session.runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not session.runner.is_busy, timeout=LIMIT_MS)
 
 
 def save_into(panel, qtbot, choose, path):
@@ -211,7 +211,7 @@ def story(model, qtbot, tmp_path, run_panel):
         panel.show()
         for name, value in values.items():
             getattr(panel, name).value = value
-        qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
         before = len(model.layers)
         said = run_panel(panel)
         assert len(model.layers) > before, said
@@ -243,8 +243,10 @@ def story(model, qtbot, tmp_path, run_panel):
 def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, moved):
     path = tmp_path / "work" / "first.semsr"
     panel = project.save(model, path)
-    assert panel.session.unsaved_names() == []
-    made = panel.session.images_made()[:3]  # which were written, and are not copied
+    assert panel.session.list_unsaved_names() == []
+    made = panel.session.list_created_images()[
+        :3
+    ]  # which were written, and are not copied
     assert {Path(item.metadata[STORE_KEY]).parent for item in made} == {path}
     assert "not saved" not in panel.made_list.item(0).text()
     if moved:
@@ -255,7 +257,7 @@ def test_every_layer_that_we_make_comes_back(story, model, project, tmp_path, mo
     assert [item.name for item in viewer.layers] == [item.name for item in model.layers]
     for one, other in zip(model.layers, viewer.layers, strict=True):
         assert_alike(one, other)
-    assert again.session.unsaved_names() == []
+    assert again.session.list_unsaved_names() == []
     assert "missing" not in again.status.text()
     written = (path / "project.json").read_text()
     inputs = json.loads(written)["inputs"]
@@ -276,7 +278,7 @@ def test_what_explains_a_result_follows_it_when_both_come_back(
         panel = hold(StitchMosaicPanel(model))
         panel.folder.value = scan
         panel.helpers.value = True
-        qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
         run_panel(panel)
     drawn = [item.visible for item in model.layers if not isinstance(item, Image)]
     assert any(drawn)
@@ -309,7 +311,7 @@ def restored(model, hold, add, run_panel):
 
 
 def camera_of(viewer):
-    return host.camera(viewer)
+    return host.get_camera(viewer)
 
 
 def test_results_go_into_the_project_and_are_saved_at_once(
@@ -324,7 +326,7 @@ def test_results_go_into_the_project_and_are_saved_at_once(
     run_panel(restored)
     (new,) = (item for item in model.layers if item not in made)
     assert Path(new.metadata[STORE_KEY]).parent == project.path
-    assert panel.session.unsaved_names() == []
+    assert panel.session.list_unsaved_names() == []
     new.name = "renamed"
     new.contrast_limits = (0.25, 0.5)
     project.await_names(*(item.name for item in model.layers))
@@ -373,12 +375,12 @@ def test_pixels_that_are_no_more_those_of_the_file_are_written(
     else:
         layer = model.add_image(data, **attributes)
         layer.data = 3 * layer.data
-    assert file_of(layer) is None
+    assert get_file_path(layer) is None
     project.save(model)
     viewer, _ = project.reopen()
     (again,) = viewer.layers
     np.testing.assert_array_equal(again.data, layer.data)
-    assert panel.session.unsaved_names() == []
+    assert panel.session.list_unsaved_names() == []
 
 
 @pytest.mark.broad
@@ -628,10 +630,10 @@ def test_what_is_drawn_is_not_saved_before_it_is_in_a_project(kind, model, proje
     panel = project.panel_of(model)
     model.add_points(ndim=2, name="nothing yet")
     DRAWN[kind](model)
-    assert panel.session.unsaved_names() == ["drawn"]
+    assert panel.session.list_unsaved_names() == ["drawn"]
     assert panel.unsaved.text().endswith("when napari is closed: drawn.")
     panel = project.save(model)
-    assert panel.session.unsaved_names() == []
+    assert panel.session.list_unsaved_names() == []
     assert panel.unsaved.text() == ""
 
 
@@ -644,16 +646,16 @@ def test_a_typed_pixel_size_is_not_saved_before_a_file_has_it(
         del layer.metadata["micrograph"]
         layer.scale, layer.units = (1, 1), ("pixel", "pixel")
     opener, panel = hold(OpenMosaicPanel(model)), project.panel_of(model)
-    assert panel.session.unsaved_names() == []
+    assert panel.session.list_unsaved_names() == []
     opener.calibrate.pixel_size.value = (3.0, 3.0)
     opener.calibrate.apply_button.click()
-    assert panel.session.unsaved_names() == ["the pixel size of first"]
+    assert panel.session.list_unsaved_names() == ["the pixel size of first"]
     assert "the pixel size of first" in panel.unsaved.text()
     opener.calibrate.undo_button.click()
-    assert panel.session.unsaved_names() == []
+    assert panel.session.list_unsaved_names() == []
     opener.calibrate.apply_button.click()
     project.save(model)
-    assert panel.session.unsaved_names() == []
+    assert panel.session.list_unsaved_names() == []
 
 
 @pytest.mark.broad
@@ -704,15 +706,15 @@ def test_another_project_takes_all_and_leaves_the_first(
     for one, other in zip(model.layers, viewer.layers, strict=True):
         assert_alike(one, other)
     panel.new_button.click()
-    assert "is a project already" in panel.status.text()
+    assert "is already a project" in panel.status.text()
 
 
 @pytest.mark.broad
 def test_a_pyramid_is_kept_lazy(model, project, rng):
     image = Micrograph(rng.random((2100, 300)).astype(np.float32), (5, 5), "field")
-    store = new_store_path("field")
+    store = find_free_store_path("field")
     write(image, store)
-    shown = add_opened(model, run(open_store(store)))
+    shown = add_opened_image(model, run(open_store(store)))
     project.save(model)
     assert Path(shown.metadata[STORE_KEY]) == project.path / store.name
     shutil.rmtree(store)
@@ -747,10 +749,12 @@ def test_a_stack_that_a_panel_made_comes_back(model, project, kept_first):
     pixels = np.arange(96, dtype=np.float32).reshape(2, 6, 8)
     source = model.add_image(np.zeros((2, 6, 8)), name="stack")
     panel = project.save(model) if kept_first else None
-    file = new_store_path("restored", ".ome.tif")
-    made = run(save_job([Micrograph(plane, (5, 5), "stack") for plane in pixels], file))
+    file = find_free_store_path("restored", ".ome.tif")
+    made = run(
+        save_image([Micrograph(plane, (5, 5), "stack") for plane in pixels], file)
+    )
     planes = tuple(read(file, plane=number) for number in (0, 1))
-    outcome = Outcome(made, Opened(planes[0], (planes[0],)), planes=planes)
+    outcome = JobOutput(made, OpenedImage(planes[0], (planes[0],)), planes=planes)
     add_stack(model, outcome, source, "restored")
     if panel is None:
         project.save(model)
@@ -809,9 +813,9 @@ def test_parts_that_napari_splits_a_layer_into_come_back(
     parts = split_rgb(whole) if kind == "colour" else stack_to_images(whole, 0)
     for part in parts:
         model.add_layer(part)
-    assert [file_of(part) for part in parts] == [None] * 3
+    assert [get_file_path(part) for part in parts] == [None] * 3
     project.save(model)
-    assert panel.session.left_out() == []
+    assert panel.session.list_excluded_names() == []
     viewer, _ = project.reopen()
     for again, part in zip(viewer.layers, parts, strict=True):
         assert_alike(part, again)
@@ -823,10 +827,10 @@ def test_a_stack_that_napari_merges_of_layers_comes_back(model, project, tmp_pat
     for name in ("a", "b"):
         store = tmp_path / f"{name}.ome.zarr"
         write(Micrograph(rng.random((16, 24)), name=name), store)
-        add_opened(model, run(open_store(store)))
+        add_opened_image(model, run(open_store(store)))
     whole = model.add_layer(images_to_stack(list(model.layers), name="whole"))
     project.save(model)
-    assert panel.session.left_out() == []
+    assert panel.session.list_excluded_names() == []
     viewer, _ = project.reopen()
     assert_alike(whole, viewer.layers["whole"])
 
@@ -846,7 +850,7 @@ def test_frames_come_back_as_they_were_laid_or_replaced(
     if done == "replaced":
         frames.data = frames.data // 2
     project.save(model)
-    assert panel.session.left_out() == []
+    assert panel.session.list_excluded_names() == []
     viewer, _ = project.reopen()
     assert_alike(frames, viewer.layers[frames.name])
     assert_alike(outlines, viewer.layers[outlines.name])
@@ -875,7 +879,7 @@ def test_a_missing_input_is_said_and_the_rest_opens(with_input, project):
     file.rename(file.with_name("away.tif"))
     viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["mark"]
-    assert f"{file} is missing: restore it" in panel.status.text()
+    assert f"{file} is missing: copy it back next to" in panel.status.text()
     panel.run_button.click()  # which is not to lose what was left out
     file.with_name("away.tif").rename(file)
     viewer, panel = project.reopen()
@@ -905,7 +909,7 @@ def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "is damaged"), (None, "has no project.json")]
+    ("text", "said"), [("{", "is damaged"), (None, "does not contain project.json")]
 )
 def test_what_is_no_project_is_refused_in_a_sentence(model, project, text, said):
     model.add_points([[1, 2]], name="kept")
@@ -967,7 +971,7 @@ def test_a_removed_result_leaves_the_project_when_it_is_forgotten(
     panel, made = project.save(model), model.layers[-1]
     store = Path(made.metadata[STORE_KEY])
     assert store.parent == project.path
-    with panel.history.quiet():
+    with panel.history.make_removals_final():
         model.layers.remove(made)
     assert store.is_dir()  # the project still lists it
     panel.history.undo()

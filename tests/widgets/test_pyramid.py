@@ -7,8 +7,8 @@ from napari.components import ViewerModel
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.widgets.base import results
-from napari_semsr.widgets.base.results import Opened
-from napari_semsr.widgets.layers import layer_keywords, without_cache
+from napari_semsr.widgets.base.results import OpenedImage
+from napari_semsr.widgets.layers import create_layer_keywords, disable_cache
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.children import run_python
 
@@ -22,7 +22,7 @@ def test_coarse_levels_are_block_means_however_cut(monkeypatch, strip, dtype):
     monkeypatch.setattr(results, "SINGLE_PX", 8)
     data = np.random.default_rng(0).integers(0, 200, (67, 81)).astype(dtype)
     lazy = Micrograph(da.from_array(data, chunks=16), SIZE)
-    first, second = run(results.coarse_levels(lazy))
+    first, second = run(results.create_coarse_levels(lazy))
     mean = data[:64, :80].astype(float).reshape(16, 4, 20, 4).mean(axis=(1, 3))
     wanted = mean if dtype is np.float32 else np.rint(mean)
     np.testing.assert_allclose(first.array(), wanted, rtol=1e-6)
@@ -34,8 +34,8 @@ WHERE = """
 import sys
 import dask.array as da
 from napari_semsr.core import Micrograph, run
-from napari_semsr.widgets.base.results import coarse_levels
-run(coarse_levels(Micrograph(da.ones((64, 64), chunks=16), (3.0, 3.0))))
+from napari_semsr.widgets.base.results import create_coarse_levels
+run(create_coarse_levels(Micrograph(da.ones((64, 64), chunks=16), (3.0, 3.0))))
 assert "distributed" not in sys.modules
 """
 
@@ -59,7 +59,7 @@ def test_large_lazy_image_is_shown_without_reading_it(hold):
     reads.clear()
     viewer = ViewerModel()
     panel = hold(OpenMosaicPanel(viewer))
-    panel.show_image(Opened(lazy, (lazy, *coarse)))
+    panel.show_image(OpenedImage(lazy, (lazy, *coarse)))
     assert len(reads) < 64
     assert viewer.layers[0].multiscale
 
@@ -67,9 +67,9 @@ def test_large_lazy_image_is_shown_without_reading_it(hold):
 def test_lazy_layers_are_drawn_without_the_dask_cache():
     data = da.zeros((64, 64), chunks=16)
     viewer = ViewerModel()
-    ours = viewer.add_image(data, **layer_keywords(Micrograph(data, SIZE)))
+    ours = viewer.add_image(data, **create_layer_keywords(Micrograph(data, SIZE)))
     theirs = viewer.add_image(data)
-    without_cache(theirs)
+    disable_cache(theirs)
     for layer in (ours, theirs):
         with layer.dask_optimized_slicing():
             assert not Callback.active

@@ -17,16 +17,16 @@ from napari_semsr.io import (
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import (
-    fit_of,
+    get_fit,
+    get_provenance,
     micrograph_from_layer,
-    provenance_of,
 )
 from napari_semsr.widgets.register.panel import RegisterPanel
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
 SIZE = parse_pixel_size(10)
-TRUE = Affine.similarity(4, shift=(60, -40), about=(1000, 1000))
+TRUE = Affine.create_similarity(4, shift=(60, -40), about=(1000, 1000))
 """From the moving image to the fixed one, in nm."""
 FIXED = Micrograph(grain((200, 200), seed=3), SIZE, "electrons")
 OTHER = Micrograph(grain((200, 200), seed=8), SIZE, "elsewhere")
@@ -35,7 +35,7 @@ MARKS = np.array([[40, 30], [50, 160], [150, 60], [160, 150]])
 
 def moving_image() -> Micrograph:
     """What another instrument shows of the place: turned, moved, dark for bright."""
-    seen = WarpedImage(FIXED, Grid.of(FIXED), TRUE.inverse()).read()
+    seen = WarpedImage(FIXED, Grid.from_image(FIXED), TRUE.inverse()).read()
     return Micrograph(1 - np.nan_to_num(seen, nan=0.5), SIZE, "light")
 
 
@@ -108,8 +108,8 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     assert "Registered light to electrons, expected to be" in said
     layer = opened.layers["light · registered"]
     image = micrograph_from_layer(layer)
-    assert Grid.of(image) == Grid.of(FIXED)
-    assert provenance_of(layer).job == "register"
+    assert Grid.from_image(image) == Grid.from_image(FIXED)
+    assert get_provenance(layer).job == "register"
     known = np.isfinite(image.array())
     both = np.corrcoef(image.array()[known], FIXED.array()[known])
     assert both[0, 1] < -0.95
@@ -200,7 +200,7 @@ def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
     panel.fixed.value = opened.layers["lattice again"]
     assert "match at" in run_panel(panel)
     assert "Also fits 1" in panel.figures.text()
-    for word in ("none: several positions fit", "from the best position, turned by"):
+    for word in ("none: several positions fit", "from the best position, rotated by"):
         assert word in panel.figures.text()
 
 
@@ -243,11 +243,13 @@ def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     panel.show()
     add(model, FIXED).metadata["micrograph"]["vendor"] = "FEI"
     light = add(model, moving_image().replace(pixel_size_nm=None))
-    assert fit_of(light)[0] > 1  # it is shown at the size of the field in view
+    assert get_fit(light)[0] > 1  # it is shown at the size of the field in view
     assert (panel.moving.value, panel.fixed.value.name) == (light, "electrons")
     said = run_panel(panel)
     assert "Registered light to electrons" in said
-    assert "was found by registering it with electrons" in panel.warning_label.text()
+    assert (
+        "was estimated by registering it with electrons" in panel.warning_label.text()
+    )
     assert panel.last_registration[0].found_pixel_size_nm == pytest.approx(10, rel=0.01)
     assert missed_nm(panel.last_registration[0].registration.transform) < 20
     assert "Set the measured pixel size of light" in panel.take_size_button.text()
@@ -278,7 +280,7 @@ def test_marks_are_paired_numbered_and_judged(panel, opened, qtbot):
     assert opened.layers["electrons"].visible
     mark(panel, qtbot)
     assert "4 pairs fit to" in marks.note.text()
-    assert panel.form.widget("landmarks_only").native.isVisibleTo(panel)
+    assert panel.form.get_widget("landmarks_only").native.isVisibleTo(panel)
     assert missed_nm(fit_landmarks(marks.landmarks()).transform) < 0.1
     electrons.selected_data = {1}
     electrons.remove_selected()
@@ -295,7 +297,7 @@ def test_marks_are_paired_numbered_and_judged(panel, opened, qtbot):
 def test_what_lies_elsewhere_is_brought_into_view(panel, opened, run_panel):
     far = opened.layers["electrons"]
     far.translate = (5e6, 8e6)
-    camera = host.camera(opened)
+    camera = host.get_camera(opened)
     camera.center = (0, 1000, 1000)
     assert "5000 µm down, 8000 µm right" in run_panel(panel) + panel.figures.text()
     assert camera.center[1:] == pytest.approx((5e6, 8e6), abs=2000)
@@ -334,12 +336,12 @@ def test_marks_count_as_unsaved_until_they_are_in_a_table(
 ):
     mark(panel, qtbot)
     names = [layer.name for layer in panel.marks.points]
-    assert panel.session.unsaved_names() == names
+    assert panel.session.list_unsaved_names() == names
     choose(tmp_path / "places.csv")
     panel.marks.save_button.click()
-    assert panel.session.unsaved_names() == []
+    assert panel.session.list_unsaved_names() == []
     panel.marks.points[0].data = panel.marks.points[0].data + 1
-    assert names[0] in panel.session.unsaved_names()
+    assert names[0] in panel.session.list_unsaved_names()
 
 
 @pytest.mark.usefixtures("no_project")
@@ -348,10 +350,10 @@ def test_marks_are_taken_up_when_a_project_is_opened(
 ):
     mark(panel, qtbot)
     wanted = panel.marks.landmarks()
-    panel.session.begin(tmp_path / "p.semsr")
-    qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
-    panel.session.open(tmp_path / "p.semsr")
-    qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
+    panel.session.create_project(tmp_path / "p.semsr")
+    qtbot.waitUntil(lambda: not panel.session.runner.is_busy, timeout=LIMIT_MS)
+    panel.session.open_project(tmp_path / "p.semsr")
+    qtbot.waitUntil(lambda: not panel.session.runner.is_busy, timeout=LIMIT_MS)
     for again in (panel, hold(RegisterPanel(opened))):
         again.moving.value = opened.layers["light"]
         again.fixed.value = opened.layers["electrons"]
@@ -495,7 +497,7 @@ def test_what_is_shown_turned_is_taken_as_it_is_shown(
     panel.shown_button.click()
     finish(panel)
     made = opened.layers["light · registered"].data
-    expected = WarpedImage(moving_image(), Grid.of(FIXED), TRUE).read()
+    expected = WarpedImage(moving_image(), Grid.from_image(FIXED), TRUE).read()
     np.testing.assert_allclose(np.asarray(made), expected, atol=1e-5)
     assert missed_nm(panel.last_registration[0].stored.transform) < 1e-6
     light.affine = np.eye(3)

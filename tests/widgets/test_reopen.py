@@ -12,7 +12,7 @@ from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io import get_reader, write
 from napari_semsr.jobs import FRC_MAP
-from napari_semsr.widgets.layers import layer_keywords, nm_per_unit
+from napari_semsr.widgets.layers import create_layer_keywords, nm_per_unit
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
@@ -54,7 +54,7 @@ class Maker:
         self.small = exposures_of((96, 96), sharp=True)[0]
 
     def put(self, image):
-        self.model.add_image(image.data, **layer_keywords(image))
+        self.model.add_image(image.data, **create_layer_keywords(image))
 
     def restored(self):
         self.put(self.small)

@@ -14,7 +14,7 @@ from napari.layers import Layer
 import napari_semsr as semsr
 from napari_semsr.core import run
 from napari_semsr.io.layers import read_layers
-from napari_semsr.widgets.base.results import add_opened, open_store
+from napari_semsr.widgets.base.results import add_opened_image, open_store
 from napari_semsr.widgets.project import SavePanel
 from tests.children import LIMIT_MS
 
@@ -30,7 +30,7 @@ def test_saved_layer_is_made_again_and_compared(panel, model, tmp_path, rng, qtb
     grey = rng.integers(0, 255, (60, 70), dtype=np.uint8)
     semsr.write(semsr.Micrograph(grey, (5, 5), "a"), tmp_path / "a.tif")
     semsr.crop(tmp_path / "a.tif", tmp_path / "b.ome.zarr", box=(2, 3, 40, 50))
-    layer = add_opened(model, run(open_store(tmp_path / "b.ome.zarr")))
+    layer = add_opened_image(model, run(open_store(tmp_path / "b.ome.zarr")))
     layer.metadata["semsr saved"] = str(tmp_path / "b.ome.zarr")
     model.layers.selection.active = layer
     panel.replay()

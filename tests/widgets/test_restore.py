@@ -23,7 +23,7 @@ def panel(model, hold, field) -> RestorePanel:
 @pytest.mark.parametrize("method", ["wiener", "blind"])
 def test_result_is_a_calibrated_layer(panel, model, run_panel, method):
     panel.form.set_values(method=method, psf="10nm")
-    called = panel.form.widget("method").native.currentText()
+    called = panel.form.get_widget("method").native.currentText()
     assert run_panel(panel) == f"Restored field ({called})."
     assert f"<b>{called}</b>" in panel.figures.text()
     found = micrograph_from_layer(model.layers[f"field · {method}"])
@@ -41,7 +41,7 @@ def test_rows_follow_the_method(panel):
     panel.show()
     for method, shown in (("richardson-lucy", True), ("cls", False)):
         panel.form.set_values(method=method)
-        assert panel.form.widget("iterations").native.isVisibleTo(panel) == shown
+        assert panel.form.get_widget("iterations").native.isVisibleTo(panel) == shown
 
 
 def test_wrong_blur_is_told(panel, run_panel):

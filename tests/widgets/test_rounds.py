@@ -12,7 +12,7 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.widgets.base import results
-from napari_semsr.widgets.base.runner import any_busy
+from napari_semsr.widgets.base.runner import has_active_jobs
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
@@ -49,7 +49,7 @@ def counted(window: QObject, folder) -> dict[str, int]:
         "open files": process.num_fds() if hasattr(process, "num_fds") else 0,
         "temporary files": sum(1 for _ in folder.rglob("*")),
         "objects": len(window.findChildren(QObject)),
-        "jobs": int(any_busy()),
+        "jobs": int(has_active_jobs()),
     }
 
 
@@ -68,9 +68,11 @@ def test_rounds_leave_nothing(make_napari_viewer_proxy, qtbot, folder, add):
         add(viewer, image)
         for panel in panels:
             panel.run_button.click()
-            qtbot.waitUntil(lambda panel=panel: not panel.busy, timeout=LIMIT_MS)
+            qtbot.waitUntil(lambda panel=panel: not panel.is_busy, timeout=LIMIT_MS)
         assert len(viewer.layers) > 1
-        with panels[0].history.quiet():  # what can be put back is kept for that
+        with panels[
+            0
+        ].history.make_removals_final():  # what can be put back is kept for that
             viewer.layers.clear()
         counts.append(counted(panels[0].window(), folder))
     # what is left of each round adds up to two from the second to the fourth, and more;

@@ -44,7 +44,7 @@ def test_an_earlier_map_is_replaced_where_it_lies(frc, model, run_panel):
     assert names(model) == ["first", "second", MAP, FAILED]
     assert model.layers.selection.active.name == MAP
     model.layers.move(2, 0)
-    camera = host.camera(model)
+    camera = host.get_camera(model)
     camera.center, camera.zoom = (0, 300.0, 400.0), 0.07
     first = model.layers[MAP]
     run_panel(frc)
@@ -146,7 +146,7 @@ def test_outlines_and_joints_are_shown_by_a_tick(
     )
     panel = hold(StitchMosaicPanel(model))
     panel.folder.value = scan
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     run_panel(panel)
     helpers = {
         f"scan · {name}" for name in ("nominal outlines", "outlines", "overlaps")

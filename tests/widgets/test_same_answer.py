@@ -19,12 +19,12 @@ from napari_semsr.jobs import (
     SPECTRUM,
 )
 from napari_semsr.widgets.base.results import (
-    add_opened,
-    cache_folder,
+    add_opened_image,
+    get_cache_folder,
     open_store,
 )
-from napari_semsr.widgets.base.session import session_of
-from napari_semsr.widgets.layers import is_map, micrograph_from_layer, network_of
+from napari_semsr.widgets.base.session import get_session
+from napari_semsr.widgets.layers import get_network_name, is_map, micrograph_from_layer
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.project import SavePanel
@@ -131,7 +131,7 @@ def opened(path):
 
 def wait(panel, qtbot):
     runners = panel.session.runner, panel.saver
-    qtbot.waitUntil(lambda: not any(r.busy for r in runners), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not any(r.is_busy for r in runners), timeout=LIMIT_MS)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def answers(hold, run_panel):
     def ask(viewer, layer):
         image = micrograph_from_layer(layer)
         told = {"pixels": image.array(), "pixel size": image.pixel_size_nm}
-        told |= {"is map": is_map(layer), "network": network_of(layer)}
+        told |= {"is map": is_map(layer), "network": get_network_name(layer)}
         for name, measure in MEASURES.items():
             try:
                 found = run(measure(image)).to_json()
@@ -178,10 +178,10 @@ def answers(hold, run_panel):
 def test_saved_layer_gives_the_same_answers(
     made, kind, way, model, qtbot, choose, answers, tmp_path
 ):
-    place = cache_folder() / tmp_path.name  # as what a panel makes
+    place = get_cache_folder() / tmp_path.name  # as what a panel makes
     for path in made.glob(f"{kind}.*"):
         shutil.copytree(path, place / path.name)
-    layer = add_opened(model, run(open_store(place / f"{kind}.ome.zarr")))
+    layer = add_opened_image(model, run(open_store(place / f"{kind}.ome.zarr")))
     before = answers(model, layer)
     for item in [item for item in model.layers if item is not layer]:
         model.layers.remove(item)
@@ -189,7 +189,7 @@ def test_saved_layer_gives_the_same_answers(
     after = answers(viewer, again)
     np.testing.assert_array_equal(before.pop("pixels"), after.pop("pixels"))
     assert before == after
-    session = session_of(viewer)
+    session = get_session(viewer)
     if session.folder is not None:  # it saves what was made meanwhile
-        qtbot.waitUntil(lambda: not session.unsaved_names(), timeout=LIMIT_MS)
-        qtbot.waitUntil(lambda: not session.runner.busy, timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not session.list_unsaved_names(), timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not session.runner.is_busy, timeout=LIMIT_MS)

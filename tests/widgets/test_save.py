@@ -21,15 +21,15 @@ from napari_semsr.io.formats import read, write
 from napari_semsr.io.layers import FOLDER_KEY, LIVE_KEY, SAVED_KEY, read_layers
 from napari_semsr.io.zarr.store import create_store
 from napari_semsr.jobs import FRC_MAP, FrcMapJobOptions
-from napari_semsr.widgets.base import begin_at
+from napari_semsr.widgets.base import get_start_folder
 from napari_semsr.widgets.base.results import (
-    add_opened,
-    cache_folder,
+    add_opened_image,
+    get_cache_folder,
     open_store,
     watch_images,
 )
 from napari_semsr.widgets.base.saving import draw_figure
-from napari_semsr.widgets.layers import file_of, is_exposure, provenance_of
+from napari_semsr.widgets.layers import get_file_path, get_provenance, is_acquired
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
@@ -89,7 +89,7 @@ def layer(model, tmp_path, rng):
         store = tmp_path / "source" / "a.ome.zarr"
         store.parent.mkdir()
         write(image, store)
-        return image, add_opened(model, run(open_store(store)))
+        return image, add_opened_image(model, run(open_store(store)))
 
     return make
 
@@ -180,15 +180,15 @@ def test_pixels_that_another_program_replaced_have_no_more_the_history_of_the_fi
     )
     for _ in range(2):
         layer.data = layer.data / 2
-    assert file_of(layer) is None
+    assert get_file_path(layer) is None
     (saved,) = save(layer, tmp_path / "new.ome.zarr", ".ome.zarr")
     assert not list(tmp_path.glob("new.half-*"))
     made = read(saved).provenance
     assert [step.job for step in made.steps()] == ["edit", "stitch"]
     assert made.inputs[0].path == (tmp_path / "m.ome.zarr").as_posix()
-    assert not is_exposure(layer)
-    assert provenance_of(copy) == image.provenance
-    assert is_exposure(copy)
+    assert not is_acquired(layer)
+    assert get_provenance(copy) == image.provenance
+    assert is_acquired(copy)
 
 
 def test_pixels_replaced_in_what_another_reader_opened_are_told(model, tmp_path):
@@ -196,10 +196,10 @@ def test_pixels_replaced_in_what_another_reader_opened_are_told(model, tmp_path)
     watch_images(model)
     with layer_source(path=str(tmp_path / "a.tif"), reader_plugin="napari"):
         layer = model.add_image(np.eye(40, dtype=np.uint8))
-    assert file_of(layer) is not None
+    assert get_file_path(layer) is not None
     layer.data = layer.data * 2
-    assert file_of(layer) is None
-    assert provenance_of(layer).job == "edit"
+    assert get_file_path(layer) is None
+    assert get_provenance(layer).job == "edit"
 
 
 def test_a_layer_is_not_saved_over_the_store_it_is_drawn_from(layer, tmp_path):
@@ -264,7 +264,7 @@ def panel(model, qtbot, add, run_panel):
 
 def press_save(panel, qtbot):
     panel.save_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     return panel.status.text()
 
 
@@ -312,7 +312,7 @@ def test_saving_is_cancelled_without_a_trace(panel, model, qtbot, choose, tmp_pa
     choose(tmp_path / "kept", ".ome.zarr")
     panel.save_button.click()
     panel.cancel_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     assert panel.status.text() == "Nothing was saved."
     assert list(tmp_path.iterdir()) == []
     assert "field · wiener" in panel.unsaved.text()
@@ -322,7 +322,7 @@ def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
     made = model.layers["field · wiener"]
     store = Path(made.metadata["semsr store"])
     assert store.is_dir()
-    assert store.parent == cache_folder()
+    assert store.parent == get_cache_folder()
     twin = model.add_image(made.data, metadata=dict(made.metadata))
     model.layers.remove(made)
     assert store.is_dir()
@@ -331,11 +331,11 @@ def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
     assert store.is_dir()  # for the removal can be undone
     panel.history.undo()
     assert twin in model.layers
-    with panel.history.quiet():
+    with panel.history.make_removals_final():
         model.layers.remove(twin)
     panel.history.undo()
     assert made in model.layers
-    with panel.history.quiet():
+    with panel.history.make_removals_final():
         model.layers.remove(made)
     assert not store.exists()
 
@@ -375,7 +375,7 @@ def test_a_dialog_begins_beside_the_data(
     choose(tmp_path / "a.png", ".png")
     panel.extent.value = "canvas"
     panel.figure_button.click()
-    assert begin_at() == tmp_path
+    assert get_start_folder() == tmp_path
 
 
 @pytest.mark.broad

@@ -12,7 +12,7 @@ from napari_semsr.io.layers import read_layers
 from napari_semsr.widgets.base.folding import ScrollBox
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import micrograph_from_layer, network_of
+from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.profile import ProfilePanel
@@ -88,7 +88,7 @@ def test_the_plane_in_view_is_measured(model, hold, stack, run_panel):
     run_panel(panel)
     assert panel.plane.text().startswith("Plane t = 3 of 3 of series")
     np.testing.assert_array_equal(
-        panel.micrograph(stack).array(), np.asarray(stack.data[2])
+        panel.read_layer(stack).array(), np.asarray(stack.data[2])
     )
 
 
@@ -169,7 +169,7 @@ def test_shapes_of_the_plane_in_view_are_taken(
     run_panel(panel)
     assert found() == first
     model.dims.set_point(0, 2)
-    assert "in the plane in view" in run_panel(panel)
+    assert "in the displayed plane" in run_panel(panel)
 
 
 @pytest.mark.quick(1)
@@ -194,7 +194,7 @@ def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
     np.testing.assert_allclose(made.translate, stack.translate)
     assert made.units == stack.units
     assert made.axis_labels == stack.axis_labels
-    assert bool(network_of(made)) == isinstance(panel, EnhancePanel)
+    assert bool(get_network_name(made)) == isinstance(panel, EnhancePanel)
     found = micrograph_from_layer(made)
     assert len(found.provenance.inputs) == PLANES
     model.layers.selection.active = stack
@@ -239,7 +239,7 @@ def test_a_stack_is_saved_whole(
 
     monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
     panel.save_button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     assert panel.unsaved.text() == ""
     [(data, attributes, _)] = read_layers(str(tmp_path / "kept.ome.tif"))
     np.testing.assert_array_equal(np.asarray(data), made.data)

@@ -9,7 +9,7 @@ from napari.components import ViewerModel
 
 from napari_semsr.core import Micrograph, ReadError, parse_pixel_size
 from napari_semsr.io import write
-from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.layers import create_layer_keywords
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_S
@@ -75,7 +75,7 @@ def test_a_viewer_tells_that_another_wrote_its_store_anew(
         show(viewer, path)
     [layer] = other.layers
     sharp = exposures_of(image.shape, sharp=True)[0].replace(name="source")
-    source = one.add_image(sharp.data, **layer_keywords(sharp))
+    source = one.add_image(sharp.data, **create_layer_keywords(sharp))
 
     writing = hold(RestorePanel(one))
     finish(writing)

@@ -287,7 +287,7 @@ def test_from_frames_to_a_measured_mosaic(
         if button_of(window.steps, step.title).text().startswith("\N{CHECK MARK}")
     }
     # so small a scan shows no resolution, and what was not found is not done
-    assert (ticked, panel.asks) == ({"open", "enhance"}, True)
+    assert (ticked, panel.asks_question) == ({"open", "enhance"}, True)
 
 
 @pytest.mark.broad
@@ -396,5 +396,5 @@ def test_frames_that_do_not_join_ask_as_well(window, tmp_path, finish, run_panel
     panel.folder.value = tmp_path / "bare"
     finish(panel)
     assert "pass positions or a grid" in run_panel(panel)
-    assert panel.asks
+    assert panel.asks_question
     assert button_of(panel.question, "3x5, order row, first top-left")

@@ -3,7 +3,7 @@
 import pytest
 
 from napari_semsr.core import OptionError
-from napari_semsr.widgets.base import errors_in_panel_words, in_panel_words
+from napari_semsr.widgets.base import relabel_errors, use_panel_labels
 
 LABELS = {
     "norm": ("Normalisation", {"whole": "whole", "sampled": "sampled", "tile": "tile"}),
@@ -50,11 +50,11 @@ LABELS = {
     ],
 )
 def test_options_become_rows_of_the_panel(text, said):
-    assert in_panel_words(text, lambda: LABELS) == said
+    assert use_panel_labels(text, lambda: LABELS) == said
 
 
 def test_errors_for_napari_keep_their_class_and_their_code():
-    @errors_in_panel_words()
+    @relabel_errors()
     def refuse() -> None:
         msg = "It exists: choose another name, or use `overwrite`."
         raise OptionError(msg, code="output-exists")

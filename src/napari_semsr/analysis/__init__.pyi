@@ -1,10 +1,10 @@
 from .change import (
     Change as Change,
     block_means as block_means,
-    common_field as common_field,
+    find_common_grid as find_common_grid,
     measure_change as measure_change,
-    read_on as read_on,
-    spread_boxes as spread_boxes,
+    read_on_grid as read_on_grid,
+    split_into_blocks as split_into_blocks,
 )
 from .decorrelation import (
     Decorrelation as Decorrelation,
@@ -12,28 +12,28 @@ from .decorrelation import (
     measure_decorrelation as measure_decorrelation,
 )
 from .error_map import (
-    ErrorField as ErrorField,
     ErrorMapOptions as ErrorMapOptions,
     ErrorPair as ErrorPair,
-    ErrorTally as ErrorTally,
-    fit_error as fit_error,
+    ErrorSums as ErrorSums,
+    FittedPair as FittedPair,
+    fit_blur_and_gain as fit_blur_and_gain,
 )
 from .familiarity import (
     BLOCK_PX as BLOCK_PX,
     FAMILIARITY as FAMILIARITY,
     UNLIKE_PERCENT as UNLIKE_PERCENT,
     Familiarity as Familiarity,
-    unfamiliar_percent as unfamiliar_percent,
+    compute_unfamiliar_percentage as compute_unfamiliar_percentage,
 )
 from .focus import (
     FOCUS as FOCUS,
     Falloff as Falloff,
 )
-from .frc.blocks import shares_noise as shares_noise
+from .frc.blocks import has_shared_noise as has_shared_noise
 from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,
-    compare_with_pixels as compare_with_pixels,
+    compare_with_nyquist as compare_with_nyquist,
     measure_agreement as measure_agreement,
     measure_frc as measure_frc,
 )
@@ -45,7 +45,7 @@ from .frc.map import (
 from .frc.validity import (
     REASON_TEXTS as REASON_TEXTS,
     REASONS as REASONS,
-    code_of as code_of,
+    get_reason_code as get_reason_code,
 )
 from .gaps import (
     Gap as Gap,
@@ -64,22 +64,22 @@ from .light import (
     CAUSE_WITH_REFERENCE as CAUSE_WITH_REFERENCE,
     CAUSE_WITHOUT_REFERENCE as CAUSE_WITHOUT_REFERENCE,
     CutOff as CutOff,
-    beyond_cut_off as beyond_cut_off,
-    cut_off_note as cut_off_note,
     find_cut_off as find_cut_off,
+    format_cut_off_note as format_cut_off_note,
+    format_cut_off_warning as format_cut_off_warning,
 )
 from .metrics import (
+    BandGain as BandGain,
     Histogram as Histogram,
-    LightGain as LightGain,
     Metrics as Metrics,
     MetricsOptions as MetricsOptions,
-    light_gain as light_gain,
+    compute_band_gain as compute_band_gain,
+    compute_psnr_gain as compute_psnr_gain,
     match_affine as match_affine,
     measure_histogram as measure_histogram,
     measure_metrics as measure_metrics,
-    part_errors as part_errors,
-    psnr_gain as psnr_gain,
     structural_similarity as structural_similarity,
+    sum_part_errors as sum_part_errors,
 )
 from .misfit import (
     Misfit as Misfit,
@@ -88,9 +88,9 @@ from .misfit import (
 )
 from .objects import (
     ObjectCount as ObjectCount,
+    compute_percent_interval as compute_percent_interval,
     count_objects as count_objects,
-    object_diameter as object_diameter,
-    percent_interval as percent_interval,
+    find_object_diameter as find_object_diameter,
 )
 from .particles import (
     measure_particles as measure_particles,
@@ -102,8 +102,8 @@ from .profile.line import (
     LineReader as LineReader,
     Profile as Profile,
     ProfileOptions as ProfileOptions,
+    check_line_inside as check_line_inside,
     read_profile as read_profile,
-    require_inside as require_inside,
 )
 from .profile.readings import (
     RAYLEIGH_DIP as RAYLEIGH_DIP,
@@ -111,8 +111,8 @@ from .profile.readings import (
     measure_profile as measure_profile,
 )
 from .repeatability import (
-    RepeatField as RepeatField,
-    RepeatTally as RepeatTally,
+    RepeatabilitySums as RepeatabilitySums,
+    ScanComparison as ScanComparison,
     ScanPair as ScanPair,
     match_scans as match_scans,
 )
@@ -122,6 +122,6 @@ from .scale_bar import (
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
     SpectrumOptions as SpectrumOptions,
+    compute_radial_spectrum as compute_radial_spectrum,
     measure_spectrum as measure_spectrum,
-    radial_spectrum as radial_spectrum,
 )

@@ -20,8 +20,8 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     RealArray,
-    compute_ahead,
-    mask_clipped,
+    map_parallel,
+    mask_clipped_values,
     noise_level,
     read_box,
     split_blocks,
@@ -49,7 +49,7 @@ _TIMES = Quantity("Of the noise", "times the noise", ".2g")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """By how much an image was changed."""
+    """Measured change of an image."""
 
     # absolute change of the image
     mean: Annotated[
@@ -88,7 +88,7 @@ class Change:
 
     @property
     def noise_comparison(self) -> str:
-        """Assessment of the mean change, as a clause."""
+        """Comparison of the mean change with the noise, as text."""
         if self.hardly:
             return "hardly changed: the method has no effect here"
         if not self.noise:
@@ -99,13 +99,13 @@ class Change:
 
     @property
     def seen_in(self) -> Annotated[str | None, Quantity("Change seen in")]:
-        """Share of the field that was compared; None if it was the whole field."""
+        """Compared fraction of the field, as text; None if it was the whole field."""
         part = f"{100 * self.looked_at:.0f} % of the field"
         return part if self.looked_at < 1 else None
 
     @property
     def verdict(self) -> Annotated[str | None, Quantity("Change", shown=False)]:
-        """Sentence that hardly anything changed; None otherwise."""
+        """Message if the image hardly changed; None otherwise."""
         sentence = "Hardly changed: the method has no effect here."
         return sentence if self.hardly else None
 
@@ -113,24 +113,26 @@ class Change:
 def measure_change(
     before: Micrograph, after: Micrograph, noise_sd: float | None = None
 ) -> Job[Change | None]:
-    """Measure by how much an image was changed, in grey levels.
+    """Measure the change of an image in grey levels.
 
     Both may have any pixel size and may be lazy. Pixels without a value in either are
     ignored; None if none remains. `noise_sd` is a previously measured noise; it is used
     if it exceeds the white noise, as for correlated noise.
     """
-    first, second = Grid.of(before), Grid.of(after)
-    grid, field = common_field(first, second)
-    boxes = spread_boxes(field, _MAX_BLOCKS, _SIDE) if field else []
+    first, second = Grid.from_image(before), Grid.from_image(after)
+    grid, field = find_common_grid(first, second)
+    boxes = split_into_blocks(field, _MAX_BLOCKS, _SIDE) if field else []
     count, total, largest, visible, pixels = 0, 0.0, 0.0, 0, 0
-    noise, level = _grain(before, first, grid, boxes)
+    noise, level = _estimate_noise_and_step(before, first, grid, boxes)
     noise = max(noise, noise_sd or 0.0)
 
-    def compare(box: Box) -> FloatArray:
-        change = read_on(after, second, grid, box) - read_on(before, first, grid, box)
+    def compute_change(box: Box) -> FloatArray:
+        change = read_on_grid(after, second, grid, box) - read_on_grid(
+            before, first, grid, box
+        )
         return np.abs(change[np.isfinite(change)])
 
-    changes = zip(boxes, compute_ahead(compare, boxes), strict=True)
+    changes = zip(boxes, map_parallel(compute_change, boxes), strict=True)
     for number, (box, change) in enumerate(changes):
         yield Progress(number, len(boxes), "measuring the change")
         count += change.size
@@ -153,19 +155,19 @@ def measure_change(
     )
 
 
-def common_field(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
-    """Find the grid of the coarser pixels and the overlap of both images on it.
+def find_common_grid(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
+    """Return the coarser grid of two images, and their overlap on it.
 
     With equal pixel sizes, the grid of the first is used. The overlap is in pixels of
     that grid; None if the images do not overlap.
     """
     coarser = any(b > 1.01 * a for a, b in zip(first.pitch, second.pitch, strict=True))
     grid, other = (second, first) if coarser else (first, second)
-    return grid, grid.covered_by(other)
+    return grid, grid.covered_box(other)
 
 
-def spread_boxes(field: Box, most: int | None, side: int) -> list[Box]:
-    """Divide a field into blocks, by rows; if more than `most`, return an even sample.
+def split_into_blocks(field: Box, most: int | None, side: int) -> list[Box]:
+    """Divide a field into blocks, row by row; return at most `most`, evenly spaced.
 
     Blocks at the far borders may be smaller than `side` pixels.
     """
@@ -180,17 +182,19 @@ def spread_boxes(field: Box, most: int | None, side: int) -> list[Box]:
     return [boxes[round(float(place))] for place in places]
 
 
-def _grain(
+def _estimate_noise_and_step(
     image: Micrograph, lies: Grid, grid: Grid, boxes: list[Box]
 ) -> tuple[float, float]:
-    """Estimate the noise and the size of a grey level from some of the blocks."""
+    """Estimate the noise and the grey-level step from some of the blocks."""
     step = max(1, -(-len(boxes) // _GRAIN_BLOCKS))
 
-    def look(box: Box) -> tuple[float, FloatArray]:
-        block = read_on(image, lies, grid, box)
-        return noise_level(mask_clipped(block)), block[::_SAMPLE, ::_SAMPLE].ravel()
+    def sample_block(box: Box) -> tuple[float, FloatArray]:
+        block = read_on_grid(image, lies, grid, box)
+        return noise_level(mask_clipped_values(block)), block[
+            ::_SAMPLE, ::_SAMPLE
+        ].ravel()
 
-    samples = [*compute_ahead(look, boxes[::step])]
+    samples = [*map_parallel(sample_block, boxes[::step])]
     noise = [level for level, _ in samples]
     finite = np.concatenate([np.zeros(0), *(values for _, values in samples)])
     finite = finite[np.isfinite(finite)]
@@ -203,13 +207,13 @@ def _grain(
     )
 
 
-def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
-    """Average an image, placed on a grid by `lies`, over a box of a coarser `grid`.
+def read_on_grid(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
+    """Average the pixels of an image over a box of a coarser grid.
 
     Returns means over the areas of the coarse pixels; NaN if much of a pixel is
     missing.
     """
-    inner = grid.box_in(lies)
+    inner = grid.to_box(lies)
     if inner is not None:
         return read_box(image.data, box.move(inner.corner)).astype(np.float64)
     spans, edges = [], []
@@ -232,12 +236,12 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
 
 
 def block_means(image: RealArray, side: int) -> NDArray[Any]:
-    """Average an image (Y, X) over squares; an incomplete far border is ignored."""
+    """Average an image (Y, X) over squares; incomplete squares are ignored."""
     return np.asarray(split_blocks(image, side).mean(axis=(1, 3)))
 
 
 def _area_means(values: FloatArray, edges: list[FloatArray]) -> FloatArray:
-    """Average over the areas between edges, one axis at a time."""
+    """Average values over the cells between edges, one axis at a time."""
     for axis, places in enumerate(edges):
         first, side = round(places[0]), round(places[1] - places[0])
         even = first + side * np.arange(len(places))

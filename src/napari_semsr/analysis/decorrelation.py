@@ -29,9 +29,9 @@ from scipy import fft
 
 from napari_semsr.analysis.frc import (
     Reason,
-    compare_with_pixels,
-    finite_array,
+    compare_with_nyquist,
     is_periodic,
+    read_finite_array,
 )
 from napari_semsr.core import (
     Box,
@@ -44,16 +44,16 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ShapeError,
-    available_cores,
+    count_available_cores,
+    create_rings,
+    declare_quantity,
     length_error,
-    mean_pitch,
     plan_blocks,
-    plan_rings,
     read_box,
-    record_quantity,
+    relative_pitch,
     require_memory,
+    tukey_window_2d,
     widen_interval,
-    window_plane,
 )
 
 _MIN_PX = 64  # smallest side of an image; chosen: at ring 10 of 32 a step is a tenth
@@ -89,13 +89,16 @@ NO_CUT_OFF: dict[str, str] = {
 
 
 class DecorrelationOptions(Options):
-    """Options of the decorrelation analysis."""
+    """Options for decorrelation analysis."""
 
     block: int | None = Field(
         default=None,
         ge=_MIN_PX,
-        description="Side of the blocks in px, whose median is returned; by default "
-        "the whole image up to 4096 x 4096 px, otherwise 2048.",
+        description=(
+            "Side of the blocks in px; the result is the median over all blocks. By "
+            "default, the whole image up to 4096 x 4096 px, otherwise blocks of 2048 "
+            "px."
+        ),
     )
 
 
@@ -120,12 +123,12 @@ class Decorrelation:
         float | None, replace(_SHORTEST, unit="px", also="", interval="interval_px")
     ]
     resolution_nm: Annotated[float | None, _SHORTEST]
-    step_px: Annotated[float | None, record_quantity("Step of the rings", "px")]
+    step_px: Annotated[float | None, declare_quantity("Step of the rings", "px")]
     interval_px: Annotated[
-        FloatPair | None, record_quantity("From the previous to the next ring")
+        FloatPair | None, declare_quantity("From the previous to the next ring")
     ]
     interval_nm: Annotated[
-        FloatPair | None, record_quantity("From the previous to the next ring")
+        FloatPair | None, declare_quantity("From the previous to the next ring")
     ]
     p10_px: Annotated[float | None, Quantity("10 % below", "px", shown=False)]
     p90_px: Annotated[float | None, Quantity("90 % below", "px", shown=False)]
@@ -138,27 +141,29 @@ class Decorrelation:
         int,
         Quantity("Without a cut-off", column="blocks_without_cut_off", shown=False),
     ]
-    gaps: Annotated[int, record_quantity("With gaps")]
-    block: Annotated[int | None, record_quantity("Side of a block", "px")]
+    gaps: Annotated[int, declare_quantity("With gaps")]
+    block: Annotated[int | None, declare_quantity("Side of a block", "px")]
     values_px: FloatArray
-    peak: Annotated[float | None, record_quantity("Peak")]
+    peak: Annotated[float | None, declare_quantity("Peak")]
     frequency_per_px: FloatArray
     correlation: FloatArray
     filtered: FloatArray
-    sigma_px: Annotated[float | None, record_quantity("Width of the filter", "px")]
+    sigma_px: Annotated[float | None, declare_quantity("Width of the filter", "px")]
 
     @property
     def verdict(self) -> str:
         """Assessment of the cut-off."""
-        words = compare_with_pixels(self.resolution_px)
+        words = compare_with_nyquist(self.resolution_px)
         if self.resolution_px is not None:
             periods = 1 / (self.resolution_px * float(self.frequency_per_px[0]))
             if periods < _PERIODS:
-                words += f"; only {periods:.0f} periods across, {_PERIODS} needed"
+                words += (
+                    f"; only {periods:.0f} periods across the image, {_PERIODS} needed"
+                )
         return words
 
     @property
-    def why(self) -> Annotated[str | None, record_quantity("Why")]:
+    def why(self) -> Annotated[str | None, declare_quantity("Why")]:
         """Reason why there is no cut-off, as text."""
         return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
 
@@ -173,7 +178,7 @@ class Decorrelation:
 
     @property
     def laid(self) -> Annotated[str | None, Quantity("Blocks", tabled=False)]:
-        """Number and size of the blocks, and how many failed, as text."""
+        """Number and size of the blocks, and number of failures, as text."""
         if self.block is None:
             return None
         lack = f"{self.failed} without a cut-off, {self.gaps} more with gaps"
@@ -193,7 +198,7 @@ class _Curve:
 
     @property
     def period(self) -> float:
-        """Cut-off in pixels; NaN without one."""
+        """Cut-off period in pixels; NaN if there is none."""
         return math.nan if self.at < 0 else float(1 / self.frequency[self.at])
 
 
@@ -211,16 +216,17 @@ def measure_decorrelation(
         side = min(_BLOCK, *image.shape)
     if min(image.shape) < _MIN_PX:
         msg = (
-            f"A decorrelation analysis needs {_MIN_PX}x{_MIN_PX} px or more, got "
-            f"{image.shape[0]}x{image.shape[1]} px in {image.name}; use a larger part."
+            f"Decorrelation analysis needs an image of at least {_MIN_PX}x{_MIN_PX} "
+            f"px, got {image.shape[0]}x{image.shape[1]} px in {image.name}; use a "
+            "larger area."
         )
         raise ShapeError(msg, code="image-too-small")
-    pitch = mean_pitch(image.scale)
+    pitch = relative_pitch(image.scale)
     if side is None:
         yield Progress(0, 1, "transforming")
         require_memory(image.name, image.shape, _BYTES_PER_PX)
         return _summarise(
-            image, [_find_peak(finite_array(image), pitch)], (1, 1), None, 0
+            image, [_find_peak(read_finite_array(image), pitch)], (1, 1), None, 0
         )
     plan_blocks(
         image.shape, block=side, step=side
@@ -234,14 +240,16 @@ def measure_decorrelation(
     grid = len(corners[0]), len(corners[1])
     for number, (y, x) in enumerate(itertools.product(*corners)):
         yield Progress(number, math.prod(grid), "transforming blocks")
-        values = read_box(image.data, Box.of((side, side), (y, x))).astype(np.float64)
+        values = read_box(image.data, Box.from_shape((side, side), (y, x))).astype(
+            np.float64
+        )
         is_finite = bool(np.isfinite(values).all())
         curves.append(_find_peak(values, pitch) if is_finite else None)
     usable = [curve for curve in curves if curve is not None]
     if not usable:
         msg = (
             f"All {len(curves)} blocks of {side} px in {image.name} have gaps; choose "
-            "smaller blocks (`block`), or crop a part without gaps."
+            "smaller blocks (`block`), or crop an area without gaps."
         )
         raise ShapeError(msg, code="gaps-everywhere")
     return _summarise(image, curves, grid, side, len(curves) - len(usable))
@@ -302,28 +310,28 @@ def _summarise(
 
 
 def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
-    """Look for the outermost peak of a block without gaps."""
-    rings = plan_rings((values.shape[0], values.shape[1]), pitch)
-    window = window_plane((values.shape[0], values.shape[1]), _TUKEY)
+    """Find the outermost peak in the decorrelation curves of a block without gaps."""
+    rings = create_rings((values.shape[0], values.shape[1]), pitch)
+    window = tukey_window_2d((values.shape[0], values.shape[1]), _TUKEY)
     mean = float(values.mean())
     most = float(np.abs(values - mean).max())
-    half = fft.rfft2((values - mean) * window, workers=available_cores())
+    half = fft.rfft2((values - mean) * window, workers=count_available_cores())
     plane: FloatArray = np.square(half.real)
     plane += np.square(half.imag)
     complete = slice(1, rings.complete)
-    amplitude = rings.sums(np.sqrt(plane))[complete]
-    power = rings.sums(plane)[complete]
+    amplitude = rings.sum_rings(np.sqrt(plane))[complete]
+    power = rings.sum_rings(plane)[complete]
     samples, frequency = rings.samples[complete], rings.frequency[complete]
     inside = np.sqrt(np.cumsum(samples))
 
-    def curves(sigmas: FloatArray) -> FloatArray:
+    def compute_curves(sigmas: FloatArray) -> FloatArray:
         gain = -np.expm1(-2 * (np.pi * sigmas[:, None] * frequency) ** 2)
         whole = np.sqrt((power * gain**2).sum(axis=1, keepdims=True))
         within = np.cumsum(amplitude * gain, axis=1)
         correlations: FloatArray = within / (np.maximum(whole, _TINY) * inside)
         return correlations
 
-    plain = curves(np.array([np.inf]))[0]
+    plain = compute_curves(np.array([np.inf]))[0]
     if most <= _FLAT * abs(mean):
         return _Curve(frequency, 0 * plain, 0 * plain, -1, None, "no-signal")
     standard = ((values - mean) / most).astype(np.float32)
@@ -332,14 +340,14 @@ def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
     coarsest = max(values.shape) / 4
     sigmas = np.geomspace(coarsest, _FINEST_PX, _FILTERS)
     sigmas = np.concatenate([[np.inf], sigmas])
-    peaks = [_outermost(row) for row in curves(sigmas)]
+    peaks = [_find_outermost_peak(row) for row in compute_curves(sigmas)]
     # second round between the neighbours of the best filter, where the last peak
     # vanishes
     best = len(peaks) - 1 - int(np.argmax(peaks[::-1]))
     beside = sigmas[max(1, best - 1)], sigmas[min(best + 1, _FILTERS)]
     finer = np.geomspace(*beside, _FILTERS)
     sigmas = np.concatenate([sigmas, finer])
-    peaks += [_outermost(row) for row in curves(finer)]
+    peaks += [_find_outermost_peak(row) for row in compute_curves(finer)]
     at = max(peaks)
     if at < 0:
         has_signal = _has_signal(power, samples, frequency, window)
@@ -348,13 +356,13 @@ def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
     if at + 1 < _MIN_PERIODS:
         return _Curve(frequency, plain, plain, -1, None, "too-small")
     sigma = float(sigmas[peaks.index(at)])
-    best_curve = curves(np.array([sigma]))[0]
+    best_curve = compute_curves(np.array([sigma]))[0]
     width = sigma if math.isfinite(sigma) else None
     return _Curve(frequency, plain, best_curve, at, width, None)
 
 
-def _outermost(curve: FloatArray) -> int:
-    """Find the outermost running maximum that is followed by a drop; -1 if none."""
+def _find_outermost_peak(curve: FloatArray) -> int:
+    """Return the index of the last running maximum before a drop; -1 if none."""
     records = np.flatnonzero(curve >= np.maximum.accumulate(curve))
     drops = curve[records] - np.minimum.reduceat(curve, records)
     peaks = records[drops > _DROP]

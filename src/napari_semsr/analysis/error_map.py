@@ -25,24 +25,24 @@ import scipy  # the submodules are loaded lazily
 from pydantic import model_validator
 from scipy import fft, ndimage
 
-from napari_semsr.analysis.change import block_means, spread_boxes
+from napari_semsr.analysis.change import block_means, split_into_blocks
 from napari_semsr.core import (
-    Area,
     Box,
     Float32Array,
     FloatArray,
     FloatPair,
     Grid,
+    GridImage,
     IntPair,
     Job,
     Micrograph,
     Options,
     Progress,
     ShapeError,
-    available_cores,
-    gap_free_box,
-    mean_pitch,
+    count_available_cores,
+    find_gap_free_box,
     option,
+    relative_pitch,
     warn,
 )
 
@@ -65,28 +65,29 @@ _MIN_WINDOW = 8  # px; smallest window whose noise is known to 20 %; chosen; cho
 
 
 class ErrorMapOptions(Options):
-    """Options of an error map, or of a comparison of two scans of one field."""
+    """Options for an error map, or for comparing two scans of the same field."""
 
     scans: bool = option(
         False,
         "Compare",
-        "Both images are scans of one field with equal settings and neither is a "
-        "reference: measure how much they differ, and how much of that is noise.",
+        "Treat both images as scans of the same field with the same settings, "
+        "neither being a reference: measure how much they differ, and how much of "
+        "that is noise.",
         choices={"with its reference": False, "two scans": True},
     )
     part: Literal["all", "rest"] = option(
         "all",
         "Map of",
-        "Differences of two scans to map: all, or only those not due to white noise "
-        "(drift, charging, contamination, distortion).",
+        "Differences between two scans to map: all, or only those not caused by "
+        "white noise (drift, charging, contamination, distortion).",
         choices={"all differences": "all", "without noise": "rest"},
         when={"scans": (True,)},
     )
     window: int = option(
         32,
         "Window",
-        "Side of the window in px for the root mean square of the differences of two "
-        "scans; 1 maps the difference of each pixel.",
+        "Side of the window in px for the root mean square difference of two scans; "
+        "1 maps the difference at each pixel.",
         unit="px",
         when={"scans": (True,)},
         ge=1,
@@ -96,20 +97,20 @@ class ErrorMapOptions(Options):
         "grey",
         "Map in",
         "Unit of the map: grey levels of the reference or the first scan, or per "
-        "cent of their range (0.1 to 99.9 %).",
+        "cent of its range (percentiles 0.1 to 99.9).",
         choices={"grey levels": "grey", "per cent of the range": "percent"},
     )
     align: bool = option(
         True,
         "Find the shift first",
-        "Measure the subpixel shift of the second image and correct it; each of two "
-        "scans is moved by half of it.",
+        "Measure the subpixel shift of the second image and correct it; with two "
+        "scans, each is moved by half the shift.",
     )
     search: int | None = option(
         None,
         "Search",
-        "Largest shift to search, in pixels of the reference; by default 8, or 16 "
-        "for two scans.",
+        "Largest shift to search for, in pixels of the reference; by default 8, or "
+        "16 for two scans.",
         unit="px",
         when={"align": (True,)},
         ge=1,
@@ -117,17 +118,17 @@ class ErrorMapOptions(Options):
     )
 
     @property
-    def search_px(self) -> int:
-        """Largest shift to search."""
+    def search_radius_px(self) -> int:
+        """Largest shift to search for, in pixels of the reference."""
         return self.search or _SEARCH[self.scans]
 
     @model_validator(mode="after")
-    def _enough(self) -> Self:
+    def _check_window(self) -> Self:
         if self.part == "rest" and self.window < _MIN_WINDOW:
             msg = (
-                f"window must be {_MIN_WINDOW} px or more to distinguish noise from "
-                f"other differences, got {self.window}; choose a larger one, or map "
-                "all."
+                f"window must be at least {_MIN_WINDOW} px to distinguish noise from "
+                f"other differences, got {self.window}; choose a larger window, or map "
+                "all differences."
             )
             raise ValueError(msg)
         return self
@@ -135,7 +136,7 @@ class ErrorMapOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class ErrorFit:
-    """Blur, gain and offset that turn an enhanced image into its reference."""
+    """Fitted blur, gain and offset between an enhanced image and its reference."""
 
     alpha: float  # gain and offset of its grey levels
     beta: float
@@ -148,13 +149,13 @@ class ErrorFit:
     looked_at: float
     widest: bool  # whether the search ended at the largest sigma
 
-    def warn_of_doubt(self, reference: str, enhanced: str) -> None:
+    def warn_if_doubtful(self, reference: str, enhanced: str) -> None:
         """Warn if the fit suggests that the named images do not show the same field."""
         if self.widest:
             warn(
                 f"The blur between {enhanced} and {reference} is at the limit of the "
-                f"search ({self.sigma_px:.3g} px): they may not show the same area, "
-                "or their shading differs, which counts as error in the map.",
+                f"search ({self.sigma_px:.3g} px): the images may show different "
+                "areas, or differ in shading, which counts as error in the map.",
                 "blur-too-wide",
             )
         if self.alpha <= 0:
@@ -170,14 +171,14 @@ class ErrorFit:
 class ErrorPair:
     """A reference and an enhanced image aligned with it."""
 
-    reference: Area  # overlap of both images
-    enhanced: Area  # the same area in pixels that are `factor` times finer
+    reference: GridImage  # overlap of both images
+    enhanced: GridImage  # the same area in pixels that are `factor` times finer
     factor: (
         int  # pixels of the enhanced image per pixel of the reference, along an axis
     )
 
     @classmethod
-    def of(
+    def from_images(
         cls,
         reference: Micrograph,
         enhanced: Micrograph,
@@ -188,18 +189,21 @@ class ErrorPair:
         The enhanced image has the same or finer pixels, and is moved by `shift_px`, in
         pixels of the reference.
         """
-        grid, lies = Grid.of(reference), _place_over(reference, enhanced)
+        grid, lies = (
+            Grid.from_image(reference),
+            _find_enhanced_grid(reference, enhanced),
+        )
         ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
         if min(ratio) * _COARSER < 1:
             msg = (
-                "The enhanced image must have the reference's pixels or finer ones, "
-                f"got {enhanced.name} with pixels {1 / min(ratio):.3g} times as large; "
-                "name the reference first."
+                "The enhanced image must not have larger pixels than the reference, "
+                f"but those of {enhanced.name} are {1 / min(ratio):.3g} times as "
+                "large; pass the reference first."
             )
             raise ShapeError(msg, code="reference-finer")
         down, right = (s * p for s, p in zip(shift_px, grid.pitch, strict=True))
         lies = lies.move((down, right))
-        box = grid.covered_by(lies)
+        box = grid.covered_box(lies)
         if box is None:
             msg = (
                 f"{enhanced.name} and {reference.name} do not overlap; check their "
@@ -207,23 +211,23 @@ class ErrorPair:
             )
             raise ShapeError(msg, code="no-overlap")
         factor = max(1, round(math.sqrt(ratio[0] * ratio[1])))
-        area = Area.of(reference, grid).part(box)
+        area = GridImage.from_image(reference, grid).crop(box)
         y, x = (pitch / factor for pitch in grid.pitch)
         fine = Grid(box.scale(factor).shape, (y, x), area.grid.corner)
-        return cls(area, Area.of(enhanced, fine, lies), factor)
+        return cls(area, GridImage.from_image(enhanced, fine, lies), factor)
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of the map."""
+        """Number of rows and columns of the map."""
         return self.reference.grid.shape
 
-    def along_axes(self, sigma_px: float) -> FloatPair:
+    def get_axis_sigmas(self, sigma_px: float) -> FloatPair:
         """Return the standard deviations (y, x) in px of a Gaussian isotropic in nm."""
-        y, x = mean_pitch(self.enhanced.grid.pitch)
+        y, x = relative_pitch(self.enhanced.grid.pitch)
         return sigma_px / y, sigma_px / x
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
-        """Read a part of both images, given in pixels of the overlap.
+        """Read a box of both images, given in pixels of the overlap.
 
         Each has its own pixels: those of the enhanced image are `factor` times finer.
         """
@@ -232,9 +236,9 @@ class ErrorPair:
         return fixed_block, fine.astype(np.float64)
 
 
-def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
-    """Place an enhanced image, possibly without a pixel size, on a reference."""
-    grid, lies = Grid.of(reference), Grid.of(enhanced)
+def _find_enhanced_grid(reference: Micrograph, enhanced: Micrograph) -> Grid:
+    """Return the grid of an enhanced image relative to its reference."""
+    grid, lies = Grid.from_image(reference), Grid.from_image(enhanced)
     ratio = [a / b for a, b in zip(lies.shape, grid.shape, strict=True)]
     whole = ratio[0] if ratio[0] == ratio[1] and ratio[0] == int(ratio[0]) else None
     same_unit = reference.unit == enhanced.unit
@@ -243,10 +247,10 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
     if whole and (not same_unit or (alike and whole > 1 and not has_origin)):
         if reference.unit != "pixel" and same_unit:
             warn(
-                f"{enhanced.name} is assumed to be {whole:g} times finer than "
-                f"{reference.name}, judging by its shape, although both state the "
-                "same pixel size: if it is a larger field, state its origin, or crop "
-                "it.",
+                f"Based on its shape, {enhanced.name} is assumed to have pixels "
+                f"{whole:g} times finer than {reference.name}, although the same "
+                "pixel size is stated for both: if it covers a larger field, set its "
+                "origin, or crop it.",
                 "pixel-size-contradicts",
             )
         y, x = (pitch / whole for pitch in grid.pitch)
@@ -254,16 +258,17 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
     if not same_unit or (alike and reference.unit == "pixel" and whole is None):
         sizes = (f"{shape[0]}x{shape[1]} px" for shape in (grid.shape, lies.shape))
         msg = (
-            "Images without pixel sizes must have the same shape, or the enhanced "
-            f"one a whole multiple of it, got {' and '.join(sizes)}; set pixel sizes, "
-            "or resample them to one grid (`crop()`, `register()`)."
+            "Images without pixel sizes must have the same shape, or that of the "
+            "enhanced image must be a whole multiple of the other, got "
+            f"{' and '.join(sizes)}; set pixel sizes, or resample the images to the "
+            "same grid (`crop()`, `register()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     return lies if has_origin else Grid(lies.shape, lies.pitch, grid.corner)
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _BlockSpectrum:
     """Cosine coefficients of a block, and sums that do not depend on the blur."""
 
     # (Y, X) Of the reference if the enhanced image is finer; else their product with
@@ -275,9 +280,9 @@ class _Block:
     square: float  # sum of the reference's squares
 
     @classmethod
-    def of(cls, reference: FloatArray, enhanced: FloatArray) -> Self:
-        """Transform a block that has no gap."""
-        cores = available_cores()
+    def from_images(cls, reference: FloatArray, enhanced: FloatArray) -> Self:
+        """Compute the cosine transform of a block without gaps."""
+        cores = count_available_cores()
         first, second = (
             fft.dctn(part, norm="ortho", workers=cores)
             for part in (reference, enhanced)
@@ -288,13 +293,13 @@ class _Block:
             second *= second
         return cls(first, second, means, square)
 
-    def moments(
+    def compute_moments(
         self,
         gains: Callable[[int, float], FloatArray],
         sigmas: FloatPair,
         factor: int,
     ) -> FloatArray:
-        """Sum 1, r, p, r², p², rp over the pixels: r reference, p blurred image."""
+        """Sum over pixels of 1, r, p, r², p² and rp: reference and blurred image."""
         rows, columns = map(gains, self.grey.shape, sigmas)
         count = self.coefficients.size
         mean = self.means[1] * rows[0] * columns[0]
@@ -304,7 +309,9 @@ class _Block:
         else:
             weighted_values = self.grey * rows[:, None]
             weighted_values *= columns
-            weighted_values = _fold(_fold(weighted_values, factor).T, factor).T
+            weighted_values = _fold_coefficients(
+                _fold_coefficients(weighted_values, factor).T, factor
+            ).T
             mean, power = (
                 weighted_values[0, 0],
                 float(np.vdot(weighted_values, weighted_values)),
@@ -314,7 +321,7 @@ class _Block:
         return np.array([count, *sums, self.square, power, product])
 
 
-def _fold(coefficients: FloatArray, factor: int) -> FloatArray:
+def _fold_coefficients(coefficients: FloatArray, factor: int) -> FloatArray:
     """Decimate in cosine space: fold the coefficients along the first axis."""
     size = coefficients.shape[0] // factor
     folded_sum = coefficients[:size].copy()
@@ -329,8 +336,8 @@ def _fold(coefficients: FloatArray, factor: int) -> FloatArray:
     return folded_sum
 
 
-def _gain(size: int, sigma: float, factor: int) -> FloatArray:
-    """Return the gain of a Gaussian and a mean of `factor` samples per cosine."""
+def _gaussian_gain(size: int, sigma: float, factor: int) -> FloatArray:
+    """Return the gain per cosine of a Gaussian and of averaging `factor` samples."""
     wave = np.pi * np.arange(size) / size
     reach = int(_REACH * sigma + 0.5)
     gains = np.ones(size)
@@ -345,7 +352,7 @@ def _gain(size: int, sigma: float, factor: int) -> FloatArray:
     return gains
 
 
-def _line(moments: FloatArray) -> tuple[float, float, float]:
+def _fit_line(moments: FloatArray) -> tuple[float, float, float]:
     """Fit gain and offset, and return them with the mean square residual."""
     count, first, second, squares, powers, product = moments
     spread = powers / count - (second / count) ** 2
@@ -357,45 +364,45 @@ def _line(moments: FloatArray) -> tuple[float, float, float]:
     return gain, (first - gain * second) / count, max(0.0, whole - gain * covariance)
 
 
-def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
-    """Fit the blur, gain and offset that turn an enhanced image into its reference.
+def fit_blur_and_gain(pair: ErrorPair) -> Job[ErrorFit]:
+    """Fit the blur, gain and offset between an enhanced image and its reference.
 
     Images of up to 2048 px are fitted as a whole, larger ones by eight evenly spaced
     blocks of 1024 px. Each is cropped to its largest part without gaps.
     """
-    whole = Box.of(pair.shape)
+    whole = Box.from_shape(pair.shape)
     boxes = [whole]
     if max(pair.shape) * pair.factor > _WHOLE:
-        boxes = spread_boxes(whole, _FIT_BLOCKS, max(_LEAST, _SIDE // pair.factor))
-    blocks: list[_Block] = []
+        boxes = split_into_blocks(whole, _FIT_BLOCKS, max(_LEAST, _SIDE // pair.factor))
+    blocks: list[_BlockSpectrum] = []
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "fitting blur and grey levels")
-        both = _gap_free(*pair.read(box), pair.factor)
+        both = _crop_gap_free(*pair.read(box), pair.factor)
         if both is not None:
-            blocks.append(_Block.of(*both))
+            blocks.append(_BlockSpectrum.from_images(*both))
     if not blocks:
         msg = (
-            f"An error map needs an area of {_LEAST}x{_LEAST} px or more without gaps "
-            f"in both images, found none in {pair.reference.image.name} and "
+            f"An error map needs an area of at least {_LEAST}x{_LEAST} px without gaps "
+            f"in both images, but there is none in {pair.reference.image.name} and "
             f"{pair.enhanced.image.name}."
         )
         raise ShapeError(msg, code="nothing-to-measure")
 
-    def moments(sigma: float) -> FloatArray:
-        gains = cache(partial(_gain, factor=pair.factor))
-        sigmas = pair.along_axes(sigma)
-        sums = [block.moments(gains, sigmas, pair.factor) for block in blocks]
+    def sum_moments(sigma: float) -> FloatArray:
+        gains = cache(partial(_gaussian_gain, factor=pair.factor))
+        sigmas = pair.get_axis_sigmas(sigma)
+        sums = [block.compute_moments(gains, sigmas, pair.factor) for block in blocks]
         return np.asarray(np.sum(sums, axis=0))
 
-    plain_moments = moments(0.0)
-    _refuse_constant(pair, plain_moments)
+    plain_moments = sum_moments(0.0)
+    _check_contrast(pair, plain_moments)
     widest = _WIDEST_PX * pair.factor
     steps = np.geomspace(_FINEST_PX, widest, _STEPS - 1)
     places = np.concatenate([[0.0], steps])
-    left = [_line(moments(float(sigma)))[2] for sigma in places]
+    left = [_fit_line(sum_moments(float(sigma)))[2] for sigma in places]
     best = int(np.argmin(left))
     minimum = scipy.optimize.minimize_scalar(
-        lambda sigma: _line(moments(sigma))[2],
+        lambda sigma: _fit_line(sum_moments(sigma))[2],
         bounds=(places[max(0, best - 1)], places[min(best + 1, len(places) - 1)]),
         method="bounded",
         options={"xatol": _CLOSE_PX},
@@ -405,8 +412,8 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
     rounding = _FLAT * plain_moments[3] / plain_moments[0]
     if left[0] <= min(minimum.fun, left[best]) + rounding:
         sigma = 0.0
-    total = moments(sigma)
-    gain, offset, rest = _line(total)
+    total = sum_moments(sigma)
+    gain, offset, rest = _fit_line(total)
     return ErrorFit(
         alpha=float(gain),
         beta=float(offset),
@@ -417,21 +424,21 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
     )
 
 
-def _gap_free(
+def _crop_gap_free(
     reference: FloatArray, enhanced: FloatArray, factor: int
 ) -> tuple[FloatArray, FloatArray] | None:
-    """Crop a block to its largest part in which both images have grey values."""
+    """Crop a block to its largest gap-free part in both images; None if too small."""
     usable = np.isfinite(reference) & (block_means(np.isfinite(enhanced), factor) == 1)
-    box: Box | None = Box.of(usable.shape)
+    box: Box | None = Box.from_shape(usable.shape)
     if not usable.all():
-        box = gap_free_box(usable, least=_LEAST)
+        box = find_gap_free_box(usable, least=_LEAST)
     if box is None or min(box.shape) < _LEAST:
         return None
     return reference[box.slices], enhanced[box.scale(factor).slices]
 
 
-def _refuse_constant(pair: ErrorPair, moments: FloatArray) -> None:
-    """Raise an error for an image without contrast, which cannot be fitted."""
+def _check_contrast(pair: ErrorPair, moments: FloatArray) -> None:
+    """Raise an error if either image has no contrast, so that no fit is possible."""
     count, first, second, squares, powers, _ = moments
     for area, total, square in (
         (pair.reference, first, squares),
@@ -446,14 +453,14 @@ def _refuse_constant(pair: ErrorPair, moments: FloatArray) -> None:
 
 
 @dataclass
-class ErrorTally:
-    """Sums over the compared pixels, from which RSE and RSP are computed."""
+class ErrorSums:
+    """Sums over the compared pixels for computing RSE and RSP."""
 
     level: float  # close to the mean, so that squares keep their precision
     _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
 
     def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
-        """Add the pixels known in both the reference and the degraded image."""
+        """Add the pixels with values in both the reference and the degraded image."""
         step = max(1, _SUM_PIXELS // fixed.shape[1])
         for row in range(0, fixed.shape[0], step):  # limits double-precision memory
             both = fixed[row : row + step], prediction[row : row + step]
@@ -466,18 +473,18 @@ class ErrorTally:
             self._sums += [*sums, first @ first, second @ second, rest @ rest]
 
     @property
-    def pixels(self) -> int:
+    def pixel_count(self) -> int:
         """Number of compared pixels."""
         return int(self._sums[0])
 
     @property
     def rse(self) -> float:
-        """Root mean square difference, grey levels of the reference."""
+        """Root mean square difference in grey levels of the reference."""
         return math.sqrt(self._sums[5] / self._sums[0])
 
     @property
     def rsp(self) -> float:
-        """Pearson's r."""
+        """Pearson correlation coefficient."""
         count, first, second, squares, powers, rest = self._sums
         covariance = (squares + powers - rest) / 2 - first * second / count
         spread = (squares - first**2 / count) * (powers - second**2 / count)
@@ -485,30 +492,30 @@ class ErrorTally:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorField:
-    """A pair and its fit, evaluated part by part."""
+class FittedPair:
+    """An image pair with its fit, evaluated block by block."""
 
     pair: ErrorPair
     fit: ErrorFit  # fit of the enhanced image to the reference
 
     def read(self, box: Box) -> tuple[Float32Array, Float32Array]:
-        """Return a part of the reference and of the degraded enhanced image.
+        """Return a box of the reference and of the degraded enhanced image.
 
         The second is blurred and scaled by the fit; NaN where unknown.
         """
         reference_block = self.pair.reference.read(box).astype(np.float32)
         result = np.empty(box.shape, np.float32)
-        for part in spread_boxes(box, None, _PART):
-            result[part.within(box).slices] = self._degrade(part)
+        for part in split_into_blocks(box, None, _PART):
+            result[part.relative_to(box).slices] = self._degrade(part)
         return reference_block, result
 
     def _degrade(self, box: Box) -> Float32Array:
-        """Blur and scale a part; the borders of the field are reflected."""
-        factor, sigmas = self.pair.factor, self.pair.along_axes(self.fit.sigma_px)
+        """Blur and scale a box of the enhanced image; borders are reflected."""
+        factor, sigmas = self.pair.factor, self.pair.get_axis_sigmas(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
-        window = box.grow(reach).intersection(Box.of(self.pair.shape))
+        window = box.grow(reach).intersection(Box.from_shape(self.pair.shape))
         fine = self.pair.enhanced.read(window.scale(factor)).astype(np.float32)
-        inner = box.within(window).scale(factor).slices
+        inner = box.relative_to(window).scale(factor).slices
         finite = np.isfinite(fine)
         if finite.all():
             smooth = _blur(fine, sigmas)
@@ -522,5 +529,5 @@ class ErrorField:
 
 
 def _blur(image: Float32Array, sigmas: FloatPair) -> Float32Array:
-    """Blur by a Gaussian, reflected at the border."""
+    """Blur an image by a Gaussian; borders are reflected."""
     return np.asarray(ndimage.gaussian_filter(image, sigmas, truncate=_REACH))

@@ -29,9 +29,12 @@ from napari_semsr.core import (
 )
 
 FAMILIARITY = "familiarity"
-"""Key in `training` of a model card: appearance of the training field."""
+"""Key in the `training` entry of a model card for the appearance of the training field.
+"""
 UNLIKE_PERCENT = 30.0
-"""Chosen: share of an image's area above which another model is suggested."""
+"""Unfamiliar fraction of an image's area above which another model is suggested
+(chosen).
+"""
 
 BLOCK_PX = 96  # side of a block; chosen: several optical periods
 _STEP_PX = 48
@@ -48,42 +51,44 @@ _FLOOR = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Familiarity:
-    """Features of a field's blocks (M, F), and the limit of their distance."""
+    """Features of a field's blocks (M, F), and the limit of their distances."""
 
     looks: FloatArray
     spread: FloatArray  # (F,)
     limit: float
 
     @classmethod
-    def of(cls, parts: Iterable[FloatArray]) -> Self | None:
+    def from_parts(cls, parts: Iterable[FloatArray]) -> Self | None:
         """Compute the features of parts of a field (Y, X); None if too small."""
         looks, places = [], []
         for number, plane in enumerate(parts):
-            for box in blocks(plane.shape):
-                looks.append(_look(plane[box.slices]))
+            for box in list_blocks(plane.shape):
+                looks.append(_compute_features(plane[box.slices]))
                 places.append((number * 1e6, box.y0, box.x0))
         if len(looks) <= _NEAREST:
             return None
         table, at = np.array(looks), np.array(places)
         spread = np.maximum(table.std(axis=0), _FLOOR)
         apart = np.abs(at[:, None] - at[None]).max(-1) >= BLOCK_PX
-        own = _distances(table, table, spread, apart)
+        own = _compute_distances(table, table, spread, apart)
         own = own[np.isfinite(own)]
         if own.size <= len(looks) / 2:  # too few blocks have five others for comparison
             return None
         return cls(table, spread, float(np.percentile(own, _LIKE)))
 
-    def distances(
+    def compute_distances(
         self, plane: FloatArray, *, finest: bool = True
     ) -> tuple[list[Box], FloatArray]:
-        """Compute the distances of a plane's blocks, divided by the limit: (N,)."""
-        boxes = [b for b in blocks(plane.shape) if np.isfinite(plane[b.slices]).all()]
+        """Compute the distances of a plane's blocks, relative to the limit: (N,)."""
+        boxes = [
+            b for b in list_blocks(plane.shape) if np.isfinite(plane[b.slices]).all()
+        ]
         if not boxes:
             return [], np.empty(0)
-        looks = np.array([_look(plane[box.slices]) for box in boxes])
+        looks = np.array([_compute_features(plane[box.slices]) for box in boxes])
         bands = np.arange(_NUMBERS) != _BANDS - 1 if not finest else slice(None)
         parts = looks[:, bands], self.looks[:, bands], self.spread[bands]
-        return boxes, _distances(*parts) / self.limit
+        return boxes, _compute_distances(*parts) / self.limit
 
     def to_json(self) -> dict[str, object]:
         """Return the record for a model card."""
@@ -94,8 +99,8 @@ class Familiarity:
         }
 
     @classmethod
-    def of_card(cls, training: Mapping[str, Any]) -> Self | None:
-        """Read the record from `training` of a model card; None if there is none.
+    def from_model_card(cls, training: Mapping[str, Any]) -> Self | None:
+        """Read the record from a model card's `training` entry; None if absent.
 
         Raises a `CheckpointError` if the record is damaged.
         """
@@ -108,12 +113,12 @@ class Familiarity:
             )
             familiarity = cls(looks, spread, float(record["limit"]))
         except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise damaged_card("its training area") from error
+            raise damaged_card_error("its training area") from error
         has_shapes = looks.ndim == 2 and looks.shape[1:] == spread.shape == (_NUMBERS,)
         positive = bool((spread > 0).all()) and familiarity.limit > 0
         finite = all(np.isfinite(v).all() for v in (looks, spread, familiarity.limit))
         if not (has_shapes and len(looks) >= _NEAREST and positive and finite):
-            raise damaged_card("its training area")
+            raise damaged_card_error("its training area")
         return familiarity
 
     def compare(
@@ -124,7 +129,7 @@ class Familiarity:
         as_map: bool = False,
         is_resampled: bool = False,
     ) -> Job[FloatArray]:
-        """Compute the distances of an image's blocks, divided by the limit: (M, N).
+        """Compute the distances of an image's blocks, relative to the limit: (M, N).
 
         Blocks are adjacent from the first pixel on; NaN for blocks with gaps. If there
         are many blocks, an even sample is used, unless `as_map`. `levels`: grey levels
@@ -142,15 +147,15 @@ class Familiarity:
             yield Progress(i, len(places[0]), "comparing with the training field")
             for j, column in enumerate(places[1]):
                 corner = (row * BLOCK_PX, column * BLOCK_PX)
-                block = read_box(data, Box.of((BLOCK_PX, BLOCK_PX), corner))
+                block = read_box(data, Box.from_shape((BLOCK_PX, BLOCK_PX), corner))
                 plane = (np.asarray(block, float) - low) / ((high - low) or 1.0)
-                far = self.distances(plane, finest=not is_resampled)[1]
+                far = self.compute_distances(plane, finest=not is_resampled)[1]
                 distances_over_limit[i, j] = far[0] if far.size else np.nan
         return distances_over_limit
 
 
-def unfamiliar_percent(distances: FloatArray) -> float | None:
-    """Return the percentage of known blocks that are unlike the training field.
+def compute_unfamiliar_percentage(distances: FloatArray) -> float | None:
+    """Return the percentage of known blocks that differ from the training field.
 
     The argument is the result of `Familiarity.compare`; None if no block is known.
     """
@@ -158,29 +163,29 @@ def unfamiliar_percent(distances: FloatArray) -> float | None:
     return 100 * float((finite > 1).mean()) if finite.size else None
 
 
-def damaged_card(what: str) -> CheckpointError:
+def damaged_card_error(what: str) -> CheckpointError:
     """Return the error for a damaged entry of a model card."""
     return CheckpointError(
-        f"The model card's entry on {what} is damaged: use another copy of the file.",
+        f"The model card's entry for {what} is damaged: use another copy of the file.",
         code="model-damaged",
     )
 
 
-def blocks(shape: tuple[int, ...]) -> list[Box]:
-    """Return views of the overlapping blocks that fit completely into an image."""
+def list_blocks(shape: tuple[int, ...]) -> list[Box]:
+    """Return the boxes of the overlapping blocks that fit completely into an image."""
     rows, columns = (
         range(0, size - BLOCK_PX + 1, _STEP_PX) for size in (shape[0], shape[1])
     )
-    return [Box.of((BLOCK_PX, BLOCK_PX), (y, x)) for y in rows for x in columns]
+    return [Box.from_shape((BLOCK_PX, BLOCK_PX), (y, x)) for y in rows for x in columns]
 
 
-def _distances(
+def _compute_distances(
     looks: FloatArray,
     fields: FloatArray,
     spread: FloatArray,
     counts: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
-    """Return the mean distance to the five nearest of the blocks that count."""
+    """Return the mean distance to the five nearest blocks selected by `counts`."""
     away = np.sqrt((((looks[:, None] - fields[None]) / spread) ** 2).mean(-1))
     if counts is not None:
         away = np.where(counts, away, np.inf)
@@ -189,7 +194,7 @@ def _distances(
     return means
 
 
-def _look(block: FloatArray) -> FloatArray:
+def _compute_features(block: FloatArray) -> FloatArray:
     """Compute a block's features: log power, percentiles and standard deviation."""
     plane = np.asarray(block, dtype=np.float64)
     window = np.outer(*(np.hanning(n) for n in plane.shape))

@@ -22,13 +22,15 @@ from typing import Any, Self
 import numpy as np
 from scipy import fft
 
-from napari_semsr.analysis.familiarity import damaged_card
+from napari_semsr.analysis.familiarity import damaged_card_error
 from napari_semsr.analysis.light import find_cut_off
-from napari_semsr.analysis.metrics import psnr_gain
+from napari_semsr.analysis.metrics import compute_psnr_gain
 from napari_semsr.core import Box, FloatArray, Micrograph, read_box
 
 FOCUS = "focus"
-"""Key in `training` of a model card: falloff of fine detail in the training scan."""
+"""Key in the `training` entry of a model card for the falloff of fine detail in the
+training scan.
+"""
 
 # in units of the optical cut-off; chosen: least and largest loss out of focus, above
 # shading and below frequencies hidden by noise
@@ -53,7 +55,9 @@ class Falloff:
     error_db: float
 
     @classmethod
-    def of(cls, image: Micrograph, cut_off_nm: float | None = None) -> Self | None:
+    def from_image(
+        cls, image: Micrograph, cut_off_nm: float | None = None
+    ) -> Self | None:
         """Measure the falloff of an image (Y, X); None if it cannot be determined.
 
         That is so without an optical cut-off or a pixel size, if pixels are too coarse
@@ -74,7 +78,7 @@ class Falloff:
         quiet = (_NOISE[0] <= ring) & (ring < _NOISE[1])
         window = np.outer(*[np.hanning(side)] * 2)
         powers, noises = [], []
-        for box in _blocks(image.shape, side):
+        for box in _list_blocks(image.shape, side):
             block = np.asarray(read_box(image.data, box), dtype=np.float64)
             if np.isfinite(block).all():
                 power = np.abs(fft.fft2((block - block.mean()) * window)) ** 2
@@ -88,11 +92,11 @@ class Falloff:
             return None
         # a signal below a tenth of the noise cannot be measured
         fine = fine + max(0.0, 0.1 * noise - float(fine.mean()))
-        level, error = psnr_gain(fine, coarse)
+        level, error = compute_psnr_gain(fine, coarse)
         return None if level is None or error is None else cls(level, error)
 
     def is_out_of_focus(self, place: "Falloff | None" = None) -> bool:
-        """Whether the scan is out of focus by more than the depth of focus.
+        """Check whether the scan is out of focus by more than the depth of focus.
 
         `place`: falloff of a scan of the same kind of sample; by default the scan is
         compared with the smoothest sample with sharp edges, at the depth of focus.
@@ -107,8 +111,8 @@ class Falloff:
         return {name: round(value, 3) for name, value in asdict(self).items()}
 
     @classmethod
-    def of_card(cls, training: Mapping[str, Any]) -> Self | None:
-        """Read the record from `training` of a model card; None if there is none.
+    def from_model_card(cls, training: Mapping[str, Any]) -> Self | None:
+        """Read the record from a model card's `training` entry; None if absent.
 
         Raises a `CheckpointError` if the record is damaged.
         """
@@ -118,16 +122,18 @@ class Falloff:
         try:
             falloff = cls(float(record["falloff_db"]), float(record["error_db"]))
         except (TypeError, ValueError, KeyError) as error:
-            raise damaged_card("the focus of its training area") from error
+            raise damaged_card_error("the focus of its training area") from error
         return falloff
 
 
-def _blocks(shape: tuple[int, ...], side: int) -> list[Box]:
+def _list_blocks(shape: tuple[int, ...], side: int) -> list[Box]:
     """Return evenly spaced blocks of an image, overlapping by half if possible."""
     starts: list[FloatArray] = []
     for size in shape:
         count = min(_MOST, max(2, math.ceil(2 * (size - side) / side) + 1))
         starts.append(np.linspace(0, size - side, count).round())
     return [
-        Box.of((side, side), (int(y), int(x))) for y in starts[0] for x in starts[1]
+        Box.from_shape((side, side), (int(y), int(x)))
+        for y in starts[0]
+        for x in starts[1]
     ]

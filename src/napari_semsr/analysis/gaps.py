@@ -36,7 +36,7 @@ from scipy import ndimage, spatial
 from skimage import filters, measure, morphology, segmentation
 
 from napari_semsr.analysis.frc import check_grids
-from napari_semsr.analysis.metrics import finite_values
+from napari_semsr.analysis.metrics import read_finite_values
 from napari_semsr.core import (
     LEVELS,
     BoolArray,
@@ -51,12 +51,12 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     RealArray,
+    create_length_properties,
+    declare_quantity,
     length_error,
-    length_figures,
-    mean_pitch,
     noise_level,
     option,
-    record_quantity,
+    relative_pitch,
     widen_interval,
 )
 
@@ -130,9 +130,9 @@ class WidthFit:
     sigma: float
     height: float  # gaps per bin
 
-    def at(self, widths: ArrayLike) -> FloatArray:
-        """Evaluate the Gaussian: gaps per bin at some widths."""
-        return _gaussian(
+    def evaluate(self, widths: ArrayLike) -> FloatArray:
+        """Evaluate the Gaussian at the given widths, in gaps per bin."""
+        return _evaluate_gaussian(
             np.asarray(widths, dtype=float), self.height, self.mean, self.sigma
         )
 
@@ -147,8 +147,10 @@ class WidthHistogram:
     fit: WidthFit | None  # None if there are too few gaps or the fit fails
 
 
-def width_edges(widths: Iterable[float], bin_width: float | None = None) -> FloatArray:
-    """Choose the bins of a histogram, from 0 to Tukey's outer fence.
+def choose_bin_edges(
+    widths: Iterable[float], bin_width: float | None = None
+) -> FloatArray:
+    """Choose the bin edges of a histogram, from 0 to Tukey's outer fence.
 
     Their width is `bin_width`, by default that of Freedman and Diaconis [1]_, rounded.
 
@@ -169,8 +171,8 @@ def width_edges(widths: Iterable[float], bin_width: float | None = None) -> Floa
     count = math.floor(last / step) + 1
     if count > _MAX_BINS:
         msg = (
-            f"bin_width must give at most {_MAX_BINS} bins, got {step:g} for gaps as "
-            f"wide as {last:.4g}; choose wider bins."
+            f"bin_width must give at most {_MAX_BINS} bins, but {step:g} is too small "
+            f"for gaps up to {last:.4g} wide; choose wider bins."
         )
         raise OptionError(msg, code="out-of-range")
     return np.arange(count + 1, dtype=float) * step
@@ -187,23 +189,23 @@ def count_widths(widths: Iterable[float], edges: ArrayLike) -> WidthHistogram:
         tuple(at.tolist()),
         tuple(counts.tolist()),
         int(np.count_nonzero(values > at[-1])),
-        _fit(values[values <= at[-1]], counts, at),
+        _fit_histogram(values[values <= at[-1]], counts, at),
     )
 
 
-def _fit(
+def _fit_histogram(
     places: FloatArray, counts: NDArray[np.integer], edges: FloatArray
 ) -> WidthFit | None:
     if counts.sum() < _MIN_GAPS or counts.size <= 3:
         return None
     middle, step = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
     start = (float(counts.max()), float(np.median(places)), float(places.std()))
-    best = _fit_bell(middle, counts, (*start[:2], max(start[2], step)))
+    best = _fit_gaussian(middle, counts, (*start[:2], max(start[2], step)))
     if best is None or not 0 <= best[1] <= edges[-1]:
         return None
     rng, means = np.random.default_rng(_SEED), []
     for counts_drawn in rng.multinomial(counts.sum(), counts / counts.sum(), _REFITS):
-        again = _fit_bell(middle, counts_drawn, best)
+        again = _fit_gaussian(middle, counts_drawn, best)
         if again is not None:
             means.append(again[1])
     if (
@@ -216,15 +218,15 @@ def _fit(
     return WidthFit(mean, float(high - low) / 2, abs(sigma), height)
 
 
-def _fit_bell(
+def _fit_gaussian(
     middle: FloatArray, counts: NDArray[np.integer], start: tuple[float, float, float]
 ) -> tuple[float, float, float] | None:
-    """Fit height, mean and sigma; None if the fit does not converge."""
+    """Fit height, mean and sigma of a Gaussian; None if the fit does not converge."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the covariance, which is not used
             best, _ = scipy.optimize.curve_fit(
-                _gaussian, middle, counts, start, jac=_slopes
+                _evaluate_gaussian, middle, counts, start, jac=_gaussian_derivatives
             )
     except RuntimeError:
         return None
@@ -232,19 +234,23 @@ def _fit_bell(
     return (height, mean, sigma) if math.isfinite(mean) else None
 
 
-def _gaussian(x: FloatArray, height: float, mean: float, sigma: float) -> FloatArray:
+def _evaluate_gaussian(
+    x: FloatArray, height: float, mean: float, sigma: float
+) -> FloatArray:
     return np.asarray(height * np.exp(-0.5 * ((x - mean) / sigma) ** 2))
 
 
-def _slopes(x: FloatArray, height: float, mean: float, sigma: float) -> FloatArray:
+def _gaussian_derivatives(
+    x: FloatArray, height: float, mean: float, sigma: float
+) -> FloatArray:
     away = (x - mean) / sigma
     shape = np.exp(-0.5 * away**2)
     rise = height * shape * away / sigma
     return np.stack([shape, rise, rise * away], axis=1)
 
 
-def share_interval(part: int, whole: int) -> FloatPair | None:
-    """Return Wilson's 95 % interval of a share, valid also for 0 of n; None if n is 0.
+def compute_fraction_interval(part: int, whole: int) -> FloatPair | None:
+    """Return the 95 % Wilson interval of a fraction; None if the total is 0.
 
     .. [1] E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927), doi:10.2307/2276774.
     """
@@ -256,7 +262,7 @@ def share_interval(part: int, whole: int) -> FloatPair | None:
     return float(ends.low), float(ends.high)
 
 
-def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
+def compute_mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
     """Return the studentised bootstrap 95 % interval of a mean; None for few values.
 
     Values are resampled 4000 times from a fixed seed, so the result is reproducible.
@@ -310,8 +316,8 @@ class GapOptions(ParticleOptions):
         1.0,
         "Reach",
         (
-            "Largest distance between the outlines of neighbours, over their mean "
-            "diameter."
+            "Largest distance between the outlines of neighbours, relative to their "
+            "mean diameter."
         ),
         unit="diameters",
         step=0.1,
@@ -320,8 +326,8 @@ class GapOptions(ParticleOptions):
     bin_width: float | None = option(
         None,
         "Bin width",
-        "Width of the histogram's bins in nm, in px without a pixel size; "
-        "by default that of Freedman and Diaconis, rounded.",
+        "Bin width of the histogram in nm, or in px without a pixel size; by default "
+        "by the Freedman-Diaconis rule, rounded.",
         gt=0,
     )
 
@@ -331,7 +337,7 @@ GapKind = Literal["found", "missed", "invented"]
 
 @dataclass(frozen=True, slots=True)
 class Particle:
-    """One particle, of the reference if there is one, otherwise of the image."""
+    """Particle of the reference or, without a reference, of the image."""
 
     place_px: FloatPair  # Position of the centre, ``(y, x)``
     diameter_px: float  # of a disc of the same area
@@ -341,7 +347,7 @@ class Particle:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One gap of the reference or, if invented or without a reference, of the image."""
+    """Gap of the reference, or of the image if invented or without a reference."""
 
     place_px: FloatPair  # Position of the centre, ``(y, x)``
     place_nm: FloatPair | None  # The same relative to the image's origin
@@ -360,28 +366,28 @@ class Gap:
         return self.kind != "missed"
 
 
-def _mean(
+def _create_mean_properties(
     key: str, label: str, get: Callable[["Gaps", str], FloatArray], **more: object
 ) -> tuple[property, property, property, property]:
-    """Return properties: a mean length and its 95 % interval, in nm and in px."""
+    """Create the properties of a mean length and its 95 % interval, in nm and in px."""
 
-    def mean(gaps: "Gaps", unit: str) -> float | None:
+    def compute_mean(gaps: "Gaps", unit: str) -> float | None:
         values = get(gaps, unit)
         return float(values.mean()) if values.size else None
 
-    def interval(gaps: "Gaps", unit: str) -> FloatPair | None:
-        return gaps.interval_of(get(gaps, unit), unit)
+    def compute_interval(gaps: "Gaps", unit: str) -> FloatPair | None:
+        return gaps.compute_interval(get(gaps, unit), unit)
 
     ends = f"{key}_interval"
     hidden = {"shown": False, "tabled": False}
     how: dict[str, object] = {"form": ".3g", "interval": f"{ends}_{{unit}}", **more}
-    nm, px = length_figures(mean, key, label, **how)
-    return nm, px, *length_figures(interval, ends, label, **hidden)
+    nm, px = create_length_properties(compute_mean, key, label, **how)
+    return nm, px, *create_length_properties(compute_interval, ends, label, **hidden)
 
 
-def _median_diameter(gaps: "Gaps", unit: str) -> float | None:
+def _compute_median_diameter(gaps: "Gaps", unit: str) -> float | None:
     """Return the median diameter of the particles."""
-    diameters = gaps.diameters(unit)
+    diameters = gaps.get_diameters(unit)
     return float(np.median(diameters)) if diameters.size else None
 
 
@@ -390,18 +396,18 @@ _NOT_STORED = {"json": False}
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Gaps of a field."""
+    """Gaps between the particles of a field."""
 
     particles: Annotated[int, Quantity("Particles")]
-    pairs: Annotated[int, record_quantity("Pairs")]
+    pairs: Annotated[int, declare_quantity("Pairs")]
     # Pairs of neighbours excluded for their unequal peaks
-    excluded: Annotated[int, record_quantity("Excluded")]
+    excluded: Annotated[int, declare_quantity("Excluded")]
     # Gaps of the reference or, without one, of the image
     found: tuple[Gap, ...] = field(metadata=_NOT_STORED)
     # Background grey level that was subtracted
-    background: Annotated[float, record_quantity("Background", LEVELS)]
+    background: Annotated[float, declare_quantity("Background", LEVELS)]
     reference_background: Annotated[
-        float | None, record_quantity("Background, reference", LEVELS)
+        float | None, declare_quantity("Background, reference", LEVELS)
     ]
     sizes: tuple[Particle, ...] = field(default=(), metadata=_NOT_STORED)
     # Gaps of the image that the reference does not show
@@ -411,29 +417,31 @@ class Gaps:
     # Relative standard deviation of the pixel size, included in all intervals in nm
     size_error: float = field(default=0.0, metadata=_NOT_STORED)
     # For all intervals: number of resamplings and their seed
-    resamples: Annotated[int, record_quantity("Resamplings")] = _RESAMPLES
-    seed: Annotated[int, record_quantity("Their seed")] = _SEED
+    resamples: Annotated[int, declare_quantity("Resamplings")] = _RESAMPLES
+    seed: Annotated[int, declare_quantity("Their seed")] = _SEED
     # Pairs excluded because their gaps would cross an object
-    across: Annotated[int, record_quantity("Across an object")] = 0
+    across: Annotated[int, declare_quantity("Across an object")] = 0
     # All bright regions: particles, and regions too small for one
-    bright: Annotated[int, record_quantity("Bright regions")] = 0
+    bright: Annotated[int, declare_quantity("Bright regions")] = 0
     # Share of the field covered by particles, and share of its 64 parts with a particle
-    covered: Annotated[float, record_quantity("Covered by particles")] = 0.0
-    populated: Annotated[float, record_quantity("Parts with particles")] = 0.0
+    covered: Annotated[float, declare_quantity("Covered by particles")] = 0.0
+    populated: Annotated[float, declare_quantity("Parts with particles")] = 0.0
 
     (
         mean_diameter_nm,
         mean_diameter_px,
         mean_diameter_interval_nm,
         mean_diameter_interval_px,
-    ) = _mean("mean_diameter", "Mean diameter", lambda gaps, unit: gaps.diameters(unit))
-    median_diameter_nm, median_diameter_px = length_figures(
-        _median_diameter, "median_diameter", "Median diameter", form=".3g"
+    ) = _create_mean_properties(
+        "mean_diameter", "Mean diameter", lambda gaps, unit: gaps.get_diameters(unit)
+    )
+    median_diameter_nm, median_diameter_px = create_length_properties(
+        _compute_median_diameter, "median_diameter", "Median diameter", form=".3g"
     )
 
     @property
     def neighbours(self) -> Annotated[str, Quantity("Neighbours", tabled=False)]:
-        """Number of examined pairs, and how many were excluded, as text."""
+        """Numbers of examined and excluded pairs, as text."""
         reasons = (
             f"{self.excluded} for unequal brightness" if self.excluded else "",
             f"{self.across} with an object in the gap" if self.across else "",
@@ -443,19 +451,19 @@ class Gaps:
 
     @property
     def counted(self) -> Annotated[str, Quantity("Counted", tabled=False)]:
-        """Number of particles and their share of the field, as text."""
+        """Number of particles and their fraction of the field, as text."""
         smaller = self.bright - self.particles
         of = f" of {self.bright} bright regions" if smaller else ""
         return (
-            f"{self.particles} particles{of}, in {self.populated:.0%} of the field, "
-            f"{self.covered:.0%} of which they cover"
+            f"{self.particles} particles{of}, present in {self.populated:.0%} of the "
+            f"field and covering {self.covered:.0%} of it"
         )
 
     @property
     def gaps(
         self,
-    ) -> Annotated[int, Quantity("Gaps", form="d", verdict="told", large=True)]:
-        """Number of gaps of the reference or, without one, of the image."""
+    ) -> Annotated[int, Quantity("Gaps", form="d", verdict="verdict", large=True)]:
+        """Number of gaps in the reference or, without a reference, in the image."""
         return len(self.found)
 
     @property
@@ -465,12 +473,12 @@ class Gaps:
 
     @property
     def seen(self) -> Annotated[str | None, Quantity("Seen", tabled=False)]:
-        """Gaps shown out of those of the reference, as text."""
+        """Number of the reference's gaps that the image shows, as text."""
         alone = self.reference_background is None
         return None if alone else f"{self.detected} of {self.gaps}"
 
     @property
-    def told(self) -> str:
+    def verdict(self) -> str:
         """Assessment of the number of gaps."""
         if self.reference_background is None:
             return "of this image only: errors need a reference image"
@@ -482,7 +490,7 @@ class Gaps:
     ) -> Annotated[
         float | None, Quantity("Not seen", form=".1%", interval="undetected_interval")
     ]:
-        """Share of the reference's gaps that the image does not show."""
+        """Fraction of the reference's gaps that the image does not show."""
         if self.reference_background is None or not self.found:
             return None
         return 1 - self.detected / len(self.found)
@@ -493,10 +501,12 @@ class Gaps:
     ) -> Annotated[
         FloatPair | None, Quantity("Its interval", shown=False, column="undetected")
     ]:
-        """95 % interval of that share (Wilson)."""
+        """95 % Wilson interval of the fraction of gaps."""
         if self.reference_background is None:
             return None
-        return share_interval(len(self.found) - self.detected, len(self.found))
+        return compute_fraction_interval(
+            len(self.found) - self.detected, len(self.found)
+        )
 
     @property
     def invented_fraction(
@@ -504,28 +514,30 @@ class Gaps:
     ) -> Annotated[
         float | None, Quantity("Invented", form=".1%", interval="invented_interval")
     ]:
-        """Share of the image's own gaps that the reference does not show."""
+        """Fraction of the image's gaps that the reference does not show."""
         return len(self.invented) / self.own if self.own else None
 
     @property
     def invented_interval(
         self,
-    ) -> Annotated[FloatPair | None, record_quantity("Its interval")]:
-        """95 % interval of that share (Wilson)."""
-        return share_interval(len(self.invented), self.own or 0)
+    ) -> Annotated[FloatPair | None, declare_quantity("Its interval")]:
+        """95 % Wilson interval of the fraction of gaps."""
+        return compute_fraction_interval(len(self.invented), self.own or 0)
 
     mean_width_nm, mean_width_px, mean_width_interval_nm, mean_width_interval_px = (
-        _mean("mean_width", "Mean width", lambda gaps, unit: gaps.widths(unit)[0])
+        _create_mean_properties(
+            "mean_width", "Mean width", lambda gaps, unit: gaps.get_widths(unit)[0]
+        )
     )
     (
         mean_reference_width_nm,
         mean_reference_width_px,
         mean_reference_width_interval_nm,
         mean_reference_width_interval_px,
-    ) = _mean(
+    ) = _create_mean_properties(
         "mean_reference_width",
         "Mean width, reference",
-        lambda gaps, unit: gaps.widths(unit)[1],
+        lambda gaps, unit: gaps.get_widths(unit)[1],
         tabled=False,
     )
     (
@@ -533,62 +545,64 @@ class Gaps:
         mean_width_error_px,
         mean_width_error_interval_nm,
         mean_width_error_interval_px,
-    ) = _mean(
+    ) = _create_mean_properties(
         "mean_width_error",
         "Mean width error",
-        lambda gaps, unit: np.abs(gaps.width_errors(unit)),
+        lambda gaps, unit: np.abs(gaps.compute_width_errors(unit)),
     )
     (
         mean_signed_width_error_nm,
         mean_signed_width_error_px,
         mean_signed_width_error_interval_nm,
         mean_signed_width_error_interval_px,
-    ) = _mean(
+    ) = _create_mean_properties(
         "mean_signed_width_error",
         "Signed error",
-        lambda gaps, unit: gaps.width_errors(unit),
+        lambda gaps, unit: gaps.compute_width_errors(unit),
     )
 
-    def width_errors(self, unit: str) -> FloatArray:
-        """Return widths (N,) in the image minus those in the reference, in px or nm.
+    def compute_width_errors(self, unit: str) -> FloatArray:
+        """Return width differences (N,), image minus reference, in px or nm.
 
         One for each gap that both show; empty if there is none or the unit is unknown.
         """
-        errors = (_width_error(gap, unit) for gap in self.found)
-        return np.array(_finite(errors), dtype=float)
+        errors = (_compute_width_error(gap, unit) for gap in self.found)
+        return np.array(_remove_none(errors), dtype=float)
 
-    def interval_of(self, values: FloatArray, unit: str) -> FloatPair | None:
-        """Return the 95 % interval of the mean of lengths (N,) or of their differences.
+    def compute_interval(self, values: FloatArray, unit: str) -> FloatPair | None:
+        """Return the 95 % interval of a mean length, or of a mean length difference.
 
         In nm it includes the pixel size's error. None for fewer than five; see
-        `mean_interval`.
+        `compute_mean_interval`.
         """
-        read = mean_interval(values)
+        read = compute_mean_interval(values)
         if read is None or unit != "nm":
             return read
         return widen_interval(float(np.mean(values)), read, self.size_error)
 
-    def widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
+    def get_widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
         """Return the known widths (N,) in the image, and those in the reference."""
         names = f"width_{unit}", f"reference_{unit}"
         image, reference = (
-            np.array(_finite(getattr(gap, name) for gap in self.found), dtype=float)
+            np.array(
+                _remove_none(getattr(gap, name) for gap in self.found), dtype=float
+            )
             for name in names
         )
         return image, reference
 
-    def histograms(
+    def compute_histograms(
         self, unit: str, bin_width: float | None = None
     ) -> tuple[WidthHistogram, WidthHistogram | None]:
         """Compute histograms of the widths, with the same bins for image and reference.
 
-        Without a `bin_width` see `width_edges`. Only the reference's gaps are counted,
-        not those the image invents. In nm the error of a Gaussian's mean includes that
-        of the pixel size.
+        Without a `bin_width` see `choose_bin_edges`. Only the reference's gaps are
+        counted, not those the image invents. In nm the error of a Gaussian's mean
+        includes that of the pixel size.
         """
-        image, reference = self.widths(unit)
+        image, reference = self.get_widths(unit)
         widths = [image] if self.reference_background is None else [image, reference]
-        edges = width_edges(np.concatenate(widths), bin_width)
+        edges = choose_bin_edges(np.concatenate(widths), bin_width)
         share = self.size_error if unit == "nm" else 0.0
         histograms_made: list[WidthHistogram] = []
         for each in widths:
@@ -601,16 +615,16 @@ class Gaps:
             histograms_made
         ) > 1 else None
 
-    def diameters(self, unit: str) -> FloatArray:
+    def get_diameters(self, unit: str) -> FloatArray:
         """Return the diameters (N,) of particles that do not touch the border.
 
         Empty if there are none or the unit is unknown.
         """
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
-        return np.array(_finite(whole), dtype=float)
+        return np.array(_remove_none(whole), dtype=float)
 
-    def table(self) -> dict[str, list[float | str | None]]:
-        """Return a table with one row per gap, as columns; invented gaps come last.
+    def create_table(self) -> dict[str, list[float | str | None]]:
+        """Return the columns of a table with one row per gap; invented gaps come last.
 
         Kind, position of the centre, width in the reference and in the image, and their
         difference, in px and nm; None if there is none.
@@ -628,12 +642,12 @@ class Gaps:
                 getattr(gap, f"reference_{unit}") for gap in gaps
             ]
             columns[f"width_{unit}"] = [getattr(gap, f"width_{unit}") for gap in gaps]
-            columns[f"error_{unit}"] = [_width_error(gap, unit) for gap in gaps]
+            columns[f"error_{unit}"] = [_compute_width_error(gap, unit) for gap in gaps]
         return columns
 
 
-def _width_error(gap: Gap, unit: str) -> float | None:
-    """Compute the width in the image minus that in the reference, if both are known."""
+def _compute_width_error(gap: Gap, unit: str) -> float | None:
+    """Compute the width in the image minus that in the reference; None if unknown."""
     width, reference_width = (
         getattr(gap, f"width_{unit}"),
         getattr(gap, f"reference_{unit}"),
@@ -645,13 +659,13 @@ def _width_error(gap: Gap, unit: str) -> float | None:
     )
 
 
-def _finite(values: Iterable[float | None]) -> list[float]:
+def _remove_none(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """Line from the centre of one particle to that of another."""
+class _PairLine:
+    """Line between the centres of two particles."""
 
     start: FloatArray
     stop: FloatArray
@@ -688,24 +702,26 @@ def measure_gaps(
     settings = options or GapOptions()
     if reference is not None:
         check_grids(image, reference)
-    plane = finite_values(image, "Gaps")
-    values, background = _above_background(plane, dark=settings.dark)
+    plane = read_finite_values(image, "Gaps")
+    values, background = _subtract_background(plane, dark=settings.dark)
     guide, guide_background = values, None
     if reference is not None:
-        plane = finite_values(reference, "Gaps")
-        guide, guide_background = _above_background(plane, dark=settings.dark)
-    regions, count, bright = yield from _particles(guide, settings)
-    pitch = np.array(mean_pitch(image.scale))
-    lines = _lines(regions, count, settings, pitch)
+        plane = read_finite_values(reference, "Gaps")
+        guide, guide_background = _subtract_background(plane, dark=settings.dark)
+    regions, count, bright = yield from _label_particles(guide, settings)
+    pitch = np.array(relative_pitch(image.scale))
+    lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield Progress(0, 0, f"measuring gaps between {count} particles")
-    gaps, left_out, across = _gaps(
+    gaps, left_out, across = _find_gaps(
         guide, None if reference is None else values, lines, image
     )
     invented_gaps, own = [], None
     if reference is not None:
-        other, number, _ = yield from _particles(values, settings)
-        back, _, _ = _gaps(values, guide, _lines(other, number, settings, pitch), image)
+        other, number, _ = yield from _label_particles(values, settings)
+        back, _, _ = _find_gaps(
+            values, guide, _connect_neighbours(other, number, settings, pitch), image
+        )
         own = len(back)
         invented_gaps = [  # swapped back: the image was measured first
             replace(
@@ -726,11 +742,11 @@ def measure_gaps(
         across=across,
         bright=bright,
         covered=float(np.mean(labels > 0)),
-        populated=_populated_share(labels),
+        populated=_compute_populated_fraction(labels),
         found=tuple(gaps),
         background=background,
         reference_background=guide_background,
-        sizes=_sizes(labels, count, image),
+        sizes=_measure_particles(labels, count, image),
         invented=tuple(invented_gaps),
         own=own,
         size_error=length_error(image),
@@ -740,7 +756,7 @@ def measure_gaps(
 def find_particles(
     image: Micrograph, options: ParticleOptions | None = None
 ) -> Job[tuple[NDArray[np.int32], int]]:
-    """Label the particles of an image (Y, X), as for measuring gaps.
+    """Label the particles of an image (Y, X) in the same way as `measure_gaps`.
 
     Pixels without a value belong to no particle. Returns
     labels from 1 upwards, and the number of bright regions that are too small.
@@ -754,25 +770,25 @@ def find_particles(
     values = image.array().astype(np.float64)
     missing = ~np.isfinite(values)
     if missing.all():
-        msg = f"Particles need pixels with a value, got none in {image.name}."
+        msg = f"Finding particles needs pixels with a value, but {image.name} has none."
         raise ReadError(msg, code="no-finite-values")
     if missing.any():  # as if structures continued beyond the border
         nearest = ndimage.distance_transform_edt(
             missing, return_distances=False, return_indices=True
         )
         values = values[tuple(nearest)]
-    height, _ = _above_background(values, dark=settings.dark)
-    labels, count, bright = yield from _particles(height, settings, missing)
+    height, _ = _subtract_background(values, dark=settings.dark)
+    labels, count, bright = yield from _label_particles(height, settings, missing)
     return np.where((labels <= count) & ~missing, labels, 0), bright - count
 
 
-def _gaps(
+def _find_gaps(
     guide: FloatArray,
     other: FloatArray | None,
-    lines: list[_Line],
+    lines: list[_PairLine],
     image: Micrograph,
 ) -> tuple[list[Gap], int, int]:
-    """Find the gaps of one image, and measure them in another.
+    """Find the gaps in one image, and measure them in another.
 
     Also returns the numbers of lines excluded for unequal peaks, and because their gaps
     would cross an object.
@@ -780,20 +796,20 @@ def _gaps(
     gaps, left_out, across = [], 0, 0
     noise = noise_level(guide) / math.sqrt(len(_LINES))
     for line in lines:
-        dip = _dip(guide, line, noise)
+        dip = _measure_dip(guide, line, noise)
         left_out += not dip.equal
         if not (dip.equal and dip.deep and dip.ends):
             continue
         if dip.across or line.crosses:
             across += 1
             continue
-        shown_dip = dip if other is None else _dip(other, line, noise)
-        gaps.append(_gap(line, shown_dip, None if other is None else dip, image))
+        shown_dip = dip if other is None else _measure_dip(other, line, noise)
+        gaps.append(_create_gap(line, shown_dip, None if other is None else dip, image))
     return gaps, left_out, across
 
 
-def _populated_share(labels: NDArray[np.int32]) -> float:
-    """Compute the share of equal parts of a field that contain a particle."""
+def _compute_populated_fraction(labels: NDArray[np.int32]) -> float:
+    """Compute the fraction of equal parts of a field that contain a particle."""
     rows, columns = (
         np.arange(size) * min(size, _PARTS) // size for size in labels.shape
     )
@@ -801,12 +817,12 @@ def _populated_share(labels: NDArray[np.int32]) -> float:
     return len(np.unique(part[labels > 0])) / len(np.unique(part))
 
 
-def _sizes(
+def _measure_particles(
     labels: NDArray[np.int32], count: int, image: Micrograph
 ) -> tuple[Particle, ...]:
     if not count:
         return ()
-    centres, area = _centres(labels, count)
+    centres, area = _compute_centres(labels, count)
     rim = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     cut = np.isin(np.arange(1, count + 1), np.concatenate(rim))
     diameter = 2 * np.sqrt(area / np.pi)
@@ -819,7 +835,9 @@ def _sizes(
     )
 
 
-def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatArray]:
+def _compute_centres(
+    labels: NDArray[np.int32], count: int
+) -> tuple[FloatArray, FloatArray]:
     """Return the centres and areas of particles, in px."""
     numbers = np.arange(1, count + 1)
     centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
@@ -827,9 +845,9 @@ def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatAr
     return centres, area
 
 
-def _above_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, float]:
+def _subtract_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, float]:
     """Subtract the background; return the difference and the background."""
-    upright = _without_slope(-values if dark else values)
+    upright = _level_background(-values if dark else values)
     low, high = float(upright.min()), float(upright.max())
     level = low
     if high > low:
@@ -837,7 +855,7 @@ def _above_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, fl
     return upright - level, -level if dark else level
 
 
-def _without_slope(values: FloatArray) -> FloatArray:
+def _level_background(values: FloatArray) -> FloatArray:
     """Level a sloping or curved background, keeping its mean.
 
     A second-order polynomial is fitted to the low grey levels of the parts of the
@@ -853,13 +871,15 @@ def _without_slope(values: FloatArray) -> FloatArray:
                 levels.append(float(np.percentile(part, _LOW)))
                 places.append((rows.mean(), columns.mean()))
     low = np.array(levels)
-    terms = _terms(np.array(places).T, values.shape)
+    terms = _polynomial_terms(np.array(places).T, values.shape)
     weight, best = np.ones(low.size), np.zeros(terms.shape[1])
     for _ in range(_ROUNDS):
         root = np.sqrt(weight)
         best = np.linalg.lstsq(terms * root[:, None], low * root, rcond=None)[0]
         weight = np.where(low > terms @ best, _ABOVE, 1.0)
-    ground = _terms(np.indices(values.shape, dtype=float), values.shape) @ best
+    ground = (
+        _polynomial_terms(np.indices(values.shape, dtype=float), values.shape) @ best
+    )
     span = float(np.ptp(ground))
     follow = np.mean(np.abs(low - terms @ best) < _FOLLOWS * span)
     if not span or follow < _FOLLOW:
@@ -870,16 +890,16 @@ def _without_slope(values: FloatArray) -> FloatArray:
     return level + float(ground.mean()) if span > _SLOPING * apart else values
 
 
-def _terms(places: FloatArray, shape: IntPair) -> FloatArray:
+def _polynomial_terms(places: FloatArray, shape: IntPair) -> FloatArray:
     """Evaluate the terms of a second-order polynomial at rows and columns (2, ...)."""
     y, x = (place / side - 0.5 for place, side in zip(places, shape, strict=True))
     return np.stack([np.ones_like(y), y, x, y * y, x * y, x * x], axis=-1)
 
 
-def _particles(
+def _label_particles(
     values: FloatArray, options: ParticleOptions, missing: BoolArray | bool = False
 ) -> Job[tuple[NDArray[np.int32], int, int]]:
-    """Label particles from 1 upwards, then the bright regions too small for one.
+    """Label particles from 1 upwards, then bright regions too small to be particles.
 
     Returns labels (Y, X), the number of particles and that of all bright regions. Each
     particle is outlined after the narrowest Gaussian in which its outline is above the
@@ -902,25 +922,25 @@ def _particles(
         if covered_labels.all():
             break
         quiet = noise / (2 * np.sqrt(np.pi) * scale)
-        level, spread = _ground(smooth[~covered_labels], quiet)
+        level, spread = _estimate_background(smooth[~covered_labels], quiet)
         height = np.where(covered_labels, 0.0, smooth - level)
-        contrast = contrast or _contrast(height)
+        contrast = contrast or _estimate_contrast(height)
         texture = min(_MIN_APART * spread, _MAX_LEAST * contrast)
         least = max(_MIN_APART * quiet, _FAINTEST * contrast, texture)
         if not contrast > least:
             break
-        basins, own = _basins(height, least)
+        basins, own = _find_basins(height, least)
         yield step
         clear = _CLEAR * _MIN_APART * quiet if len(scales) > 1 else 0.0
         own[own < max(least, clear)] = np.inf  # also that of the background
         share = height / own[basins]
-        mask = _plateaus(share > _OUTLINE, basins, share)
+        mask = _remove_faint_regions(share > _OUTLINE, basins, share)
         mask = _fill_holes(share, mask) & ~covered_labels
-        parts, count = _parts(mask, np.where(mask, basins, 0), scale)
+        parts, count = _label_parts(mask, np.where(mask, basins, 0), scale)
         if total:
-            parts, count = _standing_out(plain, parts, count, least / 2)
+            parts, count = _keep_bright_parts(plain, parts, count, least / 2)
         labels += np.where(parts, parts + total, 0).astype(np.int32)
-        labels = _without_holes(labels)
+        labels = _fill_enclosed_regions(labels)
         total += count
         if not count or scale > _SCALES_PX[0]:
             scales.pop(0)
@@ -930,7 +950,7 @@ def _particles(
 def _number_by_size(
     labels: NDArray[np.int32], total: int, least: float
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Renumber particles, those above a minimum area first; count both."""
+    """Renumber particles, with those above a minimum area first; count both groups."""
     area = np.bincount(labels.ravel(), minlength=total + 1)
     area[0] = 0
     large = area >= least
@@ -940,7 +960,7 @@ def _number_by_size(
     return number[labels].astype(np.int32), int(large.sum()), int((area > 0).sum())
 
 
-def _plateaus(
+def _remove_faint_regions(
     mask: BoolArray, basins: NDArray[np.int32], share: FloatArray
 ) -> BoolArray:
     """Remove regions of a mask that hardly exceed its threshold.
@@ -952,21 +972,21 @@ def _plateaus(
     regions, count = measure.label(np.where(mask, basins, 0), return_num=True)
     if not count:
         return mask
-    middle = _quantiles(share, regions, count, 0.5)
+    middle = _compute_label_quantiles(share, regions, count, 0.5)
     is_kept = np.concatenate([[False], middle > _PLATEAU])
     return np.asarray(is_kept[regions])
 
 
-def _standing_out(
+def _keep_bright_parts(
     smooth: FloatArray, parts: NDArray[np.int32], count: int, least: float
 ) -> tuple[NDArray[np.int32], int]:
-    """Keep parts brighter than most of their surroundings, but not rims."""
+    """Keep parts that are brighter than most of their surroundings; discard rims."""
     if not count:
         return parts, 0
     beside = segmentation.expand_labels(parts, _RIM_PX + 1)
     beside[parts > 0] = 0
-    around = _quantiles(smooth, beside, count, _MAX_AROUND)
-    inner = _quantiles(smooth, parts, count, 0.5)
+    around = _compute_label_quantiles(smooth, beside, count, _MAX_AROUND)
+    inner = _compute_label_quantiles(smooth, parts, count, 0.5)
     is_kept = np.concatenate([[False], inner - around > least])
     return np.where(is_kept, np.cumsum(is_kept), 0)[parts], int(is_kept.sum())
 
@@ -974,7 +994,7 @@ def _standing_out(
 def _sort_by_label(
     values: FloatArray, labels: NDArray[np.int32]
 ) -> tuple[NDArray[np.intp], FloatArray]:
-    """Sort labelled pixels by label, and pixels of one label by value."""
+    """Sort labelled pixels by label, then by value."""
     inside = labels > 0
     pixels = np.empty(np.count_nonzero(inside), complex)
     pixels.real, pixels.imag = labels[inside], values[inside]
@@ -982,14 +1002,16 @@ def _sort_by_label(
     return pixels.real.astype(np.intp), pixels.imag
 
 
-def _highest(values: FloatArray, labels: NDArray[np.int32], count: int) -> FloatArray:
+def _find_label_maxima(
+    values: FloatArray, labels: NDArray[np.int32], count: int
+) -> FloatArray:
     """Return the highest value of each label from 1 to `count`; -inf without values."""
     highest = np.full(count + 1, -np.inf)
     np.maximum.at(highest, labels.ravel(), values.ravel())  # ndimage would sort all
     return highest[1:]
 
 
-def _quantiles(
+def _compute_label_quantiles(
     values: FloatArray, labels: NDArray[np.int32], count: int, share: float
 ) -> FloatArray:
     """Return a quantile of each label from 1 to `count`; -inf without values."""
@@ -1003,7 +1025,7 @@ def _quantiles(
     return np.where(size > 0, quantiles, -np.inf)
 
 
-def _ground(values: FloatArray, noise: float) -> FloatPair:
+def _estimate_background(values: FloatArray, noise: float) -> FloatPair:
     """Estimate the background level and the spread of darker grey levels.
 
     The level is the mode below Otsu's threshold: the shortest half of the values is
@@ -1023,21 +1045,23 @@ def _ground(values: FloatArray, noise: float) -> FloatPair:
     return level, max(noise, spread)
 
 
-def _contrast(height: FloatArray) -> float:
+def _estimate_contrast(height: FloatArray) -> float:
     """Return the median height of the brighter half above Otsu's threshold."""
     if not np.ptp(height) > 0:
         return 0.0
     return float(np.median(height[height > filters.threshold_otsu(height)]))
 
 
-def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatArray]:
-    """Divide heights where they fall well below either side.
+def _find_basins(
+    height: FloatArray, least: float
+) -> tuple[NDArray[np.int32], FloatArray]:
+    """Divide a height map into basins where it falls well below both sides.
 
     Returns labels (Y, X), and for each label the height of its particle: the median of
     the levels above half of its peak.
     """
     tops = morphology.local_maxima(height) & (height >= least)
-    basins, count = _flood(height, tops, height > 0)
+    basins, count = _label_basins(height, tops, height > 0)
     if not count:
         return basins, np.zeros(1)
     while True:
@@ -1048,13 +1072,13 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
             core = levels > own[numbers - 1] / 2
             size = np.bincount(numbers[core], minlength=count + 1)[1:]
             own = (levels[ends - 1 - size // 2] + levels[ends - (size + 1) // 2]) / 2
-        joined_basins, left = _join_basins(height, basins, own, size, _EDGE, least)
+        joined_basins, left = _merge_basins(height, basins, own, size, _EDGE, least)
         if left == count:
             return basins, np.concatenate([[0.0], own])
         basins, count = joined_basins[basins], left
 
 
-def _flood(
+def _label_basins(
     values: FloatArray, tops: BoolArray, mask: BoolArray
 ) -> tuple[NDArray[np.int32], int]:
     """Label the watershed basin of each maximum."""
@@ -1062,7 +1086,7 @@ def _flood(
     return segmentation.watershed(-values, seeds, mask=mask), int(count)
 
 
-def _join_basins(
+def _merge_basins(
     values: FloatArray,
     basins: NDArray[np.int32],
     own: FloatArray,
@@ -1088,56 +1112,58 @@ def _join_basins(
     np.maximum.at(highest, place.ravel(), saddle)
     root, level, size = np.arange(own.size + 1), [0.0, *own], [0, *weight]
 
-    def find(number: int) -> int:
+    def find_root(number: int) -> int:
         while root[number] != number:
             root[number] = number = root[root[number]]
         return number
 
     for number in np.argsort(-highest, kind="stable"):
-        first, second = find(int(at[number, 0])), find(int(at[number, 1]))
+        first, second = find_root(int(at[number, 0])), find_root(int(at[number, 1]))
         if first == second:
             continue
         lower = min(level[first], level[second])
         if highest[number] >= ratio * lower or lower - highest[number] < least:
             smaller, larger = sorted((first, second), key=size.__getitem__)
             root[smaller] = larger
-    ends = np.array([find(number) for number in range(own.size + 1)])
+    ends = np.array([find_root(number) for number in range(own.size + 1)])
     left, new_labels = np.unique(ends, return_inverse=True)
     return new_labels.astype(np.int32), left.size - 1
 
 
-def _parts(
+def _label_parts(
     mask: BoolArray, basins: NDArray[np.int32], scale: float
 ) -> tuple[NDArray[np.int32], int]:
-    """Label the parts of a mask, divided at its waists and between basins."""
+    """Label the parts of a mask, divided at narrow necks and between basins."""
     border = segmentation.find_boundaries(
         basins, mode="inner"
     ) & ndimage.binary_erosion(basins > 0, np.ones((3, 3)))
     distance = ndimage.distance_transform_edt(mask & ~border)
-    parts, count = _flood(distance, morphology.local_maxima(distance) & mask, mask)
+    parts, count = _label_basins(
+        distance, morphology.local_maxima(distance) & mask, mask
+    )
     if not count:
         return parts, 0
-    peak = _highest(distance, parts, count)
-    joined_parts, count = _join_basins(
+    peak = _find_label_maxima(distance, parts, count)
+    joined_parts, count = _merge_basins(
         distance, parts, peak, peak, _WAIST, _ROUGH_PX * scale
     )
     return joined_parts[parts], count
 
 
 def _fill_holes(height: FloatArray, mask: BoolArray) -> BoolArray:
-    """Fill holes due to texture, which do not reach down to the background.
+    """Fill holes caused by texture, which do not reach down to the background.
 
     Heights are relative to those of the particles.
     """
     holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
     if not count:
         return mask
-    level = -_highest(-height, holes, count)
+    level = -_find_label_maxima(-height, holes, count)
     shallow = level > _EDGE * _OUTLINE
     return np.asarray(mask | np.concatenate([[False], shallow])[holes])
 
 
-def _without_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+def _fill_enclosed_regions(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Fill regions enclosed by a single particle."""
     holes, count = ndimage.label(labels == 0)
     rim = np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])
@@ -1145,26 +1171,26 @@ def _without_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     high = ndimage.maximum_filter(labels, 3)
     low = ndimage.minimum_filter(np.where(labels > 0, labels, last), 3)
     owner = np.zeros(count + 1, labels.dtype)
-    owner[1:] = _highest(high.astype(float), holes, count)
-    owner[1:][owner[1:] != -_highest(-low.astype(float), holes, count)] = 0
+    owner[1:] = _find_label_maxima(high.astype(float), holes, count)
+    owner[1:][owner[1:] != -_find_label_maxima(-low.astype(float), holes, count)] = 0
     owner[rim] = 0
     return np.where(holes > 0, owner[holes], labels)
 
 
-def _lines(
+def _connect_neighbours(
     labels: NDArray[np.int32], count: int, options: GapOptions, pitch: FloatArray
-) -> list[_Line]:
-    """Connect neighbours; `pitch` are the sides of a pixel over their mean."""
+) -> list[_PairLine]:
+    """Connect neighbouring particles by lines; `pitch`: relative sides of a pixel."""
     if count < 2:
         return []
-    centres, area = _centres(labels, count)
+    centres, area = _compute_centres(labels, count)
     diameter = 2 * np.sqrt(area / np.pi)
     lines = []
     furthest = float((1 + options.reach) * diameter.max())
     reach = options.reach * diameter / 2
-    for a, b in _near(labels, centres, reach, furthest, pitch):
+    for a, b in _find_near_pairs(labels, centres, reach, furthest, pitch):
         ends = int(a) + 1, int(b) + 1
-        line = _line(labels, centres[a], centres[b], ends, count)
+        line = _connect_pair(labels, centres[a], centres[b], ends, count)
         if line is None:
             continue
         step = _STEP_PX * np.hypot(*((line.stop - line.start) * pitch)) / line.length
@@ -1174,14 +1200,14 @@ def _lines(
     return lines
 
 
-def _near(
+def _find_near_pairs(
     labels: NDArray[np.int32],
     centres: FloatArray,
     reach: FloatArray,
     furthest: float,
     pitch: FloatArray,
 ) -> NDArray[np.int64]:
-    """List pairs whose rims may be within both search distances, in mean pixels.
+    """List pairs whose outlines may be within both search distances, in mean pixels.
 
     `furthest`: largest distance of their centres.
 
@@ -1192,7 +1218,7 @@ def _near(
     places, centres = np.argwhere(inside) * pitch, centres * pitch
     owners = labels[inside] - 1
     off = np.hypot(*(places - centres[owners]).T)
-    rims = _highest(off, owners + 1, len(centres))
+    rims = _find_label_maxima(off, owners + 1, len(centres))
     wide = rims + reach + _ROUNDED_PX
     beside = spatial.cKDTree(centres).query_ball_point(centres, 2 * wide)
     counts = [len(others) for others in beside]
@@ -1206,29 +1232,29 @@ def _near(
     return np.unique(np.sort(near, axis=1), axis=0)
 
 
-def _line(
+def _connect_pair(
     labels: NDArray[np.int32],
     start: FloatArray,
     stop: FloatArray,
     ends: IntPair,
     count: int,
-) -> _Line | None:
-    """Connect two centres; None if another particle is between them.
+) -> _PairLine | None:
+    """Connect two centres by a line; None if another particle is between them.
 
     Labels above `count` are bright regions that are too small for a particle.
     """
     labels_passed = ndimage.map_coordinates(
-        labels, _points(start, stop), order=0, mode="nearest"
+        labels, _line_points(start, stop), order=0, mode="nearest"
     )
     others = set(np.unique(labels_passed)) - {0, *ends}
     inside = labels_passed == ends[0], labels_passed == ends[1]
     if min(others, default=count + 1) <= count or not all(map(np.any, inside)):
         return None
-    return _Line(start, stop, inside, bool(others))
+    return _PairLine(start, stop, inside, bool(others))
 
 
-def _points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArray:
-    """Return points along a line, shifted sideways by some pixels."""
+def _line_points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArray:
+    """Return points along a line, optionally shifted sideways."""
     along = stop - start
     length = max(float(np.hypot(*along)), 1e-9)
     count = int(np.ceil(length / _STEP_PX)) + 1
@@ -1237,9 +1263,9 @@ def _points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArr
     return np.asarray((start + aside * across)[:, None] + along[:, None] * share)
 
 
-def _dip(values: FloatArray, line: _Line, noise: float) -> _Dip:
+def _measure_dip(values: FloatArray, line: _PairLine, noise: float) -> _Dip:
     """Measure the grey-level minimum between two particles."""
-    points = [_points(line.start, line.stop, aside) for aside in _LINES]
+    points = [_line_points(line.start, line.stop, aside) for aside in _LINES]
     levels = ndimage.map_coordinates(
         values, np.concatenate(points, axis=1), order=1, mode="nearest"
     )
@@ -1257,18 +1283,18 @@ def _dip(values: FloatArray, line: _Line, noise: float) -> _Dip:
     if not deep:
         return _Dip(equal, False, None)
     level = _EDGE * higher
-    left = _crossing(profile[first : bottom + 1][::-1], level)
-    right = _crossing(profile[bottom : second + 1], level)
+    left = _find_crossing(profile[first : bottom + 1][::-1], level)
+    right = _find_crossing(profile[bottom : second + 1], level)
     if left is None or right is None:
         return _Dip(equal, deep, None)
     ends = bottom - left, bottom + right
-    return _Dip(equal, deep, ends, _is_across(profile, line, bottom, ends, noise))
+    return _Dip(equal, deep, ends, _crosses_object(profile, line, bottom, ends, noise))
 
 
-def _is_across(
-    profile: FloatArray, line: _Line, bottom: int, ends: FloatPair, noise: float
+def _crosses_object(
+    profile: FloatArray, line: _PairLine, bottom: int, ends: FloatPair, noise: float
 ) -> bool:
-    """Check whether the line between two ends crosses an object and is not a gap.
+    """Check whether the line between two ends crosses an object instead of a gap.
 
     `noise` is the standard deviation of the line's grey levels.
     """
@@ -1293,7 +1319,7 @@ def _is_across(
     return bool((between - lowest).max(initial=0.0) > rise)
 
 
-def _crossing(rising: FloatArray, level: float) -> float | None:
+def _find_crossing(rising: FloatArray, level: float) -> float | None:
     """Find where a profile that starts below a level first reaches that level."""
     above = np.flatnonzero(rising >= level)
     if not above.size or above[0] == 0:
@@ -1303,8 +1329,8 @@ def _crossing(rising: FloatArray, level: float) -> float | None:
     return float(high - 1 + (level - low) / (rising[high] - low))
 
 
-def _gap(
-    line: _Line, image_dip: _Dip, reference_dip: _Dip | None, image: Micrograph
+def _create_gap(
+    line: _PairLine, image_dip: _Dip, reference_dip: _Dip | None, image: Micrograph
 ) -> Gap:
     count = line.inside[0].size
     step = line.length / max(count - 1, 1)
@@ -1325,11 +1351,11 @@ def _gap(
     place = (edges[0] + edges[1]) / 2
     in_plane = None
     if image.pixel_size_nm is not None:
-        in_plane = _pair(image.origin + place * np.array(image.pixel_size_nm))
+        in_plane = _to_float_pair(image.origin + place * np.array(image.pixel_size_nm))
     return Gap(
-        place_px=_pair(place),
+        place_px=_to_float_pair(place),
         place_nm=in_plane,
-        ends_px=(_pair(edges[0]), _pair(edges[1])),
+        ends_px=(_to_float_pair(edges[0]), _to_float_pair(edges[1])),
         width_px=widths[0],
         width_nm=in_nm[0],
         reference_px=widths[1],
@@ -1338,5 +1364,5 @@ def _gap(
     )
 
 
-def _pair(place: FloatArray) -> FloatPair:
+def _to_float_pair(place: FloatArray) -> FloatPair:
     return float(place[0]), float(place[1])

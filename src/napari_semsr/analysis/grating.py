@@ -32,7 +32,7 @@ from napari_semsr.core import (
     RegistrationError,
     distort,
     option,
-    rim_displacement,
+    radial_displacement,
 )
 
 _SMOOTH = 0.8  # periods; such a Gaussian reduces the mean and other orders to e^-12
@@ -99,7 +99,7 @@ class CalibrateOptions(Options):
     )
 
     @model_validator(mode="after")
-    def _grating_or_bar(self) -> Self:
+    def _check_grating_or_bar(self) -> Self:
         """Require a period for a grating, and none for a bar."""
         of_grating = [name for name in self.model_fields_set if name != "bar"]
         if self.bar is not False and of_grating:
@@ -113,14 +113,14 @@ class CalibrateOptions(Options):
 
     @property
     def period_nm(self) -> float:
-        """Period of the grating in nm; None for a bar."""
+        """Period of the grating in nm; NaN for a bar."""
         return math.nan if self.pitch_nm is None else self.pitch_nm
 
 
 def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
-    """Calibrate a microscope by the image (Y, X) of a grating, NaN if missing."""
-    plane, in_light = _prepare(image)
-    waves = _waves(plane, options.lattice)
+    """Calibrate a microscope from a grating image (Y, X); missing pixels are NaN."""
+    plane, in_light = _subtract_local_mean(image)
+    waves = _find_wave_vectors(plane, options.lattice)
     periods = float(np.hypot(*waves[0]) * min(plane.shape))
     if periods < _MIN_PERIODS:
         msg = (
@@ -128,28 +128,28 @@ def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
             f"field, got {periods:.1f}: use a finer grating."
         )
         raise RegistrationError(msg, code="too-few-periods")
-    fit = _Fit(waves, np.zeros(len(waves)), 0.0)
+    fit = _GratingFit(waves, np.zeros(len(waves)), 0.0)
     free: _Freedom
     for widening in _WIDENING:
         free = "lean" if widening >= _LEANING else "none"
-        fit = _refine(plane, in_light, fit, widening, free)
-    fit, free = _choose_freedom(fit, plane.shape)
+        fit = _refine_fit(plane, in_light, fit, widening, free)
+    fit, free = _choose_distortion_model(fit, plane.shape)
     for _ in range(_LAST):
-        fit = _refine(plane, in_light, fit, _WIDENING[-1], free)
+        fit = _refine_fit(plane, in_light, fit, _WIDENING[-1], free)
     if not fit.agreement > _AGREE:
         raise RegistrationError(_NONE, code="no-structure")
-    return _describe(fit, free, plane.shape, options, periods)
+    return _create_calibration(fit, free, plane.shape, options, periods)
 
 
 _NONE = (
-    "No grating found: the image must show evenly spaced lines or dots "
-    "over most of its field; use an image in focus that shows nothing else."
+    "No grating found: the image must show evenly spaced lines or dots over most of "
+    "its field; use an in-focus image that shows only the grating."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
-    """Fit of a wave for each direction and a common distortion."""
+class _GratingFit:
+    """Fitted wave for each direction, and a common distortion."""
 
     waves: FloatArray  # (D, 2) Cycles per pixel
     phases: FloatArray  # (D,) At the centre of the field, in radians
@@ -163,14 +163,14 @@ class _Fit:
     agreement: float = 0.0  # Mean length of the sum of all phases' unit vectors
 
     @property
-    def ways(self) -> FloatArray:
+    def directions(self) -> FloatArray:
         """Directions along which the waves measure displacement, (W, 2)."""
         if len(self.waves) > 1:
             return np.eye(2)
         return np.asarray(self.waves / np.hypot(*self.waves[0]))
 
 
-def _prepare(image: RealArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _subtract_local_mean(image: RealArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Subtract the local mean; return the image and the mask of its bright part."""
     finite = np.isfinite(image)
     if not finite.any():
@@ -178,12 +178,12 @@ def _prepare(image: RealArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     plane = np.where(finite, image, 0).astype(np.float64)
     low = float(np.quantile(plane[finite], 0.005))
     plane = np.where(finite, plane - low, 0)
-    level = _level(plane, finite)
+    level = _compute_local_mean(plane, finite)
     in_light = finite & (level > _LIT * level[finite].max())
-    return np.where(in_light, plane - _level(plane, in_light), 0), in_light
+    return np.where(in_light, plane - _compute_local_mean(plane, in_light), 0), in_light
 
 
-def _level(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
+def _compute_local_mean(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
     """Compute the local mean of the known pixels."""
     wide = max(3, min(plane.shape) // 6)
     both = [plane * finite, finite.astype(np.float64)]
@@ -195,8 +195,8 @@ def _level(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
 _Spectrum = tuple[FloatArray, FloatArray, FloatArray]
 
 
-def _spectrum(plane: FloatArray) -> _Spectrum:
-    """Return the amplitudes of half a spectrum, and cycles per pixel along y and x."""
+def _compute_spectrum(plane: FloatArray) -> _Spectrum:
+    """Return the amplitudes and frequencies (y, x) of half a spectrum."""
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
     power = np.abs(fft.rfft2(plane * window)) ** 2
     y, x = np.meshgrid(
@@ -205,9 +205,9 @@ def _spectrum(plane: FloatArray) -> _Spectrum:
     return np.sqrt(ndimage.gaussian_filter(power, 1.0, mode="wrap")), y, x
 
 
-def _waves(plane: FloatArray, lattice: str) -> FloatArray:
+def _find_wave_vectors(plane: FloatArray, lattice: str) -> FloatArray:
     """Find the shortest wave vectors of the pattern, (1, 2) or (2, 2)."""
-    amplitude, y, x = spectrum = _spectrum(plane)
+    amplitude, y, x = spectrum = _compute_spectrum(plane)
     radius = np.hypot(y, x) * min(plane.shape)
     peaks = amplitude == ndimage.maximum_filter(amplitude, 7, mode="wrap")
     peaks &= (radius > _MIN_PERIODS / 2) & (radius < 0.45 * min(plane.shape))
@@ -228,7 +228,7 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     vectors = table[np.argsort(np.hypot(table[:, 1], table[:, 2])), 1:]
     # for an alias or hum longer than the grating, the highest peak is not an order
     for left in range(len(vectors)):
-        waves = _shortest(plane, vectors[left:], lattice, spectrum)
+        waves = _choose_wave_vectors(plane, vectors[left:], lattice, spectrum)
         base = np.array([_refine_peak(plane, wave) for wave in waves])
         orders = np.round(np.linalg.lstsq(base.T, highest, rcond=None)[0])
         off = (highest - orders @ base) * plane.shape
@@ -237,11 +237,11 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     return waves
 
 
-def _shortest(
+def _choose_wave_vectors(
     plane: FloatArray, vectors: FloatArray, lattice: str, spectrum: _Spectrum
 ) -> FloatArray:
-    """Choose the first wave or its fundamental and, for a lattice, one across it."""
-    first = _fundamental(plane, vectors[0], spectrum)
+    """Choose the fundamental wave and, for a lattice, a second wave across it."""
+    first = _find_fundamental(plane, vectors[0], spectrum)
     across = [
         wave
         for wave in vectors[1:]
@@ -249,7 +249,7 @@ def _shortest(
         > _PARALLEL * np.hypot(*first) * np.hypot(*wave)
     ]
     if lattice == "lines" or (lattice == "auto" and not across):
-        return _waves_at_centre(plane, first[None])
+        return _estimate_central_waves(plane, first[None])
     if not across:
         msg = (
             "The grating shows lines in one direction only, not a lattice of dots: "
@@ -258,13 +258,13 @@ def _shortest(
         raise RegistrationError(msg, code="lattice-mismatch")
     # the sum of two orders may be a peak even if one of them is not
     second = across[0] - np.round(across[0] @ first / (first @ first)) * first
-    return _waves_at_centre(plane, np.stack([first, second]))
+    return _estimate_central_waves(plane, np.stack([first, second]))
 
 
-def _fundamental(
+def _find_fundamental(
     plane: FloatArray, wave: FloatArray, spectrum: _Spectrum
 ) -> FloatArray:
-    """Find the fundamental of a wave that is a second or third order.
+    """Find the fundamental of a wave of second or third order.
 
     For equal lines and gaps with bright edges the second order is by far the strongest;
     for few lines the third is the first far enough from the zero frequency.
@@ -287,7 +287,7 @@ def _fundamental(
     return wave
 
 
-def _waves_at_centre(plane: FloatArray, waves: FloatArray) -> FloatArray:
+def _estimate_central_waves(plane: FloatArray, waves: FloatArray) -> FloatArray:
     """Estimate wave vectors at the centre of the field, where distortion is least."""
     rows, columns = plane.shape
     middle = plane[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
@@ -311,14 +311,18 @@ def _refine_peak(
     return np.array([wave[0] + steps[row], wave[1] + steps[column]])
 
 
-def _choose_freedom(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
-    """Decide whether second-order terms are absent, due to a centre, or free."""
+def _choose_distortion_model(
+    fit: _GratingFit, shape: IntPair
+) -> tuple[_GratingFit, _Freedom]:
+    """Choose between no second-order terms, a shifted centre, and free terms."""
     lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
     if lean @ certain @ lean < special.chdtri(len(lean), _CHANCE):
         return none, "none"
     # (terms, 2) Effect of moving the centre along y and x
-    by_centre = np.stack([(fit.ways @ part).ravel() for part in _OFF_CENTRE], axis=1)
+    by_centre = np.stack(
+        [(fit.directions @ part).ravel() for part in _OFF_CENTRE], axis=1
+    )
     pull = by_centre.T @ certain
     shift = np.linalg.solve(pull @ by_centre, pull @ lean)
     left = lean - by_centre @ shift
@@ -338,56 +342,62 @@ def _choose_freedom(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
     return replace(none, waves=waves, phases=phases, centre=centre), "centre"
 
 
-def _place(fit: _Fit, grid: FloatArray, shape: IntPair) -> FloatArray:
-    """Return undistorted positions of pixels, (2, …), from the field's centre."""
+def _compute_positions(
+    fit: _GratingFit, grid: FloatArray, shape: IntPair
+) -> FloatArray:
+    """Return undistorted pixel positions (2, …) relative to the field's centre."""
     y, x = fit.centre
     even = np.stack(distort(grid[0], grid[1], shape, fit.distortion, centre=(y, x)))
-    even -= _middle(grid, shape)
+    even -= _field_centre(grid, shape)
     if fit.lean.any():
-        terms = _second_order(grid - _middle(grid, shape), shape)
-        even += np.tensordot(fit.ways.T @ fit.lean, terms, 1)
+        terms = _second_order_terms(grid - _field_centre(grid, shape), shape)
+        even += np.tensordot(fit.directions.T @ fit.lean, terms, 1)
     return even
 
 
-def _middle(places: FloatArray, shape: IntPair) -> FloatArray:
-    """Return the centre of the field, with as many dimensions as `places`, (2, …)."""
+def _field_centre(places: FloatArray, shape: IntPair) -> FloatArray:
+    """Return the centre of the field in a shape that broadcasts with `places`."""
     middle = (np.array(shape) - 1) / 2
     return np.asarray(middle.reshape(2, *[1] * (places.ndim - 1)))
 
 
-def _second_order(away: FloatArray, shape: IntPair) -> FloatArray:
-    """Compute the products yy, yx and xx over the rim's squared radius, (3, …)."""
+def _second_order_terms(away: FloatArray, shape: IntPair) -> FloatArray:
+    """Compute yy, yx and xx divided by the squared radius of the rim, (3, …)."""
     y, x = away / (min(shape) / 2)
     return np.stack([y * y, y * x, x * x])
 
 
-def _moves(places: FloatArray, fit: _Fit, free: _Freedom, shape: IntPair) -> FloatArray:
-    """Differentiate positions, (2, N), by each shared parameter, (…, 2, N)."""
+def _position_derivatives(
+    places: FloatArray, fit: _GratingFit, free: _Freedom, shape: IntPair
+) -> FloatArray:
+    """Compute derivatives of positions (2, N) by each shared parameter, (…, 2, N)."""
     y, x = fit.centre
-    rim = np.stack(rim_displacement(places[0], places[1], shape, centre=(y, x)))
+    rim = np.stack(radial_displacement(places[0], places[1], shape, centre=(y, x)))
     rim *= min(shape) / 2
     if free == "none":
         return rim[None]
-    off = _middle(places, shape) + fit.centre[:, None]
-    terms = _second_order(places - off, shape)
+    off = _field_centre(places, shape) + fit.centre[:, None]
+    terms = _second_order_terms(places - off, shape)
     if free == "centre":
         more = fit.distortion * np.einsum("jat,tn->jan", _OFF_CENTRE, terms)
     else:
-        more = np.einsum("wa,tn->wtan", fit.ways, terms).reshape(-1, *places.shape)
+        more = np.einsum("wa,tn->wtan", fit.directions, terms).reshape(
+            -1, *places.shape
+        )
     return np.concatenate([rim[None], more])
 
 
-def _refine(
+def _refine_fit(
     plane: FloatArray,
     in_light: NDArray[np.bool_],
-    fit: _Fit,
+    fit: _GratingFit,
     widening: float,
     free: _Freedom,
-) -> _Fit:
-    """Fit waves and distortion to the phases within some radius."""
+) -> _GratingFit:
+    """Fit waves and distortion to the phases within a given radius."""
     shape = plane.shape
     grid = np.indices(shape, np.float64)
-    even = _place(fit, grid, shape)
+    even = _compute_positions(fit, grid, shape)
     width = _SMOOTH / float(np.hypot(*fit.waves.T).min())
     step = max(1, round(width), -(-max(shape) // _ROWS))
     at = [np.arange(step // 2, side, step) for side in shape]
@@ -398,10 +408,10 @@ def _refine(
     ]
     cover = smooth[0] @ in_light @ smooth[1].T
     down, along = at[0][:, None], at[1]
-    away = grid - _middle(grid, shape)
+    away = grid - _field_centre(grid, shape)
     radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
     in_fit = (cover > _MIN_COVER) & in_light[down, along] & (radius < widening)
-    moves = _moves(grid[:, down, along][:, in_fit], fit, free, shape)
+    moves = _position_derivatives(grid[:, down, along][:, in_fit], fit, free, shape)
     count = len(fit.waves)
     rows, left, weight = [], [], []
     for which, (wave, phase) in enumerate(zip(fit.waves, fit.phases, strict=True)):
@@ -423,13 +433,13 @@ def _refine(
 
 
 def _take_step(
-    fit: _Fit,
+    fit: _GratingFit,
     free: _Freedom,
     design: FloatArray,
     left: FloatArray,
     weight: FloatArray,
     grain: tuple[float, int],
-) -> _Fit:
+) -> _GratingFit:
     """Take a robust least-squares step for the phases."""
     unknowns = len(design)
     # neighbouring phases share noise: a Gaussian covers an area of 4 pi sigma squared
@@ -473,26 +483,28 @@ def _take_step(
     )
 
 
-def _describe(
-    fit: _Fit,
+def _create_calibration(
+    fit: _GratingFit,
     free: _Freedom,
     shape: tuple[int, ...],
     options: CalibrateOptions,
     periods: float,
 ) -> Calibration:
-    """Convert wave vectors into pixel sizes."""
-    lattice = _lattice(fit.waves, options.lattice)
+    """Convert fitted wave vectors into a calibration."""
+    lattice = _identify_lattice(fit.waves, options.lattice)
     _check_lattice(fit.waves, lattice)
     count = len(fit.waves)
     places = np.array([[3 * n + 1, 3 * n + 2] for n in range(count)]).ravel()
     covariance = fit.covariance[np.ix_(places, places)]
-    values = _sizes(fit.waves, lattice, options.period_nm)
+    values = _compute_pixel_sizes(fit.waves, lattice, options.period_nm)
     changes = []
     for index in range(2 * count):
         trial_waves = fit.waves.copy().ravel()
         small = 1e-6 * float(np.abs(trial_waves).max())
         trial_waves[index] += small
-        sizes_after = _sizes(trial_waves.reshape(-1, 2), lattice, options.period_nm)
+        sizes_after = _compute_pixel_sizes(
+            trial_waves.reshape(-1, 2), lattice, options.period_nm
+        )
         changes.append((sizes_after - values) / small)
     change = np.array(changes)
     variance = np.einsum("ia,ij,ja->a", change, covariance, change)
@@ -503,7 +515,7 @@ def _describe(
     free_of_centre = free != "centre"
     around = np.linspace(0, np.pi, 90)
     rim = np.stack([np.sin(around), np.cos(around)]) * (min(shape) / 2)
-    uneven = fit.lean @ _second_order(rim, (shape[0], shape[1]))
+    uneven = fit.lean @ _second_order_terms(rim, (shape[0], shape[1]))
     first = fit.waves[0]
     lines = lattice == "lines"
     return Calibration(
@@ -525,7 +537,7 @@ def _describe(
     )
 
 
-def _lattice(
+def _identify_lattice(
     waves: FloatArray, lattice_option: str
 ) -> Literal["lines", "square", "hexagonal"]:
     """Identify the lattice by the angle between its wave vectors."""
@@ -549,14 +561,17 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
     )
     if off > _MAX_SKEW or lengths.max() > _MAX_OBLONG * lengths.min():
         msg = (
-            f"The image shows no {lattice} lattice: its directions are {off:.0f} "
-            f"degrees off, with periods of 1 to {lengths.max() / lengths.min():.2f}; "
-            "use an image with less noise, or set `lattice`."
+            f"The image shows no {lattice} lattice: its directions deviate by "
+            f"{off:.0f} degrees, and its periods have a ratio of 1 to "
+            f"{lengths.max() / lengths.min():.2f}; use an image with less noise, or "
+            "set `lattice`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")
 
 
-def _sizes(waves: FloatArray, lattice: str, pitch_nm: float) -> FloatArray:
+def _compute_pixel_sizes(
+    waves: FloatArray, lattice: str, pitch_nm: float
+) -> FloatArray:
     """Compute the pixel sizes along y and x in nm, and the skew in degrees."""
     if lattice == "lines":
         size = pitch_nm * float(np.hypot(*waves[0]))

@@ -15,11 +15,11 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     Micrograph,
-    available_cores,
-    mean_pitch,
+    count_available_cores,
+    create_rings,
     option,
-    plan_rings,
-    window_plane,
+    relative_pitch,
+    tukey_window_2d,
 )
 
 _TAPER = 0.5  # as for ring correlation, so that the results are comparable
@@ -38,7 +38,7 @@ CutOff = Annotated[
         le=10_000,
     ),
 ]
-"""Option: the optical cut-off."""
+"""Option for the optical cut-off."""
 
 
 def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | None:
@@ -55,7 +55,7 @@ CAUSE_WITHOUT_REFERENCE = "noise or a network imitates it"
 """Other causes of a resolution beyond the cut-off, with and without a reference."""
 
 
-def beyond_cut_off(
+def format_cut_off_warning(
     found_nm: float | None,
     interval_nm: FloatPair | None,
     end_nm: float | None,
@@ -73,26 +73,26 @@ def beyond_cut_off(
         return ""
     if interval_nm is not None and max(interval_nm) >= end_nm:
         return (
-            f"The optical cut-off of {end_nm:.4g} nm lies within the 95 % interval of "
-            f"the {what}, which may not be finer than the light transmitted."
+            f"The optical cut-off of {end_nm:.4g} nm is within the 95 % interval of "
+            f"the {what}: the true value may be coarser than the cut-off."
         )
     return (
-        f"The {what} is beyond the optical cut-off of {end_nm:.4g} nm: light does not "
-        f"transmit such fine detail, so that {but}, or the cut-off is wrong."
+        f"The {what} is finer than the optical cut-off of {end_nm:.4g} nm: light does "
+        f"not transmit such fine detail, so either {but}, or the cut-off is wrong."
     )
 
 
-def cut_off_note(found_nm: float | None, end_nm: float | None) -> str:
+def format_cut_off_note(found_nm: float | None, end_nm: float | None) -> str:
     """Return a short note if a resolution is finer than the optical cut-off, or ``""``.
 
-    See `beyond_cut_off` for a full sentence.
+    See `format_cut_off_warning` for a full sentence.
     """
     if found_nm is None or end_nm is None or found_nm >= end_nm:
         return ""
     return f"finer than the optical cut-off of {end_nm:.4g} nm"
 
 
-def split_light(
+def split_at_cut_off(
     plane: FloatArray, cut_off_nm: float, pixel_size_nm: FloatPair
 ) -> tuple[FloatArray, FloatArray]:
     """Split a plane (Y, X) into frequencies below and above the optical cut-off.
@@ -101,11 +101,11 @@ def split_light(
     without padding. The mean squares of both bands add up to that of the windowed
     plane. A band without frequencies is 0.
     """
-    shape, cores = (plane.shape[0], plane.shape[1]), available_cores()
-    window = window_plane(shape, _TAPER)
+    shape, cores = (plane.shape[0], plane.shape[1]), count_available_cores()
+    window = tukey_window_2d(shape, _TAPER)
     window /= math.sqrt(np.mean(window**2))  # to a mean square of 1
     spectrum = fft.rfft2(window * (plane - plane.mean()), workers=cores)
-    rings = plan_rings(shape, mean_pitch(pixel_size_nm))
+    rings = create_rings(shape, relative_pitch(pixel_size_nm))
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
     finer = (rings.frequency > end)[rings.index]
     below, above = (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, minimum_filter
 
 from napari_semsr.analysis.frc import check_grids
-from napari_semsr.analysis.light import CutOff, find_cut_off, split_light
+from napari_semsr.analysis.light import CutOff, find_cut_off, split_at_cut_off
 from napari_semsr.core import (
     DB,
     FLAT,
@@ -27,9 +27,9 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     RealArray,
+    declare_quantity,
     format_number,
     option,
-    record_quantity,
     require_memory,
 )
 
@@ -41,7 +41,7 @@ _SHORT = 2  # bytes of a grey value; chosen: one table counts all 65 536 levels
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Grey-level distribution of an image, and of a reference on the same bins.
+    """Grey-level distribution of an image, and of a reference with the same bins.
 
     `emd` is the earth mover's distance of all pixel values, not of the bins; None
     without a reference.
@@ -60,7 +60,7 @@ class Histogram:
     emd: Annotated[float | None, Quantity("Distance of grey levels", LEVELS)]
 
 
-def _finite(m: Micrograph) -> NDArray[np.generic]:
+def _read_finite_pixels(m: Micrograph) -> NDArray[np.generic]:
     """Return the finite pixels of an image, flattened."""
     values: NDArray[np.generic] = m.array().ravel()
     if values.dtype.kind == "b":
@@ -68,12 +68,12 @@ def _finite(m: Micrograph) -> NDArray[np.generic]:
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
     if not values.size:
-        msg = f"A histogram needs a finite pixel, got none in {m.name}."
+        msg = f"A histogram needs at least one finite pixel, but {m.name} has none."
         raise ReadError(msg, code="no-finite-values")
     return values
 
 
-def _is_short(values: NDArray[np.generic]) -> bool:
+def _is_short_integer(values: NDArray[np.generic]) -> bool:
     """Check whether values are integers of 8 or 16 bits."""
     return values.dtype.kind in "ui" and values.dtype.itemsize <= _SHORT
 
@@ -86,7 +86,7 @@ def earth_movers_distance(
     `first`, `second` (N,). Special cases are handled, in which SciPy's function takes
     two to four times as long.
     """
-    if _is_short(first) and _is_short(second):
+    if _is_short_integer(first) and _is_short_integer(second):
         low = int(min(first.min(), second.min()))
         size = int(max(first.max(), second.max())) - low + 1
         shares = [
@@ -102,7 +102,7 @@ def earth_movers_distance(
     return float(np.abs(one - two).mean())
 
 
-def _edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
+def _compute_bin_edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
     """Compute bin edges over the common range; integers get bins of whole levels."""
     low = float(min(part.min() for part in parts))
     high = float(max(part.max() for part in parts))
@@ -123,9 +123,9 @@ def measure_histogram(
     Pixels that are not finite are ignored; the reference may have any shape. Integer
     images get bins of whole grey levels, possibly fewer than `bins`.
     """
-    values = _finite(image)
-    other = None if reference is None else _finite(reference)
-    edges = _edges([values] if other is None else [values, other], bins)
+    values = _read_finite_pixels(image)
+    other = None if reference is None else _read_finite_pixels(reference)
+    edges = _compute_bin_edges([values] if other is None else [values, other], bins)
     return Histogram(
         edges,
         np.histogram(values, edges)[0].astype(np.int64),
@@ -167,7 +167,7 @@ class MetricsOptions(Options):
     match: Literal["affine"] | None = option(
         None,
         "Grey levels",
-        "Fit gain and offset first.",
+        "Fit gain and offset before comparing.",
         choices={"as they are": None, "fit gain and offset": "affine"},
     )
     cut_off_nm: CutOff = None
@@ -183,24 +183,27 @@ class Metrics:
     `ssim_gao` has K₂ = 0.02. `average_gradient`, `contrast` and `spatial_frequency` are
     those of the image itself, unmatched, on the scale where the data range is 255.
     `gain` and `offset` are those of the match. PSNR on both sides of the cut-off uses
-    the gain that fits below it (see `split_light`); `psnr_above_blank_db` is that of an
-    image without frequencies above it. `band_errors` are squared errors below and
-    above, over the data range, as from `part_errors`. `levels` is the histogram of grey
-    levels, if requested.
+    the gain that fits below it (see `split_at_cut_off`); `psnr_above_blank_db` is that
+    of an image without frequencies above it. `band_errors` are squared errors below and
+    above, over the data range, as from `sum_part_errors`. `levels` is the histogram of
+    grey levels, if requested.
     """
 
     psnr_db: Annotated[
         float | None,
         Quantity(
-            *("PSNR", DB, ".2f"), reason="why_no_psnr", verdict="off_by", large=True
+            *("PSNR", DB, ".2f"),
+            reason="missing_psnr_reason",
+            verdict="relative_error_text",
+            large=True,
         ),
     ] = None
-    ssim: Annotated[float | None, Quantity("SSIM", "", ".4f", reason="why_no_ssim")] = (
-        None
-    )
-    ssim_gao: Annotated[float | None, record_quantity("SSIM, K₂ = 0.02", "", ".4f")] = (
-        None
-    )
+    ssim: Annotated[
+        float | None, Quantity("SSIM", "", ".4f", reason="missing_ssim_reason")
+    ] = None
+    ssim_gao: Annotated[
+        float | None, declare_quantity("SSIM, K₂ = 0.02", "", ".4f")
+    ] = None
     nrmse: Annotated[float | None, Quantity("NRMSE", "", ".4f")] = None
     cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
     psnr_below_db: Annotated[
@@ -250,7 +253,7 @@ class Metrics:
         }[self.data_range_from]
 
     @property
-    def off_by(self) -> str | None:
+    def relative_error_text(self) -> str | None:
         """PSNR expressed as a relative error, as text."""
         if self.psnr_db is None:
             return None
@@ -259,21 +262,21 @@ class Metrics:
         return f"RMS error of {share:.2g} % of the range, {scale}"
 
     @property
-    def why_no_psnr(self) -> str | None:
-        """Reason for a missing value although there is a reference."""
+    def missing_psnr_reason(self) -> str | None:
+        """Reason why a value is missing although there is a reference."""
         return "infinite: all pixels are equal" if self.identical else None
 
     @property
-    def why_no_ssim(self) -> str | None:
-        """Reason for a missing value although there is a reference."""
+    def missing_ssim_reason(self) -> str | None:
+        """Reason why a value is missing although there is a reference."""
         was_compared = self.psnr_db is not None or self.identical
         small = was_compared and self.ssim is None
         why = "the images are smaller than 11 px, or every window of 11 px has gaps"
         return why if small else None
 
 
-def _finite_values(values: FloatArray) -> FloatArray:
-    """Return the values of known pixels, (N,); the array itself if none is missing."""
+def _remove_missing(values: FloatArray) -> FloatArray:
+    """Return the known pixels as (N,), or the array itself if no pixel is missing."""
     finite = np.isfinite(values)
     return values if finite.all() else values[finite]
 
@@ -286,23 +289,23 @@ def average_gradient(image: FloatArray) -> float:
     """
     dx = np.diff(image, axis=1)[:-1]
     dy = np.diff(image, axis=0)[:, :-1]
-    slopes = _finite_values(np.sqrt((dx**2 + dy**2) / 2))
+    slopes = _remove_missing(np.sqrt((dx**2 + dy**2) / 2))
     return float(slopes.mean()) if slopes.size else 0.0
 
 
 def contrast(image: FloatArray) -> float:
-    """Compute the mean square grey difference between 4-neighbours, Σ δ² P(δ).
+    """Compute the mean square grey-level difference of 4-neighbours, Σ δ² P(δ).
 
     `image` (Y, X); over all horizontal and vertical pairs; 0 for a single pixel.
     """
-    dx, dy = (_finite_values(np.diff(image, axis=axis)) for axis in (1, 0))
+    dx, dy = (_remove_missing(np.diff(image, axis=axis)) for axis in (1, 0))
     pairs = dx.size + dy.size
     return float(((dx**2).sum() + (dy**2).sum()) / pairs) if pairs else 0.0
 
 
 def spatial_frequency(image: FloatArray) -> float:
     """Compute √(mean Δx² + mean Δy²) over rows and columns; `image` (Y, X)."""
-    rows, columns = (_finite_values(np.diff(image, axis=axis)) for axis in (1, 0))
+    rows, columns = (_remove_missing(np.diff(image, axis=axis)) for axis in (1, 0))
     total = sum(float((d**2).mean()) for d in (rows, columns) if d.size)
     return math.sqrt(total)
 
@@ -323,8 +326,8 @@ def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
 _PARTS = 4  # parts along each side of a field, whose scatter gives errors; chosen
 
 
-def part_errors(image: RealArray, reference: RealArray) -> FloatArray:
-    """Sum the squared errors of an image (Y, X) by parts, on its reference's scale.
+def sum_part_errors(image: RealArray, reference: RealArray) -> FloatArray:
+    """Sum the squared errors of an image (Y, X) in each part of the field.
 
     Returns the sums of 16 parts, row by row: (16,); fewer if the image has fewer rows.
     """
@@ -337,12 +340,12 @@ def part_errors(image: RealArray, reference: RealArray) -> FloatArray:
     return parts
 
 
-def psnr_gain(
+def compute_psnr_gain(
     errors: FloatArray, before: FloatArray
 ) -> tuple[float | None, float | None]:
-    """Compute the PSNR gain of an image over another, and its standard error.
+    """Compute the PSNR gain of one image over another, and its standard error.
 
-    Both arguments are from `part_errors`, (N,). The standard error is that of the
+    Both arguments are from `sum_part_errors`, (N,). The standard error is that of the
     jackknife, in which common errors cancel. None if an image has no error, or one
     whose square exceeds single precision.
     """
@@ -357,11 +360,11 @@ def psnr_gain(
 
 
 @dataclass(frozen=True, slots=True)
-class LightGain:
-    """PSNR gain of an image over another below and above the optical cut-off."""
+class BandGain:
+    """PSNR gain of one image over another below and above the optical cut-off."""
 
     # PSNR gain over the other below the cut-off, and its standard error, as from
-    # `psnr_gain`; None if the error is not split
+    # `compute_psnr_gain`; None if the error is not split
     gain_below_db: Annotated[
         float | None, Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_sd_db")
     ] = None
@@ -373,29 +376,30 @@ class LightGain:
     gain_above_sd_db: float | None = None
 
     @property
-    def bands(self) -> tuple[tuple[float | None, float | None], ...]:
-        """Gain and standard error of the bands below and above."""
+    def band_gains(self) -> tuple[tuple[float | None, float | None], ...]:
+        """Gain and standard error of the bands below and above the cut-off."""
         below = self.gain_below_db, self.gain_below_sd_db
         return below, (self.gain_above_db, self.gain_above_sd_db)
 
     @property
-    def above_alone(self) -> bool:
+    def is_only_above_cut_off(self) -> bool:
         """Whether the only significant gain is above the cut-off."""
         below, above = (
-            gain is not None and gain > Z95 * (error or 0) for gain, error in self.bands
+            gain is not None and gain > Z95 * (error or 0)
+            for gain, error in self.band_gains
         )
         return above and not below
 
 
-def light_gain(after: Metrics, before: Metrics) -> LightGain:
-    """Compare two images, against one reference, below and above the optical cut-off.
+def compute_band_gain(after: Metrics, before: Metrics) -> BandGain:
+    """Compare two images with the same reference, below and above the optical cut-off.
 
     The gains are None if the errors of either image are not split.
     """
     if after.band_errors is None or before.band_errors is None:
-        return LightGain()
-    below, above = map(psnr_gain, after.band_errors, before.band_errors)
-    return LightGain(*below, *above)
+        return BandGain()
+    below, above = map(compute_psnr_gain, after.band_errors, before.band_errors)
+    return BandGain(*below, *above)
 
 
 def structural_similarity(
@@ -443,7 +447,7 @@ def structural_similarity(
 _APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filters less
 
 
-def _full_scale(m: Micrograph, peak: float) -> float | None:
+def _get_full_scale(m: Micrograph, peak: float) -> float | None:
     """Return the largest value of the file's bit depth, unless a pixel exceeds it.
 
     None for floats, and for integers without a stated bit depth.
@@ -456,7 +460,7 @@ def _full_scale(m: Micrograph, peak: float) -> float | None:
 def _choose_range(
     image: Micrograph, reference: Micrograph | None, *, alike: bool
 ) -> tuple[float, RangeSource]:
-    """Choose the data range of both images, and return its source.
+    """Choose the data range of both images, and return it with its source.
 
     That of the reference, if there is one. If the grey scales must be `alike` and the
     bit depth of the reference is unknown, that of the image is used if all values fit
@@ -464,8 +468,8 @@ def _choose_range(
     """
     images = (image,) if reference is None else (reference, image)
     arrays = [m.array() for m in images]
-    peaks = [_peak(array) for array in arrays]
-    stated_peaks = [_full_scale(*pair) for pair in zip(images, peaks, strict=True)]
+    peaks = [_get_largest_value(array) for array in arrays]
+    stated_peaks = [_get_full_scale(*pair) for pair in zip(images, peaks, strict=True)]
     peaks_in_use = [
         255.0 if one is None and array.dtype == np.uint8 else one
         for one, array in zip(stated_peaks, arrays, strict=True)
@@ -477,9 +481,9 @@ def _choose_range(
         ):
             if scale is not None and peak > _APART * scale:
                 msg = (
-                    f"Grey scales differ: {m.name} ends at {scale:g} and {other.name} "
-                    f"has values up to {peak:g}; fit gain and offset first "
-                    "(`match=affine`), or state the range (`data_range`)."
+                    f"Grey scales differ: the scale of {m.name} ends at {scale:g}, but "
+                    f"{other.name} has values up to {peak:g}; fit gain and offset "
+                    "first (`match=affine`), or set the range (`data_range`)."
                 )
                 raise OptionError(msg, code="grey-scales-differ")
     if dtype.kind == "b":
@@ -496,51 +500,53 @@ def _choose_range(
     return float(valid.max()) - float(valid.min()) if valid.size else 0.0, "values"
 
 
-def _peak(array: RealArray) -> float:
+def _get_largest_value(array: RealArray) -> float:
     """Return the largest grey value, or the span if there are negative values."""
     if array.dtype.kind not in "ui":
         return 0.0
     return float(array.max()) - min(0.0, float(array.min()))
 
 
-def finite_values(m: Micrograph, measure: str) -> FloatArray:
+def read_finite_values(m: Micrograph, measure: str) -> FloatArray:
     """Return the image in double precision; raise an error if pixels are missing."""
     data = m.array()
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         missing = data.size - int(np.count_nonzero(np.isfinite(data)))
         msg = (
-            f"{measure} need finite pixels, got {missing} NaN or infinite in "
-            f"{m.name}; crop them (`crop(gap_free=True)`)."
+            f"{measure} need finite pixels, but {m.name} has {missing} NaN or infinite "
+            "pixels; crop to a gap-free area (`crop(gap_free=True)`)."
         )
         raise ReadError(msg, code="pixels-missing")
     return data.astype(np.float64)
 
 
-def _plane_of(m: Micrograph) -> FloatArray:
-    """Return the image in double precision, NaN where pixels are missing."""
+def _read_plane(m: Micrograph) -> FloatArray:
+    """Return the image in double precision, with NaN for missing pixels."""
     data: FloatArray = m.array().astype(np.float64)
     data[~np.isfinite(data)] = np.nan
     return data
 
 
-def _planes(
+def _read_planes(
     image: Micrograph, reference: Micrograph | None, cut_off_nm: float | None
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Return the planes to compare, NaN in the second where either has no value."""
-    values = target = _plane_of(image)
+    """Return the planes to compare; the second is NaN where either has no value."""
+    values = target = _read_plane(image)
     if reference is not None:
-        target = _plane_of(reference)
+        target = _read_plane(reference)
         missing = ~(np.isfinite(values) & np.isfinite(target))
         if missing.any() and cut_off_nm is not None:
             msg = (
-                "A split at the cut-off needs finite pixels, got "
-                f"{int(missing.sum())} that are missing; crop them "
+                "Splitting at the cut-off needs finite pixels, but "
+                f"{int(missing.sum())} are missing; crop to a gap-free area "
                 "(`crop(gap_free=True)`)."
             )
             raise ReadError(msg, code="pixels-missing")
         target[missing] = np.nan
     if not np.isfinite(target).any():
-        msg = f"Metrics need at least one known pixel, got none in {image.name}."
+        msg = (
+            f"Metrics need at least one known pixel, but none is left in {image.name}."
+        )
         raise ReadError(msg, code="no-finite-values")
     return values, None if reference is None else target
 
@@ -580,7 +586,10 @@ def measure_metrics(
     )
     for name, name_of_option in (("match", match), ("cut-off", cut_off_nm)):
         if name_of_option is not None and reference is None:
-            msg = f"The {name} {name_of_option} needs a reference, got one image."
+            msg = (
+                f"The {name} {name_of_option} needs a reference, but only one image "
+                "was given."
+            )
             raise OptionError(msg, code="second-image-missing")
     sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
     if cut_off_nm is not None and not any(sizes):
@@ -591,7 +600,7 @@ def measure_metrics(
         raise OptionError(msg, code="pixel-size-missing")
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
-    values, target = _planes(image, reference, cut_off_nm)
+    values, target = _read_planes(image, reference, cut_off_nm)
     span, source = options.data_range, _USER_SOURCE
     if span is None:
         span, source = _choose_range(image, reference, alike=match is None)
@@ -601,11 +610,11 @@ def measure_metrics(
             "`data_range`."
         )
         raise OptionError(msg, code="image-blank")
-    peak = float(np.abs(_finite_values(values)).max())
+    peak = float(np.abs(_remove_missing(values)).max())
     if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
         msg = (
-            f"The data range must be of the order of the grey values, got {span:g} "
-            f"for values up to {peak:g}."
+            "The data range must be of the same order as the grey values, got "
+            f"{span:g} for values up to {peak:g}."
         )
         raise OptionError(msg, code="out-of-range")
     scaled_values = values / span * _FULL_SCALE
@@ -619,15 +628,15 @@ def measure_metrics(
     if reference is None or target is None:
         return own
     if match is not None and not np.ptp(
-        _finite_values(target)
+        _remove_missing(target)
     ):  # every image would match a constant
         msg = (
-            f"A match needs a reference with contrast, but {reference.name} is "
-            "constant; compare the images as they are."
+            "Matching grey levels needs a reference with contrast, but "
+            f"{reference.name} is constant; compare the images without matching."
         )
         raise OptionError(msg, code="image-blank")
     cut_off = find_cut_off(image, options.cut_off_nm)
-    return _against(
+    return _add_reference_metrics(
         values,
         target,
         own,
@@ -637,7 +646,7 @@ def measure_metrics(
     )
 
 
-def _against(
+def _add_reference_metrics(
     values: FloatArray,
     target: FloatArray,
     own: Metrics,
@@ -645,7 +654,7 @@ def _against(
     cut_off_nm: float | None,
     pixel_size_nm: FloatPair | None,
 ) -> Metrics:
-    """Add the figures that require a reference."""
+    """Add the metrics that require a reference."""
     span = own.data_range
     values, target = values / span, target / span
     whole = bool(np.isfinite(target).all())
@@ -653,13 +662,13 @@ def _against(
         values[np.isnan(target)] = np.nan
     gain, offset = 1.0, 0.0
     if match == "affine":
-        gain, offset = match_affine(_finite_values(values), _finite_values(target))
+        gain, offset = match_affine(_remove_missing(values), _remove_missing(target))
         values = gain * values + offset
-    error = float(np.mean(_finite_values((values - target) ** 2)))
-    energy = float(np.mean(_finite_values(target**2)))
+    error = float(np.mean(_remove_missing((values - target) ** 2)))
+    energy = float(np.mean(_remove_missing(target**2)))
     metrics = replace(
         own,
-        psnr_db=_psnr(error),
+        psnr_db=_compute_psnr(error),
         ssim=structural_similarity(values, target, 1.0),
         ssim_gao=structural_similarity(values, target, 1.0, k2=0.02),
         nrmse=math.sqrt(error / energy) if energy > 0 else None,
@@ -670,16 +679,16 @@ def _against(
     )
     rings = whole and min(values.shape) > 1  # a spectrum needs two rows
     if cut_off_nm and pixel_size_nm and rings:
-        return _split(values, target, metrics, cut_off_nm, pixel_size_nm)
+        return _add_band_errors(values, target, metrics, cut_off_nm, pixel_size_nm)
     return metrics
 
 
-def _psnr(error: float) -> float | None:
+def _compute_psnr(error: float) -> float | None:
     """Convert a mean square error over the data range into PSNR; None if it is 0."""
     return -10 * math.log10(error) if error > 0 else None
 
 
-def _split(
+def _add_band_errors(
     values: FloatArray,
     target: FloatArray,
     own: Metrics,
@@ -692,18 +701,18 @@ def _split(
     change it, and thus the error below.
     """
     image_bands, truth = (
-        split_light(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)
+        split_at_cut_off(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)
     )
     gain = 1.0 if own.match is None else match_affine(image_bands[0], truth[0])[0]
     below, above = (
-        part_errors(gain * one, other)
+        sum_part_errors(gain * one, other)
         for one, other in zip(image_bands, truth, strict=True)
     )
     return replace(
         own,
         cut_off_nm=cut_off_nm,
-        psnr_below_db=_psnr(float(below.sum()) / values.size),
-        psnr_above_db=_psnr(float(above.sum()) / values.size),
-        psnr_above_blank_db=_psnr(float(np.mean(truth[1] ** 2))),
+        psnr_below_db=_compute_psnr(float(below.sum()) / values.size),
+        psnr_above_db=_compute_psnr(float(above.sum()) / values.size),
+        psnr_above_blank_db=_compute_psnr(float(np.mean(truth[1] ** 2))),
         band_errors=(below, above),
     )

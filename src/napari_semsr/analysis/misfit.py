@@ -23,9 +23,9 @@ from scipy import ndimage
 
 from napari_semsr.analysis.change import (
     block_means,
-    common_field,
-    read_on,
-    spread_boxes,
+    find_common_grid,
+    read_on_grid,
+    split_into_blocks,
 )
 from napari_semsr.core import (
     Box,
@@ -36,7 +36,7 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
-    gap_free_box,
+    find_gap_free_box,
     noise_level,
     parse_pixel_size,
 )
@@ -57,7 +57,7 @@ _AROUND = 5  # side of the averaging window, in pixels of the map; chosen
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Difference between an enhanced image, blurred again, and its input."""
+    """Difference between an enhanced image, blurred again, and its input image."""
 
     # mean misfit of true SEM images of 40 superlens fields, simulated as for training
     TRUE_SHARE: ClassVar[float] = 0.42
@@ -73,35 +73,35 @@ class Misfit:
 
     @property
     def verdict(self) -> str:
-        """Assessment of the share."""
+        """Assessment of the misfit, as text."""
         ends = f"{100 * self.TRUE_SHARE:.0f} ± {100 * self.TRUE_SD:.0f} %"
         if self.share <= self.TRUE_SHARE + self.TRUE_SD:
-            return f"the input does not contradict it: true SEM images leave {ends}"
+            return f"consistent with the input: true SEM images have a misfit of {ends}"
         return (
-            f"the input contradicts it: true SEM images leave {ends}; check bright "
-            "areas of the misfit map"
+            f"inconsistent with the input: true SEM images have a misfit of {ends}; "
+            "check bright areas of the misfit map"
         )
 
 
 def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
-    """Measure the share of an image that its enhanced version does not explain.
+    """Measure the misfit between an enhanced image and its input.
 
     Both may have any pixel size and may be lazy. Of a block with gaps, the largest
     rectangle without gaps is used. None if nothing can be compared, or the input is
     hardly more than noise.
     """
-    lies = Grid.of(before), Grid.of(after)
-    grid, field = common_field(*lies)
+    lies = Grid.from_image(before), Grid.from_image(after)
+    grid, field = find_common_grid(*lies)
     blocks: list[tuple[FloatArray, FloatArray]] = []
-    boxes = spread_boxes(field, _FIT_BLOCKS, _SIDE) if field else []
+    boxes = split_into_blocks(field, _FIT_BLOCKS, _SIDE) if field else []
     for number, box in enumerate(boxes):
         yield Progress(number, 2 * len(boxes), "blurring the result again")
         both = [
-            read_on(image, of, grid, box)
+            read_on_grid(image, of, grid, box)
             for image, of in zip((before, after), lies, strict=True)
         ]
         finite = np.isfinite(both[0]) & np.isfinite(both[1])
-        whole = gap_free_box(finite, least=2 * _BORDER + 1)
+        whole = find_gap_free_box(finite, least=2 * _BORDER + 1)
         if whole is not None:
             blocks.append((both[0][whole.slices], both[1][whole.slices]))
     if not blocks:
@@ -116,8 +116,10 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     power, cross, total, count = np.zeros((many, many)), np.zeros(many), 0.0, 0
     for number, (original, output) in enumerate(blocks, start=len(boxes)):
         yield Progress(number, 2 * len(boxes), "blurring the result again")
-        target_part = _inner(_quick(original))
-        ramps = np.stack([_inner(ramp) for ramp in _ramps(output, (low, high))])
+        target_part = _crop_border(_subtract_local_mean(original))
+        ramps = np.stack(
+            [_crop_border(ramp) for ramp in _create_ramps(output, (low, high))]
+        )
         power += ramps @ ramps.T
         cross += ramps @ target_part
         total += float(target_part @ target_part)
@@ -136,22 +138,22 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
 def map_misfit(
     before: Micrograph, after: Micrograph, misfit: Misfit
 ) -> Job[Micrograph]:
-    """Map where an enhanced image does not explain its input, by a measured misfit.
+    """Map the local misfit between an enhanced image and its input.
 
     In per cent of the contrast, one pixel per 4 x 4 pixels of the coarser image; NaN
     where either has no value.
     """
-    lies = Grid.of(before), Grid.of(after)
-    grid, field = common_field(*lies)
+    lies = Grid.from_image(before), Grid.from_image(after)
+    grid, field = find_common_grid(*lies)
     assert field is not None  # noqa: S101 - something was measured there
     rows, columns = (n // _MAP_BIN for n in field.shape)
     squares = np.full((rows, columns), np.nan)
-    boxes = spread_boxes(field, None, _SIDE)
+    boxes = split_into_blocks(field, None, _SIDE)
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "mapping the misfit")
         wide_box = box.grow(_BORDER).intersection(field)
         original, output = (
-            read_on(image, of, grid, wide_box)
+            read_on_grid(image, of, grid, wide_box)
             for image, of in zip((before, after), lies, strict=True)
         )
         finite = np.isfinite(original) & np.isfinite(output)
@@ -160,13 +162,13 @@ def map_misfit(
         original, output = (
             np.where(finite, p, p[finite].mean()) for p in (original, output)
         )
-        left = _quick(original)
+        left = _subtract_local_mean(original)
         for weight, ramp in zip(
-            misfit.weights, _ramps(output, misfit.bounds), strict=True
+            misfit.weights, _create_ramps(output, misfit.bounds), strict=True
         ):
             left = left - weight * ramp  # excluding the unreliable border
         square = np.where(finite, left**2, np.nan)
-        means = block_means(square[box.within(wide_box).slices], _MAP_BIN)
+        means = block_means(square[box.relative_to(wide_box).slices], _MAP_BIN)
         y, x = (v // _MAP_BIN for v in (box.y0 - field.y0, box.x0 - field.x0))
         squares[y : y + means.shape[0], x : x + means.shape[1]] = means
     finite = np.isfinite(squares)
@@ -175,16 +177,16 @@ def map_misfit(
     smooth = np.where(finite, local_mean / np.maximum(share, 1e-9), np.nan)
     rest = np.maximum(smooth - misfit.noise**2, 0)
     percent = 100 * np.sqrt(rest) / (misfit.contrast**2 - misfit.noise**2) ** 0.5
-    return _as_map(percent, grid, field, before)
+    return _create_map(percent, grid, field, before)
 
 
-def _as_map(
+def _create_map(
     percent: FloatArray, grid: Grid, field: Box, before: Micrograph
 ) -> Micrograph:
     has_size = before.pixel_size_nm is not None
     # the centre of the first pixel is that of 4 x 4 pixels of the grid
     away = [(_MAP_BIN - 1) / 2 * pitch for pitch in grid.pitch]
-    y, x = (o + a for o, a in zip(grid.centre(field), away, strict=True))
+    y, x = (o + a for o, a in zip(grid.box_origin(field), away, strict=True))
     return Micrograph(
         percent.astype(np.float32),
         parse_pixel_size([_MAP_BIN * pitch for pitch in grid.pitch])
@@ -202,22 +204,24 @@ def _as_map(
     )
 
 
-def _ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
-    """Split grey levels into ramps, blur each by every width, subtract slow trends."""
+def _create_ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
+    """Split grey levels into ramps, blur each with every width, remove slow trends."""
     low, high = bounds
     level = np.clip((image - low) / (high - low), 0, 1) * _RAMPS
     return [
-        _quick(ndimage.gaussian_filter(np.clip(level - step, 0, 1), sigma))
+        _subtract_local_mean(
+            ndimage.gaussian_filter(np.clip(level - step, 0, 1), sigma)
+        )
         for sigma in _SIGMAS_PX
         for step in range(_RAMPS)
     ]
 
 
-def _quick(image: FloatArray) -> FloatArray:
+def _subtract_local_mean(image: FloatArray) -> FloatArray:
     """Subtract slow variation (the local mean)."""
     return np.asarray(image - ndimage.uniform_filter(image, _SLOW_PX))
 
 
-def _inner(image: FloatArray) -> FloatArray:
-    """Crop the border and flatten."""
+def _crop_border(image: FloatArray) -> FloatArray:
+    """Crop the border of an image and flatten the rest."""
     return image[_BORDER:-_BORDER, _BORDER:-_BORDER].ravel()

@@ -28,7 +28,7 @@ from napari_semsr.core import (
     FloatPair,
     Quantity,
     ShapeError,
-    figure,
+    create_property,
     noise_level,
 )
 
@@ -46,7 +46,7 @@ _MIN_DIAMETERS = 4  # smallest side of an image, in diameters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectCount:
-    """Counts of a reference's objects shown, missed and invented by an image.
+    """Counts of the objects that an image shows, misses and invents.
 
     `inverted` objects are missed ones for which the image has the opposite contrast.
     `drawn` counts all objects of the image, `invented` those that the reference does
@@ -62,7 +62,7 @@ class ObjectCount:
     invented: Annotated[int, Quantity("Invented", form="d")]
 
     def __add__(self, other: "ObjectCount") -> "ObjectCount":
-        """Add the counts of two images, for one diameter."""
+        """Add the counts of two images for the same diameter."""
         names = ["objects", "shown", "missed", "inverted", "drawn", "invented"]
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return ObjectCount(diameter_px=self.diameter_px, **sums)
@@ -77,25 +77,25 @@ class ObjectCount:
         """Percentage of the image's objects that the reference does not have."""
         return 100 * self.invented / self.drawn if self.drawn else None
 
-    shown_interval = figure(
-        lambda result: percent_interval(result.shown, result.objects),
+    shown_interval = create_property(
+        lambda result: compute_percent_interval(result.shown, result.objects),
         "Shown, 95 % interval",
     )
-    invented_interval = figure(
-        lambda result: percent_interval(result.invented, result.drawn),
+    invented_interval = create_property(
+        lambda result: compute_percent_interval(result.invented, result.drawn),
         "Invented, 95 % interval",
     )
 
 
-def percent_interval(count: int, total: int) -> FloatPair | None:
-    """Estimate the 95 % interval of a share in per cent (Wilson); None if empty."""
-    from napari_semsr.analysis.gaps import share_interval  # slow to import
+def compute_percent_interval(count: int, total: int) -> FloatPair | None:
+    """Estimate the 95 % Wilson interval of a percentage; None if the total is 0."""
+    from napari_semsr.analysis.gaps import compute_fraction_interval  # slow to import
 
-    interval = share_interval(count, total)
+    interval = compute_fraction_interval(count, total)
     return interval and (100 * interval[0], 100 * interval[1])
 
 
-def object_diameter(reference: FloatArray) -> float:
+def find_object_diameter(reference: FloatArray) -> float:
     """Find the diameter in pixels at which an image (Y, X) has the most contrast.
 
     Maximises the variance of the scale-normalised Laplacian minus that of white noise
@@ -104,14 +104,14 @@ def object_diameter(reference: FloatArray) -> float:
     noise = noise_level(reference)
     plane = np.asarray(reference, dtype=np.float64)
 
-    def contrast(diameter: float) -> float:
+    def compute_contrast(diameter: float) -> float:
         sigma = diameter / math.sqrt(8)
         responses = sigma**2 * ndimage.gaussian_laplace(plane, sigma)
         # of a Laplacian of white noise: two second derivatives and their cross term
-        chance = noise**2 * _noise_response(diameter) ** 2 * 8 / 3
+        chance = noise**2 * _compute_noise_response(diameter) ** 2 * 8 / 3
         return float(np.var(responses)) - chance
 
-    return float(max(_DIAMETERS_PX, key=contrast))
+    return float(max(_DIAMETERS_PX, key=compute_contrast))
 
 
 def count_objects(
@@ -127,7 +127,7 @@ def count_objects(
     image, reference : (Y, X) numpy.ndarray
         Planes on one grid, without gaps.
     diameter_px : float, optional
-        By default from `object_diameter`; use one value for all images to compare.
+        By default from `find_object_diameter`; use one value for all images to compare.
 
     Raises
     ------
@@ -136,31 +136,35 @@ def count_objects(
     """
     if image.shape != reference.shape:
         msg = (
-            f"Both images must have the same shape, got {image.shape}, "
+            f"Both images must have the same shape, got {image.shape} and "
             f"{reference.shape}."
         )
         raise ShapeError(msg, code="sizes-differ")
-    diameter = diameter_px or object_diameter(reference)
+    diameter = diameter_px or find_object_diameter(reference)
     if min(reference.shape) < _MIN_DIAMETERS * diameter:
         msg = (
-            f"Counting objects of {diameter:.0f} px needs "
+            f"Counting objects of {diameter:.0f} px needs at least "
             f"{math.ceil(_MIN_DIAMETERS * diameter)} px on each side, got "
             f"{min(reference.shape)}."
         )
         raise ShapeError(msg, code="image-too-small")
-    image_displayed, true = (_as_displayed(one, diameter) for one in (image, reference))
-    responses = [_response(one, diameter) for one in (image_displayed, true)]
-    noise = noise_level(true) * _noise_response(diameter)
-    extrema = [_extrema(response, diameter) for response in responses]
+    image_displayed, true = (
+        _scale_to_display_range(one, diameter) for one in (image, reference)
+    )
+    responses = [_compute_response(one, diameter) for one in (image_displayed, true)]
+    noise = noise_level(true) * _compute_noise_response(diameter)
+    extrema = [_find_extrema(response, diameter) for response in responses]
     heights = np.abs(extrema[1].heights)
     strong = float(np.percentile(heights, _STRONGEST)) if heights.size else 0.0
     threshold = max(_SIGMAS * noise, _SHARE * strong, _NOTHING)
-    there, here = extrema[1].above(threshold), extrema[0].above(threshold)
-    weak = [extrema_found.above(_VISIBLE * threshold) for extrema_found in extrema]
-    is_shown = _match(there, weak[0], diameter)
+    there, here = extrema[1].select_above(threshold), extrema[0].select_above(threshold)
+    weak = [
+        extrema_found.select_above(_VISIBLE * threshold) for extrema_found in extrema
+    ]
+    is_shown = _match_extrema(there, weak[0], diameter)
     opposite = _Extrema(weak[0].places, -weak[0].heights)
-    is_inverted = ~is_shown & _match(there, opposite, diameter)
-    is_true = _match(here, weak[1], diameter)
+    is_inverted = ~is_shown & _match_extrema(there, opposite, diameter)
+    is_true = _match_extrema(here, weak[1], diameter)
     return ObjectCount(
         diameter_px=diameter,
         objects=is_shown.size,
@@ -172,7 +176,7 @@ def count_objects(
     )
 
 
-def _as_displayed(image: FloatArray, diameter: float) -> FloatArray:
+def _scale_to_display_range(image: FloatArray, diameter: float) -> FloatArray:
     """Scale an image so that its display range is 0 to 1."""
     plane = np.asarray(image, dtype=np.float64)
     soft = ndimage.gaussian_filter(plane, _SMOOTH * diameter)
@@ -183,8 +187,8 @@ def _as_displayed(image: FloatArray, diameter: float) -> FloatArray:
     return scaled_plane
 
 
-def _response(image: FloatArray, diameter: float) -> FloatArray:
-    """Compute the smaller principal curvature where both have the same sign."""
+def _compute_response(image: FloatArray, diameter: float) -> FloatArray:
+    """Compute the smaller principal curvature; 0 if the two differ in sign."""
     sigma = diameter / math.sqrt(8)
     yy, xx, yx = (
         sigma**2 * ndimage.gaussian_filter(image, sigma, order=order)
@@ -195,8 +199,8 @@ def _response(image: FloatArray, diameter: float) -> FloatArray:
     return responses
 
 
-def _noise_response(diameter: float) -> float:
-    """Return the standard deviation of unit white noise in a second derivative."""
+def _compute_noise_response(diameter: float) -> float:
+    """Return the standard deviation of the second derivative of unit white noise."""
     sigma = diameter / math.sqrt(8)
     side = 2 * math.ceil(2 * diameter) + 1
     point = np.zeros((side, side))
@@ -212,13 +216,13 @@ class _Extrema:
     places: NDArray[np.int_]
     heights: FloatArray
 
-    def above(self, threshold: float) -> "_Extrema":
-        """Return the extrema above a height."""
+    def select_above(self, threshold: float) -> "_Extrema":
+        """Return the extrema whose height reaches a threshold."""
         high_enough = np.abs(self.heights) >= threshold
         return _Extrema(self.places[high_enough], self.heights[high_enough])
 
 
-def _extrema(response: FloatArray, diameter: float) -> _Extrema:
+def _find_extrema(response: FloatArray, diameter: float) -> _Extrema:
     """Find the extrema of both signs, at least a radius from the border."""
     places = [
         peak_local_max(
@@ -233,7 +237,7 @@ def _extrema(response: FloatArray, diameter: float) -> _Extrema:
     return _Extrema(both, np.asarray(response[tuple(both.T)]))
 
 
-def _match(
+def _match_extrema(
     targets: _Extrema, candidates: _Extrema, diameter: float
 ) -> NDArray[np.bool_]:
     """Match extrema one to one with partners of the same sign within a radius."""

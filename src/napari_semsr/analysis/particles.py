@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage import measure, segmentation
 
 from napari_semsr.analysis.gaps import ParticleOptions, find_particles
-from napari_semsr.core import FloatArray, Job, Micrograph, ShapeError, mean_pitch
+from napari_semsr.core import FloatArray, Job, Micrograph, ShapeError, relative_pitch
 
 _MAX_PARTS = 2  # average objects per label; chosen: grey levels have more
 # A clear particle shares less than this part of its outline with others, and fills
@@ -60,7 +60,7 @@ def measure_particles(
     else:
         labels, too_small = yield from find_particles(image, settings)
         numbers = np.arange(labels.max() + 1)
-    pitch = mean_pitch(image.scale)
+    pitch = relative_pitch(image.scale)
     found = measure.regionprops_table(labels, properties=_PROPERTIES, spacing=pitch)
     diameters = np.sqrt(found["area"] * 4 / np.pi)
     missing = ~np.isfinite(image.array())
@@ -92,7 +92,7 @@ def _relabel(image: Micrograph) -> tuple[Any, Any]:
         return parts, np.arange(count + 1)
     if not whole or count > _MAX_PARTS * (numbers.size - 1):
         msg = (
-            "A label image must have a whole number for each object and 0 elsewhere, "
+            "A label image must have an integer label for each object and 0 elsewhere, "
             f"got grey levels in {image.name}; omit `labels` to find particles."
         )
         raise ShapeError(msg, code="not-labels")

@@ -31,14 +31,14 @@ from typing import Self
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.analysis.change import block_means, spread_boxes
+from napari_semsr.analysis.change import block_means, split_into_blocks
 from napari_semsr.core import (
-    Area,
     Box,
     Float32Array,
     FloatArray,
     FloatPair,
     Grid,
+    GridImage,
     IntPair,
     Job,
     Micrograph,
@@ -61,36 +61,36 @@ _PROBE = 17  # px, side of a point image that shows the kernel, of radius 3
 
 @dataclass(frozen=True, slots=True)
 class ScanPair:
-    """Two scans, each moved by half of their shift."""
+    """Two aligned scans, each moved by half of the shift."""
 
-    first: Area  # overlap of both, on one grid
-    second: Area
+    first: GridImage  # overlap of both, on one grid
+    second: GridImage
     # share of the variance of white noise that remains after interpolation along ``(y,
     # x)``, for grey values and for their fourth differences along that axis
     noise_share: FloatPair
     kept_rough: FloatPair
 
     @classmethod
-    def of(
+    def from_images(
         cls,
         first: Micrograph,
         second: Micrograph,
         shift_px: FloatPair = (0.0, 0.0),
     ) -> Self:
-        """Align two scans of one field with the same pixel size.
+        """Align two scans of the same field with the same pixel size.
 
         The second is moved by `shift_px`. No pixels are read.
         """
-        _require_alike(first, second)
-        grid = Grid.of(first)
-        lies = Grid.of(second) if first.unit == second.unit else grid
+        _check_scans_match(first, second)
+        grid = Grid.from_image(first)
+        lies = Grid.from_image(second) if first.unit == second.unit else grid
         down, right = (v * p for v, p in zip(shift_px, grid.pitch, strict=True))
         lies = lies.move((down, right))
         # by half of the subpixel shift
         apart = (np.subtract(lies.corner, grid.corner) / grid.pitch).tolist()
         rest = [(v - round(v)) * p / 2 for v, p in zip(apart, grid.pitch, strict=True)]
         middle = grid.move((rest[0], rest[1]))
-        boxes = middle.covered_by(grid), middle.covered_by(lies)
+        boxes = middle.covered_box(grid), middle.covered_box(lies)
         box = boxes[0] and boxes[1] and boxes[0].intersection(boxes[1])
         if not box:
             msg = (
@@ -98,16 +98,19 @@ class ScanPair:
                 "and pixel sizes, or register them (`register()`)."
             )
             raise ShapeError(msg, code="no-overlap")
-        areas = Area.of(first, middle).part(box), Area.of(second, middle, lies)
-        return cls(areas[0], areas[1].part(box), *_kept_noise(areas[0]))
+        areas = (
+            GridImage.from_image(first, middle).crop(box),
+            GridImage.from_image(second, middle, lies),
+        )
+        return cls(areas[0], areas[1].crop(box), *_compute_noise_fractions(areas[0]))
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of the overlap."""
+        """Number of rows and columns of the overlap."""
         return self.first.grid.shape
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
-        """Read a part of both scans, in pixels of the common grid."""
+        """Read a box of both scans, given in pixels of the common grid."""
         first, second = (
             area.read(box).astype(np.float64) for area in (self.first, self.second)
         )
@@ -116,41 +119,41 @@ class ScanPair:
         return first, second
 
 
-def _require_alike(first: Micrograph, second: Micrograph) -> None:
+def _check_scans_match(first: Micrograph, second: Micrograph) -> None:
     """Raise an error for scans that differ in shape or pixel size."""
     one, other = first.pixel_size_nm, second.pixel_size_nm
     if (one is None or other is None) and first.shape != second.shape:
         sizes = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
         msg = (
             f"Scans without pixel sizes must have the same shape, got {sizes}; set "
-            "pixel sizes (`pixel_size_nm`), or crop one (`crop()`)."
+            "pixel sizes (`pixel_size_nm`), or crop one of them (`crop()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     if one and other and not np.allclose(one, other, rtol=_ALIKE):
         sizes = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
         msg = (
-            f"Two scans of one area must have the same pixel size, got {sizes}; "
-            "compare an image with finer pixels with `error_map()`."
+            f"Two scans of the same area must have the same pixel size, got {sizes}; "
+            "to compare an image with finer pixels, use `error_map()`."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
 
 
-def _kept_noise(area: Area) -> tuple[FloatPair, FloatPair]:
-    """Return the share of noise variance kept by interpolation, and of differences."""
+def _compute_noise_fractions(area: GridImage) -> tuple[FloatPair, FloatPair]:
+    """Return the noise fractions left by interpolation, in values and differences."""
     if not area.is_resampled:
         return (1.0, 1.0), (1.0, 1.0)
     point = np.zeros((_PROBE, _PROBE))
     point[_PROBE // 2, _PROBE // 2] = 1.0
     y, x = (float(offset) % 1 for offset in area.resampling.offsets)
-    lies = Grid.of(Micrograph(point))
-    kernel = Area.of(Micrograph(point), lies.move((y, x)), lies).read()
+    lies = Grid.from_image(Micrograph(point))
+    kernel = GridImage.from_image(Micrograph(point), lies.move((y, x)), lies).read()
     down, across = kernel.sum(axis=1), kernel.sum(axis=0)
     rough = [np.convolve(one, _ROUGH) for one in (down, across)]
     power = [float(one @ one) for one in (down, across, *rough)]
     return (power[0], power[1]), (power[2] / _ROUGH_POWER, power[3] / _ROUGH_POWER)
 
 
-def _rough(values: FloatArray, axis: int) -> FloatArray:
+def _fourth_differences(values: FloatArray, axis: int) -> FloatArray:
     """Compute fourth differences along an axis; NaN at the border."""
     differences = np.full(values.shape, np.nan)
     np.moveaxis(differences, axis, 0)[2:-2] = np.diff(
@@ -179,19 +182,19 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
 
     All squares without gaps are used.
     """
-    boxes = spread_boxes(Box.of(pair.shape), None, _PART)
-    squares = _Sums()
+    boxes = split_into_blocks(Box.from_shape(pair.shape), None, _PART)
+    squares = _SquareSums()
     roughs = np.zeros((2, 4))
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "matching grey levels")
         both = pair.read(box)
         squares.add(*(block_means(part, _SQUARE) for part in both))
         for axis in (0, 1):
-            first, second = (_rough(part, axis) for part in both)
+            first, second = (_fourth_differences(part, axis) for part in both)
             finite = np.isfinite(first) & np.isfinite(second)
             first, second = first[finite], second[finite]
             roughs[axis] += [first.size, first @ first, first @ second, second @ second]
-    means, power, cross_moments = squares.moments(pair)
+    means, power, cross_moments = squares.compute_moments(pair)
     gain = math.sqrt(power[0] / power[1])
     weights = np.array([0.0, 1.0, -2 * gain, gain**2])
     # noise along each axis, as if white along the other one
@@ -215,8 +218,8 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
 
 
 @dataclass
-class _Sums:
-    """Sums over squares of two scans, relative to their means, to keep precision."""
+class _SquareSums:
+    """Sums over squares of two scans, relative to their means for precision."""
 
     sums: FloatArray = field(default_factory=lambda: np.zeros(6))
     level: FloatPair | None = None
@@ -232,13 +235,13 @@ class _Sums:
         sums = first.size, first.sum(), second.sum()
         self.sums += [*sums, first @ first, second @ second, first @ second]
 
-    def moments(self, pair: ScanPair) -> tuple[FloatPair, FloatPair, float]:
+    def compute_moments(self, pair: ScanPair) -> tuple[FloatPair, FloatPair, float]:
         """Return means, variances and covariance; raise an error if undetermined."""
         count, *rest = self.sums.tolist()
         if self.level is None or count < _LEAST:
             msg = (
-                f"Two scans must share at least {_LEAST} squares of {_SQUARE} px "
-                f"without gaps, got {count:.0f} in {pair.first.image.name} and "
+                f"Two scans must have at least {_LEAST} gap-free squares of {_SQUARE} "
+                f"px in common, got {count:.0f} in {pair.first.image.name} and "
                 f"{pair.second.image.name}."
             )
             raise ShapeError(msg, code="nothing-to-measure")
@@ -251,83 +254,88 @@ class _Sums:
             if variance <= _FLAT * max(mean**2, np.finfo(np.float64).tiny):
                 msg = (
                     f"A scan must have contrast, but {area.image.name} is constant in "
-                    "the overlap; choose another."
+                    "the overlap; choose another scan."
                 )
                 raise ShapeError(msg, code="image-blank")
         return means, variances, cross_moments - one * other
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatPart:
-    """A part of the map, and its contribution to the overall figures."""
+class RepeatabilityPart:
+    """A part of the map, and its contribution to the overall results."""
 
     values: Float32Array  # grey levels; NaN where unknown
     sums: FloatArray  # pixels, their squares, differences, noise estimate
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatField:
-    """Two matched scans, compared part by part."""
+class ScanComparison:
+    """Two matched scans, compared block by block."""
 
     pair: ScanPair
     match: GreyMatch  # match of the grey levels
     part: str  # quantity of the map
     window: int  # pixels along the side of the windows
 
-    def read(self, box: Box) -> RepeatPart:
-        """Compare a part of the common grid; return its map and contribution."""
+    def compare(self, box: Box) -> RepeatabilityPart:
+        """Compare both scans in a box; return the map and its contribution."""
         reach = self.window // 2 + len(_ROUGH) // 2
-        around = box.grow(reach).intersection(Box.of(self.pair.shape))
+        around = box.grow(reach).intersection(Box.from_shape(self.pair.shape))
         first, second = self.pair.read(around)
         apart = first - self.match.offset - self.match.gain * second
         # per pixel of one scan: the variance, and that of white noise
         scale = 2 * _ROUGH_POWER * self.match.kept_rough
-        power, noise = apart**2 / 2, _rough(apart, self.match.axis) ** 2 / scale
-        inner = box.within(around).slices
+        power, noise = (
+            apart**2 / 2,
+            _fourth_differences(apart, self.match.axis) ** 2 / scale,
+        )
+        inner = box.relative_to(around).slices
         finite = np.isfinite(power)
         kept_share = self.match.noise_share
         if self.window == 1:
             square = power
         else:
-            grain = self._mean(noise)
-            square = self._mean(power) + grain * (
+            grain = self._compute_local_mean(noise)
+            square = self._compute_local_mean(power) + grain * (
                 -kept_share if self.part == "rest" else 1 - kept_share
             )
         deviations = np.where(finite, np.sqrt(np.maximum(square, 0.0)), np.nan)[inner]
         own, rough = power[inner], noise[inner]
         sums = [np.isfinite(own).sum(), np.nansum(own)]
         sums += [np.isfinite(rough).sum(), np.nansum(rough)]
-        return RepeatPart(deviations.astype(np.float32), np.array(sums, dtype=float))
+        return RepeatabilityPart(
+            deviations.astype(np.float32), np.array(sums, dtype=float)
+        )
 
-    def _mean(self, values: FloatArray) -> FloatArray:
+    def _compute_local_mean(self, values: FloatArray) -> FloatArray:
         """Average the known pixels in a window around each; 0 if none is known."""
         finite = np.isfinite(values)
         if not finite.any():
             return np.zeros(values.shape)
 
-        def total(of: FloatArray) -> FloatArray:
+        def sum_window(of: FloatArray) -> FloatArray:
             sums = ndimage.uniform_filter(of, self.window, mode="constant")
             if self.window % 2 == 0:  # centre it: the ends count half
                 sums = ndimage.uniform_filter(sums, 2, mode="constant", origin=-1)
             return np.asarray(sums)
 
-        weight = total(finite.astype(np.float64))
+        weight = sum_window(finite.astype(np.float64))
         least = 0.125 / self.window**2  # half of the weight of a corner pixel
-        sums = total(np.where(finite, values, 0.0))
+        sums = sum_window(np.where(finite, values, 0.0))
         return np.where(weight > least, sums / np.maximum(weight, least), 0.0)
 
 
 @dataclass
-class RepeatTally:
+class RepeatabilitySums:
     """Sums over all pixels, and the spread of the map's values."""
 
-    field_of_pair: RepeatField
+    field_of_pair: ScanComparison
     _sums: FloatArray = field(default_factory=lambda: np.zeros(4))
     _counts: FloatArray = field(default_factory=lambda: np.zeros(_BINS.size + 1))
     _map_sums: FloatArray = field(default_factory=lambda: np.zeros(2))
 
-    def add(self, part: RepeatPart) -> None:
-        """Count the pixels of a part of the map."""
+    def add(self, part: RepeatabilityPart) -> None:
+        """Add the pixels of a part of the map."""
         self._sums += part.sums
         finite = part.values[np.isfinite(part.values)].astype(np.float64)
         self._map_sums += [finite.size, finite.sum()]
@@ -335,23 +343,25 @@ class RepeatTally:
         self._counts += np.bincount(places, minlength=self._counts.size)
 
     @property
-    def pixels(self) -> int:
+    def pixel_count(self) -> int:
         """Number of compared pixels."""
         return int(self._sums[0])
 
     @property
     def sd(self) -> float:
-        """Standard deviation of one scan, grey levels of the first."""
-        lost_variance = (1 - self.field_of_pair.match.noise_share) * self._variance
+        """Standard deviation of one scan in grey levels of the first."""
+        lost_variance = (
+            1 - self.field_of_pair.match.noise_share
+        ) * self._noise_variance
         return math.sqrt(self._sums[1] / max(self._sums[0], 1.0) + lost_variance)
 
     @property
     def noise(self) -> float:
         """Standard deviation of one scan due to noise; at most `sd`."""
-        return min(self.sd, math.sqrt(self._variance))
+        return min(self.sd, math.sqrt(self._noise_variance))
 
     @property
-    def _variance(self) -> float:
+    def _noise_variance(self) -> float:
         return float(self._sums[3] / max(self._sums[2], 1.0))
 
     @property
@@ -361,12 +371,12 @@ class RepeatTally:
 
     @property
     def mean(self) -> float:
-        """Mean of the map, grey levels."""
+        """Mean of the map in grey levels."""
         return float(self._map_sums[1] / max(self._map_sums[0], 1.0))
 
     @property
     def p95(self) -> float:
-        """95th percentile of the map, to half a per cent."""
+        """95th percentile of the map, accurate to half a per cent."""
         counts = np.cumsum(self._counts)
         place = int(np.searchsorted(counts, 0.95 * counts[-1]))
         if place == 0:

@@ -48,7 +48,7 @@ class ScaleBar:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _BarLine:
     """A straight line including its ticks."""
 
     y0: int  # rows of the line itself
@@ -65,7 +65,7 @@ class _Line:
 
 
 def find_scale_bar(image: ReadableArray) -> ScaleBar | None:
-    """Find the scale bar printed into an image (Y, X) that includes its data bar.
+    """Find the scale bar in an image (Y, X) that includes its data bar.
 
     Reads only the searched part of a lazy image. None if there is no bar, or more than
     one candidate.
@@ -76,14 +76,14 @@ def find_scale_bar(image: ReadableArray) -> ScaleBar | None:
     for top in sorted({0, max(0, height - depth)}, reverse=True):
         box = Box(top, min(top + depth, height), 0, width)
         part = np.asarray(read_box(image, box), dtype=np.float64)
-        bars |= _bars(part, top)
+        bars |= _find_bars(part, top)
         if bars:
             break
     return bars.pop() if len(bars) == 1 else None
 
 
-def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
-    """Find all bars in some rows, for each possible background."""
+def _find_bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
+    """Find all bars in a range of rows, for each possible background."""
     finite = part[np.isfinite(part)]
     if not finite.size or finite.min() == finite.max():
         return set()
@@ -99,8 +99,10 @@ def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
             stands = unit_range - ground if light else ground - unit_range
             # without image content that ticks may touch, and without rules across the
             # field
-            for bar in _on_ground((stands > _MARK) & quiet[:, None], even):
-                if bar.bottom - bar.top > _TALL * _band(quiet, bar.y0):
+            for bar in _find_bars_on_background(
+                (stands > _MARK) & quiet[:, None], even
+            ):
+                if bar.bottom - bar.top > _TALL * _measure_band_height(quiet, bar.y0):
                     continue
                 box = (bar.top + top, bar.x0, bar.bottom + top, bar.x1)
                 length = bar.width - sum(bar.ends) / 2
@@ -111,7 +113,7 @@ def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
     return set(bars_by_place.values())
 
 
-def _band(quiet: BoolArray, row: int) -> int:
+def _measure_band_height(quiet: BoolArray, row: int) -> int:
     """Return the height of the background band around a row."""
     above, below = quiet[:row][::-1], quiet[row:]
     first, last = (
@@ -120,8 +122,8 @@ def _band(quiet: BoolArray, row: int) -> int:
     return first + last
 
 
-def _on_ground(mark: BoolArray, even: BoolArray) -> list[_Line]:
-    """Find the bars among the marks on one background."""
+def _find_bars_on_background(mark: BoolArray, even: BoolArray) -> list[_BarLine]:
+    """Find the bars among the marks on a given background."""
     from scipy import ndimage
 
     width = mark.shape[1]
@@ -134,8 +136,8 @@ def _on_ground(mark: BoolArray, even: BoolArray) -> list[_Line]:
         at_rim = columns.start == 0 or columns.stop == width
         if at_rim or wide < shortest or tall > 2 * wide:
             continue
-        line = _line(labels[place] == number, rows.start, columns.start)
-        if line is not None and _is_clear(line, even):
+        line = _parse_line(labels[place] == number, rows.start, columns.start)
+        if line is not None and _has_clear_background(line, even):
             lines.append(line)
     joined_lines = [
         joined_line
@@ -154,15 +156,15 @@ def _on_ground(mark: BoolArray, even: BoolArray) -> list[_Line]:
     ]
 
 
-def _is_bar(line: _Line, shortest: float, longest: float) -> bool:
-    """Check that a line is long and thin enough, and its ticks short."""
+def _is_bar(line: _BarLine, shortest: float, longest: float) -> bool:
+    """Check that a line is long and thin enough, with short ticks."""
     thick, tall = line.y1 - line.y0, line.bottom - line.top
     short_ticks = tall <= max(6, _TICK * line.width)
     thin = thick <= max(2, _THICK * line.width)
     return thin and short_ticks and shortest <= line.width <= longest
 
 
-def _line(shape: BoolArray, y: int, x: int) -> _Line | None:
+def _parse_line(shape: BoolArray, y: int, x: int) -> _BarLine | None:
     """Interpret a connected region as a line with ticks; None if it is not one."""
     wide = shape.shape[1]
     full = np.flatnonzero(shape.mean(axis=1) >= _SOLID)
@@ -178,11 +180,11 @@ def _line(shape: BoolArray, y: int, x: int) -> _Line | None:
     )
     if max(ends) > max(3, wide // 8):  # a letter or a logo
         return None
-    return _Line(y + y0, y + y1, x, x + wide, y, y + shape.shape[0], ends)
+    return _BarLine(y + y0, y + y1, x, x + wide, y, y + shape.shape[0], ends)
 
 
-def _is_clear(line: _Line, even: BoolArray) -> bool:
-    """Check that there is background above and below a line, between its ticks."""
+def _has_clear_background(line: _BarLine, even: BoolArray) -> bool:
+    """Check for background above and below a line, between its ticks."""
     inner = np.s_[line.x0 + line.ends[0] + 1 : line.x1 - line.ends[1] - 1]
     for row in (line.y0 - 3, line.y1 + 2):
         if not 0 <= row < even.shape[0] or not even[row, inner].size:
@@ -192,7 +194,7 @@ def _is_clear(line: _Line, even: BoolArray) -> bool:
     return True
 
 
-def _join_halves(left: _Line, right: _Line) -> _Line | None:
+def _join_halves(left: _BarLine, right: _BarLine) -> _BarLine | None:
     """Join two halves of a bar separated by its label."""
     if abs(left.y0 - right.y0) > 1 or abs(left.y1 - right.y1) > 1:
         return None
@@ -200,7 +202,7 @@ def _join_halves(left: _Line, right: _Line) -> _Line | None:
     longer = max(left.width, right.width)
     if gap < 4 or gap > _GAP * total or longer > _HALVES * min(left.width, right.width):
         return None
-    return _Line(
+    return _BarLine(
         min(left.y0, right.y0),
         max(left.y1, right.y1),
         left.x0,

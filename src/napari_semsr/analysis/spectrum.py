@@ -10,17 +10,17 @@ import numpy as np
 from pydantic import Field
 from scipy import fft
 
-from napari_semsr.analysis.frc import finite_array
+from napari_semsr.analysis.frc import read_finite_array
 from napari_semsr.core import (
     FloatArray,
     Micrograph,
     Options,
     ShapeError,
-    available_cores,
-    mean_pitch,
-    plan_rings,
+    count_available_cores,
+    create_rings,
+    relative_pitch,
     require_memory,
-    window_plane,
+    tukey_window_2d,
 )
 
 _FLOOR = 1e-12  # of the highest power: 120 dB below it; chosen: beyond any detector
@@ -28,14 +28,14 @@ _BYTES_PER_PX = 36.0  # measured: growth of peak memory, 4000 x 4000 px
 
 
 class SpectrumOptions(Options):
-    """Options of a power spectrum."""
+    """Options for a power spectrum."""
 
     # 1: chosen; steep spectra leak least through a Hann window
     tukey: float = Field(
         default=1.0,
         ge=0,
         le=1,
-        description="Tapered share of the window; 1 is a Hann window.",
+        description="Tapered fraction of the window; 1 is a Hann window.",
     )
 
 
@@ -63,26 +63,26 @@ class Spectrum:
     image: Micrograph
 
 
-def _power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
+def _compute_power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
     """Compute the half-plane power density of an image."""
     require_memory(m.name, m.shape, _BYTES_PER_PX)
-    data = finite_array(m)
+    data = read_finite_array(m)
     if np.ptp(data) == 0:
         msg = f"A spectrum needs contrast, but {m.name} is constant."
         raise ShapeError(msg, code="image-blank")
     data -= data.mean()
-    window = window_plane(m.shape, options.tukey)
+    window = tukey_window_2d(m.shape, options.tukey)
     data *= window
-    half = fft.rfft2(data, workers=available_cores())
+    half = fft.rfft2(data, workers=count_available_cores())
     power: FloatArray = np.square(half.real) + np.square(half.imag)
     return power / float((window**2).sum())
 
 
-def _radial(m: Micrograph, power: FloatArray) -> RadialSpectrum:
-    """Average a half-plane over its rings."""
-    rings = plan_rings(m.shape, mean_pitch(m.scale))
+def _average_radially(m: Micrograph, power: FloatArray) -> RadialSpectrum:
+    """Average the power of a half-plane over its rings."""
+    rings = create_rings(m.shape, relative_pitch(m.scale))
     complete = slice(1, rings.complete)
-    mean = rings.sums(power)[complete] / np.maximum(rings.samples[complete], 1)
+    mean = rings.sum_rings(power)[complete] / np.maximum(rings.samples[complete], 1)
     frequency = rings.frequency[complete]
     nm = m.mean_pixel_size_nm
     return RadialSpectrum(
@@ -93,7 +93,7 @@ def _radial(m: Micrograph, power: FloatArray) -> RadialSpectrum:
     )
 
 
-def _centre_power(m: Micrograph, power: FloatArray) -> Micrograph:
+def _create_power_image(m: Micrograph, power: FloatArray) -> Micrograph:
     """Unfold a half-plane into a centred image of log power."""
     rows, columns = m.shape
     full = np.empty((rows, columns))
@@ -121,17 +121,17 @@ def _centre_power(m: Micrograph, power: FloatArray) -> Micrograph:
     )
 
 
-def radial_spectrum(
+def compute_radial_spectrum(
     m: Micrograph, options: SpectrumOptions | None = None
 ) -> RadialSpectrum:
-    """Average an image's power over rings of equal physical frequency.
+    """Average the power of an image over rings of equal physical frequency.
 
     The mean is subtracted and a window applied, without padding.
     """
-    return _radial(m, _power(m, options or SpectrumOptions()))
+    return _average_radially(m, _compute_power(m, options or SpectrumOptions()))
 
 
 def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:
-    """Compute the radial and two-dimensional power spectrum."""
-    power = _power(m, options or SpectrumOptions())
-    return Spectrum(_radial(m, power), _centre_power(m, power))
+    """Compute the radial and two-dimensional power spectrum of an image."""
+    power = _compute_power(m, options or SpectrumOptions())
+    return Spectrum(_average_radially(m, power), _create_power_image(m, power))

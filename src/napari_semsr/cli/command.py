@@ -1,4 +1,4 @@
-"""The ``semsr`` command: parse, run one job, print, set the exit code."""
+"""The ``semsr`` command: parse arguments, run one job, print the result, exit."""
 
 import argparse
 import json
@@ -23,18 +23,18 @@ import napari_semsr
 from napari_semsr.core import (
     Message,
     OptionError,
-    Pace,
     Progress,
     SemsrError,
-    Waiting,
-    code_of,
-    compact_memory,
+    TimeEstimator,
+    WaitingProgress,
+    configure_allocator,
+    describe_error,
     escape_invisible,
-    rename_options,
+    get_error_code,
+    replace_option_names,
     run,
-    sentence_of,
 )
-from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS, actions_of, verb_of
+from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS, get_actions, get_verb
 
 if TYPE_CHECKING:
     from napari_semsr.cli.verb import Command
@@ -48,7 +48,7 @@ _MISSING_ARGUMENTS = "the following arguments are required: "
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises usage errors as one sentence instead of printing them.
+    """Argument parser that raises usage errors as one sentence.
 
     A word that starts like a negative number, such as ``-2px`` or ``-1,5``, is a value.
     """
@@ -57,14 +57,14 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*args, **how)
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
-    def spell_help(self) -> None:
-        """Replace option names with their flags; load the commands that are named."""
+    def expand_help(self) -> None:
+        """Replace option names in help texts with their flags."""
         for action in self._actions:
-            action.help = action.help and in_flags(action.help, self._actions)
+            action.help = action.help and replace_with_flags(action.help, self._actions)
 
     def format_help(self) -> str:
-        """Return the help; its texts are composed only on request."""
-        self.spell_help()
+        """Return the help text, which is only composed on request."""
+        self.expand_help()
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
@@ -72,40 +72,42 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith(_MISSING_ARGUMENTS):
             code = "missing-value"
             names = message.removeprefix(_MISSING_ARGUMENTS).split(", ")
-            message = _MISSING_ARGUMENTS + ", ".join(map(self._describe, names))
+            message = _MISSING_ARGUMENTS + ", ".join(
+                map(self._describe_argument, names)
+            )
         sentence = message[:1].upper() + message[1:].rstrip(".")
         msg = f"{sentence}; see `{self.prog} --help`."
         raise OptionError(msg, code=code)
 
-    def _describe(self, name: str) -> str:
-        """Return an argument's name with the start of its help."""
+    def _describe_argument(self, name: str) -> str:
+        """Return the name of an argument with the beginning of its help text."""
         for action in self._actions:
             if name in ("/".join(action.option_strings), action.metavar, action.dest):
                 choices = ", ".join(str(item) for item in action.choices or ())
                 description = choices or re.split(r";| \(", str(action.help or ""))[0]
-                description = in_flags(description, self._actions)
+                description = replace_with_flags(description, self._actions)
                 return f"{name} ({description})" if description else name
         return name
 
 
-def load_verb(name: str) -> "Command":
-    """Return the command with a given name."""
+def load_command(name: str) -> "Command":
+    """Load the command with a given name."""
     from napari_semsr.cli.verb import Command
 
-    value = verb_of(name)
+    value = get_verb(name)
     assert value is not None  # noqa: S101 - the parser knows the names
     return Command(value)
 
 
-def arguments_of(name: str) -> list[argparse.Action]:
-    """List the arguments of a command in order, without the common ones."""
+def list_arguments(name: str) -> list[argparse.Action]:
+    """List the arguments of a command in order, without common options."""
     parser = argparse.ArgumentParser(add_help=False)
-    load_verb(name).configure(parser)
+    load_command(name).configure(parser)
     return list(parser._actions)  # noqa: SLF001 - argparse has no public way
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser, with the arguments of one command or of all."""
+    """Build the parser with the arguments of one command or of all commands."""
     parser = _Parser(
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
@@ -119,7 +121,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for name, text in VERBS.items():
         one = _add_parser(verbs, name, text)
         if only is None or only == name:
-            _fill(one, name)
+            _add_arguments(one, name)
     return parser
 
 
@@ -132,43 +134,43 @@ def _add_parser(place: Any, name: str, text: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _fill(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the arguments of a command, or its actions with theirs."""
-    actions = actions_of(name)
+def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the arguments of a command, or its actions with their arguments."""
+    actions = get_actions(name)
     if actions:
         place = parser.add_subparsers(dest="action", metavar="action", required=True)
         for action in actions:
             full = f"{name} {action}"
-            _fill(_add_parser(place, action, ACTIONS[full]), full)
+            _add_arguments(_add_parser(place, action, ACTIONS[full]), full)
     else:
-        load_verb(name).configure(parser)
+        load_command(name).configure(parser)
     _add_common(parser)
 
 
-def in_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
-    """Replace names of options and commands in a sentence with what a user types."""
+def replace_with_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
+    """Replace names of options and commands in text with command-line syntax."""
 
-    def say(verb: str, option: str, value: str) -> str:
+    def format_reference(verb: str, option: str, value: str) -> str:
         name = FUNCTIONS.get(verb, verb)
-        known_names = arguments_of(name) if name in (*VERBS, *ACTIONS) else arguments
+        known_names = list_arguments(name) if name in (*VERBS, *ACTIONS) else arguments
         words = [f"semsr {name}"] if verb else []
-        return " ".join([*words, *_option_words(option, value, known_names)])
+        return " ".join([*words, *_format_option(option, value, known_names)])
 
-    return rename_options(text, say)
+    return replace_option_names(text, format_reference)
 
 
-def _in_words_of(words: Sequence[str], text: str) -> str:
+def _replace_with_command_flags(words: Sequence[str], text: str) -> str:
     """Replace option names in a sentence with the flags of the current command."""
     if "`" not in text:
         return text
     verb = next((word for word in words if word in VERBS), "")
-    action = next((word for word in words if word in actions_of(verb)), "")
+    action = next((word for word in words if word in get_actions(verb)), "")
     name = f"{verb} {action}".strip()
-    whole = name and (action or not actions_of(verb))
-    return in_flags(text, arguments_of(name) if whole else ())
+    whole = name and (action or not get_actions(verb))
+    return replace_with_flags(text, list_arguments(name) if whole else ())
 
 
-def _option_words(
+def _format_option(
     option: str, value: str, arguments: Sequence[argparse.Action]
 ) -> list[str]:
     """Return the command-line words that set an option."""
@@ -182,14 +184,14 @@ def _option_words(
     return [word for word in (flag, value) if word not in ("", "--", "True", "…")]
 
 
-def _name_verb(arguments: argparse.Namespace) -> str:
+def _get_full_command_name(arguments: argparse.Namespace) -> str:
     """Return the name of a command with its action, if any."""
     verb = str(arguments.verb)
-    return f"{verb} {arguments.action}" if actions_of(verb) else verb
+    return f"{verb} {arguments.action}" if get_actions(verb) else verb
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command, allowed before or after its name."""
+    """Add the options common to all commands, allowed before or after the name."""
     group = parser.add_argument_group("output")
     for flag, text in _COMMON.items():
         group.add_argument(
@@ -208,7 +210,7 @@ _SENTENCES = {"warnings", "message", "error", "notes", "reason", "refused"}
 
 @dataclass
 class Console:
-    """The two output streams of a command and its verbosity."""
+    """Output streams and verbosity of a command."""
 
     as_json: bool = False  # Print one JSON object instead of a summary
     quiet: bool = False  # Print only errors on stderr
@@ -222,7 +224,7 @@ class Console:
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
     _awaited_name: str = field(default="", init=False)
-    _pace: Pace = field(default_factory=Pace, init=False)
+    _pace: TimeEstimator = field(default_factory=TimeEstimator, init=False)
 
     def __post_init__(self) -> None:
         self._start_time = self.clock()
@@ -239,18 +241,18 @@ class Console:
         since = now - self._last
         due = now - self._start_time >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
         step = self._pace.add_time_left(step, now)
-        if isinstance(step, Waiting):
+        if isinstance(step, WaitingProgress):
             if step.message != self._awaited_name:  # printed once, in full
                 self._awaited_name = step.message
-                self._say(f"semsr: {step.message}")
+                self._print_line(f"semsr: {step.message}")
         elif self.err.isatty():
             is_finished = bool(step.total) and step.done >= step.total
             if is_finished or since >= _TTY_INTERVAL_S:
                 self._last = now
-                self._draw(step)
+                self._draw_bar(step)
         elif step.done and step.total and due:
             self._last = now
-            self.err.write(f"{_printable(_line(step), self.err)}\n")
+            self.err.write(f"{_to_printable(_format_progress(step), self.err)}\n")
             self.err.flush()
 
     def clear(self) -> None:
@@ -260,68 +262,69 @@ class Console:
             self.err.flush()
             self._open_line = 0
 
-    def emit(self, record: dict[str, object], summary: str) -> None:
-        """Print the result."""
+    def print_result(self, record: dict[str, object], summary: str) -> None:
+        """Print the result as JSON or as a summary."""
         self.clear()
         if self.as_json:
             record = {
-                name: self._write_sentences(name, value)
+                name: self._rewrite_sentences(name, value)
                 for name, value in record.items()
             }
             text = json.dumps(record, allow_nan=False, ensure_ascii=False)
-            if _printable(text, self.out) != text:  # JSON has its own escapes
+            if _to_printable(text, self.out) != text:  # JSON has its own escapes
                 text = json.dumps(record, allow_nan=False).replace("\x7f", r"\u007f")
         else:
-            text = _printable(self.words(summary), self.out)
+            text = _to_printable(self.words(summary), self.out)
         self.out.write(text + "\n")
         self.out.flush()
 
     def warn(self, message: str) -> None:
-        """Print one line of warning."""
+        """Print a warning on one line."""
         self.warnings.append(message)
         if not self.quiet:
-            self._say(f"semsr: warning: {message}")
+            self._print_line(f"semsr: warning: {message}")
 
     def error(self, message: str, verb: str | None = None) -> None:
-        """Print one line on why a command failed."""
-        self._say(f"semsr {verb}: {message}" if verb else f"semsr: {message}")
+        """Print the reason for a failure on one line."""
+        self._print_line(f"semsr {verb}: {message}" if verb else f"semsr: {message}")
 
-    def _say(self, line: str) -> None:
-        """Print a message on stderr as one line, whatever line breaks it contains."""
+    def _print_line(self, line: str) -> None:
+        """Print a message on stderr as a single line."""
         self.clear()
         line = self.words(" ".join(line.split()))
-        self.err.write(_printable(line, self.err) + "\n")
+        self.err.write(_to_printable(line, self.err) + "\n")
         self.err.flush()
 
-    def _write_sentences(self, name: str, value: object) -> object:
-        """Rewrite the sentences under these keys of a record in the words of stderr."""
+    def _rewrite_sentences(self, name: str, value: object) -> object:
+        """Replace option names in all sentences of a record."""
         if isinstance(value, str):
             return self.words(value) if name in _SENTENCES else value
         if isinstance(value, dict):
             return {
-                key: self._write_sentences(str(key), one) for key, one in value.items()
+                key: self._rewrite_sentences(str(key), one)
+                for key, one in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self._write_sentences(name, one) for one in value]
+            return [self._rewrite_sentences(name, one) for one in value]
         return value
 
-    def _draw(self, step: Progress) -> None:
+    def _draw_bar(self, step: Progress) -> None:
         filled_width = round(step.fraction * _BAR_WIDTH)
         bar = "#" * filled_width + "." * (_BAR_WIDTH - filled_width)
-        text = _printable(f"[{bar}] {_line(step)}", self.err)[:78]
+        text = _to_printable(f"[{bar}] {_format_progress(step)}", self.err)[:78]
         pad = " " * max(0, self._open_line - len(text))
         self.err.write(f"\r{text}{pad}")
         self.err.flush()
         self._open_line = len(text)
 
 
-def _line(step: Progress) -> str:
+def _format_progress(step: Progress) -> str:
     count = f"{step.done}/{step.total} " if step.total else ""
     return f"{count}{step}"
 
 
-def _printable(text: str, stream: TextIO) -> str:
-    """Replace control characters and those outside the stream's encoding."""
+def _to_printable(text: str, stream: TextIO) -> str:
+    """Escape control characters and characters that the stream cannot encode."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return (
         escape_invisible(text, lines=True)
@@ -337,7 +340,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run a command and return its exit code.
 
     Parameters
     ----------
@@ -352,11 +355,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     verb = next((word for word in words if word in VERBS), None)
-    quiet = "--quiet" in words or _helps(verb)
-    console = Console("--json" in words, quiet, partial(_in_words_of, words))
+    quiet = "--quiet" in words or _is_helper_process(verb)
+    console = Console(
+        "--json" in words, quiet, partial(_replace_with_command_flags, words)
+    )
     signals: list[int] = []
     try:
-        with _terminable(signals), _quiet_logging(debug=debug):
+        with _handle_termination(signals), _silence_logging(debug=debug):
             return _run(words, verb, console, debug=debug)
     except KeyboardInterrupt:
         return _report_interrupt(verb, console, debug=debug)
@@ -368,44 +373,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - users see a sentence, no traceback
         if signals and not debug:  # C code may raise another error for the interrupt
             return _report_interrupt(verb, console, debug=debug)
-        message = sentence_of(error)
+        message = describe_error(error)
         if debug:
             console.clear()
-            console.err.write(_printable(traceback.format_exc(), console.err))
+            console.err.write(_to_printable(traceback.format_exc(), console.err))
         else:
             console.error(message, verb)
-        _note(error, verb)
+        _log_error(error, verb)
         if console.as_json:
-            refusal = {"kind": verb, "code": code_of(error), "message": message}
+            refusal = {"kind": verb, "code": get_error_code(error), "message": message}
             facts = error.to_json() if isinstance(error, SemsrError) else {}
-            console.emit(refusal | facts | coded_warnings(console.warnings), "")
+            console.print_result(
+                refusal | facts | create_warning_record(console.warnings), ""
+            )
         return _BAD_INPUT
 
 
-def coded_warnings(messages: Sequence[str]) -> dict[str, list[str]]:
-    """Return warnings and, in the same order, their codes."""
-    return {"warnings": [*messages], "warning_codes": [*map(code_of, messages)]}
+def create_warning_record(messages: Sequence[str]) -> dict[str, list[str]]:
+    """Return warnings together with their codes."""
+    return {"warnings": [*messages], "warning_codes": [*map(get_error_code, messages)]}
 
 
 def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int:
-    if not _helps(verb):
+    if not _is_helper_process(verb):
         console.error("Interrupted; finished results are kept.", verb)
     if not debug:
-        _leave_quietly()
+        _silence_logs_at_exit()
     return _INTERRUPT
 
 
-def _note(error: Exception, verb: str | None) -> None:
-    """Write an unexpected error to the log named in the environment, if any."""
+def _log_error(error: Exception, verb: str | None) -> None:
+    """Write an unexpected error to the log file set in the environment, if any."""
     place = os.environ.get("SEMSR_LOG")
     if place and not isinstance(error, SemsrError):
-        from napari_semsr.io import note_error
+        from napari_semsr.io import log_error
 
-        note_error(f"semsr {verb or ''}".strip(), error, Path(place))
+        log_error(f"semsr {verb or ''}".strip(), error, Path(place))
 
 
-def _helps(verb: str | None) -> bool:
-    """Return whether another process of this training reports for both."""
+def _is_helper_process(verb: str | None) -> bool:
+    """Return whether this is a helper process of a distributed training."""
     return verb == "train" and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
@@ -413,58 +420,62 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     """Parse and run a command; raise every failure as an exception."""
     verb_word = next((word for word in words if not word.startswith("-")), None)
     if verb is None and verb_word is not None:
-        _refuse_verb(verb_word)
+        _raise_unknown_command(verb_word)
     parser = build_parser(verb or "")
     try:
         arguments, strange = parser.parse_known_args(words)
         if strange:
-            _refuse(strange, _name_verb(arguments))
+            _raise_unknown_arguments(strange, _get_full_command_name(arguments))
     except SystemExit as stop:  # --help has printed the help
         sys.stdout.flush()
         return int(stop.code or 0)
     if arguments.version:
         version = napari_semsr.__version__
-        console.emit({"version": version}, f"semsr {version}")
+        console.print_result({"version": version}, f"semsr {version}")
         return _SUCCESS
     if arguments.verb is None:
         parser.error(f"a command is required, one of {', '.join(VERBS)}")
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         try:
-            record, summary = _result(arguments, console)
+            record, summary = _run_job(arguments, console)
         except Exception:  # the warnings may explain the failure
-            for message in dict.fromkeys(_ours(records, debug=debug)):
+            for message in dict.fromkeys(_select_user_warnings(records, debug=debug)):
                 console.warn(message)
             raise
     own = record.get("warnings")  # a job may return warnings
     messages = [*own] if isinstance(own, list) else []
-    messages = list(dict.fromkeys([*messages, *_ours(records, debug=debug)]))
-    if not _helps(verb):
-        console.emit(record | coded_warnings(messages), summary)
+    messages = list(
+        dict.fromkeys([*messages, *_select_user_warnings(records, debug=debug)])
+    )
+    if not _is_helper_process(verb):
+        console.print_result(record | create_warning_record(messages), summary)
     for message in messages:
         console.warn(message)
     return _SUCCESS
 
 
-def _refuse_verb(word: str) -> NoReturn:
+def _raise_unknown_command(word: str) -> NoReturn:
     """Raise an error for an unknown command, suggesting a similar one."""
     near = get_close_matches(word, VERBS, 1)
     suggestion = (
-        f"did you mean `semsr {near[0]}`?" if near else f"there are {', '.join(VERBS)}"
+        f"did you mean `semsr {near[0]}`?"
+        if near
+        else (f"choose one of {', '.join(VERBS)}")
     )
-    msg = f"There is no command {word!r} ({suggestion}); see `semsr --help`."
+    msg = f"Unknown command {word!r} ({suggestion}); see `semsr --help`."
     raise OptionError(msg, code="verb-unknown")
 
 
-def _refuse(strange: list[str], verb: str) -> NoReturn:
+def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
     """Raise an error for unknown arguments, suggesting one similar to the first."""
     flag = strange[0].partition("=")[0]
     group = verb.partition(" ")[0]
     for other in ACTIONS:
-        if other.startswith(f"{group} ") and flag in _flags(other):
-            msg = f"{flag} belongs to `{other}`, got `{verb}`."
+        if other.startswith(f"{group} ") and flag in _list_flags(other):
+            msg = f"{flag} is an option of `{other}`, not of `{verb}`."
             raise OptionError(msg, code="unknown-option")
-    near = get_close_matches(flag, [*_flags(verb), *_COMMON], 1)
+    near = get_close_matches(flag, [*_list_flags(verb), *_COMMON], 1)
     suggestion = f" (did you mean {near[0]}?)" if near else ""
     msg = (
         f"Unrecognized arguments: {' '.join(strange)}{suggestion}; see `semsr {verb} "
@@ -473,33 +484,35 @@ def _refuse(strange: list[str], verb: str) -> NoReturn:
     raise OptionError(msg, code="unknown-option")
 
 
-def _flags(verb: str) -> list[str]:
-    return [flag for action in arguments_of(verb) for flag in action.option_strings]
+def _list_flags(verb: str) -> list[str]:
+    return [flag for action in list_arguments(verb) for flag in action.option_strings]
 
 
-def _result(
+def _run_job(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
     """Run the job of a command; return its record and its summary."""
-    name = _name_verb(arguments)
+    name = _get_full_command_name(arguments)
     if name in ("enhance", "batch"):  # before torch is loaded
-        compact_memory()
-    verb = load_verb(name)
+        configure_allocator()
+    verb = load_command(name)
     result = run(verb.start(arguments), console.report)
     return {**result.to_json(), "kind": arguments.verb}, verb.summarise(result)
 
 
-def _ours(records: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:
-    """Return the warnings meant for the user."""
+def _select_user_warnings(
+    records: list[warnings.WarningMessage], *, debug: bool
+) -> Iterator[str]:
+    """Yield the warnings intended for the user."""
     for item in records:
         own = item.category is UserWarning and item.filename.startswith(_PACKAGE)
         if debug or own:
             message = next(iter(getattr(item.message, "args", ())), "")
-            yield Message(" ".join(str(message).split()), code_of(message))
+            yield Message(" ".join(str(message).split()), get_error_code(message))
 
 
 @contextmanager
-def _terminable(signals: list[int]) -> Iterator[None]:
+def _handle_termination(signals: list[int]) -> Iterator[None]:
     """Treat SIGTERM as Ctrl-C, so that clean-up runs; record the signal.
 
     An interrupt that the process ignores stays ignored.
@@ -528,8 +541,8 @@ def _terminable(signals: list[int]) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_logging(*, debug: bool) -> Iterator[None]:
-    """Keep library logs off stderr unless requested."""
+def _silence_logging(*, debug: bool) -> Iterator[None]:
+    """Keep library logs off stderr unless `debug` is set."""
     if debug:
         yield
         return
@@ -543,8 +556,8 @@ def _quiet_logging(*, debug: bool) -> Iterator[None]:
         logging.disable(before)
 
 
-def _leave_quietly() -> None:
-    """Keep the logs of libraries off stderr while the interpreter ends.
+def _silence_logs_at_exit() -> None:
+    """Keep library logs off stderr during interpreter shutdown.
 
     An interrupted write leaves a task behind, which asyncio would report after the last
     line.

@@ -1,4 +1,4 @@
-"""Sub-commands of ``semsr``: arguments, jobs, and summaries of results."""
+"""Subcommands of ``semsr``: arguments, jobs, and summaries of results."""
 
 import argparse
 import types
@@ -14,10 +14,10 @@ from napari_semsr.core import (
     Job,
     OptionError,
     Options,
-    display_of,
     escape_invisible,
-    figures_of,
     format_shape,
+    get_display,
+    get_figures,
 )
 
 _MAX_ROWS = 12  # rows of a table, or of failures, in a summary
@@ -25,7 +25,7 @@ _MAX_ROWS = 12  # rows of a table, or of failures, in a summary
 # Flags are generated from the option models, so that options are declared once.
 
 
-def add_options(parser: argparse.ArgumentParser, options: "jobs.Group") -> None:
+def add_options(parser: argparse.ArgumentParser, options: "jobs.OptionGroup") -> None:
     """Add one flag for each option of a group.
 
     Values are passed on as text: the group itself checks them, so that a command, a
@@ -34,32 +34,36 @@ def add_options(parser: argparse.ArgumentParser, options: "jobs.Group") -> None:
     group = parser.add_argument_group(options.title)
     for dest, item in options.arguments(options.exclude).items():
         if isinstance(item, FieldInfo):
-            _add_field(group, dest, dest.removeprefix(options.before), item)
+            _add_option(group, dest, dest.removeprefix(options.before), item)
         else:
             how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
-            group.add_argument(_flag(dest), default=argparse.SUPPRESS, **how)
+            group.add_argument(_format_flag(dest), default=argparse.SUPPRESS, **how)
 
 
-def _flag(dest: str) -> str:
+def _format_flag(dest: str) -> str:
     return f"--{dest.replace('_', '-')}"
 
 
-def _add_field(
+def _add_option(
     group: argparse._ArgumentGroup, dest: str, name: str, info: FieldInfo
 ) -> None:
-    flag, kind, text = _flag(dest), _without_none(info.annotation), _help(info)
-    for other, value in (display_of(info).flags or {}).items():
-        same = f"the same as {flag} {value}"
+    flag, kind, text = (
+        _format_flag(dest),
+        _remove_none(info.annotation),
+        _format_help(info),
+    )
+    for other, value in (get_display(info).flags or {}).items():
+        same = f"equivalent to {flag} {value}"
         how = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
-        group.add_argument(_flag(other), dest=dest, help=same, **how)
+        group.add_argument(_format_flag(other), dest=dest, help=same, **how)
     if kind is bool:
         action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
         group.add_argument(
             flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
         )
         return
-    metavar = display_of(info).metavar
-    extra: dict[str, Any] = {"metavar": metavar or _metavar(name, kind)}
+    metavar = get_display(info).metavar
+    extra: dict[str, Any] = {"metavar": metavar or _choose_metavar(name, kind)}
     if isinstance(metavar, tuple):
         extra["nargs"] = len(metavar)
     if bool in get_args(info.annotation):  # the flag may be given without a value
@@ -69,15 +73,15 @@ def _add_field(
     group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra)
 
 
-def _without_none(annotation: object) -> object:
-    """Return the type of an optional field without its None."""
+def _remove_none(annotation: object) -> object:
+    """Return the type of an optional field without None."""
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
         return kinds[0] if len(kinds) == 1 else str
     return annotation
 
 
-def _metavar(name: str, kind: object) -> str:
+def _choose_metavar(name: str, kind: object) -> str:
     """Return a short placeholder for a value."""
     if kind is int:
         return "N"
@@ -86,8 +90,8 @@ def _metavar(name: str, kind: object) -> str:
     return name.split("_")[0].upper()
 
 
-def _help(info: FieldInfo) -> str:
-    """Join a field's description and its default."""
+def _format_help(info: FieldInfo) -> str:
+    """Combine the description of a field with its default."""
     text = (info.description or "").rstrip(".")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
     default = info.get_default(call_default_factory=False)
@@ -103,7 +107,7 @@ def _help(info: FieldInfo) -> str:
 # Arguments, job and summary of a command.
 
 
-def path_word(text: str) -> str:
+def check_path(text: str) -> str:
     """Raise an error for an empty path, which would mean the current folder."""
     if not text.strip():
         msg = "a path must not be empty"
@@ -117,7 +121,7 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_file(place: Any, item: Any, *, optional: bool) -> None:
+def _add_input(place: Any, item: Any, *, optional: bool) -> None:
     many = getattr(item, "many", False)
     how: dict[str, object] = {"metavar": item.metavar, "help": item.help}
     default = getattr(item, "default", None)
@@ -128,15 +132,15 @@ def _add_file(place: Any, item: Any, *, optional: bool) -> None:
         flags = (item.flag, f"--{item.name}") if len(item.flag) == 2 else (item.flag,)
         place.add_argument(*flags, required=not optional, **how)
         return
-    if isinstance(item, jobs.ImageIn) and not many:
+    if isinstance(item, jobs.ImageInput) and not many:
         how["metavar"] = item.name.upper()
     how |= {"nargs": "+" if many else "?"} if many or optional else {}
     how |= {"default": default, "help": help_text} if default else {}
-    place.add_argument(item.name, type=path_word, **how)
+    place.add_argument(item.name, type=check_path, **how)
 
 
 class _OutputAction(argparse.Action):
-    """Action for an output that is given either by position or by -o."""
+    """Action for an output given by position or by -o."""
 
     place: argparse.Action | None = None  # the positional argument
 
@@ -147,7 +151,7 @@ class _OutputAction(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        """Store the output; if given by -o, the positional argument is optional."""
+        """Store the output; -o makes the positional argument optional."""
         if getattr(namespace, self.dest, None) is not None:
             parser.error(f"the output is named twice, the second time as {values}")
         setattr(namespace, self.dest, values)
@@ -156,8 +160,8 @@ class _OutputAction(argparse.Action):
             self.place.default = argparse.SUPPRESS
 
 
-def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
-    how = {"metavar": item.metavar, "type": path_word, "help": item.help}
+def _add_output(parser: Any, group: Any, item: "jobs.Output") -> None:
+    how = {"metavar": item.metavar, "type": check_path, "help": item.help}
     if not item.flag:
         how["metavar"] = item.name.upper() if item.metavar == "OUT" else item.metavar
         if item.default:
@@ -177,7 +181,7 @@ def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One sub-command of ``semsr``.
+    """A subcommand of ``semsr``.
 
     A command that measures also takes a folder, a glob or a table instead of an image.
     """
@@ -185,32 +189,33 @@ class Command:
     verb: "jobs.Verb[Options, jobs.Result]"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments to its parser."""
+        """Add the arguments of the command to its parser."""
         verb, group = self.verb, parser.add_argument_group("files")
         for place, item in enumerate(verb.inputs):
             # for a command that measures, a table names both images
             optional = item.optional or (verb.makes_table and place > 0)
-            _add_file(group if item.flag else parser, item, optional=optional)
+            _add_input(group if item.flag else parser, item, optional=optional)
         for output in verb.all_outputs:
-            _add_written(parser, group, output)
+            _add_output(parser, group, output)
         if verb.all_outputs or verb.replaces:
             _add_overwrite(parser)
         if verb.resumes:
             help_text = "resume an interrupted output"
             parser.add_argument("--resume", action="store_true", help=help_text)
-        for one in verb.sets:
+        for one in verb.option_groups:
             add_options(parser, one)
         if verb.makes_table:
             self._configure_table(parser)
 
     def _configure_table(self, parser: argparse.ArgumentParser) -> None:
-        names = " and ".join(jobs.measure_of(self.verb.name).names)
+        names = " and ".join(jobs.get_measuring_command(self.verb.name).image_columns)
         group = parser.add_argument_group(
             "many images",
-            "Instead of an image: a folder, a glob in quotes, or a table (CSV) whose "
-            f"header has {names}, with paths relative to its folder.",
+            "Use a folder, a glob in quotes, or a table (CSV) instead of an image; "
+            f"the header of the table has {names}, and paths are relative to its "
+            "folder.",
         )
-        if not self._own_table:
+        if not self._has_table:
             group.add_argument(
                 "--table",
                 metavar="OUT",
@@ -225,7 +230,7 @@ class Command:
             _add_overwrite(parser)
 
     @property
-    def _own_table(self) -> bool:
+    def _has_table(self) -> bool:
         """Whether the command also writes a table for a single image."""
         return any(item.name == "table" for item in self.verb.all_outputs)
 
@@ -234,10 +239,12 @@ class Command:
         verb, arguments_by_name = self.verb, vars(arguments)
         first = [arguments_by_name[item.name] for item in verb.inputs if not item.flag]
         if verb.makes_table:
-            many = any(image is not None and jobs.is_many(image) for image in first)
-            if many or (arguments_by_name["table"] is not None and not self._own_table):
+            many = any(
+                image is not None and jobs.is_image_collection(image) for image in first
+            )
+            if many or (arguments_by_name["table"] is not None and not self._has_table):
                 return self._start_table(arguments, first)
-            self._require_one(arguments, first)
+            self._check_single_image(arguments, first)
         how = {
             name: arguments_by_name[name]
             for name in ("overwrite", "resume")
@@ -248,7 +255,7 @@ class Command:
     def _start_table(
         self, arguments: argparse.Namespace, images: Sequence[Any]
     ) -> Job[object]:
-        """Return the job for many images."""
+        """Create the job for many images."""
         verb, output = self.verb, getattr(arguments, "output", None)
         if output is not None:
             msg = (
@@ -265,19 +272,22 @@ class Command:
             **{**how, **verb.parse(vars(arguments))},
         )
 
-    def _require_one(
+    def _check_single_image(
         self, arguments: argparse.Namespace, images: Sequence[str | None]
     ) -> None:
-        """Raise an `OptionError` for options that do not suit a single image."""
+        """Raise an `OptionError` for options that are invalid for a single image."""
         if arguments.resume:
             msg = "Only a table of images can be resumed; omit --resume."
             raise OptionError(msg, code="option-without-effect")
         names = [item.name for item in self.verb.images]
         missing = names[sum(one is not None for one in images) :]
-        if len(images) - len(missing) < jobs.measure_of(self.verb.name).images_needed:
+        if (
+            len(images) - len(missing)
+            < jobs.get_measuring_command(self.verb.name).required_image_count
+        ):
             msg = (
-                f"The arguments {' and '.join(names)} are required, got no "
-                f"{missing[0]}; only a table of both images needs no second argument."
+                f"The arguments {' and '.join(names)} are required, but {missing[0]} "
+                "is missing; only a table with both images needs no second argument."
             )
             raise OptionError(msg, code="missing-value")
         output = self.verb.output
@@ -289,20 +299,21 @@ class Command:
         """Return the summary of a result, starting with its output file."""
         if isinstance(result, jobs.MeasuredTable):
             return _summarise(result)
-        rows = [(name, str(figure)) for name, figure in figures_of(result).items()]
+        rows = [(name, str(figure)) for name, figure in get_figures(result).items()]
         output = getattr(result, "output", getattr(result, "path", None))
         if self.verb.all_outputs and output is not None:
             size = getattr(result, "shape", None)
             where = f"{output} ({format_shape(size)})" if size else output
             rows.insert(0, ("Written", where))
-        return "\n".join([columns(rows), *_sheets(result)])
+        return "\n".join([format_columns(rows), *_format_tables(result)])
 
 
-def _sheets(result: "jobs.Result") -> Iterator[str]:
+def _format_tables(result: "jobs.Result") -> Iterator[str]:
     """Yield the tables of a result as text."""
     for title, table in result.tables().items():
         rows = [
-            [_cell(one) for one in row] for row in zip(*table.values(), strict=True)
+            [_format_cell(one) for one in row]
+            for row in zip(*table.values(), strict=True)
         ]
         table_shown = [list(table), *rows[:_MAX_ROWS]]
         widths = [max(map(len, cells)) for cells in zip(*table_shown, strict=True)]
@@ -311,17 +322,17 @@ def _sheets(result: "jobs.Result") -> Iterator[str]:
             cells = zip(row, widths, strict=True)
             yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
         if len(rows) > _MAX_ROWS:
-            yield f"and {len(rows) - _MAX_ROWS} more; --json lists all"
+            yield f"and {len(rows) - _MAX_ROWS} more rows; --json lists all"
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     return escape_invisible(
         str(Figure(value) if isinstance(value, float | None) else value)
     )
 
 
 def _summarise(result: "jobs.MeasuredTable") -> str:
-    """Return mean and standard deviation over images, and the failures, as text."""
+    """Format mean and standard deviation over images, and the failures, as text."""
     counts = f"{result.measured} measured"
     counts += f", {result.kept} kept" if result.kept else ""
     failures = [row for row in result.rows if row["error"]]
@@ -344,10 +355,10 @@ def _summarise(result: "jobs.MeasuredTable") -> str:
         rows.append(("", f"and {len(failures) - _MAX_ROWS} more; the table lists all"))
     if result.table is not None:
         rows.append(("table", result.table))
-    return columns(rows)
+    return format_columns(rows)
 
 
-def columns(rows: Iterable[tuple[str, str]]) -> str:
+def format_columns(rows: Iterable[tuple[str, str]]) -> str:
     """Format names and values as two columns."""
     pairs = [(escape_invisible(name), escape_invisible(value)) for name, value in rows]
     width = max((len(name) for name, _ in pairs), default=0)

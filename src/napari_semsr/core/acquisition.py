@@ -23,7 +23,7 @@ class Frames(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Frames, rows and columns."""
+        """Numbers of frames, rows and columns."""
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -55,29 +55,29 @@ class BoundedCache:
         with self._lock:
             if key not in self._entries:
                 self._entries[key] = value
-                self._bytes += _size(value)
+                self._bytes += _count_bytes(value)
             while self._bytes > self.limit_bytes and len(self._entries) > 1:
                 _, old = self._entries.popitem(last=False)
-                self._bytes -= _size(old)
+                self._bytes -= _count_bytes(old)
         return value
 
     def drop(self, key: Hashable) -> None:
-        """Remove an entry, if it exists, so that it is computed again."""
+        """Remove an entry, if present, so that it is computed again."""
         with self._lock:
             if key in self._entries:
-                self._bytes -= _size(self._entries.pop(key))
+                self._bytes -= _count_bytes(self._entries.pop(key))
 
 
-def _size(value: object) -> int:
+def _count_bytes(value: object) -> int:
     """Return the size of an array, or of a tuple of arrays, in bytes."""
     parts = value if isinstance(value, tuple) else (value,)
     return sum(int(part.nbytes) for part in parts)
 
 
-def refuse_without_grid(
+def check_grid_options(
     grid: IntPair | None, options: Mapping[str, object], *, has_positions: bool
 ) -> None:
-    """Raise an error if grid options are given without a grid; None means not given.
+    """Raise an error for grid options without a grid; None means not given.
 
     Raises
     ------
@@ -95,14 +95,14 @@ def refuse_without_grid(
     remedy = "set the grid as well"
     if has_positions:
         how = "the frames have positions"
-        remedy = f"omit {which}, or set the grid to use it instead"
+        remedy = f"omit {which}, or set the grid to use it instead of the positions"
     msg = f"{which.capitalize()} {verb} a scan grid, but {how}: {remedy}."
     raise OptionError(msg, code="grid-missing")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """A frame that is not used, and a short reason."""
+class UnusedFrame:
+    """An unused frame and the reason."""
 
     frame: str
     reason: str
@@ -166,7 +166,7 @@ class Acquisition:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()  # files read from a folder: frames, texts, tables
     # frames that could not be read and are not among `frames`
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[UnusedFrame, ...] = ()
     provenance: Provenance | None = None  # stored in the first frame
 
     def __post_init__(self) -> None:
@@ -181,7 +181,7 @@ class Acquisition:
             ("Cells", self.cells),
         ):
             if places is not None and np.shape(places) != (count, 2):
-                msg = f"{what} must be ({count}, 2), got {np.shape(places)}."
+                msg = f"{what} must have shape ({count}, 2), got {np.shape(places)}."
                 raise ShapeError(msg)
         if self.overlap is not None and not 0 < self.overlap < 1:
             msg = (
@@ -197,7 +197,7 @@ class Acquisition:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Frames, rows and columns."""
+        """Numbers of frames, rows and columns."""
         return self.frames.shape
 
     @property
@@ -238,7 +238,7 @@ class Acquisition:
         return self.grid_corners()
 
     def read(self, index: int) -> RealArray:
-        """Read one frame, counted from 0: (Y, X) grey values."""
+        """Read the grey values (Y, X) of a frame by its index."""
         return self.frames[index]
 
     def replace(self, **changes: Any) -> Self:

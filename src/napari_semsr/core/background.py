@@ -37,8 +37,8 @@ _intervals: list[float] = []
 _lock = threading.Lock()
 
 
-def available_cores() -> int:
-    """Count the cores that this process may use.
+def count_available_cores() -> int:
+    """Count the CPU cores available to this process.
 
     All cores of the machine on systems without CPU affinity, such as macOS and
     Windows; 1 if their number is unknown.
@@ -48,17 +48,17 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def compute_ahead(
+def map_parallel(
     compute: Callable[[_Item], _Result],
     parts: Iterable[_Item],
     *,
     most: int | None = None,
 ) -> Iterator[_Result]:
-    """Compute items on all cores and yield results in order, a few in advance.
+    """Compute items on all cores in parallel and yield the results in order.
 
     `most` limits the number computed at a time, to limit memory.
     """
-    cores = min(available_cores(), most or sys.maxsize)
+    cores = min(count_available_cores(), most or sys.maxsize)
     with ThreadPoolExecutor(cores) as pool:
         ahead: deque[Future[_Result]] = deque()
         try:
@@ -74,8 +74,8 @@ def compute_ahead(
 
 
 @contextmanager
-def in_background() -> Iterator[None]:
-    """Run this thread, and those that it starts, at a lower priority than the main one.
+def background_priority() -> Iterator[None]:
+    """Run this thread, and threads started by it, at lower priority than the main one.
 
     Thread priority is lowered on Linux only, and stays lowered, since a user may not
     raise it again. That of the main thread is not changed.
@@ -101,8 +101,8 @@ def _lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, own, min(19, usual + _NICE))
 
 
-def return_free_memory() -> None:
-    """Return freed memory to the system, if the C library can.
+def release_free_memory() -> None:
+    """Return freed memory to the system, if the C library supports it.
 
     For each thread that ever allocated, glibc keeps the free memory between small
     objects in use. In a viewer, which has many threads, that memory keeps growing.
@@ -130,7 +130,7 @@ _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"
 
 
-def compact_memory() -> bool:
+def configure_allocator() -> bool:
     """Configure the allocator of this process; call it before torch is imported.
 
     Does nothing if the user has configured it by ``MALLOC_...`` or ``GLIBC_TUNABLES``,
@@ -160,7 +160,7 @@ def _has_huge_pages() -> bool:
 
 
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:
-    """Raise `DeviceMemoryError` if a whole image needs more memory than is free.
+    """Raise `DeviceMemoryError` if a whole image needs more than the free memory.
 
     `bytes_per_px` is the peak use per pixel.
     """
@@ -171,8 +171,9 @@ def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> No
     if need > free:
         msg = (
             f"Measuring all of {name}, {shape[0]} x {shape[1]} px, needs "
-            f"{need / 1e9:.1f} GB of memory, but only {free / 1e9:.1f} GB are free: "
-            "crop a part of it and measure that."
+            f"{need / 1000000000.0:.1f} GB of memory, but only "
+            f"{free / 1000000000.0:.1f} GB are free: crop the image and measure the "
+            "crop."
         )
         raise DeviceMemoryError(msg, code="memory")
 

@@ -1,4 +1,4 @@
-"""Calibration by a grating or a printed scale bar, and the uncertainty of lengths."""
+"""Calibration from a grating or a printed scale bar, and uncertainty of lengths."""
 
 import math
 from dataclasses import dataclass
@@ -11,31 +11,31 @@ from pydantic import Field, PositiveInt
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.options import Options
-from napari_semsr.core.quantities import Figure, Quantity, record_quantity
+from napari_semsr.core.quantities import Figure, Quantity, declare_quantity
 from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Calibration of a microscope by an image of a grating."""
+    """Calibration of a microscope from an image of a grating."""
 
     # ``(y, x)`` and standard deviation, at the centre of the field. Lines determine
     # it only across them: pixels are then assumed to be square.
-    pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
+    pixel_size_nm: Annotated[FloatPair, declare_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # departure of the axes from a right angle in degrees; None for lines
     skew: Annotated[float | None, Quantity("Skew", "degrees", ".3g", sd="skew_sd")]
     skew_sd: float | None
     # displacement at the rim over its radius, as in `simulate` and `stitch`
-    distortion: Annotated[float, record_quantity("Distortion", sd="distortion_sd")]
+    distortion: Annotated[float, declare_quantity("Distortion", sd="distortion_sd")]
     distortion_sd: float
     # direction of the first wave vector, from x towards y
-    rotation_deg: Annotated[float, record_quantity("Rotation", "°")]
+    rotation_deg: Annotated[float, declare_quantity("Rotation", "°")]
     lattice: Annotated[
-        Literal["lines", "square", "hexagonal"], record_quantity("Lattice")
+        Literal["lines", "square", "hexagonal"], declare_quantity("Lattice")
     ]
-    pitch_nm: Annotated[float, record_quantity("Pitch", "nm")]  # as stated
-    periods: Annotated[float, record_quantity("Periods")]  # across the shorter side
+    pitch_nm: Annotated[float, declare_quantity("Pitch", "nm")]  # as stated
+    periods: Annotated[float, declare_quantity("Periods")]  # across the shorter side
     # RMS distance of the grating's phases from the fit
     residual_nm: Annotated[float, Quantity("Residual", "nm RMS", ".3g")]
     shape: IntPair  # rows and columns of the image whose rim `distortion` refers to
@@ -53,7 +53,7 @@ class Calibration:
     ) -> Annotated[
         float, Quantity("Distortion", "% at the rim", ".3g", sd="distortion_sd_percent")
     ]:
-        """The distortion in per cent."""
+        """Distortion in per cent."""
         return 100 * self.distortion
 
     @property
@@ -63,12 +63,12 @@ class Calibration:
 
     @property
     def grating(self) -> Annotated[str, Quantity("Grating")]:
-        """Lattice and number of periods."""
+        """Type of lattice and number of periods."""
         return f"{self.lattice}, {self.periods:.1f} periods"
 
     @property
     def centre(self) -> Annotated[str | None, Quantity("Centre of the distortion")]:
-        """Position relative to the image centre; None if it is the image centre."""
+        """Distortion centre relative to the image centre; None if they coincide."""
         if self.centre_px is None or self.centre_sd_px is None:
             return None
         y, x = (
@@ -80,19 +80,19 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class BarCalibration:
-    """Calibration of an image by a printed scale bar of known length."""
+    """Calibration of an image from a printed scale bar of known length."""
 
     # ``(y, x)`` and standard deviation; square if the file has no aspect ratio
-    pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
+    pixel_size_nm: Annotated[FloatPair, declare_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # length of the bar and its standard deviation
     bar_px: float
     bar_sd_px: float
-    bar_nm: Annotated[float, record_quantity("Bar as printed", "nm")]
+    bar_nm: Annotated[float, declare_quantity("Bar as printed", "nm")]
 
 
 class FieldDistortion(Options):
-    """Distortion of a field, as stored in a calibration."""
+    """Radial distortion of a field of view, as stored in a calibration."""
 
     # displacement at the rim over its radius, and standard deviation
     amount: float
@@ -102,8 +102,8 @@ class FieldDistortion(Options):
     # centre of the distortion relative to the centre of that image, ``(y, x)``
     centre_px: FloatPair = (0.0, 0.0)
 
-    def on(self, shape: IntPair) -> "FieldDistortion":
-        """Return the same distortion for frames of another size and the same pixels.
+    def adapt_to_shape(self, shape: IntPair) -> "FieldDistortion":
+        """Return the distortion for frames of another shape with the same pixel size.
 
         They are assumed to share their centre with the image. Displacement grows with
         the third power of the radius, so the amount grows with its square. Returned
@@ -128,19 +128,19 @@ _ROUNDS = 12  # of Newton's method; accurate to 1e-9 px except at the fold
 _MIDDLE = (0.0, 0.0)
 
 
-def _from_centre(
+def _centre_distances(
     y: ArrayLike, x: ArrayLike, shape: IntPair, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return distances from the centre along y and x; squared radius over the rim's."""
+    """Return y and x distances from the centre, and the normalised squared radius."""
     dy = np.asarray(y, np.float64) - (shape[0] - 1) / 2 - centre[0]
     dx = np.asarray(x, np.float64) - (shape[1] - 1) / 2 - centre[1]
     return dy, dx, np.asarray((dy**2 + dx**2) / (min(shape) / 2) ** 2)
 
 
-def _scale_places(
+def _scale_radially(
     y: ArrayLike, x: ArrayLike, shape: IntPair, factor: FloatArray, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray]:
-    dy, dx, _ = _from_centre(y, x, shape, centre)
+    dy, dx, _ = _centre_distances(y, x, shape, centre)
     return (
         np.asarray((shape[0] - 1) / 2 + centre[0] + dy * factor),
         np.asarray((shape[1] - 1) / 2 + centre[1] + dx * factor),
@@ -160,8 +160,8 @@ def distort(
     Positions along y and x. The amount is the displacement at the rim over its radius,
     the centre is relative to the centre of the frame, ``(y, x)`` in px.
     """
-    radius2 = _from_centre(y, x, shape, centre)[2]
-    return _scale_places(y, x, shape, 1 + amount * radius2, centre)
+    radius2 = _centre_distances(y, x, shape, centre)[2]
+    return _scale_radially(y, x, shape, 1 + amount * radius2, centre)
 
 
 def undistort(
@@ -172,25 +172,25 @@ def undistort(
     *,
     centre: FloatPair = _MIDDLE,
 ) -> tuple[FloatArray, FloatArray]:
-    """Map positions in the undistorted frame to pixels: the inverse of `distort`.
+    """Map undistorted positions to distorted pixels; inverse of `distort`.
 
     NaN where no pixel shows the position, beyond the radius at which a field folds.
     """
-    shift_share = amount * _from_centre(y, x, shape, centre)[2]
+    shift_share = amount * _centre_distances(y, x, shape, centre)[2]
     is_shown = shift_share > _FOLD
     bent_share = np.where(is_shown, shift_share, 0.0)
     factor = np.ones_like(bent_share)
     for _ in range(_ROUNDS):
         cubic = bent_share * factor**2
         factor -= (factor * (1 + cubic) - 1) / (1 + 3 * cubic)
-    return _scale_places(y, x, shape, np.where(is_shown, factor, np.nan), centre)
+    return _scale_radially(y, x, shape, np.where(is_shown, factor, np.nan), centre)
 
 
-def rim_displacement(
+def radial_displacement(
     y: ArrayLike, x: ArrayLike, shape: IntPair, *, centre: FloatPair = _MIDDLE
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the displacement of pixels, along y and x, per pixel at the rim."""
-    dy, dx, radius2 = _from_centre(y, x, shape, centre)
+    """Return the displacement of pixels along y and x for 1 px at the rim."""
+    dy, dx, radius2 = _centre_distances(y, x, shape, centre)
     share = radius2 / (min(shape) / 2)
     return np.asarray(dy * share), np.asarray(dx * share)
 
@@ -206,10 +206,10 @@ Z95 = NormalDist().inv_cdf(0.975)
 """Half-width of the 95 % interval of a normal distribution, in standard deviations."""
 
 
-def size_basis(
+def get_size_basis(
     size_nm: FloatPair | None, sd_nm: FloatPair | None
 ) -> Literal["calibrated", "stated", "unknown"]:
-    """Return whether a pixel size ``(y, x)`` is known, and whether its error is."""
+    """Return the basis of a pixel size: calibrated, stated or unknown."""
     if size_nm is None:
         return "unknown"
     return "stated" if sd_nm is None else "calibrated"
@@ -236,7 +236,7 @@ def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> s
     """Format a pixel size and its basis: ``5 ± 0.02 nm (calibrated)``."""
     if size_nm is None:
         return "unknown, so lengths are in px"
-    return f"{format_pixel_size(size_nm, sd_nm)} ({size_basis(size_nm, sd_nm)})"
+    return f"{format_pixel_size(size_nm, sd_nm)} ({get_size_basis(size_nm, sd_nm)})"
 
 
 def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
@@ -253,7 +253,7 @@ def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
 
 
 def widen_interval(value: float, interval: FloatPair, share: float) -> FloatPair:
-    """Widen the 95 % interval of a length by a `length_error`, in quadrature."""
+    """Add a `length_error` to the 95 % interval of a length, in quadrature."""
     reach = Z95 * share * abs(value)
     down, up = (math.hypot(end - value, reach) for end in interval)
     return value - down, value + up

@@ -26,13 +26,13 @@ _NOISE, _BLUR = 0, slice(5, 7)
 _SLANT = 7
 
 
-def noise_of(condition: Sequence[float]) -> float:
+def get_noise(condition: Sequence[float]) -> float:
     """Return the standard deviation of the noise as a fraction of the grey range."""
     return max(math.exp(condition[_NOISE]) - NO_NOISE, 0.0)
 
 
-def blur_of(condition: Sequence[float]) -> float:
-    """Return the blur's standard deviation in px, root mean square of both axes."""
+def get_blur(condition: Sequence[float]) -> float:
+    """Return the root mean square blur of both axes as a standard deviation in px."""
     parts = [max(math.exp(v) - NO_BLUR, 0.0) for v in condition[_BLUR]]
     return math.sqrt(sum(part**2 for part in parts) / len(parts))
 
@@ -40,7 +40,7 @@ def blur_of(condition: Sequence[float]) -> float:
 def override_condition(
     condition: Sequence[float], noise: float | None, blur: float | None
 ) -> tuple[float, ...]:
-    """Replace the estimated noise or blur by given standard deviations.
+    """Replace the estimated noise or blur with the given standard deviations.
 
     Noise is a fraction of the range of grey values, blur is isotropic in px; None keeps
     the estimate.
@@ -55,7 +55,7 @@ def override_condition(
 
 
 def mirror_condition(condition: Sequence[float]) -> tuple[float, ...]:
-    """Return the condition of a field after flipping its rows or its columns."""
+    """Return the condition of an image after flipping its rows or columns."""
     values = list(condition)
     values[_SLANT] *= -1
     return tuple(values)

@@ -12,7 +12,7 @@ _HALF = 1000  # characters; chosen: the ends hold the given value and the remedy
 
 
 class SemsrError(Exception):
-    """Base class of the errors that this package raises for its user.
+    """Base class of the errors that this package reports to users.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class SemsrError(Exception):
         return text if len(text) <= 2 * _HALF else f"{text[:_HALF]}…{text[-_HALF:]}"
 
     def to_json(self) -> dict[str, object]:
-        """Return data for programs other than the code and the sentence."""
+        """Return additional data for other programs, without code and message."""
         return {}
 
 
@@ -50,19 +50,19 @@ class ReadError(SemsrError):
 
 
 class IncompleteError(ReadError):
-    """A store was left unfinished by an interrupted run."""
+    """A store is unfinished because the run was interrupted."""
 
     code = "incomplete"
 
 
 class WriteError(SemsrError):
-    """An output cannot be written to its path."""
+    """An output cannot be written to the given path."""
 
     code = "not-writable"
 
 
 class ShapeError(SemsrError):
-    """The shape of an array does not suit the operation."""
+    """An array has an unsuitable shape for the operation."""
 
     code = "wrong-shape"
 
@@ -74,7 +74,7 @@ class RegistrationError(SemsrError):
 
 
 class OptionError(SemsrError):
-    """The value of an option is out of range or contradicts another option."""
+    """An option is out of range or contradicts another option."""
 
     code = "wrong-option"
 
@@ -98,7 +98,7 @@ class Cancelled(SemsrError):  # noqa: N818 - not a fault
 
 
 class Message(str):
-    """A sentence for the user, such as a warning, with a stable code."""
+    """A message for the user, such as a warning, with a stable code."""
 
     __slots__ = ("code",)
 
@@ -118,7 +118,7 @@ class Message(str):
 _OTHER_CODE = "note"  # of a warning by Python or another library
 
 
-def code_of(problem: object) -> str:
+def get_error_code(problem: object) -> str:
     """Return the stable code of an error or a warning."""
     if isinstance(problem, SemsrError | Message):
         return problem.code
@@ -133,7 +133,7 @@ _LONGEST = 60  # chosen: the value fits into one line of the message
 
 
 def shorten(value: object) -> str:
-    """Format a value, however long or nested, for one line of a message."""
+    """Format any value for one line of a message; long ones are shortened."""
     brief = reprlib.Repr()
     brief.maxlevel = 4
     brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = 8
@@ -145,8 +145,8 @@ def shorten(value: object) -> str:
 _OPTION_REFERENCE = re.compile(r"`(?=[a-z])(?:(\w+)\()?(\w*…?)(?:=([^`)]*))?\)?`")
 
 
-def rename_options(text: str, say: Callable[[str, str, str], str]) -> str:
-    """Replace options and commands named in a sentence by their names elsewhere.
+def replace_option_names(text: str, say: Callable[[str, str, str], str]) -> str:
+    """Replace option and command names in a sentence with those of an interface.
 
     A sentence names them as Python does, in backticks: ```tile```, ```tile=256```,
     ```crop()```, ```crop(gap_free=True)```. `say` returns the text for a command or a
@@ -180,8 +180,8 @@ def escape_invisible(text: str, *, lines: bool = False) -> str:
     )
 
 
-def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Format a name from a user or a file for a message: one line, no quotes.
+def format_one_line(text: str, longest: int = _LONGEST) -> str:
+    """Format a name from a user or a file for a message, as one line without quotes.
 
     It is truncated to `longest` characters.
     """
@@ -189,12 +189,15 @@ def one_line(text: str, longest: int = _LONGEST) -> str:
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 
-def sentence_of(error: Exception) -> str:
-    """Describe any error, of this package or unexpected, in one sentence."""
+def describe_error(error: Exception) -> str:
+    """Describe any exception in one sentence."""
     if isinstance(error, SemsrError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "Not enough memory for this image; try `level`, `plane` or .ome.zarr."
+        return (
+            "Not enough memory for this image: set `level` or `plane`, or convert it "
+            "to .ome.zarr."
+        )
     if isinstance(error, OSError):
         what = error.strerror or str(error)
         where = f" ({error.filename})" if error.filename else ""

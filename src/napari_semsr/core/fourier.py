@@ -21,15 +21,15 @@ from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
-def tukey(size: int, alpha: float) -> FloatArray:
-    """Return a tapered cosine window (size,), symmetric, with weights in (0, 1].
+def tukey_window(size: int, alpha: float) -> FloatArray:
+    """Return a symmetric Tukey window (size,) with weights in (0, 1].
 
     The tapered fraction `alpha` is 0 for a rectangular and 1 for a Hann window; outside
     [0, 1] an `OptionError` is raised. Samples are taken at half-integer positions, so
     that no pixel has weight zero.
     """
     if not 0 <= alpha <= 1:
-        msg = f"A Tukey window needs a taper between 0 and 1, got {alpha}."
+        msg = f"A Tukey window needs a tapered fraction between 0 and 1, got {alpha}."
         raise OptionError(msg, code="out-of-range")
     if alpha * size <= 1:
         return np.ones(size)
@@ -40,14 +40,16 @@ def tukey(size: int, alpha: float) -> FloatArray:
     return weights
 
 
-def window_plane(shape: IntPair, alpha: float) -> FloatArray:
-    """Return a separable Tukey window (Y, X), tapered by `alpha` on each axis."""
-    plane: FloatArray = np.outer(tukey(shape[0], alpha), tukey(shape[1], alpha))
+def tukey_window_2d(shape: IntPair, alpha: float) -> FloatArray:
+    """Return a separable Tukey window (Y, X) with the tapered fraction `alpha`."""
+    plane: FloatArray = np.outer(
+        tukey_window(shape[0], alpha), tukey_window(shape[1], alpha)
+    )
     return plane
 
 
-def mean_pitch(scale: FloatPair) -> FloatPair:
-    """Return pixel pitches ``(y, x)`` in units of their geometric mean.
+def relative_pitch(scale: FloatPair) -> FloatPair:
+    """Return pixel pitches ``(y, x)`` relative to their geometric mean.
 
     The scale may have any unit; ``(1, 1)`` for square pixels.
     """
@@ -55,8 +57,8 @@ def mean_pitch(scale: FloatPair) -> FloatPair:
     return (1.0, 1.0) if abs(ratio - 1) < 1e-6 else (ratio, 1 / ratio)
 
 
-def ideal_transfer(v: FloatArray) -> FloatArray:
-    """Return the incoherent transfer function of an aberration-free round pupil.
+def ideal_otf(v: FloatArray) -> FloatArray:
+    """Return the incoherent OTF of an aberration-free circular pupil.
 
     `v` is the frequency relative to the optical cut-off, beyond which it is 0.
     """
@@ -74,7 +76,7 @@ def radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """Rings in the Fourier plane for one image shape and pixel aspect ratio."""
+    """Rings in the Fourier plane for a given image shape and pixel aspect ratio."""
 
     shape: IntPair  # rows and columns of the image
     pitch: FloatPair  # ``(y, x)`` relative pixel pitch
@@ -92,8 +94,8 @@ class Rings:
         """Smaller Nyquist frequency of the two axes, in cycles per mean pixel."""
         return 0.5 / max(self.pitch)
 
-    def sums(self, plane: NDArray[np.floating]) -> FloatArray:
-        """Sum a half-plane quantity (Y, X // 2 + 1) over each ring (K,) of the plane.
+    def sum_rings(self, plane: NDArray[np.floating]) -> FloatArray:
+        """Sum a half-plane quantity (Y, X // 2 + 1) over each full ring (K,).
 
         It must be real and even in frequency.
         """
@@ -105,11 +107,11 @@ class Rings:
 
 
 @lru_cache(maxsize=8)
-def plan_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
+def create_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
     """Divide the Fourier plane of an image into rings.
 
-    The pitch is relative, ``(y, x)``, as from `mean_pitch`. Raises `ShapeError` if a
-    side has fewer than two pixels.
+    The pitch is relative, ``(y, x)``, as from `relative_pitch`. Raises `ShapeError` if
+    a side has fewer than two pixels.
     """
     if min(shape) < 2:
         msg = (

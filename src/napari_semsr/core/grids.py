@@ -22,7 +22,7 @@ _NO_OFFSETS = Fraction(0), Fraction(0)
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """Resampling of a field to a grid of another pitch.
+    """Resampling of an image to a grid with another pixel pitch.
 
     Shown for one axis. The outer borders of both grids coincide at the top and left,
     up to an offset; the last pixel of the new grid may extend beyond the field, which
@@ -52,28 +52,30 @@ class Resampling:
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of the new grid; it extends to the field's end."""
+        """Rows and columns of the new grid, up to the end of the source image."""
         rows, columns = (
             math.ceil((n - offset) / step)
             for n, step, offset in zip(self.size, self.steps, self.offsets, strict=True)
         )
         return rows, columns
 
-    def source(self, box: Box) -> Box:
-        """Return the region of the field that a box of the new grid depends on.
+    def source_region(self, box: Box) -> Box:
+        """Return the region of the source image needed for a box of the new grid.
 
         The box may extend beyond the grid; the region is inside the field.
         """
         spans = []
         for axis, span in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
-            first, _ = _taps(span, self.steps[axis], self.offsets[axis])
-            last = int(first[-1]) + _width(self.steps[axis])
+            first, _ = _kernel_weights(span, self.steps[axis], self.offsets[axis])
+            last = int(first[-1]) + _kernel_width(self.steps[axis])
             indices = reflect_indices(int(first[0]), last, self.size[axis])
             spans.append((int(indices.min()), int(indices.max()) + 1))
         return Box(*spans[0], *spans[1])
 
-    def under(self, place: Box, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the pixels of the field at the centres of the new pixels in a box.
+    def nearest_pixels(
+        self, place: Box, box: Box
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the source pixels at the centres of the new pixels in a box.
 
         An open index of shape ``box.shape`` into an array of the region `place` of the
         field, which holds ``source(box)``.
@@ -81,7 +83,7 @@ class Resampling:
         slices = []
         spans = (box.y0, box.y1, place.y0), (box.x0, box.x1, place.x0)
         for axis, (start, stop, corner) in enumerate(spans):
-            numerator, denominator = _centres(
+            numerator, denominator = _pixel_centres(
                 (start, stop), self.steps[axis], self.offsets[axis]
             )
             at = (2 * numerator + denominator) // (2 * denominator)
@@ -89,15 +91,15 @@ class Resampling:
         rows, columns = np.ix_(*slices)
         return rows, columns
 
-    def make(self, block: RealArray, place: Box, box: Box) -> NDArray[Any]:
+    def resample(self, block: RealArray, place: Box, box: Box) -> NDArray[Any]:
         """Compute the pixels of a box of the new grid.
 
         The block (Y, X) has the finite grey values of the region `place` of the field,
-        which holds ``source(box)``. Values are of `working_type`.
+        which holds ``source(box)``. Values are of `interpolation_dtype`.
         """
-        kind = working_type(block.dtype)
-        down = self._weights(0, (box.y0, box.y1), (place.y0, place.y1))
-        across = self._weights(1, (box.x0, box.x1), (place.x0, place.x1))
+        kind = interpolation_dtype(block.dtype)
+        down = self._weight_matrix(0, (box.y0, box.y1), (place.y0, place.y1))
+        across = self._weight_matrix(1, (box.x0, box.x1), (place.x0, place.x1))
         values = np.asarray(block, dtype=np.float64)
         if down is not None:
             values = down @ values
@@ -109,7 +111,7 @@ class Resampling:
             values = values[:, box.x0 - place.x0 : box.x1 - place.x0]
         return np.ascontiguousarray(values, dtype=kind)
 
-    def _weights(self, axis: int, span: IntPair, place: IntPair) -> Any:
+    def _weight_matrix(self, axis: int, span: IntPair, place: IntPair) -> Any:
         """Return the weights of one axis as a matrix; None if both grids are equal."""
         step, size, offset = self.steps[axis], self.size[axis], self.offsets[axis]
         together = step == 1 and offset == 0
@@ -117,8 +119,8 @@ class Resampling:
             return None
         from scipy import sparse  # most fields are never resampled
 
-        first, weights = _taps(span, step, offset)
-        width = _width(step)
+        first, weights = _kernel_weights(span, step, offset)
+        width = _kernel_width(step)
         low = int(first[0])
         indices = reflect_indices(low, int(first[-1]) + width, size) - place[0]
         columns = indices[(first - low)[:, None] + np.arange(width)]
@@ -127,21 +129,21 @@ class Resampling:
         return sparse.csr_matrix((weights.ravel(), columns.ravel(), starts), shape)
 
 
-def working_type(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
-    """Return the type of resampled values: float32, or float64 for wider types."""
+def interpolation_dtype(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
+    """Return the dtype for interpolation: float32, or float64 for wider types."""
     narrow = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float32 if narrow else np.float64)
 
 
-def _width(step: Fraction) -> int:
-    """Return the number of pixels of the field that one new pixel depends on."""
+def _kernel_width(step: Fraction) -> int:
+    """Return the number of source pixels that contribute to a new pixel."""
     return 2 * math.ceil(_LOBES * max(step, Fraction(1)))
 
 
-def _centres(
+def _pixel_centres(
     span: IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], int]:
-    """Return centres of new pixels in pixels of the field: numerators, denominator."""
+    """Return centres of new pixels in source pixels: numerators and denominator."""
     parts = math.lcm(step.denominator, offset.denominator)
     twice = 2 * np.arange(*span, dtype=np.int64) + 1
     above = twice * (step.numerator * (parts // step.denominator))
@@ -149,12 +151,12 @@ def _centres(
     return above + numerators, 2 * parts
 
 
-def _taps(
+def _kernel_weights(
     span: IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], FloatArray]:
     """Return the first source pixel and the weights for each new pixel."""
-    width = _width(step)
-    centre, over = _centres(span, step, offset)
+    width = _kernel_width(step)
+    centre, over = _pixel_centres(span, step, offset)
     below = centre // over
     share = (centre - below * over) / over
     first = below - width // 2 + 1
@@ -182,14 +184,14 @@ class Grid:
     corner: FloatPair  # outer border ``(y, x)`` of pixel (0, 0)
 
     @classmethod
-    def of(cls, image: Micrograph) -> Self:
-        """Return the grid of an image in nm, or in its parent's pixels."""
+    def from_image(cls, image: Micrograph) -> Self:
+        """Return the grid of an image in nm, or in pixels of its parent image."""
         y, x = (o - p / 2 for o, p in zip(image.origin, image.scale, strict=True))
         return cls(image.shape, image.scale, (y, x))
 
     @property
     def end(self) -> FloatPair:
-        """Outer border of the last pixel."""
+        """Bottom right corner ``(y, x)`` of the grid."""
         y, x = (
             c + n * p
             for c, n, p in zip(self.corner, self.shape, self.pitch, strict=True)
@@ -201,7 +203,7 @@ class Grid:
         corner = self.corner[0] + by[0], self.corner[1] + by[1]
         return type(self)(self.shape, self.pitch, corner)
 
-    def centre(self, box: Box) -> FloatPair:
+    def box_origin(self, box: Box) -> FloatPair:
         """Return the centre ``(y, x)`` of a box's first pixel: its image's origin."""
         y, x = (
             c + (first + 0.5) * p
@@ -211,8 +213,8 @@ class Grid:
         )
         return y, x
 
-    def nearest(self, start: FloatPair, stop: FloatPair) -> Box:
-        """Return the box between two corners ``(y, x)``, rounded to pixel borders.
+    def nearest_box(self, start: FloatPair, stop: FloatPair) -> Box:
+        """Return the box between two corners ``(y, x)``, rounded to whole pixels.
 
         In pixels of the grid; the box may extend beyond it, or be empty.
         """
@@ -224,8 +226,8 @@ class Grid:
         ]
         return Box(*spans[0], *spans[1])
 
-    def covered_by(self, source: "Grid") -> Box | None:
-        """Return the box of pixels that lie fully in the area of another grid.
+    def covered_box(self, source: "Grid") -> Box | None:
+        """Return the box of pixels that are completely covered by another grid.
 
         In pixels of this grid, to a hundredth of a pixel; None if there are none.
         """
@@ -239,8 +241,8 @@ class Grid:
             return None
         return Box(*spans)
 
-    def box_in(self, source: "Grid") -> Box | None:
-        """Return this grid as a box of another, if they share their pixels.
+    def to_box(self, source: "Grid") -> Box | None:
+        """Return this grid as a box of another grid; None unless pixels coincide.
 
         To a hundredth of a pixel; None otherwise.
         """
@@ -257,7 +259,7 @@ class Grid:
             spans += [start, stop]
         return Box(*spans)
 
-    def resampling_from(self, source: "Grid") -> Resampling:
+    def create_resampling(self, source: "Grid") -> Resampling:
         """Return the resampling of an image with the grid `source` to this grid.
 
         The border of this grid may be anywhere in the `source`; the pixels of the
@@ -274,8 +276,8 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
-    """An image cropped or resampled to a grid, read part by part."""
+class GridImage:
+    """An image cropped or resampled to a grid, read in parts."""
 
     image: Micrograph
     grid: Grid
@@ -283,14 +285,16 @@ class Area:
     resampling: Resampling  # for other grids
 
     @classmethod
-    def of(cls, image: Micrograph, grid: Grid, source: Grid | None = None) -> Self:
-        """Crop or resample an image to a grid that it covers; nothing is read yet.
+    def from_image(
+        cls, image: Micrograph, grid: Grid, source: Grid | None = None
+    ) -> Self:
+        """Crop or resample an image lazily to a grid inside it.
 
         Grey values are interpolated only if the pixels differ. `source` is the grid of
         the image, by default the image's own.
         """
-        own = source or Grid.of(image)
-        return cls(image, grid, grid.box_in(own), grid.resampling_from(own))
+        own = source or Grid.from_image(image)
+        return cls(image, grid, grid.to_box(own), grid.create_resampling(own))
 
     @property
     def is_resampled(self) -> bool:
@@ -299,13 +303,13 @@ class Area:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the grey values: the image's, or a float type if interpolated."""
+        """Type of the grey values, a float type if they are interpolated."""
         own = self.image.dtype
-        return working_type(own) if self.is_resampled else own
+        return interpolation_dtype(own) if self.is_resampled else own
 
-    def part(self, box: Box) -> Self:
-        """Return a part of the area, in its pixels."""
-        y, x = self.grid.centre(box)
+    def crop(self, box: Box) -> Self:
+        """Return a part of the image, given as a box in its pixels."""
+        y, x = self.grid.box_origin(box)
         down, right = self.grid.pitch
         grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
         inner = self.inner
@@ -317,33 +321,35 @@ class Area:
         return type(self)(self.image, grid, inner, placement)
 
     def read(self, box: Box | None = None) -> RealArray:
-        """Compute the pixels of a box, all by default.
+        """Compute the pixels of a box, by default the whole image.
 
         A pixel that depends on a missing value is NaN.
         """
-        box = box or Box.of(self.grid.shape)
+        box = box or Box.from_shape(self.grid.shape)
         if self.inner is not None:
             return read_box(self.image.data, box.move(self.inner.corner))
-        place = self.resampling.source(box)
+        place = self.resampling.source_region(box)
         block = read_box(self.image.data, place)
         finite = np.isfinite(block)
         if finite.all():
-            return self.resampling.make(block, place, box)
+            return self.resampling.resample(block, place, box)
         level = block[finite].mean(dtype=np.float64) if finite.any() else 0.0
-        block_values = self.resampling.make(np.where(finite, block, level), place, box)
-        gaps = self.resampling.make((~finite).astype(np.float32), place, box)
+        block_values = self.resampling.resample(
+            np.where(finite, block, level), place, box
+        )
+        gaps = self.resampling.resample((~finite).astype(np.float32), place, box)
         block_values[np.abs(gaps) > _GAP] = np.nan
         return block_values
 
 
-def cut_box(image: Micrograph, box: Box) -> Micrograph:
-    """Crop an image, keeping its position in the plane and its contrast."""
-    data, origin = read_box(image.data, box), Grid.of(image).centre(box)
+def crop_to_box(image: Micrograph, box: Box) -> Micrograph:
+    """Crop an image; its position in the plane and its contrast limits are kept."""
+    data, origin = read_box(image.data, box), Grid.from_image(image).box_origin(box)
     return image.replace(data=data, origin=origin, look=image.look)
 
 
-def gap_free_box(is_covered: BoolArray, *, least: int = 1) -> Box | None:
-    """Find the largest rectangle without a gap, with sides of at least `least`.
+def find_gap_free_box(is_covered: BoolArray, *, least: int = 1) -> Box | None:
+    """Find the largest rectangle without gaps and with sides of at least `least`.
 
     Row by row, each column keeps the height to which it is free of gaps and the widest
     interval that is free to this height, as in the usual algorithm for the largest

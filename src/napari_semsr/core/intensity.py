@@ -32,19 +32,21 @@ _SIGN = np.uint32(1 << 31)
 
 
 def read_chunks(data: ReadableArray) -> Iterator[RealArray]:
-    """Read a field (Y, X) block by block, along its own chunks if it has them.
+    """Read an image (Y, X) block by block, aligned with its chunks if it has them.
 
     Each block is read once; small chunks are read several at a time.
     """
     down, across = getattr(data, "chunks", None) or (_BLOCK, _BLOCK)
-    rows, columns = _edges(down, data, 0), _edges(across, data, 1)
+    rows, columns = _block_borders(down, data, 0), _block_borders(across, data, 1)
     for y0, y1 in itertools.pairwise(rows):
         for x0, x1 in itertools.pairwise(columns):
             yield read_box(data, Box(y0, y1, x0, x1))
 
 
-def _edges(chunk: int | tuple[int, ...], data: ReadableArray, axis: int) -> list[int]:
-    """Return block borders along one axis; small chunks are read several at a time."""
+def _block_borders(
+    chunk: int | tuple[int, ...], data: ReadableArray, axis: int
+) -> list[int]:
+    """Return block borders along one axis; small chunks are combined."""
     size = int(data.shape[axis])
     if isinstance(chunk, tuple):
         borders = [0, *(int(v) for v in np.cumsum(chunk))]
@@ -57,14 +59,14 @@ def _edges(chunk: int | tuple[int, ...], data: ReadableArray, axis: int) -> list
     return edges
 
 
-def _counts_from_zero(dtype: np.dtype[np.generic]) -> bool:
-    """Return whether a value is its own bin: booleans, and 8- and 16-bit unsigned."""
+def _has_direct_bins(dtype: np.dtype[np.generic]) -> bool:
+    """Return whether each value is its own bin: booleans, uint8 and uint16."""
     return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
 
 
-def _keys(block: RealArray) -> NDArray[np.uint32]:
+def _compute_keys(block: RealArray) -> NDArray[np.uint32]:
     """Map finite pixels to unsigned integers of the same order."""
-    if _counts_from_zero(block.dtype):
+    if _has_direct_bins(block.dtype):
         return block.ravel().astype(np.uint32)
     if block.dtype.kind == "i" and block.dtype.itemsize <= 2:
         return (block.ravel().astype(np.int32) + _BINS // 2).astype(np.uint32)
@@ -76,9 +78,9 @@ def _keys(block: RealArray) -> NDArray[np.uint32]:
     return np.where(bits & _SIGN, ~bits, bits | _SIGN)
 
 
-def _value(key: int, dtype: np.dtype[np.generic]) -> float:
-    """Invert `_keys` for one key."""
-    if _counts_from_zero(dtype):
+def _invert_key(key: int, dtype: np.dtype[np.generic]) -> float:
+    """Convert one key back to a grey value; inverse of `_compute_keys`."""
+    if _has_direct_bins(dtype):
         return float(key)
     if dtype.kind == "i" and dtype.itemsize <= 2:
         return float(key - _BINS // 2)
@@ -90,7 +92,7 @@ def _value(key: int, dtype: np.dtype[np.generic]) -> float:
 def _order_statistics(
     data: ReadableArray, ranks_of: Callable[[int], list[int]]
 ) -> dict[int, float]:
-    """Return the values at the ranks that `ranks_of(count)` requests."""
+    """Return the values at the ranks that `ranks_of(count)` returns."""
     from PIL import Image  # 10 MB, and few modules of this room need it
 
     dtype = np.dtype(data.dtype)
@@ -101,15 +103,15 @@ def _order_statistics(
         if block.dtype == np.uint8:  # four times as fast as bincount
             counts[:256] += Image.fromarray(block).histogram()
         else:
-            counts += np.bincount(_keys(block) >> shift, minlength=_BINS)
+            counts += np.bincount(_compute_keys(block) >> shift, minlength=_BINS)
     total = np.cumsum(counts)
     ranks: list[int] = ranks_of(int(total[-1]))
     buckets = {rank: int(np.searchsorted(total, rank, side="right")) for rank in ranks}
     if short:
-        return {rank: _value(bucket, dtype) for rank, bucket in buckets.items()}
+        return {rank: _invert_key(bucket, dtype) for rank, bucket in buckets.items()}
     fine = {bucket: np.zeros(_BINS, dtype=np.int64) for bucket in buckets.values()}
     for block in read_chunks(data) if fine else ():
-        keys = _keys(block)
+        keys = _compute_keys(block)
         upper = keys >> shift
         for bucket, table in fine.items():
             lower = keys[upper == bucket] & np.uint32(_BINS - 1)
@@ -118,12 +120,14 @@ def _order_statistics(
     for rank, bucket in buckets.items():
         below = int(total[bucket] - counts[bucket])
         low = int(np.searchsorted(np.cumsum(fine[bucket]), rank - below, side="right"))
-        statistics[rank] = _value((bucket << 16) | low, dtype)
+        statistics[rank] = _invert_key((bucket << 16) | low, dtype)
     return statistics
 
 
-def field_range(data: ReadableArray, low: float = 0.1, high: float = 99.9) -> FloatPair:
-    """Measure two percentiles over a whole field (Y, X), chunk by chunk.
+def measure_percentiles(
+    data: ReadableArray, low: float = 0.1, high: float = 99.9
+) -> FloatPair:
+    """Measure two percentiles of a whole image (Y, X), chunk by chunk.
 
     NaN and infinite pixels are ignored; ``(0.0, 0.0)`` if no pixel is finite. Raises
     `OptionError` for percentiles outside [0, 100] or out of order, `ShapeError` for
@@ -133,17 +137,17 @@ def field_range(data: ReadableArray, low: float = 0.1, high: float = 99.9) -> Fl
         msg = f"Percentiles must be 0 <= low <= high <= 100, got {low} and {high}."
         raise OptionError(msg, code="out-of-range")
     if np.dtype(data.dtype).kind not in "buif":
-        msg = f"Percentiles need real pixels, got type {data.dtype}."
+        msg = f"Percentiles need real pixel values, got type {data.dtype}."
         raise ShapeError(msg, code="complex-values")
     places: list[float] = []
 
-    def ranks_of(count: int) -> list[int]:
+    def compute_ranks(count: int) -> list[int]:
         if not count:
             return []
         places.extend(share / 100 * (count - 1) for share in (low, high))
         return sorted({r for p in places for r in (math.floor(p), math.ceil(p))})
 
-    values = _order_statistics(data, ranks_of)
+    values = _order_statistics(data, compute_ranks)
     if not values:
         return 0.0, 0.0
     first, second = (
@@ -191,7 +195,7 @@ def mask_fill_values(block: RealArray, name: str) -> RealArray:
 
 
 def is_empty(data: ReadableArray) -> bool:
-    """Return whether a field has no finite pixel, chunk by chunk."""
+    """Check chunk by chunk whether an image has no finite pixels."""
     return not any(np.isfinite(block).any() for block in read_chunks(data))
 
 
@@ -206,7 +210,7 @@ def finite_mean(data: ReadableArray) -> float:
 
 
 def to_dtype(array: RealArray, dtype: DTypeLike) -> tuple[RealArray, int]:
-    """Convert grey values to another type by rounding and clipping.
+    """Convert grey values to another type with rounding and clipping.
 
     Integers are rounded to the nearest, halves to even, and NaN becomes 0. Also
     returns the number of pixels outside the range of the new type. Raises `OptionError`
@@ -232,20 +236,20 @@ def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[RealArray, 
         own = np.iinfo("u1" if array.dtype.kind == "b" else array.dtype)
         least, most = max(info.min, own.min), min(info.max, own.max)
         result = np.clip(array, least, most).astype(target)
-        return result, _outside(array, least, most)
+        return result, _count_outside(array, least, most)
     wide = np.rint(array.astype(np.float64))
     high = float(info.max)
     if high > info.max:
         high = float(np.nextafter(high, 0.0))
     missing = np.isnan(wide)
-    count = int(np.count_nonzero(missing)) + _outside(wide, info.min, high)
+    count = int(np.count_nonzero(missing)) + _count_outside(wide, info.min, high)
     np.clip(wide, info.min, high, out=wide)
     wide[missing] = 0
     return wide.astype(target), count
 
 
-def _outside(array: RealArray, low: float, high: float) -> int:
-    """Count values outside a closed range; NaN is not counted."""
+def _count_outside(array: RealArray, low: float, high: float) -> int:
+    """Count values outside a closed range, without NaN."""
     return int(np.count_nonzero((array < low) | (array > high)))
 
 
@@ -309,22 +313,22 @@ biased: a Gaussian line whose highest tenth is clipped measures 0.5 % too wide."
 # chosen: fraction of pixels, and ratio to the count of the next grey value
 _CLIPPED_SHARE, _OVER_NEXT = 0.01, 2.0
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
-"""Relative error of a grey value after a few roundings in single precision."""
+"""Relative error of a grey value due to rounding in single precision."""
 _DEPTHS = 10, 12, 14  # bits of detectors, stored in two bytes
 
 
-def equal_level(values: RealArray, level: float) -> BoolArray:
-    """Mark the values equal to a level, floats up to rounding in single precision."""
+def mark_equal_values(values: RealArray, level: float) -> BoolArray:
+    """Mark values equal to a level, for floats within single precision."""
     if values.dtype.kind != "f":
         return np.asarray(values == level)
     # averages and interpolation of one value differ in the last bits
     return np.asarray(np.abs(values - level) <= ROUNDING * abs(level))
 
 
-def clipped_level(
+def find_clipped_level(
     values: RealArray, *, white: bool = True, share: float = _CLIPPED_SHARE
 ) -> float | None:
-    """Find the grey value at which values are clipped, or None.
+    """Find the grey value at which an image is clipped; None if it is not.
 
     It is the greatest, or the least if `white` is false, and has more than a `share` of
     all finite values and more than twice as many as the next grey value.
@@ -335,7 +339,7 @@ def clipped_level(
     if not finite.size:
         return None
     last = finite.max() if white else finite.min()
-    ends = equal_level(finite, last)
+    ends = mark_equal_values(finite, last)
     count = np.count_nonzero(ends)
     if count <= share * finite.size:
         return None
@@ -343,23 +347,23 @@ def clipped_level(
     if not within.size:
         return None
     next_count = np.count_nonzero(
-        equal_level(within, within.max() if white else within.min())
+        mark_equal_values(within, within.max() if white else within.min())
     )
     return float(last) if count > _OVER_NEXT * next_count else None
 
 
-def clipped_pixels(values: RealArray, share: float = _CLIPPED_SHARE) -> BoolArray:
-    """Mark the pixels clipped at white or at black, as defined by `clipped_level`."""
+def mark_clipped_pixels(values: RealArray, share: float = _CLIPPED_SHARE) -> BoolArray:
+    """Mark the pixels clipped to white or black, as defined by `find_clipped_level`."""
     is_clipped = np.zeros(values.shape, bool)
     for white in (False, True):
-        level = clipped_level(values, white=white, share=share)
+        level = find_clipped_level(values, white=white, share=share)
         if level is not None:
-            is_clipped |= equal_level(values, level)
+            is_clipped |= mark_equal_values(values, level)
     return is_clipped
 
 
 def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
-    """Return whether a grey value is the greatest that pixels can have.
+    """Return whether a grey value is the maximum of its type or bit depth.
 
     That of the integer type, or of the stated depth in `bits`; if none is stated, two
     bytes may hold 10, 12 or 14 bits. Floats have no greatest value.
@@ -372,12 +376,12 @@ def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
     return level in (float(np.iinfo(kind).max), *(2.0**depth - 1 for depth in depths))
 
 
-def mask_clipped(values: RealArray) -> FloatArray:
-    """Return values with NaN for those that are not finite or clipped.
+def mask_clipped_values(values: RealArray) -> FloatArray:
+    """Replace clipped and non-finite values with NaN.
 
-    Clipped values show no noise; `clipped_level` defines them.
+    Clipped values show no noise; `find_clipped_level` defines them.
     """
     result = np.array(values, dtype=np.float64)
     result[~np.isfinite(result)] = np.nan
-    result[clipped_pixels(result)] = np.nan
+    result[mark_clipped_pixels(result)] = np.nan
     return result

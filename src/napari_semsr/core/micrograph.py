@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shorten
-from napari_semsr.core.opening import files_below, open_file
+from napari_semsr.core.opening import list_files_recursively, open_file
 from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
 
@@ -66,12 +66,12 @@ class InputRecord(BaseModel):
 
 
 def optical_cut_off_nm(wavelength_nm: float, numerical_aperture: float) -> float:
-    """Return the shortest period that incoherent light transfers through a pupil."""
+    """Return the shortest period that a pupil transfers with incoherent light."""
     return wavelength_nm / (2 * numerical_aperture)
 
 
 class Provenance(BaseModel):
-    """The step that made an image: job, options, inputs, model, versions, device.
+    """Step that produced an image: job, options, inputs, model, versions, device.
 
     `guides` are files that a step used but not for the grey values of its output, such
     as the image to which another was registered. `part` names one of several outputs of
@@ -95,26 +95,26 @@ class Provenance(BaseModel):
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
 
-    def named_networks(self) -> dict[str, str]:
+    def network_names(self) -> dict[str, str]:
         """Return the names of all networks in this history by digest, last first."""
         networks = {}
         if self.model_digest:
             networks[self.model_digest] = self.model_name or "unnamed model"
         for item in self.inputs:
             if item.provenance is not None:
-                networks = networks | item.provenance.named_networks()
+                networks = networks | item.provenance.network_names()
         return networks
 
-    def networks(self) -> frozenset[str]:
-        """Return the digests of all networks in this history, in any step."""
-        return frozenset(self.named_networks())
+    def network_digests(self) -> frozenset[str]:
+        """Return the digests of all networks in this history."""
+        return frozenset(self.network_names())
 
-    def network(self) -> tuple[str, str] | None:
+    def last_network(self) -> tuple[str, str] | None:
         """Return name and digest of the last network in this history, if any."""
-        return next(((n, d) for d, n in self.named_networks().items()), None)
+        return next(((n, d) for d, n in self.network_names().items()), None)
 
     def optical_cut_off_nm(self) -> float | None:
-        """Return the optical cut-off of this image as a period in nm, if recorded.
+        """Return the optical cut-off period of this image in nm, if recorded.
 
         λ / (2 NA) for an incoherent image through a pupil; it does not apply to the
         SEM image of the same scan and its ground truth. It is that of the step, or the
@@ -139,19 +139,19 @@ class Provenance(BaseModel):
         return min(filter(None, cut_offs), default=None)
 
     def steps(self) -> Iterator["Provenance"]:
-        """Yield the steps of this history backwards, along the first input of each."""
+        """Yield the steps of this history backwards, along the first inputs."""
         step: Provenance | None = self
         while step is not None:
             yield step
             step = step.inputs[0].provenance if step.inputs else None
 
     def defining_step(self) -> "Provenance":
-        """Return the last step other than crops and copies."""
+        """Return the latest step that is not a crop or copy."""
         steps = self.steps()
         return next((step for step in steps if step.job not in _COPY_JOBS), self)
 
     def quantity(self, unit: str) -> str | None:
-        """Return what the values of a map are, such as ``"resolution (nm)"``.
+        """Return the quantity of a map, such as ``"resolution (nm)"``.
 
         The `unit` of the image is ``"nm"`` or ``"pixel"``. None for an image with grey
         values, and for a map whose values were stretched.
@@ -175,7 +175,7 @@ class Provenance(BaseModel):
 
     @property
     def depends_on_pixel_size(self) -> bool:
-        """Whether the values, or axes, of a map were computed with a pixel size."""
+        """Whether the values or axes of a map depend on a pixel size."""
         in_lengths = self.quantity("nm") != self.quantity("pixel")
         return in_lengths or self.defining_step().job == "spectrum"
 
@@ -184,14 +184,14 @@ class Provenance(BaseModel):
 
         That is, all that determines the grey values.
         """
-        return _without_circumstances(self.model_dump(mode="json"))
+        return _remove_run_details(self.model_dump(mode="json"))
 
-    def sources(self) -> frozenset[str]:
+    def source_digests(self) -> frozenset[str]:
         """Return the digests of the files at the start of this history."""
         names: set[str] = set()
         for item in self.inputs:
             if item.provenance is not None and item.provenance.inputs:
-                names |= item.provenance.sources()
+                names |= item.provenance.source_digests()
             elif item.digest is not None:
                 names.add(item.digest)
         return frozenset(names)
@@ -218,8 +218,8 @@ _MAPS = {
 _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
 
 
-def _without_circumstances(record: dict[str, Any]) -> dict[str, Any]:
-    """Remove circumstances from a record and from those of its inputs."""
+def _remove_run_details(record: dict[str, Any]) -> dict[str, Any]:
+    """Remove dates, versions, devices and paths from a record and its inputs."""
     contents = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
     if ORIGIN_KEY in contents.get("options", {}):
         contents["options"] = {
@@ -227,14 +227,14 @@ def _without_circumstances(record: dict[str, Any]) -> dict[str, Any]:
         }
     for key in ("inputs", "guides"):
         if key in contents:
-            contents[key] = [_without_circumstances(item) for item in contents[key]]
+            contents[key] = [_remove_run_details(item) for item in contents[key]]
     if contents.get("provenance"):
-        contents["provenance"] = _without_circumstances(contents["provenance"])
+        contents["provenance"] = _remove_run_details(contents["provenance"])
     return contents
 
 
 class DisplaySettings(BaseModel):
-    """Display settings of an image, with the names of napari's image layers.
+    """Display settings of an image, named as in napari's image layers.
 
     A colour map is a name, or a colour such as ``#ff8800`` to which black fades; a
     custom one stores its colours (RGBA from 0 to 1), and their positions from 0 to 1
@@ -278,15 +278,15 @@ stated, and whether it is in the file itself.
 """
 
 
-def size_origin(
+def create_size_source(
     how: str, size: FloatPair, *, in_file: bool = False
 ) -> dict[str, object]:
     """Return the metadata entry for the source of a pixel size ``(y, x)`` in nm."""
     return {"how": how, "pixel_size_nm": list(size), "in_file": in_file}
 
 
-def _recorded_origin(step: Provenance) -> dict[str, object] | None:
-    """Return the source of the pixel size of a step's input, if the step records it."""
+def _recorded_size_source(step: Provenance) -> dict[str, object] | None:
+    """Return the recorded source of the pixel size of a step's input, if any."""
     origin = step.options.get(ORIGIN_KEY)
     if isinstance(origin, dict) and {"how", "pixel_size_nm"} <= set(origin):
         return origin  # in a file by another program it may have any form
@@ -296,22 +296,22 @@ def _recorded_origin(step: Provenance) -> dict[str, object] | None:
     if size is None:
         return None
     is_typed = options.get("pixel_size_sd_nm") is None
-    how = f"{'typed by the user' if is_typed else 'from a calibration'} in its step "
+    how = f"{('typed by the user' if is_typed else 'from a calibration')} in step "
     how += step.job
     if step.job == "register":  # size of its output, not of its input
         how = f"that of {step.options.get('fixed')}, to which it was registered"
         return {"how": how}
     if step.job == "simulate":
         how = "set in its simulation"
-    return size_origin(how, np.broadcast_to(size, 2).tolist())
+    return create_size_source(how, np.broadcast_to(size, 2).tolist())
 
 
-def describe_origin(
+def describe_size_source(
     size: FloatPair, origin: Mapping[str, object] | None, history: Provenance | None
 ) -> str:
-    """Describe where a pixel size ``(y, x)`` in nm comes from and what changed it.
+    """Describe the source of a pixel size ``(y, x)`` in nm and later changes.
 
-    `origin` is the record of the image itself, from `size_origin`; if None, its
+    `origin` is the record of the image itself, from `create_size_source`; if None, its
     history is read.
     """
     jobs: list[str] = []
@@ -322,7 +322,7 @@ def describe_origin(
         ):
             break  # unchanged since
         jobs.append(step.job)
-        before = _recorded_origin(step)
+        before = _recorded_size_source(step)
         if before is not None:
             origin_found = origin_found or before
             break
@@ -330,8 +330,8 @@ def describe_origin(
         if history is None:
             return "given with its array"
         return (
-            f"passed on by its step {history.job}, whose history does not record "
-            "the source"
+            f"inherited from step {history.job}, whose history does not record the "
+            "source"
         )
     how = str(origin_found["how"])
     first = np.asarray(origin_found.get("pixel_size_nm", size), dtype=float)
@@ -359,10 +359,10 @@ Twelve of sixteen for many cameras; the least significant ones, as in OME.
 
 
 PICTURE_KEY = "stretched_to_8_bits"
-"""Key of the options of a step whose output was stretched to 8 bits for display."""
+"""Option key of a step whose output was stretched to 8 bits for display."""
 
 
-def _recorded_error(step: Provenance | None) -> FloatPair | None:
+def _recorded_size_error(step: Provenance | None) -> FloatPair | None:
     """Return the relative error of the last recorded pixel size."""
     while step is not None:
         if SIZE_ERROR_KEY in step.options:
@@ -379,8 +379,8 @@ def _recorded_error(step: Provenance | None) -> FloatPair | None:
     return None
 
 
-def _grey_values(data: Any, name: str) -> Any:
-    """Return a NumPy or dask array in which masked values are NaN."""
+def _fill_masked_values(data: Any, name: str) -> Any:
+    """Return a NumPy or dask array with masked values replaced by NaN."""
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "buif":
         msg = (
@@ -447,7 +447,7 @@ class Micrograph:
         if hasattr(self.data, "coords"):
             msg = (
                 "A micrograph needs a plain array, got one with named axes: pass it "
-                "to a function directly, or convert it with `image_of_array`."
+                "directly to a function, or convert it with `array_to_image`."
             )
             raise ShapeError(msg, code="wrong-type")
         size = parse_pixel_size(self.pixel_size_nm)
@@ -458,17 +458,17 @@ class Micrograph:
         ):  # dask's may be unknown
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {shape}."
             raise ShapeError(msg)
-        object.__setattr__(self, "data", _grey_values(self.data, self.name))
+        object.__setattr__(self, "data", _fill_masked_values(self.data, self.name))
 
     @property
     def pixel_size_sd_nm(self) -> PixelSize | None:
-        """Standard deviation ``(y, x)`` of the pixel size, if the history records it.
+        """Standard deviation ``(y, x)`` of the pixel size, if recorded in the history.
 
         The relative error is that of the calibrated image it was derived from.
         """
         if self.pixel_size_nm is None:
             return None
-        share = _recorded_error(self.provenance)
+        share = _recorded_size_error(self.provenance)
         share = self.metadata.get(SIZE_ERROR_KEY, share)
         if share is None:
             return None
@@ -502,7 +502,7 @@ class Micrograph:
         return self.replace(pixel_size_nm=parsed_size, origin=(y, x))
 
     def calibrate(self, size: object, error: FloatPair | None = None) -> "Micrograph":
-        """Return a copy with a user's pixel size in nm and its standard deviation.
+        """Return a copy with a pixel size set by the user and its standard deviation.
 
         Raises `OptionError` for a map that was computed with another size or without.
         """
@@ -513,34 +513,34 @@ class Micrograph:
         if history is not None and history.depends_on_pixel_size and not alike:
             msg = (
                 f"{self.name} shows {self.quantity}, which depends on the pixel size "
-                "of its image: set the pixel size of that image with `convert()`, and "
-                "compute the map again."
+                "of its source image: set the pixel size of that image with "
+                "`convert()`, and compute the map again."
             )
             raise OptionError(msg, code="pixel-size-contradicts")
         # the pitch in its parent's pixels is only used while there is no pixel size
         spacing = self.spacing_px if self.unit == "pixel" else (1.0, 1.0)
         image_resized = self.with_pixel_size(size_given).with_size_error(error)
         how = "typed by the user" if error is None else "from a calibration"
-        return image_resized.with_size_origin(how).replace(spacing_px=spacing)
+        return image_resized.with_size_source(how).replace(spacing_px=spacing)
 
-    def with_size_origin(self, how: str, *, in_file: bool = False) -> "Micrograph":
-        """Return a copy with the source of its pixel size; unchanged without a size."""
+    def with_size_source(self, how: str, *, in_file: bool = False) -> "Micrograph":
+        """Return a copy with the source of its pixel size, if it has a pixel size."""
         if self.pixel_size_nm is None:
             return self
-        origin = size_origin(how, self.pixel_size_nm, in_file=in_file)
+        origin = create_size_source(how, self.pixel_size_nm, in_file=in_file)
         return self.replace(metadata={**self.metadata, ORIGIN_KEY: origin})
 
     @property
     def pixel_size_from(self) -> str | None:
-        """Description of the source of its pixel size; None if it has none."""
+        """Description of the source of the pixel size; None if it is unknown."""
         if self.pixel_size_nm is None:
             return None
         origin = self.metadata.get(ORIGIN_KEY)
-        return describe_origin(self.pixel_size_nm, origin, self.provenance)
+        return describe_size_source(self.pixel_size_nm, origin, self.provenance)
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns."""
+        """Numbers of rows and columns."""
         rows, columns = self.data.shape
         return int(rows), int(columns)
 
@@ -552,7 +552,7 @@ class Micrograph:
 
     @property
     def significant_bits(self) -> int | None:
-        """Significant bits of its integers, if its file states them and they apply.
+        """Significant bits of the integers, if stated by the file and applicable.
 
         They do not apply to floats, to the output of a network, which has its own grey
         scale, and to values stretched to 8 bits.
@@ -562,7 +562,7 @@ class Micrograph:
             return None
         if history is not None:
             is_stretched = any(PICTURE_KEY in step.options for step in history.steps())
-            if is_stretched or history.networks():
+            if is_stretched or history.network_digests():
                 return None
         return bits if 1 <= bits <= 8 * self.dtype.itemsize else None
 
@@ -589,13 +589,13 @@ class Micrograph:
 
     @property
     def mean_pixel_size_nm(self) -> float | None:
-        """Geometric mean of the two pixel pitches, or None when unknown."""
+        """Geometric mean of the two pixel sizes in nm; None if unknown."""
         if self.pixel_size_nm is None:
             return None
         return math.sqrt(self.pixel_size_nm[0] * self.pixel_size_nm[1])
 
     def array(self) -> NDArray[Any]:
-        """Return the grey values (Y, X) of the whole image in memory."""
+        """Return the grey values (Y, X) of the whole image as a NumPy array."""
         return np.asarray(self.data)
 
     def replace(self, **changes: Any) -> Self:
@@ -620,7 +620,7 @@ _STEP = 32 << 20  # bytes between progress reports; chosen: hashed in 0.1 s or l
 
 @cache
 def processor_name() -> str:
-    """Return the name of this machine's processor, the vendor's if it is known."""
+    """Return the processor name of this machine, the vendor's name if known."""
     cpu_info = Path("/proc/cpuinfo")
     try:
         lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -648,8 +648,8 @@ def software_versions() -> dict[str, str]:
     return versions
 
 
-def name_bytes(path: Path) -> bytes:
-    """Encode a relative path for a digest, even if its name is not valid text."""
+def encode_name(path: Path) -> bytes:
+    """Encode a relative path for a digest, even if it is not valid Unicode."""
     return path.as_posix().encode(errors="surrogatepass")
 
 
@@ -658,21 +658,21 @@ def digest_path(path: Path) -> str:
 
     Returns ``sha256:`` and the digest in hexadecimal.
     """
-    return run(digest_job(path))
+    return run(digest_with_progress(path))
 
 
-def digest_job(path: Path) -> Job[str]:
-    """Compute the digest of `digest_path` as a job, with progress in megabytes.
+def digest_with_progress(path: Path) -> Job[str]:
+    """Compute the digest of `digest_path` and report the progress in megabytes.
 
     Small inputs report no progress.
     """
     digest = hashlib.sha256()
-    files = sorted(files_below(path)) if path.is_dir() else [path]
+    files = sorted(list_files_recursively(path)) if path.is_dir() else [path]
     total, read = sum(file.stat().st_size for file in files) // _BLOCK, 0
     reported_bytes = 0
     for file in files:
         if path.is_dir():
-            digest.update(name_bytes(file.relative_to(path)))
+            digest.update(encode_name(file.relative_to(path)))
         with open_file(file) as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)

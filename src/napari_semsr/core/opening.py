@@ -1,4 +1,4 @@
-"""Opening of files that never blocks on pipes and never reads without a limit."""
+"""Opening files without blocking on pipes and without unlimited reading."""
 
 import errno
 import os
@@ -25,24 +25,24 @@ _SYSTEM_NAME = re.compile("|".join(map(translate, _SYSTEM_NAMES)))
 
 
 def is_system_file(name: str) -> bool:
-    """Return whether a file or folder of this name was created by the system."""
+    """Return whether a file or folder name belongs to the operating system."""
     return _SYSTEM_NAME.match(name.lower()) is not None
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """List the contents of a folder, without files and folders of the system."""
+    """List the contents of a folder without system files and folders."""
     return [item for item in folder.iterdir() if not is_system_file(item.name)]
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """List the files of a folder and its subfolders, without those of the system."""
+def list_files_recursively(folder: Path) -> Iterator[Path]:
+    """List the files of a folder and its subfolders, without system files."""
     for place, names, files in os.walk(folder):
         names[:] = [name for name in names if not is_system_file(name)]
         paths = (Path(place, name) for name in files if not is_system_file(name))
         yield from (one for one in paths if one.is_file())
 
 
-def _numbers(*names: str) -> list[int]:
+def _get_error_numbers(*names: str) -> list[int]:
     return [getattr(errno, name) for name in names if hasattr(errno, name)]
 
 
@@ -55,10 +55,12 @@ _UNREACHABLE = Message(
     "disk-unreachable",
 )
 _REFUSALS = {
-    **dict.fromkeys(_numbers("EAGAIN", "EBUSY", "ETXTBSY", "EDEADLK"), _IN_USE),
-    **dict.fromkeys(_numbers("EACCES", "EPERM"), _FORBIDDEN),
     **dict.fromkeys(
-        _numbers(
+        _get_error_numbers("EAGAIN", "EBUSY", "ETXTBSY", "EDEADLK"), _IN_USE
+    ),
+    **dict.fromkeys(_get_error_numbers("EACCES", "EPERM"), _FORBIDDEN),
+    **dict.fromkeys(
+        _get_error_numbers(
             *("EIO", "ENODEV", "ENXIO", "ENOMEDIUM", "EREMOTEIO", "ESTALE"),
             *("ETIMEDOUT", "ENETDOWN", "ENETUNREACH", "ECONNRESET", "ECONNABORTED"),
             *("ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ESHUTDOWN"),
@@ -66,7 +68,7 @@ _REFUSALS = {
         _UNREACHABLE,
     ),
     **dict.fromkeys(
-        _numbers("EMFILE", "ENFILE"),
+        _get_error_numbers("EMFILE", "ENFILE"),
         Message(
             "cannot be opened ({}): close other files or programs, then try again.",
             "too-many-open-files",
@@ -85,20 +87,20 @@ _WINDOWS = {
 }
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and the errors that it was raised from."""
+def iterate_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and its chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
         cause = cause.__cause__
 
 
-def access_refusal(path: Path, error: BaseException) -> Message | None:
-    """Return a message if the system denied access to a file, None for other errors.
+def describe_access_error(path: Path, error: BaseException) -> Message | None:
+    """Return a message if the system denied access to a file, otherwise None.
 
     A decoder may also raise `OSError` for damaged data, but without an error number.
     """
-    for one in causes(error):
+    for one in iterate_causes(error):
         if isinstance(one, OSError) and one.errno is not None:
             text = _WINDOWS.get(getattr(one, "winerror", 0)) or _REFUSALS.get(one.errno)
             if text is not None:
@@ -136,7 +138,7 @@ def read_rest(stream: BufferedReader, path: Path, most: int) -> bytes:
 
 
 def _open_file(path: str, flags: int) -> int:
-    """Open without blocking; raise `ReadError` unless it is a regular file."""
+    """Open a file without blocking; raise `ReadError` for pipes and devices."""
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from napari_semsr.core.errors import Message, OptionError, one_line, shorten
+from napari_semsr.core.errors import Message, OptionError, format_one_line, shorten
 from napari_semsr.core.progress import warn
 
 _CONSTRAINTS = {
@@ -64,7 +64,7 @@ _KEY = "[key]"
 _MAX_NAMES = 8  # chosen: a longer list of names is not read
 
 
-def _code(first: ErrorDetails) -> str | None:
+def _get_error_code(first: ErrorDetails) -> str | None:
     """Return the code of a validation error; None for the default of `OptionError`."""
     kind, context = first["type"], first.get("ctx", {})
     if kind == "value_error":
@@ -75,23 +75,23 @@ def _code(first: ErrorDetails) -> str | None:
     )
 
 
-def _first_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
+def _format_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
-        return _unknown(first, model)
-    where = _spelt(first["loc"])
-    message = _message(first)
+        return _format_unknown_option(first, model)
+    where = _format_location(first["loc"])
+    message = _format_message(first)
     table = isinstance(first["input"], (Mapping, BaseModel))
     if first["type"] == "value_error" and (table or not where):
-        return _rule(message, where, model)
+        return _format_rule_violation(message, where, model)
     if first["type"] != "missing" and " got " not in message:
         message = f"{message}, got {shorten(first['input'])}"
     if first["loc"][-1:] == (_KEY,):
-        return f"A key of option {_spelt(first['loc'][:-2])} {message}."
+        return f"A key of option {_format_location(first['loc'][:-2])} {message}."
     joint = " " if message.startswith("must ") else ": "
     return f"Option {where}{joint}{message}."
 
 
-def _message(first: ErrorDetails) -> str:
+def _format_message(first: ErrorDetails) -> str:
     kind, context = first["type"], first.get("ctx", {})
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"], "must have another format")
@@ -108,8 +108,8 @@ def _message(first: ErrorDetails) -> str:
     return sentence[:1].lower() + sentence[1:] if plain else sentence
 
 
-def _rule(message: str, where: str, model: type[BaseModel]) -> str:
-    """Format the violation of a rule between options, which names them itself."""
+def _format_rule_violation(message: str, where: str, model: type[BaseModel]) -> str:
+    """Format the violation of a rule that involves several options."""
     if where:
         return f"In {where}: {message}."
     word = re.split(r"[\s:,]", message)[0]
@@ -118,68 +118,68 @@ def _rule(message: str, where: str, model: type[BaseModel]) -> str:
     return f"{message[:1].upper()}{message[1:]}."
 
 
-def _unknown(first: ErrorDetails, model: type[BaseModel]) -> str:
+def _format_unknown_option(first: ErrorDetails, model: type[BaseModel]) -> str:
     """Format the message for an unknown option, with a suggestion."""
     *above, name = first["loc"]
     table: type[BaseModel] | None = model
     for part in above:
         if table is not None and isinstance(part, str):
             info = table.model_fields.get(part)
-            table = None if info is None else _model_in(info.annotation)
+            table = None if info is None else _find_model(info.annotation)
     known_names = [] if table is None else list(table.model_fields)
     near = difflib.get_close_matches(str(name), known_names, n=1)
-    sentence = f"Unknown option '{_spelt(first['loc'])}'"
+    sentence = f"Unknown option '{_format_location(first['loc'])}'"
     if near:
-        return f"{sentence}; did you mean {_spelt((*above, near[0]))}?"
+        return f"{sentence}; did you mean {_format_location((*above, near[0]))}?"
     if 0 < len(known_names) <= _MAX_NAMES:
         return f"{sentence}; choose one of {', '.join(known_names)}."
     return f"{sentence}."
 
 
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    """Return the option set that a field holds, alone or in a list."""
+def _find_model(annotation: object) -> type[BaseModel] | None:
+    """Find the option set in the annotation of a field, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    models = (_model_in(part) for part in get_args(annotation))
+    models = (_find_model(part) for part in get_args(annotation))
     return next((part for part in models if part is not None), None)
 
 
-def _spelt(place: tuple[object, ...]) -> str:
+def _format_location(place: tuple[object, ...]) -> str:
     """Format the location of an option: ``data.train[0].file``."""
     parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in place)
-    return one_line("".join(parts).removeprefix("."))
+    return format_one_line("".join(parts).removeprefix("."))
 
 
-def _kinds_of(annotation: object) -> frozenset[object]:
-    """Return all types in an annotation."""
+def _collect_types(annotation: object) -> frozenset[object]:
+    """Return all types contained in an annotation."""
     own = frozenset([get_origin(annotation) or annotation])
-    return own.union(*map(_kinds_of, get_args(annotation)))
+    return own.union(*map(_collect_types, get_args(annotation)))
 
 
 _OLD_VALUES = {"norm": {"exact": "whole", "frozen": "sampled"}}
 
 
-def current_value(name: str, value: object) -> Any:
-    """Replace an old name of an option's value by its current name."""
+def update_value_name(name: str, value: object) -> Any:
+    """Replace an outdated value of an option with its current name."""
     return (
         _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
     )
 
 
 class Options(BaseModel):
-    """Base class of all option sets; panels are built from it and stores record it."""
+    """Base class of all option sets, which define panels and are recorded in stores."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _current_value(cls, value: object, info: ValidationInfo) -> object:
-        return current_value(str(info.field_name), value)
+    def _update_value_name(cls, value: object, info: ValidationInfo) -> object:
+        return update_value_name(str(info.field_name), value)
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
-        kinds = _kinds_of(cls.model_fields[str(info.field_name)].annotation)
+        kinds = _collect_types(cls.model_fields[str(info.field_name)].annotation)
         parts = value if isinstance(value, (list, tuple)) else (value,)
         has_boolean = any(isinstance(part, bool) for part in parts)  # 1 for Python
         if bool not in kinds and {int, float} & kinds and has_boolean:
@@ -187,39 +187,38 @@ class Options(BaseModel):
             raise ValueError(Message(msg, "wrong-type"))
         return value
 
-    def settle(self) -> Self:
-        """Return a copy with unused options at their defaults, and warn about each."""
+    def reset_unused_options(self) -> Self:
+        """Return a copy with unused options reset to their defaults, with warnings."""
         defaults = {}
-        for name, other, choices in self._idle(self.__dict__):
+        for name, other, choices in self._find_unused_options(self.__dict__):
             needed_values, now = (
                 " or ".join(map(str, some)).lower()
                 for some in (choices, [getattr(self, other)])
             )
             warn(
-                f"{name} has no effect if {other} is {now}, only if it is "
-                f"{needed_values}.",
+                f"{name} only has an effect if {other} is {needed_values}, not {now}.",
                 "option-without-effect",
             )
             defaults[name] = type(self).model_fields[name].default
         return self.replace(**defaults) if defaults else self
 
     @classmethod
-    def _idle(
+    def _find_unused_options(
         cls, values: Mapping[str, object]
     ) -> Iterator[tuple[str, str, Iterable[object]]]:
-        """Yield unused options, the options they depend on, and the values needed."""
+        """Yield each unused option, the option that it depends on, and valid values."""
         fields = cls.model_fields
         for name, info in fields.items():
             if values.get(name, info.default) == info.default:
                 continue
-            for other, choices in (display_of(info).when or {}).items():
+            for other, choices in (get_display(info).when or {}).items():
                 if values.get(other, fields[other].default) not in choices:
                     yield name, other, choices
 
     @classmethod
-    def recall(cls, values: Mapping[str, object]) -> Self:
-        """Validate options from a history, ignoring unused ones."""
-        idle = {name for name, *_ in cls._idle(values)}
+    def from_history(cls, values: Mapping[str, object]) -> Self:
+        """Validate options from a history without its unused options."""
+        idle = {name for name, *_ in cls._find_unused_options(values)}
         own = cls.model_fields.keys() & values.keys() - idle
         return cls.parse({name: values[name] for name in own})
 
@@ -230,17 +229,17 @@ class Options(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            sentence = _first_fault(first, cls)
-            raise OptionError(sentence, code=_code(first)) from None
+            sentence = _format_fault(first, cls)
+            raise OptionError(sentence, code=_get_error_code(first)) from None
 
     def replace(self, **changes: object) -> Self:
-        """Return a validated copy with some values changed."""
+        """Return a validated copy with changed values."""
         return self.parse({**self.model_dump(), **changes})
 
 
 @dataclass(frozen=True, slots=True)
 class OptionDisplay:
-    """How a form and a command present an option, and who may set it."""
+    """Display settings of an option, and whether only a user may set it."""
 
     label: str = ""
     unit: str = ""
@@ -257,13 +256,13 @@ class OptionDisplay:
     when: Mapping[str, Sequence[object]] | None = None
 
     @property
-    def row(self) -> str:
-        """The label with its unit."""
+    def full_label(self) -> str:
+        """Label with its unit."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
 MORE = "More settings"
-"""Group of options that a panel collapses below the others."""
+"""Name of the option group that a panel collapses."""
 
 
 def option(
@@ -281,7 +280,7 @@ def option(
     when: Mapping[str, Sequence[object]] | None = None,
     **bounds: Any,
 ) -> Any:
-    """Declare an option with its presentation.
+    """Declare an option with its display settings.
 
     The parameters are described in `OptionDisplay`; `description` is for help, tooltip
     and manual, `bounds` are those of `pydantic.Field`. Use `user_only` for what
@@ -306,22 +305,22 @@ _DEVICES = {
     "Intel GPU (xpu)": "xpu",
 }
 _DEVICE_DESCRIPTION = (
-    "Device that runs the model: auto (a GPU if it agrees with the CPU), cpu, "
-    "cuda (NVIDIA or AMD), mps (Apple) or xpu (Intel); cuda:1 is the second card."
+    "Device that runs the model: auto (a GPU if its results agree with the CPU), cpu, "
+    "cuda (NVIDIA or AMD), mps (Apple) or xpu (Intel); cuda:1 is the second GPU."
 )
 
 
 def device_option(
     description: str = _DEVICE_DESCRIPTION, *, trains: bool = False
 ) -> Any:
-    """Declare the device that a model runs on, or is trained on."""
+    """Declare the device for running or training a model."""
     pattern = _TRAINING_DEVICE if trains else _DEVICE
     choices = {k: name for k, name in _DEVICES.items() if re.match(pattern, name)}
     return option("auto", "Device", description, choices=choices, pattern=pattern)
 
 
-def _known_type(value: str | None) -> str | None:
-    """Check the name of an integer or floating type."""
+def _check_type_name(value: str | None) -> str | None:
+    """Check the name of an integer or float type."""
     if value is None:
         return None
     try:
@@ -334,23 +333,23 @@ def _known_type(value: str | None) -> str | None:
     return dtype.name
 
 
-GreyType = Annotated[str | None, AfterValidator(_known_type)]
-"""Type of the grey values in an output, by its name; None for float32."""
+GreyType = Annotated[str | None, AfterValidator(_check_type_name)]
+"""Name of the type of the grey values in an output; None for float32."""
 
 
-def display_of(info: FieldInfo) -> OptionDisplay:
-    """Return how an option is presented; empty for a field not declared by `option`."""
+def get_display(info: FieldInfo) -> OptionDisplay:
+    """Return the display settings of an option; empty if not declared by `option`."""
     extra: Any = info.json_schema_extra
     words = extra.get("words") if isinstance(extra, dict) else None
     return words if isinstance(words, OptionDisplay) else OptionDisplay()
 
 
-def as_text(info: FieldInfo, value: object) -> object:
-    """Convert a number or list from a file to text for an option that only takes text.
+def to_text(info: FieldInfo, value: object) -> object:
+    """Convert a number or list from a file to text for an option that needs text.
 
     So a file may hold the same values as a command, which only passes text.
     """
-    kinds = _kinds_of(info.annotation)
+    kinds = _collect_types(info.annotation)
     if isinstance(value, list):
         several = {list, tuple} & kinds
         return value if several else ",".join(map(str, value))
@@ -361,10 +360,10 @@ def as_text(info: FieldInfo, value: object) -> object:
 def user_only_options(model: type[BaseModel]) -> frozenset[str]:
     """Return the names of the options of a set that only a user may set."""
     fields = model.model_fields.items()
-    return frozenset(name for name, info in fields if display_of(info).user_only)
+    return frozenset(name for name, info in fields if get_display(info).user_only)
 
 
-def refuse_user_only(
+def check_user_only_options(
     options: Iterable[str], persons: Collection[str], place: str
 ) -> None:
     """Raise `OptionError` if a file sets options that only a user may set.
@@ -381,7 +380,7 @@ def refuse_user_only(
 
 
 def count_values(value: object) -> float:
-    """Count the values of nested tables and lists with all YAML aliases expanded.
+    """Count values in nested tables and lists after expanding YAML aliases.
 
     Infinity if a table or list contains itself.
     """

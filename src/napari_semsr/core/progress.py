@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from napari_semsr.core.errors import Message, code_of
+from napari_semsr.core.errors import Message, get_error_code
 
 T = TypeVar("T")
 
@@ -56,18 +56,18 @@ P = TypeVar("P", bound=Progress)
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting(Progress):
-    """Waiting for something outside this process; shown to the user immediately."""
+class WaitingProgress(Progress):
+    """Waiting for an external resource; shown to the user immediately."""
 
 
-class Pace:
+class TimeEstimator:
     """Estimator of the remaining time of a job."""
 
     def __init__(self) -> None:
         self._start: tuple[int, int, float] | None = None
 
     def add_time_left(self, step: P, now: float | None = None) -> P:
-        """Return a step with the estimated time left, once it can be estimated.
+        """Return a copy of a step with the estimated remaining time, once available.
 
         A new total restarts the estimate. `now` is in seconds on a monotonic clock, by
         default the system's.
@@ -122,7 +122,7 @@ def map_progress(
     *,
     within: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Job[T]:
-    """Run a job as part of another one, with changed progress.
+    """Run a job as part of another job, with modified progress.
 
     `change` returns the progress to report instead of the job's, `within` a context for
     each step, such as `capture_warnings`. Returns the job's own result.
@@ -147,7 +147,7 @@ _handler: ContextVar[Callable[[str], object] | None] = ContextVar(
 
 
 def warn(message: str, code: str = "", *, stacklevel: int = 2) -> None:
-    """Warn the user through the current handler, or Python's warnings if there is none.
+    """Warn the user through the current handler, by default Python's warnings.
 
     `message` is one sentence, `code` its stable name unless it is a `Message`;
     `stacklevel` is that of `warnings.warn`, relative to the caller.
@@ -162,7 +162,7 @@ def warn(message: str, code: str = "", *, stacklevel: int = 2) -> None:
 
 
 def warn_once(sentences: Iterable[str], files: str) -> None:
-    """Warn once about what several files have in common, with their number.
+    """Combine similar warnings about several files into one that states their number.
 
     Sentences that differ only in file names and numbers are considered the same;
     `files` describes the files, such as ``"frames of scan"``.
@@ -172,12 +172,12 @@ def warn_once(sentences: Iterable[str], files: str) -> None:
         kinds.setdefault(_NAMES_AND_NUMBERS.sub("", sentence), []).append(sentence)
     for alike in kinds.values():
         end = f" ({len(alike)} such {files} in all)." if len(alike) > 1 else "."
-        warn(alike[0].removesuffix(".") + end, code_of(alike[0]))
+        warn(alike[0].removesuffix(".") + end, get_error_code(alike[0]))
 
 
 @contextmanager
 def capture_warnings(handle: Callable[[str], object]) -> Iterator[None]:
-    """Pass warnings from `warn` to `handle` within this context, in this thread.
+    """Pass warnings from `warn` in this thread and context to `handle`.
 
     Python's own hook does not receive them.
     """

@@ -27,12 +27,12 @@ LEVELS = "grey levels"
 DB = "dB"
 """Unit of PSNR and of its gains."""
 FLAT = {"flat": True}
-"""Metadata of a field whose own fields are stored in the enclosing record."""
+"""Metadata of a field whose subfields are stored in the parent record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """Label, unit and format of a field of a result, wherever it is displayed."""
+    """Label, unit and format for displaying a field of a result."""
 
     label: str
     unit: str = ""
@@ -59,42 +59,44 @@ class Quantity:
     keys: object = None
 
 
-def record_quantity(
+def declare_quantity(
     label: str, unit: str = "", form: str = _FORM, **more: Any
 ) -> Quantity:
     """Declare a quantity of a record that is neither a figure nor a column."""
     return Quantity(label, unit, form, shown=False, tabled=False, **more)
 
 
-def figure(get: Callable[[Any], object], *settings: Any, **more: Any) -> property:
-    """Create a property of a result with the `Quantity` of these settings."""
+def create_property(
+    get: Callable[[Any], object], *settings: Any, **more: Any
+) -> property:
+    """Create a property of a result, annotated with a `Quantity`."""
 
-    def find_figure(self: object) -> object:
+    def get_result_value(self: object) -> object:
         return get(self)
 
     quantity = Quantity(*settings, **more)
-    find_figure.__annotations__["return"] = Annotated[float | None, quantity]
-    return property(find_figure)
+    get_result_value.__annotations__["return"] = Annotated[float | None, quantity]
+    return property(get_result_value)
 
 
-def length_figures(
+def create_length_properties(
     get: Callable[[Any, str], object], key: str, label: str, **more: Any
 ) -> tuple[property, property]:
-    """Create the properties of a length in nm and in px, as `figure` does.
+    """Create properties for a length in nm and in px, like `create_property`.
 
     `get` receives the result and the unit; ``{unit}`` in `more` is replaced by it.
     """
 
-    def create(unit: str, also: str = "") -> property:
+    def create_length_property(unit: str, also: str = "") -> property:
         settings = {
             name: value.format(unit=unit) if isinstance(value, str) else value
             for name, value in more.items()
         }
-        return figure(
+        return create_property(
             lambda result: get(result, unit), label, unit, also=also, **settings
         )
 
-    return create("nm", f"{key}_px"), create("px")
+    return create_length_property("nm", f"{key}_px"), create_length_property("px")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +112,15 @@ class Figure:
     large: bool = False  # whether a panel shows it in large type
 
     @property
-    def spread(self) -> str:
-        """Text of its error."""
+    def error_text(self) -> str:
+        """Formatted error of the number."""
         return (
             "" if self.sd is None else f"{_PLUS_MINUS} {format_number(self.sd, '.2g')}"
         )
 
     @property
-    def text(self) -> str:
-        """Text of the number without unit and error."""
+    def value_text(self) -> str:
+        """Formatted number without unit and error."""
         if isinstance(self.value, str):
             return self.value
         if self.value is None or math.isnan(self.value):
@@ -126,21 +128,23 @@ class Figure:
         return format_number(self.value, self.form)
 
     def __str__(self) -> str:
-        number_text = self.text
+        number_text = self.value_text
         if number_text == _NONE:
             return f"{_NONE} {self.note}".rstrip()
-        text = " ".join(filter(None, (number_text, self.spread, self.unit, self.note)))
+        text = " ".join(
+            filter(None, (number_text, self.error_text, self.unit, self.note))
+        )
         return f"{text} {_NONE} {self.verdict}" if self.verdict else text
 
 
-def declared_by(keys: object) -> Mapping[str, Quantity]:
-    """Return quantities by the keys of a record, also for a result type."""
+def get_record_quantities(keys: object) -> Mapping[str, Quantity]:
+    """Return the quantities of a record or result type by key."""
     if isinstance(keys, Mapping):
         return keys
-    return {name: words for name, (words, _) in quantities_of(keys).items()}
+    return {name: words for name, (words, _) in get_quantities(keys).items()}
 
 
-def lengths(key: str, label: str) -> dict[str, Quantity]:
+def declare_length(key: str, label: str) -> dict[str, Quantity]:
     """Declare a length that a record has both in nm and in px."""
     nm, px = (
         Quantity(label, unit, sd=f"{key}_sd_{unit}", interval=f"{key}_interval_{unit}")
@@ -150,24 +154,24 @@ def lengths(key: str, label: str) -> dict[str, Quantity]:
 
 
 def format_number(value: float, form: str = ".4g") -> str:
-    """Format a number, a large one without an exponent, an integer with all digits."""
+    """Format a number; integers keep all digits, and large numbers have no exponent."""
     text = f"{value:{form}}"
     if "e+" not in text or abs(value) >= _PLAIN_BELOW:
         return text
     return f"{value if float(value).is_integer() else float(text):.0f}"
 
 
-def quantities_of(kind: object) -> dict[str, tuple[Quantity, object]]:
-    """Return the quantities of a result type, its own before those of its bases.
+def get_quantities(kind: object) -> dict[str, tuple[Quantity, object]]:
+    """Return the quantities of a result type, followed by those of its base classes.
 
     Each is a quantity and type, by the name of its field or property; a flat field is
     replaced by the quantities of its type.
     """
-    return _quantities(kind)
+    return _collect_quantities(kind)
 
 
 @cache
-def _quantities(kind: type) -> dict[str, tuple[Quantity, object]]:
+def _collect_quantities(kind: type) -> dict[str, tuple[Quantity, object]]:
     quantities: dict[str, tuple[Quantity, object]] = {}
     own_fields = fields(kind) if is_dataclass(kind) else ()
     flat = {item.name for item in own_fields if item.metadata.get("flat")}
@@ -178,8 +182,8 @@ def _quantities(kind: type) -> dict[str, tuple[Quantity, object]]:
                 annotations[name] = item.fget.__annotations__.get("return")
         for name, annotation in annotations.items():
             if name in flat:
-                inner = _kinds(annotation)[0]
-                quantities |= quantities_of(inner) if is_dataclass(inner) else {}
+                inner = _get_types(annotation)[0]
+                quantities |= get_quantities(inner) if is_dataclass(inner) else {}
             elif hasattr(annotation, "__metadata__"):
                 bare, *notes = get_args(annotation)
                 for note in notes:
@@ -188,48 +192,50 @@ def _quantities(kind: type) -> dict[str, tuple[Quantity, object]]:
     return quantities
 
 
-def _kinds(annotation: object) -> list[object]:
-    """Return the types that a field may have, except None."""
+def _get_types(annotation: object) -> list[object]:
+    """Return the possible types of a field, except None."""
     parts = get_args(annotation) if get_origin(annotation) is not tuple else ()
     return [one for one in parts or (annotation,) if one is not type(None)]
 
 
-def value_of(result: Any, name: str) -> Any:
-    """Return a field or property of a result, or of its flat fields."""
+def get_value(result: Any, name: str) -> Any:
+    """Return the value of a field or property of a result, or of its flat fields."""
     if hasattr(result, name):
         return getattr(result, name)
     flat_names = (item.name for item in fields(result) if item.metadata.get("flat"))
     parts = (getattr(result, one) for one in flat_names)
-    values = (value_of(part, name) for part in parts if is_dataclass(part))
+    values = (get_value(part, name) for part in parts if is_dataclass(part))
     return next((value for value in values if value is not None), None)
 
 
-def recorded_names(kind: type) -> list[str]:
-    """Return the names of quantities that are stored, also those of properties.
+def get_stored_names(kind: type) -> list[str]:
+    """Return the names of the stored quantities, including properties.
 
     Shown quantities without a unit and a format are texts, and are left out.
     """
     return [
         name
-        for name, (quantity, bare) in quantities_of(kind).items()
+        for name, (quantity, bare) in get_quantities(kind).items()
         if bare not in (str, str | None)
         and (not quantity.shown or quantity.unit or quantity.form != _FORM)
     ]
 
 
-def figures_of(result: object) -> dict[str, Figure]:
-    """Return the figures of a result by their labels, in the order of the fields.
+def get_figures(result: object) -> dict[str, Figure]:
+    """Return the figures of a result by label, in the order of the fields.
 
     If it has a method `figures`, returns its result.
     """
     own = getattr(result, "figures", None)
-    figures: dict[str, Figure] = own() if callable(own) else declared_figures(result)
+    figures: dict[str, Figure] = (
+        own() if callable(own) else get_declared_figures(result)
+    )
     return figures
 
 
-def declared_figures(result: object) -> dict[str, Figure]:
+def get_declared_figures(result: object) -> dict[str, Figure]:
     """Return annotated fields and properties of a result as figures by their labels."""
-    quantities = quantities_of(type(result))
+    quantities = get_quantities(type(result))
     beside = {
         n for q, _ in quantities.values() for n in (q.also, q.sd, q.interval) if n
     }
@@ -237,22 +243,22 @@ def declared_figures(result: object) -> dict[str, Figure]:
         label: figure
         for name, (quantity, _) in quantities.items()
         if quantity.shown and name not in beside
-        for label, figure in _figure(result, name, quantity)
+        for label, figure in _create_figures(result, name, quantity)
     }
 
 
-def _figure(
+def _create_figures(
     result: object, name: str, quantity: Quantity
 ) -> Iterator[tuple[str, Figure]]:
-    """Yield the figure of a field, unless it has neither a value nor a reason."""
-    value, also = value_of(result, name), quantity.also
+    """Yield the figure of a field, unless both value and reason are missing."""
+    value, also = get_value(result, name), quantity.also
     if value is None and also:
-        other = quantities_of(type(result))[also][0]
-        if value_of(result, also) is not None:
-            yield from _figure(result, also, other)
+        other = get_quantities(type(result))[also][0]
+        if get_value(result, also) is not None:
+            yield from _create_figures(result, also, other)
             return
     if value is None:
-        reason = value_of(result, quantity.reason) if quantity.reason else None
+        reason = get_value(result, quantity.reason) if quantity.reason else None
         if reason is not None:
             note = f"({reason})"
             yield (
@@ -262,7 +268,7 @@ def _figure(
         return
     if isinstance(value, bool):
         value = "yes" if value else "no"
-    verdict = (value_of(result, quantity.verdict) if quantity.verdict else None) or ""
+    verdict = (get_value(result, quantity.verdict) if quantity.verdict else None) or ""
     if isinstance(value, str):
         yield (
             quantity.label,
@@ -270,20 +276,20 @@ def _figure(
         )
         return
     sd, note = (
-        value_of(result, quantity.sd) if quantity.sd else None,
-        _note(result, quantity),
+        get_value(result, quantity.sd) if quantity.sd else None,
+        _format_note(result, quantity),
     )
     form, large = quantity.form, quantity.large
     yield quantity.label, Figure(value, quantity.unit, form, note, sd, verdict, large)
 
 
-def _note(result: object, quantity: Quantity) -> str:
+def _format_note(result: object, quantity: Quantity) -> str:
     parts = []
-    if quantity.also and value_of(result, quantity.also) is not None:
-        other = quantities_of(type(result))[quantity.also][0]
-        other_figure = Figure(value_of(result, quantity.also), other.unit, other.form)
+    if quantity.also and get_value(result, quantity.also) is not None:
+        other = get_quantities(type(result))[quantity.also][0]
+        other_figure = Figure(get_value(result, quantity.also), other.unit, other.form)
         parts.append(f"({other_figure})")
-    ends = value_of(result, quantity.interval) if quantity.interval else None
+    ends = get_value(result, quantity.interval) if quantity.interval else None
     if ends is not None:
         low, high = (format_number(end, quantity.form) for end in ends)
         holds = f"{quantity.within}: " if quantity.within else ""
@@ -299,25 +305,25 @@ _ENDS = ("low", "high")
 _UNITS = ("_nm", "_px")
 
 
-def columns_of(kind: type) -> tuple[str, ...]:
+def get_columns(kind: type) -> tuple[str, ...]:
     """Return the names of the table columns of a result type."""
-    return tuple(name for name, _, _ in _columns(kind))
+    return tuple(name for name, _, _ in _collect_columns(kind))
 
 
-def cells_of(result: object) -> dict[str, object]:
-    """Return a result as a row of a table: cells by the names of their columns."""
+def get_cells(result: object) -> dict[str, object]:
+    """Return a result as a table row: cells by column name."""
     row = {}
-    for column, name, place in _columns(type(result)):
-        value = value_of(result, name)
+    for column, name, place in _collect_columns(type(result)):
+        value = get_value(result, name)
         value = value if place is None or value is None else value[place]
         is_finite = not isinstance(value, float) or math.isfinite(value)
         row[column] = value if is_finite else None
     return row
 
 
-def _columns(kind: object) -> tuple[tuple[str, str, int | None], ...]:
-    """Return the columns, each with its field and its index in a pair."""
-    quantities = quantities_of(kind)
+def _collect_columns(kind: object) -> tuple[tuple[str, str, int | None], ...]:
+    """Return the columns with their fields and their indices in a pair."""
+    quantities = get_quantities(kind)
     intervals = {quantity.interval for quantity, _ in quantities.values()}
     columns: list[tuple[str, str, int | None]] = []
     for name, (quantity, bare) in quantities.items():
@@ -326,7 +332,7 @@ def _columns(kind: object) -> tuple[tuple[str, str, int | None], ...]:
         column = quantity.column or name
         if quantity.unit == LEVELS and not quantity.column:
             column = f"{column}_grey"
-        if any(one == FloatPair for one in _kinds(bare)):
+        if any(one == FloatPair for one in _get_types(bare)):
             marks = _ENDS if name in intervals else _AXES
             unit = column[-3:] if column.endswith(_UNITS) else ""
             stem = column.removesuffix(unit)
@@ -362,7 +368,7 @@ def describe_shift(shift_nm: tuple[float, float]) -> str:
 
 
 def format_shape(shape: Sequence[int]) -> str:
-    """Format the shape of an image: ``480 x 640 px``, with a multiplication sign."""
+    """Format an image shape: ``480 x 640 px``, with a multiplication sign."""
     return " \N{MULTIPLICATION SIGN} ".join(map(str, shape)) + " px"
 
 
@@ -401,17 +407,17 @@ class Line:
     kind: Kind = ""
 
     @property
-    def in_bins(self) -> bool:
+    def is_histogram(self) -> bool:
         """Whether it is a histogram."""
         return len(self.x) > len(self.y)
 
     @property
-    def middle(self) -> FloatArray:
-        """Abscissa; for a histogram the centres of the bins."""
-        return (self.x[1:] + self.x[:-1]) / 2 if self.in_bins else self.x
+    def abscissa(self) -> FloatArray:
+        """Abscissa of the line; bin centres for a histogram."""
+        return (self.x[1:] + self.x[:-1]) / 2 if self.is_histogram else self.x
 
-    def over_um(self, pixel_nm: float | None) -> Self:
-        """Convert cycles per pixel to µm⁻¹ in the abscissa, if `pixel_nm` is given."""
+    def convert_to_per_um(self, pixel_nm: float | None) -> Self:
+        """Convert the abscissa from cycles per pixel to µm⁻¹ if `pixel_nm` is given."""
         if pixel_nm is None:
             return self
         k = 1000.0 / pixel_nm
@@ -421,7 +427,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plot:
-    """Lines that share axes."""
+    """Lines with common axes."""
 
     # of the plot and its axes, with units
     title: str
@@ -434,10 +440,10 @@ class Plot:
 
     @property
     def columns(self) -> dict[str, Mapping[str, FloatArray]]:
-        """Columns of a table for each line, by its label."""
+        """Table columns of each line, by line label."""
         columns: dict[str, Mapping[str, FloatArray]] = {}
         for number, line in enumerate(self.lines, start=1):
-            label, x = line.label or self.title, line.middle
+            label, x = line.label or self.title, line.abscissa
             period = np.full(x.shape, np.nan)
             np.divide(1000.0 if self.period == "nm" else 1.0, x, period, where=x > 0)
             beside = {f"period ({self.period})": period} if self.period else {}
@@ -448,7 +454,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Declaration of a plot: fields of a result to draw as lines, and axis labels."""
+    """Declaration of a plot: axis labels, and fields of a result to draw as lines."""
 
     # of the plot and its axes, with units
     title: str
@@ -467,29 +473,29 @@ class Curve:
     mark: str = ""  # field, without its unit, of a period to mark on the last line
 
     @property
-    def ordinates(self) -> tuple[str, ...]:
-        """Names of the fields of the ordinates."""
+    def y_names(self) -> tuple[str, ...]:
+        """Names of the fields drawn as ordinates."""
         return (self.y,) if isinstance(self.y, str) else self.y
 
     @property
-    def fields(self) -> set[str]:
-        """Names of all fields it may use."""
-        names = (self.x, *self.ordinates)
+    def field_names(self) -> set[str]:
+        """Names of all fields that the plot may use."""
+        names = (self.x, *self.y_names)
         return {name.format(unit=unit) for unit in _LENGTHS for name in names}
 
-    def axes(self, unit: str) -> tuple[str, str]:
-        """Return the labels of its axes for lengths in nm or px."""
+    def axis_labels(self, unit: str) -> tuple[str, str]:
+        """Return the axis labels for lengths in nm or px."""
         return self.xlabel.format(unit=unit), self.ylabel
 
-    def plot(self, read: Read, names: Sequence[str] = ()) -> Plot | None:
-        """Create the plot of a result of the named images; None if it has no data."""
+    def create_plot(self, read: Read, names: Sequence[str] = ()) -> Plot | None:
+        """Create the plot of a result with named images; None without data."""
         unit = "px" if read(self.x.format(unit="nm")) is None else "nm"
-        x = _numbers(read(self.x.format(unit=unit)))
-        line_names = names if len(self.ordinates) > 1 else ()
+        x = _to_float_array(read(self.x.format(unit=unit)))
+        line_names = names if len(self.y_names) > 1 else ()
         labels = self.labels or line_names or (self.title,)
         lines = []
-        for name, label in zip(self.ordinates, labels, strict=False):
-            y = _numbers(read(name.format(unit=unit)))
+        for name, label in zip(self.y_names, labels, strict=False):
+            y = _to_float_array(read(name.format(unit=unit)))
             if x is None or y is None or len(x) - len(y) != int(self.shares):
                 continue
             if self.shares:
@@ -504,9 +510,11 @@ class Curve:
             size = parse_pixel_size(read("pixel_size_nm"))
             pixel = None if size is None else math.sqrt(size[0] * size[1])
             lines[-1:] = self._add_marks(lines[-1], read)
-            in_um = [line.over_um(pixel) for line in lines]
+            in_um = [line.convert_to_per_um(pixel) for line in lines]
             return self.combine(in_um, has_size=pixel is not None)
-        return Plot(self.title, *self.axes(unit), tuple(lines), self.log, self.ylim)
+        return Plot(
+            self.title, *self.axis_labels(unit), tuple(lines), self.log, self.ylim
+        )
 
     def combine(self, lines: Sequence[Line], *, has_size: bool) -> Plot:
         """Create a plot of lines over frequency in µm⁻¹, or in cycles per pixel."""
@@ -521,13 +529,13 @@ class Curve:
         )
 
     def _add_marks(self, line: Line, read: Read) -> Sequence[Line]:
-        """Return a line with its period marked, and its threshold curves."""
+        """Return a line with its marked period and its threshold curves."""
         lines = [line]
         if self.threshold:
             criterion = str(read("criterion"))
             all_of = read(f"{self.threshold}s") or {criterion: read(self.threshold)}
             for name, values in all_of.items():
-                level = _numbers(values)
+                level = _to_float_array(values)
                 if level is not None and level.size == line.x.size:
                     is_it = len(all_of) == 1 or name == criterion
                     label = _CRITERION_LABELS.get(name, name)
@@ -558,15 +566,15 @@ _CRITERION_LABELS = {"3-sigma": f"3{SIGMA}"}
 _AGAINST_TRUTH = "√(1/7)"
 
 
-def against_truth(lines: Sequence[Line]) -> list[Line]:
+def add_threshold(lines: Sequence[Line]) -> list[Line]:
     """Add the threshold for the correlation with a noise-free reference image."""
     x = np.array([0.0, max((float(line.x.max()) for line in lines), default=1.0)])
     level = np.full(2, (1 / 7) ** 0.5)
     return [*lines, Line(_AGAINST_TRUTH, x, level, kind="threshold")]
 
 
-def _numbers(values: object) -> FloatArray | None:
-    """Convert values to an array; None and values beyond any axis become NaN."""
+def _to_float_array(values: object) -> FloatArray | None:
+    """Convert values to a float array, with NaN for None and for extreme values."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         return None
     try:
@@ -576,12 +584,14 @@ def _numbers(values: object) -> FloatArray | None:
     return np.where(np.abs(read) < _LARGEST, read, np.nan)
 
 
-def plots_of(result: object, curves: Sequence[Curve]) -> list[Plot]:
+def get_plots(result: object, curves: Sequence[Curve]) -> list[Plot]:
     """Return the plots of a result: by its method `plots`, or by its curves."""
     own = getattr(result, "plots", None)
     if callable(own):
         plots: list[Plot] = own()
         return plots
     names = getattr(result, "images", ())
-    curve_plots = (curve.plot(partial(value_of, result), names) for curve in curves)
+    curve_plots = (
+        curve.create_plot(partial(get_value, result), names) for curve in curves
+    )
     return [plot for plot in curve_plots if plot is not None]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from napari_semsr.core.background import compute_ahead
+from napari_semsr.core.background import map_parallel
 from napari_semsr.core.tiling import Box, Tile, plan_tiles, read_box
 from napari_semsr.core.types import (
     BoolArray,
@@ -54,8 +54,8 @@ _WINDOWS = 8  # at a time, of 0.2 GB each
 
 
 @dataclass(frozen=True, slots=True)
-class Strays:
-    """Stray pixels of a field."""
+class StrayPixels:
+    """Stray pixels of an image."""
 
     places: NDArray[np.intp]  # (N, 2), row and column, in order
     # (N,) values for those to be filled: the mean of the pixels around, or in a wide
@@ -63,14 +63,14 @@ class Strays:
     values: Float32Array
 
     def mask(self, data: ReadableArray) -> "PatchedField":
-        """Return a field (Y, X) of floats in which stray pixels are NaN."""
+        """Return a float image (Y, X) with NaN at stray pixels."""
         missing_values = np.full(len(self.places), np.nan)
         return PatchedField(
             data, self.places, missing_values, np.result_type(data.dtype, np.float32)
         )
 
     def fill(self, data: ReadableArray) -> ReadableArray:
-        """Return a field (Y, X) in which stray pixels with a value are filled."""
+        """Return an image (Y, X) with stray pixels replaced by their fill values."""
         finite = np.isfinite(self.values)
         if not finite.any():
             return data
@@ -82,7 +82,7 @@ class Strays:
 
 @dataclass(frozen=True, slots=True)
 class PatchedField:
-    """Array-like field with some pixels replaced."""
+    """Array-like image with some pixels replaced."""
 
     source: ReadableArray  # (Y, X)
     places: NDArray[np.intp]  # (N, 2), in order
@@ -91,7 +91,7 @@ class PatchedField:
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns."""
+        """Numbers of rows and columns."""
         return int(self.source.shape[0]), int(self.source.shape[1])
 
     @property
@@ -111,35 +111,39 @@ class PatchedField:
         return block
 
 
-def find_strays(data: ReadableArray) -> Strays | None:
-    """Find the stray pixels of a field (Y, X), in windows of 2048 px; None if none."""
+def find_stray_pixels(data: ReadableArray) -> StrayPixels | None:
+    """Find stray pixels of an image (Y, X) in windows of 2048 px; None if none."""
     shape = int(data.shape[0]), int(data.shape[1])
     if np.dtype(data.dtype).kind not in "uif" or min(shape) < _MIN_SIDE:
         return None
 
-    def search(tile: Tile) -> tuple[NDArray[np.intp], Float32Array]:
-        box = tile.core.grow(_MARGIN).intersection(Box.of(shape))
+    def search_tile(tile: Tile) -> tuple[NDArray[np.intp], Float32Array]:
+        box = tile.core.grow(_MARGIN).intersection(Box.from_shape(shape))
         window = read_box(data, box)
-        stray, to_fill = stray_masks(window)
-        own = tile.core.within(box).slices
+        stray, to_fill = stray_pixel_masks(window)
+        own = tile.core.relative_to(box).slices
         stray_places = np.argwhere(stray[own])
-        values = _fill_values(window, stray, to_fill) if len(stray_places) else window
+        values = (
+            _compute_fill_values(window, stray, to_fill)
+            if len(stray_places)
+            else window
+        )
         corner = np.array([tile.core.y0, tile.core.x0])
         return stray_places + corner, values[own][tuple(stray_places.T)].astype(
             np.float32
         )
 
     tiles = plan_tiles(shape, core=_BLOCK, halo=_MARGIN, constant=False)
-    places, values = zip(*compute_ahead(search, tiles, most=_WINDOWS), strict=True)
+    places, values = zip(*map_parallel(search_tile, tiles, most=_WINDOWS), strict=True)
     all_places = np.concatenate(places)
     if not len(all_places):
         return None
     order = np.lexsort((all_places[:, 1], all_places[:, 0]))
-    return Strays(all_places[order], np.concatenate(values)[order])
+    return StrayPixels(all_places[order], np.concatenate(values)[order])
 
 
-def stray_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
-    """Return masks of the stray pixels of an image (Y, X) and of those to be filled."""
+def stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
+    """Return masks of all stray pixels of an image (Y, X) and of those to fill."""
     with np.errstate(over="ignore"):
         values = np.asarray(field, np.float32)
     none, finite = np.zeros(values.shape, bool), np.isfinite(values)
@@ -155,10 +159,10 @@ def stray_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     far = (values > middle + reach) | (values < middle - reach)
     if not reach or far.mean() > _MAX_PLATEAUS:
         far = none
-    is_stray = (_peaks(values) | _plateaus(values) | far) & finite
+    is_stray = (_find_peaks(values) | _find_plateaus(values) | far) & finite
     if not is_stray.any():
         return none, none
-    stray, narrow, dead = _without_wings(values, is_stray, finite, far)
+    stray, narrow, dead = _select_isolated_spots(values, is_stray, finite, far)
     others = values[finite & ~stray]
     beyond = np.maximum(values - others.max(), others.min() - values)
     beyond /= max(others.max() - others.min(), np.finfo(np.float32).tiny)
@@ -167,8 +171,8 @@ def stray_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     )
 
 
-def _peaks(values: Float32Array) -> BoolArray:
-    """Find pixels and lines that differ from their surroundings unusually strongly.
+def _find_peaks(values: Float32Array) -> BoolArray:
+    """Find pixels and lines that differ strongly from their surroundings.
 
     Noise stands out from both sides along a third of a segment, a stray line along all.
     """
@@ -183,7 +187,7 @@ def _peaks(values: Float32Array) -> BoolArray:
     for apart in _APART:
         heights = np.concatenate(
             [
-                _heights(*_excess(wide, s, apart))
+                _combine_excesses(*_compute_excess(wide, s, apart))
                 for s in strips[:: 1 + len(strips) // 4]
             ]
         )
@@ -193,8 +197,8 @@ def _peaks(values: Float32Array) -> BoolArray:
         )
         for strip in strips:
             rows = slice(*strip)
-            excess = _excess(wide, strip, apart)
-            height = _heights(*excess)
+            excess = _compute_excess(wide, strip, apart)
+            height = _combine_excesses(*excess)
             peaks[rows] |= (height > up) | (height < -down)
             inside = starts[0][(starts[0] >= strip[0]) & (starts[0] < strip[1])]
             cuts = inside - strip[0], starts[1]
@@ -207,7 +211,7 @@ def _peaks(values: Float32Array) -> BoolArray:
                     whole = np.moveaxis(share > _STANDING, -1, along)
                     if whole.any():
                         lines[rows] |= stands & np.repeat(whole, sizes, along)
-        lines |= _short_lines(wide, values, apart)
+        lines |= _find_short_lines(wide, values, apart)
     for candidates, most in ((peaks, _MOST), (lines, _MAX_LINES)):
         candidates &= candidates.mean() <= most
     if lines.any():  # extend them beyond whole segments
@@ -220,15 +224,17 @@ def _peaks(values: Float32Array) -> BoolArray:
     return peaks | lines
 
 
-def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolArray:
-    """Mark constant segments that stand out, at any position of a small field.
+def _find_short_lines(
+    wide: Float32Array, values: Float32Array, apart: int
+) -> BoolArray:
+    """Mark constant line segments that stand out anywhere in a small image.
 
     Segments that are not constant are as often real detail.
     """
     is_line = np.zeros(values.shape, bool)
     if max(values.shape) > _SMALL:
         return is_line
-    for axis, away in enumerate(_excess(wide, (0, len(values)), apart)):
+    for axis, away in enumerate(_compute_excess(wide, (0, len(values)), apart)):
         along = 1 - axis
         size = min(_SEGMENT, values.shape[along])
         part = sliding_window_view(values, size, along)
@@ -244,8 +250,10 @@ def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolAr
     return is_line
 
 
-def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array]:
-    """Return the excess of pixels of a strip over both neighbours `apart` px away.
+def _compute_excess(
+    wide: Float32Array, strip: IntPair, apart: int
+) -> list[Float32Array]:
+    """Return how much pixels of a strip exceed both neighbours at distance `apart`.
 
     (2, Y, X): above and below, left and right, in an image padded by the largest
     distance; 0 for values between the two.
@@ -263,15 +271,15 @@ def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array
     return excesses
 
 
-def _heights(one: Float32Array, other: Float32Array) -> Float32Array:
-    """Return the smaller of two excesses of equal sign; 0 if the signs differ."""
+def _combine_excesses(one: Float32Array, other: Float32Array) -> Float32Array:
+    """Return the smaller of two excesses with equal sign, otherwise 0."""
     least = np.maximum(np.minimum(one, other), 0)
     least += np.minimum(np.maximum(one, other), 0)
     return least
 
 
-def _plateaus(values: Float32Array) -> BoolArray:
-    """Find small areas with the least or the greatest value of the image."""
+def _find_plateaus(values: Float32Array) -> BoolArray:
+    """Find small areas with the minimum or maximum value of the image."""
     is_plateau = np.zeros(values.shape, bool)
     for end in (values.min(), values.max()):
         at_end = solid = values == end
@@ -293,10 +301,10 @@ def _plateaus(values: Float32Array) -> BoolArray:
     return is_plateau
 
 
-def _without_wings(
+def _select_isolated_spots(
     values: Float32Array, spots: BoolArray, finite: BoolArray, far: BoolArray
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
-    """Keep the `spots` that are sharp and isolated, and have noisy surroundings.
+    """Select sharp and isolated `spots` with noisy surroundings.
 
     The pixels around a spot are compared with the next ring of pixels, relative to the
     usual size of such differences there. Also marks the narrow ones, and constant
@@ -309,7 +317,7 @@ def _without_wings(
     kept_spots, narrow, dead = (np.zeros(spots.shape, bool) for _ in range(3))
     others = finite & ~spots
     for number, spot in enumerate(ndimage.find_objects(labels), 1):
-        place = _grow(spot, _AROUND)
+        place = _grow_slices(spot, _AROUND)
         own, usable, part = labels[place] == number, others[place], values[place]
         around = ndimage.binary_dilation(own, ones)
         further = ndimage.binary_dilation(around, ones) & ~around & usable
@@ -325,7 +333,7 @@ def _without_wings(
         wings = (float(part[around].mean()) - level) * np.sign(heights.sum())
         most = _WINGS * height
         if not far[place][own].all():  # beyond any noise and detail
-            near = _grow(spot, _DENSE_REACH)
+            near = _grow_slices(spot, _DENSE_REACH)
             crowd = (spots[near] & (labels[near] != number)).mean()
             rough = np.concatenate(
                 [np.diff(part, axis=n)[np.diff(~usable, axis=n) == 0] for n in (0, 1)]
@@ -352,17 +360,17 @@ def _without_wings(
     return kept_spots, narrow, dead
 
 
-def _grow(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
+def _grow_slices(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
     rows, columns = (
         slice(max(0, part.start - margin), part.stop + margin) for part in place
     )
     return rows, columns
 
 
-def _fill_values(
+def _compute_fill_values(
     field: RealArray, stray: BoolArray, to_fill: BoolArray
 ) -> Float32Array:
-    """Return the values (Y, X) of stray pixels to be filled; NaN for all others.
+    """Return fill values (Y, X) for stray pixels; NaN for all others.
 
     The mean of the pixels around, or in wide areas the end of the range of all others.
     """

@@ -43,32 +43,32 @@ class Box:
     x1: int
 
     @classmethod
-    def of(cls, shape: IntPair, corner: IntPair = (0, 0)) -> Self:
-        """Create a box of a shape at a corner ``(y, x)``."""
+    def from_shape(cls, shape: IntPair, corner: IntPair = (0, 0)) -> Self:
+        """Create a box from its shape and corner ``(y, x)``."""
         (rows, columns), (y, x) = shape, corner
         return cls(y, y + rows, x, x + columns)
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns."""
+        """Numbers of rows and columns."""
         return self.y1 - self.y0, self.x1 - self.x0
 
     @property
     def corner(self) -> IntPair:
-        """Its first pixel ``(y, x)``."""
+        """First pixel ``(y, x)`` of the box."""
         return self.y0, self.x0
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Index of this box into a ``(Y, X)`` array."""
+        """Slices of the box in a ``(Y, X)`` array."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def scale(self, factor: int) -> Self:
         """Return the same region on a grid `factor` times finer."""
         return type(self)(*(factor * v for v in (self.y0, self.y1, self.x0, self.x1)))
 
-    def within(self, outer: "Box") -> Self:
-        """Return this region in coordinates that start at another box's corner."""
+    def relative_to(self, outer: "Box") -> Self:
+        """Return the box in coordinates relative to the corner of another box."""
         return self.move((-outer.y0, -outer.x0))
 
     def move(self, by: IntPair) -> Self:
@@ -76,10 +76,10 @@ class Box:
 
         ``box.within(outer).move(outer.corner) == box``.
         """
-        return self.of(self.shape, (self.y0 + by[0], self.x0 + by[1]))
+        return self.from_shape(self.shape, (self.y0 + by[0], self.x0 + by[1]))
 
     def grow(self, margin: IntPair | int) -> Self:
-        """Return the region with a margin on all sides; a negative one shrinks it.
+        """Return the box with a margin added on all sides, or removed if negative.
 
         It may extend beyond the field.
         """
@@ -89,7 +89,7 @@ class Box:
         )
 
     def intersection(self, other: "Box") -> Self:
-        """Return the common part of both boxes; empty if they share no pixel."""
+        """Return the intersection of both boxes, empty if they do not overlap."""
         return type(self)(
             max(self.y0, other.y0),
             min(self.y1, other.y1),
@@ -97,12 +97,12 @@ class Box:
             min(self.x1, other.x1),
         )
 
-    def overlap(self, other: "Box") -> bool:
-        """Return whether the boxes share a pixel."""
+    def overlaps(self, other: "Box") -> bool:
+        """Return whether the boxes have common pixels."""
         return min(self.intersection(other).shape) > 0
 
     def union(self, other: "Box") -> Self:
-        """Return the smallest box that holds both."""
+        """Return the smallest box that contains both boxes."""
         return type(self)(
             min(self.y0, other.y0),
             max(self.y1, other.y1),
@@ -113,21 +113,21 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile: the region to read and the region to keep of the result."""
+    """A tile: the region to read, and the region of the result to keep."""
 
     index: IntPair  # row and column in the grid of tiles
     core: Box  # region to keep, inside the field
     window: Box  # input of the network, inside the padded field
 
     @property
-    def inner(self) -> Box:
-        """The core in the window's own coordinates."""
-        return self.core.within(self.window)
+    def local_core(self) -> Box:
+        """Core of the tile in coordinates of its window."""
+        return self.core.relative_to(self.window)
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Division of a field into tiles."""
+    """Division of an image into tiles."""
 
     shape: IntPair  # rows and columns of the field
     # the field after reflection at the bottom and right to a multiple of the stride
@@ -140,7 +140,7 @@ class TilePlan:
 
     @property
     def grid(self) -> IntPair:
-        """Rows and columns of tiles."""
+        """Numbers of rows and columns of tiles."""
         rows, columns = (-(-size // self.core) for size in self.shape)
         return rows, columns
 
@@ -157,34 +157,38 @@ class TilePlan:
 
     def tile(self, row: int, column: int) -> Tile:
         """Return the tile at a row and column of the grid."""
-        whole = Box.of((self.core, self.core), (row * self.core, column * self.core))
-        return self.around(whole.intersection(Box.of(self.shape)), (row, column))
+        whole = Box.from_shape(
+            (self.core, self.core), (row * self.core, column * self.core)
+        )
+        return self.create_tile(
+            whole.intersection(Box.from_shape(self.shape)), (row, column)
+        )
 
-    def _context(self, start: int, stop: int, axis: int) -> IntPair:
-        """Add a halo to an interval of one axis, cropped to the padded field."""
+    def _add_halo(self, start: int, stop: int, axis: int) -> IntPair:
+        """Add a halo to an interval along one axis, within the padded image."""
         end = round_up(stop, self.stride) + self.halo
         return max(start - self.halo, 0), min(end, self.padded_shape[axis])
 
-    def around(self, core: Box, index: IntPair = (0, 0)) -> Tile:
-        """Return a tile for any part of the field that starts on the stride.
+    def create_tile(self, core: Box, index: IntPair = (0, 0)) -> Tile:
+        """Return a tile for any region that starts at a multiple of the stride.
 
         It has the window of a tile; with a constant size if the plan has one and the
         part is not larger than a core.
         """
-        rows = self._window(core.y0, core.y1, 0)
-        columns = self._window(core.x0, core.x1, 1)
+        rows = self._get_window(core.y0, core.y1, 0)
+        columns = self._get_window(core.x0, core.x1, 1)
         return Tile(index, core, Box(*rows, *columns))
 
-    def _window(self, start: int, stop: int, axis: int) -> IntPair:
+    def _get_window(self, start: int, stop: int, axis: int) -> IntPair:
         """Return the window of an interval of one axis."""
         if not self.constant or stop - start > self.core:
-            return self._context(start, stop, axis)
+            return self._add_halo(start, stop, axis)
         padded_length = self.padded_shape[axis]
         width = min(self.core + 2 * self.halo, padded_length)
         first = min(max(start - self.halo, 0), padded_length - width)
         return first, first + width
 
-    def pieces(self, tile: Tile, side: int) -> Iterator[Tile]:
+    def split_tile(self, tile: Tile, side: int) -> Iterator[Tile]:
         """Divide a tile into smaller ones, each with its own halo.
 
         Their cores, with a side that is a multiple of the stride, partition the tile's
@@ -195,13 +199,13 @@ class TilePlan:
             for column, left in enumerate(range(core.x0, core.x1, side)):
                 down = top, min(top + side, core.y1)
                 across = left, min(left + side, core.x1)
-                window = Box(*self._context(*down, 0), *self._context(*across, 1))
+                window = Box(*self._add_halo(*down, 0), *self._add_halo(*across, 1))
                 yield Tile((row, column), Box(*down, *across), window)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """Square blocks at a constant step, all inside the field."""
+    """Square blocks with a constant step, all inside the image."""
 
     # side of a block and distance between neighbours, in pixels
     block: int
@@ -210,18 +214,18 @@ class BlockPlan:
 
     @property
     def corners(self) -> NDArray[np.intp]:
-        """``(rows * columns, 2)`` top-left corners ``(y, x)``, row by row."""
+        """Top-left corners ``(y, x)``, row by row: ``(rows * columns, 2)``."""
         places = np.indices(self.grid).reshape(2, -1).T
         return np.ascontiguousarray(places * self.step).astype(np.intp)
 
     @property
     def origin(self) -> FloatPair:
-        """Centre of the first block in pixels, pixel (0, 0) having its centre at 0."""
+        """Centre of the first block in pixel coordinates."""
         return (self.block - 1) / 2, (self.block - 1) / 2
 
 
 def round_up(value: int, multiple: int) -> int:
-    """Round up to a multiple."""
+    """Round a value up to a multiple of another."""
     return -(-value // multiple) * multiple
 
 
@@ -234,7 +238,7 @@ def plan_tiles(
     minimum: int = 1,
     constant: bool = True,
 ) -> TilePlan:
-    """Divide a field into cores with halos.
+    """Divide an image into tiles with halos.
 
     The core is a positive multiple of the stride, otherwise an `OptionError` is raised;
     the halo, the context that a core needs on each side, is rounded up to the stride.
@@ -243,11 +247,11 @@ def plan_tiles(
     `ShapeError` if the field is empty.
     """
     if min(shape) < 1:
-        msg = f"Tiles need a non-empty (Y, X) field, got shape {tuple(shape)}."
+        msg = f"Tiles need a non-empty (Y, X) image, got shape {tuple(shape)}."
         raise ShapeError(msg)
     if core < 1 or core % stride:
         msg = (
-            f"A tile's side must be a positive multiple of the stride {stride}, "
+            f"The side of a tile must be a positive multiple of the stride {stride}, "
             f"got {core}."
         )
         raise OptionError(msg, code="out-of-range")
@@ -266,7 +270,7 @@ def plan_tiles(
 
 
 def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
-    """Place square blocks on a field at a constant step, as many as fit.
+    """Place as many square blocks as fit on an image at a constant step.
 
     ``(size - block) // step + 1`` on each axis. Raises `ShapeError` if none fits,
     `OptionError` if block or step is not positive.
@@ -276,7 +280,7 @@ def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
         raise OptionError(msg, code="out-of-range")
     if min(shape) < block:
         msg = (
-            f"A block of {block} px needs a field of at least that size, got "
+            f"A block of {block} px needs an image of at least that size, got "
             f"{shape[0]}x{shape[1]} px. Choose a smaller block."
         )
         raise ShapeError(msg, code="image-too-small")
@@ -285,7 +289,7 @@ def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
 
 
 def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Return the indices (stop - start,) that reflect an axis at its ends.
+    """Return indices (stop - start,) that extend an axis by reflection.
 
     The half-open range may extend beyond the axis on both sides, more than once. The
     edge sample is not repeated, unless it is the only one.
@@ -300,10 +304,10 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
 
 
 def central_box(shape: IntPair, side: int) -> Box:
-    """Return the box at the centre of a field, with at most `side` px on each axis."""
+    """Return the central box of an image, with at most `side` px on each axis."""
     rows, columns = (min(n, side) for n in shape)
     corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
-    return Box.of((rows, columns), corner)
+    return Box.from_shape((rows, columns), corner)
 
 
 def split_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
@@ -317,7 +321,7 @@ def split_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
 
 
 def read_box(data: ReadableArray, box: Box) -> NDArray[Any]:
-    """Read a region that may extend beyond the field, which is reflected there.
+    """Read a region, padded by reflection beyond the image borders.
 
     Only the needed part of the field (Y, X) is read. Dask is computed in this thread,
     outside any dask cache (shared caches are not safe across threads).

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.grids import Grid, Resampling, working_type
+from napari_semsr.core.grids import Grid, Resampling, interpolation_dtype
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, RealArray
@@ -47,7 +47,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A linear map and a shift: rotation, scale, reflection, shear."""
+    """Linear map and shift: rotation, scaling, reflection and shear."""
 
     # rows of the linear part: the mapped ``y`` and ``x``
     matrix: tuple[FloatPair, FloatPair] = ((1.0, 0.0), (0.0, 1.0))
@@ -65,14 +65,14 @@ class Affine:
             )
 
     @classmethod
-    def of(cls, linear: RealArray, shift: RealArray) -> Self:
-        """Create a transform from a linear part (2, 2) and a shift (2,) after it."""
+    def from_matrix(cls, linear: RealArray, shift: RealArray) -> Self:
+        """Create a transform from a matrix (2, 2) and a subsequent shift (2,)."""
         (a, b), (c, d) = np.asarray(linear, dtype=float).tolist()
         y, x = np.asarray(shift, dtype=float).tolist()
         return cls(((a, b), (c, d)), (y, x))
 
     @classmethod
-    def similarity(
+    def create_similarity(
         cls,
         degrees: float = 0.0,
         *,
@@ -91,22 +91,22 @@ class Affine:
         if is_mirrored:
             linear = linear @ np.diag([1.0, -1.0])
         at = np.asarray(about, dtype=float)
-        return cls.of(linear, at + shift - linear @ at)
+        return cls.from_matrix(linear, at + shift - linear @ at)
 
     @property
     def linear(self) -> FloatArray:
-        """The (2, 2) matrix."""
+        """Matrix (2, 2) of the linear map."""
         return np.array(self.matrix)
 
     @property
     def determinant(self) -> float:
-        """Area after the map over the area before; negative for a mirrored image."""
+        """Determinant of the matrix: area ratio, negative for a mirrored image."""
         (a, b), (c, d) = self.matrix
         return a * d - b * c
 
     @property
     def scale(self) -> float:
-        """Mean magnification: the square root of the change in area."""
+        """Mean magnification: square root of the area ratio."""
         return math.sqrt(abs(self.determinant))
 
     @property
@@ -119,12 +119,12 @@ class Affine:
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether left and right are swapped."""
+        """Whether the transform swaps left and right."""
         return self.determinant < 0
 
     @property
     def is_similarity(self) -> bool:
-        """Whether it preserves shapes: one scale, no shear."""
+        """Whether the transform preserves shapes: uniform scale without shear."""
         low, high = np.sort(np.linalg.svd(self.linear, compute_uv=False))
         return bool(high - low <= _ALIKE * high)
 
@@ -136,16 +136,16 @@ class Affine:
     def inverse(self) -> Self:
         """Return the inverse transform."""
         back = np.linalg.inv(self.linear)
-        return self.of(back, -back @ self.shift)
+        return self.from_matrix(back, -back @ self.shift)
 
-    def then(self, other: "Affine") -> "Affine":
-        """Compose two transforms, the other after this."""
+    def compose(self, other: "Affine") -> "Affine":
+        """Return the composition of this transform followed by another one."""
         linear = other.linear @ self.linear
-        return Affine.of(linear, other(np.asarray(self.shift)))
+        return Affine.from_matrix(linear, other(np.asarray(self.shift)))
 
 
 @dataclass(frozen=True, eq=False)
-class Bending:
+class BSplineDisplacement:
     """A smooth displacement: a uniform cubic B-spline on a grid of knots.
 
     Outside the grid the displacement is that of the grid's border.
@@ -168,14 +168,14 @@ class Bending:
             msg = f"The spacing of knots must be positive, got {self.spacing}"
             raise OptionError(f"{msg} from {self.origin}.", code="transform-invalid")
 
-    def knots(self, places: FloatArray) -> FloatArray:
+    def to_knot_units(self, places: FloatArray) -> FloatArray:
         """Convert positions (..., 2) to units of knots, clipped to the grid."""
         at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
         return np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)
 
     def displacement(self, places: FloatArray) -> FloatArray:
         """Return the displacement (..., 2) at positions."""
-        at = self.knots(places).reshape(-1, 2).T
+        at = self.to_knot_units(places).reshape(-1, 2).T
         # order 3 without prefilter: the coefficients are those of the spline itself
         moves = [
             ndimage.map_coordinates(plane, at, order=3, mode="mirror", prefilter=False)
@@ -183,8 +183,8 @@ class Bending:
         ]
         return np.stack(moves, axis=-1).reshape(np.shape(places))
 
-    def least_area(self) -> float:
-        """Return the smallest local change of area; 0 or less if it folds."""
+    def min_jacobian(self) -> float:
+        """Return the minimum Jacobian determinant; 0 or less if the transform folds."""
         rows, columns = (
             np.linspace(0, n - 1, (n - 1) * _PER_KNOT + 1)
             for n in self.coefficients.shape[1:]
@@ -203,14 +203,14 @@ class Bending:
         displaced_places: FloatArray = np.asarray(places) + self.displacement(places)
         return displaced_places
 
-    def back(self, places: FloatArray) -> FloatArray:
-        """Return the positions (..., 2) that are mapped to these.
+    def apply_inverse(self, places: FloatArray) -> FloatArray:
+        """Return the positions (..., 2) that are mapped to the given positions.
 
         Raises `OptionError` if the displacement folds.
         """
         targets = np.asarray(places, dtype=float).reshape(-1, 2)
         sources, left = targets.copy(), np.arange(len(targets))
-        if self.folds:
+        if self.has_folds:
             raise OptionError(_FOLD_MESSAGE, code="transform-folds")
         for _ in range(_ROUNDS):
             miss = targets[left] - self(sources[left])
@@ -218,18 +218,18 @@ class Bending:
             left, miss = left[far], miss[far]
             if not left.size:
                 return sources.reshape(np.shape(places))
-            sources[left] = self._nearer(targets[left], sources[left], miss)
+            sources[left] = self._newton_step(targets[left], sources[left], miss)
         raise OptionError(_FOLD_MESSAGE, code="transform-folds")
 
     @cached_property
-    def folds(self) -> bool:
-        """Whether two positions are mapped to one, so that there is no inverse."""
-        return self.least_area() <= 0
+    def has_folds(self) -> bool:
+        """Whether the displacement folds, so that it has no inverse."""
+        return self.min_jacobian() <= 0
 
-    def _nearer(
+    def _newton_step(
         self, targets: FloatArray, sources: FloatArray, miss: FloatArray
     ) -> FloatArray:
-        """Take a step of Newton's method (N, 2), halved while the error grows."""
+        """Take a Newton step (N, 2), halved while the error grows."""
         slopes = np.empty((len(sources), 2, 2))
         for axis, step in enumerate(_NUDGE * np.diag(self.spacing)):
             ahead, behind = self(sources + step), self(sources - step)
@@ -251,7 +251,7 @@ class Elastic:
     """An affine transform followed by a smooth displacement."""
 
     affine: Affine  # from the moving image to the fixed one
-    bending: Bending  # in the plane of the fixed image
+    bending: BSplineDisplacement  # in the plane of the fixed image
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map positions (..., 2)."""
@@ -270,7 +270,7 @@ class InverseElastic:
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map positions (..., 2)."""
-        return self.forward.affine.inverse()(self.forward.bending.back(places))
+        return self.forward.affine.inverse()(self.forward.bending.apply_inverse(places))
 
     def inverse(self) -> Elastic:
         """Return the inverse transform."""
@@ -319,15 +319,15 @@ class WarpedImage:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the grey values; a pixel outside the image is NaN."""
-        return working_type(self.image.dtype)
+        """Type of the grey values; pixels outside the image are NaN."""
+        return interpolation_dtype(self.image.dtype)
 
     @cached_property
-    def _step(self) -> FloatArray:
-        """Pixels of the image per row of the grid, and per column: (2, 2)."""
+    def _sampling_step(self) -> FloatArray:
+        """Image pixels per row and per column of the grid: (2, 2)."""
         rows, columns = self.grid.shape
         border = np.array([-0.5, rows - 0.5]), np.array([-0.5, columns - 0.5])
-        corners = self._map_back(*border)
+        corners = self._map_to_image(*border)
         down = (corners[:, 1] - corners[:, 0]).mean(axis=1) / rows
         across = (corners[:, :, 1] - corners[:, :, 0]).mean(axis=1) / columns
         return np.stack([down, across], axis=1)
@@ -336,18 +336,18 @@ class WarpedImage:
     def _resampling(self) -> Resampling:
         """Resampling of the image to a pixel size near that of the grid."""
         steps = []
-        for step in np.hypot(*self._step.T).tolist():
+        for step in np.hypot(*self._sampling_step.T).tolist():
             part = Fraction(step / _OVERSAMPLING).limit_denominator(_STEP_PARTS)
             steps.append(part if step > _COARSER else Fraction(1))
         return Resampling(self.image.shape, (steps[0], steps[1]))
 
     @cached_property
     def _kernel(self) -> FloatArray | None:
-        """Filter for the resampled image, with odd sides; None if not needed."""
+        """Filter (odd sides) for the resampled image; None if not needed."""
         from scipy import special  # most images are neither rotated nor reduced
 
         resampling_steps = np.array([float(step) for step in self._resampling.steps])
-        step = self._step / resampling_steps[:, None]
+        step = self._sampling_step / resampling_steps[:, None]
         corners = step.T @ np.array([[0.5, 0.5], [0.5, -0.5]])
         if np.abs(corners).max() <= _REACH:
             return None
@@ -363,19 +363,19 @@ class WarpedImage:
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
         """Compute the pixels of a box of the grid, all by default."""
-        box = box or Box.of(self.grid.shape)
+        box = box or Box.from_shape(self.grid.shape)
         result = np.empty(box.shape, dtype=self.dtype)
         # pixels of a coarse grid cover more of the image
-        side = max(_LATTICE, int(_PART / max(1.0, *np.hypot(*self._step.T))))
+        side = max(_LATTICE, int(_PART / max(1.0, *np.hypot(*self._sampling_step.T))))
         for y in range(box.y0, box.y1, side):
             for x in range(box.x0, box.x1, side):
                 part = Box(y, min(y + side, box.y1), x, min(x + side, box.x1))
-                result[part.within(box).slices] = self._compute(part)
+                result[part.relative_to(box).slices] = self._compute_box(part)
         return result
 
-    def _compute(self, box: Box) -> RealArray:
+    def _compute_box(self, box: Box) -> RealArray:
         """Compute the pixels of a part that fits into memory."""
-        places = self._places(box)  # (2, Y, X) in pixels of the image
+        places = self._pixel_centres(box)  # (2, Y, X) in pixels of the image
         size = np.array(self.image.shape)[:, None, None]
         inside = np.logical_and(*((places >= -0.5) & (places <= size - 0.5)))
         result = np.full(box.shape, np.nan, dtype=self.dtype)
@@ -383,60 +383,62 @@ class WarpedImage:
             return result
         steps = np.array([float(step) for step in self._resampling.steps])[:, None]
         at = (places[:, inside] + 0.5) / steps - 0.5
-        part = self._around(at)
+        part = self._support_box(at)
         at -= np.array(part.corner, dtype=float)[:, None]
-        block = self._block(part)
+        block = self._read_block(part)
         finite = np.isfinite(block)
         if finite.all():
-            result[inside] = self._follow(block, at)
+            result[inside] = self._interpolate(block, at)
         elif finite.any():
-            values = self._follow(fill_gaps(block, finite), at)
+            values = self._interpolate(fill_gaps(block, finite), at)
             gaps = ndimage.map_coordinates((~finite).astype(float), at, order=1)
             result[inside] = np.where(gaps > _GAP, np.nan, values)
         return result
 
-    def _follow(self, block: FloatArray, at: FloatArray) -> FloatArray:
-        """Return values (N,) of the spline through pixels at positions (2, N)."""
+    def _interpolate(self, block: FloatArray, at: FloatArray) -> FloatArray:
+        """Interpolate pixels with a spline at positions (2, N); return values (N,)."""
         if self._kernel is not None:
             block = _filter_plane(block, self._kernel)
         values: FloatArray = ndimage.map_coordinates(block, at, order=3, mode="mirror")
         return values
 
-    def _around(self, at: FloatArray) -> Box:
-        """Return the box of the resampled image that the spline at positions needs."""
+    def _support_box(self, at: FloatArray) -> Box:
+        """Return the box of the resampled image that interpolation needs."""
         margin = _MARGIN + (0 if self._kernel is None else len(self._kernel) // 2)
         low = np.floor(at.min(axis=1)).astype(int) - margin
         high = np.ceil(at.max(axis=1)).astype(int) + margin + 1
         around = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
-        return around.intersection(Box.of(self._resampling.shape))
+        return around.intersection(Box.from_shape(self._resampling.shape))
 
-    def _block(self, part: Box) -> FloatArray:
+    def _read_block(self, part: Box) -> FloatArray:
         """Return grey values of a box of the resampled image; NaN next to gaps."""
         resampling = self._resampling
         if max(resampling.steps) == 1:
             return np.asarray(read_box(self.image.data, part), dtype=np.float64)
-        place = resampling.source(part)
+        place = resampling.source_region(part)
         block = np.asarray(read_box(self.image.data, place), dtype=np.float64)
         finite = np.isfinite(block)
         if finite.all():
-            return resampling.make(block, place, part)
+            return resampling.resample(block, place, part)
         if not finite.any():
             return np.full(part.shape, np.nan)
-        block_values = resampling.make(fill_gaps(block, finite), place, part)
-        gaps = resampling.make((~finite).astype(np.float64), place, part)
+        block_values = resampling.resample(fill_gaps(block, finite), place, part)
+        gaps = resampling.resample((~finite).astype(np.float64), place, part)
         block_values[np.abs(gaps) > _GAP] = np.nan
         return block_values
 
-    def _places(self, box: Box) -> FloatArray:
-        """Return centres of pixels of the grid (2, Y, X) in pixels of the image."""
+    def _pixel_centres(self, box: Box) -> FloatArray:
+        """Return centres of grid pixels (2, Y, X) in pixels of the image."""
         if isinstance(self.transform, Affine):
-            return self._map_back(np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
+            return self._map_to_image(
+                np.arange(box.y0, box.y1), np.arange(box.x0, box.x1)
+            )
         spans = (box.y0, box.y1), (box.x0, box.x1)
         rows, columns = (
             np.arange(start // _LATTICE - 2, -(-stop // _LATTICE) + 3)
             for start, stop in spans
         )
-        lattice_places = self._map_back(rows * _LATTICE, columns * _LATTICE)
+        lattice_places = self._map_to_image(rows * _LATTICE, columns * _LATTICE)
         down, across = (
             _weights(np.arange(*span) / _LATTICE - nodes[0], nodes.size)
             for span, nodes in zip(spans, (rows, columns), strict=True)
@@ -445,7 +447,7 @@ class WarpedImage:
             [down @ _prefilter(plane) @ across.T for plane in lattice_places]
         )
 
-    def _map_back(self, rows: RealArray, columns: RealArray) -> FloatArray:
+    def _map_to_image(self, rows: RealArray, columns: RealArray) -> FloatArray:
         """Map rows and columns of the grid back to pixels of the image."""
         corner, pitch = np.array(self.grid.corner), np.array(self.grid.pitch)
         grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
@@ -455,7 +457,7 @@ class WarpedImage:
 
 
 def _filter_plane(plane: FloatArray, kernel: FloatArray) -> FloatArray:
-    """Filter a plane, mirrored at its borders like the spline."""
+    """Filter an image with mirrored borders, as for the spline."""
     from scipy import fft  # few images are filtered
 
     width = len(kernel) - 1
@@ -480,7 +482,7 @@ def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
 
 
 def _prefilter(plane: FloatArray) -> FloatArray:
-    """Return approximate spline coefficients of a lattice from neighbouring values."""
+    """Compute approximate spline coefficients from the values on a lattice."""
     for axis in (0, 1):
         # the first two terms of the spline's prefilter: exact for cubic polynomials
         plane = plane - ndimage.correlate1d(plane, [1, -2, 1], axis, mode="nearest") / 6
@@ -488,7 +490,7 @@ def _prefilter(plane: FloatArray) -> FloatArray:
 
 
 def _weights(at: FloatArray, nodes: int) -> FloatArray:
-    """Return the cubic B-splines of all nodes (N, nodes) at positions along an axis."""
+    """Return the cubic B-splines (N, nodes) of all nodes at positions on an axis."""
     distance = np.abs(at[:, None] - np.arange(nodes))
     near = 2 / 3 - distance**2 * (1 - distance / 2)
     far = np.maximum(2 - distance, 0) ** 3 / 6

@@ -14,7 +14,7 @@ RealArray = NDArray[np.integer | np.floating | np.bool_]
 
 
 class ReadableArray(Protocol):
-    """A field (Y, X) that is read by slices: of NumPy, dask, Zarr or HDF5."""
+    """A sliceable array (Y, X) of NumPy, dask, Zarr or HDF5."""
 
     @property
     def shape(self) -> IntPair:
@@ -25,4 +25,4 @@ class ReadableArray(Protocol):
         """Type of the values."""
 
     def __getitem__(self, index: tuple[slice, slice], /) -> Any:
-        """Read a part; dask returns a lazy one."""
+        """Read a slice; dask arrays return a lazy one."""

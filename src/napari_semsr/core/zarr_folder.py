@@ -16,7 +16,7 @@ _LARGEST_FILE = 1 << 30  # bytes; chosen: twice the largest block that is read
 
 
 class FolderStore(LocalStore):
-    """A local store that rejects pipes and devices and limits the size of files."""
+    """Local store that rejects pipes and devices and limits file sizes."""
 
     async def get(
         self,
@@ -36,7 +36,7 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read like `get`, synchronously."""
+        """Read a file synchronously, like `get`."""
         self._ensure_open_sync()
         return self._read(key, prototype, byte_range)
 
@@ -56,13 +56,17 @@ class FolderStore(LocalStore):
         buffer_type = (prototype or default_buffer_prototype()).buffer
         most = _LARGEST_MARK if path.name in _MARKS else _LARGEST_FILE
         try:
-            data = read_bytes(path, most) if part is None else _cut(path, part, most)
+            data = (
+                read_bytes(path, most)
+                if part is None
+                else _read_range(path, part, most)
+            )
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         return buffer_type.from_bytes(data)
 
 
-def _cut(path: Path, part: ByteRequest, most: int) -> bytes:
+def _read_range(path: Path, part: ByteRequest, most: int) -> bytes:
     """Read a byte range of a file: between two offsets, from an offset, or a suffix."""
     with open_file(path) as stream:
         size = stream.seek(0, 2)

@@ -25,10 +25,10 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     WriteError,
-    against_truth,
-    code_of,
-    cut_box,
-    figure,
+    add_threshold,
+    create_property,
+    crop_to_box,
+    get_error_code,
     option,
     software_versions,
     warn,
@@ -37,14 +37,14 @@ from napari_semsr.demonstration.runs import (
     FILES,
     VIEW,
     WIENER,
-    Compared,
+    ImageComparison,
     StitchedScan,
-    demo_plan,
-    elsewhere_options,
+    apply_wiener_filter,
+    compute_rms,
+    create_demo_plan,
+    create_other_scan_options,
+    create_scan_options,
     read_record,
-    rms,
-    scan_options,
-    wiener,
 )
 from napari_semsr.io import read_transform
 from napari_semsr.jobs import (
@@ -53,7 +53,7 @@ from napari_semsr.jobs import (
     FRC,
     MOSAIC_MODEL,
     REPLACING,
-    AdaptRefused,
+    AdaptationError,
     CallRecord,
     Output,
     Result,
@@ -63,33 +63,33 @@ from napari_semsr.jobs import (
     SimulateOptions,
     Verb,
     check_target_folder,
+    create_shared_area,
+    draw_held_out_images,
     execute,
-    held_out_pictures,
-    jsonable,
     open_image,
-    rewrite,
-    share_area,
+    overwrite_image,
+    to_json_value,
 )
 from napari_semsr.reporting import (
-    errors_png,
-    grey_limits,
-    image_png,
-    joints_png,
-    lay_frames,
-    making,
-    overlay_png,
-    plot_png,
-    write_number,
-    write_numbers,
+    choose_grey_limits,
+    draw_errors_png,
+    draw_image_png,
+    draw_overlaps_png,
+    draw_overlay_png,
+    draw_plot_png,
+    format_value,
+    list_provenance,
+    paste_frames,
+    write_json,
     write_page,
 )
-from napari_semsr.stitching import PairReport, valid_mask
+from napari_semsr.stitching import PairReport, compute_valid_mask
 
 _MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # tried in turn; slow or busy computers need more
 
 
 class DemoOptions(Options):
-    """Options of the demonstration."""
+    """Options for the demonstration."""
 
     frame_px: int = option(
         224,
@@ -99,12 +99,14 @@ class DemoOptions(Options):
         ge=144,
         le=512,
     )
-    seed: int = option(0, "Seed", "Varies samples, stage errors, haze and noise.", ge=0)
+    seed: int = option(
+        0, "Seed", ("Seed for samples, stage errors, haze and noise."), ge=0
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult(Result):
-    """Path and figures of the report, and images of the area on one grid."""
+    """Path and metrics of the report, and images of the area on the same grid."""
 
     report: Annotated[str, Quantity("Report")]
     seconds: float
@@ -115,40 +117,41 @@ class DemoResult(Result):
     model: str
     figures: dict[str, Any]  # the figures on the page
 
-    placed = figure(
+    placed = create_property(
         lambda result: "{placed} of {frames} placed".format(**result.figures["scan"]),
         "Frames",
     )
     # root mean square distances from the ground truth
-    nominal = figure(
+    nominal = create_property(
         lambda result: result.figures["scan"]["nominal_error_px"],
         *("Error of nominal positions", "px", ".3g"),
     )
-    solved = figure(
+    solved = create_property(
         lambda result: result.figures["scan"]["solved_error_px"],
         *("Error of solved positions", "px", ".3g"),
     )
-    resolved = figure(
+    resolved = create_property(
         lambda result: result.figures["mosaic"]["halves"]["resolution_nm"],
         *("Mosaic resolves", "nm", ".3g"),
     )
     # on the held-out part of the area, compared with the optical image
-    gains = figure(
-        lambda result: _gains(result.figures["adapt"]["evaluated"]),
+    gains = create_property(
+        lambda result: _format_gains(result.figures["adapt"]["evaluated"]),
         "Held-out part, below the cut-off",
     )
-    objects = figure(
-        lambda result: _objects(result.figures["adapt"]["evaluated"]), "Its objects"
+    objects = create_property(
+        lambda result: _format_object_counts(result.figures["adapt"]["evaluated"]),
+        "Its objects",
     )
-    elsewhere = figure(
-        lambda result: _gains(result.figures["elsewhere"]["versions"]),
+    elsewhere = create_property(
+        lambda result: _format_gains(result.figures["elsewhere"]["versions"]),
         "Another relief, below the cut-off",
     )
-    unlike = figure(
+    unlike = create_property(
         lambda result: result.figures["elsewhere"]["unfamiliar_percent"],
         *("Unlike the training area", "% of its area", ".0f"),
     )
-    restored = figure(
+    restored = create_property(
         lambda result: "; ".join(
             f"{name} {found['psnr_db']:.2f} {DB}"
             for name, found in result.figures["electron_image"]["versions"].items()
@@ -163,17 +166,17 @@ class DemoResult(Result):
         return " ".join(["napari --plugin napari-semsr", *(f'"{p}"' for p in paths)])
 
 
-def _gains(versions: Mapping[str, Any]) -> str:
-    """Return the gain of each version over the first."""
+def _format_gains(versions: Mapping[str, Any]) -> str:
+    """Return the gain of each version over the first, as text."""
     _, *others = versions.items()
     return "; ".join(
-        f"{name} {write_number(gain['gain_below_cutoff_db'], '+.2f')} {DB}"
+        f"{name} {format_value(gain['gain_below_cutoff_db'], '+.2f')} {DB}"
         for name, gain in others
     )
 
 
-def _objects(versions: Mapping[str, Any]) -> str:
-    """Return how many objects each version shows and invents."""
+def _format_object_counts(versions: Mapping[str, Any]) -> str:
+    """Return the numbers of objects that each version shows and invents, as text."""
     return "; ".join(
         "{} {shown} of {objects} shown, {invented} of {drawn} invented".format(
             name, **objects["objects"]
@@ -182,50 +185,55 @@ def _objects(versions: Mapping[str, Any]) -> str:
     )
 
 
-def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
-    """Run the steps that have no result yet, and write the page."""
+def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
+    """Run all steps without a stored result, and write the report."""
     start = time.monotonic()
     settings = run.options
     yield Progress(0, 0, "checking")
     paths = _prepare_folder(run)
-    options = scan_options(frame_px=settings.frame_px, seed=settings.seed)
-    adapted = (yield from _run_steps(run.place, paths["results"], options))["adapted"]
+    options = create_scan_options(frame_px=settings.frame_px, seed=settings.seed)
+    adapted = (yield from _run_steps(run.required_target, paths["results"], options))[
+        "adapted"
+    ]
     for sentence, code in zip(adapted.warnings, adapted.codes, strict=True):
         warn(sentence, code)
     yield Progress(0, 0, "writing the report")
-    scan = StitchedScan.read(run.place, "mosaic", "scan", options)
+    scan = StitchedScan.read(run.required_target, "mosaic", "scan", options)
     other = StitchedScan.read(
-        run.place, "elsewhere", "elsewhere_scan", elsewhere_options(options)
+        run.required_target,
+        "elsewhere",
+        "elsewhere_scan",
+        create_other_scan_options(options),
     )
     resolutions = yield from _measure_mosaic(scan, paths)
-    place = _Place.read(scan, paths)
-    rewrite(place.area.sem, paths["place_sem"])
-    elsewhere = _compare_elsewhere(other, paths, place)
+    place = _TrainingArea.read(scan, paths)
+    overwrite_image(place.area.sem, paths["place_sem"])
+    elsewhere = _compare_other_sample(other, paths, place)
     sem = _compare_sem(paths)
-    figures = jsonable(
+    figures = to_json_value(
         {
-            "scan": scan.stitched | _errors_of(scan),
+            "scan": scan.stitched | _get_position_errors(scan),
             "mosaic": {
-                "halves": _of_pair(resolutions[0]),
-                "truth": _of_pair(resolutions[1]),
+                "halves": _get_pair_metrics(resolutions[0]),
+                "truth": _get_pair_metrics(resolutions[1]),
             },
             "adapt": place.record,
-            "elsewhere": _elsewhere_figures(elsewhere),
+            "elsewhere": _get_other_sample_metrics(elsewhere),
             "electron_image": {
-                "versions": _versions(sem.versions),
-                "two_exposures": _of_pair(sem.exposures),
+                "versions": _get_version_metrics(sem.versions),
+                "two_exposures": _get_pair_metrics(sem.exposures),
                 "enhance": read_record(paths["sem_enhanced_record"]),
             },
             "options": settings.model_dump(mode="json"),
             "versions": software_versions(),
         }
     )
-    write_numbers(paths["figures"], figures)
+    write_json(paths["figures"], figures)
     write_page(
         paths["report"],
         Path(__file__).with_name("report.html"),
-        **_stitching(scan),
-        **held_out_pictures(
+        **_draw_stitching(scan),
+        **draw_held_out_images(
             place.area,
             place.planes,
             place.curve,
@@ -233,17 +241,17 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         ),
         scan=scan,
         resolved=resolutions,
-        correlations=_correlations(resolutions, scan.mosaic.mean_pixel_size_nm),
+        correlations=_plot_correlations(resolutions, scan.mosaic.mean_pixel_size_nm),
         place=place.record,
         area=place.area,
-        aligned=_show_alignment(place.area),
+        aligned=_draw_alignment(place.area),
         elsewhere=elsewhere,
-        others=_crops(elsewhere.versions, elsewhere.truth),
+        others=_draw_crops(elsewhere.versions, elsewhere.truth),
         sem=sem,
-        restored=_crops(sem.versions, sem.truth),
+        restored=_draw_crops(sem.versions, sem.truth),
         paths=paths,
         enhanced=place.enhanced,
-        provenance=making(figures["options"], _digests(place, paths)),
+        provenance=list_provenance(figures["options"], _list_digests(place, paths)),
     )
     return DemoResult(
         report=str(paths["report"]),
@@ -260,30 +268,33 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
 def _run_steps(
     folder: Path, state: Path, options: SimulateOptions
 ) -> Job[dict[str, CallRecord]]:
-    """Run all steps; train longer if a short training gains nothing."""
+    """Run all steps; train longer if a short training brings no gain."""
     for minutes in _MINUTES:
-        plan, results = demo_plan(options, minutes), Results(state, folder)
+        plan, results = create_demo_plan(options, minutes), Results(state, folder)
         try:
             return (yield from execute(plan, folder, results))
-        except AdaptRefused as refused:
+        except AdaptationError as refused:
             if refused.reason != "no-gain" or minutes == _MINUTES[-1]:
-                msg = f"This sample cannot be trained on: {refused} Use another seed."
-                raise SemsrError(msg, code=code_of(refused)) from refused
+                msg = (
+                    f"The model cannot be trained on this sample: {refused} Use "
+                    "another seed."
+                )
+                raise SemsrError(msg, code=get_error_code(refused)) from refused
     raise AssertionError
 
 
-def demo_paths(folder: Path) -> dict[str, Path]:
-    """Return the paths that the demonstration writes, by role."""
+def get_demo_paths(folder: Path) -> dict[str, Path]:
+    """Return the paths of the demonstration's files, by role."""
     return {role: folder / name for role, name in FILES.items()}
 
 
 def _prepare_folder(run: Run[DemoOptions]) -> dict[str, Path]:
-    """Raise an error if a folder cannot be written, before any computation."""
-    paths = demo_paths(run.place)
+    """Create the output folders; raise an error if a path cannot be written."""
+    paths = get_demo_paths(run.required_target)
     if run.existing.overwrite:
         paths["results"].unlink(missing_ok=True)
     elif not paths["results"].is_file():
-        check_target_folder(run.place)
+        check_target_folder(run.required_target)
     for role in ("report", "figures", "results", "positions"):
         if paths[role].is_dir():
             msg = (
@@ -295,11 +306,14 @@ def _prepare_folder(run: Run[DemoOptions]) -> dict[str, Path]:
             place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        msg = f"{error.filename} cannot be made a folder ({reason}): choose another."
+        msg = (
+            f"The folder {error.filename} cannot be created ({reason}): choose another "
+            "folder."
+        )
         raise WriteError(msg) from error
     for path in paths.values():
         if path.suffix in (".tif", ".zarr"):
-            Output("").check(path, (), REPLACING)
+            Output("").check_path(path, (), REPLACING)
     return paths
 
 
@@ -307,7 +321,7 @@ def _prepare_folder(run: Run[DemoOptions]) -> dict[str, Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _TrainingArea:
     """The area that the model was trained on, and its evaluation."""
 
     record: dict[str, Any]  # result of `adapt`
@@ -324,39 +338,39 @@ class _Place:
         enhanced = [folder / Path(one["output"]).name for one in record["applied"]]
         sem = open_image(scan.folder / VIEW)
         stored = read_transform(folder / "registration-1.json")
-        area = share_area(scan.mosaic, sem, stored.transform)
-        held_out = area.part(area.held_out)[1]
+        area = create_shared_area(scan.mosaic, sem, stored.transform)
+        held_out = area.crop(area.held_out)[1]
         linear = folder / Path(record["linear"]).name
         images = (None, linear, paths["mosaic_untouched"], enhanced[0])
         planes = {}
         for name, path in zip(record["evaluated"], images, strict=True):
             image = scan.mosaic if path is None else open_image(path)
-            plane = cut_box(cut_box(image, area.box), area.held_out)
-            planes[name] = Compared.of(plane, held_out).image.array()
-        state = training.load_place_state(folder / "training.pt")
+            plane = crop_to_box(crop_to_box(image, area.box), area.held_out)
+            planes[name] = ImageComparison.from_image(plane, held_out).image.array()
+        state = training.load_area_state(folder / "training.pt")
         return cls(record, area, enhanced, planes, state["curve"])
 
 
 @dataclass(frozen=True, slots=True)
-class _Elsewhere:
+class _OtherSample:
     """A sample unlike the training area: its mosaic and the results of models."""
 
     scan: StitchedScan
-    versions: dict[str, Compared]  # the mosaic, and the results of models
+    versions: dict[str, ImageComparison]  # the mosaic, and the results of models
     truth: Micrograph  # its SEM image, on the mosaic's grid
     unfamiliar_percent: float | None
 
     def gains(self) -> dict[str, tuple[float | None, float | None]]:
-        """Return each gain over the mosaic below the optical cut-off, in dB."""
+        """Return the gain of each version over the mosaic below the cut-off, in dB."""
         first = next(iter(self.versions.values()))
-        return {name: one.gain_over(first) for name, one in self.versions.items()}
+        return {name: one.compute_gain(first) for name, one in self.versions.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class _Sem:
+class _SemComparison:
     """An SEM image as acquired and as restored, compared with the ground truth."""
 
-    versions: dict[str, Compared]
+    versions: dict[str, ImageComparison]
     truth: Micrograph
     exposures: FrcResult  # correlation of two exposures
 
@@ -366,65 +380,71 @@ def _measure_mosaic(
 ) -> Job[tuple[FrcResult, FrcResult]]:
     """Correlate the halves of a mosaic, and the mosaic with the simulated sample."""
     resolution = yield from FRC.job(paths["mosaic"])
-    _, part, truth = scan.truth_below("truth/object.ome.tif")
+    _, part, truth = scan.crop_with_ground_truth("truth/object.ome.tif")
     truth = truth.replace(data=truth.array() * np.float32(scan.options.full_scale))
-    rewrite(truth, paths["mosaic_truth"])
+    overwrite_image(truth, paths["mosaic_truth"])
     return resolution.result, measure_agreement(part, truth)
 
 
-def _compare_elsewhere(
-    scan: StitchedScan, paths: Mapping[str, Path], place: _Place
-) -> _Elsewhere:
+def _compare_other_sample(
+    scan: StitchedScan, paths: Mapping[str, Path], place: _TrainingArea
+) -> _OtherSample:
     """Compare the results of two models for a mosaic with the sample's SEM image."""
-    box, part, truth = scan.truth_below("sem/sem.ome.tif")
-    rewrite(truth, paths["elsewhere_sem"])
+    box, part, truth = scan.crop_with_ground_truth("sem/sem.ome.tif")
+    overwrite_image(truth, paths["elsewhere_sem"])
     images = {"mosaic": part}
     for name, path in (
         (MOSAIC_MODEL, paths["elsewhere_untouched"]),
         (ADAPTED_MODEL, place.enhanced[1]),
     ):
-        images[name] = cut_box(open_image(path), box)
+        images[name] = crop_to_box(open_image(path), box)
     cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
     versions = {
-        name: Compared.of(image, truth, data_range=range_, cut_off_nm=cut_off)
+        name: ImageComparison.from_image(
+            image, truth, data_range=range_, cut_off_nm=cut_off
+        )
         for name, image in images.items()
     }
-    return _Elsewhere(
+    return _OtherSample(
         scan, versions, truth, place.record["applied"][1]["unfamiliar_percent"]
     )
 
 
-def _compare_sem(paths: Mapping[str, Path]) -> _Sem:
+def _compare_sem(paths: Mapping[str, Path]) -> _SemComparison:
     """Compare an exposure, and images restored from it, with the simulated specimen."""
     specimen, first, second, enhanced = (
         open_image(paths[f"sem_{name}"])
         for name in ("truth", "first", "second", "enhanced")
     )
-    images = {"as taken": first, WIENER: wiener(first), DEFAULT_MODEL: enhanced}
+    images = {
+        "as taken": first,
+        WIENER: apply_wiener_filter(first),
+        DEFAULT_MODEL: enhanced,
+    }
     versions = {
-        name: Compared.of(image, specimen, data_range=255.0)
+        name: ImageComparison.from_image(image, specimen, data_range=255.0)
         for name, image in images.items()
     }
-    return _Sem(versions, specimen, measure_frc(first, second))
+    return _SemComparison(versions, specimen, measure_frc(first, second))
 
 
 # Figures.
 
 
-def _errors_of(scan: StitchedScan) -> dict[str, object]:
-    """Return how many frames are placed, and the errors of their positions."""
+def _get_position_errors(scan: StitchedScan) -> dict[str, object]:
+    """Return the number of placed frames, and the errors of their positions."""
     placement = scan.placement
     return {
         "placed": int(placement.placed.sum()),
-        "nominal_error_px": rms(placement.nominal_error_px),
-        "solved_error_px": rms(placement.solved_error_px),
-        "expected_error_px": rms(scan.sigma_px),
+        "nominal_error_px": compute_rms(placement.nominal_error_px),
+        "solved_error_px": compute_rms(placement.solved_error_px),
+        "expected_error_px": compute_rms(scan.sigma_px),
     }
 
 
-def _elsewhere_figures(run: _Elsewhere) -> dict[str, object]:
-    """Return figures of the sample that is unlike the training area."""
-    versions = _versions(run.versions)
+def _get_other_sample_metrics(run: _OtherSample) -> dict[str, object]:
+    """Return the metrics of the sample that differs from the training area."""
+    versions = _get_version_metrics(run.versions)
     for name, (gain, error) in run.gains().items():
         versions[name] |= {
             "gain_below_cutoff_db": gain,
@@ -437,7 +457,9 @@ def _elsewhere_figures(run: _Elsewhere) -> dict[str, object]:
     }
 
 
-def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, object]]:
+def _get_version_metrics(
+    versions: Mapping[str, ImageComparison],
+) -> dict[str, dict[str, object]]:
     """Return PSNR and SSIM of each version."""
     return {
         name: {"psnr_db": one.metrics.psnr_db, "ssim": one.metrics.ssim}
@@ -445,7 +467,7 @@ def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, object]]:
     }
 
 
-def _of_pair(result: FrcResult) -> dict[str, object]:
+def _get_pair_metrics(result: FrcResult) -> dict[str, object]:
     """Return the measurements of a pair of images."""
     names = ("resolution_nm", "interval_nm", "reason")
     return {name: getattr(result, name) for name in names}
@@ -459,20 +481,23 @@ _JOINT_PX = 120  # side of an overlap's image; chosen: fits a row of them
 _CROP_PX = 160  # side of a detail; chosen: single pixels are visible
 
 
-def _stitching(scan: StitchedScan) -> dict[str, object]:
-    """Draw frames, their positions, and how certain these are."""
+def _draw_stitching(scan: StitchedScan) -> dict[str, object]:
+    """Draw the frames, their positions, and the errors of the positions."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
     solved, placement = scan.solved_px, scan.placement
     sample = np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).round().astype(int)
     raw = {frames.names[i]: frames.read(int(i)) for i in sample}
-    look: Any = {"limits": grey_limits(np.stack([*raw.values()])), "width_px": 320}
+    look: Any = {
+        "limits": choose_grey_limits(np.stack([*raw.values()])),
+        "width_px": 320,
+    }
 
     nominal = np.where(placement.placed[:, None], placement.nominal_px, np.nan)
     flat = open_image(scan.folder / "truth" / "flat.ome.tif").array()
-    in_light, shape = valid_mask(flat), mosaic.shape
+    in_light, shape = compute_valid_mask(flat), mosaic.shape
     images = {
-        "Raw, nominal positions": lay_frames(frames, nominal, in_light, shape),
-        "Raw, solved positions": lay_frames(frames, solved, in_light, shape),
+        "Raw, nominal positions": paste_frames(frames, nominal, in_light, shape),
+        "Raw, solved positions": paste_frames(frames, solved, in_light, shape),
         "Mosaic": mosaic,
     }
     centres = solved + (np.array(frames.frame_shape) - 1) / 2
@@ -483,35 +508,35 @@ def _stitching(scan: StitchedScan) -> dict[str, object]:
     ]
     joints = [p for p in pairs if placement.placed[[p.first, p.second]].all()]
     pairs_in_use = sorted((p for p in pairs if p.used), key=lambda p: p.quality)
-    worst = _worst_joint(scan, pairs_in_use, centres)
+    worst = _find_worst_overlap(scan, pairs_in_use, centres)
     before, after = placement.nominal_error_px, placement.solved_error_px
 
-    def draw_part(box: Any) -> list[tuple[str, bytes]]:
+    def draw_images(box: Any) -> list[tuple[str, bytes]]:
         return [
-            (name, image_png(image[box], pixel, limits=grey_limits(image)))
+            (name, draw_image_png(image[box], pixel, limits=choose_grey_limits(image)))
             for name, image in images.items()
         ]
 
     return {
-        "frames": [(n, image_png(i, pixel, **look)) for n, i in raw.items()],
-        "laid": draw_part(...),
-        "enlarged": draw_part(worst),
-        "joined": joints_png(mosaic, centres, joints, pixel),
+        "frames": [(n, draw_image_png(i, pixel, **look)) for n, i in raw.items()],
+        "laid": draw_images(...),
+        "enlarged": draw_images(worst),
+        "joined": draw_overlaps_png(mosaic, centres, joints, pixel),
         "placed": int(placement.placed.sum()),
         "quality": np.median([p.quality for p in pairs_in_use] or [np.nan]),
         "errors": [
-            ("Nominal positions", rms(before), np.nanmax(np.hypot(*before.T))),
-            ("Solved positions", rms(after), np.nanmax(np.hypot(*after.T))),
-            ("Solved positions, expected error", rms(scan.sigma_px), None),
+            ("Nominal positions", compute_rms(before), np.nanmax(np.hypot(*before.T))),
+            ("Solved positions", compute_rms(after), np.nanmax(np.hypot(*after.T))),
+            ("Solved positions, expected error", compute_rms(scan.sigma_px), None),
         ],
         "pixel_nm": scan.mosaic.mean_pixel_size_nm or np.nan,
-        "cloud": errors_png(before, after),
+        "cloud": draw_errors_png(before, after),
         "weakest": pairs_in_use[:_WEAKEST],
         "stems": [name.rpartition(".")[0] or name for name in frames.names],
     }
 
 
-def _worst_joint(
+def _find_worst_overlap(
     scan: StitchedScan, pairs: Sequence[PairReport], centres: RealArray
 ) -> tuple[slice, slice]:
     """Return rows and columns around the overlap with the largest nominal error."""
@@ -519,41 +544,41 @@ def _worst_joint(
     first, second = np.array([(p.first, p.second) for p in pairs] or [(0, 0)]).T
     worst = int(np.nanargmax(np.hypot(*(error[second] - error[first]).T)))
     middle = (centres[first[worst]] + centres[second[worst]]) / 2
-    return _window(middle, scan.mosaic.shape, _JOINT_PX)
+    return _get_window(middle, scan.mosaic.shape, _JOINT_PX)
 
 
-def _crops(
-    versions: Mapping[str, Compared], truth: Micrograph
+def _draw_crops(
+    versions: Mapping[str, ImageComparison], truth: Micrograph
 ) -> list[tuple[str, bytes]]:
-    """Draw the centre of all versions and of the ground truth, in its grey levels."""
+    """Draw the centre of each version and of the ground truth, with the same limits."""
     images = {name: one.image for name, one in versions.items()} | {"truth": truth}
     middle = np.array(truth.shape) // 2
-    box = _window(middle, truth.shape, _CROP_PX)
-    look: Any = {"limits": grey_limits(truth.array()), "width_px": 400}
+    box = _get_window(middle, truth.shape, _CROP_PX)
+    look: Any = {"limits": choose_grey_limits(truth.array()), "width_px": 400}
     return [
-        (name, image_png(image.array()[box], image.pixel_size_nm, **look))
+        (name, draw_image_png(image.array()[box], image.pixel_size_nm, **look))
         for name, image in images.items()
     ]
 
 
-def _correlations(
+def _plot_correlations(
     resolutions: tuple[FrcResult, FrcResult], pixel_nm: float | None
 ) -> bytes:
     """Plot the mosaic's correlation, between its halves and with the ground truth."""
     names = "two halves of the frames", "mosaic and ground truth"
     lines = [
-        resolution.line(name, colour)
+        resolution.create_line(name, colour)
         for colour, (name, resolution) in enumerate(
             zip(names, resolutions, strict=True), 1
         )
     ]
-    over = [line.over_um(pixel_nm) for line in against_truth(lines)]
-    return plot_png(FRC.curves[0].combine(over, has_size=pixel_nm is not None))
+    over = [line.convert_to_per_um(pixel_nm) for line in add_threshold(lines)]
+    return draw_plot_png(FRC.curves[0].combine(over, has_size=pixel_nm is not None))
 
 
-def _show_alignment(area: SharedArea) -> bytes:
+def _draw_alignment(area: SharedArea) -> bytes:
     """Draw the optical image over the SEM image, with both parts outlined."""
-    return overlay_png(
+    return draw_overlay_png(
         area.light.array(),
         area.sem.array(),
         area.sem.pixel_size_nm,
@@ -561,8 +586,8 @@ def _show_alignment(area: SharedArea) -> bytes:
     )
 
 
-def _digests(
-    place: _Place, paths: Mapping[str, Path]
+def _list_digests(
+    place: _TrainingArea, paths: Mapping[str, Path]
 ) -> Iterator[tuple[str, str | None]]:
     """Yield the digests of all images and models."""
     linear = paths["adapted"] / Path(place.record["linear"]).name
@@ -574,7 +599,7 @@ def _digests(
             yield from ((item.name, item.digest) for item in history.inputs)
 
 
-def _window(
+def _get_window(
     centre: Sequence[float] | RealArray, shape: tuple[int, int], side: int
 ) -> tuple[slice, slice]:
     """Return rows and columns of a square around a position, shifted into the image."""
@@ -590,7 +615,7 @@ DEMO = Verb(
     (),
     DemoOptions,
     DemoResult,
-    _demonstrate,
+    _run_demonstration,
     title="samples and model",
     output=Output(
         "folder of the images and the report",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.analysis import Metrics, light_gain, measure_metrics
+from napari_semsr.analysis import Metrics, compute_band_gain, measure_metrics
 from napari_semsr.core import (
     Acquisition,
     Box,
@@ -21,11 +21,11 @@ from napari_semsr.core import (
     Micrograph,
     ReadError,
     ShapeError,
-    cut_box,
-    gap_free_box as largest_gap_free_box,
+    crop_to_box,
+    find_gap_free_box as largest_gap_free_box,
     run,
 )
-from napari_semsr.io import open_frames, read_object
+from napari_semsr.io import open_frames, read_json_object
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
     MOSAIC_MODEL,
@@ -62,17 +62,17 @@ FILES = {
 }
 """Files of the demonstration by role."""
 WIENER = "Wiener filter"
-"""Label of the result of `wiener`."""
+"""Label of the result of `apply_wiener_filter`."""
 VIEW = "sem/view.tif"
-"""The SEM image of a part of the mosaic, in the folder of its scan."""
+"""SEM image of a part of the mosaic, in the folder of its scan."""
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, in a few seconds
 _TILE_PX = 256  # side of its tiles; chosen: smaller than the image
 _MIN_PX = 64  # smallest part of a mosaic to measure; chosen: noise dominates below
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read the JSON record of a command, without the name of its kind."""
-    record: dict[str, Any] = read_object(path)
+    """Read the JSON record of a command, without its kind."""
+    record: dict[str, Any] = read_json_object(path)
     del record["kind"]
     return record
 
@@ -119,40 +119,48 @@ class StitchedScan:
         table = np.array([rows[name] for name in frames.names], dtype=float)
         solved, sigma = table[:, :2], table[:, 2:]
         mosaic = open_image(folder / FILES[role])
-        placement = place_truth(solved, nominal, true)
+        placement = compare_positions(solved, nominal, true)
         return cls(place, options, frames, record, solved, sigma, mosaic, placement)
 
-    def truth_below(self, name: str) -> tuple[Box, Micrograph, Micrograph]:
+    def crop_with_ground_truth(self, name: str) -> tuple[Box, Micrograph, Micrograph]:
         """Return a gap-free part of the mosaic, its image, and the ground truth there.
 
         `name` is a file of the scan.
         """
-        box = gap_free_box(np.isfinite(self.mosaic.array()))
-        part = cut_box(self.mosaic, box)
+        box = find_measurable_box(np.isfinite(self.mosaic.array()))
+        part = crop_to_box(self.mosaic, box)
         corner = self.placement.origin_px + np.array([box.y0, box.x0])
-        return box, part, sample_truth(open_image(self.folder / name), part, corner)
+        return (
+            box,
+            part,
+            resample_ground_truth(open_image(self.folder / name), part, corner),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """An image after the gain and offset that best match it to the ground truth."""
+class ImageComparison:
+    """An image with gain and offset matched to the ground truth, and its metrics."""
 
     image: Micrograph
     metrics: Metrics
 
     @classmethod
-    def of(cls, image: Micrograph, truth: Micrograph, **how: Any) -> "Compared":
+    def from_image(
+        cls, image: Micrograph, truth: Micrograph, **how: Any
+    ) -> "ImageComparison":
         """Compare an image with the ground truth on its grid."""
         metrics = measure_metrics(image, truth, match="affine", **how)
         data = (image.array() * metrics.gain + metrics.offset).astype(np.float32)
         return cls(image.replace(data=data), metrics)
 
-    def gain_over(self, other: "Compared") -> tuple[float | None, float | None]:
+    def compute_gain(
+        self, other: "ImageComparison"
+    ) -> tuple[float | None, float | None]:
         """Return the gain in PSNR below the cut-off, in dB, and its standard error."""
-        return light_gain(self.metrics, other.metrics).bands[0]
+        return compute_band_gain(self.metrics, other.metrics).band_gains[0]
 
 
-def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
+def create_scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
     """Return the options of the simulated scan, and of the area's SEM image."""
     return SimulateOptions(
         phantom="circuit",
@@ -171,8 +179,8 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
     )
 
 
-def elsewhere_options(place: SimulateOptions) -> SimulateOptions:
-    """Return the options of a scan whose sample is unlike that of another scan."""
+def create_other_scan_options(place: SimulateOptions) -> SimulateOptions:
+    """Return the options of a scan of a sample unlike that of another scan."""
     return place.replace(
         relief_nm=160.0,  # four times as high: optical and SEM image relate differently
         frames_grid=(2, 3),
@@ -181,38 +189,58 @@ def elsewhere_options(place: SimulateOptions) -> SimulateOptions:
     )
 
 
-def demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
+def create_demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
     """Return the plan of all steps; the training takes `minutes`."""
 
-    def of(role: str, part: str | None = None) -> CallOutput:
+    def refer_to_output(role: str, part: str | None = None) -> CallOutput:
         return CallOutput(call=role, part=part)
 
-    def chosen(options: SimulateOptions) -> dict[str, object]:
+    def dump_explicit_options(options: SimulateOptions) -> dict[str, object]:
         return options.model_dump(mode="json", exclude_unset=True)
 
     plain = {"distortion": "none"}  # the simulated microscope has none
     untouched = {"model": MOSAIC_MODEL}
     area = {
-        "mosaic": of("mosaic"),
-        "sem": (of("scan", VIEW),),
-        "apply": (of("elsewhere"),),
+        "mosaic": refer_to_output("mosaic"),
+        "sem": (refer_to_output("scan", VIEW),),
+        "apply": (refer_to_output("elsewhere"),),
     }
     training = {"minutes": minutes, "seed": place.seed}
     specimen = {"shape": list(_SEM_SHAPE), "seed": place.seed}
     first, second = ({"seed": place.seed, "noise_seed": n} for n in (1, 2))
     tiles = {"model": DEFAULT_MODEL, "tile": _TILE_PX}
     calls: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
-        ("scan", "simulate", {}, chosen(place)),
-        ("mosaic", "stitch", {"folder": of("scan")}, {**plain, "halves": True}),
-        ("elsewhere_scan", "simulate", {}, chosen(elsewhere_options(place))),
-        ("elsewhere", "stitch", {"folder": of("elsewhere_scan")}, plain),
+        ("scan", "simulate", {}, dump_explicit_options(place)),
+        (
+            "mosaic",
+            "stitch",
+            {"folder": refer_to_output("scan")},
+            {**plain, "halves": True},
+        ),
+        (
+            "elsewhere_scan",
+            "simulate",
+            {},
+            dump_explicit_options(create_other_scan_options(place)),
+        ),
+        ("elsewhere", "stitch", {"folder": refer_to_output("elsewhere_scan")}, plain),
         ("adapted", "adapt", area, training),
-        ("mosaic_untouched", "enhance", {"image": of("mosaic")}, untouched),
-        ("elsewhere_untouched", "enhance", {"image": of("elsewhere")}, untouched),
+        (
+            "mosaic_untouched",
+            "enhance",
+            {"image": refer_to_output("mosaic")},
+            untouched,
+        ),
+        (
+            "elsewhere_untouched",
+            "enhance",
+            {"image": refer_to_output("elsewhere")},
+            untouched,
+        ),
         ("sem_truth", "specimen", {}, specimen),
-        ("sem_first", "exposure", {"truth": of("sem_truth")}, first),
-        ("sem_second", "exposure", {"truth": of("sem_truth")}, second),
-        ("sem_enhanced", "enhance", {"image": of("sem_first")}, tiles),
+        ("sem_first", "exposure", {"truth": refer_to_output("sem_truth")}, first),
+        ("sem_second", "exposure", {"truth": refer_to_output("sem_truth")}, second),
+        ("sem_enhanced", "enhance", {"image": refer_to_output("sem_first")}, tiles),
     ]
     outputs = {
         role: {"out_dir" if verb == "simulate" else "output": FILES[role]}
@@ -235,8 +263,8 @@ def demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
     )
 
 
-def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
-    """Restore with the unsupervised Wiener filter of scikit-image, given a sigma."""
+def apply_wiener_filter(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
+    """Restore an image with scikit-image's unsupervised Wiener filter."""
     # Orieux, Giovannelli, Rodet, J. Opt. Soc. Am. A 27, 1593 (2010)
     from skimage.restoration import unsupervised_wiener
 
@@ -253,10 +281,10 @@ def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
     return image.replace(data=grey, name="wiener", provenance=None)
 
 
-def place_truth(
+def compare_positions(
     solved_px: FloatArray, nominal_px: FloatArray, true_px: FloatArray
 ) -> Placement:
-    """Compare solved and nominal (N, 2) corners with the true ones."""
+    """Compare solved and nominal corners (N, 2) with the true corners."""
     has_place: NDArray[np.bool_] = ~np.isnan(solved_px[:, 0])
     origin = (true_px - solved_px)[has_place].mean(axis=0)
     aligned_px = nominal_px + (solved_px - nominal_px)[has_place].mean(axis=0)
@@ -273,12 +301,12 @@ def place_truth(
     )
 
 
-def rms(steps_px: FloatArray) -> float:
-    """Return the root mean square length of ``(N, 2)`` steps, ignoring NaN."""
+def compute_rms(steps_px: FloatArray) -> float:
+    """Return the root mean square length of vectors (N, 2), ignoring NaN."""
     return float(np.sqrt(np.nanmean((steps_px**2).sum(axis=1))))
 
 
-def sample_truth(
+def resample_ground_truth(
     truth: Micrograph, mosaic: Micrograph, origin_px: FloatArray
 ) -> Micrograph:
     """Average the finely sampled ground truth over the pixels of a mosaic (float32)."""
@@ -304,13 +332,13 @@ def sample_truth(
     return mosaic.replace(data=data, name="truth", provenance=truth.provenance)
 
 
-def gap_free_box(is_covered: NDArray[np.bool_]) -> Box:
+def find_measurable_box(is_covered: NDArray[np.bool_]) -> Box:
     """Find a large rectangle without gaps, by repeatedly cropping the worst side."""
     box = largest_gap_free_box(is_covered, least=_MIN_PX)
     if box is not None:
         return box
     msg = (
-        f"The mosaic must have a square of {_MIN_PX} px without gaps to be "
-        "measured, and has none: use another seed or larger frames."
+        f"Measuring needs a square of {_MIN_PX} px without gaps, but the mosaic has "
+        "none: use another seed or larger frames."
     )
     raise ShapeError(msg, code="gaps-everywhere")

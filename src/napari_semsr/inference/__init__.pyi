@@ -1,6 +1,6 @@
 from .cluster import (
-    remote_client as remote_client,
-    without_workers as without_workers,
+    connect_client as connect_client,
+    report_missing_workers as report_missing_workers,
 )
 from .engine import (
     enhance_array as enhance_array,
@@ -10,12 +10,12 @@ from .engine import (
 from .layout import (
     TrainedPixelSizes as TrainedPixelSizes,
     create_output as create_output,
-    fit_pixels as fit_pixels,
     plan_output as plan_output,
+    plan_resampling as plan_resampling,
 )
 from .lazy import (
     enhance_lazy as enhance_lazy,
-    preview_boxes as preview_boxes,
+    prepare_preview as prepare_preview,
 )
 from .live import LiveField as LiveField
 from .options import (
@@ -26,7 +26,7 @@ from .options import (
     EnhanceReport as EnhanceReport,
 )
 from .plan import (
-    field_for_model as field_for_model,
-    network_and_condition as network_and_condition,
+    configure_for_image as configure_for_image,
+    prepare_model_input as prepare_model_input,
 )
-from .predictor import made_by_model as made_by_model
+from .predictor import network_details as network_details

@@ -19,8 +19,8 @@ from napari_semsr.core import (
     IntPair,
     OptionError,
     SemsrError,
-    Waiting,
-    one_line,
+    WaitingProgress,
+    format_one_line,
 )
 from napari_semsr.inference.executors import STOP_MESSAGE, Executor, TileWorker
 from napari_semsr.inference.predictor import Predictor
@@ -41,7 +41,7 @@ _workers: dict[str, TileWorker] = {}
 _making = threading.Lock()
 
 
-def register(
+def register_run(
     token: str, run: TiledRun, predictor: Predictor | None = None
 ) -> TileWorker:
     """Register a run in this process; return its worker."""
@@ -61,15 +61,15 @@ def register(
         return _workers[token]
 
 
-def unregister(token: str) -> None:
-    """Stop a run in this process, wait for its running tasks, and forget it."""
+def unregister_run(token: str) -> None:
+    """Stop a run in this process, wait for its running tasks, and unregister it."""
     worker = _workers.pop(token, None)
     if worker is not None:
         worker.stop()
 
 
 def enhance_tiles(token: str, places: Sequence[IntPair]) -> list[TileResult]:
-    """Enhance and write some tiles of a registered run: the task of a worker."""
+    """Enhance and write tiles of a registered run, as the task of a worker."""
     worker = _workers.get(token)
     if worker is None:
         raise Cancelled(STOP_MESSAGE)
@@ -86,15 +86,15 @@ class RunPlugin(WorkerPlugin):
 
     def setup(self, worker: object) -> None:
         """Register the run on a worker that has just joined."""
-        register(self.token, self.run)
+        register_run(self.token, self.run)
 
     def teardown(self, worker: object) -> None:
-        """Stop the run on a worker that leaves, or when the run ends."""
-        unregister(self.token)
+        """Stop the run on a worker when the worker leaves or the run ends."""
+        unregister_run(self.token)
 
 
 @contextmanager
-def remote_client(address: str) -> Iterator[Client]:
+def connect_client(address: str) -> Iterator[Client]:
     """Connect to a running cluster by its scheduler's address.
 
     The client is closed at the end; the cluster keeps running.
@@ -104,7 +104,7 @@ def remote_client(address: str) -> Iterator[Client]:
     if not inside and (place is None or not 0 < int(place["port"]) <= _LAST_PORT):
         msg = (
             "`scheduler` must be an address like tcp://host:8786, got "
-            f"{one_line(address)!r:.80}."
+            f"{format_one_line(address)!r:.80}."
         )
         raise OptionError(msg, code="address-invalid")
     try:
@@ -121,20 +121,20 @@ def remote_client(address: str) -> Iterator[Client]:
 
 
 def _check_scheduler(address: str) -> None:
-    """Check that a scheduler answers, as a client would wait for it without end."""
+    """Check that a scheduler answers, because a client would wait indefinitely."""
     failures: list[Exception] = []
 
-    async def meet() -> None:
+    async def check_connection() -> None:
         comm = await connect(address, timeout=PATIENCE_S)
         await comm.close()
 
-    def ask() -> None:
+    def run_check() -> None:
         try:
-            asyncio.run(meet())
+            asyncio.run(check_connection())
         except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=run_check, daemon=True)
     thread.start()
     thread.join(PATIENCE_S)  # an unresponsive peer would block for longer
     if thread.is_alive():
@@ -143,9 +143,11 @@ def _check_scheduler(address: str) -> None:
         raise OSError from failures[0]
 
 
-def without_workers(address: str) -> Waiting:
-    """Return the report that a cluster has no workers yet."""
-    return Waiting(0, 0, f"waiting for a worker: the cluster at {address} has none")
+def report_missing_workers(address: str) -> WaitingProgress:
+    """Report that a cluster has no workers yet."""
+    return WaitingProgress(
+        0, 0, (f"waiting for a worker: the cluster at {address} has no workers")
+    )
 
 
 class ClusterExecutor(Executor):
@@ -164,11 +166,11 @@ class ClusterExecutor(Executor):
         self._end = ExitStack()
         self._futures: set[object] = set()
         self._check_time = 0.0
-        self._no_workers: Waiting | None = None
+        self._no_workers: WaitingProgress | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as end:
-            self._client = end.enter_context(remote_client(self._address))
+            self._client = end.enter_context(connect_client(self._address))
             self._client.register_plugin(self._plugin)
             threads = max(1, sum(self._client.nthreads().values()))
             self.slots = _WAITING_PER_THREAD * threads
@@ -176,7 +178,7 @@ class ClusterExecutor(Executor):
         return self
 
     def submit(self, places: Sequence[IntPair]) -> None:
-        """Submit a group of tiles."""
+        """Submit a group of tiles as one task."""
         row, column = places[0]
         future = self._client.submit(
             enhance_tiles,
@@ -186,10 +188,10 @@ class ClusterExecutor(Executor):
             key=f"tile-{row}-{column}-{self._token[:8]}",
         )
         self._futures.add(future)
-        self._watch(future)
+        self._track_future(future)
 
     def result(self) -> object:
-        """Return the result of a task, or a `Waiting` if there are no workers."""
+        """Return the result of a task, or `WaitingProgress` if there are no workers."""
         tile_results, now = super().result(), time.monotonic()
         if tile_results is not None:
             self._check_time, self._no_workers = now, None
@@ -198,26 +200,27 @@ class ClusterExecutor(Executor):
             self._no_workers = None
             with suppress(OSError, TimeoutError):  # if it is lost, its tasks raise
                 if not any(self._client.nthreads().values()):
-                    self._no_workers = without_workers(self._address)
+                    self._no_workers = report_missing_workers(self._address)
             self._check_time = time.monotonic()
         return self._no_workers
 
-    def _result_of(self, future: Any) -> list[TileResult]:
+    def _fetch_result(self, future: Any) -> list[TileResult]:
         """Fetch a result; raise a `SemsrError` that names the cause of a failure."""
         self._futures.discard(future)
         try:
             results: list[TileResult] = future.result()
         except KilledWorker as error:
             msg = (
-                f"A task was lost with each of {error.allowed_failures + 1} workers, "
-                "which were killed or ran out of memory: give them more memory or a "
-                "smaller `tile`, then run again with `resume`; finished tiles are kept."
+                f"A task failed on {error.allowed_failures + 1} workers, which were "
+                "killed or ran out of memory: give them more memory or use a smaller "
+                "`tile`, then run again with `resume`; finished tiles are kept."
             )
             raise SemsrError(msg, code="process-died") from error
         except (CancelledError, CommClosedError) as error:
             msg = (
-                f"The dask cluster at {self._address} was lost: start it again, then "
-                "run again with `resume`; finished tiles are kept."
+                f"The connection to the dask cluster at {self._address} was lost: "
+                "restart the cluster, then run again with `resume`; finished tiles are "
+                "kept."
             )
             raise SemsrError(msg, code="cluster-lost") from error
         future.release()
@@ -228,4 +231,4 @@ class ClusterExecutor(Executor):
             self._client.cancel(list(self._futures))
             if self._client.status == "running":
                 self._client.unregister_worker_plugin(self._plugin.name)
-            unregister(self._token)
+            unregister_run(self._token)

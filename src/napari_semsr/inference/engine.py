@@ -30,30 +30,30 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     TilePlan,
-    Waiting,
-    blur_of,
-    code_of,
-    noise_of,
+    WaitingProgress,
+    get_blur,
+    get_error_code,
+    get_noise,
     warn,
 )
 from napari_semsr.inference.executors import (
     LocalExecutor,
     Take,
     Work,
-    in_blocks,
-    in_order,
-    in_thread,
+    create_block_source,
+    create_tile_source,
+    run_in_thread,
     run_tiles,
 )
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField
-from napari_semsr.inference.network_input import set_missing
+from napari_semsr.inference.network_input import set_missing_pixels
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
 from napari_semsr.inference.plan import (
     choose_block,
     choose_strategy,
-    plan_enhance,
-    sampled_statistics,
+    get_sampled_statistics,
+    plan_enhancement,
 )
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import SampledStatistics
@@ -86,7 +86,7 @@ class _Tally:
     pixels: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def take(self, piece: TileResult, plan: TilePlan) -> None:
+    def add_tile(self, piece: TileResult, plan: TilePlan) -> None:
         self.clipped_pixels += piece.clipped_pixels
         rows, columns = plan.tile(*piece.index).core.shape
         self.pixels += rows * columns
@@ -97,8 +97,8 @@ class _Tally:
                 self.notes.append(note)
 
 
-class MemoryWatch:
-    """Measure the resident memory of this process, and the time."""
+class MemoryMonitor:
+    """Monitor of the resident memory of this process and of the elapsed time."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -112,37 +112,37 @@ class MemoryWatch:
         return time.perf_counter() - self._start
 
     @property
-    def grown_bytes(self) -> int:
+    def memory_growth_bytes(self) -> int:
         """Growth of this process's resident memory since this object was created."""
         return max(0, int(self._process.memory_info().rss) - self._first)
 
-    def _look(self) -> None:
+    def _update_peak(self) -> None:
         self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
 
-    def _watch(self) -> None:
+    def _poll_memory(self) -> None:
         while not self._stop.wait(_PERIOD_S):
-            self._look()
+            self._update_peak()
 
     def __enter__(self) -> Self:
-        self._look()
+        self._update_peak()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._poll_memory, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._look()
+        self._update_peak()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """A completely planned run, ready for its first tile."""
+    """A fully planned run, ready to process its first tile."""
 
     plan: EnhancePlan
     predictor: Predictor  # The network on its device
-    watch: MemoryWatch  # Memory use and time so far
+    watch: MemoryMonitor  # Memory use and time so far
     scheduler: str | None  # Address of a dask cluster; None for this process
 
 
@@ -155,7 +155,7 @@ def plan_run(
     store: OmeZarrStore | None = None,
     scheduler: str | None = None,
 ) -> Job[PlannedRun]:
-    """Move the network to its device, measure the field, and plan the run.
+    """Move the network to its device, measure the image, and plan the run.
 
     `output` is from `plan_output` with the same image and options; `store` from
     `create_output`: an interrupted run is resumed with the strategy and the precision
@@ -167,45 +167,46 @@ def plan_run(
     precision: str = settings.precision
     if precision == "auto" and history is not None:
         precision = history.precision or precision
-    with MemoryWatch() as watch:
+    with MemoryMonitor() as watch:
         predictor = Predictor(model, device=settings.device, precision=precision)
-        planning = plan_enhance(
+        planning = plan_enhancement(
             micrograph,
             output,
             model,
             settings,
             predictor,
-            before=None if store is None else store.notes().get(STRATEGY_KEY),
+            before=None if store is None else store.read_notes().get(STRATEGY_KEY),
             is_scattered=scheduler is not None,
         )
-        plan = yield from in_thread(planning, predictor)
-        _warn_of_width(plan)
+        plan = yield from run_in_thread(planning, predictor)
+        _warn_if_blur_limited(plan)
         if predictor.note is not None:
             plan = replace(plan, notes=(predictor.note, *plan.notes))
         first_device = history and history.device and history.device.split(":")[0]
         if first_device and first_device != predictor.device.type:
             sentence = (
                 f"This run was started on {first_device} and is resumed on "
-                f"{predictor.device.type}: tiles of the two may differ by rounding. "
+                f"{predictor.device.type}: their tiles may differ by rounding errors. "
                 "Start again (`overwrite`) for identical arithmetic."
             )
             note = Message(sentence, "device-changed")
             plan = replace(plan, notes=(*plan.notes, note))
         if plan.model is not model:
-            predictor = predictor.for_field(plan.model)
+            predictor = predictor.create_field_predictor(plan.model)
     return PlannedRun(plan, predictor, watch, scheduler)
 
 
-def _warn_of_width(plan: EnhancePlan) -> None:
+def _warn_if_blur_limited(plan: EnhancePlan) -> None:
     """Warn if less blur is corrected than the user specified."""
     options, blur_px = plan.options, plan.options.blur_px
     if not blur_px or plan.condition is None or not options.strength * options.deblur:
         return
-    corrected_px = blur_of(plan.condition)
+    corrected_px = get_blur(plan.condition)
     if corrected_px < _ROUNDING * blur_px:
         warn(
             f"This image has more fine detail than a blur of {blur_px:g} px allows: "
-            f"{corrected_px:.2g} px is corrected, the largest blur that it can have.",
+            f"only a blur of {corrected_px:.2g} px is corrected, the largest that is "
+            "consistent with the image.",
             "blur-overstated",
         )
 
@@ -216,19 +217,19 @@ def enhance_to_store(
     *,
     live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
-    """Enhance a field into a store, tile by tile, and finish the store.
+    """Enhance an image tile by tile, write it to a store, and complete the store.
 
     Tiles that are already in the store are skipped. `live` shows the result in a viewer
     and chooses the order of tiles. Progress is reported at least ten times a second;
     closing the job keeps finished tiles and stops within a layer of the network.
     """
     report = yield from _execute(run, StoreSink(store, live))
-    if not store.complete:
+    if not store.is_complete:
         plain = {  # JSON has no NaN or infinity
             name: None if isinstance(one, float) and not math.isfinite(one) else one
             for name, one in asdict(report).items()
         }
-        store.note("report", plain)
+        store.write_note("report", plain)
         yield from store.finish()
     return report
 
@@ -240,7 +241,7 @@ def enhance_array(
     *,
     provenance: Provenance | None = None,
 ) -> Job[Micrograph]:
-    """Enhance a field in memory.
+    """Enhance an image in memory.
 
     The result is float32 unless `options` specify another type, calibrated, with its
     `provenance`; ``metadata["enhance"]`` has the figures of `EnhanceReport`.
@@ -268,29 +269,33 @@ def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
     with watch:
         target.prepare(plan)
         if target.read_value(STRATEGY_KEY) is None:
-            target.keep(STRATEGY_KEY, plan.strategy.record())
-        places = target.pending(plan.outputs)
+            target.store_value(STRATEGY_KEY, plan.strategy.to_record())
+        places = target.list_pending_tiles(plan.outputs)
         tally, memory_error, statistics = _Tally(notes=list(plan.notes)), None, None
         if plan.strategy.kind == "whole":
-            work = _run_whole(TiledRun(plan, target.array), predictor, places)
+            work = _run_whole_field(TiledRun(plan, target.array), predictor, places)
             try:
-                yield from _collect(work, target, plan.outputs, tally, len(places))
+                yield from _collect_tiles(
+                    work, target, plan.outputs, tally, len(places)
+                )
             except DeviceMemoryError as error:
                 memory_error = error.with_traceback(None)  # its frames keep tensors
         if memory_error is not None:
             run = _fall_back_to_tiles(run, target, places, memory_error)
-            note = Message(f"Not enough memory: {memory_error}", code_of(memory_error))
+            note = Message(
+                f"Not enough memory: {memory_error}", get_error_code(memory_error)
+            )
             tally.notes += [note, *run.plan.strategy.notes]
             yield Progress(0, 0, tally.notes[-1])
         if run.plan.strategy.kind == "tiles":
             statistics = yield from _run_tiles(run, target, places, tally)
-    return _report(run, (len(places), tally, statistics), watch.seconds)
+    return _create_report(run, (len(places), tally, statistics), watch.seconds)
 
 
 def _fall_back_to_tiles(
     run: PlannedRun, target: Sink, places: Places, memory_error: DeviceMemoryError
 ) -> PlannedRun:
-    """Plan tiles after a pass over the whole field ran out of memory, or raise."""
+    """Plan tiles if a pass over the whole image ran out of memory, else raise."""
     plan = run.plan
     strategy_before = (
         None if len(places) == len(plan.outputs) else target.read_value(STRATEGY_KEY)
@@ -301,7 +306,7 @@ def _fall_back_to_tiles(
         )
     except DeviceMemoryError as refused:
         raise refused from memory_error
-    target.keep(STRATEGY_KEY, strategy.record())
+    target.store_value(STRATEGY_KEY, strategy.to_record())
     return replace(run, plan=replace(plan, strategy=strategy))
 
 
@@ -316,25 +321,25 @@ def _run_tiles(
     )
     run = TiledRun(plan, target.array if scheduler is None else target.shared_array)
     has_limit = plan.options.memory_gb is not None  # limits growth since the start
-    grown_before = enhance_run.watch.grown_bytes if has_limit else 0
+    grown_before = enhance_run.watch.memory_growth_bytes if has_limit else 0
     statistics = None
     if plan.strategy.norm == "sampled" and places:
-        sampling = sampled_statistics(run, predictor, target)
-        statistics = yield from in_thread(sampling, predictor)
-        tally.notes.append(Message(statistics.sentence(), "statistics-sampled"))
+        sampling = get_sampled_statistics(run, predictor, target)
+        statistics = yield from run_in_thread(sampling, predictor)
+        tally.notes.append(Message(statistics.describe(), "statistics-sampled"))
         run = replace(run, statistics=statistics.statistics)
     predictor.statistics = run.statistics
-    take = in_order(places)
+    take = create_tile_source(places)
     if target.live is not None:
-        take = target.live.take
+        take = target.live.take_tiles
     elif scheduler is None and predictor.device.type == "cpu":
-        take = in_blocks(places, choose_block(plan, predictor, grown_before))
-    work = _run_independent(run, predictor, take, scheduler)
-    yield from _collect(work, target, plan.outputs, tally, len(places))
+        take = create_block_source(places, choose_block(plan, predictor, grown_before))
+    work = _run_independent_tiles(run, predictor, take, scheduler)
+    yield from _collect_tiles(work, target, plan.outputs, tally, len(places))
     return statistics
 
 
-def _report(
+def _create_report(
     run: PlannedRun,
     result: tuple[int, _Tally, SampledStatistics | None],
     seconds: float,
@@ -346,7 +351,7 @@ def _report(
         tiles=len(outputs),
         resumed=len(outputs) - places,
         tile_px=outputs.core,
-        halo_px=math.ceil(plan.tiles.halo / plan.output.fit.factor),
+        halo_px=math.ceil(plan.tiles.halo / plan.output.fit.resampling_factor),
         seconds=seconds,
         megapixels_per_second=tally.pixels / 1e6 / seconds,
         peak_memory_mb=run.watch.peak_mb,
@@ -358,36 +363,38 @@ def _report(
         tile_mismatch=tally.meter.mismatch if len(outputs) > 1 else 0.0,
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped_pixels,
-        haze_gain=None if plan.haze is None else plan.haze.spread,
-        noise_percent=None if condition is None else 100 * noise_of(condition),
-        blur_px=None if condition is None else blur_of(condition),
+        haze_gain=None if plan.haze is None else plan.haze.gain_range,
+        noise_percent=None if condition is None else 100 * get_noise(condition),
+        blur_px=None if condition is None else get_blur(condition),
         seen_pixel_size_nm=plan.output.fit.seen_nm,
         notes=tuple(tally.notes),
     )
 
 
-def _run_whole(run: TiledRun, predictor: Predictor, places: Places) -> Work:
-    """Enhance a padded field in one pass, and write it tile by tile."""
+def _run_whole_field(run: TiledRun, predictor: Predictor, places: Places) -> Work:
+    """Enhance a padded image in one pass and write it tile by tile."""
     if not places:
         return
     plan = run.plan
 
-    def work() -> Float32Array:
-        window, missing = plan.read(Box.of(plan.tiles.padded_shape))
+    def enhance_field() -> Float32Array:
+        window, missing = plan.read_clean_window(
+            Box.from_shape(plan.tiles.padded_shape)
+        )
         with MeasuredMoments():
             output = predictor.predict(window, plan.scaling)
-        set_missing(output, missing, plan.model.card.scale)
+        set_missing_pixels(output, missing, plan.model.card.scale)
         return output
 
     with LocalExecutor(run, predictor) as executor:
-        result = yield from executor.call(work)
-    field = Box.of(plan.tiles.shape)
+        result = yield from executor.call(enhance_field)
+    field = Box.from_shape(plan.tiles.shape)
     inner = result[field.scale(plan.model.card.scale).slices]
     for place in places:
-        yield [run.deliver(place, inner, field)]
+        yield [run.write_output(place, inner, field)]
 
 
-def _run_independent(
+def _run_independent_tiles(
     run: TiledRun,
     predictor: Predictor,
     take: Take,
@@ -405,14 +412,14 @@ def _run_independent(
     return (yield from run_tiles(ClusterExecutor(run, scheduler), take, batch))
 
 
-def _collect(
+def _collect_tiles(
     work: Work,
     sink: Sink,
     plan: TilePlan,
     tally: _Tally,
     total: int,
 ) -> Iterator[Progress]:
-    """Mark tiles as done when they arrive, and report progress."""
+    """Mark tiles as done when their results arrive, and report progress."""
     skipped_count = len(plan) - total
     done_count = skipped_count
     note = f", {skipped_count} of them in an earlier run" if skipped_count else ""
@@ -420,7 +427,7 @@ def _collect(
     yield step
     with closing(work) as pieces:
         for group in pieces:
-            if isinstance(group, Waiting):
+            if isinstance(group, WaitingProgress):
                 yield replace(group, done=done_count, total=len(plan))
                 continue
             if group is None or isinstance(group, Progress):
@@ -429,10 +436,12 @@ def _collect(
                 continue
             for piece in group:
                 sink.finish_tile(piece.index)
-                tally.take(piece, plan)
+                tally.add_tile(piece, plan)
                 done_count += 1
             if not group:
-                yield Waiting(done_count, len(plan), "Waiting for the view to move")
+                yield WaitingProgress(
+                    done_count, len(plan), "Waiting for the view to move"
+                )
                 continue
             notes = group[-1].notes
             message = notes[0] if notes else f"Enhancing tiles{note}"

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from napari_semsr.core import Box, IntPair
 
 
-class Pose(NamedTuple):
-    """An orientation of images (B, C, H, W)."""
+class Orientation(NamedTuple):
+    """Orientation of images (B, C, H, W): flips and transposition."""
 
     rows: bool  # Whether the order of the rows is reversed
     columns: bool
@@ -28,15 +28,15 @@ class Pose(NamedTuple):
     def apply(self, image: Tensor) -> Tensor:
         """Convert an image to this orientation."""
         pose_image = image.transpose(2, 3) if self.transpose else image
-        return pose_image.flip(self._axes)
+        return pose_image.flip(self._flip_axes)
 
     def undo(self, image: Tensor) -> Tensor:
         """Convert an image from this orientation to the original one."""
-        original_pose = image.flip(self._axes)
+        original_pose = image.flip(self._flip_axes)
         return original_pose.transpose(2, 3) if self.transpose else original_pose
 
-    def place(self, box: Box, shape: IntPair) -> Box:
-        """Return the position in this orientation of a part of an image of a shape."""
+    def transform_box(self, box: Box, shape: IntPair) -> Box:
+        """Transform a box in an image of the given shape to this orientation."""
         (rows, columns), (y0, y1, x0, x1) = shape, astuple(box)
         if self.transpose:
             rows, columns, y0, y1, x0, x1 = columns, rows, x0, x1, y0, y1
@@ -47,16 +47,16 @@ class Pose(NamedTuple):
         return Box(y0, y1, x0, x1)
 
     @property
-    def _axes(self) -> list[int]:
+    def _flip_axes(self) -> list[int]:
         return [axis for axis, on in ((2, self.rows), (3, self.columns)) if on]
 
 
-ALL = tuple(Pose(*bits) for bits in itertools.product((False, True), repeat=3))
+ALL = tuple(Orientation(*bits) for bits in itertools.product((False, True), repeat=3))
 FLIPS = tuple(turn for turn in ALL if not turn.transpose)
 
 
-def pass_of(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
-    """Run a network on `image` (B, 1, H, W); return all, or the part in `keep`.
+def run_network(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
+    """Run a network on `image` (B, 1, H, W) and return the output, or its part `keep`.
 
     If the network supports it, only what that part needs is computed.
     """
@@ -78,28 +78,30 @@ class SelfEnsemble(nn.Module):
     `networks` has one network for each of `turns`, which may be the same.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], turns: Sequence[Pose]) -> None:
+    def __init__(
+        self, networks: Sequence[nn.Module], turns: Sequence[Orientation]
+    ) -> None:
         super().__init__()
         self.networks, self.turns = nn.ModuleList(networks), tuple(turns)
 
     def forward(
         self, image: Tensor, keep: Box | None = None, around: Around = nullcontext
     ) -> Tensor:
-        """Return the mean output for an image (B, 1, H, W), or for `keep` in it.
+        """Return the mean output for an image (B, 1, H, W), or for its part `keep`.
 
         `around` is a context for each pass.
         """
         shape = image.shape[2], image.shape[3]
         outputs = []
         for turn, network in zip(self.turns, self.networks, strict=True):
-            there = None if keep is None else turn.place(keep, shape)
+            there = None if keep is None else turn.transform_box(keep, shape)
             with around():
                 outputs.append(
-                    turn.undo(pass_of(network, turn.apply(image), there)).float()
+                    turn.undo(run_network(network, turn.apply(image), there)).float()
                 )
         return torch.stack(outputs).mean(0)
 
 
-def ensemble_of(module: nn.Module) -> SelfEnsemble:
-    """Return the ensemble over all eight orientations."""
+def create_self_ensemble(module: nn.Module) -> SelfEnsemble:
+    """Create the ensemble of a network over all eight orientations."""
     return SelfEnsemble([module] * len(ALL), ALL)

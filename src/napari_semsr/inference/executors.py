@@ -31,10 +31,10 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     Tile,
-    available_cores,
+    count_available_cores,
     round_up,
 )
-from napari_semsr.inference.network_input import set_missing
+from napari_semsr.inference.network_input import set_missing_pixels
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun, TileResult
 from napari_semsr.models import release_memory
@@ -48,7 +48,7 @@ STOP_MESSAGE = "The run was stopped; finished tiles are kept."
 
 @dataclass(slots=True)
 class TileWorker:
-    """A predictor with a run, and the sizes of tiles that fit into its memory."""
+    """Worker that enhances tiles of a run, in sizes that fit into its memory."""
 
     run: TiledRun
     predictor: Predictor  # The network on this worker's device
@@ -64,16 +64,16 @@ class TileWorker:
     _release: Callable[[], None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._release = self.predictor.look_between_layers(self._check)
+        self._release = self.predictor.add_layer_check(self._check_stopped)
 
-    def _check(self) -> None:
+    def _check_stopped(self) -> None:
         """Raise `Cancelled` if the run was stopped."""
         if self._cancel.is_set():
             raise Cancelled(STOP_MESSAGE)
 
     def enhance(self, places: Sequence[IntPair]) -> list[TileResult]:
-        """Enhance and write some tiles."""
-        with self.working():
+        """Enhance and write the given tiles."""
+        with self.track_task():
             tiles = [self.run.plan.tile(place) for place in places]
             try:
                 return self._enhance_tiles(tiles)
@@ -82,7 +82,7 @@ class TileWorker:
                 raise SemsrError(msg, code="computation-failed") from error
 
     def stop(self) -> None:
-        """Refuse new work, and wait until running work stops at its next layer."""
+        """Refuse new tasks and wait until running ones stop at their next layer."""
         self._cancel.set()
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0)
@@ -90,10 +90,10 @@ class TileWorker:
         release_memory(self.predictor.device)
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """Context of a task that `stop` waits for."""
+    def track_task(self) -> Iterator[None]:
+        """Register a running task, for which `stop` waits."""
         with self._idle:
-            self._check()
+            self._check_stopped()
             self._busy += 1
         try:
             yield
@@ -103,20 +103,20 @@ class TileWorker:
                 self._idle.notify_all()
 
     def _enhance_tiles(self, tiles: list[Tile]) -> list[TileResult]:
-        """Run whole tiles, or pieces of them if memory requires it."""
+        """Run whole tiles, or pieces of them if memory is insufficient."""
         pieces, note = self.pieces, None
         if pieces > 1:
-            return [self._in_pieces(tile) for tile in tiles]
+            return [self._run_in_pieces(tile) for tile in tiles]
         before = self.predictor.batch
         try:
-            results = self._whole(tiles)
+            results = self._run_whole_tiles(tiles)
         except DeviceMemoryError:
-            if self._join(tiles):
+            if self._find_shared_rectangle(tiles):
                 self.joins = False
                 sentence = "Not enough memory: tiles are computed one by one."
                 note = Message(sentence, "device-memory")
             else:
-                self._cut_smaller(pieces)
+                self._halve_pieces(pieces)
         else:
             after = self.predictor.batch
             if after != before:
@@ -128,8 +128,8 @@ class TileWorker:
         # pass
         return [piece.with_note(note) for piece in self._enhance_tiles(tiles)]
 
-    def _join(self, tiles: list[Tile]) -> Box | None:
-        """Return the rectangle of tiles that are computed in one window, or None."""
+    def _find_shared_rectangle(self, tiles: list[Tile]) -> Box | None:
+        """Return the rectangle of tiles computed in one shared window, or None."""
         if not self.joins or self.predictor.device.type != "cpu":
             return None
         cores = [self.run.plan.outputs.tile(*tile.index).core for tile in tiles]
@@ -137,79 +137,82 @@ class TileWorker:
         full = sum(math.prod(core.shape) for core in cores) == math.prod(around.shape)
         return around if full and len(tiles) > 1 else None
 
-    def _whole(self, tiles: list[Tile]) -> list[TileResult]:
-        plan, rectangle = self.run.plan, self._join(tiles)
+    def _run_whole_tiles(self, tiles: list[Tile]) -> list[TileResult]:
+        plan, rectangle = self.run.plan, self._find_shared_rectangle(tiles)
         if self.predictor.device.type == "cpu":
             if rectangle is None and len(tiles) > 1:
-                return [piece for tile in tiles for piece in self._whole([tile])]
-            shared_tile = tiles[0] if rectangle is None else plan.around(rectangle)
-            values, box, missing = plan.compute(self.predictor, shared_tile)
+                return [
+                    piece for tile in tiles for piece in self._run_whole_tiles([tile])
+                ]
+            shared_tile = tiles[0] if rectangle is None else plan.create_tile(rectangle)
+            values, box, missing = plan.compute_tile(self.predictor, shared_tile)
             return [
-                self.run.deliver(tile.index, values, box, missing) for tile in tiles
+                self.run.write_output(tile.index, values, box, missing)
+                for tile in tiles
             ]
-        read = [self._read(tile.window) for tile in tiles]
+        read = [self._read_window(tile.window) for tile in tiles]
         windows = [window for window, _ in read]
         if len({window.shape for window in windows}) == 1:
             results = self.predictor.predict_many(windows, plan.scaling)
         else:
             results = [self.predictor.predict(w, plan.scaling) for w in windows]
         return [
-            self.run.deliver(tile.index, result, tile.window, missing)
+            self.run.write_output(tile.index, result, tile.window, missing)
             for tile, (_, missing), result in zip(tiles, read, results, strict=True)
         ]
 
-    def _read(self, box: Box) -> tuple[RealArray, BoolArray | None]:
+    def _read_window(self, box: Box) -> tuple[RealArray, BoolArray | None]:
         with self._reading:
-            return self.run.plan.read(box)
+            return self.run.plan.read_clean_window(box)
 
-    def _in_pieces(self, tile: Tile) -> TileResult:
-        """Compute one tile in pieces, which are halved when memory runs out."""
+    def _run_in_pieces(self, tile: Tile) -> TileResult:
+        """Compute one tile in pieces, halving them when memory runs out."""
         while True:
             pieces = self.pieces
             try:
-                rectangle = self._assemble(tile, pieces)
+                rectangle = self._assemble_tile(tile, pieces)
             except DeviceMemoryError:
-                self._cut_smaller(pieces)
+                self._halve_pieces(pieces)
             else:
-                piece = self.run.deliver(tile.index, rectangle, tile.core)
-                side = self._side(pieces)
+                piece = self.run.write_output(tile.index, rectangle, tile.core)
+                side = self._piece_side(pieces)
                 sentence = (
                     f"Not enough memory: tiles are computed in pieces of {side} px."
                 )
                 note = Message(sentence, "device-memory")
                 return replace(piece, edges={}).with_note(note)
 
-    def _side(self, pieces: int) -> int:
-        """Return the side of a piece, a multiple of the stride."""
+    def _piece_side(self, pieces: int) -> int:
+        """Return the side length of a piece, a multiple of the stride."""
         plan = self.run.plan.tiles
         return round_up(max(1, plan.core // pieces), plan.stride)
 
-    def _cut_smaller(self, piece_count: int) -> None:
-        """Halve the pieces, or raise if they are the smallest."""
+    def _halve_pieces(self, piece_count: int) -> None:
+        """Halve the pieces, or raise an error if they already have the minimum size."""
         plan = self.run.plan.tiles
         smallest = round_up(_SMALLEST_PIECE, plan.stride)
-        side = self._side(piece_count)
+        side = self._piece_side(piece_count)
         if side <= smallest:
             window = side + 2 * plan.halo
             msg = (
                 f"Not enough memory for a window of {window} px on "
-                f"{self.predictor.device}: free some of it, or use another device."
+                f"{self.predictor.device}: free some memory or use another device."
             )
             raise DeviceMemoryError(msg)
         with self._cutting:  # unless another thread has halved them already
             self.pieces = max(self.pieces, 2 * piece_count)
 
-    def _assemble(self, tile: Tile, pieces: int) -> Float32Array:
+    def _assemble_tile(self, tile: Tile, pieces: int) -> Float32Array:
         plan, scale = self.run.plan.tiles, self.run.plan.model.card.scale
         rows, columns = tile.core.scale(scale).shape
         core = np.empty((rows, columns), dtype=np.float32)
-        for part in plan.pieces(tile, self._side(pieces)):
-            window, missing = self._read(part.window)
-            scaling, inner = self.run.plan.scaling, part.inner
+        for part in plan.split_tile(tile, self._piece_side(pieces)):
+            window, missing = self._read_window(part.window)
+            scaling, inner = self.run.plan.scaling, part.local_core
             result = self.predictor.predict(window, scaling, inner)
             missing = None if missing is None else missing[inner.slices]
-            set_missing(result, missing, scale)
-            place = part.core.within(tile.core).scale(scale)
+            set_missing_pixels(result, missing, scale)
+            place = part.core.relative_to(tile.core).scale(scale)
             core[place.slices] = result
         return core
 
@@ -220,13 +223,13 @@ _HEARTBEAT_S = 0.1
 _MAX_GPU_THREADS = 4  # threads that read and write for one GPU
 
 Take = Callable[[int], Sequence[IntPair] | None]
-"""Returns up to a given number of tiles; an empty list to wait, None at the end."""
+"""Returns up to a given number of tiles: an empty list to wait, None at the end."""
 Work = Generator[list[TileResult] | Progress | None]
-"""Yields tiles as they are written; None while the run continues."""
+"""Yields tiles as they are written, or None while tasks are still running."""
 
 
 class Executor(ABC):
-    """Base of executors of tasks, in this process or on a cluster."""
+    """Base class of executors that run tasks in this process or on a cluster."""
 
     slots = 1  # Maximum number of submitted tasks
 
@@ -236,21 +239,21 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, places: Sequence[IntPair]) -> None:
-        """Submit a group of tiles, which is run in one pass."""
+        """Submit a group of tiles to be run in one pass."""
 
     def result(self) -> Any:
-        """Return the result of a task; None if none ended within a heartbeat."""
+        """Return the next result, or None if no task finishes within a heartbeat."""
         try:
             future = self._results.get(timeout=_HEARTBEAT_S)
         except Empty:
             return None
         self.waiting -= 1
-        return self._result_of(future)
+        return self._fetch_result(future)
 
-    def _result_of(self, future: Any) -> object:
+    def _fetch_result(self, future: Any) -> object:
         return future.result()
 
-    def _watch(self, future: Any) -> None:
+    def _track_future(self, future: Any) -> None:
         self.waiting += 1
         future.add_done_callback(self._results.put)
 
@@ -262,7 +265,7 @@ class Executor(ABC):
         """Cancel queued tasks, stop running ones, and wait for them."""
 
 
-class Background:
+class BackgroundThreads:
     """Background threads, usually one, that execute calls in order.
 
     They communicate by queues written in C: a keyboard interrupt may come at any line
@@ -275,28 +278,28 @@ class Background:
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._answers = answers
         self._threads = [
-            threading.Thread(target=self._work, name=name, daemon=True)
+            threading.Thread(target=self._run_calls, name=name, daemon=True)
             for _ in range(threads)
         ]
         for thread in self._threads:
             thread.start()
 
     def submit(self, call: Callable[[], object]) -> None:
-        """Queue a call; its `CallResult` is put into the queue of answers."""
+        """Queue a call, whose `CallResult` is put into the answer queue."""
         self._calls.put(call)
 
-    def is_current(self) -> bool:
-        """Return whether the calling thread is one of these."""
+    def is_current_thread(self) -> bool:
+        """Return whether the calling thread is one of these background threads."""
         return threading.current_thread() in self._threads
 
     def close(self) -> None:
-        """Wait for the submitted calls, and end the threads."""
+        """Wait for the submitted calls to finish, and end the threads."""
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
+    def _run_calls(self) -> None:
         while (call := self._calls.get()) is not None:
             try:
                 answer = CallResult(call())
@@ -314,7 +317,7 @@ class CallResult:
     error: BaseException | None = None
 
     def result(self) -> Any:
-        """Return the value or raise the exception."""
+        """Return the value of the call, or raise its exception."""
         if self.error is not None:
             raise self.error
         return self.value
@@ -334,29 +337,31 @@ class LocalExecutor(Executor):
         super().__init__()
         self._worker = TileWorker(run, predictor)
         is_gpu = predictor.device.type != "cpu"
-        threads = max(2, min(available_cores() // 2, _MAX_GPU_THREADS))
+        threads = max(2, min(count_available_cores() // 2, _MAX_GPU_THREADS))
         self.slots = threads if is_gpu else 1
-        self._thread = Background("semsr-tiles", self._results, threads=self.slots)
+        self._thread = BackgroundThreads(
+            "semsr-tiles", self._results, threads=self.slots
+        )
 
     def submit(self, places: Sequence[IntPair]) -> None:
-        """Submit a group of tiles."""
-        self._call(self._worker.enhance, places)
+        """Submit a group of tiles as one task."""
+        self._submit_call(self._worker.enhance, places)
 
     def call(
         self, function: Callable[..., object], *argument: object
     ) -> Generator[None, None, Any]:
-        """Run a function as a task, and return what it returns."""
+        """Run a function as a task and return its result."""
 
-        def work() -> object:
-            with self._worker.working():
+        def run_task() -> object:
+            with self._worker.track_task():
                 return function(*argument)
 
-        self._call(work)
+        self._submit_call(run_task)
         while (result := self.result()) is None:
             yield None
         return result
 
-    def _call(self, function: Callable[..., object], *argument: object) -> None:
+    def _submit_call(self, function: Callable[..., object], *argument: object) -> None:
         self.waiting += 1
         self._thread.submit(partial(function, *argument))
 
@@ -365,8 +370,8 @@ class LocalExecutor(Executor):
         self._thread.close()
 
 
-def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
-    """Run a job of long steps in a thread, and repeat its last progress meanwhile.
+def run_in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
+    """Run a job with long steps in a thread, repeating its last progress while waiting.
 
     This allows the caller to stop it: closing the generator ends it within a layer of
     the network.
@@ -374,13 +379,13 @@ def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
     stop, answers = threading.Event(), SimpleQueue[CallResult]()
     progress = Progress(0, 0, "Measuring the network")
 
-    thread = Background("semsr-plan", answers)
+    thread = BackgroundThreads("semsr-plan", answers)
 
-    def check() -> None:
-        if stop.is_set() and thread.is_current():
+    def check_stopped() -> None:
+        if stop.is_set() and thread.is_current_thread():
             raise Cancelled(STOP_MESSAGE)
 
-    release = predictor.look_between_layers(check, probing=True)
+    release = predictor.add_layer_check(check_stopped, probing=True)
     try:
         while True:
             thread.submit(partial(next, job))
@@ -405,7 +410,7 @@ def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
 def run_tiles(
     executor: Executor, take: Take, batch: int
 ) -> Generator[list[TileResult] | None]:
-    """Run independent tiles in the order of `take`.
+    """Run independent tiles in the order given by `take`.
 
     Yields lists of results; an empty one if no task is running, None if one is. Closing
     this iterator stops tasks within a layer of the network.
@@ -425,8 +430,8 @@ def run_tiles(
                 yield []
 
 
-def in_blocks(places: Sequence[IntPair], block: IntPair) -> Take:
-    """Return a `Take` of blocks of tiles, rows by columns, which share a window."""
+def create_block_source(places: Sequence[IntPair], block: IntPair) -> Take:
+    """Create a `Take` of blocks of tiles (rows, columns) that share a window."""
     blocks: dict[IntPair, list[IntPair]] = {}
     for row, column in places:
         blocks.setdefault((row // block[0], column // block[1]), []).append(
@@ -436,7 +441,7 @@ def in_blocks(places: Sequence[IntPair], block: IntPair) -> Take:
     return lambda _count: next(waiting, None)
 
 
-def in_order(places: Sequence[IntPair]) -> Take:
-    """Return a `Take` of tiles in their order."""
+def create_tile_source(places: Sequence[IntPair]) -> Take:
+    """Create a `Take` that returns tiles in the given order."""
     waiting = iter(places)
     return lambda count: list(itertools.islice(waiting, count)) or None

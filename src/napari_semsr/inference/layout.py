@@ -33,7 +33,7 @@ _ROUNDING = 1e-6  # relative tolerance of the bounds of pixel sizes; chosen
 
 @dataclass(frozen=True, slots=True)
 class TrainedPixelSizes:
-    """Pixel sizes in a model card."""
+    """Pixel sizes that a model was trained for, from its model card."""
 
     name: str  # The model's
     # Smallest and largest pixel size that it was trained for; None if unrestricted
@@ -44,7 +44,7 @@ class TrainedPixelSizes:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> "TrainedPixelSizes":
-        """Read the fields of a card; missing ones have defaults."""
+        """Read the pixel sizes from a model card, with defaults for missing fields."""
         size = card.get("pixel_size_nm")
         low, high = card.get("resample_factors") or (0.5, 2.0)
         return cls(
@@ -54,16 +54,16 @@ class TrainedPixelSizes:
             scale=int(card.get("scale") or 1),
         )
 
-    def sentence(self) -> str:
-        """Return the trained pixel sizes as part of a sentence."""
+    def describe(self) -> str:
+        """Describe the trained pixel sizes as part of a sentence."""
         if self.pixel_size_nm is None:
             return "any pixel size"
-        return f"{_range(*self.pixel_size_nm)} per pixel"
+        return f"{_format_range(*self.pixel_size_nm)} per pixel"
 
 
 @dataclass(frozen=True, slots=True)
-class PixelFit:
-    """How a field is resampled for a network."""
+class ResamplingPlan:
+    """Resampling of an image for a network."""
 
     # ``(y, x)`` pixels of the field in one pixel of the network's input; None if the
     # field is not resampled
@@ -76,19 +76,19 @@ class PixelFit:
     keep: bool = False  # Whether the result stays on the grid of the network's input
 
     @property
-    def factor(self) -> float:
+    def resampling_factor(self) -> float:
         """Pixels of the network's input per pixel of the result, on the finer axis."""
         if self.steps is None or self.keep:
             return 1.0
         return float(1 / min(self.steps))
 
 
-def fit_pixels(
+def plan_resampling(
     pixel_size_nm: PixelSize | None,
     trained_sizes: TrainedPixelSizes,
     resample: Literal["auto", "keep", "never"] = "auto",
-) -> PixelFit:
-    """Choose how to resample a field for a model, by their pixel sizes.
+) -> ResamplingPlan:
+    """Choose how to resample an image for a model, based on their pixel sizes.
 
     The field is not resampled if either is unknown, or if they are within 5 % of each
     other. Otherwise the field is resampled to the nearest trained pixel size, if the
@@ -100,12 +100,12 @@ def fit_pixels(
         if trained_sizes.pixel_size_nm is not None:
             note = (
                 f"{trained_sizes.name} was trained for "
-                f"{_range(*trained_sizes.pixel_size_nm)} "
+                f"{_format_range(*trained_sizes.pixel_size_nm)} "
             )
             note += "per pixel, but the field's pixel size is unknown, so it is not "
             note += "resampled; set its pixel size."
             note = Message(note, "pixel-size-missing")
-        return PixelFit(None, pixel_size_nm, note)
+        return ResamplingPlan(None, pixel_size_nm, note)
     low, high = trained_sizes.pixel_size_nm
     target_sizes = [
         size
@@ -115,53 +115,56 @@ def fit_pixels(
     ]
     ratios = [size / aim for size, aim in zip(pixel_size_nm, target_sizes, strict=True)]
     if all(ratio == 1 for ratio in ratios):
-        return PixelFit(None, pixel_size_nm)
+        return ResamplingPlan(None, pixel_size_nm)
     least, most = trained_sizes.resample_factors
     beyond = min(ratios) < least * (1 - _ROUNDING) or max(ratios) > most * (
         1 + _ROUNDING
     )
     note = (
-        f"The field has {_size(*pixel_size_nm)} per pixel and {trained_sizes.name} was "
+        f"The field has {_format_size(*pixel_size_nm)} per pixel and "
+        f"{trained_sizes.name} was "
     )
-    note += f"trained for {_range(*trained_sizes.pixel_size_nm)}"
+    note += f"trained for {_format_range(*trained_sizes.pixel_size_nm)}"
     if beyond:
         note += (
-            f". The ratio is outside {least:g} to {most:g}, so the field is not "
-            "resampled, and the result should not be trusted."
+            f". The ratio is outside the range {least:g} to {most:g}, so the field is "
+            "not resampled, and the result is unreliable."
         )
         note = Message(note, "pixel-size-unsuitable")
-        return PixelFit(None, pixel_size_nm, note, beyond=True)
+        return ResamplingPlan(None, pixel_size_nm, note, beyond=True)
     if resample == "never":
         note += ": it is not resampled, as requested."
-        return PixelFit(None, pixel_size_nm, Message(note, "not-resampled"))
-    steps = _step(ratios[0]), _step(ratios[1])
+        return ResamplingPlan(None, pixel_size_nm, Message(note, "not-resampled"))
+    steps = _resampling_step(ratios[0]), _resampling_step(ratios[1])
     network_size = parse_pixel_size(
         tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
     )
-    note += f": it is resampled to {_size(*target_sizes)}, and the result "
+    note += f": it is resampled to {_format_size(*target_sizes)}, and the result "
     if resample == "keep":
         note += "remains on that grid."
-        return PixelFit(steps, network_size, Message(note, "resampled"), keep=True)
+        return ResamplingPlan(
+            steps, network_size, Message(note, "resampled"), keep=True
+        )
     note += "to its own grid"
     if max(steps) > 1:
         finest = 2 * max(target_sizes) / trained_sizes.scale
         note += f", where it contains no detail finer than {finest:.3g} nm"
-    return PixelFit(steps, network_size, Message(f"{note}.", "resampled"))
+    return ResamplingPlan(steps, network_size, Message(f"{note}.", "resampled"))
 
 
-def _step(ratio: float) -> Fraction:
-    """Convert field over trained pixel size to field pixels per network pixel."""
+def _resampling_step(ratio: float) -> Fraction:
+    """Return the image pixels per network pixel for a ratio of pixel sizes."""
     if ratio >= 1:
         return 1 / Fraction(ratio).limit_denominator(_LARGEST_DENOMINATOR)
     return Fraction(1 / ratio).limit_denominator(_LARGEST_DENOMINATOR)
 
 
-def _size(y: float, x: float) -> str:
+def _format_size(y: float, x: float) -> str:
     one, other = f"{y:.4g}", f"{x:.4g}"
     return f"{one} nm" if one == other else f"{one} x {other} nm"
 
 
-def _range(low: float, high: float) -> str:
+def _format_range(low: float, high: float) -> str:
     return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
 
 
@@ -172,7 +175,7 @@ _LARGEST_CHUNK = 1024  # largest chunk of a result; chosen
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class OutputGrid:
     """Shape and calibration of an enhanced image."""
 
     shape: IntPair  # Rows and columns
@@ -183,21 +186,21 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
-    """Layout of an output, computed from image, card and options without torch.
+    """Layout of an output, computed without torch from image, model card and options.
 
     `core` is the side of a tile in input pixels (or pixels of the model's grid, if the
     result stays on it); `fit` is the resampling of the input.
     """
 
-    frame: Frame
-    fit: PixelFit
+    frame: OutputGrid
+    fit: ResamplingPlan
     core: int
     scale: int
     dtype: np.dtype[np.generic]
 
     @property
-    def unit(self) -> IntPair:
-        """Rows and columns of a tile of the output, which is one chunk."""
+    def tile_shape(self) -> IntPair:
+        """Rows and columns of an output tile, which is one chunk."""
         side = self.core * self.scale
         return min(side, self.frame.shape[0]), min(side, self.frame.shape[1])
 
@@ -207,7 +210,7 @@ def plan_output(
     card: Mapping[str, Any],
     options: EnhanceOptions,
 ) -> OutputPlan:
-    """Plan grid, chunks and type of a result, before a network is loaded.
+    """Plan the grid, chunks and data type of a result before a network is loaded.
 
     `card` has the model's scale, stride and trained pixel sizes by name.
     """
@@ -216,22 +219,24 @@ def plan_output(
     if card.get("grey") == "unit" and dtype.kind != "f":
         msg = (
             f"{card.get('name')} returns grey values from 0 to 1, which {dtype} cannot "
-            "represent: leave the type at float32, or write a .png, whose contrast is "
-            "stretched."
+            "represent: keep the data type float32, or write a .png with stretched "
+            "contrast."
         )
         raise OptionError(msg, code="type-too-coarse")
     trained_sizes = TrainedPixelSizes.from_card(card)
-    fit = fit_pixels(micrograph.pixel_size_nm, trained_sizes, options.resample)
-    frame = _frame(micrograph, scale, fit)
+    fit = plan_resampling(micrograph.pixel_size_nm, trained_sizes, options.resample)
+    frame = _compute_output_grid(micrograph, scale, fit)
     core = options.tile
     if core is None:
-        usual = round(_CORE / 2.0 ** round(math.log2(fit.factor)))
+        usual = round(_CORE / 2.0 ** round(math.log2(fit.resampling_factor)))
         core = max(min(usual, _LARGEST_CHUNK // scale) // stride * stride, stride)
     core = round_up(min(core, max(frame.shape) // scale), stride)
     return OutputPlan(frame, fit, core, scale, dtype)
 
 
-def _frame(micrograph: Micrograph, scale: int, fit: PixelFit) -> Frame:
+def _compute_output_grid(
+    micrograph: Micrograph, scale: int, fit: ResamplingPlan
+) -> OutputGrid:
     """Compute the grid of the result relative to that of the input.
 
     The outer borders of both images coincide at the top and left, so that the centre
@@ -253,7 +258,7 @@ def _frame(micrograph: Micrograph, scale: int, fit: PixelFit) -> Frame:
     )
     has_size = micrograph.pixel_size_nm is not None
     same = scale == 1 and steps is None
-    return Frame(
+    return OutputGrid(
         shape=(rows * scale, columns * scale),
         pixel_size_nm=parse_pixel_size(fine) if has_size else None,
         origin=micrograph.origin if same else (first, second),
@@ -269,7 +274,7 @@ def create_output(
     provenance: Provenance | None = None,
     **how: Any,
 ) -> OmeZarrStore:
-    """Create, or reopen, the store for `enhance_to_store`.
+    """Create or reopen the output store for `enhance_to_store`.
 
     The name of its folder ends in ``.zarr``; its write units are the tiles' cores.
     `how` is `overwrite` and `resume` of `create_store`.

@@ -26,14 +26,18 @@ from napari_semsr.core import (
     Micrograph,
     RealArray,
     Resampling,
-    blur_of,
+    get_blur,
     run as finish,
     to_dtype,
 )
 from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.network_input import ResampledField, cut_field, source_box
+from napari_semsr.inference.network_input import (
+    ResampledField,
+    plan_field_tiles,
+    source_box,
+)
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.plan import plan_enhance, sampled_statistics
+from napari_semsr.inference.plan import get_sampled_statistics, plan_enhancement
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.statistics import Statistics
 from napari_semsr.inference.tiles import (
@@ -50,8 +54,8 @@ _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """Part of a field that is indexed by the field's coordinates."""
+class _FieldPart:
+    """Part of an image, indexed by coordinates of the whole image."""
 
     block: RealArray  # (Y, X) The pixels
     corner: IntPair  # First pixel of the block in the field
@@ -72,8 +76,8 @@ class _Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _Windows:
-    """Concatenated windows of the tiles of a field in memory, one chunk for each."""
+class _TileWindows:
+    """Concatenated tile windows of an image in memory, one chunk per tile."""
 
     field: RealArray  # (Y, X)
     rows: Sequence[slice]  # Rows of the field, for each row of tiles
@@ -94,20 +98,20 @@ class _Windows:
         return rows, columns
 
     def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
-        rows, columns = map(_within, (self.rows, self.columns), index)
+        rows, columns = map(_get_field_slice, (self.rows, self.columns), index)
         return self.field[rows, columns]
 
 
-def _within(windows: Sequence[slice], index: slice) -> slice:
-    """Convert a slice of the concatenated windows to one of the field."""
+def _get_field_slice(windows: Sequence[slice], index: slice) -> slice:
+    """Convert a slice of the concatenated windows to a slice of the image."""
     starts = [0, *accumulate(part.stop - part.start for part in windows)]
     number = bisect_right(starts, index.start) - 1
     back = windows[number].start - starts[number]
     return slice(index.start + back, index.stop + back)
 
 
-def _predictor(model: LoadedModel, device: str, precision: str) -> Predictor:
-    """Return the predictor of a network, made once in this process."""
+def _get_predictor(model: LoadedModel, device: str, precision: str) -> Predictor:
+    """Return the predictor of a network, created once per process."""
     predictors = _ready.setdefault(model.module, {})
     if (device, precision) not in predictors:
         predictors[device, precision] = Predictor(
@@ -116,7 +120,7 @@ def _predictor(model: LoadedModel, device: str, precision: str) -> Predictor:
     return predictors[device, precision]
 
 
-def _enhance_part(
+def _enhance_tile(
     block: RealArray,
     *,
     model: LoadedModel,
@@ -125,26 +129,26 @@ def _enhance_part(
     statistics: Statistics | None,
     block_id: IntPair,
 ) -> RealArray:
-    """Enhance one tile from its window; `shape` is that of the field."""
+    """Enhance one tile from its window in an image of the given `shape`."""
     tile, field = plan.tile(block_id), plan.data
-    source = _source(plan, block_id, shape)
-    part = _Part(block, (source.y0, source.x0), shape)
+    source = _get_source_box(plan, block_id, shape)
+    part = _FieldPart(block, (source.y0, source.x0), shape)
     data = replace(field, source=part) if isinstance(field, ResampledField) else part
     plan = replace(plan, data=data, model=model)
     with _one_at_a_time:
-        predictor = _predictor(model, plan.options.device, plan.options.precision)
+        predictor = _get_predictor(model, plan.options.device, plan.options.precision)
         predictor.statistics = statistics
-        core_values = plan.compute(predictor, tile)
+        core_values = plan.compute_tile(predictor, tile)
         predictor.statistics = None
     core = plan.outputs.tile(*tile.index).core
-    part_values, inner = plan.deliver(core, *core_values)
+    part_values, inner = plan.convert_output(core, *core_values)
     return to_dtype(part_values[inner.slices], plan.output.dtype)[0]
 
 
 def enhance_lazy(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions | None = None
 ) -> da.Array:
-    """Enhance a field lazily.
+    """Enhance an image lazily.
 
     The range of grey values is measured immediately, over the whole field. For a
     network with live normalisation layers, a field that can be run whole is one chunk;
@@ -153,27 +157,27 @@ def enhance_lazy(
     """
     settings = options or EnhanceOptions()
     with _one_at_a_time:
-        predictor = _predictor(model, settings.device, settings.precision)
+        predictor = _get_predictor(model, settings.device, settings.precision)
     output = plan_output(micrograph, model.card.model_dump(), settings)
-    job = plan_enhance(micrograph, output, model, settings, predictor, apart=True)
+    job = plan_enhancement(micrograph, output, model, settings, predictor, apart=True)
     plan, statistics = finish(job), None
     if plan.strategy.norm == "sampled":
         nowhere = ArraySink(np.empty(0))
-        sampling = sampled_statistics(TiledRun(plan, None), predictor, nowhere)
+        sampling = get_sampled_statistics(TiledRun(plan, None), predictor, nowhere)
         statistics = finish(sampling).statistics
-    return _assemble(micrograph, plan, statistics)
+    return _build_array(micrograph, plan, statistics)
 
 
-def _assemble(
+def _build_array(
     micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
 ) -> da.Array:
-    """Return a dask array with one task for each tile."""
+    """Build a dask array with one task per tile."""
     loaded_model, outputs = plan.model, plan.outputs
     resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
     data = (
         plan.data if resampled_field is None else resampled_field.source
     )  # with outlier pixels replaced
-    field = data.name if micrograph.is_lazy else _name(micrograph.data)
+    field = data.name if micrograph.is_lazy else _tokenize_field(micrograph.data)
     option_values = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     steps = (
         None
@@ -191,9 +195,13 @@ def _assemble(
     )
     # windows in a row of tiles share rows, those in a column share columns
     count, scale = outputs.grid, loaded_model.card.scale
-    rows = [_source(plan, (i, 0), micrograph.shape).slices[0] for i in range(count[0])]
+    rows = [
+        _get_source_box(plan, (i, 0), micrograph.shape).slices[0]
+        for i in range(count[0])
+    ]
     columns = [
-        _source(plan, (0, i), micrograph.shape).slices[1] for i in range(count[1])
+        _get_source_box(plan, (0, i), micrograph.shape).slices[1]
+        for i in range(count[1])
     ]
     sides = tuple(
         tuple(part.stop - part.start for part in of) for of in (rows, columns)
@@ -203,12 +211,12 @@ def _assemble(
         windows = da.concatenate([lines[:, part] for part in columns], axis=1)
         windows = windows.rechunk(sides)
     else:  # otherwise dask copies the array, even a whole mapped file
-        window_source, name = _Windows(data, rows, columns), f"semsr-field-{token}"
+        window_source, name = _TileWindows(data, rows, columns), f"semsr-field-{token}"
         windows = da.from_array(window_source, chunks=sides, name=name, asarray=False)
     cores = [outputs.tile(i, 0).core.scale(scale).shape[0] for i in range(count[0])]
     breadths = [outputs.tile(0, i).core.scale(scale).shape[1] for i in range(count[1])]
     enhance = partial(  # dask would traverse keyword arguments
-        _enhance_part, plan=task_plan, shape=micrograph.shape, statistics=statistics
+        _enhance_tile, plan=task_plan, shape=micrograph.shape, statistics=statistics
     )
     tiled_array: da.Array = da.map_blocks(
         enhance,
@@ -222,8 +230,8 @@ def _assemble(
     return tiled_array
 
 
-def _name(field: RealArray) -> str:
-    """Name a field in memory by a digest of its pixels, a mapped file by the file."""
+def _tokenize_field(field: RealArray) -> str:
+    """Return a dask token of an image, from its pixels or its memory-mapped file."""
     whole: object = field
     while whole is not None and not isinstance(whole, np.memmap):
         whole = whole.base if isinstance(whole, np.ndarray) else None
@@ -241,8 +249,8 @@ def _name(field: RealArray) -> str:
     return str(tokenize(*key, *part))
 
 
-def _source(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
-    """Return the part of a field that a tile needs."""
+def _get_source_box(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
+    """Return the part of an image that a tile needs."""
     window = plan.tile(index).window
     if isinstance(plan.data, ResampledField):
         return plan.data.source_box(window)
@@ -254,7 +262,7 @@ def _source(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
 
 @dataclass(frozen=True, slots=True)
 class BoxPreview:
-    """Preview of parts of a field, with the statistics of the whole field."""
+    """Preview of parts of an image, using the statistics of the whole image."""
 
     plan: EnhancePlan  # The field, its tiles and its grey values
     predictor: Predictor  # The network on its device
@@ -266,27 +274,27 @@ class BoxPreview:
     def blur_px(self) -> float | None:
         """Standard deviation of the blur used by the model, in pixels of its grid."""
         condition = self.plan.condition
-        return None if condition is None else blur_of(condition)
+        return None if condition is None else get_blur(condition)
 
     @property
-    def reach(self) -> int:
-        """Range beyond a box within which pixels of the field affect it, in px."""
-        return math.ceil(self.plan.tiles.halo / self.plan.output.fit.factor)
+    def context_margin(self) -> int:
+        """Margin around a box within which other pixels affect its result, in px."""
+        return math.ceil(self.plan.tiles.halo / self.plan.output.fit.resampling_factor)
 
     def enhance(self, box: Box) -> tuple[Box, RealArray]:
-        """Enhance one box, in pixels of the input.
+        """Enhance one box, given in pixels of the input.
 
         The box is first aligned to the model's stride and moved into the field. Returns
         the enhanced box, in pixels of the input, and its pixels, `scale` times finer.
         """
-        place = self._settle(box)
-        tile = self.plan.around(place)
-        core_values = self.plan.compute(self.predictor, tile)
-        part, inner = self.plan.deliver(place, *core_values)
+        place = self._align_box(box)
+        tile = self.plan.create_tile(place)
+        core_values = self.plan.compute_tile(self.predictor, tile)
+        part, inner = self.plan.convert_output(place, *core_values)
         return place, to_dtype(part[inner.slices], self.plan.output.dtype)[0]
 
     def extend(self, micrograph: Micrograph, corner: IntPair) -> "BoxPreview":
-        """Return a preview of a field that has grown, without measuring it again.
+        """Return a preview of an image that has grown, without measuring it again.
 
         `corner`: ``(y, x)`` in the new field of the first pixel of the previous one.
         """
@@ -297,15 +305,15 @@ class BoxPreview:
             there = Resampling(micrograph.shape, plan.data.there.steps)
             data = replace(plan.data, source=data, there=there)
         if haze is not None:
-            y, x = (round(at * plan.output.fit.factor) for at in corner)
+            y, x = (round(at * plan.output.fit.resampling_factor) for at in corner)
             haze = replace(haze, corner=(y, x))
-        probe = self.predictor.probe_within(options.halo_tolerance)
-        tiles, regrid = cut_field(data, output, card, probe)
+        probe = self.predictor.effective_probe(options.halo_tolerance)
+        tiles, regrid = plan_field_tiles(data, output, card, probe)
         place = {"output": output, "data": data, "tiles": tiles, "regrid": regrid}
         return replace(self, plan=replace(plan, haze=haze, **place))
 
-    def _settle(self, box: Box) -> Box:
-        """Align a box to the stride and move it into the field; crop it if needed."""
+    def _align_box(self, box: Box) -> Box:
+        """Align a box to the stride and move it into the image; crop it if needed."""
         stride = self.plan.outputs.stride
         spans = []
         for first, last, size in zip(
@@ -317,14 +325,14 @@ class BoxPreview:
         return Box(*spans[0], *spans[1])
 
 
-def preview_boxes(
+def prepare_preview(
     micrograph: Micrograph,
     model: LoadedModel,
     options: EnhanceOptions | None = None,
     *,
     halo_tolerance: float | None = None,
 ) -> BoxPreview:
-    """Prepare the enhancement of single boxes of a field.
+    """Prepare a preview of single boxes of an image.
 
     `halo_tolerance` is used for the boxes instead of that in the options.
     """
@@ -335,7 +343,7 @@ def preview_boxes(
     if settings.resample == "keep":  # a box is on the field's own grid in any case
         changes["resample"] = "auto"
     settings = settings.replace(**changes)
-    job = plan_enhance(
+    job = plan_enhancement(
         micrograph,
         plan_output(micrograph, model.card.model_dump(), settings),
         model,
@@ -346,5 +354,5 @@ def preview_boxes(
     )
     plan = finish(job)
     if plan.model is not model:
-        predictor = predictor.for_field(plan.model)
+        predictor = predictor.create_field_predictor(plan.model)
     return BoxPreview(plan, predictor, not probe.norms and probe.halo is not None)

@@ -40,8 +40,8 @@ _BLOCK = 256  # side of the blocks of that file; chosen
 
 
 @dataclass(slots=True)
-class Backdrop:
-    """The input, resampled to the grid of the result at any level; `sources` (Y, X)."""
+class ResampledInput:
+    """Input resampled to the result's grid at any pyramid level; `sources` (Y, X)."""
 
     sources: Sequence[RealArray]
     shape: IntPair
@@ -49,13 +49,15 @@ class Backdrop:
     grey: FloatPair | None = None
 
     def read(self, box: Box, step: int) -> RealArray:
-        """Return a region (Y, X) of a level by nearest neighbours."""
+        """Return a region (Y, X) of a level by nearest-neighbour sampling."""
         sources = self.sources
         fine = [item for item in sources if item.shape[0] * step >= self.shape[0]]
         source = (fine or sources[:1])[-1]  # the coarsest source that is fine enough
-        rows = _places((box.y0, box.y1), step, source.shape[0], self.shape[0])
-        columns = _places((box.x0, box.x1), step, source.shape[1], self.shape[1])
-        part = _pick(_pick(source, rows, 0), columns, 1)
+        rows = _source_indices((box.y0, box.y1), step, source.shape[0], self.shape[0])
+        columns = _source_indices(
+            (box.x0, box.x1), step, source.shape[1], self.shape[1]
+        )
+        part = _index_axis(_index_axis(source, rows, 0), columns, 1)
         if self.grey is not None:
             low, high = self.grey
             part = (part.astype(np.float32) - low) / ((high - low) or 1.0)
@@ -63,7 +65,7 @@ class Backdrop:
             return np.array(part, dtype=self.dtype)
         return to_dtype(part, self.dtype)[0]
 
-    def average(self) -> None:
+    def average_levels(self) -> None:
         """Add coarser sources by averaging, so that coarse levels are not noisy.
 
         Until this is called coarse levels skip pixels, which is fast.
@@ -80,14 +82,16 @@ class Backdrop:
         self.sources = sources
 
 
-def _places(span: IntPair, step: int, size: int, level_count: int) -> NDArray[np.intp]:
-    """Return the source pixels of the pixels of a level along an axis."""
+def _source_indices(
+    span: IntPair, step: int, size: int, level_count: int
+) -> NDArray[np.intp]:
+    """Return the source index of each pixel of a level along one axis."""
     centres = (np.arange(*span) + 0.5) * (step * size / level_count)
     return np.minimum(centres.astype(np.intp), size - 1)
 
 
-def _pick(source: RealArray, places: NDArray[np.intp], axis: int) -> RealArray:
-    """Index one axis by increasing places; returns a view if evenly spaced."""
+def _index_axis(source: RealArray, places: NDArray[np.intp], axis: int) -> RealArray:
+    """Index an axis by increasing positions; return a view if they are regular."""
     pitch = int(places[1] - places[0]) if places.size > 1 else 1
     first, last = int(places[0]), int(places[-1])
     if pitch and last - first == pitch * (places.size - 1):
@@ -121,7 +125,7 @@ class LevelStore:
         if self._array is not None:
             self._array[box.slices] = block
             return
-        for part, stored_block in self._parts(box, "r+"):
+        for part, stored_block in self._stored_blocks(box, "r+"):
             stored_block[...] = block[part]
 
     def read(self, box: Box) -> RealArray:
@@ -129,27 +133,29 @@ class LevelStore:
         if self._array is not None:
             return self._array[box.slices].copy()
         values = np.empty(box.shape, self._dtype)
-        for part, stored_block in self._parts(box, "r"):
+        for part, stored_block in self._stored_blocks(box, "r"):
             values[part] = stored_block
         return values
 
-    def _parts(
+    def _stored_blocks(
         self, box: Box, mode: Literal["r", "r+"]
     ) -> Iterator[tuple[tuple[slice, slice], RealArray]]:
-        """Yield each part of a region, with the same part of the file."""
+        """Yield each part of a region with the corresponding part of the file."""
         blocks = np.memmap(
             self._file, self._dtype, mode, 0, (*self._grid, _BLOCK, _BLOCK), "C"
         )
         for row in range(box.y0 // _BLOCK, -(-box.y1 // _BLOCK)):
             for column in range(box.x0 // _BLOCK, -(-box.x1 // _BLOCK)):
-                whole = Box.of((_BLOCK, _BLOCK), (row * _BLOCK, column * _BLOCK))
+                whole = Box.from_shape(
+                    (_BLOCK, _BLOCK), (row * _BLOCK, column * _BLOCK)
+                )
                 part = whole.intersection(box)
-                stored_block = blocks[row, column][part.within(whole).slices]
-                yield part.within(box).slices, stored_block
+                stored_block = blocks[row, column][part.relative_to(whole).slices]
+                yield part.relative_to(box).slices, stored_block
 
 
 class TileCache:
-    """Cache of the tiles used last, within a limit of memory."""
+    """Cache of the most recently used tiles, within a memory limit."""
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self.limit = limit
@@ -158,7 +164,7 @@ class TileCache:
         self._lock = threading.Lock()
 
     def put(self, place: IntPair, tile: RealArray) -> None:
-        """Add a tile (Y, X), and drop the oldest ones beyond the limit."""
+        """Add a tile (Y, X), and drop the oldest tiles beyond the memory limit."""
         with self._lock:
             old = self._tiles.pop(place, None)
             self._size += tile.nbytes - (0 if old is None else old.nbytes)
@@ -168,7 +174,7 @@ class TileCache:
                 self._size -= oldest.nbytes
 
     def get(self, place: IntPair) -> RealArray | None:
-        """Return a tile (Y, X) if it is in the cache."""
+        """Return a cached tile (Y, X), or None."""
         with self._lock:
             tile = self._tiles.get(place)
             if tile is not None:
@@ -206,7 +212,7 @@ class LiveLevel:
         full_index += (slice(None),) * (self.ndim - len(full_index))
         spans, rest = [], []
         for item, size in zip(full_index, self.shape, strict=True):
-            span, left = _span(item, size)
+            span, left = _index_range(item, size)
             spans.append(span)
             rest.append(left)
         box = Box(*spans[0], *spans[1])
@@ -220,7 +226,7 @@ class LiveLevel:
         return np.asarray(self[:, :], dtype=dtype)
 
 
-def _span(item: int | slice, size: int) -> tuple[IntPair, int | slice]:
+def _index_range(item: int | slice, size: int) -> tuple[IntPair, int | slice]:
     """Convert an index to a range to read, and an index into that range."""
     places = range(size)[item]
     if isinstance(places, int):
@@ -251,7 +257,7 @@ class TileQueue:
     def __len__(self) -> int:
         return int(np.count_nonzero(self._pending))
 
-    def fill(self, places: Iterable[IntPair]) -> None:
+    def replace_pending(self, places: Iterable[IntPair]) -> None:
         """Replace the pending tiles."""
         with self._change:
             self._pending[:] = False
@@ -259,15 +265,15 @@ class TileQueue:
                 self._pending[place] = True
             self._change.notify_all()
 
-    def look_at(self, view: Box | None) -> None:
-        """Set the view, in pixels of the result; None for the whole field."""
+    def set_view(self, view: Box | None) -> None:
+        """Set the view, in pixels of the result, or None for the whole image."""
         with self._change:
             if view != self._view:
                 self._view = view
                 self._change.notify_all()
 
-    def take(self, count: int = 1, timeout: float = 0.0) -> list[IntPair]:
-        """Take the most urgent tiles out of the queue."""
+    def take_tiles(self, count: int = 1, timeout: float = 0.0) -> list[IntPair]:
+        """Remove the most urgent tiles from the queue and return them."""
         with self._change:
             places = self._next_tiles(count)
             if not places and timeout:
@@ -278,20 +284,20 @@ class TileQueue:
             return places
 
     def _next_tiles(self, count: int) -> list[IntPair]:
-        """Return the most urgent tiles; the caller holds the lock."""
+        """Return the most urgent tiles; the caller must hold the lock."""
         rows, columns = np.nonzero(self._pending)
         if not rows.size:
             return []
-        outside, distance = self._rank(rows, columns)
+        outside, distance = self._rank_tiles(rows, columns)
         order = np.lexsort((distance, outside))[:count]
         if not self.whole:
             order = order[outside[order] == 0]
         return [(int(rows[i]), int(columns[i])) for i in order]
 
-    def _rank(
+    def _rank_tiles(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> tuple[BoolArray, FloatArray]:
-        """Return whether tiles are out of view, and their distance from its centre."""
+        """Return whether tiles are hidden, and their distances from the view centre."""
         view = self._view
         if view is None:
             grid = self._pending.shape
@@ -314,7 +320,7 @@ _PATIENCE_S = 0.05  # seconds that a run waits at most for a tile to be shown; c
 
 
 class LiveField:
-    """Result of a run as displayed in a viewer, also before the run starts.
+    """Result of a run for display in a viewer, available before the run starts.
 
     `sources` are the input and its coarser levels, (Y, X) each, finest first, in
     memory; `grey` the grey values that become 0 and 1 if the result does not have the
@@ -322,7 +328,7 @@ class LiveField:
     """
 
     levels: list[LiveLevel]
-    """Arrays for display, finest first, each with half the sampling of the previous."""
+    """Arrays for display, finest first, each downsampled by 2 from the previous one."""
     queue: TileQueue
     """The pending tiles."""
 
@@ -337,13 +343,13 @@ class LiveField:
         self.output = output
         self.shape, self.unit, self.dtype = (
             output.frame.shape,
-            output.unit,
+            output.tile_shape,
             output.dtype,
         )
         shape, unit = self.shape, self.unit
         grid = -(-shape[0] // unit[0]), -(-shape[1] // unit[1])
         self.queue = TileQueue(grid, unit, whole=whole)
-        self._backdrop = Backdrop(sources, shape, self.dtype, grey)
+        self._backdrop = ResampledInput(sources, shape, self.dtype, grey)
         self._level0: Any = None  # (Y, X) the output, if it may be read
         self._turn = 0
         self._is_stored = np.zeros(grid, dtype=bool)
@@ -351,11 +357,13 @@ class LiveField:
         self._cache = TileCache()
         self._lock = threading.Lock()
         self._changed_box: Box | None = None
-        shapes = level_shapes(shape, smallest=_COARSEST)[: _halvings(grid, unit) + 1]
+        shapes = level_shapes(shape, smallest=_COARSEST)[
+            : _count_halvings(grid, unit) + 1
+        ]
         self._stores = [LevelStore(each, self.dtype) for each in shapes[1:]]
         self.levels = [LiveLevel(shape, self.dtype, unit, self._read_finest)]
         for level, each in enumerate(shapes[1:], start=1):
-            read = partial(self._read, level)
+            read = partial(self._read_level, level)
             self.levels.append(LiveLevel(each, self.dtype, unit, read))
 
     @property
@@ -363,9 +371,9 @@ class LiveField:
         """Number of finished tiles."""
         return int(np.count_nonzero(self._is_stored))
 
-    def look_at(self, view: Box | None) -> None:
-        """Set the view, in pixels of the result; None for the whole field."""
-        self.queue.look_at(view)
+    def set_view(self, view: Box | None) -> None:
+        """Set the view, in pixels of the result, or None for the whole image."""
+        self.queue.set_view(view)
 
     def take_changed_box(self) -> Box | None:
         """Return the bounding box of all changes since the last call."""
@@ -375,61 +383,61 @@ class LiveField:
 
     # -- called by the worker --------------------------------------------------
 
-    def take(self, count: int) -> list[IntPair] | None:
-        """Take up to `count` tiles, those in view first; None if none is pending.
+    def take_tiles(self, count: int) -> list[IntPair] | None:
+        """Return up to `count` tiles, visible ones first, or None if none is pending.
 
         Tiles that are already in the store are only displayed.
         """
         self._turn += 1
         if self._turn == 2:  # after the first tile, for which the user waits
-            self.average()
+            self.average_levels()
         if not len(self.queue):
             return None
-        places = self.queue.take(count, _PATIENCE_S)
-        return [place for place in places if not self.restore(place)]
+        places = self.queue.take_tiles(count, _PATIENCE_S)
+        return [place for place in places if not self.show_stored_tile(place)]
 
-    def attach(self, store: OmeZarrStore) -> None:
-        """Display a store, whose write units are the tiles, with its finished tiles."""
+    def attach_store(self, store: OmeZarrStore) -> None:
+        """Display the finished tiles of a store, whose write units are the tiles."""
         self._level0, self._turn = store.level0, 0
         is_done = np.asarray(store.done_marks[:]) != 0
         with self._lock:
             self._is_stored = is_done
             self._is_drawn = self._is_drawn & is_done
-            self._record_change(Box.of(self.shape))
-        self.queue.fill(zip(*np.nonzero(~self._is_drawn), strict=True))
+            self._record_change(Box.from_shape(self.shape))
+        self.queue.replace_pending(zip(*np.nonzero(~self._is_drawn), strict=True))
 
-    def average(self) -> None:
-        """Display coarse levels of the input by averages instead of single pixels."""
-        self._backdrop.average()
+    def average_levels(self) -> None:
+        """Display coarse levels of the input as averages instead of single pixels."""
+        self._backdrop.average_levels()
         with self._lock:
-            self._record_change(Box.of(self.shape))
+            self._record_change(Box.from_shape(self.shape))
 
-    def read_from(self, level0: object) -> None:
-        """Set the output (Y, X) to read from; None while it is moved."""
+    def set_output(self, level0: object) -> None:
+        """Set the output (Y, X) to read from, or None while the output is moved."""
         self._level0 = level0
 
-    def restore(self, place: IntPair) -> bool:
-        """Display a tile if it was in the store before the run; else return False."""
+    def show_stored_tile(self, place: IntPair) -> bool:
+        """Display a tile if it was stored before the run, and return whether it was."""
         if self._level0 is None or not self._is_stored[place]:
             return False
-        box = self._box(place)
-        self.land(box, np.asarray(self._level0[box.slices]))
+        box = self._tile_box(place)
+        self.show_tile(box, np.asarray(self._level0[box.slices]))
         return True
 
-    def fetch(self, place: IntPair) -> None:
-        """Display a tile that another process wrote to the store, if not yet shown."""
+    def show_external_tile(self, place: IntPair) -> None:
+        """Display a tile written by another process, unless it is already shown."""
         if self._level0 is not None and not self._is_drawn[place]:
-            box = self._box(place)
-            self.land(box, np.asarray(self._level0[box.slices]))
+            box = self._tile_box(place)
+            self.show_tile(box, np.asarray(self._level0[box.slices]))
 
-    def land(self, box: Box, tile: RealArray) -> None:
-        """Display a tile (Y, X) that is in the store and final."""
+    def show_tile(self, box: Box, tile: RealArray) -> None:
+        """Display a finished tile (Y, X)."""
         place = box.y0 // self.unit[0], box.x0 // self.unit[1]
         self._cache.put(place, tile)
         part, at = tile, box
         for level in self._stores:
             part = halve(part)
-            at = Box.of(part.shape, (at.y0 // 2, at.x0 // 2))
+            at = Box.from_shape(part.shape, (at.y0 // 2, at.x0 // 2))
             level.write(at, part)
         with self._lock:
             self._is_stored[place] = self._is_drawn[place] = True
@@ -453,7 +461,7 @@ class LiveField:
         for place in places:
             if not self._is_stored[place]:
                 continue
-            outer = self._box(place)
+            outer = self._tile_box(place)
             inner = outer.intersection(box)
             tile = self._cache.get(place)
             level0 = self._level0
@@ -461,14 +469,16 @@ class LiveField:
                 tile = np.asarray(level0[outer.slices])
                 self._cache.put(place, tile)
             if tile is None:
-                out[inner.within(box).slices] = self._backdrop.read(inner, 1)
+                out[inner.relative_to(box).slices] = self._backdrop.read(inner, 1)
                 with self._lock:
                     self._record_change(inner)
             else:
-                out[inner.within(box).slices] = tile[inner.within(outer).slices]
+                out[inner.relative_to(box).slices] = tile[
+                    inner.relative_to(outer).slices
+                ]
         return out
 
-    def _read(self, level: int, box: Box) -> RealArray:
+    def _read_level(self, level: int, box: Box) -> RealArray:
         step = 2**level
         rows = np.arange(box.y0, box.y1) * step // self.unit[0]
         columns = np.arange(box.x0, box.x1) * step // self.unit[1]
@@ -482,18 +492,20 @@ class LiveField:
 
     # -- helpers ---------------------------------------------------------------
 
-    def _box(self, place: IntPair) -> Box:
+    def _tile_box(self, place: IntPair) -> Box:
         corner = place[0] * self.unit[0], place[1] * self.unit[1]
-        return Box.of(self.unit, corner).intersection(Box.of(self.shape))
+        return Box.from_shape(self.unit, corner).intersection(
+            Box.from_shape(self.shape)
+        )
 
     def _record_change(self, box: Box) -> None:
-        """Record a changed region; the caller holds the lock."""
+        """Record a changed region; the caller must hold the lock."""
         self._changed_box = (
             box if self._changed_box is None else self._changed_box.union(box)
         )
 
 
-def _halvings(grid: IntPair, unit: IntPair) -> int:
-    """Return how often tiles can be halved with borders between whole pixels."""
+def _count_halvings(grid: IntPair, unit: IntPair) -> int:
+    """Return how often tiles can be halved without splitting pixels."""
     sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
     return min(((side & -side).bit_length() - 1 for side in sides), default=32)

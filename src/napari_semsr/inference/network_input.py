@@ -31,23 +31,23 @@ from napari_semsr.core import (
     Resampling,
     Tile,
     TilePlan,
-    field_range,
-    find_strays,
+    find_stray_pixels,
     finite_mean,
+    interpolation_dtype,
+    measure_percentiles,
     plan_tiles,
     read_box,
     read_chunks,
     reflect_indices,
     round_up,
-    working_type,
 )
-from napari_semsr.inference.layout import OutputPlan, PixelFit
+from napari_semsr.inference.layout import OutputPlan, ResamplingPlan
 from napari_semsr.models import (
     BLOCK,
     InformedRestorer,
     ModelCard,
-    Probe,
-    Surveyed,
+    ProbeResult,
+    SurveyResult,
     power_spectrum,
 )
 
@@ -61,15 +61,15 @@ _EXACT_IN_FLOAT32 = 2  # bytes of integers that float32 represents exactly; chos
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def _working(dtype: np.dtype[np.generic]) -> type[np.floating]:
-    """Return single precision if it represents all values, otherwise double."""
+def _working_dtype(dtype: np.dtype[np.generic]) -> type[np.floating]:
+    """Return float32 if it represents all values of a dtype exactly, else float64."""
     small = dtype.kind != "f" and dtype.itemsize <= _EXACT_IN_FLOAT32
     return np.float32 if small or dtype == np.float32 else np.float64
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Linear map of grey values, the same for the whole field."""
+    """Linear scaling of grey values, the same for the whole image."""
 
     low: float  # Grey value that becomes 0
     high: float  # Grey value that becomes 1; equal to `low` only in a constant field
@@ -81,13 +81,13 @@ class Scaling:
     def normalise(self, window: RealArray) -> Float32Array:
         """Map grey values (Y, X) to the scale of the network."""
         span = self.high - self.low or 1.0
-        working = _working(window.dtype)
+        working = _working_dtype(window.dtype)
         values = np.subtract(window, working(self.low), dtype=working)
         values /= working(span)
         return np.ascontiguousarray(values, dtype=np.float32)
 
     def restore(self, values: Float32Array) -> Float32Array:
-        """Map a result (Y, X) back, in place."""
+        """Map a result (Y, X) back to the grey values of the input, in place."""
         if self.back:
             values *= np.float32(self.high - self.low)
             values += np.float32(self.low)
@@ -97,22 +97,22 @@ class Scaling:
 def measure_scaling(
     data: ReadableArray, percentiles: FloatPair, *, back: bool = True
 ) -> Scaling:
-    """Measure the scaling of a field (Y, X), chunk by chunk."""
-    low, high = field_range(data, *percentiles)
+    """Measure the grey-value scaling of an image (Y, X), chunk by chunk."""
+    low, high = measure_percentiles(data, *percentiles)
     if low == high:
-        low, high = field_range(data, 0, 100)
+        low, high = measure_percentiles(data, 0, 100)
     if max(abs(low), abs(high)) >= _LARGEST:
         msg = (
             f"Grey values must be below {_LARGEST:.1e} to be enhanced in single "
-            "precision; divide them first."
+            "precision; scale them down first."
         )
         raise ReadError(msg, code="values-too-large")
     mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return Scaling(low, high, mean, back)
 
 
-def scaling_of(data: ReadableArray, card: ModelCard) -> Scaling:
-    """Return the scaling of a field (Y, X) that a card specifies."""
+def compute_scaling(data: ReadableArray, card: ModelCard) -> Scaling:
+    """Compute the grey-value scaling of an image (Y, X) specified by a model card."""
     back = card.grey == "input"
     if card.input_scaling == "percentiles":
         return measure_scaling(data, card.input_percentiles, back=back)
@@ -129,7 +129,7 @@ def scaling_of(data: ReadableArray, card: ModelCard) -> Scaling:
 
 
 def source_box(box: Box, shape: IntPair) -> Box:
-    """Return the part of a field that `read_window` may read."""
+    """Return the part of an image that `read_window` may read."""
     wide_box = box.grow(_REACH)
     rows = reflect_indices(wide_box.y0, wide_box.y1, shape[0])
     columns = reflect_indices(wide_box.x0, wide_box.x1, shape[1])
@@ -175,8 +175,10 @@ def read_window(
     return without_gaps[_REACH:-_REACH, _REACH:-_REACH], missing
 
 
-def set_missing(result: Float32Array, missing: BoolArray | None, scale: int) -> None:
-    """Set pixels of an output to NaN, in place, if those of the input are missing."""
+def set_missing_pixels(
+    result: Float32Array, missing: BoolArray | None, scale: int
+) -> None:
+    """Set output pixels to NaN, in place, if the input pixels are missing."""
     if missing is not None:
         rows, columns = missing.shape
         blocks = result.reshape(rows, scale, columns, scale)
@@ -200,7 +202,7 @@ _GRAIN = 2  # px around a missing pixel used for its mean and noise
 
 @dataclass(frozen=True, slots=True)
 class HazeMap:
-    """Map of the gain that removes haze, at the centres of blocks."""
+    """Map of the gain that removes haze, sampled at block centres."""
 
     gain: Float32Array  # Gain of each block; interpolated bilinearly
     pitch: int  # Side of a block in pixels
@@ -208,16 +210,16 @@ class HazeMap:
     corner: IntPair = (0, 0)  # First pixel of the first block
 
     @property
-    def spread(self) -> FloatPair:
+    def gain_range(self) -> FloatPair:
         """Smallest and largest gain."""
         return float(self.gain.min()), float(self.gain.max())
 
-    def weigh(self, share: float) -> Self:
-        """Return a map that removes a share of the haze, on a log scale."""
+    def scale_strength(self, share: float) -> Self:
+        """Return a map that removes a fraction of the haze, on a log scale."""
         return replace(self, gain=self.gain ** np.float32(share))
 
-    def at(self, box: Box) -> Float32Array:
-        """Interpolate the gain in a window; independent of the tiling."""
+    def interpolate_gain(self, box: Box) -> Float32Array:
+        """Interpolate the gain in a window, independently of the tiling."""
         values: Float32Array = self.gain
         box = box.move((-self.corner[0], -self.corner[1]))
         for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
@@ -232,18 +234,18 @@ class HazeMap:
             values = low + (high - low) * share
         return values
 
-    def remove(self, window: RealArray, box: Box) -> RealArray:
+    def remove_haze(self, window: RealArray, box: Box) -> RealArray:
         """Remove the haze from a window (Y, X)."""
-        working = _working(window.dtype)
+        working = _working_dtype(window.dtype)
         without_haze = np.subtract(window, working(self.airlight), dtype=working)
-        without_haze *= self.at(box)
+        without_haze *= self.interpolate_gain(box)
         without_haze += working(self.airlight)
         return np.asarray(without_haze)
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSurvey:
-    """Estimates of a network for a whole field; None if not estimated."""
+    """Network estimates for a whole image, or None if not estimated."""
 
     haze: HazeMap | None = None
     condition: tuple[float, ...] | None = None  # In the order of `core.FAULTS`
@@ -261,7 +263,7 @@ def survey_field(
     haze: bool = True,
     certain: bool = False,
 ) -> FieldSurvey:
-    """Estimate haze and faults of a whole field `data` (Y, X), in blocks of 16 px.
+    """Estimate haze and faults of a whole image `data` (Y, X), in blocks of 16 px.
 
     Fields above 4096 px are reduced for the estimate of haze. Noise and blur, which
     reduction would change, are the medians over windows across the field. `certain`
@@ -274,13 +276,13 @@ def survey_field(
     shrink = 1
     while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
         shrink *= 2
-    whole = Box.of(data.shape)
-    statistics = block_statistics(
-        data, whole, scaling, shrink, module.survey.statistics
+    whole = Box.from_shape(data.shape)
+    statistics = compute_block_statistics(
+        data, whole, scaling, shrink, module.survey.compute_statistics
     )
     with torch.inference_mode():
         survey = module.survey(torch.from_numpy(statistics)[None])
-        haze_map = survey.haze.certain() if certain else survey.haze
+        haze_map = survey.haze.drop_uncertain() if certain else survey.haze
         veil = None
         if haze:  # convert to the units of the field
             gain = np.ascontiguousarray(haze_map.log_gain[0, 0].exp().numpy())
@@ -288,13 +290,13 @@ def survey_field(
             airlight = float(haze_map.airlight) * span + scaling.low
             veil = HazeMap(gain, BLOCK * shrink, airlight)
         if shrink > 1:
-            survey = _in_windows(data, module, scaling)
+            survey = _survey_windows(data, module, scaling)
     condition, rings = (part[0].tolist() for part in (survey.condition, survey.rings))
     return FieldSurvey(veil, tuple(condition), tuple(rings))
 
 
-def _corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
-    """Return corners of windows spread over a field, at multiples of a pitch."""
+def _window_corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
+    """Return the corners of windows spread over an image, at multiples of `pitch`."""
     starts = (
         np.linspace(0, max(n - side, 0), _WINDOWS).astype(int) // pitch * pitch
         for n in shape
@@ -302,15 +304,17 @@ def _corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
     return itertools.product(*(sorted(set(s.tolist())) for s in starts))
 
 
-def _in_windows(
+def _survey_windows(
     data: ReadableArray, module: InformedRestorer, scaling: Scaling
-) -> Surveyed:
-    """Survey windows of a field at full resolution; return the medians."""
-    surveys: list[Surveyed] = []
-    empty: list[Surveyed] = []
-    for y, x in _corners(data.shape, _WINDOW, BLOCK):
+) -> SurveyResult:
+    """Survey windows of an image without downsampling, and return the medians."""
+    surveys: list[SurveyResult] = []
+    empty: list[SurveyResult] = []
+    for y, x in _window_corners(data.shape, _WINDOW, BLOCK):
         box = Box(y, y + _WINDOW, x, x + _WINDOW)
-        statistics = block_statistics(data, box, scaling, 1, module.survey.statistics)
+        statistics = compute_block_statistics(
+            data, box, scaling, 1, module.survey.compute_statistics
+        )
         survey = module.survey(torch.from_numpy(statistics)[None])
         # areas outside a mosaic have no contrast
         (surveys if statistics[1:].any() else empty).append(survey)
@@ -324,10 +328,10 @@ def _in_windows(
     return all_surveys[0]._replace(condition=condition, rings=rings)
 
 
-def field_spectrum(
+def measure_spectrum(
     data: ReadableArray, scaling: Scaling, haze: HazeMap | None = None
 ) -> torch.Tensor:
-    """Measure the power spectrum (64, 33) of a field `data` (Y, X) without haze.
+    """Measure the power spectrum (64, 33) of an image `data` (Y, X) without haze.
 
     The result is the median over windows across the field, so that data bars and empty
     areas are ignored. Windows with gaps, which have less noise where they are filled,
@@ -335,11 +339,11 @@ def field_spectrum(
     """
     spectra: list[torch.Tensor] = []
     spectra_with_gaps: list[torch.Tensor] = []
-    for y, x in _corners(data.shape, _SPECTRUM_PX):
-        box = Box.of((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
-        box = box.intersection(Box.of(data.shape))
+    for y, x in _window_corners(data.shape, _SPECTRUM_PX):
+        box = Box.from_shape((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
+        box = box.intersection(Box.from_shape(data.shape))
         window, missing = read_window(data, box, scaling.mean)
-        without_haze = window if haze is None else haze.remove(window, box)
+        without_haze = window if haze is None else haze.remove_haze(window, box)
         field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
         missing_tensor = None if missing is None else torch.from_numpy(missing)
         power = power_spectrum(field, missing_tensor)[0]
@@ -354,10 +358,10 @@ def field_spectrum(
     )
 
 
-def block_statistics(
+def compute_block_statistics(
     data: ReadableArray, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
 ) -> Float32Array:
-    """Return the statistics of a region's blocks, without missing pixels."""
+    """Compute the block statistics of a region, excluding missing pixels."""
     pitch = BLOCK * shrink
     rows, columns = (round_up(n, pitch) for n in whole.shape)
     parts: list[list[Float32Array]] = []
@@ -376,13 +380,13 @@ def block_statistics(
                 place = np.s_[
                     y // pitch : box.y1 // pitch, x // pitch : box.x1 // pitch
                 ]
-                share = 1 - _means(missing, pitch)
+                share = 1 - _compute_block_means(missing, pitch)
                 nearly = share >= _NEARLY_COMPLETE
                 usable_blocks[place] = np.where(nearly, 1, share)
                 few = missing & nearly.repeat(pitch, 0).repeat(pitch, 1)
-                window = _with_grain(window, missing, few)
+                window = _fill_with_noise(window, missing, few)
             if shrink > 1:
-                window = _means(window, shrink)
+                window = _compute_block_means(window, shrink)
             field = torch.from_numpy(scaling.normalise(window))[None, None]
             parts[-1].append(count(field)[0].numpy())
     all_statistics = np.concatenate(
@@ -391,15 +395,15 @@ def block_statistics(
     return (
         all_statistics
         if usable_blocks.min() == 1
-        else _complete_statistics(all_statistics, usable_blocks)
+        else _correct_statistics(all_statistics, usable_blocks)
     )
 
 
 _EXACT_SUM = 256  # rows of 8 bits whose sum fits into 16 bits
 
 
-def _means(values: NDArray[Any], pitch: int) -> Float32Array:
-    """Return the mean of each block; along columns first, which is six times faster."""
+def _compute_block_means(values: NDArray[Any], pitch: int) -> Float32Array:
+    """Return the mean of each block, averaging along columns first, which is faster."""
     rows, columns = (n // pitch for n in values.shape)
     if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # exact, twice as fast
         bands = values.reshape(rows, pitch, -1)
@@ -416,7 +420,9 @@ def _means(values: NDArray[Any], pitch: int) -> Float32Array:
     return means
 
 
-def _with_grain(window: RealArray, missing: BoolArray, to_fill: BoolArray) -> RealArray:
+def _fill_with_noise(
+    window: RealArray, missing: BoolArray, to_fill: BoolArray
+) -> RealArray:
     """Fill the missing pixels `to_fill` of a window with realistic noise; all (Y, X).
 
     Each gets the mean of its neighbours plus the deviation of a random neighbour from
@@ -438,7 +444,7 @@ def _with_grain(window: RealArray, missing: BoolArray, to_fill: BoolArray) -> Re
     noise = np.square(kernel).sum()  # noise power of a mean, over that of a pixel
     corners = places + _GRAIN  # of the squares around pixels, in the padded window
 
-    def mean(corners: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+    def local_mean(corners: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
         at = tuple(corners.T)
         weight = kernel * usable_patches[at]
         total = weight.sum((1, 2))
@@ -454,7 +460,7 @@ def _with_grain(window: RealArray, missing: BoolArray, to_fill: BoolArray) -> Re
     at = tuple(corners.T)
     choices = (chance[at] * usable_patches[at]).reshape(len(places), -1).argmax(1)
     other = corners + np.stack(np.divmod(choices, size), 1) - _GRAIN
-    (here, mean_here), (there, about) = mean(corners), mean(other)
+    (here, mean_here), (there, about) = local_mean(corners), local_mean(other)
     # factor that restores a pixel's variance for white noise
     grain = np.sqrt((1 - noise) / (1 + noise)) * (
         padded_window[tuple((other + _GRAIN).T)] - there
@@ -465,7 +471,7 @@ def _with_grain(window: RealArray, missing: BoolArray, to_fill: BoolArray) -> Re
     return without_gaps
 
 
-def _complete_statistics(
+def _correct_statistics(
     statistics: Float32Array, known_share: Float32Array
 ) -> Float32Array:
     """Correct statistics for filled pixels, which have no contrast.
@@ -504,7 +510,7 @@ _STRIP = 512  # rows resampled at once; chosen
 
 @dataclass(frozen=True, slots=True)
 class ResampledField:
-    """A field on the network's grid: array-like, resampled on reading."""
+    """Array-like image on the network's grid, resampled on reading."""
 
     # (Y, X) The field; missing pixels are filled before it is resampled
     source: Any
@@ -515,13 +521,13 @@ class ResampledField:
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns."""
+        """Numbers of rows and columns."""
         return self.there.shape
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Type of the grey values."""
-        return working_type(np.dtype(self.source.dtype))
+        return interpolation_dtype(np.dtype(self.source.dtype))
 
     def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
         rows, columns = (
@@ -534,23 +540,23 @@ class ResampledField:
         for top in range(rows.start, rows.stop, _STRIP):
             below = min(top + _STRIP, rows.stop)
             box = Box(top, below, columns.start, columns.stop)
-            place = self.there.source(box)
+            place = self.there.source_region(box)
             block, missing = read_window(self.source, place, self.mean)
-            strip = self.there.make(block, place, box)
+            strip = self.there.resample(block, place, box)
             if self.gaps and missing is not None:
-                strip[missing[self.there.under(place, box)]] = np.nan
+                strip[missing[self.there.nearest_pixels(place, box)]] = np.nan
             block_values[top - rows.start : below - rows.start] = strip
         return block_values
 
     def source_box(self, window: Box) -> Box:
-        """Return the part of the field that a window of this array depends on."""
-        inside = self.there.source(source_box(window, self.shape))
+        """Return the part of the image that a window of this array depends on."""
+        inside = self.there.source_region(source_box(window, self.shape))
         return source_box(inside, self.there.size)
 
 
 @dataclass(frozen=True, slots=True)
-class Regrid:
-    """Relation of tiles of the output to the network's grid."""
+class GridMapping:
+    """Mapping between the output tiles and the network's grid."""
 
     there: Resampling  # Resampling from the field's grid to the network's
     back: Resampling  # Resampling from the network's output to that of the run
@@ -558,74 +564,76 @@ class Regrid:
     outputs: TilePlan
     scale: int  # Output pixels per input pixel
 
-    def core(self, core: Box) -> Box:
-        """Return the part of the network's grid that an output part depends on."""
-        fine = self.back.source(self._grow(core).scale(self.scale))
+    def required_box(self, core: Box) -> Box:
+        """Return the box on the network's grid required for a box of the output."""
+        fine = self.back.source_region(self._enlarge_box(core).scale(self.scale))
         k = self.scale
         return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
 
-    def around(self, plan: TilePlan, core: Box, index: IntPair) -> Tile:
-        """Return the tile of the network's input for a part of the output."""
-        outputs, stride = self.core(core), plan.stride
+    def create_tile(self, plan: TilePlan, core: Box, index: IntPair) -> Tile:
+        """Return the network's input tile for a box of the output."""
+        outputs, stride = self.required_box(core), plan.stride
         top, left = (v // stride * stride for v in (outputs.y0, outputs.x0))
-        return plan.around(Box(top, outputs.y1, left, outputs.x1), index)
+        return plan.create_tile(Box(top, outputs.y1, left, outputs.x1), index)
 
-    def deliver(
+    def resample_output(
         self, source: ReadableArray, core: Box, values: Float32Array, box: Box
     ) -> tuple[Float32Array, Box]:
-        """Resample the network's output for a box to the field's grid.
+        """Resample the network's output for a box to the grid of the image.
 
         Returns the part with a pixel of the field around it, and its position there;
         `source` is the field, for its missing pixels.
         """
-        wide_box = self._grow(core)
+        wide_box = self._enlarge_box(core)
         target_box = wide_box.scale(self.scale)
-        source_part = self.back.source(target_box)
-        part = values[source_part.within(box.scale(self.scale)).slices]
-        block = self.back.make(part, source_part, target_box)
+        source_part = self.back.source_region(target_box)
+        part = values[source_part.relative_to(box.scale(self.scale)).slices]
+        block = self.back.resample(part, source_part, target_box)
         if np.dtype(source.dtype).kind == "f":
             missing = ~np.isfinite(read_box(source, wide_box))
-            set_missing(block, missing, self.scale)
-        return block, core.within(wide_box).scale(self.scale)
+            set_missing_pixels(block, missing, self.scale)
+        return block, core.relative_to(wide_box).scale(self.scale)
 
-    def _grow(self, core: Box) -> Box:
-        """Enlarge a box by one pixel, inside the field."""
-        return core.grow(1).intersection(Box.of(self.there.size))
+    def _enlarge_box(self, core: Box) -> Box:
+        """Enlarge a box by one pixel, clipped to the image."""
+        return core.grow(1).intersection(Box.from_shape(self.there.size))
 
 
 @dataclass(frozen=True, slots=True)
-class SeenField:
-    """A field (Y, X) on the network's grid."""
+class PreparedField:
+    """Image (Y, X) on the network's grid, for the network and for measurements."""
 
     input: ReadableArray  # For the network, with outlier pixels replaced
     samples: ReadableArray  # For measurements of power and range, without outliers
     note: str | None = None  # Note on replaced pixels
 
 
-def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
-    """Return a field as passed to the network, and as used for measurements."""
+def prepare_field(micrograph: Micrograph, fit: ResamplingPlan) -> PreparedField:
+    """Prepare an image for the network and for measurements."""
     data = micrograph.data
-    strays = find_strays(data)
+    strays = find_stray_pixels(data)
     if strays is None:
-        shown_part = _on_grid(data, micrograph.shape, fit)
-        return SeenField(shown_part, shown_part)
+        shown_part = _resample_to_grid(data, micrograph.shape, fit)
+        return PreparedField(shown_part, shown_part)
     without_strays, note = strays.fill(data), None
     if count := int(np.isfinite(strays.values).sum()):
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
         sentence = (
-            f"{pixels} of {micrograph.name} far outside the range of grey values, or "
-            "in lines of a single value, are replaced by the mean of the surrounding "
-            "pixels, or in large areas by the end of the range (hot or dead pixels)."
+            f"Replaced {pixels} of {micrograph.name} (hot or dead pixels, or lines of "
+            "a single value) with the mean of the surrounding pixels or, in large "
+            "areas, with the limit of the grey-value range."
         )
         note = Message(sentence, "stray-pixels")
     shown_part, measured_part = (
-        _on_grid(part, micrograph.shape, fit)
+        _resample_to_grid(part, micrograph.shape, fit)
         for part in (without_strays, strays.mask(data))
     )
-    return SeenField(shown_part, measured_part, note)
+    return PreparedField(shown_part, measured_part, note)
 
 
-def _on_grid(data: ReadableArray, shape: IntPair, fit: PixelFit) -> ReadableArray:
+def _resample_to_grid(
+    data: ReadableArray, shape: IntPair, fit: ResamplingPlan
+) -> ReadableArray:
     if fit.steps is None:
         return data
     there = Resampling(shape, fit.steps)
@@ -633,15 +641,15 @@ def _on_grid(data: ReadableArray, shape: IntPair, fit: PixelFit) -> ReadableArra
     return ResampledField(data, there, mean, gaps=fit.keep)
 
 
-def cut_field(
+def plan_field_tiles(
     seen_field: ReadableArray,
     output: OutputPlan,
     card: ModelCard,
-    probe: Probe,
+    probe: ProbeResult,
     *,
     constant: bool = False,
-) -> tuple[TilePlan, Regrid | None]:
-    """Plan the tiles of a network's input; with `constant` all windows have one size.
+) -> tuple[TilePlan, GridMapping | None]:
+    """Plan the tiles of a network's input; `constant` makes all windows equal in size.
 
     Also returns the relation of the output's tiles to these; None if the grids are
     equal.
@@ -654,8 +662,8 @@ def cut_field(
             (1 / there.steps[0], 1 / there.steps[1]),
         )
         outputs = plan_tiles(there.size, core=tile, halo=0, constant=False)
-        regrid = Regrid(there, back, outputs, card.scale)
-        tile = _widest(regrid, card.stride)
+        regrid = GridMapping(there, back, outputs, card.scale)
+        tile = _find_largest_core(regrid, card.stride)
     tiles = plan_tiles(
         seen_field.shape,
         core=round_up(min(tile, max(seen_field.shape)), card.stride),
@@ -667,13 +675,13 @@ def cut_field(
     return tiles, regrid
 
 
-def _widest(regrid: Regrid, stride: int) -> int:
-    """Return the side of a core on the network's grid that holds any output tile."""
+def _find_largest_core(regrid: GridMapping, stride: int) -> int:
+    """Return the side of a core on the network's grid that contains any output tile."""
     rows, columns = regrid.outputs.grid
     diagonal = [(row, 0) for row in range(rows)] + [(0, c) for c in range(columns)]
     widest = 1
     for place in diagonal:
-        box = regrid.core(regrid.outputs.tile(*place).core)
+        box = regrid.required_box(regrid.outputs.tile(*place).core)
         high = box.y1 - box.y0 // stride * stride
         wide = box.x1 - box.x0 // stride * stride
         widest = max(widest, high, wide)

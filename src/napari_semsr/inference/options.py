@@ -21,20 +21,20 @@ WEIGHTS, ADVANCED_GROUP = "Noise, blur and haze", "Advanced"
 _ROUNDING = 1e-6  # of the range; summing in another order changes less
 
 
-def _weight(label: str, description: str) -> Any:
-    """Declare the share of a correction that is applied."""
+def _weight_option(label: str, description: str) -> Any:
+    """Declare an option for the applied fraction of a correction."""
     return option(1.0, label, description, step=0.1, group=WEIGHTS, ge=0, le=1)
 
 
 class EnhanceOptions(Options):
-    """Options for applying a network to a field."""
+    """Options for applying a network to an image."""
 
     device: str = device_option()
     tile: int | None = option(
         None,
         "Tile",
-        "Side of a tile in px of the input, rounded up to the model's stride; "
-        "automatic adapts to the model and memory. The result is the same.",
+        "Tile side in input pixels, rounded up to the model's stride; automatic "
+        "adapts to the model and memory. The result does not depend on it.",
         unit="px",
         step=64,
         ge=16,
@@ -49,22 +49,22 @@ class EnhanceOptions(Options):
     norm: Literal["auto", "whole", "sampled", "tile"] = option(
         "auto",
         "Normalisation",
-        "Source of the statistics of normalisation layers: the whole field (exact), "
+        "Source of the statistics of normalisation layers: the whole image (exact), "
         "a sampled tenth of it (approximate, no seams), or each tile alone (with "
-        "seams); automatic is whole if the field fits into memory, otherwise sampled.",
+        "seams); automatic is whole if the image fits into memory, otherwise sampled.",
     )
     haze: bool = option(
         True,
         "Remove haze",
-        "Remove haze with models that estimate it over the whole field; switch off "
-        "if the contrast of the sample itself varies across the field.",
+        "Remove haze with models that estimate it over the whole image; switch off "
+        "if the contrast of the sample itself varies across the image.",
     )
     resample: Literal["auto", "keep", "never"] = option(
         "auto",
         "Resample",
-        "Resample a field to the pixel size that the model was trained on, within "
-        "the range on its model card, and resample the result back (auto) or not "
-        "(keep); never applies the model to the field without resampling.",
+        "Resample the image to the pixel size that the model was trained on, within "
+        "the limits of its model card, and resample the result back (auto) or not "
+        "(keep); never applies the model without resampling.",
         choices={
             "to the model's pixels and back": "auto",
             "to the model's pixels": "keep",
@@ -72,23 +72,23 @@ class EnhanceOptions(Options):
         },
         flags={"no_resample": "never"},
     )
-    denoise: float = _weight(
+    denoise: float = _weight_option(
         "Noise removed",
-        "Share of the noise that is removed, for models with separate corrections.",
+        "Fraction of the noise to remove, for models with separate corrections.",
     )
-    deblur: float = _weight(
+    deblur: float = _weight_option(
         "Blur removed",
-        "Share of the blur that is corrected, for models with separate corrections.",
+        "Fraction of the blur to correct, for models with separate corrections.",
     )
-    dehaze: float = _weight(
-        "Haze removed", "Share of the haze that is removed, for models that remove it."
+    dehaze: float = _weight_option(
+        "Haze removed", "Fraction of the haze to remove, for models that remove haze."
     )
     noise_percent: float | None = option(
         None,
         "Noise",
         "Standard deviation of the noise for models with separate corrections, in "
-        "per cent of the range of grey values; automatic uses the model's estimate, "
-        "which is reported with the result.",
+        "percent of the grey-value range; automatic uses the model's estimate, which "
+        "is reported with the result.",
         unit="%",
         step=0.5,
         group=WEIGHTS,
@@ -98,9 +98,9 @@ class EnhanceOptions(Options):
     memory_gb: float | None = option(
         None,
         "Memory",
-        "Memory that a run may use, in 10^9 bytes; automatic uses the free memory. "
-        "It determines whether a model that needs the whole field processes it at "
-        "once.",
+        "Memory limit of a run, in 10^9 bytes; automatic uses the free memory. The "
+        "limit determines whether a model that needs the whole image can process it "
+        "in one pass.",
         unit="GB",
         step=0.5,
         group=ADVANCED_GROUP,
@@ -109,8 +109,8 @@ class EnhanceOptions(Options):
     halo_tolerance: float | None = option(
         None,
         "Halo tolerance",
-        "Largest change of the result due to pixels beyond the halo of a tile, over "
-        "its range; automatic allows none. 0.001 makes deep models faster.",
+        "Largest change of the result, relative to its range, from ignoring pixels "
+        "beyond a tile's halo; automatic allows none. 0.001 makes deep models faster.",
         step=0.0001,
         group=ADVANCED_GROUP,
         gt=0,
@@ -119,35 +119,36 @@ class EnhanceOptions(Options):
     self_ensemble: bool = option(
         False,
         "Self-ensemble",
-        "Average the results for flipped and rotated tiles: slightly more stable, "
-        "eight times as long (four times for models with separate corrections).",
+        "Average the results of flipped and rotated tiles: slightly more stable, but "
+        "eight times slower (four times for models with separate corrections).",
         group=ADVANCED_GROUP,
     )
     strength: float = option(
         1.0,
         "",
-        "Share of all changes by a model with separate corrections; 0 leaves the "
-        "field unchanged.",
+        "Overall strength of a model with separate corrections; 0 leaves the image "
+        "unchanged.",
         ge=0,
         le=1,
     )
     blur_px: float | None = option(
         None,
         "",
-        "Standard deviation in px of the blur that a model with separate corrections "
-        "removes; 0 for none, automatic uses the model's estimate.",
+        "Standard deviation in px of the blur to remove, for models with separate "
+        "corrections; 0 for none, automatic uses the model's estimate.",
         ge=0,
         le=WIDEST_BLUR,
     )
     dtype: GreyType = option(
         None,
         "",
-        "Data type of the output, by default float32; others are rounded and clipped.",
+        "Data type of the output, by default float32; values are rounded and clipped "
+        "for other types.",
     )
     batch: int | None = option(
         None,
         "",
-        "Tiles per pass of a GPU, by default automatic; no effect on a CPU.",
+        "Number of tiles per GPU pass, automatic by default; no effect on a CPU.",
         ge=1,
         le=256,
     )
@@ -170,7 +171,7 @@ class ClusterOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class EnhanceReport:
-    """Figures of one run."""
+    """Key figures of one enhancement run."""
 
     # Sides of core and surrounding context of tiles: input pixels, or pixels of the
     # model's grid if the result remains on it
@@ -217,25 +218,25 @@ class EnhanceReport:
 
     @property
     def haze(self) -> Annotated[str | None, Quantity("Haze")]:
-        """Gain that removed haze, if haze was estimated."""
+        """Range of the gain that removed haze, if haze was estimated."""
         if self.haze_gain is None:
             return None
         least, most = (f"{gain:.2f}" for gain in self.haze_gain)
         if least == most == "1.00":
             return "none found: contrast is unchanged"
-        return f"contrast times {least} to {most} across the field"
+        return f"contrast multiplied by {least} to {most} across the field"
 
     @property
     def mismatch(
         self,
     ) -> Annotated[float | str, Quantity("Tile mismatch", "of the range", ".2e")]:
-        """Disagreement of neighbouring tiles, or why it is unknown."""
+        """Mismatch between neighbouring tiles, or the reason that it is unknown."""
         has_seams = self.tiles > 1 and not math.isnan(self.tile_mismatch)
         return self.tile_mismatch if has_seams else self.seam
 
     @property
     def seam(self) -> Annotated[str, Quantity("Seam index")]:
-        """Seam index, or why there is none; steps in the image increase it too."""
+        """Seam index, or the reason for its absence; edges in the image increase it."""
         if self.tiles == 1:
             return "none: one tile"
         if math.isnan(self.tile_mismatch):

@@ -23,22 +23,22 @@ from napari_semsr.core import (
     ReadError,
     TilePlan,
     WriteError,
-    current_value,
     is_empty,
     mirror_condition,
     override_condition,
     round_up,
+    update_value_name,
 )
-from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, ensemble_of
-from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, fit_pixels
+from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, create_self_ensemble
+from napari_semsr.inference.layout import OutputPlan, TrainedPixelSizes, plan_resampling
 from napari_semsr.inference.network_input import (
     FieldSurvey,
+    PreparedField,
     Scaling,
-    SeenField,
-    cut_field,
-    field_spectrum,
-    scaling_of,
-    see_field,
+    compute_scaling,
+    measure_spectrum,
+    plan_field_tiles,
+    prepare_field,
     survey_field,
 )
 from napari_semsr.inference.options import EnhanceOptions
@@ -48,8 +48,8 @@ from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, T
 from napari_semsr.models import (
     InformedRestorer,
     LoadedModel,
-    free_memory,
-    widest_blur,
+    estimate_widest_blur,
+    get_free_memory,
 )
 
 _DEEP_HALO = 192  # halo in pixels above which a narrower one is tried; chosen
@@ -59,7 +59,7 @@ _LARGEST_SIDE = 2048  # px that share a window: then its margin is a ninth of th
 _SHARE_OF_FREE, _MAX_BYTES = 0.25, 1.1e9
 
 
-def plan_enhance(
+def plan_enhancement(
     micrograph: Micrograph,
     output: OutputPlan,
     model: LoadedModel,
@@ -71,18 +71,20 @@ def plan_enhance(
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
 ) -> Job[EnhancePlan]:
-    """Measure the whole field, and plan its run.
+    """Measure the whole image and plan its enhancement.
 
     `before` is the recorded strategy of an interrupted run; `is_scattered` whether
     tiles go to other processes; `apart` whether tiles are requested individually at any
     time; a field that cannot be run in tiles is then one tile.
     """
     yield Progress(0, 0, "Measuring the grey values")
-    card, probe = model.card, predictor.probe_within(options.halo_tolerance)
-    field = see_field(micrograph, output.fit)
+    card, probe = model.card, predictor.effective_probe(options.halo_tolerance)
+    field = prepare_field(micrograph, output.fit)
     shown_field = field.input
     constant = predictor.device.type != "cpu" and not apart
-    tiles, regrid = cut_field(shown_field, output, card, probe, constant=constant)
+    tiles, regrid = plan_field_tiles(
+        shown_field, output, card, probe, constant=constant
+    )
     predictor.choose_batch(tiles.tile(0, 0).window.shape, options.batch)
     if strategy is None:
         strategy = choose_strategy(
@@ -91,15 +93,14 @@ def plan_enhance(
     if apart and (strategy.kind == "whole" or predictor.probe.halo is None):
         side = max(output.frame.shape) // output.scale
         output = replace(output, core=round_up(side, card.stride))
-        tiles, regrid = cut_field(shown_field, output, card, predictor.probe)
+        tiles, regrid = plan_field_tiles(shown_field, output, card, predictor.probe)
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
-    scaling = scaling_of(field.samples, card)
+    scaling = compute_scaling(field.samples, card)
     is_fixed = card.input_scaling == "levels"  # no measurement is needed
     if (is_fixed or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
         msg = (
-            f"{micrograph.name} has no finite pixels; check whether it was written or "
-            "copied completely."
+            f"{micrograph.name} has no finite pixels; check that the file is complete."
         )
         raise ReadError(msg, code="no-finite-values")
     survey = FieldSurvey()
@@ -111,11 +112,11 @@ def plan_enhance(
         survey = survey_field(
             field.samples, model.module, scaling, haze=options.haze, certain=certain
         )
-        model, survey = _network_for_field(
+        model, survey = _configure_network(
             model, survey, options, (field.samples, scaling)
         )
     if options.self_ensemble and not isinstance(model.module, SelfEnsemble):
-        model = replace(model, module=ensemble_of(model.module))
+        model = replace(model, module=create_self_ensemble(model.module))
     return EnhancePlan(
         model=model,
         options=options,
@@ -142,23 +143,23 @@ def _check_weights(model: LoadedModel, options: EnhanceOptions) -> None:
         names = ", ".join(name.replace("_", " ") for name in option_names)
         msg = (
             f"Model {model.card.name} does not separate noise, blur and haze: leave "
-            f"{names} at the default, or use a model of architecture informed."
+            f"{names} at the default, or use a model with the architecture informed."
         )
         raise OptionError(msg, code="option-without-effect")
 
 
-def _network_for_field(
+def _configure_network(
     model: LoadedModel,
     survey: FieldSurvey,
     options: EnhanceOptions,
     field: tuple[ReadableArray, Scaling],
 ) -> tuple[LoadedModel, FieldSurvey]:
-    """Return the network for the surveyed field and the user's weights.
+    """Configure a network for a surveyed image and the user's correction weights.
 
     `field` is the field and its scaling; a sharpener needs their spectrum.
     """
     share = options.strength * options.dehaze
-    haze = None if survey.haze is None else survey.haze.weigh(share)
+    haze = None if survey.haze is None else survey.haze.scale_strength(share)
     module, condition = model.module, survey.condition
     if isinstance(module, InformedRestorer) and condition is not None:
         percent, blur = options.noise_percent, options.blur_px
@@ -166,11 +167,11 @@ def _network_for_field(
         spectrum = None
         # not with the estimated width, since a soft sample would look blurred
         if module.sharpener is not None and blur:
-            spectrum = field_spectrum(*field, haze)
-            blur = widest_blur(spectrum, blur, noise)
+            spectrum = measure_spectrum(*field, haze)
+            blur = estimate_widest_blur(spectrum, blur, noise)
         condition = override_condition(condition, noise, blur)
         mender = partial(
-            module.mender,
+            module.build_restorer,
             rings=torch.tensor(survey.rings),
             denoise=options.strength * options.denoise,
             deblur=0.0 if blur == 0 else options.strength * options.deblur,
@@ -187,32 +188,32 @@ def _network_for_field(
     return model, FieldSurvey(haze, condition)
 
 
-def network_and_condition(
+def configure_for_image(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[LoadedModel, tuple[float, ...] | None]:
-    """Return the network for the tiles of one field, and the faults of the field.
+    """Return the network configured for one image, and the faults of the image.
 
     A network that surveys fields becomes a plain one for this field, without removal
     of haze; any other is returned unchanged. The faults are in the order of
     `core.FAULTS`; None without a survey.
     """
-    field, scaling = field_for_model(micrograph, model, options)
+    field, scaling = prepare_model_input(micrograph, model, options)
     measured_field = field.samples
     survey = survey_field(measured_field, model.module, scaling, haze=False)
-    model, survey = _network_for_field(
+    model, survey = _configure_network(
         model, survey, options, (measured_field, scaling)
     )
     return model, survey.condition
 
 
-def field_for_model(
+def prepare_model_input(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
-) -> tuple[SeenField, Scaling]:
-    """Return a field on a network's grid, and the scaling of its grey values."""
+) -> tuple[PreparedField, Scaling]:
+    """Return an image on the network's grid and its grey-value scaling."""
     trained_sizes = TrainedPixelSizes.from_card(model.card.model_dump())
-    fit = fit_pixels(micrograph.pixel_size_nm, trained_sizes, options.resample)
-    field = see_field(micrograph, fit)
-    return field, scaling_of(field.samples, model.card)
+    fit = plan_resampling(micrograph.pixel_size_nm, trained_sizes, options.resample)
+    field = prepare_field(micrograph, fit)
+    return field, compute_scaling(field.samples, model.card)
 
 
 def choose_strategy(
@@ -224,7 +225,7 @@ def choose_strategy(
     is_scattered: bool = False,
     fits: bool | None = None,
 ) -> ExecutionStrategy:
-    """Choose whether a field is run whole or in tiles, and the source of statistics.
+    """Choose between one pass and tiles, and the source of the statistics.
 
     `before` is the recorded choice of an interrupted run; `is_scattered` whether tiles
     go to other processes; `fits` whether memory suffices for the whole field, if a pass
@@ -232,18 +233,18 @@ def choose_strategy(
     single pass and memory does not suffice.
     """
     probe, record = predictor.probe, before or {}
-    previous = current_value("norm", record.get("norm"))
+    previous = update_value_name("norm", record.get("norm"))
     if record.get("kind") == "lockstep" or (
         record.get("kind") == "tiles" and previous == "whole"
     ):
         msg = (
-            "This run was started layer by layer, which is no longer supported: use "
-            "`overwrite` to start again."
+            "This run was started in layer-by-layer mode, which is no longer "
+            "supported: use `overwrite` to start again."
         )
         raise WriteError(msg, code="other-version")
     is_bounded = not probe.norms and probe.halo is not None
     if is_bounded and (options.halo_tolerance or (probe.halo or 0) <= _DEEP_HALO):
-        notes = _narrower(probe.halo, options, plan)
+        notes = _halo_notes(probe.halo, options, plan)
         return ExecutionStrategy("none", "tiles", notes)
     if not is_bounded and options.norm in ("tile", "sampled"):
         return _requested_strategy(predictor, options)
@@ -251,20 +252,20 @@ def choose_strategy(
         return ExecutionStrategy("none" if is_bounded else "sampled", "tiles")
     need = f"{predictor.peak_bytes(plan.padded_shape) / 1e9:.2g} GB"
     if fits is None:
-        fits = predictor.fits(plan.padded_shape, options.memory_gb)
+        fits = predictor.fits_in_memory(plan.padded_shape, options.memory_gb)
     if fits:
-        sentence = f"The field is run whole; its layers need {need}."
+        sentence = f"The whole field is processed in one pass; the layers need {need}."
         notes = (Message(sentence, "run-whole"),)
         return ExecutionStrategy("none" if is_bounded else "whole", "whole", notes)
     if is_bounded:
         return ExecutionStrategy("none", "tiles")
-    return _without_memory(predictor, options, f"({need})", previous)
+    return _fallback_strategy(predictor, options, f"({need})", previous)
 
 
 def _requested_strategy(
     predictor: Predictor, options: EnhanceOptions
 ) -> ExecutionStrategy:
-    """Return tiles with the requested statistics, not those of the whole field."""
+    """Return the tiled strategy with the requested source of statistics."""
     if predictor.probe.halo is None:
         msg = (
             f"{predictor.card.name} has an unbounded receptive field and cannot run "
@@ -282,30 +283,30 @@ def _requested_strategy(
     return ExecutionStrategy("sampled", "tiles")
 
 
-def _without_memory(
+def _fallback_strategy(
     predictor: Predictor, options: EnhanceOptions, need: str, previous: str | None
 ) -> ExecutionStrategy:
-    """Return tiles with statistics of a sample, or raise if they are not allowed."""
-    lacks = f"memory on {predictor.device} does not suffice {need}"
+    """Return the tiled strategy with sampled statistics, or raise if not allowed."""
+    lacks = f"memory on {predictor.device} is insufficient {need}"
     short = f"{predictor.card.name} needs statistics of the whole field, for which "
     advice = ""
     if predictor.probe.halo is None:
-        short = f"{predictor.card.name} needs the whole field at once, for which "
+        short = f"{predictor.card.name} needs the whole field in one pass, for which "
         advice = ": crop the field."
     elif options.self_ensemble:
         advice = ": leave self-ensemble off, or crop the field."
     elif options.norm == "whole":
         advice = ": crop the field, or use `norm=sampled`, which states its error."
     elif previous == "whole":
-        advice = " any more: free some, or use `overwrite` to start again."
+        advice = " now: free some, or use `overwrite` to start again."
     if advice:
         raise DeviceMemoryError(f"{short}{lacks}{advice}")
-    sentence = f"{short}{lacks}: those of a sample are used."
+    sentence = f"{short}{lacks}: statistics of a sample are used instead."
     notes = (Message(sentence, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)
 
 
-def _narrower(
+def _halo_notes(
     exact: int | None, options: EnhanceOptions, plan: TilePlan
 ) -> tuple[str, ...]:
     """Return a note if the halo is narrower than the exact one."""
@@ -329,33 +330,40 @@ def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> In
     if options.tile is not None or len(outputs) == 1:
         return 1, 1
     if options.memory_gb is None:
-        free = free_memory(predictor.device)
+        free = get_free_memory(predictor.device)
         budget = min(_SHARE_OF_FREE * free, _MAX_BYTES)
     else:
         budget = options.memory_gb * 1e9 - held_bytes
-    density = plan.output.fit.factor
+    density = plan.output.fit.resampling_factor
     margin = plan.tiles.halo / density
     per_pixel = density**2 * predictor.bytes_per_pixel
 
-    def side(count: int, axis: int) -> float:
+    def window_side(count: int, axis: int) -> float:
         return min(count * outputs.core + 2 * margin, outputs.shape[axis])
 
-    def work(count: int, axis: int) -> float:
+    def computed_length(count: int, axis: int) -> float:
         inner_borders = -(-outputs.grid[axis] // count) - 1
         return outputs.shape[axis] + 2 * margin * inner_borders
 
     most = max(1, _LARGEST_SIDE // outputs.core)
     rows, columns = (range(1, min(most, n) + 1) for n in outputs.grid)
     blocks = itertools.product(rows, columns)
-    fitting = [b for b in blocks if side(b[0], 0) * side(b[1], 1) * per_pixel <= budget]
+    fitting = [
+        b
+        for b in blocks
+        if window_side(b[0], 0) * window_side(b[1], 1) * per_pixel <= budget
+    ]
     return min(
         fitting,
-        key=lambda b: (work(b[0], 0) * work(b[1], 1), b[0] * b[1]),
+        key=lambda b: (
+            computed_length(b[0], 0) * computed_length(b[1], 1),
+            b[0] * b[1],
+        ),
         default=(1, 1),
     )
 
 
-def sampled_statistics(
+def get_sampled_statistics(
     run: TiledRun, predictor: Predictor, target: Sink
 ) -> Job[SampledStatistics]:
     """Return the statistics stored in a target, or measure them on a sample."""
@@ -363,5 +371,5 @@ def sampled_statistics(
     if before is not None:
         return SampledStatistics.from_json(before)
     statistics = yield from measure_sample(run, predictor)
-    target.keep(_STATISTICS_KEY, statistics.to_json())
+    target.store_value(_STATISTICS_KEY, statistics.to_json())
     return statistics

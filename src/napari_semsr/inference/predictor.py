@@ -1,4 +1,4 @@
-"""A network on a device, which maps windows of grey values to enhanced ones."""
+"""A network on a device that maps windows of grey values to enhanced windows."""
 
 import copy
 import hashlib
@@ -36,35 +36,35 @@ from napari_semsr.core import (
     SemsrError,
     round_up,
 )
-from napari_semsr.inference.ensemble import SelfEnsemble, pass_of
+from napari_semsr.inference.ensemble import SelfEnsemble, run_network
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.statistics import (
     FixedMoments,
     Moments,
     Statistics,
-    on_device,
+    move_to_device,
 )
-from napari_semsr.io import renaming
+from napari_semsr.io import write_atomically
 from napari_semsr.models import (
     Device,
     InformedRestorer,
     LoadedModel,
     ModelCard,
-    Probe,
-    TorchCalls,
+    ProbeResult,
+    TorchCallInterceptor,
     check_bf16,
-    device_name,
-    effective_halo,
+    convert_memory_errors,
     find_device,
-    first_line,
-    free_memory,
+    find_smallest_side,
+    get_device_name,
+    get_first_line,
+    get_free_memory,
+    get_memory_layout,
     has_fast_bf16,
-    memory_layout,
-    probe,
-    smallest_side,
+    measure_effective_halo,
+    probe_network,
     to_device,
-    translated_memory,
 )
 
 # Device and precision.
@@ -73,7 +73,7 @@ _logger = logging.getLogger(__name__)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Return the precision to use."""
+    """Resolve the name of a precision for a device."""
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "bf16":
@@ -84,14 +84,14 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def _precision_of(model: LoadedModel, name: str, device: torch.device) -> str:
-    """Return the precision of a network, which may support only one."""
+def _choose_precision(model: LoadedModel, name: str, device: torch.device) -> str:
+    """Return the precision for a network, which may support only fp32."""
     precision = resolve_precision(name, device)
-    alone = getattr(_plain(model.module), "single_precision", False)
+    alone = getattr(_unwrap_ensemble(model.module), "single_precision", False)
     return "fp32" if alone else precision
 
 
-def made_by_model(options: EnhanceOptions, model: LoadedModel) -> dict[str, object]:
+def network_details(options: EnhanceOptions, model: LoadedModel) -> dict[str, object]:
     """Return the details of a network and its device for the history of a result.
 
     They are ``model_name`` and ``model_digest``, ``device`` with the name of the CPU or
@@ -101,20 +101,22 @@ def made_by_model(options: EnhanceOptions, model: LoadedModel) -> dict[str, obje
     return {
         "model_name": model.card.name,
         "model_digest": model.digest,
-        "device": f"{device}: {device_name(device)}",
-        "precision": _precision_of(model, options.precision, device),
+        "device": f"{device}: {get_device_name(device)}",
+        "precision": _choose_precision(model, options.precision, device),
         "threads": torch.get_num_threads(),
     }
 
 
 @contextmanager
-def _translate_errors(device: torch.device, what: str) -> Iterator[None]:
-    """Convert torch's errors to ours, since a `RuntimeError` is lost in Qt threads."""
+def _convert_errors(device: torch.device, what: str) -> Iterator[None]:
+    """Convert torch errors to package errors, as Qt threads lose `RuntimeError`."""
     try:
-        with translated_memory(device, what):
+        with convert_memory_errors(device, what):
             yield
     except RuntimeError as error:
-        msg = f"The network could not compute {what} on {device}: {first_line(error)}"
+        msg = (
+            f"The network could not compute {what} on {device}: {get_first_line(error)}"
+        )
         raise SemsrError(msg, code="computation-failed") from error
 
 
@@ -127,22 +129,24 @@ _TOLERANCE = 1e-3  # of the output's range: a quarter of one of 255 grey levels
 
 
 def choose_device(model: LoadedModel, name: str = "auto") -> Device:
-    """Return the device of a network with a given name.
+    """Choose the device for a network by the given device name.
 
     Like `find_device`, but ``auto`` does not use a device whose result for a test tile
     differs from that of the CPU, or which raises an error; the note says so.
     """
     device = find_device(name)
-    source = _source_of(model)
+    source = _get_tile_network(model)
     if getattr(source, "opaque", False) and device.device.type != "cpu":
         note = f"{model.card.name} is an ONNX graph, which runs on the CPU."
         return Device(torch.device("cpu"), Message(note, "device-unsuitable"))
     if name != "auto" or device.device.type not in _UNTESTED_KINDS:
         return device
     kind = device.device.type
-    label = f"{kind} ({device_name(device.device)})"
+    label = f"{kind} ({get_device_name(device.device)})"
     try:
-        fault = probed_network(source).fault_on(label, lambda: _fault(model, device))
+        fault = get_probed_network(source).device_fault(
+            label, lambda: _find_device_fault(model, device)
+        )
     except DeviceMemoryError:  # memory may be free next time
         fault = "has no memory for a tile"
     if fault is None:
@@ -151,51 +155,61 @@ def choose_device(model: LoadedModel, name: str = "auto") -> Device:
     return Device(torch.device("cpu"), Message(note, "device-unusable"))
 
 
-def _fault(model: LoadedModel, device_found: Device) -> str | None:
-    """Compare a tile on a device with the same tile on the CPU; None if they agree."""
-    module, stride = _plain(model.module), model.card.stride
+def _find_device_fault(model: LoadedModel, device_found: Device) -> str | None:
+    """Compare a test tile on a device and on the CPU; return None if they agree."""
+    module, stride = _unwrap_ensemble(model.module), model.card.stride
     side = round_up(
-        max(_SAMPLE, smallest_side(_source_of(model), stride=stride)), stride
+        max(_SAMPLE, find_smallest_side(_get_tile_network(model), stride=stride)),
+        stride,
     )
     tile = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         if isinstance(module, InformedRestorer):  # with Wiener filters, as for a field
-            look_result = module.look(tile)
-            module = module.mender(look_result.condition[0], look_result.rings[0])
-        expected_output = compute_on(module, tile, torch.device("cpu"))
+            look_result = module.analyse_field(tile)
+            module = module.build_restorer(
+                look_result.condition[0], look_result.rings[0]
+            )
+        expected_output = run_on_device(module, tile, torch.device("cpu"))
         try:
-            output = compute_on(module, tile, device_found.device)
+            output = run_on_device(module, tile, device_found.device)
         except DeviceMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - of whatever kind, it is of no use
-            return f"fails for a test tile ({first_line(error).rstrip('.')})"
+            return f"fails on a test tile ({get_first_line(error).rstrip('.')})"
     if output.shape != expected_output.shape:
         return "gives a test tile another shape than the CPU"
     span = float(expected_output.max() - expected_output.min()) or 1.0
     apart = float((output - expected_output).abs().max()) / span
     if apart <= _TOLERANCE:  # also false for NaN
         return None
-    return f"gives other values than the CPU ({apart:.2g} of the range of a test tile)"
+    return (
+        f"gives values different from those of the CPU ({apart:.2g} of the range of a "
+        "test tile)"
+    )
 
 
-def compute_on(module: nn.Module, tile: Tensor, device: torch.device) -> Tensor:
+def run_on_device(module: nn.Module, tile: Tensor, device: torch.device) -> Tensor:
     """Run a network on a tile (1, 1, Y, X) on a device, in fp32."""
-    with translated_memory(device, "a test tile"):
-        output: Tensor = place_on(module, device)(tile.to(device))
+    with convert_memory_errors(device, "a test tile"):
+        output: Tensor = copy_to_device(module, device)(tile.to(device))
         return output.to("cpu", torch.float32)
 
 
-def place_on(module: nn.Module, device: torch.device) -> nn.Module:
+def copy_to_device(module: nn.Module, device: torch.device) -> nn.Module:
     """Copy a network to a device, in the memory layout that suits it."""
     module_copy = copy.deepcopy(module).eval().requires_grad_(False).to(device)
-    module_in_layout: nn.Module = module_copy.to(memory_format=memory_layout(device))  # type: ignore[call-overload]
+    module_in_layout: nn.Module = module_copy.to(
+        memory_format=get_memory_layout(device)
+    )  # type: ignore[call-overload]
     return module_in_layout
 
 
-def _source_of(model: LoadedModel) -> nn.Module:
-    """Return the network that runs on tiles, without a survey of the field."""
+def _get_tile_network(model: LoadedModel) -> nn.Module:
+    """Return the network that runs on tiles, without its pass over the whole image."""
     module = model.module
-    return _plain(module.local if isinstance(module, InformedRestorer) else module)
+    return _unwrap_ensemble(
+        module.local if isinstance(module, InformedRestorer) else module
+    )
 
 
 # Memory of a pass, estimated in advance.
@@ -207,8 +221,8 @@ def _source_of(model: LoadedModel) -> nn.Module:
 # with an OpenGL window ends with a segmentation fault.
 
 
-class _LiveBytes(TorchCalls):
-    """Count the bytes of all tensors that are alive.
+class _MemoryCounter(TorchCallInterceptor):
+    """Counter of the bytes of all live tensors.
 
     Calls are intercepted in Python, since doing so in torch's core imports its
     compiler.
@@ -245,14 +259,14 @@ class _LiveBytes(TorchCalls):
         self.peak = max(self.peak, self.live)
 
 
-def measure_peak(module: nn.Module, shape: IntPair) -> int:
-    """Measure the peak bytes of activations in an fp32 pass."""
+def measure_peak_bytes(module: nn.Module, shape: IntPair) -> int:
+    """Measure the peak memory of activations in an fp32 pass, in bytes."""
     activation_bytes = getattr(module, "activation_bytes", None)
     if activation_bytes is not None:  # for a network whose layers are not torch's
         peak_bytes: int = activation_bytes(shape)
         return peak_bytes
     window = torch.zeros(1, 1, *shape)
-    with torch.no_grad(), _LiveBytes() as mode:
+    with torch.no_grad(), _MemoryCounter() as mode:
         mode.add(window)
         module(window)
     peak: int = mode.peak
@@ -270,7 +284,7 @@ _METHOD = 2  # increase it when a measurement changes
 _LARGEST = 2**20  # largest file of measurements that is read, bytes; chosen
 _SAMPLE = 128  # px
 _T = TypeVar("_T")
-_PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
+_PROBE: TypeAdapter[ProbeResult] = TypeAdapter(ProbeResult)
 _HALO: TypeAdapter[int] = TypeAdapter(int)
 _FAULT: TypeAdapter[str | None] = TypeAdapter(str | None)
 _BYTES: TypeAdapter[float] = TypeAdapter(float)
@@ -289,7 +303,7 @@ def cache_folder() -> Path:
 
 
 def network_digest(module: nn.Module) -> str:
-    """Return a digest of everything that a network's receptive field may depend on."""
+    """Return a digest of everything that may affect a network's receptive field."""
     digest = hashlib.sha256()
     versions = torch.__version__, importlib.metadata.version("napari-semsr"), _METHOD
     digest.update(repr((versions, module)).encode())
@@ -318,38 +332,42 @@ class ProbedNetwork:
     _path: Path | None = None
     _entries: dict[str, object] | None = None
 
-    def probe(self, stride: int) -> Probe:
-        """Return the exact halo, live norms and smallest side."""
-        return self._recall(
+    def probe(self, stride: int) -> ProbeResult:
+        """Return the exact halo, the number of live norms, and the smallest side."""
+        return self._get_or_measure(
             f"probe, stride {stride}",
             _PROBE,
-            lambda: probe(self._network, stride=stride),
+            lambda: probe_network(self._network, stride=stride),
         )
 
     def effective_halo(self, stride: int, halo: int, tolerance: float) -> int:
-        """Return the halo that suffices for a tolerance."""
-        return self._recall(
+        """Return the halo that is sufficient for a tolerance."""
+        return self._get_or_measure(
             f"effective halo, stride {stride}, exact {halo}, tolerance {tolerance:g}",
             _HALO,
-            lambda: effective_halo(
+            lambda: measure_effective_halo(
                 self._network, stride=stride, halo=halo, tolerance=tolerance
             ),
         )
 
     def bytes_per_pixel(self, stride: int) -> float:
-        """Return the bytes of activations per pixel of a window."""
+        """Return the activation memory per pixel of a window, in bytes."""
 
         def measure() -> float:
             network = copy.deepcopy(self._network)
-            smallest = smallest_side(network, stride=stride)
+            smallest = find_smallest_side(network, stride=stride)
             side = round_up(max(_SAMPLE, smallest), stride)
-            return measure_peak(network, (side, side)) / side**2
+            return measure_peak_bytes(network, (side, side)) / side**2
 
-        return self._recall(f"bytes per pixel, stride {stride}", _BYTES, measure)
+        return self._get_or_measure(
+            f"bytes per pixel, stride {stride}", _BYTES, measure
+        )
 
-    def fault_on(self, device: str, compare: Callable[[], str | None]) -> str | None:
-        """Return the fault of a device, cached or compared; None without one."""
-        return self._recall(f"fault on {device}", _FAULT, compare)
+    def device_fault(
+        self, device: str, compare: Callable[[], str | None]
+    ) -> str | None:
+        """Return the fault of a device, from the cache or a comparison, or None."""
+        return self._get_or_measure(f"fault on {device}", _FAULT, compare)
 
     @property
     def _network(self) -> nn.Module:
@@ -359,18 +377,20 @@ class ProbedNetwork:
             raise ValueError(msg)
         return module
 
-    def _recall(self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]) -> _T:
+    def _get_or_measure(
+        self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]
+    ) -> _T:
         """Return a property from the cache, or measure and store it."""
         if self._entries is None:  # read the file only once
             name = f"{network_digest(self._network)}.json"
             self._path = cache_folder() / "networks" / name
-            self._entries = _read(self._path)
+            self._entries = _read_measurements(self._path)
         entries = self._entries
         if key in entries:
             try:
                 return form.validate_python(entries[key])
             except ValidationError:
-                _logger.info("A cached measurement is not usable and is repeated.")
+                _logger.info("A cached measurement is invalid and is repeated.")
         result = measure()
         entries[key] = form.dump_python(result, mode="json")
         self._save()
@@ -382,22 +402,22 @@ class ProbedNetwork:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            entries = {**_read(self._path), **self._entries}
-            with renaming(self._path) as partial:
+            entries = {**_read_measurements(self._path), **self._entries}
+            with write_atomically(self._path) as partial:
                 partial.write_text(json.dumps(entries), encoding="utf-8")
         except OSError as error:
             _logger.info("Measurements are not cached: %s", error)
 
 
-def probed_network(module: nn.Module) -> ProbedNetwork:
-    """Return the properties of a network; one object per network and process."""
+def get_probed_network(module: nn.Module) -> ProbedNetwork:
+    """Return the measured properties of a network, one object per process."""
     if module not in probed_networks:
         probed_networks[module] = ProbedNetwork(weakref.ref(module))
     return probed_networks[module]
 
 
-def _read(path: Path) -> dict[str, object]:
-    """Read a file of measurements; a damaged one counts as missing."""
+def _read_measurements(path: Path) -> dict[str, object]:
+    """Read a file of measurements; a damaged file counts as missing."""
     try:
         if path.stat().st_size > _LARGEST:
             return {}
@@ -427,19 +447,19 @@ class Predictor:
         self.card = model.card
         self.digest = model.digest
         self.device, self.note = choose_device(model, device)
-        self.precision = _precision_of(model, precision, self.device)
+        self.precision = _choose_precision(model, precision, self.device)
         self.batch: int | None = None
         self.statistics: Statistics | None = None
         self._moments: tuple[Statistics | None, list[Moments]] = (None, [])
         module = model.module
         if isinstance(module, InformedRestorer):
             module = module.local
-        self.source = _source_of(model)  # the original network, on the CPU
-        with _translate_errors(self.device, "the weights"):
-            self._module = place_on(module, self.device)
+        self.source = _get_tile_network(model)  # the original network, on the CPU
+        with _convert_errors(self.device, "the weights"):
+            self._module = copy_to_device(module, self.device)
 
-    def for_field(self, model: LoadedModel) -> "Predictor":
-        """Return a predictor for the network that a survey built for one field.
+    def create_field_predictor(self, model: LoadedModel) -> "Predictor":
+        """Create a predictor for a network that a survey configured for one image.
 
         It has the same layers, and so the same receptive field.
         """
@@ -452,26 +472,26 @@ class Predictor:
         return predictor
 
     @cached_property
-    def probe(self) -> Probe:
-        """Measured halo, live norms and smallest side; cached on disk."""
-        probe_result = probed_network(self.source).probe(self.card.stride)
+    def probe(self) -> ProbeResult:
+        """Measured halo, number of live norms, and smallest side, cached on disk."""
+        probe_result = get_probed_network(self.source).probe(self.card.stride)
         stated_field = self.card.receptive_field
         if stated_field and stated_field != (probe_result.halo or 0):
             _logger.warning(
-                "The card of %s claims a receptive field of %d px; %s were measured, "
-                "and are used.",
+                "The model card of %s states a receptive field of %d px, but %s were "
+                "measured and are used.",
                 self.card.name,
                 stated_field,
                 "no bounds" if probe_result.halo is None else f"{probe_result.halo} px",
             )
         return probe_result
 
-    def probe_within(self, tolerance: float | None) -> Probe:
-        """Return the probe with the halo that suffices for a tolerance."""
+    def effective_probe(self, tolerance: float | None) -> ProbeResult:
+        """Return the probe with a halo that is sufficient for a tolerance."""
         exact = self.probe
         if tolerance is None or exact.halo is None:
             return exact
-        halo = probed_network(self.source).effective_halo(
+        halo = get_probed_network(self.source).effective_halo(
             self.card.stride, exact.halo, tolerance
         )
         filters = getattr(self.source, "filters", None)
@@ -483,21 +503,21 @@ class Predictor:
     @property
     def network(self) -> nn.Module:
         """The network on its device, without a self-ensemble."""
-        return _plain(self._module)
+        return _unwrap_ensemble(self._module)
 
     @contextmanager
-    def computing(self, what: str) -> Iterator[None]:
-        """Context of a computation: no gradients, set precision, errors translated."""
+    def compute_context(self, what: str) -> Iterator[None]:
+        """Set up a computation: disable gradients, set precision, convert errors."""
         is_mixed = self.precision == "bf16"
         with (
-            _translate_errors(self.device, what),
-            _launching_on(self.device),
+            _convert_errors(self.device, what),
+            _exclusive_launch(self.device),
             torch.no_grad(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed),
         ):
             yield
 
-    def look_between_layers(
+    def add_layer_check(
         self, check: Callable[[], None], *, probing: bool = False
     ) -> Callable[[], None]:
         """Call a function, which may raise, before each layer of the network.
@@ -506,21 +526,21 @@ class Predictor:
         used by other runs at the same time. Returns a function that removes the check.
         """
 
-        def look(_module: nn.Module, context: object) -> None:
+        def run_check(_module: nn.Module, context: object) -> None:
             check()
 
         handles = [
-            part.register_forward_pre_hook(look)
+            part.register_forward_pre_hook(run_check)
             for network in (self._module, *([self.source] if probing else []))
             for part in network.modules()
             if not any(part.children())
         ]
 
-        def release() -> None:
+        def remove_hooks() -> None:
             for handle in handles:
                 handle.remove()
 
-        return release
+        return remove_hooks
 
     def peak_bytes(self, shape: IntPair) -> int:
         """Estimate the memory of one window in bytes."""
@@ -529,19 +549,19 @@ class Predictor:
     @property
     def bytes_per_pixel(self) -> float:
         """Memory per pixel of a large window."""
-        need = probed_network(self.source).bytes_per_pixel(self.card.stride)
+        need = get_probed_network(self.source).bytes_per_pixel(self.card.stride)
         return _KERNEL_SHARE * need
 
     def memory_budget(self, memory_gb: float | None) -> int:
-        """Return the bytes that a run may use: the limit, or most free memory."""
+        """Return the memory limit of a run in bytes, by default most of the free."""
         if memory_gb is not None:
             return int(memory_gb * 1e9)
-        return int(_SHARE * free_memory(self.device))
+        return int(_SHARE * get_free_memory(self.device))
 
-    def fits(self, shape: IntPair, memory_gb: float | None = None) -> bool:
-        """Return whether a window fits into the limit, or into the free memory."""
+    def fits_in_memory(self, shape: IntPair, memory_gb: float | None = None) -> bool:
+        """Return whether a window fits into the memory limit or the free memory."""
         if memory_gb is None:
-            return self.peak_bytes(shape) < _SHARE * free_memory(self.device)
+            return self.peak_bytes(shape) < _SHARE * get_free_memory(self.device)
         return self.peak_bytes(shape) <= memory_gb * 1e9
 
     def choose_batch(self, shape: IntPair, wanted_count: int | None = None) -> int:
@@ -551,29 +571,29 @@ class Predictor:
         elif wanted_count is not None:
             self.batch = wanted_count
         else:
-            room = free_memory(self.device) // (2 * max(1, self.peak_bytes(shape)))
+            room = get_free_memory(self.device) // (2 * max(1, self.peak_bytes(shape)))
             self.batch = max(1, min(_LARGEST_BATCH, int(room)))
         return self.batch
 
     def network_input(self, window: RealArray, scaling: Scaling) -> Tensor:
-        """Return the network's input (1, 1, Y, X) of a window (Y, X)."""
+        """Return the network's input (1, 1, Y, X) for a window (Y, X)."""
         return torch.from_numpy(scaling.normalise(window))[None, None].to(self.device)
 
     def predict(
         self, window: RealArray, scaling: Scaling, keep: Box | None = None
     ) -> Float32Array:
-        """Enhance a window (Y, X), or `keep` in it; returns (Y * scale, X * scale)."""
-        return self._run([window], scaling, keep)[0]
+        """Enhance a window (Y, X), or its part `keep`, to (Y * scale, X * scale)."""
+        return self._run_batch([window], scaling, keep)[0]
 
     def predict_many(
         self, windows: Sequence[RealArray], scaling: Scaling
     ) -> list[Float32Array]:
-        """Enhance several windows (Y, X) of one shape, in batches that fit."""
+        """Enhance windows (Y, X) of equal shape, in batches that fit into memory."""
         outputs: list[Float32Array] = []
         while len(outputs) < len(windows):
             size = self.batch or 1
             try:
-                outputs += self._run(
+                outputs += self._run_batch(
                     windows[len(outputs) : len(outputs) + size], scaling
                 )
             except DeviceMemoryError:
@@ -583,33 +603,33 @@ class Predictor:
                 self.batch = min(self.batch or 1, size // 2)
         return outputs
 
-    def _run(
+    def _run_batch(
         self, windows: Sequence[RealArray], scaling: Scaling, keep: Box | None = None
     ) -> list[Float32Array]:
         stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
         rows, columns = stack.shape[2:]
         what = f"{len(windows)} window(s) of {rows}x{columns} px"
-        with self.computing(what):
+        with self.compute_context(what):
             batch = to_device(stack, self.device)
             if isinstance(self._module, SelfEnsemble):
-                output = self._module(batch, keep, self._answering)
+                output = self._module(batch, keep, self._statistics_context)
             else:
-                with self._answering():
-                    output = pass_of(self._module, batch, keep)
-            arrive = _to_host(output[:, 0])
+                with self._statistics_context():
+                    output = run_network(self._module, batch, keep)
+            arrive = _start_host_copy(output[:, 0])
             del batch, output
-        with _translate_errors(self.device, what):
+        with _convert_errors(self.device, what):
             result = arrive()  # meanwhile the next pass may be launched
         output_shape = (rows, columns) if keep is None else keep.shape
         check_scale(self.card, output_shape, result.shape[1:])
         return [scaling.restore(plane) for plane in result]
 
-    def _answering(self) -> AbstractContextManager[object]:
-        """Context of one pass: live norms use the given statistics."""
+    def _statistics_context(self) -> AbstractContextManager[object]:
+        """Return the context of a pass in which live norms use given statistics."""
         if self.statistics is None:
             return nullcontext()
         if self._moments[0] is not self.statistics:  # a copy waits for computations
-            there = on_device(self.statistics.moments, self.device)
+            there = move_to_device(self.statistics.moments, self.device)
             self._moments = self.statistics, there
         return FixedMoments(self._moments[1])
 
@@ -622,17 +642,17 @@ _launching = threading.RLock()
 
 
 @contextmanager
-def _launching_on(device: torch.device) -> Iterator[None]:
+def _exclusive_launch(device: torch.device) -> Iterator[None]:
     """Launch passes one at a time, with full-precision convolutions."""
     if device.type == "cpu":
         yield
         return
-    with _launching, plain_convolutions():
+    with _launching, full_precision_convolutions():
         yield
 
 
 @contextmanager
-def plain_convolutions() -> Iterator[None]:
+def full_precision_convolutions() -> Iterator[None]:
     """Compute convolutions on a GPU in true fp32, and always by the same algorithm.
 
     By default cuDNN computes fp32 convolutions in TF32, which has 10 bits; Lightning
@@ -657,8 +677,8 @@ def plain_convolutions() -> Iterator[None]:
         cudnn.benchmark = benchmark_before
 
 
-def _to_host(values: Tensor) -> Callable[[], Float32Array]:
-    """Start a copy of values to a float32 array; return a function that awaits it."""
+def _start_host_copy(values: Tensor) -> Callable[[], Float32Array]:
+    """Start copying values to a float32 array; return a function that waits for it."""
     if values.device.type != "cuda":
         host_array: Float32Array = values.to("cpu", torch.float32).numpy()
         return lambda: host_array
@@ -668,27 +688,28 @@ def _to_host(values: Tensor) -> Callable[[], Float32Array]:
     copy_event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     copy_event.record(torch.cuda.current_stream(values.device))
 
-    def arrive() -> Float32Array:
+    def wait_for_copy() -> Float32Array:
         copy_event.synchronize()
         host_values: Float32Array = host_buffer.numpy()
         return host_values
 
-    return arrive
+    return wait_for_copy
 
 
 def check_scale(
     card: ModelCard, input_size: IntPair, output_size: tuple[int, ...]
 ) -> None:
-    """Raise a `CheckpointError` if an output's size contradicts the card's scale."""
+    """Raise a `CheckpointError` if the output size contradicts the card's scale."""
     expected_size = (input_size[0] * card.scale, input_size[1] * card.scale)
     if output_size != expected_size:
         msg = (
-            f"According to its card, the model {card.name} returns {expected_size} px "
-            f"for {input_size} px, got {output_size}; correct the scale in the card."
+            f"The model {card.name} must return {expected_size} px for {input_size} px "
+            f"according to its model card, got {output_size}; correct the scale in the "
+            "card."
         )
         raise CheckpointError(msg, code="card-contradicts-network")
 
 
-def _plain(module: nn.Module) -> nn.Module:
-    """Return a network without the orientations of a self-ensemble."""
+def _unwrap_ensemble(module: nn.Module) -> nn.Module:
+    """Return the network inside a self-ensemble, or any other network unchanged."""
     return module.networks[0] if isinstance(module, SelfEnsemble) else module

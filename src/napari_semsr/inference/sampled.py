@@ -35,10 +35,10 @@ from napari_semsr.inference.statistics import (
     FixedMoments,
     Moments,
     Statistics,
-    on_device,
+    compute_sums,
+    convert_read_errors,
+    move_to_device,
     pool_sums,
-    reading,
-    sums_of,
 )
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LiveNorm, NormInterceptor
@@ -48,8 +48,8 @@ from napari_semsr.models import LiveNorm, NormInterceptor
 _SIDE = 256  # side of a window from which statistics are sampled; chosen
 
 
-def stratify(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
-    """Order tiles by bands of equal mean, and within a band by standard deviation.
+def stratify_tiles(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
+    """Order tiles by bands of similar mean, and within a band by standard deviation.
 
     Every second band is reversed, so that neighbours in this order are similar.
     """
@@ -64,7 +64,7 @@ def stratify(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
 def draw_evenly(
     order: Sequence[int], count: int, rng: np.random.Generator
 ) -> list[int]:
-    """Draw one tile from each of equal intervals of an order."""
+    """Draw one tile at random from each of `count` equal intervals of an order."""
     if count >= len(order):
         return list(order)
     stretches = np.array_split(np.array(order), count)
@@ -80,7 +80,7 @@ _OF_MEMORY = 0.5  # share of memory for a batch; the rest is for other data of t
 
 @dataclass(frozen=True, slots=True)
 class SampledStatistics:
-    """Statistics of a sample."""
+    """Statistics of a sample of tiles, with their estimated error."""
 
     statistics: Statistics  # For each live norm
     # Estimated root mean square error of the result, over its standard deviation
@@ -88,10 +88,10 @@ class SampledStatistics:
     sample_tiles: int  # Small tiles in the sample
     tiles: int  # Small tiles in the field
 
-    def sentence(self) -> str:
+    def describe(self) -> str:
         """Describe the sample and its error."""
         return (
-            f"Approximate: the statistics are those of {self.sample_tiles} of "
+            f"Approximate: the statistics were measured on {self.sample_tiles} of "
             f"{self.tiles} parts of the field; according to held-out parts, the RMS "
             f"difference from the exact result is about {self.error:.2g} of the "
             "result's standard deviation."
@@ -108,8 +108,8 @@ class SampledStatistics:
 
     @classmethod
     def from_json(cls, value: Any) -> "SampledStatistics":
-        """Read the output of `to_json`."""
-        with reading():
+        """Create an object from the output of `to_json`."""
+        with convert_read_errors():
             return cls(
                 Statistics.from_json(value["statistics"]),
                 float(value["error"]),
@@ -132,14 +132,14 @@ def measure_sample(
     )
     tiles, sampler = cut.tiles, _Sampler(run, predictor, cut)
     budget = _OF_MEMORY * predictor.memory_budget(run.plan.options.memory_gb)
-    fitting = int(budget // max(1, predictor.peak_bytes(sampler.side)))
+    fitting = int(budget // max(1, predictor.peak_bytes(sampler.window_shape)))
     count = max(_FEWEST, min(round(_SHARE * len(tiles)), fitting))
     yield Progress(0, 0, "Sorting parts of the field by mean and standard deviation")
     mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
     for number, tile in enumerate(tiles):  # read each tile once
-        core = run.plan.read(tile.core)[0]
+        core = run.plan.read_clean_window(tile.core)[0]
         mean[number], spread[number] = core.mean(), core.std()
-    order = stratify(mean, spread, count)
+    order = stratify_tiles(mean, spread, count)
     rng = np.random.default_rng(seed)
     sample_indices = draw_evenly(order, count, rng)
     sample_set = set(sample_indices)
@@ -147,16 +147,20 @@ def measure_sample(
     held_out = [tiles[i] for i in draw_evenly(rest, _HELD_OUT_TILES, rng)]
     sample = [tiles[i] for i in sample_indices]
     yield Progress(0, 0, "Statistics of a sample")
-    whole = sampler.moments(sample)
+    whole = sampler.measure_moments(sample)
     if len(sample_indices) == len(tiles):
         return SampledStatistics(Statistics(tuple(whole)), 0.0, len(tiles), len(tiles))
-    expected_results = sampler.results(whole, held_out)
+    expected_results = sampler.compute_results(whole, held_out)
     squares = []
     for part in range(_PARTS):
         yield Progress(part, _PARTS, "Estimating the error of the statistics")
-        some = sampler.moments(sample[part::_PARTS])
+        some = sampler.measure_moments(sample[part::_PARTS])
         squares.append(
-            float(np.mean((sampler.results(some, held_out) - expected_results) ** 2))
+            float(
+                np.mean(
+                    (sampler.compute_results(some, held_out) - expected_results) ** 2
+                )
+            )
         )
     left = 1 - len(sample_indices) / len(tiles)
     rms = math.sqrt(left * float(np.mean(squares)) / (_PARTS - 1))
@@ -168,7 +172,7 @@ def measure_sample(
 
 
 class _BatchMoments(NormInterceptor):
-    """Normalise a batch by the moments of all its cores together.
+    """Interceptor that normalises a batch by the pooled moments of all its cores.
 
     `cores` are in pixels of the windows, which all have the shape `side`.
     """
@@ -178,7 +182,7 @@ class _BatchMoments(NormInterceptor):
         self.moments: list[Moments] = []
         self._cores, self._side = cores, side
 
-    def _answer(self, norm: LiveNorm) -> torch.Tensor:
+    def _normalise(self, norm: LiveNorm) -> torch.Tensor:
         images = norm.input
         finer = [
             Fraction(side, size)
@@ -190,7 +194,7 @@ class _BatchMoments(NormInterceptor):
                 slice(int(part.start * ratio), int(part.stop * ratio))
                 for part, ratio in zip(core.slices, finer, strict=True)
             )
-            sums.append(sums_of(images[number : number + 1, :, rows, columns]))
+            sums.append(compute_sums(images[number : number + 1, :, rows, columns]))
         side = pool_sums(sums, images.device)
         self.moments.append(side)
         return side.normalise(images, norm)
@@ -198,54 +202,61 @@ class _BatchMoments(NormInterceptor):
 
 @dataclass(frozen=True, slots=True)
 class _Sampler:
-    """Run some tiles of a field as if they were the whole field."""
+    """Runner that treats a sample of tiles as the whole image."""
 
     run: TiledRun
     predictor: Predictor
     cut: TilePlan
 
     @property
-    def side(self) -> IntPair:
+    def window_shape(self) -> IntPair:
         """Rows and columns of a window, the same for each tile of a batch."""
         across = self.cut.core + 2 * self.cut.halo
         rows, columns = self.cut.padded_shape
         return min(across, rows), min(across, columns)
 
-    def window(self, tile: Tile) -> Box:
-        """Return the window around a tile, moved into the field at its border."""
+    def find_window(self, tile: Tile) -> Box:
+        """Return the window around a tile, shifted to stay inside the image."""
         outer = tile.core.grow(self.cut.halo)
         corner = [
             min(max(start, 0), size - side)
             for start, size, side in zip(
-                (outer.y0, outer.x0), self.cut.padded_shape, self.side, strict=True
+                (outer.y0, outer.x0),
+                self.cut.padded_shape,
+                self.window_shape,
+                strict=True,
             )
         ]
-        return Box.of(self.side, (corner[0], corner[1]))
+        return Box.from_shape(self.window_shape, (corner[0], corner[1]))
 
     def network_input(self, box: Box) -> torch.Tensor:
         plan = self.run.plan
-        return self.predictor.network_input(plan.read(box)[0], plan.scaling)
+        return self.predictor.network_input(
+            plan.read_clean_window(box)[0], plan.scaling
+        )
 
-    def moments(self, sample: Sequence[Tile]) -> list[Moments]:
-        boxes = [self.window(tile) for tile in sample]
-        cores = [t.core.within(box) for t, box in zip(sample, boxes, strict=True)]
+    def measure_moments(self, sample: Sequence[Tile]) -> list[Moments]:
+        boxes = [self.find_window(tile) for tile in sample]
+        cores = [t.core.relative_to(box) for t, box in zip(sample, boxes, strict=True)]
         batch = torch.cat([self.network_input(box) for box in boxes])
-        pooling = _BatchMoments(cores, self.side)
-        with self.predictor.computing("a sample of tiles"), pooling:
+        pooling = _BatchMoments(cores, self.window_shape)
+        with self.predictor.compute_context("a sample of tiles"), pooling:
             self.predictor.network(batch)
         return pooling.moments
 
-    def results(self, moments: Sequence[Moments], tiles: Sequence[Tile]) -> RealArray:
-        fixed_moments = on_device(moments, self.predictor.device)
+    def compute_results(
+        self, moments: Sequence[Moments], tiles: Sequence[Tile]
+    ) -> RealArray:
+        fixed_moments = move_to_device(moments, self.predictor.device)
         scale = self.run.plan.model.card.scale
         parts = []
         for tile in tiles:
             window = self.network_input(tile.window)
             with (
-                self.predictor.computing("a held-out tile"),
+                self.predictor.compute_context("a held-out tile"),
                 FixedMoments(fixed_moments),
             ):
                 output = self.predictor.network(window)[0, 0]
-            inner = tile.inner.scale(scale).slices
+            inner = tile.local_core.scale(scale).slices
             parts.append(output[inner].to("cpu", torch.float64).numpy().ravel())
         return np.concatenate(parts)

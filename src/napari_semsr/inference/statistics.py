@@ -1,4 +1,4 @@
-"""Statistics of a field at each of a network's norms, pooled in float64."""
+"""Statistics of an image at each norm of a network, pooled in float64."""
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,14 +43,14 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Sums of one tile for the statistics of a layer."""
+    """Sums over one tile for the statistics of a layer."""
 
     count: float  # Pixels
     first: Tensor  # (C,) Sum of the values of each channel
     second: Tensor  # (C,) Sum of their squares
 
 
-def sums_of(values: Tensor) -> Sums:
+def compute_sums(values: Tensor) -> Sums:
     """Sum an image in float64, a few rows at a time; `values` (1, C, Y, X)."""
     here = values.device if has_float64(values.device) else torch.device("cpu")
     rows = values[0].to(here).permute(1, 2, 0)
@@ -71,18 +71,18 @@ def sums_of(values: Tensor) -> Sums:
 
 
 def pool_sums(tiles: Iterable[Sums], device: torch.device) -> Moments:
-    """Pool the sums of tiles, in their order."""
+    """Pool the sums of tiles into moments, in the given order."""
     sums = list(tiles)
     count = sum(t.count for t in sums)
     mean = torch.stack([t.first for t in sums]).sum(0) / count
     second = torch.stack([t.second for t in sums]).sum(0) / count
     variance = (second - mean**2).clamp_min_(0)
-    (moments,) = on_device([Moments(count, mean, variance)], device)
+    (moments,) = move_to_device([Moments(count, mean, variance)], device)
     return moments
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def convert_read_errors() -> Iterator[None]:
     """Raise a `WriteError` if stored statistics are damaged."""
     try:
         yield
@@ -101,7 +101,7 @@ class Statistics:
     moments: tuple[Moments, ...]  # In the order of the calls
 
     def to_json(self) -> dict[str, object]:
-        """Convert to JSON types; numbers keep every bit."""
+        """Convert to JSON types without loss of precision."""
         layers = [
             {
                 "count": layer.count,
@@ -114,8 +114,8 @@ class Statistics:
 
     @classmethod
     def from_json(cls, value: Any) -> "Statistics":
-        """Read the output of `to_json`."""
-        with reading():
+        """Create an object from the output of `to_json`."""
+        with convert_read_errors():
             moments = tuple(
                 Moments(
                     float(layer["count"]),
@@ -137,27 +137,27 @@ def _decode(text: str) -> Tensor:
     return torch.from_numpy(raw.astype(np.float64))
 
 
-def on_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:
+def move_to_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:
     """Move moments to a device, or to the CPU if it has no double precision."""
     device = device if has_float64(device) else torch.device("cpu")
     return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
 
 
 class MeasuredMoments(NormInterceptor):
-    """Normalise by moments of the input in double precision."""
+    """Interceptor that normalises by moments of the input in double precision."""
 
-    def _answer(self, norm: LiveNorm) -> Tensor:
-        """Measure the input's moments, image by image."""
+    def _normalise(self, norm: LiveNorm) -> Tensor:
+        """Normalise each image by its own moments."""
         here = norm.input.device
         answers = [
-            pool_sums([sums_of(image)], here).normalise(image, norm)
+            pool_sums([compute_sums(image)], here).normalise(image, norm)
             for image in torch.split(norm.input, 1)
         ]
         return torch.cat(answers) if len(answers) > 1 else answers[0]
 
 
 class FixedMoments(NormInterceptor):
-    """Normalise by previously measured moments, one for each norm in order.
+    """Interceptor that normalises by previously measured moments, one per norm.
 
     With the moments of a whole field, each tile equals its part of the whole field.
     """
@@ -166,13 +166,14 @@ class FixedMoments(NormInterceptor):
         super().__init__()
         self._moments = moments
 
-    def _answer(self, norm: LiveNorm) -> Tensor:
+    def _normalise(self, norm: LiveNorm) -> Tensor:
         has_answer = self.count < len(self._moments)
         channels = int(norm.input.shape[1])
         if not has_answer or len(self._moments[self.count].mean) != channels:
             msg = (
                 f"Statistics for {len(self._moments)} layers do not fit this network, "
-                f"whose layer {self.count + 1} has {channels} channels: measure again."
+                f"whose layer {self.count + 1} has {channels} channels: measure the "
+                "statistics again."
             )
             raise SemsrError(msg, code="statistics-mismatch")
         return self._moments[self.count].normalise(norm.input, norm)

@@ -1,4 +1,4 @@
-"""Plan of a run, destinations of its tiles, and comparison at their borders."""
+"""Plan of a run, destinations of its tiles, and comparison of tile borders."""
 
 import math
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.inference.network_input import (
+    GridMapping,
     HazeMap,
-    Regrid,
     Scaling,
     read_window,
-    set_missing,
+    set_missing_pixels,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.statistics import Statistics
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStrategy:
-    """Strategy of a run: tiles or whole, and the source of statistics."""
+    """Strategy of a run: tiles or one pass, and the source of statistics."""
 
     # Source of the statistics of live normalisations; ``none`` without any
     norm: Literal["none", "whole", "sampled", "tile"]
     kind: Literal["tiles", "whole"]  # Independent tiles, or one pass
     notes: tuple[str, ...] = ()  # Notes for the user on the choice
 
-    def record(self) -> dict[str, object]:
+    def to_record(self) -> dict[str, object]:
         """Return the strategy in JSON types, for a resumed run."""
         return {"norm": self.norm, "kind": self.kind}
 
@@ -64,7 +64,7 @@ class EnhancePlan:
     tiles: TilePlan  # The tiles of that field
     # Relation of the output's tiles to the network's grid; None if that is the same as
     # the input's
-    regrid: Regrid | None
+    regrid: GridMapping | None
     strategy: ExecutionStrategy  # How the field is run
     scaling: Scaling  # The field's scaling
     haze: HazeMap | None = None  # Haze that is removed from each window
@@ -78,7 +78,7 @@ class EnhancePlan:
         return self.tiles if self.regrid is None else self.regrid.outputs
 
     def identity(self) -> dict[str, object]:
-        """Return the properties that must be equal for resuming a run, in JSON types.
+        """Return the properties that a resumed run must match, in JSON types.
 
         The scaling represents the grey values of the input. Keys are used in messages.
         """
@@ -95,22 +95,22 @@ class EnhancePlan:
         }
 
     def tile(self, place: IntPair) -> Tile:
-        """Return the tile of the network's input for a tile of the output."""
+        """Return the network's input tile for an output tile."""
         if self.regrid is None:
             return self.tiles.tile(*place)
-        return self.around(self.outputs.tile(*place).core, place)
+        return self.create_tile(self.outputs.tile(*place).core, place)
 
-    def around(self, core: Box, index: IntPair = (0, 0)) -> Tile:
-        """Return the tile of the network's input for any part of the output.
+    def create_tile(self, core: Box, index: IntPair = (0, 0)) -> Tile:
+        """Return the network's input tile for any box of the output.
 
         `core` is in pixels of the input; without resampling it starts on the stride.
         The result is in pixels of the network's grid.
         """
         if self.regrid is None:
-            return self.tiles.around(core, index)
-        return self.regrid.around(self.tiles, core, index)
+            return self.tiles.create_tile(core, index)
+        return self.regrid.create_tile(self.tiles, core, index)
 
-    def deliver(
+    def convert_output(
         self,
         core: Box,
         values: Float32Array,
@@ -124,67 +124,69 @@ class EnhancePlan:
         """
         scale = self.model.card.scale
         if self.regrid is not None:
-            return self.regrid.deliver(self.data.source, core, values, box)
-        set_missing(values, missing, scale)
-        return values, core.within(box).scale(scale)
+            return self.regrid.resample_output(self.data.source, core, values, box)
+        set_missing_pixels(values, missing, scale)
+        return values, core.relative_to(box).scale(scale)
 
-    def read(self, box: Box) -> tuple[RealArray, BoolArray | None]:
-        """Read a window, filled and without haze, and the mask of missing pixels."""
+    def read_clean_window(self, box: Box) -> tuple[RealArray, BoolArray | None]:
+        """Read a window without gaps and haze, and the mask of missing pixels."""
         window, missing = read_window(self.data, box, self.scaling.mean)
-        return (window if self.haze is None else self.haze.remove(window, box)), missing
+        return (
+            window if self.haze is None else self.haze.remove_haze(window, box)
+        ), missing
 
-    def compute(
+    def compute_tile(
         self, predictor: "Predictor", tile: Tile
     ) -> tuple[Float32Array, Box, BoolArray | None]:
         """Run a tile through the network.
 
-        Returns the arguments of `deliver`: the core with a pixel around it, by which
-        borders are compared, its position, and the mask of its missing pixels.
+        Returns the arguments of `convert_output`: the core with a pixel around it, by
+        which borders are compared, its position, and the mask of its missing pixels.
         """
         box = tile.core.grow(1).intersection(tile.window)
-        window, missing = self.read(tile.window)
-        inner = box.within(tile.window)
+        window, missing = self.read_clean_window(tile.window)
+        inner = box.relative_to(tile.window)
         values = predictor.predict(window, self.scaling, inner)
         return values, box, None if missing is None else missing[inner.slices]
 
 
 @dataclass(frozen=True, slots=True)
 class TiledRun:
-    """A plan with its target; sent to each worker once."""
+    """Plan of a run with its target, sent to each worker once."""
 
     plan: EnhancePlan
     target: Any  # (Y * scale, X * scale) The output
     # Replaces the statistics of each tile in live norms
     statistics: Statistics | None = None
 
-    def deliver(
+    def write_output(
         self,
         place: IntPair,
         values: Float32Array,
         box: Box,
         missing: BoolArray | None = None,
     ) -> "TileResult":
-        """Write a tile of the output from the network's output for a box."""
+        """Convert the network's output for a box, and write it as an output tile."""
         core = self.plan.outputs.tile(*place).core
-        part, inner = self.plan.deliver(core, values, box, missing)
-        return self.write(place, part[inner.slices], edges_of(part, inner))
+        part, inner = self.plan.convert_output(core, values, box, missing)
+        return self.write_tile(place, part[inner.slices], sample_edges(part, inner))
 
-    def write(
+    def write_tile(
         self,
         place: IntPair,
         values: Float32Array,
         edges: "dict[str, Edge]",
     ) -> "TileResult":
-        """Write a tile of the output to the target; `values` (Y * scale, X * scale)."""
+        """Write an output tile to the target; `values` (Y * scale, X * scale)."""
         core = self.plan.outputs.tile(*place).core
         typed_values, clipped_count = to_dtype(values, self.target.dtype)
         self.target[core.scale(self.plan.model.card.scale).slices] = typed_values
-        return TileResult(place, clipped_count, edges, sample_of(values))
+        return TileResult(place, clipped_count, edges, sample_pixels(values))
 
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """Result of a task for one tile that it has written."""
+    """Result of a task that wrote one tile."""
 
     index: IntPair  # Row and column of the tile
     clipped_pixels: int  # Pixels outside the range of the output's type
@@ -193,7 +195,7 @@ class TileResult:
     notes: tuple[str, ...] = ()  # For the user
 
     def with_note(self, note: str | None) -> "TileResult":
-        """Return the result with a note for the user, if there is one."""
+        """Return the result with a note for the user, if one is given."""
         return self if note is None else replace(self, notes=(*self.notes, note))
 
 
@@ -205,7 +207,7 @@ Places = list[IntPair]
 
 @dataclass(frozen=True, slots=True)
 class ArraySink:
-    """A result in memory."""
+    """Sink that writes a result to an array in memory."""
 
     array: RealArray  # (Y, X) Array into which cores are written
     live: None = None  # Live view of the run, which determines the order of tiles
@@ -216,19 +218,19 @@ class ArraySink:
         return self.array
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Raise an error if a target does not fit the run."""
+        """Raise an error if the array does not fit the run."""
         _check_shape(self.array.shape, plan.output)
 
-    def pending(self, plan: TilePlan) -> Places:
+    def list_pending_tiles(self, plan: TilePlan) -> Places:
         """List all tiles."""
         rows, columns = plan.grid
         return [(row, column) for row in range(rows) for column in range(columns)]
 
-    def keep(self, key: str, value: object) -> None:
+    def store_value(self, key: str, value: object) -> None:
         """Do nothing: values are not stored."""
 
     def read_value(self, key: str) -> None:
-        """Return nothing."""
+        """Return None: values are not stored."""
 
     def finish_tile(self, index: IntPair) -> None:
         """Do nothing: the result exists only in this process."""
@@ -250,12 +252,12 @@ class _LiveTarget:
         self.array[index] = tile
         rows, columns = index
         box = Box(rows.start, rows.stop, columns.start, columns.stop)
-        self.live.land(box, np.array(tile))
+        self.live.show_tile(box, np.array(tile))
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSink:
-    """A result on disk, one chunk per tile."""
+    """Sink that writes a result to a store, one chunk per tile."""
 
     store: OmeZarrStore  # The store
     live: "LiveField | None" = None  # Live view of the run
@@ -272,46 +274,47 @@ class StoreSink:
         return self.store.level0
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Raise if a store belongs to another run; otherwise display it."""
+        """Raise an error if the store belongs to another run; otherwise display it."""
         _check_shape(self.store.level0.shape, plan.output)
-        if tuple(self.store.unit) != plan.output.unit:
+        if tuple(self.store.unit) != plan.output.tile_shape:
             msg = (
-                f"Chunks must equal the tiles, {plan.output.unit} px, but those of "
-                f"{self.store.path.name} are {tuple(self.store.unit)}: create the "
-                "store with the same tile option."
+                f"Chunks must have the size of the tiles, {plan.output.tile_shape} px, "
+                f"but those of {self.store.path.name} have {tuple(self.store.unit)}: "
+                "create the store with the same tile option."
             )
             raise ShapeError(msg, code="grid-mismatch")
         identity = plan.identity()
-        before = self.store.notes().get(_IDENTITY)
+        before = self.store.read_notes().get(_IDENTITY)
         if before is None:
-            self.store.note(_IDENTITY, before := identity)
+            self.store.write_note(_IDENTITY, before := identity)
         changes = [k for k in identity if before.get(k) != identity[k]]
         if changes:
             msg = (
-                f"{self.store.path.name} can only be resumed unchanged, but the "
-                f"{' and the '.join(changes)} changed: use `overwrite` to start again."
+                f"{self.store.path.name} can only be resumed with the same input and "
+                f"settings, but the {' and the '.join(changes)} changed: use "
+                "`overwrite` to start again."
             )
             raise WriteError(msg, code="other-run")
         if self.live is not None:
-            self.live.attach(self.store)
+            self.live.attach_store(self.store)
 
-    def pending(self, plan: TilePlan) -> Places:
+    def list_pending_tiles(self, plan: TilePlan) -> Places:
         """Return the unfinished tiles."""
-        return self.store.pending()
+        return self.store.pending_units()
 
-    def keep(self, key: str, value: object) -> None:
+    def store_value(self, key: str, value: object) -> None:
         """Write a value to the store's attributes."""
-        self.store.note(key, value)
+        self.store.write_note(key, value)
 
     def read_value(self, key: str) -> Any:
         """Read a value from the store's attributes."""
-        return self.store.notes().get(key)
+        return self.store.read_notes().get(key)
 
     def finish_tile(self, index: IntPair) -> None:
-        """Mark a tile whose pixels are on disk as done, and display it if necessary."""
+        """Mark a written tile as done, and display it if necessary."""
         self.store.mark_done(*index)
         if self.live is not None:
-            self.live.fetch(index)
+            self.live.show_external_tile(index)
 
 
 Sink = ArraySink | StoreSink
@@ -350,33 +353,33 @@ class Edge:
     second: Float32Array  # This tile's next line further inside
 
 
-def edges_of(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
-    """Sample up to 256 pixels of lines at each border of `inner`, a core in (Y, X)."""
+def sample_edges(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
+    """Sample up to 256 pixels of the lines at each border of the core box `inner`."""
     rows, columns = inner.slices
-    down = prediction[:, columns][:, :: _step(inner.shape[1])]
-    along = prediction[rows][:: _step(inner.shape[0])].T
+    down = prediction[:, columns][:, :: _sample_spacing(inner.shape[1])]
+    along = prediction[rows][:: _sample_spacing(inner.shape[0])].T
     return {
-        _ABOVE: _edge(down, inner.y0, 1, inner.shape[0]),
-        _BELOW: _edge(down, inner.y1 - 1, -1, inner.shape[0]),
-        _LEFT: _edge(along, inner.x0, 1, inner.shape[1]),
-        _RIGHT: _edge(along, inner.x1 - 1, -1, inner.shape[1]),
+        _ABOVE: _extract_edge(down, inner.y0, 1, inner.shape[0]),
+        _BELOW: _extract_edge(down, inner.y1 - 1, -1, inner.shape[0]),
+        _LEFT: _extract_edge(along, inner.x0, 1, inner.shape[1]),
+        _RIGHT: _extract_edge(along, inner.x1 - 1, -1, inner.shape[1]),
     }
 
 
-def _step(length: int) -> int:
+def _sample_spacing(length: int) -> int:
     """Return the spacing for at most 256 samples."""
     return -(-length // _SAMPLES)
 
 
-def _edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
-    """Return the lines around a border; a core of one line has no second."""
+def _extract_edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
+    """Return the lines on both sides of a border of a core."""
     beyond = first - inward
     outer = lines[beyond].copy() if 0 <= beyond < len(lines) else None
     second = first + inward if depth > 1 else first
     return Edge(outer, lines[first].copy(), lines[second].copy())
 
 
-def sample_of(core: Float32Array) -> Float32Array:
+def sample_pixels(core: Float32Array) -> Float32Array:
     """Sample at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
     rows, columns = (-(-side // _GRID) for side in core.shape)
     sample = core[::rows, ::columns].ravel()
@@ -385,7 +388,7 @@ def sample_of(core: Float32Array) -> Float32Array:
 
 @dataclass(slots=True)
 class SeamMeter:
-    """Collector of edges, to compare them, and of samples of at most 1024 tiles."""
+    """Comparison of tile edges, with pixel samples of at most 1024 tiles."""
 
     border_count: int = 0  # Borders compared
     _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)
@@ -398,7 +401,7 @@ class SeamMeter:
     _inner_steps: float = 0.0
 
     def add(self, index: IntPair, edges: dict[str, Edge], sample: Float32Array) -> None:
-        """Add one tile."""
+        """Add the edges and the pixel sample of one tile."""
         if self._tile_count % self._pitch == 0:
             self._samples.append(sample)
         self._tile_count += 1
@@ -412,14 +415,14 @@ class SeamMeter:
             if other is None:
                 self._waiting[(*index, side)] = edge
             else:
-                self._compare(edge, other)
+                self._compare_edges(edge, other)
 
-    def _compare(self, one: Edge, other: Edge) -> None:
-        """Add the differences at one border."""
+    def _compare_edges(self, one: Edge, other: Edge) -> None:
+        """Add the differences across one border."""
         self.border_count += 1
         for outer_values, own in ((one.outer, other.first), (other.outer, one.first)):
             if outer_values is not None:
-                difference = _finite([outer_values.astype(np.float64) - own])
+                difference = _finite_values([outer_values.astype(np.float64) - own])
                 self._squares += float(np.sum(difference**2))
                 self._pixels += difference.size
         step = np.abs(one.first.astype(np.float64) - other.first)
@@ -430,22 +433,22 @@ class SeamMeter:
 
     @property
     def mismatch(self) -> float:
-        """RMS disagreement over the output's 1-99 % range; NaN if not measurable."""
+        """RMS mismatch relative to the output's 1-99 % range; NaN if not measurable."""
         if not self._pixels:
             return math.nan
         rms = math.sqrt(self._squares / self._pixels)
-        low, high = np.percentile(_finite(self._samples), [1, 99])
+        low, high = np.percentile(_finite_values(self._samples), [1, 99])
         return rms / float(high - low) if high > low else float(rms > 0)
 
     @property
     def seam_index(self) -> float:
-        """Mean step across borders over that next to them; 1 without borders."""
+        """Mean step across borders relative to that beside them; 1 without borders."""
         if self._inner_steps > 0:
             return self._steps / self._inner_steps
         return 1.0 if self._steps == 0 else math.inf
 
 
-def _finite(arrays: Iterable[NDArray[np.floating]]) -> NDArray[np.floating]:
+def _finite_values(arrays: Iterable[NDArray[np.floating]]) -> NDArray[np.floating]:
     """Concatenate the finite values of arrays."""
     all_values = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
     finite_values: NDArray[np.floating] = all_values[np.isfinite(all_values)]

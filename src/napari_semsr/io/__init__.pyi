@@ -1,48 +1,48 @@
 from .arrays import (
-    image_of_array as image_of_array,
+    array_to_image as array_to_image,
     is_array as is_array,
 )
 from .arrivals import (
-    ArrivedFrame as ArrivedFrame,
     FrameFolder as FrameFolder,
+    NewFrame as NewFrame,
 )
 from .calibration import (
+    apply_calibration as apply_calibration,
     read_calibration as read_calibration,
-    with_calibration as with_calibration,
     write_calibration as write_calibration,
 )
 from .czi import count_scenes as count_scenes
 from .files import (
     COVERAGE as COVERAGE,
     StoreLock as StoreLock,
-    as_on_disk as as_on_disk,
     check_target as check_target,
     companion_path as companion_path,
-    decoding as decoding,
+    convert_decoding_errors as convert_decoding_errors,
+    convert_write_errors as convert_write_errors,
     file_stem as file_stem,
+    find_leftover_paths as find_leftover_paths,
+    get_display_name as get_display_name,
     half_paths as half_paths,
-    is_there as is_there,
     label_path as label_path,
-    left_behind as left_behind,
+    match_disk_spelling as match_disk_spelling,
+    missing_file_error as missing_file_error,
     move as move,
-    no_file as no_file,
-    output_kind as output_kind,
-    own_name as own_name,
-    read_object as read_object,
+    output_format as output_format,
+    path_exists as path_exists,
+    read_json_object as read_json_object,
     read_text as read_text,
     remove_target as remove_target,
-    renaming as renaming,
-    replacing as replacing,
-    scratch as scratch,
-    writing as writing,
+    replace_atomically as replace_atomically,
+    temporary_path as temporary_path,
+    write_atomically as write_atomically,
 )
 from .formats import (
     Source as Source,
-    Written as Written,
+    WrittenOutput as WrittenOutput,
     count_planes as count_planes,
     describe as describe,
-    filled_in as filled_in,
-    filling_store as filling_store,
+    finalise_store as finalise_store,
+    output_store_path as output_store_path,
     read as read,
     read_companions as read_companions,
     stored_type as stored_type,
@@ -53,10 +53,10 @@ from .frames import (
     FRAMES_OPTIONS as FRAMES_OPTIONS,
     HEIGHTS as HEIGHTS,
     SCENES_KEY as SCENES_KEY,
-    choose_frames as choose_frames,
-    natural_key as natural_key,
+    natural_sort_key as natural_sort_key,
     open_frames as open_frames,
     read_heights as read_heights,
+    select_frames as select_frames,
 )
 from .layers import (
     BAR_KEY as BAR_KEY,
@@ -73,34 +73,34 @@ from .layers import (
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
     STRENGTH_KEY as STRENGTH_KEY,
-    holds_frames as holds_frames,
+    create_scan_layers as create_scan_layers,
+    crop_rows as crop_rows,
+    is_scan as is_scan,
     layer_attributes as layer_attributes,
     list_images as list_images,
-    scan_layers as scan_layers,
     stack_planes as stack_planes,
-    without_rows as without_rows,
 )
-from .log import note_error as note_error
-from .napari_hooks import get_reader as get_reader, is_ours as is_ours
-from .png import write_picture as write_picture
-from .positions import write_fiji as write_fiji
+from .log import log_error as log_error
+from .napari_hooks import get_reader as get_reader, is_preferred as is_preferred
+from .png import write_screenshot as write_screenshot
+from .positions import write_fiji_positions as write_fiji_positions
 from .project import (
     PROJECT_SUFFIX as PROJECT_SUFFIX,
     OpenedProject as OpenedProject,
     Project as Project,
     ProjectInput as ProjectInput,
     ProjectLayer as ProjectLayer,
-    adopt as adopt,
+    add_recent_project as add_recent_project,
+    copy_with_links as copy_with_links,
     is_project as is_project,
-    note_input as note_input,
-    note_recent as note_recent,
+    list_recent_projects as list_recent_projects,
     open_project as open_project,
-    plain as plain,
-    plain_attributes as plain_attributes,
     project_folder as project_folder,
     read_array as read_array,
     read_project as read_project,
-    recent_projects as recent_projects,
+    record_input as record_input,
+    to_json_attributes as to_json_attributes,
+    to_json_value as to_json_value,
     write_array as write_array,
     write_project as write_project,
 )
@@ -110,21 +110,21 @@ from .read_image import (
     SERIES_KEY as SERIES_KEY,
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
-    as_grey as as_grey,
-    companions as companions,
+    convert_if_grey as convert_if_grey,
     count_series as count_series,
-    display_name as display_name,
+    detect_databar as detect_databar,
+    list_companion_files as list_companion_files,
     luminance as luminance,
     parse_length_nm as parse_length_nm,
-    suggest_databar as suggest_databar,
+    remove_suffixes as remove_suffixes,
 )
 from .sheets import (
     SHEET_SUFFIXES as SHEET_SUFFIXES,
     TABLE_SUFFIXES as TABLE_SUFFIXES,
     Cell as Cell,
     check_sheet as check_sheet,
-    csv_text as csv_text,
-    guarded_cell as guarded_cell,
+    escape_formula as escape_formula,
+    format_csv as format_csv,
     read_sheet as read_sheet,
     write_rows as write_rows,
     write_sheet as write_sheet,
@@ -137,7 +137,7 @@ from .tiff.write import (
 )
 from .transforms import (
     TRANSFORM_SUFFIXES as TRANSFORM_SUFFIXES,
-    Side as Side,
+    ImageIdentity as ImageIdentity,
     StoredTransform as StoredTransform,
     read_landmarks as read_landmarks,
     read_transform as read_transform,
@@ -147,12 +147,12 @@ from .transforms import (
 from .zarr.growing import (
     GrowingMosaic as GrowingMosaic,
     GrowingWindow as GrowingWindow,
-    is_live as is_live,
+    is_live_mosaic as is_live_mosaic,
 )
 from .zarr.image import (
-    fill_from as fill_from,
-    store_of as store_of,
-    warn_of_missing_blocks as warn_of_missing_blocks,
+    create_image_store as create_image_store,
+    fill_store as fill_store,
+    warn_about_missing_blocks as warn_about_missing_blocks,
 )
 from .zarr.series import write_series as write_series
 from .zarr.store import (
@@ -160,5 +160,5 @@ from .zarr.store import (
     create_store as create_store,
     halve as halve,
     level_shapes as level_shapes,
-    peek as peek,
+    read_store_state as read_store_state,
 )

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from napari_semsr.core import Micrograph, PixelSize, ShapeError, shorten, warn
-from napari_semsr.io.read_image import pixel_size, to_nm, unit_nm
+from napari_semsr.io.read_image import create_pixel_size, to_nm, unit_to_nm
 
 _INPUTS = "An image must be a path, a Micrograph or an array (Y, X)"
 _NOWHERE = (0.0, 0.0)
 _EVEN = 1e-3  # deviation of coordinates from even steps, relative to a step; chosen
 
 
-def image_of_array(value: object) -> Micrograph:
+def array_to_image(value: object) -> Micrograph:
     """Convert an array, or a nested list of numbers, to an image.
 
     A dask array stays lazy. Of named axes, ``y`` and ``x`` are used, others must have
@@ -27,8 +27,8 @@ def image_of_array(value: object) -> Micrograph:
     if isinstance(value, Micrograph):
         return value
     if hasattr(value, "dims") and hasattr(value, "coords"):
-        return _from_labels(value)
-    return Micrograph(value if hasattr(value, "dask") else _plain(value))
+        return _convert_labelled_array(value)
+    return Micrograph(value if hasattr(value, "dask") else _to_numpy(value))
 
 
 def is_array(value: object) -> bool:
@@ -45,55 +45,55 @@ def is_array(value: object) -> bool:
     return hasattr(value, "shape") or isinstance(value, memoryview)
 
 
-def _plain(value: object) -> object:
-    """Convert to a NumPy array; masks are kept."""
+def _to_numpy(value: object) -> object:
+    """Convert a value to a NumPy array, keeping masks."""
     if isinstance(value, np.ma.MaskedArray):
         return value
     try:
         return np.asarray(value)
     except Exception as error:  # libraries raise any error
         reason = " ".join(str(error).split())[:120].rstrip(".")
-        msg = f"{_INPUTS}, got {type(value).__name__} that cannot be used ({reason})."
+        msg = f"{_INPUTS}, got an unusable {type(value).__name__} ({reason})."
         raise ShapeError(msg, code="wrong-type") from error
 
 
-def _from_labels(value: Any) -> Micrograph:
+def _convert_labelled_array(value: Any) -> Micrograph:
     if not hasattr(value, "data"):  # a collection of arrays, such as xarray's Dataset
-        msg = f"{_INPUTS}, got {type(value).__name__}: choose one array in it."
+        msg = f"{_INPUTS}, got {type(value).__name__}: choose one of its arrays."
         raise ShapeError(msg, code="several-images")
     names = [str(name).lower() for name in value.dims]
-    data = value.data if hasattr(value.data, "dask") else _plain(value.data)
+    data = value.data if hasattr(value.data, "dask") else _to_numpy(value.data)
     has_axes = names.count("y") == names.count("x") == 1
     if has_axes:
-        data = _two_axes(data, names)
+        data = _reduce_to_yx(data, names)
     elif len(names) != 2 or {"y", "x"} & set(names):
         msg = (
             f"{_INPUTS}, got axes {', '.join(names) or 'without names'}: name two of "
             "them y and x."
         )
         raise ShapeError(msg, code="axis-missing")
-    size, origin = _coordinates(value) if has_axes else (None, _NOWHERE)
+    size, origin = _read_coordinates(value) if has_axes else (None, _NOWHERE)
     name = getattr(value, "name", None)
     name = "image" if name is None else str(name)
     return Micrograph(data, size, name, origin=origin)
 
 
-def _two_axes(data: Any, names: list[str]) -> object:
-    """Remove axes of length 1, and put y before x."""
+def _reduce_to_yx(data: Any, names: list[str]) -> object:
+    """Remove axes of length 1 and order the others as y, x."""
     long = [
         name
         for name, size in zip(names, data.shape, strict=True)
         if name not in "yx" and size != 1
     ]
     if long:
-        msg = f"{_INPUTS}, got {shorten(long[0])} as well: select one index of it."
+        msg = f"{_INPUTS}, got axis {shorten(long[0])} as well: select one index of it."
         raise ShapeError(msg, code="too-many-axes")
     order = [i for i, name in enumerate(names) if name not in "yx"]
     order += [names.index("y"), names.index("x")]
     return data.transpose(order)[(0,) * (len(order) - 2)]
 
 
-def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
+def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
     """Read pixel size and origin from coordinates along y and x."""
     lengths: list[float | None] = []
     starts: list[float] = []
@@ -106,11 +106,11 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
         attributes = getattr(along, "attrs", {})
         unit = str(attributes.get("units", attributes.get("unit", "")))
         is_even = places.ndim == 1 and places.size > 1 and places.dtype.kind in "uif"
-        step = _even_step(places) if is_even else None
+        step = _find_constant_step(places) if is_even else None
         lengths.append(None if step is None else to_nm(abs(step), unit))
-        nm = unit_nm(unit)
+        nm = unit_to_nm(unit)
         starts.append(float(places[0]) * nm if nm and step and step > 0 else 0.0)
-    size = pixel_size(lengths)
+    size = create_pixel_size(lengths)
     if size is None:
         warn(
             "Coordinates of an image must be evenly spaced, with a unit of length "
@@ -121,8 +121,8 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
     return size, (starts[0], starts[1])
 
 
-def _even_step(coordinates: object) -> float | None:
-    """Return the step of coordinates; None if it is not constant."""
+def _find_constant_step(coordinates: object) -> float | None:
+    """Return the step of evenly spaced coordinates, otherwise None."""
     values = np.asarray(coordinates, dtype=np.float64)
     step = float(values[-1] - values[0]) / (values.size - 1)
     if not math.isfinite(step) or step == 0:

@@ -27,15 +27,15 @@ from napari_semsr.core import (
     mask_fill_values,
     open_file,
 )
-from napari_semsr.io.files import read_object, read_text
+from napari_semsr.io.files import read_json_object, read_text
 from napari_semsr.io.formats import Source
 from napari_semsr.io.frames import (
-    image_entries,
-    natural_key,
-    read_own_positions,
+    list_image_entries,
+    natural_sort_key,
+    parse_scan_values,
     read_positions,
-    scan_values,
-    stored_frame,
+    read_positions_table,
+    read_stored_frame,
 )
 from napari_semsr.io.read_image import ReadOptions
 
@@ -50,19 +50,19 @@ _OWN = (".csv", ".tsv")  # tables of which only added rows are read
 FILES_A_LOOK = 256
 
 
-def _state_of(path: Path) -> _State:
+def _read_file_state(path: Path) -> _State:
     file = path.stat()
     return file.st_size, file.st_mtime_ns, file.st_ino
 
 
-def _numbers_in(name: str) -> list[int]:
-    """Return the numbers in the name of a frame."""
+def _extract_numbers(name: str) -> list[int]:
+    """Extract the numbers from a frame name."""
     return [int(digits) for digits in re.findall(r"\d+", Path(name).stem)]
 
 
 @dataclass(frozen=True, slots=True)
-class ArrivedFrame:
-    """A complete or unusable file of a frame."""
+class NewFrame:
+    """A new frame file, complete or unusable."""
 
     name: str
     pixels: RealArray | None = None  # (Y, X); None if it cannot be used
@@ -72,7 +72,7 @@ class ArrivedFrame:
 
 
 @dataclass(slots=True)
-class _Look:
+class _PollState:
     """State of a file at the last poll."""
 
     state: _State
@@ -102,12 +102,12 @@ class FrameFolder:
     unit: str = "px"  # of the corners
     is_busy: bool = False  # whether a file had changed at the last poll
     layout_values: dict[str, Any] = field(init=False)
-    """Grid, overlap and pixel size, as given or as ``scan.json`` states them."""
+    """Grid, overlap and pixel size, from the user or from ``scan.json``."""
     changes: int = 0  # stated positions so far
-    _looks: dict[str, _Look] = field(default_factory=dict)
+    _looks: dict[str, _PollState] = field(default_factory=dict)
     _turn: int = 0  # which of the completed files are checked
     _first_number: int = 1  # in names, 0 or 1
-    _table: _Look | None = None
+    _table: _PollState | None = None
     _rows: str = ""  # of the table, all that were read
     _corners: dict[str, FloatPair] = field(default_factory=dict)
     _has_values: bool = False  # whether ``scan.json`` was read
@@ -117,44 +117,46 @@ class FrameFolder:
 
     @property
     def exists(self) -> bool:
-        """Return whether the folder exists and can be listed."""
+        """Whether the folder exists and can be listed."""
         try:
             return self.folder.is_dir()
         except OSError:
             return False
 
-    def poll(self) -> Iterator[ArrivedFrame]:
+    def poll(self) -> Iterator[NewFrame]:
         """Poll the folder and yield newly completed frames, the oldest first."""
         self._read_table()
         self._read_values()
         self.is_busy, changed_names = False, []
-        for path in self._due_files():
+        for path in self._list_files_to_check():
             try:
-                state = _state_of(path)
+                state = _read_file_state(path)
             except OSError:
                 continue  # it was removed, or is not readable now
             look = self._looks.get(path.name)
             if look is None or look.state != state:
                 was = look is not None and (look.is_taken or look.was_taken)
                 number = len(self._looks) if look is None else look.number
-                self._looks[path.name] = _Look(state, number, was_taken=was)
+                self._looks[path.name] = _PollState(state, number, was_taken=was)
                 self.is_busy = True
-                if _numbers_in(path.name)[-1:] == [0]:
+                if _extract_numbers(path.name)[-1:] == [0]:
                     self._first_number = 0
             elif not look.is_taken:
                 look.times += 1
-                changed_names.append((state[1], natural_key(path.name), path, look))
+                changed_names.append(
+                    (state[1], natural_sort_key(path.name), path, look)
+                )
         for *_, path, look in sorted(changed_names, key=lambda item: item[:2]):
             if (look.times - 1) % _NAMED_AFTER == 0:
-                yield from self._open(path, look)
+                yield from self._read_frame(path, look)
 
-    def _due_files(self) -> Iterator[Path]:
-        """Yield the files that may have changed.
+    def _list_files_to_check(self) -> Iterator[Path]:
+        """Yield the files that may have changed since the last poll.
 
         Completed files with an unchanged file number are only checked a few at a time.
         """
         try:
-            entries = image_entries(self.folder)
+            entries = list_image_entries(self.folder)
         except OSError:
             return
         turns = 1 + len(entries) // FILES_A_LOOK
@@ -170,15 +172,15 @@ class FrameFolder:
                 ) and entry.is_file():
                     yield self.folder / entry.name
 
-    def _open(self, path: Path, look: _Look) -> Iterator[ArrivedFrame]:
-        """Read an unchanged file; report it once if that fails repeatedly."""
+    def _read_frame(self, path: Path, look: _PollState) -> Iterator[NewFrame]:
+        """Read a file that no longer changes; report repeated failure once."""
         try:
-            image = self._read(path)
+            image = self._read_image(path)
         except SemsrError as error:
             if look.times > 1 and not look.is_named:
                 look.is_named = True
                 why = str(error).removeprefix(f"{path} ").rstrip(".")
-                yield ArrivedFrame(path.name, reason=why)
+                yield NewFrame(path.name, reason=why)
             return
         look.is_taken = True
         pixels = mask_fill_values(image.array(), path.name)
@@ -190,16 +192,14 @@ class FrameFolder:
                 f"has {pixels.shape[0]}x{pixels.shape[1]} px of {pixels.dtype}, and "
                 f"the first frame {shape[0]}x{shape[1]} px of {dtype}"
             )
-            yield ArrivedFrame(path.name, reason=why)
+            yield NewFrame(path.name, reason=why)
             return
-        yield ArrivedFrame(
-            path.name, pixels, image.pixel_size_nm, is_again=look.was_taken
-        )
+        yield NewFrame(path.name, pixels, image.pixel_size_nm, is_again=look.was_taken)
 
-    def _read(self, path: Path) -> Micrograph:
+    def _read_image(self, path: Path) -> Micrograph:
         with capture_warnings(lambda _: None):  # the final solution warns about them
-            source = Source.of(path)
-            info = source.info()
+            source = Source.from_path(path)
+            info = source.read_info()
             if info.planes * info.channels > 1:
                 count = info.planes * info.channels
                 raise ReadError(
@@ -209,45 +209,47 @@ class FrameFolder:
             return source.read(ReadOptions(**self.how))
 
     def read(self, name: str) -> RealArray:
-        """Read a completed frame again: (Y, X) grey values."""
+        """Read the grey values (Y, X) of a completed frame again."""
         if self.kind is None:
             raise ReadError(
                 f"{self.folder} has no complete frame yet.", code="frames-missing"
             )
-        return stored_frame(self.folder / name, *self.kind, self.how)
+        return read_stored_frame(self.folder / name, *self.kind, self.how)
 
     # Stated positions of frames.
 
-    def corner(self, name: str) -> FloatPair | None:
-        """Return the stated corner ``(y, x)`` of a frame in `unit`; None if unknown."""
+    def frame_corner(self, name: str) -> FloatPair | None:
+        """Return the recorded corner ``(y, x)`` of a frame in `unit`, or None."""
         if self._corners:
             return self._corners.get(name)
-        return self._by_number(name)
+        return self._find_grid_corner(name)
 
     def _read_values(self) -> None:
         """Read ``scan.json`` once it is complete."""
         place = self.folder / _SCAN
         with suppress(OSError, SemsrError):  # it is being written
             if not self._has_values and place.is_file():
-                scan_json = scan_values(read_object(place), self.folder, self.layout)
+                scan_json = parse_scan_values(
+                    read_json_object(place), self.folder, self.layout
+                )
                 self.layout_values = {**scan_json, **self.layout_values}
                 self._has_values = True
                 self.changes += 1
 
     def _read_table(self) -> None:
-        """Read the table if it has grown, except an incomplete last row."""
+        """Read a table that has grown, without an incomplete last row."""
         path = self.folder / _TABLE if self.positions is None else self.positions
         if self.layout.get("grid") is not None:
             return
         try:
-            state = _state_of(path)
+            state = _read_file_state(path)
             look = self._table
             if look is not None and look.state == state:
                 look.times += 1
                 if look.is_taken:
                     return
             else:
-                look = self._table = _Look(state)
+                look = self._table = _PollState(state)
             # the last row may be incomplete, unless nothing was written for a while
             is_still = look.times >= _NAMED_AFTER
             if path.suffix.lower() in _OWN:
@@ -266,7 +268,7 @@ class FrameFolder:
         self.changes += 1
 
     def _read_rows(self, path: Path, *, is_still: bool) -> bool:
-        """Read the rows added to the table; return whether all of it was read.
+        """Read new rows of the table; return whether the whole table was read.
 
         All rows if the table does not start with those already read.
         """
@@ -274,11 +276,11 @@ class FrameFolder:
         rows = text if is_still else text[: text.rfind("\n") + 1]
         read = self._rows if rows.startswith(self._rows) else ""
         header = read[: read.find("\n") + 1]
-        positions = read_own_positions(path, self.folder, header + rows[len(read) :])
+        positions = read_positions_table(path, self.folder, header + rows[len(read) :])
         if not read:
             self._corners = {}
         elif self._corners.keys() & positions.corners.keys():
-            positions = read_own_positions(
+            positions = read_positions_table(
                 path, self.folder, rows
             )  # rejects duplicates
         self.unit = positions.unit
@@ -288,9 +290,9 @@ class FrameFolder:
         self._rows = rows if is_cut else ""
         return len(rows) == len(text)
 
-    def _by_number(self, name: str) -> FloatPair | None:
-        """Return a frame's corner in a grid by the number in its name."""
-        layout, numbers = self.layout_values, _numbers_in(name)
+    def _find_grid_corner(self, name: str) -> FloatPair | None:
+        """Return the grid corner of a frame based on the number in its name."""
+        layout, numbers = self.layout_values, _extract_numbers(name)
         grid, overlap = layout.get("grid"), layout.get("overlap")
         if grid is None or overlap is None or not numbers or self.kind is None:
             return None

@@ -20,17 +20,17 @@ from napari_semsr.core import (
     OptionError,
     Options,
     ReadError,
-    access_refusal,
+    describe_access_error,
 )
-from napari_semsr.io.files import read_text, replacing
+from napari_semsr.io.files import read_text, replace_atomically
 from napari_semsr.io.read_image import ReadOptions
 
 _KEY = "calibration"
 
 
 def write_calibration(path: Path, calibration: Calibration | BarCalibration) -> None:
-    """Write all fields of a calibration as JSON; an existing file is replaced."""
-    with replacing(path) as place:
+    """Write a calibration as JSON and overwrite an existing file."""
+    with replace_atomically(path) as place:
         text = json.dumps(asdict(calibration), indent=1)
         place.write_text(text + "\n", encoding="utf-8")
 
@@ -48,7 +48,7 @@ def read_calibration(
         reason = getattr(error, "strerror", None) or "it is not JSON"
         fault = f"{path} cannot be read as a calibration: {reason}."
         raise ReadError(
-            access_refusal(path, error) or Message(fault, "content-invalid")
+            describe_access_error(path, error) or Message(fault, "content-invalid")
         ) from error
     names = ("pixel_size_nm", "pixel_size_sd_nm")
     try:
@@ -60,14 +60,14 @@ def read_calibration(
         size = spread = None
     if size is None or spread is None:
         msg = (
-            f"{path} must have {' and '.join(names)} as positive numbers: use a file "
-            "written by `calibrate()`."
+            f"{path} must contain {' and '.join(names)} as positive numbers: use a "
+            "file written by `calibrate()`."
         )
         raise ReadError(msg, code="content-invalid")
-    return size, spread, _distortion(path, values)
+    return size, spread, _parse_distortion(path, values)
 
 
-def _distortion(path: Path, values: dict[str, object]) -> FieldDistortion | None:
+def _parse_distortion(path: Path, values: dict[str, object]) -> FieldDistortion | None:
     texts = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
     if texts["amount"] is None:
         return None
@@ -84,10 +84,10 @@ def _distortion(path: Path, values: dict[str, object]) -> FieldDistortion | None
         raise ReadError(msg, code="content-invalid") from error
 
 
-def with_calibration(
+def apply_calibration(
     values: Mapping[str, Any], models: Iterable[type[Options]]
 ) -> dict[str, object]:
-    """Replace the option `calibration` by the values of its file, if it is given.
+    """Replace the option `calibration` with the values from its file, if set.
 
     ``pixel_size_nm`` and ``pixel_size_sd_nm`` replace ``calibration``, and
     ``known_distortion`` if one of the models has it. If no option set has the error of

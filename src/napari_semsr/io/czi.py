@@ -25,15 +25,20 @@ from napari_semsr.core import (
     open_file,
     warn,
 )
-from napari_semsr.io.files import check_claim, choose, decoding, library
+from napari_semsr.io.files import (
+    check_claimed_size,
+    choose_index,
+    convert_decoding_errors,
+    import_library,
+)
 from napari_semsr.io.read_image import (
     OWN_SERIES_KEY,
     SERIES_KEY,
     RawImage,
     ReadOptions,
     choose_plane,
+    create_pixel_size,
     named_axes,
-    pixel_size,
     to_grey,
     to_nm,
 )
@@ -45,8 +50,8 @@ _JPEG, _LZW, _JPEG_XR, _ZSTD, _ZSTD_HEAD = 1, 2, 4, 5, 6
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
-    """Entry of a tile in the directory of a file."""
+class _TileEntry:
+    """Directory entry of a tile."""
 
     number: int  # In the directory
     starts: dict[str, int]  # First pixel, channel, ... on each axis
@@ -54,7 +59,7 @@ class _Tile:
     shape: tuple[int, ...]  # Rows, columns and, in colour, samples
     dtype: np.dtype[np.generic]
 
-    def place(self, axis: str) -> Any:
+    def axis_index(self, axis: str) -> Any:
         """Return the index on an axis other than rows and columns."""
         return self.frame if axis == _FRAME else self.starts.get(axis, 0)
 
@@ -74,7 +79,7 @@ class CziTiles:
     scenes_apart: int = 0  # Number of scenes, if these do not overlap as one mosaic
 
     def __getitem__(self, index: int) -> RealArray:
-        pixels = _pixels(self.path, self.entries[index])
+        pixels = _read_tile(self.path, self.entries[index])
         if pixels.shape[:2] != self.shape[1:]:
             msg = f"{self.path} has changed since it was opened: open it again."
             raise ReadError(msg, code="content-changed")
@@ -83,38 +88,38 @@ class CziTiles:
 
 @contextmanager
 def _open_czi(path: Path) -> Iterator[Any]:
-    """Open a file; raise `ReadError` for damage or if czifile is missing."""
-    czifile = library(path, "czifile", "czifile", "czi")
-    with decoding(path, "CZI"), czifile.CziFile(path) as czi:
+    """Open a CZI; raise `ReadError` if it is damaged or czifile is missing."""
+    czifile = import_library(path, "czifile", "czifile", "czi")
+    with convert_decoding_errors(path, "CZI"), czifile.CziFile(path) as czi:
         yield czi
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Return whether the first bytes are those of a CZI."""
+    """Return whether the first bytes of a file identify a CZI."""
     return path.is_file() and head.startswith(_MAGIC)
 
 
 def is_czi(path: Path) -> bool:
     """Return whether a file is a CZI by its first bytes."""
-    with decoding(path, "CZI"), open_file(path) as stream:
+    with convert_decoding_errors(path, "CZI"), open_file(path) as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 
 def is_mosaic(path: Path) -> bool:
-    """Return whether a file is a readable CZI of several tiles."""
+    """Return whether a file is a readable CZI with several tiles."""
     try:
         if not is_czi(path):
             return False
-        tiles, *_ = _contents(path)
+        tiles, *_ = _read_directory(path)
     except ReadError:
         return False
     return len({tile.frame for tile in tiles}) > 1
 
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
-    """Read one tile of one channel and plane; scenes count as series."""
-    choose(path, "level", options.level, 1)
-    tiles, size, bits, doubts = _contents(path)
+    """Read a tile of one channel and plane, with scenes as series."""
+    choose_index(path, "level", options.level, 1)
+    tiles, size, bits, doubts = _read_directory(path)
     scenes = len({tile.frame[0] for tile in tiles})
     # without a series, planes are counted over the tiles of all scenes
     chosen_scene: dict[str, object] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
@@ -123,7 +128,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         chosen_scene = {SERIES_KEY: options.series} if scenes > 1 else {}
     names = {name for tile in tiles for name in tile.starts} - {"Y", "X"}
     places = {
-        name: sorted({tile.place(name) for tile in tiles})
+        name: sorted({tile.axis_index(name) for tile in tiles})
         for name in (*sorted(names), _FRAME)
     }
     outer = {
@@ -138,14 +143,16 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         name: outer[name][i] for name, i in zip(outer, index, strict=True)
     }
     tiles_in_plane = [
-        t for t in tiles if all(t.place(n) == at for n, at in outer_position.items())
+        t
+        for t in tiles
+        if all(t.axis_index(n) == at for n, at in outer_position.items())
     ]
     if not tiles_in_plane:
         msg = f"{path} has no tile at {outer_position}: choose another plane."
         raise ReadError(msg, code="plane-missing")
     return RawImage(
         format="CZI",
-        data=_pixels(path, tiles_in_plane[0].number),
+        data=_read_tile(path, tiles_in_plane[0].number),
         pixel_size_nm=size,
         vendor="Zeiss",
         series=scenes,
@@ -157,10 +164,10 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     )
 
 
-def _select_scene(path: Path, tiles: list[_Tile], series: int) -> list[_Tile]:
-    """Select the tiles of a scene, counted from 0 in the order of their numbers."""
+def _select_scene(path: Path, tiles: list[_TileEntry], series: int) -> list[_TileEntry]:
+    """Select the tiles of a scene by its index in numerical order."""
     scenes = sorted({tile.frame[0] for tile in tiles})
-    scene_number = scenes[choose(path, "series", series, len(scenes))]
+    scene_number = scenes[choose_index(path, "series", series, len(scenes))]
     return [tile for tile in tiles if tile.frame[0] == scene_number]
 
 
@@ -170,25 +177,25 @@ def open_tiles(
     series: int | None = None,
     channel: int | None = None,
 ) -> CziTiles:
-    """Open the tiles of a CZI mosaic: of one or all scenes, of one channel."""
-    tiles, size, _, doubts = _contents(path)
+    """Open the tiles of a CZI mosaic, optionally of one scene or channel."""
+    tiles, size, _, doubts = _read_directory(path)
     for doubt in doubts:
         warn(doubt)
     if series is not None:
         tiles = _select_scene(path, tiles, series)
-    channels = sorted({tile.place("C") for tile in tiles})
+    channels = sorted({tile.axis_index("C") for tile in tiles})
     if channel is not None:
-        channel_number = channels[choose(path, "channel", channel, len(channels))]
-        tiles = [tile for tile in tiles if tile.place("C") == channel_number]
+        channel_number = channels[choose_index(path, "channel", channel, len(channels))]
+        tiles = [tile for tile in tiles if tile.axis_index("C") == channel_number]
     for axis, what in _PLANES.items():
-        several = {tile.place(axis) for tile in tiles}
+        several = {tile.axis_index(axis) for tile in tiles}
         if len(several) > 1:
             remedy = "export the one to be stitched"
             if axis == "C":
                 remedy = f"choose one (`channel`, 0 to {len(several) - 1})"
             msg = (
-                f"{path} must hold one plane of tiles, but has {len(several)} {what}: "
-                f"{remedy}."
+                f"{path} must contain one plane of tiles, but has {len(several)} "
+                f"{what}: {remedy}."
             )
             raise ReadError(msg, code="several-images")
     tiles = sorted(tiles, key=lambda tile: (tile.frame, tile.number))
@@ -199,7 +206,7 @@ def open_tiles(
         scenes = len({tile.frame[0] for tile in tiles})
         remedy = f": choose a scene (`series`, 0 to {scenes - 1})" if scenes > 1 else ""
         msg = (
-            f"{path} must hold tiles of one shape and type, but has "
+            f"{path} must contain tiles of one shape and type, but has "
             f"{kinds_found}{remedy}."
         )
         raise ReadError(msg, code="frames-differ")
@@ -212,12 +219,12 @@ def open_tiles(
         tiles[0].dtype,
         size,
         colour,
-        _scenes_apart(tiles),
+        _count_separate_scenes(tiles),
     )
 
 
-def _scenes_apart(tiles: list[_Tile]) -> int:
-    """Return the number of scenes if their rectangles are not connected, otherwise 0.
+def _count_separate_scenes(tiles: list[_TileEntry]) -> int:
+    """Return the number of scenes if they are separate, otherwise 0.
 
     Also 0 if each scene is a single tile: such scenes are positions of one mosaic.
     """
@@ -241,32 +248,32 @@ def _scenes_apart(tiles: list[_Tile]) -> int:
 
 
 def count_scenes(path: Path) -> IntPair:
-    """Count the scenes and the channels of a file."""
-    tiles, *_ = _contents(path)
-    return len({t.frame[0] for t in tiles}), len({t.place("C") for t in tiles})
+    """Return the numbers of scenes and channels in a file."""
+    tiles, *_ = _read_directory(path)
+    return len({t.frame[0] for t in tiles}), len({t.axis_index("C") for t in tiles})
 
 
-def _contents(
+def _read_directory(
     path: Path,
-) -> tuple[list[_Tile], PixelSize | None, int | None, tuple[str, ...]]:
-    """Read the directory (full-size tiles only), pixel size and bit depth of a file.
+) -> tuple[list[_TileEntry], PixelSize | None, int | None, tuple[str, ...]]:
+    """Read full-size directory entries, pixel size and bit depth of a file.
 
     Also returns why these are unknown, if the metadata are damaged.
     """
     with _open_czi(path) as czi:
         entries = enumerate(czi.subblock_directory)
         tiles = [
-            _tile(number, entry)
+            _read_entry(number, entry)
             for number, entry in entries
             if tuple(entry.shape) == tuple(entry.stored_shape)
         ]
         if not tiles:
-            msg = f"{path} must hold an image, but has no tile of full size."
+            msg = f"{path} must contain an image, but has no full-resolution tile."
             raise ReadError(msg, code="no-image")
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
-        check_claim(path, most, path.stat().st_size)
+        check_claimed_size(path, most, path.stat().st_size)
         try:
-            return tiles, *_stated_values(czi), ()
+            return tiles, *_read_metadata(czi), ()
         except SyntaxError:  # raised by the XML parser
             doubt = Message(
                 f"The metadata of {path.name} are damaged: its pixel size is unknown.",
@@ -275,8 +282,8 @@ def _contents(
             return tiles, None, None, (doubt,)
 
 
-def _tile(number: int, entry: Any) -> _Tile:
-    """Read an entry of the directory as the releases of ``czifile`` return it.
+def _read_entry(number: int, entry: Any) -> _TileEntry:
+    """Convert a directory entry from any release of ``czifile``.
 
     Until 2019 axes are letters, including that of scenes; the last is samples.
     """
@@ -285,7 +292,7 @@ def _tile(number: int, entry: Any) -> _Tile:
     starts = dict(zip(names, entry.start[:-1], strict=True))
     scene = starts.pop("S", getattr(entry, "scene_index", 0))
     samples = entry.shape[-1]
-    return _Tile(
+    return _TileEntry(
         number,
         starts,
         (int(scene), -1 if entry.mosaic_index is None else int(entry.mosaic_index)),
@@ -294,8 +301,8 @@ def _tile(number: int, entry: Any) -> _Tile:
     )
 
 
-def _stated_values(czi: Any) -> tuple[PixelSize | None, int | None]:
-    """Read pixel size and bit depth from the metadata; None if they are not stated."""
+def _read_metadata(czi: Any) -> tuple[PixelSize | None, int | None]:
+    """Read pixel size and bit depth from the metadata; None if missing."""
     from xml.etree import ElementTree as ET
 
     root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
@@ -304,27 +311,27 @@ def _stated_values(czi: Any) -> tuple[PixelSize | None, int | None]:
         lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")
     bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
     bit_depth = int(bits) if bits.strip().isdecimal() else None
-    return pixel_size((lengths.get("Y"), lengths.get("X"))), bit_depth
+    return create_pixel_size((lengths.get("Y"), lengths.get("X"))), bit_depth
 
 
-def _pixels(path: Path, number: int) -> RealArray:
-    """Read a tile by its index in the directory, (Y, X) or (Y, X, S)."""
+def _read_tile(path: Path, number: int) -> RealArray:
+    """Read a tile (Y, X) or (Y, X, S) by its index in the directory."""
     with _open_czi(path) as czi:
         entry = czi.subblock_directory[number]
-        tile = _tile(number, entry)
+        tile = _read_entry(number, entry)
         read = getattr(entry, "read_segment_data", None)
         block = entry.data_segment() if read is None else read(czi)
-        check_claim(path, block.data_size, path.stat().st_size)
+        check_claimed_size(path, block.data_size, path.stat().st_size)
         data = bytes(block.data(raw=True))
         if len(data) != block.data_size:
             msg = f"the file ends within tile {number}"
             raise ValueError(msg)
         how = getattr(entry.compression, "value", entry.compression)
-        return _unpack(path, data, int(how), tile)
+        return _decode_tile(path, data, int(how), tile)
 
 
-def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> RealArray:
-    """Decode the pixels of a tile, whose colours are in the order blue, green, red."""
+def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> RealArray:
+    """Decode the pixels of a tile with colours in the order blue, green, red."""
     import imagecodecs
 
     size = math.prod(tile.shape) * tile.dtype.itemsize
@@ -337,7 +344,7 @@ def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> RealArray:
         elif how == _ZSTD:
             data = bytes(imagecodecs.zstd_decode(data, out=size))
         elif how == _ZSTD_HEAD:
-            data = _with_head(data, size)
+            data = _decode_zstd1(data, size)
         elif how:
             msg = (
                 f"{path} has an unsupported compression (number {how}): "
@@ -348,7 +355,7 @@ def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> RealArray:
     return pixels[..., [2, 1, 0]] if pixels.ndim > 2 else pixels
 
 
-def _with_head(packed_data: bytes, size: int) -> bytes:
+def _decode_zstd1(packed_data: bytes, size: int) -> bytes:
     """Decode zstd after the header that libCZI calls ``ZSTD1``.
 
     The first byte is its length; in a chunk of kind 1 a bit indicates that the low

@@ -25,7 +25,7 @@ import numpy as np
 
 from napari_semsr.core import ReadError, RealArray, open_file
 from napari_semsr.io import hdf5, read_image as images
-from napari_semsr.io.files import choose, decoding, library
+from napari_semsr.io.files import choose_index, convert_decoding_errors, import_library
 
 _MRC_HEADER = 1024
 # from MRC2014; 16, three bytes per colour pixel, from IMOD
@@ -49,8 +49,8 @@ _FEI = "FEI/Thermo"
 
 
 @dataclass(frozen=True, slots=True)
-class _Mapped:
-    """Pixels of a plane that are stored uncompressed, row by row."""
+class _MappedPlane:
+    """Uncompressed pixels of a plane, stored row by row."""
 
     path: Path
     offset: int  # Offset in bytes
@@ -69,9 +69,9 @@ class _Mapped:
             )
             raise ReadError(msg, code="file-truncated")
 
-    def window(self, rows: slice, columns: slice) -> RealArray:
-        """Read a part, (Y, X) or (Y, X, S)."""
-        with decoding(self.path, "an image"):
+    def read_window(self, rows: slice, columns: slice) -> RealArray:
+        """Read a window (Y, X) or (Y, X, S) of the plane."""
+        with convert_decoding_errors(self.path, "an image"):
             whole = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
         part = np.array((whole[::-1] if self.is_flipped else whole)[rows, columns])
         return part[..., list(self.samples)] if self.samples else part
@@ -79,34 +79,34 @@ class _Mapped:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """An axis of an array, as stated in a file."""
+    """Axis of an array, as described in a file."""
 
     size: int
     step: float | None = None  # Distance of its pixels in its unit
     unit: str = ""
 
     @property
-    def nm(self) -> float | None:
+    def step_nm(self) -> float | None:
         unit = "angstrom" if self.unit == "A" else self.unit
         return None if self.step is None else images.to_nm(self.step, unit)
 
     @property
-    def letter(self) -> str:
-        """Letter of the axis for `choose_plane`."""
+    def axis_letter(self) -> str:
+        """Letter that identifies the axis in `choose_plane`."""
         if self.unit in ("s", "ms", "min"):
             return "t"
-        return "p" if images.unit_nm(self.unit) is None else "z"
+        return "p" if images.unit_to_nm(self.unit) is None else "z"
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """An image of a file, or another kind of data that it holds."""
+    """An image in a file, or other data in it."""
 
     name: str
     axes: tuple[_Axis, ...] = ()  # Axes of planes, then rows and columns
     dtype: str = ""
     # Location of the pixels of a plane by its number, the last axis fastest
-    plane: Callable[[int], images.Windows] | None = None
+    plane: Callable[[int], images.PlaneReader] | None = None
     is_colour: bool = False
     refusal: str = ""  # Kind of data, if it is not an image of the sample
 
@@ -117,12 +117,12 @@ class _Image:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Recognise these formats by their first bytes; MRC needs more bytes."""
-    return path.is_file() and bool(_kind(path, head))
+    """Return whether the first bytes match one of these formats; MRC needs more."""
+    return path.is_file() and bool(_detect_format(path, head))
 
 
-def _kind(path: Path, head: bytes) -> str:
-    """Return the format of a file, or "" if it is none of these."""
+def _detect_format(path: Path, head: bytes) -> str:
+    """Return the format of a file, or an empty string for other formats."""
     start = head.ljust(16, b"\0")
     version = int.from_bytes(start[:4], "big")
     order = start[8:12] if version == 3 else start[12:16]
@@ -131,28 +131,30 @@ def _kind(path: Path, head: bytes) -> str:
     if start[:4] == b"II\x97\x01":
         return "SER"
     if hdf5.is_hdf5(path, head):
-        return hdf5.emd_kind(path)
+        return hdf5.detect_emd_kind(path)
     with open_file(path) as stream:
         header = stream.read(_MRC_HEADER)
     is_named = path.suffix.lower() in images.MRC_SUFFIXES
-    if header[208:211] == b"MAP" or (is_named and any(_plausible(header, "<>"))):
+    if header[208:211] == b"MAP" or (
+        is_named and any(_plausible_byte_orders(header, "<>"))
+    ):
         return "MRC"
     return ""
 
 
 def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
-    """Read one plane of an image of the file, and its pixel size."""
-    choose(path, "level", options.level, 1)
+    """Read a plane of an image in the file with its pixel size."""
+    choose_index(path, "level", options.level, 1)
     with open_file(path) as stream:
-        kind = _kind(path, stream.read(16))
-    with decoding(path, kind):
+        kind = _detect_format(path, stream.read(16))
+    with convert_decoding_errors(path, kind):
         images_found, vendor = _LISTS[kind](path)
     number = _choose_image(path, options, images_found)
     image = images_found[number]
     assert image.plane is not None  # noqa: S101 - data without it are refused
     outer = image.axes[:-2]
     several = [axis for axis in outer if axis.size > 1]
-    axes, counts = [one.letter for one in several], [one.size for one in several]
+    axes, counts = [one.axis_letter for one in several], [one.size for one in several]
     channels, planes, place = images.choose_plane(path, options, axes, counts)
     plane = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
     descriptions = {str(n): _describe_image(one) for n, one in enumerate(images_found)}
@@ -163,8 +165,10 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     )
     return images.RawImage(
         format=kind,
-        data=images.read_or_plan(plane, image.shape, image.dtype),
-        pixel_size_nm=images.pixel_size([axis.nm for axis in image.axes[-2:]]),
+        data=images.read_plane(plane, image.shape, image.dtype),
+        pixel_size_nm=images.create_pixel_size(
+            [axis.step_nm for axis in image.axes[-2:]]
+        ),
         vendor=vendor,
         series=len(images_found),
         channels=channels,
@@ -186,27 +190,27 @@ def _choose_image(
 ) -> int:
     """Choose one of several images, by default the first of the sample."""
     if not images_found:
-        raise ReadError(f"{path} holds no image: export one.", code="no-image")
+        raise ReadError(f"{path} contains no image: export one.", code="no-image")
     usable = [n for n, image in enumerate(images_found) if not image.refusal]
     number = usable[0] if usable else 0
     if options.series is not None:
-        number = choose(path, "series", options.series, len(images_found))
+        number = choose_index(path, "series", options.series, len(images_found))
     image = images_found[number]
     if image.refusal:
         name_text = f" ({image.name})" if image.name else ""
         others = ", ".join(map(str, usable))
-        what = f"series {number} of it" if len(images_found) > 1 else "it"
+        what = f"its series {number}" if len(images_found) > 1 else "it"
         remedy = f"choose series {others}" if usable else "open another file"
         msg = (
-            f"{path} must hold an image of the sample, but {what} is {image.refusal}"
-            f"{name_text}: {remedy}."
+            f"{path} must contain an image of the sample, but {what} is "
+            f"{image.refusal}{name_text}: {remedy}."
         )
         raise ReadError(msg, code="format-unsupported")
     return number
 
 
-def _shortest(value: float, within: float = 0.0) -> float:
-    """Round a number to the fewest digits with an error up to `within`.
+def _round_to_fewest_digits(value: float, within: float = 0.0) -> float:
+    """Round a number to the fewest digits with an error of at most `within`.
 
     By default those of a float32, if it is one: 0.1 is stored as 0.10000000149.
     """
@@ -216,7 +220,7 @@ def _shortest(value: float, within: float = 0.0) -> float:
     return next((one for one in digits if abs(one - value) <= within), value)
 
 
-def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
+def _find_refusal_reason(axes: Sequence[_Axis], dtype: Any) -> str:
     """Describe an array that is not an image of the sample, by its units."""
     if any(axis.unit.lower() in _ENERGY for axis in axes):
         return _SPECTRUM
@@ -234,31 +238,35 @@ def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
 # Gatan DM3 and DM4
 
 
-def _dm_images(path: Path) -> tuple[list[_Image], str | None]:
-    """List the images of a DM file without its thumbnail."""
-    module = library(path, "rsciio.digitalmicrograph._api", "rosettasciio", "em")
+def _list_dm_images(path: Path) -> tuple[list[_Image], str | None]:
+    """List the images in a DM file, except the thumbnail."""
+    module = import_library(path, "rsciio.digitalmicrograph._api", "rosettasciio", "em")
     with open_file(path) as stream:
         reader = module.DigitalMicrographReader(stream)
         reader.parse_file()
         dictionaries = reader.get_image_dictionaries() or []
-    return [_dm_image(path, tags) for tags in dictionaries], "Gatan"
+    return [_describe_dm_image(path, tags) for tags in dictionaries], "Gatan"
 
 
-def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
+def _describe_dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     data, more = tags["ImageData"], tags.get("ImageTags") or {}
     name = tags.get("Name") or ""
     sizes = [int(n) for n in data["Dimensions"].values()]
     calibrations = list(data.get("Calibrations", {}).get("Dimension", {}).values())
     calibrations += [{}] * (len(sizes) - len(calibrations))
     axes = [
-        _Axis(n, _shortest(one.get("Scale", 0.0)), _text(one.get("Units")))
+        _Axis(
+            n,
+            _round_to_fewest_digits(one.get("Scale", 0.0)),
+            _to_text(one.get("Units")),
+        )
         for n, one in zip(sizes, calibrations, strict=False)
     ][::-1]  # columns are stated first
     about, kind = more.get("Meta Data") or {}, int(data["DataType"])
-    form = _text(about.get("Format")) if isinstance(about, dict) else ""
+    form = _to_text(about.get("Format")) if isinstance(about, dict) else ""
     microscope = more.get("Microscope Info") or {}
-    is_calibrated = images.unit_nm(axes[-1].unit) is not None
-    refusal = _refusal(axes, "c8" if kind in _DM_COMPLEX else "u1")
+    is_calibrated = images.unit_to_nm(axes[-1].unit) is not None
+    refusal = _find_refusal_reason(axes, "c8" if kind in _DM_COMPLEX else "u1")
     if form.startswith("Spectrum") or "spim" in more:
         refusal = _SPECTRUM
     elif form.startswith("Diffraction") or (
@@ -278,15 +286,15 @@ def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     samples = ((2, 1, 0) if order == "<" else (1, 2, 3)) if colour else ()
     start, step = int(data["Data"]["offset"]), math.prod(shape) * dtype.itemsize
 
-    def plane(number: int) -> images.Windows:
+    def locate_plane(number: int) -> images.PlaneReader:
         where = start + number * step
-        return _Mapped(path, where, shape, dtype.str, samples=samples)
+        return _MappedPlane(path, where, shape, dtype.str, samples=samples)
 
-    return _Image(name, tuple(axes), dtype.str, plane, colour)
+    return _Image(name, tuple(axes), dtype.str, locate_plane, colour)
 
 
-def _text(value: object) -> str:
-    """Read text from a file, which may be bytes, empty or not text."""
+def _to_text(value: object) -> str:
+    """Convert a value from a file to text; empty if it is neither bytes nor text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return value.strip() if isinstance(value, str) else ""
@@ -295,9 +303,9 @@ def _text(value: object) -> str:
 # TIA's series
 
 
-def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
+def _list_ser_images(path: Path) -> tuple[list[_Image], str | None]:
     """Describe the image of a SER file with all its recorded planes."""
-    module = library(path, "rsciio.tia._api", "rosettasciio", "em")
+    module = import_library(path, "rsciio.tia._api", "rosettasciio", "em")
     with open_file(path) as stream:
         # reading the header takes minutes if the number of axes is damaged
         head = stream.read(30)
@@ -320,43 +328,43 @@ def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
     unit = "1/m" if max(map(abs, steps)) >= 1 else "m"
     axes = [_Axis(n, step, unit) for n, step in zip(shape, steps, strict=True)]
     dtype = np.dtype(fields[-1][1][0]).newbyteorder("<").str
-    if refusal := _refusal(axes, dtype):
+    if refusal := _find_refusal_reason(axes, dtype):
         return [_Image("", refusal=refusal)], _FEI
     before = np.dtype(fields[:-1]).itemsize
 
-    def plane(number: int) -> images.Windows:
+    def locate_plane(number: int) -> images.PlaneReader:
         where = int(offsets[number]) + before
-        return _Mapped(path, where, shape, dtype, is_flipped=True)
+        return _MappedPlane(path, where, shape, dtype, is_flipped=True)
 
-    return [_Image("", (_Axis(offsets.size), *axes), dtype, plane)], _FEI
+    return [_Image("", (_Axis(offsets.size), *axes), dtype, locate_plane)], _FEI
 
 
 # EMD of Velox and of NCEM's programs
 
 
-def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
-    """List the images of a Velox file, then its other data."""
+def _list_velox_images(path: Path) -> tuple[list[_Image], str | None]:
+    """List the images in a Velox file, followed by its other data."""
     images: list[_Image] = []
     with hdf5.open_hdf5(path) as file:
-        data, labels = file["Data"], _velox_labels(file)
+        data, labels = file["Data"], _read_velox_labels(file)
         for key, group in data.get("Image", {}).items():
-            about = _velox_object(group.get("Metadata"), np.s_[:, 0])
+            about = _read_velox_object(group.get("Metadata"), np.s_[:, 0])
             result = about.get("BinaryResult") or {}
             array, sizes = group["Data"], result.get("PixelSize") or {}
             axes = [_Axis(int(n)) for n in array.shape]
             for n, (side, letter) in enumerate((("height", "Y"), ("width", "X"))):
-                unit = _text(result.get(f"PixelUnit{letter}"))
+                unit = _to_text(result.get(f"PixelUnit{letter}"))
                 axes[n] = _Axis(axes[n].size, sizes.get(side), unit)
-            name = labels.get(key) or _text(result.get("Detector")) or key
-            images.append(_array(path, array, axes, (0, 1), name))
+            name = labels.get(key) or _to_text(result.get("Detector")) or key
+            images.append(_describe_array(path, array, axes, (0, 1), name))
         for kind in ("Spectrum", "SpectrumStream", "SpectrumImage"):
             what = _SPECTRUM if kind == "Spectrum" else "a spectrum image"
             images += [_Image(kind, refusal=what)] * min(len(data.get(kind, ())), 1)
     return images, _FEI
 
 
-def _velox_labels(file: Any) -> dict[str, str]:
-    """Read the titles under which images are shown, by their names in the file.
+def _read_velox_labels(file: Any) -> dict[str, str]:
+    """Read the display titles of images by their names in the file.
 
     Sums and elements have the detector of the images that they were made from. From
     version 11 a display names another object, which names the image that it shows.
@@ -364,18 +372,18 @@ def _velox_labels(file: Any) -> dict[str, str]:
     labels = {}
     place = "Displays/ImageDisplay"
     for item in file.get(place, file.get(f"Presentation/{place}", {})).values():
-        about = _velox_object(item)
-        if at := _text(about.get("data")):
-            about |= _velox_object(file.get(at))
+        about = _read_velox_object(item)
+        if at := _to_text(about.get("data")):
+            about |= _read_velox_object(file.get(at))
         display = about.get("display")
         title = (
             display.get("label") if isinstance(display, dict) else about.get("title")
         )
-        labels[_text(about.get("dataPath")).rpartition("/")[2]] = _text(title)
+        labels[_to_text(about.get("dataPath")).rpartition("/")[2]] = _to_text(title)
     return labels
 
 
-def _velox_object(item: Any, where: object = 0) -> dict[str, Any]:
+def _read_velox_object(item: Any, where: object = 0) -> dict[str, Any]:
     """Read a zero-padded JSON object; return an empty one if it is damaged."""
     try:
         text_array = item[where]
@@ -390,40 +398,40 @@ def _velox_object(item: Any, where: object = 0) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _array(
+def _describe_array(
     path: Path, array: Any, axes: Sequence[_Axis], sides: tuple[int, int], name: str
 ) -> _Image:
-    """Describe an HDF5 dataset whose `sides` are the axes of rows and columns."""
+    """Describe an HDF5 dataset whose row and column axes are `sides`."""
     outer = [n for n in range(array.ndim) if n not in sides]
     axes_in_order = [axes[n] for n in (*outer, *sides)] if array.ndim > 1 else axes
-    refusal = _refusal(axes_in_order, array.dtype)
-    if refusal or not hdf5.is_inside(array):
+    refusal = _find_refusal_reason(axes_in_order, array.dtype)
+    if refusal or not hdf5.is_self_contained(array):
         return _Image(name, refusal=refusal or "an array in another file")
     hdf5.check_chunks(path, array)
     dataset, counts = array.name, [axes[n].size for n in outer]
 
-    def plane(number: int) -> images.Windows:
+    def locate_plane(number: int) -> images.PlaneReader:
         where = [0] * len(axes)
         for n, at in zip(outer, np.unravel_index(number, counts or 1), strict=False):
             where[n] = int(at)
         return hdf5.DatasetPlane(path, dataset, tuple(where), sides)
 
-    return _Image(name, tuple(axes_in_order), array.dtype.str, plane)
+    return _Image(name, tuple(axes_in_order), array.dtype.str, locate_plane)
 
 
-def _ncem_images(path: Path) -> tuple[list[_Image], str | None]:
-    """List the arrays of an EMD file as NCEM defines it."""
+def _list_ncem_images(path: Path) -> tuple[list[_Image], str | None]:
+    """List the arrays in an EMD file with the NCEM layout."""
     groups: list[object] = []
     with hdf5.open_hdf5(path) as file:
         file.visititems(
             lambda _, item: groups.append(item) if hdf5.is_emd_group(item) else None
         )
-        images = [one for group in groups if (one := _ncem_image(path, group))]
+        images = [one for group in groups if (one := _describe_ncem_array(path, group))]
     return images, None
 
 
-def _ncem_image(path: Path, group: Any) -> _Image | None:
-    """Describe an array and its axes ``dim1``, ``dim2``, …; None if there is none."""
+def _describe_ncem_array(path: Path, group: Any) -> _Image | None:
+    """Describe an array with axes ``dim1``, ``dim2``, …; None if it is missing."""
     arrays = {
         name: item
         for name, item in group.items()
@@ -435,23 +443,27 @@ def _ncem_image(path: Path, group: Any) -> _Image | None:
         return None
     first = 0 if "dim0" in group else 1
     dimensions = [group.get(f"dim{n + first}") for n in range(array.ndim)]
-    axes = [_ncem_axis(dim, n) for dim, n in zip(dimensions, array.shape, strict=True)]
-    axis_names = [_text(_attribute(dim, "name")).lower()[-1:] for dim in dimensions]
+    axes = [
+        _read_ncem_axis(dim, n) for dim, n in zip(dimensions, array.shape, strict=True)
+    ]
+    axis_names = [
+        _to_text(_read_attribute(dim, "name")).lower()[-1:] for dim in dimensions
+    ]
     sides = (array.ndim - 2, array.ndim - 1)
     if axis_names.count("y") == axis_names.count("x") == 1:
         sides = (axis_names.index("y"), axis_names.index("x"))
-    return _array(path, array, axes, sides, name)
+    return _describe_array(path, array, axes, sides, name)
 
 
-def _attribute(item: Any, name: str) -> object:
+def _read_attribute(item: Any, name: str) -> object:
     value = None if item is None else item.attrs.get(name)
     return value.flat[0] if isinstance(value, np.ndarray) and value.size else value
 
 
-def _ncem_axis(dim: Any, size: int) -> _Axis:
-    """Read the distance of an axis from its coordinates, which must be even."""
+def _read_ncem_axis(dim: Any, size: int) -> _Axis:
+    """Read an axis and the step of its evenly spaced coordinates."""
     # as in "[n_m]"
-    unit = _text(_attribute(dim, "units")).strip("[]").replace("_", "")
+    unit = _to_text(_read_attribute(dim, "units")).strip("[]").replace("_", "")
     places = np.asarray(() if dim is None else dim[()])
     if places.ndim != 1 or places.size < 2 or places.dtype.kind not in "iuf":
         return _Axis(size, None, unit)
@@ -462,14 +474,14 @@ def _ncem_axis(dim: Any, size: int) -> _Axis:
     even = exact[0] + step * np.arange(exact.size)
     if np.abs(even - exact).max() > 1e-3 * abs(step) + within:  # chosen: a thousandth
         return _Axis(size, None, unit)
-    return _Axis(size, _shortest(step, within / (exact.size - 1)), unit)
+    return _Axis(size, _round_to_fewest_digits(step, within / (exact.size - 1)), unit)
 
 
 # MRC
 
 
-def _plausible(header: bytes, orders: str) -> list[str]:
-    """Return the byte orders in which the header has valid sides and a valid mode."""
+def _plausible_byte_orders(header: bytes, orders: str) -> list[str]:
+    """Return the byte orders for which sides and mode in the header are valid."""
     candidates = []
     for order in orders:
         if len(header) < 16:
@@ -480,22 +492,22 @@ def _plausible(header: bytes, orders: str) -> list[str]:
     return candidates
 
 
-def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
-    """Describe an MRC file; its rows stay in the order in which they are stored."""
+def _list_mrc_images(path: Path) -> tuple[list[_Image], str | None]:
+    """Describe an MRC file; its rows keep their stored order."""
     file_bytes = path.stat().st_size
     with open_file(path) as stream:
         header = stream.read(_MRC_HEADER)
         if len(header) < _MRC_HEADER:
-            msg = f"its header must have {_MRC_HEADER} bytes, got {len(header)}"
+            msg = f"its header must be {_MRC_HEADER} bytes long, got {len(header)}"
             raise ValueError(msg)
         # the stamp is often wrong, so the size of the file is checked first
         byte_orders = "><" if header[212] == 0x11 else "<>"
-        orders = _plausible(header, byte_orders)
+        orders = _plausible_byte_orders(header, byte_orders)
         if not orders:
             mode = struct.unpack_from(f"{byte_orders[0]}i", header, 12)[0]
             msg = f"mode {mode} is not supported"
             raise NotImplementedError(msg)
-        read = {order: _mrc_layout(header, order) for order in orders}
+        read = {order: _read_mrc_layout(header, order) for order in orders}
         order = next((one for one in orders if read[one][-1] <= file_bytes), orders[0])
         dtype, shape, depth, start, _ = read[order]
         more = stream.read(min(_FEI_RECORDS, start - _MRC_HEADER))
@@ -506,19 +518,19 @@ def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
         dtype, shape = np.dtype("u1"), (*shape, 3)
     is_volume = struct.unpack_from(f"{order}i", header, 88)[0] == 1
 
-    def plane(number: int) -> images.Windows:
-        return _Mapped(path, start + number * step, shape, dtype.str)
+    def locate_plane(number: int) -> images.PlaneReader:
+        return _MappedPlane(path, start + number * step, shape, dtype.str)
 
     heights = _Axis(depth, unit="nm" if is_volume else "")
-    steps = _mrc_steps(header, more, order)
+    steps = _read_mrc_pixel_sizes(header, more, order)
     axes = [_Axis(n, *one) for n, one in zip(shape, steps, strict=False)]
-    return [_Image("", (heights, *axes), dtype.str, plane, colour)], None
+    return [_Image("", (heights, *axes), dtype.str, locate_plane, colour)], None
 
 
-def _mrc_layout(
+def _read_mrc_layout(
     header: bytes, order: str
 ) -> tuple[np.dtype[np.generic], tuple[int, ...], int, int, int]:
-    """Return type, rows and columns, planes, and first and last byte of the pixels."""
+    """Return type, rows and columns, planes, and byte range of the pixels."""
     columns, rows, depth, mode = struct.unpack_from(f"{order}4i", header)
     dtype = np.dtype(order + _MODES[mode])
     if mode == 0 and not _has_signed_bytes(header, order):
@@ -529,7 +541,7 @@ def _mrc_layout(
 
 
 def _has_signed_bytes(header: bytes, order: str) -> bool:
-    """Return whether bytes are signed, as in MRC2014, unlike in older files."""
+    """Return whether bytes are signed, as in MRC2014 but not in older files."""
     stamp, flags = struct.unpack_from(f"{order}2i", header, 152)
     if stamp == _IMOD:
         return bool(flags & 1)
@@ -537,8 +549,10 @@ def _has_signed_bytes(header: bytes, order: str) -> bool:
     return not (0 <= lowest <= highest and highest > np.iinfo(np.int8).max)
 
 
-def _mrc_steps(header: bytes, more: bytes, order: str) -> list[tuple[float, str]]:
-    """Read pixel sizes of rows and columns, each with its unit.
+def _read_mrc_pixel_sizes(
+    header: bytes, more: bytes, order: str
+) -> list[tuple[float, str]]:
+    """Read the pixel sizes of rows and columns with their units.
 
     FEI's files state them in metres in their extended header.
     """
@@ -546,7 +560,9 @@ def _mrc_steps(header: bytes, more: bytes, order: str) -> list[tuple[float, str]
         return [(one, "m") for one in struct.unpack_from("<2d", more, 156)[::-1]]
     numbers = struct.unpack_from(f"{order}2h", header, 128)
     if numbers == (0, 32) and len(more) == _FEI_RECORDS:
-        return [(_shortest(struct.unpack_from(f"{order}f", more, 44)[0]), "m")] * 2
+        return [
+            (_round_to_fewest_digits(struct.unpack_from(f"{order}f", more, 44)[0]), "m")
+        ] * 2
     counts = struct.unpack_from(f"{order}3i", header, 28)
     lengths = struct.unpack_from(f"{order}3f", header, 40)
     starts = struct.unpack_from(f"{order}2i", header, 64)
@@ -555,16 +571,16 @@ def _mrc_steps(header: bytes, more: bytes, order: str) -> list[tuple[float, str]
         count, length = counts[axis - 1], lengths[axis - 1]
         step = length / count if count > 0 else 0.0
         within = abs(step) * float(np.finfo(np.float32).eps) / 2
-        steps.append((_shortest(step, within or 1e-9), "angstrom"))
+        steps.append((_round_to_fewest_digits(step, within or 1e-9), "angstrom"))
     return steps[::-1]
 
 
 _LISTS = {
-    "DM3": _dm_images,
-    "DM4": _dm_images,
-    "SER": _ser_images,
-    "EMD (Velox)": _velox_images,
-    "EMD (NCEM)": _ncem_images,
-    "MRC": _mrc_images,
+    "DM3": _list_dm_images,
+    "DM4": _list_dm_images,
+    "SER": _list_ser_images,
+    "EMD (Velox)": _list_velox_images,
+    "EMD (NCEM)": _list_ncem_images,
+    "MRC": _list_mrc_images,
 }
 """Function of each format that lists the images of a file and its vendor, if known."""

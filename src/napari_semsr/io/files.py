@@ -33,9 +33,9 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
-    access_refusal,
-    causes,
+    describe_access_error,
     escape_invisible,
+    iterate_causes,
     list_folder,
     parse_pixel_size,
     read_bytes,
@@ -53,22 +53,22 @@ _NOT_WRITTEN = {
 }
 
 
-def library(path: Path, module: str, name: str, extra: str) -> ModuleType:
+def import_library(path: Path, module: str, name: str, extra: str) -> ModuleType:
     """Import a library for reading; `ReadError` names the extra that installs it."""
     try:
         return import_module(module)
     except ImportError as error:
-        msg = f"{path} needs {name} to be read: pip install 'napari-semsr[{extra}]'."
+        msg = f"Reading {path} needs {name}: pip install 'napari-semsr[{extra}]'."
         raise ReadError(msg, code="extra-missing") from error
 
 
-def check_claim(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
+def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
     """Raise `ReadError` if `claimed_bytes` do not fit into the stored bytes."""
     if claimed_bytes > max(_SMALL, _MAX_PACKED * stored_bytes):
         msg = (
-            f"{path} is damaged: it states {claimed_bytes / 2**20:.0f} MiB of pixels, "
-            f"which do not fit into its {stored_bytes} bytes even compressed; copy it "
-            "again."
+            f"{path} is damaged: it states {claimed_bytes / 2**20:.0f} MiB of "
+            f"pixels, too many for its {stored_bytes} bytes even if compressed; copy "
+            "it again."
         )
         raise ReadError(msg, code="file-damaged")
 
@@ -77,8 +77,8 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def decoding(path: Path, kind: str) -> Iterator[None]:
-    """Convert the errors of a decoder, which may be of any type, to `ReadError`.
+def convert_decoding_errors(path: Path, kind: str) -> Iterator[None]:
+    """Convert any exception of a decoder to `ReadError`.
 
     Some decoders raise errors derived only from `Exception`. Errors of the system,
     missing libraries and unsupported contents do not count as damage. `kind` is the
@@ -90,12 +90,14 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         msg = (
-            f"Not enough memory to read {path} as {kind}: close other "
-            "programs, or convert it to .ome.zarr on a larger machine."
+            f"Not enough memory to read {path} as {kind}: close other programs, or "
+            "convert it to .ome.zarr on a computer with more memory."
         )
         raise ReadError(msg, code="memory") from error
     except Exception as error:
-        fault = access_refusal(path, error) or _fault(path, kind, error)
+        fault = describe_access_error(path, error) or _create_error_message(
+            path, kind, error
+        )
         raise ReadError(fault) from error
 
 
@@ -110,32 +112,32 @@ _UNSUPPORTED_TEXT = re.compile(
 )
 
 
-def _fault(path: Path, kind: str, error: Exception) -> Message:
+def _create_error_message(path: Path, kind: str, error: Exception) -> Message:
     """Return the message for a missing library, an unsupported format, or damage."""
-    for one in causes(error):
-        reason, name = _reason(one), type(one).__name__
+    for one in iterate_causes(error):
+        reason, name = _format_reason(one), type(one).__name__
         missing = isinstance(one, ImportError) or name == "UnknownCodecError"
         if missing or _MISSING.search(reason):
             return Message(
-                f"{path} needs a library that is not installed to be read as {kind} "
+                f"Reading {path} as {kind} needs a library that is not installed "
                 f"({reason}): install it, or export the file without compression.",
                 "extra-missing",
             )
         if isinstance(one, NotImplementedError) or _UNSUPPORTED_TEXT.search(reason):
             return Message(
-                f"{path} is stored in an unsupported way and cannot be read as {kind} "
-                f"({reason}): export it differently, such as without compression.",
+                f"{path} uses an unsupported feature and cannot be read as {kind} "
+                f"({reason}): export it differently, for example without compression.",
                 "format-unsupported",
             )
     return Message(
-        f"{path} cannot be read as {kind} ({_reason(error)}): the file is damaged or "
-        "cut short, copy or export it again.",
+        f"{path} cannot be read as {kind} ({_format_reason(error)}): the file is "
+        "damaged or cut short; copy or export it again.",
         "file-damaged",
     )
 
 
-def _reason(error: BaseException) -> str:
-    """Format a library's error in one line, with the names of TIFF's codes."""
+def _format_reason(error: BaseException) -> str:
+    """Format the error of a library in one line, with names for TIFF codes."""
     text = " ".join(str(error).split())[:160].rstrip(".")
     text = re.sub(r"<?([A-Z]+)\.(\w+): (\d+)>?", r"\1 \3, \2,", text)
     text = re.sub(r"(\d+) is not a known ([A-Z]+)", r"\2 \1 is not known", text)
@@ -144,7 +146,7 @@ def _reason(error: BaseException) -> str:
     return text.rstrip(",") or type(error).__name__
 
 
-def is_there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Return whether a path exists; False for invalid paths.
 
     Invalid are names that are too long or contain a zero byte.
@@ -155,8 +157,8 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def as_on_disk(path: Path) -> Path:
-    """Return a path as stored on disk, where Unicode may be composed differently.
+def match_disk_spelling(path: Path) -> Path:
+    """Return a path as spelt on disk, which may differ in Unicode composition.
 
     macOS stores an e and an accent where other systems store one letter; our tables
     write undecodable bytes of a name as numbers. A path that exists is returned
@@ -166,13 +168,15 @@ def as_on_disk(path: Path) -> Path:
     for part in path.parts:
         plain = part.isascii() and "\\" not in part
         real_path /= (
-            part if plain or is_there(real_path / part) else _alike(real_path, part)
+            part
+            if plain or path_exists(real_path / part)
+            else _find_spelling(real_path, part)
         )
     return real_path
 
 
-def _alike(folder: Path, name: str) -> str:
-    """Return the name in a folder that is another spelling of `name`, or `name`."""
+def _find_spelling(folder: Path, name: str) -> str:
+    """Return an equivalent spelling of `name` found in a folder, or `name`."""
     composed_name = normalize("NFC", name)
     with suppress(OSError, ValueError):  # no folder, or an unreadable one
         for other in sorted(item.name for item in folder.iterdir()):
@@ -181,7 +185,7 @@ def _alike(folder: Path, name: str) -> str:
     return name
 
 
-def no_file(path: Path) -> ReadError:
+def missing_file_error(path: Path) -> ReadError:
     """Return the error for a missing file, with a suggestion of a similar name."""
     try:
         names = [item.name for item in path.parent.iterdir()]
@@ -198,7 +202,7 @@ _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficie
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Read a whole text file; pipes are refused.
+    """Read a whole text file; raise an error for pipes.
 
     Lines are separated by line feeds.
     """
@@ -206,14 +210,14 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file."""
     try:
         values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        fault = f"{path} must be a JSON object, but cannot be read as JSON ({error})."
+        fault = f"{path} must be a JSON object, but is not valid JSON ({error})."
         raise ReadError(
-            access_refusal(path, error) or Message(fault, "content-invalid")
+            describe_access_error(path, error) or Message(fault, "content-invalid")
         ) from error
     if not isinstance(values, dict):
         msg = f"{path} must be a JSON object, got {type(values).__name__}."
@@ -221,7 +225,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def choose(
+def choose_index(
     path: Path,
     what: str,
     number: int | None,
@@ -229,7 +233,7 @@ def choose(
     sizes: str = "",
     either: str = "",
 ) -> int:
-    """Choose one of several images in a file.
+    """Choose one of several images in a file by its index.
 
     The error states the `sizes` of the axes, and the options that choose one, `either`.
     """
@@ -237,8 +241,8 @@ def choose(
         return 0
     if number is None:
         msg = (
-            f"{path} holds {count} {what}s{sizes} and one must be chosen: set {either}"
-            f"{what} 0 to {count - 1}."
+            f"{path} contains {count} {what}s{sizes}; choose one: set {either}{what} 0 "
+            f"to {count - 1}."
         )
         raise ReadError(msg, code="several-images")
     if number >= count:
@@ -267,24 +271,27 @@ COVERAGE = "coverage"
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
-def output_kind(path: Path) -> str:
+def output_format(path: Path) -> str:
     """Return the format of an output, a key of `_SUFFIXES`, by its suffix."""
     name = path.name.lower()
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix) and name not in _SUFFIXES:
             return kind
     suffixes = ".ome.zarr, .ome.tif, .tif or .png"
-    msg = f"An image is written as {suffixes}, got {path.name!r}: change the suffix."
+    msg = (
+        f"The suffix of an image must be {suffixes}, got {path.name!r}: change the "
+        "suffix."
+    )
     raise WriteError(msg, code="suffix-unknown")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Check that an output can be written, before the work.
+    """Check in advance that an output can be written.
 
     Raises a `WriteError` if the suffix is unknown, the folder is missing, or an
     existing output must not be replaced.
     """
-    kind = output_kind(path)
+    kind = output_format(path)
     if not path.parent.is_dir():
         msg = f"The output folder {path.parent} does not exist: create it first."
         raise WriteError(msg, code="folder-missing")
@@ -308,25 +315,25 @@ def _is_store(path: Path) -> bool:
 
 
 def remove_target(path: Path) -> None:
-    """Remove an output, if there is one, that `check_target` allowed to be replaced."""
-    if (aside := _set_aside(path)) is not None:
+    """Remove an existing output that `check_target` allowed to overwrite."""
+    if (aside := _hide_store(path)) is not None:
         shutil.rmtree(aside)
 
 
-def put_in_place(new_path: Path, path: Path) -> None:
+def replace_output(new_path: Path, path: Path) -> None:
     """Rename a complete output to its final name, then remove the previous one."""
-    to_disk(new_path)
-    aside = _set_aside(path) if new_path.is_dir() else None
+    sync_to_disk(new_path)
+    aside = _hide_store(path) if new_path.is_dir() else None
     if aside == path:
         shutil.rmtree(path)
     new_path.replace(path)
-    to_disk(path.parent, inside=False)
+    sync_to_disk(path.parent, inside=False)
     if aside not in (None, path):
         shutil.rmtree(aside)
 
 
-def _set_aside(path: Path) -> Path | None:
-    """Rename a store, so that a partial one is never read, and return its new path.
+def _hide_store(path: Path) -> Path | None:
+    """Rename a store to a hidden name and return its new path.
 
     The path is unchanged if renaming fails; a file or a link is removed.
     """
@@ -345,7 +352,7 @@ def _set_aside(path: Path) -> Path | None:
 
 
 class StoreLock:
-    """Lock of a store against other processes, until released or this one ends.
+    """Lock of a store against other processes.
 
     All users in a process share one lock; another process that holds it is waited for
     briefly. Without support for file locks, as on some networks, nothing is locked.
@@ -355,25 +362,25 @@ class StoreLock:
         from filelock import FileLock, Timeout
 
         self._lock: FileLock | None = None
-        if _lock_file(folder).is_symlink():  # its target would be emptied
-            msg = f"{_lock_file(folder)} must be a lock file, got a link: remove it."
+        if _lock_path(folder).is_symlink():  # its target would be emptied
+            msg = f"{_lock_path(folder)} must be a lock file, got a link: remove it."
             raise WriteError(msg, code="unsafe-content")
-        lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
+        lock = FileLock(_lock_path(folder), is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=patience_s)
         except Timeout as error:
             msg = (
-                f"{folder} is being written by another process: wait until it ends, or "
-                "choose another name."
+                f"Another process is writing {folder}: wait until it ends, or choose "
+                "another name."
             )
             raise WriteError(msg, code="output-locked") from error
         except (OSError, NotImplementedError):
-            _logger.debug("Files cannot be locked here.")
+            _logger.debug("File locks are not supported here.")
         else:
             self._lock = lock
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle without the lock."""
+        """Pickle the object without its lock."""
         return type(None), ()
 
     def __del__(self) -> None:
@@ -382,8 +389,8 @@ class StoreLock:
 
     @staticmethod
     def check(folder: Path) -> None:
-        """Raise `WriteError` if another process has locked a store."""
-        if _lock_file(folder).is_file() or _lock_file(folder).is_symlink():
+        """Raise `WriteError` if another process holds the lock of a store."""
+        if _lock_path(folder).is_file() or _lock_path(folder).is_symlink():
             StoreLock(folder)
 
     def release(self, *, force: bool = True) -> None:
@@ -403,8 +410,8 @@ class StoreLock:
         lock.release(force=force)
 
 
-def _lock_file(folder: Path) -> Path:
-    """Return the lock file: next to a store, since zarr lists its contents."""
+def _lock_path(folder: Path) -> Path:
+    """Return the path of the lock file next to a store."""
     return folder.with_name(f".held.{folder.name}")
 
 
@@ -412,20 +419,20 @@ def label_path(target: Path, name: str) -> Path:
     """Return the path of a label image: inside a store, next to any other file."""
     if target.name.lower().endswith(".zarr"):
         return target / LABELS / name
-    return target.with_name(f"{_without_suffix(target)}.{name}.tif")
+    return target.with_name(f"{_remove_suffix(target)}.{name}.tif")
 
 
 def companion_path(target: Path, name: str) -> Path:
-    """Return the path of a store with a second image of an output, such as heights."""
-    return target.with_name(f"{_without_suffix(target)}.{name}.ome.zarr")
+    """Return the path of the store for a second image of an output, e.g. heights."""
+    return target.with_name(f"{_remove_suffix(target)}.{name}.ome.zarr")
 
 
 def half_paths(mosaic: Path) -> tuple[Path, Path]:
-    """Return the paths of both halves of a mosaic, existing or not."""
+    """Return the paths of both halves of a mosaic, whether or not they exist."""
     return companion_path(mosaic, "half-a"), companion_path(mosaic, "half-b")
 
 
-def _without_suffix(path: Path) -> str:
+def _remove_suffix(path: Path) -> str:
     """Return the name of an output without the suffix of its format."""
     for suffix in _SUFFIXES:
         if path.name.lower().endswith(suffix):
@@ -434,14 +441,14 @@ def _without_suffix(path: Path) -> str:
 
 
 def file_stem(name: str) -> str:
-    """Convert the name of an image to a file name without suffix.
+    """Convert an image name to a file name without suffix.
 
     It has letters, digits, ``_``, ``-`` and ``.``.
     """
     return re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
 
 
-def own_name(path: Path, name: str) -> str:
+def get_display_name(path: Path, name: str) -> str:
     """Return the display name of a file.
 
     The name stored in the file if the file name still matches it, otherwise the file
@@ -449,25 +456,25 @@ def own_name(path: Path, name: str) -> str:
     """
     if any(parent.name.lower().endswith(".zarr") for parent in path.parents):
         return name
-    stem = _without_suffix(path)
+    stem = _remove_suffix(path)
     return name if file_stem(name) == stem else stem
 
 
-def part_of(target: Path) -> Path:
-    """Return the hidden store next to an output from which a later run can resume."""
+def partial_store_path(target: Path) -> Path:
+    """Return the path of the hidden store for resuming an output."""
     return target.with_name(f".{target.name}.part.ome.zarr")
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file or store to a free name, on another disk if necessary."""
+    """Move a file or store to an unused name, if necessary on another disk."""
     if target.is_dir():  # a folder into which it would be moved
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     shutil.move(source, target)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Convert system errors while writing an output to `WriteError`."""
+def convert_write_errors(path: Path) -> Iterator[None]:
+    """Convert system errors during writing to `WriteError`."""
     try:
         yield
     except SemsrError:
@@ -484,10 +491,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def scratch(
+def temporary_path(
     path: Path, suffix: str | None = None, *, place: Path | None = None
 ) -> Iterator[Path]:
-    """Yield a hidden path next to a path, which is removed afterwards.
+    """Yield a hidden path next to a given path and remove it afterwards.
 
     The path does not exist yet. It has the suffix of the path, unless `place` is given,
     on which several processes must agree.
@@ -504,8 +511,8 @@ def scratch(
             place.unlink(missing_ok=True)
 
 
-def left_behind(path: Path) -> list[Path]:
-    """List hidden paths of `scratch` next to a path, left by killed processes.
+def find_leftover_paths(path: Path) -> list[Path]:
+    """List paths of `temporary_path` that killed processes left behind.
 
     Includes those of running processes: use it only for a locked folder.
     """
@@ -513,8 +520,8 @@ def left_behind(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f".{stem}-{'[0-9a-f]' * 8}{dot}{own}"))
 
 
-def to_disk(path: Path, *, inside: bool = True) -> None:
-    """Wait until a file, or the contents of a folder, is safe on disk.
+def sync_to_disk(path: Path, *, inside: bool = True) -> None:
+    """Wait until a file or the contents of a folder are written to disk.
 
     A name may reach the disk before its contents, so a marker of completeness must be
     written after this. If `inside` is False, only the names in a folder are
@@ -535,24 +542,24 @@ def to_disk(path: Path, *, inside: bool = True) -> None:
 
 
 @contextmanager
-def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
+def write_atomically(path: Path, place: Path | None = None) -> Iterator[Path]:
     """Write a file or folder under a hidden name and rename it when it is complete.
 
     The hidden name is in the same folder, with the same suffixes, or is a `place` on
     which several processes agree; an existing file of the final name is replaced.
     """
-    with scratch(path, place=place) as hidden_path:
+    with temporary_path(path, place=place) as hidden_path:
         yield hidden_path
-        put_in_place(hidden_path, path)
+        replace_output(hidden_path, path)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a hidden path, rename it when complete, and convert system errors.
 
     The hidden name is in the same folder, with the same suffixes.
     """
-    with writing(path), renaming(path) as place:
+    with convert_write_errors(path), write_atomically(path) as place:
         yield place
 
 
@@ -567,7 +574,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Name, calibration, history and look of an image."""
+    """Name, calibration, history and display settings of an image."""
 
     name: str
     pixel_size_nm: PixelSize | None  # ``(y, x)`` exact
@@ -581,7 +588,7 @@ class Record:
     significant_bits: int | None = None  # As in `Micrograph`
 
     def to_dict(self) -> dict[str, object]:
-        """Return the JSON object."""
+        """Return the record as a JSON object."""
         record = self.provenance and self.provenance.model_dump(mode="json")
         size = self.pixel_size_nm and list(self.pixel_size_nm)
         look = {} if self.look is None else {"look": self.look.model_dump(mode="json")}
@@ -600,12 +607,12 @@ class Record:
         }
 
     def to_json(self) -> str:
-        """Return one line of ASCII JSON."""
+        """Return the record as one line of ASCII JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Record | None":
-        """Read a record from JSON text, or None."""
+        """Read a record from JSON text; None if it is invalid."""
         try:
             return cls.from_dict(json.loads(text))
         except ValueError:
@@ -613,7 +620,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: object) -> "Record | None":
-        """Read a record from a JSON object."""
+        """Read a record from a JSON object; None if it is invalid."""
         if not isinstance(values, dict) or values.get("record") != _FORMAT:
             return None
         try:
@@ -639,7 +646,7 @@ class Record:
             return None
 
 
-def record_of(image: Micrograph) -> Record:
+def create_record(image: Micrograph) -> Record:
     """Return the record to write with the pixels of an image."""
     history = image.provenance
     # the history may contain other values

@@ -30,7 +30,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
-    digest_job,
+    digest_with_progress,
     list_folder,
     open_file,
     read_bytes,
@@ -41,16 +41,16 @@ from napari_semsr.io.files import (
     COVERAGE,
     LABELS,
     check_target,
-    decoding,
+    convert_decoding_errors,
+    convert_write_errors,
     half_paths,
-    is_there,
     label_path,
-    output_kind,
-    part_of,
-    put_in_place,
-    renaming,
-    scratch,
-    writing,
+    output_format,
+    partial_store_path,
+    path_exists,
+    replace_output,
+    temporary_path,
+    write_atomically,
 )
 from napari_semsr.io.read_image import (
     AXIS_OPTIONS,
@@ -61,7 +61,7 @@ from napari_semsr.io.read_image import (
     to_info,
     to_micrograph,
 )
-from napari_semsr.io.zarr import OmeZarrStore, coverage_of, peek
+from napari_semsr.io.zarr import OmeZarrStore, read_coverage, read_store_state
 
 _HEAD = 16  # bytes by which a format is recognised; chosen
 _LARGEST_FILE = 1 << 31  # bytes; chosen: an uncompressed image of 46k x 46k px
@@ -80,7 +80,7 @@ class Format:
     one_plane: bool = False  # Whether it has no stacks
 
     def load(self) -> Any:
-        """Import the module."""
+        """Import the module of the format."""
         return import_module(self.module)
 
 
@@ -122,41 +122,41 @@ class Source:
     _raw: tuple[tuple[int | None, str | None], RawImage] | None = None
 
     @classmethod
-    def of(cls, path: Path, *, whole: bool = True) -> "Source":
-        """Detect the format of a file by its first bytes; `ReadError` if unknown.
+    def from_path(cls, path: Path, *, whole: bool = True) -> "Source":
+        """Detect the format by the first bytes; raise `ReadError` if it is unknown.
 
         Files that are decoded as a whole are read completely, unless `whole` is False.
         """
-        if not is_there(path):
+        if not path_exists(path):
             msg = f"{path} does not exist: check the path."
             raise ReadError(msg, code="file-missing")
         if path.is_dir():
-            return cls(path, _format_of(path, b""))
-        with decoding(path, "an image"), open_file(path) as stream:
+            return cls(path, _detect_format(path, b""))
+        with convert_decoding_errors(path, "an image"), open_file(path) as stream:
             head = stream.read(_HEAD)
             if not head:
-                msg = (
-                    f"{path} must hold an image, but the file is empty: copy it again."
-                )
+                msg = f"{path} must be an image, but the file is empty: copy it again."
                 raise ReadError(msg, code="file-empty")
-            row = _format_of(path, head)
+            row = _detect_format(path, head)
             if not (whole and row.one_plane):
                 return cls(path, row)
             return cls(path, row, head + read_rest(stream, path, _LARGEST_FILE))
 
-    def digest(self) -> Job[str]:
-        """Compute the digest of the file once, and release its bytes."""
+    def compute_digest(self) -> Job[str]:
+        """Compute the digest of the file once and free its contents."""
         if self._digest is None and self.data is not None:
             self._digest = f"sha256:{hashlib.sha256(self.data).hexdigest()}"
             self.data = None
         elif self._digest is None:
-            self._digest = yield from digest_job(self.path)
+            self._digest = yield from digest_with_progress(self.path)
         return self._digest
 
-    def info(self, dataset: str | None = None, series: int | None = None) -> FileInfo:
-        """Describe the file; of several datasets the first one."""
+    def read_info(
+        self, dataset: str | None = None, series: int | None = None
+    ) -> FileInfo:
+        """Describe the file, or its first dataset if it has several."""
         _check_dataset(self.path, self.format, dataset)
-        with decoding(self.path, self.format.name):
+        with convert_decoding_errors(self.path, self.format.name):
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
             first = {"first": True} if self.format.name == _OF_DATASETS else {}
             raw = self._decode(options, **first)
@@ -165,14 +165,14 @@ class Source:
                 self._raw = (series, dataset), raw
             return to_info(self.path, raw)
 
-    def axes(self, options: ReadOptions) -> dict[str, int]:
-        """Return the sizes of the axes that count planes, without reading pixels.
+    def read_axes(self, options: ReadOptions) -> dict[str, int]:
+        """Return the sizes of the axes of planes without reading pixels.
 
         Only axes on which `options` do not choose an index.
         """
         if self.format.one_plane:
             return {}
-        axes = self.info(options.dataset, options.series).axes
+        axes = self.read_info(options.dataset, options.series).axes
         axes_given = {
             a for a, n in AXIS_OPTIONS.items() if getattr(options, n) is not None
         }
@@ -183,7 +183,7 @@ class Source:
     def read(self, options: ReadOptions) -> Micrograph:
         """Read the image."""
         _check_dataset(self.path, self.format, options.dataset)
-        with decoding(self.path, self.format.name):
+        with convert_decoding_errors(self.path, self.format.name):
             raw_image, self._raw = self._raw, None
             place = options.level, options.channel, options.time, options.z
             if (
@@ -204,7 +204,7 @@ class Source:
         return raw
 
 
-def _format_of(path: Path, head: bytes) -> Format:
+def _detect_format(path: Path, head: bytes) -> Format:
     for row in sorted(
         FORMATS, key=lambda row: not path.name.lower().endswith(row.suffixes)
     ):
@@ -219,8 +219,8 @@ def _format_of(path: Path, head: bytes) -> Format:
         if any(item.suffix.lower() in FILE_SUFFIXES for item in list_folder(path)):
             code = "folder-of-images"
             msg = (
-                f"{path} must be an image, but is a folder of images: stitch frames to "
-                "a mosaic (`stitch()`), or choose one image in it."
+                f"{path} must be an image, but is a folder of images: stitch the "
+                "frames into a mosaic (`stitch()`), or choose one image in the folder."
             )
     else:
         msg = (
@@ -235,12 +235,14 @@ def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
 
     `dataset` is a path inside an HDF5 file; of several, the first is described.
     """
-    return Source.of(Path(path)).info(dataset)
+    return Source.from_path(Path(path)).read_info(dataset)
 
 
 def count_planes(path: Path) -> int:
-    """Count the planes of a file or store, without their pixels."""
-    return math.prod(Source.of(path, whole=False).axes(ReadOptions()).values())
+    """Count the planes of a file or store without reading pixels."""
+    return math.prod(
+        Source.from_path(path, whole=False).read_axes(ReadOptions()).values()
+    )
 
 
 def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
@@ -338,7 +340,7 @@ def read(
             "colour": colour,
         }
     )
-    return Source.of(Path(path)).read(options)
+    return Source.from_path(Path(path)).read(options)
 
 
 def write(
@@ -387,22 +389,22 @@ def write(
     if target_type != image.dtype:
         data = image.data
         if image.is_lazy:
-            data = data.map_blocks(_convert, target_type, dtype=target_type)
+            data = data.map_blocks(_convert_block, target_type, dtype=target_type)
         else:
-            data = _convert(data, target_type)
+            data = _convert_block(data, target_type)
         image = image.replace(data=data, look=image.look)
-    module, function = _WRITERS[output_kind(path)]
+    module, function = _WRITERS[output_format(path)]
     getattr(import_module(f"napari_semsr.io.{module}"), function)(image, path)
     for place, item in more.items():
         write(item, place, overwrite=True)
 
 
 def stored_type(path: Path, dtype: DTypeLike) -> str:
-    """Return the type of the grey values in an output written from a `dtype`.
+    """Return the type of the grey values in an output for a given `dtype`.
 
     Not every format has every type.
     """
-    kind = output_kind(path)
+    kind = output_format(path)
     if kind in ("ome-tiff", "tiff"):
         import tifffile
 
@@ -419,12 +421,12 @@ def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     mosaic's own name shares the existing ones; raises a `WriteError` if these have
     another grid.
     """
-    kind, source = output_kind(path), Path(image.path or "")
+    kind, source = output_format(path), Path(image.path or "")
     if image.path is None or kind == "png" or source.absolute() == path.absolute():
         return {}
     images: dict[Path, Micrograph] = {}
     for half, place in zip(half_paths(source), half_paths(path), strict=True):
-        stored_half = read(half) if is_there(half) else None
+        stored_half = read(half) if path_exists(half) else None
         if stored_half is None or stored_half.shape != image.shape:
             continue
         if place.resolve() != half.resolve():
@@ -432,20 +434,20 @@ def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
             images[place] = image.replace(
                 data=stored_half.data, name=stored_half.name, **own
             )
-        elif Grid.of(stored_half) != Grid.of(image):
+        elif Grid.from_image(stored_half) != Grid.from_image(image):
             msg = (
-                f"{path.name} would share {half.name} with {source.name} and must have "
-                "the same pixel size and origin: choose another name."
+                f"{path.name} and {source.name} would both use {half.name}, but differ "
+                "in pixel size or origin: choose another name."
             )
             raise WriteError(msg, code="pixel-size-contradicts")
     place = label_path(path, COVERAGE)
-    counts = None if kind == "ome-zarr" else coverage_of(image)
+    counts = None if kind == "ome-zarr" else read_coverage(image)
     if counts is not None and place.resolve() != label_path(source, COVERAGE).resolve():
         images[place] = counts
     return images
 
 
-def _convert(block: Any, dtype: np.dtype[np.generic]) -> object:
+def _convert_block(block: Any, dtype: np.dtype[np.generic]) -> object:
     return to_dtype(block, dtype)[0]
 
 
@@ -456,8 +458,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Written(Generic[T]):
-    """A complete output."""
+class WrittenOutput(Generic[T]):
+    """A completely written output."""
 
     result: T  # return value of `fill`
     shape: IntPair
@@ -471,30 +473,32 @@ def write_blocks(
     fill: Callable[[OmeZarrStore], Job[T]],
     *,
     kept_store: Path | None = None,
-) -> Job[Written[T]]:
-    """Write an image that is computed block by block, replacing the target.
+) -> Job[WrittenOutput[T]]:
+    """Write an image block by block and replace an existing output.
 
     `make` creates or reopens the store at a given path; `fill` fills it, as
-    `OmeZarrStore.fill` does. In `kept_store`, a `filling_store`, finished parts are
+    `OmeZarrStore.fill` does. In `kept_store`, a `output_store_path`, finished parts are
     kept when a run fails or is stopped, so that it can be resumed. Otherwise a failed
     run leaves nothing. Raises a `WriteError` for errors of the system.
     """
     with (
         _hidden_store(target)
         if kept_store is None
-        else filled_in(kept_store, target) as place
+        else finalise_store(kept_store, target) as place
     ):
         store = make(place)
-        kept_parts = nullcontext() if kept_store is None else _resuming(target, store)
-        with store.ours(), kept_parts:
+        kept_parts = (
+            nullcontext() if kept_store is None else _keep_finished_part(target, store)
+        )
+        with store.release_lock_on_exit(), kept_parts:
             result = yield from fill(store)
-            if not store.complete:
+            if not store.is_complete:
                 yield from store.finish()
-        if output_kind(target) != "ome-zarr":
+        if output_format(target) != "ome-zarr":
             yield Progress(0, 0, f"writing {target.name}")
             write(read(place), target, overwrite=True)
             _write_labels(store, target)
-    return Written(
+    return WrittenOutput(
         result=result,
         shape=store.shape,
         dtype=stored_type(target, store.level0.dtype),
@@ -517,53 +521,55 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
 
 @contextmanager
 def _hidden_store(target: Path) -> Iterator[Path]:
-    """Yield a hidden store, then rename it to the target if a store, or delete it."""
-    is_store = output_kind(target) == "ome-zarr"
-    store_context = renaming(target) if is_store else scratch(target, ".ome.zarr")
-    with writing(target), store_context as place:
+    """Yield a hidden store; rename it if the output is a store, or delete it."""
+    is_store = output_format(target) == "ome-zarr"
+    store_context = (
+        write_atomically(target) if is_store else temporary_path(target, ".ome.zarr")
+    )
+    with convert_write_errors(target), store_context as place:
         yield place
 
 
-def filling_store(target: Path, *, resume: bool) -> Path:
-    """Return the path of the store to fill for an output, kept if writing fails.
+def output_store_path(target: Path, *, resume: bool) -> Path:
+    """Return the path of the store to fill, which is kept if writing fails.
 
     The output itself if it is a store, otherwise a hidden store next to it; also hidden
     if a complete store is replaced, which is kept until the new one is complete.
     """
-    hidden_path = part_of(target)
+    hidden_path = partial_store_path(target)
     if not target.name.lower().endswith(".zarr"):
         return hidden_path
-    if peek(target)[1].get("complete") is False:
+    if read_store_state(target)[1].get("complete") is False:
         return target
     return hidden_path if (hidden_path if resume else target).exists() else target
 
 
 @contextmanager
-def filled_in(place: Path, target: Path) -> Iterator[Path]:
-    """Yield a `filling_store`, then rename it to the target if a store, or delete it.
+def finalise_store(place: Path, target: Path) -> Iterator[Path]:
+    """Yield a store; rename it if the output is a store, otherwise delete it.
 
     Remains of an earlier run next to the target are removed, too.
     """
     yield place
-    if place != target and output_kind(target) == "ome-zarr":
-        with writing(target):
-            put_in_place(place, target)
-    shutil.rmtree(part_of(target), ignore_errors=True)
+    if place != target and output_format(target) == "ome-zarr":
+        with convert_write_errors(target):
+            replace_output(place, target)
+    shutil.rmtree(partial_store_path(target), ignore_errors=True)
 
 
 @contextmanager
-def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
-    """Keep the finished part when a run fails, unless nothing is finished."""
+def _keep_finished_part(target: Path, store: OmeZarrStore) -> Iterator[None]:
+    """Keep the finished part of a store if a run fails."""
     try:
         yield
     except Exception as error:
         is_gone = not store.path.is_dir()
-        if len(store.pending()) == store.done_marks.size:
+        if len(store.pending_units()) == store.done_marks.size:
             shutil.rmtree(store.path, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             msg = (
-                f"{target} could not be completed ({error.strerror}): free "
-                "some space, then run again with `resume`; finished parts are kept."
+                f"{target} could not be completed ({error.strerror}): free disk space, "
+                "then run again with `resume`; finished parts are kept."
             )
             raise WriteError(msg, code="disk-full") from error
         if is_gone and not isinstance(error, SemsrError):

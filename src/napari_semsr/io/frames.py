@@ -16,7 +16,6 @@ from napari_semsr.core import (
     OVEREXPOSED_SHARE,
     Acquisition,
     BoundedCache,
-    Fault,
     FirstFrame,
     FloatPair,
     FrameOrder,
@@ -30,25 +29,30 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     SemsrError,
+    UnusedFrame,
     capture_warnings,
-    clipped_level,
-    equal_level,
+    check_grid_options,
+    find_clipped_level,
+    format_one_line,
     format_pixel_size,
     grid_cells,
     is_system_file,
+    mark_equal_values,
     mask_fill_values,
-    one_line,
     parse_pixel_size,
-    refuse_without_grid,
     shorten,
     warn,
     warn_once,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
-from napari_semsr.io.files import as_on_disk, is_there, read_object
+from napari_semsr.io.files import match_disk_spelling, path_exists, read_json_object
 from napari_semsr.io.formats import FORMATS, Source, count_planes
-from napari_semsr.io.positions import Positions, find_positions, read_others
-from napari_semsr.io.read_image import FileInfo, ReadOptions, companions
+from napari_semsr.io.positions import (
+    Positions,
+    find_foreign_positions,
+    read_foreign_positions,
+)
+from napari_semsr.io.read_image import FileInfo, ReadOptions, list_companion_files
 from napari_semsr.io.sheets import read_sheet
 
 # Frames on disk: in separate files, pages of one file, or a selection of these.
@@ -57,7 +61,7 @@ from napari_semsr.io.sheets import read_sheet
 _RECENT = BoundedCache(32 << 20)
 
 
-def _recent(
+def _read_cached(
     path: Path,
     plane: int | None,
     how: Mapping[str, object],
@@ -77,7 +81,7 @@ def _recent(
 
 @dataclass(frozen=True, slots=True)
 class _StoredFrames:
-    """Frames in separate files or pages of one file, all of one shape and type."""
+    """Frames of equal shape and type in separate files or pages of a file."""
 
     places: tuple[tuple[Path, int | None], ...]  # File and page of each frame
     shape: tuple[int, int, int]  # Frames, rows and columns
@@ -87,26 +91,26 @@ class _StoredFrames:
     def __getitem__(self, index: int) -> RealArray:
         with capture_warnings(lambda _: None):  # the warning was shown at opening
             path, plane = self.places[index]
-            return _recent(path, plane, self.how, lambda: self.read(index))
+            return _read_cached(path, plane, self.how, lambda: self.read(index))
 
     def read(self, index: int) -> RealArray:
-        """Read one frame; `ReadError` if it changed since the scan was opened."""
+        """Read a frame; raise `ReadError` if it changed after the scan was opened."""
         path, plane = self.places[index]
-        image = Source.of(path).read(ReadOptions(plane=plane, **self.how))
+        image = Source.from_path(path).read(ReadOptions(plane=plane, **self.how))
         shape, dtype = self.shape[1:], self.dtype
         if image.shape != shape or image.dtype != dtype:
             msg = (
-                f"{path} must be {shape[0]}x{shape[1]} {dtype} as when the scan was "
-                f"opened, but is {image.shape[0]}x{image.shape[1]} {image.dtype} now: "
-                "open it again."
+                f"{path} had {shape[0]}x{shape[1]} px of {dtype} when the scan was "
+                f"opened, but now has {image.shape[0]}x{image.shape[1]} px of "
+                f"{image.dtype}: open the scan again."
             )
             raise ReadError(msg, code="content-changed")
         return mask_fill_values(image.array(), path.name)
 
 
 @dataclass(frozen=True, slots=True)
-class _ChosenFrames:
-    """A selection of frames."""
+class _SelectedFrames:
+    """Selected frames of a scan."""
 
     whole: Frames
     indices: tuple[int, ...]  # Selected frames
@@ -123,13 +127,13 @@ class _ChosenFrames:
         return self.whole[self.indices[index]]
 
 
-def stored_frame(
+def read_stored_frame(
     path: Path,
     shape: tuple[int, ...],
     dtype: np.dtype[np.generic],
     how: Mapping[str, object],
 ) -> RealArray:
-    """Read one frame; raise `ReadError` unless it has this shape and type."""
+    """Read a frame; raise `ReadError` if its shape or type differs."""
     return _StoredFrames(((path, None),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
 
 
@@ -146,19 +150,19 @@ _HEADERS: dict[tuple[str, ...], str] = {
 }
 
 
-def _inside(folder: Path, name: str, path: Path) -> str:
-    """Check that the name of a frame is inside its folder."""
+def _check_inside(folder: Path, name: str, path: Path) -> str:
+    """Check that a frame name refers to a file inside its folder."""
     target = Path(name)
-    if not name or target.is_absolute() or not _is_below(folder / target, folder):
+    if not name or target.is_absolute() or not _is_inside(folder / target, folder):
         msg = (
             f"{path.name} must list frames inside {folder}, but has {name!r}: remove "
             "paths to other folders."
         )
         raise ReadError(msg, code="outside-folder")
-    return as_on_disk(folder / target).relative_to(folder).as_posix()
+    return match_disk_spelling(folder / target).relative_to(folder).as_posix()
 
 
-def _is_below(target: Path, folder: Path) -> bool:
+def _is_inside(target: Path, folder: Path) -> bool:
     """Return whether a path is valid and inside a folder."""
     try:
         target.exists()  # raises an error for names that the system does not allow
@@ -168,21 +172,23 @@ def _is_below(target: Path, folder: Path) -> bool:
 
 
 def read_positions(path: Path, folder: Path) -> Positions:
-    """Read nominal corners from ``positions.csv`` or another program's file."""
-    others = read_others(path, folder)
+    """Read nominal corners from ``positions.csv`` or a file of another program."""
+    others = read_foreign_positions(path, folder)
     if others is not None:
         rows = others.corners.items()
-        inside = {_inside(folder, name, path): corner for name, corner in rows}
+        inside = {_check_inside(folder, name, path): corner for name, corner in rows}
         return replace(others, corners=inside)
-    return read_own_positions(path, folder)
+    return read_positions_table(path, folder)
 
 
-def read_own_positions(path: Path, folder: Path, text: str | None = None) -> Positions:
-    """Read nominal corners from ``positions.csv``, or from `text` with its header."""
+def read_positions_table(
+    path: Path, folder: Path, text: str | None = None
+) -> Positions:
+    """Read nominal corners from ``positions.csv``, or from its contents `text`."""
     sheet = read_sheet(path, "positions", text)
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
-        column_names = one_line(",".join(sheet.names)) or "nothing"
+        column_names = format_one_line(",".join(sheet.names)) or "nothing"
         msg = (
             f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got "
             f"{column_names}."
@@ -192,63 +198,69 @@ def read_own_positions(path: Path, folder: Path, text: str | None = None) -> Pos
     unplaced: list[str] = []
     for line, row in sheet.rows:
         frame, y, x = (*row, "", "", "")[:3]
-        name = _inside(folder, frame, path)
+        name = _check_inside(folder, frame, path)
         if name in corners or name in unplaced:
-            msg = f"{path} names frame {name} twice (again in line {line}): keep one."
+            msg = (
+                f"{path} lists frame {name} twice (again in line {line}): keep one "
+                "entry."
+            )
             raise ReadError(msg, code="table-invalid")
         if not y and not x:
             unplaced.append(name)
             continue
         where, two = f"{path} line {line}", "two finite numbers, got {}"
-        corners[name] = sheet.number(y, where, two), sheet.number(x, where, two)
+        corners[name] = (
+            sheet.parse_number(y, where, two),
+            sheet.parse_number(x, where, two),
+        )
     return Positions(path, unit, corners, tuple(unplaced), files=(path,))
 
 
-def own_positions(folder: Path) -> Path | None:
-    """Find the file with the positions of a folder's frames, if there is one."""
+def find_positions_file(folder: Path) -> Path | None:
+    """Find the file with the positions of the frames in a folder, if any."""
     own = folder / _POSITIONS
-    return own if own.is_file() else find_positions(folder)
+    return own if own.is_file() else find_foreign_positions(folder)
 
 
 def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
-    """Read the folders of frames of a scan and their heights in nm, ascending.
+    """Read the frame folders of a scan and their heights in nm, in ascending order.
 
     The folder contains ``heights.csv`` with the header ``folder,z_nm``, and the folders
     listed there.
     """
     path = folder / HEIGHTS
-    if not is_there(path):
+    if not path_exists(path):
         msg = (
-            f"{folder} must hold {HEIGHTS} (folder,z_nm), which names a folder of "
-            "frames for each height, for focus stacking."
+            f"For focus stacking, {folder} must contain {HEIGHTS} (folder,z_nm), which "
+            "lists a folder of frames for each height."
         )
         raise ReadError(msg, code="file-missing")
     sheet = read_sheet(path, "heights")
     if sheet.names[:2] != ("folder", "z_nm"):
-        columns = one_line(",".join(sheet.names)) or "nothing"
+        columns = format_one_line(",".join(sheet.names)) or "nothing"
         raise ReadError(
             f"{path} must begin with folder,z_nm, got {columns}.", code="table-invalid"
         )
     heights: dict[Path, float] = {}
     for line, row in sheet.rows:
         frame_name, z_nm = (*row, "", "")[:2]
-        name = _inside(folder, frame_name, path)
+        name = _check_inside(folder, frame_name, path)
         where = f"{path} line {line}"
-        height = sheet.number(z_nm, where, "a finite number, got {}")
+        height = sheet.parse_number(z_nm, where, "a finite number, got {}")
         if not (folder / name).is_dir():
-            msg = f"{where} must name a folder next to it, got {name!r}."
+            msg = f"{where} must contain the name of a folder next to it, got {name!r}."
             raise ReadError(msg, code="folder-missing")
         if folder / name in heights or height in heights.values():
-            msg = f"{where} must name another folder and another height."
+            msg = f"{where} must not repeat a folder or a height."
             raise ReadError(msg, code="table-invalid")
         heights[folder / name] = height
     if len(heights) < 2:
-        msg = f"{path} must name at least two heights, got {len(heights)}."
+        msg = f"{path} must list at least two heights, got {len(heights)}."
         raise ReadError(msg, code="too-few-heights")
     return tuple(sorted(heights.items(), key=lambda item: item[1]))
 
 
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+def natural_sort_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a case-insensitive sort key that puts frame 10 after frame 9."""
     parts = re.split(r"(\d+)", name.casefold())
     return tuple(
@@ -258,17 +270,17 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def image_paths(folder: Path) -> list[Path]:
+def list_image_paths(folder: Path) -> list[Path]:
     """List the visible images and stores of a folder by suffix, in natural order.
 
     Their contents are not checked.
     """
-    paths = (folder / item.name for item in image_entries(folder))
-    return sorted(paths, key=lambda item: natural_key(item.name))
+    paths = (folder / item.name for item in list_image_entries(folder))
+    return sorted(paths, key=lambda item: natural_sort_key(item.name))
 
 
-def image_entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """List the entries of `image_paths`, unsorted and without access to each file."""
+def list_image_entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """List the directory entries of images, unsorted and without reading files."""
     known_suffixes = tuple({suffix for row in FORMATS for suffix in row.suffixes})
     with os.scandir(folder) as entries:
         return [
@@ -289,25 +301,25 @@ def _is_folder(item: "os.DirEntry[str]") -> bool:
         return False
 
 
-def scan_files(folder: Path) -> list[Path]:
-    """List the files of a folder that may be read when it is opened as a scan.
+def list_scan_files(folder: Path) -> list[Path]:
+    """List the files that may be read when a folder is opened as a scan.
 
     These are images, text files of microscopes next to them, and tables.
     """
-    images = [one for one in image_paths(folder) if one.is_file()]
+    images = [one for one in list_image_paths(folder) if one.is_file()]
     tables = [folder / _POSITIONS, folder / HEIGHTS]
-    own = own_positions(folder)
+    own = find_positions_file(folder)
     if own is not None and own.name != _POSITIONS:
         tables += read_positions(own, folder).files
-    return _with_texts(folder, images, tables)
+    return _add_text_files(folder, images, tables)
 
 
-def _with_texts(
+def _add_text_files(
     folder: Path, images: Sequence[Path], tables: Sequence[Path] = ()
 ) -> list[Path]:
-    """Return the images of a scan and their text files."""
-    texts = (text for image in images for text in companions(image))
-    beside = {path for path in (*texts, *tables, folder / _SCAN) if is_there(path)}
+    """Return the images of a scan together with their text files."""
+    texts = (text for image in images for text in list_companion_files(image))
+    beside = {path for path in (*texts, *tables, folder / _SCAN) if path_exists(path)}
     return sorted(beside.union(images))
 
 
@@ -316,11 +328,11 @@ def _may_be_frame(path: Path) -> bool:
     return path.is_file() or (path.suffix.lower() == ".zarr" and path.is_dir())
 
 
-def _choose_files(
+def _select_files(
     folder: Path, positions: Positions | None
-) -> tuple[list[str], list[Fault]]:
-    """Return the frames of a folder and those that cannot be used."""
-    paths = image_paths(folder)
+) -> tuple[list[str], list[UnusedFrame]]:
+    """Return the frames of a folder and the unusable ones with reasons."""
+    paths = list_image_paths(folder)
     # a store next to frames in files is a result
     files = [item for item in paths if item.is_file()]
     names_listed = [item.name for item in files or paths]
@@ -332,23 +344,26 @@ def _choose_files(
     ]
     if not present:
         msg = (
-            f"{positions.path.name} must name the frames of {folder}, but none of its "
-            f"{len(positions.corners)} names is there"
+            f"{positions.path.name} must list the frames of {folder}, but none of the "
+            f"{len(positions.corners)} listed frames exists"
         )
-        raise ReadError(f"{msg}{_or_heights(folder)}.", code="frames-missing")
+        raise ReadError(f"{msg}{_heights_advice(folder)}.", code="frames-missing")
     missing = [name for name in positions.corners if name not in set(present)]
     names_in_table = {*positions.corners, *without_place}
     names_without_place = [name for name in names_listed if name not in names_in_table]
     why = f"no position in {positions.path.name}"
     faults = [
-        *(Fault(name, f"{why}: its cells are empty") for name in without_place),
-        *(Fault(name, "has a position, but there is no such file") for name in missing),
-        *(Fault(name, why) for name in names_without_place),
+        *(UnusedFrame(name, f"{why}: its cells are empty") for name in without_place),
+        *(
+            UnusedFrame(name, "has a position, but there is no such file")
+            for name in missing
+        ),
+        *(UnusedFrame(name, why) for name in names_without_place),
     ]
-    return sorted(present, key=natural_key), faults
+    return sorted(present, key=natural_sort_key), faults
 
 
-def _unique(names: Sequence[str], folder: Path) -> None:
+def _check_unique_names(names: Sequence[str], folder: Path) -> None:
     """Raise `ReadError` if names differ only in case or suffix."""
     names_before: dict[str, str] = {}
     for name in names:
@@ -364,8 +379,8 @@ def _unique(names: Sequence[str], folder: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """Content of frames: blank or duplicate ones, and overexposed ones."""
+class _FrameChecks:
+    """Results of checking frames: blank, duplicate and overexposed ones."""
 
     histories: dict[str, Provenance | None] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # First frame of its kind
@@ -373,14 +388,16 @@ class _Seen:
     _white: dict[str, tuple[float, float]] = field(default_factory=dict)
     _first: dict[bytes, str] = field(default_factory=dict)
 
-    def look_at(self, name: str, pixels: RealArray) -> None:
-        """Record whether a frame is blank or a duplicate."""
+    def check_frame(self, name: str, pixels: RealArray) -> None:
+        """Check whether a frame is blank, duplicate or overexposed."""
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
-        level = clipped_level(pixels, share=OVEREXPOSED_SHARE)
+        level = find_clipped_level(pixels, share=OVEREXPOSED_SHARE)
         most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level
-        share = 0.0 if level is None else float(np.mean(equal_level(pixels, level)))
+        share = (
+            0.0 if level is None else float(np.mean(mark_equal_values(pixels, level)))
+        )
         self._white[name] = most, share
         digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
         first = self._first.setdefault(digest, name)
@@ -388,22 +405,22 @@ class _Seen:
             self.copies[name] = first
 
     def warn_if_overexposed(self, path: Path) -> None:
-        """Warn if the greatest grey value of all frames fills much of some frames."""
+        """Warn if many pixels of a frame have the maximum grey value of the scan."""
         level = max((most for most, _ in self._white.values()), default=0.0)
         shares = {n: share for n, (most, share) in self._white.items() if most == level}
         over = [name for name, share in shares.items() if share]
         if over:
             worst = max(over, key=lambda name: shares[name])
             warn(
-                f"{len(over)} of {len(self._white)} frames of {path} look overexposed: "
-                f"the greatest grey value, {level:g}, fills up to {shares[worst]:.0%} "
-                f"({worst}), which loses detail and biases positions and grey values: "
-                "record them with less light.",
+                f"{len(over)} of {len(self._white)} frames of {path} look "
+                f"overexposed: the maximum grey value, {level:g}, covers up to "
+                f"{shares[worst]:.0%} ({worst}), which hides detail and biases "
+                "positions and grey values: record the frames with less light.",
                 "saturated",
             )
 
-    def slots(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """Return names that may need cells: all, then fewer copies and blanks."""
+    def candidate_names(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Return candidate frame names: all, without copies, without blanks."""
         unlike = [name for name in names if name not in self.copies]
         names_in_light = [name for name in unlike if name not in self.blank]
         return tuple(
@@ -411,45 +428,45 @@ class _Seen:
         )
 
 
-def _without(acquisition: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
-    """Remove frames and record the reasons."""
+def _remove_frames(acquisition: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
+    """Remove frames from an acquisition and record the reasons."""
     lost_frames = {
         name: why for name, why in reasons.items() if name in acquisition.names
     }
     faults = (
         *acquisition.faults,
-        *(Fault(name, why) for name, why in lost_frames.items()),
+        *(UnusedFrame(name, why) for name, why in lost_frames.items()),
     )
     names_left = [name for name in acquisition.names if name not in lost_frames]
-    return choose_frames(acquisition, names_left).replace(faults=faults)
+    return select_frames(acquisition, names_left).replace(faults=faults)
 
 
 def _describe_frames(
-    folder: Path, names: Sequence[str], results: _Seen, how: Mapping[str, Any]
-) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
-    """Check every frame; list those that cannot be read."""
+    folder: Path, names: Sequence[str], results: _FrameChecks, how: Mapping[str, Any]
+) -> Job[tuple[list[str], list[FileInfo], list[UnusedFrame]]]:
+    """Read and check every frame; list the unreadable ones."""
     names_left, infos, faults = [], [], []
     sentences: list[str] = []
     for done_count, name in enumerate(names):
         yield Progress(done_count, len(names), f"Opening the frames of {folder.name}")
         try:
-            source = Source.of(folder / name)
-            info = source.info(series=how["series"])
+            source = Source.from_path(folder / name)
+            info = source.read_info(series=how["series"])
             count = info.planes * (info.channels if how["channel"] is None else 1)
             if count > 1:
-                why = f"holds {count} images instead of one"
-                faults.append(Fault(name, why))
+                why = f"contains {count} images instead of one"
+                faults.append(UnusedFrame(name, why))
                 continue
             # truncation of a file only shows on reading
             with capture_warnings(sentences.append):
                 image = source.read(ReadOptions(**how))
                 grey = mask_fill_values(image.array(), name)
-            results.look_at(name, grey)
+            results.check_frame(name, grey)
             results.histories[name] = image.provenance
-            _recent(folder / name, None, how, partial(np.asarray, grey))
+            _read_cached(folder / name, None, how, partial(np.asarray, grey))
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
-            faults.append(Fault(name, why))
+            faults.append(UnusedFrame(name, why))
             continue
         names_left.append(name)
         infos.append(replace(info, shape=image.shape, dtype=str(image.dtype)))
@@ -457,8 +474,10 @@ def _describe_frames(
     return names_left, infos, faults
 
 
-def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None:
-    """Raise `ReadError` for frames of different shape or type."""
+def _check_same_type(
+    folder: Path, names: Sequence[str], infos: Sequence[FileInfo]
+) -> None:
+    """Raise `ReadError` if frames differ in shape or type."""
     kinds: dict[str, list[str]] = {}
     for name, info in zip(names, infos, strict=True):
         kind = f"{info.shape[0]}x{info.shape[1]} {info.dtype}"
@@ -470,8 +489,9 @@ def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None
             for kind, members in by_count[:3]
         )
         msg = (
-            f"Frames of {folder} must have one shape and type, got {descriptions}: "
-            "move others out of the folder, or save all frames alike."
+            f"Frames of {folder} must have the same shape and type, got "
+            f"{descriptions}: move others out of the folder, or save all frames with "
+            "the same settings."
         )
         raise ReadError(msg, code="frames-differ")
 
@@ -480,63 +500,63 @@ def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None
 _ALIKE = 1e-3
 
 
-def is_one_size(one: FloatPair, other: FloatPair) -> bool:
-    """Return whether two pixel sizes are equal up to rounding."""
+def is_same_pixel_size(one: FloatPair, other: FloatPair) -> bool:
+    """Return whether two pixel sizes are equal within rounding errors."""
     return bool(np.allclose(one, other, rtol=_ALIKE, atol=0))
 
 
-def _common_size(
+def _common_pixel_size(
     folder: Path, names: Sequence[str], infos: Sequence[FileInfo]
 ) -> PixelSize | None:
-    """Return the common pixel size of frames; `ReadError` for different ones."""
+    """Return the common pixel size of frames; raise `ReadError` if they differ."""
     sizes = [
         (name, info.pixel_size_nm) for name, info in zip(names, infos, strict=True)
     ]
     stated_sizes = [(name, size) for name, size in sizes if size is not None]
     for name, size in stated_sizes:
         first, common = stated_sizes[0]
-        if not is_one_size(size, common):
+        if not is_same_pixel_size(size, common):
             msg = (
-                f"Frames of {folder} must have one pixel size, but {first} states "
-                f"{format_pixel_size(common)} and {name} {format_pixel_size(size)}: "
-                "stitch those of each size separately, or correct a wrong one "
-                "(`convert(pixel_size_nm=…)`)."
+                f"Frames of {folder} must have the same pixel size, but {first} has "
+                f"{format_pixel_size(common)} and {name} has "
+                f"{format_pixel_size(size)}: stitch frames of different pixel size "
+                "separately, or correct a wrong one (`convert(pixel_size_nm=…)`)."
             )
             raise ReadError(msg, code="pixel-size-contradicts")
     return stated_sizes[0][1] if stated_sizes else None
 
 
-def _too_few(folder: Path, names_left: Sequence[str], faults: Sequence[Fault]) -> None:
+def _raise_too_few_frames(
+    folder: Path, names_left: Sequence[str], faults: Sequence[UnusedFrame]
+) -> None:
     what_is_there = (
-        f"{len(names_left)} that can be used"
-        if names_left or faults
-        else "no image at all"
+        f"{len(names_left)} usable" if names_left or faults else "no image at all"
     )
     why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
     msg = (
-        f"{folder} must hold at least two frames to stitch, but has "
+        f"{folder} must contain at least two frames to stitch, but has "
         f"{what_is_there}{why}"
     )
     code = "frames-unusable" if faults else "too-few-frames"
-    raise ReadError(f"{msg}{_or_heights(folder)}.", code=code)
+    raise ReadError(f"{msg}{_heights_advice(folder)}.", code=code)
 
 
-def _or_heights(folder: Path) -> str:
-    """Return the advice for a folder with frames of several heights."""
+def _heights_advice(folder: Path) -> str:
+    """Return a hint if a folder has frames at several heights."""
     if not (folder / HEIGHTS).is_file():
         return ""
-    return f": {HEIGHTS} names those of several heights, so set `focus=max`"
+    return f": {HEIGHTS} lists folders of frames at several heights, so set `focus=max`"
 
 
-def _of_one_kind(
+def _select_common_type(
     names: list[str], infos: list[FileInfo]
-) -> tuple[list[str], list[FileInfo], list[Fault]]:
+) -> tuple[list[str], list[FileInfo], list[UnusedFrame]]:
     """Keep the frames of the most common shape and type, and list the others."""
     kinds = [f"{info.shape[0]}x{info.shape[1]} px of {info.dtype}" for info in infos]
     counts = Counter(kinds)
     usual = max(counts, key=counts.__getitem__, default="")
     faults = [
-        Fault(name, f"has {kind}, but most frames have {usual}")
+        UnusedFrame(name, f"has {kind}, but most frames have {usual}")
         for name, kind in zip(names, kinds, strict=True)
         if kind != usual
     ]
@@ -544,50 +564,50 @@ def _of_one_kind(
     return [names[n] for n in indices], [infos[n] for n in indices], faults
 
 
-def _from_folder(
+def _open_folder(
     folder: Path,
     table: Path | None,
-    results: _Seen,
+    results: _FrameChecks,
     how: Mapping[str, object],
     *,
     leave_out: bool = False,
 ) -> Job[tuple[Acquisition, list[str]]]:
-    """Return frames in separate files, and the names of all expected ones."""
-    own = own_positions(folder)
+    """Open frames in separate files; also return the names of expected frames."""
+    own = find_positions_file(folder)
     table = own if table is None else table
     positions = None if table is None else read_positions(table, folder)
-    names, faults = _choose_files(folder, positions)
+    names, faults = _select_files(folder, positions)
     if positions is None and len(names) < 2:
         single = [folder / name for name in names]
-        if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
-            acquisition = yield from _from_file(single[0], None, results, how)
-            return acquisition.replace(files=tuple(_with_texts(folder, single))), []
-    _unique(names, folder)
+        if len(single) == 1 and (is_czi(single[0]) or _count_pages(single[0]) > 1):
+            acquisition = yield from _open_file(single[0], None, results, how)
+            return acquisition.replace(files=tuple(_add_text_files(folder, single))), []
+    _check_unique_names(names, folder)
     names_left, infos, unreadable = yield from _describe_frames(
         folder, names, results, how
     )
     faults += unreadable
     if leave_out:
-        names_left, infos, others = _of_one_kind(names_left, infos)
+        names_left, infos, others = _select_common_type(names_left, infos)
         faults += others
     if len(names_left) < 2:
-        _too_few(folder, names_left, faults)
-    _same(folder, names_left, infos)
+        _raise_too_few_frames(folder, names_left, faults)
+    _check_same_type(folder, names_left, infos)
     if how["databar_rows"] is None:
-        _warn_of_databar(folder, [info.suggested_databar_rows for info in infos])
+        _warn_about_databar(folder, [info.suggested_databar_rows for info in infos])
     places = tuple((folder / name, None) for name in names_left)
     shape = (len(names_left), *infos[0].shape)
     frames = _StoredFrames(places, shape, np.dtype(infos[0].dtype), how)
-    size = _common_size(folder, names_left, infos)
+    size = _common_pixel_size(folder, names_left, infos)
     if size is None and positions is not None:
         size = positions.pixel_size_nm
-    acquisition = _acquisition(frames, names_left, size, folder.name, positions)
+    acquisition = _create_acquisition(frames, names_left, size, folder.name, positions)
     tables = positions.files if positions is not None and table == own else ()
-    files = _with_texts(folder, [folder / name for name in names], tables)
+    files = _add_text_files(folder, [folder / name for name in names], tables)
     return acquisition.replace(faults=tuple(faults), files=tuple(files)), names
 
 
-def _warn_of_databar(path: Path, suggestions: Sequence[int]) -> None:
+def _warn_about_databar(path: Path, suggestions: Sequence[int]) -> None:
     """Warn if most frames seem to have a data bar of equal height."""
     middle = sorted(suggestions)[len(suggestions) // 2]
     alike = [rows for rows in suggestions if abs(rows - middle) <= 1]  # text differs
@@ -600,7 +620,7 @@ def _warn_of_databar(path: Path, suggestions: Sequence[int]) -> None:
         )
 
 
-def _pages(path: Path) -> int:
+def _count_pages(path: Path) -> int:
     """Return the number of planes of a file; 0 if it cannot be read."""
     try:
         return count_planes(path)
@@ -608,7 +628,7 @@ def _pages(path: Path) -> int:
         return 0
 
 
-def _acquisition(
+def _create_acquisition(
     frames: Frames,
     names: Sequence[str],
     size: PixelSize | None,
@@ -625,12 +645,12 @@ def _acquisition(
         msg = f"{positions.path} must list at least two positions, got {count}."
         raise ReadError(msg, code="positions-invalid")
     why = f"no position in {positions.path.name}: its cells are empty"
-    acquisition = _without(acquisition, dict.fromkeys(empty, why))
+    acquisition = _remove_frames(acquisition, dict.fromkeys(empty, why))
     lacking = [name for name in acquisition.names if name not in positions.corners]
     if lacking:
         msg = (
-            f"{positions.path} must list a position for every frame, but has none for "
-            f"{lacking[0]} ({len(lacking)} lack one)."
+            f"{positions.path} must list a position for every frame, but {lacking[0]} "
+            f"has none ({len(lacking)} frames without a position)."
         )
         raise ReadError(msg, code="positions-invalid")
     corners = np.array(
@@ -639,8 +659,8 @@ def _acquisition(
     return acquisition.replace(**{f"nominal_{positions.unit}": corners})
 
 
-def _from_file(
-    path: Path, table: Path | None, results: _Seen, how: Mapping[str, Any]
+def _open_file(
+    path: Path, table: Path | None, results: _FrameChecks, how: Mapping[str, Any]
 ) -> Job[Acquisition]:
     """Open frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None if table is None else read_positions(table, path.parent)
@@ -650,18 +670,18 @@ def _from_file(
             raise OptionError(msg, code="option-without-effect")
         tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
-        acquisition = _acquisition(
+        acquisition = _create_acquisition(
             tiles, names, tiles.pixel_size_nm, path.stem, positions
         )
         if positions is not None:
             return acquisition
         apart = {SCENES_KEY: tiles.scenes_apart}
         return acquisition.replace(nominal_px=tiles.corners, metadata=apart)
-    source = Source.of(path)
-    info = source.info(series=how["series"])
+    source = Source.from_path(path)
+    info = source.read_info(series=how["series"])
     if info.planes < 2:
         msg = (
-            f"{path} must hold at least two frames to stitch, but is a single "
+            f"{path} must contain at least two frames to stitch, but is a single "
             "image: use a folder of frames."
         )
         raise ReadError(msg, code="too-few-frames")
@@ -669,7 +689,7 @@ def _from_file(
     names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
     places = tuple((path, page) for page in range(info.planes))
     if how["databar_rows"] is None:
-        _warn_of_databar(path, [info.suggested_databar_rows])
+        _warn_about_databar(path, [info.suggested_databar_rows])
     sentences: list[str] = []
     with capture_warnings(sentences.append):
         first = source.read(ReadOptions(plane=0, **how))
@@ -679,13 +699,13 @@ def _from_file(
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
         with capture_warnings(sentences.append):
             pixels = frames.read(number)
-        results.look_at(name, pixels)
-        _recent(*places[number], how, partial(np.asarray, pixels))
+        results.check_frame(name, pixels)
+        _read_cached(*places[number], how, partial(np.asarray, pixels))
     warn_once(sentences, f"frames of {path.stem}")
-    return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
+    return _create_acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 
-def scan_values(
+def parse_scan_values(
     values_found: dict[str, Any], folder: Path, layout_given: Mapping[str, object]
 ) -> dict[str, Any]:
     """Read the attributes of an acquisition from ``scan.json``.
@@ -731,10 +751,10 @@ def scan_values(
     return values
 
 
-def _on_grid(
+def _assign_grid(
     acquisition: Acquisition, grid: IntPair, order: FrameOrder, first: FirstFrame
 ) -> Acquisition:
-    """Assign grid cells to frames; unused frames leave gaps, or need no cell.
+    """Assign grid cells to frames; unused frames may leave gaps.
 
     Blank frames are omitted if the grid has no cells for them.
     """
@@ -742,7 +762,7 @@ def _on_grid(
     fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
     blank = {name: _BLANK for name in acquisition.names if name not in fit}
     cells = dict(zip(fit, grid_cells(len(fit), grid, order, first), strict=True))
-    acquisition = _without(acquisition, blank)
+    acquisition = _remove_frames(acquisition, blank)
     gaps = len(acquisition) < len(fit)
     return acquisition.replace(
         grid=grid,
@@ -752,7 +772,7 @@ def _on_grid(
     )
 
 
-def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
+def select_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
     """Select frames of a scan by their names.
 
     If frames are omitted, the result has positions instead of a grid.
@@ -765,7 +785,7 @@ def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisiti
         places = acquisition.grid_corners()
     corners = acquisition.nominal_nm
     return acquisition.replace(
-        frames=_ChosenFrames(acquisition.frames, tuple(indices)),
+        frames=_SelectedFrames(acquisition.frames, tuple(indices)),
         names=tuple(acquisition.names[i] for i in indices),
         nominal_px=None if places is None else places[indices],
         nominal_nm=None if corners is None else corners[indices],
@@ -852,10 +872,12 @@ def open_frames(
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     table = None if positions is None else Path(positions)
     leave_out = other_frames == "leave-out"
-    job = _usable_frames(path, table, how, is_folder=is_folder, leave_out=leave_out)
+    job = _open_usable_frames(
+        path, table, how, is_folder=is_folder, leave_out=leave_out
+    )
     acquisition = yield from job
     scan = path / _SCAN
-    scan_record = read_object(scan) if is_folder and scan.is_file() else {}
+    scan_record = read_json_object(scan) if is_folder and scan.is_file() else {}
     layout_given = {
         "grid": grid,
         "order": order,
@@ -863,10 +885,10 @@ def open_frames(
         "overlap": overlap,
         "pixel_size_nm": pixel_size_nm,
     }
-    return _with_layout(acquisition, path, scan_record, layout_given)
+    return _add_layout(acquisition, path, scan_record, layout_given)
 
 
-def _usable_frames(
+def _open_usable_frames(
     path: Path,
     table: Path | None,
     how: Mapping[str, object],
@@ -875,37 +897,39 @@ def _usable_frames(
     leave_out: bool,
 ) -> Job[Acquisition]:
     """Open the frames without duplicates; raise `ReadError` for fewer than two."""
-    results, names = _Seen(), list[str]()
+    results, names = _FrameChecks(), list[str]()
     if is_folder:
-        job = _from_folder(path, table, results, how, leave_out=leave_out)
+        job = _open_folder(path, table, results, how, leave_out=leave_out)
         acquisition, names = yield from job
     else:
-        acquisition = yield from _from_file(path, table, results, how)
+        acquisition = yield from _open_file(path, table, results, how)
     if not names:
         names = [*acquisition.names, *(fault.frame for fault in acquisition.faults)]
-        names.sort(key=natural_key)
+        names.sort(key=natural_sort_key)
     results.warn_if_overexposed(path)
     copies = {name: f"{_COPY} {first}" for name, first in results.copies.items()}
-    acquisition = _without(acquisition, copies).replace(slots=results.slots(names))
+    acquisition = _remove_frames(acquisition, copies).replace(
+        slots=results.candidate_names(names)
+    )
     if len(acquisition) < 2:
-        _too_few(path, acquisition.names, acquisition.faults)
+        _raise_too_few_frames(path, acquisition.names, acquisition.faults)
     return acquisition.replace(provenance=results.histories.get(acquisition.names[0]))
 
 
-def _with_layout(
+def _add_layout(
     acquisition: Acquisition,
     path: Path,
     scan_record: dict[str, object],
     layout_given: dict[str, Any],
 ) -> Acquisition:
-    """Add grid, overlap and pixel size: `layout_given`, or those of ``scan.json``.
+    """Add grid, overlap and pixel size from `layout_given` or ``scan.json``.
 
     Positions are preferred unless the grid is given.
     """
-    values = scan_values(scan_record, path, layout_given)
+    values = parse_scan_values(scan_record, path, layout_given)
     size, other = acquisition.pixel_size_nm, values.get("pixel_size_nm")
     is_typed = layout_given["pixel_size_nm"] is not None
-    if not is_typed and size and other and not is_one_size(size, other):
+    if not is_typed and size and other and not is_same_pixel_size(size, other):
         warn(
             f"The frames of {path} have a pixel size of {format_pixel_size(size)}, but "
             f"scan.json has {format_pixel_size(other)}, which is used: correct the "
@@ -921,10 +945,10 @@ def _with_layout(
     has_positions = (
         acquisition.nominal_px is not None or acquisition.nominal_nm is not None
     )
-    refuse_without_grid(values.get("grid"), layout_given, has_positions=has_positions)
+    check_grid_options(values.get("grid"), layout_given, has_positions=has_positions)
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
-        acquisition = _on_grid(acquisition, values.pop("grid"), order, first)
+        acquisition = _assign_grid(acquisition, values.pop("grid"), order, first)
     return acquisition.replace(
         metadata={**acquisition.metadata, **scan_record}, **values
     )

@@ -15,23 +15,23 @@ import numpy as np
 
 from napari_semsr.core import Message, ReadError, RealArray
 from napari_semsr.io import read_image as images
-from napari_semsr.io.files import choose, decoding, library
+from napari_semsr.io.files import choose_index, convert_decoding_errors, import_library
 
 _LARGEST_CHUNK = 1 << 29  # bytes, decoded as a whole; as for a zarr store
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Recognise HDF5 by its first bytes, unless it is EMD."""
-    return is_hdf5(path, head) and not emd_kind(path)
+    """Return whether the first bytes identify an HDF5 file other than EMD."""
+    return is_hdf5(path, head) and not detect_emd_kind(path)
 
 
 def is_hdf5(path: Path, head: bytes) -> bool:
-    """Recognise HDF5 by its first bytes."""
+    """Return whether the first bytes identify an HDF5 file."""
     return path.is_file() and head.startswith(b"\x89HDF\r\n\x1a\n")
 
 
-def emd_kind(path: Path) -> str:
-    """Return the kind of EMD of an HDF5 file, or "" if it is not EMD.
+def detect_emd_kind(path: Path) -> str:
+    """Return the EMD variant of an HDF5 file, or an empty string for others.
 
     Arrays of NCEM's kind can also be read as in any HDF5 file, so the file name
     decides.
@@ -59,21 +59,21 @@ def _is_velox(file: Any) -> bool:
 
 
 def is_emd_group(item: Any) -> bool:
-    """Return whether an item is a group with an array as defined by NCEM."""
+    """Return whether an item is a group with an array in the NCEM layout."""
     return hasattr(item, "keys") and bool(item.attrs.get("emd_group_type", False))
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """Open a file; raise `ReadError` for damage or if h5py is missing."""
+    """Open a file; raise `ReadError` if it is damaged or h5py is missing."""
     extra = "em" if path.suffix.lower() == ".emd" else "hdf5"
-    h5py = library(path, "h5py", "h5py", extra)
-    with decoding(path, "HDF5"), h5py.File(path, "r") as file:
+    h5py = import_library(path, "h5py", "h5py", extra)
+    with convert_decoding_errors(path, "HDF5"), h5py.File(path, "r") as file:
         yield file
 
 
 def check_chunks(path: Path, array: Any) -> None:
-    """Raise `ReadError` if the chunks of a dataset are too large for memory."""
+    """Raise `ReadError` if the chunks of a dataset are too large to load."""
     if math.prod(array.chunks or ()) * array.dtype.itemsize > _LARGEST_CHUNK:
         raise ReadError(
             f"{path} must have chunks of at most 512 MiB in {array.name}.",
@@ -90,8 +90,8 @@ class DatasetPlane:
     place: tuple[int, ...]  # Index on each axis; rows and columns are not used
     sides: tuple[int, int]  # Axes of rows and columns
 
-    def window(self, rows: slice, columns: slice) -> RealArray:
-        """Read a part, (Y, X) or (Y, X, S)."""
+    def read_window(self, rows: slice, columns: slice) -> RealArray:
+        """Read a window (Y, X) or (Y, X, S) of the plane."""
         where: list[object] = list(self.place)
         where[self.sides[0]], where[self.sides[1]] = rows, columns
         with open_hdf5(self.path) as file:
@@ -102,9 +102,9 @@ class DatasetPlane:
 def raw_image(
     path: Path, options: images.ReadOptions, *, first: bool = False
 ) -> images.RawImage:
-    """Read a plane and its pixel size; the `first` dataset if none is named."""
+    """Read a plane with its pixel size; if `first`, default to the first dataset."""
     for what in ("series", "level"):
-        choose(path, what, getattr(options, what), 1)
+        choose_index(path, what, getattr(options, what), 1)
     with open_hdf5(path) as file:
         items: dict[str, Any] = {}
         file.visititems(lambda name, item: items.update({f"/{name}": item}))
@@ -120,7 +120,7 @@ def raw_image(
         sizes = {n: " x ".join(map(str, item.shape)) for n, item in datasets.items()}
         descriptions = {n: f"{size} {datasets[n].dtype}" for n, size in sizes.items()}
     lengths = [images.to_nm(value, "um") for value in np.ravel(element_size)[-2:]]
-    pitch = images.pixel_size(lengths) if len(lengths) == 2 else None
+    pitch = images.create_pixel_size(lengths) if len(lengths) == 2 else None
     doubt = Message(
         f"element_size_um of {name} must be positive lengths (z, y, x), got "
         f"{element_size}: the pixel size is left unknown.",
@@ -132,7 +132,7 @@ def raw_image(
     unknown = element_size is not None and pitch is None
     return images.RawImage(
         format="HDF5",
-        data=images.read_or_plan(plane, shape, dtype),
+        data=images.read_plane(plane, shape, dtype),
         pixel_size_nm=pitch,
         channels=channels,
         planes=planes,
@@ -154,7 +154,7 @@ def _choose_dataset(
     )  # chosen: at most two lines of text
     if not names:
         raise ReadError(
-            f"{path} must hold a dataset of two or three axes.", code="no-image"
+            f"{path} must contain a dataset with two or three axes.", code="no-image"
         )
     if name and f"/{name.strip('/')}" not in names:
         raise ReadError(
@@ -163,22 +163,22 @@ def _choose_dataset(
         )
     if not (name or first or len(names) == 1):
         raise ReadError(
-            f"{path} holds datasets and one must be chosen: {names_text}.",
+            f"{path} contains several datasets; choose one: {names_text}.",
             code="several-images",
         )
     return f"/{name.strip('/')}" if name else names[0]
 
 
 def _is_image(item: Any) -> bool:
-    """Return whether an item is a dataset of real values stored in its own file."""
+    """Return whether an item is a real-valued image stored in its own file."""
     shape = getattr(item, "shape", None) or ()
     if len(shape) not in (2, 3) or item.dtype.kind not in "buif":
         return False
     sides = shape[:2] if _is_colour(item) else shape[-2:]
-    return is_inside(item) and min(sides) > 1
+    return is_self_contained(item) and min(sides) > 1
 
 
-def is_inside(item: Any) -> bool:
+def is_self_contained(item: Any) -> bool:
     """Return whether all values of a dataset are in its own file."""
     sources = item.virtual_sources() if item.is_virtual else ()
     return not item.external and all(source.file_name == "." for source in sources)

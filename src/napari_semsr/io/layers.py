@@ -25,7 +25,7 @@ from napari_semsr.core import (
     warn,
     warn_once,
 )
-from napari_semsr.io.files import own_name, read_object, read_text
+from napari_semsr.io.files import get_display_name, read_json_object, read_text
 from napari_semsr.io.read_image import (
     CUT_KEY,
     LEVEL_KEY,
@@ -68,12 +68,12 @@ need neither levels nor chunks.
 
 
 def is_readable(path: Path) -> bool:
-    """Return whether a path is a readable file or store, or a folder with one."""
+    """Return whether a path is a readable file or store, or contains one."""
     if not path.is_dir():
         from napari_semsr.io.formats import FILE_SUFFIXES
 
         return path.suffix.lower() in FILE_SUFFIXES and _is_image(path)
-    return _has_table(path) or _is_image(path) or bool(_images_in(path))
+    return _has_positions(path) or _is_image(path) or bool(_list_readable_images(path))
 
 
 _STORE_MARKS = "zarr.json", ".zattrs", ".zgroup"
@@ -88,8 +88,8 @@ def is_too_short(path: Path) -> bool:
     return has_vendor_name and path.is_file() and path.stat().st_size < _SHORTEST
 
 
-def is_for_napari(path: Path) -> bool:
-    """Return whether this package reads more of a path than napari's own reader.
+def can_read_more_than_napari(path: Path) -> bool:
+    """Return whether this package reads more from a path than napari itself.
 
     That is a scan with its table, grey values in up to three axes, or a file that is
     too short for an image. Checks only names, first bytes and metadata, since napari
@@ -98,10 +98,10 @@ def is_for_napari(path: Path) -> bool:
     if path.is_dir():
         marks = [path / name for name in _STORE_MARKS if (path / name).is_file()]
         if not marks:
-            return _has_table(path)
+            return _has_positions(path)
         text = "".join(map(read_text, marks))
         is_ome = any(word in text for word in ("multiscales", "bioformats2raw"))
-        return is_ome and _is_image(path) and _is_real(path)
+        return is_ome and _is_image(path) and _has_real_pixels(path)
     if is_too_short(path):
         return True  # unreadable, and our reader states why
     if not is_readable(path):
@@ -113,12 +113,12 @@ def is_for_napari(path: Path) -> bool:
     return True
 
 
-def _is_real(store: Path) -> bool:
+def _has_real_pixels(store: Path) -> bool:
     """Return whether the finest level of a store is real, with up to three axes."""
     for level in ("0", "s0", "scale0/image"):
         for name in ("zarr.json", ".zarray"):
             if (file := store / level / name).is_file():
-                array = read_object(file)
+                array = read_json_object(file)
                 kind = str(array.get("data_type", array.get("dtype", "")))
                 shape = array.get("shape")
                 if not isinstance(shape, list):
@@ -128,60 +128,60 @@ def _is_real(store: Path) -> bool:
     return True
 
 
-def _images_in(folder: Path) -> list[Path]:
-    from napari_semsr.io.frames import natural_key
+def _list_readable_images(folder: Path) -> list[Path]:
+    from napari_semsr.io.frames import natural_sort_key
 
     files = [
         item
         for item in list_folder(folder)
         if item.is_file() and not item.name.startswith(".") and is_readable(item)
     ]
-    return sorted(files, key=lambda item: natural_key(item.name))
+    return sorted(files, key=lambda item: natural_sort_key(item.name))
 
 
-def _has_table(path: Path) -> bool:
-    """Return whether a folder has a file of positions, as only scans do."""
-    from napari_semsr.io.frames import own_positions
+def _has_positions(path: Path) -> bool:
+    """Return whether a folder has a file of positions, which indicates a scan."""
+    from napari_semsr.io.frames import find_positions_file
 
-    return (path / "scan.json").is_file() or own_positions(path) is not None
+    return (path / "scan.json").is_file() or find_positions_file(path) is not None
 
 
 def _is_image(path: Path) -> bool:
-    """Return whether a path is an image or a store by its first bytes."""
+    """Return whether the first bytes of a path identify an image or a store."""
     from napari_semsr.io.formats import Source
 
     try:
-        return bool(Source.of(path, whole=False))
+        return bool(Source.from_path(path, whole=False))
     except (ReadError, OSError):
         return False
 
 
-def holds_frames(path: Path) -> bool:
-    """Return whether a path is a scan: a folder that is not a store, a CZI of tiles."""
+def is_scan(path: Path) -> bool:
+    """Return whether a path is a scan: a folder of frames or a CZI with tiles."""
     from napari_semsr.io.czi import is_mosaic
 
     return not _is_image(path) if path.is_dir() else path.is_file() and is_mosaic(path)
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images and stores of a folder that is neither a store nor a scan.
+    """List the images and stores in a folder, unless it is a store or a scan.
 
     In natural order, without hidden ones; contents are not checked.
     """
-    from napari_semsr.io.frames import HEIGHTS, image_paths
+    from napari_semsr.io.frames import HEIGHTS, list_image_paths
 
-    if _has_table(folder) or (folder / HEIGHTS).is_file():
+    if _has_positions(folder) or (folder / HEIGHTS).is_file():
         msg = (
-            f"{folder} must be a folder of images, but is a scan, whose frames belong "
-            "together: stitch it, and measure the mosaic."
+            f"{folder} must be a folder of separate images, but contains frames of a "
+            "scan: stitch them, and measure the mosaic."
         )
         raise ReadError(msg, code="folder-is-scan")
-    paths = image_paths(folder)
+    paths = list_image_paths(folder)
     if not paths:
         there = list_folder(folder)
         inner = [item for item in there if item.is_dir()]
         holds = "holds none" if there else "is an empty folder"
-        below = f"; {str(folder / '*/*.tif')!r} selects those in its folders"
+        below = f"; {str(folder / '*/*.tif')!r} selects the images in its subfolders"
         msg = (
             f"{folder} must be an image, a store or a folder of images, but "
             f"{holds}{below if inner else ''}."
@@ -194,74 +194,82 @@ def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
     sentences: list[str] = []
     with capture_warnings(sentences.append):
-        layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
+        layers = _read_paths(
+            [Path(p) for p in ([path] if isinstance(path, str) else path)]
+        )
     warn_once(sentences, "warnings")  # of files, or of the levels of one
     names = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         msg = (
-            f"{names[0]}{more} opened in colour, which cannot be measured or enhanced: "
+            f"{names[0]}{more} opened in colour, so it cannot be measured or enhanced: "
             "right-click the layer and choose Split RGB, or read its luminance "
-            "(`colour=luminance`), or without coloured rows (`databar_rows`)."
+            "(`colour=luminance`), or crop the coloured rows (`databar_rows`)."
         )
         warn(msg, "colour-image")
     return layers
 
 
-def _layers(paths: list[Path]) -> list[LayerTuple]:
-    """Read the layers of one path, or the stack of several."""
+def _read_paths(paths: list[Path]) -> list[LayerTuple]:
+    """Read the layers of a single path, or stack several paths."""
     if len(paths) == 1:
-        return _folder(paths[0]) if holds_frames(paths[0]) else _file(paths[0])
-    from napari_semsr.io.frames import is_one_size
+        return _read_folder(paths[0]) if is_scan(paths[0]) else _read_file(paths[0])
+    from napari_semsr.io.frames import is_same_pixel_size
 
-    planes = [_plane(path) for path in paths]
+    planes = [_read_plane(path) for path in paths]
     first = planes[0][0]
     kinds = {(image.shape, image.dtype, image.unit) for image, _ in planes}
-    if len(kinds) > 1 or not all(is_one_size(i.scale, first.scale) for i, _ in planes):
+    if len(kinds) > 1 or not all(
+        is_same_pixel_size(i.scale, first.scale) for i, _ in planes
+    ):
         msg = (
-            "A stack needs images of one shape, type and pixel size; open these one by "
-            "one."
+            "A stack needs images of the same shape, type and pixel size; open these "
+            "one by one."
         )
         raise ReadError(msg, code="sizes-differ")
     return [_stack_levels([planes], f"{paths[0].parent.name} stack")]
 
 
-def _folder(path: Path) -> list[LayerTuple]:
-    """Read a folder as a scan, or all its images if it has no table of positions."""
+def _read_folder(path: Path) -> list[LayerTuple]:
+    """Read a folder as a scan, or as separate images if it has no positions."""
     from napari_semsr.io.frames import open_frames
 
     try:
-        return scan_layers(run(open_frames(path)), path)
+        return create_scan_layers(run(open_frames(path)), path)
     except ReadError:
         if path.is_file():
-            layers = _grey_scan(path) or _scene(path)
-        elif _has_table(path):
-            layers = _grey_scan(path)
+            layers = _read_grey_scan(path) or _read_scene(path)
+        elif _has_positions(path):
+            layers = _read_grey_scan(path)
         else:
-            layers = [layer for item in _images_in(path) for layer in _layers([item])]
+            layers = [
+                layer
+                for item in _list_readable_images(path)
+                for layer in _read_paths([item])
+            ]
         if not layers:
             raise
     return layers
 
 
-def _grey_scan(path: Path) -> list[LayerTuple]:
+def _read_grey_scan(path: Path) -> list[LayerTuple]:
     """Read the luminance of a scan with colour frames; nothing for other scans."""
     from napari_semsr.io.frames import open_frames
 
     how: Any = {"colour": "luminance"}
     try:
-        layers = scan_layers(run(open_frames(path, **how)), path, **how)
+        layers = create_scan_layers(run(open_frames(path, **how)), path, **how)
     except ReadError:
         return []
     warn(
-        f"The frames of {path.name} are in colour, and their luminance is shown; "
-        "stitch by luminance, too (`stitch(colour=luminance)`).",
+        f"The frames of {path.name} are in colour, and their luminance is shown; use "
+        "the luminance for stitching too (`stitch(colour=luminance)`).",
         "colour-image",
     )
     return layers
 
 
-def _scene(path: Path) -> list[LayerTuple]:
+def _read_scene(path: Path) -> list[LayerTuple]:
     """Read the channels of a CZI, or of its first readable scene."""
     from napari_semsr.io.czi import count_scenes
     from napari_semsr.io.frames import open_frames
@@ -276,12 +284,14 @@ def _scene(path: Path) -> list[LayerTuple]:
                 scan = run(open_frames(path, **how))
                 if channels > 1:
                     scan = scan.replace(name=f"{scan.name} channel {channel}")
-                layers += scan_layers(scan, path, **how)[: None if not channel else 1]
+                layers += create_scan_layers(scan, path, **how)[
+                    : None if not channel else 1
+                ]
         except ReadError:
             continue
         if series is not None:
             warn(
-                f"{path.name} holds {scenes} images, of which series {series} is "
+                f"{path.name} contains {scenes} images, of which series {series} is "
                 "shown: open another (`series`).",
                 "several-images",
             )
@@ -289,10 +299,10 @@ def _scene(path: Path) -> list[LayerTuple]:
     return []
 
 
-def _file(path: Path) -> list[LayerTuple]:
+def _read_file(path: Path) -> list[LayerTuple]:
     """Read a file or store, a layer for each channel of each dataset."""
     from napari_semsr.io.formats import describe
-    from napari_semsr.io.zarr import list_series, warn_of_missing_blocks
+    from napari_semsr.io.zarr import list_series, warn_about_missing_blocks
 
     series = list_series(path) if path.is_dir() else []
     if len(series) > 1:
@@ -303,9 +313,9 @@ def _file(path: Path) -> list[LayerTuple]:
                 f"{len(open_series)} are shown: open another (`series`).",
                 "several-images",
             )
-        return [layer for place in open_series for layer in _file(place)]
+        return [layer for place in open_series for layer in _read_file(place)]
     info = describe(path)
-    warn_of_missing_blocks(path)
+    warn_about_missing_blocks(path)
     datasets = list(info.metadata.get("datasets", ()))
     images, which = count_series(info.metadata, info.series)
     if max(len(datasets) - _MAX_DATASETS, images - 1) > 0:
@@ -318,40 +328,40 @@ def _file(path: Path) -> list[LayerTuple]:
             "several-images",
         )
     if not datasets:
-        return _channels(path, info)
+        return _read_channels(path, info)
     layers: list[LayerTuple] = []
     for name in datasets[:_MAX_DATASETS]:
-        layers += _channels(
+        layers += _read_channels(
             path, describe(path, dataset=name), len(layers), dataset=name
         )
     return layers
 
 
-def _channels(
+def _read_channels(
     path: Path, info: FileInfo, before: int = 0, **which: str
 ) -> list[LayerTuple]:
-    """Read an image, a layer for each channel; `before` others were read."""
+    """Read an image with a layer for each channel, after `before` other layers."""
     layers = []
     small = max(info.shape) <= SINGLE_PX
     count = info.channels * info.planes * (1 if small else info.levels)
     if count > _MAX_READ:
         msg = (
-            f"{path} holds {count} planes, of which at most {_MAX_READ} can be shown: "
-            "open one (`plane`)."
+            f"{path} contains {count} planes, of which at most {_MAX_READ} can be "
+            "shown: open a single plane (`plane`)."
         )
         raise ReadError(msg, code="too-many-planes")
     for channel in range(info.channels):
         levels = [
             [
-                _plane(path, level=level, channel=channel, plane=plane, **which)
+                _read_plane(path, level=level, channel=channel, plane=plane, **which)
                 for plane in range(info.planes)
             ]
             for level in range(1 if small else info.levels)
         ]
         if len({image.shape for image, _ in levels[0]}) > 1:  # orientations differ
             msg = (
-                f"{path} has planes in portrait and landscape format, which cannot "
-                "form a stack: open one (`plane`)."
+                f"{path} has planes in portrait and landscape format, which cannot be "
+                "stacked: open a single plane (`plane`)."
             )
             raise ReadError(msg, code="sizes-differ")
         if small and info.planes == 1:
@@ -359,19 +369,19 @@ def _channels(
             whole = image.replace(data=image.array(), look=image.look)
             levels = [[(whole, np.asarray(values))]]
         name = levels[0][0][0].name
-        name = name if which else own_name(path, name)
+        name = name if which else get_display_name(path, name)
         if info.channels > 1:
             name = f"{name} channel {channel}"
-        layers.append(_with_axes(_stack_levels(levels, name), info.axes))
+        layers.append(_reshape_to_axes(_stack_levels(levels, name), info.axes))
         how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
-        layers[-1][1]["metadata"] |= how | {SHAPE_KEY: _shape(layers[-1][0])}
+        layers[-1][1]["metadata"] |= how | {SHAPE_KEY: _finest_shape(layers[-1][0])}
         if info.suggested_databar_rows:
             layers[-1][1]["metadata"][ROWS_KEY] = info.suggested_databar_rows
     return layers
 
 
-def _with_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
-    """Reshape the planes of a layer to the named axes of its file."""
+def _reshape_to_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
+    """Reshape the planes of a layer to the axes of its file."""
     data, about, kind = layer
     sizes = {axis: size for axis, size in axes.items() if axis != "c" and size > 1}
     if sizes:
@@ -385,12 +395,12 @@ def _with_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
     return data, about, kind
 
 
-def _shape(data: Any) -> tuple[int, ...]:
+def _finest_shape(data: Any) -> tuple[int, ...]:
     """Return the shape of the finest level of a layer."""
     return tuple((data[0] if isinstance(data, list) else data).shape)
 
 
-def _plane(path: Path, **which: int | str) -> tuple[Micrograph, object]:
+def _read_plane(path: Path, **which: int | str) -> tuple[Micrograph, object]:
     """Read one plane: as an image, and as displayed, (Y, X) or (Y, X, 3)."""
     from napari_semsr.io.formats import read
 
@@ -402,10 +412,10 @@ def _plane(path: Path, **which: int | str) -> tuple[Micrograph, object]:
     return image, image.data
 
 
-def layer_of(
+def create_layer(
     image: Micrograph, *, data: Any = None, coarsest: object = None, rgb: bool = False
 ) -> LayerTuple:
-    """Return a calibrated napari layer of an image; its `data` may be in colour."""
+    """Create a calibrated napari layer for an image; its `data` may be in colour."""
     values = image.data if data is None else data
     first = values[0] if isinstance(values, list) else values
     attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2))
@@ -420,12 +430,12 @@ def layer_of(
 
 
 def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
-    """Return the keywords of a calibrated napari layer.
+    """Return the keyword arguments of a calibrated napari layer.
 
     `extra` axes precede y and x.
     """
     history = image.provenance
-    network = None if history is None else history.network()
+    network = None if history is None else history.last_network()
     marks: dict[str, object] = {}
     if network is not None:
         marks[NETWORK_KEY] = {"model": network[0], "digest": network[1]}
@@ -483,18 +493,19 @@ def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> Laye
     finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
     histories = [image.provenance for image, _ in levels[0] if image.provenance]
     finest = finest.replace(
-        provenance=next((m for m in histories if m.network()), finest.provenance)
+        provenance=next((m for m in histories if m.last_network()), finest.provenance)
     )
     rgb = any(values.ndim > 2 for planes in levels for _, values in planes)
     data = [
-        stack_planes([_as(values, rgb) for _, values in planes]) for planes in levels
+        stack_planes([_to_colour(values, rgb) for _, values in planes])
+        for planes in levels
     ]
     values = data if len(data) > 1 else data[0]
-    return layer_of(finest, data=values, coarsest=coarsest, rgb=rgb)
+    return create_layer(finest, data=values, coarsest=coarsest, rgb=rgb)
 
 
-def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
-    """Crop the lowest rows of all planes and levels of a layer as its data bar.
+def crop_rows(layer: LayerTuple, rows: int) -> LayerTuple:
+    """Remove the lowest rows, a data bar, from all planes and levels of a layer.
 
     This is recorded in its metadata, for reading the file again.
     """
@@ -514,13 +525,13 @@ def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     return cut if about["multiscale"] else cut[0], {**about, "metadata": metadata}, kind
 
 
-def _as(values: Any, rgb: bool) -> object:
+def _to_colour(values: Any, rgb: bool) -> object:
     """Convert grey (Y, X) to three equal channels, to match colour planes."""
     return np.stack([values] * 3, axis=-1) if rgb and values.ndim == 2 else values
 
 
 def stack_planes(planes: list[Any]) -> Any:
-    """Stack planes (Y, X) or (Y, X, 3) along a first axis, unless there is only one.
+    """Stack planes (Y, X) or (Y, X, 3) along a new first axis, if several.
 
     Lazy planes stay lazy.
     """
@@ -540,8 +551,10 @@ _EDGE = 0.008  # width of a frame's outline over the scan; chosen
 _COLOUR = "#7fb2e5"
 
 
-def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> RealArray:
-    """Place frames at integer pixels; overlaps show the brighter one.
+def _assemble_frames(
+    acquisition: Acquisition, corners: NDArray[np.float64]
+) -> RealArray:
+    """Assemble frames at integer positions; overlaps show the brighter frame.
 
     Round fields are dark at their rims, so the brighter frame has better illumination.
     """
@@ -563,10 +576,10 @@ def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> RealArray:
     return canvas
 
 
-def scan_layers(
+def create_scan_layers(
     acquisition: Acquisition, folder: Path, **options: object
 ) -> list[LayerTuple]:
-    """Return the frames of a scan at their nominal positions: an image and outlines.
+    """Create an image layer and an outline layer of frames at nominal positions.
 
     A stack of frames if positions are unknown. The metadata store the folder, and the
     `options` with which its frames were opened.
@@ -584,25 +597,31 @@ def scan_layers(
             [acquisition.read(index) for index in range(len(acquisition))]
         )
         first = Micrograph(frames[0], size, f"{name} frames")
-        first = first.with_size_origin(how, in_file=not is_typed)
-        layers = [layer_of(first, data=frames, coarsest=frames)]
+        first = first.with_size_source(how, in_file=not is_typed)
+        layers = [create_layer(first, data=frames, coarsest=frames)]
     else:
-        canvas = _paste(acquisition, corners)
+        canvas = _assemble_frames(acquisition, corners)
         image = Micrograph(canvas, size, f"{name} frames, nominal")
         from_corner = corners - corners.min(axis=0)
-        image = image.with_size_origin(how, in_file=not is_typed)
-        layers = [layer_of(image), _outline_layer(acquisition, from_corner, image)]
+        image = image.with_size_source(how, in_file=not is_typed)
+        layers = [
+            create_layer(image),
+            _create_outlines(acquisition, from_corner, image),
+        ]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
-    read = {READ_KEY: {"frames": True, **options}, SHAPE_KEY: _shape(layers[0][0])}
+    read = {
+        READ_KEY: {"frames": True, **options},
+        SHAPE_KEY: _finest_shape(layers[0][0]),
+    }
     layers[0][1]["metadata"] |= read
     return layers
 
 
-def _outline_layer(
+def _create_outlines(
     acquisition: Acquisition, corners: NDArray[np.float64], image: Micrograph
 ) -> LayerTuple:
-    """Return a layer of rectangles around all frames, calibrated like their image."""
+    """Create a layer with a rectangle around each frame, calibrated like the image."""
     rows, columns = acquisition.frame_shape
     # at the outer edges of their pixels
     box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5

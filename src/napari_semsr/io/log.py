@@ -16,21 +16,21 @@ _MAX_BYTES = 1_000_000  # size of a log before it is rotated; chosen
 _PACKAGES = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
 
 
-def error_log() -> Path:
-    """Return the log file of the panels' failed jobs, which may not exist yet."""
+def error_log_path() -> Path:
+    """Return the path of the error log of the panels, which may not exist."""
     folder = platformdirs.user_state_path("napari-semsr", appauthor=False)
     return folder / "errors.log"
 
 
-def note_error(
+def log_error(
     title: str, error: BaseException, path: Path | None = None
 ) -> Path | None:
-    """Append an error with its traceback to a log, whose older half is rotated out.
+    """Append an error with its traceback to a log, which is rotated when it is full.
 
     By default to the log of panels. Returns None if it cannot be written; no error is
     raised.
     """
-    path = error_log() if path is None else path
+    path = error_log_path() if path is None else path
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     text = "".join(traceback.format_exception(error))
     versions = [f"Python {platform.python_version()}", platform.platform()]

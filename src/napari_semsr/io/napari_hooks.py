@@ -10,7 +10,7 @@ from napari_semsr.core import ReadError
 from napari_semsr.io.layers import (
     LayerTuple,
     Paths,
-    is_for_napari,
+    can_read_more_than_napari,
     is_readable,
     is_too_short,
     read_layers,
@@ -18,13 +18,13 @@ from napari_semsr.io.layers import (
 from napari_semsr.io.project import is_project, read_project_layers
 
 
-def is_ours(path: Paths) -> bool:
-    """Return whether to read paths for which napari has other readers."""
+def is_preferred(path: Paths) -> bool:
+    """Return whether this package should read paths that napari can read too."""
     paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
     if len(paths) == 1 and is_project(paths[0]):
         return True
     try:
-        return bool(paths) and all(map(is_for_napari, paths))
+        return bool(paths) and all(map(can_read_more_than_napari, paths))
     except (ReadError, OSError, ValueError, TypeError):  # also for damaged headers
         return False
 

@@ -30,11 +30,11 @@ from napari_semsr.core import (
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
-    check_claim,
-    choose,
-    decoding,
-    record_of,
-    replacing,
+    check_claimed_size,
+    choose_index,
+    convert_decoding_errors,
+    create_record,
+    replace_atomically,
 )
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
@@ -58,27 +58,27 @@ _ORIENTATION = 274  # tag of EXIF
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Recognise PNG, JPEG and BMP by their first bytes."""
+    """Return whether the first bytes identify a PNG, JPEG or BMP."""
     return path.is_file() and head.startswith((_SIGNATURE, _JPEG, _BMP))
 
 
 def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
-    """Decode the pixels and metadata of a file."""
+    """Decode the pixels and metadata of a PNG, JPEG or BMP."""
     for what in ("series", "level", "channel", "time", "z", "plane"):
-        choose(path, what, getattr(options, what), 1)
+        choose_index(path, what, getattr(options, what), 1)
     if data.startswith(_SIGNATURE):
-        return _png(path, data)
+        return _read_png(path, data)
     kind = "JPEG" if data.startswith(_JPEG) else "BMP"
-    with decoding(path, kind):
-        pixels = _jpeg_or_bmp(path, data)
+    with convert_decoding_errors(path, kind):
+        pixels = _read_jpeg_or_bmp(path, data)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
         raise ReadError(msg, code="format-unsupported")
-    orientation = _orientation(_exif(data)) if kind == "JPEG" else 1
+    orientation = _read_orientation(_read_exif(data)) if kind == "JPEG" else 1
     return RawImage(format=kind, data=pixels, orientation=orientation)
 
 
-def _exif(data: bytes) -> bytes:
+def _read_exif(data: bytes) -> bytes:
     """Return the EXIF data of a JPEG."""
     from PIL.JpegImagePlugin import JpegImageFile
 
@@ -86,8 +86,8 @@ def _exif(data: bytes) -> bytes:
         return bytes(image.info.get("exif", b""))
 
 
-def _orientation(exif: bytes) -> int:
-    """Return the orientation of an image; 1 if EXIF does not state it or is damaged."""
+def _read_orientation(exif: bytes) -> int:
+    """Return the EXIF orientation of an image, by default 1."""
     from PIL.Image import Exif
 
     exif_record = Exif()
@@ -97,34 +97,34 @@ def _orientation(exif: bytes) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
-def _png(path: Path, data: bytes) -> RawImage:
+def _read_png(path: Path, data: bytes) -> RawImage:
     import imagecodecs
 
     size: PixelSize | None = None
     orientation = 1
     record: Record | None = None
     metadata: dict[str, object] = {}
-    with decoding(path, "PNG"):
-        texts, pixel_chunks = _split(data)
+    with convert_decoding_errors(path, "PNG"):
+        texts, pixel_chunks = _split_chunks(data)
         for name, content in texts:
             if name == "pHYs":
-                size = _physical(content)
+                size = _read_pixel_size(content)
             elif name == "eXIf":
-                orientation = _orientation(content)
-            text = _text(name, content)
+                orientation = _read_orientation(content)
+            text = _read_text_chunk(name, content)
             if text is not None and text[0] == RECORD_KEY:
                 record = Record.from_json(text[1])
             elif text is not None:
                 metadata[text[0]] = text[1][:_LARGEST_TEXT]
-        check_claim(path, _png_bytes(pixel_chunks), len(pixel_chunks))
+        check_claimed_size(path, _pixel_bytes(pixel_chunks), len(pixel_chunks))
         pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
     own = None if record is None else record.pixel_size_nm
-    if size is not None and own is not None and _is_rounded(own, size):
+    if size is not None and own is not None and _is_same_pixel_size(own, size):
         size = own
     # print resolutions (72 dpi, 300 dpi) are not a calibration, except in our own files
     if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
         size = None
-    record, doubts = _as_picture(path, record)
+    record, doubts = _mark_stretched(path, record)
     return RawImage(
         format="PNG",
         data=pixels,
@@ -136,10 +136,10 @@ def _png(path: Path, data: bytes) -> RawImage:
     )
 
 
-def _as_picture(
+def _mark_stretched(
     path: Path, record: Record | None
 ) -> tuple[Record | None, tuple[str, ...]]:
-    """Record that the values of a map were stretched, and warn."""
+    """Record and warn that the values of a map were stretched for display."""
     history = record and record.provenance
     unit = "nm" if record and record.pixel_size_nm else "pixel"
     shows = history and history.quantity(unit)
@@ -155,8 +155,8 @@ def _as_picture(
     return replace(record, provenance=history.model_copy(update=about)), (doubt,)
 
 
-def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
-    """Separate the metadata chunks of a PNG from those of its pixels.
+def _split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
+    """Separate the metadata chunks of a PNG from its pixel chunks.
 
     Damaged texts then cause neither errors nor warnings of the decoder.
     """
@@ -179,7 +179,7 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
     return texts, b"".join(pixel_chunks)
 
 
-def _png_bytes(pixel_bytes: bytes) -> int:
+def _pixel_bytes(pixel_bytes: bytes) -> int:
     """Return the size of the pixels in bytes, according to the header."""
     length, name = struct.unpack_from(">I4s", pixel_bytes, len(_SIGNATURE))
     if name != b"IHDR" or length != _IHDR:
@@ -190,7 +190,7 @@ def _png_bytes(pixel_bytes: bytes) -> int:
     return int(columns * rows * samples * max(1, bits // 8))
 
 
-def _text(name: str, content: bytes) -> tuple[str, str] | None:
+def _read_text_chunk(name: str, content: bytes) -> tuple[str, str] | None:
     """Read keyword and text of a chunk; None for other or damaged chunks."""
     key, _, rest = content.partition(b"\0")
     keyword = key.decode("latin-1")
@@ -209,12 +209,12 @@ def _text(name: str, content: bytes) -> tuple[str, str] | None:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Decompress up to a size limit."""
+    """Decompress data up to a size limit."""
     return zlib.decompressobj().decompress(data, _LARGEST_RECORD)
 
 
-def _physical(content: bytes) -> PixelSize | None:
-    """Read a ``pHYs`` chunk: ``(y, x)`` in nm; None if it is not a length."""
+def _read_pixel_size(content: bytes) -> PixelSize | None:
+    """Read the pixel size in nm from a ``pHYs`` chunk as ``(y, x)``, or None."""
     if len(content) != 9:
         return None
     x, y, unit = struct.unpack(">IIB", content)
@@ -223,14 +223,14 @@ def _physical(content: bytes) -> PixelSize | None:
     return PixelSize((_NM_PER_METRE / y, _NM_PER_METRE / x))
 
 
-def _is_rounded(own: PixelSize, size: PixelSize) -> bool:
-    """Return whether two pixel sizes are equal up to rounding to pixels per metre."""
+def _is_same_pixel_size(own: PixelSize, size: PixelSize) -> bool:
+    """Return whether two pixel sizes are equal within PNG's rounding."""
     pairs = zip(own, size, strict=True)
     return all(abs(_NM_PER_METRE / a - _NM_PER_METRE / b) <= 1 for a, b in pairs)
 
 
-def _jpeg_or_bmp(path: Path, data: bytes) -> RealArray:
-    """Decode a JPEG or BMP; palettes are converted to grey or colour."""
+def _read_jpeg_or_bmp(path: Path, data: bytes) -> RealArray:
+    """Decode a JPEG or BMP; convert palettes to grey or colour."""
     import imagecodecs
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.JpegImagePlugin import JpegImageFile
@@ -239,18 +239,18 @@ def _jpeg_or_bmp(path: Path, data: bytes) -> RealArray:
     # file
     is_jpeg = data.startswith(_JPEG)
     if is_jpeg:
-        data = data[: _jpeg_end(data)]
+        data = data[: _find_jpeg_end(data)]
     with (JpegImageFile if is_jpeg else BmpImageFile)(io.BytesIO(data)) as image:
         bands = len(image.getbands()) if is_jpeg else 3
-        check_claim(path, math.prod(image.size) * bands, len(data))
+        check_claimed_size(path, math.prod(image.size) * bands, len(data))
         if not is_jpeg:
             mode = {"L": "L", "1": "L"}.get(image.mode, "RGB")
             return np.asarray(image if image.mode == mode else image.convert(mode))
     return np.asarray(imagecodecs.jpeg_decode(data))
 
 
-def _jpeg_end(data: bytes) -> int:
-    """Find where a JPEG ends, by its markers (ITU T.81, annex B).
+def _find_jpeg_end(data: bytes) -> int:
+    """Find the end of a JPEG by its markers (ITU T.81, annex B).
 
     Cameras and phones append data, and store previews with end markers in segments,
     which are skipped. A decoder fills missing parts with grey.
@@ -266,8 +266,8 @@ def _jpeg_end(data: bytes) -> int:
     raise ValueError(msg)
 
 
-def _range(data: RealArray) -> FloatPair:
-    """Return the grey values for 0 and 255: the smallest and largest finite ones."""
+def _grey_range(data: RealArray) -> FloatPair:
+    """Return the smallest and largest finite values, to map to 0 and 255."""
     if data.dtype == np.uint8:
         return 0.0, 255.0
     finite = data[np.isfinite(data)].astype(np.float64)
@@ -283,24 +283,28 @@ def write(image: Micrograph, path: Path) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     data = image.array()
-    (low, high), look = _range(data), image.look
+    (low, high), look = _grey_range(data), image.look
     if look is not None and data.dtype != np.uint8:
         limits = [255 * (value - low) / (high - low) for value in look.limits]
         look = look.model_copy(update={"limits": tuple(limits)})
     info = PngInfo()
-    info.add_itxt(RECORD_KEY, replace(record_of(image), look=look).to_json(), zip=True)
+    info.add_itxt(
+        RECORD_KEY, replace(create_record(image), look=look).to_json(), zip=True
+    )
     if data.dtype != np.uint8:
         values = (data.astype(np.float64) - low) / (high - low)
         values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
         data = np.asarray(np.rint(values * 255), dtype=np.uint8)
     pixels = np.ascontiguousarray(data)
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         Image.fromarray(pixels).save(
-            temporary, format="PNG", pnginfo=info, dpi=_dpi(image.pixel_size_nm)
+            temporary, format="PNG", pnginfo=info, dpi=_compute_dpi(image.pixel_size_nm)
         )
 
 
-def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -> None:
+def write_screenshot(
+    pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]
+) -> None:
     """Write a screenshot as a PNG, with lines of text in a strip below it.
 
     The pixels have three or four samples; the lines contain essential information, such
@@ -320,12 +324,12 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -
         ImageDraw.Draw(image).text(place, line, font=font, fill="white")
     if lines:
         info.add_itxt("Description", "\n".join(lines))
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=info)
 
 
-def _dpi(size: PixelSize | None) -> tuple[float, float] | None:
-    """Return dots per inch ``(x, y)``, or None if pixels per metre are too coarse."""
+def _compute_dpi(size: PixelSize | None) -> tuple[float, float] | None:
+    """Return dots per inch ``(x, y)``; None if PNG's resolution is too coarse."""
     if size is None:
         return None
     x, y = _NM_PER_METRE / size[1], _NM_PER_METRE / size[0]

@@ -21,12 +21,12 @@ from typing import Any
 from napari_semsr.core import (
     PixelSize,
     ReadError,
+    format_one_line,
     list_folder,
-    one_line,
     open_file,
     shorten,
 )
-from napari_semsr.io.files import read_object, read_text, replacing
+from napari_semsr.io.files import read_json_object, read_text, replace_atomically
 from napari_semsr.io.read_image import decode_text, to_nm
 
 FIJI_REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
@@ -44,7 +44,7 @@ _NM = 1000.0  # in a micrometre
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Nominal corners from a file."""
+    """Nominal corners of frames, read from a file."""
 
     path: Path
     unit: str  # ``"px"`` or ``"nm"``
@@ -54,8 +54,8 @@ class Positions:
     files: tuple[Path, ...] = ()  # All files with a part of them
 
 
-def find_positions(folder: Path) -> Path | None:
-    """Find the file with the positions of a folder's frames, except ``positions.csv``.
+def find_foreign_positions(folder: Path) -> Path | None:
+    """Find a file other than ``positions.csv`` with the positions of the frames.
 
     Returns the folder itself if they are in several files, or in the frames.
     """
@@ -64,19 +64,19 @@ def find_positions(folder: Path) -> Path | None:
             return folder / name
     lists = [path for path in list_folder(folder) if path.suffix.lower() == ".pos"]
     with suppress(ReadError):
-        if _metadata_files(folder) or _stacks(folder):
+        if _list_metadata_files(folder) or _list_stacks(folder):
             positions = _read_micro_manager(folder)
             if len(set(positions.corners.values())) > 1:
                 return folder
     return lists[0] if len(lists) == 1 else None
 
 
-def read_others(path: Path, folder: Path) -> Positions | None:
+def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
     """Read positions of Fiji or Micro-Manager; None for other tables."""
     if path.is_dir():
         return _read_micro_manager(path)
     if path.suffix.lower() in _LISTS:
-        return _read_list(path, folder)
+        return _read_position_list(path, folder)
     if path.suffix.lower() != ".txt":
         return None
     try:
@@ -109,41 +109,41 @@ def _read_fiji(path: Path, text: str) -> Positions:
             dim = int(setting[2]) if setting[1].lower() == "dim" else dim
             continue
         tile = _TILE.fullmatch(line)
-        numbers = _numbers(tile[3]) if tile else None
+        numbers = _parse_numbers(tile[3]) if tile else None
         if tile is None or numbers is None or len(numbers) != (dim or len(numbers)):
             form = "(x, y, z)" if dim == 3 else "(x, y)"
-            line_text = shorten(one_line(line))
+            line_text = shorten(format_one_line(line))
             raise ReadError(
                 f"{where} must be NAME; ; {form}, got {line_text}.",
                 code="positions-invalid",
             )
         if tile[2]:
             msg = (
-                f"{where} names image {tile[2]} of {tile[1]}, which holds all frames: "
-                "save each in its own file, or open only that file."
+                f"{where} refers to image {tile[2]} of {tile[1]}, which contains all "
+                "frames: save each frame in its own file, or open only that file."
             )
             raise ReadError(msg, code="several-images")
-        name = _portable(tile[1])
+        name = _portable_path(tile[1])
         if name in corners:
             raise ReadError(
-                f"{where} names frame {name} again: keep one.", code="names-alike"
+                f"{where} repeats frame {name}: keep one entry.", code="names-alike"
             )
         corners[name] = numbers[1], numbers[0]
         heights |= set(numbers[2:])
         dim = len(numbers)
     if len(heights) > 1:
         msg = (
-            f"{path} must hold frames of one height, but has {len(heights)}: stitch "
-            "those of each height separately."
+            f"{path} must contain frames of one height, but has {len(heights)} "
+            "heights: stitch the frames of each height separately."
         )
         raise ReadError(msg, code="heights-differ")
     if not corners:
-        msg = f"{path} must hold lines NAME; ; (x, y), one for each frame, got none."
+        msg = f"{path} must contain a line NAME; ; (x, y) for each frame, got none."
         raise ReadError(msg, code="positions-invalid")
     return Positions(path, "px", corners, files=(path,))
 
 
-def _numbers(text: str) -> list[float] | None:
+def _parse_numbers(text: str) -> list[float] | None:
     """Read two or three finite numbers."""
     try:
         numbers = [float(part) for part in text.split(",")]
@@ -153,15 +153,17 @@ def _numbers(text: str) -> list[float] | None:
     return numbers if finite and len(numbers) in (2, 3) else None
 
 
-def _portable(name: str) -> str:
-    """Convert a name to a relative path with this system's separators."""
+def _portable_path(name: str) -> str:
+    """Convert a name to a relative path with the separators of this system."""
     windows = PureWindowsPath(name)
     is_absolute = windows.anchor or PurePosixPath(name).is_absolute()
     return windows.name if is_absolute else windows.as_posix()
 
 
-def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None:
-    """Write top-left corners ``(y, x)`` in px for Fiji's stitching, as ``(x, y)``.
+def write_fiji_positions(
+    path: Path, places: Mapping[str, Iterable[float] | None]
+) -> None:
+    """Write top-left corners ``(y, x)`` in px as ``(x, y)`` for Fiji's stitching.
 
     A frame without a position, None, is listed in a comment. A name that starts like a
     comment, or with a space, which Fiji removes, is preceded by its folder.
@@ -175,7 +177,7 @@ def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None
             y, x = corner
             before = "./" if re.match(r"[#\s]", name) else ""
             lines.append(f"{before}{name}; ; ({x:.6f}, {y:.6f})")
-    with replacing(path) as place:
+    with replace_atomically(path) as place:
         text = "\n".join(lines) + "\n"
         place.write_text(text, "utf-8", errors="backslashreplace", newline="")
 
@@ -183,8 +185,8 @@ def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None
 # Micro-Manager
 
 
-def _metadata_files(folder: Path) -> list[Path]:
-    """List ``metadata.txt`` of a folder and of those in it, and ``*_metadata.txt``."""
+def _list_metadata_files(folder: Path) -> list[Path]:
+    """List Micro-Manager's metadata files in a folder and its subfolders."""
     there = list_folder(folder)
     places = [folder, *(item for item in there if item.is_dir())]
     files = [place / "metadata.txt" for place in places]
@@ -198,19 +200,19 @@ def _is_metadata(path: Path) -> bool:
         return bool(re.search(rb'"(?:Summary|FrameKey|XPositionUm)', stream.read(4096)))
 
 
-def _stacks(folder: Path) -> list[Path]:
+def _list_stacks(folder: Path) -> list[Path]:
     stacks = [item for item in list_folder(folder) if _STACK.search(item.name)]
     return stacks if len(stacks) > 1 else []
 
 
 def _read_micro_manager(folder: Path) -> Positions:
-    files = _metadata_files(folder)
+    files = _list_metadata_files(folder)
     if files:
         return _read_metadata(folder, files, folder)
     import tifffile
 
     entries = []
-    for path in _stacks(folder):
+    for path in _list_stacks(folder):
         with suppress(OSError, tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
             tag = tif.pages.first.tags.get(_MICRO_MANAGER)
             value = tag.value if tag is not None else None
@@ -219,24 +221,26 @@ def _read_micro_manager(folder: Path) -> Positions:
                     value = json.loads(value)
             if isinstance(value, dict):
                 entries.append((path, value))
-    return _place_entries(folder, folder, entries, [])
+    return _read_stage_positions(folder, folder, entries, [])
 
 
 def _read_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:
     entries = []
     for file in files:
-        record = read_object(file)
+        record = read_json_object(file)
         summary = record.get("Summary")
         turn = summary.get(_SUMMARY_MAP) if isinstance(summary, dict) else None
         for key, value in record.items():
             if isinstance(value, dict) and "XPositionUm" in value:
-                frame = _frame_of(file, key, value)
+                frame = _find_frame(file, key, value)
                 entries.append((frame, {_SUMMARY_MAP: turn, **value}))
-    return _place_entries(files[0] if len(files) == 1 else path, folder, entries, files)
+    return _read_stage_positions(
+        files[0] if len(files) == 1 else path, folder, entries, files
+    )
 
 
-def _frame_of(file: Path, key: str, value: Mapping[str, object]) -> Path:
-    """Return the image of an entry of a metadata file."""
+def _find_frame(file: Path, key: str, value: Mapping[str, object]) -> Path:
+    """Return the image that an entry of a metadata file describes."""
     file_name = value.get("FileName")
     if not isinstance(file_name, str):
         file_name = key.partition("-")[2] if key.startswith("Metadata-") else ""
@@ -252,17 +256,19 @@ def _frame_of(file: Path, key: str, value: Mapping[str, object]) -> Path:
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _place_entries(
+def _read_stage_positions(
     path: Path,
     folder: Path,
     entries: Sequence[tuple[Path, Mapping[str, object]]],
     files: Sequence[Path],
 ) -> Positions:
-    """Read the stage position of each frame's entry."""
+    """Read the stage positions of all frames."""
     corners: dict[str, tuple[float, float]] = {}
     sizes, maps = set[float | None](), set[tuple[float, ...] | None]()
     for frame, value in entries:
-        numbers = _numbers(f"{value.get('XPositionUm')},{value.get('YPositionUm')}")
+        numbers = _parse_numbers(
+            f"{value.get('XPositionUm')},{value.get('YPositionUm')}"
+        )
         if numbers is None:
             continue
         try:
@@ -271,32 +277,37 @@ def _place_entries(
             name = frame.name
         corners.setdefault(name, (numbers[1] * _NM, numbers[0] * _NM))
         sizes.add(to_nm(value.get("PixelSizeUm", value.get("PixelSize_um")), "um"))
-        maps.add(_map_to_stage(path, value))
+        maps.add(_read_stage_matrix(path, value))
     if not corners:
-        msg = f"{path} must state XPositionUm and YPositionUm of its frames, got none."
+        msg = (
+            f"{path} must contain XPositionUm and YPositionUm of its frames, got none."
+        )
         raise ReadError(msg, code="positions-invalid")
     distinct = len(set(corners.values()))
     if 1 < distinct < len(corners) and len(corners) % distinct == 0:
         msg = (
-            f"{path} must name one image at each position, but names {len(corners)} at "
-            f"{distinct}: keep those of one channel, time and height."
+            f"{path} must list one image at each position, but lists {len(corners)} "
+            f"images at {distinct} positions: keep those of one channel, time and "
+            "height."
         )
         raise ReadError(msg, code="several-images")
     if len(maps) > 1:
         msg = (
-            f"{path} must state one {_FRAME_MAP} for all frames, but states "
-            f"{len(maps)}: stitch those of each separately."
+            f"{path} must contain the same {_FRAME_MAP} for all frames, but contains "
+            f"{len(maps)} different ones: stitch the frames of each separately."
         )
         raise ReadError(msg, code="frames-differ")
     size = sizes.pop() if len(sizes) == 1 else None
     pitch = None if size is None else PixelSize((size, size))
     if (stage_map := maps.pop()) is not None:
-        pitch, corners = _along_frames(path, stage_map, size, corners)
+        pitch, corners = _convert_stage_positions(path, stage_map, size, corners)
     return Positions(path, "nm", corners, pixel_size_nm=pitch, files=tuple(files))
 
 
-def _map_to_stage(path: Path, value: Mapping[str, object]) -> tuple[float, ...] | None:
-    """Read the matrix from pixels to micrometres of the stage, ``(xx, xy, yx, yy)``.
+def _read_stage_matrix(
+    path: Path, value: Mapping[str, object]
+) -> tuple[float, ...] | None:
+    """Read the matrix from pixels to stage micrometres, ``(xx, xy, yx, yy)``.
 
     None if none was measured: Micro-Manager then states the identity, or a multiple.
     """
@@ -316,15 +327,15 @@ def _map_to_stage(path: Path, value: Mapping[str, object]) -> tuple[float, ...] 
         xx = xy = yx = yy = math.nan
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
         msg = (
-            f"{path} must state in {name} the map from pixels to the stage, got "
-            f"{shorten(stage_map)}: measure it again in Micro-Manager, or pass a "
-            "table of positions."
+            f"In {path}, {name} must be the matrix from pixels to the stage, got "
+            f"{shorten(stage_map)}: measure it again in Micro-Manager, or pass a table "
+            "of positions."
         )
         raise ReadError(msg, code="positions-invalid")
     return None if (xy, yx) == (0, 0) and xx == yy > 0 else (xx, xy, yx, yy)
 
 
-def _along_frames(
+def _convert_stage_positions(
     path: Path,
     stage_places: tuple[float, ...],
     size: float | None,
@@ -341,8 +352,8 @@ def _along_frames(
     of_map = math.sqrt(abs(area)) * _NM
     if size is not None and not math.isclose(of_map, size, rel_tol=_SIZE_TOLERANCE):
         msg = (
-            f"{path} states pixels of {size:g} nm and, in {_FRAME_MAP}, of "
-            f"{of_map:g} nm: correct the wrong one."
+            f"{path} states a pixel size of {size:g} nm, but {_FRAME_MAP} corresponds "
+            f"to {of_map:g} nm: correct the wrong one."
         )
         raise ReadError(msg, code="pixel-size-contradicts")
     if size is not None:
@@ -355,11 +366,13 @@ def _along_frames(
     return PixelSize(sides), frame_places
 
 
-def _read_list(path: Path, folder: Path) -> Positions:
-    """Read a list of positions whose labels are part of file or folder names."""
-    stage_places = dict(_list_places(path, read_object(path)))
+def _read_position_list(path: Path, folder: Path) -> Positions:
+    """Read a position list with labels that occur in file or folder names."""
+    stage_places = dict(_iterate_positions(path, read_json_object(path)))
     if not stage_places:
-        msg = f"{path} must be a list of positions of Micro-Manager, but lists none."
+        msg = (
+            f"{path} must be a Micro-Manager position list, but contains no positions."
+        )
         raise ReadError(msg, code="positions-invalid")
     suffixes = (".tif", ".tiff", ".png")
     places = [folder, *(item for item in list_folder(folder) if item.is_dir())]
@@ -384,18 +397,19 @@ def _read_list(path: Path, folder: Path) -> Positions:
     if not corners:
         labels = shorten(next(iter(stage_places)))
         msg = (
-            f"{path} must name the frames of {folder} by their labels, but no image "
-            f"has a name such as {labels}: rename them, or pass a table of positions."
+            f"{path} must list the frames of {folder} by their labels, but no image "
+            f"has a name such as {labels}: rename the images, or pass a table of "
+            "positions."
         )
         raise ReadError(msg, code="frames-missing")
     return Positions(path, "nm", corners, files=(path,))
 
 
-def _list_places(
+def _iterate_positions(
     path: Path, values: Mapping[str, object]
 ) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Return label and stage position ``(y, x)`` in nm, of Micro-Manager 1.4 and 2."""
-    plain = _plain(values.get("map", values))
+    """Yield label and stage position ``(y, x)`` in nm, from Micro-Manager 1.4 or 2."""
+    plain = _extract_values(values.get("map", values))
     rows = plain.get("POSITIONS") or plain.get("StagePositions") or []
     for row in rows if isinstance(rows, list) else []:
         try:
@@ -413,16 +427,20 @@ def _list_places(
             label, x, y = "", math.nan, math.nan
         if not (math.isfinite(x) and math.isfinite(y)):
             row_text = shorten(row)
-            msg = f"{path} must have label, x and y of each position, got {row_text}."
+            msg = (
+                f"{path} must contain label, x and y of each position, got {row_text}."
+            )
             raise ReadError(msg, code="positions-invalid")
         yield str(label), (y * _NM, x * _NM)
 
 
-def _plain(value: object) -> Any:
-    """Extract the values of a property map, in which each states its type."""
+def _extract_values(value: object) -> Any:
+    """Extract the values from a property map with explicit types."""
     if isinstance(value, dict):
         for key in ("scalar", "array"):
             if key in value and "type" in value:
-                return _plain(value[key])
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+                return _extract_values(value[key])
+        return {key: _extract_values(item) for key, item in value.items()}
+    return (
+        [_extract_values(item) for item in value] if isinstance(value, list) else value
+    )

@@ -28,27 +28,27 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
-    access_refusal,
     capture_warnings,
-    code_of,
+    describe_access_error,
     digest_path,
-    files_below,
-    name_bytes,
-    one_line,
+    encode_name,
+    format_one_line,
+    get_error_code,
+    list_files_recursively,
     run,
     shorten,
     software_versions,
     warn,
 )
 from napari_semsr.io.files import (
-    as_on_disk,
-    decoding,
+    convert_decoding_errors,
+    convert_write_errors,
     half_paths,
-    is_there,
+    match_disk_spelling,
+    path_exists,
     read_text,
-    renaming,
-    replacing,
-    writing,
+    replace_atomically,
+    write_atomically,
 )
 from napari_semsr.io.layers import (
     DRAWN_KEY,
@@ -64,14 +64,14 @@ from napari_semsr.io.layers import (
     STRENGTH_KEY,
     LayerTuple,
     Paths,
-    layer_of,
+    create_layer,
+    create_scan_layers,
+    crop_rows,
     read_layers,
-    scan_layers,
-    without_rows,
 )
 
 PROJECT_SUFFIX = ".semsr"
-"""Ending of the name of a project's folder."""
+"""Suffix of the folder name of a project."""
 
 _LONGEST = 1000  # characters of a path in a message; chosen: longer than real paths
 _FILE = "project.json"
@@ -83,20 +83,20 @@ _PLACES = (
     *(STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY),
     *(DRAWN_KEY, STRENGTH_KEY, ROWS_KEY, SHAPE_KEY),
 )
-"""Keys of a layer's metadata that are only valid on this machine, in this session."""
+"""Keys of layer metadata that are only valid in this session on this computer."""
 
 Kind = Literal["image", "labels", "shapes", "points", "vectors", "tracks"]
 _OF_PIXELS = ("image", "labels")
 
 
-class _Part(BaseModel):
-    """A section of the file; fields of later minor versions are ignored."""
+class _Section(BaseModel):
+    """Section of the project file; fields of later minor versions are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class ProjectInput(_Part):
-    """A file or folder from outside the project."""
+class ProjectInput(_Section):
+    """Input file or folder outside the project."""
 
     path: str  # relative to the project's folder, with "/", or absolute
     absolute: str  # absolute path when the project was saved
@@ -104,8 +104,8 @@ class ProjectInput(_Part):
     stamp: tuple[int, int]
 
 
-class ProjectLayer(_Part):
-    """One layer."""
+class ProjectLayer(_Section):
+    """A layer of the project."""
 
     kind: Kind  # kind in napari
     name: str
@@ -121,19 +121,19 @@ class ProjectLayer(_Part):
 
     @field_validator("read", mode="before")
     @classmethod
-    def _read_former_words(cls, read: object) -> object:
-        """Accept names from before the first release."""
+    def _accept_former_names(cls, read: object) -> object:
+        """Accept field names used before the first release."""
         if isinstance(read, int):
             return {"layer": read}
         return {read: True} if isinstance(read, str) else read
 
     @property
-    def is_frames(self) -> bool:
-        """Whether its input is a folder of frames."""
+    def has_frames_input(self) -> bool:
+        """Whether the input of the layer is a folder of frames."""
         return bool(self.read and self.read.get("frames"))
 
 
-class Project(_Part):
+class Project(_Section):
     """Contents of ``project.json``."""
 
     format: Literal["napari-semsr project"] = "napari-semsr project"
@@ -147,7 +147,7 @@ class Project(_Part):
 
 
 def project_folder(path: Path) -> Path:
-    """Return the folder of a project, given the folder or its ``project.json``."""
+    """Return the project folder, given the folder or its ``project.json``."""
     return path.parent if path.name == _FILE else path
 
 
@@ -165,12 +165,12 @@ def read_project(path: Path) -> Project:
         newer = values["format"] == _FORMAT and values["version"] > _VERSION
     except FileNotFoundError as error:
         msg = (
-            f"{file.parent} has no {_FILE}: choose the folder NAME{PROJECT_SUFFIX} "
-            "of a project."
+            f"{file.parent} does not contain {_FILE}: choose the folder "
+            f"NAME{PROJECT_SUFFIX} of a project."
         )
         raise ReadError(msg, code="file-missing") from error
     except OSError as error:
-        refusal = access_refusal(file, error)
+        refusal = describe_access_error(file, error)
         if refusal is None:
             raise _damage_error(file, error) from error
         raise ReadError(refusal) from error
@@ -194,7 +194,7 @@ def _damage_error(file: Path, error: Exception) -> ReadError:
     reason = str(error).splitlines()[0]
     return ReadError(
         f"{file} is damaged ({reason}): copy the project again; the images in its "
-        "folder open one by one.",
+        "folder can be opened individually.",
         code="file-damaged",
     )
 
@@ -210,16 +210,16 @@ def write_project(folder: Path, project: Project) -> None:
     text = json.dumps(
         written_project.model_dump(mode="json"), indent=1, allow_nan=False
     )
-    with writing(folder):
+    with convert_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / _FILE) as place:
+    with replace_atomically(folder / _FILE) as place:
         place.write_text(text + "\n", "utf-8")
 
 
 # -- pixels into the folder ---------------------------------------------------------
 
 
-def adopt(source: Path, target: Path) -> None:
+def copy_with_links(source: Path, target: Path) -> None:
     """Copy a store or a folder, with hard links if possible.
 
     Its files are never modified. The halves of a mosaic, which are next to it,
@@ -228,11 +228,14 @@ def adopt(source: Path, target: Path) -> None:
     beside = zip(half_paths(source), half_paths(target), strict=True)
     for source_file, target_file in ((source, target), *beside):
         if source_file == source or source_file.is_dir():
-            with writing(target_file), renaming(target_file) as place:
-                shutil.copytree(source_file, place, copy_function=_link)
+            with (
+                convert_write_errors(target_file),
+                write_atomically(target_file) as place,
+            ):
+                shutil.copytree(source_file, place, copy_function=_link_or_copy)
 
 
-def _link(source: str, target: str) -> None:
+def _link_or_copy(source: str, target: str) -> None:
     """Link a file, or copy it if linking fails."""
     try:
         os.link(source, target)
@@ -241,13 +244,13 @@ def _link(source: str, target: str) -> None:
 
 
 def write_array(data: ReadableArray, path: Path) -> None:
-    """Write pixels other than a grey image (stacks, colour, labels) as a zarr array.
+    """Write pixels of a stack, colour image or labels as a zarr array.
 
     It appears when it is complete.
     """
     import zarr
 
-    with writing(path), renaming(path) as place:
+    with convert_write_errors(path), write_atomically(path) as place:
         if hasattr(data, "dask"):
             import dask.array as da
 
@@ -261,13 +264,13 @@ def write_array(data: ReadableArray, path: Path) -> None:
 
 
 def read_array(path: Path) -> Any:
-    """Read an array written by `write_array`, lazily if it is large."""
+    """Read an array written by `write_array`; a large one lazily."""
     import dask.array as da
     import zarr
 
     from napari_semsr.core import FolderStore
 
-    with decoding(path, "an array"):
+    with convert_decoding_errors(path, "an array"):
         array = zarr.open_array(FolderStore(path, read_only=True), mode="r")
         return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
 
@@ -275,8 +278,8 @@ def read_array(path: Path) -> Any:
 # -- attributes of layers as JSON ---------------------------------------------------
 
 
-def plain(value: object) -> Any:
-    """Convert values of napari to JSON types, others to text.
+def to_json_value(value: object) -> Any:
+    """Convert napari values to JSON types, and unknown values to text.
 
     Infinite and NaN numbers are converted.
     """
@@ -286,15 +289,15 @@ def plain(value: object) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:
+def to_json_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:
     """Convert keywords of a layer (``layer.as_layer_data_tuple()``) to JSON.
 
     Without metadata that are valid on this machine only.
@@ -302,34 +305,34 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:
     plain_names = dict(attributes)
     features = plain_names.pop("features", None)
     metadata = dict(plain_names.pop("metadata", {}))
-    plain_values = {name: plain(value) for name, value in plain_names.items()}
+    plain_values = {name: to_json_value(value) for name, value in plain_names.items()}
     plain_values["metadata"] = {
-        str(key): plain(value)
+        str(key): to_json_value(value)
         for key, value in metadata.items()
-        if key not in _PLACES and _is_plain(value)
+        if key not in _PLACES and _is_json_value(value)
     }
     if features is not None and len(features):
         plain_values["features"] = {
             str(name): {
                 "dtype": str(np.asarray(features[name]).dtype),
-                "values": plain(np.asarray(features[name])),
+                "values": to_json_value(np.asarray(features[name])),
             }
             for name in features
         }
     return plain_values
 
 
-def _is_plain(value: object) -> bool:
+def _is_json_value(value: object) -> bool:
     """Return whether a value of a layer's metadata can be stored as JSON."""
     if isinstance(value, Mapping):
-        return all(_is_plain(item) for item in value.values())
+        return all(_is_json_value(item) for item in value.values())
     if isinstance(value, list | tuple):
-        return all(_is_plain(item) for item in value)
+        return all(_is_json_value(item) for item in value)
     plain_types = bool | int | float | str | BaseModel | Path | np.generic
     return value is None or isinstance(value, plain_types)
 
 
-def _keywords(layer: ProjectLayer) -> dict[str, Any]:
+def _restore_keywords(layer: ProjectLayer) -> dict[str, Any]:
     """Convert the attributes of a layer back to keywords."""
     keywords = dict(layer.attributes, name=layer.name)
     metadata = dict(keywords.get("metadata") or {})
@@ -339,7 +342,7 @@ def _keywords(layer: ProjectLayer) -> dict[str, Any]:
     features = keywords.get("features")
     if features:
         keywords["features"] = {
-            name: _column(item["values"], item["dtype"])
+            name: _restore_column(item["values"], item["dtype"])
             for name, item in features.items()
         }
     if layer.kind == "labels" and isinstance(keywords.get("colormap"), dict):
@@ -352,8 +355,8 @@ def _keywords(layer: ProjectLayer) -> dict[str, Any]:
     return keywords
 
 
-def _column(values: list[object], dtype: str) -> object:
-    """Return a column of a table, with NaN for missing numbers."""
+def _restore_column(values: list[object], dtype: str) -> object:
+    """Return a table column with NaN for missing numbers."""
     if dtype.startswith("float"):
         values = [math.nan if value is None else value for value in values]
     return np.array(values, dtype="object" if dtype.startswith("<U") else dtype)
@@ -362,24 +365,26 @@ def _column(values: list[object], dtype: str) -> object:
 # -- inputs -------------------------------------------------------------------------
 
 
-def _files_of(path: Path, frames: bool) -> list[Path]:
+def _list_input_files(path: Path, frames: bool) -> list[Path]:
     """Return the files of an input; for a scan those that are read."""
     if path.is_file():
         return [path]
     if frames:
-        from napari_semsr.io.frames import scan_files
+        from napari_semsr.io.frames import list_scan_files
 
-        return scan_files(path)
-    return [file for file in files_below(path) if not file.name.startswith(".")]
+        return list_scan_files(path)
+    return [
+        file for file in list_files_recursively(path) if not file.name.startswith(".")
+    ]
 
 
-def _stamp(files: Iterable[Path]) -> tuple[int, int]:
-    """Return the size in bytes and the last modification of an input."""
+def _file_stamp(files: Iterable[Path]) -> tuple[int, int]:
+    """Return the size in bytes and the latest modification time of an input."""
     stats = [file.stat() for file in files]
     return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
-def _digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
+def _compute_digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
     """Compute the digest of an input; for a scan only of its own files."""
     if path.is_file() or not frames:
         return digest_path(path)
@@ -387,19 +392,19 @@ def _digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
 
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update(name_bytes(Path(file.name)) + digest_path(file).encode())
+        digest.update(encode_name(Path(file.name)) + digest_path(file).encode())
     return f"sha256:{digest.hexdigest()}"
 
 
-def note_input(
+def record_input(
     folder: Path, path: Path, inputs: Mapping[str, ProjectInput], *, frames: bool
 ) -> tuple[str, ProjectInput]:
-    """Return the digest and the record of an input of a project.
+    """Return the digest and the record of a project's input.
 
     The digest is computed unless one of the `inputs`, by digest, has it.
     """
-    files = _files_of(path, frames)
-    stamp, absolute = _stamp(files), str(path.resolve())
+    files = _list_input_files(path, frames)
+    stamp, absolute = _file_stamp(files), str(path.resolve())
     place = absolute
     with suppress(ValueError):  # another drive
         place = Path(os.path.relpath(absolute, folder.resolve())).as_posix()
@@ -407,29 +412,29 @@ def note_input(
     for digest, one in inputs.items():
         if (one.absolute, one.stamp) == (absolute, stamp):
             return digest, new_input
-    return _digest(path, frames, files), new_input
+    return _compute_digest(path, frames, files), new_input
 
 
-def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
+def _is_unchanged(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
     """Return whether an input is unchanged; it is only read if its stamp differs."""
-    files = _files_of(path, frames)
-    size, modified_at = _stamp(files)
+    files = _list_input_files(path, frames)
+    size, modified_at = _file_stamp(files)
     if size != one.stamp[0]:
         return False
-    return modified_at == one.stamp[1] or _digest(path, frames, files) == digest
+    return modified_at == one.stamp[1] or _compute_digest(path, frames, files) == digest
 
 
-def _find(
+def _find_input(
     folder: Path, digest: str, one: ProjectInput, frames: bool
 ) -> tuple[Path | None, bool]:
     """Find an input by digest or name; also return whether the digest matches."""
     name = PurePosixPath(one.path).name
     candidates = [folder / one.path, Path(one.absolute), folder.parent / name]
-    places = map(as_on_disk, candidates)
+    places = map(match_disk_spelling, candidates)
     # a device, which may be endless, is neither
-    there = [p for p in places if is_there(p) and (p.is_file() or p.is_dir())]
+    there = [p for p in places if path_exists(p) and (p.is_file() or p.is_dir())]
     for place in there:
-        if _is_same(place, digest, one, frames):
+        if _is_unchanged(place, digest, one, frames):
             return place.resolve(), True
     return (there[0].resolve() if there else None), False
 
@@ -439,7 +444,7 @@ def _find(
 
 @dataclass(frozen=True, slots=True)
 class OpenedProject:
-    """A project with the layers that could be read."""
+    """A project with its readable layers."""
 
     folder: Path
     project: Project
@@ -451,20 +456,20 @@ class OpenedProject:
 
 
 def open_project(path: Path) -> Job[OpenedProject]:
-    """Open a project, or its ``project.json``, with all layers whose pixels exist."""
+    """Open a project with all layers whose pixels are available."""
     folder = project_folder(path).resolve()
     project = read_project(folder)
-    frames = {layer.input for layer in project.layers if layer.is_frames}
+    frames = {layer.input for layer in project.layers if layer.has_frames_input}
     paths: dict[str, Path | None] = {}
     messages: list[str] = []
     for digest, one in project.inputs.items():
         name = PurePosixPath(one.path).name
         yield Progress(len(paths), len(project.inputs), f"looking for {name}")
-        place, same = _find(folder, digest, one, digest in frames)
+        place, same = _find_input(folder, digest, one, digest in frames)
         paths[digest] = place
         if place is None:
-            lost_at = one_line(one.absolute, _LONGEST)
-            sentence = f"{lost_at} is missing: restore it next to {folder.name}."
+            lost_at = format_one_line(one.absolute, _LONGEST)
+            sentence = f"{lost_at} is missing: copy it back next to {folder.name}."
             messages.append(Message(sentence, "file-missing"))
         elif not same:
             sentence = f"{place} has changed since the project was saved."
@@ -476,14 +481,14 @@ def open_project(path: Path) -> Job[OpenedProject]:
         try:
             with (
                 capture_warnings(messages.append),
-                decoding(folder, f"layer {layer.name!r}"),
+                convert_decoding_errors(folder, f"layer {layer.name!r}"),
             ):
                 layers.append((layer, _read_layer(folder, layer, paths)))
         except SemsrError as error:
             lost_layers.append(layer)
             if layer.input is None or paths.get(layer.input):
                 sentence = f"Layer {layer.name!r} was left out: {error}"
-                messages.append(Message(sentence, code_of(error)))
+                messages.append(Message(sentence, get_error_code(error)))
     messages = list(dict.fromkeys(messages))  # levels of one image share a message
     return OpenedProject(
         folder, project, tuple(layers), tuple(lost_layers), tuple(messages)
@@ -494,7 +499,7 @@ def _read_layer(
     folder: Path, layer: ProjectLayer, inputs: Mapping[str, Path | None]
 ) -> LayerTuple:
     """Read the pixels of a layer and restore its attributes."""
-    keywords, source = _keywords(layer), inputs.get(layer.input or "")
+    keywords, source = _restore_keywords(layer), inputs.get(layer.input or "")
     if layer.kind not in _OF_PIXELS:
         data: Any = [np.array(item, dtype=float) for item in layer.data or ()]
         if layer.kind != "shapes":
@@ -523,7 +528,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     if layer.store is not None:
         path = folder / layer.store
         plain_name = Path(layer.store).name == layer.store != ".."
-        if not plain_name or not is_there(path):
+        if not plain_name or not path_exists(path):
             msg = f"its store {layer.store} is missing in {folder}; copy it there."
             raise ReadError(msg, code="file-missing")
         if layer.store.endswith(".ome.zarr"):
@@ -532,25 +537,25 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     if source is None:
         msg = "its input is missing."
         raise ReadError(msg, code="file-missing")
-    if layer.is_frames:
+    if layer.has_frames_input:
         from napari_semsr.io.frames import FRAMES_OPTIONS, open_frames
 
         options = (layer.read or {}).items()
         how: Any = {key: it for key, it in options if key in FRAMES_OPTIONS}
-        return scan_layers(run(open_frames(source, **how)), source, **how)[0]
+        return create_scan_layers(run(open_frames(source, **how)), source, **how)[0]
     if layer.read and "layer" not in layer.read:
-        return _read_as(source, layer.read)
+        return _read_with_options(source, layer.read)
     layers = read_layers(str(source))
     which = int((layer.read or {}).get("layer", 0))
     if which >= len(layers):
         msg = f"{source} no longer has channel {which}."
         raise ReadError(msg, code="plane-missing")
     rows = (layer.read or {}).get("databar_rows")
-    return without_rows(layers[which], int(rows)) if rows else layers[which]
+    return crop_rows(layers[which], int(rows)) if rows else layers[which]
 
 
-def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
-    """Read an image with the options of the panel, and with its pyramid, if any."""
+def _read_with_options(source: Path, options: dict[str, Any]) -> LayerTuple:
+    """Read an image, and its pyramid if any, with the options of the panel."""
     from napari_semsr.io.formats import describe, read
 
     image = read(source, **options)
@@ -560,7 +565,7 @@ def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
     data = [image.data, *(read(source, level=n, **rest).data for n in coarse)]
     if max(image.shape) <= SINGLE_PX:
         data = [image.array()]
-    values, own, kind = layer_of(
+    values, own, kind = create_layer(
         image, data=data if len(data) > 1 else data[0], coarsest=data[-1]
     )
     own["metadata"] |= {STORE_KEY: str(source), READ_KEY: options}
@@ -580,25 +585,28 @@ def read_project_layers(path: Paths) -> list[LayerTuple]:
 # -- recent projects ----------------------------------------------------------------
 
 
-def _recent_file() -> Path:
+def _recent_projects_path() -> Path:
     return platformdirs.user_state_path("napari-semsr", appauthor=False) / "recent.json"
 
 
-def recent_projects() -> list[Path]:
+def list_recent_projects() -> list[Path]:
     """List recently opened projects that still exist, the latest first."""
     try:
-        paths = json.loads(_recent_file().read_text("utf-8"))
+        paths = json.loads(_recent_projects_path().read_text("utf-8"))
         return [Path(item) for item in paths if (Path(item) / _FILE).is_file()]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def note_recent(folder: Path) -> None:
-    """Put a project first in the list of recent ones."""
-    paths: Sequence[Path] = [folder, *(p for p in recent_projects() if p != folder)]
-    file = _recent_file()
+def add_recent_project(folder: Path) -> None:
+    """Move a project to the top of the list of recent projects."""
+    paths: Sequence[Path] = [
+        folder,
+        *(p for p in list_recent_projects() if p != folder),
+    ]
+    file = _recent_projects_path()
     with suppress(OSError, WriteError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as place:
+        with replace_atomically(file) as place:
             text = json.dumps([str(item) for item in paths[:_MAX_RECENT]])
             place.write_text(text, "utf-8")

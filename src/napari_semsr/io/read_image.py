@@ -33,18 +33,18 @@ from napari_semsr.core import (
     ReadableArray,
     ReadError,
     RealArray,
-    code_of,
-    describe_origin,
+    create_size_source,
+    describe_size_source,
     escape_invisible,
     format_pixel_size,
+    get_error_code,
     open_file,
     option,
     parse_pixel_size,
     read_box,
-    size_origin,
     warn,
 )
-from napari_semsr.io.files import Record, choose, half_paths, is_there
+from napari_semsr.io.files import Record, choose_index, half_paths, path_exists
 
 # Conversion of lengths in files to nanometres.
 #
@@ -99,7 +99,7 @@ _MICRO = (
 _JAVA_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # escapes of Java
 
 
-def _canonical(unit: str) -> str:
+def _normalise_unit(unit: str) -> str:
     """Normalise the spelling of a unit."""
     text = _JAVA_ESCAPE.sub(lambda match: chr(int(match[1], 16)), unit.strip()).lower()
     for prefix in _MICRO:
@@ -114,14 +114,14 @@ def _canonical(unit: str) -> str:
     return _SYNONYMS.get(text, text)
 
 
-def unit_nm(unit: str) -> float | None:
-    """Return the nanometres in a unit of length, such as ``"micron"``."""
-    return _NM_PER_UNIT.get(_canonical(unit))
+def unit_to_nm(unit: str) -> float | None:
+    """Return the number of nanometres in a length unit, such as ``"micron"``."""
+    return _NM_PER_UNIT.get(_normalise_unit(unit))
 
 
 def to_nm(value: object, unit: str) -> float | None:
     """Convert a number, or its text, to nanometres; None if it is not a length."""
-    size = unit_nm(unit)
+    size = unit_to_nm(unit)
     if size is None or isinstance(value, bool):
         return None
     try:
@@ -141,11 +141,11 @@ def parse_length_nm(text: str, unit: str = "") -> float | None:
     None if it is not a length, or if its comma is ambiguous, as in ``"1,000 nm"``.
     `unit` applies to a number without a unit.
     """
-    return None if _EITHER_COMMA.match(text) else stated_length_nm(text, unit)
+    return None if _EITHER_COMMA.match(text) else parse_metadata_length_nm(text, unit)
 
 
-def stated_length_nm(text: str, unit: str = "") -> float | None:
-    """Convert a length written by a microscope to nanometres; None if it is not one.
+def parse_metadata_length_nm(text: str, unit: str = "") -> float | None:
+    """Convert a length from microscope metadata to nanometres, or return None.
 
     A comma is a decimal comma: programs do not print separators of thousands.
     """
@@ -156,7 +156,7 @@ def stated_length_nm(text: str, unit: str = "") -> float | None:
     return to_nm(match.group(1).replace(",", "."), match.group(2))
 
 
-def pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
+def create_pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
     """Return the pixel size of two valid lengths; None unless both are known."""
     y, x = lengths_nm
     return None if y is None or x is None else PixelSize((float(y), float(x)))
@@ -168,7 +168,7 @@ _SUCH_AS = "A pixel size is one or two positive numbers in nm, 7.7 or Y,X as 8,7
 
 
 class ReadOptions(Options):
-    """Options that select an image of a file and how to read it."""
+    """Options that select an image in a file and control how it is read."""
 
     series: int | None = option(
         None,
@@ -221,8 +221,8 @@ class ReadOptions(Options):
 
     @field_validator("pixel_size_nm", "pixel_size_sd_nm", mode="before")
     @classmethod
-    def _size(cls, value: object) -> PixelSize | None:
-        """Validate one number or two, or their text, as a pixel size."""
+    def _validate_size(cls, value: object) -> PixelSize | None:
+        """Validate one or two numbers, or their text, as a pixel size."""
         if isinstance(value, str):
             # in "7,5 nm" it is a decimal comma, which is refused
             text = value if "," in value else value.strip().removesuffix("nm")
@@ -244,8 +244,8 @@ class ReadOptions(Options):
         return size
 
 
-def _typed_size(value: object) -> PixelSize | None:
-    """Validate a pixel size like `ReadOptions`, with an example in the error."""
+def _validate_pixel_size(value: object) -> PixelSize | None:
+    """Validate a pixel size like `ReadOptions`; the error includes an example."""
     try:
         options = ReadOptions.parse({"pixel_size_nm": value})
     except OptionError:
@@ -253,8 +253,8 @@ def _typed_size(value: object) -> PixelSize | None:
     return parse_pixel_size(options.pixel_size_nm)
 
 
-TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_typed_size)]
-"""Type of a pixel size in other options: one number, or two, or their text."""
+TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_validate_pixel_size)]
+"""Type of a pixel size in other options: one or two numbers, or text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +289,7 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
-    """One image from a format module, before grey conversion, crop and overrides."""
+    """Image from a format module before grey conversion, crop and overrides."""
 
     format: str  # As in `FileInfo`
     # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None if read from
@@ -299,7 +299,7 @@ class RawImage:
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
     coarser: FloatPair = (1.0, 1.0)  # Rows and columns of level 0 per pixel
-    orientation: int = 1  # Stored orientation, numbered as in TIFF; see `_upright`
+    orientation: int = 1  # Stored one, numbered as in TIFF; see `_rotate_upright`
     # Number of images, levels, channels and planes to choose from
     levels: int = 1
     series: int = 1
@@ -321,18 +321,20 @@ class RawImage:
     doubts: tuple[str, ...] = ()
     place_doubts: tuple[str, ...] = ()
 
-    def sentences(self, path: Path, *, has_typed_size: bool = False) -> list[str]:
-        """Return the warnings for a user; `has_typed_size` if a size is typed."""
+    def get_warnings(self, path: Path, *, has_typed_size: bool = False) -> list[str]:
+        """Return the warnings for the user, without `doubts` if a size was typed."""
         doubts = () if has_typed_size else self.doubts
         all_sentences = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
         return [
-            one if path.name in one else Message(f"{path.name}: {one}", code_of(one))
+            one
+            if path.name in one
+            else Message(f"{path.name}: {one}", get_error_code(one))
             for one in all_sentences
         ]
 
 
 def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
-    """Return the number of images in a file itself, and which of them is read."""
+    """Return the number of images in the file itself, and which one is read."""
     number = metadata.get(SERIES_KEY, 0)
     which = f"series {number}" if number else "the first"
     return metadata.get(OWN_SERIES_KEY, count), which
@@ -342,7 +344,7 @@ AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 
 def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
-    """Return the sizes of the axes before rows and columns, by name, in their order.
+    """Return names and sizes of the axes before rows and columns.
 
     Unnamed axes are ``plane``, adjacent ones combined; further ones, after a named
     axis, are numbered.
@@ -374,18 +376,20 @@ def choose_plane(
         f" ({axes_text})" if "," in axes_text or "plane" not in axes_text else ""
     )
     channels = sizes_by_axis.get("c", 1)
-    position = {"c": choose(path, "channel", options.channel, channels, axes_text)}
+    position = {
+        "c": choose_index(path, "channel", options.channel, channels, axes_text)
+    }
     either = ""
     for axis, name in AXIS_OPTIONS.items():
         number, size = getattr(options, name), sizes_by_axis.get(axis, 1)
         if number is not None:
-            position[axis] = choose(path, name, number, size)
+            position[axis] = choose_index(path, name, number, size)
         elif size > 1:
             either += f"{' and ' if either else ''}{name} 0 to {size - 1}"
     others = [size for axis, size in pairs if axis not in position]
     planes = math.prod(others)
     either = f"{either}, or " if either else ""
-    plane = choose(path, "plane", options.plane, planes, axes_text, either)
+    plane = choose_index(path, "plane", options.plane, planes, axes_text, either)
     where = iter(np.unravel_index(plane, others) if others else ())
     places = tuple(
         position[axis] if axis in position else int(next(where)) for axis in axes
@@ -427,9 +431,9 @@ _TESCAN_KEYS = (
 )
 
 
-def _text_files(path: Path) -> list[Path]:
-    """List possible text files of an image, for any case of their suffix."""
-    if not is_there(path) or path.is_dir():
+def _list_text_files(path: Path) -> list[Path]:
+    """List possible text files of an image, with any case of the suffix."""
+    if not path_exists(path) or path.is_dir():
         return []
     kind = path.suffix[1:]
     names = [f"{path.stem}.{end}" for end in ("txt", "TXT", "Txt")]
@@ -437,16 +441,16 @@ def _text_files(path: Path) -> list[Path]:
     names += [f"{path.stem}.hdr", f"{path.stem}-{kind}.HDR", f"{path.stem}.HDR"]
     candidates = [path.with_name(name) for name in names]
     return [
-        one for one in candidates if one != path and is_there(one) and one.is_file()
+        one for one in candidates if one != path and path_exists(one) and one.is_file()
     ]
 
 
-def companions(path: Path) -> list[Path]:
-    """Return the files that belong to an image: halves of a mosaic, and its texts."""
-    return [*half_paths(path), *_text_files(path)]
+def list_companion_files(path: Path) -> list[Path]:
+    """List the companion files of an image: mosaic halves and text files."""
+    return [*half_paths(path), *_list_text_files(path)]
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Read a text; return an empty one if it cannot be opened."""
     try:
         with open_file(path) as stream:
@@ -483,9 +487,9 @@ def decode_text(data: bytes) -> str:
 def _read_sidecar(
     path: Path, shape: tuple[int, int], own: PixelSize | None
 ) -> RawImage | None:
-    """Read the text file next to an image that may state its `own` pixel size."""
-    for beside in _text_files(path):
-        text, name = _text_of(beside), beside.name
+    """Read the text file next to an image whose file may have its `own` pixel size."""
+    for beside in _list_text_files(path):
+        text, name = _read_text(beside), beside.name
         if beside.suffix.lower() == ".hdr":
             frame_image, frame = parse_tescan(text, shape, name), None
         else:
@@ -495,9 +499,9 @@ def _read_sidecar(
         if frame_image is None:
             continue
         if frame is not None:
-            frame_image = of_frame(frame_image, name, frame, shape, own)
+            frame_image = apply_frame_metadata(frame_image, name, frame, shape, own)
         size = frame_image.pixel_size_nm
-        if own is None or size is None or _is_close(own, size, _SAME_PITCH):
+        if own is None or size is None or _is_close_pixel_size(own, size, _SAME_PITCH):
             return frame_image
         doubt = Message(
             f"{path.name} states a pixel size of {format_pixel_size(own)}, but {name} "
@@ -514,14 +518,14 @@ _ROUNDING_ROWS = 2  # rows; chosen: both sides of a resampled image are rounded
 _SAME_PITCH = 0.01  # chosen: a micron bar of 100 px is precise to half a percent
 
 
-def of_frame(
+def apply_frame_metadata(
     frame_image: RawImage,
     source: str,
     frame: tuple[int, int],
     shape: tuple[int, int],
     own: PixelSize | None = None,
 ) -> RawImage:
-    """Apply a microscope's metadata of its frame to an image.
+    """Apply microscope metadata of the full frame to an image.
 
     An image of another width counts as resampled if its aspect ratio is that of the
     frame, with or without data bar, unless it states the frame's pixel size.
@@ -532,8 +536,8 @@ def of_frame(
     below = shape[0] - round(rows / stretch)
     if columns != shape[1]:
         whole = -_ROUNDING_ROWS <= below <= _TALLEST * shape[0]
-        if not whole or (own and size and _is_close(own, size, _SAME_PITCH)):
-            return _cut_out(frame_image, source, frame, shape, own)
+        if not whole or (own and size and _is_close_pixel_size(own, size, _SAME_PITCH)):
+            return _treat_as_crop(frame_image, source, frame, shape, own)
     return replace(
         frame_image,
         pixel_size_nm=size and PixelSize((size[0] * stretch, size[1] * stretch)),
@@ -541,7 +545,7 @@ def of_frame(
     )
 
 
-def _cut_out(
+def _treat_as_crop(
     image: RawImage,
     source: str,
     frame: tuple[int, int],
@@ -553,21 +557,26 @@ def _cut_out(
     size = own or stated_size
     if size is None:
         return image
-    differ = own and stated_size and not _is_close(own, stated_size, _SAME_PITCH)
+    differ = (
+        own and stated_size and not _is_close_pixel_size(own, stated_size, _SAME_PITCH)
+    )
     size_text = format_pixel_size(size)
     size_text += (
         f" (its own; {source}: {format_pixel_size(stated_size)})" if differ else ""
     )
     doubt = Message(
-        f"{source} states a frame of {frame[0]} x {frame[1]} px, but {shape[0]} x "
-        f"{shape[1]} px is not a reduced copy of it: it is read as a crop without data "
-        f"bar, pixel size {size_text}; set the pixel size if that is wrong.",
+        f"{source} states a frame of {frame[0]} x {frame[1]} px, but an image of "
+        f"{shape[0]} x {shape[1]} px is not a reduced copy of it: the image is "
+        f"treated as a crop without data bar, with pixel size {size_text}; set the "
+        "pixel size if that is wrong.",
         "header-of-other-size",
     )
     return replace(image, pixel_size_nm=size, doubts=(doubt,))
 
 
-def rows_and_columns(text: str, separator: str | None = None) -> tuple[int, int] | None:
+def parse_rows_and_columns(
+    text: str, separator: str | None = None
+) -> tuple[int, int] | None:
     """Return rows and columns from a text with columns and rows."""
     parts = [part.strip() for part in text.split(separator)]
     if len(parts) != 2 or not all(
@@ -581,7 +590,7 @@ _TextMetadata = tuple[RawImage | None, tuple[int, int] | None]
 
 
 def _parse_jeol(text: str, name: str) -> _TextMetadata:
-    """Read the text of a JEOL: its metadata and the size of the frame."""
+    """Parse the text of a JEOL microscope: metadata and frame size."""
     keys: dict[str, str] = {}
     statements: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -591,18 +600,18 @@ def _parse_jeol(text: str, name: str) -> _TextMetadata:
             statements.setdefault(key.lstrip("$"), []).append(keys[key])
     if not any(key.startswith(("CM_", "SM_")) for key in statements):
         return None, None
-    size, warnings = _jeol_size(statements, name)
+    size, warnings = _jeol_pixel_size(statements, name)
     image, full = (
-        next(filter(None, map(rows_and_columns, statements.get(key, ()))), None)
+        next(filter(None, map(parse_rows_and_columns, statements.get(key, ()))), None)
         for key in _FRAMES
     )
     frame = image or full
     # the full size may be that of the image and its data bar
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
         warning = Message(
-            f"{name} states an image of {image[0]} x {image[1]} px and a full size of "
-            f"{full[0]} x {full[1]} px: no data bar is cropped; set its rows "
-            "(`databar_rows`) if there is one.",
+            f"{name} states an image of {image[0]} x {image[1]} px and a full size "
+            f"of {full[0]} x {full[1]} px: no data bar is cropped; set its number of "
+            "rows (`databar_rows`) if there is one.",
             "header-contradicts",
         )
         frame, warnings = None, (*warnings, warning)
@@ -610,15 +619,17 @@ def _parse_jeol(text: str, name: str) -> _TextMetadata:
     return frame_image, frame
 
 
-def _jeol_size(
+def _jeol_pixel_size(
     statements: Mapping[str, Sequence[str]], name: str
 ) -> tuple[PixelSize | None, tuple[str, ...]]:
-    """Return the most precise pixel size if all statements agree, or the reason."""
+    """Return the most precise pixel size, or the reason why it is unknown."""
     pitches, bars, markers = (
         statements.get(key, ()) for key in (_PITCH, _BAR, _MARKER)
     )
-    pitches_found = [_stated_pitch(text) for text in pitches]
-    pitches_found += [_over_bar(marker, bar) for bar in bars for marker in markers]
+    pitches_found = [_parse_pitch(text) for text in pitches]
+    pitches_found += [
+        _scale_bar_pitch(marker, bar) for bar in bars for marker in markers
+    ]
     if not pitches_found:
         return None, ()
     by_error = sorted(
@@ -626,24 +637,29 @@ def _jeol_size(
     )
     if by_error:
         size, rounding = by_error[0]
-        if all(_is_close(size, a, rounding + b + _SAME_PITCH) for a, b in by_error):
+        if all(
+            _is_close_pixel_size(size, a, rounding + b + _SAME_PITCH)
+            for a, b in by_error
+        ):
             return size, ()
     pairs = zip((_PITCH, _BAR, _MARKER), (pitches, bars, markers), strict=True)
     texts = ", ".join(f"{key} {one!r}" for key, values in pairs for one in values)
     what = "pixel sizes that differ" if by_error else "no pixel size with its unit"
-    sentence = f"{name} states {what}, {texts}: the pixel size is left unknown."
+    sentence = f"{name} contains {what}, {texts}: the pixel size is left unknown."
     code = "pixel-size-contradicts" if by_error else "pixel-size-invalid"
     return None, (Message(sentence, code),)
 
 
-def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
-    """Read a pixel size, of columns and rows or of both, and its rounding error.
+def _parse_pitch(text: str) -> tuple[PixelSize, float] | None:
+    """Parse a pixel size, given as one or two lengths, and its rounding error.
 
     The error is relative.
     """
     parts = _LENGTH_TEXT.findall(text)
-    lengths = [stated_length_nm(f"{number} {unit}") for number, unit in parts]
-    size = pixel_size((lengths[-1], lengths[0])) if len(lengths) in (1, 2) else None
+    lengths = [parse_metadata_length_nm(f"{number} {unit}") for number, unit in parts]
+    size = (
+        create_pixel_size((lengths[-1], lengths[0])) if len(lengths) in (1, 2) else None
+    )
     if size is None:
         return None
     numbers = [Decimal(number.replace(",", ".")) for number, _ in parts]
@@ -651,9 +667,9 @@ def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
     return size, 0.5 / float(min(digits))
 
 
-def _over_bar(marker: str, bar: str) -> tuple[PixelSize, float] | None:
-    """Divide the marker's length by its number of pixels, an integer."""
-    length = stated_length_nm(marker)
+def _scale_bar_pitch(marker: str, bar: str) -> tuple[PixelSize, float] | None:
+    """Divide the length of the scale bar by its integer number of pixels."""
+    length = parse_metadata_length_nm(marker)
     try:
         pixels = float(bar)
     except ValueError:
@@ -664,15 +680,17 @@ def _over_bar(marker: str, bar: str) -> tuple[PixelSize, float] | None:
 
 
 def _parse_hitachi(text: str, name: str) -> _TextMetadata:
-    """Read the INI text of a Hitachi: its metadata and the size of the frame."""
+    """Parse the INI text of a Hitachi microscope: metadata and frame size."""
     start = text.lower().find(_HITACHI)
     if start < 0:
         return None, None
     section = text[start + len(_HITACHI) :].partition("\n[")[0]
     keys = {key: value.strip() for key, value in _SETTING.findall(section)}
     size_text = keys.get("PixelSize", "")
-    length = stated_length_nm(size_text, "nm")
-    frame = rows_and_columns(keys.get("DataSize", "").lower().replace("*", "x"), "x")
+    length = parse_metadata_length_nm(size_text, "nm")
+    frame = parse_rows_and_columns(
+        keys.get("DataSize", "").lower().replace("*", "x"), "x"
+    )
     warnings: tuple[str, ...] = ()
     if length is None:
         what = f"got {size_text!r}" if size_text else "but it is missing"
@@ -682,18 +700,20 @@ def _parse_hitachi(text: str, name: str) -> _TextMetadata:
             "pixel-size-invalid" if size_text else "pixel-size-missing",
         )
         warnings = (warning,)
-    size = pixel_size((length, length))
+    size = create_pixel_size((length, length))
     image = RawImage("TIFF", None, size, "Hitachi", metadata=keys, warnings=warnings)
     return image, frame
 
 
 def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
-    """Read the INI text of a TESCAN; `name` is its source."""
+    """Parse the INI text of a TESCAN microscope from the source `name`."""
     keys = {key: value.strip() for key, value in _SETTING.findall(text)}
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
         return None
     size_texts = [keys.get("PixelSizeY"), keys.get("PixelSizeX")]
-    size = pixel_size([stated_length_nm(value or "", "m") for value in size_texts])
+    size = create_pixel_size(
+        [parse_metadata_length_nm(value or "", "m") for value in size_texts]
+    )
     warnings: tuple[str, ...] = ()
     if size is None:
         warning = Message(
@@ -731,8 +751,8 @@ _MAX_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 
 _MAX_SEEN = 1 << 24  # number of these that are evaluated; chosen: 128 MB as float64
 
 
-def _grounds(bottom: NDArray[np.float64]) -> list[float]:
-    """Return the most frequent grey values, at most three."""
+def _background_levels(bottom: NDArray[np.float64]) -> list[float]:
+    """Return up to three of the most frequent grey values."""
     counts, edges = np.histogram(bottom, bins=64, range=(0.0, 1.0))
     best = np.argsort(counts)[::-1][:3]
     levels = []
@@ -744,8 +764,8 @@ def _grounds(bottom: NDArray[np.float64]) -> list[float]:
     return levels
 
 
-def _first_row(part: NDArray[np.float64]) -> int | None:
-    """Find the row from which the fraction of background is high."""
+def _find_first_row(part: NDArray[np.float64]) -> int | None:
+    """Find the row at which the background fraction rises; None if there is none."""
     best: tuple[float, int] | None = None
     for row in range(_NEAR, part.size - _SMALLEST + 1):
         rise = float(part[row : row + _NEAR].min() - part[row - _NEAR : row].max())
@@ -754,8 +774,8 @@ def _first_row(part: NDArray[np.float64]) -> int | None:
     return None if best is None else best[1]
 
 
-def _above_frame(bottom: NDArray[np.float64], row: int) -> int:
-    """Skip ruled lines above the background: rows with one value."""
+def _skip_ruled_lines(bottom: NDArray[np.float64], row: int) -> int:
+    """Skip ruled lines above the background, whose rows have a single value."""
     for _ in range(_LINE):
         line = bottom[row - 1]
         if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULE_SHARE:
@@ -764,17 +784,17 @@ def _above_frame(bottom: NDArray[np.float64], row: int) -> int:
     return row
 
 
-def _is_bar(
+def _is_databar(
     rows: NDArray[np.float64], ground: float, part: NDArray[np.float64]
 ) -> bool:
-    """Return whether rows are a flat background with letters."""
+    """Return whether rows consist of a flat background with letters."""
     if rows.shape[0] < _SMALLEST or float(np.median(part)) < _GROUND:
         return False
     letters = float(np.mean(np.abs(rows - ground) > _CONTRAST))
     return letters >= _LETTERS
 
 
-def suggest_databar(image: ReadableArray, reach: float | None = None) -> int:
+def detect_databar(image: ReadableArray, reach: float | None = None) -> int:
     """Count the rows at the bottom that look like a data bar.
 
     Only the lowest rows of an array, or a dask array, are read. If only `reach` rows
@@ -796,11 +816,11 @@ def suggest_databar(image: ReadableArray, reach: float | None = None) -> int:
     bottom = (bottom - low) / (high - low)
     bottom = np.nan_to_num(bottom, nan=0.0, posinf=1.0, neginf=0.0)
     rows = 0
-    for ground in _grounds(bottom):
+    for ground in _background_levels(bottom):
         part = np.mean(np.abs(bottom - ground) <= _LEVELS, axis=1)
-        first = _first_row(part)
-        if first is not None and _is_bar(bottom[first:], ground, part[first:]):
-            rows = max(rows, depth - _above_frame(bottom, first))
+        first = _find_first_row(part)
+        if first is not None and _is_databar(bottom[first:], ground, part[first:]):
+            rows = max(rows, depth - _skip_ruled_lines(bottom, first))
     # half a pixel of tolerance, if `reach` refers to another grid
     return rows if reach is None or reach > height - rows + 0.5 else 0
 
@@ -817,12 +837,12 @@ _MIN_FRAMED = 64  # px; chosen: in smaller images a frame is a large part
 
 
 def _full_scale(dtype: np.dtype[Any]) -> float:
-    """Return the value of white."""
+    """Return the grey value of white for a type."""
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
 
 
 class ColourError(ReadError):
-    """A file that must be grey is in colour."""
+    """A file is in colour but must be grey."""
 
     def __init__(self, message: str, samples: Any, bar: int = 0) -> None:
         super().__init__(message, code="databar-coloured" if bar else "colour-image")
@@ -830,7 +850,7 @@ class ColourError(ReadError):
         self.databar_rows = bar  # number of lowest rows that contain all colour
 
 
-def _spreads(samples: Any) -> NDArray[np.float64]:
+def _colour_differences(samples: Any) -> NDArray[np.float64]:
     """Return the largest difference of red, green and blue in each row.
 
     Microscopes draw a coloured line around exported images.
@@ -846,35 +866,37 @@ def _spreads(samples: Any) -> NDArray[np.float64]:
         gap = np.nan_to_num(np.subtract(high, low, dtype=np.float64))
         all_spreads.append(gap.max(axis=1, initial=0.0))
     spreads = np.concatenate(all_spreads)
-    if frame and not _is_coloured(samples, spreads[:-frame]).any():
+    if frame and not _find_coloured_rows(samples, spreads[:-frame]).any():
         spreads[-frame:] = 0.0  # otherwise they may end a bar
     return spreads
 
 
-def _has_frame(samples: Any) -> bool:
-    """Return whether a grey image has colour in its outermost rows or columns."""
+def _has_coloured_border(samples: Any) -> bool:
+    """Return whether a grey image has coloured rows or columns at its border."""
     if samples.shape[2] < _SAMPLES or min(samples.shape[:2]) < _MIN_FRAMED:
         return False
     edges = [samples[:_BORDER], samples[-_BORDER:], samples[:, :_BORDER]]
     gaps = [np.ptp(np.asarray(edge)[..., :3].astype(float), axis=2) for edge in edges]
-    return any(_is_coloured(samples, gap.max(axis=1)).any() for gap in gaps)
+    return any(_find_coloured_rows(samples, gap.max(axis=1)).any() for gap in gaps)
 
 
-def _is_coloured(samples: Any, spreads: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which rows have colour beyond JPEG's rounding."""
+def _find_coloured_rows(
+    samples: Any, spreads: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Find rows with colour differences beyond JPEG rounding."""
     return spreads > _TOLERANCE * _full_scale(np.dtype(samples.dtype))
 
 
-def _coloured_bar(samples: Any, spreads: NDArray[np.float64]) -> int:
+def _count_coloured_bar_rows(samples: Any, spreads: NDArray[np.float64]) -> int:
     """Return the number of rows of a colour data bar below a grey image, or 0."""
-    is_coloured = _is_coloured(samples, spreads)
+    is_coloured = _find_coloured_rows(samples, spreads)
     height = is_coloured.size
     if not is_coloured.any() or not isinstance(samples, np.ndarray):
         return 0
     first = int(np.argmax(is_coloured))
     if first < height * (1 - _SHARE) or height - first < _SMALLEST:
         return 0
-    return max(height - first, suggest_databar(luminance(samples[..., :3])))
+    return max(height - first, detect_databar(luminance(samples[..., :3])))
 
 
 def luminance(samples: Any) -> Any:
@@ -889,14 +911,14 @@ def luminance(samples: Any) -> Any:
     return total.astype(samples.dtype)
 
 
-def as_grey(samples: Any) -> Any | None:
-    """Convert an image stored as colour (Y, X, S) to grey (Y, X).
+def convert_if_grey(samples: Any) -> Any | None:
+    """Convert an image stored as colour (Y, X, S) to grey (Y, X), if it is grey.
 
     None if red, green and blue differ by more than the rounding of JPEG.
     """
     if samples.ndim == 2:
         return samples
-    spread = float(_spreads(samples).max()) if samples.shape[2] > 2 else 0.0
+    spread = float(_colour_differences(samples).max()) if samples.shape[2] > 2 else 0.0
     if spread == 0:
         return samples[..., 0]
     within = spread <= _TOLERANCE * _full_scale(np.dtype(samples.dtype))
@@ -908,8 +930,8 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
 
     It may belong to a level, `down` times coarser than the image.
     """
-    grey = as_grey(data)
-    if grey is not None and data.ndim > 2 and _has_frame(data):
+    grey = convert_if_grey(data)
+    if grey is not None and data.ndim > 2 and _has_coloured_border(data):
         warn(
             f"{path.name} has a coloured line along its border, which is read as "
             "grey: crop it if necessary.",
@@ -918,8 +940,8 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
     if grey is None and colour == "luminance":
         grey = luminance(data[..., :3])
     if grey is None:
-        spreads = _spreads(data)
-        bar = _coloured_bar(data, spreads)
+        spreads = _colour_differences(data)
+        bar = _count_coloured_bar_rows(data, spreads)
         msg = (
             f"{path} must be a grey image, but its colour channels differ by up to "
             f"{spreads.max():g} of {_full_scale(np.dtype(data.dtype)):g}: use its "
@@ -934,10 +956,10 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
     return grey
 
 
-def native(path: Path, data: Any) -> Any:
-    """Convert samples to native byte order; `ReadError` for an empty image."""
+def to_native_byte_order(path: Path, data: Any) -> Any:
+    """Convert samples to native byte order; raise `ReadError` if empty."""
     if 0 in data.shape:
-        msg = f"{path} must hold at least one pixel, got shape {tuple(data.shape)}."
+        msg = f"{path} must contain at least one pixel, got shape {tuple(data.shape)}."
         raise ReadError(msg, code="no-image")
     dtype = np.dtype(data.dtype)
     return data if dtype.isnative else data.astype(dtype.newbyteorder("="))
@@ -948,26 +970,26 @@ _BLOCK = 2048  # px; chosen: 16 MB of float32
 _MAX_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a second
 
 
-class Windows(Protocol):
-    """Location of the pixels of a plane; small and picklable."""
+class PlaneReader(Protocol):
+    """Reader for the pixels of a plane; small and picklable."""
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the file."""
 
-    def window(self, rows: slice, columns: slice) -> RealArray:
-        """Read a part, (Y, X) or (Y, X, S)."""
+    def read_window(self, rows: slice, columns: slice) -> RealArray:
+        """Read a window (Y, X) or (Y, X, S) of the plane."""
 
 
-def read_or_plan(source: Windows, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-    """Read a plane, lazily by blocks if it is large."""
+def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+    """Read a plane; a large one lazily in blocks."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= LAZY_BYTES:
-        return source.window(slice(None), slice(None))
-    return plan_blocks(source, shape, dtype, (_BLOCK, _BLOCK))
+        return source.read_window(slice(None), slice(None))
+    return create_lazy_plane(source, shape, dtype, (_BLOCK, _BLOCK))
 
 
-def plan_blocks(
-    source: Windows, shape: tuple[int, ...], dtype: DTypeLike, block: IntPair
+def create_lazy_plane(
+    source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike, block: IntPair
 ) -> Any:
     """Return a large plane as a dask array, read block by block."""
     import dask.array as da
@@ -976,9 +998,9 @@ def plan_blocks(
     counts = [math.ceil(n / part) for n, part in zip(shape[:2], block, strict=True)]
     if math.prod(counts) > _MAX_BLOCKS:
         msg = (
-            f"{source.path} states {shape[0]} x {shape[1]} pixels, which are "
-            f"more than {_MAX_BLOCKS} blocks of {block[0]} x {block[1]}: check that "
-            "it is the intended file."
+            f"{source.path} states {shape[0]} x {shape[1]} pixels, more than "
+            f"{_MAX_BLOCKS} blocks of {block[0]} x {block[1]}: check that it is the "
+            "intended file."
         )
         raise ReadError(msg, code="image-too-large")
     chunks: Any = (*block, *shape[2:])
@@ -993,20 +1015,20 @@ def plan_blocks(
     )
 
 
-def _read_block(source: Windows, block_info: Any = None) -> RealArray:
+def _read_block(source: PlaneReader, block_info: Any = None) -> RealArray:
     (top, bottom), (left, right), *_ = block_info[None]["array-location"]
-    return source.window(slice(top, bottom), slice(left, right))
+    return source.read_window(slice(top, bottom), slice(left, right))
 
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st", ".ali", ".rec")
-"""Usual endings of names of MRC files, without ``.map``, which others use, too."""
+"""Usual suffixes of MRC files, except ``.map``, which other programs also use."""
 _SUFFIXES = (
     *(".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"),
     *(".h5", ".hdf5", ".nxs", ".czi", ".dm3", ".dm4", ".ser", ".emd", *MRC_SUFFIXES),
 )
 
 
-def display_name(name: str) -> str:
+def remove_suffixes(name: str) -> str:
     """Remove the suffixes of readable formats from a file name."""
     while name.lower().endswith(_SUFFIXES):
         stem, _, _ = name.rpartition(".")
@@ -1016,7 +1038,7 @@ def display_name(name: str) -> str:
     return name
 
 
-def _with_sidecar(path: Path, source: RawImage) -> RawImage:
+def _add_sidecar_metadata(path: Path, source: RawImage) -> RawImage:
     """Add calibration and data bar from a microscope's text file next to the image."""
     if source.vendor is not None or source.record is not None:
         return source
@@ -1041,20 +1063,20 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
     )
 
 
-def rows_at(rows: int, down: float) -> int:
-    """Return the rows of a level, `down` times coarser, for `rows` of level 0."""
+def scale_rows(rows: int, down: float) -> int:
+    """Convert a number of rows of level 0 to a level `down` times coarser."""
     return math.ceil(round(rows / down, 3))
 
 
-def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
+def _get_databar_rows(path: Path, source: RawImage, options: ReadOptions) -> int:
     """Return the number of rows to crop at the bottom."""
     height = source.data.shape[0]
     if options.databar_rows is not None:
-        rows = rows_at(options.databar_rows, source.coarser[0])
+        rows = scale_rows(options.databar_rows, source.coarser[0])
         if rows >= height:
             msg = (
-                f"{path} has {height} rows, of which {rows} cannot all be data bar: "
-                "set fewer data-bar rows."
+                f"{path} has {height} rows, so a data bar cannot have {rows} rows: set "
+                "fewer data-bar rows."
             )
             raise ReadError(msg, code="out-of-range")
         return rows
@@ -1074,13 +1096,13 @@ _TURNS = {
 }
 
 
-def _upright(source: RawImage) -> RawImage:
-    """Rotate an image to the orientation stated in its file."""
+def _rotate_upright(source: RawImage) -> RawImage:
+    """Rotate an image upright according to the orientation in its file."""
     if source.orientation not in _TURNS:
         return source
     swap, down, across = _TURNS[source.orientation]
 
-    def turn(pair: Any) -> Any:
+    def swap_pair(pair: Any) -> Any:
         return pair[::-1] if swap and pair is not None else pair
 
     data = source.data.swapaxes(0, 1) if swap else source.data
@@ -1094,30 +1116,32 @@ def _upright(source: RawImage) -> RawImage:
         source,
         data=data,
         orientation=1,
-        pixel_size_nm=turn(source.pixel_size_nm),
-        coarser=turn(source.coarser),
-        origin=turn(source.origin),
-        spacing_px=turn(source.spacing_px),
+        pixel_size_nm=swap_pair(source.pixel_size_nm),
+        coarser=swap_pair(source.coarser),
+        origin=swap_pair(source.origin),
+        spacing_px=swap_pair(source.spacing_px),
         metadata={**source.metadata, "orientation": source.orientation},
     )
 
 
-def _is_close(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
+def _is_close_pixel_size(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
     """Return whether two pixel sizes are equal to the precision of a rational tag."""
     return bool(np.allclose(a, b, rtol=within, atol=0))
 
 
-def _calibration(source: RawImage) -> PixelSize | None:
-    """Return the record's exact size, unless the file was recalibrated since."""
+def _get_pixel_size(source: RawImage) -> PixelSize | None:
+    """Return the exact size in the record, unless the file was recalibrated later."""
     own = None if source.record is None else source.record.pixel_size_nm
     stated_size = source.pixel_size_nm
-    if own is not None and (stated_size is None or _is_close(own, stated_size)):
+    if own is not None and (
+        stated_size is None or _is_close_pixel_size(own, stated_size)
+    ):
         return own
     return stated_size
 
 
-def _look(source: RawImage) -> DisplaySettings | None:
-    """Return the record's display settings, with contrast limits changed later."""
+def _get_display_settings(source: RawImage) -> DisplaySettings | None:
+    """Return the display settings in the record, with updated contrast limits."""
     own, stated_look = (
         None if source.record is None else source.record.look,
         source.look,
@@ -1131,17 +1155,17 @@ def _look(source: RawImage) -> DisplaySettings | None:
     return own.model_copy(update={"limits": stated_look.limits})
 
 
-def _facts(source: RawImage) -> dict[str, object]:
-    """Return the metadata of the file, with the bit depth of its record by default."""
+def _get_file_metadata(source: RawImage) -> dict[str, object]:
+    """Return the file metadata, with the bit depth in the record as default."""
     bits = None if source.record is None else source.record.significant_bits
     return {**({} if bits is None else {BITS_KEY: bits}), **source.metadata}
 
 
-def _metadata(
+def _create_metadata(
     source: RawImage, data: Any, bar: int, sentences: list[str]
 ) -> dict[str, Any]:
     """Return the metadata of the file and of its processing."""
-    facts = {**_facts(source), "format": source.format, CUT_KEY: bar}
+    facts = {**_get_file_metadata(source), "format": source.format, CUT_KEY: bar}
     if source.vendor is not None:
         facts["vendor"] = source.vendor
     if sentences:
@@ -1157,13 +1181,13 @@ def _metadata(
     return facts
 
 
-def _size_origin(bare: RawImage, source: RawImage) -> dict[str, Any] | None:
-    """Return the source of the pixel size in use: a `bare` file or its companions.
+def _find_size_source(bare: RawImage, source: RawImage) -> dict[str, Any] | None:
+    """Return the source of the pixel size: the `bare` file or a companion file.
 
     `source` is the file with its companions. None if it is the record of an image whose
     history states it.
     """
-    size, record = _calibration(source), bare.record
+    size, record = _get_pixel_size(source), bare.record
     if size is None:
         return None
     if record is not None and record.pixel_size_nm == size and record.provenance:
@@ -1173,27 +1197,29 @@ def _size_origin(bare: RawImage, source: RawImage) -> dict[str, Any] | None:
         how = f"from the metadata of the {bare.vendor} microscope"
     elif source.vendor is not None and source.pixel_size_nm != bare.pixel_size_nm:
         how = f"from the text file of the {source.vendor} microscope next to it"
-    return size_origin(how, size, in_file=True)
+    return create_size_source(how, size, in_file=True)
 
 
 def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
-    """Return the image selected by the options."""
-    bare, source = source, _with_sidecar(path, source)
-    origin_of_size = _size_origin(bare, source)
-    for sentence in source.sentences(
+    """Convert the image selected by the options to a micrograph."""
+    bare, source = source, _add_sidecar_metadata(path, source)
+    origin_of_size = _find_size_source(bare, source)
+    for sentence in source.get_warnings(
         path, has_typed_size=options.pixel_size_nm is not None
     ):
         warn(sentence)
-    sentences = source.sentences(path)
-    source = replace(source, data=native(path, source.data))
+    sentences = source.get_warnings(path)
+    source = replace(source, data=to_native_byte_order(path, source.data))
     # a header refers to stored rows, a user to displayed rows
     if options.databar_rows is not None:
-        source = _upright(source)
-    bar = _bar(path, source, options)
-    source = _upright(replace(source, data=source.data[: len(source.data) - bar]))
+        source = _rotate_upright(source)
+    bar = _get_databar_rows(path, source, options)
+    source = _rotate_upright(
+        replace(source, data=source.data[: len(source.data) - bar])
+    )
     data = to_grey(path, source.data, colour=options.colour, down=source.coarser[0])
-    record, size = source.record, _calibration(source)
-    name = source.name or (record.name if record else display_name(path.name))
+    record, size = source.record, _get_pixel_size(source)
+    name = source.name or (record.name if record else remove_suffixes(path.name))
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
     spacing = source.spacing_px or (record.spacing_px if record is not None else (1, 1))
     placed_by = size if source.origin or record is None else record.pixel_size_nm
@@ -1205,10 +1231,10 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),
         metadata={
-            **_metadata(source, data, bar, sentences),
+            **_create_metadata(source, data, bar, sentences),
             **({} if origin_of_size is None else {ORIGIN_KEY: origin_of_size}),
         },
-        look=_look(source),
+        look=_get_display_settings(source),
     )
     down, across = source.coarser
     typed_size, error = (
@@ -1224,27 +1250,27 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
 
 def to_info(path: Path, source: RawImage) -> FileInfo:
     """Describe a file."""
-    bare, source = source, _with_sidecar(path, source)
+    bare, source = source, _add_sidecar_metadata(path, source)
     stored_shape = tuple(int(n) for n in source.data.shape)
-    metadata = _facts(source)
-    if sentences := source.sentences(path):
+    metadata = _get_file_metadata(source)
+    if sentences := source.get_warnings(path):
         metadata["warnings"] = sentences
     above = source.data[: stored_shape[0] - source.databar_rows]
-    source = _upright(replace(source, data=above))
+    source = _rotate_upright(replace(source, data=above))
     databar_rows = 0
     if not source.databar_rows and source.record is None:
-        databar_rows = _suggest_databar(source.data)
+        databar_rows = _detect_databar(source.data)
     rows, columns = source.data.shape[:2]
     history = None if source.record is None else source.record.provenance
-    size, origin = _calibration(source), _size_origin(bare, source)
-    network = None if history is None else history.network()
+    size, origin = _get_pixel_size(source), _find_size_source(bare, source)
+    network = None if history is None else history.last_network()
     return FileInfo(
         format=source.format,
         shape=(int(rows), int(columns)),
         stored_shape=stored_shape,
         dtype=np.dtype(source.data.dtype).name,
         pixel_size_nm=size,
-        pixel_size_from=size and describe_origin(size, origin, history),
+        pixel_size_from=size and describe_size_source(size, origin, history),
         vendor=source.vendor,
         levels=source.levels,
         series=source.series,
@@ -1258,10 +1284,12 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
     )
 
 
-def _suggest_databar(data: ReadableArray) -> int:
+def _detect_databar(data: ReadableArray) -> int:
     """Detect a data bar if the pixels are in memory."""
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
         return 0
     if data.ndim == 2 or data.shape[2] < _SAMPLES:
-        return suggest_databar(data if data.ndim == 2 else data[..., 0])
-    return _coloured_bar(data, _spreads(data)) or suggest_databar(luminance(data))
+        return detect_databar(data if data.ndim == 2 else data[..., 0])
+    return _count_coloured_bar_rows(data, _colour_differences(data)) or detect_databar(
+        luminance(data)
+    )

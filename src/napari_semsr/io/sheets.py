@@ -20,17 +20,17 @@ from napari_semsr.core import (
     Message,
     ReadError,
     WriteError,
-    access_refusal,
+    describe_access_error,
     open_file,
     shorten,
 )
-from napari_semsr.io.files import decoding, read_text, replacing
+from napari_semsr.io.files import convert_decoding_errors, read_text, replace_atomically
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
-"""Suffixes of tables that can be read."""
+"""Suffixes of readable tables."""
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-"""Suffixes of tables that can be written."""
+"""Suffixes of writable tables."""
 
 _PARQUET = ".parquet"
 
@@ -48,23 +48,23 @@ class Sheet:
     rows: tuple[tuple[int, tuple[str, ...]], ...]
     mark: str = ","  # separator of cells, for recognising decimal commas
 
-    def with_point(self, cell: str) -> str:
+    def replace_decimal_comma(self, cell: str) -> str:
         """Replace a decimal comma by a point, unless commas separate cells."""
         decimal = self.mark != "," and _DECIMAL.fullmatch(cell)
         return cell.replace(",", ".") if decimal else cell
 
-    def number(self, cell: str, where: str, what: str) -> float:
-        """Read a finite number.
+    def parse_number(self, cell: str, where: str, what: str) -> float:
+        """Parse a finite number from a cell.
 
         The `ReadError` states the requirement `what`, in which ``{}`` is replaced by
         the cell.
         """
         try:
-            value = float(self.with_point(cell))
+            value = float(self.replace_decimal_comma(cell))
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            msg = f"{where} must hold {what.format(shorten(cell))}."
+            msg = f"{where} must contain {what.format(shorten(cell))}."
             raise ReadError(msg, code="table-invalid")
         return value
 
@@ -99,14 +99,14 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
         reason = getattr(error, "strerror", None) or error
         fault = f"{path} cannot be read as a table of {what}: {reason}."
         raise ReadError(
-            access_refusal(path, error) or Message(fault, "table-invalid")
+            describe_access_error(path, error) or Message(fault, "table-invalid")
         ) from error
     non_empty = [(line, row) for line, row in rows[1:] if any(row)]
     return Sheet(rows[0][1] if rows else (), tuple(non_empty), mark)
 
 
 def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
-    """Write columns as ``.csv`` or ``.parquet`` atomically."""
+    """Write columns atomically as ``.csv`` or ``.parquet``."""
     if path.suffix.lower() == _PARQUET:
         _write_parquet(path, columns)
         return
@@ -116,24 +116,26 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
 def write_rows(
     path: Path, rows: Iterable[Iterable[Cell]], *, append: bool = False
 ) -> None:
-    """Write rows as CSV atomically; the first one has the names of the columns.
+    """Write rows atomically as CSV; the first row contains the column names.
 
     `append`: add the rows to those of the file instead.
     """
     # names of files need not be UTF-8
-    data = csv_text(rows).encode("utf-8", "backslashreplace")
+    data = format_csv(rows).encode("utf-8", "backslashreplace")
     if append:
         with path.open("ab") as stream:
             stream.write(data)
         return
-    with replacing(path) as place:
+    with replace_atomically(path) as place:
         place.write_bytes(data)
 
 
-def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
-    """Format rows as CSV text in which no cell is a formula."""
+def format_csv(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
+    """Format rows as CSV text without formulas in cells."""
     out = io.StringIO(newline="")
-    csv.writer(out, lineterminator=end).writerows(map(_cell_text, row) for row in rows)
+    csv.writer(out, lineterminator=end).writerows(
+        map(_format_cell, row) for row in rows
+    )
     return out.getvalue()
 
 
@@ -144,8 +146,8 @@ _FORMULA = re.compile(r"(^|[;\t\r\n])(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _FORMULA_CELL = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
-def guarded_cell(text: str) -> str:
-    """Prefix a text that a spreadsheet would read as a formula with an apostrophe.
+def escape_formula(text: str) -> str:
+    """Prefix text with an apostrophe if a spreadsheet would read it as a formula.
 
     It is removed on reading.
     """
@@ -157,21 +159,21 @@ def guarded_cell(text: str) -> str:
 
 
 def check_sheet(path: Path) -> None:
-    """Check that a table can be written, before the work."""
+    """Check in advance that a table can be written."""
     if path.suffix.lower() == _PARQUET:
-        _library(path, "written", WriteError)
+        _import_pyarrow(path, "written", WriteError)
 
 
-def _cell_text(cell: Cell) -> Cell:
-    """Format a cell; nine digits exceed the precision of any measurement."""
+def _format_cell(cell: Cell) -> Cell:
+    """Format a cell, with nine significant digits for a float."""
     if isinstance(cell, bool):
         return str(cell).lower()
     if isinstance(cell, str):
-        return guarded_cell(cell)
+        return escape_formula(cell)
     return f"{cell:.9g}" if isinstance(cell, float) else cell
 
 
-def _library(
+def _import_pyarrow(
     path: Path, action: str, kind: type[ReadError | WriteError]
 ) -> tuple[ModuleType, ModuleType]:
     try:
@@ -185,9 +187,9 @@ def _library(
 
 
 def _read_parquet(path: Path) -> Sheet:
-    """Read a table whose columns have types, as text."""
-    _, parquet = _library(path, "read", ReadError)
-    with decoding(path, "Parquet"), open_file(path) as stream:
+    """Read a table with typed columns as text."""
+    _, parquet = _import_pyarrow(path, "read", ReadError)
+    with convert_decoding_errors(path, "Parquet"), open_file(path) as stream:
         columns = parquet.read_table(stream).to_pydict()
     cells = zip(*columns.values(), strict=True)
     rows = (
@@ -196,7 +198,7 @@ def _read_parquet(path: Path) -> Sheet:
             if isinstance(cell, str)
             else ""
             if cell is None
-            else str(_cell_text(cell))
+            else str(_format_cell(cell))
             for cell in row
         )
         for row in cells
@@ -206,8 +208,8 @@ def _read_parquet(path: Path) -> Sheet:
 
 
 def _write_parquet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
-    """Write typed columns of booleans, numbers or texts, also with missing values."""
-    arrow, parquet = _library(path, "written", WriteError)
+    """Write typed columns of booleans, numbers or text, possibly with gaps."""
+    arrow, parquet = _import_pyarrow(path, "written", WriteError)
     columns_by_name = {}
     converter: type[float | str]
     for name, cells in columns.items():
@@ -219,5 +221,5 @@ def _write_parquet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
         kind, converter = (arrow.float64, float) if are_numbers else (arrow.string, str)
         values = [None if cell is None else converter(cell) for cell in cells]
         columns_by_name[name] = arrow.array(values, type=kind())
-    with replacing(path) as place:
+    with replace_atomically(path) as place:
         parquet.write_table(arrow.table(columns_by_name), place)

@@ -21,7 +21,7 @@ import numpy as np
 
 from napari_semsr.core import (
     Affine,
-    Bending,
+    BSplineDisplacement,
     Elastic,
     FloatArray,
     FloatPair,
@@ -30,11 +30,11 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     ReadError,
-    access_refusal,
-    one_line,
+    describe_access_error,
+    format_one_line,
     shorten,
 )
-from napari_semsr.io.files import read_text, replacing
+from napari_semsr.io.files import read_text, replace_atomically
 from napari_semsr.io.sheets import read_sheet, write_rows
 
 _VERSION = 1
@@ -48,8 +48,8 @@ _WITHIN = 1e-3  # relative: pixel sizes that differ by rounding are equal
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """An image of a transform, with the data that identify it."""
+class ImageIdentity:
+    """Metadata that identify an image of a transform."""
 
     name: str  # name of the image
     shape: IntPair
@@ -58,12 +58,14 @@ class Side:
     digest: str | None = None  # of its file or store
 
     @classmethod
-    def of(cls, image: Micrograph, digest: str | None = None) -> "Side":
-        """Return the identification of a calibrated image with its file's digest."""
+    def from_image(
+        cls, image: Micrograph, digest: str | None = None
+    ) -> "ImageIdentity":
+        """Return the identity of a calibrated image with the digest of its file."""
         return cls(image.name, image.shape, image.scale, image.origin, digest)
 
-    def differs(self, image: Micrograph) -> str | None:
-        """Describe how an image differs from that of the transform, or return None.
+    def describe_difference(self, image: Micrograph) -> str | None:
+        """Describe how an image differs from the stored one, or return None.
 
         Levels of a pyramid and enhanced images have other pixels but show the same
         area: they are accepted, and None is returned.
@@ -71,7 +73,7 @@ class Side:
         if image.pixel_size_nm is None:
             return "it has no pixel size"
         slack = 2 * max(*self.pixel_size_nm, *image.scale)
-        grid = Grid.of(image)
+        grid = Grid.from_image(image)
         pairs = zip(self.origin_nm, self.pixel_size_nm, strict=True)
         corner = tuple(origin - pitch / 2 for origin, pitch in pairs)
         extent = np.multiply(self.shape, self.pixel_size_nm)
@@ -87,17 +89,17 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class StoredTransform:
-    """A transform with its two images."""
+    """A transform with the identities of its two images."""
 
     transform: Affine | Elastic  # from the moving image to the fixed one, in nm
-    moving: Side
-    fixed: Side
+    moving: ImageIdentity
+    fixed: ImageIdentity
     # description of its error, as plain values
     quality: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
-        """``"similarity"``, ``"affine"`` or ``"elastic"``."""
+        """Kind of transform: ``"similarity"``, ``"affine"`` or ``"elastic"``."""
         if isinstance(self.transform, Elastic):
             return "elastic"
         return "similarity" if self.transform.is_similarity else "affine"
@@ -116,24 +118,24 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
     napari layer's ``affine``; otherwise own JSON. Lengths are in nm, quality values
     finite. Other formats cannot store a displacement that is applied after a matrix.
     """
-    writers = {".ngff.json": _as_ngff, ".tfm": _as_itk, ".csv": _as_napari}
+    writers = {".ngff.json": _format_ngff, ".tfm": _format_itk, ".csv": _format_napari}
     ending = next((end for end in writers if path.name.lower().endswith(end)), None)
     transform = transform_file.transform
     if ending is None:
-        text = _as_own(transform_file)
+        text = _format_json(transform_file)
     elif isinstance(transform, Elastic):
         msg = (
-            f"An elastic transform cannot be written as {path.name}, which holds a "
-            "matrix: use a .json file, or register with `model=affine`."
+            f"An elastic transform cannot be written as {path.name}, which can only "
+            "store a matrix: use a .json file, or register with `model=affine`."
         )
         raise OptionError(msg, code="transform-unsupported")
     else:
         text = writers[ending](transform, transform_file)
-    with replacing(path) as place:
+    with replace_atomically(path) as place:
         place.write_text(text, encoding="utf-8")
 
 
-def _as_own(transform_file: StoredTransform) -> str:
+def _format_json(transform_file: StoredTransform) -> str:
     transform = transform_file.transform
     affine = transform.affine if isinstance(transform, Elastic) else transform
     values: dict[str, object] = {
@@ -142,7 +144,7 @@ def _as_own(transform_file: StoredTransform) -> str:
         **_CONVENTIONS,
         "from": asdict(transform_file.moving),
         "to": asdict(transform_file.fixed),
-        "matrix": _rows(affine),
+        "matrix": _get_matrix_rows(affine),
     }
     if isinstance(transform, Elastic):
         bending = transform.bending
@@ -157,13 +159,13 @@ def _as_own(transform_file: StoredTransform) -> str:
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
-def _rows(affine: Affine) -> list[list[float]]:
-    """Return the two rows of the matrix, (y, x), each with its shift."""
+def _get_matrix_rows(affine: Affine) -> list[list[float]]:
+    """Return the matrix rows (y, x), each followed by its shift."""
     pairs = zip(affine.matrix, affine.shift, strict=True)
     return [[*row, move] for row, move in pairs]
 
 
-def _as_ngff(affine: Affine, transform_file: StoredTransform) -> str:
+def _format_ngff(affine: Affine, transform_file: StoredTransform) -> str:
     axes = [{"name": n, "type": "space", "unit": "nanometer"} for n in _AXES]
     names = ("moving", "fixed")
     values = {
@@ -174,15 +176,15 @@ def _as_ngff(affine: Affine, transform_file: StoredTransform) -> str:
                 "name": f"{transform_file.moving.name} to {transform_file.fixed.name}",
                 "input": "moving",
                 "output": "fixed",
-                "affine": _rows(affine),
+                "affine": _get_matrix_rows(affine),
             }
         ],
     }
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
-def _as_itk(affine: Affine, _: StoredTransform) -> str:
-    (yy, yx, y), (xy, xx, x) = _rows(affine.inverse())
+def _format_itk(affine: Affine, _: StoredTransform) -> str:
+    (yy, yx, y), (xy, xx, x) = _get_matrix_rows(affine.inverse())
     numbers = " ".join(repr(float(v)) for v in (xx, xy, yx, yy, x, y))
     lines = [
         "#Insight Transform File V1.0",
@@ -194,22 +196,22 @@ def _as_itk(affine: Affine, _: StoredTransform) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _as_napari(affine: Affine, _: StoredTransform) -> str:
-    rows = [*_rows(affine), [0.0, 0.0, 1.0]]
+def _format_napari(affine: Affine, _: StoredTransform) -> str:
+    rows = [*_get_matrix_rows(affine), [0.0, 0.0, 1.0]]
     return "".join(",".join(repr(float(v)) for v in row) + "\n" for row in rows)
 
 
 def read_transform(path: Path) -> StoredTransform:
-    """Read a transform and its images from JSON of `write_transform`."""
+    """Read a transform and its images from JSON written by `write_transform`."""
     try:
         values = json.loads(read_text(path))
     except OSError as error:
         fault = f"{path} cannot be read: {error.strerror or error}."
-        raise ReadError(access_refusal(path, error) or fault) from error
+        raise ReadError(describe_access_error(path, error) or fault) from error
     except (ValueError, RecursionError) as error:
         msg = (
-            f"{path} is not a transform, since it is not JSON ({error}): choose one "
-            "saved by a registration (`transform_out`)."
+            f"{path} is not a transform, since it is not valid JSON ({error}): choose "
+            "a file saved by a registration (`transform_out`)."
         )
         raise ReadError(msg, code="not-a-transform") from error
     if not isinstance(values, dict) or "semsr_transform" not in values:
@@ -218,11 +220,11 @@ def read_transform(path: Path) -> StoredTransform:
     if values["semsr_transform"] != _VERSION:
         msg = f"{path} is a transform of version {shorten(values['semsr_transform'])}"
         raise ReadError(
-            f"{msg}, only {_VERSION} can be read: update napari-semsr.",
+            f"{msg}, but only version {_VERSION} can be read: update napari-semsr.",
             code="other-version",
         )
     try:
-        return _parse(values)
+        return _parse_transform(values)
     except KeyError as error:
         msg = f"{path} is an incomplete transform: it lacks {error}; copy it again, or"
         raise ReadError(f"{msg} register again.", code="file-damaged") from error
@@ -232,7 +234,7 @@ def read_transform(path: Path) -> StoredTransform:
         raise ReadError(msg, code="file-damaged") from error
 
 
-def _parse(values: dict[str, Any]) -> StoredTransform:
+def _parse_transform(values: dict[str, Any]) -> StoredTransform:
     for key, convention in _CONVENTIONS.items():
         if values.get(key, convention) != convention:
             msg = f"its {key} must be {convention}, got {shorten(values[key])}"
@@ -241,7 +243,7 @@ def _parse(values: dict[str, Any]) -> StoredTransform:
     if rows.shape != (2, 3):
         msg = f"its matrix must have 2 rows of 3 numbers, got shape {rows.shape}"
         raise ValueError(msg)
-    affine = Affine.of(rows[:, :2], rows[:, 2])
+    affine = Affine.from_matrix(rows[:, :2], rows[:, 2])
     transform: Affine | Elastic = affine
     if values["kind"] not in _KINDS:
         msg = f"its kind must be {', '.join(_KINDS)}, got {shorten(values['kind'])}"
@@ -253,35 +255,38 @@ def _parse(values: dict[str, Any]) -> StoredTransform:
                 f"its spline must be of order {_ORDER}, got {shorten(spline['order'])}"
             )
             raise ValueError(msg)
-        bending = Bending(
-            _pair(spline["origin"]),
-            _pair(spline["spacing"]),
+        bending = BSplineDisplacement(
+            _parse_number_pair(spline["origin"]),
+            _parse_number_pair(spline["spacing"]),
             np.array(spline["coefficients"], dtype=float),
         )
         transform = Elastic(affine, bending)
     quality = dict(values.get("quality") or {})
     return StoredTransform(
-        transform, _side(values["from"]), _side(values["to"]), quality
+        transform,
+        _parse_image_identity(values["from"]),
+        _parse_image_identity(values["to"]),
+        quality,
     )
 
 
-def _side(values: dict[str, Any]) -> Side:
+def _parse_image_identity(values: dict[str, Any]) -> ImageIdentity:
     rows, columns = (int(n) for n in values["shape"])
-    size = _pair(values["pixel_size_nm"])
+    size = _parse_number_pair(values["pixel_size_nm"])
     if min(rows, columns) < 1 or max(rows, columns) > _LARGEST or min(size) <= 0:
         msg = f"an image has {rows} x {columns} px of {size[0]:g} x {size[1]:g} nm"
         raise ValueError(msg)
-    return Side(
+    return ImageIdentity(
         str(values["name"]),
         (rows, columns),
         size,
-        _pair(values["origin_nm"]),
+        _parse_number_pair(values["origin_nm"]),
         values.get("digest"),
     )
 
 
-def _pair(values: Any) -> FloatPair:
-    """Return two finite numbers."""
+def _parse_number_pair(values: Any) -> FloatPair:
+    """Parse two finite numbers."""
     is_truth = any(isinstance(value, bool) for value in values)
     y, x = (float(value) for value in values)
     if is_truth or not np.isfinite([y, x]).all():
@@ -304,7 +309,7 @@ _COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
 def read_landmarks(
     path: Path, moving: Micrograph, fixed: Micrograph
 ) -> tuple[FloatArray, FloatArray]:
-    """Read pairs of landmarks: positions ``(y, x)`` (N, 2) in moving and fixed image.
+    """Read landmark positions ``(y, x)`` (N, 2) in the moving and fixed images.
 
     The table is from `write_landmarks`, or in pixels, which are converted to nm by
     pixel size and origin of the images; positions stay in pixels for images without a
@@ -313,33 +318,37 @@ def read_landmarks(
     sheet = read_sheet(path, "landmarks")
     places_read = {}
     for side, image in (("moving", moving), ("fixed", fixed)):
-        places_read[side] = _unit(path, sheet.names, side, image)
+        places_read[side] = _get_landmark_unit(path, sheet.names, side, image)
     places: dict[str, list[list[float]]] = {side: [] for side in places_read}
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
         for side, unit in places_read.items():
             here = [cells.get(f"{side}_{axis}_{unit}", "") for axis in "yx"]
             where = f"{path} line {line}"
-            places[side].append([sheet.number(cell, where, _FOUR) for cell in here])
+            places[side].append(
+                [sheet.parse_number(cell, where, _FOUR) for cell in here]
+            )
     return (
-        _in_nm(places["moving"], places_read["moving"], moving),
-        _in_nm(places["fixed"], places_read["fixed"], fixed),
+        _convert_to_nm(places["moving"], places_read["moving"], moving),
+        _convert_to_nm(places["fixed"], places_read["fixed"], fixed),
     )
 
 
-def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str:
-    """Return the unit of the landmarks in an image."""
+def _get_landmark_unit(
+    path: Path, names: Sequence[str], side: str, image: Micrograph
+) -> str:
+    """Return the unit of the landmarks in one of the images."""
     for unit in ("nm", "px"):
         if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(names):
             if unit == "nm" and image.pixel_size_nm is None:
                 msg = (
                     f"{path} has landmarks in nm, but {image.name} has no pixel size: "
-                    "set one, or use landmarks in pixels "
-                    f"({side}_y_px, {side}_x_px)."
+                    f"set its pixel size, or use landmarks in pixels ({side}_y_px, "
+                    f"{side}_x_px)."
                 )
                 raise ReadError(msg, code="pixel-size-missing")
             return unit
-    columns = one_line(", ".join(names)) or "nothing"
+    columns = format_one_line(", ".join(names)) or "nothing"
     msg = (
         f"{path} must begin with {','.join(_COLUMNS)} (or _px in place of _nm), got "
         f"{columns}."
@@ -347,7 +356,9 @@ def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str
     raise ReadError(msg, code="table-invalid")
 
 
-def _in_nm(places: list[list[float]], unit: str, image: Micrograph) -> FloatArray:
+def _convert_to_nm(
+    places: list[list[float]], unit: str, image: Micrograph
+) -> FloatArray:
     places_nm = np.array(places, dtype=float).reshape(-1, 2)
     return places_nm if unit == "nm" else places_nm * image.scale + image.origin
 
@@ -359,7 +370,7 @@ def write_landmarks(
     *,
     units: Sequence[str] = ("nm", "nm"),
 ) -> None:
-    """Write pairs of landmarks (N, 2), ``(y, x)``, atomically.
+    """Write pairs of landmarks ``(y, x)`` (N, 2) atomically.
 
     `units`: those of the moving and of the fixed image, ``"nm"`` or ``"px"``.
     """

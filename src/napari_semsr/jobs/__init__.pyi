@@ -1,7 +1,7 @@
 from .adapt.areas import (
-    AdaptRefused as AdaptRefused,
+    AdaptationError as AdaptationError,
     SharedArea as SharedArea,
-    share_area as share_area,
+    create_shared_area as create_shared_area,
 )
 from .adapt.evaluate import ADAPTED_MODEL as ADAPTED_MODEL
 from .adapt.job import (
@@ -12,21 +12,21 @@ from .adapt.job import (
     AdaptProgress as AdaptProgress,
     AppliedImage as AppliedImage,
 )
-from .adapt.page import held_out_pictures as held_out_pictures
+from .adapt.page import draw_held_out_images as draw_held_out_images
 from .batch.job import (
     BATCH as BATCH,
     BatchOptions as BatchOptions,
     BatchReport as BatchReport,
 )
 from .batch.steps import (
+    extract_steps as extract_steps,
+    extract_verbs as extract_verbs,
     plan_batch as plan_batch,
-    steps_of as steps_of,
-    verbs_of as verbs_of,
 )
 from .blend import (
     blend_levels as blend_levels,
-    difference_of as difference_of,
-    input_levels as input_levels,
+    resample_levels as resample_levels,
+    subtract_images as subtract_images,
 )
 from .calibrate import (
     CALIBRATE as CALIBRATE,
@@ -40,8 +40,8 @@ from .check.job import (
 )
 from .check.removals import (
     SUPERLENS as SUPERLENS,
-    fine_circuits as fine_circuits,
-    paired_removals as paired_removals,
+    count_removals as count_removals,
+    simulate_circuits as simulate_circuits,
 )
 from .check_record import (
     LINEAR as LINEAR,
@@ -53,14 +53,14 @@ from .check_record import (
 from .convert import (
     CONVERT as CONVERT,
     Converted as Converted,
-    save_job as save_job,
-    save_together as save_together,
+    save_image as save_image,
+    save_images as save_images,
 )
 from .crop import (
     CROP as CROP,
     CropOptions as CropOptions,
     Cropped as Cropped,
-    cut_gaps as cut_gaps,
+    crop_to_gap_free_box as crop_to_gap_free_box,
 )
 from .degrade import (
     DEGRADE as DEGRADE,
@@ -71,9 +71,9 @@ from .enhance import (
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
     EnhancedFile as EnhancedFile,
-    find_unfinished as find_unfinished,
-    learnt_from_instrument as learnt_from_instrument,
-    map_unfamiliar as map_unfamiliar,
+    find_unfinished_result as find_unfinished_result,
+    is_instrument_model as is_instrument_model,
+    map_unfamiliarity as map_unfamiliarity,
 )
 from .enhance_growing import GrowingEnhancement as GrowingEnhancement
 from .exchange import ImportOptions as ImportOptions
@@ -82,9 +82,9 @@ from .figure import (
     FigureOptions as FigureOptions,
 )
 from .follow import (
-    Followed as Followed,
+    FollowedScan as FollowedScan,
     follow_scan as follow_scan,
-    frame_folder as frame_folder,
+    open_frame_folder as open_frame_folder,
 )
 from .images import (
     REPLACING as REPLACING,
@@ -92,13 +92,13 @@ from .images import (
     Result as Result,
     check_image_target as check_image_target,
     check_target_folder as check_target_folder,
-    derived_from as derived_from,
+    collect_digests as collect_digests,
+    compose_derived_provenance as compose_derived_provenance,
     digest_image as digest_image,
     digest_values as digest_values,
-    digests_of as digests_of,
-    jsonable as jsonable,
     open_image as open_image,
-    rewrite as rewrite,
+    overwrite_image as overwrite_image,
+    to_json_value as to_json_value,
 )
 from .index import (
     ACTIONS as ACTIONS,
@@ -106,8 +106,8 @@ from .index import (
     MEASURES as MEASURES,
     PANELS as PANELS,
     VERBS as VERBS,
-    actions_of as actions_of,
-    verb_of as verb_of,
+    get_actions as get_actions,
+    get_verb as get_verb,
 )
 from .info import INFO as INFO
 from .judge import (
@@ -117,7 +117,7 @@ from .judge import (
 )
 from .leakage import (
     TRAINED_ON as TRAINED_ON,
-    learnt_from_light as learnt_from_light,
+    get_training_digests as get_training_digests,
 )
 from .live import LiveMosaic as LiveMosaic
 from .measure.error_map import (
@@ -133,7 +133,7 @@ from .measure.grey import (
 )
 from .measure.profile import (
     PROFILE as PROFILE,
-    CurveFound as CurveFound,
+    MeasuredCurve as MeasuredCurve,
 )
 from .measure.repeatability import RepeatabilityReport as RepeatabilityReport
 from .measure.resolution import (
@@ -146,13 +146,13 @@ from .measure.resolution import (
     FrcMapJobOptions as FrcMapJobOptions,
     FrcMapReport as FrcMapReport,
     FrcReport as FrcReport,
+    create_spectrum_display as create_spectrum_display,
     find_halves as find_halves,
-    spectrum_look as spectrum_look,
 )
 from .measure.table import (
     MeasuredTable as MeasuredTable,
-    is_many as is_many,
-    measure_of as measure_of,
+    get_measuring_command as get_measuring_command,
+    is_image_collection as is_image_collection,
     measure_table_job as measure_table_job,
 )
 from .models import (
@@ -163,14 +163,14 @@ from .models import (
     MOSAIC_MODEL as MOSAIC_MODEL,
     ModelFile as ModelFile,
     find_model as find_model,
-    on_shelf as on_shelf,
-    own_gain_db as own_gain_db,
-    runs_folder as runs_folder,
+    get_model_origin as get_model_origin,
+    get_runs_folder as get_runs_folder,
+    get_validation_gain_db as get_validation_gain_db,
 )
 from .pairs import (
     PAIRS as PAIRS,
     PairsMade as PairsMade,
-    fitting_options as fitting_options,
+    choose_pair_options as choose_pair_options,
 )
 from .plan.call import (
     Call as Call,
@@ -184,14 +184,14 @@ from .plan.execution import (
     execute as execute,
 )
 from .preview import (
-    PreviewDesk as PreviewDesk,
-    preview_job as preview_job,
+    PreviewChannel as PreviewChannel,
+    run_preview as run_preview,
 )
 from .register import (
     REGISTER as REGISTER,
     Registered as Registered,
     RegisterOptions as RegisterOptions,
-    rival_in_words as rival_in_words,
+    describe_alternative as describe_alternative,
 )
 from .replay import (
     REPLAY as REPLAY,
@@ -208,9 +208,9 @@ from .restore import (
     RestoredFile as RestoredFile,
 )
 from .samples import (
-    draw_specimen as draw_specimen,
-    expose as expose,
-    gold_pair as gold_pair,
+    simulate_exposure as simulate_exposure,
+    simulate_gold_pair as simulate_gold_pair,
+    simulate_specimen as simulate_specimen,
 )
 from .simulate import (
     SIMULATE as SIMULATE,
@@ -225,26 +225,26 @@ from .stitch import (
 from .train import (
     HELD_OUT as HELD_OUT,
     TRAIN as TRAIN,
-    CutRequest as CutRequest,
     OwnImage as OwnImage,
-    RecipeFacts as RecipeFacts,
+    PairRequest as PairRequest,
+    RecipeInfo as RecipeInfo,
     Trained as Trained,
     TrainOptions as TrainOptions,
-    bundled_recipes as bundled_recipes,
-    compared_figures as compared_figures,
-    held_out_figures as held_out_figures,
-    recipe_facts as recipe_facts,
+    create_comparison_figures as create_comparison_figures,
+    create_validation_figures as create_validation_figures,
+    list_bundled_recipes as list_bundled_recipes,
+    read_recipe_info as read_recipe_info,
 )
 from .train_process import (
     TrainRequest as TrainRequest,
     TrainStep as TrainStep,
+    train_and_import as train_and_import,
     train_in_subprocess as train_in_subprocess,
-    train_to_shelf as train_to_shelf,
 )
 from .verb import (
-    Group as Group,
-    ImageIn as ImageIn,
-    MapMade as MapMade,
+    ImageInput as ImageInput,
+    MapResult as MapResult,
+    OptionGroup as OptionGroup,
     Output as Output,
     Run as Run,
     Verb as Verb,

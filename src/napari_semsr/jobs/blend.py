@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import FiniteFloat
 
 from napari_semsr.core import (
-    Area,
     Box,
     Grid,
+    GridImage,
     Job,
     Micrograph,
     Options,
@@ -25,12 +25,12 @@ from napari_semsr.core import (
     to_dtype,
 )
 from napari_semsr.io import SINGLE_PX, halve
-from napari_semsr.jobs.convert import verb_that_saves
+from napari_semsr.jobs.convert import create_saving_verb
 from napari_semsr.jobs.images import (
-    derived_from,
-    input_record,
-    lazy_pixels,
-    made_by,
+    compose_derived_provenance,
+    compose_provenance,
+    create_input_record,
+    create_lazy_array,
 )
 
 _CHUNK = 512  # px; chosen: the chunk size of our stores
@@ -38,22 +38,24 @@ _STRIP_PX = 1 << 22  # pixels read at once; chosen: 16 MB of float32
 _HELD_PX = 1 << 25  # pixels of a level kept in memory; chosen: 128 MB of float32
 
 
-def _on_grid(image: Micrograph, grid: Grid) -> Any:
-    """Resample an image onto a grid, lazily if it is large."""
-    area = Area.of(image, grid)
-    if area.inner == Box.of(image.shape):
+def _resample_to_grid(image: Micrograph, grid: Grid) -> Any:
+    """Resample an image to a grid, lazily if it is large."""
+    area = GridImage.from_image(image, grid)
+    if area.inner == Box.from_shape(image.shape):
         return image.data
-    return area.read() if max(grid.shape) <= SINGLE_PX else lazy_pixels(area, _CHUNK)
+    return (
+        area.read() if max(grid.shape) <= SINGLE_PX else create_lazy_array(area, _CHUNK)
+    )
 
 
-def input_levels(
+def resample_levels(
     image: Micrograph,
     result_levels: Sequence[Any],
     result: Micrograph,
     levels: Sequence[ReadableArray],
 ) -> Job[list[Any]]:
-    """Resample an image onto every level of its result."""
-    image_levels = [_on_grid(image, Grid.of(result))]
+    """Resample an image to all pyramid levels of its result."""
+    image_levels = [_resample_to_grid(image, Grid.from_image(result))]
     own = result_levels if image_levels[0] is image.data else ()
     for level in levels[1:]:
         shape = tuple(level.shape)
@@ -61,12 +63,12 @@ def input_levels(
         if fits:
             image_levels.append(fits[0])
         else:
-            image_levels.append((yield from _halve(image_levels[-1], image.name)))
+            image_levels.append((yield from _downsample(image_levels[-1], image.name)))
     return image_levels
 
 
-def _halve(fine: ReadableArray, name: str) -> Job[Any]:
-    """Compute the next level, in memory unless it is large."""
+def _downsample(fine: ReadableArray, name: str) -> Job[Any]:
+    """Downsample to the next pyramid level, in memory unless it is large."""
     rows, columns = fine.shape
     if rows * columns > 4 * _HELD_PX:
         import dask.array as da
@@ -77,7 +79,7 @@ def _halve(fine: ReadableArray, name: str) -> Job[Any]:
     step = max(2, _STRIP_PX // columns // 2 * 2)
     parts = []
     for top in range(0, rows, step):
-        yield Progress(top, rows, f"making an overview of {name}")
+        yield Progress(top, rows, f"creating an overview of {name}")
         parts.append(halve(read_box(fine, Box(top, min(top + step, rows), 0, columns))))
     return np.concatenate(parts)
 
@@ -85,7 +87,7 @@ def _halve(fine: ReadableArray, name: str) -> Job[Any]:
 def blend_levels(
     before: Sequence[Any], after: Sequence[Any], strength: float
 ) -> list[Any]:
-    """Blend two images on one grid, level by level."""
+    """Blend two images on the same grid, level by level."""
     if strength >= 1:
         return list(after)
     return [
@@ -97,7 +99,7 @@ def blend_levels(
 def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
     """Blend two arrays, lazily if one of them is lazy."""
     if not hasattr(before, "dask") and not hasattr(after, "dask"):
-        return _mix(before, after, strength)
+        return _mix_values(before, after, strength)
     import dask.array as da
 
     lazy = next(item for item in (after, before) if hasattr(item, "dask"))
@@ -106,29 +108,29 @@ def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
         for item in (before, after)
     )
     return da.map_blocks(
-        _mix, first.rechunk(lazy.chunks), second, strength, dtype=after.dtype
+        _mix_values, first.rechunk(lazy.chunks), second, strength, dtype=after.dtype
     )
 
 
-def _mix(before: RealArray, after: RealArray, strength: float) -> RealArray:
+def _mix_values(before: RealArray, after: RealArray, strength: float) -> RealArray:
     """Blend grey values in the dtype of the result."""
     share = np.float32(strength)
     mixture = np.asarray(before, np.float32) * (1 - share) + after * share
     return to_dtype(mixture, after.dtype)[0]
 
 
-def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
+def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
     """Subtract one image from another where they overlap."""
     if first.unit != second.unit:
         bare = first if first.unit == "pixel" else second
         msg = (
-            f"Both images must have a pixel size or none, but {bare.name!r} has none; "
-            "set it (`pixel_size_nm`)."
+            f"Both images must have a pixel size, or neither, but {bare.name!r} has "
+            "none; set it (`pixel_size_nm`)."
         )
         raise ShapeError(msg, code="pixel-size-missing")
-    grids = Grid.of(first), Grid.of(second)
+    grids = Grid.from_image(first), Grid.from_image(second)
     coarse, fine = sorted(grids, key=lambda grid: -grid.pitch[0] * grid.pitch[1])
-    box = coarse.covered_by(fine)
+    box = coarse.covered_box(fine)
     if box is None:
         msg = (
             f"{first.name!r} and {second.name!r} do not overlap; choose two images of "
@@ -136,37 +138,47 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
         )
         raise ShapeError(msg, code="no-overlap")
     like = first if coarse is grids[0] else second
-    grid = Area.of(like, coarse).part(box).grid
-    old, new = (_on_grid(image, grid).astype(np.float32) for image in (first, second))
+    grid = GridImage.from_image(like, coarse).crop(box).grid
+    old, new = (
+        _resample_to_grid(image, grid).astype(np.float32) for image in (first, second)
+    )
     roles = {"minuend": second, "subtrahend": first}
-    history = derived_from("difference", {}, **roles)
+    history = compose_derived_provenance("difference", {}, **roles)
     if not first.is_lazy and not second.is_lazy:  # an array in memory has a digest, too
-        records = (input_record(item, item, role=role) for role, item in roles.items())
-        history = made_by("difference", {}, *records)
+        records = (
+            create_input_record(item, item, role=role) for role, item in roles.items()
+        )
+        history = compose_provenance("difference", {}, *records)
     return like.replace(
         data=new - old,
         name=f"{second.name} \N{MINUS SIGN} {first.name}",
-        origin=coarse.centre(box),
+        origin=coarse.box_origin(box),
         provenance=history,
         metadata={},
     )
 
 
 class BlendOptions(Options):
-    """How an image and a result are blended."""
+    """Options for blending an image with its result."""
 
     strength: FiniteFloat
 
 
 def _blend(options: BlendOptions, image: Micrograph, result: Micrograph) -> Micrograph:
-    """Blend a result with its input, as `blend_levels` does for all levels."""
-    levels = run(input_levels(image, (), result, [result.data]))
+    """Blend a result with its input, using `blend_levels`."""
+    levels = run(resample_levels(image, (), result, [result.data]))
     blended_image = blend_levels(levels, [result.data], options.strength)[0]
-    history = derived_from("blend", options.model_dump(), input=image, result=result)
+    history = compose_derived_provenance(
+        "blend", options.model_dump(), input=image, result=result
+    )
     return result.replace(data=blended_image, provenance=history)
 
 
-BLEND = verb_that_saves("blend", BlendOptions, _blend, "input", "result")
-DIFFERENCE = verb_that_saves(
-    "difference", Options, lambda _, a, b: difference_of(b, a), "minuend", "subtrahend"
+BLEND = create_saving_verb("blend", BlendOptions, _blend, "input", "result")
+DIFFERENCE = create_saving_verb(
+    "difference",
+    Options,
+    lambda _, a, b: subtract_images(b, a),
+    "minuend",
+    "subtrahend",
 )

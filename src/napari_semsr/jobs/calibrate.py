@@ -23,14 +23,14 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ReadError,
-    declared_figures,
+    declare_quantity,
     format_pixel_size,
-    record_quantity,
+    get_declared_figures,
     warn,
 )
 from napari_semsr.io import ReadOptions, parse_length_nm, write_calibration
-from napari_semsr.jobs.images import Result, jsonable
-from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+from napari_semsr.jobs.images import Result, to_json_value
+from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 
 _OFF = 0.1  # chosen: headers err by some percent; beyond, the pitch or order is wrong
 _APART = 4.0  # standard deviations between bar and header that cause a warning
@@ -38,7 +38,7 @@ _APART = 4.0  # standard deviations between bar and header that cause a warning
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport(Result):
-    """Calibration of a microscope by a grating, with standard deviations."""
+    """Calibration of a microscope from an image of a grating, with its errors."""
 
     image: str
     output: str | None
@@ -46,21 +46,21 @@ class CalibrationReport(Result):
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """Return one flat record."""
-        return dict(jsonable(self))
+        """Return the calibration as one flat record."""
+        return dict(to_json_value(self))
 
     def figures(self) -> dict[str, Figure]:
-        """Return the figures, the pixel size first."""
+        """Return the displayed values, the pixel size first."""
         calibration = self.calibration
         size = format_pixel_size(
             calibration.pixel_size_nm, calibration.pixel_size_sd_nm
         )
-        return {"Pixel size": Figure(size), **declared_figures(self)}
+        return {"Pixel size": Figure(size), **get_declared_figures(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleBarReport(Result):
-    """A printed scale bar, and the calibration if its length is known.
+    """Printed scale bar, with the calibration if its length is known.
 
     `box` is ``(y0, x0, y1, x1)``; `calibration` is None if the printed length was not
     given; `stated_nm` is the pixel size ``(y, x)`` that the file states.
@@ -75,13 +75,13 @@ class ScaleBarReport(Result):
     stated_nm: FloatPair | None
 
     def to_json(self) -> dict[str, object]:
-        """Return one flat record.
+        """Return the calibration as one flat record.
 
         The pixel size is null if the printed length was not given. The label is not
         read: the keys of the values that it suggests are kept, as null.
         """
         sizes = ("pixel_size_nm", "pixel_size_sd_nm", "bar_nm")
-        values = jsonable(self.calibration) or dict.fromkeys(sizes)
+        values = to_json_value(self.calibration) or dict.fromkeys(sizes)
         return {
             "image": self.image,
             "output": self.output,
@@ -90,25 +90,25 @@ class ScaleBarReport(Result):
             "box": list(self.box),
             **dict.fromkeys(("label", "label_nm", "suggested_pixel_size_nm")),
             **values,
-            "stated_pixel_size_nm": jsonable(self.stated_pixel_size_nm),
+            "stated_pixel_size_nm": to_json_value(self.stated_pixel_size_nm),
         }
 
     @property
     def stated_pixel_size_nm(
         self,
-    ) -> Annotated[FloatPair | None, record_quantity("Stated pixel size", "nm")]:
-        """The pixel size that the file states, under the key of the record."""
+    ) -> Annotated[FloatPair | None, declare_quantity("Stated pixel size", "nm")]:
+        """Pixel size stated in the file, under the key of the record."""
         return self.stated_nm
 
     @property
     def place(self) -> Annotated[str, Quantity("Place")]:
-        """Position of the bar."""
+        """Position of the scale bar."""
         y0, x0, y1, x1 = self.box
         return f"rows {y0} to {y1 - 1}, columns {x0} to {x1 - 1}"
 
     @property
     def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
-        """The pixel size, or what is needed to compute it."""
+        """Pixel size, or what is needed to compute it."""
         calibration = self.calibration
         if calibration is None:
             return "unknown: read the bar's label, and run with `bar='50 um'`"
@@ -118,7 +118,7 @@ class ScaleBarReport(Result):
 
     @property
     def stated(self) -> Annotated[str | None, Quantity("Stated in the file")]:
-        """The pixel size that the file states."""
+        """Pixel size stated in the file."""
         return None if self.stated_nm is None else format_pixel_size(self.stated_nm)
 
 
@@ -133,9 +133,9 @@ def _calibrate(
     if run.target is not None:
         write_calibration(run.target, calibration)
     uneven = calibration.uneven_px is not None and Message(
-        "The scale changes from one side of the field to the other, by up to "
-        f"{calibration.uneven_px:.2g} px at the rim, as with a tilted grating: level "
-        "it and image it again; pixel size and distortion are those of the centre.",
+        f"The scale changes across the field, by up to {calibration.uneven_px:.2g} "
+        "px at the rim, as for a tilted grating: level the grating and image it "
+        "again; pixel size and distortion apply to the centre.",
         "scale-uneven",
     )
     warnings = (uneven,) if uneven else ()
@@ -144,11 +144,11 @@ def _calibrate(
         warn(
             f"The grating gives {format_pixel_size(calibration.pixel_size_nm)} per "
             f"pixel, but the file states {format_pixel_size(size)}: check the pitch; "
-            "if both edges of its lines look the same, half the pitch may have been "
-            "measured.",
+            "if both edges of the grating lines look the same, half the pitch may "
+            "have been measured.",
             "pixel-size-contradicts",
         )
-    return CalibrationReport(run.names[0], run.output, calibration, warnings)
+    return CalibrationReport(run.image_names[0], run.output, calibration, warnings)
 
 
 def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarReport]:
@@ -157,13 +157,13 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         length_nm = parse_length_nm(str(length), "nm")
         if length_nm is None:
             msg = (
-                "The length of a bar must look like '50 um' or '1.5 um', without a "
-                f"thousands separator (1000, not 1,000), got {length!r}."
+                "The length of a scale bar must look like '50 um' or '1.5 um', without "
+                f"a thousands separator (1000, not 1,000), got {length!r}."
             )
             raise OptionError(msg, code="wrong-type")
     if run.target is not None and length_nm is None:
         msg = (
-            f"{run.target} needs the printed length of the bar: read it from the "
+            f"{run.target} needs the printed length of the scale bar: read it from the "
             "image and set it, for example `bar='50 um'`."
         )
         raise OptionError(msg, code="missing-value")
@@ -171,8 +171,8 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
     bar = find_scale_bar(image.data)
     if bar is None:
         msg = (
-            f"No printed scale bar was found in {run.names[0]}: draw a line "
-            "over it (Open mosaic, Calibrate a layer), or set the pixel size."
+            f"No printed scale bar was found in {run.image_names[0]}: draw a line "
+            "along it (Open mosaic, Calibrate a layer), or set the pixel size."
         )
         raise ReadError(msg, code="scale-bar-missing")
     calibration = None
@@ -190,14 +190,14 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         size = image.pixel_size_nm
         if size and not math.isclose(pitch, size[1], abs_tol=_APART * error):
             warn(
-                f"The bar gives {pitch:.4g} nm per pixel, but the file states "
+                f"The scale bar gives {pitch:.4g} nm per pixel, but the file states "
                 f"{size[1]:.4g} nm: check the length that you entered.",
                 "pixel-size-contradicts",
             )
         if run.target is not None:
             write_calibration(run.target, calibration)
     return ScaleBarReport(
-        run.names[0],
+        run.image_names[0],
         run.output,
         bar.length_px,
         bar.sd_px,
@@ -207,8 +207,10 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
     )
 
 
-def _reading(options: CalibrateOptions, opening: ReadOptions) -> ReadOptions:
-    """Return reading options that keep the data bar, which contains the scale bar."""
+def _create_read_options(
+    options: CalibrateOptions, opening: ReadOptions
+) -> ReadOptions:
+    """Return the reading options, changed to keep the data bar with the scale bar."""
     if options.bar is False:
         return opening
     return opening.replace(crop_databar=False, databar_rows=None)
@@ -217,10 +219,10 @@ def _reading(options: CalibrateOptions, opening: ReadOptions) -> ReadOptions:
 CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
     "calibrate",
     (
-        ImageIn(
+        ImageInput(
             "grating",
             "image of a grating, or one with a printed scale bar",
-            reading=_reading,
+            reading=_create_read_options,
         ),
     ),
     CalibrateOptions,

@@ -1,4 +1,4 @@
-"""The record of a check on a model card, as rows and sentences."""
+"""Record of a check on a model card, as rows and sentences."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from typing import Any, Self
 from napari_semsr.core import Figure, FloatPair
 
 CHANGES = ("inserted", "erased")
-"""Changes of discs."""
+"""Kinds of changes to discs."""
 
 _APART = 2  # standard errors of a significant difference
 _KINDS = ("held_out", "given", "drawn")
@@ -16,19 +16,25 @@ _KINDS = ("held_out", "given", "drawn")
 
 @dataclass(frozen=True, slots=True)
 class DiscRecord:
-    """The record of a check on a model card."""
+    """Record of a disc check on a model card."""
 
     content: Mapping[str, Any]  # as returned by `ModelCheck.to_card`
 
     @classmethod
-    def of_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
-        """Return the readable records of a card."""
+    def from_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
+        """Read the valid records from a model card."""
         records: Any = (card.get("checks") or {}).get("discs")
         card_record = {}
         for kind in _KINDS if isinstance(records, dict) else ():
             record = cls(records.get(kind))
             try:
-                if all((list(record.rows()), list(record.lines()), record.worst())):
+                if all(
+                    (
+                        list(record.rows()),
+                        list(record.lines()),
+                        record.worst_condition(),
+                    )
+                ):
                     card_record[kind] = record
             except (KeyError, TypeError, ValueError, AttributeError):
                 continue
@@ -40,40 +46,42 @@ class DiscRecord:
         for name, shares in self.content["conditions"].items():
             for row in shares["radii"]:
                 radius = f"{row['radius_px']} px"
-                cells = (_cell(row[change]) for change in (*CHANGES, "together"))
+                cells = (_format_cell(row[change]) for change in (*CHANGES, "together"))
                 yield (name, radius if row["resolved"] else f"({radius})", *cells)
-            cells = (_cell(shares["resolved"][c]) for c in (*CHANGES, "together"))
+            cells = (
+                _format_cell(shares["resolved"][c]) for c in (*CHANGES, "together")
+            )
             yield (name, "resolved", *cells)
 
     def lines(self) -> Iterator[str]:
         """Return one line for each condition."""
         for name, shares in self.content["conditions"].items():
             wide = shares["resolved"]
-            parts = (f"{change} {_cell(wide[change])}" for change in CHANGES)
+            parts = (f"{change} {_format_cell(wide[change])}" for change in CHANGES)
             yield f"{name}: {', '.join(parts)}"
 
-    def worst(self) -> tuple[str, float, float]:
-        """Return the condition with the smallest share of correct discs."""
+    def worst_condition(self) -> tuple[str, float, float]:
+        """Return the condition with the smallest fraction of correct discs."""
         pairs = {
             name: (both["enhanced"], both["degraded"])
-            for name, both in self._together()
+            for name, both in self._resolved_totals()
         }
         name = min(pairs, key=lambda name: pairs[name])
         return name, *pairs[name]
 
-    def _together(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Return the shares over all resolved discs, for conditions that have any."""
+    def _resolved_totals(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the totals over all resolved discs, for conditions that have any."""
         for name, shares in self.content["conditions"].items():
             both = shares["resolved"]["together"]
             if both["discs"]:
                 yield name, both
 
     def verdict(self) -> str:
-        """Return a verdict on the shares of a model and of its input.
+        """Compare the fractions of a model and of its input in one sentence.
 
         They differ if the shares are two standard errors apart.
         """
-        name, enhanced_share, degraded_share = self.worst()
+        name, enhanced_share, degraded_share = self.worst_condition()
         discs = self.content["conditions"][name]["resolved"]["together"]["discs"]
         error = sqrt(
             sum(share * (1 - share) for share in (enhanced_share, degraded_share))
@@ -83,16 +91,16 @@ class DiscRecord:
             return "It shows small objects better than its input."
         if degraded_share - enhanced_share > _APART * error:
             return (
-                "It shows small objects worse than its input: it removes some, or "
-                "draws some that do not exist. Check them in the input."
+                "It shows small objects worse than its input: it removes some objects, "
+                "or invents some. Check them in the input."
             )
-        return "It shows small objects as well as its input, not better."
+        return "It shows small objects as well as its input, but not better."
 
     def headline(self) -> dict[str, Figure]:
-        """Return the share of the worst condition, if known, with its verdict."""
+        """Return the fraction for the worst condition, if known, with its verdict."""
         if not self.summary():
             return {}
-        name, enhanced_share, degraded_share = self.worst()
+        name, enhanced_share, degraded_share = self.worst_condition()
         figure = Figure(
             100 * enhanced_share,
             "% of the discs",
@@ -104,7 +112,7 @@ class DiscRecord:
         return {"Shown correctly": figure}
 
     def resolved_figures(self) -> dict[str, Figure]:
-        """Return the shares over the radii that the blur resolves."""
+        """Return the fractions for the radii that the blur resolves."""
         shares = {
             f"{name}, {change}": figures["resolved"][change]
             for name, figures in self.content["conditions"].items()
@@ -122,19 +130,20 @@ class DiscRecord:
         }
 
     def table(self) -> dict[str, tuple[str, ...]]:
-        """Return all radii as columns."""
+        """Return the table of all radii as columns."""
         head, *rows = self.rows()
         return dict(zip(head, zip(*rows, strict=True), strict=True))
 
     def summary(self) -> str:
-        """Return a short summary."""
+        """Return a short summary of the resolved discs."""
         return ", ".join(
-            f"{name} {100 * both['enhanced']:.1f} %" for name, both in self._together()
+            f"{name} {100 * both['enhanced']:.1f} %"
+            for name, both in self._resolved_totals()
         )
 
 
-def _cell(shares: Mapping[str, Any]) -> str:
-    """Format a share, that of the degraded image, and the number of discs."""
+def _format_cell(shares: Mapping[str, Any]) -> str:
+    """Format the fractions of an image and its input, and the number of discs."""
     if not shares["discs"]:
         return "\N{EN DASH}"
     enhanced_percent, degraded_percent = (
@@ -147,7 +156,7 @@ def _cell(shares: Mapping[str, Any]) -> str:
 # The paired test of removed objects.
 
 MODEL, LIGHT, LINEAR = "model", "light", "linear filter"
-"""Rows of the paired test: the checked model, its input, and the best linear filter."""
+"""Rows of the paired test: the checked model, its input and the best linear filter."""
 # chosen: J of the linear filter is 69 points from there on and 9 below
 TELLS_SD = 9.0
 """Change of the optical image in standard deviations of its noise that shows an
@@ -158,7 +167,7 @@ _MIN_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemovalCount:
-    """Counts of positions that were imaged with an object and without it.
+    """Counts of positions imaged with and without an object.
 
     Shares are in per cent, intervals 95 % ones; all are None below 40 positions.
     """
@@ -168,39 +177,39 @@ class RemovalCount:
     drawn: int  # positions where the image without the object still shows it
 
     def __add__(self, other: "RemovalCount") -> "RemovalCount":
-        """Add the counts."""
+        """Add two counts."""
         mine, others = asdict(self), asdict(other)
         return RemovalCount(**{name: mine[name] + others[name] for name in mine})
 
     @property
-    def enough(self) -> bool:
-        """Whether there are enough positions for a share."""
+    def is_sufficient(self) -> bool:
+        """Whether there are enough object positions for a percentage."""
         return self.objects >= _MIN_REMOVED
 
     @property
     def shown_percent(self) -> float | None:
-        """Share of objects that are shown if present."""
-        return 100 * self.shown / self.objects if self.enough else None
+        """Percentage of objects that are shown if present."""
+        return 100 * self.shown / self.objects if self.is_sufficient else None
 
     @property
     def drawn_percent(self) -> float | None:
-        """Share of objects that are drawn although they were removed."""
-        return 100 * self.drawn / self.objects if self.enough else None
+        """Percentage of objects that are shown although they were removed."""
+        return 100 * self.drawn / self.objects if self.is_sufficient else None
 
     @property
     def difference(self) -> float | None:
-        """Youden's J in percentage points: shown minus drawn although removed."""
+        """Youden's J in percentage points: shown minus shown although removed."""
         percent = 100 * (self.shown - self.drawn) / max(self.objects, 1)
-        return percent if self.enough else None
+        return percent if self.is_sufficient else None
 
     @property
     def drawn_interval(self) -> FloatPair | None:
-        """Interval of `drawn_percent` (Wilson)."""
+        """95 % interval of `drawn_percent` (Wilson)."""
         return self._interval(self.drawn)
 
     @property
     def difference_interval(self) -> FloatPair | None:
-        """Interval of `difference` (Newcombe's score interval [1]_).
+        """95 % interval of `difference` (Newcombe's score interval [1]_).
 
         It assumes independent shares, and is too wide for shares of the same positions.
 
@@ -221,12 +230,16 @@ class RemovalCount:
         return middle - down, middle + up
 
     def _interval(self, count: int) -> FloatPair | None:
-        from napari_semsr.analysis import percent_interval  # rarely needed
+        from napari_semsr.analysis import compute_percent_interval  # rarely needed
 
-        return percent_interval(count, self.objects) if self.enough else None
+        return (
+            compute_percent_interval(count, self.objects)
+            if self.is_sufficient
+            else None
+        )
 
     def to_json(self) -> dict[str, object]:
-        """Return counts, shares and intervals."""
+        """Return counts, percentages and intervals."""
         return asdict(self) | {
             "shown_percent": _round_values(self.shown_percent),
             "shown_interval": _round_values(self._interval(self.shown)),
@@ -238,13 +251,13 @@ class RemovalCount:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Read the counts of a record."""
+        """Create counts from a record."""
         names = ("objects", "shown", "drawn")
         return cls(**{name: int(record[name]) for name in names})
 
     def cells(self) -> tuple[str, ...]:
-        """Return positions, shares and difference as cells of a table."""
-        if not self.enough:
+        """Return positions, percentages and difference as table cells."""
+        if not self.is_sufficient:
             return str(self.objects), *("\N{EN DASH}",) * 3
         low, high = self.drawn_interval or (0.0, 0.0)
         least, most = self.difference_interval or (0.0, 0.0)
@@ -271,7 +284,7 @@ _GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Removals:
-    """Objects shown, and drawn although removed, in the same simulated samples.
+    """Objects shown, and still shown although removed, in the same simulated samples.
 
     `light_tells` and `light_cannot_tell` count positions for each image, by its name:
     those where the object changes the optical image by 9 standard deviations of its
@@ -282,22 +295,24 @@ class Removals:
     light_tells: Mapping[str, RemovalCount]
     light_cannot_tell: Mapping[str, RemovalCount]
 
-    def of(self, name: str) -> dict[str, RemovalCount]:
-        """Return the counts of one image, by whether light shows the object."""
+    def get_counts(self, name: str) -> dict[str, RemovalCount]:
+        """Return the counts of one image, by whether light shows the objects."""
         tells, cannot = self.light_tells[name], self.light_cannot_tell[name]
         return dict(zip(_GROUPS, (tells, cannot, tells + cannot), strict=True))
 
     def to_json(self) -> dict[str, object]:
         """Return the record for a model card."""
         rows = {
-            name: {group: count.to_json() for group, count in self.of(name).items()}
+            name: {
+                group: count.to_json() for group, count in self.get_counts(name).items()
+            }
             for name in self.light_tells
         }
         return {"fields": self.fields, "light_tells_from_sd": TELLS_SD, "rows": rows}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Create an object from the output of `to_json`."""
         tells, cannot = (
             {
                 name: RemovalCount.from_json(row[group])
@@ -308,8 +323,8 @@ class Removals:
         return cls(int(record["fields"]), tells, cannot)
 
     @classmethod
-    def of_card(cls, card: Mapping[str, Any]) -> Self | None:
-        """Read the record of a card; None if it has no readable one."""
+    def from_card(cls, card: Mapping[str, Any]) -> Self | None:
+        """Read the record from a model card; return None if it has no valid one."""
         try:
             return cls.from_json((card.get("checks") or {})["removals"])
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -319,7 +334,7 @@ class Removals:
         """Return a table: a header, then a row for each image and group."""
         yield ("image", "light changes by (sd)", "removed", "shown", "drawn", "J")
         for name in self.light_tells:
-            for group, count in self.of(name).items():
+            for group, count in self.get_counts(name).items():
                 yield (name, _GROUPS[group], *count.cells())
 
     def table(self) -> dict[str, tuple[str, ...]]:
@@ -327,44 +342,48 @@ class Removals:
         head, *rows = self.rows()
         return dict(zip(head, zip(*rows, strict=True), strict=True))
 
-    def sentence(self, name: str) -> str:
-        """State the share of removed objects that an image shows."""
-        groups = self.of(name)
+    def describe(self, name: str) -> str:
+        """State the percentage of removed objects that an image still shows."""
+        groups = self.get_counts(name)
         tells, cannot = groups["light_tells"], groups["light_cannot_tell"]
-        if not tells.enough:
+        if not tells.is_sufficient:
             return (
-                f"In simulated samples, {tells.objects} removed objects could be seen "
-                f"by light; a share needs {_MIN_REMOVED}."
+                f"In simulated samples, only {tells.objects} removed objects were "
+                f"optically visible; a percentage needs {_MIN_REMOVED}."
             )
         low, high = tells.drawn_interval or (0.0, 0.0)
         linear = self.light_tells[LINEAR].drawn_percent
         text = (
-            "Objects that light can show were removed from simulated samples: its "
-            f"output showed {tells.drawn_percent:.0f} % of them nevertheless (95 % "
-            f"interval {low:.0f} to {high:.0f} %; a linear filter {linear:.0f} %)"
+            "Optically visible objects were removed from simulated samples: the output "
+            f"still showed {tells.drawn_percent:.0f} % of them (95 % interval "
+            f"{low:.0f} to {high:.0f} %; a linear filter {linear:.0f} %)"
         )
-        if cannot.enough:
+        if cannot.is_sufficient:
             text += f"; of the others, {cannot.drawn_percent:.0f} %"
         return f"{text}."
 
     def figures(self, name: str) -> dict[str, Figure]:
-        """Return the shares of one image."""
-        tells, cannot, whole = self.of(name).values()
+        """Return the percentages of one image."""
+        tells, cannot, whole = self.get_counts(name).values()
         linear = self.light_tells[LINEAR].drawn_percent
         linear_text = "" if linear is None else f"(linear filter {linear:.0f} %)"
 
-        def of(value: float | None, count: RemovalCount, **more: Any) -> Figure:
+        def create_figure(
+            value: float | None, count: RemovalCount, **more: Any
+        ) -> Figure:
             note = f"of {count.objects} {more.pop('note', '')}".rstrip()
             return Figure(value, "%", ".0f", note, **more)
 
         return {
-            "Drawn though removed, if light can show it": of(
+            "Drawn though removed, if light can show it": create_figure(
                 tells.drawn_percent, tells, note=linear_text, large=True
             ),
-            "Shown, if light can show it": of(tells.shown_percent, tells),
-            "Drawn though removed, if light cannot show it": of(
+            "Shown, if light can show it": create_figure(tells.shown_percent, tells),
+            "Drawn though removed, if light cannot show it": create_figure(
                 cannot.drawn_percent, cannot
             ),
-            "Shown, if light cannot show it": of(cannot.shown_percent, cannot),
-            "Shown minus drawn though removed": of(whole.difference, whole),
+            "Shown, if light cannot show it": create_figure(
+                cannot.shown_percent, cannot
+            ),
+            "Shown minus drawn though removed": create_figure(whole.difference, whole),
         }

@@ -19,17 +19,22 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import (
-    fill_from,
-    output_kind,
+    create_image_store,
+    fill_store,
+    output_format,
     read_companions,
-    store_of,
     stored_type,
     write_blocks,
     write_pages,
     write_series,
 )
-from napari_semsr.jobs.images import REPLACING, made_by, path_of, rewrite
-from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
+from napari_semsr.jobs.images import (
+    REPLACING,
+    compose_provenance,
+    get_record_path,
+    overwrite_image,
+)
+from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
 
 
 class ConvertOptions(Options):
@@ -48,7 +53,7 @@ class ConvertOptions(Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Converted(ImageMade):
+class Converted(ImageResult):
     """Result of a conversion."""
 
     output: str
@@ -60,11 +65,17 @@ _OUTPUT = Output(
 
 
 def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
-    """Write an image in the format of the output's suffix."""
+    """Write an image in the format given by the output suffix."""
     image_given, dtype = run.image_inputs["image"], run.options.dtype
     # records of this job hold the reading options next to the dtype
-    about = {"dtype": dtype, **run.opening.model_dump(mode="json"), **run.size_error}
-    history = made_by("convert", about, (yield from run.record("image")))
+    about = {
+        "dtype": dtype,
+        **run.opening.model_dump(mode="json"),
+        **run.pixel_size_error,
+    }
+    history = compose_provenance(
+        "convert", about, (yield from run.record_image("image"))
+    )
     clipped_count = 0
     if dtype is not None:
         clipped_count = sum(
@@ -72,52 +83,54 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
         )
     if clipped_count:
         warn(
-            f"{clipped_count} of {image.data.size} pixels do not fit {dtype} and were "
-            "clipped; grey values are not rescaled.",
+            f"{clipped_count} of {image.data.size} pixels are outside the range of "
+            f"{dtype} and were clipped; grey values are not rescaled.",
             "clipped",
         )
     lies = (
         image_given.path
         if isinstance(image_given, Micrograph)
-        else path_of(image_given)
+        else get_record_path(image_given)
     )
     image = image.replace(provenance=history, path=lies)
     path, version = run.targets["output"], run.options.zarr_version
-    if version != "0.5" and output_kind(path) != "ome-zarr":
+    if version != "0.5" and output_format(path) != "ome-zarr":
         msg = (
-            f"A version of OME-Zarr needs an output .ome.zarr, got {path.name}: omit "
+            f"An OME-Zarr version needs an .ome.zarr output, got {path.name}: omit "
             "`zarr_version`, or change the suffix."
         )
         raise OptionError(msg, code="option-without-effect")
     for place in read_companions(image, path):
-        _OUTPUT.check(place, (), run.existing)
-    output = yield from save_job(image, path, dtype=dtype, zarr_version=version)
+        _OUTPUT.check_path(place, (), run.existing)
+    output = yield from save_image(image, path, dtype=dtype, zarr_version=version)
     return replace(output, clipped=clipped_count)
 
 
-def save_job(
+def save_image(
     image: Micrograph | Sequence[Micrograph],
     output: str | os.PathLike[str],
     *,
     dtype: str | None = None,
     zarr_version: str = "0.5",
 ) -> Job[Converted]:
-    """Write an image unchanged, with its history; an existing file is replaced."""
-    path = _OUTPUT.check(output, (), REPLACING)
+    """Write an image unchanged, with its history, overwriting an existing file."""
+    path = _OUTPUT.check_path(output, (), REPLACING)
     if not isinstance(image, Micrograph):
         return (yield from _save_stack(image, path))
-    if output_kind(path) == "ome-zarr":
+    if output_format(path) == "ome-zarr":
         more = read_companions(image, path)
         yield from write_blocks(
             path,
-            lambda place: store_of(image, place, dtype=dtype, version=zarr_version),
-            lambda store: fill_from(store, image, f"writing {path.name}"),
+            lambda place: create_image_store(
+                image, place, dtype=dtype, version=zarr_version
+            ),
+            lambda store: fill_store(store, image, f"writing {path.name}"),
         )
         for place, item in more.items():
-            rewrite(item, place)
+            overwrite_image(item, place)
     else:
         yield Progress(0, 0, f"writing {path.name}")
-        rewrite(image, path, dtype=dtype)
+        overwrite_image(image, path, dtype=dtype)
     return Converted(
         output=str(path),
         shape=image.shape,
@@ -126,13 +139,13 @@ def save_job(
     )
 
 
-def save_together(images: Sequence[Micrograph], output: Path) -> Job[list[Converted]]:
-    """Write images as one OME-Zarr; an existing one is replaced."""
-    path = _OUTPUT.check(output, (), REPLACING)
-    if output_kind(path) != "ome-zarr":
+def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[Converted]]:
+    """Write images to one OME-Zarr, overwriting an existing one."""
+    path = _OUTPUT.check_path(output, (), REPLACING)
+    if output_format(path) != "ome-zarr":
         msg = (
-            f"{len(images)} images are saved together as .ome.zarr, got {path.name}: "
-            "change the suffix, or save them one by one."
+            f"{len(images)} images can only be saved together as .ome.zarr, got "
+            f"{path.name}: change the suffix, or save them one by one."
         )
         raise WriteError(msg, code="format-unsupported")
     places = yield from write_series(images, path)
@@ -147,30 +160,30 @@ def save_together(images: Sequence[Micrograph], output: Path) -> Job[list[Conver
     ]
 
 
-def verb_that_saves(
+def create_saving_verb(
     name: str,
     options: type[Options],
     make: Callable[..., Micrograph],
     *images: str,
 ) -> Verb[Options, Converted]:
-    """Declare a job, not a command, that recreates an image in memory.
+    """Declare a job, but not a command, that recreates an image in memory.
 
     `make` returns the image for the options and the opened `images`.
     """
 
     def run(run: Run[Options], *image: Micrograph) -> Job[Converted]:
-        return (yield from save_job(make(run.options, *image), run.place))
+        return (yield from save_image(make(run.options, *image), run.required_target))
 
-    inputs = tuple(ImageIn(image, "an image") for image in images)
+    inputs = tuple(ImageInput(image, "an image") for image in images)
     output = Output("the image")
     return Verb(name, inputs, options, Converted, run, output=output, reads=False)
 
 
 def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
-    """Write the planes of a stack as the pages of a TIFF."""
-    if output_kind(path) not in ("ome-tiff", "tiff"):
+    """Write the planes of a stack as pages of a TIFF."""
+    if output_format(path) not in ("ome-tiff", "tiff"):
         msg = (
-            f"A stack of {len(planes)} planes is written as .ome.tif or .tif, got "
+            f"A stack of {len(planes)} planes must be saved as .ome.tif or .tif, got "
             f"{path.name}: change the suffix."
         )
         raise WriteError(msg, code="format-unsupported")
@@ -189,7 +202,7 @@ def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
 
 CONVERT = Verb(
     "convert",
-    (ImageIn("image", "the image to convert"),),
+    (ImageInput("image", "the image to convert"),),
     ConvertOptions,
     Converted,
     _convert,

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from napari_semsr.analysis import spread_boxes
+from napari_semsr.analysis import split_into_blocks
 from napari_semsr.core import (
     ORIGIN_KEY,
-    Area,
     Box,
     Figure,
     FloatPair,
     Grid,
+    GridImage,
     IntPair,
     Job,
     Micrograph,
@@ -25,24 +25,24 @@ from napari_semsr.core import (
     Quantity,
     ShapeError,
     central_box,
-    declared_figures,
+    create_size_source,
     describe_shift,
+    find_gap_free_box,
     format_shift,
-    gap_free_box,
+    get_declared_figures,
     option,
-    size_origin,
     to_dtype,
     warn,
 )
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
-    databar_note,
-    jsonable,
-    made_by,
-    name_of,
-    write_area,
+    check_databar,
+    compose_provenance,
+    get_image_name,
+    to_json_value,
+    write_pixels,
 )
-from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
 from napari_semsr.registration import Shift, find_shift
 
 _CELLS = 2048  # side of the coarse mask in which gaps are searched
@@ -57,7 +57,7 @@ _CORNERS = ("Y0", "X0", "Y1", "X1")
 
 
 class CropOptions(Options):
-    """The area, and how two images are aligned."""
+    """Options for the area, and for the alignment of two images."""
 
     box: tuple[_Corner, _Corner, _Corner, _Corner] | None = option(
         None,
@@ -103,8 +103,8 @@ class CropOptions(Options):
     )
 
     @model_validator(mode="after")
-    def _one_area(self) -> Self:
-        """Raise an error for two areas, or an empty area."""
+    def _check_single_area(self) -> Self:
+        """Raise an error for more than one area, or an empty area."""
         if self.box is not None and self.box_nm is not None:
             msg = "Set the area once: box or box_nm, not both"
             raise ValueError(msg)
@@ -119,7 +119,7 @@ class CropOptions(Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cropped(ImageMade):
+class Cropped(ImageResult):
     """Result of a crop.
 
     `area` is ``(y0, x0, y1, x1)`` in pixels of the reference, or of the image without a
@@ -146,13 +146,13 @@ class Cropped(ImageMade):
 
     @property
     def cut(self) -> Annotated[str, Quantity("Area")]:
-        """Rows and columns of the area, and the image that they refer to."""
+        """Rows and columns of the area, and the image to which they refer."""
         y0, x0, y1, x1 = self.area
         return f"rows {y0} to {y1}, columns {x0} to {x1} of {self.area_of}"
 
     @property
     def grey_values(self) -> Annotated[str, Quantity("Grey values")]:
-        """Whether grey values are unchanged."""
+        """Whether the grey values are unchanged."""
         return "interpolated" if self.resampled else "unchanged"
 
     @property
@@ -163,8 +163,8 @@ class Cropped(ImageMade):
         return f"{format_shift(self.shift_px)} ({describe_shift(self.shift_nm)})"
 
     def figures(self) -> dict[str, Figure]:
-        """Return the figures: the position, then how it was found."""
-        all_figures = declared_figures(self)
+        """Return the displayed values: the position, then the method that found it."""
+        all_figures = get_declared_figures(self)
         first = ("Area", "Grey values", "Moved by")
         return {
             name: all_figures[name] for name in first if name in all_figures
@@ -173,11 +173,11 @@ class Cropped(ImageMade):
 
 @dataclass(frozen=True, slots=True)
 class _CropPlan:
-    """A planned crop."""
+    """Plan of a crop."""
 
-    area: Area  # pixels of the result
+    area: GridImage  # pixels of the result
     box: Box  # the same in pixels of the reference, or of the image without one
-    reference: Area | None = None  # the same area of the reference
+    reference: GridImage | None = None  # the same area of the reference
     # shift of the image, if it was searched
     shift: Shift | None = None
 
@@ -187,30 +187,30 @@ def _crop(
 ) -> Job[Cropped]:
     settings, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
-        msg = "A crop of the reference needs an output of the image, too: set one."
+        msg = "A crop of the reference also needs an output for the image: set one."
         raise OptionError(msg, code="missing-value")
     if beside is not None and like is None:
-        msg = "An area of a reference needs a reference: set `like`."
+        msg = "A crop of the reference needs a reference: set `like`."
         raise OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
     image_given, resampling = run.image_inputs["image"], plan.area.resampling
     reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
-    note = databar_note(name_of(image_given), image, reach)
+    note = check_databar(get_image_name(image_given), image, reach)
     if note and not isinstance(image_given, Micrograph):
         warn(note)
-    about = _about(image, plan.area, record)
+    about = _create_metadata(image, plan.area, record)
     dtype = np.dtype(settings.dtype or plan.area.dtype)
     existing = run.existing
     if run.target is None:
         yield Progress(0, 0, "cutting")
         data, clipped_count = to_dtype(plan.area.read(), dtype)
-        more = {**about.metadata, "crop": jsonable(_facts(plan))}
+        more = {**about.metadata, "crop": to_json_value(_describe_position(plan))}
         cropped_image, kind = (
             about.replace(data=np.array(data), metadata=more),
             str(data.dtype),
         )
     else:
-        cut = write_area(plan.area, about, run.target, dtype, existing=existing)
+        cut = write_pixels(plan.area, about, run.target, dtype, existing=existing)
         written_file = yield from cut
         cropped_image, kind, clipped_count = (
             None,
@@ -220,12 +220,18 @@ def _crop(
     reference = plan.reference
     if beside is not None and like is not None and reference is not None:
         # its history records the box
-        box = run.options.replace(box=_corners(plan.box), align=False, gap_free=False)
-        source = (yield from run.record("like")).model_copy(update={"role": "image"})
+        box = run.options.replace(
+            box=_get_corners(plan.box), align=False, gap_free=False
+        )
+        source = (yield from run.record_image("like")).model_copy(
+            update={"role": "image"}
+        )
         options = box.model_dump(mode="json")
-        options["reading"] = run.reading("like").model_dump(mode="json")
-        other = _about(like, reference, made_by("crop", options, source))
-        yield from write_area(
+        options["reading"] = run.get_read_options("like").model_dump(mode="json")
+        other = _create_metadata(
+            like, reference, compose_provenance("crop", options, source)
+        )
+        yield from write_pixels(
             reference, other, beside, reference.dtype, existing=existing
         )
     return Cropped(
@@ -236,24 +242,26 @@ def _crop(
         pixel_size_nm=about.pixel_size_nm,
         pixel_size_sd_nm=about.pixel_size_sd_nm,
         origin=about.origin,
-        area_of=run.names[-1],
+        area_of=run.image_names[-1],
         clipped=clipped_count,
         image=cropped_image,
-        **_facts(plan),
+        **_describe_position(plan),
     )
 
 
-def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | None]]:
-    """Crop images of one shape to the largest rectangle without gaps in any."""
-    areas = [Area.of(image, Grid.of(image)) for image in images]
-    box = yield from find_gap_free(areas)
+def crop_to_gap_free_box(
+    *images: Micrograph,
+) -> Job[tuple[tuple[Micrograph, ...], Box | None]]:
+    """Crop images of equal shape to their largest common gap-free rectangle."""
+    areas = [GridImage.from_image(image, Grid.from_image(image)) for image in images]
+    box = yield from find_shared_gap_free_box(areas)
     if box is None:
         msg = f"No part of {' and '.join(i.name for i in images)} is free of gaps."
         raise ShapeError(msg, code="gaps-everywhere")
     if box.shape == images[0].shape:
         return images, None
     cut = (
-        image.replace(data=area.part(box).read(), origin=area.grid.centre(box))
+        image.replace(data=area.crop(box).read(), origin=area.grid.box_origin(box))
         for image, area in zip(images, areas, strict=True)
     )
     return tuple(cut), box
@@ -263,38 +271,43 @@ def _plan_crop(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[tuple[_CropPlan, Provenance]]:
     # names given by the user: parts of one image share the inner name
-    source = image.replace(name=name_of(run.image_inputs["image"]))
+    source = image.replace(name=get_image_name(run.image_inputs["image"]))
     if like is None:
         plan = yield from _plan_box(source, run.options)
-        return plan, (yield from run.history())
-    reference = like.replace(name=name_of(run.image_inputs["like"]))
-    plan = yield from _plan_common(source, reference, run.options)
+        return plan, (yield from run.compose_history())
+    reference = like.replace(name=get_image_name(run.image_inputs["like"]))
+    plan = yield from _plan_common_area(source, reference, run.options)
     if "like_output" not in run.targets and plan.box.shape != like.shape:
         box = plan.box
         warn(
             f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} "
-            f"of {reference.name}: write that part, too, to compare both "
+            f"of {reference.name}: also write that part to compare both "
             "(`like_output`).",
             "part-of-reference",
         )
-    reference_record = yield from run.record("like")
+    reference_record = yield from run.record_image("like")
     more = {
         "like": reference_record.name,
         "like_digest": reference_record.digest,
-        **_facts(plan),
+        **_describe_position(plan),
     }
     if plan.area.is_resampled and like.pixel_size_from:
         how = (
             f"that of {reference_record.name}, whose grid was used: "
             f"{like.pixel_size_from}"
         )
-        more[ORIGIN_KEY] = size_origin(how, like.scale)
-    return plan, (yield from run.history(**jsonable(more)))
+        more[ORIGIN_KEY] = create_size_source(how, like.scale)
+    return plan, (yield from run.compose_history(**to_json_value(more)))
 
 
-def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
-    """Return name, calibration and history of the crop; the data are not read."""
-    origin, pitch = area.grid.centre(Box.of(area.grid.shape)), area.grid.pitch
+def _create_metadata(
+    source: Micrograph, area: GridImage, history: Provenance
+) -> Micrograph:
+    """Return the name, calibration and history of a crop without its pixels."""
+    origin, pitch = (
+        area.grid.box_origin(Box.from_shape(area.grid.shape)),
+        area.grid.pitch,
+    )
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
     metadata = dict(source.metadata)
     if ORIGIN_KEY in history.options:
@@ -302,11 +315,11 @@ def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
     return source.replace(origin=origin, provenance=history, metadata=metadata, **size)
 
 
-def _facts(plan: _CropPlan) -> dict[str, Any]:
-    """Return the position of an area, and how it was measured."""
+def _describe_position(plan: _CropPlan) -> dict[str, Any]:
+    """Describe the position of an area, and how it was measured."""
     shift, (down, right) = plan.shift, plan.area.grid.pitch
     return {
-        "area": _corners(plan.box),
+        "area": _get_corners(plan.box),
         "resampled": plan.area.is_resampled,
         "shift_px": shift and shift.shift_px,
         "shift_nm": shift and (shift.shift_px[0] * down, shift.shift_px[1] * right),
@@ -317,7 +330,7 @@ def _facts(plan: _CropPlan) -> dict[str, Any]:
     }
 
 
-def _corners(box: Box) -> tuple[int, int, int, int]:
+def _get_corners(box: Box) -> tuple[int, int, int, int]:
     """Return the corners of a box in the order of the option."""
     return box.y0, box.x0, box.y1, box.x1
 
@@ -326,9 +339,9 @@ def _corners(box: Box) -> tuple[int, int, int, int]:
 
 
 def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
-    """Plan a crop on the image's own grid: a box, or the area without gaps."""
-    _check_alone(options)
-    grid = Grid.of(image)
+    """Plan a crop on the grid of the image: a box, or the gap-free area."""
+    _check_area_options(options)
+    grid = Grid.from_image(image)
     if options.box_nm is None:
         y0, x0, y1, x1 = options.box or (0, 0, *image.shape)
         box_wanted = Box(y0, y1, x0, x1)
@@ -340,54 +353,54 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
             )
             raise ShapeError(msg, code="pixel-size-missing")
         y, x, below, beyond = options.box_nm
-        box_wanted = grid.nearest((y, x), (below, beyond))
+        box_wanted = grid.nearest_box((y, x), (below, beyond))
         if 0 in box_wanted.shape:
             msg = (
-                f"The box contains no pixel of {image.name}, whose pixels are "
-                f"{_sides(grid.pitch)} nm: make it larger."
+                f"The box contains no pixel of {image.name}, whose pixel size is "
+                f"{_format_sides(grid.pitch)} nm: enlarge the box."
             )
             raise ShapeError(msg, code="box-empty")
     rows, columns = image.shape
-    inside = box_wanted.intersection(Box.of(image.shape))
+    inside = box_wanted.intersection(Box.from_shape(image.shape))
     if min(inside.shape) < 1:
-        where = f"{rows} x {columns} px" if options.box else _extent(grid)
+        where = f"{rows} x {columns} px" if options.box else _format_extent(grid)
         msg = f"The box does not overlap {image.name}, which covers {where}."
         raise ShapeError(msg, code="outside-image")
     if inside != box_wanted:
         warn(
-            f"The box extends over the border of {image.name} and was reduced to rows "
+            f"The box extends beyond {image.name} and was reduced to rows "
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
             "box-cut",
         )
-    plan = _CropPlan(Area.of(image, grid).part(inside), inside)
-    return (yield from _without_gaps(plan)) if options.gap_free else plan
+    plan = _CropPlan(GridImage.from_image(image, grid).crop(inside), inside)
+    return (yield from _exclude_gaps(plan)) if options.gap_free else plan
 
 
-def _plan_common(
+def _plan_common_area(
     image: Micrograph, reference: Micrograph, options: CropOptions
 ) -> Job[_CropPlan]:
-    """Plan a crop to the common area of two images, on the reference's grid."""
+    """Plan a crop to the common area of two images, on the grid of the reference."""
     if options.box or options.box_nm:
-        msg = "Set a box or a reference (`like`), not both."
+        msg = "Set either a box or a reference (`like`), not both."
         raise OptionError(msg, code="options-contradict")
-    _check_search(options)
-    target, source = _grids(image, reference)
-    box = _common(image, reference, target, source)
+    _check_search_option(options)
+    target, source = _get_grids(image, reference)
+    box = _find_common_area(image, reference, target, source)
     shift = None
     if options.align:
         yield Progress(0, 0, "finding the shift")
-        shift = _find(image, reference, box, source, options.search)
+        shift = _find_shift(image, reference, box, source, options.search)
         y, x = shift.shift_px
         source = source.move((y * target.pitch[0], x * target.pitch[1]))
-        box = _common(image, reference, target, source)
-    whole = Area.of(reference, target)
-    part = whole.part(box)
-    plan = _CropPlan(Area.of(image, part.grid, source), box, part, shift)
-    return (yield from _without_gaps(plan)) if options.gap_free else plan
+        box = _find_common_area(image, reference, target, source)
+    whole = GridImage.from_image(reference, target)
+    part = whole.crop(box)
+    plan = _CropPlan(GridImage.from_image(image, part.grid, source), box, part, shift)
+    return (yield from _exclude_gaps(plan)) if options.gap_free else plan
 
 
-def _check_alone(options: CropOptions) -> None:
-    """Raise an error for a missing area, and for options that need a reference."""
+def _check_area_options(options: CropOptions) -> None:
+    """Raise an error if the area is missing or an option needs a reference."""
     if options.like_pixel_size_nm is not None:
         msg = (
             "The pixel size of a reference needs a reference: set `like`, or "
@@ -395,24 +408,24 @@ def _check_alone(options: CropOptions) -> None:
         )
         raise OptionError(msg, code="missing-value")
     if not (options.box or options.box_nm or options.gap_free):
-        msg = "An area is needed: `like`, `box`, `box_nm` or `gap_free`."
+        msg = "Set an area: `like`, `box`, `box_nm` or `gap_free`."
         raise OptionError(msg, code="missing-value")
     if options.align:
         msg = "A shift needs a reference: set `like`."
         raise OptionError(msg, code="missing-value")
-    _check_search(options)
+    _check_search_option(options)
 
 
-def _check_search(options: CropOptions) -> None:
-    """Raise an error for a search range if no shift is searched."""
+def _check_search_option(options: CropOptions) -> None:
+    """Raise an error for a search range without a shift to search."""
     usual = CropOptions.model_fields["search"].default
     if options.search != usual and not options.align:
-        msg = "The search range needs `align`: set it, too."
+        msg = "The search range needs `align`: set both."
         raise OptionError(msg, code="option-without-effect")
 
 
-def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
-    """Return the grids of the reference and of the image in one plane, in nm."""
+def _get_grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
+    """Return the grids of the reference and the image in the same plane, in nm."""
     for one, name in ((image, "pixel_size_nm"), (reference, "like_pixel_size_nm")):
         if one.pixel_size_nm is None:
             msg = (
@@ -420,52 +433,58 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
                 f"none: set it (`{name}`)."
             )
             raise ShapeError(msg, code="pixel-size-missing")
-    target, source = Grid.of(reference), Grid.of(image)
+    target, source = Grid.from_image(reference), Grid.from_image(image)
     ratio = [a / b for a, b in zip(target.pitch, source.pitch, strict=True)]
     if not all(1 / _FARTHEST <= value <= _FARTHEST for value in ratio):
         msg = (
-            f"Pixels of {image.name} and {reference.name} must have similar sizes, "
-            f"got {_sides(source.pitch)} and {_sides(target.pitch)} nm: check both."
+            f"Pixels of {image.name} and {reference.name} must have similar sizes, got "
+            f"{_format_sides(source.pitch)} and {_format_sides(target.pitch)} nm: "
+            "check both."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
     has_origin = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
     if not has_origin and source.pitch != target.pitch:
         warn(
-            f"Neither {image.name} nor {reference.name} states its position, so their "
-            "first corners are assumed to coincide.",
+            f"Neither {image.name} nor {reference.name} states its position, so "
+            "their top-left corners are assumed to coincide.",
             "origin-missing",
         )
         source = Grid(source.shape, source.pitch, target.corner)
     return target, source
 
 
-def _common(
+def _find_common_area(
     image: Micrograph, reference: Micrograph, target: Grid, source: Grid
 ) -> Box:
-    """Return the pixels of the reference that the image covers."""
-    box = target.covered_by(source)
+    """Return the box of the reference that the image covers."""
+    box = target.covered_box(source)
     if box is None:
         msg = (
-            f"The two images do not overlap: {image.name} covers {_extent(source)} and "
-            f"{reference.name} {_extent(target)}; check origins and pixel sizes."
+            f"The two images do not overlap: {image.name} covers "
+            f"{_format_extent(source)} and {reference.name} {_format_extent(target)}; "
+            "check origins and pixel sizes."
         )
         raise ShapeError(msg, code="no-overlap")
     return box
 
 
-def _find(
+def _find_shift(
     image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
 ) -> Shift:
-    """Search the shift in the centre of the common area."""
+    """Find the shift in the centre of the common area."""
     window = central_box(box.shape, _WINDOW).move(box.corner)
-    fixed_area = Area.of(reference, Grid.of(reference)).part(window)
-    moving = Area.of(image, fixed_area.grid, source)
+    fixed_area = GridImage.from_image(reference, Grid.from_image(reference)).crop(
+        window
+    )
+    moving = GridImage.from_image(image, fixed_area.grid, source)
     both = (image, reference)
-    names = [one.name for one in both if one.provenance and one.provenance.networks()]
+    names = [
+        one.name for one in both if one.provenance and one.provenance.network_digests()
+    ]
     if names:
         warn(
-            f"The shift is found with {' and '.join(names)}, made by a network; this "
-            "can shift all details, so the shift can be wrong by more than its "
+            f"The shift is found with {' and '.join(names)}, made by a network, "
+            "which can shift all details; the shift can be wrong by more than its "
             "standard error: find it with the network's input.",
             "made-by-network",
         )
@@ -473,17 +492,17 @@ def _find(
     if shift.is_ambiguous:
         warn(
             f"Another shift fits nearly as well ({shift.runner_up:.2f} of the best), "
-            "as on a lattice: compare the images, or reduce the search range "
-            "(`search`).",
+            "as on a periodic structure: compare the images, or reduce the search "
+            "range (`search`).",
             "ambiguous",
         )
     return shift
 
 
-def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
-    """Shrink a plan to the area where all its images have grey values."""
+def _exclude_gaps(plan: _CropPlan) -> Job[_CropPlan]:
+    """Shrink a plan to the gap-free area of all its images."""
     areas = [plan.area, *([plan.reference] if plan.reference else [])]
-    inner = yield from find_gap_free(areas)
+    inner = yield from find_shared_gap_free_box(areas)
     if inner is None:
         msg = (
             f"{plan.area.image.name} has no grey values in the area, or only between "
@@ -491,30 +510,30 @@ def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
         )
         raise ShapeError(msg, code="gaps-everywhere")
     box = inner.move(plan.box.corner)
-    reference = plan.reference.part(inner) if plan.reference else None
-    return _CropPlan(plan.area.part(inner), box, reference, plan.shift)
+    reference = plan.reference.crop(inner) if plan.reference else None
+    return _CropPlan(plan.area.crop(inner), box, reference, plan.shift)
 
 
-def _extent(grid: Grid) -> str:
+def _format_extent(grid: Grid) -> str:
     (y0, x0), (y1, x1) = grid.corner, grid.end
     return f"y {y0:.5g} to {y1:.5g}, x {x0:.5g} to {x1:.5g} nm"
 
 
-def _sides(values: Any) -> str:
+def _format_sides(values: Any) -> str:
     """Format two numbers, or one if they are equal."""
     y, x = values
     return f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
 
 
-def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
-    """Find a large rectangle, in pixels of the grid, without gaps in any image."""
+def find_shared_gap_free_box(areas: Sequence[GridImage]) -> Job[Box | None]:
+    """Find a large rectangle, in grid pixels, that is gap-free in all images."""
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)
     rows, columns = (-(-n // side) for n in shape)
     is_covered = np.ones((rows, columns), bool)
     floats = [area for area in areas if area.dtype.kind == "f"]
-    field, block = Box.of(shape), side * max(1, _BLOCK // side)
-    boxes = spread_boxes(field, None, block) if floats else []
+    field, block = Box.from_shape(shape), side * max(1, _BLOCK // side)
+    boxes = split_into_blocks(field, None, block) if floats else []
     for done_count, box in enumerate(boxes):
         yield Progress(done_count, len(boxes), "looking for gaps")
         for area in floats:
@@ -528,7 +547,7 @@ def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
             )
             y, x = box.y0 // side, box.x0 // side
             is_covered[y : y + cells.shape[0], x : x + cells.shape[1]] &= cells
-    largest_box = gap_free_box(is_covered)
+    largest_box = find_gap_free_box(is_covered)
     if largest_box is None:
         return None
     return largest_box.scale(side).intersection(field)
@@ -537,8 +556,8 @@ def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
 CROP = Verb(
     "crop",
     (
-        ImageIn("image", "the image to cut"),
-        ImageIn(
+        ImageInput("image", "the image to cut"),
+        ImageInput(
             "like",
             "crop to the area of this image, on its grid; positions are compared in nm",
             optional=True,

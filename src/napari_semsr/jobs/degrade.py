@@ -1,4 +1,4 @@
-"""Degrade an image like published test sets and like a scanning microscope."""
+"""Degrade an image like published test data and like a scanning microscope."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -17,8 +17,8 @@ from napari_semsr.core import (
     option,
     to_dtype,
 )
-from napari_semsr.jobs.images import Result, jsonable
-from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+from napari_semsr.jobs.images import Result, to_json_value
+from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.simulation import EffectOptions, add_effects
 
 _UNITS = ("px", "nm")  # unit suffixes of parameter names
@@ -28,7 +28,7 @@ _OF_HAZE = {"kind": ("fog", "hybrid")}
 
 
 class DegradeOptions(EffectOptions):
-    """Options of a degradation."""
+    """Options of the degradation."""
 
     kind: Literal["blur", "fog", "hybrid", "none"] = option(
         "blur",
@@ -64,7 +64,7 @@ class DegradeOptions(EffectOptions):
     seed: int = option(0, "Seed", "random seed", ge=0)
 
     @model_validator(mode="after")
-    def _airlight_of_some_haze(self) -> Self:
+    def _check_airlight(self) -> Self:
         if self.airlight is not None and self.kind not in _OF_HAZE["kind"]:
             msg = (
                 f"airlight applies to haze: kind must be fog or hybrid, got {self.kind}"
@@ -99,35 +99,35 @@ class DegradedFile(Result):
 def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
     """Add blur, haze, drift, charging and noise to an image, keeping its dtype."""
     yield Progress(1, 3, f"degrading {image.name}")
-    data, parameters = _degrade_greys(image.array(), run.options)
-    result = image.replace(data=data, provenance=(yield from run.history()))
+    data, parameters = _degrade_values(image.array(), run.options)
+    result = image.replace(data=data, provenance=(yield from run.compose_history()))
     yield Progress(2, 3, "writing")
-    run.write(result)
+    run.write_image(result)
     return DegradedFile(
         output=run.output,
         degradation=run.options.kind,
-        parameters=jsonable(parameters),
+        parameters=to_json_value(parameters),
         shape=result.shape,
         pixel_size_nm=result.pixel_size_nm,
         image=result,
     )
 
 
-def _degrade_greys(
+def _degrade_values(
     image: RealArray, options: DegradeOptions
 ) -> tuple[RealArray, dict[str, object]]:
-    """Degrade grey values; integers are rounded once, at the end."""
-    from napari_semsr.simulation import black_and_white, degrade_plane
+    """Degrade grey values; integers are rounded only once, at the end."""
+    from napari_semsr.simulation import degrade_plane, get_grey_range
 
     kind = options.kind
     option_values: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("seed", "uniform_fog", "airlight", "stretch")
     }
-    if not options.any and kind != "none":
+    if not options.has_effects and kind != "none":
         result = degrade_plane(image, kind, **option_values)
         return result.image, result.parameters
-    low, high = black_and_white(image)
+    low, high = get_grey_range(image)
     grey, parameters = image.astype(np.float64), {}
     if kind != "none":
         blurred_grey = degrade_plane(grey, kind, levels=(low, high), **option_values)
@@ -141,7 +141,7 @@ def _degrade_greys(
 
 DEGRADE = Verb(
     "degrade",
-    (ImageIn("image", "a sharp grey image", label="Layer"),),
+    (ImageInput("image", "a sharp grey image", label="Layer"),),
     DegradeOptions,
     DegradedFile,
     _degrade,

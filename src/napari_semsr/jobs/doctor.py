@@ -1,4 +1,4 @@
-"""Check an installation, for a first look or a bug report."""
+"""Check an installation, for the first use or a bug report."""
 
 import platform
 import re
@@ -49,7 +49,7 @@ class DoctorReport(Result):
     warnings: tuple[str, ...]
 
     def figures(self) -> dict[str, Figure]:
-        """Return each fact as a line."""
+        """Return each property as a line."""
         lines = {
             "napari-semsr": self.version,
             "Python": self.python,
@@ -65,8 +65,8 @@ class DoctorReport(Result):
         return {name: Figure(text) for name, text in (lines | self.window).items()}
 
 
-def _examine(_: Run[Options]) -> Job[DoctorReport]:
-    """Check packages, devices and the window independently."""
+def _check_installation(_: Run[Options]) -> Job[DoctorReport]:
+    """Check packages, devices and the display independently."""
     yield Progress(0, 3, "packages")
     packages: dict[str, str | None] = {}
     extras_known = metadata("napari-semsr").get_all("Provides-Extra") or ()
@@ -77,7 +77,7 @@ def _examine(_: Run[Options]) -> Job[DoctorReport]:
         name, extra = _REQUIREMENT.match(requirement).groups()  # type: ignore[union-attr]
         if extra is not None and extra not in extras:
             continue
-        packages[name] = version = _version(name)
+        packages[name] = version = _get_version(name)
         if version is None and extra is not None:
             extras[extra].append(name)
     yield Progress(1, 3, "devices")
@@ -100,7 +100,7 @@ def _examine(_: Run[Options]) -> Job[DoctorReport]:
     if "problem" in window:
         text = f"napari cannot open a window here: {window['problem']}"
         warnings.append(Message(text, "window-unavailable"))
-    free = models.free_memory(models.find_device("cpu").device)
+    free = models.get_free_memory(models.find_device("cpu").device)
     return DoctorReport(
         __version__,
         platform.python_version(),
@@ -115,7 +115,7 @@ def _examine(_: Run[Options]) -> Job[DoctorReport]:
     )
 
 
-def _version(name: str) -> str | None:
+def _get_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
@@ -123,15 +123,15 @@ def _version(name: str) -> str | None:
 
 
 def _try_device(name: str) -> str:
-    """Describe a GPU, or the reason that it cannot compute."""
+    """Describe a GPU, or the reason why it cannot compute."""
     try:
-        return models.device_name(models.find_device(name).device)
+        return models.get_device_name(models.find_device(name).device)
     except SemsrError as error:
         return str(error)
 
 
 def _describe_window() -> dict[str, str]:
-    """Let napari describe Qt and OpenGL in a subprocess: a bad driver can crash it."""
+    """Let napari describe Qt and OpenGL in a subprocess, which may crash."""
     words: list[Any] = [sys.executable, "-m", "napari", "--info"]
     try:
         process = subprocess.run(  # noqa: S603 - our own interpreter
@@ -150,5 +150,11 @@ def _describe_window() -> dict[str, str]:
 
 
 DOCTOR = Verb(
-    "doctor", (), Options, DoctorReport, _examine, title="examination", reads=False
+    "doctor",
+    (),
+    Options,
+    DoctorReport,
+    _check_installation,
+    title="examination",
+    reads=False,
 )

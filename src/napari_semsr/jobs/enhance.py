@@ -23,10 +23,10 @@ from napari_semsr.analysis import (
     Falloff,
     Familiarity,
     Misfit,
+    compute_unfamiliar_percentage,
     map_misfit,
     measure_change,
     measure_misfit,
-    unfamiliar_percent,
 )
 from napari_semsr.core import (
     FLAT,
@@ -46,30 +46,30 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ShapeError,
-    Waiting,
-    declared_figures,
-    figure,
-    figures_of,
+    WaitingProgress,
+    create_property,
+    get_declared_figures,
+    get_figures,
     parse_pixel_size,
     warn,
 )
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     OmeZarrStore,
-    filling_store,
-    peek,
+    output_store_path,
     read,
+    read_store_state,
     write_blocks,
 )
-from napari_semsr.jobs.focus import focus_warning
+from napari_semsr.jobs.focus import check_focus
 from napari_semsr.jobs.images import (
     Image,
     Result,
     digest_values,
-    image_in,
-    name_of,
-    path_of,
-    rewrite,
+    get_image_name,
+    get_record_path,
+    overwrite_image,
+    read_store_image,
 )
 from napari_semsr.jobs.leakage import TRAINED_ON
 from napari_semsr.jobs.models import (
@@ -77,11 +77,11 @@ from napari_semsr.jobs.models import (
     MOSAIC_MODEL,
     find_model,
 )
-from napari_semsr.jobs.planes import run_by_plane
+from napari_semsr.jobs.planes import extend_to_stacks
 from napari_semsr.jobs.verb import (
-    Group,
-    ImageIn,
-    ImageMade,
+    ImageInput,
+    ImageResult,
+    OptionGroup,
     Output,
     Run,
     Verb,
@@ -99,15 +99,15 @@ MISFIT = "misfit"
 _MAP = "residual_map"  # the argument of the same map
 
 UNFAMILIAR = "unfamiliar_map"
-"""Part of a run and its argument: the map of distance from the training area."""
+"""Part of a run and its argument: the map of the distance from the training area."""
 
 _VALUES = "values"
-"""Key of a store's note: the digest of the input's grey values."""
+"""Key of a note in a store: the digest of the grey values of the input."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
-    """An unfinished result."""
+class UnfinishedResult:
+    """Unfinished result of an enhancement."""
 
     image: str  # name of the input
     model: str  # Name of the model
@@ -116,9 +116,9 @@ class Unfinished:
     tiles: int  # All tiles
 
 
-def find_unfinished(path: Path) -> Unfinished | None:
-    """Read how an unfinished output was started."""
-    record, notes, counts = peek(filling_store(path, resume=True))
+def find_unfinished_result(path: Path) -> UnfinishedResult | None:
+    """Read the settings of an unfinished output, or return None."""
+    record, notes, counts = read_store_state(output_store_path(path, resume=True))
     if record is None or notes.get("complete"):
         return None
     history = record.provenance
@@ -127,14 +127,14 @@ def find_unfinished(path: Path) -> Unfinished | None:
     no_options = "reading", TRAINED_ON, SIZE_ERROR_KEY, ORIGIN_KEY
     options = {k: v for k, v in history.options.items() if k not in no_options}
     image = history.inputs[0].name if history.inputs else ""
-    return Unfinished(image, history.model_name or "", options, *counts)
+    return UnfinishedResult(image, history.model_name or "", options, *counts)
 
 
-def _as_begun(
+def _match_existing_store(
     place: Path, image: Image, source: Micrograph, provenance: Provenance
 ) -> Job[tuple[Micrograph, Provenance]]:
-    """Return the record of an input from the store to resume."""
-    record, notes, _ = peek(place)
+    """Return the input as recorded in the store to resume."""
+    record, notes, _ = read_store_state(place)
     if (
         record is None
         or record.provenance is None
@@ -159,8 +159,8 @@ def _as_begun(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnhancedFile(ImageMade):
-    """Result of an enhancement, with its cost.
+class EnhancedFile(ImageResult):
+    """Result of an enhancement, with its computational cost.
 
     `change` is None if the model has its own grey levels; `misfit`, the residual of the
     image, is known for models trained on a simulated instrument, or if its map was
@@ -181,7 +181,7 @@ class EnhancedFile(ImageMade):
         str | None, Quantity("Map of distance from the training area")
     ] = None  # its path
 
-    misfit_percent = figure(
+    misfit_percent = create_property(
         lambda result: None if result.misfit is None else 100 * result.misfit.share,
         *("Misfit", "% of the input's contrast", ".0f"),
         verdict="misfit_verdict",
@@ -190,13 +190,13 @@ class EnhancedFile(ImageMade):
 
     @property
     def misfit_verdict(self) -> str | None:
-        """An assessment of the misfit."""
+        """Assessment of the misfit."""
         return None if self.misfit is None else self.misfit.verdict
 
     def figures(self) -> dict[str, Figure]:
         """Return the change and the cost."""
-        change = {} if self.change is None else figures_of(self.change)
-        all_figures = declared_figures(self)
+        change = {} if self.change is None else get_figures(self.change)
+        all_figures = get_declared_figures(self)
         misfit = {
             name: all_figures[name] for name in ("Misfit",) if name in all_figures
         }
@@ -209,73 +209,83 @@ class EnhancedFile(ImageMade):
 
 
 def _enhance(run: Run[EnhanceOptions]) -> Job[Any]:
-    """Enhance a plane into a store or a file, or without any output in memory."""
+    """Enhance a plane into a store or a file, or in memory if there is no output."""
     return _enhance_plane(run) if run.targets else _enhance_in_memory(run)
 
 
 def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     memory_before = psutil.Process().memory_info().rss
-    image, target, settings = run.image_inputs["image"], run.place, run.options
+    image, target, settings = (
+        run.image_inputs["image"],
+        run.required_target,
+        run.options,
+    )
     map_path, live = run.targets.get(_MAP), run.parameters.get("live")
     path = find_model(run.parameters["model"])
-    run.open()
+    run.open_images()
     source, existing = run.images["image"], run.existing
     yield Progress(0, 0, f"loading the model {path.stem}")
     model = models.load_model(path)
-    unlike, distances = yield from compare_with_place(
+    unlike, distances = yield from compare_with_training_area(
         source, model, settings, wants_map=run.targets.get(UNFAMILIAR) is not None
     )
-    yield Progress(0, 0, f"recording the input {name_of(image)}")
-    provenance = yield from _provenance_of(run, model, path)
-    place = filling_store(target, resume=existing.resume)
+    yield Progress(0, 0, f"recording the input {get_image_name(image)}")
+    provenance = yield from _create_provenance(run, model, path)
+    place = output_store_path(target, resume=existing.resume)
     if existing.resume:
-        source, provenance = yield from _as_begun(place, image, source, provenance)
+        source, provenance = yield from _match_existing_store(
+            place, image, source, provenance
+        )
     output_plan = (
         inference.plan_output(source, model.card.model_dump(), settings)
         if live is None
         else live.output
     )
 
-    def make(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> OmeZarrStore:
         return inference.create_output(
             place,
             output_plan,
             name=source.name,
             provenance=provenance,
-            **existing.at(place, target),
+            **existing.get_write_options(place, target),
         )
 
-    def fill(store: OmeZarrStore) -> Job[tuple[EnhanceReport, _Comparison]]:
-        if _VALUES not in store.notes() and not isinstance(image, Micrograph):
-            store.note(_VALUES, (yield from digest_values(source)))
+    def fill_store(store: OmeZarrStore) -> Job[tuple[EnhanceReport, _Comparison]]:
+        if _VALUES not in store.read_notes() and not isinstance(image, Micrograph):
+            store.write_note(_VALUES, (yield from digest_values(source)))
         cluster = run.parameters.get("cluster")
         scheduler = None if cluster is None else cluster.scheduler
         if scheduler is not None:
-            yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
+            yield WaitingProgress(
+                0, 0, f"connecting to the dask scheduler at {scheduler}"
+            )
         enhance_run = yield from inference.plan_run(
             source, output_plan, model, settings, store=store, scheduler=scheduler
         )
         report = yield from inference.enhance_to_store(enhance_run, store, live=live)
         if not scheduler:
-            report = _note_memory(report, settings, memory_before)
+            report = _add_memory_note(report, settings, memory_before)
         wants_map, noise_sd = map_path is not None, None
         if report.noise_percent is not None:
             scaling = enhance_run.plan.scaling
             noise_sd = report.noise_percent / 100 * (scaling.high - scaling.low)
-        evaluation = yield from _judge(
-            source, image_in(store), model, noise_sd, wants_map
+        evaluation = yield from _compare_result(
+            source, read_store_image(store), model, noise_sd, wants_map
         )
-        _follow(live, place, target, is_renamed=False)
+        _notify_display(live, place, target, is_renamed=False)
         return report, evaluation
 
-    written_file = yield from write_blocks(target, make, fill, kept_store=place)
-    _follow(live, place, target, is_renamed=True)
+    written_file = yield from write_blocks(
+        target, create_store, fill_store, kept_store=place
+    )
+    _notify_display(live, place, target, is_renamed=True)
     report, (change, misfit, misfit_map) = written_file.result
     # the precision that the run started with
     provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None:
-        _write_misfit(misfit_map, source.name, provenance, map_path)
+        _write_misfit_map(misfit_map, source.name, provenance, map_path)
     return EnhancedFile(
         output=str(target),
         shape=written_file.shape,
@@ -288,72 +298,75 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         misfit=misfit,
         misfit_map=None if misfit_map is None else str(map_path),
         unfamiliar_percent=unlike,
-        unfamiliar_map=_write_distances(distances, provenance, run),
+        unfamiliar_map=_write_distance_map(distances, provenance, run),
     )
 
 
-def _follow(
+def _notify_display(
     live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
 ) -> None:
-    """Notify the display when the store gets its final name."""
+    """Notify the display when the store is renamed to its final name."""
     if live is not None and place != target:
-        live.read_from(read(target).data if is_renamed else None)
+        live.set_output(read(target).data if is_renamed else None)
 
 
-def _write_misfit(
+def _write_misfit_map(
     misfit_map: Micrograph | None, name: str, provenance: Provenance, path: Path
 ) -> None:
     if misfit_map is not None:
         map_history = provenance.model_copy(update={"part": MISFIT})
-        rewrite(misfit_map.replace(provenance=map_history), path)
+        overwrite_image(misfit_map.replace(provenance=map_history), path)
     else:
         warn(
-            f"No map of the misfit was written: {name} shows hardly more than noise, "
-            "or has too many gaps.",
+            f"No misfit map was written: {name} shows little more than noise, or has "
+            "too many gaps.",
             "nothing-to-measure",
         )
 
 
-def compare_with_place(
+def compare_with_training_area(
     source: Micrograph,
     model: "models.LoadedModel",
     options: EnhanceOptions,
     *,
     wants_map: bool = False,
 ) -> Job[tuple[float | None, Micrograph | None]]:
-    """Compare an image with the training area of a model; warn if it is unlike.
+    """Compare an image with the training area of a model; warn if they differ.
 
     Also warns if a model of optical images gets one that is out of focus. Returns the
-    percentage that is unlike the area, and the map of `map_unfamiliar` if requested.
+    percentage that is unlike the area, and the map of `map_unfamiliarity` if requested.
     Both are None for models that do not record their training area; requesting a map is
     then an error.
     """
     card = model.card
-    focus, place = Falloff.of_card(card.training), Familiarity.of_card(card.training)
-    if focus is not None or learnt_from_instrument(card.model_dump()):
-        sentence = focus_warning(source, focus, card.name)
+    focus, place = (
+        Falloff.from_model_card(card.training),
+        Familiarity.from_model_card(card.training),
+    )
+    if focus is not None or is_instrument_model(card.model_dump()):
+        sentence = check_focus(source, focus, card.name)
         if sentence is not None:
             warn(sentence)
     if place is None and not wants_map:
         return None, None
-    far, shape = yield from _distances(
+    far, shape = yield from _measure_distances(
         place, source, model, options, wants_map=wants_map
     )
-    percent = unfamiliar_percent(far)
+    percent = compute_unfamiliar_percentage(far)
     if percent is not None and percent > UNLIKE_PERCENT:
         warn(
-            f"{percent:.0f} % of {source.name} is unlike the area that {card.name} "
-            f"was trained on: enhance it with {MOSAIC_MODEL}, or train on an area of "
-            "it.",
+            f"{percent:.0f} % of {source.name} differs from the area that "
+            f"{card.name} was trained on: enhance it with {MOSAIC_MODEL}, or train "
+            "on an area of it.",
             "image-unfamiliar",
         )
-    return percent, _draw_distances(far, source, shape) if wants_map else None
+    return percent, _create_distance_map(far, source, shape) if wants_map else None
 
 
-def map_unfamiliar(
+def map_unfamiliarity(
     source: Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
 ) -> Job[Micrograph]:
-    """Map the distance of each block to a model's training area, relative to the limit.
+    """Map the distance of blocks to the training area, relative to the limit.
 
     Raises
     ------
@@ -363,14 +376,14 @@ def map_unfamiliar(
         If the image is smaller than a block.
     """
     model_file = models.load_model(find_model(model))
-    place = Familiarity.of_card(model_file.card.training)
-    far, shape = yield from _distances(
+    place = Familiarity.from_model_card(model_file.card.training)
+    far, shape = yield from _measure_distances(
         place, source, model_file, options, wants_map=True
     )
-    return _draw_distances(far, source, shape)
+    return _create_distance_map(far, source, shape)
 
 
-def _distances(
+def _measure_distances(
     place: Familiarity | None,
     source: Micrograph,
     model: "models.LoadedModel",
@@ -378,14 +391,14 @@ def _distances(
     *,
     wants_map: bool,
 ) -> Job[tuple[FloatArray, IntPair]]:
-    """Compare the blocks of an image; also return its shape on the model's pixels."""
+    """Measure the distances of blocks; return the shape at the model's scale, too."""
     if place is None:
         msg = (
-            "A map of distance from the training area needs a model that records "
-            f"it, as those of adapt do; got {model.card.name}."
+            "A map of the distance from the training area needs a model that records "
+            f"this area, such as those of adapt; got {model.card.name}."
         )
         raise OptionError(msg, code="model-unsuitable")
-    field, scaling = inference.field_for_model(source, model, options)
+    field, scaling = inference.prepare_model_input(source, model, options)
     far = yield from place.compare(
         field.input,
         (scaling.low, scaling.high),
@@ -395,14 +408,16 @@ def _distances(
     return far, field.input.shape
 
 
-def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micrograph:
+def _create_distance_map(
+    far: FloatArray, source: Micrograph, shape: IntPair
+) -> Micrograph:
     if not far.size:
         msg = (
-            f"{source.name} has no block of {BLOCK_PX} x {BLOCK_PX} px to compare with "
-            "the training area, as the map needs."
+            f"{source.name} must contain a block of {BLOCK_PX} x {BLOCK_PX} px to "
+            "compare with the training area for the map."
         )
         raise ShapeError(msg, code="image-too-small")
-    grid = Grid.of(source)
+    grid = Grid.from_image(source)
     y, x = (
         BLOCK_PX * n / m * p
         for n, m, p in zip(source.shape, shape, grid.pitch, strict=True)
@@ -422,14 +437,16 @@ def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micr
     )
 
 
-def _write_distances(
+def _write_distance_map(
     distance_map: Micrograph | None, provenance: Provenance, run: Run[EnhanceOptions]
 ) -> str | None:
     """Write the map of the distance from the training area, if requested."""
     if distance_map is None:
         return None
     map_history = provenance.model_copy(update={"part": UNFAMILIAR})
-    rewrite(distance_map.replace(provenance=map_history), run.targets[UNFAMILIAR])
+    overwrite_image(
+        distance_map.replace(provenance=map_history), run.targets[UNFAMILIAR]
+    )
     return str(run.targets[UNFAMILIAR])
 
 
@@ -437,7 +454,7 @@ _Comparison = tuple[Change | None, Misfit | None, Micrograph | None]
 """The change of an image, the misfit of the result, and its map."""
 
 
-def _judge(
+def _compare_result(
     source: Micrograph,
     output: Micrograph,
     model: "models.LoadedModel",
@@ -448,54 +465,55 @@ def _judge(
     change, misfit, misfit_map = None, None, None
     if model.card.grey == "input":
         change = yield from measure_change(source, output, noise_sd)
-    if wants_map or learnt_from_instrument(model.card.model_dump()):
+    if wants_map or is_instrument_model(model.card.model_dump()):
         misfit = yield from measure_misfit(source, output)
     if wants_map and misfit is not None:
         misfit_map = yield from map_misfit(source, output, misfit)
     return change, misfit, misfit_map
 
 
-def learnt_from_instrument(card: dict[str, Any]) -> bool:
-    """Return whether a model translates images of one instrument into another's."""
+def is_instrument_model(card: dict[str, Any]) -> bool:
+    """Return whether a model translates images between two instruments."""
     recipe = card.get("training", {}).get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     sources = data.get("sources") if isinstance(data, dict) else None
     return isinstance(sources, dict) and "images" not in sources
 
 
-def _note_memory(
+def _add_memory_note(
     report: EnhanceReport, options: EnhanceOptions, memory_before: int
 ) -> EnhanceReport:
-    """Return a note if a run exceeded its memory limit."""
+    """Add a note to the report if a run exceeded its memory limit."""
     if options.memory_gb is None or report.device != "cpu":
         return report
     memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
     if memory_taken <= options.memory_gb:
         return report
     note = Message(
-        f"The run took {memory_taken:.2g} GB, including libraries, more than the "
-        f"{options.memory_gb:g} GB of memory_gb: it needs about {memory_taken:.2g} GB.",
+        f"The run used {memory_taken:.2g} GB, including libraries, which exceeds the "
+        f"{options.memory_gb:g} GB of memory_gb: set it to at least "
+        f"{memory_taken:.2g} GB.",
         "memory",
     )
     return replace(report, notes=(*report.notes, note))
 
 
-def _provenance_of(
+def _create_provenance(
     run: Run[EnhanceOptions], model: "models.LoadedModel", path: Path
 ) -> Job[Provenance]:
-    """Return the provenance of an enhanced image."""
+    """Create the provenance of an enhanced image."""
     training_images = model.card.training.get("learnt_from")
     model_record = InputRecord(
-        role="model", name=path.name, digest=model.digest, path=path_of(path)
+        role="model", name=path.name, digest=model.digest, path=get_record_path(path)
     )
-    history = yield from run.history(
+    history = yield from run.compose_history(
         model_record, **({TRAINED_ON: training_images} if training_images else {})
     )
-    return history.model_copy(update=inference.made_by_model(run.options, model))
+    return history.model_copy(update=inference.network_details(run.options, model))
 
 
-def _sum_up(results: Sequence[EnhancedFile]) -> dict[str, object]:
-    """Sum the cost of the planes, and keep the worst quality measures."""
+def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
+    """Sum the cost over the planes, and keep the worst quality measures."""
     reports = [item.report for item in results]
     seconds = sum(item.seconds for item in reports)
     pixels = sum(item.megapixels_per_second * item.seconds for item in reports)
@@ -515,26 +533,26 @@ def _sum_up(results: Sequence[EnhancedFile]) -> dict[str, object]:
         seam_index=max(item.seam_index for item in reports),
         clipped=clipped_count,
         haze_gain=(min(gains), max(gains)) if gains else None,
-        noise_percent=_largest(item.noise_percent for item in reports),
-        blur_px=_largest(item.blur_px for item in reports),
-        norm_error=_largest(item.norm_error for item in reports),
+        noise_percent=_get_largest(item.noise_percent for item in reports),
+        blur_px=_get_largest(item.blur_px for item in reports),
+        norm_error=_get_largest(item.norm_error for item in reports),
         notes=tuple(notes),
     )
     return {
         "report": report,
         "clipped": clipped_count,
-        "change": overall_change([item.change for item in results]),
+        "change": combine_changes([item.change for item in results]),
         "misfit": max(misfits, key=lambda misfit: misfit.share, default=None),
-        "unfamiliar_percent": _largest(item.unfamiliar_percent for item in results),
+        "unfamiliar_percent": _get_largest(item.unfamiliar_percent for item in results),
     }
 
 
-def _largest(values: Iterable[float | None]) -> float | None:
-    """Return the largest known value."""
+def _get_largest(values: Iterable[float | None]) -> float | None:
+    """Return the largest known value, or None."""
     return max((value for value in values if value is not None), default=None)
 
 
-def overall_change(changes: Sequence[Change | None]) -> Change | None:
+def combine_changes(changes: Sequence[Change | None]) -> Change | None:
     """Combine the changes of planes of equal size."""
     known_changes = [item for item in changes if item is not None]
     if not known_changes:
@@ -553,20 +571,20 @@ def overall_change(changes: Sequence[Change | None]) -> Change | None:
 def _enhance_in_memory(run: Run[EnhanceOptions]) -> Job[Micrograph]:
     """Enhance an image in memory, without maps or a cluster."""
     path = find_model(run.parameters["model"])
-    run.open()
+    run.open_images()
     image, model = run.images["image"], models.load_model(path)
-    yield from compare_with_place(image, model, run.options)
-    provenance = yield from _provenance_of(run, model, path)
+    yield from compare_with_training_area(image, model, run.options)
+    provenance = yield from _create_provenance(run, model, path)
     job = inference.enhance_array(image, model, run.options, provenance=provenance)
     return (yield from job)
 
 
 ENHANCE = Verb(
     "enhance",
-    (ImageIn("image", "the image to enhance", stack=True),),
+    (ImageInput("image", "the image to enhance", stack=True),),
     EnhanceOptions,
     EnhancedFile,
-    run_by_plane(_enhance, _sum_up),
+    extend_to_stacks(_enhance, _summarise_planes),
     title="tiles",
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(
@@ -593,7 +611,7 @@ ENHANCE = Verb(
             metavar="FILE",
         ),
     ),
-    groups=(Group("cluster", "cluster", ClusterOptions),),
+    groups=(OptionGroup("cluster", "cluster", ClusterOptions),),
     opens=False,
     resumes=True,
     example="""

@@ -34,7 +34,7 @@ _TOLERANCE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class _PausingWindow(GrowingWindow):
-    """A rectangle of a mosaic that is not read while frames are placed."""
+    """Window of a mosaic that is not read while frames are placed."""
 
     pause: Callable[[], None]
 
@@ -44,7 +44,7 @@ class _PausingWindow(GrowingWindow):
 
 
 class GrowingEnhancement:
-    """Enhances the visible part of a growing mosaic, in one thread.
+    """Enhancement of the visible part of a growing mosaic, in one thread.
 
     A block is enhanced once its pixels, and those in the network's context margin, have
     not changed for a second, and again after a change. The thread computes only while
@@ -79,7 +79,7 @@ class GrowingEnhancement:
         show: Callable[[GrowingMosaic, Box], None],
     ) -> None:
         self._model = models.load_model(find_model(model))
-        _try_model(self._model)
+        _check_model(self._model)
         self._place, self._display, self._show = place, display, show
         self._mosaic: GrowingMosaic | None = None
         self._output: GrowingMosaic | None = None
@@ -94,7 +94,7 @@ class GrowingEnhancement:
         self._pool = ThreadPoolExecutor(1, "semsr-grow")
 
     def __enter__(self) -> Self:
-        self._pool.submit(self._run)
+        self._pool.submit(self._run_thread)
         return self
 
     def __exit__(
@@ -109,24 +109,24 @@ class GrowingEnhancement:
 
     # Called in the thread that follows the scan.
 
-    def rest(self, seconds: float) -> None:
-        """Let blocks be enhanced for a time, or at least briefly."""
+    def allow_enhancement(self, seconds: float) -> None:
+        """Allow the enhancement of blocks for a given time, or at least briefly."""
         self._resting.set()
         time.sleep(max(seconds, _MIN_REST_S))
         self._resting.clear()
 
-    def show_doubt(self, sentence: str) -> None:
+    def show_warning(self, sentence: str) -> None:
         """Show a warning about a frame."""
-        self._display.show_doubt(sentence)
+        self._display.show_warning(sentence)
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
-        """Register a rectangle that was written, in the mosaic's pixels."""
+        """Register a rectangle that was written, in pixels of the mosaic."""
         self._display.show_block(mosaic, box)
         now, side = time.monotonic(), mosaic.chunk
         with self._lock:
             self._mosaic = mosaic
             self._written_px += box.shape[0] * box.shape[1]
-            reach = 0 if self._boxes is None else self._boxes.reach
+            reach = 0 if self._boxes is None else self._boxes.context_margin
             wide = box.grow(reach)
             for row in range(wide.y0 // side, -(-wide.y1 // side)):
                 for column in range(wide.x0 // side, -(-wide.x1 // side)):
@@ -134,43 +134,43 @@ class GrowingEnhancement:
 
     # Called by the viewer.
 
-    def look_at(self, view: Box | None) -> None:
-        """Set the visible box in the mosaic's pixels; None if nothing is visible."""
+    def set_view(self, view: Box | None) -> None:
+        """Set the visible box in pixels of the mosaic, or None if there is none."""
         self._view = view
 
     # Run in the thread.
 
-    def _pause(self) -> None:
-        """Wait until the scan pauses; raise `Cancelled` if it is over."""
+    def _wait_for_pause(self) -> None:
+        """Wait until the scan pauses; raise `Cancelled` if it has ended."""
         while not self._resting.wait(_LOOK_S):
             if self._stop.is_set():
                 break
         if self._stop.is_set():
-            msg = "The scan is over."
+            msg = "The scan has ended."
             raise Cancelled(msg)
 
-    def _run(self) -> None:
+    def _run_thread(self) -> None:
         try:
             while True:
-                self._pause()
-                place = self._next_block()
+                self._wait_for_pause()
+                place = self._find_next_block()
                 if place is None:
                     time.sleep(_LOOK_S)
                 else:
-                    self._enhance(place)
+                    self._enhance_block(place)
         except Cancelled:
             return
         except Exception as error:  # noqa: BLE001 - in any case, the scan continues
-            self.show_doubt(f"Enhancement of the growing mosaic stopped: {error}")
+            self.show_warning(f"Enhancement of the growing mosaic stopped: {error}")
 
-    def _block(self, place: IntPair) -> Box:
+    def _get_block(self, place: IntPair) -> Box:
         assert self._mosaic is not None  # noqa: S101 - it has blocks
         side = self._mosaic.chunk
-        block = Box.of((side, side), (place[0] * side, place[1] * side))
+        block = Box.from_shape((side, side), (place[0] * side, place[1] * side))
         return block.intersection(self._mosaic.box)
 
-    def _next_block(self) -> IntPair | None:
-        """Return the unchanged visible block nearest to the centre of the view."""
+    def _find_next_block(self) -> IntPair | None:
+        """Return the unchanged visible block that is nearest to the view centre."""
         view, latest = self._view, time.monotonic() - _QUIET_S
         if view is None:
             return None
@@ -178,53 +178,53 @@ class GrowingEnhancement:
             quiet = [
                 place
                 for place, changed_s in self._changes.items()
-                if changed_s < latest and self._block(place).overlap(view)
+                if changed_s < latest and self._get_block(place).overlaps(view)
             ]
 
-            def far(place: IntPair) -> float:
-                box = self._block(place)
+            def view_distance(place: IntPair) -> float:
+                box = self._get_block(place)
                 down = box.y0 + box.y1 - view.y0 - view.y1
                 return float(np.hypot(down, box.x0 + box.x1 - view.x0 - view.x1))
 
-            place = min(quiet, key=far, default=None)
+            place = min(quiet, key=view_distance, default=None)
             if place is not None:  # changes make it due again
                 del self._changes[place]
             return place
 
-    def _field(self, box: Box) -> Micrograph:
+    def _create_input(self, box: Box) -> Micrograph:
         assert self._mosaic is not None  # noqa: S101 - it has blocks
-        window = _PausingWindow(self._mosaic, box, self._pause)
+        window = _PausingWindow(self._mosaic, box, self._wait_for_pause)
         size = self._mosaic.store.record.pixel_size_nm
         return Micrograph(window, size, "the mosaic so far")
 
-    def _measure(self, box: Box) -> None:
-        """Measure the grey values of the mosaic so far; queue all blocks again."""
+    def _measure_mosaic(self, box: Box) -> None:
+        """Measure the grey values of the growing mosaic, and queue all blocks again."""
         with self._lock:
             self._written_px = 0
-        boxes = inference.preview_boxes(
-            self._field(box), self._model, halo_tolerance=_TOLERANCE
+        boxes = inference.prepare_preview(
+            self._create_input(box), self._model, halo_tolerance=_TOLERANCE
         )
-        boxes.predictor.look_between_layers(self._pause)
+        boxes.predictor.add_layer_check(self._wait_for_pause)
         with self._lock:
             self._boxes, self._measured_box = boxes, box
             for place in self._blocks_done:
                 self._changes.setdefault(place, 0.0)
             self._blocks_done.clear()
 
-    def _enhance(self, place: IntPair) -> None:
-        """Enhance a block from its current pixels, unless it has none."""
-        mosaic, block = self._mosaic, self._block(place)
+    def _enhance_block(self, place: IntPair) -> None:
+        """Enhance a block from its current pixels, unless it is empty."""
+        mosaic, block = self._mosaic, self._get_block(place)
         assert mosaic is not None  # noqa: S101 - it has blocks
         if not np.isfinite(mosaic.read(block)).any():
             return
         whole, (rows, columns) = mosaic.box, self._measured_box.shape
         if self._written_px >= rows * columns:
-            self._measure(whole)
+            self._measure_mosaic(whole)
         boxes = self._boxes
         if whole != self._measured_box:
-            corner = self._measured_box.within(whole).corner
-            boxes = boxes.extend(self._field(whole), corner)
-        inside = block.within(whole)
+            corner = self._measured_box.relative_to(whole).corner
+            boxes = boxes.extend(self._create_input(whole), corner)
+        inside = block.relative_to(whole)
         stride = boxes.plan.outputs.stride
         y, x = (v - v % stride for v in inside.corner)
         box, values = boxes.enhance(Box(y, inside.y1, x, inside.x1))
@@ -243,16 +243,16 @@ class GrowingEnhancement:
         self._show(self._output, fine)
 
 
-def _try_model(model: Any) -> None:
-    """Raise an error for a network that fails, or that needs the whole mosaic."""
+def _check_model(model: Any) -> None:
+    """Raise an error for a network that fails or needs the whole mosaic."""
     field = np.random.default_rng(0).random((64, 64), np.float32)
-    boxes = inference.preview_boxes(
+    boxes = inference.prepare_preview(
         Micrograph(field, None, "test"), model, halo_tolerance=_TOLERANCE
     )
     if not boxes.exact:
         msg = (
             f"Model {model.card.name} uses statistics of the whole image, which is "
-            "not complete yet: choose another model, or enhance the finished mosaic."
+            "still incomplete: choose another model, or enhance the finished mosaic."
         )
         raise OptionError(msg, code="receptive-field-unbounded")
-    boxes.enhance(Box.of(field.shape))
+    boxes.enhance(Box.from_shape(field.shape))

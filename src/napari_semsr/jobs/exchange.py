@@ -31,16 +31,16 @@ from napari_semsr.core import (
     Options,
     RealArray,
     count_values,
-    field_range,
-    one_line,
+    format_one_line,
+    measure_percentiles,
     open_file,
     option,
     read_bytes,
     round_up,
 )
-from napari_semsr.io import ReadOptions, replacing
-from napari_semsr.jobs.images import Image, name_of, open_image
-from napari_semsr.jobs.samples import draw_specimen, expose
+from napari_semsr.io import ReadOptions, replace_atomically
+from napari_semsr.jobs.images import Image, get_image_name, open_image
+from napari_semsr.jobs.samples import simulate_exposure, simulate_specimen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,27 +91,28 @@ class ExportOptions(Options):
 
 
 class ImportOptions(Options):
-    """Values that an imported file may lack."""
+    """Values that may be missing from an imported file."""
 
     name: str | None = option(
         None,
         "Name",
-        "Name in the model library; default: as in the file, or the file's name.",
+        "Name in the model library; default: the name in the file, or the file name.",
         pattern=r"^[\w.+-]{1,100}$",
     )
     pixel_size_nm: FiniteFloat | None = option(
         None,
         "Pixel size",
-        "Pixel size that it was trained for, in nm; other images are resampled.",
+        "Pixel size that the model was trained for, in nm; images with other pixel "
+        "sizes are resampled.",
         unit="nm",
         gt=0,
     )
     scaling: Literal["percentiles", "deviation", "levels"] | None = option(
         None,
         "Scaling",
-        "Values that become 0 and 1 for the network: percentiles of the image, its "
-        "mean and one standard deviation above it, or fixed grey levels; default: as "
-        "in the file, or percentiles.",
+        "Grey values that become 0 and 1 for the network: percentiles of the image, "
+        "its mean and one standard deviation above it, or fixed grey levels; "
+        "default: as in the file, or percentiles.",
         choices={
             "percentiles of the image": "percentiles",
             "mean and standard deviation": "deviation",
@@ -128,15 +129,15 @@ class ImportOptions(Options):
         None,
         "Result",
         "Whether the output is scaled back to the grey levels of the input, or kept "
-        "as it is; default: as in the file, or input.",
+        "unchanged; default: as in the file, or input.",
         choices={
             "grey levels of the input": "input",
             "of the network": "unit",
         },
     )
 
-    def changes(self) -> dict[str, object]:
-        """Return the values that are set, by their keys in a model card."""
+    def get_card_values(self) -> dict[str, object]:
+        """Return the given values by their keys in a model card."""
         size = self.pixel_size_nm
         card_values = {
             "name": self.name,
@@ -152,7 +153,7 @@ class ImportOptions(Options):
 # Export.
 
 
-def export_foreign(
+def export_to_format(
     model: Path,
     target: Path,
     kind: Literal["onnx", "bioimageio"],
@@ -161,7 +162,7 @@ def export_foreign(
     opening: ReadOptions,
     authors: Sequence[str],
 ) -> "models.ModelCard":
-    """Export a model for other programs; returns its card.
+    """Export a model for other programs, and return its model card.
 
     `field`: the image whose statistics are fixed in a network that uses whole-image
     statistics.
@@ -184,8 +185,8 @@ def export_foreign(
     if kind == "bioimageio":
         ours = field is None and model.suffix == SUFFIXES["semsr"]
         own = model.read_bytes() if ours else None
-        data = _package(loaded_model, note, data, people, own)
-    with replacing(target) as place:
+        data = _create_package(loaded_model, note, data, people, own)
+    with replace_atomically(target) as place:
         place.write_bytes(data)
     return card
 
@@ -193,21 +194,22 @@ def export_foreign(
 def _fix_statistics(
     model: "models.LoadedModel", field: Image, opening: ReadOptions
 ) -> tuple["models.LoadedModel", str]:
-    """Make a network for one image, with that image's statistics fixed in its weights.
+    """Create a network for one image, with the statistics of this image in its weights.
 
     Also returns a note on what the file does not contain.
     """
     image, usual = open_image(field, opening), inference.EnhanceOptions()
-    module, condition = inference.network_and_condition(image, model, usual)
+    module, condition = inference.configure_for_image(image, model, usual)
     if condition is None:
         msg = (
-            f"{model.card.name} cannot use {name_of(field)}: `field` is for networks "
-            "with whole-image statistics, and for images with contrast."
+            f"{model.card.name} cannot use {get_image_name(field)}: `field` only "
+            "applies to networks with whole-image statistics, and to images with "
+            "contrast."
         )
         raise CheckpointError(msg, code="option-without-effect")
     sentence = (
-        f"It is fixed to the degradation of one image, {image.name}, and is for "
-        f"similar images: unlike {model.card.name}, it does not estimate noise and "
+        f"It is fixed to the degradation of one image, {image.name}, and is intended "
+        f"for similar images: unlike {model.card.name}, it does not estimate noise and "
         "blur again, and does not remove haze."
     )
     facts = {
@@ -252,39 +254,38 @@ _PAPERS: Mapping[str, tuple[str, str, str]] = {
     "esrgan": ("X. Wang et al., ECCVW 2018", "url", f"{_ARXIV}1809.00219"),
 }
 _SCALING = (
-    "The package asks to scale the image as a whole. A program that scales each tile "
-    "separately gives other results, with seams. The result is not scaled back to "
-    "the grey values of the input; napari-semsr does that."
+    "The package specifies scaling of the image as a whole. A program that scales each "
+    "tile separately gives different results, with seams. The result is not scaled "
+    "back to the grey values of the input; napari-semsr does that."
 )
 _TINY = 1e-12  # added to the range by the reader of packages: below float32 precision
 _SPARE = 64  # px of the test image beyond the influence of its borders; chosen
 
 
-def _package(
+def _create_package(
     model: "models.LoadedModel",
     note: str,
     weights: bytes,
     authors: Sequence[str],
     ours: bytes | None,
 ) -> bytes:
-    """Write a network, its description and a test to a zip; `ours`: its model file."""
+    """Write a network, its description and a test to a zip file."""
     card = model.card
-    probe_result = models.probe(model.module, stride=card.stride)
+    probe_result = models.probe_network(model.module, stride=card.stride)
     if probe_result.norms or probe_result.halo is None:
         msg = (
-            f"{card.name} uses statistics or context of the whole image, and a "
-            "bioimage.io package cannot forbid running it in tiles: export it as "
-            "ONNX."
+            f"{card.name} uses statistics or context of the whole image, but a "
+            "bioimage.io package may be run in tiles: export it as ONNX."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     least = round_up(2 * probe_result.halo + card.stride, card.stride)
-    test_input, network_input, test_output = _test_of(
+    test_input, network_input, test_output = _create_test_data(
         model, round_up(least + _SPARE, card.stride)
     )
     files = {
         "weights.onnx": weights,
-        "cover.png": _cover(network_input, test_output),
-        "README.md": _page(card, note, probe_result.halo).encode(),
+        "cover.png": _draw_cover(network_input, test_output),
+        "README.md": _create_readme(card, note, probe_result.halo).encode(),
     }
     for name, array in (("test_input", test_input), ("test_output", test_output)):
         buffer = io.BytesIO()
@@ -292,7 +293,7 @@ def _package(
         files[f"{name}.npy"] = buffer.getvalue()
     if ours is not None and card.architecture != "onnx":  # ONNX contains its weights
         files[card.name + SUFFIXES["semsr"]] = ours
-    description = _description(
+    description = _create_description(
         card, files, authors, least=least, halo=probe_result.halo
     )
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
@@ -304,17 +305,17 @@ def _package(
     return package_bytes.getvalue()
 
 
-def _test_of(
+def _create_test_data(
     model: "models.LoadedModel", side: int
 ) -> tuple[RealArray, RealArray, RealArray]:
-    """Simulate a test image and run it: grey values, network input, network output."""
+    """Simulate a test image, and return its grey values, network input and output."""
     import torch
 
-    sample = expose(draw_specimen((side, side))).data
+    sample = simulate_exposure(simulate_specimen((side, side))).data
     test_input = np.asarray(sample, dtype=np.float32)[None, None]
     card = model.card
     if card.input_scaling == "percentiles":
-        low, high = field_range(sample, *card.input_percentiles)
+        low, high = measure_percentiles(sample, *card.input_percentiles)
     elif card.input_scaling == "levels":
         low, high = card.input_levels
     else:
@@ -328,8 +329,8 @@ def _test_of(
     return test_input, network_input, test_output
 
 
-def _cover(network_input: RealArray, test_output: RealArray) -> bytes:
-    """Draw input and output side by side, twice as wide as high."""
+def _draw_cover(network_input: RealArray, test_output: RealArray) -> bytes:
+    """Draw input and output side by side, in an image twice as wide as high."""
     from PIL import Image as Pictures
 
     side = 256
@@ -344,13 +345,13 @@ def _cover(network_input: RealArray, test_output: RealArray) -> bytes:
     return cover.getvalue()
 
 
-def _page(card: "models.ModelCard", note: str, halo: int) -> str:
+def _create_readme(card: "models.ModelCard", note: str, halo: int) -> str:
     pixels = ""
     if card.pixel_size_nm is not None:
         low, high = card.pixel_size_nm
         pixels = (
-            f"It was trained for pixels of {low:g} to {high:g} nm. napari-semsr "
-            "resamples other images first; a package cannot express that."
+            f"The model was trained for pixels of {low:g} to {high:g} nm. napari-semsr "
+            "resamples other images first; a package cannot specify that."
         )
     facts = json.dumps(card.training, indent=1, ensure_ascii=False)
     parts = (
@@ -358,7 +359,7 @@ def _page(card: "models.ModelCard", note: str, halo: int) -> str:
         card.description,
         note and f"**{note}**",
         "## Input and output",
-        models.scaling_sentence(card),
+        models.describe_scaling(card),
         _SCALING,
         (
             f"Each output pixel depends on {halo} px on each side; tiles start at "
@@ -373,7 +374,7 @@ def _page(card: "models.ModelCard", note: str, halo: int) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _description(
+def _create_description(
     card: "models.ModelCard",
     files: Mapping[str, bytes],
     authors: Sequence[str],
@@ -381,15 +382,15 @@ def _description(
     least: int,
     halo: int,
 ) -> dict[str, object]:
-    """Describe a package, in the format of ``bioimageio.spec`` 0.5."""
+    """Create the description of a package, in the format of ``bioimageio.spec`` 0.5."""
 
-    def file(name: str) -> dict[str, str]:
+    def describe_file(name: str) -> dict[str, str]:
         return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
 
     if card.licence not in _SPDX:
         msg = (
             "A bioimage.io package needs an SPDX licence name, such as BSD-3-Clause, "
-            f"but the card of {card.name} has {card.licence!r}."
+            f"but the model card of {card.name} has {card.licence!r}."
         )
         raise CheckpointError(msg, code="licence-unknown")
     citations = [{"text": "napari-semsr", "url": _HOME}]
@@ -413,30 +414,34 @@ def _description(
         "inputs": [
             {
                 "id": "input",
-                "axes": _axes(card, {"min": least, "step": card.stride}),
-                "test_tensor": file("test_input.npy"),
+                "axes": _describe_axes(card, {"min": least, "step": card.stride}),
+                "test_tensor": describe_file("test_input.npy"),
                 "data": {"type": "float32"},
-                "preprocessing": _preprocessing(card),
+                "preprocessing": _describe_scaling(card),
             }
         ],
         "outputs": [
             {
                 "id": "output",
-                "axes": _axes(card, None, halo=halo * card.scale),
-                "test_tensor": file("test_output.npy"),
+                "axes": _describe_axes(card, None, halo=halo * card.scale),
+                "test_tensor": describe_file("test_output.npy"),
                 "data": {"type": "float32"},
             }
         ],
-        "weights": {"onnx": {**file("weights.onnx"), "opset_version": models.OPSET}},
-        "attachments": [file(n) for n in files if n.endswith(SUFFIXES["semsr"])],
+        "weights": {
+            "onnx": {**describe_file("weights.onnx"), "opset_version": models.OPSET}
+        },
+        "attachments": [
+            describe_file(n) for n in files if n.endswith(SUFFIXES["semsr"])
+        ],
         "config": {"semsr": {"card": card.model_dump(mode="json")}},
     }
 
 
-def _axes(
+def _describe_axes(
     card: "models.ModelCard", size: dict[str, int] | None, *, halo: int = 0
 ) -> list[dict[str, object]]:
-    """Describe the axes; `size` None: those of the output, which follow the input's."""
+    """Describe the axes of the input, or of the output if `size` is None."""
     scale, unit = 1.0, {}
     if card.pixel_size_nm is not None:
         scale, unit = card.pixel_size_nm[0], {"unit": "nanometer"}
@@ -455,8 +460,8 @@ def _axes(
     return axes
 
 
-def _preprocessing(card: "models.ModelCard") -> list[dict[str, object]]:
-    """Describe the scaling of grey values in terms of the specification."""
+def _describe_scaling(card: "models.ModelCard") -> list[dict[str, object]]:
+    """Describe the grey-value scaling in terms of the bioimage.io specification."""
     if card.input_scaling == "levels":
         zero, one = card.input_levels
         gain = 1 / (one - zero)
@@ -478,30 +483,30 @@ def check_no_code(path: Path) -> None:
     kind = _RUNS_CODE.get(path.suffix.lower())
     if kind is not None:
         msg = (
-            f"{path.name} is {kind}, which can execute code when loaded: get the "
-            "network as ONNX."
+            f"{path.name} is {kind}, which can execute code when loaded: convert the "
+            "network to ONNX."
         )
         raise CheckpointError(msg, code="unsafe-content")
 
 
-def import_foreign(
+def import_from_file(
     path: Path, options: ImportOptions
 ) -> tuple["nn.Module", "models.ModelCard"]:
-    """Import a network from an ONNX file or a package, and measure it."""
+    """Import a network from an ONNX file or a package, and probe it."""
     if path.suffix.lower() == ".zip":
-        return _from_package(path, options)
+        return _read_package(path, options)
     data = read_bytes(path, _ONNX_LIMIT)
-    description = _text(f"ONNX network {path.name}", 2000)
-    start = {"name": _plain_name(path.stem), "description": description}
-    return _network_of(data, path.name, path.parent, start, {}, options)
+    description = _clean_text(f"ONNX network {path.name}", 2000)
+    start = {"name": _clean_name(path.stem), "description": description}
+    return _create_network(data, path.name, path.parent, start, {}, options)
 
 
-def _plain_name(text: str) -> str:
-    """Return a valid name for a card."""
+def _clean_name(text: str) -> str:
+    """Return a valid name for a model card."""
     return re.sub(r"[^\w.+-]+", "-", text).strip("-")[:100] or "model"
 
 
-def _network_of(
+def _create_network(
     data: bytes,
     name: str,
     folder: Path | None,
@@ -509,7 +514,7 @@ def _network_of(
     statements: dict[str, object],
     options: ImportOptions,
 ) -> tuple["nn.Module", "models.ModelCard"]:
-    """Check and measure a graph; `start` holds defaults, `statements` override."""
+    """Check and probe a graph; `start` holds defaults, which `statements` override."""
     from pydantic import ValidationError
 
     graph = models.read_graph(data, name, folder)
@@ -533,7 +538,7 @@ def _network_of(
         new_card = {
             **card_base,
             **statements,
-            **options.changes(),
+            **options.get_card_values(),
             "architecture": "onnx",
             "options": {"scale": network.scale, "stride": network.stride},
             "scale": network.scale,
@@ -548,11 +553,12 @@ def _network_of(
         sentence = first["msg"].removeprefix("Value error, ")
         msg = (
             f"The description of {name} is not valid at "
-            f"{one_line(where) or 'its top'}: {one_line(sentence, _TEXT_LENGTH)}."
+            f"{format_one_line(where) or 'its top'}: "
+            f"{format_one_line(sentence, _TEXT_LENGTH)}."
         )
         raise CheckpointError(msg, code="model-damaged") from None
     if card_values.get("receptive_field") != card.receptive_field:  # differs
-        fields = models.effective_fields(
+        fields = models.measure_effective_fields(
             network, stride=network.stride, halo=probe_result.halo
         )
         card = card.model_copy(update={"effective_field": fields})
@@ -568,55 +574,59 @@ _METRES: Mapping[str, float] = {
 }  # in nm
 
 
-def _from_package(
+def _read_package(
     path: Path, options: ImportOptions
 ) -> tuple["nn.Module", "models.ModelCard"]:
-    """Read a package of bioimage.io: its description, then its ONNX weights."""
+    """Read a bioimage.io package: its description, then its ONNX weights."""
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as package:
             description = _read_description(package, path.name)
-            source, weights = _weights_of(package, description, path.name)
+            source, weights = _read_weights(package, description, path.name)
     except _BAD_ZIP as error:
-        reason = one_line(str(error) or type(error).__name__, _TEXT_LENGTH).rstrip(".")
-        msg = f"{path.name} cannot be read as a package: {reason}."
+        reason = format_one_line(
+            str(error) or type(error).__name__, _TEXT_LENGTH
+        ).rstrip(".")
+        msg = f"Cannot read {path.name} as a package: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     try:
-        statements = _card_values(description, path.name)
+        statements = _get_card_values(description, path.name)
     except (ArithmeticError, AttributeError, LookupError, *_WRONG) as error:
-        reason = one_line(repr(error), _TEXT_LENGTH)
+        reason = format_one_line(repr(error), _TEXT_LENGTH)
         msg = f"The description in {path.name} is damaged: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     authors = description.get("authors")
     start = {
-        "name": _plain_name(str(description.get("name") or path.stem)),
-        "description": _text(description.get("description") or "", 2000),
-        "licence": _text(description.get("license") or "as stated by its author", 200),
+        "name": _clean_name(str(description.get("name") or path.stem)),
+        "description": _clean_text(description.get("description") or "", 2000),
+        "licence": _clean_text(
+            description.get("license") or "as stated by its author", 200
+        ),
         "grey": "unit",
         "training": {
             "authors": [
-                _text(row["name"], 200)
+                _clean_text(row["name"], 200)
                 for row in (authors if isinstance(authors, list) else [])[:100]
                 if isinstance(row, dict) and row.get("name")
             ],
-            "package": _text(path.name, 200),
+            "package": _clean_text(path.name, 200),
         },
     }
     name = f"{source} in {path.name}"
-    return _network_of(weights, name, None, start, statements, options)
+    return _create_network(weights, name, None, start, statements, options)
 
 
-def _text(value: object, longest: int) -> str:
-    """Clean a text for a card: join surrogate pairs of JSON, drop unpaired ones."""
+def _clean_text(value: object, longest: int) -> str:
+    """Clean a text for a model card: join or replace surrogates."""
     whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole[:longest]
 
 
-def _member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Read one file of a package, up to a limit."""
+def _read_member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """Read one file of a package, up to a size limit."""
     with package.open(name) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
-        msg = f"{name} must be under {limit / 2**20:g} MiB."
+        msg = f"{name} must be smaller than {limit / 2**20:g} MiB."
         raise CheckpointError(msg, code="file-too-large")
     return data
 
@@ -630,32 +640,34 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, object]:
     if not description_files:
         msg = f"{name} is not a bioimage.io package: it has no rdf.yaml."
         raise CheckpointError(msg, code="format-unknown")
-    text = _member(package, description_files[0], _TEXT_LIMIT)
+    text = _read_member(package, description_files[0], _TEXT_LIMIT)
     try:
         description = yaml.safe_load(text.decode())
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0]
-        msg = f"{description_files[0]} in {name} cannot be read: {first.rstrip('.')}."
+        msg = f"Cannot read {description_files[0]} in {name}: {first.rstrip('.')}."
         raise CheckpointError(msg, code="model-damaged") from error
     if count_values(description) > _MAX_VALUES:
         msg = (
-            f"{description_files[0]} in {name} must have at most {_MAX_VALUES} "
-            "values, aliases expanded."
+            f"{description_files[0]} in {name} must have at most {_MAX_VALUES} values, "
+            "after expanding aliases."
         )
         raise CheckpointError(msg, code="unsafe-content")
     if not isinstance(description, dict) or description.get("type") != "model":
-        raise CheckpointError(f"{name} describes no model.", code="format-unknown")
+        raise CheckpointError(
+            (f"{name} does not describe a model."), code="format-unknown"
+        )
     version = str(description.get("format_version"))
     if not version.startswith("0.5."):
         msg = (
-            f"{name} has format {one_line(version)}, but 0.5 is needed: update it "
-            "with `bioimageio update-format`."
+            f"{name} has format {format_one_line(version)}, but 0.5 is required: "
+            "update the package with `bioimageio update-format`."
         )
         raise CheckpointError(msg, code="other-version")
     return description
 
 
-def _weights_of(
+def _read_weights(
     package: zipfile.ZipFile, description: dict[str, object], name: str
 ) -> tuple[str, bytes]:
     """Read the ONNX weights of a package; other formats can execute code."""
@@ -663,36 +675,40 @@ def _weights_of(
     weights = weights if isinstance(weights, dict) else {}
     entry = weights.get("onnx")
     if not isinstance(entry, dict):
-        kinds = one_line(", ".join(sorted(map(str, weights))))
+        kinds = format_one_line(", ".join(sorted(map(str, weights))))
         msg = (
-            f"{name} has weights as {kinds or 'nothing'} only, but ONNX is needed: "
-            "loading other formats executes code."
+            f"{name} only has weights as {kinds or 'nothing'}, but ONNX is required: "
+            "loading other formats can execute code."
         )
         raise CheckpointError(msg, code="format-unsupported")
     source = str(entry.get("source"))
-    source_text = one_line(source)
+    source_text = format_one_line(source)
     place = PurePosixPath(source.replace("\\", "/"))
     if "://" in source or place.is_absolute() or ".." in place.parts:
         msg = (
-            f"The weights of {name} are at {source_text}, not in it: get the complete "
-            "package."
+            f"The weights of {name} are at {source_text}, outside the package: get the "
+            "complete package."
         )
         raise CheckpointError(msg, code="weights-elsewhere")
     if source not in package.namelist():
         raise CheckpointError(
-            f"{name} does not contain its weights {source_text}; copy it again.",
+            f"{name} does not contain its weights {source_text}; copy the package "
+            "again.",
             code="model-damaged",
         )
-    data = _member(package, source, _ONNX_LIMIT)
+    data = _read_member(package, source, _ONNX_LIMIT)
     digest = entry.get("sha256")
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        msg = f"{source_text} in {name} does not match its checksum; copy it again."
+        msg = (
+            f"{source_text} in {name} does not match its checksum; copy the package "
+            "again."
+        )
         raise CheckpointError(msg, code="content-changed")
     return source_text, data
 
 
-def _card_values(description: dict[str, Any], name: str) -> dict[str, object]:
-    """Return the values of a description by the keys of a model card."""
+def _get_card_values(description: dict[str, Any], name: str) -> dict[str, object]:
+    """Convert a description to values by the keys of a model card."""
     inputs, outputs = description["inputs"], description["outputs"]
     if len(inputs) != 1 or len(outputs) != 1:
         msg = (
@@ -705,8 +721,8 @@ def _card_values(description: dict[str, Any], name: str) -> dict[str, object]:
     after = [step["id"] for step in outputs[0].get("postprocessing") or ()]
     if set(after) - {"ensure_dtype"}:
         msg = (
-            f"{name} needs {one_line(', '.join(map(str, after)))} after its network, "
-            "which is not supported."
+            f"{name} needs {format_one_line(', '.join(map(str, after)))} for "
+            "postprocessing, which is not supported."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     sizes = [
@@ -714,29 +730,34 @@ def _card_values(description: dict[str, Any], name: str) -> dict[str, object]:
         for axis in inputs[0]["axes"]
         if axis.get("type") == "space" and axis.get("unit") in _METRES
     ]
-    scaling = _scaling(inputs[0].get("preprocessing") or (), name)
+    scaling = _translate_scaling(inputs[0].get("preprocessing") or (), name)
     return scaling | ({"pixel_size_nm": (min(sizes), max(sizes))} if sizes else {})
 
 
 def _check_axes(tensor: dict[str, Any], name: str) -> None:
-    """Raise an error for axes other than batch, channel, y and x of one grey image."""
+    """Raise an error for axes other than batch, one channel, y and x."""
     axes = tensor["axes"]
     kinds = [axis.get("type") for axis in axes]
     sides = [axis.get("id") for axis in axes if axis.get("type") == "space"]
     if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
-        axes_text = one_line(", ".join(str(a.get("id") or a.get("type")) for a in axes))
-        msg = f"A network must have axes batch, channel, y, x: {name} has {axes_text}."
+        axes_text = format_one_line(
+            ", ".join(str(a.get("id") or a.get("type")) for a in axes)
+        )
+        msg = (
+            f"A network must have the axes batch, channel, y, x, got {axes_text} in "
+            f"{name}."
+        )
         raise CheckpointError(msg, code="model-unsuitable")
     many = len(axes[1].get("channel_names") or (0,))
     if many != 1:
         raise CheckpointError(
-            f"A network must have one channel: {name} has {many}.",
+            f"A network must have one channel, got {many} in {name}.",
             code="model-unsuitable",
         )
 
 
-def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, object]:
-    """Translate a package's scaling of grey values, if it is supported."""
+def _translate_scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, object]:
+    """Translate the grey-value scaling of a package, if it is supported."""
     real = [s for s in steps if s["id"] != "ensure_dtype"]
     if not real:
         return {"input_scaling": "levels", "input_levels": (0.0, 1.0)}
@@ -750,27 +771,27 @@ def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, object]:
         if step == "zero_mean_unit_variance":
             return {"input_scaling": "deviation"}
         if step == "fixed_zero_mean_unit_variance":
-            mean, spread = _single(kwargs["mean"]), _single(kwargs["std"])
-            return _levels(mean, mean + spread)
+            mean, spread = _to_number(kwargs["mean"]), _to_number(kwargs["std"])
+            return _create_levels(mean, mean + spread)
         if step == "scale_linear":
-            gain = _single(kwargs.get("gain", 1.0))
-            zero = -_single(kwargs.get("offset", 0.0)) / gain
-            return _levels(zero, zero + 1 / gain)
+            gain = _to_number(kwargs.get("gain", 1.0))
+            zero = -_to_number(kwargs.get("offset", 0.0)) / gain
+            return _create_levels(zero, zero + 1 / gain)
     step_names = ", ".join(str(s["id"]) for s in real)
     msg = (
-        f"{name} prepares images by {one_line(step_names)} in a way that is not "
-        "supported."
+        f"{name} uses {format_one_line(step_names)} for preprocessing in a way that is "
+        "not supported."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _levels(zero: float, one: float) -> dict[str, object]:
+def _create_levels(zero: float, one: float) -> dict[str, object]:
     if not (math.isfinite(zero) and math.isfinite(one) and zero < one):
         msg = f"grey values {zero} and {one} cannot become 0 and 1"
         raise ValueError(msg)
     return {"input_scaling": "levels", "input_levels": (zero, one)}
 
 
-def _single(value: Any) -> float:
-    """Return a number, also from a list of one."""
+def _to_number(value: Any) -> float:
+    """Convert a value, or a list with one value, to a number."""
     return float(value[0] if isinstance(value, list) and len(value) == 1 else value)

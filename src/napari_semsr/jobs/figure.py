@@ -20,28 +20,28 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ShapeError,
-    figure,
+    create_property,
     format_pixel_size,
     option,
     warn,
 )
-from napari_semsr.io import replacing
+from napari_semsr.io import replace_atomically
 from napari_semsr.jobs.images import (
     Image,
     Result,
+    correct_pixel_sizes,
     open_image,
     record_input,
-    size_alike,
 )
 from napari_semsr.jobs.restore import METHOD_CALLED
-from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.reporting import (
     PlateImage,
     PlateOverlay,
-    columns_of,
+    choose_column_count,
+    choose_grey_limits,
+    describe_scale_bars,
     draw_plate,
-    grey_limits,
-    words_of_bars,
 )
 
 if TYPE_CHECKING:
@@ -61,52 +61,56 @@ class FigureOptions(Options):
     width_mm: float = option(
         85.0,
         "Width",
-        "Width: 85 for a column, 175 for a page.",
+        "Width of the figure: 85 for a column, 175 for a page.",
         unit="mm",
         ge=20,
         le=400,
     )
     dpi: int = option(300, "Resolution", "Pixels per inch.", unit="dpi", ge=50, le=1200)
     columns: int | None = option(
-        None, "Columns", "Images per row; automatic if unset.", ge=1, le=_MOST
+        None,
+        "Columns",
+        ("Number of images per row, automatic by default."),
+        ge=1,
+        le=_MOST,
     )
     caption: str = option(
-        "", "Caption", "Text before the descriptions of the images.", max_length=2000
+        "", "Caption", "Text before the image descriptions.", max_length=2000
     )
     no_caption: bool = option(
         False,
         "No caption",
-        "Omit the description of each image, except the networks that made it.",
+        "Omit the image descriptions, but name the networks that made the images.",
     )
     caption_file: bool = option(
         False,
         "Caption file",
-        "Also write the whole caption to a text file with the figure's name.",
+        "Also write the full caption to a text file with the name of the figure.",
     )
     greys: Literal["own", "common"] = option(
         "own",
         "Grey scale",
-        "Grey scale of each image, or one for all except maps.",
+        "Contrast limits of each image, or the same for all images except maps.",
         choices={"as on screen": "own", "one for all": "common"},
     )
     overlay: bool = option(
         False,
         "Maps over images",
-        "Overlay each map on the image that it measured, with its colour bar, "
+        "Overlay each map on the image that it was measured on, with its colour bar, "
         "instead of next to it.",
     )
     inset: tuple[int, int, int, int] | None = option(
         None,
         "",
-        "Rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged below; the "
-        "same area of the others.",
+        "Rows Y0 to Y1 and columns X0 to X1 of the first image, shown enlarged "
+        "below; the same area is used for the other images.",
         metavar=("Y0", "X0", "Y1", "X1"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FigureMade(Result):
-    """A figure, with the pixel size of its first image."""
+    """Figure, with the pixel size of its first image."""
 
     path: str
     pixel_size_nm: FloatPair | None
@@ -115,42 +119,44 @@ class FigureMade(Result):
     networks: tuple[str, ...]  # that made images
     caption_file: Annotated[str | None, Quantity("Caption file")] = None
 
-    first_pixel = figure(
+    first_pixel = create_property(
         lambda result: format_pixel_size(result.pixel_size_nm),
         "Pixel of the first image",
     )
 
 
-def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
-    settings, path = run.options, run.place
+def _draw_figure(run: Run[FigureOptions]) -> Job[FigureMade]:
+    settings, path = run.options, run.required_target
     images: Sequence[Image] = run.image_inputs["images"]
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
         raise OptionError(msg, code="out-of-range")
     text = path.with_suffix(_TEXT) if settings.caption_file else None
     if text is not None:
-        Output("", ending=_TEXT).check(text, run.inputs, run.existing)
+        Output("", ending=_TEXT).check_path(text, run.inputs, run.existing)
     images_found = [open_image(image, run.opening) for image in images]
-    images_opened = size_alike(images_found, run.opening)
-    cells = yield from _cells(images, images_opened, settings)
+    images_opened = correct_pixel_sizes(images_found, run.opening)
+    cells = yield from _create_cells(images, images_opened, settings)
     images_shown = []
     for number, cell in enumerate(cells):
-        yield Progress(number, len(cells) + 1, f"reading {number + 1}")
-        part = yield from plate_image(
+        yield Progress(number, len(cells) + 1, f"reading image {number + 1}")
+        part = yield from create_plate_image(
             cell.image, images_opened[0], settings, len(cells)
         )
         if cell.above is not None:
-            overlay = yield from _overlay(cell.above, cell.image, settings, len(cells))
+            overlay = yield from _create_overlay(
+                cell.above, cell.image, settings, len(cells)
+            )
             part = replace(part, overlay=overlay)
         images_shown.append(part)
     greys = [image for image in images_shown if image.unit is None]
     if settings.greys == "common" and greys:  # one scale for all except maps
-        alike = iter(in_one_scale(greys))
+        alike = iter(unify_display(greys))
         images_shown = [
             next(alike) if image.unit is None else image for image in images_shown
         ]
     yield Progress(len(cells), len(cells) + 1, "drawing")
-    caption = caption_of(cells, images_shown, settings)
+    caption = create_caption(cells, images_shown, settings)
     plate = draw_plate(
         images_shown,
         kind="tif" if path.suffix == ".tiff" else path.suffix.removeprefix("."),
@@ -160,11 +166,11 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
         caption=caption,
         title=", ".join(image.name for image in images_opened),
     )
-    with replacing(path) as beside:
+    with replace_atomically(path) as beside:
         beside.write_bytes(plate.data)
-    whole = caption_of(cells, images_shown, settings.replace(no_caption=False))
+    whole = create_caption(cells, images_shown, settings.replace(no_caption=False))
     if text is not None:
-        with replacing(text) as beside:
+        with replace_atomically(text) as beside:
             beside.write_text(whole + "\n", encoding="utf-8", errors="backslashreplace")
     return FigureMade(
         path=str(path),
@@ -172,73 +178,76 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
         shape=plate.shape,
         caption=caption,
         networks=tuple(
-            dict.fromkeys(n for one in images_opened for n in _networks(one))
+            dict.fromkeys(n for one in images_opened for n in _list_networks(one))
         ),
         caption_file=None if text is None else str(text),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Cell:
-    """One lettered cell of a figure."""
+class _FigureCell:
+    """Lettered cell of a figure."""
 
     image: Micrograph
     above: Micrograph | None = None  # overlaid map
 
 
-def _cells(
+def _create_cells(
     images_given: Sequence[Image], images: Sequence[Micrograph], options: FigureOptions
-) -> Job[list[_Cell]]:
-    """Assign images to cells; overlaid maps share the cell of their image.
+) -> Job[list[_FigureCell]]:
+    """Assign images to cells; overlaid maps share the cell of their images.
 
     A map without a history is overlaid on the image before it.
     """
     if not options.overlay:
-        return [_Cell(image) for image in images]
+        return [_FigureCell(image) for image in images]
     plain: list[tuple[Micrograph, InputRecord]] = []
     for source, image in zip(images_given, images, strict=True):
         if not _is_map(image):
             plain.append((image, (yield from record_input(source, image))))
-    cells: list[_Cell] = [_Cell(image) for image, _ in plain]
+    cells: list[_FigureCell] = [_FigureCell(image) for image, _ in plain]
     for number, image in enumerate(images):
         if not _is_map(image):
             continue
-        under = _find_measured(image, plain) or _before(images, number)
+        under = _find_measured_image(image, plain) or _get_previous_image(
+            images, number
+        )
         place = next(n for n, cell in enumerate(cells) if cell.image is under)
         if cells[place].above is None:
             cells[place] = replace(cells[place], above=image)
         else:
-            cells.insert(place + 1, _Cell(under, image))
+            cells.insert(place + 1, _FigureCell(under, image))
     if all(cell.above is None for cell in cells):
         msg = (
-            "An overlay (`overlay`) needs a map among the images, got none; "
-            "`frc_map()` makes one."
+            "An overlay (`overlay`) needs a map among the images, got none; create one "
+            "with `frc_map()`."
         )
         raise OptionError(msg, code="map-missing")
     return cells
 
 
-def _find_measured(
+def _find_measured_image(
     above: Micrograph, images: Sequence[tuple[Micrograph, InputRecord]]
 ) -> Micrograph | None:
-    """Find the image that a map measured, by its history; None if there is none."""
+    """Find the image that a map measured by its history, if any."""
     history = above.provenance
     inputs = () if history is None else history.defining_step().inputs
     for record in sorted(inputs, key=lambda item: item.role != "enhanced"):
         for image, own in images:
-            if _is_same(record, own):
+            if _is_same_image(record, own):
                 return image
     if inputs:
         msg = (
             f"The map {above.name} is overlaid on the image that it measured "
-            f"(`overlay`), but {inputs[0].name} is not among the images: pass it, too."
+            f"(`overlay`), but {inputs[0].name} is not among the images: pass it as "
+            "well."
         )
         raise OptionError(msg, code="image-missing")
     return None
 
 
-def _is_same(one: InputRecord, other: InputRecord) -> bool:
-    """Whether two records describe one image, by values, history or file."""
+def _is_same_image(one: InputRecord, other: InputRecord) -> bool:
+    """Return whether two records describe the same image."""
     if one.digest is not None and one.digest == other.digest:
         return True
     if one.provenance is not None and other.provenance is not None:
@@ -249,7 +258,7 @@ def _is_same(one: InputRecord, other: InputRecord) -> bool:
     return one.path is not None and one.path == other.path
 
 
-def _before(images: Sequence[Micrograph], number: int) -> Micrograph:
+def _get_previous_image(images: Sequence[Micrograph], number: int) -> Micrograph:
     """Return the image before a map whose history names no image."""
     if number and not _is_map(images[number - 1]):
         return images[number - 1]
@@ -262,28 +271,28 @@ def _before(images: Sequence[Micrograph], number: int) -> Micrograph:
 
 
 def _is_map(image: Micrograph) -> bool:
-    """Whether an image has a colour bar."""
+    """Return whether an image is a map, with a colour bar."""
     look = image.look
     return image.quantity is not None or (look is not None and look.colour_bar)
 
 
-def _overlay(
+def _create_overlay(
     above: Micrograph, image: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateOverlay]:
     """Downsample a map for the figure, and find its position."""
     if above.unit != image.unit:
         bare = above if above.pixel_size_nm is None else image
         msg = (
-            f"A map and the image under it must both have a pixel size, or neither; "
-            f"{bare.name} has none."
+            f"A map and its image must both have a pixel size, or neither; {bare.name} "
+            "has none."
         )
         raise OptionError(msg, code="pixel-size-missing")
     plain = options.replace(inset=None)
-    overlay = yield from plate_image(above, image, plain, count)
-    factor = _factor(above, options, count)
+    overlay = yield from create_plate_image(above, image, plain, count)
+    factor = _compute_factor(above, options, count)
     size = np.multiply(overlay.values.shape, np.multiply(above.scale, factor))
-    start = np.array(Grid.of(above).corner) - Grid.of(image).corner
-    pixel = np.multiply(image.scale, _factor(image, options, count))
+    start = np.array(Grid.from_image(above).corner) - Grid.from_image(image).corner
+    pixel = np.multiply(image.scale, _compute_factor(image, options, count))
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
     whole = np.multiply(image.shape, image.scale) / pixel
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
@@ -300,17 +309,19 @@ def _overlay(
     )
 
 
-def caption_of(
-    cells: Sequence[_Cell], plates: Sequence[PlateImage], options: FigureOptions
+def create_caption(
+    cells: Sequence[_FigureCell], plates: Sequence[PlateImage], options: FigureOptions
 ) -> str:
-    """Return the caption; images made by a network are always marked."""
+    """Create the caption; images made by a network are always marked."""
     sentences = [options.caption.strip()] if options.caption.strip() else []
-    bars = words_of_bars(plates)
+    bars = describe_scale_bars(plates)
     for number, (cell, bar) in enumerate(zip(cells, bars, strict=True)):
         letter = f"({chr(ord('a') + number)}) " if len(cells) > 1 else ""
         parts = [cell.image] if cell.above is None else [cell.image, cell.above]
         if options.no_caption:
-            network_names = dict.fromkeys(n for part in parts for n in _networks(part))
+            network_names = dict.fromkeys(
+                n for part in parts for n in _list_networks(part)
+            )
             sentences += [
                 f"{letter}Made by the network {name}." for name in network_names
             ]
@@ -321,8 +332,8 @@ def caption_of(
 
 
 def _describe_image(image: Micrograph) -> str:
-    """Describe an image, the network that made it, and its restoration."""
-    words, networks = [image.name], _networks(image)
+    """Describe an image, the networks that made it, and its restoration."""
+    words, networks = [image.name], _list_networks(image)
     if networks:
         which = "network" if len(networks) == 1 else "networks"
         words.append(f"made by the {which} {' and '.join(networks)}")
@@ -335,29 +346,36 @@ def _describe_image(image: Micrograph) -> str:
     return ", ".join(words)
 
 
-def _networks(image: Micrograph) -> list[str]:
-    """Return the networks that made an image, with the start of their digests."""
-    networks = {} if image.provenance is None else image.provenance.named_networks()
+def _list_networks(image: Micrograph) -> list[str]:
+    """Return the networks that made an image, with their short digests."""
+    networks = {} if image.provenance is None else image.provenance.network_names()
     return [f"{n} ({d.removeprefix('sha256:')[:16]})" for d, n in networks.items()]
 
 
-def plate_image(
+def create_plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateImage]:
-    """Downsample an image for the figure, and choose its colours."""
-    factor = _factor(image, options, count)
-    box = None if options.inset is None else _box(options.inset, image, first)
-    values = yield from _reduce_squares(image, factor)
+    """Downsample an image for the figure, and choose its colour map."""
+    factor = _compute_factor(image, options, count)
+    box = None if options.inset is None else _get_inset_box(options.inset, image, first)
+    values = yield from _average_blocks(image, factor)
     if not np.isfinite(values).any():
-        msg = f"An image of a figure must have finite pixels, got none in {image.name}."
+        msg = (
+            f"An image of a figure must have finite pixels, but {image.name} has none."
+        )
         raise ShapeError(msg, code="no-finite-values")
-    unit, limits, gamma, look = image.quantity, grey_limits(values), 1.0, image.look
+    unit, limits, gamma, look = (
+        image.quantity,
+        choose_grey_limits(values),
+        1.0,
+        image.look,
+    )
     colours: str | Colormap = "gray" if unit is None else "magma"
     if unit is not None and unit.startswith("resolution"):
         colours = "viridis_r"
     if look is not None:
         limits, gamma = look.limits, look.gamma
-        colours = _colours_of(image.name, look) or colours
+        colours = _get_colormap(image.name, look) or colours
         if unit is None and look.colour_bar:
             unit = "value"
     (y, x), history = image.scale, image.provenance
@@ -378,8 +396,8 @@ def plate_image(
     )
 
 
-def in_one_scale(images: Sequence[PlateImage]) -> list[PlateImage]:
-    """Use one contrast, gamma and colour map for all."""
+def unify_display(images: Sequence[PlateImage]) -> list[PlateImage]:
+    """Use the same contrast, gamma and colour map for all images."""
     first, ends = images[0], np.array([image.limits for image in images])
     same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in images)
     gamma, colours = (first.gamma, first.colours) if same else (1.0, "gray")
@@ -387,8 +405,8 @@ def in_one_scale(images: Sequence[PlateImage]) -> list[PlateImage]:
     return [replace(i, gamma=gamma, colours=colours, **how) for i in images]
 
 
-def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
-    """Return the colour map of an image on screen; warn and return None if unknown."""
+def _get_colormap(name: str, look: DisplaySettings) -> "str | Colormap | None":
+    """Return the colour map of an image for a figure; warn if unknown."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, is_color_like, to_rgba_array
 
@@ -401,8 +419,8 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
         colours = to_rgba_array(["black", "lime" if colormap == "green" else colormap])
     else:
         warn(
-            f"A figure has no colour map named {colormap}, so {name} gets another "
-            "one: choose another colour map.",
+            f"There is no colour map named {colormap} for figures, so {name} gets "
+            "another one: choose another colour map.",
             "unknown-value",
         )
         return None
@@ -413,19 +431,19 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
     return ListedColormap(np.stack(shades, axis=1), colormap)
 
 
-def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
-    """Return how many pixels along an axis are averaged to one.
+def _compute_factor(image: Micrograph, options: FigureOptions, count: int) -> int:
+    """Return the number of pixels along an axis that are averaged to one.
 
     Twice as many pixels remain as are drawn: block averages alias finer detail, and
     drawing filters the rest.
     """
-    columns = columns_of(count, options.columns, options.width_mm)
+    columns = choose_column_count(count, options.columns, options.width_mm)
     columns_wanted = 2 * round(options.width_mm / _MM * options.dpi / columns)
     return max(1, min(image.shape[1] // max(columns_wanted, 1), min(image.shape)))
 
 
-def _reduce_squares(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
-    """Average blocks of pixels, ignoring NaN; incomplete ones are dropped."""
+def _average_blocks(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
+    """Average blocks of pixels, ignoring NaN and dropping incomplete blocks."""
     rows, columns = (n // factor for n in image.shape)
     means = np.full((rows, columns), np.nan)
     step = max(1, _BAND_PX // (image.shape[1] * factor))
@@ -441,8 +459,10 @@ def _reduce_squares(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
     return means
 
 
-def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph) -> Box:
-    """Return the part to enlarge, given in pixels of the first image."""
+def _get_inset_box(
+    inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph
+) -> Box:
+    """Return the box to enlarge, given in pixels of the first image."""
     y0, x0, y1, x1 = inset
     if image is not first and image.unit == first.unit:
         away = np.subtract(first.origin, image.origin)
@@ -454,7 +474,7 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
     rows, columns = image.shape
     if not (0 <= y0 < y1 <= rows and 0 <= x0 < x1 <= columns):
         msg = (
-            f"The part to enlarge must be inside every image, got rows {y0} to {y1} "
+            f"The area to enlarge must be inside every image, got rows {y0} to {y1} "
             f"and columns {x0} to {x1} of {image.name}, which has {rows} x {columns} "
             "px."
         )
@@ -464,10 +484,14 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
 
 FIGURE = Verb(
     "figure",
-    (ImageIn("images", "images and maps, in the order of their letters", many=True),),
+    (
+        ImageInput(
+            "images", "images and maps, in the order of their letters", many=True
+        ),
+    ),
     FigureOptions,
     FigureMade,
-    _draw,
+    _draw_figure,
     title="figure",
     output=Output(
         "the figure: .png, .tif or .pdf",

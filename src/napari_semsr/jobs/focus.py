@@ -1,4 +1,4 @@
-"""Warning about a scan that was out of focus."""
+"""Warning about an out-of-focus scan."""
 
 from napari_semsr.analysis import Falloff
 from napari_semsr.core import (
@@ -7,14 +7,14 @@ from napari_semsr.core import (
 )
 
 
-def focus_warning(
+def check_focus(
     image: Micrograph, place: Falloff | None = None, model: str = ""
 ) -> Message | None:
     """Return a warning if a scan is out of focus by more than the depth of focus.
 
     `place`: falloff of fine detail in the area that `model` was trained on, if known.
     """
-    falloff = Falloff.of(image)
+    falloff = Falloff.from_image(image)
     if falloff is None or not falloff.is_out_of_focus(place):
         return None
     less = (

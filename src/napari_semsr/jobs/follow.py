@@ -1,4 +1,4 @@
-"""Follow a scan: place and fuse its frames while the microscope writes them."""
+"""Follow a scan: place and fuse frames while the microscope writes them."""
 
 import errno
 import re
@@ -27,16 +27,16 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     RealArray,
-    Waiting,
+    WaitingProgress,
 )
 from napari_semsr.io import (
     FrameFolder,
     GrowingMosaic,
     StoreLock,
-    filling_store,
-    is_live,
+    convert_write_errors,
+    is_live_mosaic,
+    output_store_path,
     remove_target,
-    writing,
 )
 from napari_semsr.stitching import StitchOptions
 
@@ -50,17 +50,17 @@ _MAX_NAMES = 5  # frames named in a message; chosen: one line
 
 
 class LiveDisplay(Protocol):
-    """Display of a growing mosaic; called in the follower's thread."""
+    """Display of a growing mosaic, called in the thread of the follower."""
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
-        """Show a rectangle that was written, in the mosaic's pixels."""
+        """Show a rectangle that was written, in pixels of the mosaic."""
 
-    def show_doubt(self, sentence: str) -> None:
-        """Show a warning about a frame, one sentence."""
+    def show_warning(self, sentence: str) -> None:
+        """Show a one-sentence warning about a frame."""
 
 
 class LiveScan:
-    """A mosaic store that grows with the frames of a scan.
+    """Mosaic store that grows with the frames of a scan.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class LiveScan:
         self._display = display
         self._options = options
         self.placement: stitching.LivePlacement | None = None
-        self.watch: stitching.ScanWatch | None = None
+        self.watch: stitching.ScanMonitor | None = None
         self.doubts: list[str] = []  # one sentence each, in order of time
         self._mosaic: GrowingMosaic | None = None
         self._names: list[str] = []
@@ -98,7 +98,7 @@ class LiveScan:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def _read_number(self, index: int) -> RealArray:
+    def _read_frame(self, index: int) -> RealArray:
         return self._read(self._names[index])
 
     def positions(self) -> dict[str, FloatPair | None]:
@@ -109,10 +109,10 @@ class LiveScan:
         if self.placement is None:
             return {}
         live = self.placement
-        rows = zip(self._names, live.has_place, live.positions, strict=True)
+        rows = zip(self._names, live.is_placed, live.positions, strict=True)
         return {name: (float(y), float(x)) if at else None for name, at, (y, x) in rows}
 
-    def take(
+    def add_frame(
         self,
         name: str,
         pixels: RealArray,
@@ -121,15 +121,15 @@ class LiveScan:
         unit: str = "px",
         pixel_size_nm: PixelSize | None = None,
     ) -> list[str]:
-        """Place a new or rewritten frame; return new warnings."""
+        """Place a new or rewritten frame, and return new warnings."""
         placement = self.placement
         if placement is None:
             shape = (int(pixels.shape[0]), int(pixels.shape[1]))
             placement = self.placement = stitching.LivePlacement(
-                self._read_number, shape, pixels.dtype, self._options, unit=unit,
+                self._read_frame, shape, pixels.dtype, self._options, unit=unit,
                 pixel_size_nm=pixel_size_nm, flat=self._flat,
             )  # fmt: skip
-            self.watch = stitching.ScanWatch(placement)
+            self.watch = stitching.ScanMonitor(placement)
             about = Micrograph(
                 np.zeros((1, 1), np.float32), pixel_size_nm, "scan being taken"
             )
@@ -138,89 +138,89 @@ class LiveScan:
             self._mosaic = GrowingMosaic.create(self._place, about, chunk)
         if name in self._numbers:
             index = self._numbers[name]
-            placement.replace(index)
+            placement.reload_frame(index)
         else:
             self._numbers[name] = len(self._names)
             self._names.append(name)
-            index = placement.add(name, stated_corner)
+            index = placement.add_frame(name, stated_corner)
         if stated_corner is not None:
-            placement.state(index, stated_corner, unit)
+            placement.set_stated_corner(index, stated_corner, unit)
         assert self.watch is not None  # noqa: S101 - created with the placement
-        doubts = self.watch.look_at(index, pixels)
-        placement.place(index)
-        placement.retry(_RETRIES)
-        doubts += self.watch.compare(index) + self.watch.find_unplaced()
-        self.note(doubts)
+        doubts = self.watch.check_blank(index, pixels)
+        placement.place_frame(index)
+        placement.retry_pending(_RETRIES)
+        doubts += self.watch.compare_frame(index) + self.watch.report_unplaced()
+        self.add_warnings(doubts)
         return doubts
 
-    def note(self, doubts: Sequence[str]) -> None:
-        """Add warnings about frames, one sentence each."""
+    def add_warnings(self, doubts: Sequence[str]) -> None:
+        """Add one-sentence warnings about frames."""
         self.doubts += doubts
         if self._display is not None:
             for sentence in doubts:
-                self._display.show_doubt(sentence)
+                self._display.show_warning(sentence)
 
-    def state(self, name: str, stated_corner: FloatPair, unit: str) -> None:
-        """Set the stated corner of a frame that arrived before it."""
+    def set_position(self, name: str, stated_corner: FloatPair, unit: str) -> None:
+        """Set the stated corner of a frame that arrived earlier."""
         if self.placement is not None:
             index = self._numbers[name]
-            self.placement.state(index, stated_corner, unit)
-            if not self.placement.has_place[index]:
-                self.placement.place(index)
+            self.placement.set_stated_corner(index, stated_corner, unit)
+            if not self.placement.is_placed[index]:
+                self.placement.place_frame(index)
 
-    def fuse(self, name: str) -> None:
-        """Fuse the blocks around a new frame; `work` fuses those that moved.
+    def fuse_frame(self, name: str) -> None:
+        """Fuse the blocks around a new frame; `run_step` fuses moved ones.
 
         Raises an `OSError` if the disk is full; the rest is fused later.
         """
         index = self._numbers.get(name)
-        if self.placement is not None and index in self.placement.changed_frames():
-            self._fuse(index)
+        if self.placement is not None and index in self.placement.list_changed_frames():
+            self._fuse_blocks(index)
 
-    def _fuse(self, index: int) -> None:
+    def _fuse_blocks(self, index: int) -> None:
         placement, mosaic = self.placement, self._mosaic
         assert placement is not None and mosaic is not None  # noqa: S101, PT018
         shape = placement.frames.frame_shape
-        places = placement.fused_at(index), placement.positions[index]
+        places = placement.get_fused_position(index), placement.positions[index]
         boxes = [
-            Box.of(shape, (round(float(y)), round(float(x))))
+            Box.from_shape(shape, (round(float(y)), round(float(x))))
             for y, x in places
             if np.isfinite((y, x)).all()
         ]
-        if len(boxes) == 2 and boxes[0].overlap(boxes[1]):
+        if len(boxes) == 2 and boxes[0].overlaps(boxes[1]):
             boxes = [boxes[0].union(boxes[1])]
-        plan = placement.plan((0, 0), shape)
+        plan = placement.plan_mosaic((0, 0), shape)
         for box in boxes:
-            mosaic.write(box, plan.block(box)[0])
+            mosaic.write(box, plan.compute_block(box)[0])
             if self._display is not None:
                 self._display.show_block(mosaic, box)
         placement.mark_fused(index)
 
-    def work(self) -> bool:
-        """Do one step of deferred work; return whether there was any.
+    def run_step(self) -> bool:
+        """Run one step of deferred work, and return whether there was any.
 
         Frames are placed before moved ones are fused again.
         """
         placement = self.placement
         if placement is None:
             return False
-        if self._settling is None and placement.is_due:
-            self._settling = placement.settle()
+        if self._settling is None and placement.is_solution_due:
+            self._settling = placement.solve_all_frames()
         if self._settling is not None:
             try:
                 next(self._settling)
             except StopIteration:
                 self._settling = None
             return True
-        if placement.retry():
+        if placement.retry_pending():
             return True
-        frames_changed = placement.changed_frames()
+        frames_changed = placement.list_changed_frames()
         if frames_changed:
-            self._fuse(frames_changed[-1])  # the newest first, as users watch it
+            self._fuse_blocks(frames_changed[-1])  # the newest first, as users watch it
         return bool(frames_changed)
 
     def close(self) -> None:
-        """Stop pending work; the store is kept."""
+        """Stop pending work, but keep the store."""
         if self._settling is not None:
             self._settling.close()
 
@@ -229,7 +229,7 @@ _TIMES = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}  # seconds per unit
 _TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
 
 
-def seconds_of(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Convert a duration such as ``8s``, ``10min`` or ``1h``, or raise `ValueError`."""
     match = _TIME.fullmatch(text.lower())
     if match is None or match[2] not in _TIMES:
@@ -238,8 +238,10 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * _TIMES[match[2]]
 
 
-def frame_folder(folder: Path, table: Path | None, options: Options) -> FrameFolder:
-    """Open a folder with the options of a scan, as `io.open_frames` takes them."""
+def open_frame_folder(
+    folder: Path, table: Path | None, options: Options
+) -> FrameFolder:
+    """Open a folder of frames with the options of a scan, as for `io.open_frames`."""
     names = (
         ("databar_rows", "colour", "pixel_size_nm"),
         ("grid", "order", "first", "overlap", "pixel_size_nm"),
@@ -249,31 +251,31 @@ def frame_folder(folder: Path, table: Path | None, options: Options) -> FrameFol
 
 
 @dataclass(slots=True)
-class Followed:
-    """Results of a followed scan for its final solution."""
+class FollowedScan:
+    """Results of a followed scan, for its final solution."""
 
     frames: int = 0
     positions: dict[str, FloatPair | None] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
     lock: StoreLock | None = None  # lock of the output until it is written
 
-    def release(self) -> None:
-        """Release the lock of the output."""
+    def release_lock(self) -> None:
+        """Release the lock on the output."""
         if self.lock is not None:
             self.lock.release()
 
     def warnings(self, final_corners: dict[str, FloatPair | None]) -> tuple[str, ...]:
-        """List the warnings, and the frames that the final solution moved.
+        """List the warnings and the frames that the final solution moved.
 
         `final_corners`: corners ``(y, x)`` in px by the names of the frames.
         """
-        return (*self.doubts, *moved_frames(self.positions, final_corners))
+        return (*self.doubts, *list_moved_frames(self.positions, final_corners))
 
 
-def moved_frames(
+def list_moved_frames(
     live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
 ) -> Iterator[str]:
-    """Name the frames that the final solution moved by more than a pixel."""
+    """List the frames that the final solution moved by more than a pixel."""
     known_corners = {n: at for n, at in live.items() if at is not None}
     pairs = {
         n: (known_corners[n], at)
@@ -296,15 +298,15 @@ def moved_frames(
             else ""
         )
         yield Message(
-            "The final solution moved frames from where they were shown: "
+            "The final solution moved frames from their displayed positions: "
             f"{', '.join(descriptions[:_MAX_NAMES])}{more}.",
             "frames-moved",
         )
 
 
 @dataclass(slots=True)
-class Follower:
-    """One run of `follow_scan`: polls the folder, and passes frames on."""
+class ScanFollower:
+    """One run of `follow_scan`, which polls the folder and passes frames on."""
 
     folder: FrameFolder
     scan: LiveScan
@@ -319,38 +321,38 @@ class Follower:
     _changes: int = 0  # changes of the table at the last search
 
     def run(self) -> Job[None]:
-        """Take frames until the scan ends."""
-        yield from self._waiting_for_the_folder()
-        while not self.is_ended():
+        """Process new frames until the scan ends."""
+        yield from self._wait_for_folder()
+        while not self.has_ended():
             last = time.monotonic()
             for frame in self.folder.poll():
-                yield from self._take(frame)
-                if self.is_ended():
+                yield from self._add_frame(frame)
+                if self.has_ended():
                     return
-            self._state_late_ones()
+            self._set_late_positions()
             if self.folder.is_busy:
                 self._since = time.monotonic()
             if self._is_idle():
                 return
-            yield self._step()
-            while not self.is_ended() and (yield from self._rest()):
+            yield self._get_progress()
+            while not self.has_ended() and (yield from self._run_deferred_step()):
                 if time.monotonic() - last >= _POLL_S:
                     break  # new frames come first
             self.rest(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
 
-    def _state_late_ones(self) -> None:
-        """Set the positions of frames whose table row arrived later."""
+    def _set_late_positions(self) -> None:
+        """Set the positions of frames whose table rows arrived later."""
         if self._changes == self.folder.changes:
             return
         self._changes = self.folder.changes
         for name in sorted(self._unstated):
-            corner = self.folder.corner(name)
+            corner = self.folder.frame_corner(name)
             if corner is not None:
                 self._unstated.remove(name)
-                self.scan.state(name, corner, self.folder.unit)
+                self.scan.set_position(name, corner, self.folder.unit)
 
-    def is_ended(self) -> bool:
-        """Return whether the scan is stopped or complete."""
+    def has_ended(self) -> bool:
+        """Return whether the scan was stopped or is complete."""
         is_full = self.until is not None and len(self.scan) >= self.until
         return is_full or self.is_stopped()
 
@@ -358,74 +360,77 @@ class Follower:
         """Return whether no new frame arrived within the idle time."""
         return self.idle_s is not None and time.monotonic() - self._since > self.idle_s
 
-    def _waiting_for_the_folder(self) -> Job[None]:
-        while not (self.folder.exists or self.is_ended() or self._is_idle()):
-            yield Waiting(0, 0, f"waiting for {self.folder.folder}, which is missing")
+    def _wait_for_folder(self) -> Job[None]:
+        while not (self.folder.exists or self.has_ended() or self._is_idle()):
+            yield WaitingProgress(
+                0, 0, f"waiting for {self.folder.folder}, which is missing"
+            )
             time.sleep(_POLL_S)
 
-    def _step(self) -> Progress:
+    def _get_progress(self) -> Progress:
         frame_count = len(self.scan)
         if not frame_count:
-            return Waiting(0, 0, f"waiting for frames in {self.folder.folder}")
+            return WaitingProgress(0, 0, f"waiting for frames in {self.folder.folder}")
         return Progress(
-            frame_count, self.until or 0, f"following: {frame_count} frames taken"
+            frame_count, self.until or 0, f"following: {frame_count} frames processed"
         )
 
-    def _take(self, frame: Any) -> Job[None]:
+    def _add_frame(self, frame: Any) -> Job[None]:
         if frame.pixels is None:
-            sentence = f"Frame {frame.name} is left out: {frame.reason}."
-            self.scan.note([Message(sentence, "frames-left-out")])
-            yield Waiting(0, 0, sentence)
+            sentence = f"Frame {frame.name} is not used: {frame.reason}."
+            self.scan.add_warnings([Message(sentence, "frames-left-out")])
+            yield WaitingProgress(0, 0, sentence)
             return
         folder = self.folder
         size = folder.layout_values.get("pixel_size_nm") or frame.pixel_size_nm
         how: dict[str, Any] = {"unit": folder.unit, "pixel_size_nm": size}
-        corner = folder.corner(frame.name)
+        corner = folder.frame_corner(frame.name)
         if corner is None:
             self._unstated.add(frame.name)
-        take = partial(self.scan.take, frame.name, frame.pixels, corner, **how)
-        for doubt in (yield from self._when_possible(take)) or ():
-            yield Waiting(0, 0, doubt)
-        yield from self._when_possible(partial(self.scan.fuse, frame.name))
-        yield from self._rest()  # one step, even if frames arrive without a pause
+        take = partial(self.scan.add_frame, frame.name, frame.pixels, corner, **how)
+        for doubt in (yield from self._retry_until_possible(take)) or ():
+            yield WaitingProgress(0, 0, doubt)
+        yield from self._retry_until_possible(partial(self.scan.fuse_frame, frame.name))
+        # one step, even if frames arrive without a pause
+        yield from self._run_deferred_step()
         self._since = time.monotonic()
-        yield self._step()
+        yield self._get_progress()
 
-    def _rest(self) -> Job[bool]:
-        return bool((yield from self._when_possible(self.scan.work)))
+    def _run_deferred_step(self) -> Job[bool]:
+        return bool((yield from self._retry_until_possible(self.scan.run_step)))
 
-    def _when_possible(self, work: Callable[[], object]) -> Job[Any]:
+    def _retry_until_possible(self, work: Callable[[], object]) -> Job[Any]:
         """Retry reading and writing while the disk is full or frames are missing."""
         while True:
             try:
                 return work()
             except ReadError as error:
                 sentence = str(error).rstrip(".")
-                message = f"{sentence}: waiting until this frame can be read again"
+                message = f"{sentence}: waiting until the frame can be read again"
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
                 message = "the disk is full: waiting until there is space"
-            yield Waiting(0, 0, message)
+            yield WaitingProgress(0, 0, message)
             if self.is_stopped() or self._is_idle():
                 return None
             time.sleep(_POLL_S)
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """End following at the first Ctrl-C, and the whole run at the next."""
+def _handle_interrupts() -> Iterator[Callable[[], bool]]:
+    """Stop following at the first Ctrl-C, and the whole run at the second one."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     before, interrupt_event = signal.getsignal(signal.SIGINT), threading.Event()
 
-    def interrupt(number: int, frame: Any) -> None:
+    def handle_interrupt(number: int, frame: Any) -> None:
         if interrupt_event.is_set() and callable(before):
             before(number, frame)
         interrupt_event.set()
 
-    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, handle_interrupt)
     try:
         yield interrupt_event.is_set
     finally:
@@ -443,7 +448,7 @@ def follow_scan(
     is_stopped: Callable[[], bool] | None = None,
     display: LiveDisplay | None = None,
     rest: Callable[[float], object] = time.sleep,
-) -> Job[Followed]:
+) -> Job[FollowedScan]:
     """Place and fuse the frames that arrive in a folder, until the scan ends.
 
     Ends by Ctrl-C, by `is_stopped`, after `until` frames, or after `idle_s` seconds
@@ -460,32 +465,32 @@ def follow_scan(
     if folder.folder.is_file():
         msg = f"A scan to follow must be a folder of frames, got {folder.folder}."
         raise OptionError(msg, code="folder-missing")
-    place = filling_store(target, resume=False)
-    with writing(place):
+    place = output_store_path(target, resume=False)
+    with convert_write_errors(place):
         lock = StoreLock(place)  # even before the first frame
-        if is_live(place):
+        if is_live_mosaic(place):
             remove_target(place)
     scan = LiveScan(place, folder.read, options, flat, display)
     should_stop = is_stopped or (lambda: False)
     try:
-        with _interruptible() as interrupt:
-            follower = Follower(
+        with _handle_interrupts() as interrupt:
+            follower = ScanFollower(
                 folder, scan, until, idle_s, lambda: interrupt() or should_stop(), rest
             )
             yield from follower.run()
-        _check_enough(folder.folder, len(scan))
+        _check_frame_count(folder.folder, len(scan))
     except BaseException:
         lock.release()
         raise
     finally:
         scan.close()
-    return Followed(len(scan), scan.positions(), tuple(scan.doubts), lock)
+    return FollowedScan(len(scan), scan.positions(), tuple(scan.doubts), lock)
 
 
-def _check_enough(folder: Path, count: int) -> None:
+def _check_frame_count(folder: Path, count: int) -> None:
     if count < 2:
         msg = (
-            f"{folder} must contain at least two frames to stitch, but {count} arrived "
-            "before the scan ended."
+            f"{folder} must contain at least two frames to stitch, but only {count} "
+            "arrived before the scan ended."
         )
         raise ReadError(msg, code="too-few-frames")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from napari_semsr.analysis import spread_boxes
+from napari_semsr.analysis import split_into_blocks
 from napari_semsr.core import (
     Box,
     Float32Array,
@@ -28,24 +28,24 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     WriteError,
-    available_cores,
     capture_warnings,
-    compute_ahead,
     contrast_limits,
-    declared_by,
-    digest_job,
+    count_available_cores,
     digest_path,
+    digest_with_progress,
+    get_quantities,
+    get_record_quantities,
+    get_size_basis,
+    get_stored_names,
+    get_value,
     is_empty,
     list_folder,
+    map_parallel,
     mask_fill_values,
     processor_name,
-    quantities_of,
     read_box,
-    recorded_names,
     run,
-    size_basis,
     software_versions,
-    value_of,
     warn,
 )
 from napari_semsr.io import (
@@ -54,19 +54,19 @@ from napari_semsr.io import (
     OmeZarrStore,
     ReadOptions,
     Source,
-    Written,
+    WrittenOutput,
     check_target,
     count_series,
-    filling_store,
-    is_there,
-    no_file,
-    output_kind,
-    store_of,
-    suggest_databar,
-    warn_of_missing_blocks,
+    create_image_store,
+    detect_databar,
+    missing_file_error,
+    output_format,
+    output_store_path,
+    path_exists,
+    warn_about_missing_blocks,
     write,
     write_blocks,
-    write_fiji,
+    write_fiji_positions,
     write_rows,
 )
 
@@ -79,10 +79,10 @@ Image = Micrograph | str | os.PathLike[str]
 def open_image(
     image: Image | Source, options: ReadOptions | None = None, *, blank: bool = False
 ) -> Micrograph:
-    """Open the input of a job, or read a file that was opened before."""
-    image_opened = _open(image, options or ReadOptions())
+    """Open the input of a job, or read a file that is already open."""
+    image_opened = _read_image(image, options or ReadOptions())
     if not blank and image_opened.dtype.kind == "f" and is_empty(image_opened.data):
-        name = name_of(image.path if isinstance(image, Source) else image)
+        name = get_image_name(image.path if isinstance(image, Source) else image)
         msg = (
             f"An image needs finite pixels, but {name} has none: check that the file "
             "is complete."
@@ -91,42 +91,42 @@ def open_image(
     return image_opened
 
 
-def _open(image: Image | Source, options: ReadOptions) -> Micrograph:
-    """Open an image in memory or a file, with any grey values."""
+def _read_image(image: Image | Source, options: ReadOptions) -> Micrograph:
+    """Open an image in memory or in a file, with any grey values."""
     if isinstance(image, Micrograph):
-        return _computable(_as_read(image, options))
+        return _mask_invalid_values(_apply_read_options(image, options))
     source = image if isinstance(image, Source) else open_source(image)
     path, image_opened = source.path, source.read(options)
-    warn_of_missing_blocks(path, options.series or 0, options.level)
+    warn_about_missing_blocks(path, options.series or 0, options.level)
     count = image_opened.metadata.get("series", 1)
     own, which = count_series(image_opened.metadata, count)
     if own > 1 and options.series is None:
         warn(
-            f"{path.name} has {own} images; {which} is used: choose one with series "
-            f"0 to {count - 1}.",
+            f"{path.name} has {own} images; {which} is used: choose another with "
+            f"series 0 to {count - 1}.",
             "several-images",
         )
-    return _computable(image_opened)
+    return _mask_invalid_values(image_opened)
 
 
 def open_source(image: str | os.PathLike[str]) -> Source:
-    """Open the file of an image, to read and to record it."""
+    """Open the file of an image, for reading and for recording it."""
     path = Path(image)
-    if not is_there(path):
-        raise no_file(path)
-    return Source.of(path)
+    if not path_exists(path):
+        raise missing_file_error(path)
+    return Source.from_path(path)
 
 
 _IN_FILES = ("series", "level", "channel", "time", "z", "plane", "dataset")
 
 
-def _as_read(image: Micrograph, options: ReadOptions) -> Micrograph:
+def _apply_read_options(image: Micrograph, options: ReadOptions) -> Micrograph:
     """Apply reading options to an image in memory."""
     for name in _IN_FILES:
         if getattr(options, name):
             msg = (
-                f"{image.name} is one image in memory and has no {name}: "
-                f"omit {name}, or pass the path of its file."
+                f"{image.name} is a single image in memory and has no {name}: omit "
+                f"{name}, or pass the path of its file."
             )
             raise OptionError(msg, code="option-without-effect")
     rows, before = options.databar_rows, image.metadata.get(CUT_KEY, 0)
@@ -147,8 +147,10 @@ def _as_read(image: Micrograph, options: ReadOptions) -> Micrograph:
     return image.calibrate(options.pixel_size_nm, options.pixel_size_sd_nm)
 
 
-def size_alike(images: Sequence[Micrograph], options: ReadOptions) -> list[Micrograph]:
-    """Correct the pixel sizes of images that were opened with one given size.
+def correct_pixel_sizes(
+    images: Sequence[Micrograph], options: ReadOptions
+) -> list[Micrograph]:
+    """Correct the pixel sizes of images that were opened with the same given size.
 
     If the images state different spacings, each size is scaled by its spacing: a result
     with twice the pixels has half the size.
@@ -161,20 +163,20 @@ def size_alike(images: Sequence[Micrograph], options: ReadOptions) -> list[Micro
     ]
 
 
-def databar_note(
+def check_databar(
     name: str, image: Micrograph, reach: float | None = None
 ) -> Message | None:
-    """Return a note if an image seems to end in an unrecorded data bar.
+    """Return a note if an image seems to contain an unrecorded data bar.
 
     Only the first `reach` rows are searched, or all.
     """
     has_answer = image.provenance is not None or image.metadata.get(CUT_KEY)
-    rows = 0 if has_answer else suggest_databar(image.data, reach)
+    rows = 0 if has_answer else detect_databar(image.data, reach)
     rows = int(rows * image.metadata.get(LEVEL_KEY, 1))
     if not rows:
         return None
     return Message(
-        f"The lowest {rows} rows of {name} look like a data bar but are used as "
+        f"The lowest {rows} rows of {name} look like a data bar but are treated as "
         f"image: remove them (`databar_rows={rows}`).",
         "databar-suspected",
     )
@@ -183,23 +185,23 @@ def databar_note(
 _FEW_LEVELS = 16  # a sixteenth of the range is the noise of a fast scan
 
 
-def levels_note(image: Micrograph, dtype: str | None) -> Message | None:
-    """Return a note if an integer dtype keeps few levels of a small grey range."""
+def check_grey_levels(image: Micrograph, dtype: str | None) -> Message | None:
+    """Return a note if an integer dtype leaves few levels of a small grey range."""
     if dtype is None or np.dtype(dtype).kind == "f" or image.dtype.kind != "f":
         return None
     low, high = contrast_limits(image.data)
     if high - low >= _FEW_LEVELS:
         return None
     return Message(
-        f"{dtype} keeps only whole numbers, but the grey values of {image.name} are "
-        f"{low:.3g} to {high:.3g}: omit the dtype, or write a .png without it, "
-        "which is stretched.",
+        f"{dtype} stores only integers, but the grey values of {image.name} range "
+        f"from {low:.3g} to {high:.3g}: omit the dtype, or write a "
+        "contrast-stretched .png without it.",
         "values-rounded",
     )
 
 
-def _computable(image: Micrograph) -> Micrograph:
-    """Replace infinite and huge grey values by NaN; in a lazy image on reading."""
+def _mask_invalid_values(image: Micrograph) -> Micrograph:
+    """Replace infinite and huge grey values with NaN; in a lazy image upon reading."""
     if image.dtype.kind != "f":
         return image
     if image.is_lazy:
@@ -211,8 +213,8 @@ def _computable(image: Micrograph) -> Micrograph:
     return image.replace(data=data, look=image.look, path=image.path)
 
 
-def image_in(store: OmeZarrStore) -> Micrograph:
-    """Read a store, even if it is not finished."""
+def read_store_image(store: OmeZarrStore) -> Micrograph:
+    """Read the image in a store, even if it is unfinished."""
     about = store.record
     return Micrograph(
         store.level0,
@@ -224,13 +226,13 @@ def image_in(store: OmeZarrStore) -> Micrograph:
     )
 
 
-def name_of(image: Image) -> str:
+def get_image_name(image: Image) -> str:
     """Return the name of an image for messages and records."""
     return image.name if isinstance(image, Micrograph) else Path(image).name
 
 
-def paths_of(*images: Image | None) -> list[Path]:
-    """Return the images that are paths."""
+def get_image_paths(*images: Image | None) -> list[Path]:
+    """Return the paths of those images that are files."""
     return [
         Path(item)
         for item in images
@@ -238,14 +240,14 @@ def paths_of(*images: Image | None) -> list[Path]:
     ]
 
 
-def input_record(
+def create_input_record(
     image: Image | Source,
     image_opened: Micrograph,
     options: ReadOptions | None = None,
     *,
     role: str = "image",
 ) -> InputRecord:
-    """Record an input for the provenance of an output, in one step."""
+    """Create the record of an input for the provenance of an output, in one step."""
     return run(record_input(image, image_opened, options, role=role))
 
 
@@ -256,27 +258,29 @@ def record_input(
     *,
     role: str = "image",
 ) -> Job[InputRecord]:
-    """Record an input for the provenance of an output, in steps if it is large."""
+    """Create the record of an input for a provenance, in steps if it is large."""
     if isinstance(image, Micrograph):
         digest = yield from digest_values(image_opened)
     elif isinstance(image, Source):
-        digest = (yield from image.digest()) + _selection(options or ReadOptions())
+        digest = (yield from image.compute_digest()) + _format_selection(
+            options or ReadOptions()
+        )
         image = image.path
     else:
         digest = yield from digest_image(Path(image), options)
     return InputRecord(
         role=role,
-        name=name_of(image),
+        name=get_image_name(image),
         digest=digest,
         provenance=image_opened.provenance,
-        path=image.path if isinstance(image, Micrograph) else path_of(image),
+        path=image.path if isinstance(image, Micrograph) else get_record_path(image),
     )
 
 
-def add_own_records(
+def append_image_records(
     images: tuple[Micrograph, Micrograph], records: tuple[InputRecord, InputRecord]
 ) -> Job[tuple[Micrograph, Micrograph]]:
-    """Append to the history of each of two images its own record, before any crop.
+    """Append the record of each of two images to its history, before any crop.
 
     This lets `measure_frc` find that one image was made from the other. A history has
     the digest of a file or that of its grey values.
@@ -293,40 +297,42 @@ def add_own_records(
         digests = {values} - {record.digest}
         path = Path(record.path) if record.path and apart else None
         if values == record.digest and path is not None and path.exists():
-            digests.add((yield from digest_job(path)))
+            digests.add((yield from digest_with_progress(path)))
         more = [
             InputRecord(role="image", name=record.name, digest=digest)
             for digest in sorted(digests)
         ]
         records_in_order.append(
-            image.replace(provenance=made_by("crop", {}, record, *more))
+            image.replace(provenance=compose_provenance("crop", {}, record, *more))
         )
     return records_in_order[0], records_in_order[1]
 
 
 def digest_image(path: Path, options: ReadOptions | None = None) -> Job[str]:
-    """Digest an input file, including the choice of an image in it."""
-    digest = yield from digest_job(path)
-    return digest + _selection(options or ReadOptions())
+    """Digest an input file, including the selection of an image in it."""
+    digest = yield from digest_with_progress(path)
+    return digest + _format_selection(options or ReadOptions())
 
 
 def record_file(path: str | os.PathLike[str], role: str) -> InputRecord:
-    """Record an auxiliary file: a table, a blur, a transform, a model."""
+    """Record an auxiliary file, such as a table, blur kernel, transform or model."""
     place = Path(path)
     digest = digest_path(place)
-    return InputRecord(role=role, name=place.name, digest=digest, path=path_of(place))
+    return InputRecord(
+        role=role, name=place.name, digest=digest, path=get_record_path(place)
+    )
 
 
-def as_guide(record: InputRecord, role: str) -> InputRecord:
-    """Record an auxiliary image, without its own history."""
+def guide_record(record: InputRecord, role: str) -> InputRecord:
+    """Create the record of an auxiliary image, without its history."""
     return record.model_copy(update={"role": role, "provenance": None})
 
 
 _MOVING = "register", "stitch"  # jobs that move pixels
 
 
-def digests_of(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
-    """Return the digests of an image and of everything it was made from.
+def collect_digests(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
+    """Return the digests of an image and of all images that it was made from.
 
     `in_place`: only images with the same content at the same position, in nm.
     """
@@ -338,28 +344,28 @@ def digests_of(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
     )
     if history is not None and not (in_place and is_moved):
         for item in history.inputs:
-            yield from digests_of(item, in_place=in_place)
+            yield from collect_digests(item, in_place=in_place)
 
 
-def path_of(path: str | os.PathLike[str]) -> str:
-    """Return the path of a file for records."""
+def get_record_path(path: str | os.PathLike[str]) -> str:
+    """Return the path of a file in the format of records."""
     return Path(path).absolute().as_posix()
 
 
 def record_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
-    """Record a file whose planes were all read, from the record of one plane."""
-    whole = (record.digest or "").partition("#")[0] + _selection(options)
+    """Record a file of which all planes were read, from the record of one plane."""
+    whole = (record.digest or "").partition("#")[0] + _format_selection(options)
     return record.model_copy(update={"digest": whole})
 
 
-def made_by(
+def compose_provenance(
     job: str,
     options: dict[str, object],
     *inputs: InputRecord,
     guides: Iterable[InputRecord] = (),
     part: str | None = None,
 ) -> Provenance:
-    """Compose the provenance of an output, with current versions and device."""
+    """Compose the provenance of an output, with the current versions and device."""
     return Provenance(
         job=job,
         options=options,
@@ -368,25 +374,25 @@ def made_by(
         part=part,
         versions=software_versions(),
         device=f"cpu: {processor_name()}",
-        threads=available_cores(),
+        threads=count_available_cores(),
     )
 
 
-def derived_from(
+def compose_derived_provenance(
     job: str, options: dict[str, object], **images: Micrograph
 ) -> Provenance:
-    """Compose the provenance of a result that uses images without reading them."""
+    """Compose the provenance of a result from images whose files are not read."""
     inputs = [
         InputRecord(
             role=role, name=image.name, provenance=image.provenance, path=image.path
         )
         for role, image in images.items()
     ]
-    return made_by(job, options, *inputs)
+    return compose_provenance(job, options, *inputs)
 
 
-def _selection(options: ReadOptions) -> str:
-    """Return the choice of an image in a file, if it is not the first.
+def _format_selection(options: ReadOptions) -> str:
+    """Return the selection of an image in a file, if it is not the first image.
 
     The first is omitted, as in older records.
     """
@@ -405,7 +411,7 @@ def _selection(options: ReadOptions) -> str:
 
 
 def digest_values(micrograph: Micrograph) -> Job[str]:
-    """Digest grey values, in bands of rows; the bands are the steps."""
+    """Digest grey values in bands of rows, one band per step."""
     digest = hashlib.sha256()
     digest.update(f"{micrograph.shape}{micrograph.dtype.str}".encode())
     data: Any = micrograph.data
@@ -422,14 +428,17 @@ def digest_values(micrograph: Micrograph) -> Job[str]:
     return f"sha256:{digest.hexdigest()}"
 
 
-def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
-    """Return the first image with a pixel size; warn if one has none."""
+def get_calibrated_image(first: Micrograph, second: Micrograph | None) -> Micrograph:
+    """Return the first image with a pixel size; warn if an image has none."""
     images = [first] if second is None else [first, second]
     sized_images = [image for image in images if image.pixel_size_nm is not None]
     for image in images:
         if image.pixel_size_nm is None:
             what = (
-                f"that of {sized_images[0].name} is used; check that it fits"
+                (
+                    f"the pixel size of {sized_images[0].name} is used; check that it "
+                    "applies"
+                )
                 if sized_images
                 else "results are not in nm; set it (`pixel_size_nm`)"
             )
@@ -439,7 +448,7 @@ def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
 
 
 def collect_warnings(job: Job[T], sentences: list[str]) -> Job[T]:
-    """Run a job and collect its warnings, which are still shown."""
+    """Run a job and collect its warnings, which are also shown."""
     with closing(job):
         while True:
             sentences_heard: list[str] = []
@@ -459,36 +468,36 @@ def collect_warnings(job: Job[T], sentences: list[str]) -> Job[T]:
 # Results of jobs, as JSON without NaN.
 
 
-def jsonable(value: object) -> Any:
-    """Convert a value for JSON."""
+def to_json_value(value: object) -> Any:
+    """Convert a value to JSON types."""
     if isinstance(value, (np.ndarray, np.generic)):
-        return jsonable(value.tolist())
+        return to_json_value(value.tolist())
     if isinstance(value, BaseModel):
-        return jsonable(value.model_dump())
+        return to_json_value(value.model_dump())
     if is_dataclass(value) and not isinstance(value, type):
         record: dict[str, object] = {}
         for item in fields(value):
             inner = getattr(value, item.name)
             if item.metadata.get("flat"):
-                record |= jsonable(inner) or {}  # None if nothing was found
+                record |= to_json_value(inner) or {}  # None if nothing was found
             elif item.metadata.get("json", True):
-                record[item.name] = jsonable(inner)
+                record[item.name] = to_json_value(inner)
         return record
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [jsonable(item) for item in value]
-    return _scalar(value)
+        return [to_json_value(item) for item in value]
+    return _convert_scalar(value)
 
 
-def rows_of(columns: Mapping[str, Iterable[object]]) -> list[dict[str, object]]:
-    """Return the rows of a table, with the values by the names of the columns."""
+def convert_to_rows(columns: Mapping[str, Iterable[object]]) -> list[dict[str, object]]:
+    """Return the rows of a table, with values by column name."""
     cells = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in cells]
 
 
-def _scalar(value: object) -> object:
-    """Convert a scalar."""
+def _convert_scalar(value: object) -> object:
+    """Convert a scalar to JSON types."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
@@ -498,7 +507,7 @@ def _scalar(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Base class of results.
+    """Base class of job results.
 
     `NUMBERS` are the keys of its record that are columns in the table of a batch, if
     the command does not measure; `TABLES` are the names of its lists of records with
@@ -511,7 +520,7 @@ class Result:
     INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
 
     def tables(self) -> Mapping[str, Mapping[str, Sequence[object]]]:
-        """Return tables of the result: columns by their headers, by title.
+        """Return tables of the result by title, each with columns by header.
 
         A length without values in nm has a column in px.
         """
@@ -526,20 +535,20 @@ class Result:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record that a command prints: fields, and declared properties."""
-        record: dict[str, Any] = jsonable(self)
-        for name in recorded_names(type(self)):
+        """Return the record that a command prints: fields and declared properties."""
+        record: dict[str, Any] = to_json_value(self)
+        for name in get_stored_names(type(self)):
             if name not in record:
-                record[name] = jsonable(value_of(self, name))
+                record[name] = to_json_value(get_value(self, name))
         if "pixel_size_sd_nm" in record:
             size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
-            record["pixel_size_basis"] = size_basis(size, error)
+            record["pixel_size_basis"] = get_size_basis(size, error)
         return record
 
 
 def _table_of(result: Result, name: str) -> dict[str, list[Any]]:
     """Return the columns of a list of records, by their labels and units."""
-    quantities = declared_by(quantities_of(type(result))[name][0].keys)
+    quantities = get_record_quantities(get_quantities(type(result))[name][0].keys)
     columns = {key: [row[key] for row in getattr(result, name)] for key in quantities}
     known = {k for k, values in columns.items() if any(v is not None for v in values)}
     spare = {quantities[key].also for key in known}
@@ -564,13 +573,13 @@ def check_image_target(
     overwrite: bool = False,
     resume: bool = False,
 ) -> Path:
-    """Raise an error for an output path that an image cannot or must not be written to.
+    """Raise an error for an output path to which an image cannot be written.
 
     A store that is written tile by tile may be resumed.
     """
     path = Path(output)
     check_not_input(path, inputs)
-    if not (resume and path.exists() and output_kind(path) == "ome-zarr"):
+    if not (resume and path.exists() and output_format(path) == "ome-zarr"):
         _check_parent(path)
         check_target(path, overwrite=overwrite)
     return path
@@ -578,30 +587,32 @@ def check_image_target(
 
 @dataclass(frozen=True, slots=True)
 class OverwritePolicy:
-    """What to do with existing and unfinished outputs."""
+    """Policy for existing and unfinished outputs."""
 
     overwrite: bool = False
     resume: bool = False  # resume an interrupted run
     keep: bool = False  # keep finished parts if this run fails or stops
 
-    def store_to_resume(self, target: Path) -> Path | None:
-        """Return the store that a later run can resume; None if none is kept."""
+    def find_resumable_store(self, target: Path) -> Path | None:
+        """Return the store that a later run can resume, or None if none is kept."""
         keeps = self.keep or self.resume
-        return filling_store(target, resume=self.resume) if keeps else None
+        return output_store_path(target, resume=self.resume) if keeps else None
 
-    def at(self, place: Path, target: Path) -> dict[str, Any]:
-        """Return the options for a writer; a hidden path is always free."""
+    def get_write_options(self, place: Path, target: Path) -> dict[str, Any]:
+        """Return the options for a writer; a hidden path can always be overwritten."""
         return {"overwrite": self.overwrite or place != target, "resume": self.resume}
 
-    def store_of(
+    def open_store(
         self, about: Micrograph, place: Path, target: Path, **how: Any
     ) -> OmeZarrStore:
-        """Create the store of an output, or open the one to resume."""
-        return store_of(about, place, **self.at(place, target), **how)
+        """Create the store of an output, or open the store to resume."""
+        return create_image_store(
+            about, place, **self.get_write_options(place, target), **how
+        )
 
 
 REPLACING = OverwritePolicy(overwrite=True)
-"""Existing files are replaced."""
+"""Existing files are overwritten."""
 
 
 def check_target_file(
@@ -611,7 +622,7 @@ def check_target_file(
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Raise an error for a path to which a file cannot or must not be written."""
+    """Raise an error for an output path to which a file cannot be written."""
     path = Path(output)
     if not path.name.lower().endswith(tuple(suffixes)):
         suffixes_text = " or ".join(suffixes)
@@ -623,7 +634,7 @@ def check_target_file(
         msg = f"{path} is a folder; set a file name."
         raise WriteError(msg, code="output-is-folder")
     if path.exists() and not overwrite:
-        msg = f"{path} exists; choose another name or set `overwrite`."
+        msg = f"{path} already exists; choose another name or set `overwrite`."
         raise WriteError(msg, code="output-exists")
     return path
 
@@ -631,10 +642,10 @@ def check_target_file(
 def check_target_folder(
     output: str | os.PathLike[str], *, empty: bool = True, parents: bool = False
 ) -> Path:
-    """Raise an error if an output folder is not empty or cannot be created."""
+    """Raise an error for an output folder that is not empty or cannot be created."""
     path = Path(output)
     if path.name in ("", ".."):  # hidden names next to it are derived from its name
-        path = _real(path)
+        path = _resolve_path(path)
     first = path
     while parents and not first.absolute().parent.exists():
         first = first.absolute().parent
@@ -649,9 +660,9 @@ def check_target_folder(
 
 
 def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Raise an error if an output is an input."""
+    """Raise an error if an output is also an input."""
     for item in inputs:
-        source, target = _real(Path(item)), _real(path)
+        source, target = _resolve_path(Path(item)), _resolve_path(path)
         if source == target:
             msg = f"The output {path} is the input; choose another name."
             raise WriteError(msg, code="output-is-input")
@@ -660,21 +671,21 @@ def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> Non
             raise WriteError(msg, code="output-is-input")
 
 
-def _real(path: Path) -> Path:
-    """Resolve links; leave circular ones as they are."""
+def _resolve_path(path: Path) -> Path:
+    """Resolve links, but leave circular ones unchanged."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
         return path.absolute()
 
 
-def check_apart(target: Path, beside: Path) -> None:
+def check_outputs_differ(target: Path, beside: Path) -> None:
     """Raise an error if two outputs have the same or nested paths."""
-    one, two = _real(target), _real(beside)
+    one, two = _resolve_path(target), _resolve_path(beside)
     if one == two or one in two.parents or two in one.parents:
         msg = (
-            f"Two outputs need two paths, got {target} and {beside}: choose another "
-            "for one of them."
+            f"Two outputs need different paths, got {target} and {beside}: choose "
+            "another path for one of them."
         )
         raise WriteError(msg, code="outputs-coincide")
 
@@ -689,12 +700,12 @@ def _check_parent(path: Path) -> None:
         msg = f"The folder {parent} does not exist; create it first."
         raise WriteError(msg, code="folder-missing")
     if not os.access(parent, os.W_OK):
-        msg = f"The folder {parent} cannot be written to; choose another."
+        msg = f"The folder {parent} is not writable; choose another."
         raise WriteError(msg, code="no-permission")
 
 
-def rewrite(image: Micrograph, path: Path, **how: Any) -> None:
-    """Write an image, replacing an existing one."""
+def overwrite_image(image: Micrograph, path: Path, **how: Any) -> None:
+    """Write an image, overwriting an existing one."""
     write(image, path, overwrite=True, **how)
 
 
@@ -705,13 +716,13 @@ def write_positions(
     *,
     append: bool = False,
 ) -> None:
-    """Write top-left corners ``(y, x)``, one row per frame; empty cells for None.
+    """Write top-left corners ``(y, x)``, one row per frame, with empty cells for None.
 
     In pixels, a file with suffix ``.txt`` has the format of Fiji's stitching. `append`:
     add the rows to those of the file, which has this unit.
     """
     if path.suffix.lower() == ".txt":
-        write_fiji(path, places)
+        write_fiji_positions(path, places)
         return
     rows = [
         [name, *(("", "") if corner is None else (f"{v:.6f}" for v in corner))]
@@ -724,27 +735,27 @@ def write_positions(
 # Write images that are computed on demand.
 
 
-class Pixels(Protocol):
-    """Input of `write_area`: an `Area` of an image, or a `WarpedImage` image."""
+class PixelSource(Protocol):
+    """Source of pixels for `write_pixels`, such as a resampled or warped image."""
 
     @property
     def grid(self) -> Grid:
-        """The pixel grid."""
+        """Pixel grid."""
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """The dtype of the grey values."""
+        """Data type of the grey values."""
 
     def read(self, box: Box | None = None) -> RealArray:
-        """Compute the pixels of a box."""
+        """Compute the pixels of a box, or of the whole grid."""
 
 
-class _Window:
-    """Array-like view of pixels, read by slices."""
+class _PixelView:
+    """Array-like view of a pixel source, read by slices."""
 
     ndim = 2
 
-    def __init__(self, pixels: Pixels) -> None:
+    def __init__(self, pixels: PixelSource) -> None:
         self.shape, self.dtype = pixels.grid.shape, pixels.dtype
         self._read = pixels.read
 
@@ -753,40 +764,47 @@ class _Window:
         return self._read(Box(*spans[0], *spans[1]))
 
 
-def lazy_pixels(pixels: Pixels, chunk: int) -> Any:
-    """Make a dask array of pixels that are computed on demand."""
+def create_lazy_array(pixels: PixelSource, chunk: int) -> Any:
+    """Create a dask array of pixels that are computed on demand."""
     import dask.array as da
 
     meta = np.empty((0, 0), pixels.dtype)
-    return da.from_array(_Window(pixels), chunk, name=False, asarray=False, meta=meta)
+    return da.from_array(
+        _PixelView(pixels), chunk, name=False, asarray=False, meta=meta
+    )
 
 
-def write_area(
-    area: Pixels,
+def write_pixels(
+    area: PixelSource,
     about: Micrograph,
     target: Path,
     dtype: np.dtype[np.generic] | None = None,
     *,
     message: str = "cutting",
     existing: OverwritePolicy | None = None,
-) -> Job[Written[int]]:
-    """Compute an area block by block and write it; `result` counts clipped pixels.
+) -> Job[WrittenOutput[int]]:
+    """Compute pixels block by block and write them; `result` counts clipped pixels.
 
     `about` provides name, calibration and history; its data are not read.
     """
     kind = area.dtype if dtype is None else dtype
     policy = existing or OverwritePolicy()
 
-    def make(place: Path) -> OmeZarrStore:
-        return policy.store_of(about, place, target, shape=area.grid.shape, dtype=kind)
+    def create_store(place: Path) -> OmeZarrStore:
+        return policy.open_store(
+            about, place, target, shape=area.grid.shape, dtype=kind
+        )
 
-    def fill(store: OmeZarrStore) -> Job[int]:
-        blocks = compute_ahead(area.read, store.boxes())
+    def fill_store(store: OmeZarrStore) -> Job[int]:
+        blocks = map_parallel(area.read, store.pending_boxes())
         return store.fill(blocks, f"{message} {target.name}")
 
     return (
         yield from write_blocks(
-            target, make, fill, kept_store=policy.store_to_resume(target)
+            target,
+            create_store,
+            fill_store,
+            kept_store=policy.find_resumable_store(target),
         )
     )
 
@@ -796,20 +814,20 @@ def write_area(
 _BLOCK = 1024  # side in pixels of a block to map at once; chosen: 20 MB
 
 
-def keep_map(
+def write_map(
     blocks: Callable[[list[Box]], Iterator[Float32Array]],
     about: Micrograph,
     target: Path | None,
     *,
     block: int = _BLOCK,
 ) -> Job[Micrograph | None]:
-    """Write a map block by block, or return it if there is no target.
+    """Write a map block by block, or return it if no target is given.
 
     `blocks` computes boxes in order; `about` provides only metadata.
     """
     if target is None:
         values = np.empty(about.shape, np.float32)
-        boxes = spread_boxes(Box.of(about.shape), None, block)
+        boxes = split_into_blocks(Box.from_shape(about.shape), None, block)
         for done_count, (box, part) in enumerate(
             zip(boxes, blocks(boxes), strict=True), 1
         ):
@@ -817,13 +835,13 @@ def keep_map(
             yield Progress(done_count, len(boxes), "mapping")
         return about.replace(data=values, look=about.look)
 
-    def make(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> OmeZarrStore:
         # no shards, which are larger, so memory does not depend on the size
         how: dict[str, object] = {"dtype": np.float32, "chunk": block}
-        return OverwritePolicy().store_of(about, place, target, **how)
+        return OverwritePolicy().open_store(about, place, target, **how)
 
-    def fill(store: OmeZarrStore) -> Job[int]:
-        return store.fill(blocks(store.boxes()), f"mapping {target.name}")
+    def fill_store(store: OmeZarrStore) -> Job[int]:
+        return store.fill(blocks(store.pending_boxes()), f"mapping {target.name}")
 
-    yield from write_blocks(target, make, fill)
+    yield from write_blocks(target, create_store, fill_store)
     return None

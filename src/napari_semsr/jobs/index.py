@@ -1,4 +1,4 @@
-"""The commands of ``semsr``: summary and module of each."""
+"""Commands of ``semsr``: summary and module of each command."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ VERBS = {
     "demo": "run all steps on simulated samples, from frames to a report",
     "doctor": "check this installation: versions, devices, memory, Qt, OpenGL",
 }
-"""What each command does, in the order of the help."""
+"""Summary of each command, in the order of the help."""
 
 ACTIONS = {
     "models list": "list bundled and imported models",
@@ -51,7 +51,7 @@ ACTIONS = {
     "models check": "count the real objects that a model shows, and those it invents",
     "models architectures": "list the available network architectures",
 }
-"""Help summaries for the actions of commands that have several."""
+"""Help summaries for the actions of commands with several actions."""
 
 _MODULES = {
     "adapt": "adapt.job",
@@ -71,7 +71,7 @@ _MODULES = {
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
-"""Modules in ``napari_semsr.jobs`` of commands whose name differs."""
+"""Modules in ``napari_semsr.jobs`` of commands with different names."""
 _SEVERAL = ("models",)  # modules that contain all actions of a command
 _UNLISTED_JOBS = {
     "specimen": "samples",
@@ -80,13 +80,13 @@ _UNLISTED_JOBS = {
     "blend": "blend",
     "difference": "blend",
 }
-"""Modules of jobs that are not commands; panels run them in memory."""
+"""Modules of jobs that are not commands, which panels run in memory."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
-"""Commands whose panel is generated, by its title."""
+"""Commands with a generated panel, and its title."""
 MEASURES = tuple(
     name for name in VERBS if _MODULES.get(name, "").startswith("measure.")
 )
-"""Commands that measure one image or many."""
+"""Commands that measure one or many images."""
 
 _VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _SEVERAL)
 _AS_NAME = str.maketrans("- ", "__")
@@ -100,8 +100,8 @@ _FUNCTION_NAMES = {
 }
 
 
-def verb_of(name: str) -> "Verb[Options, Result] | None":
-    """Import a command; return None for other names, or one with several actions."""
+def get_verb(name: str) -> "Verb[Options, Result] | None":
+    """Import a command; return None if unknown or if it has several actions."""
     if name not in _VALUES and name not in _UNLISTED_JOBS:
         return None
     place = (_MODULES | _UNLISTED_JOBS).get(name, name)
@@ -110,14 +110,14 @@ def verb_of(name: str) -> "Verb[Options, Result] | None":
     return verb
 
 
-def actions_of(name: str) -> tuple[str, ...]:
-    """Return the actions of a command, empty if it has none."""
+def get_actions(name: str) -> tuple[str, ...]:
+    """Return the actions of a command, or an empty tuple."""
     words = (one.partition(" ") for one in ACTIONS)
     return tuple(action for verb, _, action in words if verb == name)
 
 
 JOBS = (*VERBS, *_UNLISTED_JOBS)
-"""Jobs in histories: commands, and jobs that are not commands."""
+"""Jobs in histories: commands and other jobs."""
 FUNCTIONS = {
     _FUNCTION_NAMES.get(name, name.replace("-", "_")): name for name in _VALUES
 }

@@ -17,9 +17,9 @@ from napari_semsr.core import (
     format_shape,
     warn,
 )
-from napari_semsr.io import describe, no_file, read
-from napari_semsr.jobs.images import Result, jsonable
-from napari_semsr.jobs.verb import FileIn, Run, Verb
+from napari_semsr.io import describe, missing_file_error, read
+from napari_semsr.jobs.images import Result, to_json_value
+from napari_semsr.jobs.verb import FileInput, Run, Verb
 
 _DECODED_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole
@@ -34,7 +34,7 @@ class Description(Result):
     facts: dict[str, Any] = field(metadata=FLAT)
 
     def figures(self) -> dict[str, Figure]:
-        """Return the facts, and the first entries of the metadata."""
+        """Return the properties, and the first entries of the metadata."""
         facts = dict(self.facts)
         metadata = facts.pop("metadata", None) or {}
         network = facts.pop("network", None)
@@ -59,11 +59,11 @@ def _describe(run: Run[Options]) -> Job[Description]:
     path = Path(run.parameters["path"])
     yield Progress(0, 1, f"reading {path.name}")
     if not path.exists():
-        raise no_file(path)
-    facts = jsonable(describe(path, dataset=run.opening.dataset))
+        raise missing_file_error(path)
+    facts = to_json_value(describe(path, dataset=run.opening.dataset))
     sentences = list(facts["metadata"].get("warnings", ()))
     with capture_warnings(sentences.append):
-        facts |= _printed_bar(path, facts)
+        facts |= _measure_printed_bar(path, facts)
     for sentence in dict.fromkeys(sentences):
         warn(sentence)
     if run.opening.pixel_size_nm is not None:
@@ -72,8 +72,8 @@ def _describe(run: Run[Options]) -> Job[Description]:
     return Description(str(run.parameters["path"]), facts)
 
 
-def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
-    """Measure a printed scale bar, if the file has no pixel size.
+def _measure_printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
+    """Measure a printed scale bar if the file has no pixel size.
 
     Its label is not read: the keys for it are null.
     """
@@ -104,7 +104,7 @@ INFO = Verb(
     Description,
     _describe,
     files=(
-        FileIn(
+        FileInput(
             "path",
             "an image, an OME-Zarr store or a folder of frames",
             optional=False,

@@ -19,28 +19,28 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.analysis import (
+    BandGain,
     CutOff,
     FrcResult,
-    LightGain,
     Metrics,
-    light_gain,
+    compute_band_gain,
+    compute_psnr_gain,
     measure_agreement,
     measure_frc,
     measure_metrics,
-    part_errors,
-    psnr_gain,
+    sum_part_errors,
 )
 from napari_semsr.core import (
     DB,
     FLAT,
     Affine,
-    Area,
     Box,
     Elastic,
     Figure,
     Float32Array,
     FloatArray,
     Grid,
+    GridImage,
     Job,
     Message,
     Micrograph,
@@ -50,34 +50,34 @@ from napari_semsr.core import (
     Quantity,
     ShapeError,
     WarpedImage,
-    against_truth,
-    code_of,
-    cut_box,
-    figures_of,
+    add_threshold,
+    crop_to_box,
+    declare_quantity,
     fill_gaps,
     format_rounded,
     format_shape,
+    get_error_code,
+    get_figures,
+    get_quantities,
+    get_value,
     option,
-    quantities_of,
     read_box,
-    record_quantity,
-    value_of,
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.jobs.check_record import LINEAR
-from napari_semsr.jobs.crop import CROP, CropOptions, find_gap_free
+from napari_semsr.jobs.crop import CROP, CropOptions, find_shared_gap_free_box
 from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    input_record,
-    jsonable,
-    made_by,
-    name_of,
+    compose_provenance,
+    create_input_record,
+    get_image_name,
+    get_image_paths,
     open_image,
-    paths_of,
-    write_area,
+    to_json_value,
+    write_pixels,
 )
 from napari_semsr.jobs.leakage import warn_if_trained_on
 from napari_semsr.jobs.measure import FRC
@@ -88,19 +88,19 @@ from napari_semsr.jobs.register import (
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
-    map_facts,
-    register_as,
+    describe_registration,
+    register_with_run_options,
     require_pixel_sizes,
 )
-from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
 from napari_semsr.registration import Registration
 from napari_semsr.reporting import (
-    grey_limits,
-    image_png,
-    making,
-    plot_png,
-    spread,
-    write_numbers,
+    choose_grey_limits,
+    draw_image_png,
+    draw_plot_png,
+    format_difference,
+    list_provenance,
+    write_json,
     write_page,
 )
 from napari_semsr.restoration import fit_linear_filter
@@ -127,7 +127,7 @@ _MIN_TAPS = 3
 
 
 class JudgeOptions(RegisterOptions):
-    """Options of registration, and the data range of the metrics."""
+    """Options of the registration, and the data range of the metrics."""
 
     data_range: float | None = option(
         None,
@@ -143,8 +143,8 @@ class JudgeOptions(RegisterOptions):
 _GAIN = Quantity("Over the input", DB, "+.2f", sd="psnr_gain_sd_db")
 
 
-class JudgedArea(TypedDict):
-    """The evaluated part of the SEM image, and how much of it has a confirmed map."""
+class EvaluatedArea(TypedDict):
+    """Evaluated part of the SEM image, with the reliability of its registration."""
 
     box_px: list[int]
     shape: Annotated[list[int], Quantity("Shape", "px")]
@@ -157,8 +157,8 @@ class JudgedArea(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedPicture(Result):
-    """An image compared with the SEM image: input, linear filter or network.
+class ComparedImage(Result):
+    """Image compared with the SEM image: input, linear filter or network output.
 
     `metrics` are computed after the best gain and offset; `frc` assumes that the SEM
     image is free of noise. Errors of PSNR are by the jackknife over 16 parts; errors
@@ -178,17 +178,17 @@ class JudgedPicture(Result):
     psnr_gain_db: Annotated[float | None, _GAIN] = None
     psnr_gain_sd_db: float | None = None
     model: dict[str, Any] | None = None
-    light: LightGain = field(default_factory=LightGain, metadata=FLAT)
+    light: BandGain = field(default_factory=BandGain, metadata=FLAT)
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
-        """Return the displayed values by name."""
-        quantities = quantities_of(type(self))
+        """Yield the displayed values by name."""
+        quantities = get_quantities(type(self))
         for name in self.ROWS[:-1]:
-            quantity, value, error = quantities[name][0], value_of(self, name), ""
+            quantity, value, error = quantities[name][0], get_value(self, name), ""
             if value is None and quantity.sd:
                 continue
             if quantity.unit == DB:
-                sd = value_of(self, name.replace("_db", "_sd_db"))
+                sd = get_value(self, name.replace("_db", "_sd_db"))
                 error = f"± {'not known' if sd is None else f'{sd:.2f}'}"
             yield quantity.label, Figure(value, quantity.unit, quantity.form, error)
         ends = self.frc.interval_nm
@@ -199,7 +199,7 @@ class JudgedPicture(Result):
 
 @dataclass(frozen=True, slots=True)
 class Judged(Result):
-    """Agreement of an image and its enhanced versions with the SEM image.
+    """Agreement of an image and its enhanced versions with an SEM image.
 
     `registration` has the keys of `Registered`; `area` is the evaluated part of the SEM
     image, ``box_px`` its rows and columns; `sem_alone` is the resolution of the SEM
@@ -211,27 +211,27 @@ class Judged(Result):
     optical: str
     sem: str
     registration: Annotated[
-        dict[str, Any], record_quantity("Registration", keys=Registered)
+        dict[str, Any], declare_quantity("Registration", keys=Registered)
     ]
-    area: Annotated[JudgedArea, record_quantity("Area", keys=JudgedArea)]
-    sem_alone: Annotated[FrcResult, record_quantity("SEM alone", keys=FrcResult)]
+    area: Annotated[EvaluatedArea, declare_quantity("Area", keys=EvaluatedArea)]
+    sem_alone: Annotated[FrcResult, declare_quantity("SEM alone", keys=FrcResult)]
     baselines: Annotated[
-        dict[str, JudgedPicture], record_quantity("Baselines", keys=JudgedPicture)
+        dict[str, ComparedImage], declare_quantity("Baselines", keys=ComparedImage)
     ]
     models: Annotated[
-        dict[str, JudgedPicture], record_quantity("Models", keys=JudgedPicture)
+        dict[str, ComparedImage], declare_quantity("Models", keys=ComparedImage)
     ]
     warnings: tuple[str, ...]
     seconds: float
     provenance: Provenance
 
     @property
-    def pictures(self) -> list[JudgedPicture]:
-        """All compared images in the order of the tables, baselines first."""
+    def pictures(self) -> list[ComparedImage]:
+        """All compared images in table order, baselines first."""
         return [*self.baselines.values(), *self.models.values()]
 
     def figures(self) -> dict[str, Figure]:
-        """Return the values of every compared image."""
+        """Return the displayed values of all compared images."""
         off, shape = self.registration, format_shape(self.area["shape"])
         error_figure = Figure("not known")
         if off["error_nm"] is not None:
@@ -240,7 +240,7 @@ class Judged(Result):
         rows = {"Expected error of the map": error_figure}
         rows["Evaluated"] = Figure(f"{shape} of {self.sem}")
         for item in self.pictures[:1]:  # one range for all
-            rows["Data range"] = figures_of(item.metrics)["Data range"]
+            rows["Data range"] = get_figures(item.metrics)["Data range"]
         for item in self.pictures:
             rows |= {f"{name}, {item.name}": one for name, one in item.figures()}
         gains = {k: row.psnr_gain_db for k, row in self.models.items()}
@@ -251,64 +251,74 @@ class Judged(Result):
                 f"{max(known_gains, key=lambda name: known_gains[name])}"
             )
             nearer = "nearer" if max(known_gains.values()) > 0 else "no nearer"
-            verdict = f"{nearer} to the SEM image than the input is"
+            verdict = f"{nearer} to the SEM image than the input"
             rows[label] = replace(rows[label], verdict=verdict, large=True)
         return rows
 
 
 def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
-    """Register an image to an SEM image of its area, enhance it, evaluate both.
+    """Register an image to an SEM image of its area, enhance it, and evaluate both.
 
     `translate` adapts instructions on the page to commands or panels. If no map is
     reliable, nothing is written.
     """
-    start, page = time.monotonic(), run.place
+    start, page = time.monotonic(), run.required_target
     yield Progress(0, 0, "checking")
-    (result, pictures), warnings = yield from run.collect(_measure_models(run))
+    (result, pictures), warnings = yield from run.run_with_warnings(
+        _measure_models(run)
+    )
     seconds = round(time.monotonic() - start, 2)
     result = replace(result, warnings=warnings, seconds=seconds)
     write_report(page, result, pictures)
-    write_numbers(Path(result.numbers), {"kind": "judge", **result.to_json()})
+    write_json(Path(result.numbers), {"kind": "judge", **result.to_json()})
     return result
 
 
-def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
-    """Measure and draw every compared image."""
-    page = run.place
+def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "ReportImages"]]:
+    """Measure and draw all compared images."""
+    page = run.required_target
     optical, sem, models = (
         run.image_inputs["optical"],
         run.image_inputs["sem"],
         run.parameters["models"],
     )
-    opening, fixed_opening = run.opening, run.reading("fixed")
-    _check_two(optical, sem)
+    opening, fixed_opening = run.opening, run.get_read_options("fixed")
+    _check_distinct_images(optical, sem)
     models_by_name = (
-        None if models is None else _models_by_name([m for m in models if m != _NONE])
+        None if models is None else _find_models([m for m in models if m != _NONE])
     )
-    source = open_image(optical, opening).replace(name=name_of(optical))
-    fixed_image = open_image(sem, fixed_opening).replace(name=name_of(sem))
+    source = open_image(optical, opening).replace(name=get_image_name(optical))
+    fixed_image = open_image(sem, fixed_opening).replace(name=get_image_name(sem))
     require_pixel_sizes(moving=source, fixed=fixed_image)
-    registration = yield from register_as(run, optical, sem, fixed_opening)
+    registration = yield from register_with_run_options(
+        run, optical, sem, fixed_opening
+    )
     placed_image = registration.image
     assert placed_image is not None  # noqa: S101 - returned if not written
-    _warn_of_inputs(source, fixed_image)
-    box = yield from _common(placed_image, fixed_image, source)
-    record = input_record(sem, fixed_image, fixed_opening)
-    part = cut_box(fixed_image, box).replace(provenance=made_by("crop", {}, record))
-    table = _Table(part, run, Pictures(part))
-    lens = _Lens(registration.registration.transform, Grid.of(table.sem))
+    _warn_about_inputs(source, fixed_image)
+    box = yield from _find_common_area(placed_image, fixed_image, source)
+    record = create_input_record(sem, fixed_image, fixed_opening)
+    part = crop_to_box(fixed_image, box).replace(
+        provenance=compose_provenance("crop", {}, record)
+    )
+    table = _ComparisonTable(part, run, ReportImages(part))
+    lens = _AreaResampler(
+        registration.registration.transform, Grid.from_image(table.sem)
+    )
     if models_by_name is None:  # electron microscopes record themselves in metadata
         vendor = source.metadata.get("vendor")
-        models_by_name = _models_by_name([DEFAULT_MODEL if vendor else MOSAIC_MODEL])
-    reasons = lens.looks_at(source, _reach_nm(models_by_name.values(), source))
+        models_by_name = _find_models([DEFAULT_MODEL if vendor else MOSAIC_MODEL])
+    reasons = lens.find_required_box(
+        source, _get_context_margin_nm(models_by_name.values(), source)
+    )
     with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
         before = Path(folder) / "input.ome.zarr"
         cutting = CropOptions(box=reasons)
         yield from CROP.job(optical, output=before, options=cutting, opening=opening)
-        yield from _fill(table, lens, before, source.name, models_by_name)
+        yield from _fill_table(table, lens, before, source.name, models_by_name)
     yield Progress(0, 0, "writing the report")
-    area = _area_record(registration, table.sem, box, fixed_image)
-    _warn_of_map(area, registration.registration)
+    area = _create_area_record(registration, table.sem, box, fixed_image)
+    _warn_about_map(area, registration.registration)
     history, enhancing = placed_image.provenance, run.parameters.get("enhancing")
     options = {
         **run.options.model_dump(mode="json"),
@@ -320,38 +330,42 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
         numbers=str(page.with_suffix(_NUMBERS)),
         optical=source.name,
         sem=fixed_image.name,
-        registration=map_facts(registration.registration),
+        registration=describe_registration(registration.registration),
         area=area,
         sem_alone=measure_frc(table.sem),
         baselines={k: row for k, row in table.rows.items() if row.model is None},
         models={k: row for k, row in table.rows.items() if row.model is not None},
         warnings=(),
         seconds=0.0,
-        provenance=made_by(
+        provenance=compose_provenance(
             "judge", options, *(history.inputs if history else ()), record
         ),
     )
     return result, table.pictures
 
 
-def _fill(
-    table: "_Table", lens: "_Lens", before: Path, name: str, models: dict[str, Path]
+def _fill_table(
+    table: "_ComparisonTable",
+    lens: "_AreaResampler",
+    before: Path,
+    name: str,
+    models: dict[str, Path],
 ) -> Job[None]:
-    """Measure the input, stored in a folder, and the results computed from it."""
+    """Measure the input stored in a folder, and the results computed from it."""
     yield Progress(0, 0, "measuring the input")
     input_image = open_image(before).replace(name=name)
-    table.add(INPUT, lens.see(input_image))
-    halves = yield from _fit_halves(input_image, table.sem, lens.transform)
+    table.add_image(INPUT, lens.resample(input_image))
+    halves = yield from _fit_half_filters(input_image, table.sem, lens.transform)
     if halves is None:
         warn(
-            f"The area is too small to fit the {LINEAR} on half of it.",
+            f"The area is too small to fit the {LINEAR} on one half.",
             "image-too-small",
         )
     else:
         after = before.with_name("linear.ome.zarr")
-        yield from write_area(halves, input_image, after, message="filtering into")
+        yield from write_pixels(halves, input_image, after, message="filtering into")
         yield Progress(0, 0, f"measuring the {LINEAR}")
-        table.add(LINEAR, lens.see(open_image(after)))
+        table.add_image(LINEAR, lens.resample(open_image(after)))
     options_of_run = table.run.parameters
     for number, (model, path) in enumerate(models.items()):
         after = before.with_name(f"{number}.ome.zarr")
@@ -360,31 +374,31 @@ def _fill(
             before, after, model=path, options=options
         )
         yield Progress(0, 0, f"measuring the result of {model}")
-        seen_image = lens.see(open_image(after)).replace(name=f"{name} by {model}")
-        table.add(
+        seen_image = lens.resample(open_image(after)).replace(name=f"{name} by {model}")
+        table.add_image(
             model,
             seen_image,
-            _about(path, enhanced_file, options_of_run.get("translate", str)),
+            _describe_model(path, enhanced_file, options_of_run.get("translate", str)),
         )
 
 
 # Inputs and area of the comparison.
 
 
-def _check_two(optical: Image, sem: Image) -> None:
-    """Check that the two images are different files."""
-    paths = {path.resolve() for path in paths_of(optical, sem)}
+def _check_distinct_images(optical: Image, sem: Image) -> None:
+    """Check that the two images are from different files."""
+    paths = {path.resolve() for path in get_image_paths(optical, sem)}
     both = all(not isinstance(image, Micrograph) for image in (optical, sem))
     if both and len(paths) == 1:
         msg = (
-            f"{name_of(optical)} cannot be compared with itself: pass an SEM image of "
-            "the same area as the second image."
+            f"{get_image_name(optical)} cannot be compared with itself: pass an SEM "
+            "image of the same area as the second image."
         )
         raise OptionError(msg, code="second-image-missing")
 
 
-def _models_by_name(models: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Find each model once, by unique names."""
+def _find_models(models: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Find the models without duplicates, by unique names."""
     paths = list(dict.fromkeys(find_model(model) for model in models))
     stems = [path.stem for path in paths]
     return {
@@ -392,7 +406,7 @@ def _models_by_name(models: Sequence[str | os.PathLike[str]]) -> dict[str, Path]
     }
 
 
-def _reach_nm(models: Iterable[Path], source: Micrograph) -> float:
+def _get_context_margin_nm(models: Iterable[Path], source: Micrograph) -> float:
     """Return the largest context margin of the models in nm."""
     from napari_semsr.models import read_card
 
@@ -404,10 +418,14 @@ def _reach_nm(models: Iterable[Path], source: Micrograph) -> float:
     )
 
 
-def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
-    """Find a rectangle on the SEM image where both have grey values."""
-    grid = Grid.of(sem)
-    box = yield from find_gap_free([Area.of(seen_image, grid), Area.of(sem, grid)])
+def _find_common_area(
+    seen_image: Micrograph, sem: Micrograph, source: Micrograph
+) -> Job[Box]:
+    """Find a rectangle of the SEM image in which both images have grey values."""
+    grid = Grid.from_image(sem)
+    box = yield from find_shared_gap_free_box(
+        [GridImage.from_image(seen_image, grid), GridImage.from_image(sem, grid)]
+    )
     if box is not None:
         # next to gaps, another pixel size excludes a pixel more or less
         inset = math.ceil(2 * max(source.scale) / min(sem.scale))
@@ -421,26 +439,26 @@ def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[
     if box is None or min(box.shape) < _MIN_PX:
         has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
         msg = (
-            f"A rectangle without gaps of {_MIN_PX} px or more of {sem.name} on "
-            f"each side must be covered by {source.name} for the comparison, got "
-            f"{has}: use images with a larger overlap."
+            f"{source.name} must cover a gap-free rectangle of at least {_MIN_PX} px "
+            f"of {sem.name} on each side for the comparison, got {has}: use images "
+            "with a larger overlap."
         )
         raise ShapeError(msg, code="overlap-too-small")
     return box
 
 
-def _area_record(
+def _create_area_record(
     registration: Registered, part: Micrograph, box: Box, sem: Micrograph
-) -> JudgedArea:
-    """Describe the evaluated area, and how much of its registration is confirmed."""
-    residuals, grid = registration.registration.residuals, Grid.of(part)
+) -> EvaluatedArea:
+    """Describe the evaluated area, and the confirmed part of its registration."""
+    residuals, grid = registration.registration.residuals, Grid.from_image(part)
     at = residuals.places_nm
     here = ((at >= grid.corner) & (at <= grid.end)).all(axis=1)
     return {
         "box_px": [box.y0, box.x0, box.y1, box.x1],
         "shape": list(part.shape),
         "pixel_size_nm": list(part.scale),
-        "pixel_size_sd_nm": jsonable(sem.pixel_size_sd_nm),
+        "pixel_size_sd_nm": to_json_value(sem.pixel_size_sd_nm),
         "origin_nm": list(part.origin),
         "of_sem": part.shape[0] * part.shape[1] / (sem.shape[0] * sem.shape[1]),
         "patches": int(here.sum()),
@@ -448,13 +466,13 @@ def _area_record(
     }
 
 
-def _warn_of_map(area: JudgedArea, registration: Registration) -> None:
-    """Warn of unconfirmed parts of the area, and of the map's error."""
+def _warn_about_map(area: EvaluatedArea, registration: Registration) -> None:
+    """Warn of unconfirmed parts of the area and of the registration error."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED_SHARE * all_of_them:
         text = (
-            f"The map is not confirmed at {some} of {all_of_them} points of the "
-            "evaluated area: figures are too low there."
+            f"The registration is not confirmed at {some} of {all_of_them} points of "
+            "the evaluated area: the figures are too low there."
         )
         bending_note = (
             ""
@@ -464,31 +482,31 @@ def _warn_of_map(area: JudgedArea, registration: Registration) -> None:
         warn(text + bending_note, "map-unconfirmed")
     if registration.error_px >= COSTLY_PX:
         warn(
-            f"The map is expected to be {registration.error_px:.2g} px off: this "
-            "lowers all figures, but those of a network trained on pairs that were "
-            "cropped with the same map may be too high.",
+            f"The expected registration error is {registration.error_px:.2g} px: it "
+            "lowers all figures, but those of a network trained on pairs with the "
+            "same registration may be too high.",
             "map-imprecise",
         )
 
 
-def _warn_of_inputs(source: Micrograph, sem: Micrograph) -> None:
-    """Warn if the input was made by a network, or if the images seem exchanged."""
+def _warn_about_inputs(source: Micrograph, sem: Micrograph) -> None:
+    """Warn if the input was made by a network or the images seem to be swapped."""
     if source.metadata.get("vendor") and not sem.metadata.get("vendor"):
         warn(
             f"{source.name} has the metadata of an electron microscope, but "
-            f"{sem.name} does not: check that the two are not exchanged.",
+            f"{sem.name} does not: check whether the images are swapped.",
             "images-exchanged",
         )
-    network = source.provenance and source.provenance.network()
+    network = source.provenance and source.provenance.last_network()
     if network:
         warn(
             f"{source.name} was made by the network {network[0]}: the input of this "
-            "comparison is not a measurement.",
+            "comparison is not a measured image.",
             "made-by-network",
         )
 
 
-def _about(
+def _describe_model(
     path: Path, enhanced_file: EnhancedFile, translate: Callable[[str], str]
 ) -> dict[str, Any]:
     from napari_semsr.models import read_card
@@ -503,7 +521,7 @@ def _about(
         "precision": enhanced_file.report.precision,
         "seconds": enhanced_file.report.seconds,
         "notes": [
-            Message(translate(note), code_of(note))
+            Message(translate(note), get_error_code(note))
             for note in enhanced_file.report.notes
         ],
     }
@@ -513,33 +531,33 @@ def _about(
 
 
 @dataclass(frozen=True, slots=True)
-class _Lens:
-    """Resamples the optical image in the evaluated area."""
+class _AreaResampler:
+    """Resampler of the optical image in the evaluated area."""
 
     transform: Affine | Elastic  # from the optical image to the SEM image
     grid: Grid  # of the area
 
-    def looks_at(
+    def find_required_box(
         self, source: Micrograph, reach_nm: float
     ) -> tuple[int, int, int, int]:
-        """Return the box in pixels of the optical image with all needed data."""
+        """Return the box of the optical image that contains all required data."""
         share = np.linspace(0, 1, _BORDER)
         edge = np.concatenate([[(s, 0.0), (s, 1.0), (0.0, s), (1.0, s)] for s in share])
         corner, end = np.array(self.grid.corner), np.array(self.grid.end)
         places = self.transform.inverse()(corner + edge * (end - corner))
-        at = (places - Grid.of(source).corner) / source.scale
+        at = (places - Grid.from_image(source).corner) / source.scale
         margin = _MARGIN_PX + reach_nm / np.array(source.scale)
         low = np.maximum(np.floor(at.min(axis=0) - margin), 0).astype(int)
         high = np.minimum(np.ceil(at.max(axis=0) + margin), source.shape).astype(int)
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
-    def see(self, image: Micrograph) -> Micrograph:
-        """Resample the optical image, or a result from it, onto the SEM image."""
+    def resample(self, image: Micrograph) -> Micrograph:
+        """Resample the optical image, or a result, to the grid of the SEM image."""
         data = WarpedImage(image, self.grid, self.transform).read()
         return image.replace(
             data=data.astype(np.float32),
             pixel_size_nm=self.grid.pitch,
-            origin=self.grid.centre(Box.of(self.grid.shape)),
+            origin=self.grid.box_origin(Box.from_shape(self.grid.shape)),
         )
 
 
@@ -547,19 +565,19 @@ class _Lens:
 
 
 @dataclass(slots=True)
-class _Table:
-    """Rows as they are measured; images are stored only as PNG."""
+class _ComparisonTable:
+    """Table of compared images; the images themselves are only stored as PNG."""
 
     sem: Micrograph  # the evaluated area
     run: Run[JudgeOptions]
-    pictures: "Pictures"
-    rows: dict[str, JudgedPicture] = field(default_factory=dict)
+    pictures: "ReportImages"
+    rows: dict[str, ComparedImage] = field(default_factory=dict)
     _input: FloatArray | None = None
 
-    def add(
+    def add_image(
         self, name: str, picture: Micrograph, model: dict[str, Any] | None = None
     ) -> None:
-        """Measure and draw an image."""
+        """Measure and draw one image."""
         sem, options = self.sem, self.run.options
         metrics = measure_metrics(
             picture,
@@ -570,38 +588,40 @@ class _Table:
         )
         grey = picture.array() * np.float32(metrics.gain) + np.float32(metrics.offset)
         matched_image = picture.replace(data=grey).with_size_error(sem.pixel_size_sd_nm)
-        errors = part_errors(grey, sem.array())
+        errors = sum_part_errors(grey, sem.array())
         first = self._input
         self._input = errors if first is None else first
-        gain = (None, None) if first is None else psnr_gain(errors, first)
+        gain = (None, None) if first is None else compute_psnr_gain(errors, first)
         before = next(iter(self.rows.values()), None)
-        light = LightGain() if before is None else light_gain(metrics, before.metrics)
-        self.rows[name] = JudgedPicture(
+        light = (
+            BandGain() if before is None else compute_band_gain(metrics, before.metrics)
+        )
+        self.rows[name] = ComparedImage(
             name,
             metrics,
             measure_agreement(matched_image, sem, cut_off_nm=options.cut_off_nm),
-            psnr_gain(errors, np.ones_like(errors))[1],  # of the PSNR itself
+            compute_psnr_gain(errors, np.ones_like(errors))[1],  # of the PSNR itself
             *gain,
             model,
             light,
         )
-        if model is not None and light.above_alone:
+        if model is not None and light.is_only_above_cut_off:
             warn(
-                f"{name} gains only above the optical cut-off (periods under "
+                f"{name} gains only above the optical cut-off (periods below "
                 f"{metrics.cut_off_nm:.4g} nm): detail there was predicted from "
                 "training samples, not observed.",
                 "gain-beyond-optics",
             )
         warn_if_trained_on([(picture, picture), (sem, sem)])
-        self.pictures.add(name, grey)
+        self.pictures.add_image(name, grey)
 
 
 # The best linear filter, fitted on one half and applied to the other.
 
 
 @dataclass(frozen=True, slots=True)
-class _Halves:
-    """An image of which each half is filtered by a kernel fitted on the other half."""
+class _CrossFilteredImage:
+    """Image with each half filtered by a kernel that was fitted on the other half."""
 
     image: Micrograph
     axis: int
@@ -610,8 +630,8 @@ class _Halves:
 
     @property
     def grid(self) -> Grid:
-        """Pixels of the image."""
-        return Grid.of(self.image)
+        """Pixel grid of the image."""
+        return Grid.from_image(self.image)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -619,17 +639,17 @@ class _Halves:
         return np.dtype(np.float32)
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Filter a part; gaps are kept."""
-        box = box or Box.of(self.image.shape)
+        """Filter a box, keeping gaps."""
+        box = box or Box.from_shape(self.image.shape)
         # wider than the kernel, to reach the nearest known pixel
         reach = math.ceil((1 + math.sqrt(2)) * (_TAPS // 2))
-        wide = box.grow(reach).intersection(Box.of(self.image.shape))
+        wide = box.grow(reach).intersection(Box.from_shape(self.image.shape))
         block = np.asarray(read_box(self.image.data, wide), dtype=np.float32)
         finite = np.isfinite(block)
         without_gaps = block if finite.all() else np.zeros_like(block)
         if finite.any() and not finite.all():
             without_gaps = fill_gaps(block, finite)
-        inner = box.within(wide).slices
+        inner = box.relative_to(wide).slices
         first, second = (
             (ndimage.correlate(without_gaps, kernel, mode="reflect") + offset)[inner]
             for kernel, offset in self.filters
@@ -640,20 +660,20 @@ class _Halves:
         return np.where(finite[inner], halves, np.nan).astype(np.float32)
 
 
-def _fit_halves(
+def _fit_half_filters(
     image: Micrograph, sem: Micrograph, transform: Affine | Elastic
-) -> Job[_Halves | None]:
-    """Fit a filter to each half of an image; return None if the area is too small."""
+) -> Job[_CrossFilteredImage | None]:
+    """Fit a filter on each half of an image; return None if the area is too small."""
     axis = int(np.argmax(image.shape))
     middle = image.shape[axis] // 2
     ends = [(0, middle), (middle, image.shape[axis])]
-    target = WarpedImage(sem, Grid.of(image), transform.inverse())
+    target = WarpedImage(sem, Grid.from_image(image), transform.inverse())
     filters = []
     for number, (start, stop) in enumerate(ends, 1):
         yield Progress(number - 1, len(ends), f"fitting the {LINEAR}")
         rows, columns = image.shape
         half = Box(start, stop, 0, columns) if axis == 0 else Box(0, rows, start, stop)
-        pairs = list(_patches(image, target, half))
+        pairs = list(_cut_patches(image, target, half))
         finite = [np.isfinite(seen) & np.isfinite(truth) for seen, truth in pairs]
         places = int(sum(both.sum() for both in finite))
         taps = min(_TAPS, math.isqrt(places // _PER_TAP), min(half.shape) // 3)
@@ -669,13 +689,13 @@ def _fit_halves(
             for side in (0, 1)
         ]
         filters.append((kernel, (sums[1] - float(kernel.sum()) * sums[0]) / places))
-    return _Halves(image, axis, middle, (filters[1], filters[0]))
+    return _CrossFilteredImage(image, axis, middle, (filters[1], filters[0]))
 
 
-def _patches(
+def _cut_patches(
     image: Micrograph, target: WarpedImage, half: Box
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Return patches spread over a half, and their target values."""
+    """Yield patches spread over one half, with their target values."""
     side = min(_PATCH, *half.shape)
     step = max(side - _TAPS + 1, side // 2)
     rows, columns = (
@@ -686,7 +706,7 @@ def _patches(
     most = max(1, _PLACES // step**2)
     indices = np.linspace(0, len(corners) - 1, min(most, len(corners)))
     for index in indices.round().astype(int).tolist():
-        box = Box.of((side, side), corners[index])
+        box = Box.from_shape((side, side), corners[index])
         patch = np.asarray(read_box(image.data, box), dtype=np.float64)
         yield patch, np.asarray(target.read(box), dtype=np.float64)
 
@@ -698,31 +718,31 @@ _DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is cherry-
 _SEM = "SEM image"
 
 
-class Pictures:
-    """PNGs of an area and of details in it, all in the SEM image's grey levels."""
+class ReportImages:
+    """PNG images of an area and its details, in grey levels of the SEM image."""
 
     def __init__(self, sem: Micrograph) -> None:
-        self.sem, self.limits = sem, grey_limits(sem.array())
+        self.sem, self.limits = sem, choose_grey_limits(sem.array())
         self.wholes: dict[str, bytes] = {}
         self.details: list[dict[str, bytes]] = [{} for _ in _DETAILS]
 
-    def add(self, name: str, grey: NDArray[Any]) -> None:
-        """Draw an image whose grey levels were matched to those of the SEM image."""
+    def add_image(self, name: str, grey: NDArray[Any]) -> None:
+        """Draw an image with grey levels matched to the SEM image."""
         look: Any = {"limits": self.limits}
         pixel, shape = self.sem.pixel_size_nm, grey.shape
-        self.wholes[name] = image_png(grey, pixel, width_px=640, **look)
+        self.wholes[name] = draw_image_png(grey, pixel, width_px=640, **look)
         side = min(_DETAIL_PX, *shape)
         for detail, (y, x) in zip(self.details, _DETAILS, strict=True):
             corner = round(y * (shape[0] - side)), round(x * (shape[1] - side))
-            part = grey[Box.of((side, side), corner).slices]
-            detail[name] = image_png(part, pixel, width_px=400, **look)
+            part = grey[Box.from_shape((side, side), corner).slices]
+            detail[name] = draw_image_png(part, pixel, width_px=400, **look)
 
 
-def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
-    """Write the page."""
-    pictures.add(_SEM, pictures.sem.array())
+def write_report(path: Path, result: "Judged", pictures: ReportImages) -> None:
+    """Write the report page."""
+    pictures.add_image(_SEM, pictures.sem.array())
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
-    lines = against_truth([row.frc.line(row.name) for row in result.pictures])
+    lines = add_threshold([row.frc.create_line(row.name) for row in result.pictures])
     history, models = result.provenance, result.models.items()
     digests = [
         *((item.name, item.digest) for item in history.inputs),
@@ -732,61 +752,65 @@ def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
         path,
         Path(__file__).with_name("judge.html"),
         result=result,
-        headline=[(f"{k}, PSNR", _gain(row)) for k, row in models],
-        verdict=_verdict(result),
+        headline=[(f"{k}, PSNR", _format_gain(row)) for k, row in models],
+        verdict=_describe_gains(result),
         wholes=pictures.wholes,
         details=pictures.details,
         detail_px=_DETAIL_PX,
-        curves=plot_png(
-            FRC.curves[0].combine([one.over_um(pixel) for one in lines], has_size=True)
+        curves=draw_plot_png(
+            FRC.curves[0].combine(
+                [one.convert_to_per_um(pixel) for one in lines], has_size=True
+            )
         ),
-        provenance=making(history.options, digests),
+        provenance=list_provenance(history.options, digests),
     )
 
 
-def _verdict(result: "Judged") -> list[str]:
+def _describe_gains(result: "Judged") -> list[str]:
     """Describe the gains in sentences."""
     linear = next(iter(list(result.baselines.values())[1:]), None)
     sentences = []
     for name, row in result.models.items():
-        gain_text = f"{name} brings the input {_gain(row)} closer to the SEM image"
+        gain_text = (
+            f"{name} brings the input {_format_gain(row)} closer to the SEM image"
+        )
         if (row.psnr_gain_db or 0.0) <= 0:
             gain_text = (
-                f"{name} gains nothing: its PSNR differs from the input's by "
-                f"{_gain(row)}"
+                f"{name} gives no improvement: its PSNR differs from that of the input "
+                f"by {_format_gain(row)}"
             )
         if linear is not None and linear.psnr_gain_db is not None:
-            gain_text += f"; the best linear filter gains {_gain(linear)}"
+            gain_text += f"; the best linear filter gains {_format_gain(linear)}"
         sentences.append(f"{gain_text}.")
     off = result.registration
     if sentences and off["error_nm"] is not None:
         sentences.append(
-            f"The expected error of the map between the two is "
+            "The expected registration error of the two images is "
             f"{format_rounded(off['error_nm'])} nm ({off['error_px']:.2g} px)."
         )
     return sentences
 
 
-def _gain(row: "JudgedPicture") -> str:
+def _format_gain(row: "ComparedImage") -> str:
     """Format a gain with its standard error."""
-    return f"{spread((row.psnr_gain_db, row.psnr_gain_sd_db))} {DB}"
+    return f"{format_difference((row.psnr_gain_db, row.psnr_gain_sd_db))} {DB}"
 
 
 JUDGE = Verb(
     "judge",
     (
-        ImageIn("optical", "the optical image, such as a mosaic", side="moving"),
-        ImageIn("sem", "the SEM image of the same area", label="SEM", side="fixed"),
+        ImageInput("optical", "the optical image, such as a mosaic", side="moving"),
+        ImageInput("sem", "the SEM image of the same area", label="SEM", side="fixed"),
     ),
     JudgeOptions,
     Judged,
     _judge,
     title="registration and measures",
     files=(
-        FileIn(
+        FileInput(
             "models",
-            "names of models or model files that enhance OPTICAL; none omits "
-            f"them; by default {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an SEM image",
+            "names of models or model files to enhance OPTICAL; none omits them; "
+            f"default: {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an SEM image",
             flag="--models",
             metavar="MODEL",
             many=True,
@@ -802,7 +826,7 @@ JUDGE = Verb(
         beside=(_NUMBERS,),
     ),
     opens=False,
-    groups=(Group("enhancing", "networks", EnhanceOptions, ("dtype", "batch")),),
+    groups=(OptionGroup("enhancing", "networks", EnhanceOptions, ("dtype", "batch")),),
     example="""
     >>> from napari_semsr.registration import Landmarks
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((96, 96)), (10, 10))

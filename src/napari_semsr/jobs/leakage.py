@@ -11,10 +11,10 @@ import numpy as np
 
 from napari_semsr.core import Grid, Micrograph, Provenance, warn
 from napari_semsr.io import ReadOptions, Source
-from napari_semsr.jobs.images import Image, digests_of, input_record
+from napari_semsr.jobs.images import Image, collect_digests, create_input_record
 
 TRAINED_ON = "learnt_from"
-"""Key of the training data of a step's model in a history."""
+"""Key of a step's training data in a history."""
 
 LIGHT = "mosaic"
 """Role of the optical image in the training data of an adapted model."""
@@ -27,11 +27,13 @@ def warn_if_trained_on(
 ) -> None:
     """Warn if the model that made an image was trained on the same area."""
     for _, opened_image in images:
-        for name, entries in _models(opened_image.provenance):
+        for name, entries in _list_models(opened_image.provenance):
             shares = [
                 share
                 for sources_of_image, judged_name in images
-                for share in _shares(sources_of_image, judged_name, entries, opening)
+                for share in _compute_fractions(
+                    sources_of_image, judged_name, entries, opening
+                )
             ]
             known_shares = [share for share in shares if share is not None]
             share = (
@@ -44,35 +46,37 @@ def warn_if_trained_on(
             if share > 0:
                 warn(
                     f"{opened_image.name} was made by the model {name}, which was "
-                    f"trained on {share:.0%} of the area evaluated here: the figures "
-                    "are too good. Evaluate it on another area, or on a held-out "
-                    "part.",
+                    f"trained on {share:.0%} of the area evaluated here, so the "
+                    "figures are too optimistic. Evaluate it on another area, or on "
+                    "a held-out part.",
                     "not-independent",
                     stacklevel=3,
                 )
                 return
 
 
-def _models(
+def _list_models(
     history: Provenance | None,
 ) -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """Return the models in a history that record their training data."""
+    """Yield the models in a history that record their training data."""
     if history is None:
         return
     if history.options.get(TRAINED_ON):
         yield history.model_name or "of its history", history.options[TRAINED_ON]
     for item in history.inputs:
-        yield from _models(item.provenance)
+        yield from _list_models(item.provenance)
 
 
-def _shares(
+def _compute_fractions(
     image_given: Image | Source,
     evaluated_image: Micrograph,
     entries: list[dict[str, Any]],
     opening: ReadOptions | None,
 ) -> Iterator[float | None]:
-    """Return the shares of an image that models were trained on; None if unknown."""
-    digests = {*digests_of(input_record(image_given, evaluated_image, opening))}
+    """Yield the fractions of an image that models were trained on; None if unknown."""
+    digests = {
+        *collect_digests(create_input_record(image_given, evaluated_image, opening))
+    }
     for entry in entries:
         if entry["digest"] not in digests:
             continue
@@ -80,19 +84,21 @@ def _shares(
             evaluated_image.pixel_size_nm is not None
         )
         areas = entry["areas"] if same_unit else None
-        yield None if areas is None else _covered_share(evaluated_image, areas)
+        yield (
+            None if areas is None else _compute_covered_fraction(evaluated_image, areas)
+        )
 
 
-def learnt_from_light(card: Mapping[str, Any]) -> set[str]:
-    """Return the digests of the optical images that an adapted model was trained on."""
+def get_training_digests(card: Mapping[str, Any]) -> set[str]:
+    """Return the digests of the optical images that a model was adapted to."""
     entries = card.get("training", {}).get(TRAINED_ON) or ()
     records = [one for one in entries if isinstance(one, dict)]
     return {str(one.get("digest")) for one in records if one.get("role") == LIGHT}
 
 
-def _covered_share(image: Micrograph, areas: list[list[float]]) -> float:
-    """Return the share of an image that is inside given areas of its plane."""
-    grid = Grid.of(image)
+def _compute_covered_fraction(image: Micrograph, areas: list[list[float]]) -> float:
+    """Return the fraction of an image inside the given areas of its plane."""
+    grid = Grid.from_image(image)
     at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
     y, x = (c + at * (e - c) for c, e in zip(grid.corner, grid.end, strict=True))
     is_covered = np.zeros((_SAMPLES, _SAMPLES), bool)

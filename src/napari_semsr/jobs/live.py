@@ -20,8 +20,8 @@ from napari_semsr.core import (
     parse_pixel_size,
     run,
 )
-from napari_semsr.io import FrameFolder, filling_store, remove_target, write
-from napari_semsr.jobs.follow import LiveScan, frame_folder, moved_frames
+from napari_semsr.io import FrameFolder, output_store_path, remove_target, write
+from napari_semsr.jobs.follow import LiveScan, list_moved_frames, open_frame_folder
 from napari_semsr.jobs.images import check_image_target, write_positions
 from napari_semsr.jobs.stitch import STITCH, StitchedFile, StitchFolderOptions
 
@@ -89,33 +89,36 @@ class LiveMosaic:
         live_options = STITCH.parse_options(options)
         self.options: StitchFolderOptions = live_options["options"]
         if self.options.follow:
-            msg = "A mosaic of frames in memory follows no folder: omit follow."
+            msg = "A mosaic of frames in memory cannot follow a folder: omit follow."
             raise OptionError(msg, code="options-contradict")
         if self.options.flat_field not in ("auto", "none"):
-            msg = "A flat field from a file is only for stitch: use auto or none."
+            msg = (
+                "A flat field from a file is only available for stitch: use auto or "
+                "none."
+            )
             raise OptionError(msg, code="options-contradict")
         self.folder.mkdir(exist_ok=True)
         old = [path for path in list_folder(self.folder) if path.suffix == ".tif"]
         if old and not resume:
             msg = (
-                f"The folder {self.folder} already has frames: choose another with "
-                "frames=, or use them with resume=True."
+                f"The folder {self.folder} already contains frames: choose another "
+                "with frames=, or use them with resume=True."
             )
             raise WriteError(msg, code="foreign-files")
-        self._place = filling_store(self.output, resume=False)
+        self._place = output_store_path(self.output, resume=False)
         if resume and self._place.exists():
             remove_target(self._place)
-        self._files: FrameFolder = frame_folder(self.folder, None, self.options)
+        self._files: FrameFolder = open_frame_folder(self.folder, None, self.options)
         self._scan = LiveScan(self._place, self._files.read, self.options)
         self._stated_corners: dict[str, FloatPair | None] = {}
         self._has_table = False  # whether it has the positions of all frames
-        for frame in self._left():
-            corner = self._files.corner(frame.name)
+        for frame in self._list_existing_frames():
+            corner = self._files.frame_corner(frame.name)
             self._stated_corners[frame.name] = corner
-            self._take(frame.name, frame.pixels, corner)
+            self._add_frame(frame.name, frame.pixels, corner)
 
-    def _left(self) -> Iterator[Any]:
-        """List the frames of an interrupted scan by name."""
+    def _list_existing_frames(self) -> Iterator[Any]:
+        """Yield the frames of an interrupted scan, ordered by name."""
         # files count as complete if unchanged the second time
         frames = [frame for _ in range(2) for frame in self._files.poll()]
         whole = (frame for frame in frames if frame.pixels is not None)
@@ -142,7 +145,7 @@ class LiveMosaic:
 
     @property
     def positions(self) -> dict[str, FloatPair | None]:
-        """Corner ``(y, x)`` of each frame in px so far; None for an unplaced frame."""
+        """Corner ``(y, x)`` of each frame in px, or None for an unplaced frame."""
         return self._scan.positions()
 
     def add(
@@ -152,7 +155,7 @@ class LiveMosaic:
         *,
         name: str | None = None,
     ) -> tuple[str, ...]:
-        """Add a frame, place it, and fuse the mosaic around it.
+        """Add and place a frame, and fuse the mosaic around it.
 
         Parameters
         ----------
@@ -179,10 +182,14 @@ class LiveMosaic:
         pixels = np.asarray(frame)
         kind = pixels.shape, pixels.dtype
         if pixels.ndim != 2 or pixels.dtype.kind not in "uif":
-            msg = f"A frame must be (Y, X) grey values, got {kind[0]} of {kind[1]}."
+            msg = (
+                f"A frame must contain grey values (Y, X), got {kind[0]} of {kind[1]}."
+            )
             raise ShapeError(msg, code="wrong-type")
         if self._files.kind not in (None, kind):
-            msg = f"Frames must be {self._files.kind}, as the first, got {kind}."
+            msg = (
+                f"All frames must be {self._files.kind} like the first one, got {kind}."
+            )
             raise ShapeError(msg, code="frames-differ")
         corner = None
         if position_nm is not None:
@@ -192,7 +199,7 @@ class LiveMosaic:
             raise OptionError(msg, code="positions-invalid")
         file_name = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif") + ".tif"
         if Path(file_name).name != file_name:
-            msg = f"The name of a frame must be that of a file, got {name}."
+            msg = f"The name of a frame must be a valid file name, got {name}."
             raise OptionError(msg, code="name-invalid")
         size = parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / file_name
@@ -200,23 +207,23 @@ class LiveMosaic:
         self._files.kind = kind
         is_new = file_name not in self._stated_corners
         self._stated_corners[file_name] = corner
-        self._write_table(file_name, is_new=is_new)
-        return self._take(file_name, pixels, corner)
+        self._write_position_table(file_name, is_new=is_new)
+        return self._add_frame(file_name, pixels, corner)
 
-    def _take(
+    def _add_frame(
         self, name: str, pixels: RealArray, corner: FloatPair | None
     ) -> tuple[str, ...]:
         size = self.options.pixel_size_nm
         how: dict[str, Any] = {"unit": "nm", "pixel_size_nm": size}
-        doubts = self._scan.take(name, pixels, corner, **how)
-        self._scan.fuse(name)
+        doubts = self._scan.add_frame(name, pixels, corner, **how)
+        self._scan.fuse_frame(name)
         for _ in range(_STEPS):
-            if not self._scan.work():
+            if not self._scan.run_step():
                 break
         return tuple(doubts)
 
-    def _write_table(self, name: str, *, is_new: bool) -> None:
-        """Write the stated positions, if every frame has one."""
+    def _write_position_table(self, name: str, *, is_new: bool) -> None:
+        """Write the stated positions, if all frames have one."""
         path, corner = self.folder / _TABLE, self._stated_corners[name]
         if self._has_table and is_new and corner is not None:
             write_positions(path, {name: corner}, "nm", append=True)
@@ -228,7 +235,7 @@ class LiveMosaic:
             path.unlink(missing_ok=True)
 
     def finish(self) -> StitchedFile:
-        """Solve and fuse all frames as `stitch` does, replacing the growing mosaic.
+        """Stitch all frames as `stitch` does, replacing the growing mosaic.
 
         Returns
         -------
@@ -245,7 +252,7 @@ class LiveMosaic:
         self._scan.close()
         job = STITCH.job(self.folder, self.output, options=self.options, overwrite=True)
         stitched_file = run(job)
-        frames_moved = moved_frames(self._scan.positions(), stitched_file.corners)
+        frames_moved = list_moved_frames(self._scan.positions(), stitched_file.corners)
         return replace(
             stitched_file,
             warnings=(*stitched_file.warnings, *self.doubts, *frames_moved),

@@ -24,11 +24,11 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
-    declared_figures,
+    format_one_line,
+    get_declared_figures,
     list_folder,
-    one_line,
 )
-from napari_semsr.io import replacing
+from napari_semsr.io import replace_atomically
 from napari_semsr.jobs.check_record import MODEL, DiscRecord, Removals
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
@@ -36,16 +36,16 @@ from napari_semsr.jobs.exchange import (
     ImportOptions,
     Kind,
     check_no_code,
-    export_foreign,
-    import_foreign,
+    export_to_format,
+    import_from_file,
 )
-from napari_semsr.jobs.images import Result, check_not_input, jsonable
-from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
+from napari_semsr.jobs.images import Result, check_not_input, to_json_value
+from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
 
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureList(Result):
-    """The available architectures: image-to-image networks, and discriminators.
+    """Available architectures: image-to-image networks and discriminators.
 
     Each has name, summary, number of weights, and options with defaults; networks also
     have scale and stride.
@@ -68,13 +68,17 @@ class ArchitectureList(Result):
 
 def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
     yield Progress(0, 1, "building without weights")
-    networks = tuple(_architecture_row(*item) for item in models.ARCHITECTURES.items())
-    judges = tuple(_architecture_row(*item) for item in models.DISCRIMINATORS.items())
+    networks = tuple(
+        _describe_architecture(*item) for item in models.ARCHITECTURES.items()
+    )
+    judges = tuple(
+        _describe_architecture(*item) for item in models.DISCRIMINATORS.items()
+    )
     return ArchitectureList(networks, judges)
 
 
-def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, object]:
-    """Describe an architecture; its weights are counted without allocating them."""
+def _describe_architecture(name: str, factory: Callable[..., Any]) -> dict[str, object]:
+    """Describe an architecture, counting its weights without allocating memory."""
     import torch
 
     with torch.device("meta"):  # weights on the meta device take no memory
@@ -85,7 +89,7 @@ def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, objec
         "summary": (inspect.getdoc(factory) or "").partition("\n")[0],
         "weights": sum(weights.numel() for weights in network.parameters()),
         "stride": int(network.stride),
-        "options": jsonable({key: value.default for key, value in options}),
+        "options": to_json_value({key: value.default for key, value in options}),
     }
     scale = getattr(network, "scale", None)
     return row if scale is None else {**row, "scale": int(scale)}
@@ -99,19 +103,19 @@ MOSAIC_MODEL = "ssum-sem"  # trained on superlens mosaics
 _SUFFIX = ".safetensors"
 
 
-MODEL_IN = FileIn(
+MODEL_IN = FileInput(
     "model",
     "model in the library, or a .safetensors file",
     metavar="MODEL",
     takes_name=True,
     default=DEFAULT_MODEL,
 )
-"""Name of a command's model input."""
+"""Model input of a command."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile(Result):
-    """A model file: path, size and card."""
+    """Model file: path, size and model card."""
 
     path: Annotated[str, Quantity("Path")]
     bundled: bool
@@ -120,7 +124,7 @@ class ModelFile(Result):
     card: dict[str, Any]
 
     def figures(self) -> dict[str, Figure]:
-        """Return the file, then the card's use and checks."""
+        """Return the file, followed by the contents of the card and its checks."""
         left_out = {"training", "checks"}
         if self.card.get("pixel_size_nm") is None:
             left_out.add("resample_factors")
@@ -131,7 +135,7 @@ class ModelFile(Result):
             for name, value in self.card.items()
             if value not in (None, "", {}, []) and name not in left_out
         }
-        for kind, record in DiscRecord.of_card(self.card).items():
+        for kind, record in DiscRecord.from_card(self.card).items():
             lines = (line.partition(": ") for line in record.lines())
             about = f"discs, {kind.replace('_', ' ')}"
             headline = record.headline().items()
@@ -141,15 +145,15 @@ class ModelFile(Result):
             figures_shown |= {
                 f"{about}, {name}": Figure(sentence) for name, _, sentence in lines
             }
-        removals = Removals.of_card(self.card)
+        removals = Removals.from_card(self.card)
         if removals is not None:
             figures_shown |= removals.figures(MODEL)
-        return declared_figures(self) | figures_shown
+        return get_declared_figures(self) | figures_shown
 
 
 @dataclass(frozen=True, slots=True)
 class ModelList(Result):
-    """The models in the library: name, origin, architecture and description.
+    """Models in the library: name, origin, architecture and description.
 
     The default model comes first, then the other bundled ones, then those in the folder
     `shelf`. A file without a valid card is listed with its fault.
@@ -168,7 +172,7 @@ class ModelList(Result):
         }
 
 
-def shelf_folder() -> Path:
+def get_library_folder() -> Path:
     """Return the folder of imported models."""
     folder_name = os.environ.get("SEMSR_MODELS")
     if folder_name:
@@ -176,26 +180,26 @@ def shelf_folder() -> Path:
     return platformdirs.user_data_path("napari-semsr", appauthor=False) / "models"
 
 
-def runs_folder() -> Path:
-    """Return the default folder of runs."""
+def get_runs_folder() -> Path:
+    """Return the default folder of training runs."""
     folder_name = os.environ.get("SEMSR_RUNS")
-    return Path(folder_name) if folder_name else shelf_folder().parent / "runs"
+    return Path(folder_name) if folder_name else get_library_folder().parent / "runs"
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """Find a model: bundled, imported, or a file."""
+    """Return the path of a model: bundled, imported, or a file."""
     name = str(name_or_path)
-    imported_file = shelf_folder() / f"{name}{_SUFFIX}"
+    imported_file = get_library_folder() / f"{name}{_SUFFIX}"
     is_name = (
         not any(mark in name for mark in "/\\") and name not in models.list_bundled()
     )
     if is_name and imported_file.is_file():
         return imported_file
-    return models.resolve(name)
+    return models.resolve_model_path(name)
 
 
-def model_that_made(history: Provenance) -> str:
-    """Return the name or file of the model that made an image, by its digest.
+def find_source_model(history: Provenance) -> str:
+    """Return the name or file of the model that created an image, by its digest.
 
     Raises `CheckpointError` if neither the library nor its recorded path has it.
     """
@@ -207,43 +211,43 @@ def model_that_made(history: Provenance) -> str:
             if digest is None or models.file_digest(path) == digest:
                 return place
     msg = (
-        f"The model {one_line(name)} that made this ({digest}) is neither in the "
-        "library nor at its recorded path: import the file again (`import_model()`), "
-        "or name the model in a steps file."
+        f"The model {format_one_line(name)} ({digest}) that created this image is "
+        "neither in the library nor at its recorded path: import the file again "
+        "(`import_model()`), or name the model in a steps file."
     )
     raise CheckpointError(msg, code="model-unknown")
 
 
-def on_shelf(name: str) -> str | None:
-    """Return a name if the library has it, otherwise None."""
+def get_model_origin(name: str) -> str | None:
+    """Return whether a model is bundled or imported; None if not in the library."""
     if name in models.list_bundled():
         return "bundled"
-    return "imported" if (shelf_folder() / f"{name}{_SUFFIX}").is_file() else None
+    return "imported" if (get_library_folder() / f"{name}{_SUFFIX}").is_file() else None
 
 
-def _list(_: Run[Options]) -> Job[ModelList]:
+def _list_models(_: Run[Options]) -> Job[ModelList]:
     yield Progress(0, 1, "reading cards")
     names = sorted(
         models.list_bundled(), key=lambda name: (name != DEFAULT_MODEL, name)
     )
-    paths = [models.resolve(name) for name in names]
-    folder = shelf_folder()
+    paths = [models.resolve_model_path(name) for name in names]
+    folder = get_library_folder()
     there = list_folder(folder) if folder.is_dir() else []
     own = sorted(path for path in there if path.suffix == _SUFFIX)
-    rows = [_row(path, is_bundled=True) for path in paths]
-    rows += [_row(path, is_bundled=False) for path in own]
+    rows = [_create_model_row(path, is_bundled=True) for path in paths]
+    rows += [_create_model_row(path, is_bundled=False) for path in own]
     return ModelList(tuple(rows), str(folder))
 
 
-def _info(run: Run[Options]) -> Job[ModelFile]:
+def _get_model_info(run: Run[Options]) -> Job[ModelFile]:
     yield Progress(0, 1, "reading card")
-    return _describe(find_model(run.parameters["model"]))
+    return _describe_model_file(find_model(run.parameters["model"]))
 
 
-def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
+def _export_model(run: Run[ExportOptions]) -> Job[ModelFile]:
     yield Progress(0, 1, "writing")
     target, field, authors = (
-        run.place,
+        run.required_target,
         run.image_inputs.get("field"),
         run.parameters["authors"],
     )
@@ -257,13 +261,11 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
     check_not_input(target, [path])
     if kind == "semsr":
         if field is not None or authors:
-            msg = (
-                "A field and authors apply only to exports as ONNX and for bioimage.io."
-            )
+            msg = "A field and authors apply only to ONNX and bioimage.io exports."
             raise OptionError(msg, code="option-without-effect")
-        _copy(path, target)
-        return _describe(target)
-    card = export_foreign(
+        _copy_atomically(path, target)
+        return _describe_model_file(target)
+    card = export_to_format(
         path,
         target,
         kind,
@@ -271,10 +273,10 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
         opening=run.opening,
         authors=authors or (),
     )
-    return _describe(target, card)
+    return _describe_model_file(target, card)
 
 
-def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
+def _import_model(run: Run[ImportOptions]) -> Job[ModelFile]:
     """Add a model file to the library, after checking its card and weights."""
     yield Progress(0, 2, "checking")
     path, options = Path(run.parameters["file"]), run.options
@@ -283,32 +285,32 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
         raise CheckpointError(msg, code="file-missing")
     check_no_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
-    if options.changes() and not foreign:
+    if options.get_card_values() and not foreign:
         msg = f"A name and scaling apply only to ONNX files, got {path.name}."
         raise OptionError(msg, code="option-without-effect")
     if foreign:
-        module, card = import_foreign(path, options)
-        target = _place(run, path, card.name)
+        module, card = import_from_file(path, options)
+        target = _prepare_target(run, path, card.name)
         yield Progress(1, 2, "writing")
         models.save_model(target, module, card)
     else:
         name = models.load_model(path).card.name
-        target = _place(run, path, name)
+        target = _prepare_target(run, path, name)
         yield Progress(1, 2, "copying")
         if target.resolve() != path.resolve():
-            _copy(path, target)
-    return _describe(target)
+            _copy_atomically(path, target)
+    return _describe_model_file(target)
 
 
-def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
-    """Return the path of an imported model in the library, and create its folder."""
+def _prepare_target(run: Run[ImportOptions], path: Path, name: str) -> Path:
+    """Return the library path for an imported model, and create its folder."""
     if name in models.list_bundled():
         msg = (
             f"{path.name} has the name of the bundled model {name}; choose another "
             "(`name`, for an ONNX file)."
         )
         raise CheckpointError(msg, code="name-taken")
-    folder = shelf_folder()
+    folder = get_library_folder()
     target = folder / f"{name}{_SUFFIX}"
     if target.exists() and not run.existing.overwrite:
         msg = f"The library already has a model {name}; set `overwrite` to replace it."
@@ -317,24 +319,26 @@ def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
     return target
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file so that the target is complete or absent."""
-    with replacing(target) as temporary:
+def _copy_atomically(source: Path, target: Path) -> None:
+    """Copy a file atomically: the target is complete or absent."""
+    with replace_atomically(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
-def _describe(path: Path, card: "models.ModelCard | None" = None) -> ModelFile:
-    """Describe a model file by its card, which is read if not given."""
+def _describe_model_file(
+    path: Path, card: "models.ModelCard | None" = None
+) -> ModelFile:
+    """Describe a model file from its card, which is read if not given."""
     return ModelFile(
         path=str(path),
         bundled=path.parent.resolve() == models.WEIGHTS.resolve(),
         digest=models.file_digest(path),
         megabytes=round(path.stat().st_size / 1e6, 3),
-        card=jsonable(card or models.read_card(path)),
+        card=to_json_value(card or models.read_card(path)),
     )
 
 
-def _row(path: Path, *, is_bundled: bool) -> dict[str, object]:
+def _create_model_row(path: Path, *, is_bundled: bool) -> dict[str, object]:
     """Describe one model of the list."""
     row: dict[str, object] = {"name": path.stem, "bundled": is_bundled, "fault": None}
     try:
@@ -346,12 +350,12 @@ def _row(path: Path, *, is_bundled: bool) -> dict[str, object]:
         "architecture": card.architecture,
         "scale": card.scale,
         "description": card.description,
-        "gain_db": own_gain_db(card.model_dump()),
+        "gain_db": get_validation_gain_db(card.model_dump()),
     }
 
 
-def own_gain_db(card: Mapping[str, Any]) -> float | None:
-    """Return a model's gain over its input in the validation of its training."""
+def get_validation_gain_db(card: Mapping[str, Any]) -> float | None:
+    """Return a model's gain over its input, from the validation of its training."""
     validation = (card.get("training") or {}).get("validation")
     gains = (
         [validation.get(name) for name in _GAINS]
@@ -366,7 +370,7 @@ MODELS_LIST = Verb(
     (),
     Options,
     ModelList,
-    _list,
+    _list_models,
     reads=False,
     example="""
     >>> first = semsr.list_models().models[0]
@@ -375,12 +379,18 @@ MODELS_LIST = Verb(
     """,
 )
 MODELS_INFO = Verb(
-    "models info", (), Options, ModelFile, _info, files=(MODEL_IN,), reads=False
+    "models info",
+    (),
+    Options,
+    ModelFile,
+    _get_model_info,
+    files=(MODEL_IN,),
+    reads=False,
 )
 MODELS_EXPORT = Verb(
     "models export",
     (
-        ImageIn(
+        ImageInput(
             "field",
             "for a model with whole-image statistics, which other programs cannot "
             "compute: the export has those of this image, without haze removal",
@@ -390,10 +400,10 @@ MODELS_EXPORT = Verb(
     ),
     ExportOptions,
     ModelFile,
-    _export,
+    _export_model,
     files=(
         MODEL_IN,
-        FileIn(
+        FileInput(
             "authors",
             "author in a bioimage.io package; may be repeated",
             flag="--author",
@@ -415,9 +425,9 @@ MODELS_IMPORT = Verb(
     (),
     ImportOptions,
     ModelFile,
-    _import,
+    _import_model,
     files=(
-        FileIn(
+        FileInput(
             "file",
             "a .safetensors file with a card, an .onnx file, or a .zip of bioimage.io "
             "with ONNX weights",

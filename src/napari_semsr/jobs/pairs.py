@@ -32,40 +32,40 @@ from napari_semsr.core import (
     RegistrationError,
     ShapeError,
     WarpedImage,
-    declared_figures,
+    get_declared_figures,
     list_folder,
 )
 from napari_semsr.io import (
     ReadOptions,
     StoredTransform,
-    display_name,
     read_transform,
-    replacing,
+    remove_suffixes,
+    replace_atomically,
 )
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    input_record,
-    name_of,
+    create_input_record,
+    get_image_name,
     open_image,
-    rewrite,
+    overwrite_image,
 )
 from napari_semsr.jobs.register import (
     REGISTER,
     RegisterOptions,
-    check_sides,
-    map_record,
-    residuals_of,
+    check_transform_images,
+    create_transform_record,
+    read_residuals,
 )
-from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
 from napari_semsr.pairing import (
     NUMBERS,
     SPLITS,
-    PairMap,
     PairOptions,
-    choose_pairs,
+    PairTransform,
     open_pairs,
     prepare_image,
+    select_pairs,
     write_pairs,
 )
 
@@ -79,7 +79,7 @@ _MOST = 4  # as `PairOptions.scale`
 
 @dataclass(frozen=True, slots=True)
 class PairsMade(Result):
-    """Result: numbers of pairs, and of rejected patches by reason.
+    """Numbers of pairs, and of rejected patches by reason.
 
     `pairing` is ``paired`` or ``unpaired``; `patch` is the side of a LOW patch, `scale`
     the HIGH pixels for each LOW pixel, `scale_note` the reason for it and how to change
@@ -111,14 +111,14 @@ class PairsMade(Result):
 
     @property
     def scaled(self) -> Annotated[str | None, Quantity("Scale")]:
-        """The scale and its reason, if it is not 1 or was chosen."""
+        """Scale with its reason, if it is not 1 or was chosen automatically."""
         if self.scale == 1 and not self.scale_note:
             return None
         return f"{self.scale} ({self.scale_note})".removesuffix(" (None)")
 
     def figures(self) -> dict[str, Figure]:
         """Return the figures, the rejections, and the result of each pair of images."""
-        rows = declared_figures(self)
+        rows = get_declared_figures(self)
         for reason, count in self.rejected.items():
             rows[f"Rejected: {reason}"] = Figure(count, "patches", "d")
         for row in self.images if len(self.images) > 1 else ():
@@ -132,14 +132,14 @@ class PairsMade(Result):
         return rows
 
 
-def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
+def _cut_pairs(run: Run[PairOptions]) -> Job[PairsMade]:
     """Cut corresponding patches, and divide them into three disjoint sets."""
-    target, transform = run.place, run.parameters["transform"]
+    target, transform = run.required_target, run.parameters["transform"]
     low, high, settings = run.image_inputs["low"], run.image_inputs["high"], run.options
-    lows, highs, folders = _images(low, high)
+    lows, highs, folders = _list_images(low, high)
     is_paired = not folders or settings.match == "name" or settings.align
     if folders and is_paired:
-        lows, highs = _by_name((low, lows), (high, highs), settings)
+        lows, highs = _match_by_name((low, lows), (high, highs), settings)
     if transform is not None and not isinstance(transform, StoredTransform):
         transform = read_transform(Path(transform))
     if transform is not None and folders:
@@ -147,54 +147,62 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         raise OptionError(msg, code="options-contradict")
     yield Progress(0, 0, "reading")
     images_opened = (
-        list(_open_each(lows, settings, run.opening, "low")),
-        list(_open_each(highs, settings, run.opening, "high")),
+        list(_open_images(lows, settings, run.opening, "low")),
+        list(_open_images(highs, settings, run.opening, "high")),
     )
     records = [[record for record, *_ in side] for side in images_opened]
     images = [[image for _, image, _ in side] for side in images_opened]
     pair_map = None
     if transform is not None:  # if it is one of these images
-        check_sides(
+        check_transform_images(
             transform, *((image, record) for ((record, image, _),) in images_opened)
         )
-        off = residuals_of(transform)
-        pair_map = PairMap(
+        off = read_residuals(transform)
+        pair_map = PairTransform(
             transform.transform, off.places_nm, off.reliable, off.side_nm
         )
-    settings, scale_note = _with_scale(settings, images, is_paired=is_paired)
+    settings, scale_note = _choose_scale(settings, images, is_paired=is_paired)
     refusals: list[dict[str, object]] = []
     if settings.align:
-        kept_images, images, refusals = yield from _align_pairs(images, settings.factor)
+        kept_images, images, refusals = yield from _align_pairs(
+            images, settings.scale_factor
+        )
         records = [[side[number] for number in kept_images] for side in records]
-    choice = yield from choose_pairs(
+    choice = yield from select_pairs(
         images[0], images[1], settings, is_paired=is_paired, pair_map=pair_map
     )
     if not choice.sets["train"]:
         raise OptionError(
-            _nothing_left(choice.candidates, choice.rejections, is_paired=is_paired),
+            _explain_no_patches(
+                choice.candidates, choice.rejections, is_paired=is_paired
+            ),
             code="nothing-to-train",
         )
     if is_paired and settings.min_correlation != 0:  # with 0, copies are allowed
-        _refuse_copies(*images)
+        _check_images_differ(*images)
     run.options = settings
-    provenance = yield from run.history(
+    provenance = yield from run.compose_history(
         inputs=list(chain(*records)),
-        preparation=NUMBERS if settings.prepares else None,
+        preparation=NUMBERS if settings.has_preparation else None,
         overridden=[
             side[0][0].role for side in images_opened if any(one[2] for one in side)
         ],
         transform=transform
-        and map_record(transform.transform, residuals_of(transform).places_nm),
+        and create_transform_record(
+            transform.transform, read_residuals(transform).places_nm
+        ),
     )
-    off_nm = _map_error_nm(transform, () if folders else chain(*records))
+    off_nm = _get_map_error_nm(transform, () if folders else chain(*records))
     by_image = [*choice.by_image, *refusals]
-    with replacing(target) as hidden_path:
+    with replace_atomically(target) as hidden_path:
         yield from write_pairs(
             hidden_path, choice, settings, provenance, off_nm, by_image
         )
     yield Progress(0, 0, "drawing the contact sheet")
     sheet = target.with_suffix(_SHEET)
-    rewrite(Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem), sheet)
+    overwrite_image(
+        Micrograph(open_pairs(target).draw_contact_sheet(), name=sheet.stem), sheet
+    )
     return PairsMade(
         output=str(target),
         sheet=str(sheet),
@@ -203,7 +211,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         candidates=choice.candidates,
         rejected=dict(choice.rejections),
         patch=settings.patch,
-        scale=settings.factor,
+        scale=settings.scale_factor,
         pixel_size_nm=choice.pixel_nm,
         resampled=choice.is_resampled or settings.align,
         scale_note=scale_note,
@@ -213,23 +221,26 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
 
 
-def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> None:
-    """Raise an error for pairs in which every image is its own reference."""
+def _check_images_differ(
+    lows: Sequence[Micrograph], highs: Sequence[Micrograph]
+) -> None:
+    """Raise an error if all pairs consist of identical images."""
     if all(
         low.shape == high.shape and np.array_equal(low.array(), high.array())
         for low, high in zip(lows, highs, strict=True)
     ):
         msg = (
             f"The two images of a pair must differ, but {lows[0].name} and "
-            f"{highs[0].name} have the same pixels: pass LOW and HIGH of one field."
+            f"{highs[0].name} have the same pixels: pass LOW and HIGH images of one "
+            "field."
         )
         raise OptionError(msg, code="same-image")
 
 
-def _nothing_left(
+def _explain_no_patches(
     candidates: int, rejections: dict[str, int], *, is_paired: bool
 ) -> str:
-    """Return the error for no usable patch."""
+    """Return the error message if no patch is usable."""
     why = ", ".join(f"{reason} {n}" for reason, n in rejections.items())
     show = "images show one field" if is_paired else "sets have equal structure"
     return (
@@ -254,7 +265,7 @@ def _align_pairs(
     error: RegistrationError | None = None
     for number, (low, high) in enumerate(zip(*images, strict=True)):
         try:
-            images_found.append((yield from _brought_onto(low, high, scale)))
+            images_found.append((yield from _align_pair(low, high, scale)))
             indices.append(number)
         except RegistrationError as why:
             error = why
@@ -264,7 +275,7 @@ def _align_pairs(
     return indices, [list(side) for side in zip(*images_found, strict=True)], refusals
 
 
-def _brought_onto(
+def _align_pair(
     low: Micrograph, high: Micrograph, scale: int
 ) -> Job[tuple[Micrograph, Micrograph]]:
     """Align HIGH with LOW in position and grey levels; crop both to the common area.
@@ -297,19 +308,19 @@ def _brought_onto(
         moving, fixed_image, options=RegisterOptions(model="elastic")
     )
     yield Progress(0, 0, f"aligning {high.name} with {low.name}")
-    grid = Grid.of(fixed_image)
+    grid = Grid.from_image(fixed_image)
     rows, columns = (n * scale for n in low.shape)
     target_grid = Grid(
         (rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner
     )
     image = WarpedImage(moving, target_grid, registration.registration.transform).read()
     means = block_means(image, scale)
-    box = _known_box(np.isfinite(means))
+    box = _find_known_box(np.isfinite(means))
     part, part_moved = low.array()[box.slices], image[box.scale(scale).slices]
-    gain, offset = _grey_match(means[box.slices], part)
+    gain, offset = _fit_grey_levels(means[box.slices], part)
     has_size = (low.pixel_size_nm or high.pixel_size_nm) is not None
     corners = [
-        Grid.of(one).centre(each)
+        Grid.from_image(one).box_origin(each)
         for one, each in ((low, box), (high, box.scale(scale)))
     ]
     data = (gain * part_moved + offset).astype(np.float32)
@@ -325,8 +336,8 @@ def _brought_onto(
     )
 
 
-def _known_box(is_known: BoolArray) -> Box:
-    """Crop lines at the borders, those with most missing pixels first.
+def _find_known_box(is_known: BoolArray) -> Box:
+    """Crop border rows and columns, those with the most missing pixels first.
 
     Gaps inside are handled by the patches.
     """
@@ -343,8 +354,8 @@ def _known_box(is_known: BoolArray) -> Box:
     return Box(y0, y1, x0, x1)
 
 
-def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
-    """Return gain and offset that match the contrast and mean of another image."""
+def _fit_grey_levels(image: FloatArray, other: FloatArray) -> FloatPair:
+    """Return the gain and offset that match the grey levels of an image to another."""
     finite = np.isfinite(image) & np.isfinite(other)
     soft = [
         ndimage.gaussian_filter(
@@ -357,7 +368,7 @@ def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
     return gain, float(there.mean() - gain * here.mean())
 
 
-def _map_error_nm(
+def _get_map_error_nm(
     transform_file: StoredTransform | None, records: Iterable[InputRecord]
 ) -> float | None:
     """Return the expected error of the transform from LOW to HIGH, if known."""
@@ -378,7 +389,7 @@ MIN_SIDE = _ACROSS * _MIN_PATCH
 """Minimum shorter side, in pixels, of an image that is split into three sets."""
 
 
-def fitting_options(
+def choose_pair_options(
     low: Micrograph,
     high: Micrograph,
     options: PairOptions | None = None,
@@ -387,7 +398,7 @@ def fitting_options(
     scale: int | None = None,
     trained_sizes: "inference.TrainedPixelSizes | None" = None,
 ) -> PairOptions:
-    """Choose the options for cutting pairs for a model that are not set.
+    """Choose values for options that are not set, for cutting pairs for a model.
 
     Images are resampled to the pixel size that a model was trained for
     (`trained_sizes`) if this also happens when it is applied.
@@ -402,7 +413,7 @@ def fitting_options(
     pixel: float | None = None
     if trained_sizes is not None and trained_sizes.pixel_size_nm is not None:
         pixel = low.mean_pixel_size_nm
-        fit = inference.fit_pixels(low.pixel_size_nm, trained_sizes)
+        fit = inference.plan_resampling(low.pixel_size_nm, trained_sizes)
         if pixel is not None and fit.steps is not None:
             pixel = float(np.clip(pixel, *trained_sizes.pixel_size_nm))
     high_size = options_given.high_pixel_nm or high.mean_pixel_size_nm
@@ -423,34 +434,37 @@ def fitting_options(
     )
 
 
-def _with_scale(
+def _choose_scale(
     options: PairOptions, images: list[list[Micrograph]], *, is_paired: bool
 ) -> tuple[PairOptions, str | None]:
-    """Choose the scale that the images state, if none was set."""
+    """Choose the scale from the images, if none was set."""
     if options.scale is not None:
         return options, None
     both = list(zip(*images, strict=True)) if is_paired else []
-    scales = {_stated_scale(low, high) for low, high in both}
+    scales = {_compute_stated_scale(low, high) for low, high in both}
     scale = scales.pop() if len(scales) == 1 else None
     options_scaled = options.replace(scale=scale or 1)
     sizes = [image.mean_pixel_size_nm for image in (both[0] if both else ())]
     if not both or sizes[0] is None or sizes[1] is None:
         return (
             options_scaled,
-            None if options_scaled.factor == 1 else "by the numbers of pixels",
+            None if options_scaled.scale_factor == 1 else "by the numbers of pixels",
         )
     if sizes[0] == sizes[1]:
         return options_scaled, None
-    reason = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
-    if options_scaled.factor == 1:
+    reason = f"LOW has a pixel size of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
+    if options_scaled.scale_factor == 1:
         return (
             options_scaled,
-            f"{reason}; both are resampled to one pixel size (`scale` keeps N to 1)",
+            (
+                f"{reason}; both are resampled to one pixel size (set `scale` to keep "
+                "a ratio of N to 1)"
+            ),
         )
     return options_scaled, f"{reason} (`scale=1` resamples both to one pixel size)"
 
 
-def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
+def _compute_stated_scale(low: Micrograph, high: Micrograph) -> int | None:
     """Return the number of HIGH pixels per LOW pixel, 1 to 4, from both images.
 
     It follows from the pixel sizes, or from the numbers of pixels if neither has one;
@@ -470,8 +484,8 @@ def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
     return whole if fits else None
 
 
-def _images(low: object, high: object) -> tuple[list[Image], list[Image], bool]:
-    """List the images of both sides, and whether they come from folders."""
+def _list_images(low: object, high: object) -> tuple[list[Image], list[Image], bool]:
+    """Return the images of both sides, and whether they come from folders."""
     first, second = _list_side(low), _list_side(high)
     many = isinstance(first, list)
     if many != isinstance(second, list):
@@ -508,14 +522,16 @@ def _list_side(side: Any) -> Any:
     return paths
 
 
-def _by_name(
+def _match_by_name(
     low: tuple[object, list[Image]],
     high: tuple[object, list[Image]],
     options: PairOptions,
 ) -> tuple[list[Image], list[Image]]:
     """Match images of folders, patterns or lists by name."""
     left_out = {name.strip() for name in options.leave_out.split(",")} - {""}
-    sides = [list(zip(_keys(*side), side[1], strict=True)) for side in (low, high)]
+    sides = [
+        list(zip(_get_match_keys(*side), side[1], strict=True)) for side in (low, high)
+    ]
     keys = {key for side in sides for key, _ in side}
     left_out = {key if key in keys else normalize("NFC", key) for key in left_out}
     if lacking := sorted(left_out - keys):
@@ -527,7 +543,7 @@ def _by_name(
     if left_out == keys:
         msg = f"`leave_out` must not name all images, got all {len(keys)} names."
         raise OptionError(msg, code="nothing-to-train")
-    names = [_distinct(side, left_out) for side in sides]
+    names = [_index_unique_names(side, left_out) for side in sides]
     alone = sorted(set(names[0]) ^ set(names[1]))
     if alone:
         lacks = "LOW" if alone[0] in names[1] else "HIGH"
@@ -541,9 +557,9 @@ def _by_name(
     return [names[0][name] for name in both], [names[1][name] for name in both]
 
 
-def _keys(side: Any, images: list[Image]) -> list[str]:
-    """Return names without suffixes, the text matched by a pattern's *, or numbers."""
-    names = [name_of(image) for image in images]
+def _get_match_keys(side: Any, images: list[Image]) -> list[str]:
+    """Return match keys: names without suffixes, text matched by *, or numbers."""
+    names = [get_image_name(image) for image in images]
     composed_names = [normalize("NFC", name) for name in names]
     if len(set(composed_names)) == len(set(names)):  # unless both forms exist
         names = composed_names
@@ -553,13 +569,13 @@ def _keys(side: Any, images: list[Image]) -> list[str]:
     in_memory = all(isinstance(image, Micrograph) for image in images)
     if in_memory and len(names) > len(set(names)) == 1:  # default name of arrays
         return [str(number) for number, _ in enumerate(names, 1)]
-    return [display_name(name) for name in names]
+    return [remove_suffixes(name) for name in names]
 
 
-def _distinct(
+def _index_unique_names(
     images_by_key: list[tuple[str, Image]], left_out: set[str]
 ) -> dict[str, Image]:
-    """Return the remaining images by name; raise an error for duplicate names."""
+    """Index the remaining images by name; raise an error for duplicate names."""
     images: dict[str, Image] = {}
     for key, image in images_by_key:
         if key in left_out:
@@ -567,8 +583,8 @@ def _distinct(
         if key in images:
             msg = (
                 "Images that are matched by name need unique names, got "
-                f"{name_of(images[key])} and {name_of(image)} for {key}: rename one, "
-                f"or exclude both with `leave_out={key}`."
+                f"{get_image_name(images[key])} and {get_image_name(image)} for {key}: "
+                f"rename one, or exclude both with `leave_out={key}`."
             )
             raise ReadError(msg, code="names-alike")
         images[key] = image
@@ -579,13 +595,13 @@ _ANY = "*"
 
 
 def _is_pattern(side: object) -> bool:
-    """Whether a side is a pattern of file names, with one *."""
+    """Return whether a side is a file name pattern with one *."""
     if not isinstance(side, (str, os.PathLike)):
         return False
     return Path(side).name.count(_ANY) == 1 and not Path(side).exists()
 
 
-def _open_each(
+def _open_images(
     images: Sequence[Image],
     options: PairOptions,
     opening: ReadOptions,
@@ -598,12 +614,12 @@ def _open_each(
     size = options.low_pixel_nm if role == "low" else options.high_pixel_nm
     for image in images:
         image_opened = open_image(image, opening)
-        record = input_record(image, image_opened, opening, role=role)
+        record = create_input_record(image, image_opened, opening, role=role)
         own, image_opened = (
             image_opened.pixel_size_nm,
             image_opened.with_pixel_size(size),
         )
-        if options.prepares and options.prepare in ("both", role):
+        if options.has_preparation and options.prepare in ("both", role):
             image_opened = prepare_image(image_opened, options)
         yield record, image_opened, own not in (None, image_opened.pixel_size_nm)
 
@@ -611,12 +627,12 @@ def _open_each(
 PAIRS = Verb(
     "pairs",
     (
-        ImageIn(
+        ImageInput(
             "low",
             "the image to improve, or a folder or pattern ('*_low.png') of such images",
             takes=Sequence[Micrograph],
         ),
-        ImageIn(
+        ImageInput(
             "high",
             "the target image, or a folder or pattern ('*_high.png') of such images",
             takes=Sequence[Micrograph],
@@ -624,10 +640,10 @@ PAIRS = Verb(
     ),
     PairOptions,
     PairsMade,
-    _cut,
+    _cut_pairs,
     title="pairs",
     files=(
-        FileIn(
+        FileInput(
             "transform",
             "transform from LOW (moving) to HIGH (fixed), written by `register()`",
             flag="--transform",

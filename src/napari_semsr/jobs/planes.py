@@ -1,4 +1,4 @@
-"""Run a command for single planes on a stack or time series."""
+"""Run a single-plane command on every plane of a stack or time series."""
 
 import math
 import shutil
@@ -17,7 +17,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     check_pages,
-    output_kind,
+    output_format,
     page_axes,
     write_pages,
 )
@@ -25,28 +25,28 @@ from napari_semsr.jobs.images import OverwritePolicy, open_image, record_all_pla
 from napari_semsr.jobs.verb import O, R, Run
 
 
-def _axes_of(run: Run[O]) -> dict[str, int]:
-    """Return the axis sizes of a stack by name, and the number of images in memory."""
+def _get_axis_sizes(run: Run[O]) -> dict[str, int]:
+    """Return the axis sizes of a stack by name, or the number of images in memory."""
     image = run.image_inputs["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
         return {"plane": len(image)}
     has_plane = run.opening.plane is not None
     if isinstance(image, Micrograph) or has_plane or not Path(image).exists():
         return {}
-    return run.source("image").axes(run.opening)
+    return run.get_source("image").read_axes(run.opening)
 
 
-def run_by_plane(
+def extend_to_stacks(
     job: Callable[[Run[O]], Job[R]],
     sum_up: Callable[[Sequence[R]], dict[str, object]],
 ) -> Callable[[Run[O]], Job[R]]:
-    """Extend a job that writes to stacks; `sum_up` combines the results of planes."""
+    """Extend a writing job to stacks; `sum_up` combines the results of the planes."""
 
-    def take_planes(run: Run[O]) -> Job[R]:
+    def run_on_planes(run: Run[O]) -> Job[R]:
         by_plane = run.target is not None
         return (yield from _run_planes(job, run, sum_up) if by_plane else job(run))
 
-    return take_planes
+    return run_on_planes
 
 
 def _run_planes(
@@ -60,19 +60,23 @@ def _run_planes(
     output, so that an interrupted run can be resumed; the stores are removed once the
     stack is complete.
     """
-    image, axes, target = run.image_inputs["image"], _axes_of(run), run.place
+    image, axes, target = (
+        run.image_inputs["image"],
+        _get_axis_sizes(run),
+        run.required_target,
+    )
     planes = math.prod(axes.values())
     stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
     if planes == 1:
-        return (yield from job(run.on(stack[0], target) if stack else run))
+        return (yield from job(run.copy_for_image(stack[0], target) if stack else run))
     for name in run.targets:
         if run.targets[name] != target:
             msg = (
-                f"A {name.replace('_', ' ')} needs one plane, got a stack of "
+                f"A {name.replace('_', ' ')} needs a single plane, got a stack of "
                 f"{planes}: choose one (`plane`)."
             )
             raise OptionError(msg, code="several-planes")
-    if output_kind(target) not in ("ome-tiff", "tiff"):
+    if output_format(target) not in ("ome-tiff", "tiff"):
         msg = (
             f"A stack of {planes} planes is written as .ome.tif or .tif, got "
             f"{target.name}: change the suffix, or choose one plane (`plane`)."
@@ -82,7 +86,7 @@ def _run_planes(
     results: list[Any] = []
     for plane in range(planes):
         reading = run.opening if stack else run.opening.replace(plane=plane)
-        one = run.on(
+        one = run.copy_for_image(
             stack[plane] if stack else image,
             target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
             opening=reading,
@@ -90,10 +94,10 @@ def _run_planes(
         )
         prefix = f"plane {plane + 1} of {planes}"
 
-        def tell(step: Progress, prefix: str = prefix) -> Progress:
+        def prefix_message(step: Progress, prefix: str = prefix) -> Progress:
             return replace(step, message=f"{prefix}: {step.message}")
 
-        results.append((yield from map_progress(job(one), tell)))
+        results.append((yield from map_progress(job(one), prefix_message)))
     yield Progress(0, 0, f"writing {target.name}")
     reading_options = run.opening.model_dump(mode="json")
     history = results[0].provenance

@@ -13,8 +13,8 @@ _PATIENCE_S = 0.1  # seconds between checks for a request; chosen: responsive
 Answer = tuple[Box, RealArray]
 
 
-class PreviewDesk:
-    """Exchanges requests and results of a preview; only the latest counts."""
+class PreviewChannel:
+    """Exchange of requests and results of a preview, keeping only the latest."""
 
     def __init__(self) -> None:
         self._wishes: deque[Box] = deque(maxlen=1)
@@ -22,29 +22,29 @@ class PreviewDesk:
         self._request = threading.Event()
         self.blur_px: float | None = None  # measured by the model
 
-    def ask(self, box: Box) -> None:
+    def request_box(self, box: Box) -> None:
         """Request a box, replacing an older request."""
         self._wishes.append(box)
         self._request.set()
 
-    def take(self) -> Answer | None:
-        """Return the latest result."""
+    def take_result(self) -> Answer | None:
+        """Return and remove the latest result, if any."""
         return self._answers.pop() if self._answers else None
 
-    def next_wish(self) -> Box | None:
-        """Wait briefly for a request."""
+    def wait_for_request(self) -> Box | None:
+        """Wait briefly for a request; return None if there is none."""
         self._request.wait(_PATIENCE_S)
         self._request.clear()
         return self._wishes.pop() if self._wishes else None
 
-    def put(self, answer: Answer) -> None:
+    def put_result(self, answer: Answer) -> None:
         """Store the pixels of a box."""
         self._answers.append(answer)
 
 
-def preview_job(
+def run_preview(
     image: Image,
-    desk: PreviewDesk,
+    desk: PreviewChannel,
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     options: inference.EnhanceOptions | None = None,
@@ -53,11 +53,11 @@ def preview_job(
     yield Progress(0, 0, "preparing the preview")
     path = find_model(model)
     source = open_image(image)
-    boxes = inference.preview_boxes(source, models.load_model(path), options)
+    boxes = inference.prepare_preview(source, models.load_model(path), options)
     desk.blur_px = boxes.blur_px
     title = "preview" if boxes.exact else "preview (with the statistics of the box)"
     while True:
-        wish = desk.next_wish()
+        wish = desk.wait_for_request()
         if wish is not None:
-            desk.put(boxes.enhance(wish))
+            desk.put_result(boxes.enhance(wish))
         yield Progress(0, 0, title)

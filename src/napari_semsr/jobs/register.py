@@ -25,18 +25,18 @@ from napari_semsr.core import (
     ReadError,
     RegistrationError,
     WarpedImage,
+    create_property,
+    create_size_source,
+    declare_quantity,
     describe_shift,
-    figure,
     format_rounded,
     option,
-    record_quantity,
-    size_origin,
     warn,
 )
 from napari_semsr.io import (
     TRANSFORM_SUFFIXES,
+    ImageIdentity,
     ReadOptions,
-    Side,
     StoredTransform,
     read_landmarks,
     read_transform,
@@ -45,21 +45,21 @@ from napari_semsr.io import (
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    digests_of,
-    jsonable,
-    lazy_pixels,
-    name_of,
+    collect_digests,
+    create_lazy_array,
+    get_image_name,
     record_file,
-    write_area,
+    to_json_value,
+    write_pixels,
 )
 from napari_semsr.jobs.verb import (
-    FileIn,
-    ImageIn,
+    FileInput,
+    ImageInput,
     O,
     Output,
     Run,
     Verb,
-    size_figure,
+    create_pixel_size_figure,
 )
 from napari_semsr.registration import (
     AlternativeTransform,
@@ -67,12 +67,12 @@ from napari_semsr.registration import (
     Registration,
     RegistrationOptions,
     Residuals,
+    evaluate_transform,
     fit_landmarks,
     register,
     register_landmarks,
-    register_unsized,
-    resize_image,
-    take_map,
+    register_uncalibrated,
+    rescale_pixel_size,
 )
 
 Where = str | os.PathLike[str]
@@ -111,7 +111,7 @@ _ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered(Result):
-    """An image resampled on the grid of another, and the quality of the map.
+    """Image resampled on the grid of another, with the quality of the registration.
 
     `found_pixel_size_nm` is the estimated size of the image `found_size_of`; both are
     None if both images had a pixel size.
@@ -139,11 +139,11 @@ class Registered(Result):
     transform_output: Annotated[str | None, Quantity("Transform")]
     shape: IntPair
     dtype: Annotated[str, Quantity("Type")]
-    pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
+    pixel_size_nm: Annotated[FloatPair, declare_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair | None
-    origin: Annotated[FloatPair, record_quantity("Origin", "nm")]
-    model: Annotated[str, record_quantity("Model")]
-    transform: Annotated[dict[str, Any], record_quantity("Transform")]
+    origin: Annotated[FloatPair, declare_quantity("Origin", "nm")]
+    model: Annotated[str, declare_quantity("Model")]
+    transform: Annotated[dict[str, Any], declare_quantity("Transform")]
     error_px: Annotated[float | None, _ERROR]
     error_nm: Annotated[
         float | None,
@@ -156,14 +156,14 @@ class Registered(Result):
     mutual_information_after: Annotated[
         float, Quantity("Mutual information", "bit", ".2f")
     ]
-    searched: Annotated[str, record_quantity("Searched")]
-    score: Annotated[float | None, record_quantity("Score")]
+    searched: Annotated[str, declare_quantity("Searched")]
+    score: Annotated[float | None, declare_quantity("Score")]
     rivals: Annotated[
-        list[dict[str, Any]], record_quantity("Rivals", keys=AlternativeTransform)
+        list[dict[str, Any]], declare_quantity("Rivals", keys=AlternativeTransform)
     ]
     residual_median_nm: Annotated[float | None, Quantity("Residual", "nm", ".3g")]
     residual_p95_nm: Annotated[float | None, Quantity("95 % under", "nm", ".3g")]
-    patches: Annotated[int, record_quantity("Patches", form="d")]
+    patches: Annotated[int, declare_quantity("Patches", form="d")]
     unreliable: Annotated[float | None, Quantity("Unreliable", "of the patches", ".0%")]
     image: Micrograph | None = field(metadata={"json": False})
     registration: Registration = field(metadata={"json": False})
@@ -171,7 +171,7 @@ class Registered(Result):
 
     @property
     def verdict(self) -> str:
-        """An assessment of the error."""
+        """Assessment of the error."""
         if self.error_px is None:
             return ""
         if self.error_px <= 1:
@@ -179,8 +179,8 @@ class Registered(Result):
         return f"{self.error_px:.2g} pixels of the coarser image: check the overlay"
 
     no_error: ClassVar = "not known"
-    pixel_size = size_figure()
-    found = figure(
+    pixel_size = create_pixel_size_figure()
+    found = create_property(
         lambda result: f"{result.model}, by {_SEARCHES[result.searched]}", "Map"
     )
 
@@ -202,9 +202,13 @@ class Registered(Result):
             f"{'anticlockwise' if turn_degrees < 0 else 'clockwise'}"
         )
 
-    scale = figure(lambda result: result.transform["scale"], "Scale", form=".4f")
-    mirrored = figure(lambda result: bool(result.transform["mirrored"]), "Mirrored")
-    bending = figure(
+    scale = create_property(
+        lambda result: result.transform["scale"], "Scale", form=".4f"
+    )
+    mirrored = create_property(
+        lambda result: bool(result.transform["mirrored"]), "Mirrored"
+    )
+    bending = create_property(
         lambda result: result.transform.get("largest_nm"), "Bends by", "nm", ".3g"
     )
 
@@ -216,34 +220,34 @@ class Registered(Result):
 
     @property
     def next_best(self) -> Annotated[str | None, Quantity("Second-best position")]:
-        """The second-best position."""
+        """Second-best position, if any."""
         rivals = self.registration.rivals
-        return rival_in_words(rivals[0]) if rivals else None
+        return describe_alternative(rivals[0]) if rivals else None
 
 
 def require_pixel_sizes(**images: Micrograph) -> None:
-    """Raise an error for images without a pixel size, which a measurement needs."""
+    """Raise an error if an image lacks the pixel size that a measurement needs."""
     for role, image in images.items():
         if image.pixel_size_nm is None:
             msg = (
                 f"The {role} image {image.name} has no pixel size, which this "
-                f"measurement needs: set `{role}_pixel_size_nm`; registering the two "
-                "images estimates it."
+                f"measurement needs: set `{role}_pixel_size_nm`; registration of the "
+                "two images can estimate it."
             )
             raise RegistrationError(msg, code="pixel-size-missing")
 
 
-def rival_in_words(rival: AlternativeTransform) -> str:
-    """Describe another candidate position and how well it fits."""
+def describe_alternative(rival: AlternativeTransform) -> str:
+    """Describe an alternative position and how well it fits."""
     share = rival.score
     alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
     return (
-        f"{alike} as well, {describe_shift(rival.shift_nm)} from the best position, "
-        f"turned by {rival.degrees:+.1f}°"
+        f"fits {alike} as well, {describe_shift(rival.shift_nm)} from the best "
+        f"position, rotated by {rival.degrees:+.1f}°"
     )
 
 
-def _register(
+def _register_images(
     run: Run[RegisterOptions], moving: Micrograph, fixed_image: Micrograph
 ) -> Job[Registered]:
     """Register an image to another; write or return it on the other's grid."""
@@ -256,26 +260,33 @@ def _register(
         raise OptionError(msg, code="missing-value")
     for role in ("moving", "fixed"):  # names set by the user
         run.images[role] = run.images[role].replace(
-            name=name_of(run.image_inputs[role])
+            name=get_image_name(run.image_inputs[role])
         )
-    unsized_role = _find_unsized(run)
+    unsized_role = _find_uncalibrated_role(run)
     for role in run.images:  # after all checks, as it reads large images
-        yield from run.record(role)
-    registration, transform_file = yield from _find_or_take_map(run, unsized_role)
+        yield from run.record_image(role)
+    registration, transform_file = yield from _find_or_apply_transform(
+        run, unsized_role
+    )
     moving, fixed_image = run.images["moving"], run.images["fixed"]
     if beside is not None:  # before the image, as the map took longest
         write_transform(beside, transform_file)
-    about = yield from _about(run, moving, fixed_image, registration)
-    warped_image = WarpedImage(moving, Grid.of(fixed_image), registration.transform)
+    about = yield from _create_metadata(run, moving, fixed_image, registration)
+    warped_image = WarpedImage(
+        moving, Grid.from_image(fixed_image), registration.transform
+    )
     image_made, dtype = None, str(warped_image.dtype)
     if run.target is None:
-        facts = {**about.metadata, "register": jsonable(map_facts(registration))}
+        facts = {
+            **about.metadata,
+            "register": to_json_value(describe_registration(registration)),
+        }
         image_made = about.replace(
-            data=lazy_pixels(warped_image, _CHUNK), metadata=facts
+            data=create_lazy_array(warped_image, _CHUNK), metadata=facts
         )
     else:
         how: dict[str, Any] = {"message": "writing", "existing": run.existing}
-        dtype = (yield from write_area(warped_image, about, run.target, **how)).dtype
+        dtype = (yield from write_pixels(warped_image, about, run.target, **how)).dtype
     sized_image = None if unsized_role is None else run.images[unsized_role]
     return Registered(
         found_size_of=None if sized_image is None else sized_image.name,
@@ -292,11 +303,11 @@ def _register(
         image=image_made,
         registration=registration,
         stored=transform_file,
-        **map_facts(registration),
+        **describe_registration(registration),
     )
 
 
-def register_as(
+def register_with_run_options(
     run: Run[O],
     moving: Image,
     fixed: Image,
@@ -305,7 +316,7 @@ def register_as(
     resumed: StoredTransform | None = None,
     **changes: object,
 ) -> Job[Registered]:
-    """Register two images with the options and files of another command's run.
+    """Register two images with the options and files of another command.
 
     `reading` applies to the fixed image; `changes` override options. A map that the run
     found before it was interrupted, `resumed`, replaces the search and its options.
@@ -326,8 +337,8 @@ def register_as(
     )
 
 
-def _find_unsized(run: Run[RegisterOptions]) -> Role | None:
-    """Return the role of the image without a pixel size, which is assumed at first.
+def _find_uncalibrated_role(run: Run[RegisterOptions]) -> Role | None:
+    """Return the role of an image without pixel size, after assuming a temporary one.
 
     A stored transform provides it; otherwise landmarks or the images determine it.
     """
@@ -350,15 +361,15 @@ def _find_unsized(run: Run[RegisterOptions]) -> Role | None:
     return lacking[0] if lacking else None
 
 
-def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
+def _set_estimated_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
     """Set the estimated pixel size of an image, and report it."""
     other = run.images["fixed" if role == "moving" else "moving"]
-    image = resize_image(run.images[role], factor)
+    image = rescale_pixel_size(run.images[role], factor)
     how = f"by registration: {other.pixel_size_from or f'that of {other.name}'}"
-    origin = size_origin(how, image.scale)
+    origin = create_size_source(how, image.scale)
     run.images[role] = image.replace(metadata={**image.metadata, ORIGIN_KEY: origin})
     warn(
-        f"{image.name} has no pixel size; one of {format_rounded(factor)} nm was found "
+        f"{image.name} has no pixel size; {format_rounded(factor)} nm was estimated "
         f"by registering it with {other.name}.",
         "pixel-size-found",
     )
@@ -367,7 +378,7 @@ def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
 # Find the map between the two images, or read it.
 
 
-def _about(
+def _create_metadata(
     run: Run[RegisterOptions],
     moving: Micrograph,
     fixed_image: Micrograph,
@@ -382,7 +393,7 @@ def _about(
         elif isinstance(file_given, (str, os.PathLike)) and Path(file_given).is_file():
             guides.append(record_file(file_given, name))
     name_text = f"that of {run.records['fixed'].name}, to which it was registered"
-    origin = size_origin(
+    origin = create_size_source(
         f"{name_text}: {fixed_image.pixel_size_from}", fixed_image.scale
     )
     more = {
@@ -395,77 +406,81 @@ def _about(
         "pixel_size_nm": fixed_image.pixel_size_nm,
         "pixel_size_sd_nm": fixed_image.pixel_size_sd_nm,
         ORIGIN_KEY: origin,
-        "reading": {side: run.reading(side) for side in run.image_inputs},
+        "reading": {side: run.get_read_options(side) for side in run.image_inputs},
         **places,
-        **map_facts(registration),
+        **describe_registration(registration),
     }
     result_image = moving.replace(
         pixel_size_nm=fixed_image.pixel_size_nm,
         origin=fixed_image.origin,
         metadata={**moving.metadata, ORIGIN_KEY: origin},
-        provenance=(yield from run.history(*guides, **jsonable(more))),
+        provenance=(yield from run.compose_history(*guides, **to_json_value(more))),
     )
     return result_image.with_size_error(fixed_image.pixel_size_sd_nm)
 
 
-def _find_or_take_map(
+def _find_or_apply_transform(
     run: Run[RegisterOptions], unsized_role: Role | None
 ) -> Job[tuple[Registration, StoredTransform]]:
-    """Find the map, or use a given one; also return it in its stored form.
+    """Find the transform, or use a given one; also return it in its stored form.
 
     The image without a pixel size is given the estimated one.
     """
     options, landmarks = run.options, run.parameters.get("landmarks")
     transform, records = run.parameters.get("transform"), run.records
     if transform is not None:
-        _check_stored(options, landmarks)
+        _check_no_search_options(options, landmarks)
         if not isinstance(transform, StoredTransform):
             transform = read_transform(Path(transform))
         if unsized_role is not None:
             side = transform.moving if unsized_role == "moving" else transform.fixed
-            _note_size(run, unsized_role, float(side.pixel_size_nm[0]))
+            _set_estimated_size(run, unsized_role, float(side.pixel_size_nm[0]))
         moving, fixed_image = run.images["moving"], run.images["fixed"]
         sides = (moving, records["moving"]), (fixed_image, records["fixed"])
-        check_sides(transform, *sides)
+        check_transform_images(transform, *sides)
         yield Progress(0, 0, "applying the transform")
         error = transform.quality.get("error_nm")
-        registration = take_map(
+        registration = evaluate_transform(
             transform.transform,
             moving,
             fixed_image,
             model=transform.kind,
             search_name="stored",
             error_nm=float(error) if isinstance(error, (int, float)) else np.nan,
-            residuals=residuals_of(transform),
+            residuals=read_residuals(transform),
         )
     else:
-        registration = yield from _find_map(run, options, landmarks, unsized_role)
+        registration = yield from _find_transform(run, options, landmarks, unsized_role)
         moving, fixed_image = run.images["moving"], run.images["fixed"]
-    _warn_if_doubtful(registration, options)
-    facts = {k: v for k, v in map_facts(registration).items() if k != "transform"}
+    _warn_if_unreliable(registration, options)
+    facts = {
+        k: v for k, v in describe_registration(registration).items() if k != "transform"
+    }
     if len(registration.residuals.places_nm):  # so that others can use them
         facts["residuals"] = registration.residuals
     transform_file = StoredTransform(
         registration.transform,
-        Side.of(moving, records["moving"].digest),
-        Side.of(fixed_image, records["fixed"].digest),
-        jsonable(facts),
+        ImageIdentity.from_image(moving, records["moving"].digest),
+        ImageIdentity.from_image(fixed_image, records["fixed"].digest),
+        to_json_value(facts),
     )
     return registration, transform_file
 
 
-def _find_map(
+def _find_transform(
     run: Run[RegisterOptions],
     options: RegisterOptions,
     landmarks: Landmarks | Where | None,
     unsized_role: Role | None,
 ) -> Job[Registration]:
-    """Find the map from image structure, optionally starting from landmarks."""
+    """Find the transform from image structure, optionally starting from landmarks."""
     moving, fixed_image = run.images["moving"], run.images["fixed"]
     if landmarks is None and unsized_role is not None and not options.landmarks_only:
-        job = register_unsized(moving, fixed_image, options, unsized_role=unsized_role)
+        job = register_uncalibrated(
+            moving, fixed_image, options, unsized_role=unsized_role
+        )
         factor, registration = yield from job
-        _note_size(run, unsized_role, factor)
+        _set_estimated_size(run, unsized_role, factor)
         return registration
     if landmarks is None:
         if options.landmarks_only:
@@ -477,17 +492,17 @@ def _find_map(
     if unsized_role is not None:
         scale = fit_landmarks(landmarks, "similarity").transform.scale
         factor = scale if unsized_role == "moving" else 1 / scale
-        _note_size(run, unsized_role, factor)
+        _set_estimated_size(run, unsized_role, factor)
         moving, fixed_image = run.images["moving"], run.images["fixed"]
         places = {"moving": landmarks.moving, "fixed": landmarks.fixed}
         places[unsized_role] = places[unsized_role] * factor
         landmarks = Landmarks(places["moving"], places["fixed"])
-    landmarks.check(Grid.of(moving), Grid.of(fixed_image))
+    landmarks.check_bounds(Grid.from_image(moving), Grid.from_image(fixed_image))
     if options.landmarks_only:
         if options.model == "elastic":
             msg = (
-                "Landmarks alone yield a similarity or an affine map: choose one of "
-                "them (`model`), or let the images refine it."
+                "Landmarks alone determine a similarity or affine transform: choose "
+                "one of them (`model`), or let the images refine the result."
             )
             raise OptionError(msg, code="options-contradict")
         yield Progress(0, 0, "fitting the landmarks")
@@ -510,10 +525,10 @@ def _find_map(
     return registration
 
 
-def _check_stored(
+def _check_no_search_options(
     options: RegisterOptions, landmarks: Landmarks | Where | None
 ) -> None:
-    """Raise an error for options of the search if the map is given."""
+    """Raise an error if search options are set although the transform is given."""
     usual = RegisterOptions().model_dump()
     names = (name for name, v in options.model_dump().items() if v != usual[name])
     flags = [f"`{name}`" for name in names]
@@ -527,16 +542,17 @@ def _check_stored(
         raise OptionError(msg, code="options-contradict")
 
 
-def check_sides(
+def check_transform_images(
     transform_file: StoredTransform,
     moving: tuple[Micrograph, InputRecord],
     fixed_side: tuple[Micrograph, InputRecord],
 ) -> None:
-    """Raise an error for a map of other images; warn if one shows the same area."""
+    """Raise an error for a transform of other images; warn if only the area matches."""
     theirs = transform_file.fixed.digest, transform_file.moving.digest
     pairs = zip(theirs, (moving[1], fixed_side[1]), strict=True)
     is_exchanged = all(
-        one is not None and one in digests_of(image_seen) for one, image_seen in pairs
+        one is not None and one in collect_digests(image_seen)
+        for one, image_seen in pairs
     )
     if is_exchanged and theirs[0] != theirs[1]:
         msg = (
@@ -549,7 +565,7 @@ def check_sides(
         (moving, transform_file.moving, "moving"),
         (fixed_side, transform_file.fixed, "fixed"),
     ):
-        fault = side.differs(image)
+        fault = side.describe_difference(image)
         if fault is not None:
             msg = (
                 f"The transform is for {side.name} as the {which} image, not for "
@@ -557,13 +573,13 @@ def check_sides(
                 "register again."
             )
             raise RegistrationError(msg, code="transform-of-other-image")
-        if side.digest is None or side.digest in digests_of(record, in_place=True):
+        if side.digest is None or side.digest in collect_digests(record, in_place=True):
             continue
-        if side.digest in digests_of(record):
+        if side.digest in collect_digests(record):
             warn(
                 f"{image.name} was made from {side.name}, which the transform was "
-                "computed from, but was registered or stitched since: its pixels "
-                "have moved, and the transform may be applied twice. Use "
+                "computed from, but has been registered or stitched since: its "
+                "pixels have moved, and the transform may be applied twice. Use "
                 f"{side.name}, or register again.",
                 "transform-applied-twice",
             )
@@ -579,8 +595,8 @@ def check_sides(
 # Records of a map.
 
 
-def residuals_of(transform_file: StoredTransform) -> Residuals:
-    """Read the residuals of a stored map; empty if it has none."""
+def read_residuals(transform_file: StoredTransform) -> Residuals:
+    """Read the residuals of a stored transform; empty if it has none."""
     residuals = transform_file.quality.get("residuals")
     if not isinstance(residuals, Mapping):
         return Residuals()
@@ -600,18 +616,18 @@ def residuals_of(transform_file: StoredTransform) -> Residuals:
     return read
 
 
-def map_facts(registration: Registration) -> dict[str, Any]:
-    """Return a map's parameters and quality measures."""
+def describe_registration(registration: Registration) -> dict[str, Any]:
+    """Return the parameters and quality measures of a registration."""
     off = np.hypot(*registration.residuals.off_nm.T)
     off = off[np.isfinite(off)]
     none = off.size == 0
     return {
         "model": registration.model,
-        "transform": map_record(
+        "transform": create_transform_record(
             registration.transform, registration.residuals.places_nm
         ),
-        "error_px": _finite(registration.error_px),
-        "error_nm": _finite(registration.error_nm),
+        "error_px": _replace_nonfinite(registration.error_px),
+        "error_nm": _replace_nonfinite(registration.error_nm),
         "overlap": registration.overlap,
         "mutual_information_before": registration.mutual_information_before,
         "mutual_information_after": registration.mutual_information_after,
@@ -619,20 +635,20 @@ def map_facts(registration: Registration) -> dict[str, Any]:
         "score": registration.score
         if registration.searched in ("near", "full")
         else None,
-        "rivals": jsonable(registration.rivals),
+        "rivals": to_json_value(registration.rivals),
         "residual_median_nm": None if none else float(np.median(off)),
         "residual_p95_nm": None if none else float(np.percentile(off, 95)),
         "patches": len(registration.residuals.places_nm),
-        "unreliable": _unreliable(registration),
+        "unreliable": _compute_unreliable_fraction(registration),
     }
 
 
-def _finite(value: float) -> float | None:
+def _replace_nonfinite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _unreliable(registration: Registration) -> float | None:
-    """Return the fraction of patches where a map is not reliable."""
+def _compute_unreliable_fraction(registration: Registration) -> float | None:
+    """Return the fraction of patches in which the registration is unreliable."""
     reliable, is_patches = (
         registration.residuals.reliable,
         registration.residuals.side_nm > 0,
@@ -640,8 +656,10 @@ def _unreliable(registration: Registration) -> float | None:
     return 1 - float(reliable.mean()) if reliable.size and is_patches else None
 
 
-def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, object]:
-    """Return the values of a map; only the file has all those of an elastic map.
+def create_transform_record(
+    transform: Affine | Elastic, residuals: FloatArray
+) -> dict[str, object]:
+    """Return the parameters of a transform; those of an elastic one are incomplete.
 
     Its knots extend beyond the overlap, where they are not constrained: the largest
     displacement is that at tested positions of the fixed image.
@@ -664,63 +682,64 @@ def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, 
     return record
 
 
-def _warn_if_doubtful(registration: Registration, options: RegisterOptions) -> None:
-    """Warn of anything that makes a map doubtful."""
+def _warn_if_unreliable(registration: Registration, options: RegisterOptions) -> None:
+    """Warn of anything that makes a registration doubtful."""
     if registration.searched == "full" and options.search == "near":
         warn(
             "No match was found near the stated pixel sizes, so all rotations were "
-            f"searched: {_pose(registration.transform)}. Compare the images.",
+            f"searched: {_describe_orientation(registration.transform)}. Compare the "
+            "images.",
             "found-elsewhere",
         )
     if registration.overlap < _LITTLE:
         warn(
-            f"The images share {registration.overlap:.0%} of the smaller one, less "
-            f"than {_LITTLE:.0%}: the map is reliable there, and extrapolated "
-            "elsewhere.",
+            f"The images overlap by {registration.overlap:.0%} of the smaller one, "
+            f"less than {_LITTLE:.0%}: the transform is reliable in the overlap, and "
+            "extrapolated elsewhere.",
             "overlap-small",
         )
     if registration.error_px > _DOUBTFUL_PX:
         warn(
-            f"The map is expected to be off by {registration.error_px:.2g} px "
+            f"The expected error of the transform is {registration.error_px:.2g} px "
             f"({format_rounded(registration.error_nm)} nm): do not compare details "
             "of that size.",
             "map-imprecise",
         )
     elif not np.isfinite(registration.error_px):
         warn(
-            "The error of the map is not known: add another landmark, or let the "
-            "images refine it."
+            "The error of the transform is unknown: add another landmark, or let the "
+            "images refine the transform."
             if registration.searched == "landmarks"
             else "The transform does not include its error.",
             "map-error-unknown",
         )
-    share = _unreliable(registration)
+    share = _compute_unreliable_fraction(registration)
     if share is not None and share > _UNRELIABLE:
         or_else = "one is distorted (try `model=elastic`)"
         if isinstance(registration.transform, Elastic):
             or_else = "have too little detail for an elastic map (try `model=affine`)"
         warn(
-            f"The map is not confirmed over {share:.0%} of the overlap: the images "
-            f"differ there, or {or_else}.",
+            f"The transform is not confirmed in {share:.0%} of the overlap: the "
+            f"images differ there, or {or_else}.",
             "map-unconfirmed",
         )
 
 
-def _pose(transform: Affine | Elastic) -> str:
-    """Describe rotation and scale of an image."""
+def _describe_orientation(transform: Affine | Elastic) -> str:
+    """Describe the rotation and scale of a transform."""
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pose_text = f"rotated by {affine.degrees:.1f} degrees, scaled by {affine.scale:.3f}"
     return f"mirrored, {pose_text}" if affine.is_mirrored else pose_text
 
 
-LANDMARKS_IN = FileIn(
+LANDMARKS_IN = FileInput(
     "landmarks",
     "pairs of corresponding points, from which the map is refined",
     flag="--landmarks",
     metavar="CSV",
     takes=Landmarks,
 )
-TRANSFORM_IN = FileIn(
+TRANSFORM_IN = FileInput(
     "transform",
     "apply this stored map instead of searching for one",
     flag="--transform",
@@ -730,13 +749,13 @@ TRANSFORM_IN = FileIn(
 REGISTER = Verb(
     "register",
     (
-        ImageIn(
+        ImageInput(
             "moving",
             "the image to be registered: the optical mosaic",
             role="image",
             side="moving",
         ),
-        ImageIn(
+        ImageInput(
             "fixed",
             "the image that defines the result's pixel grid: the SEM image",
             guide=True,
@@ -745,7 +764,7 @@ REGISTER = Verb(
     ),
     RegisterOptions,
     Registered,
-    _register,
+    _register_images,
     title="registration",
     files=(LANDMARKS_IN, TRANSFORM_IN),
     output=Output(

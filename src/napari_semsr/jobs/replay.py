@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from napari_semsr import models
-from napari_semsr.analysis import spread_boxes
+from napari_semsr.analysis import split_into_blocks
 from napari_semsr.core import (
     Box,
     CheckpointError,
@@ -29,15 +29,20 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     SemsrError,
-    declared_figures,
+    format_one_line,
+    get_declared_figures,
     map_progress,
-    one_line,
     read_box,
-    return_free_memory,
+    release_free_memory,
     shorten,
     to_dtype,
 )
-from napari_semsr.io import ReadOptions, count_planes, decoding, is_there
+from napari_semsr.io import (
+    ReadOptions,
+    convert_decoding_errors,
+    count_planes,
+    path_exists,
+)
 from napari_semsr.jobs.images import Result, open_image
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.plan import (
@@ -48,15 +53,15 @@ from napari_semsr.jobs.plan import (
     Input,
     Plan,
     RecordedPlan,
-    digest_of_file,
-    digest_of_values,
-    digests_of_input,
+    digest_file,
+    digest_grey_values,
     execute,
-    known_verb,
-    output_path,
+    find_output_path,
+    list_digest_functions,
     read_history,
+    require_verb,
 )
-from napari_semsr.jobs.verb import FileIn, Run, Verb
+from napari_semsr.jobs.verb import FileInput, Run, Verb
 
 _BLOCK = 1024  # side in pixels of a block that is compared at once; chosen: 8 MB each
 _ROUNDING = 1e-9  # relative, of pixel size and origin; chosen: 10 digits are stored
@@ -72,7 +77,7 @@ _STORES = (".zarr",)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that differs from the record.
+    """Difference between an output or its inputs and the record.
 
     Of a version, it is the name of a package, a device, a precision or a thread count.
     """
@@ -86,81 +91,86 @@ class Difference:
 
 @dataclass(eq=False)
 class InputSearch:
-    """Finds inputs, and collects differences."""
+    """Search for inputs that also collects differences from the record."""
 
     output: Path  # inputs are searched for next to it
     inputs: Path | None = None  # folder to search for inputs by digest
     differences: list[Difference] = field(default_factory=list)
     _digests: dict[tuple[Path, Digest], str | None] = field(default_factory=dict)
 
-    def find(self, call: Call, role: str, one: Input) -> Job[Input]:
-        """Find the file of an input; it may be missing if a call recreates it."""
+    def find_input(self, call: Call, role: str, one: Input) -> Job[Input]:
+        """Find the file of an input, which may be missing if a call recreates it."""
         file = one.file if isinstance(one, CallOutput) else one
         if not isinstance(file, File):
             return one
-        locate = self._model if role == "model" else self._locate
+        locate = self._locate_model if role == "model" else self._locate_file
         path, now = yield from locate(call, role, file)
         if path is None and isinstance(one, CallOutput):
             return one
         if path is None:
-            raise _missing(call, role, file)
-        self.compare(call, role, file, now)
+            raise _create_missing_error(call, role, file)
+        self.compare_digest(call, role, file, now)
         return File(path=str(path))
 
-    def compare(self, call: Call, role: str, file: File, now: str | None) -> None:
-        """Record once that an input differs."""
+    def compare_digest(
+        self, call: Call, role: str, file: File, now: str | None
+    ) -> None:
+        """Record that an input differs, once per difference."""
         unknown = file.digest is None and role != "model"
         if unknown or now == file.digest:
             return
-        then, there = _short(file.digest), f"{_short(now)} was found"
+        then, there = _shorten_digest(file.digest), f"{_shorten_digest(now)} was found"
         if role == "model":
             name = PurePosixPath(file.name).stem
-            sentence = f"The model {name} has changed: {then} made the output, {there}."
+            sentence = (
+                f"The model {name} has changed: the output was created by {then}, but "
+                f"{there}."
+            )
             difference = Difference("model", name, file.digest, now, sentence)
         else:
-            what = f"{_role_of(call, role)} {file.name}"
-            sentence = f"The {what} has changed: {then} was read, {there}."
+            what = f"{_get_role(call, role)} {file.name}"
+            sentence = f"The {what} has changed: {then} was read, but {there}."
             difference = Difference("input", file.name, file.digest, now, sentence)
         if difference not in self.differences:
             self.differences.append(difference)
 
-    def _locate(
+    def _locate_file(
         self, call: Call, role: str, file: File
     ) -> Job[tuple[Path | None, str | None]]:
-        """Find a file with the digest of a record, otherwise one at its path."""
-        item = known_verb(call.verb).arguments.get(role)
-        folders = isinstance(item, FileIn) and item.digest is not None
+        """Find a file by the recorded digest, otherwise at the recorded path."""
+        item = require_verb(call.verb).arguments.get(role)
+        folders = isinstance(item, FileInput) and item.digest is not None
         near = [
             place
-            for place in self._near(file)
+            for place in self._list_nearby_paths(file)
             if folders or place.is_file() or place.suffix in _STORES
         ]
         if file.digest is None:
             return (near[0], None) if near else (None, None)
-        trials = digests_of_input(call, role, file)
-        for place in chain(near, self._files_in_inputs(file, folders=folders)):
+        trials = list_digest_functions(call, role, file)
+        for place in chain(near, self._list_input_files(file, folders=folders)):
             for trial in trials:
-                if (yield from self._digest(place, trial)) == file.digest:
+                if (yield from self._get_digest(place, trial)) == file.digest:
                     return place, file.digest
         if near and file.path:
-            return near[0], (yield from self._digest(near[0], trials[0]))
+            return near[0], (yield from self._get_digest(near[0], trials[0]))
         return None, None
 
-    def _model(
+    def _locate_model(
         self, call: Call, role: str, file: File
     ) -> Job[tuple[Path | None, str | None]]:
         """Find a model by its digest, otherwise by its name."""
         model_path, now = None, None
         with suppress(CheckpointError):
             model_path = find_model(PurePosixPath(file.name).stem)
-            now = yield from digest_of_file(model_path)
+            now = yield from digest_file(model_path)
         if model_path is not None and now == file.digest:
             return model_path, now
-        path, other = yield from self._locate(call, role, file)
+        path, other = yield from self._locate_file(call, role, file)
         return (model_path, now) if path is None else (path, other)
 
-    def _near(self, file: File) -> Iterator[Path]:
-        """List existing paths: relative to the output, then as recorded."""
+    def _list_nearby_paths(self, file: File) -> Iterator[Path]:
+        """List existing candidate paths: relative to the output, then as recorded."""
         parts = PurePosixPath(file.path).parts[1:]
         folder = self.output.absolute().parent
         bases = [folder, *folder.parents][: _ABOVE + 1]
@@ -169,24 +179,24 @@ class InputSearch:
         places += [Path(file.path) if file.path else folder / file.name]
         paths_seen = {self.output.resolve()}
         for place in places:
-            if is_there(place) and place.resolve() not in paths_seen:
+            if path_exists(place) and place.resolve() not in paths_seen:
                 paths_seen.add(place.resolve())
                 yield place
 
-    def _files_in_inputs(self, file: File, *, folders: bool) -> Iterator[Path]:
+    def _list_input_files(self, file: File, *, folders: bool) -> Iterator[Path]:
         """List the files in the folder of inputs, those of the recorded name first."""
         if self.inputs is None:
             return
         name = PurePosixPath(file.name)
 
-        def unlike(path: Path) -> tuple[bool, bool, bool, str]:
+        def sort_key(path: Path) -> tuple[bool, bool, bool, str]:
             other = path.suffix.lower() != name.suffix.lower()
             return path.name != file.name, path.stem != name.stem, other, str(path)
 
-        yield from sorted(_below(self.inputs, folders=folders), key=unlike)
+        yield from sorted(_walk_folder(self.inputs, folders=folders), key=sort_key)
 
-    def _digest(self, path: Path, digest: Digest) -> Job[str | None]:
-        """Digest a file once; None if it cannot be read."""
+    def _get_digest(self, path: Path, digest: Digest) -> Job[str | None]:
+        """Compute the digest of a file once; None if it cannot be read."""
         key = path, digest
         if key not in self._digests:
             yield Progress(0, 0, f"comparing {path.name}")
@@ -197,8 +207,8 @@ class InputSearch:
         return self._digests[key]
 
 
-def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
-    """List files and stores below a folder, optionally also folders and itself."""
+def _walk_folder(folder: Path, *, folders: bool) -> Iterator[Path]:
+    """List the files and stores below a folder, optionally with all folders."""
     for place, names, files in os.walk(folder):
         here = Path(place)
         if folders:
@@ -210,7 +220,7 @@ def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
                 yield here / name
 
 
-def _short(digest: str | None) -> str:
+def _shorten_digest(digest: str | None) -> str:
     """Shorten a digest for a message."""
     if digest is None:
         return "none"
@@ -219,20 +229,20 @@ def _short(digest: str | None) -> str:
     return f"{kind}:{value[:_DIGEST_DIGITS]}{'#' + part if part else ''}"
 
 
-def _role_of(call: Call, name: str) -> str:
-    """Return the name of an input in histories."""
-    item = known_verb(call.verb).arguments.get(name)
+def _get_role(call: Call, name: str) -> str:
+    """Return the role of an input as named in histories."""
+    item = require_verb(call.verb).arguments.get(name)
     return getattr(item, "role", "") or name.replace("_", " ")
 
 
-def _missing(call: Call, role: str, file: File) -> ReadError:
+def _create_missing_error(call: Call, role: str, file: File) -> ReadError:
     """Return the error for a missing input."""
     where = "at no recorded path"
     if file.path:
-        where = f"not at {one_line(file.path, _LONGEST)}"
+        where = f"not at {format_one_line(file.path, _LONGEST)}"
     digest = file.digest or "without a digest"
     return ReadError(
-        f"The {_role_of(call, role)} {file.name!r} ({digest}), an input of "
+        f"The {_get_role(call, role)} {file.name!r} ({digest}), an input of "
         f"{call.verb}, is {where}, nor next to the output: pass its folder as "
         "`inputs`, to find it by its digest.",
         code="file-missing",
@@ -241,7 +251,7 @@ def _missing(call: Call, role: str, file: File) -> ReadError:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport(Result):
-    """Result: whether a replayed output equals the stored one.
+    """Comparison of a replayed output with the stored one.
 
     `identical` is whether all pixels are equal or not finite in both; `differs` lists
     all differences: pixels, calibration, inputs, model, versions; `where` is the point
@@ -263,10 +273,10 @@ class ReplayReport(Result):
     def figures(self) -> dict[str, Figure]:
         """Return what was compared, then the differences."""
         differs = {item.what.capitalize(): Figure(item.said) for item in self.differs}
-        return {**declared_figures(self), **differs}
+        return {**get_declared_figures(self), **differs}
 
 
-def _replay(run: Run[Options]) -> Job[ReplayReport]:
+def _replay_output(run: Run[Options]) -> Job[ReplayReport]:
     """Replay the history of an output, and compare the results.
 
     It runs in the system's temporary folder; nothing else is written.
@@ -274,10 +284,10 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
     path, inputs = Path(run.parameters["output"]), run.parameters["inputs"]
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
-        msg = f"The folder of inputs must be a folder, got {folder}."
+        msg = f"The folder of inputs must be an existing folder, got {folder}."
         raise ReadError(msg, code="folder-missing")
     # outputs are grey: a colour image fails below, as it has no history
-    plane = 0 if _planes(path) > 1 else None
+    plane = 0 if _count_planes(path) > 1 else None
     stored_image = open_image(
         path, ReadOptions(plane=plane, colour="luminance"), blank=True
     )
@@ -292,21 +302,27 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
     size = stored_image.shape[0] * stored_image.shape[1]
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
         # the first run had the same warnings
-        job = _run_again(history, search, Path(scratch), size)
+        job = _rerun_plan(history, search, Path(scratch), size)
         again = yield from map_progress(job, within=_SILENCE)
-        differences = yield from _compare(path, again)
+        differences = yield from _compare_pixels(path, again)
         now = open_image(
             again, ReadOptions(plane=0) if differences.planes > 1 else None, blank=True
         )
         pixels = (
-            [differences.difference(path.name)] if not differences.identical else []
+            [differences.create_difference(path.name)]
+            if not differences.is_identical
+            else []
         )
-        differs = (*pixels, *_calibration(stored_image, now), *search.differences)
-        differs = (*differs, *_versions(stored_history, now.provenance))
+        differs = (
+            *pixels,
+            *_compare_calibration(stored_image, now),
+            *search.differences,
+        )
+        differs = (*differs, *_compare_versions(stored_history, now.provenance))
     return ReplayReport(
         output=str(path),
         job=stored_history.job,
-        identical=differences.identical,
+        identical=differences.is_identical,
         max_abs_difference=differences.largest,
         differs=differs,
         pixels=differences.pixels,
@@ -316,8 +332,8 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
     )
 
 
-def _planes(path: Path) -> int:
-    """Count planes; 1 for a missing file, which fails when read."""
+def _count_planes(path: Path) -> int:
+    """Return the number of planes; 1 for a missing file, which fails when read."""
     return count_planes(path) if path.is_file() else 1
 
 
@@ -328,8 +344,8 @@ _SILENCE = partial(warnings.catch_warnings, action="ignore", category=UserWarnin
 
 
 @dataclass(slots=True)
-class _Pixels:
-    """Differences of pixels so far."""
+class _PixelDifferences:
+    """Pixel differences found so far."""
 
     planes: int = 1
     shape: tuple[int, ...] = ()
@@ -342,12 +358,14 @@ class _Pixels:
     values: tuple[float, float] = field(default=(0.0, 0.0))
 
     @property
-    def identical(self) -> bool:
+    def is_identical(self) -> bool:
         """Whether all pixels are equal."""
         return self.different == 0 and self.shape == self.other
 
-    def add(self, plane: int, box: Box, first: RealArray, second: RealArray) -> None:
-        """Compare a block."""
+    def add_block(
+        self, plane: int, box: Box, first: RealArray, second: RealArray
+    ) -> None:
+        """Compare a block of both images, and add its differences."""
         one, two = (np.asarray(item, np.float64) for item in (first, second))
         finite = np.isfinite(one), np.isfinite(two)
         both, either = finite[0] & finite[1], finite[0] ^ finite[1]
@@ -366,27 +384,27 @@ class _Pixels:
             corner = (box.y0 + y, box.x0 + x)
             self.place = corner if self.planes == 1 else (plane, *corner)
 
-    def difference(self, name: str) -> Difference:
+    def create_difference(self, name: str) -> Difference:
         """Describe the differences."""
         if self.shape != self.other:
             old, new = (" x ".join(map(str, item)) for item in (self.shape, self.other))
-            sentence = f"{name} has {old} px, but {new} when replayed."
+            sentence = f"{name} has {old} px, but {new} px when replayed."
             return Difference("pixels", name, old, new, sentence)
         names = ("plane", "row", "column")[-len(self.place or ()) :]
         pairs = zip(names, self.place or (), strict=False)
         where = ", ".join(f"{name} {number}" for name, number in pairs)
         then, now = (f"{value:.9g}" for value in self.values)
         share = f"{self.different} of {self.pixels} pixels differ"
-        gaps = f", {self.empty} of them missing in only one" if self.empty else ""
+        gaps = f", {self.empty} of them missing in only one image" if self.empty else ""
         most = f"by up to {self.largest:.6g}, " if self.largest else ""
         sentence = f"{share}{gaps}, {most}at {where}: {then} stored, {now} replayed."
         return Difference("pixels", name, then, now, sentence)
 
 
-def _compare(stored_path: Path, again: Path) -> Job[_Pixels]:
+def _compare_pixels(stored_path: Path, again: Path) -> Job[_PixelDifferences]:
     """Compare two images, or stacks plane by plane."""
-    planes, others = _planes(stored_path), _planes(again)
-    pixels = _Pixels(planes)
+    planes, others = _count_planes(stored_path), _count_planes(again)
+    pixels = _PixelDifferences(planes)
     for plane in range(planes):
         reading = ReadOptions(plane=plane) if planes > 1 else None
         first = open_image(stored_path, reading, blank=True)
@@ -410,23 +428,25 @@ def _compare(stored_path: Path, again: Path) -> Job[_Pixels]:
 
 
 def _compare_planes(
-    pixels: _Pixels, plane: int, first: Micrograph, second: Micrograph
+    pixels: _PixelDifferences, plane: int, first: Micrograph, second: Micrograph
 ) -> Job[None]:
-    boxes = spread_boxes(Box.of(first.shape), None, _BLOCK)
+    boxes = split_into_blocks(Box.from_shape(first.shape), None, _BLOCK)
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), f"comparing {first.name}")
         one, two = (read_box(image.data, box) for image in (first, second))
         if two.dtype != one.dtype:  # saved with another dtype
             two = to_dtype(two, one.dtype)[0]
-        pixels.add(plane, box, one, two)
-        return_free_memory()  # of decoded chunks
+        pixels.add_block(plane, box, one, two)
+        release_free_memory()  # of decoded chunks
     yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
 
 
 # Other differences.
 
 
-def _calibration(stored_image: Micrograph, again: Micrograph) -> Iterator[Difference]:
+def _compare_calibration(
+    stored_image: Micrograph, again: Micrograph
+) -> Iterator[Difference]:
     """Compare pixel sizes and origins."""
     for name, unit, one, two in (
         (
@@ -448,7 +468,7 @@ def _calibration(stored_image: Micrograph, again: Micrograph) -> Iterator[Differ
         yield Difference("calibration", name, then, now, sentence)
 
 
-def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
+def _compare_versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
     """Compare packages, device, precision and threads, if recorded."""
     if now is None:
         return
@@ -464,7 +484,9 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
     for name, before, after in pairs:
         if before is None or before == after:
             continue
-        sentence = f"The output was made with {name} {before}, replayed with {after}."
+        sentence = (
+            f"The output was created with {name} {before}, and replayed with {after}."
+        )
         yield Difference("version", name, str(before), str(after), sentence)
 
 
@@ -483,7 +505,7 @@ _LARGE = 1 << 26  # pixels of a scene that a single frame may need; chosen: 3 GB
 _BYTES = 110  # bytes per simulated pixel; measured: 108 for a specimen, 55 for a scan
 
 
-def _bind(plan: Plan, search: InputSearch) -> Job[Plan]:
+def _bind_inputs(plan: Plan, search: InputSearch) -> Job[Plan]:
     """Find the files that a plan reads; keep the calls whose outputs are missing."""
     names_needed = {plan.result.call} if plan.result else set()
     calls: list[Call] = []
@@ -494,26 +516,27 @@ def _bind(plan: Plan, search: InputSearch) -> Job[Plan]:
         for role, value in call.inputs.items():
             inputs_found: list[Input] = []
             for one in value if isinstance(value, tuple) else (value,):
-                inputs_found.append((yield from search.find(bound_call, role, one)))  # noqa: PERF401 - yields
+                found = yield from search.find_input(bound_call, role, one)
+                inputs_found.append(found)
             inputs = {
                 role: tuple(inputs_found) if inputs_found[1:] else inputs_found[0]
             }
             bound_call = bound_call.model_copy(
                 update={"inputs": bound_call.inputs | inputs}
             )
-        each = (one for _, one in bound_call.each_input())
+        each = (one for _, one in bound_call.iterate_inputs())
         names_needed |= {one.call for one in each if isinstance(one, CallOutput)}
         calls.insert(0, bound_call)
     return plan.replace(calls=calls)
 
 
-def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
-    """Raise an error if a simulation is larger than an output can need."""
+def _check_simulation_size(plan: Plan, pixels: int, name: str) -> None:
+    """Raise an error if a simulation is too large for the size of the output."""
     for call in plan.calls:
-        options = known_verb(call.verb).parse(call.options)["options"]
-        if not hasattr(options, "drawn_pixels"):
+        options = require_verb(call.verb).parse(call.options)["options"]
+        if not hasattr(options, "count_simulated_pixels"):
             continue
-        pixels_to_draw, most = options.drawn_pixels(), pixels
+        pixels_to_draw, most = options.count_simulated_pixels(), pixels
         if call.verb == "simulate":
             most = max(4 * pixels, min(_SCENE * pixels, _LARGE), 4 * _SIMULATED_PX)
         elif plan.result is None or call.name != plan.result.call:
@@ -528,15 +551,18 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
             raise ReadError(msg, code="image-too-large")
 
 
-def _on_same_machine(history: RecordedPlan, path: Path) -> Plan:
-    """Set the original device and precision, if available."""
+def _restore_device(history: RecordedPlan, path: Path) -> Plan:
+    """Set the recorded device and precision, if available."""
     calls = []
     for call in history.plan.calls:
-        record, arguments = history.records[call.name], known_verb(call.verb).arguments
+        record, arguments = (
+            history.records[call.name],
+            require_verb(call.verb).arguments,
+        )
         same: dict[str, object] = {}
         if record.device is not None and "model" in arguments:
             name, _, _ = record.device.partition(": ")
-            with decoding(path, "a history"):
+            with convert_decoding_errors(path, "a history"):
                 kind, _, number = name.partition(":")
                 here = kind == "cpu" or int(number or 0) < models.device_count(kind)
             same |= {"device": name} if here else {}
@@ -547,8 +573,8 @@ def _on_same_machine(history: RecordedPlan, path: Path) -> Plan:
 
 
 @contextmanager
-def _threads(record: Provenance, path: Path) -> Iterator[None]:
-    """Set the original number of torch threads."""
+def _set_thread_count(record: Provenance, path: Path) -> Iterator[None]:
+    """Use the recorded number of torch threads in this context."""
     import torch
 
     count = record.threads
@@ -568,10 +594,10 @@ def _threads(record: Provenance, path: Path) -> Iterator[None]:
             torch.set_num_threads(usual)
 
 
-def _named_as(plan: Plan, stored_path: Path) -> Plan:
-    """Set the output of the last call to the format of the stored one."""
+def _match_output_format(plan: Plan, stored_path: Path) -> Plan:
+    """Write the output of the last call in the format of the stored one."""
     call = plan.calls[-1]
-    output = known_verb(call.verb).output
+    output = require_verb(call.verb).output
     if output is None or not output.is_image:
         return plan
     middle = ".ome" if stored_path.stem.lower().endswith(".ome") else ""
@@ -580,39 +606,40 @@ def _named_as(plan: Plan, stored_path: Path) -> Plan:
     return plan.replace(calls=(*plan.calls[:-1], last))
 
 
-def _run_again(
+def _rerun_plan(
     history: RecordedPlan, search: InputSearch, folder: Path, size: int
 ) -> Job[Path]:
     """Execute the plan of an output in another folder; return the new output."""
     path = search.output
-    plan = _named_as(_on_same_machine(history, path), path)
-    plan = yield from _bind(plan, search)
-    _check_drawn(plan, size, path.name)
+    plan = _match_output_format(_restore_device(history, path), path)
+    plan = yield from _bind_inputs(plan, search)
+    _check_simulation_size(plan, size, path.name)
 
-    def within(call: Call) -> AbstractContextManager[None]:
+    def create_thread_context(call: Call) -> AbstractContextManager[None]:
         if "model" not in call.inputs:
             return nullcontext()
-        return _threads(history.records[call.name], path)
+        return _set_thread_count(history.records[call.name], path)
 
-    yield from execute(plan, folder, within=within)
+    yield from execute(plan, folder, within=create_thread_context)
     calls = {call.name: call for call in plan.calls}
     for call in plan.calls:
-        for role, one in call.each_input():
+        for role, one in call.iterate_inputs():
             if isinstance(one, CallOutput) and one.file is not None:
-                output_made = output_path(calls[one.call], folder, one.part)
+                output_made = find_output_path(calls[one.call], folder, one.part)
                 now = (
                     None
                     if output_made is None
-                    else (yield from digest_of_values(output_made))
+                    else (yield from digest_grey_values(output_made))
                 )
-                search.compare(call, role, one.file, now)
+                search.compare_digest(call, role, one.file, now)
     last = plan.calls[-1]
     part = None if plan.result is None else plan.result.part
-    output_made = output_path(last, folder, part)
+    output_made = find_output_path(last, folder, part)
     if output_made is None:
         msg = (
-            f"By its history, {path.name} is {one_line(repr(part))} of {last.verb}, "
-            "which does not create such an image: the history is damaged or forged."
+            f"According to its history, {path.name} is {format_one_line(repr(part))} "
+            f"of {last.verb}, which does not create such an image: the history is "
+            "damaged or forged."
         )
         raise ReadError(msg, code="history-damaged")
     return output_made
@@ -623,15 +650,15 @@ REPLAY = Verb(
     (),
     Options,
     ReplayReport,
-    _replay,
+    _replay_output,
     files=(
-        FileIn(
+        FileInput(
             "output",
             "an image or store written by semsr or a panel",
             optional=False,
             metavar="OUTPUT",
         ),
-        FileIn(
+        FileInput(
             "inputs",
             "folder to search for inputs by their digests, if they were moved",
             flag="--inputs",

@@ -19,34 +19,34 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     Quantity,
-    declared_figures,
-    display_of,
-    figures_of,
+    get_declared_figures,
+    get_display,
+    get_figures,
     parse_pixel_size,
     to_dtype,
     warn,
 )
 from napari_semsr.io import (
     OmeZarrStore,
-    filling_store,
-    read_object,
+    output_store_path,
+    read_json_object,
     write_blocks,
 )
-from napari_semsr.jobs.enhance import overall_change
+from napari_semsr.jobs.enhance import combine_changes
 from napari_semsr.jobs.images import (
-    image_in,
-    jsonable,
-    name_of,
+    get_image_name,
     open_image,
+    read_store_image,
     record_file,
+    to_json_value,
 )
-from napari_semsr.jobs.planes import run_by_plane
-from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
+from napari_semsr.jobs.planes import extend_to_stacks
+from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
-    choose,
     parse_psf,
+    prepare_restoration,
 )
 
 # Blur from a file: a point-spread function, or a simulated microscope.
@@ -56,13 +56,13 @@ _REACH = 3.0  # radius of the diffraction rings, in widths; chosen: 95 % of the 
 
 
 def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
-    """Read the file of a blur; a JSON file gives its width."""
+    """Read a PSF file; a JSON file defines the width of the blur."""
     choice = parse_psf(text)
     if choice.kind != "file":
         return text, None
     if Path(choice.path).suffix.lower() != ".json":
         return text, open_image(choice.path)
-    kernel_record = read_object(Path(choice.path))
+    kernel_record = read_json_object(Path(choice.path))
     try:
         width_px, pixel_nm = (
             float(kernel_record["psf_fwhm_px"]),
@@ -77,7 +77,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
     ):
         msg = (
             "The file of a microscope must have psf_fwhm_px, a known pixel_size_nm, "
-            "and optics pupil or gaussian, as truth/microscope.json of a calibrated "
+            "and optics pupil or gaussian, like truth/microscope.json of a calibrated "
             f"simulation; {choice.path} does not: set the width of the blur, such as "
             "`psf=1.3px`."
         )
@@ -85,26 +85,27 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
     if kernel_record.get("optics") != "pupil":
         return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
     size = image.pixel_size_nm or (pixel_nm, pixel_nm)
-    return text, _pupil_psf(kernel_record, size, pixel_nm, choice.path)
+    return text, _compute_pupil_psf(kernel_record, size, pixel_nm, choice.path)
 
 
-def _pupil_psf(
+def _compute_pupil_psf(
     record: dict[str, object], size: FloatPair, pixel_nm: float, name: str
 ) -> Micrograph:
     """Return the point-spread function of a simulated microscope, in focus, on axis.
 
     `size`: pixel size of the image to restore; `pixel_nm`: of the camera.
     """
-    from napari_semsr.simulation import OPTICS, MicroscopeOptions, point_spread
+    from napari_semsr.simulation import OPTICS, MicroscopeOptions, compute_psf
 
     optics = MicroscopeOptions.parse({k: record[k] for k in OPTICS if k in record})
     if not np.isclose(*size):
-        msg = f"A microscope needs square pixels, got {size[0]:g} x {size[1]:g} nm."
+        msg = (
+            f"The PSF of a microscope needs square pixels, got {size[0]:g} x "
+            f"{size[1]:g} nm."
+        )
         raise OptionError(msg, code="pixels-not-square")
     side = 2 * int(np.ceil(_REACH * optics.fwhm_nm / size[0])) + 1
-    kernel = point_spread(
-        optics, [(0.0, 1.0)], size[0], side, box_px=pixel_nm / size[0]
-    )
+    kernel = compute_psf(optics, [(0.0, 1.0)], size[0], side, box_px=pixel_nm / size[0])
     return Micrograph(kernel, parse_pixel_size(size), Path(name).name)
 
 
@@ -119,13 +120,13 @@ _ESTIMATE_WARNING = (  # given once: the width of the blur differs between plane
 METHOD_CALLED = {
     method: called
     for called, method in (
-        display_of(RestoreOptions.model_fields["method"]).choices or {}
+        get_display(RestoreOptions.model_fields["method"]).choices or {}
     ).items()
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoredFile(ImageMade):
+class RestoredFile(ImageResult):
     """Result of a restoration.
 
     `parameters` are those of the method: the blur, the noise, iterations, the halo,
@@ -178,16 +179,19 @@ class RestoredFile(ImageMade):
         )
 
     def figures(self) -> dict[str, Figure]:
-        """Return the change, and the parameters."""
-        change = {} if self.change is None else figures_of(self.change)
-        return change | declared_figures(self)
+        """Return the change of the image, and the parameters."""
+        change = {} if self.change is None else get_figures(self.change)
+        return change | get_declared_figures(self)
 
 
 def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     """Restore one plane, in memory if it has no output."""
-    restorer, parameters, provenance = yield from _prepare(run)
+    restorer, parameters, provenance = yield from _prepare_restoration(run)
     source, target = run.images["image"], run.target
-    plan, dtype = restorer.plan(source.shape), np.dtype(run.options.dtype or np.float32)
+    plan, dtype = (
+        restorer.create_plan(source.shape),
+        np.dtype(run.options.dtype or np.float32),
+    )
     values_told: dict[str, Any] = {
         "method": run.options.method,
         "parameters": parameters,
@@ -198,7 +202,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     about = source.replace(provenance=provenance)
     if target is None:
         data, clipped_total = np.empty(about.shape, dtype), 0
-        pieces = restorer.tiles(source.data, plan)
+        pieces = restorer.restore_tiles(source.data, plan)
         for done_count, (tile, values) in enumerate(pieces, start=1):
             data[tile.core.slices], clipped_part = to_dtype(values, dtype)
             clipped_total += clipped_part
@@ -213,21 +217,23 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
             **values_told,
         )
 
-    def make(place: Path) -> OmeZarrStore:
+    def create_store(place: Path) -> OmeZarrStore:
         how: dict[str, object] = {"dtype": dtype, "chunk": plan.core}
-        return run.existing.store_of(about, place, target, **how)
+        return run.existing.open_store(about, place, target, **how)
 
-    def fill(store: OmeZarrStore) -> Job[tuple[int, Change | None]]:
-        pieces = restorer.tiles(source.data, plan, store.pending())
+    def fill_store(store: OmeZarrStore) -> Job[tuple[int, Change | None]]:
+        pieces = restorer.restore_tiles(source.data, plan, store.pending_units())
         clipped_count = yield from store.fill((values for _, values in pieces), _TILES)
-        if not store.complete:
-            store.note("restore", parameters)
+        if not store.is_complete:
+            store.write_note("restore", parameters)
         noise = parameters.get("noise_std")
-        change = yield from measure_change(source, image_in(store), noise)
+        change = yield from measure_change(source, read_store_image(store), noise)
         return clipped_count, change
 
-    kept_store = filling_store(target, resume=run.existing.resume)
-    written_file = yield from write_blocks(target, make, fill, kept_store=kept_store)
+    kept_store = output_store_path(target, resume=run.existing.resume)
+    written_file = yield from write_blocks(
+        target, create_store, fill_store, kept_store=kept_store
+    )
     clipped_total, change = written_file.result
     return RestoredFile(
         output=str(target),
@@ -239,46 +245,48 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
     )
 
 
-def _prepare(
+def _prepare_restoration(
     run: Run[RestoreOptions],
 ) -> Job[tuple[Restorer, dict[str, Any], Provenance]]:
     """Open an image and measure blur and noise."""
     options = run.options
-    yield Progress(0, 0, f"reading {name_of(run.image_inputs['image'])}")
-    run.open()
+    yield Progress(0, 0, f"reading {get_image_name(run.image_inputs['image'])}")
+    run.open_images()
     source = run.images["image"]
     psf_given, kernel = _read_psf(options.psf, source)
     yield Progress(0, 0, "measuring blur and noise")
-    restorer = choose(source, options.replace(psf=psf_given), kernel)
+    restorer = prepare_restoration(source, options.replace(psf=psf_given), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
         warn(_ESTIMATE_WARNING, "blur-estimated")
-    tolerance = restorer.tolerance(source.data, restorer.plan(source.shape))
+    tolerance = restorer.measure_tolerance(
+        source.data, restorer.create_plan(source.shape)
+    )
     guides: list[InputRecord] = []
     more: dict[str, Any] = {}
     if parse_psf(options.psf).kind == "file":
         # not an input: two images that share it are not related
         guides.append(record_file(options.psf, "psf"))
         more["psf_digest"] = guides[0].digest
-    provenance = yield from run.history(*guides, **more)
-    parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
+    provenance = yield from run.compose_history(*guides, **more)
+    parameters = to_json_value({**restorer.get_parameters(), "tolerance": tolerance})
     return restorer, parameters, provenance
 
 
-def _sum_up(results: Sequence[RestoredFile]) -> dict[str, object]:
+def _summarise_planes(results: Sequence[RestoredFile]) -> dict[str, object]:
     """Combine the results of the planes of a stack."""
     return {
         "tiles": sum(item.tiles for item in results),
         "clipped": sum(item.clipped for item in results),
-        "change": overall_change([item.change for item in results]),
+        "change": combine_changes([item.change for item in results]),
     }
 
 
 RESTORE = Verb(
     "restore",
-    (ImageIn("image", "the grey image to restore", label="Layer", stack=True),),
+    (ImageInput("image", "the grey image to restore", label="Layer", stack=True),),
     RestoreOptions,
     RestoredFile,
-    run_by_plane(_restore_plane, _sum_up),
+    extend_to_stacks(_restore_plane, _summarise_planes),
     title="restoration",
     output=Output(
         "file of the result; its suffix sets the format",

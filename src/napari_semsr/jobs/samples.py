@@ -7,8 +7,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from napari_semsr import simulation
 from napari_semsr.core import Micrograph, Options, parse_pixel_size
-from napari_semsr.jobs.convert import verb_that_saves
-from napari_semsr.jobs.images import derived_from, made_by
+from napari_semsr.jobs.convert import create_saving_verb
+from napari_semsr.jobs.images import compose_derived_provenance, compose_provenance
 
 # Sizes chosen: large enough for a demonstration, small enough to simulate quickly.
 _PIXEL_NM = 10.0
@@ -24,7 +24,7 @@ class SpecimenOptions(Options):
     shape: tuple[PositiveInt, PositiveInt] = _SHAPE
     seed: NonNegativeInt = 0
 
-    def drawn_pixels(self) -> int:
+    def count_simulated_pixels(self) -> int:
         """Count the pixels of the specimen."""
         return self.shape[0] * self.shape[1]
 
@@ -42,16 +42,16 @@ class ExposureOptions(Options):
 
 
 class GoldPairOptions(Options):
-    """Options of the gold sample: seed, and whether the coarse or the fine image."""
+    """Options of the gold sample: the seed, and the coarse or the fine image."""
 
     part: Literal["coarse", "fine"] = "coarse"
     seed: NonNegativeInt = 0
 
 
-def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:
+def simulate_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:
     """Simulate a wiring layer next to a cracked film, as a sharp 8-bit image."""
-    wiring = simulation.draw("circuit", shape, seed=seed, pitch_px=_PITCH_PX)
-    film = simulation.draw("fracture", shape, seed=seed + 1)
+    wiring = simulation.draw_phantom("circuit", shape, seed=seed, pitch_px=_PITCH_PX)
+    film = simulation.draw_phantom("fracture", shape, seed=seed + 1)
     rows, columns = np.indices(shape)
     border = shape[1] * (0.62 + 0.05 * np.sin(rows / shape[0] * 5.0))
     share = np.clip((columns - border) / 6.0, 0.0, 1.0)
@@ -60,14 +60,14 @@ def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Microgra
         np.rint(25 + 205 * grey).astype(np.uint8),
         parse_pixel_size(_PIXEL_NM),
         "truth",
-        provenance=made_by("specimen", {"shape": list(shape), "seed": seed}),
+        provenance=compose_provenance("specimen", {"shape": list(shape), "seed": seed}),
     )
 
 
-def expose(
+def simulate_exposure(
     truth: Micrograph, *, name: str = "exposure", **options: object
 ) -> Micrograph:
-    """Simulate a blurred, hazy, noisy image of a specimen, by `ExposureOptions`."""
+    """Simulate a blurred, hazy, noisy image of a specimen with `ExposureOptions`."""
     settings = ExposureOptions.parse(options)
     blurred_truth = simulation.degrade_plane(
         truth.array(), settings.kind, seed=settings.seed
@@ -77,15 +77,15 @@ def expose(
     grey = counts / settings.electrons * 255.0
     grey = grey + rng.normal(0.0, settings.read_noise, grey.shape)
     noisy = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-    history = derived_from("exposure", settings.model_dump(), truth=truth)
+    history = compose_derived_provenance("exposure", settings.model_dump(), truth=truth)
     return truth.replace(data=noisy, name=name, provenance=history)
 
 
-def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
+def simulate_gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     """Simulate the sample "gold on carbon at two magnifications"."""
-    rng = simulation.gold_rng("judging", _SHOWN_GOLD + seed)
+    rng = simulation.create_gold_rng("judging", _SHOWN_GOLD + seed)
     pair = simulation.random_gold_pair(_GOLD_PX, rng)
-    history = made_by("gold", {"side": _GOLD_PX, "seed": seed})
+    history = compose_provenance("gold", {"side": _GOLD_PX, "seed": seed})
     off = (simulation.FINE_NM - simulation.COARSE_NM) / 2
     coarse, fine = (
         Micrograph(
@@ -103,12 +103,15 @@ def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     return coarse, fine
 
 
-SPECIMEN = verb_that_saves(
-    "specimen", SpecimenOptions, lambda o: draw_specimen(o.shape, seed=o.seed)
+SPECIMEN = create_saving_verb(
+    "specimen", SpecimenOptions, lambda o: simulate_specimen(o.shape, seed=o.seed)
 )
-EXPOSURE = verb_that_saves(
-    "exposure", ExposureOptions, lambda o, truth: expose(truth, **dict(o)), "truth"
+EXPOSURE = create_saving_verb(
+    "exposure",
+    ExposureOptions,
+    lambda o, truth: simulate_exposure(truth, **dict(o)),
+    "truth",
 )
-GOLD = verb_that_saves(
-    "gold", GoldPairOptions, lambda o: gold_pair(seed=o.seed)[o.part == "fine"]
+GOLD = create_saving_verb(
+    "gold", GoldPairOptions, lambda o: simulate_gold_pair(seed=o.seed)[o.part == "fine"]
 )

@@ -26,8 +26,8 @@ from napari_semsr.core import (
     Quantity,
     RealArray,
     WriteError,
+    create_property,
     digest_path,
-    figure,
     format_pixel_size,
     format_shape,
     list_folder,
@@ -36,25 +36,30 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import (
+    ImageIdentity,
     ReadOptions,
-    Side,
     StoredTransform,
+    convert_write_errors,
     move,
     read,
     remove_target,
-    scratch,
+    temporary_path,
     write,
     write_fei,
     write_rows,
     write_transform,
-    writing,
 )
-from napari_semsr.jobs.images import Result, jsonable, made_by, write_positions
-from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+from napari_semsr.jobs.images import (
+    Result,
+    compose_provenance,
+    to_json_value,
+    write_positions,
+)
+from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.simulation import OPTICS, ObjectOptions, ScanOptions, ViewOptions
 
 _MARK = Path("truth") / "microscope.json"
-"""A file that identifies a simulated scan."""
+"""File that identifies a simulated scan."""
 _OURS = (
     "positions.csv",
     "scan.json",
@@ -72,13 +77,13 @@ _OF_PHANTOMS = (
     "microsphere",
     "camera_pixel_um",
 )
-"""Options of a phantom and its pixel size, which an image already has."""
+"""Options of a phantom and its pixel size, which do not apply to an image."""
 _FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # bytes per pixel: sharp and blurred, in float32
 
 
 class SimulateOptions(ScanOptions, ViewOptions):
-    """Options of a scan, and of what is simulated and written with it."""
+    """Options of a simulated scan and its further images."""
 
     positions: Literal["px", "nm", "none"] = Field(
         default="px",
@@ -133,15 +138,15 @@ class SimulateOptions(ScanOptions, ViewOptions):
     )
 
     @property
-    def lean_px(self) -> float:
-        """Lateral shift for which the scene must have room."""
+    def tilt_shift_px(self) -> float:
+        """Largest lateral shift that the scene must accommodate, in px."""
         return self.focal_shift_px if self.has_heights else 0.0
 
-    def drawn_pixels(self) -> int:
+    def count_simulated_pixels(self) -> int:
         """Count the pixels of the scene and of all frames."""
-        rows, columns = self.extent().fine_grid(self.fine)[0]
-        series = self.focal_series * (self.frames if self.has_heights else 1)
-        images_taken = self.frames + self.exposures + series
+        rows, columns = self.compute_extent().get_fine_grid(self.fine_factor)[0]
+        series = self.focal_series * (self.frame_count if self.has_heights else 1)
+        images_taken = self.frame_count + self.exposures + series
         return rows * columns + images_taken * self.frame_px**2
 
     @property
@@ -174,10 +179,12 @@ class SimulatedScan(Result):
         size = format_shape(self.frame_shape)
         return f"{self.frames} frames ({rows} x {columns}) of {size}"
 
-    pixel = figure(lambda result: format_pixel_size(result.pixel_size_nm), "Pixel size")
-    also = figure(lambda result: ", ".join(result.extra) or None, "Also")
+    pixel = create_property(
+        lambda result: format_pixel_size(result.pixel_size_nm), "Pixel size"
+    )
+    also = create_property(lambda result: ", ".join(result.extra) or None, "Also")
 
-    bad = figure(
+    bad = create_property(
         lambda result: (
             ", ".join(f"{n}: {k}" for n, k in result.bad_frames.items()) or None
         ),
@@ -185,51 +192,51 @@ class SimulatedScan(Result):
     )
 
 
-def _simulate(
+def _simulate_scan(
     run: Run[SimulateOptions], image: Micrograph | None
 ) -> Job[SimulatedScan]:
     settings, target = run.options, run.targets["out_dir"]
     _check_scan(target, image, settings)
     source, inputs = None, list[InputRecord]()
     if image is not None:
-        settings = _fit_options(image, settings)
+        settings = _fit_options_to_image(image, settings)
         source = image.array()
-        inputs.append((yield from run.record("image")))
-    shape, _ = settings.extent().fine_grid(settings.fine)
-    frames = settings.frames * settings.frame_px**2 * _FRAME_BYTES
+        inputs.append((yield from run.record_image("image")))
+    shape, _ = settings.compute_extent().get_fine_grid(settings.fine_factor)
+    frames = settings.frame_count * settings.frame_px**2 * _FRAME_BYTES
     least = shape[0] * shape[1] * _SCENE_BYTES + frames
     if least > psutil.virtual_memory().available:
         need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
-        raise _too_large(settings, need)
+        raise _create_size_error(settings, need)
     try:
         scan = yield from simulation.simulate_scan(settings, source)
     except MemoryError as error:
-        raise _too_large(settings, "more memory than is free") from error
+        raise _create_size_error(settings, "more memory than is free") from error
     if settings.live is not None:
-        faults = _LiveFaults.draw(settings)
-        scan = faults.put_into(scan)
-        with writing(target), scratch(target) as place:
+        faults = _LiveFaults.from_options(settings)
+        scan = faults.add_to_scan(scan)
+        with convert_write_errors(target), temporary_path(target) as place:
             place.mkdir()
             writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
-            extra = yield from _write_live(target, settings, writer, faults)
-        return _report_simulation(target, settings, scan, extra)
-    with _whole_folder(target) as place:
+            extra = yield from _write_live_scan(target, settings, writer, faults)
+        return _create_result(target, settings, scan, extra)
+    with _stage_scan_folder(target) as place:
         writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
-        yield from writer.frames()
+        yield from writer.write_frames()
         yield Progress(0, 0, "writing the ground truth")
-        writer.tables()
-        writer.truth()
-        extra = yield from writer.more()
-    return _report_simulation(target, settings, scan, extra)
+        writer.write_tables()
+        writer.write_ground_truth()
+        extra = yield from writer.write_further_images()
+    return _create_result(target, settings, scan, extra)
 
 
-def _report_simulation(
+def _create_result(
     target: Path,
     settings: SimulateOptions,
     scan: "simulation.Scan",
     extra: tuple[str, ...],
 ) -> SimulatedScan:
-    """Return the result."""
+    """Create the result of a simulation."""
     return SimulatedScan(
         frames=len(scan.frames),
         truth=str(target / "truth"),
@@ -255,8 +262,8 @@ def _check_scan(
     stranger = target.is_dir() and list_folder(target)
     if stranger and not (target / _MARK).is_file():
         msg = (
-            f"The folder {target} has files that are not of a simulated scan, so it "
-            "was not replaced; choose another."
+            f"The folder {target} contains files that do not belong to a simulated "
+            "scan, so it was not replaced; choose another folder."
         )
         raise WriteError(msg, code="foreign-files")
     if (options.sem or options.sem_view) and image is not None:
@@ -270,16 +277,21 @@ def _check_scan(
     if options.live_faults and options.live is None:
         msg = "Faults of a live scan (`live_faults`) need `live`."
         raise OptionError(msg, code="option-without-effect")
-    if options.live_faults and options.frames < _LIVE_FAULTS:
-        msg = f"`live_faults` need {_LIVE_FAULTS} frames or more, got {options.frames}."
+    if options.live_faults and options.frame_count < _LIVE_FAULTS:
+        msg = (
+            f"`live_faults` needs at least {_LIVE_FAULTS} frames, got "
+            f"{options.frame_count}."
+        )
         raise OptionError(msg, code="too-few-frames")
     if options.focal_series == 1:
         msg = "A focal series needs at least 2 steps, got 1."
         raise OptionError(msg, code="out-of-range")
 
 
-def _fit_options(image: Micrograph, options: SimulateOptions) -> SimulateOptions:
-    """Set binning and pixel size of the frames from those of the image."""
+def _fit_options_to_image(
+    image: Micrograph, options: SimulateOptions
+) -> SimulateOptions:
+    """Set the binning and pixel size of the frames from the image."""
     usual = SimulateOptions()
     idle = {
         name: getattr(usual, name)
@@ -308,7 +320,7 @@ def _fit_options(image: Micrograph, options: SimulateOptions) -> SimulateOptions
     return options
 
 
-def _too_large(options: SimulateOptions, need: str) -> DeviceMemoryError:
+def _create_size_error(options: SimulateOptions, need: str) -> DeviceMemoryError:
     """Return the error for a scan that is too large."""
     rows, columns = options.frames_grid
     msg = (
@@ -322,18 +334,18 @@ def _too_large(options: SimulateOptions, need: str) -> DeviceMemoryError:
 
 
 @contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """Write into a hidden folder next to the target, and swap both when complete."""
-    with writing(target), scratch(target) as place:
+def _stage_scan_folder(target: Path) -> Iterator[Path]:
+    """Write to a hidden folder, and move its contents to the target when complete."""
+    with convert_write_errors(target), temporary_path(target) as place:
         place.mkdir()
         yield place
-        _clear(target)
+        _clear_scan_folder(target)
         for new in sorted(place.iterdir()):
             move(new, target / new.name)
 
 
-def _clear(target: Path) -> None:
-    """Create the folder of a scan, without the files of an earlier one."""
+def _clear_scan_folder(target: Path) -> None:
+    """Create the folder of a scan, removing the files of an earlier scan."""
     target.mkdir(exist_ok=True)
     ours = (target / name for name in _OURS)
     files = (*target.glob("frame_*.tif"), *target.glob(_OUR_FOLDERS))
@@ -343,7 +355,7 @@ def _clear(target: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _ScanWriter:
-    """Writes one scan into a folder."""
+    """Writer of one scan into a folder."""
 
     place: Path  # The folder
     scan: "simulation.Scan"  # the scan
@@ -351,7 +363,7 @@ class _ScanWriter:
     inputs: tuple[InputRecord, ...]  # the scanned image, if any
     opening: ReadOptions  # its reading options
 
-    def _image(
+    def _write_image(
         self, data: RealArray, path: Path, *, on_frames: bool = True, fine: bool = False
     ) -> None:
         """Write one image on the grid of the frames, or of the scene.
@@ -374,7 +386,7 @@ class _ScanWriter:
             data,
             parse_pixel_size(size and [v * share / finer for v in size]),
             path.name.partition(".")[0],
-            provenance=made_by("simulate", options, *self.inputs, part=part),
+            provenance=compose_provenance("simulate", options, *self.inputs, part=part),
             origin=origin,
             spacing_px=(1 / finer, 1 / finer),
         )
@@ -382,18 +394,18 @@ class _ScanWriter:
         write(micrograph, path)
 
     @property
-    def _files(self) -> list[str]:
+    def _file_names(self) -> list[str]:
         return [f"{name}.tif" for name in self.scan.names]
 
-    def frames(self) -> Iterator[Progress]:
+    def write_frames(self) -> Iterator[Progress]:
         total = len(self.scan.frames)
         for index, (name, frame) in enumerate(
             zip(self.scan.names, self.scan.frames, strict=True)
         ):
             yield Progress(index, total, f"writing {name}.tif")
-            self._image(frame, self.place / f"{name}.tif")
+            self._write_image(frame, self.place / f"{name}.tif")
 
-    def tables(self, folder: Path | None = None) -> None:
+    def write_tables(self, folder: Path | None = None) -> None:
         """Write the nominal positions and the microscope's description."""
         place = folder or self.place
         options, size = self.options, self.scan.pixel_size_nm
@@ -401,7 +413,7 @@ class _ScanWriter:
         if options.positions == "nm" and size is not None:
             nominal = nominal * size
         if options.positions != "none":
-            path, files = place / "positions.csv", self._files
+            path, files = place / "positions.csv", self._file_names
             write_positions(
                 path, dict(zip(files, nominal, strict=True)), options.positions
             )
@@ -421,19 +433,25 @@ class _ScanWriter:
         }
         _write_json(place / "scan.json", record)
 
-    def truth(self) -> None:
+    def write_ground_truth(self) -> None:
         """Write true positions, object, illumination and all parameters."""
         scan, folder = self.scan, self.place / "truth"
         folder.mkdir()
-        places = dict(zip(self._files, scan.true_px, strict=True))
+        places = dict(zip(self._file_names, scan.true_px, strict=True))
         write_positions(folder / "positions.csv", places)
         scene = scan.scene
-        self._image(scene.sharp, folder / "object.ome.tif", on_frames=False, fine=True)
-        self._image(scene.image, folder / "seen.ome.tif", on_frames=False, fine=True)
-        self._image(scan.flat, folder / "flat.ome.tif", on_frames=False)
+        self._write_image(
+            scene.sharp, folder / "object.ome.tif", on_frames=False, fine=True
+        )
+        self._write_image(
+            scene.image, folder / "seen.ome.tif", on_frames=False, fine=True
+        )
+        self._write_image(scan.flat, folder / "flat.ome.tif", on_frames=False)
         if scene.surface is not None:
             height = scene.surface.height_nm
-            self._image(height, folder / "height.ome.tif", on_frames=False, fine=True)
+            self._write_image(
+                height, folder / "height.ome.tif", on_frames=False, fine=True
+            )
         options = self.options
         per_photon = options.full_scale / options.photons if options.photons else None
         good = [i for i in range(len(scan.names)) if i not in scan.bad]
@@ -445,7 +463,7 @@ class _ScanWriter:
             "psf_fwhm_px": scene.fwhm_px,
             **options.model_dump(mode="json", include=set(OPTICS)),
             "cut_off_period_nm": options.cut_off_nm if scan.pixel_size_nm else None,
-            "rim": options.rim,
+            "rim": options.rim_brightness,
             "dark_counts": options.offset,
             "counts_per_photon": per_photon,
             "object_oversampling": scene.oversampling,
@@ -459,47 +477,47 @@ class _ScanWriter:
         }
         _write_json(folder / "microscope.json", parameters)
 
-    def more(self) -> Job[tuple[str, ...]]:
+    def write_further_images(self) -> Job[tuple[str, ...]]:
         """Simulate and write the further images."""
         parts = []
         if self.options.exposures:
             yield Progress(0, 0, "repeating exposures")
-            exposures = self.scan.exposures(self.options.exposures)
+            exposures = self.scan.simulate_exposures(self.options.exposures)
             for index, frame in enumerate(exposures):
-                self._image(
+                self._write_image(
                     frame, self.place / "exposures" / f"exposure_{index:02d}.tif"
                 )
             parts.append("exposures")
         if self.options.has_heights:
-            parts += yield from self._heights(self.options.focal_series)
+            parts += yield from self._write_heights(self.options.focal_series)
         elif self.options.focal_series:
             yield Progress(0, 0, "focusing")
-            steps = self.scan.focal_series(self.options.focal_series)
+            steps = self.scan.simulate_focal_series(self.options.focal_series)
             for index, step in enumerate(steps):
                 name = f"focus_{index:02d}_{step.focus_nm:+.0f}nm.tif"
-                self._image(step.frame, self.place / "focal" / name)
+                self._write_image(step.frame, self.place / "focal" / name)
             parts.append("focal")
         if self.options.sem:
             yield Progress(0, 0, "simulating the SEM image")
-            picture = self.scan.electron_image()
+            picture = self.scan.simulate_sem_image()
             path = self.place / "sem" / "sem.ome.tif"
-            self._image(picture, path, on_frames=False, fine=True)
+            self._write_image(picture, path, on_frames=False, fine=True)
             parts.append("sem")
         if self.options.sem_view:
             yield Progress(0, 0, "simulating the realistic SEM image")
-            self._view()
+            self._write_sem_view()
             parts += [] if self.options.sem else ["sem"]
         return tuple(parts)
 
-    def _heights(self, count: int) -> Job[list[str]]:
+    def _write_heights(self, count: int) -> Job[list[str]]:
         """Write a scan for each height of the focal plane, and their table."""
         names, rows = [], []
-        for index, height in enumerate(self.scan.height_scans(count)):
+        for index, height in enumerate(self.scan.simulate_height_scans(count)):
             name = f"z_{index:03d}"
             yield Progress(index, count, f"focusing: {name}")
             for stem, frame in zip(self.scan.names, height.frames, strict=True):
-                self._image(frame, self.place / name / f"{stem}.tif")
-            self.tables(self.place / name)
+                self._write_image(frame, self.place / name / f"{stem}.tif")
+            self.write_tables(self.place / name)
             y, x = height.shift_px
             rows.append([name, f"{height.focus_nm:.6g}", f"{y:.6f}", f"{x:.6f}"])
             names.append(name)
@@ -509,9 +527,9 @@ class _ScanWriter:
         write_rows(self.place / "heights.csv", rows_shown)
         return names
 
-    def _view(self) -> None:
+    def _write_sem_view(self) -> None:
         """Write the realistic SEM image, and the transform from it to the scan."""
-        view = simulation.take_view(self.scan, self.options)
+        view = simulation.simulate_view(self.scan, self.options)
         path = self.place / "sem" / "view.tif"
         path.parent.mkdir(exist_ok=True)
         size = parse_pixel_size(view.pixel_nm)
@@ -520,8 +538,8 @@ class _ScanWriter:
         other = self.place / "truth" / "object.ome.tif"
         transform_file = StoredTransform(
             view.transform,
-            Side.of(moving, digest_path(path)),
-            Side.of(read(other), digest_path(other)),
+            ImageIdentity.from_image(moving, digest_path(path)),
+            ImageIdentity.from_image(read(other), digest_path(other)),
         )
         write_transform(self.place / "truth" / "view.json", transform_file)
 
@@ -536,7 +554,7 @@ _AGAIN_AFTER = 2  # frames; chosen: a program that follows has read it by then
 
 @dataclass(frozen=True, slots=True)
 class _LiveFaults:
-    """Numbers of the frames with faults; -1 for none."""
+    """Indices of the frames with faults; -1 for none."""
 
     twice: int = -1  # written with another frame's pixels, then correctly
     late: int = -1  # written after its successor
@@ -544,15 +562,15 @@ class _LiveFaults:
     lost_frame: int = -1  # has a row in the table, but no file
 
     @classmethod
-    def draw(cls, options: SimulateOptions) -> "_LiveFaults":
-        """Choose frames that are not adjacent, if faults are requested."""
+    def from_options(cls, options: SimulateOptions) -> "_LiveFaults":
+        """Choose non-adjacent frames for the faults, if requested."""
         if not options.live_faults:
             return cls()
         rng = np.random.default_rng([options.seed, 26])
-        odd = rng.permutation(np.arange(1, options.frames - 1, 2))
+        odd = rng.permutation(np.arange(1, options.frame_count - 1, 2))
         return cls(*odd[:4].tolist())
 
-    def put_into(self, scan: "simulation.Scan") -> "simulation.Scan":
+    def add_to_scan(self, scan: "simulation.Scan") -> "simulation.Scan":
         """Blacken a frame of a scan, and record the faults."""
         if self.black < 0:
             return scan
@@ -564,24 +582,24 @@ class _LiveFaults:
         return replace(scan, frames=frames, bad=bad)
 
 
-def _write_live(
+def _write_live_scan(
     target: Path, options: SimulateOptions, writer: "_ScanWriter", faults: _LiveFaults
 ) -> Job[tuple[str, ...]]:
-    """Write a scan frame by frame; return the further files.
+    """Write a scan frame by frame; return the names of further outputs.
 
     It is complete in the writer's hidden folder before the first frame is written.
     """
-    yield from writer.frames()
-    writer.tables()
-    writer.truth()
-    _clear(target)
+    yield from writer.write_frames()
+    writer.write_tables()
+    writer.write_ground_truth()
+    _clear_scan_folder(target)
     for name in ("truth", "scan.json"):
         move(writer.place / name, target / name)
     table, rows = target / "positions.csv", list[str]()
     if (writer.place / table.name).is_file():
         text = (writer.place / table.name).read_text(encoding="utf-8")
         rows = text.splitlines(keepends=True)
-        _append(table, rows.pop(0))
+        _append_text(table, rows.pop(0))
     names = [f"{name}.tif" for name in writer.scan.names]
     order, seconds, again = list(range(len(names))), options.live or 0.0, -1
     if faults.late >= 0:
@@ -599,16 +617,16 @@ def _write_live(
             yield from _write_in_parts(target / names[number], data, seconds, step)
         if rows:
             half = len(rows[number]) // 2
-            _append(table, rows[number][:half])
+            _append_text(table, rows[number][:half])
             yield from _wait(seconds * _PAUSE, step)
-            _append(table, rows[number][half:])
+            _append_text(table, rows[number][half:])
         yield from _wait(seconds * (1 - 2 * _PAUSE), step)
         again = done_count + _AGAIN_AFTER if number == faults.twice else again
         if done_count == again:
             path = target / names[faults.twice]
             data = (writer.place / path.name).read_bytes()
             yield from _write_in_parts(path, data, seconds, step)
-    extra = yield from writer.more()
+    extra = yield from writer.write_further_images()
     for name in (*extra, *(["heights.csv"] if options.has_heights else [])):
         move(writer.place / name, target / name)
     return extra
@@ -624,7 +642,7 @@ def _write_in_parts(
         stream.write(data[first:])
 
 
-def _append(path: Path, text: str) -> None:
+def _append_text(path: Path, text: str) -> None:
     with path.open("a", encoding="utf-8", newline="") as stream:
         stream.write(text)
 
@@ -640,16 +658,22 @@ def _wait(seconds: float, step: Callable[[], Progress]) -> Job[None]:
 
 
 def _write_json(path: Path, record: Mapping[str, object]) -> None:
-    text = json.dumps(jsonable(record), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(
+        to_json_value(record), indent=2, allow_nan=False, ensure_ascii=False
+    )
     path.write_text(text + "\n", encoding="utf-8")
 
 
 SIMULATE = Verb(
     "simulate",
-    (ImageIn("image", "scan this image, not a phantom", optional=True, flag="--from"),),
+    (
+        ImageInput(
+            "image", "scan this image, not a phantom", optional=True, flag="--from"
+        ),
+    ),
     SimulateOptions,
     SimulatedScan,
-    _simulate,
+    _simulate_scan,
     title="sample, microscope and scan",
     output=Output(
         "folder for the frames and their ground truth",

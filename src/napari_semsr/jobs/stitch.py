@@ -1,4 +1,4 @@
-"""Stitch a folder of frames: read, place, fuse, write, and report the errors."""
+"""Stitch a folder of frames: read, position, fuse and write them, and report errors."""
 
 import hashlib
 import time
@@ -21,7 +21,6 @@ from napari_semsr.core import (
     Acquisition,
     Box,
     DisplaySettings,
-    Fault,
     FieldDistortion,
     Figure,
     FloatPair,
@@ -36,17 +35,18 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     RealArray,
+    UnusedFrame,
     WriteError,
     capture_warnings,
-    declared_figures,
-    digest_job,
+    create_property,
+    create_size_source,
     digest_path,
-    figure,
+    digest_with_progress,
+    encode_name,
     format_pixel_size,
+    get_declared_figures,
     map_progress,
-    name_bytes,
     option,
-    size_origin,
     warn_once,
 )
 from napari_semsr.io import (
@@ -57,39 +57,50 @@ from napari_semsr.io import (
     OmeZarrStore,
     ReadOptions,
     TypedSize,
-    Written,
-    choose_frames,
+    WrittenOutput,
     companion_path,
-    filled_in,
-    filling_store,
+    convert_write_errors,
+    finalise_store,
     half_paths,
-    is_live,
+    is_live_mosaic,
     label_path,
-    natural_key,
+    natural_sort_key,
     open_frames,
-    peek,
+    output_store_path,
     read_heights,
-    read_object,
+    read_json_object,
+    read_store_state,
     remove_target,
-    renaming,
+    select_frames,
+    write_atomically,
     write_blocks,
-    writing,
 )
-from napari_semsr.jobs.focus import focus_warning
-from napari_semsr.jobs.follow import Followed, follow_scan, frame_folder, seconds_of
+from napari_semsr.jobs.focus import check_focus
+from napari_semsr.jobs.follow import (
+    FollowedScan,
+    follow_scan,
+    open_frame_folder,
+    parse_duration,
+)
 from napari_semsr.jobs.images import (
     OverwritePolicy,
     Result,
     check_not_input,
-    input_record,
-    jsonable,
-    made_by,
+    compose_provenance,
+    create_input_record,
+    get_record_path,
     open_image,
-    path_of,
     record_file,
+    to_json_value,
     write_positions,
 )
-from napari_semsr.jobs.verb import FileIn, Output, Run, Verb, size_figure
+from napari_semsr.jobs.verb import (
+    FileInput,
+    Output,
+    Run,
+    Verb,
+    create_pixel_size_figure,
+)
 from napari_semsr.stitching import StitchOptions
 
 # Open a folder of frames by options, and digest it for records.
@@ -109,9 +120,9 @@ def open_scan(
 
 
 def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
-    """Digest the files that are read from a scan: frames, side texts and tables."""
+    """Digest the files read from a scan: frames, metadata texts and tables."""
     if not acquisition.files:
-        return (yield from digest_job(folder))
+        return (yield from digest_with_progress(folder))
     whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
     # sorted regardless of how a disk stores names
     named_files = [
@@ -119,35 +130,37 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
         for item in acquisition.files
     ]
     for number, (name, item) in enumerate(sorted(named_files)):
-        whole.update(name_bytes(name) + digest_path(item).encode())
+        whole.update(encode_name(name) + digest_path(item).encode())
         yield Progress(number + 1, len(named_files), doing)
     return f"sha256:{whole.hexdigest()}"
 
 
-def digest_of_digests(digests: Sequence[str]) -> str:
-    """Digest a folder by the digests of its parts."""
+def combine_digests(digests: Sequence[str]) -> str:
+    """Combine the digests of the files in a folder."""
     if len(digests) == 1:
         return digests[0]
     return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
 def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
-    """Digest what a call reads from a folder: a scan, or the scans of its heights."""
-    options = StitchFolderOptions.recall(values)
+    """Digest the scan that a call reads from a folder, or the scans of its heights."""
+    options = StitchFolderOptions.from_history(values)
     table_given = values.get("positions")
     positions, digests = None if table_given is None else Path(table_given), []
     scans = {folder: positions}
     if options.focus == "max":
         digests.append(digest_path(folder / HEIGHTS))
         places = [place for place, _ in read_heights(folder)]
-        scans = {place: table_of_height(place, folder, positions) for place in places}
+        scans = {
+            place: choose_height_table(place, folder, positions) for place in places
+        }
     for place, table in scans.items():
         scan = yield from open_scan(place, positions=table, options=options)
         digests.append((yield from digest_scan(place, scan)))
-    return digest_of_digests(digests)
+    return combine_digests(digests)
 
 
-def _parts(mosaic: Path) -> dict[str, Path]:
+def _get_part_paths(mosaic: Path) -> dict[str, Path]:
     """Return the paths of the images next to a mosaic, by part."""
     halves = dict(zip(("half-a", "half-b"), half_paths(mosaic), strict=True))
     height, coverage = companion_path(mosaic, "height"), label_path(mosaic, COVERAGE)
@@ -162,7 +175,7 @@ def _parts(mosaic: Path) -> dict[str, Path]:
 HEIGHT = "height"
 """Name of the map of the height at which each pixel is sharpest."""
 HALF = "half"
-"""Key in the history of a half: which one it is, and its frames."""
+"""Key of the record of a half in its history: its name and frames."""
 
 
 def _write_mosaic(
@@ -171,37 +184,41 @@ def _write_mosaic(
     about: Micrograph,
     run: "_Stitching",
     power: int,
-) -> Job[Written[int]]:
+) -> Job[WrittenOutput[int]]:
     """Compute and write a mosaic block by block, with its heights or halves.
 
     Its grey values were multiplied by 2 to this `power`, which is undone. The result
     counts the covered pixels that did not fit the output dtype. Blocks of a corrected
     mosaic are copied if nothing in them moved.
     """
-    copy_block = _block_copier(plan, run)
+    copy_block = _create_block_copier(plan, run)
     dtype, existing = run.options.dtype, run.existing
-    beside = list(_companions(plan, halves, about, run))
+    beside = list(_create_companions(plan, halves, about, run))
 
-    def make(place: Path) -> OmeZarrStore:
-        return existing.store_of(about, place, run.place, shape=plan.shape, dtype=dtype)
+    def create_store(place: Path) -> OmeZarrStore:
+        return existing.open_store(
+            about, place, run.required_target, shape=plan.shape, dtype=dtype
+        )
 
-    def fill(store: OmeZarrStore) -> Job[int]:
-        parts = [stack.enter_context(_companion_store(*one, run)) for one in beside]
+    def fill_store(store: OmeZarrStore) -> Job[int]:
+        parts = [
+            stack.enter_context(_open_companion_store(*one, run)) for one in beside
+        ]
         for part in parts:
-            store.repeat(part.pending())  # e.g. damaged ones
+            store.mark_unfinished(part.pending_units())  # e.g. damaged ones
         uncovered_counts: list[int] = []  # pixels, by block
 
-        def fuse() -> Iterator[RealArray]:
+        def fuse_blocks() -> Iterator[RealArray]:
             coverage = store.add_label(COVERAGE)
-            for unit in store.pending():
+            for unit in store.pending_units():
                 box = store.box(*unit)
                 block_copied = None if parts else copy_block(box)
                 if block_copied is not None:
                     image, coverage[box.slices] = block_copied
                     yield image
                     continue
-                image, count, *more = plan.block(box)
-                more += [np.ldexp(h.plan.block(box)[0], -power) for h in halves]
+                image, count, *more = plan.compute_block(box)
+                more += [np.ldexp(h.plan.compute_block(box)[0], -power) for h in halves]
                 for part, values in zip(parts, more, strict=True):
                     part.level0[box.slices] = values
                     part.mark_done(*unit)
@@ -210,9 +227,9 @@ def _write_mosaic(
                 yield np.ldexp(image, -power)
             store.finish_label(COVERAGE, coverage)
 
-        clipped_count = yield from store.fill(fuse(), "Fusing the mosaic")
+        clipped_count = yield from store.fill(fuse_blocks(), "Fusing the mosaic")
         for part in parts:
-            if not part.complete:
+            if not part.is_complete:
                 yield from part.finish()
         # uncovered pixels are NaN, which integer dtypes lack
         return (
@@ -221,19 +238,23 @@ def _write_mosaic(
             else clipped_count
         )
 
-    kept_store = existing.store_to_resume(run.place)
+    kept_store = existing.find_resumable_store(run.required_target)
     with ExitStack() as stack:  # renamed when all are complete
-        return (yield from write_blocks(run.place, make, fill, kept_store=kept_store))
+        return (
+            yield from write_blocks(
+                run.required_target, create_store, fill_store, kept_store=kept_store
+            )
+        )
 
 
-def _block_copier(
+def _create_block_copier(
     plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
 ) -> Callable[[Box], tuple[RealArray, RealArray] | None]:
-    """Return a function that copies blocks and coverage of the corrected mosaic.
+    """Return a function that copies blocks and coverage from the mosaic to correct.
 
     It returns None for a block in which a frame moved.
     """
-    former = _mosaic_to_correct(run)
+    former = _get_mosaic_to_correct(run)
     if former is None or np.dtype(former.dtype).kind != "f":
         return lambda _: None  # in integers, clipped pixels are unknown
     before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
@@ -244,32 +265,32 @@ def _block_copier(
         return lambda _: None
     counts = open_image(label)
 
-    def copy(box: Box) -> tuple[RealArray, RealArray] | None:
-        if not plan.alike(before, box):
+    def copy_unchanged_block(box: Box) -> tuple[RealArray, RealArray] | None:
+        if not plan.has_same_pixels(before, box):
             return None
         image, count = (
             np.asarray(one.data[box.slices]) for one in (old_mosaic, counts)
         )
         return image, count
 
-    return copy
+    return copy_unchanged_block
 
 
-def _mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
-    """Return the mosaic if a run changes only its corrections."""
+def _get_mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
+    """Return the mosaic whose corrections a run changes, if any."""
     mosaic_file: StitchedFile | None = run.parameters.get("again")
     return mosaic_file
 
 
-def _companions(
+def _create_companions(
     plan: "stitching.FusionPlan | stitching.FocusPlan",
     halves: "tuple[stitching.HalfPlan, ...]",
     about: Micrograph,
     run: "_Stitching",
 ) -> Iterator[tuple[Micrograph, Path, IntPair]]:
-    """Return the images written with the mosaic, heights or halves, with paths."""
+    """Yield the images written with the mosaic, with their paths and shapes."""
     history = about.provenance
-    height_path = _height_path(run)
+    height_path = _get_height_path(run)
     if height_path is not None and isinstance(plan, stitching.FocusPlan):
         look = DisplaySettings(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
@@ -280,7 +301,7 @@ def _companions(
             look=look,
         )
         yield height_map, height_path, plan.shape
-    for half, path in zip(halves, _half_paths(run), strict=True):
+    for half, path in zip(halves, _get_half_paths(run), strict=True):
         half_record = {"name": half.name, "frames": list(half.frames)}
         options = {**(history.options if history else {}), HALF: half_record}
         height_map = about.replace(
@@ -291,23 +312,25 @@ def _companions(
 
 
 @contextmanager
-def _companion_store(
+def _open_companion_store(
     values: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
 ) -> Iterator[OmeZarrStore]:
-    """Open a store that shares the fate of the mosaic's; empty pixels are NaN."""
+    """Open a store completed or removed with the mosaic's; empty pixels are NaN."""
     existing = run.existing
     # integers have no NaN
     dtype = np.result_type(run.options.dtype, np.float32)
-    kept_store = existing.store_to_resume(target)
+    kept_store = existing.find_resumable_store(target)
     store_context = (
-        renaming(target) if kept_store is None else filled_in(kept_store, target)
+        write_atomically(target)
+        if kept_store is None
+        else finalise_store(kept_store, target)
     )
-    with writing(target), store_context as place:
-        store = existing.store_of(values, place, target, shape=shape, dtype=dtype)
+    with convert_write_errors(target), store_context as place:
+        store = existing.open_store(values, place, target, shape=shape, dtype=dtype)
         try:
             yield store
         except BaseException:
-            if len(store.pending()) == store.done_marks.size:
+            if len(store.pending_units()) == store.done_marks.size:
                 remove_target(place)
             raise
 
@@ -401,8 +424,8 @@ class StitchFolderOptions(StitchOptions):
 
     @field_validator("idle", mode="before")
     @classmethod
-    def _idle_time(cls, value: object) -> object:
-        return seconds_of(value) if isinstance(value, str) else value
+    def _parse_idle_time(cls, value: object) -> object:
+        return parse_duration(value) if isinstance(value, str) else value
 
     corrections: stitching.Corrections | None = option(
         None,
@@ -413,16 +436,16 @@ class StitchFolderOptions(StitchOptions):
 
     @field_validator("corrections", mode="before")
     @classmethod
-    def _corrections_of_file(cls, value: object) -> object:
-        """Read the corrections if they are a file."""
+    def _read_corrections(cls, value: object) -> object:
+        """Read the corrections from a file, if a path is given."""
         if isinstance(value, (str, PathLike)):
-            return read_object(Path(value))
+            return read_json_object(Path(value))
         return value
 
     @field_validator("grid", mode="before")
     @classmethod
-    def _grid_of_text(cls, value: object) -> object:
-        """Accept ``4x5`` as well as two numbers; an empty text is no grid."""
+    def _parse_grid(cls, value: object) -> object:
+        """Parse a grid such as ``4x5``; an empty text means no grid."""
         if not isinstance(value, str):
             return value
         if not value.strip():
@@ -438,7 +461,7 @@ class StitchFolderOptions(StitchOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchedFile(Result):
-    """A mosaic, and the positions of its frames.
+    """Stitched mosaic, with the positions of its frames.
 
     `coverage` is the path of the image of the number of frames at each pixel, `height`
     that of the map of the sharpest height in nm. `halves` has ``output, frames`` of
@@ -498,7 +521,7 @@ class StitchedFile(Result):
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
     position_sd_px: tuple[list[float] | None, ...]
-    left_out: tuple[Fault, ...]
+    left_out: tuple[UnusedFrame, ...]
     likely_grids: tuple[dict[str, Any], ...]
     pairs: tuple[dict[str, Any], ...]
     score_threshold: float
@@ -513,7 +536,7 @@ class StitchedFile(Result):
 
     @property
     def corners(self) -> dict[str, FloatPair | None]:
-        """Corner ``(y, x)`` in px of each frame by its name; None if unplaced."""
+        """Corners ``(y, x)`` in px by frame name; None for unplaced frames."""
         return {
             item["frame"]: None
             if item["y_px"] is None
@@ -521,8 +544,8 @@ class StitchedFile(Result):
             for item in self.positions
         }
 
-    pixel_size = size_figure()
-    by_stage = figure(
+    pixel_size = create_pixel_size_figure()
+    by_stage = create_property(
         lambda result: (
             result.stage_pixel_size_nm and format_pixel_size(result.stage_pixel_size_nm)
         ),
@@ -531,16 +554,16 @@ class StitchedFile(Result):
 
     @property
     def joined(self) -> str:
-        """A short verdict on the mosaic."""
-        if not self.solution.most_placed:
+        """Short assessment of the mosaic."""
+        if not self.solution.has_sufficient_placement:
             return "too few to be reliable: see the warnings"
         if self.left_out:
             return "check the frames left out, and the reasons"
         if self.residual_median_px is None or self.residual_worst_px is None:
             return "not verified: the overlaps form no loop"
         return (
-            f"residuals of overlaps: {self.residual_median_px:.2g} px in the median, "
-            f"{self.residual_worst_px:.2g} px at most"
+            f"residuals of overlaps: {self.residual_median_px:.2g} px median, "
+            f"{self.residual_worst_px:.2g} px maximum"
         )
 
     @property
@@ -550,12 +573,12 @@ class StitchedFile(Result):
         """Number of frames in the mosaic."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
-    joints = figure(
+    joints = create_property(
         lambda result: f"{result.pairs_used} used, {result.pairs_rejected} rejected",
         "Overlaps",
     )
-    residual_nm = figure(
-        lambda result: _in_nm(result.residual_px, result.pixel_size_nm),
+    residual_nm = create_property(
+        lambda result: _convert_to_nm(result.residual_px, result.pixel_size_nm),
         *("RMS residual", "nm", ".3g"),
     )
 
@@ -565,13 +588,13 @@ class StitchedFile(Result):
     ) -> Annotated[
         float | None, Quantity("RMS stage error", "px", ".3g", also="stage_error_nm")
     ]:
-        """Distance of frames from their nominal positions, if given."""
+        """RMS distance of frames from their nominal positions, if given."""
         stage = self.solution.stage
         has_both = stage is not None and self.solution.nominal_px is not None
         return float(stage.scatter_px) if stage is not None and has_both else None
 
-    stage_error_nm = figure(
-        lambda result: _in_nm(result.stage_error_px, result.pixel_size_nm),
+    stage_error_nm = create_property(
+        lambda result: _convert_to_nm(result.stage_error_px, result.pixel_size_nm),
         *("RMS stage error", "nm", ".3g"),
     )
 
@@ -589,7 +612,10 @@ class StitchedFile(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Return the figures, with distortion, halves, heights and frames left out."""
-        rows = {**declared_figures(self), "Distortion": self._distortion()}
+        rows = {
+            **get_declared_figures(self),
+            "Distortion": self._create_distortion_figure(),
+        }
         for name, half in zip("ab", self.halves, strict=False):
             rows[f"Half {name}"] = Figure(
                 f"{half['output']} ({len(half['frames'])} frames)"
@@ -603,7 +629,7 @@ class StitchedFile(Result):
             rows[f"Left out: {fault.frame}"] = Figure(fault.reason)
         return rows
 
-    def _distortion(self) -> Figure:
+    def _create_distortion_figure(self) -> Figure:
         """Return the corrected distortion, with its error."""
         share, sd = 100 * self.distortion, self.distortion_sd
         if sd is None and not share:
@@ -616,7 +642,7 @@ class StitchedFile(Result):
         return Figure(share, "%", ".3g", note, None if sd is None else 100 * sd)
 
 
-def _in_nm(px: float | None, size: FloatPair | None) -> float | None:
+def _convert_to_nm(px: float | None, size: FloatPair | None) -> float | None:
     """Return a distance in nm, if known."""
     if px is None or size is None or not np.isfinite(px):
         return None
@@ -628,61 +654,68 @@ _FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
 _Stitching = Run[StitchFolderOptions]
 
 
-def _folder(run: _Stitching) -> Path:
+def _get_folder(run: _Stitching) -> Path:
     return Path(run.parameters["folder"])
 
 
-def _table(run: _Stitching) -> Path | None:
+def _get_table_path(run: _Stitching) -> Path | None:
     """Return the table of positions, if any."""
     table = run.parameters["positions"]
     return None if table is None else Path(table)
 
 
-def _is_focused(run: _Stitching) -> bool:
-    """Whether several heights are combined."""
+def _has_several_heights(run: _Stitching) -> bool:
+    """Return whether several heights are combined."""
     return run.options.focus == "max"
 
 
-def _height_path(run: _Stitching) -> Path | None:
-    return companion_path(run.place, "height") if _is_focused(run) else None
+def _get_height_path(run: _Stitching) -> Path | None:
+    return (
+        companion_path(run.required_target, "height")
+        if _has_several_heights(run)
+        else None
+    )
 
 
-def _half_paths(run: _Stitching) -> tuple[Path, ...]:
-    return half_paths(run.place) if run.options.halves else ()
+def _get_half_paths(run: _Stitching) -> tuple[Path, ...]:
+    return half_paths(run.required_target) if run.options.halves else ()
 
 
-def _flat_path(run: _Stitching) -> Path | None:
+def _get_flat_path(run: _Stitching) -> Path | None:
     flat_field = run.options.flat_field
     return None if flat_field in ("auto", "none") else Path(flat_field)
 
 
-def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
+def _stitch_folder(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     start = time.monotonic()
     yield Progress(0, 0, "checking")
     positions_out = run.targets.get("positions_out")
-    _check(run, positions_out)
-    outcome = yield from _follow(run)
+    _check_outputs(run, positions_out)
+    outcome = yield from _follow_scan(run)
     try:
         return (yield from _solve_and_write(run, outcome, positions_out, start))
     finally:
-        outcome.release()
+        outcome.release_lock()
 
 
-def _follow(run: _Stitching) -> Job[Followed]:
+def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
     """Follow a scan that is still running, if requested."""
     options = run.options
     if not options.follow:
         if run.existing.resume:
-            _take_up(run)
-        return Followed()
-    if _is_focused(run):
-        msg = "Heights can be combined only when all exist: omit `follow` or `focus`."
+            _prepare_resume(run)
+        return FollowedScan()
+    if _has_several_heights(run):
+        msg = (
+            "Heights can be combined only if all of them exist: omit `follow` or "
+            "`focus`."
+        )
         raise OptionError(msg, code="options-contradict")
-    folder = frame_folder(_folder(run), _table(run), options)
-    flat = _flat_path(run)
+    folder = open_frame_folder(_get_folder(run), _get_table_path(run), options)
+    flat = _get_flat_path(run)
     outcome = yield from follow_scan(
         folder,
-        run.place,
+        run.required_target,
         options,
         flat=None if flat is None else open_image(flat).array(),
         until=options.until,
@@ -693,16 +726,16 @@ def _follow(run: _Stitching) -> Job[Followed]:
     return outcome
 
 
-def _take_up(run: _Stitching) -> None:
+def _prepare_resume(run: _Stitching) -> None:
     """Prepare to resume a scan that was interrupted during or after following.
 
     Its frames already exist.
     """
-    place = filling_store(run.place, resume=True)
-    if is_live(place):
+    place = output_store_path(run.required_target, resume=True)
+    if is_live_mosaic(place):
         remove_target(place)
         return
-    record = peek(place)[0]
+    record = read_store_state(place)[0]
     if record is not None and record.provenance is not None:
         left = record.provenance.options.get("other_frames", "refuse")
         run.options = run.options.replace(other_frames=left)
@@ -710,24 +743,24 @@ def _take_up(run: _Stitching) -> None:
 
 def _solve_and_write(
     run: _Stitching,
-    outcome: Followed,
+    outcome: FollowedScan,
     positions_out: Path | None,
     start: float,
 ) -> Job[StitchedFile]:
-    """Solve the frames, and write their mosaic."""
-    former = _mosaic_to_correct(run)
+    """Compute the positions of the frames, and write their mosaic."""
+    former = _get_mosaic_to_correct(run)
     scans = former.scans if former else (yield from _open_scans(run))
     acquisition, corrections = scans.solved_scan, run.options.corrections
     if corrections is not None:
         stitching.check_corrections(corrections, acquisition)
     flat, records = None, list[InputRecord]()
-    path = _flat_path(run)
+    path = _get_flat_path(run)
     if path is not None:
         flat_image = open_image(path)
         flat = flat_image.array()
-        records.append(input_record(path, flat_image, role="flat field"))
+        records.append(create_input_record(path, flat_image, role="flat field"))
     yield Progress(0, 0, "recording the frames")
-    provenance = yield from _provenance(run, scans, records)
+    provenance = yield from _create_provenance(run, scans, records)
     correction = _choose_distortion(run.options, acquisition.frame_shape)
     # the layout was determined when the scan was opened
     options_used = correction.options.replace(
@@ -744,9 +777,9 @@ def _solve_and_write(
     solution = solution.base or solution
     if corrections is not None:
         solution = yield from stitching.correct_mosaic(solution, corrections)
-    values = _found_values(run.options, acquisition, solution, correction)
+    values = _get_estimated_values(run.options, acquisition, solution, correction)
     provenance = provenance.model_copy(update={"options": provenance.options | values})
-    plan, shifts, halves = yield from _plan(scans, solution, correction.options)
+    plan, shifts, halves = yield from _plan_mosaic(scans, solution, correction.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
         solution.pixel_size_nm,
@@ -756,21 +789,21 @@ def _solve_and_write(
     written_file = yield from _write_mosaic(plan, halves, about, run, scans.power)
     focus = None
     if not scans.folders and find_cut_off(about) is not None:
-        focus = focus_warning(open_image(run.place))
-    corners = _corners_by_name(acquisition, solution)
+        focus = check_focus(open_image(run.required_target))
+    corners = _index_corners(acquisition, solution)
     if positions_out is not None:
         write_positions(positions_out, corners)
-    height = _height_path(run)
+    height = _get_height_path(run)
     errors = dict(zip(solution.names, solution.sigma_px.tolist(), strict=True))
     return StitchedFile(
-        output=str(run.place),
-        coverage=str(label_path(run.place, COVERAGE)),
+        output=str(run.required_target),
+        coverage=str(label_path(run.required_target, COVERAGE)),
         height=None if height is None else str(height),
         halves=tuple(
             {"output": str(path), "frames": list(half.frames)}
-            for half, path in zip(halves, _half_paths(run), strict=True)
+            for half, path in zip(halves, _get_half_paths(run), strict=True)
         ),
-        heights=_height_rows(scans, shifts),
+        heights=_create_height_rows(scans, shifts),
         shape=plan.shape,
         dtype=written_file.dtype,
         pixel_size_sd_nm=about.pixel_size_sd_nm,
@@ -778,8 +811,8 @@ def _solve_and_write(
         distortion_from=correction.source,
         warnings=(
             *correction.warnings,
-            *_disagreement(solution, correction),
-            *_warnings(scans, solution, written_file, shifts),
+            *_compare_with_calibration(solution, correction),
+            *_collect_warnings(scans, solution, written_file, shifts),
             *outcome.warnings(corners),
             *([focus] if focus else []),
         ),
@@ -794,7 +827,7 @@ def _solve_and_write(
         position_sd_px=tuple(
             None if at is None else errors.get(name) for name, at in corners.items()
         ),
-        **_solved_values(solution),
+        **_get_solution_values(solution),
         seconds=time.monotonic() - start,
         frame_shape=acquisition.frame_shape,
         solution=solution,
@@ -804,13 +837,13 @@ def _solve_and_write(
     )
 
 
-def _found_values(
+def _get_estimated_values(
     options: StitchFolderOptions,
     acquisition: Acquisition,
     solution: "stitching.StitchSolution",
     correction: "_DistortionCorrection",
 ) -> dict[str, object]:
-    """Return the distortion and the source of the pixel size for the history.
+    """Return estimated values for the history: distortion, and the pixel size source.
 
     Each only if it was estimated, not set.
     """
@@ -825,11 +858,11 @@ def _found_values(
             how = "from the positions of the stage"
         elif acquisition.metadata.get("pixel_size_nm") is not None:
             how = "from scan.json"
-        values[ORIGIN_KEY] = size_origin(how, solution.pixel_size_nm)
+        values[ORIGIN_KEY] = create_size_source(how, solution.pixel_size_nm)
     return values
 
 
-def _height_rows(
+def _create_height_rows(
     scans: "_Scans", shifts: Sequence["stitching.HeightShift"]
 ) -> tuple[dict[str, object], ...]:
     """Return each height with its shift, null if it was excluded."""
@@ -854,8 +887,8 @@ _OF_SOLUTION = (
 _ENDS = "first", "second"
 
 
-def _solved_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
-    """Return the values of a solution that the result repeats, in JSON types."""
+def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
+    """Return the solution values that are repeated in the result, as JSON types."""
     axes = solution.stage_to_camera
     return {
         **{name: getattr(solution, name) for name in _OF_SOLUTION},
@@ -885,44 +918,47 @@ class _Scans:
 
     @property
     def solved_scan(self) -> Acquisition:
-        """The frames that are solved."""
+        """Scan whose frame positions are computed."""
         return self.acquisitions[self.number]
 
 
 def _open_scans(run: _Stitching) -> Job[_Scans]:
     """Open the frames of a scan, or those of each of its heights."""
-    if not _is_focused(run):
+    if not _has_several_heights(run):
         scan = yield from open_scan(
-            _folder(run), positions=_table(run), options=run.options
+            _get_folder(run), positions=_get_table_path(run), options=run.options
         )
         scenes = scan.metadata.get(SCENES_KEY, 0)
         if scenes and scan.nominal_px is not None:
             msg = (
-                f"{_folder(run)} has {scenes} scenes that do not all touch and "
-                f"form no single mosaic: choose one (`series`, 0 to {scenes - 1})."
+                f"{_get_folder(run)} has {scenes} scenes that are not all connected, "
+                "so they do not form a single mosaic: choose one (`series`, 0 to "
+                f"{scenes - 1})."
             )
             raise ReadError(msg, code="several-images")
-        [in_float32], power = stitching.within_float32([scan])
+        [in_float32], power = stitching.rescale_extreme_values([scan])
         return _Scans((), (), (in_float32,), power=power)
-    heights = read_heights(_folder(run))
+    heights = read_heights(_get_folder(run))
     scans = []
     sentences: list[str] = []
     for folder, _ in heights:
-        table = table_of_height(folder, _folder(run), _table(run))
+        table = choose_height_table(folder, _get_folder(run), _get_table_path(run))
         job = open_scan(folder, positions=table, options=run.options)
         opening = map_progress(job, within=lambda: capture_warnings(sentences.append))
         scans.append((yield from opening))
     warn_once(sentences, "heights")
     yield Progress(0, 0, "looking for the sharpest height")
-    kept_scans, power = stitching.within_float32(_same_frames(scans))
-    number = stitching.sharpest(kept_scans)
-    kept_scans[number] = kept_scans[number].replace(name=_folder(run).resolve().name)
+    kept_scans, power = stitching.rescale_extreme_values(_select_common_frames(scans))
+    number = stitching.find_sharpest(kept_scans)
+    kept_scans[number] = kept_scans[number].replace(
+        name=_get_folder(run).resolve().name
+    )
     folders, z_nm = zip(*heights, strict=True)
     return _Scans(folders, z_nm, tuple(kept_scans), number, power)
 
 
-def table_of_height(folder: Path, top: Path, table: Path | None) -> Path | None:
-    """Choose the positions of a height: those passed, its own, or the common ones."""
+def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | None:
+    """Choose the position table of a height: the given, its own, or the common one."""
     own, shared_table = folder / "positions.csv", top / "positions.csv"
     return (
         shared_table
@@ -931,7 +967,7 @@ def table_of_height(folder: Path, top: Path, table: Path | None) -> Path | None:
     )
 
 
-def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
+def _select_common_frames(scans: list[Acquisition]) -> list[Acquisition]:
     common = set(scans[0].names).intersection(*(scan.names for scan in scans))
     shapes = {scan.frame_shape for scan in scans}
     if len(shapes) > 1 or len(common) < 2:
@@ -941,10 +977,10 @@ def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
             f"{', '.join(f'{y}x{x}' for y, x in sorted(shapes))}."
         )
         raise ReadError(msg, code="frames-differ")
-    return [choose_frames(scan, common) for scan in scans]
+    return [select_frames(scan, common) for scan in scans]
 
 
-def _plan(
+def _plan_mosaic(
     scans: _Scans, solution: "stitching.StitchSolution", options: StitchFolderOptions
 ) -> Job[
     tuple[
@@ -969,47 +1005,51 @@ def _plan(
     return plan, (), halves
 
 
-def _check(run: _Stitching, positions_out: Path | None) -> None:
-    """Raise an error for impossible outputs, or ones inside the folder of frames."""
-    if _table(run) is not None and run.options.grid is not None:
+def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
+    """Raise an error for impossible outputs, or outputs in the folder of frames."""
+    if _get_table_path(run) is not None and run.options.grid is not None:
         msg = "Set `grid` or `positions`, not both."
         raise OptionError(msg, code="options-contradict")
-    if _is_focused(run) and run.options.halves:
+    if _has_several_heights(run) and run.options.halves:
         msg = (
             "Halves need one height, so `halves` and `focus=max` exclude each other: "
             "stitch the folder of one height with `halves`."
         )
         raise OptionError(msg, code="options-contradict")
-    for what, path in (("mosaic", run.place), ("flat field", _flat_path(run))):
+    for what, path in (
+        ("mosaic", run.required_target),
+        ("flat field", _get_flat_path(run)),
+    ):
         above = None if path is None else path.absolute().parent.resolve()
-        if above == _folder(run).resolve():
+        if above == _get_folder(run).resolve():
             msg = (
-                f"The {what} must not be in the folder of the frames, {_folder(run)}, "
-                "where it would be mistaken for one: choose another folder."
+                f"The {what} must not be in the folder of the frames, "
+                f"{_get_folder(run)}, where it would be mistaken for one: choose "
+                "another folder."
             )
             raise WriteError(msg, code="output-is-input")
-    paths = (_folder(run), _table(run), _flat_path(run))
+    paths = (_get_folder(run), _get_table_path(run), _get_flat_path(run))
     inputs = [path for path in paths if path is not None]
-    target = run.place
+    target = run.required_target
     check_not_input(target, inputs)
     coverage = label_path(target, COVERAGE)
     beside = [coverage] if coverage.parent == target.parent else []
-    for more in (*beside, _height_path(run), *_half_paths(run)):
+    for more in (*beside, _get_height_path(run), *_get_half_paths(run)):
         if more is not None:
-            Output("").check(more, inputs, run.existing)
+            Output("").check_path(more, inputs, run.existing)
     if positions_out is not None:
-        check_not_input(positions_out, [*inputs, _folder(run) / "positions.csv"])
+        check_not_input(positions_out, [*inputs, _get_folder(run) / "positions.csv"])
 
 
-def _provenance(
+def _create_provenance(
     run: _Stitching, scans: _Scans, more: Sequence[InputRecord]
 ) -> Job[Provenance]:
-    """Record the provenance of the mosaic."""
-    former = _mosaic_to_correct(run)
+    """Create the provenance of the mosaic."""
+    former = _get_mosaic_to_correct(run)
     if former is not None:  # the frames that were solved
         update = {"options": _record_options(run)}
         return former.provenance.model_copy(update=update)
-    folders = scans.folders or (_folder(run),)
+    folders = scans.folders or (_get_folder(run),)
     inputs = []
     for folder, scan in zip(folders, scans.acquisitions, strict=True):
         digest = yield from digest_scan(folder, scan)
@@ -1018,25 +1058,27 @@ def _provenance(
             name=folder.resolve().name,
             digest=digest,
             provenance=scan.provenance,
-            path=path_of(folder.resolve()),
+            path=get_record_path(folder.resolve()),
         )
         inputs.append(record)
     inputs += more
-    table = _table(run)
+    table = _get_table_path(run)
     if table is not None:
         inputs.append(record_file(table, "positions"))
     guides = []
-    if _is_focused(run):
-        guides.append(record_file(_folder(run).resolve() / HEIGHTS, "heights"))
-    return made_by("stitch", _record_options(run), *inputs, guides=guides)
+    if _has_several_heights(run):
+        guides.append(record_file(_get_folder(run).resolve() / HEIGHTS, "heights"))
+    return compose_provenance("stitch", _record_options(run), *inputs, guides=guides)
 
 
 def _record_options(run: _Stitching) -> dict[str, object]:
-    """Return the options in the form of a history."""
-    options = {k: v for k, v in jsonable(run.options).items() if k not in _FOLLOWING}
+    """Return the options as recorded in a history."""
+    options = {
+        k: v for k, v in to_json_value(run.options).items() if k not in _FOLLOWING
+    }
     if options["other_frames"] == "refuse":
         del options["other_frames"]  # omitted, as in histories older than this option
-    flat_path = _flat_path(run)
+    flat_path = _get_flat_path(run)
     if flat_path is not None:
         options["flat_field"] = flat_path.name
     if options["corrections"] is None:
@@ -1052,7 +1094,7 @@ _BEYOND_DOUBT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class _DistortionCorrection:
-    """The distortion to correct."""
+    """Distortion to correct, with its source."""
 
     options: StitchFolderOptions  # with a choice or a number for it
     measurement: FieldDistortion | None = (
@@ -1062,7 +1104,7 @@ class _DistortionCorrection:
 
     @property
     def field_distortion(self) -> FieldDistortion | None:
-        """Distortion of the calibration, if it is the corrected one."""
+        """Distortion of the calibration, if that is corrected."""
         return self.measurement if self.source == "calibration" else None
 
     @property
@@ -1081,20 +1123,21 @@ def _choose_distortion(
     distortion, field_distortion = options.distortion, options.known_distortion
     if field_distortion is None or field_distortion.shape is None:
         shapeless = field_distortion and Message(
-            f"The calibration has a distortion of {field_distortion.amount:.4g}, "
-            "but not the shape of its image, so it is not used: calibrate again.",
+            f"The calibration has a distortion of {field_distortion.amount:.4g}, but "
+            "does not state the shape of its image, so it is not used: calibrate "
+            "again.",
             "calibration-incomplete",
         )
         settings = options.replace(
             distortion="auto" if distortion is None else distortion
         )
         return _DistortionCorrection(settings, None, (shapeless,) if shapeless else ())
-    at_rim = field_distortion.on(shape)
+    at_rim = field_distortion.adapt_to_shape(shape)
     about = f"{at_rim.amount:.4f} +- {at_rim.sd:.1g} at the rim of these frames"
     if isinstance(distortion, float):
         off = abs(distortion - at_rim.amount) > _BEYOND_DOUBT * at_rim.sd
         warning = Message(
-            f"The distortion is {distortion:g} as set, although the calibration has "
+            f"The distortion is set to {distortion:g}, although the calibration has "
             f"{about}.",
             "distortion-contradicts",
         )
@@ -1120,7 +1163,7 @@ def _choose_distortion(
     )
 
 
-def _disagreement(
+def _compare_with_calibration(
     solution: "stitching.StitchSolution", correction: _DistortionCorrection
 ) -> tuple[str, ...]:
     """Return a warning if the overlaps contradict an unused calibration."""
@@ -1135,32 +1178,32 @@ def _disagreement(
     overlaps_show = f"{solution.distortion:.4f}" if solution.distortion else "none"
     warning = Message(
         f"The overlaps show a distortion of {overlaps_show} +- {error:.1g} at the "
-        f"rim, the calibration has {at_rim.amount:.4f} +- {at_rim.sd:.1g}: check "
+        f"rim, but the calibration has {at_rim.amount:.4f} +- {at_rim.sd:.1g}: check "
         "that it was made with the same sphere and the same part of the camera.",
         "distortion-contradicts",
     )
     return (warning,)
 
 
-def _corners_by_name(
+def _index_corners(
     acquisition: Acquisition, solution: "stitching.StitchSolution"
 ) -> dict[str, tuple[float, float] | None]:
-    """Return the solved corners by frame name, in the order of the folder."""
+    """Return the computed corners by frame name, in natural order."""
     corners: dict[str, tuple[float, float] | None] = {
         name: (float(y), float(x)) if np.isfinite((y, x)).all() else None
         for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
     }
     corners |= {f.frame: None for f in acquisition.faults if f.frame not in corners}
-    return {name: corners[name] for name in sorted(corners, key=natural_key)}
+    return {name: corners[name] for name in sorted(corners, key=natural_sort_key)}
 
 
-def _warnings(
+def _collect_warnings(
     scans: _Scans,
     solution: "stitching.StitchSolution",
-    written_file: Written[int],
+    written_file: WrittenOutput[int],
     shifts: Sequence["stitching.HeightShift"],
 ) -> tuple[str, ...]:
-    """Collect the warnings."""
+    """Collect the warnings about a mosaic."""
     acquisition = scans.solved_scan
     warnings: list[str] = [
         Message(f"Frame {f.frame} is left out: {f.reason}.", "frames-left-out")
@@ -1184,12 +1227,15 @@ def _warnings(
         warnings.append(Message(unknown, "pixel-size-missing"))
     elif acquisition.pixel_size_nm is None:
         size = float(np.mean(solution.pixel_size_nm))
-        stage = f"No pixel size is known: {size:.4g} nm is estimated from the stage."
+        stage = (
+            f"No pixel size is known: {size:.4g} nm was estimated from the stage "
+            "positions."
+        )
         warnings.append(Message(stage, "pixel-size-from-stage"))
     if written_file.result:
         clipped_note = (
-            f"{written_file.result} pixels did not fit {written_file.dtype} and were "
-            "clipped."
+            f"{written_file.result} pixels were outside the range of "
+            f"{written_file.dtype} and were clipped."
         )
         warnings.append(Message(clipped_note, "clipped"))
     return tuple(warnings)
@@ -1200,10 +1246,10 @@ STITCH = Verb(
     (),
     StitchFolderOptions,
     StitchedFile,
-    _stitch,
+    _stitch_folder,
     title="frames, overlaps and blending",
     files=(
-        FileIn(
+        FileInput(
             "folder",
             "folder of frames, or one multi-page file",
             optional=False,
@@ -1211,7 +1257,7 @@ STITCH = Verb(
             role="frames",
             digest=_digest_folder,
         ),
-        FileIn(
+        FileInput(
             "positions",
             "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm, or "
             "those of Fiji (TileConfiguration.txt) or Micro-Manager (metadata.txt, "
@@ -1224,7 +1270,7 @@ STITCH = Verb(
         "file of the mosaic; its suffix sets the format",
         ending=".ome.zarr",
         goes_on=True,
-        parts=_parts,
+        parts=_get_part_paths,
     ),
     outputs=(
         Output(

@@ -23,10 +23,10 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     ShapeError,
-    declared_figures,
     device_option,
-    field_range,
     format_rounded,
+    get_declared_figures,
+    measure_percentiles,
     option,
     parse_pixel_size,
     warn,
@@ -38,15 +38,15 @@ from napari_semsr.jobs.images import (
     Result,
     check_not_input,
     check_target_folder,
-    jsonable,
-    name_of,
+    get_image_name,
     open_image,
     record_input,
+    to_json_value,
 )
 from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.pairs import MIN_SIDE, PAIRS, fitting_options
+from napari_semsr.jobs.pairs import MIN_SIDE, PAIRS, choose_pair_options
 from napari_semsr.jobs.register import COSTLY_PX
-from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
 from napari_semsr.pairing import PairOptions, open_pairs
 
 
@@ -56,12 +56,12 @@ class TrainOptions(Options):
     steps: int | None = option(
         None, "Steps", "Number of steps; the recipe's schedule is scaled to it.", ge=1
     )
-    name: str | None = option(None, "Name", "Name of the model in lists.")
+    name: str | None = option(None, "Name", "Name under which the model is listed.")
     patch: int | None = option(
         None,
         "Patch",
         "Side of the training patches, no larger than those of the pairs; smaller "
-        "ones are more numerous.",
+        "patches are more numerous.",
         unit="px",
     )
     from_scratch: bool = option(
@@ -72,14 +72,14 @@ class TrainOptions(Options):
     )
 
 
-class TrainingPlace(Options):
-    """Where a training runs; set by the user, not by a recipe."""
+class TrainingEnvironment(Options):
+    """Hardware and folders of a training; set by the user, not by a recipe."""
 
     bank_folder: str | None = option(
         None,
         "",
-        "Folder of scenes that a recipe makes in advance (data.bank), to be shared "
-        "by several runs; default: in the folder of the run.",
+        "Folder for scenes that a recipe creates in advance (data.bank), for sharing "
+        "between runs; default: in the folder of the run.",
         user_only=True,
     )
     device: str = device_option(
@@ -90,22 +90,22 @@ class TrainingPlace(Options):
     devices: int | None = option(
         None,
         "",
-        "GPUs, or processes on a CPU, of this machine that train together, each on "
-        "its own batches.",
+        "Number of GPUs, or of CPU processes, on this machine that train together, "
+        "each on its own batches.",
         user_only=True,
     )
     nodes: int | None = option(
-        None, "", "Machines that train together.", user_only=True
+        None, "", "Number of machines that train together.", user_only=True
     )
 
-    def several(self) -> dict[str, int | None]:
+    def get_device_counts(self) -> dict[str, int | None]:
         """Return the numbers of devices and machines, by the names of a recipe."""
         return {"devices": self.devices, "nodes": self.nodes}
 
     @field_validator("bank_folder", mode="before")
     @classmethod
-    def _as_text(cls, value: object) -> object:
-        """Accept a path, too."""
+    def _convert_path(cls, value: object) -> object:
+        """Convert a path to text."""
         return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -116,8 +116,8 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeFacts(Result):
-    """Facts of a recipe."""
+class RecipeInfo(Result):
+    """Summary of a recipe."""
 
     name: str  # of its model
     path: str
@@ -130,57 +130,57 @@ class RecipeFacts(Result):
     start_from: str | None  # bundled model or file with the initial weights
 
 
-def bundled_recipes() -> list[str]:
+def list_bundled_recipes() -> list[str]:
     """Return the names of the bundled recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
-    """Find a recipe: a file, or a bundled one."""
+    """Find a recipe file by path, or a bundled recipe by name."""
     path = Path(name_or_path)
     if path.is_file():
         return path
-    if str(name_or_path) in bundled_recipes():
+    if str(name_or_path) in list_bundled_recipes():
         return RECIPES / f"{name_or_path}.yaml"
     msg = (
         f"There is no recipe {path}; use a YAML file, or one of "
-        f"{', '.join(bundled_recipes())}."
+        f"{', '.join(list_bundled_recipes())}."
     )
     raise ReadError(msg, code="recipe-unknown")
 
 
-def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
-    """Read the facts of a recipe, without importing torch."""
+def read_recipe_info(name_or_path: str | os.PathLike[str]) -> RecipeInfo:
+    """Read the summary of a recipe, without importing torch."""
     path = _find_recipe(name_or_path)
     recipe = training.load_recipe(path)
     names = ("name", "description", "kind", "architecture", "steps", "start_from")
-    return RecipeFacts(
+    return RecipeInfo(
         path=str(path),
         patch_px=recipe.data.patch_px,
-        scale=_scale(recipe),
+        scale=_get_scale(recipe),
         **{name: getattr(recipe, name) for name in names},
     )
 
 
-def _scale(recipe: "training.Recipe") -> int:
-    """Return the clear pixels per degraded pixel."""
-    card = _start_card(recipe)
+def _get_scale(recipe: "training.Recipe") -> int:
+    """Return the number of clear pixels per degraded pixel."""
+    card = _read_start_card(recipe)
     if recipe.architecture == training.SAME and card is not None:
         return card.scale
     return int(recipe.architecture_options.get("scale", 1))
 
 
-def _start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
+def _read_start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
     """Read the card of the model that a recipe starts from."""
     start = recipe.start_from
-    return None if start is None else models.read_card(models.resolve(start))
+    return None if start is None else models.read_card(models.resolve_model_path(start))
 
 
 _MIN_PAIRS = 2  # fewest pairs to train on
 
 
 @dataclass(frozen=True, slots=True)
-class CutRequest:
+class PairRequest:
     """Two images of one area, from which training pairs are cut.
 
     Patch, step, scale and pixel size are chosen for the recipe, its model and the
@@ -202,15 +202,15 @@ class OwnImage:
     second: Image | None = None  # same instrument; it is registered first
 
 
-def images_to_cut(
+def create_training_request(
     low: Image | None,
     high: Image | None,
     transform: StoredTransform | str | os.PathLike[str] | None = None,
     *,
     image: Image | None = None,
     second: Image | None = None,
-) -> CutRequest | OwnImage | None:
-    """Return the training images that a user passed, a pair or one image."""
+) -> PairRequest | OwnImage | None:
+    """Return the training images that the user passed: a pair, one image, or None."""
     if (low is None) != (high is None) or (low is None and transform is not None):
         msg = "Training on a pair of images needs `low` and `high`; pass both."
         raise OptionError(msg, code="missing-value")
@@ -222,7 +222,7 @@ def images_to_cut(
         raise OptionError(msg, code="options-contradict")
     if image is not None:
         return OwnImage(image, second)
-    return None if low is None or high is None else CutRequest(low, high, transform)
+    return None if low is None or high is None else PairRequest(low, high, transform)
 
 
 HELD_OUT = {
@@ -247,8 +247,8 @@ _ROW = {"psnr_db": f"{{:.2f}} {DB}", "ssim": "SSIM {:.3f}"}
 _ROW["frc_per_px"] = "FRC to {:.3f} per px"
 
 
-def held_out_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
-    """Return the measures of a validation."""
+def create_validation_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
+    """Return validation measures as figures."""
     quantities = {key: HELD_OUT.get(key, Quantity(key)) for key in validation}
     return {
         q.label: Figure(validation[key], q.unit, q.form)
@@ -256,8 +256,10 @@ def held_out_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
     }
 
 
-def compared_figures(comparison: Mapping[str, Any] | None) -> dict[str, Figure]:
-    """Return the figures of models on held-out pairs, as in `Trained`."""
+def create_comparison_figures(
+    comparison: Mapping[str, Any] | None,
+) -> dict[str, Figure]:
+    """Return figures that compare models on held-out pairs, as in `Trained`."""
     if comparison is None:
         return {}
     rows, off_nm = comparison["rows"], comparison.get("map_error_nm")
@@ -281,7 +283,7 @@ def compared_figures(comparison: Mapping[str, Any] | None) -> dict[str, Figure]:
 
 @dataclass(frozen=True, slots=True)
 class Trained(Result):
-    """Result of a training: steps, held-out figures, the best model.
+    """Result of a training: steps, held-out figures and the best model.
 
     `comparison` uses held-out pairs, not used for training: ``rows`` with
     ``psnr_db``, ``ssim`` and ``frc_per_px`` of ``input``, ``linear filter``,
@@ -303,24 +305,28 @@ class Trained(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Return the held-out figures, and the comparison."""
-        held_out = held_out_figures(self.validation or {})
-        return declared_figures(self) | held_out | compared_figures(self.comparison)
+        held_out = create_validation_figures(self.validation or {})
+        return (
+            get_declared_figures(self)
+            | held_out
+            | create_comparison_figures(self.comparison)
+        )
 
-    def gain_over(self, which: str) -> float | None:
-        """Return the gain of the trained model on held-out pairs."""
+    def compute_gain(self, which: str) -> float | None:
+        """Return the PSNR gain of the trained model over another, on held-out pairs."""
         rows = (self.comparison or {}).get("rows", {})
         if which not in rows:
             return None
         return float(rows["trained"]["psnr_db"] - rows[which]["psnr_db"])
 
 
-def _train(run: Run[TrainOptions]) -> Job[Trained]:
+def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
     """Train a model; with images, also cut pairs and compare the result.
 
     `cut`: images to cut pairs from, instead of pairs; the pairs are next to the folder
     of the run, and are reused by a resumed run.
     """
-    settings, files_named, folder = run.options, run.parameters, run.place
+    settings, files_named, folder = run.options, run.parameters, run.required_target
     existing, resume = run.existing, run.existing.resume
     pairs, start_from, recipe = (
         files_named["pairs"],
@@ -333,25 +339,25 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         files_named["transform"],
     )
     alone = {role: run.image_inputs.get(role) for role in ("image", "second")}
-    cut = files_named.get("cut") or images_to_cut(*sides, **alone)
+    cut = files_named.get("cut") or create_training_request(*sides, **alone)
     path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
     plan = training.load_recipe(path)
-    place = _choose_place(plan, files_named.get("place") or TrainingPlace())
+    place = _choose_device(plan, files_named.get("place") or TrainingEnvironment())
     if resume and existing.overwrite:
         msg = "Set `resume` to continue or `overwrite` to start again, not both."
         raise OptionError(msg, code="options-contradict")
     if settings.from_scratch and start_from is not None:
         msg = "Set `start_from` (a model) or `from_scratch` (none), not both."
         raise OptionError(msg, code="options-contradict")
-    beside, is_packaged = _pairs_folder(folder), path.parent == RECIPES
+    beside, is_packaged = _get_pairs_folder(folder), path.parent == RECIPES
     if (
         resume
         and pairs is None
         and (cut is not None or is_packaged)
         and beside.is_dir()
     ):
-        yield from _check_images(folder, beside, cut)
+        yield from _check_same_images(folder, beside, cut)
         pairs, cut = beside, None  # cut for this run
     if cut is not None:
         if pairs is not None:
@@ -361,15 +367,17 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
             k: v for k, v in files_named.items() if k not in ("cut", "transform")
         }
 
-        def on(store: Path) -> Job[Trained]:
+        def train_on_store(store: Path) -> Job[Trained]:
             files = {"pairs": store, "transform": None, "place": place}
             more = {"parameters": {**without, **files}}
             fresh = replace(existing, resume=False)
-            return _train(run.on(None, folder, existing=fresh, **more))
+            return _train_model(
+                run.copy_for_image(None, folder, existing=fresh, **more)
+            )
 
         return (
-            yield from with_pairs(
-                on,
+            yield from train_on_cut_pairs(
+                train_on_store,
                 cut,
                 folder,
                 recipe=recipe,
@@ -381,52 +389,56 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     if pairs is None and is_packaged:
         learns = (
             "trains on one image; pass it as `image`."
-            if plan.blind
+            if plan.is_blind_spot
             else "of the package trains on pairs; pass `pairs`, or two images as "
             "`low` and `high`."
         )
         raise OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
     values = {"pairs": pairs, "start_from": start_from, **settings.model_dump()}
-    plan = _change_plan(plan, values | place.several())
+    plan = _override_recipe(plan, values | place.get_device_counts())
     _check_data(plan, folder)
     fit_result = yield from training.train(
         plan,
         folder,
         device=place.device,
         bank_folder=place.bank_folder,
-        **existing.at(folder, folder),
+        **existing.get_write_options(folder, folder),
     )
     comparison = fit_result.comparison
     if comparison is not None and not comparison.kept:
         warn(
-            f"Training gave no model better than {comparison.begun_with} on "
-            f"{comparison.pairs} held-out pairs, which is kept unchanged: cut more "
-            "pairs, or check their alignment.",
+            f"No trained model was better than {comparison.begun_with} on "
+            f"{comparison.pairs} held-out pairs, so that model is kept unchanged: "
+            "cut more pairs, or check their alignment.",
             "no-gain",
         )
     return Trained(
         steps=fit_result.steps,
-        validation=jsonable(fit_result.validation),
+        validation=to_json_value(fit_result.validation),
         model=str(fit_result.model),
         run_dir=str(folder),
-        comparison=jsonable(comparison),
+        comparison=to_json_value(comparison),
         kept=comparison is None or comparison.kept,
     )
 
 
-def _choose_place(plan: "training.Recipe", place: TrainingPlace) -> TrainingPlace:
-    """Choose the device first, so that errors come early and warnings once."""
-    counts = {k: n for k, n in place.several().items() if n is not None}
-    device = training.training_device(plan.replace(**counts), place.device)
+def _choose_device(
+    plan: "training.Recipe", place: TrainingEnvironment
+) -> TrainingEnvironment:
+    """Choose the device early, so that errors come first and warnings appear once."""
+    counts = {k: n for k, n in place.get_device_counts().items() if n is not None}
+    device = training.choose_training_device(plan.replace(**counts), place.device)
     return place.replace(device=str(device))
 
 
-def _change_plan(plan: "training.Recipe", changes: dict[str, Any]) -> "training.Recipe":
-    """Replace options of the recipe with those of the user."""
+def _override_recipe(
+    plan: "training.Recipe", changes: dict[str, Any]
+) -> "training.Recipe":
+    """Override options of the recipe with those of the user."""
     changes_given = {key: value for key, value in changes.items() if value is not None}
     from_scratch = changes_given.pop("from_scratch")
     if "steps" in changes_given:
-        plan = plan.with_steps(changes_given.pop("steps"))
+        plan = plan.scale_to_steps(changes_given.pop("steps"))
     data: dict[str, Any] = {}
     if "pairs" in changes_given:
         path = Path(changes_given.pop("pairs")).resolve()
@@ -441,15 +453,15 @@ def _change_plan(plan: "training.Recipe", changes: dict[str, Any]) -> "training.
             find_model(changes_given["start_from"]).resolve()
         )
     plan = plan.replace(**changes_given) if changes_given else plan
-    if plan.blind and plan.data.pairs is not None:
-        plan = _own_image_recipe(plan, Path(plan.data.pairs))
+    if plan.is_blind_spot and plan.data.pairs is not None:
+        plan = _adapt_own_image_recipe(plan, Path(plan.data.pairs))
     if from_scratch:  # the architecture is kept, the initial weights are not
-        plan = plan.settle().replace(start_from=None, local_from=None)
+        plan = plan.reset_unused_options().replace(start_from=None, local_from=None)
     return plan
 
 
-def _own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Recipe":
-    """Train on two scans if there are two, and describe the images."""
+def _adapt_own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Recipe":
+    """Switch to supervised training for two scans, and describe the images."""
     record = open_pairs(path).record
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
     both = bool(record["options"].get("second_scan"))
@@ -465,11 +477,11 @@ def _own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Recipe":
 
 def _check_data(plan: "training.Recipe", folder: Path) -> None:
     """Warn of leakage between sets; raise an error for a store without usable pairs."""
-    if common := plan.data.files_in_several_sets():
+    if common := plan.data.find_duplicate_files():
         warn(
-            f"{', '.join(common)} is in more than one of train, scans, validation and "
-            "held_out, so the model is evaluated on training data: elsewhere it may "
-            "gain nothing.",
+            f"{', '.join(common)} is in more than one of train, scans, validation "
+            "and held_out, so the model is evaluated on training data and may gain "
+            "nothing on other data.",
             "not-independent",
         )
     if plan.data.pairs is None:
@@ -491,39 +503,39 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
             f"{path.name}; reserve some (`validation`)."
         )
         raise OptionError(msg, code="too-few-pairs")
-    _warn_of_pixel_size(plan, store.record)
-    off_nm, off_px = store.map_error or (None, None)
+    _warn_about_pixel_size(plan, store.record)
+    off_nm, off_px = store.transform_error or (None, None)
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
         warn(
             f"The transform of the pairs has an expected error of {off_px:.2g} px "
-            f"({format_rounded(off_nm)} nm). Held-out pairs have it, too, so a gain on "
-            "them may be a loss: register again, with landmarks or an elastic "
-            "transform.",
+            f"({format_rounded(off_nm)} nm). Held-out pairs have the same error, so "
+            "a gain on them may actually be a loss: register again, with landmarks "
+            "or an elastic transform.",
             "map-imprecise",
         )
 
 
-def _trained_for(card: "models.ModelCard") -> "inference.TrainedPixelSizes":
-    """Return the pixel sizes on a model's card."""
+def _get_trained_sizes(card: "models.ModelCard") -> "inference.TrainedPixelSizes":
+    """Return the pixel sizes that a model was trained for, from its card."""
     return inference.TrainedPixelSizes.from_card(card.model_dump())
 
 
-def _warn_of_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None:
+def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None:
     """Warn if a model is fine-tuned at another pixel size."""
-    card, fine = _start_card(plan), record.get("pixel_size_nm")
+    card, fine = _read_start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None:
         return
-    pixel_size = _trained_for(card)
+    pixel_size = _get_trained_sizes(card)
     if fine is None:
         warn(
             f"The pairs have no pixel size, or several, and {card.name} was trained "
-            f"for {pixel_size.sentence()}, which is assumed: set the sizes "
+            f"for {pixel_size.describe()}, which is assumed: set the sizes "
             "(`low_pixel_nm`, `high_pixel_nm`), and train on pairs of one size.",
             "pixel-size-missing",
         )
         return
     size = float(fine) * int(record["scale"])
-    fit = inference.fit_pixels(parse_pixel_size(size), pixel_size)
+    fit = inference.plan_resampling(parse_pixel_size(size), pixel_size)
     if fit.steps is None and not fit.beyond:
         return
     remedy = (
@@ -534,7 +546,7 @@ def _warn_of_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None
     )
     warn(
         f"The pairs have pixels of {size:.4g} nm, but {card.name} was trained for "
-        f"{pixel_size.sentence()}, so it starts at the wrong scale: {remedy}",
+        f"{pixel_size.describe()}, so it starts at the wrong scale: {remedy}",
         "pixel-size-unsuitable",
     )
 
@@ -542,9 +554,9 @@ def _warn_of_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None
 # Pairs that are cut for a run are stored next to its folder.
 
 
-def with_pairs(
+def train_on_cut_pairs(
     train: Callable[[Path], Job[Trained]],
-    cut: CutRequest | OwnImage,
+    cut: PairRequest | OwnImage,
     run_dir: str | os.PathLike[str],
     *,
     recipe: str | os.PathLike[str],
@@ -552,17 +564,17 @@ def with_pairs(
     patch: int | None = None,
     existing: OverwritePolicy,
 ) -> Job[Trained]:
-    """Cut pairs for a recipe and its model, and train on them.
+    """Cut training pairs for a recipe and its model, and train on them.
 
     Pairs of a run that never started are removed; an earlier run to be
     replaced keeps its pairs.
     """
     folder = check_target_folder(run_dir, empty=False, parents=True)
-    store, before = _pairs_folder(folder), _stamp(folder)
+    store, before = _get_pairs_folder(folder), _get_start_time(folder)
     plan = training.load_recipe(_find_recipe(recipe))
     if isinstance(cut, OwnImage):
-        cut = yield from _own_pairs(cut, plan, patch)
-    elif plan.blind:  # it would not use the clear image
+        cut = yield from _prepare_own_image(cut, plan, patch)
+    elif plan.is_blind_spot:  # it would not use the clear image
         msg = (
             "The recipe own-image does not use a clear image; choose fine-tune for a "
             "noisy and a clear one, or pass two noisy scans as image and second scan."
@@ -570,24 +582,24 @@ def with_pairs(
         raise OptionError(msg, code="recipe-unsuitable")
     if start_from is not None:
         plan = plan.replace(start_from=str(find_model(start_from)))
-    options = _fit_options(cut, plan, patch)
+    options = _complete_pair_options(cut, plan, patch)
     above = [one for one in folder.absolute().parents if not one.exists()]
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    aside = _set_aside(store) if existing.overwrite else None
-    ours = not _sheet_of(store).exists() and not store.exists()
+    aside = _move_store_aside(store) if existing.overwrite else None
+    ours = not _get_sheet_path(store).exists() and not store.exists()
     try:
         yield from PAIRS.job(
             cut.low, cut.high, store, options=options, transform=cut.transform
         )
         training_result = yield from train(store)
     except BaseException:
-        if ours and _stamp(folder) == before:
+        if ours and _get_start_time(folder) == before:
             shutil.rmtree(store, ignore_errors=True)
-            _sheet_of(store).unlink(missing_ok=True)
+            _get_sheet_path(store).unlink(missing_ok=True)
             if aside is not None and aside.is_dir():  # of an earlier run
                 move(aside, store)
-                if (store / _sheet_of(store).name).is_file():
-                    move(store / _sheet_of(store).name, _sheet_of(store))
+                if (store / _get_sheet_path(store).name).is_file():
+                    move(store / _get_sheet_path(store).name, _get_sheet_path(store))
         for one in above:
             with suppress(OSError):  # the run started, or another one did
                 one.rmdir()
@@ -598,12 +610,12 @@ def with_pairs(
     return training_result
 
 
-def _check_images(
-    folder: Path, store: Path, cut: CutRequest | OwnImage | None
+def _check_same_images(
+    folder: Path, store: Path, cut: PairRequest | OwnImage | None
 ) -> Job[None]:
-    """Raise an error if a run is resumed with images other than those of its pairs."""
+    """Raise an error if a resumed run has images other than those of its pairs."""
     if isinstance(cut, OwnImage):
-        cut = CutRequest(cut.image, cut.image if cut.second is None else cut.second)
+        cut = PairRequest(cut.image, cut.image if cut.second is None else cut.second)
     history = open_pairs(store).record.get("provenance")
     if cut is None or history is None:
         return
@@ -619,8 +631,8 @@ def _check_images(
             first = next(iter(names_by_digest.values()))
             msg = (
                 f"The run in {folder} was started with the image {first}, got "
-                f"{name_of(image)} with other content. Pass the original image, or "
-                "start again with `overwrite`."
+                f"{get_image_name(image)} with other content. Pass the original image, "
+                "or start again with `overwrite`."
             )
             raise CheckpointError(msg, code="other-run")
 
@@ -628,11 +640,11 @@ def _check_images(
 _MAX_PLACES = 1000  # chosen: patches of larger images do not overlap
 
 
-def _own_pairs(
+def _prepare_own_image(
     own: OwnImage, plan: "training.Recipe", patch: int | None
-) -> Job[CutRequest]:
+) -> Job[PairRequest]:
     """Pair an image with itself, or with a second scan to align."""
-    if own.second is None and not plan.blind:
+    if own.second is None and not plan.is_blind_spot:
         msg = (
             f"The recipe {plan.name} cannot train on one image; choose own-image, or "
             "pass a second scan."
@@ -647,7 +659,7 @@ def _own_pairs(
             f"pixels, got {rows} x {columns} in {image.name}; use a larger image."
         )
         raise ShapeError(msg, code="image-too-small")
-    darkest, brightest = field_range(image.data, 0, 100)
+    darkest, brightest = measure_percentiles(image.data, 0, 100)
     if darkest == brightest:
         msg = (
             f"{image.name} has no two different finite pixels, so it cannot be "
@@ -657,64 +669,66 @@ def _own_pairs(
     # flat areas also train the noise model
     options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
     # random crops of these at every step
-    options = fitting_options(image, image, options, patch_px=2 * plan.data.patch_px)
+    options = choose_pair_options(
+        image, image, options, patch_px=2 * plan.data.patch_px
+    )
     if patch is not None and patch > options.patch:
         options = options.replace(patch=patch, step=max(4, patch // 2))
     side = options.patch
     if np.prod([2 * n / side for n in image.shape]) > _MAX_PLACES:
         options = options.replace(step=side)
     if own.second is None:
-        return CutRequest(own.image, own.image, options=options)
+        return PairRequest(own.image, own.image, options=options)
     options = options.replace(second_scan=True, align=True, max_shift_px=side)
-    return CutRequest(own.image, own.second, options=options)
+    return PairRequest(own.image, own.second, options=options)
 
 
-def _fit_options(
-    cut: CutRequest, plan: "training.Recipe", patch: int | None
+def _complete_pair_options(
+    cut: PairRequest, plan: "training.Recipe", patch: int | None
 ) -> PairOptions:
     """Fill in missing options for cutting pairs from recipe, model and images."""
-    card, options = _start_card(plan), cut.options
+    card, options = _read_start_card(plan), cut.options
     if patch is not None:
         option_values = options.model_dump(exclude_unset=True)
         options = PairOptions.parse({"patch": patch, **option_values})
     low, high = (open_image(image) for image in (cut.low, cut.high))
-    return fitting_options(
+    return choose_pair_options(
         low,
         high,
         options,
         patch_px=plan.data.patch_px,
-        scale=_scale(plan),
-        trained_sizes=None if card is None else _trained_for(card),
+        scale=_get_scale(plan),
+        trained_sizes=None if card is None else _get_trained_sizes(card),
     )
 
 
-def _pairs_folder(run_dir: str | os.PathLike[str]) -> Path:
+def _get_pairs_folder(run_dir: str | os.PathLike[str]) -> Path:
     """Return the path of the pairs that were cut for a run."""
     folder = Path(run_dir)
     named_folder = folder if folder.name else folder.absolute()  # "." has no name
     return named_folder.with_name(f"{named_folder.name}-pairs.zarr")
 
 
-def _stamp(folder: Path) -> int | None:
+def _get_start_time(folder: Path) -> int | None:
     """Return the time at which a run last started in a folder."""
     file = folder / "recipe.yaml"
     return file.stat().st_mtime_ns if file.is_file() else None
 
 
-def _set_aside(store: Path) -> Path | None:
-    """Keep the pairs of an earlier run until the new one has started."""
+def _move_store_aside(store: Path) -> Path | None:
+    """Move the pairs of an earlier run aside until the new run has started."""
     if not store.is_dir():
         return None
     aside = store.with_name(f".{store.name}.earlier")
     shutil.rmtree(aside, ignore_errors=True)
     move(store, aside)
-    sheet = _sheet_of(store)
+    sheet = _get_sheet_path(store)
     if sheet.is_file():
         move(sheet, aside / sheet.name)
     return aside
 
 
-def _sheet_of(store: Path) -> Path:
+def _get_sheet_path(store: Path) -> Path:
     """Return the path of the contact sheet of pairs."""
     return store.with_suffix(".png")
 
@@ -722,26 +736,26 @@ def _sheet_of(store: Path) -> Path:
 TRAIN = Verb(
     "train",
     (
-        ImageIn(
+        ImageInput(
             "low",
             "image to improve; pairs are cut from it and `high` for the model "
             "and recipe, and are written next to the run",
             optional=True,
             flag="--low",
         ),
-        ImageIn(
+        ImageInput(
             "high",
             "target for `low`: an image of the same area",
             optional=True,
             flag="--high",
         ),
-        ImageIn(
+        ImageInput(
             "image",
             "train on this noisy image alone, with the recipe own-image",
             optional=True,
             flag="--image",
         ),
-        ImageIn(
+        ImageInput(
             "second",
             "another scan of the area of `image`, by the same instrument; it is "
             "registered, and each is the target of the other",
@@ -751,23 +765,23 @@ TRAIN = Verb(
     ),
     TrainOptions,
     Trained,
-    _train,
+    _train_model,
     files=(
-        FileIn(
+        FileInput(
             "recipe",
             "recipe of the training: a YAML file, or a bundled one "
-            f"({', '.join(bundled_recipes())})",
+            f"({', '.join(list_bundled_recipes())})",
             optional=False,
             metavar="RECIPE",
             takes_name=True,
         ),
-        FileIn(
+        FileInput(
             "pairs",
             "train on these pairs, made by `pairs()`, instead of the images",
             flag="--pairs",
             metavar="PAIRS.zarr",
         ),
-        FileIn(
+        FileInput(
             "transform",
             "transform from `low` to `high` written by `register()`, if they are on "
             "different grids",
@@ -775,7 +789,7 @@ TRAIN = Verb(
             metavar="JSON",
             takes=StoredTransform,
         ),
-        FileIn(
+        FileInput(
             "start_from",
             "start with the weights of a model: a name, or a model file",
             flag="--start-from",
@@ -784,7 +798,7 @@ TRAIN = Verb(
         ),
     ),
     output=Output("folder of the run: checkpoints, log, model", ending="", grows=True),
-    groups=(Group("place", "place", TrainingPlace),),
+    groups=(OptionGroup("place", "place", TrainingEnvironment),),
     reads=False,
     opens=False,
     resumes=True,

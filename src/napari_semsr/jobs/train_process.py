@@ -2,7 +2,7 @@
 
 GPU memory is released when that process ends, and imports of the optimiser stay out of
 the viewer: torch's compiler loads triton, whose LLVM conflicts with that of OpenGL.
-`train_to_shelf` cuts pairs first, and adds the model to the library afterwards.
+`train_and_import` cuts pairs first, and adds the model to the library afterwards.
 """
 
 import contextlib
@@ -31,20 +31,20 @@ from napari_semsr.core import (
     Job,
     Progress,
     SemsrError,
-    code_of,
+    get_error_code,
     run,
     warn,
 )
-from napari_semsr.jobs.images import OverwritePolicy, jsonable
+from napari_semsr.jobs.images import OverwritePolicy, to_json_value
 from napari_semsr.jobs.models import MODELS_IMPORT
 from napari_semsr.jobs.train import (
     TRAIN,
-    CutRequest,
     OwnImage,
+    PairRequest,
     Trained,
-    TrainingPlace,
+    TrainingEnvironment,
     TrainOptions,
-    with_pairs,
+    train_on_cut_pairs,
 )
 
 _MODULE = "napari_semsr.jobs.train_process"
@@ -56,7 +56,7 @@ _KILL_S = 5.0  # s, longest wait for a child to end; chosen: it saves first
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """A request: the arguments of `TRAIN`."""
+    """Training request with the arguments of `TRAIN`."""
 
     recipe: str
     run_dir: str
@@ -71,13 +71,13 @@ class TrainRequest:
     from_scratch: bool = False
 
     @classmethod
-    def resumed(cls, run_dir: str | os.PathLike[str]) -> Self:
-        """Return the request that resumes a run, from its folder."""
+    def from_run_folder(cls, run_dir: str | os.PathLike[str]) -> Self:
+        """Return a request to resume the run in a folder."""
         recipe = Path(run_dir) / _RECIPE
         if not recipe.is_file():
             msg = (
-                f"There is no run to resume in {run_dir}; choose the folder of a "
-                "run, or train."
+                f"There is no run to resume in {run_dir}; choose the folder of a run, "
+                "or start a new training."
             )
             raise CheckpointError(msg, code="run-missing")
         return cls(str(recipe), str(run_dir), resume=True)
@@ -90,9 +90,9 @@ class TrainStep(Progress):
     loss: float | None = None  # of the last reported step
 
 
-def train_to_shelf(
+def train_and_import(
     request: TrainRequest,
-    cut: CutRequest | OwnImage | None = None,
+    cut: PairRequest | OwnImage | None = None,
     *,
     device: str = "auto",
 ) -> Job[Trained]:
@@ -106,7 +106,7 @@ def train_to_shelf(
     if cut is None:
         training_result = yield from train()
     else:
-        training_result = yield from with_pairs(
+        training_result = yield from train_on_cut_pairs(
             train,
             cut,
             request.run_dir,
@@ -117,7 +117,7 @@ def train_to_shelf(
         )
     if not training_result.kept:
         return training_result
-    model = yield from MODELS_IMPORT.anew(training_result.model)
+    model = yield from MODELS_IMPORT.rerun(training_result.model)
     return replace(training_result, model=model.path)
 
 
@@ -128,13 +128,13 @@ def train_in_subprocess(
 
     Raises `OptionError` if no model can be trained on the device.
     """
-    device_name = TrainingPlace.parse({"device": device}).device
-    child = Child(_MODULE, {**asdict(request), "device": device_name})
+    device_name = TrainingEnvironment.parse({"device": device}).device
+    child = ChildProcess(_MODULE, {**asdict(request), "device": device_name})
     last = TrainStep(0, 0, "starting a process for the training")
     try:
         yield last
         while True:
-            for key, value in child.hear():
+            for key, value in child.receive_messages():
                 if key == "result":
                     return Trained(**value)
                 done_count, total, message, loss = value
@@ -144,8 +144,8 @@ def train_in_subprocess(
         child.stop(patience_s)
 
 
-class Child:
-    """A training in another process; receives its reports and can stop it.
+class ChildProcess:
+    """Training in a child process, which sends reports and can be stopped.
 
     `module` is run, and calls `serve`; `request` is the argument of its function.
     """
@@ -163,25 +163,25 @@ class Child:
             start_new_session=True,  # Ctrl-C in a terminal must reach only the viewer
             creationflags=windows,
         )
-        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener = threading.Thread(target=self._read_messages, daemon=True)
         self._listener.start()
         self._send_line(json.dumps(request).encode())
 
     def _send_line(self, line: bytes) -> None:
-        """Write a line; a process that has ended is handled by `hear`."""
+        """Write a line; `receive_messages` handles a process that has ended."""
         stream = self._process.stdin
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 stream.write(line + b"\n")
                 stream.flush()
 
-    def _listen(self) -> None:
+    def _read_messages(self) -> None:
         for line in self._process.stdout or ():
             self._messages.put(line)
         self._messages.put(None)
 
-    def hear(self) -> Iterator[tuple[str, Any]]:
-        """Return new steps and the result, waiting briefly for one.
+    def receive_messages(self) -> Iterator[tuple[str, Any]]:
+        """Return new progress steps or the result, waiting briefly for a message.
 
         Its warnings are reissued here, and its errors raised.
         """
@@ -189,7 +189,7 @@ class Child:
             line = self._messages.get(timeout=_LISTEN_S)
             while True:
                 if line is None:
-                    raise self._death()
+                    raise self._create_exit_error()
                 for key, value in json.loads(line).items():
                     if key == "warned":
                         warn(*value)
@@ -198,8 +198,8 @@ class Child:
                         raise getattr(core, kind, SemsrError)(message, code=code)
                     elif key == "ended":
                         msg = (
-                            "The training was stopped by another process; its state "
-                            "is kept: resume it."
+                            "The training was stopped by another process; its state is "
+                            "kept, so it can be resumed."
                         )
                         raise SemsrError(msg, code="interrupted")
                     else:
@@ -208,7 +208,7 @@ class Child:
         except queue.Empty:
             return
 
-    def _death(self) -> SemsrError:
+    def _create_exit_error(self) -> SemsrError:
         """Return the error for a process that ended without a message."""
         code = self._process.wait()
         self._errors.seek(0)
@@ -226,7 +226,7 @@ class Child:
         )
 
     def stop(self, patience_s: float) -> None:
-        """Let it save its state and end; kill it if it does not end."""
+        """Ask the process to save its state and end; kill it if it does not."""
         self._send_line(b"stop")
         stdin = self._process.stdin
         if stdin is not None:
@@ -274,13 +274,13 @@ Say = Callable[[str, Any], None]
 
 def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
     """Train on request of the parent process; return the exit status."""
-    source, send = _take_over_streams()
+    source, send = _reserve_streams()
     # A background process may ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if _RANK in os.environ and _REQUEST in os.environ:
         request, send = os.environ[_REQUEST], lambda *_: None
     else:
-        line, rest = _first_line(source)
+        line, rest = _read_first_line(source)
         request = os.environ[_REQUEST] = line.decode()
         threading.Thread(target=_await_stop, args=(source, rest), daemon=True).start()
     logging.disable(logging.CRITICAL)
@@ -288,7 +288,10 @@ def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
     warnings.showwarning = lambda message, _kind, file, *_: (
         send(
             "warned",
-            [" ".join(str(message).split()), code_of(next(iter(message.args), ""))],
+            [
+                " ".join(str(message).split()),
+                get_error_code(next(iter(message.args), "")),
+            ],
         )
         if _PARENT in file
         else None
@@ -306,7 +309,7 @@ def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
                 "SemsrError",
                 f"Training stopped because of {kind}: {what}.",
             )
-        send("failed", (kind, sentence, code_of(error)))
+        send("failed", (kind, sentence, get_error_code(error)))
         return 2
     return 0
 
@@ -315,21 +318,21 @@ def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
     """Run the training and report its steps, at a limited rate."""
     options = TrainOptions.parse({k: request.pop(k) for k in TrainOptions.model_fields})
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
-    place = TrainingPlace(device=request.pop("device"))
+    place = TrainingEnvironment(device=request.pop("device"))
     last_report = float("-inf")
 
-    def report(step: Progress) -> None:
+    def send_step(step: Progress) -> None:
         nonlocal last_report
         now = time.monotonic()
         if now - last_report >= _REPORT_EVERY_S or step.done == step.total:
-            last_report, loss = now, jsonable(getattr(step, "loss", None))
+            last_report, loss = now, to_json_value(getattr(step, "loss", None))
             send("step", [step.done, step.total, step.message, loss])
 
     job = TRAIN.job(recipe, folder, options=options, place=place, **request)
-    return dict(run(job, report).to_json())
+    return dict(run(job, send_step).to_json())
 
 
-def _take_over_streams() -> tuple[int, Say]:
+def _reserve_streams() -> tuple[int, Say]:
     """Reserve stdin and stdout for messages; redirect output of libraries to stderr.
 
     Workers that are forked later close their `sys.stdin`; a thread waiting for it would
@@ -354,8 +357,8 @@ def _take_over_streams() -> tuple[int, Say]:
     return source, send
 
 
-def _first_line(source: int) -> tuple[bytes, bytes]:
-    """Read the request; also return what was read beyond it."""
+def _read_first_line(source: int) -> tuple[bytes, bytes]:
+    """Read the request line; also return any data read beyond it."""
     line_read = b""
     while b"\n" not in line_read:
         part = os.read(source, 1 << 16)

@@ -34,40 +34,40 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     WriteError,
-    code_of,
+    create_property,
+    declare_quantity,
     describe_pixel_size,
-    figure,
-    record_quantity,
-    size_basis,
+    get_error_code,
+    get_size_basis,
     warn,
 )
 from napari_semsr.io import (
     ReadOptions,
     Source,
-    with_calibration,
+    apply_calibration,
     write,
 )
 from napari_semsr.jobs.images import (
     Image,
     OverwritePolicy,
     Result,
-    as_guide,
-    check_apart,
+    check_databar,
+    check_grey_levels,
     check_image_target,
     check_not_input,
+    check_outputs_differ,
     check_target_file,
     check_target_folder,
     collect_warnings,
-    databar_note,
-    keep_map,
-    levels_note,
-    made_by,
-    name_of,
+    compose_provenance,
+    correct_pixel_sizes,
+    get_image_name,
+    get_image_paths,
+    guide_record,
     open_image,
     open_source,
-    paths_of,
     record_input,
-    size_alike,
+    write_map,
 )
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
 from napari_semsr.jobs.leakage import warn_if_trained_on
@@ -79,43 +79,43 @@ R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
 
-def size_figure(**more: object) -> property:
-    """Return a property of a result that shows its pixel size with its uncertainty."""
+def create_pixel_size_figure(**more: object) -> property:
+    """Create a result property that shows the pixel size with its uncertainty."""
 
-    def get(result: Any) -> str:
+    def format_size(result: Any) -> str:
         error = getattr(result, "pixel_size_sd_nm", None)
         return describe_pixel_size(result.pixel_size_nm, error)
 
-    return figure(get, "Pixel size", **more)
+    return create_property(format_size, "Pixel size", **more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sized(Result):
-    """Measurements of one image or of several with equal pixel size."""
+class PixelSizeResult(Result):
+    """Measurements of one image, or of several with equal pixel sizes."""
 
     pixel_size_nm: Annotated[FloatPair | None, Quantity("Pixel size", shown=False)]
     pixel_size_sd_nm: FloatPair | None
 
-    pixel_size = size_figure(tabled=False)
+    pixel_size = create_pixel_size_figure(tabled=False)
 
     @property
     def pixel_size_basis(
         self,
-    ) -> Annotated[str, record_quantity("Basis of the pixel size")]:
-        """Whether the pixel size is recorded or calibrated; None if unknown."""
-        return size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
+    ) -> Annotated[str, declare_quantity("Basis of the pixel size")]:
+        """Basis of the pixel size: recorded or calibrated; None if unknown."""
+        return get_size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageMeasure(Sized):
+class ImageMeasurement(PixelSizeResult):
     """Measurements of images."""
 
     images: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapMade(ImageMeasure):
-    """A map, written or in memory, and its measurements."""
+class MapResult(ImageMeasurement):
+    """Map, written or in memory, with its measurements."""
 
     output: str | None  # path, if it was written
     unit: str
@@ -130,8 +130,8 @@ class MapMade(ImageMeasure):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageMade(Result):
-    """A resulting image: its path, or the image itself if it was not written."""
+class ImageResult(Result):
+    """Resulting image: its path, or the image itself if it was not written."""
 
     output: str | None
     shape: tuple[int, ...]  # rows and columns; planes before them for a stack
@@ -140,12 +140,14 @@ class ImageMade(Result):
     clipped: int = 0  # pixels clipped to the data type
     image: Micrograph | None = field(default=None, metadata={"json": False})
 
-    pixel_size = size_figure()
-    clipped_pixels = figure(lambda result: result.clipped or None, "Clipped pixels")
+    pixel_size = create_pixel_size_figure()
+    clipped_pixels = create_property(
+        lambda result: result.clipped or None, "Clipped pixels"
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class ImageIn:
+class ImageInput:
     """An image that a command reads."""
 
     name: str
@@ -169,17 +171,17 @@ class ImageIn:
 
     @property
     def title(self) -> str:
-        """Label in a panel."""
+        """Label of the image in a panel."""
         return self.label or self.name.replace("_", " ").capitalize()
 
     @property
     def tooltip(self) -> str:
-        """Description as a sentence."""
+        """Description of the image as a sentence."""
         return f"{self.help[:1].upper()}{self.help[1:]}."
 
 
 @dataclass(frozen=True, slots=True)
-class FileIn:
+class FileInput:
     """Another input of a command: a file, folder or name."""
 
     name: str
@@ -221,16 +223,16 @@ class Output:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image in any format; otherwise it has listed suffixes."""
+        """Whether the output may have any image format, not only listed suffixes."""
         return self.ending in _OF_IMAGES
 
-    def check(
+    def check_path(
         self,
         place: str | os.PathLike[str],
         inputs: Sequence[Path],
         existing: OverwritePolicy,
     ) -> Path:
-        """Raise an error for a path where it cannot or must not be written."""
+        """Raise an error if the output cannot or must not be written to a path."""
         replaces = existing.overwrite or (existing.resume and self.remade)
         how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
@@ -241,9 +243,7 @@ class Output:
             return check_image_target(place, resume=existing.resume, **how)
         if self.ending == _PAIRS:
             if not Path(place).name.lower().endswith(_PAIRS):
-                msg = (
-                    f"Pairs are stored in a folder that ends in {_PAIRS}, got {place}."
-                )
+                msg = f"The folder of pairs must end in {_PAIRS}, got {place}."
                 raise WriteError(msg, code="suffix-unknown")
             place_checked = check_image_target(place, **how)
         else:
@@ -256,12 +256,12 @@ class Output:
         return place_checked
 
 
-CALIBRATION = FileIn(
+CALIBRATION = FileInput(
     "calibration",
     "pixel size and its standard deviation, as `calibrate()` wrote them",
     metavar="JSON",
 )
-"""Added to option groups that have both."""
+"""Calibration file, accepted by options with a pixel size and its error."""
 _IN_FILE = ("known_distortion",)  # a `Calibration` object
 
 
@@ -274,8 +274,8 @@ MAP_OUT = Output(
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """A group of a command's options, passed on under one name."""
+class OptionGroup:
+    """Group of a command's options that are passed under one name."""
 
     name: str
     title: str
@@ -283,9 +283,11 @@ class Group:
     exclude: tuple[str, ...] = ()  # options that the command line lacks
     before: str = ""  # prefix of their names, for one image's options
 
-    def arguments(self, exclude: Iterable[str] = ()) -> dict[str, FieldInfo | FileIn]:
-        """Return its options by name."""
-        all_arguments: dict[str, FieldInfo | FileIn] = {**self.options.model_fields}
+    def arguments(
+        self, exclude: Iterable[str] = ()
+    ) -> dict[str, FieldInfo | FileInput]:
+        """Return the options of the group by name."""
+        all_arguments: dict[str, FieldInfo | FileInput] = {**self.options.model_fields}
         all_arguments = {
             name: info for name, info in all_arguments.items() if name not in exclude
         }
@@ -320,12 +322,12 @@ class Run(Generic[O]):
     records: dict[str, InputRecord] = field(default_factory=dict)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def image_names(self) -> tuple[str, ...]:
         """Names of the images."""
-        return tuple(map(name_of, self.image_inputs.values()))
+        return tuple(map(get_image_name, self.image_inputs.values()))
 
     @property
-    def place(self) -> Path:
+    def required_target(self) -> Path:
         """Return the path of a required output."""
         if self.target is None:
             msg = f"{self.verb} needs an output."
@@ -334,58 +336,64 @@ class Run(Generic[O]):
 
     @property
     def output(self) -> str | None:
-        """Path of the output, None if not written."""
+        """Path of the output; None if it is not written."""
         return None if self.target is None else str(self.target)
 
-    def on(self, image: Image | None, target: Path | None, **how: Any) -> "Run[O]":
-        """Return the same run for one image, such as a plane, and another output."""
+    def copy_for_image(
+        self, image: Image | None, target: Path | None, **how: Any
+    ) -> "Run[O]":
+        """Return a copy of the run for one image, such as a plane, and one output."""
         images = {} if image is None else {next(iter(self.image_inputs)): image}
         fresh: dict[str, Any] = {"images": {}, "records": {}}
         if images and image is not next(iter(self.image_inputs.values())):
             fresh["sources"] = {}
         return replace(self, image_inputs=images, target=target, **fresh, **how)
 
-    def open(self, *roles: str) -> None:
-        """Open the images, or some of them."""
+    def open_images(self, *roles: str) -> None:
+        """Open all images, or those of the given roles."""
         for role in roles or self.image_inputs:
             image_given = self.image_inputs[role]
             image = (
                 image_given
                 if isinstance(image_given, Micrograph)
-                else self.source(role)
+                else self.get_source(role)
             )
-            image_opened = self.images[role] = open_image(image, self.reading(role))
+            image_opened = self.images[role] = open_image(
+                image, self.get_read_options(role)
+            )
             dtype = getattr(self.options, "dtype", None)
             if role == next(iter(self.image_inputs)) and (
-                note := levels_note(image_opened, dtype)
+                note := check_grey_levels(image_opened, dtype)
             ):
                 warn(note)
             if isinstance(image_given, Micrograph) or self.verb in _WITH_BARS:
                 continue
-            if note := databar_note(name_of(image_given), image_opened):
+            if note := check_databar(get_image_name(image_given), image_opened):
                 warn(note)
         alike = [role for role in self.images if role not in self.readings]
-        opened_so = size_alike([self.images[role] for role in alike], self.opening)
+        opened_so = correct_pixel_sizes(
+            [self.images[role] for role in alike], self.opening
+        )
         self.images |= zip(alike, opened_so, strict=True)
 
-    def source(self, role: str) -> Source:
-        """Open the file of an image, once."""
+    def get_source(self, role: str) -> Source:
+        """Open the file of an image only once."""
         if role not in self.sources:
             self.sources[role] = open_source(self.image_inputs[role])
         return self.sources[role]
 
-    def reading(self, role: str) -> ReadOptions:
+    def get_read_options(self, role: str) -> ReadOptions:
         """Return the reading options of an image."""
         return self.readings.get(role, self.opening)
 
-    def record(self, role: str) -> Job[InputRecord]:
-        """Record an image for the history of the result, once."""
+    def record_image(self, role: str) -> Job[InputRecord]:
+        """Record an image once, for the history of the result."""
         if role not in self.records:
             image, image_opened = self.image_inputs[role], self.images[role]
             role_name = self.roles.get(role) or role
             image_given = self.sources.get(role, image)
             job = record_input(
-                image_given, image_opened, self.reading(role), role=role_name
+                image_given, image_opened, self.get_read_options(role), role=role_name
             )
             self.records[role] = yield from job
         return self.records[role]
@@ -399,13 +407,13 @@ class Run(Generic[O]):
         warn_if_trained_on(images, self.opening)
 
     @property
-    def size_error(self) -> dict[str, object]:
-        """Error and origin of the pixel size of its first image."""
+    def pixel_size_error(self) -> dict[str, object]:
+        """Error and source of the pixel size of the first image."""
         first = self.images.get(next(iter(self.image_inputs), ""))
         facts = {} if first is None else first.metadata
         return {k: facts[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in facts}
 
-    def history(
+    def compose_history(
         self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: object
     ) -> Job[Provenance]:
         """Compose the provenance of the output, with further `inputs`.
@@ -415,52 +423,54 @@ class Run(Generic[O]):
         records: list[InputRecord] = []
         lead_records: list[InputRecord] = []
         for role in (role for role in self.image_inputs if role in self.images):
-            record = yield from self.record(role)
+            record = yield from self.record_image(role)
             if role in self.guides:  # guides do not count as a shared source of images
-                lead_records.append(as_guide(record, role))
+                lead_records.append(guide_record(record, role))
             else:
                 records.append(record)
         options_told = {
             **self.options.model_dump(mode="json"),
             "reading": self.opening.model_dump(mode="json"),
-            **({} if "pixel_size_nm" in more else self.size_error),
+            **({} if "pixel_size_nm" in more else self.pixel_size_error),
             **more,
         }
-        return made_by(
+        return compose_provenance(
             self.verb, options_told, *records, *inputs, guides=[*lead_records, *guides]
         )
 
-    def write(self, image: Micrograph) -> None:
+    def write_image(self, image: Micrograph) -> None:
         """Write an image, if it has an output path."""
         if self.target is not None:
             write(image, self.target, overwrite=self.existing.overwrite)
 
-    def keep(
+    def write_map(
         self,
         blocks: Callable[[list[Box]], Iterator[Float32Array]],
         about: Micrograph,
         part: str | None = None,
     ) -> Job[Micrograph | None]:
         """Write a map with its history, or return it if it has no output path."""
-        history = (yield from self.history()).model_copy(update={"part": part})
+        history = (yield from self.compose_history()).model_copy(update={"part": part})
         about = about.replace(provenance=history, look=about.look)
-        return (yield from keep_map(blocks, about, self.target))
+        return (yield from write_map(blocks, about, self.target))
 
-    def collect(self, job: Job[T]) -> Job[tuple[T, tuple[str, ...]]]:
-        """Run a job; return its result and its warnings, as the user reads them."""
+    def run_with_warnings(self, job: Job[T]) -> Job[tuple[T, tuple[str, ...]]]:
+        """Run a job; return its result, and its warnings in the user's terms."""
         sentences: list[str] = []
         result = yield from collect_warnings(job, sentences)
         translate = self.parameters.get("translate", str)
-        warnings = (Message(translate(text), code_of(text)) for text in sentences)
+        warnings = (
+            Message(translate(text), get_error_code(text)) for text in sentences
+        )
         return result, tuple(dict.fromkeys(warnings))
 
-    def facts(self, image: Micrograph) -> dict[str, Any]:
-        """Return the fields of `ImageMeasure`: image names and the pixel size."""
-        return {"images": self.names, **size_of(image)}
+    def get_result_fields(self, image: Micrograph) -> dict[str, Any]:
+        """Return the image names and the pixel size as result fields."""
+        return {"images": self.image_names, **get_pixel_size_fields(image)}
 
 
-def size_of(image: Micrograph) -> dict[str, Any]:
-    """Return the fields of `Sized`."""
+def get_pixel_size_fields(image: Micrograph) -> dict[str, Any]:
+    """Return the pixel size of an image as result fields."""
     return {
         "pixel_size_nm": image.pixel_size_nm,
         "pixel_size_sd_nm": image.pixel_size_sd_nm,
@@ -472,15 +482,15 @@ class Verb(Generic[O, R]):
     """A command: its inputs, options, outputs, result and job."""
 
     name: str
-    images: tuple[ImageIn, ...]
+    images: tuple[ImageInput, ...]
     options: type[O]
     result: type[R]
     run: Callable[..., Job[R]]  # accepts a `Run`, and the opened images or None
     title: str = "options"  # order of the options in the help
-    files: tuple[FileIn, ...] = ()
+    files: tuple[FileInput, ...] = ()
     output: Output | None = None
     outputs: tuple[Output, ...] = ()  # further outputs
-    groups: tuple[Group, ...] = ()
+    groups: tuple[OptionGroup, ...] = ()
     reads: bool = True  # has reading options
     opens: bool = True  # opens its images before it runs; otherwise its job opens them
     not_read: tuple[str, ...] = ()  # reading options that the command line lacks
@@ -494,48 +504,53 @@ class Verb(Generic[O, R]):
 
     @property
     def summary(self) -> str:
-        """One sentence that describes it."""
+        """Description of the command in one sentence."""
         return (VERBS | ACTIONS)[self.name]
 
     @property
-    def function(self) -> str:
-        """Name of its function."""
+    def function_name(self) -> str:
+        """Name of the command's function."""
         return next(name for name, verb in FUNCTIONS.items() if verb == self.name)
 
     @property
-    def sides(self) -> tuple[str, ...]:
+    def reading_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the reading options of single images."""
         return tuple(item.side for item in self.images if item.side)
 
     @property
-    def inputs(self) -> tuple[ImageIn | FileIn, ...]:
-        """Its images, positional ones first, in order."""
-        all_inputs: tuple[ImageIn | FileIn, ...] = (*self.images, *self.files)
+    def inputs(self) -> tuple[ImageInput | FileInput, ...]:
+        """Image and file inputs, positional ones first."""
+        all_inputs: tuple[ImageInput | FileInput, ...] = (*self.images, *self.files)
         return tuple(sorted(all_inputs, key=lambda item: bool(item.flag)))
 
     @property
     def all_outputs(self) -> tuple[Output, ...]:
-        """All its outputs."""
+        """All outputs of the command."""
         return (*(() if self.output is None else (self.output,)), *self.outputs)
 
     @property
-    def sets(self) -> tuple[Group, ...]:
-        """Its option groups, by the names in its job; those of one image last."""
-        groups = [Group("options", self.title, self.options, _IN_FILE), *self.groups]
+    def option_groups(self) -> tuple[OptionGroup, ...]:
+        """Option groups by their names in the job; those of single images last."""
+        groups = [
+            OptionGroup("options", self.title, self.options, _IN_FILE),
+            *self.groups,
+        ]
         if self.reads:
-            not_read = () if self.sides else self.not_read
-            groups.append(Group("opening", "reading", ReadOptions, not_read))
-        for side, image in zip(self.sides, self.images, strict=False):
+            not_read = () if self.reading_prefixes else self.not_read
+            groups.append(OptionGroup("opening", "reading", ReadOptions, not_read))
+        for side, image in zip(self.reading_prefixes, self.images, strict=False):
             name = image.name.upper()
-            title = f"reading {name} alone, overriding those of both"
-            groups.append(Group("", title, ReadOptions, before=f"{side}_"))
+            title = f"reading {name} only, overriding the options of both images"
+            groups.append(OptionGroup("", title, ReadOptions, before=f"{side}_"))
         return tuple(groups)
 
     @property
-    def arguments(self) -> "dict[str, ImageIn | FileIn | Output | FieldInfo]":
-        """All arguments of its command and of a batch step, by name."""
+    def arguments(self) -> "dict[str, ImageInput | FileInput | Output | FieldInfo]":
+        """All arguments of the command and of a batch step, by name."""
         all_arguments: dict[str, Any] = {}
-        for group in reversed(self.sets):  # own options before those of reading
+        for group in reversed(
+            self.option_groups
+        ):  # own options before those of reading
             all_arguments |= group.arguments(group.exclude)
         return all_arguments | {
             item.name: item for item in (*self.inputs, *self.all_outputs)
@@ -543,40 +558,42 @@ class Verb(Generic[O, R]):
 
     @property
     def makes_image(self) -> bool:
-        """Whether its output is an image, which can be reproduced."""
+        """Whether the output is a reproducible image."""
         out = self.output
         return out is not None and out.is_image
 
     @property
-    def returns(self) -> Any:
-        """Return type of its function, possibly a union."""
+    def return_type(self) -> Any:
+        """Return type of the command's function, possibly a union."""
         keeps_image = self.output is not None and self.output.may_stay_in_memory
         kinds = self.result, *self.result.INSTEAD.values()
         return self.gives or Union[(*([Micrograph] if keeps_image else []), *kinds)]
 
-    def result_of(self, values: Mapping[str, object]) -> type[Result]:
-        """Return the type of its result for some option values by name."""
+    def get_result_type(self, values: Mapping[str, object]) -> type[Result]:
+        """Return the result type for given option values."""
         others = self.result.INSTEAD.items()
         return next((kind for name, kind in others if values.get(name)), self.result)
 
     @property
     def hidden_options(self) -> dict[str, None]:
-        """Reading options with the names of the command's own options, left at None."""
+        """Reading options replaced by options of the command; their values are None."""
         own = self.options.model_fields
         return {name: None for name in ReadOptions.model_fields if name in own}
 
-    def value_of(self, result: R) -> object:
-        """Return what the function returns for a result: its image, if any."""
+    def get_return_value(self, result: R) -> object:
+        """Return the function's value for a result: its image, if there is one."""
         if self.value:
             return getattr(result, self.value)
         image = getattr(result, "image", None)
-        gives_image = isinstance(image, Micrograph) and self.returns is not self.result
+        gives_image = (
+            isinstance(image, Micrograph) and self.return_type is not self.result
+        )
         return image if gives_image else result
 
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
-        """Create its option groups from values by name; other values are ignored."""
-        sets = {one.name: one.options for one in self.sets if not one.before}
-        values_given = with_calibration(values, sets.values())
+        """Create the option groups from values by name, ignoring other values."""
+        sets = {one.name: one.options for one in self.option_groups if not one.before}
+        values_given = apply_calibration(values, sets.values())
         parts = {}
         for name, model in sets.items():
             own = {
@@ -587,43 +604,50 @@ class Verb(Generic[O, R]):
             parts[name] = model.parse(
                 own | (self.hidden_options if name == "opening" else {})
             )
-        if self.sides:
-            both = ("opening", f"{self.sides[1]}_opening")
-            parts |= zip(both, self._openings(values), strict=True)
+        if self.reading_prefixes:
+            both = ("opening", f"{self.reading_prefixes[1]}_opening")
+            parts |= zip(both, self._parse_read_options(values), strict=True)
         return parts
 
     def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:
-        """Create its option groups from options by name; raise an error for others.
+        """Create the option groups from options by name; raise an error for others.
 
         Raises
         ------
         OptionError
             If a name is not an option of the command, its groups or reading.
         """
-        defaults = {name: one.before for one in self.sets for name in one.arguments()}
+        defaults = {
+            name: one.before for one in self.option_groups for name in one.arguments()
+        }
         unknown = sorted(set(options) - {*defaults})
         if unknown:
             also = (
                 "; reading options may also have the prefix "
-                f"{'_ or '.join(self.sides)}_"
+                f"{'_ or '.join(self.reading_prefixes)}_"
             )
             names = ", ".join(
                 sorted(name for name, side in defaults.items() if not side)
             )
-            more = also if self.sides else ""
-            msg = f"Options are {names}{more}, got {', '.join(unknown)}."
+            more = also if self.reading_prefixes else ""
+            msg = (
+                f"Unknown options {', '.join(unknown)}; valid options are "
+                f"{names}{more}."
+            )
             raise OptionError(msg, code="unknown-option")
         return self.parse(options)
 
-    def _openings(self, values: Mapping[str, object]) -> Iterator[ReadOptions]:
+    def _parse_read_options(
+        self, values: Mapping[str, object]
+    ) -> Iterator[ReadOptions]:
         """Return the reading options of each of two images."""
         names = (*ReadOptions.model_fields, CALIBRATION.name)
         both, *alone = (
-            with_calibration(
+            apply_calibration(
                 {name: values[side + name] for name in names if side + name in values},
                 [ReadOptions],
             )
-            for side in ("", *(f"{side}_" for side in self.sides))
+            for side in ("", *(f"{side}_" for side in self.reading_prefixes))
         )
         for own in alone:
             if "pixel_size_nm" in own:  # the error of another pixel size does not apply
@@ -631,7 +655,7 @@ class Verb(Generic[O, R]):
             yield ReadOptions.parse({**both, **own})
 
     def start(self, values: Mapping[str, object], **how: object) -> Job[R]:
-        """Create its job from values by name, including options."""
+        """Create the job from values by name, including options."""
         items = (*self.inputs, *self.all_outputs)
         files = {one.name: values[one.name] for one in items if one.name in values}
         return self.job(**files, **self.parse(values), **how)
@@ -662,29 +686,29 @@ class Verb(Generic[O, R]):
         values |= dict(zip(first, inputs, strict=False))
         usual = {item.name: item.default for item in self.files}
         values = usual | {k: v for k, v in values.items() if v is not None}
-        run = self._run(values, options or self.options.parse({}), opening)
+        run = self._create_run(values, options or self.options.parse({}), opening)
         keeps = self.resumes and values.pop("keep", True)
         run.existing = OverwritePolicy(overwrite, resume, keeps)
         check_devices((run.options, *values.values()))
         self._check_outputs(run, values)
         if self.opens:
-            run.open()
+            run.open_images()
         images_open = (run.images.get(item.name) for item in self.images if self.opens)
         return (yield from self.run(run, *images_open))
 
-    def anew(self, *inputs: object, **how: object) -> Job[R]:
-        """Run and overwrite existing outputs."""
+    def rerun(self, *inputs: object, **how: object) -> Job[R]:
+        """Run the command, overwriting existing outputs."""
         return self.job(*inputs, overwrite=True, **how)
 
-    def _run(
+    def _create_run(
         self, values: dict[str, Any], options: O, opening: ReadOptions | None
     ) -> Run[O]:
-        """Separate the images, with the reading options of each, from the values."""
+        """Create a run, separating images and reading options from other values."""
         images = {item.name: values.pop(item.name, None) for item in self.images}
         images_given = {
             name: image for name, image in images.items() if image is not None
         }
-        options = options.settle()
+        options = options.reset_unused_options()
         run = Run(
             self.name,
             images_given,
@@ -695,7 +719,7 @@ class Verb(Generic[O, R]):
         for item in self.images:
             if item.reading is not None:
                 run.readings[item.name] = item.reading(options, run.opening)
-        for side in self.sides[1:]:
+        for side in self.reading_prefixes[1:]:
             run.readings[side] = values.pop(f"{side}_opening", None) or ReadOptions()
         run.roles = {item.name: item.role for item in self.images}
         run.guides = tuple(item.name for item in self.images if item.guide)
@@ -705,16 +729,16 @@ class Verb(Generic[O, R]):
         """Raise an error for outputs that cannot or must not be written."""
         files = [values.get(item.name) for item in self.files]
         by = [one for one in files if isinstance(one, (str, os.PathLike))]
-        run.inputs = paths_of(*_each(run.image_inputs.values()), *by)
+        run.inputs = get_image_paths(*_iterate_images(run.image_inputs.values()), *by)
         for output in self.all_outputs:
             place = values.pop(output.name, None)
             if place is not None:
-                place_checked = output.check(place, run.inputs, run.existing)
+                place_checked = output.check_path(place, run.inputs, run.existing)
                 run.targets[output.name] = place_checked
         if self.output is not None:
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):
-            check_apart(one, other)
+            check_outputs_differ(one, other)
 
 
 def check_devices(sets: Iterable[object]) -> None:
@@ -728,10 +752,10 @@ def check_devices(sets: Iterable[object]) -> None:
             models.find_device(name)
 
 
-def _each(images: Iterable[object]) -> Iterator[Any]:
+def _iterate_images(images: Iterable[object]) -> Iterator[Any]:
     """Iterate over images, including those in lists and pairs."""
     for image in images:
         if isinstance(image, (list, tuple)):
-            yield from _each(image)
+            yield from _iterate_images(image)
         else:
             yield image

@@ -1,8 +1,8 @@
-from .architectures.blocks import bicubic as bicubic
+from .architectures.blocks import upsample_bicubic as upsample_bicubic
 from .architectures.informed import (
     Gate as Gate,
     InformedRestorer as InformedRestorer,
-    blur_known as blur_known,
+    replace_blur as replace_blur,
 )
 from .architectures.published import (
     ARCHITECTURES as ARCHITECTURES,
@@ -12,13 +12,13 @@ from .architectures.survey import (
     BLOCK as BLOCK,
     SPREAD as SPREAD,
     Haze as Haze,
-    Surveyed as Surveyed,
     SurveyNet as SurveyNet,
+    SurveyResult as SurveyResult,
     dehaze as dehaze,
 )
 from .architectures.wiener import (
+    estimate_widest_blur as estimate_widest_blur,
     power_spectrum as power_spectrum,
-    widest_blur as widest_blur,
 )
 from .cards import (
     WEIGHTS as WEIGHTS,
@@ -26,13 +26,13 @@ from .cards import (
     file_digest as file_digest,
     list_bundled as list_bundled,
     read_card as read_card,
-    resolve as resolve,
+    resolve_model_path as resolve_model_path,
     write_card as write_card,
 )
 from .checkpoint import (
     LoadedModel as LoadedModel,
-    build as build,
     build_discriminator as build_discriminator,
+    build_network as build_network,
     load_model as load_model,
     load_training_networks as load_training_networks,
     save_model as save_model,
@@ -41,35 +41,35 @@ from .checkpoint import (
 from .devices import (
     Device as Device,
     check_bf16 as check_bf16,
+    convert_memory_errors as convert_memory_errors,
     device_count as device_count,
-    device_name as device_name,
     find_device as find_device,
     find_training_device as find_training_device,
-    first_line as first_line,
-    free_memory as free_memory,
+    get_device_name as get_device_name,
+    get_first_line as get_first_line,
+    get_free_memory as get_free_memory,
+    get_memory_layout as get_memory_layout,
     has_fast_bf16 as has_fast_bf16,
     has_float64 as has_float64,
     is_out_of_memory as is_out_of_memory,
-    memory_layout as memory_layout,
     release_memory as release_memory,
     to_device as to_device,
-    translated_memory as translated_memory,
 )
 from .onnx_graph import read_graph as read_graph
 from .onnx_network import (
     CARD_KEY as CARD_KEY,
     OPSET as OPSET,
+    describe_scaling as describe_scaling,
     export_onnx as export_onnx,
     measure_onnx as measure_onnx,
-    scaling_sentence as scaling_sentence,
 )
 from .probing import (
     LiveNorm as LiveNorm,
     NormInterceptor as NormInterceptor,
-    Probe as Probe,
-    TorchCalls as TorchCalls,
-    effective_fields as effective_fields,
-    effective_halo as effective_halo,
-    probe as probe,
-    smallest_side as smallest_side,
+    ProbeResult as ProbeResult,
+    TorchCallInterceptor as TorchCallInterceptor,
+    find_smallest_side as find_smallest_side,
+    measure_effective_fields as measure_effective_fields,
+    measure_effective_halo as measure_effective_halo,
+    probe_network as probe_network,
 )

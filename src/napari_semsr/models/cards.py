@@ -26,11 +26,11 @@ from napari_semsr.core import (
     FloatPair,
     Message,
     WriteError,
-    access_refusal,
-    one_line,
+    describe_access_error,
+    format_one_line,
     open_file,
 )
-from napari_semsr.io import renaming
+from napari_semsr.io import write_atomically
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20  # bytes of a model file's header; chosen
@@ -43,7 +43,7 @@ _Factor = Annotated[float, Field(ge=1 / 16, le=16)]
 
 
 class ModelCard(BaseModel):
-    """Metadata that a user needs before using a model."""
+    """Metadata that users need before using a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,7 +90,7 @@ class ModelCard(BaseModel):
 
     @field_validator("input_percentiles", "input_levels")
     @classmethod
-    def _order_pair(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
+    def _check_pair_order(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
         kind = "percentile" if info.field_name == "input_percentiles" else "grey value"
         if value[0] >= value[1]:
             msg = f"the low {kind} must be below the high one, got {value}"
@@ -99,7 +99,7 @@ class ModelCard(BaseModel):
 
     @field_validator("pixel_size_nm")
     @classmethod
-    def _sizes_ordered(cls, value: FloatPair | None) -> FloatPair | None:
+    def _check_size_order(cls, value: FloatPair | None) -> FloatPair | None:
         if value is not None and value[0] > value[1]:
             msg = f"the smallest pixel size must not exceed the largest, got {value}"
             raise ValueError(msg)
@@ -107,9 +107,9 @@ class ModelCard(BaseModel):
 
     @field_validator("resample_factors")
     @classmethod
-    def _around_one(cls, value: FloatPair) -> FloatPair:
+    def _check_factor_range(cls, value: FloatPair) -> FloatPair:
         if not value[0] <= 1 <= value[1]:
-            msg = f"the factors of resampling must be on both sides of 1, got {value}"
+            msg = f"the range of resampling factors must include 1, got {value}"
             raise ValueError(msg)
         return value
 
@@ -119,8 +119,8 @@ def list_bundled() -> list[str]:
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
-def resolve(name_or_path: str | Path) -> Path:
-    """Find a model by bundled name or by the path of a ``.safetensors`` file."""
+def resolve_model_path(name_or_path: str | Path) -> Path:
+    """Find a model by its bundled name or by the path of a ``.safetensors`` file."""
     if str(name_or_path) in list_bundled():
         return WEIGHTS / f"{name_or_path}.safetensors"
     path = Path(name_or_path)
@@ -137,7 +137,7 @@ def resolve(name_or_path: str | Path) -> Path:
     raise CheckpointError(msg, code="model-unknown")
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _read_header(path: Path) -> dict[str, Any]:
     try:
         with open_file(path) as stream:
             start = stream.read(8)
@@ -149,23 +149,23 @@ def _header(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         msg = f"{path.name} cannot be read as safetensors: {error}."
         raise CheckpointError(
-            access_refusal(path, error) or Message(msg, "model-damaged")
+            describe_access_error(path, error) or Message(msg, "model-damaged")
         ) from error
     if not isinstance(header, dict):
         msg = f"{path.name} has a safetensors header that is not a JSON object."
         raise CheckpointError(msg, code="model-damaged")
-    expected_bytes, size = 8 + length + _bytes_of(header), path.stat().st_size
+    expected_bytes, size = 8 + length + _count_weight_bytes(header), path.stat().st_size
     if size < expected_bytes:
         msg = (
-            f"{path.name} is cut short: it has {size} of {expected_bytes} bytes; copy "
+            f"{path.name} is truncated: it has {size} of {expected_bytes} bytes; copy "
             "it again."
         )
         raise CheckpointError(msg, code="file-truncated")
     return header
 
 
-def _bytes_of(header: dict[str, object]) -> int:
-    """Return the bytes of weights that a header declares."""
+def _count_weight_bytes(header: dict[str, object]) -> int:
+    """Return the number of weight bytes declared by a header."""
     rows = [row for row in header.values() if isinstance(row, dict)]
     offset_pairs = [row.get("data_offsets") for row in rows]
     ends = [
@@ -175,17 +175,20 @@ def _bytes_of(header: dict[str, object]) -> int:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read a model's card without loading its weights."""
-    metadata = _header(path).get("__metadata__")
+    """Read a model card without loading the weights."""
+    metadata = _read_header(path).get("__metadata__")
     text = metadata.get("card") if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        msg = f"{path.name} holds weights but no model card; import it with its card."
+        msg = (
+            f"{path.name} contains weights but no model card; import it with its model "
+            "card."
+        )
         raise CheckpointError(msg, code="card-missing")
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = one_line(".".join(map(str, first["loc"])))
+        where = format_one_line(".".join(map(str, first["loc"])))
         msg = (
             f"The model card of {path.name} is not valid at {where or 'its top'}: "
             f"{first['msg'].removeprefix('Value error, ')}."
@@ -194,14 +197,14 @@ def read_card(path: Path) -> ModelCard:
 
 
 def write_card(path: Path, card: ModelCard) -> None:
-    """Replace the card of a model file atomically; its weights are unchanged."""
-    header = _header(path)
+    """Replace the model card of a file atomically, keeping the weights unchanged."""
+    header = _read_header(path)
     metadata = header.get("__metadata__") or {}
     header["__metadata__"] = {**metadata, "card": card.model_dump_json()}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # weights start at a multiple of eight bytes
     try:
-        with renaming(path) as partial:
+        with write_atomically(path) as partial:
             with open_file(path) as source, partial.open("wb") as target:
                 (length,) = struct.unpack("<Q", source.read(8))
                 source.seek(8 + length)
@@ -209,11 +212,14 @@ def write_card(path: Path, card: ModelCard) -> None:
                 shutil.copyfileobj(source, target)
             shutil.copymode(path, partial)
     except OSError as error:
-        msg = f"The card of {path.name} cannot be written: {error.strerror or error}."
+        msg = (
+            f"The model card of {path.name} cannot be written: "
+            f"{error.strerror or error}."
+        )
         raise WriteError(msg) from error
 
 
 def file_digest(path: Path) -> str:
-    """Compute the digest of a model file: ``sha256:`` and 64 digits."""
+    """Compute the digest of a model file: ``sha256:`` and 64 hexadecimal digits."""
     with open_file(path) as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()

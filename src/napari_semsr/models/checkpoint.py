@@ -22,14 +22,19 @@ from napari_semsr.core import (
     CheckpointError,
     Message,
     SemsrError,
-    access_refusal,
-    one_line,
+    describe_access_error,
+    format_one_line,
     read_bytes,
     shorten,
 )
-from napari_semsr.io import renaming
+from napari_semsr.io import write_atomically
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
-from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
+from napari_semsr.models.cards import (
+    ModelCard,
+    file_digest,
+    read_card,
+    resolve_model_path,
+)
 from napari_semsr.models.onnx_network import OnnxNetwork
 
 _SIZE_LIMIT = 2 * 2**30  # bytes of a model file; chosen
@@ -43,17 +48,17 @@ _BESIDE = "beside/"  # prefix of the weights of networks used only in training
 _CARD_ARCHITECTURES = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 
-def build(architecture: str, options: dict[str, object]) -> nn.Module:
+def build_network(architecture: str, options: dict[str, object]) -> nn.Module:
     """Build a network of `ARCHITECTURES` with fresh weights, in training mode."""
-    return _make(ARCHITECTURES, "architecture", architecture, options)
+    return _build_from_registry(ARCHITECTURES, "architecture", architecture, options)
 
 
 def build_discriminator(discriminator: str, options: dict[str, object]) -> nn.Module:
-    """Build a network of `DISCRIMINATORS` with fresh weights, in training mode."""
-    return _make(DISCRIMINATORS, "discriminator", discriminator, options)
+    """Build a network listed in `DISCRIMINATORS` with fresh weights, for training."""
+    return _build_from_registry(DISCRIMINATORS, "discriminator", discriminator, options)
 
 
-def _make(
+def _build_from_registry(
     shelf: dict[str, Callable[..., nn.Module]],
     kind: str,
     name: str,
@@ -68,13 +73,13 @@ def _make(
     unknown = sorted(set(options) - set(parameters))
     if unknown:
         msg = (
-            f"{kind.capitalize()} {name} takes the options {', '.join(parameters)}, "
-            f"got {one_line(', '.join(unknown))}."
+            f"{kind.capitalize()} {name} only accepts the options "
+            f"{', '.join(parameters)}, got {format_one_line(', '.join(unknown))}."
         )
         raise CheckpointError(msg, code="unknown-option")
     try:
         module = shelf[name](**options)
-        _check_parts(module)
+        _check_layers(module)
     except _REFUSALS as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         options_text = shorten(options)
@@ -85,8 +90,8 @@ def _make(
     return module
 
 
-def _check_parts(network: nn.Module) -> None:
-    """Raise an error for layer sizes that PyTorch builds but cannot run."""
+def _check_layers(network: nn.Module) -> None:
+    """Raise an error for layer sizes that PyTorch can build but not run."""
     for part in network.modules():
         if any(0 in weights.shape for weights in part.parameters(recurse=False)):
             msg = "every layer must have at least one channel"
@@ -113,68 +118,68 @@ def _check_parts(network: nn.Module) -> None:
 _SPARE, _PARTS = 64, 32  # chosen: few modules, such as rectifiers, have no weights
 
 
-class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
-    """A network under construction has more weights than its file."""
+class _TooManyWeightsError(Exception):
+    """Error for a network that needs more weights than its file contains."""
 
 
-def _build_within(
+def _build_within_limits(
     path: Path, card: ModelCard, state: Mapping[str, Tensor]
 ) -> nn.Module:
-    """Build a card's network, which must not need more weights than the file has.
+    """Build the network of a model card, limited to the number of weights in the file.
 
     It is first built without values, so that huge sizes need no memory.
     """
     if card.architecture not in ARCHITECTURES:  # a graph has its own limits
-        return _make(
+        return _build_from_registry(
             _CARD_ARCHITECTURES, "architecture", card.architecture, card.options
         )
     weight_count = sum(weights.numel() for weights in state.values())
     most = _SPARE + 2 * weight_count  # for values that are created and then replaced
     try:
         _check_size(card, parts=_SPARE + _PARTS * len(state), numbers=most)
-    except _TooManyWeights as error:
+    except _TooManyWeightsError as error:
         msg = (
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
             f"its options need more than the {weight_count} stored numbers."
         )
         raise CheckpointError(msg, code="weights-mismatch") from error
-    return build(card.architecture, card.options)
+    return build_network(card.architecture, card.options)
 
 
 def _check_size(card: ModelCard, *, parts: int, numbers: int) -> None:
-    """Build a network without values, with limited numbers of modules and weights."""
-    if _largest(card.options) > numbers:
-        raise _TooManyWeights
-    with _at_most(parts), torch.device("meta"):
-        sketch = build(card.architecture, card.options)
+    """Check a network's numbers of modules and weights without allocating memory."""
+    if _find_largest_number(card.options) > numbers:
+        raise _TooManyWeightsError
+    with _limit_modules(parts), torch.device("meta"):
+        sketch = build_network(card.architecture, card.options)
     if sum(weights.numel() for weights in sketch.parameters()) > numbers:
-        raise _TooManyWeights
+        raise _TooManyWeightsError
 
 
 @contextmanager
-def _at_most(parts: int) -> Iterator[None]:
-    """Limit the number of modules that this thread builds."""
+def _limit_modules(parts: int) -> Iterator[None]:
+    """Limit the number of modules built by this thread."""
     thread, number = threading.get_ident(), itertools.count(1)
 
-    def count(*_: object) -> None:
+    def count_module(*_: object) -> None:
         if threading.get_ident() == thread and next(number) > parts:
-            raise _TooManyWeights
+            raise _TooManyWeightsError
 
-    hook = register_module_module_registration_hook(count)
+    hook = register_module_module_registration_hook(count_module)
     try:
         yield
     finally:
         hook.remove()
 
 
-def _largest(options: object) -> float:
+def _find_largest_number(options: object) -> float:
     """Find the largest number in nested options; 0 if there is none."""
     if isinstance(options, int | float):
         return abs(options)
     inside = options.values() if isinstance(options, dict) else options
     if not isinstance(inside, Iterable) or isinstance(inside, str):
         return 0
-    return max(map(_largest, inside), default=0)
+    return max(map(_find_largest_number, inside), default=0)
 
 
 # Model files.
@@ -182,7 +187,7 @@ def _largest(options: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network ready to use, with its card."""
+    """Network ready for use, with its model card."""
 
     module: nn.Module  # in evaluation mode, on the CPU, in float32
     card: ModelCard
@@ -197,7 +202,7 @@ def save_model(
     beside: Mapping[str, Tensor] | None = None,
     half: bool = False,
 ) -> None:
-    """Write a network and its card as one safetensors file, atomically.
+    """Write a network and its model card atomically as one safetensors file.
 
     Weights are stored in their own type, or in 16 bits. `beside` are the weights of
     networks used only in training, for resuming it.
@@ -210,9 +215,9 @@ def save_model(
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write weights by name, with metadata, as one safetensors file, atomically."""
+    """Write named weights and metadata atomically as one safetensors file."""
     plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    with renaming(path) as partial:
+    with write_atomically(path) as partial:
         save_file(plain, partial, metadata=metadata)
         partial.chmod(0o644)  # the library makes it readable only by its owner
 
@@ -220,12 +225,12 @@ def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> No
 _loaded_in: set[int] = set()  # ids of processes that loaded a model
 
 
-def _refuse_fork() -> None:
-    """Raise an error in a fork of a process that used a model, as threads are lost."""
+def _check_not_forked() -> None:
+    """Raise an error in a process forked from one that has used a model."""
     if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
         msg = (
-            "A process that was forked after a model was used cannot use models, "
-            "since it would hang: start it with the spawn method, "
+            "A process forked from one that has used a model cannot use models, "
+            "because it would hang: start it with the spawn method, "
             "multiprocessing.get_context('spawn')."
         )
         raise SemsrError(msg, code="process-forked")
@@ -238,15 +243,18 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     Raises a `SemsrError` in a process forked from one that has loaded a model, and a
     `CheckpointError` if the file is damaged or its options need more weights.
     """
-    _refuse_fork()
-    path = resolve(name_or_path)
+    _check_not_forked()
+    path = resolve_model_path(name_or_path)
     if path.stat().st_size > _SIZE_LIMIT:
         size = path.stat().st_size / 2**30
-        msg = f"A model file must be under 2 GiB, got {size:.1f} GiB in {path.name}."
+        msg = (
+            f"A model file must be smaller than 2 GiB, but {path.name} is {size:.1f} "
+            "GiB."
+        )
         raise CheckpointError(msg, code="file-too-large")
     card = read_card(path)
-    own = {k: v for k, v in _weights(path).items() if not k.startswith(_BESIDE)}
-    module = _build_within(path, card, own)
+    own = {k: v for k, v in _read_weights(path).items() if not k.startswith(_BESIDE)}
+    module = _build_within_limits(path, card, own)
     try:
         module.load_state_dict(own)
     except RuntimeError as error:
@@ -259,26 +267,26 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     not_finite = [k for k, v in module.state_dict().items() if not v.isfinite().all()]
     if not_finite:
         msg = (
-            f"Weights must be finite, got NaN or infinite values at {not_finite[0]} in "
-            f"{path.name}; train or export the model again."
+            f"Weights must be finite, but {path.name} has NaN or infinite values at "
+            f"{not_finite[0]}; train or export the model again."
         )
         raise CheckpointError(msg, code="weights-not-finite")
     if isinstance(module, OnnxNetwork):
-        module.runner()  # rejects unsafe graphs
+        module.get_runner()  # rejects unsafe graphs
     return LoadedModel(module.eval(), card, file_digest(path))
 
 
 def load_training_networks(name_or_path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of networks used only in the training of a model, in float32."""
+    """Read the weights of a model's training-only networks in float32."""
     return {
         name.removeprefix(_BESIDE): value
-        for name, value in _weights(resolve(name_or_path)).items()
+        for name, value in _read_weights(resolve_model_path(name_or_path)).items()
         if name.startswith(_BESIDE)
     }
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a file, numbers in float32."""
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a file, with floating-point values in float32."""
     try:
         state = load(read_bytes(path, _SIZE_LIMIT))
         return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
@@ -286,5 +294,5 @@ def _weights(path: Path) -> dict[str, Tensor]:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         msg = f"The model file {path.name} is damaged: {reason}; copy it again."
         raise CheckpointError(
-            access_refusal(path, error) or Message(msg, "model-damaged")
+            describe_access_error(path, error) or Message(msg, "model-damaged")
         ) from error

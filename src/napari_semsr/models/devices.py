@@ -43,14 +43,14 @@ _NO_MEMORY = (
 
 
 class Device(NamedTuple):
-    """A selected device."""
+    """Selected device, with an optional note."""
 
     device: torch.device
     note: str | None = None  # Reason why it is not the expected device
 
 
 def device_count(kind: str) -> int:
-    """Count the devices of a kind, ``cuda``, ``mps`` or ``xpu``, visible to PyTorch.
+    """Count the ``cuda``, ``mps`` or ``xpu`` devices visible to PyTorch.
 
     ``CUDA_VISIBLE_DEVICES`` and similar variables hide some; a MIG slice of a card
     counts as one. Other kinds count 0.
@@ -73,27 +73,27 @@ def find_device(name: str = "auto") -> Device:
     if name == "cpu":
         return Device(torch.device("cpu"))
     if name == "auto":
-        return _first_that_computes()
+        return _find_working_device()
     kind, _, number = name.partition(":")
     if kind not in _CARDS or not (number.isdecimal() or name == kind):
         msg = (
-            "A device must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second "
-            f"card, got {name!r}."
+            "A device must be auto, cpu, cuda, mps or xpu, or for example cuda:1 for "
+            f"the second GPU, got {name!r}."
         )
         raise OptionError(msg, code="device-unknown")
     count, index = device_count(kind), int(number or 0)
     if count == 0:
         msg = (
-            f"Device {name} needs {_CARDS[kind]}, and PyTorch sees none "
-            f"({_reason_of_none(kind)}): use `device=cpu`."
+            f"Device {name} needs {_CARDS[kind]}, but PyTorch finds none "
+            f"({_explain_missing_device(kind)}): use `device=cpu`."
         )
         raise OptionError(msg, code="device-missing")
     if index >= count:
         last = f"{kind}:0" if count == 1 else f"{kind}:0 to {kind}:{count - 1}"
-        msg = f"There is no device {name}: PyTorch sees {last}."
+        msg = f"Device {name} does not exist: PyTorch finds only {last}."
         raise OptionError(msg, code="device-missing")
     device = torch.device(name)
-    failure = _failure(device)
+    failure = _find_failure(device)
     if failure is not None:
         msg = f"{failure}: use `device=cpu`."
         raise OptionError(msg, code="device-unusable")
@@ -108,15 +108,18 @@ def find_training_device(name: str = "auto") -> Device:
     which Lightning does not train.
     """
     if name.partition(":")[0] == "xpu":
-        msg = f"Training runs on cpu, cuda or mps, got {name}: Lightning has no xpu."
+        msg = (
+            f"Training supports only cpu, cuda or mps, got {name}: Lightning does not "
+            "support xpu."
+        )
         raise OptionError(msg, code="device-unsuitable")
     device = find_device(name)
     is_untried = name == "auto" and device.device.type != "cuda"
     return Device(torch.device("cpu"), device.note) if is_untried else device
 
 
-def _first_that_computes() -> Device:
-    """Return the first card that works, otherwise the CPU."""
+def _find_working_device() -> Device:
+    """Return the first working GPU, otherwise the CPU."""
     failures: list[str] = []
     # without a card, the second call raises an error in PyTorch 2.6
     accelerator = (
@@ -127,26 +130,26 @@ def _first_that_computes() -> Device:
         for index in range(device_count(kind)):
             device = torch.device(kind if index == 0 else f"{kind}:{index}")
             try:
-                failure = _failure(device)
+                failure = _find_failure(device)
             except DeviceMemoryError as error:
                 failure = str(error).rstrip(".")
             if failure is None:
-                return Device(device, _note(failures, f"{device}"))
+                return Device(device, _create_note(failures, f"{device}"))
             failures.append(failure)
     if not failures and torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-        reason = _reason_of_none("cuda")
+        reason = _explain_missing_device("cuda")
         if not any(words in reason for words in _NO_CARD):
             failures.append(f"CUDA cannot be used ({reason})")
-    return Device(torch.device("cpu"), _note(failures, "the CPU"))
+    return Device(torch.device("cpu"), _create_note(failures, "the CPU"))
 
 
-def _note(failures: list[str], device_name: str) -> str | None:
+def _create_note(failures: list[str], device_name: str) -> str | None:
     if not failures:
         return None
-    return Message(f"{failures[0]}: {device_name} is used.", "device-unusable")
+    return Message(f"{failures[0]}: using {device_name} instead.", "device-unusable")
 
 
-def _reason_of_none(kind: str) -> str:
+def _explain_missing_device(kind: str) -> str:
     """Return why PyTorch finds no device of a kind."""
     if kind == "mps":
         if torch.backends.mps.is_built():
@@ -162,7 +165,7 @@ def _reason_of_none(kind: str) -> str:
         for name, value in hidden_by.items():
             if value is not None:
                 return f"{name} is {value!r}"
-        return first_line(error).partition(". ")[0].rstrip(".")
+        return get_first_line(error).partition(". ")[0].rstrip(".")
     return "none is visible"
 
 
@@ -177,8 +180,8 @@ working_devices: set[tuple[int, torch.device]] = set()
 warnings.filterwarnings("ignore", message="CUDA initialization")
 
 
-def _failure(device: torch.device) -> str | None:
-    """Return why a device cannot compute, by trying a convolution once per process.
+def _find_failure(device: torch.device) -> str | None:
+    """Return why a device cannot compute, or None; each process tests it once.
 
     A card may be unusable: too old for this PyTorch, used exclusively by another
     process, with an incompatible driver, or used by the process from which this one was
@@ -188,27 +191,27 @@ def _failure(device: torch.device) -> str | None:
         return None
     label = f"Device {device}"
     try:
-        label = f"{label} ({device_name(device)})"
-        with translated_memory(device, "a small convolution"):
-            right = try_device(device)
+        label = f"{label} ({get_device_name(device)})"
+        with convert_memory_errors(device, "a small convolution"):
+            right = can_compute(device)
     except DeviceMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - drivers fail in many ways
-        return f"{label} cannot compute: {_explain(device, error)}"
+        return f"{label} cannot compute: {_explain_failure(device, error)}"
     if not right:
-        return f"{label} cannot compute: a convolution of ones has wrong values"
+        return f"{label} cannot compute: a test convolution gave wrong values"
     working_devices.add((os.getpid(), device))
     return None
 
 
-def try_device(device: torch.device) -> bool:
-    """Check the sums of a convolution of ones on a device."""
+def can_compute(device: torch.device) -> bool:
+    """Return whether a device computes a test convolution correctly."""
     field = torch.ones(1, 1, _PLAIN_SIZE, _PLAIN_SIZE, device=device)
     sums = functional.conv2d(field, torch.ones(1, 1, 3, 3, device=device)).cpu()
     return bool((sums == 9).all())
 
 
-def _explain(device: torch.device, error: Exception) -> str:
+def _explain_failure(device: torch.device, error: Exception) -> str:
     """Explain why a device failed."""
     if device.type == "cuda" and not torch.version.hip:
         with suppress(Exception):  # a failing card may raise errors here too
@@ -220,11 +223,11 @@ def _explain(device: torch.device, error: Exception) -> str:
                     f"PyTorch {torch.__version__} is built for "
                     f"{', '.join(architectures)}"
                 )
-    return first_line(error).rstrip(".")
+    return get_first_line(error).rstrip(".")
 
 
 def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Check for code that runs on a card: binary for its generation, or portable."""
+    """Check for code that runs on a GPU, binary for its generation or portable."""
     for name in architectures:
         form, _, digits = name.partition("_")
         if not digits.isdecimal():  # such as sm_90a, for that card only
@@ -235,15 +238,15 @@ def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool
     return False
 
 
-def device_name(device: torch.device) -> str:
-    """Return the vendor's name of the processor or card."""
+def get_device_name(device: torch.device) -> str:
+    """Return the vendor's name of the processor or GPU."""
     if device.type in ("cuda", "xpu"):
         return str(getattr(torch, device.type).get_device_name(device))
     return processor_name()  # an Apple chip contains both
 
 
 def has_float64(device: torch.device) -> bool:
-    """Return whether a device has double precision: no Apple GPU, few Intel GPUs."""
+    """Return whether a device supports double precision."""
     return device.type in ("cpu", "cuda", "meta")
 
 
@@ -269,14 +272,14 @@ def check_bf16(device: torch.device) -> None:
         raise OptionError(msg, code="precision-unsupported")
 
 
-def memory_layout(device: torch.device) -> torch.memory_format:
+def get_memory_layout(device: torch.device) -> torch.memory_format:
     """Return the memory format that is fast and correct on a device."""
     # PyTorch 2.6 to 2.11 convolve channels_last wrongly on MPS (pytorch#180984)
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def to_device(values: Tensor | RealArray, device: torch.device) -> Tensor:
-    """Copy values to a device; on CUDA asynchronously."""
+    """Copy values to a device, asynchronously on CUDA."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)  # MPS would read memory that is freed (pytorch#189690)
@@ -291,7 +294,7 @@ _CONTAINER_LIMITS = (
 )
 
 
-def free_memory(device: torch.device) -> int:
+def get_free_memory(device: torch.device) -> int:
     """Return the bytes of device memory available to this process.
 
     Memory cached by PyTorch counts as free: it is reused first.
@@ -315,7 +318,8 @@ def free_memory(device: torch.device) -> int:
         return max(
             0,
             min(
-                advised_bytes - in_use, host_memory() + max(0, reserved_bytes - in_use)
+                advised_bytes - in_use,
+                get_host_memory() + max(0, reserved_bytes - in_use),
             ),
         )
     reserved_bytes, in_use = (
@@ -326,12 +330,14 @@ def free_memory(device: torch.device) -> int:
         return int(module.mem_get_info(device)[0]) + reserved_bytes - in_use
     except RuntimeError:  # Intel's integrated GPUs share main memory
         total = module.get_device_properties(device).total_memory
-        return max(0, min(int(total) - in_use, host_memory() + reserved_bytes - in_use))
+        return max(
+            0, min(int(total) - in_use, get_host_memory() + reserved_bytes - in_use)
+        )
 
 
-def host_memory() -> int:
+def get_host_memory() -> int:
     """Return the bytes of available main memory."""
-    return free_memory(torch.device("cpu"))
+    return get_free_memory(torch.device("cpu"))
 
 
 def release_memory(device: torch.device) -> None:
@@ -352,7 +358,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def translated_memory(device: torch.device, what: str) -> Iterator[None]:
+def convert_memory_errors(device: torch.device, what: str) -> Iterator[None]:
     """Convert an out-of-memory error into a `DeviceMemoryError`.
 
     The failed pass's tensors are released to make room for a smaller pass.
@@ -364,10 +370,10 @@ def translated_memory(device: torch.device, what: str) -> Iterator[None]:
             raise
         traceback.clear_frames(error.__traceback__)  # they keep tensors alive
         release_memory(device)
-        msg = f"Device {device} has no memory left for {what}."
+        msg = f"Device {device} ran out of memory for {what}."
         raise DeviceMemoryError(msg) from error
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error, or its type if it has no message."""
+def get_first_line(error: BaseException) -> str:
+    """Return the first line of an error message, or the error type if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

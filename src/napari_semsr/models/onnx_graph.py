@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from napari_semsr.core import CheckpointError, one_line
-from napari_semsr.io import is_there
+from napari_semsr.core import CheckpointError, format_one_line
+from napari_semsr.io import path_exists
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -35,8 +35,8 @@ _DECIDING = frozenset({  # operators whose output need not be NaN if an input is
 })  # fmt: skip
 
 
-def onnx_library(name: str = "onnx") -> ModuleType:
-    """Import onnx, a module of it, or onnxruntime; raise an error if not installed."""
+def import_onnx(name: str = "onnx") -> ModuleType:
+    """Import onnx, one of its modules, or onnxruntime, or raise an error if missing."""
     # since 1.31, onnxruntime sends telemetry for each session, with an identifier of
     # the computer
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -49,7 +49,7 @@ def onnx_library(name: str = "onnx") -> ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class OnnxGraph:
-    """A checked graph, and its properties known before running it."""
+    """Validated graph, with properties determined before it runs."""
 
     model: "ModelProto"  # weights inside
     input: str  # Name of the input, (B, 1, H, W)
@@ -62,13 +62,13 @@ class OnnxGraph:
         return {entry.key: entry.value for entry in self.model.metadata_props}
 
     def serialise(self) -> bytes:
-        """Return the graph as bytes."""
+        """Return the serialised graph."""
         data: bytes = self.model.SerializeToString()
         return data
 
-    def layers(self) -> bytes:
+    def serialise_layers(self) -> bytes:
         """Return the graph with every layer as an output, to measure their sizes."""
-        twin = onnx_library().ModelProto()
+        twin = import_onnx().ModelProto()
         twin.CopyFrom(self.model)
         del twin.graph.output[:]
         for name in (n for node in twin.graph.node for n in node.output if n):
@@ -76,8 +76,8 @@ class OnnxGraph:
         data: bytes = twin.SerializeToString()
         return data
 
-    def peak(self, sizes: Mapping[str, int]) -> int:
-        """Return the peak total size of the layers that are alive at once."""
+    def compute_peak(self, sizes: Mapping[str, int]) -> int:
+        """Return the peak total size of simultaneously live layers."""
         nodes = self.model.graph.node
         last = {name: place for place, node in enumerate(nodes) for name in node.input}
         live = peak = 0
@@ -91,19 +91,20 @@ class OnnxGraph:
 
 
 def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
-    """Read and check a graph with one grey image as input and one as output.
+    """Read and validate a graph with one grey image as input and one as output.
 
     Weights outside the file may be in `folder`, if given; `name` is for messages.
     """
-    onnx = onnx_library()
+    onnx = import_onnx()
     if len(data) > _SIZE_LIMIT:
         raise CheckpointError(
-            f"{name} must be under 2 GiB to be read as ONNX.", code="file-too-large"
+            f"{name} must be smaller than 2 GiB to be read as ONNX.",
+            code="file-too-large",
         )
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # Google's DecodeError, which is not imported here
-        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
+        reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"{name} cannot be read as ONNX: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     if not model.graph.node:
@@ -111,12 +112,14 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
             f"{name} is not an ONNX model: it has no nodes.", code="format-unknown"
         )
     _check_tensors(model, name, folder)
-    model = _inline(model, name)
+    model = _inline_functions(model, name)
     _check_nodes(model, name)
-    source = _input_of(model, name)
+    source = _find_input(model, name)
     if len(model.graph.output) != 1:
         output_count = len(model.graph.output)
-        raise _unsupported(name, f"have one image as output, but has {output_count}")
+        raise _create_unsupported_error(
+            name, f"have one image as output, but has {output_count}"
+        )
     shapes = [value.type.tensor_type for value in model.graph.output]
     bare = [tensor for tensor in shapes if not tensor.HasField("shape")]
     for tensor in bare:  # a file may lack them without an error from the checker
@@ -124,42 +127,42 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # errors of onnx and of its library
-        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
+        reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         raise CheckpointError(
             f"{name} is not valid ONNX: {reason}.", code="model-damaged"
         ) from error
     for tensor in bare:
         tensor.ClearField("shape")
-    return OnnxGraph(model, source, _decides(model.graph))
+    return OnnxGraph(model, source, _is_data_dependent(model.graph))
 
 
-def _decides(graph: "GraphProto") -> bool:
+def _is_data_dependent(graph: "GraphProto") -> bool:
     """Check whether the control flow depends on grey values, not only on sizes."""
     sizes = {"", *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
         if node.op_type in ("Shape", "Size") or sizes.issuperset(node.input):
             sizes.update(node.output)
-        elif node.op_type in _DECIDING and not _is_float(node):
+        elif node.op_type in _DECIDING and not _is_float_cast(node):
             return True
     return False
 
 
-def _is_float(node: "NodeProto") -> bool:
-    """Check whether a node only changes the precision of its values."""
-    kinds = onnx_library().TensorProto
+def _is_float_cast(node: "NodeProto") -> bool:
+    """Check whether a node changes only the numeric precision."""
+    kinds = import_onnx().TensorProto
     real = (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE, kinds.BFLOAT16)
     to = [a.i for a in node.attribute if a.name == "to"]
     return node.op_type == "Cast" and all(kind in real for kind in to)
 
 
-def _as_text(name: str | bytes) -> str:
-    """Return a name from a file as printable text."""
-    return one_line(name if isinstance(name, str) else repr(name))
+def _to_text(name: str | bytes) -> str:
+    """Convert a name from a file to printable text."""
+    return format_one_line(name if isinstance(name, str) else repr(name))
 
 
-def _unsupported(name: str, what: str) -> CheckpointError:
+def _create_unsupported_error(name: str, what: str) -> CheckpointError:
     return CheckpointError(
-        f"A network in ONNX must {what}: {name} cannot be used.",
+        f"An ONNX network must {what}: {name} cannot be used.",
         code="model-unsuitable",
     )
 
@@ -167,7 +170,7 @@ def _unsupported(name: str, what: str) -> CheckpointError:
 # Forbidden contents of a file.
 
 
-def _tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
+def _iterate_tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
     """Iterate over all stored tensors of a graph, including attributes."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
@@ -181,39 +184,39 @@ def _tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
 
 def _check_tensors(model: "ModelProto", name: str, folder: Path | None) -> None:
     """Load external weights into the graph; raise an error for invalid tensors."""
-    onnx = onnx_library()
-    helper = onnx_library("onnx.external_data_helper")
-    for tensor in _tensors(model.graph):
+    onnx = import_onnx()
+    helper = import_onnx("onnx.external_data_helper")
+    for tensor in _iterate_tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            place = _place_of(tensor, name, folder)
+            place = _find_weights_folder(tensor, name, folder)
             try:
                 helper.load_external_data_for_tensor(tensor, str(place))
             except (
                 Exception
             ) as error:  # onnx raises many errors; a damaged file may cause any
-                reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
-                msg = f"The weights next to {name} cannot be read: {reason}."
+                reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
+                msg = f"The external weights of {name} cannot be read: {reason}."
                 raise CheckpointError(msg, code="model-damaged") from error
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
         element_count = math.prod(tensor.dims)
         if min(tensor.dims, default=1) < 0 or element_count > 2 * tensor.ByteSize():
             msg = (
-                f"{name} is damaged: its tensor {_as_text(tensor.name) or '(unnamed)'} "
+                f"{name} is damaged: its tensor {_to_text(tensor.name) or '(unnamed)'} "
                 f"claims {element_count} numbers in {tensor.ByteSize()} bytes."
             )
             raise CheckpointError(msg, code="model-damaged")
 
 
-def _place_of(tensor: "TensorProto", name: str, folder: Path | None) -> Path:
-    """Return the folder of a tensor's file, which must be inside the model's."""
+def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) -> Path:
+    """Return the folder of a tensor's weights, which must be in the model folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     where = PurePosixPath(location.replace("\\", "/"))
     if folder is None:
         msg = (
-            f"{name} has weights in another file, {_as_text(location)}: only weights "
-            "in the same file are read here; save them in one file."
+            f"{name} stores weights in another file, {_to_text(location)}: only "
+            "weights inside the same file are supported here; save them in one file."
         )
         raise CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
@@ -225,31 +228,34 @@ def _place_of(tensor: "TensorProto", name: str, folder: Path | None) -> Path:
         or not (inside / where).resolve().is_relative_to(inside)
     )
     if leaves:
-        msg = f"{name} refers to weights at {location!r}, which is not in its folder."
+        msg = f"{name} refers to weights at {location!r}, outside its own folder."
         raise CheckpointError(msg, code="outside-folder")
-    if not is_there(inside / where) or not (inside / where).is_file():
-        location = _as_text(location)
-        msg = f"{name} has weights in {location}, which is not next to it; copy both."
+    if not path_exists(inside / where) or not (inside / where).is_file():
+        location = _to_text(location)
+        msg = (
+            f"{name} needs the weights file {location}, which is not next to it; copy "
+            "both files."
+        )
         raise CheckpointError(msg, code="file-missing")
     return inside
 
 
-def _inline(model: "ModelProto", name: str) -> "ModelProto":
-    """Inline the functions that a file defines."""
+def _inline_functions(model: "ModelProto", name: str) -> "ModelProto":
+    """Inline the functions defined in a model."""
     if not model.functions:
         return model
     try:
-        inliner = onnx_library("onnx.inliner")
+        inliner = import_onnx("onnx.inliner")
         inlined: ModelProto = inliner.inline_local_functions(model)
     except Exception as error:
-        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
+        reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"The functions of {name} cannot be inlined: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     return inlined
 
 
 def _check_nodes(model: "ModelProto", name: str) -> None:
-    """Raise an error for operators that are non-standard, nested or random."""
+    """Raise an error for non-standard, nested or random operators."""
     for node in model.graph.node:
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         inner = any(a.HasField("g") or len(a.graphs) for a in node.attribute)
@@ -261,32 +267,36 @@ def _check_nodes(model: "ModelProto", name: str) -> None:
             why = "uses random numbers, so that tiles would differ"
         else:
             continue
-        msg = f"{name} uses the operator {_as_text(operator)}, which {why}."
+        msg = f"{name} uses the operator {_to_text(operator)}, which {why}."
         raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _input_of(model: "ModelProto", name: str) -> str:
-    """Find the one input, a grey image of any size."""
+def _find_input(model: "ModelProto", name: str) -> str:
+    """Find the only input, which must be a grey image of any size."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1:
-        raise _unsupported(name, f"have one image as input, but has {len(inputs)}")
+        raise _create_unsupported_error(
+            name, f"have one image as input, but has {len(inputs)}"
+        )
     tensor = inputs[0].type.tensor_type
-    if tensor.elem_type != onnx_library().TensorProto.FLOAT:
-        raise _unsupported(name, "take grey values in float32")
+    if tensor.elem_type != import_onnx().TensorProto.FLOAT:
+        raise _create_unsupported_error(name, "take grey values in float32")
     sizes = [
         dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
     ]
     if len(sizes) != 4:
-        raise _unsupported(
-            name, f"take (B, 1, H, W), but its input has rank {len(sizes)}"
+        raise _create_unsupported_error(
+            name, f"accept (B, 1, H, W), but its input has rank {len(sizes)}"
         )
     batch, channels, rows, columns = sizes
     if channels not in (None, 1):
-        raise _unsupported(name, f"take one channel, but takes {channels}")
+        raise _create_unsupported_error(
+            name, f"accept one channel, but takes {channels}"
+        )
     if rows or columns or batch not in (None, 0, 1):
         sizes_text = " x ".join("?" if size is None else str(size) for size in sizes)
-        raise _unsupported(
-            name, f"take fields of any size, but takes only {sizes_text}"
+        raise _create_unsupported_error(
+            name, f"accept fields of any size, but takes only {sizes_text}"
         )
     return str(inputs[0].name)

@@ -24,13 +24,13 @@ from napari_semsr.core import (
     IntPair,
     RealArray,
     SemsrError,
-    one_line,
+    format_one_line,
     round_up,
 )
 from napari_semsr.models.architectures import InformedRestorer
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.onnx_graph import OnnxGraph, onnx_library, read_graph
-from napari_semsr.models.probing import Probe, probe, smallest_side
+from napari_semsr.models.onnx_graph import OnnxGraph, import_onnx, read_graph
+from napari_semsr.models.probing import ProbeResult, find_smallest_side, probe_network
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -48,11 +48,11 @@ _NO_MEMORY = "alloc"  # common text of its out-of-memory messages
 
 
 class _Runner:
-    """A checked graph, ready to run; several threads may use it."""
+    """Validated graph, ready to run from several threads."""
 
     def __init__(self, data: bytes) -> None:
         self.graph: OnnxGraph = read_graph(data, _NAME)
-        self._session = _session(data)
+        self._session = _create_session(data)
         (output,) = self._session.get_outputs()  # its shape is inferred by ONNX Runtime
         for axis, what in ((None, "(B, 1, H, W)"), (1, "one channel")):
             output_count = len(output.shape) if axis is None else output.shape[axis]
@@ -60,25 +60,25 @@ class _Runner:
                 4 if axis is None else 1
             ):
                 kind = "rank" if axis is None else "channels"
-                msg = f"A network in ONNX must give {what}, got {kind} {output_count}."
+                msg = f"An ONNX network must return {what}, got {kind} {output_count}."
                 raise CheckpointError(msg, code="model-unsuitable")
 
     def run(self, image: Float32Array) -> RealArray:
-        """Run one image (1, 1, H, W); errors are raised as those of torch."""
-        output: RealArray = self._of(self._session, image)[0]
+        """Run one image (1, 1, H, W), converting errors to those of torch."""
+        output: RealArray = self._run_session(self._session, image)[0]
         return output
 
-    def peak_bytes(self, image: Float32Array) -> int:
-        """Run one image, and return the peak bytes of its layers."""
-        session = _session(self.graph.layers())
+    def measure_peak_bytes(self, image: Float32Array) -> int:
+        """Run one image and return the peak memory of its layers in bytes."""
+        session = _create_session(self.graph.serialise_layers())
         names = [output_array.name for output_array in session.get_outputs()]
-        output_array = self._of(session, image)
+        output_array = self._run_session(session, image)
         sizes = {
             n: getattr(m, "nbytes", 0) for n, m in zip(names, output_array, strict=True)
         }
-        return image.nbytes + self.graph.peak(sizes)
+        return image.nbytes + self.graph.compute_peak(sizes)
 
-    def _of(self, session: Any, image: Float32Array) -> list[RealArray]:
+    def _run_session(self, session: Any, image: Float32Array) -> list[RealArray]:
         try:
             arrays: list[RealArray] = session.run(None, {self.graph.input: image})
         except Exception as error:  # a dozen types, without a common base
@@ -91,9 +91,9 @@ class _Runner:
 _running: weakref.WeakValueDictionary[str, _Runner] = weakref.WeakValueDictionary()
 
 
-def _session(data: bytes) -> Any:
-    """Create an ONNX Runtime session for a checked graph."""
-    runtime = onnx_library("onnxruntime")
+def _create_session(data: bytes) -> Any:
+    """Create an ONNX Runtime session for a validated graph."""
+    runtime = import_onnx("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
@@ -113,7 +113,7 @@ def _session(data: bytes) -> Any:
 
 
 class OnnxNetwork(nn.Module):
-    """A graph from one grey image to another, from the bytes of an ONNX file.
+    """Network that runs a grey-image graph from the bytes of an ONNX file.
 
     `scale`, `stride`: as in a card; the graph does not state its stride.
     """
@@ -127,7 +127,10 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         scale_stated: tuple[object, object] = (scale, stride)  # unchecked, from a file
         if not all(isinstance(n, int) and 1 <= n <= 1024 for n in scale_stated):
-            msg = f"scale and stride must be whole numbers, got {scale!r}, {stride!r}"
+            msg = (
+                f"scale and stride must be integers from 1 to 1024, got {scale!r}, "
+                f"{stride!r}"
+            )
             raise ValueError(msg)
         self.scale, self.stride = scale, stride
         graph_bytes = np.frombuffer(data, dtype=np.uint8).copy()
@@ -149,11 +152,11 @@ class OnnxNetwork(nn.Module):
         self._runner = None
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out state that cannot be copied or pickled."""
+        """Exclude state that cannot be copied or pickled."""
         return {**self.__dict__, "_runner": None}
 
-    def runner(self) -> _Runner:
-        """Check and prepare the graph, once per process."""
+    def get_runner(self) -> _Runner:
+        """Return the validated graph runner, created once per process."""
         if self._runner is None:
             data = self.graph.cpu().numpy().tobytes()
             key = hashlib.sha256(data).hexdigest()
@@ -163,21 +166,25 @@ class OnnxNetwork(nn.Module):
 
     @property
     def deciding(self) -> bool:
-        """Whether the control flow depends on values: the reach is then unknown."""
-        return self.runner().graph.deciding
+        """Whether control flow depends on values, so the receptive field is unknown."""
+        return self.get_runner().graph.deciding
 
     def activation_bytes(self, shape: IntPair) -> int:
-        """Return the peak bytes of the layers in a pass over a window."""
-        return self.runner().peak_bytes(np.zeros((1, 1, *shape), np.float32))
+        """Return the peak memory of the layers for a window, in bytes."""
+        return self.get_runner().measure_peak_bytes(
+            np.zeros((1, 1, *shape), np.float32)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Run images (B, 1, H, W) one by one, since a graph may not support batches."""
         planes = x.detach().to("cpu", torch.float32).contiguous().numpy()
-        run = self.runner().run
+        run = self.get_runner().run
         outputs = [run(plane[None]) for plane in planes]
         result = np.concatenate(outputs)
         if result.ndim != 4 or result.shape[1] != 1 or result.dtype != np.float32:
-            msg = f"it gave {result.dtype} of shape {result.shape}, not (B, 1, H, W)"
+            msg = (
+                f"it returned {result.dtype} of shape {result.shape}, not (B, 1, H, W)"
+            )
             raise RuntimeError(msg)
         return torch.from_numpy(result).to(x.device)
 
@@ -187,8 +194,8 @@ class OnnxNetwork(nn.Module):
 
 def measure_onnx(
     data: bytes, *, stride: int | None = None
-) -> tuple[OnnxNetwork, Probe]:
-    """Build a network from a graph of `read_graph`, and measure stride and reach.
+) -> tuple[OnnxNetwork, ProbeResult]:
+    """Build a network from an ONNX graph, and measure its stride and receptive field.
 
     The stride in its card is used if it is valid, otherwise the smallest one for which
     fields of all its multiples are accepted, and a field cropped one stride further has
@@ -197,32 +204,32 @@ def measure_onnx(
     reason = ""
     for step in (*(() if stride is None else (stride,)), *_STRIDES):
         network = OnnxNetwork(1, step, data=data).eval()
-        network.runner()  # raises an error for problems that no stride solves
+        network.get_runner()  # raises an error for problems that no stride solves
         try:
-            smallest = smallest_side(network, stride=step)
+            smallest = find_smallest_side(network, stride=step)
             side = round_up(max(smallest, _TEST_SIDE), step)
             first, second = (network.activation_bytes((n, n)) for n in (side, 2 * side))
             if second > _GROWTH * first:
                 reason = f"twice the side takes {second / first:.3g} times the memory"
                 break
             _check_sizes(network, smallest)
-            probe_result = probe(network, stride=step)
-            if probe_result.halo is None or _moves_along(network, probe_result):
+            probe_result = probe_network(network, stride=step)
+            if probe_result.halo is None or _is_shift_invariant(network, probe_result):
                 return network, probe_result
             reason = "a field cropped at another position has other values"
         except (RuntimeError, MemoryError, SemsrError) as error:
-            reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
+            reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
     msg = (
-        "A network must accept fields with sides that are multiples of 1, 2, 4 ... "
-        f"or {_STRIDES[-1]} px, with memory in proportion to the field, and give the "
-        "same values for a field cropped at another position: this graph does not "
-        f"for any of them ({reason})."
+        "A network must accept fields whose sides are multiples of 1, 2, 4 ... or "
+        f"{_STRIDES[-1]} px, use memory in proportion to the field, and give the same "
+        "values for a field cropped at another position: this graph fails for all of "
+        f"these strides ({reason})."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
 
 def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
-    """Measure the scale on a small field; raise an error if larger ones differ."""
+    """Measure the scale on a small field and check it on larger fields."""
     stride = network.stride
     output = network(torch.zeros(1, 1, smallest, smallest))
     scale, left = divmod(int(output.shape[2]), smallest)
@@ -241,8 +248,8 @@ def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
             raise RuntimeError(msg)
 
 
-def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
-    """Check that a field cropped one stride further gives the same values inside.
+def _is_shift_invariant(network: OnnxNetwork, probe_result: ProbeResult) -> bool:
+    """Check that shifting a crop by one stride does not change the inner values.
 
     Strips are enough, as for the receptive field: their long borders are the same for
     both.
@@ -281,8 +288,8 @@ _SPAN = 1e-5  # of the range; largest accepted difference of ONNX Runtime from t
 _TEST_MARGINS = ((0, 0), (5, 0), (1, 11))  # px in addition to the traced side
 
 
-class _AnySize(nn.Module):
-    """A network for fields of any size, not only of multiples of its stride."""
+class _AnySizeNetwork(nn.Module):
+    """Wrapper that accepts fields of any size, not only multiples of the stride."""
 
     def __init__(self, network: nn.Module, stride: int, scale: int) -> None:
         super().__init__()
@@ -298,39 +305,39 @@ class _AnySize(nn.Module):
 
 
 def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
-    """Write a network as ONNX, and check that ONNX Runtime gives the same output.
+    """Export a network as ONNX, and check that ONNX Runtime gives the same output.
 
     It maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``, for any batch and size
     with sides of at least the stride; the card goes into the file's metadata.
     """
     if isinstance(module, InformedRestorer):
         msg = (
-            f"{card.name} analyses haze, noise and blur of the whole field first, "
+            f"{card.name} first analyses haze, noise and blur of the whole field, "
             "which ONNX cannot express: export the network for one field (`field`), "
-            "without the haze."
+            "without haze removal."
         )
         raise CheckpointError(msg, code="export-unsupported")
-    onnx = onnx_library()
+    onnx = import_onnx()
     if isinstance(module, OnnxNetwork):
         model = onnx.load_model_from_string(module.graph.numpy().tobytes())
     else:
-        whole = _AnySize(copy.deepcopy(module), card.stride, card.scale).eval()
-        model = onnx.load_model_from_string(_trace(whole, card))
+        whole = _AnySizeNetwork(copy.deepcopy(module), card.stride, card.scale).eval()
+        model = onnx.load_model_from_string(_trace_network(whole, card))
     _write_card(model, card)
     data: bytes = model.SerializeToString()
     if not isinstance(module, OnnxNetwork):
-        _check_same(data, whole, card)
+        _check_outputs(data, whole, card)
     return data
 
 
-def _side(stride: int) -> int:
-    """Return a small side of a field that is large enough for every layer."""
+def _choose_side(stride: int) -> int:
+    """Return a small field size that is large enough for every layer."""
     return max(64, 2 * stride)
 
 
-def _trace(whole: nn.Module, card: ModelCard) -> bytes:
+def _trace_network(whole: nn.Module, card: ModelCard) -> bytes:
     """Trace a network on a field, and write it as ONNX."""
-    side = _side(card.stride)
+    side = _choose_side(card.stride)
     field = torch.rand(1, 1, side + 1, side + 3)
     buffer = io.BytesIO()
     axes = {
@@ -363,18 +370,18 @@ def _write_card(model: "ModelProto", card: ModelCard) -> None:
         CARD_KEY: card.model_dump_json(),
         "name": card.name,
         "description": card.description,
-        "input": scaling_sentence(card),
+        "input": describe_scaling(card),
         "limits": card.limits,
         "licence": card.licence,
     }
     if card.pixel_size_nm is not None:
         metadata["pixel_size_nm"] = " to ".join(f"{v:g}" for v in card.pixel_size_nm)
     del model.metadata_props[:]
-    onnx_library("onnx.helper").set_model_props(model, metadata)
+    import_onnx("onnx.helper").set_model_props(model, metadata)
     model.doc_string = card.description
 
 
-def scaling_sentence(card: ModelCard) -> str:
+def describe_scaling(card: ModelCard) -> str:
     """Describe the grey-value scaling of a network's input."""
     low, high = card.input_percentiles
     ways = {
@@ -383,15 +390,15 @@ def scaling_sentence(card: ModelCard) -> str:
         "levels": "the grey values {:g} and {:g}".format(*card.input_levels),
     }
     return (
-        f"One grey channel (batch, 1, y, x), scaled so that {ways[card.input_scaling]} "
-        "are 0 and 1; the output is on that scale."
+        "One grey channel (batch, 1, y, x), scaled such that "
+        f"{ways[card.input_scaling]} are 0 and 1; the output has the same scale."
     )
 
 
-def _check_same(data: bytes, whole: nn.Module, card: ModelCard) -> None:
-    """Compare ONNX Runtime with torch on fields of several sizes."""
+def _check_outputs(data: bytes, whole: nn.Module, card: ModelCard) -> None:
+    """Check that ONNX Runtime and torch agree on fields of several sizes."""
     network = OnnxNetwork(card.scale, card.stride, data=data).eval()
-    side, rng = _side(card.stride), torch.Generator().manual_seed(0)
+    side, rng = _choose_side(card.stride), torch.Generator().manual_seed(0)
     for rows, columns in _TEST_MARGINS:
         field = torch.rand(1, 1, side + rows, side + columns, generator=rng)
         with torch.no_grad():
@@ -401,7 +408,7 @@ def _check_same(data: bytes, whole: nn.Module, card: ModelCard) -> None:
         if not off <= _SPAN:
             msg = (
                 f"{card.name} cannot be exported: ONNX Runtime differs from torch by "
-                f"{off:.1e} of the range on {side + rows} x {side + columns} px; "
-                f"{_SPAN:g} is allowed."
+                f"{off:.1e} of the range on {side + rows} x {side + columns} px, more "
+                f"than the allowed {_SPAN:g}."
             )
             raise CheckpointError(msg, code="export-inexact")

@@ -31,7 +31,7 @@ _SIGNATURE = inspect.signature(functional.instance_norm)
 
 @dataclass(frozen=True, slots=True)
 class LiveNorm:
-    """One call of a norm on an image ``(B, C, H, W)``."""
+    """Call of a normalisation layer on an image ``(B, C, H, W)``."""
 
     input: Tensor
     weight: Tensor | None
@@ -39,10 +39,10 @@ class LiveNorm:
     eps: float
 
 
-def live_norm(
+def find_live_norm(
     func: object, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> LiveNorm | None:
-    """Return a torch call that normalises a plane by its own statistics, or None."""
+    """Return a call that normalises an image by its own statistics, or None."""
     if func is not functional.instance_norm:
         return None
     arguments_bound = _SIGNATURE.bind(*args, **kwargs)
@@ -56,8 +56,8 @@ def live_norm(
     )
 
 
-class TorchCalls(TorchFunctionMode):
-    """Intercept every torch function called by the entering thread."""
+class TorchCallInterceptor(TorchFunctionMode):
+    """Interceptor for all torch functions called by the entering thread."""
 
     def call(
         self,
@@ -78,15 +78,15 @@ class TorchCalls(TorchFunctionMode):
         return self.call(func, args, kwargs or {})
 
 
-class NormInterceptor(TorchCalls):
-    """Replace and count the live norms of a pass in the entering thread."""
+class NormInterceptor(TorchCallInterceptor):
+    """Interceptor that replaces and counts live norms in the entering thread."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
-    def _answer(self, norm: LiveNorm) -> Tensor:
-        """Return the image that replaces the norm's output; by default its input."""
+    def _normalise(self, norm: LiveNorm) -> Tensor:
+        """Return the replacement for the norm's output; the input by default."""
         return norm.input
 
     def call(
@@ -96,10 +96,10 @@ class NormInterceptor(TorchCalls):
         kwargs: dict[str, object],
     ) -> object:
         """Replace a live norm; run other calls."""
-        norm = live_norm(func, args, kwargs)
+        norm = find_live_norm(func, args, kwargs)
         if norm is None:
             return func(*args, **kwargs)
-        result = self._answer(norm)
+        result = self._normalise(norm)
         self.count += 1
         return result
 
@@ -121,8 +121,8 @@ _LAST_MINIMUM = 1024  # px; chosen: a network that rejects these rejects all fie
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """Measured properties of a network."""
+class ProbeResult:
+    """Measured network properties for tiling."""
 
     # Context for a tile, a multiple of the stride: the receptive field and one pixel
     # more, so that both tiles at a border predict the pixels on either side of it. None
@@ -136,7 +136,7 @@ def _cpu_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu", torch.float32).eval()
 
 
-def smallest_side(module: nn.Module, *, stride: int) -> int:
+def find_smallest_side(module: nn.Module, *, stride: int) -> int:
     """Find the smallest side, a multiple of the stride, that a network accepts."""
     network = module.eval()
     multiples = (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM)
@@ -149,16 +149,16 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
             continue
         return side
     msg = (
-        "A network must accept fields whose sides are multiples of its stride "
-        f"{stride}, but this one failed for all up to {sides[-1]} px."
+        "A network must accept fields with sides that are multiples of its stride "
+        f"{stride}, but this network failed for all sides up to {sides[-1]} px."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
+def _measure_spread(module: nn.Module, side: int, across: int, stride: int) -> int:
     """Measure how far NaN, or a change, spreads in four directions."""
     middle = round_up(side // 2, stride)
-    spread_of = _find_changes if getattr(module, "opaque", False) else _unknown
+    spread_of = _find_changes if getattr(module, "opaque", False) else _find_nan_outputs
     reach = 0
     for axis in (2, 3):
         shape = (1, 1, side, across) if axis == 2 else (1, 1, across, side)
@@ -172,7 +172,7 @@ def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
     return reach
 
 
-def _unknown(
+def _find_nan_outputs(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
     """Find which outputs become NaN if a part of a field is NaN."""
@@ -208,38 +208,40 @@ def _find_changes(
     return has_changed
 
 
-def receptive_field(module: nn.Module, *, stride: int) -> int:
+def measure_receptive_field(module: nn.Module, *, stride: int) -> int:
     """Measure the distance in pixels over which the input affects an output."""
     if getattr(module, "deciding", False):
-        msg = "The receptive field is unknown if the control flow depends on values."
+        msg = (
+            "The receptive field is unknown because the control flow depends on values."
+        )
         raise ShapeError(msg, code="receptive-field-unbounded")
     module_copy = _cpu_copy(module)
-    across = smallest_side(module_copy, stride=stride)
+    across = find_smallest_side(module_copy, stride=stride)
     side = round_up(max(_FIRST_SIDE, 4 * across), stride)
     while side <= _LAST_SIDE:
-        reach = _reach(module_copy, side, across, stride)
+        reach = _measure_spread(module_copy, side, across, stride)
         if reach < side // 2 - stride:
             return reach
         side *= 2
     msg = (
-        "A network for tiles must have a bounded receptive field, but this one "
-        f"depends on more than {_LAST_SIDE // 2} px on each side."
+        "A network for tiled inference must have a bounded receptive field, but this "
+        f"network depends on more than {_LAST_SIDE // 2} px on each side."
     )
     raise ShapeError(msg, code="receptive-field-unbounded")
 
 
-def probe(module: nn.Module, *, stride: int) -> Probe:
+def probe_network(module: nn.Module, *, stride: int) -> ProbeResult:
     """Measure all properties of a single-channel network needed for tiling."""
     module_copy = _cpu_copy(module)
-    smallest = smallest_side(module_copy, stride=stride)
+    smallest = find_smallest_side(module_copy, stride=stride)
     with torch.no_grad(), NormInterceptor() as mode:
         module_copy(torch.zeros(1, 1, smallest, smallest))
     try:
-        reach = receptive_field(module, stride=stride)
+        reach = measure_receptive_field(module, stride=stride)
         halo: int | None = round_up(reach + 1, stride)
     except ShapeError:
         halo = None
-    return Probe(halo, mode.count, smallest)
+    return ProbeResult(halo, mode.count, smallest)
 
 
 # Effective receptive field: the halo that suffices for a given tolerance.
@@ -256,7 +258,7 @@ _TOLERANCES = (0.01, 0.001)  # tolerances of the effective receptive field; chos
 _WIDEST = 256  # largest effective field probed; chosen
 
 
-def effective_halo(
+def measure_effective_halo(
     module: nn.Module, *, stride: int, halo: int, tolerance: float, seed: int = 0
 ) -> int:
     """Measure the halo beyond which the input hardly changes the output.
@@ -270,26 +272,26 @@ def effective_halo(
         msg = f"A tolerance must be between 0 and 1, got {tolerance}."
         raise OptionError(msg, code="out-of-range")
     module_copy = _cpu_copy(module)
-    across = smallest_side(module_copy, stride=stride)
+    across = find_smallest_side(module_copy, stride=stride)
     side = 2 * round_up(halo + across, stride)
     rng = torch.Generator().manual_seed(seed)
     reach = 0
     for _ in range(_TRIALS):
         for axis in (2, 3):
             shape = (side, across) if axis == 2 else (across, side)
-            one, other = (_noise(shape, rng) for _ in range(2))
+            one, other = (_generate_noise(shape, rng) for _ in range(2))
             for low in (True, False):
-                change = _change(module_copy, one, other, axis=axis, low=low)
+                change = _measure_change(module_copy, one, other, axis=axis, low=low)
                 far = (change > tolerance).nonzero()
                 scale = 2 * len(change) // side
                 reach = max(reach, -(-(int(far.max()) + 1) // scale) if len(far) else 0)
     return min(halo, round_up(reach, stride))
 
 
-def effective_fields(
+def measure_effective_fields(
     module: nn.Module, *, stride: int, halo: int | None
 ) -> dict[str, int]:
-    """Measure a network's effective field for its card.
+    """Measure a network's effective receptive field for its model card.
 
     Input pixels for tolerances of 0.01 and 0.001; empty if the exact halo is unbounded,
     or above 256 px, which takes too long.
@@ -297,14 +299,14 @@ def effective_fields(
     if halo is None or halo > _WIDEST:
         return {}
     return {
-        f"{tolerance:g}": effective_halo(
+        f"{tolerance:g}": measure_effective_halo(
             module, stride=stride, halo=halo, tolerance=tolerance
         )
         for tolerance in _TOLERANCES
     }
 
 
-def _noise(shape: IntPair, rng: torch.Generator) -> Tensor:
+def _generate_noise(shape: IntPair, rng: torch.Generator) -> Tensor:
     """Generate values in [0, 1] with structure at several scales."""
     total = torch.zeros(1, 1, *shape)
     for step in (1, 4, 16):
@@ -314,10 +316,10 @@ def _noise(shape: IntPair, rng: torch.Generator) -> Tensor:
     return total / 3
 
 
-def _change(
+def _measure_change(
     module: nn.Module, one: Tensor, other: Tensor, *, axis: int, low: bool
 ) -> Tensor:
-    """Compute the output's relative change by distance from a line."""
+    """Compute the relative output change as a function of distance from a line."""
     half = one.shape[axis] // 2
     mixture = one.clone()
     start = 0 if low else half

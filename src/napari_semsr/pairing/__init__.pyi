@@ -1,9 +1,9 @@
 from .augment import AugmentOptions as AugmentOptions, augment_pair as augment_pair
 from .cut import (
     NUMBERS as NUMBERS,
-    PairMap as PairMap,
-    choose_pairs as choose_pairs,
+    PairTransform as PairTransform,
     prepare_image as prepare_image,
+    select_pairs as select_pairs,
 )
 from .defects import DefectCopy as DefectCopy, add_defects as add_defects
 from .options import SPLITS as SPLITS, PairOptions as PairOptions

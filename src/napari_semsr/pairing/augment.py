@@ -11,13 +11,13 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from napari_semsr.core import FloatPair, Options, RealArray, working_type
+from napari_semsr.core import FloatPair, Options, RealArray, interpolation_dtype
 
 _ANGLES = (0, 30, 45, 60, 90)  # those of Sun et al., and none
 
 
 class AugmentOptions(Options):
-    """Options of augmentation."""
+    """Augmentation options."""
 
     flips: bool = Field(default=True, description="mirror up-down and left-right")
     angles_deg: tuple[int, ...] = Field(
@@ -36,7 +36,7 @@ class AugmentOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One random variation."""
+    """One random variation of a patch pair."""
 
     up_down: bool = False
     left_right: bool = False
@@ -47,7 +47,7 @@ class Variation:
     offset: float = 0.0
 
 
-def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:
+def _sample_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:
     flips = rng.random(2) < 0.5
     sign = 1 if rng.random() < 0.5 else -1
     low, high = np.log(options.zoom[0]), np.log(options.zoom[1])
@@ -61,11 +61,11 @@ def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variat
     )
 
 
-def vary(
+def augment_patch(
     patch: RealArray, variation: Variation, value_range: FloatPair = (0.0, 1.0)
 ) -> RealArray:
-    """Vary one patch (N, N)."""
-    patch_values = patch.astype(working_type(patch.dtype))
+    """Apply a variation to one patch (N, N)."""
+    patch_values = patch.astype(interpolation_dtype(patch.dtype))
     patch_values = patch_values[::-1] if variation.up_down else patch_values
     patch_values = patch_values[:, ::-1] if variation.left_right else patch_values
     quarter, rest = divmod(variation.angle_deg, 90)
@@ -101,12 +101,14 @@ def augment_pair(
     low_range: FloatPair = (0.0, 1.0),
     high_range: FloatPair = (0.0, 1.0),
 ) -> tuple[RealArray, RealArray]:
-    """Vary both patches of a pair equally, LOW (N, N) and HIGH (N * scale, N * scale).
+    """Augment both patches of a pair equally: LOW (N, N), HIGH (N * scale, N * scale).
 
     The result is reproducible by the seed, which may include the sample's number.
     Ranges are grey levels of black and white in each; the varied patches are float32,
     or float64 for wider types.
     """
     rng = np.random.default_rng(seed)
-    variation = _draw_variation(options or AugmentOptions(), rng)
-    return vary(low, variation, low_range), vary(high, variation, high_range)
+    variation = _sample_variation(options or AugmentOptions(), rng)
+    return augment_patch(low, variation, low_range), augment_patch(
+        high, variation, high_range
+    )

@@ -33,12 +33,12 @@ from skimage import exposure, filters, restoration
 
 from napari_semsr.core import (
     Affine,
-    Area,
     Box,
     Elastic,
     FloatArray,
     FloatPair,
     Grid,
+    GridImage,
     IntPair,
     Job,
     Micrograph,
@@ -47,11 +47,11 @@ from napari_semsr.core import (
     RealArray,
     ShapeError,
     WarpedImage,
-    field_range,
+    measure_percentiles,
     noise_level,
     read_box,
 )
-from napari_semsr.pairing.groups import Groups, find_matches
+from napari_semsr.pairing.groups import ImageGroups, find_matches
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 # Patches of images and their assignment to sets: no pixel is in two sets.
@@ -62,16 +62,18 @@ from napari_semsr.pairing.options import SPLITS, PairOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A patch before it is cut."""
+class PatchPosition:
+    """Position of a patch to be cut from an image."""
 
     source: int  # Which image, or pair of images
     index: IntPair  # Row and column on the lattice of its image
     box: Box  # In pixels of LOW
 
 
-def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place]:
-    """Yield the patches of an image, a step apart, with equal margins."""
+def generate_patches(
+    source: int, shape: IntPair, options: PairOptions
+) -> Iterator[PatchPosition]:
+    """Yield the patches of an image at regular steps, with equal margins."""
     side, step = options.patch, options.step or options.patch
     counts = [max(0, (n - side) // step + 1) for n in shape]
     spare = [
@@ -79,26 +81,26 @@ def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place
     ]
     for row, column in np.ndindex(counts[0], counts[1]):
         corner = (spare[0] + row * step, spare[1] + column * step)
-        yield Place(source, (row, column), Box.of((side, side), corner))
+        yield PatchPosition(source, (row, column), Box.from_shape((side, side), corner))
 
 
-def split(
-    places: Sequence[Place],
+def split_patches(
+    places: Sequence[PatchPosition],
     options: PairOptions,
     *,
     salt: int = 0,
-    groups: Groups | None = None,
-) -> dict[str, list[Place]]:
-    """Assign patches to the three sets, so that no two sets show the same area.
+    groups: ImageGroups | None = None,
+) -> dict[str, list[PatchPosition]]:
+    """Assign patches to three sets such that different sets show different areas.
 
     Patches of congruent images, by `groups`, are assigned like those of one image.
     Other images of one area are in one set, the training set if there are enough
-    others; see `_split` for the rest.
+    others; see `_split_patches` for the rest.
     """
     if groups is None or not places:
-        return _split(places, options, salt=salt)
+        return _split_patches(places, options, salt=salt)
     first = {place.source: groups.numbers[place.source] for place in places}
-    members: dict[Place, list[Place]] = {}
+    members: dict[PatchPosition, list[PatchPosition]] = {}
     for place in places:
         one = place
         if first[place.source] in groups.congruent:
@@ -109,11 +111,13 @@ def split(
     ]
     free = [one for one in members if groups.numbers[one.source] in groups.congruent]
     if not whole:
-        sets = _split(free, options, salt=salt)
+        sets = _split_patches(free, options, salt=salt)
     elif options.whole_images or len(free) < _ENOUGH * len(members):
         sets = _split_groups(members, groups, options, salt)
     else:
-        sets = _split(free, _with_shares(options, len(members) / len(free)), salt=salt)
+        sets = _split_patches(
+            free, _scale_fractions(options, len(members) / len(free)), salt=salt
+        )
         rng = np.random.default_rng([options.seed, salt, 1])
         train = sets[SPLITS[0]] + whole
         sets[SPLITS[0]] = [train[i] for i in rng.permutation(len(train))]
@@ -127,8 +131,8 @@ _ENOUGH = 0.2  # least fraction of the patches from which to hold out; chosen
 _MAX_HELD = 0.8  # largest fraction of them that may be held out
 
 
-def _with_shares(options: PairOptions, times: float) -> PairOptions:
-    """Increase the shares for a part of the patches, so that they hold for all."""
+def _scale_fractions(options: PairOptions, times: float) -> PairOptions:
+    """Increase the held-out fractions of a subset so that they hold for all patches."""
     share_out = options.validation + options.test
     times = min(times, _MAX_HELD / share_out) if share_out else 1.0
     if times <= 1:
@@ -139,33 +143,37 @@ def _with_shares(options: PairOptions, times: float) -> PairOptions:
 
 
 def _split_groups(
-    members: Iterable[Place], groups: Groups, options: PairOptions, salt: int
-) -> dict[str, list[Place]]:
+    members: Iterable[PatchPosition],
+    groups: ImageGroups,
+    options: PairOptions,
+    salt: int,
+) -> dict[str, list[PatchPosition]]:
     """Assign whole groups of images to sets."""
-    by_group: dict[int, list[Place]] = {}
+    by_group: dict[int, list[PatchPosition]] = {}
     for one in members:
         by_group.setdefault(groups.numbers[one.source], []).append(one)
-    names = [name for name in SPLITS if options.shares[name] > 0]
+    names = [name for name in SPLITS if options.split_fractions[name] > 0]
     if len(by_group) < len(names):
         msg = (
-            f"{len(names)} sets that show different areas need at least "
-            f"{len(names)} areas, but the images show {len(by_group)}: add images "
-            "of other areas, one image of each area, or use fewer sets "
-            "(`validation=0`, `test=0`)."
+            f"{len(names)} sets of different areas need at least {len(names)} areas, "
+            f"but the images show only {len(by_group)}: add images of other areas, one "
+            "image of each area, or use fewer sets (`validation=0`, `test=0`)."
         )
         raise OptionError(msg, code="too-few-places")
-    stand_ins = [Place(number, (0, 0), own[0].box) for number, own in by_group.items()]
-    sets = _split(stand_ins, options.replace(whole_images=True), salt=salt)
+    stand_ins = [
+        PatchPosition(number, (0, 0), own[0].box) for number, own in by_group.items()
+    ]
+    sets = _split_patches(stand_ins, options.replace(whole_images=True), salt=salt)
     return {
         name: [one for stand_in in pairs_found for one in by_group[stand_in.source]]
         for name, pairs_found in sets.items()
     }
 
 
-def _split(
-    places: Sequence[Place], options: PairOptions, *, salt: int = 0
-) -> dict[str, list[Place]]:
-    """Assign patches to the three sets, shuffled, in the order of `SPLITS`.
+def _split_patches(
+    places: Sequence[PatchPosition], options: PairOptions, *, salt: int = 0
+) -> dict[str, list[PatchPosition]]:
+    """Assign shuffled patches to the three sets, in the order of `SPLITS`.
 
     Patches of two sets share no pixel; those that would are in none. The random draw
     only depends on the seed and on `salt`, for another draw. Without patches the sets
@@ -177,16 +185,16 @@ def _split(
     rng = np.random.default_rng([options.seed, salt])
     apart = -(-options.patch // (options.step or options.patch))
     sources = sorted({place.source for place in places})
-    names = [name for name in SPLITS if options.shares[name] > 0]
+    names = [name for name in SPLITS if options.split_fractions[name] > 0]
     if options.whole_images:
         sets_of_sources = dict(
-            zip(sources, _deal(len(sources), options, rng), strict=True)
+            zip(sources, _assign_randomly(len(sources), options, rng), strict=True)
         )
         sets = np.array([sets_of_sources[place.source] for place in in_order])
     elif apart == 1:
-        sets = _deal(len(in_order), options, rng)
+        sets = _assign_randomly(len(in_order), options, rng)
     else:
-        sets = _held_out(in_order, options, apart, rng)
+        sets = _assign_held_out(in_order, options, apart, rng)
     places_by_set = {
         name: [in_order[i] for i in rng.permutation(np.flatnonzero(sets == number))]
         for number, name in enumerate(SPLITS)
@@ -201,22 +209,22 @@ def _split(
             raise OptionError(msg, code="too-few-images")
         msg = (
             f"{len(names)} disjoint sets need at least {len(names)} separate patches "
-            f"of {options.patch} px, got too few of {len(places)}: lower `patch`, "
-            "use larger images, or cut pairs for fewer sets (`validation=0`, "
-            "`test=0`)."
+            f"of {options.patch} px, which the {len(places)} patches do not provide: "
+            "lower `patch`, use larger images, or cut pairs for fewer sets "
+            "(`validation=0`, `test=0`)."
         )
         raise OptionError(msg, code="too-few-patches")
     return places_by_set
 
 
-def _deal(
+def _assign_randomly(
     count: int, options: PairOptions, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Return the set numbers of patches that share no pixel."""
+    """Return random set numbers for patches without common pixels."""
     sets = np.zeros(count, int)
     left = rng.permutation(count)
     for number in (2, 1):
-        share = options.shares[SPLITS[number]]
+        share = options.split_fractions[SPLITS[number]]
         count_taken = min(max(round(share * count), int(share > 0)), len(left) - 1)
         sets[left[:count_taken]] = number
         left = left[count_taken:]
@@ -237,10 +245,13 @@ _REGION = 54
 _NONE, _BORDER_SET = -1, 3  # no patch; a patch that overlaps two sets
 
 
-def _held_out(
-    places: Sequence[Place], options: PairOptions, apart: int, rng: np.random.Generator
+def _assign_held_out(
+    places: Sequence[PatchPosition],
+    options: PairOptions,
+    apart: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.intp]:
-    """Return the set numbers of patches on lattices, with sets `apart` steps."""
+    """Return the set numbers of patches on lattices, `apart` steps apart."""
     shapes: dict[int, IntPair] = {}
     for place in places:
         rows, columns = shapes.get(place.source, (0, 0))
@@ -249,13 +260,15 @@ def _held_out(
     blank = {source: np.full(shape, _NONE) for source, shape in shapes.items()}
     for place in places:
         blank[place.source][place.index] = 0
-    shares = np.array([options.shares[name] for name in SPLITS])
+    shares = np.array([options.split_fractions[name] for name in SPLITS])
     best, least, count_left = np.zeros(len(places), int), np.inf, len(places)
     for draw in range(_DRAWS):
-        dealing = _Dealing({k: v.copy() for k, v in blank.items()}, apart, rng)
+        dealing = _LatticeAssignment(
+            {k: v.copy() for k, v in blank.items()}, apart, rng
+        )
         numbers = [n for n in (1, 2) if shares[n]]
         for number in numbers if draw % 2 else reversed(numbers):
-            dealing.hold(number, float(shares[number] * count_left))
+            dealing.assign_held_out(number, float(shares[number] * count_left))
         sets = np.array([dealing.sets[p.source][p.index] for p in places])
         counts = np.bincount(sets, minlength=_BORDER_SET + 1)
         count_left = len(places) - int(counts[_BORDER_SET])
@@ -268,14 +281,14 @@ def _held_out(
 
 
 @dataclass
-class _Dealing:
+class _LatticeAssignment:
     """Assignment of patches to sets on the lattice of each image."""
 
     sets: dict[int, NDArray[np.intp]]
     apart: int
     rng: np.random.Generator
 
-    def hold(self, number: int, target: float) -> None:
+    def assign_held_out(self, number: int, target: float) -> None:
         """Assign about `target` patches to a held-out set."""
         order = [int(k) for k in self.rng.permutation(sorted(self.sets))]
         free = {k: int((self.sets[k] == 0).sum()) for k in order}
@@ -286,13 +299,13 @@ class _Dealing:
         roomy = [k for k in order if free.get(k, 0) > target]
         if not roomy or (round(target) < 1 and len(free) < len(order)):
             return
-        regions = list(self._regions(roomy[0]))
+        regions = list(self._generate_regions(roomy[0]))
         for left, place in enumerate(self.rng.permutation(len(regions))):
             part = target / (len(regions) - left)
-            target -= self._take(roomy[0], regions[place], number, part)
+            target -= self._assign_rectangle(roomy[0], regions[place], number, part)
 
-    def _regions(self, source: int) -> Iterator[tuple[slice, slice]]:
-        """Yield regions of a lattice, each with one held-out block."""
+    def _generate_regions(self, source: int) -> Iterator[tuple[slice, slice]]:
+        """Yield regions of a lattice, one for each held-out block."""
         side = _REGION * (self.apart - 1)
         lines = [
             np.linspace(0, n, max(1, n // side) + 1).astype(int)
@@ -301,19 +314,19 @@ class _Dealing:
         for row, column in np.ndindex(len(lines[0]) - 1, len(lines[1]) - 1):
             yield slice(*lines[0][row : row + 2]), slice(*lines[1][column : column + 2])
 
-    def _take(
+    def _assign_rectangle(
         self, source: int, region: tuple[slice, slice], number: int, target: float
     ) -> int:
         """Assign the best rectangle of a region to a set; return its patch count."""
         sets, reach = self.sets[source], self.apart - 1
         sums = np.pad((sets == 0).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        spans = [_spans(part) for part in region]
-        count = _within(sums, spans[0], spans[1])
+        spans = [_list_intervals(part) for part in region]
+        count = _sum_rectangles(sums, spans[0], spans[1])
         wide = [
             np.clip(span + np.array([-reach, reach])[:, None], 0, n)
             for span, n in zip(spans, sets.shape, strict=True)
         ]
-        reachable = _within(sums, wide[0], wide[1])
+        reachable = _sum_rectangles(sums, wide[0], wide[1])
         score = reachable - count + _COUNT_WEIGHT * np.abs(count - target)
         possible = (count > 0) & (reachable < sums[-1, -1])
         if not possible.any():
@@ -321,21 +334,21 @@ class _Dealing:
         score[~possible] = np.inf
         choice = self.rng.choice(np.flatnonzero(score == score.min()))
         row, column = np.unravel_index(choice, score.shape)
-        inner = _area(sets, spans[0][:, row], spans[1][:, column])
+        inner = _view_rectangle(sets, spans[0][:, row], spans[1][:, column])
         inner[inner == 0] = number
-        outer = _area(sets, wide[0][:, row], wide[1][:, column])
+        outer = _view_rectangle(sets, wide[0][:, row], wide[1][:, column])
         outer[outer == 0] = _BORDER_SET
         return int(count[row, column])
 
 
-def _spans(part: slice) -> NDArray[np.intp]:
+def _list_intervals(part: slice) -> NDArray[np.intp]:
     """Return starts and stops (2, N) of intervals along a side of a lattice."""
     lines = np.unique(np.linspace(part.start, part.stop, _LINES + 1).astype(int))
     first, last = np.triu_indices(len(lines), 1)
     return np.stack([lines[first], lines[last]])
 
 
-def _within(
+def _sum_rectangles(
     sums: RealArray, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> RealArray:
     """Sum over the rectangles of all rows and columns, from cumulative sums."""
@@ -344,7 +357,7 @@ def _within(
     return sums_within
 
 
-def _area(
+def _view_rectangle(
     sets: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[np.intp]:
     """Return a view of a rectangle of a lattice."""
@@ -363,23 +376,23 @@ _PERCENTILES = (0.1, 99.9)  # of black and white; chosen
 
 
 @dataclass(frozen=True, slots=True)
-class OnGrid:
-    """An image on the common grid of both sides."""
+class AlignedImage:
+    """Image on the common grid of both sides."""
 
     image: Micrograph
     value_range: FloatPair  # percentiles 0.1 and 99.9 of the field
     is_resampled: bool
 
     @classmethod
-    def of(cls, image: Micrograph, *, is_resampled: bool) -> Self:
-        """Measure the range of an image; the full range if few pixels differ."""
-        limits = field_range(image.data, *_PERCENTILES)
+    def from_image(cls, image: Micrograph, *, is_resampled: bool) -> Self:
+        """Measure an image's grey range; use the full range if few pixels differ."""
+        limits = measure_percentiles(image.data, *_PERCENTILES)
         if limits[0] == limits[1]:
-            limits = field_range(image.data, 0, 100)
+            limits = measure_percentiles(image.data, 0, 100)
         return cls(image, limits, is_resampled)
 
     def to_json(self) -> dict[str, object]:
-        """Return the record for a store."""
+        """Return the image record for a store."""
         size = self.image.pixel_size_nm
         return {
             "name": self.image.name,
@@ -391,13 +404,15 @@ class OnGrid:
         }
 
 
-_Sides = dict[str, list[OnGrid]]  # Images of "low" and of "high"
-_Sets = dict[str, list[tuple[Place, Place]]]  # Patches in both, by the set's name
+_Sides = dict[str, list[AlignedImage]]  # Images of "low" and of "high"
+_Sets = dict[
+    str, list[tuple[PatchPosition, PatchPosition]]
+]  # Patches in both, by the set's name
 
 
 @dataclass(frozen=True, slots=True)
-class PairMap:
-    """Transform from LOW to HIGH and its reliability."""
+class PairTransform:
+    """Transform from LOW to HIGH, with its reliability."""
 
     transform: Affine | Elastic  # From the plane of LOW to that of HIGH, in nm
     # (N, 2) centres, in the plane of HIGH, of the areas where it was tested
@@ -407,8 +422,8 @@ class PairMap:
 
 
 @dataclass(frozen=True, slots=True)
-class PairChoice:
-    """Chosen pairs, ready for writing."""
+class PairSelection:
+    """Selected pairs, ready for writing."""
 
     kind: str  # ``paired`` or ``unpaired``
     sets: _Sets  # LOW and HIGH of each set
@@ -422,7 +437,7 @@ class PairChoice:
     by_image: list[dict[str, object]]  # counts of each set and of rejections, for pairs
     same_place: list[list[str]]  # names of images that show the same area
 
-    def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
+    def read_patch(self, side: str, source: int, box: Box) -> NDArray[Any]:
         """Read a patch of an image of one side; the box is in pixels of LOW.
 
         In the common type of all images of the side.
@@ -432,15 +447,15 @@ class PairChoice:
         return read_box(self.images[side][source].data, side_box).astype(common)
 
 
-def choose_pairs(
+def select_pairs(
     lows: Sequence[Micrograph],
     highs: Sequence[Micrograph],
     options: PairOptions,
     *,
     is_paired: bool,
-    pair_map: PairMap | None = None,
-) -> Job[PairChoice]:
-    """Choose patches for training and assign them to the three sets.
+    pair_map: PairTransform | None = None,
+) -> Job[PairSelection]:
+    """Select patches for training and assign them to the three sets.
 
     `is_paired` images show the same fields, in the same order. Each pair then shows one
     area, otherwise two patches of the same density class. LOW is mapped to HIGH by
@@ -453,47 +468,47 @@ def choose_pairs(
         sides: _Sides = {"low": [], "high": []}
         for low, high in zip(lows, highs, strict=True):
             yield Progress(0, 0, f"resampling {low.name} and {high.name} to one grid")
-            pair = align(low, high, options, pair_map)
+            pair = align_images(low, high, options, pair_map)
             sides["low"].append(pair[0])
             sides["high"].append(pair[1])
         matches = []
         for side in ("low", "high"):
             images_of = [one.image for one in sides[side]]
             matches += yield from find_matches(images_of, side.upper())
-        groups = Groups.of(len(sides["low"]), matches)
-        same_place = groups.names([one.image.name for one in sides["low"]])
-        sets, candidates, by_image = yield from _same_places(
+        groups = ImageGroups.from_matches(len(sides["low"]), matches)
+        same_place = groups.list_names([one.image.name for one in sides["low"]])
+        sets, candidates, by_image = yield from _select_matching_patches(
             sides, options, pair_map, groups
         )
         for row in by_image:
             rejections.update(row["rejected"])
     else:
-        sides = _to_one_pitch(lows, highs, options)
+        sides = _resample_sets(lows, highs, options)
         groups_of = {}
         for side in ("low", "high"):
             images_of = [one.image for one in sides[side]]
             matches = yield from find_matches(images_of, side.upper())
-            groups_of[side] = Groups.of(len(images_of), matches)
-            same_place += groups_of[side].names([one.name for one in images_of])
-        sets, candidates = yield from _equal_patterns(
+            groups_of[side] = ImageGroups.from_matches(len(images_of), matches)
+            same_place += groups_of[side].list_names([one.name for one in images_of])
+        sets, candidates = yield from _select_similar_patches(
             sides, options, rejections, groups_of
         )
     images = {
         side: [one.image for one in pairs_found] for side, pairs_found in sides.items()
     }
     beside = images["low"] if is_paired and pair_map is None else []
-    return PairChoice(
+    return PairSelection(
         kind="paired" if is_paired else "unpaired",
         sets=sets,
         images=images,
-        scale=options.factor,
+        scale=options.scale_factor,
         sources={
             side: [one.to_json() for one in pairs_found]
             for side, pairs_found in sides.items()
         },
         candidates=candidates,
         rejections=dict(rejections),
-        pixel_nm=_common_pixel(images["high"], beside, options.factor),
+        pixel_nm=_find_common_pixel_size(images["high"], beside, options.scale_factor),
         is_resampled=any(
             one.is_resampled for pairs_found in sides.values() for one in pairs_found
         ),
@@ -502,38 +517,41 @@ def choose_pairs(
     )
 
 
-def _same_places(
-    sides: _Sides, options: PairOptions, pair_map: PairMap | None, groups: Groups
+def _select_matching_patches(
+    sides: _Sides,
+    options: PairOptions,
+    pair_map: PairTransform | None,
+    groups: ImageGroups,
 ) -> Job[tuple[_Sets, int, list[dict[str, Any]]]]:
-    """Select patches with the same content; return counts, in all and by image."""
-    places = _places(sides["low"], options)
-    usable_places: list[Place] = []
+    """Select patches that match in both images; count candidates and rejections."""
+    places = _list_patches(sides["low"], options)
+    usable_places: list[PatchPosition] = []
     rejections: list[Counter[str]] = [Counter() for _ in sides["low"]]
     for number, place in enumerate(places):
         low, high = (sides[side][place.source] for side in ("low", "high"))
-        reason = judge(
+        reason = check_pair(
             read_box(low.image.data, place.box),
-            read_box(high.image.data, place.box.scale(options.factor)),
+            read_box(high.image.data, place.box.scale(options.scale_factor)),
             (low.value_range, high.value_range),
             options,
             is_mapped=pair_map is not None,
         )
         if reason is None and pair_map is not None:
-            centre = np.array(Grid.of(low.image).centre(place.box))
+            centre = np.array(Grid.from_image(low.image).box_origin(place.box))
             pitch = np.array(low.image.scale)
             corner = centre - pitch / 2
-            if is_doubtful(pair_map, corner, corner + pitch * options.patch):
+            if is_unreliable(pair_map, corner, corner + pitch * options.patch):
                 reason = "unreliable"
         if reason is None:
             usable_places.append(place)
         else:
             rejections[place.source][reason] += 1
         yield Progress(number + 1, len(places), "checking patches")
-    sets = split(usable_places, options, groups=groups)
+    sets = split_patches(usable_places, options, groups=groups)
     rows = []
     for source, one in enumerate(sides["low"]):
         own = {k: [p for p in v if p.source == source] for k, v in sets.items()}
-        _count_border(
+        _count_unassigned(
             rejections[source], [p for p in usable_places if p.source == source], own
         )
         counts = {name: len(pairs_found) for name, pairs_found in own.items()}
@@ -543,42 +561,44 @@ def _same_places(
     return pairs, len(places), rows
 
 
-def _equal_patterns(
+def _select_similar_patches(
     sides: _Sides,
     options: PairOptions,
     rejections: Counter[str],
-    groups: dict[str, Groups],
+    groups: dict[str, ImageGroups],
 ) -> Job[tuple[_Sets, int]]:
-    """Select patches of two sets with equal pattern density; count all."""
-    places_by_set: dict[str, dict[str, list[Place]]] = {}
-    densities: dict[tuple[str, Place], float] = {}
+    """Select patches of both sides with equal pattern density; count all patches."""
+    places_by_set: dict[str, dict[str, list[PatchPosition]]] = {}
+    densities: dict[tuple[str, PatchPosition], float] = {}
     candidates = 0
-    for salt, (side, scale) in enumerate((("low", 1), ("high", options.factor))):
-        places = _places(sides[side], options, scale)
+    for salt, (side, scale) in enumerate((("low", 1), ("high", options.scale_factor))):
+        places = _list_patches(sides[side], options, scale)
         candidates += len(places)
         meters = [DensityMeter(one.image) for one in sides[side]]
         usable_places = []
         for number, place in enumerate(places):
             source = sides[side][place.source]
             patch = read_box(source.image.data, place.box.scale(scale))
-            reason = judge_one(patch, source.value_range, options)
+            reason = check_patch(patch, source.value_range, options)
             if reason is None:
                 usable_places.append(place)
-                densities[side, place] = meters[place.source].measure(patch)
+                densities[side, place] = meters[place.source].measure_density(patch)
             else:
                 rejections[reason] += 1
             yield Progress(number + 1, len(places), f"checking patches of {side}")
-        places_by_set[side] = split(
+        places_by_set[side] = split_patches(
             usable_places, options, salt=salt, groups=groups[side]
         )
-        _count_border(rejections, usable_places, places_by_set[side])
+        _count_unassigned(rejections, usable_places, places_by_set[side])
     return _balance_sets(places_by_set, densities, options, rejections), candidates
 
 
-def _count_border(
-    rejections: Counter[str], usable_places: list[Place], sets: dict[str, list[Place]]
+def _count_unassigned(
+    rejections: Counter[str],
+    usable_places: list[PatchPosition],
+    sets: dict[str, list[PatchPosition]],
 ) -> None:
-    """Count the patches that are in no set."""
+    """Count the patches not assigned to any set."""
     lost_count = len(usable_places) - sum(
         len(pairs_found) for pairs_found in sets.values()
     )
@@ -587,8 +607,8 @@ def _count_border(
 
 
 def _balance_sets(
-    places_by_set: dict[str, dict[str, list[Place]]],
-    densities: dict[tuple[str, Place], float],
+    places_by_set: dict[str, dict[str, list[PatchPosition]]],
+    densities: dict[tuple[str, PatchPosition], float],
     options: PairOptions,
     rejections: Counter[str],
 ) -> _Sets:
@@ -597,7 +617,7 @@ def _balance_sets(
     for number, name in enumerate(SPLITS):
         rng = np.random.default_rng([options.seed, 2, number])
         first, second = places_by_set["low"][name], places_by_set["high"][name]
-        selection = balance(
+        selection = balance_densities(
             [densities["low", place] for place in first],
             [densities["high", place] for place in second],
             rng,
@@ -613,29 +633,29 @@ def _balance_sets(
     return sets
 
 
-def _places(
-    side: Sequence[OnGrid], options: PairOptions, scale: int = 1
-) -> list[Place]:
-    """Return the patches of all images of a side; boxes are in pixels of LOW."""
-    places: list[Place] = []
+def _list_patches(
+    side: Sequence[AlignedImage], options: PairOptions, scale: int = 1
+) -> list[PatchPosition]:
+    """List the patches of all images on one side; boxes are in pixels of LOW."""
+    places: list[PatchPosition] = []
     for number, one in enumerate(side):
         rows, columns = (n // scale for n in one.image.shape)
-        places += lay_out(number, (rows, columns), options)
+        places += generate_patches(number, (rows, columns), options)
     if places:
         return places
     largest = max(side, key=lambda one: min(one.image.shape)).image
     rows, columns = (n // scale for n in largest.shape)
     msg = (
-        f"A patch of {options.patch} px needs an image of at least that size, got "
-        f"{rows} x {columns} px in {largest.name}: lower `patch`."
+        f"A patch of {options.patch} px needs an image of at least that size, but "
+        f"{largest.name} has only {rows} x {columns} px: lower `patch`."
     )
     raise ShapeError(msg, code="image-too-small")
 
 
-def _common_pixel(
+def _find_common_pixel_size(
     images: Sequence[Micrograph], lows: Sequence[Micrograph] = (), scale: int = 1
 ) -> float | None:
-    """Return the common pixel size of images; by default that of LOW is used."""
+    """Return the common pixel size of images, derived from LOW if missing."""
     sizes = [image.mean_pixel_size_nm for image in images]
     for number, low in enumerate(lows):
         coarse = low.mean_pixel_size_nm
@@ -652,7 +672,7 @@ def _common_pixel(
 # Checks of patches.
 
 
-def is_doubtful(pair_map: PairMap, start: FloatArray, stop: FloatArray) -> bool:
+def is_unreliable(pair_map: PairTransform, start: FloatArray, stop: FloatArray) -> bool:
     """Return whether a transform is unreliable in most of a patch.
 
     `start`, `stop`: corners of the patch in the plane of HIGH. At least half of the
@@ -669,7 +689,7 @@ _SMOOTH_PX = 1.0  # chosen: suppresses pixel noise
 _BETTER = 0.02  # least gain of correlation by a shift; chosen: less is chance
 
 
-def judge_one(
+def check_patch(
     patch: RealArray, value_range: FloatPair, options: PairOptions
 ) -> str | None:
     """Return the reason to reject one patch (Y, X), or None."""
@@ -681,7 +701,7 @@ def judge_one(
     return "empty" if spread == 0 or spread < options.min_contrast * span else None
 
 
-def judge(
+def check_pair(
     low: RealArray,
     high: RealArray,
     ranges: tuple[FloatPair, FloatPair],
@@ -696,7 +716,7 @@ def judge(
     their steps in SEM: then the residuals of the transform are used instead.
     """
     for patch, value_range in zip((low, high), ranges, strict=True):
-        wrong = judge_one(patch, value_range, options)
+        wrong = check_patch(patch, value_range, options)
         if wrong is not None:
             return wrong
     if is_mapped and options.min_correlation is None:
@@ -704,24 +724,24 @@ def judge(
     rows, columns = low.shape
     scale = high.shape[0] // rows
     blocks = high.reshape(rows, scale, columns, scale).astype(float)
-    a, b = _plain(low), _plain(blocks.mean(axis=(1, 3)))
+    a, b = _normalise_patch(low), _normalise_patch(blocks.mean(axis=(1, 3)))
     here = abs(float((a * b).mean()))
     least = options.min_correlation
     if here < (_MIN_CORRELATION if least is None else least):
         return "uncorrelated"
-    correlation_moved, best = _best_shift(a, b)
+    correlation_moved, best = _find_best_shift(a, b)
     further = float(np.hypot(*correlation_moved)) > options.max_shift_px
     return "shifted" if further and best > here + _BETTER else None
 
 
-def _plain(patch: RealArray) -> FloatArray:
+def _normalise_patch(patch: RealArray) -> FloatArray:
     """Smooth a patch and normalise it to mean 0 and standard deviation 1."""
     values = ndimage.gaussian_filter(patch.astype(float), _SMOOTH_PX)
     values -= values.mean()
     return np.asarray(values / max(float(values.std()), 1e-300))
 
 
-def _best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
+def _find_best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
     """Find the shift, up to an eighth of the side, with the strongest correlation.
 
     Only the overlap is compared, so that the border has no effect.
@@ -734,14 +754,14 @@ def _best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
     full = np.fft.irfft2(product, size)
     top, left = (n - 1 for n in inner.shape)
     sums = full[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
-    spread = _window_deviation(a, inner.shape)
+    spread = _compute_window_deviation(a, inner.shape)
     correlations = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
     y, x = np.unravel_index(int(np.argmax(correlations)), correlations.shape)
     return (int(y) - reach, int(x) - reach), float(correlations[y, x])
 
 
-def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Compute the standard deviation of every window inside."""
+def _compute_window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Compute the standard deviation in every window inside the image."""
     sums = []
     for part in (values, values**2):
         table = np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -772,33 +792,35 @@ _BINS = 5  # levels of density that are balanced; chosen
 
 
 class DensityMeter:
-    """Measure of the pattern density of patches of one image.
+    """Pattern-density meter for the patches of one image.
 
     The threshold of edges is from up to 1024 x 1024 px at its centre.
     """
 
     def __init__(self, image: Micrograph) -> None:
         y, x = (max(0, (n - _SAMPLE) // 2) for n in image.shape)
-        middle = Box.of((_SAMPLE, _SAMPLE), (y, x)).intersection(Box.of(image.shape))
+        middle = Box.from_shape((_SAMPLE, _SAMPLE), (y, x)).intersection(
+            Box.from_shape(image.shape)
+        )
         sample = read_box(image.data, middle)
-        edges = _gradient(sample)
+        edges = _compute_gradient(sample)
         edges = edges[np.isfinite(edges)]
         flat = not edges.size or float(edges.max()) <= float(edges.min())
         self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
 
-    def measure(self, patch: RealArray) -> float:
+    def measure_density(self, patch: RealArray) -> float:
         """Return the fraction of edge pixels of a patch (Y, X), in [0, 1]."""
-        return float((_gradient(patch) > self._threshold).mean())
+        return float((_compute_gradient(patch) > self._threshold).mean())
 
 
-def _gradient(values: RealArray) -> FloatArray:
+def _compute_gradient(values: RealArray) -> FloatArray:
     """Return the gradient magnitude of smoothed values; NaN near missing pixels."""
     return np.asarray(
         ndimage.gaussian_gradient_magnitude(values.astype(float), _SIGMA_PX)
     )
 
 
-def balance(
+def balance_densities(
     low: Sequence[float], high: Sequence[float], rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
     """Choose equal numbers of patches of equal density from two sets.
@@ -823,13 +845,13 @@ def balance(
 # Two images on one grid: as they are, or resampled to one physical pixel.
 
 
-def align(
+def align_images(
     low: Micrograph,
     high: Micrograph,
     options: PairOptions,
-    pair_map: PairMap | None = None,
-) -> tuple[OnGrid, OnGrid]:
-    """Resample two images of one field to a common grid.
+    pair_map: PairTransform | None = None,
+) -> tuple[AlignedImage, AlignedImage]:
+    """Resample two images of the same field to a common grid.
 
     Images that match pixel by pixel are not changed. Others need their pixel sizes; if
     neither has an origin, their outer corners are assumed to coincide, and only the
@@ -838,12 +860,15 @@ def align(
     HIGH, unless another pixel size is requested.
     """
     if pair_map is not None:
-        return _through(low, high, options, pair_map.transform)
-    if _fit(low, high, options):
-        pair = _rescale(low, options.shrink), _rescale(high, options.shrink)
+        return _align_by_transform(low, high, options, pair_map.transform)
+    if _are_pixels_aligned(low, high, options):
+        pair = (
+            _downsample_image(low, options.shrink_factor),
+            _downsample_image(high, options.shrink_factor),
+        )
     else:
-        pair = _to_one_pixel(low, high, options)
-    scale = options.factor
+        pair = _resample_to_common_pixel(low, high, options)
+    scale = options.scale_factor
     rows, columns = (
         min(a, b // scale) for a, b in zip(pair[0].shape, pair[1].shape, strict=True)
     )
@@ -852,7 +877,10 @@ def align(
         pair[1].replace(data=pair[1].data[: rows * scale, : columns * scale]),
     )
     first, second = (
-        OnGrid.of(part, is_resampled=Grid.of(part).box_in(Grid.of(whole)) is None)
+        AlignedImage.from_image(
+            part,
+            is_resampled=Grid.from_image(part).to_box(Grid.from_image(whole)) is None,
+        )
         for part, whole in zip(parts, (low, high), strict=True)
     )
     if options.second_scan or options.align:
@@ -861,12 +889,12 @@ def align(
     return first, second
 
 
-def _through(
+def _align_by_transform(
     low: Micrograph, high: Micrograph, options: PairOptions, transform: Affine | Elastic
-) -> tuple[OnGrid, OnGrid]:
-    """Resample LOW by a transform to the part of HIGH that it shows."""
-    scale, grid = options.factor, Grid.of(high)
-    outline_places = transform(_outline(Grid.of(low)))
+) -> tuple[AlignedImage, AlignedImage]:
+    """Resample LOW with a transform to the part of HIGH that it covers."""
+    scale, grid = options.scale_factor, Grid.from_image(high)
+    outline_places = transform(_sample_outline(Grid.from_image(low)))
     pitch = np.array(grid.pitch)
     corners = [
         (border - grid.corner) / pitch
@@ -875,7 +903,7 @@ def _through(
     start = np.clip(np.floor(corners[0]), 0, high.shape).astype(int)
     stop = np.clip(np.ceil(corners[1]), 0, high.shape).astype(int)
     box = Box(int(start[0]), int(stop[0]), int(start[1]), int(stop[1]))
-    fine = (options.pixel_nm or pitch) * np.full(2, options.shrink)
+    fine = (options.pixel_nm or pitch) * np.full(2, options.shrink_factor)
     rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
     if min(rows, columns) < 1:
         msg = (
@@ -883,23 +911,27 @@ def _through(
             "again."
         )
         raise ShapeError(msg, code="no-overlap")
-    high = high.replace(data=high.data[box.slices], origin=grid.centre(box))
+    high = high.replace(data=high.data[box.slices], origin=grid.box_origin(box))
     is_resampled = not np.allclose(fine, pitch, rtol=_SAME)
     if is_resampled:
-        high = _resample(high, np.zeros(2), fine, (rows * scale, columns * scale))
+        high = _resample_image(high, np.zeros(2), fine, (rows * scale, columns * scale))
     else:
         fine = pitch
         high = high.replace(data=high.data[: rows * scale, : columns * scale])
-    high_grid = Grid((rows, columns), _pair(fine * scale), Grid.of(high).corner)
+    high_grid = Grid(
+        (rows, columns), _to_pair(fine * scale), Grid.from_image(high).corner
+    )
     low = low.replace(
         data=WarpedImage(low, high_grid, transform).read(),
         pixel_size_nm=high_grid.pitch,
-        origin=high_grid.centre(Box.of(high_grid.shape)),
+        origin=high_grid.box_origin(Box.from_shape(high_grid.shape)),
     )
-    return OnGrid.of(low, is_resampled=True), OnGrid.of(high, is_resampled=is_resampled)
+    return AlignedImage.from_image(low, is_resampled=True), AlignedImage.from_image(
+        high, is_resampled=is_resampled
+    )
 
 
-def _outline(grid: Grid) -> FloatArray:
+def _sample_outline(grid: Grid) -> FloatArray:
     """Return positions (N, 2) along the border of a grid."""
     along = np.linspace(0, 1, _BORDER)
     places = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1)
@@ -909,112 +941,119 @@ def _outline(grid: Grid) -> FloatArray:
     return np.asarray(corner + places[outer] * (end - corner))
 
 
-def _pair(values: RealArray) -> FloatPair:
+def _to_pair(values: RealArray) -> FloatPair:
     return float(values[0]), float(values[1])
 
 
-def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
+def _are_pixels_aligned(
+    low: Micrograph, high: Micrograph, options: PairOptions
+) -> bool:
     """Return whether two images match pixel by pixel."""
-    high_shape = tuple(n * options.factor for n in low.shape)
+    high_shape = tuple(n * options.scale_factor for n in low.shape)
     if high_shape != high.shape:
         return False
     a, b = low.pixel_size_nm, high.pixel_size_nm
     if a is None or b is None:
         return options.pixel_nm is None
-    ratio = np.array(a) / np.array(b) / options.factor
+    ratio = np.array(a) / np.array(b) / options.scale_factor
     same = bool(np.all(np.abs(ratio - 1) < _SAME))
     target = options.pixel_nm
     same &= target is None or bool(np.allclose(b, target, rtol=_SAME))
-    first, second = _grids(low, high, options)
-    second_grid = replace(second, corner=first.corner).box_in(second)
-    return same and second_grid == Box.of(high.shape)
+    first, second = _get_grids(low, high, options)
+    second_grid = replace(second, corner=first.corner).to_box(second)
+    return same and second_grid == Box.from_shape(high.shape)
 
 
-def _to_one_pixel(
+def _resample_to_common_pixel(
     low: Micrograph, high: Micrograph, options: PairOptions
 ) -> tuple[Micrograph, Micrograph]:
-    """Resample both images, HIGH to the common pixel and LOW to `scale` times that."""
+    """Resample HIGH to the common pixel size and LOW to `scale` times that size."""
     a, b = low.pixel_size_nm, high.pixel_size_nm
     if a is None or b is None:
         bare = low.name if a is None else high.name
         sizes = [" x ".join(map(str, image.shape)) for image in (low, high)]
         msg = (
             f"Two images of {sizes[0]} and {sizes[1]} px can be paired at scale "
-            f"{options.factor} by their pixel sizes, but {bare} has none: set "
-            "both (`low_pixel_nm`, `high_pixel_nm`), "
-            "or crop them to one grid."
+            f"{options.scale_factor} only by their pixel sizes, but {bare} has none: "
+            "set both (`low_pixel_nm`, `high_pixel_nm`), or crop the images to one "
+            "grid."
         )
         raise ShapeError(msg, code="pixel-size-missing")
     pixel = options.pixel_nm or float(np.sqrt(b[0] * b[1]))
-    fine = np.full(2, pixel * options.shrink)
-    coarse = fine * options.factor
-    first, second = _grids(low, high, options)
+    fine = np.full(2, pixel * options.shrink_factor)
+    coarse = fine * options.scale_factor
+    first, second = _get_grids(low, high, options)
     start = np.maximum(first.corner, second.corner)
     stop = np.minimum(first.end, second.end)
     rows, columns = (int(n) for n in np.floor((stop - start) / coarse + 1e-6))
     if min(rows, columns) < 1:
         msg = (
-            f"By the origins and pixel sizes {low.name} and {high.name} do not "
-            "overlap: register them, or check the pixel sizes."
+            f"According to their origins and pixel sizes, {low.name} and {high.name} "
+            "do not overlap: register them, or check the pixel sizes."
         )
         raise ShapeError(msg, code="no-overlap")
-    fine_shape = (rows * options.factor, columns * options.factor)
+    fine_shape = (rows * options.scale_factor, columns * options.scale_factor)
     return (
-        _resample(low, start - first.corner, coarse, (rows, columns)),
-        _resample(high, start - second.corner, fine, fine_shape),
+        _resample_image(low, start - first.corner, coarse, (rows, columns)),
+        _resample_image(high, start - second.corner, fine, fine_shape),
     )
 
 
-def _grids(
+def _get_grids(
     low: Micrograph, high: Micrograph, options: PairOptions
 ) -> tuple[Grid, Grid]:
-    """Return the grids of two images, with one corner if aligned or without origins."""
-    first, second = Grid.of(low), Grid.of(high)
+    """Return both grids, with a common corner if aligned or without origins."""
+    first, second = Grid.from_image(low), Grid.from_image(high)
     if options.align or low.origin == high.origin == (0.0, 0.0):
         second = replace(second, corner=first.corner)
     return first, second
 
 
-def _resample(
+def _resample_image(
     image: Micrograph, offset: FloatArray, pitch: FloatArray, shape: IntPair
 ) -> Micrograph:
-    """Resample an image to a grid whose outer corner is `offset` inside its own."""
-    own, sides = Grid.of(image), _pair(pitch)
-    grid = Grid(shape, sides, _pair(own.corner + offset))
+    """Resample an image to a grid whose corner is `offset` inside its own."""
+    own, sides = Grid.from_image(image), _to_pair(pitch)
+    grid = Grid(shape, sides, _to_pair(own.corner + offset))
     size = "spacing_px" if image.pixel_size_nm is None else "pixel_size_nm"
     return image.replace(
-        data=Area.of(image, grid).read(),
-        origin=grid.centre(Box.of(shape)),
+        data=GridImage.from_image(image, grid).read(),
+        origin=grid.box_origin(Box.from_shape(shape)),
         **{size: sides},
     )
 
 
-def _rescale(image: Micrograph, shrink: float) -> Micrograph:
+def _downsample_image(image: Micrograph, shrink: float) -> Micrograph:
     """Downsample an image by `shrink`; 1 leaves it unchanged."""
     if shrink == 1:
         return image
     rows, columns = (max(1, int(n / shrink + 1e-6)) for n in image.shape)
     pitch = np.array(image.scale) * shrink
-    return _resample(image, np.zeros(2), pitch, (rows, columns))
+    return _resample_image(image, np.zeros(2), pitch, (rows, columns))
 
 
-def _to_one_pitch(
+def _resample_sets(
     lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
 ) -> _Sides:
     """Resample the images of two sets to the common pixel size, if it is known."""
-    pitch = options.pixel_nm or _common_pixel(highs)
+    pitch = options.pixel_nm or _find_common_pixel_size(highs)
     sides: _Sides = {"low": [], "high": []}
-    for side, images, scale in (("low", lows, 1), ("high", highs, options.factor)):
+    for side, images, scale in (
+        ("low", lows, 1),
+        ("high", highs, options.scale_factor),
+    ):
         for image in images:
-            shrink, own = options.shrink, image.mean_pixel_size_nm
+            shrink, own = options.shrink_factor, image.mean_pixel_size_nm
             if pitch is not None and own is not None:
                 side_pitch = (
-                    pitch * options.factor / scale
+                    pitch * options.scale_factor / scale
                 )  # before the crop is resized
                 shrink *= (
                     1.0 if abs(side_pitch / own - 1) <= _SAME else side_pitch / own
                 )
-            one = OnGrid.of(_rescale(image, shrink), is_resampled=shrink != 1)
+            one = AlignedImage.from_image(
+                _downsample_image(image, shrink), is_resampled=shrink != 1
+            )
             sides[side].append(one)
     return sides
 
@@ -1031,7 +1070,7 @@ NUMBERS: dict[str, dict[str, float]] = {
     "sharpen": {"radius_px": 2.0, "amount": 0.7},
     "equalise": {"kernel_share": 0.125, "clip_limit": 0.01},
 }
-"""Parameters of each step; chosen."""
+"""Parameters of each preparation step; chosen."""
 
 
 def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
@@ -1039,7 +1078,7 @@ def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
 
     In float32, on the same grey scale.
     """
-    low, high = field_range(image.data, 0.1, 99.9)
+    low, high = measure_percentiles(image.data, 0.1, 99.9)
     if high <= low:
         return image
     values = (image.array().astype(np.float32) - low) / (high - low)

@@ -26,7 +26,7 @@ _TRIES = 40  # for each object; an empty area has none to remove
 
 @dataclass(frozen=True, slots=True)
 class DefectCopy:
-    """A copy of an area with objects removed and added.
+    """Copy of an area with objects removed and added.
 
     Attributes
     ----------
@@ -49,14 +49,14 @@ def add_defects(
     *,
     share: float = 0.07,
 ) -> DefectCopy:
-    """Copy an area with objects removed and added, reproducible by the seed.
+    """Copy an area with objects removed and added, reproducibly for a given seed.
 
     Parameters
     ----------
     low, high : (Y, X) numpy.ndarray
         Optical and SEM image on one grid. Objects are placed where SEM is finite.
     kernel : (T, T) numpy.ndarray
-        Filter from SEM to light, correlated with SEM (`restoration.fit_place_filter`).
+        Filter from SEM to light, correlated with SEM (`restoration.fit_area_filter`).
     seed : int or tuple of int
         Seed of the random numbers.
     share : float, default=0.07
@@ -75,7 +75,7 @@ def add_defects(
     pixels_wanted = int(share * finite.sum())
     if not pixels_wanted or not finite.any():
         return DefectCopy(low.astype(np.float32), values, is_changed)
-    soft = _soften(values, finite)
+    soft = _smooth_finite(values, finite)
     contrast = float(np.diff(np.percentile(soft[finite], _CONTRAST))[0])
     places = np.flatnonzero(finite)
     count, left = 0, int(_TRIES * max(1, pixels_wanted // 50))
@@ -83,11 +83,11 @@ def add_defects(
         left -= 1
         centre = np.unravel_index(rng.choice(places), high.shape)
         shape = _Shape.random(rng)
-        box = shape.box(centre, high.shape)
+        box = shape.find_box(centre, high.shape)
         if box is None or not finite[box].all():
             continue
         other = float(soft.ravel()[rng.choice(places)])
-        cover, rim = shape.cover(), shape.rim()
+        cover, rim = shape.compute_coverage(), shape.compute_rim_mask()
         level = float(np.median(soft[box][rim]))
         inside = cover > 0.5
         put_in = rng.random() < 0.5
@@ -101,23 +101,23 @@ def add_defects(
         before = int(is_changed[box].sum())
         is_changed[box] |= inside
         count += int(is_changed[box].sum()) - before
-    return DefectCopy(_changed_light(low, values - high, kernel), values, is_changed)
+    return DefectCopy(_apply_change(low, values - high, kernel), values, is_changed)
 
 
-def _soften(image: Float32Array, finite: BoolArray) -> Float32Array:
-    """Smooth an image over its finite pixels."""
+def _smooth_finite(image: Float32Array, finite: BoolArray) -> Float32Array:
+    """Smooth an image using only its finite pixels."""
     without_gaps = np.where(finite, image, 0)
     total = ndimage.gaussian_filter(without_gaps, _SOFT_PX)
     weight = ndimage.gaussian_filter(finite.astype(np.float32), _SOFT_PX)
     return np.where(finite, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
 
 
-def _changed_light(
+def _apply_change(
     low: NDArray[np.floating],
     change: NDArray[np.floating],
     kernel: NDArray[np.floating],
 ) -> Float32Array:
-    """Add the filtered change to the optical image; the rest stays bit-identical."""
+    """Add the filtered change to the optical image; other pixels stay bit-identical."""
     from scipy import signal  # the window opens sooner without it
 
     change = np.where(np.isfinite(change), change, 0)
@@ -130,7 +130,7 @@ def _changed_light(
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """An ellipse or a box about the centre of a square."""
+    """Ellipse or rectangle centred in a square."""
 
     half_axes: tuple[float, float]
     angle: float
@@ -142,24 +142,24 @@ class _Shape:
         return cls((a, b), rng.uniform(0, np.pi), bool(rng.random() < 0.5))
 
     @property
-    def reach(self) -> int:
-        """Half the side of the square that contains it and its rim."""
+    def half_side(self) -> int:
+        """Half the side length of the square that contains the shape and its rim."""
         a, b = self.half_axes
         longest = float(np.hypot(a, b)) if self.is_box else max(a, b)
         return int(np.ceil(longest + _RIM_PX + 0.5))
 
-    def box(
+    def find_box(
         self, centre: tuple[np.intp, ...], shape: tuple[int, ...]
     ) -> tuple[slice, slice] | None:
-        """Return the box of the square in an image; None if it extends beyond."""
-        (y, x), reach = map(int, centre), self.reach
+        """Return the square's box in an image; None if it extends beyond the image."""
+        (y, x), reach = map(int, centre), self.half_side
         if min(y, x) < reach or y + reach >= shape[0] or x + reach >= shape[1]:
             return None
         return slice(y - reach, y + reach + 1), slice(x - reach, x + reach + 1)
 
-    def _distance(self) -> FloatArray:
+    def _compute_distance(self) -> FloatArray:
         """Return the approximate distance from the outline in px; negative inside."""
-        line = np.arange(-self.reach, self.reach + 1.0)
+        line = np.arange(-self.half_side, self.half_side + 1.0)
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         down = cos * line[:, None] + sin * line
         across = cos * line - sin * line[:, None]
@@ -170,11 +170,11 @@ class _Shape:
         slope = np.hypot(down / a**2, across / b**2) / np.maximum(radius, 1e-9)
         return np.asarray((radius - 1) / np.maximum(slope, 1 / max(a, b)))
 
-    def cover(self) -> Float32Array:
-        """Return the fraction of each pixel that it covers."""
-        return np.clip(0.5 - self._distance(), 0, 1).astype(np.float32)
+    def compute_coverage(self) -> Float32Array:
+        """Return the fraction of each pixel covered by the shape."""
+        return np.clip(0.5 - self._compute_distance(), 0, 1).astype(np.float32)
 
-    def rim(self) -> BoolArray:
-        """Return a mask of the pixels around it."""
-        distance = self._distance()
+    def compute_rim_mask(self) -> BoolArray:
+        """Return a mask of the pixels around the shape."""
+        distance = self._compute_distance()
         return np.asarray((distance > 0.5) & (distance <= 0.5 + _RIM_PX))

@@ -39,53 +39,53 @@ _NEAR = 6  # px, width of a peak
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """Two images that show one area."""
+class ImageMatch:
+    """Two images that show the same area."""
 
     first: int
     second: int
     congruent: bool  # whether pixels at the same index show the same
 
 
-def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[Match]]:
-    """Find the pairs of images that show the same area, at least in part."""
+def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[ImageMatch]]:
+    """Find pairs of images that show the same area, at least partly."""
     if len(images) < 2:
         return []
     shrink = max(1, -(-max(max(one.shape) for one in images) // _SIDE))
     small: list[FloatArray] = []
     for number, image in enumerate(images):
         yield Progress(number, len(images), f"comparing {what} images with each other")
-        small.append(_plain(_reduce(image.array(), shrink)))
+        small.append(_normalise_image(_downsample(image.array(), shrink)))
     side = fft.next_fast_len(2 * max(max(one.shape) for one in small), real=True)
-    spectra = [_spectrum(one, side) for one in small]
+    spectra = [_compute_spectrum(one, side) for one in small]
     matches = []
     for second in range(1, len(images)):
         yield Progress(second, len(images), f"comparing {what} images with each other")
         for turn in range(8):
             flipped = small[second] if turn < 4 else small[second][::-1]
             turned_image = np.rot90(flipped, turn % 4)
-            spectrum = np.conj(_spectrum(turned_image, side))
+            spectrum = np.conj(_compute_spectrum(turned_image, side))
             for first in range(second):
-                shift = _shared_place(
+                shift = _find_common_shift(
                     (small[first], spectra[first]), (turned_image, spectrum), side
                 )
                 if shift is not None:
                     same = shift == (0, 0) and turn == 0
-                    same = same and _fit(images[first], images[second])
-                    matches.append(Match(first, second, same))
+                    same = same and _are_pixels_aligned(images[first], images[second])
+                    matches.append(ImageMatch(first, second, same))
     return matches
 
 
 @dataclass(frozen=True, slots=True)
-class Groups:
+class ImageGroups:
     """Images grouped by area."""
 
     numbers: tuple[int, ...]  # for each image: index of the first of its group
     congruent: frozenset[int]  # groups whose images match pixel by pixel
 
     @classmethod
-    def of(cls, count: int, matches: Sequence[Match]) -> Self:
-        """Group images that match, directly or through others."""
+    def from_matches(cls, count: int, matches: Sequence[ImageMatch]) -> Self:
+        """Group images that match directly or via other images."""
         numbers = list(range(count))
         for match in matches:
             group_pair = {numbers[match.first], numbers[match.second]}
@@ -99,16 +99,16 @@ class Groups:
         apart = {n for n, link in zip(numbers, chain, strict=True) if link != n}
         return cls(tuple(numbers), frozenset(set(numbers) - apart))
 
-    def names(self, images: Sequence[str]) -> list[list[str]]:
-        """Return the image names of each group with several images."""
+    def list_names(self, images: Sequence[str]) -> list[list[str]]:
+        """Return the image names of each group with two or more images."""
         names_by_group: dict[int, list[str]] = {}
         for number, name in zip(self.numbers, images, strict=True):
             names_by_group.setdefault(number, []).append(name)
         return [group for group in names_by_group.values() if len(group) > 1]
 
 
-def _reduce(values: RealArray, shrink: int) -> FloatArray:
-    """Return the means of blocks; missing pixels become the mean of the others."""
+def _downsample(values: RealArray, shrink: int) -> FloatArray:
+    """Average over blocks, replacing missing pixels by the mean of the others."""
     field = np.asarray(values, float)
     finite = np.isfinite(field)
     if not finite.all():
@@ -120,20 +120,20 @@ def _reduce(values: RealArray, shrink: int) -> FloatArray:
     return np.asarray(field.reshape(rows, shrink, columns, shrink).mean((1, 3)))
 
 
-def _fit(first: Micrograph, second: Micrograph) -> bool:
-    """Return whether two images correlate best without a shift by one pixel."""
+def _are_pixels_aligned(first: Micrograph, second: Micrograph) -> bool:
+    """Return whether two images correlate better unshifted than shifted by a pixel."""
     if first.shape != second.shape:
         return False
-    a, b = (_reduce(one.array(), 1) for one in (first, second))
+    a, b = (_downsample(one.array(), 1) for one in (first, second))
     here, *correlations_moved = (
-        abs(_correlation(a, b, shift))
+        abs(_correlate_overlap(a, b, shift))
         for shift in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
     )
     return here >= max(correlations_moved)
 
 
-def _plain(values: FloatArray) -> FloatArray:
-    """Remove shading and pixel noise, and normalise the standard deviation to 1."""
+def _normalise_image(values: FloatArray) -> FloatArray:
+    """Remove shading and pixel noise, and normalise to unit standard deviation."""
     smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
     smooth = smooth - ndimage.gaussian_filter(values, _SHADING_PX)
     spread = np.median(np.abs(smooth)) * 1.5
@@ -141,7 +141,7 @@ def _plain(values: FloatArray) -> FloatArray:
     return np.asarray(smooth / max(float(smooth.std()), 1e-300))
 
 
-def _spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:
+def _compute_spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:
     window = np.outer(*(np.hanning(n + 2)[1:-1] ** 0.5 for n in values.shape))
     spectrum: NDArray[np.complex64] = fft.rfft2(
         (values * window).astype(np.float32), (side, side)
@@ -149,14 +149,14 @@ def _spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:
     return spectrum
 
 
-def _shared_place(
+def _find_common_shift(
     first: tuple[FloatArray, NDArray[np.complex64]],
     second: tuple[FloatArray, NDArray[np.complex64]],
     side: int,
 ) -> IntPair | None:
-    """Find the shift at which two small images show the same area, if they do."""
+    """Find the shift at which two small images show the same area; None otherwise."""
     a, b = first[0], second[0]
-    if a.shape == b.shape and abs(_correlation(a, b, (0, 0))) > _EQUAL:
+    if a.shape == b.shape and abs(_correlate_overlap(a, b, (0, 0))) > _EQUAL:
         return 0, 0
     product = first[1] * second[1]
     size = np.abs(product)
@@ -174,7 +174,7 @@ def _shared_place(
     for _ in range(_PEAKS):
         y, x = (int(n) for n in np.unravel_index(int(peaks.argmax()), peaks.shape))
         shift = y - side * (y > side // 2), x - side * (x > side // 2)
-        trials.append((abs(_correlation(a, b, shift)), shift))
+        trials.append((abs(_correlate_overlap(a, b, shift)), shift))
         rows, columns = (np.arange(n - _NEAR, n + _NEAR + 1) % side for n in (y, x))
         peaks[np.ix_(rows, columns)] = 0
     (best, shift), (rival, _) = sorted(trials, reverse=True)[:2]
@@ -189,8 +189,8 @@ def _shared_place(
     return shift if is_match else None
 
 
-def _correlation(a: FloatArray, b: FloatArray, shift: IntPair) -> float:
-    """Correlate the overlap of two images after a shift; 0 if it is too small."""
+def _correlate_overlap(a: FloatArray, b: FloatArray, shift: IntPair) -> float:
+    """Correlate the overlap of two shifted images; 0 if the overlap is too small."""
     parts = []
     for axis, step in enumerate(shift):
         start, stop = max(0, step), min(a.shape[axis], b.shape[axis] + step)

@@ -1,4 +1,4 @@
-"""Options of cutting pairs."""
+"""Options for cutting pairs."""
 
 from typing import Literal, Self
 
@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 from napari_semsr.core import Message, Options
 
 SPLITS = ("train", "validation", "test")
-"""The three sets, in the order of filling."""
+"""The three sets, in the order in which they are filled."""
 
 
 class PairOptions(Options):
-    """Options of cutting pairs of patches."""
+    """Options for cutting pairs of patches."""
 
     patch: int = Field(
         default=256, ge=16, le=4096, description="side of a LOW patch in px"
@@ -104,33 +104,33 @@ class PairOptions(Options):
     seed: int = Field(default=0, ge=0, description="makes the sets repeatable")
 
     @model_validator(mode="after")
-    def _room_for_training(self) -> Self:
-        """Check that patches are left for training."""
+    def _check_fractions(self) -> Self:
+        """Check that some patches remain for training."""
         if self.validation + self.test >= 1:
             msg = (
-                "Validation and test must leave patches for training, got shares of "
+                "Validation and test must leave patches for training, got fractions of "
                 f"{self.validation:g} and {self.test:g}"
             )
             raise ValueError(Message(msg, "options-contradict"))
         return self
 
     @property
-    def factor(self) -> int:
+    def scale_factor(self) -> int:
         """HIGH pixels per LOW pixel, 1 if not given."""
         return self.scale or 1
 
     @property
-    def shrink(self) -> float:
+    def shrink_factor(self) -> float:
         """Pixels of LOW's window per pixel of a patch."""
         return 1.0 if self.crop is None else self.crop / self.patch
 
     @property
-    def prepares(self) -> bool:
+    def has_preparation(self) -> bool:
         """Whether any preparation is chosen."""
         return self.denoise or self.sharpen or self.equalise
 
     @property
-    def shares(self) -> dict[str, float]:
+    def split_fractions(self) -> dict[str, float]:
         """Fraction of each set, in the order of `SPLITS`."""
         rest = 1 - self.validation - self.test
         return dict(zip(SPLITS, (rest, self.validation, self.test), strict=True))

@@ -33,7 +33,7 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
 )
-from napari_semsr.pairing.cut import PairChoice
+from napari_semsr.pairing.cut import PairSelection
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 if TYPE_CHECKING:
@@ -46,21 +46,21 @@ _CHUNK_BYTES = 1 << 22  # chosen: some tens of patches, read together in trainin
 
 @dataclass(slots=True)
 class SetWriter:
-    """Writer of the patches of one set, a chunk at a time."""
+    """Writer for the patches of one set, one chunk at a time."""
 
     group: "zarr.Group"  # Group of the set; its arrays are created with the first patch
     count: int  # Number of pairs to write
     _waiting: dict[str, list[RealArray]] = field(default_factory=dict)
     _written_count: int = 0
 
-    def add(self, **patches: RealArray) -> None:
+    def add_patches(self, **patches: RealArray) -> None:
         """Add one patch to every array: ``low``, ``high`` and their ``_places``."""
         for name, patch in patches.items():
             self._waiting.setdefault(name, []).append(np.asarray(patch))
-        if len(self._waiting["low"]) == self._batch():
+        if len(self._waiting["low"]) == self._compute_batch_size():
             self.flush()
 
-    def _batch(self) -> int:
+    def _compute_batch_size(self) -> int:
         """Return the number of patches in a chunk of the larger array."""
         largest = max(part[0].nbytes for part in self._waiting.values())
         return int(np.clip(_CHUNK_BYTES // max(largest, 1), 1, self.count))
@@ -76,7 +76,7 @@ class SetWriter:
                 self.group.create_array(
                     name,
                     shape=(self.count, *block.shape[1:]),
-                    chunks=(self._batch(), *block.shape[1:]),
+                    chunks=(self._compute_batch_size(), *block.shape[1:]),
                     dtype=block.dtype,
                 )
             stop = self._written_count + len(block)
@@ -88,13 +88,13 @@ class SetWriter:
 
 def write_pairs(
     path: Path,
-    choice: PairChoice,
+    choice: PairSelection,
     options: PairOptions,
     provenance: Provenance,
     map_error_nm: float | None,
     by_image: list[dict[str, object]],
 ) -> Iterator[Progress]:
-    """Write the chosen pairs to a new folder.
+    """Write the selected pairs to a new folder.
 
     `map_error_nm` is the expected error of the transform from LOW to HIGH, `by_image`
     has numbers of each pair of images.
@@ -107,7 +107,7 @@ def write_pairs(
         "complete": False,
         "kind": choice.kind,
         "patch": options.patch,
-        "scale": options.factor,
+        "scale": options.scale_factor,
         "pixel_size_nm": choice.pixel_nm,
         "map_error_nm": map_error_nm,
         "counts": counts,
@@ -125,15 +125,17 @@ def write_pairs(
     for name, pairs in choice.sets.items():
         writer = SetWriter(group.create_group(name), len(pairs))
         for first, second in pairs:
-            low = choice.read("low", first.source, first.box)
-            high = choice.read("high", second.source, second.box)
+            low = choice.read_patch("low", first.source, first.box)
+            high = choice.read_patch("high", second.source, second.box)
             if options.align:  # charging changes the level locally
                 high += low.mean() - high.mean()
-            writer.add(
+            writer.add_patches(
                 low=low,
                 high=high,
-                low_places=_place(first.source, first.box, 1),
-                high_places=_place(second.source, second.box, options.factor),
+                low_places=_encode_position(first.source, first.box, 1),
+                high_places=_encode_position(
+                    second.source, second.box, options.scale_factor
+                ),
             )
             done_count += 1
             yield Progress(done_count, sum(counts.values()), "writing pairs")
@@ -141,14 +143,14 @@ def write_pairs(
     group.attrs[ATTRIBUTE] = {**record, "complete": True}
 
 
-def _place(source: int, box: Box, scale: int) -> NDArray[np.int32]:
-    """Return the number of the source and the corner of a patch."""
+def _encode_position(source: int, box: Box, scale: int) -> NDArray[np.int32]:
+    """Return the source number and the corner of a patch."""
     return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
 
 
 @dataclass(frozen=True, slots=True)
 class PairStore:
-    """A store of pairs, open for reading."""
+    """Pair store, open for reading."""
 
     path: Path
     record: dict[str, Any]  # Attributes of the store
@@ -166,39 +168,41 @@ class PairStore:
         return {name: int(self.record["counts"][name]) for name in SPLITS}
 
     @property
-    def map_error(self) -> tuple[float, float | None] | None:
-        """Expected error of the transform between LOW and HIGH: nm, LOW pixels."""
+    def transform_error(self) -> tuple[float, float | None] | None:
+        """Expected error of the transform from LOW to HIGH, in nm and LOW pixels."""
         error, fine = (self.record.get(k) for k in ("map_error_nm", "pixel_size_nm"))
         if error is None or fine is None:
             return None if error is None else (float(error), None)
         return float(error), float(error) / (float(fine) * int(self.record["scale"]))
 
-    def arrays(self, name: str) -> tuple[Any, Any]:
-        """Return the lazy arrays (N, Y, X), LOW and HIGH, of a set.
+    def get_arrays(self, name: str) -> tuple[Any, Any]:
+        """Return the lazy LOW and HIGH arrays (N, Y, X) of a set.
 
         Raises `ReadError` if the set is empty or not one of the three.
         """
         if name not in SPLITS or not self.counts[name]:
             counts_text = ", ".join(f"{k} {n}" for k, n in self.counts.items())
             msg = (
-                f"{self.path.name} has no set {name!r} with pairs in it, got "
-                f"{counts_text}."
+                f"{self.path.name} has no set {name!r} with pairs; the sets have these "
+                f"counts: {counts_text}."
             )
             raise ReadError(msg, code="set-empty")
         return self.group[f"{name}/low"], self.group[f"{name}/high"]
 
-    def ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
-        """Return the grey ranges (percentiles 0.1, 99.9) of the images of a pair."""
-        first, second = (self._source(name, side, index) for side in ("low", "high"))
+    def get_ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
+        """Return the grey ranges (percentiles 0.1, 99.9) of a pair's images."""
+        first, second = (
+            self._get_source(name, side, index) for side in ("low", "high")
+        )
         (a, b), (c, d) = first["range"], second["range"]
         return (float(a), float(b)), (float(c), float(d))
 
-    def image_of(self, name: str, side: str, index: int) -> str | None:
-        """Return the name of the image of one `side` of a pair, if it is stored."""
-        image: str | None = self._source(name, side, index).get("name")
+    def get_image_name(self, name: str, side: str, index: int) -> str | None:
+        """Return the image name for one `side` of a pair, if stored."""
+        image: str | None = self._get_source(name, side, index).get("name")
         return image
 
-    def _source(self, name: str, side: str, index: int) -> dict[str, Any]:
+    def _get_source(self, name: str, side: str, index: int) -> dict[str, Any]:
         array = f"{name}/{side}_places"
         if array not in self._sources:  # read once
             places: Any = self.group[array]
@@ -208,8 +212,8 @@ class PairStore:
         ]
         return source
 
-    def learnt_from(self) -> list[dict[str, object]]:
-        """Return the images and areas that models trained on these pairs have seen.
+    def list_training_images(self) -> list[dict[str, object]]:
+        """Return the images and areas used to train models on these pairs.
 
         For each image its ``name``, ``digest``, the ``unit`` of its plane and ``areas``
         in it, ``[y0, x0, y1, x1]``, of the patches for training and for validation,
@@ -230,7 +234,7 @@ class PairStore:
         sources_found = []
         for side in ("low", "high"):
             images = [item for item in inputs if item["role"] == side]
-            areas = self._areas(side)
+            areas = self._list_training_areas(side)
             for number, (image, source) in enumerate(
                 zip(images, self.record["sources"][side], strict=True)
             ):
@@ -239,13 +243,13 @@ class PairStore:
                 unit = "nm" if has_size else "px"
                 sources_found += [
                     {"name": one["name"], "digest": digest, "unit": unit, "areas": here}
-                    for one in _cut_from(image)
+                    for one in _trace_sources(image)
                     if (digest := one["digest"]) is not None
                 ]
         return sources_found
 
-    def _areas(self, side: str) -> dict[int, list[list[float]]]:
-        """Return the areas used for training, by the index of an image."""
+    def _list_training_areas(self, side: str) -> dict[int, list[list[float]]]:
+        """Return the training areas by image index."""
         scale = int(self.record["scale"]) if side == "high" else 1
         extent = int(self.record["patch"]) * scale
         areas_found: dict[int, list[list[float]]] = {}
@@ -261,27 +265,27 @@ class PairStore:
                 areas_found.setdefault(number, []).append(
                     [round(float(v), 3) for v in area]
                 )
-        return {number: _join_areas(areas) for number, areas in areas_found.items()}
+        return {number: _merge_areas(areas) for number, areas in areas_found.items()}
 
-    def contact_sheet(self) -> NDArray[np.uint8]:
-        """Draw some pairs of each set, LOW left of HIGH, training above the others."""
-        bands = [_band(self, name) for name in SPLITS if self.counts[name]]
+    def draw_contact_sheet(self) -> NDArray[np.uint8]:
+        """Draw pairs of each set, LOW next to HIGH, with the training set on top."""
+        bands = [_draw_pairs(self, name) for name in SPLITS if self.counts[name]]
         line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
         parts = [part for band in bands for part in (line, band)]
         return np.concatenate([*parts, line])
 
 
-def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, object]]:
-    """Yield the record of an image, and those of the images it was cut from."""
+def _trace_sources(image: dict[str, Any]) -> Iterator[dict[str, object]]:
+    """Yield the record of an image and those of the images it was cropped from."""
     yield image
     history = image.get("provenance")
     if history is not None and history["job"] == "crop":
         for item in history["inputs"]:
-            yield from _cut_from(item)
+            yield from _trace_sources(item)
 
 
-def _join_areas(areas: list[list[float]]) -> list[list[float]]:
-    """Merge touching areas into rows, and rows of one width: there may be thousands."""
+def _merge_areas(areas: list[list[float]]) -> list[list[float]]:
+    """Merge touching areas into rows, then rows of equal width into rectangles."""
     for order in ([0, 2, 1, 3], [1, 3, 0, 2]):  # along x, then along y
         rows: list[list[float]] = []
         for area in sorted([a[i] for i in order] for a in areas):
@@ -309,7 +313,7 @@ def open_pairs(path: Path) -> PairStore:
     except (OSError, ValueError, KeyError):
         record = None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        msg = f"{path} is not a store of pairs; create one (`pairs()`)."
+        msg = f"{path} is not a pair store; create one (`pairs()`)."
         raise ReadError(msg, code="not-a-pair-store")
     if not record.get("complete"):
         msg = f"{path} is unfinished; create it again (`overwrite`)."
@@ -326,17 +330,17 @@ _GAP, _BETWEEN = 2, 8  # pixels within a pair and between pairs; chosen
 _WHITE = 255
 
 
-def _band(store: PairStore, name: str) -> NDArray[np.uint8]:
-    """Draw the pairs of one set."""
+def _draw_pairs(store: PairStore, name: str) -> NDArray[np.uint8]:
+    """Draw a sample of the pairs of one set."""
     count = store.counts[name]
     shown_count = min(_MOST[name], count)
     indices = np.unique(np.linspace(0, count - 1, shown_count).astype(int))
-    arrays = store.arrays(name)
+    arrays = store.get_arrays(name)
     cells = []
     for index in indices:
-        ranges = store.ranges(name, int(index))
+        ranges = store.get_ranges(name, int(index))
         pair = [
-            _thumbnail(np.asarray(array[int(index)]), value_range)
+            _create_thumbnail(np.asarray(array[int(index)]), value_range)
             for array, value_range in zip(arrays, ranges, strict=True)
         ]
         cells.append(np.pad(np.hstack(pair), ((0, _GAP), (0, _BETWEEN))))
@@ -348,8 +352,10 @@ def _band(store: PairStore, name: str) -> NDArray[np.uint8]:
     return np.vstack(rows)
 
 
-def _thumbnail(patch: NDArray[np.generic], value_range: FloatPair) -> NDArray[np.uint8]:
-    """Shrink a patch and convert it to 8 bits."""
+def _create_thumbnail(
+    patch: NDArray[np.generic], value_range: FloatPair
+) -> NDArray[np.uint8]:
+    """Downsample a patch and convert it to 8 bits."""
     low, high = value_range
     values = (patch.astype(float) - low) / max(high - low, 1e-300)
     ratio = patch.shape[0] / _THUMB

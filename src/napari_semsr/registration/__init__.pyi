@@ -8,10 +8,10 @@ from .register_images import (
     RegistrationOptions as RegistrationOptions,
     RegistrationRefused as RegistrationRefused,
     Residuals as Residuals,
+    evaluate_transform as evaluate_transform,
     register as register,
     register_landmarks as register_landmarks,
-    register_unsized as register_unsized,
-    resize_image as resize_image,
-    take_map as take_map,
+    register_uncalibrated as register_uncalibrated,
+    rescale_pixel_size as rescale_pixel_size,
 )
 from .shift import Shift as Shift, find_shift as find_shift

@@ -16,8 +16,8 @@ from scipy.sparse.linalg import splu
 
 from napari_semsr.core import (
     Affine,
-    Bending,
     BoolArray,
+    BSplineDisplacement,
     Elastic,
     FloatArray,
     FloatPair,
@@ -27,11 +27,11 @@ from napari_semsr.core import (
 )
 from napari_semsr.registration.refine import (
     EDGE_RIDGE,
-    Level,
     PatchShifts,
+    PyramidLevel,
     RefinementPlan,
-    edge_shift,
-    measure,
+    find_edge_shift,
+    measure_shifts,
 )
 
 Sparse = Any  # an array of scipy.sparse
@@ -57,43 +57,43 @@ _FEWEST = 24  # patches: fewer do not determine a displacement
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ElasticFit:
-    """An elastic transform, its patches and its covariance."""
+    """Elastic transform with its patches and covariance."""
 
     transform: Elastic
-    edge_nm: float  # as in `MapFit`
+    edge_nm: float  # as in `TransformFit`
     patches: PatchShifts
     off_nm: FloatArray  # (N, 2) of held-out patches
     knots: "_Knots"
     stiff: float
     covariance: FloatArray  # (2K, 2K) of the knots' displacements (K, 2), nm²
 
-    def variance(self, places: FloatArray) -> FloatArray:
+    def compute_variance(self, places: FloatArray) -> FloatArray:
         """Return the variance (N,) in nm² at positions in the fixed image."""
-        basis = self.knots.basis(places)
+        basis = self.knots.evaluate_basis(places)
         both = self.covariance[::2, ::2] + self.covariance[1::2, 1::2]
         return np.asarray(basis.multiply(basis @ both).sum(axis=1))
 
     def refit(self, patches: PatchShifts) -> Elastic:
-        """Fit the same knots, with equal stiffness, to other patches."""
-        data = _Displacements.of(patches, self.transform.affine)
+        """Fit the same knots with the same stiffness to other patches."""
+        data = _Displacements.from_patches(patches, self.transform.affine)
         return _fit_without_folds(data, replace(self, patches=patches)).transform
 
 
 @dataclass(frozen=True, slots=True)
 class _Knots:
-    """A grid of knots over a field."""
+    """Grid of knots over a field."""
 
     origin: FloatPair
     spacing: float
     shape: IntPair
 
     @classmethod
-    def over(cls, low: FloatArray, high: FloatArray, spacing: float) -> "_Knots":
+    def from_extent(cls, low: FloatArray, high: FloatArray, spacing: float) -> "_Knots":
         count = np.ceil((high - low) / spacing).astype(int) + 1 + 2 * _BEYOND
         first = (low + high) / 2 - (count - 1) / 2 * spacing
         return cls((first[0], first[1]), spacing, (int(count[0]), int(count[1])))
 
-    def basis(self, places: FloatArray) -> Sparse:
+    def evaluate_basis(self, places: FloatArray) -> Sparse:
         """Return the weight (N, K) of each knot at positions (N, 2)."""
         firsts, weights = [], []
         for axis, count in enumerate(self.shape):
@@ -111,8 +111,8 @@ class _Knots:
         shape = len(places), self.shape[0] * self.shape[1]
         return sparse.csr_array((joint.ravel(), (rows, knots.ravel())), shape=shape)
 
-    def stiffness(self) -> Sparse:
-        """Return the penalty (K, K) on second differences: a plate's bending energy."""
+    def compute_penalty(self) -> Sparse:
+        """Return the bending-energy penalty (K, K) on second differences."""
         eyes = [sparse.eye_array(count) for count in self.shape]
         once, twice = (
             [
@@ -129,8 +129,8 @@ class _Knots:
         return sparse.csr_array(sum(weight * part.T @ part for weight, part in parts))
 
 
-def fit_elastic(level: Level, affine: Affine) -> Job[ElasticFit | None]:
-    """Fit the displacement after an affine transform; None if patches are too few."""
+def fit_elastic(level: PyramidLevel, affine: Affine) -> Job[ElasticFit | None]:
+    """Fit an elastic displacement after an affine one; None if too few patches."""
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
     transform: Affine | Elastic = affine
     edge = 0.0
@@ -141,8 +141,8 @@ def fit_elastic(level: Level, affine: Affine) -> Job[ElasticFit | None]:
             continue
         plan = RefinementPlan(size, reach, most=900)
         if number == _EDGES_FROM and bending is not None:
-            edge = edge_shift(level, transform, plan, bending.edge_nm)
-        patches = measure(level, transform, plan, edge)
+            edge = find_edge_shift(level, transform, plan, bending.edge_nm)
+        patches = measure_shifts(level, transform, plan, edge)
         if patches is None or len(patches) < _FEWEST:
             continue
         bending = _fit_bending(patches, affine, low, high, level.pitch)
@@ -160,18 +160,18 @@ class _Displacements:
     surety: FloatArray  # (N, 2, 2)
 
     @classmethod
-    def of(cls, patches: PatchShifts, affine: Affine) -> "_Displacements":
-        """Return the displacements that remain after an affine transform."""
+    def from_patches(cls, patches: PatchShifts, affine: Affine) -> "_Displacements":
+        """Compute the residual displacements after an affine transform."""
         at = affine(patches.moving_places)
         return cls(at, patches.places - at, patches.edges, patches.surety)
 
-    def only(self, which: BoolArray) -> "_Displacements":
+    def select(self, which: BoolArray) -> "_Displacements":
         """Select some of the patches."""
         return _Displacements(
             self.at[which], self.shift[which], self.edges[which], self.surety[which]
         )
 
-    def misfit(self, off: FloatArray) -> FloatArray:
+    def compute_misfit(self, off: FloatArray) -> FloatArray:
         """Return squared distances (N,) weighted by the inverse covariances."""
         return np.asarray(np.einsum("ni,nij,nj->n", off, self.surety, off))
 
@@ -183,17 +183,19 @@ def _fit_bending(
     high: FloatArray,
     pitch: float,
 ) -> ElasticFit:
-    """Fit a displacement with knots and stiffness chosen by held-out patches."""
-    data = _Displacements.of(patches, affine)
+    """Fit a displacement, choosing knots and stiffness on held-out patches."""
+    data = _Displacements.from_patches(patches, affine)
     # fold (N,) of each patch: every fourth cell is held out together
     span = np.maximum(np.ptp(data.at, axis=0), 1e-9)
     cell = np.minimum((8 * (data.at - data.at.min(axis=0)) / span).astype(int), 7)
     number = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
     parts = [number == part for part in range(_FOLDS)]
-    fewest = _Knots.over(low, high, _SPACINGS[-1] * pitch)
+    fewest = _Knots.from_extent(low, high, _SPACINGS[-1] * pitch)
     while np.prod(fewest.shape) > _KNOTS:
-        fewest = _Knots.over(low, high, fewest.spacing * 1.25)
-    knot_grids = (_Knots.over(low, high, spacing * pitch) for spacing in _SPACINGS[:-1])
+        fewest = _Knots.from_extent(low, high, fewest.spacing * 1.25)
+    knot_grids = (
+        _Knots.from_extent(low, high, spacing * pitch) for spacing in _SPACINGS[:-1]
+    )
     grids = [fewest, *(grid for grid in knot_grids if np.prod(grid.shape) <= _KNOTS)]
     choices = (
         (miss, number, stiff, off)
@@ -202,27 +204,29 @@ def _fit_bending(
     )
     _, number, stiff, off = min(choices, key=lambda choice: choice[0])
     knots = grids[number]
-    plain = Bending(knots.origin, (knots.spacing,) * 2, np.zeros((2, *knots.shape)))
+    plain = BSplineDisplacement(
+        knots.origin, (knots.spacing,) * 2, np.zeros((2, *knots.shape))
+    )
     nothing = np.empty((0, 0))
     start = ElasticFit(Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing)
     return _fit_without_folds(data, start)
 
 
 def _fit_without_folds(data: _Displacements, bending_before: ElasticFit) -> ElasticFit:
-    """Fit a displacement that does not fold."""
+    """Fit a displacement without folds."""
     knots, stiff = bending_before.knots, bending_before.stiff
     system = _System(data, knots)
     while True:
         values, edge = system.solve(stiff, _ROUNDS)
         shape = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
-        bending = Bending(knots.origin, (knots.spacing,) * 2, shape)
-        if bending.least_area() >= _MIN_AREA:
+        bending = BSplineDisplacement(knots.origin, (knots.spacing,) * 2, shape)
+        if bending.min_jacobian() >= _MIN_AREA:
             return replace(
                 bending_before,
                 transform=Elastic(bending_before.transform.affine, bending),
                 edge_nm=bending_before.patches.edge_nm + edge,
                 stiff=stiff,
-                covariance=system.covariance(),
+                covariance=system.compute_covariance(),
             )
         stiff *= 10
 
@@ -232,7 +236,7 @@ def _try_stiffness(
 ) -> Iterator[tuple[float, float, FloatArray]]:
     """Yield stiffnesses, their errors on held-out patches, and the residuals."""
     systems = [
-        (out, _System(data.only(~out), knots))
+        (out, _System(data.select(~out), knots))
         for out in parts
         if out.any() and (~out).sum() >= _FEWEST // 2
     ]
@@ -240,27 +244,29 @@ def _try_stiffness(
     for number, stiff in enumerate(_STIFFNESS):
         for out, system in systems:
             values, edge = system.solve(stiff, rounds=1 if number else 3)
-            prediction = knots.basis(data.at[out]) @ values + edge * data.edges[out]
+            prediction = (
+                knots.evaluate_basis(data.at[out]) @ values + edge * data.edges[out]
+            )
             off[out] = data.shift[out] - prediction
-        misfit = data.misfit(off)
+        misfit = data.compute_misfit(off)
         scale = max(float(np.median(misfit)), 1e-12)
         # the mean logarithm is Student's likelihood, which bounds outliers
         yield stiff, float(np.log1p(misfit / scale).mean() + np.log(scale)), off.copy()
 
 
 class _System:
-    """Normal equations of patches for the knots; weights are kept between fits."""
+    """Normal equations for the knots; patch weights are kept between fits."""
 
     def __init__(self, data: _Displacements, knots: _Knots) -> None:
         self._data = data
         self._weights = np.ones(len(data.at))
-        self._basis = knots.basis(data.at)
+        self._basis = knots.evaluate_basis(data.at)
         # values of a knot are adjacent, so that the factors stay sparse
         self._wide = sparse.kron(self._basis, sparse.eye_array(2), format="csr")
-        self._penalty = sparse.kron(knots.stiffness(), sparse.eye_array(2))
+        self._penalty = sparse.kron(knots.compute_penalty(), sparse.eye_array(2))
 
     def solve(self, stiff: float, rounds: int) -> tuple[FloatArray, float]:
-        """Solve for knots (K, 2), and for the shift of edges."""
+        """Solve for the knot values (K, 2) and the shift of edges."""
         data = self._data
         count = np.arange(len(data.at) + 1)
         edges = data.edges.ravel()
@@ -289,13 +295,13 @@ class _System:
             values = (plain - edge * shifted_solution).reshape(-1, 2)
             self._by_edge = shifted_solution, rest
             off = data.shift - self._basis @ values - edge * data.edges
-            misfit = data.misfit(off)
+            misfit = data.compute_misfit(off)
             self._spread = max(float(np.median(misfit)) / _HALF, 1e-12)
             student = 1 + misfit / self._spread / _FREEDOM
             self._weights = student ** (-(_FREEDOM + 2) / 2)
         return values, edge
 
-    def covariance(self) -> FloatArray:
+    def compute_covariance(self) -> FloatArray:
         """Return the covariance (2K, 2K) of the last solution."""
         moved_part, rest = self._by_edge
         whole = (

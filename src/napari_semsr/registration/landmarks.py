@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from napari_semsr.core import Affine, FloatArray, Grid, RegistrationError
-from napari_semsr.registration.refine import Model, design_of
+from napari_semsr.registration.refine import Model, build_design_matrix
 
 _LEAST = 3  # pairs; with two a misplaced one cannot be detected
 _PARAMETERS = {"similarity": 4, "affine": 6}
@@ -28,7 +28,7 @@ _TOGETHER = 1e-3  # of the extent; chosen: closer landmarks are one point set tw
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Corresponding points ``(y, x)`` in two images, in one unit for both."""
+    """Corresponding points ``(y, x)`` in two images, in the same unit."""
 
     moving: FloatArray  # (N, 2)
     fixed: FloatArray  # (N, 2)
@@ -37,22 +37,25 @@ class Landmarks:
         shapes = self.moving.shape, self.fixed.shape
         if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][1] != 2:
             count = " and ".join(str(len(side)) for side in (self.moving, self.fixed))
-            msg = f"Landmarks must be in pairs, got {count}: set each in both images."
+            msg = (
+                f"Landmarks must be in pairs, got {count}: mark each point in both "
+                "images."
+            )
             raise RegistrationError(msg, code="landmarks-unpaired")
         if not (np.isfinite(self.moving).all() and np.isfinite(self.fixed).all()):
-            msg = "A landmark needs two finite numbers in each image, y and x."
+            msg = "A landmark needs two finite coordinates (y, x) in each image."
             raise RegistrationError(msg, code="landmarks-invalid")
 
     def __len__(self) -> int:
         return len(self.moving)
 
-    def without(self, number: int) -> "Landmarks":
-        """Return the landmarks without one pair, counted from 0."""
+    def remove_pair(self, number: int) -> "Landmarks":
+        """Return the landmarks without the given pair, counted from 0."""
         both_places = self.moving, self.fixed
         return Landmarks(*(np.delete(each, number, axis=0) for each in both_places))
 
-    def check(self, moving: Grid, fixed: Grid) -> None:
-        """Raise `RegistrationError` if one is outside its image.
+    def check_bounds(self, moving: Grid, fixed: Grid) -> None:
+        """Raise `RegistrationError` if a landmark is outside its image.
 
         The grids of the images are in the unit of the landmarks.
         """
@@ -66,15 +69,15 @@ class Landmarks:
                 msg = (
                     f"Landmark {number + 1} is outside the {name} image: it is at "
                     f"{y:.6g}, {x:.6g}, but the image extends from {top:.6g}, "
-                    f"{left:.6g} to {bottom:.6g}, {right:.6g}. Move it or delete it, "
-                    "and check the unit and the order (y, x)."
+                    f"{left:.6g} to {bottom:.6g}, {right:.6g}. Move or delete it, and "
+                    "check the unit and the order (y, x)."
                 )
                 raise RegistrationError(msg, code="landmark-outside")
 
 
 @dataclass(frozen=True, eq=False)
 class LandmarkFit:
-    """A transform fitted to landmarks."""
+    """Transform fitted to landmarks."""
 
     landmarks: Landmarks
     model: Model
@@ -82,7 +85,7 @@ class LandmarkFit:
 
     @cached_property
     def residuals(self) -> FloatArray:
-        """Differences (N, 2) between mapped landmarks and those of the fixed image."""
+        """Differences (N, 2) between mapped landmarks and fixed landmarks."""
         return np.asarray(self.transform(self.landmarks.moving) - self.landmarks.fixed)
 
     @property
@@ -99,24 +102,29 @@ class LandmarkFit:
         return float(np.sqrt((self.residuals**2).sum() / spare))
 
     @cached_property
-    def misses(self) -> FloatArray:
-        """Residuals (N, 2) of each from the fit of all others; NaN if undetermined."""
+    def held_out_residuals(self) -> FloatArray:
+        """Residuals (N, 2) from the fit of all other landmarks; NaN if undetermined."""
         all_misses = np.full((len(self.landmarks), 2), np.nan)
         for number in range(len(self.landmarks)):
-            rest = self.landmarks.without(number)
-            if len(rest) * 2 < _PARAMETERS[self.model] or _flatness(rest) < _FLATTEST:
+            rest = self.landmarks.remove_pair(number)
+            if (
+                len(rest) * 2 < _PARAMETERS[self.model]
+                or _compute_flatness(rest) < _FLATTEST
+            ):
                 continue
-            other = _fit(rest, self.model, is_mirrored=self.transform.is_mirrored)
+            other = _fit_affine(
+                rest, self.model, is_mirrored=self.transform.is_mirrored
+            )
             place = other(self.landmarks.moving[number])
             all_misses[number] = place - self.landmarks.fixed[number]
         return all_misses
 
     @property
-    def left_out(self) -> FloatArray:
-        """Length (N,) of each of these misses."""
-        return np.asarray(np.hypot(*self.misses.T))
+    def held_out_distances(self) -> FloatArray:
+        """Length (N,) of each held-out residual."""
+        return np.asarray(np.hypot(*self.held_out_residuals.T))
 
-    def expected_error(self, places: FloatArray) -> FloatArray | None:
+    def estimate_error(self, places: FloatArray) -> FloatArray | None:
         """Return the expected RMS error (N,) of the transform at positions (N, 2).
 
         Positions in the moving image; None if no landmark is redundant.
@@ -125,10 +133,10 @@ class LandmarkFit:
             return None
         is_mirrored = self.transform.is_mirrored
         middle = self.landmarks.moving.mean(axis=0)
-        design = _rows(
+        design = _build_design_rows(
             self.landmarks.moving - middle, self.model, is_mirrored=is_mirrored
         )
-        target_rows = _rows(
+        target_rows = _build_design_rows(
             np.asarray(places) - middle, self.model, is_mirrored=is_mirrored
         )
         spread = np.linalg.pinv(design.T @ design)
@@ -137,7 +145,7 @@ class LandmarkFit:
 
 
 def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
-    """Fit the transform from landmarks of one image to those of another.
+    """Fit the transform that maps landmarks of one image to those of another.
 
     Parameters
     ----------
@@ -162,19 +170,19 @@ def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
     >>> fit.transform(np.array([5.0, 50.0])).round(6) + 0.0
     array([ 0., 90.])
     """
-    _check(landmarks)
-    linear = _fit(landmarks, "affine", is_mirrored=False).linear
+    _check_landmarks(landmarks)
+    linear = _fit_affine(landmarks, "affine", is_mirrored=False).linear
     is_mirrored = bool(np.linalg.det(linear) < 0)
     return LandmarkFit(
-        landmarks, model, _fit(landmarks, model, is_mirrored=is_mirrored)
+        landmarks, model, _fit_affine(landmarks, model, is_mirrored=is_mirrored)
     )
 
 
-def _check(landmarks: Landmarks) -> None:
+def _check_landmarks(landmarks: Landmarks) -> None:
     if len(landmarks) < _LEAST:
         msg = (
-            f"A transform needs {_LEAST} pairs of landmarks or more, got "
-            f"{len(landmarks)}: set more of them, far apart."
+            f"A transform needs at least {_LEAST} pairs of landmarks, got "
+            f"{len(landmarks)}: add more, far apart."
         )
         raise RegistrationError(msg, code="too-few-landmarks")
     for name, places in (("moving", landmarks.moving), ("fixed", landmarks.fixed)):
@@ -184,20 +192,20 @@ def _check(landmarks: Landmarks) -> None:
         if near.any():
             one, two = np.argwhere(near)[0] + 1
             msg = (
-                f"Landmarks {one} and {two} coincide in the {name} image: "
-                "delete one of them, or move it."
+                f"Landmarks {one} and {two} coincide in the {name} image: delete or "
+                "move one of them."
             )
             raise RegistrationError(msg, code="landmarks-alike")
-    if _flatness(landmarks) < _FLATTEST:
+    if _compute_flatness(landmarks) < _FLATTEST:
         msg = (
-            f"The {len(landmarks)} landmarks are on a line, which does not determine "
-            "the transform: set one more, far away from that line."
+            f"The {len(landmarks)} landmarks lie on a line, which does not determine "
+            "the transform: add one far from that line."
         )
         raise RegistrationError(msg, code="landmarks-on-line")
 
 
-def _flatness(landmarks: Landmarks) -> float:
-    """Return width over length of the landmarks, the smaller of both images."""
+def _compute_flatness(landmarks: Landmarks) -> float:
+    """Return the width-to-length ratio of the landmarks; the smaller of both images."""
     flatness = []
     for places in (landmarks.moving, landmarks.fixed):
         length, width = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
@@ -205,18 +213,22 @@ def _flatness(landmarks: Landmarks) -> float:
     return float(min(flatness))
 
 
-def _rows(places: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
-    """Return rows (2 N, parameters) of the linear model: mapped y, x of each point."""
-    design = design_of(places, model, is_mirrored=is_mirrored)
+def _build_design_rows(
+    places: FloatArray, model: Model, *, is_mirrored: bool
+) -> FloatArray:
+    """Return the rows (2 N, parameters) of the linear model for mapped y and x."""
+    design = build_design_matrix(places, model, is_mirrored=is_mirrored)
     return design.reshape(-1, design.shape[-1])  # also of no places
 
 
-def _fit(landmarks: Landmarks, model: Model, *, is_mirrored: bool) -> Affine:
-    """Fit by least squares, about the means, for precision far from the origin."""
+def _fit_affine(landmarks: Landmarks, model: Model, *, is_mirrored: bool) -> Affine:
+    """Fit by least squares, centred on the means for numerical precision."""
     first, second = landmarks.moving.mean(axis=0), landmarks.fixed.mean(axis=0)
-    rows = _rows(landmarks.moving - first, model, is_mirrored=is_mirrored)
+    rows = _build_design_rows(landmarks.moving - first, model, is_mirrored=is_mirrored)
     solution = np.linalg.lstsq(rows, (landmarks.fixed - second).ravel(), rcond=None)[0]
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    at_zero, down, right = design_of(corners, model, is_mirrored=is_mirrored) @ solution
+    at_zero, down, right = (
+        build_design_matrix(corners, model, is_mirrored=is_mirrored) @ solution
+    )
     linear = np.stack([down - at_zero, right - at_zero], axis=1)
-    return Affine.of(linear, second + at_zero - linear @ first)
+    return Affine.from_matrix(linear, second + at_zero - linear @ first)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Area, Grid, Micrograph, RealArray, noise_level
+from napari_semsr.core import Grid, GridImage, Micrograph, RealArray, noise_level
 
 Field = NDArray[np.complex64]
 
@@ -33,42 +33,42 @@ _BAND_PX = 1.5, 8.0  # widths of the band in which structure is detected; chosen
 _MORE = 2.0  # times the variance of white noise in this band; chosen
 
 
-def grid_at(image: Micrograph, pitch_nm: float) -> Grid:
-    """Return a grid of square pixels inside an image, from its corner."""
-    lies = Grid.of(image)
+def create_grid(image: Micrograph, pitch_nm: float) -> Grid:
+    """Create a grid of square pixels inside an image, starting at its corner."""
+    lies = Grid.from_image(image)
     sides = zip(lies.shape, lies.pitch, strict=True)
     rows, columns = (max(1, int(n * p / pitch_nm + 1e-6)) for n, p in sides)
     return Grid((rows, columns), (pitch_nm, pitch_nm), lies.corner)
 
 
-def at_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
+def resample_to_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
     """Resample an image to square pixels, keeping its corner."""
-    grid = grid_at(image, pitch_nm)
-    data = np.asarray(Area.of(image, grid).read(), dtype=np.float32)
+    grid = create_grid(image, pitch_nm)
+    data = np.asarray(GridImage.from_image(image, grid).read(), dtype=np.float32)
     origin = grid.corner[0] + pitch_nm / 2, grid.corner[1] + pitch_nm / 2
     return image.replace(data=data, pixel_size_nm=(pitch_nm, pitch_nm), origin=origin)
 
 
-def orientations(images: RealArray, width_px: float) -> Field:
-    """Compute the orientations of images (…, Y, X); 0 at and near NaN.
+def compute_orientations(images: RealArray, width_px: float) -> Field:
+    """Compute the orientations of images (…, Y, X); 0 at NaN and next to it.
 
     `width_px` is the standard deviation of the Gaussian derivative filter.
     """
-    rise, finite, floor = _rise(images, width_px)
-    return _over(rise**2, np.abs(rise) ** 2 + floor, finite)
+    rise, finite, floor = _compute_gradients(images, width_px)
+    return _divide_finite(rise**2, np.abs(rise) ** 2 + floor, finite)
 
 
-def outlines(
+def compute_outlines(
     images: RealArray, width_px: float, *, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, Field]:
-    """Compute orientations that peak at the centre of an edge, and its rise.
+    """Compute orientations that peak at edge centres, and the unit gradients.
 
     The power is divided by that of the surroundings, not by itself: this localises
     lines more precisely, and a narrow edge does not match all of a wide one. The rise
     is the gradient over its length. Pixels beyond the border count as NaN, unless
     `keep` (Y, X) marks the valid pixels.
     """
-    rise, finite, floor = _rise(images, width_px, keep)
+    rise, finite, floor = _compute_gradients(images, width_px, keep)
     power = np.where(finite, np.abs(rise) ** 2, 0)
     near = _AROUND * width_px
     around, share = (
@@ -76,20 +76,20 @@ def outlines(
         for plane in (power, finite.astype(np.float32))
     )
     around /= np.maximum(share, _SHARE)
-    outline = _over(rise**2, around + floor, finite)
-    return outline, _over(rise, np.maximum(np.abs(rise), 1e-12), finite)
+    outline = _divide_finite(rise**2, around + floor, finite)
+    return outline, _divide_finite(rise, np.maximum(np.abs(rise), 1e-12), finite)
 
 
-def _over(above: Field, below: RealArray, finite: NDArray[np.bool_]) -> Field:
-    """Divide where values are finite; 0 elsewhere."""
+def _divide_finite(above: Field, below: RealArray, finite: NDArray[np.bool_]) -> Field:
+    """Divide finite values; return 0 elsewhere."""
     quotient = above / np.where(finite, below, 1)
     return np.asarray(np.where(finite, quotient, 0), np.complex64)
 
 
-def _rise(
+def _compute_gradients(
     images: RealArray, width_px: float, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, NDArray[np.bool_], float]:
-    """Return gradients as complex numbers, a mask of valid ones, and their floor."""
+    """Compute complex gradients, a mask of valid ones, and their noise floor."""
     values = np.asarray(images, dtype=np.float32)
     finite = np.isfinite(values)
     if not finite.any():
@@ -105,10 +105,10 @@ def _rise(
     near = int(np.ceil(_EDGE * width_px))
     if keep is None:
         wide = [(0, 0)] * (values.ndim - 2) + [(near, near)] * 2
-        finite = _within(np.pad(finite, wide), near)
+        finite = _find_gap_free_pixels(np.pad(finite, wide), near)
         finite = finite[..., near:-near, near:-near]
     else:
-        finite = _within(finite, near) & keep
+        finite = _find_gap_free_pixels(finite, near) & keep
     rise = np.asarray(across + 1j * down, np.complex64)
     power = np.abs(rise[finite]) ** 2
     rounding = (_ROUNDING * float(np.abs(without_gaps).max())) ** 2
@@ -117,8 +117,8 @@ def _rise(
     return rise, finite, max(_FLOOR * float(np.median(power)), rounding)
 
 
-def _within(finite: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:
-    """Return a mask of pixels without a gap within `near` pixels."""
+def _find_gap_free_pixels(finite: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:
+    """Return a mask of pixels with no gap within `near` pixels."""
     size = 2 * near + 1
     inner = ndimage.minimum_filter(finite, size, axes=(-2, -1), mode="nearest")
     return np.asarray(inner, dtype=bool)

@@ -24,10 +24,15 @@ from napari_semsr.core import (
     Micrograph,
     Transform,
     WarpedImage,
-    record_quantity,
+    declare_quantity,
 )
-from napari_semsr.registration.orientation import Field, orientations
-from napari_semsr.registration.refine import MapFit, Model, design_of, fit
+from napari_semsr.registration.orientation import Field, compute_orientations
+from napari_semsr.registration.refine import (
+    Model,
+    TransformFit,
+    build_design_matrix,
+    fit_patches,
+)
 
 _CELLS = 6  # along each side of the field, of which some are held out; chosen
 _FOLDS = 4  # a quarter of the cells is held out, three quarters are fitted
@@ -36,97 +41,107 @@ _SAMPLES = 200  # along each side for the overlap: precise to half a percent
 _PLACES = 21  # along each side for the error of a transform
 
 
-def doubt(fit: MapFit, model: Model) -> Callable[[FloatArray], FloatArray]:
+def estimate_uncertainty(
+    fit: TransformFit, model: Model
+) -> Callable[[FloatArray], FloatArray]:
     """Estimate the uncertainty of an affine fit from the scatter of patches.
 
     Returns a function from positions (N, 2) in the moving image to the covariances
     (N, 2, 2) of the mapped positions in nm².
     """
     patches, is_mirrored = fit.patches, fit.affine.is_mirrored
-    design, middle, size = patches.design(model, is_mirrored=is_mirrored)
+    design, middle, size = patches.build_design(model, is_mirrored=is_mirrored)
     values, axes = np.linalg.eigh(patches.surety)
     root = np.einsum("nij,nj,nkj->nik", axes, np.sqrt(np.maximum(values, 0)), axes)
     design = np.einsum("nij,nja->nia", root, design)
     inverse = np.linalg.pinv(np.einsum("nia,nib->ab", design, design))
-    pulls = np.einsum("nij,nj->ni", root, fit.residuals()) * fit.weights[:, None]
+    pulls = (
+        np.einsum("nij,nj->ni", root, fit.compute_residuals()) * fit.weights[:, None]
+    )
     # the mean derivative of a weighted distance by the distance, with these weights
     pulls /= (fit.weights**2).mean()
     scatter = np.einsum(
-        "nia,nm,mib->ab", design, patches.shared_noise(), design, optimize=True
+        "nia,nm,mib->ab",
+        design,
+        patches.compute_noise_correlation(),
+        design,
+        optimize=True,
     )
     left = 2 * len(patches) - np.trace(inverse @ scatter)  # degrees of freedom
     variance = (pulls**2).sum() / max(left, 1)
     covariance = (variance * inverse @ scatter @ inverse)[:-1, :-1]
 
-    def at(places: FloatArray) -> FloatArray:
-        design = design_of((places - middle) / size, model, is_mirrored=is_mirrored)
+    def compute_covariance(places: FloatArray) -> FloatArray:
+        design = build_design_matrix(
+            (places - middle) / size, model, is_mirrored=is_mirrored
+        )
         return np.asarray(np.einsum("nia,ab,njb->nij", design, covariance, design))
 
-    return at
+    return compute_covariance
 
 
-def held_out(map_fit: MapFit, model: Model) -> FloatArray:
-    """Return residuals (N, 2) of each patch from the fit of other patches, nm."""
+def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> FloatArray:
+    """Return each patch's residual (N, 2) in nm from a fit of other patches."""
     patches = map_fit.patches
     low, high = patches.places.min(axis=0), patches.places.max(axis=0)
     span = np.maximum(high - low, 1e-9)
     cell = np.minimum((_CELLS * (patches.places - low) / span).astype(int), _CELLS - 1)
     fold = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
-    off = map_fit.residuals()
+    off = map_fit.compute_residuals()
     for part in range(_FOLDS):
         out = fold == part
-        rest = patches.only(~out)
+        rest = patches.select(~out)
         if not out.any() or len(rest) < 2 * _FOLDS:
             continue
-        other = fit(
+        other = fit_patches(
             rest,
             model,
             is_mirrored=map_fit.affine.is_mirrored,
             weights=map_fit.weights[~out],
         )
-        off[out] = other.misses(patches.only(out))
+        off[out] = other.compute_patch_residuals(patches.select(out))
     return off
 
 
-def places_seen(
+def sample_overlap(
     transform: Transform, moving: Micrograph, fixed: Micrograph
 ) -> FloatArray:
     """Return evenly spaced positions (N, 2) of the moving image in the overlap, nm."""
-    lies = Grid.of(moving)
+    lies = Grid.from_image(moving)
     axes = [
         np.linspace(c, e, _PLACES) for c, e in zip(lies.corner, lies.end, strict=True)
     ]
-    places, inside = _mapped_inside(axes, transform, Grid.of(fixed))
+    places, inside = _find_mapped_positions(axes, transform, Grid.from_image(fixed))
     return np.asarray(places[inside])
 
 
-def _mapped_inside(
+def _find_mapped_positions(
     axes: list[FloatArray], transform: Transform, on: Grid
 ) -> tuple[FloatArray, BoolArray]:
-    """Return positions (N, 2) on a grid, and which (N,) are mapped into an image."""
+    """Return grid positions (N, 2) and a mask (N,) of those mapped into an image."""
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     mapped_places = transform(places)
     inside = ((mapped_places >= on.corner) & (mapped_places <= on.end)).all(axis=1)
     return places, np.asarray(inside)
 
 
-def overlap_of(
+def compute_overlap(
     transform: Affine | Elastic, moving: Micrograph, fixed: Micrograph
 ) -> float:
     """Return the overlap as a fraction of the smaller image."""
     affine = transform.affine if isinstance(transform, Elastic) else transform
-    lies, on = Grid.of(moving), Grid.of(fixed)
+    lies, on = Grid.from_image(moving), Grid.from_image(fixed)
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
     middles = (np.arange(_SAMPLES) + 0.5) / _SAMPLES  # not on a border
     axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
-    shown_area = float(_mapped_inside(axes, transform, on)[1].mean()) * area
+    shown_area = float(_find_mapped_positions(axes, transform, on)[1].mean()) * area
     area_factor = abs(affine.determinant)  # bending hardly changes the total area
     smaller = min(area * area_factor, float(np.prod(np.subtract(on.end, on.corner))))
     return min(1.0, shown_area * area_factor / smaller)
 
 
-def mutual_information(one: FloatArray, two: FloatArray) -> float:
-    """Compute the mutual information of two images of one shape in bits, without NaN.
+def compute_mutual_information(one: FloatArray, two: FloatArray) -> float:
+    """Compute the mutual information of two equally sized images in bits, without NaN.
 
     Grey values are quantised to 32 levels with equal numbers of pixels.
     """
@@ -149,16 +164,18 @@ def mutual_information(one: FloatArray, two: FloatArray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class AlternativeTransform:
-    """Another position at which the moving image fits."""
+    """Alternative transform that also fits the moving image."""
 
     # shift and rotation from the best fit, at the image's centre
-    shift_nm: Annotated[FloatPair, record_quantity("Shift", "nm", ".3g")]
-    degrees: Annotated[float, record_quantity("Rotation", "°", ".1f")]
+    shift_nm: Annotated[FloatPair, declare_quantity("Shift", "nm", ".3g")]
+    degrees: Annotated[float, declare_quantity("Rotation", "°", ".1f")]
     # correlation there over that of the best fit, where both are valid
-    score: Annotated[float, record_quantity("Score", form=".2f")]
+    score: Annotated[float, declare_quantity("Score", form=".2f")]
 
 
-def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, float]:
+def compare_candidates(
+    fixed: Field, best: Field, other: Field, cell: int
+) -> tuple[float, float]:
     """Compare another candidate with the best one.
 
     Orientation fields (Y, X) on one grid, where all three are valid: returns the ratio
@@ -183,8 +200,8 @@ def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, 
     return float(theirs.sum() / ours.sum()), float(each.mean() / max(error, 1e-12))
 
 
-def field_at(
+def compute_field(
     image: Micrograph, grid: Grid, transform: Transform, width_px: float
 ) -> Field:
     """Compute the orientations of an image resampled to a grid by a transform."""
-    return orientations(WarpedImage(image, grid, transform).read(), width_px)
+    return compute_orientations(WarpedImage(image, grid, transform).read(), width_px)

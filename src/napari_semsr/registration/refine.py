@@ -17,17 +17,22 @@ from scipy import fft, ndimage
 
 from napari_semsr.core import (
     Affine,
-    Area,
     Box,
     Float32Array,
     FloatArray,
     Grid,
+    GridImage,
     IntPair,
     Micrograph,
     Transform,
     WarpedImage,
 )
-from napari_semsr.registration.orientation import Field, at_pitch, grid_at, outlines
+from napari_semsr.registration.orientation import (
+    Field,
+    compute_outlines,
+    create_grid,
+    resample_to_pitch,
+)
 
 Model = Literal["similarity", "affine"]
 
@@ -55,7 +60,7 @@ _INLIERS, _QUANTILE = 0.75, 2.773  # and that quantile of chi-square, two degree
 
 @dataclass(frozen=True, slots=True)
 class RefinementPlan:
-    """Patches of one round, in pixels of its level."""
+    """Patch parameters of one refinement round, in pixels of its level."""
 
     size: int
     reach: int  # largest residual shift of a patch
@@ -64,8 +69,8 @@ class RefinementPlan:
     most: int = 400  # patches; more hardly improve the fit
 
     @property
-    def rim(self) -> int:
-        """Margin of a patch in pixels that its filter needs."""
+    def margin(self) -> int:
+        """Margin around a patch, in pixels, required by its filter."""
         return int(np.ceil(3 * max(self.width, self.fixed_width or 0))) + 1
 
 
@@ -84,7 +89,7 @@ class PatchShifts:
     def __len__(self) -> int:
         return len(self.places)
 
-    def only(self, which: NDArray[np.bool_]) -> "PatchShifts":
+    def select(self, which: NDArray[np.bool_]) -> "PatchShifts":
         """Select some of the patches."""
         return PatchShifts(
             self.moving_places[which],
@@ -96,7 +101,7 @@ class PatchShifts:
             self.side_nm,
         )
 
-    def design(
+    def build_design(
         self, model: Model, *, is_mirrored: bool
     ) -> tuple[FloatArray, FloatArray, float]:
         """Return derivatives (N, 2, K) of positions by transform parameters and edges.
@@ -106,13 +111,13 @@ class PatchShifts:
         """
         middle = self.moving_places.mean(axis=0)
         size = float(np.abs(self.moving_places - middle).max()) or 1.0
-        design = design_of(
+        design = build_design_matrix(
             (self.moving_places - middle) / size, model, is_mirrored=is_mirrored
         )
         return np.concatenate([design, self.edges[:, :, None]], axis=2), middle, size
 
-    def shared_noise(self) -> FloatArray:
-        """Return the correlation (N, N) of their noise, that of their Hann windows."""
+    def compute_noise_correlation(self) -> FloatArray:
+        """Return the noise correlation (N, N) of patches, from their Hann windows."""
         far = np.abs(self.places[:, None] - self.places) / self.side_nm
         far = np.minimum(far, 1)
         turn = 2 * np.pi * far
@@ -120,12 +125,12 @@ class PatchShifts:
         return np.asarray(along.prod(axis=-1))
 
 
-class Level:
-    """An image pair at one pixel size, read patch by patch."""
+class PyramidLevel:
+    """Image pair at one pixel size, read patch by patch."""
 
     def __init__(self, moving: Micrograph, fixed: Micrograph, pitch_nm: float) -> None:
         self.pitch = pitch_nm
-        self.grid = grid_at(fixed, pitch_nm)
+        self.grid = create_grid(fixed, pitch_nm)
         large = max(self.grid.shape) > _IN_MEMORY
         self._fixed = fixed if large else _load_image(fixed, pitch_nm)
         large = max(moving.shape) * max(moving.scale) / pitch_nm > _IN_MEMORY
@@ -139,52 +144,57 @@ class Level:
 
     def read_fixed(self, box: Box) -> Float32Array:
         """Read the fixed image in a part of the grid; NaN outside the grid."""
-        inner = box.intersection(Box.of(self.grid.shape))
+        inner = box.intersection(Box.from_shape(self.grid.shape))
         fixed_part = np.full(box.shape, np.nan, np.float32)
-        fixed_part[inner.within(box).slices] = (
-            Area.of(self._fixed, self.grid).part(inner).read()
+        fixed_part[inner.relative_to(box).slices] = (
+            GridImage.from_image(self._fixed, self.grid).crop(inner).read()
         )
         return fixed_part
 
-    def field(self, width: float) -> Field:
-        """Return the orientations of the fixed image; they are cached."""
+    def get_field(self, width: float) -> Field:
+        """Return the cached orientations of the fixed image."""
         if width not in self._fields:
-            whole = self.read_fixed(Box.of(self.grid.shape))
-            self._fields[width], _ = outlines(whole, width)
+            whole = self.read_fixed(Box.from_shape(self.grid.shape))
+            self._fields[width], _ = compute_outlines(whole, width)
         return self._fields[width]
 
 
 def _load_image(image: Micrograph, pitch_nm: float) -> Micrograph:
     """Load an image into memory, downsampled if its pixels are much finer."""
     if max(image.scale) * 1.25 < pitch_nm:
-        return at_pitch(image, pitch_nm)
+        return resample_to_pitch(image, pitch_nm)
     data = np.asarray(image.data)
     return image.replace(data=data.astype(np.float32))
 
 
-def measure(
-    level: Level, transform: Transform, plan: RefinementPlan, edge_nm: float = 0.0
+def measure_shifts(
+    level: PyramidLevel,
+    transform: Transform,
+    plan: RefinementPlan,
+    edge_nm: float = 0.0,
 ) -> PatchShifts | None:
     """Measure the residual shifts of patches; None if no patch is usable.
 
     Edges of the moving image are first moved by `edge_nm` along their rise.
     """
     size, reach = plan.size, plan.reach
-    corners = _corners(level, transform, plan)
+    corners = _list_corners(level, transform, plan)
     if not corners:
         return None
     one_by_one = max(level.grid.shape) > _WHOLE_PX
     edge = edge_nm / level.pitch
-    cut = (_each if one_by_one else _cut)(level, transform, corners, plan, edge)
+    cut = (_compute_patches_separately if one_by_one else _crop_patches)(
+        level, transform, corners, plan, edge
+    )
     ours, theirs, rise = cut
     inner = theirs[:, reach : reach + size, reach : reach + size]
-    taper = _taper(size) ** 2
+    taper = _create_taper(size) ** 2
     usable_share = np.where((ours != 0) & (inner != 0), taper, 0).sum(axis=(1, 2))
     enough = usable_share >= _VALID_SHARE * taper.sum()
     if not enough.any():
         return None
-    sums, chance = _correlate(ours[enough], theirs[enough], reach)
-    off, surety, strength = _peaks(sums, chance)
+    sums, chance = _correlate_patches(ours[enough], theirs[enough], reach)
+    off, surety, strength = _find_peaks(sums, chance)
     sure = surety[:, 0, 0] > 0
     first = np.array(corners, dtype=float)[enough][sure]
     # The shift of a patch is that of its structure, which is seldom at its centre.
@@ -199,7 +209,7 @@ def measure(
     return PatchShifts(
         moving_places=transform.inverse()(places + off[sure] * level.pitch),
         places=places,
-        edges=_edges(weight, rise[enough][sure]),
+        edges=_compute_edge_shifts(weight, rise[enough][sure]),
         edge_nm=edge_nm,
         surety=surety[sure] / level.pitch**2,
         strength=strength[sure],
@@ -207,8 +217,8 @@ def measure(
     )
 
 
-def _edges(weight: FloatArray, rise: Field) -> FloatArray:
-    """Return the shift of each patch (N, 2) if every edge moves by 1 along its rise.
+def _compute_edge_shifts(weight: FloatArray, rise: Field) -> FloatArray:
+    """Return each patch's shift (N, 2) if every edge moves by 1 along its gradient.
 
     One shift is fitted to the edges of a patch, each across its direction.
     """
@@ -223,40 +233,40 @@ def _edges(weight: FloatArray, rise: Field) -> FloatArray:
     return np.asarray(np.linalg.solve(across, pulls[..., None])[..., 0])
 
 
-def _cut(
-    level: Level,
+def _crop_patches(
+    level: PyramidLevel,
     transform: Transform,
     corners: list[IntPair],
     plan: RefinementPlan,
     edge: float,
 ) -> tuple[Field, Field, Field]:
-    """Crop patches of the fields of both images; the moving ones with their reach.
+    """Crop patches of both images' fields; moving patches include the search margin.
 
     Patches overlap, so it is faster to compute every pixel once.
     """
-    size, reach, rim = plan.size, plan.reach, plan.rim
+    size, reach, rim = plan.size, plan.reach, plan.margin
     beyond = int(np.ceil(_OUTSIDE * size)) + 1
     rows, columns = level.grid.shape
     far = beyond + reach + rim
     box = Box(-far, rows + far, -far, columns + far)
-    ours = np.pad(level.field(plan.fixed_width or plan.width), beyond)
-    theirs, rise = outlines(level.read_moving(transform, box), plan.width)
-    theirs = _along(theirs, rise, edge)
+    ours = np.pad(level.get_field(plan.fixed_width or plan.width), beyond)
+    theirs, rise = compute_outlines(level.read_moving(transform, box), plan.width)
+    theirs = _move_edges(theirs, rise, edge)
     y, x = np.array(corners).T + beyond
 
-    def cut(field: Field, side: int) -> Field:
+    def crop(field: Field, side: int) -> Field:
         view = np.lib.stride_tricks.sliding_window_view(field, (side, side))
         return np.asarray(view[y, x])
 
     return (
-        cut(ours, size),
-        cut(theirs[rim:-rim, rim:-rim], size + 2 * reach),
-        cut(rise[rim + reach :, rim + reach :], size),
+        crop(ours, size),
+        crop(theirs[rim:-rim, rim:-rim], size + 2 * reach),
+        crop(rise[rim + reach :, rim + reach :], size),
     )
 
 
-def _along(field: Field, rise: Field, edge: float) -> Field:
-    """Move the edges of a field (Y, X) by some pixels along their rise.
+def _move_edges(field: Field, rise: Field, edge: float) -> Field:
+    """Move the edges of a field (Y, X) by some pixels along their gradients.
 
     A line whose edges are both shifted inwards matches with either of them, but not in
     between: its centre is only found after both are moved back.
@@ -272,15 +282,15 @@ def _along(field: Field, rise: Field, edge: float) -> Field:
     return np.asarray(sampled_parts[0] + 1j * sampled_parts[1], np.complex64)
 
 
-def _each(
-    level: Level,
+def _compute_patches_separately(
+    level: PyramidLevel,
     transform: Transform,
     corners: list[IntPair],
     plan: RefinementPlan,
     edge: float,
 ) -> tuple[Field, Field, Field]:
     """Compute the fields of patches one by one, for a large image."""
-    size, rim = plan.size, plan.rim
+    size, rim = plan.size, plan.margin
     outer = rim + plan.reach
     wide = size + 2 * outer
     patches = np.empty((len(corners), wide, wide), np.float32)
@@ -293,16 +303,18 @@ def _each(
         )
     is_trusted = np.zeros((wide, wide), bool)
     is_trusted[rim:-rim, rim:-rim] = True
-    ours, _ = outlines(patches, plan.fixed_width or plan.width, keep=is_trusted)
-    theirs, rise = outlines(moving, plan.width, keep=is_trusted)
+    ours, _ = compute_outlines(patches, plan.fixed_width or plan.width, keep=is_trusted)
+    theirs, rise = compute_outlines(moving, plan.width, keep=is_trusted)
     pairs = zip(theirs, rise, strict=True)
-    theirs = np.stack([_along(one, its, edge) for one, its in pairs])
+    theirs = np.stack([_move_edges(one, its, edge) for one, its in pairs])
     inner = np.s_[:, outer:-outer, outer:-outer]
     return ours[inner], theirs[:, rim:-rim, rim:-rim], rise[inner]
 
 
-def _corners(level: Level, transform: Transform, plan: RefinementPlan) -> list[IntPair]:
-    """Return the first pixels of the patches inside the moving image."""
+def _list_corners(
+    level: PyramidLevel, transform: Transform, plan: RefinementPlan
+) -> list[IntPair]:
+    """Return the top-left pixels of the patches inside the moving image."""
     if min(level.grid.shape) < plan.size:
         return []
     # half a patch from one to the next, or more on a large image
@@ -314,24 +326,24 @@ def _corners(level: Level, transform: Transform, plan: RefinementPlan) -> list[I
         axes.append(np.unique(np.rint(np.linspace(first, last, count)).astype(int)))
     middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     places = np.array(level.grid.corner) + (middles + plan.size / 2) * level.pitch
-    lies = Grid.of(level.moving)
+    lies = Grid.from_image(level.moving)
     at = transform.inverse()(places)
     is_shown = ((at > lies.corner) & (at < lies.end)).all(axis=1)
     return [(int(y), int(x)) for y, x in middles[is_shown]]
 
 
-def _taper(size: int) -> Float32Array:
+def _create_taper(size: int) -> Float32Array:
     """Return weights (size, size) that decrease to the borders of a patch."""
     along = np.hanning(size + 2)[1:-1].astype(np.float32)
     return np.outer(along, along)
 
 
-def _correlate(
+def _correlate_patches(
     ours: FloatArray, theirs: FloatArray, reach: int
 ) -> tuple[FloatArray, FloatArray]:
     """Return correlations (N, 2r + 1, 2r + 1) over shifts and their chance variance."""
     size = ours.shape[-1]
-    template = ours * _taper(size)
+    template = ours * _create_taper(size)
     full = fft.next_fast_len(size + 2 * reach)
     span = slice(0, 2 * reach + 1)
     sums, chance = [], []
@@ -349,7 +361,7 @@ def _correlate(
     return np.concatenate(sums), np.maximum(scatter, np.maximum(least, 1e-12))
 
 
-def _peaks(
+def _find_peaks(
     sums: FloatArray, chance: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return peak positions from the centre, inverse covariances, and heights."""
@@ -359,59 +371,77 @@ def _peaks(
     y, x = (index + 1 for index in np.unravel_index(best, (width - 2, width - 2)))
     each = np.arange(count)
 
-    def at(dy: int, dx: int) -> FloatArray:
+    def get_correlation(dy: int, dx: int) -> FloatArray:
         return np.asarray(sums[each, y + dy, x + dx], dtype=np.float64)
 
-    slope = np.stack([at(1, 0) - at(-1, 0), at(0, 1) - at(0, -1)], axis=-1) / 2
-    cross = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+    slope = (
+        np.stack(
+            [
+                get_correlation(1, 0) - get_correlation(-1, 0),
+                get_correlation(0, 1) - get_correlation(0, -1),
+            ],
+            axis=-1,
+        )
+        / 2
+    )
+    cross = (
+        get_correlation(1, 1)
+        - get_correlation(1, -1)
+        - get_correlation(-1, 1)
+        + get_correlation(-1, -1)
+    ) / 4
     bend = np.empty((count, 2, 2))
-    bend[:, 0, 0] = 2 * at(0, 0) - at(1, 0) - at(-1, 0)
-    bend[:, 1, 1] = 2 * at(0, 0) - at(0, 1) - at(0, -1)
+    bend[:, 0, 0] = (
+        2 * get_correlation(0, 0) - get_correlation(1, 0) - get_correlation(-1, 0)
+    )
+    bend[:, 1, 1] = (
+        2 * get_correlation(0, 0) - get_correlation(0, 1) - get_correlation(0, -1)
+    )
     bend[:, 0, 1] = bend[:, 1, 0] = -cross
     values, axes = np.linalg.eigh(bend)
     values = np.maximum(values, _LOW * np.maximum(values[:, 1:], 1e-9))
     bend = np.einsum("nij,nj,nkj->nik", axes, values, axes)
     part = np.clip(np.linalg.solve(bend, slope[..., None])[..., 0], -1, 1)
     off = np.stack([y, x], axis=-1) - width // 2 + part
-    height = at(0, 0)
+    height = get_correlation(0, 0)
     # The slope at the true peak has the variance of the curvature of a chance peak.
     surety = bend * (np.maximum(height, 0) / chance[each, y, x])[:, None, None]
     return off, surety, scores[each, y, x]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MapFit:
-    """A transform and the patches that it was fitted to."""
+class TransformFit:
+    """Transform with the patches used to fit it."""
 
     affine: Affine
     edge_nm: float  # shift of edges along their rise, including the one before
     patches: PatchShifts
     weights: FloatArray  # (N,) 1 for patches that fit, less for others
 
-    def residuals(self) -> FloatArray:
+    def compute_residuals(self) -> FloatArray:
         """Return residuals (N, 2) of the patches in nm."""
-        return self.misses(self.patches)
+        return self.compute_patch_residuals(self.patches)
 
-    def misses(self, patches: PatchShifts) -> FloatArray:
+    def compute_patch_residuals(self, patches: PatchShifts) -> FloatArray:
         """Return residuals (N, 2) of any patches in nm."""
         by_edges = patches.edges * (self.edge_nm - patches.edge_nm)
         return patches.places - self.affine(patches.moving_places) - by_edges
 
 
-def fit(
+def fit_patches(
     patches: PatchShifts,
     model: Model,
     *,
     is_mirrored: bool = False,
     weights: FloatArray | None = None,
-) -> MapFit:
-    """Fit a transform to patches; `weights` (N,) keeps those of an earlier fit.
+) -> TransformFit:
+    """Fit a transform to patches; `weights` (N,) reuses those of an earlier fit.
 
     If a step is dark in the optical image only, every edge is shifted to its bright
     side. Opposite edges cancel, but those of a patch may not: this shift is fitted as
     well.
     """
-    design, middle, size = patches.design(model, is_mirrored=is_mirrored)
+    design, middle, size = patches.build_design(model, is_mirrored=is_mirrored)
     start_weights = weights
     weights = np.ones(len(patches)) if start_weights is None else start_weights
     values = np.zeros(design.shape[-1])
@@ -434,11 +464,13 @@ def fit(
         linear, shift = np.array([[a, b * flip], [-b, a * flip]]), values[2:-1]
     else:
         linear, shift = values[:4].reshape(2, 2), values[4:-1]
-    affine = Affine.of(linear / size, shift - linear @ middle / size)
-    return MapFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
+    affine = Affine.from_matrix(linear / size, shift - linear @ middle / size)
+    return TransformFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
 
 
-def design_of(at: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
+def build_design_matrix(
+    at: FloatArray, model: Model, *, is_mirrored: bool
+) -> FloatArray:
     """Return derivatives (N, 2, K) of mapped positions by the fitted parameters."""
     count = len(at)
     if model == "similarity":
@@ -455,26 +487,26 @@ def design_of(at: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
     return design
 
 
-def refine(
-    level: Level,
+def refine_transform(
+    level: PyramidLevel,
     affine: Affine,
     plans: Sequence[RefinementPlan],
     model: Model,
     edge_nm: float = 0.0,
-) -> MapFit | None:
+) -> TransformFit | None:
     """Measure and fit in rounds; None if fewer than six patches are left."""
     fit_result = None
     for plan in plans:
-        patches = measure(level, affine, plan, edge_nm)
+        patches = measure_shifts(level, affine, plan, edge_nm)
         if patches is None or len(patches) < _FEWEST:
             return None
-        fit_result = fit(patches, model, is_mirrored=affine.is_mirrored)
+        fit_result = fit_patches(patches, model, is_mirrored=affine.is_mirrored)
         affine = fit_result.affine
     return fit_result
 
 
-def edge_shift(
-    level: Level, transform: Transform, plan: RefinementPlan, edge_nm: float
+def find_edge_shift(
+    level: PyramidLevel, transform: Transform, plan: RefinementPlan, edge_nm: float
 ) -> float:
     """Find the shift in nm of edges of the moving image with the best agreement.
 
@@ -487,7 +519,7 @@ def edge_shift(
         return 0.0
     heights = []
     for part in (0.0, 0.5, 1.0):
-        patches = measure(level, transform, plan, part * far)
+        patches = measure_shifts(level, transform, plan, part * far)
         heights.append(0.0 if patches is None else float(patches.strength.sum()))
     none, half, whole = heights
     bend = 2 * half - none - whole

@@ -29,31 +29,31 @@ from napari_semsr.registration.elastic import ElasticFit, fit_elastic
 from napari_semsr.registration.landmarks import Landmarks, fit_landmarks
 from napari_semsr.registration.orientation import (
     Field,
-    at_pitch,
+    compute_orientations,
     has_structure,
-    orientations,
+    resample_to_pitch,
 )
 from napari_semsr.registration.quality import (
     AlternativeTransform,
-    compare,
-    doubt,
-    field_at,
-    held_out,
-    mutual_information,
-    overlap_of,
-    places_seen,
+    compare_candidates,
+    compute_field,
+    compute_held_out_residuals,
+    compute_mutual_information,
+    compute_overlap,
+    estimate_uncertainty,
+    sample_overlap,
 )
 from napari_semsr.registration.refine import (
     BY_WIDTH,
     OTHER_PX,
     WIDTH_PX,
-    Level,
-    MapFit,
     Model,
+    PyramidLevel,
     RefinementPlan,
-    edge_shift,
-    measure,
-    refine,
+    TransformFit,
+    find_edge_shift,
+    measure_shifts,
+    refine_transform,
 )
 
 # Global search: position, rotation and scale of one image relative to another.
@@ -76,29 +76,29 @@ _TO_SIGMA = 1.4826  # from a median absolute value to a standard deviation
 
 
 @dataclass(frozen=True, slots=True)
-class Ranges:
-    """Ranges of rotation and scale of a search."""
+class SearchRanges:
+    """Search ranges of rotation and scale."""
 
     turn_degrees: float  # in both directions; 180 for all
     stretch: float  # largest relative change of scale
     with_mirror: bool = False  # whether to try mirrored images as well
 
-    def steps(self, side: int) -> list[tuple[float, float, bool]]:
+    def list_steps(self, side: int) -> list[tuple[float, float, bool]]:
         """Return rotations, scales and mirror flags for images of `side` pixels."""
         step = _LOST_PX / (_RADIUS * side)
         if self.turn_degrees >= 180:
             count = int(np.ceil(2 * np.pi / step))
             turns = np.arange(count) * 360 / count - 180
         else:
-            turns = _spread(self.turn_degrees, np.degrees(step))
-        scales = np.exp(_spread(np.log1p(self.stretch), step))
+            turns = _sample_range(self.turn_degrees, np.degrees(step))
+        scales = np.exp(_sample_range(np.log1p(self.stretch), step))
         mirrors = (False, True) if self.with_mirror else (False,)
         return list(itertools.product(turns, scales, mirrors))
 
-    def around(
+    def list_nearby_steps(
         self, places: "Sequence[Candidate]", side: int
     ) -> list[tuple[float, float, bool]]:
-        """Return rotations and scales near candidates, for images of `side` px."""
+        """Return rotations, scales and mirror flags near candidates at `side` px."""
         step = _LOST_PX / (_RADIUS * side)
         steps_tried = {
             (
@@ -116,7 +116,7 @@ class Ranges:
         ]
 
 
-def _spread(reach: float, step: float) -> FloatArray:
+def _sample_range(reach: float, step: float) -> FloatArray:
     """Return values from -reach to reach in steps of at most `step`."""
     count = int(np.ceil(reach / step))
     return np.linspace(-reach, reach, 2 * count + 1)
@@ -124,20 +124,22 @@ def _spread(reach: float, step: float) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A possible registration found by a search."""
+    """Candidate transform found by a search."""
 
     score: float  # standard deviations of chance
     affine: Affine  # from the moving image to the fixed one
 
 
-class Search:
-    """Correlations of an image pair at one pixel size."""
+class CorrelationSearch:
+    """Correlation search of an image pair at one pixel size."""
 
     def __init__(self, moving: Micrograph, fixed: Micrograph, pitch_nm: float) -> None:
         self.pitch = pitch_nm
-        self._fixed = at_pitch(fixed, pitch_nm)
-        self._moving = at_pitch(moving, pitch_nm)
-        self._field = _balance(orientations(self._fixed.data, SEARCH_WIDTH_PX))
+        self._fixed = resample_to_pitch(fixed, pitch_nm)
+        self._moving = resample_to_pitch(moving, pitch_nm)
+        self._field = _subtract_mean(
+            compute_orientations(self._fixed.data, SEARCH_WIDTH_PX)
+        )
         sides = (np.array(self._moving.shape) - 1) / 2 * pitch_nm
         self._centre = np.array(self._moving.origin) + sides
 
@@ -150,43 +152,45 @@ class Search:
         largest = max(scale for _, scale, _ in steps_tried)
         side = int(np.ceil(np.hypot(*self._moving.shape) * largest)) + 2
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]
-        spectra = _transform(self._field, shape)
+        spectra = _compute_spectra(self._field, shape)
         places_found, chance = [], []
         for number, (degrees, scale, mirror) in enumerate(steps_tried):
             yield Progress(number, len(steps_tried), "searching")
-            affine = Affine.similarity(
+            affine = Affine.create_similarity(
                 degrees,
                 scale=scale,
                 is_mirrored=mirror,
                 about=(self._centre[0], self._centre[1]),
                 shift=(-self._centre[0], -self._centre[1]),
             )
-            score_map = self._score(affine, side, shape, spectra)
+            score_map = self._score_shifts(affine, side, shape, spectra)
             if score_map is None:
                 continue
             scores, enough = score_map
             chance.append(float(np.median(np.abs(scores[enough]))))
             at = np.array(np.unravel_index(int(scores.argmax()), scores.shape))
             places_found.append(
-                (float(scores.max()), affine, _sign_shifts(at, shape, side))
+                (float(scores.max()), affine, _unwrap_shifts(at, shape, side))
             )
         sigma = _TO_SIGMA * float(np.median(chance)) if chance else 1.0
         places_found.sort(key=lambda item: -item[0])
         return [
             Candidate(
-                score / max(sigma, 1e-12), self._to_fixed_pixels(affine, at, side)
+                score / max(sigma, 1e-12), self._create_transform(affine, at, side)
             )
             for score, affine, at in places_found[:keep]
         ]
 
-    def rivals(self, affine: Affine, keep: int) -> list[Candidate]:
-        """Find other shifts with a high score at the same rotation and scale."""
+    def find_rivals(self, affine: Affine, keep: int) -> list[Candidate]:
+        """Find other high-scoring shifts at the same rotation and scale."""
         at_centre = affine(self._centre)
-        centred_map = Affine.of(affine.linear, np.array(affine.shift) - at_centre)
+        centred_map = Affine.from_matrix(
+            affine.linear, np.array(affine.shift) - at_centre
+        )
         side = int(np.ceil(np.hypot(*self._moving.shape) * affine.scale)) + 4
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]
-        spectra = _transform(self._field, shape)
-        score_map = self._score(centred_map, side, shape, spectra)
+        spectra = _compute_spectra(self._field, shape)
+        score_map = self._score_shifts(centred_map, side, shape, spectra)
         if score_map is None:
             return []
         scores, _ = score_map
@@ -197,27 +201,27 @@ class Search:
         return [
             Candidate(
                 float(heights[k]),
-                self._to_fixed_pixels(
-                    centred_map, _sign_shifts(places[k], shape, side), side
+                self._create_transform(
+                    centred_map, _unwrap_shifts(places[k], shape, side), side
                 ),
             )
             for k in np.argsort(-heights)[:keep]
         ]
 
-    def _score(
+    def _score_shifts(
         self, affine: Affine, side: int, shape: list[int], spectra: tuple[Field, Field]
     ) -> tuple[FloatArray, BoolArray] | None:
-        """Score every shift of the moving image, rotated about its centre.
+        """Score all shifts of the moving image, rotated about its centre.
 
         `spectra`: of the fixed image's field and of its power. Returns the scores, and
         a mask of sufficient overlap.
         """
         corner = -side / 2 * self.pitch
         grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
-        orientation_field = orientations(
+        orientation_field = compute_orientations(
             WarpedImage(self._moving, grid, affine).read(), SEARCH_WIDTH_PX
         )
-        transforms, power = _transform(_balance(orientation_field), shape)
+        transforms, power = _compute_spectra(_subtract_mean(orientation_field), shape)
         sums = fft.ifft2(spectra[0] * np.conj(transforms), workers=-1).real
         by_chance = fft.irfft2(spectra[1] * np.conj(power), shape, workers=-1) / 2
         if by_chance.max() <= 0:
@@ -227,28 +231,28 @@ class Search:
             enough, sums / np.sqrt(np.where(enough, by_chance, 1)), 0
         ), enough
 
-    def _to_fixed_pixels(self, affine: Affine, at: FloatArray, side: int) -> Affine:
+    def _create_transform(self, affine: Affine, at: FloatArray, side: int) -> Affine:
         """Return the transform for a score's position in pixels."""
         middle = at * self.pitch + (side - 1) / 2 * self.pitch
-        return Affine.of(
+        return Affine.from_matrix(
             affine.linear, np.array(affine.shift) + self._fixed.origin + middle
         )
 
 
-def _balance(field: Field) -> Field:
-    """Subtract the mean, which adds to all shifts if all lines have one direction."""
+def _subtract_mean(field: Field) -> Field:
+    """Subtract the mean, which biases all shifts if all lines have one direction."""
     usable = field != 0
     mean = field.sum() / max(int(usable.sum()), 1)
     return np.where(usable, field - mean, 0)
 
 
-def _transform(field: Field, shape: Sequence[int]) -> tuple[Field, Field]:
+def _compute_spectra(field: Field, shape: Sequence[int]) -> tuple[Field, Field]:
     """Return the Fourier transforms of a field and of its power, zero-padded."""
     power = np.square(np.abs(field))
     return fft.fft2(field, shape, workers=-1), fft.rfft2(power, shape, workers=-1)
 
 
-def _sign_shifts(at: RealArray, shape: Sequence[int], side: int) -> FloatArray:
+def _unwrap_shifts(at: RealArray, shape: Sequence[int], side: int) -> FloatArray:
     """Convert indices of a circular correlation to signed shifts."""
     return np.where(at > np.array(shape) - side, at - np.array(shape), at).astype(float)
 
@@ -256,9 +260,9 @@ def _sign_shifts(at: RealArray, shape: Sequence[int], side: int) -> FloatArray:
 Reason = Literal["ambiguous", "no-overlap", "no-structure"]
 Step = Literal["near", "full"]
 
-_RANGES: dict[Step, Ranges] = {
-    "near": Ranges(15.0, 0.10),
-    "full": Ranges(180.0, 0.20, with_mirror=True),
+_RANGES: dict[Step, SearchRanges] = {
+    "near": SearchRanges(15.0, 0.10),
+    "full": SearchRanges(180.0, 0.20, with_mirror=True),
 }
 # Pixels along the longer side of the larger image in each search, and the number of
 # best candidates of the previous one to examine; None tries all. All rotations of 128
@@ -296,7 +300,7 @@ _OUTLIER_PX = 2.0  # residual of a held-out patch from which its position is unr
 
 
 class RegistrationOptions(Options):
-    """Options of a registration."""
+    """Registration options."""
 
     model: Literal["similarity", "affine", "elastic"] = option(
         "affine",
@@ -319,7 +323,7 @@ class RegistrationOptions(Options):
 
 
 class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an error
-    """No reliable transform was found; `reason` is the code of the message.
+    """Error if no reliable transform was found; `reason` is the message code.
 
     `rivals` are alternatives that fit equally well.
     """
@@ -332,14 +336,14 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
         self.rivals = tuple(rivals)
 
     def to_json(self) -> dict[str, object]:
-        """Return the reason and the rivals."""
+        """Return the reason and rivals as JSON-compatible values."""
         rivals = [asdict(rival) for rival in self.rivals]
         return {"reason": self.reason, "rivals": rivals}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
-    """Residuals of held-out patches or landmarks, or none."""
+    """Residuals of held-out patches or landmarks, possibly empty."""
 
     # (N, 2) centres of the patches in the plane of the fixed image
     places_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
@@ -354,7 +358,7 @@ class Residuals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registration:
-    """A transform from one image to another, and its quality."""
+    """Transform from one image to another, with its quality."""
 
     transform: Affine | Elastic  # from the moving image to the fixed one, in nm
     model: str  # type of the transform
@@ -378,7 +382,7 @@ def register(
     *,
     start: Affine | None = None,
 ) -> Job[Registration]:
-    """Find the transform from an image to another of the same area.
+    """Find the transform between two images of the same area.
 
     Both are calibrated; contrast may differ or be inverted, NaN is ignored. `start` is
     an approximate transform, such as from landmarks, which replaces the search.
@@ -392,18 +396,20 @@ def register(
     """
     settings = options or RegistrationOptions()
     for image, which in ((moving, "moving"), (fixed, "fixed")):
-        _check(image, which)
+        _check_image(image, which)
     fine = max(*moving.scale, *fixed.scale)
-    model = _linear(settings)
+    model = _get_linear_model(settings)
     if start is None:
-        search_result = yield from _find(moving, fixed, settings, fine, model)
+        search_result = yield from _find_transform(moving, fixed, settings, fine, model)
         fit, score, search_name, rivals = search_result
     else:
         yield Progress(0, 0, "refining")
         # the pixel size at which a start may have an error of a few pixels
-        near = _span(moving, fixed) / _SIDES["near"][0][0]
+        near = _compute_span(moving, fixed) / _SIDES["near"][0][0]
         pitch = max(near, *moving.scale, *fixed.scale)
-        near_start = _refine_place(moving, fixed, Candidate(0.0, start), pitch, model)
+        near_start = _refine_candidate(
+            moving, fixed, Candidate(0.0, start), pitch, model
+        )
         if near_start is None:
             msg = (
                 "The images do not match near the landmarks: check that each pair "
@@ -411,14 +417,14 @@ def register(
             )
             raise RegistrationRefused(msg, "no-overlap")
         fit, score, search_name, rivals = near_start, 0.0, "landmarks", ()
-    registration = yield from _evaluate(moving, fixed, fit, search_name, settings)
+    registration = yield from _evaluate_fit(moving, fixed, fit, search_name, settings)
     return replace(registration, score=score, rivals=rivals)
 
 
 Role = Literal["moving", "fixed"]
 
 
-def resize_image(image: Micrograph, factor: float) -> Micrograph:
+def rescale_pixel_size(image: Micrograph, factor: float) -> Micrograph:
     """Multiply the pixel size and the origin of an image by a factor."""
     size, origin = (
         tuple(float(one) * factor for one in pair)
@@ -427,14 +433,14 @@ def resize_image(image: Micrograph, factor: float) -> Micrograph:
     return image.replace(pixel_size_nm=size, origin=origin)
 
 
-def register_unsized(
+def register_uncalibrated(
     moving: Micrograph,
     fixed: Micrograph,
     options: RegistrationOptions | None = None,
     *,
     unsized_role: Role,
 ) -> Job[tuple[float, Registration]]:
-    """Register two images, one of which has an arbitrary pixel size.
+    """Register two images, one of them with an unknown pixel size.
 
     Pixels are assumed to be square. Sizes are tried at which one field is up to
     `_MAX_RATIO` times as long as the other; the best ones are registered as usual.
@@ -451,14 +457,14 @@ def register_unsized(
     search_options = options or RegistrationOptions()
     images: dict[Role, Micrograph] = {"moving": moving, "fixed": fixed}
     for role, image in images.items():
-        _check(image, role)
-    stiff = search_options.replace(model=_linear(search_options))
+        _check_image(image, role)
+    stiff = search_options.replace(model=_get_linear_model(search_options))
     lengths = {role: max(np.multiply(i.shape, i.scale)) for role, i in images.items()}
     alike = float(lengths["fixed" if unsized_role == "moving" else "moving"])
     alike /= float(lengths[unsized_role])
 
-    def with_size(factor: float) -> tuple[Micrograph, Micrograph]:
-        both = images | {unsized_role: resize_image(images[unsized_role], factor)}
+    def resize_pair(factor: float) -> tuple[Micrograph, Micrograph]:
+        both = images | {unsized_role: rescale_pixel_size(images[unsized_role], factor)}
         return both["moving"], both["fixed"]
 
     steps: tuple[Step, ...] = (
@@ -466,12 +472,14 @@ def register_unsized(
     )
     for step in steps:
         wide = _RANGES[step].stretch
-        spread = _spread(np.log(_MAX_RATIO), 2 * np.log1p(wide))
+        spread = _sample_range(np.log(_MAX_RATIO), 2 * np.log1p(wide))
         best = [(0.0, alike * float(np.exp(exponent))) for exponent in spread]
         for side, kept_count in _RATIO_SIDES:
             ratios: list[tuple[float, float]] = []
             for _, factor in best:
-                place = yield from _glance(*with_size(factor), step, side)
+                place = yield from _search_best_candidate(
+                    *resize_pair(factor), step, side
+                )
                 if place is not None:
                     scale = place.affine.scale
                     trial_factor = (
@@ -482,7 +490,7 @@ def register_unsized(
         for factor in (factor for score, factor in best if score > _CLEAR):
             try:
                 first = yield from register(
-                    *with_size(factor), stiff.replace(search=step)
+                    *resize_pair(factor), stiff.replace(search=step)
                 )
             except RegistrationRefused as refused:
                 if refused.reason == "no-overlap":
@@ -492,53 +500,53 @@ def register_unsized(
             scale = (linear.affine if isinstance(linear, Elastic) else linear).scale
             factor *= scale if unsized_role == "moving" else 1 / scale
             again = search_options.replace(search=step)
-            return factor, (yield from register(*with_size(factor), again))
+            return factor, (yield from register(*resize_pair(factor), again))
     msg = (
-        f"{moving.name!r} was not found on {fixed.name!r} at any pixel size that makes "
-        f"one field up to {_MAX_RATIO:g} times as long as the other: "
-        f"set the pixel size of {images[unsized_role].name!r}, check that both overlap "
-        "by 30 % or more, or mark points as landmarks."
+        f"{moving.name!r} was not found in {fixed.name!r} at any pixel size for which "
+        f"one field is up to {_MAX_RATIO:g} times as long as the other: set the pixel "
+        f"size of {images[unsized_role].name!r}, check that the images overlap by at "
+        "least 30 %, or mark points as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 
 
-def _glance(
+def _search_best_candidate(
     moving: Micrograph, fixed: Micrograph, step: Step, side: int
 ) -> Job[Candidate | None]:
     """Search for the best candidate in images of `side` pixels, if there is any."""
-    span = _span(moving, fixed)
+    span = _compute_span(moving, fixed)
     pitch = max(span / side, *moving.scale, *fixed.scale)
-    steps_tried = _RANGES[step].steps(round(span / pitch))
-    places = yield from Search(moving, fixed, pitch).run(steps_tried, 1)
+    steps_tried = _RANGES[step].list_steps(round(span / pitch))
+    places = yield from CorrelationSearch(moving, fixed, pitch).run(steps_tried, 1)
     return places[0] if places else None
 
 
-def _linear(options: RegistrationOptions) -> Model:
+def _get_linear_model(options: RegistrationOptions) -> Model:
     """Return the linear model to fit first."""
     return "similarity" if options.model == "similarity" else "affine"
 
 
 # The fit at the finest pixels, its score, the search step, and alternatives.
-_SearchResult = tuple[MapFit, float, str, tuple[AlternativeTransform, ...]]
+_SearchResult = tuple[TransformFit, float, str, tuple[AlternativeTransform, ...]]
 
 
-def _check(image: Micrograph, which: str) -> None:
+def _check_image(image: Micrograph, which: str) -> None:
     if image.pixel_size_nm is None:
         msg = (
             f"The {which} image {image.name!r} has no pixel size, so its scale is "
-            "unknown: set it (`pixel_size_nm`)."
+            "unknown: set the pixel size (`pixel_size_nm`)."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
     if min(image.shape) < _MIN_PX:
         rows, columns = image.shape
         msg = (
-            f"Registration needs images of at least {_MIN_PX} px on each side, but "
-            f"the {which} one {image.name!r} has {rows} x {columns}."
+            f"Registration needs images of at least {_MIN_PX} px on each side, but the "
+            f"{which} image {image.name!r} has {rows} x {columns} px."
         )
         raise RegistrationError(msg, code="image-too-small")
 
 
-def _span(moving: Micrograph, fixed: Micrograph) -> float:
+def _compute_span(moving: Micrograph, fixed: Micrograph) -> float:
     """Return the longest side of both images in nm."""
     sides = (
         n * p for i in (moving, fixed) for n, p in zip(i.shape, i.scale, strict=True)
@@ -546,24 +554,24 @@ def _span(moving: Micrograph, fixed: Micrograph) -> float:
     return max(sides)
 
 
-def _find(
+def _find_transform(
     moving: Micrograph,
     fixed: Micrograph,
     options: RegistrationOptions,
     fine: float,
     model: Model,
 ) -> Job[_SearchResult]:
-    """Search from coarse to fine until the finest pixels confirm a candidate."""
-    span = _span(moving, fixed)
+    """Search from coarse to fine until a candidate is confirmed at the finest level."""
+    span = _compute_span(moving, fixed)
     steps: tuple[Step, ...] = (
         ("near", "full") if options.search == "near" else ("full",)
     )
     pitch = max(fine, span / _STRUCTURE_PX)
     for image in (moving, fixed):
-        if not has_structure(at_pitch(image, pitch).array()):
+        if not has_structure(resample_to_pitch(image, pitch).array()):
             msg = (
-                f"{image.name!r} shows no structure above its noise: use an image "
-                "with edges, or mark points as landmarks."
+                f"{image.name!r} has no structure above its noise: use an image with "
+                "edges, or mark points as landmarks."
             )
             raise RegistrationRefused(msg, "no-structure")
     for step in steps:
@@ -573,53 +581,57 @@ def _find(
             pitch = max(span / side_wanted, fine)
             if pitch > _FINER * finished_pitch:
                 continue
-            search = Search(moving, fixed, pitch)
+            search = CorrelationSearch(moving, fixed, pitch)
             side = round(span / pitch)
             if near is None:
                 finished_pitch = pitch
-                steps_tried = _RANGES[step].steps(side)
+                steps_tried = _RANGES[step].list_steps(side)
             else:
-                steps_tried = _RANGES[step].around(places[:near], side)
+                steps_tried = _RANGES[step].list_nearby_steps(places[:near], side)
             places = yield from search.run(steps_tried, _PLACES)
             if not places or places[0].score < _CLEAR:
                 continue
             yield Progress(0, 0, "refining")
-            best = _best(moving, fixed, places[:_CANDIDATES], pitch, model)
+            best = _select_best(moving, fixed, places[:_CANDIDATES], pitch, model)
             if best is None:
                 continue
             fit, score = best
             yield Progress(0, 0, "looking for other positions that fit")
-            rivals = _rivals(moving, fixed, search, places[:_CANDIDATES], fit, model)
+            rivals = _find_rivals(
+                moving, fixed, search, places[:_CANDIDATES], fit, model
+            )
             if rivals and rivals[0].score > _ALIKE:
-                raise _ambiguous(rivals)
+                raise _create_ambiguity_error(rivals)
             return fit, score, step, tuple(rivals)
     msg = (
-        f"{moving.name!r} was not found on {fixed.name!r} at any rotation, mirrored "
-        "or not, up to 20 % larger or smaller: check the pixel sizes and that "
-        "both overlap by 30 % or more, or mark points as landmarks."
+        f"{moving.name!r} was not found in {fixed.name!r} at any rotation, with or "
+        "without mirroring, at up to 20 % difference in scale: check the pixel sizes "
+        "and that the images overlap by at least 30 %, or mark points as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 
 
-def _ambiguous(rivals: Sequence[AlternativeTransform]) -> RegistrationRefused:
+def _create_ambiguity_error(
+    rivals: Sequence[AlternativeTransform],
+) -> RegistrationRefused:
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
     msg = (
-        f"The images match at {1 + len(rivals)} or more positions, as for repeated "
-        f"patterns; the second is {describe_shift(rivals[0].shift_nm)} of the best: "
+        f"The images match at {1 + len(rivals)} or more positions, as for a repeating "
+        f"pattern; the second is {describe_shift(rivals[0].shift_nm)} of the best: "
         "mark three points as landmarks, or use a larger field."
     )
     return RegistrationRefused(msg, "ambiguous", rivals)
 
 
-def _best(
+def _select_best(
     moving: Micrograph,
     fixed: Micrograph,
     places: Sequence[Candidate],
     pitch: float,
     model: Model,
-) -> tuple[MapFit, float] | None:
-    """Refine the first few different candidates and return the best supported one."""
-    middle = places_seen(places[0].affine, moving, fixed)
+) -> tuple[TransformFit, float] | None:
+    """Refine the first distinct candidates and return the best supported one."""
+    middle = sample_overlap(places[0].affine, moving, fixed)
     candidates: list[Candidate] = []
     for place in places:
         apart = (
@@ -632,7 +644,7 @@ def _best(
     for place in candidates[:_REFINEMENTS]:
         if best is not None and place.score < _ALIKE * places[0].score:
             break
-        fit = _refine_place(moving, fixed, place, pitch, model)
+        fit = _refine_candidate(moving, fixed, place, pitch, model)
         if fit is None:
             continue
         support = float((fit.weights * fit.patches.strength).sum())
@@ -641,10 +653,10 @@ def _best(
     return best and best[:2]
 
 
-def _refine_place(
+def _refine_candidate(
     moving: Micrograph, fixed: Micrograph, place: Candidate, pitch: float, model: Model
-) -> MapFit | None:
-    """Refine a candidate from the search's pixel size to the finest."""
+) -> TransformFit | None:
+    """Refine a candidate from the search pixel size to the finest pixel size."""
     fine = max(*moving.scale, *fixed.scale)
     affine, levels = place.affine, [fine]
     while 2 * levels[-1] < pitch * 0.9:
@@ -668,17 +680,17 @@ def _refine_place(
         if level == fine:
             plans.append(RefinementPlan(size, 5 if first else 4))
         coarse, plans = (plans[:2], plans[2:]) if first else ([], plans)
-        pair = Level(moving, fixed, level)
+        pair = PyramidLevel(moving, fixed, level)
         if coarse:
-            fit = refine(pair, affine, coarse, model)
-            if fit is None or not _agrees(fit, level):
+            fit = refine_transform(pair, affine, coarse, model)
+            if fit is None or not _is_consistent(fit, level):
                 return None
             affine = fit.affine
         edge = 0.0
         if level == fine and fit is not None:
-            edge = edge_shift(pair, affine, plans[0], fit.edge_nm)
+            edge = find_edge_shift(pair, affine, plans[0], fit.edge_nm)
         if plans:
-            fit = refine(pair, affine, plans, model, edge)
+            fit = refine_transform(pair, affine, plans, model, edge)
             if fit is None:
                 return None
             affine = fit.affine
@@ -688,60 +700,66 @@ def _refine_place(
 _SMALLEST = 24  # pixels along a patch
 
 
-def _agrees(fit: MapFit, pitch: float) -> bool:
+def _is_consistent(fit: TransformFit, pitch: float) -> bool:
     """Return whether enough of the significant patches agree with the transform."""
     significant = fit.patches.strength > _SIGNIFICANT
-    off = np.hypot(*fit.residuals()[significant].T) / pitch
+    off = np.hypot(*fit.compute_residuals()[significant].T) / pitch
     agree = int((off < _NEAR_PX).sum())
     return agree >= _FEWEST + _AGREE * int(significant.sum())
 
 
-def _rivals(
+def _find_rivals(
     moving: Micrograph,
     fixed: Micrograph,
-    search: Search,
+    search: CorrelationSearch,
     places: Sequence[Candidate],
-    fit: MapFit,
+    fit: TransformFit,
     model: Model,
 ) -> list[AlternativeTransform]:
-    """Find other candidates that fit, the best first."""
+    """Find alternative transforms that fit, best first."""
     best, same = fit.affine, _SAME_PX * search.pitch
-    middle = places_seen(best, moving, fixed)
+    middle = sample_overlap(best, moving, fixed)
 
-    def apart(one: Affine, other: Affine) -> float:
+    def measure_distance(one: Affine, other: Affine) -> float:
         # Over half of the field: on a distorted image several transforms each fit a
         # part, which are not different candidates.
         return float(np.median(np.abs(one(middle) - other(middle)).max(axis=1)))
 
     finest = max(*moving.scale, *fixed.scale)
-    pitch = max(finest, _span(moving, fixed) / _COMPARISON_PX)
-    levels = [Level(moving, fixed, search.pitch), Level(moving, fixed, pitch)]
+    pitch = max(finest, _compute_span(moving, fixed) / _COMPARISON_PX)
+    levels = [
+        PyramidLevel(moving, fixed, search.pitch),
+        PyramidLevel(moving, fixed, pitch),
+    ]
     grid = levels[-1].grid
-    ours = field_at(fixed, grid, Affine(), SEARCH_WIDTH_PX)
-    theirs = field_at(moving, grid, best, SEARCH_WIDTH_PX)
+    ours = compute_field(fixed, grid, Affine(), SEARCH_WIDTH_PX)
+    theirs = compute_field(moving, grid, best, SEARCH_WIDTH_PX)
     rivals = []
     # scores near the best of the same search: a repeating pattern shifted by a period
     # hardly loses overlap; a fit of a corner alone is not evidence
     comparable = [
         place
-        for fit in (search.rivals(best, _RIVALS), places[:_RIVALS])
+        for fit in (search.find_rivals(best, _RIVALS), places[:_RIVALS])
         for place in fit
         if place.score > _COMPARABLE * fit[0].score
     ]
     for place in comparable:
         affine = place.affine
-        if apart(affine, best) < same:
+        if measure_distance(affine, best) < same:
             continue
         for level in levels:
-            refined_place = refine(
+            refined_place = refine_transform(
                 level, affine, [RefinementPlan(32, 4, SEARCH_WIDTH_PX)], model
             )
-            if refined_place is not None and apart(refined_place.affine, affine) < same:
+            if (
+                refined_place is not None
+                and measure_distance(refined_place.affine, affine) < same
+            ):
                 affine = refined_place.affine
-        if apart(affine, best) < same:
+        if measure_distance(affine, best) < same:
             continue
-        other = field_at(moving, grid, affine, SEARCH_WIDTH_PX)
-        score, sure = compare(ours, theirs, other, _CELL_PX)
+        other = compute_field(moving, grid, affine, SEARCH_WIDTH_PX)
+        score, sure = compare_candidates(ours, theirs, other, _CELL_PX)
         if score > _NEARLY and sure < _SURE:
             score = max(score, 1.0)  # the difference is not significant
         centre = middle.mean(axis=0)
@@ -751,42 +769,47 @@ def _rivals(
     return sorted(rivals, key=lambda rival: -rival.score)
 
 
-def _evaluate(
+def _evaluate_fit(
     moving: Micrograph,
     fixed: Micrograph,
-    fit: MapFit,
+    fit: TransformFit,
     search_name: str,
     options: RegistrationOptions,
 ) -> Job[Registration]:
     """Fit the elastic transform if requested, and evaluate the registration."""
     fine = max(*moving.scale, *fixed.scale)
-    level = Level(moving, fixed, fine)
+    level = PyramidLevel(moving, fixed, fine)
     bending = None
     if options.model == "elastic":
         bending = yield from fit_elastic(level, fit.affine)
         if bending is None:
             warn(
-                "The images share too few patches for an elastic transform: the affine "
-                "one is used.",
+                "The images have too few patches in common for an elastic transform: "
+                "the affine transform is used.",
                 "bending-undecided",
             )
     yield Progress(0, 0, "estimating the error")
     transform: Affine | Elastic = fit.affine if bending is None else bending.transform
-    places = places_seen(transform, moving, fixed)
+    places = sample_overlap(transform, moving, fixed)
     if bending is None:
-        patches, off = fit.patches, held_out(fit, _linear(options))
-        square_error = _error_of_affine(level, fit, _linear(options), places)
+        patches, off = (
+            fit.patches,
+            compute_held_out_residuals(fit, _get_linear_model(options)),
+        )
+        square_error = _estimate_affine_error(
+            level, fit, _get_linear_model(options), places
+        )
     else:
         patches, off = bending.patches, bending.off_nm
-        square_error = _error_of_bending(level, bending)
+        square_error = _estimate_elastic_error(level, bending)
     errors = np.sqrt(square_error(patches.moving_places))
     is_doubtful = np.hypot(*off.T) >= _OUTLIER_PX * fine
     is_doubtful |= errors >= _ERROR_PX * fine
-    return take_map(
+    return evaluate_transform(
         transform,
         moving,
         fixed,
-        model=options.model if bending is not None else _linear(options),
+        model=options.model if bending is not None else _get_linear_model(options),
         search_name=search_name,
         error_nm=float(np.sqrt(square_error(places).mean())),
         residuals=Residuals(patches.places, off, ~is_doubtful, patches.side_nm, errors),
@@ -797,12 +820,12 @@ def _evaluate(
 _SquareError = Callable[[FloatArray], FloatArray]
 
 
-def _error_of_affine(
-    level: Level, fit: MapFit, model: Model, places: FloatArray
+def _estimate_affine_error(
+    level: PyramidLevel, fit: TransformFit, model: Model, places: FloatArray
 ) -> _SquareError:
-    """Return the error of an affine transform: scatter and change by other filters."""
+    """Estimate the error of an affine transform from scatter and filter changes."""
     size = round(fit.patches.side_nm / level.pitch)
-    sure = doubt(fit, model)
+    sure = estimate_uncertainty(fit, model)
     variance = 0.0
     # for both images, and for either alone, since one is more blurred than the other
     for width, fixed_px in (
@@ -811,27 +834,27 @@ def _error_of_affine(
         (OTHER_PX, WIDTH_PX),
     ):
         plans = [RefinementPlan(size, 5, width, fixed_px)]
-        other = refine(level, fit.affine, plans, model, fit.patches.edge_nm)
+        other = refine_transform(level, fit.affine, plans, model, fit.patches.edge_nm)
         if other is not None:
             change = other.affine(places) - fit.affine(places)
             variance += BY_WIDTH * float((change**2).sum(axis=1).mean())
 
-    def squared_error(at: FloatArray) -> FloatArray:
+    def compute_squared_error(at: FloatArray) -> FloatArray:
         return np.asarray(np.trace(sure(at), axis1=1, axis2=2) + variance)
 
-    return squared_error
+    return compute_squared_error
 
 
-def _error_of_bending(level: Level, bending: ElasticFit) -> _SquareError:
-    """Return the error of an elastic transform: scatter and filter change."""
+def _estimate_elastic_error(level: PyramidLevel, bending: ElasticFit) -> _SquareError:
+    """Estimate the error of an elastic transform from scatter and filter changes."""
     size = round(bending.patches.side_nm / level.pitch)
     plan = RefinementPlan(size, 5, OTHER_PX, most=900)
-    other = measure(level, bending.transform, plan, bending.patches.edge_nm)
+    other = measure_shifts(level, bending.transform, plan, bending.patches.edge_nm)
     refit_transform = None if other is None else bending.refit(other)
 
-    def squared_error(places: FloatArray) -> FloatArray:
+    def compute_squared_error(places: FloatArray) -> FloatArray:
         mapped_places = bending.transform(places)
-        variance = bending.variance(mapped_places)
+        variance = bending.compute_variance(mapped_places)
         if refit_transform is None:
             return variance
         # the full change: an elastic fit also follows the scatter with the other filter
@@ -839,13 +862,13 @@ def _error_of_bending(level: Level, bending: ElasticFit) -> _SquareError:
             variance + ((refit_transform(places) - mapped_places) ** 2).sum(axis=1)
         )
 
-    return squared_error
+    return compute_squared_error
 
 
 # Evaluation of a transform that was not found by structure: from landmarks, or stored.
 
 
-def take_map(
+def evaluate_transform(
     transform: Affine | Elastic,
     moving: Micrograph,
     fixed: Micrograph,
@@ -855,7 +878,7 @@ def take_map(
     error_nm: float,
     residuals: Residuals,
 ) -> Registration:
-    """Evaluate a given transform, in nm, of two calibrated images.
+    """Evaluate a given transform, in nm, between two calibrated images.
 
     `error_nm` is its expected error, NaN if unknown; `residuals` are of patches or
     landmarks. The result has no score and no rivals.
@@ -865,7 +888,7 @@ def take_map(
     RegistrationRefused
         If the transformed moving image does not overlap the fixed one.
     """
-    overlap = overlap_of(transform, moving, fixed)
+    overlap = compute_overlap(transform, moving, fixed)
     if overlap <= 0:
         msg = (
             f"With this transform {moving.name!r} does not overlap {fixed.name!r}: "
@@ -874,12 +897,12 @@ def take_map(
         raise RegistrationRefused(msg, "no-overlap")
     # mutual information before and after, at a pixel size that limits the time
     finest = max(*moving.scale, *fixed.scale)
-    onto = at_pitch(fixed, max(finest, _span(moving, fixed) / 512))
-    grid = Grid.of(onto)
+    onto = resample_to_pitch(fixed, max(finest, _compute_span(moving, fixed) / 512))
+    grid = Grid.from_image(onto)
     seen_images = (
         WarpedImage(moving, grid, kind).read() for kind in (Affine(), transform)
     )
-    before, after = (mutual_information(onto.data, one) for one in seen_images)
+    before, after = (compute_mutual_information(onto.data, one) for one in seen_images)
     return Registration(
         transform=transform,
         model=model,
@@ -900,7 +923,7 @@ def register_landmarks(
     landmarks: Landmarks,
     model: Model = "affine",
 ) -> Registration:
-    """Register an image to another by three or more landmarks, not on one line.
+    """Register two images by three or more landmarks that are not on a line.
 
     The residuals are of held-out landmarks, NaN if the others do not determine a
     transform, and the error is NaN without a redundant landmark.
@@ -911,11 +934,11 @@ def register_landmarks(
         If the landmarks do not determine a transform.
     """
     fit = fit_landmarks(landmarks, model)
-    expected_error = fit.expected_error(places_seen(fit.transform, moving, fixed))
+    expected_error = fit.estimate_error(sample_overlap(fit.transform, moving, fixed))
     error = np.nan
     if expected_error is not None and expected_error.size:
         error = float(np.sqrt(np.mean(expected_error**2)))
-    return take_map(
+    return evaluate_transform(
         fit.transform,
         moving,
         fixed,
@@ -924,7 +947,7 @@ def register_landmarks(
         error_nm=error,
         residuals=Residuals(
             places_nm=landmarks.fixed,
-            off_nm=fit.misses,
+            off_nm=fit.held_out_residuals,
             reliable=np.ones(len(landmarks), dtype=bool),
         ),
     )

@@ -28,7 +28,7 @@ from napari_semsr.core import (
     RealArray,
     RegistrationError,
     ShapeError,
-    window_plane,
+    tukey_window_2d,
 )
 
 _MIN_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some structure
@@ -50,7 +50,7 @@ _ALIKE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A translation between two images on one grid."""
+    """Translation between two images on one grid."""
 
     shift_px: FloatPair  # ``(y, x)`` to move the moving image onto the fixed one
     error_px: float  # standard error from the quarters of the field, the larger axis
@@ -67,7 +67,7 @@ class Shift:
 
 
 def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
-    """Find the translation from one image (Y, X) to another of its shape.
+    """Find the translation between two images (Y, X) of the same shape.
 
     Each side has 64 px or more, and missing pixels are NaN; `reach` is the
     largest shift along each axis in pixels.
@@ -77,7 +77,7 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
     RegistrationError
         If there is no structure, or no reliable shift.
     """
-    _check(fixed.shape, moving.shape, reach)
+    _check_shapes(fixed.shape, moving.shape, reach)
     first, second = _band_pass(fixed), _band_pass(moving)
     if not (first.any() and second.any()):
         msg = (
@@ -85,13 +85,13 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
             "edges."
         )
         raise RegistrationError(msg, code="no-structure")
-    coarse, other = _peaks(first, second, reach)
-    rest = _rest(*_overlap_parts(first, second, coarse))
+    coarse, other = _find_peaks(first, second, reach)
+    rest = _measure_residual_shift(*_crop_overlap(first, second, coarse))
     shift = np.array(coarse) + rest
     if np.abs(coarse).max() >= reach:
         msg = (
-            f"The best shift is beyond the search range of {reach} px: increase it "
-            "(`search`), or check origins and pixel sizes."
+            f"The best shift is outside the search range of {reach} px: increase the "
+            "range (`search`), or check origins and pixel sizes."
         )
         raise RegistrationError(msg, code="beyond-search")
     places = []
@@ -101,19 +101,19 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
     for y, x in quarters if is_confirmed else ():
         part = slice(y, y + rows), slice(x, x + columns)
         one, two = first[part], second[part]
-        own, _ = _peaks(one, two, reach)
-        place = np.array(own) + _rest(*_overlap_parts(one, two, own))
+        own, _ = _find_peaks(one, two, reach)
+        place = np.array(own) + _measure_residual_shift(*_crop_overlap(one, two, own))
         if np.hypot(*(place - shift)) < _NEAR_PX:
             places.append(place)
     if len(places) < _ENOUGH:
         msg = (
-            f"No reliable shift within {reach} px: only {len(places)} of 4 quarters "
-            "of the common area agree with the whole; the images may show different "
+            f"No reliable shift within {reach} px: only {len(places)} of 4 quarters of "
+            "the common area agree with the whole area; the images may show different "
             "areas, too little structure, or a lattice. Check origins and pixel sizes."
         )
         raise RegistrationError(msg)
     error = np.std(places, axis=0, ddof=1).max() / np.sqrt(len(places))
-    fit, next_fit = (_coefficient(first, second, at) for at in (coarse, other))
+    fit, next_fit = (_compute_correlation(first, second, at) for at in (coarse, other))
     return Shift(
         shift_px=(float(shift[0]), float(shift[1])),
         error_px=float(error),
@@ -123,7 +123,7 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
     )
 
 
-def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
+def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     if fixed != moving:
         msg = f"Both images must have the same shape, got {fixed} and {moving}."
         raise ShapeError(msg, code="sizes-differ")
@@ -132,7 +132,7 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
         smaller = min(fixed) >= _MIN_PX
         remedy = "reduce the range (`search`)"
         if not smaller:
-            remedy = f"at least {_MIN_PX} px are always needed"
+            remedy = f"at least {_MIN_PX} px are required for any search range"
         msg = (
             f"A search range of {reach} px needs a common area of at least {need} px "
             f"on each side, got {fixed[0]} x {fixed[1]} px: {remedy}."
@@ -141,7 +141,7 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
 
 
 def _band_pass(image: RealArray) -> FloatArray:
-    """Band-pass an image; 0 for missing pixels."""
+    """Band-pass filter an image; missing pixels become 0."""
     values = np.asarray(image, dtype=np.float64)
     finite = np.isfinite(values)
     mean = float(values[finite].mean()) if finite.any() else 0.0
@@ -153,17 +153,17 @@ def _band_pass(image: RealArray) -> FloatArray:
     return np.zeros_like(band) if flat else band
 
 
-def _window(part: FloatArray) -> FloatArray:
-    """Subtract the mean and taper the borders."""
-    window = window_plane((part.shape[0], part.shape[1]), _TAPER)
+def _apply_window(part: FloatArray) -> FloatArray:
+    """Subtract the mean and taper the image towards its borders."""
+    window = tukey_window_2d((part.shape[0], part.shape[1]), _TAPER)
     return np.asarray((part - part.mean()) * window)
 
 
-def _peaks(
+def _find_peaks(
     fixed: FloatArray, moving: FloatArray, reach: int
 ) -> tuple[IntPair, IntPair]:
-    """Return the best integer shift by phase correlation, and the next best one."""
-    cross = fft.rfft2(_window(fixed)) * np.conj(fft.rfft2(_window(moving)))
+    """Return the best and second-best integer shifts by phase correlation."""
+    cross = fft.rfft2(_apply_window(fixed)) * np.conj(fft.rfft2(_apply_window(moving)))
     power = np.abs(cross)
     floor = max(_FLOOR * float(power.max()), np.finfo(np.float64).tiny)
     lags = np.arange(-reach, reach + 1)
@@ -172,47 +172,49 @@ def _peaks(
         np.abs(fft.irfft2(plane, s=fixed.shape)[window])
         for plane in (cross / np.maximum(power, floor), cross)
     )
-    row, column = _highest(by_phase)
+    row, column = _find_maximum(by_phase)
     plain[
         max(0, row - _APART_PX) : row + _APART_PX + 1,
         max(0, column - _APART_PX) : column + _APART_PX + 1,
     ] = 0
-    other = _highest(plain)
+    other = _find_maximum(plain)
     return (row - reach, column - reach), (other[0] - reach, other[1] - reach)
 
 
-def _highest(surface: FloatArray) -> IntPair:
+def _find_maximum(surface: FloatArray) -> IntPair:
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     return int(row), int(column)
 
 
-def _coefficient(fixed: FloatArray, moving: FloatArray, shift: IntPair) -> float:
+def _compute_correlation(
+    fixed: FloatArray, moving: FloatArray, shift: IntPair
+) -> float:
     """Return Pearson's r of two images after an integer shift; 0 if one is constant."""
-    one, two = _overlap_parts(fixed, moving, shift)
+    one, two = _crop_overlap(fixed, moving, shift)
     one, two = one - one.mean(), two - two.mean()
     power = float(np.vdot(one, one)) * float(np.vdot(two, two))
     return float(np.vdot(one, two)) / np.sqrt(power) if power > 0 else 0.0
 
 
-def _overlap_parts(
+def _crop_overlap(
     fixed: FloatArray, moving: FloatArray, shift: IntPair
 ) -> tuple[FloatArray, FloatArray]:
     """Return the overlapping parts of two images after an integer shift."""
     rows, columns = fixed.shape
-    moved_box = Box.of((rows, columns), shift)
-    common = moved_box.intersection(Box.of((rows, columns)))
-    return fixed[common.slices], moving[common.within(moved_box).slices]
+    moved_box = Box.from_shape((rows, columns), shift)
+    common = moved_box.intersection(Box.from_shape((rows, columns)))
+    return fixed[common.slices], moving[common.relative_to(moved_box).slices]
 
 
-def _rest(fixed: FloatArray, moving: FloatArray) -> FloatArray:
-    """Return the residual shift between two images, to a fiftieth of a pixel."""
+def _measure_residual_shift(fixed: FloatArray, moving: FloatArray) -> FloatArray:
+    """Measure the residual shift between two images to a fiftieth of a pixel."""
     from skimage.registration import phase_cross_correlation
 
     if not (fixed.any() and moving.any()):
         return np.full(2, np.inf)
     shift, _, _ = phase_cross_correlation(
-        _window(fixed),
-        _window(moving),
+        _apply_window(fixed),
+        _apply_window(moving),
         upsample_factor=_UPSAMPLING,
         normalization=None,
     )

@@ -39,7 +39,7 @@ _BOLD: Any = {
 
 
 @dataclass(frozen=True, slots=True)
-class Pen:
+class CurveStyle:
     """Style of curves."""
 
     colours: Sequence[str]
@@ -48,22 +48,22 @@ class Pen:
     threshold: str | None = None  # colour of thresholds; by default the next one
 
 
-_PAGE = Pen(CURVE_COLOURS, _DASHES, 1.7, "#6b7280")
+_PAGE = CurveStyle(CURVE_COLOURS, _DASHES, 1.7, "#6b7280")
 
 
-def image_png(
+def draw_image_png(
     image: RealArray,
     pixel_nm: tuple[float, float] | None,
     *,
     limits: tuple[float, float],
     width_px: int = 480,
 ) -> bytes:
-    """Draw a grey image with a scale bar; NaN is a light blue-grey."""
+    """Draw a grey image with a scale bar; NaN is light blue-grey."""
     from matplotlib import colormaps
 
-    figure, axes = _frame(image, pixel_nm, width_px)
+    figure, axes = _create_image_axes(image, pixel_nm, width_px)
     smooth = image.shape[1] > width_px
-    _show(
+    _draw_image(
         axes,
         image,
         pixel_nm,
@@ -71,10 +71,10 @@ def image_png(
         cmap=colormaps["gray"].with_extremes(bad=EMPTY),
         interpolation="antialiased" if smooth else "nearest",
     )
-    return _png(figure)
+    return _render_png(figure)
 
 
-def overlay_png(
+def draw_overlay_png(
     first: RealArray,
     second: RealArray,
     pixel_nm: tuple[float, float] | None,
@@ -89,11 +89,11 @@ def overlay_png(
 
     magenta, green = (
         np.nan_to_num(np.clip((image - low) / (high - low), 0, 1))
-        for image, (low, high) in ((i, grey_limits(i)) for i in (first, second))
+        for image, (low, high) in ((i, choose_grey_limits(i)) for i in (first, second))
     )
-    figure, axes = _frame(first, pixel_nm, _WIDE_PX)
-    _show(axes, np.stack([magenta, green, magenta], axis=-1), pixel_nm, (0, 1))
-    high, (down, across) = _extent(first, pixel_nm)[0], pixel_nm or (1.0, 1.0)
+    figure, axes = _create_image_axes(first, pixel_nm, _WIDE_PX)
+    _draw_image(axes, np.stack([magenta, green, magenta], axis=-1), pixel_nm, (0, 1))
+    high, (down, across) = _get_extent(first, pixel_nm)[0], pixel_nm or (1.0, 1.0)
     for name, box in boxes.items():
         corner = box.x0 * across, box.y0 * down
         rows, columns = box.shape
@@ -104,25 +104,25 @@ def overlay_png(
             )
         )  # fmt: skip
         middle = corner[0] + columns * across / 2
-        write_over(axes, middle, corner[1] + 0.06 * high, name, **_BOLD)
-    return _png(figure)
+        write_text(axes, middle, corner[1] + 0.06 * high, name, **_BOLD)
+    return _render_png(figure)
 
 
-def plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
-    """Draw curves."""
-    figure = _figure(*size_px)
+def draw_plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
+    """Draw the curves of a plot as PNG."""
+    figure = _create_figure(*size_px)
     left, low = 82 / size_px[0], 64 / size_px[1]
     high = 0.865 if plot.period else 1 - 0.05
     axes = figure.add_axes((left, low, 0.98 - left, high - low))
     draw_curves(axes, plot, _PAGE)
-    _grid(axes)
+    _add_grid(axes)
     if axes.get_legend_handles_labels()[1]:
         for text in axes.legend(frameon=False, fontsize=9.5).get_texts():
             text.set_parse_math(False)  # a dollar sign in a name is literal
-    return _png(figure)
+    return _render_png(figure)
 
 
-def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
+def draw_curves(axes: "Axes", plot: Plot, pen: CurveStyle) -> None:
     """Draw curves with their markers, and label the axes."""
     for place, line in enumerate(plot.lines):
         index = place if line.colour is None else line.colour
@@ -144,13 +144,13 @@ def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
     high = float(np.concatenate(ends).max(initial=0.0))
     if plot.period and high > 0:
         axes.set_xlim(0, high)
-        _period_axis(axes, plot.period)
-    elif any(line.in_bins for line in plot.lines):
+        _add_period_axis(axes, plot.period)
+    elif any(line.is_histogram for line in plot.lines):
         axes.set_ylim(bottom=0)
 
 
 def _draw_line(
-    axes: "Axes", line: Line, pen: Pen, index: int, other_line: Line
+    axes: "Axes", line: Line, pen: CurveStyle, index: int, other_line: Line
 ) -> None:
     """Draw a line and its marker, placed on the curve that it crosses.
 
@@ -159,7 +159,7 @@ def _draw_line(
     colour = pen.colours[index % len(pen.colours)]
     x, y, dash = line.x, line.y, pen.dashes[index % len(pen.dashes)]
     look: Any = {"linewidth": pen.width, "linestyle": dash}
-    if line.in_bins:
+    if line.is_histogram:
         y = np.append(y, y[-1:])
         axes.fill_between(x, y, step="post", alpha=0.35, color=colour, linewidth=0)
         look |= {"linewidth": 1, "drawstyle": "steps-post"}
@@ -177,25 +177,25 @@ def _draw_line(
     label = ", ".join(filter(None, (line.label, line.mark_label)))
     axes.plot(x, y, color=colour, label=label, **look)
     if line.mark is not None:
-        level = np.interp(line.mark, other_line.middle, other_line.y)
+        level = np.interp(line.mark, other_line.abscissa, other_line.y)
         axes.plot([line.mark], [level], "o", color=colour, markersize=6, alpha=0.85)
         if line.mark_label:
             axes.axvline(line.mark, color=colour, linewidth=1, alpha=0.7)
 
 
-def _period_axis(axes: "Axes", unit: str) -> None:
+def _add_period_axis(axes: "Axes", unit: str) -> None:
     """Add an upper axis of periods, with well-spaced round numbers."""
     from matplotlib.ticker import FuncFormatter
 
     scale = _NM_IN_UM if unit == "nm" else 1.0
 
-    def turn(values: "ArrayLike") -> FloatArray:
+    def invert(values: "ArrayLike") -> FloatArray:
         """Convert frequency to period, or period to frequency."""
         with np.errstate(divide="ignore"):
             many = np.asarray(values, dtype=float)
             return np.where(many > 0, scale / np.maximum(many, 1e-12), 1e12)
 
-    top = axes.secondary_xaxis("top", functions=(turn, turn))
+    top = axes.secondary_xaxis("top", functions=(invert, invert))
     _, high = axes.get_xlim()
     least, most = scale / high, _COARSEST * scale / high
     top.set_xticks([one for one in _PERIODS if least <= one <= most])
@@ -204,13 +204,13 @@ def _period_axis(axes: "Axes", unit: str) -> None:
     top.set_xlabel(f"period ({unit})")
 
 
-def lay_frames(
+def paste_frames(
     frames: Acquisition,
     corners: FloatArray,
     in_light: NDArray[np.bool_],
     shape: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Paste raw frames at whole pixels, the last one on top.
+    """Paste raw frames at integer positions, with the last frame on top.
 
     `corners` are the top-left ones in px, (N, 2); frames with NaN are omitted.
     `in_light` masks the part of a frame that shows the sample.
@@ -225,21 +225,23 @@ def lay_frames(
     return image
 
 
-def joints_png(
+def draw_overlaps_png(
     mosaic: RealArray,
     centres_px: FloatArray,
     joints: "Sequence[PairReport]",
     pixel_nm: tuple[float, float] | None,
 ) -> bytes:
-    """Draw a mosaic with its overlaps, coloured by the correlation of both frames."""
+    """Draw a mosaic with its overlaps, coloured by their correlation."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    height, width = _extent(mosaic, pixel_nm)
-    figure = _figure(_WIDE_PX, round(_WIDE_PX * 0.86 * height / width))
+    height, width = _get_extent(mosaic, pixel_nm)
+    figure = _create_figure(_WIDE_PX, round(_WIDE_PX * 0.86 * height / width))
     axes = figure.add_axes((0.0, 0.0, 0.86, 1.0))
     axes.set_axis_off()
-    _show(axes, mosaic, pixel_nm, grey_limits(mosaic), cmap="gray", alpha=0.45)
+    _draw_image(
+        axes, mosaic, pixel_nm, choose_grey_limits(mosaic), cmap="gray", alpha=0.45
+    )
     qualities = [joint.quality for joint in joints if joint.used] or [0.0, 1.0]
     norm = Normalize(min(qualities), max(*qualities, min(qualities) + 1e-3))
     colours = ScalarMappable(norm, "viridis")
@@ -255,12 +257,12 @@ def joints_png(
     bar = figure.colorbar(colours, cax=figure.add_axes((0.88, 0.08, 0.025, 0.84)))
     bar.set_label("correlation in the overlap")
     axes.set(xlim=(0, width), ylim=(height, 0))
-    return _png(figure)
+    return _render_png(figure)
 
 
-def errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
+def draw_errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
     """Plot the position errors before and after stitching, each at its own scale."""
-    figure = _figure(860, 404)
+    figure = _create_figure(860, 404)
     both = (
         (0.09, "nominal minus true", nominal_px, CURVE_COLOURS[1]),
         (0.59, "solved minus true", solved_px, CURVE_COLOURS[3]),
@@ -270,8 +272,8 @@ def errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
         draw_offsets(axes, errors, colour)
         axes.set(xlabel="x (px)", ylabel="y (px)")
         axes.set_title(title, fontsize=10.5)
-        _grid(axes)
-    return _png(figure)
+        _add_grid(axes)
+    return _render_png(figure)
 
 
 def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
@@ -284,22 +286,22 @@ def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
     axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
 
 
-def grey_limits(image: RealArray) -> tuple[float, float]:
+def choose_grey_limits(image: RealArray) -> tuple[float, float]:
     """Choose the grey values shown as black and white: 0.5 and 99.5 percentiles."""
     low, high = (float(v) for v in np.nanpercentile(image, (0.5, 99.5)))
     # a constant image still needs a range above 0
     return low, high if high > low else low + max(1e-6 * abs(low), 1e-6)
 
 
-def bar_length(extent: float) -> float:
-    """Return the largest 1, 2 or 5 times a power of ten below 28 % of a width."""
+def choose_bar_length(extent: float) -> float:
+    """Choose a bar length of 1, 2 or 5 times a power of ten, below 28 % of a width."""
     limit = extent * _BAR_SHARE
     power = 10.0 ** math.floor(math.log10(limit))
     return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
-def bar_words(length: float, *, has_size: bool) -> str:
-    """Format the length of a bar, given in nm if calibrated, otherwise in px."""
+def format_bar_length(length: float, *, has_size: bool) -> str:
+    """Format the length of a scale bar, given in nm if calibrated, otherwise in px."""
     if not has_size:
         return f"{length:g} px"
     for unit, nm in (("mm", 1e6), ("µm", 1e3)):
@@ -308,7 +310,7 @@ def bar_words(length: float, *, has_size: bool) -> str:
     return f"{length:g} nm"
 
 
-def _extent(
+def _get_extent(
     image: RealArray, pixel_nm: tuple[float, float] | None
 ) -> tuple[float, float]:
     """Return the height and width of an image in nm, or in px without a pixel size."""
@@ -316,7 +318,7 @@ def _extent(
     return image.shape[0] * y, image.shape[1] * x
 
 
-def _figure(width_px: int, height_px: int) -> "Figure":
+def _create_figure(width_px: int, height_px: int) -> "Figure":
     """Create an empty white figure that is not registered with pyplot."""
     from matplotlib.figure import Figure
 
@@ -324,17 +326,17 @@ def _figure(width_px: int, height_px: int) -> "Figure":
     return Figure(figsize=size, dpi=_DPI, facecolor="white")
 
 
-def _frame(
+def _create_image_axes(
     image: RealArray, pixel_nm: tuple[float, float] | None, width_px: int
 ) -> tuple["Figure", "Axes"]:
-    height, width = _extent(image, pixel_nm)
-    figure = _figure(width_px, max(24, round(width_px * height / width)))
+    height, width = _get_extent(image, pixel_nm)
+    figure = _create_figure(width_px, max(24, round(width_px * height / width)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     return figure, axes
 
 
-def _show(
+def _draw_image(
     axes: "Axes",
     image: RealArray,
     pixel_nm: tuple[float, float] | None,
@@ -344,13 +346,13 @@ def _show(
     """Draw an image with a white, dark-edged scale bar in the lower left."""
     from matplotlib.patches import Rectangle
 
-    height, width = _extent(image, pixel_nm)
+    height, width = _get_extent(image, pixel_nm)
     artist = axes.imshow(
         np.ma.masked_invalid(image), vmin=limits[0], vmax=limits[1],
         extent=(0, width, height, 0), aspect="auto", **look,
     )  # fmt: skip
-    long = bar_length(width)
-    words = bar_words(long, has_size=pixel_nm is not None)
+    long = choose_bar_length(width)
+    words = format_bar_length(long, has_size=pixel_nm is not None)
     left, thick = width * 0.035, min(height * 0.02, width * 0.015)
     low = height * 0.95
     axes.add_patch(
@@ -359,11 +361,11 @@ def _show(
             linewidth=0.8,
         )
     )  # fmt: skip
-    write_over(axes, left + long / 2, low - 1.6 * thick, words, **_BOLD)
+    write_text(axes, left + long / 2, low - 1.6 * thick, words, **_BOLD)
     return artist
 
 
-def write_over(
+def write_text(
     axes: "Axes", x: float, y: float, words: str, *, edge: float, **look: Any
 ) -> None:
     """Write text on an image, in white with a dark edge."""
@@ -373,17 +375,19 @@ def write_over(
     axes.text(x, y, words, color="white", path_effects=effects, **look)
 
 
-def _grid(axes: "Axes") -> None:
+def _add_grid(axes: "Axes") -> None:
     axes.grid(color="#e3e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def _png(figure: "Figure") -> bytes:
-    return draw_file(figure, "png", _DPI, {})
+def _render_png(figure: "Figure") -> bytes:
+    return render_figure(figure, "png", _DPI, {})
 
 
-def draw_file(figure: "Figure", kind: str, dpi: int, texts: Mapping[str, str]) -> bytes:
-    """Render a figure in one of the formats, reproducibly: without a date."""
+def render_figure(
+    figure: "Figure", kind: str, dpi: int, texts: Mapping[str, str]
+) -> bytes:
+    """Render a figure in a file format, without a date for reproducibility."""
     stream = io.BytesIO()
     if kind == "pdf":
         from matplotlib.backends.backend_pdf import FigureCanvasPdf

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_semsr.core import format_number, software_versions
-from napari_semsr.io import replacing
+from napari_semsr.io import replace_atomically
 
 if TYPE_CHECKING:
     from napari_semsr.analysis import FrcResult
@@ -39,13 +39,13 @@ def render(template: str, **values: object) -> str:
         # width and height of a PNG, so that the page does not jump while it loads
         "width": lambda png: int.from_bytes(png[16:20], "big"),
         "height": lambda png: int.from_bytes(png[20:24], "big"),
-        "fixed": lambda value, decimals: write_number(value, f".{decimals}f"),
-        "signed": lambda value, decimals: write_number(value, f"+.{decimals}f"),
-        "spread": spread,
-        "length": length,
-        "resolution": resolution,
-        "interval": interval,
-        "percent": lambda share: f"{write_number(100 * share, '.0f')} %",
+        "fixed": lambda value, decimals: format_value(value, f".{decimals}f"),
+        "signed": lambda value, decimals: format_value(value, f"+.{decimals}f"),
+        "spread": format_difference,
+        "length": format_length,
+        "resolution": format_resolution,
+        "interval": format_interval,
+        "percent": lambda share: f"{format_value(100 * share, '.0f')} %",
     }
     return environment.from_string(template).render(values).lstrip()
 
@@ -53,42 +53,46 @@ def render(template: str, **values: object) -> str:
 def write_page(path: Path, template: Path, **values: object) -> None:
     """Write a page atomically; `values` are the variables of its template."""
     text = render(template.read_text(encoding="utf-8"), **values)
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_numbers(path: Path, numbers: Mapping[str, object]) -> None:
+def write_json(path: Path, numbers: Mapping[str, object]) -> None:
     """Write the content of a page as JSON, atomically."""
     text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         # lone surrogates are escaped as in JSON
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def making(
+def list_provenance(
     options: Mapping[str, object], digests: Iterable[tuple[str, object]] = ()
 ) -> list[tuple[str, object]]:
     """Return the provenance of a page: options, digests of its images, versions."""
     return [
-        *((f"Option {name}", value) for name, value in _list_options(options)),
+        *((f"Option {name}", value) for name, value in _flatten_options(options)),
         *((f"Digest of {name}", digest) for name, digest in digests),
         *((f"Version of {name}", v) for name, v in software_versions().items()),
     ]
 
 
-def _list_options(options: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """Flatten nested options, without unset ones."""
+def _flatten_options(options: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """Flatten nested options, omitting unset ones."""
     for name, value in options.items():
         if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
-            yield from _list_options({f"{name} {n}": v for n, v in enumerate(value, 1)})
+            yield from _flatten_options(
+                {f"{name} {n}": v for n, v in enumerate(value, 1)}
+            )
         elif isinstance(value, Mapping):
-            yield from ((f"{name} {key}", item) for key, item in _list_options(value))
+            yield from (
+                (f"{name} {key}", item) for key, item in _flatten_options(value)
+            )
         elif value not in (None, ""):
             yield name, value
 
 
-def write_number(value: float | None, form: str = ".4g") -> str:
-    """Format a number with a true minus sign; a dash if missing; ``d`` for integers."""
+def format_value(value: float | None, form: str = ".4g") -> str:
+    """Format a number with a true minus sign, or a dash if missing; ``d``: integer."""
     if value is None or not math.isfinite(value):
         return NO_VALUE
     whole = form == "d" and float(value).is_integer()
@@ -98,32 +102,32 @@ def write_number(value: float | None, form: str = ".4g") -> str:
     return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else text
 
 
-def spread(difference: tuple[float | None, float | None]) -> str:
-    """Format a difference with its standard error, if that is known."""
+def format_difference(difference: tuple[float | None, float | None]) -> str:
+    """Format a difference with its standard error, if known."""
     value, error = difference
-    text = write_number(value, "+.2f")
+    text = format_value(value, "+.2f")
     if value is None or error is None or not math.isfinite(error):
         return text
     return f"{text} ± {error:.2f}"
 
 
-def length(nm: float | None) -> str:
+def format_length(nm: float | None) -> str:
     """Format a length in nm, with one decimal below 1000 nm."""
     if nm is None or not math.isfinite(nm):
         return NO_VALUE
     return f"{nm:.1f} nm" if nm < 1000 else f"{nm:.0f} nm"
 
 
-def resolution(result: "FrcResult | None") -> str:
+def format_resolution(result: "FrcResult | None") -> str:
     """Format a resolution in nm, or "none"."""
     if result is None or result.resolution_nm is None:
         return "none"
-    return length(result.resolution_nm)
+    return format_length(result.resolution_nm)
 
 
-def interval(result: "FrcResult") -> str:
+def format_interval(result: "FrcResult") -> str:
     """Format the 95 % interval of a resolution in nm, or a dash if unknown."""
     ends = result.interval_nm
     if ends is None:
         return NO_VALUE
-    return "\N{EN DASH}".join(write_number(end, ".1f") for end in ends) + " nm"
+    return "\N{EN DASH}".join(format_value(end, ".1f") for end in ends) + " nm"

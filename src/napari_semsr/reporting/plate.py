@@ -9,10 +9,10 @@ import numpy as np
 from napari_semsr.core import FloatPair, IntPair, RealArray, ShapeError
 from napari_semsr.reporting.figures import (
     EMPTY,
-    bar_length,
-    bar_words,
-    draw_file,
-    write_over,
+    choose_bar_length,
+    format_bar_length,
+    render_figure,
+    write_text,
 )
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class PlateImage:
         return rows * self.pixel[0], columns * self.pixel[1]
 
     @property
-    def bar(self) -> str | None:
-        """Label of its colour bar; None if it has none."""
+    def bar_label(self) -> str | None:
+        """Label of the colour bar; None if the image has none."""
         return self.unit if self.overlay is None else self.overlay.unit
 
 
@@ -88,8 +88,8 @@ class Plate(NamedTuple):
     shape: IntPair  # rows and columns in pixels, for a PDF at its dpi
 
 
-def columns_of(count: int, columns: int | None, width_mm: float) -> int:
-    """Return the images per row; by default as many as fit, up to three."""
+def choose_column_count(count: int, columns: int | None, width_mm: float) -> int:
+    """Return the number of images per row; by default as many as fit, up to three."""
     room = max(1, int(width_mm // _MIN_MM))
     free = min(2 if count == 4 else _MAX_COLUMNS, room)
     return min(columns or free, count)
@@ -109,17 +109,17 @@ def draw_plate(
     from matplotlib.figure import Figure
 
     count = len(images)
-    across = columns_of(count, columns, width_mm)
+    across = choose_column_count(count, columns, width_mm)
     width = (width_mm - _GAP_MM * (across - 1)) / across
-    widths, bars = _shown_widths(images, width), _bar_lengths(images)
+    widths, bars = _compute_image_widths(images, width), _choose_bar_lengths(images)
     cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
     top = 0.0
     for first in range(0, count, across):
         row = range(first, min(first + across, count))
-        tall = max(_height(images[i], widths[i]) for i in row)
+        tall = max(_compute_height(images[i], widths[i]) for i in row)
         cells += [(i, (i - first) * (width + _GAP_MM), top, tall) for i in row]
         top += tall + _GAP_MM
-    lines = _wrap(caption, width_mm, dpi)
+    lines = _wrap_text(caption, width_mm, dpi)
     whole = top + _LINE_MM * len(lines) + (_GAP_MM if lines else -_GAP_MM)
     if whole > _TALLEST_MM:
         msg = (
@@ -140,23 +140,23 @@ def draw_plate(
             parse_math=False,  # a dollar sign is literal
         )  # fmt: skip
     across_px, down_px = (round(inches * dpi) for inches in figure.get_size_inches())
-    data = draw_file(figure, kind, dpi, {"Title": title})
+    data = render_figure(figure, kind, dpi, {"Title": title})
     return Plate(data, (down_px, across_px))
 
 
-def _wrap(text: str, width_mm: float, dpi: int) -> list[str]:
+def _wrap_text(text: str, width_mm: float, dpi: int) -> list[str]:
     """Wrap text to a width; longer words are not broken."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _text_mm(longer, _POINTS, dpi) <= width_mm:
+        if lines and _measure_text_mm(longer, _POINTS, dpi) <= width_mm:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
 
 
-def _text_mm(text: str, points: float, dpi: float) -> float:
+def _measure_text_mm(text: str, points: float, dpi: float) -> float:
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 
@@ -166,56 +166,57 @@ def _text_mm(text: str, points: float, dpi: float) -> float:
     return float(pixels * _MM / dpi)
 
 
-def _fitting(text: str, points: float, room_mm: float, dpi: float) -> float:
-    """Return the font size, reduced if needed for a line of text to fit."""
-    return points * min(1.0, room_mm / max(_text_mm(text, points, dpi), 1e-9))
+def _fit_font_size(text: str, points: float, room_mm: float, dpi: float) -> float:
+    """Return the font size, reduced if necessary to fit a line of text."""
+    return points * min(1.0, room_mm / max(_measure_text_mm(text, points, dpi), 1e-9))
 
 
-def _has_one_scale(images: Sequence[PlateImage]) -> bool:
-    """Whether all images share a scale: same unit, and fields of similar width."""
+def _has_common_scale(images: Sequence[PlateImage]) -> bool:
+    """Check whether all images have the same unit and fields of similar width."""
     wide = [image.size[1] for image in images]
     units = {image.has_size for image in images}
     return len(units) == 1 and max(wide) <= _MAX_APART * min(wide)
 
 
-def _bar_lengths(images: Sequence[PlateImage]) -> list[float]:
+def _choose_bar_lengths(images: Sequence[PlateImage]) -> list[float]:
     """Choose the length of each scale bar; the same for all if they share a scale."""
     wide = [image.size[1] for image in images]
-    one = _has_one_scale(images)
-    return [bar_length(min(wide) if one else own) for own in wide]
+    one = _has_common_scale(images)
+    return [choose_bar_length(min(wide) if one else own) for own in wide]
 
 
-def words_of_bars(images: Sequence[PlateImage]) -> list[str]:
+def describe_scale_bars(images: Sequence[PlateImage]) -> list[str]:
     """Describe each image's scale bar for a caption; empty if it has none."""
-    each = zip(images, _bar_lengths(images), strict=True)
+    each = zip(images, _choose_bar_lengths(images), strict=True)
     return [
-        "" if i.is_spectrum else f"bar {bar_words(long, has_size=i.has_size)}"
+        "" if i.is_spectrum else f"bar {format_bar_length(long, has_size=i.has_size)}"
         for i, long in each
     ]
 
 
-def _shown_widths(images: Sequence[PlateImage], width: float) -> list[float]:
-    """Return the widths of images without colour bars, in cells of a given width."""
+def _compute_image_widths(images: Sequence[PlateImage], width: float) -> list[float]:
+    """Compute image widths, excluding colour bars, in cells of a given width."""
     room = [
-        width - min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2) * bool(i.bar)
+        width
+        - min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2) * bool(i.bar_label)
         for i in images
     ]
-    if not _has_one_scale(images):
+    if not _has_common_scale(images):
         return room
     wide = [image.size[1] for image in images]
     scale = min(mm / own for mm, own in zip(room, wide, strict=True))
     return [scale * own for own in wide]
 
 
-def _height(image: PlateImage, shown_share: float) -> float:
-    """Return the height of an image drawn at some width, including its inset."""
+def _compute_height(image: PlateImage, shown_share: float) -> float:
+    """Return the height of an image drawn at a given width, including its inset."""
     tall = shown_share * image.size[0] / image.size[1]
     if image.box is not None and image.inset is not None:
-        tall += _GAP_MM + shown_share * _box_ratio(image)
+        tall += _GAP_MM + shown_share * _compute_box_ratio(image)
     return tall
 
 
-def _box_ratio(image: PlateImage) -> float:
+def _compute_box_ratio(image: PlateImage) -> float:
     y, x = image.pixel
     y0, x0, y1, x1 = image.box or (0, 0, 1, 1)
     return (y1 - y0) * y / ((x1 - x0) * x)
@@ -233,29 +234,29 @@ def _draw_cell(
     left, down, shown_share = place
     tall = shown_share * image.size[0] / image.size[1]
 
-    def axes_at(x: float, y: float, w: float, h: float) -> "Axes":
+    def add_axes(x: float, y: float, w: float, h: float) -> "Axes":
         share = (x / whole[0], 1 - (y + h) / whole[1], w / whole[0], h / whole[1])
         return figure.add_axes(share, xticks=[], yticks=[])
 
-    axes = axes_at(left, down, shown_share, tall)
-    artist = _show(axes, image, image.values, image.pixel, long)
+    axes = add_axes(left, down, shown_share, tall)
+    artist = _draw_image(axes, image, image.values, image.pixel, long)
     if image.overlay is not None:
-        artist = _draw_over(axes, image.overlay, image.pixel)
+        artist = _draw_overlay(axes, image.overlay, image.pixel)
     if letter:
         look = {**_WORDS, "transform": axes.transAxes, "weight": "bold"}
-        write_over(axes, 0.03, 0.97, letter, ha="left", va="top", **look)
-    if image.bar:
+        write_text(axes, 0.03, 0.97, letter, ha="left", va="top", **look)
+    if image.bar_label:
         thick = 0.14 * shown_share * _COLOUR_BAR / (1 - _COLOUR_BAR)
         bar = figure.colorbar(
-            artist, cax=axes_at(left + shown_share + 0.8, down, max(thick, 1.2), tall)
+            artist, cax=add_axes(left + shown_share + 0.8, down, max(thick, 1.2), tall)
         )
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
-        _keep_within(bar, tall)
+        _keep_ticks_inside(bar, tall)
         bar.outline.set_linewidth(0.4)
         if bar.solids is not None:  # opaque also for a translucent map
             bar.solids.set_alpha(1)
-        size = _fitting(image.bar, _POINTS - 1, tall, figure.dpi)
-        bar.set_label(image.bar, fontsize=size, labelpad=1)
+        size = _fit_font_size(image.bar_label, _POINTS - 1, tall, figure.dpi)
+        bar.set_label(image.bar_label, fontsize=size, labelpad=1)
     if image.box is None or image.inset is None:
         return
     from matplotlib.patches import Rectangle
@@ -270,19 +271,22 @@ def _draw_cell(
             fill=False, edgecolor="white", linewidth=0.8,
         )
     )  # fmt: skip
-    below = axes_at(
-        left, down + tall + _GAP_MM, shown_share, shown_share * _box_ratio(image)
+    below = add_axes(
+        left,
+        down + tall + _GAP_MM,
+        shown_share,
+        shown_share * _compute_box_ratio(image),
     )
     pixel = (rows * py / image.inset.shape[0], columns * px / image.inset.shape[1])
-    _show(below, image, image.inset, pixel, bar_length(columns * px))
+    _draw_image(below, image, image.inset, pixel, choose_bar_length(columns * px))
     if image.overlay is not None:
         top, left, bottom, right = image.overlay.corners
         moved_limits = top - y0, left - x0, bottom - y0, right - x0
-        _draw_over(below, replace(image.overlay, corners=moved_limits), image.pixel)
+        _draw_overlay(below, replace(image.overlay, corners=moved_limits), image.pixel)
 
 
-def _keep_within(bar: "Colorbar", tall_mm: float) -> None:
-    """Keep the numbers of a colour bar within its ends, so that none is cut off."""
+def _keep_ticks_inside(bar: "Colorbar", tall_mm: float) -> None:
+    """Keep the tick labels of a colour bar within its ends, so that none is cut off."""
     low, high = bar.ax.get_ylim()
     ticks = [tick for tick in bar.get_ticks() if low <= tick <= high]
     bar.set_ticks(ticks)
@@ -295,7 +299,7 @@ def _keep_within(bar: "Colorbar", tall_mm: float) -> None:
             label.set_verticalalignment("bottom")
 
 
-def _show(
+def _draw_image(
     axes: "Axes",
     image: PlateImage,
     values: RealArray,
@@ -328,20 +332,22 @@ def _show(
             edgecolor="black", linewidth=0.3,
         )
     )  # fmt: skip
-    words = bar_words(long, has_size=image.has_size)
+    words = format_bar_length(long, has_size=image.has_size)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM
-    size = _fitting(words, _POINTS, 0.92 * across, dpi)  # equal margins on both sides
-    half = _text_mm(words, size, dpi) / (2 * across)
+    size = _fit_font_size(
+        words, _POINTS, 0.92 * across, dpi
+    )  # equal margins on both sides
+    half = _measure_text_mm(words, size, dpi) / (2 * across)
     middle = (from_left + max(long / 2, half * width)) / width
     above = 1 - (low - 2 * thick) / height
     look = {**_WORDS, "transform": axes.transAxes, "fontsize": size}
-    write_over(axes, middle, above, words, ha="center", va="bottom", **look)
+    write_text(axes, middle, above, words, ha="center", va="bottom", **look)
     return artist
 
 
-def _draw_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> "AxesImage":
-    """Draw a map over an image, below its letter and scale bar; keep the view."""
+def _draw_overlay(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> "AxesImage":
+    """Draw a map over an image, below its letter and scale bar; keep axis limits."""
     from matplotlib import colormaps
 
     y, x = pixel

@@ -1,11 +1,11 @@
 from .linear import (
     LinearFit as LinearFit,
+    fit_cross_validated_filter as fit_cross_validated_filter,
     fit_linear_filter as fit_linear_filter,
-    fit_place_filter as fit_place_filter,
 )
 from .method import (
     RestoreOptions as RestoreOptions,
     Restorer as Restorer,
-    choose as choose,
+    prepare_restoration as prepare_restoration,
 )
 from .psf import parse_psf as parse_psf

@@ -18,7 +18,7 @@ _PLACES = 1 << 17  # pixels used; chosen: 300 for each of 21 x 21 taps, in secon
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """The best linear filter from one image of a field to another.
+    """Best linear filter that maps one image of a field to another.
 
     Attributes
     ----------
@@ -61,10 +61,10 @@ class LinearFit:
         return np.asarray(output, dtype=np.float32)
 
 
-def fit_place_filter(
+def fit_cross_validated_filter(
     images: Iterable[tuple[RealArray, RealArray]], taps: int = 21
 ) -> LinearFit:
-    """Fit the filter from one image of a field to another, with cross-validated ridge.
+    """Fit the filter between two images of a field, with cross-validated ridge.
 
     Blocks of up to 64 px are divided among five folds; the ridge with the smallest
     error on the held-out folds is chosen. About 130 000 pixels are used.
@@ -91,22 +91,25 @@ def fit_place_filter(
     places = sum(int(np.isfinite(target).sum()) for _, target in pairs)
     step = max(1, round((places / _PLACES) ** 0.5))
     side = min(_BLOCK_PX, int((places / _MIN_BLOCKS) ** 0.5) + 1)
-    sums = [_Sums.none(taps**2) for _ in range(_FOLDS)]
-    for number, (rows, aims) in enumerate(_blocks(pairs, taps, side, step)):
+    sums = [_LeastSquaresSums.create_empty(taps**2) for _ in range(_FOLDS)]
+    for number, (rows, aims) in enumerate(_iterate_blocks(pairs, taps, side, step)):
         sums[number % _FOLDS].add(rows, aims)
-    whole = _Sums.total(sums)
-    normal, _ = whole.normal_equations()
+    whole = _LeastSquaresSums.combine(sums)
+    normal, _ = whole.get_normal_equations()
     if min(part.count for part in sums) == 0 or not np.trace(normal) > 0:
         msg = (
-            "A linear filter needs images with contrast and a common area of more "
-            f"than {_FOLDS} times its {taps} x {taps} px, got none."
+            "Fitting a linear filter needs images with contrast and a common area of "
+            f"more than {_FOLDS} times the filter's {taps} x {taps} px, but there is "
+            "none."
         )
         raise ReadError(msg, code="no-structure")
     errors = np.zeros(len(_RIDGES))
     for left_out in sums:
-        other_sums = _Sums.total([part for part in sums if part is not left_out])
+        other_sums = _LeastSquaresSums.combine(
+            [part for part in sums if part is not left_out]
+        )
         solutions = other_sums.solve(_RIDGES)
-        errors += [left_out.error(kernel, other_sums) for kernel in solutions]
+        errors += [left_out.compute_error(kernel, other_sums) for kernel in solutions]
     best = int(np.argmin(errors))
     (kernel,) = whole.solve([_RIDGES[best]])
     variance = whole.squares - whole.aim**2 / whole.count
@@ -118,10 +121,10 @@ def fit_place_filter(
     )
 
 
-def _blocks(
+def _iterate_blocks(
     pairs: Sequence[tuple[RealArray, RealArray]], taps: int, side: int, step: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Return the filter's inputs every `step` px in each block, and their targets.
+    """Yield the filter inputs at every `step` px of each block, and their targets.
 
     Rows (N, taps²) and targets (N,), where all values are finite.
     """
@@ -145,7 +148,7 @@ def _blocks(
 
 
 @dataclass(slots=True)
-class _Sums:
+class _LeastSquaresSums:
     """Sums over pixels for least squares."""
 
     count: int
@@ -156,12 +159,12 @@ class _Sums:
     squares: float  # sum of squared targets
 
     @classmethod
-    def none(cls, size: int) -> "_Sums":
+    def create_empty(cls, size: int) -> "_LeastSquaresSums":
         return cls(0, np.zeros(size), 0.0, np.zeros((size, size)), np.zeros(size), 0.0)
 
     @classmethod
-    def total(cls, parts: Sequence["_Sums"]) -> "_Sums":
-        sums = cls.none(len(parts[0].row))
+    def combine(cls, parts: Sequence["_LeastSquaresSums"]) -> "_LeastSquaresSums":
+        sums = cls.create_empty(len(parts[0].row))
         for part in parts:
             sums.count += part.count
             sums.row = sums.row + part.row
@@ -179,7 +182,7 @@ class _Sums:
         self.right += rows.T @ aims
         self.squares += float(aims @ aims)
 
-    def normal_equations(self) -> tuple[FloatArray, FloatArray]:
+    def get_normal_equations(self) -> tuple[FloatArray, FloatArray]:
         """Return the normal equations of a filter with an offset."""
         count = max(self.count, 1)
         return (
@@ -188,8 +191,8 @@ class _Sums:
         )
 
     def solve(self, ridges: Sequence[float]) -> list[FloatArray]:
-        """Return the kernel (T,) of each ridge."""
-        normal, right = self.normal_equations()
+        """Solve for the kernel (T,) with each ridge strength."""
+        normal, right = self.get_normal_equations()
         size = len(right)
         power = np.trace(normal) / size
         if len(ridges) == 1:
@@ -199,7 +202,9 @@ class _Sums:
         right_in_basis = vectors.T @ right
         return [vectors @ (right_in_basis / (values + r * power)) for r in ridges]
 
-    def error(self, kernel: FloatArray, other_sums: "_Sums") -> float:
+    def compute_error(
+        self, kernel: FloatArray, other_sums: "_LeastSquaresSums"
+    ) -> float:
         """Sum the squared errors of a filter fitted to other pixels."""
         offset = (other_sums.aim - kernel @ other_sums.row) / max(other_sums.count, 1)
         linear = 2 * kernel @ (self.right - offset * self.row) + 2 * offset * self.aim
@@ -210,7 +215,7 @@ class _Sums:
 def fit_linear_filter(
     pairs: Iterable[tuple[RealArray, RealArray]], taps: int, scale: int = 1
 ) -> Float32Array:
-    """Fit the least-squares filter from patches to their targets.
+    """Fit the least-squares filter that maps patches to their targets.
 
     Least squares over all pixels whose taps are within a patch and finite, like the
     target. The filter has no offset: means of patches are subtracted.
@@ -254,7 +259,7 @@ def fit_linear_filter(
         normal += rows.T @ rows
         right += rows.T @ (aims - aims.mean(axis=0))
     if not np.trace(normal) > 0:
-        msg = "A linear filter needs images with contrast, got none."
+        msg = "Fitting a linear filter needs images with contrast, but these have none."
         raise ReadError(msg, code="image-blank")
     ridge = _RIDGE * np.trace(normal) / taps**2
     weights = np.linalg.solve(normal + ridge * np.eye(taps**2), right)

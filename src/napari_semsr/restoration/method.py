@@ -43,15 +43,15 @@ from napari_semsr.core import (
     RealArray,
     Tile,
     TilePlan,
-    code_of,
-    field_range,
     fill_gaps,
+    get_error_code,
     is_empty,
+    measure_percentiles,
     option,
     plan_tiles,
     read_box,
 )
-from napari_semsr.restoration.psf import PointSpread, parse_psf
+from napari_semsr.restoration.psf import PointSpreadFunction, parse_psf
 from napari_semsr.restoration.structure import has_structure
 
 # Blur and noise of a field, estimated from its spectrum.
@@ -80,22 +80,22 @@ _STARTS = (0.5, 1.0, 2.0, 4.0)  # start values of sigma; chosen
 
 
 @dataclass(frozen=True, slots=True)
-class Grain:
-    """A model of an image's spectrum."""
+class SpectrumModel:
+    """Model of the power spectrum of an image."""
 
     amplitude: float  # ``A`` of the sample's power law
     exponent: float  # ``p``
     noise: float  # Variance of the white noise, in squared grey levels
     sigma_px: float | None = None  # Of the Gaussian blur; None if that is known
 
-    def noise_to_signal(self, frequency: FloatArray) -> FloatArray:
-        """Return the noise-to-signal ratio of power; `frequency`: cycles per pixel."""
+    def compute_noise_to_signal(self, frequency: FloatArray) -> FloatArray:
+        """Return the noise-to-signal power ratio; `frequency`: cycles per pixel."""
         return np.asarray(self.noise / self.amplitude * frequency**self.exponent)
 
 
 @dataclass(frozen=True, slots=True)
 class RadialPower:
-    """Power of a field, and its radial average."""
+    """Power spectrum of a field, and its radial average."""
 
     plane: FloatArray  # (S, S) by frequency, in the order of `numpy.fft.fft2`
     frequency: FloatArray  # (N,) Cycles per pixel
@@ -106,7 +106,7 @@ class RadialPower:
     steps: FloatPair = (1.0, 1.0)  # Shorter side of a pixel over its sides, ``(y, x)``
 
     @classmethod
-    def of(
+    def from_blocks(
         cls,
         blocks: list[FloatArray],
         dtype: np.dtype[np.generic],
@@ -121,31 +121,33 @@ class RadialPower:
             centred_block = block - float((block * window).sum() / window.sum())
             power += np.abs(np.fft.fft2(centred_block * window)) ** 2
         power /= len(blocks) * float((window**2).sum())
-        ring, count = _ring_index(side, steps)
+        ring, count = _compute_ring_index(side, steps)
         sums = np.bincount(ring, power.ravel())[: count.size] / np.maximum(count, 1)
         least = 1 / 12 if dtype.kind in "iub" else 0.0
         frequency = np.arange(count.size) / side
         return cls(power, frequency, sums, count, side, least, steps)
 
-    def transfer(self, kernel: FloatArray) -> FloatArray:
+    def average_transfer(self, kernel: FloatArray) -> FloatArray:
         """Average the squared transfer function of a kernel over the rings, (N,)."""
         side = max(self.side, *kernel.shape)
         power = np.abs(np.fft.fft2(kernel, (side, side))) ** 2
-        ring, count = _ring_index(side, self.steps)
+        ring, count = _compute_ring_index(side, self.steps)
         sums = np.bincount(ring, power.ravel())[: count.size] / count
         centres = np.arange(count.size) / side
         return np.asarray(np.interp(self.frequency, centres, sums))
 
-    def noise_to_signal(
-        self, grain: Grain, kernel: FloatArray, side: int
+    def compute_noise_to_signal(
+        self, grain: SpectrumModel, kernel: FloatArray, side: int
     ) -> tuple[FloatArray, bool]:
-        """Compute the noise-to-signal ratio of power, (side, side // 2 + 1).
+        """Compute the noise-to-signal power ratio, (side, side // 2 + 1).
 
         From a model, but measured where the sample's power is far above the model; also
         returns whether that is so anywhere. `kernel` (N, M).
         """
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
-        ratio = grain.noise_to_signal(np.hypot(y * self.steps[0], x * self.steps[1]))
+        ratio = grain.compute_noise_to_signal(
+            np.hypot(y * self.steps[0], x * self.steps[1])
+        )
         rows, columns = (np.rint(f * self.side).astype(int) for f in (y, x))
         at = rows, columns % self.side
         power = self.plane[at] / grain.noise
@@ -159,17 +161,19 @@ class RadialPower:
         )
         return ratio, bool(line.any())
 
-    def fit(self, kernel: FloatArray | None = None) -> Grain:
-        """Fit the model; `kernel` (N, M)."""
+    def fit_model(self, kernel: FloatArray | None = None) -> SpectrumModel:
+        """Fit the spectrum model; `kernel` (N, M): the blur, if known."""
         keep = np.arange(self.frequency.size) >= _WINDOW_RINGS
         f, power = self.frequency[keep], np.maximum(self.power[keep], 1e-300)
         log_power, share = np.log(power), np.sqrt(f)
         log_transfer = np.zeros_like(f)
         if kernel is not None:
-            log_transfer = np.log(np.maximum(self.transfer(kernel)[keep], 1e-30))
+            log_transfer = np.log(
+                np.maximum(self.average_transfer(kernel)[keep], 1e-30)
+            )
         floor = np.log(max(self.least, float(power.max()) * 1e-14))
 
-        def residual(p: FloatArray) -> FloatArray:
+        def compute_residual(p: FloatArray) -> FloatArray:
             gauss = log_transfer if p.size == 3 else -4 * np.pi**2 * p[3] ** 2 * f**2
             model = np.logaddexp(p[0] - p[1] * np.log(f) + gauss, p[2])
             return np.asarray((model - log_power) * share)
@@ -183,15 +187,15 @@ class RadialPower:
         starts = [[*start, s] for s in _STARTS] if kernel is None else [start]
         fits = [
             scipy.optimize.least_squares(
-                residual, p, bounds=(low[: len(p)], high[: len(p)])
+                compute_residual, p, bounds=(low[: len(p)], high[: len(p)])
             )
             for p in starts
         ]
         best = min(fits, key=lambda fit: float(fit.cost)).x
         width = float(best[3]) if kernel is None else None
         amplitude, exponent = float(np.exp(best[0])), float(best[1])
-        grain = Grain(amplitude, exponent, float(np.exp(best[2])), width)
-        if kernel is None and (grain.noise_to_signal(f) >= 1).all():
+        grain = SpectrumModel(amplitude, exponent, float(np.exp(best[2])), width)
+        if kernel is None and (grain.compute_noise_to_signal(f) >= 1).all():
             return replace(grain, sigma_px=0.0)  # it is undetermined
         return grain
 
@@ -207,9 +211,9 @@ def sample_blocks(data: ReadableArray) -> list[FloatArray]:
     side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
     whole: list[FloatArray] = []
     blocks_with_gaps: list[FloatArray] = []
-    for y in _corners(rows, side):
-        for x in _corners(columns, side):
-            block = read_box(data, Box.of((side, side), (y, x))).astype(float)
+    for y in _get_block_corners(rows, side):
+        for x in _get_block_corners(columns, side):
+            block = read_box(data, Box.from_shape((side, side), (y, x))).astype(float)
             finite = np.isfinite(block)
             if finite.all():
                 whole.append(block)
@@ -218,13 +222,15 @@ def sample_blocks(data: ReadableArray) -> list[FloatArray]:
     return whole or blocks_with_gaps or [np.zeros((side, side))]
 
 
-def _corners(size: int, side: int) -> list[int]:
+def _get_block_corners(size: int, side: int) -> list[int]:
     count = min(_ACROSS, max(1, round(size / side)))
     return [int(v) for v in np.rint(np.linspace(0, max(size - side, 0), count))]
 
 
-def _ring_index(side: int, steps: FloatPair) -> tuple[NDArray[np.intp], FloatArray]:
-    """Return the ring of every sample of a square spectrum, and samples per ring."""
+def _compute_ring_index(
+    side: int, steps: FloatPair
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Return ring indices of a square spectrum, and the number of samples per ring."""
     y, x = (np.fft.fftfreq(side) * side * step for step in steps)
     ring = np.rint(np.hypot(y[:, None], x[None, :])).astype(np.intp).ravel()
     return ring, np.bincount(ring)[: side // 2].astype(float)
@@ -237,7 +243,7 @@ _ITERATIONS = 10  # of both iterative methods, as in Gao et al.'s blind deconvol
 
 
 class RestoreOptions(Options):
-    """Options of a restoration."""
+    """Options for a restoration."""
 
     method: Method = option(
         "wiener",
@@ -301,12 +307,12 @@ class RestoreOptions(Options):
 
     @field_validator("psf")
     @classmethod
-    def _readable(cls, value: str) -> str:
-        """Check that the text is a width, a file name or a keyword."""
+    def _check_psf(cls, value: str) -> str:
+        """Check that the blur is given as a width, a file name or a keyword."""
         try:
             parse_psf(value)
         except OptionError as error:
-            raise ValueError(Message(str(error), code_of(error))) from None
+            raise ValueError(Message(str(error), get_error_code(error))) from None
         return value
 
 
@@ -321,7 +327,7 @@ _TV_REACH = 2  # px: range of two successive differences
 def _richardson_lucy(
     image: FloatArray, kernel: FloatArray, *, iterations: int, tv: float = 0.0
 ) -> FloatArray:
-    """Restore by Richardson-Lucy; without total variation, uses scikit-image's.
+    """Restore by Richardson-Lucy, with scikit-image if there is no total variation.
 
     .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
        doi:10.1002/jemt.20294.
@@ -336,12 +342,14 @@ def _richardson_lucy(
         factor = scipy.signal.convolve(
             image / blurred_estimate, mirrored_kernel, mode="same"
         )
-        damping = np.clip(1 - tv * _curvature(estimate), 1 / _STEEPEST, _STEEPEST)
+        damping = np.clip(
+            1 - tv * _compute_curvature(estimate), 1 / _STEEPEST, _STEEPEST
+        )
         estimate = np.maximum(estimate * factor / damping, 0)
     return estimate
 
 
-def _curvature(image: FloatArray) -> FloatArray:
+def _compute_curvature(image: FloatArray) -> FloatArray:
     """Compute the divergence of the normalised gradient."""
     down = np.diff(image, axis=0, append=image[-1:])
     right = np.diff(image, axis=1, append=image[:, -1:])
@@ -355,7 +363,7 @@ def _curvature(image: FloatArray) -> FloatArray:
 def _estimate_kernel(
     block: FloatArray, start: FloatArray, *, iterations: int
 ) -> FloatArray:
-    """Estimate the blur and the sample in alternation [1]_.
+    """Estimate the blur and the sample alternately [1]_.
 
     .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
        doi:10.1364/JOSAA.12.000058.
@@ -405,8 +413,8 @@ _BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains up to
 
 
 @dataclass(frozen=True, slots=True)
-class Taps:
-    """A finite filter."""
+class FilterKernel:
+    """A filter kernel of finite size."""
 
     # (2 R + 1, 2 R + 1) Sum of one: a constant field is unchanged
     weights: FloatArray
@@ -418,17 +426,17 @@ class Taps:
         return int(self.weights.shape[0]) // 2
 
     def apply(self, window: FloatArray) -> FloatArray:
-        """Filter a window (Y, X); returns (Y - 2 R, X - 2 R), R the radius."""
+        """Filter a window (Y, X); return (Y - 2 R, X - 2 R) for the radius R."""
         return np.asarray(scipy.signal.oaconvolve(window, self.weights, mode="valid"))
 
 
-def _side_for(kernel: FloatArray) -> int:
-    """Return the side of the plane on which a filter is computed."""
+def _get_plane_side(kernel: FloatArray) -> int:
+    """Return the side in pixels of the plane on which a filter is computed."""
     return max(_SIDE, 4 * int(max(kernel.shape)))
 
 
-def _cut(response: FloatArray, *, even: bool = False) -> Taps:
-    """Crop an impulse response to where it is not negligible.
+def _crop_response(response: FloatArray, *, even: bool = False) -> FilterKernel:
+    """Crop an impulse response to its non-negligible part.
 
     The cropped share of the sum is distributed over all taps in proportion or, if
     `even`, equally, for filters of periodic structure, whose sum is small.
@@ -445,21 +453,23 @@ def _cut(response: FloatArray, *, even: bool = False) -> Taps:
     if even:
         kept_part = kept_part / response.sum()
         kept_part = kept_part + (1 - kept_part.sum()) / kept_part.size
-    return Taps(kept_part / kept_part.sum(), float(beyond[radius]))
+    return FilterKernel(kept_part / kept_part.sum(), float(beyond[radius]))
 
 
-def _response(
+def _compute_wiener_response(
     kernel: FloatArray, balance: float, regulariser: FloatArray | None = None
 ) -> FloatArray:
     """Return scikit-image's Wiener impulse response, by default with a Laplacian."""
-    side = _side_for(kernel)
+    side = _get_plane_side(kernel)
     point = np.zeros((side, side))
     point[side // 2, side // 2] = 1
     reg = None if regulariser is None else regulariser.astype(complex)
     return np.asarray(restoration.wiener(point, kernel, balance, reg=reg, clip=False))
 
 
-def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
+def _compute_wiener_filter(
+    kernel: FloatArray, grain: SpectrumModel, rings: RadialPower
+) -> FilterKernel:
     """Compute the Wiener filter for a power-law sample under white noise.
 
     A blur is never known exactly. Its error counts as noise too: a tenth of the blurred
@@ -467,17 +477,21 @@ def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
     kernel transmits nothing. The power of lines and gratings is concentrated at
     frequencies where it exceeds any power law.
     """
-    side = _side_for(kernel)
+    side = _get_plane_side(kernel)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
     frequency = np.hypot(y * rings.steps[0], x * rings.steps[1])
-    transmission = ndimage.gaussian_filter1d(rings.transfer(kernel), _NEIGHBOURS)
+    transmission = ndimage.gaussian_filter1d(
+        rings.average_transfer(kernel), _NEIGHBOURS
+    )
     wrong = _MISMATCH * np.interp(frequency, rings.frequency, transmission)
-    ratio, repeats = rings.noise_to_signal(grain, kernel, side)
-    return _cut(_response(kernel, 1.0, np.sqrt(ratio + wrong)), even=repeats)
+    ratio, repeats = rings.compute_noise_to_signal(grain, kernel, side)
+    return _crop_response(
+        _compute_wiener_response(kernel, 1.0, np.sqrt(ratio + wrong)), even=repeats
+    )
 
 
-def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
-    """Choose the weight of smoothness so that the misfit equals the noise.
+def _choose_cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
+    """Choose the regularisation weight so that the misfit equals the noise.
 
     The constraint of constrained least squares [1]_: the mean square of ``image - blur
     * result`` is the variance of the noise, plus a hundred-thousandth of the image's
@@ -486,12 +500,12 @@ def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
     .. [1] B. R. Hunt, IEEE Trans. Comput. C-22, 805 (1973),
        doi:10.1109/TC.1973.5009169.
     """
-    blur = rings.transfer(kernel)
-    rough = rings.transfer(_LAPLACIAN)
+    blur = rings.average_transfer(kernel)
+    rough = rings.average_transfer(_LAPLACIAN)
     total = rings.weight.sum()
     allowed_error = noise + _UNSURE * float((rings.power * rings.weight).sum() / total)
 
-    def excess(exponent: float) -> float:
+    def compute_excess(exponent: float) -> float:
         roughness = 10**exponent * rough
         missing = (roughness / np.maximum(blur + roughness, 1e-300)) ** 2
         return (
@@ -499,18 +513,18 @@ def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
         )
 
     low, high = _BALANCES
-    if excess(low) >= 0 or excess(high) <= 0:
-        return float(10 ** (low if excess(low) >= 0 else high))
+    if compute_excess(low) >= 0 or compute_excess(high) <= 0:
+        return float(10 ** (low if compute_excess(low) >= 0 else high))
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+        low, high = (low, middle) if compute_excess(middle) > 0 else (middle, high)
     return float(10 ** ((low + high) / 2))
 
 
-def _unsupervised_balance(
+def _sample_balance(
     kernel: FloatArray, block: FloatArray, noise: float, seed: int
 ) -> float:
-    """Sample the weight of smoothness together with the image, by Gibbs sampling [1]_.
+    """Sample the regularisation weight and the image jointly by Gibbs sampling [1]_.
 
     The chain starts near the `noise`, in squared grey levels.
 
@@ -542,7 +556,7 @@ _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small ti
 
 
 class DetailError(ReadError):
-    """The area has no detail from which its blur can be estimated."""
+    """Error for an area without enough detail to estimate its blur."""
 
     code = "too-little-detail"
 
@@ -553,68 +567,68 @@ class DetailError(ReadError):
         )
 
     def to_json(self) -> dict[str, object]:
-        """Return the code."""
+        """Return the error code as a record."""
         return {"code": self.code}
 
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """A restoration prepared to run on any window of its field."""
+    """Restoration prepared for a field, applicable to any window of it."""
 
     low: float  # Smallest grey value of the field
     high: float  # Largest
-    psf: PointSpread  # The blur to correct
+    psf: PointSpreadFunction  # The blur to correct
     options: RestoreOptions
-    taps: Taps | None  # The filter of a linear method
+    taps: FilterKernel | None  # The filter of a linear method
     halo: int  # Margin of a window in pixels
     reach: int  # Receptive field; larger than `halo` if that was cropped
     measurements: dict[str, object]  # Parameters measured on the field
 
     @property
-    def exact(self) -> bool:
+    def is_exact(self) -> bool:
         """Whether a tile equals the untiled result, except for rounding."""
         return self.reach <= self.halo
 
-    def parameters(self) -> dict[str, object]:
+    def get_parameters(self) -> dict[str, object]:
         """Return all parameters that affect the result, for JSON."""
         values: dict[str, object] = {"psf": self.psf.to_json(), **self.measurements}
         if self.taps is None:
             values |= {"iterations": self.options.iterations, "tv": self.options.tv}
         else:
             values["left_out"] = self.taps.left_out
-        return {**values, "halo_px": self.halo, "exact": self.exact}
+        return {**values, "halo_px": self.halo, "exact": self.is_exact}
 
-    def _apply(self, window: RealArray, halo: int) -> FloatArray:
-        """Restore finite grey values (Y, X) except for a halo, which may be wider."""
+    def _restore_window(self, window: RealArray, halo: int) -> FloatArray:
+        """Restore finite grey values (Y, X), without the halo of the window."""
         span = self.high - self.low
         values = window.astype(float)
         if span <= 0:
-            return values[_inner(values.shape, halo)]
+            return values[_inner_slices(values.shape, halo)]
         values = (values - self.low) / span
         if self.taps is not None:
             spare = halo - self.taps.radius
-            output = self.taps.apply(values[_inner(values.shape, spare)])
+            output = self.taps.apply(values[_inner_slices(values.shape, spare)])
         else:
             output = _richardson_lucy(
                 np.maximum(values, 0),
                 self.psf.kernel,
                 iterations=self.options.iterations,
                 tv=self.options.tv,
-            )[_inner(values.shape, halo)]
+            )[_inner_slices(values.shape, halo)]
         return np.asarray(output * span + self.low)
 
-    def plan(self, shape: IntPair) -> TilePlan:
+    def create_plan(self, shape: IntPair) -> TilePlan:
         """Divide a field into tiles whose windows include the halo."""
         core = min(self.options.tile or _TILE, max(shape))
         return plan_tiles(shape, core=core, halo=self.halo)
 
-    def tiles(
+    def restore_tiles(
         self,
         data: ReadableArray,
         plan: TilePlan,
         places: Collection[IntPair] | None = None,
     ) -> Iterator[tuple[Tile, Float32Array]]:
-        """Restore a field (Y, X), lazy or not, tile by tile, or some of its tiles.
+        """Restore all or some tiles of a field (Y, X), which may be lazy.
 
         Yields the tile and the grey values of its core, NaN where the input had none.
         """
@@ -622,56 +636,56 @@ class Restorer:
             tile = plan.tile(*index)
             yield tile, self._restore_box(data, tile.core, self.halo)
 
-    def tolerance(self, data: ReadableArray, plan: TilePlan) -> float:
+    def measure_tolerance(self, data: ReadableArray, plan: TilePlan) -> float:
         """Measure the error due to a cropped halo, at the centre of the field (Y, X).
 
         Returns the largest difference between a corner of a tile and the same pixels
         with the full halo of the method, over the field's range; 0 if tiles are exact.
         """
         span = self.high - self.low
-        if self.exact or span <= 0:
+        if self.is_exact or span <= 0:
             return 0.0
         row, column = (n // 2 for n in plan.grid)
         core = plan.tile(row, column).core
         side = min(_PROBE, *core.shape)
-        box = Box.of((side, side), core.corner)
+        box = Box.from_shape((side, side), core.corner)
         near = self._restore_box(data, box, self.halo)
         far = self._restore_box(data, box, min(self.reach, 3 * self.halo))
         gap = np.abs(near.astype(float) - far)
         return float(np.nanmax(gap, initial=0.0)) / span
 
     def _restore_box(self, data: ReadableArray, box: Box, halo: int) -> Float32Array:
-        """Restore a box of a field; beyond its border the field is reflected.
+        """Restore a box of a field, which is reflected beyond its border.
 
         Missing pixels are filled with the nearest known one. If they affect a known
         pixel, it is within the diagonal of the halo, so that tiles are filled alike.
         """
         window = read_box(data, box.grow(halo))
         if window.dtype.kind != "f":
-            return self._apply(window, halo).astype(np.float32)
+            return self._restore_window(window, halo).astype(np.float32)
         missing = ~np.isfinite(window)
-        missing_part = missing[_inner(window.shape, halo)]
+        missing_part = missing[_inner_slices(window.shape, halo)]
         if missing_part.all():
             return np.full(box.shape, np.nan, np.float32)
         if missing.any():
             more = math.ceil(math.sqrt(2) * halo)
             wide = read_box(data, box.grow(halo + more))
             without_gaps = fill_gaps(wide, np.isfinite(wide))
-            window = without_gaps[_inner(wide.shape, more)]
-        output = self._apply(window, halo).astype(np.float32)
+            window = without_gaps[_inner_slices(wide.shape, more)]
+        output = self._restore_window(window, halo).astype(np.float32)
         output[missing_part] = np.nan
         return output
 
 
-def _inner(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
+def _inner_slices(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
     rows, columns = shape
     return slice(width, rows - width), slice(width, columns - width)
 
 
-def choose(
+def prepare_restoration(
     micrograph: Micrograph, options: RestoreOptions, kernel: Micrograph | None = None
 ) -> Restorer:
-    """Prepare a field's restoration by measuring a few blocks and its extremes.
+    """Prepare the restoration of an image: measure its grey range and some blocks.
 
     `kernel` is the blur, if `options` name a file.
 
@@ -684,7 +698,7 @@ def choose(
     OptionError
         If the blur cannot be used.
     """
-    low, high = field_range(micrograph.data, 0, 100)
+    low, high = measure_percentiles(micrograph.data, 0, 100)
     if low == high == 0 and is_empty(micrograph.data):
         msg = (
             f"{micrograph.name} has no finite pixels to restore: check that the file "
@@ -694,70 +708,74 @@ def choose(
     blocks = sample_blocks(micrograph.data)
     pitch = micrograph.scale
     steps = min(pitch) / pitch[0], min(pitch) / pitch[1]
-    rings = RadialPower.of(blocks, micrograph.dtype, steps)
-    psf = _known_psf(micrograph, options, kernel)
+    rings = RadialPower.from_blocks(blocks, micrograph.dtype, steps)
+    psf = _create_known_psf(micrograph, options, kernel)
     flat = high <= low
     estimates = psf is None or options.method == "blind"
     if estimates and not flat and not has_structure(blocks):
         raise DetailError(micrograph.name)
     if psf is None:
-        sigma = _SHARPEST_PX if flat else rings.fit().sigma_px or 0.0
+        sigma = _SHARPEST_PX if flat else rings.fit_model().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)
         sigmas = sigma * steps[0], sigma * steps[1]  # same width in nm on both axes
-        psf = PointSpread.gaussian(sigmas, kind="estimated")
+        psf = PointSpreadFunction.from_sigma(sigmas, kind="estimated")
     if options.method == "blind" and not flat:
         # use the block with the most contrast
         block = (max(blocks, key=lambda b: float(b.std())) - low) / (high - low)
         kernel_found = _estimate_kernel(
             np.maximum(block, 0), psf.kernel, iterations=options.iterations
         )
-        psf = PointSpread.from_image(kernel_found, "the estimate", kind="blind")
+        psf = PointSpreadFunction.from_image(kernel_found, "the estimate", kind="blind")
     if options.method in ("blind", "richardson-lucy"):
         reach = options.iterations * (2 * psf.radius + (_TV_REACH if options.tv else 0))
         halo = min(reach, LARGEST_HALO)
         return Restorer(low, high, psf, options, None, halo, reach, {})
-    grain = Grain(1.0, 2.0, 1.0) if flat else rings.fit(psf.kernel)
+    grain = SpectrumModel(1.0, 2.0, 1.0) if flat else rings.fit_model(psf.kernel)
     noise = max(grain.noise, (_QUIETEST * (high - low)) ** 2)
-    grain = Grain(grain.amplitude, grain.exponent, noise)
-    taps, numbers = _filter(psf, grain, rings, blocks, options)
+    grain = SpectrumModel(grain.amplitude, grain.exponent, noise)
+    taps, numbers = _compute_filter(psf, grain, rings, blocks, options)
     numbers["noise_std"] = float(np.sqrt(noise))
     return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, numbers)
 
 
-def _known_psf(
+def _create_known_psf(
     micrograph: Micrograph, options: RestoreOptions, kernel: Micrograph | None
-) -> PointSpread | None:
-    """Build the requested kernel; None if it must be estimated."""
+) -> PointSpreadFunction | None:
+    """Create the requested kernel; None if it must be estimated."""
     choice = parse_psf(options.psf)
     if choice.kind == "gaussian":
-        return PointSpread.gaussian(choice.sigma_px(micrograph.pixel_size_nm))
+        return PointSpreadFunction.from_sigma(
+            choice.compute_sigma_px(micrograph.pixel_size_nm)
+        )
     if choice.kind == "flat":
         ones = np.ones((choice.side, choice.side))
-        return PointSpread.from_image(ones, "the flat kernel", kind="flat")
+        return PointSpreadFunction.from_image(ones, "the flat kernel", kind="flat")
     if choice.kind == "file" and kernel is not None:
-        point_spread = PointSpread.from_image(kernel.array(), kernel.name)
+        point_spread = PointSpreadFunction.from_image(kernel.array(), kernel.name)
         own, its = micrograph.pixel_size_nm, kernel.pixel_size_nm
         if own is None or its is None:
-            return point_spread.centre()
-        return point_spread.centre((own[0] / its[0], own[1] / its[1]))
+            return point_spread.resample_centred()
+        return point_spread.resample_centred((own[0] / its[0], own[1] / its[1]))
     return None
 
 
-def _filter(
-    psf: PointSpread,
-    grain: Grain,
+def _compute_filter(
+    psf: PointSpreadFunction,
+    grain: SpectrumModel,
     rings: RadialPower,
     blocks: list[FloatArray],
     options: RestoreOptions,
-) -> tuple[Taps, dict[str, object]]:
+) -> tuple[FilterKernel, dict[str, object]]:
     """Compute the filter of a linear method, and its parameters."""
     balance = options.balance
     if options.method == "wiener" and balance is None:
-        taps = _wiener_taps(psf.kernel, grain, rings)
+        taps = _compute_wiener_filter(psf.kernel, grain, rings)
         return taps, {"balance": None, "exponent": grain.exponent}
     if balance is None and options.method == "cls":
-        balance = _cls_balance(psf.kernel, rings, grain.noise)
+        balance = _choose_cls_balance(psf.kernel, rings, grain.noise)
     elif balance is None:
         block = max(blocks, key=lambda b: float(b.std()))
-        balance = _unsupervised_balance(psf.kernel, block, grain.noise, options.seed)
-    return _cut(_response(psf.kernel, balance)), {"balance": balance}
+        balance = _sample_balance(psf.kernel, block, grain.noise, options.seed)
+    return _crop_response(_compute_wiener_response(psf.kernel, balance)), {
+        "balance": balance
+    }

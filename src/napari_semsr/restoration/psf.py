@@ -1,4 +1,4 @@
-"""Point-spread functions: kernels of odd sides whose weights sum to one."""
+"""Point spread functions: kernels with odd sides and weights that sum to one."""
 
 import math
 import re
@@ -35,21 +35,21 @@ class PsfChoice:
     path: str = ""  # The file; empty for the others
     side: int = 0  # Side of a flat kernel in pixels; 0 for the others
 
-    def sigma_px(self, pixel_size: PixelSize | None) -> FloatPair:
+    def compute_sigma_px(self, pixel_size: PixelSize | None) -> FloatPair:
         """Convert the width of a Gaussian to pixels, ``(y, x)``."""
         if self.unit == "px":
             return self.sigma, self.sigma
         if pixel_size is None:
             msg = (
                 f"A blur of {self.sigma:g} nm needs an image with a pixel size, but "
-                "this one has none: set `pixel_size_nm`, or state the blur in px."
+                "this one has none: set `pixel_size_nm`, or give the blur in px."
             )
             raise OptionError(msg, code="pixel-size-missing")
         return self.sigma / pixel_size[0], self.sigma / pixel_size[1]
 
 
 @dataclass(frozen=True, slots=True)
-class PointSpread:
+class PointSpreadFunction:
     """A blur kernel and its source."""
 
     kernel: FloatArray  # (N, M) Weights, odd sides, summing to one
@@ -57,7 +57,7 @@ class PointSpread:
     sigma_px: FloatPair  # Root mean square width ``(y, x)``
 
     @classmethod
-    def gaussian(cls, sigma_px: FloatPair, *, kind: str = "gaussian") -> Self:
+    def from_sigma(cls, sigma_px: FloatPair, *, kind: str = "gaussian") -> Self:
         """Return a Gaussian kernel, truncated at four standard deviations."""
         lines = []
         for sigma in sigma_px:
@@ -65,7 +65,7 @@ class PointSpread:
             if 2 * reach + 1 > _LARGEST:
                 most = (_LARGEST // 2) / _REACH
                 msg = (
-                    f"A Gaussian blur may have sigma up to {most:.0f} px, got "
+                    f"The sigma of a Gaussian blur must be at most {most:.0f} px, got "
                     f"{sigma:g}."
                 )
                 raise OptionError(msg, code="out-of-range")
@@ -76,7 +76,7 @@ class PointSpread:
 
     @classmethod
     def from_image(cls, values: RealArray, name: str, *, kind: str = "file") -> Self:
-        """Return the kernel from an image of a point; `values` (N, M)."""
+        """Create a kernel from an image of a point; `values` (N, M)."""
         kernel = np.asarray(values, dtype=float)
         wrong = None
         if kernel.ndim != 2 or max(kernel.shape) > _LARGEST:
@@ -92,15 +92,15 @@ class PointSpread:
         kernel = np.maximum(kernel, 0)
         kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
         kernel = kernel / kernel.sum()
-        return cls(kernel, kind, _widths(kernel))
+        return cls(kernel, kind, _compute_rms_widths(kernel))
 
-    def centre(self, steps: FloatPair = (1.0, 1.0)) -> Self:
-        """Resample to pixels `steps` times as large, centred on its centroid.
+    def resample_centred(self, steps: FloatPair = (1.0, 1.0)) -> Self:
+        """Resample to pixels `steps` times as large, centred on the centroid.
 
         With Lanczos weights of three lobes, stretched if the new pixels are larger.
         Raises an `OptionError` if the kernel is too wide in them.
         """
-        places = [_places(self.kernel.sum(axis)) for axis in (1, 0)]
+        places = [_compute_positions(self.kernel.sum(axis)) for axis in (1, 0)]
         off = [float(at[0]) + at.size // 2 for at in places]
         if np.allclose([*off, *steps], [0, 0, 1, 1], rtol=0, atol=_ALIKE):
             return self
@@ -111,8 +111,9 @@ class PointSpread:
             beyond = np.abs(at) > (widest + 0.5) * step
             if kernel.sum(1 - axis)[beyond].sum() > _BEYOND:
                 msg = (
-                    f"A blur kernel may be {_LARGEST} px wide in pixels of the image, "
-                    f"got {at.size / step:.0f} px: use a smaller image of the point."
+                    f"A blur kernel must be at most {_LARGEST} px wide in pixels of "
+                    f"the image, got {at.size / step:.0f} px: use a smaller image of "
+                    "the point."
                 )
                 raise OptionError(msg, code="blur-invalid")
             far = step * np.arange(-reach, reach + 1)[:, None] - at
@@ -120,7 +121,7 @@ class PointSpread:
             taps.append(np.sinc(far) * np.sinc(far / _LOBES) * (np.abs(far) < _LOBES))
         kernel = np.maximum(taps[0] @ kernel @ taps[1].T, 0)
         kernel /= kernel.sum()
-        return replace(self, kernel=kernel, sigma_px=_widths(kernel))
+        return replace(self, kernel=kernel, sigma_px=_compute_rms_widths(kernel))
 
     @property
     def radius(self) -> int:
@@ -128,7 +129,7 @@ class PointSpread:
         return int(max(self.kernel.shape)) // 2
 
     def to_json(self) -> dict[str, object]:
-        """Describe the kernel."""
+        """Return a description of the kernel, for JSON."""
         return {
             "kind": self.kind,
             "sigma_px": [round(s, 4) for s in self.sigma_px],
@@ -149,8 +150,8 @@ def parse_psf(text: str) -> PsfChoice:
         return PsfChoice("gaussian", float(match[1]), match[2])
     if match is not None or _NUMBER.match(text) or not text.strip():
         msg = (
-            "A blur is a positive width with its unit, such as 1.5px or 12nm, a file, "
-            f"or estimate; got {text!r}"
+            "A blur must be a positive width with its unit, such as 1.5px or 12nm, a "
+            f"file, or estimate; got {text!r}"
         )
         raise OptionError(msg, code="unknown-value")
     flat = _FLAT.match(text)
@@ -158,7 +159,7 @@ def parse_psf(text: str) -> PsfChoice:
         side = int(flat[1])
         if not 3 <= side <= _LARGEST or side % 2 == 0:
             msg = (
-                f"A flat kernel has an odd side from 3 to {_LARGEST} px, such as "
+                f"A flat kernel must have an odd side from 3 to {_LARGEST} px, such as "
                 f"flat7px; got {text!r}"
             )
             raise OptionError(msg, code="out-of-range")
@@ -168,16 +169,16 @@ def parse_psf(text: str) -> PsfChoice:
     return PsfChoice("file", path=text)
 
 
-def _widths(kernel: FloatArray) -> FloatPair:
+def _compute_rms_widths(kernel: FloatArray) -> FloatPair:
     """Compute the root mean square widths of a kernel."""
     widths: list[float] = []
     for axis in (1, 0):
         line = kernel.sum(axis)
-        widths.append(math.sqrt(float((_places(line) ** 2 * line).sum())))
+        widths.append(math.sqrt(float((_compute_positions(line) ** 2 * line).sum())))
     return widths[0], widths[1]
 
 
-def _places(line: FloatArray) -> FloatArray:
-    """Return the positions of weights, whose sum is one, from their centroid."""
+def _compute_positions(line: FloatArray) -> FloatArray:
+    """Return positions relative to the centroid of weights that sum to one."""
     x = np.arange(line.size)
     return np.asarray(x - float((x * line).sum()))

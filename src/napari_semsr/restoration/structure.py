@@ -61,12 +61,12 @@ def has_structure(blocks: list[FloatArray]) -> bool:
         return False
     if blocks[0].shape[0] < _MIN_PX:
         return True
-    plain = [_without_dust(_without_gradient(block)) for block in blocks]
+    plain = [_remove_dust(_subtract_gradient(block)) for block in blocks]
     if _is_steep_or_periodic(plain):
         return True
     blocks_by_contrast = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
     blocks_by_contrast = blocks_by_contrast[:_MAX_BLOCKS]
-    rounding = max(_grey_step(block) for block in blocks) ** 2 / 12
+    rounding = max(_find_grey_step(block) for block in blocks) ** 2 / 12
     return _differs_from_surrogates(
         [plain[n] for n in blocks_by_contrast],
         [blocks[n] for n in blocks_by_contrast],
@@ -74,7 +74,7 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     )
 
 
-def _without_gradient(block: FloatArray) -> FloatArray:
+def _subtract_gradient(block: FloatArray) -> FloatArray:
     """Subtract the best-fitting second-order surface from a block."""
     line = np.linspace(-1, 1, block.shape[0])
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
@@ -83,7 +83,7 @@ def _without_gradient(block: FloatArray) -> FloatArray:
     return np.asarray(block - (terms @ fit).reshape(block.shape))
 
 
-def _without_dust(block: FloatArray) -> FloatArray:
+def _remove_dust(block: FloatArray) -> FloatArray:
     """Replace a few pixels far from the median, and their neighbours, by the median.
 
     If there are more than a few, they belong to the image.
@@ -98,7 +98,7 @@ def _without_dust(block: FloatArray) -> FloatArray:
 
 
 def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
-    """Check whether power has lines, or falls from the coarsest rings on."""
+    """Check whether the spectrum has lines, or falls from the coarsest rings."""
     side = blocks[0].shape[0]
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2)
     power = np.mean([np.abs(np.fft.fft2(b * window)) ** 2 for b in blocks], axis=0)
@@ -128,8 +128,8 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     )
 
 
-def _grey_step(block: FloatArray) -> float:
-    """Find the step between grey values; 0 if nearly all values differ, or few."""
+def _find_grey_step(block: FloatArray) -> float:
+    """Find the step between grey values; 0 for too few or too many different values."""
     values = np.unique(block)
     is_rounded = _FEW_LEVELS < values.size < block.size / 4
     return float(np.diff(values).min()) if is_rounded else 0.0
@@ -147,17 +147,17 @@ def _differs_from_surrogates(
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     square = -2 * np.pi**2 * (y**2 + x**2)
     mask = ((y != 0) & (x != 0)) * 1.0  # the axes contain stripes
-    slopes = [_slopes(level) for level in levels]
-    spectra = [_periodic_spectrum(block) for block in blocks]
+    slopes = [_create_regressors(level) for level in levels]
+    spectra = [_compute_periodic_spectrum(block) for block in blocks]
     power = np.mean([np.abs(s) ** 2 for s in spectra], axis=0)
-    above = mask * _share_above_noise(power * mask, rounding * side**2)
+    above = mask * _estimate_signal_fraction(power * mask, rounding * side**2)
     if not above.any():  # white noise, or no contrast
         return False
     bands = [np.exp(square * s**2) - np.exp(square * (2 * s) ** 2) for s in _SCALES]
     bands = [mask, *(above * band for band in bands), above]
 
-    own = _moments(spectra, slopes, bands[1:])
-    skewness = abs(_moments(spectra, slopes, bands[:1])[0, 1])
+    own = _compute_moments(spectra, slopes, bands[1:])
+    skewness = abs(_compute_moments(spectra, slopes, bands[:1])[0, 1])
     # skewness that remains in a band of linearly filtered independent counts
     tips = [np.fft.irfft2(np.sqrt(power) * band, (side, side)) for band in bands]
     left = np.array(
@@ -175,7 +175,7 @@ def _differs_from_surrogates(
             phases = [fft.rfft2(rng.standard_normal((side, side))) for _ in blocks]
             each = zip(spectra, phases, strict=True)
             random = [np.abs(s) * p / np.abs(p) for s, p in each]
-            surrogates.append(_moments(random, slopes, bands[1:]))
+            surrogates.append(_compute_moments(random, slopes, bands[1:]))
         mean, error = np.mean(surrogates, axis=0), np.std(surrogates, axis=0, ddof=1)
         error[0, 3] = 1.0  # no finer band
         away = own - mean
@@ -190,14 +190,14 @@ def _differs_from_surrogates(
         scatter[..., 1:] = np.abs(scatter[..., 1:])
         largest = scatter.max((1, 2))
         usual, width = float(largest.mean()), float(largest.std(ddof=1))
-        if z > usual + _gumbel_tail(draws) * width:
+        if z > usual + _compute_gumbel_tail(draws) * width:
             return True
         if z < usual + width:
             return False
     return False
 
 
-def _moments(
+def _compute_moments(
     spectra: list[NDArray[np.complex128]],
     slopes: list[FloatArray],
     bands: list[FloatArray],
@@ -216,7 +216,7 @@ def _moments(
         for spectrum, terms in zip(spectra, slopes, strict=True):
             values = fft.irfft2(spectrum * band, (side, side))
             cut = values[: cell * _CELLS, : cell * _CELLS]
-            energy = _in_cells(cut**2)
+            energy = _average_in_cells(cut**2)
             logs = np.log(np.maximum(energy, 1e-12 * energy.max() + 1e-300))
             smooth = terms @ (terms.T @ logs)
             rest.append(logs - smooth)
@@ -246,8 +246,8 @@ def _moments(
     return np.array(moments)
 
 
-def _gumbel_tail(draws: int) -> float:
-    """Return the standard deviations that a maximum rarely exceeds by chance.
+def _compute_gumbel_tail(draws: int) -> float:
+    """Return the number of standard deviations that a maximum rarely exceeds.
 
     The few draws are taken into account as for Student's t.
     """
@@ -257,8 +257,8 @@ def _gumbel_tail(draws: int) -> float:
     return float(beyond * unsure * np.sqrt(1 + 1 / draws))
 
 
-def _share_above_noise(power: FloatArray, rounding: float) -> FloatArray:
-    """Estimate the share of power (N, N/2 + 1) in rings that is not white noise."""
+def _estimate_signal_fraction(power: FloatArray, rounding: float) -> FloatArray:
+    """Estimate the fraction of power (N, N/2 + 1) in rings that is not white noise."""
     side = len(power)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     ring = np.rint(np.hypot(y, x) * side).astype(int)
@@ -271,8 +271,8 @@ def _share_above_noise(power: FloatArray, rounding: float) -> FloatArray:
     return np.asarray(share[ring])
 
 
-def _periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
-    """Transform a block minus the smooth part by which opposite borders differ [2]_."""
+def _compute_periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
+    """Transform a block without the smooth component due to unequal borders [2]_."""
     jumps = np.zeros_like(block)
     for values, away in ((block, jumps), (block.T, jumps.T)):
         away[0] += values[-1] - values[0]
@@ -283,18 +283,18 @@ def _periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
     return np.asarray(np.fft.rfft2(block) - np.fft.rfft2(jumps) / curve)
 
 
-def _in_cells(values: FloatArray) -> FloatArray:
+def _average_in_cells(values: FloatArray) -> FloatArray:
     """Average a block in its 8 x 8 cells; returns (64,)."""
     cell = values.shape[0] // _CELLS
     cut = values[: cell * _CELLS, : cell * _CELLS]
     return np.asarray(cut.reshape(_CELLS, cell, _CELLS, cell).mean((1, 3)).ravel())
 
 
-def _slopes(block: FloatArray) -> FloatArray:
-    """Return regressors of the noise's contrast: a surface and the mean; (64, 7)."""
+def _create_regressors(block: FloatArray) -> FloatArray:
+    """Return regressors of the noise contrast, (64, 7): a surface and the mean."""
     line = np.linspace(-1, 1, _CELLS)
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
-    mean = _in_cells(block)
+    mean = _average_in_cells(block)
     level = np.log(np.maximum(mean - block.min(), 1e-3 * np.ptp(block) + 1e-300))
     terms = np.stack([np.ones_like(x), y, x, y * y, x * y, x * x, level], axis=1)
     return np.asarray(np.linalg.qr(terms)[0])

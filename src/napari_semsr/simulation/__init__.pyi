@@ -1,27 +1,27 @@
 from .degrade import (
     KINDS as KINDS,
     DegradationRanges as DegradationRanges,
-    FaultyScene as FaultyScene,
-    black_and_white as black_and_white,
-    blur_width_px as blur_width_px,
+    DegradedScene as DegradedScene,
+    compute_blur_width_px as compute_blur_width_px,
+    create_smooth_field as create_smooth_field,
     degrade_plane as degrade_plane,
+    degrade_randomly as degrade_randomly,
     gaussian_kernel as gaussian_kernel,
-    random_scene as random_scene,
-    smooth_field as smooth_field,
+    get_grey_range as get_grey_range,
 )
 from .drawings import (
     PHANTOMS as PHANTOMS,
-    draw as draw,
+    draw_phantom as draw_phantom,
 )
 from .faults import (
     FaultRanges as FaultRanges,
-    random_faults as random_faults,
+    apply_random_faults as apply_random_faults,
 )
 from .gold import (
     COARSE_NM as COARSE_NM,
     FINE_NM as FINE_NM,
     GoldOptions as GoldOptions,
-    gold_rng as gold_rng,
+    create_gold_rng as create_gold_rng,
     random_gold_options as random_gold_options,
     random_gold_pair as random_gold_pair,
 )
@@ -30,23 +30,23 @@ from .microscope import (
     MicroscopeOptions as MicroscopeOptions,
 )
 from .optics import (
+    compute_psf as compute_psf,
     focus_depth_nm as focus_depth_nm,
-    point_spread as point_spread,
 )
 from .pairs import (
     SPREAD_PX as SPREAD_PX,
-    RandomLook as RandomLook,
+    ImagingSettings as ImagingSettings,
     SsumPair as SsumPair,
     SsumPairOptions as SsumPairOptions,
-    pair_of_surface as pair_of_surface,
-    random_ssum_pairs as random_ssum_pairs,
-    ssum_validation as ssum_validation,
-    surface_shape as surface_shape,
+    get_surface_shape as get_surface_shape,
+    simulate_random_ssum_pairs as simulate_random_ssum_pairs,
+    simulate_ssum_pair as simulate_ssum_pair,
+    simulate_validation_pairs as simulate_validation_pairs,
 )
 from .samples import (
     HELD_OUT_SEED as HELD_OUT_SEED,
     SAMPLE_KINDS as SAMPLE_KINDS,
-    random_surface as random_surface,
+    create_random_surface as create_random_surface,
 )
 from .scan import (
     Scan as Scan,
@@ -56,7 +56,7 @@ from .scan import (
 from .sem import (
     EffectOptions as EffectOptions,
     add_effects as add_effects,
-    expose as expose,
+    add_noise as add_noise,
 )
 from .specimen import (
     ObjectOptions as ObjectOptions,
@@ -65,5 +65,5 @@ from .specimen import (
 )
 from .view import (
     ViewOptions as ViewOptions,
-    take_view as take_view,
+    simulate_view as simulate_view,
 )

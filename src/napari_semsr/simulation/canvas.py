@@ -19,23 +19,25 @@ from napari_semsr.core import Float32Array, FloatArray, FloatPair, IntPair
 Distance = Callable[[FloatArray, FloatArray], FloatArray]
 
 
-def cover(
+def compute_coverage(
     distance_nm: NDArray[np.floating], sidewall_nm: float, pixel_nm: float
 ) -> Float32Array:
-    """Mean coverage of pixels whose centres are at a distance from an edge, in nm."""
+    """Compute the mean coverage of pixels at given distances in nm from an edge."""
     half = max(sidewall_nm, 1e-6 * pixel_nm) / 2
 
-    def outside(s: NDArray[np.floating]) -> NDArray[np.floating]:
+    def integrate_outside(s: NDArray[np.floating]) -> NDArray[np.floating]:
         inner = np.clip(s + half, 0, 2 * half)
         return np.asarray(inner**2 / (4 * half) + np.maximum(s - half, 0))
 
     distance = np.asarray(distance_nm, dtype=np.float64)
-    mean = outside(distance + pixel_nm / 2) - outside(distance - pixel_nm / 2)
+    mean = integrate_outside(distance + pixel_nm / 2) - integrate_outside(
+        distance - pixel_nm / 2
+    )
     return np.asarray(1 - mean / pixel_nm, dtype=np.float32)
 
 
 def box_distance(dy: FloatArray, dx: FloatArray, half: FloatPair) -> FloatArray:
-    """Signed distance to an upright rectangle."""
+    """Compute the signed distance to an upright rectangle."""
     y, x = np.abs(dy) - half[0], np.abs(dx) - half[1]
     outside = np.hypot(np.maximum(y, 0), np.maximum(x, 0))
     return np.asarray(outside + np.minimum(np.maximum(y, x), 0))
@@ -51,19 +53,19 @@ class Canvas:
 
     @property
     def extent_nm(self) -> FloatPair:
-        """Height and width of the canvas."""
+        """Height and width of the canvas in nm."""
         return self.shape[0] * self.pixel_nm, self.shape[1] * self.pixel_nm
 
-    def cover(self, distance_nm: NDArray[np.floating]) -> Float32Array:
-        """Antialiased coverage of a shape."""
-        return cover(distance_nm, self.sidewall_nm, self.pixel_nm)
+    def compute_coverage(self, distance_nm: NDArray[np.floating]) -> Float32Array:
+        """Compute the antialiased coverage of a shape."""
+        return compute_coverage(distance_nm, self.sidewall_nm, self.pixel_nm)
 
-    def grid(self) -> tuple[FloatArray, FloatArray]:
-        """Coordinates of pixel centres in nm, as an open grid: (Y, 1) and (1, X)."""
+    def get_pixel_centres(self) -> tuple[FloatArray, FloatArray]:
+        """Return pixel centres in nm as an open grid, (Y, 1) and (1, X)."""
         y, x = ((np.arange(n, dtype=float) + 0.5) * self.pixel_nm for n in self.shape)
         return y[:, None], x[None, :]
 
-    def around(
+    def iterate_window(
         self, centre: Iterable[float], *half: float
     ) -> Iterator[tuple[tuple[slice, slice], FloatArray, FloatArray]]:
         """Yield the pixels of a rectangle with its soft edge, and their offsets in nm.
@@ -82,24 +84,27 @@ class Canvas:
             off.append((np.arange(start, stop, dtype=float) + 0.5) * self.pixel_nm - at)
         yield (slices[0], slices[1]), off[0][:, None], off[1][None, :]
 
-    def rough(self, correlation_nm: float, rng: np.random.Generator) -> Float32Array:
-        """Smooth random relief (Y, X) with mean 0 and standard deviation 1.
+    def create_relief(
+        self, correlation_nm: float, rng: np.random.Generator
+    ) -> Float32Array:
+        """Create a smooth random relief (Y, X) with mean 0 and standard deviation 1.
 
         White noise on knots at fixed positions in nm, blurred by a Gaussian: the same
         relief at any pixel size.
         """
         weights = [
-            _knot_weights(count, self.pixel_nm, correlation_nm) for count in self.shape
+            _compute_knot_weights(count, self.pixel_nm, correlation_nm)
+            for count in self.shape
         ]
         noise = rng.standard_normal([w.shape[1] for w in weights], dtype=np.float32)
         half = weights[0] @ noise
         return np.ascontiguousarray((weights[1] @ half.T).T)
 
 
-def _knot_weights(
+def _compute_knot_weights(
     count: int, pixel_nm: float, correlation_nm: float
 ) -> sparse.csr_array:
-    """Gaussian weights of knots one correlation length apart; rows have unit power."""
+    """Compute Gaussian weights of knots that are one correlation length apart."""
     reach = 4
     step = correlation_nm
     at = (np.arange(count) + 0.5) * pixel_nm / step + reach
@@ -130,7 +135,7 @@ def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32
     sigma = (fwhm_px / FWHM).astype(np.float32)
     light = np.zeros(image.shape, np.float32)
     cover = np.zeros(image.shape, np.float32)
-    for level, share in blur_shares(sigma):
+    for level, share in split_blur_widths(sigma):
         if share is None:
             return gaussian_blur(image, level)
         light += gaussian_blur(image * share, level)
@@ -138,10 +143,10 @@ def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32
     return light / cover
 
 
-def blur_shares(
+def split_blur_widths(
     sigma: Float32Array,
 ) -> Iterator[tuple[float, Float32Array | None]]:
-    """Yield a few widths and the share of each pixel; None if one width is enough."""
+    """Yield a few blur widths, and each pixel's fraction; None for a single width."""
     low, high = float(sigma.min()), float(sigma.max())
     if high / low < 1.01:  # chosen: one width is enough
         yield (low * high) ** 0.5, None

@@ -45,7 +45,7 @@ FOG_SCALE = 1 / 8  # correlation length over the shorter side; chosen
 
 
 @dataclass(frozen=True, slots=True)
-class Degraded:
+class DegradedImage:
     """A degraded image and the parameters of its degradation."""
 
     image: NDArray[Any]  # (Y, X) Degraded grey values in the input's type
@@ -66,7 +66,7 @@ def gaussian_kernel(
 
 
 def disk_kernel(radius_px: float) -> FloatArray:
-    """Out-of-focus blur: a uniform disc with antialiased rim, (N, N)."""
+    """Return an out-of-focus blur kernel: a disc with antialiased rim, (N, N)."""
     half = int(np.ceil(radius_px + 0.5))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     kernel = np.clip(0.5 - (np.hypot(y, x) - max(radius_px, 0.5)), 0, 1)
@@ -74,7 +74,7 @@ def disk_kernel(radius_px: float) -> FloatArray:
 
 
 def motion_kernel(length_px: float, angle_deg: float) -> FloatArray:
-    """Motion blur: a line one pixel wide, (N, N)."""
+    """Return a motion blur kernel: a line one pixel wide, (N, N)."""
     half = int(np.ceil(length_px / 2 + 1))
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
     angle = np.deg2rad(angle_deg)
@@ -85,14 +85,14 @@ def motion_kernel(length_px: float, angle_deg: float) -> FloatArray:
     return np.asarray(kernel / kernel.sum())
 
 
-def smooth_field(
+def create_smooth_field(
     shape: IntPair,
     correlation_px: float,
     rng: np.random.Generator,
     *,
     window: tuple[slice, slice] | None = None,
 ) -> FloatArray:
-    """Smooth random field with values from 0 to 1 over the whole `shape`.
+    """Create a smooth random field with values from 0 to 1 over the whole `shape`.
 
     `correlation_px` is the standard deviation of the Gaussian that smooths the noise;
     `window` selects the part of the field to return.
@@ -114,13 +114,13 @@ def smooth_field(
     return _interpolate(field, rows, columns)
 
 
-def part_of_field(
+def create_field_window(
     shape: IntPair,
     field_shape: IntPair,
     correlation_px: float,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Return a random window of `shape` (Y, X) of a larger smooth field."""
+    """Create a random window of `shape` (Y, X) from a larger smooth field."""
     corner = [
         int(rng.integers(0, g - n + 1)) for g, n in zip(field_shape, shape, strict=True)
     ]
@@ -128,13 +128,13 @@ def part_of_field(
         slice(corner[0], corner[0] + shape[0]),
         slice(corner[1], corner[1] + shape[1]),
     )
-    return smooth_field(field_shape, correlation_px, rng, window=window)
+    return create_smooth_field(field_shape, correlation_px, rng, window=window)
 
 
 def _interpolate(
     field: FloatArray, rows: FloatArray, columns: FloatArray
 ) -> FloatArray:
-    """Interpolate bilinearly on a grid; smooth if knots are a quarter sigma apart."""
+    """Interpolate a field bilinearly on a grid of rows and columns."""
     for axis, where in ((0, rows), (1, columns)):
         low = np.minimum(where.astype(int), max(field.shape[axis] - 2, 0))
         high = np.minimum(low + 1, field.shape[axis] - 1)
@@ -145,13 +145,15 @@ def _interpolate(
     return field
 
 
-def fog(image: FloatArray, beta: FloatArray | float, airlight: float) -> FloatArray:
+def apply_fog(
+    image: FloatArray, beta: FloatArray | float, airlight: float
+) -> FloatArray:
     """Add fog: ``f exp(-beta) + A (1 - exp(-beta))`` (Gao et al., Methods)."""
     transmission = np.exp(-np.asarray(beta))
     return np.asarray(image * transmission + airlight * (1 - transmission))
 
 
-def black_and_white(image: NDArray[Any]) -> FloatPair:
+def get_grey_range(image: NDArray[Any]) -> FloatPair:
     """Return the grey levels of black and white: 0 and the maximum of the data type.
 
     For floats, or with values below 0: minimum and maximum of the image.
@@ -167,8 +169,8 @@ def black_and_white(image: NDArray[Any]) -> FloatPair:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def kernels_of(kind: Kind) -> list[FloatArray]:
-    """Blur kernels (K, L) of a degradation, in the order of application."""
+def create_kernels(kind: Kind) -> list[FloatArray]:
+    """Return the blur kernels (K, L) of a degradation, in the order of application."""
     kernels = [gaussian_kernel()]
     if kind == "hybrid":
         kernels += [
@@ -178,9 +180,9 @@ def kernels_of(kind: Kind) -> list[FloatArray]:
     return kernels
 
 
-def blur_width_px(kind: Kind) -> float:
-    """Full width at half maximum of all kernels of a degradation, on the wider axis."""
-    kernel = functools.reduce(scipy.signal.convolve, kernels_of(kind))
+def compute_blur_width_px(kind: Kind) -> float:
+    """Compute the FWHM of all kernels of a degradation, on the wider axis."""
+    kernel = functools.reduce(scipy.signal.convolve, create_kernels(kind))
     half = [n // 2 for n in kernel.shape]
     widths = []
     for line in (kernel[half[0]], kernel[:, half[1]]):  # interpolated
@@ -206,7 +208,7 @@ def degrade_plane(
     airlight: float | None = None,
     stretch: bool = True,
     levels: FloatPair | None = None,
-) -> Degraded:
+) -> DegradedImage:
     """Degrade an image like the data sets A, B and C of Gao et al. [1]_.
 
     Set A, ``blur``, has Gaussian blur; B, ``fog``, adds fog; C, ``hybrid``, also adds
@@ -224,10 +226,10 @@ def degrade_plane(
     if kind not in KINDS:
         msg = f"Degradation must be one of {', '.join(KINDS)}, got {kind!r}."
         raise OptionError(msg, code="unknown-value")
-    low, high = levels or black_and_white(image)
+    low, high = levels or get_grey_range(image)
     clear = (image.astype(float) - low) * (255 / (high - low))
     result = clear
-    for kernel in kernels_of(kind):
+    for kernel in create_kernels(kind):
         result = ndimage.convolve(result, kernel, mode="reflect")
     parameters: dict[str, object] = {
         "gaussian_sigma_px": BLUR_SIGMA_PX,
@@ -247,11 +249,11 @@ def degrade_plane(
     grey = result * ((high - low) / 255) + low
     kind_of = image.dtype.kind
     if kind_of == "b":
-        return Degraded(grey >= 0.5, parameters)
+        return DegradedImage(grey >= 0.5, parameters)
     if kind_of in "iu":
         info = np.iinfo(image.dtype)
         grey = np.clip(np.rint(grey), info.min, info.max)
-    return Degraded(grey.astype(image.dtype), parameters)
+    return DegradedImage(grey.astype(image.dtype), parameters)
 
 
 def _add_fog(
@@ -262,15 +264,15 @@ def _add_fog(
     airlight: float | None,
     stretch: bool,
 ) -> tuple[FloatArray, dict[str, object]]:
-    """Add fog; then restore the previous mean and standard deviation."""
+    """Add fog, then restore the previous mean and standard deviation."""
     low, high = BETA_RANGE
     level = float(image.mean()) if airlight is None else float(airlight)
     correlation = FOG_SCALE * min(image.shape)
     beta: FloatArray | float = (low + high) / 2
     if not uniform_fog:
         rng = np.random.default_rng(seed)
-        beta = low + (high - low) * smooth_field(image.shape, correlation, rng)
-    hazy_image = fog(image, beta, level)
+        beta = low + (high - low) * create_smooth_field(image.shape, correlation, rng)
+    hazy_image = apply_fog(image, beta, level)
     spread = hazy_image.std()
     gain = image.std() / spread if spread > 0 else 1.0
     parameters = {
@@ -300,7 +302,7 @@ _SHARP_PX = (0.1, 0.65)  # largest Gaussian sigma of a sharp image; chosen
 
 
 class DegradationRanges(Options):
-    """Ranges of random degradations, and shares of their kinds."""
+    """Ranges of random degradations, and fractions of their kinds."""
 
     blur: float = Field(default=0.3, ge=0)  # relative shares of the three kinds
     fog: float = Field(default=0.3, ge=0)
@@ -325,8 +327,8 @@ class DegradationRanges(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class FaultyScene:
-    """A degraded image and its ground truth, (Y, X), on one scale."""
+class DegradedScene:
+    """A degraded image and its ground truth, (Y, X), on the same grey scale."""
 
     low: Float32Array  # Degraded image
     noiseless: Float32Array  # The same without noise and haze
@@ -338,7 +340,7 @@ class FaultyScene:
     spread: Float32Array | None = None
 
 
-def _blur_kernel(
+def _random_blur_kernel(
     kind: str, ranges: DegradationRanges, rng: np.random.Generator
 ) -> FloatArray:
     if kind != "hybrid" and ranges.sharp > 0 and rng.random() < ranges.sharp:
@@ -369,10 +371,10 @@ def convolve(image: FloatArray, kernel: FloatArray) -> FloatArray:
     return np.asarray(scipy.signal.fftconvolve(padded_image, kernel, mode="valid"))
 
 
-def _transmission(
+def _simulate_transmission(
     shape: IntPair, ranges: DegradationRanges, rng: np.random.Generator
 ) -> FloatArray:
-    """Transmission of haze in a window of a larger field."""
+    """Simulate the transmission of haze in a window of a larger field."""
     low, high = BETA_RANGE
     if rng.random() > ranges.near_paper:
         low, high = np.sort(rng.uniform(*ranges.beta, size=2))
@@ -383,19 +385,21 @@ def _transmission(
         correlation = float(np.exp(rng.uniform(*np.log(ranges.fog_scale_px))))
         y, x = (max(n, int(correlation * rng.uniform(4, 10))) for n in shape)
         field_shape = y, x
-    field = part_of_field(shape, field_shape, correlation, rng)
+    field = create_field_window(shape, field_shape, correlation, rng)
     return np.exp(-(low + (high - low) * field))
 
 
-def _dim(clear: FloatArray, transmission: FloatArray, airlight: float) -> FloatArray:
-    """Dim the clear image by the mean haze: only variation of the haze is corrected."""
+def _dim_by_mean_haze(
+    clear: FloatArray, transmission: FloatArray, airlight: float
+) -> FloatArray:
+    """Dim a clear image by the mean haze; only variation of the haze is corrected."""
     return airlight + (clear - airlight) * float(transmission.mean())
 
 
-def _noise(
+def _add_noise(
     low: FloatArray, ranges: DegradationRanges, rng: np.random.Generator
 ) -> FloatArray:
-    """Add Poisson-Gaussian noise, as a share of the image's range."""
+    """Add Poisson-Gaussian noise, as a fraction of the image's range."""
     span = np.ptp(low)
     if rng.random() >= ranges.noisy or span == 0:
         return low
@@ -406,84 +410,84 @@ def _noise(
     return np.asarray(low + deviation * rng.standard_normal(low.shape))
 
 
-def random_scene(
+def degrade_randomly(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
-) -> FaultyScene:
-    """Degrade a clear image (Y, X) in [0, 1] at random; both are on one grey scale."""
+) -> DegradedScene:
+    """Degrade a clear image (Y, X) in [0, 1] with random settings."""
     if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
-        return _as_paper(clear, ranges, rng)
-    kind = _kind_of(ranges, rng)
+        return _degrade_as_published(clear, ranges, rng)
+    kind = _choose_kind(ranges, rng)
     truth = clear.astype(float)
-    low = convolve(truth, _blur_kernel(kind, ranges, rng))
+    low = convolve(truth, _random_blur_kernel(kind, ranges, rng))
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind == "fog" or (kind == "hybrid" and rng.random() < 0.8):
-        transmission = _transmission((low.shape[0], low.shape[1]), ranges, rng)
+        transmission = _simulate_transmission((low.shape[0], low.shape[1]), ranges, rng)
         near_mean = rng.random() < ranges.near_paper
         level = low.mean() + rng.normal(0, 0.02) if near_mean else rng.uniform(0, 1)
         airlight = float(level)
         log_gain = np.log(transmission.mean() / transmission)
         low, truth = (
-            fog(low, -np.log(transmission), airlight),
-            _dim(truth, transmission, airlight),
+            apply_fog(low, -np.log(transmission), airlight),
+            _dim_by_mean_haze(truth, transmission, airlight),
         )
-    low = _noise(low, ranges, rng)
-    bottom, span = range_of(low)
+    low = _add_noise(low, ranges, rng)
+    bottom, span = get_scaling_range(low)
     if rng.random() < ranges.eight_bit:
         step = span / rng.uniform(80, 255)
         low = np.rint(low / step) * step
     bottom += span * rng.normal(0, 0.04)
     span *= rng.uniform(0.85, 1.1)
-    return _scene(low, truth, log_gain, airlight, (bottom, span))
+    return _create_scene(low, truth, log_gain, airlight, (bottom, span))
 
 
-def _as_paper(
+def _degrade_as_published(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
-) -> FaultyScene:
-    """Degrade as `degrade_plane` does, and return the ground truth too."""
-    kind = _kind_of(ranges, rng)
+) -> DegradedScene:
+    """Degrade like `degrade_plane`, and also return the ground truth."""
+    kind = _choose_kind(ranges, rng)
     low = truth = clear.astype(float)
-    for kernel in kernels_of(kind):
+    for kernel in create_kernels(kind):
         low = convolve(low, kernel)
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind != "blur":
         first, last = BETA_RANGE
         correlation = FOG_SCALE * min(low.shape)
-        field = smooth_field((low.shape[0], low.shape[1]), correlation, rng)
+        field = create_smooth_field((low.shape[0], low.shape[1]), correlation, rng)
         transmission = np.exp(-(first + (last - first) * field))
         log_gain = np.log(transmission.mean() / transmission)
-        hazy_image = fog(low, -np.log(transmission), airlight)
-        truth = _dim(truth, transmission, airlight)
+        hazy_image = apply_fog(low, -np.log(transmission), airlight)
+        truth = _dim_by_mean_haze(truth, transmission, airlight)
         gain = low.std() / max(float(hazy_image.std()), 1e-9)
         offset = low.mean() - gain * hazy_image.mean()
         low, truth, airlight = (
             gain * part + offset for part in (hazy_image, truth, airlight)
         )
     low = np.clip(np.rint(low * _WHITE), 0, _WHITE) / _WHITE
-    return _scene(low, truth, log_gain, airlight, range_of(low))
+    return _create_scene(low, truth, log_gain, airlight, get_scaling_range(low))
 
 
-def _kind_of(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
+def _choose_kind(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
     shares = np.array([ranges.blur, ranges.fog, ranges.hybrid], dtype=float)
     return KINDS[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
 
-def range_of(low: FloatArray) -> FloatPair:
+def get_scaling_range(low: FloatArray) -> FloatPair:
     """Return the grey level scaled to 0, and the span scaled to 1."""
     bottom, top = np.percentile(low, (0.1, 99.9))
     return float(bottom), max(float(top - bottom), 1e-6)
 
 
-def _scene(
+def _create_scene(
     low: FloatArray,
     truth: FloatArray,
     log_gain: FloatArray,
     airlight: float,
     scale: FloatPair,
-) -> FaultyScene:
-    """Scale both images by the percentiles of the degraded one."""
+) -> DegradedScene:
+    """Scale both images to the grey range of the degraded image."""
     bottom, span = scale
     clear = ((truth - bottom) / span).astype(np.float32)
-    return FaultyScene(
+    return DegradedScene(
         ((low - bottom) / span).astype(np.float32),
         clear,
         clear,

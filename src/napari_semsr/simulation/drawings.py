@@ -13,19 +13,21 @@ from scipy import ndimage, spatial
 
 from napari_semsr.core import Float32Array, FloatArray, IntPair, OptionError
 from napari_semsr.simulation.canvas import box_distance
-from napari_semsr.simulation.degrade import smooth_field
+from napari_semsr.simulation.degrade import create_smooth_field
 
 Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
 _Distance = Callable[[IntPair, np.random.Generator, float], FloatArray]
 
 
-def _coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
+def _pixel_coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
     return y, x
 
 
-def _discs(shape: IntPair, centres: FloatArray, radii: FloatArray) -> FloatArray:
-    """Signed distance to the nearest disc, evaluated in windows."""
+def _compute_disc_distance(
+    shape: IntPair, centres: FloatArray, radii: FloatArray
+) -> FloatArray:
+    """Compute the signed distance to the nearest disc, evaluated in windows."""
     distance = np.full(shape, 1e3)
     for (cy, cx), radius in zip(centres, radii, strict=True):
         reach = int(radius + 24)
@@ -38,19 +40,19 @@ def _discs(shape: IntPair, centres: FloatArray, radii: FloatArray) -> FloatArray
     return distance
 
 
-def _grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
-    """Lines half a pitch wide with slightly rough edges, at any angle."""
-    y, x = _coordinates(shape)
+def _draw_grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+    """Draw a grating with slightly rough edges at a random angle."""
+    y, x = _pixel_coordinates(shape)
     angle = rng.uniform(0, np.pi)
-    rough = (smooth_field(shape, 2.0, rng) - 0.5) * rng.uniform(0, 1.5)
+    rough = (create_smooth_field(shape, 2.0, rng) - 0.5) * rng.uniform(0, 1.5)
     phase = (x * np.cos(angle) + y * np.sin(angle) + rough) % pitch
     width = pitch * rng.uniform(0.35, 0.65)
     return np.asarray(np.abs(phase - pitch / 2) - width / 2)
 
 
-def _pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
-    """Tracks of pits of random run lengths, as on an optical disc."""
-    y, x = _coordinates(shape)
+def _draw_pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+    """Draw tracks of pits of random run lengths, as on an optical disc."""
+    y, x = _pixel_coordinates(shape)
     angle = rng.uniform(-0.3, 0.3)
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
@@ -77,8 +79,10 @@ def _pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
     return distance
 
 
-def _particles(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
-    """Packed round particles with a random spread of sizes."""
+def _draw_particles(
+    shape: IntPair, rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Draw packed round particles of random sizes."""
     count = int(shape[0] * shape[1] / pitch**2 * rng.uniform(0.5, 1.3)) + 1
     centres = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
     if rng.random() < 0.5:
@@ -88,14 +92,14 @@ def _particles(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatA
         grid[:, 1] += 0.5 * (grid[:, 0] % 2)
         centres = grid * [pitch * 0.87, pitch] + rng.normal(0, 0.06 * pitch, grid.shape)
     radii = pitch * 0.45 * rng.lognormal(0, rng.uniform(0, 0.35), len(centres))
-    return _discs(shape, centres, radii)
+    return _compute_disc_distance(shape, centres, radii)
 
 
-def _circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
-    """Manhattan wires on a routing grid, with vias."""
+def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
+    """Draw Manhattan wires on a routing grid, with vias."""
     grid = tuple(int(np.ceil(n / pitch)) + 1 for n in shape)
     distance = np.full(shape, pitch)
-    y, x = _coordinates(shape)
+    y, x = _pixel_coordinates(shape)
     for _ in range(int(grid[0] * grid[1] * rng.uniform(0.15, 0.4)) + 1):
         row, column = rng.integers(0, grid[0]), rng.integers(0, grid[1])
         length = int(rng.integers(1, 9))
@@ -110,16 +114,18 @@ def _circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArr
         distance[box] = np.minimum(distance[box], wire)
     cells = rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2))
     vias = np.asarray((cells + 0.5) * pitch, dtype=np.float64)
-    holes = _discs(shape, vias, np.full(len(vias), pitch * 0.16))
+    holes = _compute_disc_distance(shape, vias, np.full(len(vias), pitch * 0.16))
     return np.asarray(np.maximum(distance, -holes))
 
 
-def _fracture(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
-    """Facets of a broken surface: distance to the nearest cell border."""
+def _draw_fracture(
+    shape: IntPair, rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Draw facets of a broken surface by the distance to the nearest cell border."""
     count = max(4, int(shape[0] * shape[1] / pitch**2))
     seeds = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
-    y, x = _coordinates(shape)
-    warp = (smooth_field(shape, pitch / 3, rng) - 0.5) * pitch
+    y, x = _pixel_coordinates(shape)
+    warp = (create_smooth_field(shape, pitch / 3, rng) - 0.5) * pitch
     points = np.stack([y + warp, x - warp], -1).reshape(-1, 2)
     nearest, _ = spatial.cKDTree(seeds).query(points, k=2)
     gap = (nearest[:, 1] - nearest[:, 0]).reshape(shape)
@@ -127,30 +133,30 @@ def _fracture(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatAr
 
 
 _DRAWERS: dict[Phantom, _Distance] = {
-    "grating": _grating,
-    "pits": _pits,
-    "particles": _particles,
-    "circuit": _circuit,
-    "fracture": _fracture,
+    "grating": _draw_grating,
+    "pits": _draw_pits,
+    "particles": _draw_particles,
+    "circuit": _draw_circuit,
+    "fracture": _draw_fracture,
 }
 PHANTOMS: tuple[Phantom, ...] = tuple(_DRAWERS)
 
 
-def _shade(distance: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """SEM contrast: material, bright edges that decay inwards, grain, slow shading."""
+def _apply_sem_contrast(distance: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Apply SEM contrast: material, bright edges, grain and slow shading."""
     inside = np.clip(0.5 - distance, 0, 1)
     ground, object_grey = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)
     decay = rng.uniform(1.0, 6.0)
     edge = inside * np.exp(-np.maximum(-distance, 0) / decay) * rng.uniform(0, 0.6)
     slope = np.gradient(np.clip(distance, -8, 8), axis=1) * rng.uniform(0, 0.12)
-    grain = smooth_field(distance.shape, rng.uniform(0.6, 3.0), rng) - 0.5
-    coarse = smooth_field(distance.shape, rng.uniform(8, 40), rng) - 0.5
+    grain = create_smooth_field(distance.shape, rng.uniform(0.6, 3.0), rng) - 0.5
+    coarse = create_smooth_field(distance.shape, rng.uniform(8, 40), rng) - 0.5
     image = ground + (object_grey - ground) * inside + edge + slope * (distance < 8)
     image += grain * rng.uniform(0.0, 0.25) + coarse * rng.uniform(0.0, 0.2)
     return np.asarray(ndimage.gaussian_filter(image, rng.uniform(0.0, 0.6)))
 
 
-def draw(
+def draw_phantom(
     kind: Phantom, shape: IntPair, *, seed: int = 0, pitch_px: float | None = None
 ) -> Float32Array:
     """Draw a sample as a sharp SEM image (Y, X) with grey values in [0, 1].
@@ -172,7 +178,7 @@ def draw(
         if pitch_px is None
         else pitch_px
     )
-    image = _shade(_DRAWERS[kind](shape, rng, pitch), rng)
+    image = _apply_sem_contrast(_DRAWERS[kind](shape, rng, pitch), rng)
     low, high = float(image.min()), float(image.max())
     unit_range = (image - low) / (high - low) if high > low else np.zeros(shape)
     return unit_range.astype(np.float32)

@@ -34,18 +34,18 @@ from napari_semsr.core import (
     Options,
 )
 from napari_semsr.simulation.degrade import (
-    FaultyScene,
+    DegradedScene,
+    apply_fog,
     convolve,
+    create_field_window,
     disk_kernel,
-    fog,
+    get_scaling_range,
     motion_kernel,
-    part_of_field,
-    range_of,
 )
 
 
 class FaultRanges(Options):
-    """Ranges of the random faults of a microscope."""
+    """Ranges of random microscope faults."""
 
     blurred: float = Field(default=0.55, ge=0, le=1)  # shares of scenes with each fault
     veiled: float = Field(default=0.3, ge=0, le=1)
@@ -70,8 +70,8 @@ _SHARP = (math.log(NO_BLUR), math.log(NO_BLUR), 0.0, 0.0)
 _UNKNOWN = (math.nan,) * 4  # if there is no noise
 
 
-def _gaussian(sigma: float, ratio: float, angle: float) -> FloatArray:
-    """Gaussian of a mean width, elongated along one direction by a ratio."""
+def _create_gaussian_kernel(sigma: float, ratio: float, angle: float) -> FloatArray:
+    """Create a Gaussian kernel, elongated along one direction by a ratio."""
     long, short = sigma * math.sqrt(ratio), sigma / math.sqrt(ratio)
     half = math.ceil(3.5 * long)
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
@@ -83,31 +83,33 @@ def _gaussian(sigma: float, ratio: float, angle: float) -> FloatArray:
 def _random_blur(
     ranges: FaultRanges, rng: np.random.Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
-    """Draw a Gaussian, a defocus, a drift, or several of them."""
+    """Draw a random blur kernel: Gaussian, defocus, drift, or several of them."""
     sigma, angle = rng.uniform(*ranges.sigma_px), rng.uniform(0, math.pi)
     kind = rng.choice(["astigmatic", "defocus", "drift", "several"])
     if rng.random() < ranges.round:
-        kernel = _gaussian(sigma, 1.0, 0.0)
+        kernel = _create_gaussian_kernel(sigma, 1.0, 0.0)
     elif kind == "astigmatic":
-        kernel = _gaussian(sigma, math.exp(abs(rng.normal(0, 0.4))), angle)
+        kernel = _create_gaussian_kernel(
+            sigma, math.exp(abs(rng.normal(0, 0.4))), angle
+        )
     elif kind == "defocus":
         kernel = disk_kernel(rng.uniform(0.6, ranges.defocus_px))
     else:
         degrees = 0.0 if rng.random() < 0.4 else rng.uniform(0, 180)
         kernel = motion_kernel(rng.uniform(0.5, ranges.motion_px), degrees)
         if kind == "several":
-            soft = _gaussian(rng.uniform(0.3, 1.6), 1.0, 0.0)
+            soft = _create_gaussian_kernel(rng.uniform(0.3, 1.6), 1.0, 0.0)
             kernel = scipy.signal.convolve(kernel, soft)
             if rng.random() < 0.7:
                 disk = disk_kernel(rng.uniform(0.5, ranges.defocus_px))
                 kernel = scipy.signal.convolve(kernel, disk)
     kernel = np.maximum(kernel, 0)
     kernel = kernel / kernel.sum()
-    return kernel, _faults_of_blur(kernel)
+    return kernel, _measure_blur_faults(kernel)
 
 
-def _faults_of_blur(kernel: FloatArray) -> _FaultNumbers:
-    """Measure standard deviations, slant and flatness of a kernel."""
+def _measure_blur_faults(kernel: FloatArray) -> _FaultNumbers:
+    """Measure the standard deviations, slant and flatness of a kernel."""
     y, x = np.indices(kernel.shape, dtype=float)
     y, x = y - (kernel * y).sum(), x - (kernel * x).sum()
     yy, xx, xy = ((kernel * part).sum() for part in (y * y, x * x, x * y))
@@ -124,7 +126,7 @@ def _faults_of_blur(kernel: FloatArray) -> _FaultNumbers:
 def _random_noise(
     image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: np.random.Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
-    """Draw smeared shot and read noise for an image on the scale 0 to 1."""
+    """Draw smeared shot and read noise for an image with a range from 0 to 1."""
     deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
     shot = rng.random() if rng.random() < 0.6 else 0.0
     noise = rng.standard_normal(image.shape)
@@ -138,14 +140,17 @@ def _random_noise(
             lines = lines / max(float(lines.std()), 1e-6)
         noise = math.sqrt(1 - streaks) * noise + math.sqrt(streaks) * lines
         smooth_noise = smear(noise)
-    along, across = _correlation(smooth_noise, 1), _correlation(smooth_noise, 0)
+    along, across = (
+        _compute_neighbour_correlation(smooth_noise, 1),
+        _compute_neighbour_correlation(smooth_noise, 0),
+    )
     level = np.clip(image, 0, 1)
     growing = np.sqrt(np.maximum(1 - shot + 2 * shot * level, 0.02))
     return smear(deviation * growing * noise), (shot, along, across, streaks)
 
 
 def _random_detector(rng: np.random.Generator) -> _Detector:
-    """Choose at random how a detector smears signal and noise; usually not at all."""
+    """Choose a random detector response, which may smear signal and noise."""
     kind = rng.random()
     if kind < 0.12:  # pixels averaged, or an image that was resampled
         return partial(ndimage.gaussian_filter, sigma=rng.uniform(0.3, 1.0))
@@ -167,8 +172,8 @@ def _random_detector(rng: np.random.Generator) -> _Detector:
     return np.asarray
 
 
-def _correlation(noise: FloatArray, axis: int) -> float:
-    """Correlation of neighbouring pixels in noise; 0 for white noise."""
+def _compute_neighbour_correlation(noise: FloatArray, axis: int) -> float:
+    """Compute the correlation of neighbouring noise pixels; 0 for white noise."""
     apart = float(np.diff(noise, axis=axis).std()) / math.sqrt(2)
     return 1 - apart / max(float(noise.std()), 1e-9)
 
@@ -176,12 +181,14 @@ def _correlation(noise: FloatArray, axis: int) -> float:
 def _random_haze(
     shape: IntPair, mean: float, ranges: FaultRanges, rng: np.random.Generator
 ) -> tuple[FloatArray, float]:
-    """Draw transmission and airlight: the mean grey, black, white, or any other."""
+    """Draw a random transmission and airlight of haze."""
     low, high = np.sort(rng.uniform(*ranges.beta, size=2))
     high = min(high, low + 1.3)
     correlation = float(np.exp(rng.uniform(*np.log(ranges.veil_px))))
     field_shape = [max(n, int(correlation * rng.uniform(2, 9))) for n in shape]
-    field = part_of_field(shape, (field_shape[0], field_shape[1]), correlation, rng)
+    field = create_field_window(
+        shape, (field_shape[0], field_shape[1]), correlation, rng
+    )
     kind = rng.random()
     if kind < 0.35:
         airlight = mean + rng.normal(0, 0.03)
@@ -192,9 +199,11 @@ def _random_haze(
     return np.exp(-(low + (high - low) * field)), float(airlight)
 
 
-def _record(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, float]:
-    """Record an image: clip, round, maybe as JPEG; also return the error of JPEG."""
-    bottom, span = range_of(low)
+def _simulate_recording(
+    low: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, float]:
+    """Simulate recording (clipping, rounding, JPEG); also return the JPEG error."""
+    bottom, span = get_scaling_range(low)
     # the operator sets the contrast: it fills the range, a part of it, or exceeds it
     range_used = rng.uniform(0.3, 1.08) if rng.random() < 0.5 else 1.0
     gain, offset = range_used / span, rng.uniform(0, max(1 - range_used, 0.0))
@@ -215,10 +224,10 @@ def _record(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, floa
     return np.asarray((image - offset) / gain + bottom), lost_sd / gain
 
 
-def random_faults(
+def apply_random_faults(
     clear: NDArray[np.floating], ranges: FaultRanges, rng: np.random.Generator
-) -> FaultyScene:
-    """Apply random faults of a microscope to a clear image (Y, X) in [0, 1].
+) -> DegradedScene:
+    """Apply random microscope faults to a clear image (Y, X) in [0, 1].
 
     The degraded and the clear image are on one grey scale.
     """
@@ -234,31 +243,31 @@ def random_faults(
         transmission, airlight = _random_haze(shape, airlight, ranges, rng)
         share = float(transmission.mean())
         log_gain = np.log(share / transmission)
-        low = fog(low, -np.log(transmission), airlight)
+        low = apply_fog(low, -np.log(transmission), airlight)
         noiseless, truth = (
             airlight + (part - airlight) * share for part in (blurred_image, truth)
         )
     deviation, noise = 0.0, _UNKNOWN
     if rng.random() < ranges.noisy:
-        bottom, span = range_of(low)
+        bottom, span = get_scaling_range(low)
         smear = _random_detector(rng)
         field, noise = _random_noise((low - bottom) / span, ranges, smear, rng)
         low, noiseless, truth = (smear(part) for part in (low, noiseless, truth))
         low = low + span * field
         deviation = span * float(field.std())
-    low, lost_sd = _record(low, rng)
+    low, lost_sd = _simulate_recording(low, rng)
     deviation = math.hypot(deviation, lost_sd)
-    bottom, span = range_of(low)
+    bottom, span = get_scaling_range(low)
     span *= rng.uniform(0.88, 1.1)
     bottom += span * rng.normal(0, 0.03)
 
-    def place_fault(image: FloatArray) -> Float32Array:
+    def rescale(image: FloatArray) -> Float32Array:
         return np.asarray((image - bottom) / span, dtype=np.float32)
 
-    return FaultyScene(
-        place_fault(low),
-        place_fault(noiseless),
-        place_fault(truth),
+    return DegradedScene(
+        rescale(low),
+        rescale(noiseless),
+        rescale(truth),
         log_gain.astype(np.float32),
         float((airlight - bottom) / span),
         np.array(

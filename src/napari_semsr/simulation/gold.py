@@ -30,8 +30,8 @@ from scipy import ndimage, spatial, special
 
 from napari_semsr.core import BoolArray, Float32Array, FloatPair, OptionError, Options
 from napari_semsr.simulation.canvas import FWHM, Canvas
-from napari_semsr.simulation.sem import drift, expose
-from napari_semsr.simulation.specimen import setting
+from napari_semsr.simulation.sem import add_noise, apply_drift
+from napari_semsr.simulation.specimen import declare_option
 
 # Metal islands that fill a plane except for narrow gaps, drawn from distances.
 #
@@ -58,7 +58,7 @@ _FAR = np.float32(1e4)
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Arrangement of islands."""
+    """Parameters of the arrangement of islands."""
 
     pitch_nm: float  # Mean distance between neighbours
     # Spread of the cell sizes: 0 for nearly equal, 1 for very different
@@ -82,7 +82,7 @@ class Islands:
 
 
 @dataclass(frozen=True, slots=True)
-class _Near:
+class _NearSites:
     """Sites near the centre of each of ``B`` blocks."""
 
     place: Float32Array  # (2, NEAR, B, 1)
@@ -96,28 +96,30 @@ class _Near:
 def draw_islands(
     side: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
 ) -> Islands:
-    """Draw islands on a square; cells should be wider than a block of 8 px."""
+    """Draw islands on a square field; cells should be wider than a block of 8 px."""
     blocks = -(-side // _BLOCK)
     whole = blocks * _BLOCK
     canvas = Canvas((whole, whole), pixel_nm, 0.0)
-    near = _near_sites(blocks, pixel_nm, packing, rng)
-    y, x = canvas.grid()
+    near = _find_near_sites(blocks, pixel_nm, packing, rng)
+    y, x = canvas.get_pixel_centres()
     wide = 0.35 * packing.pitch_nm
-    warp = [packing.crooked_nm * canvas.rough(wide, rng) for _ in range(2)]
+    warp = [packing.crooked_nm * canvas.create_relief(wide, rng) for _ in range(2)]
     at = [
-        _as_blocks((plane + line).astype(np.float32), blocks)
+        _to_blocks((plane + line).astype(np.float32), blocks)
         for plane, line in zip(warp, (y, x), strict=True)
     ]
-    depth, grain = _depth_and_owner(at[0], at[1], near, np.float32(packing.corner_nm))
+    depth, grain = _compute_depth_and_grain(
+        at[0], at[1], near, np.float32(packing.corner_nm)
+    )
     return Islands(
-        *(_as_plane(plane, blocks)[:side, :side] for plane in (depth, grain))
+        *(_to_plane(plane, blocks)[:side, :side] for plane in (depth, grain))
     )
 
 
-def _near_sites(
+def _find_near_sites(
     blocks: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
-) -> _Near:
-    """Find the sites near each block, on a disturbed, larger lattice."""
+) -> _NearSites:
+    """Find the sites near each block, on a larger, jittered lattice."""
     pitch = packing.pitch_nm
     count = int(np.ceil(blocks * _BLOCK * pixel_nm / pitch)) + 6
     row, column = (index.ravel().astype(float) for index in np.indices((count, count)))
@@ -127,7 +129,7 @@ def _near_sites(
     weight = packing.size_spread * pitch**2 * (rng.random(number) - 0.5)
     # the numbers of two sites determine the width of their gap
     grain, share = rng.random((2, number), dtype=np.float32)
-    bare = Canvas((count, count), 1.0, 0.0).rough(_PATCH, rng).ravel()
+    bare = Canvas((count, count), 1.0, 0.0).create_relief(_PATCH, rng).ravel()
     bare += 0.3 * rng.standard_normal(number)
     empty = bare < np.quantile(bare, packing.missing)
     paraboloid = np.column_stack([site, np.sqrt(weight.max() - weight)])
@@ -146,7 +148,7 @@ def _near_sites(
     gaps = packing.gap_nm * np.exp(packing.gap_spread * special.ndtri(free))
     # touching islands overlap a little
     half_gap = np.where(share < packing.touching, -packing.corner_nm, gaps) / 2
-    return _Near(
+    return _NearSites(
         place[..., None],
         weight[neighbours].astype(np.float32)[..., None],
         grain[neighbours][..., None],
@@ -156,10 +158,10 @@ def _near_sites(
     )
 
 
-def _depth_and_owner(
-    y: Float32Array, x: Float32Array, near: _Near, corner: np.float32
+def _compute_depth_and_grain(
+    y: Float32Array, x: Float32Array, near: _NearSites, corner: np.float32
 ) -> tuple[Float32Array, Float32Array]:
-    """Depth of each pixel in the island that owns it, and its grain."""
+    """Compute the depth of each pixel within its island, and the island's grain."""
     power = [
         (y - near.place[0, k]) ** 2 + (x - near.place[1, k]) ** 2 - near.weight[k]
         for k in range(_NEAR)
@@ -174,7 +176,9 @@ def _depth_and_owner(
             off = power[other] - power[own]
             off *= near.scale[own, other]
             off -= near.half_gap[own, other]
-            within = off if within is None else _round_minimum(within, off, corner)
+            within = (
+                off if within is None else _compute_rounded_minimum(within, off, corner)
+            )
         if within is None:
             continue
         within = np.where(near.empty[own], -_FAR, within)
@@ -183,10 +187,10 @@ def _depth_and_owner(
     return depth, grain
 
 
-def _round_minimum(
+def _compute_rounded_minimum(
     first: Float32Array, second: Float32Array, length: np.float32
 ) -> Float32Array:
-    """Minimum of two distances, with a rounded corner where they are similar."""
+    """Compute the minimum of two distances, rounded where they are similar."""
     close = length - np.abs(first - second)
     np.maximum(close, 0, out=close)
     np.minimum(first, second, out=first)
@@ -196,13 +200,13 @@ def _round_minimum(
     return first
 
 
-def _as_blocks(plane: Float32Array, blocks: int) -> Float32Array:
+def _to_blocks(plane: Float32Array, blocks: int) -> Float32Array:
     """Reorder a plane to ``(blocks, pixels of a block)``."""
     parts = plane.reshape(blocks, _BLOCK, blocks, _BLOCK).swapaxes(1, 2)
     return np.ascontiguousarray(parts).reshape(blocks**2, _BLOCK**2)
 
 
-def _as_plane(parts: Float32Array, blocks: int) -> Float32Array:
+def _to_plane(parts: Float32Array, blocks: int) -> Float32Array:
     whole = parts.reshape(blocks, blocks, _BLOCK, _BLOCK).swapaxes(1, 2)
     return np.ascontiguousarray(whole).reshape(blocks * _BLOCK, blocks * _BLOCK)
 
@@ -236,7 +240,7 @@ _PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
 
 @dataclass(frozen=True, slots=True)
 class GoldPair:
-    """One field at two magnifications."""
+    """One field imaged at two magnifications."""
 
     # (S, S) Coarse image; 0 and 1 are its percentiles 0.1 and 99.9
     low: Float32Array
@@ -246,84 +250,88 @@ class GoldPair:
 
 
 class GoldOptions(Options):
-    """Sample, probe and dose; ranges are sampled for each field."""
+    """Options for sample, probe and dose; ranges are sampled for each field."""
 
-    pitch_nm: FloatPair = setting(
+    pitch_nm: FloatPair = declare_option(
         (115.0, 270.0), "mean distance between neighbouring islands"
     )
-    size_spread: FloatPair = setting((0.3, 1.0), "spread of the islands' sizes")
-    gap_nm: float = setting(9.4, "median width of the gaps", gt=0)
-    gap_spread: float = setting(
+    size_spread: FloatPair = declare_option((0.3, 1.0), "spread of the islands' sizes")
+    gap_nm: float = declare_option(9.4, "median width of the gaps", gt=0)
+    gap_spread: float = declare_option(
         0.63, "standard deviation of the logarithm of the width", ge=0, le=1.5
     )
-    touching: float = setting(0.02, "share of borders without a gap", ge=0, lt=1)
-    missing: float = setting(0.2, "share of cells without an island", ge=0, lt=1)
-    corner: float = setting(0.2, "corner radius, over the pitch", gt=0, le=1)
-    sidewall_nm: float = setting(17.0, "width of an island's sidewall", ge=0)
-    edges: FloatPair = setting((0.2, 0.45), "brightness added at an island's edge")
-    grains: float = setting(0.08, "largest loss of brightness of a grain", ge=0, lt=1)
-    fine_probe_nm: float = setting(
+    touching: float = declare_option(0.02, "share of borders without a gap", ge=0, lt=1)
+    missing: float = declare_option(0.2, "share of cells without an island", ge=0, lt=1)
+    corner: float = declare_option(0.2, "corner radius, over the pitch", gt=0, le=1)
+    sidewall_nm: float = declare_option(17.0, "width of an island's sidewall", ge=0)
+    edges: FloatPair = declare_option(
+        (0.2, 0.45), "brightness added at an island's edge"
+    )
+    grains: float = declare_option(
+        0.08, "largest loss of brightness of a grain", ge=0, lt=1
+    )
+    fine_probe_nm: float = declare_option(
         8.5, "probe of the fine image, full width at half maximum", ge=0
     )
-    coarse_probe_nm: FloatPair = setting((8.5, 9.5), "probe of the coarse image")
-    electrons: FloatPair = setting(
+    coarse_probe_nm: FloatPair = declare_option((8.5, 9.5), "probe of the coarse image")
+    electrons: FloatPair = declare_option(
         (1200.0, 2400.0), "electrons per white pixel of the coarse image"
     )
-    fine_electrons: float = setting(
+    fine_electrons: float = declare_option(
         0.0, "electrons per white pixel of the fine image; 0 for no noise", ge=0
     )
-    line_jitter_px: float = setting(
+    line_jitter_px: float = declare_option(
         0.1, "standard deviation of the jumps between rows, in coarse pixels", ge=0
     )
-    drift_px: float = setting(
+    drift_px: float = declare_option(
         0.0, "drift during the coarse scan, in coarse pixels", ge=0
     )
 
     @field_validator("pitch_nm", "size_spread", "edges", "coarse_probe_nm", "electrons")
     @classmethod
-    def _order_pair(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
+    def _check_pair_order(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
         least = _LEAST[info.field_name or ""]
         if not least <= value[0] <= value[1]:
             msg = f"must be two ascending numbers of at least {least:g}, got {value}"
             raise ValueError(msg)
         return value
 
-    def emission(self, side: int, rng: np.random.Generator) -> Float32Array:
+    def simulate_emission(self, side: int, rng: np.random.Generator) -> Float32Array:
         """Draw the emission of a random field, before imaging.
 
         Gold is near 0.8, carbon near 0.1. Shape (2 side, 2 side), the fine grid: `side`
         is in coarse pixels.
         """
         if side < _MIN_SIDE:
-            msg = f"A field of gold must be at least {_MIN_SIDE} px wide, got {side}."
+            msg = f"A gold field must be at least {_MIN_SIDE} px wide, got {side}."
             raise OptionError(msg, code="out-of-range")
-        islands = draw_islands(2 * side, FINE_NM, _packing(self, rng), rng)
+        islands = draw_islands(2 * side, FINE_NM, _draw_packing(self, rng), rng)
         canvas = Canvas((2 * side, 2 * side), FINE_NM, self.sidewall_nm)
         decay = rng.uniform(6.0, 16.0)  # of the bright edges
         edge = np.exp(np.minimum(-islands.depth_nm / np.float32(decay), 0))
         gold = 0.75 * (1 - self.grains * islands.grain)
         gold = gold * (1 + rng.uniform(*self.edges) * edge)
         gold = np.asarray(gold, dtype=np.float32)
-        inside = canvas.cover(-islands.depth_nm)
-        ground = rng.uniform(0.06, 0.16) * (1 + 0.15 * canvas.rough(30.0, rng))
+        inside = canvas.compute_coverage(-islands.depth_nm)
+        ground = rng.uniform(0.06, 0.16) * (1 + 0.15 * canvas.create_relief(30.0, rng))
         return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
 
-    def truth(self, emission: Float32Array) -> Float32Array:
+    def create_ground_truth(self, emission: Float32Array) -> Float32Array:
         """Image an emission (Y, X) with the fine probe, scaled and noise-free."""
-        return _probe(emission, self.fine_probe_nm)
+        return _apply_probe(emission, self.fine_probe_nm)
 
-    def pair_of(self, emission: Float32Array, rng: np.random.Generator) -> GoldPair:
-        """Image an emission (2 S, 2 S) twice, coarse and fine."""
+    def create_pair(self, emission: Float32Array, rng: np.random.Generator) -> GoldPair:
+        """Image an emission (2 S, 2 S) at coarse and at fine magnification."""
         side = emission.shape[0] // 2
-        high = self.truth(emission)
-        wide = _probe(emission, rng.uniform(*self.coarse_probe_nm))
+        high = self.create_ground_truth(emission)
+        wide = _apply_probe(emission, rng.uniform(*self.coarse_probe_nm))
         low = wide.reshape(side, 2, side, 2).mean((1, 3)).astype(np.float64)
         if self.drift_px > 0 or self.line_jitter_px > 0:
-            low, _ = drift(low, self.drift_px, self.line_jitter_px, rng)
+            low, _ = apply_drift(low, self.drift_px, self.line_jitter_px, rng)
         dose = np.exp(rng.uniform(*np.log(self.electrons)))
-        low = expose(low, dose, 0.0, rng)
+        low = add_noise(low, dose, 0.0, rng)
         if self.fine_electrons > 0:
-            exposure = expose(high.astype(np.float64), self.fine_electrons, 0.0, rng)
+            exposure = add_noise(high.astype(np.float64), self.fine_electrons, 0.0, rng)
             high = exposure.astype(np.float32)
         bottom, top = np.percentile(low, _PERCENTILES)
         span = max(top - bottom, 1e-6)
@@ -333,7 +341,7 @@ class GoldOptions(Options):
         )
 
 
-def gold_rng(
+def create_gold_rng(
     purpose: Literal["validation", "judging"], index: int
 ) -> np.random.Generator:
     """Return the random generator of a field that is not used for training.
@@ -371,17 +379,17 @@ def random_gold_pair(
 ) -> GoldPair:
     """Draw a random field of `side` coarse pixels and image it twice."""
     settings = options or GoldOptions()
-    return settings.pair_of(settings.emission(side, rng), rng)
+    return settings.create_pair(settings.simulate_emission(side, rng), rng)
 
 
-def _probe(emission: Float32Array, fwhm_nm: float) -> Float32Array:
+def _apply_probe(emission: Float32Array, fwhm_nm: float) -> Float32Array:
     """Image an emission on the fine grid with a Gaussian probe."""
     sigma = fwhm_nm / FWHM / FINE_NM
     image = ndimage.gaussian_filter(emission, sigma, mode="mirror", truncate=3.0)
     return np.asarray(image, dtype=np.float32)
 
 
-def _packing(options: GoldOptions, rng: np.random.Generator) -> Packing:
+def _draw_packing(options: GoldOptions, rng: np.random.Generator) -> Packing:
     """Draw the arrangement of the islands of one field."""
     pitch = float(np.exp(rng.uniform(*np.log(options.pitch_nm))))
     return Packing(

@@ -4,12 +4,13 @@ Steps of the model:
 
 1. *Contrast.* Reflectance is a material's own, times an interference term of the
    height, times a loss at steep edges whose light misses the objective
-   (`reflectance`).
+   (`compute_reflectance`).
 2. *Image.* That light is filtered by a lens, or by a Gaussian blur
    (`napari_semsr.simulation.optics`).
 3. *Field.* Brightness falls as ``v ** rho^2`` from 1 at the centre of the illumination
-   to ``v`` at the rim; a round field ends at a circle (`illumination_field`). Points
-   are displaced radially by ``k rho^2`` (`napari_semsr.core.distort`).
+   to ``v`` at the rim; a round field ends at a circle
+   (`create_illumination_field`). Points are displaced radially by ``k rho^2``
+   (`napari_semsr.core.distort`).
 """
 
 from typing import Literal, Self
@@ -26,7 +27,7 @@ from napari_semsr.core import (
     Options,
     optical_cut_off_nm,
 )
-from napari_semsr.simulation.specimen import setting, share
+from napari_semsr.simulation.specimen import declare_fraction, declare_option
 
 _MAKERS_FWHM_NM = 80.0  # as stated by the manufacturer of the microscope
 _AIRY_FWHM = 0.51  # of the Airy pattern, in wavelengths over the numerical aperture
@@ -49,95 +50,101 @@ OPTICS = (
 
 
 class MicroscopeOptions(Options):
-    """Microsphere, objective, field and camera."""
+    """Options for the microsphere, objective, field and camera."""
 
-    optics: Literal["pupil", "gaussian"] = setting(
+    optics: Literal["pupil", "gaussian"] = declare_option(
         "pupil",
         "a lens with a numerical aperture, or a Gaussian blur, for instruments "
         "beyond the limit of a lens",
     )
-    numerical_aperture: float = setting(
+    numerical_aperture: float = declare_option(
         1.8,
         "numerical aperture of microsphere and objective together, up to 0.95 of the "
         "refractive index",
         gt=0,
     )
-    refractive_index: float = setting(
+    refractive_index: float = declare_option(
         1.9, "refractive index of the microsphere", ge=1, le=4
     )
-    coherence_factor: float | None = share(
+    coherence_factor: float | None = declare_fraction(
         1.0,
         "aperture of the illumination over that of the imaging: 0 for coherent "
         "light, 1 for illumination through the same lens; or incoherent",
     )
-    spherical_waves: float = setting(
+    spherical_waves: float = declare_option(
         0.0,
         "spherical aberration at the rim of the field, in waves at the rim of the "
         "pupil; grows with the square of the distance from the centre",
         ge=-1,
         le=1,
     )
-    coma_waves: float = setting(
+    coma_waves: float = declare_option(
         0.0,
         "coma at the rim of the field, in waves at the rim of the pupil; grows with "
         "the distance from the centre, along the radius",
         ge=-1,
         le=1,
     )
-    resolution_nm: float | None = setting(
+    resolution_nm: float | None = declare_option(
         None,
         "full width at half maximum of a Gaussian in focus, in nm; 80 for a phantom, "
         "3 px for an image",
         gt=0,
     )
-    depth_of_field_nm: float | None = setting(
+    depth_of_field_nm: float | None = declare_option(
         None,
         "distance from the focus at which a Gaussian is 1.41 times as wide, in nm; 100",
         gt=0,
     )
-    focus_nm: float = setting(0.0, "height of the focal plane above the lowest surface")
-    wavelength_nm: float = setting(550.0, "wavelength of the light in nm", gt=0)
-    objective: float = setting(100.0, "magnification of the objective", gt=0)
-    microsphere: float = setting(3.25, "magnification of the microsphere", gt=0)
-    microsphere_um: float = setting(
+    focus_nm: float = declare_option(
+        0.0, "height of the focal plane above the lowest surface"
+    )
+    wavelength_nm: float = declare_option(550.0, "wavelength of the light in nm", gt=0)
+    objective: float = declare_option(100.0, "magnification of the objective", gt=0)
+    microsphere: float = declare_option(3.25, "magnification of the microsphere", gt=0)
+    microsphere_um: float = declare_option(
         57.0, "diameter of the microsphere in micrometres", gt=0
     )
-    camera_pixel_um: float = setting(6.5, "pixel of the camera in micrometres", gt=0)
-    field: Literal["round", "square"] = setting(
+    camera_pixel_um: float = declare_option(
+        6.5, "pixel of the camera in micrometres", gt=0
+    )
+    field: Literal["round", "square"] = declare_option(
         "round", "shape of the illuminated field"
     )
-    vignetting: float | None = setting(
+    vignetting: float | None = declare_option(
         None,
         "brightness at the rim (round) or corner (square), over the centre; 0.35 for "
         "a round field, 0.65 for a square one",
         gt=0,
         le=1,
     )
-    offcentre: float = share(
+    offcentre: float = declare_fraction(
         0.0, "distance of the brightest point from the centre, over half the frame"
     )
-    tilt: float = setting(
+    tilt: float = declare_option(
         0.0, "change of brightness across the frame, as a share", ge=0, le=0.9
     )
-    distortion: float = setting(
+    distortion: float = declare_option(
         0.0,
         "displacement at the rim, over the radius",
         ge=-MAX_DISTORTION,
         le=MAX_DISTORTION,
     )
-    dust: int = setting(0, "specks on the optics, the same in each frame", ge=0, le=500)
-    photons: float = setting(
+    dust: int = declare_option(
+        0, "specks on the optics, the same in each frame", ge=0, le=500
+    )
+    photons: float = declare_option(
         2000.0, "photons per pixel at full scale; 0 for no shot noise", ge=0
     )
-    read_noise: float = setting(10.0, "read noise in camera counts", ge=0)
-    dark_counts: float | None = setting(
+    read_noise: float = declare_option(10.0, "read noise in camera counts", ge=0)
+    dark_counts: float | None = declare_option(
         None,
         "offset of the camera in counts; 100, or four times the read noise if that "
         "is more, so that noise is not clipped at zero",
         ge=0,
         le=20000,
     )
-    full_scale: float = setting(
+    full_scale: float = declare_option(
         60000.0,
         "camera counts, above the offset, of a reflectance of 1",
         gt=0,
@@ -146,27 +153,27 @@ class MicroscopeOptions(Options):
 
     @field_validator("coherence_factor", mode="before")
     @classmethod
-    def _incoherent(cls, value: object) -> object:
-        """Accept the word for incoherent light."""
+    def _parse_coherence(cls, value: object) -> object:
+        """Accept the word "incoherent" for incoherent light."""
         return None if value == "incoherent" else value
 
     @model_validator(mode="after")
-    def _of_one_kind(self) -> Self:
+    def _check_optics(self) -> Self:
         """Raise an error for impossible apertures and options of other optics."""
         names = {"resolution_nm", "depth_of_field_nm"}
         if self.optics == "pupil":
             for name in sorted(names):
                 if getattr(self, name) is not None:
                     msg = (
-                        f"{name} applies to a Gaussian, but the optics are a pupil: "
-                        "set `numerical_aperture` instead, or `optics=gaussian`"
+                        f"{name} applies only to Gaussian optics, but the optics are a "
+                        "pupil: set `numerical_aperture` instead, or `optics=gaussian`"
                     )
                     raise ValueError(msg)
         for name in sorted(set(OPTICS) - {"optics", "wavelength_nm"}):
             usual = type(self).model_fields[name].default
             if self.optics == "gaussian" and getattr(self, name) != usual:
                 msg = (
-                    f"{name} applies to a lens, but the optics are a Gaussian: omit "
+                    f"{name} applies only to a lens, but the optics are Gaussian: omit "
                     "it, or set `optics=pupil`"
                 )
                 raise ValueError(msg)
@@ -182,7 +189,7 @@ class MicroscopeOptions(Options):
 
     @property
     def fwhm_nm(self) -> float:
-        """Full width at half maximum of a point in focus, in incoherent light."""
+        """Full width at half maximum of an in-focus point, in incoherent light."""
         if self.optics == "gaussian":
             return self.resolution_nm or _MAKERS_FWHM_NM
         return _AIRY_FWHM * self.wavelength_nm / self.numerical_aperture
@@ -195,7 +202,7 @@ class MicroscopeOptions(Options):
 
     @property
     def magnified_pixel_nm(self) -> float:
-        """Pixel on the sample, in nm: that of the camera over both magnifications."""
+        """Pixel size on the sample in nm: camera pixel over both magnifications."""
         return self.camera_pixel_um * 1e3 / (self.objective * self.microsphere)
 
     @property
@@ -207,41 +214,41 @@ class MicroscopeOptions(Options):
 
     @property
     def field_radius(self) -> float:
-        """Radius of the illuminated field, over half a side."""
+        """Radius of the illuminated field, relative to half a side."""
         return _ROUND_RADIUS if self.field == "round" else float(np.sqrt(2.0))
 
     @property
-    def rim(self) -> float:
-        """Brightness at the rim over brightness at the centre."""
+    def rim_brightness(self) -> float:
+        """Ratio of the brightness at the rim to that at the centre."""
         if self.vignetting is not None:
             return self.vignetting
         return 0.35 if self.field == "round" else 0.65
 
 
-def least_index(numerical_aperture: float) -> float:
-    """Lowest refractive index that allows an aperture."""
+def compute_minimum_index(numerical_aperture: float) -> float:
+    """Return the lowest refractive index that allows a numerical aperture."""
     return numerical_aperture / _WIDEST
 
 
 def check_aperture(numerical_aperture: float, refractive_index: float) -> None:
-    """Raise an error if an aperture is not possible in a medium."""
+    """Raise an error if a medium does not allow a numerical aperture."""
     most = _WIDEST * refractive_index
     if numerical_aperture > most * (1 + 1e-9):
         msg = (
-            f"numerical_aperture must be at most {most:.4g}, {_WIDEST:g} of the "
-            f"refractive index {refractive_index:g}, got {numerical_aperture:g}"
+            f"numerical_aperture must be at most {most:.4g} ({_WIDEST:g} times the "
+            f"refractive index {refractive_index:g}), got {numerical_aperture:g}"
         )
         raise ValueError(msg)
 
 
-def reflectance(
+def compute_reflectance(
     height_nm: Float32Array,
     material: Float32Array,
     pixel_nm: float,
     *,
     wavelength_nm: float = 550.0,
 ) -> Float32Array:
-    """Reflected light (Y, X) before any blur; `material`: share of the second one."""
+    """Compute the unblurred reflected light; `material`: fraction of the second one."""
     own = 0.38 + 0.44 * material
     phase = 4 * np.pi / wavelength_nm * height_nm
     interference = 0.8 + 0.2 * np.cos(phase)
@@ -252,18 +259,18 @@ def reflectance(
     return np.asarray(own * interference * (1 - loss), dtype=np.float32)
 
 
-def illumination_field(
+def create_illumination_field(
     options: MicroscopeOptions, size: int, rng: np.random.Generator
 ) -> Float32Array:
-    """Brightness over a frame: vignetting, off-centre, tilt, dust, field stop."""
+    """Create the brightness of a frame: vignetting, offset, tilt, dust, field stop."""
     towards, sideways = rng.uniform(0, 2 * np.pi, 2)
     y, x = _unit_grid(size)
     centre = options.offcentre * np.array([np.sin(towards), np.cos(towards)])
     outer = options.field_radius
     rho2 = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / outer**2
-    light = options.rim**rho2
+    light = options.rim_brightness**rho2
     light *= 1 + options.tilt * (y * np.sin(sideways) + x * np.cos(sideways)) / outer
-    light *= _specks(options.dust, size, rng)
+    light *= _simulate_specks(options.dust, size, rng)
     if options.field == "round":
         past = (np.hypot(y, x) - _ROUND_RADIUS) / _RIM_SOFTNESS
         light /= 1 + np.exp(np.clip(2 * (past - 2.5), -60, 60))
@@ -271,14 +278,14 @@ def illumination_field(
 
 
 def _unit_grid(size: int) -> tuple[FloatArray, FloatArray]:
-    """Coordinates relative to the centre, in half sides, as an open grid."""
+    """Return coordinates relative to the centre, in half sides, as an open grid."""
     line = np.linspace(-1, 1, size) * (size - 1) / size
     line = np.asarray(line, dtype=np.float64)
     return line[:, None], line[None, :]
 
 
-def _specks(count: int, size: int, rng: np.random.Generator) -> FloatArray:
-    """Transmission of out-of-focus specks on the optics."""
+def _simulate_specks(count: int, size: int, rng: np.random.Generator) -> FloatArray:
+    """Simulate the transmission of out-of-focus specks on the optics."""
     y, x = _unit_grid(size)
     through = np.ones((size, size))
     for _ in range(count):
@@ -292,21 +299,21 @@ def _specks(count: int, size: int, rng: np.random.Generator) -> FloatArray:
 # The camera: photons to counts, with shot noise, read noise and offset.
 
 
-def expected_counts(
+def compute_expected_counts(
     light: NDArray[np.floating], options: MicroscopeOptions
 ) -> FloatArray:
-    """Mean counts of a pixel: offset and light, without noise and rounding."""
+    """Compute the mean counts of a pixel from offset and light, without noise."""
     return options.offset + options.full_scale * np.asarray(light, np.float64)
 
 
 def expose(
     light: NDArray[np.floating], options: MicroscopeOptions, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
-    """Expose to light s: mean offset + F s, variance F^2 s / P + R^2 + 1/12."""
+    """Simulate camera counts for light, with shot noise, read noise and rounding."""
     signal: FloatArray = np.maximum(np.asarray(light, np.float64), 0)
     if options.photons > 0:
         signal = rng.poisson(signal * options.photons) / options.photons
-    counts = expected_counts(signal, options)
+    counts = compute_expected_counts(signal, options)
     if options.read_noise > 0:
         counts = counts + rng.normal(0, options.read_noise, counts.shape)
     return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)

@@ -37,8 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, special
 
-from napari_semsr.core import Float32Array, FloatArray, FloatPair, ideal_transfer
-from napari_semsr.simulation.canvas import FWHM, blur_shares
+from napari_semsr.core import Float32Array, FloatArray, FloatPair, ideal_otf
+from napari_semsr.simulation.canvas import FWHM, split_blur_widths
 from napari_semsr.simulation.microscope import MicroscopeOptions
 
 ANY_FOCUS = 3.0
@@ -52,7 +52,7 @@ Place = tuple[float | NDArray[np.floating], float | NDArray[np.floating]]
 Complex = NDArray[np.complexfloating]
 
 
-def image_of(
+def simulate_image(
     light: Float32Array,
     height_nm: Float32Array | None,
     pixel_nm: float,
@@ -63,7 +63,7 @@ def image_of(
     box_px: float = 0.0,
     bin_factor: int = 1,
 ) -> Float32Array:
-    """Image a surface (Y, X) with the microscope; borders are mirrored.
+    """Simulate the microscope image of a surface (Y, X); borders are mirrored.
 
     `light`: reflectance; `height_nm`: above the lowest surface, None for a flat one.
     `wave`: field of light if pixels are means of finer ones; by default from `light`
@@ -76,7 +76,9 @@ def image_of(
     off = np.broadcast_to(off.astype(np.float32), light.shape)
     if options.optics == "gaussian":
         sigma = gaussian_fwhm_nm(options, off) / FWHM / pixel_nm
-        return _blur(light, sigma.astype(np.float32), (1 - bin_factor**-2) / 12)
+        return _blur_by_width(
+            light, sigma.astype(np.float32), (1 - bin_factor**-2) / 12
+        )
     rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
     reach = _REACH * options.wavelength_nm / options.numerical_aperture
     border = int(np.ceil((reach + float(np.abs(off).max())) / pixel_nm))
@@ -84,37 +86,41 @@ def image_of(
     if coherence is None:
         wave = light.astype(np.complex64)
     elif wave is None:
-        wave = field_of_light(light, height_nm, options.wavelength_nm)
+        wave = compute_light_field(light, height_nm, options.wavelength_nm)
     shape = [int(fft.next_fast_len(n + 2 * border)) for n in light.shape]
     small = [int(fft.next_fast_len(int(4 * rim * n) + 3)) for n in shape]
     bands = [np.fft.fftfreq(g) * g / n / rim for g, n in zip(small, shape, strict=True)]
-    levels, step = _levels(off, options)
+    levels, step = _choose_focus_levels(off, options)
     errors, waves = [], []
-    for share, spherical, coma in _zones(options, place):
+    for share, spherical, coma in _iterate_zones(options, place):
         errors.append((spherical, coma))
         field, spectra = wave if share is None else wave * share, []
         for level in levels:  # the light is divided among the levels
             part = np.clip(1 - np.abs(off - level) / step, 0, 1) if step else 1
             light_part = field * np.asarray(part, np.float32)
-            spectra.append(_spectrum(light_part, border, shape, small))
+            spectra.append(_compute_spectrum(light_part, border, shape, small))
         waves.append(spectra)
     if coherence is None:
         image = _filter_waves(np.array(waves), bands, levels, errors, options)
     else:
-        image = _interfering(np.array(waves), bands, (levels[0], step), errors, options)
+        image = _sum_source_images(
+            np.array(waves), bands, (levels[0], step), errors, options
+        )
     for axis, band in enumerate(bands):
         box = np.sinc(box_px * rim * band)
         image = image * box[:, None] if axis == 0 else image * box
     for axis, count in enumerate(shape):
-        image = fft.ifft(_fit_count(image, count, axis), axis=axis, norm="forward")
+        image = fft.ifft(
+            _resize_spectrum(image, count, axis), axis=axis, norm="forward"
+        )
         image = np.take(image, range(border, border + light.shape[axis]), axis)
     return np.asarray(image.real, np.float32)
 
 
-def field_of_light(
+def compute_light_field(
     light: Float32Array, height_nm: Float32Array | None, wavelength_nm: float
 ) -> Complex:
-    """Light reflected by a surface (Y, X), as a complex field: relief is phase."""
+    """Compute the complex light field reflected by a surface (Y, X)."""
     root = np.sqrt(np.maximum(light, 0))
     if height_nm is None:
         return root.astype(np.complex64)
@@ -124,28 +130,28 @@ def field_of_light(
     return np.asarray(root * np.exp(1j * turn), np.complex64)
 
 
-def _levels(
+def _choose_focus_levels(
     off: NDArray[np.floating], options: MicroscopeOptions
 ) -> tuple[FloatArray, float]:
-    """Distances from the focus at which a surface is imaged, and their step."""
+    """Return distances from the focus at which a surface is imaged, and their step."""
     low, high = float(off.min()), float(off.max())
-    rim = abs(float(_defocus(np.ones(1), options)[0])) * (high - low)
+    rim = abs(float(_compute_defocus_phase(np.ones(1), options)[0])) * (high - low)
     if rim < 0.02 * _STEP:
         return np.array([(low + high) / 2]), 0.0
     levels = np.linspace(low, high, 1 + int(np.ceil(rim / _STEP)))
     return levels, float(levels[1] - levels[0])
 
 
-def _zones(
+def _iterate_zones(
     options: MicroscopeOptions, place: Place | None
 ) -> Iterator[tuple[Float32Array | None, float, FloatPair]]:
-    """Divide a field into zones: share, waves of spherical aberration, of coma."""
+    """Yield the zones of a field: weight, spherical aberration and coma in waves."""
     worst = abs(options.spherical_waves) / 4 + abs(options.coma_waves) / 3
     if place is None or not options.is_aberrated:
         yield None, 0.0, (0.0, 0.0)
         return
     if np.ndim(place[0]) == 0:
-        yield None, *_aberrations(options, float(place[0]), float(place[1]))
+        yield None, *_compute_aberrations(options, float(place[0]), float(place[1]))
         return
     count = max(1, int(np.ceil(2 * np.pi * worst / _STEP)))
     knots = np.linspace(-1, 1, 2 * count + 1)
@@ -160,32 +166,32 @@ def _zones(
         for x, (_, across) in zip(knots, hats, strict=True):
             share = np.asarray(down * across, np.float32)
             if share.any():
-                yield share, *_aberrations(options, y, x)
+                yield share, *_compute_aberrations(options, y, x)
 
 
-def _aberrations(
+def _compute_aberrations(
     options: MicroscopeOptions, y: float, x: float
 ) -> tuple[float, FloatPair]:
-    """Waves of spherical aberration, and of coma along y and x, at a position."""
+    """Return spherical aberration, and coma along y and x, at a position, in waves."""
     coma = options.coma_waves
     return options.spherical_waves * (y * y + x * x), (coma * y, coma * x)
 
 
-def _spectrum(
+def _compute_spectrum(
     wave: Complex, border: int, shape: list[int], small: list[int]
 ) -> Complex:
-    """Mirror a field at its borders and return the frequencies that a lens can pass."""
+    """Mirror a field at its borders; return the frequencies that a lens transmits."""
     ends = [
         (border, n - have - border) for n, have in zip(shape, wave.shape, strict=True)
     ]
     spectrum = np.pad(wave, ends, mode="symmetric")
     for axis in (1, 0):
         spectrum = fft.fft(spectrum, axis=axis, norm="forward")
-        spectrum = _fit_count(spectrum, small[axis], axis)
+        spectrum = _resize_spectrum(spectrum, small[axis], axis)
     return spectrum
 
 
-def _fit_count(spectrum: Complex, count: int, axis: int) -> Complex:
+def _resize_spectrum(spectrum: Complex, count: int, axis: int) -> Complex:
     """Remove the highest frequencies along an axis, or pad with zeros."""
     keep = min(count, spectrum.shape[axis])
     low, high = np.split(spectrum, [(spectrum.shape[axis] + 1) // 2], axis)
@@ -196,17 +202,19 @@ def _fit_count(spectrum: Complex, count: int, axis: int) -> Complex:
     return np.concatenate([low, np.zeros(gap, spectrum.dtype), high], axis)
 
 
-def _defocus(square: FloatArray, options: MicroscopeOptions) -> FloatArray:
-    """Phase in the pupil for each nm above the focus; `square`: of rho."""
+def _compute_defocus_phase(
+    square: FloatArray, options: MicroscopeOptions
+) -> FloatArray:
+    """Compute the pupil phase per nm above the focus; `square`: squared rho."""
     n, na = options.refractive_index, options.numerical_aperture
     upright = np.sqrt(np.maximum(n * n - na * na * square, 0))
     return np.asarray(2 * np.pi / options.wavelength_nm * (upright - n))
 
 
-def _aberration(
+def _compute_aberration_phase(
     y: FloatArray, x: FloatArray, spherical: float, coma: FloatPair
 ) -> FloatArray:
-    """Phase in the pupil due to aberrations."""
+    """Compute the pupil phase due to aberrations."""
     square = y * y + x * x
     waves = spherical * (square - 1) * square
     return np.asarray(
@@ -214,18 +222,18 @@ def _aberration(
     )
 
 
-def _interfering(
+def _sum_source_images(
     waves: Complex,
     bands: list[FloatArray],
     depth: FloatPair,
     errors: list[tuple[float, FloatPair]],
     options: MicroscopeOptions,
 ) -> Complex:
-    """Sum the images by all source points; returns the spectrum of the intensity."""
+    """Sum the images of all source points; return the spectrum of the intensity."""
     small = waves.shape[2:]
     flat = waves.reshape(*waves.shape[:2], -1)
     total = np.zeros(small, np.float32)
-    points = source_points(options.coherence_factor or 0.0)
+    points = create_source_points(options.coherence_factor or 0.0)
     # a rim one frequency step wide, so that ripples do not wrap around
     soft = max(band[1] for band in bands)
     for down, across in points:
@@ -235,16 +243,16 @@ def _interfering(
         rows, columns = np.divmod(inside, small[1])
         y, x = y[rows, 0], x[0, columns]
         # all phases are relative to that of directly reflected light
-        axial = _defocus(np.array([down**2 + across**2]), options)
-        away = _defocus(np.minimum(y * y + x * x, 1), options) - axial
+        axial = _compute_defocus_phase(np.array([down**2 + across**2]), options)
+        away = _compute_defocus_phase(np.minimum(y * y + x * x, 1), options) - axial
         rise = np.exp(1j * depth[1] * away).astype(np.complex64)
         amplitude = np.zeros(inside.size, np.complex64)
         for parts, (spherical, coma) in zip(flat, errors, strict=True):
             part = parts[-1, inside]
             for other in parts[-2::-1]:
                 part = part * rise + other[inside]
-            phase = _aberration(y, x, spherical, coma)
-            phase = phase - _aberration(down, across, spherical, coma)
+            phase = _compute_aberration_phase(y, x, spherical, coma)
+            phase = phase - _compute_aberration_phase(down, across, spherical, coma)
             amplitude += part * np.exp(1j * phase)
         amplitude *= cover.ravel()[inside] * np.exp(1j * depth[0] * away)
         image = np.zeros(flat.shape[-1], np.complex64)
@@ -254,8 +262,8 @@ def _interfering(
     return np.asarray(fft.fft2(total / len(points), norm="forward"))
 
 
-def source_points(coherence_factor: float) -> FloatArray:
-    """Source points (y, x) of equal intensity, over the radius of the pupil."""
+def create_source_points(coherence_factor: float) -> FloatArray:
+    """Return source points (y, x) of equal intensity, relative to the pupil radius."""
     rings = int(np.ceil(_RINGS * coherence_factor))
     count = 1 + 3 * rings * (rings + 1)
     points = [(0.0, 0.0)]
@@ -271,21 +279,21 @@ def source_points(coherence_factor: float) -> FloatArray:
 # computed on a separate grid, so that it does not depend on the image's.
 
 
-def transfer(
+def compute_transfer_function(
     options: MicroscopeOptions,
     depths: list[FloatPair],
     spherical: float = 0.0,
     coma: FloatPair = (0.0, 0.0),
 ) -> Complex:
-    """Transfer function of incoherent light; `depths`: nm from the focus, and share."""
+    """Compute the incoherent transfer function; `depths`: nm from focus, weights."""
     size = int(fft.next_fast_len(4 * _FINE + 8))
     line = np.arange(-_FINE - 1, _FINE + 2) / _FINE
     y, x = line[:, None], line[None]
     square = y * y + x * x
     cover = np.clip((1 - np.sqrt(square)) * _FINE + 0.5, 0, 1)
     inside = np.minimum(square, 1)
-    pupil_part = cover * np.exp(1j * _aberration(y, x, spherical, coma))
-    away = _defocus(inside, options)
+    pupil_part = cover * np.exp(1j * _compute_aberration_phase(y, x, spherical, coma))
+    away = _compute_defocus_phase(inside, options)
     power = np.zeros((size, size))
     for off_nm, share in depths:
         pupil = (pupil_part * np.exp(1j * off_nm * away)).astype(np.complex64)
@@ -298,26 +306,26 @@ def transfer(
     return np.asarray(transfer_function)
 
 
-def _read_transfer(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
-    """Interpolate a transfer at frequencies over the rim's, a column and a row."""
+def _interpolate_transfer(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
+    """Interpolate a transfer function at frequencies relative to that of the rim."""
     middle = fine.shape[0] // 2
     line = (np.arange(fine.shape[0]) - middle) / _FINE
     # the difference to a pupil without errors has no cusp at zero
     whole = fine[middle, middle].real
-    more = fine - whole * _ideal(line[:, None], line[None])
+    more = fine - whole * _compute_ideal_transfer(line[:, None], line[None])
     lines = [np.clip(middle + _FINE * v, 0, fine.shape[0] - 1) for v in (y, x)]
     places = np.broadcast_arrays(*lines)
     parts = [
         ndimage.map_coordinates(part, places, order=1)
         for part in (more.real, more.imag)
     ]
-    transfer_values = whole * _ideal(y, x) + parts[0] + 1j * parts[1]
+    transfer_values = whole * _compute_ideal_transfer(y, x) + parts[0] + 1j * parts[1]
     return np.asarray(transfer_values, np.complex64)
 
 
-def _ideal(y: FloatArray, x: FloatArray) -> FloatArray:
-    """Transfer function of incoherent light for a pupil without errors."""
-    return ideal_transfer(np.hypot(y, x) / 2)
+def _compute_ideal_transfer(y: FloatArray, x: FloatArray) -> FloatArray:
+    """Return the incoherent transfer function of an aberration-free pupil."""
+    return ideal_otf(np.hypot(y, x) / 2)
 
 
 def _filter_waves(
@@ -332,12 +340,16 @@ def _filter_waves(
     for parts, (spherical, coma) in zip(waves, errors, strict=True):
         for part, level in zip(parts, levels, strict=True):
             if part.any():
-                fine = transfer(options, [(level, 1.0)], spherical, coma)
-                total += part * _read_transfer(fine, bands[0][:, None], bands[1][None])
+                fine = compute_transfer_function(
+                    options, [(level, 1.0)], spherical, coma
+                )
+                total += part * _interpolate_transfer(
+                    fine, bands[0][:, None], bands[1][None]
+                )
     return total
 
 
-def point_spread(
+def compute_psf(
     options: MicroscopeOptions,
     depths: list[FloatPair],
     pixel_nm: float,
@@ -346,7 +358,7 @@ def point_spread(
     place: Place | None = None,
     box_px: float = 1.0,
 ) -> Float32Array:
-    """Point spread function (side, side) in incoherent light, normalised to a sum of 1.
+    """Compute the incoherent point spread function (side, side), with a sum of 1.
 
     `depths` are distances from the focus in nm with the share of each; the focus of the
     options is ignored. `side` is odd; the point is in the centre. `place` is ``(y, x)``
@@ -364,9 +376,9 @@ def point_spread(
         )
     else:
         rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
-        ((_, spherical, coma),) = _zones(options, place)
-        fine = transfer(options, depths, spherical, coma)
-        spectrum = _read_transfer(fine, y / rim, x / rim)
+        ((_, spherical, coma),) = _iterate_zones(options, place)
+        fine = compute_transfer_function(options, depths, spherical, coma)
+        spectrum = _interpolate_transfer(fine, y / rim, x / rim)
         spectrum = spectrum * np.sinc(box_px * y) * np.sinc(box_px * x)
     spread = fft.irfft2(spectrum, (whole, whole))
     part = np.roll(spread, (side // 2, side // 2), (0, 1))[:side, :side]
@@ -379,12 +391,14 @@ def point_spread(
 def gaussian_fwhm_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
 ) -> NDArray[np.floating]:
-    """Full width at half maximum of a Gaussian, by distance from the focus."""
+    """Return the full width at half maximum of a Gaussian by distance from focus."""
     off = np.asarray(off_nm) / focus_depth_nm(options)
     return options.fwhm_nm * np.sqrt(1 + off**2)
 
 
-def _blur(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array:
+def _blur_by_width(
+    light: Float32Array, sigma: Float32Array, less: float
+) -> Float32Array:
     """Blur each pixel (Y, X) by its own width; `less`: variance already applied."""
     border = int(np.ceil(4.5 * float(sigma.max())))
     shape = [int(fft.next_fast_len(n + 2 * border, real=True)) for n in light.shape]
@@ -395,7 +409,7 @@ def _blur(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array
     squares = np.float32(-2 * np.pi**2) * (y * y + x * x).astype(np.float32)
     total = np.zeros(squares.shape, np.complex64)
     cover = np.zeros_like(total)
-    for level, share in blur_shares(sigma):
+    for level, share in split_blur_widths(sigma):
         transmission = np.exp(np.float32(max(level**2 - less, 0.0)) * squares)
         part = np.ones(light.shape, np.float32) if share is None else share
         total += transmission * fft.rfft2(np.pad(light * part, ends, mode="symmetric"))
@@ -410,15 +424,15 @@ def _blur(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array
 # Width of a point: radius of the circle that contains half of its light.
 
 
-def half_light_nm(
+def half_light_radius_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
 ) -> FloatArray:
-    """Radius in nm with half of a point's light, by distance from the focus."""
+    """Return the radius in nm that contains half of a point's light, by defocus."""
     off = np.abs(np.asarray(off_nm, np.float64))
     if options.optics == "gaussian":
         return np.asarray(gaussian_fwhm_nm(options, off) / 2, np.float64)
     table = np.linspace(0, max(float(off.max()), 1.0), 33)
-    return np.asarray(np.interp(off, table, _radii(options, table)))
+    return np.asarray(np.interp(off, table, _compute_half_light_radii(options, table)))
 
 
 def focus_depth_nm(options: MicroscopeOptions) -> float:
@@ -428,16 +442,18 @@ def focus_depth_nm(options: MicroscopeOptions) -> float:
     """
     if options.optics == "gaussian":
         return options.depth_of_field_nm or 100.0
-    upright = abs(float(_defocus(np.ones(1), options)[0]))
+    upright = abs(float(_compute_defocus_phase(np.ones(1), options)[0]))
     table = np.linspace(0, 2 * np.pi, 129) / upright
-    radii = np.maximum.accumulate(_radii(options, table))
+    radii = np.maximum.accumulate(_compute_half_light_radii(options, table))
     return float(np.interp(np.sqrt(2) * radii[0], radii, table))
 
 
-def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> FloatArray:
-    """Half-light radii by distance from the focus, from rings of pupil and image."""
-    rho, weights, radius, waves = _rings()
-    phase = off_nm[:, None] * _defocus(rho**2, options)
+def _compute_half_light_radii(
+    options: MicroscopeOptions, off_nm: FloatArray
+) -> FloatArray:
+    """Compute half-light radii by distance from the focus."""
+    rho, weights, radius, waves = _create_pupil_rings()
+    phase = off_nm[:, None] * _compute_defocus_phase(rho**2, options)
     amplitude = (weights * rho * np.exp(1j * phase)) @ waves
     light = np.abs(amplitude) ** 2 * radius
     light = np.cumsum((light[:, 1:] + light[:, :-1]) / 2 * np.diff(radius), axis=1)
@@ -449,8 +465,8 @@ def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> FloatArray:
 
 
 @lru_cache(maxsize=1)
-def _rings() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Rings of a pupil with weights, radii in its image, and waves between them."""
+def _create_pupil_rings() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Create pupil rings with weights, image radii, and the waves between them."""
     nodes, weights = np.polynomial.legendre.leggauss(160)
     rho = (nodes + 1) / 2
     radius = np.linspace(0, 12, 800)  # wavelengths over NA; chosen: covers all light

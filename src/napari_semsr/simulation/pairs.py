@@ -28,20 +28,20 @@ from napari_semsr.simulation.canvas import Canvas
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
     check_aperture,
-    least_index,
-    reflectance,
+    compute_minimum_index,
+    compute_reflectance,
 )
 from napari_semsr.simulation.optics import (
     ANY_FOCUS,
-    field_of_light,
+    compute_light_field,
+    compute_psf,
     focus_depth_nm,
-    half_light_nm,
-    image_of,
-    point_spread,
+    half_light_radius_nm,
+    simulate_image,
 )
-from napari_semsr.simulation.samples import SampleRanges, random_surface
-from napari_semsr.simulation.sem import sem_contrast
-from napari_semsr.simulation.specimen import Specimen, setting, share
+from napari_semsr.simulation.samples import SampleRanges, create_random_surface
+from napari_semsr.simulation.sem import compute_sem_contrast
+from napari_semsr.simulation.specimen import Specimen, declare_fraction, declare_option
 
 # Options in all, and in some, of the model cards that predate the optics.
 _FORMER = {"focused", "defocus_nm"}
@@ -52,65 +52,69 @@ _SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # length scale of light and dose; chosen
 class SsumPairOptions(SampleRanges):
     """Ranges of simulated pairs: sample, microscope, noise."""
 
-    pixel_nm: float = setting(20.0, "pixel of the mosaic in nm", gt=0)
-    numerical_aperture: FloatPair = setting(
+    pixel_nm: float = declare_option(20.0, "pixel of the mosaic in nm", gt=0)
+    numerical_aperture: FloatPair = declare_option(
         (1.3, 2.0), "numerical aperture of the lens"
     )
-    refractive_index: FloatPair = setting(
+    refractive_index: FloatPair = declare_option(
         (1.9, 2.2),
         ("refractive index of the lens, drawn from the values that allow the aperture"),
     )
-    coherence_factor: FloatPair = setting(
+    coherence_factor: FloatPair = declare_option(
         (0.4, 1.0), "aperture of the illumination, over that of the lens"
     )
-    spherical_waves: float = share(
+    spherical_waves: float = declare_fraction(
         0.25, "greatest spherical aberration at the rim of the field"
     )
-    coma_waves: float = share(0.25, "greatest coma at the rim of the field")
-    gaussian: float = share(
+    coma_waves: float = declare_fraction(0.25, "greatest coma at the rim of the field")
+    gaussian: float = declare_fraction(
         0.25,
         "share of images blurred by a Gaussian instead of a lens, for instruments "
         "beyond the limit of a lens",
     )
-    resolution_nm: FloatPair = setting(
+    resolution_nm: FloatPair = declare_option(
         (70.0, 110.0), "full width at half maximum of a Gaussian in focus, in nm"
     )
-    depth_of_field_nm: FloatPair = setting(
+    depth_of_field_nm: FloatPair = declare_option(
         (80.0, 130.0),
         "distance from the focus at which a Gaussian is 1.41 times as wide, in nm",
     )
-    wavelength_nm: FloatPair = setting((500.0, 600.0), "wavelength of the light in nm")
-    any_focus: float = share(
+    wavelength_nm: FloatPair = declare_option(
+        (500.0, 600.0), "wavelength of the light in nm"
+    )
+    any_focus: float = declare_fraction(
         0.5,
         "share of images at any focus; in the others the mean height of the sample "
         "is in focus",
     )
-    focus_drift_nm: float = setting(
+    focus_drift_nm: float = declare_option(
         0.0, "largest drift of the focus across a field, in nm", ge=0
     )
-    distortion_px: float = setting(
+    distortion_px: float = declare_option(
         0.0,
         "largest radial displacement left by stitching, in pixels",
         ge=0,
         le=8,
     )
-    read_noise: FloatPair = setting(
+    read_noise: FloatPair = declare_option(
         (10.0, 10.0),
         "read noise in counts of 60 000, drawn log-uniformly",
     )
-    photons: FloatPair = setting(
+    photons: FloatPair = declare_option(
         (800.0, 12000.0),
         "photons per pixel of the mosaic at full scale; 0 for no shot noise",
     )
-    shading: float = setting(
+    shading: float = declare_option(
         0.05, "largest shading left by flat-field correction, as a share", ge=0, lt=0.5
     )
-    eight_bit: float = share(0.5, "share of images of 8 bits; the others have 12")
+    eight_bit: float = declare_fraction(
+        0.5, "share of images of 8 bits; the others have 12"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _former(cls, values: object) -> object:
-        """Read an old model card: pupils become Gaussians of the same width."""
+    def _convert_old_record(cls, values: object) -> object:
+        """Convert an old model card: pupils become Gaussians of the same width."""
         if not isinstance(values, dict) or not values.keys() >= _FORMER:
             return values
         options_left = {
@@ -123,15 +127,15 @@ class SsumPairOptions(SampleRanges):
         }
 
     @model_validator(mode="after")
-    def _seen_by_lenses(self) -> Self:
+    def _check_apertures(self) -> Self:
         """Raise an error for apertures that no refractive index in the range allows."""
         check_aperture(self.numerical_aperture[1], self.refractive_index[1])
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class RandomLook:
-    """Settings with which one image is taken."""
+class ImagingSettings:
+    """Settings of one simulated image."""
 
     microscope: MicroscopeOptions  # Optics, focus, wavelength, photons (0 for no noise)
     shading: float = 0.0  # Standard deviation of the remaining shading, as a share
@@ -148,19 +152,19 @@ class RandomLook:
     bending_px: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
-def _random_look(
+def _draw_imaging_settings(
     surface: Specimen,
     rng: np.random.Generator,
     options: SsumPairOptions,
     wavelength_nm: float,
-) -> RandomLook:
-    """Draw the settings of an image."""
+) -> ImagingSettings:
+    """Draw random settings of an image."""
     dim, bright = options.photons
     photons = (
         0.0 if dim == 0 else float(np.exp(rng.uniform(np.log(dim), np.log(bright))))
     )
     quiet, loud = np.log(options.read_noise)
-    microscope = _random_optics(rng, options).replace(
+    microscope = _draw_optics(rng, options).replace(
         wavelength_nm=wavelength_nm,
         photons=photons,
         read_noise=float(np.exp(rng.uniform(quiet, loud))),
@@ -174,7 +178,7 @@ def _random_look(
     way = rng.uniform(0, 2 * np.pi)
     bending = options.distortion_px * float(rng.uniform(-1, 1))
     y, x = (float(v) for v in rng.uniform(-1, 1, 2))
-    return RandomLook(
+    return ImagingSettings(
         microscope.replace(focus_nm=focus),
         shading=options.shading * float(rng.random()) ** 2,
         correlation_px=0.6 * float(rng.random()),
@@ -185,10 +189,10 @@ def _random_look(
     )
 
 
-def _random_optics(
+def _draw_optics(
     rng: np.random.Generator, options: SsumPairOptions
 ) -> MicroscopeOptions:
-    """Draw a lens, or a Gaussian instead."""
+    """Draw random optics: a lens, or a Gaussian instead."""
     if rng.random() < options.gaussian:
         return MicroscopeOptions(
             optics="gaussian",
@@ -197,7 +201,7 @@ def _random_optics(
         )
     aperture = float(rng.uniform(*options.numerical_aperture))
     low, high = options.refractive_index
-    least = max(low, least_index(aperture))
+    least = max(low, compute_minimum_index(aperture))
     return MicroscopeOptions(
         numerical_aperture=aperture,
         refractive_index=float(rng.uniform(least, high)),
@@ -207,8 +211,10 @@ def _random_optics(
     )
 
 
-def _displace(image: RealArray, bending_px: tuple[float, float, float]) -> RealArray:
-    """Distort an image radially; its centre does not move."""
+def _distort_radially(
+    image: RealArray, bending_px: tuple[float, float, float]
+) -> RealArray:
+    """Distort an image radially, without a mean shift."""
     most, *middle = bending_px
     if most == 0:
         return image
@@ -225,18 +231,21 @@ def _displace(image: RealArray, bending_px: tuple[float, float, float]) -> RealA
     return np.asarray(displaced_image)
 
 
-def _record(
-    light: Float32Array, pixel_nm: float, look: RandomLook, rng: np.random.Generator
+def _simulate_recording(
+    light: Float32Array,
+    pixel_nm: float,
+    look: ImagingSettings,
+    rng: np.random.Generator,
 ) -> Float32Array:
     """Add shading, noise and rounding as in a mosaic of frames."""
     canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
     if look.shading > 0:
-        uneven = 1 + look.shading * canvas.rough(_SHADING_NM, rng)
+        uneven = 1 + look.shading * canvas.create_relief(_SHADING_NM, rng)
         light = np.asarray(light * uneven, np.float32)
     photons = look.microscope.photons
     if photons > 0:
         # frames overlap, and flat-field correction has brightened their rims
-        dose = photons * np.exp(0.4 * canvas.rough(_DOSE_NM, rng))
+        dose = photons * np.exp(0.4 * canvas.create_relief(_DOSE_NM, rng))
         noise = rng.standard_normal(light.shape, dtype=np.float32)
         if look.correlation_px > 0:
             noise = ndimage.gaussian_filter(noise, look.correlation_px, mode="reflect")
@@ -268,7 +277,7 @@ def _record(
 _FINE = 2  # pixels of the sample per pixel of the mosaic, along an axis; chosen
 """Pixels of the simulated sample per pixel of the mosaic, along an axis."""
 _VALIDATION_STREAM = 9_600_017
-"""First number in the seeds of the validation fields; not to be used in training."""
+"""First number in the seeds of the validation fields; must not be used in training."""
 _MARGIN = 16  # mosaic pixels around a field, for blur; chosen: 320 nm
 SPREAD_PX = 49
 """Side of `SsumPair.spread`; chosen: two sigma of a blur 700 nm from the focus."""
@@ -279,20 +288,20 @@ _PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
 
 @dataclass(frozen=True, slots=True)
 class SsumPair:
-    """Two images of one field."""
+    """Two images of the same field."""
 
     # (side, side) Superlens mosaic; 0 and 1 are its percentiles 0.1 and 99.9
     low: Float32Array
     # (scale * side, scale * side) SEM image without noise, scaled by its own
     # percentiles
     high: Float32Array
-    # Values of 0 and 1: reflectance, and brightness of `sem_contrast`
+    # Values of 0 and 1: reflectance, and brightness of `compute_sem_contrast`
     low_range: FloatPair
     high_range: FloatPair
     pixel_nm: float  # Pixel of `low`
     scale: int  # Pixels of `high` per pixel of `low`
     kind: str  # Kind of the sample
-    look: RandomLook  # Settings of `low`
+    look: ImagingSettings  # Settings of `low`
     # (side, side) `low` without noise, shading and rounding, on its scale
     noiseless: Float32Array
     # Standard deviation of the Gaussian with the same half-light radius as a point,
@@ -306,32 +315,32 @@ class SsumPair:
     defocus: float
 
 
-def surface_shape(side: int) -> IntPair:
+def get_surface_shape(side: int) -> IntPair:
     """Return the shape of a sample whose central part is `side` mosaic pixels wide."""
     full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
     full += (full - side) % 2
     return _FINE * full, _FINE * full
 
 
-def pair_of_surface(
+def simulate_ssum_pair(
     surface: Specimen,
     side: int,
-    look: RandomLook,
+    look: ImagingSettings,
     rng: np.random.Generator,
     *,
     scale: int = 1,
 ) -> SsumPair:
-    """Take both images of the central part of a given sample.
+    """Simulate both images of the central part of a given sample.
 
-    The sample has `surface_shape` and half the pixel size of the mosaic; `side` is in
-    pixels of the mosaic, and `scale`, 1 or 2, is the number of SEM pixels per mosaic
-    pixel, along an axis. Noise and shading are random.
+    The sample has `get_surface_shape` and half the pixel size of the mosaic; `side`
+    is in pixels of the mosaic, and `scale`, 1 or 2, is the number of SEM pixels per
+    mosaic pixel, along an axis. Noise and shading are random.
     """
-    field = _prepare(surface, side, scale, look.microscope.wavelength_nm)
-    return _pair(field, look, rng)
+    field = _prepare_sample(surface, side, scale, look.microscope.wavelength_nm)
+    return _simulate_pair(field, look, rng)
 
 
-def random_ssum_pairs(
+def simulate_random_ssum_pairs(
     side: int,
     rng: np.random.Generator,
     options: SsumPairOptions | None = None,
@@ -340,7 +349,7 @@ def random_ssum_pairs(
     scale: int = 1,
     held_out: bool = False,
 ) -> Iterator[SsumPair]:
-    """Draw one sample and take `count` images of it at one wavelength.
+    """Draw one sample and simulate `count` images of it at one wavelength.
 
     Each has its own focus, resolution and noise; the SEM image is the same for all.
     Drawing a sample takes several times as long as imaging it. `side` is in pixels of
@@ -348,20 +357,22 @@ def random_ssum_pairs(
     an axis; `held_out` uses samples that training never draws.
     """
     settings = options or SsumPairOptions()
-    surface = random_surface(
-        surface_shape(side),
+    surface = create_random_surface(
+        get_surface_shape(side),
         pixel_nm=settings.pixel_nm / _FINE,
         rng=rng,
         ranges=settings,
         held_out=held_out,
     )
     wavelength = float(rng.uniform(*settings.wavelength_nm))
-    field = _prepare(surface, side, scale, wavelength)
+    field = _prepare_sample(surface, side, scale, wavelength)
     for _ in range(count):
-        yield _pair(field, _random_look(surface, rng, settings, wavelength), rng)
+        yield _simulate_pair(
+            field, _draw_imaging_settings(surface, rng, settings, wavelength), rng
+        )
 
 
-def ssum_validation(
+def simulate_validation_pairs(
     count: int,
     side: int,
     *,
@@ -369,26 +380,26 @@ def ssum_validation(
     options: SsumPairOptions | None = None,
     first: int = 0,
 ) -> list[SsumPair]:
-    """Simulate the validation fields, which select a checkpoint and are not trained on.
+    """Simulate the validation fields, used to select a checkpoint but not to train.
 
     Field ``i``, counted from `first`, comes from ``default_rng([VALIDATION_STREAM,
     i])`` and shows one kind of sample, in the order of ``options.kinds``, repeated; the
     seeds of its objects are 2**31 or more, which training never draws. Fields from 1000
     on are reserved for the evaluation of finished models. For `side` and `scale` see
-    `pair_of_surface`.
+    `simulate_ssum_pair`.
     """
     settings = options or SsumPairOptions()
     pairs: list[SsumPair] = []
     for index in range(first, first + count):
         one = settings.replace(kinds=(settings.kinds[index % len(settings.kinds)],))
         rng = np.random.default_rng([_VALIDATION_STREAM, index])
-        pairs += random_ssum_pairs(side, rng, one, scale=scale, held_out=True)
+        pairs += simulate_random_ssum_pairs(side, rng, one, scale=scale, held_out=True)
     return pairs
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
-    """A sample on the pixels of the mosaic, with its margin, and its SEM image."""
+class _PreparedSample:
+    """A sample on the mosaic grid with a margin, and its SEM image."""
 
     light: Float32Array
     wave: NDArray[np.complexfloating]
@@ -399,12 +410,14 @@ class _Field:
     kind: str
 
 
-def _prepare(surface: Specimen, side: int, scale: int, wavelength_nm: float) -> _Field:
-    """Compute what all images of a sample have in common."""
+def _prepare_sample(
+    surface: Specimen, side: int, scale: int, wavelength_nm: float
+) -> _PreparedSample:
+    """Compute the data shared by all images of a sample."""
     if scale not in (1, _FINE):
         msg = f"scale must be 1 or {_FINE}, got {scale}."
         raise OptionError(msg, code="unknown-value")
-    need = surface_shape(side)
+    need = get_surface_shape(side)
     if surface.height_nm.shape != need:
         rows, columns = surface.height_nm.shape
         msg = (
@@ -412,32 +425,36 @@ def _prepare(surface: Specimen, side: int, scale: int, wavelength_nm: float) -> 
             f"{rows} x {columns}."
         )
         raise ShapeError(msg, code="image-too-small")
-    light = reflectance(
+    light = compute_reflectance(
         surface.height_nm,
         surface.material,
         surface.pixel_nm,
         wavelength_nm=wavelength_nm,
     )
-    fine = sem_contrast(surface)
-    return _Field(
-        light=_bin(light),
-        wave=_bin(field_of_light(light, surface.height_nm, wavelength_nm)),
-        height_nm=_bin(surface.height_nm),
-        electrons=_middle(fine if scale == _FINE else _bin(fine), scale * side),
+    fine = compute_sem_contrast(surface)
+    return _PreparedSample(
+        light=_bin_pixels(light),
+        wave=_bin_pixels(compute_light_field(light, surface.height_nm, wavelength_nm)),
+        height_nm=_bin_pixels(surface.height_nm),
+        electrons=_crop_centre(
+            fine if scale == _FINE else _bin_pixels(fine), scale * side
+        ),
         side=side,
         pixel_nm=_FINE * surface.pixel_nm,
         kind=surface.kind,
     )
 
 
-def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair:
-    """Take the superlens image and scale both images."""
+def _simulate_pair(
+    field: _PreparedSample, look: ImagingSettings, rng: np.random.Generator
+) -> SsumPair:
+    """Simulate the superlens image, and scale both images."""
     # above a focal plane that drifts across the field
     (rows, columns), (down, across) = field.height_nm.shape, look.focus_drift_nm
     drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
     drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
     level, pixel = np.asarray(field.height_nm - drift, np.float32), field.pixel_nm
-    image = image_of(
+    image = simulate_image(
         field.light,
         level,
         pixel,
@@ -447,14 +464,16 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
         box_px=1.0,
         bin_factor=_FINE,
     )
-    displaced_image = np.asarray(_displace(image, look.bending_px), np.float32)
-    light = _middle(displaced_image, field.side)
-    low, low_range = _unit(_record(light, field.pixel_nm, look, rng))
+    displaced_image = np.asarray(_distort_radially(image, look.bending_px), np.float32)
+    light = _crop_centre(displaced_image, field.side)
+    low, low_range = _scale_by_percentiles(
+        _simulate_recording(light, field.pixel_nm, look, rng)
+    )
     if look.bits == 8:
         low = np.asarray(np.rint(low * 255) / 255, np.float32)
-    high, high_range = _unit(field.electrons)
-    off = _middle(level, field.side) - look.microscope.focus_nm
-    radii = half_light_nm(look.microscope, off)
+    high, high_range = _scale_by_percentiles(field.electrons)
+    off = _crop_centre(level, field.side) - look.microscope.focus_nm
+    radii = half_light_radius_nm(look.microscope, off)
     blur_px = float(np.sqrt(np.mean(radii**2))) / _HALF_LIGHT / pixel
     return SsumPair(
         low,
@@ -465,15 +484,17 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
         high.shape[0] // field.side,
         field.kind,
         look,
-        _on_scale(light, low_range),
+        _scale_grey_levels(light, low_range),
         blur_px,
-        point_spread(look.microscope, _depths(off), pixel, SPREAD_PX, place=look.place),
+        compute_psf(
+            look.microscope, _choose_depths(off), pixel, SPREAD_PX, place=look.place
+        ),
         float(off.mean()) / focus_depth_nm(look.microscope),
     )
 
 
-def _depths(off: NDArray[np.floating]) -> list[FloatPair]:
-    """Return a few representative distances from the focus, and their shares."""
+def _choose_depths(off: NDArray[np.floating]) -> list[FloatPair]:
+    """Return a few representative distances from the focus, and their fractions."""
     edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
     counts, _ = np.histogram(off, edges)
     middles = (edges[1:] + edges[:-1]) / 2
@@ -484,22 +505,22 @@ def _depths(off: NDArray[np.floating]) -> list[FloatPair]:
     ]
 
 
-def _bin(image: NDArray[Any]) -> NDArray[Any]:
+def _bin_pixels(image: NDArray[Any]) -> NDArray[Any]:
     rows = image[::_FINE] + image[1::_FINE]
     return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, image.dtype)
 
 
-def _middle(image: Float32Array, side: int) -> Float32Array:
+def _crop_centre(image: Float32Array, side: int) -> Float32Array:
     first = (image.shape[0] - side) // 2
     return image[first : first + side, first : first + side]
 
 
-def _unit(image: Float32Array) -> tuple[Float32Array, FloatPair]:
+def _scale_by_percentiles(image: Float32Array) -> tuple[Float32Array, FloatPair]:
     low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
-    return _on_scale(image, (low, high)), (low, high)
+    return _scale_grey_levels(image, (low, high)), (low, high)
 
 
-def _on_scale(image: Float32Array, bounds: FloatPair) -> Float32Array:
-    """Scale two grey levels to 0 and 1."""
+def _scale_grey_levels(image: Float32Array, bounds: FloatPair) -> Float32Array:
+    """Scale an image so that two grey levels become 0 and 1."""
     span = max(bounds[1] - bounds[0], 1e-6)
     return np.asarray((image - bounds[0]) / span, dtype=np.float32)

@@ -19,9 +19,9 @@ from napari_semsr.simulation.specimen import (
     Kind,
     ObjectOptions,
     Specimen,
+    declare_fraction,
+    declare_option,
     draw_object,
-    setting,
-    share,
 )
 
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
@@ -48,34 +48,38 @@ _CANDIDATES = 12  # positions tried to remove an object; chosen: most contain on
 class SampleRanges(Options):
     """Ranges of random samples."""
 
-    kinds: tuple[str, ...] = setting(
+    kinds: tuple[str, ...] = declare_option(
         SAMPLE_KINDS, "equally frequent kinds of samples", min_length=1
     )
-    pitch_nm: FloatPair = setting(
+    pitch_nm: FloatPair = declare_option(
         (80.0, 1600.0),
         "period in nm, limited to the range of the kind, log-uniform",
     )
-    relief_nm: FloatPair = setting(
+    relief_nm: FloatPair = declare_option(
         (40.0, 250.0), "height of features in nm, drawn log-uniformly"
     )
-    sidewall_nm: FloatPair = setting((8.0, 18.0), "width of sidewalls in nm")
-    disorder: FloatPair = setting((0.0, 0.5), "random variation of edges and positions")
-    angle_deg: FloatPair = setting((0.0, 180.0), "turn")
-    shape_nm: FloatPair = setting((45.0, 350.0), "width of scattered shapes in nm")
-    joined: float = share(0.35, "share of fields with two adjacent samples")
-    strewn: float = share(0.2, "share of samples with scattered shapes")
-    turned_over: float = share(0.0, "share with inverted heights")
-    exchanged: float = share(0.0, "share with exchanged materials")
-    changed: float = share(
+    sidewall_nm: FloatPair = declare_option((8.0, 18.0), "width of sidewalls in nm")
+    disorder: FloatPair = declare_option(
+        (0.0, 0.5), "random variation of edges and positions"
+    )
+    angle_deg: FloatPair = declare_option((0.0, 180.0), "turn")
+    shape_nm: FloatPair = declare_option(
+        (45.0, 350.0), "width of scattered shapes in nm"
+    )
+    joined: float = declare_fraction(0.35, "share of fields with two adjacent samples")
+    strewn: float = declare_fraction(0.2, "share of samples with scattered shapes")
+    turned_over: float = declare_fraction(0.0, "share with inverted heights")
+    exchanged: float = declare_fraction(0.0, "share with exchanged materials")
+    changed: float = declare_fraction(
         0.0,
         "share of fields with added objects, raised or sunken and of any material, "
         "and removed objects",
     )
-    bent: float = share(0.25, "share of tilted and waving fields")
-    bend_nm: float = setting(80.0, "largest rise of such a field in nm", ge=0)
+    bent: float = declare_fraction(0.25, "share of tilted and waving fields")
+    bend_nm: float = declare_option(80.0, "largest rise of such a field in nm", ge=0)
 
 
-def random_surface(
+def create_random_surface(
     shape: IntPair,
     *,
     pixel_nm: float,
@@ -90,39 +94,41 @@ def random_surface(
     settings = ranges or SampleRanges()
     first_seed = HELD_OUT_SEED if held_out else 0
     canvas = Canvas(shape, pixel_nm, float(rng.uniform(*settings.sidewall_nm)))
-    height, material, kind = _one(canvas, settings, rng, first_seed)
+    height, material, kind = _draw_single_sample(canvas, settings, rng, first_seed)
     if rng.random() < settings.joined:
-        other, stuff, name = _one(canvas, settings, rng, first_seed)
-        side = _side(canvas, rng)
+        other, stuff, name = _draw_single_sample(canvas, settings, rng, first_seed)
+        side = _create_side_mask(canvas, rng)
         height = height * side + other * (1 - side)
         material = material * side + stuff * (1 - side)
         kind = f"{kind}+{name}"
     if settings.changed > 0 and rng.random() < settings.changed:
-        _change(canvas, height, material, settings, rng)
+        _change_objects(canvas, height, material, settings, rng)
     if rng.random() < settings.bent:
-        height = height + settings.bend_nm * float(rng.random()) * _slope(canvas, rng)
+        height = height + settings.bend_nm * float(rng.random()) * _create_slope(
+            canvas, rng
+        )
     height -= height.min()
     return Specimen(
         height.astype(np.float32), material.astype(np.float32), pixel_nm, kind
     )
 
 
-def _one(
+def _draw_single_sample(
     canvas: Canvas, ranges: SampleRanges, rng: np.random.Generator, first_seed: int
 ) -> tuple[Float32Array, Float32Array, str]:
     """Draw a single sample on the whole canvas: height, material, kind."""
     kind = str(rng.choice(ranges.kinds))
-    relief = _log_uniform(ranges.relief_nm, rng)
+    relief = _draw_log_uniform(ranges.relief_nm, rng)
     if kind in _ON_GROUND:
-        height = relief * 0.15 * canvas.rough(float(rng.uniform(60, 600)), rng)
+        height = relief * 0.15 * canvas.create_relief(float(rng.uniform(60, 600)), rng)
         material = np.zeros(canvas.shape, np.float32)
     else:
         surface = _draw_kind(kind, canvas, ranges, rng, first_seed)
         height, material = surface.height_nm, surface.material
     if kind == "dots":
-        _array(canvas, height, material, relief, ranges, rng)
+        _add_dot_array(canvas, height, material, relief, ranges, rng)
     if kind == "shapes" or rng.random() < ranges.strewn:
-        _strew(canvas, height, material, relief, ranges, rng)
+        _add_shapes(canvas, height, material, relief, ranges, rng)
     if rng.random() < ranges.turned_over:
         height = height.max() - height
     if rng.random() < ranges.exchanged:
@@ -140,8 +146,8 @@ def _draw_kind(
     kind_name: Kind = next(name for name in KINDS if name == kind)
     low, high = _PITCHES[kind_name]
     low, high = (float(np.clip(v, low, high)) for v in ranges.pitch_nm)
-    pitch = max(_log_uniform((low, high), rng), 2 * canvas.pixel_nm)
-    relief = min(_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch)
+    pitch = max(_draw_log_uniform((low, high), rng), 2 * canvas.pixel_nm)
+    relief = min(_draw_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch)
     if kind == "particles":
         relief = pitch * float(rng.uniform(0.4, 1))
     options = ObjectOptions(
@@ -162,7 +168,7 @@ def _draw_kind(
     )
 
 
-def _strew(
+def _add_shapes(
     canvas: Canvas,
     height: Float32Array,
     material: Float32Array,
@@ -170,23 +176,23 @@ def _strew(
     ranges: SampleRanges,
     rng: np.random.Generator,
 ) -> None:
-    """Raise bars, discs and rings on a ground, in place."""
+    """Add raised bars, discs and rings to a surface, in place."""
     area = canvas.extent_nm[0] * canvas.extent_nm[1]
-    typical = _log_uniform(ranges.shape_nm, rng)
+    typical = _draw_log_uniform(ranges.shape_nm, rng)
     count = 1 + int(min(rng.uniform(0.02, 0.12) * area / typical**2, 500))
     turns = rng.uniform(0, np.pi) + np.array([0, np.pi / 2])
     free = rng.random() < 0.5
     spread = ranges.shape_nm[0], max(ranges.shape_nm[0], 2 * typical)
     for _ in range(count):
-        width = _log_uniform(spread, rng)
+        width = _draw_log_uniform(spread, rng)
         turn = rng.uniform(0, np.pi) if free else rng.choice(turns)
         top = relief_nm * float(rng.uniform(0.4, 1))
         form = _FORMS[int(rng.integers(len(_FORMS)))](width, turn, rng)
         centre = rng.uniform(0, canvas.extent_nm)
-        _raise(canvas, height, material, form, centre, top)
+        _add_shape(canvas, height, material, form, centre, top)
 
 
-def _array(
+def _add_dot_array(
     canvas: Canvas,
     height: Float32Array,
     material: Float32Array,
@@ -194,14 +200,14 @@ def _array(
     ranges: SampleRanges,
     rng: np.random.Generator,
 ) -> None:
-    """Raise discs or squares of one size in rows, square or hexagonal, in place."""
-    width = _log_uniform(ranges.shape_nm, rng)
+    """Add a square or hexagonal array of equal raised discs or squares, in place."""
+    width = _draw_log_uniform(ranges.shape_nm, rng)
     pitch = width * float(rng.uniform(1.4, 3))
     turn = np.deg2rad(rng.uniform(*ranges.angle_deg))
     unrest = pitch / 8 * float(rng.uniform(*ranges.disorder))
     square = rng.random() < _SQUARES
     half = width / 2, width / 2
-    form = _turned_box(half, turn) if square else _disc(width, turn, rng)
+    form = _create_rotated_box(half, turn) if square else _create_disc(width, turn, rng)
     along = pitch * np.array([np.sin(turn), np.cos(turn)])
     angle = turn + np.pi / (3 if rng.random() < _HEXAGONAL else 2)
     across = pitch * np.array([np.sin(angle), np.cos(angle)])
@@ -210,10 +216,10 @@ def _array(
     for row in range(-reach, reach + 1):
         for column in range(-reach, reach + 1):
             centre = middle + row * across + column * along + rng.normal(0, unrest, 2)
-            _raise(canvas, height, material, form, centre, relief_nm)
+            _add_shape(canvas, height, material, form, centre, relief_nm)
 
 
-def _raise(
+def _add_shape(
     canvas: Canvas,
     height: Float32Array,
     material: Float32Array,
@@ -221,17 +227,17 @@ def _raise(
     centre_nm: FloatArray,
     top_nm: float,
 ) -> None:
-    """Raise one shape above the ground about it, in place."""
+    """Add one shape raised above its surroundings, in place."""
     distance, reach = form
-    for box, dy, dx in canvas.around(centre_nm, reach):
-        inside = canvas.cover(distance(dy, dx))
+    for box, dy, dx in canvas.iterate_window(centre_nm, reach):
+        inside = canvas.compute_coverage(distance(dy, dx))
         ground = float(np.median(height[box]))
         raised_surface = (ground + top_nm) * inside + height[box] * (1 - inside)
         np.maximum(height[box], raised_surface, out=height[box])
         np.maximum(material[box], inside, out=material[box])
 
 
-def _change(
+def _change_objects(
     canvas: Canvas,
     height: Float32Array,
     material: Float32Array,
@@ -240,22 +246,24 @@ def _change(
 ) -> None:
     """Add and remove objects at random positions, in place."""
     for _ in range(1 + int(rng.integers(_MAX_CHANGES))):
-        width = _log_uniform(ranges.shape_nm, rng)
+        width = _draw_log_uniform(ranges.shape_nm, rng)
         if rng.random() < 0.5:
-            _take_out(canvas, (height, material), width, rng)
+            _remove_object(canvas, (height, material), width, rng)
             continue
         form = _FORMS[int(rng.integers(len(_FORMS)))](width, rng.uniform(0, np.pi), rng)
         distance, reach = form
-        for box, dy, dx in canvas.around(rng.uniform(0, canvas.extent_nm), reach):
-            inside = canvas.cover(distance(dy, dx))
+        for box, dy, dx in canvas.iterate_window(
+            rng.uniform(0, canvas.extent_nm), reach
+        ):
+            inside = canvas.compute_coverage(distance(dy, dx))
             # the texture inside is kept, and either step may be the larger
-            rise = _log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1)
+            rise = _draw_log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1)
             height[box] += rise * inside
             other = rng.random() * (float(rng.random() < 0.5) - material[box])
             material[box] += other * inside
 
 
-def _take_out(
+def _remove_object(
     canvas: Canvas,
     planes: tuple[Float32Array, Float32Array],
     width_nm: float,
@@ -265,7 +273,9 @@ def _take_out(
     radius = width_nm / 2
     best, largest = 0.0, None
     places = rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2))
-    near = (one for place in places for one in canvas.around(place, 1.5 * radius))
+    near = (
+        one for place in places for one in canvas.iterate_window(place, 1.5 * radius)
+    )
     for box, dy, dx in near:
         away = np.hypot(dy, dx)
         inner, rim = away < radius, (away >= radius) & (away < 1.5 * radius)
@@ -279,65 +289,71 @@ def _take_out(
     if largest is None:
         return
     box, away, rim = largest
-    inside = canvas.cover(away - radius)
+    inside = canvas.compute_coverage(away - radius)
     for plane in planes:
         level = float(plane[box][rim].mean())
         plane[box] = level * inside + plane[box] * (1 - inside)
 
 
-def _bar(width: float, turn: float, rng: np.random.Generator) -> tuple[Distance, float]:
-    """Bar up to eight times as long as wide."""
-    return _turned_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
+def _create_bar(
+    width: float, turn: float, rng: np.random.Generator
+) -> tuple[Distance, float]:
+    """Create a bar up to eight times as long as wide."""
+    return _create_rotated_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
 
 
-def _turned_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
-    """Rotated rectangle, from half its sides."""
+def _create_rotated_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
+    """Create a rotated rectangle from half its sides."""
     cos, sin = np.cos(turn), np.sin(turn)
 
-    def distance(dy: FloatArray, dx: FloatArray) -> FloatArray:
+    def compute_distance(dy: FloatArray, dx: FloatArray) -> FloatArray:
         return np.asarray(box_distance(dy * cos - dx * sin, dy * sin + dx * cos, half))
 
-    return distance, float(np.hypot(*half))
+    return compute_distance, float(np.hypot(*half))
 
 
-def _disc(width: float, _turn: float, _: np.random.Generator) -> tuple[Distance, float]:
+def _create_disc(
+    width: float, _turn: float, _: np.random.Generator
+) -> tuple[Distance, float]:
     return lambda dy, dx: np.hypot(dy, dx) - width / 2, width / 2
 
 
-def _ring(
+def _create_ring(
     width: float, _turn: float, rng: np.random.Generator
 ) -> tuple[Distance, float]:
-    """Ring whose line is two thirds of the width."""
+    """Create a ring with a line width of two thirds of the width."""
     radius = width * float(rng.uniform(0.8, 2.5))
     return lambda dy, dx: np.abs(np.hypot(dy, dx) - radius) - width / 3, radius + width
 
 
-_FORMS: tuple[Form, ...] = (_bar, _bar, _disc, _ring)
+_FORMS: tuple[Form, ...] = (_create_bar, _create_bar, _create_disc, _create_ring)
 
 
-def _side(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
-    """Coverage of one side of a straight or winding border."""
-    y, x = canvas.grid()
+def _create_side_mask(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
+    """Compute the coverage of one side of a straight or winding border."""
+    y, x = canvas.get_pixel_centres()
     turn = rng.uniform(0, 2 * np.pi)
     height, width = canvas.extent_nm
     place = rng.uniform(0.25, 0.75, 2) * (height, width)
     distance = (y - place[0]) * np.cos(turn) + (x - place[1]) * np.sin(turn)
     if rng.random() < 0.5:
-        distance = distance + 150 * canvas.rough(float(rng.uniform(200, 900)), rng)
-    return canvas.cover(distance)
+        distance = distance + 150 * canvas.create_relief(
+            float(rng.uniform(200, 900)), rng
+        )
+    return canvas.compute_coverage(distance)
 
 
-def _slope(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
-    """Tilted, slightly waving plane from 0 to 1."""
-    y, x = canvas.grid()
+def _create_slope(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
+    """Create a tilted, slightly wavy plane with values from 0 to 1."""
+    y, x = canvas.get_pixel_centres()
     turn = rng.uniform(0, 2 * np.pi)
     reach = max(canvas.extent_nm)
     plane = (y * np.cos(turn) + x * np.sin(turn)) / reach
-    plane = plane + 0.15 * canvas.rough(1800.0, rng)
+    plane = plane + 0.15 * canvas.create_relief(1800.0, rng)
     low, high = float(plane.min()), float(plane.max())
     return np.asarray((plane - low) / (high - low), dtype=np.float32)
 
 
-def _log_uniform(bounds: FloatPair, rng: np.random.Generator) -> float:
-    """Draw a number with a uniform logarithm."""
+def _draw_log_uniform(bounds: FloatPair, rng: np.random.Generator) -> float:
+    """Draw a random number from a log-uniform distribution."""
     return float(np.exp(rng.uniform(*np.log(bounds))))

@@ -35,17 +35,17 @@ from napari_semsr.core import (
 from napari_semsr.simulation.canvas import FWHM
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
+    compute_reflectance,
+    create_illumination_field,
     expose,
-    illumination_field,
-    reflectance,
 )
-from napari_semsr.simulation.optics import Place, focus_depth_nm, image_of
-from napari_semsr.simulation.sem import acquire_sem
+from napari_semsr.simulation.optics import Place, focus_depth_nm, simulate_image
+from napari_semsr.simulation.sem import simulate_sem_image
 from napari_semsr.simulation.specimen import (
     ObjectOptions,
     Specimen,
+    declare_option,
     draw_object,
-    setting,
 )
 
 # Scene: image of the whole scanned area by an ideal camera, finer than the frames.
@@ -75,8 +75,8 @@ class Extent:
     low: FloatPair  # First ``(y, x)`` of a pixel centre of any frame
     high: FloatPair  # Last one
 
-    def fine_grid(self, oversampling: int) -> tuple[IntPair, FloatPair]:
-        """Shape of a fine grid over the area, and its first pixel centre."""
+    def get_fine_grid(self, oversampling: int) -> tuple[IntPair, FloatPair]:
+        """Return the shape of a fine grid over the area, and its first pixel centre."""
         first = [int(np.floor(v)) for v in self.low]
         last = [int(np.ceil(v)) for v in self.high]
         shape = tuple(
@@ -85,9 +85,9 @@ class Extent:
         half = 0.5 - 0.5 / oversampling
         return (shape[0], shape[1]), (first[0] - half, first[1] - half)
 
-    def image_size(self, oversampling: int, binning: float) -> IntPair:
-        """Size of the part of an image that a scan needs."""
-        (rows, columns), _ = self.fine_grid(oversampling)
+    def get_image_size(self, oversampling: int, binning: float) -> IntPair:
+        """Return the size of the part of an image that a scan needs."""
+        (rows, columns), _ = self.get_fine_grid(oversampling)
         share = binning / oversampling
         return int(np.ceil(rows * share)), int(np.ceil(columns * share))
 
@@ -118,7 +118,7 @@ class Scene:
         options: MicroscopeOptions,
     ) -> "Scene":
         """Image a simulated surface; `origin_px`: centre of its first pixel."""
-        sharp = reflectance(
+        sharp = compute_reflectance(
             surface.height_nm,
             surface.material,
             surface.pixel_nm,
@@ -129,7 +129,7 @@ class Scene:
         scene = cls(
             sharp, sharp, surface, oversampling, origin_px, fine_nm, fwhm_px, options
         )
-        return scene.seen_with(options)
+        return scene.with_optics(options)
 
     @classmethod
     def from_image(
@@ -141,7 +141,7 @@ class Scene:
         options: MicroscopeOptions,
         frame_nm: FloatPair | None,
     ) -> "Scene":
-        """Use the centre of an image as a flat sample; grey values are reflectance."""
+        """Create a flat scene from an image's centre; grey values are reflectance."""
         if not np.all(np.isfinite(image)):
             msg = "The image contains NaN or Inf pixels; fill them before scanning it."
             raise OptionError(msg, code="pixels-missing")
@@ -158,13 +158,13 @@ class Scene:
             y, x = frame_nm
             msg = (
                 f"Optics in nm need an image with square pixels, got {y:g} x {x:g} nm "
-                "in a frame; resample it, or set only `optics=gaussian`, which is in "
-                "pixels."
+                "in a frame; resample it, or set only `optics=gaussian`, whose width "
+                "is in pixels."
             )
             raise OptionError(msg, code="pixels-not-square")
         pixel_nm = float(np.sqrt(frame_nm[0] * frame_nm[1]))
-        shape, origin = extent.fine_grid(oversampling)
-        size_needed = extent.image_size(oversampling, binning)
+        shape, origin = extent.get_fine_grid(oversampling)
+        size_needed = extent.get_image_size(oversampling, binning)
         if size_needed[0] > image.shape[0] or size_needed[1] > image.shape[1]:
             msg = (
                 f"This scan needs an image of {size_needed[0]} x {size_needed[1]} px, "
@@ -176,7 +176,7 @@ class Scene:
         part = image[
             start[0] : start[0] + size_needed[0], start[1] : start[1] + size_needed[1]
         ]
-        sharp = _resample(_as_reflectance(part), shape, oversampling / binning)
+        sharp = _resample(_to_reflectance(part), shape, oversampling / binning)
         per_fine = binning / oversampling
         offset = [
             s - 0.5 + per_fine * (0.5 - o * oversampling)
@@ -193,14 +193,14 @@ class Scene:
             options,
             (float(offset[0]), float(offset[1])),
         )
-        return scene.seen_with(options)
+        return scene.with_optics(options)
 
-    def seen_with(
+    def with_optics(
         self, options: MicroscopeOptions, place: Place | None = None
     ) -> "Scene":
         """Image the same sample with other optics, or at a position in the field."""
         height = None if self.surface is None else self.surface.height_nm
-        image = image_of(
+        image = simulate_image(
             self.sharp,
             height,
             self.fine_nm,
@@ -210,8 +210,8 @@ class Scene:
         )
         return replace(self, image=image, options=options)
 
-    def around(self, corner: FloatArray, side: int) -> "Scene":
-        """Image the part of one frame with the whole field of the lens."""
+    def crop_to_frame(self, corner: FloatArray, side: int) -> "Scene":
+        """Image the area of one frame, with the aberrations of the whole field."""
         fine, options = self.oversampling, self.options
         spare = 2 * self.fwhm_px + 2 + abs(options.distortion) * side
         lines, parts = [], []
@@ -238,10 +238,10 @@ class Scene:
             surface=surface,
             origin_px=(float(origin[0]), float(origin[1])),
         )
-        return part.seen_with(options, (lines[0][:, None], lines[1][None]))
+        return part.with_optics(options, (lines[0][:, None], lines[1][None]))
 
-    def coefficients(self) -> Float32Array:
-        """Spline coefficients (Y, X) of `image`, for `sample`."""
+    def compute_spline_coefficients(self) -> Float32Array:
+        """Compute the spline coefficients (Y, X) of `image`, for `sample`."""
         spline = ndimage.spline_filter(self.image, order=3, output=np.float32)
         return np.asarray(spline)
 
@@ -264,7 +264,7 @@ class Scene:
         return np.asarray(samples)
 
 
-def _as_reflectance(image: RealArray) -> Float32Array:
+def _to_reflectance(image: RealArray) -> Float32Array:
     """Scale grey values to reflectance; rare extremes are clipped."""
     grey = np.asarray(image, dtype=np.float32)
     low, high = np.percentile(grey, _PERCENTILES)
@@ -297,8 +297,8 @@ def _resample(image: Float32Array, shape: IntPair, factor: float) -> Float32Arra
 _LARGE_SCENE = 60_000_000
 
 
-class Stream(IntEnum):
-    """Purposes of random numbers: each has an independent stream."""
+class RandomStream(IntEnum):
+    """Purposes of random numbers, each with an independent stream."""
 
     JITTER = 0
     DRIFT = 1
@@ -315,75 +315,92 @@ class Stream(IntEnum):
     LEAN = 25
 
 
-_NOISE = {Stream.NOISE, Stream.REPEAT, Stream.FOCUS, Stream.HEIGHT}  # of the camera
+_NOISE = {
+    RandomStream.NOISE,
+    RandomStream.REPEAT,
+    RandomStream.FOCUS,
+    RandomStream.HEIGHT,
+}  # of the camera
 
 
 class ScanOptions(MicroscopeOptions, ObjectOptions):
-    """Options of a simulated scan: sample, microscope, stage."""
+    """Options for a simulated scan: sample, microscope, stage."""
 
-    frames_grid: IntPair = setting((4, 4), "rows x columns of frames, such as 4x4")
-    frame_px: int = setting(256, "side of a frame in pixels", ge=16, le=8192)
-    overlap: float = setting(
+    frames_grid: IntPair = declare_option(
+        (4, 4), "rows x columns of frames, such as 4x4"
+    )
+    frame_px: int = declare_option(256, "side of a frame in pixels", ge=16, le=8192)
+    overlap: float = declare_option(
         0.35, "share of a frame that its neighbour also covers", ge=0, lt=1
     )
-    jitter_px: float = setting(6.0, "largest stage error on each axis, in pixels", ge=0)
-    drift_px: float = setting(0.0, "total length of the slow drift, in pixels", ge=0)
-    stage_scale: float = setting(
+    jitter_px: float = declare_option(
+        6.0, "largest stage error on each axis, in pixels", ge=0
+    )
+    drift_px: float = declare_option(
+        0.0, "total length of the slow drift, in pixels", ge=0
+    )
+    stage_scale: float = declare_option(
         1.0, "true over nominal step of the stage", gt=0.5, lt=2
     )
-    stage_skew: float = setting(0.0, "shift along x per pixel along y", ge=-0.2, le=0.2)
-    order: Literal["raster", "row", "serpentine", "column", "column-serpentine"] = (
-        setting("raster", "order of the frames on the grid; raster is row by row")
+    stage_skew: float = declare_option(
+        0.0, "shift along x per pixel along y", ge=-0.2, le=0.2
     )
-    first: FirstFrame = setting("top-left", "corner of the grid with the first frame")
+    order: Literal["raster", "row", "serpentine", "column", "column-serpentine"] = (
+        declare_option(
+            "raster", "order of the frames on the grid; raster is row by row"
+        )
+    )
+    first: FirstFrame = declare_option(
+        "top-left", "corner of the grid with the first frame"
+    )
 
     @property
     def frame_order(self) -> FrameOrder:
-        """The order, by its name in an acquisition."""
+        """Order of the frames, by its name in an acquisition."""
         return "row" if self.order == "raster" else self.order
 
-    illumination_drift: float = setting(
+    illumination_drift: float = declare_option(
         0.0,
         ("brightest minus darkest frame, over the mean"),
         ge=0,
         lt=1,
     )
-    bad_frames: int = setting(
+    bad_frames: int = declare_option(
         0, "number of frames that are blank or show another area", ge=0
     )
-    focus_drift_nm: float = setting(
+    focus_drift_nm: float = declare_option(
         0.0, "drift of the focal plane over the scan, upwards, in nm"
     )
-    contact_lost_from: int | None = setting(
+    contact_lost_from: int | None = declare_option(
         None,
         "first frame after the microsphere lost contact: points are three times as "
         "wide, and the contrast is halved",
         ge=0,
     )
-    light_fall: float = setting(
+    light_fall: float = declare_option(
         0.0, "share of the light lost gradually until the last frame", ge=0, lt=1
     )
-    oversampling: int | None = setting(
+    oversampling: int | None = declare_option(
         None,
         "fine pixels of the scene per frame pixel; 2, or 1 if the scan needed more "
         "than 60 million",
         ge=1,
         le=8,
     )
-    image_binning: float | None = setting(
+    image_binning: float | None = declare_option(
         None,
         "pixels of the image per frame pixel, along an axis; 1, or less if the image "
         "is too small for the scan",
         ge=0.25,
         le=64,
     )
-    pixel_size_nm: FloatPair | None = setting(
+    pixel_size_nm: FloatPair | None = declare_option(
         None,
         "pixel of the frames in nm; from the magnifications for a phantom, from the "
         "file for an image",
     )
-    seed: int = setting(0, "seed of all random numbers", ge=0)
-    noise_seed: int = setting(
+    seed: int = declare_option(0, "seed of all random numbers", ge=0)
+    noise_seed: int = declare_option(
         0,
         "seed of the camera noise; two scans that differ only in this number are two "
         "exposures of each field, as needed for FRC",
@@ -392,8 +409,8 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
 
     @field_validator("frames_grid", mode="before")
     @classmethod
-    def _grid(cls, value: object) -> object:
-        """Accept ``4x4`` or two numbers."""
+    def _parse_grid(cls, value: object) -> object:
+        """Parse a grid given as ``4x4`` or as two numbers."""
         parts = value.lower().split("x") if isinstance(value, str) else value
         try:
             rows, columns = (int(part) for part in parts)  # type: ignore[attr-defined]
@@ -407,8 +424,8 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
 
     @field_validator("pixel_size_nm", mode="before")
     @classmethod
-    def _pixel(cls, value: object) -> object:
-        """Accept one number for both axes, or text."""
+    def _parse_pixel_size(cls, value: object) -> object:
+        """Parse a pixel size given as text, or as one number for both axes."""
         try:
             return parse_pixel_size(
                 value.split(",") if isinstance(value, str) else value
@@ -418,12 +435,12 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
             raise ValueError(msg) from None
 
     @property
-    def frames(self) -> int:
+    def frame_count(self) -> int:
         """Number of frames."""
         return self.frames_grid[0] * self.frames_grid[1]
 
     @property
-    def lean_px(self) -> float:
+    def tilt_shift_px(self) -> float:
         """Largest lateral shift of a whole scan on each axis."""
         return 0.0
 
@@ -433,7 +450,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return self.frame_px * (1 - self.overlap)
 
     @property
-    def fine(self) -> int:
+    def fine_factor(self) -> int:
         """Fine pixels of the scene per frame pixel."""
         if self.oversampling is not None:
             return self.oversampling
@@ -442,30 +459,30 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         )
         return 2 if 4 * rows * columns <= _LARGE_SCENE else 1
 
-    def extent(self) -> Extent:
-        """Compute the area that frames may cover, in their pixels, for any jitter."""
+    def compute_extent(self) -> Extent:
+        """Compute the largest area, in frame pixels, that jittered frames may cover."""
         last = self.frame_px - 1
-        spare = self.jitter_px + self.drift_px + self.lean_px + 1
+        spare = self.jitter_px + self.drift_px + self.tilt_shift_px + 1
         spare += abs(self.distortion) * self.frame_px
-        stage = _on_stage(plan_scan(self).nominal_px, self)
+        stage = _apply_stage_geometry(plan_scan(self).nominal_px, self)
         low = stage.min(axis=0) - spare
         high = stage.max(axis=0) + last + spare
         return Extent((float(low[0]), float(low[1])), (float(high[0]), float(high[1])))
 
     def fit_binning(self, shape: tuple[int, ...]) -> float:
-        """Choose the number of image pixels per frame pixel, for an image of a shape.
+        """Choose the number of image pixels per frame pixel for a given image shape.
 
         ``image_binning`` if set, otherwise 1 if the image is large enough, or the
         largest value that fits the scan into the image, at least 0.25.
         """
         if self.image_binning is not None:
             return self.image_binning
-        size = self.extent().image_size(self.fine, 1.0)
+        size = self.compute_extent().get_image_size(self.fine_factor, 1.0)
         fit = min(have / need for have, need in zip(shape, size, strict=True))
         return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
 
-    def rng(self, purpose: Stream, index: int = 0) -> np.random.Generator:
-        """Return the random generator for one purpose, and one frame or other index."""
+    def create_rng(self, purpose: RandomStream, index: int = 0) -> np.random.Generator:
+        """Return the random generator for a purpose, and for a frame or other index."""
         key = [self.seed, 3, int(purpose), index]
         if purpose in _NOISE and self.noise_seed:
             key.append(self.noise_seed)
@@ -485,37 +502,44 @@ class ScanPlan:
 
 
 def plan_scan(options: ScanOptions) -> ScanPlan:
-    """Plan a scan."""
-    count = options.frames
+    """Plan the positions and illumination of the frames of a scan."""
+    count = options.frame_count
     if options.bad_frames > count:
         msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
         raise OptionError(msg, code="out-of-range")
     grid, first = options.frames_grid, options.first
     cells = grid_cells(count, grid, options.frame_order, first)
     nominal = np.asarray(cells * options.step_px, dtype=float)
-    true = _on_stage(nominal, options)
-    true += options.rng(Stream.JITTER).uniform(-1, 1, (count, 2)) * options.jitter_px
+    true = _apply_stage_geometry(nominal, options)
+    true += (
+        options.create_rng(RandomStream.JITTER).uniform(-1, 1, (count, 2))
+        * options.jitter_px
+    )
     # slow drift of the sample: an arc of the given length, starting at zero
-    start, turn = options.rng(Stream.DRIFT).uniform([0, -1.5], [2 * np.pi, 1.5])
+    start, turn = options.create_rng(RandomStream.DRIFT).uniform(
+        [0, -1.5], [2 * np.pi, 1.5]
+    )
     along = np.linspace(0, 1, count)
     angle = start + turn * along
     way = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     true += options.drift_px * along[:, None] * way
-    bad_indices = options.rng(Stream.BAD).permutation(count)[: options.bad_frames]
+    bad_indices = options.create_rng(RandomStream.BAD).permutation(count)[
+        : options.bad_frames
+    ]
     kinds = ("blank", "foreign")
     bad = {int(frame): kinds[i % 2] for i, frame in enumerate(bad_indices)}
-    return ScanPlan(nominal, true, _gains(options, count), bad)
+    return ScanPlan(nominal, true, _simulate_frame_gains(options, count), bad)
 
 
-def _on_stage(nominal: FloatArray, options: ScanOptions) -> FloatArray:
-    """Positions of a stage with its scale and skew, without errors and drift."""
+def _apply_stage_geometry(nominal: FloatArray, options: ScanOptions) -> FloatArray:
+    """Apply the scale and skew of a stage to nominal positions."""
     skewed_corners = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
     return np.asarray(options.stage_scale * skewed_corners)
 
 
-def _gains(options: ScanOptions, count: int) -> FloatArray:
-    """Light of the frames: slow change with slight noise, over the given range."""
-    rng = options.rng(Stream.LIGHT)
+def _simulate_frame_gains(options: ScanOptions, count: int) -> FloatArray:
+    """Simulate the light of each frame: a slow change with slight noise."""
+    rng = options.create_rng(RandomStream.LIGHT)
     time = np.linspace(0, 1, count)
     course = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * time + rng.uniform()))
     course = course + 0.1 * rng.standard_normal(count)
@@ -546,7 +570,7 @@ class HeightScan:
 
 @dataclass(frozen=True, slots=True)
 class Scan(ScanPlan):
-    """Frames and their ground truth."""
+    """Simulated frames and their ground truth."""
 
     frames: NDArray[np.uint16]  # (N, Y, X) Camera counts in order of acquisition
     names: tuple[str, ...]  # Stem of each frame's file name
@@ -556,52 +580,57 @@ class Scan(ScanPlan):
     options: ScanOptions  # Options of the scan
 
     @property
-    def middle(self) -> int:
+    def central_index(self) -> int:
         """Index of the frame nearest to the centre of the scan."""
         low, high = self.nominal_px.min(axis=0), self.nominal_px.max(axis=0)
         off = self.nominal_px - (low + high) / 2
         return int(np.argmin(np.hypot(off[:, 0], off[:, 1])))
 
-    def exposures(self, count: int) -> NDArray[np.uint16]:
-        """Take the central field (count, Y, X) repeatedly, with new noise."""
-        light, options = self._light(self.scene), self.options
-        noise = [options.rng(Stream.REPEAT, index) for index in range(count)]
+    def simulate_exposures(self, count: int) -> NDArray[np.uint16]:
+        """Simulate repeated exposures (count, Y, X) of the central field."""
+        light, options = self._simulate_central_light(self.scene), self.options
+        noise = [
+            options.create_rng(RandomStream.REPEAT, index) for index in range(count)
+        ]
         return np.stack([expose(light, options, rng) for rng in noise])
 
-    def focal_series(self, count: int) -> tuple[FocalStep, ...]:
-        """Take the central field with the focal plane at several ascending heights.
+    def simulate_focal_series(self, count: int) -> tuple[FocalStep, ...]:
+        """Simulate the central field with the focal plane at several ascending heights.
 
         Heights are evenly spaced: over the relief of a simulated sample, or one depth
         of focus above and below an image.
         """
         steps = []
-        for index, height in enumerate(self._heights(count)):
-            light = self._light(self._refocus(height))
-            noise = self.options.rng(Stream.FOCUS, index)
+        for index, height in enumerate(self._choose_heights(count)):
+            light = self._simulate_central_light(self._refocus(height))
+            noise = self.options.create_rng(RandomStream.FOCUS, index)
             steps.append(FocalStep(height, expose(light, self.options, noise)))
         return tuple(steps)
 
-    def height_scans(self, count: int) -> Iterator[HeightScan]:
-        """Take all fields with the focal plane at the heights of `focal_series`.
+    def simulate_height_scans(self, count: int) -> Iterator[HeightScan]:
+        """Simulate all fields with the focal plane at each height of the focal series.
 
         Stage positions and illumination are the same. A tilt in the microscope shifts
         each height laterally.
         """
         options, total = self.options, len(self.frames)
-        for level, height in enumerate(self._heights(count)):
-            lean = options.rng(Stream.LEAN, level).uniform(-1, 1, 2) * options.lean_px
+        for level, height in enumerate(self._choose_heights(count)):
+            lean = (
+                options.create_rng(RandomStream.LEAN, level).uniform(-1, 1, 2)
+                * options.tilt_shift_px
+            )
             scene = self._refocus(height)
-            coefficients = scene.coefficients()
+            coefficients = scene.compute_spline_coefficients()
             plan = replace(self, true_px=self.true_px + lean)
             frames = np.empty_like(self.frames)
             for index in range(total):
-                light = _light_of(scene, coefficients, plan, index, options)
-                noise = options.rng(Stream.HEIGHT, level * total + index)
+                light = _simulate_frame_light(scene, coefficients, plan, index, options)
+                noise = options.create_rng(RandomStream.HEIGHT, level * total + index)
                 light_reaching = light * self.flat * self.gains[index]
                 frames[index] = expose(light_reaching, options, noise)
             yield HeightScan(height, frames, (float(lean[0]), float(lean[1])))
 
-    def _heights(self, count: int) -> list[float]:
+    def _choose_heights(self, count: int) -> list[float]:
         if count < 2:
             msg = f"A focal series needs at least 2 steps, got {count}."
             raise OptionError(msg, code="out-of-range")
@@ -613,35 +642,41 @@ class Scan(ScanPlan):
         heights: list[float] = np.linspace(low, high, count).tolist()
         return heights
 
-    def electron_image(self) -> NDArray[np.uint8]:
-        """Take an SEM image of the whole scanned area, on the grid of the scene."""
+    def simulate_sem_image(self) -> NDArray[np.uint8]:
+        """Simulate an SEM image of the whole scanned area, on the grid of the scene."""
         if self.scene.surface is None:
             msg = (
                 "An SEM image needs a simulated sample (`phantom`), got a scan of an "
                 "image, which has no height map."
             )
             raise OptionError(msg, code="heights-missing")
-        return acquire_sem(self.scene.surface, rng=self.options.rng(Stream.SEM))
+        return simulate_sem_image(
+            self.scene.surface, rng=self.options.create_rng(RandomStream.SEM)
+        )
 
     def _refocus(self, height_nm: float) -> Scene:
-        return self.scene.seen_with(self.options.replace(focus_nm=height_nm))
+        return self.scene.with_optics(self.options.replace(focus_nm=height_nm))
 
-    def _light(self, scene: Scene) -> FloatArray:
-        """Light of the central field at its true position, with illumination."""
-        corner = self.true_px[self.middle]
-        clean = clean_frame(scene, scene.coefficients(), corner, self.options)
-        return np.asarray(clean * self.flat * self.gains[self.middle])
+    def _simulate_central_light(self, scene: Scene) -> FloatArray:
+        """Compute the illuminated light of the central field at its true position."""
+        corner = self.true_px[self.central_index]
+        clean = simulate_clean_frame(
+            scene, scene.compute_spline_coefficients(), corner, self.options
+        )
+        return np.asarray(clean * self.flat * self.gains[self.central_index])
 
 
 def _make_scene(
     source: Specimen | RealArray | None, options: ScanOptions
 ) -> tuple[Scene, FloatPair | None]:
-    """Create the scene of a scan; also returns the frames' pixel, None if unknown."""
-    extent = options.extent()
+    """Create the scene of a scan; also return the pixel size of frames, or None."""
+    extent = options.compute_extent()
     if isinstance(source, np.ndarray):
         size = options.pixel_size_nm
         binning = options.fit_binning(source.shape)
-        scene = Scene.from_image(source, extent, options.fine, binning, options, size)
+        scene = Scene.from_image(
+            source, extent, options.fine_factor, binning, options, size
+        )
         return scene, size
     pixel, other = options.pixel_size_nm or 2 * (options.magnified_pixel_nm,)
     if pixel != other:
@@ -653,8 +688,8 @@ def _make_scene(
     blur = 2 * options.fwhm_nm / pixel  # aberrated frames need a margin
     (top, left), (bottom, right) = extent.low, extent.high
     extent = Extent((top - blur, left - blur), (bottom + blur, right + blur))
-    shape, origin = extent.fine_grid(options.fine)
-    fine = pixel / options.fine
+    shape, origin = extent.get_fine_grid(options.fine_factor)
+    fine = pixel / options.fine_factor
     surface = source or draw_object(
         options.phantom, shape, pixel_nm=fine, options=options, seed=options.seed
     )
@@ -666,18 +701,18 @@ def _make_scene(
             f"got {have[0]} x {have[1]} px of {surface.pixel_nm:g} nm."
         )
         raise ShapeError(msg, code="image-too-small")
-    scene = Scene.from_surface(surface, origin, options.fine, options)
+    scene = Scene.from_surface(surface, origin, options.fine_factor, options)
     return scene, (pixel, pixel)
 
 
-def clean_frame(
+def simulate_clean_frame(
     scene: Scene, coefficients: Float32Array, corner: FloatArray, options: ScanOptions
 ) -> FloatArray:
-    """Cut one frame at its true position, without illumination and noise."""
+    """Simulate one frame at its true position, without illumination and noise."""
     size = options.frame_px
     if scene.options.is_aberrated:
-        scene = scene.around(corner, size)
-        coefficients = scene.coefficients()
+        scene = scene.crop_to_frame(corner, size)
+        coefficients = scene.compute_spline_coefficients()
     y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")
     if options.distortion:
         y, x = distort(y, x, (size, size), options.distortion)
@@ -694,13 +729,15 @@ def _image_frame(
     index: int,
     options: ScanOptions,
 ) -> FloatArray:
-    """Image one frame, with the focus and contact at its time."""
+    """Image one frame with the focus and contact at its time of acquisition."""
     if options.focus_drift_nm:
-        way = options.focus_drift_nm * index / max(options.frames - 1, 1)
+        way = options.focus_drift_nm * index / max(options.frame_count - 1, 1)
         focus_options = options.replace(focus_nm=options.focus_nm + way)
-        scene = replace(scene, options=focus_options).around(corner, options.frame_px)
-        coefficients = scene.coefficients()
-    image = clean_frame(scene, coefficients, corner, options)
+        scene = replace(scene, options=focus_options).crop_to_frame(
+            corner, options.frame_px
+        )
+        coefficients = scene.compute_spline_coefficients()
+    image = simulate_clean_frame(scene, coefficients, corner, options)
     if options.contact_lost_from is None or index < options.contact_lost_from:
         return image
     # to a Gaussian of that full width at half maximum
@@ -710,23 +747,25 @@ def _image_frame(
     return np.asarray(mean + _FREE_CONTRAST * (wide - mean))
 
 
-def _light_of(
+def _simulate_frame_light(
     scene: Scene,
     coefficients: Float32Array,
     plan: ScanPlan,
     index: int,
     options: ScanOptions,
 ) -> FloatArray:
-    """Reflectance in a frame: of its own area, of another one, or none."""
+    """Return the reflectance in a frame: of its own area, of another area, or none."""
     kind = plan.bad.get(index)
     if kind == "blank":
         return np.zeros((options.frame_px, options.frame_px))
     corner = plan.true_px[index]
     if kind is None:
         return _image_frame(scene, coefficients, corner, index, options)
-    rng = options.rng(Stream.FOREIGN, index)
+    rng = options.create_rng(RandomStream.FOREIGN, index)
     low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
-    elsewhere = clean_frame(scene, coefficients, rng.uniform(low, high), options)
+    elsewhere = simulate_clean_frame(
+        scene, coefficients, rng.uniform(low, high), options
+    )
     return elsewhere[::-1].T  # mirrored: matches no area
 
 
@@ -734,17 +773,19 @@ def simulate_scan(
     options: ScanOptions, source: Specimen | RealArray | None = None
 ) -> Job[Scan]:
     """Simulate a scan of a sample or an image (Y, X), by default of the phantom."""
-    count = options.frames
+    count = options.frame_count
     yield Progress(0, count + 1, "simulating the sample")
     plan = plan_scan(options)
     scene, pixel = _make_scene(source, options)
-    coefficients = scene.coefficients()
-    flat = illumination_field(options, options.frame_px, options.rng(Stream.FIELD))
+    coefficients = scene.compute_spline_coefficients()
+    flat = create_illumination_field(
+        options, options.frame_px, options.create_rng(RandomStream.FIELD)
+    )
     frames = np.empty((count, options.frame_px, options.frame_px), np.uint16)
     for index in range(count):
         yield Progress(index + 1, count + 1, f"frame {index + 1} of {count}")
-        light = _light_of(scene, coefficients, plan, index, options)
-        noise = options.rng(Stream.NOISE, index)
+        light = _simulate_frame_light(scene, coefficients, plan, index, options)
+        noise = options.create_rng(RandomStream.NOISE, index)
         frames[index] = expose(light * flat * plan.gains[index], options, noise)
     yield Progress(count + 1, count + 1, "scanned")
     return Scan(
@@ -760,6 +801,8 @@ def simulate_scan(
     )
 
 
-def cut_scan(source: Specimen | RealArray | None, options: ScanOptions) -> Scan:
-    """Simulate a whole scan without progress; `source` (Y, X)."""
+def run_scan_simulation(
+    source: Specimen | RealArray | None, options: ScanOptions
+) -> Scan:
+    """Simulate a whole scan without reporting progress; `source` (Y, X)."""
     return run(simulate_scan(options, source))

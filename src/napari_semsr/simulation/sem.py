@@ -30,7 +30,7 @@ SCAN = "Scan and noise"
 
 
 class EffectOptions(Options):
-    """Effects added to an image; none by default."""
+    """Options for effects added to an image; none by default."""
 
     drift_px: float = option(
         0.0,
@@ -79,15 +79,15 @@ class EffectOptions(Options):
     )
 
     @property
-    def any(self) -> bool:
+    def has_effects(self) -> bool:
         """Whether any effect is added."""
         return any(getattr(self, name) > 0 for name in EffectOptions.model_fields)
 
 
-def drift(
+def apply_drift(
     image: FloatArray, drift_px: float, line_jitter_px: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Shift a field during its scan; also returns the shift of each row, (Y, 2)."""
+    """Shift the rows of a scanned field; also return the shift of each row, (Y, 2)."""
     rows, columns = image.shape
     time = np.linspace(0, 1, rows)
     angle = rng.uniform(0, 2 * np.pi)
@@ -110,7 +110,7 @@ def drift(
     return drifted_image, shifts
 
 
-def charge(image: FloatArray, strength: float) -> FloatArray:
+def add_charging(image: FloatArray, strength: float) -> FloatArray:
     """Add tails along the scan behind structures brighter or darker than the mean."""
     from scipy import signal  # takes long to import
 
@@ -120,7 +120,7 @@ def charge(image: FloatArray, strength: float) -> FloatArray:
     return np.asarray(image - strength * stored_charge.reshape(image.shape))
 
 
-def expose(
+def add_noise(
     image: FloatArray, photons: float, read_noise: float, rng: np.random.Generator
 ) -> FloatArray:
     """Add shot noise and read noise to an expected signal (Y, X).
@@ -146,18 +146,20 @@ def add_effects(
     parameters: dict[str, object] = {}
     if options.drift_px > 0 or options.line_jitter_px > 0:
         rng = np.random.default_rng([seed, 1])
-        image, shifts = drift(image, options.drift_px, options.line_jitter_px, rng)
+        image, shifts = apply_drift(
+            image, options.drift_px, options.line_jitter_px, rng
+        )
         parameters |= {
             "drift_px": options.drift_px,
             "line_jitter_px": options.line_jitter_px,
             "last_row_shift_px": [float(v) for v in shifts[-1]],
         }
     if options.charging > 0:
-        image = charge(image, options.charging)
+        image = add_charging(image, options.charging)
         parameters |= {"charging": options.charging, "charge_decay_px": _DECAY_PX}
     if options.photons > 0 or options.read_noise > 0:
         rng = np.random.default_rng([seed, 2])
-        image = expose(image, options.photons, options.read_noise / 255, rng)
+        image = add_noise(image, options.photons, options.read_noise / 255, rng)
         parameters |= {"photons": options.photons, "read_noise": options.read_noise}
     return image, parameters
 
@@ -171,10 +173,10 @@ _SHADOW_NM = 90.0  # distance over which walls cast shadows
 _ELECTRONS = 300.0  # per pixel at white
 
 
-def sem_contrast(
+def compute_sem_contrast(
     surface: Specimen, *, edges: float = _EDGES, shadows: float = _SHADOWS
 ) -> Float32Array:
-    """Emission (Y, X) of a surface under a beam, without noise."""
+    """Compute the emission (Y, X) of a surface under a beam, without noise."""
     height, pixel = surface.height_nm, surface.pixel_nm
     near = _ESCAPE_NM / pixel
     slope = ndimage.gaussian_gradient_magnitude(height, near, mode="nearest") / pixel
@@ -187,11 +189,11 @@ def sem_contrast(
     return np.clip(blur_by_width(emission.astype(np.float32), width), 0, 1)
 
 
-def acquire_sem(
+def simulate_sem_image(
     surface: Specimen, electrons: float = _ELECTRONS, *, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Take an SEM image (Y, X) of a surface, on the grid of the surface."""
-    light = sem_contrast(surface).astype(np.float64)
+    """Simulate an SEM image (Y, X) of a surface, on the grid of the surface."""
+    light = compute_sem_contrast(surface).astype(np.float64)
     if electrons > 0:
         light = rng.poisson(light * electrons) / electrons
     grey = np.clip(np.rint(255 * light), 0, 255)

@@ -34,42 +34,42 @@ _RUNS = (2, 8)
 Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
 
 
-def setting(default: object, description: str, **bounds: Any) -> Any:
+def declare_option(default: object, description: str, **bounds: Any) -> Any:
     """Declare an option; `bounds` as in `pydantic.Field`."""
     return Field(default=default, description=description, **bounds)
 
 
-def share(default: float, description: str) -> Any:
-    """Declare an option that is a share, from 0 to 1."""
-    return setting(default, description, ge=0, le=1)
+def declare_fraction(default: float, description: str) -> Any:
+    """Declare an option for a fraction from 0 to 1."""
+    return declare_option(default, description, ge=0, le=1)
 
 
 class ObjectOptions(Options):
-    """Sample to draw, in nanometres."""
+    """Options for the sample to draw; lengths in nanometres."""
 
-    phantom: Kind = setting("circuit", "sample to draw")
-    pitch_nm: float | None = setting(
+    phantom: Kind = declare_option("circuit", "sample to draw")
+    pitch_nm: float | None = declare_option(
         None,
         "period of a grating or lattice, track pitch of pits, distance between "
         "particles, wires or cracks; the default depends on the sample",
         gt=0,
     )
-    relief_nm: float | None = setting(
+    relief_nm: float | None = declare_option(
         None,
         "height of lines, wires and facets, depth of pits and holes; the default "
         "depends on the sample (particles: their pitch)",
         ge=0,
     )
-    angle_deg: float = setting(0.0, "rotation of a grating, lattice or disc")
-    disorder: float = share(
+    angle_deg: float = declare_option(0.0, "rotation of a grating, lattice or disc")
+    disorder: float = declare_fraction(
         0.0,
         "random variation of edges and positions of a grating, lattice or packing, "
         "over a quarter of the pitch",
     )
-    packing: Literal["random", "hexagonal"] = setting(
+    packing: Literal["random", "hexagonal"] = declare_option(
         "random", "arrangement of particles"
     )
-    sidewall_nm: float = setting(12.0, "width of a sidewall", ge=0)
+    sidewall_nm: float = declare_option(12.0, "width of a sidewall", ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Specimen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sizes:
+class _FeatureSizes:
     pitch_nm: float  # Period, or typical distance of features
     relief_nm: float  # Height or depth of features
     angle: float  # Rotation in radians
@@ -92,21 +92,23 @@ class _Sizes:
     hexagonal: bool  # Particles packed in a lattice instead of scattered
 
 
-def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
-    """Lines as wide as their gaps; at angle 0 they run along y."""
-    y, x = canvas.grid()
+def _draw_grating(
+    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
+) -> _Maps:
+    """Draw lines as wide as their gaps; at angle 0 they run along y."""
+    y, x = canvas.get_pixel_centres()
     across = x * np.cos(sizes.angle) + y * np.sin(sizes.angle)
     if sizes.disorder_nm:
-        rough = canvas.rough(max(40.0, sizes.pitch_nm / 6), rng)
+        rough = canvas.create_relief(max(40.0, sizes.pitch_nm / 6), rng)
         across = across + sizes.disorder_nm * rough
     phase = np.mod(across, sizes.pitch_nm)
     inner = np.abs(phase - sizes.pitch_nm / 2) - sizes.pitch_nm / 4
-    lines = np.broadcast_to(canvas.cover(inner), canvas.shape)
+    lines = np.broadcast_to(canvas.compute_coverage(inner), canvas.shape)
     return sizes.relief_nm * lines, lines.copy()
 
 
-def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
-    """Tracks of pits of random length, pressed into a metal film."""
+def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator) -> _Maps:
+    """Draw tracks of pits of random length, pressed into a metal film."""
     pitch, bit = sizes.pitch_nm, _CHANNEL_BIT * sizes.pitch_nm
     half_width = _PIT_WIDTH * pitch / 2
     centre = np.array(canvas.extent_nm) / 2
@@ -122,11 +124,11 @@ def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
         for first, last in zip(ends[:-1:2], ends[1::2], strict=False):
             middle = centre + along * (first + last) / 2 + aside * track * pitch
             half = max((last - first) / 2 - half_width, 0.0)
-            _press(canvas, depth, middle, along, half, half_width)
+            _draw_pit(canvas, depth, middle, along, half, half_width)
     return sizes.relief_nm * (1 - depth), np.ones(canvas.shape, np.float32)
 
 
-def _press(
+def _draw_pit(
     canvas: Canvas,
     depth: Float32Array,
     middle: FloatArray,
@@ -136,38 +138,40 @@ def _press(
 ) -> None:
     """Draw one pit: a stroke with round ends."""
     span = np.abs(along) * half + radius
-    for box, dy, dx in canvas.around(middle, *span):
+    for box, dy, dx in canvas.iterate_window(middle, *span):
         forth = np.abs(dy * along[0] + dx * along[1])
         sideways = dx * along[0] - dy * along[1]
         distance = np.hypot(np.maximum(forth - half, 0), sideways) - radius
-        np.maximum(depth[box], canvas.cover(distance), out=depth[box])
+        np.maximum(depth[box], canvas.compute_coverage(distance), out=depth[box])
 
 
-def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
-    """Round holes on a square lattice in a film."""
-    centres = _sites(canvas, sizes, rng, hexagonal=False)
+def _draw_lattice(
+    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
+) -> _Maps:
+    """Draw round holes on a square lattice in a film."""
+    centres = _create_lattice_sites(canvas, sizes, rng, hexagonal=False)
     radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * rng.standard_normal(
         len(centres)
     )
     holes = np.zeros(canvas.shape, np.float32)
     for (cy, cx), radius in zip(centres, np.maximum(radii, 0), strict=True):
-        _disc(canvas, holes, (cy, cx), radius, 1.0)
+        _draw_disc(canvas, holes, (cy, cx), radius, 1.0)
     return sizes.relief_nm * (1 - holes), 1 - holes
 
 
-def _disc(
+def _draw_disc(
     canvas: Canvas, onto: Float32Array, centre: FloatPair, radius: float, top: float
 ) -> None:
-    """Raise a round plateau; where it meets another, the higher wins."""
-    for box, dy, dx in canvas.around(centre, radius):
-        plateau = np.float32(top) * canvas.cover(np.hypot(dy, dx) - radius)
+    """Draw a round plateau; where two overlap, the higher one is kept."""
+    for box, dy, dx in canvas.iterate_window(centre, radius):
+        plateau = np.float32(top) * canvas.compute_coverage(np.hypot(dy, dx) - radius)
         np.maximum(onto[box], plateau, out=onto[box])
 
 
-def _sites(
-    canvas: Canvas, sizes: _Sizes, rng: np.random.Generator, *, hexagonal: bool
+def _create_lattice_sites(
+    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator, *, hexagonal: bool
 ) -> FloatArray:
-    """Points of a rotated square or hexagonal lattice that covers the canvas."""
+    """Return points of a rotated square or hexagonal lattice that covers the canvas."""
     pitch = sizes.pitch_nm
     row = pitch * (np.sqrt(3) / 2 if hexagonal else 1.0)
     centre = np.array(canvas.extent_nm) / 2
@@ -186,29 +190,33 @@ def _sites(
     )
 
 
-def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
-    """Spheres on a rough ground, scattered without overlap or packed."""
+def _draw_particles(
+    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
+) -> _Maps:
+    """Draw spheres on a rough ground, scattered without overlap or packed."""
     pitch = sizes.pitch_nm
     if sizes.hexagonal:
-        centres = _sites(canvas, sizes, rng, hexagonal=True)
+        centres = _create_lattice_sites(canvas, sizes, rng, hexagonal=True)
         missing = rng.random(len(centres)) < 0.03
         centres = centres[~missing]
         radii = pitch * 0.48 * rng.normal(1, 0.02, len(centres))
     else:
-        centres, radii = _strewn(canvas, pitch, rng)
-    ground = canvas.rough(0.9 * pitch, rng) + 0.5 * canvas.rough(0.25 * pitch, rng)
+        centres, radii = _scatter_spheres(canvas, pitch, rng)
+    ground = canvas.create_relief(0.9 * pitch, rng) + 0.5 * canvas.create_relief(
+        0.25 * pitch, rng
+    )
     height = np.asarray(0.06 * sizes.relief_nm * (ground - ground.min()))
     shadow = np.zeros(canvas.shape, np.float32)
     flatness = sizes.relief_nm / pitch
     for (cy, cx), radius in zip(centres, radii, strict=True):
-        _ball(canvas, height, shadow, (cy, cx), radius, flatness)
+        _draw_sphere(canvas, height, shadow, (cy, cx), radius, flatness)
     return height, shadow
 
 
-def _strewn(
+def _scatter_spheres(
     canvas: Canvas, pitch: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Random positions; of two overlapping spheres the later one is omitted."""
+    """Scatter spheres at random; of two overlapping spheres, the later is omitted."""
     height, width = canvas.extent_nm
     count = int(1.1 * (height + 2 * pitch) * (width + 2 * pitch) / pitch**2) + 1
     centres = rng.uniform(-pitch, [height + pitch, width + pitch], (count, 2))
@@ -234,7 +242,7 @@ def _strewn(
     return centres[sites], radii[sites]
 
 
-def _ball(
+def _draw_sphere(
     canvas: Canvas,
     height: Float32Array,
     material: Float32Array,
@@ -243,9 +251,9 @@ def _ball(
     flatness: float,
 ) -> None:
     """Draw one sphere on the ground; `flatness` is its height over its width."""
-    for box, dy, dx in canvas.around(centre, radius):
+    for box, dy, dx in canvas.iterate_window(centre, radius):
         off = np.hypot(dy, dx)
-        inside = canvas.cover(off - radius)
+        inside = canvas.compute_coverage(off - radius)
         dome = np.sqrt(np.maximum(1 - (off / radius) ** 2, 0))
         top = flatness * radius * (1 + dome)
         ground = height[box]
@@ -256,8 +264,10 @@ def _ball(
 # Circuit: two layers of wires with vias and pads.
 
 
-def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
-    """Two layers of wires at right angles on a routing grid, with vias and pads."""
+def _draw_circuit(
+    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
+) -> _Maps:
+    """Draw two layers of perpendicular wires on a routing grid, with vias and pads."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 1 for v in canvas.extent_nm)
     height = np.zeros(canvas.shape, np.float32)
@@ -266,25 +276,25 @@ def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
     for across, top in ((False, lower), (True, upper)):
         tracks, length = (columns, rows) if across else (rows, columns)
         for track in range(tracks):
-            for first, last in _segments(length, rng):
+            for first, last in _choose_segments(length, rng):
                 centre = np.array([track + 0.5, (first + last + 1) / 2]) * pitch
                 half = np.array([0.25, (last - first) / 2 + 0.3]) * pitch
                 order = slice(None, None, -1 if across else 1)
-                _plate(canvas, height, metal, centre[order], half[order], top)
+                _draw_plate(canvas, height, metal, centre[order], half[order], top)
     for _ in range(rows * columns // 7):
         cell = (rng.integers(0, (rows, columns)) + 0.5) * pitch
         radius = 0.24 * pitch
-        _disc(canvas, height, (cell[0], cell[1]), radius, 0.8 * upper)
-        _disc(canvas, metal, (cell[0], cell[1]), radius, 1.0)
+        _draw_disc(canvas, height, (cell[0], cell[1]), radius, 0.8 * upper)
+        _draw_disc(canvas, metal, (cell[0], cell[1]), radius, 1.0)
     for _ in range(max(1, rows * columns // 90)):
         middle = np.asarray((rng.integers(0, (rows, columns)) + 0.5) * pitch, float)
         half = pitch * rng.uniform(0.8, 1.6, 2)
-        _plate(canvas, height, metal, middle, half, upper)
+        _draw_plate(canvas, height, metal, middle, half, upper)
     return height, metal
 
 
-def _segments(length: int, rng: np.random.Generator) -> list[IntPair]:
-    """Wires along one track: metal segments and gaps."""
+def _choose_segments(length: int, rng: np.random.Generator) -> list[IntPair]:
+    """Choose the wires along one track: metal segments and gaps."""
     segments, at = [], int(rng.integers(0, 6))
     while at < length:
         end = at + int(rng.integers(0, 9))
@@ -294,7 +304,7 @@ def _segments(length: int, rng: np.random.Generator) -> list[IntPair]:
     return segments
 
 
-def _plate(
+def _draw_plate(
     canvas: Canvas,
     height: Float32Array,
     metal: Float32Array,
@@ -302,8 +312,8 @@ def _plate(
     half: FloatArray,
     top: float,
 ) -> None:
-    for box, dy, dx in canvas.around(centre, *half):
-        inside = canvas.cover(box_distance(dy, dx, (half[0], half[1])))
+    for box, dy, dx in canvas.iterate_window(centre, *half):
+        inside = canvas.compute_coverage(box_distance(dy, dx, (half[0], half[1])))
         np.maximum(height[box], np.float32(top) * inside, out=height[box])
         np.maximum(metal[box], inside, out=metal[box])
 
@@ -311,8 +321,10 @@ def _plate(
 # Fracture: tilted facets with steps between them.
 
 
-def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
-    """Tilted facets with steps between them, ripples and inclusions, as in metal."""
+def _draw_fracture(
+    canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
+) -> _Maps:
+    """Draw tilted facets with steps, ripples and inclusions, as in metal."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)
     j, i = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
@@ -320,30 +332,30 @@ def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
     seeds = (seeds + rng.uniform(-0.45, 0.45, seeds.shape)) * pitch
     levels = rng.uniform(0.1, 0.8, len(seeds)) * sizes.relief_nm
     slopes = rng.uniform(-0.35, 0.35, (len(seeds), 2)) * sizes.relief_nm / pitch
-    warp = [0.07 * pitch * canvas.rough(0.3 * pitch, rng) for _ in range(2)]
-    height = _facets(canvas, (seeds, levels, slopes), 2.4 * pitch, warp)
-    height += 0.02 * sizes.relief_nm * canvas.rough(0.05 * pitch, rng)
+    warp = [0.07 * pitch * canvas.create_relief(0.3 * pitch, rng) for _ in range(2)]
+    height = _compute_facet_heights(canvas, (seeds, levels, slopes), 2.4 * pitch, warp)
+    height += 0.02 * sizes.relief_nm * canvas.create_relief(0.05 * pitch, rng)
     height -= height.min()
     grains = np.zeros(canvas.shape, np.float32)
     for _ in range(len(seeds) // 2):
         place = rng.uniform(0, canvas.extent_nm)
-        _disc(
+        _draw_disc(
             canvas, grains, (place[0], place[1]), pitch * rng.uniform(0.04, 0.12), 1.0
         )
     return height, grains
 
 
-def _facets(
+def _compute_facet_heights(
     canvas: Canvas,
     facets: tuple[FloatArray, FloatArray, FloatArray],
     reach_nm: float,
     warp: Sequence[Float32Array],
 ) -> Float32Array:
-    """Height of the nearest of `facets`' planes, blended over a sidewall at borders."""
+    """Compute the height of the nearest facet's plane, blended at the borders."""
     near = np.full((2, *canvas.shape), np.inf, np.float32)
     tops = np.zeros((2, *canvas.shape), np.float32)
     for seed, level, (gy, gx) in zip(*facets, strict=True):
-        for box, y, x in canvas.around(seed, reach_nm):
+        for box, y, x in canvas.iterate_window(seed, reach_nm):
             dy = (y + warp[0][box]).astype(np.float32)
             dx = (x + warp[1][box]).astype(np.float32)
             distance = np.hypot(dy, dx)
@@ -356,7 +368,7 @@ def _facets(
                 stack[1] = np.where(first, stack[0], np.where(second, value, stack[1]))
                 stack[0] = np.where(first, value, stack[0])
     border = (near[1] - near[0]) / 2
-    own = canvas.cover(-np.where(np.isfinite(border), border, 1e9))
+    own = canvas.compute_coverage(-np.where(np.isfinite(border), border, 1e9))
     return np.asarray(own * tops[0] + (1 - own) * tops[1], dtype=np.float32)
 
 
@@ -364,21 +376,21 @@ def _facets(
 
 
 @dataclass(frozen=True, slots=True)
-class _Default:
+class _KindDefaults:
     """Default sizes of a kind, in nm, and its drawing function."""
 
     pitch_nm: float
     relief_nm: float
-    draw: Callable[[Canvas, _Sizes, np.random.Generator], _Maps]
+    draw: Callable[[Canvas, _FeatureSizes, np.random.Generator], _Maps]
 
 
-_DEFAULTS: dict[Kind, _Default] = {
-    "grating": _Default(300.0, 100.0, _grating),
-    "pits": _Default(320.0, 70.0, _pits),
-    "particles": _Default(220.0, 220.0, _particles),
-    "lattice": _Default(300.0, 120.0, _lattice),
-    "circuit": _Default(260.0, 160.0, _circuit),
-    "fracture": _Default(700.0, 300.0, _fracture),
+_DEFAULTS: dict[Kind, _KindDefaults] = {
+    "grating": _KindDefaults(300.0, 100.0, _draw_grating),
+    "pits": _KindDefaults(320.0, 70.0, _draw_pits),
+    "particles": _KindDefaults(220.0, 220.0, _draw_particles),
+    "lattice": _KindDefaults(300.0, 120.0, _draw_lattice),
+    "circuit": _KindDefaults(260.0, 160.0, _draw_circuit),
+    "fracture": _KindDefaults(700.0, 300.0, _draw_fracture),
 }
 KINDS: tuple[Kind, ...] = tuple(_DEFAULTS)
 
@@ -391,7 +403,7 @@ def draw_object(
     options: ObjectOptions | None = None,
     seed: int = 0,
 ) -> Specimen:
-    """Draw a sample; `pixel_nm`: side of a pixel."""
+    """Draw a sample of a given kind; `pixel_nm`: side of a pixel."""
     if kind not in _DEFAULTS:
         msg = f"Phantom must be one of {', '.join(KINDS)}, got {kind!r}."
         raise OptionError(msg, code="unknown-value")
@@ -407,7 +419,7 @@ def draw_object(
     relief = default.relief_nm if settings.relief_nm is None else settings.relief_nm
     if kind == "particles" and settings.relief_nm is None:
         relief = pitch
-    sizes = _Sizes(
+    sizes = _FeatureSizes(
         pitch_nm=pitch,
         relief_nm=relief,
         angle=float(np.deg2rad(settings.angle_deg)),

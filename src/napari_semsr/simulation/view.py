@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from napari_semsr.core import (
     Affine,
-    Bending,
+    BSplineDisplacement,
     Elastic,
     Float32Array,
     FloatArray,
@@ -23,9 +23,9 @@ from napari_semsr.core import (
     OptionError,
     Options,
 )
-from napari_semsr.simulation.scan import Scan, Stream
-from napari_semsr.simulation.sem import EffectOptions, add_effects, sem_contrast
-from napari_semsr.simulation.specimen import setting
+from napari_semsr.simulation.scan import RandomStream, Scan
+from napari_semsr.simulation.sem import EffectOptions, add_effects, compute_sem_contrast
+from napari_semsr.simulation.specimen import declare_option
 
 _FINER = 0.8  # pixel of a view over that of the scene; chosen: pixel grids differ
 _FIELD = 0.75  # share of the scene that a view shows; chosen
@@ -37,43 +37,43 @@ _BAND = 256  # rows sampled at once; chosen: limits the memory
 
 
 class ViewOptions(Options):
-    """Options of an SEM image of the scanned area with its own axes."""
+    """Options for an SEM image of the scanned area with its own axes."""
 
-    view_pixel_nm: float | None = setting(
+    view_pixel_nm: float | None = declare_option(
         None, "pixel of the view in nm; 0.8 of the pixel of the ground truth", gt=0
     )
-    view_field: float | None = setting(
+    view_field: float | None = declare_option(
         None,
         "share of the scan's height and width in the view; 0.75, or less if a "
         "rotated view would extend beyond the sample",
         ge=_MIN_FIELD,
         le=1,
     )
-    view_shift: float = setting(
+    view_shift: float = declare_option(
         0.03,
         "largest offset of the view's centre from that of the scan on each axis, "
         "over the scan's height or width",
         ge=0,
         le=0.5,
     )
-    view_turn_deg: float = setting(
+    view_turn_deg: float = declare_option(
         4.0, "rotation of the view's axes in the scan, clockwise"
     )
-    view_mirror: bool = setting(False, "swap left and right of the view")
-    view_shear: float = setting(
+    view_mirror: bool = declare_option(False, "swap left and right of the view")
+    view_shear: float = declare_option(
         0.01,
         "drift of the sample during the scan of the view, in a random direction, "
         "over the view's height: shears and stretches the view",
         ge=0,
         le=0.2,
     )
-    view_bending_nm: float = setting(
+    view_bending_nm: float = declare_option(
         20.0, "largest displacement by a smooth bending of the view's field", ge=0
     )
-    view_electrons: float = setting(
+    view_electrons: float = declare_option(
         100.0, "electrons per pixel of the view at white; 0 for no noise", ge=0
     )
-    view_charging: float = setting(
+    view_charging: float = declare_option(
         0.1,
         "strength of dark tails behind bright structures of the view, over the range",
         ge=0,
@@ -83,7 +83,7 @@ class ViewOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An SEM image on its own axes, and its position in the scan."""
+    """An SEM image with its own axes, and its transform to the scan."""
 
     image: NDArray[np.uint8]  # (Y, X)
     pixel_nm: float
@@ -91,7 +91,7 @@ class View:
     transform: Affine | Elastic
 
 
-def take_view(scan: Scan, options: ViewOptions) -> View:
+def simulate_view(scan: Scan, options: ViewOptions) -> View:
     """Image the simulated sample of a scan with a separate SEM.
 
     The map leads from the image to the plane of the scan; its origin is the centre of
@@ -102,9 +102,9 @@ def take_view(scan: Scan, options: ViewOptions) -> View:
         msg = "An SEM image needs a simulated sample (`phantom`), got an image."
         raise OptionError(msg, code="heights-missing")
     pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
-    shape, transform = _fit(scan, options, pixel)
-    contrast = sem_contrast(surface)
-    image = _draw(scan, contrast, shape, pixel, transform)
+    shape, transform = _fit_view(scan, options, pixel)
+    contrast = compute_sem_contrast(surface)
+    image = _sample_view(scan, contrast, shape, pixel, transform)
     effects = EffectOptions(
         charging=options.view_charging, photons=options.view_electrons
     )
@@ -113,15 +113,15 @@ def take_view(scan: Scan, options: ViewOptions) -> View:
     return View(grey, pixel, transform)
 
 
-def _fit(
+def _fit_view(
     scan: Scan, options: ViewOptions, pixel: float
 ) -> tuple[IntPair, Affine | Elastic]:
-    """Find the shape of a view within the sample, and its map to the scan."""
-    low, high = _area(scan)
+    """Find the shape of a view within the sample, and its transform to the scan."""
+    low, high = _get_scene_area(scan)
     share = options.view_field or _FIELD
     while True:
         rows, columns = (max(1, round(n)) for n in share * (high - low) / pixel)
-        placement = _place(scan, options, (rows, columns), pixel)
+        placement = _create_transform(scan, options, (rows, columns), pixel)
         y, x = (np.arange(n) * pixel for n in (rows, columns))
         sides = [(y, x[0]), (y, x[-1]), (y[0], x), (y[-1], x)]
         ends = [np.stack(np.broadcast_arrays(*s), axis=-1) for s in sides]
@@ -138,54 +138,58 @@ def _fit(
             raise OptionError(msg, code="out-of-range")
 
 
-def _area(scan: Scan) -> tuple[FloatArray, FloatArray]:
-    """Centres of the first and last pixel of the scene, in nm of the scan's plane."""
-    scene, frame_nm = scan.scene, _frame_nm(scan)
+def _get_scene_area(scan: Scan) -> tuple[FloatArray, FloatArray]:
+    """Return the centres of a scene's first and last pixels, in nm of the scan."""
+    scene, frame_nm = scan.scene, _get_frame_pixel_nm(scan)
     first = np.array(scene.origin_px)
     last = first + (np.array(scene.sharp.shape) - 1) / scene.oversampling
     return first * frame_nm, last * frame_nm
 
 
-def _frame_nm(scan: Scan) -> float:
-    """Pixel of a frame of a simulated sample, in nm; it is square."""
+def _get_frame_pixel_nm(scan: Scan) -> float:
+    """Return the pixel size of a frame of a simulated sample, in nm."""
     surface = scan.scene.surface
     return 0.0 if surface is None else surface.pixel_nm * scan.scene.oversampling
 
 
-def _place(
+def _create_transform(
     scan: Scan, options: ViewOptions, shape: IntPair, pixel: float
 ) -> Affine | Elastic:
-    """Draw the position of a view: centre, rotation and drift, then bending."""
-    low, high = _area(scan)
-    off, way = (scan.options.rng(Stream.VIEW, index) for index in (0, 1))
+    """Create a random transform of a view: centre, rotation, drift and bending."""
+    low, high = _get_scene_area(scan)
+    off, way = (scan.options.create_rng(RandomStream.VIEW, index) for index in (0, 1))
     goal = (low + high) / 2
     goal = goal + options.view_shift * (high - low) * off.uniform(-1, 1, 2)
     angle = way.uniform(0, 2 * np.pi)
-    linear = Affine.similarity(
+    linear = Affine.create_similarity(
         options.view_turn_deg, is_mirrored=options.view_mirror
     ).linear
     # each row is shifted further by the drift of one row
     linear[:, 0] += options.view_shear * np.array([np.sin(angle), np.cos(angle)])
     centre = (np.array(shape) - 1) / 2 * pixel
-    affine = Affine.of(linear, goal - linear @ centre)
+    affine = Affine.from_matrix(linear, goal - linear @ centre)
     if options.view_bending_nm == 0:
         return affine
     lines = (np.linspace(0, (n - 1) * pixel, _LOOKS) for n in shape)
     places = affine(np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1))
-    rng = scan.options.rng(Stream.VIEW, 2)
-    return Elastic(affine, _bend(places, options.view_bending_nm, rng))
+    rng = scan.options.create_rng(RandomStream.VIEW, 2)
+    return Elastic(affine, _create_bending(places, options.view_bending_nm, rng))
 
 
-def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bending:
-    """Draw a smooth displacement of some positions (Y, X, 2) in the scan's plane."""
+def _create_bending(
+    places: FloatArray, largest: float, rng: np.random.Generator
+) -> BSplineDisplacement:
+    """Create a smooth random displacement of positions (Y, X, 2) in the scan plane."""
     low, high = places.min(axis=(0, 1)), places.max(axis=(0, 1))
     spacing = (high - low) / _KNOTS
     (y, x), (down, across) = (low - spacing).tolist(), spacing.tolist()
     random_values = rng.standard_normal((2, _KNOTS + 3, _KNOTS + 3))
-    displacement = Bending((y, x), (down, across), random_values).displacement(places)
+    displacement = BSplineDisplacement(
+        (y, x), (down, across), random_values
+    ).displacement(places)
     share = largest / np.hypot(displacement[..., 0], displacement[..., 1]).max()
-    bending = Bending((y, x), (down, across), share * random_values)
-    if bending.least_area() < _MIN_AREA:
+    bending = BSplineDisplacement((y, x), (down, across), share * random_values)
+    if bending.min_jacobian() < _MIN_AREA:
         msg = (
             f"A displacement of {largest:g} nm nearly folds a view of "
             f"{high[0] - low[0]:.4g} x {high[1] - low[1]:.4g} nm: lower "
@@ -195,7 +199,7 @@ def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bendi
     return bending
 
 
-def _draw(
+def _sample_view(
     scan: Scan,
     contrast: Float32Array,
     shape: IntPair,
@@ -209,6 +213,6 @@ def _draw(
     for top in range(0, shape[0], _BAND):
         rows = np.arange(top, min(top + _BAND, shape[0])) * pixel
         places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-        y, x = np.moveaxis(transform(places), -1, 0) / _frame_nm(scan)
+        y, x = np.moveaxis(transform(places), -1, 0) / _get_frame_pixel_nm(scan)
         image[top : top + rows.size] = scan.scene.sample(smooth, y, x)
     return image

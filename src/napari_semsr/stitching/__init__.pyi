@@ -3,14 +3,14 @@ from .correct import (
     correct_mosaic as correct_mosaic,
 )
 from .corrections import Corrections as Corrections
-from .flat_field import valid_mask as valid_mask
+from .flat_field import compute_valid_mask as compute_valid_mask
 from .focus import (
     FocusPlan as FocusPlan,
     HeightShift as HeightShift,
+    find_sharpest as find_sharpest,
     plan_focus as plan_focus,
-    sharpest as sharpest,
 )
-from .frames import within_float32 as within_float32
+from .frames import rescale_extreme_values as rescale_extreme_values
 from .fuse import FusionPlan as FusionPlan, plan_fusion as plan_fusion
 from .grids import LikelyGrid as LikelyGrid, UnplacedError as UnplacedError
 from .halves import HalfPlan as HalfPlan, plan_halves as plan_halves
@@ -18,4 +18,4 @@ from .live import LivePlacement as LivePlacement
 from .options import StitchOptions as StitchOptions
 from .solution import PairReport as PairReport, StitchSolution as StitchSolution
 from .solve import solve_mosaic as solve_mosaic
-from .watch import ScanWatch as ScanWatch
+from .watch import ScanMonitor as ScanMonitor

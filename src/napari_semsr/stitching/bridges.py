@@ -22,28 +22,28 @@ from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import (
     CERTAIN,
     TOLERANCE_PX,
-    Joint,
-    components,
+    Overlap,
     correlate_group,
-    shifts_within,
+    count_shifts,
+    label_components,
 )
 from napari_semsr.stitching.pairwise import (
     PEAK_PX,
-    common_coefficient,
-    highest_peaks,
-    whole_shift,
+    compute_common_coefficient,
+    find_highest_peaks,
+    round_shift,
 )
 from napari_semsr.stitching.solution import fit_stage
 from napari_semsr.stitching.state import State
-from napari_semsr.stitching.verify import holding_joints, in_loops
+from napari_semsr.stitching.verify import find_loop_pairs, list_valid_overlaps
 
 _BY_CHANCE = 1e-3  # probability that the stage decides wrongly; chosen as for pairs
 _NEAR = 3.0  # standard deviations of the stage; chosen: one position in 100 is beyond
 
 
 @dataclass(frozen=True, slots=True)
-class JointPlace:
-    """Position of a group of frames among others, from all of its overlaps together."""
+class GroupPosition:
+    """Position of a group of frames relative to others, from all common overlaps."""
 
     move: IntPair  # Displacement from the expected position, in px
     score: float  # Score of all overlaps as if they were one
@@ -51,25 +51,25 @@ class JointPlace:
     doubt: float  # Standard deviation of `fit`
 
 
-def joint_place(
+def evaluate_position(
     frames: CorrectedFrames,
     pairs: Sequence[IntPair],
     positions: FloatArray,
     move: IntPair = (0, 0),
-) -> JointPlace:
-    """Compare pairs with their second frames moved, as if their overlaps were one."""
+) -> GroupPosition:
+    """Evaluate the overlaps of pairs jointly, with their second frames moved."""
     overlaps = []
     for pair in pairs:
-        y, x = whole_shift(positions, pair)
+        y, x = round_shift(positions, pair)
         overlaps.append((pair, (y + move[0], x + move[1])))
-    ncc, score, _ = common_coefficient(frames, overlaps)
+    ncc, score, _ = compute_common_coefficient(frames, overlaps)
     fit = float(np.arctanh(np.clip(ncc, -0.999, 0.999)))
     # the score implies this number of independent details
     doubt = float(np.sqrt(-2 * np.log(1 / np.cosh(fit)))) / max(score, 1e-9)
-    return JointPlace(move, score, fit, doubt)
+    return GroupPosition(move, score, fit, doubt)
 
 
-def compare_places(
+def compare_positions(
     frames: CorrectedFrames,
     group: Sequence[int],
     positions: FloatArray,
@@ -78,8 +78,8 @@ def compare_places(
     *,
     is_placed: bool = False,
     proposals: Sequence[IntPair] = (),
-) -> list[JointPlace]:
-    """Compare the positions of a group that its overlaps propose, best first.
+) -> list[GroupPosition]:
+    """Compare candidate positions of a group, proposed by its overlaps, best first.
 
     `positions` (N, 2): of the group and of the frames it is compared with, NaN for
     others; moves are searched within `reach` of the move `centre`; `is_placed`: whether
@@ -93,15 +93,16 @@ def compare_places(
         return []
     moves = {(0, 0), *proposals} if is_placed else {*proposals}
     peaks = (
-        highest_peaks(plane, None) for plane in (correlation.score, correlation.height)
+        find_highest_peaks(plane, None)
+        for plane in (correlation.score, correlation.height)
     )
     for y, x in chain.from_iterable(peaks):
         move = (int(y + centre[0]) - reach[0], int(x + centre[1]) - reach[1])
         if max(map(abs, move)) > PEAK_PX or not is_placed:
             moves.add(move)
-    places: list[JointPlace] = []
+    places: list[GroupPosition] = []
     places_tried = [
-        joint_place(frames, correlation.pairs, positions, move)
+        evaluate_position(frames, correlation.pairs, positions, move)
         for move in sorted(moves)
     ]
     for place in sorted(places_tried, key=lambda place: -place.fit):
@@ -111,7 +112,7 @@ def compare_places(
     return places
 
 
-def possible_places(
+def find_possible_positions(
     state: State,
     group: Sequence[int],
     positions: FloatArray,
@@ -120,24 +121,24 @@ def possible_places(
     *,
     is_placed: bool,
     proposals: Sequence[IntPair] = (),
-) -> list[JointPlace]:
-    """Find the positions where a group fits above chance, and as well as anywhere.
+) -> list[GroupPosition]:
+    """Find the positions where a group fits above chance and about as well as the best.
 
     `middle` (2,): expected move of the group, with a standard deviation of `spread` px
-    along each axis; the other arguments are those of `compare_places`.
+    along each axis; the other arguments are those of `compare_positions`.
     """
     if state.chance is None:
         return []
     y, x = np.round(middle).astype(int)
-    places = compare_places(
+    places = compare_positions(
         state.frames, group, positions, state.reach, (int(y), int(x)),
         is_placed=is_placed, proposals=proposals,
     )  # fmt: skip
     around = _NEAR * spread
     near = state.threshold
     if np.isfinite(around):
-        shifts = shifts_within((round(around), round(around)))
-        near = min(near, state.chance.chance_score(shifts, _BY_CHANCE))
+        shifts = count_shifts((round(around), round(around)))
+        near = min(near, state.chance.compute_chance_score(shifts, _BY_CHANCE))
     above = [
         place
         for place in places
@@ -151,10 +152,10 @@ def possible_places(
     ]
 
 
-def nearest_place(
-    places: Sequence[JointPlace], middle: FloatArray, spread: float
-) -> JointPlace | None:
-    """Choose a position by the stage; None if its error allows several."""
+def choose_nearest_position(
+    places: Sequence[GroupPosition], middle: FloatArray, spread: float
+) -> GroupPosition | None:
+    """Choose a position by the stage; None if the stage's error permits several."""
     if len(places) < 2:
         return places[0] if places else None
     away = cdist([place.move for place in places], middle[None])[:, 0]
@@ -164,18 +165,18 @@ def nearest_place(
     return places[int(first)] if excess > -np.log(_BY_CHANCE) else None
 
 
-def place_near(state: State, index: int) -> bool:
-    """Place a frame where it fits near its expected position, if that is unique.
+def place_near_prediction(state: State, index: int) -> bool:
+    """Place a frame near its expected position if exactly one position fits.
 
     Returns whether it fits anywhere there, even equally well at several positions.
     """
-    rest = np.flatnonzero(state.has_place).tolist()
-    places, spread = expected_places(state, [index], rest)
+    rest = np.flatnonzero(state.is_placed).tolist()
+    places, spread = predict_positions(state, [index], rest)
     if not np.isfinite(places).all():
         return False
     positions = state.positions.copy()
     positions[index] = places[0]
-    places_found = possible_places(
+    places_found = find_possible_positions(
         state, [index], positions, np.zeros(2), spread, is_placed=False
     )
     if len(places_found) == 1:
@@ -184,10 +185,10 @@ def place_near(state: State, index: int) -> bool:
     return bool(places_found)
 
 
-def expected_places(
+def predict_positions(
     state: State, group: Sequence[int], rest: Sequence[int]
 ) -> tuple[FloatArray, float]:
-    """Predict the positions of a group, (M, 2), from the stage, and the error.
+    """Predict the positions of a group, (M, 2), and their error from the stage.
 
     NaN where there is no prediction. The error, of the group as a whole, is a standard
     deviation in px along each axis; infinite if it cannot be estimated from so few
@@ -218,7 +219,7 @@ def expected_places(
 
 
 def check_bridges(state: State) -> Job[bool]:
-    """Check doubtful connections between frames by all overlaps across them.
+    """Check doubtful connections between groups of frames, using all their overlaps.
 
     A shift that no loop confirms is doubtful, and so are the shifts that separate
     frames which other pairs would move. Moves frames to where all of these overlaps fit
@@ -229,29 +230,29 @@ def check_bridges(state: State) -> Job[bool]:
         return False
     has_changed = False
     # on a repeating sample all pairs across a bridge have decided already
-    joints = [] if state.is_periodic else holding_joints(state)
-    pairs_in_loops = {(joint.first, joint.second) for joint in in_loops(joints)}
+    joints = [] if state.is_periodic else list_valid_overlaps(state)
+    pairs_in_loops = {(joint.first, joint.second) for joint in find_loop_pairs(joints)}
     bridges = [j for j in joints if (j.first, j.second) not in pairs_in_loops]
     for checked_count, bridge in enumerate(bridges):
         yield Progress(
             checked_count, len(bridges), "Checking frames connected by one overlap"
         )
         pair = (bridge.first, bridge.second)
-        if pair in state.ambiguous or not state.has_place[list(pair)].all():
+        if pair in state.ambiguous or not state.is_placed[list(pair)].all():
             continue
         others = [joint for joint in joints if joint is not bridge]
-        labels = components(len(state.positions), others)
+        labels = label_components(len(state.positions), others)
         sides = [
-            np.flatnonzero((labels == labels[end]) & state.has_place).tolist()
+            np.flatnonzero((labels == labels[end]) & state.is_placed).tolist()
             for end in pair
         ]
         has_changed |= _check_cut(state, sides, ())
-    cuts = _contradicted_cuts(state)
+    cuts = _find_contradicted_cuts(state)
     for checked_count, (sides, moves) in enumerate(cuts):
         yield Progress(
             checked_count, len(cuts), "Checking overlaps that contradict others"
         )
-        if state.has_place[
+        if state.is_placed[
             [*sides[0], *sides[1]]
         ].all():  # still, after the previous cuts
             has_changed |= _check_cut(state, sides, moves)
@@ -261,16 +262,16 @@ def check_bridges(state: State) -> Job[bool]:
 _Cut = tuple[list[list[int]], list[IntPair]]
 
 
-def _contradicted_cuts(state: State) -> list[_Cut]:
-    """Find the overlaps that separate frames which other pairs would move.
+def _find_contradicted_cuts(state: State) -> list[_Cut]:
+    """Find the overlaps that separate frames if other pairs suggest moving them.
 
     Pairs that would move frames by the same step are taken together: the overlaps of
     least weight that separate all of their first from all of their second frames are in
     doubt (a minimum cut). Yields the frames on both sides, the smaller side first, and
     its moves.
     """
-    joints = holding_joints(state)
-    components_left = components(len(state.positions), joints) if joints else None
+    joints = list_valid_overlaps(state)
+    components_left = label_components(len(state.positions), joints) if joints else None
     doubtful = []
     for item in state.candidates:
         pair = (item.first, item.second)
@@ -285,7 +286,7 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
         ):
             away = np.abs(step).max(axis=1)
             if away.min() > TOLERANCE_PX:
-                doubtful.append((item.best, pair, step[0]))
+                doubtful.append((item.best_score, pair, step[0]))
     doubtful.sort(key=lambda one: -one[0])
     cuts: list[_Cut] = []
     while doubtful:
@@ -303,9 +304,9 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
             else:
                 rest.append(one)
         doubtful = rest
-        apart = minimum_cut(len(state.positions), joints, ends)
+        apart = find_minimum_cut(len(state.positions), joints, ends)
         sides = [
-            np.flatnonzero(part & state.has_place & (components_left == 0)).tolist()
+            np.flatnonzero(part & state.is_placed & (components_left == 0)).tolist()
             for part in (apart, ~apart)
         ]
         y, x = np.round(move).astype(int)
@@ -316,8 +317,8 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
     return cuts
 
 
-def minimum_cut(
-    count: int, joints: Sequence[Joint], ends: tuple[set[int], set[int]]
+def find_minimum_cut(
+    count: int, joints: Sequence[Overlap], ends: tuple[set[int], set[int]]
 ) -> BoolArray:
     """Find the frames, (N,), on the second side of the minimum cut of the overlaps."""
     rows = [(j.first, j.second, 1 + round(j.weight)) for j in joints]
@@ -344,12 +345,12 @@ def _check_cut(
     `proposals`: moves of the first side to try.
     """
     rest, group = sorted(sides, key=len, reverse=True)
-    places, spread = expected_places(state, group, rest)
+    places, spread = predict_positions(state, group, rest)
     away = (places - state.positions[group])[np.isfinite(places).all(axis=1)]
     middle = away.mean(axis=0) if len(away) else np.zeros(2)
     positions = np.full_like(state.positions, np.nan)
     positions[rest + group] = state.positions[rest + group]
-    places_found = possible_places(
+    places_found = find_possible_positions(
         state,
         group,
         positions,
@@ -362,10 +363,10 @@ def _check_cut(
         return (
             False  # the residual of the overlaps that connect them is the finer measure
         )
-    best = nearest_place(places_found, middle, spread)
+    best = choose_nearest_position(places_found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
     # a previous cut may have removed other frames with overlaps
-    frames_placed = set(np.flatnonzero(state.has_place).tolist())
+    frames_placed = set(np.flatnonzero(state.is_placed).tolist())
     across = [
         j
         for j in joints
@@ -389,7 +390,7 @@ def _check_cut(
     if state.layout is not None:
         other_joints = [j for j in joints if j not in across]
         for joint in across:
-            y, x = whole_shift(state.positions, (joint.first, joint.second))
+            y, x = round_shift(state.positions, (joint.first, joint.second))
             other_joints.append(replace(joint, shift=(float(y), float(x))))
         state.layout = replace(state.layout, joints=tuple(other_joints))
     return True

@@ -31,43 +31,47 @@ from napari_semsr.core import (
     Progress,
     RegistrationError,
 )
-from napari_semsr.stitching.bridges import JointPlace, joint_place, minimum_cut
+from napari_semsr.stitching.bridges import (
+    GroupPosition,
+    evaluate_position,
+    find_minimum_cut,
+)
 from napari_semsr.stitching.corrections import Corrections
-from napari_semsr.stitching.flat_field import evenly
+from napari_semsr.stitching.flat_field import sample_evenly
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import (
     CERTAIN,
     TOLERANCE_PX,
-    Joint,
     Layout,
-    components,
+    Overlap,
+    label_components,
 )
-from napari_semsr.stitching.nominal import overlapping_pairs
-from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
+from napari_semsr.stitching.nominal import find_overlapping_pairs
+from napari_semsr.stitching.pairwise import Candidates, compute_coefficient, round_shift
 from napari_semsr.stitching.refine import (
     LinearisedShift,
-    Refined,
-    assemble,
-    joint_steps,
-    spread_of,
-    sweep_shifts,
+    RefinedPositions,
+    assemble_equations,
+    compute_spread,
+    linearise_pairs,
+    solve_steps,
 )
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
-    overlap_blocks,
-    remaining_shading,
+    compare_overlap_blocks,
+    measure_remaining_shading,
 )
 from napari_semsr.stitching.solution import StitchSolution
-from napari_semsr.stitching.solve import reshade
+from napari_semsr.stitching.solve import update_shading
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import (
     DROP_REASON,
     UNEVEN,
-    hand_out,
-    settle_periods,
-    warn_of_lost,
-    warn_of_spread,
+    check_periods,
+    create_solution,
+    warn_of_uncertainty,
+    warn_of_unplaced,
 )
 
 _NAMES = 3  # frames named in a message; chosen: it stays readable
@@ -83,7 +87,7 @@ _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame 
 
 
 @dataclass(frozen=True, slots=True)
-class _ByHand:
+class _IndexedCorrections:
     """Corrections by frame index; pairs in ascending order."""
 
     struck_pairs: frozenset[IntPair]
@@ -94,7 +98,7 @@ class _ByHand:
 
     @property
     def pairs(self) -> frozenset[IntPair]:
-        """Struck or joined pairs, whose images are not used."""
+        """Struck or joined pairs; their images are not used."""
         return self.struck_pairs | self.joins.keys()
 
 
@@ -107,10 +111,10 @@ def check_corrections(corrections: Corrections, acquisition: Acquisition) -> Non
         If a name is not the name of a frame, fewer than two frames are left, or a shift
         or position is larger than all frames in a row.
     """
-    _number_frames(corrections, acquisition)
+    _index_corrections(corrections, acquisition)
 
 
-def _check_reach(corrections: Corrections, acquisition: Acquisition) -> None:
+def _check_extent(corrections: Corrections, acquisition: Acquisition) -> None:
     # a misplaced decimal point would need a mosaic larger than the disk
     reach = np.array(acquisition.frame_shape) * len(acquisition.names)
     corners = acquisition.nominal_corners()
@@ -126,13 +130,14 @@ def _check_reach(corrections: Corrections, acquisition: Acquisition) -> None:
         if (np.abs((y, x)) > reach).any():
             msg = (
                 f"Corrections must keep frames within {reach[0]:.0f} x {reach[1]:.0f} "
-                f"px, the length of all frames in a row, got {y:g} and {x:g} for "
-                f"{what}."
+                f"px (the length of all frames in a row), got {y:g}, {x:g} for {what}."
             )
             raise OptionError(msg, code="out-of-range")
 
 
-def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
+def _index_corrections(
+    corrections: Corrections, acquisition: Acquisition
+) -> _IndexedCorrections:
     # file systems store names in different Unicode forms
     index_of = {normalize("NFC", name): i for i, name in enumerate(acquisition.names)}
     faulty = {normalize("NFC", fault.frame) for fault in acquisition.faults}
@@ -144,45 +149,45 @@ def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHan
     if unknown:
         more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         msg = (
-            f"Corrections must name frames of the scan, which has no "
+            "Corrections must name frames of the scan, which has no frame "
             f"{', '.join(unknown[:_NAMES])}{more}: its {len(index_of)} frames are "
             f"{acquisition.names[0]} to {acquisition.names[-1]}."
         )
         raise OptionError(msg, code="frames-unknown")
 
-    def numbers(*names: str) -> list[int]:
+    def find_indices(*names: str) -> list[int]:
         indices = [index_of.get(normalize("NFC", name)) for name in names]
         return [index for index in indices if index is not None]
 
-    def pair_of(*names: str) -> Iterator[IntPair]:
-        frame_pair = sorted(numbers(*names))
+    def find_pair(*names: str) -> Iterator[IntPair]:
+        frame_pair = sorted(find_indices(*names))
         if (
             len(frame_pair) == 2
         ):  # otherwise a frame was unreadable and is left out already
             yield frame_pair[0], frame_pair[1]
 
-    dropped_frames = frozenset(numbers(*corrections.drop))
+    dropped_frames = frozenset(find_indices(*corrections.drop))
     if len(index_of) - len(dropped_frames) < 2:
         msg = (
-            f"Corrections must leave at least two frames, got {len(dropped_frames)} to "
-            "drop."
+            "Corrections must leave at least two frames, but they drop "
+            f"{len(dropped_frames)}."
         )
         raise OptionError(msg, code="too-few-frames")
-    _check_reach(corrections, acquisition)
+    _check_extent(corrections, acquisition)
     joins, movable = {}, {}
     for item in corrections.join:
-        for pair in pair_of(item.first, item.second):
-            (second,) = numbers(item.second)
+        for pair in find_pair(item.first, item.second):
+            (second,) = find_indices(item.second)
             sign = 1 if second == pair[1] else -1
             joins[pair] = sign * np.array(item.shift_px, dtype=float)
             movable[pair] = second
-    return _ByHand(
-        frozenset(pair for names in corrections.strike for pair in pair_of(*names)),
+    return _IndexedCorrections(
+        frozenset(pair for names in corrections.strike for pair in find_pair(*names)),
         dropped_frames,
         {
             index: np.array((place.y_px, place.x_px))
             for name, place in corrections.place.items()
-            for index in numbers(name)
+            for index in find_indices(name)
         },
         joins,
         movable,
@@ -191,10 +196,10 @@ def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHan
 
 @dataclass(slots=True)
 class _Solver:
-    """A solution being corrected."""
+    """Solver that applies manual corrections to a solved scan."""
 
     state: State  # copy of the solved state
-    hand: _ByHand
+    hand: _IndexedCorrections
     before: FloatArray  # (N, 2) solved corners, NaN for frames without a position
     # pairwise shifts in use: position of the second frame minus the first
     shifts: dict[IntPair, FloatArray]
@@ -216,57 +221,59 @@ class _Solver:
             index: at + origin for index, at in self.hand.places.items()
         }
 
-    def apart(self, pair: IntPair) -> FloatArray:
+    def compute_shift(self, pair: IntPair) -> FloatArray:
         """Compute the current position of the second frame minus the first, (2,)."""
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
     @property
-    def has_place(self) -> BoolArray:
+    def is_placed(self) -> BoolArray:
         """Mask of the frames with a position, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
-    def distance_moved(self, pair: IntPair) -> float:
-        """Return the change of a pair's shift; infinite if a frame had no position."""
-        change = self._change(pair)
+    def compute_distance_moved(self, pair: IntPair) -> float:
+        """Return the change of a pair's shift, in px; infinite without a position."""
+        change = self._compute_shift_change(pair)
         return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
 
-    def _change(self, pair: IntPair) -> FloatArray:
-        """Return the difference of a pair's shift from the solved one, (2,)."""
+    def _compute_shift_change(self, pair: IntPair) -> FloatArray:
+        """Return the change of a pair's shift from the solved one, (2,)."""
         before = self.before[pair[1]] - self.before[pair[0]]
-        return np.asarray(self.apart(pair) - before)
+        return np.asarray(self.compute_shift(pair) - before)
 
-    def _groups(self, ties: Sequence[Joint]) -> NDArray[np.int64]:
-        """Label the groups of frames that ties connect, (N,), the largest 0."""
-        return components(len(self.positions), ties)
+    def _label_groups(self, ties: Sequence[Overlap]) -> NDArray[np.int64]:
+        """Label groups of frames connected by constraints, (N,); the largest is 0."""
+        return label_components(len(self.positions), ties)
 
     @property
-    def free(self) -> list[IntPair]:
-        """List the overlapping pairs that are neither struck nor joined."""
+    def free_pairs(self) -> list[IntPair]:
+        """Overlapping pairs that are neither struck nor joined."""
         key = self.positions.tobytes()
         if self._overlapping[0] != key:
             shape = self.state.acquisition.frame_shape
-            self._overlapping = key, overlapping_pairs(self.positions, shape)
+            self._overlapping = key, find_overlapping_pairs(self.positions, shape)
         by_hand = self.hand.pairs
         return [pair for pair in self._overlapping[1] if pair not in by_hand]
 
-    def ties(self) -> list[Joint]:
-        """List the shifts that fit the current positions, and manual ones."""
+    def list_constraints(self) -> list[Overlap]:
+        """List the shifts consistent with the current positions, and manual shifts."""
         state, ties = self.state, []
-        for pair in self.free:
+        for pair in self.free_pairs:
             # frames without an accepted shift are connected by all pairs together
             together = state.is_nominal or state.rescued_frames & set(pair)
             is_known = pair in self.shifts or together
-            if is_known and self.distance_moved(pair) < TOLERANCE_PX:
-                ties.append(Joint(*pair, (0.0, 0.0), 1.0))
-        has_place = self.has_place
+            if is_known and self.compute_distance_moved(pair) < TOLERANCE_PX:
+                ties.append(Overlap(*pair, (0.0, 0.0), 1.0))
+        has_place = self.is_placed
         for pair in self.hand.joins:
-            away = np.hypot(*(self.apart(pair) - self.hand.joins[pair]))
+            away = np.hypot(*(self.compute_shift(pair) - self.hand.joins[pair]))
             if has_place[list(pair)].all() and away <= TOLERANCE_PX:
-                ties.append(Joint(*pair, (0.0, 0.0), _JOIN_WEIGHT))
+                ties.append(Overlap(*pair, (0.0, 0.0), _JOIN_WEIGHT))
         return ties
 
-    def fit(self, group: Sequence[int], move: FloatArray | None = None) -> JointPlace:
-        """Compare a group, moved, with all other placed frames."""
+    def evaluate_group(
+        self, group: Sequence[int], move: FloatArray | None = None
+    ) -> GroupPosition:
+        """Evaluate the fit of a group, optionally moved, to all other placed frames."""
         before = self.positions
         if move is not None:
             self.positions = before.copy()
@@ -284,25 +291,25 @@ class _Solver:
             )
             if (min(other, members[row]), max(other, members[row])) not in by_hand
         ]
-        place = joint_place(self.state.frames, pairs, self.positions)
+        place = evaluate_position(self.state.frames, pairs, self.positions)
         self.positions = before
         return place
 
-    def _gain(self, group: Sequence[int], move: FloatArray) -> float:
-        """Return how much better a group fits after a move, in standard deviations."""
+    def _compute_gain(self, group: Sequence[int], move: FloatArray) -> float:
+        """Return the improvement of a group's fit by a move, in standard deviations."""
         if self.state.is_nominal:
             return 0.0  # the images do not decide
-        before, after = self.fit(group), self.fit(group, move)
+        before, after = self.evaluate_group(group), self.evaluate_group(group, move)
         doubt = max(float(np.hypot(before.doubt, after.doubt)), 1e-9)
         return (after.fit - before.fit) / doubt
 
     # -- struck overlaps --------------------------------------------------------
 
-    def strike(self) -> None:
-        """Move frames of struck overlaps to where their others fit clearly better."""
-        waiting = self._loose_groups()
+    def reposition_detached_frames(self) -> None:
+        """Move frames of struck overlaps to positions that clearly fit better."""
+        waiting = self._find_detached_groups()
         while waiting:
-            gains = {group: self._better_place(group) for group in waiting}
+            gains = {group: self._find_better_position(group) for group in waiting}
             gains = {group: gain for group, gain in gains.items() if gain[0] > 0}
             if not gains:
                 return
@@ -310,16 +317,17 @@ class _Solver:
             self.positions[list(group)] = gains[group][1]
             waiting.remove(group)
 
-    def _loose_groups(self) -> list[tuple[int, ...]]:
-        """List the frames, and groups of frames, that struck overlaps connected."""
-        labels = self._groups(self.ties())
+    def _find_detached_groups(self) -> list[tuple[int, ...]]:
+        """List the frames and groups of frames that struck overlaps connected."""
+        labels = self._label_groups(self.list_constraints())
         groups: set[tuple[int, ...]] = set()
         ends = {index for pair in self.hand.struck_pairs for index in pair}
         # those without a position may have lost it with a struck overlap
         near = {
             item.second if item.first in ends else item.first
             for item in self.state.candidates
-            if item.best > self.state.threshold and {item.first, item.second} & ends
+            if item.best_score > self.state.threshold
+            and {item.first, item.second} & ends
         }
         without_place = {i for i in near if not np.isfinite(self.positions[i]).all()}
         for first, second in self.hand.struck_pairs:
@@ -333,15 +341,15 @@ class _Solver:
             if not {*group} & (self.hand.dropped_frames | self.hand.places.keys())
         )
 
-    def _better_place(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
-        """Find where a group fits clearly better: its gain and its corners."""
+    def _find_better_position(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
+        """Find a clearly better position of a group; return its gain and corners."""
         members, now = list(group), self.positions[list(group)]
-        here = self.fit(group) if np.isfinite(now).all() else None
+        here = self.evaluate_group(group) if np.isfinite(now).all() else None
         fits = here is not None and here.score > self.state.threshold
         best, gain, corners = here, 0.0, now
-        for proposal in self._proposals(group):
+        for proposal in self._propose_positions(group):
             self.positions[members] = proposal
-            place_found = self.fit(group)
+            place_found = self.evaluate_group(group)
             self.positions[members] = now
             if place_found.score <= self.state.threshold:
                 continue
@@ -354,8 +362,8 @@ class _Solver:
                 gain = place_found.fit - (0.0 if here is None else here.fit)
         return gain, corners
 
-    def _proposals(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
-        """Return corners, (M, 2), that shifts of single pairs propose for a group."""
+    def _propose_positions(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
+        """Yield corners of a group, (M, 2), proposed by the shifts of single pairs."""
         inside, by_hand = {*group}, self.hand.pairs
         for item in self.state.candidates:
             pair = (item.first, item.second)
@@ -376,12 +384,12 @@ class _Solver:
 
     # -- placed frames and joins ------------------------------------------------
 
-    def place(self) -> None:
-        """Fix frames, and move the frames that they alone connect."""
+    def apply_fixed_positions(self) -> None:
+        """Fix the given frames and move frames connected only through them."""
         if not self.hand.places:
             return
-        ties, fixed_frames = self.ties(), self.fixed_places.keys()
-        labels = self._groups(
+        ties, fixed_frames = self.list_constraints(), self.fixed_places.keys()
+        labels = self._label_groups(
             [t for t in ties if not {t.first, t.second} & fixed_frames]
         )
         moves = {i: at - self.positions[i] for i, at in self.fixed_places.items()}
@@ -399,12 +407,12 @@ class _Solver:
         for label, far in hanging.items():
             hung: list[int] = np.flatnonzero(labels == label).tolist()
             move = np.median(far, axis=0)
-            if self._gain(hung, move) > -_AS_WELL:
+            if self._compute_gain(hung, move) > -_AS_WELL:
                 self.positions[hung] += move
 
-    def join(self) -> None:
+    def apply_joins(self) -> None:
         """Move frames, or groups of frames, to satisfy the joins."""
-        earlier_joints: list[Joint] = []
+        earlier_joints: list[Overlap] = []
         for pair, shift in self.hand.joins.items():
             ends = [np.isfinite(self.positions[index]).all() for index in pair]
             if ends == [True, False]:
@@ -412,22 +420,22 @@ class _Solver:
             elif ends == [False, True]:
                 self.positions[pair[0]] = self.positions[pair[1]] - shift
             elif all(ends):
-                self._meet(pair, shift - self.apart(pair), earlier_joints)
-            earlier_joints.append(Joint(*pair, (0.0, 0.0), 1.0))
+                self._apply_join(pair, shift - self.compute_shift(pair), earlier_joints)
+            earlier_joints.append(Overlap(*pair, (0.0, 0.0), 1.0))
 
-    def _meet(
-        self, pair: IntPair, move: FloatArray, earlier_joints: Sequence[Joint]
+    def _apply_join(
+        self, pair: IntPair, move: FloatArray, earlier_joints: Sequence[Overlap]
     ) -> None:
-        """Move one side of a pair to its join; `earlier_joints`: those before it."""
+        """Move one side of a pair to satisfy its join, given the earlier joins."""
         if np.hypot(*move) <= TOLERANCE_PX:
             return
-        labels = self._groups(earlier_joints)
+        labels = self._label_groups(earlier_joints)
         sides = [np.flatnonzero(labels == labels[end]).tolist() for end in pair]
         moves = [-move, move]
-        ties = [t for t in self.ties() if (t.first, t.second) != pair]
-        cut = minimum_cut(len(self.positions), ties, ({*sides[0]}, {*sides[1]}))
-        has_place = self.has_place
-        main = self._groups(ties) == 0 if ties else has_place
+        ties = [t for t in self.list_constraints() if (t.first, t.second) != pair]
+        cut = find_minimum_cut(len(self.positions), ties, ({*sides[0]}, {*sides[1]}))
+        has_place = self.is_placed
+        main = self._label_groups(ties) == 0 if ties else has_place
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & has_place & main).tolist())
             moves.append(far)
@@ -440,7 +448,7 @@ class _Solver:
                 continue
             if {*group} & self.hand.places.keys():
                 continue
-            best_gain = self._gain(group, moves[number])
+            best_gain = self._compute_gain(group, moves[number])
             if best is None or best_gain > gain + _AS_WELL:
                 best, gain = number, best_gain
         if best is not None:
@@ -448,27 +456,27 @@ class _Solver:
 
     # -- all positions ----------------------------------------------------------
 
-    def refine(self, *, every: bool = False) -> None:
-        """Solve all positions from kept shifts, and new ones of pairs that moved.
+    def refine_positions(self, *, every: bool = False) -> None:
+        """Solve all positions from kept shifts and new shifts of moved pairs.
 
         `every`: from new shifts of all pairs, for frames whose brightness was wrong.
         """
-        state, base = self.state, self._kept_shifts()
+        state, base = self.state, self._select_kept_shifts()
         if state.is_nominal:  # where overlaps do not decide, except for manual ones
             return
         for _ in range(_SWEEPS):
-            free = self.free
+            free = self.free_pairs
             changed_pairs = {
-                p for p in free if every or self.distance_moved(p) > _MIN_MOVE
+                p for p in free if every or self.compute_distance_moved(p) > _MIN_MOVE
             }
-            fresh = self._compare(sorted(changed_pairs))
+            fresh = self._compare_pairs(sorted(changed_pairs))
             same = [
-                replace(item, step=item.step[:2] - self._change(p))
+                replace(item, step=item.step[:2] - self._compute_shift_change(p))
                 for p, item in base.items()
                 if p not in changed_pairs
             ]
             shifts = [*same, *fresh.values()]
-            steps, matrix = self._steps(shifts)
+            steps, matrix = self._solve_steps(shifts)
             self.positions = self.positions + steps
             if np.nanmax(np.abs(steps)) < _CONVERGENCE:
                 break
@@ -476,30 +484,34 @@ class _Solver:
         still = np.abs(fine - self.before).max(axis=1) < _STILL
         still[list(self.hand.places)] = False
         self.positions = np.where(still[:, None], self.before, fine)
-        spread = np.where(np.isfinite(fine), spread_of(matrix, 1.0), np.nan)
-        state.refinement = Refined(self.positions, tuple(shifts), spread)
+        spread = np.where(np.isfinite(fine), compute_spread(matrix, 1.0), np.nan)
+        state.refinement = RefinedPositions(self.positions, tuple(shifts), spread)
         self.shifts = {
             **{p: at for p, at in self.shifts.items() if p not in changed_pairs},
-            **{p: self.apart(p) for p in fresh},
+            **{p: self.compute_shift(p) for p in fresh},
         }
 
-    def _kept_shifts(self) -> dict[IntPair, LinearisedShift]:
+    def _select_kept_shifts(self) -> dict[IntPair, LinearisedShift]:
         """Return shifts of overlapping pairs, linearised at the solved positions."""
         shifts = () if self.state.refinement is None else self.state.refinement.shifts
         shifts_of_pairs = {(item.first, item.second): item for item in shifts}
         return {
-            pair: shifts_of_pairs[pair] for pair in self.free if pair in shifts_of_pairs
+            pair: shifts_of_pairs[pair]
+            for pair in self.free_pairs
+            if pair in shifts_of_pairs
         }
 
-    def _compare(self, pairs: Sequence[IntPair]) -> dict[IntPair, LinearisedShift]:
+    def _compare_pairs(
+        self, pairs: Sequence[IntPair]
+    ) -> dict[IntPair, LinearisedShift]:
         """Compare pairs at their current shifts; omit those that do not fit."""
         frames, fitting = self.state.frames, []
         for pair in pairs:
-            shift = whole_shift(self.positions, pair)
-            if coefficient(frames, pair, shift)[1] > self.state.threshold:
+            shift = round_shift(self.positions, pair)
+            if compute_coefficient(frames, pair, shift)[1] > self.state.threshold:
                 fitting.append(pair)
-        linearised_shifts = sweep_shifts(
-            frames, self.positions, fitting, 1.0, around=self.free
+        linearised_shifts = linearise_pairs(
+            frames, self.positions, fitting, 1.0, around=self.free_pairs
         )
         return {
             (item.first, item.second): item
@@ -507,17 +519,17 @@ class _Solver:
             if np.hypot(*item.step) <= TOLERANCE_PX
         }
 
-    def _steps(
+    def _solve_steps(
         self, shifts: Sequence[LinearisedShift]
     ) -> tuple[FloatArray, sparse.csc_array]:
         """Solve for position updates of all frames, (N, 2); also return the matrix."""
         count, hand = len(self.positions), self.hand
-        has_place = self.has_place
+        has_place = self.is_placed
         traces = [np.trace(item.information) / 2 for item in shifts] or [1.0]
         much = np.eye(2) * float(np.median(traces)) * _JOIN_WEIGHT
         noise = float(np.median([item.variance for item in shifts] or [1.0]))
         joins = [
-            LinearisedShift(*pair, much, shift - self.apart(pair), noise)
+            LinearisedShift(*pair, much, shift - self.compute_shift(pair), noise)
             for pair, shift in hand.joins.items()
             if has_place[list(pair)].all()
         ]
@@ -525,8 +537,8 @@ class _Solver:
         if not items:
             return np.zeros((count, 2)), sparse.eye_array(2 * count).tocsc()
         if not self.fixed_places:
-            return joint_steps(count, items)
-        matrix, right, _, _ = assemble(count, items, noise)
+            return solve_steps(count, items)
+        matrix, right, _, _ = assemble_equations(count, items, noise)
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
         fixed_frames = list(self.fixed_places)
@@ -548,34 +560,35 @@ class _Solver:
         solution = splu(with_means).solve(np.concatenate([pulls, drift]))
         return solution[:-2].reshape(count, 2), matrix
 
-    def lay(self) -> None:
+    def apply_corrections(self) -> None:
         """Apply all corrections to within a few pixels."""
-        self.strike()
-        self.place()
-        self.join()
+        self.reposition_detached_frames()
+        self.apply_fixed_positions()
+        self.apply_joins()
         self.group_positions = self.positions.copy()
 
-    def release(self) -> None:
-        """Remove the positions of frames that nothing connects any more."""
+    def remove_unconnected_frames(self) -> None:
+        """Remove the positions of frames that are no longer connected."""
         if self.state.is_nominal:
             return
         fresh = [
-            Joint(*pair, (0.0, 0.0), 1.0)
-            for pair in self.free
-            if pair in self.shifts and self.distance_moved(pair) >= TOLERANCE_PX
+            Overlap(*pair, (0.0, 0.0), 1.0)
+            for pair in self.free_pairs
+            if pair in self.shifts and self.compute_distance_moved(pair) >= TOLERANCE_PX
         ]
-        ties, fixed_frames = [*self.ties(), *fresh], list(self.fixed_places)
+        ties, fixed_frames = [*self.list_constraints(), *fresh], list(self.fixed_places)
         # placed frames share one coordinate system, whatever is between them
         ties += [
-            Joint(fixed_frames[0], index, (0.0, 0.0), 1.0) for index in fixed_frames[1:]
+            Overlap(fixed_frames[0], index, (0.0, 0.0), 1.0)
+            for index in fixed_frames[1:]
         ]
-        labels = self._groups(ties)
+        labels = self._label_groups(ties)
         stays = labels == 0 if ties else np.zeros(len(labels), bool)
         stays[fixed_frames] = True
-        has_place = self.has_place
+        has_place = self.is_placed
         for label in np.unique(labels[~stays & has_place]):
             group = np.flatnonzero(~stays & has_place & (labels == label)).tolist()
-            if self.fit(group).score > self.state.threshold:
+            if self.evaluate_group(group).score > self.state.threshold:
                 continue  # all of their overlaps together connect them
             self.positions[group] = np.nan
             self.state.reasons.update(dict.fromkeys(group, _LOSS_REASON))
@@ -597,7 +610,7 @@ def correct_mosaic(
     """
     solution = solution.base or solution
     solved_state: State = solution.state
-    hand = _number_frames(corrections, solved_state.acquisition)
+    hand = _index_corrections(corrections, solved_state.acquisition)
     yield Progress(0, 0, "Applying corrections")
     shifts = {
         (pair.first, pair.second): np.array(pair.shift_px)
@@ -616,59 +629,59 @@ def correct_mosaic(
         warnings=[],
     )
     solver = _Solver(state, hand, solved_state.positions, shifts, solution.pedestal)
-    solver.lay()
+    solver.apply_corrections()
     yield Progress(0, 0, "Solving positions with corrections")
-    solver.refine()
-    solver.release()
+    solver.refine_positions()
+    solver.remove_unconnected_frames()
     state.positions = solver.positions
-    if int(state.has_place.sum()) < 2:
+    if int(state.is_placed.sum()) < 2:
         msg = (
-            "Corrections must leave overlaps that connect two frames, but none is "
-            "left: strike or drop fewer."
+            "Corrections must leave at least one overlap between two frames: strike "
+            "fewer overlaps or drop fewer frames."
         )
         raise RegistrationError(msg, code="nothing-placed")
-    for index in np.flatnonzero(state.has_place).tolist():
+    for index in np.flatnonzero(state.is_placed).tolist():
         state.reasons.pop(index, None)
-    state.frames = _match_moved(state, solver)
-    remaining = _remaining(state, solver)
+    state.frames = _match_brightness(state, solver)
+    remaining = _measure_remaining_shading(state, solver)
     if remaining > UNEVEN and (state.positions != solver.before).any():
         # wrong positions have biased the brightness, and through it all other positions
         for knots in (COARSE_KNOTS, FINE_KNOTS):
             yield Progress(0, 0, "Refining flat field and gains")
-            reshade(state, knots)
-            solver.refine(every=True)
+            update_shading(state, knots)
+            solver.refine_positions(every=True)
             state.positions = solver.positions
-        remaining = _remaining(state, solver)
-    _list_joints(state, solver)
-    settle_periods(state, refuses=False)
-    warn_of_lost(state)
-    warn_of_spread(state)
-    outcome = hand_out(state, solution.pedestal, remaining)
+        remaining = _measure_remaining_shading(state, solver)
+    _update_layout(state, solver)
+    check_periods(state, refuses=False)
+    warn_of_unplaced(state)
+    warn_of_uncertainty(state)
+    outcome = create_solution(state, solution.pedestal, remaining)
     return replace(outcome, state=solved_state, base=solution)
 
 
-def _remaining(state: State, solver: _Solver) -> float:
-    """Measure the remaining shading on some of the pairs, and on all that moved."""
-    pairs = state.overlapping()
-    some = {pairs[k] for k in evenly(len(pairs), _SAMPLE)}
+def _measure_remaining_shading(state: State, solver: _Solver) -> float:
+    """Measure the remaining shading on a sample of pairs and on all moved pairs."""
+    pairs = state.list_overlapping_pairs()
+    some = {pairs[k] for k in sample_evenly(len(pairs), _SAMPLE)}
     pairs_to_measure = [
-        p for p in pairs if p in some or solver.distance_moved(p) > _MIN_MOVE
+        p for p in pairs if p in some or solver.compute_distance_moved(p) > _MIN_MOVE
     ]
     where = state.frames, state.positions, pairs_to_measure
-    return remaining_shading(*where, solver.pedestal)
+    return measure_remaining_shading(*where, solver.pedestal)
 
 
-def _list_joints(state: State, solver: _Solver) -> None:
-    """List the pairwise shifts on which the corrected positions are based."""
+def _update_layout(state: State, solver: _Solver) -> None:
+    """Update the layout with the pairwise shifts of the corrected positions."""
     hand = solver.hand
     joints = [
-        Joint(*pair, (float(y), float(x)), _JOIN_WEIGHT)
+        Overlap(*pair, (float(y), float(x)), _JOIN_WEIGHT)
         for pair, (y, x) in hand.joins.items()
-        if state.has_place[list(pair)].all()
+        if state.is_placed[list(pair)].all()
     ]
     for pair, (y, x) in solver.shifts.items():
         if pair not in hand.pairs:
-            joints.append(Joint(*pair, (float(y), float(x)), 1.0))
+            joints.append(Overlap(*pair, (float(y), float(x)), 1.0))
     in_use = {(joint.first, joint.second) for joint in joints}
     contradicting = () if state.layout is None else state.layout.dropped_joints
     former = () if state.layout is None else state.layout.joints
@@ -679,27 +692,29 @@ def _list_joints(state: State, solver: _Solver) -> None:
     searched_pairs = {(item.first, item.second) for item in state.candidates}
     state.candidates = [
         *state.candidates,
-        *(_report_place(state, p) for p in sorted(in_use - searched_pairs)),
+        *(_evaluate_current_shift(state, p) for p in sorted(in_use - searched_pairs)),
     ]
 
 
-def _report_place(state: State, pair: IntPair) -> Candidates:
-    """Report a pair that was not searched, at its current shift."""
-    shift = whole_shift(state.positions, pair)
+def _evaluate_current_shift(state: State, pair: IntPair) -> Candidates:
+    """Evaluate a pair that was not searched, at its current shift."""
+    shift = round_shift(state.positions, pair)
     ncc, score, weight = (
-        np.array([value]) for value in coefficient(state.frames, pair, shift)
+        np.array([value]) for value in compute_coefficient(state.frames, pair, shift)
     )
     return Candidates(*pair, np.array([shift], dtype=np.int64), ncc, score, weight)
 
 
-def _match_moved(state: State, solver: _Solver) -> CorrectedFrames:
-    """Match the brightness of frames that moved to that of the others."""
+def _match_brightness(state: State, solver: _Solver) -> CorrectedFrames:
+    """Match the brightness of moved frames to that of the other frames."""
     far = np.abs(state.positions - solver.before).max(axis=1)
-    is_moved = state.has_place & ~(far <= TOLERANCE_PX)
-    pairs = [p for p in state.overlapping() if is_moved[p[0]] != is_moved[p[1]]]
+    is_moved = state.is_placed & ~(far <= TOLERANCE_PX)
+    pairs = [
+        p for p in state.list_overlapping_pairs() if is_moved[p[0]] != is_moved[p[1]]
+    ]
     if not (state.options.match_gain and pairs):
         return state.frames
-    blocks = overlap_blocks(state.frames, state.positions, pairs)
+    blocks = compare_overlap_blocks(state.frames, state.positions, pairs)
     gains = state.frames.gains.copy()
     ends = np.array(pairs)[blocks.pair]
     for index in np.flatnonzero(is_moved).tolist():
@@ -708,4 +723,4 @@ def _match_moved(state: State, solver: _Solver) -> CorrectedFrames:
         here, there = blocks.values[rows][own[rows]], blocks.values[rows][~own[rows]]
         if there.size and there.sum() > 0 and here.sum() > 0:
             gains[index] *= float(here.sum() / there.sum())
-    return state.frames.change(gains=gains)
+    return state.frames.copy_with_changes(gains=gains)

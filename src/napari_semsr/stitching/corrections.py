@@ -26,7 +26,7 @@ class JoinedPair(Options):
 
 
 class Corrections(Options):
-    """Corrections of a mosaic, by the names of its frames.
+    """Manual corrections of a mosaic, with frames given by name.
 
     `strike`: overlaps that are not used; `drop`: frames that are left out; `place`:
     fixed frames, in the coordinates of the mosaic without corrections; `join`: shifts
@@ -40,12 +40,12 @@ class Corrections(Options):
 
     @property
     def names(self) -> set[str]:
-        """Names of all frames concerned."""
+        """Names of all corrected frames."""
         pairs = [*self.strike, *((item.first, item.second) for item in self.join)]
         return {*self.drop, *self.place, *(name for pair in pairs for name in pair)}
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _check_consistency(self) -> Self:
         """Raise an error for entries that contradict each other."""
         struck_pairs = {frozenset(pair) for pair in self.strike}
         joined_pairs = [frozenset((item.first, item.second)) for item in self.join]
@@ -64,16 +64,16 @@ class Corrections(Options):
             if both := sorted(names & {*self.drop}):
                 msg = f"frame {both[0]} is both dropped and {what}"
                 raise ValueError(msg)
-        misfit = self._misfit()
+        misfit = self._compute_misfit()
         if misfit > _CONTRADICTS:
             msg = (
                 f"placed frames and joins contradict each other by {misfit:.3g} px: "
-                "keep only those that are right"
+                "keep only the correct ones"
             )
             raise ValueError(msg)
         return self
 
-    def _misfit(self) -> float:
+    def _compute_misfit(self) -> float:
         """Compute the largest misfit between placed frames and joins, in px."""
         names = sorted(self.names)
         rows, values = [], []

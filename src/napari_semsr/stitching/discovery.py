@@ -16,13 +16,13 @@ from scipy import fft, ndimage
 
 from napari_semsr.core import FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import UnplacedError, likely_grids
-from napari_semsr.stitching.layout import Joint, least_squares
+from napari_semsr.stitching.grids import UnplacedError, find_likely_grids
+from napari_semsr.stitching.layout import Overlap, fit_positions
 from napari_semsr.stitching.pairwise import (
     NOISE_AREA,
-    overlap_boxes,
-    search,
-    whole_shift,
+    compute_overlap_boxes,
+    round_shift,
+    search_shifts,
 )
 
 # Whether each placed frame shows what its neighbours show.
@@ -41,7 +41,7 @@ _TINY = 1e-12  # chosen: only to avoid division by zero
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Share of detail that overlapping frames have in common."""
+    """Fraction of detail that overlapping frames share."""
 
     pairs: NDArray[np.int64]  # (M, 2) frames of each pair
     common: FloatArray  # (M,) Sum of products over the overlap
@@ -60,8 +60,8 @@ class Agreement:
         """Compare overlapping frames at their current `positions` (N, 2)."""
         pairs_in_use, sums = [], []
         for pair in pairs:
-            sums_of_pair = _overlap_sums(
-                corrected_frames, pair, whole_shift(positions, pair)
+            sums_of_pair = _compute_overlap_sums(
+                corrected_frames, pair, round_shift(positions, pair)
             )
             if sums_of_pair is not None:
                 pairs_in_use.append(pair)
@@ -76,8 +76,8 @@ class Agreement:
         left = (self.power - self.common) / np.maximum(self.pixels, 1)
         return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
 
-    def share(self, count: int, without: Sequence[int] = ()) -> FloatArray:
-        """Share of each frame's detail that its neighbours also show, (N,)."""
+    def compute_fractions(self, count: int, without: Sequence[int] = ()) -> FloatArray:
+        """Return the fraction of each frame's detail shared by its neighbours, (N,)."""
         is_asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
         common, power, pixels = np.zeros((3, count))
         for column in range(2):
@@ -85,13 +85,13 @@ class Agreement:
             np.add.at(common, frame, self.common[is_asked])
             np.add.at(power, frame, self.power[is_asked])
             np.add.at(pixels, frame, self.pixels[is_asked])
-        return _shared_part(common, power, pixels, self.noise)
+        return _compute_shared_fraction(common, power, pixels, self.noise)
 
-    def misfits(self, count: int) -> list[int]:
-        """Return the frames with detail that their neighbours do not show."""
+    def find_misfits(self, count: int) -> list[int]:
+        """Return the frames whose detail is missing in their neighbours."""
         misfit_frames: list[int] = []
         while True:
-            share = self.share(count, misfit_frames)
+            share = self.compute_fractions(count, misfit_frames)
             share[misfit_frames] = np.nan
             if not np.isfinite(share).any():
                 return misfit_frames
@@ -101,24 +101,24 @@ class Agreement:
             misfit_frames.append(worst)
 
 
-def _shared_part(
+def _compute_shared_fraction(
     common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
 ) -> FloatArray:
-    """Return the common share of detail beyond noise; NaN if there is hardly any."""
+    """Return the fraction of detail shared beyond noise; NaN if there is hardly any."""
     detail = power - pixels * noise
     doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
     evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
     return np.where(evident, common / np.maximum(detail, _TINY), float("nan"))
 
 
-def _overlap_sums(
+def _compute_overlap_sums(
     frames: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames, and count its pixels.
 
     The sum of squares is the mean of both frames; None without overlap.
     """
-    boxes = overlap_boxes(frames.frame_shape, shift)
+    boxes = compute_overlap_boxes(frames.frame_shape, shift)
     if boxes is None:
         return None
     one, two = boxes[0].slices, boxes[1].slices
@@ -156,24 +156,24 @@ _STILL_PX = 2.0  # chosen: a stage step is larger than the width of a peak
 _MIN_PIXELS = 300  # px of an overlap; chosen: in smaller ones noise dominates
 
 
-def discover(
-    frames: CorrectedFrames, joints: Sequence[Joint], noise: float
+def discover_positions(
+    frames: CorrectedFrames, joints: Sequence[Overlap], noise: float
 ) -> FloatArray:
-    """Find rough positions if neither positions nor a grid are known.
+    """Find approximate positions if neither positions nor a grid are known.
 
     `joints`: from `match_frames`; `noise`: noise power of a band-passed pixel.
     Positions are top-left corners in px, (N, 2), NaN for frames that do not fit the
     largest group.
     """
     count = len(frames.acquisition)
-    places = grow(count, joints, partial(_shared_detail, frames, noise))
+    places = grow_layout(count, joints, partial(_compute_shared_detail, frames, noise))
     if not np.isfinite(places).any():
         msg = (
             f"{count} frames without positions must overlap to be placed, but no two "
             "of them fit: pass positions or a grid."
         )
         raise UnplacedError(
-            msg, likely_grids(frames.acquisition, joints), code="no-overlap"
+            msg, find_likely_grids(frames.acquisition, joints), code="no-overlap"
         )
     agreeing = []
     for joint in joints:
@@ -189,47 +189,49 @@ def discover(
     ]
     if 2 * sum(np.abs(joint.shift).max() < _STILL_PX for joint in strong) > len(strong):
         msg = (
-            "Frames match best without any shift, because of dust, a "
-            "scratch or a data bar that all of them show: pass positions or a grid, "
-            "and an image of the flat field that shows it."
+            "Frames match best without any shift, because all of them show the same "
+            "dust, scratch or data bar: pass positions or a grid, and a flat-field "
+            "image that shows it."
         )
         raise UnplacedError(msg, (), code="fixed-pattern")
     if len(sure) < _AGREE * len(strong):
         msg = (
-            "Frames without positions need detail that occurs once, but of "
-            f"{len(strong)} strong matches between them only {len(sure)} agree: pass "
+            "Frames without positions need detail that does not repeat, but only "
+            f"{len(sure)} of {len(strong)} strong matches between them agree: pass "
             "positions or a grid."
         )
         raise UnplacedError(
-            msg, likely_grids(frames.acquisition, joints), code="ambiguous"
+            msg, find_likely_grids(frames.acquisition, joints), code="ambiguous"
         )
     weights = np.array([joint.weight for joint in agreeing])
-    solution = least_squares(count, agreeing, weights, places)
+    solution = fit_positions(count, agreeing, weights, places)
     return np.where(np.isfinite(places), solution, np.nan)
 
 
-def _shared_detail(
+def _compute_shared_detail(
     frames: CorrectedFrames,
     noise: float,
     index: int,
     place: FloatArray,
     positions: FloatArray,
 ) -> float:
-    """Return the share of detail that placed frames also show; 0 if there is none."""
+    """Return the fraction of detail that placed frames share; 0 if there is none."""
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
         shift = np.round(place - positions[other])
-        overlap = _overlap_sums(
+        overlap = _compute_overlap_sums(
             frames, (int(other), index), (int(shift[0]), int(shift[1]))
         )
         if overlap is not None and overlap[2] >= _MIN_PIXELS:
             total += overlap
     common, power, pixels = total[:, None]
-    return float(np.nan_to_num(_shared_part(common, power, pixels, noise))[0])
+    return float(
+        np.nan_to_num(_compute_shared_fraction(common, power, pixels, noise))[0]
+    )
 
 
-def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
-    """Place frames, (N, 2), one by one, each where it agrees with all previous ones."""
+def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArray:
+    """Place frames, (N, 2), one by one, so that each agrees with all previous ones."""
     best = np.full((count, 2), np.nan)
     trial_count = 0
     for seed in sorted(joints, key=lambda joint: -joint.weight):
@@ -238,7 +240,7 @@ def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
         if np.isfinite(best[[seed.first, seed.second]]).all():
             continue
         trial_count += 1
-        positions = _grow_from(count, seed, joints, judge)
+        positions = _grow_from_seed(count, seed, joints, judge)
         if np.isfinite(positions).sum() > np.isfinite(best).sum():
             best = positions
         if np.isfinite(best).all():
@@ -246,30 +248,30 @@ def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
     return best
 
 
-def _grow_from(
-    count: int, seed: Joint, joints: Sequence[Joint], judge: Judge
+def _grow_from_seed(
+    count: int, seed: Overlap, joints: Sequence[Overlap], judge: Judge
 ) -> FloatArray:
     positions = np.full((count, 2), np.nan)
     positions[seed.first] = 0.0
     if judge(seed.second, np.array(seed.shift), positions) < _MIN_COMMON:
         return np.full((count, 2), np.nan)
     positions[seed.second] = seed.shift
-    return _more_placed(joints, judge, positions)
+    return _place_more_frames(joints, judge, positions)
 
 
-def _more_placed(
-    joints: Sequence[Joint],
+def _place_more_frames(
+    joints: Sequence[Overlap],
     judge: Judge,
     positions: FloatArray,
     least: float = _MIN_COMMON,
 ) -> FloatArray:
-    """Add as many frames as fit to those placed in `positions`, (N, 2).
+    """Place further frames that fit those already placed in `positions`, (N, 2).
 
     `least`: share of common detail that a frame with a strong match needs.
     """
     refusals: set[tuple[int, int, int]] = set()
     while True:
-        for support, index, place in _proposals(joints, positions):
+        for support, index, place in _propose_positions(joints, positions):
             key = (index, round(place[0]), round(place[1]))
             if key in refusals:
                 continue
@@ -282,10 +284,10 @@ def _more_placed(
             return positions
 
 
-def _proposals(
-    joints: Sequence[Joint], positions: FloatArray
+def _propose_positions(
+    joints: Sequence[Overlap], positions: FloatArray
 ) -> list[tuple[float, int, FloatArray]]:
-    """List positions that shifts propose for unplaced frames, best supported first."""
+    """List proposed positions of unplaced frames, best supported first."""
     has_place = np.isfinite(positions[:, 0])
     wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
     for joint in joints:
@@ -308,13 +310,13 @@ def _proposals(
     return proposals
 
 
-def find_strays(
+def place_stray_frames(
     frames: CorrectedFrames,
     positions: FloatArray,
     strays: Sequence[int],
     noise: float,
 ) -> FloatArray:
-    """Place frames far from their stated positions, by the images alone.
+    """Place frames far from their stated positions, using only the images.
 
     `positions` (N, 2): NaN for frames that are not placed, such as `strays`; `noise`:
     noise power of a band-passed pixel. Returns positions (N, 2) including the strays
@@ -322,14 +324,14 @@ def find_strays(
     """
     sure = [j for j in match_frames(frames, strays) if j.weight >= _SURE]
     # a period away from its position a frame shares most of its detail too
-    judge = partial(_shared_detail, frames, noise)
-    return _more_placed(sure, judge, positions.copy(), _MIN_COMMON_ALONE)
+    judge = partial(_compute_shared_detail, frames, noise)
+    return _place_more_frames(sure, judge, positions.copy(), _MIN_COMMON_ALONE)
 
 
 def match_frames(
     corrected_frames: CorrectedFrames, frames: Sequence[int] | None = None
-) -> list[Joint]:
-    """Find possible shifts of all pairs, or those of some frames, in full resolution.
+) -> list[Overlap]:
+    """Find possible shifts of all pairs, or of some frames, at full resolution.
 
     Scores are in standard deviations of unrelated fine-grained noise; the grain of the
     sample may be coarser.
@@ -337,44 +339,44 @@ def match_frames(
     factor = max(1, min(corrected_frames.frame_shape) // _SMALL_SIDE)
     around = (factor + 2, factor + 2)
     scale = np.sqrt(NOISE_AREA / max(corrected_frames.grain, NOISE_AREA))
-    joints: dict[tuple[int, int, int, int], Joint] = {}
+    joints: dict[tuple[int, int, int, int], Overlap] = {}
     few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
-    for first, second, shift in _trials(
-        *_small_spectra(corrected_frames, factor), few, frames
+    for first, second, shift in _find_trial_shifts(
+        *_compute_small_spectra(corrected_frames, factor), few, frames
     ):
         nominal = (shift[0] * factor, shift[1] * factor)
-        item = search(corrected_frames, (first, second), nominal, around)
+        item = search_shifts(corrected_frames, (first, second), nominal, around)
         score = min(item.weight.max(initial=0.0) * scale, _STRONG)
         if score > _CANDIDATE:
             y, x = (int(value) for value in item.shifts[np.argmax(item.weight)])
-            joint = Joint(first, second, (float(y), float(x)), score)
+            joint = Overlap(first, second, (float(y), float(x)), score)
             joints[first, second, y, x] = joint
     return list(joints.values())
 
 
-def _small_spectra(
+def _compute_small_spectra(
     frames: CorrectedFrames, factor: int
 ) -> tuple[Spectra, Spectra, IntPair]:
-    """Compute spectra of all frames reduced by `factor`, and of their squares."""
+    """Compute the spectra of all frames, reduced by `factor`, and of their squares."""
     rows, columns = (side // factor for side in frames.frame_shape)
     height, width = (fft.next_fast_len(2 * n, real=True) for n in (rows, columns))
     size = height, width
     spectra, powers = [], []
     for index in range(len(frames.acquisition)):
-        band = frames.reduce(index, factor)
+        band = frames.reduce_frame(index, factor)
         spectra.append(fft.rfft2(band, s=size))
         powers.append(fft.rfft2(band**2, s=size))
     return spectra, powers, size
 
 
-def _trials(
+def _find_trial_shifts(
     spectra: Spectra,
     powers: Spectra,
     size: IntPair,
     few: int,
     frames: Sequence[int] | None,
 ) -> list[tuple[int, int, IntPair]]:
-    """Find shifts of pairs at their correlation peaks; if not `few`, only the best."""
+    """Find shifts at the correlation peaks of pairs; if more than `few`, the best."""
     trials: list[tuple[float, int, int, IntPair]] = []
     frames_wanted = {*(range(len(spectra)) if frames is None else frames)}
     for first in range(len(spectra)):
@@ -387,7 +389,7 @@ def _trials(
             floor = max(0.03 * float(spread.max()), _TINY)
             score = cross / np.sqrt(np.maximum(spread, floor))
             score[spread <= floor] = 0
-            trials += [(h, first, second, s) for h, s in _highest(score)]
+            trials += [(h, first, second, s) for h, s in _find_highest_peaks(score)]
     if len(trials) <= few:
         return [item[1:] for item in trials]
     heights = np.array([item[0] for item in trials])
@@ -396,8 +398,8 @@ def _trials(
     return [item[1:] for item in trials if item[0] > middle + 3 * spread_of]
 
 
-def _highest(score: NDArray[np.float32]) -> list[tuple[float, IntPair]]:
-    """Find heights and shifts of the best peaks of a wrapped surface."""
+def _find_highest_peaks(score: NDArray[np.float32]) -> list[tuple[float, IntPair]]:
+    """Find the heights and shifts of the highest peaks of a periodic surface."""
     around = ndimage.maximum_filter(score, _APART, mode="wrap")
     places = np.flatnonzero(((score == around) & (score > 0)).ravel())
     order = places[np.argsort(-score.ravel()[places], kind="stable")[:_PEAKS]]

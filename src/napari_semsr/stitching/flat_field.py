@@ -56,7 +56,7 @@ class FlatField:
 
     @property
     def is_refined(self) -> bool:
-        """Whether overlaps have refined it."""
+        """Whether the flat field was refined on overlaps."""
         return self.method.endswith(", refined")
 
     @property
@@ -65,20 +65,20 @@ class FlatField:
         return np.where(self.valid, self.flat**2, 0).astype(np.float32)
 
 
-def no_flat(shape: tuple[int, ...], dark: float, method: str) -> FlatField:
+def create_uniform_flat(shape: tuple[int, ...], dark: float, method: str) -> FlatField:
     """Return a flat field without shading."""
     ones = np.ones(shape, np.float32)
     return FlatField(ones, dark, ones > 0, method)
 
 
-def evenly(count: int, most: int) -> list[int]:
+def sample_evenly(count: int, most: int) -> list[int]:
     """Choose frames evenly spread over the scan."""
     chosen_frames = np.unique(np.linspace(0, count - 1, min(count, most)).round())
     return [int(index) for index in chosen_frames]
 
 
-def valid_mask(flat: RealArray) -> NDArray[np.bool_]:
-    """Return the mask, (Y, X), of pixels bright enough to use, without the rim."""
+def compute_valid_mask(flat: RealArray) -> NDArray[np.bool_]:
+    """Return the mask, (Y, X), of sufficiently bright pixels, without the rim."""
     bright = flat > MIN_FLAT
     if bright.all():
         return np.ones(flat.shape, bool)
@@ -87,13 +87,13 @@ def valid_mask(flat: RealArray) -> NDArray[np.bool_]:
     )
 
 
-def _block_means(frames: RealArray, block: int = _BLOCK) -> FloatArray:
-    """Compute means of square blocks; an incomplete border is left out."""
+def _compute_block_means(frames: RealArray, block: int = _BLOCK) -> FloatArray:
+    """Compute the means of square blocks; incomplete border blocks are omitted."""
     blocks = split_blocks(frames, block).astype(np.float64)
     return np.asarray(np.nanmean(blocks, axis=(2, 4)))
 
 
-def _dark_levels(frames: RealArray) -> FloatArray:
+def _measure_dark_levels(frames: RealArray) -> FloatArray:
     """Return the mean of each frame's darkest blocks, (N,), or 0 if they have signal.
 
     Except for noise, a block without signal has the same mean in every frame, or the
@@ -101,7 +101,7 @@ def _dark_levels(frames: RealArray) -> FloatArray:
     more with the sample.
     """
     none = np.zeros(len(frames))
-    means = _block_means(frames)
+    means = _compute_block_means(frames)
     # chosen: fewer frames or blocks do not show the scatter
     if len(frames) < 3 or means[0].size < 16:
         return none
@@ -115,12 +115,12 @@ def _dark_levels(frames: RealArray) -> FloatArray:
     across = np.abs(np.diff(np.stack(pieces), axis=-1).ravel())
     noise = max(float(1.4826 * np.nanmedian(across) / np.sqrt(2)) / _BLOCK, 1e-12)
     # the darkest are partly selected by noise: take all that are equally dark
-    unlit = _unlit(means, noise)
+    unlit = _find_unlit_blocks(means, noise)
     if unlit.any():
         common = float(np.nanmean(means[:, unlit]))
         return none + common if common < 0.5 * high else none
     own = means - np.nanmedian(means[:, level <= low], axis=1)[:, None, None]
-    unlit = _unlit(own, noise)
+    unlit = _find_unlit_blocks(own, noise)
     # a lit corner is darkest in few blocks, the area outside a field surrounds it
     if not _MIN_UNLIT <= unlit.mean() < 0.5:
         return none
@@ -134,7 +134,7 @@ def _dark_levels(frames: RealArray) -> FloatArray:
     return dark
 
 
-def _unlit(means: FloatArray, noise: float) -> NDArray[np.bool_]:
+def _find_unlit_blocks(means: FloatArray, noise: float) -> NDArray[np.bool_]:
     """Find the darkest blocks, (R, C), if they are similar in all frames of `means`."""
     level = np.nanmedian(means, axis=0)
     spread = 1.4826 * np.nanmedian(np.abs(means - level), axis=0)
@@ -145,8 +145,8 @@ def _unlit(means: FloatArray, noise: float) -> NDArray[np.bool_]:
     return np.asarray(unlit)
 
 
-def _typical(frames: RealArray, dark: FloatArray) -> FloatArray:
-    """Compute the median of the frames, each divided by its own level; `dark` (N,)."""
+def _compute_typical_frame(frames: RealArray, dark: FloatArray) -> FloatArray:
+    """Compute the median of the frames, each normalised by its level; `dark` (N,)."""
     rows, columns = frames.shape[1:]
     middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
     level = np.nanmedian(middle.reshape(len(frames), -1), axis=1) - dark
@@ -158,12 +158,14 @@ def _typical(frames: RealArray, dark: FloatArray) -> FloatArray:
     return np.asarray(typical, dtype=np.float64)
 
 
-def _distances(shape: tuple[int, int], centre: tuple[float, float]) -> FloatArray:
+def _compute_distances(
+    shape: tuple[int, int], centre: tuple[float, float]
+) -> FloatArray:
     y, x = np.ogrid[: shape[0], : shape[1]]
     return np.hypot(y - centre[0], x - centre[1])
 
 
-def radial_flat(
+def compute_radial_flat(
     typical: FloatArray, centre: tuple[float, float] | None = None
 ) -> FloatArray:
     """Compute a flat field that depends only on the distance from a centre.
@@ -174,7 +176,7 @@ def radial_flat(
     """
     rows, columns = typical.shape
     centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
-    distance = _distances((rows, columns), centre)
+    distance = _compute_distances((rows, columns), centre)
     ring = np.round(distance).astype(np.intp).ravel()
     order = np.argsort(ring, kind="stable")
     counts = np.bincount(ring)
@@ -204,9 +206,9 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
     if sound < 8:  # chosen: two rings for each of the cubic's four coefficients
         return close
     log, trust = np.log(profile[:sound]), np.maximum(counts[:sound], 1e-3)
-    profile_fit, wrong = _even_polynomial(log, trust, end)
+    profile_fit, wrong = _fit_even_polynomial(log, trust, end)
     if wrong > _SHARP / 2:
-        profile_fit = _parabolas(log, trust, end)
+        profile_fit = _fit_parabolas(log, trust, end)
     smooth = close.copy()
     smooth[:end] = np.exp(profile_fit)
     check = slice(3 * sound // 4, sound)
@@ -215,10 +217,10 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
     return smooth
 
 
-def _even_polynomial(
+def _fit_even_polynomial(
     log: FloatArray, counts: FloatArray, end: int
 ) -> tuple[FloatArray, float]:
-    """Fit a cubic in the squared radius, continued to `end`; return its misfit too."""
+    """Fit a cubic in the squared radius, extended to `end`; also return the misfit."""
     unit = (np.arange(end) / len(log)) ** 2
     design = np.stack([unit**power for power in range(4)], axis=1)
     root = np.sqrt(counts)
@@ -230,8 +232,8 @@ def _even_polynomial(
     return profile_fit, float(left[order][np.searchsorted(share, 0.5)])
 
 
-def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
-    """Fit local parabolas to ring values, continued to `end`."""
+def _fit_parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
+    """Fit local parabolas to ring values, extended to `end`."""
     inside = np.arange(len(log), dtype=float)
     width = max(4.0, len(log) / 8)
     profile_fit = np.empty(end)
@@ -245,17 +247,17 @@ def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
     return profile_fit
 
 
-def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
-    """Find the centre ``(y, x)`` in px about which a frame is most nearly round.
+def find_field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
+    """Find the centre ``(y, x)``, in px, about which a frame is most nearly circular.
 
     `typical` (Y, X). The second value is the misfit relative to that about the centre.
     """
-    small = _block_means(ndimage.gaussian_filter(typical, 2)[None], 4)[0]
+    small = _compute_block_means(ndimage.gaussian_filter(typical, 2)[None], 4)[0]
     small = small / max(float(np.quantile(small, 0.95)), 1e-12)
     middle = (np.array(small.shape) - 1) / 2
 
-    def scatter(centre: FloatArray) -> float:
-        distance = _distances(small.shape, (centre[0], centre[1])).ravel()
+    def compute_scatter(centre: FloatArray) -> float:
+        distance = _compute_distances(small.shape, (centre[0], centre[1])).ravel()
         ring = distance.astype(np.intp)
         part = distance - ring
         index = np.concatenate([ring, ring + 1])
@@ -267,14 +269,14 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
         return float(np.mean((small.ravel() - profile_values) ** 2))
 
     minimum = scipy.optimize.minimize(
-        scatter,
+        compute_scatter,
         middle,
         method="Nelder-Mead",
         options={"xatol": 0.05, "maxfev": 150, "initial_simplex": middle + _SIMPLEX},
     )
     limit = 0.35 * np.array(small.shape)
     offset = np.clip(minimum.x - middle, -limit, limit)
-    gain = scatter(middle + offset) / max(scatter(middle), 1e-15)
+    gain = compute_scatter(middle + offset) / max(compute_scatter(middle), 1e-15)
     centre = (middle + offset) * 4 + 1.5
     return (float(centre[0]), float(centre[1])), gain
 
@@ -297,25 +299,25 @@ _SPECK_EDGE = 3.0  # errors, next to a speck; chosen: a speck is whole up to its
 _MAX_FIXED = 0.2
 
 
-def _common_detail(
+def _compute_common_detail(
     frames: Float32Array, in_light: Float32Array, width: int
 ) -> tuple[Float32Array, Float32Array]:
-    """Compute the median of frames (N, Y, X) over surroundings, minus 1; its error."""
+    """Compute the median relative detail of frames (N, Y, X) and its error."""
     detail = np.empty_like(frames)
     within = np.maximum(ndimage.uniform_filter(in_light, width), np.float32(1e-3))
     for frame, own in zip(frames, detail, strict=True):
         level = ndimage.uniform_filter(np.nan_to_num(frame) * in_light, width) / within
         np.divide(frame, np.where(level > 0, level, np.float32(np.inf)), out=own)
-    middle = _median(detail)
+    middle = _compute_median(detail)
     detail -= middle
-    spread = np.nan_to_num(1.4826 * _median(np.abs(detail, out=detail)))
+    spread = np.nan_to_num(1.4826 * _compute_median(np.abs(detail, out=detail)))
     near = ndimage.gaussian_filter(spread, _NEAR_PX)
     error = 1.2533 * np.maximum(spread, near) / np.sqrt(len(frames))
     return np.nan_to_num(middle, nan=1.0) - 1, error.astype(np.float32)
 
 
-def _median(stack: Float32Array) -> Float32Array:
-    """Compute the median along the first axis; without NaN by a faster sort."""
+def _compute_median(stack: Float32Array) -> Float32Array:
+    """Compute the median along the first axis, faster if there is no NaN."""
     if np.isnan(stack).any():
         return np.asarray(np.nanmedian(stack, axis=0))
     in_order = np.sort(np.ascontiguousarray(np.moveaxis(stack, 0, -1)), axis=-1)
@@ -323,21 +325,25 @@ def _median(stack: Float32Array) -> Float32Array:
     return np.asarray(middle / 2)
 
 
-def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Array:
-    """Compute the sensitivity, (Y, X), missing in a smooth flat field; 1 off specks.
+def _estimate_fixed_pattern(
+    frames: Float32Array, valid: NDArray[np.bool_]
+) -> Float32Array:
+    """Estimate the relative sensitivity, (Y, X), of specks; 1 elsewhere.
 
     `frames` (N, Y, X) are divided by that flat field.
     """
     ones = np.ones(valid.shape, np.float32)
     if len(frames) < _MIN_FRAMES:
         return ones
-    frames = frames[evenly(len(frames), _MAX_FRAMES)]
+    frames = frames[sample_evenly(len(frames), _MAX_FRAMES)]
     in_light = valid.astype(np.float32)
-    fine, error = _common_detail(frames, in_light, _NARROW_PX)
+    fine, error = _compute_common_detail(frames, in_light, _NARROW_PX)
     is_seen = (np.abs(fine) > _SPECK_LEVEL * error) & valid
     if not 0 < is_seen.sum() <= _MAX_FIXED * valid.sum():
         return ones
-    whole, error = _common_detail(frames, in_light, round(_WIDE * min(valid.shape)))
+    whole, error = _compute_common_detail(
+        frames, in_light, round(_WIDE * min(valid.shape))
+    )
     beside = (np.abs(whole) > _SPECK_EDGE * error) & valid
     is_pattern = ndimage.binary_propagation(is_seen, mask=is_seen | beside)
     return np.where(is_pattern, np.maximum(1 + whole, 0), ones).astype(np.float32)
@@ -347,35 +353,35 @@ def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Arr
 _SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
 
 
-def first_flat(
+def estimate_initial_flat(
     acquisition: Acquisition,
     among: NDArray[np.intp] | None = None,
     *,
     is_centred: bool = False,
 ) -> FlatField:
-    """Estimate flat field and dark level of some frames, before any has a position.
+    """Estimate the flat field and dark level of frames without positions.
 
     `is_centred`: centred on the frame, wherever the frames are brightest.
     """
     some = np.arange(len(acquisition)) if among is None else among
-    read = (acquisition.read(int(some[i])) for i in evenly(len(some), _SAMPLE))
+    read = (acquisition.read(int(some[i])) for i in sample_evenly(len(some), _SAMPLE))
     frames = np.stack([frame.astype(np.float32) for frame in read])
     # of pixels that are missing in all frames, or of empty frames
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        dark = _dark_levels(frames)
-        typical = _typical(frames, dark)
-    centre, gain = field_centre(typical)
+        dark = _measure_dark_levels(frames)
+        typical = _compute_typical_frame(frames, dark)
+    centre, gain = find_field_centre(typical)
     off_centre = (
         gain < 0.5 and not is_centred
     )  # chosen: a fitted centre must halve the misfit
     method = "radial, off centre" if off_centre else "radial"
     own = centre if off_centre else None
-    flat = radial_flat(typical, own).astype(np.float32)
-    valid = valid_mask(flat)
+    flat = compute_radial_flat(typical, own).astype(np.float32)
+    valid = compute_valid_mask(flat)
     frames -= dark[:, None, None].astype(np.float32)
     frames /= np.maximum(flat, np.float32(MIN_FLAT))
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        flat *= _fixed_pattern(frames, valid)
+        flat *= _estimate_fixed_pattern(frames, valid)
     return FlatField(flat, float(np.median(dark)), valid, method, own)
 
 
@@ -396,7 +402,7 @@ _POWERS = (2, 4, 6)  # vignetting is even in the distance; three powers are chos
 
 
 class SurfaceBasis:
-    """Basis functions of a surface over a frame; only even powers for 0 `knots`."""
+    """Basis functions of a surface over a frame; only even powers if `knots` is 0."""
 
     def __init__(
         self,
@@ -409,28 +415,28 @@ class SurfaceBasis:
         middle = (shape[0] - 1) / 2, (shape[1] - 1) / 2
         self.centre = middle if centre is None else centre
 
-    def at(self, place: FloatArray) -> FloatArray:
+    def evaluate(self, place: FloatArray) -> FloatArray:
         """Evaluate all functions, (M, F), at positions ``(y, x)`` in px, (M, 2)."""
         if not self.knots:
-            return self._radial(place)
-        rows = self._axis(place[:, 0], self.shape[0])
-        columns = self._axis(place[:, 1], self.shape[1])
+            return self._evaluate_radial(place)
+        rows = self._evaluate_splines(place[:, 0], self.shape[0])
+        columns = self._evaluate_splines(place[:, 1], self.shape[1])
         splines = np.einsum("na,nb->nab", rows, columns).reshape(len(place), -1)
-        return np.concatenate([self._radial(place), splines], axis=1)
+        return np.concatenate([self._evaluate_radial(place), splines], axis=1)
 
-    def _radial(self, place: FloatArray) -> FloatArray:
+    def _evaluate_radial(self, place: FloatArray) -> FloatArray:
         half = max(self.shape) / 2
         unit = np.hypot(*((place - np.array(self.centre)) / half).T)
         return np.stack([unit**power for power in _POWERS], axis=1)
 
-    def _axis(self, place: FloatArray, size: int) -> FloatArray:
+    def _evaluate_splines(self, place: FloatArray, size: int) -> FloatArray:
         unit = np.clip((place + 0.5) / size, 0, 1 - 1e-9) * self.knots
         joints = np.arange(-3, self.knots + 4, dtype=float)
         return np.asarray(
             scipy.interpolate.BSpline.design_matrix(unit, joints, 3).toarray()
         )
 
-    def prior(self) -> FloatArray:
+    def compute_prior(self) -> FloatArray:
         """Compute the prior inverse covariance, (F, F), of the coefficients."""
         if not self.knots:
             return _FREE * np.eye(len(_POWERS))
@@ -446,7 +452,7 @@ class SurfaceBasis:
         whole[free:, free:] = splines
         return whole
 
-    def tilts(self) -> FloatArray:
+    def compute_tilts(self) -> FloatArray:
         """Return coefficients, (F, 2), of slopes of 1 per half frame along y and x.
 
         Splines represent a slope exactly by coefficients that rise evenly between
@@ -459,8 +465,8 @@ class SurfaceBasis:
         splines = [np.outer(rows, each).ravel(), np.outer(each, columns).ravel()]
         return np.concatenate([np.zeros((len(_POWERS), 2)), np.transpose(splines)])
 
-    def shapes(self, place: FloatArray) -> FloatArray:
-        """Evaluate the broad shapes that a mean frame can show, (M, 4).
+    def evaluate_shapes(self, place: FloatArray) -> FloatArray:
+        """Evaluate the broad shapes of a mean frame, (M, 4).
 
         Tilt along y and x, second and fourth power of the distance from the centre,
         with lengths in half frames; `place` (M, 2), ``(y, x)`` in px of a frame.
@@ -470,18 +476,22 @@ class SurfaceBasis:
         radius2 = (unit**2).sum(axis=1)
         return np.column_stack([unit, radius2, radius2**2])
 
-    def shape_reader(self, place: FloatArray) -> FloatArray:
+    def compute_shape_matrix(self, place: FloatArray) -> FloatArray:
         """Compute the matrix (4, F) from coefficients to shapes; `place` (M, 2)."""
-        shapes = self.shapes(place.astype(float))
+        shapes = self.evaluate_shapes(place.astype(float))
         centred_shapes = shapes - shapes.mean(axis=0)
-        return np.linalg.pinv(centred_shapes) @ self.at(place.astype(float))
+        return np.linalg.pinv(centred_shapes) @ self.evaluate(place.astype(float))
 
-    def surface(self, coefficients: FloatArray) -> FloatArray:
+    def evaluate_surface(self, coefficients: FloatArray) -> FloatArray:
         """Evaluate a surface at every pixel of a frame, (Y, X); `coefficients` (F,)."""
         free, size = len(_POWERS), self.knots + 3
-        rows = self._axis(np.arange(self.shape[0], dtype=float), self.shape[0])
-        columns = self._axis(np.arange(self.shape[1], dtype=float), self.shape[1])
+        rows = self._evaluate_splines(
+            np.arange(self.shape[0], dtype=float), self.shape[0]
+        )
+        columns = self._evaluate_splines(
+            np.arange(self.shape[1], dtype=float), self.shape[1]
+        )
         grid = np.indices(self.shape).reshape(2, -1).T.astype(float)
-        radial = (self._radial(grid) @ coefficients[:free]).reshape(self.shape)
+        radial = (self._evaluate_radial(grid) @ coefficients[:free]).reshape(self.shape)
         splines: FloatArray = rows @ coefficients[free:].reshape(size, size) @ columns.T
         return radial + splines

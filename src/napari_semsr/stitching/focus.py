@@ -33,13 +33,13 @@ from napari_semsr.core import (
     RealArray,
     RegistrationError,
 )
-from napari_semsr.stitching.flat_field import evenly
-from napari_semsr.stitching.frames import CorrectedFrames, whole_frame
+from napari_semsr.stitching.flat_field import sample_evenly
+from napari_semsr.stitching.frames import CorrectedFrames, fill_holes
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
-from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import Candidates, search
-from napari_semsr.stitching.refine import refine
+from napari_semsr.stitching.pairwise import Candidates, search_shifts
+from napari_semsr.stitching.refine import refine_positions
 from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
 
@@ -75,7 +75,7 @@ _BAND_SHARE = (
 
 
 @dataclass(frozen=True, slots=True)
-class _JoinedFrames:
+class _ConcatenatedFrames:
     """Frames of several scans, one scan after another."""
 
     parts: tuple[Acquisition, ...]
@@ -98,7 +98,7 @@ class _JoinedFrames:
 
 @dataclass(frozen=True, slots=True)
 class HeightShift:
-    """Shift of a height relative to the solved one."""
+    """Shift of one height relative to the solved height."""
 
     z_nm: float  # Height of the focal plane
     # mean position of its frames minus those of the solved height; None if it could not
@@ -107,11 +107,11 @@ class HeightShift:
     scatter_px: float  # RMS of its frames about that shift; NaN if it is left out
 
 
-def sharpest(heights: Sequence[Acquisition]) -> int:
-    """Find the height whose frames have most detail above noise."""
+def find_sharpest(heights: Sequence[Acquisition]) -> int:
+    """Find the height whose frames contain the most detail above noise."""
     places = []
     for height in heights:
-        frames = (whole_frame(height.read(i)) for i in evenly(len(height), 9))
+        frames = (fill_holes(height.read(i)) for i in sample_evenly(len(height), 9))
         sharpness = []  # power of detail over brightness, minus that of noise
         for frame, usable in frames:
             if not usable.any():
@@ -140,20 +140,22 @@ class FocusPlan:
         """Rows and columns of the mosaic."""
         return self.plans[0].shape
 
-    def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16], Float32Array]:
-        """Compute one rectangle of the mosaic, in its pixels.
+    def compute_block(
+        self, box: Box
+    ) -> tuple[Float32Array, NDArray[np.uint16], Float32Array]:
+        """Compute one rectangle of the mosaic, given in mosaic pixels.
 
         Returns grey values from the heights that are sharpest at each pixel, NaN
         outside all frames; the number of frames there, of all heights; and the height
         in nm, NaN without detail above noise or where a height is missing.
         """
         reach = int(np.ceil(4 * (_AROUND + _COARSE))) + 1
-        wide = box.grow((reach, reach)).intersection(Box.of(self.shape))
-        inner = box.within(wide).slices
+        wide = box.grow((reach, reach)).intersection(Box.from_shape(self.shape))
+        inner = box.relative_to(wide).slices
         images, counts, energies, noises = [], [], [], []
         for plan in self.plans:
-            image, count = plan.block(wide)
-            energy, noise = _detail(image, count > 0)
+            image, count = plan.compute_block(wide)
+            energy, noise = _compute_detail(image, count > 0)
             images.append(image[inner])
             counts.append(count[inner])
             energies.append(energy[inner])
@@ -166,7 +168,7 @@ class FocusPlan:
         mean = total / np.maximum(share.sum(axis=0), 1e-30)
         mean[~is_reached[self.solved]] = np.nan
         floor = np.stack(noises).min(axis=0)
-        height = _peak(np.maximum(energy - floor, 0), np.array(self.z_nm))
+        height = _find_peak_height(np.maximum(energy - floor, 0), np.array(self.z_nm))
         unsure = best <= np.maximum(_BEYOND_NOISE * floor, 1e-30)
         height[unsure | ~is_reached.all(axis=0)] = np.nan
         coverage = np.where(
@@ -177,14 +179,14 @@ class FocusPlan:
         return mean.astype(np.float32), coverage, height
 
 
-def _detail(
+def _compute_detail(
     image: Float32Array, usable: NDArray[np.bool_]
 ) -> tuple[Float32Array, Float32Array]:
-    """Compute the energy of detail around each pixel, and its part due to noise."""
+    """Compute the energy of detail around each pixel, and its noise contribution."""
     cover = usable.astype(np.float32)
     without_gaps = np.where(usable, image, np.float32(0))
 
-    def mean(plane: Float32Array, sigma: float) -> Float32Array:
+    def compute_local_mean(plane: Float32Array, sigma: float) -> Float32Array:
         smooth, around = (
             ndimage.gaussian_filter(part, sigma, mode="constant")
             for part in (plane * cover, cover)
@@ -192,8 +194,10 @@ def _detail(
         spread: Float32Array = smooth / np.maximum(around, np.float32(1e-6))
         return np.where(usable, spread, np.float32(0))
 
-    band = mean(without_gaps, _FINE) - mean(without_gaps, _COARSE)
-    level = np.where(usable, without_gaps, mean(without_gaps, _COARSE))
+    band = compute_local_mean(without_gaps, _FINE) - compute_local_mean(
+        without_gaps, _COARSE
+    )
+    level = np.where(usable, without_gaps, compute_local_mean(without_gaps, _COARSE))
     rough = ndimage.convolve(level, _CROSS.astype(np.float32), mode="nearest")
     # next to the rim, missing pixels look like detail
     inside = ndimage.minimum_filter(usable, _RIM, mode="nearest").astype(np.float32)
@@ -208,8 +212,8 @@ def _detail(
     return energy, np.float32(_BAND_SHARE) * noise
 
 
-def _peak(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
-    """Compute the height of most detail; `energy` (heights, Y, X), `z_nm` ascending."""
+def _find_peak_height(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
+    """Find the height of maximum detail; `energy` (heights, Y, X), `z_nm` ascending."""
     best = energy.argmax(axis=0)
     if len(z_nm) < 3:
         return np.asarray(z_nm[best], dtype=np.float32)
@@ -237,7 +241,7 @@ def plan_focus(
     solution: StitchSolution,
     options: StitchOptions | None = None,
 ) -> Job[tuple[FocusPlan, tuple[HeightShift, ...]]]:
-    """Register the heights of a scan, ascending, to the solved one.
+    """Register the heights of a scan, in ascending order, to the solved height.
 
     `solved_height` is the index of that one, whose positions, shading, gains and
     offsets are in `solution`; `options` define how frames are blended. The plan
@@ -252,14 +256,14 @@ def plan_focus(
     options = StitchOptions() if options is None else options
     base = plan_fusion(heights[solved_height], solution, options)
     all_heights = Acquisition(
-        _JoinedFrames(tuple(heights)),
+        _ConcatenatedFrames(tuple(heights)),
         tuple(f"{k}/{name}" for k, h in enumerate(heights) for name in h.names),
     )
     count, levels = len(heights[solved_height]), len(heights)
     turns = np.tile(solution.turns, (levels, 1))
     gains = np.tile(solution.gains, (levels, 1))
     offsets = np.tile(solution.offsets, (levels, 1))
-    joined_frames = base.frames.change(
+    joined_frames = base.frames.copy_with_changes(
         all_heights,
         gains=gains.ravel(),
         offsets=offsets.ravel(),
@@ -267,7 +271,7 @@ def plan_focus(
     )
     places = np.full((levels, count, 2), np.nan)
     places[solved_height] = base.positions
-    placed_frames = np.flatnonzero(solution.has_place).tolist()
+    placed_frames = np.flatnonzero(solution.is_placed).tolist()
     shifts = [HeightShift(z, None, float("nan")) for z in z_nm]
     shifts[solved_height] = HeightShift(z_nm[solved_height], (0.0, 0.0), 0.0)
     # outwards: a height too blurred for the solved one is registered to the next
@@ -277,29 +281,31 @@ def plan_focus(
         near = level + (1 if level < solved_height else -1)
         for anchor in dict.fromkeys((solved_height, near)):
             pairs = [(anchor * count + i, level * count + i) for i in placed_frames]
-            height_shifts = _shifts(
+            height_shifts = _measure_shifts(
                 joined_frames, pairs, places[anchor], solution.threshold
             )
             if np.isfinite(height_shifts).any():
                 break
         else:
             continue
-        places[level], shifts[level] = _pool(
+        places[level], shifts[level] = _pool_shifts(
             z_nm[level], places[anchor] + height_shifts, base.positions
         )
         if options.match_gain:
-            frames = base.frames.change(heights[level])
-            brightness = _brightness(frames, places[level], base.frames)
+            frames = base.frames.copy_with_changes(heights[level])
+            brightness = _fit_brightness(frames, places[level], base.frames)
             gains[level], offsets[level] = brightness
     if all(
         shift.shift_px is None for k, shift in enumerate(shifts) if k != solved_height
     ):
         msg = (
-            "No height could be registered to the sharpest one: check that all show "
-            "the same area, or stitch a single folder."
+            "No height could be registered to the sharpest one: check that all heights "
+            "show the same area, or stitch a single folder."
         )
         raise RegistrationError(msg, code="heights-unrelated")
-    matched_frames = joined_frames.change(gains=gains.ravel(), offsets=offsets.ravel())
+    matched_frames = joined_frames.copy_with_changes(
+        gains=gains.ravel(), offsets=offsets.ravel()
+    )
     plans, plans_in_use = [], []
     for level, z in enumerate(z_nm):
         if shifts[level].shift_px is not None:
@@ -313,13 +319,13 @@ def plan_focus(
     return plan, tuple(shifts)
 
 
-def _shifts(
+def _measure_shifts(
     frames: CorrectedFrames,
     pairs: Sequence[IntPair],
     first_places: FloatArray,
     threshold: float,
 ) -> FloatArray:
-    """Find the shift of each frame of a height from that of another; NaN if uncertain.
+    """Find each frame's shift from another height; NaN if uncertain.
 
     `first_places` (N, 2), corners of the other height's frames; `threshold`: score that
     chance does not reach.
@@ -330,44 +336,49 @@ def _shifts(
     positions = np.full((len(frames.acquisition), 2), np.nan)
     sure_pairs, shifts, likeness = [], [], []
     for pair in pairs:
-        candidates = search(frames, pair, (0, 0), (reach[0], reach[1]))
+        candidates = search_shifts(frames, pair, (0, 0), (reach[0], reach[1]))
         here = first_places[pair[0] % count]
-        if _is_sure(candidates, threshold) and np.isfinite(here).all():
-            good = candidates.shifts[candidates.score >= _NEARLY * candidates.best]
+        if _is_reliable_match(candidates, threshold) and np.isfinite(here).all():
+            good = candidates.shifts[
+                candidates.score >= _NEARLY * candidates.best_score
+            ]
             shift = good[np.argmin(np.hypot(good[:, 0], good[:, 1]))]
             positions[pair[0]], positions[pair[1]] = here, here + shift
             sure_pairs.append(pair)
             shifts.append(shift)
             likeness.append(float(candidates.ncc[0]))
-    if len(sure_pairs) <= len(pairs) / 2 or not _agree(np.array(shifts), likeness):
+    if len(sure_pairs) <= len(pairs) / 2 or not _are_consistent(
+        np.array(shifts), likeness
+    ):
         return frame_shifts
-    for sweep in refine(frames, positions, sure_pairs, (2.0, 1.0, 1.0)):
+    for sweep in refine_positions(frames, positions, sure_pairs, (2.0, 1.0, 1.0)):
         positions = sweep.positions
     for first, second in sure_pairs:
         frame_shifts[first % count] = positions[second] - positions[first]
     return frame_shifts
 
 
-def _is_sure(candidates: Candidates, threshold: float) -> bool:
-    """Check that two frames show one field: one peak stands out, or periods match."""
-    if candidates.best <= threshold:
+def _is_reliable_match(candidates: Candidates, threshold: float) -> bool:
+    """Check that two frames show the same field: by one clear peak or by periods."""
+    if candidates.best_score <= threshold:
         return False
     alone = (
-        len(candidates.score) < 2 or candidates.score[1] < _RUNNER_UP * candidates.best
+        len(candidates.score) < 2
+        or candidates.score[1] < _RUNNER_UP * candidates.best_score
     )
     return alone or float(candidates.ncc[0]) >= _ALIKE
 
 
-def _agree(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
-    """Return whether a height's frames share one shift, or each has a reliable one."""
+def _are_consistent(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
+    """Return whether a height's frame shifts agree or match with high correlation."""
     off = np.hypot(*(shifts - np.median(shifts, axis=0)).T)
     return float(np.median(off)) <= _TOGETHER_PX or float(np.median(likeness)) >= _LIKE
 
 
-def _pool(
+def _pool_shifts(
     z_nm: float, places: FloatArray, solved_places: FloatArray
 ) -> tuple[FloatArray, HeightShift]:
-    """Replace equal shifts of a height by one, and report its shift.
+    """Replace nearly equal frame shifts of a height by their mean, and report it.
 
     `places`, `solved_places` (N, 2), corners of its frames and of the solved ones.
     """
@@ -382,10 +393,10 @@ def _pool(
     return height_places, HeightShift(z_nm, (float(mean[0]), float(mean[1])), scatter)
 
 
-def _brightness(
+def _fit_brightness(
     frames: CorrectedFrames, places: FloatArray, solved_frames: CorrectedFrames
 ) -> tuple[FloatArray, FloatArray]:
-    """Fit gain and offset of the frames of a height.
+    """Estimate the gains and offsets of the frames of one height.
 
     Offsets follow from the overlaps of the height, whose frames are equally out of
     focus there, unless the light is as steady as at the solved height; gains from the
@@ -393,26 +404,28 @@ def _brightness(
     and (N,) offsets in grey values.
     """
     placed_frames = np.flatnonzero(np.isfinite(places[:, 0])).tolist()
-    usual = {index: _mean_level(solved_frames, index) for index in placed_frames}
-    even = frames.change(
+    usual = {
+        index: _compute_mean_level(solved_frames, index) for index in placed_frames
+    }
+    even = frames.copy_with_changes(
         gains=np.ones_like(solved_frames.gains),
         offsets=np.zeros_like(solved_frames.offsets),
     )
-    pairs = overlapping_pairs(places, frames.frame_shape)
+    pairs = find_overlapping_pairs(places, frames.frame_shape)
     offsets = refine_shading(even, places, pairs, is_fixed=True).offsets
     change = np.abs(offsets - solved_frames.offsets)[placed_frames]
     if not (change > _STEADY * np.median([*usual.values()])).any():
         offsets = solved_frames.offsets
-    even = even.change(offsets=offsets)
+    even = even.copy_with_changes(offsets=offsets)
     gains = solved_frames.gains.copy()
     for index, level in usual.items():
-        own = _mean_level(even, index)
+        own = _compute_mean_level(even, index)
         if min(level, own) > 0:
             gains[index] = own / level
     return gains, offsets
 
 
-def _mean_level(frames: CorrectedFrames, index: int) -> float:
+def _compute_mean_level(frames: CorrectedFrames, index: int) -> float:
     """Compute the weighted mean grey value of a corrected frame."""
     image, weight = frames.correct(index)
     return float((image * weight).sum() / max(float(weight.sum()), 1e-12))

@@ -18,12 +18,12 @@ from napari_semsr.core import (
     FloatPair,
     Frames,
     RealArray,
-    clipped_pixels,
     fill_gaps,
-    rim_displacement,
+    mark_clipped_pixels,
+    radial_displacement,
     undistort,
 )
-from napari_semsr.stitching.flat_field import FlatField, evenly
+from napari_semsr.stitching.flat_field import FlatField, sample_evenly
 
 # Chosen: 240 frames of 512 px in float32, with weights and without, so that neighbours
 # in the previous row are still cached; frames of larger scans are corrected again.
@@ -51,8 +51,8 @@ with less ringing than four.
 """
 
 
-def whole_frame(raw: RealArray) -> tuple[Float32Array, BoolArray]:
-    """Fill the holes of a frame with the nearest pixels; also return the mask."""
+def fill_holes(raw: RealArray) -> tuple[Float32Array, BoolArray]:
+    """Fill missing pixels with the nearest valid ones; also return the valid mask."""
     single = raw.astype(np.float32)
     finite = np.isfinite(single)
     if not finite.all():
@@ -70,7 +70,7 @@ _STRIDE = 4  # px; chosen: enough for a quantile
 
 @dataclass(frozen=True, slots=True)
 class _ScaledFrames:
-    """Frames whose grey values are multiplied by a power of 2, without rounding."""
+    """Frames with grey values scaled by a power of 2, without rounding."""
 
     whole: Frames
     power: int
@@ -87,8 +87,10 @@ class _ScaledFrames:
         return np.ldexp(self.whole[index].astype(np.float32), self.power)
 
 
-def within_float32(scans: Sequence[Acquisition]) -> tuple[list[Acquisition], int]:
-    """Scale very large or small grey values to those of a camera, for all scans alike.
+def rescale_extreme_values(
+    scans: Sequence[Acquisition],
+) -> tuple[list[Acquisition], int]:
+    """Scale extreme grey values to a normal range, by the same factor for all scans.
 
     Returns the scans, and the power of 2 by which their values are multiplied.
     """
@@ -96,7 +98,7 @@ def within_float32(scans: Sequence[Acquisition]) -> tuple[list[Acquisition], int
     for scan in scans:
         if scan.dtype.itemsize <= 2:
             continue
-        for index in evenly(len(scan), _SCALE_FRAMES):
+        for index in sample_evenly(len(scan), _SCALE_FRAMES):
             magnitudes = np.abs(
                 scan.read(index)[::_STRIDE, ::_STRIDE].astype(np.float32)
             )
@@ -117,12 +119,12 @@ def _low_pass(image: Float32Array, sigma: float) -> Float32Array:
     )
 
 
-def _image_at(image: Float32Array, places: FloatArray) -> Float32Array:
+def _interpolate_image(image: Float32Array, places: FloatArray) -> Float32Array:
     return np.asarray(ndimage.map_coordinates(image, places, order=3, mode="nearest"))
 
 
-def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
-    """Interpolate a weight at other positions, (2, Y, X)."""
+def _interpolate_weight(weight: Float32Array, places: FloatArray) -> Float32Array:
+    """Interpolate a weight at the given positions, (2, Y, X)."""
     # a position is valid only if all of its source pixels are
     around = ndimage.minimum_filter(weight, 3, mode="constant")
     weights = ndimage.map_coordinates(around, places, order=1)
@@ -130,8 +132,8 @@ def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
     return np.where(weights > 0.02, weights, np.float32(0)).astype(np.float32)
 
 
-def _mask_at(mask: BoolArray, places: FloatArray) -> BoolArray:
-    """Evaluate a mask at other positions, (2, Y, X), by nearest pixel."""
+def _sample_mask(mask: BoolArray, places: FloatArray) -> BoolArray:
+    """Sample a mask at the given positions, (2, Y, X), by nearest neighbour."""
     if not mask.any():
         return mask
     return np.asarray(ndimage.map_coordinates(mask, places, order=0))
@@ -175,7 +177,7 @@ class CorrectedFrames:
         self.weight = flat.weight
         if distortion:
             self._places = self._undistort(np.indices(flat.flat.shape, np.float64))
-            self.weight = _weight_at(flat.weight, self._places)
+            self.weight = _interpolate_weight(flat.weight, self._places)
         self.root = np.sqrt(self.weight)
         self._low_passes = tuple(
             np.maximum(_low_pass(self.weight, sigma), 1e-6)
@@ -191,14 +193,14 @@ class CorrectedFrames:
 
     def correct(self, index: int) -> tuple[Float32Array, Float32Array]:
         """Return the corrected frame and its weight, (Y, X) each."""
-        planes = self._planes(index)
+        planes = self._get_planes(index)
         return planes[0], planes[1]
 
     def find_clipped(self, index: int) -> BoolArray:
         """Find where a corrected frame shows clipped pixels."""
-        return self._planes(index)[2]
+        return self._get_planes(index)[2]
 
-    def _planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
+    def _get_planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
         planes: tuple[Float32Array, Float32Array, BoolArray] = (
             self._corrected_cache.get(index, lambda: self._correct(index))
         )
@@ -210,8 +212,11 @@ class CorrectedFrames:
         weight = (
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
-        single, usable = whole_frame(raw)
-        whole, is_clipped = bool(usable.all()), clipped_pixels(single, _CLIPPED_SHARE)
+        single, usable = fill_holes(raw)
+        whole, is_clipped = (
+            bool(usable.all()),
+            mark_clipped_pixels(single, _CLIPPED_SHARE),
+        )
         if not whole:  # interpolation reaches into holes
             usable = ndimage.minimum_filter(usable, 2 * LOBES + 1, mode="nearest")
             weight = np.where(usable, weight, 0).astype(np.float32)
@@ -220,21 +225,24 @@ class CorrectedFrames:
         if gain != 1:
             single /= np.float32(gain)
         if self.rotations[index].any():
-            places = self._undistort(self._turn_places(index))
-            shifted_frame = _image_at(single, places), _weight_at(weight, places)
-            return *shifted_frame, _mask_at(is_clipped, places)
+            places = self._undistort(self._rotate_positions(index))
+            shifted_frame = (
+                _interpolate_image(single, places),
+                _interpolate_weight(weight, places),
+            )
+            return *shifted_frame, _sample_mask(is_clipped, places)
         if not self.distortion:
             return single, weight, is_clipped
-        new_weight = _weight_at(weight, self._places)
+        new_weight = _interpolate_weight(weight, self._places)
         if whole:
             new_weight = self.weight if gain == 1 else self.weight * np.float32(gain**2)
         return (
-            _image_at(single, self._places),
+            _interpolate_image(single, self._places),
             new_weight,
-            _mask_at(is_clipped, self._places),
+            _sample_mask(is_clipped, self._places),
         )
 
-    def _turn_places(self, index: int) -> FloatArray:
+    def _rotate_positions(self, index: int) -> FloatArray:
         """Compute positions, (2, Y, X), rotated and scaled about a frame's centre."""
         turn, scale = self.rotations[index]
         matrix = (1 + scale) * np.array(
@@ -247,7 +255,7 @@ class CorrectedFrames:
         return np.asarray(turned_places)
 
     def _undistort(self, places: FloatArray) -> FloatArray:
-        """Compute the pixels that show positions, (2, …), of undistorted frames."""
+        """Compute the pixels, (2, …), at given positions of undistorted frames."""
         if not self.distortion:
             return places
         y, x = undistort(
@@ -260,21 +268,21 @@ class CorrectedFrames:
         # positions that no pixel shows are outside the frame
         return np.nan_to_num(np.stack([y, x]), nan=-2.0)
 
-    def raw_places(self, places: FloatArray) -> FloatArray:
-        """Compute the pixels of the raw frames that show these positions, (M, 2)."""
+    def compute_raw_positions(self, places: FloatArray) -> FloatArray:
+        """Compute the raw-frame pixels at the given positions, (M, 2)."""
         return self._undistort(places.T).T
 
-    def stretch(self) -> tuple[Float32Array, Float32Array]:
-        """Compute how far each pixel moves, along y and x, per pixel at the rim."""
+    def compute_stretch(self) -> tuple[Float32Array, Float32Array]:
+        """Compute each pixel's displacement along y and x per pixel at the rim."""
         places = np.indices(self.frame_shape, np.float64)
         if self.distortion:
             places = self._places
-        y, x = rim_displacement(
+        y, x = radial_displacement(
             places[0], places[1], self.frame_shape, centre=self.centre_px
         )
         return y.astype(np.float32), x.astype(np.float32)
 
-    def change(
+    def copy_with_changes(
         self,
         acquisition: Acquisition | None = None,
         *,
@@ -284,7 +292,7 @@ class CorrectedFrames:
         gains: FloatArray | None = None,
         offsets: FloatArray | None = None,
     ) -> "CorrectedFrames":
-        """Copy with other frames, rotations, distortion, flat field, gains, offsets."""
+        """Return a copy with other frames, corrections, gains or offsets."""
         return CorrectedFrames(
             self.acquisition if acquisition is None else acquisition,
             self.flat if flat is None else flat,
@@ -297,7 +305,7 @@ class CorrectedFrames:
 
     @cached_property
     def grain(self) -> float:
-        """Pixels that one detail of the band-passed frames covers.
+        """Area in pixels of one detail in the band-passed frames.
 
         From the correlation of the squares, minus that of the weight: for normal values
         this is the sum of the squared correlations, for a few grains in noise the area
@@ -305,7 +313,7 @@ class CorrectedFrames:
         """
         power = np.zeros(self.frame_shape)
         total = max(float(self.weight.sum()), 1e-30)
-        for index in evenly(len(self.acquisition), _SAMPLE):
+        for index in sample_evenly(len(self.acquisition), _SAMPLE):
             square = self.band_pass(index) ** 2
             square = square - self.weight * (float(square.sum()) / total)
             power += np.abs(fft.fft2(square)) ** 2
@@ -321,7 +329,7 @@ class CorrectedFrames:
         return max(lobe / max(float(likeness[0, 0]), 1e-30), 1.0)
 
     def band_pass(self, index: int) -> Float32Array:
-        """Return the band-passed frame, (Y, X), in units of equal noise.
+        """Return the band-passed frame, (Y, X), scaled to uniform noise.
 
         Gaussian of 0.5 px minus Gaussian of 5 px, by normalised convolution, times the
         root of the weight; 0 outside the field. ``~index`` is that frame rotated by 180
@@ -329,9 +337,11 @@ class CorrectedFrames:
         """
         if index < 0:
             return self.band_pass(~index)[::-1, ::-1]
-        return np.asarray(self._banded_cache.get(index, lambda: self._band(index)))
+        return np.asarray(
+            self._banded_cache.get(index, lambda: self._compute_band(index))
+        )
 
-    def _band(self, index: int) -> Float32Array:
+    def _compute_band(self, index: int) -> Float32Array:
         image, weight = self.correct(index)
         product = image * self.weight
         fine, coarse = (
@@ -345,18 +355,18 @@ class CorrectedFrames:
         band[(weight == 0) | (np.abs(fine - coarse) <= _ROUNDING * np.abs(coarse))] = 0
         return band
 
-    def reduce(self, index: int, factor: int) -> Float32Array:
-        """Return the band-passed frame, reduced in size: (Y // factor, X // factor)."""
+    def reduce_frame(self, index: int, factor: int) -> Float32Array:
+        """Return the band-passed frame at reduced size, (Y // factor, X // factor)."""
         image, weight = self.correct(index)
         rows, columns = (side // factor for side in image.shape)
         cut = (slice(rows * factor), slice(columns * factor))
 
-        def blocks(plane: Float32Array) -> Float32Array:
+        def average_blocks(plane: Float32Array) -> Float32Array:
             shape = (rows, factor, columns, factor)
             return np.asarray(plane[cut].reshape(shape).mean(axis=(1, 3)))
 
-        small_weight = blocks(weight)
-        small = blocks(image * weight)
+        small_weight = average_blocks(weight)
+        small = average_blocks(image * weight)
         level = _low_pass(small, _COARSE) / np.maximum(
             _low_pass(small_weight, _COARSE), 1e-6
         )
@@ -366,7 +376,7 @@ class CorrectedFrames:
         )
 
 
-def noise_level(frames: CorrectedFrames) -> float:
+def estimate_noise(frames: CorrectedFrames) -> float:
     """Estimate the pixel noise of the raw frames.
 
     The median over some frames of the robust scatter of mixed second differences, which
@@ -375,13 +385,13 @@ def noise_level(frames: CorrectedFrames) -> float:
     """
     inside = ndimage.binary_erosion(frames.flat.valid, np.ones((3, 3)))
     levels = []
-    for index in evenly(len(frames.acquisition), _SAMPLE):
+    for index in sample_evenly(len(frames.acquisition), _SAMPLE):
         frame = frames.acquisition.read(index).astype(np.float32)
         smooth = ndimage.convolve(frame, _CROSS, mode="nearest")[inside]
         levels.append(1.4826 * np.nanmedian(np.abs(smooth)) / 6)
     return max(float(np.median(levels)), 1e-9)
 
 
-def band_noise(noise: float) -> float:
+def compute_band_noise(noise: float) -> float:
     """Return the noise power of a band-passed pixel."""
     return (FINE_NOISE * noise) ** 2

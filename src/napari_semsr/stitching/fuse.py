@@ -1,10 +1,10 @@
 """Fusion: any rectangle of the mosaic from the frames that overlap it.
 
-A plan has the position of every frame; `FusionPlan.block` computes one rectangle and
-depends on nothing else, so that blocks may be computed in any order, by any worker, and
-have the same pixels however the mosaic is divided. Grey values are those of the frames
-above their dark level and offset, shading and gain divided out; if offsets would make
-some of them negative, a pedestal is added.
+A plan has the position of every frame; `FusionPlan.compute_block` computes one
+rectangle and depends on nothing else, so that blocks may be computed in any order, by
+any worker, and have the same pixels however the mosaic is divided. Grey values are
+those of the frames above their dark level and offset, shading and gain divided out; if
+offsets would make some of them negative, a pedestal is added.
 """
 
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ _MIN_FEATHER = 8.0
 _FAINT = 1e-3  # chosen: a rim is used alone where no other frame reaches
 
 
-def _lanczos(part: float) -> FloatArray:
-    """Compute weights that interpolate a row at ``x - part``, with sum one."""
+def _compute_lanczos_weights(part: float) -> FloatArray:
+    """Compute weights that interpolate a row at ``x - part``; their sum is one."""
     place = np.arange(-LOBES, LOBES + 1) + part
     weights = np.sinc(place) * np.sinc(place / LOBES) * (np.abs(place) < LOBES)
     return np.asarray(weights / weights.sum())
 
 
-def feather_of(frames: CorrectedFrames) -> Float32Array:
-    """Compute the share of a frame's weight near the edge of its field."""
+def compute_feather(frames: CorrectedFrames) -> Float32Array:
+    """Compute the relative weight of a frame's pixels near the edge of its field."""
     valid = frames.weight > 0
     padded_mask = np.pad(valid, 1)
     distance = ndimage.distance_transform_edt(padded_mask)[1:-1, 1:-1]
@@ -64,8 +64,8 @@ class FusionPlan:
     shape: IntPair  # Rows and columns of the mosaic
     pedestal: float = 0.0  # Added to all grey values
 
-    def alike(self, other: "FusionPlan", box: Box) -> bool:
-        """Return whether another plan has the same pixels in one rectangle."""
+    def has_same_pixels(self, other: "FusionPlan", box: Box) -> bool:
+        """Return whether another plan yields the same pixels in a rectangle."""
         one, two = self.frames, other.frames
         same = (
             (self.shape, self.blend, self.pedestal)
@@ -74,8 +74,8 @@ class FusionPlan:
             and np.array_equal(one.flat.flat, two.flat.flat)
             and (one.distortion, one.centre_px) == (two.distortion, two.centre_px)
         )
-        near = self._near(box)
-        if not same or not np.array_equal(near, other._near(box)):  # noqa: SLF001
+        near = self._find_nearby_frames(box)
+        if not same or not np.array_equal(near, other._find_nearby_frames(box)):  # noqa: SLF001
             return False
         return all(
             np.array_equal(ours[near], theirs[near])
@@ -87,7 +87,7 @@ class FusionPlan:
             )
         )
 
-    def _near(self, box: Box) -> BoolArray:
+    def _find_nearby_frames(self, box: Box) -> BoolArray:
         """Return the mask of frames, (N,), that may reach into a rectangle."""
         rows, columns = self.frames.frame_shape
         y, x = self.positions.T
@@ -96,8 +96,8 @@ class FusionPlan:
             near &= (x < box.x1 + 1) & (x + columns > box.x0 - 1)
         return np.asarray(near)
 
-    def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
-        """Compute one rectangle of the mosaic, in its pixels.
+    def compute_block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
+        """Compute one rectangle of the mosaic, given in mosaic pixels.
 
         Returns grey values, NaN outside all frames, and the number of frames at each
         pixel.
@@ -105,8 +105,8 @@ class FusionPlan:
         total = np.zeros(box.shape, np.float32)
         weights = np.zeros(box.shape, np.float32)
         coverage = np.zeros(box.shape, np.uint16)
-        for index in np.flatnonzero(self._near(box)).tolist():
-            part = self._part(index, box)
+        for index in np.flatnonzero(self._find_nearby_frames(box)).tolist():
+            part = self._resample_frame(index, box)
             if part is None:
                 continue
             where, image, weight = part
@@ -127,34 +127,36 @@ class FusionPlan:
         total[empty] = np.nan
         return total, coverage
 
-    def _part(
+    def _resample_frame(
         self, index: int, box: Box
     ) -> tuple[tuple[slice, slice], Float32Array, Float32Array] | None:
-        """Return one frame on the grid of a rectangle: box, grey values, weights."""
+        """Resample a frame to a rectangle's grid: return box, grey values, weights."""
         corner = np.round(self.positions[index]).astype(int)
         shift = self.positions[index] - corner
-        frame = Box.of(self.frames.frame_shape, (int(corner[0]), int(corner[1])))
-        if not box.overlap(frame):
+        frame = Box.from_shape(
+            self.frames.frame_shape, (int(corner[0]), int(corner[1]))
+        )
+        if not box.overlaps(frame):
             return None
         shown_box = box.intersection(frame)
         image, weight = self.frames.correct(index)
-        inner = shown_box.within(frame)
+        inner = shown_box.relative_to(frame)
         # kernels use a few pixels beyond the rectangle, wherever it ends
-        read = inner.grow(LOBES).intersection(Box.of(frame.shape))
+        read = inner.grow(LOBES).intersection(Box.from_shape(frame.shape))
         part_values = image[read.slices]
         for axis in range(2):
-            kernel = _lanczos(float(shift[axis]))
+            kernel = _compute_lanczos_weights(float(shift[axis]))
             part_values = ndimage.correlate1d(
                 part_values, kernel, axis=axis, mode="nearest"
             )
-        values = part_values[inner.within(read).slices]
+        values = part_values[inner.relative_to(read).slices]
         weight = (weight * self.feather)[inner.slices]
         is_clipped = self.frames.find_clipped(index)[read.slices]
         if is_clipped.any():  # clipped pixels are used where there is nothing else
             share = ndimage.uniform_filter(is_clipped.astype(np.float32), 2 * LOBES + 1)
-            kept_share = 1 - share[inner.within(read).slices]
+            kept_share = 1 - share[inner.relative_to(read).slices]
             weight = weight * np.maximum(kept_share, _FAINT)
-        return shown_box.within(box).slices, values, weight
+        return shown_box.relative_to(box).slices, values, weight
 
 
 def plan_fusion(
@@ -176,7 +178,7 @@ def plan_fusion(
             f"{len(solution.positions_px)} positions."
         )
         raise RegistrationError(msg, code="solution-of-other-scan")
-    if not solution.has_place.any():
+    if not solution.is_placed.any():
         msg = "A mosaic needs at least one placed frame, got none."
         raise RegistrationError(msg, code="nothing-placed")
     frames = CorrectedFrames(
@@ -194,5 +196,5 @@ def plan_fusion(
         int(last[0]) + acquisition.frame_shape[0],
         int(last[1]) + acquisition.frame_shape[1],
     )
-    feather, pedestal = feather_of(frames), solution.pedestal
+    feather, pedestal = compute_feather(frames), solution.pedestal
     return FusionPlan(frames, positions, feather, options.blend, shape, pedestal)

@@ -23,7 +23,7 @@ from napari_semsr.core import (
 )
 
 if TYPE_CHECKING:
-    from napari_semsr.stitching.layout import Joint
+    from napari_semsr.stitching.layout import Overlap
 
 # Steps of 12 to 98 % of a frame are searched, within 15 % of the axis; chosen.
 MIN_STEP, MAX_STEP, ASIDE = 0.12, 0.98, 0.15
@@ -49,12 +49,12 @@ class LikelyGrid:
         return f"{rows}x{columns}, order {self.order}, first {self.first}"
 
     def to_json(self) -> dict[str, object]:
-        """Return plain values."""
+        """Return the fields as JSON-compatible values."""
         return asdict(self)
 
 
 class UnplacedError(RegistrationError):
-    """Error for frames that cannot be placed by their images alone.
+    """Error for frames that cannot be placed from their images alone.
 
     `grids` are those that fit the overlaps, the most likely first.
     """
@@ -66,27 +66,30 @@ class UnplacedError(RegistrationError):
         self.grids = tuple(grids)
 
     def to_json(self) -> dict[str, object]:
-        """Return the likely grids."""
+        """Return the likely grids as JSON-compatible values."""
         return {"likely_grids": [item.to_json() for item in self.grids]}
 
 
 def describe_grids(grids: Sequence[LikelyGrid]) -> str:
-    """Make a sentence about the best grid, to append to a message."""
+    """Describe the best grid in a sentence to append to a message."""
     if not grids:
         return ""
     return f" The grid that fits the overlaps best is {grids[0]}."
 
 
-def likely_grids(
-    acquisition: Acquisition, joints: "Sequence[Joint]"
+def find_likely_grids(
+    acquisition: Acquisition, joints: "Sequence[Overlap]"
 ) -> tuple[LikelyGrid, ...]:
-    """Find the grids, other than the scan's, with which most matches agree."""
+    """Find grids, other than the scan's own, that agree with most matches."""
     grids: list[tuple[float, LikelyGrid]] = []
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
-        for grid, order, first in _grids(len(slots)):
+        for grid, order, first in _list_grids(len(slots)):
             cells = grid_cells(len(slots), grid, order, first)
-            axes = [_along(acquisition, cells, numbers, joints, k) for k in range(2)]
+            axes = [
+                _weigh_axis_matches(acquisition, cells, numbers, joints, k)
+                for k in range(2)
+            ]
             fits, pairs = sum(a[1] for a in axes), sum(a[2] for a in axes)
             if fits >= _FEWEST:
                 weight = sum(a[0] for a in axes)
@@ -104,8 +107,8 @@ def likely_grids(
     )
 
 
-def _grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
-    """List all grids of a number of frames; a single row or column has one order."""
+def _list_grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
+    """List all grids of a given number of frames; a single line has only one order."""
     for rows in range(1, count + 1):
         if count % rows:
             continue
@@ -119,14 +122,14 @@ def _grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
                 yield (rows, count // rows), order, first
 
 
-def _along(
+def _weigh_axis_matches(
     acquisition: Acquisition,
     cells: NDArray[np.int64],
     numbers: Sequence[int],
-    joints: "Sequence[Joint]",
+    joints: "Sequence[Overlap]",
     axis: int,
 ) -> tuple[float, int, int]:
-    """Weigh the matches of neighbours along an axis that agree on a step.
+    """Weigh the matches between neighbours along an axis that agree on one step.
 
     `numbers`: index of each frame in the cells, -1 for none. Returns the weight, the
     number of agreeing pairs, and of all pairs.
@@ -149,17 +152,19 @@ def _along(
             shifts.append(shift * side)
             weights.append(joint.weight)
             which.append((joint.first, joint.second))
-    weight, fits = _agreeing(np.array(shifts), weights, which, _SAME_STEP * side.max())
+    weight, fits = _weigh_agreeing_pairs(
+        np.array(shifts), weights, which, _SAME_STEP * side.max()
+    )
     return weight, fits, pairs
 
 
-def _agreeing(
+def _weigh_agreeing_pairs(
     shifts: FloatArray,
     weights: Sequence[float],
     which: Sequence[IntPair],
     tolerance: float,
 ) -> tuple[float, int]:
-    """Return the weight of the pairs that agree on the best step, and their number.
+    """Return the total weight and the number of the pairs that agree on the best step.
 
     `shifts` (M, 2); only the best match of each pair counts.
     """

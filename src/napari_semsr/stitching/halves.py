@@ -26,13 +26,17 @@ from napari_semsr.core import (
     Progress,
     RegistrationError,
 )
-from napari_semsr.stitching.flat_field import FIXED_METHODS, first_flat, no_flat
-from napari_semsr.stitching.fuse import FusionPlan, feather_of
-from napari_semsr.stitching.nominal import touching_pairs
+from napari_semsr.stitching.flat_field import (
+    FIXED_METHODS,
+    create_uniform_flat,
+    estimate_initial_flat,
+)
+from napari_semsr.stitching.fuse import FusionPlan, compute_feather
+from napari_semsr.stitching.nominal import find_touching_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.shading import COARSE_KNOTS, FINE_KNOTS
 from napari_semsr.stitching.solution import StitchSolution
-from napari_semsr.stitching.solve import reshade
+from napari_semsr.stitching.solve import update_shading
 from napari_semsr.stitching.state import State
 
 # Cells along a frame's shorter side for measuring areas, and sweeps over all frames;
@@ -66,27 +70,27 @@ def plan_halves(
         If fewer than two frames have a position.
     """
     options = StitchOptions() if options is None else options
-    placed_count = int(solution.has_place.sum())
+    placed_count = int(solution.is_placed.sum())
     if placed_count < 2:
         msg = (
-            f"Halves need at least two placed frames, got {placed_count}: stitch "
+            f"Half mosaics need at least two placed frames, got {placed_count}: stitch "
             "without halves."
         )
         raise RegistrationError(msg, code="too-few-frames")
     first = split_frames(whole)
     sides: tuple[tuple[Literal["a", "b"], BoolArray], ...]
-    sides = ("a", first), ("b", solution.has_place & ~first)
+    sides = ("a", first), ("b", solution.is_placed & ~first)
     halves: list[HalfPlan] = []
     for name, half in sides:
         yield Progress(len(halves), 2, f"Estimating the flat field of half {name}")
         frames = tuple(solution.names[i] for i in np.flatnonzero(half))
-        plan = _half(acquisition, solution, whole, options, half)
+        plan = _plan_half(acquisition, solution, whole, options, half)
         halves.append(HalfPlan(name, frames, plan))
     return halves[0], halves[1]
 
 
 def split_frames(whole: FusionPlan) -> BoolArray:
-    """Select the frames of the first half, (N,)."""
+    """Select the frames of the first half; return their mask, (N,)."""
     positions = whole.positions
     has_place = np.asarray(np.isfinite(positions).all(axis=1))
     in_first: BoolArray = _colour_frames(positions, whole.frames.frame_shape)
@@ -105,7 +109,7 @@ def split_frames(whole: FusionPlan) -> BoolArray:
         to_move = [
             index
             for index in np.flatnonzero(has_place)
-            if _change_side(counts, cells[index], in_first, int(index))
+            if _switch_half(counts, cells[index], in_first, int(index))
         ]
         if not to_move:
             break
@@ -113,9 +117,9 @@ def split_frames(whole: FusionPlan) -> BoolArray:
 
 
 def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
-    """Colour the spanning tree of the widest overlaps alternately."""
+    """Two-colour the spanning tree of the widest overlaps."""
     count = len(positions)
-    pairs = touching_pairs(positions, shape)
+    pairs = find_touching_pairs(positions, shape)
     area = np.zeros(len(pairs))
     for number, (i, j) in enumerate(pairs):
         sides = np.array(shape) - np.abs(positions[j] - positions[i])
@@ -139,10 +143,10 @@ def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
     return even
 
 
-def _change_side(
+def _switch_half(
     counts: NDArray[np.int_], cells: NDArray[np.intp], in_first: BoolArray, index: int
 ) -> bool:
-    """Move a frame to the other half if both then cover more; `counts` (2, C)."""
+    """Move a frame to the other half if coverage increases; `counts` (2, C)."""
     here = int(in_first[index])
     own, other = counts[here, cells], counts[1 - here, cells]
     now = np.count_nonzero(other > 0)  # the frame itself covers its cells
@@ -155,27 +159,27 @@ def _change_side(
     return True
 
 
-def _half(
+def _plan_half(
     acquisition: Acquisition,
     solution: StitchSolution,
     whole: FusionPlan,
     options: StitchOptions,
     in_half: BoolArray,
 ) -> FusionPlan:
-    """Plan the mosaic of some frames, with their own flat field."""
+    """Plan the mosaic of one half of the frames, with its own flat field."""
     flat = solution.flat
     if flat.method not in FIXED_METHODS:
-        flat = first_flat(acquisition, np.flatnonzero(in_half))
+        flat = estimate_initial_flat(acquisition, np.flatnonzero(in_half))
         if solution.flat.method.startswith("none"):
             # decided by all overlaps; those within a half may be too few
-            flat = no_flat(flat.flat.shape, flat.dark, "none is better")
-    frames = whole.frames.change(flat=flat)
+            flat = create_uniform_flat(flat.flat.shape, flat.dark, "none is better")
+    frames = whole.frames.copy_with_changes(flat=flat)
     positions = np.where(in_half[:, None], whole.positions, np.nan)
     state = State(acquisition, options, frames, whole.positions, True)
     state.positions, state.noise = positions, solution.noise
     for knots in (COARSE_KNOTS, FINE_KNOTS):
         # overlaps of the whole scan complement those within a half
-        reshade(state, knots, expected_frames=whole.frames)
+        update_shading(state, knots, expected_frames=whole.frames)
     # as bright as the whole mosaic: shading and gains are known up to a factor
     before, after = whole.frames, state.frames
     valid_in_both = before.flat.valid & after.flat.valid
@@ -183,7 +187,7 @@ def _half(
     factor += np.mean(
         np.log(before.flat.flat[valid_in_both] / after.flat.flat[valid_in_both])
     )
-    frames = after.change(gains=after.gains * float(np.exp(factor)))
+    frames = after.copy_with_changes(gains=after.gains * float(np.exp(factor)))
     return replace(
-        whole, frames=frames, positions=positions, feather=feather_of(frames)
+        whole, frames=frames, positions=positions, feather=compute_feather(frames)
     )

@@ -36,12 +36,12 @@ from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
     PEAK_PX,
     Candidates,
-    common_coefficient,
-    overlap_boxes,
-    resample,
-    search,
-    surface,
-    whole_shift,
+    compute_common_coefficient,
+    compute_overlap_boxes,
+    correlate_frames,
+    resample_frame,
+    round_shift,
+    search_shifts,
 )
 
 TOLERANCE_PX = 3.0  # chosen in trials on eight simulated scans
@@ -53,8 +53,8 @@ _STRONG = 50.0  # score; chosen: above it, certainty no longer grows
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
-    """Accepted shift between two frames."""
+class Overlap:
+    """Overlap of two frames with its accepted shift."""
 
     first: int
     second: int
@@ -64,16 +64,16 @@ class Joint:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Positions from pairwise shifts that agree."""
+    """Positions computed from consistent pairwise shifts."""
 
     # (N, 2) top-left corners; NaN for frames outside the largest connected group
     positions: FloatArray
-    joints: tuple[Joint, ...]  # shifts that were kept
-    dropped_joints: tuple[Joint, ...]  # shifts that disagreed
+    joints: tuple[Overlap, ...]  # shifts that were kept
+    dropped_joints: tuple[Overlap, ...]  # shifts that disagreed
 
 
-def components(count: int, joints: Sequence[Joint]) -> NDArray[np.int64]:
-    """Label the groups of frames that shifts connect, (N,), the largest 0."""
+def label_components(count: int, joints: Sequence[Overlap]) -> NDArray[np.int64]:
+    """Label groups of frames connected by overlaps, (N,); the largest group is 0."""
     first = [joint.first for joint in joints]
     second = [joint.second for joint in joints]
     graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
@@ -84,13 +84,13 @@ def components(count: int, joints: Sequence[Joint]) -> NDArray[np.int64]:
     return np.asarray(rank[labels].astype(np.int64))
 
 
-def least_squares(
+def fit_positions(
     count: int,
-    joints: Sequence[Joint],
+    joints: Sequence[Overlap],
     weights: FloatArray,
     prior: FloatArray | None = None,
 ) -> FloatArray:
-    """Fit positions (N, 2) to all shifts; unconnected frames are as `prior`."""
+    """Fit positions (N, 2) to all shifts; unconnected frames keep the `prior`."""
     first = np.array([joint.first for joint in joints], dtype=np.intp)
     second = np.array([joint.second for joint in joints], dtype=np.intp)
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
@@ -110,10 +110,12 @@ def least_squares(
     return np.asarray(splu(matrix.tocsc()).solve(right))
 
 
-def _joint(item: "Candidates | ShiftChoice", shift: RealArray, weight: float) -> Joint:
-    """Accept one shift of a pair."""
+def _create_overlap(
+    item: "Candidates | ShiftChoice", shift: RealArray, weight: float
+) -> Overlap:
+    """Create an overlap from an accepted shift of a pair."""
     y, x = (float(value) for value in shift)
-    return Joint(item.first, item.second, (y, x), float(min(weight, _STRONG)))
+    return Overlap(item.first, item.second, (y, x), float(min(weight, _STRONG)))
 
 
 # Score that unrelated frames reach by chance, measured on the scan itself, and whether
@@ -151,25 +153,27 @@ class ChanceLevel:
     repeats: bool  # whether most windows match at many shifts
     grain: float  # pixels that one detail covers
 
-    def threshold(self, shift_count: float, significance: float) -> tuple[float, bool]:
-        """Compute the score for accepting a shift, and whether frames are periodic.
+    def compute_threshold(
+        self, shift_count: float, significance: float
+    ) -> tuple[float, bool]:
+        """Compute the acceptance score for shifts, and whether the frames are periodic.
 
         A share `_BY_CHANCE` of unrelated pairs exceeds it somewhere among `shift_count`
         shifts. As the slope is itself estimated, from n peaks, a further peak exceeds
         ``least + x / slope`` with a probability of ``(1 + x / n) ** -n`` (a Lomax
         distribution) instead of ``exp(-x)``.
         """
-        normal = _normal_height(shift_count, self.grain, _BY_CHANCE)
+        normal = _compute_normal_height(shift_count, self.grain, _BY_CHANCE)
         repeats = self.repeats or self.usual > normal
         if repeats or not self.slope:
             return max(significance, normal), repeats
         usual = self.usual + significance * self.spread
-        return max(usual, self.chance_score(shift_count, _BY_CHANCE)), False
+        return max(usual, self.compute_chance_score(shift_count, _BY_CHANCE)), False
 
-    def chance_score(self, shift_count: float, rate: float) -> float:
-        """Compute the score that unrelated frames exceed at a rate among shifts."""
+    def compute_chance_score(self, shift_count: float, rate: float) -> float:
+        """Compute the score that unrelated frames exceed at a given rate."""
         if not self.slope:
-            return _normal_height(shift_count, self.grain, rate)
+            return _compute_normal_height(shift_count, self.grain, rate)
         # ratio of the expected to the permitted number of peaks above `least`
         excess = max(_WINDOWS * shift_count / self.shifts / rate, 1.0)
         peaks = _WINDOWS + _PRIOR
@@ -177,7 +181,7 @@ class ChanceLevel:
         return float(np.sqrt(2 * score))
 
 
-def measure_chance(
+def measure_chance_level(
     frames: CorrectedFrames, typical_shifts: Sequence[IntPair]
 ) -> ChanceLevel:
     """Measure the largest score that unrelated frames of this scan reach by chance.
@@ -200,9 +204,9 @@ def measure_chance(
         y, x = np.rint(apart).astype(int)
         pair = int(first), ~int(second)
         scores_found.append(
-            search(frames, pair, (int(y), int(x)), (int(near[0]), int(near[1])))
+            search_shifts(frames, pair, (int(y), int(x)), (int(near[0]), int(near[1])))
         )
-    best = np.array([item.best for item in scores_found])
+    best = np.array([item.best_score for item in scores_found])
     usual = float(np.median(best))
     scores = np.concatenate([item.score for item in scores_found])
     evidence = np.sort(scores.clip(0) ** 2 / 2)[::-1]
@@ -221,29 +225,29 @@ def measure_chance(
         usual=usual,
         spread=1.4826 * float(np.median(np.abs(best - usual))),
         repeats=bool(
-            np.mean([repeats_itself(i) or bool(i.along) for i in scores_found]) > 0.5
+            np.mean([is_repetitive(i) or bool(i.along) for i in scores_found]) > 0.5
         ),
         grain=frames.grain,
     )
 
 
-def chance_threshold(
+def measure_chance_threshold(
     frames: CorrectedFrames,
     shifts: Sequence[IntPair],
     reach: IntPair,
     significance: float,
 ) -> tuple[float, bool]:
-    """Measure the chance level for one search: `ChanceLevel.threshold`."""
-    chance = measure_chance(frames, shifts)
-    return chance.threshold(shifts_within(reach), significance)
+    """Measure the chance level of a search and return its threshold."""
+    chance = measure_chance_level(frames, shifts)
+    return chance.compute_threshold(count_shifts(reach), significance)
 
 
-def shifts_within(reach: IntPair) -> float:
+def count_shifts(reach: IntPair) -> float:
     """Count the shifts of a search."""
     return float((2 * reach[0] + 1) * (2 * reach[1] + 1))
 
 
-def _normal_height(shifts: float, grain: float, rate: float) -> float:
+def _compute_normal_height(shifts: float, grain: float, rate: float) -> float:
     """Compute the height that normal fields exceed at a `rate` among `shifts`.
 
     From the mean number of peaks (Adler, The Geometry of Random Fields, 1981).
@@ -255,12 +259,12 @@ def _normal_height(shifts: float, grain: float, rate: float) -> float:
     return height
 
 
-def repeats_itself(item: Candidates) -> bool:
-    """Return whether a pair has several high peaks nearly as high as the best."""
+def is_repetitive(item: Candidates) -> bool:
+    """Return whether a pair has several peaks nearly as high as the best."""
     return (
         len(item.score) > 3  # chosen: a lattice has more
         and float(item.ncc[0]) > _LATTICE_NCC
-        and float(item.score[2]) > _LATTICE_SHARE * item.best
+        and float(item.score[2]) > _LATTICE_SHARE * item.best_score
     )
 
 
@@ -268,7 +272,7 @@ def repeats_itself(item: Candidates) -> bool:
 # an edge across an overlap or two of a real scan is left to the other overlaps.
 LINES = 0.3
 MOSTLY = 0.3
-"""Share of ambiguous overlaps from which a sample counts as periodic; chosen."""
+"""Fraction of ambiguous overlaps from which a sample counts as periodic; chosen."""
 ALONG_LINES = (
     "The overlaps contain lines of one direction, along which they fit anywhere: "
 )
@@ -313,15 +317,17 @@ class ShiftChoice:
         return int((self.doubt < CERTAIN).sum()) == 1
 
 
-def _left(
+def _measure_residual(
     frames: CorrectedFrames, pair: IntPair, shift: FloatArray
 ) -> tuple[FloatArray, float, float] | None:
-    """Refine one shift by its pair alone: shift, residual variance and its error."""
+    """Refine one shift of a pair; return it, the residual variance and its error."""
     shift = shift.astype(float)
     result = None
     for _ in range(_ROUNDS):
         whole = np.round(shift).astype(int)
-        boxes = overlap_boxes(frames.frame_shape, (int(whole[0]), int(whole[1])))
+        boxes = compute_overlap_boxes(
+            frames.frame_shape, (int(whole[0]), int(whole[1]))
+        )
         if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
             return result
         crops = [
@@ -343,8 +349,8 @@ def _fit_shift(
 ) -> tuple[FloatArray, float, float]:
     """Fit shift, offset, gain and tilt; return the step and the residual."""
     a, a_weight, b, b_weight = crops
-    a, a_y, a_x = resample(a, (0.0, 0.0), 1.0)
-    b, b_y, b_x = resample(b, part, 1.0)
+    a, a_y, a_x = resample_frame(a, (0.0, 0.0), 1.0)
+    b, b_y, b_x = resample_frame(b, part, 1.0)
     weight = a_weight * b_weight / np.maximum(a_weight + b_weight, 1e-9)
     edge = np.zeros(a.shape, bool)
     edge[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = True
@@ -361,8 +367,8 @@ def _fit_shift(
     difference = (b - a).astype(float)
     solution = np.linalg.solve(normal, weighted_design @ difference.ravel())
     left = difference - (solution @ design).reshape(a.shape)
-    power = _blocks(weight * left**2)
-    count = _blocks((weight > 0).astype(float))
+    power = _sum_blocks(weight * left**2)
+    count = _sum_blocks((weight > 0).astype(float))
     variance = float(power.sum() / max(count.sum(), 1))
     pixels = max(float(count.sum()), 1.0)
     scatter = float(np.sqrt(((power - variance * count) ** 2).sum())) / pixels
@@ -370,23 +376,23 @@ def _fit_shift(
     return solution[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
 
 
-def _blocks(plane: NDArray[np.float64]) -> FloatArray:
-    """Sum over blocks, including an incomplete border."""
+def _sum_blocks(plane: NDArray[np.float64]) -> FloatArray:
+    """Sum a plane over blocks, including incomplete border blocks."""
     rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
-def are_rivals(item: Candidates, threshold: float) -> BoolArray:
-    """Return which candidates of a pair, (K,), may be right; at least one."""
+def find_rivals(item: Candidates, threshold: float) -> BoolArray:
+    """Return which candidates of a pair, (K,), may be correct; at least one is."""
     alike = item.ncc > _RIVAL_NCC * item.ncc.max(initial=0.0)
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
 
 
-def _weigh(
+def _weigh_candidates(
     frames: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
-    """Weight the candidates of a pair by their residuals."""
-    shifts = item.shifts[are_rivals(item, threshold)][:_MAX_CANDIDATES]
+    """Weigh the candidates of a pair by their residuals."""
+    shifts = item.shifts[find_rivals(item, threshold)][:_MAX_CANDIDATES]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
     return weigh_shifts(
@@ -397,11 +403,15 @@ def _weigh(
 def weigh_shifts(
     frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
-    """Weight candidate shifts of a pair, (K, 2), best first, by their residuals.
+    """Weigh candidate shifts of a pair, (K, 2), best first, by their residuals.
 
     Shifts whose overlap is too small for a residual count as possible.
     """
-    rows = [_left(frames, pair, shift) for shift in shifts] if len(shifts) > 1 else []
+    rows = (
+        [_measure_residual(frames, pair, shift) for shift in shifts]
+        if len(shifts) > 1
+        else []
+    )
     is_sound = [row is not None and np.isfinite(row[1]) for row in rows]
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
@@ -422,9 +432,11 @@ def weigh_shifts(
     return ShiftChoice(*pair, places, doubt, weight, least)
 
 
-def _doubt_at(frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray) -> float:
-    """Weigh one further shift of a pair."""
-    fit = _left(frames, (choice.first, choice.second), shift)
+def _compute_doubt(
+    frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
+) -> float:
+    """Compute the excess residual of an additional shift of a pair."""
+    fit = _measure_residual(frames, (choice.first, choice.second), shift)
     if fit is None or not np.isfinite(fit[1]) or choice.least[1] <= 0:
         return 0.0
     variance, deviation = choice.least
@@ -434,7 +446,7 @@ def _doubt_at(frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray) -
 # All frames at once.
 
 
-def lay_out(
+def compute_layout(
     frames: CorrectedFrames,
     candidates: Sequence[Candidates],
     threshold: float,
@@ -443,18 +455,18 @@ def lay_out(
     is_periodic: bool,
     is_stated: bool,
 ) -> Job[tuple[Layout, set[IntPair]]]:
-    """Place frames by their pairs; also return the pairs that allow another shift.
+    """Place frames by their pairs; also return the pairs with ambiguous shifts.
 
     `nominal` (N, 2), `is_stated`: whether the scan states them, which then decides if
     the images do not; `is_periodic`: whether unrelated frames match too.
     """
     choices = []
-    good = [item for item in candidates if item.best > threshold]
+    good = [item for item in candidates if item.best_score > threshold]
     lines = sum(bool(item.along) for item in good) > LINES * len(good)
     for pair_count, item in enumerate(good):
         # except on a lattice, peaks below the threshold are chance
         least = threshold if is_periodic else threshold / _RIVAL_SCORE
-        choices.append(_weigh(frames, item, least, lines=lines))
+        choices.append(_weigh_candidates(frames, item, least, lines=lines))
         yield Progress(pair_count + 1, len(candidates), "Comparing possible shifts")
     open_still = sum(not choice.is_certain for choice in choices)
     if is_periodic or open_still > (0 if is_stated else MOSTLY * len(choices)):
@@ -465,17 +477,19 @@ def lay_out(
             for item, choice in zip(good, choices, strict=True)
             if choice.is_certain or item.ncc[0] > _RIVAL_NCC * usual
         ]
-        look = partial(_doubt_at, frames)
-        return resolve(len(nominal), sure_choices, nominal, look, is_stated=is_stated)
+        look = partial(_compute_doubt, frames)
+        return resolve_periods(
+            len(nominal), sure_choices, nominal, look, is_stated=is_stated
+        )
     candidates_in_use = [
-        _only(item, choice) if len(choice.shifts) > 1 else item
+        _select_candidate(item, choice) if len(choice.shifts) > 1 else item
         for item, choice in zip(good, choices, strict=True)
         if choice.is_certain
     ]
     return solve_layout(len(nominal), candidates_in_use, threshold, nominal), set()
 
 
-def _only(item: Candidates, choice: ShiftChoice) -> Candidates:
+def _select_candidate(item: Candidates, choice: ShiftChoice) -> Candidates:
     """Keep only the chosen candidate of a pair."""
     nearest = int(np.argmin(np.abs(item.shifts - choice.shifts[0]).max(axis=1)))
     shifts = np.rint(choice.shifts[:1]).astype(np.int64)
@@ -484,45 +498,49 @@ def _only(item: Candidates, choice: ShiftChoice) -> Candidates:
     return Candidates(item.first, item.second, shifts, *values)
 
 
-def _residuals(joints: Sequence[Joint], positions: FloatArray) -> FloatArray:
+def _compute_residuals(joints: Sequence[Overlap], positions: FloatArray) -> FloatArray:
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
     first = [joint.first for joint in joints]
     second = [joint.second for joint in joints]
     return np.asarray(np.hypot(*(positions[second] - positions[first] - shift).T))
 
 
-def _robust(count: int, joints: Sequence[Joint], prior: FloatArray) -> FloatArray:
-    """Solve with iterative reweighting; the scale of the robust weights decreases."""
+def _fit_robust_positions(
+    count: int, joints: Sequence[Overlap], prior: FloatArray
+) -> FloatArray:
+    """Fit positions by iterative reweighting with decreasing tolerance."""
     base = np.array([joint.weight for joint in joints])
     weights = base.copy()
-    positions = least_squares(count, joints, weights, prior)
+    positions = fit_positions(count, joints, weights, prior)
     for step in range(_REWEIGHINGS):
         doubt = max(1.0, 20.0 * 0.6**step)
-        away = _residuals(joints, positions)
+        away = _compute_residuals(joints, positions)
         weights = base / (1 + (away / doubt) ** 2)
-        positions = least_squares(count, joints, weights, prior)
+        positions = fit_positions(count, joints, weights, prior)
     return positions
 
 
 def solve_layout(
     count: int, candidates: Sequence[Candidates], threshold: float, prior: FloatArray
 ) -> Layout:
-    """Place frames by the shifts that agree; `prior` (N, 2)."""
-    good = [item for item in candidates if item.best > threshold]
-    joints = [_joint(item, item.shifts[0], item.weight[0]) for item in good]
-    contradicting: list[Joint] = []
+    """Place frames by consistent shifts; `prior` (N, 2)."""
+    good = [item for item in candidates if item.best_score > threshold]
+    joints = [_create_overlap(item, item.shifts[0], item.weight[0]) for item in good]
+    contradicting: list[Overlap] = []
     if not joints:
         return Layout(np.full((count, 2), np.nan), (), ())
-    positions = _robust(count, joints, prior)
+    positions = _fit_robust_positions(count, joints, prior)
     for _ in range(5):
-        joints, contradicting, has_changed = _choose(good, threshold, positions)
-        positions = _robust(count, joints, prior) if joints else positions
+        joints, contradicting, has_changed = _choose_candidates(
+            good, threshold, positions
+        )
+        positions = _fit_robust_positions(count, joints, prior) if joints else positions
         if not has_changed:
             break
-    away = _residuals(joints, positions) if joints else np.zeros(0)
+    away = _compute_residuals(joints, positions) if joints else np.zeros(0)
     contradicting += [j for j, a in zip(joints, away, strict=True) if a > TOLERANCE_PX]
     joints = [j for j, a in zip(joints, away, strict=True) if a <= TOLERANCE_PX]
-    labels = components(count, joints)
+    labels = label_components(count, joints)
     positions[labels != 0] = np.nan
     if not joints:
         positions[:] = np.nan
@@ -530,10 +548,10 @@ def solve_layout(
     return Layout(positions, main_joints, tuple(contradicting))
 
 
-def _choose(
+def _choose_candidates(
     good: Sequence[Candidates], threshold: float, positions: FloatArray
-) -> tuple[list[Joint], list[Joint], bool]:
-    """Choose for each pair the accepted candidate that agrees with the layout."""
+) -> tuple[list[Overlap], list[Overlap], bool]:
+    """Choose the accepted candidate of each pair that agrees with the layout."""
     joints, contradicting, has_changed = [], [], False
     for item in good:
         apart = positions[item.second] - positions[item.first]
@@ -543,14 +561,14 @@ def _choose(
         if away[0] <= TOLERANCE_PX:
             which = 0
         if away[which] > TOLERANCE_PX:
-            contradicting.append(_joint(item, item.shifts[0], item.weight[0]))
+            contradicting.append(_create_overlap(item, item.shifts[0], item.weight[0]))
             continue
         has_changed |= which != 0
-        joints.append(_joint(item, item.shifts[which], item.weight[which]))
+        joints.append(_create_overlap(item, item.shifts[which], item.weight[which]))
     return joints, contradicting, has_changed
 
 
-def resolve(
+def resolve_periods(
     count: int,
     choices: Sequence[ShiftChoice],
     nominal: FloatArray,
@@ -558,17 +576,19 @@ def resolve(
     *,
     is_stated: bool = True,
 ) -> tuple[Layout, set[IntPair]]:
-    """Lay out a periodic sample; `look` weighs shifts that are not candidates.
+    """Compute the layout of a periodic sample; `look` weighs additional shifts.
 
     Frames that the images do not determine are at `nominal` if it `is_stated`, and have
     no position otherwise.
     """
-    certain = [_joint(c, c.shifts[0], c.weight) for c in choices if c.is_certain]
+    certain = [
+        _create_overlap(c, c.shifts[0], c.weight) for c in choices if c.is_certain
+    ]
     positions = np.zeros((count, 2))
     if certain:
         weights = np.array([joint.weight for joint in certain])
-        positions = least_squares(count, certain, weights)
-    labels = components(count, certain)
+        positions = fit_positions(count, certain, weights)
+    labels = label_components(count, certain)
     main, *waiting = (
         set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
     )
@@ -592,7 +612,7 @@ def resolve(
         # move to its nominal position relative to the main group
         away = nominal[members] + shift - positions[members]
         expected_move = np.nanmedian(away, axis=0)
-        move, is_sure = _move(main, bridge, positions, expected_move, look)
+        move, is_sure = _find_group_move(main, bridge, positions, expected_move, look)
         if not is_sure:
             ambiguous |= {(c.first, c.second) for c in bridge}
         if not (is_sure or is_stated):
@@ -602,24 +622,24 @@ def resolve(
         main |= group
         waiting, unsure = waiting + unsure, []  # more frames may make them certain
     positions[[index for index in range(count) if index not in main]] = np.nan
-    joints, contradicting = _agreeing(choices, positions, main)
+    joints, contradicting = _split_by_agreement(choices, positions, main)
     return Layout(positions, tuple(joints), tuple(contradicting)), ambiguous
 
 
-def _move(
+def _find_group_move(
     main: set[int],
     bridge: Sequence[ShiftChoice],
     positions: FloatArray,
     expected_move: FloatArray,
     look: Callable[[ShiftChoice, FloatArray], float],
 ) -> tuple[FloatArray, bool]:
-    """Find the move of a group onto the main one, and if the images determine it."""
+    """Find a group's move relative to the main group, and whether it is unique."""
     moves_offered, signs = [], []
     for c in bridge:
         signs.append(1.0 if c.first in main else -1.0)
         apart = positions[c.second] - positions[c.first]
         moves_offered.append(signs[-1] * (c.shifts - apart))
-    proposals = distinct(np.concatenate(moves_offered), _SAME)
+    proposals = merge_close_proposals(np.concatenate(moves_offered), _SAME)
     doubt = np.zeros(len(proposals))
     for c, sign, moves in zip(bridge, signs, moves_offered, strict=True):
         apart = positions[c.second] - positions[c.first]
@@ -639,8 +659,8 @@ def _move(
     return proposals[int(np.argmin(away))], False
 
 
-def distinct(proposals: FloatArray, same: float) -> FloatArray:
-    """Average proposals (K, 2) closer than `same` px."""
+def merge_close_proposals(proposals: FloatArray, same: float) -> FloatArray:
+    """Average proposals (K, 2) that differ by less than `same` px."""
     left = list(range(len(proposals)))
     distinct_items = []
     while left:
@@ -652,9 +672,9 @@ def distinct(proposals: FloatArray, same: float) -> FloatArray:
     return np.stack(distinct_items)
 
 
-def _agreeing(
+def _split_by_agreement(
     choices: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
-) -> tuple[list[Joint], list[Joint]]:
+) -> tuple[list[Overlap], list[Overlap]]:
     """Return the shifts that agree with the layout, and those that contradict it."""
     agreeing, contradicting = [], []
     for c in choices:
@@ -664,9 +684,9 @@ def _agreeing(
         away = np.abs(c.shifts - apart).max(axis=1)
         which = int(np.argmin(away))
         if away[which] < _SAME and c.doubt[which] < CERTAIN:
-            agreeing.append(_joint(c, c.shifts[which], c.weight))
+            agreeing.append(_create_overlap(c, c.shifts[which], c.weight))
         else:
-            contradicting.append(_joint(c, c.shifts[0], c.weight))
+            contradicting.append(_create_overlap(c, c.shifts[0], c.weight))
     return agreeing, contradicting
 
 
@@ -679,34 +699,34 @@ _BY_PREDICTION = 1e-3  # of unrelated pairs at predicted shifts; chosen as for p
 _AGREES = 2  # px along each axis; chosen: whole-pixel positions err by one or two
 
 
-def confirm_weak(
+def confirm_weak_pairs(
     frames: CorrectedFrames,
     candidates: Sequence[Candidates],
     layout: Layout,
     chance: ChanceLevel,
     threshold: float,
 ) -> tuple[list[Candidates], Layout]:
-    """Accept pairs below `threshold` that have a peak where their frames are placed.
+    """Accept weak pairs with a peak at the shift predicted by the layout.
 
     Returns the candidates, with those of confirmed pairs replaced by the agreeing peak,
     and the layout with their shifts; its positions do not change.
     """
-    least = chance.chance_score((2 * _AGREES + 1) ** 2, _BY_PREDICTION)
+    least = chance.compute_chance_score((2 * _AGREES + 1) ** 2, _BY_PREDICTION)
     result, joints = list(candidates), list(layout.joints)
     around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder outside is not a peak
     for place, item in enumerate(candidates):
         pair = item.first, item.second
         has_places = np.isfinite(layout.positions[list(pair)]).all()
-        if item.best > threshold or not has_places:
+        if item.best_score > threshold or not has_places:
             continue
-        shift = whole_shift(layout.positions, pair)
-        near = search(frames, pair, shift, around)
+        shift = round_shift(layout.positions, pair)
+        near = search_shifts(frames, pair, shift, around)
         agrees = np.abs(near.shifts - shift).max(axis=1) <= _AGREES
         which = np.flatnonzero(agrees & (near.score > least))[:1]
         if len(which):
             values = (near.ncc[which], near.score[which], near.weight[which])
             result[place] = Candidates(*pair, near.shifts[which], *values)
-            joints.append(_joint(near, near.shifts[which[0]], values[2][0]))
+            joints.append(_create_overlap(near, near.shifts[which[0]], values[2][0]))
     return result, replace(layout, joints=tuple(joints))
 
 
@@ -720,8 +740,8 @@ _LONE = 0.8  # share of the peak; chosen: on a lattice the next one is nearly as
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Position of a frame by all of its neighbours together."""
+class FramePosition:
+    """Position of a frame from all of its neighbours."""
 
     position: FloatArray  # (2,) top-left corner, in whole pixels
     score: float  # score of all its overlaps as if they were one
@@ -742,7 +762,7 @@ def correlate_group(
     positions: FloatArray,
     reach: IntPair,
 ) -> GroupCorrelation | None:
-    """Add the correlations of a group of frames with all other placed ones.
+    """Sum the correlations of a group of frames with all other placed frames.
 
     `positions` (N, 2): top-left corners in px, NaN for frames without a position. The
     group is moved by up to `reach`; None if nothing overlaps.
@@ -756,10 +776,10 @@ def correlate_group(
     for other in sorted(others - {*group}):
         for index in group:
             pair = (other, index)
-            shift = whole_shift(positions, pair)
-            if overlap_boxes(frames.frame_shape, shift) is None:
+            shift = round_shift(positions, pair)
+            if compute_overlap_boxes(frames.frame_shape, shift) is None:
                 continue
-            scores = surface(frames, pair, shift, reach)
+            scores = correlate_frames(frames, pair, shift, reach)
             if scores is None:
                 continue
             pairs.append(pair)
@@ -779,15 +799,15 @@ def correlate_group(
     return GroupCorrelation(pairs, score, score / np.sqrt(np.maximum(pixels, 1)))
 
 
-def place_among(
+def place_by_neighbours(
     frames: CorrectedFrames,
     index: int,
     expected_place: FloatArray,
     positions: FloatArray,
     reach: IntPair,
     threshold: float,
-) -> Evidence | None:
-    """Place one frame among the placed ones; None if not better than chance.
+) -> FramePosition | None:
+    """Place a frame by its placed neighbours; None if not better than chance.
 
     `expected_place` (2,), `positions` (N, 2): top-left corners in px, NaN for frames
     without a position; `threshold`: score that a pair of unrelated frames does not
@@ -807,7 +827,7 @@ def place_among(
         return None
     move = (int(y) - reach[0], int(x) - reach[1])
     around[index] += move
-    overlaps = [(pair, whole_shift(around, pair)) for pair in correlation.pairs]
-    height = common_coefficient(frames, overlaps)[1]
+    overlaps = [(pair, round_shift(around, pair)) for pair in correlation.pairs]
+    height = compute_common_coefficient(frames, overlaps)[1]
     place = (corner + np.array(move)).astype(float)
-    return Evidence(place, height) if height > threshold else None
+    return FramePosition(place, height) if height > threshold else None

@@ -17,24 +17,24 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair, RegistrationError
-from napari_semsr.stitching.flat_field import evenly
+from napari_semsr.stitching.flat_field import sample_evenly
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     TOLERANCE_PX,
-    Joint,
-    components,
+    Overlap,
+    label_components,
     weigh_shifts,
 )
-from napari_semsr.stitching.nominal import share_of_period
-from napari_semsr.stitching.pairwise import Candidates, surface
+from napari_semsr.stitching.nominal import compute_period_fraction
+from napari_semsr.stitching.pairwise import Candidates, correlate_frames
 from napari_semsr.stitching.refine import (
     DENSE_LIMIT,
     MAX_STEP,
     NOISE_RATIO,
     LinearisedShift,
-    Refined,
-    join_blocks,
-    sweep_shifts,
+    RefinedPositions,
+    assemble_matrix,
+    linearise_pairs,
 )
 from napari_semsr.stitching.state import State
 
@@ -58,7 +58,7 @@ _MIN_ERROR_PX = 0.5  # error of a stage; chosen: a smaller one is not visible
 
 @dataclass(frozen=True, slots=True)
 class _LinePair:
-    """Shift of a pair of frames across their lines."""
+    """Shift of a pair of frames perpendicular to their lines."""
 
     pair: IntPair
     normal: FloatArray  # (2,) unit vector across the lines, ``(y, x)``
@@ -68,16 +68,16 @@ class _LinePair:
 
 
 @dataclass(frozen=True, slots=True)
-class Across:
-    """Placement of frames across the lines of their overlaps."""
+class LinePlacement:
+    """Frame positions fitted across the lines in their overlaps."""
 
     positions: FloatArray  # (N, 2) top-left corners; NaN for unconnected frames
-    refinement: Refined
+    refinement: RefinedPositions
     error_px: float  # RMS error of the stated positions across the lines
 
 
 @dataclass(frozen=True, slots=True)
-class _Tie:
+class _Constraint:
     """Shift of one pair relative to the stated positions."""
 
     pair: IntPair
@@ -85,14 +85,14 @@ class _Tie:
     away: FloatArray  # (2,) of the second frame minus that of the first, px
 
 
-def is_flat(information: FloatArray) -> bool:
-    """Return whether a pair, (2, 2), does not determine its shift in one direction."""
+def is_degenerate(information: FloatArray) -> bool:
+    """Return whether the information, (2, 2), leaves one direction undetermined."""
     least, most = np.linalg.eigvalsh(information[:2, :2])
     return bool(least < _FLAT * most)
 
 
-def _directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, list[int]]:
-    """Find common unit normals of lines, (K, 2), and their index for each pair."""
+def _find_directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, list[int]]:
+    """Find common unit normals of lines, (K, 2), and each pair's index."""
     if not shifts:
         return np.zeros((0, 2)), []
     blocks = np.stack([s.information / max(s.variance, 1e-30) for s in shifts])
@@ -119,14 +119,14 @@ def _linearise_pair(
     """Linearise one pair at a shift, (2,)."""
     places = np.full(state.nominal.shape, np.nan)
     places[pair[0]], places[pair[1]] = 0.0, shift
-    shifts = sweep_shifts(state.frames, places, [pair], 1.0)
+    shifts = linearise_pairs(state.frames, places, [pair], 1.0)
     return shifts[0] if shifts else None
 
 
 def _refine_pair(
     state: State, pair: IntPair, near: FloatArray, part: FloatArray
 ) -> FloatArray | None:
-    """Move a pair to where it fits best; None if it fits nowhere.
+    """Find the best-fitting shift of a pair; None if it fits nowhere.
 
     `part` (2, 2) projects a step, ``(y, x)``, onto the permitted directions.
     """
@@ -142,10 +142,10 @@ def _refine_pair(
     return shift if np.abs(move).max() < MAX_STEP else None
 
 
-def _period(
+def _find_period(
     state: State, frames: Sequence[int], normal: FloatArray, usual: float
 ) -> float:
-    """Find the period of the lines across them in px; infinite if there is none.
+    """Find the period of the lines in px; infinite if there is none.
 
     From the autocorrelation of some frames, up to `_FAR` of a frame; `usual`:
     correlation of two frames of the same area.
@@ -154,11 +154,11 @@ def _period(
     far = int(_FAR * side)
     steps = np.arange(0, far - 1, 0.25)
     heights = []
-    for place in evenly(len(frames), _FRAMES):
+    for place in sample_evenly(len(frames), _FRAMES):
         index = frames[place]
-        scores = surface(state.frames, (index, index), (0, 0), (far, far))
+        scores = correlate_frames(state.frames, (index, index), (0, 0), (far, far))
         if scores is not None:
-            height = scores.height(state.acquisition.frame_shape)
+            height = scores.compute_height(state.acquisition.frame_shape)
             where = far + np.outer(normal, steps)
             along = ndimage.map_coordinates(height, where, order=3)
             heights.append(along / height[far, far])
@@ -171,11 +171,11 @@ def _period(
     return float(steps[peaks[0]]) if len(peaks) else float("inf")
 
 
-def _line_pairs(
+def _refine_line_pairs(
     state: State, lines: Sequence[Candidates], shifts: Sequence[LinearisedShift]
 ) -> list[_LinePair]:
     """Refine pairs of frames with lines one by one."""
-    normals, groups = _directions(shifts)
+    normals, groups = _find_directions(shifts)
     pairs = []
     for item, group in zip(lines, groups, strict=True):
         pair, normal = (item.first, item.second), normals[group]
@@ -186,14 +186,14 @@ def _line_pairs(
         shift = _refine_pair(state, pair, near, np.outer(normal, normal))
         if shift is not None:
             away = float(normal @ (shift - stated_shift))
-            pairs.append(_LinePair(pair, normal, away, item.best, group))
+            pairs.append(_LinePair(pair, normal, away, item.best_score, group))
     return pairs
 
 
-def _errors(
-    count: int, pairs: Sequence[_LinePair], sure: Sequence[_Tie]
+def _find_position_errors(
+    count: int, pairs: Sequence[_LinePair], sure: Sequence[_Constraint]
 ) -> tuple[FloatArray, FloatArray]:
-    """Find errors of stated positions across lines, (N,), up to a period.
+    """Find errors of stated positions across lines, (N,), modulo the period.
 
     Follows the surest pairs from frame to frame; returns also the connected units,
     (N,).
@@ -223,7 +223,7 @@ def _errors(
 def _wrap_errors(
     errors: FloatArray, units: NDArray[np.intp], period: float
 ) -> FloatArray:
-    """Move units of frames by whole periods until their errors agree best."""
+    """Shift groups of frames by whole periods until their errors agree best."""
     if not np.isfinite(period):
         return np.asarray(errors - errors.mean())
     centre = np.angle(np.exp(2j * np.pi * errors / period).mean()) * period / 2 / np.pi
@@ -235,10 +235,10 @@ def _wrap_errors(
     return np.asarray(errors - centre)
 
 
-def _refuse_open(
+def _check_period_ambiguity(
     errors: FloatArray, units: NDArray[np.intp], period: float, most: float | None
 ) -> None:
-    """Raise an error if stated positions may err by another number of periods.
+    """Raise an error if stated positions may be wrong by whole periods.
 
     `errors` across the lines, (N,), of frames in rigid `units`; `most`: the largest
     possible error, if known. Without it all must agree to half a period, and more
@@ -260,18 +260,18 @@ def _refuse_open(
         is_open = share > 0.5 or count * share ** (count - 1) > _BY_CHANCE
     if is_open:
         msg = (
-            f"{ALONG_LINES}across the lines they fit equally well a period of "
-            f"{period:.3g} px away, and the stated positions are not exact enough to "
-            "decide: set the largest error of a position (max-shift-px), if it is "
-            f"below {period / 4:.2g} px."
+            f"{ALONG_LINES}across the lines they fit equally well after a shift of one "
+            f"period, {period:.3g} px, and the stated positions are not accurate "
+            "enough to decide: set the largest error of a position (max-shift-px) if "
+            f"it is below {period / 4:.2g} px."
         )
         raise RegistrationError(msg, code="periodic")
 
 
-def _agree_by_chance(
+def _compute_chance_probability(
     pairs: Sequence[_LinePair], nominal: FloatArray, periods: Sequence[float]
 ) -> float:
-    """Return the probability that random positions fit as well across lines as stated.
+    """Return the probability that random positions fit lines as well as stated ones.
 
     A rotation and scale of the stage, fitted to the shifts across, moves steps of
     different directions differently; 1 without two directions.
@@ -287,13 +287,13 @@ def _agree_by_chance(
     if rank < 2:
         return 1.0
     shift = np.hypot(*turn) * np.median(np.hypot(*steps.T))
-    return share_of_period(float(shift), float(np.median(periods)))
+    return compute_period_fraction(float(shift), float(np.median(periods)))
 
 
-def _solve(
-    count: int, ties: Sequence[_Tie], hold: float
+def _solve_displacements(
+    count: int, ties: Sequence[_Constraint], hold: float
 ) -> tuple[FloatArray, sparse.csc_array]:
-    """Find displacements from the stated positions, (N, 2), from all ties at once.
+    """Solve for displacements from stated positions, (N, 2), from all constraints.
 
     `hold` is the weight of the stated positions. Returns the matrix, (2 N, 2 N), too.
     """
@@ -303,22 +303,24 @@ def _solve(
     right = np.zeros((count, 2))
     np.add.at(right, second, pull)
     np.add.at(right, first, -pull)
-    matrix = join_blocks(count, first, second, blocks)
+    matrix = assemble_matrix(count, first, second, blocks)
     matrix = (matrix + hold * sparse.eye_array(2 * count)).tocsc()
     return splu(matrix).solve(right.ravel()).reshape(count, 2), matrix
 
 
-def _first_ties(
-    state: State, pairs: Sequence[_LinePair], sure: Sequence[_Tie]
-) -> tuple[list[_Tie], float, float]:
-    """Find the ties of pairs with lines; the error of positions across; the period.
+def _find_line_constraints(
+    state: State, pairs: Sequence[_LinePair], sure: Sequence[_Constraint]
+) -> tuple[list[_Constraint], float, float]:
+    """Find line constraints, the position error across lines, and the period.
 
     The error is an RMS, the period the shortest, both in px.
     """
     count, most = len(state.nominal), state.options.max_shift_px
     shifts_found = {(item.first, item.second): item for item in state.candidates}
     usual = float(np.median([shifts_found[item.pair].ncc[0] for item in pairs]))
-    units = components(count, [Joint(*tie.pair, (0.0, 0.0), 1.0) for tie in sure])
+    units = label_components(
+        count, [Overlap(*tie.pair, (0.0, 0.0), 1.0) for tie in sure]
+    )
     units = units if sure else np.arange(count)
     far = _FAR * min(state.acquisition.frame_shape)
     ties, squares, periods = [], [], []
@@ -328,15 +330,15 @@ def _first_ties(
             own[0].normal,
             sorted({i for item in own for i in item.pair}),
         )
-        period = _period(state, frames_met, normal, usual)
+        period = _find_period(state, frames_met, normal, usual)
         periods += [min(period, far)] * len(own)
-        errors, labels = _errors(count, own, sure)
+        errors, labels = _find_position_errors(count, own, sure)
         for label in np.unique(labels[frames_met]):
             frames = np.flatnonzero(labels == label)
             unit = np.unique(units[frames], return_inverse=True)[1]
             errors[frames] = _wrap_errors(errors[frames], unit, period)
             limit = None if most is None else most * float(np.abs(normal).sum())
-            _refuse_open(errors[frames], unit, period, limit)
+            _check_period_ambiguity(errors[frames], unit, period, limit)
             squares += (errors[frames] ** 2).tolist()
         for item in own:
             away = float(errors[item.pair[1]] - errors[item.pair[0]])
@@ -344,12 +346,15 @@ def _first_ties(
             left = off - period * np.rint(off / period) if period < np.inf else off
             if abs(left) < TOLERANCE_PX:
                 weight = np.outer(normal, normal)
-                ties.append(_Tie(item.pair, weight, (away - left) * normal))
-    if most is None and _agree_by_chance(pairs, state.nominal, periods) > _BY_CHANCE:
+                ties.append(_Constraint(item.pair, weight, (away - left) * normal))
+    if (
+        most is None
+        and _compute_chance_probability(pairs, state.nominal, periods) > _BY_CHANCE
+    ):
         msg = (
             f"{ALONG_LINES}across the lines they do not confirm the stated positions: "
-            "set the largest error of a position (max-shift-px); along the lines "
-            "the positions are then used as stated."
+            "set the largest error of a position (max-shift-px); the stated positions "
+            "are then used along the lines."
         )
         raise RegistrationError(msg, code="lines-only")
     return ties, float(np.sqrt(np.mean(squares))), min(periods)
@@ -358,7 +363,7 @@ def _first_ties(
 def _project_across(
     item: LinearisedShift, normal: FloatArray | None
 ) -> LinearisedShift:
-    """Project a measured shift onto the direction across the lines."""
+    """Project a measured shift onto the direction perpendicular to the lines."""
     if normal is None:
         return item
     part = np.outer(normal, normal)
@@ -366,7 +371,7 @@ def _project_across(
     return replace(item, information=part @ item.information @ part, step=step)
 
 
-def _spread(matrix: sparse.csc_array, is_held: BoolArray) -> FloatArray:
+def _compute_spread(matrix: sparse.csc_array, is_held: BoolArray) -> FloatArray:
     """Compute standard deviations, (N, 2), in px, relative to the mean position."""
     count = matrix.shape[0] // 2
     if count > DENSE_LIMIT:
@@ -377,10 +382,10 @@ def _spread(matrix: sparse.csc_array, is_held: BoolArray) -> FloatArray:
     return np.sqrt(NOISE_RATIO * np.diag(variance)).reshape(count, 2)
 
 
-def _sweep(
+def _refine_all_positions(
     state: State, places: FloatArray, pairs: Sequence[IntPair], lines: set[IntPair]
-) -> Across:
-    """Refine all positions together, pairs with `lines` only across them.
+) -> LinePlacement:
+    """Refine all positions together; pairs with `lines` only across the lines.
 
     `places` (N, 2): displacement of frames from their stated positions, NaN for frames
     without one, which are in no pair.
@@ -391,32 +396,34 @@ def _sweep(
     for _ in range(_SWEEPS):
         error = float(np.std(places[frames_used], axis=0).mean())
         hold = NOISE_RATIO / max(error, _MIN_ERROR_PX) ** 2
-        measured_shifts = sweep_shifts(
+        measured_shifts = linearise_pairs(
             state.frames, nominal + places, sorted(pairs), 1.0
         )
         flat = [s for s in measured_shifts if (s.first, s.second) in lines]
-        normals, groups = _directions(flat)
+        normals, groups = _find_directions(flat)
         axes = dict(zip(map(id, flat), normals[groups], strict=True))
         shifts = [_project_across(item, axes.get(id(item))) for item in measured_shifts]
         noise = float(np.median([item.variance for item in shifts]))
         ties = [
-            _Tie(
+            _Constraint(
                 (item.first, item.second),
                 item.information / max(item.variance, 0.5 * noise, 1e-30),
                 places[item.second] - places[item.first] + item.step,
             )
             for item in shifts
         ]
-        places, matrix = _solve(count, ties, hold)
-    tie_joints = [Joint(*tie.pair, (0.0, 0.0), 1.0) for tie in ties]
-    is_held = (components(count, tie_joints) == 0)[:, None]
+        places, matrix = _solve_displacements(count, ties, hold)
+    tie_joints = [Overlap(*tie.pair, (0.0, 0.0), 1.0) for tie in ties]
+    is_held = (label_components(count, tie_joints) == 0)[:, None]
     positions = np.where(is_held, nominal + places, np.nan)
-    spread = np.where(is_held, _spread(matrix, is_held), np.nan)
-    return Across(positions, Refined(positions, tuple(shifts), spread), error)
+    spread = np.where(is_held, _compute_spread(matrix, is_held), np.nan)
+    return LinePlacement(
+        positions, RefinedPositions(positions, tuple(shifts), spread), error
+    )
 
 
-def place_across(state: State) -> Across:
-    """Place frames by the images across lines, and as stated elsewhere.
+def place_across_lines(state: State) -> LinePlacement:
+    """Place frames by their images across lines and by stated positions along them.
 
     Raises
     ------
@@ -428,7 +435,7 @@ def place_across(state: State) -> Across:
     known_shifts = {
         (item.first, item.second): item
         for item in state.candidates
-        if item.best > state.threshold
+        if item.best_score > state.threshold
     }
     first_shifts = {
         pair: _linearise_pair(
@@ -436,41 +443,45 @@ def place_across(state: State) -> Across:
         )
         for pair, item in known_shifts.items()
     }
-    flat = [s for s in first_shifts.values() if s and is_flat(s.information)]
-    pairs = _line_pairs(state, [known_shifts[s.first, s.second] for s in flat], flat)
+    flat = [s for s in first_shifts.values() if s and is_degenerate(s.information)]
+    pairs = _refine_line_pairs(
+        state, [known_shifts[s.first, s.second] for s in flat], flat
+    )
     flat_pairs = {(s.first, s.second) for s in flat}
     joints = () if state.layout is None else state.layout.joints
     sure = [
-        _Tie(pair, np.eye(2), joint.shift - (nominal[pair[1]] - nominal[pair[0]]))
+        _Constraint(
+            pair, np.eye(2), joint.shift - (nominal[pair[1]] - nominal[pair[0]])
+        )
         for joint in joints
         if (pair := (joint.first, joint.second)) not in flat_pairs | state.ambiguous
     ]
     ties, error, period = (
-        _first_ties(state, pairs, sure) if pairs else ([], 0.0, np.inf)
+        _find_line_constraints(state, pairs, sure) if pairs else ([], 0.0, np.inf)
     )
     if not ties:
         msg = (
-            f"{ALONG_LINES}across the lines they fit nowhere near the stated "
-            "positions: check these, and their unit."
+            f"{ALONG_LINES}across the lines they do not match anywhere near the stated "
+            "positions: check the positions and their unit."
         )
         raise RegistrationError(msg, code="lines-only")
     ties += sure
-    places, _ = _solve(len(nominal), ties, _PRIOR)
+    places, _ = _solve_displacements(len(nominal), ties, _PRIOR)
     # overlaps of both directions, or of a lattice, use the nearest of many fits
     for pair in sorted(state.ambiguous & first_shifts.keys() - flat_pairs):
         stated_shift = nominal[pair[1]] - nominal[pair[0]]
         near = stated_shift + places[pair[1]] - places[pair[0]]
         shift = _refine_pair(state, pair, near, np.eye(2))
         if shift is not None and np.hypot(*(shift - near)) < period / 4:
-            ties.append(_Tie(pair, np.eye(2), shift - stated_shift))
+            ties.append(_Constraint(pair, np.eye(2), shift - stated_shift))
     lines = {item.pair for item in pairs}
-    across = _sweep(state, places, [tie.pair for tie in ties], lines)
+    across = _refine_all_positions(state, places, [tie.pair for tie in ties], lines)
     return replace(across, error_px=error)
 
 
-def _is_line(state: State, item: LinearisedShift) -> bool:
-    """Return whether a pair of placed frames fits as well farther along a direction."""
-    if not is_flat(item.information):
+def _fits_along_line(state: State, item: LinearisedShift) -> bool:
+    """Return whether a placed pair fits equally well farther along a direction."""
+    if not is_degenerate(item.information):
         return False
     along = np.linalg.eigh(item.information[:2, :2])[1][:, 0]
     here = state.positions[item.second] - state.positions[item.first]
@@ -480,21 +491,23 @@ def _is_line(state: State, item: LinearisedShift) -> bool:
     return not choice.is_certain
 
 
-def settle_along(state: State) -> list[int]:
-    """Place frames as stated along lines that alone connect them, and list them.
+def place_along_lines(state: State) -> list[int]:
+    """Place frames connected only by lines at their stated positions; list them.
 
     Without stated positions they have none. Other frames, and positions across lines,
     do not change.
     """
     refined_shifts = () if state.refinement is None else state.refinement.shifts
-    shifts = [s for s in refined_shifts if state.has_place[[s.first, s.second]].all()]
-    lines = {(s.first, s.second) for s in shifts if _is_line(state, s)}
+    shifts = [s for s in refined_shifts if state.is_placed[[s.first, s.second]].all()]
+    lines = {(s.first, s.second) for s in shifts if _fits_along_line(state, s)}
     if not lines:
         return []
     pairs = [(s.first, s.second) for s in shifts]
-    joint_pairs = [Joint(*pair, (0.0, 0.0), 1.0) for pair in pairs if pair not in lines]
-    labels = components(len(state.positions), joint_pairs)
-    hanging = np.flatnonzero(state.has_place & (labels != 0)).tolist()
+    joint_pairs = [
+        Overlap(*pair, (0.0, 0.0), 1.0) for pair in pairs if pair not in lines
+    ]
+    labels = label_components(len(state.positions), joint_pairs)
+    hanging = np.flatnonzero(state.is_placed & (labels != 0)).tolist()
     if hanging and not state.is_stated:
         state.positions[hanging] = np.nan
         state.reasons.update(dict.fromkeys(hanging, _REASON))
@@ -503,6 +516,6 @@ def settle_along(state: State) -> list[int]:
         is_known = np.asarray(np.isfinite(off).all(axis=1))
         both_known = [pair for pair in pairs if is_known[[*pair]].all()]
         places = off - np.median(off[is_known], axis=0)
-        across = _sweep(state, places, both_known, lines)
+        across = _refine_all_positions(state, places, both_known, lines)
         state.positions, state.refinement = across.positions, across.refinement
     return hanging

@@ -1,9 +1,9 @@
 """Placement of frames one after another, while a scan is acquired.
 
 While a scan has few frames it is repeatedly solved as a whole, in steps that run while
-idle (`LivePlacement.settle`): this determines the flat field, the axes of the stage,
-and the chance level. Between these solutions a new frame is placed among those that
-overlap it, by the search that also rescues frames of a complete scan, and refined
+idle (`LivePlacement.solve_all_frames`): this determines the flat field, the axes of the
+stage, and the chance level. Between these solutions a new frame is placed among those
+that overlap it, by the search that also rescues frames of a complete scan, and refined
 against them. The global optimisation then starts from the current state: each pair
 keeps its measured shift, so that only pairs of the new frame are measured, and the
 positions around it are solved together, as far as they move.
@@ -33,25 +33,25 @@ from napari_semsr.core import (
     RealArray,
     RegistrationError,
 )
-from napari_semsr.stitching.bridges import JointPlace, compare_places
+from napari_semsr.stitching.bridges import GroupPosition, compare_positions
 from napari_semsr.stitching.discovery import match_frames
-from napari_semsr.stitching.flat_field import no_flat
+from napari_semsr.stitching.flat_field import create_uniform_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.fuse import FusionPlan, feather_of
+from napari_semsr.stitching.fuse import FusionPlan, compute_feather
 from napari_semsr.stitching.layout import (
     TOLERANCE_PX,
     ChanceLevel,
-    measure_chance,
-    place_among,
-    shifts_within,
+    count_shifts,
+    measure_chance_level,
+    place_by_neighbours,
 )
-from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import Resampled, whole_shift
+from napari_semsr.stitching.pairwise import ResampledFrames, round_shift
 from napari_semsr.stitching.refine import (
     LinearisedShift,
-    joint_steps,
     linearise_pair,
+    solve_steps,
 )
 from napari_semsr.stitching.solution import StitchSolution, fit_axes, fit_stage
 from napari_semsr.stitching.solve import solve_mosaic
@@ -86,8 +86,8 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Stack:
-    """Frames that are read by index."""
+class _FrameStack:
+    """Stack of frames read by index."""
 
     read: Callable[[int], RealArray]
     frame_shape: IntPair
@@ -103,7 +103,7 @@ class _Stack:
 
 
 class _GrowingFrames(CorrectedFrames):
-    """Growing sequence of corrected frames, in bounded memory."""
+    """Growing sequence of corrected frames with bounded caches."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -118,14 +118,14 @@ class _GrowingFrames(CorrectedFrames):
         self.offsets = np.append(self.offsets, np.zeros(more))
         self.rotations = np.append(self.rotations, np.zeros((more, 2)), axis=0)
 
-    def forget(self, index: int) -> None:
-        """Drop a frame from the cache; it is read again when next needed."""
+    def drop_from_cache(self, index: int) -> None:
+        """Drop a frame from the caches; it is read again when needed."""
         self._corrected_cache.drop(index)
         self._banded_cache.drop(index)
 
 
-class _References(Resampled):
-    """Resampled frames, kept while their positions change by less than a pixel.
+class _ReferenceFrames(ResampledFrames):
+    """Resampled frames, reused until their positions change by a pixel or more.
 
     The measured shift of a pair refers to the positions of resampling.
     """
@@ -134,7 +134,7 @@ class _References(Resampled):
         super().__init__(frames, np.zeros((0, 2)), _SIGMA)
         self._cache = BoundedCache(_RESAMPLED_BYTES)
 
-    def put(self, index: int, position: FloatArray) -> None:
+    def set_position(self, index: int, position: FloatArray) -> None:
         """Set the position of a frame, and resample it again."""
         more = index + 1 - len(self.corners)
         if more > 0:
@@ -144,41 +144,41 @@ class _References(Resampled):
         self.parts[index] = position - self.corners[index]
         self._cache.drop(index)
 
-    def apart(self, pair: IntPair) -> FloatArray:
-        """Return the shift, (2,), of a pair as resampled: second frame minus first."""
+    def compute_shift(self, pair: IntPair) -> FloatArray:
+        """Return the shift of a resampled pair, (2,): second frame minus first."""
         places = self.corners[list(pair)] + self.parts[list(pair)]
         return np.asarray(places[1] - places[0])
 
-    def off(self, positions: FloatArray) -> FloatArray:
+    def compute_distances(self, positions: FloatArray) -> FloatArray:
         """Return distances along each axis from the positions of resampling, (N, 2)."""
         return np.abs(positions - self.corners - self.parts)
 
 
-class _Links:
-    """Measured shifts of pairs, by the frames that they connect."""
+class _PairShifts:
+    """Measured pairwise shifts, indexed by frame."""
 
     def __init__(self) -> None:
         self._of: dict[int, dict[int, LinearisedShift]] = {}
 
-    def put(self, item: LinearisedShift) -> None:
-        """Store the measurement of a pair, replacing an earlier one."""
+    def store_shift(self, item: LinearisedShift) -> None:
+        """Store the measured shift of a pair, replacing any earlier one."""
         self._of.setdefault(item.first, {})[item.second] = item
         self._of.setdefault(item.second, {})[item.first] = item
 
-    def drop(self, index: int) -> None:
+    def remove_frame(self, index: int) -> None:
         """Remove the pairs of a frame."""
         for other in self._of.pop(index, {}):
             del self._of[other][index]
 
-    def of(self, index: int) -> Mapping[int, LinearisedShift]:
-        """Return the pairs of a frame, by their other frame."""
+    def get_pairs(self, index: int) -> Mapping[int, LinearisedShift]:
+        """Return the pairs of a frame, keyed by the other frame."""
         return self._of.get(index, {})
 
-    def reached(self, start: Iterable[int], hops: int) -> set[int]:
-        """Return some frames and those within a number of pairs of them."""
+    def find_reachable(self, start: Iterable[int], hops: int) -> set[int]:
+        """Return the given frames and all frames reachable within `hops` pairs."""
         found = rim = set(start)
         for _ in range(hops):
-            rim = {other for index in rim for other in self.of(index)} - found
+            rim = {other for index in rim for other in self.get_pairs(index)} - found
             found = found | rim
         return found
 
@@ -188,11 +188,11 @@ def _are_known(places: FloatArray) -> BoolArray:
     return np.asarray(np.isfinite(places).all(axis=1))
 
 
-def _in_thread(job: Job[_T]) -> Job[_T]:
-    """Run a job in a thread; each step waits a short time for its end."""
+def _run_in_thread(job: Job[_T]) -> Job[_T]:
+    """Run a job in a thread; each step waits briefly for it to finish."""
     stop = threading.Event()
 
-    def drive() -> _T:
+    def run_job() -> _T:
         try:
             while True:
                 next(job)
@@ -205,7 +205,7 @@ def _in_thread(job: Job[_T]) -> Job[_T]:
             job.close()
 
     pool = ThreadPoolExecutor(1)
-    future = pool.submit(copy_context().run, drive)
+    future = pool.submit(copy_context().run, run_job)
     try:
         while not wait([future], _LOOK_S).done:
             yield Progress(0, 0, "Solving all frames so far")
@@ -260,15 +260,15 @@ class LivePlacement:
         # frames to be tried again, as others near them were placed
         self.pending: set[int] = set()
         self.solution: StitchSolution | None = None
-        self._stack = _Stack(read, frame_shape, np.dtype(dtype))
+        self._stack = _FrameStack(read, frame_shape, np.dtype(dtype))
         empty = Acquisition(self._stack, ())
-        flat_field = no_flat(frame_shape, 0.0, "none")
+        flat_field = create_uniform_flat(frame_shape, 0.0, "none")
         self.frames = _GrowingFrames(empty, flat_field)
-        self._references = _References(self.frames)
-        self._feather = feather_of(self.frames)
+        self._references = _ReferenceFrames(self.frames)
+        self._feather = compute_feather(self.frames)
         self._chance: ChanceLevel | None = None
         # of each pair: step and information at its positions of resampling
-        self._links = _Links()
+        self._links = _PairShifts()
         self._fused_positions = np.zeros((0, 2))
         self._stale: set[int] = set()  # fused with another flat field or gain
         self._matrix: FloatArray | None = None  # camera px for each stated unit
@@ -278,7 +278,7 @@ class LivePlacement:
         return len(self.names)
 
     @property
-    def has_place(self) -> BoolArray:
+    def is_placed(self) -> BoolArray:
         """Mask of the frames placed by their images, (N,)."""
         has_position = _are_known(self.positions)
         has_position[sorted(self.provisional)] = False
@@ -286,7 +286,7 @@ class LivePlacement:
 
     # New frames.
 
-    def add(self, name: str, stated_corner: FloatPair | None = None) -> int:
+    def add_frame(self, name: str, stated_corner: FloatPair | None = None) -> int:
         """Add a frame with the stated corner ``(y, x)``; return its index."""
         index = len(self.names)
         self.names.append(name)
@@ -299,18 +299,20 @@ class LivePlacement:
         self._fused_positions = np.append(self._fused_positions, nowhere, axis=0)
         self._stack = replace(self._stack, count=index + 1)
         self.frames.grow(Acquisition(self._stack, tuple(self.names)))
-        self._references.put(index, np.zeros(2))
+        self._references.set_position(index, np.zeros(2))
         return index
 
-    def state(self, index: int, stated_corner: FloatPair, unit: str) -> None:
-        """Set the stated corner, in px or nm, of a frame that was added without it."""
+    def set_stated_corner(
+        self, index: int, stated_corner: FloatPair, unit: str
+    ) -> None:
+        """Set the stated corner, in px or nm, of a frame added without one."""
         self.stated_corners[index], self.unit = stated_corner, unit
 
-    def replace(self, index: int) -> None:
-        """Read a frame that was written again; it loses its position."""
-        self.frames.forget(index)
-        self._references.put(index, np.zeros(2))
-        self._links.drop(index)
+    def reload_frame(self, index: int) -> None:
+        """Reload a rewritten frame and discard its position."""
+        self.frames.drop_from_cache(index)
+        self._references.set_position(index, np.zeros(2))
+        self._links.remove_frame(index)
         self.positions[index] = np.nan
         self._stale.add(index)
         self.provisional.discard(index)
@@ -318,56 +320,58 @@ class LivePlacement:
         self.misfits.discard(index)
         self.pending.discard(index)
 
-    def place(self, index: int) -> bool:
+    def place_frame(self, index: int) -> bool:
         """Place a frame among those that overlap it; return whether it succeeded."""
         self.pending.discard(index)
         if index in self.blank:
             return False
         if self._chance is None:
-            self._place_as_stated(index)
+            self._place_at_stated_position(index)
             return bool(np.isfinite(self.positions[index]).all())
-        self._links.drop(index)
+        self._links.remove_frame(index)
         self.provisional.discard(index)
         self.positions[index] = np.nan
-        corner = self._search(index)
+        corner = self._search_position(index)
         if corner is None:
             self.misfits.add(index)
-            self._place_as_stated(index)
+            self._place_at_stated_position(index)
             return False
         self.misfits.discard(index)
         self.positions[index] = corner
-        self._refine(index)
-        self._optimise(index)
-        self.pending |= self._waiting_near(index)
+        self._refine_frame(index)
+        self._optimise_neighbourhood(index)
+        self.pending |= self._find_nearby_unplaced(index)
         return True
 
-    def retry(self, most: int = 1) -> int:
-        """Place frames near those that were placed since they were tried.
+    def retry_pending(self, most: int = 1) -> int:
+        """Retry frames whose neighbours were placed after the last attempt.
 
         Tries `most` frames at most; returns how many.
         """
         for count in range(most):
             if not self.pending:
                 return count
-            self.place(min(self.pending))
+            self.place_frame(min(self.pending))
         return most
 
-    def _waiting_near(self, index: int) -> set[int]:
-        """Find the frames without a place that may overlap one just placed."""
-        side = np.array(self._stack.frame_shape) + self._reach(_REACHES[-1])
-        waiting = np.array(self.waiting(), dtype=int)
+    def _find_nearby_unplaced(self, index: int) -> set[int]:
+        """Find unplaced frames that may overlap the given frame."""
+        side = np.array(self._stack.frame_shape) + self._compute_search_range(
+            _REACHES[-1]
+        )
+        waiting = np.array(self.list_unplaced(), dtype=int)
         with np.errstate(invalid="ignore"):
             away = np.abs(self.positions[waiting] - self.positions[index])
         near = set(waiting[(away < side).all(axis=1)].tolist())
-        if np.count_nonzero(self.has_place) % _RETRIES == 0:
+        if np.count_nonzero(self.is_placed) % _RETRIES == 0:
             near.update(waiting[np.isnan(away).any(axis=1)][-_RETRIES:].tolist())
         return near
 
-    def neighbours(self, index: int) -> list[int]:
+    def list_neighbours(self, index: int) -> list[int]:
         """List the frames that a frame was compared with."""
-        return list(self._links.of(index))
+        return list(self._links.get_pairs(index))
 
-    def changed_frames(self) -> list[int]:
+    def list_changed_frames(self) -> list[int]:
         """List the frames that moved, or were added, since they were last fused."""
         here = _are_known(self.positions)
         was = _are_known(self._fused_positions)
@@ -379,8 +383,8 @@ class LivePlacement:
         distances[sorted(self._stale)] = True
         return np.flatnonzero((here != was) | (here & distances)).tolist()
 
-    def fused_at(self, index: int) -> FloatArray:
-        """Return the corner, (2,), where a frame was last fused; NaN if not fused."""
+    def get_fused_position(self, index: int) -> FloatArray:
+        """Return the corner, (2,), at which a frame was last fused; NaN if never."""
         return np.asarray(self._fused_positions[index])
 
     def mark_fused(self, index: int) -> None:
@@ -388,7 +392,7 @@ class LivePlacement:
         self._fused_positions[index] = self.positions[index]
         self._stale.discard(index)
 
-    def plan(self, origin: IntPair, shape: IntPair) -> FusionPlan:
+    def plan_mosaic(self, origin: IntPair, shape: IntPair) -> FusionPlan:
         """Plan the current mosaic; `origin`: pixel ``(y, x)`` of its corner."""
         positions = self.positions - np.array(origin)
         pedestal = 0.0 if self.solution is None else self.solution.pedestal
@@ -397,14 +401,14 @@ class LivePlacement:
 
     # Expected and actual position of a frame.
 
-    def _place_as_stated(self, index: int) -> None:
-        """Put a frame at its stated position, if there is one."""
-        place = self._expect_place(index)
+    def _place_at_stated_position(self, index: int) -> None:
+        """Place a frame at its stated position, if it has one."""
+        place = self._predict_position(index)
         if place is not None:
             self.positions[index] = place
             self.provisional.add(index)
 
-    def _expect_place(self, index: int) -> FloatArray | None:
+    def _predict_position(self, index: int) -> FloatArray | None:
         """Predict the corner of a frame, (2,), from its stated position."""
         stated_corner = self.stated_corners[index]
         if not np.isfinite(stated_corner).all():
@@ -416,7 +420,7 @@ class LivePlacement:
                 return None
             matrix = np.eye(2) if self.unit == "px" else np.diag(1 / np.array(size))
         has_place = (
-            _are_known(self.positions) if self._chance is None else self.has_place
+            _are_known(self.positions) if self._chance is None else self.is_placed
         )
         has_place &= _are_known(self.stated_corners)
         has_place[index] = False
@@ -430,8 +434,8 @@ class LivePlacement:
         return np.asarray(np.median(self.positions[near] + steps, axis=0))
 
     def _fit_stage(self) -> None:
-        """Fit camera pixels to stated positions of all placed frames."""
-        solved_positions = np.where(self.has_place[:, None], self.positions, np.nan)
+        """Fit the map from stated positions to camera pixels on all placed frames."""
+        solved_positions = np.where(self.is_placed[:, None], self.positions, np.nan)
         axes = fit_axes(
             self.stated_corners, solved_positions, min(self._stack.frame_shape)
         )
@@ -441,73 +445,82 @@ class LivePlacement:
         elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
             self._matrix = stage.matrix
 
-    def _search(self, index: int) -> FloatArray | None:
-        """Find the corner of a frame in whole pixels, (2,), by its images."""
-        place = self._expect_place(index)
+    def _search_position(self, index: int) -> FloatArray | None:
+        """Find the corner of a frame in whole pixels, (2,), from its image."""
+        place = self._predict_position(index)
         if place is None:
             return self._search_everywhere(index)
         for share in _REACHES:
-            if (corner := self._among(index, place, self._reach(share))) is not None:
+            if (
+                corner := self._find_position_nearby(
+                    index, place, self._compute_search_range(share)
+                )
+            ) is not None:
                 return corner
         return None
 
-    def _reach(self, share: float) -> IntPair:
+    def _compute_search_range(self, share: float) -> IntPair:
         rows, columns = self._stack.frame_shape
         return (
             max(_MIN_REACH, round(share * rows)),
             max(_MIN_REACH, round(share * columns)),
         )
 
-    def _near(self, index: int, place: FloatArray, reach: IntPair) -> FloatArray:
-        """Return the corners, (N, 2), of frames placed within reach; NaN for others.
+    def _select_nearby_positions(
+        self, index: int, place: FloatArray, reach: IntPair
+    ) -> FloatArray:
+        """Return corners, (N, 2), of nearby placed frames; NaN for others.
 
         Frames elsewhere are not used, so that the time does not grow with the scan.
         """
         side = np.array(self._stack.frame_shape) + reach
         with np.errstate(invalid="ignore"):
-            near = (np.abs(self.positions - place) < side).all(axis=1) & self.has_place
+            near = (np.abs(self.positions - place) < side).all(axis=1) & self.is_placed
         near[index] = False
         return np.where(near[:, None], self.positions, np.nan)
 
-    def best_fit(self, index: int) -> JointPlace | None:
-        """Find where a frame fits best among the placed ones; None without an overlap.
+    def find_best_fit(self, index: int) -> GroupPosition | None:
+        """Find the best fit of a frame to the placed ones; None without an overlap.
 
         Searches the same distance from the expected position as `place`.
         """
-        place, reach = self._expect_place(index), self._reach(_REACHES[-1])
+        place, reach = (
+            self._predict_position(index),
+            self._compute_search_range(_REACHES[-1]),
+        )
         if place is None:
             return None
-        positions = self._near(index, place, reach)
+        positions = self._select_nearby_positions(index, place, reach)
         positions[index] = place
-        places = compare_places(self.frames, [index], positions, reach)
+        places = compare_positions(self.frames, [index], positions, reach)
         return places[0] if places else None
 
-    def _among(
+    def _find_position_nearby(
         self, index: int, expected_place: FloatArray, reach: IntPair
     ) -> FloatArray | None:
-        """Place a frame among those near a position; None if not better than chance."""
+        """Find a frame's position near an expected one; None if not above chance."""
         if self._chance is None:
             return None
-        shift_count, significance = shifts_within(reach), self.options.significance
-        threshold, _ = self._chance.threshold(shift_count, significance)
-        around = self._near(index, expected_place, reach)
+        shift_count, significance = count_shifts(reach), self.options.significance
+        threshold, _ = self._chance.compute_threshold(shift_count, significance)
+        around = self._select_nearby_positions(index, expected_place, reach)
         if not _are_known(around).any():
             return None
-        place_found = place_among(
+        place_found = place_by_neighbours(
             self.frames, index, expected_place, around, reach, threshold
         )
         return None if place_found is None else place_found.position
 
     def _search_everywhere(self, index: int) -> FloatArray | None:
         """Place a frame without a stated position, trying recent frames first."""
-        placed_frames = np.flatnonzero(self.has_place).tolist()[::-1]
+        placed_frames = np.flatnonzero(self.is_placed).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
         reach = (max(_MIN_REACH, 4 * factor),) * 2
         for first in range(0, len(placed_frames), _RECENT):
             some = [*placed_frames[first : first + _RECENT], index]
             whole = self.frames
             part = CorrectedFrames(
-                self._part(some), whole.flat, whole.gains[some],
+                self._select_frames(some), whole.flat, whole.gains[some],
                 whole.rotations[some], whole.distortion, whole.centre_px,
                 whole.offsets[some],
             )  # fmt: skip
@@ -516,38 +529,40 @@ class LivePlacement:
                 if joint.weight < _SURE:
                     break
                 place = self.positions[some[joint.first]] + joint.shift
-                corner = self._among(index, place, reach)
+                corner = self._find_position_nearby(index, place, reach)
                 if corner is not None:
                     return corner
         return None
 
-    def _part(self, frame_numbers: Sequence[int], **more: Any) -> Acquisition:
-        """Select some of the frames."""
+    def _select_frames(self, frame_numbers: Sequence[int], **more: Any) -> Acquisition:
+        """Create an acquisition from some of the frames."""
         numbers = list(frame_numbers)
 
-        def read(index: int) -> RealArray:
+        def read_frame(index: int) -> RealArray:
             return self._stack[numbers[index]]
 
-        stack = _Stack(read, self._stack.frame_shape, self._stack.dtype, len(numbers))
+        stack = _FrameStack(
+            read_frame, self._stack.frame_shape, self._stack.dtype, len(numbers)
+        )
         return Acquisition(stack, tuple(self.names[i] for i in numbers), **more)
 
     # Measured shifts of pairs, and all positions from them.
 
-    def _pairs_of(self, index: int) -> list[IntPair]:
+    def _list_pairs(self, index: int) -> list[IntPair]:
         """List the pairs of a frame with enough overlap."""
         side = np.array(self._stack.frame_shape)
         with np.errstate(invalid="ignore"):
             near = (np.abs(self.positions - self.positions[index]) < side).all(axis=1)
-        near &= self.has_place
+        near &= self.is_placed
         near[index] = True
         numbers = np.flatnonzero(near)
-        pairs = overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
+        pairs = find_overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
         pairs_found = [(int(numbers[a]), int(numbers[b])) for a, b in pairs]
         return [pair for pair in pairs_found if index in pair]
 
-    def _measure(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
-        """Measure pairs at their positions of resampling."""
-        near = {i: {i, *self._links.of(i)} for pair in pairs for i in pair}
+    def _measure_pairs(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
+        """Measure the shifts of pairs at their resampling positions."""
+        near = {i: {i, *self._links.get_pairs(i)} for pair in pairs for i in pair}
         for first, second in pairs:
             near[first].add(second)
             near[second].add(first)
@@ -559,21 +574,21 @@ class LivePlacement:
                 shifts.append(item)
         return shifts
 
-    def _refine(self, index: int) -> None:
-        """Refine a new frame against its neighbours, and store its pairs' shifts."""
-        pairs = self._pairs_of(index)
+    def _refine_frame(self, index: int) -> None:
+        """Refine a new frame against its neighbours and store the measured shifts."""
+        pairs = self._list_pairs(index)
         shifts: list[LinearisedShift] = []
         for sweep in range(_SWEEPS):
-            self._references.put(index, self.positions[index])
-            shifts = self._measure(pairs)
+            self._references.set_position(index, self.positions[index])
+            shifts = self._measure_pairs(pairs)
             if not shifts:
                 return
             if sweep == 0:
-                self._match_light(index, shifts)
+                self._match_gain(index, shifts)
             normal, right = 1e-12 * np.eye(2), np.zeros(2)
             for item in shifts:
                 sign = 1.0 if item.second == index else -1.0
-                left = self._misfit(item)
+                left = self._compute_misfit(item)
                 weight = item.information / max(item.variance, 1e-30)
                 normal += weight
                 right += sign * weight @ np.clip(left, -TOLERANCE_PX, TOLERANCE_PX)
@@ -582,15 +597,15 @@ class LivePlacement:
             if np.abs(step).max() < _CONVERGENCE:
                 break
         for item in shifts:
-            self._links.put(item)
+            self._links.store_shift(item)
 
-    def _misfit(self, item: LinearisedShift) -> FloatArray:
+    def _compute_misfit(self, item: LinearisedShift) -> FloatArray:
         """Return the measured shift of a pair minus that of its positions, (2,)."""
         first, second = pair = item.first, item.second
         apart = self.positions[second] - self.positions[first]
-        return np.asarray(self._references.apart(pair) + item.step - apart)
+        return np.asarray(self._references.compute_shift(pair) + item.step - apart)
 
-    def _optimise(self, index: int) -> None:
+    def _optimise_neighbourhood(self, index: int) -> None:
         """Solve the positions around a frame together, from their current values.
 
         Frames more than some pairs away do not move; more are included while the last
@@ -598,51 +613,55 @@ class LivePlacement:
         """
         around, hops = {index}, _HOPS
         while True:
-            free = self._links.reached(around, hops)
-            around = self._links.reached(free, 1)
-            moves = self._joint_moves(free, around)
-            rim = self._links.reached(around - free, 1) & free
+            free = self._links.find_reachable(around, hops)
+            around = self._links.find_reachable(free, 1)
+            moves = self._solve_moves(free, around)
+            rim = self._links.find_reachable(around - free, 1) & free
             if all(np.abs(moves[i]).max() <= _STILL for i in rim):
                 break
             hops *= 2
         for number, move in moves.items():
             self.positions[number] += move
-        far = (self._references.off(self.positions) > _FAR).any(axis=1) & self.has_place
+        far = (self._references.compute_distances(self.positions) > _FAR).any(
+            axis=1
+        ) & self.is_placed
         for number in np.flatnonzero(far).tolist():
             # only linear about its old position: its pairs are measured again
-            self._references.put(number, self.positions[number])
-            pairs = [(a.first, a.second) for a in self._links.of(number).values()]
-            for item in self._measure(pairs):
-                self._links.put(item)
+            self._references.set_position(number, self.positions[number])
+            pairs = [
+                (a.first, a.second) for a in self._links.get_pairs(number).values()
+            ]
+            for item in self._measure_pairs(pairs):
+                self._links.store_shift(item)
 
-    def _joint_moves(self, free: set[int], around: set[int]) -> dict[int, FloatArray]:
-        """Find how some frames move together; the others around them do not move."""
+    def _solve_moves(self, free: set[int], around: set[int]) -> dict[int, FloatArray]:
+        """Solve for the moves of some frames, keeping the surrounding frames fixed."""
         numbers, items = sorted(around), []
         places = {number: place for place, number in enumerate(numbers)}
         for one in sorted(free):
-            for other, item in self._links.of(one).items():
+            for other, item in self._links.get_pairs(one).items():
                 if other in free and other < one:
                     continue  # listed from the other frame
-                left = self._misfit(item)
+                left = self._compute_misfit(item)
                 if np.abs(left).max() <= TOLERANCE_PX:  # the pair fits its position
                     first, second = places[item.first], places[item.second]
                     items.append(replace(item, first=first, second=second, step=left))
         if not items:
             return dict.fromkeys(free, np.zeros(2))
         is_free = np.array([number in free for number in numbers])
-        steps, _ = joint_steps(len(numbers), items, is_free)
+        steps, _ = solve_steps(len(numbers), items, is_free)
         return {number: steps[places[number]] for number in free}
 
-    def _match_light(self, index: int, shifts: Sequence[LinearisedShift]) -> None:
+    def _match_gain(self, index: int, shifts: Sequence[LinearisedShift]) -> None:
         """Find the gain of a frame from its overlaps with others."""
         logs, counts = [], []
         for item in shifts:
             pair = (item.first, item.second)
-            boxes = self._references.boxes(*pair)
+            boxes = self._references.get_overlap_boxes(*pair)
             if boxes is None:
                 continue
             planes = [
-                [plane[box.slices] for plane in self._references.frame(number)[:2]]
+                [plane[box.slices] for plane in self._references.get_planes(number)[:2]]
                 for number, box in zip(pair, boxes, strict=True)
             ]
             inside = (planes[0][0] > 0) & (planes[1][0] > 0)
@@ -656,17 +675,17 @@ class LivePlacement:
         gain = self.frames.gains[index] * np.exp(np.average(logs, weights=counts))
         if self.options.match_gain and abs(gain - self.frames.gains[index]) > 1e-3:
             self.frames.gains[index] = gain
-            self.frames.forget(index)
-            self._references.put(index, self.positions[index])
+            self.frames.drop_from_cache(index)
+            self._references.set_position(index, self.positions[index])
 
     # Whole solution of the frames so far, in steps.
 
     @property
-    def is_due(self) -> bool:
+    def is_solution_due(self) -> bool:
         """Whether enough frames were added to solve all of them again."""
         return len(self.names) - len(self.blank) >= self._solve_at
 
-    def settle(self) -> Job[None]:
+    def solve_all_frames(self) -> Job[None]:
         """Solve all frames so far; positions, brightness and axes change at the end.
 
         The solution runs in a thread, as its steps take seconds: frames may be added
@@ -685,10 +704,12 @@ class LivePlacement:
             if has_stated
             else {}
         )
-        part = self._part(frames_to_solve, pixel_size_nm=self.pixel_size_nm, **where)
+        part = self._select_frames(
+            frames_to_solve, pixel_size_nm=self.pixel_size_nm, **where
+        )
         names = list(self.names)
         try:
-            solution = yield from _in_thread(self._solve(part))
+            solution = yield from _run_in_thread(self._solve_frames(part))
         except ReadError:
             self._solve_at = frame_count  # again, once the frames can be read
             raise
@@ -697,9 +718,9 @@ class LivePlacement:
                 self._solve_at, max(_MORE * frame_count, frame_count + 2)
             )
         elif names == self.names[: len(names)]:
-            yield from self._install(frames_to_solve, *solution)
+            yield from self._apply_solution(frames_to_solve, *solution)
 
-    def _solve(
+    def _solve_frames(
         self, part: Acquisition
     ) -> Job[tuple[StitchSolution, ChanceLevel] | None]:
         """Solve some frames, and measure their chance level; changes no state."""
@@ -711,26 +732,26 @@ class LivePlacement:
             solution = yield from solve_mosaic(part, options, flat=self.flat)
         except RegistrationError:
             return None
-        if not solution.most_placed:
+        if not solution.has_sufficient_placement:
             return None
         whole = part, solution.flat, solution.gains, solution.turns
         frames = CorrectedFrames(
             *whole, solution.distortion, solution.distortion_centre_px,
             solution.offsets,
         )  # fmt: skip
-        pairs = overlapping_pairs(solution.positions_px, self._stack.frame_shape)
-        shifts = [whole_shift(solution.positions_px, pair) for pair in pairs]
-        return solution, measure_chance(frames, shifts)
+        pairs = find_overlapping_pairs(solution.positions_px, self._stack.frame_shape)
+        shifts = [round_shift(solution.positions_px, pair) for pair in pairs]
+        return solution, measure_chance_level(frames, shifts)
 
-    def _install(
+    def _apply_solution(
         self,
         numbers_solved: Sequence[int],
         solution: StitchSolution,
         chance: ChanceLevel,
     ) -> Job[None]:
-        """Use a solution of some frames, and place the others again from it."""
+        """Apply a solution of some frames, and place the remaining frames again."""
         numbers, new_positions = np.array(numbers_solved), solution.positions_px
-        fits = solution.has_place
+        fits = solution.is_placed
         before = self.positions[numbers]
         can_compare = fits & _are_known(before)
         start = can_compare if can_compare.any() else fits
@@ -750,31 +771,31 @@ class LivePlacement:
         )  # fmt: skip
         self.solution, self._chance = solution, chance
         self.misfits.clear()
-        self._feather = feather_of(self.frames)
-        self._references, self._links = _References(self.frames), _Links()
+        self._feather = compute_feather(self.frames)
+        self._references, self._links = _ReferenceFrames(self.frames), _PairShifts()
         self.positions[numbers] = np.where(
             fits[:, None], new_positions + offset, np.nan
         )
         self.provisional -= {*numbers_solved}
         for index, position in enumerate(self.positions):
-            self._references.put(index, np.nan_to_num(position))
+            self._references.set_position(index, np.nan_to_num(position))
         self._stale = {*range(len(self.names))}  # all may have changed in brightness
-        local = overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
+        local = find_overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
         pairs = [
             (numbers_solved[first], numbers_solved[second]) for first, second in local
         ]
         for done_count in range(0, len(pairs), _BATCH):
             yield Progress(done_count, len(pairs), "Measuring pairs of frames")
-            for item in self._measure(pairs[done_count : done_count + _BATCH]):
-                self._links.put(item)
+            for item in self._measure_pairs(pairs[done_count : done_count + _BATCH]):
+                self._links.store_shift(item)
         self._fit_stage()
         solved = {*numbers[fits].tolist()}
         self.pending = {*range(len(self.names))} - solved - self.blank
         while self.pending:
             yield Progress(0, len(self.pending), "Placing the other frames")
-            self.retry()
+            self.retry_pending()
 
-    def waiting(self) -> list[int]:
+    def list_unplaced(self) -> list[int]:
         """List the frames that are not yet placed by their images."""
-        without_place = np.flatnonzero(~self.has_place).tolist()
+        without_place = np.flatnonzero(~self.is_placed).tolist()
         return [index for index in without_place if index not in self.blank]

@@ -8,43 +8,47 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair
-from napari_semsr.stitching.discovery import discover, match_frames
-from napari_semsr.stitching.flat_field import evenly
-from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
+from napari_semsr.stitching.discovery import discover_positions, match_frames
+from napari_semsr.stitching.flat_field import sample_evenly
+from napari_semsr.stitching.frames import (
+    CorrectedFrames,
+    compute_band_noise,
+    estimate_noise,
+)
 from napari_semsr.stitching.grids import (
     ASIDE,
     MAX_STEP,
     MIN_STEP,
     UnplacedError,
-    likely_grids,
+    find_likely_grids,
 )
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     CERTAIN,
     LINES,
     MAX_DOUBT,
-    Joint,
+    Overlap,
     ShiftChoice,
-    are_rivals,
-    chance_threshold,
-    distinct,
+    find_rivals,
+    measure_chance_threshold,
+    merge_close_proposals,
     weigh_shifts,
 )
-from napari_semsr.stitching.pairwise import search, whole_shift
+from napari_semsr.stitching.pairwise import round_shift, search_shifts
 from napari_semsr.stitching.solution import (
     AXES,
     MAX_JITTER,
-    as_complex,
-    as_matrix,
+    find_nearest_axes,
     fit_axes,
-    nearest_axes,
+    to_complex,
+    to_matrix,
 )
 
 _MIN_PIXELS = 600  # chosen: above the 400 that a pair needs for a coefficient
 
 
-def touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
-    """Find pairs that share more than four pixels along both axes; `nominal` (N, 2)."""
+def find_touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
+    """Find pairs overlapping by more than 4 px along both axes; `nominal` (N, 2)."""
     limit = np.array(shape, dtype=float)
     order = np.lexsort((nominal[:, 1], nominal[:, 0]))
     touching: list[IntPair] = []
@@ -63,10 +67,10 @@ def touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
     return touching
 
 
-def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
+def find_overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
     """Find pairs of placed frames sharing at least 600 px; `positions` (N, 2)."""
     pairs = []
-    for first, second in touching_pairs(positions, shape):
+    for first, second in find_touching_pairs(positions, shape):
         rows, columns = np.array(shape) - np.abs(positions[second] - positions[first])
         if rows * columns >= _MIN_PIXELS:
             pairs.append((first, second))
@@ -79,20 +83,20 @@ _RIVALS = 24  # weighed steps of a pair; chosen: time against missing the true o
 _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 
 
-def nominal_positions(
+def find_nominal_positions(
     frames: CorrectedFrames,
-) -> tuple[FloatArray, bool, Sequence[Joint]]:
+) -> tuple[FloatArray, bool, Sequence[Overlap]]:
     """Find expected positions, (N, 2), whether they are stated, and all matches."""
     acquisition = frames.acquisition
     positions = acquisition.nominal_corners()
     if positions is not None:
         return positions, True, ()
     if acquisition.grid is not None:
-        steps = _measured_steps(frames)
+        steps = _measure_steps(frames)
         return acquisition.grid_cells() @ steps, False, ()
     joints = match_frames(frames)
-    noise = band_noise(noise_level(frames))
-    return discover(frames, joints, noise), False, joints
+    noise = compute_band_noise(estimate_noise(frames))
+    return discover_positions(frames, joints, noise), False, joints
 
 
 # Share of the matches that other axes explain; chosen: at most two thirds for two rows,
@@ -106,8 +110,10 @@ _EQUAL = 0.9
 _REFITS = 4  # chosen: the set of fitting matches has converged before
 
 
-def other_axes(frames: CorrectedFrames, nominal: FloatArray) -> FloatArray | None:
-    """Find a linear map by which the images match stated positions clearly better.
+def find_alternative_axes(
+    frames: CorrectedFrames, nominal: FloatArray
+) -> FloatArray | None:
+    """Find a linear map of stated positions that fits the images clearly better.
 
     `nominal` (N, 2). Returns the map, (2, 2), from stated to camera px, ``(y, x)``;
     None if there is none.
@@ -120,29 +126,33 @@ def other_axes(frames: CorrectedFrames, nominal: FloatArray) -> FloatArray | Non
     apart = nominal[second] - nominal[first]
     shape = np.array(frames.frame_shape)
 
-    def fitting(matrix: FloatArray) -> BoolArray:
+    def find_fitting_pairs(matrix: FloatArray) -> BoolArray:
         away = apart @ matrix.T
         near = np.hypot(*(away - shift).T) < MAX_JITTER * shape.min()
         return np.asarray(near & (np.abs(away) < shape - 4).all(axis=1))
 
-    seeds = [np.eye(2), *_seeds(apart, shift)]
-    fits = np.array([fitting(matrix).sum() for matrix in seeds])
+    seeds = [np.eye(2), *_propose_maps(apart, shift)]
+    fits = np.array([find_fitting_pairs(matrix).sum() for matrix in seeds])
     if fits[0] >= _AS_WELL * fits.max():
         return None
     names = [*AXES]
-    rank = [names.index(nearest_axes(matrix)) for matrix in seeds]
+    rank = [names.index(find_nearest_axes(matrix)) for matrix in seeds]
     equal = np.flatnonzero(fits >= _EQUAL * fits.max()).tolist()
     best = seeds[min(equal, key=lambda k: (rank[k], -fits[k]))]
-    named_axes = np.array(AXES[nearest_axes(best)], dtype=float)
+    named_axes = np.array(AXES[find_nearest_axes(best)], dtype=float)
     for _ in range(_REFITS):
-        inside = fitting(best)
+        inside = find_fitting_pairs(best)
         have, want = apart[inside] @ named_axes.T, shift[inside]
         # in both directions, so that steps have zero mean
         both = [np.concatenate([steps, -steps]) for steps in (have, want)]
         axes_fit = fit_axes(both[0], both[1], int(shape.min()))
         if axes_fit is None:
             break
-        best = axes_fit.after(named_axes).matrix if axes_fit.differ else named_axes
+        best = (
+            axes_fit.compose(named_axes).matrix
+            if axes_fit.has_deviation
+            else named_axes
+        )
     return best
 
 
@@ -154,8 +164,8 @@ _NEIGHBOURS = 8  # pairs of neighbours; chosen: each is weighed at two dozen shi
 
 
 @dataclass(frozen=True, slots=True)
-class PossibleTurns:
-    """Rotations and scales of stated positions that images of neighbours allow.
+class PossibleRotations:
+    """Rotations and scales of stated positions consistent with neighbouring images.
 
     On a periodic sample a shift by a whole period is a rotation of all positions, so
     that many may fit.
@@ -168,28 +178,30 @@ class PossibleTurns:
     period: float = float("inf")
 
     @property
-    def luck(self) -> float:
+    def chance_probability(self) -> float:
         """Probability that a random rotation fits as well as the stated positions.
 
         The shift of neighbours is assumed uniform within a period.
         """
         if not self.turns:
             return 1.0
-        return share_of_period(abs(self.turns[0] - 1) * self.distance, self.period)
+        return compute_period_fraction(
+            abs(self.turns[0] - 1) * self.distance, self.period
+        )
 
 
-def share_of_period(away: float, period: float) -> float:
-    """Return the share of shifts within half a period that are at most `away` px."""
+def compute_period_fraction(away: float, period: float) -> float:
+    """Return the fraction of shifts in half a period that are at most `away` px."""
     return min(1.0, 2 * away / period) ** 2
 
 
-def possible_turns(
+def find_possible_rotations(
     frames: CorrectedFrames,
     nominal: FloatArray,
     pairs: Sequence[IntPair],
     most_px: float | None = None,
-) -> PossibleTurns:
-    """Find the rotations and scales of stated positions, (N, 2), that neighbours allow.
+) -> PossibleRotations:
+    """Find rotations and scales of stated positions, (N, 2), that fit neighbours.
 
     The nearest of the `pairs` are used together. `most_px`: largest error of the
     difference of two stated positions, if known.
@@ -198,56 +210,60 @@ def possible_turns(
     around = (round(_WIDE * rows), round(_WIDE * columns))
     pairs = [pair for pair in pairs if (nominal[pair[0]] != nominal[pair[1]]).any()]
     if not pairs:
-        return PossibleTurns()
+        return PossibleRotations()
     steps = np.array([nominal[second] - nominal[first] for first, second in pairs])
     far = np.hypot(*steps.T)
     usual = np.median(np.sort(far)[: len(far) // 2 + 1])
     nearest = np.flatnonzero(far < _ALIKE * usual)
     length = float(np.median(far[nearest]))
     choices, lines = [], 0
-    sample = nearest[evenly(len(nearest), _NEIGHBOURS)].tolist()
-    whole_shifts = [whole_shift(nominal, pairs[place]) for place in sample]
-    threshold, _ = chance_threshold(frames, whole_shifts, around, _MIN_SCORE)
+    sample = nearest[sample_evenly(len(nearest), _NEIGHBOURS)].tolist()
+    whole_shifts = [round_shift(nominal, pairs[place]) for place in sample]
+    threshold, _ = measure_chance_threshold(frames, whole_shifts, around, _MIN_SCORE)
     for place, shift in zip(sample, whole_shifts, strict=True):
         pair = pairs[place]
-        item = search(frames, pair, shift, around, threshold / 2)
-        if item.best <= threshold:
+        item = search_shifts(frames, pair, shift, around, threshold / 2)
+        if item.best_score <= threshold:
             continue
         lines += bool(item.along)
         order = np.argsort(-item.ncc, kind="stable")
-        order = order[are_rivals(item, threshold)[order]][:_RIVALS]
+        order = order[find_rivals(item, threshold)[order]][:_RIVALS]
         choice = weigh_shifts(frames, pair, item.shifts[order], item.weight[0])
-        turns_seen = length * as_complex(choice.shifts) / as_complex(steps[place])
+        turns_seen = length * to_complex(choice.shifts) / to_complex(steps[place])
         choices.append(
             replace(choice, shifts=np.stack([turns_seen.imag, turns_seen.real], 1))
         )
     if lines > LINES * len(sample):
-        return PossibleTurns()  # along lines any shift fits
+        return PossibleRotations()  # along lines any shift fits
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
-    period = float(np.median([*map(_nearest_rival, choices)])) if choices else np.inf
+    period = (
+        float(np.median([*map(_measure_rival_distance, choices)]))
+        if choices
+        else np.inf
+    )
     if choices and not certain:
-        steps_found, doubt = _likely_steps(choices), 0.0
+        steps_found, doubt = _find_likely_steps(choices), 0.0
     else:
-        common_step = _agree_on_step(certain, length) if certain else None
+        common_step = _average_step(certain, length) if certain else None
         steps_found, doubt = [] if common_step is None else [common_step], np.inf
         if len(certain) > 1:
             scatter = np.hypot(*np.std(certain, axis=0, ddof=1)) / np.sqrt(len(certain))
             doubt = float(scatter * stdtrit(len(certain) - 1, 1 - _BY_CHANCE / 2))
-    turns = [complex(as_complex(turn)) / length for turn in steps_found]
+    turns = [complex(to_complex(turn)) / length for turn in steps_found]
     turns.sort(key=lambda turn: abs(turn - 1))
     if most_px is not None:
         turns = [turn for turn in turns if abs(turn - 1) * length <= most_px]
-    return PossibleTurns(tuple(turns), doubt / length, length, period)
+    return PossibleRotations(tuple(turns), doubt / length, length, period)
 
 
-def _nearest_rival(choice: ShiftChoice) -> float:
+def _measure_rival_distance(choice: ShiftChoice) -> float:
     """Return the distance from a pair's best shift to the next that fits as well."""
     rivals = choice.shifts[choice.doubt < CERTAIN][1:] - choice.shifts[0]
     return float(np.hypot(*rivals.T).min(initial=np.inf))
 
 
-def _agree_on_step(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
-    """Average the shifts, (2,), of most pairs, to within a tenth of a side, or None."""
+def _average_step(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
+    """Average shifts, (2,), of most pairs if within a tenth of a side; else None."""
     every = np.stack(certain)
     close = np.abs(every - np.median(every, axis=0)).max(axis=1) <= 0.1 * side
     if close.sum() * 2 <= len(certain):
@@ -255,25 +271,25 @@ def _agree_on_step(certain: Sequence[FloatArray], side: float) -> FloatArray | N
     return np.asarray(np.mean(every[close], axis=0))
 
 
-def _seeds(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
-    """Map one stated step of `apart`, (J, 2), each into its `shift`, (J, 2)."""
-    for place in evenly(len(apart), _SEEDS):
-        step = complex(as_complex(apart[place]))
-        step_seen = complex(as_complex(shift[place]))
+def _propose_maps(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
+    """Yield maps from a stated step of `apart`, (J, 2), to its `shift`, (J, 2)."""
+    for place in sample_evenly(len(apart), _SEEDS):
+        step = complex(to_complex(apart[place]))
+        step_seen = complex(to_complex(shift[place]))
         if 1 / _MAX_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MAX_SCALE:
-            yield as_matrix(step_seen / step)
+            yield to_matrix(step_seen / step)
             # the same with y mirrored first
-            yield as_matrix(step_seen / step.conjugate()) @ np.diag([-1.0, 1.0])
+            yield to_matrix(step_seen / step.conjugate()) @ np.diag([-1.0, 1.0])
 
 
-def _measured_steps(frames: CorrectedFrames) -> FloatArray:
-    """Find the steps of a grid, between rows and between columns, from neighbours."""
+def _measure_steps(frames: CorrectedFrames) -> FloatArray:
+    """Measure the steps between rows and between columns of a grid from neighbours."""
     cells = frames.acquisition.grid_cells()
     grid = frames.acquisition.grid or (1, len(cells))
     steps: list[FloatArray | None] = []
     for axis in range(2):
-        pairs = _adjacent(cells, axis)
-        steps.append(_common_step(frames, pairs, axis) if pairs else None)
+        pairs = _select_adjacent_pairs(cells, axis)
+        steps.append(_find_common_step(frames, pairs, axis) if pairs else None)
     rows, columns = frames.frame_shape
     lacking = [step is None and grid[axis] > 1 for axis, step in enumerate(steps)]
     if any(lacking):
@@ -282,15 +298,15 @@ def _measured_steps(frames: CorrectedFrames) -> FloatArray:
             f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid have no common detail "
             "at any shift: check grid and order, or set the overlap."
         )
-        others = likely_grids(frames.acquisition, match_frames(frames))
+        others = find_likely_grids(frames.acquisition, match_frames(frames))
         raise UnplacedError(msg, others, code="no-overlap")
     down = np.array([rows, 0.0]) if steps[0] is None else steps[0]
     along = np.array([0.0, columns]) if steps[1] is None else steps[1]
     return np.stack([down, along])
 
 
-def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
-    """Select pairs of direct neighbours along one axis, spread over the grid."""
+def _select_adjacent_pairs(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
+    """Select pairs of adjacent cells along one axis, distributed over the grid."""
     place = {(int(r), int(c)): index for index, (r, c) in enumerate(cells)}
     step = (1, 0) if axis == 0 else (0, 1)
     pairs = [
@@ -301,7 +317,7 @@ def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
     return pairs[:: max(1, len(pairs) // _TRIALS)]
 
 
-def _common_step(
+def _find_common_step(
     frames: CorrectedFrames, pairs: Sequence[IntPair], axis: int
 ) -> FloatArray | None:
     """Find the step that most pairs of neighbours agree on.
@@ -317,17 +333,17 @@ def _common_step(
     reach[axis] = (MAX_STEP - MIN_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
-    threshold, _ = chance_threshold(frames, [nominal], around, _MIN_SCORE)
+    threshold, _ = measure_chance_threshold(frames, [nominal], around, _MIN_SCORE)
     choices, lines = [], 0
     for pair in pairs:
-        item = search(frames, pair, nominal, around, threshold / 2)
-        if item.best > threshold:
+        item = search_shifts(frames, pair, nominal, around, threshold / 2)
+        if item.best_score > threshold:
             order = np.argsort(-item.ncc, kind="stable")
-            order = order[are_rivals(item, threshold)[order]]
+            order = order[find_rivals(item, threshold)[order]]
             shifts = item.shifts[order[:_RIVALS]]
             choices.append(weigh_shifts(frames, pair, shifts, item.weight[0]))
         else:  # lines across an overlap are too few to stand out from chance
-            item = search(frames, pair, nominal, around)
+            item = search_shifts(frames, pair, nominal, around)
         lines += bool(item.along)
     if lines > LINES * len(pairs):
         raise UnplacedError(
@@ -335,7 +351,7 @@ def _common_step(
         )
     if not choices:
         return None
-    steps = _likely_steps(choices)
+    steps = _find_likely_steps(choices)
     if len(steps) > 1:
         what = "columns" if axis else "rows"
         msg = (
@@ -344,17 +360,19 @@ def _common_step(
         )
         raise UnplacedError(msg, (), code="periodic")
     certain = [c.shifts[0] for c in choices if c.is_certain] or steps
-    return _agree_on_step(certain, side.max())
+    return _average_step(certain, side.max())
 
 
-def _likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:
-    """Find the steps that all pairs allow; only one if a pair is certain."""
+def _find_likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:
+    """Find the steps possible for all pairs; only one if a pair is certain."""
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
     if certain:
         return certain[:1]
     apart = [np.abs(c.shifts[1:] - c.shifts[0]).max(axis=1).min() for c in choices]
     same = float(np.median(apart)) / 2  # half a period
-    proposals = distinct(np.concatenate([choice.shifts for choice in choices]), same)
+    proposals = merge_close_proposals(
+        np.concatenate([choice.shifts for choice in choices]), same
+    )
     doubt = np.zeros(len(proposals))
     for choice in choices:
         for place, proposal in enumerate(proposals):

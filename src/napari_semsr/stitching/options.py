@@ -1,4 +1,4 @@
-"""Options of stitching."""
+"""Stitching options."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ from napari_semsr.core import (
 
 
 class StitchOptions(Options):
-    """Options of a mosaic; None means from the scan, or measured."""
+    """Options of a mosaic; None means taken from the scan or measured."""
 
     flat_field: str = Field(
         default="auto",
@@ -89,8 +89,8 @@ class StitchOptions(Options):
 
     @field_validator("distortion", mode="before")
     @classmethod
-    def _amount(cls, value: object) -> object:
-        """Validate a word, or a number (also as text) that does not fold a frame."""
+    def _validate_distortion(cls, value: object) -> object:
+        """Validate a keyword or a number, also as text, that does not fold a frame."""
         if value is None or value in ("auto", "none"):
             return value
         try:
@@ -105,7 +105,7 @@ class StitchOptions(Options):
 
     @field_validator("grid")
     @classmethod
-    def _positive(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+    def _validate_grid(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and min(value) < 1:
             msg = "A grid needs at least one row and one column"
             raise ValueError(Message(msg, "out-of-range"))

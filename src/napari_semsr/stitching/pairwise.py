@@ -24,11 +24,13 @@ from napari_semsr.stitching.frames import CorrectedFrames
 _PEAKS = 5
 _MANY_PEAKS = 40
 _LATTICE_SHARE = 0.5
-# Share of the highest peak, as for the coefficients of rivals (`layout.are_rivals`).
+# Share of the highest peak, as for the coefficients of rivals (`layout.find_rivals`).
 _ALIKE = 0.7
 _HOLLOW = 0.7  # share of the best coefficient; chosen: below, it is not a ridge
 PEAK_PX = 3
-"""Pixels about a peak without a higher value; nearer peaks refine to one."""
+"""Radius in px around a peak without a higher value; closer peaks refine to the same
+shift.
+"""
 _MIN_SIDE = 8  # px; chosen: a narrower overlap is only rim of the band-pass
 # Chosen: by chance the coefficient of such an overlap has a scatter of 0.09 = sqrt(3 /
 # 400).
@@ -63,26 +65,26 @@ class Candidates:
     along: tuple[IntPair, ...] = ()
 
     @property
-    def best(self) -> float:
+    def best_score(self) -> float:
         """Score of the best shift; 0 if there is none."""
         return float(self.score[0]) if len(self.score) else 0.0
 
 
-def overlap_boxes(
+def compute_overlap_boxes(
     shape: IntPair, shift: IntPair, grow: IntPair = (0, 0)
 ) -> tuple[Box, Box] | None:
-    """Return the parts of two frames that overlap, each grown within its frame."""
-    frame, other_frame = Box.of(shape), Box.of(shape, shift)
+    """Return the overlapping boxes of two frames, each extended within its frame."""
+    frame, other_frame = Box.from_shape(shape), Box.from_shape(shape, shift)
     common = frame.intersection(other_frame).grow(grow)
-    if not (common.overlap(frame) and common.overlap(other_frame)):
+    if not (common.overlaps(frame) and common.overlaps(other_frame)):
         return None
-    return common.intersection(frame), common.intersection(other_frame).within(
+    return common.intersection(frame), common.intersection(other_frame).relative_to(
         other_frame
     )
 
 
-def whole_shift(positions: FloatArray, pair: IntPair) -> IntPair:
-    """Round the second frame's position minus the first's; `positions` (N, 2)."""
+def round_shift(positions: FloatArray, pair: IntPair) -> IntPair:
+    """Return a pair's rounded shift, second minus first; `positions` (N, 2)."""
     shift = np.round(positions[pair[1]] - positions[pair[0]])
     return int(shift[0]), int(shift[1])
 
@@ -105,8 +107,8 @@ class CorrelationSurface:
         spread = np.sqrt(np.maximum(self.variance, floor))
         return (self.cross / spread).astype(np.float32)
 
-    def height(self, shape: IntPair) -> FloatArray:
-        """Return the score per square root of pixels, which does not grow with overlap.
+    def compute_height(self, shape: IntPair) -> FloatArray:
+        """Return the score divided by the square root of the overlap area.
 
         `shape` of the frames.
         """
@@ -118,13 +120,13 @@ class CorrelationSurface:
         ]
         return np.asarray(self.score / np.sqrt(np.outer(*common)))
 
-    def along(
+    def find_ridge(
         self, best: IntPair, nominal: IntPair, shape: IntPair
     ) -> tuple[IntPair, ...]:
         """Find two shifts on a ridge: the one nearest to nominal, and an end."""
         start = np.array(self.origin)
         y, x = np.array(best) - start
-        height = self.height(shape)
+        height = self.compute_height(shape)
         ridges, _ = ndimage.label(height >= _RIDGE * height[y, x], np.ones((3, 3)))
         rows, columns = ridges.shape
         long = [
@@ -141,11 +143,11 @@ class CorrelationSurface:
         return tuple((int(y), int(x)) for y, x in (nearest + start, end + start))
 
 
-def surface(
+def correlate_frames(
     frames: CorrectedFrames, pair: IntPair, nominal: IntPair, reach: IntPair
 ) -> CorrelationSurface | None:
-    """Correlate two frames over all shifts within reach."""
-    boxes = overlap_boxes(frames.frame_shape, nominal, reach)
+    """Correlate two frames over all shifts within a search range."""
+    boxes = compute_overlap_boxes(frames.frame_shape, nominal, reach)
     if boxes is None:
         return None
     one, two = boxes
@@ -157,7 +159,7 @@ def surface(
         nominal[1] - reach[1] - one.x0 + two.x0,
     )
     size = [
-        fft.next_fast_len(_room(a, b, s, 2 * r + 1), real=True)
+        fft.next_fast_len(_compute_transform_length(a, b, s, 2 * r + 1), real=True)
         for a, b, s, r in zip(first.shape, second.shape, start, reach, strict=True)
     ]
     spectra = [fft.rfft2(part, s=size) for part in (first, second, first**2, second**2)]
@@ -167,19 +169,21 @@ def surface(
     columns = (start[1] + np.arange(2 * reach[1] + 1)) % size[1]
     cross, variance = lags[:, rows[:, None], columns[None]]
     origin = (nominal[0] - reach[0], nominal[1] - reach[1])
-    cross = np.where(_possible(frames.frame_shape, origin, cross.shape), cross, 0)
+    cross = np.where(
+        _find_possible_shifts(frames.frame_shape, origin, cross.shape), cross, 0
+    )
     return CorrelationSurface(cross, np.maximum(variance, 0), origin)
 
 
-def _room(first: int, second: int, start: int, lags: int) -> int:
-    """Return the transform length at which the wanted lags do not wrap."""
+def _compute_transform_length(first: int, second: int, start: int, lags: int) -> int:
+    """Return a transform length that avoids wraparound of the requested lags."""
     least, most = -(second - 1), first - 1
     low, high = max(start, least), min(start + lags - 1, most)
     # lag l also receives l + n and l - n: keep those outside the possible lags
     return max(first, second, high - least + 1, most - low + 1)
 
 
-def _possible(
+def _find_possible_shifts(
     shape: IntPair, origin: IntPair, size: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """Return the mask of shifts with a sufficient overlap."""
@@ -190,10 +194,10 @@ def _possible(
     return np.asarray(wide & (np.outer(rows, columns) >= _MIN_PIXELS))
 
 
-def highest_peaks(
+def find_highest_peaks(
     score: FloatArray | Float32Array, least: float | None
 ) -> list[IntPair]:
-    """Find the highest peaks of a surface, a few pixels apart; `score` (H, W).
+    """Find the highest separate peaks of a surface; `score` (H, W).
 
     All above `least`, if it is given.
     """
@@ -215,17 +219,17 @@ def highest_peaks(
     return [(int(rows[k]), int(columns[k])) for k in peaks]
 
 
-def coefficient(
+def compute_coefficient(
     frames: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, float]:
-    """Compare two frames at one shift: `common_coefficient` of their overlap."""
-    return common_coefficient(frames, [(pair, shift)])
+    """Compute the correlation, score and weight of two frames at one shift."""
+    return compute_common_coefficient(frames, [(pair, shift)])
 
 
-def common_coefficient(
+def compute_common_coefficient(
     frames: CorrectedFrames, overlaps: Sequence[tuple[IntPair, IntPair]]
 ) -> tuple[float, float, float]:
-    """Compare pairs of frames, each at one shift, as if their overlaps were one.
+    """Compute the joint correlation of several pairs, each at a given shift.
 
     Returns the correlation coefficient, a score, and a weight. The weight counts all
     pixels of the overlaps, the score only those with detail: the number of normal
@@ -238,7 +242,7 @@ def common_coefficient(
     weights, powers, peaks = np.zeros(2), np.zeros(2), np.zeros(2)
     root = frames.root
     for pair, shift in overlaps:
-        boxes = overlap_boxes(frames.frame_shape, shift)
+        boxes = compute_overlap_boxes(frames.frame_shape, shift)
         if boxes is None:
             continue
         one, two = boxes
@@ -267,31 +271,31 @@ def common_coefficient(
     return ncc, float(np.copysign(score, ncc)), float(weight_all)
 
 
-def search(
+def search_shifts(
     frames: CorrectedFrames,
     pair: IntPair,
     nominal: IntPair,
     reach: IntPair,
     least: float | None = None,
 ) -> Candidates:
-    """Find possible shifts of two frames: all with a score above `least`.
+    """Find possible shifts of two frames with scores above `least`.
 
     Without `least`, the best shift and those nearly as good.
     """
-    scores = surface(frames, pair, nominal, reach)
+    scores = correlate_frames(frames, pair, nominal, reach)
     shifts: list[IntPair] = []
     along: tuple[IntPair, ...] = ()
     floor = None if least is None else least * np.sqrt(frames.grain)
     if scores is not None:
         y0, x0 = scores.origin
-        peaks = highest_peaks(scores.score, floor)
+        peaks = find_highest_peaks(scores.score, floor)
         if peaks and least is None:
             # the next period of a large overlap hides that of a small one
-            height = scores.height(frames.frame_shape)
+            height = scores.compute_height(frames.frame_shape)
             alike = _ALIKE * height[peaks[0]]
             peaks += [
                 peak
-                for peak in highest_peaks(height, alike)
+                for peak in find_highest_peaks(height, alike)
                 if min(max(abs(peak[0] - y), abs(peak[1] - x)) for y, x in peaks)
                 > PEAK_PX
             ]
@@ -299,11 +303,13 @@ def search(
         if np.abs(nominal).max() >= _DUST_MOVE:
             still = 2 * np.sqrt(frames.grain / np.pi)  # width of the peak of dust
             shifts = [s for s in shifts if np.hypot(*s) > still]
-        along = scores.along(shifts[0], nominal, frames.frame_shape) if shifts else ()
-    coefficients = [coefficient(frames, pair, shift) for shift in shifts]
+        along = (
+            scores.find_ridge(shifts[0], nominal, frames.frame_shape) if shifts else ()
+        )
+    coefficients = [compute_coefficient(frames, pair, shift) for shift in shifts]
     ncc, score, weight = np.array(coefficients).reshape(-1, 3).T
     lowest = _HOLLOW * ncc.max(initial=0.0)
-    if any(coefficient(frames, pair, shift)[0] < lowest for shift in along):
+    if any(compute_coefficient(frames, pair, shift)[0] < lowest for shift in along):
         along = ()  # a dip of the variance looked like a ridge
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
@@ -317,8 +323,8 @@ def search(
 _CACHE_BYTES = 256 << 20
 
 
-def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
-    """Sample a Gaussian and its derivative, normalised so that a ramp has slope one."""
+def _sample_kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
+    """Sample a Gaussian and its derivative, normalised to slope one for a ramp."""
     radius = int(np.ceil(3.6 * sigma)) + 1
     place = np.arange(-radius, radius + 1) + part
     smooth = np.exp(-0.5 * (place / sigma) ** 2)
@@ -329,11 +335,11 @@ def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
     return smooth, -slope
 
 
-def resample(
+def resample_frame(
     image: Float32Array, part: tuple[float, float], sigma: float
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Smooth a frame (Y, X), shift it by less than a pixel, and compute its slopes."""
-    (smooth_y, slope_y), (smooth_x, slope_x) = (_kernels(sigma, p) for p in part)
+    (smooth_y, slope_y), (smooth_x, slope_x) = (_sample_kernels(sigma, p) for p in part)
     rows = ndimage.correlate1d(image, smooth_y, axis=0, mode="nearest")
     steep = ndimage.correlate1d(image, slope_y, axis=0, mode="nearest")
     return (
@@ -343,7 +349,7 @@ def resample(
     )
 
 
-class Resampled:
+class ResampledFrames:
     """Frames on the mosaic's grid, smoothed by a Gaussian, computed on request."""
 
     def __init__(
@@ -365,14 +371,14 @@ class Resampled:
         self._inside: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
         self._cache = BoundedCache(_CACHE_BYTES)
 
-    def frame(self, index: int) -> tuple[Float32Array, ...]:
+    def get_planes(self, index: int) -> tuple[Float32Array, ...]:
         """Return weight, grey values and, on request, slopes along y and x, (Y, X)."""
         planes: tuple[Float32Array, ...] = self._cache.get(
-            index, lambda: self._make(index)
+            index, lambda: self._compute_planes(index)
         )
         return planes
 
-    def _make(self, index: int) -> tuple[Float32Array, ...]:
+    def _compute_planes(self, index: int) -> tuple[Float32Array, ...]:
         image, weight = self.frames.correct(index)
         outside = weight <= 0
         if outside.any():  # fill the outside with the mean level of the inside
@@ -381,14 +387,16 @@ class Resampled:
             image = np.where(outside, np.float32(level), image)
         y, x = self.parts[index].tolist()
         if self.slopes:
-            return self._inner(weight), *resample(image, (y, x), self.sigma)
+            return self._erode_weight(weight), *resample_frame(
+                image, (y, x), self.sigma
+            )
         for axis, part in enumerate((y, x)):
-            smooth, _ = _kernels(self.sigma, part)
+            smooth, _ = _sample_kernels(self.sigma, part)
             image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")
-        return self._inner(weight), image
+        return self._erode_weight(weight), image
 
-    def _inner(self, weight: Float32Array) -> Float32Array:
-        """Return the weight without the rim that smoothing mixed with the outside."""
+    def _erode_weight(self, weight: Float32Array) -> Float32Array:
+        """Return the weight, set to 0 at the rim affected by smoothing."""
         mask, mask_pair = weight > 0, self._inside
         if mask_pair is None or not np.array_equal(mask_pair[0], mask):
             side = 2 * self.margin + 1
@@ -396,7 +404,7 @@ class Resampled:
             mask_pair = self._inside = mask, np.asarray(least > 0)
         return np.where(mask_pair[1], weight, np.float32(0))
 
-    def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
-        """Return the parts of two frames that overlap."""
-        shift = whole_shift(self.corners, (first, second))
-        return overlap_boxes(self.frames.frame_shape, shift)
+    def get_overlap_boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
+        """Return the overlapping boxes of two frames."""
+        shift = round_shift(self.corners, (first, second))
+        return compute_overlap_boxes(self.frames.frame_shape, shift)

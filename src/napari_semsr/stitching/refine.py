@@ -16,7 +16,7 @@ from scipy.sparse.linalg import splu
 
 from napari_semsr.core import BoolArray, Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import Resampled
+from napari_semsr.stitching.pairwise import ResampledFrames
 
 # Linearised shift of one pair of frames.
 #
@@ -34,7 +34,7 @@ _NUISANCE = 4  # offset, gain, linear brightness along y and along x
 
 @dataclass(frozen=True, slots=True)
 class LinearisedShift:
-    """Linearised shift of one pair."""
+    """Linearised shift of a pair of frames."""
 
     first: int
     second: int
@@ -47,47 +47,47 @@ class LinearisedShift:
     variance: float
 
 
-def _total_weight(
-    sweep: Resampled, first: int, box: Box, around: Sequence[int]
+def _sum_weights(
+    sweep: ResampledFrames, first: int, box: Box, around: Sequence[int]
 ) -> Float32Array:
     """Sum the weights of all frames over a part of one frame."""
     total = np.zeros(box.shape, np.float32)
     corner = sweep.corners[first] + (box.y0, box.x0)
     for other in around:
         y, x = (int(v) for v in corner - sweep.corners[other])
-        weight, part = sweep.frame(other)[0], Box.of(box.shape, (y, x))
-        if part.overlap(frame := Box.of(weight.shape)):
+        weight, part = sweep.get_planes(other)[0], Box.from_shape(box.shape, (y, x))
+        if part.overlaps(frame := Box.from_shape(weight.shape)):
             both = part.intersection(frame)
-            total[both.within(part).slices] += weight[both.slices]
+            total[both.relative_to(part).slices] += weight[both.slices]
     return total
 
 
 def linearise_pair(
-    sweep: Resampled,
+    sweep: ResampledFrames,
     first: int,
     second: int,
     around: Sequence[int],
     stretch: tuple[Float32Array, Float32Array] | None = None,
 ) -> LinearisedShift | None:
-    """Compare one pair near its current positions; None below 200 common pixels.
+    """Linearise a pair at its current positions; None below 200 common pixels.
 
     `stretch`: displacement of each pixel, along y and x, per pixel at the rim; if
     given, that displacement is free too.
     """
-    boxes = sweep.boxes(first, second)
+    boxes = sweep.get_overlap_boxes(first, second)
     if boxes is None:
         return None
     one, two = boxes
-    a_weight, a, *a_slopes = (part[one.slices] for part in sweep.frame(first))
-    b_weight, b, *b_slopes = (part[two.slices] for part in sweep.frame(second))
+    a_weight, a, *a_slopes = (part[one.slices] for part in sweep.get_planes(first))
+    b_weight, b, *b_slopes = (part[two.slices] for part in sweep.get_planes(second))
     product = a_weight * b_weight
     inside = product > 0
     if int(np.count_nonzero(inside)) < _MIN_PIXELS:
         return None
-    total = _total_weight(sweep, first, one, around)[inside]
+    total = _sum_weights(sweep, first, one, around)[inside]
     weight = product[inside] / total
     freedom = float(((a_weight + b_weight)[inside] / total).sum())
-    columns = _columns(one.shape, inside, a, b)
+    columns = _stack_nuisance_columns(one.shape, inside, a, b)
     if stretch is not None:
         apart = [plane[two.slices] - plane[one.slices] for plane in stretch]
         for slope in (a_slopes, b_slopes):
@@ -103,10 +103,10 @@ def linearise_pair(
     cross = ((one_slope * weight) @ other.T).astype(float)
     cross = (cross + cross.T) / 2
     power = float(np.vdot(weight, difference**2))
-    return _eliminate((first, second), normal, right, cross, (power, freedom))
+    return _eliminate_nuisance((first, second), normal, right, cross, (power, freedom))
 
 
-def _columns(
+def _stack_nuisance_columns(
     shape: IntPair, inside: NDArray[np.bool_], a: Float32Array, b: Float32Array
 ) -> Float32Array:
     """Stack offset, gain, and gain that varies linearly along y and x."""
@@ -118,7 +118,7 @@ def _columns(
     return np.stack([np.ones(len(mean), np.float32), mean - mean.mean(), *ramps])
 
 
-def _eliminate(
+def _eliminate_nuisance(
     pair: IntPair,
     normal: FloatArray,
     right: FloatArray,
@@ -170,8 +170,8 @@ NOISE_RATIO = 4 * np.pi
 
 
 @dataclass(frozen=True, slots=True)
-class Refined:
-    """Positions after the last sweep."""
+class RefinedPositions:
+    """Positions after a refinement sweep."""
 
     # (N, 2) top-left corners; NaN without a start position
     positions: FloatArray
@@ -191,7 +191,7 @@ def _bound_step(item: LinearisedShift) -> FloatArray:
     return np.asarray(axes @ np.clip(axes.T @ item.step, -MAX_STEP, MAX_STEP))
 
 
-def join_blocks(
+def assemble_matrix(
     count: int, first: NDArray[np.intp], second: NDArray[np.intp], blocks: FloatArray
 ) -> sparse.csc_array:
     """Assemble the matrix of positions, (2 N, 2 N), from blocks of pairs.
@@ -216,7 +216,7 @@ def join_blocks(
     return sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
 
 
-def assemble(
+def assemble_equations(
     count: int, shifts: Sequence[LinearisedShift], noise: float
 ) -> tuple[sparse.csc_array, FloatArray, FloatArray, FloatArray]:
     """Assemble the normal equations of all positions.
@@ -236,14 +236,14 @@ def assemble(
     for own, each in zip(right, pulls, strict=True):
         np.add.at(own, second, each)
         np.add.at(own, first, -each)
-    matrix = join_blocks(count, first, second, blocks)
+    matrix = assemble_matrix(count, first, second, blocks)
     tiny = _HOLD * float(np.median(np.abs(blocks[:, [0, 1], [0, 1]])))
     held_matrix = (matrix + tiny * sparse.eye_array(2 * count)).tocsc()
     rim = pull[:, 2:].sum(axis=0), np.einsum("kaa->a", blocks[:, 2:, 2:])
     return held_matrix, right, *rim
 
 
-def joint_steps(
+def solve_steps(
     count: int, shifts: Sequence[LinearisedShift], free: BoolArray | None = None
 ) -> tuple[FloatArray, sparse.csc_array]:
     """Solve for the moves of all frames, (N, 2); unconnected frames do not move.
@@ -252,7 +252,7 @@ def joint_steps(
     equations of all, (2 N, 2 N).
     """
     noise = float(np.median([item.variance for item in shifts]))
-    matrix, right, _, _ = assemble(count, shifts, noise)
+    matrix, right, _, _ = assemble_equations(count, shifts, noise)
     if free is None:
         return splu(matrix).solve(right[0].ravel()).reshape(count, 2), matrix
     free_columns = np.flatnonzero(np.repeat(free, 2))
@@ -262,15 +262,15 @@ def joint_steps(
     return steps.reshape(count, 2), matrix
 
 
-def _in_order(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
-    """Order pairs by neighbouring frames, so that each is resampled once."""
+def _sort_pairs(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
+    """Order pairs so that each frame is resampled only once."""
     rank = np.argsort(np.lexsort((positions[:, 1], positions[:, 0])))
     return sorted(
         pairs, key=lambda pair: (min(rank[list(pair)]), max(rank[list(pair)]))
     )
 
 
-def sweep_shifts(
+def linearise_pairs(
     frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
@@ -280,8 +280,8 @@ def sweep_shifts(
     around: Sequence[IntPair] = (),
 ) -> list[LinearisedShift]:
     """Linearise all pairs, in the given order; `around`: further overlapping pairs."""
-    sweep = Resampled(frames, positions, sigma)
-    stretch = frames.stretch() if with_stretch else None
+    sweep = ResampledFrames(frames, positions, sigma)
+    stretch = frames.compute_stretch() if with_stretch else None
     near = [{index} for index in range(len(positions))]  # overlapping frames
     for first, second in (*pairs, *around):
         near[first].add(second)
@@ -295,36 +295,36 @@ def sweep_shifts(
     return shifts
 
 
-def refine(
+def refine_positions(
     frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     sweeps: Sequence[float],
-) -> Iterator[Refined]:
-    """Refine positions by the likelihood of all frames, sweep after sweep.
+) -> Iterator[RefinedPositions]:
+    """Refine positions by maximum likelihood in successive sweeps.
 
     `positions` (N, 2), accurate to a pixel or two, NaN for frames that are left out;
     `sweeps`: width of the Gaussian in each sweep, in px.
     """
     positions = positions.copy()
-    pairs = _in_order(pairs, positions)
+    pairs = _sort_pairs(pairs, positions)
     last_sigma = 0.0
     for sigma in sweeps:
         if sigma == last_sigma:
             continue
-        shifts = sweep_shifts(frames, positions, pairs, sigma)
+        shifts = linearise_pairs(frames, positions, pairs, sigma)
         if not shifts:
-            yield Refined(positions, (), np.full(positions.shape, np.inf))
+            yield RefinedPositions(positions, (), np.full(positions.shape, np.inf))
             return
-        steps, matrix = joint_steps(len(positions), shifts)
+        steps, matrix = solve_steps(len(positions), shifts)
         positions = positions + steps
         if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _CONVERGENCE:
             last_sigma = sigma
-        spread = np.where(np.isfinite(positions), spread_of(matrix, sigma), np.nan)
-        yield Refined(positions.copy(), tuple(shifts), spread)
+        spread = np.where(np.isfinite(positions), compute_spread(matrix, sigma), np.nan)
+        yield RefinedPositions(positions.copy(), tuple(shifts), spread)
 
 
-def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
+def compute_spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     """Compute standard deviations relative to the mean position of the largest group.
 
     Smoothing by `sigma` divides the noise variance by ``4 pi sigma^2`` and correlates
@@ -352,8 +352,8 @@ def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
 
 
 @dataclass(frozen=True, slots=True)
-class RimStep:
-    """Displacement at the rim from all pairs together."""
+class RimDisplacement:
+    """Displacement at the rim, estimated from all pairs together."""
 
     step: float  # change of the displacement, in px
     sigma: float  # its standard deviation by noise, in px
@@ -363,24 +363,24 @@ class RimStep:
     doubt_px: FloatArray
 
 
-def measure_rim(
+def measure_rim_displacement(
     frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     sigma: float,
-) -> RimStep | None:
+) -> RimDisplacement | None:
     """Estimate the remaining displacement at the rim of all frames, to first order.
 
     `positions` (N, 2), accurate to a pixel or two, NaN if left out; `sigma`: width
     of the Gaussian in px. None if no pair has enough overlap.
     """
-    pairs = _in_order(pairs, positions)
-    shifts = sweep_shifts(frames, positions, pairs, sigma, with_stretch=True)
+    pairs = _sort_pairs(pairs, positions)
+    shifts = linearise_pairs(frames, positions, pairs, sigma, with_stretch=True)
     if not shifts:
         return None
     noise = float(np.median([item.variance for item in shifts]))
     count = len(positions)
-    held_matrix, right, pull, stiff = assemble(count, shifts, noise)
+    held_matrix, right, pull, stiff = assemble_equations(count, shifts, noise)
     moves, coupling = splu(held_matrix).solve(right.reshape(2, -1).T).T
     stiffness = float(stiff[0] - right[1].ravel() @ coupling)
     if stiffness <= 0:
@@ -388,7 +388,7 @@ def measure_rim(
     step = float(pull[0] - right[1].ravel() @ moves) / stiffness
     moves = (moves - step * coupling).reshape(count, 2)
     smoothing_area = NOISE_RATIO * sigma**2
-    excess = _excess(shifts, moves, step, noise * smoothing_area)
+    excess = _compute_excess_scatter(shifts, moves, step, noise * smoothing_area)
     spread = float(np.sqrt(smoothing_area / stiffness))
     has_place = np.isfinite(positions).all(axis=1)
     pull_of_frames = coupling.reshape(count, 2)
@@ -397,10 +397,10 @@ def measure_rim(
         * spread
         * excess
     )
-    return RimStep(step, spread, excess, moves, pull_of_frames)
+    return RimDisplacement(step, spread, excess, moves, pull_of_frames)
 
 
-def _excess(
+def _compute_excess_scatter(
     shifts: Sequence[LinearisedShift], moves: FloatArray, step: float, noise: float
 ) -> float:
     """Compute the scatter of the pairs relative to pixel noise, at least 1."""
@@ -440,21 +440,21 @@ def refine_rotations(
     """
     positions = positions.copy()
     for _ in range(_ROUNDS):
-        frames = Resampled(corrected_frames, positions, _SIGMA)
-        blocks = ((pair, _normal(frames, pair)) for pair in pairs)
+        frames = ResampledFrames(corrected_frames, positions, _SIGMA)
+        blocks = ((pair, _compute_normal_equations(frames, pair)) for pair in pairs)
         blocks_found = [(pair, block) for pair, block in blocks if block is not None]
         if not blocks_found:
             return corrected_frames, positions
-        steps = _solve(len(positions), blocks_found)
+        steps = _solve_rotations(len(positions), blocks_found)
         half = max(corrected_frames.frame_shape) / 2
         positions = positions + np.clip(steps[:, :2], -2, 2)
-        corrected_frames = corrected_frames.change(
+        corrected_frames = corrected_frames.copy_with_changes(
             rotations=corrected_frames.rotations + steps[:, 2:] / half
         )
     return corrected_frames, positions
 
 
-def _slopes(
+def _differentiate_frame(
     slope: tuple[FloatArray, FloatArray], place: FloatArray, shape: IntPair
 ) -> list[FloatArray]:
     """Differentiate the difference by one frame's shift, rotation and scale."""
@@ -465,16 +465,16 @@ def _slopes(
     return [down, along, -(along * y - down * x), -(down * y + along * x)]
 
 
-def _normal(
-    frames: Resampled, pair: IntPair
+def _compute_normal_equations(
+    frames: ResampledFrames, pair: IntPair
 ) -> tuple[FloatArray, FloatArray, float] | None:
     """Compute the normal equations of one pair, and its noise variance."""
-    boxes = frames.boxes(*pair)
+    boxes = frames.get_overlap_boxes(*pair)
     if boxes is None:
         return None
     one, two = boxes
-    a_weight, a, a_y, a_x = (p[one.slices] for p in frames.frame(pair[0]))
-    b_weight, b, b_y, b_x = (p[two.slices] for p in frames.frame(pair[1]))
+    a_weight, a, a_y, a_x = (p[one.slices] for p in frames.get_planes(pair[0]))
+    b_weight, b, b_y, b_x = (p[two.slices] for p in frames.get_planes(pair[1]))
     inside = (a_weight > 0) & (b_weight > 0)
     if int(np.count_nonzero(inside)) < _MIN_TURN_PIXELS:
         return None
@@ -483,8 +483,8 @@ def _normal(
     slope = ((a_y + b_y)[inside] / 2, (a_x + b_x)[inside] / 2)
     place = np.stack(np.nonzero(inside)).astype(float)
     shape = frames.frames.frame_shape
-    here = _slopes(slope, place + np.array([[one.y0], [one.x0]]), shape)
-    there = _slopes(slope, place + np.array([[two.y0], [two.x0]]), shape)
+    here = _differentiate_frame(slope, place + np.array([[one.y0], [one.x0]]), shape)
+    there = _differentiate_frame(slope, place + np.array([[two.y0], [two.x0]]), shape)
     mean = (a + b)[inside] / 2
     size = np.array(inside.shape)[:, None]
     tilt = place / size - 0.5
@@ -507,7 +507,7 @@ def _normal(
     )
 
 
-def _solve(
+def _solve_rotations(
     count: int, blocks: list[tuple[IntPair, tuple[FloatArray, FloatArray, float]]]
 ) -> FloatArray:
     """Solve for shift (px), rotation and scale (times half a frame) of every frame."""

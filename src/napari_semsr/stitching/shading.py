@@ -36,12 +36,12 @@ from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
     SurfaceBasis,
-    first_flat,
-    no_flat,
-    valid_mask,
+    compute_valid_mask,
+    create_uniform_flat,
+    estimate_initial_flat,
 )
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import Resampled
+from napari_semsr.stitching.pairwise import ResampledFrames
 
 # Blocks that two frames share: the scene cancels in the difference of their values.
 
@@ -65,34 +65,35 @@ class OverlapBlocks:
     variances: FloatArray  # (M, 2) its variance by pixel noise, up to a constant
 
 
-def block_sums(plane: NDArray[np.float32]) -> FloatArray:
+def sum_blocks(plane: NDArray[np.float32]) -> FloatArray:
     """Sum a plane over blocks of 8 px, (Y // 8, X // 8), without a partial border."""
     blocks = split_blocks(plane, _BLOCK).astype(np.float64)
     return np.asarray(blocks.sum(axis=(1, 3)))
 
 
-def _shared_blocks(
-    frames: Resampled, pair: IntPair, *, with_clipped: bool
+def _compute_shared_blocks(
+    frames: ResampledFrames, pair: IntPair, *, with_clipped: bool
 ) -> tuple[RealArray, ...] | None:
-    """Compute block means of both frames over their overlap, positions and variances.
+    """Compute both frames' block means, positions and variances in their overlap.
 
     Clipped pixels of either frame are left out, unless `with_clipped`.
     """
-    boxes = frames.boxes(*pair)
+    boxes = frames.get_overlap_boxes(*pair)
     if boxes is None:
         return None
     sides = list(zip(pair, boxes, strict=True))
     parts = [
-        [plane[box.slices] for plane in frames.frame(index)[:2]] for index, box in sides
+        [plane[box.slices] for plane in frames.get_planes(index)[:2]]
+        for index, box in sides
     ]
     inside = (parts[0][0] > 0) & (parts[1][0] > 0)
-    full = block_sums(inside.astype(np.float32)) == _BLOCK**2
+    full = sum_blocks(inside.astype(np.float32)) == _BLOCK**2
     for index, box in () if with_clipped else sides:
         is_lost = frames.frames.find_clipped(index)[box.slices]
         if is_lost.any():  # smoothing has mixed it with adjacent pixels
             inside &= ~ndimage.binary_dilation(is_lost, np.ones((3, 3)))
     sound = inside.astype(np.float32)
-    count = block_sums(sound)
+    count = sum_blocks(sound)
     usable = full & (count >= _SOUND)
     if not usable.any():
         return None
@@ -100,39 +101,41 @@ def _shared_blocks(
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, including distortion
     places = [
-        frames.frames.raw_places(place - frames.parts[index] + (box.y0, box.x0))
+        frames.frames.compute_raw_positions(
+            place - frames.parts[index] + (box.y0, box.x0)
+        )
         for index, box in sides
     ]
     count = count[usable][:, None]
 
-    def means(planes: Sequence[RealArray]) -> FloatArray:
-        sums = [block_sums(plane * sound)[usable] for plane in planes]
+    def average_blocks(planes: Sequence[RealArray]) -> FloatArray:
+        sums = [sum_blocks(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
     # 1 / (shading * gain)
-    roots = [block_sums(np.sqrt(weight))[usable] / _BLOCK**2 for weight, _ in parts]
+    roots = [sum_blocks(np.sqrt(weight))[usable] / _BLOCK**2 for weight, _ in parts]
     units = [1 / np.maximum(root, 1e-3) for root in roots]
     return (
         cell,
         *places,
-        means([image for _, image in parts]),
+        average_blocks([image for _, image in parts]),
         np.stack(units, axis=1),
-        means([1 / np.maximum(weight, 1e-3) for weight, _ in parts]) / count,
+        average_blocks([1 / np.maximum(weight, 1e-3) for weight, _ in parts]) / count,
     )
 
 
-def overlap_blocks(
+def compare_overlap_blocks(
     frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> OverlapBlocks:
     """Compare overlapping frames block by block; `positions` (N, 2).
 
     Clipped pixels are left out, unless hardly any other pixels overlap.
     """
-    overlaps = Resampled(frames, positions, _SIGMA, slopes=False)
+    overlaps = ResampledFrames(frames, positions, _SIGMA, slopes=False)
     common: list[tuple[IntPair, tuple[RealArray, ...]]] = []
     for with_clipped in (False, True):
         blocks = (
-            (pair, _shared_blocks(overlaps, pair, with_clipped=with_clipped))
+            (pair, _compute_shared_blocks(overlaps, pair, with_clipped=with_clipped))
             for pair in pairs
         )
         common = [(pair, part) for pair, part in blocks if part is not None]
@@ -161,20 +164,20 @@ _LAG = 2
 _DOUBT = 2.5
 
 
-def remaining_shading(
+def measure_remaining_shading(
     frames: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     pedestal: float = 0.0,
 ) -> float:
-    """Compute the relative difference of corrected frames where they overlap.
+    """Compute the relative difference of corrected frames in their overlaps.
 
     RMS over all blocks, without noise, which is estimated from mixed second differences
     of blocks two blocks apart, in which changes along either axis cancel. At least the
     standard error by noise. `positions` (N, 2); `pedestal` is added to grey values. NaN
     if no blocks overlap.
     """
-    blocks = overlap_blocks(frames, positions, pairs)
+    blocks = compare_overlap_blocks(frames, positions, pairs)
     level = float(blocks.values.mean() + pedestal) if len(blocks.pair) else 0.0
     if level <= 0:
         return float("nan")
@@ -243,7 +246,7 @@ _MIN_NOISE = 1e-4  # share of the grey value; chosen: assumed in every frame
 
 @dataclass(frozen=True, slots=True)
 class Shading:
-    """Result of fitting shading, gains and offsets together."""
+    """Fitted shading, gains and offsets."""
 
     flat: FlatField  # better one by cross-validation: as given, or refined
     log_gains: FloatArray  # (N,) change of the logarithm of each frame's gain
@@ -254,15 +257,15 @@ class Shading:
     open_slope: FloatPair = (0.0, 0.0)
 
 
-def _whole_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
+def _find_valid_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
     """Return the mask of valid blocks of a frame, and their centres in px."""
-    inside = block_sums((frames.root > 0).astype(np.float32)) == _BLOCK**2
+    inside = sum_blocks((frames.root > 0).astype(np.float32)) == _BLOCK**2
     corners = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
     return inside, corners + (_BLOCK - 1) / 2
 
 
-def _some(has_place: BoolArray) -> list[int]:
-    """Select placed frames for a mean."""
+def _sample_frames(has_place: BoolArray) -> list[int]:
+    """Select a sample of the placed frames."""
     placed_frames = np.flatnonzero(has_place)
     return [
         int(index)
@@ -270,16 +273,16 @@ def _some(has_place: BoolArray) -> list[int]:
     ]
 
 
-def _mean_shape(
+def _compute_mean_shape(
     frames: CorrectedFrames, has_place: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Compute tilt and roundness of the mean frame, covariance, and valid blocks."""
-    inside, centres = _whole_blocks(frames)
-    place = frames.raw_places(centres)
-    shapes = basis.shapes(place)
+    """Compute the mean frame's tilt and roundness, covariance, and block positions."""
+    inside, centres = _find_valid_blocks(frames)
+    place = frames.compute_raw_positions(centres)
+    shapes = basis.evaluate_shapes(place)
     moments = []
-    for index in _some(has_place):
-        sums = block_sums(frames.correct(int(index))[0])[inside]
+    for index in _sample_frames(has_place):
+        sums = sum_blocks(frames.correct(int(index))[0])[inside]
         in_light = sums > 0
         if in_light.sum() * 2 < len(in_light):
             continue
@@ -299,12 +302,12 @@ def _mean_shape(
     )
 
 
-def _scatter(values: FloatArray) -> float:
+def _compute_scatter(values: FloatArray) -> float:
     return float(1.4826 * np.median(np.abs(values))) if len(values) else float("nan")
 
 
-def light_prior(count: int, flicker: float) -> FloatArray:
-    """Return the prior inverse covariance, (N, N), of the logarithms of gains."""
+def compute_gain_prior(count: int, flicker: float) -> FloatArray:
+    """Return the prior inverse covariance, (N, N), of the log gains."""
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
     for shape, rate in zip((time, time**2 - 1 / 3), _DRIFT, strict=True):
@@ -314,8 +317,10 @@ def light_prior(count: int, flicker: float) -> FloatArray:
     return np.asarray(np.linalg.inv(covariance), dtype=float)
 
 
-def _remove_trend(positions: FloatArray, is_known: NDArray[np.bool_]) -> FloatArray:
-    """Compute the projector, (N, N), onto changes that a tilted field cannot cause.
+def _compute_trend_projector(
+    positions: FloatArray, is_known: NDArray[np.bool_]
+) -> FloatArray:
+    """Compute the projector, (N, N), that removes trends caused by a tilted field.
 
     `is_known` (N,) are frames with overlaps; for few frames only the mean is removed.
     """
@@ -333,7 +338,7 @@ def _remove_trend(positions: FloatArray, is_known: NDArray[np.bool_]) -> FloatAr
 
 @dataclass(frozen=True, slots=True)
 class _Correction:
-    """Remaining correction: the unknowns of the fit."""
+    """Parameters of the remaining correction."""
 
     # (F + 1,) coefficients of the logarithm of the missing shading, then the dark level
     surface: FloatArray
@@ -342,7 +347,7 @@ class _Correction:
 
 
 class _ShadingProblem:
-    """Least squares of shading, gains and offsets over blocks."""
+    """Least-squares problem for shading, gains and offsets over blocks."""
 
     def __init__(
         self,
@@ -353,7 +358,10 @@ class _ShadingProblem:
         expected_frames: CorrectedFrames | None = None,
     ) -> None:
         self.blocks, self.count = blocks, len(frames.gains)
-        self.surfaces = [basis.at(blocks.place_first), basis.at(blocks.place_second)]
+        self.surfaces = [
+            basis.evaluate(blocks.place_first),
+            basis.evaluate(blocks.place_second),
+        ]
         self.surface_apart = self.surfaces[0] - self.surfaces[1]
         self.level = max(float(np.median(np.abs(blocks.values))), 1e-12)
         # the prior of the light applies to the whole gain, not to its change
@@ -362,7 +370,7 @@ class _ShadingProblem:
         if expected_frames is not None:
             self.known_gains -= np.log(expected_frames.gains)
             self.known_offsets -= expected_frames.offsets / self.level
-        self.hold, self.offset_sd = light_prior(self.count, _STEADY), _OFFSETS
+        self.hold, self.offset_sd = compute_gain_prior(self.count, _STEADY), _OFFSETS
         self.flicker = self.scatter = _STEADY
         self.is_known = expected_frames is not None
         if self.is_known:
@@ -370,7 +378,7 @@ class _ShadingProblem:
             self.offset_sd = _KNOWN_SCATTER
         is_held = np.zeros(self.count, bool)
         is_held[blocks.frames.ravel()] = True
-        self.beside_a_trend = _remove_trend(positions, is_held)
+        self.beside_a_trend = _compute_trend_projector(positions, is_held)
         # the last coefficient is the remaining dark level
         apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
         self.unit = min(
@@ -382,29 +390,29 @@ class _ShadingProblem:
         self.noise = self.level
         size = self.surfaces[0].shape[1] + 1
         self.prior, self.pull = np.eye(size), np.zeros(size)
-        self.prior[:-1, :-1] = basis.prior()
+        self.prior[:-1, :-1] = basis.compute_prior()
         self.covariance = np.eye(size)  # of the last fit with the field
 
     @property
-    def nothing(self) -> _Correction:
-        """No correction."""
+    def zero_correction(self) -> _Correction:
+        """Correction without any effect."""
         none = np.zeros(self.count)
         return _Correction(np.zeros(len(self.pull)), none, none)
 
     @property
     def is_steady(self) -> bool:
-        """Whether the frames are as bright as those of steady light."""
+        """Whether brightness varies between frames no more than in steady light."""
         return self.flicker < 2 * _STEADY and self.offset_sd < _STEADY
 
     @property
     def is_even(self) -> bool:
-        """Whether gains and offsets differ by no more than those of steady light."""
+        """Whether gains and offsets vary no more than in steady light."""
         return self.is_steady and self.scatter <= _STEADY
 
-    def expecting(
+    def copy_with_shape_prior(
         self, shape: FloatArray, trust: FloatArray, reader: FloatArray
     ) -> "_ShadingProblem":
-        """Use the broad shape of the mean frame, as overlaps may hardly show it."""
+        """Return a copy that also fits the broad shape of the mean frame."""
         problem = copy(self)
         problem.prior, problem.pull = self.prior.copy(), self.pull.copy()
         size = reader.shape[1]  # without or with the dark level
@@ -412,8 +420,8 @@ class _ShadingProblem:
         problem.pull[:size] += reader.T @ trust @ shape
         return problem
 
-    def leaving_open(self, tilts: FloatArray) -> "_ShadingProblem":
-        """Constrain some shapes of the surface, (F, 2), only by gains and offsets."""
+    def copy_without_shape_prior(self, tilts: FloatArray) -> "_ShadingProblem":
+        """Return a copy with some shapes, (F, 2), limited only by gains and offsets."""
         problem = copy(self)
         prior = self.prior[:-1, :-1]
         tilt_terms = prior @ tilts
@@ -421,7 +429,7 @@ class _ShadingProblem:
         problem.prior[:-1, :-1] -= tilt_terms @ np.linalg.solve(
             tilts.T @ tilt_terms, tilt_terms.T
         )
-        problem.hold = light_prior(self.count, max(self.scatter, _MIN_FLICKER))
+        problem.hold = compute_gain_prior(self.count, max(self.scatter, _MIN_FLICKER))
         return problem
 
     def fit(
@@ -433,7 +441,7 @@ class _ShadingProblem:
         learns: bool = False,
         rounds: int = _ROUNDS,
     ) -> _Correction:
-        """Fit gains and offsets, and the field with them if `with_field`.
+        """Fit gains and offsets, and also the field if `with_field`.
 
         `learns`: also the noise and the variance between frames, which are then kept.
         """
@@ -441,18 +449,20 @@ class _ShadingProblem:
         for _ in range(rounds):
             left, level, units = self._evaluate(correction)
             weighted_residual = left * np.sqrt(self.relative)
-            scatter = max(_scatter(weighted_residual[in_fit]), _MIN_NOISE * self.level)
+            scatter = max(
+                _compute_scatter(weighted_residual[in_fit]), _MIN_NOISE * self.level
+            )
             if learns:
                 self.noise = scatter
             weight = np.where(in_fit, self.relative / self.noise**2, 0)
             weight = weight / (1 + (weighted_residual / (3 * scatter)) ** 2)
-            bright = self._bright(level, units)
+            bright = self._differentiate_brightness(level, units)
             target = left + bright @ np.concatenate(
                 [correction.log_gains, correction.offsets]
             )
-            normal, right = self._frames_normal(bright, weight, target)
+            normal, right = self._assemble_normal_equations(bright, weight, target)
             if with_field:
-                field = self._field(level, units)
+                field = self._differentiate_field(level, units)
                 more = field @ correction.surface
                 heavy = field * weight[:, None]
                 mixed_terms = bright.T @ heavy
@@ -470,18 +480,18 @@ class _ShadingProblem:
             surface = surface if with_field else before.surface
             correction = _Correction(surface, *np.split(numbers, 2))
             if learns:
-                self._learn(correction, np.asarray(np.linalg.inv(normal)))
-            if _change(before, correction) < _CONVERGENCE:
+                self._estimate_variances(correction, np.asarray(np.linalg.inv(normal)))
+            if _compute_change(before, correction) < _CONVERGENCE:
                 break
         if with_field and rounds > _FEW_ROUNDS:
             size = len(self.pull)
             self.covariance = np.asarray(np.linalg.inv(normal)[:size, :size], float)
         return correction
 
-    def shading(
+    def create_shading(
         self, flat: FlatField, correction: _Correction, *, is_refined: bool = False
     ) -> Shading:
-        """Create the result of a fit, normalised to gains of 1 on average.
+        """Create the fit result, normalised to a mean gain of 1.
 
         A dark level below 0 is left to the offsets.
         """
@@ -492,39 +502,45 @@ class _ShadingProblem:
         flat = replace(flat, dark=max(flat.dark, 0.0))
         return Shading(flat, gains, offsets, is_refined)
 
-    def field(
+    def correct_flat_field(
         self, frames: CorrectedFrames, basis: SurfaceBasis, correction: _Correction
     ) -> FlatField:
-        """Correct the flat field and the dark level."""
-        missing = np.exp(np.clip(basis.surface(correction.surface[:-1]), -1.5, 1.5))
+        """Correct the flat field and the dark level using a fit result."""
+        missing = np.exp(
+            np.clip(basis.evaluate_surface(correction.surface[:-1]), -1.5, 1.5)
+        )
         new_flat = frames.flat.flat * missing
         top = float(np.quantile(new_flat, 0.99))
         single = np.maximum(new_flat / top, 0).astype(np.float32)
         dark = frames.flat.dark + float(correction.surface[-1]) * self.unit
-        return replace(frames.flat, flat=single, dark=dark, valid=valid_mask(single))
+        return replace(
+            frames.flat, flat=single, dark=dark, valid=compute_valid_mask(single)
+        )
 
-    def take_off(
+    def correct_frames(
         self, frames: CorrectedFrames, flat: FlatField, correction: _Correction
     ) -> CorrectedFrames:
-        """Correct the frames by the result of a fit, and by a flat field."""
-        return frames.change(
+        """Correct frames using a fit result and a flat field."""
+        return frames.copy_with_changes(
             flat=flat,
             gains=frames.gains * np.exp(correction.log_gains),
             offsets=frames.offsets + correction.offsets * self.level,
         )
 
-    def left(self, in_fit: BoolArray, correction: _Correction) -> float:
+    def compute_scatter(self, in_fit: BoolArray, correction: _Correction) -> float:
         """Compute the robust scatter of the differences after a correction."""
         left = self._evaluate(correction)[0] * np.sqrt(self.relative)
-        return _scatter(left[in_fit])
+        return _compute_scatter(left[in_fit])
 
-    def uneven(self, in_fit: BoolArray, correction: _Correction) -> float:
+    def compute_relative_scatter(
+        self, in_fit: BoolArray, correction: _Correction
+    ) -> float:
         """Compute the robust scatter of relative differences within pairs."""
         left, level, _ = self._evaluate(correction)
         pair = self.blocks.pair[in_fit]
         share = (left / np.maximum(level, _MIN_LEVEL * self.level))[in_fit]
         mean = np.bincount(pair, share) / np.maximum(np.bincount(pair), 1)
-        return _scatter(share - mean[pair])
+        return _compute_scatter(share - mean[pair])
 
     def _evaluate(
         self, correction: _Correction
@@ -545,7 +561,9 @@ class _ShadingProblem:
         level = (values * noise[:, ::-1]).sum(axis=1) / noise.sum(axis=1)
         return values[:, 0] - values[:, 1], level, units
 
-    def _bright(self, level: FloatArray, units: FloatArray) -> sparse.csr_array:
+    def _differentiate_brightness(
+        self, level: FloatArray, units: FloatArray
+    ) -> sparse.csr_array:
         """Differentiate the difference by each gain and offset, (M, 2 N)."""
         signs = np.array([1.0, -1.0])
         gains, offsets = level[:, None] * signs, units * signs * self.level
@@ -556,12 +574,12 @@ class _ShadingProblem:
         shape = (len(level), 2 * self.count)
         return sparse.csr_array((entries, columns, starts), shape)
 
-    def _field(self, level: FloatArray, units: FloatArray) -> FloatArray:
+    def _differentiate_field(self, level: FloatArray, units: FloatArray) -> FloatArray:
         """Differentiate the difference by surface and dark level, (M, F + 1)."""
         dark = (units[:, 0] - units[:, 1]) * self.unit
         return np.column_stack([self.surface_apart * level[:, None], dark])
 
-    def _frames_normal(
+    def _assemble_normal_equations(
         self, bright: sparse.csr_array, weight: FloatArray, target: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         """Assemble the normal equations of gains and offsets."""
@@ -575,7 +593,9 @@ class _ShadingProblem:
         right[count:] -= loose * self.known_offsets
         return normal, right
 
-    def _learn(self, correction: _Correction, covariance: FloatArray) -> None:
+    def _estimate_variances(
+        self, correction: _Correction, covariance: FloatArray
+    ) -> None:
         """Estimate the variances of gains and offsets from frame to frame.
 
         One step of expectation maximisation, without trends over the mosaic.
@@ -596,11 +616,11 @@ class _ShadingProblem:
             sizes.append(float(np.sqrt((values @ beside @ values + doubt) / free)))
         self.scatter = min(sizes[0], _MAX_FLICKER)
         self.flicker = max(self.scatter, _STEADY)
-        self.hold = light_prior(count, self.flicker)
+        self.hold = compute_gain_prior(count, self.flicker)
         self.offset_sd = float(np.clip(sizes[1], _MIN_OFFSETS, _MAX_OFFSETS))
 
 
-def _change(before: _Correction, after: _Correction) -> float:
+def _compute_change(before: _Correction, after: _Correction) -> float:
     """Return the largest change of any parameter."""
     return max(
         float(np.abs(getattr(after, f.name) - getattr(before, f.name)).max())
@@ -608,10 +628,10 @@ def _change(before: _Correction, after: _Correction) -> float:
     )
 
 
-def choose_flat(
+def choose_flat_field(
     frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> FlatField:
-    """Discard parts of a first flat field that belong to the sample, not to the light.
+    """Discard parts of an initial flat field that belong to the sample.
 
     It is discarded completely if frames differ less without it. With automatic
     brightness of the frames, overlaps cannot contradict a tilt, but show whether the
@@ -621,35 +641,42 @@ def choose_flat(
     flat = frames.flat
     if not flat.valid.all():
         return flat  # a field that ends within the frame is certainly shaded
-    blocks = _thin(overlap_blocks(frames, positions, pairs))
+    blocks = _thin_blocks(compare_overlap_blocks(frames, positions, pairs))
     if len(blocks.pair) < _ENOUGH_BLOCKS:
         return flat
-    plain = _divide(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
+    plain = _divide_blocks(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
 
-    def compare(part: OverlapBlocks, centre: FloatPair | None) -> tuple[float, ...]:
+    def compare_scatter(
+        part: OverlapBlocks, centre: FloatPair | None
+    ) -> tuple[float, ...]:
         """Return the scatter after fits of gains and offsets, and of a round field."""
         basis = SurfaceBasis(frames.frame_shape, 0, centre)
         problem = _ShadingProblem(part, frames, positions, basis)
         every = np.ones(len(part.pair), bool)
-        correction = problem.fit(every, problem.nothing, with_field=False, learns=True)
-        left = [problem.left(every, correction)]
+        correction = problem.fit(
+            every, problem.zero_correction, with_field=False, learns=True
+        )
+        left = [problem.compute_scatter(every, correction)]
         if flat.centre is not None and not problem.is_steady:
             correction = problem.fit(every, correction, with_field=True)
-            left.append(problem.left(every, correction))
+            left.append(problem.compute_scatter(every, correction))
         return tuple(value / problem.level for value in left)
 
-    without, with_it = compare(plain, None), compare(blocks, flat.centre)
+    without, with_it = (
+        compare_scatter(plain, None),
+        compare_scatter(blocks, flat.centre),
+    )
     if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
         placed_frames = np.flatnonzero(np.isfinite(positions[:, 0]))
-        flat = first_flat(frames.acquisition, placed_frames, is_centred=True)
-        blocks_in_light = _divide(plain, np.maximum(flat.flat, MIN_FLAT))
-        with_it = compare(blocks_in_light, None)
+        flat = estimate_initial_flat(frames.acquisition, placed_frames, is_centred=True)
+        blocks_in_light = _divide_blocks(plain, np.maximum(flat.flat, MIN_FLAT))
+        with_it = compare_scatter(blocks_in_light, None)
     if with_it[0] < without[0] or not flat.valid.all():
         return flat
-    return no_flat(flat.flat.shape, flat.dark, "none is better")
+    return create_uniform_flat(flat.flat.shape, flat.dark, "none is better")
 
 
-def _divide(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks:
+def _divide_blocks(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks:
     """Divide blocks of frames by an additional shading, (Y, X)."""
     light = np.stack(
         [
@@ -666,7 +693,7 @@ def _divide(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks
     )
 
 
-def _thin(blocks: OverlapBlocks) -> OverlapBlocks:
+def _thin_blocks(blocks: OverlapBlocks) -> OverlapBlocks:
     step = -(-len(blocks.pair) // _MAX_BLOCKS)
     if step <= 1:
         return blocks
@@ -690,7 +717,7 @@ def refine_shading(
     `expected_frames` have the most likely gains and offsets: 1 and 0 without it;
     `is_fixed`: the flat field does not change.
     """
-    blocks = _thin(overlap_blocks(corrected_frames, positions, pairs))
+    blocks = _thin_blocks(compare_overlap_blocks(corrected_frames, positions, pairs))
     if not len(blocks.pair):
         none = np.zeros(len(positions))
         return Shading(corrected_frames.flat, none, none, False)
@@ -704,39 +731,39 @@ def refine_shading(
         blocks, corrected_frames, positions, basis, expected_frames
     )
     every = np.ones(len(blocks.pair), bool)
-    frames = problem.fit(every, problem.nothing, with_field=False, learns=True)
+    frames = problem.fit(every, problem.zero_correction, with_field=False, learns=True)
     if problem.offset_sd < _NO_OFFSETS and not problem.is_known:
         problem.offset_sd = _NONE
         frames = problem.fit(every, frames, with_field=False)
     if few or is_fixed:
-        return problem.shading(corrected_frames.flat, frames)
-    even = problem.take_off(corrected_frames, corrected_frames.flat, frames)
+        return problem.create_shading(corrected_frames.flat, frames)
+    even = problem.correct_frames(corrected_frames, corrected_frames.flat, frames)
     has_place: BoolArray = ~np.isnan(positions[:, 0])
-    shape, spread, place = _mean_shape(even, has_place, basis)
-    reader = basis.shape_reader(place)
+    shape, spread, place = _compute_mean_shape(even, has_place, basis)
+    reader = basis.compute_shape_matrix(place)
     # a tilt of the mean frame may be from the sample, roundness is not
     trust = np.zeros_like(spread)
     trust[2:, 2:] = np.linalg.inv(spread[2:, 2:])
-    with_roundness = problem.expecting(shape, trust, reader)
-    is_proven = _proves_itself(with_roundness, frames)
+    with_roundness = problem.copy_with_shape_prior(shape, trust, reader)
+    is_proven = _cross_validate(with_roundness, frames)
     if is_proven is None:  # no overlaps remain for a test
-        return problem.shading(corrected_frames.flat, frames)
+        return problem.create_shading(corrected_frames.flat, frames)
     is_proven = is_proven or is_trusted
     correction = (
         with_roundness.fit(every, frames, with_field=True) if is_proven else frames
     )
     slope, has_changed = np.zeros(2), is_proven
     if problem.is_steady and not problem.is_known and is_proven:
-        correction = _with_tilt(
+        correction = _fit_with_tilt(
             problem, with_roundness, correction, (shape, spread, reader)
         )
     elif not problem.is_known and not problem.is_even:
-        even = problem.take_off(
+        even = problem.correct_frames(
             corrected_frames,
-            problem.field(corrected_frames, basis, correction),
+            problem.correct_flat_field(corrected_frames, basis, correction),
             correction,
         )
-        other = _least_trend(
+        other = _minimise_trend(
             with_roundness, correction, basis, (reader, place), even, positions
         )
         if problem.scatter <= _EQUAL:  # gains without a trend show the slope
@@ -746,19 +773,22 @@ def refine_shading(
     y, x = (slope / (max(corrected_frames.frame_shape) / 2)).tolist()
     if not has_changed:
         return replace(
-            problem.shading(corrected_frames.flat, frames), open_slope=(y, x)
+            problem.create_shading(corrected_frames.flat, frames), open_slope=(y, x)
         )
-    flat = problem.field(corrected_frames, basis, correction)
+    flat = problem.correct_flat_field(corrected_frames, basis, correction)
     if is_proven:
         method = f"{corrected_frames.flat.method.removesuffix(', refined')}, refined"
         flat = replace(flat, method=method)
     return replace(
-        problem.shading(flat, correction, is_refined=is_proven), open_slope=(y, x)
+        problem.create_shading(flat, correction, is_refined=is_proven),
+        open_slope=(y, x),
     )
 
 
-def _proves_itself(with_roundness: _ShadingProblem, frames: _Correction) -> bool | None:
-    """Test whether a field from half of the pairs fits the rest; None if too few."""
+def _cross_validate(
+    with_roundness: _ShadingProblem, frames: _Correction
+) -> bool | None:
+    """Cross-validate the field between halves of the pairs; None if too few."""
     pair = with_roundness.blocks.pair
     halves = pair % 2 == 0, pair % 2 == 1
     if not all(half.any() for half in halves):
@@ -771,18 +801,21 @@ def _proves_itself(with_roundness: _ShadingProblem, frames: _Correction) -> bool
         for number, start in enumerate((frames, correction)):
             own = with_roundness.fit(half, start, with_field=False, rounds=_FEW_ROUNDS)
             # differences are most sensitive in bright parts, shares in dark parts
-            scatter = with_roundness.left(half, own), with_roundness.uneven(half, own)
+            scatter = (
+                with_roundness.compute_scatter(half, own),
+                with_roundness.compute_relative_scatter(half, own),
+            )
             errors[number] += np.square(scatter) * half.sum()
     return bool((errors[1] < _BETTER**2 * errors[0]).any())
 
 
-def _with_tilt(
+def _fit_with_tilt(
     problem: _ShadingProblem,
     with_roundness: _ShadingProblem,
     correction: _Correction,
     mean: tuple[FloatArray, FloatArray, FloatArray],
 ) -> _Correction:
-    """Use the tilt of the mean frame as well, in steady light.
+    """Fit the field with the tilt of the mean frame, for steady light.
 
     `mean` is its shape, its covariance and its matrix from coefficients. If overlaps
     contradict it, the smaller tilt is more likely: that of the field if the light
@@ -793,16 +826,16 @@ def _with_tilt(
     doubt = reader[:2] @ with_roundness.covariance[:-1, :-1] @ reader[:2].T
     away = shape[:2] - own
     trust = np.asarray(np.linalg.inv(spread), dtype=float)
-    with_tilt = problem.expecting(shape, trust, reader)
+    with_tilt = problem.copy_with_shape_prior(shape, trust, reader)
     if away @ np.linalg.solve(spread[:2, :2] + doubt, away) > _CONTRADICTS:
         if np.hypot(*own) < np.hypot(*shape[:2]) / 2:
             return correction
-        with_tilt.hold = light_prior(problem.count, _UNSTEADY)
+        with_tilt.hold = compute_gain_prior(problem.count, _UNSTEADY)
     every = np.ones(len(problem.blocks.pair), bool)
     return with_tilt.fit(every, correction, with_field=True)
 
 
-def _least_trend(
+def _minimise_trend(
     with_roundness: _ShadingProblem,
     correction_found: _Correction,
     basis: SurfaceBasis,
@@ -810,7 +843,7 @@ def _least_trend(
     even: CorrectedFrames,
     positions: FloatArray,
 ) -> _Correction:
-    """Choose slope and dark level of the field so that automatic gains have no trend.
+    """Choose the field's slope and dark level to minimise trends of automatic gains.
 
     A field times exp(a p) at position p in a frame, gains times exp(a x) of frames at
     x and a sample times exp(-a (x + p)) give the same frames, whatever their offsets:
@@ -823,7 +856,7 @@ def _least_trend(
     positions.
     """
     reader, place = reading
-    slope, spread, level = _mosaic_slope(even, positions)
+    slope, spread, level = _compute_mosaic_slope(even, positions)
     # a remaining dark level is a smaller share of brighter light
     shade = np.maximum(even.flat.flat, MIN_FLAT)
     light = 1 / ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
@@ -834,19 +867,21 @@ def _least_trend(
     numbers[:2, :-1], numbers[2, -1] = reader[:2], 1
     every = np.ones(len(with_roundness.blocks.pair), bool)
 
-    def change(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
+    def compute_change(problem: _ShadingProblem) -> tuple[FloatArray, FloatArray]:
         correction = problem.fit(every, correction_found, with_field=True)
         return correction.surface - correction_found.surface, problem.covariance
 
-    free = with_roundness.leaving_open(basis.tilts())
-    step, covariance = change(free)
+    free = with_roundness.copy_without_shape_prior(basis.compute_tilts())
+    step, covariance = compute_change(free)
     away = slope - row @ step
     doubt = spread + row @ covariance @ row.T
     doubt += _BENT_DARK**2 * np.outer(row[:, -1], row[:, -1])
     if away @ np.linalg.solve(doubt, away) <= _CONTRADICTS:
         target_slope = slope + row @ correction_found.surface
         trust = np.asarray(np.linalg.inv(spread), dtype=float)
-        step, covariance = change(free.expecting(target_slope, trust, row))
+        step, covariance = compute_change(
+            free.copy_with_shape_prior(target_slope, trust, row)
+        )
     else:
         step[-1] = 0
     # the part of it beyond chance
@@ -856,27 +891,27 @@ def _least_trend(
     if not step.any():
         return correction_found
     surface = correction_found.surface.copy()
-    surface[:-1] += basis.tilts() @ step[:2]
+    surface[:-1] += basis.compute_tilts() @ step[:2]
     surface[-1] += step[2]
     return with_roundness.fit(
         every, replace(correction_found, surface=surface), with_field=False
     )
 
 
-def _mosaic_slope(
+def _compute_mosaic_slope(
     even: CorrectedFrames, positions: FloatArray
 ) -> tuple[FloatArray, FloatArray, float]:
     """Compute the mosaic's relative slope, (2,), per half frame, covariance, and level.
 
     From blocks of all frames, which are treated as independent.
     """
-    inside, centres = _whole_blocks(even)
+    inside, centres = _find_valid_blocks(even)
     half = max(even.frame_shape) / 2
     designs, values = [], []
-    for index in _some(np.isfinite(positions[:, 0])):
+    for index in _sample_frames(np.isfinite(positions[:, 0])):
         image, weight = even.correct(index)
-        is_inside = block_sums((weight > 0).astype(np.float32))[inside] == _BLOCK**2
-        values.append(block_sums(image)[inside][is_inside] / _BLOCK**2)
+        is_inside = sum_blocks((weight > 0).astype(np.float32))[inside] == _BLOCK**2
+        values.append(sum_blocks(image)[inside][is_inside] / _BLOCK**2)
         at = (centres[is_inside] + positions[index]) / half
         designs.append(np.column_stack([np.ones(len(at)), at]))
     design, value = np.concatenate(designs), np.concatenate(values)
@@ -886,13 +921,18 @@ def _mosaic_slope(
     left = (value - design @ numbers)[:, None] * design
     ends = np.cumsum([len(part) for part in values])[:-1]
     scores = np.stack([part.sum(axis=0) for part in np.split(left, ends)])
-    covariance = inverse @ (scores.T @ scores) @ inverse * _few_means(len(scores))
+    covariance = (
+        inverse
+        @ (scores.T @ scores)
+        @ inverse
+        * _compute_small_sample_factor(len(scores))
+    )
     level = max(float(numbers[0]), 1e-12)
     spread = covariance[1:, 1:] / level**2 + 1e-10 * np.eye(2)
     return numbers[1:] / level, spread, level
 
 
-def _few_means(count: int) -> float:
+def _compute_small_sample_factor(count: int) -> float:
     """Compute the factor that widens a variance estimated from few values.
 
     Hotelling's limit for two means of `count` frames over that of infinitely many.

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from napari_semsr.core import BoolArray, Fault, FloatArray, FloatPair, PixelSize
-from napari_semsr.stitching.flat_field import FlatField, evenly
+from napari_semsr.core import BoolArray, FloatArray, FloatPair, PixelSize, UnusedFrame
+from napari_semsr.stitching.flat_field import FlatField, sample_evenly
 from napari_semsr.stitching.grids import LikelyGrid
 
 
@@ -40,13 +40,13 @@ class StageFit:
     scatter_px: float  # RMS residual: the error of the stage
 
     def predict(self, nominal: FloatArray) -> FloatArray:
-        """Predict positions, (N, 2); `nominal` (N, 2)."""
+        """Predict positions, (N, 2), from `nominal` ones, (N, 2)."""
         return nominal @ self.matrix.T + self.offset
 
 
 @dataclass(frozen=True, slots=True)
 class StageAxes:
-    """Linear map from stated positions to camera pixels, in a microscopist's terms.
+    """Linear map from stated positions to camera pixels, in terms of the stage axes.
 
     With ``x`` to the right and ``y`` down, a step of the stage along its ``x`` axis
     appears in the images at an angle `angle_deg` from their ``x`` axis towards their
@@ -80,7 +80,7 @@ class StageAxes:
 
     @property
     def shear(self) -> float | None:
-        """Tangent of the angle by which the axes depart from a right angle.
+        """Tangent of the axes' deviation from a right angle.
 
         Positive if the stage's ``y`` axis is tilted towards its ``x`` axis; None if the
         frames are in a line or too few.
@@ -90,20 +90,20 @@ class StageAxes:
         return float(y_axis @ x_axis) / max(across, 1e-30) if self.is_whole else None
 
     @property
-    def differ(self) -> bool:
+    def has_deviation(self) -> bool:
         """Whether the axes differ significantly from those of the images."""
         doubt = np.minimum(self.doubt, MAX_JITTER)
         return bool((self.displacement > np.maximum(NOTICEABLE, doubt)).any())
 
     @property
     def displacement(self) -> FloatArray:
-        """Relative deviation, (2,), of a step along each axis from the images' axes."""
+        """Relative deviation, (2,), of stage steps along each axis from image axes."""
         return np.asarray(np.hypot(*(self.matrix - np.eye(2))))
 
     @property
-    def how(self) -> str:
+    def description(self) -> str:
         """Description of the map, such as ``a rotation of 8.0 degrees``."""
-        name = nearest_axes(self.matrix)
+        name = find_nearest_axes(self.matrix)
         rest = replace(self, matrix=self.matrix @ np.linalg.inv(AXES[name]))
         parts = [] if name == "as stated" else [name]
         least = max([NOTICEABLE, *self.doubt[np.isfinite(self.doubt)]])
@@ -116,13 +116,13 @@ class StageAxes:
         *first, last = parts or ["unequal scales along both axes"]
         return f"{', '.join(first)} and {last}" if first else last
 
-    def after(self, axes: FloatArray) -> "StageAxes":
-        """Compose with another map, (2, 2), applied first."""
+    def compose(self, axes: FloatArray) -> "StageAxes":
+        """Return the composition with another map, (2, 2), applied first."""
         each = np.multiply(axes.T, self.doubt, where=axes.T != 0, out=np.zeros((2, 2)))
         return replace(self, matrix=self.matrix @ axes, doubt=np.hypot(*each.T))
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the values under the names of a record."""
+        """Return the values with their record names."""
         names = ("angle_deg", "scale", "shear")
         return {name: getattr(self, name) for name in names}
 
@@ -130,9 +130,10 @@ class StageAxes:
 # Share of a distance: 1.1 degrees, or 2 % as for a pixel size; chosen: at a distance of
 # two frames, a dozen px for frames of 300 px.
 NOTICEABLE = 0.02
-"""Share of a distance by which axes may differ and count as equal."""
+"""Largest relative difference at which axes count as equal."""
 MAX_JITTER = 0.2
-"""Largest stage error as a share of a frame, or of the distance of two; chosen."""
+"""Largest stage error as a fraction of a frame, or of the distance between two; chosen.
+"""
 # Each axis of the images by ``(y, x)`` of the stage; the simplest first, as a single
 # row cannot distinguish all of them.
 AXES = {
@@ -145,11 +146,13 @@ AXES = {
     "x and y swapped, then y mirrored": ((0, -1), (1, 0)),
     "x and y swapped, then both mirrored": ((0, -1), (-1, 0)),
 }
-"""Axes that differ by mirrors and quarter turns, by the change of the stage's axes."""
+"""Axes related by mirroring and quarter turns, each described by its change of the
+stage's axes.
+"""
 
 
-def nearest_axes(matrix: FloatArray) -> str:
-    """Return the index in `AXES` nearest to a map, (2, 2)."""
+def find_nearest_axes(matrix: FloatArray) -> str:
+    """Return the key in `AXES` nearest to a map, (2, 2)."""
     return max(AXES, key=lambda name: float((matrix * AXES[name]).sum()))
 
 
@@ -157,20 +160,20 @@ def nearest_axes(matrix: FloatArray) -> str:
 _ENOUGH_PLACED = 0.8
 
 
-def enough(has_place: BoolArray) -> bool:
-    """Return whether enough frames, (N,), are placed to be reliable."""
+def is_placement_sufficient(has_place: BoolArray) -> bool:
+    """Return whether enough frames, (N,), are placed for a reliable result."""
     return bool(has_place.sum() >= _ENOUGH_PLACED * len(has_place))
 
 
 @dataclass(frozen=True, slots=True)
 class StitchSolution:
-    """A solved scan."""
+    """Solution of a scan."""
 
     # (N, 2) solved top-left corners, with smallest y and x 0; NaN for frames left out
     positions_px: FloatArray
     nominal_px: FloatArray | None  # (N, 2) expected positions
     names: tuple[str, ...]  # Of the frames
-    left_out: tuple[Fault, ...]  # frames that are not placed, and why
+    left_out: tuple[UnusedFrame, ...]  # frames that are not placed, and why
     pairs: tuple[PairReport, ...]  # all pairs that were compared
     # RMS residual of the shifts in loops, weighted by information; None without a loop,
     # as then nothing can contradict a shift
@@ -215,18 +218,18 @@ class StitchSolution:
     base: "StitchSolution | None" = field(default=None, repr=False, compare=False)
 
     @property
-    def has_place(self) -> BoolArray:
+    def is_placed(self) -> BoolArray:
         """Mask of the placed frames."""
         return ~np.isnan(self.positions_px[:, 0])
 
     @property
-    def most_placed(self) -> bool:
+    def has_sufficient_placement(self) -> bool:
         """Whether enough frames are placed."""
-        return enough(self.has_place)
+        return is_placement_sufficient(self.is_placed)
 
     @property
     def pairs_used(self) -> int:
-        """Number of pairwise shifts that the positions are based on."""
+        """Number of pairwise shifts used for the positions."""
         return sum(pair.used for pair in self.pairs)
 
     @property
@@ -238,7 +241,9 @@ class StitchSolution:
 # The stage: map from nominal to solved positions.
 
 ENOUGH = 5
-"""Frames that an affine map needs; chosen: 10 equations for its 6 parameters."""
+"""Minimum number of frames for an affine map; chosen: 10 equations for its 6
+parameters.
+"""
 
 
 def fit_stage(
@@ -246,7 +251,7 @@ def fit_stage(
     solved_positions: FloatArray,
     model: Literal["affine", "shift"] = "affine",
 ) -> StageFit | None:
-    """Fit nominal to solved positions; `nominal`, `solved_positions` (N, 2)."""
+    """Fit the map from nominal to solved positions, both (N, 2)."""
     has_both = np.isfinite(nominal).all(axis=1) & np.isfinite(solved_positions).all(
         axis=1
     )
@@ -308,7 +313,7 @@ def fit_axes(
     count = len(have)
     if count < 2 or np.ptp(have, axis=0).max() <= 0:
         return None
-    left = _start(have, want)
+    left = _compute_start_residuals(have, want)
     for _ in range(_REWEIGHINGS):
         scale = max(2 * float(np.median(left)), _MIN_SCALE)
         weight = 1 / (1 + (left / scale) ** 2)
@@ -324,8 +329,8 @@ def fit_axes(
             spread = np.diag(np.linalg.inv(near.T @ near))
         else:
             size = max(float((near**2).sum()), 1e-30)
-            turn = complex(as_complex(near).conj() @ as_complex(far)) / size
-            matrix = as_matrix(turn)
+            turn = complex(to_complex(near).conj() @ to_complex(far)) / size
+            matrix = to_matrix(turn)
             spread = np.full(2, 1 / size)
         left = np.hypot(*(want - goal - (have - centre) @ matrix.T).T)
     if np.median(left) > _MAX_LEFT * side:
@@ -342,23 +347,23 @@ def fit_axes(
     return StageAxes(matrix, doubt, is_whole)
 
 
-def as_complex(steps: FloatArray) -> NDArray[np.complex128]:
+def to_complex(steps: FloatArray) -> NDArray[np.complex128]:
     """Convert steps ``(y, x)``, (..., 2), to complex numbers x + iy."""
     return np.asarray(steps[..., 1] + 1j * steps[..., 0])
 
 
-def as_matrix(turn: complex) -> FloatArray:
+def to_matrix(turn: complex) -> FloatArray:
     """Return the matrix for ``(y, x)``, (2, 2), that multiplies x + iy by `turn`."""
     return np.array([[turn.real, turn.imag], [-turn.imag, turn.real]])
 
 
-def _start(have: FloatArray, want: FloatArray) -> FloatArray:
-    """Return residuals (N,) for the rotation and scale of the best pair of frames."""
-    stated_places, solved_places = as_complex(have), as_complex(want)
+def _compute_start_residuals(have: FloatArray, want: FloatArray) -> FloatArray:
+    """Return residuals (N,) for the best rotation and scale from a pair of frames."""
+    stated_places, solved_places = to_complex(have), to_complex(want)
     first, second = np.triu_indices(len(have), 1)
     sound = np.abs(stated_places[second] - stated_places[first]) > 0
     first, second = first[sound], second[sound]
-    some = evenly(len(first), _STARTS)
+    some = sample_evenly(len(first), _STARTS)
     first, second = first[some], second[some]
     steps_seen = (solved_places[second] - solved_places[first])[:, None]
     from_first = solved_places - solved_places[first, None]

@@ -1,4 +1,4 @@
-"""Solution of a whole scan, step by step."""
+"""Step-by-step solution of a whole scan."""
 
 from collections.abc import Sequence
 
@@ -21,52 +21,68 @@ from napari_semsr.core import (
     RealArray,
     RegistrationError,
     ShapeError,
-    refuse_without_grid,
-    rim_displacement,
+    check_grid_options,
+    radial_displacement,
 )
-from napari_semsr.stitching.bridges import check_bridges, place_near
-from napari_semsr.stitching.discovery import find_strays
+from napari_semsr.stitching.bridges import check_bridges, place_near_prediction
+from napari_semsr.stitching.discovery import place_stray_frames
 from napari_semsr.stitching.flat_field import (
     FIXED_METHODS,
     FlatField,
-    first_flat,
-    no_flat,
-    valid_mask,
+    compute_valid_mask,
+    create_uniform_flat,
+    estimate_initial_flat,
 )
-from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
+from napari_semsr.stitching.frames import (
+    CorrectedFrames,
+    compute_band_noise,
+    estimate_noise,
+)
 from napari_semsr.stitching.grids import UnplacedError
 from napari_semsr.stitching.layout import (
-    Evidence,
-    confirm_weak,
-    lay_out,
-    measure_chance,
-    place_among,
-    shifts_within,
+    FramePosition,
+    compute_layout,
+    confirm_weak_pairs,
+    count_shifts,
+    measure_chance_level,
+    place_by_neighbours,
 )
 from napari_semsr.stitching.nominal import (
-    nominal_positions,
-    other_axes,
-    possible_turns,
-    touching_pairs,
+    find_alternative_axes,
+    find_nominal_positions,
+    find_possible_rotations,
+    find_touching_pairs,
 )
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import overlap_boxes, search, whole_shift
-from napari_semsr.stitching.refine import measure_rim, refine, refine_rotations
+from napari_semsr.stitching.pairwise import (
+    compute_overlap_boxes,
+    round_shift,
+    search_shifts,
+)
+from napari_semsr.stitching.refine import (
+    measure_rim_displacement,
+    refine_positions,
+    refine_rotations,
+)
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
-    choose_flat,
+    choose_flat_field,
     refine_shading,
 )
 from napari_semsr.stitching.solution import (
     NOTICEABLE,
     StitchSolution,
-    as_matrix,
     fit_axes,
     fit_stage,
+    to_matrix,
 )
 from napari_semsr.stitching.state import State
-from napari_semsr.stitching.verify import drop_misfits, finish, is_plain
+from napari_semsr.stitching.verify import (
+    finish_solution,
+    is_featureless,
+    remove_misfits,
+)
 
 # First estimate of the field's radial distortion, from the overlaps.
 #
@@ -75,7 +91,7 @@ from napari_semsr.stitching.verify import drop_misfits, finish, is_plain
 # overlaps of some pairs are divided into blocks that are correlated one by one. A
 # distortion moves their peaks in a known pattern, and the estimate is the distortion at
 # which their sum is largest; it is refined together with the positions
-# (`napari_semsr.stitching.refine.measure_rim`).
+# (`napari_semsr.stitching.refine.measure_rim_displacement`).
 
 _MOST = 0.1  # of either sign; chosen: three times that expected of a microsphere
 _PAIRS = 12  # chosen: each is sufficient alone, a dozen outvotes a foreign frame
@@ -90,10 +106,10 @@ _SURE = 2.0
 _MIN_PAIRS = 3  # chosen: fewer have no meaningful scatter
 
 
-def guess_distortion(
+def estimate_distortion(
     frames: CorrectedFrames, shifts: dict[IntPair, IntPair], reach: int
 ) -> float:
-    """Estimate the distortion at which overlaps of pairs agree best; 0 for hardly any.
+    """Estimate the distortion that makes overlaps agree best; 0 if insignificant.
 
     `shifts`: whole-pixel position of the second frame of a pair minus that of the
     first, right to within `reach` px.
@@ -105,7 +121,10 @@ def guess_distortion(
     if len(sample) < _MIN_PAIRS:
         return 0.0
     scores = np.array(
-        [_score(frames, pair, shifts[pair], reach, amounts) for pair in sample]
+        [
+            _score_distortions(frames, pair, shifts[pair], reach, amounts)
+            for pair in sample
+        ]
     )
     best = int(np.argmax(scores.sum(axis=0)))
     gain = scores[:, best] - scores[:, farthest]
@@ -115,26 +134,26 @@ def guess_distortion(
     return float(amounts[best] / rim)
 
 
-def _score(
+def _score_distortions(
     frames: CorrectedFrames,
     pair: IntPair,
     shift: IntPair,
     reach: int,
     amounts: FloatArray,
 ) -> FloatArray:
-    """Compute a pair's best common correlation of blocks for each rim displacement."""
+    """Compute a pair's best joint block correlation for each rim displacement."""
     shape = frames.frame_shape
-    boxes = overlap_boxes(shape, shift)
+    boxes = compute_overlap_boxes(shape, shift)
     if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
         return np.zeros(len(amounts))
-    corners, size = _blocks(boxes[1])
+    corners, size = _divide_into_blocks(boxes[1])
     y, x = (corners + (np.array(size) - 1) / 2).T
-    there = np.stack(rim_displacement(y, x, shape))
-    here = np.stack(rim_displacement(y + shift[0], x + shift[1], shape))
+    there = np.stack(radial_displacement(y, x, shape))
+    here = np.stack(radial_displacement(y + shift[0], x + shift[1], shape))
     # (amounts, blocks, 2)
     moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
     around = int(np.abs(moves).max()) + reach
-    lags = _correlate(
+    lags = _correlate_blocks(
         frames.band_pass(pair[0]),
         frames.band_pass(pair[1]),
         corners,
@@ -151,7 +170,7 @@ def _score(
     return best
 
 
-def _blocks(box: Box) -> tuple[NDArray[np.int64], IntPair]:
+def _divide_into_blocks(box: Box) -> tuple[NDArray[np.int64], IntPair]:
     """Return corners, (B, 2), of blocks that fill a box evenly, and their shape."""
     counts = [max(1, side // _BLOCK) for side in box.shape]
     size = (box.shape[0] // counts[0], box.shape[1] // counts[1])
@@ -160,7 +179,7 @@ def _blocks(box: Box) -> tuple[NDArray[np.int64], IntPair]:
     return corners[:: -(-len(corners) // _BLOCKS)], size
 
 
-def _correlate(
+def _correlate_blocks(
     first: Float32Array,
     second: Float32Array,
     corners: NDArray[np.int64],
@@ -214,20 +233,20 @@ _CONVERGENCE = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to 
 _MIN_FRAME = 8  # px; chosen: two blocks of the flat field, no camera has less
 
 
-def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
+def _apply_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
     """Apply options that override values of the scan."""
     if len(acquisition) < 2:
         frame_count = len(acquisition)
         msg = (
-            f"A mosaic needs at least two frames, got {frame_count}: open it as an "
-            "image."
+            f"A mosaic needs at least two frames, got {frame_count}: open a single "
+            "frame as an image."
         )
         raise RegistrationError(msg, code="too-few-frames")
     if min(acquisition.frame_shape) < _MIN_FRAME:
         rows, columns = acquisition.frame_shape
         msg = (
-            f"Frames need {_MIN_FRAME} x {_MIN_FRAME} px or more to be stitched, "
-            f"got {rows} x {columns} px: use the original frames of the camera."
+            f"Frames need at least {_MIN_FRAME} x {_MIN_FRAME} px for stitching, got "
+            f"{rows} x {columns} px: use the original camera frames."
         )
         raise RegistrationError(msg, code="image-too-small")
     option_names = {"grid", "order", "first", "overlap"}
@@ -235,7 +254,7 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
     if "grid" in options_text:  # instead of all positions of the scan
         options_text |= {"nominal_px": None, "nominal_nm": None}
     places = acquisition.nominal_px, acquisition.nominal_nm
-    refuse_without_grid(
+    check_grid_options(
         options_text.get("grid", acquisition.grid),
         options_text,
         has_positions=any(place is not None for place in places),
@@ -245,14 +264,14 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
     return acquisition.replace(**options_text)
 
 
-def _flat(
+def _get_flat_field(
     acquisition: Acquisition, options: StitchOptions, flat_given: RealArray | None
 ) -> FlatField:
     shape = acquisition.frame_shape
     if options.flat_field == "auto" and flat_given is None:
-        return first_flat(acquisition)
+        return estimate_initial_flat(acquisition)
     if options.flat_field == "none" and flat_given is None:
-        return no_flat(shape, 0.0, "none")
+        return create_uniform_flat(shape, 0.0, "none")
     if flat_given is None:
         msg = (
             f"The flat field {options.flat_field!r} must be auto, none or an image "
@@ -267,11 +286,11 @@ def _flat(
         raise ShapeError(msg, code="sizes-differ")
     flat = np.nan_to_num(np.asarray(flat_given, dtype=np.float32))
     flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
-    return FlatField(flat, 0.0, valid_mask(flat), "file")
+    return FlatField(flat, 0.0, compute_valid_mask(flat), "file")
 
 
-def _reach(state: State, share: float) -> IntPair:
-    """Return the reach of a search along both axes."""
+def _compute_search_range(state: State, share: float) -> IntPair:
+    """Return the search range along both axes."""
     rows, columns = state.acquisition.frame_shape
     limit, least = state.options.max_shift_px, _MIN_REACH
     if limit is not None:
@@ -280,24 +299,24 @@ def _reach(state: State, share: float) -> IntPair:
     return max(least, round(share * rows)), max(least, round(share * columns))
 
 
-def _coarse(state: State) -> Job[None]:
-    """Search the shifts of all pairs, accept those above chance, lay out the frames."""
+def _search_layout(state: State) -> Job[None]:
+    """Search all pairs for significant shifts and compute the layout of the frames."""
     share = _FIRST_REACH
     while True:
-        state.reach = _reach(state, share)
-        yield from _lay_out(state)
-        if _turn_positions(state):
-            yield from _lay_out(state)
+        state.reach = _compute_search_range(state, share)
+        yield from _compute_layout(state)
+        if _rotate_positions(state):
+            yield from _compute_layout(state)
         share *= 2
         is_last = share > _LAST_REACH or state.options.max_shift_px is not None
-        if is_last or state.most_placed:
+        if is_last or state.has_sufficient_placement:
             return
 
 
-def _lay_out(state: State) -> Job[None]:
-    """Search the shifts of all pairs in the search range, and lay out the frames."""
-    yield from _search_all(state)
-    state.layout, state.ambiguous = yield from lay_out(
+def _compute_layout(state: State) -> Job[None]:
+    """Search all pairs in the current search range and compute the layout."""
+    yield from _search_all_pairs(state)
+    state.layout, state.ambiguous = yield from compute_layout(
         state.frames,
         state.candidates,
         state.threshold,
@@ -306,14 +325,14 @@ def _lay_out(state: State) -> Job[None]:
         is_stated=state.is_stated,
     )
     if state.chance is not None and not state.is_periodic and not state.ambiguous:
-        state.candidates, state.layout = confirm_weak(
+        state.candidates, state.layout = confirm_weak_pairs(
             state.frames, state.candidates, state.layout, state.chance, state.threshold
         )
     state.positions = state.layout.positions.copy()
 
 
-def _turn_positions(state: State) -> bool:
-    """Rotate and scale stated positions if neighbours show it with certainty.
+def _rotate_positions(state: State) -> bool:
+    """Rotate and scale stated positions if neighbours confirm this reliably.
 
     Done once, if frames are not placed, the sample is periodic, or axes seem to differ:
     within a narrow search a shift a period away looks certain too.
@@ -323,21 +342,23 @@ def _turn_positions(state: State) -> bool:
     shape = state.acquisition.frame_shape
     axes = fit_axes(state.nominal, state.positions, min(shape))
     seems = np.eye(2) if axes is None else axes.matrix
-    is_plain = state.most_placed and not (state.is_periodic or state.ambiguous)
-    if is_plain and _apart(seems, np.eye(2)) < NOTICEABLE:
+    is_plain = state.has_sufficient_placement and not (
+        state.is_periodic or state.ambiguous
+    )
+    if is_plain and _compute_map_difference(seems, np.eye(2)) < NOTICEABLE:
         return False
-    pairs = touching_pairs(state.nominal, shape)
+    pairs = find_touching_pairs(state.nominal, shape)
     limit = state.options.max_shift_px
     most = None if limit is None else 2 * limit
-    state.turns = possible_turns(state.frames, state.nominal, pairs, most)
+    state.turns = find_possible_rotations(state.frames, state.nominal, pairs, most)
     # a grid and its overlap are along the axes of the camera
     if len(state.turns.turns) != 1 or not state.has_positions:
         return False
-    turn = as_matrix(state.turns.turns[0])
+    turn = to_matrix(state.turns.turns[0])
     least = min(max(NOTICEABLE, state.turns.doubt), _OTHER_SHIFT)
-    if _apart(turn, np.eye(2)) < least:
+    if _compute_map_difference(turn, np.eye(2)) < least:
         return False
-    if is_plain and _apart(turn, seems) < _OTHER_SHIFT:
+    if is_plain and _compute_map_difference(turn, seems) < _OTHER_SHIFT:
         return False  # frames are already placed like this
     state.nominal = state.nominal @ turn.T
     state.axes = turn @ state.axes
@@ -349,53 +370,55 @@ def _turn_positions(state: State) -> bool:
 _OTHER_SHIFT = 0.1
 
 
-def _apart(first: FloatArray, second: FloatArray) -> float:
-    """Return the relative difference of two maps, (2, 2), as a share of a distance."""
+def _compute_map_difference(first: FloatArray, second: FloatArray) -> float:
+    """Return the relative difference of two linear maps, (2, 2)."""
     return float(np.hypot(*(first - second)).max())
 
 
-def _search_all(state: State) -> Job[None]:
-    """Find candidate shifts of all pairs that may overlap, and the chance threshold."""
-    touching = touching_pairs(state.nominal, state.acquisition.frame_shape)
+def _search_all_pairs(state: State) -> Job[None]:
+    """Find candidate shifts of all potentially overlapping pairs, and the threshold."""
+    touching = find_touching_pairs(state.nominal, state.acquisition.frame_shape)
     if not touching:
         msg = (
-            "Frames must overlap to be stitched, but no two of them do at their "
-            f"nominal positions: {state.to_check}."
+            "Frames must overlap for stitching, but no two of them overlap at their "
+            f"nominal positions: {state.advice}."
         )
         raise RegistrationError(msg, code="no-overlap")
-    shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
+    shifts = {pair: round_shift(state.nominal, pair) for pair in touching}
     expected_shifts = tuple(shifts.values())
     if state.chance is None or state.chance.expected_shifts != expected_shifts:
-        state.chance = measure_chance(state.frames, expected_shifts)
-    state.threshold, state.is_periodic = state.chance.threshold(
-        shifts_tried(state), state.options.significance
+        state.chance = measure_chance_level(state.frames, expected_shifts)
+    state.threshold, state.is_periodic = state.chance.compute_threshold(
+        count_tried_shifts(state), state.options.significance
     )
     state.candidates = []
     for done_count, pair in enumerate(touching):
         yield Progress(done_count, len(touching), "Comparing neighbouring frames")
-        state.candidates.append(search(state.frames, pair, shifts[pair], state.reach))
+        state.candidates.append(
+            search_shifts(state.frames, pair, shifts[pair], state.reach)
+        )
 
 
-def shifts_tried(state: State) -> float:
-    """Count the shifts of two frames that the search compares."""
+def count_tried_shifts(state: State) -> float:
+    """Count the shifts compared for a pair of frames."""
     if not state.matches and state.fitted_as_stated is None:
-        return shifts_within(state.reach)
+        return count_shifts(state.reach)
     # the images alone determined where to search
     rows, columns = state.acquisition.frame_shape
-    return shifts_within((rows - 1, columns - 1))
+    return count_shifts((rows - 1, columns - 1))
 
 
-def _rescue(state: State) -> None:
-    """Place frames by all of their neighbours together, nearest ones first."""
+def _place_remaining_frames(state: State) -> None:
+    """Place remaining frames by their placed neighbours, the most certain first."""
     stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
     if stage is None:
         return
     expected_places = stage.predict(state.nominal)
-    waiting = np.isfinite(expected_places).all(axis=1) & ~state.has_place
+    waiting = np.isfinite(expected_places).all(axis=1) & ~state.is_placed
     while waiting.any():
-        sure: dict[int, Evidence] = {}
+        sure: dict[int, FramePosition] = {}
         for index in np.flatnonzero(waiting).tolist():
-            place = place_among(
+            place = place_by_neighbours(
                 state.frames,
                 index,
                 expected_places[index],
@@ -418,36 +441,42 @@ def _rescue(state: State) -> None:
 _MOSTLY_RIGHT = 2 / 3
 
 
-def _find_strays(state: State) -> None:
-    """Place frames with wrong stated positions by the images alone."""
+def _place_stray_frames(state: State) -> None:
+    """Place frames with wrong stated positions, using only the images."""
     without_place = [
-        i for i in np.flatnonzero(~state.has_place).tolist() if not is_plain(state, i)
+        i
+        for i in np.flatnonzero(~state.is_placed).tolist()
+        if not is_featureless(state, i)
     ]
-    if state.has_place.mean() < _MOSTLY_RIGHT or state.is_periodic:
+    if state.is_placed.mean() < _MOSTLY_RIGHT or state.is_periodic:
         return
     # frames that also fit near their position have repeating detail
-    without_place = [index for index in without_place if not place_near(state, index)]
+    without_place = [
+        index for index in without_place if not place_near_prediction(state, index)
+    ]
     if not without_place:
         return
-    noise = band_noise(state.noise)
-    state.positions = find_strays(state.frames, state.positions, without_place, noise)
-    state.strays = [index for index in without_place if state.has_place[index]]
+    noise = compute_band_noise(state.noise)
+    state.positions = place_stray_frames(
+        state.frames, state.positions, without_place, noise
+    )
+    state.strays = [index for index in without_place if state.is_placed[index]]
     state.rescued_frames |= {*state.strays}
 
 
-def reshade(
+def update_shading(
     state: State, knots: int, expected_frames: CorrectedFrames | None = None
 ) -> None:
     """Refine flat field, gains and offsets on the overlaps of the placed frames.
 
     `expected_frames`: frames with the most likely gains and offsets.
     """
-    pairs = state.overlapping()
+    pairs = state.list_overlapping_pairs()
     is_free = state.frames.flat.method not in FIXED_METHODS
     if is_free and knots == COARSE_KNOTS:
-        flat = choose_flat(state.frames, state.positions, pairs)
+        flat = choose_flat_field(state.frames, state.positions, pairs)
         if flat is not state.frames.flat:
-            state.frames = state.frames.change(flat=flat)
+            state.frames = state.frames.copy_with_changes(flat=flat)
     # refit in any case what was fitted at inexact positions
     refit = knots > COARSE_KNOTS and state.frames.flat.is_refined
     for cells in (COARSE_KNOTS, knots) if refit else (knots,):
@@ -465,12 +494,16 @@ def reshade(
         offsets = before.offsets + shading.offsets
         if not state.options.match_gain:
             gains, offsets = np.ones_like(gains), np.zeros_like(offsets)
-        state.frames = before.change(flat=shading.flat, gains=gains, offsets=offsets)
+        state.frames = before.copy_with_changes(
+            flat=shading.flat, gains=gains, offsets=offsets
+        )
         state.open_slope = np.array(shading.open_slope)
 
 
-def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
-    sweeps = refine(state.frames, state.positions, state.overlapping(), widths)
+def _refine_positions(state: State, widths: tuple[float, ...]) -> Job[None]:
+    sweeps = refine_positions(
+        state.frames, state.positions, state.list_overlapping_pairs(), widths
+    )
     for done_count, sweep in enumerate(sweeps):
         state.refinement = sweep
         yield Progress(done_count, 8, "Refining all positions together")
@@ -478,95 +511,101 @@ def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
         state.positions = state.refinement.positions.copy()
 
 
-def _guess(state: State, frames_before: CorrectedFrames) -> float:
-    """Estimate the distortion roughly, from the accepted shifts.
+def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
+    """Estimate the approximate distortion from the accepted shifts.
 
     If there are hardly any, from all neighbours, within the full reach.
     """
     if state.is_periodic:
         return 0.0  # blocks of a lattice agree equally well a period away
-    if state.most_placed:
+    if state.has_sufficient_placement:
         joints = () if state.layout is None else state.layout.joints
         shifts = {
             (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
             for joint in joints
         }
         reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
-        return guess_distortion(frames_before, shifts, reach)
+        return estimate_distortion(frames_before, shifts, reach)
     pairs = [(item.first, item.second) for item in state.candidates]
-    shifts = {pair: whole_shift(state.nominal, pair) for pair in pairs}
-    return guess_distortion(frames_before, shifts, max(_reach(state, _FIRST_REACH)))
+    shifts = {pair: round_shift(state.nominal, pair) for pair in pairs}
+    return estimate_distortion(
+        frames_before, shifts, max(_compute_search_range(state, _FIRST_REACH))
+    )
 
 
-def _again(
+def _repeat_layout(
     state: State, frames_before: CorrectedFrames, distortion: float
 ) -> Job[State]:
-    """Search and lay out again, with a distortion corrected."""
-    frames = frames_before.change(distortion=distortion)
+    """Repeat the search and layout with a corrected distortion."""
+    frames = frames_before.copy_with_changes(distortion=distortion)
     expectation = state.nominal, state.is_stated, state.matches
     if not state.is_stated:
-        expectation = nominal_positions(frames)
+        expectation = find_nominal_positions(frames)
     new = State(state.acquisition, state.options, frames, *expectation)
     new.axes, new.turns = state.axes, state.turns
     new.fitted_as_stated = state.fitted_as_stated
     new.distortion_sd = state.distortion_sd
-    yield from _coarse(new)
+    yield from _search_layout(new)
     return new
 
 
-def _place(state: State) -> Job[None]:
+def _place_frames(state: State) -> Job[None]:
     """Refine a whole-pixel layout to sub-pixel positions."""
     if not np.isfinite(state.positions).any():
         msg = (
-            f"No overlap between the {len(state.acquisition)} frames stands out from "
-            "chance (best score "
-            f"{max((f.best for f in state.candidates), default=0):.1f}, "
-            f"needed {state.threshold:.1f}): {state.to_check}."
+            f"None of the overlaps between the {len(state.acquisition)} frames is "
+            "significant (best score "
+            f"{max((f.best_score for f in state.candidates), default=0):.1f}, needed "
+            f"{state.threshold:.1f}): {state.advice}."
         )
-        raise UnplacedError(msg, state.likely_grids(), code="no-overlap")
-    state.noise = noise_level(state.frames)
+        raise UnplacedError(msg, state.find_likely_grids(), code="no-overlap")
+    state.noise = estimate_noise(state.frames)
     yield Progress(0, 0, "Placing frames without a match")
-    _rescue(state)
+    _place_remaining_frames(state)
     yield Progress(0, 0, "Refining flat field and gains")
-    reshade(state, COARSE_KNOTS)
+    update_shading(state, COARSE_KNOTS)
     yield from check_bridges(state)
-    _rescue(state)
-    _find_strays(state)
+    _place_remaining_frames(state)
+    _place_stray_frames(state)
     # the recorded trials used three sweeps at 2 px and five at 1 px; the number here is
     # chosen
-    yield from _fine(state, (2.0, 1.0))
+    yield from _refine_positions(state, (2.0, 1.0))
 
 
-def _place_undistorted(state: State, frames_before: CorrectedFrames) -> Job[State]:
+def _place_and_undistort(state: State, frames_before: CorrectedFrames) -> Job[State]:
     """Place the frames, and correct a significant distortion."""
-    placed_count = int(state.has_place.sum())
-    if state.most_placed:
-        yield from _place(state)
+    placed_count = int(state.is_placed.sum())
+    if state.has_sufficient_placement:
+        yield from _place_frames(state)
         start = yield from _measure_distortion(state, _FIRST_SWEEPS)
         if not start:
             return state
         # blurred overlaps may mislead the fit, blocks do not
-        start = state.frames.distortion or _guess(state, frames_before) or start
+        start = (
+            state.frames.distortion
+            or _estimate_distortion(state, frames_before)
+            or start
+        )
     else:
-        start = _guess(state, frames_before)
+        start = _estimate_distortion(state, frames_before)
         if not start:
-            yield from _place(state)
+            yield from _place_frames(state)
             return state
     for _ in range(_LAYOUTS):
-        again = yield from _again(state, frames_before, start)
-        if again.has_place.sum() < max(placed_count, 1):
+        again = yield from _repeat_layout(state, frames_before, start)
+        if again.is_placed.sum() < max(placed_count, 1):
             break
-        yield from _place(again)
+        yield from _place_frames(again)
         yield from _measure_distortion(again, _FIRST_SWEEPS)
         distortion = again.frames.distortion
         if not distortion:
             break
-        if abs(distortion - start) * state.rim < _BLUR_PX:
+        if abs(distortion - start) * state.rim_radius < _BLUR_PX:
             return again
         start = distortion
     # a scan without distortion is placed as if it had not been tested
-    again = yield from _again(state, frames_before, 0.0)
-    yield from _place(again)
+    again = yield from _repeat_layout(state, frames_before, 0.0)
+    yield from _place_frames(again)
     return again
 
 
@@ -577,11 +616,13 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
     corrected one if the pairs disagree.
     """
     before = state.frames, state.positions
-    pairs, rim = state.overlapping(), state.rim
+    pairs, rim = state.list_overlapping_pairs(), state.rim_radius
     amount = 0.0
     for done_count, width in enumerate(sweeps):
         yield Progress(done_count, len(sweeps), "Measuring the distortion of the field")
-        rim_moves = measure_rim(state.frames, state.positions, pairs, width)
+        rim_moves = measure_rim_displacement(
+            state.frames, state.positions, pairs, width
+        )
         if rim_moves is None:
             amount = 0.0
             break
@@ -592,7 +633,7 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
             break
         if abs(amount) > MAX_DISTORTION:
             break
-        state.frames = state.frames.change(distortion=amount)
+        state.frames = state.frames.copy_with_changes(distortion=amount)
         state.positions = state.positions + rim_moves.moves
         state.distortion_doubt = rim_moves.doubt_px
         if abs(rim_moves.step) < _CONVERGENCE * rim_moves.sigma:
@@ -601,37 +642,42 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
         state.frames, state.positions = before
         state.distortion_doubt = None
         if state.frames.distortion:
-            state.frames = state.frames.change(distortion=0.0)
+            state.frames = state.frames.copy_with_changes(distortion=0.0)
     return amount
 
 
 def _is_distorted(state: State) -> bool:
-    """Return whether a distortion is significant and worth its correction."""
+    """Return whether the distortion is significant and worth correcting."""
     amount = abs(state.frames.distortion)
     if not amount or state.distortion_sd is None or state.refinement is None:
         return False
     error = float(np.nanmedian(np.hypot(*state.refinement.sigma_px.T)))
-    return amount > _BEYOND_DOUBT * state.distortion_sd and amount * state.rim > error
+    return (
+        amount > _BEYOND_DOUBT * state.distortion_sd
+        and amount * state.rim_radius > error
+    )
 
 
-def _doubt_known(state: State, field_distortion: FieldDistortion) -> None:
-    """Propagate the error of a known distortion to positions; warn if overlaps differ.
+def _check_known_distortion(state: State, field_distortion: FieldDistortion) -> None:
+    """Propagate a known distortion's error to positions; warn of contradictions.
 
     Frames that match a period away cannot contradict it.
     """
     state.distortion_sd = field_distortion.sd
-    pairs = state.overlapping()
-    rim = measure_rim(state.frames, state.positions, pairs, _LAST_SWEEPS[-1])
+    pairs = state.list_overlapping_pairs()
+    rim = measure_rim_displacement(
+        state.frames, state.positions, pairs, _LAST_SWEEPS[-1]
+    )
     if rim is None:
         return
-    error, more = rim.sigma * rim.excess / state.rim, rim.step / state.rim
+    error, more = rim.sigma * rim.excess / state.rim_radius, rim.step / state.rim_radius
     state.distortion_doubt = rim.doubt_px * (field_distortion.sd / error)
     if state.is_periodic or state.ambiguous:
         return
     if abs(more) > _BEYOND_DOUBT * np.hypot(error, field_distortion.sd):
         sentence = Message(
             f"The overlaps show a distortion of {field_distortion.amount + more:.4f} "
-            f"+- {error:.1g} at the rim, but the calibration used states "
+            f"+- {error:.1g} at the rim, but the calibration states "
             f"{field_distortion.amount:.4f} +- {field_distortion.sd:.1g}: check that "
             "the calibration image was taken through the same sphere, with the same "
             "part of the camera.",
@@ -640,34 +686,34 @@ def _doubt_known(state: State, field_distortion: FieldDistortion) -> None:
         state.warnings.append(sentence)
 
 
-def _solve(
+def _solve_state(
     state: State, field_distortion: FieldDistortion | None
 ) -> Job[StitchSolution | RegistrationError]:
-    """Solve a scan from the expected positions, or raise an error."""
+    """Solve a scan from its expected positions, or return an error."""
     options, frames_before = state.options, state.frames
     try:
-        yield from _coarse(state)
+        yield from _search_layout(state)
         if options.distortion == "auto":
-            state = yield from _place_undistorted(state, frames_before)
+            state = yield from _place_and_undistort(state, frames_before)
         else:
-            yield from _place(state)
+            yield from _place_frames(state)
         if options.rotation:
             yield Progress(0, 0, "Estimating rotation and scale of the frames")
             state.frames, state.positions = refine_rotations(
-                state.frames, state.positions, state.overlapping()
+                state.frames, state.positions, state.list_overlapping_pairs()
             )
-        if drop_misfits(state):
-            _rescue(state)
+        if remove_misfits(state):
+            _place_remaining_frames(state)
         yield from check_bridges(state)
-        reshade(state, FINE_KNOTS)
+        update_shading(state, FINE_KNOTS)
         if options.distortion == "auto" and state.frames.distortion:
             yield from _measure_distortion(state, _LAST_SWEEPS)
-        yield from _fine(state, (1.0,) * 4)
-        if drop_misfits(state):
-            yield from _fine(state, (1.0,) * 2)
+        yield from _refine_positions(state, (1.0,) * 4)
+        if remove_misfits(state):
+            yield from _refine_positions(state, (1.0,) * 2)
         if field_distortion is not None:
-            _doubt_known(state, field_distortion)
-        return finish(state)
+            _check_known_distortion(state, field_distortion)
+        return finish_solution(state)
     except RegistrationError as error:
         return error
 
@@ -678,20 +724,20 @@ _SMALL_PART = 0.1
 
 
 def _count_placed(result: StitchSolution | RegistrationError) -> int:
-    return 0 if isinstance(result, RegistrationError) else int(result.has_place.sum())
+    return 0 if isinstance(result, RegistrationError) else int(result.is_placed.sum())
 
 
-def _question_positions(
+def _check_stated_positions(
     state: State,
     frames_before: CorrectedFrames,
     field_distortion: FieldDistortion | None,
     result: StitchSolution | RegistrationError,
 ) -> Job[StitchSolution | RegistrationError]:
-    """Check stated positions that too few frames fit.
+    """Check stated positions that fit too few frames.
 
     Raises an error if all are at one position; uses axes by which most frames fit.
     """
-    if isinstance(result, StitchSolution) and result.most_placed:
+    if isinstance(result, StitchSolution) and result.has_sufficient_placement:
         return result
     before, half = _count_placed(result), len(frames_before.acquisition) / 2
     span, shape = np.ptp(state.nominal, axis=0), frames_before.frame_shape
@@ -699,13 +745,13 @@ def _question_positions(
         msg = (
             "Positions must be spread over the scan, but all are within "
             f"{span.max():.2g} px of each other, and a frame has "
-            f"{shape[0]}x{shape[1]} px: {state.to_check}."
+            f"{shape[0]}x{shape[1]} px: {state.advice}."
         )
         return RegistrationError(msg, code="positions-invalid")
     yield Progress(0, 0, "Comparing the stage's axes with those of the images")
     # as stated: the search may have rotated them already
     stated_positions = state.nominal @ np.linalg.inv(state.axes).T
-    axes = other_axes(frames_before, stated_positions)
+    axes = find_alternative_axes(frames_before, stated_positions)
     # a lattice rotated onto itself determines only quarter turns
     if axes is None or (
         state.has_ambiguous_axes and not np.isin(axes, (-1, 0, 1)).all()
@@ -719,7 +765,7 @@ def _question_positions(
         True,
     )
     turned_state.axes, turned_state.fitted_as_stated = axes, before
-    other = yield from _solve(turned_state, field_distortion)
+    other = yield from _solve_state(turned_state, field_distortion)
     if isinstance(other, RegistrationError) or _count_placed(other) <= max(
         before, half
     ):
@@ -749,22 +795,22 @@ def solve_mosaic(
     """
     options = StitchOptions() if options is None else options
     yield Progress(0, 0, "Estimating the flat field")
-    acquisition = _with_options(acquisition, options)
+    acquisition = _apply_options(acquisition, options)
     distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
     frames_before = CorrectedFrames(
         acquisition,
-        _flat(acquisition, options, flat),
+        _get_flat_field(acquisition, options, flat),
         distortion=distortion if field_distortion is None else field_distortion.amount,
         centre_px=(0.0, 0.0)
         if field_distortion is None
         else field_distortion.centre_px,
     )
     state = State(
-        acquisition, options, frames_before, *nominal_positions(frames_before)
+        acquisition, options, frames_before, *find_nominal_positions(frames_before)
     )
-    result = yield from _solve(state, field_distortion)
+    result = yield from _solve_state(state, field_distortion)
     if state.has_positions:
-        result = yield from _question_positions(
+        result = yield from _check_stated_positions(
             state, frames_before, field_distortion, result
         )
     if isinstance(result, RegistrationError):

@@ -8,13 +8,13 @@ import numpy as np
 from napari_semsr.core import Acquisition, BoolArray, FloatArray, IntPair
 from napari_semsr.stitching.discovery import match_frames
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import LikelyGrid, likely_grids
-from napari_semsr.stitching.layout import ChanceLevel, Joint, Layout
-from napari_semsr.stitching.nominal import PossibleTurns, overlapping_pairs
+from napari_semsr.stitching.grids import LikelyGrid, find_likely_grids
+from napari_semsr.stitching.layout import ChanceLevel, Layout, Overlap
+from napari_semsr.stitching.nominal import PossibleRotations, find_overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates
-from napari_semsr.stitching.refine import Refined
-from napari_semsr.stitching.solution import enough
+from napari_semsr.stitching.refine import RefinedPositions
+from napari_semsr.stitching.solution import is_placement_sufficient
 
 
 @dataclass(slots=True)
@@ -28,11 +28,11 @@ class State:
     nominal: FloatArray  # (N, 2) expected corners
     is_stated: bool  # whether the scan states these, rather than its images
     # matches of all pairs, if expected corners are from the images alone
-    matches: Sequence[Joint] = ()
+    matches: Sequence[Overlap] = ()
     # (2, 2) map from stated positions to these, ``(y, x)``
     axes: FloatArray = field(default_factory=lambda: np.eye(2))
     # such maps that neighbours allow; None before they are compared
-    turns: PossibleTurns | None = None
+    turns: PossibleRotations | None = None
     # number of frames that fitted with the stated axes, if others are used
     fitted_as_stated: int | None = None
     # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
@@ -52,7 +52,9 @@ class State:
     # frames placed by all their neighbours together
     rescued_frames: set[int] = field(default_factory=set)
     strays: list[int] = field(default_factory=list)  # of these, far from stated ones
-    refinement: Refined | None = None  # last sweep of the refinement of all positions
+    refinement: RefinedPositions | None = (
+        None  # last sweep of the refinement of all positions
+    )
     # standard deviation of the field's distortion; None if not measured
     distortion_sd: float | None = None
     # (N, 2) its contribution to that of the positions; None if not corrected
@@ -66,14 +68,14 @@ class State:
     warnings: list[str] = field(default_factory=list)  # warnings for the user
 
     @property
-    def has_place(self) -> BoolArray:
+    def is_placed(self) -> BoolArray:
         """Mask of the placed frames, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
     @property
-    def most_placed(self) -> bool:
+    def has_sufficient_placement(self) -> bool:
         """Whether enough frames are placed."""
-        return enough(self.has_place)
+        return is_placement_sufficient(self.is_placed)
 
     @property
     def has_positions(self) -> bool:
@@ -85,12 +87,12 @@ class State:
 
     @property
     def has_ambiguous_axes(self) -> bool:
-        """Whether a periodic sample fits several maps of the stage."""
+        """Whether a periodic sample is consistent with several stage maps."""
         return self.turns is not None and len(self.turns.turns) > 1
 
     @property
-    def to_check(self) -> str:
-        """Advice for the user on inputs to check if frames do not fit."""
+    def advice(self) -> str:
+        """Advice on the inputs to check if frames do not fit."""
         acquisition = self.acquisition
         if self.has_positions and acquisition.nominal_px is None:
             return "check the positions, their unit and the pixel size"
@@ -100,21 +102,21 @@ class State:
             return "pass positions or a grid"
         return f"check grid{', overlap' if acquisition.overlap else ''} and order"
 
-    def likely_grids(self) -> tuple[LikelyGrid, ...]:
+    def find_likely_grids(self) -> tuple[LikelyGrid, ...]:
         """Find the grids that fit the overlaps, if the scan states no positions."""
         acquisition = self.acquisition
         if acquisition.nominal_px is not None or acquisition.nominal_nm is not None:
             return ()
         matches = self.matches or match_frames(self.frames)
-        return likely_grids(acquisition, matches)
+        return find_likely_grids(acquisition, matches)
 
     @property
-    def rim(self) -> float:
+    def rim_radius(self) -> float:
         """Distance of the rim from the centre of a frame, in px."""
         return min(self.acquisition.frame_shape) / 2
 
-    def overlapping(self) -> list[IntPair]:
-        """Pairs of frames that overlap at their current positions."""
-        pairs = overlapping_pairs(self.positions, self.acquisition.frame_shape)
+    def list_overlapping_pairs(self) -> list[IntPair]:
+        """List the pairs of frames that overlap at their current positions."""
+        pairs = find_overlapping_pairs(self.positions, self.acquisition.frame_shape)
         by_hand = self.struck_pairs | self.joined_pairs
         return [pair for pair in pairs if pair not in by_hand]

@@ -12,33 +12,36 @@ import numpy as np
 
 from napari_semsr.core import (
     BoolArray,
-    Fault,
     FloatArray,
     FloatPair,
     IntPair,
     Message,
     PixelSize,
     RegistrationError,
+    UnusedFrame,
     parse_pixel_size,
 )
 from napari_semsr.stitching.discovery import Agreement
 from napari_semsr.stitching.flat_field import FIXED_METHODS
-from napari_semsr.stitching.frames import FINE_NOISE, band_noise
+from napari_semsr.stitching.frames import FINE_NOISE, compute_band_noise
 from napari_semsr.stitching.grids import UnplacedError, describe_grids
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     LINES,
     MOSTLY,
     TOLERANCE_PX,
-    Joint,
-    components,
-    repeats_itself,
+    Overlap,
+    is_repetitive,
+    label_components,
 )
-from napari_semsr.stitching.lines import place_across, settle_along
-from napari_semsr.stitching.nominal import overlapping_pairs, share_of_period
-from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
-from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, refine
-from napari_semsr.stitching.shading import remaining_shading
+from napari_semsr.stitching.lines import place_across_lines, place_along_lines
+from napari_semsr.stitching.nominal import (
+    compute_period_fraction,
+    find_overlapping_pairs,
+)
+from napari_semsr.stitching.pairwise import Candidates, compute_coefficient, round_shift
+from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, refine_positions
+from napari_semsr.stitching.shading import measure_remaining_shading
 from napari_semsr.stitching.solution import (
     ENOUGH,
     PairReport,
@@ -49,14 +52,16 @@ from napari_semsr.stitching.solution import (
 )
 from napari_semsr.stitching.state import State
 
-_Pair = TypeVar("_Pair", Joint, PairReport)
+_Pair = TypeVar("_Pair", Overlap, PairReport)
 
 _DETAIL = 1.25  # times the noise; chosen: more is detail
 # Permitted ratio of the scatter of frames to noise; chosen: with more, even correctly
 # placed frames would have hardly any detail beyond noise.
 _NOISE_DOUBT = 4.0
 UNEVEN = 0.03
-"""Share of the mean: more shading causes a warning; chosen: such a step is visible."""
+"""Fraction of the mean above which shading causes a warning; chosen: such a step is
+visible.
+"""
 _MIN_OFFSET = 0.1  # share of the noise of a pixel; chosen: less is not an offset
 _LOW = 1e-3  # share of a frame's pixels; chosen: lower values may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
@@ -72,10 +77,10 @@ _CLEARLY = 0.02  # of the correlation; chosen: rounding to pixels causes less
 
 _PLAIN = "too little texture: hardly any detail above the noise"
 DROP_REASON = "left out by hand"
-"""Reason why a frame that the user drops is not placed."""
+"""Reason for leaving out a frame dropped by the user."""
 
 
-def is_plain(state: State, index: int) -> bool:
+def is_featureless(state: State, index: int) -> bool:
     """Return whether a frame has hardly any detail above its noise."""
     band = state.frames.band_pass(index)
     inside = state.frames.root > 0
@@ -83,15 +88,15 @@ def is_plain(state: State, index: int) -> bool:
     return texture < _DETAIL * FINE_NOISE * state.noise
 
 
-def drop_misfits(state: State) -> list[int]:
-    """Remove frames that show other detail than all of their neighbours.
+def remove_misfits(state: State) -> list[int]:
+    """Remove frames whose detail differs from that of all their neighbours.
 
     Positions must be right to about a pixel; modifies them and the reasons.
     """
-    pairs = state.overlapping()
-    limit = _NOISE_DOUBT * band_noise(state.noise)
+    pairs = state.list_overlapping_pairs()
+    limit = _NOISE_DOUBT * compute_band_noise(state.noise)
     agreement = Agreement.measure(state.frames, state.positions, pairs, limit)
-    misfits = agreement.misfits(len(state.positions))
+    misfits = agreement.find_misfits(len(state.positions))
     for index in misfits:
         state.positions[index] = np.nan
         state.rescued_frames.discard(index)
@@ -101,29 +106,31 @@ def drop_misfits(state: State) -> list[int]:
     return misfits
 
 
-def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:
+def _compute_mean_correlation(
+    state: State, pairs: list[IntPair], positions: FloatArray
+) -> float:
     """Compute the mean correlation coefficient of pairs at given positions."""
     values = [
-        coefficient(state.frames, pair, whole_shift(positions, pair))[0]
+        compute_coefficient(state.frames, pair, round_shift(positions, pair))[0]
         for pair in pairs
     ]
     return float(np.mean(values)) if values else 0.0
 
 
-def _linearised_shifts(state: State) -> dict[IntPair, LinearisedShift]:
+def _get_linearised_shifts(state: State) -> dict[IntPair, LinearisedShift]:
     shifts = () if state.refinement is None else state.refinement.shifts
     return {(item.first, item.second): item for item in shifts}
 
 
-def _misses(linearised_shift: LinearisedShift | None) -> bool:
-    """Return whether a pair's own best shift, if measured, is a different one."""
+def _has_other_shift(linearised_shift: LinearisedShift | None) -> bool:
+    """Return whether a pair's measured shift differs from that of its positions."""
     return (
         linearised_shift is not None
         and float(np.hypot(*linearised_shift.step)) > TOLERANCE_PX
     )
 
 
-def joint_holds(state: State, joint: Joint) -> bool:
+def is_valid_overlap(state: State, joint: Overlap) -> bool:
     """Return whether two frames agree with their shift, or match better than chance.
 
     Before shading is corrected a shift may be wrong by more than a few pixels.
@@ -134,48 +141,50 @@ def joint_holds(state: State, joint: Joint) -> bool:
         return False  # a frame was dropped since then
     if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
         return True
-    shift = whole_shift(state.positions, pair)
+    shift = round_shift(state.positions, pair)
     return (
         not state.is_periodic
-        and coefficient(state.frames, pair, shift)[1] > state.threshold
+        and compute_coefficient(state.frames, pair, shift)[1] > state.threshold
     )
 
 
-def holding_joints(state: State) -> list[Joint]:
-    """List shifts that fit the positions, and pairs of frames without a shift."""
+def list_valid_overlaps(state: State) -> list[Overlap]:
+    """List overlaps consistent with the positions, and pairs without a shift."""
     joints = () if state.layout is None else state.layout.joints
-    linearised_shifts = _linearised_shifts(state)
+    linearised_shifts = _get_linearised_shifts(state)
     ties = [
         joint
         for joint in joints
-        if joint_holds(state, joint)
-        and not _misses(linearised_shifts.get((joint.first, joint.second)))
+        if is_valid_overlap(state, joint)
+        and not _has_other_shift(linearised_shifts.get((joint.first, joint.second)))
     ]
     if ties:
         # frames without an accepted shift are supported by all of their pairs together
         pairs = [
-            pair for pair in state.overlapping() if state.rescued_frames & set(pair)
+            pair
+            for pair in state.list_overlapping_pairs()
+            if state.rescued_frames & set(pair)
         ]
-        ties += [Joint(*pair, (0.0, 0.0), 0.0) for pair in pairs]
+        ties += [Overlap(*pair, (0.0, 0.0), 0.0) for pair in pairs]
     return ties
 
 
-def _frames_without_joints(state: State) -> list[int]:
-    """List placed frames that no valid shifts connect to most others."""
-    ties = holding_joints(state)
+def _find_unconnected_frames(state: State) -> list[int]:
+    """List placed frames not connected to most others by valid overlaps."""
+    ties = list_valid_overlaps(state)
     labels = np.ones(len(state.positions), np.int64)
     if ties:
-        labels = components(len(state.positions), ties)
-    return np.flatnonzero(state.has_place & (labels != 0)).tolist()
+        labels = label_components(len(state.positions), ties)
+    return np.flatnonzero(state.is_placed & (labels != 0)).tolist()
 
 
-def finish(state: State) -> StitchSolution:
+def finish_solution(state: State) -> StitchSolution:
     """Remove unsupported positions, collect warnings, and create the solution."""
-    _verify(state)
-    return hand_out(state)
+    _verify_positions(state)
+    return create_solution(state)
 
 
-def hand_out(
+def create_solution(
     state: State,
     pedestal: float | None = None,
     remaining: float | None = None,
@@ -187,16 +196,16 @@ def hand_out(
     acquisition, stated_size = state.acquisition, state.acquisition.pixel_size_nm
     estimated_size = None
     if acquisition.nominal_nm is not None and not (stated_size and state.is_nominal):
-        estimated_size = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
+        estimated_size = estimate_pixel_size(acquisition.nominal_nm, state.positions)
     if (
         stated_size is None
         and estimated_size is not None
         and min(estimated_size) < _MIN_NM
     ):
         sentence = Message(
-            f"The stage positions imply a pixel size of {np.mean(estimated_size):.2g} "
-            "nm, which is less than an atom and is not used: check the unit of the "
-            "positions.",
+            "The stage positions imply a pixel size of "
+            f"{np.mean(estimated_size):.2g} nm, which is smaller than an atom and is "
+            "ignored: check the unit of the positions.",
             "positions-invalid",
         )
         state.warnings.append(sentence)
@@ -211,22 +220,22 @@ def hand_out(
                 "pixel-size-contradicts",
             )
             state.warnings.append(sentence)
-    axes = _stage_to_camera(state, estimated_size)
-    pairs = _pairs(state)
+    axes = _compare_stage_axes(state, estimated_size)
+    pairs = _create_pair_reports(state)
     pairs_in_use = [pair for pair in pairs if pair.used]
     if (
         axes is not None
-        and axes.differ
-        and not (state.most_placed or in_loops(pairs_in_use))
+        and axes.has_deviation
+        and not (state.has_sufficient_placement or find_loop_pairs(pairs_in_use))
     ):
         msg = (
-            f"Frames must agree where they overlap, but only {state.has_place.sum()} "
-            f"of {len(state.positions)} do, with {axes.how}, and no loop of overlaps "
-            f"confirms them: {state.to_check}."
+            f"Overlapping frames must agree, but only {state.is_placed.sum()} of "
+            f"{len(state.positions)} do, with {axes.description}, and no loop of "
+            f"overlaps confirms them: {state.advice}."
         )
         raise RegistrationError(msg, code="axes-unconfirmed")
     # with stage positions, every pair can contradict them
-    pairs_in_loops = pairs_in_use if state.is_nominal else in_loops(pairs_in_use)
+    pairs_in_loops = pairs_in_use if state.is_nominal else find_loop_pairs(pairs_in_use)
     residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.residual_px)]
     positions = state.positions - np.nanmin(state.positions, axis=0)
     spread = np.full(positions.shape, np.nan)
@@ -234,14 +243,14 @@ def hand_out(
         spread = np.where(np.isfinite(positions), state.refinement.sigma_px, np.nan)
         if state.distortion_doubt is not None:
             spread = np.hypot(spread, state.distortion_doubt)
-    pedestal = _pedestal(state) if pedestal is None else pedestal
+    pedestal = _compute_pedestal(state) if pedestal is None else pedestal
     if remaining is None:
-        where = state.frames, state.positions, state.overlapping()
-        remaining = remaining_shading(*where, pedestal)
+        where = state.frames, state.positions, state.list_overlapping_pairs()
+        remaining = measure_remaining_shading(*where, pedestal)
     _warn_of_shading(state, remaining)
     faults = (
-        Fault(acquisition.names[index], state.reasons[index])
-        for index in np.flatnonzero(~state.has_place).tolist()
+        UnusedFrame(acquisition.names[index], state.reasons[index])
+        for index in np.flatnonzero(~state.is_placed).tolist()
     )
     return StitchSolution(
         positions_px=positions,
@@ -249,7 +258,7 @@ def hand_out(
         names=acquisition.names,
         left_out=(*acquisition.faults, *faults),
         pairs=pairs,
-        residual_px=_residual(pairs_in_loops),
+        residual_px=_compute_residual(pairs_in_loops),
         residual_median_px=float(np.median(residuals)) if residuals else None,
         residual_worst_px=max(residuals, default=None),
         sigma_px=spread,
@@ -276,15 +285,15 @@ def hand_out(
     )
 
 
-def _stage_to_camera(
+def _compare_stage_axes(
     state: State, estimated_size: PixelSize | None
 ) -> StageAxes | None:
-    """Compare stated positions with those from the images; warn if axes differ."""
+    """Compare stated positions with image positions; warn if axes differ."""
     acquisition, positions = state.acquisition, state.positions
     if state.is_nominal or state.has_ambiguous_axes:
         return None
     if state.ambiguous:
-        positions = np.where(_certain(state)[:, None], positions, np.nan)
+        positions = np.where(_find_certain_frames(state)[:, None], positions, np.nan)
     side = min(acquisition.frame_shape)
     if state.has_positions:
         axes = fit_axes(state.nominal, positions, side)
@@ -295,16 +304,16 @@ def _stage_to_camera(
         return None
     if axes is None:
         return None
-    axes = replace(axes.after(state.axes), is_sized=state.has_positions)
-    statement = f"the overlaps indicate {axes.how}"
+    axes = replace(axes.compose(state.axes), is_sized=state.has_positions)
+    statement = f"the overlaps indicate {axes.description}"
     before = state.fitted_as_stated
     if before is not None:
         statement = (
             f"with the stated axes {before} of {len(positions)} frames fit; used "
-            f"instead: {axes.how}, with which {state.has_place.sum()} fit"
+            f"instead: {axes.description}, which fits {state.is_placed.sum()} frames"
         )
-    if before is not None or axes.differ:
-        sentence = f"The stage's axes are not those of the images: {statement}."
+    if before is not None or axes.has_deviation:
+        sentence = f"The stage axes differ from the image axes: {statement}."
         state.warnings.insert(0, Message(sentence, "stage-axes-differ"))
     return axes
 
@@ -315,7 +324,7 @@ def _stage_to_camera(
 _BY_CHANCE, _GRID_BY_CHANCE = 1e-3, 1e-2
 
 
-def _refuse_open_periods(state: State) -> None:
+def _check_open_periods(state: State) -> None:
     """Raise an error if neither the images nor the stage determine the positions.
 
     On a periodic sample each shift may be wrong by a period. The stage decides if its
@@ -329,82 +338,82 @@ def _refuse_open_periods(state: State) -> None:
     if turns is None or not (mostly or state.has_ambiguous_axes):
         return  # non-repeating detail decides
     chance = _BY_CHANCE if state.has_positions else _GRID_BY_CHANCE
-    is_turned = len(turns.turns) != 1 and turns.luck > chance
+    is_turned = len(turns.turns) != 1 and turns.chance_probability > chance
     most = state.options.max_shift_px
     is_bounded = most is not None and 4 * most <= turns.period
     off = state.positions - state.nominal
     away = [float(np.hypot(*(off[j.second] - off[j.first]))) for j in joints]
-    share = share_of_period(float(np.nanmax(away, initial=0.0)), turns.period)
-    is_loose = not is_bounded and share ** (state.has_place.sum() - 1) > chance
-    if is_turned or is_loose or not state.most_placed:
+    share = compute_period_fraction(float(np.nanmax(away, initial=0.0)), turns.period)
+    is_loose = not is_bounded and share ** (state.is_placed.sum() - 1) > chance
+    if is_turned or is_loose or not state.has_sufficient_placement:
         what = "positions" if state.has_positions else "grid positions"
         has_period = np.isfinite(turns.period)
         below = f", if it is below {turns.period / 4:.2g} px" if has_period else ""
         msg = (
-            "The sample is periodic: its frames fit equally well a whole period "
-            f"away, and the stated {what} are not exact enough to decide: set the "
+            "The sample is periodic: its frames fit equally well after a shift of one "
+            f"period, and the stated {what} are not accurate enough to decide: set the "
             f"largest error of a position (max-shift-px){below}, or pass positions "
-            "along the axes of the images, in their pixels."
+            "along the image axes, in pixels."
         )
         raise RegistrationError(msg, code="periodic")
 
 
-def _certain(state: State) -> BoolArray:
-    """Mask of frames, (N,), connected to most others by pairs with a unique shift."""
+def _find_certain_frames(state: State) -> BoolArray:
+    """Return the mask of frames, (N,), connected to most others by unique shifts."""
     joints = () if state.layout is None else state.layout.joints
     sure = [j for j in joints if (j.first, j.second) not in state.ambiguous]
     count = len(state.positions)
-    return components(count, sure) == 0 if sure else np.zeros(count, bool)
+    return label_components(count, sure) == 0 if sure else np.zeros(count, bool)
 
 
-def _verify(state: State) -> None:
+def _verify_positions(state: State) -> None:
     """Remove unsupported positions, and collect warnings."""
-    slides = _slides(state)
+    slides = _has_open_lines(state)
     if slides:
         _place_across_lines(state)
-    for index in () if slides else _frames_without_joints(state):
+    for index in () if slides else _find_unconnected_frames(state):
         state.positions[index] = np.nan
     if not slides:
-        settle_periods(state)
-        _settle_lines(state)
-    without_place = np.flatnonzero(~state.has_place).tolist()
+        check_periods(state)
+        _place_along_lines(state)
+    without_place = np.flatnonzero(~state.is_placed).tolist()
     if len(without_place) == len(state.positions):
         is_given = state.frames.flat.method in FIXED_METHODS
         flat = ", or let the flat field be estimated (auto)" if is_given else ""
         msg = (
-            f"Frames must agree where they overlap, but none of {len(without_place)} "
-            f"does: {state.to_check}{flat}."
+            f"Overlapping frames must agree, but none of {len(without_place)} does: "
+            f"{state.advice}{flat}."
         )
-        raise UnplacedError(msg, state.likely_grids(), code="nothing-placed")
-    doubtful = warn_of_lost(state)
-    _refuse_few(state, doubtful)
+        raise UnplacedError(msg, state.find_likely_grids(), code="nothing-placed")
+    doubtful = warn_of_unplaced(state)
+    _check_placed_count(state, doubtful)
     if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         sentence = Message(
-            "So many frames could not be placed that the others may be placed by "
-            "chance, also wrong by whole periods: compare them with the stage, or "
-            "scan with more overlap.",
+            "Too many frames could not be placed, so the others may be placed by "
+            "chance and wrong by whole periods: compare them with the stage, or scan "
+            "with more overlap.",
             "placement-doubtful",
         )
         state.warnings.append(sentence)
     if slides:
         return  # the warning of lines states the error of the stage
-    warn_of_spread(state)
+    warn_of_uncertainty(state)
     if state.is_stated:
-        _against_nominal(state)
+        _compare_with_nominal(state)
 
 
-def warn_of_lost(state: State) -> list[int]:
-    """Warn of frames without a position, or with another one; list doubtful ones."""
-    without_place = np.flatnonzero(~state.has_place).tolist()
+def warn_of_unplaced(state: State) -> list[int]:
+    """Warn of unplaced and stray frames; return the doubtful ones."""
+    without_place = np.flatnonzero(~state.is_placed).tolist()
     for index in without_place:
         misfit = "fits no placed frame: foreign, displaced too far, or too dark"
-        reason = _PLAIN if is_plain(state, index) else misfit
+        reason = _PLAIN if is_featureless(state, index) else misfit
         state.reasons.setdefault(index, reason)
     doubtful = [
         i for i in without_place if state.reasons[i] not in (_PLAIN, DROP_REASON)
     ]
     plain = [i for i in without_place if state.reasons[i] == _PLAIN]
-    strays = [i for i in state.strays if state.has_place[i]]
+    strays = [i for i in state.strays if state.is_placed[i]]
     left_out, astray = "frames-left-out", "frames-astray"
     for some, why, code in (
         (plain, f"left out, {_PLAIN}", left_out),
@@ -414,56 +423,56 @@ def warn_of_lost(state: State) -> list[int]:
         if some:
             sentence = (
                 f"{len(some)} of {len(state.positions)} frames {why}: "
-                f"{_name_frames(state, some)}."
+                f"{_format_frame_names(state, some)}."
             )
             state.warnings.append(Message(sentence, code))
     return doubtful
 
 
-def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
+def _check_placed_count(state: State, doubtful: Sequence[int]) -> None:
     """Raise an error for a periodic sample if most frames cannot be placed."""
     many = MOSTLY * len(state.candidates)
-    repeating = 0 < many <= sum(map(repeats_itself, state.candidates))
+    repeating = 0 < many <= sum(map(is_repetitive, state.candidates))
     if repeating and 2 * len(doubtful) > len(state.positions):
         msg = (
-            f"The sample is periodic, and only {state.has_place.sum()} of "
-            f"{len(state.positions)} frames could be placed, which may be by chance: "
-            f"{state.to_check}, or scan with more overlap."
+            f"The sample is periodic, and only {state.is_placed.sum()} of "
+            f"{len(state.positions)} frames could be placed, possibly by chance: "
+            f"{state.advice}, or scan with more overlap."
         )
-        raise UnplacedError(msg, state.likely_grids(), code="periodic")
+        raise UnplacedError(msg, state.find_likely_grids(), code="periodic")
 
 
-def settle_periods(state: State, *, refuses: bool = True) -> None:
-    """Warn that the stage decides between periods; raise an error if it cannot."""
+def check_periods(state: State, *, refuses: bool = True) -> None:
+    """Warn if the stage decides between periods; raise an error if it cannot."""
     if state.is_stated and refuses:
-        _refuse_open_periods(state)
+        _check_open_periods(state)
     if not state.ambiguous:
         return
     count = len(state.ambiguous)
     how = "1 overlap fits" if count == 1 else f"{count} overlaps fit"
     many = f"The sample is periodic: {how}"
-    if not state.is_stated and state.most_placed:
+    if not state.is_stated and state.has_sufficient_placement:
         return  # those that it does not determine have no position
     if not (state.is_stated or refuses):
         return
     if not state.is_stated:
         what_else = "" if state.acquisition.grid is not None else "the grid and "
         msg = (
-            f"{many} equally well a whole period away: set {what_else}the overlap, "
-            "or pass positions."
+            f"{many} equally well after a shift of one period: set {what_else}the "
+            "overlap, or pass positions."
         )
         raise UnplacedError(msg, (), code="periodic")
     sentence = Message(
-        f"{many} equally well a whole period away, and the stated positions decide: "
-        "if one is wrong by half a period, so is its frame.",
+        f"{many} equally well after a shift of one period, so the stated positions "
+        "decide: a position that is wrong by half a period misplaces its frame.",
         "periodic",
     )
     state.warnings.append(sentence)
 
 
-def _slides(state: State) -> bool:
-    """Return whether the overlaps contain lines of one direction, open along them."""
-    joints = [item for item in state.candidates if item.best > state.threshold]
+def _has_open_lines(state: State) -> bool:
+    """Return whether the overlaps contain lines along which shifts are undetermined."""
+    joints = [item for item in state.candidates if item.best_score > state.threshold]
     open_still = [
         item.along and (item.first, item.second) in state.ambiguous for item in joints
     ]
@@ -471,61 +480,61 @@ def _slides(state: State) -> bool:
 
 
 def _place_across_lines(state: State) -> None:
-    """Place frames by the images across the lines, and as stated along them."""
+    """Place frames by the images across lines and by stated positions along them."""
     if not state.is_stated:
         raise RegistrationError(
             f"{ALONG_LINES}pass the positions of the frames.", code="lines-only"
         )
-    placement = place_across(state)
+    placement = place_across_lines(state)
     state.positions, state.refinement = placement.positions, placement.refinement
     state.is_nominal, state.reasons = True, {}
     sentence = (
-        f"{ALONG_LINES}along them the nominal positions are used, whose error across "
-        f"the lines, where the images decide, is {placement.error_px:.2g} px."
+        f"{ALONG_LINES}along them the nominal positions are used; their error across "
+        f"the lines, measured from the images, is {placement.error_px:.2g} px."
     )
     state.warnings.append(Message(sentence, "lines-only"))
 
 
-def _settle_lines(state: State) -> None:
-    """Place frames connected only by lines as stated along these, with a warning."""
-    hanging = settle_along(state)
+def _place_along_lines(state: State) -> None:
+    """Place line-connected frames at their stated positions, with a warning."""
+    hanging = place_along_lines(state)
     if not (state.is_stated and hanging):
         return
     sentence = (
-        f"{len(hanging)} of {len(state.positions)} frames are connected to most "
-        "others only by lines of one direction, along which they fit anywhere; along "
-        f"them the nominal positions are used: {_name_frames(state, hanging)}."
+        f"{len(hanging)} of {len(state.positions)} frames are connected to most others "
+        "only by lines of one direction, along which they fit anywhere; the nominal "
+        f"positions along the lines are used: {_format_frame_names(state, hanging)}."
     )
     state.warnings.append(Message(sentence, "lines-only"))
 
 
 def _ask_for_grid(state: State) -> bool:
-    """Ask how the frames were acquired, if their images alone are insufficient.
+    """Ask for grid or positions if the images alone are insufficient.
 
     Returns whether too few frames are placed to be reliable.
     """
     acquisition = state.acquisition
-    placed_count, count = int(state.has_place.sum()), len(acquisition)
+    placed_count, count = int(state.is_placed.sum()), len(acquisition)
     how = f"only {placed_count} of {count} frames could be placed"
     names_needed = acquisition.slots[-1] if acquisition.slots else acquisition.names
     is_lost = (
         np.array([name in names_needed for name in acquisition.names])
-        & ~state.has_place
+        & ~state.is_placed
     )
     has_stated = (
         acquisition.nominal_px is not None or acquisition.nominal_nm is not None
     )
     if has_stated or not is_lost.any():
         return False
-    if state.matches or not state.most_placed:
-        state.grids = state.likely_grids()
-    if not state.most_placed:
+    if state.matches or not state.has_sufficient_placement:
+        state.grids = state.find_likely_grids()
+    if not state.has_sufficient_placement:
         if acquisition.grid is not None and state.grids:
             msg = f"The grid does not fit the overlaps: {how}."
             raise UnplacedError(msg, state.grids, code="grid-mismatch")
         remedy = "set grid and order, or pass positions"
         if acquisition.grid is not None:
-            remedy = f"{state.to_check}, or pass positions"
+            remedy = f"{state.advice}, or pass positions"
         sentence = Message(
             f"{how.capitalize()}, too few to be reliable: "
             f"{remedy}.{describe_grids(state.grids)}",
@@ -534,50 +543,50 @@ def _ask_for_grid(state: State) -> bool:
         state.warnings.append(sentence)
     elif state.grids:
         sentence = Message(
-            f"With a grid more frames may be placed.{describe_grids(state.grids)}",
+            f"More frames may be placed if a grid is set.{describe_grids(state.grids)}",
             "grid-missing",
         )
         state.warnings.append(sentence)
-    return not state.most_placed
+    return not state.has_sufficient_placement
 
 
-def warn_of_spread(state: State) -> None:
-    """Warn of positions that the overlaps hardly constrain."""
+def warn_of_uncertainty(state: State) -> None:
+    """Warn of positions that are poorly constrained by overlaps."""
     if state.refinement is None:
         return
     spread = np.hypot(*state.refinement.sigma_px.T)
-    apart = state.has_place & np.isinf(spread)
-    loose = state.has_place & (spread > _LOOSE) & ~apart
+    apart = state.is_placed & np.isinf(spread)
+    loose = state.is_placed & (spread > _LOOSE) & ~apart
     most = spread[loose].max(initial=0.0)
     for some, how in (
         (apart, "are connected only by overlaps too small to be measured,"),
         (loose, f"are uncertain, with a standard deviation of up to {most:.2g} px,"),
     ):
         if some.any():
-            names = _name_frames(state, np.flatnonzero(some).tolist())
+            names = _format_frame_names(state, np.flatnonzero(some).tolist())
             sentence = Message(
-                f"{some.sum()} of {state.has_place.sum()} frames {how} and may be in "
-                f"a wrong position: {names}.",
+                f"{some.sum()} of {state.is_placed.sum()} frames {how} and may be "
+                f"misplaced: {names}.",
                 "frames-loose",
             )
             state.warnings.append(sentence)
 
 
-def _name_frames(state: State, frames: Sequence[int]) -> str:
-    """List the names of some frames, and the number of the others."""
+def _format_frame_names(state: State, frames: Sequence[int]) -> str:
+    """List the first frame names and the number of further frames."""
     names = [state.acquisition.names[i] for i in frames[:_MAX_NAMES]]
     more = f" and {len(frames) - _MAX_NAMES} more" if len(frames) > _MAX_NAMES else ""
     return f"{', '.join(names)}{more}"
 
 
-def _pedestal(state: State) -> float:
+def _compute_pedestal(state: State) -> float:
     """Compute the grey value that compensates offsets below 0.
 
     The overlaps determine differences of offsets, not the level without light.
     """
     frames, most = state.frames, 0.0
     dimmest = float(frames.root[frames.root > 0].min(initial=1.0))
-    for index in np.flatnonzero(state.has_place).tolist():
+    for index in np.flatnonzero(state.is_placed).tolist():
         offset_share = float(frames.offsets[index] / frames.gains[index]) / dimmest
         if offset_share <= max(most, _MIN_OFFSET * state.noise):
             continue
@@ -594,65 +603,70 @@ def _pedestal(state: State) -> float:
 
 
 def _warn_of_shading(state: State, left: float) -> None:
-    along = (state.positions @ state.open_slope)[state.has_place]
+    along = (state.positions @ state.open_slope)[state.is_placed]
     gradient = float(np.expm1(np.ptp(along)))
     if gradient > UNEVEN and state.options.match_gain:
         sentence = Message(
-            f"A gradient of {100 * gradient:.2g} % over the mosaic may be the "
-            "sample's or uneven illumination, which overlaps cannot distinguish if "
-            "the brightness of each frame is automatic: acquire the frames with "
-            "fixed brightness, or pass an image of the flat field.",
+            f"A gradient of {100 * gradient:.2g} % over the mosaic may be real or "
+            "caused by uneven illumination, which overlaps cannot distinguish if the "
+            "brightness of each frame is automatic: acquire the frames with fixed "
+            "brightness, or pass a flat-field image.",
             "gradient-undecided",
         )
         state.warnings.append(sentence)
     if not left > UNEVEN:
         return
-    count = int(state.has_place.sum())
+    count = int(state.is_placed.sum())
     if not state.options.match_gain:
         remedy = "match the brightness of the frames"
     elif state.frames.flat.method in FIXED_METHODS:
         remedy = "let the flat field be estimated (auto)"
     elif count < _FEW_FRAMES:
         remedy = (
-            f"{count} frames are too few to distinguish shading from the sample: "
-            "pass an image of the flat field"
+            f"{count} frames are too few to distinguish shading from the sample: pass "
+            "a flat-field image"
         )
     else:
         remedy = "grey values have the same error: pass an image of the flat field"
     sentence = Message(
-        f"Shading remains: overlapping frames still differ by {100 * left:.2g} % of "
-        f"their brightness beyond noise; {remedy}.",
+        "Shading remains: the brightness of overlapping frames still differs by "
+        f"{100 * left:.2g} % beyond noise; {remedy}.",
         "field-uneven",
     )
     state.warnings.append(sentence)
 
 
 def _return_to_nominal(state: State) -> None:
-    """Move placed frames to the stated positions; return how well they fit there."""
-    state.positions = np.where(state.has_place[:, None], state.nominal, np.nan)
+    """Move placed frames to their stated positions and update the refinement."""
+    state.positions = np.where(state.is_placed[:, None], state.nominal, np.nan)
     state.is_nominal = True
-    pairs, width = state.overlapping(), 1.0  # as in the last sweep
-    for sweep in refine(state.frames, state.positions, pairs, (width,)):
+    pairs, width = state.list_overlapping_pairs(), 1.0  # as in the last sweep
+    for sweep in refine_positions(state.frames, state.positions, pairs, (width,)):
         state.refinement = replace(sweep, positions=state.positions)
 
 
-def _against_nominal(state: State) -> None:
-    """Use nominal positions, with a warning, if the solved ones do not fit better."""
-    nominal = np.where(state.has_place[:, None], state.nominal, np.nan)
+def _compare_with_nominal(state: State) -> None:
+    """Use nominal positions, with a warning, if they fit clearly better."""
+    nominal = np.where(state.is_placed[:, None], state.nominal, np.nan)
     shape = state.acquisition.frame_shape
-    solution = _fit(state, state.overlapping(), state.positions)
-    before = _fit(state, overlapping_pairs(nominal, shape), nominal)
+    solution = _compute_mean_correlation(
+        state, state.list_overlapping_pairs(), state.positions
+    )
+    before = _compute_mean_correlation(
+        state, find_overlapping_pairs(nominal, shape), nominal
+    )
     if before > solution + _CLEARLY:
         _return_to_nominal(state)
         sentence = Message(
             f"Solved positions fit the images less well (correlation {solution:.2f}) "
-            f"than the nominal ones ({before:.2f}): the nominal ones are used.",
+            f"than the nominal positions ({before:.2f}): the nominal positions are "
+            "used.",
             "nominal-positions-taken",
         )
         state.warnings.append(sentence)
 
 
-def _pair(
+def _create_pair_report(
     state: State,
     item: Candidates,
     shifts_in_use: dict[IntPair, FloatPair],
@@ -660,9 +674,9 @@ def _pair(
     linearised_shift: LinearisedShift | None,
 ) -> PairReport:
     pair = (item.first, item.second)
-    have_places = state.has_place[list(pair)].all()
+    have_places = state.is_placed[list(pair)].all()
     reason = ""
-    if item.best <= state.threshold and pair not in shifts_in_use:
+    if item.best_score <= state.threshold and pair not in shifts_in_use:
         reason = "not above chance"
     elif pair in dropped_pairs:
         reason = "disagrees with the other overlaps"
@@ -704,18 +718,20 @@ def _pair(
     )
 
 
-def _pairs(state: State) -> tuple[PairReport, ...]:
-    linearised_shifts = _linearised_shifts(state)
+def _create_pair_reports(state: State) -> tuple[PairReport, ...]:
+    linearised_shifts = _get_linearised_shifts(state)
     joints = () if state.layout is None else state.layout.joints
     shifts_in_use = {(j.first, j.second): j.shift for j in joints}
     dropped_joints = () if state.layout is None else state.layout.dropped_joints
     dropped_pairs = {(j.first, j.second) for j in dropped_joints}
     if not state.is_nominal:
         dropped_pairs |= {
-            pair for pair in shifts_in_use if _misses(linearised_shifts.get(pair))
+            pair
+            for pair in shifts_in_use
+            if _has_other_shift(linearised_shifts.get(pair))
         }
     pairs = [
-        _pair(
+        _create_pair_report(
             state,
             item,
             shifts_in_use,
@@ -732,8 +748,8 @@ def _pairs(state: State) -> tuple[PairReport, ...]:
     )
 
 
-def _spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
-    """Find the parent of each frame in a spanning tree, and the order from the root."""
+def _find_spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
+    """Find the parent of each frame in a spanning tree, and the traversal order."""
     neighbours: dict[int, list[int]] = {}
     for pair in pairs:
         neighbours.setdefault(pair.first, []).append(pair.second)
@@ -751,17 +767,17 @@ def _spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
     return above, order
 
 
-def in_loops(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
-    """Return the pairs, all in use, that others can contradict.
+def find_loop_pairs(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
+    """Return the pairs in loops, which other pairs can contradict.
 
     Excludes pairs that alone connect frames: the branches of a tree, and a bridge
     between two loops.
     """
-    above, order = _spanning_tree(joints_in_use)
+    above, order = _find_spanning_tree(joints_in_use)
     rank = {frame: place for place, frame in enumerate(order)}
     top = {frame: frame for frame in order}  # of the loops through a frame
 
-    def climb(frame: int) -> int:
+    def find_loop_root(frame: int) -> int:
         while top[frame] != frame:
             top[frame] = top[top[frame]]
             frame = top[frame]
@@ -771,14 +787,18 @@ def in_loops(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
         here, there = pair.first, pair.second
         if here == above[there] or there == above[here]:
             continue  # a branch; any other pair closes a loop of branches
-        while (here := climb(here)) != (there := climb(there)):
+        while (here := find_loop_root(here)) != (there := find_loop_root(there)):
             if rank[here] < rank[there]:
                 here, there = there, here
             top[here] = above[here]
-    return [pair for pair in joints_in_use if climb(pair.first) == climb(pair.second)]
+    return [
+        pair
+        for pair in joints_in_use
+        if find_loop_root(pair.first) == find_loop_root(pair.second)
+    ]
 
 
-def _residual(pairs: Sequence[PairReport]) -> float | None:
+def _compute_residual(pairs: Sequence[PairReport]) -> float | None:
     """Compute the RMS residual of pairwise shifts, weighted by their information."""
     rows = [
         (pair.residual_px, 1 / pair.sigma_px**2)
@@ -791,7 +811,7 @@ def _residual(pairs: Sequence[PairReport]) -> float | None:
     return float(np.sqrt(np.average(residual**2, weights=weight)))
 
 
-def pixel_size_from_stage(
+def estimate_pixel_size(
     nominal_nm: FloatArray, solved_positions: FloatArray
 ) -> PixelSize | None:
     """Estimate the pixel size ``(y, x)`` from solved pixels and the stage's nanometres.

@@ -27,9 +27,9 @@ from napari_semsr.core import (
     Message,
     RealArray,
 )
-from napari_semsr.stitching.frames import FRAME_BAND, noise_level
+from napari_semsr.stitching.frames import FRAME_BAND, estimate_noise
 from napari_semsr.stitching.live import LivePlacement
-from napari_semsr.stitching.pairwise import overlap_boxes, whole_shift
+from napari_semsr.stitching.pairwise import compute_overlap_boxes, round_shift
 from napari_semsr.stitching.solution import StitchSolution
 
 _FIRST = 4  # reference frames of the scan; chosen: as many as in the first solution
@@ -51,8 +51,8 @@ _MIN_NEIGHBOURS = 2  # neighbours; as for reliable positions
 _MISFIT = 0.5
 _LATEST = 64  # misfits that are tested again; chosen: neighbours are a row away
 _UNPLACED_TEXT = (
-    "Frame {} is not placed: its image fits nowhere among its neighbours, so it is "
-    "shown at its stage position."
+    "Frame {} is not placed: its image does not fit any position among its neighbours, "
+    "so it is shown at its stage position."
 )
 _STEP = 4  # px between sampled pixels; chosen: enough for a mean
 _DEAD_LEVEL, _DEAD_SPREAD = 0.5, 0.3  # share of previous frames; chosen: noise alone
@@ -74,25 +74,25 @@ _RECHECKS = 8  # frames compared again after a solution, per new one; chosen
 _DETAIL_BYTES = 32 << 20  # chosen: 128 frames of 256 px
 _LESS_LIGHT = "Frame {}: its brightness is {:.0f} % of that of the first frames."
 _LESS_DETAIL = (
-    "Frame {}: it shows {:.0f} % of the contrast that the first frames show of the "
-    "same area: contact or focus may be lost."
+    "Frame {}: it shows {:.0f} % of the contrast of the first frames in the same area: "
+    "contact or focus may be lost."
 )
 _OTHER_DETAIL = (
-    "Frame {}: it shows {:.0f} % of the contrast that the first frames show of the "
-    "same area, and so did the frame before: the focus may drift."
+    "Frame {}: it shows {:.0f} % of the contrast of the first frames in the same area, "
+    "after a similar change in the previous frame: the focus may drift."
 )
 
 
 @dataclass(slots=True)
-class _Course:
-    """Logarithm of one value per frame over the scan."""
+class _ValueHistory:
+    """Logarithms of one value per frame during a scan."""
 
     least: float  # ratio to the first frames below which a frame is named
     both_ways: bool  # whether a frame above the inverse is named, too
     values: dict[int, float] = field(default_factory=dict)
     is_named: bool = False
 
-    def add(self, index: int, value: float) -> float | None:
+    def add_value(self, index: int, value: float) -> float | None:
         """Add the value of a frame; return its ratio if it needs a warning."""
         self.values[index] = value
         first = sorted(self.values)[:_FIRST]
@@ -102,20 +102,20 @@ class _Course:
         return ratio if off and not was else None
 
 
-class ScanWatch:
-    """Reports faults of frames during a scan, each fault once."""
+class ScanMonitor:
+    """Monitor that reports each fault of a frame once during a scan."""
 
     def __init__(self, placement: LivePlacement) -> None:
         self._placement = placement
         self._levels: list[tuple[float, float]] = []
-        self._light = _Course(_LIGHT, both_ways=True)
-        self._detail = _Details(placement)
+        self._light = _ValueHistory(_LIGHT, both_ways=True)
+        self._detail = _ContrastMonitor(placement)
         self._is_dead = False
         self._attempts: dict[int, list[int]] = {}  # misfits: overlapping frames then
         self._named_unplaced: set[int] = set()
 
-    def look_at(self, index: int, pixels: RealArray) -> list[str]:
-        """Report a blank frame (Y, X), which is then not used."""
+    def check_blank(self, index: int, pixels: RealArray) -> list[str]:
+        """Report a blank frame (Y, X) and exclude it from further use."""
         name = self._placement.names[index]
         self._attempts.pop(index, None)  # it may have been written again
         some = pixels[::_STEP, ::_STEP].astype(np.float64)
@@ -133,34 +133,36 @@ class ScanWatch:
             return []
         self._is_dead = True
         what = "shows one grey value everywhere" if is_flat else "shows no light"
-        sentence = f"Frame {name} {what}: a dead frame, or no light."
+        sentence = (
+            f"Frame {name} {what}: the camera may have failed, or the light may be off."
+        )
         return [Message(sentence, "frame-without-light")]
 
-    def compare(self, index: int) -> list[str]:
-        """Compare a placed frame with those that it overlaps."""
+    def compare_frame(self, index: int) -> list[str]:
+        """Compare a placed frame with overlapping frames; return warnings."""
         placement, messages = self._placement, list[str]()
         if (
             index in placement.blank
             or not np.isfinite(placement.positions[index]).all()
         ):
             return messages
-        if placement.solution is not None and placement.has_place[index]:
+        if placement.solution is not None and placement.is_placed[index]:
             # gains follow from overlaps, those of the first frames from their whole
             # solution
             self._light.values = dict(
                 enumerate(np.log(placement.frames.gains).tolist())
             )
-            for number in np.flatnonzero(~placement.has_place).tolist():
+            for number in np.flatnonzero(~placement.is_placed).tolist():
                 del self._light.values[number]
-            ratio = self._light.add(index, self._light.values[index])
+            ratio = self._light.add_value(index, self._light.values[index])
             if ratio is not None:
                 sentence = _LESS_LIGHT.format(placement.names[index], 100 * ratio)
                 messages.append(Message(sentence, "light-changed"))
-        messages += self._detail.compare(index)
+        messages += self._detail.compare_frame(index)
         return messages
 
-    def find_unplaced(self) -> list[str]:
-        """Report frames that two placed ones should overlap, and that fit nowhere.
+    def report_unplaced(self) -> list[str]:
+        """Report frames that should overlap two placed frames but fit nowhere.
 
         Each is reported once. With one neighbour, or none, a frame may be placed later.
         A frame that fits equally well at several positions, or has too little detail,
@@ -174,7 +176,11 @@ class ScanWatch:
         side = np.array(placement.frames.frame_shape)
         misfits = placement.misfits - placement.pending - self._named_unplaced
         for index in sorted(misfits)[-_LATEST:]:
-            near = [i for i in _near(placement, index) if placement.has_place[i]]
+            near = [
+                i
+                for i in _list_nearby_frames(placement, index)
+                if placement.is_placed[i]
+            ]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
             # corners alone do not place a frame, and the last neighbour may
@@ -192,15 +198,15 @@ class ScanWatch:
 
     def _is_misfit(self, index: int, solution: StitchSolution) -> bool:
         """Return whether a frame fits clearly worse than overlaps of this scan do."""
-        best = self._placement.best_fit(index)
+        best = self._placement.find_best_fit(index)
         fits = [np.arctanh(min(p.quality, 0.999)) for p in solution.pairs if p.used]
-        if best is None or not fits or not self._detail.is_evident(index):
+        if best is None or not fits or not self._detail.has_evident_detail(index):
             return False
         return bool(best.fit + best.doubt < _MISFIT * np.median(fits))
 
 
-def _near(placement: LivePlacement, index: int) -> list[int]:
-    """List the frames with a large enough overlap, also by stated positions."""
+def _list_nearby_frames(placement: LivePlacement, index: int) -> list[int]:
+    """List frames with sufficient overlap, including those at stated positions."""
     side = np.array(placement.frames.frame_shape)
     with np.errstate(invalid="ignore"):
         away = np.abs(placement.positions - placement.positions[index])
@@ -209,8 +215,8 @@ def _near(placement: LivePlacement, index: int) -> list[int]:
     return np.flatnonzero(near).tolist()
 
 
-class _Details:
-    """Contrast of each frame relative to that of the first frames of the same area."""
+class _ContrastMonitor:
+    """Monitor of the contrast relative to the first frames of the same area."""
 
     def __init__(self, placement: LivePlacement) -> None:
         self._placement = placement
@@ -224,8 +230,8 @@ class _Details:
         self._was: dict[int, int] = {}  # sign of changes beyond error, or 0
         self._reports = False, False  # whether lost or changed contrast was reported
 
-    def compare(self, index: int) -> list[str]:
-        """Compare a frame with those that it overlaps; report changes."""
+    def compare_frame(self, index: int) -> list[str]:
+        """Compare a frame's contrast with overlapping frames; report changes."""
         placement = self._placement
         if placement.frames is not self._frames:  # another flat field
             self._frames, self._inside = placement.frames, None
@@ -238,8 +244,8 @@ class _Details:
             ]
         behind, self._behind = self._behind[:_RECHECKS], self._behind[_RECHECKS:]
         for number in (*behind, index):
-            self._measure(number)
-        first_frames = self._since_first(index)
+            self._measure_pairs(number)
+        first_frames = self._compute_total_change(index)
         if first_frames is None:
             return []
         change, error = first_frames
@@ -262,31 +268,31 @@ class _Details:
             return [Message(_OTHER_DETAIL.format(name, percent), "detail-changed")]
         return []
 
-    def is_evident(self, index: int) -> bool:
+    def has_evident_detail(self, index: int) -> bool:
         """Return whether a frame overlaps another with detail above the noise."""
-        self._measure(index)
+        self._measure_pairs(index)
         return any(index in pair for pair in self._changes)
 
-    def _measure(self, index: int) -> None:
-        for other in _near(self._placement, index):
+    def _measure_pairs(self, index: int) -> None:
+        for other in _list_nearby_frames(self._placement, index):
             pair = min(index, other), max(index, other)
             if other not in self._placement.blank and pair not in self._changes:
-                change = self._change(pair)
+                change = self._compute_contrast_change(pair)
                 if change is not None:
                     self._changes[pair] = change
 
-    def _change(self, pair: IntPair) -> tuple[float, float] | None:
-        """Compute the logarithm of the contrast of a pair, second by first; its weight.
+    def _compute_contrast_change(self, pair: IntPair) -> tuple[float, float] | None:
+        """Compute the log contrast ratio of a pair, second to first, and its weight.
 
         None if the first one has hardly any. At stated positions two frames do not show
         exactly the same area: differences within the stage's error count less.
         """
-        y, x = whole_shift(self._placement.positions, pair)
+        y, x = round_shift(self._placement.positions, pair)
         if not self._placement.provisional & {*pair}:
-            return self._change_at(pair, (y, x))
+            return self._compute_change_at_shift(pair, (y, x))
         rows, columns = (round(_STAGE * side) for side in self._frames.frame_shape)
         around = product((y - rows, y, y + rows), (x - columns, x, x + columns))
-        changes = [self._change_at(pair, shift) for shift in around]
+        changes = [self._compute_change_at_shift(pair, shift) for shift in around]
         known_changes = np.array([change for change in changes if change is not None])
         if len(known_changes) < len(changes):
             return None
@@ -294,9 +300,11 @@ class _Details:
         varies = known_changes[:, 0].var(ddof=1) / _PRIOR
         return float(change), float(1 / (1 / weight + varies))
 
-    def _change_at(self, pair: IntPair, shift: IntPair) -> tuple[float, float] | None:
+    def _compute_change_at_shift(
+        self, pair: IntPair, shift: IntPair
+    ) -> tuple[float, float] | None:
         frame_data = self._frames
-        boxes = overlap_boxes(frame_data.frame_shape, shift)
+        boxes = compute_overlap_boxes(frame_data.frame_shape, shift)
         if boxes is None:
             return None
         if self._inside is None:
@@ -309,11 +317,11 @@ class _Details:
         if count < _MIN_SIDE**2:
             return None
         weights = [frame_data.weight[box.slices][inside] for box in boxes]
-        common, noise = weights[0] * weights[1], self._noise_power()
+        common, noise = weights[0] * weights[1], self._estimate_noise_power()
         contrasts, evident = [], []
         for number, box, other in zip(pair, boxes, weights[::-1], strict=True):
             # in units of equal noise; times the weight of both, as both show one area
-            detail = self._detail(number)[box.slices][inside]
+            detail = self._get_detail(number)[box.slices][inside]
             noisy = noise * float(other.sum())
             excess = float((detail**2 * other).sum()) - noisy
             image = frame_data.correct(number)[0][box.slices][inside]
@@ -328,17 +336,17 @@ class _Details:
         ratio = max(contrasts[1] / contrasts[0], _FLOOR)
         return float(np.log(ratio)), count * share**2
 
-    def _detail(self, index: int) -> Float32Array:
+    def _get_detail(self, index: int) -> Float32Array:
         """Return the band-passed frame with most of its noise removed, (Y, X)."""
         return np.asarray(
             self._bands.get(
                 index,
-                lambda: _between(self._frames.band_pass(index)),
+                lambda: _filter_band(self._frames.band_pass(index)),
             )
         )
 
-    def _since_first(self, index: int) -> tuple[float, float] | None:
-        """Compute the logarithm of the contrast since the first frames; its error."""
+    def _compute_total_change(self, index: int) -> tuple[float, float] | None:
+        """Compute the log contrast ratio to the first frames, and its error."""
         pairs = np.array(list(self._changes), dtype=int).reshape(-1, 2)
         if not (pairs == index).any():
             return None
@@ -371,24 +379,24 @@ class _Details:
         error = np.sqrt(variance * float(contrast @ spread))
         return float(contrast @ values), float(error)
 
-    def _noise_power(self) -> float:
+    def _estimate_noise_power(self) -> float:
         """Return the noise power of the detail where the field is brightest."""
         count = len(self._placement)
         if count >= 2 * self._noise[0]:
-            self._noise = count, noise_level(self._frames) ** 2
-        return self._noise[1] * _noise_share()
+            self._noise = count, estimate_noise(self._frames) ** 2
+        return self._noise[1] * _compute_noise_factor()
 
 
 @cache
-def _noise_share() -> float:
+def _compute_noise_factor() -> float:
     """Return the power of unit white noise after smoothing and band-pass."""
     point = np.zeros((65, 65))
     point[32, 32] = 1
     fine, coarse = (ndimage.gaussian_filter(point, sigma) for sigma in FRAME_BAND)
-    return float((_between(fine - coarse) ** 2).sum())
+    return float((_filter_band(fine - coarse) ** 2).sum())
 
 
-def _between(image: RealArray) -> RealArray:
-    """Filter an image (Y, X) to the band of compared detail."""
+def _filter_band(image: RealArray) -> RealArray:
+    """Filter an image (Y, X) to the frequency band used for comparison."""
     fine, coarse = (ndimage.gaussian_filter(image, sigma) for sigma in _BAND)
     return np.asarray(fine - coarse)

@@ -1,12 +1,12 @@
-from .fit import train as train, training_device as training_device
+from .fit import choose_training_device as choose_training_device, train as train
 from .place import (
-    PlaceFit as PlaceFit,
-    PlaceImages as PlaceImages,
-    PlaceOptions as PlaceOptions,
-    PlaceReport as PlaceReport,
-    fit_place as fit_place,
-    load_place_state as load_place_state,
-    save_place_state as save_place_state,
+    AreaFit as AreaFit,
+    AreaImages as AreaImages,
+    AreaOptions as AreaOptions,
+    AreaProgress as AreaProgress,
+    fit_area as fit_area,
+    load_area_state as load_area_state,
+    save_area_state as save_area_state,
 )
 from .recipe import (
     SAME as SAME,

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models import bicubic, build_discriminator, to_device
+from napari_semsr.models import build_discriminator, to_device, upsample_bicubic
 from napari_semsr.training.learner import PIXEL_LOSSES, Learner, freeze
-from napari_semsr.training.patches import Patches, flat
+from napari_semsr.training.patches import Patches, flatten_scenes
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
 from napari_semsr.training.validation import ValidationPair, align_truth
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
 
 
-def _entropy(score: Tensor, target: float) -> Tensor:
+def _cross_entropy(score: Tensor, target: float) -> Tensor:
     return functional.binary_cross_entropy_with_logits(
         score, score.new_full((), target).expand_as(score)
     )
@@ -42,11 +42,13 @@ def generator_loss(
     if kind == "least-squares":
         return factor * (fake - 1).square().mean()
     if kind == "cross-entropy":
-        return factor * _entropy(fake, 1.0)
+        return factor * _cross_entropy(fake, 1.0)
     if real is None:
         msg = "the relativistic loss needs the scores of real images, got none"
         raise ValueError(msg)
-    both = _entropy(fake - real.mean(), 1.0) + _entropy(real - fake.mean(), 0.0)
+    both = _cross_entropy(fake - real.mean(), 1.0) + _cross_entropy(
+        real - fake.mean(), 0.0
+    )
     return factor * both / 2
 
 
@@ -57,8 +59,10 @@ def discriminator_loss(
     if kind == "least-squares":
         return factor * ((real - 1).square().mean() + fake.square().mean())
     if kind == "cross-entropy":
-        return factor * (_entropy(real, 1.0) + _entropy(fake, 0.0))
-    both = _entropy(real - fake.mean(), 1.0) + _entropy(fake - real.mean(), 0.0)
+        return factor * (_cross_entropy(real, 1.0) + _cross_entropy(fake, 0.0))
+    both = _cross_entropy(real - fake.mean(), 1.0) + _cross_entropy(
+        fake - real.mean(), 0.0
+    )
     return factor * both
 
 
@@ -78,7 +82,7 @@ def discriminator_step_loss(
 
 
 class AdversarialLearner(Learner, ABC):
-    """Train generators and discriminators in turn; a step is one of the generators."""
+    """Learner that trains generators and discriminators in turn."""
 
     judged: Tensor
 
@@ -98,41 +102,43 @@ class AdversarialLearner(Learner, ABC):
     def discriminators(self) -> nn.Module:
         """Return the networks that the second optimiser trains."""
 
-    def beside(self) -> nn.Module:
+    def auxiliary_networks(self) -> nn.Module:
         """Return the discriminators."""
         return nn.ModuleDict({"judges": self.discriminators()})
 
     @abstractmethod
-    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
-        """Return the loss of the generators on (B, 1, H, W)."""
+    def compute_generator_loss(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the generators on images (B, 1, H, W)."""
 
     @abstractmethod
-    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+    def compute_discriminator_loss(
+        self, low: Tensor, high: Tensor, step: int
+    ) -> Tensor:
         """Return the loss of the discriminators on the generators' last output."""
 
     def training_step(self, batch: Patches, _index: int) -> dict[str, Tensor]:
         """Take a step of the generators and, on schedule, of the discriminators."""
-        low, high = flat(batch)
+        low, high = flatten_scenes(batch)
         step = self.global_step
         first, second = cast("list[LightningOptimizer]", self.optimizers())
         full = self.recipe.learning_rate * self.rate_factor(step)
         for optimizer, share in ((first, 1.0), (second, self.gan.discriminator_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = full * share
-        loss = self.teach_generators(low, high, step)
-        self._descend(first.optimizer, loss, low, high)
+        loss = self.compute_generator_loss(low, high, step)
+        self._compute_gradients(first.optimizer, loss, low, high)
         first.step()
         self.update_average(step)
         late = step >= self.gan.content_only_steps
         if late and step % self.gan.discriminator_every == 0:
-            losses = self.teach_discriminators(low, high, step)
-            self._descend(second.optimizer, losses, low, high)
+            losses = self.compute_discriminator_loss(low, high, step)
+            self._compute_gradients(second.optimizer, losses, low, high)
             second.optimizer.step()  # not counted as a step of the run
             self.judged.copy_(losses.detach())
         self.terms["discriminator"] = self.judged
         return {"loss": loss.detach()}
 
-    def _descend(
+    def _compute_gradients(
         self, optimizer: torch.optim.Optimizer, loss: Tensor, *image: Tensor
     ) -> None:
         """Compute the gradients of a loss and clip them as the recipe specifies."""
@@ -146,10 +152,13 @@ class AdversarialLearner(Learner, ABC):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return two Adam optimisers: for the generators and for the discriminators."""
         share = self.gan.discriminator_rate
-        return [self.adam(self.generators()), self.adam(self.discriminators(), share)]
+        return [
+            self.create_adam(self.generators()),
+            self.create_adam(self.discriminators(), share),
+        ]
 
 
-class History(nn.Module):
+class ImageBuffer(nn.Module):
     """Buffer of generated images (Shrivastava et al. 2017, arXiv:1612.07828)."""
 
     images: Tensor
@@ -167,8 +176,8 @@ class History(nn.Module):
         self._count = None
 
     @torch.no_grad()
-    def exchange(self, fresh: Tensor, step: int) -> Tensor:
-        """Return the new images, each swapped for a stored one with probability 1/2."""
+    def swap_images(self, fresh: Tensor, step: int) -> Tensor:
+        """Return the new images, each replaced by a stored one with probability 1/2."""
         fresh = fresh.detach()
         size = len(self.images)
         if not size:
@@ -197,7 +206,7 @@ _LEAST = 1e-8  # so that a term that is still zero gets a finite weight
 
 
 class PairedGan(AdversarialLearner):
-    """Adversarial and content loss of one generator, and optionally total variation.
+    """Learner of one generator: adversarial and content loss, optional total variation.
 
     Total variation has a weight only if the recipe sets shares, as de Haan does.
     """
@@ -218,7 +227,7 @@ class PairedGan(AdversarialLearner):
         self.judge_of_high.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         channels = 2 if gan.conditional else 1
         side = recipe.data.patch_px * self.scale
-        self.history = History(gan.history, (channels, side, side), recipe.seed)
+        self.history = ImageBuffer(gan.history, (channels, side, side), recipe.seed)
         loss_weights = [gan.adversarial_weight, gan.content_weight, 0.0]
         self.register_buffer("weights", torch.tensor(loss_weights))
         self.register_buffer("term_sums", torch.zeros(3))
@@ -229,21 +238,21 @@ class PairedGan(AdversarialLearner):
         """Return the discriminator."""
         return self.judge_of_high
 
-    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+    def compute_generator_loss(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the generator."""
-        output = self.network(self.laid_out(low))
+        output = self.network(self.set_memory_layout(low))
         self._output = output.detach()
-        with self.exact():
+        with self.full_precision():
             truth = align_truth(high, output.float(), self.recipe.shift_px)
             content = PIXEL_LOSSES[self.gan.content](output.float(), truth)
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
             return content
-        adversarial = self._adversarial(low, high, output)
+        adversarial = self._adversarial_loss(low, high, output)
         shares, gan_steps = self.gan.shares, step - self.gan.content_only_steps
         rough = content.new_zeros(())
         if shares is not None:  # otherwise it has no weight
-            with self.exact():
+            with self.full_precision():
                 rough = total_variation(output.float())
         parts = torch.stack((adversarial, content, rough))
         if shares is not None and gan_steps < self.gan.calibration_steps:  # then fixed
@@ -260,17 +269,19 @@ class PairedGan(AdversarialLearner):
             self.terms |= {f"share_{name}": share for name, share in named_shares}
         return weighted_parts.sum()
 
-    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+    def compute_discriminator_loss(
+        self, low: Tensor, high: Tensor, step: int
+    ) -> Tensor:
         """Return the loss of the discriminator."""
         output = high if self._output is None else self._output
         real, fake = (
             self._discriminator_input(low, high),
             self._discriminator_input(low, output),
         )
-        old_and_new = self.history.exchange(fake.float(), step)
+        old_and_new = self.history.swap_images(fake.float(), step)
         return discriminator_step_loss(self.judge_of_high, real, old_and_new, self.gan)
 
-    def _adversarial(self, low: Tensor, high: Tensor, output: Tensor) -> Tensor:
+    def _adversarial_loss(self, low: Tensor, high: Tensor, output: Tensor) -> Tensor:
         """Return the generator's adversarial loss, with the discriminator frozen."""
         kind = self.gan.adversarial
         with freeze(self.judge_of_high):
@@ -278,18 +289,20 @@ class PairedGan(AdversarialLearner):
             real: Tensor | None = None
             if kind == "relativistic":
                 real = self.judge_of_high(self._discriminator_input(low, high)).float()
-        with self.exact():
+        with self.full_precision():
             factor = self.gan.generator_factor
             return generator_loss(kind, fake, real, factor=factor)
 
     def _discriminator_input(self, low: Tensor, image: Tensor) -> Tensor:
         if not self.gan.conditional:
             return image
-        return torch.cat((bicubic(low, self.scale), image.to(low.dtype)), dim=1)
+        return torch.cat(
+            (upsample_bicubic(low, self.scale), image.to(low.dtype)), dim=1
+        )
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Return the total variation, de Haan's equation 3, averaged over a batch."""
+    """Return the total variation averaged over a batch (de Haan's equation 3)."""
     down = (image[..., 1:, :] - image[..., :-1, :]).abs().sum()
     across = (image[..., 1:] - image[..., :-1]).abs().sum()
     return (down + across) / image.shape[0]

@@ -22,8 +22,13 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_semsr.core import Float32Array, OptionError, RealArray, WriteError
 from napari_semsr.io import move
-from napari_semsr.models import free_memory, to_device
-from napari_semsr.training.patches import Patches, ScenePairs, ScenePatches, flat
+from napari_semsr.models import get_free_memory, to_device
+from napari_semsr.training.patches import (
+    Patches,
+    ScenePairs,
+    ScenePatches,
+    flatten_scenes,
+)
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import (
     BlockDataset,
@@ -34,7 +39,8 @@ from napari_semsr.training.scenes import (
 from napari_semsr.training.stored_pairs import StoredPatches
 
 Report = Callable[[int, int], None]
-"""Called with the number of scenes made and their total; may raise to stop."""
+"""Called with the number of finished scenes and the total; may raise an error to stop.
+"""
 
 Batch = TypeVar("Batch")
 
@@ -56,7 +62,7 @@ _NOT_SCENES |= {"patch_px", "patches_per_scene"}  # patches are cut again at eve
 
 
 class SceneCache(NamedTuple):
-    """Stored scenes, as in `Scenes`; fields that only whole scenes need may be None."""
+    """Stored scenes; fields needed only for whole scenes may be None."""
 
     low: NDArray[np.float16]  # (N, H, W)
     high: NDArray[np.float16]  # (N, H * scale, W * scale)
@@ -68,23 +74,25 @@ class SceneCache(NamedTuple):
 
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
-        """Open the cache of a recipe; make it if it does not exist."""
+        """Open the scene cache of a recipe, creating it if necessary."""
         return cls(*_open_bank(cls._fields, recipe, scale, report))
 
 
 def _open_bank(
     fields: tuple[str, ...], recipe: Recipe, scale: int, report: Report
 ) -> list[Any]:
-    """Open the arrays of a recipe's bank; make it if it does not exist."""
-    folder = Path(recipe.data.bank_folder or "banks") / _name(recipe, scale, fields)
+    """Open the arrays of a recipe's scene bank, creating the bank if necessary."""
+    folder = Path(recipe.data.bank_folder or "banks") / _get_bank_name(
+        recipe, scale, fields
+    )
     if not (folder / _MARK).exists():
-        _make(recipe, scale, folder, report)
+        _create_bank(recipe, scale, folder, report)
     paths = [folder / f"{name}.npy" for name in fields]
     return [np.load(p, mmap_mode="c") if p.exists() else None for p in paths]
 
 
-def _name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
-    """Name a bank by a digest of all options that change its scenes."""
+def _get_bank_name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
+    """Return the name of a bank: a digest of all options that affect its scenes."""
     data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
     degradations = recipe.degradations.model_dump(mode="json")
     if not recipe.data.sources.get("images"):  # options for images have no effect
@@ -92,20 +100,22 @@ def _name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
             name: data[name] for name in ("sources", "superlens", "scene_px", "bank")
         }
         degradations = {}
-    if recipe.whole_scenes:
+    if recipe.needs_whole_scenes:
         degradations = recipe.faults.model_dump(mode="json")
-    parts = fields if recipe.whole_scenes else ()
+    parts = fields if recipe.needs_whole_scenes else ()
     key = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
-    """Make a bank in a temporary folder, and move it into place when complete."""
+def _create_bank(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
+    """Create a bank in a temporary folder, and move it into place when complete."""
     count = recipe.data.bank
     partial_folder = folder.with_name(f"{folder.name}-{os.getpid()}.tmp")
     try:
         partial_folder.mkdir(parents=True, exist_ok=True)
-        _fill(partial_folder, _scenes_of(recipe, scale), count, recipe.workers, report)
+        _write_scenes(
+            partial_folder, _create_scenes(recipe, scale), count, recipe.workers, report
+        )
         (partial_folder / _MARK).write_text(
             json.dumps({"count": count}), encoding="utf-8"
         )
@@ -120,9 +130,9 @@ def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
         shutil.rmtree(partial_folder, ignore_errors=True)
 
 
-def _scenes_of(recipe: Recipe, scale: int) -> Dataset[object]:
-    """Return the recipe's kind of scenes, indexed over the whole run."""
-    if not recipe.whole_scenes:
+def _create_scenes(recipe: Recipe, scale: int) -> Dataset[object]:
+    """Create the dataset of scenes for a recipe, indexed over the whole run."""
+    if not recipe.needs_whole_scenes:
         return ScenePairs(recipe, scale)
     if scale != 1:
         msg = f"Kind {recipe.kind} needs a network of scale 1, got scale {scale}."
@@ -130,17 +140,17 @@ def _scenes_of(recipe: Recipe, scale: int) -> Dataset[object]:
     return (BlockDataset if recipe.learns == "survey" else SceneDataset)(recipe)
 
 
-def _fill(
+def _write_scenes(
     folder: Path, source: Dataset[object], count: int, workers: int, report: Report
 ) -> None:
-    """Write the scenes of the worker processes, in order."""
+    """Write the scenes created by the worker processes, in order."""
     blocks = isinstance(source, BlockDataset)
     fields = BlockScenes._fields if blocks else SceneCache._fields
     loader: DataLoader[object] = DataLoader(
         Subset(source, range(count)),
         batch_size=_CHUNK,
         num_workers=workers,
-        collate_fn=_stack if blocks else _gather,
+        collate_fn=_stack if blocks else _stack_scenes,
     )
     arrays: list[np.memmap[tuple[int, ...], np.dtype[np.generic]]] = []
     scene_count = 0
@@ -151,7 +161,8 @@ def _fill(
             if size > _LARGEST:
                 msg = (
                     f"The scenes of data.bank must take at most {_LARGEST >> 30} GiB, "
-                    f"got {count} of them, {size / (1 << 30):.3g} GiB; lower data.bank."
+                    f"but {count} of them take {size / (1 << 30):.3g} GiB; lower "
+                    "data.bank."
                 )
                 raise OptionError(msg, code="out-of-range")
             arrays = [
@@ -171,8 +182,8 @@ def _fill(
         array.flush()
 
 
-def _gather(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Stack scenes within the worker, images in 16 bits, more than their source has."""
+def _stack_scenes(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Stack scenes in the worker process, with images as 16-bit floats."""
     planes = [part.squeeze(1) for part in _stack(items)]
     return [part.half() if n < _IMAGES else part for n, part in enumerate(planes)]
 
@@ -186,7 +197,7 @@ _SHARE = 0.25  # of a GPU's free memory that a cache may take
 _PERCENTILES = (0.1, 99.9)  # taken as black and white; chosen
 
 
-class _Batches(Generic[Batch]):
+class _RandomBatches(Generic[Batch]):
     """Random batches, determined by seed, step and process."""
 
     def __init__(
@@ -202,19 +213,19 @@ class _Batches(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for step in range(self.first_step, self.recipe.steps):
-            yield self.batch(step)
+            yield self.sample_batch(step)
 
-    def batch(self, step: int) -> Batch:
+    def sample_batch(self, step: int) -> Batch:
         """Sample the batch of a step for the recipe's kind of training."""
         raise NotImplementedError
 
-    def draw(self, step: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
-        """Sample the scenes of a step; return the generator and their numbers."""
+    def sample_scenes(self, step: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
+        """Sample the scenes of a step; return random generator and numbers."""
         rng = np.random.default_rng([self.recipe.seed, step, self.stream])
         return rng, rng.integers(0, self.count, self.per_step)
 
 
-class BlockBatches(_Batches[BlockScenes]):
+class BlockBatches(_RandomBatches[BlockScenes]):
     """Random batches of the stored block statistics that a survey is trained on."""
 
     def __init__(
@@ -223,14 +234,14 @@ class BlockBatches(_Batches[BlockScenes]):
         self.arrays = _open_bank(BlockScenes._fields, recipe, 1, report)
         super().__init__(recipe, first_step, process, len(self.arrays[0]))
 
-    def batch(self, step: int) -> BlockScenes:
+    def sample_batch(self, step: int) -> BlockScenes:
         """Sample the batch of a step."""
-        _, numbers = self.draw(step)
+        _, numbers = self.sample_scenes(step)
         return BlockScenes(*(torch.from_numpy(a[numbers]) for a in self.arrays))
 
 
-class Places(NamedTuple):
-    """Scenes that a batch is cut from: S scenes, P patches of each."""
+class PatchSelection(NamedTuple):
+    """Scenes and patch corners of a batch: S scenes with P patches each."""
 
     low: NDArray[np.int64]  # (S,) numbers of the degraded scenes
     high: NDArray[np.int64]  # (S,) of the clear ones; other scenes if unpaired
@@ -238,7 +249,7 @@ class Places(NamedTuple):
     high_corners: NDArray[np.int64]  # (S, P, 2) in the clear ones
 
 
-class CachedBatches(_Batches[Scenes | Patches]):
+class CachedBatches(_RandomBatches[Scenes | Patches]):
     """Random batches of cached scenes, held on the training GPU if they fit."""
 
     def __init__(
@@ -253,7 +264,7 @@ class CachedBatches(_Batches[Scenes | Patches]):
         self.device = torch.device("cpu")
         if device is not None and device.type != "cpu":
             size = sum(a.nbytes for a in cache if a is not None)
-            if size <= _SHARE * free_memory(device):
+            if size <= _SHARE * get_free_memory(device):
                 self.device = device
 
         def to_device(array: RealArray) -> Tensor:
@@ -262,10 +273,13 @@ class CachedBatches(_Batches[Scenes | Patches]):
         self.low, self.high = (to_device(a) for a in (cache.low, cache.high))
         self.rest = [to_device(a) for a in cache[2:] if a is not None]
 
-    def batch(self, step: int) -> Scenes | Patches:
+    def sample_batch(self, step: int) -> Scenes | Patches:
         """Sample the batch of a step for the recipe's kind of training."""
-        numbers, others, corners, high_corners = self.places(step)
-        low, high = self._take(self.low, numbers), self._take(self.high, others)
+        numbers, others, corners, high_corners = self.select_patches(step)
+        low, high = (
+            self._select_scenes(self.low, numbers),
+            self._select_scenes(self.high, others),
+        )
         if self.rest:
             there = to_device(numbers, self.device)
             noiseless, log_gain, airlight, faults, spread = (
@@ -282,29 +296,31 @@ class CachedBatches(_Batches[Scenes | Patches]):
                 torch.from_numpy(corners),
             )
         if self.recipe.is_unpaired:
-            high = unit_scenes(high)
+            high = normalise_scenes(high)
         side = self.recipe.data.patch_px
-        return Patches.cut_from(low, high, corners, high_corners, side)
+        return Patches.cut_batch(low, high, corners, high_corners, side)
 
-    def places(self, step: int) -> Places:
+    def select_patches(self, step: int) -> PatchSelection:
         """Sample the scenes and the corners of the patches of a step."""
         data = self.recipe.data
-        rng, numbers = self.draw(step)
+        rng, numbers = self.sample_scenes(step)
         last = self.low.shape[-1] - data.patch_px
         many = (self.per_step, data.patches_per_scene, 2)
         corners = rng.integers(0, last + 1, many)
         if not self.recipe.is_unpaired:
-            return Places(numbers, numbers, corners, corners)
+            return PatchSelection(numbers, numbers, corners, corners)
         other_numbers = numbers + rng.integers(1, max(self.count, 2), self.per_step)
         high_corners = rng.integers(0, last + 1, many)
-        return Places(numbers, other_numbers % self.count, corners, high_corners)
+        return PatchSelection(
+            numbers, other_numbers % self.count, corners, high_corners
+        )
 
-    def _take(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
+    def _select_scenes(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
         return scenes[to_device(numbers, self.device)].float()[:, None]
 
 
-class MixedBatches(_Batches[Patches]):
-    """Random batches of simulated scenes and stored pairs, in the recipe's shares."""
+class MixedBatches(_RandomBatches[Patches]):
+    """Random batches of simulated scenes and stored pairs, as the recipe specifies."""
 
     def __init__(
         self,
@@ -322,14 +338,14 @@ class MixedBatches(_Batches[Patches]):
         simulated_count = simulated_batches.per_step * recipe.data.patches_per_scene
         self.pairs_per_step = max(1, recipe.batch - simulated_count)
 
-    def batch(self, step: int) -> Patches:
-        """Sample the batch of a step: patches of scenes, then those of the store."""
+    def sample_batch(self, step: int) -> Patches:
+        """Sample the batch of a step: patches of scenes, then patches of the store."""
         first = step * self.pairs_per_step
         pairs = [
             self.items[self.process + self.of * (first + n)]
             for n in range(self.pairs_per_step)
         ]
-        scenes = flat(Patches(*self.scenes.batch(step)))
+        scenes = flatten_scenes(Patches(*self.scenes.sample_batch(step)))
         joined_batch = (
             torch.cat([scene, *(part.to(scene.device) for part in parts)])[:, None]
             for scene, *parts in zip(scenes, *pairs, strict=True)
@@ -337,8 +353,8 @@ class MixedBatches(_Batches[Patches]):
         return Patches(*joined_batch)
 
 
-def unit_scenes(scenes: Tensor) -> Tensor:
-    """Scale each of (N, 1, H, W) by its percentiles, of every 16th pixel."""
+def normalise_scenes(scenes: Tensor) -> Tensor:
+    """Scale each scene (N, 1, H, W) by the percentiles of every 16th pixel."""
     sparse = scenes[..., ::4, ::4].flatten(1)
     shares = to_device(torch.tensor(_PERCENTILES), scenes.device) / 100
     low, high = torch.quantile(sparse, shares, dim=1)[:, :, None, None, None]
@@ -347,7 +363,7 @@ def unit_scenes(scenes: Tensor) -> Tensor:
 
 
 class TrainingData(lightning.LightningDataModule):
-    """Batches of a run, starting at `first_step`."""
+    """Data module with the batches of a run, starting at `first_step`."""
 
     def __init__(
         self,
@@ -360,15 +376,15 @@ class TrainingData(lightning.LightningDataModule):
         self.recipe, self.scale, self.first_step = recipe, scale, first_step
         self.report = report
 
-    def train_dataloader(self) -> DataLoader[object] | _Batches[Any]:
-        """Return this process's batches, as many as the whole run has steps."""
+    def train_dataloader(self) -> DataLoader[object] | _RandomBatches[Any]:
+        """Return the batches of this process, one per step of the whole run."""
         recipe, data, trainer = self.recipe, self.recipe.data, self.trainer
         number, of = (
             (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         )
         device = None if trainer is None else trainer.strategy.root_device
         has_stores = data.pairs is not None
-        if data.bank and recipe.draws:
+        if data.bank and recipe.has_simulated_scenes:
             if recipe.learns == "survey":
                 return BlockBatches(recipe, self.report, self.first_step, number)
             cache = SceneCache.open(recipe, self.scale, self.report)
@@ -388,8 +404,8 @@ class TrainingData(lightning.LightningDataModule):
         items: Dataset[object]
         if has_stores:
             items = StoredPatches(recipe, self.scale)
-        elif recipe.whole_scenes:
-            items = _scenes_of(recipe, self.scale)
+        elif recipe.needs_whole_scenes:
+            items = _create_scenes(recipe, self.scale)
         else:
             items = ScenePatches(recipe, self.scale)
         return DataLoader(

@@ -21,10 +21,10 @@ from torch.nn import functional
 
 from napari_semsr.core import FloatArray, IntPair, RealArray, split_blocks
 from napari_semsr.training.learner import Supervised
-from napari_semsr.training.patches import Patches, flat
+from napari_semsr.training.patches import Patches, flatten_scenes
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.stored_pairs import fitting_store
-from napari_semsr.training.validation import WHITE, ValidationPair, stored_pairs
+from napari_semsr.training.stored_pairs import open_matching_store
+from napari_semsr.training.validation import WHITE, ValidationPair, read_stored_pairs
 
 _MARGIN = 2  # pixels on either side of a masked region, which replace its grey values
 _BLOCK = 32  # px; chosen: noise of slow scans is correlated over a few
@@ -46,7 +46,7 @@ class MaskedImages(NamedTuple):
 def mask_pixels(
     images: Tensor, every: int, reach: IntPair, rng: torch.Generator | None = None
 ) -> MaskedImages:
-    """Mask a random pixel in each cell of (B, 1, H, W), and those within `reach`."""
+    """Mask a random pixel in each cell of images (B, 1, H, W)."""
     rows, columns = (every + 2 * px for px in reach)
     count, (height, width) = len(images), images.shape[-2:]
     corners = torch.rand(
@@ -69,19 +69,19 @@ def mask_pixels(
     margin = [n // 2 for n in window]
     left = functional.avg_pool2d(1 - blind, window, 1, margin).clamp_min(1e-6)
 
-    def mean(values: Tensor) -> Tensor:
+    def visible_mean(values: Tensor) -> Tensor:
         sums = functional.avg_pool2d(values * (1 - blind), window, 1, margin)
         return sums / left
 
-    around = mean(images)
-    spread = (mean(images.square()) - around.square()).clamp_min(0).sqrt()
+    around = visible_mean(images)
+    spread = (visible_mean(images.square()) - around.square()).clamp_min(0).sqrt()
     random_values = torch.randn(images.shape, generator=rng, device=images.device)
     visible = torch.where(blind > 0, around + spread * random_values, images)
     return MaskedImages(visible, there, around)
 
 
-def noise_reach(fields: list[RealArray]) -> IntPair:
-    """Measure over how many rows and columns the noise of a scan is correlated."""
+def measure_correlation_range(fields: list[RealArray]) -> IntPair:
+    """Measure the range of noise correlation in a scan, in rows and columns."""
     blocks = np.concatenate(
         [
             split_blocks(field.astype(float), _BLOCK)
@@ -95,7 +95,9 @@ def noise_reach(fields: list[RealArray]) -> IntPair:
     flat_ones = blocks[order[: max(1, int(len(order) * _FLAT))]]
     along = _noise_correlation(flat_ones)
     across = _noise_correlation(flat_ones.swapaxes(1, 2))
-    return _first_below(across - along), _first_below(along - across)
+    return _find_correlation_limit(across - along), _find_correlation_limit(
+        along - across
+    )
 
 
 def _noise_correlation(blocks: FloatArray) -> FloatArray:
@@ -110,28 +112,30 @@ def _noise_correlation(blocks: FloatArray) -> FloatArray:
     )
 
 
-def _first_below(excess: FloatArray) -> int:
-    """Count the distances before the first at which noise is uncorrelated."""
+def _find_correlation_limit(excess: FloatArray) -> int:
+    """Return the largest distance before the noise becomes uncorrelated."""
     return int(np.argmin(np.append(excess >= _NOISE_CORRELATION, False)))
 
 
 class BlindSpot(Supervised):
-    """Training of a network to predict masked pixels of noisy patches."""
+    """Learner that trains a network to predict masked pixels of noisy patches."""
 
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
         super().__init__(network, recipe, pairs)
         if recipe.hidden.reach is None and recipe.data.pairs is not None:
-            pairs = stored_pairs(fitting_store(recipe, 1), "train")
-        self.reach = recipe.hidden.reach or noise_reach([one.low for one in pairs])
+            pairs = read_stored_pairs(open_matching_store(recipe, 1), "train")
+        self.reach = recipe.hidden.reach or measure_correlation_range(
+            [one.low for one in pairs]
+        )
 
     def training_step(self, batch: Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, of which only `low` is used."""
-        images = flat(Patches(*batch)).low
+        images = flatten_scenes(Patches(*batch)).low
         masked_images = mask_pixels(images, self.recipe.hidden.every_px, self.reach)
-        prediction = self.run(self.laid_out(masked_images.image))
-        with self.exact():
+        prediction = self.run(self.set_memory_layout(masked_images.image))
+        with self.full_precision():
             error = torch.where(masked_images.mask, prediction.float() - images, 0.0)
             loss: Tensor = error.square().sum() / masked_images.mask.sum()
         self.check_finite("loss is", loss, images)

@@ -36,12 +36,12 @@ from napari_semsr.core import (
 from napari_semsr.io import read_text, write_rows
 from napari_semsr.models import (
     ModelCard,
-    Probe,
-    build,
-    effective_fields,
-    probe,
+    ProbeResult,
+    build_network,
+    measure_effective_fields,
+    probe_network,
     read_card,
-    resolve,
+    resolve_model_path,
     save_model,
     save_weights,
 )
@@ -57,7 +57,7 @@ _READ_EVERY_S = 0.2  # chosen: as fast as a person can read
 
 
 class MetricsLogger:
-    """Writer of figures to ``curve.csv`` and to the loggers.
+    """Writer of metrics to ``curve.csv`` and to the loggers.
 
     The table keeps its first columns and is written as a whole: a killed process leaves
     no incomplete row, and steps that a resumed run repeats replace the earlier rows.
@@ -67,14 +67,14 @@ class MetricsLogger:
         self.run_dir, self.loggers = run_dir, loggers
 
     def log(self, row: dict[str, float]) -> None:
-        """Add the figures of one step, by name; ``step`` is one of them."""
+        """Add the metrics of one step by name, including ``step``."""
         path, columns = self.run_dir / "curve.csv", list(row)
         before: list[list[str]] = []
         if path.exists():
             lines = csv.reader(read_text(path).splitlines())
             columns = next(lines, columns)
             whole = [one for one in lines if len(one) == len(columns)]
-            before = [one for one in whole if _step_of(columns, one) < row["step"]]
+            before = [one for one in whole if _get_step(columns, one) < row["step"]]
         texts = {name: f"{value:.6g}" for name, value in row.items()}
         texts["step"] = f"{row['step']:.0f}"  # all digits: each step is one row
         now = [texts.get(name, "") for name in columns]
@@ -90,8 +90,8 @@ class MetricsLogger:
             logger.finalize("closed")
 
 
-def _step_of(columns: Sequence[str], row: Sequence[str]) -> float:
-    """Read the step of a row; infinite if it has none."""
+def _get_step(columns: Sequence[str], row: Sequence[str]) -> float:
+    """Return the step of a row, or infinity if it has none."""
     try:
         return float(row[columns.index("step")])
     except ValueError:
@@ -103,7 +103,7 @@ _NAMES = {
     EXPECTED_GAIN: f"expected gain {{:+.2f}} {DB}",
     "ssim": "SSIM {:.4f}",
     "frc_per_px": "FRC to {:.3f} per px",
-    "hidden_db": f"{{:+.2f}} {DB} on hidden pixels",
+    "hidden_db": f"{{:+.2f}} {DB} on masked pixels",
 }
 
 
@@ -153,9 +153,9 @@ class Recorder(Callback):
         self.reports.put(Progress(scene_count, count, "simulating scenes"))
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Evaluate the initial model of a supervised run, which must be beaten."""
+        """Evaluate the initial model of a supervised run, as the baseline."""
         begins = self.recipe.start_from is not None and trainer.global_step == 0
-        if self.recipe.adversarial or not (begins and self.writes):
+        if self.recipe.is_adversarial or not (begins and self.writes):
             return
         figures = module.validate_pairs()
         if not math.isnan(figures.get(self.recipe.measure, math.nan)):
@@ -164,13 +164,13 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: object
     ) -> None:
-        """Validate and save when it is time; report every step."""
+        """Report each step; validate and save at the specified intervals."""
         step = trainer.global_step
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
-        schedule_step = int(_agree(trainer, module.schedule_step(step)))
+        schedule_step = int(_broadcast(trainer, module.schedule_step(step)))
         is_evaluated = step % self.recipe.validate_every == 0 or schedule_step >= last
-        loss = self._read(outputs["loss"], now=is_evaluated)
-        is_stopped = bool(_agree(trainer, self.stop.is_set()))
+        loss = self._read_loss(outputs["loss"], now=is_evaluated)
+        is_stopped = bool(_broadcast(trainer, self.stop.is_set()))
         if is_stopped and not self._has_started:
             trainer.should_stop = True
             return
@@ -181,26 +181,26 @@ class Recorder(Callback):
             self.begin()
             if self._start is not None:
                 (network, figures), self._start = self._start, None
-                self._keep(network, None, figures, 0)
+                self._save_best(network, None, figures, 0)
         if is_evaluated:
             self._validate(trainer, module, loss)
-        elif is_stopped or _agree(
+        elif is_stopped or _broadcast(
             trainer, time.monotonic() - self._saved_s >= self.save_every_s
         ):
             module.check_weights()
-            self._save(trainer)
+            self._save_state(trainer)
         patience, best = self.recipe.early_stop, self.best.get("step", step)
         patience_steps = (
             None if patience is None else patience * self.recipe.validate_every
         )
         stale = patience_steps is not None and step - best >= patience_steps
-        if is_stopped or schedule_step >= last or _agree(trainer, stale):
+        if is_stopped or schedule_step >= last or _broadcast(trainer, stale):
             trainer.should_stop = True
-        sentence = f"loss {loss:.4f}, {self._best_figure()}"
+        sentence = f"loss {loss:.4f}, {self._format_best()}"
         self.reports.put(StepReport(schedule_step, last, sentence, loss=loss))
 
-    def _read(self, loss: Tensor, *, now: bool) -> float:
-        """Read the loss; from a GPU, which then waits, only a few times a second."""
+    def _read_loss(self, loss: Tensor, *, now: bool) -> float:
+        """Read the loss; from a GPU only a few times a second, as reading blocks."""
         since = time.monotonic() - self._read_s
         if now or loss.device.type == "cpu" or since >= _READ_EVERY_S:
             self._loss, self._read_s = float(loss), time.monotonic()
@@ -211,14 +211,14 @@ class Recorder(Callback):
     ) -> None:
         module.check_weights()
         if not self.writes:
-            self._save(trainer)
+            self._save_state(trainer)
             return
         step, figures = trainer.global_step, module.validate_pairs()
         measure: str = (
             EXPECTED_GAIN if EXPECTED_GAIN in figures else self.recipe.measure
         )
         terms = {name: float(value) for name, value in module.terms.items()}
-        with self.folder.saving():
+        with self.folder.convert_save_errors():
             self.metrics.log({"step": step, "loss": loss, **figures, **terms})
         value = figures.get(measure, math.inf)  # without a measure the newest is kept
         if math.isnan(value):
@@ -228,63 +228,67 @@ class Recorder(Callback):
             )
             raise SemsrError(msg, code="score-not-finite")
         better = value == math.inf or value > self.best.get(measure, -math.inf)
-        if better or self._best_before_adversary(step):
-            self._keep(module.best_network, module.beside(), figures, step)
-        self._save(trainer)
-        with self.folder.saving():
-            self.folder.keep_preview(module.best_network, module.validator.pairs)
+        if better or self._is_first_with_discriminator(step):
+            self._save_best(
+                module.best_network, module.auxiliary_networks(), figures, step
+            )
+        self._save_state(trainer)
+        with self.folder.convert_save_errors():
+            self.folder.write_preview(module.best_network, module.validator.pairs)
 
-    def _best_before_adversary(self, step: int) -> bool:
+    def _is_first_with_discriminator(self, step: int) -> bool:
         """Return whether `step` is the first validation with a discriminator.
 
         Pixel errors are lowest before the discriminators contribute, so that the best
         model would otherwise never be one trained with them.
         """
-        if not self.recipe.adversarial or not self.best:
+        if not self.recipe.is_adversarial or not self.best:
             return False
         return self.best["step"] <= self.recipe.gan.content_only_steps < step
 
-    def _keep(
+    def _save_best(
         self,
         network: nn.Module,
         beside: nn.Module | None,
         figures: dict[str, float],
         step: int,
     ) -> None:
-        """Save a network as the best so far, with the networks trained with it."""
+        """Save the best network so far, with the networks trained along with it."""
         self.best.clear()
         self.best.update(figures, step=step)
-        with self.folder.saving():
+        with self.folder.convert_save_errors():
             save_model(
-                self.folder.model, network, card_of(self.recipe, network, self.best)
+                self.folder.model_file,
+                network,
+                create_model_card(self.recipe, network, self.best),
             )
             if beside is not None:
                 save_weights(self.folder.path / NETWORKS, beside.state_dict())
 
-    def _save(self, trainer: lightning.Trainer) -> None:
+    def _save_state(self, trainer: lightning.Trainer) -> None:
         self.folder.save_state(trainer, self.best)
         self._saved_s = time.monotonic()
 
-    def _best_figure(self) -> str:
+    def _format_best(self) -> str:
         measure = EXPECTED_GAIN if EXPECTED_GAIN in self.best else self.recipe.measure
         if measure not in self.best:
             return "not yet evaluated" if not self.best else "no ground truth"
         return "best " + _NAMES[measure].format(self.best[measure])
 
 
-def _agree(trainer: lightning.Trainer, value: float) -> float:
-    """Return the first process's value, if several train together."""
+def _broadcast(trainer: lightning.Trainer, value: float) -> float:
+    """Return the value of the first process if several train together."""
     if trainer.world_size == 1:
         return value
     return float(trainer.strategy.broadcast(value))
 
 
-def card_of(
+def create_model_card(
     recipe: Recipe, network: nn.Module, validation: dict[str, float]
 ) -> ModelCard:
-    """Return the model card of a trained network, without names of local folders."""
+    """Create the model card of a trained network, without local folder names."""
     stride = int(getattr(network, "stride", 1))
-    probe_result = probe_of(
+    probe_result = probe_architecture(
         recipe.architecture, yaml.safe_dump(recipe.architecture_options)
     )
     return ModelCard(
@@ -297,16 +301,16 @@ def card_of(
         scale=int(getattr(network, "scale", 1)),
         stride=stride,
         receptive_field=probe_result.halo or 0,
-        effective_field=effective_fields(
+        effective_field=measure_effective_fields(
             getattr(network, "local", network), stride=stride, halo=probe_result.halo
         ),
         norms=probe_result.norms > 0,
         input_percentiles=PERCENTILES,
-        pixel_size_nm=_pixel_nm(recipe),
+        pixel_size_nm=_get_training_pixel_size(recipe),
         training={
-            "recipe": recipe.without_folders(),
+            "recipe": recipe.to_card_record(),
             "validation": {k: round(float(v), 4) for k, v in validation.items()},
-            "learnt_from": _learnt_from(recipe),
+            "learnt_from": _list_training_data(recipe),
         },
     )
 
@@ -315,16 +319,16 @@ _digest = functools.lru_cache(maxsize=1024)(digest_path)
 """Digest of a file, computed once for all models that a run saves."""
 
 
-def _learnt_from(recipe: Recipe) -> list[object]:
-    """List the images and areas that a model, or the one it started from, has seen."""
+def _list_training_data(recipe: Recipe) -> list[object]:
+    """List the images and areas that a model and its starting model were trained on."""
     sources: list[Any] = []
     if recipe.start_from is not None:
-        training = read_card(resolve(recipe.start_from)).training
+        training = read_card(resolve_model_path(recipe.start_from)).training
         sources += training.get("learnt_from", [])
-    if recipe.data.pairs is not None and not recipe.blind:
-        pairs = open_pairs(Path(recipe.data.pairs)).learnt_from()
+    if recipe.data.pairs is not None and not recipe.is_blind_spot:
+        pairs = open_pairs(Path(recipe.data.pairs)).list_training_images()
         sources += [entry for entry in pairs if entry not in sources]
-    if recipe.draws and recipe.data.sources.get("images"):
+    if recipe.has_simulated_scenes and recipe.data.sources.get("images"):
         data = recipe.data
         files = {Path(data.root) / e.file for e in (*data.train, *data.validation)}
         if data.scanned > 0:
@@ -341,8 +345,8 @@ def _learnt_from(recipe: Recipe) -> list[object]:
     return sources
 
 
-def _pixel_nm(recipe: Recipe) -> FloatPair | None:
-    """Return the pixel size of the training data, if it has a single one."""
+def _get_training_pixel_size(recipe: Recipe) -> FloatPair | None:
+    """Return the pixel size of the training data, or None if it is not unique."""
     if recipe.data.pairs is None:
         instruments = (INSTRUMENTS.get(name) for name in recipe.data.sources)
         pixels = {None if one is None else one.pixel_nm for one in instruments}
@@ -350,7 +354,9 @@ def _pixel_nm(recipe: Recipe) -> FloatPair | None:
         return None if pixel is None else (pixel, pixel)
     # that of LOW, if the model it started from states a pixel size
     start = recipe.start_from
-    before = None if start is None else read_card(resolve(start)).pixel_size_nm
+    before = (
+        None if start is None else read_card(resolve_model_path(start)).pixel_size_nm
+    )
     record = open_pairs(Path(recipe.data.pairs)).record
     fine = record.get("pixel_size_nm")
     if before is None or fine is None:
@@ -360,8 +366,8 @@ def _pixel_nm(recipe: Recipe) -> FloatPair | None:
 
 
 @functools.lru_cache(maxsize=8)
-def probe_of(architecture: str, options: str) -> Probe:
-    """Probe an untrained network, since weights do not matter; it takes seconds."""
-    plain = build(architecture, yaml.safe_load(options))
+def probe_architecture(architecture: str, options: str) -> ProbeResult:
+    """Probe an untrained network of an architecture, since weights do not matter."""
+    plain = build_network(architecture, yaml.safe_load(options))
     stride = int(getattr(plain, "stride", 1))
-    return probe(getattr(plain, "local", plain), stride=stride)
+    return probe_network(getattr(plain, "local", plain), stride=stride)

@@ -28,17 +28,17 @@ from napari_semsr.core import (
     read_bytes,
 )
 from napari_semsr.io import read
-from napari_semsr.models import build, build_discriminator
+from napari_semsr.models import build_discriminator, build_network
 from napari_semsr.simulation import gaussian_kernel
 from napari_semsr.training.adversarial import (
     AdversarialLearner,
-    History,
+    ImageBuffer,
     discriminator_step_loss,
     generator_loss,
 )
 from napari_semsr.training.learner import PIXEL_LOSSES, freeze
 from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
-from napari_semsr.training.unpaired import UnpairedValidator, unpaired_fields
+from napari_semsr.training.unpaired import UnpairedValidator, collect_unpaired_fields
 from napari_semsr.training.validation import ValidationPair
 
 # A blur as a network of one convolution.
@@ -57,8 +57,8 @@ _DECAY = 0.995  # of the running mean spectra
 _EMPTY = 1e-9  # power of no signal at all
 
 
-def kernel_of(options: KernelOptions) -> Float32Array:
-    """Make or read a kernel (N, M) with odd sides, normalised to a sum of 1."""
+def create_kernel(options: KernelOptions) -> Float32Array:
+    """Create or read a kernel (N, M) with odd sides, normalised to a sum of 1."""
     if options.file is None:
         kernel = gaussian_kernel(options.sigma_px, options.size_px)
     else:
@@ -104,7 +104,7 @@ class Blur(nn.Module):
         return _blur(x, self.kernel, self.noise if self.training else 0.0)
 
 
-class LearntBlur(nn.Module):
+class TrainableBlur(nn.Module):
     """Convolution with a kernel fitted to spectra of patches of `side` px."""
 
     mean_low: Tensor
@@ -123,7 +123,7 @@ class LearntBlur(nn.Module):
             self.register_buffer(name, torch.zeros(side, side // 2 + 1))
 
     def kernel(self) -> Tensor:
-        """Return the kernel (1, 1, N, M), flipped for torch; it adds up to 1."""
+        """Return the normalised kernel (1, 1, N, M), flipped for torch."""
         flat = torch.softmax(_RATE_FACTOR * self.raised.flatten(), 0)
         return flat.reshape(self.raised.shape)[None, None]
 
@@ -132,7 +132,7 @@ class LearntBlur(nn.Module):
         return _blur(x, self.kernel(), self.noise if self.training else 0.0)
 
     def spectrum_loss(self, low: Tensor, high: Tensor) -> Tensor:
-        """Compare the log spectra of blurred images and of clear images, blurred."""
+        """Return the loss between log spectra of degraded and blurred images."""
         self._update_mean(low, self.mean_low)
         self._update_mean(high, self.mean_high)
         transfer = torch.fft.rfft2(self.kernel()[0, 0], s=(self.side, self.side))
@@ -152,9 +152,9 @@ class LearntBlur(nn.Module):
         mean.copy_(torch.where(mean.any(), torch.lerp(power, mean, _DECAY), power))
 
 
-def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
-    """Return the blur that a recipe specifies."""
-    kernel = kernel_of(options)
+def create_blur(options: KernelOptions, side: int) -> Blur | TrainableBlur:
+    """Create the blur that a recipe specifies."""
+    kernel = create_kernel(options)
     if not options.learnt:
         return Blur(kernel, options.noise)
     if max(kernel.shape) > side:
@@ -163,7 +163,7 @@ def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
             f"{max(kernel.shape)} px."
         )
         raise OptionError(msg, code="kernel-too-large")
-    return LearntBlur(kernel, options.noise, side)
+    return TrainableBlur(kernel, options.noise, side)
 
 
 def _blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
@@ -180,12 +180,12 @@ def _blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
 
 
 Way = tuple[Tensor, Tensor, Tensor | None]
-"""Image after the cycle, the input, and the input sent through the other generator."""
+"""Image after the cycle, the input, and the other generator's output for the input."""
 
 
 @contextmanager
-def without_running_statistics(network: nn.Module) -> Iterator[None]:
-    """Let batch norms use the statistics of a batch without updating running ones."""
+def freeze_running_statistics(network: nn.Module) -> Iterator[None]:
+    """Use batch statistics in batch norms without updating the running statistics."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     rates = [norm.momentum for norm in norms]
     for norm in norms:
@@ -212,9 +212,9 @@ class CycleGan(AdversarialLearner):
         has_kernel = gan.kernel is not None and not gan.kernel.learnt
         names = ["high"] if has_kernel else ["high", "low"]
         self.back: nn.Module = (
-            blur_of(gan.kernel, side)
+            create_blur(gan.kernel, side)
             if gan.kernel
-            else build(
+            else build_network(
                 gan.back_architecture or recipe.architecture,
                 gan.back_options or recipe.architecture_options,
             )
@@ -225,7 +225,9 @@ class CycleGan(AdversarialLearner):
         )
         self.histories = nn.ModuleDict(
             {
-                name: History(gan.history, (1, side, side), 2 * recipe.seed + stream)
+                name: ImageBuffer(
+                    gan.history, (1, side, side), 2 * recipe.seed + stream
+                )
                 for stream, name in enumerate(names)
             }
         )
@@ -234,8 +236,8 @@ class CycleGan(AdversarialLearner):
         self.start: Blur | None = None
         if gan.start_sigma_px > 0:
             weak = KernelOptions(sigma_px=gan.start_sigma_px)
-            self.start = Blur(kernel_of(weak))
-        fields = unpaired_fields(recipe, pairs)
+            self.start = Blur(create_kernel(weak))
+        fields = collect_unpaired_fields(recipe, pairs)
         self.unpaired = [UnpairedValidator(*each) for each in fields]
 
     def generators(self) -> nn.Module:
@@ -246,11 +248,11 @@ class CycleGan(AdversarialLearner):
         """Return the discriminators."""
         return self.judges
 
-    def beside(self) -> nn.Module:
+    def auxiliary_networks(self) -> nn.Module:
         """Return the second generator and the discriminators."""
         return nn.ModuleDict({"back": self.back, "judges": self.judges})
 
-    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+    def compute_generator_loss(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of both generators; the images show different areas."""
         if step < self.gan.content_only_steps:
             return self._warm_up_loss(low, high)
@@ -261,15 +263,15 @@ class CycleGan(AdversarialLearner):
             coarse, kept_low = self.back(high), None
         self._outputs = {"high": clear.detach(), "low": coarse.detach()}
         partly_detached = torch.lerp(coarse.detach(), coarse, self.gan.back_share)
-        with without_running_statistics(self.generators()):
-            back_low = self.back(self._noisy(clear))
-            back_high = self.network(self._noisy(partly_detached))
-        adversarial = self._adversarial(clear, coarse)
+        with freeze_running_statistics(self.generators()):
+            back_low = self.back(self._add_noise(clear))
+            back_high = self.network(self._add_noise(partly_detached))
+        adversarial = self._adversarial_loss(clear, coarse)
         ways = (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
-        return self._weigh(low, high, *ways, adversarial=adversarial)
+        return self._sum_losses(low, high, *ways, adversarial=adversarial)
 
     def _warm_up_loss(self, low: Tensor, high: Tensor) -> Tensor:
-        """Return the loss of the warm-up: copies, or a weak blur and its inverse."""
+        """Return the warm-up loss: identity, or a weak blur and its inverse."""
         weak = None if self.start is None else self.start(high)
         clear = self.network(high if weak is None else weak).float()
         ways: list[Way] = [(clear, high, clear)]
@@ -277,35 +279,39 @@ class CycleGan(AdversarialLearner):
             given_image, target = (low, low) if weak is None else (high, weak)
             coarse = self.back(given_image).float()
             ways.append((coarse, target, coarse))
-        return self._weigh(low, high, *ways)
+        return self._sum_losses(low, high, *ways)
 
-    def _weigh(self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor) -> Tensor:
-        """Sum and record the loss terms, including that of a learnt blur."""
-        with self.exact():
-            terms = self._terms(*ways)
-            if isinstance(self.back, LearntBlur):
+    def _sum_losses(
+        self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor
+    ) -> Tensor:
+        """Sum and record the loss terms, including that of a trainable blur."""
+        with self.full_precision():
+            terms = self._loss_terms(*ways)
+            if isinstance(self.back, TrainableBlur):
                 terms["spectrum"] = self.back.spectrum_loss(low, high)
         terms |= more
         self.terms = {name: value.detach() for name, value in terms.items()}
         return torch.stack(list(terms.values())).sum()
 
-    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+    def compute_discriminator_loss(
+        self, low: Tensor, high: Tensor, step: int
+    ) -> Tensor:
         """Return the loss of the discriminators."""
         true = {"high": high, "low": low}
         losses = []
         for name, judge in self.judges.items():
-            history = cast("History", self.histories[name])
-            old_and_new = history.exchange(self._outputs[name].float(), step)
+            history = cast("ImageBuffer", self.histories[name])
+            old_and_new = history.swap_images(self._outputs[name].float(), step)
             losses.append(
                 discriminator_step_loss(judge, true[name], old_and_new, self.gan)
             )
         return torch.stack(losses).sum()
 
     def validate_pairs(self) -> dict[str, float]:
-        """Evaluate on pairs if there are any, and on unpaired fields if requested."""
+        """Evaluate on pairs, if there are any, and on unpaired images if requested."""
         figures = super().validate_pairs() if self.validator.pairs else {}
         unpaired_figures = [
-            one.figures(self.best_network, self.back) for one in self.unpaired
+            one.evaluate(self.best_network, self.back) for one in self.unpaired
         ]
         names = dict.fromkeys(name for each in unpaired_figures for name in each)
         return figures | {
@@ -324,34 +330,34 @@ class CycleGan(AdversarialLearner):
             )
             return output, same_output
         output = generator(image)
-        with without_running_statistics(generator):
+        with freeze_running_statistics(generator):
             return output, generator(other)
 
-    def _noisy(self, image: Tensor) -> Tensor:
+    def _add_noise(self, image: Tensor) -> Tensor:
         noise = self.gan.cycle_noise
         return image + noise * torch.randn_like(image) if noise else image
 
-    def _adversarial(self, clear: Tensor, coarse: Tensor) -> Tensor:
+    def _adversarial_loss(self, clear: Tensor, coarse: Tensor) -> Tensor:
         """Return the generators' adversarial loss, with the discriminators frozen."""
         outputs = {"high": clear, "low": coarse}
         with freeze(self.judges):
             scores = [
                 judge(outputs[name]).float() for name, judge in self.judges.items()
             ]
-        with self.exact():
+        with self.full_precision():
             gan = self.gan
             factor = gan.generator_factor * gan.adversarial_weight
             parts = [generator_loss(gan.adversarial, s, factor=factor) for s in scores]
         return torch.stack(parts).sum()
 
-    def _terms(self, *ways: Way) -> dict[str, Tensor]:
+    def _loss_terms(self, *ways: Way) -> dict[str, Tensor]:
         gan = self.gan
         identity_pairs = [
             (image, sent_image) for _, sent_image, image in ways if image is not None
         ]
         edges = [(back, image) for back, _, image in ways if image is not None]
         same = PIXEL_LOSSES[gan.identity]
-        round_trip = cycle_ssim if gan.cycle == "ssim" else PIXEL_LOSSES[gan.cycle]
+        round_trip = cycle_ssim_loss if gan.cycle == "ssim" else PIXEL_LOSSES[gan.cycle]
         parts = {
             "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
             "identity": (
@@ -390,8 +396,8 @@ _KIRSCH_SLOPE = 24.0 / 8.0  # its value for a slope of one per pixel, over Sobel
 _LEVEL = 1e-12  # the root has no derivative at zero; flat areas give 1e-6
 
 
-def cycle_ssim(output: Tensor, image: Tensor) -> Tensor:
-    """Return 1 - SSIM, 0 to 2: one half of Gao's equation 11."""
+def cycle_ssim_loss(output: Tensor, image: Tensor) -> Tensor:
+    """Return 1 - SSIM, from 0 to 2: half of Gao's equation 11."""
     return 1 - ssim(output, image).mean()
 
 
@@ -405,10 +411,10 @@ def edge_loss(
 
 
 def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
-    """Map the SSIM, -1 to 1, of two (B, C, H, W) where the whole window fits."""
+    """Compute the SSIM map, -1 to 1, of two images (B, C, H, W), without borders."""
     if first.shape != second.shape or min(first.shape[-2:]) < _WINDOW:
         msg = (
-            f"SSIM needs two images of one shape and at least {_WINDOW} px, got "
+            f"SSIM needs two images of equal shape and at least {_WINDOW} px, got "
             f"{tuple(first.shape)} and {tuple(second.shape)}."
         )
         alike = first.shape == second.shape
@@ -419,7 +425,7 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
     level_a, level_b = (x.detach().mean((-1, -2), keepdim=True) for x in (a, b))
     a, b = a - level_a, b - level_b
     products = torch.stack((a, b, a * a, b * b, a * b))
-    down, across = (_window(side, like=a) for side in a.shape[-2:])
+    down, across = (_create_window_matrix(side, like=a) for side in a.shape[-2:])
     mean_a, mean_b, aa, bb, ab = down @ products @ across.T
     covariance_term = 2 * (ab - mean_a * mean_b) + c2
     spread = (aa - mean_a**2) + (bb - mean_b**2) + c2
@@ -429,8 +435,8 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
     return similarity
 
 
-def _window(side: int, like: Tensor) -> Tensor:
-    """Return the matrix (side - 10, side) of weighted means of windows on an axis."""
+def _create_window_matrix(side: int, like: Tensor) -> Tensor:
+    """Return the matrix (side - 10, side) of weighted window means along one axis."""
     places = torch.arange(side, dtype=like.dtype, device=like.device)
     reach = _WINDOW // 2
     distance = places - (places[: side - 2 * reach, None] + reach)
@@ -440,7 +446,7 @@ def _window(side: int, like: Tensor) -> Tensor:
 
 
 def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
-    """Return the gradient magnitude of (B, C, H, W); 8 for a slope of one per pixel."""
+    """Return the gradient magnitude of images (B, C, H, W); a slope of 1 gives 8."""
     kernels = _edge_kernels(operator, image.dtype, image.device)
     padded_image = functional.pad(
         image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
@@ -457,7 +463,7 @@ def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
 def _edge_kernels(
     operator: EdgeOperator, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Return the masks of an operator, (2 or 8, 1, 3, 3)."""
+    """Return the kernels of an edge operator, (2 or 8, 1, 3, 3)."""
     kernels = torch.zeros(8, 3, 3)
     if operator == "kirsch":
         for turn, mask in enumerate(kernels):

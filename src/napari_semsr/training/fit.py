@@ -37,34 +37,38 @@ from napari_semsr.core import (
 )
 from napari_semsr.models import (
     ModelCard,
-    bicubic,
-    build,
     build_discriminator,
+    build_network,
     check_bf16,
     device_count,
     find_training_device,
-    first_line,
+    get_first_line,
     has_fast_bf16,
     is_out_of_memory,
     load_model,
     load_training_networks,
     read_card,
-    resolve,
+    resolve_model_path,
     save_model,
+    upsample_bicubic,
 )
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.blind_spot import BlindSpot
-from napari_semsr.training.callbacks import Recorder, card_of
+from napari_semsr.training.callbacks import Recorder, create_model_card
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.learner import Learner, Supervised
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.restorer import RestorerLearner
 from napari_semsr.training.run_folder import BANKS, RunFolder
-from napari_semsr.training.stored_pairs import fitting_store, to_unit
-from napari_semsr.training.validation import Validator, held_out_fields, stored_pairs
+from napari_semsr.training.stored_pairs import open_matching_store, scale_to_unit
+from napari_semsr.training.validation import (
+    Validator,
+    collect_validation_fields,
+    read_stored_pairs,
+)
 
 _LEARNERS: dict[str, type[Learner]] = {
     "restorer": RestorerLearner,
@@ -99,7 +103,7 @@ def train(
     overwrite: bool = False,
     bank_folder: str | None = None,
 ) -> Job[TrainResult]:
-    """Train a model by its recipe; return the best model's file and figures.
+    """Train a model from a recipe; return the best model's file and metrics.
 
     `run_dir` must be new or empty, or that of the run to resume from its last saved
     state, on any device; `overwrite` removes the files of an earlier run. Scenes made
@@ -109,33 +113,33 @@ def train(
     `CheckpointError` if the folder is in use, or there is nothing to resume; a
     `DeviceMemoryError` if memory runs out; a `SemsrError` if the loss is not finite.
     """
-    place = training_device(recipe, device)
-    recipe = _with_bank(recipe.settle(), run_dir, bank_folder)
-    network = first_network(recipe)
+    place = choose_training_device(recipe, device)
+    recipe = _set_bank_folder(recipe.reset_unused_options(), run_dir, bank_folder)
+    network = build_initial_network(recipe)
     _check_patches(network, recipe)
-    bf16 = takes_bf16(recipe, network, place)
+    bf16 = should_use_bf16(recipe, network, place)
     initial_network = copy.deepcopy(network)
     first, best = is_main_process(recipe), {}
     folder = RunFolder(run_dir, recipe)
-    with _restore_environment(), folder.removing_empty_folders(), ExitStack() as stack:
+    with _restore_environment(), folder.remove_empty_folders(), ExitStack() as stack:
         if first:
             stack.enter_context(folder.lock(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
         benchmarks = bool(torch.backends.cudnn.benchmark)  # Lightning does not reset it
         stack.callback(setattr, torch.backends.cudnn, "benchmark", benchmarks)
-        trainer = _trainer(recipe, run_dir, recorder, place, bf16=bf16)
+        trainer = _create_trainer(recipe, run_dir, recorder, place, bf16=bf16)
 
-        def fit() -> None:
+        def run_training() -> None:
             learner = make_learner(network, recipe)
             if first:
                 inputs = folder.digest_inputs()
                 if resume:
                     folder.check_inputs(inputs)
                 recorder.begin = partial(folder.begin, inputs, resume=resume)
-            state = folder.state if resume else None
-            first_step = folder.steps_done() if resume else 0
-            scale = _scale_of(network)
+            state = folder.state_file if resume else None
+            first_step = folder.read_step_count() if resume else 0
+            scale = _get_scale(network)
             data = TrainingData(recipe, scale, first_step, recorder.report_scenes)
             if recorder.stop.is_set():
                 raise Cancelled
@@ -145,22 +149,22 @@ def train(
                     learner, datamodule=data, ckpt_path=state, weights_only=True
                 )
 
-        yield from _in_thread(fit, recorder)
+        yield from _run_in_thread(run_training, recorder)
         comparison = None
-        if first and folder.model.is_file():
+        if first and folder.model_file.is_file():
             yield Progress(recipe.steps, recipe.steps, "evaluating on held-out pairs")
-            comparison = compare(recipe, folder.model, initial_network)
+            comparison = compare_models(recipe, folder.model_file, initial_network)
             if comparison is not None and not comparison.kept:
-                best = read_card(folder.model).training["validation"]
-    return TrainResult(trainer.global_step, best, folder.model, comparison)
+                best = read_card(folder.model_file).training["validation"]
+    return TrainResult(trainer.global_step, best, folder.model_file, comparison)
 
 
 # Set-up of a run: the network, the checks before any work, and the learner.
 
 
-def _with_bank(recipe: Recipe, run_dir: Path, folder_name: str | None) -> Recipe:
-    """Set the folder of scenes: in the run's folder, unless the user names one."""
-    if not recipe.data.bank or not recipe.draws:
+def _set_bank_folder(recipe: Recipe, run_dir: Path, folder_name: str | None) -> Recipe:
+    """Set the folder of the scene bank, by default in the run folder."""
+    if not recipe.data.bank or not recipe.has_simulated_scenes:
         return recipe
     inside = run_dir.resolve()
     place = Path(folder_name or recipe.data.bank_folder or inside / BANKS).resolve()
@@ -173,19 +177,19 @@ def _with_bank(recipe: Recipe, run_dir: Path, folder_name: str | None) -> Recipe
     return recipe.replace(data=recipe.data.replace(bank_folder=str(place)))
 
 
-def first_network(recipe: Recipe) -> nn.Module:
-    """Build the network that training starts from, with the weights it starts with."""
+def build_initial_network(recipe: Recipe) -> nn.Module:
+    """Build the initial network of a training run, with its initial weights."""
     torch.manual_seed(recipe.seed)
-    network = build(recipe.architecture, recipe.architecture_options)
+    network = build_network(recipe.architecture, recipe.architecture_options)
     if recipe.start_from is not None:
-        _take_over(network, recipe.start_from)
+        _copy_weights(network, recipe.start_from)
     if recipe.local_from is not None:
-        _take_over(getattr(network, "local", network), recipe.local_from)
+        _copy_weights(getattr(network, "local", network), recipe.local_from)
     return network
 
 
-def _take_over(network: nn.Module, name: str) -> None:
-    """Copy the weights of another model where names and shapes agree."""
+def _copy_weights(network: nn.Module, name: str) -> None:
+    """Copy the weights of another model if their names and shapes match."""
     module = load_model(name).module
     state = module.state_dict()
     if hasattr(network, "fitted"):  # adapts weights of a network with fewer channels
@@ -201,15 +205,15 @@ def _take_over(network: nn.Module, name: str) -> None:
     network.load_state_dict({**own, **same})
 
 
-def _scale_of(network: nn.Module) -> int:
+def _get_scale(network: nn.Module) -> int:
     return int(getattr(network, "scale", 1))
 
 
 def _check_patches(network: nn.Module, recipe: Recipe) -> None:
     """Raise an error if network, discriminator or store cannot use the patch size."""
-    scale, side = _scale_of(network), recipe.data.patch_px
+    scale, side = _get_scale(network), recipe.data.patch_px
     if recipe.data.pairs is not None:
-        fitting_store(recipe, scale)
+        open_matching_store(recipe, scale)
     stride = int(getattr(network, "stride", 1))
     if side % stride:
         near = max(side // stride, 1) * stride
@@ -218,12 +222,12 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
             f"use {near}."
         )
         raise OptionError(msg, code="patch-size-unsuitable")
-    check_discriminator_field(recipe, scale, stride)
+    check_discriminator_patches(recipe, scale, stride)
 
 
-def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
+def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None:
     """Raise an error if patches are too small for the discriminator."""
-    if not recipe.adversarial:
+    if not recipe.is_adversarial:
         return
     name, options = recipe.gan.discriminator, recipe.gan.discriminator_options
     with torch.device("meta"):  # shapes only; no random numbers are used
@@ -231,10 +235,10 @@ def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
     side, whole = recipe.data.patch_px, recipe.data.pairs is not None
     count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
     shape = count, int(options.get("channels", 1))
-    if _takes(judge, shape, side * scale):
+    if _can_process(judge, shape, side * scale):
         return
     for larger in range(side + stride, _LARGEST_PX + 1, stride):
-        if _takes(judge, shape, larger * scale):
+        if _can_process(judge, shape, larger * scale):
             msg = (
                 f"The discriminator {name} is too deep for patch_px = {side}: it needs "
                 f"at least {larger}."
@@ -242,8 +246,8 @@ def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
             raise OptionError(msg, code="patch-size-unsuitable")
 
 
-def _takes(judge: nn.Module, shape: IntPair, side: int) -> bool:
-    """Return whether patches of a side pass through a discriminator."""
+def _can_process(judge: nn.Module, shape: IntPair, side: int) -> bool:
+    """Return whether a discriminator can process patches of the given side."""
     try:
         judge(torch.empty((*shape, side, side), device="meta"))
     except (RuntimeError, ValueError):
@@ -251,14 +255,14 @@ def _takes(judge: nn.Module, shape: IntPair, side: int) -> bool:
     return True
 
 
-def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
-    """Choose the device to train on, by the name that the user gave.
+def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
+    """Choose the training device by the name that the user gave.
 
     ``auto`` takes a CUDA GPU or the CPU: other devices have not been validated for
     training. Warns if a GPU fails its test; raises an `OptionError` if a device is
     missing, or there are fewer than the recipe needs.
     """
-    device = _chosen_device(recipe, name)
+    device = _choose_device(recipe, name)
     there, what = os.cpu_count() or 1, "processors"
     if device.type != "cpu":
         there, what = device_count(device.type), "GPUs"
@@ -274,8 +278,9 @@ def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
     )  # by torchrun or SLURM
     if recipe.nodes > 1 and lacking and not by_launcher:
         msg = (
-            f"nodes: {recipe.nodes} needs {' and '.join(lacking)} in the environment "
-            "of each machine, a port of the first one, and NODE_RANK of the others."
+            f"nodes: {recipe.nodes} needs {' and '.join(lacking)} as environment "
+            "variables on each machine, with a port of the first one, and NODE_RANK on "
+            "the others."
         )
         raise OptionError(msg, code="missing-value")
     return device
@@ -288,7 +293,7 @@ _VARIABLES = (*_PARTIAL_RANKS, "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")
 
 
 def is_main_process(recipe: Recipe) -> bool:
-    """Return whether this process, the only or the first one, writes files."""
+    """Return whether this is the main process, which writes files."""
     if recipe.devices * recipe.nodes == 1:
         return True
     whole = [int(os.environ[name]) for name in _WHOLE_RANKS if name in os.environ]
@@ -310,13 +315,13 @@ def _restore_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _chosen_device(recipe: Recipe, name: str) -> torch.device:
+def _choose_device(recipe: Recipe, name: str) -> torch.device:
     kind, _, number = name.partition(":")
     if recipe.devices * recipe.nodes > 1:
         if number or kind not in ("auto", "cpu", "cuda"):
             msg = (
-                f"Several devices together must be cpu or cuda, got {name}; hide cards "
-                "by CUDA_VISIBLE_DEVICES."
+                f"Training on several devices needs cpu or cuda, got {name}; select "
+                "GPUs with CUDA_VISIBLE_DEVICES."
             )
             raise OptionError(msg, code="device-unsuitable")
         # each process has one GPU, and tries no other
@@ -329,8 +334,10 @@ def _chosen_device(recipe: Recipe, name: str) -> torch.device:
     return device.device
 
 
-def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) -> bool:
-    """Return whether to train in mixed precision: if supported, and fast."""
+def should_use_bf16(
+    recipe: Recipe, network: nn.Module, device: torch.device = _CPU
+) -> bool:
+    """Return whether to train in mixed precision, by the recipe and the device."""
     if recipe.precision == "fp32":
         return False
     if device.type != "cpu":
@@ -338,7 +345,7 @@ def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) 
             check_bf16(device)
             return True
         return has_fast_bf16(device)
-    wrong_channels = _wrong_channels_on_cpu(network)
+    wrong_channels = _find_faulty_channels(network)
     if recipe.precision == "bf16":
         if wrong_channels is not None:
             msg = (
@@ -351,8 +358,8 @@ def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) 
     return wrong_channels is None and has_fast_bf16(device)
 
 
-def _wrong_channels_on_cpu(network: nn.Module) -> int | None:
-    """Return the channels of a convolution whose gradient would be wrong, or None."""
+def _find_faulty_channels(network: nn.Module) -> int | None:
+    """Return the channel count of a convolution with wrong gradients, or None."""
     # In bf16 with channels last, PyTorch 2.13 returns NaN or ends the process.
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
@@ -363,20 +370,20 @@ def _wrong_channels_on_cpu(network: nn.Module) -> int | None:
 
 
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
-    """Make the learner of a recipe, with the fields that select the best model."""
+    """Create the learner of a recipe, with the images that select the best model."""
     # a survey only detects faults, so no restored field can evaluate it
     alone = recipe.learns == "survey"
-    pairs = [] if alone else held_out_fields(recipe, _scale_of(network))
+    pairs = [] if alone else collect_validation_fields(recipe, _get_scale(network))
     learner = _LEARNERS[recipe.kind](network, recipe, pairs)
-    if recipe.start_from is not None and recipe.adversarial:
-        learner.take_over(load_training_networks(recipe.start_from))
+    if recipe.start_from is not None and recipe.is_adversarial:
+        learner.load_auxiliary_networks(load_training_networks(recipe.start_from))
     return learner
 
 
 # Lightning in a separate thread.
 
 
-def _trainer(
+def _create_trainer(
     recipe: Recipe,
     run_dir: Path,
     recorder: Recorder,
@@ -386,7 +393,7 @@ def _trainer(
 ) -> lightning.Trainer:
     for name in _CHATTER:
         logging.getLogger(name).setLevel(logging.WARNING)
-    manual = recipe.adversarial  # these learners clip their gradients themselves
+    manual = recipe.is_adversarial  # these learners clip their gradients themselves
     several = recipe.devices * recipe.nodes > 1
     with _silence_lightning():  # such as to use an idle GPU
         return lightning.Trainer(
@@ -423,7 +430,7 @@ def _silence_lightning() -> Iterator[None]:
         yield
 
 
-def _in_thread(
+def _run_in_thread(
     work: Callable[[], None], recorder: Recorder
 ) -> Generator[Progress, None, None]:
     """Run `work` in a thread and yield its reports; closing the generator stops it."""
@@ -465,7 +472,7 @@ def _translate_error(error: Exception) -> Exception:
     if type(error).__module__.startswith(_COMPILERS):
         msg = (
             "compiled: true fails with this PyTorch and device: "
-            f"{first_line(error).rstrip('.')}. Set compiled: false in the recipe."
+            f"{get_first_line(error).rstrip('.')}. Set compiled: false in the recipe."
         )
         return OptionError(msg, code="compiler-unusable")
     if is_out_of_memory(error):
@@ -494,7 +501,7 @@ _FIGURES = ("psnr_db", "ssim", "frc_per_px")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Evaluation of a trained model, next to simpler methods."""
+    """Evaluation of a trained model compared with simpler methods."""
 
     set: str  # "test" or "validation"
     pairs: int
@@ -507,18 +514,20 @@ class Comparison:
     map_error_px: float | None = None
 
 
-def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | None:
-    """Evaluate a trained model; if it is worse than `network`, save that instead."""
+def compare_models(
+    recipe: Recipe, model: Path, network: nn.Module
+) -> Comparison | None:
+    """Evaluate a trained model; save `network` instead if the model is worse."""
     # None without ground truth: no pairs, unpaired ones, or noisy images only
-    if recipe.data.pairs is None or recipe.blind:
+    if recipe.data.pairs is None or recipe.is_blind_spot:
         return None
     if not open_pairs(Path(recipe.data.pairs)).is_paired:
         return None
     scale = int(getattr(network, "scale", 1))
-    store = fitting_store(recipe, scale)
+    store = open_matching_store(recipe, scale)
     name = "test" if store.counts["test"] else "validation"
-    pairs = stored_pairs(store, name)
-    linear = fit_linear(store, scale)
+    pairs = read_stored_pairs(store, name)
+    linear = fit_pair_filter(store, scale)
     # beyond a patch nothing is known, and a mosaic has few borders
     margin = linear.kernels.shape[-1] // 2 * scale
     validator = Validator(
@@ -529,38 +538,38 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     if before is not None:  # from a resumed run that brought no improvement
         return Comparison(**before)
     networks: dict[str, nn.Module] = {
-        "input": _Enlarged(scale),
+        "input": _BicubicUpsampling(scale),
         "linear filter": linear,
     }
     if recipe.start_from is not None:
         networks["untouched"] = network
     networks["trained"] = trained_model.module
-    figures = {which: validator.figures(each) for which, each in networks.items()}
+    figures = {which: validator.evaluate(each) for which, each in networks.items()}
     is_better, measure = True, recipe.measure
     # with a discriminator the output should look like ground truth, not be close to it
-    if recipe.start_from is not None and not recipe.adversarial:
+    if recipe.start_from is not None and not recipe.is_adversarial:
         is_better = figures["trained"][measure] > figures["untouched"][measure]
     rows = {
         which: {figure: row[figure] for figure in _FIGURES if figure in row}
         for which, row in figures.items()
     }
     start_name = None if recipe.start_from is None else Path(recipe.start_from).stem
-    off_nm, off_px = store.map_error or (None, None)
+    off_nm, off_px = store.transform_error or (None, None)
     comparison = Comparison(
         name, len(pairs), start_name, rows, is_better, off_nm, off_px
     )
-    card = trained_model.card if is_better else _untouched_card(recipe, network)
+    card = trained_model.card if is_better else _create_initial_card(recipe, network)
     training_record = {**card.training, "comparison": asdict(comparison)}
     card = card.model_copy(update={"training": training_record})
     save_model(model, trained_model.module if is_better else network, card)
     return comparison
 
 
-def _untouched_card(recipe: Recipe, network: nn.Module) -> ModelCard:
-    """Return the model card of a network that training did not improve."""
-    start = read_card(resolve(str(recipe.start_from)))
+def _create_initial_card(recipe: Recipe, network: nn.Module) -> ModelCard:
+    """Create the model card of a network that training did not improve."""
+    start = read_card(resolve_model_path(str(recipe.start_from)))
     figures = make_learner(network, recipe).validate_pairs()
-    card = card_of(recipe, network, {**figures, "step": 0})
+    card = create_model_card(recipe, network, {**figures, "step": 0})
     learnt_from = start.training.get("learnt_from", [])
     return card.model_copy(
         update={
@@ -571,19 +580,19 @@ def _untouched_card(recipe: Recipe, network: nn.Module) -> ModelCard:
     )
 
 
-class _Enlarged(nn.Module):
-    """Bicubic interpolation of the input to the pixels of the ground truth."""
+class _BicubicUpsampling(nn.Module):
+    """Bicubic upsampling of the input to the pixels of the ground truth."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return bicubic(x, self.scale)
+        return upsample_bicubic(x, self.scale)
 
 
 class LinearFilter(nn.Module):
-    """Linear filter for each pixel of HIGH within one of LOW: (scale², T, T)."""
+    """Linear filters (scale², T, T), one for each HIGH pixel within a LOW pixel."""
 
     def __init__(self, kernels: Float32Array) -> None:
         super().__init__()
@@ -591,16 +600,16 @@ class LinearFilter(nn.Module):
         self.kernels = nn.Parameter(torch.from_numpy(kernels[:, None]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Filter (B, 1, Y, X), mirrored at the border."""
+        """Filter images (B, 1, Y, X) with mirrored borders."""
         half = self.kernels.shape[-1] // 2
         wide = functional.pad(x, (half, half, half, half), mode="reflect")
         phases = functional.conv2d(wide, self.kernels)
         return functional.pixel_shuffle(phases, self.scale)
 
 
-def fit_linear(store: PairStore, scale: int) -> LinearFilter:
+def fit_pair_filter(store: PairStore, scale: int) -> LinearFilter:
     """Fit the least-squares filter from LOW to HIGH on the training pairs."""
-    low, high = store.arrays("train")
+    low, high = store.get_arrays("train")
     taps = min(_TAPS // scale, int(low.shape[1]) // _BORDER) // 2 * 2 + 1
     each = (int(low.shape[1]) - taps + 1) ** 2
     place_count = int(np.clip(_PLACES // each, 1, low.shape[0]))
@@ -608,14 +617,14 @@ def fit_linear(store: PairStore, scale: int) -> LinearFilter:
         np.linspace(0, low.shape[0] - 1, place_count).round().astype(int)
     )
 
-    def patches() -> Iterator[tuple[Float32Array, Float32Array]]:
+    def iterate_patches() -> Iterator[tuple[Float32Array, Float32Array]]:
         for number in numbers.tolist():
             image, truth = (
-                to_unit(np.asarray(part[number]), grey)
+                scale_to_unit(np.asarray(part[number]), grey)
                 for part, grey in zip(
-                    (low, high), store.ranges("train", number), strict=True
+                    (low, high), store.get_ranges("train", number), strict=True
                 )
             )
             yield image, truth
 
-    return LinearFilter(fit_linear_filter(patches(), taps, scale))
+    return LinearFilter(fit_linear_filter(iterate_patches(), taps, scale))

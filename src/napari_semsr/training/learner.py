@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.core import CheckpointError, SemsrError
-from napari_semsr.models import memory_layout
-from napari_semsr.training.patches import Patches, flat
+from napari_semsr.models import get_memory_layout
+from napari_semsr.training.patches import Patches, flatten_scenes
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair, Validator, align_truth
 
@@ -33,7 +33,7 @@ PIXEL_LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 
 @contextmanager
 def freeze(network: nn.Module) -> Iterator[None]:
-    """Exclude the weights of a network from gradients, which still pass through it."""
+    """Freeze the weights of a network while gradients still pass through it."""
     network.requires_grad_(False)
     try:
         yield
@@ -52,17 +52,17 @@ def check_finite(what: str, value: Tensor, step: int, *values: Tensor) -> None:
     if it exceeds five ranges; otherwise the learning rate.
     """
     if not torch.isfinite(value).all():
-        raise _not_finite(what, step, _furthest(values))
+        raise _create_divergence_error(what, step, _find_largest_grey(values))
 
 
-def _furthest(values: Sequence[Tensor]) -> Tensor:
-    """Return the largest absolute grey value; 0 without patches."""
+def _find_largest_grey(values: Sequence[Tensor]) -> Tensor:
+    """Return the largest absolute grey value, or 0 without patches."""
     if not values:
         return torch.zeros(())
     return torch.stack([part.detach().abs().amax().float() for part in values]).amax()
 
 
-def _not_finite(what: str, step: int, furthest: Tensor) -> SemsrError:
+def _create_divergence_error(what: str, step: int, furthest: Tensor) -> SemsrError:
     far = float(furthest)
     if math.isfinite(far) and far <= _USUAL_RANGES:
         why = "lower learning_rate and resume"
@@ -78,7 +78,7 @@ def _not_finite(what: str, step: int, furthest: Tensor) -> SemsrError:
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Return the learning rate at a step over its maximum: rise, plateau and decay."""
+    """Return the learning rate at a step relative to its maximum: warm-up and decay."""
     rise = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
     if recipe.schedule == "milestones":
         milestones_passed = sum(step >= milestone for milestone in recipe.milestones)
@@ -96,7 +96,7 @@ _STRIDE = 1_000_003  # between the torch seeds of two runs
 
 
 class Learner(lightning.LightningModule):
-    """Lightning module of a recipe.
+    """Base Lightning module for training by a recipe.
 
     Random numbers within a step (dropout) depend only on the recipe's seed and the
     step, so that a resumed run equals an uninterrupted one.
@@ -129,16 +129,16 @@ class Learner(lightning.LightningModule):
 
     @property
     def best_network(self) -> nn.Module:
-        """The network that is evaluated and saved: the averaged one if there is one."""
+        """The network that is evaluated and saved: the averaged one, if available."""
         return self.network if self.averaged is None else self.averaged
 
-    def beside(self) -> nn.Module | None:
-        """Return the networks that are trained with the saved one, or None."""
+    def auxiliary_networks(self) -> nn.Module | None:
+        """Return the networks trained along with the saved one, or None."""
         return None
 
-    def take_over(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the networks that `beside` returns, by `load_training_networks`."""
-        others = self.beside()
+    def load_auxiliary_networks(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights from `load_training_networks` into the auxiliary networks."""
+        others = self.auxiliary_networks()
         if others is None or not weights:
             return
         try:
@@ -146,8 +146,8 @@ class Learner(lightning.LightningModule):
         except RuntimeError as error:
             first = str(error).strip().splitlines()[-1].strip()
             msg = (
-                "The networks that the model of start_from was trained with do not fit "
-                f"this recipe: {first}"
+                "The auxiliary networks of the model in start_from do not fit this "
+                f"recipe: {first}"
             )
             raise CheckpointError(msg, code="weights-mismatch") from error
 
@@ -156,10 +156,10 @@ class Learner(lightning.LightningModule):
         for config in (
             () if self._trainer is None else self.trainer.lr_scheduler_configs
         ):
-            _set_rate(config.scheduler, self.recipe.learning_rate)
+            _set_learning_rate(config.scheduler, self.recipe.learning_rate)
         is_mixed = self._trainer is not None and self.trainer.precision == "bf16-mixed"
         if is_mixed or self.device.type != "cpu":
-            self.to(memory_format=memory_layout(self.device))
+            self.to(memory_format=get_memory_layout(self.device))
         if self.recipe.minutes is not None:
             self._start_s = self._construction_time - float(self.spent)
 
@@ -170,14 +170,14 @@ class Learner(lightning.LightningModule):
             checkpoint["state_dict"]["spent"] = torch.full_like(self.spent, seconds)
 
     def schedule_step(self, step: int) -> int:
-        """Return the position of a step in the schedule, by steps or by the clock."""
+        """Return the position of a step in the schedule, by steps or elapsed time."""
         if self._start_s is None or self.recipe.minutes is None:
             return step
         share = (time.monotonic() - self._start_s) / (60 * self.recipe.minutes)
         return max(step, min(int(share * self.recipe.steps), self.recipe.steps))
 
     def rate_factor(self, step: int) -> float:
-        """Return the learning rate over its maximum, at a step or by the clock."""
+        """Return the learning rate relative to its maximum, by step or elapsed time."""
         return learning_rate_factor(self.schedule_step(step), self.recipe)
 
     def on_train_batch_start(self, _batch: object, _index: int) -> None:
@@ -185,13 +185,13 @@ class Learner(lightning.LightningModule):
         torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take Lightning's step, then update the averaged weights."""
+        """Take the optimiser step, then update the averaged weights."""
         super().optimizer_step(*args, **kwargs)
         self.update_average(self.global_step)
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
-        """Update the averaged weights, over fewer steps at the start."""
+        """Update the averaged weights, with a shorter average at the start."""
         if self.averaged is None:
             return
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
@@ -203,14 +203,14 @@ class Learner(lightning.LightningModule):
                 mean.copy_(present[name])
 
     def check_finite(self, what: str, value: Tensor, *values: Tensor) -> None:
-        """Raise a `SemsrError` if a value is not finite; on a GPU some steps later.
+        """Raise a `SemsrError` if a value is not finite; on a GPU with a short delay.
 
         No wrong weights are saved meanwhile: `check_weights` is called before saving.
         """
         if value.device.type == "cpu":
             check_finite(what, value, self.global_step, *values)
             return
-        fine, furthest = torch.isfinite(value).all(), _furthest(values)
+        fine, furthest = torch.isfinite(value).all(), _find_largest_grey(values)
         before, most = self._pending_checks.get(what, (fine, furthest))
         fine, furthest = fine & before, torch.maximum(furthest, most)
         self._pending_checks[what] = fine, furthest
@@ -218,11 +218,11 @@ class Learner(lightning.LightningModule):
             return
         del self._pending_checks[what]
         if not fine:
-            raise _not_finite(what, self.global_step, furthest)
+            raise _create_divergence_error(what, self.global_step, furthest)
 
-    def laid_out(self, images: Tensor) -> Tensor:
+    def set_memory_layout(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W) in the memory layout that suits the device."""
-        return images.contiguous(memory_format=memory_layout(images.device))
+        return images.contiguous(memory_format=get_memory_layout(images.device))
 
     def check_weights(self) -> None:
         """Raise a `SemsrError` if weights are not finite, before they are saved."""
@@ -231,21 +231,21 @@ class Learner(lightning.LightningModule):
                 check_finite("weights are", value, self.global_step)
 
     def validate_pairs(self) -> dict[str, float]:
-        """Evaluate the network on the fields with ground truth."""
-        return self.validator.figures(self.best_network)
+        """Evaluate the network on the images with ground truth."""
+        return self.validator.evaluate(self.best_network)
 
-    def exact(self) -> AbstractContextManager[object]:
+    def full_precision(self) -> AbstractContextManager[object]:
         """Disable mixed precision, for losses that need more than 16 bits."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def adam(self, network: nn.Module, share: float = 1.0) -> torch.optim.Adam:
-        """Return Adam for a network's weights, at a share of the recipe's rate."""
+    def create_adam(self, network: nn.Module, share: float = 1.0) -> torch.optim.Adam:
+        """Create an Adam optimiser for a network, at a fraction of the base rate."""
         rate = share * self.recipe.learning_rate
         return torch.optim.Adam(network.parameters(), lr=rate, betas=self.recipe.betas)
 
     def configure_optimizers(self) -> "OptimizerLRScheduler":
         """Return Adam with the recipe's schedule, updated at every step."""
-        optimizer = self.adam(self.network)
+        optimizer = self.create_adam(self.network)
 
         def factor(step: int) -> float:  # a bound method would be saved with the state
             return self.rate_factor(step)
@@ -257,8 +257,8 @@ class Learner(lightning.LightningModule):
         }
 
 
-def _set_rate(scheduler: Any, rate: float) -> None:
-    """Change the maximum rate of a scheduler, and the current rate accordingly."""
+def _set_learning_rate(scheduler: Any, rate: float) -> None:
+    """Change the maximum learning rate of a scheduler and the current rate."""
     if all(base == rate for base in scheduler.base_lrs):
         return
     scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
@@ -274,7 +274,7 @@ _SQUARE_FLOOR = 1e-4
 
 
 def log_mse(prediction: Tensor, high: Tensor, floor: float = _SQUARE_FLOOR) -> Tensor:
-    """Average the logarithm of each patch's mean squared error: the negative of PSNR.
+    """Average the log of each patch's mean squared error, equivalent to negative PSNR.
 
     If the ground truth is uncertain, the squared error is least, and PSNR highest, at
     the mean of its possible values; L1 is least at their median. By the logarithm each
@@ -286,7 +286,7 @@ def log_mse(prediction: Tensor, high: Tensor, floor: float = _SQUARE_FLOOR) -> T
 
 
 class Supervised(Learner):
-    """Supervised training of any network on pairs of patches."""
+    """Learner for supervised training of any network on pairs of patches."""
 
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
@@ -299,10 +299,10 @@ class Supervised(Learner):
 
     def training_step(self, batch: Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`."""
-        low, high = flat(Patches(*batch))
-        prediction = self.run(self.laid_out(low))
+        low, high = flatten_scenes(Patches(*batch))
+        prediction = self.run(self.set_memory_layout(low))
         compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse)
-        with self.exact():
+        with self.full_precision():
             output = prediction.float()
             loss = compare(output, align_truth(high, output, self.recipe.shift_px))
         self.check_finite("loss is", loss, low, high)

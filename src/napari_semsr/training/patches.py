@@ -29,7 +29,7 @@ class Patches(NamedTuple):
     high: Tensor
 
     @classmethod
-    def cut_from(
+    def cut_batch(
         cls,
         low: Tensor,
         high: Tensor,
@@ -37,14 +37,15 @@ class Patches(NamedTuple):
         high_corners: NDArray[np.int64],
         side: int,
     ) -> Self:
-        """Cut (S, 1, H, W) at corners (S, P, 2), clear images at `high_corners`."""
+        """Cut patches of images (S, 1, H, W) at corners (S, P, 2)."""
         scale = high.shape[-1] // low.shape[-1]
         return cls(
-            cut(low, corners, side), cut(high, scale * high_corners, scale * side)
+            cut_patches(low, corners, side),
+            cut_patches(high, scale * high_corners, scale * side),
         )
 
     @classmethod
-    def cut_from_one(
+    def cut_pair(
         cls,
         low: NDArray[np.floating],
         high: NDArray[np.floating],
@@ -52,16 +53,18 @@ class Patches(NamedTuple):
         high_corners: NDArray[np.int64],
         side: int,
     ) -> Self:
-        """Cut one degraded and one clear image (Y, X), at corners (P, 2)."""
+        """Cut patches of a degraded and a clear image (Y, X) at corners (P, 2)."""
         coarse, fine = (
             torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
             for image in (low, high)
         )
-        both = cls.cut_from(coarse, fine, corners[None], high_corners[None], side)
+        both = cls.cut_batch(coarse, fine, corners[None], high_corners[None], side)
         return cls(both.low[0], both.high[0])
 
 
-def cut(images: Tensor, corners: Tensor | NDArray[np.int64], side: int) -> Tensor:
+def cut_patches(
+    images: Tensor, corners: Tensor | NDArray[np.int64], side: int
+) -> Tensor:
     """Cut patches (S, P, C, side, side) of images (S, C, H, W) at (S, P, 2) corners."""
     patches = [
         image[:, y : y + side, x : x + side]
@@ -71,8 +74,8 @@ def cut(images: Tensor, corners: Tensor | NDArray[np.int64], side: int) -> Tenso
     return torch.stack(patches).reshape(*corners.shape[:2], -1, side, side)
 
 
-def flat(batch: Patches) -> Patches:
-    """Join the patches of all scenes of a batch: (S, P, 1, H, W) to (S P, 1, H, W)."""
+def flatten_scenes(batch: Patches) -> Patches:
+    """Merge the patches of all scenes of a batch: (S, P, 1, H, W) to (S P, 1, H, W)."""
     low, high = batch
     return Patches(low.flatten(0, 1), high.flatten(0, 1))
 
@@ -90,7 +93,7 @@ def stretch_contrast(image: NDArray[_Float]) -> NDArray[_Float]:
 
 
 class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Endless scenes, degraded on the clear grid and sampled `scale` times coarser."""
+    """Endless dataset of scenes, degraded and sampled `scale` times coarser."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe, self.scale = recipe, scale
@@ -114,30 +117,30 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
 
     def pair(self, place: int) -> tuple[Float32Array, Float32Array]:
         """Return a degraded scene, and its ground truth with matching grey values."""
-        source = self.source_of(place)
+        source = self.choose_source(place)
         if source != _IMAGES:
             return self.instruments[source].pair(place)
         scene = self.scenes[place]
         return bin_pixels(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
 
-    def source_of(self, place: int) -> str:
+    def choose_source(self, place: int) -> str:
         """Choose the source of a scene, the same for scenes that share a sample."""
         if len(self.names) == 1:
             return self.names[0]
         seed = [self.recipe.seed, place // _SCENES_PER_SAMPLE, _SOURCE]
         return str(np.random.default_rng(seed).choice(self.names, p=self.shares))
 
-    def other(self, place: int) -> Float32Array:
-        """Return a clear image of another scene, its percentiles at 0 and 1."""
-        source = self.source_of(place)
+    def unpaired_image(self, place: int) -> Float32Array:
+        """Return a clear image of another scene, with percentiles scaled to 0 and 1."""
+        source = self.choose_source(place)
         if source != _IMAGES:
             return stretch_contrast(self.instruments[source].pair(place + _OFFSET)[1])
         rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
-        return stretch_contrast(self.scenes.clear(rng))
+        return stretch_contrast(self.scenes.sample_clear_image(rng))
 
 
 class ScenePatches(Dataset[Patches]):
-    """Patches of random scenes; for `cycle-gan` clear patches are of another scene."""
+    """Dataset of patches of random scenes; clear ones differ for `cycle-gan`."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe
@@ -145,15 +148,18 @@ class ScenePatches(Dataset[Patches]):
 
     def __getitem__(self, place: int) -> Patches:
         low, high = self.scenes.pair(place)
-        corners = self._corners(place, _CORNERS)
+        corners = self._choose_corners(place, _CORNERS)
         high_corners = corners
         if self.recipe.is_unpaired:
-            high, high_corners = self.scenes.other(place), self._corners(place, _OTHER)
+            high, high_corners = (
+                self.scenes.unpaired_image(place),
+                self._choose_corners(place, _OTHER),
+            )
         side = self.recipe.data.patch_px
-        return Patches.cut_from_one(low, high, corners, high_corners, side)
+        return Patches.cut_pair(low, high, corners, high_corners, side)
 
-    def _corners(self, place: int, stream: int) -> NDArray[np.int64]:
-        """Choose corners of patches at random, in pixels of the degraded image."""
+    def _choose_corners(self, place: int, stream: int) -> NDArray[np.int64]:
+        """Choose random corners of patches, in pixels of the degraded image."""
         data = self.recipe.data
         rng = np.random.default_rng([self.recipe.seed, place, stream, _CORNERS])
         last = data.scene_px - data.patch_px

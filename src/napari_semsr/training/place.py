@@ -39,12 +39,18 @@ from napari_semsr.core import (
     Progress,
     RealArray,
     ShapeError,
-    field_range,
+    measure_percentiles,
 )
-from napari_semsr.io import renaming
-from napari_semsr.models import ModelCard, build, effective_fields, memory_layout, probe
+from napari_semsr.io import write_atomically
+from napari_semsr.models import (
+    ModelCard,
+    build_network,
+    get_memory_layout,
+    measure_effective_fields,
+    probe_network,
+)
 from napari_semsr.pairing import add_defects
-from napari_semsr.restoration import fit_place_filter
+from napari_semsr.restoration import fit_cross_validated_filter
 from napari_semsr.training.learner import check_finite
 
 ARCHITECTURE = "place"
@@ -61,8 +67,8 @@ _FLOOR = 1e-12  # of the mean square, for SEM that equals light
 _FORMAT = 1
 
 
-class PlaceOptions(Options):
-    """Options of training on one area; the defaults were chosen, not published."""
+class AreaOptions(Options):
+    """Options for training on one area; the defaults are not from a publication."""
 
     copies: int = Field(
         default=6,
@@ -98,8 +104,8 @@ class PlaceOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceImages:
-    """Optical and SEM image of one area, on one grid.
+class AreaImages:
+    """Optical and SEM image of one area, on the same grid.
 
     Attributes
     ----------
@@ -119,12 +125,12 @@ class PlaceImages:
             shapes.add(self.held_out.shape)
         if len(shapes) > 1:
             sizes = " and ".join(" x ".join(map(str, s)) for s in sorted(shapes))
-            msg = f"Both images of an area must be on one grid, got {sizes} px."
+            msg = f"Both images of an area must be on the same grid, got {sizes} px."
             raise ShapeError(msg, code="sizes-differ")
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceReport(Progress):
+class AreaProgress(Progress):
     """Progress of training on one area.
 
     Attributes
@@ -152,7 +158,7 @@ class PlaceReport(Progress):
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceFit:
+class AreaFit:
     """Network trained on one area.
 
     Attributes
@@ -174,7 +180,7 @@ class PlaceFit:
         Copies with objects removed and added that it was trained on; 0 if too little of
         the optical image is explained.
     state : dict
-        State that `fit_place` can resume.
+        State that `fit_area` can resume.
     """
 
     network: nn.Module
@@ -187,9 +193,9 @@ class PlaceFit:
     state: dict[str, object] = field(repr=False)
 
     @classmethod
-    def of(cls, state: dict[str, Any]) -> Self:
-        """Build the network of a state that `fit_place` saved."""
-        network = build(ARCHITECTURE, {})
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Rebuild the trained network from a saved state."""
+        network = build_network(ARCHITECTURE, {})
         network.load_state_dict(state["averaged"])
         black, white = state["levels"]
         return cls(
@@ -203,10 +209,12 @@ class PlaceFit:
             state,
         )
 
-    def card(self, name: str, **fields: Any) -> ModelCard:
-        """Return the model card; `fields` are further fields of `ModelCard`."""
-        probe_result = probe(self.network, stride=2)
-        effective = effective_fields(self.network, stride=2, halo=probe_result.halo)
+    def create_card(self, name: str, **fields: Any) -> ModelCard:
+        """Create the model card; `fields` are additional fields of `ModelCard`."""
+        probe_result = probe_network(self.network, stride=2)
+        effective = measure_effective_fields(
+            self.network, stride=2, halo=probe_result.halo
+        )
         training = {
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
@@ -230,14 +238,14 @@ class PlaceFit:
         )
 
 
-def save_place_state(path: Path, state: dict[str, object]) -> None:
-    """Save a state of `fit_place` atomically."""
-    with renaming(path) as partial:
+def save_area_state(path: Path, state: dict[str, object]) -> None:
+    """Save a training state of `fit_area` atomically."""
+    with write_atomically(path) as partial:
         torch.save({"format": _FORMAT, **state}, partial)
 
 
-def load_place_state(path: Path) -> dict[str, Any]:
-    """Load a state of `save_place_state`, without running code from the file.
+def load_area_state(path: Path) -> dict[str, Any]:
+    """Load a state saved by `save_area_state` without executing code in the file.
 
     Raises a `CheckpointError` if it cannot be read.
     """
@@ -252,9 +260,9 @@ def load_place_state(path: Path) -> dict[str, Any]:
     raise CheckpointError(msg, code="other-version")
 
 
-def fit_place(
-    images: Sequence[PlaceImages],
-    options: PlaceOptions | None = None,
+def fit_area(
+    images: Sequence[AreaImages],
+    options: AreaOptions | None = None,
     *,
     seconds: float | None = None,
     steps: int | None = None,
@@ -265,7 +273,7 @@ def fit_place(
     report_every_s: float = 3.0,
     levels: FloatPair | None = None,
     save: Callable[[dict[str, object]], None] | None = None,
-) -> Job[PlaceFit]:
+) -> Job[AreaFit]:
     """Train a network on one area, from scratch or from a saved state.
 
     For the same options and steps the result is the same, however often it reports,
@@ -288,7 +296,7 @@ def fit_place(
     device : str, default="cpu"
         PyTorch device.
     state : dict, optional
-        `PlaceFit.state` of an earlier run with the same images and options, to resume.
+        `AreaFit.state` of an earlier run with the same images and options, to resume.
     should_stop : callable, optional
         Called every half second; True ends the training with the current model.
     report_every_s : float, default=3.0
@@ -308,7 +316,7 @@ def fit_place(
     Yields
     ------
     Progress
-        A `PlaceReport` every half second.
+        A `AreaProgress` every half second.
 
     Raises
     ------
@@ -319,41 +327,41 @@ def fit_place(
     SemsrError
         If the loss is not finite.
     """
-    options = options or PlaceOptions()
+    options = options or AreaOptions()
     if seconds is None and steps is None:
         steps = STEPS
     yield Progress(0, 0, "preparing the area")
     trainer = _Trainer(list(images), options, torch.device(device), levels)
     if state is not None:
-        trainer.load(state)
+        trainer.load_state_dict(state)
     yield from trainer.prepare()
-    watch = _Watch(time.monotonic() - trainer.seconds, report_every_s)
-    pace = _ThreadPace(threads)
+    watch = _EvaluationTimer(time.monotonic() - trainer.seconds, report_every_s)
+    pace = _ThreadTuner(threads)
     last_save = time.monotonic()
     try:
         while not (should_stop() or trainer.is_done(seconds, steps)):
-            with _threads(pace.count()):
+            with _set_thread_count(pace.choose_count()):
                 before = trainer.steps
-                trainer.burst(watch.began, seconds, steps)
-                pace.note_time(trainer.steps - before)
+                trainer.run_burst(watch.began, seconds, steps)
+                pace.record_time(trainer.steps - before)
                 last = trainer.is_done(seconds, steps)
                 is_measured = watch.is_due(last=last)
                 evaluation = trainer.evaluate() if is_measured else (None, ())
             if is_measured:
-                watch.lengthen()
+                watch.schedule_next()
             if save is not None and time.monotonic() - last_save >= _SAVE_S:
-                save(trainer.state())
+                save(trainer.state_dict())
                 last_save = time.monotonic()
-            yield trainer.report(seconds, steps, *evaluation)
+            yield trainer.create_report(seconds, steps, *evaluation)
     finally:
         if save is not None:
-            save(trainer.state())
-    return trainer.fit()
+            save(trainer.state_dict())
+    return trainer.current_fit()
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Set the number of PyTorch's threads, and restore it afterwards."""
+def _set_thread_count(count: int) -> Iterator[None]:
+    """Set the number of PyTorch threads, and restore it afterwards."""
     usual = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -362,8 +370,8 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(usual)
 
 
-class _ThreadPace:
-    """Choice of the number of threads for which steps are fastest at present.
+class _ThreadTuner:
+    """Selection of the number of threads with the currently fastest steps.
 
     The threads of a step wait for each other: if other programs use the cores, a step
     with two takes much longer than with one. So one, half and all are tried, and those
@@ -375,7 +383,7 @@ class _ThreadPace:
         self._due = dict.fromkeys(self._step_s, 0.0)  # when each is tried again
         self._count, self._start_time = 1, 0.0
 
-    def count(self) -> int:
+    def choose_count(self) -> int:
         """Return the number of threads for the next burst."""
         self._start_time = time.monotonic()
         fastest = min(self._step_s, key=lambda count: self._step_s[count])
@@ -385,15 +393,15 @@ class _ThreadPace:
         self._count = next(due, fastest) if self._step_s[fastest] else fastest
         return self._count
 
-    def note_time(self, steps: int) -> None:
-        """Record the duration of that burst."""
+    def record_time(self, steps: int) -> None:
+        """Record the duration of the last burst."""
         now = time.monotonic()
         took = now - self._start_time
         self._step_s[self._count] = took / max(1, steps)
         self._due[self._count] = now + took / _TRIAL
 
 
-class _Watch:
+class _EvaluationTimer:
     """Timer of evaluations."""
 
     def __init__(self, began: float, every_s: float) -> None:
@@ -406,7 +414,7 @@ class _Watch:
         self._start_time = time.monotonic()
         return last or self._start_time >= self._next
 
-    def lengthen(self) -> None:
+    def schedule_next(self) -> None:
         """Set the time of the next evaluation, later if the last one was slow."""
         now = time.monotonic()
         took = now - self._start_time
@@ -414,20 +422,20 @@ class _Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Planes:
-    """Images that patches are cut from, and the corners of usable patches."""
+class _TrainingPlanes:
+    """Images from which patches are cut, and the corners of usable patches."""
 
     planes: Tensor  # (3, Y, X) light and SEM in units of their ranges, and weights
     corners: NDArray[np.intp]  # of patches, as flat pixel indices
 
 
 class _Trainer:
-    """Network, optimiser, averaged weights and data of a training."""
+    """Network, optimiser, averaged weights and data of a training run."""
 
     def __init__(
         self,
-        images: list[PlaceImages],
-        options: PlaceOptions,
+        images: list[AreaImages],
+        options: AreaOptions,
         device: torch.device,
         levels: FloatPair | None = None,
     ) -> None:
@@ -435,41 +443,44 @@ class _Trainer:
         self.steps, self.seconds = 0, 0.0
         self.curve: list[dict[str, object]] = []
         self.levels = levels or _common_range([i.low for i in images])
-        self.sem_levels = _common_range([_known_sem(i) for i in images])
+        self.sem_levels = _common_range([_mask_held_out(i) for i in images])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            network = build(ARCHITECTURE, {})
-        layout = memory_layout(device)
+            network = build_network(ARCHITECTURE, {})
+        layout = get_memory_layout(device)
         self.network: nn.Module = network.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=options.learning_rate
         )
-        self.originals: list[_Planes] = []
-        self.copies: list[_Planes] = []
+        self.originals: list[_TrainingPlanes] = []
+        self.copies: list[_TrainingPlanes] = []
         self.light_explained: float | None = None
         self._losses: list[float] = []
 
     # Data.
 
     def prepare(self) -> Job[None]:
-        """Scale the images to their ranges, and make the copies."""
+        """Scale the images to their ranges and create the copies."""
         units = [
-            (_unit(i.low, self.levels), _unit(_known_sem(i), self.sem_levels))
+            (
+                _scale_to_unit(i.low, self.levels),
+                _scale_to_unit(_mask_held_out(i), self.sem_levels),
+            )
             for i in self.images
         ]
-        self.originals = [_planes(low, high, None, self) for low, high in units]
+        self.originals = [_create_planes(low, high, None, self) for low, high in units]
         if not any(part.corners.size for part in self.originals):
             msg = (
-                "No usable training patches: no square of "
-                f"{self.options.patch_px} px is covered by the optical image and at "
-                "least half by SEM."
+                f"No usable training patches: no square of {self.options.patch_px} px "
+                "is fully covered by the optical image and at least half covered by "
+                "the SEM image."
             )
             raise ShapeError(msg, code="nothing-to-train")
         if not self.options.copies or not self.options.from_copies:
             return
         yield Progress(0, self.options.copies, "fitting the linear filter")
-        forward = fit_place_filter([(high, low) for low, high in units])
+        forward = fit_cross_validated_filter([(high, low) for low, high in units])
         self.light_explained = forward.explained_share
         if forward.explained_share < self.options.least_explained:
             return
@@ -477,7 +488,7 @@ class _Trainer:
             yield Progress(number, self.options.copies, "copying the area")
             for part, (low, high) in enumerate(units):
                 seed = (self.options.seed, number, part)
-                box = _box(low.shape, seed)
+                box = _choose_box(low.shape, seed)
                 defects = add_defects(
                     low[box],
                     high[box],
@@ -486,11 +497,11 @@ class _Trainer:
                     share=self.options.defect_share,
                 )
                 self.copies.append(
-                    _planes(defects.low, defects.high, defects.change_mask, self)
+                    _create_planes(defects.low, defects.high, defects.change_mask, self)
                 )
 
-    def batch(self) -> Tensor:
-        """Cut the patches of a step, (B, 3, side, side), at random orientations."""
+    def sample_batch(self) -> Tensor:
+        """Cut the patches of a step, (B, 3, side, side), with random orientations."""
         options = self.options
         rng = np.random.default_rng([options.seed, self.steps])
         side, cut = options.patch_px, []
@@ -510,20 +521,20 @@ class _Trainer:
 
     # Steps.
 
-    def burst(self, began: float, seconds: float | None, steps: int | None) -> None:
+    def run_burst(self, began: float, seconds: float | None, steps: int | None) -> None:
         """Train for half a second, or to the end."""
         start = time.monotonic()
         while not self.is_done(seconds, steps):
-            self.step()
+            self.train_step()
             now = time.monotonic()
             self.seconds = now - began
             if now - start >= _BURST_S:
                 return
 
-    def step(self) -> None:
+    def train_step(self) -> None:
         """Train on one batch."""
-        low, high, weight = (part[:, None] for part in self.batch().unbind(1))
-        layout = memory_layout(self.device)
+        low, high, weight = (part[:, None] for part in self.sample_batch().unbind(1))
+        layout = get_memory_layout(self.device)
         output = self.network(low.contiguous(memory_format=layout))
         edge = self.options.border_px
         part = np.s_[..., edge : -edge or None, edge : -edge or None]
@@ -556,22 +567,22 @@ class _Trainer:
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
                 continue
-            box, inner = _bounds(one.held_out)
-            low = _unit(one.low[box], self.levels)
+            box, inner = _find_held_out_boxes(one.held_out)
+            low = _scale_to_unit(one.low[box], self.levels)
             low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
             rows, columns = low.shape
             even = np.pad(low, ((0, rows % 2), (0, columns % 2)), mode="edge")
             network_input = torch.from_numpy(even)[None, None].to(self.device)
             output = self.averaged(
                 network_input.contiguous(
-                    memory_format=memory_layout(network_input.device)
+                    memory_format=get_memory_layout(network_input.device)
                 )
             )
             image = output[0, 0, :rows, :columns].float().cpu().numpy()
             truth = one.high[box].astype(float)
             usable = one.held_out[box] & np.isfinite(one.low[box]) & np.isfinite(truth)
-            before += _squares(low[usable], truth[usable])
-            after += _squares(image[usable], truth[usable])
+            before += _sum_squared_errors(low[usable], truth[usable])
+            after += _sum_squared_errors(image[usable], truth[usable])
             black, white = self.levels
             previews.append(
                 image[inner] * np.float32(white - black) + np.float32(black)
@@ -579,13 +590,13 @@ class _Trainer:
         gain = 10 * math.log10(before / after) if before and after else None
         return gain, tuple(previews)
 
-    def report(
+    def create_report(
         self,
         seconds: float | None,
         steps: int | None,
         gain: float | None,
         images: tuple[Float32Array, ...],
-    ) -> PlaceReport:
+    ) -> AreaProgress:
         """Return the progress of the training."""
         loss = float(np.mean(self._losses)) if self._losses else math.nan
         if gain is not None:
@@ -602,7 +613,7 @@ class _Trainer:
                     int(min(self.seconds, seconds)),
                     math.ceil(seconds),
                 )
-        return PlaceReport(
+        return AreaProgress(
             progress_done,
             total,
             f"training, {text}",
@@ -614,17 +625,17 @@ class _Trainer:
             images=images,
         )
 
-    def fit(self) -> PlaceFit:
-        """Return the current model with the state to resume."""
+    def current_fit(self) -> AreaFit:
+        """Return the current model with the state for resuming."""
         check_finite(
             "weights are",
             torch.stack([p.sum() for p in self.averaged.parameters()]),
             self.steps,
         )
-        return PlaceFit.of(copy.deepcopy(self.state()))
+        return AreaFit.from_state(copy.deepcopy(self.state_dict()))
 
-    def state(self) -> dict[str, object]:
-        """Return the state for `load`."""
+    def state_dict(self) -> dict[str, object]:
+        """Return the state for `load_state_dict`."""
         return {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -638,13 +649,13 @@ class _Trainer:
             "copies": self.options.copies if self.copies else 0,
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Resume from a state."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from a saved state."""
         same = state["options"] == self.options.model_dump(mode="json")
         if not same or not np.allclose(state["levels"], self.levels):
             msg = (
-                "The saved state belongs to other images or options; resume with those "
-                "of the run, or train again (`overwrite`)."
+                "The saved state belongs to other images or options; resume with the "
+                "original ones, or train again (`overwrite`)."
             )
             raise CheckpointError(msg, code="other-run")
         self.network.load_state_dict(state["network"])
@@ -654,25 +665,25 @@ class _Trainer:
         self.curve = list(state["curve"])
 
 
-def _known_sem(images: PlaceImages) -> RealArray:
-    """Return SEM with NaN at the held-out pixels."""
+def _mask_held_out(images: AreaImages) -> RealArray:
+    """Return the SEM image with NaN at the held-out pixels."""
     if images.held_out is None:
         return images.high
     return np.where(images.held_out, np.nan, images.high)
 
 
 def _common_range(images: Sequence[RealArray]) -> FloatPair:
-    """Return the percentiles 0.1 and 99.9 of all images together."""
-    low, high = field_range(np.concatenate([i.ravel() for i in images])[None])
+    """Return the pooled 0.1 and 99.9 percentiles of all images."""
+    low, high = measure_percentiles(np.concatenate([i.ravel() for i in images])[None])
     return low, high if high > low else low + 1.0
 
 
-def _unit(image: RealArray, levels: FloatPair) -> Float32Array:
-    """Scale an image so that `levels` become 0 and 1."""
+def _scale_to_unit(image: RealArray, levels: FloatPair) -> Float32Array:
+    """Scale an image so that `levels` are mapped to 0 and 1."""
     return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
 
 
-def _box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
+def _choose_box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
     """Choose a random part of a large image for a copy."""
     rng = np.random.default_rng([*seed, 1])
     side = int(_COPY_PX**0.5)
@@ -683,16 +694,16 @@ def _box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _planes(
+def _create_planes(
     low: Float32Array, high: Float32Array, changed_area: BoolArray | None, of: _Trainer
-) -> _Planes:
-    """Stack optical image, SEM and weights, and find the usable patches."""
+) -> _TrainingPlanes:
+    """Stack optical image, SEM image and weights, and find the usable patches."""
     options = of.options
     finite = np.isfinite(low)
     weight = (finite & np.isfinite(high)).astype(np.float32)
     side, edge = options.patch_px, options.border_px
     if min(low.shape) < side:
-        return _Planes(torch.empty(3, 0, 0), np.empty(0, np.intp))
+        return _TrainingPlanes(torch.empty(3, 0, 0), np.empty(0, np.intp))
     full = _window_sums(finite, side) == side**2
     counts = _window_sums(weight > 0, side - 2 * edge)
     rows, columns = full.shape
@@ -702,14 +713,14 @@ def _planes(
     if changed_area is not None:
         weight *= np.where(changed_area, np.float32(options.defect_weight), 1)
     planes = np.stack([np.nan_to_num(low), np.nan_to_num(high), weight])
-    return _Planes(
+    return _TrainingPlanes(
         torch.from_numpy(planes.astype(np.float32)).to(of.device),
         y * low.shape[1] + x,
     )
 
 
 def _window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
-    """Count the true pixels in each square of a side, indexed by its corner."""
+    """Count the true pixels in each square of the given side, indexed by its corner."""
     table = np.pad(values.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     rows = table[side:] - table[:-side]
     return np.asarray(rows[:, side:] - rows[:, :-side])
@@ -718,8 +729,10 @@ def _window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
 _CONTEXT_PX = 96  # around a held-out part; chosen: more than the receptive field
 
 
-def _bounds(held_out: BoolArray) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return a box with context around a held-out part, and that part within it."""
+def _find_held_out_boxes(
+    held_out: BoolArray,
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return a box with context around the held-out part, and that part in it."""
     outer, inner = [], []
     for axis in (0, 1):
         at = np.flatnonzero(held_out.any(axis=1 - axis))
@@ -731,7 +744,7 @@ def _bounds(held_out: BoolArray) -> tuple[tuple[slice, slice], tuple[slice, slic
     return (outer[0], outer[1]), (inner[0], inner[1])
 
 
-def _squares(image: RealArray, truth: NDArray[Any]) -> float:
-    """Sum the squared errors of pixels after the best gain and offset."""
+def _sum_squared_errors(image: RealArray, truth: NDArray[Any]) -> float:
+    """Sum the squared errors of pixels after fitting gain and offset."""
     gain, offset = match_affine(image[None].astype(float), truth[None])
     return float(((gain * image + offset - truth) ** 2).sum())

@@ -12,14 +12,14 @@ from napari_semsr.core import (
     OptionError,
     Options,
     ReadError,
+    check_user_only_options,
     count_values,
     option,
-    refuse_user_only,
     shorten,
     user_only_options,
 )
 from napari_semsr.io import read_text
-from napari_semsr.models import list_bundled, read_card, resolve
+from napari_semsr.models import list_bundled, read_card, resolve_model_path
 from napari_semsr.pairing import AugmentOptions
 from napari_semsr.simulation import DegradationRanges, FaultRanges, SsumPairOptions
 
@@ -28,7 +28,7 @@ _WHOLE_SOURCES = ({"images"}, {"superlens"})  # for training on whole scenes
 
 
 class ImageEntry(Options):
-    """One clear image."""
+    """Entry for one clear image."""
 
     file: str  # path below the data root
     crop_bottom: int = Field(default=0, ge=0)  # rows of the data bar to leave out
@@ -38,7 +38,7 @@ class ImageEntry(Options):
 
 
 class ScanEntry(Options):
-    """Two registered scans of one area: a fast and noisy one, and a slow one."""
+    """Entry for two registered scans of one area: a fast, noisy one and a slow one."""
 
     # paths below the root of scans; the slow one is resampled to the grid of the fast
     # one, and NaN outside
@@ -48,7 +48,7 @@ class ScanEntry(Options):
 
 
 class DataOptions(Options):
-    """Data that a model is trained and evaluated on."""
+    """Options of the data that a model is trained and evaluated on."""
 
     # store of pairs, made by ``semsr pairs``, relative to the recipe; replaces images
     # that are degraded
@@ -109,14 +109,14 @@ class DataOptions(Options):
     bank_folder: str | None = None
 
     @model_validator(mode="after")
-    def _some_source(self) -> Self:
+    def _check_sources(self) -> Self:
         if sum(self.sources.values()) <= 0:
             msg = "sources must name one whose share is above 0"
             raise ValueError(msg)
         return self
 
-    def files_in_several_sets(self) -> list[str]:
-        """Return names of files that are in more than one of the sets of images."""
+    def find_duplicate_files(self) -> list[str]:
+        """Return the names of files that occur in more than one image set."""
         lists = {"learnt": self.train, "validation": self.validation}
         lists["held_out"] = self.held_out
         places = {
@@ -137,7 +137,7 @@ EdgeOperator = Literal["sobel", "prewitt", "kirsch"]
 
 
 class KernelOptions(Options):
-    """Blur that replaces the second generator of a cycle, fixed or learnt."""
+    """Options of the blur that replaces the second generator of a cycle."""
 
     # standard deviation of a Gaussian
     sigma_px: float = Field(default=1.0, gt=0, le=50)
@@ -155,7 +155,7 @@ class KernelOptions(Options):
     learnt: bool = False
 
     @model_validator(mode="after")
-    def _odd(self) -> Self:
+    def _check_odd_size(self) -> Self:
         if self.size_px % 2 == 0:
             msg = f"size_px of the kernel must be odd, got {self.size_px}"
             raise ValueError(msg)
@@ -163,7 +163,7 @@ class KernelOptions(Options):
 
 
 class GanOptions(Options):
-    """Discriminators, terms of the loss, and their weights."""
+    """Options of the discriminators, and of the loss terms and their weights."""
 
     # discriminator network, and its arguments
     discriminator: str = "patch-gan"
@@ -221,7 +221,7 @@ class GanOptions(Options):
     kernel: KernelOptions | None = None
 
     @model_validator(mode="after")
-    def _positive_shares(self) -> Self:
+    def _check_shares(self) -> Self:
         if self.shares is not None and min(self.shares) <= 0:
             msg = f"shares must be positive, got {self.shares}"
             raise ValueError(msg)
@@ -231,8 +231,8 @@ class GanOptions(Options):
 HiddenReach = Annotated[int, Field(ge=0, le=16)]
 
 
-class HiddenOptions(Options):
-    """Pixels of a noisy image that are masked, and that the network predicts."""
+class MaskingOptions(Options):
+    """Options of the pixels that are masked and predicted by the network."""
 
     # one pixel is masked in each square of this side
     every_px: int = Field(default=3, ge=2, le=64)
@@ -243,7 +243,7 @@ class HiddenOptions(Options):
 
 SAME = "same"
 FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
-"""Options that name a file or a model."""
+"""Options that contain the name of a file or a model."""
 
 _MAX_STEPS = 10**9  # chosen: years of the shortest steps
 _MAX_VALUES = 10_000  # chosen: our longest recipe has a hundred
@@ -252,7 +252,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(Options):
-    """Recipe of a model: data, network and training."""
+    """Recipe for training a model: data, network and training."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.+-]+$")
     # kind of training: a pixel loss; an `InformedRestorer` on whole scenes with known
@@ -330,7 +330,7 @@ class Recipe(Options):
     # agree after the blur of the microscope
     data_weight: float = Field(default=0.0, ge=0)
     gan: GanOptions = GanOptions()  # of the kinds with discriminators
-    hidden: HiddenOptions = HiddenOptions()  # of kind `blind-spot`
+    hidden: MaskingOptions = MaskingOptions()  # of kind `blind-spot`
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     # compile the local network, which takes a minute at the start; worthwhile on a GPU
     compiled: bool = False
@@ -342,31 +342,31 @@ class Recipe(Options):
     workers: int = Field(default=1, ge=0, le=64)
 
     @property
-    def adversarial(self) -> bool:
+    def is_adversarial(self) -> bool:
         """Whether discriminators are used."""
         return self.kind in ("paired-gan", "cycle-gan")
 
     @property
-    def blind(self) -> bool:
+    def is_blind_spot(self) -> bool:
         """Whether the network is trained on degraded patches only."""
         return self.kind == "blind-spot"
 
     @property
-    def draws(self) -> bool:
+    def has_simulated_scenes(self) -> bool:
         """Whether scenes are simulated, instead of or in addition to stored pairs."""
         return self.data.pairs is None or self.data.drawn > 0
 
     @property
     def is_unpaired(self) -> bool:
-        """Whether clear patches show another area than the degraded ones."""
+        """Whether clear patches show other areas than the degraded ones."""
         return self.kind == "cycle-gan"
 
     @property
-    def whole_scenes(self) -> bool:
+    def needs_whole_scenes(self) -> bool:
         """Whether training needs whole scenes with their faults, not only patches."""
         return self.kind == "restorer"
 
-    def with_steps(self, steps: int) -> Self:
+    def scale_to_steps(self, steps: int) -> Self:
         """Return the recipe with its whole schedule scaled to this number of steps."""
         share = steps / self.steps
 
@@ -386,27 +386,27 @@ class Recipe(Options):
             ),
         )
 
-    def settle(self) -> Self:
-        """Replace the architecture ``same`` by that of the model to start from."""
+    def reset_unused_options(self) -> Self:
+        """Replace the architecture ``same`` with that of the model to start from."""
         if self.architecture != SAME or self.start_from is None:
             return self
-        card = read_card(resolve(self.start_from))
+        card = read_card(resolve_model_path(self.start_from))
         return self.replace(
             architecture=card.architecture, architecture_options=card.options
         )
 
-    def without_folders(self) -> dict[str, object]:
-        """Return the recipe for a model card, without the folders of files."""
+    def to_card_record(self) -> dict[str, object]:
+        """Return the recipe for a model card, without folder names."""
         folders = {"data": {"root", "scans_root", "bank_folder"}}
         plain = self.model_dump(mode="json", exclude=folders)
         for name in FILES:
-            table, last = _holder(plain, name)
+            table, last = _find_table(plain, name)
             if table.get(last) is not None:
                 table[last] = Path(table[last]).name
         return plain
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         """Raise an error if options contradict each other."""
         data, restores = self.data, self.kind == "restorer"
         beside = data.pairs is not None and data.bank > 0 and self.batch > 1
@@ -418,18 +418,18 @@ class Recipe(Options):
                 self.measure == "expected_gain_db" and not self.is_unpaired
             ),
             "kind blind-spot and the measure hidden_db need each other": (
-                self.blind != (self.measure == "hidden_db")
+                self.is_blind_spot != (self.measure == "hidden_db")
             ),
             "architecture: same needs start_from": (
                 self.architecture == SAME and self.start_from is None
             ),
             "kind restorer cannot use a store of pairs; set kind: supervised": restores
             and data.pairs is not None,
-            "shift_px is for pairs, kind supervised or paired-gan, got kind "
+            "shift_px needs pairs and kind supervised or paired-gan, got kind "
             f"{self.kind}": (
                 self.shift_px > 0 and self.kind not in ("supervised", "paired-gan")
             ),
-            f"learns: {self.learns} is for kind restorer only, got {self.kind}": (
+            f"learns: {self.learns} needs kind restorer, got {self.kind}": (
                 self.learns != "all" and not restores
             ),
             "kind restorer needs either images or superlens as its only source": (
@@ -440,7 +440,8 @@ class Recipe(Options):
                 data.drawn > 0 and not (beside and self.kind == "supervised")
             ),
             f"patch_px must not exceed scene_px, got {data.patch_px} and "
-            f"{data.scene_px}": self.draws and data.patch_px > data.scene_px,
+            f"{data.scene_px}": self.has_simulated_scenes
+            and data.patch_px > data.scene_px,
         }
         for sentence, holds in refusals.items():
             if holds:
@@ -449,23 +450,23 @@ class Recipe(Options):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and validate a recipe; paths in it are made absolute.
+    """Read and validate a recipe, and make its paths absolute.
 
     A recipe may name another file under ``include``, whose options are defaults, those
     of ``data`` one by one. Raises a `ReadError` if the file is missing or not YAML; an
     `OptionError` if a key is unknown, a value is out of range, or an option may only be
     set by the user.
     """
-    values = _values(path)
+    values = _read_values(path)
     persons = user_only_options(Recipe)
     usual = {name: Recipe.model_fields[name].default for name in persons}
     option_names = [name for name in values if values[name] != usual.get(name)]
-    refuse_user_only(option_names, persons, f"The recipe {path.name}")
-    return _absolute(Recipe.parse(values), path.parent)
+    check_user_only_options(option_names, persons, f"The recipe {path.name}")
+    return _make_absolute(Recipe.parse(values), path.parent)
 
 
-def _holder(values: dict[str, object], name: str) -> tuple[dict[str, Any], str]:
-    """Find the table of an option, given with dots, and its name there."""
+def _find_table(values: dict[str, object], name: str) -> tuple[dict[str, Any], str]:
+    """Return the table and the key of an option from its dotted name."""
     *above, last = name.split(".")
     table: object = values
     for part in above:
@@ -473,8 +474,8 @@ def _holder(values: dict[str, object], name: str) -> tuple[dict[str, Any], str]:
     return (table if isinstance(table, dict) else {}), last
 
 
-def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a table of options, and those that it includes as defaults."""
+def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a table of options, with included files as defaults."""
     above = (*above, path.resolve())
     try:
         values = yaml.safe_load(read_text(path))
@@ -499,10 +500,10 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if other is None:
         return values
     source = path.parent / str(other)
-    if _follow_links(source) in above:
+    if _resolve_path(source) in above:
         msg = f"A recipe must not include itself, got {source} in {path}."
         raise OptionError(msg, code="recipe-invalid")
-    base_values = _values(source, above)
+    base_values = _read_values(source, above)
     tables = [table.get("data") or {} for table in (base_values, values)]
     if not all(isinstance(table, dict) for table in tables):
         msg = f"data must be a table of options in {path} and in {source}."
@@ -510,22 +511,25 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return {**base_values, **values, "data": {**tables[0], **tables[1]}}
 
 
-def _follow_links(path: Path) -> Path:
-    """Resolve the path of a file that a recipe names."""
+def _resolve_path(path: Path) -> Path:
+    """Resolve a file path from a recipe."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        msg = f"A recipe must name files, got {shorten(str(path))}: {error}."
+        msg = (
+            f"A recipe must contain valid file paths, got {shorten(str(path))}: "
+            f"{error}."
+        )
         raise OptionError(msg, code="recipe-invalid") from error
 
 
-def _absolute(recipe: Recipe, folder: Path) -> Recipe:
-    """Make the paths of a recipe absolute, relative to its folder."""
+def _make_absolute(recipe: Recipe, folder: Path) -> Recipe:
+    """Convert the paths of a recipe, relative to its folder, to absolute ones."""
     plain = recipe.model_dump()
     for name in (*FILES, "data.root", "data.scans_root", "data.bank_folder"):
-        table, last = _holder(plain, name)
+        table, last = _find_table(plain, name)
         value = table.get(last)
         model = name in ("start_from", "local_from") and value in list_bundled()
         if value is not None and not model:
-            table[last] = str(_follow_links(folder / value))
+            table[last] = str(_resolve_path(folder / value))
     return Recipe.parse(plain)

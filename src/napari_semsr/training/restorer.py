@@ -15,12 +15,12 @@ from napari_semsr.models import (
     Gate,
     Haze,
     InformedRestorer,
-    blur_known,
     dehaze,
+    replace_blur,
     to_device,
 )
 from napari_semsr.training.learner import Learner, log_mse
-from napari_semsr.training.patches import cut
+from napari_semsr.training.patches import cut_patches
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import BlockScenes, Scenes
 from napari_semsr.training.validation import ValidationPair
@@ -41,18 +41,20 @@ _HAZE_FLOOR = 0.02  # weight of a block without contrast
 
 
 def haze_loss(haze: Haze, scenes: BlockScenes) -> Tensor:
-    """Return the error left by an estimated haze, over that of the haze itself."""
+    """Return the error after haze correction relative to the error without it."""
     level = scenes.airlight[:, :, None, None]
     weight = scenes.contrast
     weight = weight + _HAZE_FLOOR * weight.mean((-1, -2), keepdim=True)
     weight = weight / weight.sum((-1, -2), keepdim=True).clamp_min(1e-9)
 
-    def varying(log_gain: Tensor) -> Tensor:
+    def remove_mean(log_gain: Tensor) -> Tensor:
         mean = (weight * log_gain).sum((-1, -2), keepdim=True)
         return log_gain - mean
 
-    error = (weight * varying(haze.log_gain - scenes.log_gain).square()).sum((-1, -2))
-    before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
+    error = (weight * remove_mean(haze.log_gain - scenes.log_gain).square()).sum(
+        (-1, -2)
+    )
+    before = (weight * remove_mean(scenes.log_gain).square()).sum((-1, -2))
     share: Tensor = error / (before + _MIN_HAZE**2)
     # an airlight far outside the image's grey values may be less exact
     away = ((haze.airlight - level).abs() / (1 + level.abs())).mean()
@@ -81,7 +83,7 @@ class RestorerLearner(Learner):
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
         if not isinstance(network, InformedRestorer):
-            msg = "Kind restorer needs architecture informed."
+            msg = "Kind restorer needs the architecture informed."
             raise OptionError(msg, code="options-contradict")
         module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(module, recipe, pairs)
@@ -100,24 +102,26 @@ class RestorerLearner(Learner):
             network.sharpener.requires_grad_(self.sharpens)
             local = network.sharpener.local if self.sharpens else local
         # not a module, so that the names of weights do not change
-        correct = local.correct
+        correct = local.estimate_corrections
         self.correct = torch.compile(correct) if recipe.compiled else correct
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> object:
-        """Keep the corners of patches on the CPU, which cuts the patches."""
+        """Move a batch to a device, but keep the patch corners on the CPU."""
         moved_batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         if hasattr(moved_batch, "corners"):
             moved_batch = moved_batch._replace(corners=batch.corners)
         return moved_batch
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
-        """Return the loss of one batch of `Scenes`; of a survey, of `BlockScenes`."""
+        """Return the loss of a batch of `Scenes`, or of `BlockScenes` for a survey."""
         survey, alone = self.network.survey, self.recipe.learns == "survey"
-        with self.exact():
+        with self.full_precision():
             block_scenes = (
-                BlockScenes(*batch) if alone else BlockScenes.of(Scenes(*batch), survey)
+                BlockScenes(*batch)
+                if alone
+                else BlockScenes.from_scenes(Scenes(*batch), survey)
             )
             # the loss of faults is cheap, and uses all scenes
             hazy_scenes = (
@@ -125,9 +129,9 @@ class RestorerLearner(Learner):
                 if alone
                 else block_scenes
             )
-            haze = survey.haze(hazy_scenes.statistics)
-            estimated_faults = survey.named(block_scenes.statistics)
-            within = survey.named(_window(block_scenes.statistics))
+            haze = survey.estimate_haze(hazy_scenes.statistics)
+            estimated_faults = survey.estimate_faults(block_scenes.statistics)
+            within = survey.estimate_faults(_cut_random_window(block_scenes.statistics))
         loss = torch.zeros((), device=estimated_faults.device)
         if self.recipe.learns in ("all", "survey"):
             both = fault_loss(estimated_faults, block_scenes.faults) + fault_loss(
@@ -136,16 +140,16 @@ class RestorerLearner(Learner):
             loss = _FAULT_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
         if not alone:
             scenes = Scenes(*batch)
-            clear = dehaze(scenes.low, haze.certain() if self.sharpens else haze)
+            clear = dehaze(scenes.low, haze.drop_uncertain() if self.sharpens else haze)
             if self.sharpens:
-                condition = blur_known(estimated_faults, scenes.faults).clone()
+                condition = replace_blur(estimated_faults, scenes.faults).clone()
                 # widths as exact as a user may know them
                 wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
                 away = 1 + _WIDTH_ERROR * torch.randn(
                     len(condition), 1, device=condition.device
                 )
                 condition[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
-                planes, gate = self.network.sharpening_planes(clear, condition)
+                planes, gate = self.network.stack_sharpening_planes(clear, condition)
             else:
                 # of each scene true, estimated or locally estimated faults, at random
                 true, turns = scenes.faults, (len(scenes.faults), 1)
@@ -153,30 +157,32 @@ class RestorerLearner(Learner):
                 best_faults = torch.where(torch.isfinite(true), true, estimated_faults)
                 mixed_faults = torch.where(turn == 1, estimated_faults, within)
                 condition = torch.where(turn == 0, best_faults, mixed_faults)
-                rings = survey.rings(block_scenes.statistics)
-                planes, gate = self.network.planes(clear, condition, rings), None
-            loss = loss + self._compare_output(scenes, planes, condition, gate)
+                rings = survey.average_rings(block_scenes.statistics)
+                planes, gate = self.network.stack_planes(clear, condition, rings), None
+            loss = loss + self._compute_patch_loss(scenes, planes, condition, gate)
         self.check_finite("loss is", loss)
         return loss
 
-    def _compare_output(
+    def _compute_patch_loss(
         self, scenes: Scenes, planes: Tensor, condition: Tensor, gate: Gate | None
     ) -> Tensor:
         """Return the loss of the trained part on patches."""
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
         planes, high, noiseless = (
-            cut(part, scenes.corners, side).flatten(0, 1)
+            cut_patches(part, scenes.corners, side).flatten(0, 1)
             for part in (planes, scenes.high, scenes.noiseless)
         )
         image = planes[:, :1]
-        numbers = self.network.told(condition, sharpen=self.sharpens)
+        numbers = self.network.compute_conditions(condition, sharpen=self.sharpens)
         conditions = [t.repeat_interleave(many, 0) for t in numbers]
-        corrections = self.correct(self.laid_out(planes), conditions)
-        with self.exact():
+        corrections = self.correct(self.set_memory_layout(planes), conditions)
+        with self.full_precision():
             corrections = corrections.float()
             if gate is not None and self.network.sharpener is not None:
                 gates = Gate(*(part.repeat_interleave(many, 0) for part in gate))
-                corrections = self.network.sharpener.gated(corrections, planes, gates)
+                corrections = self.network.sharpener.limit_corrections(
+                    corrections, planes, gates
+                )
             noise, blur = corrections.chunk(2, dim=1)
             quiet = image + noise
             loss = log_mse(quiet + blur, high, _FINE_FLOOR)
@@ -193,7 +199,7 @@ class RestorerLearner(Learner):
 
 
 def blurred_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
-    """Return an error after the blur of the microscope.
+    """Blur an error image with the point-spread function of the microscope.
 
     If output and ground truth agree after the blur, the output agrees with the optical
     image. It is not compared with that image itself, which also shows what no SEM image
@@ -212,7 +218,7 @@ def blurred_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
     return visible_error[..., rows, columns]
 
 
-def _window(statistics: Tensor) -> Tensor:
+def _cut_random_window(statistics: Tensor) -> Tensor:
     """Cut a random window of blocks, the same for all scenes (S, 21, h, w)."""
     place: list[slice] = []
     for blocks in statistics.shape[-2:]:

@@ -34,22 +34,22 @@ from napari_semsr.core import (
     CheckpointError,
     Message,
     WriteError,
-    access_refusal,
+    describe_access_error,
     digest_path,
     list_folder,
     user_only_options,
 )
 from napari_semsr.io import (
     StoreLock,
-    left_behind,
+    find_leftover_paths,
     read_text,
-    renaming,
-    replacing,
+    replace_atomically,
     write,
+    write_atomically,
 )
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
-from napari_semsr.training.validation import ValidationPair, preview
+from napari_semsr.training.validation import ValidationPair, create_preview
 
 PREVIEW = "preview.tif"
 STATE = "last.ckpt"
@@ -91,7 +91,7 @@ _FREE = {
     "data.bank_folder",
     "data.patch_px",
 }
-"""Options that may change: of the schedule, of the machine, and folders."""
+"""Options that may change in a resumed run: schedule, machine and folders."""
 
 _WHOLE = {
     "architecture_options",
@@ -114,30 +114,30 @@ _REMEDY = "Use the original one, or start again with `overwrite`"
 
 
 class RunFolder:
-    """Folder `path` of the run of a recipe."""
+    """Folder of a training run of a recipe."""
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path, self.recipe = path, recipe
 
     @property
-    def state(self) -> Path:
-        """File of the state to resume from."""
+    def state_file(self) -> Path:
+        """Path of the saved state for resuming."""
         return self.path / STATE
 
     @property
-    def model(self) -> Path:
-        """File of the best model so far."""
+    def model_file(self) -> Path:
+        """Path of the best model so far."""
         return self.path / f"{self.recipe.name}.safetensors"
 
     def check(self, *, resume: bool, overwrite: bool) -> dict[str, float]:
         """Check that the run can use the folder; return its best model's figures."""
-        run_dir, state = self.path, self.state
+        run_dir, state = self.path, self.state_file
         self._check_files()
         if resume and not state.exists():
             msg = f"There is no run to resume in {run_dir}; omit `resume` to start one."
             raise CheckpointError(msg, code="run-missing")
         if resume:
-            self._check_same()
+            self._check_same_run()
         there = list_folder(run_dir) if run_dir.is_dir() else []
         there_already = {item.name for item in there}
         if not (resume or overwrite) and there_already - {_RECIPE, INPUTS, BANKS}:
@@ -162,7 +162,7 @@ class RunFolder:
 
     def _check_files(self) -> None:
         """Raise an error for files of the run that are links, pipes or devices."""
-        replaceable = (_RECIPE, INPUTS, self.model.name)  # even if links
+        replaceable = (_RECIPE, INPUTS, self.model_file.name)  # even if links
         for name in (*_RUN_FILES, "board", *replaceable):
             path = self.path / name
             is_link = name not in replaceable and path.is_symlink()
@@ -171,7 +171,7 @@ class RunFolder:
                 msg = f"{path} must be a file of the run, got {kind}; remove it."
                 raise WriteError(msg, code="unsafe-content")
 
-    def _check_same(self) -> None:
+    def _check_same_run(self) -> None:
         """Check that a run is resumed with the same model and recipe."""
         recipe, run_dir = self.recipe, self.path
         try:
@@ -189,19 +189,19 @@ class RunFolder:
         check_recipe(recipe, before, run_dir)
 
     def digest_inputs(self) -> Digests:
-        """Digest the training data by kind and name; for stores only a few patches."""
+        """Digest the training data by kind and name, and a few patches of stores."""
         digests: Digests = {}
         data, kernel = self.recipe.data, self.recipe.gan.kernel
         if data.pairs is not None:
             path = Path(data.pairs)
-            digests["pairs"] = {path.name: _digest_of_pairs(path)}
+            digests["pairs"] = {path.name: _digest_pairs(path)}
         elif data.sources.get("images"):
             for kind in _LISTS:
                 names = {entry.file for entry in getattr(data, kind)}
-                digests[kind] = _digests(Path(data.root), names)
+                digests[kind] = _digest_files(Path(data.root), names)
         if kernel is not None and kernel.file is not None:
             file = Path(kernel.file)
-            digests["kernel"] = _digests(file.parent, {file.name})
+            digests["kernel"] = _digest_files(file.parent, {file.name})
         return digests
 
     def check_inputs(self, now: Digests) -> None:
@@ -225,8 +225,10 @@ class RunFolder:
                     f"The contents of the {_KINDS[kind]} {new} have changed since the "
                     f"run in {run_dir} was started. {_REMEDY}."
                     if new in then
-                    else f"The run in {run_dir} was started with the {_KINDS[kind]} "
-                    f"{old}, got {new} with other contents. {_REMEDY}."
+                    else (
+                        f"The run in {run_dir} was started with the {_KINDS[kind]} "
+                        f"{old}, got {new} with different contents. {_REMEDY}."
+                    )
                 )
                 raise CheckpointError(
                     msg, code="content-changed" if new in then else "other-run"
@@ -234,14 +236,17 @@ class RunFolder:
 
     def begin(self, inputs: Digests, *, resume: bool) -> None:
         """Write recipe and digests; unless resuming, remove files of an earlier run."""
-        with self.saving():
+        with self.convert_save_errors():
             # another process may have removed the folder
             self.path.mkdir(parents=True, exist_ok=True)
             if not resume:
-                for file in (*(self.path / name for name in _RUN_FILES), self.model):
+                for file in (
+                    *(self.path / name for name in _RUN_FILES),
+                    self.model_file,
+                ):
                     file.unlink(missing_ok=True)
-            for name in (*_RUN_FILES, _RECIPE, INPUTS, self.model.name):
-                for file in left_behind(self.path / name):
+            for name in (*_RUN_FILES, _RECIPE, INPUTS, self.model_file.name):
+                for file in find_leftover_paths(self.path / name):
                     file.unlink(missing_ok=True)
             # without options that a recipe must not set, so that it can be loaded
             left_out: dict[str, bool | set[str]] = dict.fromkeys(
@@ -249,8 +254,8 @@ class RunFolder:
             )
             left_out["data"] = {"bank_folder"}
             plain = self.recipe.model_dump(mode="json", exclude=left_out)
-            _put(self.path / _RECIPE, plain)
-            _put(self.path / INPUTS, inputs)
+            _write_table(self.path / _RECIPE, plain)
+            _write_table(self.path / INPUTS, inputs)
 
     @contextmanager
     def lock(self, *, resume: bool) -> Iterator[None]:
@@ -263,7 +268,7 @@ class RunFolder:
             store_lock.release()
 
     @contextmanager
-    def removing_empty_folders(self) -> Iterator[None]:
+    def remove_empty_folders(self) -> Iterator[None]:
         """Remove folders that were created for a run that wrote nothing."""
         path = self.path.absolute()
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -275,7 +280,7 @@ class RunFolder:
                     folder.rmdir()
 
     @contextmanager
-    def saving(self) -> Iterator[None]:
+    def convert_save_errors(self) -> Iterator[None]:
         """Raise a `WriteError` if saving fails; the last saved state remains."""
         try:
             yield
@@ -290,41 +295,48 @@ class RunFolder:
     def save_state(self, trainer: lightning.Trainer, best: dict[str, float]) -> None:
         """Write the state to a temporary file that then replaces the last one."""
         partial = self.path / _PARTIAL
-        with self.saving():
+        with self.convert_save_errors():
             first = trainer.is_global_zero
             try:  # of several processes, the first one writes it
-                with renaming(self.state, partial) if first else nullcontext():
+                with (
+                    write_atomically(self.state_file, partial)
+                    if first
+                    else nullcontext()
+                ):
                     trainer.save_checkpoint(partial)
                     if first:  # before the state, which is then never newer
-                        _put(self.path / _BEST, dict(best))
+                        _write_table(self.path / _BEST, dict(best))
             except (OSError, RuntimeError) as error:
                 raise OSError(str(error)) from error
 
-    def keep_preview(self, network: nn.Module, pairs: list[ValidationPair]) -> None:
+    def write_preview(self, network: nn.Module, pairs: list[ValidationPair]) -> None:
         """Write the preview image of a held-out patch, replacing the last one."""
-        picture = preview(network, self.recipe, pairs)
+        picture = create_preview(network, self.recipe, pairs)
         if picture is not None:
             write(picture, self.path / PREVIEW, overwrite=True)
 
-    def steps_done(self) -> int:
-        """Return the number of steps of the saved state."""
+    def read_step_count(self) -> int:
+        """Read the number of completed steps from the saved state."""
         damage = OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError
         try:
-            state: Any = torch.load(self.state, weights_only=True, map_location="cpu")
+            state: Any = torch.load(
+                self.state_file, weights_only=True, map_location="cpu"
+            )
             return int(state["global_step"])
         except damage as error:
             msg = (
-                f"The saved state {self.state} is damaged; start again "
+                f"The saved state {self.state_file} is damaged; start again "
                 "with `overwrite`."
             )
             raise CheckpointError(
-                access_refusal(self.state, error) or Message(msg, "file-damaged")
+                describe_access_error(self.state_file, error)
+                or Message(msg, "file-damaged")
             ) from error
 
 
-def _put(path: Path, plain: object) -> None:
+def _write_table(path: Path, plain: object) -> None:
     """Write a table atomically, so that a resumed run never reads an incomplete one."""
-    with replacing(path) as beside:
+    with replace_atomically(path) as beside:
         beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
@@ -332,20 +344,22 @@ def check_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> No
     """Raise an error if a recipe differs from that of the run to resume."""
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
-    if recipe.adversarial and (
+    if recipe.is_adversarial and (
         recipe.gan.history or (kernel is not None and kernel.learnt)
     ):
         free = free - {"data.patch_px"}  # stored images and spectra have this side
-    now, then = (_flat(t) for t in (recipe.model_dump(mode="json"), _complete(before)))
+    now, then = (
+        _flatten(t) for t in (recipe.model_dump(mode="json"), _update_recipe(before))
+    )
 
-    def plain(key: str, value: Any) -> object:
+    def comparable_value(key: str, value: Any) -> object:
         if key not in FILES or value is None:
             return value  # files may be moved; pairs are compared by digest
         return "some" if key == "data.pairs" else Path(value).name.removesuffix(_MODEL)
 
     differences = []
     for key in {**now, **then}:
-        values = [plain(key, table.get(key)) for table in (then, now)]
+        values = [comparable_value(key, table.get(key)) for table in (then, now)]
         if key not in free and values[0] != values[1]:
             texts = [json.dumps(value).strip('"') for value in values]
             short = max(map(len, texts)) <= _LONGEST
@@ -364,8 +378,8 @@ def check_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> No
         raise CheckpointError(msg, code="other-run")
 
 
-def _complete(before: dict[str, object]) -> dict[str, object]:
-    """Remove obsolete options from a saved recipe, and add defaults of new ones."""
+def _update_recipe(before: dict[str, object]) -> dict[str, object]:
+    """Remove obsolete options from a saved recipe, and add defaults for new options."""
     complete_recipe = copy.deepcopy(before)
     try:
         Recipe.model_validate(complete_recipe)
@@ -383,19 +397,19 @@ def _complete(before: dict[str, object]) -> dict[str, object]:
         return complete_recipe
 
 
-def _flat(table: dict[str, object], above: str = "") -> dict[str, object]:
-    """Flatten nested tables to one, with dots in the names of options."""
+def _flatten(table: dict[str, object], above: str = "") -> dict[str, object]:
+    """Flatten nested tables to a single table with dotted option names."""
     flat_values: dict[str, object] = {}
     for key, value in table.items():
         name = f"{above}{key}"
         if isinstance(value, dict) and name not in _WHOLE:
-            flat_values |= _flat(value, f"{name}.")
+            flat_values |= _flatten(value, f"{name}.")
         else:
             flat_values[name] = value
     return flat_values
 
 
-def _digests(root: Path, names: set[str]) -> dict[str, str]:
+def _digest_files(root: Path, names: set[str]) -> dict[str, str]:
     return {
         name: digest_path(root / name)
         for name in sorted(names)
@@ -403,13 +417,13 @@ def _digests(root: Path, names: set[str]) -> dict[str, str]:
     }
 
 
-def _digest_of_pairs(path: Path) -> str:
+def _digest_pairs(path: Path) -> str:
     """Digest the metadata of a store, and the first and last patch of each set."""
     store = open_pairs(path)
     record = {k: v for k, v in store.record.items() if k != "provenance"}
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name, count in store.counts.items():
-        for patches in store.arrays(name) if count else ():
+        for patches in store.get_arrays(name) if count else ():
             for number in sorted({0, count - 1}):
                 digest.update(np.ascontiguousarray(patches[number]).tobytes())
     return digest.hexdigest()

@@ -34,19 +34,19 @@ from napari_semsr.simulation import (
     COARSE_NM,
     PHANTOMS,
     SPREAD_PX,
-    FaultyScene,
+    DegradedScene,
     GoldOptions,
     SsumPair,
     SsumPairOptions,
-    draw,
-    gold_rng,
-    random_faults,
+    apply_random_faults,
+    create_gold_rng,
+    create_smooth_field,
+    degrade_randomly,
+    draw_phantom,
     random_gold_options,
     random_gold_pair,
-    random_scene,
-    random_ssum_pairs,
-    smooth_field,
-    ssum_validation,
+    simulate_random_ssum_pairs,
+    simulate_validation_pairs,
 )
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
 
@@ -55,14 +55,14 @@ _TRAINING = 5  # random stream of training samples
 _SHADING_PX = 8.0  # sigma; smoother variations are shading, not noise; chosen
 
 
-class _Simulated:
-    """Base of simulated instruments; seed and index determine a pair."""
+class _SimulatedInstrument:
+    """Base class of simulated instruments, whose pairs depend on seed and index."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.data, self.seed, self.scale = recipe.data, recipe.seed, scale
 
 
-class Superlens(_Simulated):
+class Superlens(_SimulatedInstrument):
     """Superlens mosaic and SEM image; consecutive pairs share one simulated sample."""
 
     pixel_nm = SsumPairOptions().pixel_nm
@@ -73,12 +73,12 @@ class Superlens(_Simulated):
 
     def pair(self, place: int) -> Pair:
         """Return a pair; each image has its own grey-value scale."""
-        image_pair = self._take_image(place)
+        image_pair = self._get_image_pair(place)
         return image_pair.low, image_pair.high
 
-    def scene(self, place: int) -> FaultyScene:
-        """Return the same pair, with the faults of its microscope."""
-        image_pair = self._take_image(place)
+    def scene(self, place: int) -> DegradedScene:
+        """Return a pair as a scene, with the faults of its microscope."""
+        image_pair = self._get_image_pair(place)
         noise = image_pair.low - image_pair.noiseless
         noise = noise - ndimage.gaussian_filter(noise, _SHADING_PX)  # without shading
         faults = np.full(len(FAULTS), np.nan, np.float32)
@@ -92,7 +92,7 @@ class Superlens(_Simulated):
             faults[FAULTS.index(name)] = value
         still = np.zeros_like(image_pair.low)
         grey = float(image_pair.low.mean())
-        return FaultyScene(
+        return DegradedScene(
             image_pair.low,
             image_pair.noiseless,
             image_pair.high,
@@ -102,27 +102,31 @@ class Superlens(_Simulated):
             image_pair.spread,
         )
 
-    def _take_image(self, place: int) -> SsumPair:
-        """Image the sample that consecutive pairs share."""
+    def _get_image_pair(self, place: int) -> SsumPair:
+        """Return the simulated pair at an index; consecutive pairs share one sample."""
         sample, look = divmod(place, self._LOOKS)
         if sample != self._sample:
             rng = np.random.default_rng([self.seed, sample, _TRAINING])
             side, ranges = self.data.scene_px, self.data.superlens
             self._pairs = list(
-                random_ssum_pairs(side, rng, ranges, self._LOOKS, scale=self.scale)
+                simulate_random_ssum_pairs(
+                    side, rng, ranges, self._LOOKS, scale=self.scale
+                )
             )
             self._sample = sample
         return self._pairs[look]
 
-    def validation(self, count: int) -> list[Pair]:
+    def validation_pairs(self, count: int) -> list[Pair]:
         """Return fixed pairs of samples that are not used in training."""
         side, ranges = self.data.scene_px, self.data.superlens
-        fields = ssum_validation(count, side, scale=self.scale, options=ranges)
+        fields = simulate_validation_pairs(
+            count, side, scale=self.scale, options=ranges
+        )
         return [(p.low, p.high) for p in fields]
 
 
-class Gold(_Simulated):
-    """Gold on carbon at two magnifications, half of it with random options."""
+class Gold(_SimulatedInstrument):
+    """Gold on carbon at two magnifications; half of the pairs have random options."""
 
     pixel_nm = COARSE_NM
     _SCALE = 2  # ratio of the magnifications; chosen
@@ -130,13 +134,15 @@ class Gold(_Simulated):
     def pair(self, place: int) -> Pair:
         """Return a pair; both images have the grey-value scale of the degraded one."""
         rng = np.random.default_rng([self.seed, place, _TRAINING])
-        return self._draw_pair(rng, random_gold_options(rng))
+        return self._simulate_pair(rng, random_gold_options(rng))
 
-    def validation(self, count: int) -> list[Pair]:
+    def validation_pairs(self, count: int) -> list[Pair]:
         """Return fixed pairs that are not used in training."""
-        return [self._draw_pair(gold_rng("validation", i)) for i in range(count)]
+        return [
+            self._simulate_pair(create_gold_rng("validation", i)) for i in range(count)
+        ]
 
-    def _draw_pair(
+    def _simulate_pair(
         self, rng: np.random.Generator, options: GoldOptions | None = None
     ) -> Pair:
         if self.scale != self._SCALE:
@@ -158,14 +164,14 @@ _CONTRAST = (0.25, 1.0)  # of simulated scenes; chosen
 _LEVEL = (0.1, 0.9)  # mean grey of simulated scenes; chosen
 
 
-def patchwork(
+def blend_scenes(
     first: NDArray[np.floating], second: NDArray[np.floating], rng: np.random.Generator
 ) -> FloatArray:
     """Blend regions of one scene into another, with their own contrast and level."""
     # without such scenes a network learns that low contrast is always haze
     rows, columns = first.shape
     correlation = float(np.exp(rng.uniform(*np.log(_CORRELATION_PX))))
-    field = smooth_field((rows, columns), correlation, rng)
+    field = create_smooth_field((rows, columns), correlation, rng)
     softness = float(np.exp(rng.uniform(*np.log(_SOFTNESS))))
     place = (field - rng.uniform(0.35, 0.65)) / softness
     share = 1 / (1 + np.exp(-np.clip(place, -30, 30)))
@@ -180,7 +186,7 @@ _MIN_SHARE = 0.55  # of a scene that an image must cover on each axis
 PHANTOM_SEED = 1 << 32  # above every training seed
 
 
-def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
+def load_clear_image(root: Path, entry: ImageEntry) -> Float32Array:
     """Read a clear image, crop it, and scale its percentiles to 0 and 1."""
     image = read(root / entry.file, colour="luminance").array()
     image = mask_fill_values(image, Path(entry.file).name).astype(np.float32)
@@ -225,7 +231,7 @@ class Scenes(NamedTuple):
 
 
 class BlockScenes(NamedTuple):
-    """Input and targets of a survey, of a scene or a batch, by blocks of 16 px."""
+    """Survey input and targets of a scene or a batch, in blocks of 16 px."""
 
     statistics: Tensor  # (21, h, w), `SurveyNet.statistics` of the degraded image
     contrast: Tensor  # (1, h, w), mean square of the clear image about the airlight
@@ -234,11 +240,11 @@ class BlockScenes(NamedTuple):
     faults: Tensor  # (9,)
 
     @classmethod
-    def of(cls, scenes: Scenes, survey: SurveyNet) -> Self:
+    def from_scenes(cls, scenes: Scenes, survey: SurveyNet) -> Self:
         """Compute the statistics of a batch of scenes."""
         level = scenes.airlight[:, :, None, None]
         return cls(
-            survey.statistics(scenes.low.float()),
+            survey.compute_statistics(scenes.low.float()),
             functional.avg_pool2d((scenes.high - level).square(), BLOCK),
             scenes.log_gain,
             scenes.airlight,
@@ -247,7 +253,7 @@ class BlockScenes(NamedTuple):
 
 
 class SceneDataset(Dataset[Scenes]):
-    """Endless random scenes, indexed over the whole run."""
+    """Endless dataset of random scenes, indexed over the whole run."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -255,8 +261,8 @@ class SceneDataset(Dataset[Scenes]):
         if recipe.data.sources.get("superlens"):
             self.superlens = Superlens(recipe, 1)
         root = Path(recipe.data.root)
-        clear = [load_clear(root, entry) for entry in recipe.data.train]
-        _warn_of_small_images(recipe.data, clear)
+        clear = [load_clear_image(root, entry) for entry in recipe.data.train]
+        _warn_about_small_images(recipe.data, clear)
         self.images = [
             ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
             for image in clear
@@ -264,7 +270,7 @@ class SceneDataset(Dataset[Scenes]):
             if min(image.shape) * zoom >= recipe.data.scene_px * _MIN_SHARE
         ]
         self.scans = [
-            scan_pair(Path(recipe.data.scans_root), entry)
+            read_scan_pair(Path(recipe.data.scans_root), entry)
             for entry in recipe.data.scans
             if max(recipe.data.scanned, recipe.data.slow) > 0
         ]
@@ -277,7 +283,7 @@ class SceneDataset(Dataset[Scenes]):
         if self.superlens is not None:
             scene = self.superlens.scene(place)
         else:
-            scene = self._scene(rng)
+            scene = self._create_scene(rng)
         data = self.recipe.data
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
@@ -294,39 +300,47 @@ class SceneDataset(Dataset[Scenes]):
             torch.from_numpy(corners),
         )
 
-    def _scene(self, rng: np.random.Generator) -> FaultyScene:
+    def _create_scene(self, rng: np.random.Generator) -> DegradedScene:
         """Cut a scene from real scans, or degrade a clear one."""
         recipe = self.recipe
-        if recipe.whole_scenes:
+        if recipe.needs_whole_scenes:
             if self.scans and rng.random() < recipe.data.scanned:
-                return _cut_scans(self.scans, recipe.data.scene_px, rng)
-            image = self.clear(rng)
+                return _crop_scans(self.scans, recipe.data.scene_px, rng)
+            image = self.sample_clear_image(rng)
             for _ in range(_TRIES):  # until one is not empty
                 if image.std() >= _MIN_CONTRAST:
                     break
-                image = self.clear(rng)
-            return random_faults(image, recipe.faults, rng)
-        return random_scene(self.clear(rng), recipe.degradations, rng)
+                image = self.sample_clear_image(rng)
+            return apply_random_faults(image, recipe.faults, rng)
+        return degrade_randomly(self.sample_clear_image(rng), recipe.degradations, rng)
 
-    def clear(self, rng: np.random.Generator) -> Float32Array:
+    def sample_clear_image(self, rng: np.random.Generator) -> Float32Array:
         """Return a random clear scene, simulated or cut from an image."""
-        image = self._vary(rng)
+        image = self._create_augmented_image(rng)
         share = self.recipe.data.patchwork
         if share > 0 and rng.random() < share:
-            image = patchwork(image, self._vary(rng), rng).astype(np.float32)
+            image = blend_scenes(image, self._create_augmented_image(rng), rng).astype(
+                np.float32
+            )
         return image
 
-    def _vary(self, rng: np.random.Generator) -> Float32Array:
+    def _create_augmented_image(self, rng: np.random.Generator) -> Float32Array:
         """Simulate or cut one scene, and augment it."""
         data = self.recipe.data
         side = data.scene_px
         if self.slow and rng.random() < data.slow:
-            image = _cut(self.slow[int(rng.integers(len(self.slow)))], side, rng)
+            image = _crop_square(
+                self.slow[int(rng.integers(len(self.slow)))], side, rng
+            )
         elif not self.images or rng.random() < data.phantoms:
             kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
-            image = draw(kind, (side, side), seed=int(rng.integers(PHANTOM_SEED)))
+            image = draw_phantom(
+                kind, (side, side), seed=int(rng.integers(PHANTOM_SEED))
+            )
         else:
-            image = _cut(self.images[int(rng.integers(len(self.images)))], side, rng)
+            image = _crop_square(
+                self.images[int(rng.integers(len(self.images)))], side, rng
+            )
         image = np.rot90(image, int(rng.integers(4)))
         if rng.random() < 0.5:
             image = image[:, ::-1]
@@ -339,18 +353,20 @@ class SceneDataset(Dataset[Scenes]):
 
 
 class BlockDataset(Dataset[BlockScenes]):
-    """Input and targets of a survey for the scenes of `SceneDataset`."""
+    """Dataset of survey inputs and targets for the scenes of `SceneDataset`."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.scenes, self.survey = SceneDataset(recipe), SurveyNet()
 
     def __getitem__(self, place: int) -> BlockScenes:
         one = Scenes(*(part[None] for part in self.scenes[place]))
-        return BlockScenes(*(part[0] for part in BlockScenes.of(one, self.survey)))
+        return BlockScenes(
+            *(part[0] for part in BlockScenes.from_scenes(one, self.survey))
+        )
 
 
-def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]:
-    """Read two registered scans; match the slow one's grey values to the fast one."""
+def read_scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]:
+    """Read two registered scans; match grey values of the slow to the fast one."""
     low, high = (
         read(root / name, colour="luminance").array().astype(np.float64)
         for name in (entry.low, entry.high)
@@ -359,7 +375,7 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
     low, high = low[:rows], high[:rows]
     if low.shape != high.shape:
         msg = (
-            f"Scans must have one size, got {entry.low} with {low.shape} and "
+            f"Scans must have the same size, got {entry.low} with {low.shape} and "
             f"{entry.high} with {high.shape} px; register them first."
         )
         raise OptionError(msg, code="sizes-differ")
@@ -375,7 +391,7 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
 
 
 def _crop_to_finite(slow: Float32Array) -> Float32Array:
-    """Crop a registered scan to its finite pixels, and scale it to 0 to 1."""
+    """Crop a registered scan to its finite pixels, and scale it to the range 0 to 1."""
     left = 0
     while not np.isfinite(
         slow[left : slow.shape[0] - left, left : -left or None]
@@ -391,10 +407,10 @@ _TRIES = 50
 _MIN_CONTRAST = 0.02  # standard deviation, of a range of 1; below, almost empty
 
 
-def _cut_scans(
+def _crop_scans(
     scans: list[tuple[Float32Array, Float32Array]], side: int, rng: np.random.Generator
-) -> FaultyScene:
-    """Crop one square from both scans, unrotated, as noise correlates along lines."""
+) -> DegradedScene:
+    """Crop a square from both scans unrotated, as noise correlates along lines."""
     for _ in range(_TRIES):
         low, high = scans[int(rng.integers(len(scans)))]
         y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in low.shape)
@@ -409,10 +425,10 @@ def _cut_scans(
     faults = np.full(len(FAULTS), np.nan, np.float32)
     faults[0] = math.log(float((low - high).std()) + NO_NOISE)
     still = np.zeros_like(low)
-    return FaultyScene(low, high, high, still, float(low.mean()), faults)
+    return DegradedScene(low, high, high, still, float(low.mean()), faults)
 
 
-def _warn_of_small_images(data: DataOptions, clear: list[Float32Array]) -> None:
+def _warn_about_small_images(data: DataOptions, clear: list[Float32Array]) -> None:
     """Warn about images that are too small; raise an error if all are."""
     least = math.ceil(data.scene_px * _MIN_SHARE)
     small = [
@@ -431,14 +447,16 @@ def _warn_of_small_images(data: DataOptions, clear: list[Float32Array]) -> None:
         )
         raise OptionError(msg, code="image-too-small")
     warn(
-        f"Training images must have {least_size}; left out: {names}.",
+        f"Training images must have {least_size}; excluded: {names}.",
         "images-left-out",
         stacklevel=3,
     )
 
 
-def _cut(whole: Float32Array, side: int, rng: np.random.Generator) -> Float32Array:
-    """Cut a random square; an image that is too small is padded by reflection."""
+def _crop_square(
+    whole: Float32Array, side: int, rng: np.random.Generator
+) -> Float32Array:
+    """Crop a random square; an image that is too small is padded by reflection."""
     y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in whole.shape)
     part = whole[y : y + side, x : x + side]
     lacking = [(0, side - n) for n in part.shape]

@@ -1,4 +1,4 @@
-"""Augmented patches from a store of pairs, in an order determined by the seed."""
+"""Augmented patches from a store of pairs, in a seed-dependent order."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     ShapeError,
-    working_type,
+    interpolation_dtype,
 )
 from napari_semsr.pairing import PairStore, augment_pair, open_pairs
 from napari_semsr.training.patches import Patches
@@ -25,25 +25,25 @@ _LOW, _HIGH, _CUT = 1, 2, 3  # random streams
 
 
 @lru_cache(maxsize=8)
-def _order(seed: int, epoch: int, stream: int, count: int) -> tuple[int, ...]:
+def _get_epoch_order(seed: int, epoch: int, stream: int, count: int) -> tuple[int, ...]:
     """Return the order of the pairs in one epoch."""
     rng = np.random.default_rng([seed, epoch, stream])
     return tuple(int(i) for i in rng.permutation(count))
 
 
-def to_unit(patch: RealArray, grey: FloatPair) -> Float32Array:
-    """Scale a patch so that the percentiles of its field become 0 and 1."""
+def scale_to_unit(patch: RealArray, grey: FloatPair) -> Float32Array:
+    """Scale a patch so that the percentiles of its image become 0 and 1."""
     low, high = grey
-    values = patch.astype(working_type(patch.dtype)) - low
+    values = patch.astype(interpolation_dtype(patch.dtype)) - low
     return np.asarray(values / (high - low or 1.0), dtype=np.float32)
 
 
 class StoredPatches(Dataset[Patches]):
-    """Patches of a store, indexed over the run; for `cycle-gan` of two pairs."""
+    """Dataset of stored patches, indexed over the run; unpaired for `cycle-gan`."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe
-        self.store = fitting_store(recipe, scale)
+        self.store = open_matching_store(recipe, scale)
         if not (recipe.is_unpaired or self.store.is_paired):
             msg = (
                 f"{self.store.path.name} has unpaired patches, which need kind "
@@ -52,20 +52,23 @@ class StoredPatches(Dataset[Patches]):
             raise ReadError(msg, code="pairs-not-matched")
         self.low, self.high = (
             array if array.size * array.dtype.itemsize > _IN_MEMORY else array[:]
-            for array in self.store.arrays("train")
+            for array in self.store.get_arrays("train")
         )
 
     def __getitem__(self, place: int) -> Patches:
-        near = self._number(place, _LOW, self.low.shape[0])
+        near = self._get_pair_number(place, _LOW, self.low.shape[0])
         far = near
         if self.recipe.is_unpaired:
-            far = self._number(place, _HIGH, self.high.shape[0])
+            far = self._get_pair_number(place, _HIGH, self.high.shape[0])
             if far == near and self.store.is_paired:
                 far = (far + 1) % self.high.shape[0]
-        greys = self.store.ranges("train", near)[0], self.store.ranges("train", far)[1]
+        greys = (
+            self.store.get_ranges("train", near)[0],
+            self.store.get_ranges("train", far)[1],
+        )
         low, high = augment_pair(
-            self._usable("low", near, greys[0]),
-            self._usable("high", far, greys[1]),
+            self._read_usable_patch("low", near, greys[0]),
+            self._read_usable_patch("high", far, greys[1]),
             (self.recipe.seed, place),
             options=self.recipe.data.augment,
             low_range=greys[0],
@@ -74,24 +77,26 @@ class StoredPatches(Dataset[Patches]):
         side = self.recipe.data.patch_px
         rng = np.random.default_rng([self.recipe.seed, place, _CUT])
         corner = np.array([[rng.integers(0, n - side + 1) for n in low.shape]])
-        clear = to_unit(high, greys[1])
-        return Patches.cut_from_one(to_unit(low, greys[0]), clear, corner, corner, side)
+        clear = scale_to_unit(high, greys[1])
+        return Patches.cut_pair(
+            scale_to_unit(low, greys[0]), clear, corner, corner, side
+        )
 
-    def _number(self, place: int, stream: int, count: int) -> int:
+    def _get_pair_number(self, place: int, stream: int, count: int) -> int:
         epoch, position = divmod(place, count)
-        return _order(self.recipe.seed, epoch, stream, count)[position]
+        return _get_epoch_order(self.recipe.seed, epoch, stream, count)[position]
 
-    def _usable(
+    def _read_usable_patch(
         self, side: Literal["low", "high"], number: int, grey: FloatPair
     ) -> RealArray:
-        """Read a patch; raise a `ReadError` that names its image if it is unusable."""
+        """Read a patch, or raise a `ReadError` naming its image if it is unusable."""
         patch = np.asarray((self.low if side == "low" else self.high)[number])
         fault = code = None
         if not np.isfinite(patch).all():
             fault = "has NaN or infinite pixels"
             code = "pixels-missing"
         else:
-            away = np.abs(to_unit(patch, grey))
+            away = np.abs(scale_to_unit(patch, grey))
             if away.max() > _MAX_RANGES:
                 value = float(patch.ravel()[away.argmax()])
                 code = "values-too-large"
@@ -101,17 +106,17 @@ class StoredPatches(Dataset[Patches]):
                 )
         if fault is None:
             return patch
-        image = self.store.image_of("train", side, number)
+        image = self.store.get_image_name("train", side, number)
         made_of = f" (of {image})" if image else ""
         msg = (
             f"Pair {number} of {self.store.path.name}{made_of} {fault}. Correct the "
-            "image and cut the pairs again (`pairs()`), which leaves fill values out."
+            "image and cut the pairs again (`pairs()`), which excludes fill values."
         )
         raise ReadError(msg, code=code)
 
 
-def fitting_store(recipe: Recipe, scale: int) -> PairStore:
-    """Open the store of a recipe, and check its scale and its size of patches."""
+def open_matching_store(recipe: Recipe, scale: int) -> PairStore:
+    """Open the store of a recipe, and check its scale and its patch size."""
     store = open_pairs(Path(str(recipe.data.pairs)))
     store_scale, side = int(store.record["scale"]), int(store.record["patch"])
     if store_scale != scale:

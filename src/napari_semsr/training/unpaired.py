@@ -26,7 +26,7 @@ from napari_semsr.core import FloatArray
 from napari_semsr.pairing import PairStore
 from napari_semsr.training.patches import stretch_contrast
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.stored_pairs import fitting_store, to_unit
+from napari_semsr.training.stored_pairs import open_matching_store, scale_to_unit
 from napari_semsr.training.validation import (
     WHITE,
     ValidationPair,
@@ -34,7 +34,7 @@ from napari_semsr.training.validation import (
 )
 
 EXPECTED_GAIN = "expected_gain_db"
-"""The figure that selects a checkpoint without ground truth."""
+"""Metric that selects the best checkpoint without ground truth."""
 
 _BLOCK_PX = 128
 _RINGS = 24  # over half a cycle per pixel: 2.7 frequencies of a block wide
@@ -45,20 +45,22 @@ _SEED = 3
 
 
 Fields = tuple[Sequence[FloatArray], Sequence[FloatArray]]
-"""Degraded fields, and clear ones of other areas."""
+"""Degraded images, and clear images of other areas."""
 
 
-def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fields]:
-    """Return the fields for the expected gain; empty if it is not needed.
+def collect_unpaired_fields(
+    recipe: Recipe, pairs: Sequence[ValidationPair]
+) -> list[Fields]:
+    """Return the images for the expected gain, or an empty list if it is not needed.
 
     They are held-out patches of an unpaired store, or `pairs` used as unpaired ones if
     the recipe's measure is the expected gain.
     """
     if pairs:
-        return halve_pairs(pairs) if recipe.measure == EXPECTED_GAIN else []
+        return split_pairs(pairs) if recipe.measure == EXPECTED_GAIN else []
     if recipe.data.pairs is None or not recipe.is_unpaired:
         return []
-    store = fitting_store(recipe, 1)
+    store = open_matching_store(recipe, 1)
     if store.is_paired:
         return []
     name = "validation" if store.counts["validation"] else "train"
@@ -67,17 +69,20 @@ def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fie
 
 def _read_patches(store: PairStore, name: str, side: int) -> list[FloatArray]:
     """Read up to 64 patches of one kind, evenly spaced."""
-    array = store.arrays(name)[side]
+    array = store.get_arrays(name)[side]
     count = int(array.shape[0])
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST)).round())
     return [
-        WHITE * to_unit(np.asarray(array[n]), store.ranges(name, n)[side]).astype(float)
+        WHITE
+        * scale_to_unit(np.asarray(array[n]), store.get_ranges(name, n)[side]).astype(
+            float
+        )
         for n in numbers.astype(int).tolist()
     ]
 
 
-def halve_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
-    """Return degraded fields of half of the pairs, clear ones of the others; twice."""
+def split_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
+    """Combine degraded images of one half with clear ones of the other half."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
         for side in ("low", "high")
@@ -86,12 +91,12 @@ def halve_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
 
 
 class UnpairedValidator:
-    """Evaluation of networks on degraded fields and clear ones of other areas."""
+    """Evaluation of networks on degraded images and clear images of other areas."""
 
     def __init__(self, low: Sequence[FloatArray], high: Sequence[FloatArray]) -> None:
         self.low = low
         side = min(_BLOCK_PX, *(n for field in (*low, *high) for n in field.shape))
-        self._rings = _Rings(side)
+        self._rings = _RingSpectrum(side)
         target_power = np.mean([self._log_power(field) for field in high], axis=0)
         input_power = np.mean([self._log_power(field) for field in low], axis=0)
         self._target_power, self._lacking = (
@@ -99,20 +104,23 @@ class UnpairedValidator:
             np.exp(target_power - input_power),
         )
         self._patches = np.concatenate(
-            [_patches(stretch_contrast(field)) for field in high]
+            [_cut_patches(stretch_contrast(field)) for field in high]
         )
 
-    def figures(
+    def evaluate(
         self, network: nn.Module, back: nn.Module | None = None
     ) -> dict[str, float]:
-        """Evaluate a network, and with `back` the cycle back to its input."""
+        """Evaluate a network and, given `back`, the cycle back to its input."""
         gains, spectra, patches, cycle_gains = [], [], [], []
         for field in self.low:
             output = restore_field(network, field).astype(float)
             x, g = stretch_contrast(field), stretch_contrast(output)
-            power_x, power_g = self._rings.power(x, x), self._rings.power(g, g)
+            power_x, power_g = (
+                self._rings.cross_power(x, x),
+                self._rings.cross_power(g, g),
+            )
             expected_power = power_x * self._lacking
-            follows = self._rings.power(x, g) / np.sqrt(power_x * power_g)
+            follows = self._rings.cross_power(x, g) / np.sqrt(power_x * power_g)
             before = (np.sqrt(expected_power) - np.sqrt(power_x)) ** 2
             cross = follows * np.sqrt(expected_power * power_g)
             after = expected_power + power_g - 2 * cross
@@ -120,7 +128,7 @@ class UnpairedValidator:
             errors = [float(np.sum(e * weight)) + _TINY for e in (before, after)]
             gains.append(10 * np.log10(errors[0] / errors[1]))
             spectra.append(np.log(power_g))
-            patches.append(_patches(g))
+            patches.append(_cut_patches(g))
             if back is not None:
                 again = restore_field(back, output.astype(np.float32))
                 cycle_gains.append(float(np.abs(again - field).mean()))
@@ -128,7 +136,7 @@ class UnpairedValidator:
         all_figures = {
             EXPECTED_GAIN: float(np.mean(gains)),
             "spectrum_db": float(10 / np.log(10) * apart),
-            "patches": _distance(np.concatenate(patches), self._patches),
+            "patches": _compute_distance(np.concatenate(patches), self._patches),
         }
         if cycle_gains:
             all_figures["returned"] = float(np.mean(cycle_gains))
@@ -136,10 +144,10 @@ class UnpairedValidator:
 
     def _log_power(self, field: FloatArray) -> FloatArray:
         unit = stretch_contrast(field)
-        return np.asarray(np.log(self._rings.power(unit, unit)))
+        return np.asarray(np.log(self._rings.cross_power(unit, unit)))
 
 
-class _Rings:
+class _RingSpectrum:
     """Mean power in rings of spatial frequency, over half-overlapping blocks."""
 
     def __init__(self, side: int) -> None:
@@ -150,8 +158,8 @@ class _Rings:
         self._ring = np.minimum(ring, _RINGS).ravel()  # the last: the corners
         self.counts = np.bincount(self._ring, minlength=_RINGS + 1)[:_RINGS]
 
-    def power(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        """Return the cross-power of two fields by ring, (24,), mean over blocks."""
+    def cross_power(self, first: FloatArray, second: FloatArray) -> FloatArray:
+        """Return the mean cross-power of two images over blocks, by ring (24,)."""
         total = np.zeros(_RINGS + 1)
         rows, columns = (
             range(0, n - self.side + 1, max(1, self.side // 2)) for n in first.shape
@@ -168,7 +176,7 @@ class _Rings:
         return np.asarray(mean + _TINY if first is second else mean)
 
 
-def _patches(field: FloatArray) -> FloatArray:
+def _cut_patches(field: FloatArray) -> FloatArray:
     """Cut patches at random positions, (400, 49)."""
     rng = np.random.default_rng(_SEED)
     rows, columns = (rng.integers(0, n - _PATCH_PX + 1, _PATCHES) for n in field.shape)
@@ -179,8 +187,8 @@ def _patches(field: FloatArray) -> FloatArray:
     return np.stack(cut)
 
 
-def _distance(patches: FloatArray, target_patches: FloatArray) -> float:
-    """Return the sliced Wasserstein distance of patches, over the targets' spread."""
+def _compute_distance(patches: FloatArray, target_patches: FloatArray) -> float:
+    """Return the sliced Wasserstein distance relative to the target spread."""
     rng = np.random.default_rng(_SEED)
     views = rng.normal(size=(target_patches.shape[1], _VIEWS))
     views -= views.mean(0)

@@ -1,4 +1,4 @@
-"""Validation fields with ground truth, and the figures of a network on them."""
+"""Validation images with ground truth, and the evaluation of networks on them."""
 
 import math
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ from napari_semsr.core import (
     RealArray,
     parse_pixel_size,
 )
-from napari_semsr.models import bicubic
+from napari_semsr.models import upsample_bicubic
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.simulation import (
     KINDS,
     PHANTOMS,
+    apply_random_faults,
     degrade_plane,
-    draw,
-    random_faults,
+    draw_phantom,
 )
 from napari_semsr.training.patches import bin_pixels
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.scenes import INSTRUMENTS, PHANTOM_SEED, load_clear
-from napari_semsr.training.stored_pairs import fitting_store, to_unit
+from napari_semsr.training.scenes import INSTRUMENTS, PHANTOM_SEED, load_clear_image
+from napari_semsr.training.stored_pairs import open_matching_store, scale_to_unit
 
 _SLIGHT_BLUR_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
@@ -48,7 +48,7 @@ _GAP_SHARE = 64  # part of its side between images; chosen
 
 @dataclass(frozen=True, slots=True)
 class ValidationPair:
-    """A degraded field and its ground truth, which may be larger, grey values 0-255."""
+    """Degraded image with its ground truth, which may be larger; grey values 0-255."""
 
     kind: str
     low: NDArray[Any]
@@ -56,37 +56,39 @@ class ValidationPair:
     faults: Float32Array | None = None
 
 
-def _centre(image: Float32Array, side: int) -> Float32Array:
+def _crop_centre(image: Float32Array, side: int) -> Float32Array:
     y, x = ((n - min(n, side)) // 2 for n in image.shape)
     return image[y : y + side, x : x + side]
 
 
-def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
-    """Collect the validation fields with ground truth from all sources of a recipe."""
+def collect_validation_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
+    """Collect the validation images with ground truth from all sources of a recipe."""
     pairs: list[ValidationPair] = []
     if recipe.data.pairs is not None:
-        store = fitting_store(recipe, scale)
-        pairs += stored_pairs(store, "validation") if store.is_paired else []
-    if not recipe.draws:
+        store = open_matching_store(recipe, scale)
+        pairs += read_stored_pairs(store, "validation") if store.is_paired else []
+    if not recipe.has_simulated_scenes:
         return pairs
     for name, share in recipe.data.sources.items():
         if share > 0 and name == "images":
-            pairs += coarse_pairs(validation_pairs(recipe), scale)
+            pairs += bin_pairs(create_validation_pairs(recipe), scale)
         elif share > 0:
-            fields = INSTRUMENTS[name](recipe, scale).validation(_FIELDS)
+            fields = INSTRUMENTS[name](recipe, scale).validation_pairs(_FIELDS)
             pairs += [ValidationPair(name, x * WHITE, y * WHITE) for x, y in fields]
     return pairs
 
 
-def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
-    """Return the fixed validation pairs: all images with all degradations."""
+def create_validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
+    """Create the fixed validation pairs: all images with all degradations."""
     root = Path(recipe.data.root)
-    clear = [_centre(load_clear(root, e), side) for e in recipe.data.validation]
+    clear = [
+        _crop_centre(load_clear_image(root, e), side) for e in recipe.data.validation
+    ]
     if recipe.data.phantoms > 0:
         small = (side // 2, side // 2)
-        clear += [draw(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
-    if recipe.whole_scenes:
-        return _faulty_pairs(clear, recipe)
+        clear += [draw_phantom(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
+    if recipe.needs_whole_scenes:
+        return _create_faulty_pairs(clear, recipe)
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
     kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]
     pairs = [
@@ -111,21 +113,23 @@ _ALONE = {
 }
 
 
-def _faulty_pairs(clear: list[Float32Array], recipe: Recipe) -> list[ValidationPair]:
-    """Return each image with each fault alone, with all of them, and with none."""
+def _create_faulty_pairs(
+    clear: list[Float32Array], recipe: Recipe
+) -> list[ValidationPair]:
+    """Create pairs with each fault alone, with all faults, and with none."""
     pairs = []
     for index, image in enumerate(clear):
         for number, (kind, shares) in enumerate(_ALONE.items()):
             rng = np.random.default_rng([PHANTOM_SEED, index, number])
-            faulty = random_faults(image, recipe.faults.replace(**shares), rng)
+            faulty = apply_random_faults(image, recipe.faults.replace(**shares), rng)
             low, high = faulty.low * WHITE, faulty.high * WHITE
             known_faults = faulty.faults if recipe.learns == "sharpener" else None
             pairs.append(ValidationPair(kind, low, high, known_faults))
     return pairs
 
 
-def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
-    """Bin the degraded images of pairs by the scale."""
+def bin_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
+    """Bin the degraded images of pairs by a scale factor."""
     if scale == 1:
         return pairs
     coarser_pairs = []
@@ -136,16 +140,16 @@ def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair
     return coarser_pairs
 
 
-def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
-    """Read up to 64 whole patches of a set of a store, evenly spaced."""
-    low, high = store.arrays(name)
+def read_stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
+    """Read up to 64 evenly spaced patches from a set of a store."""
+    low, high = store.get_arrays(name)
     count = int(low.shape[0])
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MAX_STORED)).round())
     pairs = []
     for number in numbers.astype(int).tolist():
-        greys = store.ranges(name, number)
+        greys = store.get_ranges(name, number)
         images = (np.asarray(a[number]) for a in (low, high))
-        pair = [to_unit(i, g) * WHITE for i, g in zip(images, greys, strict=True)]
+        pair = [scale_to_unit(i, g) * WHITE for i, g in zip(images, greys, strict=True)]
         pairs.append(ValidationPair("pairs", *pair))
     return pairs
 
@@ -159,7 +163,7 @@ _ONE_GREY_DB = 20 * math.log10(WHITE)  # errors below one grey value are invisib
 
 
 def affine_psnr_db(image: RealArray, truth: RealArray) -> float:
-    """Return the PSNR for grey values 0-255 after the best gain and offset."""
+    """Return the PSNR for grey values 0-255 after fitting gain and offset."""
     error = truth.astype(float) - _match_greys(image, truth)
     return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
@@ -185,7 +189,7 @@ def frc_cutoff_per_px(image: RealArray, truth: RealArray) -> float:
 def restore_field(
     module: nn.Module, image: RealArray, faults: Float32Array | None = None
 ) -> Float32Array:
-    """Run a network on one small field, untiled, in fp32, with its faults if given."""
+    """Run a network on a small image in fp32 without tiles, with given faults."""
     low, high = np.percentile(image, PERCENTILES)
     span = max(float(high - low), 1e-6)
     stride, scale = (int(getattr(module, name, 1)) for name in ("stride", "scale"))
@@ -210,7 +214,7 @@ def restore_field(
 
 
 class Validator:
-    """Evaluation of networks on fixed fields with ground truth.
+    """Evaluation of networks on fixed images with ground truth.
 
     `margin` pixels of the ground truth are omitted along each border: networks that pad
     with zeros lose 2 to 5 decibels there, which does not matter in a mosaic. The
@@ -232,34 +236,34 @@ class Validator:
         for pair in pairs:  # enlarged to the size of the ground truth
             scale = pair.high.shape[0] // pair.low.shape[0]
             low = torch.from_numpy(pair.low.astype(np.float32))[None, None]
-            image = np.asarray(bicubic(low, scale)[0, 0].numpy())
-            self._before.append(affine_psnr_db(*self.compare(image, pair)))
+            image = np.asarray(upsample_bicubic(low, scale)[0, 0].numpy())
+            self._before.append(affine_psnr_db(*self.align_and_crop(image, pair)))
 
-    def compare(
+    def align_and_crop(
         self, image: RealArray, pair: ValidationPair
     ) -> tuple[RealArray, RealArray]:
-        """Crop the margins of an image and of the ground truth, aligned with it."""
+        """Align the ground truth with an image, and crop the margins of both."""
         truth, image_tensor = (
             torch.from_numpy(np.asarray(one, np.float32))[None, None]
             for one in (pair.high, image)
         )
         shifted_truth = align_truth(truth, image_tensor, self.shift_px)[0, 0].numpy()
-        return self._inner(image), self._inner(
+        return self._crop_margin(image), self._crop_margin(
             shifted_truth if self.shift_px else pair.high
         )
 
-    def _inner(self, image: RealArray) -> RealArray:
+    def _crop_margin(self, image: RealArray) -> RealArray:
         margin = self.margin
         if margin is None:
             margin = min(_MARGIN_PX, min(image.shape) // 8)
         return image[margin : -margin or None, margin : -margin or None]
 
-    def figures(self, network: nn.Module) -> dict[str, float]:
-        """Evaluate a network: PSNR and its gain, also by degradation, SSIM, FRC."""
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Evaluate a network by PSNR, its gain (also by degradation), SSIM and FRC."""
         all_figures: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
             output = restore_field(network, pair.low, pair.faults)
-            output_part, high = self.compare(output, pair)
+            output_part, high = self.align_and_crop(output, pair)
             psnr = affine_psnr_db(output_part, high)
             gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
@@ -280,19 +284,19 @@ class Validator:
 # Preview image of one held-out patch: degraded, restored, ground truth.
 
 
-def preview(
+def create_preview(
     network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
 ) -> Micrograph | None:
-    """Return the patch of most contrast next to its output and its ground truth."""
+    """Create a preview image of a held-out patch, its output and its ground truth."""
     low, high = _choose_preview(recipe, pairs)
     if low is None:
         return None
-    low = _centre(low, _PREVIEW_PX)
+    low = _crop_centre(low, _PREVIEW_PX)
     output = restore_field(network, low)
     scale = output.shape[0] // low.shape[0]
     parts = [low.repeat(scale, 0).repeat(scale, 1), output]
     if high is not None:
-        parts.append(_centre(high, _PREVIEW_PX * scale))
+        parts.append(_crop_centre(high, _PREVIEW_PX * scale))
     rows, columns = parts[0].shape
     dark = np.full((rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts))
     row = np.concatenate([item for part in parts for item in (dark, part)][1:], axis=1)
@@ -310,12 +314,12 @@ def _choose_preview(
     if pairs:
         best = max(pairs, key=lambda pair: float(np.std(pair.high)))
         low = best.low.astype(np.float32)
-        return low, None if recipe.blind else best.high.astype(np.float32)
+        return low, None if recipe.is_blind_spot else best.high.astype(np.float32)
     if recipe.data.pairs is None:
         return None, None
     store = open_pairs(Path(recipe.data.pairs))
     name = "validation" if store.counts["validation"] else "train"
-    return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
+    return np.asarray(store.get_arrays(name)[0][0], dtype=np.float32), None
 
 
 _LOBES = 3  # of Lanczos's kernel
@@ -332,14 +336,14 @@ def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
         return truth
     smooth_image = _smooth(image)
     down, across = torch.gradient(smooth_image, dim=(-2, -1))
-    slopes = _inner(torch.cat([down, across], 1)).flatten(2)
+    slopes = _crop_border(torch.cat([down, across], 1)).flatten(2)
     power = slopes @ slopes.transpose(1, 2)
     ridge = _RIDGE * power.diagonal(dim1=1, dim2=2).sum(-1) + torch.finfo().tiny
     power = power + ridge[:, None, None] * torch.eye(2, device=power.device).to(power)
     shift = truth.new_zeros(len(truth), 2)
     shifted_image = truth
     for _ in range(_STEPS):
-        difference = _inner(_smooth(shifted_image) - smooth_image).flatten(2)
+        difference = _crop_border(_smooth(shifted_image) - smooth_image).flatten(2)
         difference = difference - difference.mean(-1, keepdim=True)
         step = torch.linalg.solve(power, slopes @ difference.transpose(1, 2))[..., 0]
         shift = (shift + step).clamp(-most_px, most_px)
@@ -347,12 +351,12 @@ def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
     return shifted_image
 
 
-def _inner(x: Tensor) -> Tensor:
+def _crop_border(x: Tensor) -> Tensor:
     return x[..., _BORDER:-_BORDER, _BORDER:-_BORDER]
 
 
 def _shift_images(x: Tensor, shift: Tensor) -> Tensor:
-    """Shift images (B, 1, H, W) by (B, 2) pixels, with Lanczos's kernel."""
+    """Shift images (B, 1, H, W) by (B, 2) pixels, with a Lanczos kernel."""
     reach = _LOBES + 1
     at = torch.arange(-reach, reach + 1, device=x.device).to(x) + shift[..., None]
     taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)

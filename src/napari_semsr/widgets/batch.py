@@ -13,38 +13,38 @@ from napari_semsr.core import (
     Job,
     OptionError,
     SemsrError,
-    available_cores,
-    figures_of,
+    count_available_cores,
+    get_figures,
 )
 from napari_semsr.jobs import (
     BATCH,
     VERBS,
     BatchOptions,
     BatchReport,
+    extract_steps,
+    extract_verbs,
     plan_batch,
-    steps_of,
-    verbs_of,
 )
 from napari_semsr.widgets.base import (
     Columns,
-    FoldingRow,
     Form,
     Labels,
     Panel,
+    PanelTask,
     RichLabel,
     RowTable,
-    Work,
+    WrappingRow,
     ask_file,
-    copy_text,
+    copy_to_clipboard,
+    create_button,
+    create_option_widget,
+    format_tab_separated,
+    get_command_labels,
+    get_entered_path,
     is_alive,
-    join_with_tabs,
-    labels_of_verbs,
-    option_widget,
-    push_button,
     show_file,
-    typed_path,
 )
-from napari_semsr.widgets.layers import image_layers, provenance_of
+from napari_semsr.widgets.layers import get_provenance, list_image_layers
 
 _TABLE_HEIGHT = 220  # px; chosen: eight rows
 _MAX_ROWS = 500  # rows shown; chosen: larger tables are opened elsewhere
@@ -60,7 +60,7 @@ _YAML = {"Steps (*.yaml)": ".yaml"}
 
 
 class BatchPanel(Panel):
-    """Runs steps on many images, and shows their table."""
+    """Panel that runs steps on many images, and shows their table."""
 
     reports = False
     help_place = "batch.md#in-napari"
@@ -68,15 +68,15 @@ class BatchPanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Batch", "Run the steps")
         self.after_cancel = "finished results are kept, run again to continue"
-        self.layer = self.new_layer_box(
+        self.layer = self.create_layer_box(
             "layer",
             "Repeat the steps of",
             "The steps of this layer's history are applied to every image.",
-            layers=self._with_steps,
+            layers=self._find_layers_with_steps,
             none=_FILE,
         )
         self.plan_note = RichLabel()
-        self.steps_button = push_button(
+        self.steps_button = create_button(
             "Save the steps…",
             self.save_steps,
             "Write the steps, images and output folder into a file for `batch()`.",
@@ -84,7 +84,10 @@ class BatchPanel(Panel):
         self.steps = FileEdit(
             name="steps",
             label="Steps",
-            tooltip="A YAML file with inputs, output and steps; the manual shows one.",
+            tooltip=(
+                "A YAML file with inputs, output and steps; see the manual for an "
+                "example."
+            ),
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.yaml *.yml",
         )
@@ -99,36 +102,40 @@ class BatchPanel(Panel):
         self.output = FileEdit(
             name="output",
             label="Output folder",
-            tooltip="A new folder, or that of an earlier run, to continue it. Empty: "
-            "the folder of the steps file.",
+            tooltip=(
+                "A new folder, or the folder of an earlier run to continue it. If "
+                "empty: the folder of the steps file."
+            ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
-        self.workers = option_widget(BatchOptions, "workers")
-        self.workers.max = max(1, available_cores())
+        self.workers = create_option_widget(BatchOptions, "workers")
+        self.workers.max = max(1, count_available_cores())
         self.overwrite = CheckBox(
             name="overwrite",
             label="Overwrite results",
             tooltip="Run finished steps again; other files of the folder are kept.",
         )
-        self._output_proposed = typed_path(self.output)  # none yet; typed text is kept
-        tooltip = "The table in the output folder, one column per value."
+        self._output_proposed = get_entered_path(
+            self.output
+        )  # none yet; typed text is kept
+        tooltip = "Table in the output folder, with one column per value."
         self.rows = RowTable(tooltip, _TABLE_HEIGHT)
         self.report: BatchReport | None = None
-        self.report_button = push_button(
+        self.report_button = create_button(
             "Open the report",
             self.open_report,
             "Show the first page of the report in the web browser.",
         )
-        buttons = FoldingRow(
-            push_button(
+        buttons = WrappingRow(
+            create_button(
                 "Copy the table",
                 self.copy_table,
                 "Copy all rows and columns as tab-separated text, for a spreadsheet.",
             ),
-            push_button(
+            create_button(
                 "Open the folder",
                 self.open_folder,
-                "Show the output folder in the system's file window.",
+                "Show the output folder in the system's file manager.",
             ),
             self.report_button,
         )
@@ -148,30 +155,34 @@ class BatchPanel(Panel):
         """Propose the last result, unless a steps file is chosen."""
         super().showEvent(event)
         results = [layer for layer in self.layer.choices if layer is not None]
-        if results and self.layer.value is None and typed_path(self.steps) is None:
+        if (
+            results
+            and self.layer.value is None
+            and get_entered_path(self.steps) is None
+        ):
             self.layer.value = results[0]
 
-    def _with_steps(self) -> list[Layer]:
-        images = image_layers(self.viewer)
-        return [layer for layer in images if verbs_of_layer(layer)]
+    def _find_layers_with_steps(self) -> list[Layer]:
+        images = list_image_layers(self.viewer)
+        return [layer for layer in images if extract_layer_verbs(layer)]
 
     def _read_plan(self) -> dict[str, object]:
         """Read steps and images in the form of a steps file."""
-        inputs, output = typed_path(self.inputs), typed_path(self.output)
+        inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
         if inputs is None or output is None:
             what = "images" if inputs is None else "output folder"
-            msg = f"A folder must be chosen for the {what}."
+            msg = f"Choose a folder for the {what}."
             raise OptionError(msg, code="missing-value")
         return {
             "inputs": str(inputs.absolute()),
             "output": str(output.absolute()),
             "report": True,
-            "steps": steps_of_layer(self.layer.value)[0],
+            "steps": extract_layer_steps(self.layer.value)[0],
         }
 
     def _propose_output(self, _: object = None) -> None:
         """Propose a folder next to that of the images, until one is typed."""
-        inputs, output = typed_path(self.inputs), typed_path(self.output)
+        inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
         if self.layer.value is None or output != self._output_proposed or not inputs:
             return
         place = inputs
@@ -193,7 +204,7 @@ class BatchPanel(Panel):
             return
         lines = []
         try:
-            steps, before = steps_of_layer(layer)
+            steps, before = extract_layer_steps(layer)
             if before:
                 lines = [f"The step that made the first image ({before}) is left out."]
             lines += [f"{n}. {describe_step(step)}" for n, step in enumerate(steps, 1)]
@@ -203,14 +214,14 @@ class BatchPanel(Panel):
             lines.append(self.translate(str(error)))
         self.plan_note.setText("\n".join(lines))
 
-    def labels(self) -> Labels:
+    def get_labels(self) -> Labels:
         """Return the labels of the steps' options in their panels."""
-        names = verbs_of_layer(self.layer.value) or VERBS
-        return {**labels_of_verbs(names), **super().labels()}
+        names = extract_layer_verbs(self.layer.value) or VERBS
+        return {**get_command_labels(names), **super().get_labels()}
 
     def save_steps(self) -> None:
         """Ask for a file name, and write the steps file."""
-        with self.showing_errors():
+        with self.show_errors():
             plan = self._read_plan()
             path = ask_file(self, "Save the steps", "steps", _YAML)
             if path is not None:
@@ -220,40 +231,40 @@ class BatchPanel(Panel):
 
     # -- running ---------------------------------------------------------------
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         has_layer = self.layer.value is not None
-        steps = self._read_plan() if has_layer else typed_path(self.steps)
+        steps = self._read_plan() if has_layer else get_entered_path(self.steps)
         if steps is None:
-            msg = "A layer that was made here, or a steps file, must be chosen."
+            msg = "Choose a layer that was created here, or a steps file."
             raise OptionError(msg, code="missing-value")
-        inputs, output = typed_path(self.inputs), typed_path(self.output)
+        inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
         workers, anew = int(self.workers.value), bool(self.overwrite.value)
 
-        def make() -> Job[BatchReport]:
+        def create_job() -> Job[BatchReport]:
             how = {"inputs": inputs, "output": output, "overwrite": anew}
             return BATCH.job(steps, options=BatchOptions(workers=workers), **how)
 
-        return Work(make, self.show_outcome)
+        return PanelTask(create_job, self.show_outcome)
 
     def show_outcome(self, report: BatchReport) -> None:
         """Show the table, and the number of finished images."""
         self.report = report
-        self.rows.fill(_rows_shown(report))
+        self.rows.fill(_select_shown_rows(report))
         self.report_button.setVisible(bool(report.report))
         failure_text = (
             f", {report.failed} failed (column error)" if report.failed else ""
         )
         self.show_result(
-            figures_of(report), f"{report.done} images done{failure_text}."
+            get_figures(report), f"{report.done} images done{failure_text}."
         )
 
     def copy_table(self) -> None:
         """Copy the table."""
         if self.report is not None:
             rows = self.report.rows
-            text = join_with_tabs([rows[0], *(row.values() for row in rows)])
-            self.show_status(copy_text(text))
+            text = format_tab_separated([rows[0], *(row.values() for row in rows)])
+            self.show_status(copy_to_clipboard(text))
 
     def open_folder(self) -> None:
         """Show the output folder."""
@@ -266,20 +277,20 @@ class BatchPanel(Panel):
             show_file(self.report.report[0])
 
 
-def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, object]], str]:
+def extract_layer_steps(layer: Layer | None) -> tuple[list[dict[str, object]], str]:
     """Return the steps of a layer's history, and the command before them, if any."""
-    history = None if layer is None else provenance_of(layer)
-    return ([], "") if history is None else steps_of(history)
+    history = None if layer is None else get_provenance(layer)
+    return ([], "") if history is None else extract_steps(history)
 
 
-def verbs_of_layer(layer: Layer | None) -> list[str]:
-    """Return the commands of those steps."""
-    history = None if layer is None else provenance_of(layer)
-    return [] if history is None else verbs_of(history)
+def extract_layer_verbs(layer: Layer | None) -> list[str]:
+    """Return the commands of the steps of a layer's history."""
+    history = None if layer is None else get_provenance(layer)
+    return [] if history is None else extract_verbs(history)
 
 
 def describe_step(step: dict[str, Any]) -> str:
-    """Return a step as a line: its command, and the options that are not defaults."""
+    """Describe a step in one line: its command, and options that are not defaults."""
     ((verb, options),) = step.items()
     options_text = (
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
@@ -288,16 +299,16 @@ def describe_step(step: dict[str, Any]) -> str:
     return f"{verb}: {', '.join(options_text)}" if options else verb
 
 
-def _rows_shown(report: BatchReport) -> Columns:
+def _select_shown_rows(report: BatchReport) -> Columns:
     """Return the first rows, without empty columns."""
     rows = report.rows[:_MAX_ROWS]
     columns = [k for k in rows[0] if any(row[k] is not None for row in rows)]
     heads = [name for name in _FIRST if name in columns]
     heads += [name for name in columns if name not in (*_FIRST, "image")]
-    return {name: [_cell_text(row[name]) for row in rows] for name in heads}
+    return {name: [_format_cell(row[name]) for row in rows] for name in heads}
 
 
-def _cell_text(cell: object) -> str:
+def _format_cell(cell: object) -> str:
     """Format a cell with five digits."""
     if cell is None:
         return ""

@@ -21,53 +21,53 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     SemsrError,
-    figures_of,
+    create_size_source,
     format_number,
     format_pixel_size,
+    get_figures,
     parse_pixel_size,
-    size_origin,
 )
 from napari_semsr.io import HELPER_KEY, write_calibration
 from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
-    FoldingRow,
     Form,
     Panel,
     RichLabel,
-    check_unread,
-    explaining,
-    history_of,
+    WrappingRow,
+    accept_decimal_separators,
+    check_layers_unused,
+    create_button,
+    find_explaining_layers,
+    get_removed_layers,
+    hide_trailing_zeros,
     is_alive,
-    lay_below,
-    push_button,
-    shorten_number,
-    take_either_mark,
+    stack_widgets,
 )
 from napari_semsr.widgets.layers import (
     MARK_KEY,
     SOURCES_KEY,
     TYPED_SIZE,
+    add_line_layer,
     apply_pixel_size,
-    draw_lines,
-    file_of,
-    fitted_as,
-    gain_of,
-    grey_layers,
-    identity_of,
-    image_layers,
+    create_fit_keywords,
+    get_display_transform,
+    get_enlargement,
+    get_file_path,
+    get_identity,
+    get_layer_pixel_size,
+    get_pixel_transform,
+    get_provenance,
+    get_size_metadata,
+    get_unit_factors,
     is_calibrated,
+    list_grey_layers,
+    list_image_layers,
     micrograph_from_layer,
-    note_size_facts,
-    pitch_of,
-    pixels_at,
-    placed_by,
-    provenance_of,
+    record_size_metadata,
     resize_pixels,
     show_scale_bar,
-    shown_by,
-    size_facts_of,
-    to_shared_units,
+    world_to_pixels,
 )
 
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
@@ -88,8 +88,10 @@ class PixelSizeEdit(QWidget):
     def __init__(self, tooltip: str = "") -> None:
         super().__init__()
         self.name, self.label, self.tooltip = "pixel_size_nm", "Pixel size", tooltip
-        self.height_box = self._number("y", "Height of a pixel; 0 when unknown.")
-        self.width_box = self._number("x", "Width of a pixel; 0 when unknown.")
+        self.height_box = self._create_number_box(
+            "y", "Height of a pixel; 0 if unknown."
+        )
+        self.width_box = self._create_number_box("x", "Width of a pixel; 0 if unknown.")
         self.unit_box = ComboBox(
             name="unit",
             tooltip="Unit of both numbers; choosing another keeps the numbers.",
@@ -98,21 +100,21 @@ class PixelSizeEdit(QWidget):
         )
         self.note = RichLabel()
         boxes = (self.height_box, self.width_box, self.unit_box)
-        lay_below(self, FoldingRow(*(box.native for box in boxes)), self.note)
+        stack_widgets(self, WrappingRow(*(box.native for box in boxes)), self.note)
         self._are_linked = True
-        self.height_box.changed.connect(self._on_y)
-        self.width_box.changed.connect(self._on_x)
+        self.height_box.changed.connect(self._on_height_changed)
+        self.width_box.changed.connect(self._on_width_changed)
         self.unit_box.changed.connect(self._on_change)
         self._on_change()
 
     @staticmethod
-    def _number(name: str, tooltip: str) -> FloatSpinBox:
+    def _create_number_box(name: str, tooltip: str) -> FloatSpinBox:
         box = FloatSpinBox(
             name=name, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=0.1
         )
         box.native.setDecimals(_DECIMALS)
-        shorten_number(box.native)
-        take_either_mark(box.native)
+        hide_trailing_zeros(box.native)
+        accept_decimal_separators(box.native)
         box.native.setPrefix(f"{name} ")
         box.native.setSpecialValueText(f"{name} unknown")
         box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
@@ -141,13 +143,13 @@ class PixelSizeEdit(QWidget):
                 control.value = value_shown
         self._on_change()
 
-    def _on_y(self, value: float) -> None:
+    def _on_height_changed(self, value: float) -> None:
         if self._are_linked and self.width_box.value != value:
             self.width_box.value = value
             return
         self._on_change()
 
-    def _on_x(self, value: float) -> None:
+    def _on_width_changed(self, value: float) -> None:
         self._are_linked = self.height_box.value == value
         self._on_change()
 
@@ -166,29 +168,29 @@ _FormerSize = tuple[Image, _Facts, _Facts, Sequence[Layer]]
 _MAX_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers alive
 
 
-def _grid_seen(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
-    """Return scale and translation in the common unit, which the camera uses."""
-    linear, shift = shown_by(layer)
-    return np.array([np.diag(linear), shift]) * to_shared_units(viewer, layer)[-2:]
+def _get_displayed_grid(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
+    """Return the scale and translation of a layer in the common unit of the camera."""
+    linear, shift = get_display_transform(layer)
+    return np.array([np.diag(linear), shift]) * get_unit_factors(viewer, layer)[-2:]
 
 
 @contextmanager
-def _view_kept(viewer: Viewer, layer: Layer) -> Iterator[None]:
-    """Context that keeps the same pixels of a layer in view while its grid changes."""
-    old, start = _grid_seen(viewer, layer)
+def _keep_view(viewer: Viewer, layer: Layer) -> Iterator[None]:
+    """Keep the same pixels of a layer in view while its grid changes."""
+    old, start = _get_displayed_grid(viewer, layer)
     yield
-    new, corner = _grid_seen(viewer, layer)
-    camera = host.camera(viewer)
+    new, corner = _get_displayed_grid(viewer, layer)
+    camera = host.get_camera(viewer)
     place = corner + (np.array(camera.center[-2:]) - start) * new / old
     camera.center = (*camera.center[:-2], *place)
     camera.zoom *= math.sqrt(np.prod(old / new))
 
 
-def mixed_text(viewer: Viewer) -> str:
+def explain_missing_scale_bar(viewer: Viewer) -> str:
     """Explain why there is no scale bar, if layers have no common unit."""
     if viewer.layers.units is not None:
         return ""
-    bare = [item.name for item in grey_layers(viewer) if not is_calibrated(item)]
+    bare = [item.name for item in list_grey_layers(viewer) if not is_calibrated(item)]
     whose = bare[-1] if bare else "another layer"
     return (
         f" There is no scale bar, since {whose} has no pixel size but others do: it "
@@ -197,20 +199,20 @@ def mixed_text(viewer: Viewer) -> str:
     )
 
 
-def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
+def measure_line_length(line: Shapes | None, size: tuple[float, float]) -> float:
     """Return the length of the last line of a Shapes layer.
 
     `line`: its last shape is a line; vertices are in pixels of the image below.
     """
-    start, end = _last_line(line)
+    start, end = _get_last_line(line)
     length = math.hypot(*((end - start) * np.asarray(size)))
     if length <= 0:
-        msg = "The line must have two different ends; draw it again."
+        msg = "The ends of the line must differ; draw it again."
         raise OptionError(msg, code="line-without-length")
     return length
 
 
-def _last_line(line: Shapes | None) -> NDArray[np.float64]:
+def _get_last_line(line: Shapes | None) -> NDArray[np.float64]:
     """Return both ends ``(y, x)`` of the last line of a Shapes layer, (2, 2)."""
     shapes = [] if line is None else line.data
     lines = [np.asarray(d, dtype=float)[:, -2:] for d in shapes if len(d) == 2]
@@ -220,45 +222,49 @@ def _last_line(line: Shapes | None) -> NDArray[np.float64]:
     return lines[-1]
 
 
-def _lies_on(item: Layer, layer: Layer) -> bool:
-    """Whether two layers share one pixel grid."""
-    pairs = zip(shown_by(item), shown_by(layer), strict=True)
+def _is_on_same_grid(item: Layer, layer: Layer) -> bool:
+    """Return whether two layers share a pixel grid."""
+    pairs = zip(get_display_transform(item), get_display_transform(layer), strict=True)
     alike = tuple(item.units[-2:]) == tuple(layer.units[-2:])
     return alike and all(np.allclose(one, other) for one, other in pairs)
 
 
-def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
-    """Return the layers that explain or mark an image or a part of it.
+def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
+    """Return the layers that explain or mark an image or part of it.
 
     If they name no open image, return all layers on its pixel grid.
     """
-    own = explaining(viewer, image)
-    names = {name for item in viewer.layers for name in (item.name, identity_of(item))}
+    own = find_explaining_layers(viewer, image)
+    names = {name for item in viewer.layers for name in (item.name, get_identity(item))}
     layers = []
     for item in viewer.layers:
         of = item.metadata.get(MARK_KEY)
         if of in names:
             alike = is_calibrated(item) == is_calibrated(image)
-            lies = of in (image.name, identity_of(image)) and alike
-            lies = lies and np.allclose(pitch_of(item), pitch_of(image))
+            lies = of in (image.name, get_identity(image)) and alike
+            lies = lies and np.allclose(
+                get_layer_pixel_size(item), get_layer_pixel_size(image)
+            )
         else:
             helps = item in own or of or item.metadata.get(HELPER_KEY)
-            lies = bool(helps) and _lies_on(item, image)
+            lies = bool(helps) and _is_on_same_grid(item, image)
         layers += [item] if lies else []
     return layers
 
 
-def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
-    """Return the images that were made from another and share its pixel grid.
+def _find_derived_images(
+    viewer: Viewer, source: Image
+) -> tuple[list[Image], list[Image]]:
+    """Return the images that were created from another and share its pixel grid.
 
     A registered image has the grid of another. Maps of lengths in the earlier
     pixel size are returned separately, for either input.
     """
-    own, layers_found, layers_outdated = provenance_of(source), [], []
-    path = file_of(source)  # of layers read from files, which identify them
-    identities = identity_of(source), path and (source.name, path)
-    for layer in image_layers(viewer):
-        history = provenance_of(layer)
+    own, layers_found, layers_outdated = get_provenance(source), [], []
+    path = get_file_path(source)  # of layers read from files, which identify them
+    identities = get_identity(source), path and (source.name, path)
+    for layer in list_image_layers(viewer):
+        history = get_provenance(layer)
         steps = () if history is None else tuple(history.steps())
         lengths = history is not None and history.depends_on_pixel_size
         sources = layer.metadata.get(SOURCES_KEY, {})
@@ -276,7 +282,7 @@ def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
             continue
         if is_calibrated(layer) != is_calibrated(source):
             continue
-        one, other = pitch_of(layer), pitch_of(source)
+        one, other = get_layer_pixel_size(layer), get_layer_pixel_size(source)
         shapes = [np.array(item.extent.data[1][-2:]) + 1 for item in (layer, source)]
         if np.allclose(one, other) or np.allclose(one * shapes[0], other * shapes[1]):
             layers_found.append(layer)
@@ -291,30 +297,32 @@ class CalibrateGroup(Form):
         self._panel, self.layer = panel, layer
         viewer = self._viewer = panel.viewer
         self._calibration: Calibration | None = None
-        self._history = history_of(viewer)
+        self._history = get_removed_layers(viewer)
         self._sizes: list[_FormerSize] = []
         self.pixel_size = PixelSizeEdit(
-            "Pixel size of the layer, in nm; every length follows from it."
+            "Pixel size of the layer, in nm; all lengths are computed from it."
         )
-        self.apply_button = push_button(
-            "Apply pixel size", self.apply, "Set the pixel size above for the layer."
+        self.apply_button = create_button(
+            "Apply pixel size",
+            self.apply_typed_size,
+            ("Set the pixel size of the layer to the value above."),
         )
-        self.undo_button = push_button(
+        self.undo_button = create_button(
             "Undo", self.undo, "Restore the previous pixel size."
         )
-        line, grating = self._build_line(), self._build_grating()
+        line, grating = self._build_line_controls(), self._build_grating_controls()
         for row in (
             *(layer, self.pixel_size, self.apply_button),
             *(*line, *grating, self.undo_button),
         ):
-            self.add(row)
+            self.add_row(row)
         self._history.changed.connect(self._show_undo)
         viewer.layers.events.inserted.connect(self._show_undo)
         self._show_undo()
         layer.changed.connect(self._show_size)
         self._show_size(layer.value)
 
-    def _build_line(self) -> list[Widget | QWidget]:
+    def _build_line_controls(self) -> list[Widget | QWidget]:
         self.distance = FloatSpinBox(
             name="distance",
             label="Known distance",
@@ -325,7 +333,7 @@ class CalibrateGroup(Form):
             step=1,
         )
         self.distance.native.setDecimals(_DECIMALS)
-        shorten_number(self.distance.native)
+        hide_trailing_zeros(self.distance.native)
         self.distance_unit = ComboBox(
             name="distance_unit",
             label="in",
@@ -334,20 +342,20 @@ class CalibrateGroup(Form):
             value="nm",
         )
         self.length = RichLabel()
-        self.draw_button = push_button(
+        self.draw_button = create_button(
             "Draw a line",
-            self.draw,
+            self.start_drawing,
             "Add a Shapes layer: drag from one end of the distance to the other",
         )
-        self.bar_button = push_button(
+        self.bar_button = create_button(
             "Find the printed bar",
             self.find_bar,
             "Find the microscope's scale bar and place the line over it; type its "
             "label as the known distance.",
         )
-        self.measure_button = push_button(
+        self.measure_button = create_button(
             "Set scale from line",
-            self.measure,
+            self.set_scale_from_line,
             "Pixel size = known distance / length of the last line drawn.",
         )
         return [
@@ -359,7 +367,7 @@ class CalibrateGroup(Form):
             self.measure_button,
         ]
 
-    def _build_grating(self) -> list[Widget | QWidget]:
+    def _build_grating_controls(self) -> list[Widget | QWidget]:
         self.pitch = FloatSpinBox(
             name="pitch",
             label="Grating period (nm)",
@@ -370,17 +378,17 @@ class CalibrateGroup(Form):
             max=1e9,
             step=10,
         )
-        shorten_number(self.pitch.native)
-        self.grating_button = push_button(
+        hide_trailing_zeros(self.pitch.native)
+        self.grating_button = create_button(
             "Calibrate from a grating",
             self.measure_grating,
             "Measure the pixel size from the grating that fills the layer, with its "
             "error, and skew and distortion of the field.",
         )
         self.grating = RichLabel()
-        self.save_button = push_button(
+        self.save_button = create_button(
             "Save calibration…",
-            self.save,
+            self.save_calibration,
             "Write pixel size, skew and distortion with their errors, for Stitch "
             "mosaic.",
         )
@@ -392,25 +400,27 @@ class CalibrateGroup(Form):
         except SemsrError:
             size = None
         self.pixel_size.value = size
-        self._show_found(None)
+        self._show_grating_result(None)
         self._show_length()
 
     def _show_length(self, event: object = None) -> None:
         """Show the length of the last line; its layer keeps a weak reference."""
         if not is_alive(self):
             return
-        line, size, text = self._line_layer(), self.pixel_size.value, ""
-        if line is not None and self._owner_of(line) not in (None, self.layer.value):
+        line, size, text = self._find_line_layer(), self.pixel_size.value, ""
+        if line is not None and self._find_owner(line) not in (None, self.layer.value):
             line = None
         with suppress(OptionError):
-            text = f"The line is {line_length(line, (1, 1)):.1f} px long"
+            text = f"The line is {measure_line_length(line, (1, 1)):.1f} px long"
             text += (
-                f", {format_number(line_length(line, size), '.5g')} nm" if size else ""
+                f", {format_number(measure_line_length(line, size), '.5g')} nm"
+                if size
+                else ""
             )
         self.length.setText(text)
 
-    def _line_layer(self) -> Shapes | None:
-        """Return the layer of lines of the selected image, or the topmost."""
+    def _find_line_layer(self) -> Shapes | None:
+        """Return the line layer of the selected image, or the topmost one."""
         layers = [
             item
             for item in reversed(list(self._viewer.layers))
@@ -420,13 +430,13 @@ class CalibrateGroup(Form):
         own = [
             i
             for i in layers
-            if layer_chosen is not None and self._owner_of(i) is layer_chosen
+            if layer_chosen is not None and self._find_owner(i) is layer_chosen
         ]
         return next(iter(own or layers), None)
 
-    def apply(self) -> None:
-        """Set the typed pixel size for the selected layer."""
-        with self._panel.showing_errors():
+    def apply_typed_size(self) -> None:
+        """Set the pixel size of the selected layer to the typed one."""
+        with self._panel.show_errors():
             if self.pixel_size.value is None:
                 msg = "Type a pixel size first: both numbers above zero."
                 raise OptionError(msg, code="missing-value")
@@ -438,16 +448,16 @@ class CalibrateGroup(Form):
         error: tuple[float, float] | None = None,
         how: str = TYPED_SIZE,
     ) -> None:
-        layer, origin = self.layer.value, size_origin(how, size)
+        layer, origin = self.layer.value, create_size_source(how, size)
         before = micrograph_from_layer(layer)
-        ratios, layers_outdated = self._along(layer)
-        check_unread(ratios)
+        ratios, layers_outdated = self._find_affected_layers(layer)
+        check_layers_unused(ratios)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
-        errors = {item: size_facts_of(item) for item in ratios}
+        errors = {item: get_size_metadata(item) for item in ratios}
         layers_hidden = [item for item in layers_outdated if item.visible]
         self._sizes.append((layer, old, errors, layers_hidden))
         self._show_undo()
-        with _view_kept(self._viewer, layer):
+        with _keep_view(self._viewer, layer):
             for item, ratio in ratios.items():
                 share = None if error is None else np.array(error) * ratio
                 new_size = np.array(size) * ratio
@@ -456,7 +466,7 @@ class CalibrateGroup(Form):
             item.visible = False
         self._show_changed(ratios, before.pixel_size_nm, layers_outdated)
 
-    def _along(
+    def _find_affected_layers(
         self, layer: Image
     ) -> tuple[dict[Layer, NDArray[np.float64]], list[Image]]:
         """Return the layers that also get the new size, with their pixel ratios.
@@ -464,29 +474,31 @@ class CalibrateGroup(Form):
         `layer` is first; layers that become outdated are returned separately.
         """
         line, (layers_made, layers_outdated) = (
-            self._line_layer(),
-            _made_of(self._viewer, layer),
+            self._find_line_layer(),
+            _find_derived_images(self._viewer, layer),
         )
         ratios: dict[Layer, NDArray[np.float64]] = {}
         for one in (layer, *layers_made):
-            lying = _lying_on(self._viewer, one)
-            free = line is not None and self._owner_of(line) is None
-            if free and one is layer and _lies_on(line, one):
+            lying = _find_dependent_layers(self._viewer, one)
+            free = line is not None and self._find_owner(line) is None
+            if free and one is layer and _is_on_same_grid(line, one):
                 lying.append(line)
-            ratios |= dict.fromkeys((one, *lying), pitch_of(one) / pitch_of(layer))
+            ratios |= dict.fromkeys(
+                (one, *lying), get_layer_pixel_size(one) / get_layer_pixel_size(layer)
+            )
         return ratios, layers_outdated
 
     def undo(self) -> None:
         """Undo the last change."""
-        with self._panel.showing_errors():
+        with self._panel.show_errors():
             there = self._viewer.layers
             at = [n for n, size in enumerate(self._sizes) if size[0] in there]
             if at:
-                self._give_back(*self._sizes[at[-1]])
+                self._restore_sizes(*self._sizes[at[-1]])
                 del self._sizes[at[-1]]
                 self._show_undo()
 
-    def _give_back(
+    def _restore_sizes(
         self,
         layer: Image,
         grids: _Facts,
@@ -499,20 +511,20 @@ class CalibrateGroup(Form):
         outdated any more.
         """
         before = micrograph_from_layer(layer)
-        ratios, layers_outdated = self._along(layer)
-        check_unread([*grids, *ratios])
+        ratios, layers_outdated = self._find_affected_layers(layer)
+        check_layers_unused([*grids, *ratios])
         since = [item for item in ratios if item not in grids]
         layers_outdated = [
             item for item in layers_outdated if item not in layers_hidden
         ]
-        with _view_kept(self._viewer, layer):
+        with _keep_view(self._viewer, layer):
             for item, name in product(grids, _GRID):
                 setattr(item, name, grids[item][name])
-            size = layer.scale[-2:] * gain_of(layer)
+            size = layer.scale[-2:] * get_enlargement(layer)
             for item in since:
                 resize_pixels(item, size * ratios[item], layer.units[-2:])
         for item, facts in (errors | dict.fromkeys(since, errors[layer])).items():
-            note_size_facts(item, facts)
+            record_size_metadata(item, facts)
         for item in (*layers_hidden, *layers_outdated):
             item.visible = item in layers_hidden
         self._show_changed([*grids, *since], before.pixel_size_nm, layers_outdated)
@@ -529,7 +541,7 @@ class CalibrateGroup(Form):
         self._show_size(layer)
         show_scale_bar(self._viewer)
         self._panel.session.changed.emit()  # it has unsaved changes now
-        now, mixed_note = self.pixel_size.value, mixed_text(self._viewer)
+        now, mixed_note = self.pixel_size.value, explain_missing_scale_bar(self._viewer)
         names = ", ".join(item.name for item in others)
         along = f" Also applied to its results: {names}." if others else ""
         if layers_outdated:
@@ -541,38 +553,38 @@ class CalibrateGroup(Form):
         )
 
     def _show_undo(self, event: object = None) -> None:
-        """Offer the undo while the layer exists."""
+        """Enable Undo while the layer exists."""
         if is_alive(self):
             there, history = self._viewer.layers, self._history
             self._sizes = [
                 size
                 for size in self._sizes[-_MAX_SIZES:]
-                if size[0] in there or history.holds(size[0])
+                if size[0] in there or history.can_restore(size[0])
             ]
             self.undo_button.setEnabled(any(size[0] in there for size in self._sizes))
 
-    def draw(self) -> None:
+    def start_drawing(self) -> None:
         """Add the layer to draw on, and select its line tool."""
-        with self._panel.showing_errors():
-            self._draw()
+        with self._panel.show_errors():
+            self._select_line_tool()
 
-    def _draw(self) -> None:
+    def _select_line_tool(self) -> None:
         layer: Image = self.layer.value
         micrograph = micrograph_from_layer(layer)
-        line = self._line_layer()
-        linear, shift = placed_by(layer)
+        line = self._find_line_layer()
+        linear, shift = get_pixel_transform(layer)
         units = layer.units[-2:]
         grid = {"units": units, "scale": np.diag(linear), "translate": shift}
-        fit = fitted_as(layer)
+        fit = create_fit_keywords(layer)
         grid["affine"] = fit.get("affine", np.eye(3))
         if line is None:
             width = max(micrograph.shape) / 300
-            line = draw_lines(self._viewer, _LINE_LAYER, width, **grid)
-        elif self._owner_of(line) is not layer or not _lies_on(line, layer):
+            line = add_line_layer(self._viewer, _LINE_LAYER, width, **grid)
+        elif self._find_owner(line) is not layer or not _is_on_same_grid(line, layer):
             line.data = []
             for name, value in grid.items():
                 setattr(line, name, value)
-        marks = {MARK_KEY: identity_of(layer), **fit.get("metadata", {})}
+        marks = {MARK_KEY: get_identity(layer), **fit.get("metadata", {})}
         line.metadata.update(marks)
         line.events.data.connect(self._show_length)
         self._show_length()
@@ -584,7 +596,7 @@ class CalibrateGroup(Form):
 
     def find_bar(self) -> None:
         """Place the line over the scale bar that is printed in the layer."""
-        with self._panel.showing_errors():
+        with self._panel.show_errors():
             layer = self.layer.value
             image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
             make = partial(CALIBRATE.job, image, options=options)
@@ -592,7 +604,7 @@ class CalibrateGroup(Form):
                 make, partial(self._show_bar, layer), "Find the printed bar"
             )
 
-    def _choose(self, layer: Layer) -> None:
+    def _select_layer(self, layer: Layer) -> None:
         """Select the inspected layer again, if it still exists."""
         if layer not in self._viewer.layers:
             msg = "The layer was removed; open it again and calibrate it."
@@ -601,9 +613,9 @@ class CalibrateGroup(Form):
 
     def _show_bar(self, layer: Layer, report: ScaleBarReport) -> None:
         """Draw the line from one end of the bar to the other."""
-        self._choose(layer)
-        self._draw()
-        line: Shapes = self._line_layer()
+        self._select_layer(layer)
+        self._select_line_tool()
+        line: Shapes = self._find_line_layer()
         top, left, bottom, right = report.box
         y, x = (top + bottom - 1) / 2, (left + right - 1) / 2
         half = report.bar_px / 2
@@ -621,7 +633,7 @@ class CalibrateGroup(Form):
 
     def measure_grating(self) -> None:
         """Measure the pixel size of the layer from its grating."""
-        with self._panel.showing_errors():
+        with self._panel.show_errors():
             layer: Image = self.layer.value
             image = micrograph_from_layer(layer)
             if self.pitch.value <= 0:
@@ -635,20 +647,22 @@ class CalibrateGroup(Form):
     def _show_grating(self, layer: Layer, report: CalibrationReport) -> None:
         """Set the pixel size of the layer, and report its error."""
         calibration = report.calibration
-        self._choose(layer)
+        self._select_layer(layer)
         how = f"from a grating with a period of {self.pitch.value:g} nm"
         self._calibrate(calibration.pixel_size_nm, calibration.pixel_size_sd_nm, how)
-        lines = [f"{name}: {figure}" for name, figure in figures_of(report).items()]
+        lines = [f"{name}: {figure}" for name, figure in get_figures(report).items()]
         lines += report.warnings
-        self._show_found(calibration, "\n".join(lines))
+        self._show_grating_result(calibration, "\n".join(lines))
 
-    def _show_found(self, calibration: Calibration | None, sentence: str = "") -> None:
+    def _show_grating_result(
+        self, calibration: Calibration | None, sentence: str = ""
+    ) -> None:
         """Show the result of a grating, which can then be saved."""
         self._calibration = calibration
         self.grating.setText(sentence)
         self.save_button.setVisible(calibration is not None)
 
-    def save(self) -> None:
+    def save_calibration(self) -> None:
         """Ask for a file name, and write the calibration."""
         calibration = self._calibration
         if calibration is not None:
@@ -660,31 +674,33 @@ class CalibrateGroup(Form):
                 "Saved {}; use it as Calibration in Stitch mosaic.",
             )
 
-    def measure(self) -> None:
+    def set_scale_from_line(self) -> None:
         """Compute the pixel size from the line and the known distance."""
-        with self._panel.showing_errors():
+        with self._panel.show_errors():
             y, x = micrograph_from_layer(self.layer.value).scale
-            line, layer = self._line_layer(), self.layer.value
+            line, layer = self._find_line_layer(), self.layer.value
             if line is not None and len(line.data) and isinstance(layer, Image):
                 self._check_line(line, layer)
-            length = line_length(line, (y, x))
+            length = measure_line_length(line, (y, x))
             if self.distance.value <= 0:
                 msg = "The known distance must be above 0; type the true length."
                 raise OptionError(msg, code="out-of-range")
             true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
             k = true_nm / length
             how = f"from a scale line of {true_nm:g} nm over "
-            how += f"{line_length(line, (1, 1)):.1f} px"
+            how += f"{measure_line_length(line, (1, 1)):.1f} px"
             self._calibrate((y * k, x * k), how=how)
 
     def _check_line(self, line: Shapes, layer: Image) -> None:
         """Raise an error if a line may belong to another image."""
-        if not _lies_on(line, layer):
+        if not _is_on_same_grid(line, layer):
             msg = "The line is on the grid of another layer; press Draw a line again."
             raise OptionError(msg, code="line-of-other-image")
-        owner = self._owner_of(line)
+        owner = self._find_owner(line)
         if owner is None:
-            alike = [i for i in grey_layers(self._viewer) if _lies_on(line, i)]
+            alike = [
+                i for i in list_grey_layers(self._viewer) if _is_on_same_grid(line, i)
+            ]
             owner = layer if alike in ([], [layer]) else None
         if owner is None or owner is not layer:
             whose = "for no image" if owner is None else f"for {owner.name}"
@@ -692,11 +708,11 @@ class CalibrateGroup(Form):
                 "" if owner is None else f"select {owner.name} to calibrate that, or "
             )
             msg = (
-                f"The line was drawn {whose} and cannot calibrate another: "
+                f"The line was drawn {whose} and cannot calibrate another image: "
                 f"{more}press Draw a line to draw one for {layer.name}."
             )
             raise OptionError(msg, code="line-of-other-image")
-        ends = _last_line(line)
+        ends = _get_last_line(line)
         most = layer.extent.data[1][-2:]
         if (ends < -1).any() or (ends > most + 1).any():
             msg = (
@@ -704,7 +720,7 @@ class CalibrateGroup(Form):
                 "known distance, within the image."
             )
             raise OptionError(msg, code="outside-image")
-        cover = self._covering(line, layer)
+        cover = self._find_covering_image(line, layer)
         if cover is not None:
             msg = (
                 f"The line was drawn for {layer.name}, but {cover.name} covers it "
@@ -713,23 +729,23 @@ class CalibrateGroup(Form):
             )
             raise OptionError(msg, code="ambiguous")
 
-    def _owner_of(self, line: Shapes) -> Image | None:
+    def _find_owner(self, line: Shapes) -> Image | None:
         """Return the image that a line was drawn for, if it is still open."""
         of = line.metadata.get(MARK_KEY)
-        images = image_layers(self._viewer)
-        return next((i for i in images if of and of == identity_of(i)), None)
+        images = list_image_layers(self._viewer)
+        return next((i for i in images if of and of == get_identity(i)), None)
 
-    def _covering(self, line: Shapes, layer: Image) -> Image | None:
-        """Return the image that hides another at a line, unless made from that."""
+    def _find_covering_image(self, line: Shapes, layer: Image) -> Image | None:
+        """Return an image that covers another at a line, unless derived from it."""
         viewer, dims = self._viewer, self._viewer.dims
         places = np.tile(np.array(dims.point, dtype=float), (2, 1))
-        ends = np.array([line.data_to_world(end)[-2:] for end in _last_line(line)])
-        places[:, -2:] = ends * to_shared_units(viewer, line)[-2:]
-        own = [layer, *_made_of(viewer, layer)[0]]
-        for item in reversed(grey_layers(viewer)):
+        ends = np.array([line.data_to_world(end)[-2:] for end in _get_last_line(line)])
+        places[:, -2:] = ends * get_unit_factors(viewer, line)[-2:]
+        own = [layer, *_find_derived_images(viewer, layer)[0]]
+        for item in reversed(list_grey_layers(viewer)):
             if item.visible and item in own:
                 return None
-            at = pixels_at(item, places, dims)[:, -2:]
+            at = world_to_pixels(item, places, dims)[:, -2:]
             size = item.extent.data[1][-2:] + 0.5
             if item.visible and ((at > -0.5) & (at < size)).all():
                 return item

@@ -36,31 +36,36 @@ from napari_semsr.io import (
     STRENGTH_KEY,
     stack_planes,
 )
-from napari_semsr.jobs import blend_levels, derived_from, difference_of, input_levels
+from napari_semsr.jobs import (
+    blend_levels,
+    compose_derived_provenance,
+    resample_levels,
+    subtract_images,
+)
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Form,
-    Opened,
-    Outcome,
+    JobOutput,
+    OpenedImage,
     Panel,
     RichLabel,
-    add_opened,
-    coarse_levels,
+    add_opened_image,
+    create_button,
+    create_coarse_levels,
+    create_timer,
     is_alive,
-    new_timer,
-    push_button,
 )
 from napari_semsr.widgets.layers import (
     SOURCES_KEY,
-    field_in_view,
-    free_name,
-    image_layers,
-    plane_at,
-    planes_of,
-    shown_by,
-    sources_of,
+    disable_cache,
+    find_free_name,
+    get_display_transform,
+    get_displayed_plane,
+    get_source_identities,
+    get_visible_box,
+    list_image_layers,
+    list_planes,
     step_before,
-    without_cache,
 )
 
 _LATER_MS = (
@@ -73,24 +78,24 @@ _MINUS = " \N{MINUS SIGN} "
 
 
 def describe_small_change(change: Change | None) -> str:
-    """Return a sentence if hardly anything was changed."""
+    """Describe a change if it is very small; otherwise return an empty text."""
     return f" {change.verdict}" if change is not None and change.hardly else ""
 
 
 _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}
-"""Attributes of an overlay that are kept when it is drawn again."""
+"""Attributes of an overlay that are updated when it is drawn again."""
 
 
-class OverLayer(QObject):
-    """A temporary layer over another, which is not listed in panels."""
+class OverlayLayer(QObject):
+    """Temporary layer on top of another, not listed in panels."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self.layer: Image | None = None
 
-    def put(self, pixels: RealArray, look: dict[str, object]) -> None:
-        """Show pixels at their position, above everything else."""
+    def show_pixels(self, pixels: RealArray, look: dict[str, object]) -> None:
+        """Show pixels at their position, above all other layers."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = pixels
             for name in _FOLLOWS & look.keys():
@@ -112,30 +117,30 @@ class OverLayer(QObject):
         self.layer = None
 
 
-class BeforeAfter(OverLayer):
-    """Covers the left part of the view with another layer."""
+class BeforeAfter(OverlayLayer):
+    """Overlay that covers the left part of the view with another layer."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(viewer, parent)
         self._source: Image | None = None
         self._share = 0.0
-        self._later = new_timer(self, self.draw, _LATER_MS, once=True)
-        for event in (host.camera(viewer).events, viewer.dims.events.point):
+        self._later = create_timer(self, self.update_overlay, _LATER_MS, once=True)
+        for event in (host.get_camera(viewer).events, viewer.dims.events.point):
             event.connect(self._on_moved)
-        host.on_resize(viewer, self._on_moved)
+        host.connect_to_resize(viewer, self._on_moved)
 
-    def show_part(self, source: Image | None, share: float) -> None:
-        """Move the line."""
+    def move_divider(self, source: Image | None, share: float) -> None:
+        """Move the divider between both layers."""
         self._source, self._share = source, share
-        self.draw()
+        self.update_overlay()
 
-    def draw(self) -> None:
-        """Copy the covered part, or remove the layer."""
+    def update_overlay(self) -> None:
+        """Copy the covered part into the overlay, or remove the overlay."""
         source = self._source
         if source is None or self._share <= 0 or source not in self._viewer.layers:
             self.remove()
             return
-        view = field_in_view(self._viewer, source)
+        view = get_visible_box(self._viewer, source)
         if view is None:
             self.remove()
             return
@@ -153,13 +158,13 @@ class BeforeAfter(OverLayer):
         if min(box.shape) < 1:
             self.remove()
             return
-        lead = plane_at(source, self._viewer.dims)
+        lead = get_displayed_plane(source, self._viewer.dims)
         pixels = np.asarray(levels[level][(*lead, *box.slices)])
         first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
         pitch = np.asarray(
             source.scale[-2:]
         )  # everything else, such as a rotation, is `affine`
-        linear, shift = shown_by(source)
+        linear, shift = get_display_transform(source)
         affine = np.eye(3)
         affine[:2, :2], affine[:2, 2] = linear / pitch, shift
         look = {
@@ -174,30 +179,30 @@ class BeforeAfter(OverLayer):
             "gamma": source.gamma,
             "rgb": False,
         }
-        self.put(pixels, look)
+        self.show_pixels(pixels, look)
 
     def _on_moved(self, _: object = None) -> None:
         if is_alive(self) and self.layer is not None:
             self._later.start()
 
 
-class Alone:
-    """Shows some layers without the others, which are restored afterwards."""
+class LayerIsolator:
+    """Helper that shows only some layers, and restores the others afterwards."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._before: dict[Layer, bool] = {}
 
-    def show(self, *layers: Layer) -> None:
-        """Show these, and hide all others except overlays."""
+    def show_only(self, *layers: Layer) -> None:
+        """Show the given layers, and hide all others except overlays."""
         of = [i for i in self._viewer.layers if i.metadata.get(HELPER_KEY) is not True]
         for item in of:  # before hiding one also hides its helper layers
             self._before.setdefault(item, item.visible)
         for item in sorted(of, key=layers.__contains__, reverse=True):
             item.visible = item in layers
 
-    def end(self) -> None:
-        """Restore the visible layers."""
+    def restore_visibility(self) -> None:
+        """Restore the former visibility of all layers."""
         for item, visible in self._before.items():
             if item in self._viewer.layers:
                 item.visible = visible
@@ -210,7 +215,7 @@ _RESULTS = ("enhance", "restore")
 
 @dataclass(eq=False)
 class _Blend:
-    """A result with its input; kept with the layer."""
+    """Mixture of a result with its input, stored with the layer."""
 
     layer: Image
     image: Micrograph  # the input; the first plane of a stack
@@ -229,13 +234,13 @@ class _Blend:
         """Fraction of the result in the mixture."""
         return float(self.layer.metadata.get(STRENGTH_KEY, 1.0))
 
-    def show(self, strength: float) -> None:
+    def show_mixture(self, strength: float) -> None:
         """Show a mixture, and record it in the layer's metadata."""
         about = self.layer.metadata
         levels, record = blend_levels(self.before, self.after, strength), dict(about)
         self.layer.data = levels if self.layer.multiscale else levels[0]
         about.update(record)  # its store has full strength
-        without_cache(self.layer)
+        disable_cache(self.layer)
         if self.strength >= 1:
             self.saved_path = about.get(SAVED_KEY)
         about.pop(SAVED_KEY, None)
@@ -249,7 +254,7 @@ class _Blend:
         if strength < 1:
             if self.provenance is None:
                 made_of = {"input": self.image, "result": self.result}
-                self.provenance = derived_from("blend", {}, **made_of)
+                self.provenance = compose_derived_provenance("blend", {}, **made_of)
             history = self.provenance.model_copy(
                 update={"options": {"strength": strength}}
             )
@@ -259,31 +264,31 @@ class _Blend:
         }
 
 
-def _stores_of(source: Layer | None) -> list[str]:
+def _get_stores(source: Layer | None) -> list[str]:
     about = {} if source is None else source.metadata
     own = [str(about[STORE_KEY])] if about.get(STORE_KEY) else []
     return [*own, *about.get(DRAWN_KEY, ())]
 
 
-def _draw_planes(
+def _resample_planes(
     images: Sequence[Micrograph], results: Sequence[Micrograph], shape: tuple[int, ...]
 ) -> Job[list[object]]:
     """Resample all planes of an input to the pixels of the results."""
     levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
         yield Progress(number, len(images), f"drawing {image.name}")
-        levels_drawn += yield from input_levels(image, (), result, [result.data])
+        levels_drawn += yield from resample_levels(image, (), result, [result.data])
     return [stack_planes(levels_drawn).reshape(shape)]
 
 
-def _blend_of(
-    layer: Image, source: Image | None, image: Micrograph, outcome: Outcome
+def _create_blend(
+    layer: Image, source: Image | None, image: Micrograph, outcome: JobOutput
 ) -> _Blend:
-    """Return a result with its input, with all planes of a stack."""
+    """Create the mixture of a result and its input, with all planes of a stack."""
     draw: Callable[[], Job[list[object]]]
     if outcome.planes and source is not None:
-        images, planes = planes_of(source), outcome.planes
-        draw = partial(_draw_planes, images, planes, layer.data.shape)
+        images, planes = list_planes(source), outcome.planes
+        draw = partial(_resample_planes, images, planes, layer.data.shape)
         image, result, after = images[0], planes[0], [layer.data]
     else:
         flat = source is not None and source.multiscale and source.ndim == 2
@@ -291,8 +296,8 @@ def _blend_of(
         result = outcome.output.micrograph
         after = [item.data for item in outcome.output.levels]
         after = after if layer.multiscale else after[:1]
-        draw = partial(input_levels, image, coarser_levels, result, after)
-    return _Blend(layer, image, result, after, draw, _stores_of(source))
+        draw = partial(resample_levels, image, coarser_levels, result, after)
+    return _Blend(layer, image, result, after, draw, _get_stores(source))
 
 
 class CompareControls(Form):
@@ -303,28 +308,28 @@ class CompareControls(Form):
         viewer = panel.viewer
         self._panel, self._viewer = panel, viewer
         panel.unread.append(self)
-        self._alone = Alone(viewer)
+        self._alone = LayerIsolator(viewer)
         self._pair: tuple[Layer, ...] = ()  # the compared layers
         self.before = BeforeAfter(viewer, self)
         self._make_controls()
         self._ticks = [self.beside]  # display modes, one at a time
         for box in (self.left, self.right):
-            box.changed.connect(self._again)
+            box.changed.connect(self._restart_comparison)
         self.right.changed.connect(self._show_strength)
-        self.split.changed.connect(self._split)
+        self.split.changed.connect(self._show_split)
         self.beside.changed.connect(self._put_side_by_side)
         self.strength.changed.connect(self._set_strength)
         viewer.layers.events.removed.connect(self._on_removed)
-        panel.closed.connect(self.end)
+        panel.closed.connect(self.end_comparison)
         self._show_strength()
 
     def _make_controls(self) -> None:
         panel, viewer = self._panel, self._viewer
-        images = partial(image_layers, viewer)
-        self.left = panel.new_layer_box(
+        images = partial(list_image_layers, viewer)
+        self.left = panel.create_layer_box(
             "left", "Left", "Left layer: the input, or any other.", layers=images
         )
-        self.right = panel.new_layer_box(
+        self.right = panel.create_layer_box(
             "right", "Right", "Right layer: the result, or any other.", layers=images
         )
         self.split = Slider(
@@ -340,8 +345,10 @@ class CompareControls(Form):
         self.beside = CheckBox(
             name="beside",
             text="Side by side",
-            tooltip="Show both layers side by side; they move together. All others "
-            "are hidden meanwhile.",
+            tooltip=(
+                "Show both layers side by side, with a common view. All other layers "
+                "are hidden meanwhile."
+            ),
         )
         self.strength = Slider(
             name="strength",
@@ -353,7 +360,7 @@ class CompareControls(Form):
             max=100,
         )
         self.note = RichLabel()
-        self.difference_button = push_button(
+        self.difference_button = create_button(
             "Difference",
             self.subtract,
             "Add the right layer minus the left one as a layer: green where it is "
@@ -361,22 +368,22 @@ class CompareControls(Form):
         )
         boxes = self.left, self.right, self.split, self.beside, self.strength
         for control in (*boxes, self.note, self.difference_button):
-            self.add(control)
+            self.add_row(control)
 
     # -- which layers ---------------------------------------------------------
 
-    def compare(self, left: Layer | None, right: Layer | None = None) -> None:
-        """Select a layer to compare; the other one stays."""
+    def select_layers(self, left: Layer | None, right: Layer | None = None) -> None:
+        """Select the layers to compare; None keeps the selected one."""
         for box, layer in ((self.left, left), (self.right, right)):
             if layer is not None and layer in box.choices:
                 box.value = layer
 
-    def finish(
+    def set_result(
         self,
         layer: Image,
         source: Image | None,
         image: Micrograph,
-        outcome: Outcome,
+        outcome: JobOutput,
         *,
         apart: bool = False,
     ) -> None:
@@ -387,34 +394,34 @@ class CompareControls(Form):
         if apart:
             setattr(layer, _APART, True)
         else:
-            setattr(layer, _BLEND, _blend_of(layer, source, image, outcome))
-        self.compare(source, layer)
+            setattr(layer, _BLEND, _create_blend(layer, source, image, outcome))
+        self.select_layers(source, layer)
         self._show_strength()
 
     def _on_removed(self, event: Event) -> None:
         """Show all layers again if a compared layer is removed."""
         if is_alive(self) and event.value in self._pair:
-            self.end()
+            self.end_comparison()
 
-    def _again(self, _: object = None) -> None:
-        """Compare other layers, unless one of them was removed."""
+    def _restart_comparison(self, _: object = None) -> None:
+        """Restart the comparison with other layers, or end it if one was removed."""
         if any(item not in self._viewer.layers for item in self._pair):
-            self.end()
+            self.end_comparison()
         elif self.split.value:
-            self._split(self.split.value)
+            self._show_split(self.split.value)
         for tick in self._ticks:
             if tick.value:
                 tick.value = False
                 tick.value = True
 
-    def _untick(self, but: CheckBox | None = None) -> None:
-        """Clear all ticks, since only one display mode is active."""
+    def _clear_ticks(self, but: CheckBox | None = None) -> None:
+        """Clear all other ticks, since only one display mode is active."""
         for tick in self._ticks:
             if tick is not but:
                 tick.value = False
 
-    def _two(self) -> tuple[Image, Image] | None:
-        """Return both layers; show a message if they are not two."""
+    def _get_compared_layers(self) -> tuple[Image, Image] | None:
+        """Return both layers; show a message unless two different ones are chosen."""
         left, right = self.left.value, self.right.value
         if left is right or None in (left, right):
             self._panel.show_status("Choose two different layers to compare.")
@@ -423,60 +430,60 @@ class CompareControls(Form):
 
     # -- before | after, side by side -----------------------------------------
 
-    def _split(self, percent: int) -> None:
+    def _show_split(self, percent: int) -> None:
         if percent:
-            self._untick()
+            self._clear_ticks()
         left, right = self.left.value, self.right.value
         if percent and right is not None and right is not left:
-            self._alone.show(right)
+            self._alone.show_only(right)
         elif not self.beside.value:
-            self._alone.end()
+            self._alone.restore_visibility()
         self._pair = tuple(
             item for item in (left, right) if item is not None and percent
         )
-        self.before.show_part(left, percent / 100)
+        self.before.move_divider(left, percent / 100)
 
-    def _choose_two(self, tick: CheckBox) -> bool:
-        """Show only the compared layers; untick if they are not two."""
-        both = self._two()
+    def _show_compared_layers(self, tick: CheckBox) -> bool:
+        """Show only the compared layers; untick if they are not two different ones."""
+        both = self._get_compared_layers()
         if both is None:
             tick.value = False
             return False
-        self._untick(tick)
+        self._clear_ticks(tick)
         self.split.value = 0
         self._pair = both
-        self._alone.show(*both)
+        self._alone.show_only(*both)
         return True
 
     def _put_side_by_side(self, on: bool) -> None:
-        if on and not self._choose_two(self.beside):
+        if on and not self._show_compared_layers(self.beside):
             return
-        camera = host.camera(self._viewer)
+        camera = host.get_camera(self._viewer)
         view = camera.center, camera.zoom
         if on:
             left, right = map(list(self._viewer.layers).index, self._pair)
             host.show_side_by_side(self._viewer, left, right)
         else:
-            self._alone.end()
+            self._alone.restore_visibility()
             self._pair = ()
-            host.show_over(self._viewer)
+            host.show_overlaid(self._viewer)
         camera.center, camera.zoom = view
 
-    def end(self) -> None:
+    def end_comparison(self) -> None:
         """Restore all layers as before the comparison."""
         self._pair = ()
         self.split.value = 0
-        self._untick()
+        self._clear_ticks()
 
     # -- strength ---------------------------------------------------------------
 
-    def _blend(self) -> _Blend | None:
+    def _get_blend(self) -> _Blend | None:
         """Return the mixture of the right layer, if it is a result of a known input."""
         return getattr(self.right.value, _BLEND, None)
 
     def _show_strength(self, _: object = None) -> None:
         """Show the strength of the right layer, if it can be chosen."""
-        blend = self._blend()
+        blend = self._get_blend()
         self.strength.enabled = blend is not None
         with self.strength.changed.blocked():
             self.strength.value = 100 if blend is None else round(100 * blend.strength)
@@ -485,7 +492,7 @@ class CompareControls(Form):
     def _report_strength(self, blend: _Blend | None) -> None:
         """Report that a mixture is shown, or why that is impossible."""
         if blend is None or blend.strength >= 1:
-            self.note.setText("" if blend else self._why_no_strength())
+            self.note.setText("" if blend else self._explain_missing_strength())
             return
         part = f"{blend.strength:.0%}"
         self.note.setText(
@@ -493,8 +500,8 @@ class CompareControls(Form):
             f"rest is {blend.image.name}."
         )
 
-    def _why_no_strength(self) -> str:
-        """Report why the right layer, a result, has no strength."""
+    def _explain_missing_strength(self) -> str:
+        """Explain why the right layer, a result, has no strength."""
         layer = self.right.value
         if layer is None or step_before(layer) not in _RESULTS:
             return ""
@@ -510,70 +517,72 @@ class CompareControls(Form):
 
     def _set_strength(self, percent: int) -> None:
         """Show the right layer at a strength, once its input is prepared."""
-        blend = self._blend()
+        blend = self._get_blend()
         if blend is None:
             return
         if blend.before:
-            self._mix(blend, percent)
-        elif percent < 100 and not self._panel.busy:
-            begin = partial(self._begin, blend)
+            self._show_mixture(blend, percent)
+        elif percent < 100 and not self._panel.is_busy:
+            begin = partial(self._use_prepared_input, blend)
             self._panel.start(blend.prepare, begin, "Strength")
         elif percent < 100:
             self._show_strength()
 
-    def _begin(self, blend: _Blend, before: list[object]) -> None:
+    def _use_prepared_input(self, blend: _Blend, before: list[object]) -> None:
         """Use the prepared input, and apply the present slider position."""
         blend.before = before
         self._panel.show_status("")
-        if self._blend() is blend:
-            self._mix(blend, int(self.strength.value))
+        if self._get_blend() is blend:
+            self._show_mixture(blend, int(self.strength.value))
 
-    def _mix(self, blend: _Blend, percent: int) -> None:
-        blend.show(percent / 100)
+    def _show_mixture(self, blend: _Blend, percent: int) -> None:
+        blend.show_mixture(percent / 100)
         self._report_strength(blend)
-        self.before.draw()
+        self.before.update_overlay()
 
     # -- difference ---------------------------------------------------------------
 
     def subtract(self) -> None:
         """Add the difference of both layers as a layer."""
-        panel, both = self._panel, self._two()
+        panel, both = self._panel, self._get_compared_layers()
         if both is None:
             return
-        with panel.showing_errors():
-            first, second = map(panel.micrograph, both)
+        with panel.show_errors():
+            first, second = map(panel.read_layer, both)
             panel.start(
-                lambda: self._subtract(first, second),
+                lambda: self._compute_difference(first, second),
                 lambda opened: self._add_difference(opened, both),
                 "Difference",
             )
 
-    def _subtract(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
+    def _compute_difference(
+        self, first: Micrograph, second: Micrograph
+    ) -> Job[OpenedImage]:
         """Compute the difference of two images, with an overview if it is large."""
-        difference = difference_of(first, second)
+        difference = subtract_images(first, second)
         if max(difference.shape) <= SINGLE_PX or not difference.is_lazy:
             difference = difference.replace(data=difference.array())
-            return Opened(difference, (difference,))
-        coarse = yield from coarse_levels(difference)
-        return Opened(difference, (difference, *coarse))
+            return OpenedImage(difference, (difference,))
+        coarse = yield from create_coarse_levels(difference)
+        return OpenedImage(difference, (difference, *coarse))
 
     def _add_difference(
-        self, opened_store: Opened, layers: tuple[Layer, Layer]
+        self, opened_store: OpenedImage, layers: tuple[Layer, Layer]
     ) -> None:
         """Show a difference centred on zero, which is white."""
         low, high = contrast_limits([item.data for item in opened_store.levels])
         most = max(abs(low), abs(high))
         left, right = layers
         name = f"{right.name}{_MINUS}{left.name} difference"
-        layer = add_opened(
+        layer = add_opened_image(
             self._viewer,
             opened_store,
-            name=free_name(self._viewer, name),
+            name=find_free_name(self._viewer, name),
             colormap=_DIVERGING,
             contrast_limits=(-most, most),
         )
-        layer.metadata[DRAWN_KEY] = [p for one in layers for p in _stores_of(one)]
-        layer.metadata[SOURCES_KEY] = sources_of(layers)
+        layer.metadata[DRAWN_KEY] = [p for one in layers for p in _get_stores(one)]
+        layer.metadata[SOURCES_KEY] = get_source_identities(layers)
         layer.colorbar.visible = True
         self._panel.show_status(
             f"Added {layer.name}: green is brighter, magenta darker, by up to "

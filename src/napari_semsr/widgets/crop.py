@@ -9,39 +9,39 @@ from napari.components import Dims
 from napari.layers import Image, Layer, Shapes
 from napari.viewer import Viewer
 
-from napari_semsr.core import Job, Micrograph, ShapeError, figures_of, format_shape
+from napari_semsr.core import Job, Micrograph, ShapeError, format_shape, get_figures
 from napari_semsr.jobs import CROP, CropOptions, Cropped
 from napari_semsr.widgets.base import (
     Form,
+    JobOutput,
     OptionsForm,
-    Outcome,
     Panel,
-    Work,
-    add_opened,
-    push_button,
-    store_target,
-    write_outcome,
+    PanelTask,
+    add_opened_image,
+    choose_target,
+    create_button,
+    run_and_open,
 )
 from napari_semsr.widgets.layers import (
-    draw_over,
-    drawn_layers,
-    grey_layers,
+    add_drawing_layer,
+    create_result_name,
+    find_visible_shapes,
+    get_drawing_scale,
     is_calibrated,
-    nm_of_drawn,
+    list_grey_layers,
+    list_user_layers,
     nm_per_unit,
-    own_places,
-    result_name,
-    shapes_in_view,
+    world_to_layer,
 )
 
 _DRAWN_LAYER = "rectangle to crop"
 
 
-def _drawn_box(
+def _read_drawn_box(
     shapes: Shapes, layer: Image, image: Micrograph, dims: Dims
 ) -> CropOptions:
     """Read the bounds of the last shape, in nm; in px for an uncalibrated image."""
-    indices = shapes_in_view(shapes, dims)
+    indices = find_visible_shapes(shapes, dims)
     if not indices:
         msg = (
             f"Layer {shapes.name!r} needs a rectangle in the plane in view; draw one "
@@ -50,10 +50,10 @@ def _drawn_box(
         raise ShapeError(msg, code="rectangle-missing")
     points = np.asarray(shapes.data[indices[-1]])
     shown_at = [shapes.data_to_world(point)[-2:] for point in points]
-    world = own_places(layer, shown_at)
+    world = world_to_layer(layer, shown_at)
     low, high = world.min(axis=0), world.max(axis=0)
     if image.pixel_size_nm is not None:
-        factors = nm_of_drawn(shapes, layer)
+        factors = get_drawing_scale(shapes, layer)
         corners = (*(low * factors).tolist(), *(high * factors).tolist())
         return CropOptions.parse({"box_nm": corners})
     if any(nm_per_unit(unit) for unit in shapes.units[-2:]):
@@ -70,25 +70,28 @@ def _drawn_box(
 
 
 class CropPanel(Panel):
-    """Crops a layer to a drawn rectangle, or to the area and grid of another."""
+    """Panel that crops a layer to a drawn rectangle, or to the area of another."""
 
     help_place = "crop.md#in-napari"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Crop", "Crop")
-        self.layer = self.new_layer_box("layer", "Layer", "The grey image to crop.")
-        self.like = self.new_layer_box(
+        self.layer = self.create_layer_box("layer", "Layer", "The grey image to crop.")
+        self.like = self.create_layer_box(
             "like",
             "To the area of",
             "An image: both are cropped to their common area, on its pixels. Or a "
             "Shapes layer: crop to its last rectangle in the plane in view. None: "
             "crop to the largest rectangle without empty pixels.",
-            layers=lambda: [*drawn_layers(viewer, Shapes), *grey_layers(viewer)],
+            layers=lambda: [
+                *list_user_layers(viewer, Shapes),
+                *list_grey_layers(viewer),
+            ],
             none="none: exclude empty areas",
         )
-        self.draw_button = push_button(
+        self.draw_button = create_button(
             "Draw rectangle",
-            self.draw,
+            self.select_rectangle_tool,
             "Add or select a Shapes layer with its rectangle tool: drag over the "
             "area to keep.",
         )
@@ -105,29 +108,29 @@ class CropPanel(Panel):
         self.like.native.currentIndexChanged.connect(self._show_rows)
         self.form.on_change("align", self._show_rows)
         self._layer_offered: Layer | None = None
-        self.layer.changed.connect(self._propose)
-        self.take_input(self.layer)
-        self._propose()
+        self.layer.changed.connect(self._propose_image)
+        self.follow_active_layer(self.layer)
+        self._propose_image()
         self._show_rows()
 
-    def draw(self) -> None:
+    def select_rectangle_tool(self) -> None:
         """Select the rectangle tool, on a Shapes layer over the image to crop."""
-        with self.showing_errors():
-            self.micrograph(self.layer.value)  # an error if it cannot be cropped
+        with self.show_errors():
+            self.read_layer(self.layer.value)  # an error if it cannot be cropped
             shapes = self.like.value
             if not isinstance(shapes, Shapes):
-                shapes = draw_over(self.viewer, self.layer.value, _DRAWN_LAYER)
+                shapes = add_drawing_layer(self.viewer, self.layer.value, _DRAWN_LAYER)
                 self.like.value = shapes
             self.viewer.layers.selection.active = shapes
             shapes.mode = "add_rectangle"
             self.show_status("Drag over the area to keep, then press Crop.")
 
-    def _propose(self, _: object = None) -> None:
+    def _propose_image(self, _: object = None) -> None:
         """Propose another opened image, unless the user has chosen one."""
         layer, like = self.layer.value, self.like.value
         if like is self._layer_offered or like is layer:
             layers_opened = [
-                x for x in grey_layers(self.viewer) if x not in self.own_layers
+                x for x in list_grey_layers(self.viewer) if x not in self.own_layers
             ]
             # images without a pixel size cannot be aligned
             fit = [x for x in layers_opened if is_calibrated(x)]
@@ -141,10 +144,10 @@ class CropPanel(Panel):
         self.form.show_row("align", image)
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         layer, like = self.layer.value, self.like.value
-        image = self.micrograph(layer)
+        image = self.read_layer(layer)
         values = self.form.values()
         reference = None
         if like is layer:
@@ -157,18 +160,18 @@ class CropPanel(Panel):
         if like is None:
             values |= {"align": False, "gap_free": True}
         elif isinstance(like, Shapes):
-            box = _drawn_box(like, layer, image, self.viewer.dims)
+            box = _read_drawn_box(like, layer, image, self.viewer.dims)
             values |= {"align": False, "box": box.box, "box_nm": box.box_nm}
         else:
-            reference = self.micrograph(like)
+            reference = self.read_layer(like)
         if not values["align"]:
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
-        target, beside = store_target(None, f"{image.name} crop", image.shape), None
+        target, beside = choose_target(None, f"{image.name} crop", image.shape), None
         if reference is not None:
-            beside = store_target(None, f"{reference.name} crop", reference.shape).path
+            beside = choose_target(None, f"{reference.name} crop", reference.shape).path
 
-        def make() -> Job[Outcome]:
+        def create_job() -> Job[JobOutput]:
             job = CROP.job(
                 image,
                 output=target.path,
@@ -176,12 +179,12 @@ class CropPanel(Panel):
                 like_output=beside,
                 options=options,
             )
-            return write_outcome(job, target, beside=beside)
+            return run_and_open(job, target, beside=beside)
 
-        return Work(make, partial(self.show_outcome, layer, like))
+        return PanelTask(create_job, partial(self.show_outcome, layer, like))
 
     def show_outcome(
-        self, layer: Layer, like: Layer | None, cut: Outcome
+        self, layer: Layer, like: Layer | None, cut: JobOutput
     ) -> Iterator[None]:
         """Add the crops as layers, and report their positions."""
         result: Cropped = cut.result
@@ -190,10 +193,10 @@ class CropPanel(Panel):
             pairs.append((cut.beside, like))
         sources = [source for _, source in pairs]
         for opened_store, source in reversed(pairs):
-            add_opened(
+            add_opened_image(
                 self.viewer,
                 opened_store,
-                name=result_name(self.viewer, source.name, "crop"),
+                name=create_result_name(self.viewer, source.name, "crop"),
                 colormap=source.colormap,
                 contrast_limits=source.contrast_limits,
                 gamma=source.gamma,
@@ -204,6 +207,6 @@ class CropPanel(Panel):
         sentence = f"Cropped {layer.name} to {format_shape(result.shape)}."
         if like is None and result.area == (0, 0, *layer.data.shape[-2:]):
             sentence = f"Copied {layer.name}: it has no empty areas."
-        figures = figures_of(result)
+        figures = get_figures(result)
         figures.pop("Reference", None)  # a temporary store, of the second layer
         self.show_result(figures, sentence)

@@ -7,7 +7,7 @@ from napari_semsr.widgets.measure import VerbOutcome, VerbPanel
 
 
 class DegradePanel(VerbPanel):
-    """Degrades a layer."""
+    """Panel that degrades a layer."""
 
     title = run_label = "Degrade"
     verb = DEGRADE

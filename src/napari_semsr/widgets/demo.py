@@ -7,24 +7,24 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
 from napari.viewer import Viewer
 
-from napari_semsr.core import Job, figures_of
+from napari_semsr.core import Job, get_figures
 from napari_semsr.demonstration import DEMO, DemoOptions, DemoResult
 from napari_semsr.widgets.base import (
     Form,
-    Opened,
+    OpenedImage,
     OptionsForm,
     Panel,
+    PanelTask,
     RichLabel,
-    Work,
-    add_opened,
-    free_path,
-    new_store_path,
+    add_opened_image,
+    create_button,
+    find_free_path,
+    find_free_store_path,
+    get_entered_path,
     open_store,
-    push_button,
     show_file,
-    typed_path,
 )
-from napari_semsr.widgets.layers import free_name, result_name
+from napari_semsr.widgets.layers import create_result_name, find_free_name
 
 _NAME = "demonstration"
 _MOSAIC, _SEM = "mosaic", "SEM image"
@@ -39,9 +39,9 @@ _ABOUT = (
 _LAYERS = ("mosaic", "place_sem", "enhanced")
 
 
-def _demonstrate(
+def _run_demonstration(
     folder: Path, options: DemoOptions
-) -> Job[tuple[DemoResult, dict[str, Opened]]]:
+) -> Job[tuple[DemoResult, dict[str, OpenedImage]]]:
     demo_result = yield from DEMO.job(folder=folder, options=options)
     stores = {}
     for name in _LAYERS:
@@ -50,7 +50,7 @@ def _demonstrate(
 
 
 class DemoPanel(Panel):
-    """Runs the demonstration, and opens its images and its report."""
+    """Panel that runs the demonstration, and opens its images and its report."""
 
     reports = False
     help_place = "demonstration.md#in-napari"
@@ -61,11 +61,13 @@ class DemoPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Save in",
-            tooltip="Parent of the demonstration's folder; if empty: a temporary one "
-            "that is removed when napari closes.",
+            tooltip=(
+                "Parent folder of the demonstration; if empty, a temporary folder that "
+                "is removed when napari closes."
+            ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
-        self.report_button = push_button(
+        self.report_button = create_button(
             "Open the report",
             self.open_report,
             "Show the report in the web browser.",
@@ -75,34 +77,34 @@ class DemoPanel(Panel):
         self.add_group("Samples", self.form, Form(self.folder))
         self.add_results("Results", self.report_button)
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
-        options, folder_kept = self.form.options(), typed_path(self.folder)
+        options, folder_kept = self.form.create_options(), get_entered_path(self.folder)
         place = (
-            free_path(folder_kept, _NAME, "")
+            find_free_path(folder_kept, _NAME, "")
             if folder_kept
-            else new_store_path(_NAME, "")
+            else find_free_store_path(_NAME, "")
         )
-        return Work(lambda: _demonstrate(place, options), self.show_outcome)
+        return PanelTask(lambda: _run_demonstration(place, options), self.show_outcome)
 
     def show_outcome(
-        self, outcome: tuple[DemoResult, dict[str, Opened]]
+        self, outcome: tuple[DemoResult, dict[str, OpenedImage]]
     ) -> Iterator[None]:
         """Add the images as layers, and show the results."""
         demo_result, stores = outcome
         self.report = demo_result.report
-        name = free_name(self.viewer, _MOSAIC)
-        add_opened(self.viewer, stores["mosaic"], name=name)
+        name = find_free_name(self.viewer, _MOSAIC)
+        add_opened_image(self.viewer, stores["mosaic"], name=name)
         yield
-        sem = free_name(self.viewer, _SEM)
-        add_opened(self.viewer, stores["place_sem"], name=sem)
+        sem = find_free_name(self.viewer, _SEM)
+        add_opened_image(self.viewer, stores["place_sem"], name=sem)
         yield
-        title = result_name(self.viewer, name, "adapted")
-        layer = add_opened(self.viewer, stores["enhanced"], name=title)
+        title = create_result_name(self.viewer, name, "adapted")
+        layer = add_opened_image(self.viewer, stores["enhanced"], name=title)
         self.viewer.layers.selection.active = layer
         yield
         self.show_result(
-            figures_of(demo_result),
+            get_figures(demo_result),
             f"Done in {demo_result.seconds:.0f} s: the layers show one area, and the "
             "report has all figures.",
             network="the model of this area",

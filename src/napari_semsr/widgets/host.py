@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
 LOWEST_NAPARI = "0.7"
-"""Minimum version; a test compares it with README, manual and packaging."""
+"""Minimum version of napari; a test compares it with README, manual and packaging."""
 _LARGEST_STRIDE = 50  # accepted by napari
 _UNIT_OF_LAYERS = (0, 7, 1)  # from which the scale bar uses the layers' unit
 
 
 def check_napari(context: object = None) -> None:
-    """Raise an error, with advice, if napari is too old.
+    """Raise an error with upgrade instructions if napari is too old.
 
     The plugin engine calls this on activation. Programs without napari, which only read
     files, do not raise it.
@@ -35,41 +35,41 @@ def check_napari(context: object = None) -> None:
     ImportError
         If the running napari is older than `LOWEST_NAPARI`.
     """
-    version_running = _running()
-    if () < version_running < _release(LOWEST_NAPARI):
+    version_running = _get_napari_version()
+    if () < version_running < _parse_version(LOWEST_NAPARI):
         version = ".".join(map(str, version_running))
         msg = (
-            f"napari-semsr needs napari {LOWEST_NAPARI} or newer, and this is napari "
-            f'{version}: upgrade it with pip install "napari>={LOWEST_NAPARI}"'
+            f"napari-semsr needs napari {LOWEST_NAPARI} or newer, but this is napari "
+            f'{version}; upgrade it with pip install "napari>={LOWEST_NAPARI}"'
         )
         raise ImportError(msg)
 
 
-def _running() -> tuple[int, ...]:
-    return _release(str(getattr(sys.modules.get("napari"), "__version__", "")))
+def _get_napari_version() -> tuple[int, ...]:
+    return _parse_version(str(getattr(sys.modules.get("napari"), "__version__", "")))
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _parse_version(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def camera(viewer: "ViewerModel") -> "Camera":
+def get_camera(viewer: "ViewerModel") -> "Camera":
     """Return the camera of a viewer."""
     return getattr(viewer, "scene", viewer).camera
 
 
-def grid(viewer: "ViewerModel") -> "GridCanvas":
-    """Return the grid in which a viewer shows layers side by side."""
+def get_grid(viewer: "ViewerModel") -> "GridCanvas":
+    """Return the grid that a viewer uses to show layers side by side."""
     return getattr(viewer, "canvas", viewer).grid
 
 
 def show_side_by_side(viewer: "ViewerModel", left: int, right: int) -> None:
-    """Show two layers, by index, side by side; others are hidden.
+    """Show the two layers with the given indices side by side.
 
     Before napari 0.9, hidden layers occupy grid cells, counted modulo the columns: the
     fewest columns that place the left layer on the left are used.
     """
-    cells, count = grid(viewer), len(viewer.layers)
+    cells, count = get_grid(viewer), len(viewer.layers)
     if hasattr(viewer, "canvas"):
         # the lowest layer is first, with a negative stride the highest
         cells.stride = 1 if left < right else -1
@@ -79,40 +79,40 @@ def show_side_by_side(viewer: "ViewerModel", left: int, right: int) -> None:
             for columns in range(2, count + 1)
             for size in range(1, min(count, _LARGEST_STRIDE) + 1)
             for stride in (size, -size)
-            if _column(left, count, stride, columns)
-            < _column(right, count, stride, columns)
+            if _get_grid_column(left, count, stride, columns)
+            < _get_grid_column(right, count, stride, columns)
         )
     cells.enabled = True
 
 
-def _column(index: int, count: int, stride: int, columns: int) -> int:
+def _get_grid_column(index: int, count: int, stride: int, columns: int) -> int:
     first = index if stride > 0 else count - index - 1
     return first // abs(stride) % columns
 
 
-def show_over(viewer: "ViewerModel") -> None:
-    """Show layers on top of each other again."""
-    cells = grid(viewer)
+def show_overlaid(viewer: "ViewerModel") -> None:
+    """Show layers on top of each other again, without a grid."""
+    cells = get_grid(viewer)
     cells.enabled, cells.stride = False, 1
     if not hasattr(viewer, "canvas"):
         cells.shape = (-1, -1)  # as many as there are layers
 
 
-def scale_bar(viewer: "ViewerModel") -> "ScaleBarOverlay":
+def get_scale_bar(viewer: "ViewerModel") -> "ScaleBarOverlay":
     """Return the scale bar of a viewer."""
     canvas = getattr(viewer, "canvas", None)
     return viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
 
 
 def label_scale_bar(viewer: "ViewerModel") -> None:
-    """Set the unit of the scale bar to that of the layers, if napari does not."""
-    if () < _running() < _UNIT_OF_LAYERS:
+    """Give the scale bar the unit of the layers, unless napari does so itself."""
+    if () < _get_napari_version() < _UNIT_OF_LAYERS:
         units = viewer.layers.units
-        scale_bar(viewer).unit = None if units is None else str(units[-1])
+        get_scale_bar(viewer).unit = None if units is None else str(units[-1])
 
 
-def viewbox_size(viewer: "ViewerModel") -> NDArray[np.float64]:
-    """Return height and width of the view of a layer, in screen pixels."""
+def get_viewbox_size(viewer: "ViewerModel") -> NDArray[np.float64]:
+    """Return the height and width of the view of a layer, in screen pixels."""
     canvas = getattr(viewer, "canvas", None)
     if canvas is not None:
         return np.array(canvas.viewbox_size(viewer.layers), dtype=float)
@@ -121,7 +121,7 @@ def viewbox_size(viewer: "ViewerModel") -> NDArray[np.float64]:
     return np.array(size, dtype=float)
 
 
-def is_seen(viewer: "ViewerModel") -> bool:
+def is_on_screen(viewer: "ViewerModel") -> bool:
     """Whether part of the canvas is on a screen; True without a window."""
     model = getattr(viewer, "__wrapped__", viewer)
     if not hasattr(model, "window"):
@@ -130,8 +130,8 @@ def is_seen(viewer: "ViewerModel") -> bool:
     return not (canvas.visibleRegion().isEmpty() or canvas.window().isMinimized())
 
 
-def on_resize(viewer: "ViewerModel", call: Callable[["Event"], None]) -> None:
-    """Call a method when the canvas is resized; it is not kept alive."""
+def connect_to_resize(viewer: "ViewerModel", call: Callable[["Event"], None]) -> None:
+    """Call a method, by weak reference, whenever the canvas is resized."""
     canvas = getattr(viewer, "canvas", None)
     model = getattr(viewer, "__wrapped__", viewer)
     if canvas is not None:

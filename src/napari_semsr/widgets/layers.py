@@ -1,4 +1,4 @@
-"""Convert between napari layers and micrographs, with calibration."""
+"""Convert between napari layers and micrographs, including their calibration."""
 
 import itertools
 import re
@@ -26,8 +26,8 @@ from napari_semsr.core import (
     Provenance,
     ShapeError,
     contrast_limits,
+    create_size_source,
     parse_pixel_size,
-    size_origin,
     software_versions,
 )
 from napari_semsr.io import (
@@ -38,7 +38,7 @@ from napari_semsr.io import (
     READ_KEY,
     SAVED_KEY,
     STORE_KEY,
-    as_grey,
+    convert_if_grey,
     layer_attributes,
     luminance,
 )
@@ -49,7 +49,7 @@ _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend", _EDIT)
 _SPECIMEN_STEP = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
-NO_IMAGE = "Choose an image layer; open one with Open mosaic or a sample."
+NO_IMAGE = "Choose an image layer; to open one, use Open mosaic or a sample."
 """Message of a panel without an image."""
 _TOLERANCE = 1e-6  # relative tolerance between equal scales; chosen
 _FILL_SHARE = 0.95  # share of the canvas, as with napari's Home button
@@ -61,8 +61,8 @@ _LEFT_OUT = "\N{HORIZONTAL ELLIPSIS}"
 _LAST = 2  # steps in a name, after the original image
 
 
-def result_name(viewer: ViewerModel, source: str, step: str) -> str:
-    """Return an unused name for the result of a step on a layer.
+def create_result_name(viewer: ViewerModel, source: str, step: str) -> str:
+    """Return an unused name for the result of applying a step to a layer.
 
     A model or method is appended to the source's name (``mosaic · ssum-sem``), then a
     number from 2 if the name exists. Only the last two steps are named; the history of
@@ -71,18 +71,18 @@ def result_name(viewer: ViewerModel, source: str, step: str) -> str:
     first, *steps = f"{source}{_DOT}{step}".split(_DOT)
     if len(steps) > _LAST:
         steps = [_LEFT_OUT, *steps[-_LAST:]]
-    return free_name(viewer, _DOT.join([first, *steps]))
+    return find_free_name(viewer, _DOT.join([first, *steps]))
 
 
-def free_name(viewer: ViewerModel, name: str) -> str:
-    """Return an unused layer name: this one, or with a number from 2."""
+def find_free_name(viewer: ViewerModel, name: str) -> str:
+    """Return an unused layer name: the given one, or with a number from 2 appended."""
     names_in_use = {item.name for item in viewer.layers}
     names = itertools.chain([name], (f"{name} {n}" for n in itertools.count(2)))
     return next(item for item in names if item not in names_in_use)
 
 
 def nm_per_unit(unit: object) -> float | None:
-    """Convert a layer's unit to nanometres.
+    """Return the length of a layer's unit in nanometres; None if it is not a length.
 
     Returns nanometres per unit; None if it is not a length (``pixel``).
     """
@@ -95,43 +95,45 @@ def nm_per_unit(unit: object) -> float | None:
     return float(f"{quantity.to('nm').magnitude:.12g}")  # a µm is 1000 nm to pint
 
 
-def nm_of(layer: Layer) -> NDArray[np.float64]:
-    """Return nm per unit of a layer along y and x; 1 if that is not a length."""
+def get_nm_scale(layer: Layer) -> NDArray[np.float64]:
+    """Return nm per unit of a layer along y and x; 1 if the unit is not a length."""
     return np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
 
 
-def gain_of(layer: Layer) -> FloatArray:
-    """Return the factor by which napari's transform enlarges pixels, (y, x)."""
+def get_enlargement(layer: Layer) -> FloatArray:
+    """Return the factors (y, x) by which napari's transform enlarges pixels."""
     gain: FloatArray = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
-    return gain / fit_of(layer)[0]
+    return gain / get_fit(layer)[0]
 
 
 _FIT_KEY = "semsr fit to the field"
-"""Entry of a layer's metadata: factor and shift (y, x) of `fit_to_field`."""
+"""Key of a layer's metadata: factor and shift (y, x) of `fit_to_field`."""
 
 
 def fit_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
-    """Enlarge and move an uncalibrated layer, for display only.
+    """Enlarge and move an uncalibrated layer, only for display.
 
     Its displayed position is ``factor * position + shift`` in world units. Size,
     position and measurements of the layer do not change: they are read by `placed_by`
-    and `gain_of`.
+    and `get_enlargement`.
     """
-    release_fit(layer)
-    layer.affine = _enlarging(layer, factor, shift) @ layer.affine.affine_matrix
+    remove_fit(layer)
+    layer.affine = (
+        _create_enlargement_matrix(layer, factor, shift) @ layer.affine.affine_matrix
+    )
     layer.metadata[_FIT_KEY] = [float(factor), *map(float, np.asarray(shift))]
 
 
-def release_fit(layer: Layer) -> None:
-    """Display a layer in its own pixels again."""
-    factor, shift = fit_of(layer)
+def remove_fit(layer: Layer) -> None:
+    """Remove the enlargement and shift that `fit_to_field` applied for display."""
+    factor, shift = get_fit(layer)
     if layer.metadata.pop(_FIT_KEY, None) is not None:
-        fit = _enlarging(layer, factor, shift)
+        fit = _create_enlargement_matrix(layer, factor, shift)
         layer.affine = np.linalg.inv(fit) @ layer.affine.affine_matrix
 
 
-def fit_of(layer: Layer) -> tuple[float, NDArray[np.float64]]:
-    """Return factor and shift (y, x) of `fit_to_field`; 1 and 0 if none.
+def get_fit(layer: Layer) -> tuple[float, NDArray[np.float64]]:
+    """Return the factor and shift (y, x) of `fit_to_field`; 1 and 0 if not fitted.
 
     A layer reset by napari's button *Reset transform* is not fitted any more.
     """
@@ -143,16 +145,18 @@ def fit_of(layer: Layer) -> tuple[float, NDArray[np.float64]]:
     return float(factor), np.array(shift, dtype=float)
 
 
-def _enlarging(layer: Layer, factor: float, shift: ArrayLike) -> NDArray[np.float64]:
+def _create_enlargement_matrix(
+    layer: Layer, factor: float, shift: ArrayLike
+) -> NDArray[np.float64]:
     matrix = np.eye(layer.ndim + 1)
     matrix[[-3, -2], [-3, -2]] = factor
     matrix[-3:-1, -1] = shift
     return matrix
 
 
-def fitted_as(layer: Layer) -> dict[str, Any]:
-    """Return keywords that place a plane on a layer, fitted or not."""
-    if fit_of(layer)[0] == 1:
+def create_fit_keywords(layer: Layer) -> dict[str, Any]:
+    """Return keywords that give a plane of a layer the same fit for display."""
+    if get_fit(layer)[0] == 1:
         return {}
     fit = layer.metadata[_FIT_KEY]
     plane = np.eye(3)
@@ -160,35 +164,35 @@ def fitted_as(layer: Layer) -> dict[str, Any]:
     return {"affine": plane, "metadata": {_FIT_KEY: list(fit)}}
 
 
-def own_places(layer: Layer, world: ArrayLike) -> NDArray[np.float64]:
-    """Convert world positions (N, 2) to those of a layer as if it were not fitted."""
-    factor, shift = fit_of(layer)
+def world_to_layer(layer: Layer, world: ArrayLike) -> NDArray[np.float64]:
+    """Convert world positions (N, 2) to layer positions, without the display fit."""
+    factor, shift = get_fit(layer)
     return (np.asarray(world, dtype=float) - shift) / factor
 
 
-def world_places(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
-    """Convert positions (N, 2) of a layer to world positions."""
-    factor, shift = fit_of(layer)
+def layer_to_world(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
+    """Convert layer positions (N, 2) to world positions, including the display fit."""
+    factor, shift = get_fit(layer)
     return np.asarray(own, dtype=float) * factor + shift
 
 
-def placed_by(layer: Layer) -> tuple[FloatArray, FloatArray]:
-    """Return matrix (2, 2) and offset (2,) from pixels of a plane to layer positions.
+def get_pixel_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
+    """Return the matrix (2, 2) and offset (2,) from plane pixels to layer positions.
 
-    It is `shown_by` without `fit_to_field`.
+    It is `get_display_transform` without `fit_to_field`.
     """
-    linear, shift = shown_by(layer)
-    return linear / fit_of(layer)[0], own_places(layer, shift)
+    linear, shift = get_display_transform(layer)
+    return linear / get_fit(layer)[0], world_to_layer(layer, shift)
 
 
-def pitch_of(layer: Layer) -> FloatArray:
-    """Return the pixel size of a layer in nm, or in its pixel unit."""
-    pitch: FloatArray = layer.scale[-2:] * gain_of(layer) * nm_of(layer)
+def get_layer_pixel_size(layer: Layer) -> FloatArray:
+    """Return the pixel size of a layer in nm, or in pixels if uncalibrated."""
+    pitch: FloatArray = layer.scale[-2:] * get_enlargement(layer) * get_nm_scale(layer)
     return pitch
 
 
-def image_layers(viewer: ViewerModel) -> list[Image]:
-    """Return image layers except helpers, in the order of the list."""
+def list_image_layers(viewer: ViewerModel) -> list[Image]:
+    """Return the image layers, except helper layers, in list order."""
     return [
         item
         for item in viewer.layers
@@ -196,9 +200,9 @@ def image_layers(viewer: ViewerModel) -> list[Image]:
     ]
 
 
-def grey_layers(viewer: ViewerModel) -> list[Image]:
-    """Return image layers to measure: no spectra or maps."""
-    return [item for item in image_layers(viewer) if not is_map(item)]
+def list_grey_layers(viewer: ViewerModel) -> list[Image]:
+    """Return the image layers that can be measured, without spectra and maps."""
+    return [item for item in list_image_layers(viewer) if not is_map(item)]
 
 
 def is_map(layer: Layer) -> bool:
@@ -206,26 +210,26 @@ def is_map(layer: Layer) -> bool:
 
     Determined from its history, which is saved in every file.
     """
-    history = provenance_of(layer) if isinstance(layer, Image) else None
+    history = get_provenance(layer) if isinstance(layer, Image) else None
     return history is not None and history.quantity("nm") is not None
 
 
 def step_before(layer: Layer) -> str | None:
-    """Return the job that made a layer, ignoring crops and copies."""
-    history = provenance_of(layer)
+    """Return the name of the job that made a layer, ignoring crops and copies."""
+    history = get_provenance(layer)
     return None if history is None else history.defining_step().job
 
 
-def jobs_of(layer: Layer) -> set[str]:
-    """Return the jobs that made a layer, ignoring crops and copies."""
-    history = provenance_of(layer)
+def get_jobs(layer: Layer) -> set[str]:
+    """Return the names of all jobs that led to a layer, ignoring crops and copies."""
+    history = get_provenance(layer)
     jobs = set() if history is None else {step.job for step in history.steps()}
     return jobs - {"crop", "convert"}
 
 
 def is_stitched(layer: Layer) -> bool:
     """Whether a layer, or its input, was stitched from frames."""
-    history = provenance_of(layer)
+    history = get_provenance(layer)
     return history is not None and any(step.job == "stitch" for step in history.steps())
 
 
@@ -234,86 +238,86 @@ def is_superlens(layer: Layer) -> bool:
 
     Results of a network are not.
     """
-    return is_stitched(layer) and network_of(layer) is None
+    return is_stitched(layer) and get_network_name(layer) is None
 
 
-def is_truth(layer: Layer) -> bool:
+def is_ground_truth(layer: Layer) -> bool:
     """Whether a layer is a ground truth, by name or history."""
     return step_before(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
 
 
-def is_exposure(layer: Layer) -> bool:
+def is_acquired(layer: Layer) -> bool:
     """Whether a layer was acquired, not computed or simulated."""
     is_derived = step_before(layer) in _MADE_OF_ANOTHER or layer.metadata.get(LIVE_KEY)
-    return not is_derived and not is_truth(layer)
+    return not is_derived and not is_ground_truth(layer)
 
 
-def on_one_grid(first: Layer, second: Layer) -> bool:
+def have_same_grid(first: Layer, second: Layer) -> bool:
     """Whether two layers have the same pixel grid as displayed."""
     sizes = (layer.extent.data[:, -2:] for layer in (first, second))
-    return np.array_equal(*sizes) and on_one_place(first, second, _TOLERANCE)
+    return np.array_equal(*sizes) and have_same_area(first, second, _TOLERANCE)
 
 
-def on_one_place(first: Layer, second: Layer, near: float) -> bool:
+def have_same_area(first: Layer, second: Layer, near: float) -> bool:
     """Whether two layers cover the same area, with any pixel size.
 
     `near`: tolerance of corners, as a share of a side.
     """
-    places, others = map(_corners, (first, second))
+    places, others = map(_get_corners, (first, second))
     apart = np.abs(places - others).max()
     alike = first.units[-2:] == second.units[-2:]
     return alike and bool(apart <= near * np.ptp(places, axis=0).max())
 
 
-def _corners(layer: Layer) -> FloatArray:
-    """Return the displayed positions of three outer corners of a plane, (3, 2)."""
+def _get_corners(layer: Layer) -> FloatArray:
+    """Return the displayed positions (3, 2) of three outer corners of a plane."""
     ends = np.zeros((3, layer.ndim))
     ends[1:, -2:] = np.diag(layer.extent.data[1][-2:] + 1)
     ends[:, -2:] -= 0.5
     return np.array([layer.data_to_world(end)[-2:] for end in ends])
 
 
-def shown_by(layer: Layer) -> tuple[FloatArray, FloatArray]:
-    """Return matrix (2, 2) and offset (2,) from a plane's pixels to the world."""
+def get_display_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
+    """Return the matrix (2, 2) and offset (2,) from plane pixels to the world."""
     shift = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
     ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)[-2:]]
     return np.stack(ends, axis=1)[-2:] - shift[-2:, None], shift[-2:]
 
 
-def is_turned(layer: Layer) -> bool:
+def is_rotated_or_sheared(layer: Layer) -> bool:
     """Whether a layer is displayed rotated, sheared or flipped."""
-    linear, _ = shown_by(layer)
+    linear, _ = get_display_transform(layer)
     scale = np.diag(linear)
     off = np.abs(linear - np.diag(scale)).max()
     return bool(off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0))
 
 
-def _plain_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
-    """Return scale and translation; raise an error if there is more."""
-    if is_turned(layer):
+def _get_scale_and_translation(layer: Layer) -> tuple[FloatArray, FloatArray]:
+    """Return scale and translation; raise an error for any other transform."""
+    if is_rotated_or_sheared(layer):
         msg = (
             f"Layer {layer.name!r} cannot be measured or saved while it is rotated, "
-            "sheared or flipped, since its pixels are not where they are displayed: "
-            "choose it as Moving in Register to SEM and press Use the transform "
-            "shown, or reset its transform."
+            "sheared or flipped, because its pixels are not where they are displayed: "
+            "choose it as Moving in Register to SEM and press Use the transform shown, "
+            "or reset its transform."
         )
         raise ShapeError(msg, code="layer-turned")
-    linear, shift = placed_by(layer)
+    linear, shift = get_pixel_transform(layer)
     scale = np.diag(linear)
     if np.allclose(scale, layer.scale[-2:], rtol=1e-9, atol=0):
         scale = np.asarray(layer.scale[-2:], dtype=float)  # which has all digits
-    if fit_of(layer)[0] != 1 and np.allclose(shift, layer.translate[-2:]):
+    if get_fit(layer)[0] != 1 and np.allclose(shift, layer.translate[-2:]):
         shift = np.asarray(layer.translate[-2:], dtype=float)
     return scale, shift
 
 
-def finest(layer: Layer) -> Any:
-    """Return level 0 of a layer, or its data if it has no levels."""
+def get_finest_level(layer: Layer) -> Any:
+    """Return level 0 of a multiscale layer, or the data of any other layer."""
     return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
-def pixels_at(layer: Layer, places: ArrayLike, dims: Dims) -> FloatArray:
-    """Return the pixels of a layer at positions of its viewer, in common units."""
+def world_to_pixels(layer: Layer, places: ArrayLike, dims: Dims) -> FloatArray:
+    """Convert world positions in the viewer's units to pixel positions of a layer."""
     import pint
 
     points, own = np.array(places, dtype=float)[:, -layer.ndim :], layer.units
@@ -325,27 +329,27 @@ def pixels_at(layer: Layer, places: ArrayLike, dims: Dims) -> FloatArray:
     return np.array([layer.world_to_data(point) for point in points])
 
 
-def _place_shown(layer: Layer, dims: Dims | None) -> FloatArray:
-    """Return a viewer's indices along the leading axes of a layer; 0 if unknown."""
+def _get_displayed_indices(layer: Layer, dims: Dims | None) -> FloatArray:
+    """Return the viewer's indices along the leading axes of a layer; 0 if unknown."""
     lead = layer.ndim - 2
     if dims is None or dims.ndim < layer.ndim:
         return np.zeros(lead, dtype=int)
-    place: FloatArray = np.rint(pixels_at(layer, [dims.point], dims)[0, :lead])
+    place: FloatArray = np.rint(world_to_pixels(layer, [dims.point], dims)[0, :lead])
     return place.astype(int)
 
 
-def plane_at(layer: Image | Labels, dims: Dims | None) -> tuple[int, ...]:
+def get_displayed_plane(layer: Image | Labels, dims: Dims | None) -> tuple[int, ...]:
     """Return the index of the displayed plane of a layer; the first if unknown."""
     if layer.ndim < 2:
         msg = f"Layer {layer.name!r} must have two or more axes, got one."
         raise ShapeError(msg, code="axis-missing")
-    last = np.array(finest(layer).shape[: layer.ndim - 2], dtype=int) - 1
-    return tuple(np.clip(_place_shown(layer, dims), 0, last).tolist())
+    last = np.array(get_finest_level(layer).shape[: layer.ndim - 2], dtype=int) - 1
+    return tuple(np.clip(_get_displayed_indices(layer, dims), 0, last).tolist())
 
 
-def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
+def find_visible_shapes(shapes: Shapes, dims: Dims) -> list[int]:
     """Return the indices of shapes on the plane in view; flat ones are on all."""
-    place = _place_shown(shapes, dims)
+    place = _get_displayed_indices(shapes, dims)
     return [
         index
         for index, vertices in enumerate(shapes.data)
@@ -353,9 +357,9 @@ def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
     ]
 
 
-def plane_name(layer: Image, place: Sequence[int]) -> str:
-    """Name the plane of a stack, such as ``plane t = 3 of 10``; empty for no stack."""
-    counts = finest(layer).shape[: layer.ndim - 2]
+def format_plane_name(layer: Image, place: Sequence[int]) -> str:
+    """Return the name of a plane, e.g. ``plane t = 3 of 10``; empty if no stack."""
+    counts = get_finest_level(layer).shape[: layer.ndim - 2]
     places_text = ", ".join(
         f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
         for axis, i, n in zip(layer.axis_labels, place, counts, strict=False)
@@ -363,14 +367,14 @@ def plane_name(layer: Image, place: Sequence[int]) -> str:
     return f"plane {places_text}" if places_text else ""
 
 
-def named_with_plane(layer: Image, place: Sequence[int]) -> str:
-    """Return the name of a layer and, for a stack, of its plane."""
-    return ", ".join(filter(None, (layer.name, plane_name(layer, place))))
+def format_layer_and_plane(layer: Image, place: Sequence[int]) -> str:
+    """Return the name of a layer, followed by that of its plane for a stack."""
+    return ", ".join(filter(None, (layer.name, format_plane_name(layer, place))))
 
 
-def _grey(layer: Layer, plane: object) -> object:
+def _convert_to_grey(layer: Layer, plane: object) -> object:
     """Return a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; raise an error for colour."""
-    grey = as_grey(plane)
+    grey = convert_if_grey(plane)
     if grey is None:
         msg = (
             f"Layer {layer.name!r} must be a grey image, got colour; right-click it "
@@ -381,8 +385,8 @@ def _grey(layer: Layer, plane: object) -> object:
     return grey
 
 
-class _Luminance:
-    """Luminance of a plane ``(Y, X, S)``, computed for the parts that are read."""
+class _LuminanceArray:
+    """Luminance of a colour plane ``(Y, X, S)``, computed only for the parts read."""
 
     def __init__(self, samples: Any) -> None:
         self._samples = samples
@@ -398,8 +402,8 @@ class _Luminance:
         return luminance(self._samples[part][..., :3])
 
 
-def record_of(layer: Layer) -> dict[str, Any]:
-    """Return the record of the image in a layer; empty for layers of other programs.
+def get_image_record(layer: Layer) -> dict[str, Any]:
+    """Return the image record of a layer; empty for layers of other programs.
 
     Another program may have written anything there.
     """
@@ -407,14 +411,14 @@ def record_of(layer: Layer) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def vendor_of(layer: Layer) -> str | None:
-    """Return the maker of the electron microscope, if the layer's file states it."""
-    return record_of(layer).get("vendor")
+def get_vendor(layer: Layer) -> str | None:
+    """Return the manufacturer of the electron microscope, if the file states it."""
+    return get_image_record(layer).get("vendor")
 
 
-def inputs_of(layer: Layer) -> set[str]:
-    """Return the names of the images that a layer was made from."""
-    history = provenance_of(layer)
+def get_input_names(layer: Layer) -> set[str]:
+    """Return the names of the images from which a layer was made."""
+    history = get_provenance(layer)
     return (
         set()
         if history is None
@@ -422,9 +426,9 @@ def inputs_of(layer: Layer) -> set[str]:
     )
 
 
-def provenance_of(layer: Layer) -> Provenance | None:
-    """Return the history of a layer."""
-    record = record_of(layer).get("provenance")
+def get_provenance(layer: Layer) -> Provenance | None:
+    """Return the processing history of a layer; None if it has none."""
+    record = get_image_record(layer).get("provenance")
     if isinstance(record, Provenance) or record is None:
         return record
     try:
@@ -433,40 +437,40 @@ def provenance_of(layer: Layer) -> Provenance | None:
         return None
 
 
-def note_edit(layer: Layer, *, of: Layer | None = None) -> None:
-    """Record in the history of an image that its pixels were replaced.
+def record_edit(layer: Layer, *, of: Layer | None = None) -> None:
+    """Record in a layer's history that its pixels were replaced.
 
     Our results write their history afterwards. `of`: the layer that they were made
     from, if it is another one.
     """
     source = layer if of is None else of
-    history = provenance_of(source)
+    history = get_provenance(source)
     helper = not isinstance(layer, Image) or layer.metadata.get(HELPER_KEY)
     if helper or (history and history.job == _EDIT):
         return
-    before = {"name": source.name, "provenance": history, "path": file_of(source)}
+    before = {"name": source.name, "provenance": history, "path": get_file_path(source)}
     edit_history = Provenance(
         job=_EDIT,
         inputs=(InputRecord(role="image", **before),),
         versions=software_versions(),
     )
     metadata = {"provenance": edit_history.model_dump(mode="json")}
-    layer.metadata["micrograph"] = record_of(layer) | metadata
+    layer.metadata["micrograph"] = get_image_record(layer) | metadata
 
 
-def network_of(layer: Layer) -> str | None:
-    """Return the model that made a layer or one of its inputs; None if none."""
-    history = provenance_of(layer)
-    network = None if history is None else history.network()
+def get_network_name(layer: Layer) -> str | None:
+    """Return the name of the model that made a layer or one of its inputs, or None."""
+    history = get_provenance(layer)
+    network = None if history is None else history.last_network()
     if network is not None:
         return network[0]
     mark = layer.metadata.get(NETWORK_KEY)
     return str(mark["model"]) if isinstance(mark, dict) and "model" in mark else None
 
 
-def planes_of(layer: Image | Labels) -> list[Micrograph]:
-    """Return all planes of a layer."""
-    counts = finest(layer).shape[: layer.ndim - 2]
+def list_planes(layer: Image | Labels) -> list[Micrograph]:
+    """Return all planes of a layer as micrographs."""
+    counts = get_finest_level(layer).shape[: layer.ndim - 2]
     return [micrograph_from_layer(layer, plane=place) for place in np.ndindex(counts)]
 
 
@@ -478,7 +482,7 @@ def micrograph_from_layer(
     is_unturned: bool = False,
     colour: bool = False,
 ) -> Micrograph:
-    """Read a layer as displayed: its plane, calibration and history.
+    """Convert a layer to a micrograph: displayed plane, calibration and history.
 
     Returns level 0, lazy if the layer is; uncalibrated if the layer's unit is the
     pixel. `is_unturned`: ignore everything except scale and translation; `colour`: read
@@ -489,52 +493,58 @@ def micrograph_from_layer(
     if layer.metadata.get(LIVE_KEY):
         msg = (
             f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "
-            "whole field first."
+            "whole image first."
         )
         raise ShapeError(msg, code="incomplete")
     if is_unturned:
         scale, shift = layer.scale[-2:], layer.translate[-2:]
     else:
-        scale, shift = _plain_transform(layer)
+        scale, shift = _get_scale_and_translation(layer)
     has_size = is_calibrated(layer)
-    k = nm_of(layer) if has_size else np.ones(2)
+    k = get_nm_scale(layer) if has_size else np.ones(2)
     pitch, origin = scale * k, shift * k
-    plane_values = finest(layer)[plane_at(layer, dims) if plane is None else plane]
+    plane_values = get_finest_level(layer)[
+        get_displayed_plane(layer, dims) if plane is None else plane
+    ]
     if not hasattr(plane_values, "dask"):
         plane_values = np.asanyarray(plane_values)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
-    bits = {k: v for k, v in record_of(layer).items() if k == BITS_KEY}
+    bits = {k: v for k, v in get_image_record(layer).items() if k == BITS_KEY}
     return Micrograph(
-        data=_Luminance(plane_values) if as_colour else _grey(layer, plane_values),
+        data=_LuminanceArray(plane_values)
+        if as_colour
+        else _convert_to_grey(layer, plane_values),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if has_size else None,
         name=layer.name,
-        provenance=provenance_of(layer),
+        provenance=get_provenance(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if has_size else (float(pitch[0]), float(pitch[1])),
-        metadata=size_facts_of(layer) | bits,
-        path=file_of(layer),
+        metadata=get_size_metadata(layer) | bits,
+        path=get_file_path(layer),
     )
 
 
-def size_facts_of(layer: Layer) -> dict[str, object]:
-    """Return the error of a layer's pixel size and its source.
+def get_size_metadata(layer: Layer) -> dict[str, object]:
+    """Return the relative error and the source of a layer's pixel size.
 
     Another program, or napari's controls, may have changed its scale since.
     """
-    about = record_of(layer)
+    about = get_image_record(layer)
     facts = {k: about[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in about}
     if not is_calibrated(layer):
         return {k: v for k, v in facts.items() if k != ORIGIN_KEY}
-    pitch, origin_record = pitch_of(layer), about.get(ORIGIN_KEY) or {}
+    pitch, origin_record = get_layer_pixel_size(layer), about.get(ORIGIN_KEY) or {}
     sizes = (origin_record.get("pixel_size_nm"), about.get("pixel_size_nm"))
     if not any(size and np.allclose(size, pitch) for size in sizes):
         size = float(pitch[0]), float(pitch[1])
-        facts[ORIGIN_KEY] = size_origin("by the scale of its layer in napari", size)
+        facts[ORIGIN_KEY] = create_size_source(
+            "by the scale of its layer in napari", size
+        )
     return facts
 
 
-def file_of(layer: Layer) -> str | None:
-    """Return the file with exactly the pixels of a layer, if it is not temporary."""
+def get_file_path(layer: Layer) -> str | None:
+    """Return the path of the permanent file with exactly the pixels of a layer."""
     about = layer.metadata
     store_opened = about.get(STORE_KEY) if READ_KEY in about else None
     file_name = about.get(SAVED_KEY) or store_opened
@@ -553,26 +563,28 @@ def apply_pixel_size(
     *,
     origin: dict[str, object] | None = None,
 ) -> None:
-    """Calibrate a layer in place; layers over it need the same calibration.
+    """Set the pixel size of a layer in nm; layers over it need the same calibration.
 
-    `origin`: source of the size, as in `size_origin`; default: typed by the user.
+    `origin`: source of the size, as in `create_size_source`; by default the user.
     """
     share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
     size = np.asarray(size_nm, dtype=float)
-    size_source = origin or size_origin(TYPED_SIZE, (float(size[0]), float(size[1])))
-    note_size_facts(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: size_source})
+    size_source = origin or create_size_source(
+        TYPED_SIZE, (float(size[0]), float(size[1]))
+    )
+    record_size_metadata(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: size_source})
     resize_pixels(layer, size_nm, ("nm", "nm"))
 
 
 def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[object]) -> None:
-    """Set the pixel size of a layer in some unit; its first pixel is fixed."""
+    """Set the pixel size of a layer in any unit, and scale its position accordingly."""
     fit = layer.metadata.get(_FIT_KEY)
-    release_fit(layer)
+    remove_fit(layer)
     if fit is not None:  # without effect with a pixel size; undoing the size needs it
         layer.metadata[_FIT_KEY] = fit
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
-    scale[-2:] = np.divide(size, gain_of(layer))
+    scale[-2:] = np.divide(size, get_enlargement(layer))
     ratio = scale[-2:] / old[-2:]
     translate[-2:] *= ratio
     affine = np.array(layer.affine.affine_matrix)
@@ -581,17 +593,17 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[object]) -> Non
     layer.units = (*layer.units[:-2], *units)
 
 
-def note_size_facts(layer: Layer, facts: dict[str, object]) -> None:
-    """Record error and source of a layer's pixel size, or remove both."""
+def record_size_metadata(layer: Layer, facts: dict[str, object]) -> None:
+    """Record the error and source of a layer's pixel size, or remove both."""
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
-    known_facts = {k: v for k, v in record_of(layer).items() if k not in keys}
+    known_facts = {k: v for k, v in get_image_record(layer).items() if k not in keys}
     layer.metadata["micrograph"] = known_facts | facts
 
 
-def layer_keywords(
+def create_layer_keywords(
     micrograph: Micrograph, *, levels: Sequence[object] | None = None, **extra: object
 ) -> dict[str, Any]:
-    """Return keywords for ``viewer.add_image`` that show a calibrated micrograph."""
+    """Return keywords for ``viewer.add_image`` to show a calibrated micrograph."""
     keywords = layer_attributes(micrograph)
     data = micrograph.data if levels is None else list(levels)
     if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
@@ -602,10 +614,10 @@ def layer_keywords(
     return keywords
 
 
-def look_of(layer: Image | Labels) -> DisplaySettings:
-    """Return how a layer is displayed."""
+def get_display_settings(layer: Image | Labels) -> DisplaySettings:
+    """Return the display settings of a layer."""
     if isinstance(layer, Labels):
-        return _look_of_labels(layer)
+        return _get_label_settings(layer)
     from napari.utils.colormaps import ALL_COLORMAPS, Colormap
 
     colormap: Any = layer.colormap
@@ -625,8 +637,8 @@ def look_of(layer: Image | Labels) -> DisplaySettings:
     )
 
 
-def _look_of_labels(layer: Labels) -> DisplaySettings:
-    """Return colours and names of the values of a layer."""
+def _get_label_settings(layer: Labels) -> DisplaySettings:
+    """Return display settings with the colours and names of a layer's labels."""
     values = np.unique(np.asarray(layer.data))
     if len(values) > _MAX_CLASSES:
         msg = (
@@ -656,13 +668,13 @@ def _look_of_labels(layer: Labels) -> DisplaySettings:
 
 
 def show_colour_bar(layer: Layer) -> None:
-    """Show the colour bar of a map, with its name and unit above."""
-    for _ in colour_bar_parts(layer):
+    """Show the colour bar of a map, with its name and unit above it."""
+    for _ in show_colour_bar_in_steps(layer):
         pass
 
 
-def colour_bar_parts(layer: Layer) -> Iterator[None]:
-    """Show the colour bar in two parts: napari renders each letter on first use."""
+def show_colour_bar_in_steps(layer: Layer) -> Iterator[None]:
+    """Show the colour bar in two steps, because napari renders its text slowly."""
     if isinstance(layer, Image) and layer.metadata.get(BAR_KEY):
         layer.colorbar.visible = True
         yield
@@ -670,8 +682,8 @@ def colour_bar_parts(layer: Layer) -> Iterator[None]:
         layer.name_overlay.visible = True
 
 
-def settle_colour_bars(viewer: ViewerModel) -> None:
-    """Show only the colour bar of the topmost visible map: all bars share a corner.
+def update_colour_bars(viewer: ViewerModel) -> None:
+    """Show only the colour bar of the topmost visible map, as all share a corner.
 
     A map that an image covers completely is not visible.
     """
@@ -705,38 +717,38 @@ def _covers(image: Image, item: Image) -> bool:
 
 
 def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
-    """Hide other maps of the same area, since overlapping maps are unreadable."""
+    """Hide other maps of the same area, because overlapping maps are unreadable."""
     low, high = layer_shown.extent.world[:, -2:]
     # napari may pass proxies, equal but not identical
-    for item in image_layers(viewer):
+    for item in list_image_layers(viewer):
         if item != layer_shown and item.visible and is_map(item):
             start, end = item.extent.world[:, -2:]
             if np.all(np.minimum(high, end) > np.maximum(low, start)):
                 item.visible = False
 
 
-def without_cache(layer: Layer) -> None:
-    """Allow a lazy layer to be computed in a thread while napari draws it.
+def disable_cache(layer: Layer) -> None:
+    """Disable the dask cache, to let threads compute a lazy layer during drawing.
 
     napari keeps computed chunks in a dask cache that two threads corrupt (dask issue
     10396: `KeyError` in both); the layer is drawn without it from now on.
     """
-    if hasattr(finest(layer), "dask"):
+    if hasattr(get_finest_level(layer), "dask"):
         layer.dask_optimized_slicing = nullcontext
 
 
-def field_in_view(viewer: ViewerModel, layer: Image) -> Box | None:
-    """Return the part of a layer that is on the canvas, for any units of other layers.
+def get_visible_box(viewer: ViewerModel, layer: Image) -> Box | None:
+    """Return the part of a layer that is visible on the canvas, in its pixels.
 
     In pixels of its finest level; None if it is off the canvas.
     """
-    dims, camera = viewer.dims, host.camera(viewer)
-    half = host.viewbox_size(viewer) / camera.zoom / 2
+    dims, camera = viewer.dims, host.get_camera(viewer)
+    half = host.get_viewbox_size(viewer) / camera.zoom / 2
     corners = np.tile(np.array(dims.point, dtype=float), (4, 1))
     signs = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
     corners[:, list(dims.displayed[-2:])] = camera.center[-2:] + signs * half
     # a pixel ends half a pixel from its centre, up to rounding
-    ends = pixels_at(layer, corners, dims)[:, -2:] + 0.5
+    ends = world_to_pixels(layer, corners, dims)[:, -2:] + 0.5
     low = np.floor(ends.min(axis=0) + _TOLERANCE)
     high = np.ceil(ends.max(axis=0) - _TOLERANCE)
     (y0, x0), (y1, x1) = np.clip([low, high], 0, layer.level_shapes[0][-2:]).astype(int)
@@ -744,44 +756,44 @@ def field_in_view(viewer: ViewerModel, layer: Image) -> Box | None:
 
 
 def fill_view(viewer: ViewerModel, layer: Layer) -> None:
-    """Fill the view with a layer, regardless of the others."""
+    """Fill the view with a layer, regardless of other layers."""
     viewer.reset_view()
     if layer.ndim != viewer.dims.ndim or viewer.dims.ndisplay != 2:
         return
     axes = list(viewer.dims.displayed)
-    factor = to_shared_units(viewer, layer)[axes]
+    factor = get_unit_factors(viewer, layer)[axes]
     low, high = layer.extent.world[:, axes] * factor
     side = high - low + layer.extent.step[axes] * factor  # to the edges of its pixels
-    camera = host.camera(viewer)
+    camera = host.get_camera(viewer)
     camera.center = tuple((low + high) / 2)
-    camera.zoom = _FILL_SHARE * np.min(host.viewbox_size(viewer) / side)
+    camera.zoom = _FILL_SHARE * np.min(host.get_viewbox_size(viewer) / side)
 
 
-def to_shared_units(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
-    """Return factors from the units of a layer to the common units of the camera."""
+def get_unit_factors(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
+    """Return the factors from a layer's units to the common units of the viewer."""
     units = (viewer.layers.units or layer.units)[-layer.ndim :]
     pairs = zip(layer.units, units, strict=True)
     return np.array([(nm_per_unit(u) or 1) / (nm_per_unit(v) or 1) for u, v in pairs])
 
 
 def show_scale_bar(viewer: ViewerModel) -> None:
-    """Switch the scale bar on; napari uses the unit of the layers.
+    """Show the scale bar, which uses the unit of the layers.
 
     It is placed where notifications do not cover it.
     """
-    bar = host.scale_bar(viewer)
+    bar = host.get_scale_bar(viewer)
     if not bar.visible:
         bar.position = "bottom_left"
     bar.visible = True
     bar.font_size = 14
-    settle_scale_bar(viewer)
+    update_scale_bar(viewer)
 
 
-def settle_scale_bar(viewer: ViewerModel) -> bool:
-    """Remove the scale bar while images have no common unit; return whether it was."""
-    is_mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
+def update_scale_bar(viewer: ViewerModel) -> bool:
+    """Hide the scale bar if images have different units; return whether they do."""
+    is_mixed = len({is_calibrated(item) for item in list_grey_layers(viewer)}) > 1
     # not hidden: vispy crashes if that happens before it is drawn
-    host.scale_bar(viewer).opacity = float(not is_mixed)
+    host.get_scale_bar(viewer).opacity = float(not is_mixed)
     host.label_scale_bar(viewer)
     return is_mixed
 
@@ -797,35 +809,35 @@ MARK_KEY = "semsr landmarks"
 Its identity; its name if written by an earlier version.
 """
 IDENTITY_KEY = "semsr identity"
-"""Entry of a layer's metadata: its unique identity."""
+"""Key of a layer's metadata: its unique identity."""
 SOURCES_KEY = "semsr sources"
-"""Entry of a layer's metadata: its inputs, by the names in its history."""
+"""Key of a layer's metadata: its inputs, by their names in its history."""
 
 
-def identity_of(layer: Layer) -> str:
-    """Return the unique identity of a layer, which a project keeps."""
+def get_identity(layer: Layer) -> str:
+    """Return the unique identity of a layer, which is saved in projects."""
     return str(layer.metadata.setdefault(IDENTITY_KEY, uuid.uuid4().hex))
 
 
-def sources_of(layers: Collection[Layer]) -> dict[str, str]:
-    """Return the identities of layers and of their inputs, by name."""
+def get_source_identities(layers: Collection[Layer]) -> dict[str, str]:
+    """Return the identities of layers and their inputs, by name."""
     before = [layer.metadata.get(SOURCES_KEY, {}) for layer in layers]
     sources = {name: source for one in before for name, source in one.items()}
-    return sources | {layer.name: identity_of(layer) for layer in layers}
+    return sources | {layer.name: get_identity(layer) for layer in layers}
 
 
-def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
-    """Return keywords of a layer over an image that explains a panel's result.
+def create_overlay_keywords(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
+    """Return keywords for a helper layer that explains a result over an image.
 
     `of`: the layer of the image, or one that contains it.
     """
-    fit = fitted_as(of)
+    fit = create_fit_keywords(of)
     return {
         **fit,
         "metadata": {
             **fit.get("metadata", {}),
             HELPER_KEY: panel,
-            MARK_KEY: identity_of(of),
+            MARK_KEY: get_identity(of),
         },
         "scale": image.scale,
         "translate": image.origin,
@@ -834,8 +846,8 @@ def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
     }
 
 
-def drawn_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
-    """Return layers of some kinds that the user drew, without helper layers."""
+def list_user_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
+    """Return the layers of the given types, without helper layers."""
     return [
         item
         for item in viewer.layers
@@ -844,10 +856,12 @@ def drawn_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
 
 
 DRAWING_KEY = "semsr drawing"
-"""Entry of a layer's metadata: a drawing layer, which stays above new images."""
+"""Key of a layer's metadata: marks a drawing layer, which stays above new images."""
 
 
-def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: object) -> Shapes:
+def add_line_layer(
+    viewer: ViewerModel, name: str, width: float, **grid: object
+) -> Shapes:
     """Add a layer for drawing lines."""
     lines: Shapes = viewer.add_shapes(
         None,
@@ -863,17 +877,17 @@ def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: object) -> 
     return lines
 
 
-def draw_over(viewer: ViewerModel, image: Layer, name: str) -> Shapes:
-    """Add a drawing layer, in the viewer's plane and the unit of an image."""
-    linear, _ = shown_by(image)
+def add_drawing_layer(viewer: ViewerModel, image: Layer, name: str) -> Shapes:
+    """Add a drawing layer over an image, in the same unit."""
+    linear, _ = get_display_transform(image)
     pitch = float(np.sqrt(abs(np.linalg.det(linear))))
     width = (float(np.max(image.extent.data[1][-2:])) + 1) / 400
     grid = {"scale": (pitch, pitch), "units": image.units[-2:]}
-    return draw_lines(viewer, free_name(viewer, name), width, **grid)
+    return add_line_layer(viewer, find_free_name(viewer, name), width, **grid)
 
 
-def nm_of_drawn(layer: Layer, image: Layer) -> NDArray[np.float64]:
-    """Return factors from positions of a drawn layer to nm, or px of the viewer.
+def get_drawing_scale(layer: Layer, image: Layer) -> NDArray[np.float64]:
+    """Return the factors from positions in a drawing layer to nm or viewer pixels.
 
     napari displays layers without a length unit as if they had the image's.
     """
@@ -884,14 +898,15 @@ def nm_of_drawn(layer: Layer, image: Layer) -> NDArray[np.float64]:
     )
 
 
-def same_unit(micrographs: Sequence[Micrograph]) -> str:
-    """Return the common unit of images to compare: ``"nm"`` or ``"pixel"``."""
+def get_common_unit(micrographs: Sequence[Micrograph]) -> str:
+    """Return the common unit of images to be compared: ``"nm"`` or ``"pixel"``."""
     units = {item.unit for item in micrographs}
     if len(units) > 1:
         bare = [item.name for item in micrographs if item.unit == "pixel"]
         msg = (
-            f"Layers shown together must all be calibrated or none, but {bare[0]!r} "
-            "has no pixel size; set one in Open mosaic, under Calibrate a layer."
+            "Either all layers or none of them must be calibrated to be shown "
+            f"together, but {bare[0]!r} has no pixel size; set one in Open mosaic, "
+            "under Calibrate a layer."
         )
         raise OptionError(msg, code="pixel-size-missing")
     return units.pop()

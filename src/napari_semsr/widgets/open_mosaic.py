@@ -19,9 +19,9 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     capture_warnings,
-    code_of,
     format_pixel_size,
     format_shape,
+    get_error_code,
     parse_pixel_size,
 )
 from napari_semsr.io import (
@@ -29,29 +29,29 @@ from napari_semsr.io import (
     SERIES_KEY,
     ReadOptions,
     count_scenes,
-    holds_frames,
-    own_name,
+    get_display_name,
+    is_scan,
     read,
 )
 from napari_semsr.jobs import INFO, StitchFolderOptions
 from napari_semsr.widgets.base import (
     Form,
-    Opened,
+    OpenedImage,
     OptionsForm,
     Panel,
+    PanelTask,
     RichLabel,
-    Work,
-    add_opened,
-    begin_at,
+    add_opened_image,
+    create_button,
+    fit_view_to_image,
+    get_start_folder,
     is_alive,
     open_levels,
-    push_button,
-    show_arrival,
 )
 from napari_semsr.widgets.calibrate import (
     CalibrateGroup,
     PixelSizeEdit,
-    mixed_text,
+    explain_missing_scale_bar,
 )
 from napari_semsr.widgets.stitch import (
     Coverage,
@@ -62,13 +62,13 @@ from napari_semsr.widgets.stitch import (
     scan_facts,
 )
 
-_NOTHING = "Choose a file to see its size and calibration."
+_NOTHING = "Choose a file to see its shape and calibration."
 _COUNTS = {"series": "series", "level": "levels"}
 _AXES = {"channel": "c", "time": "t", "z": "z"}
 
 
-def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
-    """Describe a file; return also whether only its luminance can be opened."""
+def _describe_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
+    """Describe a file; also return whether only its luminance can be opened."""
     result = yield from INFO.job(path, opening=opening)
     shape, stored_shape = result.facts.get("shape"), result.facts.get("stored_shape")
     if not shape or len(stored_shape or ()) <= len(shape):
@@ -77,18 +77,20 @@ def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
         with capture_warnings(lambda _: None):  # opening the file repeats them
             read(path, dataset=opening.dataset)
     except ReadError as error:
-        return result, code_of(error) == "colour-image"  # not a data bar's: crop that
+        return result, get_error_code(
+            error
+        ) == "colour-image"  # not a data bar's: crop that
     return result, False
 
 
-def _look_into_scan(path: Path) -> Job[tuple[Acquisition, dict[str, object]]]:
-    """Open a scan; of a CZI, all scenes if they can be combined. Return counts, too."""
+def _describe_scan(path: Path) -> Job[tuple[Acquisition, dict[str, object]]]:
+    """Read the metadata of a scan, and count its scenes and channels."""
     scenes, channels = count_scenes(path) if path.is_file() else (1, 1)
     of = StitchFolderOptions(channel=0 if channels > 1 else None)
     try:
         scan, _ = yield from look_into(path, of)
     except ReadError as error:
-        if scenes < 2 or code_of(error) != "frames-differ":
+        if scenes < 2 or get_error_code(error) != "frames-differ":
             raise
         of = of.model_copy(update={"series": 0})
         scan, _ = yield from look_into(path, of)
@@ -97,7 +99,7 @@ def _look_into_scan(path: Path) -> Job[tuple[Acquisition, dict[str, object]]]:
 
 
 class OpenMosaicPanel(Panel):
-    """Opens an image with its calibration, and calibrates open layers."""
+    """Panel that opens an image with its calibration, and calibrates open layers."""
 
     help_place = "first-steps.md#1-open-an-image"
     queue = None  # opening an image need not wait for computations
@@ -110,10 +112,10 @@ class OpenMosaicPanel(Panel):
         self.path = FileEdit(
             name="path",
             label="File",
-            tooltip="Image, mosaic, store or CZI to open, or a folder of frames.",
+            tooltip="Image, mosaic, store or CZI file to open, or a folder of frames.",
             mode=FileDialogMode.EXISTING_FILE,
         )
-        choose = push_button(
+        choose = create_button(
             "Choose a store or folder…",
             self._choose_folder,
             "For an OME-Zarr store or a folder of frames.",
@@ -122,13 +124,13 @@ class OpenMosaicPanel(Panel):
         self.dataset = ComboBox(
             name="dataset",
             label="Dataset",
-            tooltip="The image to open in an HDF5 file with several.",
+            tooltip="Image to open if the HDF5 file contains several.",
             choices=[],
         )
         self.luminance = CheckBox(
             name="luminance",
             text="Use its luminance",
-            tooltip="Open a colour image as grey, by its luminance.",
+            tooltip="Open a colour image as a grey image of its luminance.",
         )
         self.form = OptionsForm(ReadOptions)
         self.form.show_row("colour", False)  # the tick box replaces it
@@ -138,25 +140,27 @@ class OpenMosaicPanel(Panel):
         self.bar = SpinBox(
             name="bar",
             label="Data-bar rows",
-            tooltip="Number of rows to crop at the bottom, where the microscope "
-            "printed its text.",
+            tooltip=(
+                "Number of rows to crop at the bottom, which contain the microscope's "
+                "data bar."
+            ),
             value=0,
             min=0,
             max=100_000,
         )
         self.bar_note = RichLabel()
-        self.bar_button = push_button(
+        self.bar_button = create_button(
             "Crop these rows",
-            self.crop_bar,
+            self.crop_data_bar,
             (
-                "Open the image without these rows; if it is open already, its layer "
+                "Open the image without these rows; if it is already open, its layer "
                 "is replaced."
             ),
         )
         self.bar_button.setVisible(False)
         self.shown_layer: Layer | None = None
         self._layer_outdated: Layer | None = None
-        layer = self.new_layer_box("layer", "Layer", "The layer to calibrate.")
+        layer = self.create_layer_box("layer", "Layer", "The layer to calibrate.")
         self.calibrate = CalibrateGroup(self, layer)
         self._coverage = Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
@@ -172,15 +176,15 @@ class OpenMosaicPanel(Panel):
         layer.native.currentIndexChanged.connect(self._show_coverage)
         for name in (*_COUNTS, *_AXES, "plane"):
             self.form.show_row(name, False)
-        self.path.changed.connect(self.look)
-        self.dataset.changed.connect(self._look_again)
-        self.bar.changed.connect(self._show_bar)
-        self.luminance.changed.connect(self._show_colour)
-        self.take_input(layer)
+        self.path.changed.connect(self.inspect_file)
+        self.dataset.changed.connect(self._inspect_dataset)
+        self.bar.changed.connect(self._show_data_bar)
+        self.luminance.changed.connect(self._set_luminance)
+        self.follow_active_layer(layer)
         self._show_coverage()
 
     def _show_coverage(self, _: object = None) -> None:
-        """Offer the coverage of a mosaic that has it, and show it over the mosaic."""
+        """Offer to show the coverage of a mosaic, if available, over the mosaic."""
         if is_alive(self):
             has_coverage = coverage_of(self.calibrate.layer.value) is not None
             self.over.setVisible(has_coverage)
@@ -191,77 +195,79 @@ class OpenMosaicPanel(Panel):
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(
-            self, "Store or folder of frames", str(begin_at())
+            self, "Store or folder of frames", str(get_start_folder())
         )
         if folder:
             self.path.value = Path(folder)
 
     # -- inspecting the file ----------------------------------------------
 
-    def typed_path(self) -> Path:
+    def get_entered_path(self) -> Path:
         """Return the path entered in the form."""
         value = self.path.value
         return value if isinstance(value, Path) else Path()
 
-    def look(self, path: Path | None = None) -> None:
-        """Read the file's description, and show it."""
-        path = path or self.typed_path()
+    def inspect_file(self, path: Path | None = None) -> None:
+        """Inspect the file, and show its description."""
+        path = path or self.get_entered_path()
         self.facts, self._path_described, self.shown_layer = {}, None, None
         self._show_datasets({})
-        self._clear()
+        self._clear_description()
         if path == Path() or not path.exists():
             self.about.setText(_NOTHING if path == Path() else f"There is no {path}.")
             return
-        if holds_frames(path):
+        if is_scan(path):
             show = partial(self._show_scan, path)
-            self.look_up("Look into folder", lambda: _look_into_scan(path), show)
+            self.start_inspection(
+                "Look into folder", lambda: _describe_scan(path), show
+            )
             return
-        work = partial(_look_into_file, path, ReadOptions())
-        self.look_up("Look into file", work, self._show_facts)
+        work = partial(_describe_file, path, ReadOptions())
+        self.start_inspection("Look into file", work, self._show_description)
 
-    def _show_colour(self, on: bool) -> None:
-        """Read the tick box, and show what it changes."""
+    def _set_luminance(self, on: bool) -> None:
+        """Apply the luminance tick box, and update the status."""
         self.form.set_values(colour="luminance" if on else "refuse")
         if self._path_described is not None:
-            self._show_ready()
+            self._show_readiness()
 
-    def _show_ready(self) -> None:
-        """Show whether the file can be opened with these options."""
+    def _show_readiness(self) -> None:
+        """Show whether the file can be opened with the present options."""
         name = "" if self._path_described is None else self._path_described.name
         if self._in_colour and not self.luminance.value:
-            sentence = f"{name} is a colour image: tick 'Use its luminance' to open it."
+            sentence = f"{name} is a colour image; tick 'Use its luminance' to open it."
             self.show_status(sentence)
         else:
             self.show_status(f"{name} can be opened.")
 
     def translate(self, text: str) -> str:
-        """Replace an option in a message by its tick box."""
+        """Replace an option name in a message with the label of its tick box."""
         return super().translate(
             text.replace(
                 "use its luminance (`colour=luminance`)", "tick 'Use its luminance'"
             )
         )
 
-    def _clear(self) -> None:
-        """Clear what is shown about one image of a file."""
+    def _clear_description(self) -> None:
+        """Clear the description of the current image of a file."""
         self._in_colour = False
         self._which.show_row("luminance", False)
         self.luminance.value = False
         self.about.setText("")
         self.pixel_size.value = None
-        self._show_counts({})
+        self._update_index_rows({})
         self.bar.value = 0
         self.bar_note.setText("")
         self.bar_button.setVisible(False)
 
-    def _look_again(self, name: str | None) -> None:
-        """Read the description of another dataset of the file."""
+    def _inspect_dataset(self, name: str | None) -> None:
+        """Inspect another dataset of the same file, and show its description."""
         path, options = self._path_described, ReadOptions(dataset=name)
         if path is None or name is None:
             return
-        self._clear()
-        work = partial(_look_into_file, path, options)
-        self.look_up("Look into file", work, self._show_facts)
+        self._clear_description()
+        work = partial(_describe_file, path, options)
+        self.start_inspection("Look into file", work, self._show_description)
 
     def _show_datasets(self, facts: dict[str, Any]) -> None:
         metadata = facts.get("metadata") or {}
@@ -272,7 +278,7 @@ class OpenMosaicPanel(Panel):
                 self.dataset.value = metadata["dataset"]
         self._which.show_row("dataset", bool(names))
 
-    def _show_facts(self, facts_found: tuple[Any, bool]) -> None:
+    def _show_description(self, facts_found: tuple[Any, bool]) -> None:
         description, self._in_colour = facts_found
         self._which.show_row("luminance", self._in_colour)
         facts = self.facts = dict(description.facts)
@@ -287,14 +293,14 @@ class OpenMosaicPanel(Panel):
             lines.append(f"Microscope: {facts['vendor']}")
         if facts.get("suggested_bar_px"):
             lines.append(
-                f"A printed scale bar of {facts['suggested_bar_px']:g} px was found: "
-                "once the image is open, Calibrate a layer draws a line along it."
+                f"Found a printed scale bar of {facts['suggested_bar_px']:g} px; once "
+                "the image is open, Calibrate a layer draws a line along it."
             )
         self.about.setText("\n".join(lines))
-        self._show_counts(facts)
+        self._update_index_rows(facts)
         self.bar.value = int(facts.get("databar_rows") or 0)
-        self._show_bar()
-        self._show_ready()
+        self._show_data_bar()
+        self._show_readiness()
 
     def _show_scan(
         self, path: Path, scan: tuple[Acquisition, dict[str, object]]
@@ -303,11 +309,11 @@ class OpenMosaicPanel(Panel):
         size = self.pixel_size.value = acquisition.pixel_size_nm
         self.facts, self._path_described = {"pixel_size_nm": size, **counts}, path
         self.about.setText(scan_facts(acquisition))
-        self._show_counts(self.facts)
+        self._update_index_rows(self.facts)
         self.bar_note.setText("")
         self.show_status(f"{path.name} can be opened.")
 
-    def _show_counts(self, facts: dict[str, Any]) -> None:
+    def _update_index_rows(self, facts: dict[str, Any]) -> None:
         axes, metadata = facts.get("axes") or {}, facts.get("metadata") or {}
         counts = {name: facts.get(many) for name, many in _COUNTS.items()}
         counts |= {name: axes.get(axis) for name, axis in _AXES.items()}
@@ -315,28 +321,28 @@ class OpenMosaicPanel(Panel):
         counts["plane"] = math.prod(plane_sizes)
         for name, count_stated in counts.items():
             count = int(count_stated or 1)
-            self.form.widget(name).max = max(0, count - 1)
+            self.form.get_widget(name).max = max(0, count - 1)
             if name != "level":
                 first = metadata.get(SERIES_KEY, 0) if name == "series" else 0
                 self.form.set_values(**{name: first if count > 1 else None})
             self.form.show_row(name, count > 1)
 
-    def _show_bar(self, _: object = None) -> None:
-        """Show what is known about the data bar, and offer to crop a likely one."""
+    def _show_data_bar(self, _: object = None) -> None:
+        """Show information about the data bar, and offer to crop a likely one."""
         rows, guess = int(self.bar.value), self.facts.get("suggested_databar_rows")
         text = "" if rows else "No data bar was found."
         if self.facts.get("databar_rows"):
             text = (
-                "The file's header states a data bar; correct its height if it is "
-                "wrong."
+                "The header of the file specifies a data bar; correct its height if it "
+                "is wrong."
             )
         elif guess and not rows:
-            text = f"The lowest {guess} rows look like a data bar."
+            text = f"The bottom {guess} rows look like a data bar."
         self.bar_note.setText(text)
         self.bar_button.setVisible(bool(guess) and not rows)
 
-    def crop_bar(self) -> None:
-        """Crop the rows that look like a data bar; reopen the image if it is open."""
+    def crop_data_bar(self) -> None:
+        """Crop the rows that look like a data bar; if the image is open, reopen it."""
         self.bar.value = self.facts["suggested_databar_rows"]
         if self.shown_layer in self.viewer.layers:
             self._layer_outdated = self.shown_layer
@@ -344,8 +350,8 @@ class OpenMosaicPanel(Panel):
         else:
             self.show_status("These rows will be cropped; press Open.")
 
-    def ask_size(self, layer: Layer) -> None:
-        """Let the user enter the pixel size of a layer."""
+    def focus_pixel_size(self, layer: Layer) -> None:
+        """Focus the boxes in which the user can enter the pixel size of a layer."""
         self.calibrate.layer.value = layer
         self.scroll_area.ensureWidgetVisible(self.calibrate.apply_button)
         self.calibrate.pixel_size.height_box.native.setFocus()
@@ -353,7 +359,7 @@ class OpenMosaicPanel(Panel):
 
     # -- opening ---------------------------------------------------------------
 
-    def options(self) -> ReadOptions:
+    def create_options(self) -> ReadOptions:
         """Read the form.
 
         The options are validated; they have a pixel size only if it differs from the
@@ -363,14 +369,14 @@ class OpenMosaicPanel(Panel):
             int(self.bar.value),
             int(self.facts.get("databar_rows") or 0),
         )
-        options: ReadOptions = self.form.options(
-            pixel_size_nm=self._corrected_size(),
+        options: ReadOptions = self.form.create_options(
+            pixel_size_nm=self._get_corrected_size(),
             databar_rows=None if rows == databar_rows else rows,
             dataset=self.dataset.value,
         )
         return options
 
-    def _corrected_size(self) -> PixelSize | None:
+    def _get_corrected_size(self) -> PixelSize | None:
         """Return the pixel size entered by the user, unless the file states it."""
         size, stated_size = self.pixel_size.value, self.facts.get("pixel_size_nm")
         # the boxes round to six decimals, which must not replace the file's digits
@@ -379,48 +385,48 @@ class OpenMosaicPanel(Panel):
         )
         return None if same else size
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         layer_outdated, self._layer_outdated = self._layer_outdated, None
-        path = self.typed_path()
+        path = self.get_entered_path()
         if path == Path():
             msg = "A file must be chosen first."
             raise OptionError(msg, code="missing-value")
         if not path.exists():
-            msg = f"There is no {path}: choose a file that exists."
+            msg = f"{path} does not exist; choose an existing file."
             raise OptionError(msg, code="file-missing")
         if path != self._path_described:
             self.facts = {}
-        if holds_frames(path):
-            choice = self.form.options()
+        if is_scan(path):
+            choice = self.form.create_options()
             of = StitchFolderOptions(
-                pixel_size_nm=self._corrected_size(),
+                pixel_size_nm=self._get_corrected_size(),
                 series=choice.series,
                 channel=choice.channel,
             )
-            return Work(lambda: lay_frames(path, of), self._show_frames)
-        options, levels = self.options(), int(self.facts.get("levels") or 1)
+            return PanelTask(lambda: lay_frames(path, of), self._show_frames)
+        options, levels = self.create_options(), int(self.facts.get("levels") or 1)
         show = partial(self.show_image, layer_outdated=layer_outdated)
-        return Work(lambda: open_levels(path, options, levels=levels), show)
+        return PanelTask(lambda: open_levels(path, options, levels=levels), show)
 
     def _show_frames(self, layers: list[Any]) -> None:
         sentence = add_frames(self.viewer, layers)
         self.show_status(f"{sentence} Stitch mosaic joins them.")
 
     def show_image(
-        self, opened_store: Opened, layer_outdated: Layer | None = None
+        self, opened_store: OpenedImage, layer_outdated: Layer | None = None
     ) -> None:
         """Add the opened image as a layer, replacing an outdated one."""
         is_renewed = layer_outdated in self.viewer.layers
         if is_renewed:
-            with self.history.quiet():
+            with self.history.make_removals_final():
                 self.viewer.layers.remove(layer_outdated)
         name = opened_store.micrograph.name
         if opened_store.path is not None:
-            name = own_name(opened_store.path, name)
-        self.shown_layer = add_opened(self.viewer, opened_store, name=name)
+            name = get_display_name(opened_store.path, name)
+        self.shown_layer = add_opened_image(self.viewer, opened_store, name=name)
         if not is_renewed:
-            show_arrival(self.viewer, self.shown_layer)
+            fit_view_to_image(self.viewer, self.shown_layer)
         guess = self.facts.get("suggested_databar_rows")
         if guess and not opened_store.options.databar_rows:
             share = (
@@ -433,5 +439,6 @@ class OpenMosaicPanel(Panel):
         shape = format_shape(opened_store.micrograph.shape)
         size = format_pixel_size(opened_store.micrograph.pixel_size_nm)
         self.show_status(
-            f"Opened {name}: {shape}, pixel size {size}.{mixed_text(self.viewer)}"
+            f"Opened {name}: {shape}, pixel size "
+            f"{size}.{explain_missing_scale_bar(self.viewer)}"
         )

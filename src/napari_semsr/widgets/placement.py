@@ -1,4 +1,4 @@
-"""Position of one image on another: as registered, from a file, or otherwise."""
+"""Position of one image relative to another: as registered, from a file, or none."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from magicgui.widgets import ComboBox, FileEdit
 
 from napari_semsr.core import OptionError
 from napari_semsr.io import StoredTransform
-from napari_semsr.widgets.base import Form, typed_path
+from napari_semsr.widgets.base import Form, get_entered_path
 
 _BY_IMAGES, _BY_FILE = "found", "stored"
 
 
-class PlacementRows:
-    """Two rows of a form for selecting a transform.
+class TransformSelector:
+    """Two form rows for selecting the transform between two images.
 
     `otherwise`: entry for a position without a transform, and its value; `remedy`: the
     same as advice in messages.
@@ -42,19 +42,21 @@ class PlacementRows:
         self.transform = FileEdit(
             name="transform",
             label="Transform",
-            tooltip=f"A .json saved by Register to SEM, with {moving} as moving and "
-            f"{fixed_box} as fixed image.",
+            tooltip=(
+                f".json file saved by Register to SEM, with {moving} as the moving and "
+                f"{fixed_box} as the fixed image."
+            ),
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.json",
             nullable=True,
         )
-        form.add(self.placed)
-        form.add(self.transform)
-        self.placed.changed.connect(self.show_rows)
-        self.show_rows()
+        form.add_row(self.placed)
+        form.add_row(self.transform)
+        self.placed.changed.connect(self.update_rows)
+        self.update_rows()
 
-    def show_rows(self, _: object = None, *, is_asked: bool | None = None) -> None:
-        """Show the rows if the position of the images is needed, `is_asked`.
+    def update_rows(self, _: object = None, *, is_asked: bool | None = None) -> None:
+        """Show the rows only if the relative position of the images is needed.
 
         None keeps the last value.
         """
@@ -64,12 +66,12 @@ class PlacementRows:
         self._form.show_row("transform", self._is_asked and is_stored)
 
     @property
-    def has_map(self) -> bool:
+    def has_transform(self) -> bool:
         """Whether a transform is available, from a registration or a file."""
         return self.placed.value in (_BY_IMAGES, _BY_FILE)
 
-    def take(self, transform_file: StoredTransform) -> None:
-        """Choose a transform that was just determined by registration."""
+    def select_registration(self, transform_file: StoredTransform) -> None:
+        """Select a transform that was just determined by registration."""
         self._map_given = transform_file
         label = (
             f"as registered: {transform_file.moving.name} on "
@@ -78,14 +80,14 @@ class PlacementRows:
         self.placed.choices = [(label, _BY_IMAGES), *self._kinds]
         self.placed.value = _BY_IMAGES
 
-    def map(self) -> StoredTransform | Path | None:
-        """Return the transform; None if there is none."""
+    def get_transform(self) -> StoredTransform | Path | None:
+        """Return the selected transform; None if there is none."""
         if self.placed.value != _BY_FILE:
-            return self._map_given if self.has_map else None
-        path_typed = typed_path(self.transform)
+            return self._map_given if self.has_transform else None
+        path_typed = get_entered_path(self.transform)
         if path_typed is None:
             msg = (
-                "Choose a transform, a .json saved by Register to SEM; or "
+                "Choose a transform, a .json file saved by Register to SEM, or "
                 f"{self._remedy}."
             )
             raise OptionError(msg, code="missing-value")

@@ -14,7 +14,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
 from napari_semsr.core import OptionError
-from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
+from napari_semsr.io import NETWORK_KEY, list_recent_projects, write_screenshot
 from napari_semsr.jobs import REPLAY, FigureOptions, ReplayReport
 from napari_semsr.widgets.base import (
     Form,
@@ -24,18 +24,18 @@ from napari_semsr.widgets.base import (
     RichLabel,
     ask_file,
     ask_new_project,
-    begin_at,
+    create_button,
     describe_unsaved,
     elide_items,
-    go_to_panel,
+    get_command_labels,
+    get_start_folder,
     is_alive,
-    labels_of_verbs,
-    push_button,
+    switch_panel,
 )
 from napari_semsr.widgets.layers import (
-    file_of,
-    image_layers,
-    provenance_of,
+    get_file_path,
+    get_provenance,
+    list_image_layers,
     step_before,
 )
 
@@ -53,7 +53,7 @@ _PAPER = "paper"
 
 
 class SavePanel(Panel):
-    """Saves layers, figures and the project, and undoes removals."""
+    """Panel that saves layers, figures and the project, and undoes removals."""
 
     help_place = "projects.md"
 
@@ -70,12 +70,12 @@ class SavePanel(Panel):
             tooltip="Open a recent project.",
             choices=_recent_choices,
         )
-        self.open_button = push_button(
+        self.open_button = create_button(
             "Open project…",
             self.open_project,
             "Open a folder NAME.semsr, replacing the open layers.",
         )
-        self.new_button = push_button(
+        self.new_button = create_button(
             "Save as another project…",
             self.new_project,
             "Save everything into another folder NAME.semsr, and continue with that.",
@@ -84,19 +84,19 @@ class SavePanel(Panel):
         self.made_list.setToolTip("Click an image to select it.")
         self.made_list.setFixedHeight(_LIST_HEIGHT)
         elide_items(self.made_list)
-        self.layer_button = push_button(
+        self.layer_button = create_button(
             "Save layer…",
             self.save_layer,
             "Save the selected layer in a format of your choice.",
         )
-        self.replay_button = push_button(
+        self.replay_button = create_button(
             "Reproduce and compare",
             self.replay,
             "Reproduce the saved file of the selected layer from its history, and "
             "compare both; nothing is changed. Only for a saved layer that was "
             "computed here.",
         )
-        self.folder_button = push_button(
+        self.folder_button = create_button(
             "Apply to a folder…",
             self.do_the_same,
             "Apply the steps of the selected layer's history to every image of a "
@@ -114,18 +114,18 @@ class SavePanel(Panel):
         )
         self.paper = OptionsForm(FigureOptions)
         self.paper.set_values(overlay=True)  # as the button of the other panels does
-        self.figure_button = push_button(
+        self.figure_button = create_button(
             "Save figure…",
             self.save_figure,
             "Save a figure with a scale bar; it states if a network made the image.",
         )
-        self.page_button = push_button(
+        self.page_button = create_button(
             "Save report…",
             self.save_report,
             "Measure all visible images, and write a printable page: images, numbers "
             "with their methods, text for a Methods section.",
         )
-        self.undo_button = push_button(
+        self.undo_button = create_button(
             "Undo", self.undo, "Restore the layers that were removed last."
         )
         self._build_groups()
@@ -164,9 +164,9 @@ class SavePanel(Panel):
     # -- project ---------------------------------------------------------------
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether something is being saved, here or into the project."""
-        return super().busy or self.session.runner.busy
+        return super().is_busy or self.session.runner.is_busy
 
     def _show_saving(self, busy: bool) -> None:
         """Show that a project is being saved or opened."""
@@ -181,22 +181,22 @@ class SavePanel(Panel):
         if self.session.folder is None:
             self.new_project()
         else:
-            self.session.leave_out_removed()
+            self.session.exclude_removed_layers()
             self.session.save(self._show_all_saved)
 
     def new_project(self) -> None:
         """Ask for the path of a new project, and save everything into it."""
-        with self.showing_errors():
+        with self.show_errors():
             folder = ask_new_project(self)
             if folder is not None:
-                self.session.begin(folder, self._show_all_saved)
+                self.session.create_project(folder, self._show_all_saved)
 
     def _show_failed(self, text: str) -> None:
-        """Also show a notification in the panel."""
+        """Show a failure in the panel, in addition to napari's notification."""
         self.status.setText(text, "problem")
 
     def _show_all_saved(self) -> None:
-        folder, left = self.session.folder, self.session.left_out()
+        folder, left = self.session.folder, self.session.list_excluded_names()
         sentence = "" if folder is None else f"Everything is saved in {folder.name}."
         if left:
             sentence += (
@@ -207,28 +207,28 @@ class SavePanel(Panel):
         self.ran.emit()
 
     def cancel(self) -> None:
-        """Stop the running job."""
+        """Cancel saving, and any other running job of the panel."""
         self.session.runner.cancel()
         super().cancel()
 
     def open_project(self) -> None:
         """Ask for a project, and open it, replacing the open layers."""
         path_chosen = QFileDialog.getExistingDirectory(
-            self, "Open project NAME.semsr", str(begin_at())
+            self, "Open project NAME.semsr", str(get_start_folder())
         )
         if path_chosen:
             self._open(Path(path_chosen))
 
     def _open(self, path: Path) -> None:
-        """Open a project, unless the user wants to keep unsaved content."""
-        names = self.session.unsaved_names()
+        """Open a project, unless the user chooses to keep unsaved content."""
+        names = self.session.list_unsaved_names()
         if names:
             answer = self.session.ask(self, names)
             if answer == "save":
                 self.run()
             if answer != "discard":
                 return
-        if not self.session.open(path):
+        if not self.session.open_project(path):
             self.show_status(
                 "A project is being saved; try again when it has finished."
             )
@@ -238,7 +238,7 @@ class SavePanel(Panel):
             self._open(path)
 
     def _show_project(self) -> None:
-        """Show the open project, and update the list of recent ones."""
+        """Show the open project, and update the list of recent projects."""
         if not is_alive(self):
             return
         folder = self.session.folder
@@ -249,7 +249,7 @@ class SavePanel(Panel):
         )
         if folder and self.session.failing:
             sentence = f"{folder} is open, but its last changes are not saved."
-        elif names_removed := self.session.removed_names():
+        elif names_removed := self.session.list_removed_names():
             sentence += (
                 f" Removed layers stay in it until you press {label}: "
                 f"{', '.join(names_removed)}."
@@ -265,13 +265,16 @@ class SavePanel(Panel):
     # -- layers ----------------------------------------------------------------
 
     def _show_unsaved(self) -> None:
-        """List the results, and show what is not saved."""
+        """Update the list of results and the note on unsaved content."""
         self._show_made()
 
     def _show_made(self, event: object = None) -> None:
         if not is_alive(self):
             return
-        images_made, names = self.session.images_made(), self.session.unsaved_names()
+        images_made, names = (
+            self.session.list_created_images(),
+            self.session.list_unsaved_names(),
+        )
         self.unsaved.setText(describe_unsaved(names))
         layer_chosen = self.chosen_layer()
         self.made_list.blockSignals(True)
@@ -288,14 +291,14 @@ class SavePanel(Panel):
         self.layer_button.setEnabled(isinstance(layer_chosen, Image))
         self.replay_button.setEnabled(
             layer_chosen is not None
-            and file_of(layer_chosen) is not None
-            and provenance_of(layer_chosen) is not None
+            and get_file_path(layer_chosen) is not None
+            and get_provenance(layer_chosen) is not None
         )
 
     def chosen_layer(self) -> Layer | None:
-        """Return the active layer, or the latest result."""
+        """Return the active image layer, or otherwise the latest result."""
         active = self.viewer.layers.selection.active
-        images_made = self.session.images_made()
+        images_made = self.session.list_created_images()
         return (
             active if isinstance(active, Image) or not images_made else images_made[-1]
         )
@@ -306,31 +309,34 @@ class SavePanel(Panel):
             self.viewer.layers.selection.active = self.viewer.layers[name]
 
     def save_layer(self) -> None:
-        """Ask where to save the selected layer, and save it."""
+        """Ask for a path, and save the selected layer there."""
         layer = self.chosen_layer()
         self.save_as(layer)
 
     def replay(self) -> None:
-        """Reproduce the file of the selected layer, and compare both."""
-        with self.showing_errors():
+        """Reproduce the file of the selected layer, and compare the two files."""
+        with self.show_errors():
             layer = self.chosen_layer()
-            path = None if layer is None else file_of(layer)
+            path = None if layer is None else get_file_path(layer)
             if path is None:
                 msg = "Only a saved layer can be reproduced; save it first."
                 raise OptionError(msg, code="layer-not-saved")
             title = "Reproduce"
             self.start(lambda: REPLAY.job(path), self._show_replayed, title)
 
-    def labels(self) -> Labels:
-        """Return the panel's labels of the options of a layer's job."""
+    def get_labels(self) -> Labels:
+        """Return the panel labels of the options of a layer's job."""
         layer = self.chosen_layer()
         before = None if layer is None else step_before(layer)
-        return {**labels_of_verbs([before] if before else []), **super().labels()}
+        return {
+            **get_command_labels([before] if before else []),
+            **super().get_labels(),
+        }
 
     def do_the_same(self) -> None:
-        """Open Batch with the steps of the selected layer."""
+        """Open the Batch panel with the steps of the selected layer."""
         layer = self.chosen_layer()
-        panel: Any = go_to_panel(self, self.viewer, "Batch")
+        panel: Any = switch_panel(self, self.viewer, "Batch")
         if layer in panel.layer.choices:
             panel.layer.value = layer
         else:
@@ -341,7 +347,7 @@ class SavePanel(Panel):
             )
 
     def _show_replayed(self, report: ReplayReport) -> None:
-        """Show the result of a replay."""
+        """Show whether the reproduced file is identical to the saved one."""
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
         sentence = f"{name} is {same} when reproduced ({report.job})."
@@ -354,7 +360,7 @@ class SavePanel(Panel):
         if self.extent.value == _PAPER:
             super().save_figure()
             return
-        with self.showing_errors():
+        with self.show_errors():
             layers_shown = [item for item in self.viewer.layers if item.visible]
             if not layers_shown:
                 msg = "A figure needs a visible layer; show one first."
@@ -366,20 +372,20 @@ class SavePanel(Panel):
             full = self.extent.value == "full"
             if not full:
                 self._require_canvas()
-            write_picture(
+            write_screenshot(
                 _picture(self.viewer, full=full), path, network_lines(layers_shown)
             )
             self.notify(f"The figure is saved as {path}.")
 
     def figure_options(self) -> FigureOptions:
-        """Return the options of the figure."""
-        options: FigureOptions = self.paper.options()
+        """Return the figure options entered in the panel."""
+        options: FigureOptions = self.paper.create_options()
         return options
 
     def save_report(self) -> None:
         """Ask for a file name, and write a report on all visible images."""
-        with self.showing_errors():
-            images = [item for item in image_layers(self.viewer) if item.visible]
+        with self.show_errors():
+            images = [item for item in list_image_layers(self.viewer) if item.visible]
             if not images:
                 msg = "A report needs a visible image layer; show one first."
                 raise OptionError(msg, code="nothing-visible")
@@ -402,25 +408,28 @@ class SavePanel(Panel):
     # -- removed layers --------------------------------------------------------
 
     def undo(self) -> None:
-        """Restore the layers that were removed last."""
-        with self.showing_errors():
+        """Restore the most recently removed layers."""
+        with self.show_errors():
             self.show_status(f"Undone: {self.history.undo()}.")
 
     def _show_undo(self) -> None:
         if not is_alive(self):
             return
-        text = self.history.text
+        text = self.history.undo_text
         self.undo_button.setEnabled(bool(text))
         self.undo_button.setText(f"Undo {text}".strip())
 
 
 def _recent_choices(_: object) -> list[tuple[str, Path | None]]:
-    """Return recent projects, after an empty entry."""
-    return [("choose one", None), *((path.name, path) for path in recent_projects())]
+    """Return the recent projects, preceded by an empty entry."""
+    return [
+        ("choose one", None),
+        *((path.name, path) for path in list_recent_projects()),
+    ]
 
 
 def network_lines(layers: list[Layer]) -> list[str]:
-    """Return a line for each layer that a network made."""
+    """Return one line for each layer that was created by a network."""
     networks = {
         item.name: str(item.metadata[NETWORK_KEY]["model"])
         for item in layers
@@ -430,7 +439,7 @@ def network_lines(layers: list[Layer]) -> list[str]:
 
 
 def _picture(viewer: Viewer, *, full: bool) -> NDArray[np.uint8]:
-    """Take a screenshot of the canvas, or of the whole extent of visible layers."""
+    """Take a screenshot of the canvas, or of the full extent of the visible layers."""
     with _without_handles(viewer):
         if not full:
             return np.asarray(viewer.screenshot(canvas_only=True, flash=False))
@@ -442,7 +451,7 @@ def _picture(viewer: Viewer, *, full: bool) -> NDArray[np.uint8]:
 
 @contextmanager
 def _without_handles(viewer: Viewer) -> Iterator[None]:
-    """Hide napari's selection boxes and handles."""
+    """Hide napari's selection boxes and handles temporarily."""
     before = []
     for layer in viewer.layers:
         selection = set(getattr(layer, "selected_data", ()))

@@ -10,7 +10,7 @@ from napari_semsr.widgets.measure import VerbOutcome, VerbPanel
 
 
 class RestorePanel(VerbPanel):
-    """Restores a layer by a classical method, and compares the result with it."""
+    """Panel that restores a layer by a classical method, and compares both."""
 
     title = run_label = "Restore"
     verb = RESTORE
@@ -21,22 +21,24 @@ class RestorePanel(VerbPanel):
         self.layer = self.boxes["image"]
 
     def add_groups(self) -> None:
-        """Add the comparison of two layers."""
+        """Add the controls for comparing two layers."""
         self.look = CompareControls(self)
         self.add_group("Compare", self.look)
-        self.boxes["image"].changed.connect(self.look.compare)
+        self.boxes["image"].changed.connect(self.look.select_layers)
 
     def step(self, options: RestoreOptions) -> str:
-        """Return the name of the method."""
+        """Return the name of the restoration method."""
         return options.method
 
-    def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
-        """Compare the result with its source, at any strength."""
+    def compare_with_source(
+        self, layer: Image, source: Layer, outcome: VerbOutcome
+    ) -> None:
+        """Prepare the comparison of a result with its source, at any strength."""
         if outcome.output is not None:
-            self.look.finish(layer, source, outcome.images[0], outcome.output)
+            self.look.set_result(layer, source, outcome.images[0], outcome.output)
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Return a sentence on the result, and on whether it has more than noise."""
+        """Describe the result, and whether it shows more than noise."""
         report: RestoredFile = outcome.report
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name

@@ -9,7 +9,7 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 def watch_viewer() -> None:
-    """Set up the viewer, if there is one, for the new layers."""
+    """Set up the current viewer, if there is one, for new layers."""
     from napari import current_viewer
 
     viewer = current_viewer()
@@ -20,48 +20,51 @@ def watch_viewer() -> None:
 
 
 def _layers(*micrographs: "Micrograph") -> list[LayerData]:
-    from napari_semsr.widgets.layers import layer_keywords
+    from napari_semsr.widgets.layers import create_layer_keywords
 
     watch_viewer()
-    return [(item.data, layer_keywords(item), "image") for item in micrographs]
+    return [(item.data, create_layer_keywords(item), "image") for item in micrographs]
 
 
 def degraded_and_truth() -> list[LayerData]:
     """Simulate an SEM-like image and a degraded copy: blurred, hazy and noisy."""
-    from napari_semsr.jobs import draw_specimen, expose
+    from napari_semsr.jobs import simulate_exposure, simulate_specimen
 
-    truth = draw_specimen()
-    return _layers(truth, expose(truth, noise_seed=1, name="degraded"))
+    truth = simulate_specimen()
+    return _layers(truth, simulate_exposure(truth, noise_seed=1, name="degraded"))
 
 
 def two_exposures() -> list[LayerData]:
-    """Simulate two exposures of one field with independent noise, as needed for FRC."""
-    from napari_semsr.jobs import draw_specimen, expose
+    """Simulate two exposures of one field of view with independent noise, for FRC."""
+    from napari_semsr.jobs import simulate_exposure, simulate_specimen
 
-    truth, names = draw_specimen(), ("first exposure", "second exposure")
+    truth, names = simulate_specimen(), ("first exposure", "second exposure")
     return _layers(
-        *(expose(truth, noise_seed=n, name=name) for n, name in enumerate(names, 1))
+        *(
+            simulate_exposure(truth, noise_seed=n, name=name)
+            for n, name in enumerate(names, 1)
+        )
     )
 
 
 def gold_pair() -> list[LayerData]:
-    """Simulate gold on carbon at two magnifications of the same field."""
-    from napari_semsr.jobs import gold_pair as draw_gold_pair
+    """Simulate gold on carbon at two magnifications of the same field of view."""
+    from napari_semsr.jobs import simulate_gold_pair as draw_gold_pair
 
     return _layers(*reversed(draw_gold_pair()))
 
 
 def superlens_scan() -> list[LayerData]:
-    """Simulate a superlens scan into a temporary folder, and show its frames.
+    """Simulate a superlens scan in a temporary folder, and return its frames.
 
     They are round and vignetted; the ground truth is next to them.
     """
     from napari_semsr.core import run
-    from napari_semsr.io import open_frames, scan_layers
+    from napari_semsr.io import create_scan_layers, open_frames
     from napari_semsr.jobs import SIMULATE, SimulateOptions
-    from napari_semsr.widgets.base import new_store_path
+    from napari_semsr.widgets.base import find_free_store_path
 
-    folder = new_store_path("ssum-scan", suffix="")
+    folder = find_free_store_path("ssum-scan", suffix="")
     options = SimulateOptions(
         phantom="particles",
         frames_grid=(4, 4),
@@ -71,11 +74,11 @@ def superlens_scan() -> list[LayerData]:
     )
     run(SIMULATE.job(out_dir=folder, options=options))
     watch_viewer()
-    return scan_layers(run(open_frames(folder)), folder)
+    return create_scan_layers(run(open_frames(folder)), folder)
 
 
 def optical_and_sem(seed: int = 0) -> list[LayerData]:
-    """Simulate one area in both microscopes: a stitched scan and an SEM image.
+    """Simulate an area in both microscopes: a stitched optical scan and an SEM image.
 
     The SEM image has its own pixel size, field and rotation, and is not registered: the
     true transform is in the scan's folder.
@@ -83,10 +86,10 @@ def optical_and_sem(seed: int = 0) -> list[LayerData]:
     from napari_semsr.core import run
     from napari_semsr.io import STORE_KEY, read
     from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
-    from napari_semsr.widgets.base import new_store_path
+    from napari_semsr.widgets.base import find_free_store_path
 
-    folder = new_store_path("one-place-scan", suffix="")
-    mosaic = new_store_path("one-place-mosaic")
+    folder = find_free_store_path("one-place-scan", suffix="")
+    mosaic = find_free_store_path("one-place-mosaic")
     options = SimulateOptions(
         phantom="circuit",
         frames_grid=(4, 4),

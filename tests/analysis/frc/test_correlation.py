@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_semsr.analysis import FrcOptions, FrcResult, measure_frc
-from napari_semsr.analysis.frc.correlation import compare_with_pixels, resampling_from
+from napari_semsr.analysis.frc.correlation import compare_with_nyquist, crop_to_overlap
 from napari_semsr.analysis.frc.rings import RingSums
 from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
 from tests.refusals import refused
@@ -177,13 +177,13 @@ def test_images_are_cut_to_what_they_share(shift, rng) -> None:
     first = Micrograph(whole[20:60, 20:70], parse_pixel_size((2.0, 3.0)))
     moved = whole[20 + down : 60 + down, 20 + right : 70 + right]
     second = first.replace(data=moved)
-    ours, theirs = resampling_from(first, second, shift)
+    ours, theirs = crop_to_overlap(first, second, shift)
     np.testing.assert_array_equal(ours.data, theirs.data)
     assert ours.shape == (40 - abs(down), 50 - abs(right))
     assert ours.origin == (2.0 * max(0, down), 3.0 * max(0, right))
     assert theirs.origin == ours.origin
     with refused(ShapeError, "no-overlap"):
-        resampling_from(first, second, (41.0, 0.0))
+        crop_to_overlap(first, second, (41.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -191,12 +191,12 @@ def test_images_are_cut_to_what_they_share(shift, rng) -> None:
     [
         (None, ""),
         (2.2, "the finest that these pixels can show: smaller pixels may show more"),
-        (2.21, "1.1 times the finest that these pixels can show"),
-        (7.0, "3.5 times the finest that these pixels can show"),
+        (2.21, "1.1 times the finest detail that these pixels can show"),
+        (7.0, "3.5 times the finest detail that these pixels can show"),
     ],
 )
 def test_a_resolution_is_compared_with_two_pixels(resolution, said):
-    assert compare_with_pixels(resolution) == said
+    assert compare_with_nyquist(resolution) == said
 
 
 def test_pooled_rings_are_sums_of_all_pairs(rng):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis import FrcMapOptions, FrcOptions, measure_frc_map
-from napari_semsr.analysis.frc.correlation import measure_frc, thin
+from napari_semsr.analysis.frc.correlation import measure_frc, thin_counts
 from napari_semsr.core import Micrograph, OptionError, run
 from tests.analysis.conftest import draw_field
 from tests.refusals import refused
@@ -22,7 +22,7 @@ def test_halves_add_up_and_their_noise_does_not_correlate(gain: float, read: flo
     electrons = rng.poisson(40, (400, 400)) + read * rng.standard_normal((400, 400))
     image = Micrograph(np.rint(electrons / gain + 100).astype(np.int32))
     how = FrcOptions(split="binomial", gain=gain, offset=100, read_noise=read)
-    first, second = (m.array() for m in thin(image, how))
+    first, second = (m.array() for m in thin_counts(image, how))
     np.testing.assert_allclose(first + second, (image.array() - 100) * gain, atol=1e-3)
     assert first.mean() == pytest.approx(second.mean(), rel=0.002)
     assert first.var() == pytest.approx(20 + read**2 / 2, rel=0.04)
@@ -35,7 +35,9 @@ def test_a_split_is_the_same_again_and_keeps_gaps():
     data[10:20, 5] = np.nan
     image = Micrograph(data)
     counted = FrcOptions(split="binomial")
-    for one, again in zip(thin(image, counted), thin(image, counted), strict=True):
+    for one, again in zip(
+        thin_counts(image, counted), thin_counts(image, counted), strict=True
+    ):
         np.testing.assert_array_equal(one.array(), again.array())
         assert np.array_equal(np.isnan(one.array()), np.isnan(data))
 
@@ -103,7 +105,7 @@ def test_counts_are_not_negative_beyond_their_noise(mean, read, refuses):
     image = Micrograph(noise - noise.mean() + mean)
     options = FrcOptions(split="binomial", read_noise=read)
     if not refuses:
-        thin(image, options)
+        thin_counts(image, options)
         return
     with refused(OptionError, "counts-negative", f"mean of {mean:g} electrons"):
-        thin(image, options)
+        thin_counts(image, options)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.crossing import FrcCriterion
-from napari_semsr.analysis.frc.validity import REASONS, code_of
+from napari_semsr.analysis.frc.validity import REASONS, get_reason_code
 
 
 def test_codes_invert() -> None:
-    assert [REASONS[code_of(reason) - 1] for reason in REASONS] == list(REASONS)
-    assert code_of(None) == 0
+    assert [REASONS[get_reason_code(reason) - 1] for reason in REASONS] == list(REASONS)
+    assert get_reason_code(None) == 0
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ def test_codes_invert() -> None:
 )
 def test_thresholds_are_as_published(criterion, samples, reference, expected):
     question = FrcCriterion(criterion, "exact", reference, False)
-    found = question.threshold(np.array([samples]))
+    found = question.compute_threshold(np.array([samples]))
     assert found[0] == pytest.approx(expected, abs=1e-5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.blocks import correlate_blocks
 from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core import Micrograph, OptionError, ShapeError, run
@@ -34,8 +34,10 @@ def test_halves_read_as_two_images_would(draw, noise, estimator, criterion) -> N
     # of the same blocks, two images with the noise of the whole
     rng = np.random.default_rng(5)
     field = np.stack([draw((64, 64), 4.0, 50.0, rng) for _ in range(len(whole))])
-    two = measure(*(field + rng.standard_normal(field.shape) for _ in "ab"), **how)
-    own = measure(first, second, whole=whole, **how)
+    two = correlate_blocks(
+        *(field + rng.standard_normal(field.shape) for _ in "ab"), **how
+    )
+    own = correlate_blocks(first, second, whole=whole, **how)
     wanted, found = (np.nanmedian(item.crossing) for item in (two, own))
     # rings alone stop where noise pushes them under, in halves sooner
     tolerance = 0.02 if estimator == "exact" else 0.08
@@ -45,8 +47,8 @@ def test_halves_read_as_two_images_would(draw, noise, estimator, criterion) -> N
 
 def test_correlation_is_that_of_two_images(draw) -> None:
     first, second, whole = make_halves(draw, 4.0, count=1, shape=(256, 256))
-    own = measure(first, second, whole=whole)
-    half = measure(first, second).correlation
+    own = correlate_blocks(first, second, whole=whole)
+    half = correlate_blocks(first, second).correlation
     inner = half > 0.2
     expected = 2 * half[inner] / (1 + half[inner])
     np.testing.assert_allclose(own.correlation[inner], expected, rtol=0.02)

@@ -4,7 +4,7 @@ from scipy import ndimage
 
 from napari_semsr.analysis import FrcOptions, measure_frc
 from napari_semsr.analysis.frc.correlation import check_grids
-from napari_semsr.analysis.frc.independence import not_independent
+from napari_semsr.analysis.frc.independence import is_known_dependent
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core import InputRecord, Micrograph, Provenance, parse_pixel_size, run
 from napari_semsr.core.errors import OptionError, ShapeError
@@ -20,14 +20,14 @@ def enhanced(source: str, data=IMAGE) -> Micrograph:  # type: ignore[no-untyped-
 
 
 def test_outputs_of_one_acquisition_alone_are_not_independent():
-    assert not_independent(enhanced("a"), enhanced("a"))
-    assert not_independent(enhanced("a"), None)
-    assert not not_independent(enhanced("a"), enhanced("b"))
-    assert not not_independent(enhanced("a"), Micrograph(IMAGE))
-    assert not not_independent(Micrograph(IMAGE), None)
+    assert is_known_dependent(enhanced("a"), enhanced("a"))
+    assert is_known_dependent(enhanced("a"), None)
+    assert not is_known_dependent(enhanced("a"), enhanced("b"))
+    assert not is_known_dependent(enhanced("a"), Micrograph(IMAGE))
+    assert not is_known_dependent(Micrograph(IMAGE), None)
     record = InputRecord(role="image", name="raw", digest="a")
     plane = Micrograph(IMAGE, provenance=Provenance(job="convert", inputs=(record,)))
-    assert not not_independent(plane, plane.replace(data=IMAGE + 1))  # of one stack
+    assert not is_known_dependent(plane, plane.replace(data=IMAGE + 1))  # of one stack
 
 
 def test_frc_refuses_them_and_names_what_it_is_told_to_do(make_pair) -> None:
@@ -112,7 +112,7 @@ RAW = step("crop", "raw")
 )
 def test_histories_show_which_images_share_noise(first, second, dependent):
     pair = (Micrograph(IMAGE, provenance=made) for made in (first, second))
-    assert not_independent(*pair) is dependent
+    assert is_known_dependent(*pair) is dependent
 
 
 def test_a_reference_may_be_the_object_but_no_version_of_the_image():
@@ -121,9 +121,9 @@ def test_a_reference_may_be_the_object_but_no_version_of_the_image():
         Micrograph(IMAGE, provenance=made)
         for made in (restored, OBJECT, step("restore", "raw"), RAW)
     )
-    assert not not_independent(image, truth, reference=True)
-    assert not_independent(truth, image, reference=True)
-    assert not_independent(raw, other, reference=True)
+    assert not is_known_dependent(image, truth, reference=True)
+    assert is_known_dependent(truth, image, reference=True)
+    assert is_known_dependent(raw, other, reference=True)
 
 
 def test_enhanced_halves_of_one_mosaic_are_not_independent():
@@ -131,7 +131,7 @@ def test_enhanced_halves_of_one_mosaic_are_not_independent():
         step("enhance", name, before=kept).model_copy(update={"model_digest": "net"})
         for name, kept in (("x", half("a", "1.tif")), ("y", half("b", "2.tif")))
     )
-    assert not_independent(*(Micrograph(IMAGE, provenance=one) for one in made))
+    assert is_known_dependent(*(Micrograph(IMAGE, provenance=one) for one in made))
 
 
 def exposures(seed: int, *, lines: float = 0.0):  # type: ignore[no-untyped-def]

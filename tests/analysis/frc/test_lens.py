@@ -6,9 +6,9 @@ from scipy import optimize
 
 import napari_semsr as semsr
 from napari_semsr.analysis import FrcOptions, measure_frc
-from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.blocks import correlate_blocks
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
-from napari_semsr.core import Micrograph, OptionError, Provenance, ideal_transfer, run
+from napari_semsr.core import Micrograph, OptionError, Provenance, ideal_otf, run
 from tests.refusals import refused
 
 END = 6.0  # px, the shortest period that the lens passes
@@ -19,7 +19,7 @@ def crossing(contrast: float) -> float:
     """Frequency over the lens's end where the signal-to-noise is 1/6."""
 
     def over(x: float) -> float:
-        return float(contrast * ideal_transfer(np.array(x)) ** 2 - 1 / 6)
+        return float(contrast * ideal_otf(np.array(x)) ** 2 - 1 / 6)
 
     return optimize.brentq(over, 1e-6, 1 - 1e-9)
 
@@ -31,7 +31,7 @@ def under_lens(shape, contrast, rng, *, end=END, pitch=(1.0, 1.0)):
         np.fft.fftfreq(rows, pitch[0])[:, None],
         np.fft.rfftfreq(columns, pitch[1])[None, :],
     )
-    amplitude = np.sqrt(contrast) * ideal_transfer(q * end)
+    amplitude = np.sqrt(contrast) * ideal_otf(q * end)
     spectrum = np.fft.rfft2(rng.standard_normal((rows, columns))) * amplitude
     return np.fft.irfft2(spectrum, s=(rows, columns))[: shape[0], : shape[1]]
 
@@ -54,7 +54,7 @@ def test_blocks_meet_the_analytic_crossing(rng, contrast: float) -> None:
         (fields + rng.standard_normal(fields.shape)).astype(np.float32) for _ in "ab"
     ]
     truth = END / crossing(contrast)
-    blind, found = (measure(*pair, end=end) for end in (None, 1 / END))
+    blind, found = (correlate_blocks(*pair, end=end) for end in (None, 1 / END))
     bias = [np.nanmean(1 / item.crossing) / truth - 1 for item in (blind, found)]
     assert bias[0] < -0.01
     assert abs(bias[1]) < 0.02
@@ -91,7 +91,7 @@ def test_one_image_halves_reference_and_oblong_pixels_are_read_so_too(rng) -> No
     for name, (found, wanted) in cases.items():
         assert found.resolution_nm == pytest.approx(wanted, rel=0.02), name
         assert "with ideal optics of cut-off" in found.method, name
-        assert not found.beyond_cut_off, name
+        assert not found.cut_off_warning, name
 
 
 def test_map_is_read_so_too_and_a_plain_one_is_not(rng) -> None:
@@ -118,7 +118,7 @@ def test_signal_beyond_a_cut_off_is_measured_and_told(rng, wrong: float) -> None
     assert found.resolution_nm == blind.resolution_nm
     assert found.interval_nm == blind.interval_nm
     assert found.method == blind.method
-    assert "beyond the optical cut-off" in found.beyond_cut_off
+    assert "finer than the optical cut-off" in found.cut_off_warning
     assert found.verdict.startswith("finer than the optical cut-off of")
 
 
@@ -153,5 +153,5 @@ def test_cut_off_must_be_that_of_both_and_needs_a_pixel_size(rng) -> None:
 
 
 def test_transfer_is_that_of_a_round_pupil() -> None:
-    found = ideal_transfer(np.array([0.0, 0.5, 1.0, 2.0]))
+    found = ideal_otf(np.array([0.0, 0.5, 1.0, 2.0]))
     np.testing.assert_allclose(found, [1, 2 / 3 - np.sqrt(3) / (2 * np.pi), 0, 0])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
-from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.blocks import correlate_blocks
 from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
 from napari_semsr.core.micrograph import Micrograph
 
@@ -13,7 +13,7 @@ def single(image, **options):  # type: ignore[no-untyped-def]
 
 def test_one_image_crosses_where_its_exposures_would_meet_the_threshold(make_pair):
     image, _ = make_pair((256, 256), 10.0, 50.0)
-    found = measure(image[None], None, estimator="plain")
+    found = correlate_blocks(image[None], None, estimator="plain")
     half = found.sums.correlation[0, 1 : found.frequency.size + 1]
     at = np.interp(found.crossing[0], found.frequency, half)
     assert 4 * at / (1 + 3 * at) == pytest.approx(found.threshold[0], rel=1e-6)

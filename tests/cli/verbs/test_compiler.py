@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from napari_semsr.models import ModelCard, build, list_bundled, save_model
+from napari_semsr.models import ModelCard, build_network, list_bundled, save_model
 from tests.children import run_python
 
 SMALL = {
@@ -66,7 +66,7 @@ for line in json.loads(sys.argv[2]):
 LAZY = """
 import numpy as np
 from napari_semsr.core import Box
-from napari_semsr.inference import EnhanceOptions, enhance_lazy, preview_boxes
+from napari_semsr.inference import EnhanceOptions, enhance_lazy, prepare_preview
 from napari_semsr.io import read
 from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.jobs import find_model
@@ -76,7 +76,7 @@ image, loaded = read("first.tif"), load_model(find_model(sys.argv[3]))
 made = enhance_lazy(image, loaded, EnhanceOptions(device="cpu", tile=32))
 getattr(made, "data", made).compute(scheduler="synchronous")
 check(enhance_lazy)
-preview_boxes(image, loaded, EnhanceOptions(device="cpu")).enhance(Box(8, 40, 8, 40))
+prepare_preview(image, loaded, EnhanceOptions(device="cpu")).enhance(Box(8, 40, 8, 40))
 check("a preview")
 for data, *_ in get_reader("made.ome.zarr")("made.ome.zarr"):
     np.asarray(data[0] if isinstance(data, list) else data)
@@ -93,7 +93,7 @@ def _write_small(name, folder):
     """Write a small random model."""
     architecture, options = SMALL[name]
     torch.manual_seed(0)
-    network = build(architecture, options).eval()
+    network = build_network(architecture, options).eval()
     known = {"options": options, "stride": network.stride, "receptive_field": 0}
     path = folder / f"{name}.safetensors"
     save_model(path, network, ModelCard(name=name, architecture=architecture, **known))

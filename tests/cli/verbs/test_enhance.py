@@ -41,7 +41,7 @@ def test_enhance_records_what_made_it(semsr, images):
     assert made.options["tile"] == 32
     assert made.inputs[0].name == "first.tif"
     assert made.inputs[0].digest.startswith("sha256:")
-    assert made.networks() == {record["model_digest"]}
+    assert made.network_digests() == {record["model_digest"]}
     told, before = record["change"], read(images / "first.tif").array()
     change = np.abs(read(images / "out.tif").array() - before.astype(np.float64))
     assert told["mean"] == pytest.approx(change.mean(), rel=1e-4)
@@ -235,7 +235,7 @@ def test_memory_that_cannot_be_kept_is_told(semsr, images):
     words = ("enhance", images / "first.tif", "--device", "cpu", "--memory-gb")
     said = semsr(*words, "1e-6", "-o", images / "o.tif")
     assert said.code == 0
-    assert "more than the 1e-06 GB" in " ".join(said.out.split())
+    assert "exceeds the 1e-06 GB" in " ".join(said.out.split())
     said = semsr(*words, "50", "-o", images / "p.tif")
     assert "more than" not in " ".join(said.out.split())
 

@@ -116,11 +116,11 @@ def test_a_resolution_beyond_the_cut_off_is_told(semsr, tmp_path, rng, verb, lar
     said = semsr(*asked)
     rows = _rows(said)
     assert rows[large].endswith("finer than the optical cut-off of 153 nm")
-    assert "beyond the optical cut-off of 153 nm" in rows["Note"]
-    assert "beyond the optical cut-off of 153 nm" in said.err
+    assert "finer than the optical cut-off of 153 nm" in rows["Note"]
+    assert "finer than the optical cut-off of 153 nm" in said.err
     found = json.loads(semsr(*asked, *(("--overwrite",) if out else ()), "--json").out)
     assert found["cut_off_nm"] == 153
-    assert any("beyond the optical cut-off" in one for one in found["warnings"])
+    assert any("finer than the optical cut-off" in one for one in found["warnings"])
 
 
 def test_a_clipped_line_ends_in_one_sentence(semsr, tmp_path):

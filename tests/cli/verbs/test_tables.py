@@ -84,7 +84,7 @@ def test_gaps_of_one_image_have_a_row_each(semsr, low):
         (("metrics", "fitted.csv"), "column image"),
         (("error-map", "pairs.csv"), None),
         (("error-map", "low"), "needs 2 images"),
-        (("error-map", "low/1.tif", "-o", "out.tif"), "got no enhanced"),
+        (("error-map", "low/1.tif", "-o", "out.tif"), "enhanced is missing"),
         (("frc-map", "low/1.tif"), "-o"),
         (("frc-map", "low", "-o", "out.tif"), "--table"),
         (("spectrum", "low", "-o", "out.csv"), "--table"),
@@ -92,8 +92,11 @@ def test_gaps_of_one_image_have_a_row_each(semsr, low):
         (("metrics", "low", "--table", "low"), ".csv or .parquet"),
         (("metrics", "low", "--resume"), "--table"),
         (("metrics", "low/1.tif", "--resume"), "--resume"),
-        (("metrics", "pairs.csv", "low"), "names all images"),
-        (("metrics", "low", "pairs.csv"), "passed alone"),
+        (("metrics", "pairs.csv", "low"), "lists all images of each row"),
+        (
+            ("metrics", "low", "pairs.csv"),
+            "a table that names both images without a second input",
+        ),
         (
             ("metrics", "pairs.csv", "--table", "pairs.csv", "--overwrite"),
             "is the input",

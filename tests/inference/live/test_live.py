@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from napari_semsr.core import Box, Micrograph, run
 from napari_semsr.inference import LiveField, live as live_field, plan_output
 from napari_semsr.inference.executors import TileWorker
-from napari_semsr.inference.live import Backdrop, LevelStore, TileCache, TileQueue
+from napari_semsr.inference.live import LevelStore, ResampledInput, TileCache, TileQueue
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import read
 from tests.children import LIMIT_S
@@ -48,38 +48,40 @@ def _until(job, tiles):
 
 def test_what_is_in_view_comes_first_from_its_middle_and_follows_the_view():
     queue = TileQueue((8, 8), (10, 10))
-    queue.fill((r, c) for r in range(8) for c in range(8))
-    queue.look_at(Box(20, 49, 40, 69))
-    first = [queue.take()[0] for _ in range(9)]
+    queue.replace_pending((r, c) for r in range(8) for c in range(8))
+    queue.set_view(Box(20, 49, 40, 69))
+    first = [queue.take_tiles()[0] for _ in range(9)]
     assert set(first) == {(r, c) for r in (2, 3, 4) for c in (4, 5, 6)}
     assert first[0] == (3, 5)
-    assert all(place in {(1, 5), (5, 5), (3, 3), (3, 7)} for place in queue.take(4))
+    assert all(
+        place in {(1, 5), (5, 5), (3, 3), (3, 7)} for place in queue.take_tiles(4)
+    )
     queue = TileQueue((4, 40), (8, 8))
-    queue.fill((r, c) for r in range(4) for c in range(40))
-    queue.look_at(Box(0, 32, 0, 64))
-    assert queue.take()[0][1] < 8
-    queue.look_at(Box(0, 32, 240, 320))
-    assert all(column >= 30 for _, column in queue.take(20))
+    queue.replace_pending((r, c) for r in range(4) for c in range(40))
+    queue.set_view(Box(0, 32, 0, 64))
+    assert queue.take_tiles()[0][1] < 8
+    queue.set_view(Box(0, 32, 240, 320))
+    assert all(column >= 30 for _, column in queue.take_tiles(20))
 
 
 def test_out_of_view_waits_until_the_whole_is_asked_for():
     queue = TileQueue((2, 9), (10, 10), whole=False)
-    queue.fill([(0, 0), (1, 8)])
-    queue.look_at(Box(0, 20, 0, 30))
-    assert queue.take(5) == [(0, 0)]
-    assert queue.take(5) == []
+    queue.replace_pending([(0, 0), (1, 8)])
+    queue.set_view(Box(0, 20, 0, 30))
+    assert queue.take_tiles(5) == [(0, 0)]
+    assert queue.take_tiles(5) == []
     queue.whole = True
-    assert queue.take(5) == [(1, 8)]
+    assert queue.take_tiles(5) == [(1, 8)]
     assert len(queue) == 0
 
 
 def test_who_waits_for_a_tile_is_woken_by_a_new_view():
     queue = TileQueue((2, 9), (10, 10), whole=False)
-    queue.fill([(1, 8)])
-    queue.look_at(Box(0, 20, 0, 30))
-    timer = threading.Timer(0.05, queue.look_at, [None])
+    queue.replace_pending([(1, 8)])
+    queue.set_view(Box(0, 20, 0, 30))
+    timer = threading.Timer(0.05, queue.set_view, [None])
     timer.start()
-    assert queue.take(5, timeout=LIMIT_S) == [(1, 8)]
+    assert queue.take_tiles(5, timeout=LIMIT_S) == [(1, 8)]
     timer.join()
 
 
@@ -89,11 +91,11 @@ def test_who_waits_for_a_tile_is_woken_by_a_new_view():
 )
 def test_every_tile_is_handed_out_once(places, count):
     queue = TileQueue((6, 7), (4, 4))
-    queue.fill(places)
-    queue.look_at(Box(3, 9, 5, 20))
+    queue.replace_pending(places)
+    queue.set_view(Box(3, 9, 5, 20))
     taken = []
     while len(queue):
-        taken += queue.take(count)
+        taken += queue.take_tiles(count)
     assert sorted(taken) == sorted(places)
 
 
@@ -104,7 +106,7 @@ def test_every_tile_is_handed_out_once(places, count):
 def test_the_backdrop_is_the_input_at_every_level(step, scale, rng):
     image = rng.integers(0, 255, (64, 48)).astype(np.uint8)
     shape = 64 * scale, 48 * scale
-    backdrop = Backdrop([image, image[::4, ::4]], shape, np.dtype(np.float32))
+    backdrop = ResampledInput([image, image[::4, ::4]], shape, np.dtype(np.float32))
     every = slice(step // 2, None, step)
     wanted = image.repeat(scale, 0).repeat(scale, 1)[every, every]
     box = Box(1, shape[0] // step, 2, shape[1] // step)
@@ -117,7 +119,7 @@ def test_the_backdrop_is_the_input_at_every_level(step, scale, rng):
 
 def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
     image = rng.integers(50, 150, (20, 20)).astype(np.uint8)
-    backdrop = Backdrop([image], (20, 20), np.dtype(np.float32), (50.0, 150.0))
+    backdrop = ResampledInput([image], (20, 20), np.dtype(np.float32), (50.0, 150.0))
     found = backdrop.read(Box(0, 20, 0, 20), 1)
     np.testing.assert_allclose(found, (image - 50.0) / 100, rtol=1e-6)
 
@@ -160,7 +162,7 @@ def test_tiles_replace_the_input_where_they_land(kind, field, make_loaded, tmp_p
     loaded = make_loaded(kind)
     live = _live(field, loaded)
     before = [np.asarray(level) for level in live.levels]
-    live.look_at(Box(0, 30, 0, 30))
+    live.set_view(Box(0, 30, 0, 30))
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     _until(job, 3)
     job.close()
@@ -183,7 +185,7 @@ def test_live_stores_what_it_shows_as_batch_does(field, make_loaded, tmp_path):
     live = _live(field, loaded)
     live_store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     report = run(job)
-    assert live_store.complete
+    assert live_store.is_complete
     group = live_store.group
     stored = [group[name] for name in ("0", "1", "2") if name in group]
     assert len(stored) > 1
@@ -226,18 +228,18 @@ def test_batch_and_live_continue_each_other(field, make_loaded, tmp_path, monkey
 def test_only_what_is_looked_at_is_enhanced(field, make_loaded, tmp_path):
     loaded = make_loaded("plain")
     live = _live(field, loaded, whole=False)
-    live.look_at(Box(0, 60, 0, 60))
+    live.set_view(Box(0, 60, 0, 60))
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     for step in job:
         if "Waiting" in step.message:
             break
     assert live.tiles_done == 4
     assert np.asarray(store.done_marks[:])[:2, :2].all()
-    live.look_at(Box(100, 131, 100, 131))
+    live.set_view(Box(100, 131, 100, 131))
     _until(job, 6)
     live.queue.whole = True
     run(job)
-    assert store.complete
+    assert store.is_complete
 
 
 def test_closing_stops_within_one_tile(field, make_loaded, tmp_path, monkeypatch):
@@ -256,7 +258,7 @@ def test_closing_stops_within_one_tile(field, make_loaded, tmp_path, monkeypatch
     before = len(begun)
     job.close()
     assert len(begun) == before
-    assert len(store.pending()) == 25 - before
+    assert len(store.pending_units()) == 25 - before
 
 
 def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatch):
@@ -280,11 +282,11 @@ def test_what_was_written_is_read_where_it_was_moved_to(
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     run(job)
     whole = store.level0[:]
-    live.read_from(None)
+    live.set_output(None)
     shutil.move(tmp_path / "a.ome.zarr", tmp_path / "b.ome.zarr")
     box = np.s_[:32, :32]
     np.testing.assert_array_equal(live.levels[0][box], field.data[box])
-    live.read_from(read(tmp_path / "b.ome.zarr").data)
+    live.set_output(read(tmp_path / "b.ome.zarr").data)
     live.take_changed_box()
     np.testing.assert_array_equal(live.levels[0][box], whole[box])
 
@@ -292,7 +294,7 @@ def test_what_was_written_is_read_where_it_was_moved_to(
 def test_news_tell_where_the_picture_changed(field, make_loaded, tmp_path):
     loaded = make_loaded("plain")
     live = _live(field, loaded)
-    live.look_at(Box(0, 30, 0, 30))
+    live.set_view(Box(0, 30, 0, 30))
     _, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     _until(job, 0)
     live.take_changed_box()

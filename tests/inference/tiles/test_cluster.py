@@ -12,12 +12,12 @@ import torch
 from distributed import Client, LocalCluster
 from distributed.protocol.pickle import dumps
 
-from napari_semsr.core import Cancelled, OptionError, SemsrError, Waiting, run
+from napari_semsr.core import Cancelled, OptionError, SemsrError, WaitingProgress, run
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.inference import EnhanceOptions, cluster, enhance_array
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
-from napari_semsr.models import LoadedModel, ModelCard, build
+from napari_semsr.models import LoadedModel, ModelCard, build_network
 from tests.enhancing import fill, plan_of, store_for
 from tests.refusals import refused
 
@@ -40,13 +40,13 @@ def address():
 @pytest.fixture
 def registered(monkeypatch):
     """Tokens of the runs that the worker of `address` was told of."""
-    tokens, kept = [], cluster.register
+    tokens, kept = [], cluster.register_run
 
     def register(token, *rest):
         tokens.append(token)
         return kept(token, *rest)
 
-    monkeypatch.setattr(cluster, "register", register)
+    monkeypatch.setattr(cluster, "register_run", register)
     return tokens
 
 
@@ -109,13 +109,13 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
 def test_all_workers_compute_in_the_arithmetic_that_is_reported(
     make_loaded, rng, monkeypatch, tmp_path, address
 ):
-    precisions, kept = set(), cluster.register
+    precisions, kept = set(), cluster.register_run
 
     def register(token, work, *rest):
         precisions.add(work.plan.options.precision)
         return kept(token, work, *rest)
 
-    monkeypatch.setattr(cluster, "register", register)
+    monkeypatch.setattr(cluster, "register_run", register)
     image, loaded = Micrograph(rng.random((40, 40))), make_loaded("plain")
     options = EnhanceOptions(tile=16, device="cpu")
     store = store_for(tmp_path / "p.zarr", image, loaded, options)
@@ -128,10 +128,10 @@ def test_a_stopped_worker_takes_no_more(make_loaded, rng):
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = plan_of(Micrograph(image), loaded, OPTIONS, predictor)
     work = TiledRun(plan, image.copy())
-    worker = cluster.register("one", work)
-    assert cluster.register("one", work) is worker
+    worker = cluster.register_run("one", work)
+    assert cluster.register_run("one", work) is worker
     assert [p.index for p in cluster.enhance_tiles("one", [(0, 0)])] == [(0, 0)]
-    cluster.unregister("one")
+    cluster.unregister_run("one")
     with pytest.raises(Cancelled):
         worker.enhance([(0, 0)])
 
@@ -152,7 +152,7 @@ def test_a_peer_that_takes_a_call_and_is_silent_is_left(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         with refused(OptionError, "cluster-unreachable"):
-            cluster.remote_client(address).__enter__()
+            cluster.connect_client(address).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_peer_that_takes_a_call_and_is_silent_is_left(monkeypatch):
 )
 def test_what_is_no_address_is_refused(address):
     with refused(OptionError, "address-invalid"):
-        cluster.remote_client(address).__enter__()
+        cluster.connect_client(address).__enter__()
 
 
 @pytest.mark.broad
@@ -175,15 +175,15 @@ def test_statistics_of_a_sample_are_measured_before_tiles_run_there(
     path = tmp_path / "e.zarr"
     store = store_for(path, image, loaded, options)
     job = fill(image, loaded, store, options, scheduler=address)
-    while len(store.pending()) > 9:
+    while len(store.pending_units()) > 9:
         next(job)
     job.close()
-    begun = store.notes()["frozen"]
+    begun = store.read_notes()["frozen"]
     again = store_for(path, image, loaded, options, resume=True)
     report = run(fill(image, loaded, again, options, scheduler=address))
     assert report.norm == "sampled"
     assert 0 < report.resumed < 12
-    assert again.notes()["frozen"] == begun
+    assert again.read_notes()["frozen"] == begun
     np.testing.assert_allclose(again.level0[:], here, atol=1e-5 * np.ptp(here))
 
 
@@ -209,10 +209,13 @@ def test_a_cluster_that_vanishes_is_a_sentence(make_loaded, rng, tmp_path):
         pass
     cluster.close(timeout=1)
     # as a job does: what the lost cluster still refers to may hold the store open
-    with store.ours(), pytest.raises(SemsrError, match=r"was lost.*`resume`") as caught:
+    with (
+        store.release_lock_on_exit(),
+        pytest.raises(SemsrError, match=r"was lost.*`resume`") as caught,
+    ):
         run(job)
     assert "\n" not in str(caught.value)
-    assert len(store.pending()) < 35
+    assert len(store.pending_units()) < 35
 
 
 @pytest.mark.broad
@@ -223,12 +226,12 @@ def test_a_cluster_without_workers_is_waited_for_aloud(make_loaded, rng, tmp_pat
     with LocalCluster(n_workers=0, processes=False, **LOOPBACK) as there:
         address = there.scheduler_address
         for step in fill(image, loaded, store, OPTIONS, scheduler=address):
-            if isinstance(step, Waiting) and not said:
+            if isinstance(step, WaitingProgress) and not said:
                 said.append(step)
                 there.scale(1)
-    assert "has none" in said[0].message
+    assert "has no workers" in said[0].message
     assert (said[0].done, said[0].total) == (0, 16)
-    assert not store.pending()
+    assert not store.pending_units()
 
 
 @pytest.mark.slow
@@ -240,7 +243,7 @@ def test_killed_workers_lose_nothing(rng, tmp_path):
     card = ModelCard(
         name="resnet", architecture="resnet", options=how, stride=4, receptive_field=0
     )
-    loaded = LoadedModel(build("resnet", how).eval(), card, "sha256:0")
+    loaded = LoadedModel(build_network("resnet", how).eval(), card, "sha256:0")
     image = Micrograph((rng.random((301, 275)) * 250).astype(np.uint8))
     options = OPTIONS.replace(norm="sampled")
     expected = run(enhance_array(image, loaded, options)).data

@@ -11,8 +11,8 @@ from napari_semsr.core import DeviceMemoryError, Micrograph, OptionError, Progre
 from napari_semsr.inference import EnhanceOptions, enhance_array
 from napari_semsr.inference.executors import (
     LocalExecutor,
-    in_order,
-    in_thread,
+    create_tile_source,
+    run_in_thread,
     run_tiles,
 )
 from napari_semsr.inference.predictor import Predictor
@@ -72,13 +72,13 @@ def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path):
     _Gate.held.set()
     while not _Gate.reached.is_set():  # steps go on while a layer computes
         next(job)
-    done = len(store.pending())
+    done = len(store.pending_units())
     opener = threading.Timer(0.2, _Gate.opened.set)
     opener.start()
     job.close()  # returns when the layer has ended, and nothing computes any more
     opener.join()
     assert not _AFTER
-    assert len(store.pending()) == done
+    assert len(store.pending_units()) == done
     _Gate.held.clear()
     again = store_for(tmp_path / "a.zarr", image, loaded, FP32, resume=True)
     run(fill(image, loaded, again, FP32))
@@ -91,18 +91,20 @@ def test_the_network_is_as_it_was_after_a_run(make_loaded, rng):
     image = Micrograph(rng.random((70, 50), dtype=np.float32))
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = plan_of(image, loaded, FP32, predictor)
-    window = plan.read(plan.tile((0, 0)).window)[0]
+    window = plan.read_clean_window(plan.tile((0, 0)).window)[0]
     before = predictor.predict(window, plan.scaling)
     target = np.zeros(image.shape, np.float32)
     places = [tile.index for tile in plan.outputs]
     executor = LocalExecutor(TiledRun(plan, target), predictor)
-    groups = [g for g in run_tiles(executor, in_order(places), 1) if g]
+    groups = [g for g in run_tiles(executor, create_tile_source(places), 1) if g]
     assert [piece.index for group in groups for piece in group] == places
     hooks = "_forward_pre_hooks"  # torch names them nowhere else
     assert not any(vars(m)[hooks] for m in predictor.network.modules())
     np.testing.assert_array_equal(predictor.predict(window, plan.scaling), before)
     tile = plan.tile((0, 0))
-    np.testing.assert_array_equal(target[tile.core.slices], before[tile.inner.slices])
+    np.testing.assert_array_equal(
+        target[tile.core.slices], before[tile.local_core.slices]
+    )
 
 
 def _executor(loaded, image):
@@ -140,7 +142,7 @@ class _Looks:
     def __init__(self):
         self.released = False
 
-    def look_between_layers(self, check, *, probing):
+    def add_layer_check(self, check, *, probing):
         assert probing
         self.check = check
         return lambda: setattr(self, "released", True)
@@ -158,7 +160,7 @@ def test_a_step_that_never_ends_is_stopped_when_its_job_is_closed():
         finally:
             ended.append(True)
 
-    driven = in_thread(job(), looks)
+    driven = run_in_thread(job(), looks)
     told = [next(driven) for _ in range(3)]
     assert told[-1] == Progress(1, 2, "measuring")  # again, while the step goes on
     driven.close()
@@ -173,9 +175,9 @@ def test_a_job_in_a_thread_returns_and_raises_as_it_does_without():
             raise OptionError("No.")
         return 7
 
-    assert run(in_thread(job(False), _Looks())) == 7
+    assert run(run_in_thread(job(False), _Looks())) == 7
     with pytest.raises(OptionError, match=r"No\."):
-        run(in_thread(job(True), _Looks()))
+        run(run_in_thread(job(True), _Looks()))
 
 
 @pytest.mark.parametrize("kind", ["plain", "double"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.tiling import plan_tiles
-from napari_semsr.inference.tiles import SeamMeter, edges_of, sample_of
+from napari_semsr.inference.tiles import SeamMeter, sample_edges, sample_pixels
 
 
 def _measure(image, *, offset=0.0, order=1):
@@ -13,8 +13,10 @@ def _measure(image, *, offset=0.0, order=1):
     meter = SeamMeter()
     for number, tile in list(enumerate(plan))[::order]:
         shifted = image[tile.window.slices] + np.float32(number * offset)
-        core = shifted[tile.inner.slices]
-        meter.add(tile.index, edges_of(shifted, tile.inner), sample_of(core))
+        core = shifted[tile.local_core.slices]
+        meter.add(
+            tile.index, sample_edges(shifted, tile.local_core), sample_pixels(core)
+        )
     return meter
 
 
@@ -46,13 +48,13 @@ def test_missing_pixels_are_left_out(rng):
     assert meter.mismatch == 0
     assert np.isfinite(meter.seam_index)
     assert np.isnan(image).any()
-    assert np.isfinite(sample_of(image)).all()
+    assert np.isfinite(sample_pixels(image)).all()
 
 
 def test_long_borders_are_sampled(rng):
     image = rng.random((1024, 8), dtype=np.float32)
     plan = plan_tiles(image.shape, core=1024, halo=0)
-    edges = edges_of(image, plan.tile(0, 0).inner)
+    edges = sample_edges(image, plan.tile(0, 0).local_core)
     assert len(edges["left"].first) == 256
     assert len(edges["above"].first) == 8
     assert edges["above"].outer is None

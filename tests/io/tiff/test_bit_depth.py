@@ -50,7 +50,7 @@ def test_stated_bit_depth_is_the_data_range(tmp_path, pixels, how):
     found = semsr.metrics(image, image.replace(data=pixels + np.uint16(1)))
     assert (found.data_range, found.data_range_from) == (4095, "file")
     assert found.psnr_db == pytest.approx(20 * np.log10(4095))
-    assert "12 bits, as stated in the file" in found.off_by
+    assert "12 bits, as stated in the file" in found.relative_error_text
 
 
 def _write_packed(path, data, shape):

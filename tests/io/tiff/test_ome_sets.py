@@ -99,7 +99,7 @@ def test_a_file_that_its_set_does_not_name_is_read_alone(three, either):
     _, path = three(names=("a", "renamed"), uuids=(None, None))
     value, size, heard = _read(path)
     assert (value, size) == (13, None)
-    assert "names only other files" in heard[0]
+    assert "lists only other files" in heard[0]
     assert registry.describe(path).series == 1
 
 

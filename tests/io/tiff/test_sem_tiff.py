@@ -170,7 +170,7 @@ def test_zeiss_finds_the_pixel_size_by_the_field_where_that_is_all(
     pitch = 5965 / columns  # 11.65 nm of the 512-px page: twice the screen's
     assert found.pixel_size_nm == pytest.approx((pitch, pitch))
     assert found.metadata["pixel_size_from"] == (
-        f"AP_WIDTH, 5.965 \u00b5m, over {store} px"
+        f"AP_WIDTH, 5.965 \u00b5m, divided by {store} px"
     )
     assert "warnings" not in found.metadata
 
@@ -180,7 +180,7 @@ def test_zeiss_finds_the_pixel_size_by_the_field_where_that_is_all(
     [
         (None, "4.474 \u00b5m", "not a length, got ''"),
         ("nan \u00b5m", None, "not a length, got 'nan \u00b5m'"),
-        ("5.965 \u00b5m", "5.965 \u00b5m", "does not fit 384 x 512 px"),
+        ("5.965 \u00b5m", "5.965 \u00b5m", "does not match 384 x 512 px"),
     ],
 )
 def test_zeiss_leaves_a_field_that_does_not_fit_and_says_so(forge, width, height, said):

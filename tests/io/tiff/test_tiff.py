@@ -14,7 +14,7 @@ from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry, read, write, write_pages
 from napari_semsr.io.files import RECORD_KEY, Record
 from napari_semsr.io.tiff import read as tiff
-from napari_semsr.io.tiff.read import ome_record
+from napari_semsr.io.tiff.read import find_ome_record
 from tests.refusals import refused, warned
 
 
@@ -34,8 +34,8 @@ def test_our_record_is_found_among_annotations_of_others():
         ("Note", "{}"),
     ):
         ElementTree.SubElement(root, "M", K=key).text = text
-    assert ome_record(root) == ours
-    assert ome_record(root[1]) is None
+    assert find_ome_record(root) == ours
+    assert find_ome_record(root[1]) is None
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float16", "float64"])
@@ -146,7 +146,7 @@ def test_read_asks_for_a_plane_of_a_stack(forge, rng):
     path = forge(stack, photometric="minisblack")
     info = registry.describe(path)
     assert (info.planes, info.series, info.shape) == (5, 1, (12, 17))
-    with refused(ReadError, "several-images", match="holds 5 planes"):
+    with refused(ReadError, "several-images", match="contains 5 planes"):
         registry.read(path)
     for i in range(5):
         assert np.array_equal(registry.read(path, plane=i).array(), stack[i])
@@ -555,7 +555,7 @@ OME = (
         (
             'SizeZ="1" SizeC="1" SizeT="1"',
             '><UUID FileName="../a.tif">u</UUID></TiffData><TiffData',
-            "a part outside its folder, ../a.tif",
+            "refers to a file outside its folder, ../a.tif",
         ),
     ],
 )
@@ -641,7 +641,7 @@ def test_which_image_is_left_of_a_set_is_not_guessed(tmp_path, sizes, size):
     assert found.metadata["warnings"] == heard
     assert found.pixel_size_nm == (size and pytest.approx(size))
     said = " ".join(found.metadata["warnings"])
-    assert ("images of different pixel size" in said) == (size is None)
+    assert ("images with different pixel sizes" in said) == (size is None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from napari_semsr.core.errors import IncompleteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box
 from napari_semsr.io.formats import read
-from napari_semsr.io.zarr.growing import GrowingMosaic, is_live
+from napari_semsr.io.zarr.growing import GrowingMosaic, is_live_mosaic
 from tests.children import LIMIT_S
 
 ABOUT = Micrograph(np.zeros((1, 1), np.float32), (20, 20), "scan")
@@ -24,7 +24,7 @@ def test_pixels_stay_where_they_are_however_it_grows(tmp_path):
     for _ in range(20):
         y, x = (int(v) for v in rng.integers(-150, 120, 2))
         values = rng.random((30, 41), dtype=np.float32)
-        mosaic.write(Box.of(values.shape, (y, x)), values)
+        mosaic.write(Box.from_shape(values.shape, (y, x)), values)
         whole[200 + y : 230 + y, 200 + x : 241 + x] = values
     (y, x), (rows, columns) = mosaic.origin, mosaic.shape
     part = whole[200 + y : 200 + y + rows, 200 + x : 200 + x + columns]
@@ -37,7 +37,7 @@ def test_pixels_stay_where_they_are_however_it_grows(tmp_path):
 
 def test_chunks_that_are_no_longer_in_memory_are_read_from_the_store(tmp_path):
     mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", ABOUT, 1024)
-    boxes = [Box.of((8, 8), (-1000 * k, 1000 * (k % 5) + 9)) for k in range(24)]
+    boxes = [Box.from_shape((8, 8), (-1000 * k, 1000 * (k % 5) + 9)) for k in range(24)]
     for number, box in enumerate(boxes):
         mosaic.write(box, np.full((8, 8), number, np.float32))
     assert [mosaic.read(box).mean() for box in boxes] == list(range(24))
@@ -45,7 +45,7 @@ def test_chunks_that_are_no_longer_in_memory_are_read_from_the_store(tmp_path):
 
 def test_a_reader_does_not_wait_for_a_writer(tmp_path, monkeypatch):
     mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", ABOUT, 16)
-    box, ones = Box.of((16, 16)), np.ones((16, 16), np.float32)
+    box, ones = Box.from_shape((16, 16)), np.ones((16, 16), np.float32)
     mosaic.write(box, ones)
     is_writing, may_write, write = Event(), Event(), zarr.Array.__setitem__
 
@@ -68,12 +68,12 @@ def test_a_reader_does_not_wait_for_a_writer(tmp_path, monkeypatch):
 
 def test_pixels_stay_while_another_thread_reads(tmp_path):
     mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", ABOUT, 16)
-    first, ones = Box.of((48, 48)), np.ones((48, 48), np.float32)
+    first, ones = Box.from_shape((48, 48)), np.ones((48, 48), np.float32)
     mosaic.write(first, ones)
     with ThreadPoolExecutor(1) as pool:
         growth = pool.submit(
             lambda: [
-                mosaic.write(Box.of((8, 8), (-9 * k, -9 * k)), ones[:8, :8])
+                mosaic.write(Box.from_shape((8, 8), (-9 * k, -9 * k)), ones[:8, :8])
                 for k in range(1, 20)
             ]
         )
@@ -84,8 +84,8 @@ def test_pixels_stay_while_another_thread_reads(tmp_path):
 
 def test_it_is_incomplete_and_known_as_what_it_is(tmp_path):
     place = tmp_path / "m.ome.zarr"
-    assert not is_live(place)
+    assert not is_live_mosaic(place)
     GrowingMosaic.create(place, ABOUT, 16)
-    assert is_live(place)
+    assert is_live_mosaic(place)
     with pytest.raises(IncompleteError):
         read(place)

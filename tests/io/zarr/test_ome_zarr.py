@@ -9,8 +9,8 @@ import zarr
 
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.io import formats as registry
-from napari_semsr.io.zarr.image import warn_of_missing_blocks
-from napari_semsr.io.zarr.store import create_store, peek
+from napari_semsr.io.zarr.image import warn_about_missing_blocks
+from napari_semsr.io.zarr.store import create_store, read_store_state
 from tests.refusals import refused
 
 
@@ -253,7 +253,7 @@ def test_a_newer_version_is_read_with_a_warning(foreign):
         found = registry.read(path)
     sentences = " ".join(str(one.message) for one in caught)
     assert "OME-Zarr 0.6 is not a supported version" in sentences
-    assert "Coordinate systems other than the image's own are not used" in sentences
+    assert "Additional coordinate systems of the image are ignored" in sentences
     assert found.pixel_size_nm == (100.0, 100.0)
 
 
@@ -280,7 +280,10 @@ def test_read_chooses_an_image_of_a_collection(foreign, tmp_path):
         ({"multiscales": [{"datasets": 5}]}, "list its levels under datasets"),
         ({"multiscales": [{"datasets": ["0"]}]}, "list its levels under datasets"),
         ({"multiscales": [{"datasets": [{}]}]}, "list its levels under datasets"),
-        ({"multiscales": [{"datasets": [{"path": "9"}]}]}, "lacks '9', the array"),
+        (
+            {"multiscales": [{"datasets": [{"path": "9"}]}]},
+            "does not contain '9', the array",
+        ),
         *(
             ({"multiscales": [{"datasets": [{"path": path}]}]}, "inside the store")
             for path in ("../a.zarr/0", "/0", "C:\\0", "", "0/../../0")
@@ -314,14 +317,14 @@ def test_read_refuses_a_bare_array(tmp_path):
 @pytest.mark.parametrize(("version", "block"), [("0.4", "0.1"), ("0.5", "c/0/1")])
 def test_blocks_without_a_file_are_told(foreign, version, block):
     path, _ = foreign(version=version)
-    warn_of_missing_blocks(path)
+    warn_about_missing_blocks(path)
     (path / "0" / block).unlink()
     (path / "1" / block).unlink()
     (path / "0" / block).with_name("Thumbs.db").touch()  # which is no block
     with pytest.warns(UserWarning, match="^1 of 12 blocks of .* are read as 0: copy"):
-        warn_of_missing_blocks(path)
+        warn_about_missing_blocks(path)
     with pytest.warns(UserWarning, match="^1 of 4 blocks of "):
-        warn_of_missing_blocks(path, level=1)
+        warn_about_missing_blocks(path, level=1)
 
 
 @pytest.mark.parametrize("value", [None, 7])
@@ -334,7 +337,7 @@ def test_blocks_without_a_file_are_read_as_the_fill_value(foreign, value):
     assert (registry.read(path).array()[:16, :16] == (value or 0)).all()
     says = "0, since it states no fill value" if value is None else "7"
     with pytest.warns(UserWarning, match=f"^1 of 12 blocks of .* read as {says}: copy"):
-        warn_of_missing_blocks(path)
+        warn_about_missing_blocks(path)
 
 
 @pytest.mark.parametrize(
@@ -375,11 +378,11 @@ def test_spoilt_metadata_of_an_array_are_a_sentence(foreign, name):
     for verb in (registry.read, registry.describe):
         with pytest.raises(ReadError):
             verb(path)
-    warn_of_missing_blocks(path)
+    warn_about_missing_blocks(path)
     how = {"shape": (40, 50), "dtype": "uint16", "chunk": 16, "resume": True}
     with refused(WriteError, "not-resumable"):
         create_store(path, **how)
-    peek(path)
+    read_store_state(path)
 
 
 def test_a_record_of_numbers_without_end_is_none(foreign):
@@ -388,5 +391,5 @@ def test_a_record_of_numbers_without_end_is_none(foreign):
     record |= {"spacing_px": [1, 1]}
     own = {"complete": True, "napari-semsr": record}
     zarr.open_group(path, mode="r+").attrs["semsr"] = own
-    assert peek(path)[0] is None
+    assert read_store_state(path)[0] is None
     assert np.array_equal(registry.read(path).array(), data)

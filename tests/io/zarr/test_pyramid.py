@@ -58,7 +58,7 @@ def test_a_level_begins_at_the_centre_of_what_is_averaged(level, tmp_path):
     store = create_store(
         path, shape=(64, 8), dtype="u1", chunk=8, pixel_size_nm=(5.0, 1.0), **place
     )
-    list(store.fill((np.zeros((8, 8), "u1") for _ in store.pending()), "filling"))
+    list(store.fill((np.zeros((8, 8), "u1") for _ in store.pending_units()), "filling"))
     list(store.finish())
     rows = np.arange(2**level) * 5.0 + 7.0
     assert read(path, level=level).origin[0] == rows.mean()

@@ -11,7 +11,7 @@ import zarr
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.micrograph import Provenance
 from napari_semsr.io import formats as registry
-from napari_semsr.io.zarr.image import warn_of_missing_blocks
+from napari_semsr.io.zarr.image import warn_about_missing_blocks
 from napari_semsr.io.zarr.store import create_store, halve
 from tests.refusals import refused, warned
 
@@ -38,7 +38,7 @@ def image(rng):
 
 def _fill(store, image, places=None):
     """Write tiles and mark them."""
-    for row, column in store.pending() if places is None else places:
+    for row, column in store.pending_units() if places is None else places:
         top, left = row * store.unit[0], column * store.unit[1]
         window = np.s_[top : top + store.unit[0], left : left + store.unit[1]]
         store.level0[window] = image[window]
@@ -53,11 +53,11 @@ def test_store_filled_and_finished_reads_back(tmp_path, options, image):
     path = tmp_path / "a.ome.zarr"
     store = create_store(path, **options)
     assert store.done_marks.shape == (3, 3)
-    assert not store.complete
+    assert not store.is_complete
     _fill(store, image)
     steps = _finish(store)
     assert steps[-1].done == steps[-1].total
-    assert store.complete
+    assert store.is_complete
     found = registry.read(path)
     assert np.array_equal(found.array(), image)
     assert found.pixel_size_nm == (5.0, 6.0)
@@ -88,7 +88,7 @@ def test_unfinished_store_is_refused_by_name(tmp_path, options, image):
         with pytest.raises(IncompleteError, match="`resume`") as caught:
             verb(path)
         assert str(path) in str(caught.value)
-    with refused(WriteError, "output-incomplete", match="8 are missing"):
+    with refused(WriteError, "output-incomplete", match="8 of its 9 tiles are missing"):
         _finish(store)
 
 
@@ -98,14 +98,14 @@ def test_resume_goes_on_where_it_stopped(tmp_path, options, image):
     _fill(first, image, [(0, 0), (2, 1)])
     later = options["provenance"].model_copy(update={"created": "2000-01-01"})
     second = create_store(path, **{**options, "provenance": later}, resume=True)
-    assert (0, 0) not in second.pending()
-    assert len(second.pending()) == 7
+    assert (0, 0) not in second.pending_units()
+    assert len(second.pending_units()) == 7
     _fill(second, image)
     _finish(second)
     assert np.array_equal(registry.read(path).array(), image)
     again = create_store(path, **options, resume=True)
-    assert again.complete
-    assert again.pending() == []
+    assert again.is_complete
+    assert again.pending_units() == []
     assert again.done_marks.all()
     assert not (path / "done").exists()
 
@@ -155,8 +155,8 @@ def test_resume_makes_damaged_units_again(
     else:
         with pytest.warns(UserWarning, match="1 of 3 finished tiles of a.ome.zarr are"):
             second = create_store(path, **options, resume=True)
-    assert len(second.pending()) == 7
-    assert (1, 1) in second.pending()
+    assert len(second.pending_units()) == 7
+    assert (1, 1) in second.pending_units()
     second.add_label("frames")[32:64, 32:64] = 1
     _fill(second, image)
     second.finish_label("frames", second.add_label("frames"))
@@ -171,7 +171,7 @@ def test_a_unit_of_nothing_but_fill_value_is_whole(tmp_path, options, image):
     first = create_store(path, **options)
     _fill(first, image, [(0, 0), (1, 1)])
     assert not (path / "0" / "c" / "1" / "1").exists()
-    assert len(create_store(path, **options, resume=True).pending()) == 7
+    assert len(create_store(path, **options, resume=True).pending_units()) == 7
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_resume_mends_a_complete_store(tmp_path, options, image, damage, torn):
     if torn.startswith("0"):
         with warned("tiles-lost", match="1 of 9 finished tiles"):
             second = create_store(path, **options, resume=True)
-        assert second.pending() == [(1, 1)]
+        assert second.pending_units() == [(1, 1)]
     else:
         second = create_store(path, **options, resume=True)
-        assert second.pending() == []
-    assert not second.complete
+        assert second.pending_units() == []
+    assert not second.is_complete
     _fill(second, image)
     _finish(second)
     assert np.array_equal(registry.read(path).array(), image)
@@ -201,7 +201,7 @@ def test_store_travels_to_workers(tmp_path, options, image):
     store = create_store(tmp_path / "a.ome.zarr", **options)
     copy = pickle.loads(pickle.dumps(store))  # noqa: S301
     _fill(copy, image, [(0, 0)])
-    assert len(store.pending()) == 8
+    assert len(store.pending_units()) == 8
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_resume_reads_values_that_had_other_names(tmp_path, options):
         path, **options | {"provenance": Provenance(job="enhance", options=stored)}
     )
     again = options | {"provenance": Provenance(job="enhance", options=now)}
-    assert len(create_store(path, **again, resume=True).pending()) == 9
+    assert len(create_store(path, **again, resume=True).pending_units()) == 9
 
 
 def test_resume_refuses_what_is_no_store(tmp_path, options):
@@ -255,19 +255,19 @@ def test_create_refuses_an_empty_chunk(tmp_path, options):
 
 def test_notes_are_kept_and_must_be_json(tmp_path, options):
     store = create_store(tmp_path / "a.ome.zarr", **options)
-    store.note("report", {"seam_index": 1.02})
-    store.note("report", {"seam_index": 1.01})
-    assert store.notes()["report"] == {"seam_index": 1.01}
+    store.write_note("report", {"seam_index": 1.02})
+    store.write_note("report", {"seam_index": 1.01})
+    assert store.read_notes()["report"] == {"seam_index": 1.01}
     for bad in (float("nan"), object()):
         with refused(WriteError, "wrong-type"):
-            store.note("bad", bad)
+            store.write_note("bad", bad)
 
 
 def test_threads_lose_no_tile(tmp_path, options, rng):
     big = {**options, "shape": (192, 192), "chunk": 32}
     image = rng.random((192, 192)).astype(np.float32)
     store = create_store(tmp_path / "a.ome.zarr", **big)
-    places = store.pending()
+    places = store.pending_units()
     workers = [
         threading.Thread(target=_fill, args=(store, image, places[n::4]))
         for n in range(4)
@@ -276,7 +276,7 @@ def test_threads_lose_no_tile(tmp_path, options, rng):
         worker.start()
     for worker in workers:
         worker.join()
-    assert store.pending() == []
+    assert store.pending_units() == []
     _finish(store)
     assert np.array_equal(registry.read(store.path).array(), image)
 
@@ -297,13 +297,13 @@ def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, imag
     store = create_store(tmp_path / "a.ome.zarr", **options)
     _fill(store, image)
     _finish(store)
-    warn_of_missing_blocks(store.path)
+    warn_about_missing_blocks(store.path)
     (store.path / "0" / "c" / "1" / "1").unlink()
     with pytest.warns(UserWarning, match="^1 of 13 blocks .* only a part was copied"):
-        warn_of_missing_blocks(store.path)
+        warn_about_missing_blocks(store.path)
     store.group.attrs["semsr"] = {**store.group.attrs["semsr"], "blocks": "many"}
     with pytest.warns(UserWarning, match="^2 of 9 blocks .* written like this"):
-        warn_of_missing_blocks(store.path)
+        warn_about_missing_blocks(store.path)
 
 
 def test_metadata_are_ome_zarr_0_5(tmp_path, options, image):

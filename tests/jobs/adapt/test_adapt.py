@@ -18,11 +18,15 @@ from napari_semsr.core import (
     parse_pixel_size,
     run,
 )
-from napari_semsr.inference import EnhanceOptions, field_for_model
-from napari_semsr.io import Side, StoredTransform, read, read_transform, write
-from napari_semsr.jobs import ADAPT, STOP, AdaptOptions, AdaptProgress, AdaptRefused
+from napari_semsr.inference import EnhanceOptions, prepare_model_input
+from napari_semsr.io import ImageIdentity, StoredTransform, read, read_transform, write
+from napari_semsr.jobs import ADAPT, STOP, AdaptationError, AdaptOptions, AdaptProgress
 from napari_semsr.jobs.adapt import job, look
-from napari_semsr.jobs.adapt.areas import SharedArea, check_related, divide
+from napari_semsr.jobs.adapt.areas import (
+    SharedArea,
+    check_correlation,
+    split_training_area,
+)
 from napari_semsr.models import load_model
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
@@ -67,14 +71,19 @@ def place():
 
 
 def lying(mosaic, sem, quality=SURE):
-    return StoredTransform(Affine(), Side.of(mosaic), Side.of(sem), quality)
+    return StoredTransform(
+        Affine(),
+        ImageIdentity.from_image(mosaic),
+        ImageIdentity.from_image(sem),
+        quality,
+    )
 
 
 def by_steps(steps):
     """Train for some steps in place of minutes, so that no processor decides."""
 
     def fit(images, options, *, seconds, threads, **how):
-        return training.fit_place(
+        return training.fit_area(
             images,
             options.replace(copies=0, batch=4, patch_px=32, learning_rate=3e-3),
             seconds=None,
@@ -147,13 +156,13 @@ def test_the_grey_values_of_a_training_are_those_of_the_enhancement(place, tmp_p
         adapt(mosaic, place[1:], tmp_path / "run", fit=fit)
     [levels] = given
     model = load_model("ssum-sem")
-    _, scaling = field_for_model(mosaic, model, EnhanceOptions(resample="never"))
+    _, scaling = prepare_model_input(mosaic, model, EnhanceOptions(resample="never"))
     assert levels == pytest.approx((scaling.low, scaling.high))
 
 
 def area_of(light, sem):
-    box = Box.of(light.shape)
-    taught, held_out = divide(box)
+    box = Box.from_shape(light.shape)
+    taught, held_out = split_training_area(box)
     images = micrograph(light, "mosaic"), micrograph(sem, "sem")
     return SharedArea("sem", *images, box, taught, held_out, None)
 
@@ -166,9 +175,9 @@ def test_light_of_edges_belongs_to_its_sem_image():
     light = ndimage.gaussian_filter(edges, 2) + rng.normal(0, 1e-3, SIDE)
     kernel = np.zeros((21, 21))
     kernel[10, 10] = 1
-    check_related([area_of(light, sem)], kernel)
-    with pytest.raises(AdaptRefused, match="does not correlate"):
-        check_related([area_of(light, sem[::-1, ::-1])], kernel)
+    check_correlation([area_of(light, sem)], kernel)
+    with pytest.raises(AdaptationError, match="does not correlate"):
+        check_correlation([area_of(light, sem[::-1, ::-1])], kernel)
 
 
 def test_a_map_shows_where_the_model_and_the_linear_filter_differ(adapted, place):
@@ -224,7 +233,7 @@ def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
 def test_sem_of_another_place_is_refused(place, tmp_path, seed):
     mosaic, _ = place
     other = micrograph(sem_of(objects(100 + seed)), "elsewhere")
-    with pytest.raises(AdaptRefused) as caught:
+    with pytest.raises(AdaptationError) as caught:
         adapt(mosaic, [other], tmp_path / "run", steps=2)
     assert caught.value.reason in ("pairs-uncorrelated", "no-gain")
     assert caught.value.to_json()["model"] is None
@@ -233,7 +242,7 @@ def test_sem_of_another_place_is_refused(place, tmp_path, seed):
 
 def test_a_model_that_gains_nothing_is_not_kept(place, tmp_path):
     mosaic, sem = place
-    with pytest.raises(AdaptRefused, match="is not better than") as caught:
+    with pytest.raises(AdaptationError, match="is not better than") as caught:
         adapt(mosaic, [sem], tmp_path / "run", steps=0)
     assert caught.value.reason == "no-gain"
     assert caught.value.to_json()["held_out"]
@@ -244,16 +253,16 @@ def test_a_model_that_gains_nothing_is_not_kept(place, tmp_path):
 def test_a_flat_sem_image_is_refused(place, tmp_path):
     mosaic, _ = place
     flat = micrograph(sem_of(np.zeros(SIDE)), "flat")
-    with pytest.raises(AdaptRefused) as caught:
+    with pytest.raises(AdaptationError) as caught:
         adapt(mosaic, [flat], tmp_path / "run", transform=None)
     assert caught.value.reason == "not-registered"
 
 
-@pytest.mark.filterwarnings("ignore:The map is expected")
+@pytest.mark.filterwarnings("ignore:The expected error of the transform")
 def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
     mosaic, sem = place
     off = lying(mosaic, sem, {"error_nm": 30.0})
-    with pytest.raises(AdaptRefused, match="landmarks") as caught:
+    with pytest.raises(AdaptationError, match="landmarks") as caught:
         adapt(mosaic, [sem], tmp_path / "run", transform=off)
     assert caught.value.reason == "not-registered"
 
@@ -271,9 +280,9 @@ def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
     files = [tmp_path / f"{one.name}.ome.tif" for one in place]
     for one, file in zip(place, files, strict=True):
         write(one, file)
-    sides = [Side.of(read(file), digest_path(file)) for file in files]
+    sides = [ImageIdentity.from_image(read(file), digest_path(file)) for file in files]
     stored = StoredTransform(Affine(), *sides, SURE)
-    with pytest.raises(AdaptRefused, match="is not better than"):
+    with pytest.raises(AdaptationError, match="is not better than"):
         adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
 
@@ -318,12 +327,12 @@ def test_a_resumed_run_registers_again_only_if_its_search_changed(
     shifts = np.array([[0.0, 0.0], [6.0, -4.0]])
     marks = [Landmarks(points, points + shift) for shift in shifts]
     search = {"transform": None, "options": AdaptOptions(landmarks_only=True)}
-    with pytest.raises(AdaptRefused, match="is not better than"):
+    with pytest.raises(AdaptationError, match="is not better than"):
         adapt(mosaic, [sem], tmp_path, steps=0, landmarks=marks[0], **search)
     stored = tmp_path / "registration-1.json"
     before = read_transform(stored)
     again = {**search, "landmarks": marks[changed], "resume": True}
-    with pytest.raises(AdaptRefused, match="is not better than"):
+    with pytest.raises(AdaptationError, match="is not better than"):
         adapt(mosaic, [sem], tmp_path, steps=0, **again)
     after = read_transform(stored)
     moved = after.transform(points) - before.transform(points)
@@ -345,11 +354,11 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
     again = {"transform": None, "resume": True}
 
     def refuse(*_):
-        raise AdaptRefused("No gain.", "no-gain")
+        raise AdaptationError("No gain.", "no-gain")
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "require_gain", refuse)
-        with refused(AdaptRefused, "no-gain"):
+        with refused(AdaptationError, "no-gain"):
             adapt(mosaic, [sem], folder, steps=155, **again)
     assert model.read_bytes() == weights
     assert [path.name for path in folder.glob("*.safetensors")] == [model.name]
@@ -362,7 +371,7 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
 
 @pytest.mark.parametrize("shape", [(500, 300), (300, 500), (64, 160)])
 def test_both_parts_lie_apart_and_within(shape):
-    taught, held_out = divide(Box.of(shape))
+    taught, held_out = split_training_area(Box.from_shape(shape))
     apart = max(held_out.y0 - taught.y1, held_out.x0 - taught.x1)
     assert apart == 32
     assert min(taught.shape) >= 64

@@ -15,11 +15,11 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     SemsrError,
-    Waiting,
+    WaitingProgress,
     WriteError,
 )
 from napari_semsr.io import read, read_sheet, write
-from napari_semsr.jobs import steps_of, verbs_of
+from napari_semsr.jobs import extract_steps, extract_verbs
 from tests.children import LIMIT_S, started
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
@@ -133,7 +133,7 @@ def test_workers_of_a_scheduler_give_the_same_table(scans, save, batch, whole):
     said = []
 
     def hear(step):
-        if isinstance(step, Waiting):
+        if isinstance(step, WaitingProgress):
             said.append(step.message)
             there.scale(1)
 
@@ -146,7 +146,7 @@ def test_workers_of_a_scheduler_give_the_same_table(scans, save, batch, whole):
     ) as there:
         report = batch(save(), scheduler=there.scheduler_address, report=hear)
     assert table_of(report) == whole
-    assert f"the cluster at {there.scheduler_address} has none" in said[0]
+    assert f"the cluster at {there.scheduler_address} has no workers" in said[0]
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -358,10 +358,10 @@ def test_steps_of_a_history_take_the_very_model_or_are_refused(
     if not kept:
         write_tiny_model(tmp_path, limits="a later training")
         with refused(CheckpointError, "model-unknown"):
-            steps_of(made)
-        assert verbs_of(made) == ["enhance"]
+            extract_steps(made)
+        assert extract_verbs(made) == ["enhance"]
         return
-    steps, _ = steps_of(made)
+    steps, _ = extract_steps(made)
     output = tmp_path / "made"
     batch({"inputs": scans / "s1.tif", "output": output, "steps": steps})
     again = read(output / "enhance" / "s1.ome.tif").provenance
@@ -374,7 +374,7 @@ def test_steps_of_a_history_read_their_images_as_they_were_read(tmp_path, rng):
     semsr.write(semsr.Micrograph(grey), files[0])
     semsr.convert(*files[:2], **reading)
     semsr.crop(files[1], output=files[2], box=(0, 0, 50, 50), databar_rows=4)
-    steps, _ = steps_of(read(files[2]).provenance)
+    steps, _ = extract_steps(read(files[2]).provenance)
     told = {"pixel-size-nm": [7, 7], "databar-rows": 8}
     cut = {"box": [0, 0, 50, 50], "databar-rows": 4}
     assert steps == [{"convert": told}, {"crop": cut}]
@@ -384,7 +384,7 @@ def test_steps_of_images_in_memory_cut_a_data_bar_once(rng):
     grey, reading = semsr.Micrograph(rng.random((64, 64))), {"databar_rows": 8}
     first = semsr.crop(grey, box=(0, 0, 50, 50), **reading)
     made = semsr.restore(first, psf="1px", **reading)
-    steps, _ = steps_of(made.provenance)
+    steps, _ = extract_steps(made.provenance)
     assert made.shape == first.shape
     assert [step.popitem()[1].get("databar-rows") for step in steps] == [8, None]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from napari_semsr.io import read_sheet
-from napari_semsr.jobs import is_many
+from napari_semsr.jobs import is_image_collection
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,7 +30,7 @@ def test_example_of_the_manual_runs(scans, tmp_path, batch, example):
     assert (report.done, report.ran) == (2, 12)
     assert report.report == (str(tmp_path / "results" / "report.html"),)
     table = tmp_path / "results" / "table.csv"
-    assert is_many(table)
+    assert is_image_collection(table)
     names = read_sheet(table, "images").names
     assert {"frc_reason", "after_reason", "metrics_ssim", "error_map_rsp"} <= set(names)
     assert (tmp_path / "results" / "enhance" / "s0.ome.tif").is_file()

@@ -7,11 +7,11 @@ import pytest
 import tifffile
 from pydantic.fields import FieldInfo
 
-from napari_semsr.cli.command import arguments_of
-from napari_semsr.core import OptionError, SemsrError, WriteError, display_of
-from napari_semsr.jobs import VERBS, Output, plan_batch, verb_of
+from napari_semsr.cli.command import list_arguments
+from napari_semsr.core import OptionError, SemsrError, WriteError, get_display
+from napari_semsr.jobs import VERBS, Output, get_verb, plan_batch
 from napari_semsr.jobs.batch.steps import NO_STEPS
-from napari_semsr.jobs.plan import values_of_call
+from napari_semsr.jobs.plan import collect_arguments
 
 HEAD = "inputs: scans\noutput: made\n"
 
@@ -40,19 +40,19 @@ def refuse(scans, tmp_path, batch):
     [
         ("", "A steps file must have"),
         ("- frc", "A steps file must have"),
-        ("inputs: [", "cannot be read as steps"),
-        (b"\xff\xfe\x00", "cannot be read as steps"),
+        ("inputs: [", "as a steps file"),
+        (b"\xff\xfe\x00", "as a steps file"),
         ("steps: !!python/object/apply:os.system ['true']", "could not determine"),
         ("a: &a [1]\nb: *a", "alias"),
         ("inputs: a\ninputs: b", "'inputs' occurs twice"),
         ("a: " + "[" * 40 + "]" * 40, "16 levels deep"),
         ("a: " + "[" * 100_000, "16 levels deep"),
-        ("a: " + "9" * 10_000, "cannot be read as steps"),
+        ("a: " + "9" * 10_000, "as a steps file"),
         ("#" * (1 << 20) + "\n", "more than the limit"),
         (f"{HEAD}stepz: []", "no entry 'stepz'"),
-        ("output: made\nsteps: [frc]", "must have a path as inputs"),
-        ("inputs: scans\nsteps: [frc]", "must have a path as output"),
-        ("inputs: 3\noutput: made\nsteps: [frc]", "must have a path as inputs"),
+        ("output: made\nsteps: [frc]", "must have a path for inputs"),
+        ("inputs: scans\nsteps: [frc]", "must have a path for output"),
+        ("inputs: 3\noutput: made\nsteps: [frc]", "must have a path for inputs"),
         (f"{HEAD}steps: []", "list of commands"),
         (f"{HEAD}steps: [{{restore: {{dtype: object}}}}]", "such as uint8 or float32"),
         (f"{HEAD}steps: frc", "list of commands"),
@@ -61,16 +61,19 @@ def refuse(scans, tmp_path, batch):
         (f"{HEAD}steps: [frc]\nreport: {{output: /tmp/a.html}}", "must not set output"),
         (
             f"{HEAD}steps: [frc]\nreport: {{inputs: /etc}}",
-            "must not set inputs: the batch sets it",
+            "must not set inputs, which the batch sets",
         ),
         (f"{HEAD}steps: [frc]\nreport: {{output=/tmp/a: b}}", "no option 'output=/tmp"),
         (f"{HEAD}steps: [frc]\nreport: {{criterion: 3/4}}", "'3-sigma', got '3/4'"),
         (f"{HEAD}steps: [frc]\nreport: {{title: {{a: 1}}}}", "title must be a text"),
         ("inputs: none\noutput: made\nsteps: [frc]", "does not exist"),
         ('inputs: "no\\nne"\noutput: made\nsteps: [frc]', r"no\nne"),
-        ('inputs: "*\\0"\noutput: made\nsteps: [frc]', "not a valid path"),
-        (f"inputs: {'a' * 999}\noutput: made\nsteps: [frc]", "not a valid path"),
-        (f"inputs: scans\noutput: {'a' * 999}\nsteps: [frc]", "not a valid path"),
+        ('inputs: "*\\0"\noutput: made\nsteps: [frc]', "has an invalid path for"),
+        (f"inputs: {'a' * 999}\noutput: made\nsteps: [frc]", "has an invalid path for"),
+        (
+            f"inputs: scans\noutput: {'a' * 999}\nsteps: [frc]",
+            "has an invalid path for",
+        ),
         (f'{HEAD}steps: [{{"fr\\nc": , gaps: }}]', "must be one command"),
         (f'{HEAD}steps: [restore: {{output: "a\\0.tif"}}]', "inside the output"),
         ("inputs: 'none*.tif'\noutput: made\nsteps: [frc]", "No file matches"),
@@ -95,7 +98,7 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("[frc]", "must be a command"),
         ("{frc: , gaps: }", "must be one command"),
         ("{name: a}", "must be one command"),
-        ("frc: half-bit", "must have its options as a table"),
+        ("frc: half-bit", "must be a table, name: value"),
         ("{name: ../a, frc: }", "lower-case letters"),
         ("{name: 3, frc: }", "lower-case letters"),
         ("frc: {criterium: 1/7}", "no option 'criterium'; did you mean criterion?"),
@@ -104,25 +107,28 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("frc: {criterion: yes}", "'half-bit' or '3-sigma', got True"),
         ("metrics: {reference: no}", "a text, a number or a list"),
         ("restore: {overwrite: true}", "must not set overwrite"),
-        ("restore: {psf: '{0.__class__}'}", "names {0.__class__}, but may name"),
-        ("restore: {psf: '{dose}'}", "names {dose}, but may name {input}"),
+        ("restore: {psf: '{0.__class__}'}", "uses {0.__class__}, but may only use"),
+        ("restore: {psf: '{dose}'}", "uses {dose}, but may only use {input}"),
         ("metrics: {reference: '{step.metrics}'}", "must not form a cycle"),
         ("metrics: {reference: '{step.last}'}", "must not form a cycle"),
         ("metrics: {reference: '{step.first}'}", "writes no file"),
-        ("metrics: {reference: '{step.other}'}", "names {step.other}"),
+        ("metrics: {reference: '{step.other}'}", "uses {step.other}"),
         ("metrics: {reference: 'truth/{name}.tif'}", "truth/s0.tif"),
         (
             "restore: {psf: kernel.tif}",
-            "needs psf kernel.tif, but this file does not exist",
+            "needs psf kernel.tif, but the file does not exist",
         ),
-        ("restore: {psf: '{name}-kernel'}", "needs psf s0-kernel, but this"),
-        ("stitch: {flat-field: '{name}-flat'}", "needs flat_field s0-flat, but this"),
+        ("restore: {psf: '{name}-kernel'}", "needs psf s0-kernel, but the file"),
+        (
+            "stitch: {flat-field: '{name}-flat'}",
+            "needs flat_field s0-flat, but the file",
+        ),
         ("restore: {psf: '2'}", "a positive width with its unit"),
         ("register: {}", "needs fixed: the image"),
         ("calibrate: {}", "pitch_nm must be given"),
         ("enhance: {model: nothing}", "nothing"),
         ("enhance: {--scheduler: null}", "must not set scheduler"),
-        ("crop: {like: ['{input}', '{input}']}", "one file as like"),
+        ("crop: {like: ['{input}', '{input}']}", "one file for like"),
         ("restore: {output: null}", "needs output: file of the result"),
         ("error-map: {output: ''}", "needs output: path of the map"),
         ("restore: {output: 'a/../../{name}.tif'}", "inside the output folder"),
@@ -130,13 +136,13 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("restore: {output: '{input}'}", "inside the output folder"),
         (r"restore: {output: 'C:\{name}.tif'}", "inside the output folder"),
         (r"restore: {output: '..\{name}.tif'}", "inside the output folder"),
-        ("restore: {output: .batch/s0.json}", "the batch writes"),
-        ("restore: {output: ./Table.csv}", "the batch writes"),
-        ("restore: {output: report-2.html}", "the batch writes"),
+        ("restore: {output: .batch/s0.json}", "which is reserved for the batch."),
+        ("restore: {output: ./Table.csv}", "which is reserved for the batch."),
+        ("restore: {output: report-2.html}", "which is reserved for the batch."),
         ("enhance: {residual_map: /tmp/m.tif}", "inside the output folder"),
         ("restore: {output: all.tif}", "would be written twice"),
         ("restore: {output: 'restore-2/{name}.ome.tif'}", "would be written twice"),
-        ("restore: {output: 'last/S0.ome.tif/{name}.tif'}", "would be inside"),
+        ("restore: {output: 'last/S0.ome.tif/{name}.tif'}", "must not be inside"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -179,7 +185,7 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
     (tmp_path / "made" / ".batch").symlink_to(tmp_path / "away")
     asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": ["frc"]}
     with pytest.raises(
-        WriteError, match=r"\.batch must be a batch.s folder, got a link"
+        WriteError, match=r"\.batch must be a folder of a batch, got a link"
     ):
         batch(asked)
     assert not any((tmp_path / "away").iterdir())
@@ -194,8 +200,11 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
         ("picture\ns0.tif\n", "must have the column image"),
         ("image,name\nscans/s0.tif\n", "line 2 must have 2 cells"),
         ("image\nscans/s99.tif\n", "does not exist"),
-        ("image\nscans/s0.tif\n./scans/s0.tif\n", "Two inputs have the name s0"),
-        ("image,name\nscans/s0.tif,A\nscans/s1.tif,a\n", "Two inputs have the name a"),
+        ("image\nscans/s0.tif\n./scans/s0.tif\n", "Two inputs have the same name s0"),
+        (
+            "image,name\nscans/s0.tif,A\nscans/s1.tif,a\n",
+            "Two inputs have the same name a",
+        ),
         ("image,input\nscans/s0.tif,3\n", "column 'input'"),
         ("image,error\nscans/s0.tif,3\n", "column 'error'"),
     ],
@@ -209,7 +218,7 @@ def test_images_of_one_name_in_two_folders_are_refused(refuse, scans):
     (scans / "more").mkdir()
     (scans / "more" / "s3.tif").write_bytes((scans / "s3.tif").read_bytes())
     said = refuse("inputs: 'scans/**/*.tif'\noutput: made\nsteps: [metrics]")
-    assert "Two inputs have the name s3" in said
+    assert "Two inputs have the same name s3" in said
     assert "column" in said
 
 
@@ -222,7 +231,7 @@ def plan(tmp_path):
     def go(verb, options):
         made = plan_batch(asked | {"steps": [{verb: options}]})
         (call,) = made.images[0].plan.calls
-        return values_of_call(call, {}, made.folder)
+        return collect_arguments(call, {}, made.folder)
 
     return go
 
@@ -245,7 +254,7 @@ def test_values_are_typed_and_flags_by_themselves_are_true(plan, tmp_path):
     assert plan("register", fixed)["model"] == "affine"
 
 
-STEPS = [verb_of(name) for name in VERBS if name not in NO_STEPS]
+STEPS = [get_verb(name) for name in VERBS if name not in NO_STEPS]
 
 
 @pytest.fixture(params=STEPS, ids=lambda verb: verb.name)
@@ -254,17 +263,19 @@ def verb(request):
 
 
 def is_for_a_person(item):
-    return isinstance(item, FieldInfo) and display_of(item).user_only
+    return isinstance(item, FieldInfo) and get_display(item).user_only
 
 
 def test_a_step_takes_what_its_command_takes(plan, verb):
     """All flags, of which nothing is said; the rest is left to the batch."""
     left = {"overwrite", "resume", "table"} - verb.arguments.keys()
     given = {}
-    for action in arguments_of(verb.name):
+    for action in list_arguments(verb.name):
         for flag in (one for one in action.option_strings if one.startswith("--")):
             if action.dest in left:
-                with pytest.raises(OptionError, match=f"must not set {flag}:"):
+                with pytest.raises(
+                    OptionError, match=f"must not set {flag}, which the batch sets"
+                ):
                     plan(verb.name, {flag: True})
             elif not is_for_a_person(verb.arguments[action.dest]):
                 given[flag] = False if action.nargs == 0 else None
@@ -284,7 +295,7 @@ def test_no_value_reaches_beyond_its_folder(plan, verb):
         else:
             value, needs = (
                 "gone.tif",
-                f"needs {name} gone.tif, but this file does not exist",
+                f"needs {name} gone.tif, but the file does not exist",
             )
         free = isinstance(item, FieldInfo) and not is_for_a_person(item)
         if not free and name != "model" and not getattr(item, "takes_name", False):
@@ -294,7 +305,7 @@ def test_no_value_reaches_beyond_its_folder(plan, verb):
 
 def test_what_a_verb_is_told_to_write_is_kept_in_the_folder():
     for verb in STEPS:
-        for action in arguments_of(verb.name):
+        for action in list_arguments(verb.name):
             item = verb.arguments.get(action.dest)
             told = " ".join(filter(None, (action.help, str(action.metavar))))
             if item is not None and ("OUT" in told.split() or "write " in told[:6]):

@@ -18,15 +18,15 @@ from napari_semsr.jobs.check.job import (
     CheckOptions,
     ClearImages,
     DegradedTruth,
-    DrawnGold,
-    TruthSource,
-    judge_source,
+    GroundTruthSource,
+    SimulatedGold,
+    evaluate_source,
 )
 from napari_semsr.jobs.check_record import DiscRecord
 from napari_semsr.models import cards
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulation import draw
+from napari_semsr.simulation import draw_phantom
 from tests.tiny_models import write_tiny_model
 
 FEW = CheckOptions(discs=8, size_px=128)
@@ -46,15 +46,15 @@ class Twice(nn.Module):
         return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
-class Clear(TruthSource):
+class Clear(GroundTruthSource):
     """Truths that nothing degrades."""
 
     def __init__(self) -> None:
         self.widths_px = {"clear": 0.0}
         self._images = ClearImages.simulate(160, scale=1, seed=0)
 
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        trial = self._images.scenes(index, counts)[0].trial
+    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
+        trial = self._images.create_scenes(index, counts)[0].trial
         return [
             DegradedTruth(
                 "clear", Micrograph(trial.with_changes.astype(np.float32)), trial
@@ -84,7 +84,7 @@ def shares(found) -> dict[str, float]:
 )
 def test_a_truth_shows_all_and_a_flat_image_nothing(network, inserted, erased):
     options = CheckOptions(discs=12)
-    (found,) = run(judge_source(Clear(), loaded(network), options))
+    (found,) = run(evaluate_source(Clear(), loaded(network), options))
     assert shares(found) == {"inserted": inserted, "erased": erased}
     for change in ("inserted", "erased"):
         assert sum(r.discs for r in found.rows if r.change == change) >= 12
@@ -93,24 +93,24 @@ def test_a_truth_shows_all_and_a_flat_image_nothing(network, inserted, erased):
 SOURCES = {
     "gao": lambda: ClearImages.simulate(160, scale=1, seed=1),
     "binned": lambda: ClearImages.simulate(160, scale=2, seed=1),
-    "gold": lambda: DrawnGold(80, scale=2, seed=1),
+    "gold": lambda: SimulatedGold(80, scale=2, seed=1),
 }
 
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("name", SOURCES)
 def test_sources_change_what_can_be_told(name):
-    first, again = (SOURCES[name]().scenes(2, (6, 6)) for _ in range(2))
+    first, again = (SOURCES[name]().create_scenes(2, (6, 6)) for _ in range(2))
     assert [scene.condition for scene in first] == list(SOURCES[name]().widths_px)
     discs = 0
     for scene, same in zip(first, again, strict=True):
         trial = scene.trial
         assert np.array_equal(scene.field.array(), same.field.array())
         scale = trial.with_changes.shape[0] // scene.field.shape[0]
-        assert scene.degrade(scale).shape == trial.with_changes.shape
+        assert scene.resample_input(scale).shape == trial.with_changes.shape
         right, none = (
-            trial.judge(trial.with_changes),
-            trial.judge(0 * trial.with_changes),
+            trial.find_shown_discs(trial.with_changes),
+            trial.find_shown_discs(0 * trial.with_changes),
         )
         assert right["inserted"].all()
         assert right["erased"].all()
@@ -123,8 +123,8 @@ def test_sources_change_what_can_be_told(name):
 @pytest.mark.broad
 @pytest.mark.parametrize("name", ["binned", "gold"])
 def test_a_coarse_image_lies_on_its_truth(name):
-    scene = SOURCES[name]().scenes(1, (6, 6))[0]
-    image = scene.degrade(2)
+    scene = SOURCES[name]().create_scenes(1, (6, 6))[0]
+    image = scene.resample_input(2)
     inner = np.s_[16:-16, 16:-16]
 
     def likeness(shift: int) -> float:
@@ -164,8 +164,8 @@ def test_write_changes_the_card_and_no_weight(tiny, scene):
     weights = before.module.state_dict(), after.module.state_dict()
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert after.digest == again.digest != found.digest != before.digest
-    assert DiscRecord.of_card({}) == {}
-    records = DiscRecord.of_card(after.card.model_dump())
+    assert DiscRecord.from_card({}) == {}
+    records = DiscRecord.from_card(after.card.model_dump())
     assert list(records) == ["given", "drawn"]
     assert "blur" in records["given"].summary()
     checks = after.card.checks["discs"]
@@ -174,7 +174,7 @@ def test_write_changes_the_card_and_no_weight(tiny, scene):
 
 
 def test_held_out_images_are_those_of_the_card(tmp_path):
-    image = np.rint(255.0 * draw("pits", (160, 160), seed=1))
+    image = np.rint(255.0 * draw_phantom("pits", (160, 160), seed=1))
     image[-8:] = 1e9  # a data bar
     write(Micrograph(image.astype(np.float32)), tmp_path / "a.tif")
     recipe = {"recipe": {"data": {"held_out": [{"file": "a.tif", "crop_bottom": 8}]}}}
@@ -192,7 +192,7 @@ def test_faults_are_said_in_a_sentence(tiny, scene, tmp_path):
     for image, given, error, match in (
         (scene.truth, {"options": {"task": "superlens"}}, OptionError, "its own sampl"),
         (scene.truth, {"held_out": tmp_path}, OptionError, "not both"),
-        (None, {"held_out": tmp_path}, OptionError, "names no held-out images"),
+        (None, {"held_out": tmp_path}, OptionError, "lists no held-out images"),
         (None, {"options": {"task": "gold"}}, OptionError, "scale 2, got 1"),
         (np.ones((40, 40)), {}, ReadError, "got 40 x 40 px in image"),
         (np.diag(np.full(128, np.nan)), {}, ReadError, "NaN or Inf pixels"),
@@ -246,7 +246,7 @@ def test_tables_hold_every_radius(tiny):
 )
 def test_a_card_that_tells_nonsense_tells_nothing(discs, tmp_path, capsys):
     card = {"checks": {"discs": discs}}
-    assert DiscRecord.of_card(card) == {}
+    assert DiscRecord.from_card(card) == {}
     path = write_tiny_model(tmp_path, **card)
     assert main(["models", "info", str(path)]) == 0
     assert "discs" not in capsys.readouterr().out
@@ -267,4 +267,4 @@ def test_command_checks_writes_and_tells(tiny, capsys):
 
 def test_flags_of_check_are_refused_elsewhere(capsys):
     assert main(["models", "list", "--write"]) == 2
-    assert "--write belongs to `models check`" in capsys.readouterr().err
+    assert "--write is an option of `models check`" in capsys.readouterr().err

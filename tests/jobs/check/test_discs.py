@@ -7,12 +7,12 @@ from scipy import ndimage
 from napari_semsr.jobs.check.discs import (
     MARGIN_PX,
     RADII_PX,
-    DiscPlaces,
+    DiscPositions,
+    DiscResult,
     Discs,
-    Trial,
-    Verdict,
-    local_contrast,
-    tally,
+    DiscTrial,
+    count_discs,
+    measure_local_contrast,
 )
 
 PLACES = Discs(
@@ -36,7 +36,7 @@ def test_an_insertion_adds_its_step_to_the_contrast(rng):
     image = rng.uniform(0, 255, (128, 128))
     steps = np.array([20.0, -15.0, 7.0])
     made = PLACES.insert_into(image, steps)
-    gained = PLACES.contrast(made) - PLACES.contrast(image)
+    gained = PLACES.measure_contrast(made) - PLACES.measure_contrast(image)
     assert gained == pytest.approx(steps)
 
 
@@ -60,10 +60,10 @@ def test_an_erasure_stays_between_the_values_of_the_rim(rng):
 
 def test_discs_on_a_finer_grid_cover_the_same_place():
     fine = np.zeros((256 + 20, 256 + 20))
-    made = PLACES.on_grid(2, 10).insert_into(fine, np.ones(3))
+    made = PLACES.to_grid(2, 10).insert_into(fine, np.ones(3))
     inner = made[10:-10, 10:-10].reshape(128, 2, 128, 2).mean((1, 3))
     coarse = PLACES.insert_into(np.zeros((128, 128)), np.ones(3))
-    assert PLACES.contrast(inner) == pytest.approx(1, abs=0.01)
+    assert PLACES.measure_contrast(inner) == pytest.approx(1, abs=0.01)
     assert inner == pytest.approx(coarse, abs=0.35)
     assert inner.sum() == pytest.approx(coarse.sum(), rel=0.02)
 
@@ -71,26 +71,26 @@ def test_discs_on_a_finer_grid_cover_the_same_place():
 def test_local_contrast_of_two_levels_is_their_distance():
     image = np.zeros((96, 96))
     image[::2] = 40
-    assert local_contrast(image) == pytest.approx(40)
+    assert measure_local_contrast(image) == pytest.approx(40)
 
 
 def test_choose_places_finds_plain_ground_and_blobs(blobs, rng):
-    places = DiscPlaces.choose(blobs, (8, 8), rng)
+    places = DiscPositions.choose(blobs, (8, 8), rng)
     assert len(places.inserted) == len(places.erased) == 8
-    contrast = local_contrast(blobs)
+    contrast = measure_local_contrast(blobs)
 
     def half(discs):
         return 0.5 * contrast[tuple(discs.centres.astype(int).T)]
 
-    away = places.inserted.contrast(blobs) / half(places.inserted)
+    away = places.inserted.measure_contrast(blobs) / half(places.inserted)
     assert np.abs(away).max() < 0.3
     gone = places.erased.erase_from(blobs)
-    lost = places.erased.contrast(blobs) - places.erased.contrast(gone)
+    lost = places.erased.measure_contrast(blobs) - places.erased.measure_contrast(gone)
     assert np.all(np.abs(lost) > 0.8 * half(places.erased))
 
 
 def test_choose_places_keeps_discs_apart_and_off_the_border(blobs, rng):
-    places = DiscPlaces.choose(blobs, (20, 20), rng)
+    places = DiscPositions.choose(blobs, (20, 20), rng)
     centres = np.vstack([places.inserted.centres, places.erased.centres])
     radii = np.concatenate([places.inserted.radii, places.erased.radii])
     assert set(radii) <= set(RADII_PX)
@@ -104,7 +104,7 @@ def test_choose_places_keeps_discs_apart_and_off_the_border(blobs, rng):
 
 def test_choose_places_does_so_in_any_grey_scale(blobs):
     plain, other = (
-        DiscPlaces.choose(image, (6, 6), np.random.default_rng(0))
+        DiscPositions.choose(image, (6, 6), np.random.default_rng(0))
         for image in (blobs, 0.01 * blobs - 3)
     )
     for change in ("inserted", "erased"):
@@ -116,16 +116,18 @@ def test_choose_places_does_so_in_any_grey_scale(blobs):
 @pytest.mark.parametrize("shape", [(192, 192), (40, 300)])
 def test_choose_places_finds_none_without_contrast_or_room(shape, rng):
     image = np.zeros(shape) if shape[0] > 48 else rng.uniform(0, 255, shape)
-    places = DiscPlaces.choose(image, (5, 5), rng)
+    places = DiscPositions.choose(image, (5, 5), rng)
     assert len(places.inserted) == len(places.erased) == 0
 
 
 def test_discs_keep_within_bounds(blobs, rng):
-    places = DiscPlaces.choose(blobs, (8, 0), rng)
+    places = DiscPositions.choose(blobs, (8, 0), rng)
 
     def steps(*bounds):
-        changed = places.change(blobs, rng, *bounds)
-        return places.inserted.contrast(changed) - places.inserted.contrast(blobs)
+        changed = places.apply_changes(blobs, rng, *bounds)
+        return places.inserted.measure_contrast(
+            changed
+        ) - places.inserted.measure_contrast(blobs)
 
     dark = steps((0, 101))
     assert np.all(dark < 0)
@@ -138,15 +140,15 @@ def trial():
     rng = np.random.default_rng(0)
     image = ndimage.gaussian_filter(rng.standard_normal((256, 256)), 2.2)
     image = 128 + 40 * image / image.std()
-    places = DiscPlaces.choose(image, (10, 10), rng)
-    made = Trial.of(image, places.change(image, rng), places)
+    places = DiscPositions.choose(image, (10, 10), rng)
+    made = DiscTrial.from_truths(image, places.apply_changes(image, rng), places)
     assert len(made.places.inserted) >= 8
     assert len(made.places.erased) >= 4
     return made
 
 
 def shares(trial, image):
-    found = trial.judge(image)
+    found = trial.find_shown_discs(image)
     return found["inserted"].mean(), found["erased"].mean()
 
 
@@ -172,14 +174,16 @@ def test_a_trial_drops_discs_that_made_no_difference(trial):
     radii = np.append(trial.places.inserted.radii, 3.0)
     changed = trial.with_changes.copy()
     changed[20:60, 20:60] = trial.original[20:60, 20:60]
-    more = DiscPlaces(Discs(centres, radii), trial.places.erased)
-    kept = Trial.of(trial.original, changed, more)
+    more = DiscPositions(Discs(centres, radii), trial.places.erased)
+    kept = DiscTrial.from_truths(trial.original, changed, more)
     assert [40.0, 40.0] not in kept.places.inserted.centres.tolist()
 
 
 def test_tally_counts_by_radius_and_change(trial):
-    right, wrong = (trial.judge(i) for i in (trial.with_changes, trial.original))
-    rows = tally([Verdict(trial.places, right, wrong)] * 2)
+    right, wrong = (
+        trial.find_shown_discs(i) for i in (trial.with_changes, trial.original)
+    )
+    rows = count_discs([DiscResult(trial.places, right, wrong)] * 2)
     for change in ("inserted", "erased"):
         own = [row for row in rows if row.change == change]
         discs = sum(row.discs for row in own)
@@ -192,10 +196,10 @@ def test_tally_counts_by_radius_and_change(trial):
 @pytest.mark.parametrize(("share", "told"), [(0.3, False), (0.37, True)])
 def test_a_disc_is_told_from_a_third_of_the_local_contrast(trial, share, told):
     inserted, original = trial.places.inserted, trial.original
-    local = local_contrast(original)[inserted.pixels]
-    plain = np.abs(inserted.contrast(original)) < 0.1 * local
+    local = measure_local_contrast(original)[inserted.pixel_indices]
+    plain = np.abs(inserted.measure_contrast(original)) < 0.1 * local
     assert plain.sum() >= 4
-    discs, none = inserted.choose(plain), inserted.choose(np.zeros_like(plain))
+    discs, none = inserted.select(plain), inserted.select(np.zeros_like(plain))
     changed = discs.insert_into(original, share * local[plain])
-    kept = Trial.of(original, changed, DiscPlaces(discs, none))
+    kept = DiscTrial.from_truths(original, changed, DiscPositions(discs, none))
     assert len(kept.places.inserted) == (len(discs) if told else 0)

@@ -13,14 +13,14 @@ from napari_semsr.core.progress import run
 from napari_semsr.jobs.check.job import MODELS_CHECK, CheckOptions
 from napari_semsr.jobs.check.removals import (
     SUPERLENS,
-    Instrument,
-    TwiceImaged,
-    fine_circuits,
-    paired_removals,
+    ChangedSample,
+    MicroscopePair,
+    count_removals,
+    simulate_circuits,
 )
 from napari_semsr.jobs.check_record import LIGHT, LINEAR, RemovalCount, Removals
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import build, load_model, save_model
+from napari_semsr.models.checkpoint import build_network, load_model, save_model
 from tests.tiny_models import write_tiny_model
 
 SIDE = 128
@@ -32,9 +32,9 @@ FEW = CheckOptions(discs=4, size_px=SIDE)
 
 @pytest.fixture(scope="module", params=[1, 2])
 def twice(request):
-    (surface,) = fine_circuits(SIDE, count=1, seed=3)
-    instrument = Instrument(SUPERLENS, SIDE, request.param, 3, 0)
-    return TwiceImaged.take(surface, instrument, (8, 8))
+    (surface,) = simulate_circuits(SIDE, count=1, seed=3)
+    instrument = MicroscopePair(SUPERLENS, SIDE, request.param, 3, 0)
+    return ChangedSample.create(surface, instrument, (8, 8))
 
 
 def test_the_truth_shows_all_and_draws_nothing_that_was_removed(twice):
@@ -44,7 +44,10 @@ def test_the_truth_shows_all_and_draws_nothing_that_was_removed(twice):
 
     def judge(*images):
         left = list(images)
-        return [int(found.sum()) for found in twice.judge(lambda _: left.pop(0))]
+        return [
+            int(found.sum())
+            for found in twice.find_shown_objects(lambda _: left.pop(0))
+        ]
 
     before, after = twice.truths
     assert judge(before, after) == [count, 0]
@@ -60,7 +63,7 @@ def test_both_images_have_the_same_noise(twice):
         for pair in twice.pairs
     ]
     assert np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1] > 0.99
-    change = twice.change_of_light()
+    change = twice.measure_optical_change()
     assert change.shape == (len(twice.inserted) + len(twice.erased),)
     assert (change > 0).all()
 
@@ -72,11 +75,13 @@ def test_light_and_a_linear_filter_are_counted_next_to_a_model():
         lights.append(light.array())
         return light.array()
 
-    surfaces = fine_circuits(96, count=8, seed=1)
-    found = run(paired_removals({"same": enhance}, surfaces, side=96, objects=4))
-    assert found.of("same") == found.of(LIGHT)
+    surfaces = simulate_circuits(96, count=8, seed=1)
+    found = run(count_removals({"same": enhance}, surfaces, side=96, objects=4))
+    assert found.get_counts("same") == found.get_counts(LIGHT)
     assert set(found.light_tells) == {"same", LIGHT, LINEAR}
-    counted = {count["all"].objects for count in map(found.of, found.light_tells)}
+    counted = {
+        count["all"].objects for count in map(found.get_counts, found.light_tells)
+    }
     assert len(counted) == 1
     assert counted.pop() >= 4
     assert len(lights) == 2 * found.fields
@@ -84,9 +89,9 @@ def test_light_and_a_linear_filter_are_counted_next_to_a_model():
 
 def test_samples_without_room_are_refused():
     with pytest.raises(OptionError, match="got a side of 40"):
-        run(paired_removals({}, fine_circuits(40, count=5), side=40))
+        run(count_removals({}, simulate_circuits(40, count=5), side=40))
     with pytest.raises(ReadError, match="more than 4"):
-        run(paired_removals({}, fine_circuits(96, count=4), side=96))
+        run(count_removals({}, simulate_circuits(96, count=4), side=96))
 
 
 def test_no_share_is_given_below_forty_places():
@@ -107,7 +112,7 @@ def test_no_share_is_given_below_forty_places():
 
 
 def test_an_adapted_model_is_one_of_light(tmp_path):
-    (network, card) = build("place", {}), ModelCard(**PLACE)
+    (network, card) = build_network("place", {}), ModelCard(**PLACE)
     save_model(tmp_path / "place.safetensors", network, card)
     job = MODELS_CHECK.job(tmp_path / "place.safetensors", options=FEW)
     assert "fitting a linear filter" in [step.message for step in islice(job, 3)]
@@ -138,7 +143,7 @@ def test_a_model_of_light_is_asked_twice(tmp_path, capsys):
     checks = load_model(path).card.checks
     assert checks["removals"] == {"seed": 0, **record}
     assert checks["discs"] == {"given": {"conditions": {"fog": former}}}
-    assert Removals.of_card(load_model(path).card.model_dump()) == found.removals
+    assert Removals.from_card(load_model(path).card.model_dump()) == found.removals
     assert main(["models", "info", str(path)]) == 0
     assert "Drawn though removed, if light can show it" in capsys.readouterr().out
 
@@ -160,5 +165,5 @@ def test_the_page_of_an_adapted_model_has_the_share_of_its_row():
 
 @pytest.mark.parametrize("nonsense", [3, [], {"rows": {"model": {}}}, {"rows": 1}])
 def test_a_card_with_nonsense_has_no_record(nonsense):
-    assert Removals.of_card({"checks": {"removals": nonsense}}) is None
-    assert Removals.of_card({}) is None
+    assert Removals.from_card({"checks": {"removals": nonsense}}) is None
+    assert Removals.from_card({}) is None

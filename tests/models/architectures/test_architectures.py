@@ -156,5 +156,8 @@ def test_discriminators_are_built_by_name() -> None:
     assert isinstance(network, DISCRIMINATORS["patch-gan"])
     with pytest.raises(CheckpointError, match=r"The discriminator must be.*got 'x'"):
         build_discriminator("x", {})
-    with pytest.raises(CheckpointError, match=r"Discriminator vgg takes .* got depth"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"Discriminator vgg only accepts the options .* got depth",
+    ):
         build_discriminator("vgg", {"depth": 3})

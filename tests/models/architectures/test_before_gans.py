@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_semsr.models.architectures.blocks import bicubic
+from napari_semsr.models.architectures.blocks import upsample_bicubic
 from napari_semsr.models.architectures.edsr import EDSR
 from napari_semsr.models.architectures.espcn import ESPCN
 from napari_semsr.models.architectures.vdsr import VDSR
@@ -51,7 +51,7 @@ def test_vdsr_adds_to_the_enlarged_image(scale: int) -> None:
     network = VDSR(4, 3, scale)
     nn.init.zeros_(convolutions(network)[-1].weight)
     image = torch.rand(1, 1, 8, 8)
-    assert torch.equal(network(image), bicubic(image, scale))
+    assert torch.equal(network(image), upsample_bicubic(image, scale))
 
 
 @pytest.mark.parametrize(

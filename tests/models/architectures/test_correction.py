@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from napari_semsr.core.errors import CheckpointError
-from napari_semsr.models import bicubic, build
+from napari_semsr.models import build_network, upsample_bicubic
 
 NETWORKS = [
     ("multi-residual", {"width": 4, "blocks": 1, "norm": "batch"}, 32),
@@ -27,15 +27,15 @@ each = pytest.mark.parametrize(
 
 @each
 def test_an_untrained_correction_returns_its_input(name, options, side) -> None:
-    network = build("correction", {"network": name, "options": options})
+    network = build_network("correction", {"network": name, "options": options})
     x = torch.rand(1, 1, side, side)
-    torch.testing.assert_close(network.eval()(x), bicubic(x, network.scale))
+    torch.testing.assert_close(network.eval()(x), upsample_bicubic(x, network.scale))
 
 
 @pytest.mark.broad
 @each
 def test_a_step_moves_the_result(name, options, side) -> None:
-    network = build("correction", {"network": name, "options": options})
+    network = build_network("correction", {"network": name, "options": options})
     x = torch.rand(2, 1, side, side)
     loss = (network(x) - 0.5).square().mean()
     loss.backward()
@@ -43,7 +43,7 @@ def test_a_step_moves_the_result(name, options, side) -> None:
         for weight in network.parameters():
             if weight.grad is not None:
                 weight -= 0.1 * weight.grad
-        assert (network.eval()(x) - bicubic(x, network.scale)).abs().max() > 0
+        assert (network.eval()(x) - upsample_bicubic(x, network.scale)).abs().max() > 0
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_a_step_moves_the_result(name, options, side) -> None:
 )
 def test_a_network_that_adds_its_input_or_is_unknown_is_refused(name, options, told):
     with pytest.raises(CheckpointError, match=told):
-        build("correction", {"network": name, "options": options})
+        build_network("correction", {"network": name, "options": options})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_semsr.models.architectures.blocks import Lanczos
+from napari_semsr.models.architectures.blocks import LanczosUpsampling
 from napari_semsr.models.architectures.de_haan import DeHaanUNet
 from napari_semsr.models.architectures.discriminators import (
     SRGANDiscriminator,
@@ -40,7 +40,7 @@ def test_generator_doubles_128_px() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3])
 def test_lanczos_keeps_a_constant_and_a_slope(scale: int) -> None:
-    enlarge = Lanczos(scale)
+    enlarge = LanczosUpsampling(scale)
     flat = torch.full((1, 1, 9, 11), 0.7)
     assert torch.allclose(enlarge(flat), torch.tensor(0.7), atol=1e-6)
     slope = torch.arange(24.0).expand(1, 1, 20, 24)
@@ -54,7 +54,7 @@ def test_lanczos_follows_a_sine_better_than_bilinear() -> None:
     fine = (np.arange(96) + 0.5) / 2 - 0.5
     wave = torch.from_numpy(np.sin(2 * np.pi * x / 5)).float().expand(1, 1, 16, 48)
     true = torch.from_numpy(np.sin(2 * np.pi * fine / 5)).float()
-    lanczos = Lanczos(2)(wave)[0, 0, 16]
+    lanczos = LanczosUpsampling(2)(wave)[0, 0, 16]
     linear = nn.functional.interpolate(wave, scale_factor=2.0, mode="bilinear")
     errors = [(y - true)[12:-12].abs().max() for y in (lanczos, linear[0, 0, 16])]
     assert errors[0] < 0.3 * errors[1]

@@ -5,7 +5,7 @@ import torch
 
 from napari_semsr.core import Micrograph, run
 from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.models import LoadedModel, ModelCard, probe
+from napari_semsr.models import LoadedModel, ModelCard, probe_network
 from napari_semsr.models.architectures.place import PlaceNet
 from tests.models.reach import count_weights
 
@@ -30,7 +30,7 @@ def test_it_has_0_13_million_weights() -> None:
 
 def test_tiles_equal_the_whole() -> None:
     network = drawn(width=4, dilations=(1, 2))
-    halo = probe(network, stride=2).halo
+    halo = probe_network(network, stride=2).halo
     assert halo is not None
     card = ModelCard(
         name="place",

@@ -32,7 +32,7 @@ def test_attention_starts_as_none_and_sees_its_window():
 
 def test_local_mean_at_an_edge_is_of_what_is_there() -> None:
     attention = LocalAttention(1, window=3)
-    mean = attention.local_mean(torch.arange(9.0).reshape(1, 1, 3, 3))
+    mean = attention.compute_local_mean(torch.arange(9.0).reshape(1, 1, 3, 3))
     assert mean[0, 0, 0, 0] == (0 + 1 + 3 + 4) / 4
     assert mean[0, 0, 1, 1] == 4
 

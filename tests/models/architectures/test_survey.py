@@ -11,13 +11,13 @@ def test_statistics_are_of_each_block_its_own_mean_and_spectrum():
     rows = torch.arange(32.0)[:, None]
     # six half waves to a block, along the rows alone
     field = 0.4 + torch.cos(torch.pi / BLOCK * 6 * (rows + 0.5)).expand(32, 48)
-    found = survey.statistics(field[None, None])[0]
+    found = survey.compute_statistics(field[None, None])[0]
     assert torch.allclose(found[0], torch.full((2, 3), 0.4), atol=1e-6)
     rings = found[1:13].mean((1, 2))
     assert int(rings.argmax()) == 4  # from 5 to 6.5 half waves
     field = torch.rand(1, 1, 48, 48)
-    whole = survey.statistics(field)
-    part = survey.statistics(field[..., 16:32, 32:])
+    whole = survey.compute_statistics(field)
+    part = survey.compute_statistics(field[..., 16:32, 32:])
     assert torch.allclose(part, whole[..., 1:2, 2:])
 
 
@@ -62,15 +62,15 @@ def test_grey_levels_say_the_airlight_where_the_gain_is_known(airlight: float) -
     wide = passed.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
     survey = SurveyNet(4)
     survey.veil.leave = _Known(-passed.log())
-    seen = survey.statistics(airlight + (clear - airlight) * wide)
-    found = survey.haze(seen).airlight
+    seen = survey.compute_statistics(airlight + (clear - airlight) * wide)
+    found = survey.estimate_haze(seen).airlight
     assert float(found) == pytest.approx(airlight, abs=0.12)
     assert abs(airlight - 0.5) < 0.1 or abs(float(found) - 0.5) > 0.3
 
 
 def _names_and_rings(survey: SurveyNet, field: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        found = survey(survey.statistics(field[None, None]))
+        found = survey(survey.compute_statistics(field[None, None]))
     return torch.cat([found.condition[0], 100 * found.rings[0]])
 
 
@@ -94,12 +94,14 @@ def test_field_that_is_plain_for_the_most_part_is_no_data_bar() -> None:
     field = torch.zeros(16 * BLOCK, 16 * BLOCK)
     seen = torch.rand(6 * BLOCK, 6 * BLOCK)
     field[4 * BLOCK : 10 * BLOCK, 5 * BLOCK : 11 * BLOCK] = seen
-    rings = [survey(survey.statistics(v[None, None])).rings for v in (field, seen)]
+    rings = [
+        survey(survey.compute_statistics(v[None, None])).rings for v in (field, seen)
+    ]
     assert torch.allclose(*rings, rtol=1e-3)
 
 
 def test_field_of_one_grey_is_surveyed() -> None:
     survey = SurveyNet(4)
-    found = survey(survey.statistics(torch.full((1, 1, 64, 64), 0.5)))
+    found = survey(survey.compute_statistics(torch.full((1, 1, 64, 64), 0.5)))
     assert torch.isfinite(found.condition).all()
     assert float(found.rings.abs().max()) < 1e-6

@@ -10,15 +10,15 @@ from torch.nn import functional
 
 from napari_semsr.core import NO_BLUR, NO_NOISE
 from napari_semsr.models import InformedRestorer, power_spectrum
-from napari_semsr.models.architectures.informed import filters_for
+from napari_semsr.models.architectures.informed import compute_filters
 from napari_semsr.models.architectures.wiener import (
+    estimate_widest_blur,
     filter_images,
     pack_taps,
     sharpening_taps,
-    widest_blur,
     wiener_taps,
 )
-from napari_semsr.simulation import draw
+from napari_semsr.simulation import draw_phantom
 
 
 def test_packed_filters_equal_plain_convolution() -> None:
@@ -44,7 +44,7 @@ def test_filters_keep_the_mean_and_without_faults_the_image() -> None:
 
 @pytest.mark.parametrize(("noise", "blur"), [(0.06, 0.0), (0.0, 1.5), (0.02, 1.0)])
 def test_true_condition_brings_the_image_nearer(noise: float, blur: float) -> None:
-    clear = draw("fracture", (192, 192), seed=5)
+    clear = draw_phantom("fracture", (192, 192), seed=5)
     rng = np.random.default_rng(2)
     low = ndimage.gaussian_filter(clear, blur) if blur else clear
     low = low + noise * rng.standard_normal(low.shape)
@@ -52,8 +52,8 @@ def test_true_condition_brings_the_image_nearer(noise: float, blur: float) -> No
     condition = torch.zeros(1, 9)
     condition[:, 0] = math.log(noise + NO_NOISE)
     condition[:, 5:7] = math.log(blur + NO_BLUR)
-    rings = InformedRestorer((8, 8, 8), survey_width=8).look(x).rings
-    made = filter_images(x, filters_for(condition, rings))[0, 0].numpy()
+    rings = InformedRestorer((8, 8, 8), survey_width=8).analyse_field(x).rings
+    made = filter_images(x, compute_filters(condition, rings))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     before, after = (np.square(a - clear)[inner].mean() for a in (low, made))
     assert after < 0.9 * before
@@ -73,7 +73,7 @@ def test_white_noise_has_its_variance_at_every_frequency() -> None:
     ("noise", "blur", "along"), [(0.0, 0.7, 0.0), (0.02, 1.0, 0.6), (0.05, 2.0, 0.6)]
 )
 def test_a_known_blur_is_undone_under_any_noise(noise, blur, along):
-    clear = draw("fracture", (256, 256), seed=5)
+    clear = draw_phantom("fracture", (256, 256), seed=5)
     grain = np.random.default_rng(2).standard_normal(clear.shape)
     grain = signal.lfilter([1], [1, -along], grain, axis=1)
     low = ndimage.gaussian_filter(clear, blur) + noise * grain / grain.std()
@@ -91,7 +91,7 @@ def test_a_known_blur_is_undone_under_any_noise(noise, blur, along):
 
 @pytest.mark.parametrize("told", [1.0, 2.5])
 def test_what_is_sharp_already_bears_a_width_that_is_too_large(told):
-    clear = draw("fracture", (256, 256), seed=5)
+    clear = draw_phantom("fracture", (256, 256), seed=5)
     seen = np.rint(255 * clear) / 255
     x = torch.from_numpy(seen.astype(np.float32))[None, None]
     width = torch.tensor([told])
@@ -102,16 +102,16 @@ def test_what_is_sharp_already_bears_a_width_that_is_too_large(told):
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_no_wider_blur_is_undone_than_there_can_have_been(noise):
-    clear = draw("fracture", (256, 256), seed=5)
+    clear = draw_phantom("fracture", (256, 256), seed=5)
     grain = noise * np.random.default_rng(2).standard_normal(clear.shape)
     for width in (0.7, 1.4, 2.5):
         low = np.rint(255 * (ndimage.gaussian_filter(clear, width) + grain)) / 255
         seen = power_spectrum(torch.from_numpy(low.astype(np.float32))[None, None])[0]
-        assert widest_blur(seen, width) == width
-        assert widest_blur(seen, 0.5) == 0.5
-        assert widest_blur(seen, 0.004) == 0.004
-        assert widest_blur(seen, 2.4 * width) < 2 * width
-        assert widest_blur(seen, width, 0.001) <= width
+        assert estimate_widest_blur(seen, width) == width
+        assert estimate_widest_blur(seen, 0.5) == 0.5
+        assert estimate_widest_blur(seen, 0.004) == 0.004
+        assert estimate_widest_blur(seen, 2.4 * width) < 2 * width
+        assert estimate_widest_blur(seen, width, 0.001) <= width
 
 
 @pytest.mark.parametrize("side", [48, 64, 80, 128])
@@ -131,7 +131,7 @@ def test_lines_come_back_and_keep_their_grey_level(blur, noise, period):
     low += noise * np.random.default_rng(2).standard_normal(clear.shape)
     x = torch.from_numpy(low.astype(np.float32))[None, None]
     width, seen = torch.tensor([blur]), power_spectrum(x)
-    assert widest_blur(seen[0], blur) == blur
+    assert estimate_widest_blur(seen[0], blur) == blur
     taps = sharpening_taps(seen, (width, width, torch.zeros(1)))
     made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
@@ -174,8 +174,8 @@ def test_sharpening_is_nearly_as_good_as_if_all_were_known(slope, blur, noise):
 def test_strange_conditions_and_spectra_give_finite_filters():
     torch.manual_seed(3)
     conditions, rings = 4 * torch.randn(20, 9), torch.rand(20, 12) ** 8
-    assert filters_for(conditions, rings).isfinite().all()
-    assert filters_for(conditions, torch.zeros(20, 12)).isfinite().all()
+    assert compute_filters(conditions, rings).isfinite().all()
+    assert compute_filters(conditions, torch.zeros(20, 12)).isfinite().all()
     blur = 6 * torch.rand(20), 6 * torch.rand(20), 1.8 * torch.rand(20) - 0.9
     for spectra in (torch.rand(20, 64, 33) ** 8, torch.zeros(20, 64, 33)):
         assert sharpening_taps(spectra, blur).isfinite().all()

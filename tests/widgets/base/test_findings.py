@@ -138,7 +138,7 @@ def test_what_is_not_chosen_or_gone_is_not_saved(panel, choose, tmp_path):
 def test_columns_of_different_length_stand_side_by_side(tmp_path):
     curves = {"a": {"x (nm)": [1.0, 2.0]}, "b, c": {"y": [0.1 + 0.2]}}
     path = tmp_path / "x.csv"
-    Findings("Trial", curves=curves).write(path)
+    Findings("Trial", curves=curves).write_csv(path)
     assert read_rows(path)[1:] == [
         [],
         ["a: x (nm)", "b, c: y"],
@@ -158,7 +158,7 @@ def test_large_numbers_are_shown_in_digits(value, form, text):
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_what_has_no_number_is_a_dash(value):
     assert str(Figure(value, "nm")) == "\N{EN DASH}"
-    assert Findings("x", numbers={"a": Figure(value, "nm")}).text() == "a\t\tnm\t"
+    assert Findings("x", numbers={"a": Figure(value, "nm")}).to_text() == "a\t\tnm\t"
 
 
 @pytest.mark.broad

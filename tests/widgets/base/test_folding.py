@@ -3,7 +3,7 @@
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QComboBox
 
-from napari_semsr.widgets.base.folding import fold_combo
+from napari_semsr.widgets.base.folding import elide_combo_box
 
 
 def test_combo_box_is_asked_only_to_be_painted(hold):
@@ -17,7 +17,7 @@ def test_combo_box_is_asked_only_to_be_painted(hold):
             return super().style()
 
     box = hold(Asked())
-    fold_combo(box)
+    elide_combo_box(box)
     box.times = 0
     for kind in (QEvent.Type.ParentChange, QEvent.Type.User):
         QApplication.sendEvent(box, QEvent(kind))

@@ -32,11 +32,11 @@ def test_a_choice_that_is_made_by_the_job_is_called_automatic(hold):
         kind: Literal["auto", "bright"] = option("auto", "Lines are")
 
     form = hold(OptionsForm(Chosen))
-    box = form.widget("kind")
+    box = form.get_widget("kind")
     entries = [box.native.itemText(row) for row in range(box.native.count())]
     assert entries == ["automatic", "bright"]
     assert form.values() == {"kind": "auto"}
-    assert form.labels()["kind"][1]["auto"] == "automatic"
+    assert form.get_labels()["kind"][1]["auto"] == "automatic"
 
 
 def test_form_round_trips_values(form):
@@ -52,31 +52,31 @@ def test_form_round_trips_values(form):
         "volume": 8,
     }
     form.set_values(**values)
-    assert form.options(hidden=1) == Example(**values, hidden=1)
+    assert form.create_options(hidden=1) == Example(**values, hidden=1)
     gone = {"side": None, "index": None, "name": None, "fill": None}
     form.set_values(**gone)
     assert form.values() == values | gone
 
 
 def test_optional_number_shows_automatic(form):
-    assert form.widget("side").native.text() == "automatic"
+    assert form.get_widget("side").native.text() == "automatic"
 
 
 def test_bounds_come_from_the_fields(form):
-    assert (form.widget("count").min, form.widget("count").max) == (1, 9)
+    assert (form.get_widget("count").min, form.get_widget("count").max) == (1, 9)
 
 
 def test_out_of_range_is_one_sentence(form):
     form.set_values(side=3)
     with pytest.raises(OptionError, match=r"Option side .*16.*got 3\."):
-        form.options()
+        form.create_options()
 
 
 def test_show_row_hides_control_and_label(form):
     form.show_row("side", visible=False)
-    assert form.widget("side").native.isHidden()
+    assert form.get_widget("side").native.isHidden()
     form.show_row("side", visible=True)
-    assert not form.widget("side").native.isHidden()
+    assert not form.get_widget("side").native.isHidden()
 
 
 def test_on_change_gives_the_value(form):
@@ -88,14 +88,14 @@ def test_on_change_gives_the_value(form):
 
 
 def test_a_row_without_a_part_is_hidden_and_at_its_default(form):
-    native = form.widget("volume").native
+    native = form.get_widget("volume").native
     assert native.isHidden()
     form.set_values(loud=True, volume=8)
     assert not native.isHidden()
-    assert form.options().volume == 8
+    assert form.create_options().volume == 8
     form.set_values(loud=False)
     assert native.isHidden()
-    assert form.options().volume == 5
+    assert form.create_options().volume == 5
     assert form.values()["volume"] == 8
 
 
@@ -105,7 +105,7 @@ def test_wheel_changes_nothing_without_focus(form):
     from qtpy.QtWidgets import QApplication
 
     for name in ("count", "kind"):
-        control = form.widget(name).native
+        control = form.get_widget(name).native
         turn = QWheelEvent(
             QPointF(5, 5),
             QPointF(5, 5),
@@ -117,4 +117,4 @@ def test_wheel_changes_nothing_without_focus(form):
             False,
         )
         QApplication.sendEvent(control, turn)
-    assert form.options() == Example()
+    assert form.create_options() == Example()

@@ -3,7 +3,7 @@
 import pytest
 
 from napari_semsr.analysis import Misfit
-from napari_semsr.widgets.base import VERB_PANELS, make_panel
+from napari_semsr.widgets.base import VERB_PANELS, create_panel
 from napari_semsr.widgets.crop import CropPanel
 from tests.widgets.scenes import exposures_of
 from tests.widgets.test_panels import make
@@ -55,7 +55,7 @@ def test_one_number_is_large_and_the_others_are_folded(scene, qtbot, run_panel, 
 
 
 def test_numbers_that_were_unfolded_stay_so(scene, hold, run_panel):
-    panel = hold(make_panel(scene, VERB_PANELS["Noise"]))
+    panel = hold(create_panel(scene, VERB_PANELS["Noise"]))
     run_panel(panel)
     assert "2.9 times" in panel.headline.text()
     panel.all_figures.header.click()
@@ -78,7 +78,7 @@ def test_copied_numbers_have_the_verdict(scene, qtbot, run_panel):
     run_panel(panel)
     (row,) = (
         line
-        for line in panel.findings().text().splitlines()
+        for line in panel.findings().to_text().splitlines()
         if line.startswith("Mean change")
     )
     assert row.split("\t")[2] == "grey levels"
@@ -87,9 +87,9 @@ def test_copied_numbers_have_the_verdict(scene, qtbot, run_panel):
 
 @pytest.mark.parametrize(
     ("share", "said"),
-    [(0.3, "does not"), (0.43, "does not"), (0.8, "contradicts")],
+    [(0.3, "consistent"), (0.43, "consistent"), (0.8, "inconsistent")],
 )
 def test_misfit_says_what_to_think_of_it(share, said):
     misfit = Misfit(share, 1.0, 0.0, (0.0, 1.0), None)
-    assert misfit.verdict.startswith(f"the input {said}")
+    assert misfit.verdict.startswith(f"{said} with the input: ")
     assert "42 ± 19 %" in misfit.verdict

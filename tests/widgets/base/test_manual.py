@@ -8,8 +8,8 @@ from qtpy.QtGui import QDesktopServices
 import napari_semsr
 from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.base.manual import (
-    manual_folder,
-    manual_url,
+    get_manual_folder,
+    get_manual_url,
     open_manual,
     slug,
 )
@@ -20,20 +20,20 @@ HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 def test_the_built_manual_comes_first_and_what_is_not_there_is_on_the_web(
     tmp_path, monkeypatch
 ):
-    place = "napari_semsr.widgets.base.manual.manual_folder"
+    place = "napari_semsr.widgets.base.manual.get_manual_folder"
     monkeypatch.setattr(place, lambda: tmp_path)
-    assert manual_url("frc.md#rings").host() == "github.com"
+    assert get_manual_url("frc.md#rings").host() == "github.com"
     page = tmp_path / "_build" / "html" / "frc.html"
     page.parent.mkdir(parents=True)
     page.touch()
-    url = manual_url("frc.md#rings")
+    url = get_manual_url("frc.md#rings")
     assert (url.toLocalFile(), url.fragment()) == (str(page), "rings")
 
 
 def test_every_panel_names_a_heading_of_the_manual():
     anchors = {
         path.name: set(map(slug, HEADING.findall(path.read_text("utf-8"))))
-        for path in manual_folder().glob("*.md")
+        for path in get_manual_folder().glob("*.md")
     }
     root = Path(napari_semsr.__file__).parent / "widgets"
     sources = "".join(path.read_text("utf-8") for path in root.rglob("*.py"))
@@ -48,11 +48,11 @@ def test_without_a_browser_the_address_is_said(monkeypatch):
     monkeypatch.setattr(QDesktopServices, "openUrl", lambda _: False)
     monkeypatch.setattr("napari_semsr.widgets.base.manual.show_info", said.append)
     open_manual("frc.md#rings")
-    assert manual_url("frc.md#rings").toString() in said[0]
+    assert get_manual_url("frc.md#rings").toString() in said[0]
 
 
 def test_the_manual_says_where_each_command_is_in_napari():
-    page = (manual_folder() / "panels.md").read_text("utf-8")
+    page = (get_manual_folder() / "panels.md").read_text("utf-8")
     table = page.partition("## Commands and panels")[2]
     listed = {word.split()[0] for word in re.findall(r"`([^`]+)`", table)}
     assert listed == set(VERBS)

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QMainWindow, QWidget
 
 from napari_semsr.core import progress
 from napari_semsr.core.errors import ShapeError
-from napari_semsr.core.progress import Job, Progress, Waiting
+from napari_semsr.core.progress import Job, Progress, WaitingProgress
 from napari_semsr.widgets.base.runner import (
     JobRequest,
     JobRunner,
@@ -62,7 +62,7 @@ def test_start_returns_value_in_the_main_thread(qtbot, runner):
         return 42
 
     assert runner.start("count", job)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert log.returned == [42]
     assert log.busy == [True, False]
     assert [step.done for step in log.steps] == [0, 1, 2]
@@ -93,7 +93,7 @@ def test_error_becomes_one_sentence(qtbot, runner, error, said, begun):
         raise error
 
     runner.start("fail", job if begun else make)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert log.failed == [said]
     assert log.returned == []
 
@@ -103,8 +103,8 @@ def test_cancel_closes_the_generator(qtbot, runner):
     runner.start("endless", job)
     assert job.begun.wait(LIMIT_S)
     runner.cancel()
-    assert runner.cancelling
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    assert runner.is_cancelling
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert job.closed.is_set()
     assert len(log.cancelled) == 1
     assert (log.returned, log.failed) == ([], [])
@@ -178,7 +178,7 @@ def test_what_a_window_leaves_is_freed_in_the_main_thread(qtbot, qapp, runner, r
     else:
         runner.start("collect", job)
     go_on.set()
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert Canvas.freed == [threading.main_thread()]
     assert usual == (gc.isenabled(), gc.get_threshold())
 
@@ -188,9 +188,9 @@ def test_start_refuses_a_second_job(qtbot, runner):
     assert runner.start("first", job)
     assert not runner.start("second", Endless())
     runner.cancel()
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert runner.start("third", one_step)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
 
 
 def test_worker_quit_reaches_the_job(qtbot, runner):
@@ -200,7 +200,7 @@ def test_worker_quit_reaches_the_job(qtbot, runner):
     runner.start("endless", job)
     assert job.begun.wait(LIMIT_S)
     WorkerBase.await_workers(msecs=LIMIT_MS)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert job.closed.is_set()
 
 
@@ -227,16 +227,16 @@ def test_jobs_of_a_queue_follow_each_other_and_one_that_idles_is_passed(qtbot):
     kinds = [Progress, Progress, Progress]
     for number, runner in enumerate(runners):
         assert runner.start(f"job {number}", partial(job, number), JobRequest("queue"))
-    assert [runner.running for runner in runners] == [True, False, False]
+    assert [runner.is_running for runner in runners] == [True, False, False]
     assert logs[2].steps[-1].message == "Waiting for job 0 (2 before it)"
     gates[1].set()
-    kinds[0] = Waiting
+    kinds[0] = WaitingProgress
     qtbot.waitUntil(lambda: logs[1].returned == [1], timeout=LIMIT_MS)
     assert logs[0].returned == []
-    qtbot.waitUntil(lambda: runners[2].running, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: runners[2].is_running, timeout=LIMIT_MS)
     for gate in gates:
         gate.set()
-    qtbot.waitUntil(lambda: not any(r.busy for r in runners), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not any(r.is_busy for r in runners), timeout=LIMIT_MS)
     assert [log.returned for log in logs] == [[0], [1], [2]]
 
 
@@ -260,7 +260,7 @@ def test_what_is_refused_at_its_turn_is_told_and_the_next_begins(qtbot, runner):
     runner.start("first", job, JobRequest("queue"))
     runner.start("second", Endless(), JobRequest("queue", refuse))
     runner.start("third", one_step, JobRequest("queue"))
-    assert runner.waiting == 2
+    assert runner.waiting_count == 2
     runner.stop()
     qtbot.waitUntil(lambda: log.returned == [None], timeout=LIMIT_MS)
     assert log.failed == ["The layer is gone."]
@@ -286,7 +286,7 @@ def test_what_begins_and_shows_a_job_leaves_room_between_its_parts(qtbot, runner
     )
     runner.start("first", job, request)
     runner.start("next", job, JobRequest("queue", lambda: seen.append("next")))
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     one = ["begin", "turn", "job", "shown", "turn", "more", "turn"]
     assert seen == [*one, "next", "job"]
 
@@ -295,14 +295,14 @@ def test_a_job_that_is_being_shown_is_past_stopping_but_not_over(qtbot, runner):
     log, seen = Log(runner), []
 
     def show(value: int) -> Iterator[None]:
-        assert runner.busy
-        assert runner.cancelling
+        assert runner.is_busy
+        assert runner.is_cancelling
         runner.cancel()
         yield
         seen.append(value)
 
     runner.start("show", lambda: (yield from ()) or 1, JobRequest(show=show))
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert seen == log.returned == [1]
     assert not log.cancelled
 
@@ -334,7 +334,7 @@ def test_time_left_is_told(qtbot, runner, monkeypatch):
             yield Progress(step, 10, "tiles")
 
     runner.start("count", job)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert str(log.steps[0]) == "tiles"
     assert str(log.steps[-1]).endswith(" s left")
 
@@ -351,7 +351,7 @@ def test_napari_draws_no_bar_of_a_job(qtbot, runner):
     runner.stepped.connect(lambda _: seen.append(len(progress_bar._all_instances)))  # noqa: SLF001 - no other way
     before = len(progress_bar._all_instances)  # noqa: SLF001 - no other way
     runner.start("count", job)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy, timeout=LIMIT_MS)
     assert set(seen) == {before}
 
 
@@ -407,6 +407,6 @@ def test_warnings_of_jobs_that_overlap_reach_their_own_runner(qtbot, runner):
 
     runner.start("first", first)
     other.start("second", second)
-    qtbot.waitUntil(lambda: not runner.busy and not other.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.is_busy and not other.is_busy, timeout=LIMIT_MS)
     assert said == {"first": ["of the first"], "second": ["of the second"]}
     assert (warnings.showwarning, warnings.filters) == (hook, filters)

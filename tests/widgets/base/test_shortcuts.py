@@ -10,7 +10,7 @@ from napari.utils.shortcuts import default_shortcuts
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QAction, QKeySequence
 
-from napari_semsr.widgets.base.manual import manual_folder, manual_url
+from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
 from napari_semsr.widgets.base.panel import CANCEL, FLIP, HELP, HIDE, RUN
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
@@ -63,7 +63,7 @@ def test_keys_run_hide_and_show_and_open_the_manual(
     panel, viewer, qtbot, finish, opened
 ):
     press(qtbot, panel, Qt.Key.Key_F1)
-    assert opened == [manual_url(panel.help_place)]
+    assert opened == [get_manual_url(panel.help_place)]
     source = panel.layer.value
     press(qtbot, panel, Qt.Key.Key_Return, CTRL)
     finish(panel)
@@ -94,7 +94,7 @@ def test_no_key_of_napari_is_taken_and_the_manual_lists_ours(panel):
     for action in panel.window().findChildren(QAction):
         theirs |= {keys.toString() for keys in action.shortcuts()}
     assert not ours & theirs
-    page = (manual_folder() / "panels.md").read_text("utf-8")
+    page = (get_manual_folder() / "panels.md").read_text("utf-8")
     table = page.partition("## Keys")[2].partition("##")[0]
     assert set(re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)) == set(KEYS)
     tips = f"{panel.run_button.toolTip()} {panel.cancel_button.toolTip()}"

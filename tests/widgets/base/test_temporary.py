@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from napari_semsr.widgets.base.temporary import make_temporary
+from napari_semsr.widgets.base.temporary import create_temporary_folder
 from tests.children import LIMIT_S
 
 SESSION = """
 import sys
 from pathlib import Path
-from napari_semsr.widgets.base.temporary import make_temporary
-folder = make_temporary(Path(sys.argv[1]))
+from napari_semsr.widgets.base.temporary import create_temporary_folder
+folder = create_temporary_folder(Path(sys.argv[1]))
 (folder / "result.ome.zarr").mkdir()
 print(folder, flush=True)
 sys.stdin.read()
@@ -58,7 +58,7 @@ def test_a_killed_session_is_swept_and_a_living_one_is_not(session, tmp_path):
     age(used, 400)
     dead.kill()
     dead.wait(LIMIT_S)
-    made = make_temporary(tmp_path)
+    made = create_temporary_folder(tmp_path)
     assert not left.exists()
     assert (used / "result.ome.zarr").is_dir()
     assert made.is_dir()
@@ -77,7 +77,7 @@ def test_folders_of_other_machines_are_swept_when_they_are_old(tmp_path, mark, d
     if mark is not None:
         (folder / "session.json").write_text(said[mark])
     age(folder, days)
-    make_temporary(tmp_path)
+    create_temporary_folder(tmp_path)
     assert folder.exists() == (days == 1)
 
 
@@ -86,7 +86,7 @@ def test_what_is_not_ours_stays(tmp_path):
     (tmp_path / "another").mkdir()
     (tmp_path / "napari-semsr-link").symlink_to(tmp_path / "another")
     age(tmp_path / "another", 400)
-    make_temporary(tmp_path)
+    create_temporary_folder(tmp_path)
     assert {"napari-semsr-file", "another", "napari-semsr-link"} <= {
         item.name for item in tmp_path.iterdir()
     }

@@ -11,13 +11,18 @@ from qtpy.QtWidgets import QMainWindow
 from napari_semsr.cli.command import build_parser
 from napari_semsr.core import OptionError
 from napari_semsr.core.progress import Progress, warn
-from napari_semsr.io.log import error_log
+from napari_semsr.io.log import error_log_path
 from napari_semsr.jobs import VERBS
-from napari_semsr.widgets.base.manual import advice_on, manual_folder, manual_url, slug
+from napari_semsr.widgets.base.manual import (
+    find_advice,
+    get_manual_folder,
+    get_manual_url,
+    slug,
+)
 from napari_semsr.widgets.restore import RestorePanel
 from tests.sources import trees
 
-PAGE = (manual_folder() / "troubleshooting.md").read_text("utf-8")
+PAGE = (get_manual_folder() / "troubleshooting.md").read_text("utf-8")
 ENTRIES = re.findall(r"^### +(.+)$", PAGE, re.MULTILINE)
 SAMPLE = "7"  # stands for names and numbers, of which the page knows none
 
@@ -52,7 +57,7 @@ def _templates(tree: ast.AST) -> Iterator[str]:
 
 def answered() -> set[str | None]:
     """Places that what the package could say leads to."""
-    return {advice_on(text) for tree in trees().values() for text in _templates(tree)}
+    return {find_advice(text) for tree in trees().values() for text in _templates(tree)}
 
 
 def test_headings_of_the_page_differ():
@@ -81,7 +86,7 @@ def test_options_that_it_names_are_those_of_commands(capsys):
 
 
 def test_what_nobody_wrote_about_has_no_entry():
-    assert advice_on("It rains.") is None
+    assert find_advice("It rains.") is None
 
 
 @pytest.fixture
@@ -102,7 +107,7 @@ def test_a_problem_leads_to_its_entry(panel, opened):
     assert shown.replace("\N{NO-BREAK SPACE}", " ").endswith("What to do")
     [link] = re.findall(r'href="([^"]+)"', panel.status.toHtml())
     panel.status.anchorClicked.emit(QUrl(link))
-    assert opened == [manual_url(place("has no pixel size"))]
+    assert opened == [get_manual_url(place("has no pixel size"))]
     panel.show_problem("It rains.")
     [link] = re.findall(r'href="([^"]+)"', panel.status.toHtml())
     assert link == "troubleshooting.md"
@@ -112,12 +117,12 @@ def test_a_warning_leads_to_its_entry_and_is_said_once(panel, qtbot, finish):
     def job():
         yield Progress(0, 1, "going")
         for _ in "ab":
-            warn("3 of 9 pixels do not fit uint8 and were clipped.")
+            warn("3 of 9 pixels are outside the range of uint8 and were clipped.")
 
     panel.start(job, lambda _: None)
     finish(panel)
     links = re.findall(r'href="([^"]+)"', panel.warning_label.text())
-    assert links == [place("pixels do not fit … and were clipped")]
+    assert links == [place("pixels are outside the range of … and were clipped")]
 
 
 def test_a_job_that_fails_offers_the_log(panel, finish, opened):
@@ -134,8 +139,8 @@ def test_a_job_that_fails_offers_the_log(panel, finish, opened):
         links = re.findall(r'href="([^"]+)"', panel.status.toHtml())
         assert links[0] == advice
         panel.status.anchorClicked.emit(QUrl(links[1]))
-        assert opened.pop().toLocalFile() == str(error_log())
-    said = error_log().read_text("utf-8")
+        assert opened.pop().toLocalFile() == str(error_log_path())
+    said = error_log_path().read_text("utf-8")
     assert "OptionError: Take another." in said
     assert "KeyError: '<lost>'" in said
     assert "test_troubleshooting.py" in said

@@ -9,21 +9,25 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis import FAMILIARITY, Familiarity
-from napari_semsr.core import InputRecord, Provenance, digest_path, field_range
+from napari_semsr.core import InputRecord, Provenance, digest_path, measure_percentiles
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
 from napari_semsr.jobs import LINEAR, MODEL, RemovalCount, Removals, digest_values
 from napari_semsr.jobs.models import find_model
 from napari_semsr.widgets.base import form, results
-from napari_semsr.widgets.base.manual import manual_folder, manual_url
+from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
 from napari_semsr.widgets.enhance import (
     models as models_module,
     panel as enhance_module,
 )
-from napari_semsr.widgets.enhance.models import card_details, card_text, listed_models
+from napari_semsr.widgets.enhance.models import (
+    format_card,
+    format_card_details,
+    list_installed_models,
+)
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import micrograph_from_layer, network_of
+from napari_semsr.widgets.layers import get_network_name, micrograph_from_layer
 from tests.children import LIMIT_MS
 from tests.stopping import stop_at
 from tests.tiny_models import write_tiny_model
@@ -86,8 +90,8 @@ def test_links_of_a_card_open_the_manual_where_it_is_told(panel, opened):
     links = re.findall(r'href="([^"]+)"', panel.model.text.text())
     for link, title in zip(links, told, strict=True):
         panel.model.text.anchorClicked.emit(QUrl(link))
-        assert opened.pop() == manual_url(link)
-        page = manual_folder() / link.partition("#")[0]
+        assert opened.pop() == get_manual_url(link)
+        page = get_manual_folder() / link.partition("#")[0]
         assert title in page.read_text("utf-8")
 
 
@@ -97,11 +101,11 @@ def test_card_warns_of_an_untrained_pixel_size():
     amber = 'class="warning"'
 
     def text(size, *resample):
-        return card_text(card, parse_pixel_size(size), *resample)
+        return format_card(card, parse_pixel_size(size), *resample)
 
-    assert "not be trusted" in text(100)
+    assert "the result is unreliable" in text(100)
     assert amber in text(100)
-    assert "5 to 20 nm per pixel" in card_details(card)
+    assert "5 to 20 nm per pixel" in format_card_details(card)
     assert "The field has" not in text(10) + text(None)
     assert "is resampled to 20 nm" in text(30)
     assert amber not in text(30)
@@ -116,22 +120,22 @@ def test_card_tells_what_the_check_with_discs_found():
     wide = dict.fromkeys(("inserted", "erased", "together"), shares)
     fog = {"radii": [], "resolved": wide}
     card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
-    assert "fog 97.8 %" in card_details(card)
+    assert "fog 97.8 %" in format_card_details(card)
     said = "98 % are shown correctly by its output, 50 % by its input (fog)"
-    assert f"with discs added or removed: {said}" in card_text(card, None)
-    assert "better than its input" in card_text(card, None)
+    assert f"with discs added or removed: {said}" in format_card(card, None)
+    assert "better than its input" in format_card(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.78, "discs": 400}
-    assert "worse than its input" in card_text(card, None)
+    assert "worse than its input" in format_card(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.66}
-    assert "as well as its input" in card_text(card, None)
+    assert "as well as its input" in format_card(card, None)
     count = RemovalCount(objects=50, shown=49, drawn=14)
     tells = dict.fromkeys((MODEL, LINEAR), count)
     none = dict.fromkeys(tells, RemovalCount(objects=0, shown=0, drawn=0))
     card["checks"]["removals"] = Removals(1, tells, none).to_json()
-    assert "showed 28 % of them" in card_text(card, None)
-    assert "28 % of 50" in card_details(card)
-    assert "has not been checked" in card_text({"name": "n"}, None)
-    assert "discs" not in card_details({"name": "n"})
+    assert "showed 28 % of them" in format_card(card, None)
+    assert "28 % of 50" in format_card_details(card)
+    assert "has not been checked" in format_card({"name": "n"}, None)
+    assert "discs" not in format_card_details({"name": "n"})
 
 
 def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):
@@ -148,12 +152,14 @@ def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tm
     assert layer.axis_labels == ("y", "x")
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert found.provenance is not None
-    assert found.provenance.networks()
+    assert found.provenance.network_digests()
     assert output.is_dir()
-    assert network_of(layer) == panel.model.value
-    assert layer.metadata[NETWORK_KEY]["digest"] in found.provenance.networks()
+    assert get_network_name(layer) == panel.model.value
+    assert layer.metadata[NETWORK_KEY]["digest"] in found.provenance.network_digests()
     text = panel.remarks.text()
-    assert text.startswith("<p>Made by a network: <b>sem-restore</b>. What it shows is")
+    assert text.startswith(
+        "<p>Made by a network: <b>sem-restore</b>. The image content is an estimate"
+    )
     assert "Mean change" in panel.headline.text()
     for name in ("Tiles", "Speed", "Tile mismatch", "Seam index", str(output)):
         assert name in panel.figures.text()
@@ -172,10 +178,10 @@ def test_without_a_path_the_cache_is_used(asked):
 
 
 def test_large_result_needs_a_path(panel, monkeypatch):
-    monkeypatch.setattr(results, "preference", lambda *_: 1e-6)
+    monkeypatch.setattr(results, "get_preference", lambda *_: 1e-6)
     panel.run()
     assert "needs an output path" in panel.status.text()
-    assert not panel.runner.busy
+    assert not panel.runner.is_busy
 
 
 @pytest.mark.quick(1)
@@ -227,7 +233,7 @@ def test_advanced_options_are_folded_away_and_reach_the_run(panel, asked):
     panel.advanced.set_values(self_ensemble=False)
     assert not panel.advanced.header.isChecked()
     panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
-    panel.advanced.cluster.widget("scheduler").value = " tcp://127.0.0.1:8786 "
+    panel.advanced.cluster.get_widget("scheduler").value = " tcp://127.0.0.1:8786 "
     assert panel.advanced.header.isChecked()
     seen = asked()
     assert seen["cluster"].scheduler == "tcp://127.0.0.1:8786"
@@ -252,7 +258,7 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
     here = {"dashboard_address": "127.0.0.1:0", "set_as_default": False}
     here["worker_dashboard_address"] = "127.0.0.1:0"
     with Client(memory_limit=0, **own, **here) as client:
-        scheduler = panel.advanced.cluster.widget("scheduler")
+        scheduler = panel.advanced.cluster.get_widget("scheduler")
         scheduler.value = client.cluster.scheduler_address
         assert "megapixels/s" in run_panel(panel)
     assert panel.live.live.tiles_done == 9
@@ -261,9 +267,7 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
 
 
 @pytest.mark.broad
-@pytest.mark.filterwarnings(
-    "ignore:uint8 keeps only whole numbers"
-)  # of a field 0 to 1
+@pytest.mark.filterwarnings("ignore:uint8 stores only integers")  # of a field 0 to 1
 def test_what_the_command_left_unfinished_is_resumed(
     panel, model, run_panel, field, tmp_path
 ):
@@ -283,7 +287,7 @@ def test_what_the_command_left_unfinished_is_resumed(
     panel.output.value = output
     panel.existing.value = "resume"
     assert "megapixels/s" in run_panel(panel)
-    shown = panel.form.options()
+    shown = panel.form.create_options()
     assert (shown.tile, shown.precision, shown.device) == (32, "fp32", "cpu")
     assert panel.advanced.form.values()["memory_gb"] == 1.0
     layer = model.layers["field · tiny"]
@@ -310,9 +314,9 @@ def test_model_file_is_added_and_chosen_and_a_damaged_one_told(panel, tmp_path):
 def test_preferences_fill_the_form(model, hold, monkeypatch):
     wanted = {"device": "cpu", "tile_px": 128, "precision": "fp32"}
     for module in (enhance_module, form):
-        monkeypatch.setattr(module, "preference", lambda _, name: wanted[name])
+        monkeypatch.setattr(module, "get_preference", lambda _, name: wanted[name])
     panel = hold(EnhancePanel(model))
-    found = panel.form.options()
+    found = panel.form.create_options()
     assert (found.device, found.tile, found.precision) == ("cpu", 128, "fp32")
 
 
@@ -363,16 +367,16 @@ def test_training_on_this_image_alone_is_offered_where_the_model_does_not_fit(
 def test_the_row_for_other_pixel_sizes_is_shown_for_models_that_have_one(
     panel, tmp_path
 ):
-    row = panel.form.widget("resample").native
+    row = panel.form.get_widget("resample").native
     assert row.isHidden()
     panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(30, 30)))
     assert not row.isHidden()
-    assert "should not be trusted" in panel.model.text.text()
+    assert "the result is unreliable" in panel.model.text.text()
     panel.model.add_file(write_tiny_model(tmp_path, name="b", pixel_size_nm=(20, 20)))
     assert "is resampled" in panel.model.text.text()
     panel.form.set_values(resample="never")
     assert "not resampled, as requested" in panel.model.text.text()
-    assert panel.form.options().resample == "never"
+    assert panel.form.create_options().resample == "never"
 
 
 @pytest.mark.broad
@@ -408,8 +412,10 @@ def test_a_tick_shows_where_an_image_is_unlike_the_training_place(
 ):
     half = grain(1)
     half[:, 192:] = 2 * grain(2, width=4.0)[:, 192:]
-    low, high = field_range(half)
-    place = Familiarity.of([(grain(seed) - low) / (high - low) for seed in (3, 4)])
+    low, high = measure_percentiles(half)
+    place = Familiarity.from_parts(
+        [(grain(seed) - low) / (high - low) for seed in (3, 4)]
+    )
     panel.layer.value = add(model, Micrograph(half, (10.0, 10.0), "half"))
     assert not panel.unfamiliar.native.isVisibleTo(panel)
     panel.model.add_file(
@@ -440,16 +446,16 @@ def test_a_tick_shows_where_an_image_is_unlike_the_training_place(
 def test_a_small_image_has_no_unfamiliar_map_and_says_so(
     panel, model, run_panel, tmp_path, add
 ):
-    place = Familiarity.of([grain(3), grain(4)])
+    place = Familiarity.from_parts([grain(3), grain(4)])
     panel.layer.value = add(model, Micrograph(grain(1, 80), (10.0, 10.0), "small"))
     panel.model.add_file(
         write_tiny_model(tmp_path, training={FAMILIARITY: place.to_json()})
     )
     panel.unfamiliar.value = True
     assert "Enhanced in" in run_panel(panel)
-    assert "has no block of 96 x 96 px" in panel.warning_label.text()
+    assert "must contain a block of 96 x 96 px" in panel.warning_label.text()
     panel.model.add_file(write_tiny_model(tmp_path, name="plain"))
-    assert "plain does not state its training area" in panel.unmade.text()
+    assert "plain does not record its training area" in panel.unmade.text()
 
 
 @pytest.fixture
@@ -577,15 +583,17 @@ def test_the_bundled_model_of_mosaics_is_called_a_preview(panel):
     panel.model.show_model("ssum-sem")
     assert "A preview" in panel.model.text.text()
     assert "Train on SEM" in panel.model.text.text()
-    assert "ssum-sem (preview)" in [label for label, _ in listed_models()]
+    assert "ssum-sem (preview)" in [label for label, _ in list_installed_models()]
 
 
 def test_an_image_unlike_the_training_place_is_warned_of(
     panel, run_panel, tmp_path, rng
 ):
-    place = Familiarity.of([rng.random((300, 300))])
+    place = Familiarity.from_parts([rng.random((300, 300))])
     training = {FAMILIARITY: place.to_json()}
     panel.model.add_file(write_tiny_model(tmp_path, training=training))
     run_panel(panel)
-    assert "unlike the area that tiny was trained on" in panel.warning_label.text()
+    assert (
+        "differs from the area that tiny was trained on" in panel.warning_label.text()
+    )
     assert "Unlike the training area" in panel.figures.text()

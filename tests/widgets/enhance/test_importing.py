@@ -58,7 +58,7 @@ def test_what_runs_code_is_refused_in_a_sentence(panel, run_panel, tmp_path):
     panel.choose(path)
     assert "pickle" in run_panel(panel)
     panel.file.value = ""
-    assert run_panel(panel) == "A model file must be chosen."
+    assert run_panel(panel) == "Choose a model file."
 
 
 @pytest.mark.broad
@@ -68,7 +68,7 @@ def test_a_file_of_other_programs_opens_the_panel(
     viewer = make_napari_viewer_proxy(show=True)
     check = open_panel(viewer, "Check model")
     before = check.model.value
-    check.model.offer(str(network))
+    check.model.open_model_file(str(network))
     docks = viewer.window.dock_widgets
     found = docks[next(name for name in docks if name.startswith("Import model"))]
     assert found.file.value == network

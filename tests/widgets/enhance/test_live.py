@@ -14,10 +14,10 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
 from napari_semsr.io.layers import LIVE_KEY
 from napari_semsr.widgets.base import results
-from napari_semsr.widgets.base.results import Target
+from napari_semsr.widgets.base.results import OutputTarget
 from napari_semsr.widgets.enhance import panel as enhancing
 from napari_semsr.widgets.enhance.panel import EnhancePanel, LiveLayer
-from napari_semsr.widgets.layers import field_in_view, micrograph_from_layer
+from napari_semsr.widgets.layers import get_visible_box, micrograph_from_layer
 from napari_semsr.widgets.project import SavePanel
 from tests.children import LIMIT_MS
 from tests.refusals import refused
@@ -42,7 +42,7 @@ def start(panel, qtbot, computed, tiles):
     """Press Enhance and wait for so many tiles; the next one stays under way."""
     computed.allow(tiles)
     panel.run_button.click()
-    assert panel.runner.busy
+    assert panel.runner.is_busy
     qtbot.waitUntil(lambda: panel.live.live.tiles_done >= tiles, timeout=LIMIT_MS)
 
 
@@ -77,7 +77,7 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, comp
     assert layer.contrast_limits == limits
     assert LIVE_KEY not in layer.metadata
     assert len(computed) == len(set(computed)) == 9
-    assert micrograph_from_layer(layer).provenance.networks()
+    assert micrograph_from_layer(layer).provenance.network_digests()
 
 
 @pytest.mark.broad
@@ -107,8 +107,8 @@ def test_what_is_being_enhanced_is_not_queued_by_what_is_compared(
     qtbot.waitUntil(lambda: panel.look.right.value is panel.live.layer)
     panel.look.left.value = panel.live.layer
     panel.run_button.click()
-    assert "active already" in panel.status.text()
-    assert not panel.runner.waiting
+    assert "is already active" in panel.status.text()
+    assert not panel.runner.waiting_count
     cancel(panel, finish, computed)
 
 
@@ -134,16 +134,16 @@ def test_what_napari_left_half_done_in_a_project_is_gone_on_with(
     save = hold(SavePanel(model))
     choose(tmp_path / "mine.semsr")
     save.run_button.click()
-    qtbot.waitUntil(lambda: not save.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not save.is_busy, timeout=LIMIT_MS)
     start(panel, qtbot, computed, 2)
-    panel.leave()  # as when the window is closed
+    panel.cancel_all_jobs()  # as when the window is closed
     computed.allow()
     finish(panel)
 
     other = ViewerModel()
     save = hold(SavePanel(other))
     save.open_button.click()
-    qtbot.waitUntil(lambda: not save.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not save.is_busy, timeout=LIMIT_MS)
     panel = hold(EnhancePanel(other))
     panel.show()
     assert "field_sem-restore.ome.zarr is unfinished" in panel.status.text()
@@ -152,7 +152,7 @@ def test_what_napari_left_half_done_in_a_project_is_gone_on_with(
     finish(panel)
     assert [item.name for item in other.layers] == ["field", "field · sem-restore"]
     assert_no_more_than_the_stopped_tile_was_begun_again(computed)
-    assert panel.writes() is None
+    assert panel.get_output_path() is None
     assert panel.existing.value == "refuse"
 
 
@@ -290,7 +290,7 @@ def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
     finish(again)
     assert [item.name for item in model.layers] == ["field", "field · sem-restore"]
     assert_no_more_than_the_stopped_tile_was_begun_again(computed)
-    assert micrograph_from_layer(model.layers[1]).provenance.networks()
+    assert micrograph_from_layer(model.layers[1]).provenance.network_digests()
 
 
 @pytest.mark.broad
@@ -313,7 +313,7 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
 def test_only_what_is_in_view_until_the_whole_is_ticked(
     panel, model, qtbot, finish, computed, monkeypatch
 ):
-    monkeypatch.setattr(enhancing, "field_in_view", lambda *_: Box(0, 60, 70, 100))
+    monkeypatch.setattr(enhancing, "get_visible_box", lambda *_: Box(0, 60, 70, 100))
     panel.whole.value = False
     panel.run_button.click()
     qtbot.waitUntil(lambda: "Waiting" in panel.status.text(), timeout=LIMIT_MS)
@@ -328,18 +328,18 @@ def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_pat
     output = plan_output(Micrograph(image), {}, EnhanceOptions(tile=32))
     live = LiveField(output, [image])
     keywords = {"contrast_limits": (0, 4096), "rgb": False}
-    target = Target(tmp_path / "out.ome.zarr")
+    target = OutputTarget(tmp_path / "out.ome.zarr")
     shown = LiveLayer(model, live, keywords, target, lambda: None)
     shown.pause()
     drawn, view = [], Box(0, 32, 0, 32)
     monkeypatch.setattr(shown.layer, "refresh", lambda **_: drawn.append(view))
-    monkeypatch.setattr(enhancing, "field_in_view", lambda *_: view)
-    live.average()
-    shown.tick()
+    monkeypatch.setattr(enhancing, "get_visible_box", lambda *_: view)
+    live.average_levels()
+    shown.on_timeout()
     assert not drawn
-    shown.tick()
+    shown.on_timeout()
     assert drawn == [view]
-    shown.tick()
+    shown.on_timeout()
     assert drawn == [view]
     shown.discard()
 
@@ -351,6 +351,6 @@ def test_what_is_in_view_is_in_pixels_of_the_finest_level(model, look_at):
     )
     assert layer.data_level == 1
     look_at(layer, 20, 42, -5, 610)
-    assert field_in_view(model, layer) == Box(20, 42, 0, 600)
+    assert get_visible_box(model, layer) == Box(20, 42, 0, 600)
     look_at(layer, 20, 42, 600, 700)
-    assert field_in_view(model, layer) is None
+    assert get_visible_box(model, layer) is None

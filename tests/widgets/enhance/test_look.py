@@ -11,8 +11,8 @@ from napari_semsr.jobs import ENHANCE
 from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
-    field_in_view,
-    grey_layers,
+    get_visible_box,
+    list_grey_layers,
     micrograph_from_layer,
 )
 from tests.children import LIMIT_MS
@@ -39,7 +39,7 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     panel.look.pointing.value = True
     qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
     layer = panel.look.preview.layer
-    assert layer not in grey_layers(model)
+    assert layer not in list_grey_layers(model)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     np.testing.assert_allclose(layer.data, whole, atol=1e-4)
     panel.look.preview.side_px = 64
@@ -50,7 +50,7 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     assert abs(x + 32 - 130) <= 16
     np.testing.assert_allclose(layer.data, whole[y : y + 64, x : x + 64], atol=1e-4)
     panel.look.pointing.value = False
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=LIMIT_MS)
     assert [item.name for item in model.layers] == ["field"]
 
 
@@ -59,7 +59,7 @@ def test_changed_options_are_shown(panel, model, qtbot):
     seen = []
     start = panel.look.preview.runner.start
     panel.look.preview.runner.start = lambda title, make: (
-        seen.append(panel.form.options().tile) or start(title, make)
+        seen.append(panel.form.create_options().tile) or start(title, make)
     )
     point(model, 90, 100)
     panel.look.pointing.value = True
@@ -68,7 +68,7 @@ def test_changed_options_are_shown(panel, model, qtbot):
     qtbot.waitUntil(lambda: len(seen) > 1, timeout=LIMIT_MS)
     assert seen == [64, 128]
     panel.look.stop_preview()
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=LIMIT_MS)
 
 
 @pytest.mark.broad
@@ -85,7 +85,7 @@ def test_the_box_at_the_mouse_follows_the_slider(panel, model, qtbot, exposures)
     model.dims.set_point(0, 1)
     qtbot.waitUntil(lambda: np.mean(preview.layer.data) > 2 * before, timeout=LIMIT_MS)
     panel.look.stop_preview()
-    qtbot.waitUntil(lambda: not preview.runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not preview.runner.is_busy, timeout=LIMIT_MS)
 
 
 def test_sharpen_is_off_found_or_a_width(panel):
@@ -94,7 +94,7 @@ def test_sharpen_is_off_found_or_a_width(panel):
 
     def chosen(kind, width=1.5):
         sharpen.kind.value, sharpen.sigma.value = kind, width
-        return sharpen.blur_px((10.0, 10.0))
+        return sharpen.get_blur_px((10.0, 10.0))
 
     assert chosen("found") is None
     assert chosen("off") == 0
@@ -102,10 +102,10 @@ def test_sharpen_is_off_found_or_a_width(panel):
     assert chosen("px", 0.0) == 0
     assert chosen("nm", 12.0) == pytest.approx(1.2)
     with refused(OptionError, "pixel-size-missing"):
-        sharpen.blur_px(None)
+        sharpen.get_blur_px(None)
     for value in (None, 0.0, 0.8, 0.004):
-        sharpen.choose(value)
-        assert sharpen.blur_px(None) == value
+        sharpen.set_blur_px(value)
+        assert sharpen.get_blur_px(None) == value
 
 
 @pytest.mark.broad
@@ -117,14 +117,14 @@ def test_a_chosen_width_is_looked_at_and_what_is_found_is_told(panel, model, qtb
         lambda: "px" in panel.sharpen.kind.native.itemText(0), timeout=LIMIT_MS
     )
     panel.look.stop_preview()
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=LIMIT_MS)
 
 
 def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):
     model.layers.clear()
     panel.look.pointing.value = True
     assert "Choose an image layer" in panel.status.text()
-    assert not panel.look.preview.runner.busy
+    assert not panel.look.preview.runner.is_busy
 
 
 def test_a_layer_in_another_unit_is_found_in_view_and_at_the_mouse(
@@ -134,7 +134,7 @@ def test_a_layer_in_another_unit_is_found_in_view_and_at_the_mouse(
     source = model.add_image(
         exposures[0].data, name="µm", scale=(0.01, 0.01), units="µm", translate=(0.5, 0)
     )
-    assert field_in_view(model, source) == Box(20, 120, 10, 110)
+    assert get_visible_box(model, source) == Box(20, 120, 10, 110)
     panel.layer.value = source
     panel.look.preview.side_px = 64
     model.cursor.position = (500 + 10.0 * 60, 10.0 * 130)
@@ -144,7 +144,7 @@ def test_a_layer_in_another_unit_is_found_in_view_and_at_the_mouse(
     assert abs(y + 32 - 60) <= 16
     assert abs(x + 32 - 130) <= 16
     panel.look.stop_preview()
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.is_busy, timeout=LIMIT_MS)
 
 
 def test_the_line_covers_its_share_with_the_input(panel, model, look_at):
@@ -157,14 +157,14 @@ def test_the_line_covers_its_share_with_the_input(panel, model, look_at):
     np.testing.assert_array_equal(layer.scale, source.scale)
     assert layer.contrast_limits == source.contrast_limits
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
-    assert layer not in grey_layers(model)
+    assert layer not in list_grey_layers(model)
     assert panel.layer.value is source
     panel.look.split.value = 60
     assert layer.data.shape == (100, 60)
     panel.look.beside.value = True
     assert "two different layers" in panel.status.text()
     assert not panel.look.beside.value
-    assert not host.grid(model).enabled
+    assert not host.get_grid(model).enabled
     panel.look.split.value = 0
     assert [item.name for item in model.layers] == ["field"]
 

@@ -61,7 +61,7 @@ def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
 
 def test_a_layer_is_not_compared_with_itself(panel, run_panel):
     panel.boxes["reference"].value = panel.boxes["enhanced"].value
-    assert "are both the layer" in run_panel(panel)
+    assert "is chosen as both" in run_panel(panel)
 
 
 @pytest.mark.broad
@@ -70,9 +70,9 @@ def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, 
     data = np.asarray(seen.data) + rng.normal(0, 3, seen.data.shape)
     place = {"pixel_size_nm": (20.0, 20.0), "origin": (500.0, -100.0)}
     add(model, Micrograph(data, name="again", **place))
-    assert panel.form.widget("window").native.isHidden()
+    assert panel.form.get_widget("window").native.isHidden()
     panel.form.set_values(scans=True)
-    assert not panel.form.widget("window").native.isHidden()
+    assert not panel.form.get_widget("window").native.isHidden()
     panel.boxes["enhanced"].value, panel.boxes["reference"].value = (
         model.layers["again"],
         seen,
@@ -84,4 +84,4 @@ def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, 
     for said in ("Repeatability s.d.", "Noise's share", "Pixel size", "20 nm (stated)"):
         assert said in panel.figures.text()
     panel.boxes["reference"].value = panel.boxes["enhanced"].value
-    assert "and First scan are both the layer" in run_panel(panel)
+    assert "is chosen as both Second scan and First scan" in run_panel(panel)

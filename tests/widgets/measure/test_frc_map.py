@@ -3,7 +3,7 @@ import pytest
 
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, REASONS
 from napari_semsr.core.micrograph import Micrograph, Provenance
-from napari_semsr.widgets.layers import network_of
+from napari_semsr.widgets.layers import get_network_name
 from napari_semsr.widgets.measure.frc_map import (
     REASON_COLOURS,
     FrcMapPanel,
@@ -30,12 +30,12 @@ def test_resolution_beyond_what_light_carries_is_told(panel, run_panel):
     panel.form.set_values(cut_off_nm=1000)
     run_panel(panel)
     text = panel.figures.text() + panel.remarks.text()
-    for said in ("finer than the optical cut-off", "resolution is beyond the opt"):
+    for said in ("finer than the optical cut-off", "resolution is finer than the opt"):
         assert said in text
     panel.form.set_values(reference=True)
     run_panel(panel)
     text = panel.figures.text() + panel.remarks.text()
-    for said in ("Mean FRC below it", "Mean FRC above it", "beyond the optical cut"):
+    for said in ("Mean FRC below it", "Mean FRC above it", "finer than the optical"):
         assert said in text
     panel.form.set_values(cut_off_nm=None)
     run_panel(panel)
@@ -91,11 +91,11 @@ def test_identical_images_fail_with_their_reason(panel, model, run_panel):
     model.layers["second"].data = model.layers["first"].data.copy()
     panel.first.value, panel.second.value = panel.second.value, panel.first.value
     said = run_panel(panel)
-    assert "None of 25 blocks has a resolution" in said
+    assert "None of the 25 blocks has a resolution" in said
     assert "so no map is shown" in said
     assert "identical" in panel.figures.text()
     assert [layer.name for layer in model.layers] == ["first", "second"]
-    assert panel.asks
+    assert panel.asks_question
     assert not panel.plot.axes[0].get_visible()
 
 
@@ -110,7 +110,7 @@ def test_blocks_that_fail_tell_why(panel, model, run_panel):
     np.testing.assert_allclose(failed.scale, model.layers[-2].scale)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert model.layers[-2].colorbar.visible
-    assert not panel.asks
+    assert not panel.asks_question
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_one_image_is_split(panel, model, run_panel):
     panel.second.value = None
     panel.form.set_values(block=None)
     said = run_panel(panel)
-    assert said.startswith("None of 9 blocks")
+    assert said.startswith("None of the 9 blocks has a")
 
 
 def test_an_image_that_covers_the_map_has_not_its_colour_bar(panel, model, run_panel):
@@ -202,7 +202,7 @@ def test_a_map_of_what_a_network_made_says_so(panel, model, run_panel):
     layer.metadata["micrograph"]["provenance"] = made.model_dump(mode="json")
     run_panel(panel)
     assert "Made by a network: <b>ssum-sem</b>" in panel.remarks.text()
-    assert network_of(model.layers["second · FRC map (nm)"]) == "ssum-sem"
+    assert get_network_name(model.layers["second · FRC map (nm)"]) == "ssum-sem"
 
 
 @pytest.mark.broad
@@ -259,7 +259,7 @@ def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel, kind
     assert table["median (nm)"][0] == pytest.approx(np.nanmedian(part), rel=1e-5)
     # a disc of 40 px around a centre holds its four neighbours, 32 px away
     assert table["blocks"][1] == (5 if kind == "shapes" else 15)
-    assert found.text().splitlines()[-2].split("\t")[0] == names[0]
+    assert found.to_text().splitlines()[-2].split("\t")[0] == names[0]
     counts = found.curves["histogram"]
     assert np.sum(counts[names[0]]) <= np.sum(counts["whole field"])
     assert "median (nm)" in panel.remarks.text()
@@ -268,7 +268,7 @@ def test_regions_have_their_own_figures_in_a_table(panel, model, run_panel, kind
 @pytest.mark.broad
 def test_two_maps_are_compared_on_one_scale(panel, model, run_panel):
     run_panel(panel)
-    panel.compare()
+    panel.compare_maps()
     assert "Choose two maps" in panel.status.text()
     panel.first.value, panel.second.value = model.layers["first"], None
     panel.second.value = model.layers["second"]
@@ -278,7 +278,7 @@ def test_two_maps_are_compared_on_one_scale(panel, model, run_panel):
         model.layers[f"{name} · FRC map (nm)"] for name in ("second", "first")
     )
     panel.before.value, panel.after.value = before, after
-    panel.compare()
+    panel.compare_maps()
     assert "median" in panel.status.text()
     assert before.contrast_limits == after.contrast_limits
     made = model.layers[f"{after.name} − {before.name}"]  # noqa: RUF001
@@ -289,13 +289,13 @@ def test_two_maps_are_compared_on_one_scale(panel, model, run_panel):
     assert made.visible
     assert made not in panel.before.choices
     assert made not in panel.first.choices
-    panel.compare()  # in place of the earlier one
+    panel.compare_maps()  # in place of the earlier one
     assert len([item for item in model.layers if "−" in item.name]) == 1  # noqa: RUF001
     panel.form.set_values(step=16)
     run_panel(panel)
     panel.after.value = model.layers["first · FRC map (nm)"]
     panel.before.value = before
-    panel.compare()
+    panel.compare_maps()
     assert "must have the same blocks" in panel.status.text()
 
 

@@ -36,11 +36,11 @@ def draw(panel, qtbot):
     """Draw a line, in pixels of the field, and wait until it has been measured."""
 
     def put(*ends: float) -> None:
-        panel.draw()
+        panel.start_drawing()
         scale = 5.0 / panel.line.value.scale[0]
         panel.line.value.add_lines(scale * np.reshape(ends, (2, 2)))
         qtbot.waitUntil(
-            lambda: panel.profiles is not None and not panel.busy, timeout=LIMIT_MS
+            lambda: panel.profiles is not None and not panel.is_busy, timeout=LIMIT_MS
         )
 
     return put
@@ -49,8 +49,8 @@ def draw(panel, qtbot):
 def test_without_a_line_it_says_what_to_do(panel, run_panel):
     assert not panel.hint.isHidden()
     assert "Draw a line" in run_panel(panel)
-    panel.draw()
-    assert "There is no line in the plane in view" in run_panel(panel)
+    panel.start_drawing()
+    assert "There is no line in the displayed plane" in run_panel(panel)
 
 
 def test_a_drawn_line_is_measured_in_nm(panel, draw):
@@ -102,10 +102,10 @@ class Mouse:
 
 def test_a_long_line_is_told_in_digits(panel, model, qtbot):
     model.layers["field"].scale = (250, 250)
-    panel.draw()
+    panel.start_drawing()
     panel.line.value.add_lines(np.array([[40.0, 10.0], [40.0, 110.0]]))
     qtbot.waitUntil(
-        lambda: panel.profiles is not None and not panel.busy, timeout=LIMIT_MS
+        lambda: panel.profiles is not None and not panel.is_busy, timeout=LIMIT_MS
     )
     assert "1 profile along 25000 nm" in panel.status.text()
 
@@ -117,7 +117,7 @@ def idle(panel, qtbot):
     def wait() -> None:
         qtbot.wait(1)
         qtbot.waitUntil(
-            lambda: not panel.busy and not panel.follower.busy, timeout=LIMIT_MS
+            lambda: not panel.is_busy and not panel.follower.is_busy, timeout=LIMIT_MS
         )
 
     return wait
@@ -126,7 +126,7 @@ def idle(panel, qtbot):
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("hurry", [True, False], ids=["in-one-go", "at-leisure"])
 def test_first_line_is_measured_where_the_mouse_lets_go(panel, idle, hurry):
-    panel.draw()
+    panel.start_drawing()
     mouse = Mouse(panel.line.value)
     mouse("mouse_press", 200, 50)
     for x in (60, 150, 300, 450, 550):
@@ -169,7 +169,7 @@ def test_the_plot_follows_the_line(panel, draw, model, qtbot):
     panel.live.value = False
     kept = panel.profiles
     lines.data = [vertices]
-    assert not panel.follower.busy
+    assert not panel.follower.is_busy
     assert panel.profiles is kept
 
 
@@ -198,7 +198,7 @@ def test_turned_layers_are_measured_as_they_are_shown(panel, draw, model):
     layer = model.layers["field"]
     layer.affine = np.eye(3)
     layer.rotate = 90  # rows become columns
-    panel.draw()
+    panel.start_drawing()
     ends = [layer.data_to_world(end) for end in ((40, 10), (40, 110))]
     draw(*(np.array(ends) / 5).ravel())
     found = panel.findings().numbers["Line, FWHM"].value
@@ -222,7 +222,7 @@ def test_bad_layers_are_said(panel, draw, model, add, run_panel):
 @pytest.mark.broad
 def test_moved_curves_are_those_of_the_line(panel, draw, qtbot):
     draw(40, 10, 40, 110)
-    qtbot.waitUntil(lambda: not panel.follower.busy, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.follower.is_busy, timeout=LIMIT_MS)
     panel.resize(400, 900)
     panel.show()
     before, lines = panel.profiles, panel.line.value
@@ -235,7 +235,8 @@ def test_moved_curves_are_those_of_the_line(panel, draw, qtbot):
         np.testing.assert_array_equal(shown, before.layers[0].profile.intensity)
         panel.plot.canvas.repaint()
     qtbot.waitUntil(
-        lambda: panel.profiles.is_fitted and not panel.follower.busy, timeout=LIMIT_MS
+        lambda: panel.profiles.is_fitted and not panel.follower.is_busy,
+        timeout=LIMIT_MS,
     )
     assert not panel.plot.axes[0].get_lines()[0].get_animated()
 

@@ -88,7 +88,7 @@ def test_metrics_are_those_of_the_pixels_within(opened, model, run_panel, pair, 
     psnr = 10 * np.log10(span**2 / error)
     assert table["PSNR (dB)"][0] == pytest.approx(psnr, rel=1e-6)
     assert table["PSNR (dB)"][1] < table["PSNR (dB)"][0] - 6
-    assert panel.findings().text().splitlines()[-2].startswith(names[0])
+    assert panel.findings().to_text().splitlines()[-2].startswith(names[0])
 
 
 @pytest.mark.broad
@@ -122,7 +122,7 @@ def test_errors_are_those_of_the_map_within(opened, model, run_panel, kind):
 
 @pytest.mark.broad
 def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pair):
-    from napari_semsr.analysis import radial_spectrum
+    from napari_semsr.analysis import compute_radial_spectrum
 
     panel = opened(SpectrumPanel)
     panel.layers.value = [model.layers["made"]]
@@ -130,7 +130,7 @@ def test_spectra_are_those_of_the_rectangles_within(opened, model, run_panel, pa
     curves = panel.findings().curves
     assert list(curves) == ["rectangle 1, made", "ellipse 2, made"]
     part = pair[1].replace(data=pair[1].array()[4:84, 8:68])
-    expected = radial_spectrum(part).power
+    expected = compute_radial_spectrum(part).power
     np.testing.assert_allclose(
         curves["rectangle 1, made"]["power (grey levels² px²)"], expected, rtol=1e-6
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.widgets.measure.spectrum import SpectrumPanel, ring_periods
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel, choose_ring_periods
 from tests.widgets.scenes import outlined
 
 ROWS, COLUMNS = np.indices((128, 160))
@@ -109,8 +109,8 @@ def test_uncalibrated_layers_are_in_cycles_per_pixel(model, hold, run_panel, gra
 
 
 def test_ring_periods_lie_between_nyquist_and_the_image(grating):
-    periods = ring_periods(grating)
+    periods = choose_ring_periods(grating)
     assert periods == sorted(periods)
     assert all(20 <= period <= 1280 for period in periods)
     tiny = Micrograph(np.zeros((4, 4)), parse_pixel_size(1.0))
-    assert ring_periods(tiny) == []
+    assert choose_ring_periods(tiny) == []

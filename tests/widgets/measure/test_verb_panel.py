@@ -3,13 +3,13 @@
 import numpy as np
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.widgets.base import VERB_PANELS, make_panel
+from napari_semsr.widgets.base import VERB_PANELS, create_panel
 
 
 def test_panel_measures_and_draws_its_curve(model, hold, rng, add, run_panel):
     data = 100 + np.linspace(0, 80, 200) + rng.normal(0, 4, (160, 200))
     add(model, Micrograph(data, (5.0, 5.0), "ramp"))
-    panel = hold(make_panel(model, VERB_PANELS["Noise"]))
+    panel = hold(create_panel(model, VERB_PANELS["Noise"]))
     assert "Measured ramp: Noise s.d. 4" in run_panel(panel)
     (line,) = panel.plot.axes[0].lines
     levels = line.get_xdata()
@@ -25,7 +25,7 @@ def test_particle_sizes_are_those_of_an_image_and_of_labels(
     labels = np.where(np.hypot(y - 60, x - 90) < 12, 5, 0)
     model.add_labels(labels, name="drawn", scale=(3, 3), units=("nm", "nm"))
     add(model, Micrograph(discs, (2.0, 2.0), "discs"))
-    panel = hold(make_panel(model, VERB_PANELS["Particle sizes"]))
+    panel = hold(create_panel(model, VERB_PANELS["Particle sizes"]))
     assert panel.boxes["image"].value.name == "discs"
     assert "Measured discs: Particles 1, Median diameter 59" in run_panel(panel)
     discs = model.layers["Particle sizes: discs"]
@@ -46,7 +46,7 @@ def test_the_ring_around_a_large_particle_is_narrow(model, hold, add, run_panel)
     for column, radius in ((60, 40), (150, 8)):
         discs[np.hypot(y - 80, x - column) < radius] = 150
     add(model, Micrograph(discs, (2.0, 2.0), "discs"))
-    run_panel(hold(make_panel(model, VERB_PANELS["Particle sizes"])))
+    run_panel(hold(create_panel(model, VERB_PANELS["Particle sizes"])))
     rings = model.layers["Particle sizes: discs"]
     large, small = np.argmax(rings.size), np.argmin(rings.size)
     widths = rings.size * rings.border_width

@@ -85,7 +85,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     assert "6 of 6 frames stitched" in run_panel(panel)
     found = panel._last_corrected[0].solution.positions_px  # noqa: SLF001
     assert np.flatnonzero(away(found, scan) > 1).tolist() == [4]
-    by_hand, zoom = panel.by_hand, host.camera(viewer).zoom
+    by_hand, zoom = panel.by_hand, host.get_camera(viewer).zoom
     misfits = [by_hand.table.item(row, 1).text() for row in range(3)]
     assert misfits == sorted(misfits, reverse=True)
     panel.correcting.header.click()
@@ -112,7 +112,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     made = panel._last_corrected[0]  # noqa: SLF001
     assert away(made.solution.positions_px, scan).max() < 0.15
     assert magenta not in viewer.layers
-    assert host.camera(viewer).zoom == zoom
+    assert host.get_camera(viewer).zoom == zoom
     assert viewer.layers["lattice mosaic"].visible
     row = row_of(by_hand, "f003", "f004")
     assert by_hand.table.item(row, 2).text() == "set by hand"
@@ -178,10 +178,13 @@ def test_buttons_reject_drop_fix_and_take_back(by_hand, qtbot):
 
 def test_the_view_of_the_mosaic_returns_after_two_frames(by_hand, qtbot):
     panel = by_hand._panel  # noqa: SLF001
-    camera, mosaic = host.camera(panel.viewer), panel.viewer.layers["lattice mosaic"]
+    camera, mosaic = (
+        host.get_camera(panel.viewer),
+        panel.viewer.layers[("lattice mosaic")],
+    )
     zoom, centre = camera.zoom, camera.center
     for back in (by_hand.mosaic_button, panel.correcting.header):
-        panel.correcting.unfold()
+        panel.correcting.set_expanded()
         click_row(qtbot, by_hand, row_of(by_hand, "f000", "f001"))
         click_row(qtbot, by_hand, row_of(by_hand, "f003", "f004"))
         assert camera.zoom > zoom

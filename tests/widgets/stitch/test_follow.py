@@ -43,7 +43,7 @@ def test_levels_show_what_the_store_holds(tmp_path):
     levels = GrowingLevels()
     scene = np.random.default_rng(0).random((1000, 1000), np.float32)
     for y, x in ((0, 0), (5, 40), (-70, -3), (60, -90)):
-        box = Box.of((48, 56), (y, x))
+        box = Box.from_shape((48, 56), (y, x))
         mosaic.write(box, scene[box.move((500, 500)).slices])
         levels.show_block(mosaic, box)
     data, box = levels.levels()
@@ -70,7 +70,7 @@ def test_contrast_follows_the_grey_values_until_the_user_changes_it(
     growing, rng = GrowingLayer(panel), np.random.default_rng(0)
 
     def grow(row, level):
-        box = Box.of((64, 64), (64 * row, 0))
+        box = Box.from_shape((64, 64), (64 * row, 0))
         mosaic.write(box, level * rng.random((64, 64), np.float32))
         growing.levels.show_block(mosaic, box)
         assert growing.update()
@@ -113,7 +113,7 @@ def test_frames_appear_in_one_layer_as_they_come(
     layer = follower.layer
     low, high = layer.contrast_limits
     layer.contrast_limits = limits = (low, (low + high) / 2)
-    camera = host.camera(viewer)
+    camera = host.get_camera(viewer)
     camera.zoom *= 0.7
     view = camera.zoom, camera.center
     rows = layer.data[0].shape[0]
@@ -130,7 +130,7 @@ def test_frames_appear_in_one_layer_as_they_come(
     assert layer.data[0].shape[0] >= rows
     bring(2, 5)
     frames = panel.status
-    qtbot.waitUntil(lambda: "6 frames taken" in frames.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: "6 frames processed" in frames.text(), timeout=LIMIT_MS)
     qtbot.mouseClick(follower.button, LEFT)
     finish(panel)
     assert "6 of 6 frames stitched" in panel.status.text()
@@ -172,7 +172,7 @@ def test_blocks_in_view_are_enhanced_as_the_mosaic_grows(
     keep_picture(viewer, "stitch-follow-enhanced")
     source.join()
     frames = panel.status
-    qtbot.waitUntil(lambda: "6 frames taken" in frames.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: "6 frames processed" in frames.text(), timeout=LIMIT_MS)
     assert enhanced in viewer.layers
     assert tuple(enhanced.contrast_limits) == tuple(layer.contrast_limits)
     np.testing.assert_allclose(enhanced.scale, layer.scale)
@@ -251,13 +251,13 @@ def test_nothing_is_shown_while_the_canvas_is_hidden(
     viewer = make_napari_viewer_proxy(show=True)
     panel = StitchMosaicPanel(viewer)
     seen = []
-    monkeypatch.setattr(host, "is_seen", lambda _: bool(seen))
+    monkeypatch.setattr(host, "is_on_screen", lambda _: bool(seen))
     panel.folder.value = scan
     finish(panel)
     follower = panel.follower
     follower.press()
     status = panel.status
-    qtbot.waitUntil(lambda: "6 frames taken" in status.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: "6 frames processed" in status.text(), timeout=LIMIT_MS)
     assert follower.layer is None
     seen.append(True)
     qtbot.waitUntil(lambda: follower.layer is not None, timeout=LIMIT_MS)

@@ -15,7 +15,7 @@ from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.temporary import is_temporary
-from napari_semsr.widgets.layers import grey_layers
+from napari_semsr.widgets.layers import list_grey_layers
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.stitch.panel import (
@@ -239,7 +239,7 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     np.testing.assert_allclose(layer.translate, mosaic.translate)
     assert units(model) == NM
     assert "Up to 4 frames" in panel.status.text()
-    assert layer not in grey_layers(model)
+    assert layer not in list_grey_layers(model)
     assert layer not in panel.own_layers
     assert model.layers.selection.active is mosaic
     assert tick(False) == []
@@ -371,13 +371,13 @@ def test_frames_in_colour_are_looked_into_again_when_asked(make, rng, finish, tm
 
 def test_cancel_leaves_nothing(make, model, scan, finish):
     panel = make(scan)
-    before = set(results.cache_folder().iterdir())
+    before = set(results.get_cache_folder().iterdir())
     panel.run_button.click()
     panel.cancel_button.click()
     finish(panel)
     assert "cancelled" in panel.status.text()
     assert len(model.layers) == 0
-    assert set(results.cache_folder().iterdir()) == before
+    assert set(results.get_cache_folder().iterdir()) == before
 
 
 def test_bad_requests_are_one_sentence(make, scan, finish, run_panel):
@@ -411,7 +411,7 @@ def test_uncalibrated_frames_stay_in_pixels_until_their_size_is_typed(
     assert "not calibrated" in panel.trouble.text()
     assert "nm)" not in panel.figures.text()
     opened = hold(OpenMosaicPanel(model))
-    opened.ask_size(model.layers["bare mosaic"])
+    opened.focus_pixel_size(model.layers["bare mosaic"])
     opened.calibrate.pixel_size.height_box.value = 20.0
     opened.calibrate.apply_button.click()
     drawn = [item for item in model.layers if "bare" in item.name]
@@ -472,7 +472,7 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
 @pytest.mark.broad
 def test_mosaic_fills_the_view_but_when_it_is_made_again(make, model, scan, run_panel):
     panel = make(scan)
-    camera = host.camera(model)
+    camera = host.get_camera(model)
     camera.center, camera.zoom = (0, -1e6, 1e6), 1e-3
     run_panel(panel)
     middle = np.mean(model.layers["scan mosaic"].extent.world, axis=0)

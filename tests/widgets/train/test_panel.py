@@ -15,17 +15,17 @@ from scipy import ndimage
 from napari_semsr.core import Affine, Grid, WarpedImage
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.io import Side, StoredTransform, write_transform
+from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import train_process
 from napari_semsr.jobs.train import Trained
 from napari_semsr.jobs.train_process import TrainStep
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import build, save_model
+from napari_semsr.models.checkpoint import build_network, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME, ModelChooser
-from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
+from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
 from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_curve
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
@@ -89,7 +89,7 @@ class FakeTraining:
             name=name, architecture="two-scale", options=NETWORK, receptive_field=0
         )
         path = folder / f"{name}.safetensors"
-        save_model(path, build("two-scale", NETWORK), card)
+        save_model(path, build_network("two-scale", NETWORK), card)
 
 
 @pytest.fixture(autouse=True)
@@ -183,8 +183,8 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
 def two_instruments(add, viewer) -> tuple[object, object, Affine]:
     """Layers of one place, turned and on other pixels, and the map between them."""
     fixed = Micrograph(grain((240, 240), seed=3), parse_pixel_size(10.0), "electrons")
-    true = Affine.similarity(4, shift=(60, -40), about=(1000, 1000))
-    seen = WarpedImage(fixed, Grid.of(fixed), true.inverse()).read()
+    true = Affine.create_similarity(4, shift=(60, -40), about=(1000, 1000))
+    seen = WarpedImage(fixed, Grid.from_image(fixed), true.inverse()).read()
     dark = 1 - np.nan_to_num(seen, nan=0.5)
     moving = fixed.replace(data=dark.astype(np.float32), name="light")
     return add(viewer, moving), add(viewer, fixed), true
@@ -193,7 +193,10 @@ def two_instruments(add, viewer) -> tuple[object, object, Affine]:
 def stored_map(folder, low, high, true) -> Path:
     """Write the map between two layers."""
     path = folder / "map.json"
-    sides = (Side.of(micrograph_from_layer(layer), None) for layer in (low, high))
+    sides = (
+        ImageIdentity.from_image(micrograph_from_layer(layer), None)
+        for layer in (low, high)
+    )
     write_transform(path, StoredTransform(true, *sides))
     return path
 
@@ -211,7 +214,7 @@ def test_two_layers_are_cut_by_a_stored_transform(
     run_panel(panel)
     store = open_pairs(Path(training.requests[0].pairs))
     assert store.record["provenance"]["options"]["transform"]
-    a, b = (np.asarray(part[0], float) for part in store.arrays("train"))
+    a, b = (np.asarray(part[0], float) for part in store.get_arrays("train"))
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] < -0.9
     panel.name.value = "again"
     panel.pairs.low.value = model.layers["soft"]
@@ -278,7 +281,7 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     assert np.all(layer.data == 3)
     np.testing.assert_allclose(layer.scale, (5, 5))
     assert layer.translate[1] > 128 * 5
-    assert layer not in grey_layers(model)
+    assert layer not in list_grey_layers(model)
     text = panel.view.figures.text()
     assert "at step&nbsp;&nbsp;</td><td><b>3<" in text
     assert "+1.50 dB" in text
@@ -288,7 +291,7 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     assert found.plot is panel.view.plot
     assert panel.sharing.isVisibleTo(panel)
     panel.view.look()
-    camera = host.camera(model)
+    camera = host.get_camera(model)
     np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)
 
 
@@ -513,7 +516,7 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     (asked,) = training.requests
     assert Path(asked.recipe).stem == "own-image"
     store = open_pairs(Path(asked.pairs))
-    np.testing.assert_array_equal(*(part[0] for part in store.arrays("train")))
+    np.testing.assert_array_equal(*(part[0] for part in store.get_arrays("train")))
     panel.recipe.box.value = "fine-tune"
     assert panel.pairs.source.value == "layers"
     assert panel.pairs.high.visible
@@ -537,7 +540,7 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
     store = open_pairs(Path(training.requests[0].pairs))
     low, high = (
         ndimage.gaussian_filter(np.asarray(part[0], float), 1).ravel()
-        for part in store.arrays("train")
+        for part in store.get_arrays("train")
     )
     assert np.corrcoef(low, high)[0, 1] > 0.9
 

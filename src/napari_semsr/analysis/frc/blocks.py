@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from napari_semsr.analysis.frc.crossing import (
     FIXED_THRESHOLD,
     Criterion,
+    Crossings,
     Estimator,
-    Fit,
     FrcCriterion,
 )
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
 from napari_semsr.analysis.frc.validity import (
     REASONS,
     Reason,
-    code_of,
-    has_deficit,
-    judge,
-    stays_behind,
+    classify_curves,
+    get_reason_code,
+    has_anticorrelation,
+    has_static_noise,
 )
 from napari_semsr.core import Z95, BoolArray, Float32Array, FloatArray, FloatPair
 
@@ -31,12 +31,12 @@ from napari_semsr.core import Z95, BoolArray, Float32Array, FloatArray, FloatPai
 _SMALLEST_RING = 2.0
 
 
-_SMALLEST_PLANE = 2  # px; smaller planes have no ring in `plan_rings`
+_SMALLEST_PLANE = 2  # px; smaller planes have no ring in `create_rings`
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Correlations of a batch of block pairs on one grid."""
+    """Correlations of a batch of block pairs on a common grid."""
 
     crossing: FloatArray  # (B,) Cycles per mean pixel of the images; NaN without one
     # (B,) Standard deviation of the crossing's logarithm, and its part not due to noise
@@ -56,7 +56,7 @@ class Measurement:
 
     @property
     def reasons(self) -> tuple[Reason | None, ...]:
-        """Reason of each pair, as text."""
+        """Reason why each pair has no valid crossing; None if it has one."""
         return tuple(REASONS[code - 1] if code else None for code in self.code)
 
 
@@ -88,7 +88,7 @@ def _standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]
     return flat_centred.reshape(stack.shape), deviation
 
 
-def measure(
+def correlate_blocks(
     first: NDArray[np.floating],
     second: NDArray[np.floating] | None,
     *,
@@ -102,7 +102,7 @@ def measure(
     reference: bool = False,
     end: float | None = None,
 ) -> Measurement:
-    """Correlate a batch of blocks in pairs, or the halves of each block.
+    """Correlate pairs of blocks, or the two halves of each block.
 
     `first` (B, Y, X); `second` (B, Y, X); `whole` (B, Y, X): the average of both, in
     the same units; its resolution is measured instead of theirs; `is_thinned`: the pair
@@ -117,7 +117,7 @@ def measure(
     shape = (first.shape[1], first.shape[2])
     block_shape = shape if second is not None else (shape[0] // 2, shape[1] // 2)
     if min(block_shape) < _SMALLEST_PLANE:
-        return _too_small(len(first))
+        return _create_empty_measurement(len(first))
     geometry = plan_geometry(block_shape, pitch, tukey)
     question = FrcCriterion(criterion, estimator, reference, second is None, end)
     a, sd = _standardise(first)
@@ -126,23 +126,27 @@ def measure(
     noise = None
     if second is None:
         b = None
-        sums = _diagonal_sums(a, geometry)
+        sums = _compute_diagonal_sums(a, geometry)
     else:
         b, sd_b = _standardise(second)
         valid &= np.isfinite(sd_b) & (sd_b > 0)
         incomplete |= np.isnan(sd_b)
-        ramp = None if shift is None else geometry.ramp(shift)
+        ramp = None if shift is None else geometry.phase_ramp(shift)
         sums = geometry.sum_rings(a, b, ramp)
         if whole is not None:
-            noise = _noise_of_halves(sums, (sd, sd_b), whole, geometry)
+            noise = _compute_noise_ratios(sums, (sd, sd_b), whole, geometry)
         elif is_thinned:
             noise = np.full((len(first), 2), _NOISE_OF_THINNED)
-    code = judge(sums, geometry, a, b, valid=valid, reference=reference)
+    code = classify_curves(sums, geometry, a, b, valid=valid, reference=reference)
     if is_thinned:
-        code[(code == 0) & has_deficit(sums, geometry)] = code_of("correlated-noise")
-    crossings, code = _estimate(sums, geometry, code, question, noise)
+        code[(code == 0) & has_anticorrelation(sums, geometry)] = get_reason_code(
+            "correlated-noise"
+        )
+    crossings, code = _estimate_crossings(sums, geometry, code, question, noise)
     if second is None:
-        _distrust_split(a, code, crossings.crossing, plan_geometry(shape, pitch, tukey))
+        _mark_invalid_splits(
+            a, code, crossings.crossing, plan_geometry(shape, pitch, tukey)
+        )
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]
     curve = sums.correlation[:, rings]
@@ -151,14 +155,14 @@ def measure(
     if question.single:
         curve = _GAIN * curve / (1 + (_GAIN - 1) * np.abs(curve))
     elif noise is not None:
-        curve = _to_whole(curve, noise)
+        curve = _compute_whole_correlation(curve, noise)
     return Measurement(
         crossing=np.where(code == 0, crossings.crossing, np.nan) * scale,
         spread=np.where(code == 0, crossings.spread, np.nan),
         misfit=np.where(code == 0, crossings.misfit, np.nan),
         code=code,
         frequency=geometry.rings.frequency[rings] * scale,
-        threshold=question.threshold(samples),
+        threshold=question.compute_threshold(samples),
         samples=samples,
         correlation=curve,
         sums=sums,
@@ -167,7 +171,7 @@ def measure(
     )
 
 
-def shares_noise(
+def has_shared_noise(
     first: NDArray[np.floating], second: NDArray[np.floating], shift: FloatPair
 ) -> bool:
     """Check whether two images share noise that did not move with the sample.
@@ -178,19 +182,19 @@ def shares_noise(
     a, b = (_standardise(image[None])[0] for image in (first, second))
     lying, at_shift = (
         geometry.sum_rings(a, b),
-        geometry.sum_rings(a, b, geometry.ramp(shift)),
+        geometry.sum_rings(a, b, geometry.phase_ramp(shift)),
     )
-    return bool(stays_behind(lying, at_shift, geometry)[0])
+    return bool(has_static_noise(lying, at_shift, geometry)[0])
 
 
-def _too_small(count: int) -> Measurement:
+def _create_empty_measurement(count: int) -> Measurement:
     """Return the result for blocks too small for a single ring."""
     none, empty = np.full(count, np.nan), np.zeros((count, 0))
     return Measurement(
         crossing=none,
         spread=none,
         misfit=none,
-        code=np.full(count, code_of("too-small"), np.uint8),
+        code=np.full(count, get_reason_code("too-small"), np.uint8),
         frequency=empty[0],
         threshold=empty[0],
         samples=empty[0],
@@ -201,38 +205,38 @@ def _too_small(count: int) -> Measurement:
     )
 
 
-def _estimate(
+def _estimate_crossings(
     sums: RingSums,
     geometry: Geometry,
     code: NDArray[np.uint8],
     question: FrcCriterion,
     noise: FloatArray | None,
-) -> tuple[Fit, NDArray[np.uint8]]:
-    """Estimate crossing, spread and misfit of each valid curve; `code` (B,).
+) -> tuple[Crossings, NDArray[np.uint8]]:
+    """Estimate the crossing, spread and misfit of each valid curve; `code` (B,).
 
     `noise` (B, 2): noise power of two halves over that of the whole; the crossing is
     then that of the whole. Returns NaN for invalid curves, and codes of the reasons.
     """
     rings = geometry.rings.complete
     curve = sums.correlation[:, :rings]
-    threshold = question.threshold(geometry.rings.samples[:rings])
+    threshold = question.compute_threshold(geometry.rings.samples[:rings])
     floor = np.full(rings, FIXED_THRESHOLD)
     if question.single:
         halves = threshold / (_GAIN - (_GAIN - 1) * np.minimum(threshold, 1))
         threshold = np.where(threshold < 1, halves, threshold)  # 1 is never reached
         floor = floor / (_GAIN - (_GAIN - 1) * floor)
     elif noise is not None:
-        threshold = _threshold_of_halves(threshold, noise)
-        floor = _threshold_of_halves(floor, noise)
+        threshold = _compute_half_threshold(threshold, noise)
+        floor = _compute_half_threshold(floor, noise)
     final = code.copy()
     lacking = [np.full(code.shape, np.nan) for _ in range(3)]
-    every = Fit(*lacking, *(np.zeros(code.shape, bool) for _ in range(2)))
+    every = Crossings(*lacking, *(np.zeros(code.shape, bool) for _ in range(2)))
     ready = np.flatnonzero(code == 0)
     if ready.size:
         own, least = (
             level if level.ndim == 1 else level[ready] for level in (threshold, floor)
         )
-        crossings = question.read(curve[ready], geometry, own, least)
+        crossings = question.find_crossings(curve[ready], geometry, own, least)
         # the spread of a nearly flat curve is limited by the range of the rings
         most = np.log(geometry.rings.nyquist / geometry.rings.bin_width) / Z95
         every.crossing[ready] = crossings.crossing
@@ -241,9 +245,11 @@ def _estimate(
         every.under_lens[ready] = crossings.under_lens
         small = crossings.crossing < _SMALLEST_RING * geometry.rings.bin_width
         missing = np.where(
-            crossings.above, code_of("beyond-nyquist"), code_of("no-signal")
+            crossings.above,
+            get_reason_code("beyond-nyquist"),
+            get_reason_code("no-signal"),
         )
-        final[ready[small]] = code_of("too-small")
+        final[ready[small]] = get_reason_code("too-small")
         without_crossing = ~np.isfinite(crossings.crossing)
         final[ready[without_crossing]] = missing[without_crossing]
     return every, final
@@ -280,28 +286,30 @@ _INNER_BAND = 0.38, 0.48
 _CORNER_BAND = 0.52, 0.68
 
 
-def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
+def _compute_diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
     """Compute the pooled ring sums of both diagonal pairs; `stack` (B, 2Y, 2X)."""
     ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
-    main, anti = geometry.ramp((0.5, 0.5)), geometry.ramp((0.5, -0.5))
+    main, anti = geometry.phase_ramp((0.5, 0.5)), geometry.phase_ramp((0.5, -0.5))
     return geometry.sum_rings(ee, oo, main) + geometry.sum_rings(eo, oe, anti)
 
 
-def _distrust_split(
+def _mark_invalid_splits(
     stack: Float32Array,
     code: NDArray[np.uint8],
     crossing: FloatArray,
     full: Geometry,
 ) -> None:
-    """Set a reason in `code` for images (B, Y, X) whose split is not valid."""
-    code[(code == 0) & _is_coloured(stack, full)] = code_of("correlated-noise")
+    """Set the reason codes of images (B, Y, X) whose split is not valid."""
+    code[(code == 0) & _has_coloured_noise(stack, full)] = get_reason_code(
+        "correlated-noise"
+    )
     high = crossing > _NYQUIST_SHARE * full.rings.nyquist
-    code[(code == 0) & high] = code_of("beyond-nyquist")
+    code[(code == 0) & high] = get_reason_code("beyond-nyquist")
 
 
-def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
-    """Test whether the noise of each block is not white.
+def _has_coloured_noise(stack: Float32Array, geometry: Geometry) -> BoolArray:
+    """Check whether the noise of each block is coloured (not white).
 
     `stack` (B, Y, X); returns (B,), True if the power between 0.38 and 0.48 cycles per
     pixel differs from that in the corners beyond Nyquist by more than 15 % and three
@@ -309,7 +317,7 @@ def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
     """
     spectrum = geometry.transform(stack)
     power = geometry.project(np.square(np.abs(spectrum))) / geometry.rings.samples
-    x = geometry.relative
+    x = geometry.relative_frequency
     inner, corner = ((x >= a) & (x < b) for a, b in (_INNER_BAND, _CORNER_BAND))
     weight = geometry.effective
     if not (inner.any() and corner.any()):
@@ -345,13 +353,13 @@ _MIN_NOISE, _MAX_NOISE = 1.0, 100.0
 _NOISE_OF_THINNED = 2.0
 
 
-def _noise_of_halves(
+def _compute_noise_ratios(
     sums: RingSums,
     deviations: tuple[FloatArray, FloatArray],
     whole: NDArray[np.floating],
     geometry: Geometry,
 ) -> FloatArray:
-    """Compute the noise power of two halves over that of the whole, (B, 2).
+    """Compute the noise power of both halves relative to the whole image, (B, 2).
 
     `sums` of the standardised halves; `deviations` (B,): the standard deviations by
     which they were divided; `whole` (B, Y, X).
@@ -359,7 +367,7 @@ def _noise_of_halves(
     stack, deviation = _standardise(whole)
     power = geometry.project(np.square(np.abs(geometry.transform(stack))))
     a, b, c = (np.nan_to_num(item)[:, None] for item in (*deviations, deviation))
-    band = slice(1, int(np.searchsorted(geometry.relative, _SMOOTH_BAND)))
+    band = slice(1, int(np.searchsorted(geometry.relative_frequency, _SMOOTH_BAND)))
     cross = (sums.cross * a * b)[:, band]
     # where the signal dominates, its scatter hides the noise
     weight = (1 - np.clip(sums.correlation[:, band], 0, 1)) ** 2
@@ -371,15 +379,15 @@ def _noise_of_halves(
     return np.asarray(np.clip(ratio, _MIN_NOISE, _MAX_NOISE))
 
 
-def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray:
-    """Convert a threshold (K,) of the whole to one of its halves, (B, K)."""
+def _compute_half_threshold(threshold: FloatArray, noise: FloatArray) -> FloatArray:
+    """Convert a threshold (K,) for the whole image to one for its halves, (B, K)."""
     level = np.clip(threshold, 0, 1 - 1e-6)
     signal = level / (1 - level)
     halves = signal / np.sqrt((signal + noise[:, :1]) * (signal + noise[:, 1:]))
     return np.where(threshold < 1, halves, threshold)  # 1 and more is never reached
 
 
-def _to_whole(curve: FloatArray, noise: FloatArray) -> FloatArray:
+def _compute_whole_correlation(curve: FloatArray, noise: FloatArray) -> FloatArray:
     """Convert the correlation of halves to that of two whole images, (B, K)."""
     square = np.minimum(curve**2, 1 - 1e-9)
     noise_sum, product = noise.sum(axis=1)[:, None], noise.prod(axis=1)[:, None]

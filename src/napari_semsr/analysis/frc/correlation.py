@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from napari_semsr.analysis.frc.blocks import Measurement, measure
+from napari_semsr.analysis.frc.blocks import Measurement, correlate_blocks
 from napari_semsr.analysis.frc.crossing import (
     CRITERIA,
     Criterion,
@@ -20,18 +20,18 @@ from napari_semsr.analysis.frc.crossing import (
     FrcCriterion,
 )
 from napari_semsr.analysis.frc.independence import (
-    known_independent,
-    not_independent,
-    shares_unexplained_noise,
+    has_unexplained_correlation,
+    is_known_dependent,
+    is_known_independent,
 )
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import (
     CAUSE_WITH_REFERENCE,
     CAUSE_WITHOUT_REFERENCE,
     CutOff,
-    beyond_cut_off,
-    cut_off_note,
     find_cut_off,
+    format_cut_off_note,
+    format_cut_off_warning,
 )
 from napari_semsr.core import (
     MORE,
@@ -52,11 +52,11 @@ from napari_semsr.core import (
     ReadableArray,
     ReadError,
     ShapeError,
+    declare_quantity,
     format_number,
     length_error,
-    mean_pitch,
     option,
-    record_quantity,
+    relative_pitch,
     require_memory,
     warn,
 )
@@ -69,7 +69,7 @@ _BYTES_PER_PX, _BYTES_OF_TWO = 40.0, 59.0
 
 
 class FrcOptions(Options):
-    """Options of a Fourier ring correlation."""
+    """Options for Fourier ring correlation."""
 
     criterion: Criterion = option(
         "1/7",
@@ -80,35 +80,35 @@ class FrcOptions(Options):
     estimator: Estimator | None = option(
         None,
         "Estimator",
-        "Exact, the default, models the effect of the window on small blocks; plain "
+        "Exact (the default) models the effect of the window on small blocks; plain "
         "interpolates between the rings.",
         group=MORE,
     )
     # In blocks of 64 px the error of the plain estimate was 9.8 % (median RMSE on
     # simulated pairs); with 0.25 it was 10.8 %, with a Hann window 10.7 %
     tukey: float = Field(
-        default=0.5, ge=0, le=1, description="Tapered share of the window."
+        default=0.5, ge=0, le=1, description="Tapered fraction of the window."
     )
     reference: bool = option(
         False,
         "Second is noise-free",
-        "The second image is a nearly noise-free reference: its threshold is the "
-        "square root of 1/7.",
+        "The second image is a nearly noise-free reference: the threshold is then "
+        "the square root of 1/7.",
         group=MORE,
     )
     cut_off_nm: CutOff = None
     split: Literal["diagonal", "binomial"] = option(
         "diagonal",
         "One image is split by",
-        "How one image is split: its pixels (white noise assumed), or its counts "
-        "(Poisson noise assumed, calibrated by the next three).",
+        "How to split a single image: by pixels (white noise assumed), or by counts "
+        "(Poisson noise assumed, calibrated by the next three options).",
         choices={"pixels (diagonal)": "diagonal", "counts (binomial)": "binomial"},
         group=MORE,
     )
     gain: float = option(
         1.0,
         "Gain",
-        "Electrons or photons per grey level, for the split by counts.",
+        "Electrons or photons per grey level, for splitting by counts.",
         unit=f"{_ELECTRON}/grey level",
         gt=0,
         group=MORE,
@@ -116,14 +116,14 @@ class FrcOptions(Options):
     offset: float = option(
         0.0,
         "Offset",
-        "Grey level at zero counts, for the split by counts.",
+        "Grey level at zero counts, for splitting by counts.",
         unit="grey level",
         group=MORE,
     )
     read_noise: float = option(
         0.0,
         "Read noise",
-        "Read noise of a pixel in electrons, for the split by counts.",
+        "Read noise of a pixel in electrons, for splitting by counts.",
         unit=_ELECTRON,
         ge=0,
         group=MORE,
@@ -131,13 +131,13 @@ class FrcOptions(Options):
     allow_self: bool = option(
         False,
         "Both may be from one acquisition",
-        "Measure also images from one acquisition, or derived from each other: the "
-        "result is repeatability, not resolution.",
+        "Also measure images from the same acquisition, or derived from each other: "
+        "the result is then repeatability, not resolution.",
         group=MORE,
     )
 
     @model_validator(mode="after")
-    def _calibration_needs_counts(self) -> "FrcOptions":
+    def _check_calibration(self) -> "FrcOptions":
         calibration = self.gain, self.offset, self.read_noise
         if self.split != "binomial" and calibration != (1.0, 0.0, 0.0):
             msg = (
@@ -148,7 +148,7 @@ class FrcOptions(Options):
         return self
 
     @model_validator(mode="after")
-    def _reference_goes_with(self) -> "FrcOptions":
+    def _check_reference_criterion(self) -> "FrcOptions":
         if self.reference and self.criterion != "1/7":
             msg = "a noise-free reference needs the criterion 1/7"
             raise ValueError(msg)
@@ -165,8 +165,8 @@ _FINEST_PX = 2.0  # shortest period in pixels (Nyquist)
 _NEAR = 1.1  # above this multiple of it, smaller pixels hardly help; chosen
 
 
-def compare_with_pixels(resolution_px: float | None) -> str:
-    """Compare a resolution with the finest that the pixels can show, as text.
+def compare_with_nyquist(resolution_px: float | None) -> str:
+    """Describe a resolution relative to the finest detail that the pixels can show.
 
     Empty without a resolution.
     """
@@ -175,7 +175,7 @@ def compare_with_pixels(resolution_px: float | None) -> str:
     times = resolution_px / _FINEST_PX
     if times <= _NEAR:
         return "the finest that these pixels can show: smaller pixels may show more"
-    return f"{times:.2g} times the finest that these pixels can show"
+    return f"{times:.2g} times the finest detail that these pixels can show"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ class FrcResult:
     @property
     def why(
         self,
-    ) -> Annotated[str | None, record_quantity("Why")]:
+    ) -> Annotated[str | None, declare_quantity("Why")]:
         """Reason why there is no resolution, as text."""
         return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
 
@@ -234,20 +234,20 @@ class FrcResult:
         """Assessment of the resolution."""
         if self.doubt:
             return "doubtful"
-        beyond = cut_off_note(self.resolution_nm, self.cut_off_nm)
-        return beyond or compare_with_pixels(self.resolution_px)
+        beyond = format_cut_off_note(self.resolution_nm, self.cut_off_nm)
+        return beyond or compare_with_nyquist(self.resolution_px)
 
     @property
-    def beyond_cut_off(self) -> str:
-        """Warning if the resolution is finer than the optical cut-off, or empty."""
+    def cut_off_warning(self) -> str:
+        """Warning if the resolution is finer than the optical cut-off, else empty."""
         resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
         cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
-        return beyond_cut_off(*resolution, end, cause)
+        return format_cut_off_warning(*resolution, end, cause)
 
-    def line(
+    def create_line(
         self, label: str, colour: int | None = None, *, with_crossing: bool = True
     ) -> Line:
-        """Return the curve over cycles per pixel, with its crossing."""
+        """Create a line of the curve over cycles per pixel, with its crossing."""
         mark = 1 / self.resolution_px if with_crossing and self.resolution_px else None
         return Line(label, self.frequency_per_px, self.correlation, mark, colour=colour)
 
@@ -258,7 +258,7 @@ class FrcResult:
         return {
             one: FrcCriterion(
                 one, self.estimator, self.reference, single=False
-            ).threshold(self.samples)
+            ).compute_threshold(self.samples)
             for one in criteria
         }
 
@@ -278,7 +278,9 @@ _LARGEST = 2.0**62  # largest count that the generator accepts
 _NEGATIVE = -5.0  # standard errors of a mean; chosen: not by chance
 
 
-def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph]:
+def thin_counts(
+    image: Micrograph, options: FrcOptions
+) -> tuple[Micrograph, Micrograph]:
     """Split counts into two images of half the dose, in electrons; NaN remains NaN."""
     exact = np.issubdtype(image.dtype, np.integer)
     # grey levels of several electrons round the number of electrons
@@ -295,21 +297,21 @@ def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph
         total += float(electrons.sum(where=finite))
         below += float(np.minimum(electrons, 0).sum(where=finite))
         number += int(np.count_nonzero(finite))
-        halves[:, rows] = _split(electrons, finite, spread, rng)
+        halves[:, rows] = _split_counts(electrons, finite, spread, rng)
     # the negative part of pure noise of mean 0 has the mean -0.4 R
     lowest = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
     if number and (total < 0 or below < lowest - 0.5):
         msg = (
-            f"Counts must not be negative, got a mean of {total / number:.4g} "
-            f"electrons in {image.name}, of which {below / number:.4g} below the "
-            "offset; check `offset`, `gain` and `read_noise`."
+            f"Counts must not be negative, but {image.name} has a mean of "
+            f"{total / number:.4g} electrons, of which {below / number:.4g} are below "
+            "the offset; check `offset`, `gain` and `read_noise`."
         )
         raise OptionError(msg, code="counts-negative")
     first, second = halves
     return image.replace(data=first), image.replace(data=second)
 
 
-def _split(
+def _split_counts(
     electrons: FloatArray, finite: BoolArray, spread: float, rng: np.random.Generator
 ) -> Float32Array:
     """Split electrons (Y, X) into two halves (2, Y, X)."""
@@ -329,11 +331,12 @@ _PIXEL_TOLERANCE = 1e-3  # chosen: files round values; one pixel in a field of 1
 
 
 def check_grids(a: Micrograph, b: Micrograph) -> None:
-    """Require that two images share a grid, and warn if their origins differ."""
+    """Check that two images share a grid, and warn if their origins differ."""
     if a.shape != b.shape:
         msg = (
             f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
-            f"and {b.shape[0]}x{b.shape[1]} px; bring them onto one grid (`crop()`)."
+            f"and {b.shape[0]}x{b.shape[1]} px; resample them to the same grid "
+            "(`crop()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     if a.unit != b.unit:
@@ -351,41 +354,42 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
         y, x = (format_number(abs(v)) for v in away)
         warn(
             f"According to their origins, {a.name} and {b.name} are {y} and {x} "
-            f"{a.unit} apart (y, x); they are compared pixel by pixel nevertheless.",
+            f"{a.unit} apart (y, x); they are still compared pixel by pixel.",
             "origins-differ",
         )
 
 
-def resampling_from(
+def crop_to_overlap(
     a: Micrograph, b: Micrograph, shift: FloatPair
 ) -> tuple[Micrograph, Micrograph]:
     """Crop two images to their overlap after moving `b` by whole pixels."""
     y, x = round(shift[0]), round(shift[1])
-    overlap = Box.of(a.shape).intersection(Box.of(b.shape).move((y, x)))
+    overlap = Box.from_shape(a.shape).intersection(Box.from_shape(b.shape).move((y, x)))
     if min(overlap.shape) < 1:
-        msg = f"Images must overlap after registration, got a shift of {shift} px."
+        msg = f"The images do not overlap after registration: the shift is {shift} px."
         raise ShapeError(msg, code="no-overlap")
     first, second = (
         image.replace(
-            data=image.data[part.slices], origin=Grid.of(image).centre(overlap)
+            data=image.data[part.slices],
+            origin=Grid.from_image(image).box_origin(overlap),
         )
         for image, part in ((a, overlap), (b, overlap.move((-y, -x))))
     )
     return first, second
 
 
-def common_cut_off(
+def find_common_cut_off(
     images: tuple[Micrograph, ...], sized_image: Micrograph, options: FrcOptions
 ) -> float | None:
-    """Return the cut-off in nm from the options, otherwise from all images' histories.
+    """Return the cut-off in nm from the options, otherwise from the images' histories.
 
     None if the histories have none or differ, or if no pixel size is known.
     """
     stated_nm, has_size = options.cut_off_nm, sized_image.pixel_size_nm is not None
     if stated_nm is not None and not has_size:
         msg = (
-            f"The cut-off of {stated_nm:g} nm needs images with a pixel size, got "
-            "none: set `pixel_size_nm`."
+            f"The cut-off of {stated_nm:g} nm needs images with a pixel size, but they "
+            "have none: set `pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
     cut_offs = {find_cut_off(image, stated_nm) for image in images}
@@ -400,7 +404,7 @@ _LAST_RINGS = 8  # chosen
 
 @dataclass(frozen=True, slots=True)
 class FrcPlan:
-    """Decisions made before the correlation."""
+    """Plan of a correlation: options, split, shift and cut-off."""
 
     options: FrcOptions
     single: bool  # One image is split
@@ -413,7 +417,7 @@ class FrcPlan:
     cut_off_nm: float | None = None  # Optical cut-off of all images
 
     @classmethod
-    def of(
+    def from_images(
         cls,
         a: Micrograph,
         b: Micrograph | None,
@@ -421,7 +425,7 @@ class FrcPlan:
         whole: Micrograph | None = None,
         shift: FloatPair | None = None,
     ) -> Self:
-        """Plan a correlation; raise an error if the images do not allow it."""
+        """Plan a correlation; raise an error if the images are not suitable."""
         from_one_image = options.split == "binomial"
         if from_one_image and b is not None:
             msg = "A binomial split needs one image of counts, got two images."
@@ -433,8 +437,8 @@ class FrcPlan:
             if options.reference:
                 msg = "A noise-free reference needs a second image, got two halves."
                 raise OptionError(msg, code="options-contradict")
-            end = common_cut_off((whole,), whole, options)
-            reason = not_independent(a, b)
+            end = find_common_cut_off((whole,), whole, options)
+            reason = is_known_dependent(a, b)
             return cls(
                 options,
                 False,
@@ -449,10 +453,10 @@ class FrcPlan:
             raise OptionError(msg, code="second-image-missing")
         first = a if a.pixel_size_nm is not None or b is None else b
         single = b is None and not from_one_image
-        reason = not_independent(a, b, reference=options.reference)
-        needs_test = b is not None and not reason and not known_independent(a, b)
+        reason = is_known_dependent(a, b, reference=options.reference)
+        needs_test = b is not None and not reason and not is_known_independent(a, b)
         optical = (a,) if b is None or options.reference else (a, b)
-        end = common_cut_off(optical, first, options)
+        end = find_common_cut_off(optical, first, options)
         return cls(
             options,
             single,
@@ -471,7 +475,7 @@ class FrcPlan:
         return self.self_made and not self.options.allow_self
 
     @property
-    def rest(self) -> FloatPair | None:
+    def residual_shift(self) -> FloatPair | None:
         """Remaining subpixel shift of the second image."""
         if self.shift is None:
             return None
@@ -481,27 +485,27 @@ class FrcPlan:
     def prepare(
         self, a: Micrograph, b: Micrograph | None
     ) -> tuple[Self, Micrograph, Micrograph | None]:
-        """Return the images to correlate: cropped to their overlap, or counts split."""
+        """Return the images to correlate, cropped to the overlap or split by counts."""
         if self.is_thinned:
-            return self, *thin(a, self.options)
+            return self, *thin_counts(a, self.options)
         if b is None or self.shift is None:
             return self, a, b
-        first, second = resampling_from(a, b, self.shift)
+        first, second = crop_to_overlap(a, b, self.shift)
         sized_image = first if first.pixel_size_nm is not None else second
         return replace(self, size_source=sized_image), first, second
 
     @property
     def pitch(self) -> FloatPair:
         """Relative pixel pitch ``(y, x)``."""
-        return mean_pitch(self.size_source.scale)
+        return relative_pitch(self.size_source.scale)
 
     @property
-    def end(self) -> float | None:
-        """Frequency of the cut-off, cycles per mean pixel."""
+    def cut_off_frequency(self) -> float | None:
+        """Cut-off frequency in cycles per mean pixel."""
         nm, end = self.size_source.mean_pixel_size_nm, self.cut_off_nm
         return None if nm is None or end is None else nm / end
 
-    def method(self, *, under_lens: bool) -> str:
+    def describe_method(self, *, under_lens: bool) -> str:
         """Describe the correlation method in one line, for citation."""
         options = self.options
         what = (
@@ -526,19 +530,19 @@ class FrcPlan:
         line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
         if self.shift is not None:
             y, x = self.shift
-            line += f"; second image moved by ({y:.2f}, {x:.2f}) px first"
+            line += f"; second image first moved by ({y:.2f}, {x:.2f}) px"
         if self.self_made:
             line += "; images from one acquisition: repeatability, not resolution"
         return line
 
-    def test_noise(
+    def check_shared_noise(
         self,
         reason: str | None,
         correlation: FloatArray,
         a: ReadableArray,
         b: ReadableArray | None,
     ) -> Self:
-        """Test for noise shared by both images (Y, X), if histories do not decide.
+        """Test for noise shared by both images (Y, X) if their histories do not decide.
 
         `reason` and `correlation` (K,) are the results so far. Noise that two exposures
         share partly is correlated noise; a reference may agree with an image of white
@@ -549,40 +553,41 @@ class FrcPlan:
         against = self.options.reference
         shares_noise = False
         if reason is None or (reason == "beyond-nyquist" and not against):
-            shares_noise = shares_unexplained_noise(a, b, self.rest, reference=against)
+            shares_noise = has_unexplained_correlation(
+                a, b, self.residual_shift, reference=against
+            )
         elif reason == "correlated-noise":
             shares_noise = float(correlation[-_LAST_RINGS:].mean()) > _ALL_NOISE
         return replace(self, self_made=shares_noise)
 
-    def measure(
+    def correlate(
         self, first: _Stack, second: _Stack | None, whole: _Stack | None = None
     ) -> Measurement:
         """Correlate a batch of blocks; `first`, `second`, `whole` (B, Y, X)."""
         options = self.options
-        return measure(
+        return correlate_blocks(
             first,
             second,
             whole=whole,
             is_thinned=self.is_thinned,
-            shift=self.rest,
+            shift=self.residual_shift,
             pitch=self.pitch,
             tukey=options.tukey,
             criterion=options.criterion,
             estimator=options.estimator or "exact",
             reference=options.reference,
-            end=self.end,
+            end=self.cut_off_frequency,
         )
 
 
-def finite_array(m: Micrograph) -> FloatArray:
+def read_finite_array(m: Micrograph) -> FloatArray:
     """Read an image (Y, X) in double precision; raise an error for missing pixels."""
     data = m.array().astype(np.float64)
     missing = data.size - int(np.count_nonzero(np.isfinite(data)))
     if missing:
         msg = (
-            f"A whole-image measure needs finite pixels, got {missing} NaN or "
-            f"infinite pixels in {m.name}; crop them, or measure by blocks (an FRC "
-            "map)."
+            f"Measuring a whole image needs finite pixels, got {missing} NaN or "
+            f"infinite pixels in {m.name}; crop them, or compute an FRC map."
         )
         raise ReadError(msg, code="pixels-missing")
     return data
@@ -614,19 +619,20 @@ def measure_frc(
         ``(y, x)`` by which `b` must be moved to match `a`: both are cropped to their
         overlap in whole pixels, and the remaining shift is a phase factor.
     """
-    plan = FrcPlan.of(a, b, options or FrcOptions(), whole, shift_px)
+    plan = FrcPlan.from_images(a, b, options or FrcOptions(), whole, shift_px)
     options = plan.options
     bytes_each = _BYTES_PER_PX if plan.single else _BYTES_OF_TWO
     bytes_each += 0 if whole is None else _BYTES_OF_TWO - _BYTES_PER_PX
     require_memory(a.name, a.shape, bytes_each)
     plan, a, b = plan.prepare(a, b)
     first, second, third = (
-        None if image is None else finite_array(image)[None] for image in (a, b, whole)
+        None if image is None else read_finite_array(image)[None]
+        for image in (a, b, whole)
     )
     first = cast("FloatArray", first)
-    outcome = plan.measure(first, second, third)
+    outcome = plan.correlate(first, second, third)
     reason = outcome.reasons[0]
-    plan = plan.test_noise(
+    plan = plan.check_shared_noise(
         reason, outcome.correlation[0], first[0], None if second is None else second[0]
     )
     if plan.is_refused and reason != "identical":
@@ -638,11 +644,11 @@ def measure_frc(
     result = FrcResult(
         resolution_px=pixels,
         resolution_nm=None if pixels is None or nm is None else pixels * nm,
-        interval_px=_interval(pixels, 1.0, spread),
-        interval_nm=_interval(pixels, nm, math.hypot(spread, error)),
+        interval_px=_compute_interval(pixels, 1.0, spread),
+        interval_nm=_compute_interval(pixels, nm, math.hypot(spread, error)),
         criterion=options.criterion,
         estimator=options.estimator or "exact",
-        method=plan.method(under_lens=bool(outcome.under_lens[0])),
+        method=plan.describe_method(under_lens=bool(outcome.under_lens[0])),
         reason=reason,
         frequency_per_px=outcome.frequency,
         correlation=outcome.correlation[0],
@@ -654,9 +660,9 @@ def measure_frc(
         reference=options.reference,
         cut_off_nm=plan.cut_off_nm,
     )
-    if not options.reference or plan.end is None:
+    if not options.reference or plan.cut_off_frequency is None:
         return result
-    below_end = outcome.frequency <= plan.end
+    below_end = outcome.frequency <= plan.cut_off_frequency
     below, above = (
         float(part.mean()) if part.size else None
         for part in (result.correlation[below_end], result.correlation[~below_end])
@@ -664,7 +670,7 @@ def measure_frc(
     return replace(result, correlation_below=below, correlation_above=above)
 
 
-def _interval(
+def _compute_interval(
     pixels: float | None, size: float | None, spread: float
 ) -> FloatPair | None:
     """Compute the 95 % interval of a length from the standard error of its log."""
@@ -677,7 +683,7 @@ def _interval(
 def measure_agreement(
     image: Micrograph, reference: Micrograph, *, cut_off_nm: float | None = None
 ) -> FrcResult:
-    """Measure the finest length at which an image agrees with a much better image.
+    """Measure the finest detail at which an image agrees with a reference.
 
     The usual fit is local, and may find no crossing if the curve dips and recovers; the
     first crossing of the rings is used then. The reference counts as free of noise.

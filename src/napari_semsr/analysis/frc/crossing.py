@@ -1,4 +1,4 @@
-"""Crossing of a curve and a threshold, by interpolation between rings or a fit."""
+"""Crossing of a curve and a threshold, by ring interpolation or by a fit."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,8 +14,8 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     Rings,
-    ideal_transfer,
-    tukey,
+    ideal_otf,
+    tukey_window,
 )
 
 Criterion = Literal["1/7", "half-bit", "3-sigma"]
@@ -38,7 +38,7 @@ class FrcCriterion:
     # Optical cut-off, cycles per mean pixel of the images
     end: float | None = None
 
-    def threshold(self, samples: FloatArray) -> FloatArray:
+    def compute_threshold(self, samples: FloatArray) -> FloatArray:
         """Return the threshold correlation of each ring; √(1/7) with a reference.
 
         .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
@@ -56,21 +56,21 @@ class FrcCriterion:
             count.shape, FIXED_THRESHOLD**0.5 if self.reference else FIXED_THRESHOLD
         )
 
-    def read(
+    def find_crossings(
         self,
         curve: FloatArray,
         geometry: Geometry,
         threshold: FloatArray,
         floor: FloatArray,
-    ) -> "Fit":
-        """Find the crossings of curves by the chosen estimator; `curve` (B, K).
+    ) -> "Crossings":
+        """Find the crossings of curves (B, K) with the chosen estimator.
 
         `threshold` (K,), or (B, K) if it differs between pairs; `floor`: the same for a
         threshold of 1/7, below which rings contribute little.
         """
         if self.estimator == "plain":
             start = 2 if self.criterion == "3-sigma" else 1
-            return _plain(curve, geometry, threshold, start)
+            return _find_ring_crossings(curve, geometry, threshold, start)
         return fit_crossing(
             curve,
             geometry,
@@ -83,7 +83,7 @@ class FrcCriterion:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class Crossings:
     """Crossings of a batch of curves."""
 
     # (B,) Frequency, cycles per mean pixel; NaN if there is no crossing
@@ -97,25 +97,25 @@ class Fit:
     under_lens: BoolArray
 
 
-def _plain(
+def _find_ring_crossings(
     curve: FloatArray, geometry: Geometry, threshold: FloatArray, start: int
-) -> Fit:
-    """Find the first crossing of the rings, and its spread: noise over slope."""
+) -> Crossings:
+    """Find the first crossing of each curve, and its spread (noise over slope)."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
-    crossing = first_crossing(curve, threshold, frequency, start=start)
-    slope = slope_at(curve, crossing, frequency, geometry.effective[:rings])
-    level = _between_rings(threshold, np.nan_to_num(crossing) / frequency[1])
+    crossing = find_first_crossing(curve, threshold, frequency, start=start)
+    slope = fit_slope(curve, crossing, frequency, geometry.effective[:rings])
+    level = _interpolate_rings(threshold, np.nan_to_num(crossing) / frequency[1])
     count = np.interp(np.nan_to_num(crossing), frequency, geometry.effective[:rings])
     noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
     steep = np.maximum(-slope, 1e-9)
     above = np.asarray((curve[:, start:] >= threshold[..., start:]).any(axis=1))
     misfit = np.full(crossing.shape, _FLOOR)
     spread = np.hypot(noise / (steep * crossing), misfit)
-    return Fit(crossing, spread, misfit, above, np.zeros(len(curve), bool))
+    return Crossings(crossing, spread, misfit, above, np.zeros(len(curve), bool))
 
 
-def _between_rings(values: FloatArray, place: FloatArray) -> FloatArray:
+def _interpolate_rings(values: FloatArray, place: FloatArray) -> FloatArray:
     """Interpolate ring values, (K,) or (B, K), at ring positions (B,)."""
     rings = values.shape[-1]
     low = np.clip(place.astype(np.intp), 0, rings - 2)
@@ -128,7 +128,7 @@ def _between_rings(values: FloatArray, place: FloatArray) -> FloatArray:
     return correlations
 
 
-def first_crossing(
+def find_first_crossing(
     curve: FloatArray,
     threshold: FloatArray,
     frequency: FloatArray,
@@ -151,7 +151,7 @@ def first_crossing(
     return np.where(has_crossing, crossing, np.nan)
 
 
-def slope_at(
+def fit_slope(
     curve: FloatArray,
     crossing: FloatArray,
     frequency: FloatArray,
@@ -204,29 +204,29 @@ _WHOLE = 24
 _ANGLES = 6
 
 
-def _response(weights: FloatArray, offset: FloatArray) -> FloatArray:
-    """Transform a symmetric window about its centre, at offsets in bins."""
+def _compute_window_response(weights: FloatArray, offset: FloatArray) -> FloatArray:
+    """Compute the Fourier transform of a symmetric window at offsets in bins."""
     size = weights.size
     place = np.arange(size) - (size - 1) / 2
     phase = np.outer(offset, place) * (2 * np.pi / size)
     return np.cos(phase) @ weights
 
 
-class _Axis:
-    """Responses of one axis, tabulated on the kernel's grid of fractions of a bin."""
+class _AxisResponse:
+    """Window responses of one axis, tabulated at fractions of a bin."""
 
     def __init__(self, size: int, taper: float, reach: int) -> None:
         self.size = size
         limit = size // 2 + reach + 1
         grid = np.arange(-limit * _FINE, limit * _FINE + 1)
         self.zero = limit * _FINE
-        self.window = _response(tukey(size, taper), grid / _FINE)
-        self.outline = _response(np.ones(size), grid / _FINE) / size
+        self.window = _compute_window_response(tukey_window(size, taper), grid / _FINE)
+        self.outline = _compute_window_response(np.ones(size), grid / _FINE) / size
 
-    def near(
+    def get_neighbourhood(
         self, place: int, reach: int
     ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
-        """Return window and outline around a sample, and their positions in bins."""
+        """Return the window and outline near a sample, with positions in bins."""
         shift = np.arange(-reach * _FINE, reach * _FINE + 1)
         at = place * _FINE + shift
         return (
@@ -237,7 +237,7 @@ class _Axis:
         )
 
 
-def _choose(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
+def _choose_samples(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
     """Choose representative samples ``(n, 2)`` of a ring, and their weights.
 
     The kernel is the same in all four quadrants, so one is enough. All samples of small
@@ -260,51 +260,56 @@ def _choose(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
     return places, weight / weight.sum()
 
 
-def mix_rings(
+def create_mixing_matrix(
     geometry: Geometry, first: int = 1, last: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the matrix from spectral density at radial nodes to ring means.
+    """Return the matrix that maps spectral density at radial nodes to ring means.
 
     Also returns (I,), frequencies of the nodes, cycles per mean pixel.
     """
     complete = geometry.rings.complete
     last = complete if last is None else last
     if complete > _SMALL // 2 + 1:
-        return _compute(geometry, first, last)
-    matrix, nodes = _mix_all(geometry.rings.shape, geometry.rings.pitch, geometry.tukey)
+        return _compute_mixing_matrix(geometry, first, last)
+    matrix, nodes = _create_full_mixing_matrix(
+        geometry.rings.shape, geometry.rings.pitch, geometry.tukey
+    )
     node_count = min((last + _MARGIN) * _NODES_PER_RING, nodes.size)
     return matrix[first - 1 : last - 1, :node_count], nodes[:node_count]
 
 
 @lru_cache(maxsize=8)  # up to 200 kB each; chosen: jobs use one or two block sizes
-def _mix_all(
+def _create_full_mixing_matrix(
     shape: IntPair, pitch: FloatPair, taper: float
 ) -> tuple[FloatArray, FloatArray]:
     geometry = plan_geometry(shape, pitch, taper)
-    return _compute(geometry, 1, geometry.rings.complete)
+    return _compute_mixing_matrix(geometry, 1, geometry.rings.complete)
 
 
-def _compute(
+def _compute_mixing_matrix(
     geometry: Geometry, first: int, last: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Sum the kernel over the radial nodes for a few samples of every ring."""
+    """Sum the kernel over the radial nodes for a few samples of each ring."""
     rings = geometry.rings
     rows, columns = rings.shape
     reach = _REACH_SMALL if min(rings.shape) <= _SMALL else _REACH_LARGE
     reach = min(reach, min(rings.shape) // 2)
-    axes = (_Axis(rows, geometry.tukey, reach), _Axis(columns, geometry.tukey, reach))
+    axes = (
+        _AxisResponse(rows, geometry.tukey, reach),
+        _AxisResponse(columns, geometry.tukey, reach),
+    )
     spacing = rings.bin_width / _NODES_PER_RING
     lowest = max(0, (first - reach) * _NODES_PER_RING)
     count = (last + _MARGIN) * _NODES_PER_RING - lowest
     steps = (1 / (rows * rings.pitch[0]), 1 / (columns * rings.pitch[1]))
     matrix = np.zeros((last - first, count))
     norm = float((rows * columns * _FINE) ** 2)
-    norm *= float(np.mean(tukey(rows, geometry.tukey) ** 2))
-    norm *= float(np.mean(tukey(columns, geometry.tukey) ** 2))
+    norm *= float(np.mean(tukey_window(rows, geometry.tukey) ** 2))
+    norm *= float(np.mean(tukey_window(columns, geometry.tukey) ** 2))
     for ring in range(first, last):
-        for (y, x), share in zip(*_choose(rings, ring), strict=True):
-            wy, dy, own_y, fy = axes[0].near(int(y), reach)
-            wx, dx, own_x, fx = axes[1].near(int(x), reach)
+        for (y, x), share in zip(*_choose_samples(rings, ring), strict=True):
+            wy, dy, own_y, fy = axes[0].get_neighbourhood(int(y), reach)
+            wx, dx, own_x, fx = axes[1].get_neighbourhood(int(x), reach)
             kernel = np.outer(wy, wx) - own_y * own_x * np.outer(dy, dx)
             radius = np.hypot(fy[:, None] * steps[0], fx[None, :] * steps[1])
             node = np.rint(radius / spacing).astype(int) - lowest
@@ -372,8 +377,10 @@ _LEAST = 1e-2  # smallest u in ln u; chosen: rings are used from 0.08 of the pil
 _CLOSE = 1e-9  # chosen: distance from a correlation of 1, where ln(1 - r²) is infinite
 
 
-def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArray:
-    """Estimate a rough crossing of each curve, smoothed over neighbouring rings."""
+def _estimate_pilot_crossing(
+    curve: FloatArray, level: FloatArray, geometry: Geometry
+) -> FloatArray:
+    """Estimate a rough crossing of each curve from smoothed rings."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
     # each ring is averaged with those within a tenth of its frequency
@@ -383,20 +390,20 @@ def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArr
     weight[:, 0] = 0
     weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
     smooth = curve @ weight.T
-    crossing = first_crossing(smooth, level, frequency)
+    crossing = find_first_crossing(smooth, level, frequency)
     low, high = 3 * geometry.rings.bin_width, geometry.rings.nyquist
     above = (smooth[:, 1:] >= level[..., 1:]).any(axis=1)
     crossing = np.where(np.isnan(crossing), np.where(above, high, low), crossing)
     return np.clip(crossing, low, high)
 
 
-def _half_range(pilot: FloatArray, geometry: Geometry) -> FloatArray:
-    """Return the range of rings above the pilot crossing, as a share of it."""
+def _compute_half_range(pilot: FloatArray, geometry: Geometry) -> FloatArray:
+    """Return the range of rings above the pilot crossing, as a fraction of it."""
     half_width = _RINGS_WANTED * geometry.rings.bin_width / pilot
     return np.clip(half_width, _NARROWEST, _WIDEST)
 
 
-def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
+def _compute_ring_weights(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     """Weight each ring by its distance from the pilot crossing, ``(B, K)``.
 
     The model is local. Small blocks need rings up to 1.55 times the crossing; if there
@@ -404,7 +411,7 @@ def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
-    half = _half_range(pilot, geometry)[:, None]
+    half = _compute_half_range(pilot, geometry)[:, None]
     v = frequency[None, :] / pilot[:, None]
     lower = half * _LOWER_SHARE
     weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
@@ -414,7 +421,9 @@ def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     return weight
 
 
-def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArray:
+def _estimate_start_parameters(
+    curve: FloatArray, weight: FloatArray, basis: FloatArray
+) -> FloatArray:
     """Estimate start parameters by a weighted line fit of logit correlation over u²."""
     inner_curve = np.clip(curve, 0.03, 0.98)
     value = np.log(inner_curve / (1 - inner_curve))
@@ -429,7 +438,7 @@ def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArr
     return np.stack([mean_y - slope * mean_x, np.zeros_like(slope), -slope], axis=1)
 
 
-def _expect(
+def _predict_correlations(
     theta: FloatArray,
     falls: FloatArray,
     ends: FloatArray,
@@ -458,7 +467,7 @@ class _FitState:
     gradient: FloatArray
     fisher: FloatArray
 
-    def adopt(
+    def copy_improvements(
         self, other: "_FitState", places: NDArray[np.intp], better: BoolArray
     ) -> None:
         """Copy improvements from another state for the pairs at `places`."""
@@ -470,8 +479,8 @@ class _FitState:
 
 
 @dataclass(frozen=True, slots=True)
-class _CrossingFit:
-    """Curves to be fitted, and the data of the fit."""
+class _FitProblem:
+    """Curves to be fitted, and other data of the fit."""
 
     curve: FloatArray
     weight: FloatArray
@@ -483,7 +492,7 @@ class _CrossingFit:
     ridge: FloatArray
     cost: FloatArray  # proportional penalty of each parameter
 
-    def only(self, places: NDArray[np.intp]) -> "_CrossingFit":
+    def select(self, places: NDArray[np.intp]) -> "_FitProblem":
         return replace(
             self,
             curve=self.curve[places],
@@ -492,10 +501,10 @@ class _CrossingFit:
             ends=self.ends[places],
         )
 
-    def at(self, theta: FloatArray) -> _FitState:
+    def evaluate(self, theta: FloatArray) -> _FitState:
         """Evaluate the penalised likelihood and its derivatives."""
         model = self.falls, self.ends, self.lens, self.matrix, self.power
-        rho, jacobian = _expect(theta, *model)
+        rho, jacobian = _predict_correlations(theta, *model)
         narrow = 1 - rho**2
         wide = 1 - rho * self.curve
         value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
@@ -510,12 +519,12 @@ class _CrossingFit:
         return _FitState(theta, value, gradient, fisher)
 
 
-def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
-    """Maximise by Fisher scoring; steps that lower the likelihood are damped.
+def _maximise(problem: _FitProblem, theta: FloatArray) -> _FitState:
+    """Maximise the likelihood by Fisher scoring with damped steps.
 
     Pairs leave the batch as soon as their steps are small.
     """
-    state = problem.at(theta)
+    state = problem.evaluate(theta)
     damping = np.full(theta.shape[0], 1e-2)
     active = np.arange(theta.shape[0])
     diagonal = np.arange(3)
@@ -524,49 +533,51 @@ def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
         system[:, diagonal, diagonal] *= 1 + damping[active, None]
         step = np.linalg.solve(system, state.gradient[active][:, :, None])[:, :, 0]
         trial_theta = state.theta[active] + np.clip(step, -_STRIDE, _STRIDE)
-        trial = problem.at(trial_theta)
+        trial = problem.evaluate(trial_theta)
         better = trial.value >= state.value[active]
-        state.adopt(trial, active, better)
+        state.copy_improvements(trial, active, better)
         damping[active] *= np.where(better, 0.1, 10.0)
         going = np.flatnonzero(np.abs(step).max(axis=1) >= _CONVERGENCE)
         if not going.size:
             break
         if going.size < active.size:
-            active, problem = active[going], problem.only(going)
+            active, problem = active[going], problem.select(going)
     return state
 
 
-def _fit(problem: _CrossingFit, theta: FloatArray) -> _FitState:
-    """Fit the model, and again with c = 0 if c is negative."""
+def _fit_model(problem: _FitProblem, theta: FloatArray) -> _FitState:
+    """Fit the model, and refit it with c = 0 if c is negative."""
     best = _maximise(problem, theta)
     rising = np.flatnonzero(best.theta[:, 2] < 0)
     if rising.size:
         fixed_theta = np.array([*problem.ridge[:2], _ZERO_PENALTY])
-        straight = replace(problem.only(rising), ridge=fixed_theta)
+        straight = replace(problem.select(rising), ridge=fixed_theta)
         theta = best.theta[rising] * [1.0, 1.0, 0.0]
-        best.adopt(_maximise(straight, theta), rising, np.ones(rising.size, bool))
+        best.copy_improvements(
+            _maximise(straight, theta), rising, np.ones(rising.size, bool)
+        )
     return best
 
 
-def _lens_power(x: FloatArray) -> FloatArray:
-    """Compute ln T², the power passed by ideal optics; `x`: frequency over cut-off."""
-    power = np.square(ideal_transfer(x))
+def _compute_log_lens_power(x: FloatArray) -> FloatArray:
+    """Compute ln T², the log power of ideal optics; `x`: frequency over cut-off."""
+    power = np.square(ideal_otf(x))
     return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
 
 
-def _fit_under_lens(
-    problem: _CrossingFit, frequency: FloatArray, nodes: FloatArray, end: float
+def _fit_with_cut_off(
+    problem: _FitProblem, frequency: FloatArray, nodes: FloatArray, end: float
 ) -> _FitState:
     """Fit curves with a known optical cut-off; `frequency` (J,) of their rings."""
-    lens_power = _lens_power(frequency / end)
+    lens_power = _compute_log_lens_power(frequency / end)
     inner_curve = np.clip(problem.curve, 0.03, 0.98)
     weight = problem.weight * np.exp(lens_power)
     level = weight * (np.log(inner_curve / (1 - inner_curve)) - lens_power)
     theta = np.zeros((len(inner_curve), 3))
     theta[:, 0] = level.sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
-    lens = _lens_power(nodes / end)
+    lens = _compute_log_lens_power(nodes / end)
     through_lens = replace(problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR)
-    return _fit(through_lens, theta)
+    return _fit_model(through_lens, theta)
 
 
 def fit_crossing(
@@ -578,8 +589,8 @@ def fit_crossing(
     reference: bool,
     copies: float = 1.0,
     end: float | None = None,
-) -> Fit:
-    """Fit each curve around its crossing and return the model's crossing.
+) -> Crossings:
+    """Fit each curve near its crossing and return the crossing of the model.
 
     `curve` (B, K); `threshold`, `floor` (K,) or (B, K): the model is centred on the
     higher of both; `reference`: the second image is nearly free of noise, so a ring's
@@ -589,49 +600,53 @@ def fit_crossing(
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
     power = 0.5 if reference else 1.0
-    pilot = _pilot(curve, np.maximum(threshold, floor), geometry)
-    weight = copies * geometry.effective[:rings] * _influence(pilot, geometry)
+    pilot = _estimate_pilot_crossing(curve, np.maximum(threshold, floor), geometry)
+    weight = (
+        copies * geometry.effective[:rings] * _compute_ring_weights(pilot, geometry)
+    )
     rings_in_use = np.flatnonzero(weight.any(axis=0))
     first, last = int(rings_in_use[0]), int(rings_in_use[-1]) + 1
-    matrix, nodes = mix_rings(geometry, first, last)
+    matrix, nodes = create_mixing_matrix(geometry, first, last)
     weight = weight[:, first:last]
     part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
-    theta = _start(part, weight, frequency[None, first:last] / pilot[:, None])
+    theta = _estimate_start_parameters(
+        part, weight, frequency[None, first:last] / pilot[:, None]
+    )
     u = nodes[None, :] / pilot[:, None]
     basis = np.log(np.maximum(u, _LEAST)), u**2, np.zeros(nodes.shape), matrix
-    problem = _CrossingFit(part, weight, *basis, power, _RIDGE, np.zeros(3))
-    best = _fit(problem, theta)
+    problem = _FitProblem(part, weight, *basis, power, _RIDGE, np.zeros(3))
+    best = _fit_model(problem, theta)
     ends = np.full(len(curve), np.inf)
     if end is not None:
-        under = _fit_under_lens(problem, frequency[first:last], nodes, end)
+        under = _fit_with_cut_off(problem, frequency[first:last], nodes, end)
         ends_earlier = (under.value >= best.value - _MAX_LOSS) & (pilot > _FAR * end)
-        best.adopt(under, np.arange(len(curve)), ends_earlier)
+        best.copy_improvements(under, np.arange(len(curve)), ends_earlier)
         ends[ends_earlier] = end
-    inner = 1 - _LOWER_SHARE * _half_range(pilot, geometry)
-    model = _Model(best.theta, pilot, ends)
-    return _read(model, best.fisher, inner, frequency, threshold, power)
+    inner = 1 - _LOWER_SHARE * _compute_half_range(pilot, geometry)
+    model = _SpectrumModel(best.theta, pilot, ends)
+    return _find_model_crossing(model, best.fisher, inner, frequency, threshold, power)
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class _SpectrumModel:
     """Fitted signal-to-noise spectra, (B,)."""
 
     theta: FloatArray
     pilot: FloatArray
     ends: FloatArray  # optical cut-offs; infinite if not used
 
-    def at(self, frequency: FloatArray) -> FloatArray:
+    def evaluate(self, frequency: FloatArray) -> FloatArray:
         """Evaluate ln S at frequencies (B, F)."""
         u = frequency / self.pilot[:, None]
         a, b, c = (self.theta[:, [place]] for place in range(3))
-        lens = _lens_power(frequency / self.ends[:, None])
+        lens = _compute_log_lens_power(frequency / self.ends[:, None])
         return np.asarray(a - b * np.log(np.maximum(u, _LEAST)) - c * u**2 + lens)
 
-    def slope(self, crossing: FloatArray) -> FloatArray:
-        """Return the slope of ln S over ln q at one frequency each, (B,)."""
+    def compute_slope(self, crossing: FloatArray) -> FloatArray:
+        """Return the slope of ln S over ln q at one frequency per curve, (B,)."""
         v, x = crossing / self.pilot, np.minimum(crossing / self.ends, 1)
         least = np.exp(-_LIMIT)
-        lens = x * np.sqrt(1 - x * x) / np.maximum(ideal_transfer(x), least)
+        lens = x * np.sqrt(1 - x * x) / np.maximum(ideal_otf(x), least)
         fall = self.theta[:, 1] + 2 * self.theta[:, 2] * v**2 + 8 / np.pi * lens
         return np.asarray(np.maximum(fall, 1e-6))
 
@@ -639,20 +654,20 @@ class _Model:
 _HALVINGS = 12  # bisections of a quarter of a ring; chosen: far below any spread
 
 
-def _log_odds(level: FloatArray, power: float) -> FloatArray:
-    """Return ln S at which the correlation of a pair equals a level."""
+def _compute_log_odds(level: FloatArray, power: float) -> FloatArray:
+    """Return ln S for a given correlation of a pair."""
     base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
     return np.asarray(np.log(base / (1 - base)))
 
 
-def _read(
-    model: _Model,
+def _find_model_crossing(
+    model: _SpectrumModel,
     fisher: FloatArray,
     inner: FloatArray,
     frequency: FloatArray,
     threshold: FloatArray,
     power: float,
-) -> Fit:
+) -> Crossings:
     """Find the model's crossing, its spread by the delta method, and the model error.
 
     `inner` (B,), over the pilot: rings from there on have full weight.
@@ -661,27 +676,29 @@ def _read(
     fine = np.linspace(0, frequency[-1], 4 * (frequency.size - 1) + 1)
     place = np.arange(fine.size) / 4
     level = np.stack(
-        [_between_rings(row[None], place) for row in np.atleast_2d(threshold)]
+        [_interpolate_rings(row[None], place) for row in np.atleast_2d(threshold)]
     )
-    target = np.where(level < 1, _log_odds(level, power), np.inf)
+    target = np.where(level < 1, _compute_log_odds(level, power), np.inf)
     start = max(int(np.argmax(np.isfinite(target).all(axis=0))), 1)
     target = np.where(np.isfinite(target), target, target[:, start : start + 1])
-    curve_values = model.at(np.broadcast_to(fine, (len(pilot), fine.size)))
+    curve_values = model.evaluate(np.broadcast_to(fine, (len(pilot), fine.size)))
     above: BoolArray = np.asarray(
         (curve_values[:, start:] >= target[:, start:]).any(axis=1)
     )
     # close to the cut-off the transfer falls too steeply for linear interpolation
     low = (
-        np.floor(first_crossing(curve_values, target, fine, start=start) / fine[1])
+        np.floor(find_first_crossing(curve_values, target, fine, start=start) / fine[1])
         * fine[1]
     )
     crossing = low + fine[1] / 2
     for halving in range(_HALVINGS):
-        level = _between_rings(threshold, np.nan_to_num(crossing) / frequency[1])
-        over = model.at(crossing[:, None])[:, 0] >= _log_odds(level, power)
+        level = _interpolate_rings(threshold, np.nan_to_num(crossing) / frequency[1])
+        over = model.evaluate(crossing[:, None])[:, 0] >= _compute_log_odds(
+            level, power
+        )
         crossing += np.where(over, 1, -1) * fine[1] / 2 ** (halving + 2)
     v = crossing / pilot
-    steep = model.slope(crossing)
+    steep = model.compute_slope(crossing)
     fall = theta[:, 1] * np.log(v / inner) + theta[:, 2] * (v**2 - inner**2)
     vector = np.nan_to_num(np.stack([np.ones_like(v), -np.log(v), -v * v], axis=1))
     solution = np.linalg.solve(fisher, vector[:, :, None])[:, :, 0]
@@ -689,4 +706,4 @@ def _read(
     misfit = np.maximum(_FLOOR, _MISFIT_OF_FALL * fall)
     misfit = np.maximum(misfit, _MISFIT_OF_LEVEL / steep)
     spread = np.hypot(np.sqrt(variance) / steep, misfit)
-    return Fit(crossing, spread, misfit, above, np.isfinite(model.ends))
+    return Crossings(crossing, spread, misfit, above, np.isfinite(model.ends))

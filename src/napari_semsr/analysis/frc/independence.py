@@ -1,4 +1,4 @@
-"""Check by history and noise that two images are independent exposures."""
+"""Check from history and noise whether two images are independent exposures."""
 
 import json
 from collections.abc import Iterator
@@ -28,23 +28,23 @@ _Key = tuple[str, str]  # digest, and the image or frame in it; "" for any
 _NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
 
 
-def _draws_noise(record: Provenance) -> bool:
+def _adds_noise(record: Provenance) -> bool:
     adds_noise = record.job == "degrade" and any(
         record.options.get(name) for name in _NOISE
     )
     return adds_noise or record.job == "simulate"
 
 
-def _ancestors(
+def _iterate_ancestors(
     record: Provenance | None, *, noisy: bool = True, split: bool = True
 ) -> Iterator[tuple[_Key, bool]]:
-    """Iterate over all images of a history, with whether their noise is passed on.
+    """Yield all images of a history, and whether their noise is passed on.
 
     `split`: halves of a mosaic are made of their own frames, otherwise of all.
     """
     if record is None:
         return
-    if _draws_noise(record):
+    if _adds_noise(record):
         yield (
             (json.dumps(record.reproducible_record(), sort_keys=True, default=str), ""),
             noisy,
@@ -61,10 +61,10 @@ def _ancestors(
             frames = half["frames"] if half else (part_name,)
             yield from (((base, frame), noisy) for frame in frames)
         if not is_stitched:  # a mosaic records only the history of its first frame
-            yield from _ancestors(item.provenance, noisy=noisy, split=split)
+            yield from _iterate_ancestors(item.provenance, noisy=noisy, split=split)
 
 
-def _overlap(some: set[_Key], others: set[_Key]) -> bool:
+def _have_common_key(some: set[_Key], others: set[_Key]) -> bool:
     return any(
         base == other and (not part or not which or part == which)
         for base, part in some
@@ -72,10 +72,10 @@ def _overlap(some: set[_Key], others: set[_Key]) -> bool:
     )
 
 
-def not_independent(
+def is_known_dependent(
     a: Micrograph, b: Micrograph | None, *, reference: bool = False
 ) -> bool:
-    """Check whether histories show that two images share their noise.
+    """Check whether two images share noise according to their histories.
 
     They do if one was derived from the other, or both from one image. Halves of one
     mosaic do not, unless a network enhanced both, since it may invent the same in both.
@@ -84,7 +84,7 @@ def not_independent(
     """
     histories = [None if image is None else image.provenance for image in (a, b)]
     by_network = [
-        record is not None and bool(record.networks()) for record in histories
+        record is not None and bool(record.network_digests()) for record in histories
     ]
     if b is None or a is b:
         return by_network[0]
@@ -97,24 +97,25 @@ def not_independent(
     if alike and not any(by_network):
         return False  # planes of one stack; equal ones are found as identical
     ancestors = [
-        list(_ancestors(record, split=not all(by_network))) for record in histories
+        list(_iterate_ancestors(record, split=not all(by_network)))
+        for record in histories
     ]
     noise, other_noise = ({key for key, noisy in keys if noisy} for keys in ancestors)
     every, other_every = ({key for key, _ in keys} for keys in ancestors)
     return (
-        _overlap(noise, other_noise)
-        or _overlap(noise, other_every)
-        or (not reference and _overlap(every, other_noise))
+        _have_common_key(noise, other_noise)
+        or _have_common_key(noise, other_every)
+        or (not reference and _have_common_key(every, other_noise))
     )
 
 
-def known_independent(a: Micrograph, b: Micrograph) -> bool:
-    """Check whether both images' noise is simulated, or from other frames of a scan.
+def is_known_independent(a: Micrograph, b: Micrograph) -> bool:
+    """Check whether both images' noise is simulated, or from different scan frames.
 
-    For images that `not_independent` accepts.
+    For images that `is_known_dependent` accepts.
     """
     noisy_ancestors = [
-        [key for key, noisy in _ancestors(image.provenance) if noisy]
+        [key for key, noisy in _iterate_ancestors(image.provenance) if noisy]
         for image in (a, b)
     ]
     all_simulated = all(
@@ -157,7 +158,7 @@ _Z = 4.5
 _EXCESS = 0.15  # least excess of correlation over that of the signal
 
 
-def shares_unexplained_noise(
+def has_unexplained_correlation(
     first: ReadableArray,
     second: ReadableArray,
     shift: FloatPair | None = None,
@@ -173,14 +174,16 @@ def shares_unexplained_noise(
     one, other = (
         read_box(data, central_box(data.shape, _LARGEST_PX)) for data in (first, second)
     )
-    spectra, samples = _block_spectra(one, other, shift)
+    spectra, samples = _compute_block_spectra(one, other, shift)
     block_spectra = [spectra]
     if len(spectra) >= _FEW:
         relative = spectra[:, :2] / np.maximum(spectra[:, :2].mean(axis=0), _TINY)
         low = relative[..., :_LOW, :_LOW].mean(axis=(1, 2, 3))
         block_spectra.append(spectra[np.argsort(low)[: int(_QUIET * len(spectra))]])
     return any(
-        _exceeds(mean if axis else mean.swapaxes(1, 2), len(part) * count, noisy)
+        _has_excess_correlation(
+            mean if axis else mean.swapaxes(1, 2), len(part) * count, noisy
+        )
         for part in block_spectra
         if len(part) and (mean := part.mean(axis=0))[:2].all()
         for axis, count in enumerate((samples.T, samples))
@@ -188,12 +191,12 @@ def shares_unexplained_noise(
     )
 
 
-def _block_spectra(
+def _compute_block_spectra(
     first: RealArray,
     second: RealArray,
     shift: FloatPair | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Compute mean powers and cross-power of both images in bands, (N, 3, K, K).
+    """Compute mean powers and cross-power of two images in bands, (N, 3, K, K).
 
     The bands are along y and x; also returns the effective samples in each (K, K).
     """
@@ -228,14 +231,14 @@ def _block_spectra(
     return np.concatenate(spectra), count * _EFFECTIVE
 
 
-def _pool(values: FloatArray, across: int, along: int) -> FloatArray:
-    """Sum (K, K) over all rectangles of a given number of bands."""
+def _sum_bands(values: FloatArray, across: int, along: int) -> FloatArray:
+    """Sum values (K, K) over all rectangles of a given number of bands."""
     sums: FloatArray = sliding_window_view(values, (across, along)).sum(axis=(2, 3))
     return sums
 
 
-def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
-    """Check whether a correlation exceeds that of the signal in either image.
+def _has_excess_correlation(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
+    """Check whether a correlation exceeds what the signal in either image can explain.
 
     `mean` (3, K, K): powers and cross-power in bands across and along the axis along
     which the noise of the image with index `noisy` is white; `samples` (K, K).
@@ -256,7 +259,7 @@ def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
     fall = np.where(level, fall, 1)
     weight = level * samples
     for across, along in _POOLS:
-        pool = partial(_pool, across=across, along=along)
+        pool = partial(_sum_bands, across=across, along=along)
         full = pool(level.astype(float)) >= _MOST * across * along
         total = np.where(full, pool(weight), 1)
         a, b = (np.where(full, pool(weight * part) / total, 1) for part in powers)

@@ -23,7 +23,12 @@ from napari_semsr.analysis.frc.rings import (
     RingSums,
     plan_geometry,
 )
-from napari_semsr.analysis.frc.validity import REASONS, Reason, code_of, has_plateau
+from napari_semsr.analysis.frc.validity import (
+    REASONS,
+    Reason,
+    get_reason_code,
+    has_plateau,
+)
 from napari_semsr.core import (
     MORE,
     Z95,
@@ -40,7 +45,7 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
-    available_cores,
+    count_available_cores,
     length_error,
     option,
     parse_pixel_size,
@@ -62,7 +67,7 @@ class BlockSummary:
 
 @dataclass(frozen=True, slots=True)
 class FrcMap:
-    """Local resolution over a field; arrays are (Y, X), a value for each block."""
+    """Local resolution over a field, as arrays (Y, X) with one value per block."""
 
     # Resolution in `unit`, filled if requested; its pixel size is the step, its origin
     # the centre of the first block
@@ -102,7 +107,7 @@ class FrcMap:
 
     @property
     def reason_counts(self) -> dict[str, int]:
-        """Blocks for each reason that occurs."""
+        """Number of failed blocks by reason."""
         counts = np.bincount(self.reasons.ravel(), minlength=len(REASONS) + 1)[1:]
         return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
 
@@ -141,23 +146,23 @@ class FrcMap:
             spread = tuple(map(float, np.percentile(finite, (10, 50, 90))))
         return BlockSummary(values.size, values.size - finite.size, *spread)
 
-    def _nm(self, share: float) -> float | None:
+    def _get_percentile_nm(self, share: float) -> float | None:
         return self.percentile(share) if self.unit == "nm" else None
 
     @property
     def median_nm(self) -> float | None:
         """Median resolution in nm; None if uncalibrated or if all blocks failed."""
-        return self._nm(50)
+        return self._get_percentile_nm(50)
 
     @property
     def p10_nm(self) -> float | None:
-        """Tenth percentile in nm: the finest blocks."""
-        return self._nm(10)
+        """10th percentile of the resolution in nm: the finest blocks."""
+        return self._get_percentile_nm(10)
 
     @property
     def p90_nm(self) -> float | None:
-        """Ninetieth percentile in nm: the coarsest blocks."""
-        return self._nm(90)
+        """90th percentile of the resolution in nm: the coarsest blocks."""
+        return self._get_percentile_nm(90)
 
 
 # Side of a block, px. For pairs with a crossing at 4.187 px the plain curve gave 3.95 ±
@@ -179,7 +184,7 @@ class _BlockOptions(Options):
     block: int | None = option(
         None,
         "Block",
-        "Side of a block, px; 64, or 128 for one image.",
+        "Side of a block in px; by default 64, or 128 for a single image.",
         unit="px",
         step=16,
         ge=16,
@@ -189,7 +194,8 @@ class _BlockOptions(Options):
     step: int = option(
         16,
         "Step",
-        "Distance between neighbouring blocks, px; smaller is smoother.",
+        "Distance between neighbouring blocks in px; smaller steps give a smoother "
+        "map.",
         unit="px",
         step=8,
         ge=1,
@@ -197,54 +203,54 @@ class _BlockOptions(Options):
     blocks_per_axis: int | None = option(
         None,
         "",
-        "Number of adjacent blocks along the shorter side, without overlap, instead "
-        "of block and step.",
+        "Number of adjacent blocks along the shorter side, without overlap; replaces "
+        "block and step.",
         ge=1,
     )
 
 
 class FrcMapOptions(FrcOptions, _BlockOptions):
-    """Options of an FRC map."""
+    """Options for an FRC map."""
 
     fill: Literal["none", "nearest"] = option(
         "none",
         "Failed blocks",
-        "Value of a block without a resolution; it remains marked as failed.",
+        "Value of blocks without a resolution; they remain marked as failed.",
         choices={"leave empty": "none", "fill from nearest": "nearest"},
         group=MORE,
     )
 
 
-def _plan(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
+def _plan_map(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
     if options.blocks_per_axis is not None:
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
         if side < _SMALLEST_BLOCK:
-            raise OptionError(_too_many(shape, options.blocks_per_axis))
+            raise OptionError(_explain_block_limit(shape, options.blocks_per_axis))
         return plan_blocks(shape, block=side, step=max(side, 1))
     block = options.block or (_SINGLE_BLOCK if single else _PAIR_BLOCK)
     return plan_blocks(shape, block=block, step=options.step)
 
 
-def _too_many(shape: IntPair, wanted_count: int) -> Message:
-    """Return why that many blocks do not fit along the shorter side of a field."""
+def _explain_block_limit(shape: IntPair, wanted_count: int) -> Message:
+    """Explain why this many blocks do not fit along the shorter side of a field."""
     field = f"{shape[0]}x{shape[1]} px"
     most = min(shape) // _SMALLEST_BLOCK
     if not most:
         return Message(
-            f"A block needs {_SMALLEST_BLOCK} px or more and the field has only "
+            f"A block needs at least {_SMALLEST_BLOCK} px and the field is only "
             f"{field}: use a larger field.",
             "image-too-small",
         )
     return Message(
-        f"{wanted_count} adjacent blocks do not fit: the field has {field} and a "
-        f"block needs {_SMALLEST_BLOCK} px or more, so set {most} or fewer.",
+        f"{wanted_count} adjacent blocks do not fit: the field is {field} and a "
+        f"block needs at least {_SMALLEST_BLOCK} px; set {most} or fewer.",
         "too-many-blocks",
     )
 
 
-def _strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
-    """Return ranges of block rows whose pixels fit the memory of one strip."""
+def _iterate_strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
+    """Yield ranges of block rows whose pixels fit into the memory of one strip."""
     fitting = (STRIP_PIXELS // columns - plan.block) // plan.step + 1
     rows = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
     for start in range(0, plan.grid[0], rows):
@@ -273,7 +279,7 @@ def _read_blocks(
 
 
 @dataclass(slots=True)
-class _Grids:
+class _MapArrays:
     """Arrays of results, one value per block, filled batch by batch."""
 
     crossing: FloatArray
@@ -284,7 +290,7 @@ class _Grids:
     incomplete: int = 0
     under_lens: bool = False  # whether any block was fitted with the cut-off
 
-    def put(
+    def store_batch(
         self, first: int, numbers: NDArray[np.intp], measurement: Measurement
     ) -> None:
         """Store a batch of results; `first` is the index of its strip's first block."""
@@ -306,10 +312,10 @@ def _measure_batch(
 ) -> Measurement:
     places = np.unravel_index(numbers, first.shape[:2])
     beside = (None if other is None else other[places] for other in others)
-    return plan.measure(first[places], *beside)
+    return plan.correlate(first[places], *beside)
 
 
-def _fill(is_measured: Float32Array) -> tuple[Float32Array, BoolArray]:
+def _fill_failed_blocks(is_measured: Float32Array) -> tuple[Float32Array, BoolArray]:
     """Fill each failed block with the value of the nearest measured one."""
     missing = ~np.isfinite(is_measured)
     if missing.all() or not missing.any():
@@ -336,31 +342,41 @@ def measure_frc_map(
     `b` is moved; with `whole`, it is that of `whole`.
     """
     options = options or FrcMapOptions()
-    thinned_plan, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)
-    plan = _plan(a.shape, options, single=thinned_plan.single)
+    thinned_plan, a, b = FrcPlan.from_images(a, b, options, whole, shift_px).prepare(
+        a, b
+    )
+    plan = _plan_map(a.shape, options, single=thinned_plan.single)
     crossing, spread, misfit = (np.full(plan.grid, np.nan) for _ in range(3))
-    grids = _Grids(crossing, spread, misfit, np.zeros(plan.grid, np.uint8))
+    grids = _MapArrays(crossing, spread, misfit, np.zeros(plan.grid, np.uint8))
     if not thinned_plan.is_refused:
-        yield from _run(grids, (a, b, whole), plan, thinned_plan)
+        yield from _measure_blocks(grids, (a, b, whole), plan, thinned_plan)
     side = plan.block // 2 if thinned_plan.single else plan.block
     geometry = plan_geometry((side, side), thinned_plan.pitch, options.tukey)
-    shared_reason = None if options.reference else _field_reason(grids, plan, geometry)
+    shared_reason = (
+        None if options.reference else _find_field_reason(grids, plan, geometry)
+    )
     if grids.sums is not None and b is not None and whole is None:
         curve = grids.sums.correlation[0, : geometry.rings.complete]
-        thinned_plan = thinned_plan.test_noise(shared_reason, curve, a.data, b.data)
+        thinned_plan = thinned_plan.check_shared_noise(
+            shared_reason, curve, a.data, b.data
+        )
     if thinned_plan.is_refused:
-        grids.code[grids.code != code_of("identical")] = code_of("not-independent")
+        grids.code[grids.code != get_reason_code("identical")] = get_reason_code(
+            "not-independent"
+        )
         grids.crossing[:] = np.nan
         shared_reason = None
     name = a.name if whole is None else whole.name
-    return _result(
+    return _create_map(
         grids, name, plan, thinned_plan, shared_reason, fill=options.fill == "nearest"
     )
 
 
-def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
-    """Test for shared noise in all blocks together, as single ones may be too small."""
-    if grids.sums is None or np.all(grids.code == code_of("identical")):
+def _find_field_reason(
+    grids: _MapArrays, plan: BlockPlan, geometry: Geometry
+) -> Reason | None:
+    """Test all blocks together for shared noise, as single blocks may be too small."""
+    if grids.sums is None or np.all(grids.code == get_reason_code("identical")):
         return None
     share = min(1.0, (plan.step / plan.block) ** 2)
     copies = max(1.0, grids.code.size * share)
@@ -368,8 +384,8 @@ def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason 
     return "correlated-noise" if has_common_pattern else None
 
 
-def _run(
-    grids: _Grids,
+def _measure_blocks(
+    grids: _MapArrays,
     images: tuple[Micrograph, Micrograph | None, Micrograph | None],
     plan: BlockPlan,
     frc_plan: FrcPlan,
@@ -379,8 +395,8 @@ def _run(
     total = plan.grid[0] * plan.grid[1]
     done_count = 0
     yield Progress(0, total, "Reading the field")
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for rows in _strips(plan, a.shape[1]):
+    with ThreadPoolExecutor(count_available_cores()) as pool:
+        for rows in _iterate_strips(plan, a.shape[1]):
             first, unit = _read_blocks(a, plan, rows)
             # halves and whole need one unit, as their powers are compared
             common = None if whole is None else unit
@@ -399,7 +415,7 @@ def _run(
                 for numbers, measurement in zip(
                     batches, pool.map(work, batches), strict=True
                 ):
-                    grids.put(rows[0] * plan.grid[1], numbers, measurement)
+                    grids.store_batch(rows[0] * plan.grid[1], numbers, measurement)
                     done_count += numbers.size
                     yield Progress(done_count, total, "Correlating blocks")
             except GeneratorExit:
@@ -407,8 +423,8 @@ def _run(
                 raise
 
 
-def _result(
-    grids: _Grids,
+def _create_map(
+    grids: _MapArrays,
     name: str,
     plan: BlockPlan,
     frc_plan: FrcPlan,
@@ -420,11 +436,11 @@ def _result(
     nm = sized_image.mean_pixel_size_nm
     measured_values = ((nm or 1.0) / grids.crossing).astype(np.float32)
     map_values, is_filled = (
-        _fill(measured_values)
+        _fill_failed_blocks(measured_values)
         if fill
         else (measured_values.copy(), np.zeros(plan.grid, bool))
     )
-    method = frc_plan.method(under_lens=grids.under_lens)
+    method = frc_plan.describe_method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch = sized_image.scale
     spacing = (plan.step * pitch[0], plan.step * pitch[1])

@@ -19,9 +19,9 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     Rings,
-    available_cores,
-    plan_rings,
-    window_plane,
+    count_available_cores,
+    create_rings,
+    tukey_window_2d,
 )
 
 # Samples of a half-plane up to which rings are summed by a matrix; chosen: that of 512
@@ -45,7 +45,7 @@ _ALONE_PX = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Data that depend only on a block's shape, pixels and window."""
+    """Data that depend only on the shape, pixel pitch and window of a block."""
 
     rings: Rings  # Rings of the block's Fourier plane
     tukey: float  # Tapered share of the window
@@ -59,23 +59,23 @@ class Geometry:
     projection: sparse.csr_array | None
 
     @property
-    def relative(self) -> FloatArray:
-        """Ring frequencies with the smaller Nyquist frequency at 0.5."""
+    def relative_frequency(self) -> FloatArray:
+        """Ring frequencies, scaled so that the smaller Nyquist frequency is 0.5."""
         return self.rings.frequency * (0.5 / self.rings.nyquist)
 
     def transform(self, stack: Float32Array) -> NDArray[np.complex64]:
         """Window blocks (B, Y, X) and take their real FFT, (B, Y, X // 2 + 1)."""
-        workers = available_cores() if stack[0].size >= _ALONE_PX else 1
+        workers = count_available_cores() if stack[0].size >= _ALONE_PX else 1
         return np.asarray(fft.rfft2(stack * self.window, axes=(1, 2), workers=workers))
 
     def project(self, planes: Float32Array) -> FloatArray:
         """Sum half-planes (B, Y, X // 2 + 1) over every ring, (B, K)."""
         if self.projection is None:
-            return np.stack([self.rings.sums(plane) for plane in planes])
+            return np.stack([self.rings.sum_rings(plane) for plane in planes])
         sums = self.projection @ planes.reshape(planes.shape[0], -1).T
         return np.ascontiguousarray(sums.T, dtype=np.float64)
 
-    def ramp(self, shift: FloatPair) -> NDArray[np.complex64]:
+    def phase_ramp(self, shift: FloatPair) -> NDArray[np.complex64]:
         """Return the phase factor (Y, X // 2 + 1) of a shift by ``(y, x)`` pixels."""
         rows = np.fft.fftfreq(self.rings.shape[0])[:, None]
         columns = np.fft.rfftfreq(self.rings.shape[1])[None, :]
@@ -115,7 +115,7 @@ class Geometry:
             sums[1],
             sums[2],
             peak / np.maximum(np.abs(sums[0]).sum(axis=1), _TINY),
-            _axis_lines(cross, power_a, power_b),
+            _compute_axis_correlations(cross, power_a, power_b),
         )
 
 
@@ -141,7 +141,7 @@ class RingSums:
         return np.clip(ratio, -1.0, 1.0)
 
     def pool(self) -> "RingSums":
-        """Pool all pairs into one."""
+        """Pool the ring sums of all pairs."""
         return RingSums(
             self.cross.sum(axis=0, keepdims=True),
             self.power_a.sum(axis=0, keepdims=True),
@@ -163,9 +163,9 @@ class RingSums:
 
 @lru_cache(maxsize=6)
 def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
-    """Prepare the geometry of blocks of one shape and relative pitch ``(y, x)``."""
-    rings = plan_rings(shape, pitch)
-    plane = window_plane(shape, tukey)
+    """Prepare the geometry of blocks of a given shape and relative pitch ``(y, x)``."""
+    rings = create_rings(shape, pitch)
+    plane = tukey_window_2d(shape, tukey)
     plane /= np.sqrt(np.mean(plane**2))
     window_power = 1 / float(np.mean(plane**4))
     projection = None
@@ -187,7 +187,7 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
     )
 
 
-def _axis_lines(
+def _compute_axis_correlations(
     cross: Float32Array, power_a: Float32Array, power_b: Float32Array
 ) -> FloatArray:
     """Compute the correlation near the end of each frequency axis."""

@@ -1,4 +1,4 @@
-"""Reasons for an invalid resolution, and the rules by which they are found."""
+"""Reasons why a resolution is invalid, and the rules that detect them."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,10 +38,10 @@ REASON_TEXTS: dict[str, str] = {
     "beyond-nyquist": "finer than two pixels, or than one split image can show",
     "not-independent": "one is derived from the other, or both from one acquisition",
 }
-"""The reasons as text."""
+"""Explanations of the reasons."""
 
 
-def code_of(reason: Reason | None) -> int:
+def get_reason_code(reason: Reason | None) -> int:
     """Return a reason's code in a map: its index in `REASONS` plus one, 0 for None."""
     return 0 if reason is None else REASONS.index(reason) + 1
 
@@ -78,7 +78,7 @@ _STAYS = 0.75
 
 
 def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
-    """Check that correlation (B, K) exceeds that of noise with as many samples (K,)."""
+    """Check whether correlation (B, K) is above that of noise with (K,) samples."""
     weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
     values = curve[:, 1:rings]
     if not values.shape[1]:
@@ -92,11 +92,11 @@ def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArr
     return np.asarray((best >= _BEST_RING_Z) | (z >= _POOLED_Z))
 
 
-def _band(
+def _average_band(
     values: FloatArray, geometry: Geometry, low: float, high: float
 ) -> tuple[FloatArray, float]:
     """Average a ring quantity over a band, and count its effective samples."""
-    inside = slice(*np.searchsorted(geometry.relative, [low, high]))
+    inside = slice(*np.searchsorted(geometry.relative_frequency, [low, high]))
     weight = geometry.effective[inside]
     total = float(weight.sum())
     mean: FloatArray = values[:, inside] @ weight / max(total, 1e-12)
@@ -114,11 +114,11 @@ def has_plateau(
     """
     curve = sums.correlation
     density = sums.cross / geometry.rings.samples
-    band, count = _band(curve, geometry, *_BAND)
-    inner, _ = _band(curve, geometry, *_INNER)
-    corner, corner_count = _band(curve, geometry, *_CORNER)
-    inner_power, _ = _band(density, geometry, *_INNER)
-    corner_power, _ = _band(density, geometry, *_CORNER)
+    band, count = _average_band(curve, geometry, *_BAND)
+    inner, _ = _average_band(curve, geometry, *_INNER)
+    corner, corner_count = _average_band(curve, geometry, *_CORNER)
+    inner_power, _ = _average_band(density, geometry, *_INNER)
+    corner_power, _ = _average_band(density, geometry, *_CORNER)
     return np.asarray(
         (band * np.sqrt(2 * copies * count) > _PLATEAU_Z)
         & (corner * np.sqrt(2 * copies * corner_count) > _PLATEAU_Z - 1)
@@ -127,7 +127,7 @@ def has_plateau(
     )
 
 
-def stays_behind(
+def has_static_noise(
     lying: RingSums, shifted_sums: RingSums, geometry: Geometry
 ) -> BoolArray:
     """Check for noise that stays in place while the sample has moved.
@@ -136,27 +136,28 @@ def stays_behind(
     makes the correlation of shared noise fall. Returns (B,).
     """
     bands = [
-        _band(sums.correlation, geometry, *_BAND)[0] for sums in (lying, shifted_sums)
+        _average_band(sums.correlation, geometry, *_BAND)[0]
+        for sums in (lying, shifted_sums)
     ]
     lines = (lying.lines - shifted_sums.lines).max(axis=1)
     level = has_plateau(lying, geometry) & (bands[0] > bands[1])
     return np.asarray(level | (_has_stripes(lying, geometry) & (lines > _FALL)))
 
 
-def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:
+def has_anticorrelation(sums: RingSums, geometry: Geometry) -> BoolArray:
     """Check whether halves of counts are anticorrelated at frequencies without signal.
 
     Returns (B,). The halves' noise correlates by (V - E) / (V + E), with V the actual
     noise and E that expected from gain and read noise: 0 if these are right, below 0
     for smoothed noise; the rule for shared noise detects values above 0.
     """
-    band, count = _band(sums.correlation, geometry, *_BAND)
+    band, count = _average_band(sums.correlation, geometry, *_BAND)
     return np.asarray(band * np.sqrt(2 * count) < -_PLATEAU_Z)
 
 
 def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
     """Check for stripes in both images, due to row or column offsets of a detector."""
-    band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
+    band, _ = _average_band(sums.correlation, geometry, LINE_BAND, 0.5)
     noise_ratio = np.sqrt(
         float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2)
     )
@@ -174,7 +175,7 @@ def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
 _MINIMUM_SIDE = 16
 
 
-def judge(
+def classify_curves(
     sums: RingSums,
     geometry: Geometry,
     a: Float32Array,
@@ -183,7 +184,7 @@ def judge(
     valid: BoolArray,
     reference: bool = False,
 ) -> NDArray[np.uint8]:
-    """Decide for each pair whether its curve is valid.
+    """Classify the curve of each pair as valid, or by the reason why it is not.
 
     `a`, `b` (B, Y, X), standardised blocks; `b` is None if the pair are halves of `a`;
     `valid` (B,), False for constant blocks and blocks with non-finite pixels; returns
@@ -198,18 +199,20 @@ def judge(
     plateau &= not reference
     suspect = signal & (sums.peak > _SUSPECT_PEAK)
     if b is None:
-        suspect |= _is_lobes(a)
+        suspect |= _has_dominant_lobes(a)
     suspect &= valid & (difference >= _IDENTICAL)
     code = np.zeros(valid.shape, np.uint8)
-    code[plateau] = code_of("correlated-noise")
-    code[~signal & ~plateau] = code_of("no-signal")
+    code[plateau] = get_reason_code("correlated-noise")
+    code[~signal & ~plateau] = get_reason_code("no-signal")
     if suspect.any():
         periodic = is_periodic(a[suspect], None if b is None else b[suspect])
-        code[np.flatnonzero(suspect)[periodic]] = code_of("periodic")
-    code[difference < _IDENTICAL] = code_of("identical")
-    code[~valid] = code_of("no-signal")
+        code[np.flatnonzero(suspect)[periodic]] = get_reason_code("periodic")
+    code[difference < _IDENTICAL] = get_reason_code("identical")
+    code[~valid] = get_reason_code("no-signal")
     if geometry.rings.complete <= _MINIMUM_SIDE // 2:
-        code[valid & (code != code_of("identical"))] = code_of("too-small")
+        code[valid & (code != get_reason_code("identical"))] = get_reason_code(
+            "too-small"
+        )
     return code
 
 
@@ -246,8 +249,8 @@ _COSINES_HANN = (0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plane:
-    """Data of the periodicity test for one block shape."""
+class _LobePlan:
+    """Data of the periodicity test for a given block shape."""
 
     window: Float32Array
     reach: int
@@ -257,7 +260,7 @@ class _Plane:
 
 
 def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
-    """Compute a cosine-sum window as SciPy does, without its slow import.
+    """Compute a cosine-sum window like SciPy's, without its slow import.
 
     The lobe has as many bins on each side as there are terms.
     """
@@ -267,7 +270,7 @@ def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
 
 
 @lru_cache(maxsize=4)
-def _plan_lobes(shape: IntPair) -> _Plane:
+def _plan_lobes(shape: IntPair) -> _LobePlan:
     """Prepare the window, rings and neighbourhood of a lobe."""
     terms = _COSINES_STEEP if min(shape) >= _LARGE_PX else _COSINES_HANN
     window = np.outer(*(_cosine_window(size, terms) for size in shape))
@@ -280,7 +283,7 @@ def _plan_lobes(shape: IntPair) -> _Plane:
     distance = np.hypot(dy, dx)
     core = distance <= reach
     halo = (distance > reach + 0.5) & (distance <= 2 * reach)
-    return _Plane(
+    return _LobePlan(
         window.astype(np.float32),
         reach,
         index,
@@ -289,7 +292,7 @@ def _plan_lobes(shape: IntPair) -> _Plane:
     )
 
 
-def _ring_sums(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
+def _sum_rings(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
     """Sum a batch of full planes over rings of rounded radius."""
     count = int(index.max()) + 1
     flat = index.ravel()
@@ -298,8 +301,8 @@ def _ring_sums(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
     )
 
 
-def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
-    """Compute the share of coherent power in the strongest isolated lobes."""
+def _compute_isolated_fraction(cross: Float32Array, plan: _LobePlan) -> FloatArray:
+    """Compute the fraction of coherent power in the strongest isolated lobes."""
     batch, rows, columns = cross.shape
     total = np.maximum(cross.sum(axis=(1, 2), dtype=np.float64), _TINY)
     remaining = cross.copy()
@@ -329,16 +332,16 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
     return np.asarray(share / total)
 
 
-def _middle(stack: Float32Array) -> Float32Array:
-    """Crop large images to the central part that is tested."""
+def _crop_centre(stack: Float32Array) -> Float32Array:
+    """Crop large images to the central part used in the test."""
     rows, columns = stack.shape[1:]
     y, x = max(rows - _LARGEST_PX, 0) // 2, max(columns - _LARGEST_PX, 0) // 2
     return stack[:, y : y + _LARGEST_PX, x : x + _LARGEST_PX]
 
 
-def _is_lobes(stack: Float32Array) -> BoolArray:
-    """Check whether the power above white noise is mostly isolated lobes, (B, Y, X)."""
-    stack = _middle(stack)
+def _has_dominant_lobes(stack: Float32Array) -> BoolArray:
+    """Check whether most power above white noise (B, Y, X) is in isolated lobes."""
+    stack = _crop_centre(stack)
     plan = _plan_lobes((stack.shape[1], stack.shape[2]))
     power = np.abs(fft.fft2(stack * plan.window, axes=(1, 2))) ** 2
     half = power[:, :, : power.shape[2] // 2 + 1].reshape(len(power), -1)
@@ -347,11 +350,11 @@ def _is_lobes(stack: Float32Array) -> BoolArray:
     above = (1 + _CHANCE / np.sqrt(power[0].size)) / np.log(2)  # exponential noise
     power -= np.float32(above) * median
     power[:, plan.index <= 1] = 0
-    return _isolated_share(power, plan) > _LOBE_SHARE
+    return _compute_isolated_fraction(power, plan) > _LOBE_SHARE
 
 
 def is_periodic(first: Float32Array, second: Float32Array | None = None) -> BoolArray:
-    """Check for gratings and lattices, which have no measurable resolution.
+    """Check for gratings and lattices, whose resolution cannot be measured.
 
     `first`, `second` (B, Y, X); without the second the first is split into diagonal
     halves. Lobes are also searched in the whole image, since lines too fine for the
@@ -359,10 +362,10 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     """
     lobes = np.zeros(len(first), bool)
     if single := second is None:
-        lobes = _is_lobes(first)
+        lobes = _has_dominant_lobes(first)
         rows, columns = (size - size % 2 for size in first.shape[1:])
         first, second = first[:, :rows:2, :columns:2], first[:, 1:rows:2, 1:columns:2]
-    first, second = _middle(first), _middle(second)
+    first, second = _crop_centre(first), _crop_centre(second)
     plan = _plan_lobes((first.shape[1], first.shape[2]))
     a = fft.fft2(first * plan.window, axes=(1, 2))
     b = fft.fft2(second * plan.window, axes=(1, 2))
@@ -374,11 +377,11 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     cosine = cross / np.maximum(size_a * size_b, _TINY)
     cross[:, plan.index <= 1] = 0
     power = np.sqrt(
-        _ring_sums(size_a**2, plan.index) * _ring_sums(size_b**2, plan.index)
+        _sum_rings(size_a**2, plan.index) * _sum_rings(size_b**2, plan.index)
     )
-    correlation = _ring_sums(cross, plan.index) / np.maximum(power, _TINY)
+    correlation = _sum_rings(cross, plan.index) / np.maximum(power, _TINY)
     count = np.bincount(plan.index.ravel()).astype(float)
-    agreement = _ring_sums(cosine, plan.index) / count
+    agreement = _sum_rings(cosine, plan.index) / count
     inner_share = 0.3 if plan.reach == len(_COSINES_HANN) else 0.25
     telling = correlation > np.maximum(0.2, 4 / np.sqrt(2 * inner_share * count / 2))
     telling[:, :2] = False
@@ -391,6 +394,6 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     # noise
     apart = ratio < _AGREEMENT
     is_periodic_share = telling.any(axis=1) & (
-        _isolated_share(cross, plan) > _LOBE_SHARE
+        _compute_isolated_fraction(cross, plan) > _LOBE_SHARE
     )
     return np.asarray(apart & (lobes | is_periodic_share))

@@ -26,7 +26,9 @@ from napari_semsr.core import FloatArray
 
 GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 EDGE_10_90 = 2 * math.sqrt(2) * float(special.erfinv(0.8))
-"""Width from 10 to 90 % of a blurred edge over the blur's standard deviation."""
+"""Ratio of the 10 to 90 % width of a blurred edge to the standard deviation of the
+blur.
+"""
 _MIN_AREA_PX = 0.01  # chosen: keeps the slope of a step finite
 _SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
 _NUDGE = 1e-2  # of a parameter's error: step of the numerical derivative; chosen
@@ -49,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelFit:
-    """Parameters of a model, and their covariance."""
+    """Fitted parameters of a model, and their covariance."""
 
     shape: str  # "gaussian", "box" or "edge"
     parameters: FloatArray
@@ -60,26 +62,26 @@ class ModelFit:
     area_px: float
 
     @property
-    def freedom(self) -> int:
+    def degrees_of_freedom(self) -> int:
         """Degrees of freedom: pixels minus parameters."""
         return self.pixels - len(self.parameters)
 
     @property
-    def criterion(self) -> float:
-        """Akaike's information criterion, lower for the better of two models."""
+    def akaike_criterion(self) -> float:
+        """Akaike information criterion; lower is better."""
         n, k = self.pixels, len(self.parameters)
         return n * math.log(max(self.sum_of_squares, 1e-300) / n) + 2 * k
 
     @property
-    def lines(self) -> FloatArray:
+    def line_parameters(self) -> FloatArray:
         """Parameters of each line: height, position, log of blur and of box width."""
         return self.parameters[2:].reshape(-1, _COUNTS[self.shape])
 
-    def place(self, number: int) -> int:
-        """Return the index of the parameter that is a line's position."""
+    def get_position_index(self, number: int) -> int:
+        """Return the index of a line's position among the parameters."""
         return 3 + number * _COUNTS[self.shape]
 
-    def curve(
+    def evaluate(
         self,
         places: FloatArray,
         parameters: FloatArray | None = None,
@@ -90,7 +92,7 @@ class ModelFit:
         parameters = (self.parameters if parameters is None else parameters).copy()
         if not background:
             parameters[:2] = 0
-        return _evaluate(self.shape, parameters, places, self.area_px)[0]
+        return _evaluate_model(self.shape, parameters, places, self.area_px)[0]
 
     def estimate(
         self, of: Callable[[FloatArray], float], *, positive: bool = False
@@ -110,15 +112,17 @@ class ModelFit:
             ahead, behind = of(self.parameters + step), of(self.parameters - step)
             slopes[place] = (ahead - behind) / (2 * step[place])
         sd = math.sqrt(max(0.0, float(slopes @ self.covariance @ slopes)))
-        return estimate(value, sd, self.freedom, positive=positive)
+        return create_estimate(value, sd, self.degrees_of_freedom, positive=positive)
 
 
-def akaike_weight(better: ModelFit, other: ModelFit) -> float:
-    """Compute the Akaike weight of the second of two models of the same pixels."""
-    return 1 / (1 + math.exp(min((other.criterion - better.criterion) / 2, 50.0)))
+def compute_akaike_weight(better: ModelFit, other: ModelFit) -> float:
+    """Compute the Akaike weight of the second of two models for the same pixels."""
+    return 1 / (
+        1 + math.exp(min((other.akaike_criterion - better.akaike_criterion) / 2, 50.0))
+    )
 
 
-def estimate(
+def create_estimate(
     value: float, sd: float, freedom: float = math.inf, *, positive: bool = False
 ) -> Estimate:
     """Return a number with its 95 % interval."""
@@ -130,8 +134,8 @@ def estimate(
     return Estimate(value, sd, value - k * sd, value + k * sd)
 
 
-def size_of(log: float) -> float:
-    """Return the width from its logarithm, clipped to a finite range."""
+def width_from_log(log: float) -> float:
+    """Convert the logarithm of a width to the width, clipped to a finite range."""
     return math.exp(min(max(log, _SMALLEST), _LARGEST))
 
 
@@ -142,10 +146,10 @@ def average_estimates(
     value = (1 - weight) * one.value + weight * other.value
     spread = (1 - weight) * (one.sd**2 + (one.value - value) ** 2)
     spread += weight * (other.sd**2 + (other.value - value) ** 2)
-    return estimate(value, math.sqrt(spread), freedom, positive=True)
+    return create_estimate(value, math.sqrt(spread), freedom, positive=True)
 
 
-def fwhm_of(sigma: float, box: float = 0.0) -> float:
+def compute_fwhm(sigma: float, box: float = 0.0) -> float:
     """Compute the full width at half maximum of a box blurred by a Gaussian."""
     if box <= 0:
         return GAUSSIAN_FWHM * sigma
@@ -154,14 +158,14 @@ def fwhm_of(sigma: float, box: float = 0.0) -> float:
     s = math.sqrt(2) * sigma
     half = math.erf(box / 2 / s)
 
-    def over(x: float) -> float:
+    def excess(x: float) -> float:
         return math.erf((x + box / 2) / s) - math.erf((x - box / 2) / s) - half
 
-    return 2 * float(scipy.optimize.brentq(over, 0.0, box / 2 + 3 * sigma))
+    return 2 * float(scipy.optimize.brentq(excess, 0.0, box / 2 + 3 * sigma))
 
 
 _COUNTS = {"gaussian": 3, "box": 4}
-"""Parameters of a line in each model."""
+"""Number of parameters per line in each model."""
 
 
 def fit_lines(
@@ -174,13 +178,17 @@ def fit_lines(
     shape = "box" if start.shape[1] == 4 else "gaussian"
     begin = start.copy()
     begin[:, 2:] = np.log(begin[:, 2:])
-    derivatives = _evaluate(shape, np.array([0, 0, *begin.ravel()]), places, area_px)[1]
+    derivatives = _evaluate_model(
+        shape, np.array([0, 0, *begin.ravel()]), places, area_px
+    )[1]
     # background and heights are linear parameters: solve for them first
     linear = [0, 1, *range(2, derivatives.shape[1], begin.shape[1])]
     best = np.linalg.lstsq(derivatives[:, linear], values, rcond=None)[0]
     heights = np.where(best[2:] * begin[:, 0] > 0, best[2:], begin[:, 0])
     begin[:, 0] = heights
-    return _fit(shape, np.array([*best[:2], *begin.ravel()]), places, values, area_px)
+    return _fit_model(
+        shape, np.array([*best[:2], *begin.ravel()]), places, values, area_px
+    )
 
 
 def fit_edge(
@@ -192,10 +200,10 @@ def fit_edge(
     """
     low, step, place, sigma, *slope = start
     begin = np.array([low, step, place, math.log(sigma), *slope])
-    return _fit("edge", begin, places, values, area_px)
+    return _fit_model("edge", begin, places, values, area_px)
 
 
-def _fit(
+def _fit_model(
     shape: str, start: FloatArray, places: FloatArray, values: FloatArray, area: float
 ) -> ModelFit | None:
     if len(values) <= len(start):
@@ -205,24 +213,24 @@ def _fit(
 
     last: dict[str, Any] = {}
 
-    def model_and_slope(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def evaluate_cached(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
         if "at" not in last or not np.array_equal(last["at"], parameters):
             last["at"] = parameters.copy()
-            last["model"] = _evaluate(shape, parameters, places, area)
+            last["model"] = _evaluate_model(shape, parameters, places, area)
         model: tuple[FloatArray, FloatArray] = last["model"]
         return model
 
     most = _ROUNDS * len(start)
     solution, _, details, _, status = scipy.optimize.leastsq(
-        lambda p: (model_and_slope(p)[0] - values) / unit,
+        lambda p: (evaluate_cached(p)[0] - values) / unit,
         start,
-        Dfun=lambda p: model_and_slope(p)[1] / unit,
+        Dfun=lambda p: evaluate_cached(p)[1] / unit,
         maxfev=most,
         full_output=True,
     )
     if not np.isfinite(solution).all() or status not in _SUCCESS_CODES:
         return None
-    slopes = model_and_slope(solution)[1] / unit
+    slopes = evaluate_cached(solution)[1] / unit
     squares = float((details["fvec"] ** 2).sum()) * unit**2
     variance = squares / (len(values) - len(start))
     scale = np.maximum(np.linalg.norm(slopes, axis=0), 1e-300)
@@ -235,36 +243,36 @@ def _fit(
     )
 
 
-def _evaluate(
+def _evaluate_model(
     shape: str, parameters: FloatArray, places: FloatArray, area: float
 ) -> tuple[FloatArray, FloatArray]:
     """Evaluate the model (K,) and its derivatives by each parameter (K, P)."""
     if shape == "edge":
-        return _edge(parameters, places, area)
+        return _evaluate_edge(parameters, places, area)
     count = _COUNTS[shape]
     lines = parameters[2:].reshape(-1, count)
     slopes = np.empty((len(places), len(parameters)))
     slopes[:, 0], slopes[:, 1] = 1, places
     model = parameters[0] + parameters[1] * places
-    one = _gaussian if shape == "gaussian" else _box
+    one = _evaluate_gaussian if shape == "gaussian" else _evaluate_box
     for number, line in enumerate(lines):
         part = slopes[:, 2 + number * count : 2 + (number + 1) * count]
         model = model + one(line, places, area, part)
     return model, slopes
 
 
-def _blur(log: float, area: float) -> tuple[float, float]:
-    """Return the blur including the pixel's area, and its derivative by the log."""
-    sigma = size_of(log)
+def _compute_total_blur(log: float, area: float) -> tuple[float, float]:
+    """Return the blur including the pixel area, and its derivative by the log width."""
+    sigma = width_from_log(log)
     both = math.hypot(sigma, area)
     return both, sigma**2 / both
 
 
-def _gaussian(
+def _evaluate_gaussian(
     line: FloatArray, places: FloatArray, area: float, slopes: FloatArray
 ) -> FloatArray:
     height, centre, log = line
-    both, slope = _blur(log, area)
+    both, slope = _compute_total_blur(log, area)
     z = (places - centre) / both
     bell = np.exp(-(z**2) / 2)
     model: FloatArray = height * bell
@@ -274,12 +282,12 @@ def _gaussian(
     return model
 
 
-def _box(
+def _evaluate_box(
     line: FloatArray, places: FloatArray, area: float, slopes: FloatArray
 ) -> FloatArray:
     height, centre, log, log_box = line
-    both, slope = _blur(log, area)
-    box = size_of(log_box)
+    both, slope = _compute_total_blur(log, area)
+    box = width_from_log(log_box)
     s = math.sqrt(2) * both
     top = box / 2 / s
     a, b = (places - centre) / s + top, (places - centre) / s - top
@@ -300,11 +308,11 @@ def _box(
     return model
 
 
-def _edge(
+def _evaluate_edge(
     parameters: FloatArray, places: FloatArray, area: float
 ) -> tuple[FloatArray, FloatArray]:
     low, step, centre, log, *tilt = parameters
-    both, slope = _blur(log, area)
+    both, slope = _compute_total_blur(log, area)
     z = (places - centre) / (math.sqrt(2) * both)
     rise = (1 + special.erf(z)) / 2
     bell = np.exp(-(z**2)) / math.sqrt(math.pi)

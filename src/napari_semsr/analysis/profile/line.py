@@ -49,7 +49,7 @@ _LINE = "A line is four numbers y0,x0,y1,x1 in px"
 
 
 class ProfileOptions(Options):
-    """Options of a profile: its line, and the structures to measure."""
+    """Options for a profile: the line, and the structures to measure."""
 
     line: tuple[float, float, float, float] = option(
         ..., description="Ends of the line, Y0,X0,Y1,X1 in px."
@@ -71,7 +71,8 @@ class ProfileOptions(Options):
     prominence: float = option(
         0.1,
         "Minimum height",
-        "Minimum rise of a line above its surroundings, over the range of the curve.",
+        "Minimum height of a line above its surroundings, as a fraction of the "
+        "curve's range.",
         step=0.05,
         gt=0,
         lt=1,
@@ -79,14 +80,14 @@ class ProfileOptions(Options):
     pixel: Literal["area", "point"] = option(
         "area",
         "A pixel is",
-        "Whether a pixel averages over its area, for which fits correct, or is a "
-        "point.",
+        "Pixel model for the fits: the average over the area of a pixel, or the "
+        "value at a point.",
     )
 
     @field_validator("line", mode="before")
     @classmethod
-    def _ends(cls, value: Any) -> tuple[float, ...]:
-        """Parse a text of four numbers."""
+    def _parse_ends(cls, value: Any) -> tuple[float, ...]:
+        """Parse four numbers from text."""
         parts = value.split(",") if isinstance(value, str) else value
         try:
             numbers = [float(part) for part in parts]
@@ -117,17 +118,17 @@ class Profile:
 
     @property
     def nm_per_px(self) -> float | None:
-        """Length of a pixel along the line; None without a pixel size."""
+        """Length of a pixel along the line in nm; None without a pixel size."""
         return self.per_px if self.calibrated else None
 
     @property
     def distance_nm(self) -> FloatArray | None:
-        """Distance from the line's start; None without a pixel size."""
+        """Distance from the line's start in nm; None without a pixel size."""
         return self.distance_px * self.per_px if self.calibrated else None
 
     @property
     def length_px(self) -> float:
-        """Length of the line."""
+        """Length of the line in pixels."""
         return float(self.distance_px[-1])
 
 
@@ -140,12 +141,12 @@ class LineReader:
     def __init__(self, data: ReadableArray) -> None:
         self.data = data
         self.shape: IntPair = (int(data.shape[0]), int(data.shape[1]))
-        self._edges = [_edges(data, axis) for axis in (0, 1)]
+        self._edges = [_get_chunk_edges(data, axis) for axis in (0, 1)]
         largest = math.prod(int(np.diff(edges).max()) for edges in self._edges)
         most = max(1, _KEPT_BYTES // (largest * np.dtype(data.dtype).itemsize))
         self._chunk = lru_cache(most)(partial(_read_chunk, data, self._edges))
 
-    def take(self, rows: RealArray, columns: RealArray) -> FloatArray:
+    def read_pixels(self, rows: RealArray, columns: RealArray) -> FloatArray:
         """Read pixels (M, W); NaN outside the field.
 
         Along the first axis, rows or columns increase by 1 px.
@@ -159,17 +160,17 @@ class LineReader:
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
             if inside[part].any():
-                self._take_part(rows[part], columns[part], inside[part], values[part])
+                self._read_part(rows[part], columns[part], inside[part], values[part])
         return values
 
-    def _take_part(
+    def _read_part(
         self,
         rows: RealArray,
         columns: RealArray,
         inside: BoolArray,
         line_values: FloatArray,
     ) -> None:
-        """Fill in the pixels of each chunk that overlaps a part of the band."""
+        """Read the pixels of each chunk that overlaps a part of the band."""
         y, x = rows[inside], columns[inside]
         down, right = self._edges
         count = len(right)
@@ -193,7 +194,7 @@ def _read_chunk(
     return read_box(data, Box(top, bottom, left, right))
 
 
-def _edges(data: ReadableArray, axis: int) -> NDArray[np.int64]:
+def _get_chunk_edges(data: ReadableArray, axis: int) -> NDArray[np.int64]:
     """Return the chunk borders of one axis."""
     size, chunks = int(data.shape[axis]), getattr(data, "chunks", None)
     step: Any = chunks[axis] if chunks is not None else _BLOCK
@@ -203,8 +204,8 @@ def _edges(data: ReadableArray, axis: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Course:
-    """Line over the pixels of an image; lengths are those of the plane."""
+class _PixelLine:
+    """Line in pixels of an image; lengths are in units of the plane."""
 
     start: FloatArray  # in pixels of the image
     end: FloatArray
@@ -215,28 +216,28 @@ class _Course:
     lines: int
 
     @property
-    def steps(self) -> FloatArray:
+    def vector(self) -> FloatArray:
         """Vector from the start to the end, in pixels."""
         return self.end - self.start
 
     @property
     def length_px(self) -> float:
-        return math.hypot(*self.steps)
+        return math.hypot(*self.vector)
 
-    def samples(self) -> tuple[FloatArray, FloatArray]:
+    def get_samples(self) -> tuple[FloatArray, FloatArray]:
         """Return samples as fractions of the line (K,), and positions (2, K, lines)."""
         # as many as in profile_line
         share = np.linspace(0, 1, math.ceil(self.length_px + 1))
         side = np.linalg.solve(np.stack([self.along, self.across]), [0.0, 1.0])
         offsets = np.arange(self.lines) - (self.lines - 1) / 2
         offsets *= self.width / self.lines
-        way = self.start[:, None] + self.steps[:, None] * share
+        way = self.start[:, None] + self.vector[:, None] * share
         return share, way[:, :, None] + side[:, None, None] * offsets
 
 
-def _plan(
+def _map_to_pixels(
     start: FloatArray, end: FloatArray, to_plane: Affine, width: float | None, px: float
-) -> _Course:
+) -> _PixelLine:
     """Map a line between two points of the plane to the pixels of an image."""
     way = end - start
     length = math.hypot(*way)
@@ -244,8 +245,8 @@ def _plan(
     ends = back(np.stack([start, end]))
     if math.dist(*ends) <= _ROUND:
         msg = (
-            "A line must have two different ends, got "
-            f"{ends[0, 0]:g},{ends[0, 1]:g} twice; draw a longer line."
+            "A line must have two different ends, but both are at "
+            f"{ends[0, 0]:g},{ends[0, 1]:g}; draw a longer line."
         )
         raise OptionError(msg, code="line-without-length")
     u = way / length
@@ -254,7 +255,7 @@ def _plan(
     wide = px * pitch if width is None else width
     lines = max(1, math.ceil(wide / pitch - _ROUND))
     linear = to_plane.linear
-    return _Course(ends[0], ends[1], u @ linear, v @ linear, length, wide, lines)
+    return _PixelLine(ends[0], ends[1], u @ linear, v @ linear, length, wide, lines)
 
 
 def read_profile(
@@ -266,7 +267,7 @@ def read_profile(
     width: float | None = None,
     reader: LineReader | None = None,
 ) -> Profile:
-    """Read the grey levels along a line; of a lazy image, only the chunks it crosses.
+    """Read the grey levels along a line; only the chunks that it crosses are loaded.
 
     Parameters
     ----------
@@ -287,20 +288,20 @@ def read_profile(
     ends = np.array(line, dtype=float).reshape(2, 2)
     if to_plane is None:
         scale = np.diag(image.scale if image.pixel_size_nm is not None else (1.0, 1.0))
-        to_plane = Affine.of(scale, np.zeros(2))
+        to_plane = Affine.from_matrix(scale, np.zeros(2))
         ends = to_plane(ends)
-    course = _plan(ends[0], ends[1], to_plane, width, width_px)
-    _require_narrow(course)
-    band = _Band.of(course, reader or LineReader(image.data))
-    share, places = course.samples()
+    course = _map_to_pixels(ends[0], ends[1], to_plane, width, width_px)
+    _check_band_width(course)
+    band = _Band.from_reader(course, reader or LineReader(image.data))
+    share, places = course.get_samples()
     curve = band.average(places)
-    at, value = band.pixels(course)
+    at, value = band.get_pixels(course)
     if not np.isfinite(curve).any() and not value.size:
         ends = np.stack([course.start, course.end])
         off = (ends < -_INSIDE) | (ends > np.array(image.shape) - _INSIDE)
         is_outside = bool(off.all(axis=0).any())
         where = "outside it" if is_outside else "without a finite grey value"
-        msg = f"A line must cross pixels of {image.name}, got one {where}"
+        msg = f"A line must cross pixels of {image.name}, but this one is {where}"
         raise ShapeError(
             f"{msg}; draw it over the structure.",
             code="outside-image" if is_outside else "no-finite-values",
@@ -312,7 +313,7 @@ def read_profile(
         curve,
         per_px,
         has_size,
-        length_error(image, course.steps * image.scale) if has_size else 0.0,
+        length_error(image, course.vector * image.scale) if has_size else 0.0,
         course.lines,
         at / per_px,
         value,
@@ -322,33 +323,34 @@ def read_profile(
     )
 
 
-def _require_narrow(course: _Course) -> None:
-    """Raise an error for a band that would exhaust the memory."""
+def _check_band_width(course: _PixelLine) -> None:
+    """Raise an error if a band would need too much memory."""
     most = max(1, int(_MAX_SAMPLES / (course.length_px + 1)))
     if course.lines > most:
         msg = (
-            f"A band along {course.length_px:.0f} px must be at most {most} px wide, "
+            f"A band {course.length_px:.0f} px long must be at most {most} px wide, "
             f"got {course.lines}; use a narrower band or a shorter line."
         )
         raise OptionError(msg, code="out-of-range")
 
 
-def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -> None:
-    """Raise an error for a line ``(y0, x0, y1, x1)``, in pixels, outside its image."""
+def check_line_inside(
+    image: Micrograph, line: tuple[float, float, float, float]
+) -> None:
+    """Raise an error if a line ``(y0, x0, y1, x1)``, in pixels, leaves its image."""
     rows, columns = image.shape
     for y, x in (line[:2], line[2:]):
         if not (-_INSIDE <= y <= rows - _INSIDE and -_INSIDE <= x <= columns - _INSIDE):
             msg = (
-                f"Both ends of the line must be in {image.name}, from 0,0 to "
-                f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in "
-                "px."
+                f"Both ends of the line must be inside {image.name}, from 0,0 to "
+                f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in px."
             )
             raise OptionError(msg, code="outside-image")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Band:
-    """Pixels of a line's band, row by row of the axis that it follows."""
+    """Pixels in the band of a line, row by row along its main axis."""
 
     major: int  # that axis
     first: int  # its first pixel
@@ -356,10 +358,10 @@ class _Band:
     values: FloatArray  # (M, W)
 
     @classmethod
-    def of(cls, course: _Course, reader: LineReader) -> "_Band":
-        major = int(np.argmax(np.abs(course.steps)))
+    def from_reader(cls, course: _PixelLine, reader: LineReader) -> "_Band":
+        major = int(np.argmax(np.abs(course.vector)))
         minor = 1 - major
-        _, places = course.samples()
+        _, places = course.get_samples()
         low, high = (f(places[major][[0, -1]]) for f in (np.min, np.max))
         first, last = math.floor(low) - 1, math.floor(high) + 2
         # only pixels near the field: the rest is missing
@@ -376,18 +378,18 @@ class _Band:
         columns = base[:, None] + np.arange(math.floor(2 * reach) + 2)
         grid = [columns, columns]
         grid[major] = np.broadcast_to(rows[:, None], columns.shape)
-        values = reader.take(grid[0], grid[1])
+        values = reader.read_pixels(grid[0], grid[1])
         values[~np.isfinite(values)] = np.nan
         return cls(major, first, base, values)
 
     def average(self, places: FloatArray) -> FloatArray:
-        """Interpolate at places (2, K, lines) and average over the lines (K,)."""
+        """Interpolate at positions (2, K, lines) and average over the lines (K,)."""
         at, to = places[self.major], places[1 - self.major]
         row, column = (np.floor(i + _ROUND).astype(np.int64) for i in (at, to))
         down, right = np.maximum(at - row, 0), np.maximum(to - column, 0)
         total, missing = np.zeros(at.shape), np.zeros(at.shape)
         for step, beside in np.ndindex(2, 2):
-            value = self._at(row + step, column + beside)
+            value = self._get_values(row + step, column + beside)
             weight = np.abs(1 - step - down) * np.abs(1 - beside - right)
             finite = np.isfinite(value)
             total += np.where(finite, value, 0) * weight
@@ -399,7 +401,7 @@ class _Band:
         np.divide(total.sum(axis=1), count, out=mean, where=count > 0)
         return mean
 
-    def _at(self, row: RealArray, column: RealArray) -> FloatArray:
+    def _get_values(self, row: RealArray, column: RealArray) -> FloatArray:
         """Return pixel values; NaN outside the band."""
         rows, columns = self.values.shape
         row = row - self.first
@@ -410,8 +412,8 @@ class _Band:
         value = self.values[row, np.clip(column, 0, columns - 1)]
         return np.where(inside, value, np.nan)
 
-    def pixels(self, course: _Course) -> tuple[FloatArray, FloatArray]:
-        """Return the pixels' positions along the line in the plane, and grey values."""
+    def get_pixels(self, course: _PixelLine) -> tuple[FloatArray, FloatArray]:
+        """Return the positions of pixels along the line, and their grey values."""
         rows, columns = self.values.shape
         grid = np.empty((2, rows, columns))
         grid[self.major] = (self.first + np.arange(rows))[:, None]

@@ -29,13 +29,13 @@ from napari_semsr.analysis.profile.fits import (
     GAUSSIAN_FWHM,
     Estimate,
     ModelFit,
-    akaike_weight,
     average_estimates,
-    estimate,
+    compute_akaike_weight,
+    compute_fwhm,
+    create_estimate,
     fit_edge,
     fit_lines,
-    fwhm_of,
-    size_of,
+    width_from_log,
 )
 from napari_semsr.analysis.profile.line import Profile
 from napari_semsr.core import (
@@ -46,14 +46,15 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     ReadError,
-    clipped_level,
-    equal_level,
+    declare_quantity,
+    find_clipped_level,
     is_white,
-    record_quantity,
+    mark_equal_values,
 )
 
 RAYLEIGH_DIP = 0.264
-"""Dip between two Airy discs at Rayleigh's distance: 1 - 0.736 (Born & Wolf, 8.6.3)."""
+"""Dip between two Airy discs at the Rayleigh distance: 1 - 0.736 (Born & Wolf, 8.6.3).
+"""
 _MAD = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
 _OUT = 6.0  # sigma of the noise: both extremes of 1000 samples are within; chosen
 _SURER = 2.0  # times that for lines of the other kind, as two tests are made; chosen
@@ -102,7 +103,7 @@ Verdict = Literal["resolved", "not resolved", "undecided"]
 
 @dataclass(frozen=True, slots=True)
 class LineReading:
-    """A line: a peak of the profile, or a dip if dark; lengths in px."""
+    """A line in the profile, either a peak or a dark dip; lengths in px."""
 
     model: str  # "gaussian" or "box"; "none" if no fit was found
     place: Estimate | None  # None if no fit was found
@@ -112,14 +113,14 @@ class LineReading:
     height: float  # above the background, negative for a dark line
 
     @property
-    def at(self) -> float:
-        """Position by the fit, otherwise the plain one."""
+    def position(self) -> float:
+        """Position from the fit, otherwise that of the peak."""
         return self.place.value if self.place else self.plain_place
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeReading:
-    """An edge; lengths in px."""
+    """An edge in the profile; lengths in px."""
 
     place: Estimate | None
     width: Estimate | None  # from 10 to 90 %
@@ -129,7 +130,7 @@ class EdgeReading:
 
 @dataclass(frozen=True, slots=True)
 class PairReading:
-    """Two neighbouring lines; lengths in px, dips as shares of the lower line."""
+    """Two neighbouring lines; lengths in px, dips relative to the lower line."""
 
     first: int  # of the lines, from 0
     distance: Estimate | None  # None if one of them has no fit
@@ -148,18 +149,18 @@ class Readings:
     lines: tuple[LineReading, ...]  # In order along the line, like the pairs
     pairs: tuple[PairReading, ...]
     edge: EdgeReading | None
-    dark: Annotated[bool, record_quantity("Dark")]
+    dark: Annotated[bool, declare_quantity("Dark")]
     # Standard deviation of one pixel, and grey level of the surroundings
-    noise: Annotated[float, record_quantity("Noise s.d.", LEVELS)]
-    background: Annotated[float, record_quantity("Background", LEVELS)]
+    noise: Annotated[float, declare_quantity("Noise s.d.", LEVELS)]
+    background: Annotated[float, declare_quantity("Background", LEVELS)]
     level: float  # grey level of the highest line or of the upper end
     reason: str | None  # Reason why there is neither line nor edge
     # Positions and values, (K,) each, of the fitted models
     curves: tuple[tuple[FloatArray, FloatArray], ...]
 
     @property
-    def main(self) -> LineReading | None:
-        """The highest line."""
+    def highest_line(self) -> LineReading | None:
+        """Highest line; None if there are no lines."""
         return max(self.lines, key=lambda one: abs(one.height), default=None)
 
 
@@ -210,35 +211,39 @@ def measure_profile(
             f"{msg} a structure.",
             code="no-structure" if finite.size else "no-finite-values",
         )
-    noise = _noise(profile)
-    dark = polarity == "dark" or (polarity == "auto" and _is_dark(profile))
-    features = _find(profile, noise, dark=dark, prominence=prominence)
-    step = _step(profile, features, noise)
+    noise = _estimate_noise(profile)
+    dark = polarity == "dark" or (polarity == "auto" and _is_mostly_bright(profile))
+    features = _find_features(profile, noise, dark=dark, prominence=prominence)
+    step = _find_step(profile, features, noise)
     if polarity == "auto" and step is None and (dark or not features.peaks):
         # a line wider than half of the profile is mistaken for the background
-        other = _find(profile, _SURER * noise, dark=not dark, prominence=prominence)
-        if other.peaks and not (features.peaks and _is_dark_line(features, other)):
+        other = _find_features(
+            profile, _SURER * noise, dark=not dark, prominence=prominence
+        )
+        if other.peaks and not (
+            features.peaks and _crosses_dark_lines(features, other)
+        ):
             features, dark = other, not dark
-    _require_unclipped(profile, features, step)
+    _check_unclipped(profile, features, step)
     area = profile.spread_px if pixel == "area" else 0.0
     sign = -1.0 if dark else 1.0
     if step is not None:
-        return _read_edge(profile, features, step, noise, area)
+        return _measure_edge(profile, features, step, noise, area)
     if not features.peaks:
         base, top = sign * features.base, sign * float(features.smooth.max())
         reason = "no line or edge is distinguishable from noise"
         return Readings((), (), None, dark, noise, base, top, reason, ())
     owners = _fit_groups(profile, features, area, sign)
-    lines = _read_lines(owners, features, sign)
-    pairs = _read_pairs(owners, lines, features)
+    lines = _measure_lines(owners, features, sign)
+    pairs = _measure_pairs(owners, lines, features)
     groups = dict.fromkeys(group for group, _ in owners if group is not None)
-    curves = tuple(group.model_curve() for group in groups)
+    curves = tuple(group.sample_model() for group in groups)
     top = sign * max(float(features.smooth[peak]) for peak in features.peaks)
     base = sign * features.base
     return Readings(lines, pairs, None, dark, noise, base, top, None, curves)
 
 
-def _noise(profile: Profile) -> float:
+def _estimate_noise(profile: Profile) -> float:
     """Estimate the standard deviation of a pixel by second differences."""
     order = np.argsort(profile.place_px, kind="stable")
     values = profile.value[order]
@@ -248,15 +253,15 @@ def _noise(profile: Profile) -> float:
     return float(_MAD * np.median(np.abs(bends)) / math.sqrt(6))
 
 
-def _is_dark(profile: Profile) -> bool:
+def _is_mostly_bright(profile: Profile) -> bool:
     """Check whether most of a profile is closer to its maximum than to its minimum."""
     finite = profile.intensity[np.isfinite(profile.intensity)]
     low, middle, high = np.percentile(finite, (2, 50, 98))
     return bool(high - middle < middle - low)
 
 
-def _is_dark_line(dark: _Features, bright: _Features) -> bool:
-    """Decide whether a profile with both kinds crosses dark lines, not bright ones.
+def _crosses_dark_lines(dark: _Features, bright: _Features) -> bool:
+    """Check whether a profile with both kinds of lines crosses the dark ones.
 
     A gap between bright objects, or next to one, is as deep as these are high, or
     deeper if the background is uneven. So dark lines are those that are far deeper than
@@ -287,7 +292,7 @@ def _is_dark_line(dark: _Features, bright: _Features) -> bool:
 # Clipped lines and edges.
 
 
-def _require_unclipped(
+def _check_unclipped(
     profile: Profile, features: _Features, step: FloatPair | None
 ) -> None:
     """Raise an error for clipped lines and edges, or a clipped background."""
@@ -297,27 +302,31 @@ def _require_unclipped(
         middle = sum(step) / 2 if bright else -sum(step) / 2
         for side, white in (level > middle, bright), (level < middle, not bright):
             name = f"{'bright' if white else 'dark'} side of the edge"
-            _refuse_clipped(profile, features, side, _CLIPPED_SIDE, name, white=white)
+            _check_part_unclipped(
+                profile, features, side, _CLIPPED_SIDE, name, white=white
+            )
         return
     unit = "nm" if profile.calibrated else "px"
     for peak in features.peaks:
-        ends = _ends(features, features.smooth, peak)
+        ends = _find_line_ends(features, features.smooth, peak)
         if ends is None:
-            place, width = _rough(features, peak)
+            place, width = _estimate_position_and_width(features, peak)
             ends = place - width / 2, place + width / 2
         line = (at >= ends[0]) & (at <= ends[1])
         name = f"line at {sum(ends) / 2 * profile.per_px:.4g} {unit}"
-        _refuse_clipped(profile, features, line, OVEREXPOSED_SHARE, name, white=bright)
+        _check_part_unclipped(
+            profile, features, line, OVEREXPOSED_SHARE, name, white=bright
+        )
         reach = _REACH * (ends[1] - ends[0])
         quarter = (3 * features.base + features.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
         name = f"background of the {name}"
-        _refuse_clipped(
+        _check_part_unclipped(
             profile, features, ground, _CLIPPED_SIDE, name, white=not bright
         )
 
 
-def _refuse_clipped(
+def _check_part_unclipped(
     profile: Profile,
     features: _Features,
     part: BoolArray,
@@ -332,41 +341,43 @@ def _refuse_clipped(
         return
     level = float(values.max() if white else values.min())
     is_clipped = white and is_white(level, profile.dtype, profile.bits)
-    count = np.count_nonzero(equal_level(values, level))
+    count = np.count_nonzero(mark_equal_values(values, level))
     if np.ptp(values) and not (is_clipped and count > share * len(values)):
-        found_level = clipped_level(values, white=white, share=share)
+        found_level = find_clipped_level(values, white=white, share=share)
         if found_level is None:
             return
         level, is_clipped = found_level, False
-    is_clipped = is_clipped or _varies_elsewhere(profile, level)
-    if not (is_clipped or _ends_in_corner(profile, level, white=white)):
+    is_clipped = is_clipped or _has_noise_elsewhere(profile, level)
+    if not (is_clipped or _has_abrupt_plateau(profile, level, white=white)):
         return
-    clipped_share = np.mean(equal_level(values, level))
+    clipped_share = np.mean(mark_equal_values(values, level))
     end, remedy = ("greatest", "less") if white else ("least", "more")
     msg = (
         f"A profile must not be clipped, but {clipped_share:.0%} of the pixels of the "
-        f"{name} have the {end} grey value, {level:g}, so that the width is unknown: "
-        f"acquire the image with {remedy} light, or draw the line elsewhere."
+        f"{name} have the {end} grey value, {level:g}, so the width cannot be "
+        f"measured: acquire the image with {remedy} light, or draw the line elsewhere."
     )
     raise ReadError(msg, code="clipped")
 
 
-def _varies_elsewhere(profile: Profile, level: float) -> bool:
-    """Check for noise outside the pixels that have one grey value."""
-    apart = np.where(equal_level(profile.intensity, level), np.nan, profile.intensity)
+def _has_noise_elsewhere(profile: Profile, level: float) -> bool:
+    """Check for noise outside the pixels with a given grey value."""
+    apart = np.where(
+        mark_equal_values(profile.intensity, level), np.nan, profile.intensity
+    )
     bends = np.diff(apart, 2)
     turns = bends[1:] * bends[:-1]
     turns = turns[np.isfinite(turns)]
     if len(turns) < _FEWEST or np.mean(turns < 0) <= _ALTERNATE:
         return False
-    values = profile.value[~equal_level(profile.value, level)]
+    values = profile.value[~mark_equal_values(profile.value, level)]
     whole = bool((values == np.rint(values)).all())
     rough = float(np.median(np.abs(bends[np.isfinite(bends)]))) * _MAD / math.sqrt(6)
     noise = rough * math.sqrt(profile.lines)
     return noise > (_STEPS if whole else ROUNDING * abs(level))
 
 
-def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
+def _has_abrupt_plateau(profile: Profile, level: float, *, white: bool) -> bool:
     """Check whether gentle flanks end abruptly at a grey value.
 
     Uses the highest pixels at each position, or the lowest if `white` is false, since
@@ -381,7 +392,7 @@ def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
     if (values == np.rint(values)).all():
         mean = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
         curve = np.where(np.abs(curve - mean) <= 1, mean, curve)
-    at = equal_level(curve, level)
+    at = mark_equal_values(curve, level)
     rise = np.abs(np.diff(curve))
     rise[np.diff(place[starts]) > 1] = np.nan  # there is no flank across a gap
     steepest = float(np.nanmax(rise, initial=0.0))
@@ -394,10 +405,10 @@ def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
     return False
 
 
-def _find(
+def _find_features(
     profile: Profile, noise: float, *, dark: bool, prominence: float
 ) -> _Features:
-    """Find peaks; smoothing is doubled until one exceeds the noise."""
+    """Find peaks, doubling the smoothing until one exceeds the noise."""
     place = profile.distance_px
     level = -profile.intensity if dark else profile.intensity.copy()
     gaps = ~np.isfinite(level)
@@ -424,7 +435,7 @@ def _find(
     )
 
 
-def _crossing(
+def _find_crossing(
     place: FloatArray, level: FloatArray, start: int, half: float, way: int
 ) -> float | None:
     """Find where a curve first falls to a level on one side of a sample."""
@@ -439,20 +450,22 @@ def _crossing(
     return None
 
 
-def _width_at_half(
+def _find_half_maximum(
     place: FloatArray, level: FloatArray, peak: int, base: float
 ) -> tuple[float | None, float | None]:
     """Find the half-maximum crossings on both sides of a peak."""
     if level[peak] <= base:  # possible in the unsmoothed curve
         return None, None
     half = (float(level[peak]) + base) / 2
-    left = _crossing(place, level, peak, half, -1)
-    return left, _crossing(place, level, peak, half, 1)
+    left = _find_crossing(place, level, peak, half, -1)
+    return left, _find_crossing(place, level, peak, half, 1)
 
 
-def _ends(features: _Features, level: FloatArray, peak: int) -> FloatPair | None:
+def _find_line_ends(
+    features: _Features, level: FloatArray, peak: int
+) -> FloatPair | None:
     """Find a line's half-maximum crossings, unless another line is between them."""
-    left, right = _width_at_half(features.place, level, peak, features.base)
+    left, right = _find_half_maximum(features.place, level, peak, features.base)
     if left is None or right is None:
         return None
     others = [float(features.place[other]) for other in features.peaks if other != peak]
@@ -460,8 +473,8 @@ def _ends(features: _Features, level: FloatArray, peak: int) -> FloatPair | None
     return None if is_merged else (left, right)
 
 
-def _rough(features: _Features, peak: int) -> FloatPair:
-    """Estimate a line's position and width on a curve smoothed by a quarter of it.
+def _estimate_position_and_width(features: _Features, peak: int) -> FloatPair:
+    """Estimate the position and width of a line on a smoothed curve.
 
     The peak of a broad line may be a bump anywhere on it: its centre is used.
     """
@@ -473,10 +486,10 @@ def _rough(features: _Features, peak: int) -> FloatPair:
         smooth = ndimage.gaussian_filter1d(
             features.without_gaps, width / features.step_px, mode="nearest"
         )
-        ends = _ends(features, smooth, peak)
+        ends = _find_line_ends(features, smooth, peak)
         if sharper is not None and ends is None:  # smoothing hides them
             break
-        left, right = _width_at_half(features.place, smooth, peak, features.base)
+        left, right = _find_half_maximum(features.place, smooth, peak, features.base)
         middle = float(features.place[peak])
         sides = [abs(side - middle) for side in (left, right) if side is not None]
         rough = 2 * min(sides) if sides else features.place[-1] / 4
@@ -498,7 +511,7 @@ def _rough(features: _Features, peak: int) -> FloatPair:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Group:
+class _LineGroup:
     """Neighbouring lines fitted together, and their range."""
 
     start: float
@@ -507,47 +520,51 @@ class _Group:
     other: ModelFit | None = None  # the other model, if it is plausible
 
     @property
-    def shows_background(self) -> bool:
+    def has_background(self) -> bool:
         """Whether background is visible at both ends, or clearly at one of them."""
         ends = np.array([0, self.end - self.start])
-        left = np.abs(self.fit.curve(ends, background=False)).max()
-        lines = self.fit.lines
+        left = np.abs(self.fit.evaluate(ends, background=False)).max()
+        lines = self.fit.line_parameters
         if left < _BARE * np.abs(lines[:, 0]).min():
             return True
         outer = lines[[0, -1]]
-        beyond = np.abs(outer[:, 1] - ends) / [_width(line) for line in outer]
+        beyond = np.abs(outer[:, 1] - ends) / [
+            _compute_line_fwhm(line) for line in outer
+        ]
         return bool(beyond.max() > _CLEAR)
 
-    def place_of(self, number: int) -> Estimate:
-        at = self.fit.place(number)
+    def estimate_position(self, number: int) -> Estimate:
+        at = self.fit.get_position_index(number)
         return self.fit.estimate(lambda p: float(p[at]) + self.start)
 
-    def fwhm_of(self, number: int) -> Estimate | None:
+    def estimate_fwhm(self, number: int) -> Estimate | None:
         """Return a line's full width at half maximum; None if unknown."""
-        width = _fwhm(self.fit, number)
+        width = _estimate_fwhm(self.fit, number)
         if self.other is not None:
-            other = _fwhm(self.other, number)
-            weight = akaike_weight(self.fit, self.other)
-            width = average_estimates(width, other, weight, self.fit.freedom)
+            other = _estimate_fwhm(self.other, number)
+            weight = compute_akaike_weight(self.fit, self.other)
+            width = average_estimates(width, other, weight, self.fit.degrees_of_freedom)
         return width if width.sd <= _MAX_SD * width.value else None
 
-    def model_curve(self) -> tuple[FloatArray, FloatArray]:
+    def sample_model(self) -> tuple[FloatArray, FloatArray]:
         """Sample the model at ten positions per pixel, at most 2000."""
         count = min(_CURVE_SAMPLES, int(10 * (self.end - self.start)) + 2)
         places = np.linspace(0, self.end - self.start, count)
-        return places + self.start, self.fit.curve(places)
+        return places + self.start, self.fit.evaluate(places)
 
 
-def _fwhm(fit: ModelFit, number: int) -> Estimate:
-    line = slice(fit.place(number) - 1, fit.place(number + 1) - 1)
-    return fit.estimate(lambda p: _width(p[line]), positive=True)
+def _estimate_fwhm(fit: ModelFit, number: int) -> Estimate:
+    line = slice(
+        fit.get_position_index(number) - 1, fit.get_position_index(number + 1) - 1
+    )
+    return fit.estimate(lambda p: _compute_line_fwhm(p[line]), positive=True)
 
 
-def _width(line: FloatArray) -> float:
-    return fwhm_of(*(size_of(log) for log in line[2:]))
+def _compute_line_fwhm(line: FloatArray) -> float:
+    return compute_fwhm(*(width_from_log(log) for log in line[2:]))
 
 
-_Owner = tuple[_Group | None, int]  # the fit of a line, and its index in it
+_Owner = tuple[_LineGroup | None, int]  # the fit of a line, and its index in it
 
 
 def _fit_groups(
@@ -555,7 +572,8 @@ def _fit_groups(
 ) -> list[_Owner]:
     """Fit lines with overlapping surroundings together."""
     places, widths = zip(
-        *(_rough(features, peak) for peak in features.peaks), strict=True
+        *(_estimate_position_and_width(features, peak) for peak in features.peaks),
+        strict=True,
     )
     groups = [[0]]
     for number in range(1, len(places)):
@@ -580,23 +598,23 @@ def _fit_group(
     numbers: Sequence[int],
     area: float,
     sign: float,
-) -> _Group | None:
-    """Fit a group of lines, and repeat this if its surroundings change."""
+) -> _LineGroup | None:
+    """Fit a group of lines; refit it if its surroundings change."""
     peaks = [features.peaks[number] for number in numbers]
     places, widths = (list(part) for part in zip(*begin, strict=True))
     heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
     best = None
     for _ in range(_TURNS):
-        low, high = _surroundings(features, numbers, places, widths)
+        low, high = _find_fit_range(features, numbers, places, widths)
         inside = (profile.place_px >= low) & (profile.place_px <= high)
         at, values = profile.place_px[inside] - low, profile.value[inside]
         sigmas = np.divide(widths, GAUSSIAN_FWHM)
         start = np.column_stack([heights, np.subtract(places, low), sigmas])
-        models = _models(at, values, start, area, high - low)
+        models = _fit_models(at, values, start, area, high - low)
         if not models:
             break
-        best = _Group(low, high, *models)
-        read = [best.fwhm_of(number) for number in range(len(peaks))]
+        best = _LineGroup(low, high, *models)
+        read = [best.estimate_fwhm(number) for number in range(len(peaks))]
         widths_told = [
             width if one is None else one.value
             for one, width in zip(read, widths, strict=True)
@@ -608,7 +626,7 @@ def _fit_group(
     return best
 
 
-def _surroundings(
+def _find_fit_range(
     features: _Features,
     numbers: Sequence[int],
     places: Sequence[float],
@@ -617,16 +635,16 @@ def _surroundings(
     """Return the fit range of a group of lines, up to the saddles next to it."""
     low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
     high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
-    low = max(low, _foot(features, features.peaks[numbers[0]], -1))
-    high = min(high, _foot(features, features.peaks[numbers[-1]], 1))
+    low = max(low, _find_foot(features, features.peaks[numbers[0]], -1))
+    high = min(high, _find_foot(features, features.peaks[numbers[-1]], 1))
     if numbers[0] > 0:
-        low = max(low, _saddle(features, numbers[0] - 1))
+        low = max(low, _find_saddle(features, numbers[0] - 1))
     if numbers[-1] + 1 < len(features.peaks):
-        high = min(high, _saddle(features, numbers[-1]))
+        high = min(high, _find_saddle(features, numbers[-1]))
     return max(low, 0.0), min(high, float(features.place[-1]))
 
 
-def _foot(features: _Features, peak: int, way: int) -> float:
+def _find_foot(features: _Features, peak: int, way: int) -> float:
     """Find the lowest point on one side of a line, before the curve rises again.
 
     If that is above half of the line's height, the profile may end on an object, which
@@ -641,40 +659,41 @@ def _foot(features: _Features, peak: int, way: int) -> float:
     return float(features.place[peak + way * int(np.argmin(side[: again[0]]))])
 
 
-def _saddle(features: _Features, first: int) -> float:
+def _find_saddle(features: _Features, first: int) -> float:
     """Find the lowest point between a peak and the next."""
     one, two = features.peaks[first], features.peaks[first + 1]
     return float(features.place[one + int(np.argmin(features.smooth[one : two + 1]))])
 
 
-def _models(
+def _fit_models(
     at: FloatArray, values: FloatArray, begin: FloatArray, area: float, length: float
 ) -> list[ModelFit]:
-    """Fit Gaussians and boxes, the better model first."""
+    """Fit Gaussians and boxes, and return the better model first."""
     # start from a box of the same FWHM with steep sides
     width = begin[:, 2] * GAUSSIAN_FWHM
     boxes = np.column_stack([begin[:, :2], width / 6, width])
     bell, box = (fit_lines(at, values, start, area) for start in (begin, boxes))
-    fits = [fit for fit in (bell, box) if fit and _sound(fit, begin, length)]
-    fits = [fit for fit in fits if fit is not box or _is_box(fit)]
-    return sorted(fits, key=lambda fit: fit.criterion)
+    fits = [fit for fit in (bell, box) if fit and _is_plausible(fit, begin, length)]
+    fits = [fit for fit in fits if fit is not box or _has_distinct_boxes(fit)]
+    return sorted(fits, key=lambda fit: fit.akaike_criterion)
 
 
-def _is_box(fit: ModelFit) -> bool:
+def _has_distinct_boxes(fit: ModelFit) -> bool:
     """Check that every box is distinguishable from its blur."""
     return all(
-        size_of(line[3]) > _MIN_BOX * math.hypot(size_of(line[2]), fit.area_px)
-        for line in fit.lines
+        width_from_log(line[3])
+        > _MIN_BOX * math.hypot(width_from_log(line[2]), fit.area_px)
+        for line in fit.line_parameters
     )
 
 
-def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
+def _is_plausible(fit: ModelFit, begin: FloatArray, length: float) -> bool:
     """Check that every line kept its sign and is in the fit range."""
     return all(
         line[0] * start[0] > 0
         and 0 <= line[1] <= length
         and abs(line[1] - start[1]) <= GAUSSIAN_FWHM * start[2] / 2
-        for line, start in zip(fit.lines, begin, strict=True)
+        for line, start in zip(fit.line_parameters, begin, strict=True)
     )
 
 
@@ -686,10 +705,10 @@ _MAX_WIDER = 1.5
 _BLUR_PX = 2.0
 
 
-def _read_lines(
+def _measure_lines(
     owners: Sequence[_Owner], features: _Features, sign: float
 ) -> tuple[LineReading, ...]:
-    """Measure every line by the fit and by plain crossings."""
+    """Measure every line by its fit and by its half-maximum crossings."""
     read = []
     place: Estimate | None
     fwhm: Estimate | None
@@ -698,12 +717,15 @@ def _read_lines(
         height = sign * float(features.smooth[peak] - features.base)
         model, place, fwhm = "none", None, None
         if group is not None:
-            model, place = group.fit.shape, group.place_of(number)
-            fwhm, height = group.fwhm_of(number), float(group.fit.lines[number, 0])
-        ends = _ends(features, features.level, peak)
+            model, place = group.fit.shape, group.estimate_position(number)
+            fwhm, height = (
+                group.estimate_fwhm(number),
+                float(group.fit.line_parameters[number, 0]),
+            )
+        ends = _find_line_ends(features, features.level, peak)
         plain = None if ends is None else ends[1] - ends[0]
         if group is not None and fwhm and plain and fwhm.value > _MAX_WIDER * plain:
-            alone = len(group.fit.lines) == 1 and group.shows_background
+            alone = len(group.fit.line_parameters) == 1 and group.has_background
             fwhm = fwhm if alone else None
         if fwhm and plain and math.hypot(_MAX_WIDER * fwhm.value, _BLUR_PX) < plain:
             fwhm = None
@@ -714,7 +736,7 @@ def _read_lines(
 # Pairs.
 
 
-def _read_pairs(
+def _measure_pairs(
     owners: Sequence[_Owner], lines: Sequence[LineReading], features: _Features
 ) -> tuple[PairReading, ...]:
     pairs = []
@@ -725,14 +747,14 @@ def _read_pairs(
         if one is None or two is None:
             reason = "one of the two lines has no fit"
         elif one is two:
-            distance, dip = _distance(one, at), _dip(one, at)
+            distance, dip = _estimate_distance(one, at), _estimate_dip(one, at)
         else:
-            left, right = one.place_of(at), two.place_of(0)
+            left, right = one.estimate_position(at), two.estimate_position(0)
             apart = right.value - left.value
-            distance = estimate(apart, math.hypot(left.sd, right.sd))
-            dip = _far_dip(one, at, two)
-        sparrow = _verdict(dip, 0.0)  # which needs no background
-        bare = [group.shows_background for group in (one, two) if group]
+            distance = create_estimate(apart, math.hypot(left.sd, right.sd))
+            dip = _estimate_distant_dip(one, at, two)
+        sparrow = _classify_dip(dip, 0.0)  # which needs no background
+        bare = [group.has_background for group in (one, two) if group]
         if reason is None and not all(bare):
             dip = None
             reason = "no background is visible next to the lines; draw a longer line"
@@ -741,48 +763,56 @@ def _read_pairs(
         valley = max(features.level[start : end + 1].min() - features.base, 0.0)
         # relative to the lower line; 1 is down to the background
         plain = float(1 - valley / lower) if lower > 0 else math.nan
-        verdicts = _verdict(dip, RAYLEIGH_DIP), sparrow, reason
+        verdicts = _classify_dip(dip, RAYLEIGH_DIP), sparrow, reason
         plainly = lines[first + 1].plain_place - lines[first].plain_place
         pairs.append(PairReading(first, distance, plainly, dip, plain, *verdicts))
     return tuple(pairs)
 
 
-def _distance(group: _Group, first: int) -> Estimate:
-    at, other = group.fit.place(first), group.fit.place(first + 1)
+def _estimate_distance(group: _LineGroup, first: int) -> Estimate:
+    at, other = (
+        group.fit.get_position_index(first),
+        group.fit.get_position_index(first + 1),
+    )
     return group.fit.estimate(lambda p: float(p[other] - p[at]))
 
 
-def _dip(group: _Group, first: int) -> Estimate:
+def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
     """Estimate the dip between two lines of one fit, relative to the lower one."""
-    at, other = group.fit.place(first), group.fit.place(first + 1)
+    at, other = (
+        group.fit.get_position_index(first),
+        group.fit.get_position_index(first + 1),
+    )
 
-    def dip(p: FloatArray) -> float:
+    def compute_dip(p: FloatArray) -> float:
         places = np.linspace(p[at], p[other], _FINE + 1)
-        level = np.abs(group.fit.curve(places, p, background=False))
+        level = np.abs(group.fit.evaluate(places, p, background=False))
         # the peaks of the sum are slightly closer to each other than the lines
         lowest = int(np.argmin(level[1:-1])) + 1
         lower = min(level[: lowest + 1].max(), level[lowest:].max())
         return 1 - float(level[lowest] / lower)
 
-    return group.fit.estimate(dip)
+    return group.fit.estimate(compute_dip)
 
 
-def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
-    """Compute the dip between lines of two fits, which hardly overlap."""
-    ends = one.place_of(last).value, two.place_of(0).value
+def _estimate_distant_dip(one: _LineGroup, last: int, two: _LineGroup) -> Estimate:
+    """Estimate the dip between lines of two separate fits, which hardly overlap."""
+    ends = one.estimate_position(last).value, two.estimate_position(0).value
     places = np.linspace(*ends, _FINE + 1)
     levels = [
-        np.abs(group.fit.curve(places - group.start, background=False))
+        np.abs(group.fit.evaluate(places - group.start, background=False))
         for group in (one, two)
     ]
     level = levels[0] + levels[1]
     lower = min(level[0], level[-1])
     noise = [group.fit.noise / math.sqrt(group.fit.pixels) for group in (one, two)]
-    return estimate(1 - float(level.min() / lower), math.hypot(*noise) / float(lower))
+    return create_estimate(
+        1 - float(level.min() / lower), math.hypot(*noise) / float(lower)
+    )
 
 
-def _verdict(dip: Estimate | None, least: float) -> Verdict:
-    """Decide on a dip: its whole interval must be on one side of the threshold."""
+def _classify_dip(dip: Estimate | None, least: float) -> Verdict:
+    """Classify a dip by comparing its interval with a threshold."""
     if dip is None or dip.low <= least < dip.high:
         return "undecided"
     return "resolved" if dip.low > least else "not resolved"
@@ -791,7 +821,7 @@ def _verdict(dip: Estimate | None, least: float) -> Verdict:
 # Edges.
 
 
-def _step(profile: Profile, features: _Features, noise: float) -> FloatPair | None:
+def _find_step(profile: Profile, features: _Features, noise: float) -> FloatPair | None:
     """Return the levels before and after an edge; None if there is no edge."""
     level = -features.without_gaps if features.turned_over else features.without_gaps
     count = max(2, round(_ENDS * len(level)))
@@ -806,38 +836,38 @@ def _step(profile: Profile, features: _Features, noise: float) -> FloatPair | No
     return before, after
 
 
-def _read_edge(
+def _measure_edge(
     profile: Profile, features: _Features, levels: FloatPair, noise: float, area: float
 ) -> Readings:
     before, after = levels
     step = after - before
     sign = -1.0 if features.turned_over else 1.0
     level, smooth = sign * features.level, sign * features.smooth
-    middle = _crosses(features.place, (smooth - before) / step, 0.5, None)
+    middle = _find_level_crossing(features.place, (smooth - before) / step, 0.5, None)
     place = features.place[-1] / 2 if middle is None else middle
 
-    def width_of(curve: FloatArray) -> float | None:
+    def compute_width(curve: FloatArray) -> float | None:
         tenth, most = (
-            _crosses(features.place, (curve - before) / step, k, place)
+            _find_level_crossing(features.place, (curve - before) / step, k, place)
             for k in (0.1, 0.9)
         )
         return None if tenth is None or most is None else abs(most - tenth)
 
-    rough, plain = width_of(smooth), width_of(level)
+    rough, plain = compute_width(smooth), compute_width(level)
     sigma = (2.0 if rough is None else rough) / EDGE_10_90
     fits = _fit_edge(profile, (before, step, place, max(sigma, 0.5)), area)
     low, high = sorted(levels)
     if not fits:
         edge = EdgeReading(None, None, plain, step)
         return Readings((), (), edge, False, noise, low, high, None, ())
-    fit, width = fits[0], _edge_width(fits)
+    fit, width = fits[0], _estimate_edge_width(fits)
     at = fit.estimate(lambda p: float(p[2]))
     sure = width if width.sd <= _MAX_SD * width.value else None
     places = np.linspace(
         0, features.place[-1], min(_CURVE_SAMPLES, 10 * len(features.place))
     )
     edge = EdgeReading(at, sure, plain, float(fit.parameters[1]))
-    curves = ((places, fit.curve(places)),)
+    curves = ((places, fit.evaluate(places)),)
     return Readings((), (), edge, False, noise, low, high, None, curves)
 
 
@@ -862,11 +892,11 @@ def _fit_edge(
         ]
         if not sound:
             break
-        former, best = best, sorted(sound, key=lambda fit: fit.criterion)
+        former, best = best, sorted(sound, key=lambda fit: fit.akaike_criterion)
         low, rise, place, log, *slope = best[0].parameters.tolist()
         if former and abs(former[0].parameters[3] - log) < _CONVERGENCE:
             break
-        sigma = size_of(log)
+        sigma = width_from_log(log)
         reach = max(_EDGE_REACH * math.hypot(sigma, area), _MIN_REACH_PX)
         near = np.abs(places - place) <= reach
         starts_tried = [
@@ -876,19 +906,19 @@ def _fit_edge(
     return best
 
 
-def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
-    """Estimate the 10 to 90 % width by both models of an edge."""
+def _estimate_edge_width(fits: Sequence[ModelFit]) -> Estimate:
+    """Estimate the 10 to 90 % width from both models of an edge."""
     best, *others = (
-        fit.estimate(lambda p: EDGE_10_90 * size_of(p[3]), positive=True)
+        fit.estimate(lambda p: EDGE_10_90 * width_from_log(p[3]), positive=True)
         for fit in fits[:2]
     )
     if not others:
         return best
-    weight = akaike_weight(fits[0], fits[1])
-    return average_estimates(best, others[0], weight, fits[0].freedom)
+    weight = compute_akaike_weight(fits[0], fits[1])
+    return average_estimates(best, others[0], weight, fits[0].degrees_of_freedom)
 
 
-def _crosses(
+def _find_level_crossing(
     place: FloatArray, share: FloatArray, least: float, near: float | None
 ) -> float | None:
     """Find where an edge crosses a level: at its centre, or nearest to `near`."""

@@ -1,4 +1,4 @@
-"""Reading TIFF: plain, ImageJ, OME and of microscopes; one plane, lazy if large."""
+"""Read TIFF files: plain, ImageJ, OME and microscope formats; lazily if large."""
 
 import logging
 import math
@@ -24,15 +24,15 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     escape_invisible,
-    one_line,
+    format_one_line,
     open_file,
 )
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
-    check_claim,
-    choose,
-    decoding,
+    check_claimed_size,
+    choose_index,
+    convert_decoding_errors,
     read_text,
 )
 from napari_semsr.io.read_image import (
@@ -42,18 +42,18 @@ from napari_semsr.io.read_image import (
     SERIES_KEY,
     RawImage,
     ReadOptions,
+    apply_frame_metadata,
     choose_plane,
+    create_lazy_plane,
+    create_pixel_size,
     decode_text,
     named_axes,
-    of_frame,
+    parse_metadata_length_nm,
+    parse_rows_and_columns,
     parse_tescan,
-    pixel_size,
-    plan_blocks,
-    rows_and_columns,
-    rows_at,
-    stated_length_nm,
+    scale_rows,
     to_nm,
-    unit_nm,
+    unit_to_nm,
 )
 
 if TYPE_CHECKING:
@@ -84,18 +84,20 @@ def _parse_ome(text: str) -> "Element | None":
     return None
 
 
-def _local(element: "Element") -> str:
+def _local_name(element: "Element") -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _is_here(image: "Element", files: "Callable[[str], bool]", own: str | None) -> bool:
-    """Return whether planes of an OME image are in these files, or of UUID `own`.
+def _has_planes(
+    image: "Element", files: "Callable[[str], bool]", own: str | None
+) -> bool:
+    """Return whether planes of an OME image are in given files or have UUID `own`.
 
     An image whose files are all missing does not count as a series.
     """
     for data in image.iter():
-        if _local(data) == "TiffData":
-            uuid = next((e for e in data if _local(e) == "UUID"), None)
+        if _local_name(data) == "TiffData":
+            uuid = next((e for e in data if _local_name(e) == "UUID"), None)
             if uuid is None or (own and uuid.text == own):
                 return True
             if files(uuid.get("FileName", "")):
@@ -103,24 +105,26 @@ def _is_here(image: "Element", files: "Callable[[str], bool]", own: str | None) 
     return False
 
 
-def _of_series(
+def _read_series_metadata(
     root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None, str | None]:
-    """Read pixel size, name and bit depth of a series; None if not stated."""
-    images, count = [e for e in root if _local(e) == "Image"], len(tif.series)
+    """Read pixel size, name and bit depth of a series; None for missing values."""
+    images, count = [e for e in root if _local_name(e) == "Image"], len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
     # if the set of a file was ignored, only its own images are read
     files = (lambda n: (folder / n).is_file()) if tif.is_ome else name.__eq__
     if len(images) > count:
-        images = [e for e in images if _is_here(e, files, root.get("UUID"))] or images
+        images = [
+            e for e in images if _has_planes(e, files, root.get("UUID"))
+        ] or images
     if len(images) <= count:
         images = images[series : series + 1]
-    images_found = [_ome_image(image, warnings) for image in images]
+    images_found = [_read_ome_image(image, warnings) for image in images]
     sizes, names, depths = ({one[i] for one in images_found} for i in range(3))
     if len(sizes) > 1:
         sentence = Message(
-            f"The OME-XML lists {len(images)} images of different pixel size, but only "
-            f"{count} can be read: the pixel size is left unknown.",
+            f"The OME-XML lists {len(images)} images with different pixel sizes, but "
+            f"only {count} can be read: the pixel size is left unknown.",
             "pixel-size-contradicts",
         )
         warnings.append(sentence)
@@ -142,7 +146,7 @@ _MICRO_MANAGER = 51123
 def _significant_bits(
     page: "tifffile.TiffPage", by_ome: str | None, text: str
 ) -> dict[str, int]:
-    """Return the significant bits of grey values; empty for floats and if not stated.
+    """Return the number of significant bits, or an empty dictionary if unknown.
 
     Sources in this order: bits per sample, if fewer than those of the type; OME-XML;
     text by Micro-Manager, ImageJ or Bio-Formats; tags of the largest value, if it is
@@ -159,7 +163,7 @@ def _significant_bits(
         by_ome,
         vendor_values.get("BitDepth") if isinstance(vendor_values, Mapping) else None,
         *_BITS_TEXT.findall(text)[:1],
-        *(_ones(one[0] if isinstance(one, tuple) else one) for one in tags),
+        *(_infer_bit_depth(one[0] if isinstance(one, tuple) else one) for one in tags),
     ]
     for value in bit_depths:
         with suppress(TypeError, ValueError):
@@ -168,17 +172,17 @@ def _significant_bits(
     return {}
 
 
-def _ones(value: Any) -> int | None:
-    """Return the number of bits of a number with only ones in binary, or None."""
+def _infer_bit_depth(value: Any) -> int | None:
+    """Return the bit length of a value with only ones in binary, otherwise None."""
     is_count = isinstance(value, int) and value > 0 and value & (value + 1) == 0
     return value.bit_length() if is_count else None
 
 
-def _ome_image(
+def _read_ome_image(
     image: "Element", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None, str | None]:
     """Read the pixel size ``(y, x)`` in nm, name and bit depth of an OME image."""
-    pixels = next((e for e in image if _local(e) == "Pixels"), None)
+    pixels = next((e for e in image if _local_name(e) == "Pixels"), None)
     if pixels is None:
         return None, image.get("Name"), None
     sizes = [
@@ -188,7 +192,7 @@ def _ome_image(
         )
         for a in "YX"
     ]
-    size = pixel_size([None if v is None else to_nm(v, u) for v, u in sizes])
+    size = create_pixel_size([None if v is None else to_nm(v, u) for v, u in sizes])
     size_texts = [f"{v} {u}" for v, u in sizes if v is not None and u not in _NO_LENGTH]
     if size is None and size_texts:
         sentence = Message(
@@ -200,8 +204,8 @@ def _ome_image(
     return size, image.get("Name"), pixels.get("SignificantBits")
 
 
-def ome_record(root: "Element") -> Record | None:
-    """Find this package's record among the annotations of a document."""
+def find_ome_record(root: "Element") -> Record | None:
+    """Find the record of this package in the annotations of an OME document."""
     for element in root.iter():
         if element.get("K") == RECORD_KEY and element.text:
             return Record.from_json(element.text)
@@ -212,7 +216,7 @@ def ome_record(root: "Element") -> Record | None:
 
 
 def _apply_palette(data: Any, colormap: RealArray) -> Any:
-    """Convert the stored indices of a (Y, X) plane by a (3, N) colour table."""
+    """Convert the indices in a (Y, X) plane with a (3, N) colour table."""
     table = np.asarray(colormap, dtype=np.uint16)
     ramp = np.arange(table.shape[1])
     grey = bool(np.all(table == table[0]))
@@ -222,18 +226,18 @@ def _apply_palette(data: Any, colormap: RealArray) -> Any:
         return data
     lut = small[0] if grey else np.ascontiguousarray(small.T)
     if isinstance(data, np.ndarray):
-        return _look_up(data, lut)
+        return _apply_lut(data, lut)
     more = {} if grey else {"chunks": (*data.chunks, (3,)), "new_axis": 2}
-    return data.map_blocks(_look_up, lut, dtype=lut.dtype, **more)
+    return data.map_blocks(_apply_lut, lut, dtype=lut.dtype, **more)
 
 
-def _look_up(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
+def _apply_lut(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
     try:
         return np.asarray(lut[block])
     except IndexError as error:
         msg = (
             "A palette must have a colour for every pixel value, but has only "
-            f"{len(lut)}: export the image again, in grey."
+            f"{len(lut)} colours: export the image again, in grey."
         )
         raise ReadError(msg, code="file-damaged") from error
 
@@ -241,7 +245,7 @@ def _look_up(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
 def _invert_white(
     data: Any, bits: int, look: DisplaySettings | None
 ) -> tuple[Any, DisplaySettings | None]:
-    """Invert integers whose zero is white."""
+    """Invert integer grey values for which zero is white."""
     if data.dtype.kind == "b":
         return ~data, look
     if data.dtype.kind == "u":
@@ -249,13 +253,13 @@ def _invert_white(
         data = data.dtype.type(white) - data
     else:  # for signed integers the centre is between -1 and 0
         white, data = -1, ~data
-    return data, _with_limits(look, lambda limit: white - limit)
+    return data, _map_limits(look, lambda limit: white - limit)
 
 
-def _with_limits(
+def _map_limits(
     look: DisplaySettings | None, change: "Callable[[float], float]"
 ) -> DisplaySettings | None:
-    """Change the contrast limits like the grey values."""
+    """Apply the conversion of the grey values to the contrast limits."""
     if look is None:
         return None
     low, high = sorted(change(limit) for limit in look.limits)
@@ -269,10 +273,10 @@ _STRAIGHT, _NO_FUNCTION = 0, 20
 _SIGNED_16 = (-32768.0, 1.0)
 
 
-def _grey_line(
+def _read_grey_calibration(
     details: Mapping[str, Any], dtype: np.dtype[np.generic], warnings: list[str]
 ) -> tuple[float, float] | None:
-    """Read the linear function from stored to calibrated grey values of ImageJ."""
+    """Read ImageJ's linear calibration of grey values."""
     kind = details.get("cf", _NO_FUNCTION)
     if kind == _NO_FUNCTION or dtype.kind != "u" or dtype.itemsize > 2:
         return None  # for other types ImageJ shows the stored values
@@ -292,13 +296,13 @@ def _grey_line(
     return None
 
 
-def _on_line(
+def _apply_grey_calibration(
     data: Any, line: tuple[float, float], look: DisplaySettings | None
 ) -> tuple[Any, DisplaySettings | None]:
-    """Calibrate stored grey values and their contrast limits."""
+    """Apply a linear calibration to grey values and their contrast limits."""
     shift, slope = line
     ends = sorted((shift, shift + slope * np.iinfo(data.dtype).max))
-    look = _with_limits(look, lambda limit: limit * slope + shift)
+    look = _map_limits(look, lambda limit: limit * slope + shift)
     for dtype in (data.dtype, np.dtype(np.int16)):
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
         exact = abs(slope) == 1 and shift.is_integer()
@@ -310,7 +314,7 @@ def _on_line(
 _NO_DATA = 42113  # "GDAL_NODATA": the value of missing pixels in maps, as text
 
 
-def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
+def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
     """Replace the pixels that a page declares as no data by NaN.
 
     Integers are then converted to floats; in a lazy image even without such pixels.
@@ -325,37 +329,37 @@ def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) 
     if not lazy and not _is_no_data(data, value).any():
         return data
     sentence = Message(
-        f"Pixels of {value:g} count as missing: the file states this value as no data "
-        "(GDAL_NODATA).",
+        f"Pixels with value {value:g} are treated as missing: the file defines this "
+        "value as no data (GDAL_NODATA).",
         "pixels-marked-missing",
     )
     warnings.append(sentence)
     working = np.result_type(data.dtype, np.float32)
 
-    def mask(block: RealArray) -> RealArray:
+    def mask_no_data(block: RealArray) -> RealArray:
         with_gaps = block.astype(working)
         with_gaps[_is_no_data(block, value)] = np.nan
         return with_gaps
 
-    return data.map_blocks(mask, dtype=working) if lazy else mask(data)
+    return data.map_blocks(mask_no_data, dtype=working) if lazy else mask_no_data(data)
 
 
 def _is_no_data(data: RealArray, value: float) -> BoolArray:
-    """Mark pixels with a value rounded to their type, such as -3.4e38."""
+    """Mark pixels equal to a value that is rounded to their type, e.g. -3.4e38."""
     if data.dtype.kind != "f":
         return np.asarray(data == value)
     with np.errstate(over="ignore"):
         return np.asarray(np.isclose(data, data.dtype.type(value), rtol=1e-5, atol=0))
 
 
-def _as_shown(
+def _convert_grey_values(
     data: Any,
     look: DisplaySettings | None,
     white_bits: int,
     line: tuple[float, float] | None,
     warnings: list[str],
 ) -> tuple[Any, DisplaySettings | None]:
-    """Invert grey values whose zero is white, and calibrate them.
+    """Invert grey values for which zero is white, and apply their calibration.
 
     `white_bits` is the bit depth of values whose zero is white, or 0. Calibrated values
     and floats are not inverted: the former are measured, the latter have no white.
@@ -365,13 +369,13 @@ def _as_shown(
         data, look = _invert_white(data, white_bits, look)
         is_inverted = False
     if line is not None:
-        data, look = _on_line(data, line, look)
+        data, look = _apply_grey_calibration(data, line, look)
         is_inverted ^= line[1] < 0
     if is_inverted:
         sentence = Message(
-            "It has an inverted lookup table, which shows small grey values bright and "
-            "is not applied: invert the image in ImageJ if large values should be "
-            "bright.",
+            "The file has an inverted lookup table, which shows small grey values "
+            "bright and is not applied: invert the image in ImageJ if large values "
+            "should be bright.",
             "inverted-display",
         )
         warnings.append(sentence)
@@ -394,7 +398,9 @@ _SCANS = ("Scan", "EScan", "IScan", "CScan")
 _FIELD_TOLERANCE = 0.01  # the field width has four digits
 
 
-def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str | None:
+def _read_tag_text(
+    tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int
+) -> str | None:
     """Read a tag of any type as text."""
     tag = page.tags.get(code)
     if tag is None:
@@ -405,7 +411,7 @@ def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str 
     return decode_text(data).replace("\0", "\n")
 
 
-def _vendor_info(
+def _read_vendor_metadata(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
 ) -> RawImage | None:
     shape = (int(page.imagelength), int(page.imagewidth))
@@ -414,18 +420,18 @@ def _vendor_info(
     if _is_thumbnail(first, page) and not any(code in page.tags for code in codes):
         page = first  # it may hold the header of both
     for code in _FEI_TAGS:
-        text = _raw(tif, page, code)
+        text = _read_tag_text(tif, page, code)
         if text is not None:
             return parse_fei(text, shape)
-    text = _raw(tif, page, _ZEISS_TAG)
+    text = _read_tag_text(tif, page, _ZEISS_TAG)
     if text is not None:
         return parse_zeiss(text, shape)
-    text = _raw(tif, page, _TESCAN_TAG)
+    text = _read_tag_text(tif, page, _TESCAN_TAG)
     return parse_tescan(text or "", shape, f"tag {_TESCAN_TAG}")
 
 
-def _sections(text: str) -> dict[str, dict[str, str]]:
-    """Split an INI text, ignoring lines other than ``key = value``."""
+def _parse_ini(text: str) -> dict[str, dict[str, str]]:
+    """Parse INI text and ignore lines other than ``key = value``."""
     sections: dict[str, dict[str, str]] = {}
     section = ""
     for raw in text.splitlines():
@@ -438,7 +444,7 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
     return sections
 
 
-def _count(value: str | None) -> int | None:
+def _parse_pixel_count(value: str | None) -> int | None:
     """Read a positive number of pixels."""
     try:
         number = float(value or "")
@@ -448,10 +454,13 @@ def _count(value: str | None) -> int | None:
 
 
 def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
-    """Read the INI text of FEI and Thermo Fisher, without pixels."""
-    sections = _sections(text)
+    """Parse the INI text of FEI and Thermo Fisher without reading pixels."""
+    sections = _parse_ini(text)
     image = sections.get("Image", {})
-    columns, rows = _count(image.get("ResolutionX")), _count(image.get("ResolutionY"))
+    columns, rows = (
+        _parse_pixel_count(image.get("ResolutionX")),
+        _parse_pixel_count(image.get("ResolutionY")),
+    )
     warnings: list[str] = []
     size = None
     for name in _SCANS:
@@ -459,27 +468,29 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
         size_texts = [scan.get("PixelHeight"), scan.get("PixelWidth")]
         if not any(size_texts):
             continue
-        size = pixel_size([to_nm(value, "m") for value in size_texts])
+        size = create_pixel_size([to_nm(value, "m") for value in size_texts])
         if size is not None:
             warnings = []
             break
         sentence = Message(
-            "FEI's PixelHeight and PixelWidth must be positive metres, got "
-            f"{size_texts}: the pixel size is left unknown.",
+            "FEI's PixelHeight and PixelWidth must be positive lengths in metres, "
+            f"got {size_texts}: the pixel size is left unknown.",
             "pixel-size-invalid",
         )
         warnings.append(sentence)
-    metadata = _chosen_fei(sections)
+    metadata = _select_fei_entries(sections)
     frame_image = RawImage(
         "TIFF", None, size, "FEI", metadata=metadata, warnings=tuple(warnings[:1])
     )
     if rows is None:
         return frame_image
     # a page that was resampled or cropped keeps the header of the scan
-    return of_frame(frame_image, "FEI's header", (rows, columns or shape[1]), shape)
+    return apply_frame_metadata(
+        frame_image, "FEI's header", (rows, columns or shape[1]), shape
+    )
 
 
-def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def _select_fei_entries(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """Return the entries that describe the acquisition."""
     keys_wanted = {
         "System": ("SystemType", "Software"),
@@ -497,8 +508,8 @@ def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     }
 
 
-def _zeiss_values(text: str) -> tuple[list[str], dict[str, str]]:
-    """Split Zeiss's text into unnamed numbers and named values."""
+def _split_zeiss_text(text: str) -> tuple[list[str], dict[str, str]]:
+    """Split the text of a Zeiss header into unnamed numbers and named values."""
     lines = [line.strip() for line in text.splitlines()]
     numbers: list[str] = []
     values: dict[str, str] = {}
@@ -513,18 +524,18 @@ def _zeiss_values(text: str) -> tuple[list[str], dict[str, str]]:
     return numbers, values
 
 
-def _refine_size(label: str, numbers: list[str]) -> float | None:
-    """Read the pixel size, with the header's digits if both agree.
+def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
+    """Read the pixel size, with more digits from the header if they agree.
 
     The label is rounded for the screen; the fourth unnamed number is the same length
     in metres, but belongs to the live scan when the two differ.
     """
-    length = stated_length_nm(label)
+    length = parse_metadata_length_nm(label)
     if length is None or len(numbers) < 4:
         return length
     exact = to_nm(numbers[3], "m")
     digits = label.split()[0].partition(".")[2]
-    unit = stated_length_nm(f"1 {label.split()[-1]}") or 0.0
+    unit = parse_metadata_length_nm(f"1 {label.split()[-1]}") or 0.0
     half = 0.5 * 10.0 ** -len(digits) * unit
     if exact is not None and abs(exact - length) <= half * 1.001:
         return exact
@@ -532,8 +543,8 @@ def _refine_size(label: str, numbers: list[str]) -> float | None:
 
 
 def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
-    """Read the text of Zeiss SmartSEM, without pixels."""
-    numbers, values = _zeiss_values(text)
+    """Parse the text of Zeiss SmartSEM without reading pixels."""
+    numbers, values = _split_zeiss_text(text)
     metadata = {
         key: values[key]
         for key in (
@@ -553,8 +564,8 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
     image = RawImage("TIFF", None, None, "Zeiss", metadata=metadata)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
-        return _from_field(image, values, shape)
-    length = _refine_size(label, numbers)
+        return _compute_size_from_field(image, values, shape)
+    length = _refine_pixel_size(label, numbers)
     if length is None:
         warning = Message(
             f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
@@ -562,68 +573,68 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
             "pixel-size-invalid",
         )
         return replace(image, warnings=(warning,))
-    image = replace(image, pixel_size_nm=pixel_size((length, length)))
-    return _at_width(image, length, values, shape)
+    image = replace(image, pixel_size_nm=create_pixel_size((length, length)))
+    return _rescale_to_page(image, length, values, shape)
 
 
-def _from_field(
+def _compute_size_from_field(
     image: RawImage, values: Mapping[str, str], shape: tuple[int, int]
 ) -> RawImage:
-    """Return the pixel size of an older file, which only states its field.
+    """Compute the pixel size of an older file from its field of view.
 
     The live scan's ``AP_PIXEL_SIZE``, which is there too, refers to the screen:
     twice as fine as a page that was stored at half its width.
     """
     across, down = values.get("AP_WIDTH", ""), values.get("AP_HEIGHT", "")
-    width, height = stated_length_nm(across), stated_length_nm(down)
+    width, height = parse_metadata_length_nm(across), parse_metadata_length_nm(down)
     pitch = None if width is None else width / shape[1]
     if pitch is None:
         reason = f"and AP_WIDTH is not a length, got {across!r}"
         code = "pixel-size-missing"
     elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
         pixels = f"{shape[0]} x {shape[1]} px"
-        reason = f"and the field of {down} x {across} does not fit {pixels}"
+        reason = f"and the field of view of {down} x {across} does not match {pixels}"
         code = "pixel-size-contradicts"
     else:
-        basis = {"pixel_size_from": f"AP_WIDTH, {across}, over {shape[1]} px"}
-        size = pixel_size((pitch, pitch))
+        basis = {"pixel_size_from": f"AP_WIDTH, {across}, divided by {shape[1]} px"}
+        size = create_pixel_size((pitch, pitch))
         return replace(image, pixel_size_nm=size, metadata={**image.metadata, **basis})
     warning = Message(
-        f"Zeiss's header holds no AP_IMAGE_PIXEL_SIZE, {reason}: the pixel size is "
+        f"The Zeiss header has no AP_IMAGE_PIXEL_SIZE, {reason}: the pixel size is "
         "left unknown.",
         code,
     )
     return replace(image, warnings=(warning,))
 
 
-def _at_width(
+def _rescale_to_page(
     image: RawImage, length: float, values: Mapping[str, str], shape: tuple[int, int]
 ) -> RawImage:
     """Scale the stated pixel size to the width of the stored page.
 
     Resampling does not change the width of the field.
     """
-    field_nm, width = stated_length_nm(values.get("AP_WIDTH", "")), shape[1]
+    field_nm, width = parse_metadata_length_nm(values.get("AP_WIDTH", "")), shape[1]
     if field_nm is not None and abs(length * width / field_nm - 1) < _FIELD_TOLERANCE:
         return image
-    frame = rows_and_columns(values.get("DP_IMAGE_STORE", ""), "*")
+    frame = parse_rows_and_columns(values.get("DP_IMAGE_STORE", ""), "*")
     if frame is not None and frame[1] != width:
         # the data bar is inside the frame, so there is none below it
-        fitting = of_frame(image, "Zeiss's header", frame, shape)
+        fitting = apply_frame_metadata(image, "Zeiss's header", frame, shape)
         return replace(fitting, databar_rows=0)
     pitch = length if field_nm is None else field_nm / width
-    return replace(image, pixel_size_nm=pixel_size((pitch, pitch)))
+    return replace(image, pixel_size_nm=create_pixel_size((pitch, pitch)))
 
 
 # Pixel size of other TIFFs: ImageJ, resolution tags.
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
-_PRINT_UNITS = [unit_nm(unit) for unit in _TAG_UNITS.values()]
+_PRINT_UNITS = [unit_to_nm(unit) for unit in _TAG_UNITS.values()]
 _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 
-def _resolution(page: "tifffile.TiffPage", name: str) -> float | None:
-    """Return pixels per unit along one axis, from a rational that may be damaged."""
+def _read_resolution(page: "tifffile.TiffPage", name: str) -> float | None:
+    """Read pixels per unit along one axis from a possibly damaged rational."""
     tag = page.tags.get(name)
     value: Any = None if tag is None else tag.value
     try:
@@ -637,36 +648,36 @@ def _resolution(page: "tifffile.TiffPage", name: str) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-def _pitches(
+def _read_pixel_pitches(
     page: "tifffile.TiffPage", unit: str, y_unit: str | None = None
 ) -> PixelSize | None:
     """Return the pixel size from both resolution tags; `y_unit` is for rows."""
     tags = (("YResolution", y_unit or unit), ("XResolution", unit))
-    resolutions = [(_resolution(page, name), per) for name, per in tags]
-    return pixel_size(
+    resolutions = [(_read_resolution(page, name), per) for name, per in tags]
+    return create_pixel_size(
         [None if r is None else to_nm(1 / r, per) for r, per in resolutions]
     )
 
 
-def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
-    """Read the pixel size ``(y, x)`` in nm from resolution tags, if not for print."""
+def _read_tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
+    """Read the pixel size ``(y, x)`` in nm from resolution tags, except print sizes."""
     tag = page.tags.get("ResolutionUnit")
     unit = (
         _TAG_UNITS.get(int(tag.value)) if tag is not None and tag.count == 1 else None
     )
-    size = None if unit is None else _pitches(page, unit)
+    size = None if unit is None else _read_pixel_pitches(page, unit)
     return None if size is None or max(size) > LARGEST_PRINTED_NM else size
 
 
-def _imagej_pixel_size(
+def _read_imagej_pixel_size(
     page: "tifffile.TiffPage", metadata: Mapping[str, Any], warnings: list[str]
 ) -> PixelSize | None:
     unit = str(metadata.get("unit", metadata.get("xunit", ""))).strip()
     if unit in ("", "null"):  # from Bio-Formats: the tags have their own unit
-        return _tag_pixel_size(page)
+        return _read_tag_pixel_size(page)
     if unit.lower() in _NO_UNIT:
         return None
-    size = _pitches(page, unit, str(metadata.get("yunit", unit)).strip())
+    size = _read_pixel_pitches(page, unit, str(metadata.get("yunit", unit)).strip())
     if size is None:
         resolution = getattr(page.tags.get("XResolution"), "value", None)
         sentence = Message(
@@ -675,7 +686,7 @@ def _imagej_pixel_size(
             "pixel-size-invalid",
         )
         warnings.append(sentence)
-    elif max(size) > LARGEST_PRINTED_NM and unit_nm(unit) in _PRINT_UNITS:
+    elif max(size) > LARGEST_PRINTED_NM and unit_to_nm(unit) in _PRINT_UNITS:
         return None  # ImageJ uses resolution tags as a calibration
     return size
 
@@ -713,13 +724,13 @@ class _PlaneSource:
 
     @property
     def out_shape(self) -> tuple[int, ...]:
-        """Shape as returned: ``(Y, X)`` or ``(Y, X, S)``."""
+        """Shape of the returned array: ``(Y, X)`` or ``(Y, X, S)``."""
         if "S" not in self.axes or self.sample is not None:
             return self.extent
         return (*self.extent, self.shape[self.axes.index("S")])
 
     def _order_samples(self, samples: RealArray) -> RealArray:
-        """Move colour samples to the last axis, or select the chosen one."""
+        """Move colour samples to the last axis, or select one of them."""
         if "S" not in self.axes:
             return samples
         axis = self.axes.index("S")
@@ -727,13 +738,13 @@ class _PlaneSource:
             return np.asarray(np.take(samples, self.sample, axis=axis))
         return np.moveaxis(samples, axis, -1)
 
-    def _page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
+    def _find_page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
         """Find the page in a freshly opened file."""
         page: Any = tif.series[self.series].levels[self.level].pages[self.page]
         return cast("tifffile.TiffPage", page)
 
-    def whole(self) -> RealArray:
-        """Read the plane into memory, of `out_shape`."""
+    def read_all(self) -> RealArray:
+        """Read the whole plane into memory as an array of shape `out_shape`."""
         if self.offset is not None:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
@@ -741,26 +752,32 @@ class _PlaneSource:
         import tifffile
 
         how = dict(self.how)
-        with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path, **how) as tif:
-            page = self._page(tif)
+        with (
+            convert_decoding_errors(self.path, "TIFF"),
+            tifffile.TiffFile(self.path, **how) as tif,
+        ):
+            page = self._find_page(tif)
             page.parent.filehandle.open()  # `tifffile` closes the other files of a set
             plane = np.asarray(page.asarray()).reshape(self.shape)
         return self._order_samples(plane)
 
-    def window(self, rows: slice, columns: slice) -> RealArray:
+    def read_window(self, rows: slice, columns: slice) -> RealArray:
         index = tuple(
             {"Y": rows, "X": columns, "S": slice(None)}[letter] for letter in self.axes
         )
         if self.offset is not None:
-            with decoding(self.path, "TIFF"):
+            with convert_decoding_errors(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
                 return self._order_samples(np.array(view[index]))
         import tifffile
         import zarr
 
         how = dict(self.how)
-        with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path, **how) as tif:
-            page = self._page(tif)
+        with (
+            convert_decoding_errors(self.path, "TIFF"),
+            tifffile.TiffFile(self.path, **how) as tif,
+        ):
+            page = self._find_page(tif)
             store = page.aszarr()
             try:
                 part = zarr.open_array(store, mode="r")[index]
@@ -769,18 +786,18 @@ class _PlaneSource:
         return self._order_samples(np.asarray(part))
 
 
-def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
+def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:
     """Raise `ReadError` if the pixels of a page are beyond the end of the file."""
     block_count = math.prod(page.chunked)
     entry_count = min(len(page.dataoffsets), len(page.databytecounts))
     if entry_count != block_count:
         msg = (
-            f"{path} must hold {block_count} tiles or strips, but lists {entry_count}: "
-            "export it again."
+            f"{path} must contain {block_count} tiles or strips, but lists "
+            f"{entry_count}: export it again."
         )
         raise ReadError(msg, code="file-damaged")
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
-    _check_end(path, max(ends))
+    _check_file_size(path, max(ends))
 
 
 def _segment_bytes(page: "tifffile.TiffPage") -> int:
@@ -791,18 +808,20 @@ def _segment_bytes(page: "tifffile.TiffPage") -> int:
     return math.prod(sides) * page.samplesperpixel * np.dtype(page.dtype).itemsize
 
 
-def _check_end(path: Path, end: int) -> None:
+def _check_file_size(path: Path, end: int) -> None:
     size = path.stat().st_size
     if end > size:
         msg = (
-            f"{path} is cut short: its pixels end at byte {end}, but the file has "
-            f"{size}: copy it again."
+            f"{path} is cut short: its pixels end at byte {end}, but the file has only "
+            f"{size} bytes: copy it again."
         )
         raise ReadError(msg, code="file-truncated")
 
 
-def _block(page: "tifffile.TiffPage", extent: tuple[int, int]) -> tuple[int, int]:
-    """Choose blocks that hold whole tiles or strips."""
+def _choose_block_shape(
+    page: "tifffile.TiffPage", extent: tuple[int, int]
+) -> tuple[int, int]:
+    """Choose a block shape that consists of whole tiles or strips."""
     rows, columns = extent
     if page.is_tiled:
         high, wide = max(1, page.tilelength), max(1, page.tilewidth)
@@ -829,7 +848,10 @@ def _find_plane(
     key = pages.keyframe
     shape = tuple(n for n, a in zip(key.shape, key.axes, strict=True) if a in "YXS")
     if math.prod(shape) != math.prod(key.shape):
-        msg = f"{path} stores volumes in one page, not supported: export a stack."
+        msg = (
+            f"{path} stores volumes in one page, which is not supported: export a "
+            "stack."
+        )
         raise ReadError(msg, code="format-unsupported")
     how: tuple[tuple[str, Any], ...] = (("is_ome", False),)
     if tif.is_ome:
@@ -853,19 +875,23 @@ def _find_plane(
         page is not None and page.parent is tif for page in pages.pages
     ):
         offset = int(pages.dataoffset) + outer * plane_source.nbytes
-        _check_end(path, offset + plane_source.nbytes)
+        _check_file_size(path, offset + plane_source.nbytes)
         # a contiguous run of bytes can be read in any blocks, whatever its strips
         rows, columns = (min(n, _BLOCK) for n in plane_source.extent)
         return replace(plane_source, offset=offset, block=(rows, columns))
     page: Any = pages.pages[outer] if outer < len(pages.pages) else None
     if page is None:
-        msg = f"{path} lacks the page of plane {outer}: a file of its set is missing."
+        msg = (
+            f"{path} has no page for plane {outer}: a file of the image set is missing."
+        )
         raise ReadError(msg, code="file-missing")
     if page.parent is tif:
-        _check_bytes(path, page)
-        check_claim(path, plane_source.nbytes, sum(page.databytecounts))
-        check_claim(path, _segment_bytes(key), sum(page.databytecounts))
-    return replace(plane_source, page=outer, block=_block(key, plane_source.extent))
+        _check_pixel_data(path, page)
+        check_claimed_size(path, plane_source.nbytes, sum(page.databytecounts))
+        check_claimed_size(path, _segment_bytes(key), sum(page.databytecounts))
+    return replace(
+        plane_source, page=outer, block=_choose_block_shape(key, plane_source.extent)
+    )
 
 
 # The file: its planes, its calibration, its dialect.
@@ -885,8 +911,8 @@ _FORMER_SUBFILE, _FORMER_REDUCED = 255, 2
 _THUMBNAIL = 2  # chosen: images of one series of exposures differ by less
 
 
-class _Listener(logging.Handler):
-    """Handler that collects the faults that tifffile logs instead of raising.
+class _WarningHandler(logging.Handler):
+    """Handler that collects errors and warnings logged by tifffile.
 
     It looks for all files of a set, of which only those of the chosen image matter.
     """
@@ -902,7 +928,7 @@ class _Listener(logging.Handler):
         if record.thread != self._thread or _OF_SETS in text:
             return
         sentence = Message(
-            f"Not all of the TIFF can be understood ({text.rstrip('.')}): export it "
+            f"The TIFF could not be read completely ({text.rstrip('.')}): export it "
             "again if anything is wrong or missing.",
             "partly-understood",
         )
@@ -913,10 +939,10 @@ class _Listener(logging.Handler):
 @contextmanager
 def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile]":
     """Open a TIFF, converting its errors and collecting its warnings."""
-    listener = _Listener(complaints)
+    listener = _WarningHandler(complaints)
     _logger.addHandler(listener)
     try:
-        with decoding(path, "TIFF"), _open(path, complaints) as tif:
+        with convert_decoding_errors(path, "TIFF"), _open(path, complaints) as tif:
             if not len(tif.series):
                 msg = f"{path} is a TIFF without an image: export it again."
                 raise ReadError(msg, code="no-image")
@@ -927,7 +953,7 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
 
 @contextmanager
 def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
-    """Open a TIFF, with the OME-XML of its set if that is in another file.
+    """Open a TIFF, also if its OME-XML is in another file of the set.
 
     OME-XML that does not list this file is ignored, as if it were missing; `warnings`
     receives the reason.
@@ -935,13 +961,13 @@ def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
     import tifffile
 
     with tifffile.TiffFile(path) as tif:
-        text = _companion(path, tif, warnings)
-        if text is None and not (fault := _fault_of_set(path, tif)):
+        text = _read_companion_xml(path, tif, warnings)
+        if text is None and not (fault := _find_set_fault(path, tif)):
             yield tif
             return
     if text is not None:
         with tifffile.TiffFile(path, omexml=text) as tif:
-            if not (fault := _fault_of_set(path, tif)):
+            if not (fault := _find_set_fault(path, tif)):
                 yield tif
                 return
     warnings.append(fault)
@@ -949,53 +975,57 @@ def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
         yield tif
 
 
-def _fault_of_set(path: Path, tif: "tifffile.TiffFile") -> str:
-    """Return why only the planes of this file are read, if its set is not as stated."""
+def _find_set_fault(path: Path, tif: "tifffile.TiffFile") -> str:
+    """Return why only the planes of this file are read; empty for a complete set."""
     _check_ome(path, tif)
     if "FileName" not in (tif.ome_metadata or "") or not tif.series:
         return ""
-    own = [one for one in tif.series if _is_own(tif, one)]
+    own = [one for one in tif.series if _has_own_planes(tif, one)]
     if not own:
         return Message(
-            "Its OME-XML names only other files, so the planes of this one are read "
-            "without it: restore the file's former name.",
+            "The OME-XML lists only other files, so the planes of this file are read "
+            "without it: restore the original file name.",
             "set-incomplete",
         )
     if any(page is None for one in own for page in one):
         return Message(
-            "Files of its set are missing or damaged, so only the planes of this one "
-            "are read: copy the others next to it.",
+            "Files of the image set are missing or damaged, so only the planes of "
+            "this file are read: copy the other files next to it.",
             "set-incomplete",
         )
     return ""
 
 
-def _is_own(tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries") -> bool:
+def _has_own_planes(
+    tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries"
+) -> bool:
     """Return whether any plane of an image is in the opened file itself."""
     own = tif.filehandle.path
     return any(p is not None and p.parent.filehandle.path == own for p in series)
 
 
-def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str | None:
-    """Read OME-XML of another file, or with invalid characters, unlike `tifffile`."""
+def _read_companion_xml(
+    path: Path, tif: "tifffile.TiffFile", warnings: list[str]
+) -> str | None:
+    """Read OME-XML that is in another file or contains invalid characters."""
     from xml.etree import ElementTree as ET
 
     text = tif.ome_metadata or ""
     own = _parse_ome(text)
     if own is None:
         return None
-    where = [element for element in own if _local(element) == "BinaryOnly"]
+    where = [element for element in own if _local_name(element) == "BinaryOnly"]
     if not where:
         is_plain = text == escape_invisible(text, lines=True)
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where[0].get("MetadataFile") or ""
     root: Element | None = None
     with suppress(SemsrError, OSError, ValueError):  # `with_name` refuses other folders
-        root = _parse_ome(_ome_xml(path.with_name(name)))
+        root = _parse_ome(_read_ome_xml(path.with_name(name)))
     if root is None:
         sentence = Message(
-            f"Its OME-XML is in {one_line(f'{name:.80}')!r}, which is not a readable "
-            "file next to it: copy that file here, or set the pixel size.",
+            f"The OME-XML is in {format_one_line(f'{name:.80}')!r}, which is not a "
+            "readable file next to it: copy that file here, or set the pixel size.",
             "file-missing",
         )
         warnings.append(sentence)
@@ -1005,20 +1035,20 @@ def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str
     return ET.tostring(root, encoding="unicode")
 
 
-def _ome_xml(path: Path) -> str:
-    """Read OME-XML from a text or a TIFF."""
+def _read_ome_xml(path: Path) -> str:
+    """Read OME-XML from a text file or a TIFF."""
     import tifffile
 
     with open_file(path) as stream:
         is_tiff = stream.read(4).startswith(_MAGIC)
     if not is_tiff:
         return read_text(path)
-    with decoding(path, "TIFF"), tifffile.TiffFile(path) as tif:
+    with convert_decoding_errors(path, "TIFF"), tifffile.TiffFile(path) as tif:
         return str(tif.ome_metadata or "")
 
 
 def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
-    """Raise `ReadError` for parts outside the TIFF's folder and too many planes.
+    """Raise `ReadError` for files outside the TIFF's folder or too many planes.
 
     `tifffile` opens every part that is named, and lists every plane that is stated.
     """
@@ -1035,24 +1065,26 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
         (name for name in names if set(name) & set("/\\:") or name == ".."), None
     )
     if away is not None or ("FileName" in ome and "<!DOCTYPE" in ome):
-        where = "by XML entities" if away is None else one_line(f"{away:.80}")
+        where = "by XML entities" if away is None else format_one_line(f"{away:.80}")
         msg = (
-            f"{path} names a part outside its folder, {where}: put all parts into one "
-            "folder, and export it again."
+            f"{path} refers to a file outside its folder, {where}: put all files of "
+            "the set into one folder, and export it again."
         )
         raise ReadError(msg, code="outside-folder")
     size = max(1, tif.pages.first.size)
-    planes = max((_stated_planes(element, size) for element in elements), default=0)
+    planes = max(
+        (_count_stated_planes(element, size) for element in elements), default=0
+    )
     if planes > _MAX_PLANES:
         msg = (
-            f"{path} states {planes:.3g} planes, more than the {_MAX_PLANES} that a "
-            "TIFF may have: export it again."
+            f"{path} states {planes:.3g} planes, more than the maximum of "
+            f"{_MAX_PLANES} for a TIFF: export it again."
         )
         raise ReadError(msg, code="too-many-planes")
 
 
-def _stated_planes(element: "Element", size: int) -> int:
-    """Return the number of planes of `size` pixels in an element of OME-XML."""
+def _count_stated_planes(element: "Element", size: int) -> int:
+    """Return the number of planes of `size` pixels stated in an OME-XML element."""
     numbers = {
         key: int(value[:_DIGITS]) for key, value in element.items() if value.isdecimal()
     }
@@ -1061,7 +1093,7 @@ def _stated_planes(element: "Element", size: int) -> int:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Return whether a file is a TIFF by its first bytes."""
+    """Return whether the first bytes of a file identify a TIFF."""
     return path.is_file() and head.startswith(_MAGIC)
 
 
@@ -1069,7 +1101,7 @@ _COLOURS = (2, 5, 6, 8)  # photometric interpretations: RGB, CMYK, YCbCr, CIE L*
 
 
 def is_grey(path: Path) -> bool:
-    """Return whether a file is grey with up to three axes, by its first page."""
+    """Return whether the first page of a file is grey with up to three axes."""
     with _open_tiff(path, []) as tif:
         page = tif.pages.first
         if page.photometric in _COLOURS or page.dtype is None or page.dtype.kind == "c":
@@ -1078,7 +1110,7 @@ def is_grey(path: Path) -> bool:
         if tif.is_ome:
             root = _parse_ome(tif.ome_metadata or "")
             pixels = () if root is None else root.iter()
-            first = next((e for e in pixels if _local(e) == "Pixels"), None)
+            first = next((e for e in pixels if _local_name(e) == "Pixels"), None)
             if first is not None:
                 sizes = [int(first.get(f"Size{axis}", 1)) for axis in "ZCT"]
         elif tif.is_imagej:
@@ -1091,18 +1123,18 @@ def is_grey(path: Path) -> bool:
 
 
 def read_calibration(path: Path) -> RawImage:
-    """Read the metadata of a file's first image, without its pixels."""
+    """Read the metadata of the first image in a file without its pixels."""
     with _open_tiff(path, []) as tif:
-        return _calibrate(tif, tif.series[0].levels[0].keyframe, 0)
+        return _read_metadata(tif, tif.series[0].levels[0].keyframe, 0)
 
 
-def _own_series(tif: "tifffile.TiffFile") -> list[int]:
-    """List the images of full size with planes in this file itself."""
-    own = [i for i, one in enumerate(tif.series) if _is_own(tif, one)] or [0]
+def _list_own_series(tif: "tifffile.TiffFile") -> list[int]:
+    """List the full-resolution images with planes in this file itself."""
+    own = [i for i, one in enumerate(tif.series) if _has_own_planes(tif, one)] or [0]
     return [i for i in own if not _is_reduced(tif.series[i].keyframe)] or own
 
 
-def _usual_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
+def _default_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
     """Return the image to read by default: the first, if it is not a thumbnail.
 
     OME-XML identifies its images; other files may begin with a preview.
@@ -1115,12 +1147,12 @@ def _usual_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
 
 
 def _is_reduced(page: "tifffile.TiffPage") -> bool:
-    """Return whether a page is declared as a smaller copy by either tag."""
+    """Return whether either tag declares a page as a reduced copy."""
     return page.is_reduced or page.tags.valueof(_FORMER_SUBFILE) == _FORMER_REDUCED
 
 
 def _is_thumbnail(page: "tifffile.TiffPage", whole: "tifffile.TiffPage") -> bool:
-    """Return whether a page may be a small copy of another one, by its size."""
+    """Return whether a page is small enough to be a thumbnail of another page."""
     return (
         whole.imagelength >= _THUMBNAIL * page.imagelength
         and whole.imagewidth >= _THUMBNAIL * page.imagewidth
@@ -1132,44 +1164,44 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     complaints: list[str] = []
     with _open_tiff(path, complaints) as tif:
         count = len(tif.series)
-        own = _own_series(tif)
-        number = _usual_series(tif, own)
+        own = _list_own_series(tif)
+        number = _default_series(tif, own)
         if options.series is not None:
-            number = choose(path, "series", options.series, count)
+            number = choose_index(path, "series", options.series, count)
         levels = tif.series[number].levels
-        level = choose(path, "level", options.level, len(levels))
+        level = choose_index(path, "level", options.level, len(levels))
         channels, planes, axes, outer, sample = _choose_plane(
             path, levels[level], options
         )
         plane = _find_plane(path, tif, number, level, outer, sample)
         full, page = levels[0].keyframe, levels[level].keyframe
-        image = _calibrate(tif, full, number)
+        image = _read_metadata(tif, full, number)
         if level:
-            image = _coarsen(image, full, page)
-        image = replace(image, orientation=_orientation(tif, levels[0], outer))
+            image = _convert_to_level(image, full, page)
+        image = replace(image, orientation=_read_orientation(tif, levels[0], outer))
         line, lut = None, page.colormap if page.photometric == _PALETTE else None
         if tif.is_imagej and image.vendor is None and page.samplesperpixel == 1:
             details = tif.imagej_metadata or {}
-            line = _grey_line(details, np.dtype(page.dtype), complaints)
+            line = _read_grey_calibration(details, np.dtype(page.dtype), complaints)
     if plane.nbytes <= LAZY_BYTES:
-        data = plane.whole()
+        data = plane.read_all()
     else:
-        data = plan_blocks(plane, plane.out_shape, plane.dtype, plane.block)
+        data = create_lazy_plane(plane, plane.out_shape, plane.dtype, plane.block)
     look = image.look
     if lut is None:
-        data = _without_no_data(data, page, complaints)
+        data = _mask_no_data(data, page, complaints)
     else:
         indices, data = data, _apply_palette(data, lut)
         look = look if data is indices else None  # its limits are those of indices
     white_bits = page.bitspersample if page.photometric == _WHITE_IS_ZERO else 0
-    data, look = _as_shown(data, look, int(white_bits), line, complaints)
+    data, look = _convert_grey_values(data, look, int(white_bits), line, complaints)
     series_record = {SERIES_KEY: number, OWN_SERIES_KEY: len(own)} if count > 1 else {}
     facts = dict(image.metadata)
     if lut is not None or line is not None:  # which change the grey values
         facts.pop(BITS_KEY, None)
     return replace(
         image,
-        format=_dialect(tif),
+        format=_get_dialect(tif),
         data=data,
         levels=len(levels),
         series=count,
@@ -1187,13 +1219,13 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 def _choose_plane(
     path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
 ) -> tuple[int, int, dict[str, int], int, int | None]:
-    """Choose the page of a plane, and the sample of a channel; count both."""
+    """Choose the page of a plane and the sample of a channel, and count both."""
     page = level.keyframe
     if page.dtype is None or page.sampleformat == _COMPLEX_INTEGERS:
         msg = (
-            f"{path} stores grey values of a type that is not supported (TIFF sample "
-            f"format {int(page.sampleformat)} of {page.bitspersample} bits): export it "
-            "as integers or floats."
+            f"{path} stores grey values of an unsupported type (TIFF sample format "
+            f"{int(page.sampleformat)} with {page.bitspersample} bits): export it as "
+            "integers or floats."
         )
         raise ReadError(msg, code="format-unsupported")
     photometric = int(page.photometric)
@@ -1222,14 +1254,14 @@ def _choose_plane(
     return channels, planes, named_axes(axis_names, counts), outer, sample
 
 
-def _calibrate(
+def _read_metadata(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage", series: int
 ) -> RawImage:
-    """Read the calibration by dialect in turn: microscope, OME, ImageJ, plain tags.
+    """Read metadata from the first available source: vendor, OME, ImageJ or tags.
 
     Returned as an image whose pixels are not read yet.
     """
-    maker = _vendor_info(tif, page)
+    maker = _read_vendor_metadata(tif, page)
     text, warnings = str(page.description or ""), list[str]()
     if maker is not None:
         bits = _significant_bits(page, None, text)
@@ -1239,27 +1271,27 @@ def _calibrate(
     first = tif.pages.first
     root = _parse_ome(tif.ome_metadata or (first.description if first.is_ome else ""))
     if root is not None:
-        size, name, depth = _of_series(root, series, tif, warnings)
-        record = ome_record(root)
+        size, name, depth = _read_series_metadata(root, series, tif, warnings)
+        record = find_ome_record(root)
     elif tif.is_ome:
         damage = "The OME-XML is damaged: the pixel size is left unknown."
         warnings = [Message(damage, "metadata-damaged")]
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
-        size = _imagej_pixel_size(page, details, warnings)
+        size = _read_imagej_pixel_size(page, details, warnings)
         text = str(details.get("Info", ""))
-        look = _imagej_look(details)
+        look = _read_imagej_limits(details)
     else:
-        size = _tag_pixel_size(page)
+        size = _read_tag_pixel_size(page)
     record, cut = record or _find_record(text), ""
     rows, columns = int(page.imagelength), int(page.imagewidth)
-    turn_note = "" if _orientation(tif, tif.series[series], 0) == 1 else "turned"
+    turn_note = "" if _read_orientation(tif, tif.series[series], 0) == 1 else "turned"
     if record and (turn_note or record.shape not in (None, (rows, columns))):
         record = replace(record, origin=(0.0, 0.0))
         cut = Message(
-            f"{tif.filename}, now of {rows} x {columns} px, was "
+            f"{tif.filename}, now {rows} x {columns} px, was "
             f"{turn_note or 'cropped or resampled'} by another program: its position "
-            "in the image is unknown. `crop()` keeps the position.",
+            "in the original image is unknown. `crop()` keeps the position.",
             "place-unknown",
         )
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
@@ -1281,7 +1313,7 @@ def _calibrate(
     )
 
 
-def _orientation(
+def _read_orientation(
     tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries", number: int
 ) -> int:
     """Return the orientation of a page, which may differ within a stack.
@@ -1299,8 +1331,8 @@ def _orientation(
     return orientation if orientation in range(1, 9) else 1
 
 
-def _imagej_look(details: Mapping[str, Any]) -> DisplaySettings | None:
-    """Return ImageJ's display range for one channel."""
+def _read_imagej_limits(details: Mapping[str, Any]) -> DisplaySettings | None:
+    """Read ImageJ's display range of a single-channel image."""
     if int(details.get("channels") or 1) > 1:
         return None
     try:
@@ -1310,17 +1342,17 @@ def _imagej_look(details: Mapping[str, Any]) -> DisplaySettings | None:
 
 
 def _find_record(text: str) -> Record | None:
-    """Find this package's record in a text."""
+    """Find the record of this package in text."""
     for line in text.splitlines():
         if line.startswith(f"{RECORD_KEY}="):
             return Record.from_json(line.partition("=")[2])
     return None
 
 
-def _coarsen(
+def _convert_to_level(
     image: RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
 ) -> RawImage:
-    """Convert calibration, position and data bar of the finest level to another one."""
+    """Convert calibration, position and data bar to another pyramid level."""
     sides = (full.imagelength, page.imagelength), (full.imagewidth, page.imagewidth)
     down, across = (fine / coarse for fine, coarse in sides)
     # levels are halved, and odd sides rounded
@@ -1339,12 +1371,12 @@ def _coarsen(
         ),
         spacing_px=(spacing[0] * down, spacing[1] * across),
         pixel_size_nm=size and PixelSize((size[0] * down, size[1] * across)),
-        databar_rows=rows_at(image.databar_rows, down),
+        databar_rows=scale_rows(image.databar_rows, down),
         coarser=(down, across),
     )
 
 
-def _dialect(tif: "tifffile.TiffFile") -> str:
+def _get_dialect(tif: "tifffile.TiffFile") -> str:
     if tif.is_ome:
         return "OME-TIFF"
     return "ImageJ TIFF" if tif.is_imagej else "TIFF"

@@ -19,9 +19,9 @@ from napari_semsr.core import (
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
-    output_kind,
-    record_of,
-    replacing,
+    create_record,
+    output_format,
+    replace_atomically,
 )
 from napari_semsr.io.tiff.read import read_calibration
 from napari_semsr.io.zarr import halve, level_shapes
@@ -49,10 +49,10 @@ _FEI_TAG = 34682
 _Rational = tuple[int, int]
 
 
-def _resolution(
+def _choose_resolution(
     size: PixelSize | None, units: Mapping[str, int]
 ) -> tuple[str, tuple[_Rational, _Rational]]:
-    """Choose a unit and return it with the pixels ``(x, y)`` per unit.
+    """Choose a unit and return it with the resolution ``(x, y)`` in pixels per unit.
 
     The unit is ``"pixel"`` if the size is unknown, or no tag can hold it.
     """
@@ -61,37 +61,37 @@ def _resolution(
         unit = next(fits, list(units)[-1])
         per_unit = [Fraction(units[unit]) / Fraction(pitch) for pitch in size]
         if all(1 / _MAX_RATIONAL <= value <= _MAX_RATIONAL for value in per_unit):
-            y, x = (_rational(value) for value in per_unit)
+            y, x = (_to_rational(value) for value in per_unit)
             return unit, (x, y)
     return "pixel", ((1, 1), (1, 1))
 
 
-def _rational(value: Fraction) -> _Rational:
-    """Return the closest numerator and denominator that a tag can hold."""
+def _to_rational(value: Fraction) -> _Rational:
+    """Return the closest numerator and denominator that fit into a tag."""
     fraction = value.limit_denominator(int(_MAX_RATIONAL / max(value, Fraction(1))))
     return fraction.numerator, fraction.denominator
 
 
-def _tags(image: Micrograph) -> dict[str, Any]:
-    """Return tags of the pixel size for readers without ImageJ and OME-XML data."""
-    unit, per_unit = _resolution(image.pixel_size_nm, {"cm": 10**7})
+def _resolution_tags(image: Micrograph) -> dict[str, Any]:
+    """Return resolution tags for readers that ignore ImageJ and OME metadata."""
+    unit, per_unit = _choose_resolution(image.pixel_size_nm, {"cm": 10**7})
     return {"resolution": per_unit, "resolutionunit": 3 if unit == "cm" else 1}
 
 
-def _first_type(
+def _find_lossless_type(
     dtype: np.dtype[np.generic], types: tuple[str, ...]
 ) -> np.dtype[np.generic] | None:
-    """Return the first type that holds every value of another."""
+    """Return the first type that can hold all values of another type."""
     return next((np.dtype(t) for t in types if np.can_cast(dtype, t)), None)
 
 
-def _to_ome(data: RealArray, path: Path) -> RealArray:
-    """Convert grey values to a type of OME; `WriteError` if none holds them."""
+def _to_ome_type(data: RealArray, path: Path) -> RealArray:
+    """Convert grey values to a type supported by OME, or raise `WriteError`."""
     if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
         for value in (data.min(), data.max()):
             if not -_MAX_EXACT <= int(value) <= _MAX_EXACT:
                 msg = (
-                    f"{path} can hold whole numbers up to 2**53, since other programs "
+                    f"{path} can store integers up to 2**53, since other programs "
                     f"cannot read a TIFF of {data.dtype}, got {value}: write .ome.zarr."
                 )
                 raise WriteError(msg, code="out-of-range")
@@ -99,18 +99,18 @@ def _to_ome(data: RealArray, path: Path) -> RealArray:
 
 
 def _ome_type(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
-    return _first_type(dtype, _OME_TYPES) or np.dtype(np.float64)
+    return _find_lossless_type(dtype, _OME_TYPES) or np.dtype(np.float64)
 
 
-def _to_imagej(data: RealArray, path: Path) -> RealArray:
-    """Convert grey values to a type of ImageJ, or float64, that holds them.
+def _to_imagej_type(data: RealArray, path: Path) -> RealArray:
+    """Convert grey values to a type supported by ImageJ, or to float64.
 
     Fiji opens float64 through Bio-Formats.
     """
-    kind = _first_type(data.dtype, _IMAGEJ_TYPES)
+    kind = _find_lossless_type(data.dtype, _IMAGEJ_TYPES)
     if kind is not None:
         return data.astype(kind, copy=False)
-    wide = _to_ome(data, path).astype(np.float64, copy=False)
+    wide = _to_ome_type(data, path).astype(np.float64, copy=False)
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float32)
     return narrow if np.array_equal(narrow, wide, equal_nan=True) else wide
@@ -124,32 +124,36 @@ def write_imagej(image: Micrograph, path: Path) -> None:
     """
     import tifffile
 
-    kind = _first_type(image.dtype, _IMAGEJ_TYPES) or np.dtype(np.float64)
+    kind = _find_lossless_type(image.dtype, _IMAGEJ_TYPES) or np.dtype(np.float64)
     nbytes = image.shape[0] * image.shape[1] * kind.itemsize
     if nbytes >= _LARGEST_IMAGEJ:
         msg = (
-            f"ImageJ's TIFF holds less than 2 GB, got {nbytes / 2**30:.1f} GB for "
-            f"{path}: write .ome.tif or .ome.zarr."
+            f"A TIFF for ImageJ must be smaller than 2 GB, got {nbytes / 2**30:.1f} "
+            f"GB for {path}: write .ome.tif or .ome.zarr."
         )
         raise WriteError(msg, code="image-too-large")
-    data = np.ascontiguousarray(_to_imagej(image.array(), path))
+    data = np.ascontiguousarray(_to_imagej_type(image.array(), path))
     imagej = data.dtype.name in _IMAGEJ_TYPES
     options = _imagej_options(image, "YX")
     if not imagej:
-        options = {"metadata": None, "description": _info(image), **_tags(image)}
+        options = {
+            "metadata": None,
+            "description": _format_record(image),
+            **_resolution_tags(image),
+        }
     with (
-        _read_back(path, image) as temporary,
+        _verify_and_rename(path, image) as temporary,
         tifffile.TiffWriter(temporary, imagej=imagej) as tif,
     ):
         tif.write(data, photometric="minisblack", **options)
 
 
 @contextmanager
-def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
-    """Rename a file after checking that name, pixel size and history can be read."""
-    with replacing(path) as place:
+def _verify_and_rename(path: Path, image: Micrograph) -> Iterator[Path]:
+    """Rename a file after checking that its metadata can be read."""
+    with replace_atomically(path) as place:
         yield place
-        calibration, record = read_calibration(place), record_of(image)
+        calibration, record = read_calibration(place), create_record(image)
         if (
             calibration.record != Record.from_json(record.to_json())
             or calibration.warnings
@@ -187,7 +191,7 @@ def write_fei(image: Micrograph, path: Path) -> None:
         lines += [f"[{section}]", *texts, ""]
     tag = (_FEI_TAG, 2, 0, "\r\n".join(lines), True)
     dtype = image.dtype.newbyteorder("=")
-    with replacing(path) as temporary, tifffile.TiffWriter(temporary) as tif:
+    with replace_atomically(path) as temporary, tifffile.TiffWriter(temporary) as tif:
         tif.write(
             np.ascontiguousarray(image.array(), dtype=dtype),
             photometric="minisblack",
@@ -196,28 +200,28 @@ def write_fei(image: Micrograph, path: Path) -> None:
         )
 
 
-def _info(image: Micrograph) -> str:
-    return f"{RECORD_KEY}={record_of(image).to_json()}"
+def _format_record(image: Micrograph) -> str:
+    return f"{RECORD_KEY}={create_record(image).to_json()}"
 
 
 def _imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
-    """Return ImageJ's options: scale, contrast, and the record in its information."""
+    """Return the ImageJ options: scale, contrast limits, and the metadata record."""
     keywords: dict[str, Any] = {}
     if image.look is not None:
         keywords["min"], keywords["max"] = image.look.limits
     elif image.dtype.kind == "b":  # otherwise Fiji shows 0 and 1 of 255, both black
         keywords["min"], keywords["max"] = 0, 1
-    unit, per_unit = _resolution(image.pixel_size_nm, _UNITS)
-    keywords |= {"unit": unit, "Info": _info(image), "axes": axes}
+    unit, per_unit = _choose_resolution(image.pixel_size_nm, _UNITS)
+    keywords |= {"unit": unit, "Info": _format_record(image), "axes": axes}
     return {"metadata": keywords, "resolution": per_unit}
 
 
 def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
-    """Return OME-XML attributes: sizes with units, and the record as an annotation."""
+    """Return OME-XML attributes: sizes with units, and the metadata record."""
     metadata: dict[str, Any] = {
         "axes": axes,
         "Name": escape_invisible(image.name),  # XML holds no control characters
-        "MapAnnotation": {RECORD_KEY: record_of(image).to_json()},
+        "MapAnnotation": {RECORD_KEY: create_record(image).to_json()},
     }
     if image.significant_bits is not None:
         metadata["SignificantBits"] = image.significant_bits
@@ -228,15 +232,15 @@ def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
     return metadata
 
 
-def _tiles(data: Any, path: Path) -> Iterator[RealArray]:
-    """Yield full tiles of an image in a type of OME, computed band by band.
+def _iterate_tiles(data: Any, path: Path) -> Iterator[RealArray]:
+    """Yield full tiles of an image in an OME type, computed in bands.
 
     Tiles at the edge are padded here: tifffile would apply the predictor of a
     one-pixel-wide image before padding, which changes its values.
     """
     rows, columns = data.shape
     for top in range(0, rows, _BAND):
-        band = _to_ome(np.asarray(data[top : top + _BAND]), path)
+        band = _to_ome_type(np.asarray(data[top : top + _BAND]), path)
         for y in range(0, band.shape[0], _TILE):
             for x in range(0, columns, _TILE):
                 part = band[y : y + _TILE, x : x + _TILE]
@@ -245,7 +249,7 @@ def _tiles(data: Any, path: Path) -> Iterator[RealArray]:
 
 
 def write_ome(image: Micrograph, path: Path) -> None:
-    """Write an OME-TIFF: tiled, losslessly compressed, with levels if large."""
+    """Write a tiled, losslessly compressed OME-TIFF, with a pyramid if large."""
     import tifffile
 
     dtype = _ome_type(image.dtype)
@@ -261,15 +265,15 @@ def write_ome(image: Micrograph, path: Path) -> None:
     }
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
     with (
-        _read_back(path, image) as temporary,
+        _verify_and_rename(path, image) as temporary,
         tifffile.TiffWriter(temporary, ome=True, bigtiff=nbytes >= 2**31) as tif,
     ):
         tif.write(
-            _tiles(image.data, path),
+            _iterate_tiles(image.data, path),
             shape=image.shape,
             subifds=len(shapes) - 1,
             metadata=_ome_metadata(image, "YX"),
-            **_tags(image),
+            **_resolution_tags(image),
             **options,
         )
         coarse = image.data
@@ -278,7 +282,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
             bands = (np.asarray(coarse[top : top + _BAND]) for top in tops)
             coarse = np.concatenate([halve(band) for band in bands])
             tif.write(
-                _tiles(coarse, path),
+                _iterate_tiles(coarse, path),
                 shape=shape,
                 subfiletype=1,
                 metadata=None,
@@ -287,7 +291,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
 
 
 def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
-    """Return the axes of a stack with TIFF's names: T for times, Z for all others.
+    """Return the TIFF axes of a stack: T for times, Z for all others.
 
     If times are between other axes, all are combined into one.
     """
@@ -302,7 +306,7 @@ def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
 
 def check_pages(axes: Mapping[str, int], path: Path) -> None:
     """Raise `WriteError` if a file cannot hold the axes of a stack in their order."""
-    if output_kind(path) == "tiff" and [*page_axes(axes)] == ["Z", "T"]:
+    if output_format(path) == "tiff" and [*page_axes(axes)] == ["Z", "T"]:
         msg = (
             "ImageJ's stacks store all heights of each time, but that for "
             f"{path} has all times of each height: write .ome.tif."
@@ -316,7 +320,7 @@ def write_pages(
     pages: Iterable[RealArray],
     path: Path,
 ) -> None:
-    """Write the planes (Y, X) of a stack as the pages of one ``.ome.tif`` or ``.tif``.
+    """Write the planes (Y, X) of a stack as pages of an ``.ome.tif`` or ``.tif``.
 
     `axes` are their sizes by name, the last fastest, as in `check_pages`. Name,
     calibration and history are those of the first plane.
@@ -325,22 +329,26 @@ def write_pages(
 
     sizes_by_axis = page_axes(axes)
     planes = math.prod(sizes_by_axis.values())
-    ome = output_kind(path) == "ome-tiff"
-    kind = _ome_type(first.dtype) if ome else _first_type(first.dtype, _IMAGEJ_TYPES)
+    ome = output_format(path) == "ome-tiff"
+    kind = (
+        _ome_type(first.dtype)
+        if ome
+        else _find_lossless_type(first.dtype, _IMAGEJ_TYPES)
+    )
     if kind is None:
         msg = (
-            f"ImageJ's stacks hold {', '.join(_IMAGEJ_TYPES)}, got {first.dtype} for "
-            f"{path}: write .ome.tif."
+            f"ImageJ stacks must have type {', '.join(_IMAGEJ_TYPES)}, got "
+            f"{first.dtype} for {path}: write .ome.tif."
         )
         raise WriteError(msg, code="grey-type-unsupported")
-    convert = _to_ome if ome else _to_imagej
+    convert = _to_ome_type if ome else _to_imagej_type
     letters = f"{''.join(sizes_by_axis)}YX"
     options = _imagej_options(first, letters)
     if ome:  # ImageJ opens it by its tags alone
-        options = {"metadata": _ome_metadata(first, letters), **_tags(first)}
+        options = {"metadata": _ome_metadata(first, letters), **_resolution_tags(first)}
     size = planes * first.shape[0] * first.shape[1] * kind.itemsize
     with (
-        _read_back(path, first) as temporary,
+        _verify_and_rename(path, first) as temporary,
         tifffile.TiffWriter(
             temporary, ome=ome, imagej=not ome, bigtiff=ome and size >= 2**31
         ) as tif,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_semsr.core import Box, Float32Array, FloatPair, IntPair, Micrograph
-from napari_semsr.io.files import writing
-from napari_semsr.io.zarr.image import store_of
-from napari_semsr.io.zarr.store import OmeZarrStore, peek
+from napari_semsr.io.files import convert_write_errors
+from napari_semsr.io.zarr.image import create_image_store
+from napari_semsr.io.zarr.store import OmeZarrStore, read_store_state
 
 if TYPE_CHECKING:
     from napari_semsr.io.zarr.store import ZarrArray
@@ -27,14 +27,14 @@ _RECENT_BYTES = 64 << 20
 _LIVE = "live"  # marks a store that is filled while a scan is followed
 
 
-def is_live(place: Path) -> bool:
+def is_live_mosaic(place: Path) -> bool:
     """Return whether a store is the live mosaic of a scan."""
-    return bool(peek(place)[1].get(_LIVE))
+    return bool(read_store_state(place)[1].get(_LIVE))
 
 
 @dataclass(slots=True)
 class GrowingMosaic:
-    """Grey values (Y, X) in float32, NaN where nothing was written.
+    """Growing float32 mosaic (Y, X) with NaN in areas not yet written.
 
     Pixels count from the mosaic's own origin, and may be negative. Other threads may
     read while one writes; neither waits for the other, as chunks are replaced whole.
@@ -54,13 +54,15 @@ class GrowingMosaic:
 
     @classmethod
     def create(cls, place: Path, about: Micrograph, chunk: int) -> "GrowingMosaic":
-        """Create an empty store and lock it, replacing an existing one.
+        """Create and lock an empty store, overwriting an existing one.
 
         Raises a `WriteError` if it cannot be created, or another process has locked it.
         """
         how: dict[str, object] = {"chunk": chunk, "overwrite": True}
-        store = store_of(about, place, shape=(chunk, chunk), dtype=np.float32, **how)
-        with writing(place):
+        store = create_image_store(
+            about, place, shape=(chunk, chunk), dtype=np.float32, **how
+        )
+        with convert_write_errors(place):
             level0 = store.group.create_array(
                 "0",
                 shape=(chunk, chunk),
@@ -70,77 +72,81 @@ class GrowingMosaic:
                 dimension_names=("y", "x"),
                 overwrite=True,
             )
-            store.note(_LIVE, {"origin_px": [0, 0]})
+            store.write_note(_LIVE, {"origin_px": [0, 0]})
         return cls(store, level0, chunk)
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of the store."""
+        """Numbers of rows and columns of the store."""
         rows, columns = self.level0.shape
         return int(rows), int(columns)
 
     @property
-    def start(self) -> FloatPair:
+    def start_position(self) -> FloatPair:
         """Position ``(y, x)`` of pixel (0, 0), in nm if the pixel size is known."""
         return self.store.record.origin
 
     @property
     def box(self) -> Box:
-        """The rectangle of the store, in the mosaic's pixels."""
+        """Rectangle of the store in pixels of the mosaic."""
         with self._lock:
-            return Box.of(self.shape, self.origin)
+            return Box.from_shape(self.shape, self.origin)
 
     def write(self, box: Box, values: Float32Array) -> None:
-        """Write a rectangle (Y, X) in the mosaic's pixels, extending the store.
+        """Write a rectangle (Y, X) in pixels of the mosaic and extend the store.
 
         Raises an `OSError` if the disk is full.
         """
         with self._lock:
-            self._cover(box)
+            self._extend(box)
         chunks = [
-            Box.of((self.chunk, self.chunk), (row * self.chunk, column * self.chunk))
-            for row, column in self._places(box)
+            Box.from_shape(
+                (self.chunk, self.chunk), (row * self.chunk, column * self.chunk)
+            )
+            for row, column in self._list_chunk_indices(box)
         ]
         whole = chunks[0].union(chunks[-1])
         pixels = self.read(whole)
-        pixels[box.within(whole).slices] = values
-        self.level0[whole.within(self.box).slices] = pixels
+        pixels[box.relative_to(whole).slices] = values
+        self.level0[whole.relative_to(self.box).slices] = pixels
         with self._lock:
-            for place, chunk in zip(self._places(box), chunks, strict=True):
+            for place, chunk in zip(self._list_chunk_indices(box), chunks, strict=True):
                 self._written.add(place)
                 self._recent.pop(place, None)
-                self._recent[place] = pixels[chunk.within(whole).slices].copy()
+                self._recent[place] = pixels[chunk.relative_to(whole).slices].copy()
             while len(self._recent) * 4 * self.chunk**2 > _RECENT_BYTES:
                 del self._recent[next(iter(self._recent))]
 
     def read(self, box: Box) -> Float32Array:
-        """Read a rectangle (Y, X) in the mosaic's pixels; NaN outside the store."""
+        """Read a rectangle (Y, X) in pixels of the mosaic; NaN outside the store."""
         while True:
             with self._lock:
                 store, moves = self.box, self._moves
-                places = [p for p in self._places(box) if p in self._written]
+                places = [
+                    p for p in self._list_chunk_indices(box) if p in self._written
+                ]
                 recent = [self._recent.get(place) for place in places]
             result = np.full(box.shape, np.nan, np.float32)
             for (row, column), values in zip(places, recent, strict=True):
                 corner = row * self.chunk, column * self.chunk
-                chunk = Box.of((self.chunk, self.chunk), corner)
+                chunk = Box.from_shape((self.chunk, self.chunk), corner)
                 part = box.intersection(chunk)
-                result[part.within(box).slices] = (
-                    self.level0[part.within(store).slices]
+                result[part.relative_to(box).slices] = (
+                    self.level0[part.relative_to(store).slices]
                     if values is None
-                    else values[part.within(chunk).slices]
+                    else values[part.relative_to(chunk).slices]
                 )
             if moves == self._moves:
                 return result
 
-    def _places(self, box: Box) -> list[IntPair]:
-        """List the rows and columns of the chunks that a rectangle touches."""
+    def _list_chunk_indices(self, box: Box) -> list[IntPair]:
+        """List the indices of the chunks that a rectangle touches."""
         rows = range(box.y0 // self.chunk, -(-box.y1 // self.chunk))
         columns = range(box.x0 // self.chunk, -(-box.x1 // self.chunk))
         return list(product(rows, columns))
 
-    def _cover(self, box: Box) -> None:
-        """Add chunks on each side that a rectangle exceeds."""
+    def _extend(self, box: Box) -> None:
+        """Add chunks on each side where a rectangle exceeds the store."""
         before, after = [], []
         low, high = (box.y0, box.x0), (box.y1, box.x1)
         sides = zip(self.origin, self.shape, low, high, strict=True)
@@ -156,13 +162,13 @@ class GrowingMosaic:
         self.level0.resize((rows, columns))
         if any(before):
             self._moves += 1
-            self._move(before[0], before[1])
+            self._rename_chunks(before[0], before[1])
             y, x = self.origin
             self.origin = y - before[0] * self.chunk, x - before[1] * self.chunk
-            self._describe()
+            self._write_start_position()
 
-    def _move(self, down: int, right: int) -> None:
-        """Rename the files of the chunks, last ones first."""
+    def _rename_chunks(self, down: int, right: int) -> None:
+        """Rename the chunk files, starting with the last."""
         name = self.level0.metadata.encode_chunk_key((0, 0)).rpartition("/")[0]
         top = (self.store.path / self.level0.path / name).parent
         if not top.is_dir():
@@ -174,19 +180,19 @@ class GrowingMosaic:
                 item.rename(row / str(int(item.name) + right))
             row.rename(top / str(int(row.name) + down))
 
-    def _describe(self) -> None:
-        """Write the position of the first pixel for viewers."""
+    def _write_start_position(self) -> None:
+        """Write the position of the first pixel to the metadata."""
         record = self.store.record
         pitch = record.pixel_size_nm or record.spacing_px
-        steps = zip(self.start, self.origin, pitch, strict=True)
+        steps = zip(self.start_position, self.origin, pitch, strict=True)
         y, x = (start + at * step for start, at, step in steps)
-        self.store.describe(replace(record, origin=(y, x)), 1)
-        self.store.note(_LIVE, {"origin_px": list(self.origin)})
+        self.store.write_metadata(replace(record, origin=(y, x)), 1)
+        self.store.write_note(_LIVE, {"origin_px": list(self.origin)})
 
 
 @dataclass(frozen=True, slots=True)
 class GrowingWindow:
-    """A rectangle of a growing mosaic, read from its store when it is viewed."""
+    """Rectangle of a growing mosaic, read from its store on demand."""
 
     mosaic: GrowingMosaic
     box: Box
@@ -195,7 +201,7 @@ class GrowingWindow:
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns."""
+        """Numbers of rows and columns."""
         return self.box.shape
 
     @property

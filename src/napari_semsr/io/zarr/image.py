@@ -1,4 +1,4 @@
-"""OME-Zarr 0.1 to 0.5, read lazily; whole images written to 0.5 or 0.4."""
+"""Reading OME-Zarr 0.1 to 0.5 lazily; writing whole images as 0.5 or 0.4."""
 
 import math
 from collections import deque
@@ -34,26 +34,26 @@ from napari_semsr.io.files import (
     RECORD_KEY,
     ZARR_MARKS,
     Record,
-    choose,
-    decoding,
+    choose_index,
+    convert_decoding_errors,
+    create_record,
     label_path,
-    record_of,
-    replacing,
+    replace_atomically,
 )
 from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     choose_plane,
+    create_pixel_size,
     named_axes,
-    pixel_size,
     to_nm,
 )
 from napari_semsr.io.zarr.store import (
     OmeZarrStore,
-    blocks_when_whole,
     count_blocks,
     create_store,
-    own_attributes,
+    get_package_attributes,
+    get_recorded_block_count,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ _ROUNDING_PX = (
 )
 
 
-def store_of(
+def create_image_store(
     about: Micrograph,
     place: Path,
     *,
@@ -83,13 +83,13 @@ def store_of(
     dtype: DTypeLike | None = None,
     **how: Any,
 ) -> OmeZarrStore:
-    """Create the empty store of an image, in chunks of 512 px, sharded if it is large.
+    """Create an empty store for an image, in chunks of 512 px.
 
     Name, calibration and history are those of `about`, and so are shape and type by
     default. `how` sets other chunks, version, overwrite or resume, as for
     `create_store`.
     """
-    record = record_of(about)
+    record = create_record(about)
     rows, columns = shape or about.shape
     large = min(rows, columns) > _SHARDED_FROM and "chunk" not in how
     options = {
@@ -112,14 +112,14 @@ def store_of(
     )
 
 
-def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
-    """Fill a store with an image and the coverage stored with it.
+def fill_store(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
+    """Fill a store with an image and its coverage.
 
     Returns the number of pixels outside the range of the store's type.
     """
-    blocks = (image.data[box.slices] for box in store.boxes())
+    blocks = (image.data[box.slices] for box in store.pending_boxes())
     clipped_count = yield from store.fill(blocks, message)
-    counts = coverage_of(image)
+    counts = read_coverage(image)
     if counts is not None:
         label = store.add_label(COVERAGE)
         for place in np.ndindex(*store.done_marks.shape):
@@ -129,8 +129,8 @@ def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
     return clipped_count
 
 
-def coverage_of(image: Micrograph) -> Micrograph | None:
-    """Read the number of frames at each pixel of a mosaic, from the same folder."""
+def read_coverage(image: Micrograph) -> Micrograph | None:
+    """Read the coverage of a mosaic (number of frames per pixel) from its folder."""
     place = None if image.path is None else label_path(Path(image.path), COVERAGE)
     if place is None or not matches(place, b""):
         return None
@@ -145,10 +145,10 @@ def write(image: Micrograph, path: Path) -> None:
 
     The store is created next to the target and renamed when it is complete.
     """
-    with replacing(path) as place:
-        store = store_of(image, place)
-        with store.ours():
-            run(fill_from(store, image, f"writing {path.name}"))
+    with replace_atomically(path) as place:
+        store = create_image_store(image, place)
+        with store.release_lock_on_exit():
+            run(fill_store(store, image, f"writing {path.name}"))
             deque(store.finish(), maxlen=0)
 
 
@@ -157,7 +157,7 @@ _HINT = "choose the folder that ends in .ome.zarr and holds the image"
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """One multiscale image of a store."""
+    """A multiscale image in a store."""
 
     group: "zarr.Group"
     metadata: Mapping[str, Any]
@@ -176,24 +176,24 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 
     from napari_semsr.core import FolderStore
 
-    with decoding(path, "OME-Zarr"):
+    with convert_decoding_errors(path, "OME-Zarr"):
         node = zarr.open(FolderStore(path, read_only=True), mode="r")
         if isinstance(node, zarr.Array):
             msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
             raise ReadError(msg, code="no-image")
         image = _find_image(path, node, options.series or 0)
-        own = own_attributes(image.group)
+        own = get_package_attributes(image.group)
         if own.get("complete") is False:
             msg = (
                 f"{path} is incomplete, since the run that wrote it was interrupted: "
                 "run it again, or resume it (`resume`)."
             )
             raise IncompleteError(msg)
-        return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
+        return _read_level(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
 
 
-def warn_of_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
-    """Warn if blocks of a store have no file, as after an incomplete copy.
+def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
+    """Warn if block files of a store are missing, as after an incomplete copy.
 
     Does nothing unless the path is an OME-Zarr image. All levels are checked if their
     numbers of blocks were recorded, otherwise only the level that is read.
@@ -201,7 +201,7 @@ def warn_of_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
     if not matches(path, b"" if path.is_dir() else b"file"):
         return
     try:
-        levels, block_count = _levels(path, series, level)
+        levels, block_count = _open_levels(path, series, level)
         blocks_there = sum(count_blocks(path, level) for level in levels)
         whole = block_count
         if whole is None:
@@ -209,7 +209,7 @@ def warn_of_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
             for each in levels:
                 blocks = each.shards or each.chunks
                 _check_blocks(path, each, blocks)
-                whole += math.prod(_block_counts(each.shape, blocks))
+                whole += math.prod(_count_blocks_per_axis(each.shape, blocks))
     except Exception:  # noqa: BLE001 - `read` reports what is wrong with a store
         return
     if blocks_there < whole:
@@ -229,10 +229,10 @@ def warn_of_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
         )
 
 
-def _levels(
+def _open_levels(
     path: Path, series: int, level: int
 ) -> tuple[list["ZarrArray"], int | None]:
-    """Return a level, all levels, and their number of files if recorded."""
+    """Open all levels if their number of files is recorded, otherwise only one."""
     import zarr
 
     from napari_semsr.core import FolderStore
@@ -240,31 +240,33 @@ def _levels(
     image = _find_image(
         path, zarr.open_group(FolderStore(path, read_only=True), mode="r"), series
     )
-    block_count = blocks_when_whole(image.group)
+    block_count = get_recorded_block_count(image.group)
     numbers = (
-        range(len(_datasets(path, image))) if block_count is not None else (level,)
+        range(len(_get_level_metadata(path, image)))
+        if block_count is not None
+        else (level,)
     )
-    return [_array(path, image, each) for each in numbers], block_count
+    return [_open_level(path, image, each) for each in numbers], block_count
 
 
-def attributes_of(group: "zarr.Group") -> tuple[dict[str, Any], str]:
-    """Return OME attributes of a group and their version, in either layout."""
+def get_ome_attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
+    """Return the OME attributes and version of a group in either layout."""
     attributes = dict(group.attrs)
     ome, version = attributes.get("ome"), "0.4"
     if isinstance(ome, dict):
-        return ome, _word(ome.get("version", "0.5"))
-    if scales := _multiscales(attributes):
-        version = _word(scales[0].get("version", version))
+        return ome, _format_value(ome.get("version", "0.5"))
+    if scales := _get_multiscales(attributes):
+        version = _format_value(scales[0].get("version", version))
     return attributes, version
 
 
-def _word(value: object) -> str:
+def _format_value(value: object) -> str:
     """Format a value of a store for a message."""
     return escape_invisible(str(value))[:_LONGEST_WORD]
 
 
-def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the multiscale images of a group; none if its metadata are invalid."""
+def _get_multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the metadata of multiscale images in a group; empty if invalid."""
     entries = attributes.get("multiscales")
     is_list = isinstance(entries, list) and all(
         isinstance(one, dict) for one in entries
@@ -273,13 +275,13 @@ def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
-    """Find a multiscale image in a group, or in the numbered groups below it."""
+    """Find a multiscale image in a group or in its numbered subgroups."""
     import zarr
 
-    attributes, version = attributes_of(group)
-    scales = _multiscales(attributes)
+    attributes, version = get_ome_attributes(group)
+    scales = _get_multiscales(attributes)
     if scales:
-        number = choose(path, "series", series, len(scales))
+        number = choose_index(path, "series", series, len(scales))
         return _Image(group, scales[number], version, len(scales))
     if "plate" in attributes or "well" in attributes:
         msg = f"{path} is a plate or well of many images: choose the path of one field."
@@ -291,7 +293,7 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
     child = None
     if names:
-        child = group[names[choose(path, "series", series, len(names))]]
+        child = group[names[choose_index(path, "series", series, len(names))]]
     if not isinstance(child, zarr.Group):
         msg = (
             f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
@@ -301,41 +303,42 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
     return _Image(image.group, image.metadata, image.version, len(names))
 
 
-def _datasets(path: Path, image: _Image) -> list[dict[str, Any]]:
-    """Return the metadata of an image's levels, the finest first."""
+def _get_level_metadata(path: Path, image: _Image) -> list[dict[str, Any]]:
+    """Return the metadata of the pyramid levels of an image, finest first."""
     datasets = image.metadata.get("datasets")
     levels = datasets if isinstance(datasets, list) else []
     if not levels or not all(isinstance(one, dict) and "path" in one for one in levels):
         msg = (
             f"{path} must list its levels under datasets, each with a path, got "
-            f"{shorten(datasets)}: write its metadata again."
+            f"{shorten(datasets)}: correct its metadata."
         )
         raise ReadError(msg, code="metadata-damaged")
     return levels
 
 
-def _array(path: Path, image: _Image, level: int) -> "ZarrArray":
-    """Open a level inside the store."""
+def _open_level(path: Path, image: _Image, level: int) -> "ZarrArray":
+    """Open the array of a level inside the store."""
     import zarr
 
-    name = str(_datasets(path, image)[level]["path"])
+    name = str(_get_level_metadata(path, image)[level]["path"])
     place = PureWindowsPath(name)  # understands the separators of all systems
     if place.anchor or ".." in place.parts or not place.parts:
         msg = (
-            f"{path} must name level {level} by a path inside the store, got {name!r}: "
-            "write its metadata again."
+            f"{path} must specify level {level} by a path inside the store, got "
+            f"{name!r}: correct its metadata."
         )
         raise ReadError(msg, code="outside-folder")
     array = image.group.get(name)
     if not isinstance(array, zarr.Array):
         msg = (
-            f"{path} lacks {name!r}, the array of level {level}: copy the store again."
+            f"{path} does not contain {name!r}, the array of level {level}: copy "
+            "the store again."
         )
         raise ReadError(msg, code="plane-missing")
     return array
 
 
-def _stated_axes(image: _Image, ndim: int) -> object:
+def _get_stated_axes(image: _Image, ndim: int) -> object:
     """Return the stated axes of an image, whose location depends on the version."""
     axes = image.metadata.get("axes")
     if axes is None and ndim == 5:  # before 0.3 the axes were always these
@@ -346,23 +349,23 @@ def _stated_axes(image: _Image, ndim: int) -> object:
     return axes
 
 
-def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
-    """Return the named axes of an image; the last two must be y and x."""
-    axes_stated = _stated_axes(image, ndim)
+def _get_axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
+    """Return the axes of an image and check that the last two are y and x."""
+    axes_stated = _get_stated_axes(image, ndim)
     axes_listed = axes_stated if isinstance(axes_stated, list) else []
     axes = [a if isinstance(a, dict) else {"name": a} for a in axes_listed]
     names = [str(a.get("name", "")).lower() for a in axes]
     if len(names) != ndim or names[-2:] != ["y", "x"] or len({*names}) < ndim:
         msg = (
-            f"{path} must have axes that end in y and x, each once, got "
-            f"{shorten(names)} for {ndim} dimensions: write it again in that order."
+            f"{path} must have unique axes that end in y and x, got {shorten(names)} "
+            f"for {ndim} dimensions: write it again with axes in that order."
         )
         raise ReadError(msg, code="axis-missing")
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Placement:
+class _LevelTransform:
     """Position and scale of a level, ``(y, x)`` in the units of its axes."""
 
     scale: FloatPair | None = None  # None if not stated or not supported
@@ -371,13 +374,15 @@ class _Placement:
     place_doubts: tuple[str, ...] = ()  # Why the shift is unknown
 
 
-def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
-    """Read scale and translation of a level: its own, then the image's."""
+def _read_level_transform(
+    image: _Image, dataset: Mapping[str, Any], ndim: int
+) -> _LevelTransform:
+    """Read scale and translation of a level, combined with those of the image."""
     own = dataset.get("coordinateTransformations")
     common = image.metadata.get("coordinateTransformations")
-    place = _Placement()
+    place = _LevelTransform()
     if "coordinateSystems" in image.metadata and common:
-        sentence = "Coordinate systems other than the image's own are not used."
+        sentence = "Additional coordinate systems of the image are ignored."
         further = Message(sentence, "coordinates-ignored")
         place, common = replace(place, place_doubts=(further,)), None
     name = f"level {dataset['path']}"
@@ -394,12 +399,12 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
         if kind == "sequence" and isinstance(step.get("transformations"), list):
             steps.extendleft(reversed(step["transformations"]))
         elif kind in ("scale", "translation"):
-            place = _apply_step(place, name, step, ndim)
+            place = _apply_transform(place, name, step, ndim)
         elif kind != "identity":
             what = shorten(kind if isinstance(kind, str) else step)
             doubt = Message(
-                f"The transformation {what} of {name} is not supported: the shift is "
-                "left unknown, and so is the pixel size unless it is set.",
+                f"The transformation {what} of {name} is not supported: the shift "
+                "remains unknown, and so does the pixel size unless you set it.",
                 "transform-unsupported",
             )
             place = replace(
@@ -410,12 +415,12 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
     return place
 
 
-def _apply_step(
-    place: _Placement, name: str, step: Mapping[str, Any], ndim: int
-) -> _Placement:
-    """Apply a scale or a translation with one number for each axis."""
+def _apply_transform(
+    place: _LevelTransform, name: str, step: Mapping[str, Any], ndim: int
+) -> _LevelTransform:
+    """Apply a scale or translation given as one number per axis."""
     kind = step["type"]
-    numbers = _numbers(step.get(kind), ndim)
+    numbers = _get_yx_numbers(step.get(kind), ndim)
     if numbers is None:
         unknown = "pixel size" if kind == "scale" else "position"
         doubt = Message(
@@ -434,8 +439,8 @@ def _apply_step(
     return replace(place, scale=scale, shift=(down * y, across * x))
 
 
-def _numbers(values: object, ndim: int) -> FloatPair | None:
-    """Return the numbers of y and x, if there is a finite one for each axis."""
+def _get_yx_numbers(values: object, ndim: int) -> FloatPair | None:
+    """Return the values for y and x if those of all axes are finite."""
     if not isinstance(values, list) or len(values) != ndim:
         return None
     if any(type(value) not in (int, float) for value in values):
@@ -447,21 +452,21 @@ def _numbers(values: object, ndim: int) -> FloatPair | None:
     return (y, x) if math.isfinite(y) and math.isfinite(x) else None
 
 
-def _source(
+def _read_level(
     path: Path, image: _Image, record: Record | None, options: ReadOptions
 ) -> RawImage:
-    """Return one level with its metadata."""
-    datasets = _datasets(path, image)
-    level = choose(path, "level", options.level, len(datasets))
-    array = _array(path, image, level)
-    axes = _axes(path, image, array.ndim)
+    """Read a level with its metadata."""
+    datasets = _get_level_metadata(path, image)
+    level = choose_index(path, "level", options.level, len(datasets))
+    array = _open_level(path, image, level)
+    axes = _get_axes(path, image, array.ndim)
     outer = [str(a["name"]) for a in axes[:-2]]
     sizes = array.shape[:-2]
     channels, planes, index = choose_plane(path, options, outer, sizes)
     channel = index[outer.index("c")] if "c" in outer else 0
-    place = _place(image, datasets[level], array.ndim)
-    ratio, place = _coarser(path, image, level, array, place)
-    size, origin, spacing, doubts = _calibration(axes, place, ratio, record)
+    place = _read_level_transform(image, datasets[level], array.ndim)
+    ratio, place = _compute_level_ratio(path, image, level, array, place)
+    size, origin, spacing, doubts = _compute_calibration(axes, place, ratio, record)
     if record is not None and doubts:
         record = replace(record, pixel_size_nm=None)
     if image.version not in _VERSIONS:
@@ -473,7 +478,7 @@ def _source(
         doubts = (*doubts, doubt)
     return RawImage(
         format=f"OME-Zarr {image.version}",
-        data=_lazy(path, array, index),
+        data=_create_lazy_array(path, array, index),
         pixel_size_nm=size,
         coarser=ratio,
         levels=len(datasets),
@@ -485,16 +490,16 @@ def _source(
         origin=origin,
         spacing_px=spacing,
         name=str(image.metadata.get("name") or "") or None,
-        look=_look(image, channel),
+        look=_read_display_settings(image, channel),
         metadata={"chunks": list(array.chunks[-2:])},
         doubts=doubts,
         place_doubts=place.place_doubts,
     )
 
 
-def _look(image: _Image, channel: int) -> DisplaySettings | None:
-    """Read window and colour of a channel from the metadata of OMERO."""
-    attributes, _ = attributes_of(image.group)
+def _read_display_settings(image: _Image, channel: int) -> DisplaySettings | None:
+    """Read the contrast limits and colour of a channel from OMERO metadata."""
+    attributes, _ = get_ome_attributes(image.group)
     try:
         channel_record = attributes["omero"]["channels"][channel]
         window = channel_record["window"]
@@ -507,7 +512,7 @@ def _look(image: _Image, channel: int) -> DisplaySettings | None:
         return None
 
 
-def _lazy(path: Path, array: "ZarrArray", index: tuple[int, ...]) -> Any:
+def _create_lazy_array(path: Path, array: "ZarrArray", index: tuple[int, ...]) -> Any:
     """Return a dask array with one block for each chunk (or shard)."""
     import dask.array as da
     from dask.base import tokenize
@@ -515,8 +520,8 @@ def _lazy(path: Path, array: "ZarrArray", index: tuple[int, ...]) -> Any:
     inner = math.prod(array.shards or ()) // max(1, math.prod(array.chunks))
     if inner > _MAX_INNER:
         msg = (
-            f"its shards hold {inner} chunks each, more than {_MAX_INNER}, which "
-            "would take hours"
+            f"its shards contain {inner} chunks each, more than the limit of "
+            f"{_MAX_INNER}, which would take hours to read"
         )
         raise ValueError(msg)
     marks = [path / mark for mark in ZARR_MARKS if (path / mark).is_file()]
@@ -524,18 +529,18 @@ def _lazy(path: Path, array: "ZarrArray", index: tuple[int, ...]) -> Any:
     name = f"zarr-{tokenize(str(path.resolve()), array.path, stamps)}"
     chunks = array.shards or array.chunks
     _check_blocks(path, array, chunks)
-    blocks = _Blocks(path, array, _stamp(path, array))
+    blocks = _CheckedArray(path, array, _creation_stamp(path, array))
     return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
 
 
-def _block_counts(shape: Sequence[int], chunks: Sequence[int]) -> list[int]:
+def _count_blocks_per_axis(shape: Sequence[int], chunks: Sequence[int]) -> list[int]:
     return [-(-n // part) for n, part in zip(shape, chunks, strict=True)]
 
 
 def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None:
-    """Raise `ReadError` for too many or too large blocks, even without files."""
+    """Raise `ReadError` if blocks are too many or too large."""
     whole = list(zip(chunks, array.shape, strict=True))
-    counts = _block_counts(array.shape, chunks)
+    counts = _count_blocks_per_axis(array.shape, chunks)
     if sum(counts) > _MAX_BLOCKS or math.prod(counts[-2:]) > _MAX_BLOCKS:
         msg = (
             f"{path} must have at most {_MAX_BLOCKS} blocks in a plane, but states "
@@ -552,8 +557,8 @@ def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None
         raise ReadError(msg, code="blocks-too-large")
 
 
-def _stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | None:
-    """Return the creation stamp of an array; None if it no longer exists."""
+def _creation_stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | None:
+    """Return a stamp that changes when an array is recreated; None if it is gone."""
     for name in ("zarr.json", ".zarray"):
         with suppress(OSError):
             status = (path / array.path / name).stat()
@@ -562,7 +567,7 @@ def _stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Blocks:
+class _CheckedArray:
     """An array that raises `ReadError` for damaged blocks.
 
     An array that has replaced it meanwhile is not read: missing blocks would be read
@@ -576,7 +581,7 @@ class _Blocks:
     )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _Blocks, (self.path, self.array)
+        return _CheckedArray, (self.path, self.array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -591,56 +596,55 @@ class _Blocks:
         return self.array.ndim
 
     def __getitem__(self, index: Any) -> RealArray:
-        with decoding(self.path, "OME-Zarr"):
+        with convert_decoding_errors(self.path, "OME-Zarr"):
             try:
                 values = np.asarray(self.array[index])
             except (MemoryError, SemsrError):
                 raise
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
-                self._check_there()
-                msg = f"block {self._name(index)}: {reason}"
+                self._check_unchanged()
+                msg = f"block {self._block_name(index)}: {reason}"
                 raise ValueError(msg) from error
-        self._check_there()  # checked after reading, since it may be removed meanwhile
+        # checked after reading, since it may be removed meanwhile
+        self._check_unchanged()
         return values
 
-    def _check_there(self) -> None:
+    def _check_unchanged(self) -> None:
         if (
             self.file_state is not None
-            and _stamp(self.path, self.array) != self.file_state
+            and _creation_stamp(self.path, self.array) != self.file_state
         ):
             msg = f"{self.path} was replaced or moved since it was opened: open "
             raise ReadError(msg + "it again.", code="content-changed")
 
-    def _name(self, index: Any) -> str:
-        """Return the name of the file with the first block of an index."""
+    def _block_name(self, index: Any) -> str:
+        """Return the file name of the first block in an index."""
         chunks = self.array.shards or self.array.chunks
         starts = [one.start or 0 if isinstance(one, slice) else one for one in index]
         place = tuple(at // chunk for at, chunk in zip(starts, chunks, strict=True))
         return f"{self.array.path}/{self.array.metadata.encode_chunk_key(place)}"
 
 
-def _calibration(
+def _compute_calibration(
     axes: Sequence[Mapping[str, Any]],
-    place: _Placement,
+    place: _LevelTransform,
     ratio: FloatPair,
     record: Record | None,
 ) -> tuple[PixelSize | None, FloatPair, FloatPair, tuple[str, ...]]:
-    """Return pixel size, origin and spacing of a level, or why the size is unknown."""
-    units = [_word(a.get("unit") or "") for a in axes[-2:]]
+    """Return pixel size, origin and spacing of a level, and any doubts about them."""
+    units = [_format_value(a.get("unit") or "") for a in axes[-2:]]
     unitless = all(unit.lower() in _NO_UNITS for unit in units)
     if place.scale is None or place.doubts:
         doubts = place.doubts
         if not (unitless or doubts):
             units_text = " and ".join(repr(unit) for unit in units)
-            sentence = (
-                f"No scale is stated for {units_text}: the pixel size is unknown."
-            )
+            sentence = f"No scale is given for {units_text}: the pixel size is unknown."
             doubts = (Message(sentence, "pixel-size-missing"),)
         return None, (0.0, 0.0), ratio, doubts
     (y, x), (down, across) = place.scale, place.shift
     lengths = [to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
-    size = pixel_size(lengths)
+    size = create_pixel_size(lengths)
     if size is not None:
         grow = [n / s for n, s in zip(size, (y, x), strict=True)]
         return size, (down * grow[0], across * grow[1]), (1.0, 1.0), ()
@@ -660,13 +664,13 @@ def _calibration(
     return None, (0.0, 0.0), ratio, (doubt,)
 
 
-def _coarser(
+def _compute_level_ratio(
     path: Path,
     image: _Image,
     level: int,
     array: "ZarrArray",
-    place: _Placement,
-) -> tuple[FloatPair, _Placement]:
+    place: _LevelTransform,
+) -> tuple[FloatPair, _LevelTransform]:
     """Return the rows and columns of level 0 per pixel of a level.
 
     They follow from its scale unless its shape contradicts them, which puts the scale
@@ -674,8 +678,10 @@ def _coarser(
     """
     if level == 0:
         return (1.0, 1.0), place
-    finest = _array(path, image, 0)
-    whole = _place(image, _datasets(path, image)[0], finest.ndim).scale
+    finest = _open_level(path, image, 0)
+    whole = _read_level_transform(
+        image, _get_level_metadata(path, image)[0], finest.ndim
+    ).scale
     ratios = []
     doubts = place.doubts
     for axis in (0, 1):

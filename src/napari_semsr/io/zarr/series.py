@@ -11,15 +11,19 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from napari_semsr.core import Grid, Job, Micrograph, escape_invisible
-from napari_semsr.io.files import LABELS, file_stem, replacing
-from napari_semsr.io.zarr.image import attributes_of, fill_from, store_of
-from napari_semsr.io.zarr.store import list_label, own_attributes
+from napari_semsr.io.files import LABELS, file_stem, replace_atomically
+from napari_semsr.io.zarr.image import (
+    create_image_store,
+    fill_store,
+    get_ome_attributes,
+)
+from napari_semsr.io.zarr.store import get_package_attributes, register_label
 
 _LAYOUT = "bioformats2raw.layout"
 _ORDER = "order"  # in our attributes of an image: its index among the layers
 
 
-def _places(images: Sequence[Micrograph]) -> list[str]:
+def _choose_groups(images: Sequence[Micrograph]) -> list[str]:
     """Choose the group of each image: ``0``, ``1``, or ``0/labels/particles``."""
     places: dict[int, str] = {}
     labels = [i for i, image in enumerate(images) if image.look and image.look.classes]
@@ -27,7 +31,7 @@ def _places(images: Sequence[Micrograph]) -> list[str]:
     for index in [*parents, *labels]:
         place = str(sum(LABELS not in place_taken for place_taken in places.values()))
         for parent in parents if index in labels else ():
-            if Grid.of(images[parent]) == Grid.of(images[index]):
+            if Grid.from_image(images[parent]) == Grid.from_image(images[index]):
                 stem = place = (
                     f"{places[parent]}/{LABELS}/{file_stem(images[index].name)}"
                 )
@@ -39,7 +43,7 @@ def _places(images: Sequence[Micrograph]) -> list[str]:
 
 
 def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
-    """Write images as one store, replacing any existing store.
+    """Write images into one store and overwrite an existing one.
 
     Parameters
     ----------
@@ -62,8 +66,8 @@ def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
 
     from napari_semsr.core import FolderStore
 
-    places = _places(images)
-    with replacing(path) as folder:
+    places = _choose_groups(images)
+    with replace_atomically(path) as folder:
         root = zarr.create_group(
             FolderStore(folder), attributes={"ome": {"version": "0.5", _LAYOUT: 3}}
         )
@@ -71,22 +75,24 @@ def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
         for index in sorted(range(len(images)), key=lambda i: LABELS in places[i]):
             image, place = images[index], folder / places[index]
             if place.parent.name == LABELS:
-                list_label(root[places[index].split("/")[0]], place.name)  # type: ignore[arg-type]
-            store = store_of(image, place)
-            with store.ours():
-                yield from fill_from(store, image, f"writing {path.name}: {image.name}")
+                register_label(root[places[index].split("/")[0]], place.name)  # type: ignore[arg-type]
+            store = create_image_store(image, place)
+            with store.release_lock_on_exit():
+                yield from fill_store(
+                    store, image, f"writing {path.name}: {image.name}"
+                )
                 yield from store.finish()
-            store.note(_ORDER, index)
+            store.write_note(_ORDER, index)
         image_indices = [i for i in range(len(images)) if LABELS not in places[i]]
         series = {"version": "0.5", "series": [places[i] for i in image_indices]}
         root.create_group("OME", attributes={"ome": series})
-        xml = _ome_xml({places[i]: images[i] for i in image_indices})
+        xml = _create_ome_xml({places[i]: images[i] for i in image_indices})
         (folder / "OME" / "METADATA.ome.xml").write_text(xml, "utf-8")
     return [path / place for place in places]
 
 
 def list_series(path: Path) -> list[Path]:
-    """List the images of a multi-image store, and the label images written by us.
+    """List the images of a multi-image store and label images from this package.
 
     In the order in which they were written; empty for any other store.
     """
@@ -98,25 +104,25 @@ def list_series(path: Path) -> list[Path]:
         root = zarr.open_group(FolderStore(path, read_only=True), mode="r")
     except (OSError, ValueError, TypeError, LookupError):
         return []
-    attributes, _ = attributes_of(root)
+    attributes, _ = get_ome_attributes(root)
     if _LAYOUT not in attributes or "plate" in attributes:
         return []
     orders: dict[Path, int] = {}
     for name, group in root.groups():
         if not name.isdigit():
             continue
-        order = own_attributes(group).get(_ORDER)
+        order = get_package_attributes(group).get(_ORDER)
         orders[path / name] = order if type(order) is int else int(name)
         labels: Any = group.get(LABELS)
         for label in labels.group_keys() if isinstance(labels, zarr.Group) else ():
-            order = own_attributes(labels[label]).get(_ORDER)
+            order = get_package_attributes(labels[label]).get(_ORDER)
             if type(order) is int:
                 orders[path / name / LABELS / label] = order
     return sorted(orders, key=lambda place: orders[place])
 
 
-def _ome_xml(images: dict[str, Micrograph]) -> str:
-    """Describe the numbered images as OME-XML, with the types that it supports."""
+def _create_ome_xml(images: dict[str, Micrograph]) -> str:
+    """Describe numbered images as OME-XML, using pixel types that it supports."""
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     types = {"float32": "float", "float64": "double", "bool": "bit", "float16": "float"}
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<OME xmlns="{schema}">']

@@ -39,13 +39,13 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     WriteError,
-    compute_ahead,
-    current_value,
     escape_invisible,
     is_system_file,
+    map_parallel,
     parse_pixel_size,
     read_bytes,
     to_dtype,
+    update_value_name,
     warn,
 )
 from napari_semsr.io.files import (
@@ -55,9 +55,9 @@ from napari_semsr.io.files import (
     Record,
     StoreLock,
     check_target,
+    convert_write_errors,
     remove_target,
-    to_disk,
-    writing,
+    sync_to_disk,
 )
 
 if TYPE_CHECKING:
@@ -81,28 +81,28 @@ _PARTS = {
 
 
 def _changed_parts(record_before: Record | None, record_now: Record) -> list[str]:
-    """Return what has changed since a store was started."""
+    """List the settings that changed after a store was started."""
     if record_before is None:
         return ["record"]
-    before, now = _making(record_before), _making(record_now)
+    before, now = _get_resume_record(record_before), _get_resume_record(record_now)
     old, new = before.pop("provenance") or {}, now.pop("provenance") or {}
-    options_changed = _options_of(old), _options_of(new)
+    options_changed = _collect_options(old), _collect_options(new)
     pairs = [(before, now), (old, new), options_changed]
     keys = [k for a, b in pairs for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
     return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
 
 
-def _options_of(history: dict[str, Any]) -> dict[str, Any]:
+def _collect_options(history: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a history, including those of reading."""
     options = history.pop("options", None) or {}
     reading = options.get("reading")
     if isinstance(reading, dict):
         options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
-    return {f"option {k}": current_value(k, value) for k, value in options.items()}
+    return {f"option {k}": update_value_name(k, value) for k, value in options.items()}
 
 
-def _making(record: Record) -> dict[str, Any]:
-    """Return what must be equal to resume a run."""
+def _get_resume_record(record: Record) -> dict[str, Any]:
+    """Return the parts of a record that must be equal to resume a run."""
     values = record.to_dict()
     values.pop("look", None)  # of no effect on the pixels
     if record.provenance is not None:
@@ -123,7 +123,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OmeZarrStore:
-    """An OME-Zarr image in progress."""
+    """OME-Zarr store of an image, which may be unfinished."""
 
     path: Path  # folder of the store
     group: "zarr.Group"
@@ -139,63 +139,63 @@ class OmeZarrStore:
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of the image."""
-        return _extent(self.level0.shape)
+        """Numbers of rows and columns of the image."""
+        return _to_int_pair(self.level0.shape)
 
     @property
     def version(self) -> str:
-        """Version of OME-Zarr, by the version of zarr."""
-        return _version_of(self.group)
+        """OME-Zarr version, derived from the zarr format version."""
+        return _get_version(self.group)
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether `finish` has completed."""
-        return bool(own_attributes(self.group).get("complete"))
+        return bool(get_package_attributes(self.group).get("complete"))
 
     @property
     def done_marks(self) -> "ZarrArray | NDArray[np.uint8]":
-        """One entry for each write unit of `level0`; nonzero if it is finished."""
-        return np.ones(self.marks.shape, np.uint8) if self.complete else self.marks
+        """Array with one element per write unit, nonzero for finished units."""
+        return np.ones(self.marks.shape, np.uint8) if self.is_complete else self.marks
 
     def mark_done(self, row: int, column: int) -> None:
-        """Mark a write unit as finished; call it after writing the pixels."""
-        self.marks[row, column] = self._mark_of(row, column)
+        """Mark a write unit as finished after its pixels were written."""
+        self.marks[row, column] = self._compute_mark(row, column)
 
-    def _mark_of(self, row: int, column: int) -> int:
-        """Return the mark of a unit; 1 for a unit of fill values, which has no file."""
+    def _compute_mark(self, row: int, column: int) -> int:
+        """Compute the mark of a write unit, which is 1 if the unit has no file."""
         if self.marks.dtype.itemsize == 1:
             return 1
         total = 0
-        for file in self._files(row, column):
+        for file in self._list_unit_files(row, column):
             with suppress(FileNotFoundError):
                 total = zlib.crc32(read_bytes(file, _LARGEST_UNIT), total)
         return total + 1
 
-    def _arrays(self) -> "list[ZarrArray]":
+    def _get_finest_arrays(self) -> "list[ZarrArray]":
         """Return the finest levels of the image and its labels."""
         labels: Any = self.group.get(LABELS)
         names = () if labels is None else labels.group_keys()
         labels_found = (labels[name].get("0") for name in names)
         return [self.level0, *(item for item in labels_found if item is not None)]
 
-    def _files(self, row: int, column: int) -> list[Path]:
-        """Return the files of a unit, existing or not."""
+    def _list_unit_files(self, row: int, column: int) -> list[Path]:
+        """List the possible files of a write unit."""
         key = self.level0.metadata.encode_chunk_key((row, column))
-        return [self.path / array.path / key for array in self._arrays()]
+        return [self.path / array.path / key for array in self._get_finest_arrays()]
 
-    def repeat(self, places: Iterable[IntPair]) -> None:
+    def mark_unfinished(self, places: Iterable[IntPair]) -> None:
         """Mark write units at ``(row, column)`` as unfinished."""
         for place in places:
             self.marks[place] = 0
 
-    def repeat_damaged(self) -> None:
+    def mark_damaged_unfinished(self) -> None:
         """Mark units with missing or damaged files as unfinished, and warn."""
-        marks = _each(self.marks)
+        marks = _read_marks(self.marks)
         places_done = [place for place, mark in marks.items() if mark != 0]
         damaged_places = [
-            place for place in places_done if not self._is_whole(place, marks[place])
+            place for place in places_done if not self._is_intact(place, marks[place])
         ]
-        self.repeat(damaged_places)
+        self.mark_unfinished(damaged_places)
         if damaged_places:
             warn(
                 f"{len(damaged_places)} of {len(places_done)} finished tiles of "
@@ -203,40 +203,42 @@ class OmeZarrStore:
                 "tiles-lost",
             )
 
-    def _is_whole(self, place: IntPair, mark: int | None) -> bool:
-        """Return whether the files of a marked unit are intact."""
+    def _is_intact(self, place: IntPair, mark: int | None) -> bool:
+        """Return whether all files of a finished write unit are intact."""
         if mark is None or self.marks.dtype.itemsize > 1:
             try:
-                return mark == self._mark_of(*place)
+                return mark == self._compute_mark(*place)
             except ReadError:  # a pipe, a device or an oversized file
                 return False
-        files = all(file.is_file() for file in self._files(*place))
+        files = all(file.is_file() for file in self._list_unit_files(*place))
         box = self.box(*place)
-        return files and all(_decodes(one, box.slices) for one in self._arrays())
+        return files and all(
+            _is_decodable(one, box.slices) for one in self._get_finest_arrays()
+        )
 
-    def pending(self) -> list[IntPair]:
+    def pending_units(self) -> list[IntPair]:
         """List the unfinished units as ``(row, column)``."""
         rows, columns = np.nonzero(np.asarray(self.done_marks[:]) == 0)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
     def box(self, row: int, column: int) -> Box:
         """Return the box of a write unit, cropped to the image."""
-        whole = Box.of(self.unit, (row * self.unit[0], column * self.unit[1]))
-        return whole.intersection(Box.of(self.shape))
+        whole = Box.from_shape(self.unit, (row * self.unit[0], column * self.unit[1]))
+        return whole.intersection(Box.from_shape(self.shape))
 
-    def boxes(self) -> list[Box]:
+    def pending_boxes(self) -> list[Box]:
         """List the boxes of unfinished write units, row by row."""
-        return [self.box(row, column) for row, column in self.pending()]
+        return [self.box(row, column) for row, column in self.pending_units()]
 
     def fill(self, blocks: Iterable[RealArray], message: str) -> Job[int]:
-        """Write the unfinished units and mark each.
+        """Write the unfinished units and mark each of them as finished.
 
-        Blocks (Y, X) come in the order of `pending`; each is requested when the one
-        before it is on disk. Returns the number of pixels outside the range of the
+        Blocks (Y, X) come in the order of `pending_units`; each is requested when the
+        one before it is on disk. Returns the number of pixels outside the range of the
         store's type.
         """
         clipped_count, total = 0, int(self.done_marks.size)
-        places = self.pending()
+        places = self.pending_units()
         yield Progress(total - len(places), total, message)
         numbers = range(total - len(places) + 1, total + 1)
         for number, place, block in zip(numbers, places, blocks, strict=True):
@@ -250,7 +252,7 @@ class OmeZarrStore:
         return clipped_count
 
     @contextmanager
-    def ours(self) -> Iterator[None]:
+    def release_lock_on_exit(self) -> Iterator[None]:
         """Release the lock of the store at the end, also after an error."""
         try:
             yield
@@ -258,95 +260,102 @@ class OmeZarrStore:
             if self.lock is not None:
                 self.lock.release()
 
-    def describe(self, record: Record, levels: int) -> None:
+    def write_metadata(self, record: Record, levels: int) -> None:
         """Write the OME metadata of the image from a record and its levels."""
         attributes = (
             _label_attributes(record, record.name, levels, self.version)
             if self.path.parent.name == LABELS
             else _image_attributes(record, levels, self.level0.dtype, self.version)
         )
-        _describe(self.group, attributes)
+        _write_metadata(self.group, attributes)
 
-    def note(self, key: str, value: object) -> None:
-        """Store a JSON value in the attributes, replacing an earlier one."""
+    def write_note(self, key: str, value: object) -> None:
+        """Store a JSON value as a note, replacing an earlier note."""
         try:
             plain = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
-            msg = f"A note in {self.path} must be finite JSON, got {key}: {error}."
+            msg = (
+                f"A note in {self.path} must contain only finite JSON values, got "
+                f"{key}: {error}."
+            )
             raise WriteError(msg, code="wrong-type") from error
-        self.group.attrs[ATTRIBUTE] = {**own_attributes(self.group), key: plain}
+        self.group.attrs[ATTRIBUTE] = {**get_package_attributes(self.group), key: plain}
 
-    def notes(self) -> dict[str, Any]:
+    def read_notes(self) -> dict[str, Any]:
         """Return all stored notes."""
-        return own_attributes(self.group)
+        return get_package_attributes(self.group)
 
     def finish(self) -> Iterator[Progress]:
         """Build the coarser levels, then mark the store complete."""
-        missing = len(self.pending())
+        missing = len(self.pending_units())
         if missing:
             msg = (
-                f"{self.path} needs all {self.done_marks.size} tiles before it is "
-                f"complete, {missing} are missing: run again with `resume`."
+                f"{self.path} is incomplete: {missing} of its {self.done_marks.size} "
+                "tiles are missing; run again with `resume`."
             )
             raise WriteError(msg, code="output-incomplete")
         has_classes = self.record.look is not None and self.record.look.classes
-        reduce = _every_second if has_classes else halve
+        reduce = _subsample if has_classes else halve
         yield from _build_levels(self.group, self.level0, self.unit, reduce)
-        levels_made = len(_shapes_of(self.level0))
-        self.describe(self.record, levels_made)
+        levels_made = len(_compute_level_shapes(self.level0))
+        self.write_metadata(self.record, levels_made)
         names = map(str, range(levels_made))
         try:
             levels: list[Any] = [self.group[name] for name in names]
         except KeyError as error:
             msg = f"{self.path} was removed while it was written: run again."
             raise WriteError(msg, code="output-removed") from error
-        self.note(_BLOCKS, sum(count_blocks(self.path, level) for level in levels))
-        to_disk(self.path)
-        self.note("complete", True)
+        self.write_note(
+            _BLOCKS, sum(count_blocks(self.path, level) for level in levels)
+        )
+        sync_to_disk(self.path)
+        self.write_note("complete", True)
         # the map is no longer needed, and has a file for each tile
         del self.group[_DONE_ARRAY]
         if self.lock is not None:
             self.lock.release()
 
     def add_label(self, name: str) -> "ZarrArray":
-        """Create or open the finest level (Y, X) of the store's label image.
+        """Create or open the finest level (Y, X) of a label image in the store.
 
         On the image's own grid and chunks, of uint16; empty except for what an
         interrupted run wrote.
         """
         import zarr
 
-        group = list_label(self.group, name).require_group(name)
+        group = register_label(self.group, name).require_group(name)
         level = group.get("0")
         if isinstance(level, zarr.Array) and level.shape == self.level0.shape:
             return level
-        return _make_level(group, "0", self.shape, self.level0, "uint16")
+        return _create_level(group, "0", self.shape, self.level0, "uint16")
 
     def finish_label(self, name: str, finest: "ZarrArray") -> None:
-        """Add the coarser levels and the metadata of a complete label image.
+        """Write the coarser levels and the metadata of a filled label image.
 
         Each has every second pixel of the finer one: counts and classes have no mean.
         """
         group = self.group.require_group(f"{LABELS}/{name}")
-        deque(_build_levels(group, finest, self.unit, _every_second), maxlen=0)
-        levels = len(_shapes_of(finest))
-        _describe(group, _label_attributes(self.record, name, levels, self.version))
+        deque(_build_levels(group, finest, self.unit, _subsample), maxlen=0)
+        levels = len(_compute_level_shapes(finest))
+        _write_metadata(
+            group, _label_attributes(self.record, name, levels, self.version)
+        )
 
 
-def _each(marks: "ZarrArray") -> dict[IntPair, int | None]:
-    """Read every mark; None if its own file is damaged."""
-    places = list(np.ndindex(*_extent(marks.shape)))
-    if _decodes(marks, ...):
+def _read_marks(marks: "ZarrArray") -> dict[IntPair, int | None]:
+    """Read all marks, with None for marks in damaged files."""
+    places = list(np.ndindex(*_to_int_pair(marks.shape)))
+    if _is_decodable(marks, ...):
         values = np.asarray(marks[...])
         return {place: int(values[place]) for place in places}
     return {
-        place: int(np.asarray(marks[place])) if _decodes(marks, place) else None
+        place: int(np.asarray(marks[place])) if _is_decodable(marks, place) else None
         for place in places
     }
 
 
-def _decodes(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) -> bool:
-    """Return whether a part of an array can be read; codecs raise any error."""
+def _is_decodable(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) -> bool:
+    """Return whether a part of an array can be decoded."""
     try:
         array[part]
     except Exception:  # noqa: BLE001
@@ -358,7 +367,7 @@ def _decodes(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) -> bo
 
 
 def count_blocks(path: Path, array: "ZarrArray") -> int:
-    """Count the block files of an array, in a store in the folder `path`.
+    """Count the block files of an array in the store at `path`.
 
     zarr writes no file for a block that has only the fill value.
     """
@@ -385,7 +394,7 @@ def level_shapes(
 
 
 def halve(block: RealArray) -> RealArray:
-    """Average two by two pixels of any real or boolean type, in the same type.
+    """Average blocks of 2 x 2 pixels of any real or boolean type, keeping the type.
 
     NaN pixels are left out of the mean; a pixel made of NaN only stays NaN. At odd
     sides the last row or column is averaged with itself. Integers are rounded, booleans
@@ -411,14 +420,14 @@ def halve(block: RealArray) -> RealArray:
         return np.asarray(mean.astype(block.dtype))
 
 
-def _every_second(block: RealArray) -> RealArray:
-    """Take every second pixel: counts and classes have no mean."""
+def _subsample(block: RealArray) -> RealArray:
+    """Take every second pixel of counts or classes, which cannot be averaged."""
     return block[::2, ::2]
 
 
-def _shapes_of(finest: "ZarrArray") -> list[IntPair]:
-    """Return the shapes of all levels; the coarsest fits into one chunk."""
-    return level_shapes(_extent(finest.shape), smallest=max(finest.chunks))
+def _compute_level_shapes(finest: "ZarrArray") -> list[IntPair]:
+    """Return the shapes of all levels, down to one that fits into one chunk."""
+    return level_shapes(_to_int_pair(finest.shape), smallest=max(finest.chunks))
 
 
 def _build_levels(
@@ -427,71 +436,73 @@ def _build_levels(
     unit: IntPair,
     reduce: Callable[[RealArray], RealArray],
 ) -> Iterator[Progress]:
-    """Write levels 1 and up, each from the previous one, unit by unit.
+    """Write levels 1 and up, each computed from the previous level.
 
     The memory for bands across the whole width would grow with the image.
     """
-    shapes = _shapes_of(finest)
-    grids = [list(_corners(each, unit)) for each in shapes[1:]]
+    shapes = _compute_level_shapes(finest)
+    grids = [list(_iterate_corners(each, unit)) for each in shapes[1:]]
     total, count, source = sum(map(len, grids)), 0, finest
     high, wide = unit
     for level, corners in enumerate(grids, start=1):
-        target = _make_level(group, str(level), shapes[level], finest, finest.dtype)
+        target = _create_level(group, str(level), shapes[level], finest, finest.dtype)
 
-        def build(corner: IntPair, finer: Any = source, coarser: Any = target) -> None:
+        def build_block(
+            corner: IntPair, finer: Any = source, coarser: Any = target
+        ) -> None:
             y, x = corner
             fine = finer[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
             coarser[y : y + high, x : x + wide] = reduce(np.asarray(fine))
 
-        for _ in compute_ahead(build, corners):
+        for _ in map_parallel(build_block, corners):
             count += 1
             yield Progress(count, total, "Building the pyramid")
         source = target
 
 
-def _corners(shape: IntPair, unit: IntPair) -> Iterator[IntPair]:
+def _iterate_corners(shape: IntPair, unit: IntPair) -> Iterator[IntPair]:
     """Yield the corners of the write units of a level, row by row."""
     for y in range(0, shape[0], unit[0]):
         for x in range(0, shape[1], unit[1]):
             yield y, x
 
 
-def _extent(shape: tuple[int, ...]) -> IntPair:
-    """Return a shape as a pair of integers."""
+def _to_int_pair(shape: tuple[int, ...]) -> IntPair:
+    """Convert a shape to a pair of integers."""
     rows, columns = shape
     return int(rows), int(columns)
 
 
-def list_label(image: "zarr.Group", name: str) -> "zarr.Group":
-    """Add a name to the list of an image's label images, and return their group."""
-    version = _version_of(image)
+def register_label(image: "zarr.Group", name: str) -> "zarr.Group":
+    """Add a label image to an image's list, and return the group of labels."""
+    version = _get_version(image)
     labels = image.require_group(LABELS)
     names = [*(one for one in sorted(labels.group_keys()) if one != name), name]
-    about = _models(version).LabelsGroup(labels=names)
-    _describe(labels, about.model_dump(exclude_none=True))
+    about = _import_models(version).LabelsGroup(labels=names)
+    _write_metadata(labels, about.model_dump(exclude_none=True))
     return labels
 
 
-def own_attributes(group: "zarr.Group") -> dict[str, Any]:
-    """Return this package's attributes of a group."""
+def get_package_attributes(group: "zarr.Group") -> dict[str, Any]:
+    """Return the attributes of a group that belong to this package."""
     attributes = group.attrs.get(ATTRIBUTE)
     return dict(attributes) if isinstance(attributes, dict) else {}
 
 
-def blocks_when_whole(group: "zarr.Group") -> int | None:
+def get_recorded_block_count(group: "zarr.Group") -> int | None:
     """Return the recorded number of files of the finished levels, if known."""
-    block_count = own_attributes(group).get(_BLOCKS)
+    block_count = get_package_attributes(group).get(_BLOCKS)
     return block_count if type(block_count) is int else None  # files may have any value
 
 
-def _make_level(
+def _create_level(
     group: "zarr.Group",
     name: str,
     shape: IntPair,
     like: "ZarrArray",
     dtype: DTypeLike,
 ) -> "ZarrArray":
-    """Create a level of a type with the chunks and shards of another."""
+    """Create a level with a given type and the chunks and shards of another level."""
     return group.create_array(
         name,
         shape=shape,
@@ -500,7 +511,7 @@ def _make_level(
         shards=like.shards,
         fill_value=0,
         overwrite=True,
-        **_LAYOUTS[_version_of(group)],
+        **_LAYOUTS[_get_version(group)],
     )
 
 
@@ -512,22 +523,22 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _version_of(group: "zarr.Group") -> str:
+def _get_version(group: "zarr.Group") -> str:
     return "0.4" if group.metadata.zarr_format == 2 else "0.5"
 
 
-def _models(version: str) -> ModuleType:
-    """Import the metadata models of a version."""
+def _import_models(version: str) -> ModuleType:
+    """Import the metadata models for a version of OME-Zarr."""
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
 
-def _arrange(metadata: dict[str, object], version: str) -> dict[str, Any]:
-    """Convert OME metadata to attributes of a group: 0.4 has no ``ome`` key."""
+def _wrap_metadata(metadata: dict[str, object], version: str) -> dict[str, Any]:
+    """Convert OME metadata to group attributes; 0.4 has no ``ome`` key."""
     return {"ome": metadata} if version == "0.5" else metadata
 
 
-def _describe(group: "zarr.Group", metadata: dict[str, object]) -> None:
-    group.attrs.update(_arrange(metadata, _version_of(group)))
+def _write_metadata(group: "zarr.Group", metadata: dict[str, object]) -> None:
+    group.attrs.update(_wrap_metadata(metadata, _get_version(group)))
 
 
 def create_store(
@@ -567,8 +578,8 @@ def create_store(
         *(name, size, origin, spacing_px, provenance, look),
         significant_bits=significant_bits,
     )
-    plan = _Plan(
-        shape=_extent(shape),
+    plan = _StoreLayout(
+        shape=_to_int_pair(shape),
         dtype=np.dtype(dtype),
         chunk=(min(rows, shape[0]), min(columns, shape[1])),
         per_shard=chunks_per_shard if version == "0.5" else 1,
@@ -583,7 +594,7 @@ def create_store(
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _StoreLayout:
     """Layout of a store."""
 
     shape: IntPair
@@ -602,27 +613,27 @@ class _Plan:
         return math.ceil(rows / self.unit[0]), math.ceil(columns / self.unit[1])
 
 
-def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
+def _create(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
     import zarr
 
     from napari_semsr.core import FolderStore
 
-    with writing(path):
+    with convert_write_errors(path):
         try:
             path.mkdir()
         except FileExistsError as error:
             msg = (
-                f"{path} was just started by another process: wait until it ends, or "
-                "choose another name."
+                f"Another process has just started writing {path}: wait until it ends, "
+                "or choose another name."
             )
             raise WriteError(msg, code="output-locked") from error
-    with writing(path), ExitStack() as clean_up:
+    with convert_write_errors(path), ExitStack() as clean_up:
         clean_up.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
         metadata = _image_attributes(record, 1, plan.dtype, plan.version)
         notes = {
             ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
-            **_arrange(metadata, plan.version),
+            **_wrap_metadata(metadata, plan.version),
         }
         layout: Literal[2, 3] = 3 if plan.version == "0.5" else 2
         here = FolderStore(path)
@@ -636,19 +647,21 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             fill_value=0,
             **_LAYOUTS[plan.version],
         )
-        marks = _make_map(group, plan.grid, "uint64")
+        marks = _create_done_map(group, plan.grid, "uint64")
         clean_up.pop_all()
     return OmeZarrStore(path, group, level0, marks, plan.unit, record, lock)
 
 
-def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "ZarrArray":
-    """Create a done-map with all units unfinished."""
+def _create_done_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "ZarrArray":
+    """Create a map in which all write units are marked as unfinished."""
     return group.create_array(
         _DONE_ARRAY, shape=grid, dtype=dtype, chunks=(1, 1), fill_value=0
     )
 
 
-def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
+def read_store_state(
+    path: Path,
+) -> tuple[Record | None, dict[str, Any], IntPair | None]:
     """Read record, notes and progress of a store, which may be incomplete.
 
     Returns its record (name, calibration, history; None if another program wrote it),
@@ -662,28 +675,28 @@ def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
     progress: IntPair | None = None
     here = FolderStore(path, read_only=True)
     with suppress(*_UNREADABLE):
-        notes = own_attributes(zarr.open_group(here, mode="r"))
+        notes = get_package_attributes(zarr.open_group(here, mode="r"))
     with suppress(*_UNREADABLE):
         marks = np.asarray(zarr.open_array(here, path=_DONE_ARRAY, mode="r")[:])
         progress = int(np.count_nonzero(marks)), int(marks.size)
     return Record.from_dict(notes.get(RECORD_KEY)), notes, progress
 
 
-def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
+def _reopen(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
     """Open an interrupted store and check that it matches the current run."""
     import zarr
 
     from napari_semsr.core import FolderStore
 
-    with writing(path):
+    with convert_write_errors(path):
         lock = StoreLock(path)
     for orphan in path.rglob("*.partial"):
-        _logger.info("Removing %s, left by an interrupted write.", orphan)
+        _logger.info("Removing %s, which an interrupted run left behind.", orphan)
         orphan.unlink(missing_ok=True)
     try:
         group = zarr.open_group(FolderStore(path), mode="r+")
         level0 = group["0"]
-        own = own_attributes(group)
+        own = get_package_attributes(group)
         marks: Any
         if own.get("complete"):
             if _DONE_ARRAY in group:
@@ -703,7 +716,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         and level0.dtype == plan.dtype
         and (level0.shards or level0.chunks) == plan.unit
         and marks.shape == plan.grid
-        and _version_of(group) == plan.version
+        and _get_version(group) == plan.version
     )
     changes = _changed_parts(record_before, record)
     if not (changes or same):
@@ -721,26 +734,28 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
                 path, group, level0, marks, plan.unit, record_before, lock
             )
         group.attrs[ATTRIBUTE] = {**own, "complete": False}
-        marks = _make_map(group, plan.grid, "uint8")
+        marks = _create_done_map(group, plan.grid, "uint8")
         marks[...] = 1
     store = OmeZarrStore(path, group, level0, marks, plan.unit, record_before, lock)
-    store.repeat_damaged()
+    store.mark_damaged_unfinished()
     return store
 
 
 def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool:
-    """Return whether a complete store has all its files, and each can be read."""
-    levels: list[Any] = [group.get(str(n)) for n in range(len(_shapes_of(level0)))]
+    """Return whether all files of a complete store exist and are readable."""
+    levels: list[Any] = [
+        group.get(str(n)) for n in range(len(_compute_level_shapes(level0)))
+    ]
     if any(level is None for level in levels):
         return False
     files = sum(count_blocks(path, level) for level in levels)
-    if files < (blocks_when_whole(group) or 0):
+    if files < (get_recorded_block_count(group) or 0):
         return False
     return all(
-        _decodes(level, Box.of(unit, corner).slices)
+        _is_decodable(level, Box.from_shape(unit, corner).slices)
         for level in levels
-        for unit in [_extent(level.shards or level.chunks)]
-        for corner in _corners(_extent(level.shape), unit)
+        for unit in [_to_int_pair(level.shards or level.chunks)]
+        for corner in _iterate_corners(_to_int_pair(level.shape), unit)
     )
 
 
@@ -752,15 +767,15 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
 def _image_attributes(
     record: Record, levels: int, dtype: np.dtype[np.generic], version: str
 ) -> dict[str, Any]:
-    """Return the metadata of an image for a version of OME-Zarr.
+    """Return the metadata of an image for a given OME-Zarr version.
 
     The axes have units if the image is calibrated; otherwise the scale is in pixels of
     the parent image.
     """
-    ome = _models(version)
+    ome = _import_models(version)
     method = None if record.look is not None and record.look.classes else "mean"
-    image = _multiscale(record, record.name, levels, version, method)
-    display = None if record.look is None else _omero(record.look, dtype, ome)
+    image = _create_multiscale(record, record.name, levels, version, method)
+    display = None if record.look is None else _create_omero(record.look, dtype, ome)
     metadata: Any = ome.Image(multiscales=[image], omero=display)
     return dict(metadata.model_dump(exclude_none=True))
 
@@ -769,7 +784,7 @@ def _label_attributes(
     record: Record, name: str, levels: int, version: str
 ) -> dict[str, Any]:
     """Compose the metadata of a label image, with the colours of its classes."""
-    ome, classes = _models(version), record.look.classes if record.look else ()
+    ome, classes = _import_models(version), record.look.classes if record.look else ()
     colours = [
         {"label-value": value, "rgba": list(bytes.fromhex(f"{colour[1:]:f<8}"))}
         for value, colour, _ in classes
@@ -780,7 +795,7 @@ def _label_attributes(
         **({"colors": colours} if colours else {}),
         **({"properties": meanings} if meanings else {}),
     }
-    image = _multiscale(record, name, levels, version)
+    image = _create_multiscale(record, name, levels, version)
     label = ome.LabelImage.model_validate(
         {"multiscales": [image], "image-label": about}
     )
@@ -789,8 +804,8 @@ def _label_attributes(
     return metadata | {"image-label": about}
 
 
-def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: ModuleType) -> Any:
-    """Return display settings for other viewers: window and one colour."""
+def _create_omero(look: DisplaySettings, dtype: np.dtype[Any], ome: ModuleType) -> Any:
+    """Return the contrast limits and colour of an image for other viewers."""
     start, end = look.limits
     least, most = look.limits
     if dtype.kind in "ui":
@@ -806,11 +821,11 @@ def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: ModuleType) -> Any:
     return ome.Omero(channels=[channel])
 
 
-def _multiscale(
+def _create_multiscale(
     record: Record, name: str, levels: int, version: str, method: str | None = None
 ) -> Any:
     """Return position and scale of each level, and the downsampling method."""
-    ome = _models(version)
+    ome = _import_models(version)
     unit = None if record.pixel_size_nm is None else "nanometer"
     pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
     datasets = [

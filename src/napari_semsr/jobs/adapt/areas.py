@@ -1,4 +1,4 @@
-"""The area that a mosaic and an SEM image share: registered, checked, and divided."""
+"""The area that a mosaic and an SEM image share: registered, checked and divided."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     WarpedImage,
-    cut_box,
-    gap_free_box,
+    crop_to_box,
+    find_gap_free_box,
     read_box,
 )
 
@@ -34,8 +34,8 @@ _NEAR_PX = 2.0  # chosen: about what light resolves
 _COARSE_PX = 24.0  # chosen: slower grey values are illumination and charging
 
 
-class AdaptRefused(SemsrError):  # noqa: N818 - a refusal, not a fault
-    """The images are not suitable for training a model; `reason` is a short code."""
+class AdaptationError(SemsrError):
+    """Error for images that are not suitable for training; `reason` is a short code."""
 
     def __init__(self, message: str, reason: str, **facts: object) -> None:
         super().__init__(message, code=reason)
@@ -43,13 +43,13 @@ class AdaptRefused(SemsrError):  # noqa: N818 - a refusal, not a fault
         self.facts = facts
 
     def to_json(self) -> dict[str, object]:
-        """Return the reason, and the figures known so far."""
+        """Return the reason and the figures known so far."""
         return {"model": None, "reason": self.reason, **self.facts}
 
 
 @dataclass(frozen=True, slots=True)
 class SharedArea:
-    """A rectangle without gaps covered by a mosaic and an SEM image, on its grid."""
+    """A gap-free rectangle shared by a mosaic and an SEM image, on its grid."""
 
     name: str  # of the SEM image
     light: Micrograph
@@ -59,25 +59,27 @@ class SharedArea:
     held_out: Box  # and the part to evaluate on
     transform: Affine | Elastic  # from the mosaic to the SEM image
 
-    def part(self, box: Box) -> tuple[Micrograph, Micrograph]:
-        """Crop both images."""
-        return cut_box(self.light, box), cut_box(self.sem, box)
+    def crop(self, box: Box) -> tuple[Micrograph, Micrograph]:
+        """Crop both images to a box."""
+        return crop_to_box(self.light, box), crop_to_box(self.sem, box)
 
 
-def share_area(
+def create_shared_area(
     mosaic: Micrograph, sem: Micrograph, transform: Affine | Elastic
 ) -> SharedArea:
-    """Resample an SEM image on the mosaic's grid, and divide the overlap.
+    """Resample an SEM image to the grid of the mosaic, and divide the overlap.
 
     Raises
     ------
     ShapeError
         If both share less than 64 x 160 px.
     """
-    back = WarpedImage(sem, Grid.of(mosaic), transform.inverse())
+    back = WarpedImage(sem, Grid.from_image(mosaic), transform.inverse())
     sem_there = back.read().astype(np.float32)
-    light = np.asarray(read_box(mosaic.data, Box.of(mosaic.shape)), dtype=np.float32)
-    box = gap_free_box(
+    light = np.asarray(
+        read_box(mosaic.data, Box.from_shape(mosaic.shape)), dtype=np.float32
+    )
+    box = find_gap_free_box(
         np.isfinite(sem_there) & np.isfinite(light), least=_MIN_ACROSS_PX
     )
     if box is None or max(box.shape) < MIN_PX:
@@ -88,12 +90,12 @@ def share_area(
             "image of a larger area."
         )
         raise ShapeError(msg, code="overlap-too-small")
-    training_box, held_out = divide(Box.of(box.shape))
+    training_box, held_out = split_training_area(Box.from_shape(box.shape))
     parts = [
         mosaic.replace(
             name=one.name,
             data=np.ascontiguousarray(data[box.slices]),
-            origin=Grid.of(mosaic).centre(box),
+            origin=Grid.from_image(mosaic).box_origin(box),
             provenance=one.provenance,
         )
         for one, data in ((mosaic, light), (sem, sem_there))
@@ -103,8 +105,8 @@ def share_area(
     )
 
 
-def divide(box: Box) -> tuple[Box, Box]:
-    """Divide a rectangle across its longer side: a part to train on, and one held out.
+def split_training_area(box: Box) -> tuple[Box, Box]:
+    """Split a rectangle across its longer side into training and held-out parts.
 
     They are 32 px apart.
     """
@@ -120,7 +122,7 @@ def divide(box: Box) -> tuple[Box, Box]:
     )
 
 
-def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
+def check_correlation(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
     """Raise an error if the structures of the images do not match.
 
     `kernel` is the linear filter fitted on the training parts. Its result for the
@@ -135,27 +137,32 @@ def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
     AdaptRefused
         With the code ``pairs-uncorrelated``.
     """
-    parts = [area.part(area.held_out) for area in areas]
+    parts = [area.crop(area.held_out) for area in areas]
     planes = [[one.array().astype(float) for one in part] for part in parts]
     images = [
-        (_fine(ndimage.correlate(light, kernel, mode="mirror")), _fine(sem))
+        (
+            _remove_slow_variations(ndimage.correlate(light, kernel, mode="mirror")),
+            _remove_slow_variations(sem),
+        )
         for light, sem in planes
     ]
-    contrasts = [(_contrast(light), _contrast(sem)) for light, sem in planes]
-    if any(_belong(pairs) for pairs in (images, contrasts)):
+    contrasts = [
+        (_measure_contrast(light), _measure_contrast(sem)) for light, sem in planes
+    ]
+    if any(_is_correlated(pairs) for pairs in (images, contrasts)):
         return
     names = ", ".join(area.name for area in areas)
-    share = np.mean([_share(*pair) for pair in images])
+    share = np.mean([_compute_correlation(*pair) for pair in images])
     msg = (
-        f"No usable training patches: the optical image does not correlate with "
-        f"{names} ({share:.2f} on the held-out part): check that all images show the "
-        "same area, or mark corresponding points as landmarks."
+        "No usable training patches: the optical image does not correlate with "
+        f"{names} (correlation {share:.2f} on the held-out part): check that all "
+        "images show the same area, or mark corresponding points as landmarks."
     )
-    raise AdaptRefused(msg, "pairs-uncorrelated")
+    raise AdaptationError(msg, "pairs-uncorrelated")
 
 
-def _belong(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> bool:
-    """Return whether the mean product of pairs (Y, X) is significantly above zero."""
+def _is_correlated(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> bool:
+    """Return whether the mean product of image pairs (Y, X) exceeds its error."""
     products = [
         part.mean()
         for first, second in pairs
@@ -166,19 +173,21 @@ def _belong(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> bool:
     return error > 0 and float(np.mean(products)) > _CERTAIN * error
 
 
-def _share(first: FloatArray, second: FloatArray) -> float:
-    """Return the correlation of two planes whose means are zero."""
+def _compute_correlation(first: FloatArray, second: FloatArray) -> float:
+    """Return the correlation of two zero-mean images."""
     scale = math.sqrt(float((first**2).mean() * (second**2).mean()))
     return float((first * second).mean()) / scale if scale else 0.0
 
 
-def _contrast(image: FloatArray) -> FloatArray:
-    """Measure the local contrast without slow variations."""
-    power = ndimage.gaussian_filter(_fine(image) ** 2, _NEAR_PX, mode="mirror")
-    return _fine(np.sqrt(power))
+def _measure_contrast(image: FloatArray) -> FloatArray:
+    """Measure the local contrast, without slow variations."""
+    power = ndimage.gaussian_filter(
+        _remove_slow_variations(image) ** 2, _NEAR_PX, mode="mirror"
+    )
+    return _remove_slow_variations(np.sqrt(power))
 
 
-def _fine(image: FloatArray) -> FloatArray:
+def _remove_slow_variations(image: FloatArray) -> FloatArray:
     """Remove the mean and slow variations, such as illumination and charging."""
     fine = image - ndimage.gaussian_filter(image, _COARSE_PX, mode="mirror")
     return np.asarray(fine - fine.mean())

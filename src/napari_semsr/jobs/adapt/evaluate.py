@@ -1,4 +1,4 @@
-"""Evaluate a model on the held-out part of an area, next to simpler methods."""
+"""Evaluate a model on the held-out part of an area against simpler methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
     ObjectCount,
+    compute_psnr_gain,
     count_objects,
+    find_object_diameter,
     measure_metrics,
-    object_diameter,
-    part_errors,
-    psnr_gain,
+    sum_part_errors,
 )
-from napari_semsr.core import DB, FloatArray, Quantity, record_quantity
-from napari_semsr.jobs.adapt.areas import AdaptRefused, SharedArea
+from napari_semsr.core import DB, FloatArray, Quantity, declare_quantity
+from napari_semsr.jobs.adapt.areas import AdaptationError, SharedArea
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.judge import INPUT
 
 ADAPTED_MODEL = "adapted model"
-"""Name of the model in tables and on the page."""
+"""Name of the model in tables and in the report."""
 _NAMES = {INPUT: "the optical image", LINEAR: "the linear filter"}
 SURE = 2.0
-"""Standard errors by which a model must be better to be kept."""
+"""Number of standard errors by which a model must be better to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated(Result):
-    """One image of the held-out part, compared with the SEM image.
+class Evaluation(Result):
+    """Evaluation of one image of the held-out part against the SEM image.
 
     Gains are over the input, after the gain and offset that best match each image to
     the SEM image, with standard errors from 16 parts of each area. `objects` are
@@ -51,23 +51,23 @@ class Evaluated(Result):
         Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_cutoff_sd_db"),
     ]
     gain_below_cutoff_sd_db: float | None
-    objects: Annotated[ObjectCount, record_quantity("Objects")]
+    objects: Annotated[ObjectCount, declare_quantity("Objects")]
     images: tuple[NDArray[Any], ...] = field(default=(), metadata={"json": False})
-    errors: "Errors" = field(
-        default_factory=lambda: Errors(), metadata={"json": False}, repr=False
+    errors: "SquaredErrors" = field(
+        default_factory=lambda: SquaredErrors(), metadata={"json": False}, repr=False
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Errors:
-    """Squared errors (N,) of the parts of all areas, and those below the cut-off."""
+class SquaredErrors:
+    """Squared errors (N,) of the parts of all areas, in total and below the cut-off."""
 
     all: FloatArray = field(default_factory=lambda: np.empty(0))
     below: FloatArray | None = None
 
     @property
-    def deciding(self) -> FloatArray:
-        """Errors used for the decision: below the cut-off if it is known."""
+    def decisive_errors(self) -> FloatArray:
+        """Errors used for the decision: those below the cut-off, if it is known."""
         return self.all if self.below is None else self.below
 
 
@@ -75,9 +75,9 @@ def evaluate(
     areas: Sequence[SharedArea],
     images: Mapping[str, Sequence[NDArray[Any]]],
     cut_off_nm: float | None,
-    before: Mapping[str, Evaluated] | None = None,
-) -> dict[str, Evaluated]:
-    """Compare images of the held-out parts with the SEM images; `INPUT` comes first.
+    before: Mapping[str, Evaluation] | None = None,
+) -> dict[str, Evaluation]:
+    """Compare images of the held-out parts with the SEM images, `INPUT` first.
 
     Parameters
     ----------
@@ -90,10 +90,10 @@ def evaluate(
     before : mapping of str to Evaluated, optional
         Existing rows, which come first.
     """
-    truths = [area.part(area.held_out)[1] for area in areas]
+    truths = [area.crop(area.held_out)[1] for area in areas]
     largest = max((t.array() for t in truths), key=lambda plane: min(plane.shape))
-    diameter = object_diameter(largest)
-    evaluations: dict[str, Evaluated] = dict(before or {})
+    diameter = find_object_diameter(largest)
+    evaluations: dict[str, Evaluation] = dict(before or {})
     for name, planes in images.items():
         measured_images, matched_images = [], []
         for plane, truth in zip(planes, truths, strict=True):
@@ -101,7 +101,7 @@ def evaluate(
                 truth.replace(data=plane, provenance=None),
                 truth,
                 match="affine",
-                data_range=_range(truths),
+                data_range=_get_grey_range(truths),
                 cut_off_nm=cut_off_nm,
             )
             measured_images.append(metrics)
@@ -109,10 +109,10 @@ def evaluate(
                 plane * np.float32(metrics.gain) + np.float32(metrics.offset)
             )
         split = [one.band_errors for one in measured_images]
-        errors = Errors(
+        errors = SquaredErrors(
             np.concatenate(
                 [
-                    part_errors(image, truth.array())
+                    sum_part_errors(image, truth.array())
                     for image, truth in zip(matched_images, truths, strict=True)
                 ]
             ),
@@ -125,14 +125,16 @@ def evaluate(
         below = (
             (None, None)
             if errors.below is None or base.below is None
-            else psnr_gain(errors.below, base.below)
+            else compute_psnr_gain(errors.below, base.below)
         )
         pixels = sum(truth.array().size for truth in truths)
         mean = float(errors.all.sum()) / pixels
-        evaluations[name] = Evaluated(
+        evaluations[name] = Evaluation(
             name,
-            20 * math.log10(_range(truths)) - 10 * math.log10(mean) if mean else None,
-            *psnr_gain(errors.all, base.all),
+            20 * math.log10(_get_grey_range(truths)) - 10 * math.log10(mean)
+            if mean
+            else None,
+            *compute_psnr_gain(errors.all, base.all),
             *below,
             reduce(
                 add,
@@ -147,16 +149,16 @@ def evaluate(
     return evaluations
 
 
-def _range(truths: Sequence[Any]) -> float:
-    """Return the range of the grey values of all SEM images."""
+def _get_grey_range(truths: Sequence[Any]) -> float:
+    """Return the grey-value range of all SEM images."""
     lows, highs = zip(
         *((t.array().min(), t.array().max()) for t in truths), strict=True
     )
     return float(max(highs)) - float(min(lows))
 
 
-def require_gain(evaluations: Mapping[str, Evaluated], name: str) -> None:
-    """Raise an error unless a model beats every other image by twice the error.
+def require_gain(evaluations: Mapping[str, Evaluation], name: str) -> None:
+    """Raise an error unless a model beats all other images by two standard errors.
 
     Raises
     ------
@@ -167,15 +169,16 @@ def require_gain(evaluations: Mapping[str, Evaluated], name: str) -> None:
     for rival, row in evaluations.items():
         if rival == name:
             continue
-        gain, error = psnr_gain(model.errors.deciding, row.errors.deciding)
+        gain, error = compute_psnr_gain(
+            model.errors.decisive_errors, row.errors.decisive_errors
+        )
         if gain is not None and gain > SURE * (error or 0.0):
             continue
         has = "no error" if gain is None else f"{gain:+.2f} ± {error or 0.0:.2f} dB"
         msg = (
             f"The trained model is not better than {_NAMES.get(rival, rival)} on the "
-            f"held-out part ({has}, standard error), and is not kept: train longer "
-            "(`minutes`), check the registration, or use an SEM image of a larger "
-            "area."
+            f"held-out part ({has}, standard error) and is not kept: train longer "
+            "(`minutes`), check the registration, or use an SEM image of a larger area."
         )
         figures = {key: each.to_json() for key, each in evaluations.items()}
-        raise AdaptRefused(msg, "no-gain", held_out=figures)
+        raise AdaptationError(msg, "no-gain", held_out=figures)

@@ -46,15 +46,15 @@ from napari_semsr.core import (
     Quantity,
     ShapeError,
     WarpedImage,
-    available_cores,
-    declared_figures,
+    count_available_cores,
+    declare_quantity,
     device_option,
     digest_path,
-    field_range,
-    find_strays,
+    find_stray_pixels,
+    get_declared_figures,
     map_progress,
+    measure_percentiles,
     option,
-    record_quantity,
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
@@ -65,18 +65,18 @@ from napari_semsr.io import (
     write_transform,
 )
 from napari_semsr.jobs.adapt.areas import (
-    AdaptRefused,
+    AdaptationError,
     SharedArea,
-    check_related,
-    share_area,
+    check_correlation,
+    create_shared_area,
 )
 from napari_semsr.jobs.adapt.evaluate import (
     ADAPTED_MODEL,
-    Evaluated,
+    Evaluation,
     evaluate,
     require_gain,
 )
-from napari_semsr.jobs.adapt.look import filter_mosaic, look_here
+from napari_semsr.jobs.adapt.look import filter_mosaic, map_difference
 from napari_semsr.jobs.adapt.page import write_report
 from napari_semsr.jobs.adapt.process import fit_in_process
 from napari_semsr.jobs.check_record import LINEAR
@@ -84,12 +84,12 @@ from napari_semsr.jobs.enhance import ENHANCE
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    jsonable,
-    made_by,
-    name_of,
+    compose_provenance,
+    get_image_name,
     open_image,
+    overwrite_image,
     record_input,
-    rewrite,
+    to_json_value,
 )
 from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
@@ -100,17 +100,17 @@ from napari_semsr.jobs.register import (
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
-    map_facts,
-    register_as,
+    describe_registration,
+    register_with_run_options,
     require_pixel_sizes,
 )
-from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.registration import RegistrationRefused
-from napari_semsr.reporting import write_numbers
-from napari_semsr.restoration import fit_place_filter
+from napari_semsr.reporting import write_json
+from napari_semsr.restoration import fit_cross_validated_filter
 
 STOP = "stop"
-"""Name of a file in the folder of the run that ends the training early."""
+"""Name of the file in the run folder that ends the training early."""
 
 _REPORT, _STATE, _TRANSFORM = "report.html", "training.pt", "registration-{}.json"
 _SEARCH = "search"  # key of a stored registration: options of its search
@@ -123,20 +123,20 @@ class AdaptOptions(RegisterOptions):
     minutes: float | None = option(
         None,
         "Minutes",
-        "How long to train; by default a number of steps that takes about three "
-        "minutes on two cores, longer on a busy computer. More time gives a better "
+        "Training time; by default a number of steps that takes about three minutes "
+        "on two cores, longer on a busy computer. Longer training gives a better "
         "model.",
         gt=0,
         le=600,
     )
     cut_off_nm: CutOff = None
-    seed: int = option(0, "Seed", "Makes the training repeatable.", ge=0)
+    seed: int = option(0, "Seed", "Random seed, for repeatable training.", ge=0)
     device: str = device_option()
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptProgress(Progress):
-    """Progress of the training, with results on the held-out part.
+    """Training progress, with results on the held-out part.
 
     `shown` are the input, the model's present result and the SEM image of the first
     area, in the grey values of the last; empty if nothing is new. Gains are over the
@@ -151,7 +151,7 @@ class AdaptProgress(Progress):
 
 @dataclass(frozen=True, slots=True)
 class AppliedImage(Result):
-    """An image enhanced by the adapted model.
+    """Image enhanced by the adapted model.
 
     `unfamiliar_percent` is the share of its blocks that are unlike the training area;
     None if the area is too small to decide.
@@ -166,7 +166,7 @@ class AppliedImage(Result):
 
 @dataclass(frozen=True, slots=True)
 class Adapted(Result):
-    """A model trained on one area, its figures on the held-out part, and its results.
+    """Model trained on one area, with its evaluation on the held-out part and results.
 
     `registration` has the keys of `Registered`, for the first SEM image;
     `registrations` are those of all. `held_out` has the model's gains over the input,
@@ -179,12 +179,12 @@ class Adapted(Result):
     model: Annotated[str, Quantity("Model")]
     report: Annotated[str, Quantity("Report")]
     registration: Annotated[
-        dict[str, Any], record_quantity("Registration", keys=Registered)
+        dict[str, Any], declare_quantity("Registration", keys=Registered)
     ]
     registrations: list[dict[str, Any]]
     evaluated: Annotated[
-        dict[str, Evaluated],
-        record_quantity("Evaluated", keys=Evaluated),
+        dict[str, Evaluation],
+        declare_quantity("Evaluation", keys=Evaluation),
     ]
     applied: list[AppliedImage]
     linear: Annotated[str, Quantity("Result of the linear filter")]
@@ -200,7 +200,7 @@ class Adapted(Result):
 
     @property
     def held_out(self) -> dict[str, Any]:
-        """Return the figures of the held-out part."""
+        """Return the evaluation of the held-out part."""
         own, linear, untouched_model = (
             self.evaluated[name] for name in (ADAPTED_MODEL, LINEAR, MOSAIC_MODEL)
         )
@@ -214,7 +214,7 @@ class Adapted(Result):
             "objects": {
                 **record["objects"],
                 **{
-                    name: jsonable(row.objects)
+                    name: to_json_value(row.objects)
                     for name, row in self.evaluated.items()
                     if name != ADAPTED_MODEL
                 },
@@ -222,11 +222,11 @@ class Adapted(Result):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record that a command prints."""
-        return {**Result.to_json(self), "held_out": jsonable(self.held_out)}
+        """Return the record that the command prints."""
+        return {**Result.to_json(self), "held_out": to_json_value(self.held_out)}
 
     def figures(self) -> dict[str, Figure]:
-        """Return gains and objects on the held-out part, and the enhanced images."""
+        """Return gains and object counts on the held-out part, and enhanced images."""
         rows: dict[str, Figure] = {}
         for name, row in self.evaluated.items():
             if name != INPUT:
@@ -239,10 +239,12 @@ class Adapted(Result):
                 f"{counts.shown} of {counts.objects} shown, {counts.invented} of "
                 f"{counts.drawn} invented"
             )
-        rows |= declared_figures(self)
+        rows |= get_declared_figures(self)
         for one in self.applied:
             unlike = one.unfamiliar_percent
-            share = "" if unlike is None else f", {unlike:.0f} % unlike the area"
+            share = (
+                "" if unlike is None else (f", {unlike:.0f} % unlike the training area")
+            )
             rows[f"Enhanced, {one.image}"] = Figure(f"{one.output}{share}")
         return rows
 
@@ -251,38 +253,40 @@ _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd
 
 
 def _adapt(run: Run[AdaptOptions]) -> Job[Adapted]:
-    """Register, train, evaluate, enhance, and write the page."""
-    result, warnings = yield from run.collect(_adapt_model(run, time.monotonic()))
+    """Register, train, evaluate, enhance, and write the report page."""
+    result, warnings = yield from run.run_with_warnings(
+        _adapt_model(run, time.monotonic())
+    )
     result = replace(result, warnings=warnings)
     yield Progress(0, 0, "writing the report")
     write_report(Path(result.report), result)
-    write_numbers(
+    write_json(
         Path(result.report).with_suffix(".json"), {"kind": "adapt", **result.to_json()}
     )
     return result
 
 
 def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
-    folder, settings = run.place, run.options
+    folder, settings = run.required_target, run.options
     mosaic = open_image(run.image_inputs["mosaic"], run.opening)
-    mosaic = mosaic.replace(name=name_of(run.image_inputs["mosaic"]))
+    mosaic = mosaic.replace(name=get_image_name(run.image_inputs["mosaic"]))
     folder.mkdir(parents=True, exist_ok=True)
     # as the model receives this mosaic: its range, without stray pixels
     measured_image, shown_image = mosaic.data, mosaic
-    if (strays := find_strays(mosaic.data)) is not None:
+    if (strays := find_stray_pixels(mosaic.data)) is not None:
         measured_image = strays.mask(mosaic.data)
         shown_image = mosaic.replace(data=strays.fill(mosaic.data))
-    levels = field_range(measured_image)
-    areas, registrations = yield from _share(run, mosaic, shown_image)
+    levels = measure_percentiles(measured_image)
+    areas, registrations = yield from _prepare_areas(run, mosaic, shown_image)
     cut_off = find_cut_off(mosaic, settings.cut_off_nm)
     yield Progress(0, 0, "fitting the linear filter")
-    linear = fit_place_filter(
+    linear = fit_cross_validated_filter(
         [
             (light.array(), sem.array())
-            for light, sem in (area.part(area.training_box) for area in areas)
+            for light, sem in (area.crop(area.training_box) for area in areas)
         ]
     )
-    check_related(areas, linear.kernel)
+    check_correlation(areas, linear.kernel)
     images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}  # held-out parts
     for area in areas:
         light = area.light.array()
@@ -297,23 +301,23 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
         require_gain(evaluations, ADAPTED_MODEL)
     except BaseException as error:
         trained.unlink()  # a model of an earlier training is kept
-        if isinstance(error, AdaptRefused):
+        if isinstance(error, AdaptationError):
             error.facts["steps"] = fit.steps
-            error.facts["registration"] = jsonable(registrations[0])
+            error.facts["registration"] = to_json_value(registrations[0])
         raise
     model, is_new = _publish(trained)
-    applied_images = yield from _apply(run, model, is_new=is_new)
-    provenance = made_by(
+    applied_images = yield from _enhance_images(run, model, is_new=is_new)
+    provenance = compose_provenance(
         "adapt", run.options.model_dump(mode="json"), *run.records.values()
     )
-    stem = _stem(run.image_inputs["mosaic"])
+    stem = _get_stem(run.image_inputs["mosaic"])
     linear_file, look_file = (
         folder / f"{stem}-{end}.ome.zarr" for end in ("linear", "look-here")
     )
     filter_result = yield from filter_mosaic(shown_image, linear, provenance)
-    rewrite(filter_result, linear_file)
-    rewrite(
-        look_here(filter_result, open_image(applied_images[0].output), provenance),
+    overwrite_image(filter_result, linear_file)
+    overwrite_image(
+        map_difference(filter_result, open_image(applied_images[0].output), provenance),
         look_file,
     )
     return Adapted(
@@ -338,7 +342,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
 
 
 def _publish(trained: Path) -> tuple[Path, bool]:
-    """Publish a model that gains; return whether it replaces a different one."""
+    """Publish a trained model, and return whether it differs from the existing one."""
     model = trained.with_name(trained.name.removeprefix("."))
     is_new = not model.is_file() or model.read_bytes() != trained.read_bytes()
     trained.replace(model)
@@ -348,10 +352,10 @@ def _publish(trained: Path) -> tuple[Path, bool]:
 # Register, and divide the overlap.
 
 
-def _share(
+def _prepare_areas(
     run: Run[AdaptOptions], mosaic: Micrograph, shown_image: Micrograph
 ) -> Job[tuple[list[SharedArea], list[dict[str, Any]]]]:
-    """Register every SEM image, and crop the overlap with the mosaic.
+    """Register all SEM images, and crop their overlaps with the mosaic.
 
     `shown_image` is the mosaic without stray pixels, used for training.
     """
@@ -359,19 +363,23 @@ def _share(
     transform, landmarks = run.parameters["transform"], run.parameters["landmarks"]
     if len(sems) > 1 and not (transform is None and landmarks is None):
         msg = (
-            "A transform or landmarks belong to one SEM image, got "
-            f"{len(sems)} images: adapt to one of them."
+            f"A transform or landmarks apply to a single SEM image, got {len(sems)} "
+            "images: adapt to one of them."
         )
         raise OptionError(msg, code="options-contradict")
     mosaic_given = run.image_inputs["mosaic"]
-    yield from _record(run, LIGHT, mosaic_given, mosaic, run.opening)
+    yield from _record_image(run, LIGHT, mosaic_given, mosaic, run.opening)
     areas, facts = [], []
     search = _search_of(run)
     for number, image in enumerate(sems, 1):
-        sem_image = open_image(image, run.reading("sem")).replace(name=name_of(image))
+        sem_image = open_image(image, run.get_read_options("sem")).replace(
+            name=get_image_name(image)
+        )
         require_pixel_sizes(mosaic=mosaic, sem=sem_image)
-        yield from _record(run, f"sem {number}", image, sem_image, run.reading("sem"))
-        transform_file = run.place / _TRANSFORM.format(number)
+        yield from _record_image(
+            run, f"sem {number}", image, sem_image, run.get_read_options("sem")
+        )
+        transform_file = run.required_target / _TRANSFORM.format(number)
         resumed = None
         if run.existing.resume and transform is None and transform_file.is_file():
             resumed = read_transform(transform_file)
@@ -383,33 +391,33 @@ def _share(
             quality = {**stored.quality, _SEARCH: search}
             write_transform(transform_file, replace(stored, quality=quality))
         found = registration.registration
-        facts.append(map_facts(found))
+        facts.append(describe_registration(found))
         try:
-            areas.append(share_area(shown_image, sem_image, found.transform))
+            areas.append(create_shared_area(shown_image, sem_image, found.transform))
         except ShapeError as error:
-            raise AdaptRefused(str(error), "not-registered") from error
+            raise AdaptationError(str(error), "not-registered") from error
     return areas, facts
 
 
 def _search_of(run: Run[AdaptOptions]) -> dict[str, Any]:
-    """Return all that determines how images are registered, apart from the images."""
+    """Return all settings of the registration."""
     landmarks = run.parameters["landmarks"]
     if isinstance(landmarks, (str, os.PathLike)):
         landmarks = digest_path(Path(landmarks))
     options = run.options.model_dump(
         mode="json", include={*RegisterOptions.model_fields}
     )
-    return {**options, "landmarks": jsonable(landmarks)}
+    return {**options, "landmarks": to_json_value(landmarks)}
 
 
-def _record(
+def _record_image(
     run: Run[AdaptOptions],
     role: str,
     image: Image,
     image_opened: Micrograph,
     reading: Any,
 ) -> Job[InputRecord]:
-    """Record an image for the histories of results, once."""
+    """Record an image for the histories of the results, only once."""
     if role not in run.records:
         job = record_input(image, image_opened, reading, role=role)
         run.records[role] = yield from job
@@ -422,49 +430,56 @@ def register_sem(
     name: str,
     resumed: StoredTransform | None,
 ) -> Job[Registered]:
-    """Register a mosaic to an SEM image; elastically if an affine map is not enough."""
+    """Register a mosaic to an SEM image, elastically if affine is insufficient."""
     settings = run.options
     is_found = resumed is not None or run.parameters["transform"] is not None
     # as given, so that a transform recognises their files
-    images = run.image_inputs["mosaic"], sem, run.reading("sem")
+    images = run.image_inputs["mosaic"], sem, run.get_read_options("sem")
     try:
-        registration = yield from register_as(run, *images, resumed=resumed)
+        registration = yield from register_with_run_options(
+            run, *images, resumed=resumed
+        )
         bends = not is_found and settings.model == "affine"
-        if bends and not _fits(registration, COSTLY_PX) and not settings.landmarks_only:
-            other = yield from register_as(run, *images, model="elastic")
-            registration = min(registration, other, key=_error_px)
+        if (
+            bends
+            and not _is_accurate(registration, COSTLY_PX)
+            and not settings.landmarks_only
+        ):
+            other = yield from register_with_run_options(run, *images, model="elastic")
+            registration = min(registration, other, key=_get_error_px)
     except RegistrationRefused as refused:
         msg = f"{name} cannot be registered: {refused}"
-        facts = jsonable(refused.to_json())
-        raise AdaptRefused(msg, "not-registered", registration=facts) from refused
-    if not _fits(registration, _WORST_PX):
+        facts = to_json_value(refused.to_json())
+        raise AdaptationError(msg, "not-registered", registration=facts) from refused
+    if not _is_accurate(registration, _WORST_PX):
         msg = (
-            f"The registration of {name} is expected to be {registration.error_px:.2g} "
-            f"px off, and pairs must fit within {_WORST_PX:g} px: mark places as "
-            "landmarks."
+            f"The expected registration error of {name} is {registration.error_px:.2g} "
+            f"px, but pairs must match within {_WORST_PX:g} px: mark corresponding "
+            "points as landmarks."
         )
-        facts = jsonable(map_facts(registration.registration))
-        raise AdaptRefused(msg, "not-registered", registration=facts)
-    if not _fits(registration, COSTLY_PX):
+        facts = to_json_value(describe_registration(registration.registration))
+        raise AdaptationError(msg, "not-registered", registration=facts)
+    if not _is_accurate(registration, COSTLY_PX):
         warn(
-            f"The registration of {name} is expected to be {registration.error_px:.2g} "
-            "px off, which costs 0.3 dB or more: landmarks may improve it.",
+            f"The expected registration error of {name} is "
+            f"{registration.error_px:.2g} px, which costs 0.3 dB or more: landmarks "
+            "may improve the registration.",
             "map-imprecise",
         )
     return registration
 
 
-def _error_px(registration: Registered) -> float:
-    """Return the expected error; infinity if it is not known."""
+def _get_error_px(registration: Registered) -> float:
+    """Return the expected error, or infinity if it is unknown."""
     error = registration.error_px
     return math.inf if error is None or math.isnan(error) else error
 
 
-def _fits(registration: Registered, limit_px: float) -> bool:
-    """Return whether a registration's error is small enough or unknown."""
+def _is_accurate(registration: Registered, limit_px: float) -> bool:
+    """Return whether the registration error is small enough or unknown."""
     return (
-        registration.searched == "stored" and math.isinf(_error_px(registration))
-    ) or (_error_px(registration) <= limit_px)
+        registration.searched == "stored" and math.isinf(_get_error_px(registration))
+    ) or (_get_error_px(registration) <= limit_px)
 
 
 # Train, and write the model.
@@ -474,14 +489,14 @@ def _train(
     run: Run[AdaptOptions],
     areas: Sequence[SharedArea],
     levels: FloatPair,
-    before: Mapping[str, Evaluated],
-) -> Job["training.PlaceFit"]:
+    before: Mapping[str, Evaluation],
+) -> Job["training.AreaFit"]:
     """Train on the training parts, resuming an interrupted run."""
-    settings, folder = run.options, run.place
+    settings, folder = run.options, run.required_target
     state_file, stop = folder / _STATE, folder / STOP
     stop.unlink(missing_ok=True)
     resumes = run.existing.resume and state_file.is_file()
-    state = training.load_place_state(state_file) if resumes else None
+    state = training.load_area_state(state_file) if resumes else None
     images = []
     for area in areas:
         held_out = np.ones(area.light.shape, dtype=bool)
@@ -490,24 +505,24 @@ def _train(
         preview_values[area.held_out.slices] = True
         sem = area.sem.array().copy()
         sem[held_out & ~preview_values] = np.nan
-        images.append(training.PlaceImages(area.light.array(), sem, preview_values))
+        images.append(training.AreaImages(area.light.array(), sem, preview_values))
     # in a separate process: torch's compiler must not run in that of the window
     fit = run.parameters.get("fit", fit_in_process)
     job = fit(
         images,
-        training.PlaceOptions(seed=settings.seed),
+        training.AreaOptions(seed=settings.seed),
         levels=levels,
         seconds=None if settings.minutes is None else 60 * settings.minutes,
-        threads=available_cores(),
+        threads=count_available_cores(),
         device=str(models.find_device(settings.device).device),
         state=state,
         should_stop=stop.is_file,
-        save=partial(training.save_place_state, state_file),
+        save=partial(training.save_area_state, state_file),
     )
-    sem = areas[0].part(areas[0].held_out)[1].array().astype(float)
+    sem = areas[0].crop(areas[0].held_out)[1].array().astype(float)
 
-    def show(step: Progress) -> Progress:
-        if not isinstance(step, training.PlaceReport):
+    def convert_progress(step: Progress) -> Progress:
+        if not isinstance(step, training.AreaProgress):
             return step
         preview: tuple[FloatArray, ...] = ()
         if step.images:
@@ -518,7 +533,7 @@ def _train(
         gains = step.gain_db, before[LINEAR].gain_db
         return AdaptProgress(*common, step.seconds, *gains, preview)
 
-    place_fit: training.PlaceFit = yield from map_progress(job, show)
+    place_fit: training.AreaFit = yield from map_progress(job, convert_progress)
     return place_fit
 
 
@@ -526,35 +541,37 @@ def _write_model(
     run: Run[AdaptOptions],
     mosaic: Micrograph,
     areas: Sequence[SharedArea],
-    fit: "training.PlaceFit",
+    fit: "training.AreaFit",
     levels: FloatPair,
 ) -> Job[Path]:
-    """Write the model with its card, under a hidden name until a gain is shown."""
+    """Write the model with its card, under a hidden name until it proves a gain."""
     yield Progress(0, 0, "writing the model")
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
-    name = f"{_stem(run.image_inputs['mosaic'])[:80]}-{today}"
+    name = f"{_get_stem(run.image_inputs['mosaic'])[:80]}-{today}"
     unit_range = [
         (area.light.array()[area.training_box.slices] - levels[0])
         / (levels[1] - levels[0])
         for area in areas
     ]
     place, focus = (
-        Familiarity.of(unit_range),
-        Falloff.of(mosaic, run.options.cut_off_nm),
+        Familiarity.from_parts(unit_range),
+        Falloff.from_image(mosaic, run.options.cut_off_nm),
     )
-    card = fit.card(
+    card = fit.create_card(
         name,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
         f"{f' ({vendor})' if vendor else ''}, {today}.",
-        limits="For this sample, at this focus. It predicts what is usually there: "
-        "if light cannot show an object, its presence or absence is a guess.",
+        limits=(
+            "For this sample, at this focus. The model predicts typical structure: if "
+            "light cannot show an object, its presence or absence is a guess."
+        ),
         # range of the field itself, so that other exposures are scaled equally
         input_scaling="percentiles",
         pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
         training={
             TRAINED_ON: [
-                _trained_area(run, area, role)
+                _record_trained_area(run, area, role)
                 for number, area in enumerate(areas, 1)
                 for role in (LIGHT, f"sem {number}")
             ],
@@ -562,16 +579,16 @@ def _write_model(
             **({} if focus is None else {FOCUS: focus.to_json()}),
         },
     )
-    path = run.place / f".{name}.safetensors"
+    path = run.required_target / f".{name}.safetensors"
     models.save_model(path, fit.network, card)
     return path
 
 
-def _trained_area(
+def _record_trained_area(
     run: Run[AdaptOptions], area: SharedArea, role: str
 ) -> dict[str, Any]:
-    """Record which area of an image was trained on, as `leakage` reads it."""
-    record, grid = run.records[role], Grid.of(area.light)
+    """Record the area of an image that was trained on, in the format of `leakage`."""
+    record, grid = run.records[role], Grid.from_image(area.light)
     box = area.training_box
     corners = np.array([[box.y0, box.x0], [box.y1, box.x1]])
     places = grid.corner + corners * np.array(grid.pitch)
@@ -588,9 +605,9 @@ def _trained_area(
     }
 
 
-def _stem(image: Image) -> str:
-    """Return the stem of output names: an image's name without its suffix."""
-    name = name_of(image)
+def _get_stem(image: Image) -> str:
+    """Return the stem of output names: the name of an image without its suffix."""
+    name = get_image_name(image)
     if not isinstance(image, Micrograph):
         name = re.sub(r"(\.ome)?\.\w+$", "", name)
     return file_stem(name)
@@ -605,7 +622,7 @@ def _enhance_held_out(
     trained: Path,
     levels: FloatPair,
 ) -> Job[dict[str, list[NDArray[Any]]]]:
-    """Enhance the held-out parts with both models, scaled as the mosaic."""
+    """Enhance the held-out parts with both models, in the mosaic's grey range."""
     level_options = {"input_scaling": "levels", "input_levels": levels}
     options = EnhanceOptions(device=run.options.device)
     images: dict[str, list[NDArray[Any]]] = {}
@@ -620,7 +637,7 @@ def _enhance_held_out(
         for area in areas:
             output = yield from inference.enhance_array(area.light, model, options)
             if output.shape != area.light.shape:  # a model for another pixel size
-                data = WarpedImage(output, Grid.of(area.light), Affine()).read()
+                data = WarpedImage(output, Grid.from_image(area.light), Affine()).read()
                 output = area.light.replace(data=data)
             values = output.array()[area.held_out.slices]
             images[name].append(values.astype(np.float32))
@@ -630,7 +647,7 @@ def _enhance_held_out(
 # Enhance the rest.
 
 
-def _apply(
+def _enhance_images(
     run: Run[AdaptOptions], model: Path, *, is_new: bool
 ) -> Job[list[AppliedImage]]:
     """Enhance all images, and compare them with the training area.
@@ -641,13 +658,15 @@ def _apply(
     options = EnhanceOptions(device=run.options.device)
     results: list[AppliedImage] = []
     for image in images_given:
-        stem = _stem(image)
+        stem = _get_stem(image)
         names_in_use = {Path(one.output).name for one in results}
         names = (
             f"{stem}-enhanced{n}.ome.zarr"
             for n in ("", *map("-{}".format, range(2, 10**4)))
         )
-        target = run.place / next(name for name in names if name not in names_in_use)
+        target = run.required_target / next(
+            name for name in names if name not in names_in_use
+        )
         resumes = run.existing.resume and target.exists() and not is_new
         enhanced_file = yield from ENHANCE.job(
             image,
@@ -660,7 +679,7 @@ def _apply(
         )
         results.append(
             AppliedImage(
-                name_of(image),
+                get_image_name(image),
                 enhanced_file.output or "",
                 enhanced_file.unfamiliar_percent,
             )
@@ -671,10 +690,10 @@ def _apply(
 ADAPT = Verb(
     "adapt",
     (
-        ImageIn(
+        ImageInput(
             "mosaic", "the optical image of the sample, such as a mosaic", side="mosaic"
         ),
-        ImageIn(
+        ImageInput(
             "sem",
             "SEM images of areas that MOSAIC shows; one is enough",
             label="SEM",
@@ -682,7 +701,7 @@ ADAPT = Verb(
             many=True,
             side="sem",
         ),
-        ImageIn(
+        ImageInput(
             "apply",
             "further images of the same sample, which are enhanced too",
             label="Also enhance",

@@ -1,4 +1,4 @@
-"""Where the model and the linear filter differ: the places to look at first."""
+"""Differences between the model and the linear filter: the areas to inspect first."""
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from napari_semsr.core import (
 from napari_semsr.restoration import LinearFit
 
 LINEAR_PART, LOOK_HERE = "linear filter", "look here"
-"""Parts of a run: the result of the filter, and the model's difference from it."""
+"""Parts of a run: the filtered image, and the difference of the model from it."""
 
 _ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
 _BRIGHTEST = (
@@ -48,10 +48,10 @@ def filter_mosaic(
     return mosaic.replace(data=result, provenance=about)
 
 
-def look_here(
+def map_difference(
     linear_image: Micrograph, model_image: Micrograph, provenance: Provenance
 ) -> Micrograph:
-    """Map the difference of the model's result from that of the linear filter.
+    """Map the absolute difference between the results of the model and the filter.
 
     In grey levels of the SEM image, absolute, after the gain and offset that best match
     the model's result to the filter's; NaN where one of them is missing.
@@ -60,11 +60,11 @@ def look_here(
     model = model_image.array().astype(np.float32)
     if model.shape != linear.shape:  # a model for another pixel size
         model = (
-            WarpedImage(model_image, Grid.of(linear_image), Affine())
+            WarpedImage(model_image, Grid.from_image(linear_image), Affine())
             .read()
             .astype(np.float32)
         )
-    differences = difference(model, linear)
+    differences = compute_difference(model, linear)
     finite = differences[np.isfinite(differences)]
     top = float(np.percentile(finite, _BRIGHTEST)) if finite.size else 0.0
     return linear_image.replace(
@@ -74,8 +74,8 @@ def look_here(
     )
 
 
-def difference(model: Float32Array, linear: Float32Array) -> Float32Array:
-    """Return the difference of two images (Y, X) in the grey levels of the second."""
+def compute_difference(model: Float32Array, linear: Float32Array) -> Float32Array:
+    """Return the difference of two images (Y, X) in grey levels of the second."""
     finite = np.isfinite(model) & np.isfinite(linear)
     result = np.full(linear.shape, np.nan, dtype=np.float32)
     if finite.any():

@@ -1,4 +1,4 @@
-"""Report page of an adapted model: its gain, what it invents, where it is used."""
+"""Report page of an adapted model: its gain, invented objects, and scope."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,13 +7,13 @@ import numpy as np
 
 from napari_semsr.core import DB, Line, Plot
 from napari_semsr.jobs.adapt.evaluate import ADAPTED_MODEL
-from napari_semsr.jobs.adapt.look import difference
+from napari_semsr.jobs.adapt.look import compute_difference
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.reporting import (
-    grey_limits,
-    image_png,
-    making,
-    plot_png,
+    choose_grey_limits,
+    draw_image_png,
+    draw_plot_png,
+    list_provenance,
     write_page,
 )
 
@@ -31,47 +31,47 @@ _SEM = "SEM image"
 
 
 def write_report(path: Path, result: "Adapted") -> None:
-    """Write the page, with images of the held-out part of the first area."""
+    """Write the report page, with images of the held-out part of the first area."""
     write_page(
         path,
         Path(__file__).with_name("adapt.html"),
         result=result,
-        **held_out_pictures(
+        **draw_held_out_images(
             result.areas[0],
             {name: row.images[0] for name, row in result.evaluated.items()},
             result.curve,
             result.held_out["linear_gain_db"],
         ),
-        provenance=making(
+        provenance=list_provenance(
             result.provenance.options,
             [(item.name, item.digest) for item in result.provenance.inputs],
         ),
     )
 
 
-def held_out_pictures(
+def draw_held_out_images(
     area: "SharedArea",
     planes: "Mapping[str, NDArray[Any]]",
     curve: "Sequence[Mapping[str, Any]]",
     linear_gain_db: float | None,
 ) -> dict[str, Any]:
-    """Draw the held-out part of an area: `wholes`, `details`, and the `curve`.
+    """Draw the held-out part of an area: `wholes`, `details` and the `curve`.
 
     `planes` are the evaluated images of that part in the grey levels of the SEM image,
     by name; `curve` has the gain of the training over its time. `look_here` shows where
     the model and the linear filter differ.
     """
-    sem = area.part(area.held_out)[1]
-    limits, pixel = grey_limits(sem.array()), sem.pixel_size_nm
+    sem = area.crop(area.held_out)[1]
+    limits, pixel = choose_grey_limits(sem.array()), sem.pixel_size_nm
     planes = {**planes, _SEM: sem.array()}
     rows, columns = (min(_DETAIL, n) for n in sem.shape)
     y, x = ((n - side) // 2 for n, side in zip(sem.shape, (rows, columns), strict=True))
 
     def draw_plane(plane: Any, width_px: int) -> bytes:
-        return image_png(plane, pixel, limits=limits, width_px=width_px)
+        return draw_image_png(plane, pixel, limits=limits, width_px=width_px)
 
-    differs = difference(planes[ADAPTED_MODEL], planes[LINEAR])
-    differs_png = image_png(
+    differs = compute_difference(planes[ADAPTED_MODEL], planes[LINEAR])
+    differs_png = draw_image_png(
         differs, pixel, limits=(0.0, float(differs.max()) or 1.0), width_px=_WHOLE_PX
     )
     return {
@@ -90,7 +90,7 @@ def held_out_pictures(
 def _plot_curve(
     curve: "Sequence[Mapping[str, Any]]", linear_gain_db: float | None
 ) -> bytes | None:
-    """Plot the gain on the held-out part over the training time."""
+    """Plot the gain on the held-out part against training time."""
     rows = [row for row in curve if row["gain_db"] is not None]
     if len(rows) < 2:
         return None
@@ -99,7 +99,7 @@ def _plot_curve(
     )
     ends = seconds[[0, -1]]
     linear = np.full(2, linear_gain_db or np.nan)
-    return plot_png(
+    return draw_plot_png(
         Plot(
             "Training",
             "time (s)",

@@ -16,12 +16,12 @@ import numpy as np
 
 from napari_semsr import training
 from napari_semsr.core import Job, Progress, run
-from napari_semsr.io import renaming
-from napari_semsr.jobs.images import jsonable
-from napari_semsr.jobs.train_process import Child, Say, serve
+from napari_semsr.io import write_atomically
+from napari_semsr.jobs.images import to_json_value
+from napari_semsr.jobs.train_process import ChildProcess, Say, serve
 
 if TYPE_CHECKING:
-    from napari_semsr.training import PlaceImages, PlaceOptions
+    from napari_semsr.training import AreaImages, AreaOptions
 
 _MODULE = "napari_semsr.jobs.adapt.process"
 _IMAGES, _STATE, _STOP, _PREVIEW = "images.npz", "state.pt", "stop", "shown.npz"
@@ -29,15 +29,15 @@ _PATIENCE_S = 30.0
 
 
 def fit_in_process(
-    images: Sequence["PlaceImages"],
-    options: "PlaceOptions",
+    images: Sequence["AreaImages"],
+    options: "AreaOptions",
     *,
     state: dict[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     save: Callable[[dict[str, Any]], None] | None = None,
     **how: Any,
-) -> Job["training.PlaceFit"]:
-    """Train as `training.fit_place` does, with the same arguments, in another process.
+) -> Job["training.AreaFit"]:
+    """Run `training.fit_area` in another process, with the same arguments.
 
     Closing the job stops that process with its state saved.
     """
@@ -50,80 +50,83 @@ def fit_in_process(
                 arrays[f"held{number}"] = image.held_out
         np.savez(folder / _IMAGES, **arrays)
         if state is not None:
-            training.save_place_state(folder / _STATE, state)
+            training.save_area_state(folder / _STATE, state)
         request = {
             "folder": name,
             "count": len(images),
             "options": options.model_dump(mode="json"),
             "how": how,
         }
-        child = Child(_MODULE, request)
+        child = ChildProcess(_MODULE, request)
         last: Progress = Progress(0, 0, "starting a process for the training")
         try:
             yield last
             while True:
-                for key, value in child.hear():
+                for key, value in child.receive_messages():
                     if key == "result":
-                        return training.PlaceFit.of(
-                            training.load_place_state(folder / _STATE)
+                        return training.AreaFit.from_state(
+                            training.load_area_state(folder / _STATE)
                         )
-                    last = _report(folder, value)
+                    last = _read_report(folder, value)
                 yield last
-                if isinstance(last, training.PlaceReport):
+                if isinstance(last, training.AreaProgress):
                     last = replace(last, images=())  # shown once
                 if should_stop():
                     (folder / _STOP).touch()
         finally:
             child.stop(_PATIENCE_S)
             if save is not None and (folder / _STATE).is_file():
-                save(training.load_place_state(folder / _STATE))
+                save(training.load_area_state(folder / _STATE))
 
 
-def _report(folder: Path, value: dict[str, Any]) -> Progress:
-    """Read a report, with the images that it names."""
+def _read_report(folder: Path, value: dict[str, Any]) -> Progress:
+    """Read a progress report, with the images that it names."""
     if "steps" not in value:
         return Progress(value["done"], value["total"], value["message"])
     images: tuple[Any, ...] = ()
     if value.pop("images"):
         with np.load(folder / _PREVIEW) as arrays:
             images = tuple(arrays[key] for key in arrays)
-    return training.PlaceReport(**value, images=images)
+    return training.AreaProgress(**value, images=images)
 
 
 def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Train as requested; the state is in the request's folder afterwards."""
+    """Train as requested, and save the state in the folder of the request."""
     folder = Path(request["folder"])
     with np.load(folder / _IMAGES) as arrays_stored:
         arrays = dict(arrays_stored)
     images = [
-        training.PlaceImages(
+        training.AreaImages(
             arrays[f"low{n}"], arrays[f"high{n}"], arrays.get(f"held{n}")
         )
         for n in range(request["count"])
     ]
     state_file, how = folder / _STATE, request["how"]
 
-    def report(step: Progress) -> None:
+    def send_report(step: Progress) -> None:
         value = asdict(step)
-        if isinstance(step, training.PlaceReport):
+        if isinstance(step, training.AreaProgress):
             if step.images:
-                with renaming(folder / _PREVIEW) as place, place.open("wb") as stream:
+                with (
+                    write_atomically(folder / _PREVIEW) as place,
+                    place.open("wb") as stream,
+                ):
                     np.savez(stream, *step.images)
-            value |= {"images": bool(step.images), "loss": jsonable(step.loss)}
+            value |= {"images": bool(step.images), "loss": to_json_value(step.loss)}
         say("step", value)
 
     run(
-        training.fit_place(
+        training.fit_area(
             images,
-            training.PlaceOptions.parse(request["options"]),
+            training.AreaOptions.parse(request["options"]),
             **{**how, "levels": tuple(how["levels"])},
-            state=training.load_place_state(state_file)
+            state=training.load_area_state(state_file)
             if state_file.is_file()
             else None,
             should_stop=(folder / _STOP).is_file,
-            save=partial(training.save_place_state, state_file),
+            save=partial(training.save_area_state, state_file),
         ),
-        report,
+        send_report,
     )
     return {}
 

@@ -14,8 +14,8 @@ from napari_semsr.core import (
     Quantity,
     SemsrError,
     WriteError,
-    code_of,
-    figure,
+    create_property,
+    get_error_code,
     list_folder,
     option,
     warn,
@@ -30,18 +30,18 @@ from napari_semsr.jobs.batch.steps import (
     plan_batch,
 )
 from napari_semsr.jobs.images import OverwritePolicy, Result
-from napari_semsr.jobs.measure import path_in_table
+from napari_semsr.jobs.measure import format_table_path
 from napari_semsr.jobs.plan import (
     Call,
     File,
     Plan,
     PlanOutcome,
     PlanTask,
-    execute_each,
-    known_verb,
-    plan_job,
+    execute_plans,
+    execute_task,
+    require_verb,
 )
-from napari_semsr.jobs.verb import FileIn, Run, Verb, check_devices
+from napari_semsr.jobs.verb import FileInput, Run, Verb, check_devices
 
 _MAX_WORKERS = 256  # chosen: more need a cluster
 _PENDING = "not run yet"
@@ -56,7 +56,7 @@ _DONE_COUNT = Quantity("Images done", "", "d", verdict="verdict", large=True)
 
 @dataclass(frozen=True, slots=True)
 class BatchReport(Result):
-    """Result of a batch: counts, and the table with one row per image.
+    """Result of a batch: counts, and a table with one row per image.
 
     `ran` and `kept` count steps; `report` lists its pages.
     """
@@ -72,13 +72,13 @@ class BatchReport(Result):
 
     @property
     def verdict(self) -> str:
-        """A short verdict."""
+        """Short summary of the result."""
         return f"{self.failed} failed: reasons below" if self.failed else "none failed"
 
-    pages = figure(lambda result: ", ".join(result.report) or None, "Report")
+    pages = create_property(lambda result: ", ".join(result.report) or None, "Report")
 
     def tables(self) -> Mapping[str, Mapping[str, Sequence[object]]]:
-        """Tables of the images that failed, with the reasons."""
+        """Return a table of the failed images, with the reasons."""
         failures = [row for row in self.rows if row["error"]]
         columns = ("name", "error")
         columns_shown = {name: [row[name] for row in failures] for name in columns}
@@ -91,30 +91,33 @@ class BatchOptions(ClusterOptions):
     workers: int = option(
         1,
         "Processes",
-        "Number of images processed in parallel; each needs memory.",
+        "Number of images processed in parallel; each one needs memory.",
         ge=1,
         le=_MAX_WORKERS,
     )
 
 
-def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
-    """Run steps on every image of a folder, glob or table."""
+def _run_batch(run: Run[BatchOptions]) -> Job[BatchReport]:
+    """Run steps on every image from a folder, glob or table."""
     workers, scheduler = run.options.workers, run.options.scheduler
     steps, inputs, output = (run.parameters[k] for k in ("steps", "inputs", "output"))
     yield Progress(0, 0, "checking the steps")
     if scheduler is not None and workers != 1:
-        msg = "Set `workers` or `scheduler`, not both: a scheduler has its own workers."
+        msg = (
+            "Set either `workers` or `scheduler`, not both: a scheduler has its own "
+            "workers."
+        )
         raise OptionError(msg, code="options-contradict")
     plan = plan_batch(steps, inputs=inputs, output=output)
     if scheduler is None:  # a cluster's workers choose their own devices
         for call in plan.images[0].plan.calls:
-            check_devices(known_verb(call.verb).parse(call.options).values())
-    _claim(plan, run.existing)
-    table, mark = _Table(plan), plan.folder / STATE / _RUN
+            check_devices(require_verb(call.verb).parse(call.options).values())
+    _prepare_output_folder(plan, run.existing)
+    table, mark = _ResultTable(plan), plan.folder / STATE / _RUN
     how: Any = {"workers": workers, "scheduler": scheduler, "mark": mark}
-    yield from execute_each(plan.images, table.add, table.keep, **how)
-    pages = yield from _report(plan, table)
-    table.tell()
+    yield from execute_plans(plan.images, table.add_result, table.write_table, **how)
+    pages = yield from _write_pages(plan, table)
+    table.warn_about_failures()
     results = table.outcomes.values()
     ran = sum(one.ran for one in results)
     return BatchReport(
@@ -122,71 +125,72 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
         failed=sum(one.error is not None for one in results),
         ran=ran,
         kept=sum(len(one.records) for one in results) - ran,
-        table=str(plan.table),
+        table=str(plan.table_path),
         report=pages,
         output=str(plan.folder),
         rows=table.rows(),
     )
 
 
-def _claim(plan: BatchPlan, existing: OverwritePolicy) -> None:
-    """Lock the output folder; it must be new, empty or that of a batch."""
+def _prepare_output_folder(plan: BatchPlan, existing: OverwritePolicy) -> None:
+    """Prepare the output folder, which must be new, empty, or that of a batch."""
     folder, state = plan.folder, plan.folder / STATE
     foreign = folder.is_dir() and not state.is_dir() and list_folder(folder)
     if foreign and not existing.overwrite:
         msg = (
-            f"{folder} contains files that are not from a batch; name a new folder, or "
-            "use `overwrite` to write next to them."
+            f"{folder} contains files that are not from a batch; choose a new folder, "
+            "or use `overwrite` to keep them and write next to them."
         )
         raise WriteError(msg, code="foreign-files")
     if state.is_symlink():
-        msg = f"{state} must be a batch's folder, got a link: remove it."
+        msg = f"{state} must be a folder of a batch, got a link: remove it."
         raise WriteError(msg, code="outside-folder")
     try:
         if existing.overwrite and state.is_dir():
             shutil.rmtree(state)
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"{folder} cannot be written: {error.strerror or error}."
+        msg = f"Cannot write to {folder}: {error.strerror or error}."
         raise WriteError(msg) from error
 
 
 # The table.
 
 
-class _Table:
-    """Rows of the table, in the order of the images."""
+class _ResultTable:
+    """Rows of the result table, in the order of the images."""
 
     def __init__(self, plan: BatchPlan) -> None:
         self.plan = plan
         self.outcomes: dict[str, PlanOutcome] = {}
 
     def rows(self) -> list[Cells]:
-        """All rows; images that were not processed yet are marked as such."""
+        """Return all rows; images not yet processed are marked as pending."""
         outcomes, pending = self.outcomes, PlanOutcome({}, _PENDING)
         return [
-            self._row(one, outcomes.get(one.name, pending)) for one in self.plan.images
+            self._create_row(one, outcomes.get(one.name, pending))
+            for one in self.plan.images
         ]
 
-    def _row(self, task: ImageTask, outcome: PlanOutcome) -> Cells:
+    def _create_row(self, task: ImageTask, outcome: PlanOutcome) -> Cells:
         cells: Cells = {}
         for call in task.plan.calls[: len(outcome.records)]:
             record, prefix = outcome.records[call.name], call.name.replace("-", "_")
-            output = known_verb(call.verb).output
+            output = require_verb(call.verb).output
             if output is not None and output.name in call.outputs:
                 cells[f"{prefix}_output"] = call.outputs[output.name]
             cells |= {f"{prefix}_{name}": cell for name, cell in record.figures.items()}
         return {
-            "image": path_in_table(Path(task.image), self.plan.table),
+            "image": format_table_path(Path(task.image), self.plan.table_path),
             "name": task.name,
             **task.cells,
             **{name: cells.get(name) for name in self.plan.columns},
-            "warnings": " ".join(_warnings_of(outcome)) or None,
+            "warnings": " ".join(_get_warnings(outcome)) or None,
             "error": outcome.error,
         }
 
-    def add(self, task: ImageTask, result: PlanOutcome) -> None:
-        """Add the result of an image, or the step that failed and why."""
+    def add_result(self, task: ImageTask, result: PlanOutcome) -> None:
+        """Add the result of an image, or the failed step with its error."""
         if result.error is not None:
             failed_name = task.plan.calls[len(result.records)].name
             result = replace(
@@ -194,18 +198,20 @@ class _Table:
             )
         self.outcomes[task.name] = result
 
-    def keep(self) -> None:
-        """Write the table; a batch that never started leaves no file."""
+    def write_table(self) -> None:
+        """Write the table, unless the batch never started."""
         state = self.plan.folder / STATE
         if self.outcomes or any(state.glob("*")):
             rows = self.rows()
-            write_sheet(self.plan.table, {k: [row[k] for row in rows] for k in rows[0]})
+            write_sheet(
+                self.plan.table_path, {k: [row[k] for row in rows] for k in rows[0]}
+            )
             return
         with suppress(OSError):  # the folder may have been removed
             state.rmdir()
 
-    def tell(self) -> None:
-        """Warn of failed images, and of warnings about images."""
+    def warn_about_failures(self) -> None:
+        """Warn of failed images and of images with warnings."""
         rows = [row for row in self.rows() if row["name"] in self.outcomes]
         count, failures = len(rows), [row["error"] for row in rows if row["error"]]
         if failures:
@@ -220,7 +226,7 @@ class _Table:
             )
             warn(message, "images-failed")
         warnings_heard = [
-            one for one in map(_warnings_of, self.outcomes.values()) if one
+            one for one in map(_get_warnings, self.outcomes.values()) if one
         ]
         if warnings_heard:
             warn(
@@ -230,7 +236,7 @@ class _Table:
             )
 
 
-def _warnings_of(outcome: PlanOutcome) -> list[str]:
+def _get_warnings(outcome: PlanOutcome) -> list[str]:
     """Prefix each warning with its step."""
     each = outcome.records.items()
     return [f"{name}: {one}" for name, record in each for one in record.warnings]
@@ -239,8 +245,8 @@ def _warnings_of(outcome: PlanOutcome) -> list[str]:
 # The report.
 
 
-def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
-    """Write report pages of all images, unless they are up to date."""
+def _write_pages(plan: BatchPlan, table: _ResultTable) -> Job[tuple[str, ...]]:
+    """Write the report pages of all images, unless they are up to date."""
     if plan.report is None:
         return ()
     done_images = [one for one in plan.images if table.outcomes[one.name].error is None]
@@ -263,12 +269,12 @@ def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
         )
         place = plan.folder / STATE / _PAGES / f"{name}.json"
         task = PlanTask(name, Plan(calls=(call,)), str(plan.folder), place)
-        results = yield from plan_job(task)
+        results = yield from execute_task(task)
         for one in results.warnings:
             warn(one)
         if results.error is not None:  # the table and the other pages are kept
-            code = code_of(results.error)
-            warn(f"{name}.html could not be written: {results.error}", code)
+            code = get_error_code(results.error)
+            warn(f"Cannot write {name}.html: {results.error}", code)
         else:
             files.append(str(plan.folder / call.outputs["output"]))
     return tuple(files)
@@ -279,24 +285,24 @@ BATCH = Verb(
     (),
     BatchOptions,
     BatchReport,
-    _batch,
+    _run_batch,
     title="running",
     files=(
-        FileIn(
+        FileInput(
             "steps",
             "a YAML file: inputs, output, and steps in order",
             optional=False,
             metavar="STEPS",
             takes=Mapping[str, Any],
         ),
-        FileIn(
+        FileInput(
             "inputs",
             "folder, quoted glob, or CSV table with a column image; replaces the "
             "file's",
             flag="--inputs",
             metavar="IN",
         ),
-        FileIn(
+        FileInput(
             "output",
             "output folder; replaces the file's; finished results in it are kept",
             flag="-o",

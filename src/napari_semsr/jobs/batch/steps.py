@@ -24,26 +24,26 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
-    as_text,
-    code_of,
-    columns_of,
-    display_of,
-    one_line,
+    check_user_only_options,
+    describe_error,
+    format_one_line,
+    get_columns,
+    get_display,
+    get_error_code,
     read_bytes,
-    refuse_user_only,
-    sentence_of,
+    to_text,
 )
 from napari_semsr.io import (
     SHEET_SUFFIXES,
     Cell,
-    as_on_disk,
     file_stem,
-    is_there,
+    match_disk_spelling,
+    path_exists,
 )
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.index import VERBS, verb_of
-from napari_semsr.jobs.measure import find_images, rows_of_images
-from napari_semsr.jobs.models import find_model, model_that_made
+from napari_semsr.jobs.index import VERBS, get_verb
+from napari_semsr.jobs.measure import find_images, read_image_rows
+from napari_semsr.jobs.models import find_model, find_source_model
 from napari_semsr.jobs.plan import (
     Call,
     CallOutput,
@@ -51,10 +51,10 @@ from napari_semsr.jobs.plan import (
     Input,
     Plan,
     PlanTask,
-    known_verb,
-    plan_of,
+    create_plan,
+    require_verb,
 )
-from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Verb
 from napari_semsr.restoration import parse_psf
 
 STATE = ".batch"
@@ -64,7 +64,7 @@ TABLE = "table.csv"
 """The table in the output folder."""
 
 REPORT = "report"
-"""Prefix of the report's page names, and the command that makes them."""
+"""Prefix of the names of report pages, and the command that creates them."""
 
 _LARGEST = 1 << 20  # bytes; chosen: about ten thousand lines
 _DEEPEST = 16  # nesting depth; chosen: steps need five
@@ -81,7 +81,7 @@ _BY_ITSELF = frozenset({"overwrite", "resume", "table"})  # of the command line 
 
 @dataclass(frozen=True, slots=True)
 class ImageTask(PlanTask):
-    """The steps of one image."""
+    """Steps of one image."""
 
     image: str = ""
     last: str | None = None  # the final image, in the output folder
@@ -89,7 +89,7 @@ class ImageTask(PlanTask):
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """A checked steps file."""
+    """Validated steps file."""
 
     folder: Path
     images: tuple[ImageTask, ...]
@@ -98,7 +98,7 @@ class BatchPlan:
     title: str
 
     @property
-    def table(self) -> Path:
+    def table_path(self) -> Path:
         """Path of the table."""
         return self.folder / TABLE
 
@@ -106,13 +106,13 @@ class BatchPlan:
 # The file.
 
 
-class _Loader(yaml.SafeLoader):
-    """Load plain values only: no aliases, which could expand, and no duplicate keys."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML loader for plain values only, without aliases and duplicate keys."""
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node; aliases and deep nesting are errors."""
+        """Compose a node, rejecting aliases and deep nesting."""
         if self.check_event(yaml.AliasEvent):
             msg = "aliases (*) are not supported, repeat the text"
             raise yaml.YAMLError(msg)
@@ -125,7 +125,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Construct a mapping; duplicate keys are errors."""
+        """Construct a mapping, rejecting duplicate keys."""
         keys = [str(getattr(key, "value", "")) for key, _ in node.value]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
@@ -135,16 +135,16 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_steps(path: Path) -> object:
-    """Read a steps file into plain values."""
+    """Read a steps file as plain values."""
     try:
         text = read_bytes(path, _LARGEST).decode("utf-8-sig")
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "too deep"
         where = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or reason.splitlines()[0]
         line = f" in line {where.line + 1}" if where is not None else ""
-        msg = f"{path} cannot be read as steps: {problem}{line}."
+        msg = f"Cannot read {path} as a steps file: {problem}{line}."
         raise ReadError(msg) from error
 
 
@@ -153,7 +153,7 @@ def read_steps(path: Path) -> object:
 
 @dataclass(frozen=True)
 class _Step:
-    """A step of the file."""
+    """Step of a steps file."""
 
     number: int  # 0 for the report
     name: str
@@ -162,7 +162,7 @@ class _Step:
 
     @property
     def label(self) -> str:
-        """The step's name in messages."""
+        """Label of the step in messages."""
         if not self.number:
             return f"The entry {self.name}"
         alias = f" {self.name}" if self.name != self.verb.name else ""
@@ -170,44 +170,44 @@ class _Step:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Table columns of its outputs and its results."""
+        """Table columns of the step's outputs and results."""
         output, prefix = self.verb.output, self.name.replace("-", "_")
-        names = _numbers(self.verb, self.verb.result_of(self.values))
+        names = _get_result_columns(self.verb, self.verb.get_result_type(self.values))
         if output is not None and output.name in self.values:
             names = ("output", *names)
         return tuple(f"{prefix}_{name}" for name in names)
 
     @cached_property
-    def arguments(self) -> Mapping[str, ImageIn | FileIn | Output | FieldInfo]:
-        """The arguments of its command."""
+    def arguments(self) -> Mapping[str, ImageInput | FileInput | Output | FieldInfo]:
+        """Arguments of the step's command."""
         return self.verb.arguments
 
     @cached_property
-    def values_given(self) -> dict[str, object]:
-        """Its options by argument name; unknown ones raise an error."""
-        names_by_spelling = _spellings(self.verb)
+    def given_values(self) -> dict[str, object]:
+        """Options of the step by argument name; unknown ones raise an error."""
+        names_by_spelling = _map_spellings(self.verb)
         values: dict[str, object] = {}
         for key, value in self.options.items():
-            spelt = _spelt(key)
+            spelt = _normalise_name(key)
             if spelt in _BY_ITSELF and spelt not in names_by_spelling:
-                raise self.leave(key)
+                raise self.create_reserved_error(key)
             if spelt not in names_by_spelling:
                 near = difflib.get_close_matches(spelt, names_by_spelling, n=1)
                 see = f"see semsr {self.verb.name} -h."
                 hint = f"did you mean {near[0]}?" if near else see
                 fault = f"has no option {str(key)!r:.60}; {hint}"
-                raise self.wrong(fault, "unknown-option")
+                raise self.create_error(fault, "unknown-option")
             name, *keys = names_by_spelling[spelt]
             if keys and not isinstance(value, bool):
                 fault = f"must set {key} to true or false, got {value!r:.60}."
-                raise self.wrong(fault, "wrong-type")
+                raise self.create_error(fault, "wrong-type")
             values[name] = (keys[0] if value else None) if keys else value
-        refuse_user_only(values, _persons(self.arguments), self.label)
+        check_user_only_options(values, _find_user_options(self.arguments), self.label)
         return values
 
     @cached_property
     def values(self) -> dict[str, object]:
-        """Its options, with the image and output that a step may omit."""
+        """Options of the step, with default values for image and output."""
         inputs = [item for item in self.verb.inputs if not item.flag]
         has_names = bool(inputs) and not getattr(inputs[0], "takes_name", False)
         usual = tuple(item.batch for item in inputs if item.batch)
@@ -216,55 +216,61 @@ class _Step:
         output = self.verb.output
         if output is not None and output.ending is not None:
             usual_values[output.name] = f"{self.name}/{{name}}{output.ending}"
-        return usual_values | self.values_given
+        return usual_values | self.given_values
 
     def check(self, values: Mapping[str, object], image: str = "") -> None:
-        """Check the options with the command's own checks."""
+        """Check the options by parsing them as the command does."""
         try:
             self.verb.parse(values)
         except Exception as error:
             where = f"{self.label}, image {image}" if image else self.label
-            msg = f"{where}: {sentence_of(error)}"
-            raise OptionError(msg, code=code_of(error)) from error
+            msg = f"{where}: {describe_error(error)}"
+            raise OptionError(msg, code=get_error_code(error)) from error
 
-    def wrong(self, fault: str, code: str = OptionError.code) -> OptionError:
-        """Return the error for a fault of this step."""
+    def create_error(self, fault: str, code: str = OptionError.code) -> OptionError:
+        """Create the error for a fault of this step."""
         return OptionError(f"{self.label} {fault}", code=code)
 
-    def leave(self, key: object) -> OptionError:
-        """Return the error for an option that the batch sets."""
-        return self.wrong(f"must not set {key}: the batch sets it.", "unknown-option")
+    def create_reserved_error(self, key: object) -> OptionError:
+        """Create the error for an option that is set by the batch."""
+        return self.create_error(
+            (f"must not set {key}, which the batch sets."), "unknown-option"
+        )
 
 
-def _spellings(verb: Verb[Options, Result]) -> dict[str, tuple[Any, ...]]:
-    """Map the spellings of arguments to the value that a bare flag means."""
+def _map_spellings(verb: Verb[Options, Result]) -> dict[str, tuple[Any, ...]]:
+    """Map the spellings of arguments to argument names and the values of bare flags."""
     spellings: dict[str, tuple[object, ...]] = {
         name: (name,) for name in verb.arguments
     }
     for item in (*verb.inputs, *verb.all_outputs):
-        by_name = isinstance(item, ImageIn) and not item.many  # shown in the help, too
+        by_name = (
+            isinstance(item, ImageInput) and not item.many
+        )  # shown in the help, too
         if item.flag.startswith("--") or not (item.flag or by_name):
             spellings.setdefault(
-                _spelt(item.flag or item.metavar.lower()), (item.name,)
+                _normalise_name(item.flag or item.metavar.lower()), (item.name,)
             )
     for name, info in verb.arguments.items():
         if isinstance(info, FieldInfo):
-            flags = dict(display_of(info).flags or {})
+            flags = dict(get_display(info).flags or {})
             if info.annotation is bool and info.default:
                 flags[f"no_{name}"] = False
-            spellings |= {_spelt(flag): (name, value) for flag, value in flags.items()}
+            spellings |= {
+                _normalise_name(flag): (name, value) for flag, value in flags.items()
+            }
     return spellings
 
 
-def _spelt(name: object) -> str:
-    """Convert a flag to its argument name."""
+def _normalise_name(name: object) -> str:
+    """Convert a flag to an argument name."""
     return str(name).removeprefix("--").replace("-", "_")
 
 
-def _persons(arguments: Mapping[str, object]) -> set[str]:
-    """Return the options that are set only on the command line."""
+def _find_user_options(arguments: Mapping[str, object]) -> set[str]:
+    """Return the options that can only be set by the user."""
     fields = {k: v for k, v in arguments.items() if isinstance(v, FieldInfo)}
-    return {name for name, info in fields.items() if display_of(info).user_only}
+    return {name for name, info in fields.items() if get_display(info).user_only}
 
 
 NO_STEPS = {
@@ -273,47 +279,49 @@ NO_STEPS = {
     "demo": "it simulates its own samples",
     "models": "it manages models, not images",
 }
-"""Why some commands cannot be steps of a batch."""
+"""Reasons why some commands cannot be batch steps."""
 
 
-def _numbers(verb: Verb[Options, Result], kind: type[Result]) -> tuple[str, ...]:
-    """Return the column names of a command's results."""
-    return columns_of(kind) if verb.makes_table else kind.NUMBERS
+def _get_result_columns(
+    verb: Verb[Options, Result], kind: type[Result]
+) -> tuple[str, ...]:
+    """Return the names of a command's result columns."""
+    return get_columns(kind) if verb.makes_table else kind.NUMBERS
 
 
-def _steps(entries: object) -> list[_Step]:
-    """Read the list of steps."""
+def _parse_steps(entries: object) -> list[_Step]:
+    """Parse the list of steps."""
     if not isinstance(entries, (list, tuple)) or not entries:
-        msg = f"steps must be a list of commands and options, got {entries!r:.60}."
+        msg = f"steps must be a list of commands with options, got {entries!r:.60}."
         raise OptionError(msg, code="wrong-type")
     if len(entries) > _MAX_STEPS:
         msg = f"There must be at most {_MAX_STEPS} steps, got {len(entries)}."
         raise OptionError(msg, code="out-of-range")
     steps: list[_Step] = []
     for number, entry in enumerate(entries, start=1):
-        steps.append(_step(number, entry, [step.name for step in steps]))
+        steps.append(_parse_step(number, entry, [step.name for step in steps]))
     return steps
 
 
-def _step(number: int, entry: object, names_in_use: Sequence[str]) -> _Step:
-    """Read one step: a command, optionally with options and a name."""
+def _parse_step(number: int, entry: object, names_in_use: Sequence[str]) -> _Step:
+    """Parse one step: a command, optionally with options and a name."""
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
         msg = f"Step {number} must be a command with its options, got {entry!r:.60}."
         raise OptionError(msg, code="wrong-type")
     verbs = [key for key in table if key != "name"]
     if len(verbs) != 1 or not isinstance(verbs[0], str):
-        verb_names = one_line(", ".join(map(str, verbs))) or "none"
+        verb_names = format_one_line(", ".join(map(str, verbs))) or "none"
         msg = (
             f"Step {number} must be one command, with its options below it, got "
             f"{verb_names}."
         )
         raise OptionError(msg, code="wrong-type")
-    verb, options = _checked_verb(number, verbs[0]), table[verbs[0]]
+    verb, options = _get_step_verb(number, verbs[0]), table[verbs[0]]
     if not isinstance(options, (Mapping, type(None))):
         msg = (
-            f"Step {number} ({verb.name}) must have its options as a table, "
-            f"name: value, got {options!r:.60}."
+            f"The options of step {number} ({verb.name}) must be a table, name: value, "
+            f"got {options!r:.60}."
         )
         raise OptionError(msg, code="wrong-type")
     name = table.get("name")
@@ -327,23 +335,23 @@ def _step(number: int, entry: object, names_in_use: Sequence[str]) -> _Step:
         )
         raise OptionError(msg, code="name-invalid")
     if name.replace("-", "_") in {one.replace("-", "_") for one in names_in_use}:
-        msg = f"Two steps have the name {name}; give step {number} another name."
+        msg = f"Two steps have the name {name}; rename step {number}."
         raise OptionError(msg, code="names-alike")
     return _Step(number, name, verb, options or {})
 
 
-def _checked_verb(number: int, name: str) -> Verb[Options, Result]:
+def _get_step_verb(number: int, name: str) -> Verb[Options, Result]:
     """Return a command by name; raise an error if it cannot be a step."""
     if name not in VERBS:
         verb_names = [one for one in VERBS if one not in NO_STEPS]
         near = difflib.get_close_matches(name, verb_names, n=_NEAR)
         suggestion = f"did you mean {' or '.join(near)}?"
         hint = suggestion if near else f"the commands are {', '.join(verb_names)}."
-        msg = f"Step {number} names {name!r:.60}, which is not a command; {hint}"
+        msg = f"Step {number} is {name!r:.60}, which is not a command; {hint}"
         raise OptionError(msg, code="verb-unknown")
-    verb = verb_of(name)
+    verb = get_verb(name)
     if verb is None or name in NO_STEPS:
-        msg = f"Step {number} names {name}, which cannot be a step: {NO_STEPS[name]}."
+        msg = f"Step {number} is {name}, which cannot be a step: {NO_STEPS[name]}."
         raise OptionError(msg, code="verb-unsuitable")
     return verb
 
@@ -358,8 +366,8 @@ def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
     for name in columns:
         if name in names_in_use or name.startswith(_STEP_MARK) or not name:
             msg = (
-                f"The table of inputs has a column {name!r:.60}, which is reserved "
-                "for the batch: rename it."
+                f"The table of inputs has a column {name!r:.60}, which is reserved for "
+                "the batch: rename the column."
             )
             raise OptionError(msg, code="name-taken")
 
@@ -368,8 +376,8 @@ def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Input:
-    """An input image."""
+class _InputImage:
+    """Input image with the cells of its table row."""
 
     path: Path
     name: str
@@ -377,13 +385,13 @@ class _Input:
     root: Path = field(default_factory=Path)  # base of relative paths in cells
 
 
-def _path_text(path: Path) -> str:
+def _shorten_path(path: Path) -> str:
     """Shorten a path for a message."""
-    return one_line(str(path), _PATH_LENGTH)
+    return format_one_line(str(path), _PATH_LENGTH)
 
 
-def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
-    """Find the input images; raise an error for any in the output folder."""
+def _find_inputs(inputs_path: Path, folder: Path) -> list[_InputImage]:
+    """Find the input images, and raise an error if they are in the output folder."""
     whole = folder.resolve()
     if inputs_path.is_file() and inputs_path.suffix.lower() in SHEET_SUFFIXES:
         images = list(_read_table(inputs_path))
@@ -392,37 +400,37 @@ def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
         paths_outside = [path for path in paths if whole not in path.resolve().parents]
         if paths and not paths_outside:
             msg = (
-                f"The images of {_path_text(inputs_path)} are in the output folder "
-                f"{_path_text(folder)}."
+                f"The images of {_shorten_path(inputs_path)} are in the output folder "
+                f"{_shorten_path(folder)}: choose another folder."
             )
             raise OptionError(msg, code="output-is-input")
-        images = [_Input(path, _name_of(path)) for path in paths_outside]
+        images = [_InputImage(path, _get_image_name(path)) for path in paths_outside]
     if len(images) > _MAX_INPUTS:
-        msg = f"A batch takes at most {_MAX_INPUTS} images, got {len(images)}."
+        msg = f"A batch can process at most {_MAX_INPUTS} images, got {len(images)}."
         raise OptionError(msg, code="out-of-range")
-    by_name: dict[str, _Input] = {}
+    by_name: dict[str, _InputImage] = {}
     for one in images:
         if not one.path.exists():
-            msg = f"Input image {_path_text(one.path)} does not exist."
+            msg = f"Input image {_shorten_path(one.path)} does not exist."
             raise ReadError(msg, code="file-missing")
         if whole == one.path.resolve() or whole in one.path.resolve().parents:
             msg = (
-                f"The input {_path_text(one.path)} is in the output folder "
-                f"{_path_text(folder)}."
+                f"The input {_shorten_path(one.path)} is in the output folder "
+                f"{_shorten_path(folder)}."
             )
             raise OptionError(msg, code="output-is-input")
         other = by_name.setdefault(one.name.casefold(), one)
         if other is not one:
             msg = (
-                f"Two inputs have the name {one.name}, {_path_text(other.path)} and "
-                f"{_path_text(one.path)}: give them names in a table with the columns "
-                "image and name."
+                f"Two inputs have the same name {one.name}, "
+                f"{_shorten_path(other.path)} and {_shorten_path(one.path)}: give them "
+                "different names in a table with the columns image and name."
             )
             raise OptionError(msg, code="names-alike")
     return images
 
 
-def _name_of(path: Path) -> str:
+def _get_image_name(path: Path) -> str:
     """Return the file name of an image without its suffix."""
     name = path.name
     for ending in (".ome.zarr", ".ome.tiff", ".ome.tif"):
@@ -431,23 +439,25 @@ def _name_of(path: Path) -> str:
     return file_stem(path.stem if path.is_file() or path.suffix == ".zarr" else name)
 
 
-def _read_table(path: Path) -> Iterator[_Input]:
-    """Read the rows of a table; paths in it are relative to its folder."""
+def _read_table(path: Path) -> Iterator[_InputImage]:
+    """Read the rows of a table, with paths relative to its folder."""
     root = path.absolute().parent
-    for _, cells in rows_of_images(path, [("image",)]):
-        image = as_on_disk(root / cells.pop("image"))
+    for _, cells in read_image_rows(path, [("image",)]):
+        image = match_disk_spelling(root / cells.pop("image"))
         name = cells.pop("name", "")
-        yield _Input(image, file_stem(name) if name else _name_of(image), cells, root)
+        yield _InputImage(
+            image, file_stem(name) if name else _get_image_name(image), cells, root
+        )
 
 
 # Steps of one image.
 
 
-class _Maker:
-    """Builds the tasks of an image: fills placeholders and finds files."""
+class _TaskBuilder:
+    """Builder of the task of an image, which fills placeholders and finds files."""
 
     def __init__(
-        self, image: _Input, folder: Path, base: Path, steps: Sequence[_Step]
+        self, image: _InputImage, folder: Path, base: Path, steps: Sequence[_Step]
     ) -> None:
         self.image = image
         self.folder = folder
@@ -456,10 +466,10 @@ class _Maker:
         self.paths: dict[str, str] = {}  # outputs by step name
         self.previous: Input = File(path=str(image.path))
 
-    def image_task(self) -> ImageTask:
+    def build_task(self) -> ImageTask:
         """Build the task of the image."""
         image, folder = self.image, str(self.folder)
-        plan = Plan(calls=tuple(map(self.call, self.steps.values())))
+        plan = Plan(calls=tuple(map(self.build_call, self.steps.values())))
         cells: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
         last = getattr(self.previous, "call", None)
         last = None if last is None else self.paths[last]
@@ -467,7 +477,7 @@ class _Maker:
         image_facts = image.name, plan, folder, state, cells
         return ImageTask(*image_facts, image=str(image.path), last=last)
 
-    def call(self, step: _Step) -> Call:
+    def build_call(self, step: _Step) -> Call:
         """Build the call of a step."""
         inputs, options, outputs = (
             dict[str, object](),
@@ -475,7 +485,7 @@ class _Maker:
             dict[str, str](),
         )
         for name, step_value in sorted(step.values.items()):
-            value = self._value(step, name, step_value)
+            value = self._convert_value(step, name, step_value)
             if value is None:
                 continue  # not given, or an empty cell of the table
             if isinstance(step.arguments[name], Output):
@@ -490,8 +500,12 @@ class _Maker:
         )
         for one in (*read, *outputs_written):
             if one.name not in inputs | options | outputs:
-                raise step.wrong(f"needs {one.name}: {one.help}.", "missing-value")
-        files = {k: self._text(v) for k, v in inputs.items() if not _is_list(v)}
+                raise step.create_error(
+                    f"needs {one.name}: {one.help}.", "missing-value"
+                )
+        files = {
+            k: self._convert_to_text(v) for k, v in inputs.items() if not _is_list(v)
+        }
         step.check(options | files, self.image.name)
         output = step.verb.output
         if output is not None and output.name in outputs:
@@ -501,30 +515,30 @@ class _Maker:
         how = {"verb": step.verb.name, "options": options, "outputs": outputs}
         return Call.parse({"name": step.name, "inputs": inputs, **how})
 
-    def _value(self, step: _Step, name: str, value_given: object) -> Any:
-        """Convert a value to what the command takes: a list, one value, or text."""
+    def _convert_value(self, step: _Step, name: str, value_given: object) -> Any:
+        """Convert a value to the argument type: a list, a single value or text."""
         value, item = self._fill_value(step, name, value_given), step.arguments[name]
         if isinstance(item, FieldInfo):
             if _is_list(value):
-                value = [self._text(v) if _is_input(v) else v for v in value]
-            return value if _is_input(value) else as_text(item, value)
+                value = [self._convert_to_text(v) if _is_input(v) else v for v in value]
+            return value if _is_input(value) else to_text(item, value)
         many = getattr(item, "many", False)
         if _is_list(value) and not many:
-            raise step.wrong(
-                f"must have one file as {name}, got {len(value)}.", "wrong-type"
+            raise step.create_error(
+                f"must have one file for {name}, got {len(value)}.", "wrong-type"
             )
         if value is None or not many:
             return value
         return tuple(value if _is_list(value) else [value])
 
-    def _text(self, one: object) -> str:
+    def _convert_to_text(self, one: object) -> str:
         """Convert part of a value to text; a file becomes its path."""
         if isinstance(one, CallOutput):
             return str(self.folder / self.paths[one.call])
         return one.path if isinstance(one, File) else str(one)
 
     def _fill_value(self, step: _Step, name: str, value: Any) -> Any:
-        """Fill the placeholders of a value; None if they are empty."""
+        """Fill the placeholders of a value; return None if they are empty."""
         if _is_list(value):
             each = [self._fill_value(step, name, one) for one in value]
             return [one for one in each if one is not None] or None
@@ -533,30 +547,30 @@ class _Maker:
         simple = isinstance(value, (str, int, float, os.PathLike, type(None)))
         if not simple or (isinstance(value, bool) and not option):
             kinds = "a text, a number or a list of these"
-            fault = f"must have {kinds} as {name}, got {value!r:.60}."
-            raise step.wrong(fault, "wrong-type")
+            fault = f"must have {kinds} for {name}, got {value!r:.60}."
+            raise step.create_error(fault, "wrong-type")
         if value is None or (option and isinstance(value, (int, float))):
             return value
-        pieces = self._pieces(step, str(value), plain=isinstance(item, Output))
+        pieces = self._fill_text(step, str(value), plain=isinstance(item, Output))
         pieces = [one for one in pieces if one != ""]
         if not pieces:
             return None
-        text = "".join(map(self._text, pieces))
+        text = "".join(map(self._convert_to_text, pieces))
         if isinstance(item, Output):
-            return self._output(step, name, text)
+            return self._get_output_path(step, name, text)
         if _is_input(pieces):
             whole = text if option else File(path=text)
             return whole if pieces[1:] else pieces[0]
         return self._find_file(step, name, item, text)
 
-    def _pieces(self, step: _Step, text: str, *, plain: bool) -> list[object]:
-        """Fill a text's placeholders with names and files; cells stay `plain` text."""
+    def _fill_text(self, step: _Step, text: str, *, plain: bool) -> list[object]:
+        """Fill placeholders with names and files; with `plain`, cells stay text."""
         return [
-            self._fill_place(step, part, plain=plain) if number % 2 else part
+            self._fill_placeholder(step, part, plain=plain) if number % 2 else part
             for number, part in enumerate(_PLACEHOLDER.split(text))
         ]
 
-    def _fill_place(self, step: _Step, place: str, *, plain: bool) -> Input | str:
+    def _fill_placeholder(self, step: _Step, place: str, *, plain: bool) -> Input | str:
         """Return the value of a placeholder; raise an error if it is unknown."""
         image = self.image
         if place == "previous":
@@ -567,77 +581,86 @@ class _Maker:
             return image.name
         if place in image.cells:
             cell = image.cells[place]
-            path = as_on_disk(image.root / cell)
+            path = match_disk_spelling(image.root / cell)
             a_file = path.suffix != "" or path.is_dir()
-            file = cell != "" and not plain and a_file and is_there(path)
+            file = cell != "" and not plain and a_file and path_exists(path)
             return File(path=str(path)) if file else cell
         name = place.removeprefix(_STEP_MARK)
         if not place.startswith(_STEP_MARK) or name not in self.steps:
             place_names = ["input", "previous", "name", *image.cells]
             place_names += [f"{_STEP_MARK}{other}" for other in self.steps]
             places_text = ", ".join(f"{{{one}}}" for one in place_names)
-            fault = f"names {{{one_line(place)}}}, but may name {places_text}."
+            fault = (
+                f"uses {{{format_one_line(place)}}}, but may only use {places_text}."
+            )
         elif name in self.paths:
             return CallOutput(call=name)
         elif self.steps[name].number >= step.number:
             fault = (
-                f"needs {{{place}}}, which no earlier step makes: steps run in order "
-                "and must not form a cycle."
+                f"needs {{{place}}}, but no earlier step creates it: steps run in "
+                "order and must not form a cycle."
             )
         else:
             fault = (
-                f"needs {{{place}}}, but that step writes no file; give it an output, "
-                "or name another."
+                f"needs {{{place}}}, but that step writes no file; give the step an "
+                "output, or choose another step."
             )
-        raise step.wrong(fault, "unknown-value")
+        raise step.create_error(fault, "unknown-value")
 
     def _find_file(
-        self, step: _Step, name: str, item: ImageIn | FileIn | FieldInfo, text: str
+        self,
+        step: _Step,
+        name: str,
+        item: ImageInput | FileInput | FieldInfo,
+        text: str,
     ) -> File | str:
-        """Return the file that a text names, relative to the steps' folder."""
-        path = as_on_disk(self.base / text)
+        """Return a file path by name, relative to the folder of the steps file."""
+        path = match_disk_spelling(self.base / text)
         file = not isinstance(item, FieldInfo) and not getattr(
             item, "takes_name", False
         )
-        file = file or (name == "psf" and _names_kernel(text))
+        file = file or (name == "psf" and _is_kernel_file(text))
         file = file or (name == "flat_field" and text not in ("auto", "none"))
-        model = isinstance(item, FileIn) and name == "model"
-        there = is_there(path) and (path.suffix != "" or (file and not model))
+        model = isinstance(item, FileInput) and name == "model"
+        there = path_exists(path) and (path.suffix != "" or (file and not model))
         if model and not there:
             return File(path=str(find_model(text)))
         if there:
             return File(path=str(path))
         if file:
-            name_text = f"{name} {one_line(text)}"
+            name_text = f"{name} {format_one_line(text)}"
             msg = (
-                f"{step.label} needs {name_text}, but this file does not exist: "
-                f"{_path_text(path)}."
+                f"{step.label} needs {name_text}, but the file does not exist: "
+                f"{_shorten_path(path)}."
             )
             raise ReadError(msg, code="file-missing")
         return text
 
-    def _output(self, step: _Step, name: str, text: str) -> str:
+    def _get_output_path(self, step: _Step, name: str, text: str) -> str:
         """Return the path of an output; raise an error if it is outside the folder."""
         parts = PurePosixPath(text.replace("\\", "/")).parts
         windows = PureWindowsPath(text)
         place = self.folder.joinpath(*parts)
         outside = not parts or ".." in parts or windows.drive or windows.root
         whole = self.folder.resolve()
-        if outside or not _is_path(place) or whole not in place.resolve().parents:
+        if outside or not _is_valid_path(place) or whole not in place.resolve().parents:
             usual = f"{step.name}/{{name}}.ome.tif"
-            fault = f"inside the output folder, as {usual} does, got {text!r:.80}."
-            raise step.wrong(f"must write its {name} {fault}", "outside-folder")
+            fault = f"inside the output folder, for example {usual}, got {text!r:.80}."
+            raise step.create_error(f"must write its {name} {fault}", "outside-folder")
         below = "/".join(parts)
         pages = rf"{REPORT}(-\d+)?\.(html|json)"
         own = below.casefold() == TABLE or re.fullmatch(pages, below, re.IGNORECASE)
         if own or parts[0].casefold() == STATE:
-            fault = f"must not write {one_line(text)}, which the batch writes."
-            raise step.wrong(fault, "name-taken")
+            fault = (
+                f"must not write {format_one_line(text)}, which is reserved for the "
+                "batch."
+            )
+            raise step.create_error(fault, "name-taken")
         return below
 
 
-def _names_kernel(text: str) -> bool:
-    """Whether a blur is given as a file; the command checks its content."""
+def _is_kernel_file(text: str) -> bool:
+    """Return whether a blur is a file name; the command checks its content."""
     with suppress(OptionError):
         return parse_psf(text).kind == "file"
     return False
@@ -648,13 +671,13 @@ def _is_list(value: object) -> bool:
 
 
 def _is_input(value: Any) -> bool:
-    """Whether an argument takes files or outputs of steps."""
+    """Return whether an argument contains files or outputs of steps."""
     each = value if _is_list(value) else [value]
     return any(isinstance(one, (File, CallOutput)) for one in each)
 
 
 def _check_outputs(images: Sequence[ImageTask]) -> None:
-    """Raise an error for outputs that would be written twice or inside one another."""
+    """Raise an error for outputs that would be written twice or are nested."""
     owners: dict[str, str] = {}
     for image in images:
         for step in image.plan.calls:
@@ -664,9 +687,9 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
                 other = owners.setdefault(key, owner)
                 if other is not owner:
                     msg = (
-                        f"The output {one_line(text)} would be written twice, by "
-                        f"{other} and by {owner}: put {{name}} into it, or use "
-                        "different text."
+                        f"The output {format_one_line(text)} would be written twice, "
+                        f"by {other} and by {owner}: include {{name}} in it, or use "
+                        "different names."
                     )
                     raise OptionError(msg, code="outputs-coincide")
     for key, owner in owners.items():
@@ -675,8 +698,8 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
         )
         if above is not None:
             msg = (
-                f"The output {one_line(key)} of {owner} would be inside "
-                f"{one_line(above)} of {owners[above]}."
+                f"The output {format_one_line(key)} of {owner} must not be inside "
+                f"{format_one_line(above)} of {owners[above]}."
             )
             raise OptionError(msg, code="outputs-coincide")
 
@@ -687,7 +710,7 @@ def plan_batch(
     inputs: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
 ) -> BatchPlan:
-    """Read the steps, find their images, and check everything."""
+    """Read the steps file, find the input images, and check everything."""
     content: object
     if isinstance(steps, Mapping):
         content, base, title = steps, Path.cwd(), "Batch"
@@ -700,10 +723,13 @@ def plan_batch(
     keys = ("inputs", "output", "steps", "report")
     for key in content:
         if key not in keys:
-            msg = f"A steps file has no entry {key!r:.60}; it has {', '.join(keys)}."
+            msg = (
+                f"A steps file has no entry {key!r:.60}; valid entries are "
+                f"{', '.join(keys)}."
+            )
             raise OptionError(msg, code="unknown-option")
-    where = _path_from("inputs", content, base, inputs)
-    folder = _path_from("output", content, base, output)
+    where = _get_path("inputs", content, base, inputs)
+    folder = _get_path("output", content, base, output)
     report = content.get("report", False)
     if not isinstance(report, (bool, Mapping)):
         msg = (
@@ -713,53 +739,53 @@ def plan_batch(
     if folder.exists() and not folder.is_dir():
         msg = (
             "The output of a batch must be a folder, got the file "
-            f"{_path_text(folder)}."
+            f"{_shorten_path(folder)}."
         )
         raise WriteError(msg, code="output-is-file")
-    steps_found = _steps(content.get("steps"))
-    images = _inputs(where, folder)
+    steps_found = _parse_steps(content.get("steps"))
+    images = _find_inputs(where, folder)
     _check_columns([*images[0].cells], steps_found)
-    makers = (_Maker(image, folder, base, steps_found) for image in images)
-    tasks = tuple(maker.image_task() for maker in makers)
+    makers = (_TaskBuilder(image, folder, base, steps_found) for image in images)
+    tasks = tuple(maker.build_task() for maker in makers)
     _check_outputs(tasks)
     names = tuple(name for step in steps_found for name in step.columns)
-    report_options = _report_options(report if isinstance(report, Mapping) else {})
+    report_options = _read_report_options(report if isinstance(report, Mapping) else {})
     return BatchPlan(folder, tasks, names, report_options if report else None, title)
 
 
-def _report_options(options: Mapping[str, object]) -> dict[str, object]:
-    """Read the options of the report, except its path and its content."""
-    step, values = _Step(0, REPORT, known_verb(REPORT), options), dict[str, object]()
-    for name, value in step.values_given.items():
+def _read_report_options(options: Mapping[str, object]) -> dict[str, object]:
+    """Read the options of the report, except its path and content."""
+    step, values = _Step(0, REPORT, require_verb(REPORT), options), dict[str, object]()
+    for name, value in step.given_values.items():
         item = step.arguments[name]
         if not isinstance(item, FieldInfo):
-            raise step.leave(name)
-        values[name] = as_text(item, value)
+            raise step.create_reserved_error(name)
+        values[name] = to_text(item, value)
     step.check(values)
     return values
 
 
-def _path_from(
+def _get_path(
     name: str,
     content: Mapping[str, object],
     base: Path,
     path: str | os.PathLike[str] | None,
 ) -> Path:
-    """Return a path in the steps file, relative to its folder, or its replacement."""
+    """Return the given path, or a path of the steps file relative to its folder."""
     if path is not None and str(path).strip():
         return Path(path).absolute()
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        msg = f"A steps file must have a path as {name}; got {value!r:.60}."
+        msg = f"A steps file must have a path for {name}; got {value!r:.60}."
         raise OptionError(msg, code="missing-value")
-    if not _is_path(base / value):
-        msg = f"A steps file has {value!r:.60} as {name}, which is not a valid path."
+    if not _is_valid_path(base / value):
+        msg = f"A steps file has an invalid path for {name}: {value!r:.60}."
         raise OptionError(msg, code="wrong-type")
     return base / value
 
 
-def _is_path(path: Path) -> bool:
-    """Whether a path is valid, existing or not."""
+def _is_valid_path(path: Path) -> bool:
+    """Return whether a path is valid, even if it does not exist."""
     try:
         path.exists()
         path.resolve()
@@ -773,28 +799,28 @@ def _is_path(path: Path) -> bool:
 # Steps from a history, to apply to other images.
 
 
-def steps_of(history: Provenance) -> tuple[list[dict[str, Any]], str]:
-    """Extract the steps of a batch from a history, in the form of a steps file.
+def extract_steps(history: Provenance) -> tuple[list[dict[str, Any]], str]:
+    """Extract the steps of a batch from a history, in the format of a steps file.
 
     Returns the last calls that each take one image, and the name of the command before
     them, or ``""``. Raises `CheckpointError` if the model of a step no longer exists.
     """
-    steps_found = _steps_back(history)
-    steps = [{call.verb: _said_by(call, step)} for call, step in steps_found]
+    steps_found = _find_last_calls(history)
+    steps = [{call.verb: _get_step_options(call, step)} for call, step in steps_found]
     before = steps_found[0][1].inputs[0].provenance if steps_found else history
     return steps, "" if before is None else before.job
 
 
-def verbs_of(history: Provenance) -> list[str]:
-    """Return the commands of those steps, even if their models are missing."""
-    return [call.verb for call, _ in _steps_back(history)]
+def extract_verbs(history: Provenance) -> list[str]:
+    """Return the commands of the steps in a history, even if models are missing."""
+    return [call.verb for call, _ in _find_last_calls(history)]
 
 
-def _steps_back(history: Provenance) -> list[tuple[Call, Provenance]]:
-    """Return the last calls that take one image each, first call first."""
+def _find_last_calls(history: Provenance) -> list[tuple[Call, Provenance]]:
+    """Return the last calls that take one image each, in order of execution."""
     calls: list[tuple[Call, Provenance]] = []
     for step in history.steps():
-        verb = verb_of(step.job) if step.job in VERBS else None
+        verb = get_verb(step.job) if step.job in VERBS else None
         if (
             verb is None
             or step.job in NO_STEPS
@@ -803,7 +829,7 @@ def _steps_back(history: Provenance) -> list[tuple[Call, Provenance]]:
         ):
             break
         try:
-            call = plan_of(step, Path(step.job)).calls[-1]
+            call = create_plan(step, Path(step.job)).calls[-1]
         except SemsrError:
             break
         images = [item.name for item in verb.images if item.name in call.inputs]
@@ -813,26 +839,30 @@ def _steps_back(history: Provenance) -> list[tuple[Call, Provenance]]:
     return calls
 
 
-def _said_by(call: Call, history: Provenance) -> dict[str, object]:
-    """Return the options of a call in the form of a step."""
-    verb, first_input = known_verb(call.verb), history.inputs[0]
+def _get_step_options(call: Call, history: Provenance) -> dict[str, object]:
+    """Return the options of a call in the format of a step."""
+    verb, first_input = require_verb(call.verb), history.inputs[0]
     sets = verb.parse(call.options)
-    options, reading = _unusual(verb, sets["options"]), sets["opening"]
+    options, reading = _get_changed_options(verb, sets["options"]), sets["opening"]
     if history.model_name is not None and "model" in verb.arguments:
-        options["model"] = model_that_made(history)
+        options["model"] = find_source_model(history)
     if first_input.provenance is not None and first_input.path is None:
         # an image in memory has its data bar removed; a file is read again
-        before = plan_of(history, Path(history.job)).calls[:-1]
+        before = create_plan(history, Path(history.job)).calls[:-1]
         if reading.databar_rows in {one.options.get("databar_rows") for one in before}:
             reading = reading.replace(databar_rows=None)
-    return options | _unusual(verb, reading)
+    return options | _get_changed_options(verb, reading)
 
 
-def _unusual(verb: Verb[Options, Result], options: Options) -> dict[str, object]:
-    """Return the options that differ from their defaults and that a step may set."""
+def _get_changed_options(
+    verb: Verb[Options, Result], options: Options
+) -> dict[str, object]:
+    """Return the options with non-default values that a step may set."""
     arguments = verb.arguments
     option_values = options.model_dump(mode="json", exclude_defaults=True)
-    option_names = option_values.keys() & arguments.keys() - _persons(arguments)
+    option_names = option_values.keys() & arguments.keys() - _find_user_options(
+        arguments
+    )
     return {
         k.replace("_", "-"): value
         for k, value in option_values.items()

@@ -63,7 +63,7 @@ _CLEAR_CONTRAST = (
 
 @dataclass(frozen=True, slots=True)
 class Discs:
-    """Discs on a grid."""
+    """Discs on a pixel grid."""
 
     # (N, 2) ``(y, x)`` in pixels; the centre of the first pixel is (0, 0)
     centres: FloatArray
@@ -73,55 +73,59 @@ class Discs:
         return len(self.radii)
 
     @property
-    def pixels(self) -> tuple[NDArray[np.int64], ...]:
-        """Index of the pixels at the centres."""
+    def pixel_indices(self) -> tuple[NDArray[np.int64], ...]:
+        """Indices of the pixels at the disc centres."""
         return tuple(np.rint(self.centres).astype(np.int64).T)
 
-    def choose(self, which: BoolArray) -> "Discs":
-        """Return a subset of the discs by a mask (N,)."""
+    def select(self, which: BoolArray) -> "Discs":
+        """Return the subset of the discs selected by a mask (N,)."""
         return Discs(self.centres[which], self.radii[which])
 
-    def on_grid(self, factor: float, margin_px: int = 0) -> "Discs":
-        """Return the same discs on a grid that starts some pixels earlier."""
+    def to_grid(self, factor: float, margin_px: int = 0) -> "Discs":
+        """Return the same discs on a finer or coarser grid with a margin."""
         centres = (self.centres + 0.5) * factor - 0.5 + margin_px
         return Discs(centres, self.radii * factor)
 
-    def contrast(self, image: FloatArray) -> FloatArray:
-        """Return the mean of each disc minus that of its ring; all must be inside."""
+    def measure_contrast(self, image: FloatArray) -> FloatArray:
+        """Return the contrast of each disc with its ring inside the image."""
         contrasts = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
-            box = _box(centre, 2 * radius + 1, image.shape)
-            away = _away(box, centre)
+            box = _get_slices(centre, 2 * radius + 1, image.shape)
+            away = _compute_distances(box, centre)
             part = image[box]
             ring = (away >= radius + 1) & (away <= 2 * radius + 1)
             contrasts[index] = part[away <= radius - 0.5].mean() - part[ring].mean()
         return contrasts
 
-    def sums(self, image: FloatArray) -> FloatArray:
-        """Sum over each disc and its ring (N,)."""
+    def sum_pixels(self, image: FloatArray) -> FloatArray:
+        """Sum pixels over each disc and its ring (N,)."""
         disc_sums = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
-            box = _box(centre, 2 * radius + 1, image.shape)
-            disc_sums[index] = image[box][_away(box, centre) <= 2 * radius + 1].sum()
+            box = _get_slices(centre, 2 * radius + 1, image.shape)
+            disc_sums[index] = image[box][
+                _compute_distances(box, centre) <= 2 * radius + 1
+            ].sum()
         return disc_sums
 
     def insert_into(self, image: FloatArray, steps: FloatArray) -> FloatArray:
-        """Add discs with rims smoothed over one pixel; the texture inside is kept."""
+        """Add discs with rims smoothed over one pixel, keeping the texture inside."""
         changed_image = image.copy()
         for (centre, radius), step in zip(self, steps, strict=True):
-            box = _box(centre, radius + 1, image.shape)
+            box = _get_slices(centre, radius + 1, image.shape)
             changed_image[box] += step * np.clip(
-                radius + 0.5 - _away(box, centre), 0, 1
+                radius + 0.5 - _compute_distances(box, centre), 0, 1
             )
         return changed_image
 
     def erase_from(self, image: FloatArray) -> FloatArray:
-        """Fill discs, and half a pixel more, harmonically from their rims."""
+        """Fill discs, enlarged by half a pixel, harmonically from their rims."""
         changed_image = image.copy()
         for centre, radius in self:
-            box = _box(centre, radius + 2, image.shape)
+            box = _get_slices(centre, radius + 2, image.shape)
             part = changed_image[box]
-            part[...] = _harmonic(part, _away(box, centre) <= radius + 0.5)
+            part[...] = _fill_harmonically(
+                part, _compute_distances(box, centre) <= radius + 0.5
+            )
         return changed_image
 
     def __iter__(self) -> Iterator[tuple[FloatArray, float]]:
@@ -130,8 +134,8 @@ class Discs:
 
 
 @dataclass(frozen=True, slots=True)
-class DiscPlaces:
-    """Positions of the discs to insert and to erase."""
+class DiscPositions:
+    """Positions of discs to insert and to erase."""
 
     inserted: Discs  # no disc touches another's ring
     erased: Discs
@@ -144,7 +148,7 @@ class DiscPlaces:
         rng: np.random.Generator,
         radii: tuple[int, ...] = RADII_PX,
     ) -> Self:
-        """Choose positions of `counts` discs to insert and to erase; fewer if crowded.
+        """Choose positions for `counts` discs to insert and erase; fewer if crowded.
 
         All radii occur equally often.
         """
@@ -153,7 +157,7 @@ class DiscPlaces:
             "erased": [],
         }
         if min(image.shape) >= _WINDOW:
-            for change, place in _draw_places(image, counts, rng, radii):
+            for change, place in _choose_positions(image, counts, rng, radii):
                 places[change].append(place)
         tables = (
             np.array(places[change], dtype=float).reshape(-1, 3)
@@ -161,30 +165,33 @@ class DiscPlaces:
         )
         return cls(*(Discs(table[:, :2], table[:, 2]) for table in tables))
 
-    def change(
+    def apply_changes(
         self,
         image: FloatArray,
         rng: np.random.Generator,
         bounds: FloatPair = (-np.inf, np.inf),
     ) -> FloatArray:
-        """Erase discs from an image and insert others, brighter or darker at random.
+        """Erase discs from an image and insert others with random contrast signs.
 
         A disc whose mean would leave the range of grey levels, `bounds`, gets the
         opposite sign.
         """
         discs = self.inserted
-        sizes = _SHARE * local_contrast(image)[discs.pixels]
+        sizes = _SHARE * measure_local_contrast(image)[discs.pixel_indices]
         steps: FloatArray = sizes * rng.choice([-1.0, 1.0], len(discs))
         for index, (centre, radius) in enumerate(discs):
-            box = _box(centre, radius, image.shape)
-            new_value = image[box][_away(box, centre) <= radius].mean() + steps[index]
+            box = _get_slices(centre, radius, image.shape)
+            new_value = (
+                image[box][_compute_distances(box, centre) <= radius].mean()
+                + steps[index]
+            )
             if not bounds[0] <= new_value <= bounds[1]:
                 steps[index] *= -1
         return discs.insert_into(self.erased.erase_from(image), steps)
 
 
-def local_contrast(image: FloatArray) -> FloatArray:
-    """Return the local contrast at each pixel, in the nearest square of the image."""
+def measure_local_contrast(image: FloatArray) -> FloatArray:
+    """Measure the local contrast at each pixel, in the nearest square window."""
     windows = sliding_window_view(image, (_WINDOW, _WINDOW))[::_STEP, ::_STEP]
     flat = windows.reshape(*windows.shape[:2], -1)
     low, high = np.percentile(flat, _PERCENTILES, axis=-1)
@@ -196,19 +203,19 @@ def local_contrast(image: FloatArray) -> FloatArray:
     return np.asarray(coarse[np.ix_(rows.astype(int), columns.astype(int))])
 
 
-def _draw_places(
+def _choose_positions(
     image: FloatArray,
     counts: IntPair,
     rng: np.random.Generator,
     radii: tuple[int, ...],
 ) -> Iterator[tuple[Change, tuple[int, int, int]]]:
     """Choose random positions one by one, alternating changes and radii."""
-    contrast = local_contrast(image)
+    contrast = measure_local_contrast(image)
     low, high = np.percentile(image, _PERCENTILES)
     free = np.zeros(image.shape, dtype=bool)
     free[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] = True
     free &= (contrast > 0) & (contrast >= _LEAST * (high - low))
-    fits = {radius: _fitting(image, contrast, radius) for radius in radii}
+    fits = {radius: _find_positions(image, contrast, radius) for radius in radii}
     spread = 2 * max(radii) + 1 + _APART_PX
     counts_wanted: dict[Change, int] = {"inserted": counts[0], "erased": counts[1]}
     for number in range(max(counts)):
@@ -220,17 +227,17 @@ def _draw_places(
             y, x = divmod(int(rng.choice(places)), image.shape[1])
             yield change, (y, x, radius)
             reach = 2 * radius + 1 + spread
-            box = _box((y, x), reach, image.shape)
-            free[box] &= _away(box, (y, x)) > reach
+            box = _get_slices((y, x), reach, image.shape)
+            free[box] &= _compute_distances(box, (y, x)) > reach
 
 
-def _fitting(
+def _find_positions(
     image: FloatArray, contrast: FloatArray, radius: int
 ) -> dict[Change, BoolArray]:
-    """Return a mask of positions where a disc may be inserted or erased."""
-    disc = _mean(image, 0, radius - 0.5)
-    rim = _mean(image, radius + 0.5, radius + 1.5)
-    ring = _mean(image, radius + 1, 2 * radius + 1)
+    """Return masks of the positions where a disc may be inserted or erased."""
+    disc = _compute_ring_mean(image, 0, radius - 0.5)
+    rim = _compute_ring_mean(image, radius + 0.5, radius + 1.5)
+    ring = _compute_ring_mean(image, radius + 1, 2 * radius + 1)
     step = _SHARE * contrast
     something = np.abs(disc - rim)
     plain = np.abs(rim - ring) <= _PLAIN * something
@@ -240,8 +247,8 @@ def _fitting(
     }
 
 
-def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
-    """Return the mean over a ring around each pixel; image borders are mirrored."""
+def _compute_ring_mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
+    """Compute the mean over a ring around each pixel; image borders are mirrored."""
     half = int(np.ceil(outer))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     away = np.hypot(y, x)
@@ -252,8 +259,8 @@ def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
     )
 
 
-def _harmonic(part: FloatArray, inside: BoolArray) -> FloatArray:
-    """Replace some pixels by the solution of Laplace's equation."""
+def _fill_harmonically(part: FloatArray, inside: BoolArray) -> FloatArray:
+    """Replace masked pixels with the solution of Laplace's equation."""
     index = np.full(part.shape, -1)
     index[inside] = np.arange(inside.sum())
     ys, xs = np.nonzero(inside)
@@ -274,10 +281,10 @@ def _harmonic(part: FloatArray, inside: BoolArray) -> FloatArray:
     return filled_part
 
 
-def _box(
+def _get_slices(
     centre: FloatPair | FloatArray, reach: float, shape: tuple[int, ...]
 ) -> tuple[slice, slice]:
-    """Pixels of an image within a distance along either axis."""
+    """Return the slices of pixels within a distance of a centre along each axis."""
     y, x = (
         slice(max(0, int(np.floor(at - reach))), min(n, int(np.ceil(at + reach)) + 1))
         for at, n in zip(centre, shape, strict=True)
@@ -285,8 +292,10 @@ def _box(
     return y, x
 
 
-def _away(box: tuple[slice, slice], centre: FloatPair | FloatArray) -> FloatArray:
-    """Distance of the pixels of a box from a position."""
+def _compute_distances(
+    box: tuple[slice, slice], centre: FloatPair | FloatArray
+) -> FloatArray:
+    """Return the distances of the pixels of a box from a centre."""
     y, x = (
         np.arange(part.start, part.stop) - at
         for part, at in zip(box, centre, strict=True)
@@ -295,39 +304,39 @@ def _away(box: tuple[slice, slice], centre: FloatPair | FloatArray) -> FloatArra
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """A ground truth before and after the change, and the discs."""
+class DiscTrial:
+    """Ground truth before and after a change, with the discs."""
 
     original: FloatArray  # (Y, X) what a perfect image would show, on one grey scale
     with_changes: FloatArray
-    places: DiscPlaces  # discs that were inserted, and erased
+    places: DiscPositions  # discs that were inserted, and erased
 
     @classmethod
-    def of(
-        cls, original: FloatArray, changed_truth: FloatArray, places: DiscPlaces
+    def from_truths(
+        cls, original: FloatArray, changed_truth: FloatArray, places: DiscPositions
     ) -> Self:
-        """Keep the discs that a ground truth shows clearly, by their contrasts."""
-        local = local_contrast(original)
+        """Create a trial with the discs that the ground truth shows clearly."""
+        local = measure_local_contrast(original)
 
         def keep_discs(discs: Discs, absent: FloatArray, present: FloatArray) -> Discs:
-            without = discs.contrast(absent)
-            step = np.abs(discs.contrast(present) - without)
-            clear = step > _CLEAR_CONTRAST * local[discs.pixels]
-            return discs.choose(clear & (np.abs(without) <= _HIDDEN_CONTRAST * step))
+            without = discs.measure_contrast(absent)
+            step = np.abs(discs.measure_contrast(present) - without)
+            clear = step > _CLEAR_CONTRAST * local[discs.pixel_indices]
+            return discs.select(clear & (np.abs(without) <= _HIDDEN_CONTRAST * step))
 
         inserted_discs = keep_discs(places.inserted, original, changed_truth)
         erased_discs = keep_discs(places.erased, changed_truth, original)
-        return cls(original, changed_truth, DiscPlaces(inserted_discs, erased_discs))
+        return cls(original, changed_truth, DiscPositions(inserted_discs, erased_discs))
 
-    def judge(self, image: FloatArray) -> dict[Change, BoolArray]:
-        """Find the discs that an image, of any grey scale, shows correctly."""
+    def find_shown_discs(self, image: FloatArray) -> dict[Change, BoolArray]:
+        """Find the discs that an image of any grey scale shows correctly."""
         matched_image = matched_gain(image, self.with_changes) * image
 
         def is_shown(
             discs: Discs, absent: FloatArray, present: FloatArray
         ) -> BoolArray:
             without, having, contrasts = (
-                discs.contrast(one) for one in (absent, present, matched_image)
+                discs.measure_contrast(one) for one in (absent, present, matched_image)
             )
             share = (contrasts - without) / (having - without)
             return np.asarray(share > 0.5)
@@ -340,7 +349,7 @@ class Trial:
 
 
 def matched_gain(image: FloatArray, truth: FloatArray) -> float:
-    """Return the gain that makes two standard deviations equal.
+    """Return the gain that equalises the standard deviations of two images.
 
     Contrasts do not depend on the offset. The gain is 0 if an image is constant.
     """
@@ -353,17 +362,17 @@ def matched_gain(image: FloatArray, truth: FloatArray) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Which discs an enhanced image and its input show correctly."""
+class DiscResult:
+    """Discs that an enhanced image and its input show correctly."""
 
-    places: DiscPlaces
-    enhanced: dict[Change, BoolArray]  # as `Trial.judge` returns them
+    places: DiscPositions
+    enhanced: dict[Change, BoolArray]  # as `DiscTrial.find_shown_discs` returns them
     degraded: dict[Change, BoolArray]
 
 
 @dataclass(frozen=True, slots=True)
-class PresenceRow:
-    """Number of discs of one radius that are shown correctly."""
+class DiscCount:
+    """Number of correctly shown discs of one radius."""
 
     radius_px: int
     change: Change  # change of the ground truth
@@ -372,8 +381,8 @@ class PresenceRow:
     degraded: int
 
 
-def tally(verdicts: Iterable[Verdict]) -> tuple[PresenceRow, ...]:
-    """Count discs by radius and change, inserted before erased."""
+def count_discs(verdicts: Iterable[DiscResult]) -> tuple[DiscCount, ...]:
+    """Count correctly shown discs by radius and change, inserted before erased."""
     changes: tuple[Change, ...] = ("inserted", "erased")
     counts = {(radius, change): [0, 0, 0] for radius in RADII_PX for change in changes}
     for verdict in verdicts:
@@ -387,4 +396,4 @@ def tally(verdicts: Iterable[Verdict]) -> tuple[PresenceRow, ...]:
                     row[1] + bool(enhanced_right),
                     row[2] + bool(degraded_right),
                 )
-    return tuple(PresenceRow(*key, *row) for key, row in counts.items() if row[0])
+    return tuple(DiscCount(*key, *row) for key, row in counts.items() if row[0])

@@ -34,8 +34,8 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     central_box,
-    declared_figures,
     device_option,
+    get_declared_figures,
     map_progress,
     option,
     parse_pixel_size,
@@ -44,27 +44,27 @@ from napari_semsr.core import (
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.check.discs import (
     MARGIN_PX,
-    DiscPlaces,
-    PresenceRow,
-    Trial,
-    Verdict,
-    tally,
+    DiscCount,
+    DiscPositions,
+    DiscResult,
+    DiscTrial,
+    count_discs,
 )
-from napari_semsr.jobs.check.removals import fine_circuits, paired_removals
+from napari_semsr.jobs.check.removals import count_removals, simulate_circuits
 from napari_semsr.jobs.check_record import CHANGES, MODEL, DiscRecord, Removals
-from napari_semsr.jobs.images import Image, Result, name_of, open_image
+from napari_semsr.jobs.images import Image, Result, get_image_name, open_image
 from napari_semsr.jobs.models import MODEL_IN, find_model
-from napari_semsr.jobs.verb import FileIn, ImageIn, Run, Verb
+from napari_semsr.jobs.verb import FileInput, ImageInput, Run, Verb
 from napari_semsr.simulation import (
     COARSE_NM,
     FINE_NM,
     KINDS,
     PHANTOMS,
     GoldOptions,
-    blur_width_px,
+    add_noise,
+    compute_blur_width_px,
     degrade_plane,
-    draw,
-    expose,
+    draw_phantom,
     gaussian_kernel,
 )
 
@@ -76,24 +76,24 @@ class ConditionCheck:
     condition: str  # kind of degradation
     blur_px: float  # full width at half maximum of the blur, in pixels of the result
     truths: int  # number of ground truths
-    rows: tuple[PresenceRow, ...]  # by radius and change
+    rows: tuple[DiscCount, ...]  # by radius and change
 
     def to_record(self) -> dict[str, object]:
-        """Return the shares of correct discs, by radius and over the resolved ones."""
+        """Return fractions of correct discs, by radius and for all resolved radii."""
         radii = sorted({row.radius_px for row in self.rows})
         wide = [radius for radius in radii if 2 * radius >= self.blur_px]
         return {
             "blur_width_px": round(self.blur_px, 2),
             "truths": self.truths,
             "radii": [
-                {"radius_px": one, "resolved": one in wide, **self._shares([one])}
+                {"radius_px": one, "resolved": one in wide, **self._sum_discs([one])}
                 for one in radii
             ],
-            "resolved": self._shares(wide),
+            "resolved": self._sum_discs(wide),
         }
 
-    def _shares(self, radii: Sequence[int]) -> dict[str, object]:
-        """Sum discs of some radii by change, and over both."""
+    def _sum_discs(self, radii: Sequence[int]) -> dict[str, object]:
+        """Count discs of the given radii by change, and in total."""
         shares: dict[str, Any] = {}
         for name in (*CHANGES, "together"):
             rows = [row for row in self.rows if name in (row.change, "together")]
@@ -108,7 +108,7 @@ class ConditionCheck:
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck(Result):
-    """Result of a check: shares of discs that a model shows correctly, by radius.
+    """Result of a check: fractions of discs shown correctly by a model, by radius.
 
     `images` is the kind of ground truths: ``drawn``, ``given`` or ``held_out``; `seed`
     is that of the discs' positions.
@@ -126,20 +126,20 @@ class ModelCheck(Result):
     seconds: Annotated[float, Quantity("Time", "s", ".1f")]
 
     def to_card(self) -> dict[str, object]:
-        """Return the record of discs for a model card."""
+        """Return the disc record for a model card."""
         conditions = {one.condition: one.to_record() for one in self.conditions}
         return {"seed": self.seed, "conditions": conditions}
 
     def figures(self) -> dict[str, Figure]:
-        """Shares of objects, and of discs that the blur resolves."""
+        """Return fractions of objects, and of discs that the blur resolves."""
         figures_shown = {} if self.removals is None else self.removals.figures(MODEL)
         if self.conditions:
             record = DiscRecord(self.to_card())
             figures_shown |= record.headline() | record.resolved_figures()
-        return figures_shown | declared_figures(self)
+        return figures_shown | get_declared_figures(self)
 
     def tables(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """Shares by radius; in brackets, those of the degraded image."""
+        """Return fractions by radius, with those of the degraded image in brackets."""
         all_tables = {}
         if self.conditions:
             all_tables["discs"] = DiscRecord(self.to_card()).table()
@@ -148,12 +148,12 @@ class ModelCheck(Result):
         return all_tables
 
     def summary(self) -> str:
-        """State the result in a sentence."""
+        """Describe the result in a sentence."""
         if self.removals is not None:
-            return self.removals.sentence(MODEL)
+            return self.removals.describe(MODEL)
         lines = DiscRecord(self.to_card()).summary()
         if not lines:
-            return f"None of the discs was wide enough to evaluate {self.model}."
+            return f"No disc was wide enough to evaluate {self.model}."
         return f"Discs that {self.model} shows correctly: {lines}."
 
     def to_json(self) -> dict[str, object]:
@@ -172,8 +172,8 @@ _WHITE = 255.0
 
 
 @dataclass(frozen=True, slots=True)
-class ClearSet:
-    """Clear images that the user gives, if any."""
+class ClearImageSet:
+    """Clear images given by the user, if any."""
 
     images: tuple[Image, ...]
     # folder of the images that the card names as held out, instead of `images`
@@ -187,21 +187,21 @@ class ClearSet:
 
     @property
     def kind(self) -> str:
-        """``"drawn"`` without images, otherwise ``"given"`` or ``"held_out"``."""
+        """Kind of images: ``"drawn"``, ``"given"`` or ``"held_out"``."""
         if self.held_out is not None:
             return "held_out"
         return "given" if self.images else "drawn"
 
-    def load(self, card: "models.ModelCard", side: int) -> list[FloatArray]:
+    def load_images(self, card: "models.ModelCard", side: int) -> list[FloatArray]:
         """Read the centre of each image."""
         if self.held_out is None:
             sources = [(image, self.opening, 0) for image in self.images]
         else:
-            entries = recipe_data(card).get("held_out") or []
+            entries = get_recipe_data(card).get("held_out") or []
             if not entries:
                 msg = (
-                    f"The card of {card.name} names no held-out images; pass clear "
-                    "images."
+                    f"The model card of {card.name} lists no held-out images; pass "
+                    "clear images."
                 )
                 raise OptionError(msg, code="missing-value")
             folder = Path(self.held_out)
@@ -210,22 +210,24 @@ class ClearSet:
                 for entry in entries
             ]
         return [
-            _clear_image(open_image(image, how), crop_rows, side, name_of(image))
+            _prepare_clear_image(
+                open_image(image, how), crop_rows, side, get_image_name(image)
+            )
             for image, how, crop_rows in sources
         ]
 
 
-def recipe_data(card: "models.ModelCard") -> dict[str, Any]:
-    """Return the description of the training data on a card."""
+def get_recipe_data(card: "models.ModelCard") -> dict[str, Any]:
+    """Return the description of the training data from a model card."""
     recipe = card.training.get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     return data if isinstance(data, dict) else {}
 
 
-def _clear_image(
+def _prepare_clear_image(
     image: Micrograph, rows_cropped: int, side: int, name: str
 ) -> FloatArray:
-    """Crop the centre of an image and scale it to 0 to 255."""
+    """Crop the centre of an image, and scale it to the range 0 to 255."""
     rows, columns = image.shape[0] - rows_cropped, image.shape[1]
     box = central_box((rows, columns), side)
     part = np.asarray(image.data[box.slices], np.float64)
@@ -254,14 +256,14 @@ _ELECTRONS = 1000.0  # dose per pixel of the simulated images; chosen: a slow sc
 
 @dataclass(frozen=True, slots=True)
 class DegradedTruth:
-    """A network's input, and the ground truth."""
+    """Degraded input of a network, with its ground truth."""
 
     condition: str  # kind of degradation
     field: Micrograph  # the degraded image
-    trial: Trial  # the ground truth, on the grid of the network's output
+    trial: DiscTrial  # the ground truth, on the grid of the network's output
 
-    def degrade(self, scale: int) -> FloatArray:
-        """Resample the degraded image onto the ground truth's grid by cubic splines."""
+    def resample_input(self, scale: int) -> FloatArray:
+        """Resample the degraded image to the grid of the ground truth by splines."""
         image = self.field.array().astype(np.float64)
         if scale == 1:
             return image
@@ -270,7 +272,7 @@ class DegradedTruth:
         )
 
 
-class TruthSource(ABC):
+class GroundTruthSource(ABC):
     """Source of ground truths."""
 
     # full width at half maximum of each condition's blur, in pixels of the ground truth
@@ -279,12 +281,12 @@ class TruthSource(ABC):
     count: int | None = None
 
     @abstractmethod
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one ground truth and degrade it in every way."""
+    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
+        """Change one ground truth, and degrade it in every way."""
 
 
-class ClearImages(TruthSource):
-    """Clear 8-bit images.
+class ClearImages(GroundTruthSource):
+    """Clear 8-bit images as ground truths.
 
     `scale`: 1 for the three degradations of Gao et al.; above 1, images are blurred,
     binned by that factor, and exposed to few electrons.
@@ -300,31 +302,35 @@ class ClearImages(TruthSource):
     ) -> None:
         self._image, self.count, self.scale, self.seed = image, count, scale, seed
         if scale == 1:
-            self.widths_px = {kind: blur_width_px(kind) for kind in KINDS}
+            self.widths_px = {kind: compute_blur_width_px(kind) for kind in KINDS}
         else:
-            self.widths_px = {"binned": float(np.hypot(blur_width_px("blur"), scale))}
+            self.widths_px = {
+                "binned": float(np.hypot(compute_blur_width_px("blur"), scale))
+            }
 
     @classmethod
     def simulate(cls, side: int, *, scale: int, seed: int) -> "ClearImages":
-        """Use simulated samples as clear images."""
+        """Create a source of clear images, which are simulated samples."""
 
-        def one(index: int) -> FloatArray:
+        def create_image(index: int) -> FloatArray:
             kind = PHANTOMS[index % len(PHANTOMS)]
             place = _PHANTOM_SEED + 1000 * seed + index
-            return np.rint(_WHITE * draw(kind, (side, side), seed=place).astype(float))
+            return np.rint(
+                _WHITE * draw_phantom(kind, (side, side), seed=place).astype(float)
+            )
 
-        return cls(one, scale=scale, seed=seed)
+        return cls(create_image, scale=scale, seed=seed)
 
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one image and degrade it in every way."""
+    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
+        """Change one image, and degrade it in every way."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
         clear = self._image(index)
         rows, columns = (n - n % self.scale for n in clear.shape)
         clear = clear[:rows, :columns]
-        places = DiscPlaces.choose(clear, counts, rng)
-        changed_image = places.change(clear, rng, (0, _WHITE))
+        places = DiscPositions.choose(clear, counts, rng)
+        changed_image = places.apply_changes(clear, rng, (0, _WHITE))
         changed_image = np.clip(np.rint(changed_image), 0, _WHITE)
-        trial = Trial.of(clear, changed_image, places)
+        trial = DiscTrial.from_truths(clear, changed_image, places)
         grey = changed_image.astype(np.uint8)
         if self.scale > 1:
             # blur, average over blocks, expose
@@ -332,7 +338,7 @@ class ClearImages(TruthSource):
                 changed_image / _WHITE, gaussian_kernel(), mode="reflect"
             )
             coarse = block_means(soft, self.scale)
-            exposure = _WHITE * expose(coarse, _ELECTRONS, 0.0, rng)
+            exposure = _WHITE * add_noise(coarse, _ELECTRONS, 0.0, rng)
             low = np.clip(np.rint(exposure), 0, _WHITE).astype(np.uint8)
             return [DegradedTruth("binned", Micrograph(low, name="binned"), trial)]
         return [
@@ -342,30 +348,32 @@ class ClearImages(TruthSource):
         ]
 
 
-class DrawnGold(TruthSource):
-    """Simulated gold on carbon at half the magnification."""
+class SimulatedGold(GroundTruthSource):
+    """Simulated gold on carbon, imaged at half the magnification."""
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
         if scale != 2:
-            msg = f"The task of gold needs a network of scale 2, got {scale}."
+            msg = f"The task gold needs a network of scale 2, got {scale}."
             raise OptionError(msg, code="model-unsuitable")
         self.side, self.seed, self.gold = side, seed, GoldOptions()
         probe = float(np.mean(self.gold.coarse_probe_nm))
         self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
 
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one field and scan it coarsely."""
+    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
+        """Change one simulated sample, and scan it coarsely."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
-        emission = self.gold.emission(self.side, rng).astype(np.float64)
-        places = DiscPlaces.choose(emission, counts, rng)
-        changed_emission = places.change(emission, rng, (0.02, float(emission.max())))
+        emission = self.gold.simulate_emission(self.side, rng).astype(np.float64)
+        places = DiscPositions.choose(emission, counts, rng)
+        changed_emission = places.apply_changes(
+            emission, rng, (0.02, float(emission.max()))
+        )
         emission_left = np.maximum(changed_emission, 0.0).astype(np.float32)
-        pair = self.gold.pair_of(emission_left, rng)
+        pair = self.gold.create_pair(emission_left, rng)
         original, truth = (
-            self.gold.truth(plane.astype(np.float32)).astype(np.float64)
+            self.gold.create_ground_truth(plane.astype(np.float32)).astype(np.float64)
             for plane in (emission, emission_left)
         )
-        trial = Trial.of(original, truth, places)
+        trial = DiscTrial.from_truths(original, truth, places)
         size = parse_pixel_size(COARSE_NM)
         return [DegradedTruth("gold", Micrograph(pair.low, size, "gold"), trial)]
 
@@ -382,9 +390,9 @@ class CheckOptions(Options):
     task: Literal["auto", "images", "superlens", "gold"] = option(
         "auto",
         "Degraded as",
-        "How ground truths are degraded: as by Gao et al. or, for a model with finer "
-        "pixels, by binning; by a superlens; by a coarse scan of gold; auto uses "
-        "what the model was trained on.",
+        "Degradation of the ground truths: as by Gao et al. or, for a model with "
+        "finer pixels, by binning; by a superlens; by a coarse scan of gold; auto "
+        "uses the degradation that the model was trained on.",
         choices={
             "automatic": "auto",
             "electron images": "images",
@@ -393,46 +401,52 @@ class CheckOptions(Options):
         },
     )
     discs: int = option(
-        200, "Objects", "Number of objects to insert, and to remove.", ge=4, le=10000
+        200,
+        "Objects",
+        ("Number of objects to insert and number to remove."),
+        ge=4,
+        le=10000,
     )
     size_px: int = option(
         512,
         "Side",
         (
-            "Side of a ground truth in pixels of the result; larger images are "
-            "cropped to their centre."
+            "Side of a ground truth in pixels of the result; larger images are cropped "
+            "to the centre."
         ),
         unit="px",
         ge=128,
         le=4096,
         multiple_of=32,
     )
-    seed: int = option(0, "Seed", "Seed of the positions of the discs.", ge=0)
+    seed: int = option(0, "Seed", "Random seed of the disc positions.", ge=0)
     device: str = device_option()
     write: bool = option(
         False,
         "Add to the model card",
-        "Write the result into the model's card; the weights stay the same, the "
+        "Write the result into the model card; the weights stay the same, but the "
         "digest of the file changes.",
     )
 
 
 def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
-    """Count the objects that a model shows, and those that it draws unasked."""
+    """Count the objects that a model shows, and those that it invents."""
     start = time.perf_counter()
     settings = request.options
     yield Progress(0, 2 * settings.discs, "loading the model")
     path = find_model(request.parameters["model"])
     model = models.load_model(path)
     images: Any = request.image_inputs.get("images") or ()
-    clear = ClearSet(tuple(images), request.parameters["held_out"], request.opening)
+    clear = ClearImageSet(
+        tuple(images), request.parameters["held_out"], request.opening
+    )
     condition_checks: list[ConditionCheck] = []
-    tasks = _tasks(model.card, settings, clear)
-    for source in list(_sources(tasks, model.card, settings, clear)):
-        condition_checks += yield from judge_source(source, model, settings)
+    tasks = _choose_tasks(model.card, settings, clear)
+    for source in list(_create_sources(tasks, model.card, settings, clear)):
+        condition_checks += yield from evaluate_source(source, model, settings)
     removals = None
     if "superlens" in tasks:
-        removals = yield from _removals(model, settings)
+        removals = yield from _check_removals(model, settings)
     result = ModelCheck(
         model=model.card.name,
         path=str(path),
@@ -446,13 +460,15 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
     )
     if not settings.write:
         return result
-    checks = _checks(model.card, result)
+    checks = _collect_checks(model.card, result)
     models.write_card(path, model.card.model_copy(update={"checks": checks}))
     return replace(result, digest=models.file_digest(path))
 
 
-def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removals]:
-    """Test a model of optical images on simulated samples, each imaged twice."""
+def _check_removals(
+    model: "models.LoadedModel", options: CheckOptions
+) -> Job[Removals]:
+    """Test a model for optical images on simulated samples, each imaged twice."""
     scale, how = model.card.scale, inference.EnhanceOptions(device=options.device)
     side = options.size_px // scale
 
@@ -460,9 +476,9 @@ def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removal
         return run(inference.enhance_array(light, model, how)).array()
 
     return (
-        yield from paired_removals(
+        yield from count_removals(
             {MODEL: enhance},
-            fine_circuits(side, count=_MAX_TRUTHS, seed=options.seed),
+            simulate_circuits(side, count=_MAX_TRUTHS, seed=options.seed),
             side=side,
             scale=scale,
             objects=options.discs,
@@ -471,9 +487,9 @@ def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removal
     )
 
 
-def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, object]:
-    """Return the checks for a card: the new one and earlier ones that still hold."""
-    record_known = DiscRecord.of_card(card.model_dump())
+def _collect_checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, object]:
+    """Return the checks for a model card: the new one and earlier ones still valid."""
+    record_known = DiscRecord.from_card(card.model_dump())
     discs = {kind: dict(record.content) for kind, record in record_known.items()}
     if result.conditions:
         discs[result.images] = result.to_card()
@@ -495,51 +511,48 @@ def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, object]:
     }
 
 
-def _tasks(
-    card: "models.ModelCard", options: CheckOptions, clear: ClearSet
+def _choose_tasks(
+    card: "models.ModelCard", options: CheckOptions, clear: ClearImageSet
 ) -> list[Task]:
     if options.task != "auto":
         tasks: list[Task] = [options.task]
     elif clear.kind != "drawn":
         tasks = ["images"]
     else:
-        shares = recipe_data(card).get("sources") or {}
+        shares = get_recipe_data(card).get("sources") or {}
         if card.architecture == "place":  # trained on one pair of images only
             shares = {"superlens": 1}
         tasks = [task for task in _TASKS if shares.get(task, 0) > 0] or ["images"]
     if clear.kind != "drawn" and tasks != ["images"]:
-        msg = (
-            f"The task {tasks[0]} simulates its own samples; leave out the clear "
-            "images."
-        )
+        msg = f"The task {tasks[0]} simulates its own samples; omit the clear images."
         raise OptionError(msg, code="options-contradict")
     return tasks
 
 
-def _sources(
+def _create_sources(
     tasks: Iterable[Task],
     card: "models.ModelCard",
     options: CheckOptions,
-    clear: ClearSet,
-) -> Iterator[TruthSource]:
+    clear: ClearImageSet,
+) -> Iterator[GroundTruthSource]:
     options_used: dict[str, int] = {"scale": card.scale, "seed": options.seed}
     side = options.size_px
     for task in tasks:
         if task == "gold":
-            yield DrawnGold(side // card.scale, **options_used)
+            yield SimulatedGold(side // card.scale, **options_used)
         elif task == "images" and clear.kind == "drawn":
             yield ClearImages.simulate(side, **options_used)
         elif task == "images":
-            images = clear.load(card, side)
+            images = clear.load_images(card, side)
             yield ClearImages(images.__getitem__, len(images), **options_used)
 
 
-def judge_source(
-    source: TruthSource, model: "models.LoadedModel", options: CheckOptions
+def evaluate_source(
+    source: GroundTruthSource, model: "models.LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
-    """Evaluate discs until there are enough, or no more ground truths."""
+    """Evaluate discs until there are enough or the ground truths are used up."""
     how = inference.EnhanceOptions(device=options.device)
-    verdicts: dict[str, list[Verdict]] = {name: [] for name in source.widths_px}
+    verdicts: dict[str, list[DiscResult]] = {name: [] for name in source.widths_px}
     have, truths = (0, 0), 0
     for index in range(source.count or _MAX_TRUTHS):
         left = [max(0, options.discs - n) for n in have]
@@ -550,7 +563,7 @@ def judge_source(
             rest = source.count - index
             more = math.ceil(3 * left[1] / rest)
             counts = math.ceil(left[0] / rest), min(left[1], more)
-        scenes = source.scenes(index, counts)
+        scenes = source.create_scenes(index, counts)
         places = scenes[0].trial.places
         if len(places.inserted) + len(places.erased) == 0:
             continue
@@ -563,23 +576,25 @@ def judge_source(
             )
             job = inference.enhance_array(scene.field, model, how)
 
-            def tell(_: Progress, step: Progress = step) -> Progress:
+            def repeat_step(_: Progress, step: Progress = step) -> Progress:
                 return step
 
-            output = yield from map_progress(job, tell)
-            trial, degraded_image = scene.trial, scene.degrade(model.card.scale)
-            result = trial.judge(output.array().astype(np.float64))
-            verdict = Verdict(trial.places, result, trial.judge(degraded_image))
+            output = yield from map_progress(job, repeat_step)
+            trial, degraded_image = scene.trial, scene.resample_input(model.card.scale)
+            result = trial.find_shown_discs(output.array().astype(np.float64))
+            verdict = DiscResult(
+                trial.places, result, trial.find_shown_discs(degraded_image)
+            )
             verdicts[scene.condition].append(verdict)
         have = have[0] + len(places.inserted), have[1] + len(places.erased)
     if truths == 0:
         msg = (
-            "Clear images need contrast and room for discs; there was none in "
-            f"{source.count or _MAX_TRUTHS}; use larger or sharper ones."
+            "Clear images need contrast and room for discs, but none of "
+            f"{source.count or _MAX_TRUTHS} has enough; use larger or sharper images."
         )
         raise ReadError(msg, code="no-structure")
     return [
-        ConditionCheck(name, width, truths, tally(verdicts[name]))
+        ConditionCheck(name, width, truths, count_discs(verdicts[name]))
         for name, width in source.widths_px.items()
     ]
 
@@ -587,7 +602,7 @@ def judge_source(
 MODELS_CHECK = Verb(
     "models check",
     (
-        ImageIn(
+        ImageInput(
             "images",
             "clear images to degrade; without them, simulated samples are used",
             optional=True,
@@ -601,7 +616,7 @@ MODELS_CHECK = Verb(
     opens=False,
     files=(
         MODEL_IN,
-        FileIn(
+        FileInput(
             "held_out",
             "folder of the clear images that the card names as held out",
             flag="--held-out",

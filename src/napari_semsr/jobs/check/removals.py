@@ -29,11 +29,11 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs.check.discs import (
     MARGIN_PX,
-    DiscPlaces,
+    DiscPositions,
     Discs,
-    Trial,
-    local_contrast,
+    DiscTrial,
     matched_gain,
+    measure_local_contrast,
 )
 from napari_semsr.jobs.check_record import (
     LIGHT,
@@ -42,24 +42,24 @@ from napari_semsr.jobs.check_record import (
     RemovalCount,
     Removals,
 )
-from napari_semsr.restoration import fit_place_filter
+from napari_semsr.restoration import fit_cross_validated_filter
 from napari_semsr.simulation import (
     HELD_OUT_SEED,
+    ImagingSettings,
     MicroscopeOptions,
     ObjectOptions,
-    RandomLook,
     Specimen,
     SsumPair,
     SsumPairOptions,
     draw_object,
-    pair_of_surface,
-    surface_shape,
+    get_surface_shape,
+    simulate_ssum_pair,
 )
 
 EnhanceCall = Callable[[Micrograph], RealArray]
-"""Makes an image (S Y, S X) from an optical one (Y, X); S is the scale."""
+"""Creates an image (S Y, S X) from an optical image (Y, X) at the scale S."""
 SUPERLENS = MicroscopeOptions(photons=3500.0)
-"""Microscope of the test: a numerical aperture of 1.8."""
+"""Microscope of the test, with a numerical aperture of 1.8."""
 
 _STREAM = 0x9A12ED  # seed; not used for training or for any choice
 _FIT_FIELDS = (
@@ -72,7 +72,7 @@ _RADII_PX = (2, 3, 4, 5)  # chosen: the smaller ones are invisible at 550 nm
 _HALF = 0.5  # of relief and material, inserted; of contrast, to count as shown
 
 
-def paired_removals(
+def count_removals(
     enhance: Mapping[str, EnhanceCall],
     specimens: Iterable[Specimen],
     optics: MicroscopeOptions = SUPERLENS,
@@ -82,7 +82,7 @@ def paired_removals(
     objects: int = 200,
     seed: int = 0,
 ) -> Job[Removals]:
-    """Count the objects that images show if present, and draw although removed.
+    """Count objects that images show if present, and that they show although removed.
 
     Spots of 2 to 5 px radius are removed from each specimen, in height and material,
     and others are inserted elsewhere. An image shows an object if its contrast
@@ -122,15 +122,18 @@ def paired_removals(
     """
     least = 4 * MARGIN_PX
     if side * scale < least:
-        msg = f"Objects need {least} px of the SEM image, got a side of {side * scale}."
+        msg = (
+            f"Objects need at least {least} px of the SEM image, got a side of "
+            f"{side * scale}."
+        )
         raise OptionError(msg, code="out-of-range")
     specimen_iterator = iter(specimens)
     yield Progress(0, 2 * objects, "fitting a linear filter")
     filters = []
     for index, surface in enumerate(islice(specimen_iterator, _FIT_FIELDS)):
-        pair = Instrument(optics, side, scale, seed, index).take(surface)
+        pair = MicroscopePair(optics, side, scale, seed, index).simulate_images(surface)
         filters.append((_enlarge(pair.low, scale), pair.high))
-    linear = fit_place_filter(filters)
+    linear = fit_cross_validated_filter(filters)
     calls: dict[str, EnhanceCall] = {
         **enhance,
         LIGHT: lambda light: _enlarge(light.array(), scale),
@@ -140,20 +143,20 @@ def paired_removals(
     tells, cannot = dict.fromkeys(calls, none), dict.fromkeys(calls, none)
     fields, left = 0, [objects, objects]
     for index, surface in enumerate(specimen_iterator, _FIT_FIELDS):
-        instrument = Instrument(optics, side, scale, seed, index)
+        instrument = MicroscopePair(optics, side, scale, seed, index)
         counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
-        places = TwiceImaged.take(surface, instrument, counts)
+        places = ChangedSample.create(surface, instrument, counts)
         counts_found = len(places.inserted), len(places.erased)
         if not any(counts_found):
             continue
         fields += 1
-        change = places.change_of_light()
+        change = places.measure_optical_change()
         for name, call in calls.items():
             done_count = 2 * objects - sum(left)
             yield Progress(done_count, 2 * objects, f"field {fields}, {name}")
-            shown_there, drawn_there = places.judge(call)
-            tells[name] += _count(shown_there, drawn_there, change >= TELLS_SD)
-            cannot[name] += _count(shown_there, drawn_there, change < TELLS_SD)
+            shown_there, drawn_there = places.find_shown_objects(call)
+            tells[name] += _count_objects(shown_there, drawn_there, change >= TELLS_SD)
+            cannot[name] += _count_objects(shown_there, drawn_there, change < TELLS_SD)
         left = [max(0, n - more) for n, more in zip(left, counts_found, strict=True)]
         if not any(left):
             break
@@ -166,8 +169,8 @@ def paired_removals(
     return Removals(fields, tells, cannot)
 
 
-def fine_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Specimen]:
-    """Simulate circuits at the optical limit, with seeds not used for training.
+def simulate_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Specimen]:
+    """Simulate circuits at the optical limit, with seeds reserved for evaluation.
 
     Wires have a pitch of 240 nm, 1.6 times the shortest period that is resolved,
     and a relief of 40 nm, within the depth of focus. The optical image shows some
@@ -177,14 +180,14 @@ def fine_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Specimen]
     for index in range(count):
         yield draw_object(
             look.phantom,
-            surface_shape(side),
+            get_surface_shape(side),
             pixel_nm=SsumPairOptions().pixel_nm / _FINE,
             options=look,
             seed=HELD_OUT_SEED + (seed << 16) + index,
         )
 
 
-def _count(
+def _count_objects(
     shown_there: BoolArray, drawn_there: BoolArray, which: BoolArray
 ) -> RemovalCount:
     return RemovalCount(
@@ -195,7 +198,7 @@ def _count(
 
 
 def _enlarge(image: RealArray, scale: int) -> FloatArray:
-    """Resample an optical image onto the grid of the SEM image by a cubic spline."""
+    """Resample an optical image to the grid of the SEM image by a cubic spline."""
     plane = np.asarray(image, np.float64)
     if scale == 1:
         return plane
@@ -205,8 +208,8 @@ def _enlarge(image: RealArray, scale: int) -> FloatArray:
 
 
 @dataclass(frozen=True, slots=True)
-class Instrument:
-    """Both microscopes at one field; each image has the same noise."""
+class MicroscopePair:
+    """Both microscopes for one simulated sample, with the same noise in each image."""
 
     optics: MicroscopeOptions
     side: int
@@ -214,22 +217,26 @@ class Instrument:
     seed: int
     index: int  # of the field
 
-    def rng(self, purpose: int) -> np.random.Generator:
-        """Return a random generator for a field and a purpose."""
+    def create_rng(self, purpose: int) -> np.random.Generator:
+        """Create a random generator for a sample and a purpose."""
         return np.random.default_rng([self.seed, self.index, purpose, _STREAM])
 
-    def take(self, surface: Specimen, focus_nm: float | None = None) -> SsumPair:
-        """Image a sample optically and by SEM, by default in focus."""
+    def simulate_images(
+        self, surface: Specimen, focus_nm: float | None = None
+    ) -> SsumPair:
+        """Simulate an optical and an SEM image of a sample, by default in focus."""
         if focus_nm is None:
             focus_nm = float(np.median(surface.height_nm))
         optics = self.optics.replace(focus_nm=focus_nm)
-        look = RandomLook(optics, correlation_px=0.3, bits=12)
-        return pair_of_surface(surface, self.side, look, self.rng(1), scale=self.scale)
+        look = ImagingSettings(optics, correlation_px=0.3, bits=12)
+        return simulate_ssum_pair(
+            surface, self.side, look, self.create_rng(1), scale=self.scale
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class TwiceImaged:
-    """A field before and after inserting and removing objects."""
+class ChangedSample:
+    """Sample imaged before and after inserting and removing objects."""
 
     pairs: tuple[SsumPair, SsumPair]  # before, after
     truths: tuple[FloatArray, FloatArray]  # their SEM images on one grey scale
@@ -237,23 +244,23 @@ class TwiceImaged:
     erased: Discs  # present in the first state
 
     @classmethod
-    def take(
-        cls, surface: Specimen, instrument: Instrument, counts: tuple[int, int]
-    ) -> "TwiceImaged":
-        """Change a sample and image both states; unclear objects are left out."""
-        rng, focus = instrument.rng(0), float(np.median(surface.height_nm))
-        before = instrument.take(surface, focus)
-        original = _on_one_scale(before.high, before.high_range)
-        places = DiscPlaces.choose(original, counts, rng, _RADII_PX)
-        after = instrument.take(
+    def create(
+        cls, surface: Specimen, instrument: MicroscopePair, counts: tuple[int, int]
+    ) -> "ChangedSample":
+        """Change a sample, image both states, and omit unclear objects."""
+        rng, focus = instrument.create_rng(0), float(np.median(surface.height_nm))
+        before = instrument.simulate_images(surface, focus)
+        original = _restore_grey_scale(before.high, before.high_range)
+        places = DiscPositions.choose(original, counts, rng, _RADII_PX)
+        after = instrument.simulate_images(
             _change_surface(surface, places, instrument, rng), focus
         )
-        truths = original, _on_one_scale(after.high, after.high_range)
-        kept_places = Trial.of(*truths, places).places
+        truths = original, _restore_grey_scale(after.high, after.high_range)
+        kept_places = DiscTrial.from_truths(*truths, places).places
         return cls((before, after), truths, kept_places.inserted, kept_places.erased)
 
-    def judge(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
-        """Find the objects that an image shows, and those drawn if removed (N,)."""
+    def find_shown_objects(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
+        """Find objects that an image shows, and removed ones that it shows (N,)."""
         images = []
         for pair, truth in zip(self.pairs, self.truths, strict=True):
             light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
@@ -261,43 +268,48 @@ class TwiceImaged:
             images.append(matched_gain(image, truth) * image)
         shown_there, drawn_there = [], []
         for discs, there in ((self.inserted, 1), (self.erased, 0)):
-            true_contrast = discs.contrast(self.truths[there])
-            shown_there.append(discs.contrast(images[there]) / true_contrast >= _HALF)
+            true_contrast = discs.measure_contrast(self.truths[there])
+            shown_there.append(
+                discs.measure_contrast(images[there]) / true_contrast >= _HALF
+            )
             drawn_there.append(
-                discs.contrast(images[1 - there]) / true_contrast >= _HALF
+                discs.measure_contrast(images[1 - there]) / true_contrast >= _HALF
             )
         return np.concatenate(shown_there), np.concatenate(drawn_there)
 
-    def change_of_light(self) -> FloatArray:
-        """Return the change of the optical image by objects, over its noise (N,)."""
+    def measure_optical_change(self) -> FloatArray:
+        """Measure the change of the optical image by each object, over the noise."""
         scale = self.pairs[0].scale
         clean, noisy = (
-            [_on_one_scale(getattr(pair, name), pair.low_range) for pair in self.pairs]
+            [
+                _restore_grey_scale(getattr(pair, name), pair.low_range)
+                for pair in self.pairs
+            ]
             for name in ("noiseless", "low")
         )
         change = (clean[1] - clean[0]) ** 2
         noise = (noisy[0] - clean[0]) ** 2
         changes = []
         for discs in (self.inserted, self.erased):
-            own = discs.on_grid(1 / scale)
-            square = own.sums(noise) / own.sums(np.ones_like(noise))
-            changes.append(np.sqrt(own.sums(change) / square))
+            own = discs.to_grid(1 / scale)
+            square = own.sum_pixels(noise) / own.sum_pixels(np.ones_like(noise))
+            changes.append(np.sqrt(own.sum_pixels(change) / square))
         return np.concatenate(changes)
 
 
-def _on_one_scale(image: RealArray, ends: tuple[float, float]) -> FloatArray:
-    """Undo the scaling of an image from its percentiles to 0 and 1."""
+def _restore_grey_scale(image: RealArray, ends: tuple[float, float]) -> FloatArray:
+    """Undo the scaling of image percentiles to 0 and 1."""
     low, high = ends
     return np.asarray(image, np.float64) * (high - low) + low
 
 
 def _change_surface(
     surface: Specimen,
-    places: DiscPlaces,
-    instrument: Instrument,
+    places: DiscPositions,
+    instrument: MicroscopePair,
     rng: np.random.Generator,
 ) -> Specimen:
-    """Insert discs into height and material of a sample, and remove others.
+    """Insert discs into the height and material of a sample, and remove others.
 
     Inserted discs have half the local relief, up or down, and half of the other
     material.
@@ -305,19 +317,19 @@ def _change_surface(
     factor = _FINE // instrument.scale
     margin = (surface.height_nm.shape[0] - _FINE * instrument.side) // 2
     inserted_discs, erased_discs = (
-        discs.on_grid(factor, margin) for discs in (places.inserted, places.erased)
+        discs.to_grid(factor, margin) for discs in (places.inserted, places.erased)
     )
     height, material = (
         erased_discs.erase_from(plane.astype(np.float64))
         for plane in (surface.height_nm, surface.material)
     )
     coarse = tuple((inserted_discs.centres / factor).astype(int).T)
-    relief = local_contrast(height[::factor, ::factor])[coarse]
+    relief = measure_local_contrast(height[::factor, ::factor])[coarse]
     rise = _HALF * np.maximum(relief, _MIN_RELIEF_NM)
     up = (rng.random(len(inserted_discs)) < _HALF) | (
-        height[inserted_discs.pixels] < rise
+        height[inserted_discs.pixel_indices] < rise
     )
-    own = material[inserted_discs.pixels]
+    own = material[inserted_discs.pixel_indices]
     towards = _HALF * (np.where(own < _HALF, 1.0, 0.0) - own)
     new_material = np.clip(inserted_discs.insert_into(material, towards), 0, 1)
     height = inserted_discs.insert_into(height, np.where(up, rise, -rise))

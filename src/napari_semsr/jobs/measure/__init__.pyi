@@ -11,6 +11,6 @@ from .resolution import (
 )
 from .table import (
     find_images as find_images,
-    path_in_table as path_in_table,
-    rows_of_images as rows_of_images,
+    format_table_path as format_table_path,
+    read_image_rows as read_image_rows,
 )

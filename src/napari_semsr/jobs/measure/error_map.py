@@ -1,4 +1,4 @@
-"""Map where an enhanced image does not agree with its reference, block by block."""
+"""Map where an enhanced image disagrees with its reference, block by block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from napari_semsr.analysis import (
-    ErrorField,
     ErrorMapOptions,
     ErrorPair,
-    ErrorTally,
+    ErrorSums,
+    FittedPair,
     block_means,
-    fit_error,
+    fit_blur_and_gain,
 )
 from napari_semsr.core import (
     LEVELS,
@@ -25,22 +25,27 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
-    compute_ahead,
+    declare_quantity,
     format_shift,
-    record_quantity,
-    return_free_memory,
+    map_parallel,
+    release_free_memory,
     warn,
 )
-from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
+from napari_semsr.jobs.measure.offset import (
+    PERCENT,
+    MapScale,
+    Offset,
+    find_offset_or_warn,
+)
 from napari_semsr.jobs.measure.repeatability import RepeatabilityReport, compare_scans
-from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
+from napari_semsr.jobs.verb import MAP_OUT, ImageInput, MapResult, Run, Verb
 
 _BRIGHTEST = 3.0  # RSEs of the brightest colour; chosen: few normal errors exceed it
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorMapReport(MapMade):
-    """How an enhanced image agrees with its reference, with a map of their differences.
+class ErrorMapReport(MapResult):
+    """Agreement of an enhanced image with its reference, and a map of differences.
 
     `scale` is the number of pixels of the enhanced image per reference pixel and side,
     `sigma_px` is in pixels of the enhanced image, `shift_px` in those of the reference,
@@ -61,18 +66,18 @@ class ErrorMapReport(MapMade):
     sigma_px: Annotated[float, Quantity(f"Blur, {SIGMA}", "px", ".3g")]
     alpha: Annotated[float, Quantity("Gain")]
     beta: Annotated[float, Quantity("Offset", LEVELS)]
-    scale: Annotated[int, record_quantity("Finer by")]
+    scale: Annotated[int, declare_quantity("Finer by")]
     shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
     shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
-    range: Annotated[FloatPair, record_quantity("Range", LEVELS)]
-    looked_at: Annotated[float, record_quantity("Fitted on", "of the field", ".1%")]
+    range: Annotated[FloatPair, declare_quantity("Range", LEVELS)]
+    looked_at: Annotated[float, declare_quantity("Fitted on", "of the field", ".1%")]
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
 
     @property
     def explained(self) -> str:
-        """An assessment of the error."""
+        """Assessment of the error."""
         share = max(self.rsp, 0.0) ** 2
-        return f"blurred again, it explains {share:.0%} of the reference"
+        return f"after blurring, it explains {share:.0%} of the reference"
 
     @property
     def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
@@ -81,7 +86,7 @@ class ErrorMapReport(MapMade):
 
     @property
     def fitted_on(self) -> Annotated[str | None, Quantity("Fitted on", tabled=False)]:
-        """The part used to fit blur and grey levels, if not all."""
+        """Part of the image used to fit blur and grey levels, if not all."""
         share = self.looked_at
         return None if share == 1 else f"{share:.1%} of the field"
 
@@ -93,35 +98,37 @@ def _map_errors(
     run.warn_if_trained_on()
     if settings.scans:
         return (yield from compare_scans(run, reference, enhanced_image))
-    lying, offset = ErrorPair.of(reference, enhanced_image), Offset()
+    lying, offset = ErrorPair.from_images(reference, enhanced_image), Offset()
     whole, shared_pixels = (
         rows * columns for rows, columns in (reference.shape, lying.shape)
     )
     if shared_pixels < 0.99 * whole:
         warn(
-            f"The enhanced image covers {shared_pixels / whole:.0%} of "
-            f"{reference.name}, so the map does too.",
+            "The enhanced image, and therefore the map, covers only "
+            f"{shared_pixels / whole:.0%} of {reference.name}.",
             "partly-covered",
         )
 
-    def read_both(box: Box) -> tuple[FloatArray, FloatArray]:
+    def read_pair(box: Box) -> tuple[FloatArray, FloatArray]:
         fixed_block, fine = lying.read(box)
         return fixed_block, block_means(fine, lying.factor)
 
     if settings.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = offset_of("images", read_both, lying.shape, settings.search_px)
+        offset = find_offset_or_warn(
+            "images", read_pair, lying.shape, settings.search_radius_px
+        )
     shift = offset.shift or (0.0, 0.0)
-    pair = ErrorPair.of(reference, enhanced_image, shift)
-    fit = yield from fit_error(pair)
-    fit.warn_of_doubt(reference.name, enhanced_image.name)
-    return_free_memory()  # used by the fit, before the field is read
+    pair = ErrorPair.from_images(reference, enhanced_image, shift)
+    fit = yield from fit_blur_and_gain(pair)
+    fit.warn_if_doubtful(reference.name, enhanced_image.name)
+    release_free_memory()  # used by the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
-    scale = MapScale.of(reference, settings.unit)
-    tally = ErrorTally(float(np.mean(scale.span)))
+    scale = MapScale.from_image(reference, settings.unit)
+    tally = ErrorSums(float(np.mean(scale.span)))
 
-    def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
-        for fixed_block, errors in compute_ahead(ErrorField(pair, fit).read, boxes):
+    def compute_blocks(boxes: list[Box]) -> Iterator[Float32Array]:
+        for fixed_block, errors in map_parallel(FittedPair(pair, fit).read, boxes):
             tally.add(fixed_block, errors)  # in order
             errors -= fixed_block
             np.abs(errors, out=errors)
@@ -130,12 +137,12 @@ def _map_errors(
             yield errors
 
     name, grid = f"error map of {enhanced_image.name}", pair.reference.grid
-    about = scale.about(name, reference, grid, _BRIGHTEST * fit.residual)
-    error_map = yield from run.keep(blocks, about)
+    about = scale.create_metadata(name, reference, grid, _BRIGHTEST * fit.residual)
+    error_map = yield from run.write_map(compute_blocks, about)
     has_size = reference.pixel_size_nm is not None
     nm = float(np.sqrt(np.prod(pair.enhanced.grid.pitch))) if has_size else None
     return ErrorMapReport(
-        **run.facts(reference),
+        **run.get_result_fields(reference),
         output=run.output,
         rse=tally.rse,
         rse_percent=tally.rse * scale.percent,
@@ -149,7 +156,7 @@ def _map_errors(
         shift_error_px=offset.error_px,
         range=scale.span,
         looked_at=fit.looked_at,
-        pixels=tally.pixels,
+        pixels=tally.pixel_count,
         unit=settings.unit,
         shape=pair.shape,
         map=error_map,
@@ -159,13 +166,13 @@ def _map_errors(
 ERROR_MAP: Verb[ErrorMapOptions, ErrorMapReport | RepeatabilityReport] = Verb(
     "error-map",
     (
-        ImageIn(
+        ImageInput(
             "reference",
             "the original image, or the first scan",
             also=("first",),
             batch="{input}",
         ),
-        ImageIn(
+        ImageInput(
             "enhanced",
             "its enhanced version with equal or smaller pixels, or another scan",
             also=("image", "second"),

@@ -20,25 +20,29 @@ from napari_semsr.core import (
     Micrograph,
     Plot,
     Quantity,
-    declared_figures,
+    create_length_properties,
+    declare_length,
+    declare_quantity,
     format_number,
-    length_figures,
-    lengths,
-    record_quantity,
+    get_declared_figures,
 )
 from napari_semsr.io import write_rows
-from napari_semsr.jobs.images import calibrated_of, jsonable, rows_of
-from napari_semsr.jobs.measure.offset import warn_of_offset
-from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
+from napari_semsr.jobs.images import (
+    convert_to_rows,
+    get_calibrated_image,
+    to_json_value,
+)
+from napari_semsr.jobs.measure.offset import warn_about_offset
+from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Output, Run, Verb
 
 # record keys of each gap
 _OF_GAP = {
     "kind": Quantity("Kind"),
-    **lengths("y", "y"),
-    **lengths("x", "x"),
-    **lengths("reference_width", "In the reference"),
-    **lengths("width", "Width"),
-    **lengths("error", "Error"),
+    **declare_length("y", "y"),
+    **declare_length("x", "x"),
+    **declare_length("reference_width", "In the reference"),
+    **declare_length("width", "Width"),
+    **declare_length("error", "Error"),
 }
 
 
@@ -46,8 +50,8 @@ _PLOTTED: dict[str, Any] = {"shown": False, "tabled": False}
 
 
 @dataclass(frozen=True, slots=True)
-class GapReport(ImageMeasure):
-    """Gaps of a field, and the histograms of their widths.
+class GapReport(ImageMeasurement):
+    """Gaps in an image, and the histograms of their widths.
 
     These are of the image's gaps and, if there is one, of the reference's, in `unit`.
     """
@@ -58,51 +62,51 @@ class GapReport(ImageMeasure):
     )
     table: Annotated[str | None, Quantity("Table", tabled=False)] = None
 
-    widths_nm, widths_px = length_figures(
+    widths_nm, widths_px = create_length_properties(
         lambda result, unit: [
             getattr(gap, f"width_{unit}") for gap in result.result.found
         ],
         *("widths", "Widths"),
         **_PLOTTED,
     )
-    reference_widths_nm, reference_widths_px = length_figures(
+    reference_widths_nm, reference_widths_px = create_length_properties(
         lambda result, unit: [
             getattr(gap, f"reference_{unit}") for gap in result.result.found
         ],
         *("reference_widths", "Widths, reference"),
         **_PLOTTED,
     )
-    diameters_nm, diameters_px = length_figures(
-        lambda result, unit: list(result.result.diameters(unit)),
+    diameters_nm, diameters_px = create_length_properties(
+        lambda result, unit: list(result.result.get_diameters(unit)),
         *("diameters", "Diameters"),
         **_PLOTTED,
     )
 
     @property
-    def own_gaps(self) -> Annotated[int | None, record_quantity("Gaps of the image")]:
-        """Gaps between particles found in the image itself, if there is a reference."""
+    def own_gaps(self) -> Annotated[int | None, declare_quantity("Gaps of the image")]:
+        """Number of gaps found in the image alone, if there is a reference."""
         return self.result.own
 
     @property
     def rows(
         self,
-    ) -> Annotated[list[dict[str, Any]], record_quantity("Each gap", keys=_OF_GAP)]:
+    ) -> Annotated[list[dict[str, Any]], declare_quantity("Each gap", keys=_OF_GAP)]:
         """Values of each gap."""
-        return rows_of(self.result.table())
+        return convert_to_rows(self.result.create_table())
 
     @property
     def places_px(
         self,
-    ) -> Annotated[list[FloatPair], record_quantity("Position of each gap", "px")]:
+    ) -> Annotated[list[FloatPair], declare_quantity("Position of each gap", "px")]:
         """Centres ``(y, x)`` of the gaps."""
         return [gap.place_px for gap in self.result.found]
 
     @property
     def histogram(
         self,
-    ) -> Annotated[dict[str, Any], record_quantity("Histograms of widths")]:
-        """Counts and Gaussians of image and reference, with their edges and unit."""
-        image, reference = jsonable(self.histograms)
+    ) -> Annotated[dict[str, Any], declare_quantity("Histograms of widths")]:
+        """Counts and fitted Gaussians of image and reference, with bin edges."""
+        image, reference = to_json_value(self.histograms)
         edges = image.pop("edges")
         (reference or {}).pop("edges", None)
         both = {"image": image, "reference": reference}
@@ -115,15 +119,15 @@ class GapReport(ImageMeasure):
 
     @property
     def invented(self) -> Annotated[int | None, Quantity("Invented", shown=False)]:
-        """Gaps of the image that the reference does not show."""
+        """Number of gaps in the image that the reference does not show."""
         return None if self.result.own is None else len(self.result.invented)
 
     def figures(self) -> dict[str, Figure]:
-        """Return medians of widths, and means of the fitted Gaussians."""
+        """Return median widths, and means of the fitted Gaussians."""
         gaps, unit = self.result, self.unit
-        rows = declared_figures(self)
+        rows = get_declared_figures(self)
         for name, widths, histogram in zip(
-            ("", ", reference"), gaps.widths(unit), self.histograms, strict=True
+            ("", ", reference"), gaps.get_widths(unit), self.histograms, strict=True
         ):
             if widths.size:
                 middle = float(np.median(widths))
@@ -131,14 +135,14 @@ class GapReport(ImageMeasure):
             if histogram is not None and histogram.fit is not None:
                 mean, error = histogram.fit.mean, histogram.fit.error
                 rows[f"Gaussian's mean{name}"] = Figure(mean, unit, ".3g", sd=error)
-        sizes = gaps.diameters(unit)
+        sizes = gaps.get_diameters(unit)
         if sizes.size:
             low, high = np.quantile(sizes, [0.1, 0.9]).tolist()
             rows["Diameters, 10 to 90 %"] = Figure(f"{low:.3g} to {high:.3g} {unit}")
         return rows
 
     def plots(self) -> list[Plot]:
-        """Draw distributions of widths, with their Gaussians, and of diameters."""
+        """Plot the distributions of widths, with their Gaussians, and of diameters."""
         unit, lines = self.unit, []
         for number, (name, histogram) in enumerate(
             zip(self.images, self.histograms, strict=False)
@@ -150,12 +154,12 @@ class GapReport(ImageMeasure):
                 error = f"\N{PLUS-MINUS SIGN} {format_number(fit.error, '.2g')}"
                 label = f"{name}: {format_number(fit.mean, '.3g')} {error} {unit}"
                 fine = np.linspace(0, edges[-1], _FINE)
-                at = fit.at(fine)
+                at = fit.evaluate(fine)
                 lines.append(Line("", fine, at, fit.mean, colour=number, kind="fit"))
             counts = np.array(histogram.counts, dtype=float)
             lines.append(Line(label, edges, counts, colour=number))
         widths = Plot("Widths", f"width of gaps ({unit})", "gaps", tuple(lines))
-        widths_drawn, sizes = [widths] if lines else [], self.result.diameters(unit)
+        widths_drawn, sizes = [widths] if lines else [], self.result.get_diameters(unit)
         if not sizes.size:
             return widths_drawn
         last = len(self.images) - 1  # the image in which they were found
@@ -173,13 +177,13 @@ _FINE = 200  # points of a plotted Gaussian
 _WIDEST = 1.5  # times the 99th percentile of diameters; chosen: end of the axis
 
 
-def _measure(
+def _measure_gaps(
     run: Run[GapOptions], image: Micrograph, reference: Micrograph | None
 ) -> Job[GapReport]:
     if reference is not None:
         run.warn_if_trained_on()
-        warn_of_offset(image, reference)
-    sized_image = calibrated_of(image, reference)
+        warn_about_offset(image, reference)
+    sized_image = get_calibrated_image(image, reference)
     size = sized_image.pixel_size_nm
     measured_image = image
     if sized_image is reference:
@@ -188,15 +192,15 @@ def _measure(
     gaps = yield from measure_gaps(measured_image, reference, options=run.options)
     target = run.targets.get("table")
     report = GapReport(
-        **run.facts(sized_image),
+        **run.get_result_fields(sized_image),
         result=gaps,
-        histograms=gaps.histograms(
+        histograms=gaps.compute_histograms(
             "px" if size is None else "nm", run.options.bin_width
         ),
         table=None if target is None else str(target),
     )
     if target is not None:  # one row per gap; unknown values are empty
-        columns = gaps.table()
+        columns = gaps.create_table()
         rows = (
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
             for row in zip(*columns.values(), strict=True)
@@ -208,8 +212,8 @@ def _measure(
 GAPS = Verb(
     "gaps",
     (
-        ImageIn("image", "an image of particles"),
-        ImageIn(
+        ImageInput("image", "an image of particles"),
+        ImageInput(
             "reference",
             "a reference image of the same field: its gaps are searched for in the "
             "image; without it the image's own gaps are measured",
@@ -218,7 +222,7 @@ GAPS = Verb(
     ),
     GapOptions,
     GapReport,
-    _measure,
+    _measure_gaps,
     outputs=(
         Output(
             "write a row for each gap of one image into this file, or a row for each "

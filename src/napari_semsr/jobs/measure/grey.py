@@ -1,4 +1,4 @@
-"""The command `metrics`: metrics against a reference, and grey levels."""
+"""The command `metrics`: image metrics against a reference, and grey levels."""
 
 from dataclasses import dataclass, field, replace
 
@@ -16,37 +16,37 @@ from napari_semsr.core import (
     Progress,
 )
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.measure.offset import warn_of_offset
-from napari_semsr.jobs.verb import ImageIn, Run, Verb
+from napari_semsr.jobs.measure.offset import warn_about_offset
+from napari_semsr.jobs.verb import ImageInput, Run, Verb
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsReport(Result):
-    """Metrics of an image against a reference, and its grey-level distribution."""
+    """Metrics of an image against a reference, with its grey-level distribution."""
 
     images: tuple[str, ...]
     result: Metrics = field(metadata=FLAT)
 
 
-def _compare(
+def _compare_images(
     run: Run[MetricsOptions], image: Micrograph, reference: Micrograph | None
 ) -> Job[MetricsReport]:
     if reference is not None:
         run.warn_if_trained_on()
-        warn_of_offset(image, reference)
+        warn_about_offset(image, reference)
     yield Progress(1, 2, "comparing")
     how = run.options.model_dump()
     bins = how.pop("bins")
     result = measure_metrics(image, reference, **how)
     levels = measure_histogram(image, reference, bins=bins)
-    return MetricsReport(run.names, replace(result, levels=levels))
+    return MetricsReport(run.image_names, replace(result, levels=levels))
 
 
 METRICS = Verb(
     "metrics",
     (
-        ImageIn("image", "the image to measure"),
-        ImageIn(
+        ImageInput("image", "the image to measure"),
+        ImageInput(
             "reference",
             "the ground truth, of the same shape; without it, only sharpness and greys "
             "are measured",
@@ -55,7 +55,7 @@ METRICS = Verb(
     ),
     MetricsOptions,
     MetricsReport,
-    _compare,
+    _compare_images,
     title="comparison",
     makes_table=True,
     curves=(

@@ -1,4 +1,4 @@
-"""The noise of one image, and how it grows with the grey level."""
+"""Noise of a single image, and its dependence on the grey level."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -7,7 +7,7 @@ import numpy as np
 
 from napari_semsr import core
 from napari_semsr.core import Quantity, option
-from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Run, Verb
 
 _DEVIATE = 0.6745 * 6  # median second difference along both axes for unit noise
 _ALONG_ONE = 0.6745 * 6**0.5  # the same for one axis
@@ -32,13 +32,17 @@ _NOISE = Quantity("Noise s.d.", core.LEVELS, verdict="verdict", large=True)
 class NoiseOptions(core.Options):
     """Options of the noise measurement."""
 
-    block: int = option(16, "Block", "Side of a block.", unit="px", ge=8, le=256)
-    bins: int = option(24, "Grey levels", "Points of the curve.", ge=2, le=256)
+    block: int = option(
+        16, "Block", ("Side of a block in pixels."), unit="px", ge=8, le=256
+    )
+    bins: int = option(
+        24, "Grey levels", ("Number of points of the curve."), ge=2, le=256
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoiseReport(ImageMeasure):
-    """Noise of an image: of all blocks, and of those of each grey level.
+class NoiseReport(ImageMeasurement):
+    """Noise of an image: over all blocks, and by grey level.
 
     `snr` is the standard deviation of the signal divided by that of the noise;
     `smeared` is the factor by which noise exceeds what white noise would show, if
@@ -54,80 +58,93 @@ class NoiseReport(ImageMeasure):
 
     @property
     def note(self) -> Annotated[str | None, Quantity("Note", tabled=False)]:
-        """Return a note on the result."""
+        """Note on the result."""
         notes = []
         if self.smeared != 1:
             white = core.format_number(self.noise / self.smeared, ".3g")
             notes += [
-                f"Neighbours along a line share noise; for white, it was {white}."
+                (
+                    "Noise of neighbouring pixels along a line is correlated; assuming "
+                    f"white noise gives {white}."
+                )
             ]
         if self.clipped:
             much = core.format_number(self.clipped, ".2g")
             notes += [
-                f"{much} % of the image is black or white, where noise is invisible."
+                (
+                    f"{much} % of the image is black or white, where noise cannot be "
+                    "measured."
+                )
             ]
         return " ".join(notes) or None
 
     @property
     def verdict(self) -> str:
-        """An assessment of the noise."""
+        """Assessment of the noise."""
         if self.snr is None:
             return ""
-        much = f"the image's standard deviation is {self.snr:.2g} times that"
+        much = f"the standard deviation of the image is {self.snr:.2g} times the noise"
         return much if self.snr >= 1 else "more noise than image"
 
 
-def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseReport]:
-    """Compute the median of second differences (Immerkaer 1996) of each block."""
+def _measure_noise(
+    run: Run[NoiseOptions], image: core.Micrograph
+) -> core.Job[NoiseReport]:
+    """Measure noise by the median of second differences in each block."""
     yield core.Progress(0, 0, "measuring the noise")
     side, values = run.options.block, image.array().astype(float)
     if min(values.shape) < side + 2:
-        msg = f"Noise needs {side + 2} px a side, got {image.name} of {values.shape}."
+        msg = (
+            f"A noise measurement needs at least {side + 2} px on each side, got "
+            f"{image.name} of {values.shape}."
+        )
         raise core.ShapeError(msg, code="image-too-small")
     values[~np.isfinite(values)] = np.nan
-    step = _step(values)  # a median would stay at whole steps
+    step = _find_grey_step(values)  # a median would stay at whole steps
     dither = step * (np.random.default_rng(0).random(values.shape) - 0.5) if step else 0
     rows, columns = ((n - 2) // side for n in values.shape)
     inner, shape = np.s_[: rows * side, : columns * side], (rows, side, columns, side)
 
-    def of_blocks(rough: core.FloatArray, deviate: float) -> core.FloatArray:
+    def block_noise(rough: core.FloatArray, deviate: float) -> core.FloatArray:
         deviations = np.median(rough[inner].reshape(shape), axis=(1, 3)) / deviate
         return np.sqrt(
             np.maximum(deviations**2 - step**2 / 12, 0)
         )  # without the dither
 
-    def across(image: core.FloatArray) -> core.FloatArray:
+    def difference_noise(image: core.FloatArray) -> core.FloatArray:
         rough = np.diff(np.diff(image, 2, axis=0), 2, axis=1)
-        return of_blocks(np.abs(rough, out=rough), _DEVIATE)
+        return block_noise(np.abs(rough, out=rough), _DEVIATE)
 
-    with_dither = core.mask_clipped(values)
+    with_dither = core.mask_clipped_values(values)
     clipped_share = np.isnan(with_dither).mean() - np.isnan(values).mean()
     with_dither += dither
-    noise_levels = across(with_dither)
+    noise_levels = difference_noise(with_dither)
     if clipped_share and np.isfinite(noise_levels).sum() < _FEWEST:  # use clipped
-        noise_levels = across(with_dither := values + dither)
+        noise_levels = difference_noise(with_dither := values + dither)
     means = values[1:-1, 1:-1][inner].reshape(shape).mean(axis=(1, 3))
     finite = np.isfinite(noise_levels)
     if not finite.any():
-        msg = f"No block of {side} px of {image.name} is without missing pixels."
+        msg = f"Every block of {side} px in {image.name} has missing pixels."
         raise core.ShapeError(msg, code="gaps-everywhere")
 
-    def along(axis: int) -> tuple[core.FloatArray, bool]:
+    def line_noise(axis: int) -> tuple[core.FloatArray, bool]:
         rough = np.diff(with_dither, 2, axis=axis)
         lines = np.moveaxis(rough, axis, 0)
         has_stripes = _has_stripes(lines)
         rough = np.abs(rough, out=rough)
         same = rough[:, 1:-1] if axis == 0 else rough[1:-1]
-        return of_blocks(same, _ALONG_ONE)[finite], has_stripes
+        return block_noise(same, _ALONG_ONE)[finite], has_stripes
 
-    smear_ratio = _smear_ratio(noise_levels[finite], [along(axis) for axis in (0, 1)])
+    smear_ratio = _compute_smear_ratio(
+        noise_levels[finite], [line_noise(axis) for axis in (0, 1)]
+    )
     noise_levels, means = noise_levels[finite] * smear_ratio, means[finite]
     noise = float(np.median(noise_levels))
     edges = np.linspace(means.min(), means.max(), run.options.bins + 1)[1:-1]
     levels = [np.digitize(means, edges) == n for n in range(run.options.bins)]
     levels = [mask for mask in levels if mask.sum() >= _FEWEST]
     return NoiseReport(
-        **run.facts(image),
+        **run.get_result_fields(image),
         noise=noise,
         snr=float(np.sqrt(max(np.nanvar(values) / noise**2 - 1, 0))) if noise else None,
         levels=[float(means[mask].mean()) for mask in levels],
@@ -137,8 +154,8 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     )
 
 
-def _step(values: core.FloatArray) -> float:
-    """Find the step between grey levels, from a million pixels; 0 if there is none."""
+def _find_grey_step(values: core.FloatArray) -> float:
+    """Find the step between grey levels from a million pixels; 0 if there is none."""
     sample = values[:, :: -(-values.size // _SAMPLE)]
     levels = np.unique(sample[np.isfinite(sample)])
     if not 1 < levels.size <= _LEVELS:
@@ -156,10 +173,10 @@ def _has_stripes(lines: core.FloatArray) -> bool:
     return bool(max(map(abs, alike)) > _STRIPE_SHARE * np.vdot(values, values))
 
 
-def _smear_ratio(
+def _compute_smear_ratio(
     white: core.FloatArray, alone: list[tuple[core.FloatArray, bool]]
 ) -> float:
-    """Return by how much differences underestimate noise shared along lines.
+    """Compute the underestimation factor for noise that is correlated along lines.
 
     `white` (N,), the noise of blocks by these; `alone`, for differences down and across
     the image: the noise by these, and whether a grating makes them.
@@ -178,10 +195,10 @@ def _smear_ratio(
 
 NOISE = Verb(
     "noise",
-    (ImageIn("image", "an image"),),
+    (ImageInput("image", "an image"),),
     NoiseOptions,
     NoiseReport,
-    _measure,
+    _measure_noise,
     title="measurement",
     makes_table=True,
     curves=(core.Curve("Noise", "levels", "noise_at", "grey level", "noise s.d."),),

@@ -1,4 +1,4 @@
-"""Two images of one area: their relative shift, and the scale of difference maps."""
+"""Relative shift of two images of one area, and the scale of difference maps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from napari_semsr.core import (
     RegistrationError,
     ShapeError,
     central_box,
-    code_of,
-    field_range,
+    get_error_code,
+    measure_percentiles,
     read_box,
     warn,
 )
@@ -42,7 +42,7 @@ Both = tuple[RealArray, RealArray]
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """The shift of the second image, and whether to apply it."""
+    """Shift of the second image, and whether it is applied."""
 
     best_shift: Shift | None = None
     is_moved: bool = False  # otherwise the shift is zero or not reliable
@@ -50,17 +50,17 @@ class Offset:
 
     @property
     def shift(self) -> FloatPair | None:
-        """``(y, x)`` in px to apply to the second image."""
+        """Shift ``(y, x)`` in px to apply to the second image, if any."""
         return self.best_shift.shift_px if self.best_shift and self.is_moved else None
 
     @property
     def shift_px(self) -> FloatPair | None:
-        """``(y, x)`` measured, reliable or not."""
+        """Measured shift ``(y, x)`` in px, reliable or not."""
         return None if self.best_shift is None else self.best_shift.shift_px
 
     @property
     def error_px(self) -> float | None:
-        """Standard error of the shift."""
+        """Standard error of the shift in px."""
         return None if self.best_shift is None else self.best_shift.error_px
 
 
@@ -72,7 +72,7 @@ def find_offset(
     nearest: bool = False,
     windows: Sequence[int] = _WINDOWS,
 ) -> Offset:
-    """Find the shift of the second of two images.
+    """Find the shift between two images.
 
     `read` returns a part of both, on one grid of a `shape`; shifts up to `reach` pixels
     are searched. On a lattice, `nearest` accepts a shift of up to a pixel. A shift too
@@ -85,7 +85,7 @@ def find_offset(
         try:
             shift = find_shift(*read(central_box(shape, side)), reach=reach)
         except (RegistrationError, ShapeError) as error:
-            doubt = Message(str(error), code_of(error))
+            doubt = Message(str(error), get_error_code(error))
             if max(shape) > side:
                 continue
         break
@@ -94,43 +94,43 @@ def find_offset(
     size = float(np.hypot(*shift.shift_px))
     if shift.is_ambiguous and not (nearest and size <= 1):
         doubt = Message(
-            f"Another one fits about as well ({shift.runner_up:.2f} of the best), as "
-            "on a lattice.",
+            f"Another shift fits about as well ({shift.runner_up:.2f} of the best), "
+            "as is typical of a lattice.",
             "ambiguous",
         )
         return Offset(shift, doubt=doubt)
     return Offset(shift, size >= max(_NO_SHIFT_PX, _SURE * shift.error_px))
 
 
-def offset_of(
+def find_offset_or_warn(
     what: str, read: Callable[[Box], Both], shape: IntPair, search: int
 ) -> Offset:
-    """Find the shift to correct before two images are mapped, or why there is none."""
+    """Find the shift to correct before mapping two images; warn if it is unreliable."""
     offset = find_offset(read, shape, reach=search, nearest=True)
     if offset.doubt:
         warn(
-            f"The {what} are compared unregistered. {offset.doubt}",
-            code_of(offset.doubt),
+            f"The {what} are compared without registration. {offset.doubt}",
+            get_error_code(offset.doubt),
         )
     return offset
 
 
-def offset_between(
+def measure_offset(
     first: Micrograph, second: Micrograph, *, windows: Sequence[int] = _WINDOWS
 ) -> Offset:
-    """Find the shift of the second of two images of equal shape, up to 10 px."""
+    """Find the shift between two images of equal shape, up to 10 px."""
 
-    def read_both(box: Box) -> Both:
+    def read_pair(box: Box) -> Both:
         return read_box(first.data, box), read_box(second.data, box)
 
-    return find_offset(read_both, first.shape, reach=_REACH_PX, windows=windows)
+    return find_offset(read_pair, first.shape, reach=_REACH_PX, windows=windows)
 
 
-def warn_of_offset(image: Micrograph, reference: Micrograph) -> None:
-    """Warn if an image is shifted relative to the one it is compared with."""
+def warn_about_offset(image: Micrograph, reference: Micrograph) -> None:
+    """Warn if an image is shifted relative to its reference."""
     if image.shape != reference.shape:
         return
-    offset = offset_between(reference, image, windows=_WINDOWS[:1])
+    offset = measure_offset(reference, image, windows=_WINDOWS[:1])
     if (
         offset.best_shift is None
         or offset.best_shift.correlation < _SAME
@@ -140,8 +140,9 @@ def warn_of_offset(image: Micrograph, reference: Micrograph) -> None:
     y, x = offset.best_shift.shift_px
     if np.hypot(y, x) >= _TOLD_PX:
         warn(
-            f"The image is shifted against its reference by ({-y:.1f}, {-x:.1f}) px, "
-            "which counts as an error here: register them first (`register()`).",
+            f"The image is shifted relative to its reference by ({-y:.1f}, {-x:.1f}) "
+            "px, which counts as an error here: register the images first "
+            "(`register()`).",
             "images-shifted",
             stacklevel=3,
         )
@@ -152,30 +153,32 @@ PERCENT = "% of the range"
 
 @dataclass(frozen=True, slots=True)
 class MapScale:
-    """Unit of a map of differences: grey levels, or percentages of an image's range."""
+    """Unit of a difference map: grey levels, or percent of the range of an image."""
 
     span: FloatPair  # 0.1th and 99.9th percentile of the grey levels
     percent: float  # of the range, per grey level
     unit: str
 
     @classmethod
-    def of(cls, image: Micrograph, unit: str) -> Self:
-        """Measure the range of an image."""
-        low, high = span = field_range(image.data)
+    def from_image(cls, image: Micrograph, unit: str) -> Self:
+        """Measure the grey-level range of an image."""
+        low, high = span = measure_percentiles(image.data)
         return cls(span, 100 / (high - low) if high > low else float("nan"), unit)
 
     @property
     def factor(self) -> float:
-        """Factor from grey levels to the unit."""
+        """Factor for converting grey levels to the unit."""
         return self.percent if self.unit == "percent" else 1.0
 
-    def about(self, name: str, image: Micrograph, grid: Grid, top: float) -> Micrograph:
-        """Set position, pixel size and display of a map; `top`: its brightest grey."""
+    def create_metadata(
+        self, name: str, image: Micrograph, grid: Grid, top: float
+    ) -> Micrograph:
+        """Create the metadata of a map; `top` is its upper limit in grey levels."""
         unit, top = LEVELS if self.unit == "grey" else PERCENT, top * self.factor
         return image.replace(
             data=np.broadcast_to(np.float32(0), grid.shape),
             name=f"{name} ({unit})",
-            origin=grid.centre(Box.of(grid.shape)),
+            origin=grid.box_origin(Box.from_shape(grid.shape)),
             metadata={},
             look=DisplaySettings(
                 limits=(0.0, top if top > 0 else 1.0),

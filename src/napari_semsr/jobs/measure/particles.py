@@ -1,4 +1,4 @@
-"""The sizes of particles of an image, or of the objects of a label image."""
+"""Measure particle sizes in an image, or object sizes in a label image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,18 +8,28 @@ import numpy as np
 
 from napari_semsr import core
 from napari_semsr.analysis import ParticleOptions, measure_particles
-from napari_semsr.core import Quantity, figure, length_figures, lengths, option
+from napari_semsr.core import (
+    Quantity,
+    create_length_properties,
+    create_property,
+    declare_length,
+    option,
+)
 from napari_semsr.io import TABLE_SUFFIXES, write_sheet
-from napari_semsr.jobs.images import calibrated_of, jsonable, rows_of
-from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
+from napari_semsr.jobs.images import (
+    convert_to_rows,
+    get_calibrated_image,
+    to_json_value,
+)
+from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Output, Run, Verb
 
 _COLUMNS = {
     "label": Quantity("Label"),
-    **lengths("y", "y"),
-    **lengths("x", "x"),
+    **declare_length("y", "y"),
+    **declare_length("x", "x"),
     "area_nm2": Quantity("Area", "nm²", also="area_px"),
     "area_px": Quantity("Area", "px²"),
-    **lengths("equivalent_diameter", "Equivalent diameter"),
+    **declare_length("equivalent_diameter", "Equivalent diameter"),
     "equivalent_diameter_sd_nm": Quantity("Error of the diameter", "nm"),
     "eccentricity": Quantity("Eccentricity"),
 }
@@ -34,8 +44,8 @@ class ParticleSizeOptions(ParticleOptions):
     labels: bool = option(
         False,
         "Label image",
-        "The image is a label image with 0 as background, or a mask, whose connected "
-        "parts are the objects.",
+        "The image is a label image with background 0, or a mask whose connected "
+        "components are the objects.",
     )
 
 
@@ -45,19 +55,19 @@ def _statistic(
     """Return properties of the diameters' statistic: in nm, its error, in px."""
 
     def value(result: "ParticleSizes", unit: str) -> float | None:
-        diameters = result.diameters(unit)
+        diameters = result.get_diameters(unit)
         return float(compute(diameters)) if diameters else None
 
     def error(result: "ParticleSizes") -> float | None:
         return (value(result, "nm") or 0.0) * result.size_error or None
 
-    nm, px = length_figures(value, key, label, sd=f"{key}_sd_nm", **more)
-    return nm, figure(error, f"{label}, error", "nm"), px
+    nm, px = create_length_properties(value, key, label, sd=f"{key}_sd_nm", **more)
+    return nm, create_property(error, f"{label}, error", "nm"), px
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParticleSizes(ImageMeasure):
-    """Sizes of particles that are completely in the field, as discs of their areas.
+class ParticleSizes(ImageMeasurement):
+    """Sizes of particles completely inside the field, as equivalent-area diameters.
 
     `clear` is the fraction, by diameter, of particles that are round or convex and
     isolated, None for labels; `size_error` is the relative error of the pixel
@@ -74,7 +84,7 @@ class ParticleSizes(ImageMeasure):
     clear: Annotated[float | None, Quantity("Clearly outlined", form=".0%")]
     size_error: float
     rows: Annotated[
-        list[dict[str, Any]], core.record_quantity("Each particle", keys=_COLUMNS)
+        list[dict[str, Any]], core.declare_quantity("Each particle", keys=_COLUMNS)
     ]
     edges_nm: list[float] | None
     edges_px: list[float]
@@ -97,8 +107,8 @@ class ParticleSizes(ImageMeasure):
         "upper_quartile", "Upper quartile", lambda sizes: np.quantile(sizes, 0.75)
     )
 
-    def diameters(self, unit: str) -> list[float]:
-        """Return the diameters in nm or px; in nm, empty if there is no pixel size."""
+    def get_diameters(self, unit: str) -> list[float]:
+        """Return the diameters in nm or px; empty for nm without a pixel size."""
         sizes = (row[f"equivalent_diameter_{unit}"] for row in self.rows)
         return [size for size in sizes if size is not None]
 
@@ -110,11 +120,11 @@ class ParticleSizes(ImageMeasure):
         return values[:, :2], values[:, 2]
 
 
-def _measure(
+def _measure_particles(
     run: Run[ParticleSizeOptions], image: core.Micrograph
 ) -> core.Job[ParticleSizes]:
     """Measure particles, warn of unclear ones, and write their table."""
-    calibrated_of(image, None)  # warns of a missing pixel size
+    get_calibrated_image(image, None)  # warns of a missing pixel size
     found = yield from measure_particles(
         image, run.options, is_labels=run.options.labels
     )
@@ -123,7 +133,7 @@ def _measure(
         core.warn(
             f"Only {clear:.0%} of the particles found in {image.name}, by diameter, "
             "are round or convex and isolated: check the outlines; the image may "
-            "show none, or darker ones (`dark`).",
+            "contain no particles, or only dark ones (`dark`).",
             "particles-doubtful",
         )
     nm, error = image.mean_pixel_size_nm or np.nan, core.length_error(image)
@@ -141,13 +151,13 @@ def _measure(
         "equivalent_diameter_sd_nm": sizes * nm * (error or np.nan),
         "eccentricity": found.eccentricities,
     }
-    table = jsonable({name: values[name] for name in _COLUMNS})
+    table = to_json_value({name: values[name] for name in _COLUMNS})
     if run.target is not None:
         write_sheet(run.target, table)
     counts, edges = np.histogram(sizes, "sturges")
     has_value = np.isfinite(image.array())
     return ParticleSizes(
-        **run.facts(image),
+        **run.get_result_fields(image),
         particles=count,
         cut=found.cut,
         smaller=found.too_small,
@@ -155,7 +165,7 @@ def _measure(
         covered=float(found.areas_px.sum() / max(1, has_value.sum())),
         clear=clear,
         size_error=error,
-        rows=rows_of(table),
+        rows=convert_to_rows(table),
         edges_nm=None if np.isnan(nm) else (edges * nm).tolist(),
         edges_px=edges.tolist(),
         counts=counts.tolist(),
@@ -165,10 +175,10 @@ def _measure(
 
 PARTICLES = Verb(
     "particles",
-    (ImageIn("image", "an image of particles, or a label image"),),
+    (ImageInput("image", "an image of particles, or a label image"),),
     ParticleSizeOptions,
     ParticleSizes,
-    _measure,
+    _measure_particles,
     output=Output(
         "path of the table of one image, with a row for each particle (.csv or "
         ".parquet)",

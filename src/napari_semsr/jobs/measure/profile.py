@@ -1,4 +1,4 @@
-"""The command `profile`: a profile along a line, with widths, edge and pairs."""
+"""The command `profile`: profile along a line, with line widths, edge and pairs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from napari_semsr.analysis import (
     Profile,
     ProfileOptions,
     Readings,
+    check_line_inside,
     measure_profile,
     read_profile,
-    require_inside,
 )
 from napari_semsr.core import (
     FLAT,
@@ -27,60 +27,66 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
-    figure,
-    length_figures,
-    lengths,
-    record_quantity,
-    value_of,
+    create_length_properties,
+    create_property,
+    declare_length,
+    declare_quantity,
+    get_value,
     widen_interval,
 )
-from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
-from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, size_of
+from napari_semsr.jobs.images import SIZES, get_calibrated_image, to_json_value
+from napari_semsr.jobs.verb import (
+    ImageInput,
+    PixelSizeResult,
+    Run,
+    Verb,
+    get_pixel_size_fields,
+)
 
 _SEVERAL = 2  # fewest lines that are listed in a table
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CurveFound(Sized):
-    """A curve along a line, with its readings."""
+class MeasuredCurve(PixelSizeResult):
+    """Profile along a line, with its measurements."""
 
     profile: Profile
     readings: Readings = field(metadata=FLAT)
 
     @property
     def unit(self) -> str:
-        """Unit of the axis."""
+        """Unit of the position axis."""
         return "nm" if self.profile.calibrated else "px"
 
-    def in_axis_unit(self, length: Estimate) -> Estimate:
-        """Convert a length to the axis unit, with the calibration's error."""
-        length_nm = _in_nm(self.profile, length)
+    def convert_to_axis_unit(self, length: Estimate) -> Estimate:
+        """Convert a length to the axis unit, including the calibration error."""
+        length_nm = _convert_to_nm(self.profile, length)
         if length_nm is not None:
             return length_nm
         parts = (length.value, length.sd, length.low, length.high)
         return Estimate(*(self.profile.per_px * part for part in parts))
 
     def figures(self) -> dict[str, Figure]:
-        """Return name and value of each reading; for many lines, their median."""
+        """Return the measurements by name; medians if there are several lines."""
         readings, rows = self.readings, dict[str, Figure]()
         if readings.reason is not None:
             rows["No reading"] = Figure(readings.reason)
         kind = "Dark line" if readings.dark else "Line"
         if readings.edge is not None:
             edge = readings.edge
-            rows["Edge, 10 to 90 %"] = self._length(edge.width, edge.plain_width)
-            rows["Edge at"] = self._length(edge.place, None)
+            rows["Edge, 10 to 90 %"] = self._format_length(edge.width, edge.plain_width)
+            rows["Edge at"] = self._format_length(edge.place, None)
         if len(readings.lines) == 1:
             (line,) = readings.lines
-            rows[f"{kind}, FWHM"] = self._length(line.fwhm, line.plain_fwhm)
-            rows[f"{kind} at"] = self._length(line.place, line.plain_place)
+            rows[f"{kind}, FWHM"] = self._format_length(line.fwhm, line.plain_fwhm)
+            rows[f"{kind} at"] = self._format_length(line.place, line.plain_place)
         elif readings.lines:
             rows[f"{kind}s"] = Figure(len(readings.lines))
             widths = [line.fwhm.value for line in readings.lines if line.fwhm]
-            rows |= self._middle("FWHM, median", widths)
+            rows |= self._format_median("FWHM, median", widths)
             apart = [pair.distance.value for pair in readings.pairs if pair.distance]
-            rows |= self._middle("Distance, median", apart)
+            rows |= self._format_median("Distance, median", apart)
             untold = [pair.reason for pair in readings.pairs if pair.reason]
             if untold:
                 note = f"({len(untold)} of {len(readings.pairs)} pairs)"
@@ -88,38 +94,44 @@ class CurveFound(Sized):
         rows["Pixel size"] = Figure(self.pixel_size)
         return rows
 
-    def _length(self, fit_length: Estimate | None, plain: float | None) -> Figure:
-        """Format a length with its interval, and its value from crossings."""
+    def _format_length(
+        self, fit_length: Estimate | None, plain: float | None
+    ) -> Figure:
+        """Format a fitted length with its interval, and the value from crossings."""
         k = self.profile.per_px
         beside = "" if plain is None else f"plain {plain * k:.4g}"
         if fit_length is None:
             return Figure(f"{beside} {self.unit}, no fit" if beside else "no fit")
-        length = self.in_axis_unit(fit_length)
+        length = self.convert_to_axis_unit(fit_length)
         ends = f"95 %: {length.low:.4g} to {length.high:.4g}"
         note = f"({ends}{', ' * bool(beside)}{beside})"
         return Figure(length.value, self.unit, note=note, sd=length.sd)
 
-    def _middle(self, name: str, values: Sequence[float]) -> dict[str, Figure]:
+    def _format_median(self, name: str, values: Sequence[float]) -> dict[str, Figure]:
         if not values:
             return {}
         middle = self.profile.per_px * float(np.median(values))
         return {name: Figure(middle, self.unit, note=f"(of {len(values)})")}
 
     def tables(self) -> dict[str, Mapping[str, Sequence[float | str | None]]]:
-        """Return a row for each line and each pair, if there are several."""
+        """Return tables of lines and pairs, if there are several lines."""
         readings = self.readings
         if len(readings.lines) < _SEVERAL:
             return {}
-        tables = {"Dark lines" if readings.dark else "Lines": self._lines()}
-        return {**tables, "Neighbours": self._pairs()} if readings.pairs else tables
+        tables = {"Dark lines" if readings.dark else "Lines": self._create_line_table()}
+        return (
+            {**tables, "Neighbours": self._create_pair_table()}
+            if readings.pairs
+            else tables
+        )
 
-    def _lines(self) -> Mapping[str, Sequence[float | str | None]]:
+    def _create_line_table(self) -> Mapping[str, Sequence[float | str | None]]:
         lines, k, unit = self.readings.lines, self.profile.per_px, self.unit
-        fits = [line.fwhm and self.in_axis_unit(line.fwhm) for line in lines]
+        fits = [line.fwhm and self.convert_to_axis_unit(line.fwhm) for line in lines]
         plain = [line.plain_fwhm for line in lines]
         return {
             "line": range(1, len(lines) + 1),
-            f"at ({unit})": [k * line.at for line in lines],
+            f"at ({unit})": [k * line.position for line in lines],
             f"FWHM ({unit})": [one.value if one else None for one in fits],
             f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in fits],
             f"plain ({unit})": [None if one is None else k * one for one in plain],
@@ -127,9 +139,11 @@ class CurveFound(Sized):
             "95 % to": [one.high if one else None for one in fits],
         }
 
-    def _pairs(self) -> Mapping[str, Sequence[float | str | None]]:
+    def _create_pair_table(self) -> Mapping[str, Sequence[float | str | None]]:
         pairs, unit = self.readings.pairs, self.unit
-        apart = [pair.distance and self.in_axis_unit(pair.distance) for pair in pairs]
+        apart = [
+            pair.distance and self.convert_to_axis_unit(pair.distance) for pair in pairs
+        ]
         dips = [pair.dip for pair in pairs]
         rayleigh = f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %"
         return {
@@ -148,13 +162,13 @@ class CurveFound(Sized):
 _OF_LINE = {
     "model": Quantity("Model"),
     "height": Quantity("Height", LEVELS),
-    **lengths("place", "At"),
-    **lengths("fwhm", "FWHM"),
-    **lengths("fwhm_plain", "FWHM, plain"),
+    **declare_length("place", "At"),
+    **declare_length("fwhm", "FWHM"),
+    **declare_length("fwhm_plain", "FWHM, plain"),
 }
 _OF_PAIR = {
-    **lengths("distance", "Apart"),
-    **lengths("distance_plain", "Apart, plain"),
+    **declare_length("distance", "Apart"),
+    **declare_length("distance_plain", "Apart, plain"),
     "dip": Quantity("Dip", form=".3g", sd="dip_sd"),
     "dip_plain": Quantity("Dip, plain", form=".3g"),
     "rayleigh": Quantity("Rayleigh"),
@@ -163,18 +177,20 @@ _OF_PAIR = {
 }
 _OF_EDGE = {
     "step": Quantity("Step", LEVELS),
-    **lengths("place", "at"),
-    **lengths("width_10_90", "10 to 90 %"),
-    **lengths("width_10_90_plain", "10 to 90 %, plain"),
+    **declare_length("place", "at"),
+    **declare_length("width_10_90", "10 to 90 %"),
+    **declare_length("width_10_90_plain", "10 to 90 %, plain"),
 }
 
 
-def _cells(stem: str, label: str, part: str = "") -> tuple[property, property]:
-    """Return the properties of two columns, a length in nm and in px."""
+def _create_length_columns(
+    stem: str, label: str, part: str = ""
+) -> tuple[property, property]:
+    """Create the properties of two columns: a length in nm and in px."""
     name = "_".join(filter(None, (stem, part)))
 
     errors = {item: f"{stem}_{item}_{{unit}}" for item in ("sd", "interval")}
-    return length_figures(
+    return create_length_properties(
         lambda result, unit: result.lengths(stem)[f"{name}_{unit}"],
         *(name, label),
         shown=False,
@@ -184,8 +200,8 @@ def _cells(stem: str, label: str, part: str = "") -> tuple[property, property]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ProfileReport(CurveFound):
-    """Profile of an image along a line: the curve and its readings.
+class ProfileReport(MeasuredCurve):
+    """Profile of an image along a line: the curve and its measurements.
 
     In the record ``fwhm_`` is that of the highest line, and lengths are in nm and in px
     along the line.
@@ -194,45 +210,57 @@ class ProfileReport(CurveFound):
     image: str
     options: ProfileOptions
 
-    fwhm_nm, fwhm_px = _cells("fwhm", "FWHM")
-    fwhm_sd_nm, fwhm_sd_px = _cells("fwhm", "Its s.d.", "sd")
-    fwhm_interval_nm, fwhm_interval_px = _cells("fwhm", "Its interval", "interval")
-    fwhm_plain_nm, fwhm_plain_px = _cells("fwhm", "FWHM, plain", "plain")
-    distance_nm, distance_px = _cells("distance", "Distance")
-    distance_sd_nm, distance_sd_px = _cells("distance", "Its s.d.", "sd")
-    distance_interval_nm, distance_interval_px = _cells(
+    fwhm_nm, fwhm_px = _create_length_columns("fwhm", "FWHM")
+    fwhm_sd_nm, fwhm_sd_px = _create_length_columns("fwhm", "Its s.d.", "sd")
+    fwhm_interval_nm, fwhm_interval_px = _create_length_columns(
+        "fwhm", "Its interval", "interval"
+    )
+    fwhm_plain_nm, fwhm_plain_px = _create_length_columns(
+        "fwhm", "FWHM, plain", "plain"
+    )
+    distance_nm, distance_px = _create_length_columns("distance", "Distance")
+    distance_sd_nm, distance_sd_px = _create_length_columns(
+        "distance", "Its s.d.", "sd"
+    )
+    distance_interval_nm, distance_interval_px = _create_length_columns(
         "distance", "Its interval", "interval"
     )
-    edge_10_90_nm, edge_10_90_px = _cells("edge_10_90", "Edge, 10 to 90 %")
-    edge_10_90_sd_nm, edge_10_90_sd_px = _cells("edge_10_90", "Its s.d.", "sd")
-    edge_10_90_interval_nm, edge_10_90_interval_px = _cells(
+    edge_10_90_nm, edge_10_90_px = _create_length_columns(
+        "edge_10_90", "Edge, 10 to 90 %"
+    )
+    edge_10_90_sd_nm, edge_10_90_sd_px = _create_length_columns(
+        "edge_10_90", "Its s.d.", "sd"
+    )
+    edge_10_90_interval_nm, edge_10_90_interval_px = _create_length_columns(
         "edge_10_90", "Its interval", "interval"
     )
-    lines_averaged = figure(
+    lines_averaged = create_property(
         lambda result: result.profile.lines, "Lines averaged", shown=False, tabled=False
     )
 
     @property
-    def line(self) -> Annotated[tuple[float, ...], record_quantity("Line", "px")]:
-        """Ends of the line, ``y0, x0, y1, x1``."""
+    def line(self) -> Annotated[tuple[float, ...], declare_quantity("Line", "px")]:
+        """End points of the line, ``y0, x0, y1, x1``."""
         return self.options.line
 
     @property
-    def peaks_px(self) -> Annotated[list[float], record_quantity("Peaks", "px")]:
+    def peaks_px(self) -> Annotated[list[float], declare_quantity("Peaks", "px")]:
         """Positions of lines in px."""
-        return [line.at for line in self.readings.lines]
+        return [line.position for line in self.readings.lines]
 
     @property
     def peaks_nm(
         self,
-    ) -> Annotated[list[float] | None, record_quantity("Peaks", "nm", also="peaks_px")]:
+    ) -> Annotated[
+        list[float] | None, declare_quantity("Peaks", "nm", also="peaks_px")
+    ]:
         """Positions of lines in nm."""
         k = self.profile.nm_per_px
         return None if k is None else [place * k for place in self.peaks_px]
 
     @property
-    def lines(self) -> Annotated[list[Any], record_quantity("Lines", keys=_OF_LINE)]:
-        """Readings of each line."""
+    def lines(self) -> Annotated[list[Any], declare_quantity("Lines", keys=_OF_LINE)]:
+        """Measurements of each line."""
         length = partial(_record_length, self.profile)
         return [
             {
@@ -247,8 +275,8 @@ class ProfileReport(CurveFound):
     @property
     def pairs(
         self,
-    ) -> Annotated[list[Any], record_quantity("Neighbours", keys=_OF_PAIR)]:
-        """Readings of each pair of neighbouring lines."""
+    ) -> Annotated[list[Any], declare_quantity("Neighbours", keys=_OF_PAIR)]:
+        """Measurements of each pair of neighbouring lines."""
         length = partial(_record_length, self.profile)
         return [
             {
@@ -266,8 +294,8 @@ class ProfileReport(CurveFound):
     @property
     def edge(
         self,
-    ) -> Annotated[dict[str, Any] | None, record_quantity("Edge", keys=_OF_EDGE)]:
-        """Readings of the edge, if there is one."""
+    ) -> Annotated[dict[str, Any] | None, declare_quantity("Edge", keys=_OF_EDGE)]:
+        """Measurements of the edge, if there is one."""
         edge, length = self.readings.edge, partial(_record_length, self.profile)
         if edge is None:
             return None
@@ -277,8 +305,10 @@ class ProfileReport(CurveFound):
             **length("width_10_90", edge.width, edge.plain_width),
         }
 
-    height = figure(  # height of the highest line
-        lambda result: result.readings.main and result.readings.main.height,
+    height = create_property(  # height of the highest line
+        lambda result: (
+            result.readings.highest_line and result.readings.highest_line.height
+        ),
         "Height",
         LEVELS,
     )
@@ -290,14 +320,17 @@ class ProfileReport(CurveFound):
         return dips[0].value if dips and dips[0] else None
 
     # why there is neither line nor edge
-    reason = figure(lambda result: result.readings.reason, "No reading")
+    reason = create_property(lambda result: result.readings.reason, "No reading")
 
     def lengths(self, stem: str) -> Mapping[str, object]:
-        """Record the widths of the highest line or edge, or the first distance."""
+        """Record the width of the main line or the edge, or the first distance."""
         readings = self.readings
         fit_length, plain = None, None
-        if stem == "fwhm" and readings.main is not None:
-            fit_length, plain = readings.main.fwhm, readings.main.plain_fwhm
+        if stem == "fwhm" and readings.highest_line is not None:
+            fit_length, plain = (
+                readings.highest_line.fwhm,
+                readings.highest_line.plain_fwhm,
+            )
         elif stem == "distance" and readings.pairs:
             fit_length, plain = (
                 readings.pairs[0].distance,
@@ -308,21 +341,21 @@ class ProfileReport(CurveFound):
         return _record_length(self.profile, stem, fit_length, plain)
 
     def figures(self) -> dict[str, Figure]:
-        """Return the settings and readings of the curve."""
+        """Return the settings and measurements of the curve."""
         profile = self.profile
         long = Figure(profile.length_px * profile.per_px, self.unit)
         wide = Figure(profile.lines, note="lines averaged")
-        return {"Length": long, "Width": wide, **CurveFound.figures(self)}
+        return {"Length": long, "Width": wide, **MeasuredCurve.figures(self)}
 
     def to_json(self) -> dict[str, object]:
-        """Return curve and readings as one record."""
-        record: dict[str, object] = jsonable(
+        """Return the curve and its measurements as one record."""
+        record: dict[str, object] = to_json_value(
             {
                 "image": self.image,
-                **{name: value_of(self, name) for name in SIZES},
+                **{name: get_value(self, name) for name in SIZES},
                 **self.options.model_dump(),
                 **self.lengths("fwhm"),
-                **{name: value_of(self, name) for name in _RECORD_NAMES},
+                **{name: get_value(self, name) for name in _RECORD_NAMES},
                 "distance_nm": self.profile.distance_nm,
                 "distance_px": self.profile.distance_px,
                 "intensity": self.profile.intensity,
@@ -337,8 +370,8 @@ _RECORD_NAMES = (
 )
 
 
-def _in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
-    """Convert a length to nm, adding the error of the calibration."""
+def _convert_to_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
+    """Convert a length to nm, including the calibration error."""
     k = profile.nm_per_px
     if length is None or k is None:
         return None
@@ -351,12 +384,12 @@ def _in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
 def _record_length(
     profile: Profile, name: str, fit_length: Estimate | None, plain: float | None
 ) -> dict[str, object]:
-    """Record a length in nm and px, from its fit and from crossings."""
+    """Record a length in nm and px, as fitted and as measured from crossings."""
     in_nm = None
     if plain is not None and profile.calibrated:
         in_nm = plain * profile.per_px
     return {
-        **_record_estimate(name, _in_nm(profile, fit_length), "_nm"),
+        **_record_estimate(name, _convert_to_nm(profile, fit_length), "_nm"),
         **_record_estimate(name, fit_length, "_px"),
         f"{name}_plain_nm": in_nm,
         f"{name}_plain_px": plain,
@@ -366,7 +399,7 @@ def _record_length(
 def _record_estimate(
     name: str, estimate: Estimate | None, unit: str = ""
 ) -> dict[str, object]:
-    """Record a number with its standard deviation and interval."""
+    """Record an estimate with its standard deviation and confidence interval."""
     return {
         f"{name}{unit}": estimate and estimate.value,
         f"{name}_sd{unit}": estimate and estimate.sd,
@@ -374,15 +407,15 @@ def _record_estimate(
     }
 
 
-def _measure(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
-    settings, sized_image = run.options, calibrated_of(image, None)
-    require_inside(sized_image, settings.line)
+def _measure_profile(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
+    settings, sized_image = run.options, get_calibrated_image(image, None)
+    check_line_inside(sized_image, settings.line)
     profile = read_profile(sized_image, settings.line, width_px=settings.width)
     yield Progress(1, 2, "measuring")
     how = settings.model_dump(include={"polarity", "prominence", "pixel"})
     return ProfileReport(
-        image=run.names[0],
-        **size_of(sized_image),
+        image=run.image_names[0],
+        **get_pixel_size_fields(sized_image),
         options=settings,
         profile=profile,
         readings=measure_profile(profile, **how),
@@ -391,10 +424,10 @@ def _measure(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
 
 PROFILE = Verb(
     "profile",
-    (ImageIn("image", "an image"),),
+    (ImageInput("image", "an image"),),
     ProfileOptions,
     ProfileReport,
-    _measure,
+    _measure_profile,
     title="profile",
     makes_table=True,
     curves=(

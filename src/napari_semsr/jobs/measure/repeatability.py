@@ -1,4 +1,4 @@
-"""Map the differences of two scans of one area, block by block."""
+"""Map the differences between two scans of one area, block by block."""
 
 import math
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_semsr.analysis import (
     ErrorMapOptions,
-    RepeatField,
-    RepeatTally,
+    RepeatabilitySums,
+    ScanComparison,
     ScanPair,
     match_scans,
 )
@@ -24,14 +24,19 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     central_box,
-    compute_ahead,
-    figure,
+    create_property,
+    declare_quantity,
     format_shift,
-    record_quantity,
+    map_parallel,
     warn,
 )
-from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
-from napari_semsr.jobs.verb import MapMade, Run
+from napari_semsr.jobs.measure.offset import (
+    PERCENT,
+    MapScale,
+    Offset,
+    find_offset_or_warn,
+)
+from napari_semsr.jobs.verb import MapResult, Run
 
 # Root mean squares of all differences for the brightest colour; chosen: usual values
 # are mid-range, and what noise does not explain stands out
@@ -42,8 +47,8 @@ _MIN_SHOWN = 0.9  # of the first scan, else warn; chosen: drift costs some %
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatabilityReport(MapMade):
-    """Differences of two scans of one area, in grey levels of the first.
+class RepeatabilityReport(MapResult):
+    """Differences between two scans of one area, in grey levels of the first.
 
     `sd` is that of one scan, the root mean square of the differences over √2. Of that,
     `noise` is uncorrelated between neighbouring pixels, and `rest` is drift, charging,
@@ -75,14 +80,14 @@ class RepeatabilityReport(MapMade):
     correlation: Annotated[float, Quantity("Correlation", form=".4f")]
     shift_px: Annotated[FloatPair, Quantity("Shift", "px", shown=False)]
     shift_error_px: Annotated[float | None, Quantity("Its error", "px", shown=False)]
-    range: Annotated[FloatPair, record_quantity("Range", LEVELS)]
+    range: Annotated[FloatPair, declare_quantity("Range", LEVELS)]
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
     part: str
     window: int
 
     @property
     def verdict(self) -> str:
-        """An assessment of the standard deviation."""
+        """Assessment of the standard deviation."""
         share = self.noise_share
         if share is None:
             return ""
@@ -90,7 +95,7 @@ class RepeatabilityReport(MapMade):
             return "mostly noise: averaging more scans reduces it"
         return "mostly not noise: drift, charging or focus changed between the scans"
 
-    moved = figure(
+    moved = create_property(
         lambda result: format_shift(result.shift_px), "Moved by", tabled=False
     )
 
@@ -98,19 +103,21 @@ class RepeatabilityReport(MapMade):
 def compare_scans(
     run: Run[ErrorMapOptions], one: Micrograph, other: Micrograph
 ) -> Job[RepeatabilityReport]:
-    """Map the differences of two scans of one area; neither is the ground truth."""
+    """Map the differences between two scans of one area; neither is ground truth."""
     settings = run.options
-    pair, offset = ScanPair.of(one, other), Offset()
+    pair, offset = ScanPair.from_images(one, other), Offset()
     if settings.align:
         yield Progress(0, 0, "looking for a shift")
-        offset = offset_of("scans", pair.read, pair.shape, settings.search_px)
+        offset = find_offset_or_warn(
+            "scans", pair.read, pair.shape, settings.search_radius_px
+        )
     shift = offset.shift or (0.0, 0.0)
-    pair = ScanPair.of(one, other, shift)
+    pair = ScanPair.from_images(one, other, shift)
     whole, shared_pixels = (rows * columns for rows, columns in (one.shape, pair.shape))
     if shared_pixels < _MIN_SHOWN * whole:
         warn(
-            f"Both scans show {shared_pixels / whole:.0%} of {one.name}, so the map "
-            "does.",
+            f"Both scans cover {shared_pixels / whole:.0%} of {one.name}; the map is "
+            "limited to this area.",
             "partly-covered",
         )
     match = yield from match_scans(pair)
@@ -122,22 +129,22 @@ def compare_scans(
             "contrast-inverted",
         )
     yield Progress(0, 0, "measuring the range of grey levels")
-    scale = MapScale.of(one, settings.unit)
-    repeat_field = RepeatField(pair, match, settings.part, settings.window)
-    tally = RepeatTally(repeat_field)
+    scale = MapScale.from_image(one, settings.unit)
+    repeat_field = ScanComparison(pair, match, settings.part, settings.window)
+    tally = RepeatabilitySums(repeat_field)
 
-    def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
-        for part in compute_ahead(repeat_field.read, boxes):
+    def compute_blocks(boxes: list[Box]) -> Iterator[Float32Array]:
+        for part in map_parallel(repeat_field.compare, boxes):
             tally.add(part)  # in order
             yield part.values * np.float32(scale.factor)
 
     kind = "repeatability" if settings.part == "all" else "repeatability without noise"
-    count, power, *_ = repeat_field.read(
+    count, power, *_ = repeat_field.compare(
         central_box(pair.shape, min(512, *pair.shape))
     ).sums
     top = _BRIGHTEST[settings.part] * math.sqrt(power / max(count, 1.0))
-    about = scale.about(f"{kind} of {one.name}", one, pair.first.grid, top)
-    scan_map = yield from run.keep(blocks, about, part=SCANS)
+    about = scale.create_metadata(f"{kind} of {one.name}", one, pair.first.grid, top)
+    scan_map = yield from run.write_map(compute_blocks, about, part=SCANS)
     if tally.sd == 0:
         warn(
             f"{one.name} and {other.name} are identical: use an "
@@ -147,7 +154,7 @@ def compare_scans(
     names = ("sd", "noise", "rest", "mean", "p95")
     figures = {name: getattr(tally, name) for name in names}
     return RepeatabilityReport(
-        **run.facts(one),
+        **run.get_result_fields(one),
         output=run.output,
         **figures,
         **{f"{name}_percent": grey * scale.percent for name, grey in figures.items()},
@@ -158,7 +165,7 @@ def compare_scans(
         shift_px=shift,
         shift_error_px=offset.error_px,
         range=scale.span,
-        pixels=tally.pixels,
+        pixels=tally.pixel_count,
         part=settings.part,
         window=settings.window,
         unit=settings.unit,

@@ -1,4 +1,4 @@
-"""Jobs that measure resolution: ring correlation, FRC maps, decorrelation, spectra."""
+"""Jobs that measure resolution: FRC, FRC maps, decorrelation and power spectra."""
 
 import warnings
 from dataclasses import dataclass, field, replace
@@ -19,15 +19,15 @@ from napari_semsr.analysis import (
     FrcResult,
     RadialSpectrum,
     SpectrumOptions,
-    beyond_cut_off,
-    compare_with_pixels,
-    cut_off_note,
+    compare_with_nyquist,
     find_cut_off,
+    format_cut_off_note,
+    format_cut_off_warning,
+    has_shared_noise,
     measure_decorrelation,
     measure_frc,
     measure_frc_map,
     measure_spectrum,
-    shares_noise,
 )
 from napari_semsr.core import (
     FLAT,
@@ -46,13 +46,13 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     central_box,
-    code_of,
     contrast_limits,
-    declared_figures,
-    figure,
+    create_property,
+    declare_quantity,
+    get_declared_figures,
+    get_error_code,
     option,
     read_box,
-    record_quantity,
     warn,
 )
 from napari_semsr.io import (
@@ -60,38 +60,38 @@ from napari_semsr.io import (
     read,
     write_rows,
 )
-from napari_semsr.jobs.crop import cut_gaps
+from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.images import (
-    add_own_records,
-    calibrated_of,
-    jsonable,
+    append_image_records,
+    get_calibrated_image,
     record_input,
+    to_json_value,
 )
-from napari_semsr.jobs.measure.offset import Offset, offset_between
+from napari_semsr.jobs.measure.offset import Offset, measure_offset
 from napari_semsr.jobs.stitch import HALF
 from napari_semsr.jobs.verb import (
     MAP_OUT,
-    ImageIn,
-    ImageMeasure,
+    ImageInput,
+    ImageMeasurement,
     O,
     Output,
+    PixelSizeResult,
     Run,
-    Sized,
     Verb,
-    size_of,
+    get_pixel_size_fields,
 )
 
 # The halves of a mosaic, stored next to it.
 
 Halves = tuple[Micrograph, Micrograph]
 ALONE = "It was measured as a single image."
-"""Appended to the reason why a mosaic's halves are not used."""
+"""Sentence appended to the reason why the halves of a mosaic are not used."""
 
 
 def find_halves(
     mosaic: Path, mosaic_image: Micrograph
 ) -> tuple[Halves | None, Message | None]:
-    """Find the halves of a mosaic, or return why there are none."""
+    """Find the halves of a mosaic, or return the reason if they are missing."""
     paths = half_paths(mosaic)
     there = [path for path in paths if path.exists()]
     history = mosaic_image.provenance
@@ -105,7 +105,7 @@ def find_halves(
     if len(there) == len(paths):
         try:
             halves = read(paths[0]), read(paths[1])
-            fault = _foreign(mosaic, mosaic_image, halves)
+            fault = _find_mismatch(mosaic, mosaic_image, halves)
         except (SemsrError, OSError) as error:
             fault = f"has halves next to it that cannot be read ({error})"
         if not fault:
@@ -117,7 +117,7 @@ def find_halves(
     return None, Message(f"The mosaic {mosaic.name} {fault}.", "halves-missing")
 
 
-def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
+def _find_mismatch(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
     """Return the reason why halves do not match the mosaic; empty if they do."""
     if mosaic.suffix.lower() == ".png":
         return "is a PNG, whose grey values differ from those of its halves"
@@ -128,9 +128,10 @@ def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
         ]
         if lying[0] != lying[1] or mosaic_image.shape != half.shape:
             return "has halves next to it on another grid"
-    own_recipe = _recipe(mosaic_stored.provenance)
+    own_recipe = _get_stitch_recipe(mosaic_stored.provenance)
     if any(
-        own_recipe is None or _recipe(half.provenance) != own_recipe for half in halves
+        own_recipe is None or _get_stitch_recipe(half.provenance) != own_recipe
+        for half in halves
     ):
         return (
             "has halves next to it that were made from other frames or options; "
@@ -139,8 +140,8 @@ def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
     return ""
 
 
-def _recipe(history: Provenance | None) -> dict[str, object] | None:
-    """Return what a mosaic and its halves share; None for other images."""
+def _get_stitch_recipe(history: Provenance | None) -> dict[str, object] | None:
+    """Return the record shared by a mosaic and its halves; None for other images."""
     if history is None or history.defining_step().job != "stitch":
         return None
     recipe = history.defining_step().reproducible_record()
@@ -152,13 +153,12 @@ def _recipe(history: Provenance | None) -> dict[str, object] | None:
 
 _NOISE_PX = 1024  # central area tested for shared noise; chosen: 0.2 s
 _STILL = Message(
-    "They share noise, such as a detector's pattern, that did not move with the "
-    "sample.",
+    "They share noise, such as a detector pattern, that did not move with the sample.",
     "not-independent",
 )
 
 
-def _offset(
+def _find_offset(
     first: Micrograph,
     second: Micrograph | None,
     settings: "FrcJobOptions | FrcMapJobOptions",
@@ -166,22 +166,22 @@ def _offset(
     """Find the shift of the second image, if requested."""
     if second is None or not settings.register or first.shape != second.shape:
         return Offset()
-    offset = offset_between(first, second)
+    offset = measure_offset(first, second)
     if offset.shift is None or settings.reference:
         return offset
     middle = central_box(first.shape, _NOISE_PX)
     one, other = (read_box(image.data, middle) for image in (first, second))
-    if not shares_noise(one, other, offset.shift):
+    if not has_shared_noise(one, other, offset.shift):
         return offset
     return replace(offset, is_moved=False, doubt=_STILL)
 
 
-def _doubt_text(offset: Offset) -> str | None:
+def _explain_missing_registration(offset: Offset) -> str | None:
     """Explain why two images were not registered."""
     return f"The images were not registered. {offset.doubt}" if offset.doubt else None
 
 
-def _cut_off_warning(beyond: str) -> str:
+def _warn_about_cut_off(beyond: str) -> str:
     """Return a warning if a resolution is finer than the optical cut-off."""
     if beyond:
         warn(beyond, "finer-than-optics")
@@ -193,26 +193,26 @@ def _cut_off_warning(beyond: str) -> str:
 
 _REGISTER = "Register the second image"
 _BEFORE = (
-    "First shift the second image onto the first with subpixel accuracy, if the "
-    "shift is reliable."
+    "First register the second image to the first with subpixel accuracy, if the "
+    "measured shift is reliable."
 )
 with warnings.catch_warnings():  # shadows an attribute of `type`
     warnings.simplefilter("ignore", UserWarning)
 
     class FrcJobOptions(FrcOptions):
-        """Options of the registration and correlation of one or two images."""
+        """Options for registering and correlating one or two images."""
 
         register: bool = option(True, _REGISTER, _BEFORE)
 
     class FrcMapJobOptions(FrcMapOptions):
-        """The same options for a map of blocks."""
+        """Options for registering two images and mapping their local correlation."""
 
         register: bool = option(True, _REGISTER, _BEFORE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Correlated(ImageMeasure):
-    """Correlation of one image or of two superposed images.
+class _CorrelationReport(ImageMeasurement):
+    """Correlation of a single image, or of two images of one area.
 
     `found_shift_px` is the measured shift of the second image, if requested; the result
     has the shift that was applied. `note` states why a mosaic's halves were not used,
@@ -220,9 +220,9 @@ class _Correlated(ImageMeasure):
     """
 
     note: Annotated[str | None, Quantity("Note", tabled=False)]
-    found_shift_px: Annotated[FloatPair | None, record_quantity("Found shift", "px")]
+    found_shift_px: Annotated[FloatPair | None, declare_quantity("Found shift", "px")]
     found_shift_sd_px: Annotated[
-        float | None, record_quantity("Found shift, s.d.", "px")
+        float | None, declare_quantity("Found shift, s.d.", "px")
     ]
 
     @property
@@ -241,50 +241,50 @@ class _Correlated(ImageMeasure):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrcReport(_Correlated):
+class FrcReport(_CorrelationReport):
     """Fourier ring correlation of one or two images."""
 
     result: FrcResult = field(metadata=FLAT)
 
 
-def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | None]:
-    """Return the halves of a single mosaic, or the reason why there are none."""
+def _get_halves(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | None]:
+    """Return the halves of a single mosaic, or the reason why they are missing."""
     halves, image = run.parameters.get("halves"), run.image_inputs["a"]
     alone = "b" not in run.image_inputs and halves is None
     if not alone or isinstance(image, Micrograph) or run.options.split != "diagonal":
         return halves, None
     halves, note = find_halves(Path(image), first)
     if note is not None:
-        warn(note := Message(f"{note} {ALONE}", code_of(note)))
+        warn(note := Message(f"{note} {ALONE}", get_error_code(note)))
     return halves, note
 
 
-def _know_both(
+def _record_images(
     run: Run[O], first: Micrograph, second: Micrograph | None
 ) -> Job[tuple[Micrograph, Micrograph | None]]:
-    """Record both images, so that a common history is detected."""
+    """Record both images, to detect a common history."""
     if second is None or first.provenance is second.provenance is None:
         return first, second
-    records = (yield from run.record("a")), (yield from run.record("b"))
-    return (yield from add_own_records((first, second), records))
+    records = (yield from run.record_image("a")), (yield from run.record_image("b"))
+    return (yield from append_image_records((first, second), records))
 
 
 def _correlate(
     run: Run[FrcJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcReport]:
-    settings, sized_image = run.options, calibrated_of(first, second)
+    settings, sized_image = run.options, get_calibrated_image(first, second)
     if second is not None:
         run.warn_if_trained_on()
-    halves, note = _halves_of(run, first)
-    first, second = yield from _know_both(run, first, second)
+    halves, note = _get_halves(run, first)
+    first, second = yield from _record_images(run, first, second)
     box: Box | None = None
     if halves is not None:
-        (first, one, other), box = yield from cut_gaps(first, *halves)
+        (first, one, other), box = yield from crop_to_gap_free_box(first, *halves)
     elif second is None:
-        (first,), box = yield from cut_gaps(first)
+        (first,), box = yield from crop_to_gap_free_box(first)
     elif first.shape == second.shape:
-        (first, second), box = yield from cut_gaps(first, second)
-    offset = _offset(first, second, settings)
+        (first, second), box = yield from crop_to_gap_free_box(first, second)
+    offset = _find_offset(first, second, settings)
     yield Progress(1, 2, "correlating")
     if halves is None:
         result = measure_frc(first, second, settings, shift_px=offset.shift)
@@ -298,10 +298,10 @@ def _correlate(
             f"{box.shape[1]} px at ({box.y0}, {box.x0})."
         )
     end_nm = result.cut_off_nm or find_cut_off(sized_image)
-    beyond = _cut_off_warning(replace(result, cut_off_nm=end_nm).beyond_cut_off)
-    warnings = [_doubt_text(offset), note, where, beyond]
+    beyond = _warn_about_cut_off(replace(result, cut_off_nm=end_nm).cut_off_warning)
+    warnings = [_explain_missing_registration(offset), note, where, beyond]
     return FrcReport(
-        **run.facts(sized_image),
+        **run.get_result_fields(sized_image),
         result=result,
         note=" ".join(filter(None, warnings)) or None,
         found_shift_px=offset.shift_px,
@@ -309,16 +309,16 @@ def _correlate(
     )
 
 
-def _pair(alone: str) -> tuple[ImageIn, ImageIn]:
-    """Declare the images of both commands; `alone`: how a single one is measured."""
+def _declare_images(alone: str) -> tuple[ImageInput, ImageInput]:
+    """Declare the images of both commands; `alone` is how a single one is measured."""
     first = (
-        "an image; alone, a mosaic is measured by the halves that "
-        f"`stitch(halves=True)` wrote next to it, and any other {alone}"
+        "an image; a single mosaic is measured with the halves that "
+        f"`stitch(halves=True)` wrote next to it, and any other single image {alone}"
     )
     second = "a second, independent image of the same field"
     return (
-        ImageIn("a", first, role="image", column="image", also=("a",)),
-        ImageIn(
+        ImageInput("a", first, role="image", column="image", also=("a",)),
+        ImageInput(
             "b",
             second,
             optional=True,
@@ -331,7 +331,7 @@ def _pair(alone: str) -> tuple[ImageIn, ImageIn]:
 
 FRC = Verb(
     "frc",
-    _pair("is split"),
+    _declare_images("is split"),
     FrcJobOptions,
     FrcReport,
     _correlate,
@@ -374,8 +374,8 @@ _P90 = replace(_P10, label="90th percentile", also="p90_px")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrcMapReport(_Correlated):
-    """Resolution of blocks of one or two images: statistics and failures.
+class FrcMapReport(_CorrelationReport):
+    """Local resolution of one or two images: statistics and failures of the blocks.
 
     `median_interval` includes the noise of the blocks and, in nm, the error of the
     pixel size; `reasons` count blocks; `field_reason` is set if both images share noise
@@ -394,13 +394,13 @@ class FrcMapReport(_Correlated):
     ]
     p90_nm: Annotated[float | None, _P90]
     p90_px: Annotated[float | None, replace(_P90, unit="px", also="")]
-    median_interval_nm: Annotated[FloatPair | None, record_quantity("Between")]
-    median_interval_px: Annotated[FloatPair | None, record_quantity("Between")]
+    median_interval_nm: Annotated[FloatPair | None, declare_quantity("Between")]
+    median_interval_px: Annotated[FloatPair | None, declare_quantity("Between")]
     blocks: Annotated[int, Quantity("Blocks", shown=False)]
     failed: Annotated[
         int, Quantity("Failed", "", "d", column="blocks_without_crossing")
     ]
-    reasons: Annotated[dict[str, int], record_quantity("Failed")]
+    reasons: Annotated[dict[str, int], declare_quantity("Failed")]
     block: Annotated[int, Quantity("Block", "px", column="block_px", shown=False)]
     step: int
     field_reason: Annotated[str | None, Quantity("In all blocks together")]
@@ -416,19 +416,19 @@ class FrcMapReport(_Correlated):
         return max(reasons, key=lambda name: reasons[name], default=None)
 
     @property
-    def why(self) -> Annotated[str | None, record_quantity("Why")]:
-        """The same reason as text."""
+    def why(self) -> Annotated[str | None, declare_quantity("Why")]:
+        """The most frequent reason for failure as text, if all blocks failed."""
         return self.reason and f"mostly: {REASON_TEXTS[self.reason]}"
 
     @property
     def verdict(self) -> str:
-        """An assessment of the median."""
-        beyond = cut_off_note(self.median_nm, self.cut_off_nm)
-        return beyond or compare_with_pixels(self.median_px)
+        """Assessment of the median resolution."""
+        beyond = format_cut_off_note(self.median_nm, self.cut_off_nm)
+        return beyond or compare_with_nyquist(self.median_px)
 
     def figures(self) -> dict[str, Figure]:
-        """Return the number of failed blocks, with reasons."""
-        rows = declared_figures(self)
+        """Return the figures of the map, with the number of failed blocks by reason."""
+        rows = get_declared_figures(self)
         rows["Failed"] = replace(rows["Failed"], note=f"of {self.blocks} blocks")
         for name, count in self.reasons.items():
             if count:
@@ -439,10 +439,10 @@ class FrcMapReport(_Correlated):
 def _map_resolution(
     run: Run[FrcMapJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcMapReport]:
-    settings, sized_image = run.options, calibrated_of(first, second)
-    halves, note = _halves_of(run, first)
-    first, second = yield from _know_both(run, first, second)
-    offset = _offset(first, second, settings)
+    settings, sized_image = run.options, get_calibrated_image(first, second)
+    halves, note = _get_halves(run, first)
+    first, second = yield from _record_images(run, first, second)
+    offset = _find_offset(first, second, settings)
     records = []
     if halves is not None:
         result = yield from measure_frc_map(*halves, settings, whole=first)
@@ -459,7 +459,7 @@ def _map_resolution(
         result = yield from mapping
     if second is not None:
         run.warn_if_trained_on()
-    history = yield from run.history(inputs=records)
+    history = yield from run.compose_history(inputs=records)
     map_values = result.map.array()
     look = DisplaySettings(  # for an overlay: translucent, with a colour bar
         limits=contrast_limits(map_values, 1, 99),
@@ -469,20 +469,23 @@ def _map_resolution(
     )
     map_shown = result.map.replace(provenance=history, look=look)
     result = replace(result, map=map_shown)
-    run.write(map_shown)
+    run.write_image(map_shown)
     interval_nm = result.median_interval if result.unit == "nm" else None
     end_nm = result.cut_off_nm or find_cut_off(sized_image)
     but = CAUSE_WITH_REFERENCE if settings.reference else CAUSE_WITHOUT_REFERENCE
-    found_nm, what = (result.median_nm, interval_nm), f"median of {run.names[0]}'s map"
-    beyond = _cut_off_warning(beyond_cut_off(*found_nm, end_nm, but, what))
-    warnings = [_doubt_text(offset) or note, beyond]
+    found_nm, what = (
+        (result.median_nm, interval_nm),
+        (f"median of the map of {run.image_names[0]}"),
+    )
+    beyond = _warn_about_cut_off(format_cut_off_warning(*found_nm, end_nm, but, what))
+    warnings = [_explain_missing_registration(offset) or note, beyond]
     pixel, in_px = sized_image.mean_pixel_size_nm or 1.0, dict[str, Any]()
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
         value = result.percentile(share)
         in_px[name] = None if value is None else value / pixel
     ends = replace(result, size_error=0.0).median_interval  # no error in px
     return FrcMapReport(
-        **run.facts(sized_image),
+        **run.get_result_fields(sized_image),
         output=run.output,
         unit=result.unit,
         shape=result.map.shape,
@@ -504,7 +507,7 @@ _OF_MAP = (
 )
 FRC_MAP = Verb(
     "frc-map",
-    _pair("has its blocks split"),
+    _declare_images("has its blocks split"),
     FrcMapJobOptions,
     FrcMapReport,
     _map_resolution,
@@ -529,20 +532,20 @@ FRC_MAP = Verb(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecorrelationReport(Sized):
+class DecorrelationReport(PixelSizeResult):
     """Cut-off of an image by decorrelation analysis."""
 
     image: str
     result: Decorrelation = field(metadata=FLAT)
 
 
-def _decorrelate(
+def _measure_decorrelation(
     run: Run[DecorrelationOptions], source: Micrograph
 ) -> Job[DecorrelationReport]:
     """Measure the cut-off; warn if a network made the image."""
-    size = size_of(calibrated_of(source, None))
+    size = get_pixel_size_fields(get_calibrated_image(source, None))
     result = yield from measure_decorrelation(source, run.options)
-    network = source.provenance and source.provenance.network()
+    network = source.provenance and source.provenance.last_network()
     if network:
         warn(
             f"{source.name} was made by the network {network[0]}, so decorrelation "
@@ -550,15 +553,15 @@ def _decorrelate(
             "original image, or compare two images (`frc()`, `error_map()`).",
             "made-by-network",
         )
-    return DecorrelationReport(**size, image=run.names[0], result=result)
+    return DecorrelationReport(**size, image=run.image_names[0], result=result)
 
 
 DECORRELATION = Verb(
     "decorrelation",
-    (ImageIn("image", "an image"),),
+    (ImageInput("image", "an image"),),
     DecorrelationOptions,
     DecorrelationReport,
-    _decorrelate,
+    _measure_decorrelation,
     title="measurement",
     makes_table=True,
     curves=(
@@ -589,10 +592,10 @@ DECORRELATION = Verb(
 # The power spectrum of an image or file: radial curve and centred plane.
 
 
-def _holding(share: float, unit: str, **more: str) -> property:
-    """Return a property: the frequency below which a fraction of the power is."""
+def _create_frequency_property(share: float, unit: str, **more: str) -> property:
+    """Create a property: the frequency below which a fraction of the power lies."""
 
-    def get(report: "SpectrumReport") -> float | None:
+    def get_frequency(report: "SpectrumReport") -> float | None:
         frequency = getattr(report.radial, f"frequency_per_{unit}")
         power = np.cumsum(report.radial.power * report.radial.samples)
         if frequency is None or not len(power) or power[-1] <= 0:
@@ -604,11 +607,11 @@ def _holding(share: float, unit: str, **more: str) -> property:
 
     part = "Half" if share == 0.5 else f"{100 * share:.0f} %"
     per = "µm⁻¹" if unit == "um" else "px⁻¹"
-    return figure(get, f"{part} of the power below", per, **more)
+    return create_property(get_frequency, f"{part} of the power below", per, **more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpectrumReport(Sized):
+class SpectrumReport(PixelSizeResult):
     """Power spectrum of an image: its radial mean over spatial frequency."""
 
     image: Annotated[str, Quantity("Image", tabled=False)]
@@ -619,13 +622,17 @@ class SpectrumReport(Sized):
     table: Annotated[str | None, Quantity("Radial curve", tabled=False)]
     radial: RadialSpectrum = field(metadata={"json": False})
 
-    frequency_50_per_um = _holding(0.5, "um", also="frequency_50_per_px")
-    frequency_90_per_um = _holding(0.9, "um", also="frequency_90_per_px")
-    frequency_50_per_px = _holding(0.5, "px")
-    frequency_90_per_px = _holding(0.9, "px")
+    frequency_50_per_um = _create_frequency_property(
+        0.5, "um", also="frequency_50_per_px"
+    )
+    frequency_90_per_um = _create_frequency_property(
+        0.9, "um", also="frequency_90_per_px"
+    )
+    frequency_50_per_px = _create_frequency_property(0.5, "px")
+    frequency_90_per_px = _create_frequency_property(0.9, "px")
 
 
-def _take_spectrum(
+def _measure_spectrum(
     run: Run[SpectrumOptions], source: Micrograph
 ) -> Job[SpectrumReport]:
     """Compute the power spectrum, and write the plane or the curve."""
@@ -642,32 +649,32 @@ def _take_spectrum(
             rows.append([f"{q:.8g}", in_um, f"{power:.8g}"])
         write_rows(target, rows)
     elif target is not None:
-        look = spectrum_look(spectrum.image.data)
-        history = yield from run.history()
-        run.write(spectrum.image.replace(provenance=history, look=look))
+        look = create_spectrum_display(spectrum.image.data)
+        history = yield from run.compose_history()
+        run.write_image(spectrum.image.replace(provenance=history, look=look))
     return SpectrumReport(
-        **size_of(source),
-        image=run.names[0],
-        frequency_per_px=jsonable(spectrum.radial.frequency_per_px),
-        power=jsonable(spectrum.radial.power),
-        frequency_per_um=jsonable(spectrum.radial.frequency_per_um),
+        **get_pixel_size_fields(source),
+        image=run.image_names[0],
+        frequency_per_px=to_json_value(spectrum.radial.frequency_per_px),
+        power=to_json_value(spectrum.radial.power),
+        frequency_per_um=to_json_value(spectrum.radial.frequency_per_um),
         centred=None if as_table else run.output,
         table=run.output if as_table else None,
         radial=spectrum.radial,
     )
 
 
-def spectrum_look(plane: RealArray) -> DisplaySettings:
+def create_spectrum_display(plane: RealArray) -> DisplaySettings:
     """Return the display settings of a centred spectrum."""
     return DisplaySettings(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
 
 
 SPECTRUM = Verb(
     "spectrum",
-    (ImageIn("image", "an image"),),
+    (ImageInput("image", "an image"),),
     SpectrumOptions,
     SpectrumReport,
-    _take_spectrum,
+    _measure_spectrum,
     output=Output(
         "an image file for the centred 2-D spectrum, or .csv for the radial curve",
         is_required=False,

@@ -1,4 +1,4 @@
-"""Measure many images into a table with one row for each."""
+"""Measure many images, and write a table with one row per image."""
 
 import glob
 import hashlib
@@ -24,10 +24,10 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     WriteError,
-    code_of,
-    columns_of,
+    format_one_line,
+    get_columns,
+    get_error_code,
     is_system_file,
-    one_line,
     software_versions,
     warn,
 )
@@ -36,28 +36,28 @@ from napari_semsr.io import (
     TABLE_SUFFIXES,
     Cell,
     ReadOptions,
-    as_on_disk,
     check_sheet,
-    companions,
     half_paths,
-    holds_frames,
-    is_there,
+    is_scan,
+    list_companion_files,
     list_images,
-    natural_key,
-    no_file,
+    match_disk_spelling,
+    missing_file_error,
+    natural_sort_key,
+    path_exists,
     read_sheet,
     write_sheet,
 )
 from napari_semsr.jobs.images import REPLACING, OverwritePolicy, Result
-from napari_semsr.jobs.index import MEASURES, verb_of
+from napari_semsr.jobs.index import MEASURES, get_verb
 from napari_semsr.jobs.plan import (
     Call,
     File,
     Plan,
     PlanOutcome,
     PlanTask,
-    execute_each,
-    file_state,
+    execute_plans,
+    read_file_state,
 )
 from napari_semsr.jobs.verb import Output, Verb, check_devices
 
@@ -65,15 +65,15 @@ T = TypeVar("T")
 
 Cells = dict[str, Cell]
 Inputs = str | os.PathLike[str] | Sequence[Any]
-"""A folder, a glob, a table, or a sequence of paths or of pairs of them."""
+"""A folder, glob or table of images, or a sequence of paths or of pairs of paths."""
 
 _PIXEL = ("pixel_size_y_nm", "pixel_size_x_nm")
 _TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
-    """A measuring command, and the columns of its result."""
+class MeasuringCommand:
+    """Measuring command, with the columns of its result."""
 
     verb: Verb[Options, Result]
     result: type[Result]  # arguments of the command, with its options
@@ -84,29 +84,29 @@ class Measure:
         return tuple((one.column or one.name, *one.also) for one in self.verb.images)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Columns of images."""
+    def image_columns(self) -> tuple[str, ...]:
+        """Columns that contain image names."""
         return tuple(role[0] for role in self.roles)
 
     @property
-    def images_needed(self) -> int:
+    def required_image_count(self) -> int:
         """Number of required images."""
         return sum(not one.optional for one in self.verb.images)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of measured values."""
-        return columns_of(self.result)
+        return get_columns(self.result)
 
 
 @cache
-def measure_of(name: str) -> Measure:
-    """Return a measuring command by name; raise an error for others."""
-    verb = verb_of(name) if name in MEASURES else None
+def get_measuring_command(name: str) -> MeasuringCommand:
+    """Return a measuring command by name; raise an error for other names."""
+    verb = get_verb(name) if name in MEASURES else None
     if verb is None:
-        msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
+        msg = f"The measure must be one of {', '.join(MEASURES)}, got {name!r}."
         raise OptionError(msg, code="verb-unknown")
-    return Measure(verb, verb.result)
+    return MeasuringCommand(verb, verb.result)
 
 
 # Which images: a folder, a glob, a table, or a list.
@@ -116,21 +116,21 @@ _IMAGE_END = re.compile(r"(\.ome)?\.(zarr|tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
-    """The input of a row."""
+class _InputRow:
+    """Input images of one row of the table."""
 
     paths: tuple[Path | None, ...]  # one for each role
     cells: Cells = field(default_factory=dict)  # further cells of a table
     fault: str = ""  # reason why nothing can be measured
 
 
-def is_many(image: object) -> bool:
-    """Return whether it is a folder, a glob or a table, not an image."""
+def is_image_collection(image: object) -> bool:
+    """Return whether an input is a folder, a glob or a table instead of one image."""
     if not isinstance(image, (str, os.PathLike)):
         return isinstance(image, Sequence)
     path = Path(image)
     if path.is_dir():
-        return holds_frames(path)
+        return is_scan(path)
     if path.exists():
         return _is_sheet(path)
     return bool(_GLOB & set(os.fspath(image)))
@@ -141,25 +141,27 @@ def _is_sheet(path: Path) -> bool:
 
 
 def find_images(images: str | os.PathLike[str]) -> list[Path]:
-    """List the images of a folder, those that a glob matches, or one."""
+    """List the images in a folder, those that match a glob, or a single image."""
     path = Path(images)
-    if not is_many(images):
+    if not is_image_collection(images):
         return [path]
     if path.is_dir():
         paths_found = list_images(path)
     else:
         names = glob.glob(os.fspath(images), recursive=True)  # noqa: PTH207 - absolute
-        paths = map(Path, sorted(names, key=natural_key))
+        paths = map(Path, sorted(names, key=natural_sort_key))
         paths_found = [path for path in paths if not is_system_file(path.name)]
         if not paths_found:
-            images_text = one_line(os.fspath(images), 300)
+            images_text = format_one_line(os.fspath(images), 300)
             msg = f"No file matches {images_text}; check the pattern."
             raise ReadError(msg, code="file-missing")
     halves = {half for one in paths_found for half in half_paths(one)}
     return [one for one in paths_found if one not in halves]
 
 
-def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Item]:
+def _create_input_rows(
+    measure: MeasuringCommand, images: Inputs, second: Inputs | None
+) -> list[_InputRow]:
     if not isinstance(images, (str, os.PathLike)):
         items = []
         for one in images:  # an image of a list, or a pair
@@ -171,64 +173,66 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
     if _is_sheet(Path(images)):
         if second is not None:
             msg = (
-                f"{images} names all images of each row: omit the second image, "
-                f"got {second}."
+                f"{images} lists all images of each row: omit the second image, got "
+                f"{second}."
             )
             raise OptionError(msg, code="options-contradict")
         return list(_read_sheet_rows(measure, Path(images)))
     firsts = find_images(images)
     if second is None:
-        return _there([_check_count(measure, [path]) for path in firsts])
+        return _check_files_exist([_check_count(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
-            f"The second image must be an image, a folder or a glob, got {second}; a "
-            "table that names both must be passed alone."
+            f"The second image must be an image, a folder or a glob, got {second}; "
+            "pass a table that names both images without a second input."
         )
         raise OptionError(msg, code="wrong-type")
     seconds = find_images(second)
-    if is_many(images) and is_many(second):
+    if is_image_collection(images) and is_image_collection(second):
         return _pair_images(firsts, seconds, second)
     pairs = [_check_count(measure, [one, other]) for one in firsts for other in seconds]
-    return _there(pairs)
+    return _check_files_exist(pairs)
 
 
-def _there(items: list[_Item]) -> list[_Item]:
-    """Raise an error for a missing file before a table is written."""
+def _check_files_exist(items: list[_InputRow]) -> list[_InputRow]:
+    """Raise an error if a file is missing, before a table is written."""
     for path in dict.fromkeys(path for item in items for path in item.paths):
         if path is not None and not path.exists():
-            raise no_file(path)
+            raise missing_file_error(path)
     return items
 
 
-def _check_count(measure: Measure, paths: Sequence[Path | None]) -> _Item:
-    """Raise an error for too few images, or too many."""
-    least, most = measure.images_needed, len(measure.roles)
+def _check_count(measure: MeasuringCommand, paths: Sequence[Path | None]) -> _InputRow:
+    """Raise an error for too few or too many images in a row."""
+    least, most = measure.required_image_count, len(measure.roles)
     if not least <= len(paths) <= most or None in paths[:least]:
         count = f"{least}" if least == most else f"{least} or {most}"
         msg = (
-            f"A row needs {count} image{'s' if most > 1 else ''} "
-            f"({' and '.join(measure.names)}), got {len(paths)}; pass both, or a table "
-            "with a column for each."
+            f"A row needs {count} image{('s' if most > 1 else '')} "
+            f"({' and '.join(measure.image_columns)}), got {len(paths)}; pass both, or "
+            "a table with a column for each."
         )
         raise OptionError(msg, code="wrong-image-count")
-    return _Item((*paths, *[None] * (most - len(paths))))
+    return _InputRow((*paths, *[None] * (most - len(paths))))
 
 
-def _pair_images(firsts: list[Path], seconds: list[Path], where: object) -> list[_Item]:
+def _pair_images(
+    firsts: list[Path], seconds: list[Path], where: object
+) -> list[_InputRow]:
     """Pair images of two folders by name; suffixes may differ."""
     by_name = {normalize("NFC", path.name): path for path in seconds}
     by_name |= {path.name: path for path in seconds}
-    by_stem = {_stem(path): path for path in reversed(seconds)}
+    by_stem = {_get_stem(path): path for path in reversed(seconds)}
     items = []
     for path in firsts:
         names = path.name, normalize("NFC", path.name)
         paths = filter(None, (by_name.get(name) for name in names))
-        other = next(paths, by_stem.get(_stem(path)))
+        other = next(paths, by_stem.get(_get_stem(path)))
         fault = Message(
-            f"There is no image with the name {_stem(path)} in {where}.",
+            f"There is no image named {_get_stem(path)} in {where}.",
             "second-image-missing",
         )
-        items.append(_Item((path, other), fault="" if other else fault))
+        items.append(_InputRow((path, other), fault="" if other else fault))
     if all(item.fault for item in items):
         msg = (
             "The images of both folders must have the same names, got "
@@ -238,25 +242,27 @@ def _pair_images(firsts: list[Path], seconds: list[Path], where: object) -> list
     return items
 
 
-def _stem(path: Path) -> str:
+def _get_stem(path: Path) -> str:
     return _IMAGE_END.sub("", normalize("NFC", path.name))
 
 
-def _read_sheet_rows(measure: Measure, path: Path) -> Iterator[_Item]:
+def _read_sheet_rows(measure: MeasuringCommand, path: Path) -> Iterator[_InputRow]:
     """Read the rows of a table; its paths are relative to its folder."""
-    for columns, cells in rows_of_images(path, measure.roles, measure.images_needed):
+    for columns, cells in read_image_rows(
+        path, measure.roles, measure.required_image_count
+    ):
         names = [cells[name] if name else "" for name in columns]
         paths = tuple(
-            as_on_disk(path.parent / name) if name else None for name in names
+            match_disk_spelling(path.parent / name) if name else None for name in names
         )
-        own = {"", *_own_columns(measure), *columns}
-        yield _Item(paths, {k: v or None for k, v in cells.items() if k not in own})
+        own = {"", *_get_table_columns(measure), *columns}
+        yield _InputRow(paths, {k: v or None for k, v in cells.items() if k not in own})
 
 
-def rows_of_images(
+def read_image_rows(
     path: Path, roles: Sequence[Sequence[str]], least_count: int = 1
 ) -> Iterator[tuple[list[str | None], dict[str, str]]]:
-    """Read a table that names images: its column for each role, and the cells of rows.
+    """Read a table of image names: the column of each role, and the cells of each row.
 
     The first roles are `least_count`: each must have a column, and a value in each row.
     """
@@ -270,7 +276,7 @@ def rows_of_images(
         )
         raise ReadError(msg, code="table-invalid")
     if not sheet.rows:
-        msg = f"{path} must have an image in each row, but has no rows."
+        msg = f"{path} must have at least one row with an image, but has no rows."
         raise ReadError(msg, code="table-invalid")
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
@@ -282,7 +288,10 @@ def rows_of_images(
                 f"{' and '.join(first)} {what_it_does}, got {','.join(row)!r:.80}."
             )
             raise ReadError(msg, code="table-invalid")
-        yield columns, {name: sheet.with_point(cell) for name, cell in cells.items()}
+        yield (
+            columns,
+            {name: sheet.replace_decimal_comma(cell) for name, cell in cells.items()},
+        )
 
 
 # Fingerprints of rows, to decide whether a row must be measured again.
@@ -291,33 +300,33 @@ _LAST = ("warnings", "error", "fingerprint")
 _PENDING = "Not measured yet; set `resume` to continue."
 
 
-def _own_columns(measure: Measure) -> tuple[str, ...]:
-    """Columns of a table, except those given with the images."""
-    return (*measure.names, *measure.columns, *_LAST)
+def _get_table_columns(measure: MeasuringCommand) -> tuple[str, ...]:
+    """Return the columns of a table, except further columns of the input table."""
+    return (*measure.image_columns, *measure.columns, *_LAST)
 
 
-def _digest(value: object) -> str:
+def _compute_digest(value: object) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _fingerprint(way: str, item: _Item) -> str:
+def _compute_fingerprint(way: str, item: _InputRow) -> str:
     """Return a fingerprint of a row's options and files."""
     there = [path for path in item.paths if path is not None]
-    files = [one for path in there for one in (path, *companions(path))]
-    return f"{way}-{_digest([file_state(one) for one in files])}"
+    files = [one for path in there for one in (path, *list_companion_files(path))]
+    return f"{way}-{_compute_digest([read_file_state(one) for one in files])}"
 
 
-def path_in_table(path: Path | None, table: Path | None) -> str | None:
-    """Write a path relative to the table, if it is next to it or below."""
+def format_table_path(path: Path | None, table: Path | None) -> str | None:
+    """Return a path, relative to the folder of the table if it is inside."""
     if path is None or table is None:
         return None if path is None else path.as_posix()
     whole, folder = path.absolute(), table.absolute().parent
     return (whole.relative_to(folder) if folder in whole.parents else whole).as_posix()
 
 
-def _value(text: str, mark: str) -> Cell:
-    """Read a cell of a resumed table, which a spreadsheet may have rewritten."""
+def _parse_cell(text: str, mark: str) -> Cell:
+    """Parse a cell of a resumed table, which a spreadsheet may have reformatted."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     number = text if mark == "," else text.replace(",", ".")
@@ -327,10 +336,10 @@ def _value(text: str, mark: str) -> Cell:
     return text
 
 
-def _read_rows(path: Path, measure: Measure) -> list[Cells]:
-    """Read the rows of a table to be resumed."""
+def _read_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
+    """Read the rows of a table to resume."""
     sheet = read_sheet(path, "measured images")
-    columns = _own_columns(measure)
+    columns = _get_table_columns(measure)
     missing = [name for name in columns if name not in sheet.names]
     if missing:
         msg = (
@@ -349,7 +358,7 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
         row: Cells = {}
         for name, cell in zip(sheet.names, cells, strict=True):
             number = cell and name in measure.columns
-            row[name] = _value(cell, sheet.mark) if number else cell or None
+            row[name] = _parse_cell(cell, sheet.mark) if number else cell or None
         rows.append(row)
     return rows
 
@@ -359,7 +368,7 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTable(Result):
-    """A measure over many images.
+    """Result of measuring many images.
 
     `summary` has ``mean``, ``sd`` and number of ``images`` of each column of numbers,
     over all rows; ``sd`` is None for one image.
@@ -376,11 +385,15 @@ class MeasuredTable(Result):
     rows: list[Cells]
 
 
-class _Rows:
-    """Rows of a table; only missing ones are measured."""
+class _TableRows:
+    """Rows of a table, of which only the missing ones are measured."""
 
     def __init__(
-        self, measure: Measure, items: Sequence[_Item], place: Path | None, way: str
+        self,
+        measure: MeasuringCommand,
+        items: Sequence[_InputRow],
+        place: Path | None,
+        way: str,
     ) -> None:
         self.measure, self.items, self.place, self.way = measure, items, place, way
         self.item_rows: list[Cells | None] = [None] * len(items)
@@ -388,75 +401,84 @@ class _Rows:
         self.dropped_rows = 0  # rows of images that no longer exist
         self.has_new_rows = False  # whether a row was measured
 
-    def begin(self, item: _Item) -> Cells:
-        """Return the cells of a row that do not depend on the content of its files."""
-        paths = [path_in_table(path, self.place) for path in item.paths]
-        return {**dict(zip(self.measure.names, paths, strict=True)), **item.cells}
+    def create_row(self, item: _InputRow) -> Cells:
+        """Return the cells of a row that are known before its files are read."""
+        paths = [format_table_path(path, self.place) for path in item.paths]
+        return {
+            **dict(zip(self.measure.image_columns, paths, strict=True)),
+            **item.cells,
+        }
 
-    def take_up(self, earlier: Sequence[Cells]) -> None:
-        """Keep the rows that need not be measured again."""
-        names = self.measure.names
+    def restore_rows(self, earlier: Sequence[Cells]) -> None:
+        """Keep the earlier rows that are still valid."""
+        names = self.measure.image_columns
         earlier_rows = {tuple(row.get(name) for name in names): row for row in earlier}
         for number, item in enumerate(self.items):
-            row_begun = self.begin(item)
+            row_begun = self.create_row(item)
             row = earlier_rows.pop(tuple(row_begun.get(name) for name in names), None)
             if row is None or row.get("error"):
                 continue
-            if row["fingerprint"] == _fingerprint(self.way, item):
+            if row["fingerprint"] == _compute_fingerprint(self.way, item):
                 self.item_rows[number] = {**row, **row_begun}
-        self.others = [row for row in earlier_rows.values() if self._is_there(row)]
+        self.others = [
+            row for row in earlier_rows.values() if self._has_existing_images(row)
+        ]
         self.dropped_rows = len(earlier_rows) - len(self.others)
         ways = [str(row["fingerprint"] or self.way) for row in self.others]
         foreign = sum(way.partition("-")[0] != self.way for way in ways)
         if foreign:
             msg = (
                 f"{self.place} can be resumed only with the same options, but "
-                f"{foreign} rows of other images have different ones; choose another "
-                "name, or set `overwrite`."
+                f"{foreign} rows of other images have different options; choose "
+                "another name, or set `overwrite`."
             )
             raise WriteError(msg, code="other-run")
         if self.dropped_rows:
+            rows = "row" if self.dropped_rows == 1 else "rows"
             warn(
-                f"{self.dropped_rows} of the rows of {self.place} were dropped, "
-                "because their images no longer exist.",
+                f"Dropped {self.dropped_rows} {rows} of {self.place} with images that "
+                "no longer exist.",
                 "rows-dropped",
             )
 
-    def _is_there(self, row: Cells) -> bool:
+    def _has_existing_images(self, row: Cells) -> bool:
         """Return whether all images of a stored row still exist."""
         folder = Path() if self.place is None else self.place.parent
-        row_values = [row.get(name) for name in self.measure.names]
-        return all(is_there(folder / str(path)) for path in row_values if path)
+        row_values = [row.get(name) for name in self.measure.image_columns]
+        return all(path_exists(folder / str(path)) for path in row_values if path)
 
     def measure_all(self, options: Mapping[str, object]) -> Job[int]:
         """Measure missing rows; finished ones are kept if the run is stopped."""
         todo = [number for number, row in enumerate(self.item_rows) if row is None]
-        tasks = [self._task(number, options) for number in todo]
-        yield from execute_each(tasks, self._add, self._write)
+        tasks = [self._create_task(number, options) for number in todo]
+        yield from execute_plans(tasks, self._add_result, self._write_table)
         return len(todo)
 
-    def _write(self) -> None:
+    def _write_table(self) -> None:
         """Write the table, if a row was added or removed."""
-        rows = self.table()
+        rows = self.list_rows()
         if self.place is not None and rows and (self.dropped_rows or self.has_new_rows):
             write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
 
-    def _task(self, number: int, options: Mapping[str, object]) -> PlanTask:
-        """Plan a row; one that cannot be measured has no call."""
+    def _create_task(self, number: int, options: Mapping[str, object]) -> PlanTask:
+        """Create the task of a row; without a call if it cannot be measured."""
         item, verb = self.items[number], self.measure.verb
-        row_begun = {**self.begin(item), "fingerprint": _fingerprint(self.way, item)}
+        row_begun = {
+            **self.create_row(item),
+            "fingerprint": _compute_fingerprint(self.way, item),
+        }
         files = zip(verb.images, item.paths, strict=True)
         inputs = {one.name: File(path=str(path)) for one, path in files if path}
         how = {"verb": verb.name, "inputs": inputs, "options": options}
         call = Call.parse({"name": verb.name, **how})
         # shortest name that distinguishes rows
-        path = item.paths[self.measure.images_needed - 1]
+        path = item.paths[self.measure.required_image_count - 1]
         name = "" if path is None else path.name
         plan = Plan(calls=() if item.fault else (call,))
         return PlanTask(name, plan, cells=row_begun, number=number)
 
-    def _add(self, task: PlanTask, outcome: PlanOutcome) -> None:
-        """Add a measured row; an error is stored in a cell."""
+    def _add_result(self, task: PlanTask, outcome: PlanOutcome) -> None:
+        """Add a measured row, storing an error in a cell."""
         row = dict(task.cells)
         for record in outcome.records.values():
             row |= record.figures
@@ -466,24 +488,24 @@ class _Rows:
         self.item_rows[task.number] = row
         self.has_new_rows = True
 
-    def table(self) -> list[Cells]:
+    def list_rows(self) -> list[Cells]:
         """Return all rows, including unmeasured ones, with ordered columns."""
         rows = [
-            row or {**self.begin(item), "error": _PENDING}
+            row or {**self.create_row(item), "error": _PENDING}
             for item, row in zip(self.items, self.item_rows, strict=True)
         ]
         rows += self.others
-        own = _own_columns(self.measure)
+        own = _get_table_columns(self.measure)
         names = [name for row in rows for name in row if name not in own]
-        first = len(self.measure.names)
+        first = len(self.measure.image_columns)
         columns = [*own[:first], *dict.fromkeys(names), *own[first:]]
         return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def _summary(
+def _summarise_columns(
     rows: Sequence[Cells], columns: Iterable[str]
 ) -> dict[str, dict[str, float | int | None]]:
-    """Return mean and standard deviation over images of numeric columns."""
+    """Return the mean and standard deviation of the numeric columns."""
     numbers: dict[str, dict[str, float | int | None]] = {}
     for name in columns:
         if name in _PIXEL:  # not a result
@@ -510,15 +532,15 @@ def measure_table_job(
     opening: ReadOptions | None = None,
     existing: OverwritePolicy | None = None,
 ) -> Job[MeasuredTable]:
-    """Measure many images, and write a row for each."""
+    """Measure many images, and write one row per image."""
     existing = existing or OverwritePolicy()
     yield Progress(0, 0, "looking for images")
-    verb = measure_of(name).verb
+    verb = get_measuring_command(name).verb
     settings = verb.options.parse({}) if options is None else options
-    measure = Measure(verb, verb.result_of(settings.model_dump()))
+    measure = MeasuringCommand(verb, verb.get_result_type(settings.model_dump()))
     check_devices((settings,))
     target = _check_table(table, (images, second), existing)
-    items = _items(measure, images, second)
+    items = _create_input_rows(measure, images, second)
     if target is not None:  # a glob may match the table itself
         items = [item for item in items if target not in item.paths]
     how = {
@@ -527,15 +549,15 @@ def measure_table_job(
     }
     way: dict[str, object] = {**how, "measure": name, "switches": {}}
     way["version"] = software_versions().get("napari-semsr")
-    rows = _Rows(measure, items, target, _digest(way))
+    rows = _TableRows(measure, items, target, _compute_digest(way))
     if target is not None and target.exists() and not existing.overwrite:
-        rows.take_up(_read_rows(target, measure))
+        rows.restore_rows(_read_rows(target, measure))
     measured_count = yield from rows.measure_all(how["opening"] | how["options"])
-    every = rows.table()
+    every = rows.list_rows()
     own_rows = every[: len(items)]
     failures = [row for row in own_rows if row["error"]]
-    _warn_of_rows(own_rows, failures, target)
-    has_reason = "reason" in _own_columns(measure)
+    _warn_about_rows(own_rows, failures, target)
+    has_reason = "reason" in _get_table_columns(measure)
     reasons = [str(row["reason"]) for row in every if has_reason and row["reason"]]
     return MeasuredTable(
         measure=name,
@@ -544,7 +566,7 @@ def measure_table_job(
         measured=measured_count - len(failures),
         kept=len(items) - measured_count,
         failed=len(failures),
-        summary=_summary(every, measure.columns),
+        summary=_summarise_columns(every, measure.columns),
         reasons=dict(Counter(reasons)),
         rows=every,
     )
@@ -562,24 +584,26 @@ def _check_table(
             raise OptionError(msg, code="missing-value")
         return None
     paths = [Path(one) for one in images if isinstance(one, (str, os.PathLike))]
-    target = _TABLE.check(table, paths, REPLACING)
+    target = _TABLE.check_path(table, paths, REPLACING)
     if target.exists() and not (existing.resume or existing.overwrite):
         msg = (
-            f"{table} exists; set `resume` to keep its rows and measure what is "
-            "missing, `overwrite` to start again, or another name."
+            f"{table} exists; set `resume` to keep its rows and measure the missing "
+            "ones, set `overwrite` to start again, or choose another name."
         )
         raise WriteError(msg, code="output-exists")
     check_sheet(target)
     return target
 
 
-def _warn_of_rows(
+def _warn_about_rows(
     rows_asked: Sequence[Cells], failures: Sequence[Cells], table: Path | None
 ) -> None:
     """Warn of failed rows, and of rows with warnings."""
     column = "" if table is None else f" of {table.name}"
     if failures and len(rows_asked) == 1:
-        raise ReadError(str(failures[0]["error"]), code=code_of(failures[0]["error"]))
+        raise ReadError(
+            str(failures[0]["error"]), code=get_error_code(failures[0]["error"])
+        )
     if failures:
         first = f"the first: {failures[0]['error']}"
         if len(failures) == len(rows_asked):

@@ -1,4 +1,4 @@
-"""Calls of commands and plans of several calls, as JSON values."""
+"""Calls of commands, and plans of several calls, in JSON form."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
@@ -36,7 +36,7 @@ class CallOutput(Options):
     call : str
         Name of the call.
     part : str or None
-        Which of its files, as for `output_path`; None for its output.
+        Which of its files, as for `find_output_path`; None for its output.
     file : File or None
         The file when a history was written, if it was saved.
     """
@@ -47,18 +47,18 @@ class CallOutput(Options):
     file: File | None = None
 
 
-class Hole(Options):
+class Placeholder(Options):
     """A placeholder for an input, until `Plan.fill` sets a file."""
 
     type: Literal["hole"] = "hole"
     name: str = "image"
 
 
-Input = File | CallOutput | Hole
+Input = File | CallOutput | Placeholder
 
 
 class Call(Options):
-    """One call of a command: exactly what `Verb.start` takes.
+    """Call of a command, with the arguments of `Verb.start`.
 
     Attributes
     ----------
@@ -81,15 +81,15 @@ class Call(Options):
     options: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[str, str] = Field(default_factory=dict)
 
-    def each_input(self) -> Iterator[tuple[str, Input]]:
-        """Iterate over its inputs with their names, including several of one name."""
+    def iterate_inputs(self) -> Iterator[tuple[str, Input]]:
+        """Iterate over the inputs with their names; a name may occur several times."""
         for role, value in self.inputs.items():
             for one in value if isinstance(value, tuple) else (value,):
                 yield role, one
 
 
 class Plan(Options):
-    """Calls, each after those whose outputs it reads.
+    """Sequence of calls, each after those whose outputs it reads.
 
     Attributes
     ----------
@@ -111,10 +111,10 @@ class Plan(Options):
     def _check_order(self) -> Self:
         before: set[str] = set()
         for call in self.calls:
-            for role, one in call.each_input():
+            for role, one in call.iterate_inputs():
                 if isinstance(one, CallOutput) and one.call not in before:
                     msg = (
-                        f"{call.name} reads {role} of {one.call}, which is not an "
+                        f"{call.name} reads {role} from {one.call}, which is not an "
                         "earlier call"
                     )
                     raise ValueError(msg)
@@ -123,15 +123,20 @@ class Plan(Options):
                 raise ValueError(msg)
             before.add(call.name)
         if self.result is not None and self.result.call not in before:
-            msg = f"the result is that of {self.result.call}, which is not in the plan"
+            msg = (
+                f"the result is the output of {self.result.call}, which is not in the "
+                "plan"
+            )
             raise ValueError(msg)
         return self
 
     @property
-    def holes(self) -> tuple[str, ...]:
+    def placeholders(self) -> tuple[str, ...]:
         """Names of the placeholders."""
-        each = (one for call in self.calls for _, one in call.each_input())
-        return tuple(dict.fromkeys(one.name for one in each if isinstance(one, Hole)))
+        each = (one for call in self.calls for _, one in call.iterate_inputs())
+        return tuple(
+            dict.fromkeys(one.name for one in each if isinstance(one, Placeholder))
+        )
 
     def fill(self, **files: File) -> Self:
         """Return a copy of the plan with a file for each placeholder, by name.
@@ -141,13 +146,13 @@ class Plan(Options):
         OptionError
             If a placeholder gets no file.
         """
-        left = [name for name in self.holes if name not in files]
+        left = [name for name in self.placeholders if name not in files]
         if left:
             msg = f"The plan needs a file for {', '.join(left)}."
             raise OptionError(msg, code="missing-value")
 
         def fill_input(one: Input) -> Input:
-            return files[one.name] if isinstance(one, Hole) else one
+            return files[one.name] if isinstance(one, Placeholder) else one
 
         calls = []
         for call in self.calls:
@@ -161,7 +166,7 @@ class Plan(Options):
         return self.model_copy(update={"calls": tuple(calls)})
 
     def to_json(self) -> dict[str, object]:
-        """Convert it to JSON values."""
+        """Convert the plan to JSON values."""
         return self.model_dump(mode="json")
 
     @classmethod

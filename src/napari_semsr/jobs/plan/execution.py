@@ -1,4 +1,4 @@
-"""Execute plans: run each call without a result, locally or on workers."""
+"""Execute plans: run each call that has no valid result, locally or on workers."""
 
 import hashlib
 import json
@@ -25,37 +25,37 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     capture_warnings,
-    cells_of,
-    code_of,
-    digest_job,
-    files_below,
+    describe_error,
+    digest_with_progress,
+    get_cells,
+    get_error_code,
+    list_files_recursively,
     map_progress,
     read_bytes,
     run,
-    sentence_of,
     software_versions,
 )
 from napari_semsr.io import (
     Cell,
     ReadOptions,
-    companions,
-    filling_store,
-    is_there,
-    peek,
-    replacing,
+    list_companion_files,
+    output_store_path,
+    path_exists,
+    read_store_state,
+    replace_atomically,
 )
-from napari_semsr.jobs.images import Result, digest_values, jsonable, open_image
-from napari_semsr.jobs.index import verb_of
+from napari_semsr.jobs.images import Result, digest_values, open_image, to_json_value
+from napari_semsr.jobs.index import get_verb
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
-from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
-from napari_semsr.reporting import write_numbers
+from napari_semsr.jobs.verb import FileInput, ImageInput, Verb
+from napari_semsr.reporting import write_json
 
 T = TypeVar("T")
 Task = TypeVar("Task", bound="PlanTask")
 Digest = Callable[[Path], Job[str]]
 
 RECORD = "json"
-"""Name in `Call.outputs` of a file of the record that the command prints."""
+"""Key in `Call.outputs` of the file with the record that the command prints."""
 
 _LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls need a tenth
 _PAUSE_S = 2.0  # seconds between saves of results; chosen: little work is lost
@@ -64,9 +64,9 @@ _WAITING = 2  # waiting plans per worker; chosen: no worker idles
 _PARTS = 100  # steps of one call in the overall progress; chosen: percent
 
 
-def known_verb(name: str) -> Verb[Options, Result]:
-    """Import a command; raise an `OptionError` for other names."""
-    verb = verb_of(name)
+def require_verb(name: str) -> Verb[Options, Result]:
+    """Import a command by name; raise an `OptionError` for unknown names."""
+    verb = get_verb(name)
     if verb is None:
         msg = f"A plan calls {name!r:.60}, which is not a command."
         raise OptionError(msg, code="verb-unknown")
@@ -76,7 +76,7 @@ def known_verb(name: str) -> Verb[Options, Result]:
 # Paths of a call's files.
 
 
-def output_path(call: Call, folder: Path, part: str | None = None) -> Path | None:
+def find_output_path(call: Call, folder: Path, part: str | None = None) -> Path | None:
     """Find a file that a call wrote below a folder.
 
     Parameters
@@ -95,7 +95,7 @@ def output_path(call: Call, folder: Path, part: str | None = None) -> Path | Non
     Path or None
         None if the call has no such file.
     """
-    verb = known_verb(call.verb)
+    verb = require_verb(call.verb)
     if part in call.outputs:
         return folder / call.outputs[part]
     if verb.output is None or verb.output.name not in call.outputs:
@@ -107,27 +107,27 @@ def output_path(call: Call, folder: Path, part: str | None = None) -> Path | Non
     return verb.output.parts(main).get(part or "", main)
 
 
-def _path_of(one: Input, calls: Mapping[str, Call], folder: Path) -> Path:
-    """Find the file of an input."""
+def _get_input_path(one: Input, calls: Mapping[str, Call], folder: Path) -> Path:
+    """Return the path of an input."""
     if isinstance(one, File):
         return Path(one.path)
     path = None
     if isinstance(one, CallOutput):
-        path = output_path(calls[one.call], folder, one.part)
+        path = find_output_path(calls[one.call], folder, one.part)
     if path is None:
         msg = f"An input must be a file or the output of a call, got {one!r:.200}."
         raise OptionError(msg, code="unknown-value")
     return path
 
 
-def values_of_call(
+def collect_arguments(
     call: Call, calls: Mapping[str, Call], folder: Path
 ) -> dict[str, object]:
-    """Return the arguments of `Verb.start`; `calls` are those of its plan by name."""
+    """Return the arguments of `Verb.start`; `calls` are those of the plan by name."""
     paths = {
-        role: [str(_path_of(one, calls, folder)) for one in source]
+        role: [str(_get_input_path(one, calls, folder)) for one in source]
         if isinstance(source, tuple)
-        else str(_path_of(source, calls, folder))
+        else str(_get_input_path(source, calls, folder))
         for role, source in call.inputs.items()
     }
     outputs = {name: str(folder / path) for name, path in call.outputs.items()}
@@ -137,52 +137,52 @@ def values_of_call(
 # Digests of file contents, as histories record them.
 
 
-def digest_of_file(path: Path) -> Job[str]:
-    """Compute the digest of a table, a blur or a model."""
+def digest_file(path: Path) -> Job[str]:
+    """Compute the digest of a file such as a table, PSF or model."""
     if path.is_dir():
         msg = f"{path} must be a file, got a folder."
         raise ReadError(msg, code="not-a-file")
-    return (yield from digest_job(path))
+    return (yield from digest_with_progress(path))
 
 
-def digest_of_values(path: Path, reading: ReadOptions | None = None) -> Job[str]:
+def digest_grey_values(path: Path, reading: ReadOptions | None = None) -> Job[str]:
     """Compute the digest of a file's grey values, as for an image in memory."""
     return digest_values(open_image(path, reading, blank=True))
 
 
-def digests_of_input(call: Call, role: str, file: File) -> tuple[Digest, ...]:
-    """Return functions for each way in which a history may digest an input.
+def list_digest_functions(call: Call, role: str, file: File) -> tuple[Digest, ...]:
+    """Return the functions by which a history may have computed an input's digest.
 
     An image in a file is recorded by the file's bytes and the index of the image, one
     in memory by its grey values, a scan of frames by all that is read.
     """
-    verb = known_verb(call.verb)
+    verb = require_verb(call.verb)
     item = verb.arguments.get(role)
-    if isinstance(item, FileIn):
+    if isinstance(item, FileInput):
         if item.digest is None:
-            return (digest_of_file,)
-        files = {k: v.path for k, v in call.each_input() if isinstance(v, File)}
+            return (digest_file,)
+        files = {k: v.path for k, v in call.iterate_inputs() if isinstance(v, File)}
         return (partial(item.digest, values={**call.options, **files}),)
     selection = (file.digest or "").partition("#")[2]
 
-    def of_bytes(path: Path) -> Job[str]:
-        digest = yield from digest_job(path)
+    def digest_bytes(path: Path) -> Job[str]:
+        digest = yield from digest_with_progress(path)
         return f"{digest}#{selection}" if selection else digest
 
     reading: ReadOptions | None = None
-    if isinstance(item, ImageIn):
+    if isinstance(item, ImageInput):
         sets = verb.parse(call.options)
         reading = sets.get(f"{role}_opening") or sets.get("opening") or ReadOptions()
         if item.reading is not None:
             reading = item.reading(sets["options"], reading)
-    return of_bytes, partial(digest_of_values, reading=reading)
+    return digest_bytes, partial(digest_grey_values, reading=reading)
 
 
 def _check_content(call: Call, role: str, file: File) -> Job[None]:
     """Raise an error for a file whose content does not match its digest."""
     if file.digest is None:
         return
-    for digest in digests_of_input(call, role, file):
+    for digest in list_digest_functions(call, role, file):
         with suppress(SemsrError):  # a file may not be an image
             if (yield from digest(Path(file.path))) == file.digest:
                 return
@@ -201,12 +201,15 @@ def _check_content(call: Call, role: str, file: File) -> Job[None]:
 # that depend on it.
 
 
-def file_state(path: Path) -> list[Cell]:
+def read_file_state(path: Path) -> list[Cell]:
     """Describe a file by name, size and modification time; a folder by its files."""
     try:
         if not path.is_dir():
             return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        files = [(str(one.relative_to(path)), one.stat()) for one in files_below(path)]
+        files = [
+            (str(one.relative_to(path)), one.stat())
+            for one in list_files_recursively(path)
+        ]
     except (OSError, ValueError):  # missing or not accessible
         return [path.name, 0, 0]
     facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
@@ -272,28 +275,32 @@ class Results:
             text = b"{}" if place is None else read_bytes(place, _LARGEST)
             self._file = _ResultsFile.model_validate(json.loads(text))
 
-    def find_kept(self, call: Call) -> Job[CallRecord | None]:
-        """Return the valid result of a call, and delete an invalid one."""
+    def find_valid_record(self, call: Call) -> Job[CallRecord | None]:
+        """Return the valid result of a call, if any, and delete an invalid one."""
         if self.place is None:
             return None
-        self.keys[call.name] = key = yield from self._key(call, call.options)
+        self.keys[call.name] = key = yield from self._compute_key(call, call.options)
         record = self._file.calls.get(call.name)
         there = all((self.folder / path).exists() for path in call.outputs.values())
         same = record is not None and there and record.key == key
-        if record is not None and same and record.outputs == self._states(call):
+        if (
+            record is not None
+            and same
+            and record.outputs == self._get_output_states(call)
+        ):
             return record
         if self._file.calls.pop(call.name, None) is not None:
             self._write()  # before the call changes its outputs
         return None
 
-    def begin(self, call: Call) -> Job[bool]:
-        """Record that a call runs; return whether it was interrupted before.
+    def mark_started(self, call: Call) -> Job[bool]:
+        """Record that a call has started; return whether it was interrupted before.
 
         Its options may have changed: the command checks whether it can resume.
         """
         if self.place is None:
             return False
-        key = yield from self._key(call, None)
+        key = yield from self._compute_key(call, None)
         was_begun = self._file.begun.get(call.name) == key
         self._file.begun[call.name] = key
         self._write()
@@ -305,61 +312,65 @@ class Results:
         if self.place is None:
             return result
         self._file.begun.pop(call.name, None)
-        states = {"key": self.keys[call.name], "outputs": self._states(call)}
+        states = {"key": self.keys[call.name], "outputs": self._get_output_states(call)}
         self._file.calls[call.name] = record = result.model_copy(update=states)
         self._write()
         return record
 
-    def _states(self, call: Call) -> dict[str, list[Cell]]:
-        return {path: file_state(self.folder / path) for path in call.outputs.values()}
+    def _get_output_states(self, call: Call) -> dict[str, list[Cell]]:
+        return {
+            path: read_file_state(self.folder / path) for path in call.outputs.values()
+        }
 
-    def _key(self, call: Call, options: Mapping[str, object] | None) -> Job[str]:
+    def _compute_key(
+        self, call: Call, options: Mapping[str, object] | None
+    ) -> Job[str]:
         marks = []
-        for role, one in call.each_input():
-            marks.append([role, (yield from self._mark(one))])
+        for role, one in call.iterate_inputs():
+            marks.append([role, (yield from self._describe_input(one))])
         version = software_versions().get("napari-semsr")
         content = [call.verb, version, options, marks, call.outputs]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _mark(self, one: Input) -> Job[str]:
+    def _describe_input(self, one: Input) -> Job[str]:
         """Describe the content of an input, independently of its path."""
         if isinstance(one, CallOutput):
             return f"{self.keys[one.call]} {one.part or ''}"
         path = Path(one.path) if isinstance(one, File) else Path()
-        marks = [(yield from self._digest(path))]
-        for other in filter(is_there, companions(path)):
-            marks.append((yield from self._digest(other)))  # noqa: PERF401 - yields
+        marks = [(yield from self._get_digest(path))]
+        for other in filter(path_exists, list_companion_files(path)):
+            marks.append((yield from self._get_digest(other)))  # noqa: PERF401 - yields
         return " ".join(marks)
 
-    def _digest(self, path: Path) -> Job[str]:
+    def _get_digest(self, path: Path) -> Job[str]:
         """Return the digest of a file, computed again only if the file changed."""
-        now = file_state(path)
+        now = read_file_state(path)
         stamp = self._file.files.get(str(path))
         if stamp is None or stamp[0] != now:
-            stamp = now, (yield from digest_job(path))
+            stamp = now, (yield from digest_with_progress(path))
             self._file.files[str(path)] = stamp
         return stamp[1]
 
     def _write(self) -> None:
         assert self.place is not None  # noqa: S101 - checked by callers
         self.place.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.place) as place:
+        with replace_atomically(self.place) as place:
             text = json.dumps(self._file.model_dump(), allow_nan=False)
             place.write_text(text, encoding="utf-8")  # non-UTF-8 names are escaped
 
 
-def _as_part_of(
+def _run_with_overall_progress(
     step: Progress, job: Job[T], hear: Callable[[str], object] = id, share: int = 0
 ) -> Job[T]:
-    """Report progress of a job as a part of the overall progress."""
+    """Run a job, reporting its progress as a part of the overall progress."""
 
-    def report(inner: Progress) -> Progress:
+    def convert_progress(inner: Progress) -> Progress:
         steps_done = step.done + int(share * inner.fraction)
         more = "" if inner.message == "done" else f": {inner.message}"
         return replace(step, done=steps_done, message=f"{step.message}{more}")
 
-    return map_progress(job, report, within=lambda: capture_warnings(hear))
+    return map_progress(job, convert_progress, within=lambda: capture_warnings(hear))
 
 
 def execute(
@@ -402,17 +413,25 @@ def execute(
     for number, call in enumerate(plan.calls):
         step = Progress(_PARTS * number, total, call.name)
         yield step
-        for role, one in call.each_input():
+        for role, one in call.iterate_inputs():
             if isinstance(one, File):
-                yield from _as_part_of(step, _check_content(call, role, one))
-        result_kept = yield from _as_part_of(step, results.find_kept(call))
+                yield from _run_with_overall_progress(
+                    step, _check_content(call, role, one)
+                )
+        result_kept = yield from _run_with_overall_progress(
+            step, results.find_valid_record(call)
+        )
         if result_kept is None:
             results.warnings = []
-            verb, resume = known_verb(call.verb), False
+            verb, resume = require_verb(call.verb), False
             if verb.resumes and verb.output is not None and verb.output.ending == "":
-                resume = yield from results.begin(call)  # a store records its own state
+                resume = yield from results.mark_started(
+                    call
+                )  # a store records its own state
             with within(call):
-                job = _run(call, calls, folder, step, results.warnings, resume=resume)
+                job = _run_call(
+                    call, calls, folder, step, results.warnings, resume=resume
+                )
                 result_kept = yield from job
             result_kept = results.add(call, result_kept)
         results.records[call.name] = result_kept
@@ -420,7 +439,7 @@ def execute(
     return results.records
 
 
-def _run(
+def _run_call(
     call: Call,
     calls: Mapping[str, Call],
     folder: Path,
@@ -432,34 +451,35 @@ def _run(
     """Run a call as its command would; append its warnings to `sentences`."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    verb, values = known_verb(call.verb), values_of_call(call, calls, folder)
+    verb, values = require_verb(call.verb), collect_arguments(call, calls, folder)
     places = [
-        filling_store(folder / path, resume=True) for path in call.outputs.values()
+        output_store_path(folder / path, resume=True) for path in call.outputs.values()
     ]
     is_begun = verb.resumes and (
-        resume or any(peek(one)[1].get("complete") is False for one in places)
+        resume
+        or any(read_store_state(one)[1].get("complete") is False for one in places)
     )
     how: dict[str, Any] = {"hear": sentences.append, "share": _PARTS}
     job = verb.start(values, overwrite=True, resume=is_begun)
     try:
-        result = yield from _as_part_of(step, job, **how)
+        result = yield from _run_with_overall_progress(step, job, **how)
     except SemsrError as error:
         if not is_begun or error.code not in ("other-run", "not-resumable"):
             raise
         job = verb.start(values, overwrite=True)
-        result = yield from _as_part_of(step, job, **how)
+        result = yield from _run_with_overall_progress(step, job, **how)
     record = result.to_json()
     if RECORD in call.outputs:
-        numbers = {"kind": call.verb, **jsonable(record)}
-        write_numbers(folder / call.outputs[RECORD], numbers)
+        numbers = {"kind": call.verb, **to_json_value(record)}
+        write_json(folder / call.outputs[RECORD], numbers)
     own = record.get("warnings")  # a job may return warnings
     messages = {
-        " ".join(one.split()): code_of(one)
+        " ".join(one.split()): get_error_code(one)
         for one in (*(own if isinstance(own, list) else ()), *sentences)
     }
     columns = {name: record.get(name) for name in result.NUMBERS}
     return CallRecord(
-        figures=jsonable(cells_of(result) if verb.makes_table else columns),
+        figures=to_json_value(get_cells(result) if verb.makes_table else columns),
         warnings=[*messages],
         codes=[*messages.values()],
     )
@@ -470,7 +490,7 @@ def _run(
 
 @dataclass(frozen=True, slots=True)
 class PlanTask:
-    """A plan to execute, with all that a worker needs."""
+    """A plan to execute, with everything that a worker needs."""
 
     name: str  # in progress messages
     plan: Plan  # without placeholders
@@ -490,7 +510,7 @@ class PlanOutcome:
     ran: int = 0  # number of calls that ran; others had a result
 
 
-def execute_each(
+def execute_plans(
     tasks: Sequence[Task],
     report: Callable[[Task, PlanOutcome], object],
     keep: Callable[[], object],
@@ -499,7 +519,7 @@ def execute_each(
     scheduler: str | None = None,
     mark: Path | None = None,
 ) -> Job[None]:
-    """Execute plans that do not read each other's outputs.
+    """Execute independent plans, which do not read each other's outputs.
 
     Parameters
     ----------
@@ -524,7 +544,7 @@ def execute_each(
     """
     written_at = float("-inf")
 
-    def add(task: Task, outcome: PlanOutcome) -> None:
+    def add_outcome(task: Task, outcome: PlanOutcome) -> None:
         nonlocal written_at
         report(task, outcome)
         if time.monotonic() - written_at >= _PAUSE_S:
@@ -534,34 +554,34 @@ def execute_each(
     count = min(workers, len(tasks))
     try:
         if mark is not None and scheduler is not None:
-            yield from _on_workers(tasks, add, scheduler, mark)
+            yield from _execute_on_workers(tasks, add_outcome, scheduler, mark)
         elif mark is not None and count > 1:
-            with _local_cluster(count) as address:
-                yield from _on_workers(tasks, add, address, mark)
+            with _start_local_cluster(count) as address:
+                yield from _execute_on_workers(tasks, add_outcome, address, mark)
         else:
             with nullcontext() if mark is None else _mark_execution(mark):
-                yield from _here(tasks, add)
+                yield from _execute_locally(tasks, add_outcome)
     finally:
         keep()
 
 
-def plan_job(task: PlanTask) -> Job[PlanOutcome]:
-    """Execute a plan; an error ends it, and is returned."""
+def execute_task(task: PlanTask) -> Job[PlanOutcome]:
+    """Execute a plan; an error stops it and is returned."""
     results, error = Results(task.state, Path(task.folder)), None
     try:
         yield from execute(task.plan, Path(task.folder), results)
     except Cancelled:
         raise
     except Exception as fault:  # noqa: BLE001 - the other plans continue
-        error = Message(sentence_of(fault), code_of(fault))
+        error = Message(describe_error(fault), get_error_code(fault))
     return PlanOutcome(results.records, error, tuple(results.warnings), results.ran)
 
 
 @contextmanager
 def _mark_execution(mark: Path) -> Iterator[str]:
-    """Write the name of this execution, which stops the workers of others."""
+    """Write a token of this execution, which stops workers of other executions."""
     token = uuid.uuid4().hex
-    with replacing(mark) as place:
+    with replace_atomically(mark) as place:
         place.write_text(token, encoding="utf-8")
     try:
         yield token
@@ -569,22 +589,29 @@ def _mark_execution(mark: Path) -> Iterator[str]:
         mark.unlink(missing_ok=True)
 
 
-def _here(
+def _execute_locally(
     tasks: Sequence[Task], report: Callable[[Task, PlanOutcome], object]
 ) -> Job[None]:
     """Execute plans one after the other."""
     total, before = sum(len(task.plan.calls) for task in tasks), 0
     for task in tasks:
-        job = plan_job(task)
+        job = execute_task(task)
         report(
-            task, (yield from map_progress(job, partial(_among, task, before, total)))
+            task,
+            (
+                yield from map_progress(
+                    job, partial(_compute_total_progress, task, before, total)
+                )
+            ),
         )
         before += len(task.plan.calls)
     yield Progress(total, total, "done")
 
 
-def _among(task: PlanTask, before: int, total: int, step: Progress) -> Progress:
-    """Report a plan's progress among all plans; it ends with its result."""
+def _compute_total_progress(
+    task: PlanTask, before: int, total: int, step: Progress
+) -> Progress:
+    """Return the progress among all plans; a plan is complete only with its result."""
     count = len(task.plan.calls)
     steps_done = before + min(int(count * step.fraction), max(0, count - 1))
     return Progress(steps_done, total, f"{task.name}: {step.message}")
@@ -594,8 +621,8 @@ def _among(task: PlanTask, before: int, total: int, step: Progress) -> Progress:
 
 
 @contextmanager
-def _local_cluster(workers: int) -> Iterator[str]:
-    """Start local processes, which end with the execution."""
+def _start_local_cluster(workers: int) -> Iterator[str]:
+    """Start a local Dask cluster, which is closed after the execution."""
     import logging
 
     from distributed import LocalCluster
@@ -610,11 +637,11 @@ def _local_cluster(workers: int) -> Iterator[str]:
         yield str(cluster.scheduler_address)
 
 
-def run_plan(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
-    """Execute a plan on a worker, until another execution starts or all end."""
+def execute_on_worker(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
+    """Execute a plan on a worker, until another execution starts or this one ends."""
     looked_at = float("-inf")
 
-    def look(_: Progress) -> None:
+    def check_execution(_: Progress) -> None:
         nonlocal looked_at
         if time.monotonic() - looked_at < 1:
             return
@@ -629,24 +656,24 @@ def run_plan(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
         msg = "Another execution has started, or this one has ended."
         raise Cancelled(msg)
 
-    return run(plan_job(task), look)
+    return run(execute_task(task), check_execution)
 
 
-def _on_workers(
+def _execute_on_workers(
     tasks: Sequence[Task],
     report: Callable[[Task, PlanOutcome], object],
     address: str,
     mark: Path,
 ) -> Job[None]:
     """Execute plans on workers, with a few plans queued at a time."""
-    from napari_semsr.inference import remote_client, without_workers
+    from napari_semsr.inference import connect_client, report_missing_workers
 
     total, steps_done = sum(len(task.plan.calls) for task in tasks), 0
     yield Progress(0, total, "connecting to the workers")
     waiting = list(reversed(tasks))
     running: dict[object, Task] = {}
     ended_tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with remote_client(address) as client:
+    with connect_client(address) as client:
         try:
             with _mark_execution(
                 mark
@@ -657,17 +684,19 @@ def _on_workers(
                         task = waiting.pop()
                         key = f"plan-{task.name}-{token[:8]}"
                         how: Any = {"pure": False, "key": key}
-                        future = client.submit(run_plan, task, mark, token, **how)
+                        future = client.submit(
+                            execute_on_worker, task, mark, token, **how
+                        )
                         running[future] = task
                         future.add_done_callback(ended_tasks.put)
                     with suppress(queue.Empty):
                         future = ended_tasks.get(timeout=_LISTEN_S)
                         task = running.pop(future)
-                        report(task, _outcome_of(future))
+                        report(task, _fetch_outcome(future))
                         steps_done += len(task.plan.calls)
                         future.release()
                     ended_count = len(tasks) - len(waiting) - len(running)
-                    step: Progress = without_workers(address)
+                    step: Progress = report_missing_workers(address)
                     if threads:
                         step = Progress(0, 0, f"{ended_count} of {len(tasks)} images")
                     yield replace(step, done=steps_done, total=total)
@@ -676,8 +705,8 @@ def _on_workers(
     yield Progress(total, total, "done")
 
 
-def _outcome_of(future: Any) -> PlanOutcome:
-    """Fetch the result of a plan; a dead worker is an error of the plan."""
+def _fetch_outcome(future: Any) -> PlanOutcome:
+    """Fetch the result of a plan; a killed worker counts as an error of the plan."""
     from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
 

@@ -18,16 +18,16 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     SemsrError,
-    refuse_user_only,
+    check_user_only_options,
     user_only_options,
 )
-from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, decoding
+from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, convert_decoding_errors
 from napari_semsr.jobs.enhance import MISFIT
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.index import JOBS, verb_of
+from napari_semsr.jobs.index import JOBS, get_verb
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
-from napari_semsr.jobs.stitch import HALF, digest_of_digests
-from napari_semsr.jobs.verb import FileIn, Verb
+from napari_semsr.jobs.stitch import HALF, combine_digests
+from napari_semsr.jobs.verb import FileInput, Verb
 from napari_semsr.simulation import ViewOptions
 
 _LAST_COMMITS = {"trust": "b537c11d"}  # last commit that had each former job
@@ -37,7 +37,7 @@ _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
 @dataclass(frozen=True, slots=True)
 class RecordedPlan:
-    """The plan that made a file, with a record of each call.
+    """Plan that created a file, with the record of each call.
 
     Attributes
     ----------
@@ -51,13 +51,13 @@ class RecordedPlan:
     records: Mapping[str, Provenance]
 
 
-def plan_of(history: Provenance, file: Path) -> Plan:
-    """Return the plan that made a file, from its stored history."""
+def create_plan(history: Provenance, file: Path) -> Plan:
+    """Return the plan that created a file, from its stored history."""
     return read_history(history, file).plan
 
 
 def read_history(history: Provenance, file: Path) -> RecordedPlan:
-    """Read the history of a file.
+    """Convert the history of a file to a plan with records.
 
     Parameters
     ----------
@@ -78,25 +78,25 @@ def read_history(history: Provenance, file: Path) -> RecordedPlan:
     OptionError
         If it sets an option that only a user may set.
     """
-    reader = _Reader(file)
-    result = reader.add(history)
+    reader = _HistoryReader(file)
+    result = reader.add_call(history)
     return RecordedPlan(Plan(calls=tuple(reader.calls), result=result), reader.records)
 
 
-def repeatable_jobs() -> list[str]:
+def list_repeatable_jobs() -> list[str]:
     """Return the jobs whose output can be reproduced."""
-    return [job for job in (*JOBS, *_CURRENT_JOBS) if _verb_of_job(job) is not None]
+    return [job for job in (*JOBS, *_CURRENT_JOBS) if _get_job_verb(job) is not None]
 
 
-def _verb_of_job(job: str) -> Verb[Options, Result] | None:
+def _get_job_verb(job: str) -> Verb[Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
     name = _CURRENT_JOBS.get(job, job)
-    verb = verb_of(name) if name in JOBS else None
+    verb = get_verb(name) if name in JOBS else None
     makes = verb is not None and (verb.makes_image or name == "simulate")
     return verb if makes else None
 
 
-class _Reader:
+class _HistoryReader:
     """Converts a history to calls, those of the inputs first."""
 
     def __init__(self, file: Path) -> None:
@@ -104,15 +104,15 @@ class _Reader:
         self.calls: list[Call] = []
         self.records: dict[str, Provenance] = {}
 
-    def add(self, history: Provenance, depth: int = 0) -> CallOutput:
+    def add_call(self, history: Provenance, depth: int = 0) -> CallOutput:
         """Add the call that a history records, after those that made its inputs."""
-        verb = self._verb(history)
-        with decoding(self.file, "a history"):
-            current = _with_guides(verb, history)
+        verb = self._get_verb(history)
+        with convert_decoding_errors(self.file, "a history"):
+            current = _add_guides(verb, history)
             if history.job in _CURRENT:
                 current = _CURRENT[history.job](current, self.file)
-            options = self._options(verb, current)
-        inputs = self._inputs(verb, current, depth)
+            options = self._get_options(verb, current)
+        inputs = self._get_inputs(verb, current, depth)
         part = current.part
         is_coverage = self.file.name.endswith(f".{COVERAGE}.tif")  # history of a mosaic
         if depth == 0 and history.job == "stitch" and is_coverage:
@@ -136,7 +136,7 @@ class _Reader:
         self.records[name] = history
         return CallOutput(call=name, part=part)
 
-    def _verb(self, history: Provenance) -> Verb[Options, Result]:
+    def _get_verb(self, history: Provenance) -> Verb[Options, Result]:
         """Return the command of a job; raise an error if it cannot be run again."""
         if history.job in _LAST_COMMITS:
             msg = (
@@ -144,32 +144,32 @@ class _Reader:
                 f"from this package; use commit {_LAST_COMMITS[history.job]}."
             )
             raise ReadError(msg, code="other-version")
-        verb = _verb_of_job(history.job)
+        verb = _get_job_verb(history.job)
         if verb is None:
             msg = (
                 f"{self.file.name} was made by {history.job!r}, which cannot be run "
-                f"again; these can: {', '.join(repeatable_jobs())}."
+                f"again; these can: {', '.join(list_repeatable_jobs())}."
             )
             raise ReadError(msg, code="history-unknown")
         return verb
 
-    def _options(
+    def _get_options(
         self, verb: Verb[Options, Result], history: Provenance
     ) -> dict[str, object]:
-        """Return the options of a call, including those of reading."""
+        """Return the options of a call, including the reading options."""
         options_stored, fields = history.options, verb.options.model_fields
         own = {name: options_stored[name] for name in fields if name in options_stored}
-        refuse_user_only(own, user_only_options(verb.options), "A history")
+        check_user_only_options(own, user_only_options(verb.options), "A history")
         try:
-            options = verb.options.recall(own)
+            options = verb.options.from_history(own)
         except OptionError as error:
-            msg = f"{self.file} cannot be read as a history: {error}"
+            msg = f"The history of {self.file} cannot be read: {error}"
             raise ReadError(msg, code="history-unknown") from error
         values_given: dict[str, object] = options.model_dump(
             mode="json", exclude_unset=True
         )
         reading = dict(options_stored.get("reading") or {})
-        for side in verb.sides or ("",):
+        for side in verb.reading_prefixes or ("",):
             values = dict(reading.get(side) or {}) if side else reading
             before = f"{side}_" if side else ""
             values_given |= {
@@ -182,7 +182,7 @@ class _Reader:
                 values_given[item.name] = options_stored[item.name]
         return values_given
 
-    def _inputs(
+    def _get_inputs(
         self, verb: Verb[Options, Result], history: Provenance, depth: int
     ) -> dict[str, Input | tuple[Input, ...]]:
         """Return the inputs of the call by argument name."""
@@ -198,35 +198,40 @@ class _Reader:
                 records = [one for one in left if one.role == role][:1]
             left = [one for one in left if one not in records]
             if records[1:] and not item.stack:  # not planes of a stack
-                msg = f"The history of {self.file.name} names several images for one."
+                msg = (
+                    f"The history of {self.file.name} has several images for a single "
+                    "input."
+                )
                 raise ReadError(msg)
-            images = tuple(self._image(record, depth) for record in records)
+            images = tuple(
+                self._create_image_input(record, depth) for record in records
+            )
             if images:
                 inputs[item.name] = images if images[1:] else images[0]
         roles = {item.role: item.name for item in verb.files if item.role}
         for record in (*left, *history.guides):
             name = roles.get(record.role, record.role.replace(" ", "_"))
-            if isinstance(verb.arguments.get(name), FileIn):
-                inputs.setdefault(name, _file_of(record))
+            if isinstance(verb.arguments.get(name), FileInput):
+                inputs.setdefault(name, _create_file(record))
             elif name in verb.options.model_fields:
-                inputs.setdefault(name, self._image(record, depth))
+                inputs.setdefault(name, self._create_image_input(record, depth))
         if any(not item.optional and item.name not in inputs for item in verb.inputs):
-            msg = f"The history of {self.file.name} names no input to read."
+            msg = f"The history of {self.file.name} has no input to read."
             raise ReadError(msg, code="history-incomplete")
         # those whose digest depends on other files come last
         return dict(sorted(inputs.items(), key=lambda one: one[0] in roles.values()))
 
-    def _image(self, record: InputRecord, depth: int) -> Input:
-        """Return an image: the output of a call, if its history can be read."""
+    def _create_image_input(self, record: InputRecord, depth: int) -> Input:
+        """Return an image input: the output of a call if its history is readable."""
         file, input_history, count = (
-            _file_of(record),
+            _create_file(record),
             record.provenance,
             len(self.calls),
         )
         if input_history is None or depth >= _DEEPEST:
             return file
         try:
-            output = self.add(input_history, depth + 1)
+            output = self.add_call(input_history, depth + 1)
         except SemsrError:
             del self.calls[count:]
             return file
@@ -234,7 +239,7 @@ class _Reader:
         return output.replace(file=file) if is_saved else output
 
 
-def _file_of(record: InputRecord) -> File:
+def _create_file(record: InputRecord) -> File:
     return File(path=record.path or "", digest=record.digest, name=record.name)
 
 
@@ -242,13 +247,13 @@ def _file_of(record: InputRecord) -> File:
 # files as guides or inputs by the names of their arguments.
 
 
-def _with_options(
+def _replace_options(
     history: Provenance, options: Mapping[str, object], **more: object
 ) -> Provenance:
     return history.model_copy(update={"options": dict(options), **more})
 
 
-def _with_guides(verb: Verb[Options, Result], history: Provenance) -> Provenance:
+def _add_guides(verb: Verb[Options, Result], history: Provenance) -> Provenance:
     """Record as guides the files that earlier versions recorded as options."""
     options, roles = history.options, {record.role for record in history.guides}
     guides = [
@@ -267,36 +272,36 @@ def _with_guides(verb: Verb[Options, Result], history: Provenance) -> Provenance
     return history.model_copy(update={"guides": (*others, *guides)})
 
 
-def _convert(history: Provenance, file: Path) -> Provenance:
-    """Extract reading options, which convert records next to the data type."""
+def _update_convert_history(history: Provenance, file: Path) -> Provenance:
+    """Extract the reading options, which `convert` stores next to the data type."""
     if "dtype" not in history.options:
         msg = (
             f"{file.name} was averaged by the demonstration, which creates "
             "all of its images: run `demo()` again."
         )
         raise ReadError(msg, code="history-unknown")
-    return _with_options(
+    return _replace_options(
         history, {"dtype": history.options["dtype"], "reading": history.options}
     )
 
 
-def _crop(history: Provenance, _: Path) -> Provenance:
-    """Remove options of the image given by `like`, if there is none."""
+def _update_crop_history(history: Provenance, _: Path) -> Provenance:
+    """Remove the options of the `like` image, if there is none."""
     if any(record.role == "like" for record in history.guides):
         return history
     of_like = ("like_pixel_size_nm", "search")
     left = {k: v for k, v in history.options.items() if k not in of_like}
-    return _with_options(history, left)
+    return _replace_options(history, left)
 
 
-def _register(history: Provenance, file: Path) -> Provenance:
+def _update_register_history(history: Provenance, file: Path) -> Provenance:
     """Extract the options of the call, and landmarks that were not in a file."""
     options, guides = dict(history.options), {record.role for record in history.guides}
     search = options.get("searched")
     if search == "stored" and "transform" not in guides:
         msg = (
-            f"{file.name} was registered by a transform without a file or any other "
-            "record, so it cannot be reproduced."
+            f"{file.name} was registered with a transform that has neither a file nor "
+            "another record, so it cannot be reproduced."
         )
         raise ReadError(msg, code="history-incomplete")
     landmarks = options.get("landmarks")
@@ -312,10 +317,10 @@ def _register(history: Provenance, file: Path) -> Provenance:
         options = {"reading": options.get("reading")}
     if landmarks is not None:
         np.array([landmarks["moving"], landmarks["fixed"]], float)
-    return _with_options(history, options)
+    return _replace_options(history, options)
 
 
-def _frc_map(history: Provenance, file: Path) -> Provenance:
+def _update_frc_map_history(history: Provenance, file: Path) -> Provenance:
     """Remove the halves, which older versions recorded after the mosaic."""
     if "difference" in history.options:
         msg = (
@@ -327,18 +332,18 @@ def _frc_map(history: Provenance, file: Path) -> Provenance:
     return history.model_copy(update={"inputs": images[:1] if images[2:] else images})
 
 
-def _repeatability(history: Provenance, _: Path) -> Provenance:
-    """Convert the former command for comparing two scans to an error map."""
+def _update_repeatability_history(history: Provenance, _: Path) -> Provenance:
+    """Convert a record of the former command for comparing scans to an error map."""
     roles = {"first": "reference", "second": "enhanced"}
     inputs = tuple(
         record.model_copy(update={"role": roles.get(record.role, record.role)})
         for record in history.inputs
     )
-    return _with_options(history, {**history.options, "scans": True}, inputs=inputs)
+    return _replace_options(history, {**history.options, "scans": True}, inputs=inputs)
 
 
-def _simulate(history: Provenance, file: Path) -> Provenance:
-    """Remove the view, which is not recorded, and the phantom of a scanned image."""
+def _update_simulate_history(history: Provenance, file: Path) -> Provenance:
+    """Remove the options of the view, and the phantom if an image was scanned."""
     if history.part is None:
         msg = (
             f"{file.name} does not record which image of its simulation it is, so "
@@ -347,12 +352,12 @@ def _simulate(history: Provenance, file: Path) -> Provenance:
         raise ReadError(msg, code="history-incomplete")
     phantom = {"phantom"} if history.inputs else set()
     out = {*ViewOptions.model_fields, "sem_view"} | phantom
-    return _with_options(
+    return _replace_options(
         history, {k: v for k, v in history.options.items() if k not in out}
     )
 
 
-def _stitch(history: Provenance, _: Path) -> Provenance:
+def _update_stitch_history(history: Provenance, _: Path) -> Provenance:
     """Move the half out of the options, and merge heights into one folder."""
     half = history.options.get(HALF)
     more = {"part": f"half-{half['name']}"} if half is not None else {}
@@ -366,14 +371,14 @@ def _stitch(history: Provenance, _: Path) -> Provenance:
         role="frames",
         name=folder.name or ".",
         path=folder.as_posix() if heights.path else None,
-        digest=digest_of_digests(digests),
+        digest=combine_digests(digests),
     )
     others = [record for record in history.inputs if record.role != "frames"]
     return history.model_copy(update={**more, "inputs": (*others, scan), "guides": ()})
 
 
-def _enhance(history: Provenance, _: Path) -> Provenance:
-    """Name the misfit map by the output that it is written to."""
+def _update_enhance_history(history: Provenance, _: Path) -> Provenance:
+    """Rename the misfit map to the output that contains it."""
     return (
         history.model_copy(update={"part": "residual_map"})
         if history.part == MISFIT
@@ -381,8 +386,8 @@ def _enhance(history: Provenance, _: Path) -> Provenance:
     )
 
 
-def _blend(history: Provenance, _: Path) -> Provenance:
-    """Read the image from the history of the result, which has its digest."""
+def _update_blend_history(history: Provenance, _: Path) -> Provenance:
+    """Take the image from the history of the result, which has its digest."""
     before = {record.role: record for record in history.inputs}
     result = before.get("result")
     if result is not None and result.provenance and result.provenance.inputs:
@@ -391,21 +396,21 @@ def _blend(history: Provenance, _: Path) -> Provenance:
     return history.model_copy(update={"inputs": tuple(before.values())})
 
 
-def _gold(history: Provenance, _: Path) -> Provenance:
-    """Choose the image by an option, as the command creates one of two."""
-    return _with_options(history, {**history.options, "part": history.part})
+def _update_gold_history(history: Provenance, _: Path) -> Provenance:
+    """Select the image with an option, since the command creates one of two."""
+    return _replace_options(history, {**history.options, "part": history.part})
 
 
 _CURRENT: dict[str, Callable[[Provenance, Path], Provenance]] = {
-    "convert": _convert,
-    "crop": _crop,
-    "register": _register,
-    "frc-map": _frc_map,
-    "repeatability": _repeatability,
-    "simulate": _simulate,
-    "stitch": _stitch,
-    "enhance": _enhance,
-    "blend": _blend,
-    "gold": _gold,
+    "convert": _update_convert_history,
+    "crop": _update_crop_history,
+    "register": _update_register_history,
+    "frc-map": _update_frc_map_history,
+    "repeatability": _update_repeatability_history,
+    "simulate": _update_simulate_history,
+    "stitch": _update_stitch_history,
+    "enhance": _update_enhance_history,
+    "blend": _update_blend_history,
+    "gold": _update_gold_history,
 }
-"""Converters for jobs whose stored form differs from what their command accepts."""
+"""Converters of histories whose stored form differs from the current options."""

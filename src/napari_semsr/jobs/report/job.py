@@ -1,4 +1,4 @@
-"""Report images, pairs and measurements on one page, with a JSON file of all values."""
+"""Create a page about images, pairs and measurements, and a JSON file of its values."""
 
 import os
 import time
@@ -12,10 +12,10 @@ import numpy as np
 from napari_semsr.analysis import (
     Decorrelation,
     Metrics,
+    compute_radial_spectrum,
     measure_decorrelation,
     measure_histogram,
     measure_metrics,
-    radial_spectrum,
 )
 from napari_semsr.core import (
     Box,
@@ -31,29 +31,29 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     central_box,
-    code_of,
-    cut_box,
+    crop_to_box,
     format_pixel_size,
     format_shape,
+    get_error_code,
     option,
     software_versions,
 )
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.crop import cut_gaps
-from napari_semsr.jobs.figure import FigureOptions, in_one_scale, plate_image
+from napari_semsr.jobs.crop import crop_to_gap_free_box
+from napari_semsr.jobs.figure import FigureOptions, create_plate_image, unify_display
 from napari_semsr.jobs.images import (
     Image,
     Result,
-    add_own_records,
+    append_image_records,
+    check_databar,
     check_not_input,
     collect_warnings,
-    databar_note,
-    jsonable,
-    name_of,
+    correct_pixel_sizes,
+    get_image_name,
+    get_image_paths,
     open_image,
-    paths_of,
     record_input,
-    size_alike,
+    to_json_value,
 )
 from napari_semsr.jobs.leakage import TRAINED_ON
 from napari_semsr.jobs.measure import (
@@ -72,34 +72,34 @@ from napari_semsr.jobs.report.numbers import (
     FRC,
     MATCHED_NAMES,
     SHARPNESS,
-    Measured,
+    Measurements,
     Number,
-    decorrelation_number,
-    emd_number,
-    error_numbers,
-    frc_number,
-    grey_numbers,
-    map_numbers,
-    metric_numbers,
-    sharpness_numbers,
+    create_decorrelation_number,
+    create_emd_numbers,
+    create_error_numbers,
+    create_frc_number,
+    create_grey_numbers,
+    create_map_numbers,
+    create_metric_numbers,
+    create_sharpness_numbers,
 )
 from napari_semsr.jobs.report.records import (
     StoredNumbers,
-    curves_of,
+    get_curves,
     is_record,
     read_record,
 )
-from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
+from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.reporting import (
     NO_VALUE,
     TIMES,
     PlateImage,
+    describe_scale_bars,
     draw_plate,
-    making,
-    plot_png,
-    words_of_bars,
-    write_number,
-    write_numbers,
+    draw_plot_png,
+    format_value,
+    list_provenance,
+    write_json,
     write_page,
 )
 
@@ -145,26 +145,26 @@ class PanelFindings:
 
 
 @dataclass(slots=True)
-class Picture:
-    """An image of a report with its measurements."""
+class ReportImage:
+    """Image of a report, with its measurements."""
 
     label: str
     image: Micrograph
     record: InputRecord
     size_from: str
     path: str | None
-    measures: Measured = field(default_factory=Measured)
+    measures: Measurements = field(default_factory=Measurements)
     box: Box | None = None  # the part measured, if not the whole image
 
     @property
     def is_map(self) -> bool:
-        """Whether its values are local measurements instead of grey levels."""
+        """Whether the image is a map of local measurements instead of grey levels."""
         return self.image.quantity is not None
 
     @property
     def networks(self) -> list[tuple[str, str]]:
-        """Names and digests of the networks in its history."""
-        histories = _history(self.image.provenance)
+        """Names and digests of the networks in the history of the image."""
+        histories = _iterate_steps(self.image.provenance)
         networks_found = {
             m.model_digest: m.model_name or "unnamed model" for m in histories
         }
@@ -174,7 +174,7 @@ class Picture:
     def steps(self) -> list[dict[str, str]]:
         """Processing steps in order, without repetition."""
         rows: list[dict[str, str]] = []
-        for step in _history(self.image.provenance):
+        for step in _iterate_steps(self.image.provenance):
             input_names = [item.name for item in step.inputs]
             more = f" and {len(input_names) - 3} more" if len(input_names) > 3 else ""
             flat = step.options | (step.options.get("reading") or {})
@@ -199,21 +199,21 @@ class Picture:
         return rows
 
 
-def _history(history: Provenance | None) -> Iterator[Provenance]:
+def _iterate_steps(history: Provenance | None) -> Iterator[Provenance]:
     """Iterate over the processing steps of an image in order."""
     if history is not None:
         for item in history.inputs:
-            yield from _history(item.provenance)
+            yield from _iterate_steps(item.provenance)
         yield history
 
 
 @dataclass(slots=True)
-class Pair:
-    """Two images of a report with the measurements that compare them."""
+class ImagePair:
+    """Pair of images in a report, with the measurements that compare them."""
 
-    reference: Picture
-    other: Picture
-    measures: Measured = field(default_factory=Measured)
+    reference: ReportImage
+    other: ReportImage
+    measures: Measurements = field(default_factory=Measurements)
     map: Micrograph | None = None  # error map
 
     @property
@@ -223,18 +223,18 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportParts:
+class ReportContents:
     """Contents of a report."""
 
-    pictures: list[Picture]
-    pairs: list[Pair]
+    pictures: list[ReportImage]
+    pairs: list[ImagePair]
     records: list[StoredNumbers]
     findings: Sequence[PanelFindings]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportMade(Result):
-    """A page with its values, and sentences for a Methods section."""
+    """Report page with its values, and sentences for a Methods section."""
 
     path: str
     numbers: str  # JSON file with all values
@@ -247,7 +247,7 @@ class ReportMade(Result):
     seconds: float
 
     def figures(self) -> dict[str, Figure]:
-        """Return the counts of the page."""
+        """Return the contents of the page: images, pairs, files and refused values."""
         all_figures = {name: ", ".join(getattr(self, name)) for name in _INPUT_KINDS}
         if self.refused:
             all_figures["refused"] = f"{self.refused}, with reasons on the page"
@@ -259,7 +259,7 @@ class ReportMade(Result):
         }
 
 
-def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
+def _create_report(run: Run[ReportOptions]) -> Job[ReportMade]:
     """Measure images and pairs, and write a page about them.
 
     `findings` are the results of panels; the first image of a pair is the reference.
@@ -269,29 +269,33 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     if isinstance(inputs, (str, os.PathLike, Micrograph)):
         inputs = [inputs]
     settings, reading = run.options, run.opening
-    images, files = _sort_inputs(inputs, findings)
+    images, files = _separate_inputs(inputs, findings)
     images_given = [part for one in images for part in one]
-    page, numbers = run.place, run.place.with_suffix(_NUMBERS)
+    page, numbers = run.required_target, run.required_target.with_suffix(_NUMBERS)
     for place in (page, numbers):
-        check_not_input(place, [*paths_of(*images_given), *files])
+        check_not_input(place, [*get_image_paths(*images_given), *files])
     records = [read_record(path) for path in files]
-    pictures = yield from _open_all(images_given, reading)
+    pictures = yield from _open_images(images_given, reading)
     each = list(pictures.values())
-    pairs = [_pair_up(*(pictures[_key(i)] for i in one)) for one in images if one[1:]]
+    pairs = [
+        _create_pair(*(pictures[_get_image_key(i)] for i in one))
+        for one in images
+        if one[1:]
+    ]
     total = len(each) + len(pairs)
     for number, item in enumerate(each):
         progress = Progress(number, total, f"measuring {item.label}")
-        yield from _measure(item, settings, progress)
+        yield from _measure_image(item, settings, progress)
     for number, pair in enumerate(pairs, len(each)):
         progress = Progress(number, total, f"comparing {pair.label}")
-        yield from _compare(pair, settings, progress)
-    parts = ReportParts(each, pairs, records, findings)
+        yield from _compare_pair(pair, settings, progress)
+    parts = ReportContents(each, pairs, records, findings)
     methods, references = describe_methods(parts)
     yield Progress(0, 0, "drawing the report")
     json_records = (
         InputRecord(role="json", name=r.name, digest=r.digest) for r in records
     )
-    history = yield from run.history(
+    history = yield from run.compose_history(
         inputs=[*(item.record for item in each), *json_records]
     )
     measures = [*(item.measures for item in each), *(pair.measures for pair in pairs)]
@@ -307,21 +311,21 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
         seconds=round(time.monotonic() - start, 2),
     )
     yield from write_report(page, result, settings, parts, history)
-    write_numbers(numbers, _every_number(result, settings, parts, history))
+    write_json(numbers, _create_record(result, settings, parts, history))
     return replace(result, seconds=round(time.monotonic() - start, 2))
 
 
 # Inputs.
 
 
-def _sort_inputs(
+def _separate_inputs(
     inputs: Sequence[Input], findings: Sequence[PanelFindings]
 ) -> tuple[list[tuple[Image, ...]], list[Path]]:
     """Separate images and pairs (tuples of two) from JSON files."""
     images: list[tuple[Image, ...]] = []
     files: list[Path] = []
     for item in inputs:
-        one = _pair_of(item) if isinstance(item, (str, os.PathLike)) else item
+        one = _split_pair(item) if isinstance(item, (str, os.PathLike)) else item
         if isinstance(one, tuple):
             images.append(_check_pair(one))
         elif isinstance(one, Micrograph):
@@ -330,7 +334,7 @@ def _sort_inputs(
             files.append(Path(one))
         else:
             images.append((one,))
-    count = len({_key(part) for one in images for part in one})
+    count = len({_get_image_key(part) for one in images for part in one})
     if not (images or files or findings):
         msg = "A report must have at least one image, pair or JSON file, got none."
         raise OptionError(msg, code="missing-value")
@@ -343,8 +347,8 @@ def _sort_inputs(
     return images, files
 
 
-def _pair_of(item: Where) -> Input:
-    """Split ``A::B``, unless a file has exactly that name."""
+def _split_pair(item: Where) -> Input:
+    """Split ``A::B`` into a pair, unless a file has exactly that name."""
     text = os.fspath(item)
     if _PAIR not in text or Path(text).exists():
         return item
@@ -365,34 +369,36 @@ def _pair_of(item: Where) -> Input:
 
 def _check_pair(pair: tuple[Image, ...]) -> tuple[Image, ...]:
     """Check that a pair consists of two different images."""
-    if len(pair) != 2 or _key(pair[0]) == _key(pair[1]):
-        names = " and ".join(map(name_of, pair))
+    if len(pair) != 2 or _get_image_key(pair[0]) == _get_image_key(pair[1]):
+        names = " and ".join(map(get_image_name, pair))
         msg = f"A pair must be two different images, got {names}."
         raise OptionError(msg, code="same-image")
-    for path in paths_of(*pair):
+    for path in get_image_paths(*pair):
         if is_record(path):
             msg = f"A pair must be two images, got the JSON file {path.name}."
             raise OptionError(msg, code="wrong-type")
     return pair
 
 
-def _key(image: Image) -> object:
+def _get_image_key(image: Image) -> object:
     """Return a key that identifies an image."""
     return id(image) if isinstance(image, Micrograph) else Path(image).resolve()
 
 
-def _open_all(images: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Picture]]:
+def _open_images(
+    images: Sequence[Image], reading: ReadOptions
+) -> Job[dict[Any, ReportImage]]:
     """Open and record each image once."""
-    pictures: dict[Any, Picture] = {}
-    for image in {_key(image): image for image in images}.values():
-        yield Progress(0, 0, f"reading {name_of(image)}")
+    pictures: dict[Any, ReportImage] = {}
+    for image in {_get_image_key(image): image for image in images}.values():
+        yield Progress(0, 0, f"reading {get_image_name(image)}")
         image_opened = open_image(image, reading)
         record = yield from record_input(image, image_opened, reading)
         path = None if isinstance(image, Micrograph) else os.fspath(image)
-        pictures[_key(image)] = Picture(
+        pictures[_get_image_key(image)] = ReportImage(
             image_opened.name, image_opened, record, "", path
         )
-    alike = size_alike([item.image for item in pictures.values()], reading)
+    alike = correct_pixel_sizes([item.image for item in pictures.values()], reading)
     when = "" if reading.pixel_size_nm is None else " when the report was created"
     for item, sized_image in zip(pictures.values(), alike, strict=True):
         size_text = sized_image.pixel_size_nm and f"{sized_image.pixel_size_from}{when}"
@@ -407,7 +413,7 @@ def _open_all(images: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pi
     return pictures
 
 
-def _pair_up(reference: Picture, other: Picture) -> Pair:
+def _create_pair(reference: ReportImage, other: ReportImage) -> ImagePair:
     """Pair two images; a network's output is compared with the acquired image."""
     if reference.networks and not other.networks:
         reference, other = other, reference
@@ -423,14 +429,14 @@ def _pair_up(reference: Picture, other: Picture) -> Pair:
             "with `crop(like=…)` or `register()`."
         )
         raise ShapeError(msg, code="sizes-differ")
-    return Pair(reference, other)
+    return ImagePair(reference, other)
 
 
 # Measurements.
 
 
 def _try_measure(
-    measures: Measured,
+    measures: Measurements,
     names: Sequence[str],
     job: Job[T],
     key: str = "",
@@ -444,7 +450,7 @@ def _try_measure(
     try:
         result = yield from collect_warnings(job, measures.notes)
     except SemsrError as error:
-        measures.refuse(names, error)
+        measures.add_failures(names, error)
         return None
     if key:
         measures.results[key] = part(result)
@@ -452,14 +458,14 @@ def _try_measure(
     return result
 
 
-def _tried_frc(
-    measures: Measured,
+def _try_measure_frc(
+    measures: Measurements,
     image: Micrograph,
     options: ReportOptions,
     *values: Any,
     **how: Any,
 ) -> Job[Any]:
-    """Measure a ring correlation in the pixels of an image."""
+    """Measure a Fourier ring correlation, with lengths in the pixels of an image."""
     frc_options = FrcJobOptions(criterion=options.criterion)
     return (
         yield from _try_measure(
@@ -467,24 +473,26 @@ def _tried_frc(
             (FRC,),
             FRC_VERB.job(*values, options=frc_options, **how),
             "frc",
-            lambda found: [frc_number(found.result, image, found.note)],
+            lambda found: [create_frc_number(found.result, image, found.note)],
             lambda found: found.result,
         )
     )
 
 
-def _now(make: Callable[..., T], *values: Any, **how: Any) -> Job[T]:
+def _wrap_as_job(make: Callable[..., T], *values: Any, **how: Any) -> Job[T]:
     """Wrap a function without progress steps as a job."""
     yield from ()
     return make(*values, **how)
 
 
-def _step(progress: Progress, what: str) -> Progress:
-    """Report progress on the measurement of an image."""
+def _add_step_name(progress: Progress, what: str) -> Progress:
+    """Return a progress step with the name of the current measurement."""
     return replace(progress, message=f"{progress.message}: {what}")
 
 
-def _measure(item: Picture, options: ReportOptions, progress: Progress) -> Job[None]:
+def _measure_image(
+    item: ReportImage, options: ReportOptions, progress: Progress
+) -> Job[None]:
     measures, image = item.measures, item.image
     box = central_box(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
@@ -494,65 +502,79 @@ def _measure(item: Picture, options: ReportOptions, progress: Progress) -> Job[N
             f"{image.shape[0]} x {image.shape[1]} px."
         )
         measures.notes.append(Message(sentence, "measured-in-part"))
-    yield _step(progress, "grey levels")
-    part = cut_box(image, box)
+    yield _add_step_name(progress, "grey levels")
+    part = crop_to_box(image, box)
     if item.is_map:
-        measures.numbers += map_numbers(part)
+        measures.numbers += create_map_numbers(part)
         return
-    measures.numbers += grey_numbers(part)
+    measures.numbers += create_grey_numbers(part)
     if item.path is not None and item.box is None:
-        note = databar_note(item.label, part)
+        note = check_databar(item.label, part)
         measures.notes += [note] if note else []
-    whole = yield from _try_measure(measures, (FRC, DECORRELATION), cut_gaps(part))
+    whole = yield from _try_measure(
+        measures, (FRC, DECORRELATION), crop_to_gap_free_box(part)
+    )
     if whole is None:
         return
     (full,), gap_free = whole
     if gap_free is not None:
-        item.box = Box.of(gap_free.shape, (box.y0 + gap_free.y0, box.x0 + gap_free.x0))
+        item.box = Box.from_shape(
+            gap_free.shape, (box.y0 + gap_free.y0, box.x0 + gap_free.x0)
+        )
         sentence = (
             f"Resolution, spectrum and sharpness are measured in the largest rectangle "
             f"without gaps, {gap_free.shape[0]} x {gap_free.shape[1]} px."
         )
         measures.notes.append(Message(sentence, "measured-in-part"))
-    yield _step(progress, "Fourier ring correlation")
+    yield _add_step_name(progress, "Fourier ring correlation")
     yield from _measure_frc(item, part, full, box, options)
 
-    def cut_off(result: Decorrelation) -> Sequence[Number]:
-        return [decorrelation_number(result, image)]
+    def create_cut_off_numbers(result: Decorrelation) -> Sequence[Number]:
+        return [create_decorrelation_number(result, image)]
 
     each: tuple[tuple[Any, ...], ...] = (  # names, job, key, numbers
-        ((DECORRELATION,), measure_decorrelation(full), "decorrelation", cut_off),
-        (SHARPNESS, _now(measure_metrics, full), "metrics", sharpness_numbers),
-        (("Histogram",), _now(measure_histogram, part), "histogram"),
-        (("Spectrum",), _now(radial_spectrum, full), "spectrum"),
+        (
+            (DECORRELATION,),
+            measure_decorrelation(full),
+            "decorrelation",
+            create_cut_off_numbers,
+        ),
+        (
+            SHARPNESS,
+            _wrap_as_job(measure_metrics, full),
+            "metrics",
+            create_sharpness_numbers,
+        ),
+        (("Histogram",), _wrap_as_job(measure_histogram, part), "histogram"),
+        (("Spectrum",), _wrap_as_job(compute_radial_spectrum, full), "spectrum"),
     )
     for names, job, key, *say in each:
-        yield _step(progress, "sharpness" if key == "metrics" else key)
+        yield _add_step_name(progress, "sharpness" if key == "metrics" else key)
         yield from _try_measure(measures, names, job, key, *say)
 
 
 def _measure_frc(
-    item: Picture,
+    item: ReportImage,
     part: Micrograph,
     full: Micrograph,
     box: Box,
     options: ReportOptions,
 ) -> Job[None]:
-    """Measure the resolution, using a mosaic's halves if they are next to it."""
+    """Measure the resolution, using a mosaic's halves if they are stored next to it."""
     halves, note, place = None, None, item.path or item.image.path
     if place is not None:
         halves, note = find_halves(Path(place), item.image)
-    parts = halves and (cut_box(halves[0], box), cut_box(halves[1], box))
+    parts = halves and (crop_to_box(halves[0], box), crop_to_box(halves[1], box))
     measures, source = item.measures, full if parts is None else part
     how: Any = (measures, item.image, options, source)
-    result = yield from _tried_frc(*how, halves=parts)
+    result = yield from _try_measure_frc(*how, halves=parts)
     if result is None:
         return
     if parts is not None:
         measures.results["halves"] = [half.name for half in parts]
     if note is not None:
-        measures.notes.append(Message(f"{note} {ALONE}", code_of(note)))
-    number = measures.number(FRC)
+        measures.notes.append(Message(f"{note} {ALONE}", get_error_code(note)))
+    number = measures.find_number(FRC)
     if item.networks and number is not None and number.value is not None:
         name = item.networks[-1][0]
         sentence = (
@@ -562,9 +584,11 @@ def _measure_frc(
         measures.notes.append(Message(sentence, "made-by-network"))
 
 
-def _compare(pair: Pair, options: ReportOptions, progress: Progress) -> Job[None]:
+def _compare_pair(
+    pair: ImagePair, options: ReportOptions, progress: Progress
+) -> Job[None]:
     measures = pair.measures
-    first, second = yield from add_own_records(
+    first, second = yield from append_image_records(
         (pair.reference.image, pair.other.image),
         (pair.reference.record, pair.other.record),
     )
@@ -573,35 +597,39 @@ def _compare(pair: Pair, options: ReportOptions, progress: Progress) -> Job[None
         if box.shape != first.shape:
             sentence = f"Compared in the central {box.shape[0]} x {box.shape[1]} px."
             measures.notes.append(Message(sentence, "measured-in-part"))
-        first, second = cut_box(first, box), cut_box(second, box)
+        first, second = crop_to_box(first, box), crop_to_box(second, box)
     parts = first, second
     if first.shape == second.shape:
         every = (*AS_THEY_ARE, FRC)
-        cut = yield from _try_measure(measures, every, cut_gaps(first, second))
+        cut = yield from _try_measure(
+            measures, every, crop_to_gap_free_box(first, second)
+        )
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
-    yield _step(progress, "PSNR and SSIM")
+    yield _add_step_name(progress, "PSNR and SSIM")
     for names, match in ((AS_THEY_ARE, None), (MATCHED_NAMES, "affine")):
-        near = _now(measure_metrics, parts[1], parts[0], match=match)
+        near = _wrap_as_job(measure_metrics, parts[1], parts[0], match=match)
         key = f"metrics {match or 'as they are'}"
-        yield from _try_measure(measures, names, near, key, metric_numbers)
-    histogram_job = _now(measure_histogram, second, first)
-    yield from _try_measure(measures, (EMD,), histogram_job, "histogram", emd_number)
-    yield _step(progress, "Fourier ring correlation")
-    yield from _correlate(pair, parts, options)
-    yield _step(progress, "error map")
+        yield from _try_measure(measures, names, near, key, create_metric_numbers)
+    histogram_job = _wrap_as_job(measure_histogram, second, first)
+    yield from _try_measure(
+        measures, (EMD,), histogram_job, "histogram", create_emd_numbers
+    )
+    yield _add_step_name(progress, "Fourier ring correlation")
+    yield from _correlate_pair(pair, parts, options)
+    yield _add_step_name(progress, "error map")
     map_errors = ERROR_MAP.job(first, second)
-    how: Any = {"say": error_numbers, "part": ErrorMapReport.to_json}
+    how: Any = {"say": create_error_numbers, "part": ErrorMapReport.to_json}
     errors = yield from _try_measure(measures, ERRORS, map_errors, "error_map", **how)
     pair.map = None if errors is None else errors.map
     measures.notes[:] = dict.fromkeys(measures.notes)
 
 
-def _correlate(
-    pair: Pair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
+def _correlate_pair(
+    pair: ImagePair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
 ) -> Job[None]:
     """Measure the frequency up to which both images agree."""
     sized_part = next((part for part in parts if part.pixel_size_nm), parts[0])
-    result = yield from _tried_frc(pair.measures, sized_part, options, *parts)
+    result = yield from _try_measure_frc(pair.measures, sized_part, options, *parts)
     if result is not None and result.found_shift_px is not None:
         (y, x), error = result.found_shift_px, result.found_shift_sd_px
         shift = f"({y:+.2f}, {x:+.2f}) px".replace("-", "\N{MINUS SIGN}")
@@ -614,16 +642,21 @@ def _correlate(
 # All values.
 
 
-def _every_number(
-    result: ReportMade, options: ReportOptions, parts: ReportParts, history: Provenance
+def _create_record(
+    result: ReportMade,
+    options: ReportOptions,
+    parts: ReportContents,
+    history: Provenance,
 ) -> dict[str, Any]:
     version = software_versions()["napari-semsr"]
 
-    def record_of(measures: Measured, *inputs: Picture) -> dict[str, Any]:
+    def create_measure_record(
+        measures: Measurements, *inputs: ReportImage
+    ) -> dict[str, Any]:
         how = {"version": version, "inputs": [item.record.digest for item in inputs]}
         return {
             "numbers": [item.to_json() | how for item in measures.numbers],
-            "results": jsonable(measures.results),
+            "results": to_json_value(measures.results),
             "notes": measures.notes,
         }
 
@@ -638,15 +671,15 @@ def _every_number(
                 "digest": item.record.digest,
                 "shape": list(item.image.shape),
                 "dtype": str(item.image.dtype),
-                "pixel_size_nm": jsonable(item.image.pixel_size_nm),
-                "pixel_size_sd_nm": jsonable(item.image.pixel_size_sd_nm),
+                "pixel_size_nm": to_json_value(item.image.pixel_size_nm),
+                "pixel_size_sd_nm": to_json_value(item.image.pixel_size_sd_nm),
                 "pixel_size_from": item.size_from,
                 "measured_box_px": None
                 if item.box is None
                 else [item.box.y0, item.box.x0, item.box.y1, item.box.x1],
                 "networks": [{"name": n, "digest": d} for n, d in item.networks],
-                "provenance": jsonable(item.image.provenance),
-                **record_of(item.measures, item),
+                "provenance": to_json_value(item.image.provenance),
+                **create_measure_record(item.measures, item),
             }
             for item in parts.pictures
         ],
@@ -654,7 +687,7 @@ def _every_number(
             {
                 "reference": pair.reference.label,
                 "compared": pair.other.label,
-                **record_of(pair.measures, pair.reference, pair.other),
+                **create_measure_record(pair.measures, pair.reference, pair.other),
             }
             for pair in parts.pairs
         ],
@@ -668,7 +701,7 @@ def _every_number(
         ],
         "methods": list(result.methods),
         "references": list(result.references),
-        "provenance": jsonable(history),
+        "provenance": to_json_value(history),
     }
 
 
@@ -705,8 +738,8 @@ REFERENCES = {
 
 
 @dataclass(slots=True)
-class _Cites:
-    """Numbers papers in the order of their citation."""
+class _CitationList:
+    """Numbered list of papers in the order of citation."""
 
     keys: list[str] = field(default_factory=list)
 
@@ -714,16 +747,18 @@ class _Cites:
         self.keys += [key for key in keys if key not in self.keys]
         return f"[{', '.join(str(self.keys.index(key) + 1) for key in keys)}]"
 
-    def numbers_in_order(self) -> tuple[str, ...]:
+    def list_references(self) -> tuple[str, ...]:
         return tuple(
             f"[{number}] {REFERENCES[key]}"
             for number, key in enumerate(self.keys, start=1)
         )
 
 
-def describe_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
+def describe_methods(
+    parts: "ReportContents",
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Describe the measurements; return sentences and references."""
-    cites, versions = _Cites(), software_versions()
+    cites, versions = _CitationList(), software_versions()
     names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
     others = ", ".join(
         f"{label} {versions[n]}" for n, label in names.items() if n in versions
@@ -733,16 +768,16 @@ def describe_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, 
             f"Images were measured with napari-semsr {versions['napari-semsr']} "
             f"({others})."
         ),
-        *_sizes(parts.pictures),
-        *_networks(parts.pictures),
-        *_alone(parts.pictures, cites),
+        *_describe_pixel_sizes(parts.pictures),
+        *_describe_networks(parts.pictures),
+        *_describe_single_images(parts.pictures, cites),
         *_describe_comparisons(parts.pairs, cites),
         *_describe_files(parts.records, cites),
     ]
-    return tuple(paragraphs), cites.numbers_in_order()
+    return tuple(paragraphs), cites.list_references()
 
 
-def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
+def _describe_pixel_sizes(pictures: "Sequence[ReportImage]") -> Iterable[str]:
     """Describe pixel sizes and their origin, grouping images of equal size."""
     sizes_told: dict[str, list[str]] = {}
     for item in pictures:
@@ -750,17 +785,17 @@ def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
             continue
         size_text = "not known, so lengths are in pixels"
         if item.image.pixel_size_nm is not None:
-            size_text = f"{_pixel(item.image)}, {item.size_from}"
+            size_text = f"{_format_pixel_size(item.image)}, {item.size_from}"
         sizes_told.setdefault(size_text, []).append(item.label)
     if sizes_told:
         sizes = (
-            f"The pixel size of {_names(names)} is {size_text}."
+            f"The pixel size of {_join_names(names)} is {size_text}."
             for size_text, names in sizes_told.items()
         )
         yield " ".join(sizes)
 
 
-def _networks(pictures: "Sequence[Picture]") -> Iterable[str]:
+def _describe_networks(pictures: "Sequence[ReportImage]") -> Iterable[str]:
     sentences = [
         f"{item.label} was made by the network {name} ({digest})."
         for item in pictures
@@ -774,7 +809,9 @@ def _networks(pictures: "Sequence[Picture]") -> Iterable[str]:
         yield " ".join(sentences)
 
 
-def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
+def _describe_single_images(
+    pictures: "Sequence[ReportImage]", cites: _CitationList
+) -> Iterable[str]:
     """Describe the measurements of single images."""
     of_halves = [item for item in pictures if "halves" in item.measures.results]
     split = [item for item in pictures if item not in of_halves]
@@ -782,17 +819,19 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
         (of_halves, "of two mosaics, each from half of the frames of one scan"),
         (split, "of their diagonally split pixels"),
     ):
-        items = [item for item in group if item.measures.number(FRC)]
+        items = [item for item in group if item.measures.find_number(FRC)]
         if not items:
             continue
-        papers = _frc_papers(items, cites)
+        papers = _cite_frc_papers(items, cites)
         paper = cites("koho") if group is split else ""
         start = "The resolution of single images is the Fourier ring correlation "
-        yield _sentence(f"{start}{papers} {how} {paper}".rstrip(), FRC, items)
-    items = [item for item in pictures if item.measures.number(DECORRELATION)]
+        yield _format_method_sentence(
+            f"{start}{papers} {how} {paper}".rstrip(), FRC, items
+        )
+    items = [item for item in pictures if item.measures.find_number(DECORRELATION)]
     if items:
         start = "The cut-off of single images is that of decorrelation analysis "
-        yield _sentence(start + cites("descloux"), DECORRELATION, items)
+        yield _format_method_sentence(start + cites("descloux"), DECORRELATION, items)
     items = [item for item in pictures if "spectrum" in item.measures.results]
     if items:
         yield (
@@ -808,8 +847,10 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
         )
 
 
-def _frc_papers(items: "Sequence[Picture | Pair]", cites: _Cites) -> str:
-    numbers = [item.measures.number(FRC) for item in items]
+def _cite_frc_papers(
+    items: "Sequence[ReportImage | ImagePair]", cites: _CitationList
+) -> str:
+    numbers = [item.measures.find_number(FRC) for item in items]
     has_fixed_threshold = all(
         item is None or "1/7" in item.threshold for item in numbers
     )
@@ -817,9 +858,11 @@ def _frc_papers(items: "Sequence[Picture | Pair]", cites: _Cites) -> str:
     return cites(*papers) if has_fixed_threshold else cites(*papers, "van-heel")
 
 
-def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
-    """Return the sentence on a method, with the images that have no value, and why."""
-    labelled_numbers = [(item.label, item.measures.number(name)) for item in items]
+def _format_method_sentence(
+    start: str, name: str, items: "Sequence[ReportImage | ImagePair]"
+) -> str:
+    """Return the sentence on a method, with reasons for images without a value."""
+    labelled_numbers = [(item.label, item.measures.find_number(name)) for item in items]
     methods: dict[str, None] = {}
     extras: dict[str, list[str]] = {}
     for label, number in labelled_numbers:
@@ -830,7 +873,7 @@ def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
                 extras.setdefault(extra, []).append(label)
     methods_text = [
         *methods,
-        *(f"{extra} ({_names(of)})" for extra, of in extras.items()),
+        *(f"{extra} ({_join_names(of)})" for extra, of in extras.items()),
     ]
     sentence = f"{start}: {'; '.join(methods_text)}." if methods_text else f"{start}."
     reasons: dict[str, list[str]] = {}
@@ -838,18 +881,22 @@ def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
         if number is not None and number.reason:
             reasons.setdefault(number.reason.rstrip("."), []).append(label)
     for reason, labels in reasons.items():
-        sentence += f" No value is given for {_names(labels)} ({reason})."
+        sentence += f" No value is given for {_join_names(labels)} ({reason})."
     return sentence
 
 
-def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
+def _describe_comparisons(
+    pairs: "Sequence[ImagePair]", cites: _CitationList
+) -> Iterable[str]:
     """Describe the measurements that compare two images."""
-    items = [item for item in pairs if item.measures.number(FRC)]
+    items = [item for item in pairs if item.measures.find_number(FRC)]
     if items:
         start = (
             "The resolution of pairs is the Fourier ring correlation of both images "
         )
-        yield _sentence(start + _frc_papers(items, cites), FRC, items)
+        yield _format_method_sentence(
+            start + _cite_frc_papers(items, cites), FRC, items
+        )
     is_fitted = _has_value(pairs, MATCHED_NAMES)
     if is_fitted or _has_value(pairs, AS_THEY_ARE):
         after = (
@@ -857,9 +904,9 @@ def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[st
             "to its reference"
         )
         yield (
-            "Pairs were compared by PSNR, SSIM "
-            f"{cites('wang')} (11 x 11 Gaussian window, K₁ = 0.01, K₂ = 0.03) and "
-            f"NRMSE, {after if is_fitted else 'unchanged'}. {_data_ranges(pairs)}"
+            f"Pairs were compared by PSNR, SSIM {cites('wang')} (11 x 11 Gaussian "
+            "window, K₁ = 0.01, K₂ = 0.03) and NRMSE, "
+            f"{(after if is_fitted else 'unchanged')}. {_describe_data_ranges(pairs)}"
         )
     if _has_value(pairs, (EMD,)):
         yield "Grey levels were compared by the earth mover's distance."
@@ -869,25 +916,24 @@ def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[st
             x.label: x.measures.results["error_map"]["shift_px"] for x in items_with_map
         }
         names = [name for name, shift in shifts.items() if any(shift)]
-        of = f" ({_names(names)})" if len(names) < len(items_with_map) else ""
+        of = f" ({_join_names(names)})" if len(names) < len(items_with_map) else ""
         shift_text = f"registered with subpixel accuracy{of}, " if names else ""
         yield (
-            f"Error maps {cites('culley')}: the enhanced image was "
-            f"{shift_text}blurred by the Gaussian and fitted to the reference by gain "
-            "and offset; RSE is the remaining root mean square difference, RSP "
-            "Pearson's correlation."
+            f"Error maps {cites('culley')}: the enhanced image was {shift_text}blurred "
+            "by a Gaussian and fitted to the reference by gain and offset; RSE is the "
+            "remaining root mean square difference, RSP Pearson's correlation."
         )
 
 
-def _data_ranges(pairs: "Sequence[Pair]") -> str:
+def _describe_data_ranges(pairs: "Sequence[ImagePair]") -> str:
     """Describe the data range of grey levels and its origin."""
     labels: dict[str, dict[str, None]] = {}
     for pair in pairs:
         for result in pair.measures.results.values():
             if isinstance(result, Metrics):
-                span = f"{write_number(result.data_range)} ({result.data_range_basis})"
+                span = f"{format_value(result.data_range)} ({result.data_range_basis})"
                 labels.setdefault(span, {})[pair.label] = None
-    spans = (f"{span} for {_names(list(of))}" for span, of in labels.items())
+    spans = (f"{span} for {_join_names(list(of))}" for span, of in labels.items())
     return f"The data range is {'; '.join(spans)}."
 
 
@@ -914,7 +960,9 @@ _OF_MAPS = {
 }
 
 
-def _describe_files(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
+def _describe_files(
+    records: "Sequence[StoredNumbers]", cites: _CitationList
+) -> Iterable[str]:
     """Describe the measurements read from files."""
     verbs = {item.verb for item in records}
     for verb in (*_OF_RECORDS, *sorted(verbs - {*_OF_RECORDS})):
@@ -932,25 +980,29 @@ def _describe_files(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterab
             *papers,
             *next((p for word, p in _OF_SPLIT if word in methods_text), ()),
         )
-        if verb == "metrics" and not any(item.has("psnr_db") for item in records_read):
+        if verb == "metrics" and not any(
+            item.has_value("psnr_db") for item in records_read
+        ):
             words, papers = "Average gradient, contrast and spatial frequency", ("gao",)
         paper = f" {cites(*papers)}" if papers else ""
         how = f": {'; '.join(methods)}" if methods else ""
         of = dict.fromkeys(name for item in records_read for name in item.images)
-        images = f" of {_names(list(of))}" if of else ""
+        images = f" of {_join_names(list(of))}" if of else ""
         yield (
             f"{words}{paper}{images} by semsr {verb}{how}, as stored in "
-            f"{_names([item.name for item in records_read])}."
+            f"{_join_names([item.name for item in records_read])}."
         )
 
 
-def _has_value(items: "Sequence[Picture | Pair]", names: Sequence[str]) -> bool:
+def _has_value(
+    items: "Sequence[ReportImage | ImagePair]", names: Sequence[str]
+) -> bool:
     """Return whether any of these values was measured for an image or pair."""
     numbers = [number for item in items for number in item.measures.numbers]
     return any(one.name in names and one.value is not None for one in numbers)
 
 
-def _names(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"
@@ -971,7 +1023,7 @@ def write_report(
     path: Path,
     result: "ReportMade",
     options: "ReportOptions",
-    parts: "ReportParts",
+    parts: "ReportContents",
     history: Provenance,
 ) -> Job[None]:
     """Draw images and plots, and write the page."""
@@ -981,31 +1033,31 @@ def write_report(
     plates: list[PlateImage] = []
     for number, item in enumerate(pictures):
         yield Progress(number, total, f"drawing {item.label}")
-        plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
-        plots = list(_plots_of(item.measures, item.image, [item.label]))
-        low, high = map(write_number, plate.limits)
-        (bar,) = words_of_bars([plate])
+        plate = yield from create_plate_image(item.image, item.image, _WHOLE, 1)
+        plots = list(_plot_measurements(item.measures, item.image, [item.label]))
+        low, high = map(format_value, plate.limits)
+        (bar,) = describe_scale_bars([plate])
         bar_text = f"B{bar[1:]}; shown" if bar else "Shown"
         caption = f"{bar_text} from {low} to {high}."
         rows_shown.append(
-            (item, _draw_plate(plate, _WHOLE), caption, list(_facts(item)), plots)
+            (item, _draw_plate(plate, _WHOLE), caption, list(_list_facts(item)), plots)
         )
-        small = yield from plate_image(item.image, item.image, _SMALL, 1)
+        small = yield from create_plate_image(item.image, item.image, _SMALL, 1)
         plates.append(small)
     comparisons = []
     for number, pair in enumerate(pairs):
         yield Progress(len(pictures) + number, total, f"drawing {pair.label}")
         errors = None
         if pair.map is not None:
-            plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
+            plate = yield from create_plate_image(pair.map, pair.map, _WHOLE, 1)
             errors = _draw_plate(plate, _WHOLE)
         names = [pair.other.label, pair.reference.label]
-        plots = list(_plots_of(pair.measures, pair.reference.image, names))
+        plots = list(_plot_measurements(pair.measures, pair.reference.image, names))
         comparisons.append((pair, errors, plots))
     yield Progress(total - 1, total, "writing the page")
     groups = [{number} for number in range(len(plates))]
     if options.greys == "common":
-        groups = _alike(plates)
+        groups = _group_by_contrast(plates)
     counts = (
         (pictures, "image", "images"),
         (pairs, "pair", "pairs"),
@@ -1022,14 +1074,15 @@ def write_report(
         images=rows_shown,
         pairs=comparisons,
         records=[
-            (item, list(_plots(item.verb, item.content))) for item in parts.records
+            (item, list(_plot_curves(item.verb, item.content)))
+            for item in parts.records
         ],
         found=parts.findings,
-        small=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
-        greys=_greys(pictures, groups),
-        tables=list(_tables(pictures)),
-        curves=_together(pictures),
-        provenance=making(history.options),
+        small=_draw_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
+        greys=_describe_grey_scales(pictures, groups),
+        tables=list(_create_tables(pictures)),
+        curves=_plot_all_correlations(pictures),
+        provenance=list_provenance(history.options),
         when=history.created.replace("T", " ").removesuffix("+00:00") + " UTC",
         numbers=Path(result.numbers).name,
     )
@@ -1047,10 +1100,10 @@ def _draw_plate(plate: PlateImage, options: FigureOptions) -> bytes:
     return draw_plate([plate], kind="png", **size).data
 
 
-def _alike(plates: Sequence[PlateImage]) -> list[set[int]]:
+def _group_by_contrast(plates: Sequence[PlateImage]) -> list[set[int]]:
     """Group images whose median grey levels are within each other's contrast range."""
 
-    def fits(one: PlateImage, other: PlateImage) -> bool:
+    def is_similar(one: PlateImage, other: PlateImage) -> bool:
         if one.unit is not None or other.unit is not None:
             return False
         middle = float(np.nanmedian(one.values))
@@ -1060,7 +1113,7 @@ def _alike(plates: Sequence[PlateImage]) -> list[set[int]]:
     for number, plate in enumerate(plates):
         for group in groups:
             members = [plates[i] for i in group]
-            if all(fits(plate, m) and fits(m, plate) for m in members):
+            if all(is_similar(plate, m) and is_similar(m, plate) for m in members):
                 group.add(number)
                 break
         else:
@@ -1068,15 +1121,15 @@ def _alike(plates: Sequence[PlateImage]) -> list[set[int]]:
     return groups
 
 
-def _gallery(
-    pictures: "Sequence[Picture]",
+def _draw_gallery(
+    pictures: "Sequence[ReportImage]",
     plates: Sequence[PlateImage],
     groups: Sequence[set[int]],
 ) -> list[tuple[str, bytes]]:
     """Draw thumbnails of all images; similar ones share a grey scale."""
     plates_shown: dict[int, PlateImage] = {}
     for group in map(sorted, groups):
-        alike = in_one_scale([plates[i] for i in group])
+        alike = unify_display([plates[i] for i in group])
         plates_shown |= dict(zip(group, alike, strict=True))
     return [
         (item.label, _draw_plate(plates_shown[i], _SMALL))
@@ -1084,35 +1137,40 @@ def _gallery(
     ]
 
 
-def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
+def _describe_grey_scales(
+    pictures: "Sequence[ReportImage]", groups: Sequence[set[int]]
+) -> str:
     many = [group for group in groups if len(group) > 1]
     if not many:
         return "Each image has its own grey scale."
     if len(many) == len(groups) == 1:
-        return "All images have one grey scale."
+        return "All images share one grey scale."
     texts = [", ".join(pictures[i].label for i in sorted(group)) for group in many]
-    return f"One grey scale each: {'; '.join(texts)}. Others have their own."
+    return (
+        f"Images that share a grey scale: {'; '.join(texts)}. All others have their "
+        "own."
+    )
 
 
 # Facts about an image, a pair, a file.
 
 
-def _facts(item: "Picture") -> Iterator[tuple[str, object]]:
+def _list_facts(item: "ReportImage") -> Iterator[tuple[str, object]]:
     """List the facts about an image and its exposure."""
     image = item.image
     yield "Size", f"{format_shape(image.shape)}, {image.dtype}"
-    yield "Pixel size", _pixel(image)
+    yield "Pixel size", _format_pixel_size(image)
     yield "Calibration", item.size_from
     wide = image.pixel_size_nm
     if wide is not None:
         y, x = (n * p / 1000 for n, p in zip(image.shape, wide, strict=True))
-        yield "Field", f"{write_number(y)} {TIMES} {write_number(x)} µm"
+        yield "Field", f"{format_value(y)} {TIMES} {format_value(x)} µm"
     if item.path is not None:
         yield "File", Path(item.path).name
     yield "Digest", item.record.digest
     for name, digest in item.networks:
         yield f"Network {name}", digest
-    yield from _instrument(image.metadata)
+    yield from _list_exposure_settings(image.metadata)
 
 
 _INSTRUMENT = (
@@ -1127,7 +1185,7 @@ _INSTRUMENT = (
 """Metadata entries shown in a legend: FEI writes SI units, Zeiss other units."""
 
 
-def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _list_exposure_settings(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Return the exposure settings that the microscope recorded."""
     for name, key, factor, unit in _INSTRUMENT:
         value = metadata.get(key)
@@ -1140,7 +1198,7 @@ def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             continue
 
 
-def _pixel(image: Micrograph) -> str:
+def _format_pixel_size(image: Micrograph) -> str:
     size, error = image.pixel_size_nm, image.pixel_size_sd_nm
     if size is None:
         return "not known: lengths are in px"
@@ -1152,31 +1210,33 @@ def _pixel(image: Micrograph) -> str:
 _PLOT_VERBS = ("frc", "decorrelation", "spectrum", "histogram")
 
 
-def _plots_of(
-    measures: Measured, image: Micrograph, names: Sequence[str]
+def _plot_measurements(
+    measures: Measurements, image: Micrograph, names: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """Plot the measurements of an image or a pair."""
     size = {"pixel_size_nm": image.pixel_size_nm}
     for verb in _PLOT_VERBS:
         if verb in measures.results:
-            yield from _plots(verb, jsonable(measures.results[verb]) | size, names)
+            yield from _plot_curves(
+                verb, to_json_value(measures.results[verb]) | size, names
+            )
 
 
-def _plots(
+def _plot_curves(
     verb: str, content: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
 ) -> Iterator[tuple[str, bytes]]:
-    """Plot a command's result from its JSON; `names` are those of numbered images."""
-    for curve in curves_of(verb):
-        plot = curve.plot(content.get, names)
+    """Plot the curves of a command's JSON result; `names` are the image names."""
+    for curve in get_curves(verb):
+        plot = curve.create_plot(content.get, names)
         if plot is not None:
-            yield plot.title, plot_png(plot, _PLOT)
+            yield plot.title, draw_plot_png(plot, _PLOT)
 
 
 # Comparisons of all images.
 
 
-def _tables(
-    pictures: "Sequence[Picture]",
+def _create_tables(
+    pictures: "Sequence[ReportImage]",
 ) -> Iterator[tuple[list[str], list[tuple[str, list[str]]]]]:
     """Tabulate images side by side, a few per table: headers, and rows by name."""
     names = list(
@@ -1186,7 +1246,10 @@ def _tables(
         part = pictures[first : first + _COLUMNS]
         rows: list[tuple[str, list[str]]] = [
             ("Size", [format_shape(item.image.shape) for item in part]),
-            ("Pixel size", [_pixel(item.image).partition(":")[0] for item in part]),
+            (
+                "Pixel size",
+                [_format_pixel_size(item.image).partition(":")[0] for item in part],
+            ),
         ]
         if any(item.networks for item in pictures):
             network_names = [
@@ -1194,13 +1257,13 @@ def _tables(
             ]
             rows.append(("Made by the network", network_names))
         for name in names:
-            numbers = [item.measures.number(name) for item in part]
+            numbers = [item.measures.find_number(name) for item in part]
             if any(one is not None for one in numbers):
-                rows.append((name, [_cell(one) for one in numbers]))
+                rows.append((name, [_format_cell(one) for one in numbers]))
         yield [item.label for item in part], rows
 
 
-def _cell(number: Number | None) -> str:
+def _format_cell(number: Number | None) -> str:
     """Format a value with its interval, or the reason if there is none."""
     if number is None:
         return NO_VALUE
@@ -1209,28 +1272,28 @@ def _cell(number: Number | None) -> str:
         return f"refused: {word}" if rest else "refused"
     if number.interval is None or number.within != "95 %":
         return number.text
-    return f"{number.text}; {number.spread}"
+    return f"{number.text}; {number.interval_text}"
 
 
-def _together(pictures: "Sequence[Picture]") -> bytes | None:
-    """Plot the correlation of all images, if they share one pixel size."""
+def _plot_all_correlations(pictures: "Sequence[ReportImage]") -> bytes | None:
+    """Plot the ring correlations of all images, if they share one pixel size."""
     items = [item for item in pictures if "frc" in item.measures.results]
     sizes = {item.image.pixel_size_nm for item in items}
     if not 1 < len(items) <= _CURVES or len(sizes) > 1:
         return None
     pixel = items[0].image.mean_pixel_size_nm
     lines = (
-        item.measures.results["frc"].line(item.label, with_crossing=False)
+        item.measures.results["frc"].create_line(item.label, with_crossing=False)
         for item in items
     )
-    over = [line.over_um(pixel) for line in lines]
-    return plot_png(FRC_VERB.curves[0].combine(over, has_size=pixel is not None))
+    over = [line.convert_to_per_um(pixel) for line in lines]
+    return draw_plot_png(FRC_VERB.curves[0].combine(over, has_size=pixel is not None))
 
 
 REPORT = Verb(
     "report",
     (
-        ImageIn(
+        ImageInput(
             "inputs",
             "images and stores, JSON files of measuring commands, and pairs as A::B, "
             "where A is the reference",
@@ -1241,7 +1304,7 @@ REPORT = Verb(
     ),
     ReportOptions,
     ReportMade,
-    _report,
+    _create_report,
     title="report",
     output=Output(
         "the page, .html; all values are written next to it as .json",

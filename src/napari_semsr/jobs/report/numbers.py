@@ -18,21 +18,21 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     Quantity,
-    declared_by,
+    get_quantities,
+    get_record_quantities,
+    get_value,
     is_white,
-    quantities_of,
-    value_of,
 )
-from napari_semsr.jobs.images import jsonable
+from napari_semsr.jobs.images import to_json_value
 from napari_semsr.jobs.measure import ErrorMapReport
-from napari_semsr.reporting import NO_VALUE, write_number
+from napari_semsr.reporting import NO_VALUE, format_value
 
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A value, or the reason why there is none."""
+    """Measured value, or the reason why it is missing."""
 
     name: str
     value: float | str | None  # None if it could not be measured
@@ -48,25 +48,25 @@ class Number:
 
     @property
     def text(self) -> str:
-        """The value with its unit."""
+        """Value with its unit as text."""
         if self.value is None:
             return "refused" if self.reason else NO_VALUE
         if isinstance(self.value, str):
             return self.value
         also = f" ({self.also})" if self.also else ""
         error = (
-            "" if self.sd is None else f" {_PLUS_MINUS} {write_number(self.sd, '.2g')}"
+            "" if self.sd is None else f" {_PLUS_MINUS} {format_value(self.sd, '.2g')}"
         )
         return (
-            f"{write_number(self.value, self.form)}{error} {self.unit}".rstrip() + also
+            f"{format_value(self.value, self.form)}{error} {self.unit}".rstrip() + also
         )
 
     @property
-    def spread(self) -> str:
-        """The interval with its unit, and its coverage if it is not 95 %."""
+    def interval_text(self) -> str:
+        """Interval with its unit, and its coverage if it is not 95 %."""
         if self.interval is None:
             return NO_VALUE
-        low, high = (write_number(end, self.form) for end in self.interval)
+        low, high = (format_value(end, self.form) for end in self.interval)
         interval_text = f"{low} to {high} {self.unit}".rstrip()
         return (
             interval_text
@@ -75,13 +75,13 @@ class Number:
         )
 
     @property
-    def how(self) -> str:
-        """The method, or the reason why there is no value."""
+    def explanation(self) -> str:
+        """Method, preceded by the reason if there is no value."""
         return f"{self.reason} {self.method}".strip() if self.reason else self.method
 
     def to_json(self) -> dict[str, Any]:
-        """Return its record, without formatting fields."""
-        record = jsonable(self)
+        """Return the number as a record, without formatting fields."""
+        record = to_json_value(self)
         for name in ("form", "also"):
             del record[name]
         if self.interval is None:
@@ -92,15 +92,15 @@ class Number:
 
 
 @dataclass(slots=True)
-class Measured:
+class Measurements:
     """Measurements of an image or a pair: values, results and notes."""
 
     numbers: list[Number] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def refuse(self, names: Sequence[str], error: Exception) -> None:
-        """Record that something could not be measured, and why."""
+    def add_failures(self, names: Sequence[str], error: Exception) -> None:
+        """Record that values could not be measured, with the reason."""
         self.numbers += [Number(name, None, reason=str(error)) for name in names]
 
     @property
@@ -108,7 +108,7 @@ class Measured:
         """Values that could not be measured, with reasons."""
         return [item for item in self.numbers if item.reason]
 
-    def number(self, name: str) -> Number | None:
+    def find_number(self, name: str) -> Number | None:
         """Find a number by its name."""
         return next((item for item in self.numbers if item.name == name), None)
 
@@ -116,43 +116,43 @@ class Measured:
 # Values of each measure.
 
 
-def _labels(kind: type, *names: str) -> tuple[str, ...]:
-    """Return labels of a result's fields, also for a failed measurement."""
-    return tuple(quantities_of(kind)[name][0].label for name in names)
+def _get_labels(kind: type, *names: str) -> tuple[str, ...]:
+    """Return the labels of result fields, also for failed measurements."""
+    return tuple(get_quantities(kind)[name][0].label for name in names)
 
 
 _ROOT = "\N{SQUARE ROOT}"
 FRC = "Resolution, FRC"
 DECORRELATION = "Cut-off, decorrelation"
 _SHARPNESS = ("average_gradient", "contrast", "spatial_frequency")
-SHARPNESS = _labels(Metrics, *_SHARPNESS)
-AS_THEY_ARE = _labels(Metrics, "psnr_db", "ssim", "nrmse")
+SHARPNESS = _get_labels(Metrics, *_SHARPNESS)
+AS_THEY_ARE = _get_labels(Metrics, "psnr_db", "ssim", "nrmse")
 _FIT_SUFFIX = ", grey levels fitted"
 MATCHED_NAMES = tuple(f"{name}{_FIT_SUFFIX}" for name in AS_THEY_ARE)
-(EMD,) = _labels(Histogram, "emd")
-ERRORS = _labels(ErrorMapReport, "rse", "rsp", "sigma_px", "alpha", "beta")
+(EMD,) = _get_labels(Histogram, "emd")
+ERRORS = _get_labels(ErrorMapReport, "rse", "rsp", "sigma_px", "alpha", "beta")
 
 
-def number_of(
+def create_number(
     quantities: Mapping[str, Quantity],
     name: str,
     get: Callable[[str], Any],
     /,
     **more: Any,
 ) -> Number:
-    """Return the declared value, or the reason if there is none; `more`: other fields.
+    """Create a number from a declared value, or from the reason if it is missing.
 
     A value that exists only in another unit is returned in that unit.
     """
     quantity, value = quantities[name], get(name)
     other = get(quantity.also) if quantity.also else None
     if value is None and other is not None:
-        return number_of(quantities, quantity.also, get, **more)
+        return create_number(quantities, quantity.also, get, **more)
     also, interval = "", None
     ends: Any = get(quantity.interval) if quantity.interval else None
     if isinstance(other, int | float):
         second = quantities[quantity.also]
-        also = f"{write_number(other, second.form)} {second.unit}".rstrip()
+        also = f"{format_value(other, second.form)} {second.unit}".rstrip()
     if isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends:
         interval = (float(ends[0]), float(ends[1]))
     sd = get(quantity.sd) if quantity.sd else None
@@ -171,22 +171,28 @@ def number_of(
     return replace(number, **more)
 
 
-def _say_number(result: Any, name: str, /, **more: Any) -> Number:
-    get = partial(value_of, result)
-    return number_of(declared_by(type(result)), name, get, **more)
+def _create_result_number(result: Any, name: str, /, **more: Any) -> Number:
+    get = partial(get_value, result)
+    return create_number(get_record_quantities(type(result)), name, get, **more)
 
 
-def _length(result: FrcResult | Decorrelation, image: Micrograph, name: str) -> Number:
-    """Return a length in nm (px without pixel size), or the reason if there is none."""
+def _create_length_number(
+    result: FrcResult | Decorrelation, image: Micrograph, name: str
+) -> Number:
+    """Return a length in nm, or in px without a pixel size, or why it is missing."""
     in_nm = result.resolution_nm is not None or image.pixel_size_nm is not None
-    number = _say_number(result, f"resolution_{'nm' if in_nm else 'px'}", name=name)
+    number = _create_result_number(
+        result, f"resolution_{'nm' if in_nm else 'px'}", name=name
+    )
     nothing = "" if number.value is not None else "no crossing."
     return replace(number, method=result.method, reason=number.reason or nothing)
 
 
-def frc_number(result: FrcResult, image: Micrograph, note: str | None = None) -> Number:
-    """Return a resolution by ring correlation."""
-    number = _length(result, image, FRC)
+def create_frc_number(
+    result: FrcResult, image: Micrograph, note: str | None = None
+) -> Number:
+    """Return the resolution by Fourier ring correlation."""
+    number = _create_length_number(result, image, FRC)
     doubt = REASON_TEXTS[result.reason] if result.reason and number.value else ""
     return replace(
         number,
@@ -197,9 +203,9 @@ def frc_number(result: FrcResult, image: Micrograph, note: str | None = None) ->
     )
 
 
-def decorrelation_number(result: Decorrelation, image: Micrograph) -> Number:
-    """Return a cut-off by decorrelation; its interval is the spread of the blocks."""
-    number = _length(result, image, DECORRELATION)
+def create_decorrelation_number(result: Decorrelation, image: Micrograph) -> Number:
+    """Return the cut-off by decorrelation, with the spread of blocks as interval."""
+    number = _create_length_number(result, image, DECORRELATION)
     low, high = (getattr(result, f"{end}_{number.unit}") for end in ("p10", "p90"))
     return replace(
         number,
@@ -209,7 +215,7 @@ def decorrelation_number(result: Decorrelation, image: Micrograph) -> Number:
     )
 
 
-def grey_numbers(image: Micrograph) -> list[Number]:
+def create_grey_numbers(image: Micrograph) -> list[Number]:
     """Return mean, standard deviation and range of grey levels, and missing pixels."""
     data = image.array()
     finite = data[np.isfinite(data)] if data.dtype.kind == "f" else data.ravel()
@@ -224,7 +230,7 @@ def grey_numbers(image: Micrograph) -> list[Number]:
         say("Standard deviation", float(wide.std()) if finite.size else None, unit),
         say(
             "Range of grey levels",
-            f"{write_number(low, '.6g')} to {write_number(high, '.6g')}",
+            f"{format_value(low, '.6g')} to {format_value(high, '.6g')}",
         ),
     ]
     if finite.size < data.size:
@@ -236,7 +242,7 @@ def grey_numbers(image: Micrograph) -> list[Number]:
     return numbers
 
 
-def map_numbers(image: Micrograph) -> list[Number]:
+def create_map_numbers(image: Micrograph) -> list[Number]:
     """Return the median and the spread of a map."""
     data = image.array().astype(np.float64)
     finite = data[np.isfinite(data)]
@@ -259,22 +265,22 @@ def map_numbers(image: Micrograph) -> list[Number]:
     ]
 
 
-def sharpness_numbers(metrics: Metrics) -> list[Number]:
+def create_sharpness_numbers(metrics: Metrics) -> list[Number]:
     """Return the sharpness measures of a single image."""
-    span = f"{write_number(metrics.data_range)} ({metrics.data_range_basis})"
-    method = f"on the scale where the data range, {span}, is 255"
-    return [_say_number(metrics, name, method=method) for name in _SHARPNESS]
+    span = f"{format_value(metrics.data_range)} ({metrics.data_range_basis})"
+    method = f"on a scale with the data range, {span}, set to 255"
+    return [_create_result_number(metrics, name, method=method) for name in _SHARPNESS]
 
 
-def metric_numbers(metrics: Metrics) -> list[Number]:
+def create_metric_numbers(metrics: Metrics) -> list[Number]:
     """Return the metrics of an image against a reference."""
-    span = f"data range {write_number(metrics.data_range)} ({metrics.data_range_basis})"
+    span = f"data range {format_value(metrics.data_range)} ({metrics.data_range_basis})"
     how, match_text = f"{span}; grey levels unchanged", ""
     if metrics.match is not None:
         match_text = _FIT_SUFFIX
         how = (
-            f"{span}; grey levels matched first, gain {write_number(metrics.gain)} and "
-            f"offset {write_number(metrics.offset)}"
+            f"{span}; grey levels matched first, gain {format_value(metrics.gain)} and "
+            f"offset {format_value(metrics.offset)}"
         )
     methods = {
         "psnr_db": how,
@@ -282,28 +288,29 @@ def metric_numbers(metrics: Metrics) -> list[Number]:
         "nrmse": f"{how}; over the reference's root mean square",
     }
     numbers = [
-        _say_number(metrics, name, method=method) for name, method in methods.items()
+        _create_result_number(metrics, name, method=method)
+        for name, method in methods.items()
     ]
     numbers = [replace(number, name=f"{number.name}{match_text}") for number in numbers]
     end = metrics.cut_off_nm if metrics.match else None
     if end is not None:
         for name, which in (("psnr_below_db", "longer"), ("psnr_above_db", "shorter")):
             periods = f"{how}; error in periods {which} than {end:.4g} nm"
-            numbers.append(_say_number(metrics, name, method=periods))
+            numbers.append(_create_result_number(metrics, name, method=periods))
     return numbers
 
 
-def emd_number(histogram: Histogram) -> list[Number]:
-    """Return the distance of two distributions of grey levels."""
+def create_emd_numbers(histogram: Histogram) -> list[Number]:
+    """Return the earth mover's distance between two grey-level distributions."""
     method = "earth mover's distance of all pixel values"
-    return [_say_number(histogram, "emd", method=method)]
+    return [_create_result_number(histogram, "emd", method=method)]
 
 
-def error_numbers(report: ErrorMapReport) -> list[Number]:
-    """Return the agreement of a blurred enhanced image with its reference."""
+def create_error_numbers(report: ErrorMapReport) -> list[Number]:
+    """Return the measures of agreement of an enhanced image with its reference."""
     method = (
         f"enhanced image shifted by {report.moved}, blurred by a Gaussian, matched in "
         f"gain and offset; {report.pixels} pixels"
     )
     names = ("rse", "rsp", "sigma_nm", "alpha", "beta")
-    return [_say_number(report, name, method=method) for name in names]
+    return [_create_result_number(report, name, method=method) for name in names]

@@ -1,4 +1,4 @@
-"""JSON files of the measuring commands, as values of a report."""
+"""Read the JSON files of measuring commands as values of a report."""
 
 import json
 import math
@@ -14,17 +14,17 @@ from napari_semsr.core import (
     Figure,
     Quantity,
     ReadError,
-    declared_by,
+    declare_quantity,
     describe_pixel_size,
     digest_path,
-    display_of,
-    record_quantity,
+    get_display,
+    get_record_quantities,
     shorten,
 )
-from napari_semsr.io import ReadOptions, decoding, read_text
-from napari_semsr.jobs.index import MEASURES, verb_of
-from napari_semsr.jobs.report.numbers import Number, number_of
-from napari_semsr.reporting import NO_VALUE, write_number
+from napari_semsr.io import ReadOptions, convert_decoding_errors, read_text
+from napari_semsr.jobs.index import MEASURES, get_verb
+from napari_semsr.jobs.report.numbers import Number, create_number
+from napari_semsr.reporting import NO_VALUE, format_value
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MAX_ROWS = 40  # rows of a table on the page; chosen: two thirds of a sheet
@@ -47,9 +47,9 @@ KINDS = {
     "register": "transform mutual_information_after residual_median_nm",
     "judge": "baselines models registration",
 }
-"""Keys that identify the command of older JSON files, which do not name it."""
+"""Keys that identify the command of older JSON files, which do not state it."""
 _CURRENT_VERBS = {"histogram": "metrics", "repeatability": "error-map"}
-"""Commands of former versions, with the current commands for their keys."""
+"""Former commands, mapped to the current commands for their keys."""
 _KNOWN_KINDS = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
 # texts that are shown elsewhere on the page
@@ -81,35 +81,35 @@ class StoredNumbers:
     notes: list[str]  # its warnings
     content: dict[str, Any]
 
-    def has(self, key: str) -> bool:
+    def has_value(self, key: str) -> bool:
         """Return whether a value exists, for one image or for any in a table."""
         many = _is_table(self.content)
         return (self.content["summary"] if many else self.content).get(key) is not None
 
 
-def _quantities_of_keys(name: str) -> dict[str, Quantity]:
+def _get_key_quantities(name: str) -> dict[str, Quantity]:
     """Map the keys of a command's records to result fields and options."""
-    verb = verb_of(name)
+    verb = get_verb(name)
     if verb is None:
         return {}
-    words = {key: display_of(info) for key, info in verb.options.model_fields.items()}
+    words = {key: get_display(info) for key, info in verb.options.model_fields.items()}
     quantities = {
-        k: record_quantity(quantity.label, quantity.unit)
+        k: declare_quantity(quantity.label, quantity.unit)
         for k, quantity in words.items()
     }
     for kind in (*get_args(verb.gives), *verb.result.INSTEAD.values(), verb.result):
-        quantities |= declared_by(kind)
+        quantities |= get_record_quantities(kind)
     return {key: quantity for key, quantity in quantities.items() if quantity.label}
 
 
-def curves_of(name: str) -> tuple[Curve, ...]:
+def get_curves(name: str) -> tuple[Curve, ...]:
     """Return the curves that a command declares."""
-    verb = verb_of(name)
+    verb = get_verb(name)
     return () if verb is None else verb.curves
 
 
 def is_record(path: Path) -> bool:
-    """Return whether an input is a JSON file by its name."""
+    """Return whether a path has the suffix of a JSON file."""
     return path.suffix.lower() == ".json"
 
 
@@ -121,28 +121,28 @@ def read_record(path: Path) -> StoredNumbers:
             raise ReadError(msg, code="file-too-large")
         content = json.loads(
             read_text(path, "utf-8-sig"),
-            parse_constant=_number,
-            parse_float=_number,
-            parse_int=_number,
+            parse_constant=_parse_number,
+            parse_float=_parse_number,
+            parse_int=_parse_number,
         )
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is not JSON"
         msg = f"{path} cannot be read: {reason}."
         raise ReadError(msg) from error
-    verb = _verb(content)
+    verb = _detect_verb(content)
     if verb is None:
         msg = (
             f"{path.name} must be JSON of a measuring command, got other JSON: use the "
             f"output of semsr {', '.join(_KNOWN_KINDS)} with `json`."
         )
         raise ReadError(msg, code="format-unknown")
-    with decoding(path, "numbers of a measurement"):
-        _check_curves(content, curves_of(verb))
-        return _order_record(path, verb, content)
+    with convert_decoding_errors(path, "numbers of a measurement"):
+        _check_curves(content, get_curves(verb))
+        return _create_stored_numbers(path, verb, content)
 
 
-def _number(text: str) -> int | float:
-    """Check a number; valid files contain neither NaN nor infinity."""
+def _parse_number(text: str) -> int | float:
+    """Parse a number; raise an error for NaN and infinity."""
     value = float(text)
     if not math.isfinite(value):
         msg = f"{shorten(text)} is not a number"
@@ -154,7 +154,7 @@ def _check_curves(content: Mapping[str, Any], curves: Sequence[Curve]) -> None:
     """Raise an error for curves without numbers, or with axes of different lengths."""
     for curve in curves:
         unit = "px" if content.get(curve.x.format(unit="nm")) is None else "nm"
-        at, *names = (name.format(unit=unit) for name in (curve.x, *curve.ordinates))
+        at, *names = (name.format(unit=unit) for name in (curve.x, *curve.y_names))
         x = _check_numbers(at, content)
         for name in names:
             y = _check_numbers(name, content)
@@ -179,15 +179,17 @@ def _check_numbers(name: str, content: Mapping[str, Any]) -> Any:
     return item
 
 
-def _order_record(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
-    """Sort the content of a record."""
-    curve_keys = {key for curve in curves_of(verb) for key in curve.fields}
+def _create_stored_numbers(
+    path: Path, verb: str, content: dict[str, Any]
+) -> StoredNumbers:
+    """Convert the content of a JSON file to numbers and tables."""
+    curve_keys = {key for curve in get_curves(verb) for key in curve.field_names}
     content_shown = {
         k: v for k, v in content.items() if k not in curve_keys | _ELSEWHERE
     }
-    quantities = _quantities_of_keys(verb)
+    quantities = _get_key_quantities(verb)
     if _is_table(content):
-        quantities, content_shown = _columns(verb, content)
+        quantities, content_shown = _declare_columns(verb, content)
     numbers, sheets = _list_numbers(quantities, content_shown)
     method, threshold, reason = (
         str(content.get(key) or "") for key in ("method", "criterion", "reason")
@@ -202,7 +204,7 @@ def _order_record(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbe
         name=path.name,
         digest=digest_path(path),
         verb=verb,
-        images=_images(content),
+        images=_get_image_names(content),
         numbers=[one for one in numbers if one.value is not None or one.reason],
         sheets=sheets,
         notes=[str(note) for note in notes if note],
@@ -210,7 +212,7 @@ def _order_record(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbe
     )
 
 
-def _verb(content: Any) -> str | None:
+def _detect_verb(content: Any) -> str | None:
     if not isinstance(content, dict):
         return None
     if content.get("kind") in _KNOWN_KINDS:
@@ -227,16 +229,16 @@ def _verb(content: Any) -> str | None:
 
 
 def _is_table(content: Mapping[str, Any]) -> bool:
-    """Return whether it is a table over images, not one image's measurement."""
+    """Return whether the content is a table of images, not a single measurement."""
     rows, summary = content.get("rows"), content.get("summary")
     return "measure" in content and isinstance(rows, list) and isinstance(summary, dict)
 
 
-def _columns(
+def _declare_columns(
     name: str, content: Mapping[str, Any]
 ) -> tuple[dict[str, Quantity], dict[str, Any]]:
-    """Declare a table by its columns, and number its rows, named after their images."""
-    verb, total = verb_of(name), content["summary"]
+    """Declare the columns of a table, and name its rows by number and images."""
+    verb, total = get_verb(name), content["summary"]
     images = [] if verb is None else [one.column or one.name for one in verb.images]
     rows = {}
     for place, row in enumerate(content["rows"], start=1):
@@ -256,7 +258,7 @@ def _columns(
     return quantities, {"summary": total, "rows": rows}
 
 
-def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
+def _get_image_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     images = content.get("images") or content.get("image") or []
     if isinstance(images, str):
         return (images,)
@@ -271,13 +273,13 @@ def _list_numbers(
     """Return the declared values of a record: numbers and nested tables."""
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
-    beside = _companion_keys(quantities)
+    beside = _get_companion_keys(quantities)
     for key in (k for k in record if k in quantities and k not in beside):
         quantity, value = quantities[key], record[key]
         if isinstance(value, list) and quantity.keys is not None:
             value = {str(place): row for place, row in enumerate(value, start=1)}
         if not isinstance(value, dict):
-            number = _plain(number_of(quantities, key, record.get))
+            number = _format_number(create_number(quantities, key, record.get))
             if key == "pixel_size_nm" and value is not None:
                 read = ReadOptions.parse({k: record.get(k) for k in _SIZES})
                 size_text = describe_pixel_size(
@@ -289,34 +291,36 @@ def _list_numbers(
         rows = {name: row for name, row in value.items() if isinstance(row, dict)}
         several = len(rows) + [*value.values()].count(None) == len(value)
         if rows and several and quantity.keys is not None:
-            sheets.append(_declared_rows(quantity, rows))
+            sheets.append(_create_table(quantity, rows))
             continue
         plain = {name: Quantity(name) for name in value if name not in rows}
-        more, inner_tables = _list_numbers(declared_by(quantity.keys or plain), value)
+        more, inner_tables = _list_numbers(
+            get_record_quantities(quantity.keys or plain), value
+        )
         numbers += (
-            replace(one, name=_within(quantity.label, one.name)) for one in more
+            replace(one, name=_prefix_label(quantity.label, one.name)) for one in more
         )
         sheets += inner_tables
     return numbers, sheets
 
 
-def _within(label: str, name: str) -> str:
-    """Name a number of a nested record."""
+def _prefix_label(label: str, name: str) -> str:
+    """Return the name of a number in a nested record."""
     plain = name[1:2].islower()
     return f"{label}, {name[:1].lower() if plain else name[:1]}{name[1:]}"
 
 
-def _companion_keys(quantities: Mapping[str, Quantity]) -> set[str]:
-    """Return the keys shown together with others."""
+def _get_companion_keys(quantities: Mapping[str, Quantity]) -> set[str]:
+    """Return the keys that are shown together with other keys."""
     return {n for q in quantities.values() for n in (q.also, q.sd, q.interval)}
 
 
-def _declared_rows(
+def _create_table(
     quantity: Quantity, rows: Mapping[str, Mapping[str, Any]]
 ) -> NumbersTable:
-    """Tabulate records by name, as their keys are declared."""
-    quantities = declared_by(quantity.keys)
-    beside = _companion_keys(quantities)
+    """Tabulate named records with the declared columns."""
+    quantities = get_record_quantities(quantity.keys)
+    beside = _get_companion_keys(quantities)
 
     def is_known(name: str) -> bool:
         return any(row.get(name) is not None for row in rows.values())
@@ -330,23 +334,23 @@ def _declared_rows(
     columns = {name: quantities[name] for name in names}
     heads = (f"{q.label} ({q.unit})" if q.unit else q.label for q in columns.values())
     cells = [
-        (name, *(_figure(q, key, row) for key, q in columns.items()))
+        (name, *(_format_figure(q, key, row) for key, q in columns.items()))
         for name, row in [*rows.items()][:_MAX_ROWS]
     ]
     left_out = max(0, len(rows) - _MAX_ROWS)
     return NumbersTable(quantity.label, ("", *heads), tuple(cells), left_out)
 
 
-def _figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
+def _format_figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
     """Format a cell with the declared digits."""
     value, sd = row.get(key), row.get(quantity.sd) if quantity.sd else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return _cell(value)
+        return _format_cell(value)
     has_sd = isinstance(sd, (int, float))
     return str(Figure(float(value), "", quantity.form, sd=sd if has_sd else None))
 
 
-def _plain(number: Number) -> Number:
+def _format_number(number: Number) -> Number:
     """Format a boolean or a list; a long list as its mean."""
     values: Any = number.value
     if isinstance(values, bool):
@@ -358,18 +362,18 @@ def _plain(number: Number) -> Number:
     plain = [v for v in values if isinstance(v, (int, float)) and v == v]
     if not plain or len(plain) + values.count(None) < len(values):
         return replace(number, value=None)  # if it has no numbers
-    text = ", ".join(NO_VALUE if v is None else write_number(v) for v in values)
+    text = ", ".join(NO_VALUE if v is None else format_value(v) for v in values)
     text = f"{text} {number.unit}".rstrip()
     if len(values) > _SHORT:
-        mean, spread = (write_number(float(part(plain))) for part in (np.mean, np.std))
+        mean, spread = (format_value(float(part(plain))) for part in (np.mean, np.std))
         error = f"{mean} ± {spread} {number.unit}".rstrip()
         text = f"{len(plain)} values, mean {error} (s.d.)"
     return replace(number, value=text, also="")
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
-        return write_number(float(value))
+        return format_value(float(value))
     return NO_VALUE if value is None else str(value)

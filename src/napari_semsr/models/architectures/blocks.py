@@ -13,7 +13,7 @@ from torch.nn import functional
 from napari_semsr.core import FloatArray
 
 Edges = Literal["zeros", "reflect", "replicate"]
-"""Padding of convolutions at the image border."""
+"""Padding mode of convolutions at the image border."""
 
 MAX_LEVELS = 10
 """Maximum halvings of the resolution in a network: a stride of 1024."""
@@ -28,10 +28,10 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 LeakyReLU = partial(nn.LeakyReLU, _SLOPE, inplace=True)
-"""Leaky rectifier with the slope that GANs commonly use."""
+"""Leaky ReLU with the slope commonly used in GANs."""
 
 
-def norm_layer(kind: str, channels: int) -> nn.Module:
+def build_norm(kind: str, channels: int) -> nn.Module:
     """Build a normalisation layer."""
     if kind not in _NORMS:
         msg = f"norm must be one of {', '.join(_NORMS)}, got {kind!r}"
@@ -39,34 +39,34 @@ def norm_layer(kind: str, channels: int) -> nn.Module:
     return _NORMS[kind](channels)
 
 
-def has_bias(norm: str) -> bool:
-    """Return whether a convolution needs a bias, which a batch norm cancels."""
+def needs_bias(norm: str) -> bool:
+    """Return whether a convolution needs a bias, which batch norm would cancel."""
     return norm != "batch"
 
 
-def stage(
+def build_stage(
     convolution: nn.Conv2d | nn.ConvTranspose2d, norm: str, *after: nn.Module | None
 ) -> nn.Sequential:
     """Chain a convolution, a norm and further layers that are not None."""
-    layers = convolution, norm_layer(norm, convolution.out_channels), *after
+    layers = convolution, build_norm(norm, convolution.out_channels), *after
     return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))
 
 
-def without_autocast(x: Tensor) -> torch.autocast:
-    """Disable autocast on the device of a tensor."""
+def disable_autocast(x: Tensor) -> torch.autocast:
+    """Disable autocast on the tensor's device."""
     # "meta" tensors, used to estimate memory, do not support autocast
     device = "cpu" if x.is_meta else x.device.type
     return torch.autocast(device, enabled=False)
 
 
-def run_unrounded(layer: nn.Module, x: Tensor) -> Tensor:
+def run_in_full_precision(layer: nn.Module, x: Tensor) -> Tensor:
     """Run a layer in the type of its weights, fp32, even under autocast.
 
     `x` (B, C, H, W); returns the layer's output. The 8 bits of bf16 do not suffice
     where a network reads its image, where it outputs one, and where many corrections
     are added to one map. The other layers account for nearly all of the arithmetic.
     """
-    with without_autocast(x):
+    with disable_autocast(x):
         output: Tensor = layer(x.to(layer.get_parameter("weight").dtype))
     return output
 
@@ -80,7 +80,7 @@ def check_scale(scale: int, scales: tuple[int, ...]) -> int:
     return scale
 
 
-def draw_normal(
+def init_layer_normal(
     layer: nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d,
     std: float,
     mean: float = 0.0,
@@ -92,29 +92,29 @@ def draw_normal(
         nn.init.zeros_(layer.bias)
 
 
-def draw_he(layer: nn.Conv2d, factor: float = 1.0) -> None:
-    """Initialise weights as He et al. for rectifiers, times a factor."""
-    draw_normal(layer, factor * math.sqrt(2 / layer.weight[0].numel()))
+def init_layer_he(layer: nn.Conv2d, factor: float = 1.0) -> None:
+    """Initialise weights with He's method for rectifiers, times a factor."""
+    init_layer_normal(layer, factor * math.sqrt(2 / layer.weight[0].numel()))
 
 
 def init_normal(module: nn.Module) -> None:
     """Initialise convolution weights as in Pix2Pix and CycleGAN."""
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
-            draw_normal(part, _STD)
+            init_layer_normal(part, _STD)
         elif isinstance(part, nn.BatchNorm2d):
-            draw_normal(part, _STD, mean=1.0)
+            init_layer_normal(part, _STD, mean=1.0)
 
 
-def start_at_zero(layer: nn.Module) -> nn.Module:
-    """Initialise a convolution with zeros, so that it adds nothing at first."""
+def init_layer_zero(layer: nn.Module) -> nn.Module:
+    """Initialise a layer with zeros, so that it initially contributes nothing."""
     for weights in layer.parameters():
         nn.init.zeros_(weights)
     return layer
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions, times `factor`, added to the input."""
+    """Two normalised 3x3 convolutions, scaled by `factor` and added to the input."""
 
     def __init__(
         self,
@@ -134,22 +134,23 @@ class ResidualBlock(nn.Module):
             3,
             padding=1,
             padding_mode=edges,
-            bias=has_bias(norm),
+            bias=needs_bias(norm),
         )
         noise = nn.Dropout(dropout) if dropout else None
         self.body = nn.Sequential(
-            *stage(convolve(), norm, activation, noise), *stage(convolve(), norm)
+            *build_stage(convolve(), norm, activation, noise),
+            *build_stage(convolve(), norm),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block's correction; `x` (B, C, H, W); returns (B, C, H, W)."""
+        """Add the block's correction to `x` (B, C, H, W); returns (B, C, H, W)."""
         correction: Tensor = self.body(x)
         # multiplying by 1 would cost a pass over the maps
         return x + (correction if self.factor == 1 else self.factor * correction)
 
 
-class SubPixelUp(nn.Sequential):
-    """Learned 2x upsampling: a 3x3 convolution to four maps each, then a shuffle."""
+class SubPixelUpsampling(nn.Sequential):
+    """Learned 2x upsampling: a 3x3 convolution to 4x the maps, then a pixel shuffle."""
 
     def __init__(self, width: int, *after: nn.Module) -> None:
         super().__init__(
@@ -158,7 +159,7 @@ class SubPixelUp(nn.Sequential):
 
 
 class ResidualTrunk(nn.Module):
-    """Residual blocks between an entry and a head, which may upsample.
+    """Residual blocks between an input layer and a head, with optional upsampling.
 
     The output of the blocks and `trunk` is added to that of `entry`. Each layer of `up`
     doubles the resolution.
@@ -188,8 +189,10 @@ class ResidualTrunk(nn.Module):
         return y
 
 
-def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Build de Haan's block; the second convolution sets the maps and the stride."""
+def build_double_convolution(
+    inputs: int, outputs: int, stride: int = 1
+) -> nn.Sequential:
+    """Build de Haan's block; the second convolution sets output maps and stride."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1),
         LeakyReLU(),
@@ -198,8 +201,8 @@ def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequent
     )
 
 
-def bicubic(x: Tensor, scale: int) -> Tensor:
-    """Upsample (B, C, H, W) by cubic interpolation; a scale of 1 returns the image."""
+def upsample_bicubic(x: Tensor, scale: int) -> Tensor:
+    """Upsample (B, C, H, W) by bicubic interpolation; a scale of 1 changes nothing."""
     if scale == 1:
         return x
     return functional.interpolate(x, scale_factor=float(scale), mode="bicubic")
@@ -208,8 +211,8 @@ def bicubic(x: Tensor, scale: int) -> Tensor:
 _LOBES = 3  # half width of Lanczos's window in input pixels
 
 
-def _lanczos_weights(scale: int) -> FloatArray:
-    """Compute the taps (scale, 7) of each output phase."""
+def _compute_lanczos_weights(scale: int) -> FloatArray:
+    """Compute the filter taps (scale, 7) for each output phase."""
     shifts = (np.arange(scale) + 0.5) / scale - 0.5
     away = np.arange(-_LOBES, _LOBES + 1) - shifts[:, None]
     inside = np.abs(away) < _LOBES
@@ -217,15 +220,17 @@ def _lanczos_weights(scale: int) -> FloatArray:
     return np.asarray(taps / taps.sum(1, keepdims=True))
 
 
-class Lanczos(nn.Module):
-    """Upsample by Lanczos's windowed sinc; edge pixels are repeated."""
+class LanczosUpsampling(nn.Module):
+    """Upsampling by Lanczos's windowed sinc, with replicated borders."""
 
     taps: Tensor
 
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        taps = torch.tensor(_lanczos_weights(scale), dtype=torch.float32, device="cpu")
+        taps = torch.tensor(
+            _compute_lanczos_weights(scale), dtype=torch.float32, device="cpu"
+        )
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

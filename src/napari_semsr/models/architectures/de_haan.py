@@ -28,15 +28,15 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     MAX_LEVELS,
-    Lanczos,
+    LanczosUpsampling,
     LeakyReLU,
+    build_double_convolution,
     check_scale,
-    double_convolution,
 )
 
 
 class DeHaanUNet(nn.Module):
-    """U-Net without norms, applied to an image that is upsampled first."""
+    """U-Net without normalisation, applied to a previously upsampled image."""
 
     def __init__(self, width: int = 32, levels: int = 4, scale: int = 2) -> None:
         super().__init__()
@@ -49,12 +49,14 @@ class DeHaanUNet(nn.Module):
         self.scale = check_scale(scale, (1, 2, 4))
         self.stride = max(1, 2**levels // scale)
         widths = [width * 2**level for level in range(levels + 1)]
-        self.enlarge = Lanczos(scale)
+        self.enlarge = LanczosUpsampling(scale)
         self.entry = nn.Sequential(nn.Conv2d(1, width // 2, 3, padding=1), LeakyReLU())
-        self.encoder = nn.ModuleList(double_convolution(w // 2, w) for w in widths[:-1])
-        self.bottom = double_convolution(widths[-2], widths[-1])
+        self.encoder = nn.ModuleList(
+            build_double_convolution(w // 2, w) for w in widths[:-1]
+        )
+        self.bottom = build_double_convolution(widths[-2], widths[-1])
         self.decoder = nn.ModuleList(
-            double_convolution(3 * w, w) for w in reversed(widths[:-1])
+            build_double_convolution(3 * w, w) for w in reversed(widths[:-1])
         )
         self.head = nn.Conv2d(width, 1, 1)
 

@@ -37,17 +37,17 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
-    double_convolution,
-    has_bias,
+    build_double_convolution,
+    build_stage,
     init_normal,
-    stage,
+    needs_bias,
 )
 
 _KEEN = 4.0  # makes the detail of a clear SEM image about as strong as the image
 
 
 class PatchGAN(nn.Module):
-    """Five 4x4 convolutions, three of them with stride 2."""
+    """Discriminator of five 4x4 convolutions, three of them with stride 2."""
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class PatchGAN(nn.Module):
             kind = norm if level or first_norm else "none"
             stride = 2 if level < 3 else 1
             layers.append(
-                stage(
-                    nn.Conv2d(inputs, outputs, 4, stride, 1, bias=has_bias(kind)),
+                build_stage(
+                    nn.Conv2d(inputs, outputs, 4, stride, 1, bias=needs_bias(kind)),
                     kind,
                     LeakyReLU(),
                     nn.Dropout2d(dropout) if dropout and level else None,
@@ -124,7 +124,7 @@ class PatchGAN(nn.Module):
 _GRID = 6  # positions along an axis after pooling; as for 96 px
 
 
-def _dense(side: int, inputs: int, width: int) -> nn.Sequential:
+def _build_dense_head(side: int, inputs: int, width: int) -> nn.Sequential:
     """Average maps to squares of a given side, then apply dense layers."""
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(side),
@@ -146,9 +146,9 @@ class VGGDiscriminator(nn.Module):
             nn.Conv2d(channels, widths[0], 3, padding=1), LeakyReLU()
         )
         self.blocks = nn.Sequential(
-            *(double_convolution(a, b, stride=2) for a, b in pairwise(widths))
+            *(build_double_convolution(a, b, stride=2) for a, b in pairwise(widths))
         )
-        self.head = _dense(1, widths[-1], widths[-1])
+        self.head = _build_dense_head(1, widths[-1], widths[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Score patches; `x` (B, channels, H, W); returns (B, 1)."""
@@ -157,7 +157,7 @@ class VGGDiscriminator(nn.Module):
 
 
 class SRGANDiscriminator(nn.Module):
-    """SRGAN's discriminator: eight convolutions and two dense layers."""
+    """SRGAN discriminator with eight convolutions and two dense layers."""
 
     def __init__(self, width: int = 64, *, channels: int = 1) -> None:
         super().__init__()
@@ -167,15 +167,15 @@ class SRGANDiscriminator(nn.Module):
             outputs, norm = width * 2 ** (index // 2), "batch" if index else "none"
             stride = 1 + index % 2
             layers.append(
-                stage(
-                    nn.Conv2d(inputs, outputs, 3, stride, 1, bias=has_bias(norm)),
+                build_stage(
+                    nn.Conv2d(inputs, outputs, 3, stride, 1, bias=needs_bias(norm)),
                     norm,
                     LeakyReLU(),
                 )
             )
             inputs = outputs
         self.features = nn.Sequential(*layers)
-        self.head = _dense(_GRID, inputs, 16 * width)
+        self.head = _build_dense_head(_GRID, inputs, 16 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score patches; `x` (B, channels, H, W); returns (B, 1)."""

@@ -28,13 +28,13 @@ from torch import nn
 from napari_semsr.models.architectures.blocks import (
     ResidualBlock,
     ResidualTrunk,
-    SubPixelUp,
+    SubPixelUpsampling,
     check_scale,
 )
 
 
 class EDSR(ResidualTrunk):
-    """Residual network without norms that upsamples at its end."""
+    """Residual network without normalisation that upsamples at the end."""
 
     def __init__(
         self,
@@ -54,6 +54,6 @@ class EDSR(ResidualTrunk):
                 for _ in range(blocks)
             ],
             convolve(width, width),
-            [SubPixelUp(width) for _ in range(doublings)],
+            [SubPixelUpsampling(width) for _ in range(doublings)],
             convolve(width, channels),
         )

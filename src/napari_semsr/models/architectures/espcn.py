@@ -23,7 +23,7 @@ from napari_semsr.models.architectures.blocks import check_scale
 
 
 class ESPCN(nn.Module):
-    """Three convolutions at the input's resolution, and a sub-pixel shuffle."""
+    """Three convolutions at input resolution, followed by a sub-pixel shuffle."""
 
     def __init__(self, widths: IntPair = (64, 32), scale: int = 1) -> None:
         super().__init__()

@@ -26,21 +26,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.blocks import LeakyReLU, check_scale, draw_he
+from napari_semsr.models.architectures.blocks import (
+    LeakyReLU,
+    check_scale,
+    init_layer_he,
+)
 
 _RESIDUAL = 0.2  # factor of the residuals; stated (arXiv:1809.00219)
 _FIRST = 0.1  # factor of the initial weights; stated (arXiv:1809.00219)
 
 
 class _DenseBlock(nn.Module):
-    """Five convolutions, each with all previous results as input."""
+    """Five convolutions, each taking all previous outputs as input."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
         for index in range(5):
             outputs = growth if index < 4 else width
             layer = nn.Conv2d(width + index * growth, outputs, 3, padding=1)
-            draw_he(layer, _FIRST)
+            init_layer_he(layer, _FIRST)
             setattr(self, f"conv{index + 1}", layer)
         self.activation = LeakyReLU()
 

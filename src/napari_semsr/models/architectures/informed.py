@@ -5,8 +5,8 @@ noise and blur (`core.FAULTS`). `ThreeScale` restores the dehazed field tile by 
 The numbers condition it in two ways: the field after Wiener filters computed from them
 is an additional input, and they scale and shift each block's first layer, channel by
 channel. For one field this yields a plain network with its own weights
-(`InformedRestorer.mender`), so that conditioning takes no time per tile, and tiles
-agree.
+(`InformedRestorer.build_restorer`), so that conditioning takes no time per tile, and
+tiles agree.
 
 It estimates two corrections of an image, the noise and the detail lost by blur, each
 with a weight that the user may change.
@@ -43,62 +43,62 @@ from torch.nn import functional
 
 from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, WIDEST_BLUR, Box
 from napari_semsr.models.architectures.blocks import (
-    run_unrounded,
-    start_at_zero,
-    without_autocast,
+    disable_autocast,
+    init_layer_zero,
+    run_in_full_precision,
 )
 from napari_semsr.models.architectures.survey import (
     BLOCK,
     RINGS,
-    Surveyed,
     SurveyNet,
+    SurveyResult,
     dehaze,
 )
 from napari_semsr.models.architectures.two_scale import (
     DilatedBlock,
     TwoScale,
-    blocks_of,
-    no_filters,
+    create_zero_filters,
+    get_level_blocks,
     run_block,
 )
 from napari_semsr.models.architectures.wiener import (
     FILTERS,
+    estimate_white_floor,
     filter_images,
     pack_taps,
     power_spectrum,
     sharpening_taps,
-    white_floor,
     wiener_taps,
 )
 from napari_semsr.models.devices import has_float64, to_device
 
 
-def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
+def compute_filters(condition: Tensor, rings: Tensor) -> Tensor:
     """Compute packed Wiener filters; `condition` (B, 9), `rings` (B, 12)."""
     device = condition.device
-    with torch.no_grad(), without_autocast(condition):
-        condition, rings = _in_float64(condition), _in_float64(rings)
+    with torch.no_grad(), disable_autocast(condition):
+        condition, rings = _to_float64(condition), _to_float64(rings)
         noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
         frequency = to_device(torch.tensor(RINGS), condition.device)
-        taps = wiener_taps(noise, _blur_of(condition), (frequency, rings.float()))
+        taps = wiener_taps(noise, _extract_blur(condition), (frequency, rings.float()))
     return pack_taps(taps.to(device))
 
 
-def _in_float64(values: Tensor) -> Tensor:
-    """Convert values to double precision, on the CPU if the device has none."""
+def _to_float64(values: Tensor) -> Tensor:
+    """Convert values to double precision, on the CPU if unsupported by the device."""
     return values if has_float64(values.device) else values.cpu()
 
 
-def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return standard deviations along rows and columns, and correlation; (B,) each."""
+def _extract_blur(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the blur widths along rows and columns and their correlation, (B,)."""
     blur = condition.float()
     widths = (blur[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR)
     rows, columns = widths.unbind(1)
     return rows, columns, blur[:, 7].clamp(-0.95, 0.95)
 
 
-def blur_known(estimate: Tensor, true: Tensor) -> Tensor:
-    """Replace the estimated blur by a known one, and by none if it is unknown.
+def replace_blur(estimate: Tensor, true: Tensor) -> Tensor:
+    """Replace the estimated blur by the known one, or by none if unknown.
 
     Both (B, 9) in the order of `core.FAULTS`, NaN where the true value is unknown. The
     rim is set to that of a Gaussian, as users know no more.
@@ -111,20 +111,20 @@ def blur_known(estimate: Tensor, true: Tensor) -> Tensor:
     )
 
 
-def sharpening_filters(
+def compute_sharpening_filters(
     condition: Tensor, spectrum: Tensor, noise: Tensor | None = None
 ) -> Tensor:
-    """Compute packed filters as `sharpening_taps`, but for a `condition` (B, 9)."""
+    """Compute packed sharpening filters for a `condition` (B, 9)."""
     device = condition.device
-    with torch.no_grad(), without_autocast(condition):
-        spectrum, condition = _in_float64(spectrum), _in_float64(condition)
-        noise = None if noise is None else _in_float64(noise)
-        taps = sharpening_taps(spectrum.float(), _blur_of(condition), noise)
+    with torch.no_grad(), disable_autocast(condition):
+        spectrum, condition = _to_float64(spectrum), _to_float64(condition)
+        noise = None if noise is None else _to_float64(noise)
+        taps = sharpening_taps(spectrum.float(), _extract_blur(condition), noise)
     return pack_taps(taps.to(device))
 
 
 class ThreeScale(nn.Module):
-    """Norm-free residual network at half, a quarter and an eighth of the resolution.
+    """Residual network without norms at 1/2, 1/4 and 1/8 of the resolution.
 
     `widths`: channels at each; `down`, `up`: residual blocks at each, on the way down,
     including the lowest, and on the way up; `corrections`: number of predicted
@@ -150,18 +150,18 @@ class ThreeScale(nn.Module):
         self.corrections = corrections
         first, second, third = widths
 
-        def level(width: int, count: int) -> nn.ModuleList:
+        def build_level(width: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(DilatedBlock(width) for _ in range(count))
 
-        self.register_buffer("filters", no_filters(), persistent=False)
+        self.register_buffer("filters", create_zero_filters(), persistent=False)
         self.register_buffer("taken", None, persistent=False)
         self.register_buffer("most", None, persistent=False)
         self.stem = nn.Conv2d(4 * (1 + FILTERS), first, 3, padding=1)
         self.down = nn.ModuleList(
-            level(width, count) for width, count in zip(widths, down, strict=True)
+            build_level(width, count) for width, count in zip(widths, down, strict=True)
         )
         self.up = nn.ModuleList(
-            level(width, count)
+            build_level(width, count)
             for width, count in zip((second, first), reversed(up), strict=True)
         )
         self.shrink = nn.ModuleList(
@@ -171,14 +171,14 @@ class ThreeScale(nn.Module):
             nn.Conv2d(a, 4 * b, 1) for a, b in ((third, second), (second, first))
         )
         output_count = 4 * corrections * (1 + FILTERS)
-        self.head = start_at_zero(nn.Conv2d(first, output_count, 3, padding=1))
+        self.head = init_layer_zero(nn.Conv2d(first, output_count, 3, padding=1))
 
-    def blocks(self) -> list[DilatedBlock]:
-        """Return all residual blocks, in the order in which they run."""
+    def list_blocks(self) -> list[DilatedBlock]:
+        """Return all residual blocks in execution order."""
         levels = (*self.down, *self.up)
-        return [part for level in levels for part in blocks_of(level)]
+        return [part for level in levels for part in get_level_blocks(level)]
 
-    def correct(
+    def estimate_corrections(
         self,
         planes: Tensor,
         condition: Sequence[Tensor] | None = None,
@@ -191,34 +191,38 @@ class ThreeScale(nn.Module):
         (B, corrections, H, W), or the part of it in `keep`.
         """
         turn = None if condition is None else iter(condition)
-        whole = Box.of((planes.shape[2], planes.shape[3]))
+        whole = Box.from_shape((planes.shape[2], planes.shape[3]))
         needs: Iterator[Box | None] = itertools.repeat(None)
         if keep is not None:
-            needs = iter(self._needs(keep))
+            needs = iter(self._compute_input_regions(keep))
 
-        def run(level: nn.Module, x: _Part, grid: int) -> _Part:
-            for block in blocks_of(level):
-                x = x.cut(next(needs), grid)
-                x = x.become(run_block(block, x.map, turn))
+        def run_level(level: nn.Module, x: _FeatureMap, grid: int) -> _FeatureMap:
+            for block in get_level_blocks(level):
+                x = x.crop(next(needs), grid)
+                x = x.replace_map(run_block(block, x.map, turn))
             return x
 
-        x = _Part(
-            run_unrounded(self.stem, functional.pixel_unshuffle(planes, 2)), whole, 2
+        x = _FeatureMap(
+            run_in_full_precision(self.stem, functional.pixel_unshuffle(planes, 2)),
+            whole,
+            2,
         )
-        parts: list[_Part] = []
+        parts: list[_FeatureMap] = []
         for level, shrink in zip(self.down[:-1], self.shrink, strict=True):
-            x = run(level, x, self.stride)
+            x = run_level(level, x, self.stride)
             parts.append(x)
-            x = x.become(shrink(x.map).to(x.map.dtype), 2 * x.step)
-        x = run(self.down[-1], x, self.stride)
+            x = x.replace_map(shrink(x.map).to(x.map.dtype), 2 * x.step)
+        x = run_level(self.down[-1], x, self.stride)
         for level, enlarge in zip(self.up, self.enlarge, strict=True):
-            x = x.become(functional.pixel_shuffle(enlarge(x.map), 2), x.step // 2)
+            x = x.replace_map(functional.pixel_shuffle(enlarge(x.map), 2), x.step // 2)
             need = None if keep is None else x.box
-            x = x.become(parts.pop().cut(need, x.step).map + x.map)
-            x = run(level, x, x.step)
-        x = x.cut(next(needs), x.step)
-        x = x.become(functional.pixel_shuffle(run_unrounded(self.head, x.map), 2), 1)
-        maps = x.cut(keep, 1).map
+            x = x.replace_map(parts.pop().crop(need, x.step).map + x.map)
+            x = run_level(level, x, x.step)
+        x = x.crop(next(needs), x.step)
+        x = x.replace_map(
+            functional.pixel_shuffle(run_in_full_precision(self.head, x.map), 2), 1
+        )
+        maps = x.crop(keep, 1).map
         size = (len(maps), self.corrections, 1 + FILTERS, *maps.shape[-2:])
         maps = maps.reshape(size)
         kept_planes = planes if keep is None else planes[..., *keep.slices]
@@ -226,15 +230,15 @@ class ThreeScale(nn.Module):
         corrections: Tensor = maps[:, :, 0] + (maps[:, :, 1:] * changes).sum(2)
         return corrections
 
-    def _needs(self, keep: Box) -> list[Box]:
-        """Compute the input region that each block and the head need for a part."""
-        need = _outwards(keep, 2).grow(2)
+    def _compute_input_regions(self, keep: Box) -> list[Box]:
+        """Compute the input regions that each block and the head need for an output."""
+        need = _snap_to_grid(keep, 2).grow(2)
         needs = [need]
         steps = [2 ** (1 + n) for n in range(len(self.down))]
         levels = zip((*self.down, *self.up), (*steps, *steps[-2::-1]), strict=True)
         for level, step in reversed(list(levels)):
-            need = _outwards(need, step)
-            for _ in blocks_of(level):
+            need = _snap_to_grid(need, step)
+            for _ in get_level_blocks(level):
                 need = need.grow(2 * step)  # two layers of 3 x 3
                 needs.append(need)
         return needs[::-1]
@@ -246,7 +250,7 @@ class ThreeScale(nn.Module):
         then computes only what later layers need for that part.
         """
         planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
-        corrections = self.correct(planes, keep=keep)
+        corrections = self.estimate_corrections(planes, keep=keep)
         inner_planes = planes if keep is None else planes[..., *keep.slices]
         image = inner_planes[:, :1]
         if self.taken is not None and self.most is not None:
@@ -258,26 +262,26 @@ class ThreeScale(nn.Module):
         return image + corrections.sum(1, keepdim=True).clamp(-most, most)
 
 
-class _Part(NamedTuple):
-    """A map of features, and its part of the window."""
+class _FeatureMap(NamedTuple):
+    """Feature map with its position in the window."""
 
     map: Tensor  # (B, C, h, w)
     box: Box  # in pixels of the window
     step: int  # pixels of the window per pixel of the map
 
-    def cut(self, need: Box | None, grid: int) -> "_Part":
+    def crop(self, need: Box | None, grid: int) -> "_FeatureMap":
         """Crop to a region extended to grid lines; None keeps everything."""
         if need is None:
             return self
-        box = _outwards(need, grid).intersection(self.box)
-        y0, y1, x0, x1 = (v // self.step for v in astuple(box.within(self.box)))
-        return _Part(self.map[..., y0:y1, x0:x1], box, self.step)
+        box = _snap_to_grid(need, grid).intersection(self.box)
+        y0, y1, x0, x1 = (v // self.step for v in astuple(box.relative_to(self.box)))
+        return _FeatureMap(self.map[..., y0:y1, x0:x1], box, self.step)
 
-    def become(self, output: Tensor, step: int | None = None) -> "_Part":
-        return _Part(output, self.box, step or self.step)
+    def replace_map(self, output: Tensor, step: int | None = None) -> "_FeatureMap":
+        return _FeatureMap(output, self.box, step or self.step)
 
 
-def _outwards(box: Box, grid: int) -> Box:
+def _snap_to_grid(box: Box, grid: int) -> Box:
     """Extend a box to grid lines."""
     y0, x0 = (v // grid * grid for v in (box.y0, box.x0))
     y1, x1 = (-(-v // grid) * grid for v in (box.y1, box.x1))
@@ -285,7 +289,7 @@ def _outwards(box: Box, grid: int) -> Box:
 
 
 class Sharpener(nn.Module):
-    """Network for a known blur: starts as a Wiener filter and learns a correction.
+    """Network for a known blur that learns a correction to a Wiener filter.
 
     The less noise a field has, the smaller is the share of the correction that is
     applied: without noise the filter is nearly optimal, and apparent grain belongs to
@@ -302,7 +306,7 @@ class Sharpener(nn.Module):
         super().__init__()
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.local = ThreeScale(*self.shape, corrections=2)
-        self.embed, self.tell = _condition_layers(self.local)
+        self.embed, self.tell = _build_condition_layers(self.local)
         shares = torch.zeros(2, 1 + FILTERS)
         shares[0, 3] = 1.0  # the noise is the change by the filter against noise
         shares[1, 1], shares[1, 3] = 1.0, -1.0
@@ -311,8 +315,10 @@ class Sharpener(nn.Module):
         with torch.no_grad():
             self.local.head.get_parameter("bias").copy_(start)
 
-    def gated(self, corrections: Tensor, planes: Tensor, gate: "Gate") -> Tensor:
-        """Scale the corrections that differ from the filters.
+    def limit_corrections(
+        self, corrections: Tensor, planes: Tensor, gate: "Gate"
+    ) -> Tensor:
+        """Scale the network's corrections to the filters, and limit them.
 
         `corrections` (B, 2, H, W); `planes` (B, 4, H, W).
         """
@@ -321,7 +327,9 @@ class Sharpener(nn.Module):
         share, most = (part[:, None, None, None] for part in gate)
         return filters + (share * (corrections - filters)).clamp(-most, most)
 
-    def plain(self, filters: Tensor, gate: "Gate", shares: Tensor) -> ThreeScale:
+    def build_network(
+        self, filters: Tensor, gate: "Gate", shares: Tensor
+    ) -> ThreeScale:
         """Build the network of one field, without its condition.
 
         `shares` (2,), the weights of the two corrections.
@@ -330,7 +338,9 @@ class Sharpener(nn.Module):
         state = dict(self.local.state_dict())
         state["head.bias"] = state["head.bias"] - self.start
         for part in _HEAD:
-            state[part] = _share_out(state[part], gate.share * shares).flatten(0, 1)
+            state[part] = _weight_corrections(state[part], gate.share * shares).flatten(
+                0, 1
+            )
         plain_part.load_state_dict(state)
         denoise, deblur = shares.unbind()
         share_tensor = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
@@ -342,8 +352,8 @@ class Sharpener(nn.Module):
 _HEAD = "head.weight", "head.bias"
 
 
-def _share_out(part: Tensor, shares: Tensor) -> Tensor:
-    """Weight the corrections of a head; pixel-shuffle takes the first one first."""
+def _weight_corrections(part: Tensor, shares: Tensor) -> Tensor:
+    """Weight a head's corrections, in the channel order of pixel-shuffle."""
     both: Tensor = part.reshape(2, -1, *part.shape[1:])
     return both * shares.reshape(2, *[1] * part.ndim)
 
@@ -355,16 +365,16 @@ class Gate(NamedTuple):
     most: Tensor  # largest correction of a pixel, over the range
 
     @classmethod
-    def of(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
+    def from_spectrum(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
         """Compute the limits from the noise in a field's spectrum, or a known noise."""
-        power = white_floor(spectrum) if noise is None else noise.square()
+        power = estimate_white_floor(spectrum) if noise is None else noise.square()
         return cls(power / (power + _FAINT**2), _MAX_CHANGED * power.sqrt())
 
 
-def _condition_layers(
+def _build_condition_layers(
     local: ThreeScale | TwoScale,
 ) -> tuple[nn.Sequential, nn.ModuleList]:
-    """Build the layers that scale and shift the blocks of a local network."""
+    """Build the layers that scale and shift a local network's blocks."""
     embed = nn.Sequential(
         nn.Linear(len(FAULTS), _CONDITION_WIDTH),
         nn.GELU(),
@@ -372,8 +382,8 @@ def _condition_layers(
         nn.GELU(),
     )
     tell = [
-        start_at_zero(nn.Linear(_CONDITION_WIDTH, 2 * block.first.out_channels))
-        for block in local.blocks()
+        init_layer_zero(nn.Linear(_CONDITION_WIDTH, 2 * block.first.out_channels))
+        for block in local.list_blocks()
     ]
     return embed, nn.ModuleList(tell)
 
@@ -385,7 +395,7 @@ _CONDITION_WIDTH = 64  # channels of the embedded condition
 
 
 class InformedRestorer(nn.Module):
-    """`SurveyNet`, and a local network conditioned on its result.
+    """Combination of `SurveyNet` and a local network conditioned on its result.
 
     `widths`, `down` and `up` are those of `ThreeScale`, `survey_width` is the number of
     channels of `SurveyNet`. With `dilations`, the local part is a `TwoScale` with these
@@ -418,11 +428,11 @@ class InformedRestorer(nn.Module):
         self.survey = SurveyNet(survey_width)
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.dilations = tuple(dilations)
-        self.local = self._local(corrections=2)
-        self.embed, self.tell = _condition_layers(self.local)
+        self.local = self._build_local(corrections=2)
+        self.embed, self.tell = _build_condition_layers(self.local)
         self.sharpener = Sharpener(sharpener, down, up) if sharpener else None
 
-    def _local(self, corrections: int) -> ThreeScale | TwoScale:
+    def _build_local(self, corrections: int) -> ThreeScale | TwoScale:
         widths, down, up = self.shape
         if not self.dilations:
             return ThreeScale(widths, down, up, corrections)
@@ -434,27 +444,29 @@ class InformedRestorer(nn.Module):
             corrections=corrections,
         )
 
-    def look(self, field: Tensor) -> Surveyed:
-        """Survey whole fields (B, 1, H, W), in fp32.
+    def analyse_field(self, field: Tensor) -> SurveyResult:
+        """Analyse whole fields (B, 1, H, W) in fp32.
 
         Grey levels are scaled so that the percentiles are 0 and 1; sides are multiples
         of 16.
         """
-        with without_autocast(field):
-            survey: Surveyed = self.survey(self.survey.statistics(field.float()))
+        with disable_autocast(field):
+            survey: SurveyResult = self.survey(
+                self.survey.compute_statistics(field.float())
+            )
         return survey
 
-    def planes(self, clear: Tensor, condition: Tensor, rings: Tensor) -> Tensor:
+    def stack_planes(self, clear: Tensor, condition: Tensor, rings: Tensor) -> Tensor:
         """Stack images with their Wiener-filtered versions: (B, 4, H, W).
 
         These are the inputs of the local part. The images (B, 1, H, W) are dehazed, the
         condition (B, 9) is in the order of `core.FAULTS`, `rings` (B, 12) is the power
         at `RINGS`. No gradient passes through the filters.
         """
-        through = filter_images(clear.detach(), filters_for(condition, rings))
+        through = filter_images(clear.detach(), compute_filters(condition, rings))
         return torch.cat([clear, through], dim=1)
 
-    def sharpening_planes(
+    def stack_sharpening_planes(
         self, clear: Tensor, condition: Tensor
     ) -> tuple[Tensor, Gate]:
         """Stack images with those filtered for the sharpener: (B, 4, H, W).
@@ -464,12 +476,14 @@ class InformedRestorer(nn.Module):
         """
         fixed_clear = clear.detach()
         spectrum = power_spectrum(fixed_clear)
-        filters = sharpening_filters(condition, spectrum)
+        filters = compute_sharpening_filters(condition, spectrum)
         planes = torch.cat([clear, filter_images(fixed_clear, filters)], dim=1)
-        return planes, Gate.of(spectrum)
+        return planes, Gate.from_spectrum(spectrum)
 
-    def told(self, condition: Tensor, *, sharpen: bool = False) -> list[Tensor]:
-        """Compute the condition of the local network's or the sharpener's blocks.
+    def compute_conditions(
+        self, condition: Tensor, *, sharpen: bool = False
+    ) -> list[Tensor]:
+        """Compute the conditions for the blocks of the local network or the sharpener.
 
         Returns scales minus 1 and shifts (B, 2, C), one for each block, for a condition
         (B, 9) in the order of `core.FAULTS`.
@@ -477,13 +491,13 @@ class InformedRestorer(nn.Module):
         part: InformedRestorer | Sharpener = self
         if sharpen and self.sharpener is not None:
             part = self.sharpener
-        with without_autocast(condition):
+        with disable_autocast(condition):
             unit = (condition.float() - self.survey.usual) / self.survey.spread
             embedding = part.embed(unit)
             return [layer(embedding).unflatten(1, (2, -1)) for layer in part.tell]
 
     @torch.no_grad()
-    def mender(
+    def build_restorer(
         self,
         condition: Tensor,
         rings: Tensor,
@@ -504,44 +518,50 @@ class InformedRestorer(nn.Module):
         local_part: ThreeScale | TwoScale
         if spectrum is not None and self.sharpener is not None:
             noise_tensor = None if noise is None else shares.new_tensor([noise])
-            filters = sharpening_filters(condition[None], spectrum[None], noise_tensor)
-            gate = Gate.of(spectrum[None], noise_tensor)
-            local_part = self.sharpener.plain(filters, gate, shares)
+            filters = compute_sharpening_filters(
+                condition[None], spectrum[None], noise_tensor
+            )
+            gate = Gate.from_spectrum(spectrum[None], noise_tensor)
+            local_part = self.sharpener.build_network(filters, gate, shares)
         else:
-            local_part = self._local(corrections=1)
-            local_part.filters = filters_for(condition[None], rings[None])
+            local_part = self._build_local(corrections=1)
+            local_part.filters = compute_filters(condition[None], rings[None])
             state = dict(self.local.state_dict())
             for part in _HEAD:
-                state[part] = _share_out(state[part], shares).sum(0)
+                state[part] = _weight_corrections(state[part], shares).sum(0)
             local_part.load_state_dict(state)
         if not local_part.filters.isfinite().all():
             msg = "no Wiener filter could be computed from the field's spectrum"
             raise RuntimeError(msg)
-        numbers = self.told(condition[None], sharpen=spectrum is not None)
-        for block, numbers_of_block in zip(local_part.blocks(), numbers, strict=True):
+        numbers = self.compute_conditions(condition[None], sharpen=spectrum is not None)
+        for block, numbers_of_block in zip(
+            local_part.list_blocks(), numbers, strict=True
+        ):
             scale, shift = numbers_of_block[0]
             block.first.weight.mul_(1 + scale[:, None, None, None])
             block.first.bias.mul_(1 + scale).add_(shift)  # type: ignore[union-attr]
         return local_part.train(self.training)
 
     def forward(self, field: Tensor, faults: Tensor | None = None) -> Tensor:
-        """Restore whole fields (B, 1, H, W), as `look` takes them, on the same scale.
+        """Restore whole fields (B, 1, H, W), keeping their grey scale.
 
         With `faults` (B, 9), in the order of `core.FAULTS`, the sharpener is used with
         their blur.
         """
-        survey = self.look(field)
+        survey = self.analyse_field(field)
         local: ThreeScale | TwoScale = self.local
         condition = survey.condition
         sharpen = faults is not None and self.sharpener is not None
-        clear = dehaze(field, survey.haze.certain() if sharpen else survey.haze)
+        clear = dehaze(field, survey.haze.drop_uncertain() if sharpen else survey.haze)
         if faults is not None and self.sharpener is not None:
             local = self.sharpener.local
-            condition = blur_known(condition, faults)
-            planes, gate = self.sharpening_planes(clear, condition)
+            condition = replace_blur(condition, faults)
+            planes, gate = self.stack_sharpening_planes(clear, condition)
         else:
-            planes = self.planes(clear, condition, survey.rings)
-        corrections = local.correct(planes, self.told(condition, sharpen=sharpen))
+            planes = self.stack_planes(clear, condition, survey.rings)
+        corrections = local.estimate_corrections(
+            planes, self.compute_conditions(condition, sharpen=sharpen)
+        )
         if sharpen and self.sharpener is not None:
-            corrections = self.sharpener.gated(corrections, planes, gate)
+            corrections = self.sharpener.limit_corrections(corrections, planes, gate)
         return clear + corrections.sum(1, keepdim=True)

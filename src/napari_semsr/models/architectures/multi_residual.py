@@ -35,10 +35,10 @@ from torch import Tensor, nn
 from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
     ResidualBlock,
-    SubPixelUp,
-    has_bias,
+    SubPixelUpsampling,
+    build_stage,
     init_normal,
-    stage,
+    needs_bias,
 )
 
 _SLOPES: dict[str, Callable[[], nn.Module]] = {
@@ -48,7 +48,7 @@ _SLOPES: dict[str, Callable[[], nn.Module]] = {
 
 
 class MultiResidual(nn.Module):
-    """Nine residual blocks of 64 maps at a quarter of the resolution."""
+    """Residual network with nine blocks of 64 maps at a quarter of the resolution."""
 
     def __init__(
         self,
@@ -64,17 +64,19 @@ class MultiResidual(nn.Module):
             msg = f"slope must be one of {', '.join(_SLOPES)}, got {slope!r}"
             raise ValueError(msg)
         rectifier = _SLOPES[slope]
-        bias = has_bias(norm)
+        bias = needs_bias(norm)
         wide = nn.Conv2d(1, width, 7, padding=3, padding_mode="reflect", bias=bias)
-        self.entry = stage(wide, norm, rectifier())
+        self.entry = build_stage(wide, norm, rectifier())
         halve = partial(nn.Conv2d, width, width, 3, stride=2, padding=1, bias=bias)
         self.down = nn.Sequential(
-            *(stage(halve(), norm, rectifier()) for _ in range(2))
+            *(build_stage(halve(), norm, rectifier()) for _ in range(2))
         )
         self.residual = nn.Sequential(
             *(ResidualBlock(width, norm, rectifier(), dropout) for _ in range(blocks))
         )
-        self.up = nn.Sequential(*(SubPixelUp(width, rectifier()) for _ in range(2)))
+        self.up = nn.Sequential(
+            *(SubPixelUpsampling(width, rectifier()) for _ in range(2))
+        )
         self.head = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
         init_normal(self)
 

@@ -35,9 +35,9 @@ from torch import Tensor, nn
 
 from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
+    build_norm,
+    build_stage,
     init_normal,
-    norm_layer,
-    stage,
 )
 from napari_semsr.models.architectures.discriminators import PatchGAN
 
@@ -46,7 +46,7 @@ _WIDEST = 8  # widest layer, over `width`; chosen
 
 
 class MultiScaleBlock(nn.Module):
-    """Parallel branches: 1x1; 1x1 and 3x3; 1x1 and two 3x3."""
+    """Parallel branches: a 1x1 convolution, alone or followed by one or two 3x3."""
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ class MultiScaleBlock(nn.Module):
             LeakyReLU(),
             nn.Conv2d(quarter, quarter, 3, padding=1),
         )
-        self.after = nn.Sequential(norm_layer(norm, width), LeakyReLU())
+        self.after = nn.Sequential(build_norm(norm, width), LeakyReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply all branches; `x` (B, C, H, W); returns (B, C, H, W)."""
+        """Apply and combine all branches; `x` (B, C, H, W); returns (B, C, H, W)."""
         branches = (self.point(x), self.near(x), self.far(x))
         y: Tensor = self.after(torch.cat(branches, dim=1))
         return y
@@ -94,19 +94,21 @@ class MultiScaleUNet(nn.Module):
         widths = [width * min(2**level, _WIDEST) for level in range(levels)]
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                stage(nn.Conv2d(a, b, 4, stride=2, padding=1), norm, LeakyReLU()),
+                build_stage(nn.Conv2d(a, b, 4, stride=2, padding=1), norm, LeakyReLU()),
                 MultiScaleBlock(b, norm),
             )
             for a, b in zip([1, *widths], widths, strict=False)
         )
         deep = widths[-1]
         self.bottom = nn.Sequential(
-            stage(nn.Conv2d(deep, deep, 3, padding=1), norm, LeakyReLU()),
-            stage(nn.ConvTranspose2d(deep, deep, 3, padding=1), norm, LeakyReLU()),
+            build_stage(nn.Conv2d(deep, deep, 3, padding=1), norm, LeakyReLU()),
+            build_stage(
+                nn.ConvTranspose2d(deep, deep, 3, padding=1), norm, LeakyReLU()
+            ),
         )
         self.blocks = nn.ModuleList(MultiScaleBlock(w, norm) for w in reversed(widths))
         self.decoder = nn.ModuleList(
-            stage(nn.ConvTranspose2d(2 * b, a, 4, 2, 1), norm, LeakyReLU())
+            build_stage(nn.ConvTranspose2d(2 * b, a, 4, 2, 1), norm, LeakyReLU())
             for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.head = nn.ConvTranspose2d(2 * width, 1, 4, stride=2, padding=1)
@@ -125,7 +127,7 @@ class MultiScaleUNet(nn.Module):
 
 
 class MultiScaleDiscriminator(PatchGAN):
-    """Five convolutions, the first three with stride 2, without dropout."""
+    """Discriminator of five convolutions, the first three with stride 2; no dropout."""
 
     def __init__(self, width: int = 64, norm: str = "instance") -> None:
         super().__init__(width, norm, dropout=0.0)

@@ -32,9 +32,9 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     MAX_LEVELS,
-    has_bias,
+    build_stage,
     init_normal,
-    stage,
+    needs_bias,
 )
 
 _WIDEST = 8  # widest layer, over `width`; stated (arXiv:1611.07004)
@@ -43,7 +43,7 @@ _SLOPE = 0.2  # of leaky ReLU; stated (arXiv:1611.07004)
 
 
 class Pix2PixUNet(nn.Module):
-    """U-Net, each level of which halves the resolution.
+    """U-Net whose levels each halve the resolution.
 
     `levels`: number of halvings of the resolution; with 8, 256 px become 1.
     """
@@ -71,15 +71,15 @@ class Pix2PixUNet(nn.Module):
         for level, outputs in enumerate(widths):
             kind = norm if 0 < level < levels - 1 else "none"
             self.encoder.append(
-                stage(halve(inputs, outputs, bias=has_bias(kind)), kind)
+                build_stage(halve(inputs, outputs, bias=needs_bias(kind)), kind)
             )
             inputs = outputs
         self.decoder = nn.ModuleList()
         for step, outputs in enumerate(reversed(widths[:-1])):
             drops = dropout and step < _WITH_DROPOUT
             self.decoder.append(
-                stage(
-                    double(inputs, outputs, bias=has_bias(norm)),
+                build_stage(
+                    double(inputs, outputs, bias=needs_bias(norm)),
                     norm,
                     nn.Dropout(dropout) if drops else None,
                 )

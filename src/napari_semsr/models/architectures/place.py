@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.blocks import start_at_zero
+from napari_semsr.models.architectures.blocks import init_layer_zero
 from napari_semsr.models.architectures.two_scale import DilatedBlock
 
 
 class PlaceNet(nn.Module):
-    """Norm-free residual network at half the resolution.
+    """Residual network without normalisation at half the resolution.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class PlaceNet(nn.Module):
         self.stem = nn.Conv2d(4, width, 3, padding=1)
         blocks = (DilatedBlock(width, d, second_dilation=1) for d in dilations)
         self.body = nn.Sequential(*blocks)
-        self.head = start_at_zero(nn.Conv2d(width, 4, 3, padding=1))
+        self.head = init_layer_zero(nn.Conv2d(width, 4, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore a normalised (B, 1, H, W) of even sides to (B, 1, H, W)."""

@@ -1,11 +1,11 @@
-"""Registries of the networks that cards and recipes may name."""
+"""Registries of the networks available to model cards and recipes."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from napari_semsr.models.architectures.blocks import bicubic, start_at_zero
+from napari_semsr.models.architectures.blocks import init_layer_zero, upsample_bicubic
 from napari_semsr.models.architectures.de_haan import DeHaanUNet
 from napari_semsr.models.architectures.discriminators import (
     PatchGAN,
@@ -43,7 +43,7 @@ PUBLISHED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "srgan": SRResNet,
     "esrgan": RRDBNet,
 }
-"""Networks that map an image to an image, by their names in cards and recipes."""
+"""Image-to-image networks by their names in model cards and recipes."""
 
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "patch-gan": PatchGAN,
@@ -64,8 +64,8 @@ DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
 # `adds_input` and is refused: the result would be twice the input.
 
 
-class Correction(nn.Module):
-    """A network whose output is added to its input."""
+class ResidualWrapper(nn.Module):
+    """Wrapper that adds a network's output to its input."""
 
     rest: Tensor
 
@@ -84,11 +84,11 @@ class Correction(nn.Module):
         self.scale = int(getattr(self.inner, "scale", 1))
         self.stride = int(getattr(self.inner, "stride", 1))
         kinds = (nn.Conv2d, nn.ConvTranspose2d)
-        start_at_zero([m for m in self.inner.modules() if isinstance(m, kinds)][-1])
-        self.register_buffer("rest", self._at_rest())
+        init_layer_zero([m for m in self.inner.modules() if isinstance(m, kinds)][-1])
+        self.register_buffer("rest", self._compute_baseline())
 
     @torch.no_grad()
-    def _at_rest(self) -> Tensor:
+    def _compute_baseline(self) -> Tensor:
         """Return the network's output level when its last layer is zero."""
         if next(self.inner.parameters()).is_meta:  # would import the compiler
             return torch.zeros(())
@@ -101,7 +101,7 @@ class Correction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Correct a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
-        output: Tensor = bicubic(x, self.scale) + (self.inner(x) - self.rest)
+        output: Tensor = upsample_bicubic(x, self.scale) + (self.inner(x) - self.rest)
         return output
 
 
@@ -109,7 +109,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
     "informed": InformedRestorer,
     "place": PlaceNet,
-    "correction": Correction,
+    "correction": ResidualWrapper,
     **PUBLISHED_NETWORKS,
 }
 """All trainable networks."""

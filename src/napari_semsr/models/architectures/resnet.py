@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 from napari_semsr.models.architectures.blocks import (
     ResidualBlock,
-    has_bias,
+    build_stage,
     init_normal,
-    stage,
+    needs_bias,
 )
 
 
 class ResNetGenerator(nn.Module):
-    """Nine residual blocks at a quarter of the resolution."""
+    """Generator with nine residual blocks at a quarter of the resolution."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class ResNetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.stride, self.bounded = 1, 4, bounded
-        bias = has_bias(norm)
+        bias = needs_bias(norm)
         relu = nn.ReLU(inplace=True)
         wide = partial(nn.Conv2d, kernel_size=7, padding=3, padding_mode="reflect")
         halve = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1, bias=bias)
@@ -59,12 +59,12 @@ class ResNetGenerator(nn.Module):
             bias=bias,
         )
         self.body = nn.Sequential(
-            *stage(wide(channels, width, bias=bias), norm, relu),
-            *stage(halve(width, 2 * width), norm, relu),
-            *stage(halve(2 * width, 4 * width), norm, relu),
+            *build_stage(wide(channels, width, bias=bias), norm, relu),
+            *build_stage(halve(width, 2 * width), norm, relu),
+            *build_stage(halve(2 * width, 4 * width), norm, relu),
             *(ResidualBlock(4 * width, norm, relu, dropout) for _ in range(blocks)),
-            *stage(double(4 * width, 2 * width), norm, relu),
-            *stage(double(2 * width, width), norm, relu),
+            *build_stage(double(4 * width, 2 * width), norm, relu),
+            *build_stage(double(2 * width, width), norm, relu),
             wide(width, channels),
         )
         init_normal(self)

@@ -23,26 +23,26 @@ from torch.nn import functional
 
 from napari_semsr.core import IntPair
 from napari_semsr.models.architectures.blocks import (
-    bicubic,
     check_scale,
-    draw_normal,
-    start_at_zero,
+    init_layer_normal,
+    init_layer_zero,
+    upsample_bicubic,
 )
 
 _FIRST_STD = 0.001  # of the initial weights; stated (arXiv:1501.00092)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """Build a convolution that repeats edges, with the paper's initial weights."""
+def _build_convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    """Build a convolution with replicated borders and the paper's initial weights."""
     layer = nn.Conv2d(
         inputs, outputs, kernel, padding=kernel // 2, padding_mode="replicate"
     )
-    draw_normal(layer, _FIRST_STD)
+    init_layer_normal(layer, _FIRST_STD)
     return layer
 
 
 class SRCNN(nn.Module):
-    """Three convolutions after cubic upsampling."""
+    """Three convolutions after bicubic upsampling."""
 
     def __init__(
         self, widths: IntPair = (64, 32), scale: int = 1, *, residual: bool = False
@@ -51,15 +51,15 @@ class SRCNN(nn.Module):
         self.scale, self.stride = check_scale(scale, (1, 2, 3, 4)), 1
         self.adds_input = residual
         first, second = widths
-        self.patches = _convolution(1, first, 9)
-        self.mapping = _convolution(first, second, 1)
-        self.head = _convolution(second, 1, 5)
+        self.patches = _build_convolution(1, first, 9)
+        self.mapping = _build_convolution(first, second, 1)
+        self.head = _build_convolution(second, 1, 5)
         self.first_attention: nn.Module = nn.Identity()
         self.second_attention: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Sharpen a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
-        base = bicubic(x, self.scale)
+        base = upsample_bicubic(x, self.scale)
         features = self.first_attention(torch.relu(self.patches(base)))
         features = self.second_attention(torch.relu(self.mapping(features)))
         y: Tensor = self.head(features)
@@ -77,19 +77,19 @@ class LocalAttention(nn.Module):
         self.window = window
         hidden_width = max(4, width // reduction)
         self.squeeze = nn.Conv2d(width, hidden_width, 1)
-        self.maps = start_at_zero(nn.Conv2d(hidden_width, width, 1))
+        self.maps = init_layer_zero(nn.Conv2d(hidden_width, width, 1))
         around = nn.Conv2d(2, 1, 7, padding=3, padding_mode="replicate")
-        self.places = start_at_zero(around)
+        self.places = init_layer_zero(around)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weight features; `x` (B, C, H, W); returns (B, C, H, W)."""
         # averaging commutes with the 1x1 convolution, and few maps are faster
-        means = self.local_mean(self.squeeze(x))
+        means = self.compute_local_mean(self.squeeze(x))
         x = x * 2 * torch.sigmoid(self.maps(torch.relu(means)))
         about = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)
         return x * 2 * torch.sigmoid(self.places(about))
 
-    def local_mean(self, x: Tensor) -> Tensor:
+    def compute_local_mean(self, x: Tensor) -> Tensor:
         """Average over the window, one axis after the other."""
         for size in ((self.window, 1), (1, self.window)):
             x = functional.avg_pool2d(

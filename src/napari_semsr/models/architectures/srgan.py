@@ -23,14 +23,14 @@ from torch import nn
 from napari_semsr.models.architectures.blocks import (
     ResidualBlock,
     ResidualTrunk,
-    SubPixelUp,
+    SubPixelUpsampling,
+    build_stage,
     check_scale,
-    stage,
 )
 
 
 class SRResNet(ResidualTrunk):
-    """Residual network at the input's resolution that upsamples at its end."""
+    """Residual network at input resolution that upsamples at the end."""
 
     def __init__(
         self, width: int = 64, blocks: int = 16, scale: int = 1, *, channels: int = 1
@@ -42,7 +42,7 @@ class SRResNet(ResidualTrunk):
                 ResidualBlock(width, "batch", nn.PReLU(), edges="zeros")
                 for _ in range(blocks)
             ],
-            stage(nn.Conv2d(width, width, 3, padding=1, bias=False), "batch"),
-            [SubPixelUp(width, nn.PReLU()) for _ in range(doublings)],
+            build_stage(nn.Conv2d(width, width, 3, padding=1, bias=False), "batch"),
+            [SubPixelUpsampling(width, nn.PReLU()) for _ in range(doublings)],
             nn.Conv2d(width, channels, 9, padding=4),
         )

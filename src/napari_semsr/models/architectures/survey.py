@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.core import FAULTS
-from napari_semsr.models.architectures.blocks import start_at_zero
+from napari_semsr.models.architectures.blocks import init_layer_zero
 from napari_semsr.models.architectures.two_scale import DilatedBlock
 
 BLOCK = 16  # side of a block in px; chosen
@@ -57,20 +57,20 @@ SPREAD = (1.5, 0.4, 0.2, 0.1, 0.1, 0.9, 0.9, 0.4, 0.3)
 
 
 class Haze(NamedTuple):
-    """Haze estimated in fields."""
+    """Estimated haze of fields."""
 
     log_gain: Tensor  # (B, 1, h, w), log of the gain that removes it, for each block
     airlight: Tensor  # (B, 1, 1, 1), grey level to which haze shifts every pixel
 
-    def certain(self) -> "Haze":
-        """Ignore haze that is too weak to be certain."""
+    def drop_uncertain(self) -> "Haze":
+        """Return a copy without haze that is too weak to be certain."""
         slight = self.log_gain.flatten(1).std(1, correction=0) < _SLIGHT
         log_gain = torch.where(slight[:, None, None, None], 0.0, self.log_gain)
         return Haze(log_gain, self.airlight)
 
 
-class Surveyed(NamedTuple):
-    """Result of a survey of fields."""
+class SurveyResult(NamedTuple):
+    """Haze, noise and blur estimated for fields."""
 
     haze: Haze
     condition: Tensor  # (B, 9), in the order of `core.FAULTS`
@@ -78,11 +78,11 @@ class Surveyed(NamedTuple):
 
 
 RINGS = tuple((low + high) / 4 / BLOCK for low, high in itertools.pairwise(_EDGES))
-"""Frequencies of `Surveyed.rings`, in cycles per pixel."""
+"""Frequencies of `SurveyResult.rings`, in cycles per pixel."""
 
 
 def dehaze(field: Tensor, haze: Haze) -> Tensor:
-    """Remove haze by a gain, interpolated bilinearly between the centres of blocks.
+    """Remove haze with a gain interpolated bilinearly between block centres.
 
     `field` (B, 1, H, W) are the images in which it was estimated, not larger than its
     blocks; the grey scale is kept.
@@ -93,7 +93,7 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
     return haze.airlight + (field - haze.airlight) * gain
 
 
-def _cosines() -> Tensor:
+def _build_cosine_matrix() -> Tensor:
     """Return the orthonormal cosine transform matrix of a line of a block, (16, 16)."""
     n = torch.arange(BLOCK, dtype=torch.float64)
     rows: Tensor = (
@@ -103,7 +103,7 @@ def _cosines() -> Tensor:
     return rows.float()
 
 
-def _bands() -> Tensor:
+def _build_band_weights() -> Tensor:
     """Return the weights that average a block's 256 energies into bands, (16, 256).
 
     Twelve rings of frequency, the finest along each axis only, and the finest of one
@@ -122,8 +122,8 @@ def _bands() -> Tensor:
     return torch.stack([m.flatten() / m.sum() for m in masks]).float()
 
 
-def _find_blank(logs: Tensor) -> Tensor:
-    """Find blocks without image content: constant ones, and rows of a data bar.
+def _find_blank_blocks(logs: Tensor) -> Tensor:
+    """Find blank blocks: constant ones and rows of a data bar.
 
     `logs` (B, 16, h, w), log energy of each block; returns (B, h * w), bool. A data bar
     extends across the field and has many constant blocks; adjacent rows of blocks are
@@ -137,7 +137,7 @@ def _find_blank(logs: Tensor) -> Tensor:
     return torch.where(few, is_blank, plain.flatten(1))
 
 
-def _summary(means: Tensor, logs: Tensor, is_blank: Tensor) -> Tensor:
+def _summarise_blocks(means: Tensor, logs: Tensor, is_blank: Tensor) -> Tensor:
     """Summarise the blocks of fields by statistics that separate noise from detail.
 
     Mean and scatter of the spectra of six classes of blocks, from the flattest, which
@@ -155,12 +155,12 @@ def _summary(means: Tensor, logs: Tensor, is_blank: Tensor) -> Tensor:
     order = order.gather(1, blank_count + steps)
     unit = (logs - _MIDDLE) / _SPAN
 
-    def spectra(places: Tensor) -> Tensor:
+    def gather_spectra(places: Tensor) -> Tensor:
         places = places if places.shape[1] else order  # for a field of very few blocks
         return unit.gather(2, places[:, None].expand(-1, unit.shape[1], -1))
 
     cuts = [max(1, round(many * share)) for share in _SHARES]
-    classes = [spectra(part) for part in order.tensor_split(cuts, dim=1)]
+    classes = [gather_spectra(part) for part in order.tensor_split(cuts, dim=1)]
     flat = order[:, : max(2, many // 2)]
     by_grey = means.gather(1, flat).argsort(1)
     halves = [flat.gather(1, part) for part in by_grey.tensor_split(2, dim=1)]
@@ -169,7 +169,7 @@ def _summary(means: Tensor, logs: Tensor, is_blank: Tensor) -> Tensor:
     features = [part.mean(2) for part in classes]
     # 1e-4: so that the derivative is finite if all blocks are equal
     features += [(part.var(2, correction=0) + 1e-4).sqrt() for part in classes]
-    features += [spectra(part).mean(2) for part in halves]
+    features += [gather_spectra(part).mean(2) for part in halves]
     return torch.cat([*features, step[:, None]], dim=1)
 
 
@@ -182,8 +182,8 @@ class _ReplicatedBlock(DilatedBlock):
         super().__init__(width, edges="replicate")
 
 
-def _energies(field: Tensor) -> Tensor:
-    """Compute the energy of every block in four bands, by differences of means.
+def _compute_energies(field: Tensor) -> Tensor:
+    """Compute block energies in four bands from differences of means.
 
     Means over 1, 2, 4, 8 and 16 px. `field` (B, 1, H, W), sides multiples of 16;
     returns (B, 4, H / 16, W / 16), from fine to coarse.
@@ -198,12 +198,12 @@ def _energies(field: Tensor) -> Tensor:
     return torch.cat(energies, dim=1)
 
 
-def _logs(energies: Tensor) -> Tensor:
-    """Compute log energies, scaled to about 1."""
+def _compute_log_energies(energies: Tensor) -> Tensor:
+    """Compute log energies, scaled to the order of 1."""
     return 0.3 * (energies + _MIN_ENERGY).log()
 
 
-def _intercept(means: Tensor, transmission: Tensor) -> Tensor:
+def _estimate_airlight(means: Tensor, transmission: Tensor) -> Tensor:
     """Estimate the grey level at zero transmission (the airlight), (B, 1, 1, 1).
 
     The lower its transmission, the closer a block is to the airlight, which is
@@ -218,7 +218,7 @@ def _intercept(means: Tensor, transmission: Tensor) -> Tensor:
 
 
 class TransmissionNet(nn.Module):
-    """Network that estimates haze from means and energies of a field's blocks."""
+    """Network that estimates haze from the means and energies of blocks."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -231,11 +231,11 @@ class TransmissionNet(nn.Module):
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
         )
         self.up = nn.ModuleList(_ReplicatedBlock(width) for _ in range(_LEVELS - 1))
-        self.leave = start_at_zero(nn.Conv2d(width, 2, 1))
+        self.leave = init_layer_zero(nn.Conv2d(width, 2, 1))
 
     def forward(self, means: Tensor, energies: Tensor) -> Haze:
         """Estimate the haze; `means` (B, 1, h, w), `energies` (B, 4, h, w)."""
-        inputs = torch.cat([means, _logs(energies)], dim=1)
+        inputs = torch.cat([means, _compute_log_energies(energies)], dim=1)
         overall = inputs.mean((-1, -2), keepdim=True)
         x = self.enter(torch.cat([inputs - overall, overall.expand_as(inputs)], dim=1))
         skips: list[Tensor] = []
@@ -253,13 +253,13 @@ class TransmissionNet(nn.Module):
         # normalise the transmission to a mean of 1: even dimming is not haze
         transmission = (-log_gain).exp()
         share = transmission.mean((-1, -2), keepdim=True)
-        airlight = _intercept(means, transmission / share)
+        airlight = _estimate_airlight(means, transmission / share)
         airlight = airlight + output[:, 1:].mean((-1, -2), keepdim=True)
         return Haze(log_gain + share.log(), airlight)
 
 
 class SurveyNet(nn.Module):
-    """Network that estimates haze, noise and blur from the blocks of a field.
+    """Network that estimates haze, noise and blur from a field's blocks.
 
     Haze is estimated at four scales, with `width` channels; noise and blur from a
     summary of the spectra of all blocks, regardless of position.
@@ -273,7 +273,7 @@ class SurveyNet(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         with torch.device("cpu"):  # on "meta", hypot would load torch's compiler, 1 s
-            cosines, bands = _cosines(), _bands()
+            cosines, bands = _build_cosine_matrix(), _build_band_weights()
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("bands", bands, persistent=False)
         self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
@@ -285,10 +285,10 @@ class SurveyNet(nn.Module):
             nn.GELU(),
             nn.Linear(_NAMING, _NAMING),
             nn.GELU(),
-            start_at_zero(nn.Linear(_NAMING, len(FAULTS))),
+            init_layer_zero(nn.Linear(_NAMING, len(FAULTS))),
         )
 
-    def statistics(self, field: Tensor) -> Tensor:
+    def compute_statistics(self, field: Tensor) -> Tensor:
         """Compute the mean and energies of every block: (B, 21, H / 16, W / 16).
 
         The mean, the spectrum in 16 bands, and the energy in four bands from
@@ -299,31 +299,37 @@ class SurveyNet(nn.Module):
         spectrum = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)
         bands = (spectrum @ self.bands.T).permute(0, 3, 1, 2)
         mean = blocks.mean((-1, -2))[:, None]
-        return torch.cat([mean, bands, _energies(field)], dim=1)
+        return torch.cat([mean, bands, _compute_energies(field)], dim=1)
 
-    def haze(self, statistics: Tensor) -> Haze:
+    def estimate_haze(self, statistics: Tensor) -> Haze:
         """Estimate the haze of fields from their `statistics`."""
         coarse = statistics[:, 1 + len(self.bands) :]
         haze_found: Haze = self.veil(statistics[:, :1], coarse)
         return haze_found
 
-    def named(self, statistics: Tensor) -> Tensor:
+    def estimate_faults(self, statistics: Tensor) -> Tensor:
         """Estimate noise and blur (B, 9), as in `core.FAULTS`, from `statistics`."""
         mean, spectrum = statistics[:, 0], statistics[:, 1 : 1 + len(self.bands)]
-        logs = _logs(spectrum)
-        summary = _summary(mean.flatten(1), logs.flatten(2), _find_blank(logs))
+        logs = _compute_log_energies(spectrum)
+        summary = _summarise_blocks(
+            mean.flatten(1), logs.flatten(2), _find_blank_blocks(logs)
+        )
         names: Tensor = self.name(summary)
         return self.usual + self.spread * names
 
-    def rings(self, statistics: Tensor) -> Tensor:
-        """Average the power at `RINGS` over all blocks outside a data bar, (B, 12)."""
+    def average_rings(self, statistics: Tensor) -> Tensor:
+        """Average the power at `RINGS` over all blocks without a data bar, (B, 12)."""
         power = statistics[:, 1 : 1 + len(self.bands)]
-        has_signal = 1 - _find_blank(_logs(power)).float()[:, None]
+        has_signal = (
+            1 - _find_blank_blocks(_compute_log_energies(power)).float()[:, None]
+        )
         rings = (power[:, : len(RINGS)].flatten(2) * has_signal).sum(2)
         return rings / has_signal.sum(2).clamp_min(1)
 
-    def forward(self, statistics: Tensor) -> Surveyed:
+    def forward(self, statistics: Tensor) -> SurveyResult:
         """Estimate haze, noise and blur of fields from their `statistics`."""
-        return Surveyed(
-            self.haze(statistics), self.named(statistics), self.rings(statistics)
+        return SurveyResult(
+            self.estimate_haze(statistics),
+            self.estimate_faults(statistics),
+            self.average_rings(statistics),
         )

@@ -28,8 +28,8 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     Edges,
-    run_unrounded,
-    start_at_zero,
+    init_layer_zero,
+    run_in_full_precision,
 )
 from napari_semsr.models.architectures.wiener import FILTERS, STEP, filter_images
 
@@ -51,16 +51,16 @@ class DilatedBlock(nn.Module):
     ) -> None:
         super().__init__()
 
-        def convolve(step: int) -> nn.Conv2d:
+        def build_convolution(step: int) -> nn.Conv2d:
             return nn.Conv2d(
                 width, width, 3, padding=step, dilation=step, padding_mode=edges
             )
 
-        self.first = convolve(dilation)
-        self.second = start_at_zero(convolve(second_dilation or dilation))
+        self.first = build_convolution(dilation)
+        self.second = init_layer_zero(build_convolution(second_dilation or dilation))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block's correction; `x` (B, C, H, W); returns (B, C, H, W)."""
+        """Add the block's correction to `x` (B, C, H, W); returns (B, C, H, W)."""
         correction: Tensor = self.second(self.rectifier(self.first(x)))
         return x + correction
 
@@ -69,13 +69,13 @@ Conditions = Iterator[Tensor] | None
 """Scales (minus 1) and shifts of the blocks, (B, 2, C) each, in order."""
 
 
-def blocks_of(level: nn.Module) -> list[DilatedBlock]:
+def get_level_blocks(level: nn.Module) -> list[DilatedBlock]:
     """Return the blocks of one level."""
     return [part for part in level.children() if isinstance(part, DilatedBlock)]
 
 
 def run_block(block: DilatedBlock, x: Tensor, condition: Conditions) -> Tensor:
-    """Run a residual block, whose first layer may be scaled and shifted."""
+    """Run a residual block, with an optional scale and shift of its first layer."""
     if condition is None:
         output: Tensor = block(x)
         return output
@@ -86,14 +86,14 @@ def run_block(block: DilatedBlock, x: Tensor, condition: Conditions) -> Tensor:
     return x + correction
 
 
-def no_filters() -> Tensor:
-    """Return packed Wiener filters of an unknown field, (48, 16, 7, 7)."""
+def create_zero_filters() -> Tensor:
+    """Return zero placeholders for packed Wiener filters, (48, 16, 7, 7)."""
     size = STEP**2
     return torch.zeros(FILTERS * size, size, 7, 7)
 
 
 class TwoScale(nn.Module):
-    """Norm-free residual network at half, quarter and a sixteenth of the resolution.
+    """Residual network without norms at 1/2, 1/4 and 1/16 of the resolution.
 
     `scale`: output pixels per input pixel along each axis; `told`: Wiener-filtered
     fields are additional inputs; `corrections`: number of predicted corrections.
@@ -116,7 +116,7 @@ class TwoScale(nn.Module):
         self.scale, self.told, self.corrections = scale, told, corrections
         self.stride = 16 if wide_blocks else 4
         if told:
-            self.register_buffer("filters", no_filters(), persistent=False)
+            self.register_buffer("filters", create_zero_filters(), persistent=False)
         planes = 1 + FILTERS if told else 1
         self.stem = nn.Conv2d(4 * planes, width, 3, padding=1)
         self.encoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
@@ -125,22 +125,22 @@ class TwoScale(nn.Module):
             *(DilatedBlock(2 * width) for _ in range(wide_blocks))
         )
         self.wide_out = (
-            start_at_zero(nn.Conv2d(2 * width, 2 * width, 1)) if wide_blocks else None
+            init_layer_zero(nn.Conv2d(2 * width, 2 * width, 1)) if wide_blocks else None
         )
         self.context = nn.Sequential(*(DilatedBlock(2 * width, d) for d in dilations))
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
         self.decoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
-        self.head = start_at_zero(
+        self.head = init_layer_zero(
             nn.Conv2d(width, 4 * corrections * scale**2, 3, padding=1)
         )
 
-    def blocks(self) -> list[DilatedBlock]:
-        """Return all blocks that accept a condition, in the order in which they run."""
+    def list_blocks(self) -> list[DilatedBlock]:
+        """Return all blocks that accept a condition, in execution order."""
         levels = (self.encoder, self.context, self.decoder)
-        return [block for level in levels for block in blocks_of(level)]
+        return [block for level in levels for block in get_level_blocks(level)]
 
     def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Adapt the weights of a network with fewer inputs and outputs.
+        """Adapt weights from a network with fewer inputs and outputs.
 
         Additional inputs have no weight at first, and its output is the last
         correction, so that both networks give the same result.
@@ -160,7 +160,7 @@ class TwoScale(nn.Module):
             fitting[name][place] = value
         return fitting
 
-    def correct(
+    def estimate_corrections(
         self, planes: Tensor, condition: Sequence[Tensor] | None = None
     ) -> Tensor:
         """Estimate the corrections of images.
@@ -169,19 +169,19 @@ class TwoScale(nn.Module):
         for each block; returns (B, corrections, H * scale, W * scale).
         """
         turn = None if condition is None else iter(condition)
-        fine = run_unrounded(self.stem, functional.pixel_unshuffle(planes, 2))
-        for block in blocks_of(self.encoder):  # a call would hold its input
+        fine = run_in_full_precision(self.stem, functional.pixel_unshuffle(planes, 2))
+        for block in get_level_blocks(self.encoder):  # a call would hold its input
             fine = run_block(block, fine, turn)
         coarse = self.down(fine).to(fine.dtype)
         if self.wide_out is not None:
-            coarse = coarse + self._seen_wide(coarse, self.wide_out)
-        for block in blocks_of(self.context):
+            coarse = coarse + self._process_wide_context(coarse, self.wide_out)
+        for block in get_level_blocks(self.context):
             coarse = run_block(block, coarse, turn)
         fine = fine + functional.pixel_shuffle(self.up(coarse), 2)
         del coarse
-        for block in blocks_of(self.decoder):
+        for block in get_level_blocks(self.decoder):
             fine = run_block(block, fine, turn)
-        output = run_unrounded(self.head, fine)
+        output = run_in_full_precision(self.head, fine)
         corrections: Tensor = functional.pixel_shuffle(output, 2 * self.scale)
         return corrections
 
@@ -189,14 +189,14 @@ class TwoScale(nn.Module):
         """Restore a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         if self.told:
             planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
-            return x + self.correct(planes).sum(1, keepdim=True)
+            return x + self.estimate_corrections(planes).sum(1, keepdim=True)
         base = x
         if self.scale > 1:  # exact when tiled; the head learns the rest
             base = x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
-        return base + self.correct(x)
+        return base + self.estimate_corrections(x)
 
-    def _seen_wide(self, coarse: Tensor, out: nn.Module) -> Tensor:
-        """Process a large neighbourhood at low cost."""
+    def _process_wide_context(self, coarse: Tensor, out: nn.Module) -> Tensor:
+        """Process a large neighbourhood at reduced resolution."""
         pooled_features = out(self.wide(functional.avg_pool2d(coarse, 4)))
         return functional.interpolate(
             pooled_features, scale_factor=4.0, mode="bilinear"

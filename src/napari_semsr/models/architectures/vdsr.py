@@ -16,11 +16,15 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from napari_semsr.models.architectures.blocks import bicubic, check_scale, draw_he
+from napari_semsr.models.architectures.blocks import (
+    check_scale,
+    init_layer_he,
+    upsample_bicubic,
+)
 
 
 class VDSR(nn.Module):
-    """Twenty 3x3 convolutions whose result is added to the upsampled image."""
+    """Twenty 3x3 convolutions, added to the upsampled image."""
 
     def __init__(self, width: int = 64, layers: int = 20, scale: int = 1) -> None:
         super().__init__()
@@ -32,12 +36,12 @@ class VDSR(nn.Module):
         self.body = nn.Sequential()
         for inputs, outputs in pairwise([1, *(layers - 1) * [width], 1]):
             layer = nn.Conv2d(inputs, outputs, 3, padding=1)
-            draw_he(layer)
+            init_layer_he(layer)
             self.body.extend([layer, nn.ReLU(inplace=True)])
         self.body.pop(-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Sharpen a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
-        base = bicubic(x, self.scale)
+        base = upsample_bicubic(x, self.scale)
         output: Tensor = base + self.body(base)
         return output

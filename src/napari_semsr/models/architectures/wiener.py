@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_semsr.core import WIDEST_BLUR
-from napari_semsr.models.architectures.blocks import without_autocast
+from napari_semsr.models.architectures.blocks import disable_autocast
 
 FILTERS = 3
 STEP = 4  # pixels along each axis that become channels
@@ -69,7 +69,7 @@ _STEP_PX = 0.1  # step between widths that are tried
 def wiener_taps(
     noise: Tensor, blur: tuple[Tensor, Tensor, Tensor], rings: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Compute the filters of fields.
+    """Compute the Wiener filters of fields from noise, blur and power.
 
     `noise` (B,), standard deviations over the range; `blur` (B,) each, standard
     deviations along rows and columns in pixels, and their correlation; `rings` (R,) and
@@ -78,26 +78,26 @@ def wiener_taps(
     rows, columns, _ = blur
     power = noise.square() + _ROUNDING
     variance = (rows.square() + columns.square()) / 2
-    height, slope = _power_law(rings, power, variance)
+    height, slope = _fit_power_law(rings, power, variance)
     y = torch.fft.fftfreq(_SIDE, device=noise.device)[:, None]
     x = torch.fft.rfftfreq(_SIDE, device=noise.device)[None]
     log_f = (y**2 + x**2).clamp_min(_LOWEST**2).log() / 2
     prior = torch.exp(height[:, None, None] - slope[:, None, None] * log_f)
     prior = prior.clamp_max(_MAX_POWER)
-    exponent = _blur_exponent(y, x, blur)
+    exponent = _compute_blur_exponent(y, x, blur)
     likeness, targets = [], []
     for share, doubt in zip(_DEBLUR, _WIDTH_DOUBT, strict=True):
-        transmission, power_transmission = _mean_transmission(
+        transmission, power_transmission = _average_transmission(
             share**2 * exponent, doubt
         )
         likeness.append(power_transmission * prior + power[:, None, None])
         targets.append(transmission * prior)
-    taps = _best_taps(torch.stack(likeness, dim=1), torch.stack(targets, dim=1))
+    taps = _solve_taps(torch.stack(likeness, dim=1), torch.stack(targets, dim=1))
     return (taps / taps.sum((-1, -2), keepdim=True)).float()
 
 
 def power_spectrum(field: Tensor, without_gaps: Tensor | None = None) -> Tensor:
-    """Average the power of blocks of 64 px, every 32, under a Hann window.
+    """Average the power of Hann-windowed blocks of 64 px with 50 % overlap.
 
     Returns (B, 64, 33) for (B, 1, H, W); for white noise, its variance at each
     frequency. Leakage of this window from other frequencies is far below the rounding
@@ -123,36 +123,38 @@ def power_spectrum(field: Tensor, without_gaps: Tensor | None = None) -> Tensor:
 def sharpening_taps(
     spectrum: Tensor, blur: tuple[Tensor, Tensor, Tensor], noise: Tensor | None = None
 ) -> Tensor:
-    """Compute the filters of fields whose blur is known.
+    """Compute the sharpening filters of fields with known blur.
 
     One for noise that may be correlated along lines, one for white noise, and one
     against noise only. `spectrum` (B, 64, 33), from `power_spectrum`; `blur` as in
     `wiener_taps`; `noise` (B,), standard deviations if these are also known; returns
     (B, 3, 21, 21).
     """
-    transmission = _sampled_blur(blur)
+    transmission = _sample_blur(blur)
     power_transmission = transmission.square()
-    lets, away = _let_through(power_transmission)
+    lets, away = _compute_transmission(power_transmission)
     if noise is None:
-        along, flat = _floors(spectrum, power_transmission)
+        along, flat = _estimate_floors(spectrum, power_transmission)
     else:
-        along = flat = _known_floor(noise)[:, None, None]
+        along = flat = _compute_known_floor(noise)[:, None, None]
     likeness, targets = [], []
     for floor, cross in (
         (along, transmission),
         (flat, transmission),
         (along, power_transmission),
     ):
-        power = _measured_power(spectrum, floor.expand_as(spectrum), lets, away)
+        power = _measure_power(spectrum, floor.expand_as(spectrum), lets, away)
         likeness.append(power_transmission * power.from_image + floor)
         targets.append(
             cross * (power.from_image if cross is power_transmission else power.likely)
         )
     best = torch.stack(likeness, dim=1), torch.stack(targets, dim=1)
-    return _best_taps(*best, level=True).float()
+    return _solve_taps(*best, level=True).float()
 
 
-def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> float:
+def estimate_widest_blur(
+    spectrum: Tensor, most: float, noise: float | None = None
+) -> float:
     """Estimate the widest plausible blur of a field, up to `most`, in pixels.
 
     With a wider one, the finest detail of the clear image would be the strongest, as
@@ -166,16 +168,16 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
         spectrum.device
     )
     spectra = spectrum.expand(len(widths), -1, -1)
-    power_transmission = _sampled_blur(
+    power_transmission = _sample_blur(
         (widths, widths, torch.zeros_like(widths))
     ).square()
-    lets, away = _let_through(power_transmission)
+    lets, away = _compute_transmission(power_transmission)
     noise_floor = (
-        None if noise is None else _known_floor(torch.full_like(widths, noise))
+        None if noise is None else _compute_known_floor(torch.full_like(widths, noise))
     )
-    floor = white_floor(spectra) if noise_floor is None else noise_floor
+    floor = estimate_white_floor(spectra) if noise_floor is None else noise_floor
     floor = floor[:, None, None].expand_as(spectra)
-    log_ratio = _measured_power(spectra, floor, lets, away).increase
+    log_ratio = _measure_power(spectra, floor, lets, away).increase
     noise_floor, bears = log_ratio.isfinite(), log_ratio <= _MAX_RISE + log_ratio[0]
     # too little is measured for wide ones: use the result for the widest measured
     bears = torch.where(
@@ -184,62 +186,73 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
     return most if bears[-1] else float(widths[bears].max())
 
 
-def _let_through(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_transmission(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
     """Return the power transmission of blur and window (B, 64, 33), and frequencies."""
     y = torch.fft.fftfreq(_SIDE, device=power_transmission.device)[:, None]
     away = torch.hypot(
         y, torch.fft.rfftfreq(_SIDE, device=power_transmission.device)[None]
     )
     usual = away.clamp_min(_LOWEST) ** -_USUAL_SLOPE
-    lets = (_smear(power_transmission * usual) / _smear(usual)).float().clamp_min(0)
+    lets = (
+        (_smear_power(power_transmission * usual) / _smear_power(usual))
+        .float()
+        .clamp_min(0)
+    )
     return lets, away
 
 
-def _floors(spectrum: Tensor, power_transmission: Tensor) -> tuple[Tensor, Tensor]:
+def _estimate_floors(
+    spectrum: Tensor, power_transmission: Tensor
+) -> tuple[Tensor, Tensor]:
     """Estimate noise power along lines (B, 1, 33), and of white noise (B, 1, 1)."""
-    flat = white_floor(spectrum)[:, None, None]
-    along = _floor_along(spectrum, power_transmission)
-    across = _floor_along(_swap_axes(spectrum), _swap_axes(power_transmission))
+    flat = estimate_white_floor(spectrum)[:, None, None]
+    along = _estimate_line_floor(spectrum, power_transmission)
+    across = _estimate_line_floor(_swap_axes(spectrum), _swap_axes(power_transmission))
     # what both directions share is not noise of lines, but the image
     return torch.minimum(along, flat + (along - across).clamp_min(0)), flat
 
 
-def white_floor(spectrum: Tensor) -> Tensor:
-    """Estimate the noise variance at frequencies nearly without signal, (B,)."""
-    corner = _corner(spectrum)
+def estimate_white_floor(spectrum: Tensor) -> Tensor:
+    """Estimate the noise variance (B,) at frequencies with almost no signal."""
+    corner = _compute_corner_weights(spectrum)
     floor = (spectrum * corner).sum((1, 2)) / corner.sum()
     return floor.clamp_min(_MIN_FLOOR)
 
 
-def _line(spectrum: Tensor) -> Tensor:
-    """Return the factor over its mean that noise power does not reach, (B, 1, 1)."""
-    corner, floor = _corner(spectrum), white_floor(spectrum)[:, None, None]
+def _compute_line_threshold(spectrum: Tensor) -> Tensor:
+    """Return the noise threshold relative to the mean power, (B, 1, 1)."""
+    corner, floor = (
+        _compute_corner_weights(spectrum),
+        estimate_white_floor(spectrum)[:, None, None],
+    )
     mean_square = ((spectrum / floor - 1).square() * corner).sum((1, 2)) / corner.sum()
     return (1 + _LINE_SCATTER * mean_square.sqrt()).clamp_min(_LINE)[:, None, None]
 
 
-def _corner(spectrum: Tensor) -> Tensor:
-    """Return the weights of frequencies nearly without signal, (64, 33)."""
+def _compute_corner_weights(spectrum: Tensor) -> Tensor:
+    """Return the weights, (64, 33), of frequencies with almost no signal."""
     y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
     x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
-    return (torch.hypot(y, x) > _CORNER) * _mirrored_twice(x)
+    return (torch.hypot(y, x) > _CORNER) * _compute_column_multiplicity(x)
 
 
-def _known_floor(noise: Tensor) -> Tensor:
+def _compute_known_floor(noise: Tensor) -> Tensor:
     """Return the variance of known noise, at least that of rounding."""
     return noise.square().clamp_min(_MIN_FLOOR)
 
 
-def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Compute the log transmission of Gaussians; returns (B, 64, 33)."""
+def _compute_blur_exponent(
+    y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """Compute the log transmission of Gaussian blurs; returns (B, 64, 33)."""
     rows, columns, slant = blur
     yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
     xy = (slant * rows * columns)[:, None, None] * (x * y)
     return -2 * math.pi**2 * (yy + xx + 2 * xy)
 
 
-def _sampled_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Compute the transmission of Gaussians sampled at pixels; returns (B, 64, 33)."""
+def _sample_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Compute the transmission of Gaussian blurs sampled at pixels, (B, 64, 33)."""
     rows, columns, slant = (part.double()[:, None, None] for part in blur)
     away = _SIDE * torch.fft.fftfreq(_SIDE, device=rows.device)
     y = away[:, None] / rows.clamp_min(_SHARPEST)
@@ -251,8 +264,8 @@ def _sampled_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     return transmission.float()
 
 
-def _smear(power: Tensor) -> Tensor:
-    """Smear power (..., 64, 33) like the window of `power_spectrum`."""
+def _smear_power(power: Tensor) -> Tensor:
+    """Smear power (..., 64, 33) by the window of `power_spectrum`."""
     lag = 2 * math.pi * torch.arange(_SIDE, device=power.device) / _SIDE
     window_power = (2 + lag.cos()) / 3
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
@@ -269,13 +282,13 @@ def _swap_axes(power: Tensor) -> Tensor:
     return swapped_power.float()
 
 
-def _mirrored_twice(x: Tensor) -> Tensor:
+def _compute_column_multiplicity(x: Tensor) -> Tensor:
     """Return how often a half spectrum's columns occur in the full one, (1, 33)."""
     return torch.where((x == 0) | (x == _NYQUIST), 1.0, 2.0)
 
 
-def _floor_along(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
-    """Estimate the noise power by frequency along a line; returns (B, 1, 33).
+def _estimate_line_floor(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
+    """Estimate the noise power as a function of frequency along a line, (B, 1, 33).
 
     Noise is independent from row to row, so its power is constant across lines, while
     that of the image falls with the transmission of the blur: a linear fit separates
@@ -307,26 +320,28 @@ class _ClearPower(NamedTuple):
     increase: Tensor  # (B,) Log of the former over the latter, NaN if not measured
 
 
-def _measured_power(
+def _measure_power(
     spectrum: Tensor, floor: Tensor, lets: Tensor, away: Tensor
 ) -> _ClearPower:
-    """Measure the clear image's power; a power law extrapolates it below the noise.
+    """Measure the clear image's power, extrapolating below the noise by a power law.
 
     All (B, 64, 33) except `away` (64, 33), frequencies. `lets`: power transmission of
     blur and window together.
     """
     place = away * _SIDE
     ring, count = place.round().long(), math.ceil(_SIDE * math.hypot(0.5, 0.5)) + 1
-    own = _lines(spectrum, floor, lets, ring)
-    share = _mirrored_twice(away[:1]) * (own == 0)  # the rest is averaged over rings
+    own = _measure_lines(spectrum, floor, lets, ring)
+    share = _compute_column_multiplicity(away[:1]) * (
+        own == 0
+    )  # the rest is averaged over rings
 
-    def over_rings(power: Tensor) -> Tensor:
+    def sum_over_rings(power: Tensor) -> Tensor:
         sums = torch.zeros(len(power), count, device=power.device)
         return sums.index_add(1, ring.flatten(), (power * share).flatten(1))
 
-    many = over_rings(torch.ones_like(spectrum)).clamp_min(1)
+    many = sum_over_rings(torch.ones_like(spectrum)).clamp_min(1)
     measured_rings, noise, transmission = (
-        over_rings(p) / many for p in (spectrum, floor, lets)
+        sum_over_rings(p) / many for p in (spectrum, floor, lets)
     )
     above = measured_rings - noise
     log_power = above.clamp_min(1e-12).log() - transmission.clamp_min(1e-30).log()
@@ -355,7 +370,7 @@ def _measured_power(
     log_power = torch.cat([strongest, log_power[:, _WINDOW_RINGS:]], dim=1)
     below = place.clamp_max(count - 1.001).floor().long()
     part = place.clamp_max(count - 1.001) - below
-    falling = _falling(log_power, measured_rings)
+    falling = _limit_rise(log_power, measured_rings)
     rise_log = torch.where(number <= last, log_power - falling, 0.0).amax(1)
     rise_log = torch.where(last[:, 0] < _RISES, torch.nan, rise_log)
     implied_power, likely = (
@@ -367,17 +382,19 @@ def _measured_power(
     )
 
 
-def _lines(spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor) -> Tensor:
-    """Measure the power of periodic structure, far above its ring; 0 elsewhere."""
-    usual = ring_medians(spectrum)
-    least = _line(spectrum) * torch.maximum(usual[:, ring], floor)
+def _measure_lines(
+    spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor
+) -> Tensor:
+    """Measure spectral lines far above the power of their ring; 0 elsewhere."""
+    usual = compute_ring_medians(spectrum)
+    least = _compute_line_threshold(spectrum) * torch.maximum(usual[:, ring], floor)
     line = (spectrum > least) & (lets > _MIN_PASSED)
     return torch.where(line, (spectrum - floor) / lets.clamp_min(_MIN_PASSED), 0.0)
 
 
-def ring_medians(spectrum: Tensor) -> Tensor:
+def compute_ring_medians(spectrum: Tensor) -> Tensor:
     """Compute the lower median of each ring of a spectrum (B, 64, 33): (B, 46)."""
-    places, middle = _ring_places(spectrum.device)
+    places, middle = _compute_ring_indices(spectrum.device)
     beyond = spectrum.new_full((len(spectrum), 1), math.inf)
     sorted_power = (
         torch.cat([spectrum.flatten(1), beyond], dim=1)[:, places].sort(2).values
@@ -386,8 +403,8 @@ def ring_medians(spectrum: Tensor) -> Tensor:
 
 
 @cache
-def _ring_places(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return each ring's indices in a spectrum, (46, M), and its median's, (46, 1).
+def _compute_ring_indices(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return each ring's indices in a spectrum, (46, M), and median indices, (46, 1).
 
     The indices of a ring are padded by the index after the last one. They are cached
     for each device, since selecting rings by a mask would wait for the GPU.
@@ -399,11 +416,11 @@ def _ring_places(device: torch.device) -> tuple[Tensor, Tensor]:
     for n, count in enumerate(many):
         places[n, :count] = np.flatnonzero(ring == n)
     middle = (many[:, None] - 1) // 2
-    return _keep_places(places, device), _keep_places(middle, device)
+    return _copy_indices(places, device), _copy_indices(middle, device)
 
 
-def _falling(log_power: Tensor, power: Tensor) -> Tensor:
-    """Limit power that rises with frequency in the clear image, (B, R).
+def _limit_rise(log_power: Tensor, power: Tensor) -> Tensor:
+    """Limit the rise of power with frequency in the clear image, (B, R).
 
     If the actual blur was narrower than stated, the finest detail seems to be the
     strongest. A ring may be as strong as the strongest from half an octave to an octave
@@ -418,8 +435,8 @@ def _falling(log_power: Tensor, power: Tensor) -> Tensor:
     return torch.stack(rings, dim=1)
 
 
-def _mean_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
-    """Average a Gaussian's transmission, and its square, over its possible widths.
+def _average_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
+    """Average a Gaussian's transmission and its square over the possible widths.
 
     `exponent`, log transmission of the likeliest width; `doubt`, standard deviation of
     the log width.
@@ -435,8 +452,8 @@ def _mean_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
     return torch.stack(first).sum(0), torch.stack(second).sum(0)
 
 
-def _best_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> Tensor:
-    """Compute the filters of least expected error with 21 x 21 taps.
+def _solve_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> Tensor:
+    """Compute the filters with 21 x 21 taps that minimise the expected error.
 
     Truncating the ideal filter would cause ringing, since for blur it is wide. `power`,
     `target_power` (B, F, 64, 33), power of the image, and cross power with the clear
@@ -467,10 +484,10 @@ def _best_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> T
     return taps
 
 
-def _power_law(
+def _fit_power_law(
     rings: tuple[Tensor, Tensor], noise: Tensor, variance: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Fit a power law to the clear image's power; returns log height and slope.
+    """Fit a power law to the clear image's power; return log height and slope.
 
     `noise`, `variance` (B,), power of the noise and variance of the blur.
     """
@@ -496,8 +513,8 @@ def _power_law(
 
 
 @cache
-def _packing(device: torch.device) -> Tensor:
-    """Return the taps' indices in the packed filter, (16, 16, 7, 7)."""
+def _compute_packing_indices(device: torch.device) -> Tensor:
+    """Return the indices of the taps in a packed filter, (16, 16, 7, 7)."""
     side, many = 2 * RADIUS + 1, 2 * _REACH + 1
     step = np.arange(STEP)
     # output pixel p of a block depends on pixel r of the block at distance m
@@ -507,11 +524,11 @@ def _packing(device: torch.device) -> Tensor:
     columns = away[None, :, None, :, None, :]
     outside = (rows < 0) | (rows >= side) | (columns < 0) | (columns >= side)
     place = np.where(outside, side * side, rows * side + columns)
-    return _keep_places(place.reshape(STEP**2, STEP**2, many, many), device)
+    return _copy_indices(place.reshape(STEP**2, STEP**2, many, many), device)
 
 
-def _keep_places(places: NDArray[np.intp], device: torch.device) -> Tensor:
-    """Copy indices to a device and cache them there, also for training."""
+def _copy_indices(places: NDArray[np.intp], device: torch.device) -> Tensor:
+    """Copy indices to a device, usable for inference and training."""
     with torch.inference_mode(mode=False):
         return torch.from_numpy(places).to(device)
 
@@ -519,16 +536,16 @@ def _keep_places(places: NDArray[np.intp], device: torch.device) -> Tensor:
 def pack_taps(taps: Tensor) -> Tensor:
     """Pack filters (B, F, 21, 21) for `filter_images`: (B F 16, 16, 7, 7)."""
     flat = functional.pad(taps.flatten(2), (0, 1))
-    return flat[:, :, _packing(taps.device)].flatten(0, 2)
+    return flat[:, :, _compute_packing_indices(taps.device)].flatten(0, 2)
 
 
 def filter_images(x: Tensor, weights: Tensor) -> Tensor:
-    """Filter images, each by its own filters or all by the same.
+    """Filter images, either each with its own filters or all with the same ones.
 
     `x` (B, 1, H, W), sides multiples of 4; `weights` from `pack_taps`, for B conditions
     or one; returns (B, 3, H, W). Border pixels are repeated beyond the border.
     """
-    with without_autocast(x):
+    with disable_autocast(x):
         many = len(weights) // (FILTERS * STEP**2)
         margin = _REACH * STEP
         around = functional.pad(x.float(), (margin,) * 4, mode="replicate")

@@ -1,44 +1,44 @@
 from .docking import (
     ASIDE as ASIDE,
     VERB_PANELS as VERB_PANELS,
-    go_to_panel as go_to_panel,
-    lay_as_tab as lay_as_tab,
-    make_panel as make_panel,
+    create_panel as create_panel,
     open_panel as open_panel,
+    switch_panel as switch_panel,
+    tabify_widget as tabify_widget,
 )
 from .findings import (
     Columns as Columns,
     Findings as Findings,
     Numbers as Numbers,
     RowTable as RowTable,
-    copy_text as copy_text,
-    join_with_tabs as join_with_tabs,
+    copy_to_clipboard as copy_to_clipboard,
+    format_tab_separated as format_tab_separated,
 )
 from .folding import (
     COLOURS as COLOURS,
-    Folded as Folded,
-    FoldingRow as FoldingRow,
+    CollapsibleSection as CollapsibleSection,
     RichLabel as RichLabel,
+    WrappingRow as WrappingRow,
+    accept_decimal_separators as accept_decimal_separators,
     elide_items as elide_items,
-    lay_below as lay_below,
-    shorten_number as shorten_number,
-    show_part as show_part,
-    take_either_mark as take_either_mark,
+    hide_trailing_zeros as hide_trailing_zeros,
+    set_part_visible as set_part_visible,
+    stack_widgets as stack_widgets,
 )
 from .form import (
     Form as Form,
     Labels as Labels,
     OptionsForm as OptionsForm,
-    errors_in_panel_words as errors_in_panel_words,
-    frames_of as frames_of,
-    in_panel_words as in_panel_words,
-    labels_of_verbs as labels_of_verbs,
-    option_widget as option_widget,
-    preference as preference,
-    push_button as push_button,
+    create_button as create_button,
+    create_group_forms as create_group_forms,
+    create_option_widget as create_option_widget,
+    get_command_labels as get_command_labels,
+    get_preference as get_preference,
+    relabel_errors as relabel_errors,
+    use_panel_labels as use_panel_labels,
 )
 from .history import (
-    history_of as history_of,
+    get_removed_layers as get_removed_layers,
 )
 from .manual import (
     open_manual as open_manual,
@@ -48,47 +48,47 @@ from .panel import (
     DASH as DASH,
     TIMES as TIMES,
     Panel as Panel,
-    Work as Work,
-    legend as legend,
-    plots_ready as plots_ready,
-    table as table,
+    PanelTask as PanelTask,
+    are_plots_imported as are_plots_imported,
+    format_legend as format_legend,
+    format_value_table as format_value_table,
 )
 from .places import (
-    begin_at as begin_at,
+    get_start_folder as get_start_folder,
 )
 from .plots import (
     PlotCanvas as PlotCanvas,
-    as_label as as_label,
+    add_legend as add_legend,
     draw_plot as draw_plot,
-    short_label as short_label,
-    show_legend as show_legend,
+    format_label as format_label,
+    shorten_label as shorten_label,
 )
 from .results import (
-    Opened as Opened,
-    Outcome as Outcome,
-    Target as Target,
-    add_opened as add_opened,
+    JobOutput as JobOutput,
+    OpenedImage as OpenedImage,
+    OutputTarget as OutputTarget,
+    add_opened_image as add_opened_image,
     add_stack as add_stack,
-    coarse_levels as coarse_levels,
-    free_path as free_path,
-    new_store_path as new_store_path,
+    check_cache_space as check_cache_space,
+    choose_target as choose_target,
+    create_coarse_levels as create_coarse_levels,
+    create_store_edit as create_store_edit,
+    find_free_path as find_free_path,
+    find_free_store_path as find_free_store_path,
+    fit_view_to_image as fit_view_to_image,
+    get_entered_path as get_entered_path,
+    get_entered_store as get_entered_store,
     open_levels as open_levels,
     open_store as open_store,
-    require_room as require_room,
-    show_arrival as show_arrival,
-    store_edit as store_edit,
-    store_target as store_target,
-    typed_path as typed_path,
-    typed_store as typed_store,
+    run_and_open as run_and_open,
     watch_images as watch_images,
-    write_outcome as write_outcome,
 )
 from .runner import (
     JobRunner as JobRunner,
-    check_unread as check_unread,
+    check_layers_unused as check_layers_unused,
+    create_timer as create_timer,
     destroy_after_jobs as destroy_after_jobs,
     is_alive as is_alive,
-    new_timer as new_timer,
 )
 from .saving import (
     ask_existing as ask_existing,
@@ -97,8 +97,8 @@ from .saving import (
 )
 from .session import (
     describe_unsaved as describe_unsaved,
-    session_of as session_of,
+    get_session as get_session,
 )
 from .together import (
-    explaining as explaining,
+    find_explaining_layers as find_explaining_layers,
 )

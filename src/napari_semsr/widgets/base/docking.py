@@ -1,4 +1,4 @@
-"""Dock our panels as tabs; stacked docks would be too small."""
+"""Dock the plugin's panels as tabs, since stacked docks would be too small."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,8 @@ ASIDE = {
 """
 
 
-def lay_as_tab(widget: QWidget, title: str) -> None:
-    """Tabify the dock of a newly shown widget with one of ours, and name its tab.
+def tabify_widget(widget: QWidget, title: str) -> None:
+    """Tabify the dock of a newly shown widget with the plugin's docks, and title it.
 
     The user may move it later.
     """
@@ -81,7 +81,7 @@ def _tabify(dock: QDockWidget) -> None:
             return
 
 
-def go_to_panel(panel: QWidget, viewer: "Viewer", name: str) -> QWidget:
+def switch_panel(panel: QWidget, viewer: "Viewer", name: str) -> QWidget:
     """Show another panel, in the window of all steps if this panel is in it."""
     holder = panel.parentWidget()
     while holder is not None:
@@ -94,7 +94,7 @@ def go_to_panel(panel: QWidget, viewer: "Viewer", name: str) -> QWidget:
     return open_panel(viewer, name)
 
 
-def find_panel(viewer: "Viewer", name: str, title: str) -> Any:
+def show_panel_by_title(viewer: "Viewer", name: str, title: str) -> Any:
     """Show a panel by its title in the window of all steps, or by its name."""
     for widget in viewer.window.dock_widgets.values():
         panel = getattr(widget, "show_panel", lambda _: None)(title)
@@ -103,7 +103,7 @@ def find_panel(viewer: "Viewer", name: str, title: str) -> Any:
     return open_panel(viewer, name)
 
 
-def make_panel(viewer: "Viewer", place: str) -> Any:
+def create_panel(viewer: "Viewer", place: str) -> Any:
     """Import a panel from a module below ``napari_semsr.widgets``, and create it."""
     module, name = place.split(":")
     return getattr(import_module(f"napari_semsr.widgets.{module}"), name)(viewer)
@@ -118,7 +118,7 @@ def open_panel(viewer: "Viewer", name: str) -> QWidget:
     if titles:
         panel = widgets[titles[0]]
     elif name in ASIDE:
-        panel = make_panel(viewer, ASIDE[name])
+        panel = create_panel(viewer, ASIDE[name])
         viewer.window.add_dock_widget(panel, name=f"{name} ({_MENU})")
     else:
         _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, name)

@@ -13,9 +13,9 @@ from qtpy.QtWidgets import QApplication, QTableWidget, QTableWidgetItem
 from napari_semsr import __version__
 from napari_semsr.core import Figure
 from napari_semsr.io import (
-    csv_text,
-    guarded_cell,
-    replacing,
+    escape_formula,
+    format_csv,
+    replace_atomically,
 )
 
 if TYPE_CHECKING:
@@ -48,17 +48,17 @@ class Findings:
         """Caption that every plot of the results must have."""
         return "; ".join(line for line in self.origin if MADE_BY in line)
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """Return the numbers, or the curves if there are none, separated by tabs."""
-        rows = self._number_rows() if self.numbers else self._curve_rows()
+        rows = self._create_number_rows() if self.numbers else self._create_curve_rows()
         marks = [[self.caption]] if self.caption else []
-        return join_with_tabs([*rows, *self._table_rows(), *marks])
+        return format_tab_separated([*rows, *self._create_table_rows(), *marks])
 
-    def write(self, path: Path) -> None:
+    def write_csv(self, path: Path) -> None:
         """Write the numbers, and the curves below them, as CSV."""
         # with a byte-order mark, else Excel misreads µ
         with (
-            replacing(path) as place,
+            replace_atomically(path) as place,
             place.open(
                 "w", encoding="utf-8-sig", newline="", errors="backslashreplace"
             ) as stream,
@@ -67,60 +67,67 @@ class Findings:
             for line in lines:  # not quoted: readers recognise comments by the #
                 stream.write(f"# {' '.join(line.split())}\r\n")
             heads = [["quantity", "value", "unit", "note"]] if self.numbers else []
-            curves = [[], *self._curve_rows()] if self.curves else []
-            rows = [*heads, *self._number_rows(), *self._table_rows(), *curves]
-            stream.write(csv_text(rows, "\r\n"))
+            curves = [[], *self._create_curve_rows()] if self.curves else []
+            rows = [
+                *heads,
+                *self._create_number_rows(),
+                *self._create_table_rows(),
+                *curves,
+            ]
+            stream.write(format_csv(rows, "\r\n"))
 
-    def _number_rows(self) -> list[list[str]]:
+    def _create_number_rows(self) -> list[list[str]]:
         return [
             [
                 name,
-                _cell(number.value),
+                _format_cell(number.value),
                 number.unit,
-                " ".join(filter(None, (number.spread, number.note, number.verdict))),
+                " ".join(
+                    filter(None, (number.error_text, number.note, number.verdict))
+                ),
             ]
             if isinstance(number, Figure)
             else [name, number, "", ""]
             for name, number in self.numbers.items()
         ]
 
-    def _table_rows(self) -> list[list[str]]:
-        """Yield the rows of each table, after an empty line."""
+    def _create_table_rows(self) -> list[list[str]]:
+        """Return the rows of each table, after an empty row."""
         rows: list[list[str]] = []
         for columns in self.tables.values():
-            cells = [list(map(_cell, values)) for values in columns.values()]
+            cells = [list(map(_format_cell, values)) for values in columns.values()]
             rows += [[], list(columns), *map(list, zip(*cells, strict=True))]
         return rows
 
-    def _curve_rows(self) -> list[list[str]]:
-        """Yield all columns of all curves side by side; short ones are padded."""
+    def _create_curve_rows(self) -> list[list[str]]:
+        """Return all columns of all curves side by side; short ones are padded."""
         columns = [
-            [f"{name}: {head}", *map(_cell, values)]
+            [f"{name}: {head}", *map(_format_cell, values)]
             for name, columns in self.curves.items()
             for head, values in columns.items()
         ]
         return [list(row) for row in zip_longest(*columns, fillvalue="")]
 
 
-def _cell(value: object) -> str:
-    """Format a number in full, and None as empty."""
+def _format_cell(value: object) -> str:
+    """Format a number with all digits; None becomes empty."""
     if value is None or value != value:
         return ""
     return str(value) if isinstance(value, str | bool | np.bool_) else f"{value:.10g}"
 
 
-def join_with_tabs(rows: Iterable[Iterable[object]]) -> str:
+def format_tab_separated(rows: Iterable[Iterable[object]]) -> str:
     """Join rows with tabs for spreadsheets; None becomes empty."""
     cells = (["" if cell is None else str(cell) for cell in row] for row in rows)
-    return "\n".join("\t".join(map(guarded_cell, row)) for row in cells)
+    return "\n".join("\t".join(map(escape_formula, row)) for row in cells)
 
 
-def copy_text(text: str) -> str:
-    """Copy a text; return the message to show."""
+def copy_to_clipboard(text: str) -> str:
+    """Copy text to the clipboard, and return a message to show."""
     clipboard = QApplication.clipboard()
     if clipboard is not None:
         clipboard.setText(text)
-    return "Copied; paste it into a spreadsheet."
+    return "Copied: paste the text into a spreadsheet."
 
 
 _WIDEST_PX = 240  # of a column of a table; chosen: two columns are in view
@@ -141,7 +148,7 @@ class RowTable(QTableWidget):
             heads.setStretchLastSection(True)
 
     def fill(self, columns: Columns, *, sorts: bool = False) -> None:
-        """Show columns by their headers; numbers sort numerically if it `sorts`."""
+        """Fill the table with columns by header; with `sorts`, users can sort it."""
         self.setSortingEnabled(False)
         self.clear()
         cells = [list(column) for column in columns.values()]
@@ -157,7 +164,7 @@ class RowTable(QTableWidget):
         self.resizeColumnsToContents()
         self.setSortingEnabled(sorts)
 
-    def chosen_row(self) -> int | None:
+    def get_selected_row(self) -> int | None:
         """Return the index of the selected row, in the order passed to `fill`."""
         items = self.selectedItems()
         return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None

@@ -54,7 +54,7 @@ _PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # padding of a spin box in napari's styl
 _MIN_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
 TEXTS = "other_texts"
-"""Property of a button: all its possible labels, for which it keeps room."""
+"""Qt property of a button: all its possible labels, which determine its width."""
 _MIN_LETTERS = (
     7  # characters of a name in a list or field: the rest is elided or scrolled
 )
@@ -70,7 +70,7 @@ _ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}
 _MIDDLE = 128
 
 
-def show_part(part: QWidget, on: bool) -> None:
+def set_part_visible(part: QWidget, on: bool) -> None:
     """Show or hide a part of a panel.
 
     A part without a parent would flash as a window; it is shown with its parent.
@@ -82,7 +82,7 @@ def show_part(part: QWidget, on: bool) -> None:
 
 
 class RichLabel(QTextBrowser):
-    """Text that wraps, within words if necessary, with a height that fits its width.
+    """Label with wrapping rich text, whose height adapts to its width.
 
     Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which are
     coloured by the theme. Links open in the web browser; one that is not an address is
@@ -99,7 +99,7 @@ class RichLabel(QTextBrowser):
             "{ background: transparent; border: 0px; padding: 0px; }"
         )
         self.setOpenLinks(False)
-        self.anchorClicked.connect(self._follow)
+        self.anchorClicked.connect(self._open_link)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         for choose in (
@@ -119,51 +119,51 @@ class RichLabel(QTextBrowser):
         return self._text
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
-        """Show another text, marked as a `kind` if one is given."""
-        show_part(self, bool(text))
+        """Set the text, optionally styled as a `kind` such as a warning."""
+        set_part_visible(self, bool(text))
         if (text or "", kind, []) == (self._text, self._kind, self._links):
             return
         self._text, self._kind, self._links = text or "", kind, []
-        self._write()
+        self._update_text()
 
     def add_link(self, label: str, target: str) -> None:
         """Add a link after the text, to an address or a section of the manual."""
         self._links.append((label, target))
-        self._write()
+        self._update_text()
 
-    def _follow(self, link: QUrl) -> None:
+    def _open_link(self, link: QUrl) -> None:
         if link.scheme():
             QDesktopServices.openUrl(link)
         else:
             open_manual(link.toString())
 
-    def _write(self) -> None:
+    def _update_text(self) -> None:
         text = self._text
         light = self.palette().text().color().lightness() < _MIDDLE
         colours = (_ON_LIGHT if light else _ON_DARK).items()
         sheet = "\n".join(f"{name} {{ color: {value}; }}" for name, value in colours)
         self._page.setDefaultStyleSheet(sheet)
         if self._kind:
-            links = " · ".join(link_to(*link) for link in self._links)
+            links = " · ".join(create_link(*link) for link in self._links)
             self.setHtml(f'<b class="{self._kind}">{html.escape(text)}</b> {links}')
         elif re.search(r"</\w+>|<br>", text):
             self.setHtml(text)
         else:
             self.setPlainText(text)
-        self._fit()
+        self._fit_height()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
         """Fit the height to the new width."""
         super().resizeEvent(event)
-        self._fit()
+        self._fit_height()
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Fit colours and height to another theme or font."""
+        """Update colours and height for a new theme or font."""
         super().changeEvent(event)
         if event is not None and event.type() in _STYLE_EVENTS:
-            self._write()
+            self._update_text()
 
-    def _fit(self) -> None:
+    def _fit_height(self) -> None:
         self._page.setTextWidth(max(self.width(), 1))
         height = math.ceil(self._page.size().height()) if self._text else 0
         if height != self.maximumHeight():
@@ -172,14 +172,14 @@ class RichLabel(QTextBrowser):
             self.setViewportMargins(0, 0, 0, 0)
 
 
-def link_to(label: str, target: str) -> str:
+def create_link(label: str, target: str) -> str:
     """Return a link as rich text without line breaks."""
     words = html.escape(label).replace(" ", "&nbsp;")
     return f'<a href="{html.escape(target)}">{words}</a>'
 
 
 class ScrollBox(QScrollArea):
-    """Shows widgets below each other at a fixed height, whatever their content.
+    """Scroll area with stacked widgets and a fixed height.
 
     If they are higher, a button in the corner unfolds the box, up to `most_lines`; the
     rest scrolls. Nothing else moves when a text appears or disappears.
@@ -189,32 +189,32 @@ class ScrollBox(QScrollArea):
         super().__init__()
         self._lines = lines, most_lines
         content = QWidget()
-        column = lay_below(content, *widgets)
+        column = stack_widgets(content, *widgets)
         column.addStretch(1)
-        fit_scroll_area(self, content)
+        set_up_scroll_area(self, content)
         self.unfolding = QPushButton(_RIGHT, self)
         self.unfolding.setCheckable(True)
-        self.unfolding.setToolTip("Show the whole text, or a few lines.")
+        self.unfolding.setToolTip("Show all of the text, or only a few lines.")
         self.unfolding.setStyleSheet(
             "QPushButton, QPushButton:checked "
             "{ background: transparent; padding: 0px; }"
         )
-        self.unfolding.toggled.connect(self._fit)
+        self.unfolding.toggled.connect(self._fit_height)
         content.installEventFilter(self)
-        self._fit()
+        self._fit_height()
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Follow the height of the content."""
+        """Adapt the height to the content."""
         if event is not None and event.type() in _RESIZE_EVENTS:
-            self._fit()
+            self._fit_height()
         return super().eventFilter(source, event)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
         """Keep the button in the corner."""
         super().resizeEvent(event)
-        self._fit()
+        self._fit_height()
 
-    def _fit(self, _: object = None) -> None:
+    def _fit_height(self, _: object = None) -> None:
         content = self.widget()
         if content is None:
             return
@@ -241,8 +241,8 @@ class ScrollBox(QScrollArea):
         self.unfolding.setGeometry(left, self.height() - side, side, side)
 
 
-def lay_below(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
-    """Lay out widgets below each other in a parent, without margins."""
+def stack_widgets(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
+    """Lay out widgets vertically in a parent, without margins."""
     column = QVBoxLayout(holder)
     column.setContentsMargins(0, 0, 0, 0)
     for widget in widgets:
@@ -250,22 +250,25 @@ def lay_below(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
     return column
 
 
-def fit_scroll_area(area: QScrollArea, content: QWidget) -> None:
-    """Set up a scroll area for a widget of its own width, without a frame."""
+def set_up_scroll_area(area: QScrollArea, content: QWidget) -> None:
+    """Set up a frameless scroll area for a widget of the same width."""
     area.setWidgetResizable(True)
     area.setStyleSheet("QScrollArea { border: 0px; }")  # napari draws one
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     area.setWidget(content)
 
 
-class _TextFold(QObject):
-    """Wraps the text of a button or tick box that is wider than the control."""
+class _TextWrapper(QObject):
+    """Event filter that wraps the text of a button or tick box to its width."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Wrap again when width or font change."""
+        """Wrap the text again when the width or font changes."""
         must_break = event is not None and event.type() in _REBREAKING
         if must_break and isinstance(source, QAbstractButton):
-            metrics, room = source.fontMetrics(), source.width() - _chrome(source)
+            metrics, room = (
+                source.fontMetrics(),
+                source.width() - _compute_frame_width(source),
+            )
             lines: list[str] = []
             for word in source.text().split():
                 longer = f"{lines[-1]} {word}" if lines else word
@@ -279,20 +282,20 @@ class _TextFold(QObject):
         return super().eventFilter(source, event)
 
 
-def fold_text(button: QAbstractButton) -> None:
+def wrap_button_text(button: QAbstractButton) -> None:
     """Let the text of a button or tick box wrap."""
-    button.installEventFilter(_TextFold(button))
+    button.installEventFilter(_TextWrapper(button))
 
 
-def _chrome(button: QAbstractButton) -> int:
-    """Return the width of everything except the text."""
+def _compute_frame_width(button: QAbstractButton) -> int:
+    """Return the width of a button without its text."""
     metrics, lines = button.fontMetrics(), button.text().split("\n")
     widest = max(metrics.horizontalAdvance(line) for line in lines)
     return button.sizeHint().width() - widest
 
 
-class _Eliding(QObject):
-    """Draws a long entry of a combo box with an ellipsis, and a full tooltip."""
+class _ComboElider(QObject):
+    """Event filter that elides long entries of a combo box, with a full tooltip."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Handle painting, and the tooltip of an elided entry."""
@@ -300,7 +303,7 @@ class _Eliding(QObject):
         is_ours = isinstance(event, QPaintEvent | QHelpEvent)
         if not is_ours or not isinstance(source, QComboBox):
             return super().eventFilter(source, event)
-        option, text = _elided_text(source)
+        option, text = _get_elided_text(source)
         if isinstance(event, QPaintEvent):
             option.currentText = text
             painter = QStylePainter(source)
@@ -315,7 +318,7 @@ class _Eliding(QObject):
         return super().eventFilter(source, event)
 
 
-def _elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
+def _get_elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
     """Return the style option of a combo box, and its elided text."""
     option = QStyleOptionComboBox()
     option.initFrom(box)
@@ -331,14 +334,14 @@ def _elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
     return option, box.fontMetrics().elidedText(box.currentText(), middle, room - 2)
 
 
-def fold_combo(box: QComboBox) -> None:
-    """Let a combo box be narrower than its entries, which are elided."""
+def elide_combo_box(box: QComboBox) -> None:
+    """Allow a combo box to be narrower than its entries, which are elided."""
     box.setSizeAdjustPolicy(box.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(_MIN_LETTERS)
     view = box.view()
     if view is not None:
         elide_items(view)
-    box.installEventFilter(_Eliding(box))
+    box.installEventFilter(_ComboElider(box))
 
 
 def elide_items(view: QAbstractItemView) -> None:
@@ -347,42 +350,42 @@ def elide_items(view: QAbstractItemView) -> None:
     view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
 
-def shorten_number(box: QDoubleSpinBox) -> None:
+def hide_trailing_zeros(box: QDoubleSpinBox) -> None:
     """Hide trailing zeros in a spin box with many decimals."""
-    shortening = _Shortening(box)
-    box.textChanged.connect(shortening.follow)
-    box.editingFinished.connect(shortening.shorten)
+    shortening = _TrailingZeroRemover(box)
+    box.textChanged.connect(shortening.on_text_changed)
+    box.editingFinished.connect(shortening.remove_zeros)
     box.installEventFilter(shortening)
 
 
-def take_either_mark(box: QDoubleSpinBox) -> None:
-    """Accept both a dot and a comma as the decimal point, typed or pasted.
+def accept_decimal_separators(box: QDoubleSpinBox) -> None:
+    """Accept both a dot and a comma as the decimal separator, typed or pasted.
 
     Qt reads one of them as a thousands separator, which our numbers do not have, and
     takes 0.25 for 25 in locales with a decimal comma.
     """
-    line, marks = box.lineEdit(), _Marks(box)
+    line, marks = box.lineEdit(), _DecimalSeparatorFilter(box)
     box.installEventFilter(marks)
     if line is not None:
         line.installEventFilter(marks)
-        line.textEdited.connect(marks.follow)
+        line.textEdited.connect(marks.replace_separator)
 
 
-class _Marks(QObject):
-    """Replaces the other decimal mark by that of a spin box."""
+class _DecimalSeparatorFilter(QObject):
+    """Event filter that converts dots and commas to a box's decimal separator."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Let either key enter the decimal point."""
+        """Enter the decimal separator when a dot or comma is typed."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
-            box, line, point = _parts_of(self)
+            box, line, point = _get_spin_box_parts(self)
             if event.text() in (".", ",") and event.text() != point and box.decimals():
                 line.insert(point)
                 return True
         return super().eventFilter(source, event)
 
-    def follow(self, text: str) -> None:
+    def replace_separator(self, text: str) -> None:
         """Replace the decimal mark in pasted text, if it has exactly one."""
-        box, line, point = _parts_of(self)
+        box, line, point = _get_spin_box_parts(self)
         other = "." if point == "," else ","
         if box.decimals() and point not in text and text.count(other) == 1:
             line.setSelection(text.index(other), 1)
@@ -390,43 +393,43 @@ class _Marks(QObject):
             line.setCursorPosition(len(text))
 
 
-class _Shortening(QObject):
-    """Removes trailing zeros whenever a spin box has updated its text.
+class _TrailingZeroRemover(QObject):
+    """Helper that removes trailing zeros whenever a spin box updates its text.
 
     It keeps only Qt objects: Python's garbage collector may clear its attributes while
     Qt still has events for the box.
     """
 
-    def shorten(self) -> None:
+    def remove_zeros(self) -> None:
         """Remove trailing zeros."""
-        box, line, point = _parts_of(self)
+        box, line, point = _get_spin_box_parts(self)
         text = line.text()
         short = text.rstrip("0").removesuffix(point) if point in text else text
         if short != text:
             line.setText(short)
             box.updateGeometry()
 
-    def follow(self, _: str) -> None:
-        """Remove them after a change, unless the user is typing."""
-        line = _parts_of(self)[1]
+    def on_text_changed(self, _: str) -> None:
+        """Remove trailing zeros after a change, unless the user is typing."""
+        line = _get_spin_box_parts(self)[1]
         if not (line.isModified() and line.hasFocus()):
-            self.shorten()
+            self.remove_zeros()
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Remove them soon after the box is shown or its style changes."""
+        """Remove trailing zeros soon after the box is shown or its style changes."""
         if event is not None and event.type() in _STYLE_EVENTS:
             self.startTimer(0)  # after Qt has processed the event
         return super().eventFilter(source, event)
 
     def timerEvent(self, event: QTimerEvent | None) -> None:  # noqa: N802
-        """Remove them once."""
+        """Remove trailing zeros when the timer fires."""
         if event is not None:
             self.killTimer(event.timerId())
-            self.shorten()
+            self.remove_zeros()
 
 
-def _parts_of(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
-    """Return the spin box of a helper, its line edit and its decimal point."""
+def _get_spin_box_parts(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
+    """Return the spin box of a helper, its line edit and its decimal separator."""
     box = helper.parent()
     assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - created for one
     line = box.lineEdit()
@@ -434,8 +437,8 @@ def _parts_of(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
     return box, line, box.locale().decimalPoint()
 
 
-def least_width(widget: QWidget) -> int:
-    """Return the width below which a control would be cut off; names may be elided."""
+def compute_minimum_width(widget: QWidget) -> int:
+    """Return the minimum width of a control, in which only names may be elided."""
     metrics = widget.fontMetrics()
     if isinstance(
         widget, QAbstractSpinBox
@@ -448,15 +451,15 @@ def least_width(widget: QWidget) -> int:
     if isinstance(widget, QPushButton | QCheckBox):  # whose text may wrap now
         text, others = " ".join(widget.text().split()), widget.property(TEXTS)
         if others:
-            return max(_button_width(widget, each) for each in (text, *others))
-        return _chrome(widget) + metrics.horizontalAdvance(text)
+            return max(_compute_button_width(widget, each) for each in (text, *others))
+        return _compute_frame_width(widget) + metrics.horizontalAdvance(text)
     letters = _MIN_LETTERS * metrics.averageCharWidth()
     own = Qt.FindChildOption.FindDirectChildrenOnly
     field = isinstance(widget, QLineEdit) or widget.findChild(QLineEdit, options=own)
     return widget.minimumSizeHint().width() + (letters if field else 0)
 
 
-def _button_width(button: QWidget, text: str) -> int:
+def _compute_button_width(button: QWidget, text: str) -> int:
     """Return the width of a button with another label."""
     option, style, metrics = QStyleOptionButton(), button.style(), button.fontMetrics()
     assert style is not None  # noqa: S101 - every widget has one
@@ -467,8 +470,8 @@ def _button_width(button: QWidget, text: str) -> int:
     return style.sizeFromContents(kind, option, size, button).width()
 
 
-class _Lines(QFlowLayout):
-    """Fills each line with as many widgets as fit, and distributes the rest."""
+class _FlowLayout(QFlowLayout):
+    """Flow layout that distributes the remaining width of each line."""
 
     def heightForWidth(self, width: int) -> int:  # noqa: N802 - Qt's name
         """Return the height of all lines."""
@@ -480,18 +483,18 @@ class _Lines(QFlowLayout):
         self._lay_out(rect)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Ask for one line."""
+        """Return the size of a single line."""
         lines = self._break_lines(_ANY_WIDTH)
         width = sum(width for line in lines for _, width in line)
         gaps = _GAP_PX * max(0, sum(map(len, lines)) - 1)
         return QSize(width + gaps, self.heightForWidth(_ANY_WIDTH))
 
     def minimumSize(self) -> QSize:  # noqa: N802 - Qt's name
-        """Ask for the widest widget; the text of a button may wrap."""
+        """Return the size of a narrow layout, in which the text of buttons wraps."""
         return QSize(_NARROW_PX, self.heightForWidth(_ANY_WIDTH))
 
     def _break_lines(self, room: int) -> list[list[tuple[QWidget, int]]]:
-        """Return the widgets of each line with their widths."""
+        """Break the widgets into lines; return those of each line with their widths."""
         items = (self.itemAt(number) for number in range(self.count()))
         parts = [item.widget() for item in items if item and not item.isEmpty()]
         lines: list[list[tuple[QWidget, int]]] = []
@@ -499,7 +502,7 @@ class _Lines(QFlowLayout):
         for part in parts:
             if part is None:
                 continue
-            need = min(least_width(part), room)
+            need = min(compute_minimum_width(part), room)
             if need > left:
                 lines.append([])
                 left = room
@@ -529,18 +532,18 @@ class _Lines(QFlowLayout):
         return max(0, top - _GAP_PX - rect.top())
 
 
-class FoldingRow(QWidget):
-    """Widgets side by side, on as many lines as their texts need."""
+class WrappingRow(QWidget):
+    """Row of widgets that wraps onto as many lines as their texts need."""
 
     def __init__(self, *widgets: QWidget) -> None:
         super().__init__()
-        self._lines = _Lines(self)
+        self._lines = _FlowLayout(self)
         self._lines.setContentsMargins(0, 0, 0, 0)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         for widget in widgets:
             self._lines.addWidget(widget)
 
-    def insert(self, place: int, widget: QWidget) -> None:
+    def insert_widget(self, place: int, widget: QWidget) -> None:
         """Add a widget at an index."""
         after = range(self._lines.count() - place)
         items = [self._lines.takeAt(place) for _ in after]
@@ -549,8 +552,8 @@ class FoldingRow(QWidget):
             self._lines.addItem(item)
 
 
-class Folded(QWidget):
-    """Widgets that are folded below a title."""
+class CollapsibleSection(QWidget):
+    """Section of widgets that can be collapsed below its title."""
 
     def __init__(self, title: str, tooltip: str, *widgets: QWidget) -> None:
         super().__init__()
@@ -563,18 +566,18 @@ class Folded(QWidget):
             "{ background: transparent; text-align: left; }"
         )
         self.content = QWidget()
-        lay_below(self.content, *widgets)
-        lay_below(self, self.header, self.content)
-        self.header.toggled.connect(self.unfold)
-        self.unfold(on=False)
+        stack_widgets(self.content, *widgets)
+        stack_widgets(self, self.header, self.content)
+        self.header.toggled.connect(self.set_expanded)
+        self.set_expanded(on=False)
 
-    def unfold(self, on: bool = True) -> None:
-        """Show the widgets, or hide them again."""
+    def set_expanded(self, on: bool = True) -> None:
+        """Expand or collapse the section."""
         self.header.setChecked(on)
         self.header.setText(f"{_DOWN if on else _RIGHT} {self._title}")
         self.content.setVisible(on)
 
-    def unfold_for(self, value: object) -> None:
-        """Show the widgets because one of their values is set."""
+    def expand_if_set(self, value: object) -> None:
+        """Expand the section if one of its values is set."""
         if value:
-            self.unfold()
+            self.set_expanded()

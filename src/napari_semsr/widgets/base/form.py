@@ -35,25 +35,25 @@ from napari_semsr.core import (
     MORE,
     Options,
     SemsrError,
-    display_of,
-    rename_options,
+    get_display,
+    replace_option_names,
     user_only_options,
 )
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import FUNCTIONS, verb_of
+from napari_semsr.jobs import FUNCTIONS, get_verb
 from napari_semsr.widgets.base.folding import (
-    Folded,
-    FoldingRow,
+    CollapsibleSection,
+    WrappingRow,
+    accept_decimal_separators,
+    compute_minimum_width,
+    elide_combo_box,
     elide_items,
-    fold_combo,
-    fold_text,
-    least_width,
-    take_either_mark,
+    wrap_button_text,
 )
-from napari_semsr.widgets.base.places import begin_at
+from napari_semsr.widgets.base.places import get_start_folder
 
 Labels = Mapping[str, tuple[str, Mapping[str, str]]]
-"""A panel's label of an option, and of each of its values, by name."""
+"""Labels of options and of their values in a panel, by option name."""
 
 _AUTOMATIC = "automatic"
 _MORE_TOLD = "Settings that few users need."
@@ -68,7 +68,7 @@ _LARGEST_FLOAT = 1e9
 
 
 class _WheelGuard(QObject):
-    """Passes the wheel to the panel, unless a control has the focus."""
+    """Event filter that passes the mouse wheel from unfocused controls to the panel."""
 
     def eventFilter(self, control: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Pass the wheel on if the control has no focus."""
@@ -82,20 +82,20 @@ class _WheelGuard(QObject):
         return super().eventFilter(control, event)
 
 
-def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushButton:
-    """Make a button that calls a function."""
+def create_button(text: str, call: Callable[..., object], tooltip: str) -> QPushButton:
+    """Create a button that calls a function."""
     button = QPushButton(text)
     button.setToolTip(tooltip)
-    fold_text(button)
+    wrap_button_text(button)
     button.clicked.connect(call)
     return button
 
 
-def _choose(edit: FileEdit) -> None:
-    """Ask for a path, starting at the one entered, or at the data."""
+def _choose_path(edit: FileEdit) -> None:
+    """Ask for a path, starting at the entered one or next to the data."""
     text = edit.line_edit.value.strip()
     path_typed = Path(text).expanduser().absolute()
-    begin = path_typed if text and path_typed.parent.is_dir() else begin_at()
+    begin = path_typed if text and path_typed.parent.is_dir() else get_start_folder()
     ask, title = use_app().get_obj("show_file_dialog"), edit.label
     path_chosen = ask(edit.mode, title, str(begin), edit.filter, edit.native)
     if path_chosen:
@@ -120,9 +120,9 @@ class Form(QWidget):
         self._controls_by_name: dict[str, Any] = {}
         self._guard = _WheelGuard(self)
         for control in controls:
-            self.add(control)
+            self.add_row(control)
 
-    def add(self, control: Any) -> None:
+    def add_row(self, control: Any) -> None:
         """Add one row: a magicgui widget with its label, or a Qt widget alone.
 
         Both have a tooltip; a tick box has its text next to it.
@@ -134,26 +134,28 @@ class Form(QWidget):
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._guard)
         if isinstance(native, QDoubleSpinBox):
-            take_either_mark(native)
+            accept_decimal_separators(native)
         if isinstance(native, QComboBox):
-            fold_combo(native)
+            elide_combo_box(native)
         if isinstance(native, QAbstractItemView):
             elide_items(native)
             native.setStyleSheet(_SELECTION_STYLE)
         grows = QSizePolicy.Policy.Expanding
         if isinstance(native, QAbstractButton):
-            fold_text(native)
+            wrap_button_text(native)
             grows = QSizePolicy.Policy.Ignored  # its text wraps
         if isinstance(control, FileEdit):  # "Choose directory" leaves it no room
             control.choose_btn.text = "Choose…"
             control.choose_btn.changed.disconnect()  # starts in the working directory
-            control.choose_btn.changed.connect(partial(_choose, control))
+            control.choose_btn.changed.connect(partial(_choose_path, control))
         native.setSizePolicy(grows, native.sizePolicy().verticalPolicy())
         label = "" if isinstance(control, CheckBox) else getattr(control, "label", "")
         text = QLabel(label) if label else None
         if text is None:
             self._layout.addRow(native)
-        elif not isinstance(control, FileEdit) and native.findChild(FoldingRow) is None:
+        elif (
+            not isinstance(control, FileEdit) and native.findChild(WrappingRow) is None
+        ):
             self._layout.addRow(text, native)
         else:  # paths and wrapping texts need the whole width
             self._layout.addRow(text)
@@ -165,7 +167,7 @@ class Form(QWidget):
         self._rows[name], self._controls_by_name[name] = (native, text), control
 
     def event(self, event: QEvent | None) -> bool:
-        """Give controls the room that their texts need.
+        """Give all controls the minimum width that their texts need.
 
         It is the same for all, since Qt decides by a single row whether a label is next
         to its control.
@@ -174,12 +176,12 @@ class Form(QWidget):
         if event is not None and event.type() in _REFITTING:
             rows = [native for native, label in self._rows.values() if label]
             rows_shown = [native for native in rows if not native.isHidden()]
-            room = max(map(least_width, rows_shown), default=0)
+            room = max(map(compute_minimum_width, rows_shown), default=0)
             for native in rows:
                 native.setMinimumWidth(room)
         return was_handled
 
-    def labels(self) -> Labels:
+    def get_labels(self) -> Labels:
         """Return the labels of rows and entries, by option name."""
         all_labels = {}
         for name, control in self._controls_by_name.items():
@@ -206,8 +208,8 @@ class Form(QWidget):
                 part.setVisible(visible)
 
 
-def _kind_of(annotation: object) -> tuple[Any, bool]:
-    """Return the plain type, float of a `FiniteFloat`, and whether None is allowed."""
+def _get_type(annotation: object) -> tuple[Any, bool]:
+    """Return the plain type of an annotation, and whether None is allowed."""
     union = get_origin(annotation) in (Union, types.UnionType)
     parts = get_args(annotation) if union else (annotation,)
     kind = next(part for part in parts if part is not type(None))
@@ -215,7 +217,7 @@ def _kind_of(annotation: object) -> tuple[Any, bool]:
     return get_args(kind)[0] if is_annotated else kind, type(None) in parts
 
 
-def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
+def _get_bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
     """Return the range of a spin box from the bounds of a pydantic field."""
     least: float = 0 if kind is int else -_LARGEST_FLOAT
     most: float = _LARGEST_INT if kind is int else _LARGEST_FLOAT
@@ -227,42 +229,42 @@ def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
     return {"min": kind(least), "max": kind(most)}
 
 
-def _entries_of(field: FieldInfo) -> dict[str, object]:
-    """Return the values of an option by the entries that a panel shows."""
-    kind, _ = _kind_of(field.annotation)
+def _get_entries(field: FieldInfo) -> dict[str, object]:
+    """Return the values of an option by the entries shown in a panel."""
+    kind, _ = _get_type(field.annotation)
     values = get_args(kind) if get_origin(kind) is Literal else ()
     entries = {_AUTOMATIC if value == "auto" else str(value): value for value in values}
-    return dict(display_of(field).choices or entries)
+    return dict(get_display(field).choices or entries)
 
 
-class _Control:
-    """The widget of an option, and its value."""
+class _OptionControl:
+    """Widget of an option, with its value."""
 
     def __init__(self, name: str, field: FieldInfo) -> None:
-        self.kind, self.optional = _kind_of(field.annotation)
+        self.kind, self.optional = _get_type(field.annotation)
         self._none = 0
-        words = display_of(field)
-        self.widget = self._make(name, field)
-        self.widget.label = words.row
-        self.widget.tooltip = field.description or words.row
+        words = get_display(field)
+        self.widget = self._create_widget(name, field)
+        self.widget.label = words.full_label
+        self.widget.tooltip = field.description or words.full_label
 
-    def _make(self, name: str, field: FieldInfo) -> Any:
-        words = display_of(field)
+    def _create_widget(self, name: str, field: FieldInfo) -> Any:
+        words = get_display(field)
         default = field.get_default(call_default_factory=True)
         if words.choices is not None or get_origin(self.kind) is Literal:
-            texts = _entries_of(field)
+            texts = _get_entries(field)
             if self.optional and None not in texts.values():
                 texts = {_AUTOMATIC: None} | texts
             return ComboBox(name=name, choices=list(texts.items()), value=default)
         if self.kind in (int, float):
-            return self._number(name, field, default)
+            return self._create_spin_box(name, field, default)
         if self.kind is bool:
-            return CheckBox(name=name, value=bool(default), text=words.row)
+            return CheckBox(name=name, value=bool(default), text=words.full_label)
         value = "" if default is None else default
         return create_widget(value=value, annotation=self.kind, name=name)
 
-    def _number(self, name: str, field: FieldInfo, default: Any) -> Any:
-        options, step = _bounds(field, self.kind), display_of(field).step
+    def _create_spin_box(self, name: str, field: FieldInfo, default: Any) -> Any:
+        options, step = _get_bounds(field, self.kind), get_display(field).step
         if step is not None:
             options["step"] = step
         if not self.optional:
@@ -329,8 +331,8 @@ _BETWEEN = re.compile(r", or | or | and |, |; ")
 _UNKNOWN = "\0"
 
 
-def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
-    """Replace names of options and commands in a sentence by labels of panels.
+def use_panel_labels(text: str, read: Callable[[], Labels] = dict) -> str:
+    """Replace names of options and commands in a sentence with panel labels.
 
     `read` returns the labels of the panel that shows the sentence. Advice in brackets
     that names options without a control in any panel is left out.
@@ -338,39 +340,43 @@ def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
     if "`" not in text and not _OPTION.match(text):
         return text
     labels = read()
-    name = partial(_name_in_panel, labels)
+    name = partial(_find_label, labels)
 
-    def keep_part(match: re.Match[str]) -> str:
+    def replace_part(match: re.Match[str]) -> str:
         known_name = partial(name, unknown=_UNKNOWN)
-        parts = [rename_options(part, known_name) for part in _BETWEEN.split(match[1])]
+        parts = [
+            replace_option_names(part, known_name) for part in _BETWEEN.split(match[1])
+        ]
         parts_named = ", ".join(part for part in parts if _UNKNOWN not in part)
         return f" ({parts_named})" if parts_named else ""
 
-    text = rename_options(_BRACKETS.sub(keep_part, text), name)
-    return _OPTION.sub(lambda found: _row(found[1], "", labels) or found[0], text)
+    text = replace_option_names(_BRACKETS.sub(replace_part, text), name)
+    return _OPTION.sub(
+        lambda found: _find_row_label(found[1], "", labels) or found[0], text
+    )
 
 
-def _name_in_panel(
+def _find_label(
     labels: Labels, verb: str, option: str, value: str, unknown: str = ""
 ) -> str:
-    """Return the name of a command's panel, or the row and entry of an option."""
+    """Return how a panel names a command, or an option and its value."""
     value = "" if value == "…" else value
     if verb:
         verb = FUNCTIONS.get(verb, verb)
         panel = _PANELS.get(verb, f"'{verb}'")
-        row = _row(option, value, labels_of_verbs([verb]))
+        row = _find_row_label(option, value, get_command_labels([verb]))
         return f"{row} in {panel}" if row else panel
-    if row := _row(option, value, labels):
+    if row := _find_row_label(option, value, labels):
         return row
     if option.endswith(("pixel_size_nm", "pixel_nm")):
         return "'Pixel size' in Open mosaic"
-    if row := _row(option, value, _labels_of(ReadOptions)):
+    if row := _find_row_label(option, value, _get_option_labels(ReadOptions)):
         return f"{row} in Open mosaic"
     plain = f"'{option.replace('_', ' ')}{f': {value}' if value else ''}'"
     return _ELSEWHERE.get(option, unknown or plain)
 
 
-def _row(option: str, value: str, labels: Labels) -> str:
+def _find_row_label(option: str, value: str, labels: Labels) -> str:
     """Return the row of a panel and the entry to choose; empty if there is none."""
     names = (option, *_OTHER_NAMES.get(option, ()))
     label, choices = next((labels[name] for name in names if name in labels), ("", {}))
@@ -381,76 +387,82 @@ def _row(option: str, value: str, labels: Labels) -> str:
 
 
 @contextmanager
-def errors_in_panel_words() -> Iterator[None]:
-    """Let errors that napari shows use the labels of panels."""
+def relabel_errors() -> Iterator[None]:
+    """Use panel labels in the errors that napari shows."""
     try:
         yield
     except SemsrError as error:
-        error.args = (in_panel_words(str(error)),)
+        error.args = (use_panel_labels(str(error)),)
         raise
 
 
-def option_widget(model: type[Options], name: str) -> Any:
-    """Make the control of one option, outside a form."""
-    return _Control(name, model.model_fields[name]).widget
+def create_option_widget(model: type[Options], name: str) -> Any:
+    """Create the control of one option, outside a form."""
+    return _OptionControl(name, model.model_fields[name]).widget
 
 
-def labels_of_verbs(names: Iterable[str]) -> Labels:
-    """Return the panels' labels of the options of commands, by option name."""
+def get_command_labels(names: Iterable[str]) -> Labels:
+    """Return the panel labels of the options of commands, by option name."""
     labels: Labels = {}
-    for verb in filter(None, map(verb_of, names)):
-        labels = {**labels, **_labels_of(*(one.options for one in verb.sets))}
+    for verb in filter(None, map(get_verb, names)):
+        labels = {
+            **labels,
+            **_get_option_labels(*(one.options for one in verb.option_groups)),
+        }
     return labels
 
 
-def _labels_of(*models: type[Options]) -> Labels:
-    """Return rows and entries of options by name."""
+def _get_option_labels(*models: type[Options]) -> Labels:
+    """Return the row and entry labels of options, by option name."""
     fields = [item for model in models for item in model.model_fields.items()]
     return {
-        name: (display_of(info).row, {str(v): k for k, v in _entries_of(info).items()})
+        name: (
+            get_display(info).full_label,
+            {str(v): k for k, v in _get_entries(info).items()},
+        )
         for name, info in fields
-        if display_of(info).label
+        if get_display(info).label
     }
 
 
 class OptionsForm(Form):
-    """A form for the labelled fields of an option set that belong to one group."""
+    """Form for the labelled fields of an option set that belong to one group."""
 
     def __init__(self, model: type[Options], *, group: str = "") -> None:
         groups: dict[str, list[str]] = {group: [], MORE: []}
         for name, info in model.model_fields.items():
-            words = display_of(info)
+            words = get_display(info)
             if words.label and words.group in groups:
                 groups[words.group].append(name)
         rows, more = groups[group], [] if group else groups[MORE]
-        controls = {n: _Control(n, model.model_fields[n]) for n in (*rows, *more)}
+        controls = {n: _OptionControl(n, model.model_fields[n]) for n in (*rows, *more)}
         super().__init__(*(controls[name].widget for name in rows))
         self._model, self._controls, self._more = model, controls, tuple(more)
         if more:
             self._more_rows = Form(*(controls[name].widget for name in more))
-            self._fold = Folded(MORE, _MORE_TOLD, self._more_rows)
-            self.add(self._fold)
+            self._fold = CollapsibleSection(MORE, _MORE_TOLD, self._more_rows)
+            self.add_row(self._fold)
         conditions = {
-            name: display_of(model.model_fields[name]).when for name in controls
+            name: get_display(model.model_fields[name]).when for name in controls
         }
         self._when = {name: when for name, when in conditions.items() if when}
         for other in {other for when in self._when.values() for other in when}:
-            self.on_change(other, self._show_parts)
-        self._show_parts()
+            self.on_change(other, self._update_visibility)
+        self._update_visibility()
         if "device" in controls:
-            self.set_values(device=preference("computing", "device"))
+            self.set_values(device=get_preference("computing", "device"))
 
     @property
-    def names(self) -> Sequence[str]:
+    def option_names(self) -> Sequence[str]:
         """Names of the options that are shown."""
         return tuple(self._controls)
 
-    def widget(self, name: str) -> Any:
+    def get_widget(self, name: str) -> Any:
         """Return the magicgui widget of one option."""
         return self._controls[name].widget
 
     @property
-    def user_only(self) -> frozenset[str]:
+    def user_only_names(self) -> frozenset[str]:
         """Options that only the user may set, never a loaded file."""
         return user_only_options(self._model)
 
@@ -463,7 +475,7 @@ class OptionsForm(Form):
         for name, value in values.items():
             self._controls[name].value = value
             if name in self._more and value != self._model.model_fields[name].default:
-                self._fold.unfold()
+                self._fold.set_expanded()
 
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide one row with its label, also among the folded ones."""
@@ -472,32 +484,32 @@ class OptionsForm(Form):
         else:
             super().show_row(name, visible)
 
-    def _has_part(self, name: str) -> bool:
-        """Whether an option has an effect, given the values of the other rows."""
+    def _has_effect(self, name: str) -> bool:
+        """Return whether an option has an effect, given the values of other rows."""
         when = self._when.get(name, {}).items()
         return all(
             self._controls[other].value in allowed_values
             for other, allowed_values in when
         )
 
-    def _show_parts(self, _: object = None) -> None:
+    def _update_visibility(self, _: object = None) -> None:
         for name in self._when:
-            self.show_row(name, self._has_part(name))
+            self.show_row(name, self._has_effect(name))
 
-    def options(self, **more: object) -> Any:
+    def create_options(self, **more: object) -> Any:
         """Validate the values; options without effect keep their defaults."""
-        values = {k: v for k, v in self.values().items() if self._has_part(k)}
+        values = {k: v for k, v in self.values().items() if self._has_effect(k)}
         return self._model.parse(values | more)
 
     def on_change(self, name: str, call: Callable[[Any], None]) -> None:
-        """Call a function when one option changes."""
+        """Call a function whenever an option changes."""
         control = self._controls[name]
         control.widget.changed.connect(lambda _: call(control.value))
 
 
-def frames_of(model: type[Options]) -> dict[str, OptionsForm]:
-    """Make a form for each further group of an option set."""
-    words = map(display_of, model.model_fields.values())
+def create_group_forms(model: type[Options]) -> dict[str, OptionsForm]:
+    """Create a form for each further group of an option set."""
+    words = map(get_display, model.model_fields.values())
     groups = dict.fromkeys(one.group for one in words if one.label)
     return {
         name: OptionsForm(model, group=name)
@@ -514,7 +526,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 """Defaults of ``configurations`` in the manifest; a test checks that they are equal."""
 
 
-def preference(category: str, name: str) -> Any:
+def get_preference(category: str, name: str) -> Any:
     """Return a value that the user set under Preferences."""
     default = DEFAULTS[category][name]
     try:

@@ -10,17 +10,17 @@ from napari.utils.events import Event
 from psygnal import Signal
 
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
-from napari_semsr.widgets.base.results import drop_store
+from napari_semsr.widgets.base.results import remove_store
 
 MADE_KEY = "semsr made"
-"""Entry of a layer's metadata: title of the panel that made it."""
+"""Key in a layer's metadata for the title of the panel that created it."""
 
 _Removal = list[tuple[int, Layer]]
-"""Removed layers in order, and their indices in the list at that time."""
+"""Removed layers in order, with their former indices in the layer list."""
 
 
 class RemovedLayers:
-    """The layers that were removed last from a viewer."""
+    """Layers that were most recently removed from a viewer."""
 
     changed = Signal()
     removed = Signal(str)
@@ -33,7 +33,7 @@ class RemovedLayers:
         self._removing = False  # whether further removals belong to the same step
         self._quiet = False
         viewer.layers.events.removed.connect(self._on_removed)
-        finalize(viewer, _forget, self._last, []).atexit = False
+        finalize(viewer, _finalise_removal, self._last, []).atexit = False
 
     @property
     def layers(self) -> list[Layer]:
@@ -41,7 +41,7 @@ class RemovedLayers:
         viewer = self._viewer()
         return [] if viewer is None else list(viewer.layers)
 
-    def remove(self, layers: Sequence[Layer]) -> None:
+    def remove_layers(self, layers: Sequence[Layer]) -> None:
         """Remove those of the given layers that still exist."""
         viewer = self._viewer()
         for layer in layers:
@@ -50,19 +50,19 @@ class RemovedLayers:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether removals are final at the moment, because a panel makes them."""
+        """Whether removals are currently final, since a panel makes them."""
         return self._quiet
 
-    def remove_along(self, layer: Layer, others: Sequence[Layer]) -> None:
+    def remove_dependents(self, layer: Layer, others: Sequence[Layer]) -> None:
         """Remove layers that belong to a removed one; undo restores all."""
         for item in filter(self.layers.__contains__, others):
-            if self.holds(layer):
+            if self.can_restore(layer):
                 self._last.append((self.layers.index(item), item))
-            with self.quiet():
-                self.remove([item])
+            with self.make_removals_final():
+                self.remove_layers([item])
 
-    def holds(self, layer: Layer | None) -> bool:
-        """Whether the removal of a layer can be undone."""
+    def can_restore(self, layer: Layer | None) -> bool:
+        """Return whether the removal of a layer can be undone."""
         return any(item is layer for _, item in self._last)
 
     def end_removal(self) -> None:
@@ -70,15 +70,15 @@ class RemovedLayers:
         self._removing = False
 
     @property
-    def text(self) -> str:
-        """What can be undone, such as "removal of mosaic"; empty if nothing."""
+    def undo_text(self) -> str:
+        """Removal that can be undone, such as "removal of mosaic"; empty if none."""
         there = self.layers
         is_gone = self._viewer() and any(item not in there for _, item in self._last)
         return self._text if is_gone else ""
 
     def undo(self) -> str:
-        """Restore the layers removed last, and return the text; empty if none."""
-        text, viewer = self.text, self._viewer()
+        """Restore the layers removed last, and return the undo text; empty if none."""
+        text, viewer = self.undo_text, self._viewer()
         if text and viewer is not None:
             for index, layer in reversed(self._last):
                 if layer not in viewer.layers:
@@ -89,11 +89,11 @@ class RemovedLayers:
     def clear(self) -> None:
         """Make the last removal final."""
         self.end_removal()
-        _forget(self._last, self.layers)
+        _finalise_removal(self._last, self.layers)
         self.changed.emit()
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
+    def make_removals_final(self) -> Iterator[None]:
         """Make removals in this context final."""
         before, self._quiet = self._quiet, True
         try:
@@ -111,10 +111,10 @@ class RemovedLayers:
             or layer.metadata.get(HELPER_KEY) is True  # which was only temporary
             or layer.metadata.get(LIVE_KEY)  # its results were removed with its run
         ):
-            drop_store(layer, viewer.layers)
+            remove_store(layer, viewer.layers)
         else:
             if not self._removing:
-                _forget(self._last, [*viewer.layers, layer])
+                _finalise_removal(self._last, [*viewer.layers, layer])
             self._removing = True
             self._last.append((event.index, layer))
             many = len(self._last)
@@ -123,23 +123,23 @@ class RemovedLayers:
         self.changed.emit()
 
 
-def _forget(removal: _Removal, others: Sequence[Layer]) -> None:
+def _finalise_removal(removal: _Removal, others: Sequence[Layer]) -> None:
     """Make a removal final; stores that other layers show are kept."""
     while removal:
-        drop_store(removal.pop()[1], others)
+        remove_store(removal.pop()[1], others)
 
 
-def bare(viewer: ViewerModel) -> ViewerModel:
-    """Return the viewer behind the proxies that napari gives to panels."""
+def unwrap_viewer(viewer: ViewerModel) -> ViewerModel:
+    """Return the viewer behind the proxy that napari passes to panels."""
     return getattr(viewer, "__wrapped__", viewer)
 
 
 _histories: WeakKeyDictionary[ViewerModel, RemovedLayers] = WeakKeyDictionary()
 
 
-def history_of(viewer: ViewerModel) -> RemovedLayers:
+def get_removed_layers(viewer: ViewerModel) -> RemovedLayers:
     """Return the removed layers of a viewer."""
-    viewer = bare(viewer)
+    viewer = unwrap_viewer(viewer)
     if viewer not in _histories:
         _histories[viewer] = RemovedLayers(viewer)
     return _histories[viewer]

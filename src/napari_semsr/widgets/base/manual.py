@@ -14,7 +14,7 @@ _HTML_FOLDER = "_build/html"  # output of `make docs`
 _ON_THE_WEB = "https://github.com/napari-semsr/napari-semsr/blob/main/docs"
 
 
-def manual_folder() -> Path:
+def get_manual_folder() -> Path:
     """Return the folder of the pages: in the package, or in the source tree."""
     package_docs = _PACKAGE / "docs"
     return package_docs if package_docs.is_dir() else _PACKAGE.parents[1] / "docs"
@@ -26,10 +26,10 @@ def slug(heading: str) -> str:
 
 
 @cache
-def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Return pattern and section of each entry of the troubleshooting page."""
+def _read_troubleshooting() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return the message pattern and section of each troubleshooting entry."""
     try:
-        text = (manual_folder() / _TROUBLES).read_text("utf-8")
+        text = (get_manual_folder() / _TROUBLES).read_text("utf-8")
     except OSError:
         return ()
     troubles = []
@@ -40,19 +40,21 @@ def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple(troubles)
 
 
-def advice_on(message: str) -> str | None:
+def find_advice(message: str) -> str | None:
     """Return the section of the manual about a message, if there is one.
 
     `message`: as raised by the job, with the option names of commands.
     """
-    places = (place for pattern, place in _troubles() if pattern.search(message))
+    places = (
+        place for pattern, place in _read_troubleshooting() if pattern.search(message)
+    )
     return next(places, None)
 
 
-def manual_url(place: str) -> QUrl:
-    """Return the address of ``page.md#heading``, in the built manual or on the web."""
+def get_manual_url(place: str) -> QUrl:
+    """Return the URL of ``page.md#heading``, in the built manual or on the web."""
     page, _, heading = place.partition("#")
-    built_page = manual_folder() / _HTML_FOLDER / Path(page).with_suffix(".html")
+    built_page = get_manual_folder() / _HTML_FOLDER / Path(page).with_suffix(".html")
     url = QUrl.fromLocalFile(str(built_page))
     if not built_page.is_file():
         url = QUrl(f"{_ON_THE_WEB}/{page}")
@@ -67,6 +69,6 @@ def show_file(path: str | Path) -> None:
 
 def open_manual(place: str) -> None:
     """Open the manual in the web browser, or show its address."""
-    url = manual_url(place)
+    url = get_manual_url(place)
     if not QDesktopServices.openUrl(url):
         show_info(f"See the manual at {url.toString()}")

@@ -62,81 +62,81 @@ from napari_semsr.jobs import (
     PanelFindings,
     ReportMade,
     Verb,
-    save_job,
+    save_image,
 )
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.docking import lay_as_tab
+from napari_semsr.widgets.base.docking import tabify_widget
 from napari_semsr.widgets.base.findings import (
     MADE_BY,
     Columns,
     Findings,
     Numbers,
-    copy_text,
+    copy_to_clipboard,
 )
 from napari_semsr.widgets.base.folding import (
     TEXTS,
-    Folded,
-    FoldingRow,
+    CollapsibleSection,
     RichLabel,
     ScrollBox,
-    fit_scroll_area,
-    lay_below,
-    link_to,
+    WrappingRow,
+    create_link,
+    set_up_scroll_area,
+    stack_widgets,
 )
 from napari_semsr.widgets.base.form import (
     Form,
     Labels,
-    in_panel_words,
-    push_button,
+    create_button,
+    use_panel_labels,
 )
-from napari_semsr.widgets.base.history import MADE_KEY, history_of
-from napari_semsr.widgets.base.manual import advice_on, open_manual, show_file
+from napari_semsr.widgets.base.history import MADE_KEY, get_removed_layers
+from napari_semsr.widgets.base.manual import find_advice, open_manual, show_file
 from napari_semsr.widgets.base.results import (
     add_luminance,
+    apply_stated_size,
     crop_databar,
-    databar_of,
     describe_databar,
+    get_databar_rows,
+    get_stated_size,
     is_coloured,
     is_kept,
     is_unsaved,
-    stated_size,
-    take_stated_size,
 )
 from napari_semsr.widgets.base.runner import (
     JobRequest,
     JobRunner,
     Parts,
-    check_free,
+    check_path_unused,
+    create_timer,
     destroy_after_jobs,
     is_alive,
-    new_timer,
 )
 from napari_semsr.widgets.base.saving import (
     ask_file,
     ask_path,
-    check_place,
+    check_not_source,
     check_stack,
     draw_figure,
-    note_saved,
+    record_saved_path,
 )
-from napari_semsr.widgets.base.session import describe_unsaved, session_of
+from napari_semsr.widgets.base.session import describe_unsaved, get_session
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import RUN_KEY
 from napari_semsr.widgets.layers import (
     SOURCES_KEY,
-    grey_layers,
-    identity_of,
-    image_layers,
+    disable_cache,
+    format_layer_and_plane,
+    format_plane_name,
+    get_display_settings,
+    get_displayed_plane,
+    get_identity,
+    get_network_name,
+    get_source_identities,
     is_map,
-    look_of,
+    list_grey_layers,
+    list_image_layers,
+    list_planes,
     micrograph_from_layer,
-    named_with_plane,
-    network_of,
-    plane_at,
-    plane_name,
-    planes_of,
-    sources_of,
-    without_cache,
 )
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ HIDE, FLIP = "Ctrl+Shift+H", "Ctrl+Shift+B"
 def bind_key(
     widget: QWidget, key: str, call: Callable[[], object], *, anywhere: bool = False
 ) -> QShortcut:
-    """Bind a key: while a widget has the focus, or while it is visible."""
+    """Bind a key to a function, while a widget has the focus or is visible."""
     context = Qt.ShortcutContext.WidgetWithChildrenShortcut
     if anywhere:  # the canvas has the focus while the user looks at a result
         context = Qt.ShortcutContext.WindowShortcut
@@ -161,7 +161,7 @@ def bind_key(
 
 
 class ResultSwitch:
-    """Hides the layers that a panel added, and restores them."""
+    """Switch that hides and restores the layers added by a panel."""
 
     def __init__(self, viewer: ViewerModel, panel: str) -> None:
         self._viewer, self._panel = viewer, panel
@@ -169,11 +169,11 @@ class ResultSwitch:
         self.under: Layer | list[Layer] | None = None
         self._before: dict[Layer, bool] = {}
 
-    def flip(self) -> None:
-        """Show the input in place of the result, or go back."""
-        self.toggle(self.under if isinstance(self.under, Layer) else None)
+    def toggle_input(self) -> None:
+        """Show the input instead of the result, or switch back."""
+        self.toggle_results(self.under if isinstance(self.under, Layer) else None)
 
-    def toggle(self, under: Layer | None = None) -> None:
+    def toggle_results(self, under: Layer | None = None) -> None:
         """Hide the results, or show them again."""
         layers = self._viewer.layers
         before, self._before = self._before, {}
@@ -206,7 +206,7 @@ _LOOK_MS = 500  # ms between two checks whether the cause of an error is gone; c
 _STEP_MS = 250
 _QUEUE, _CANCEL_QUEUED = "Queue", "Cancel queued"
 _WHAT_TO_DO = "What to do"
-_ESTIMATE = "What it shows is an estimate, not a measurement."
+_ESTIMATE = "The image content is an estimate, not a measurement."
 _RUNNING = "A job is running; cancel it first."
 _PAGES = {"Page for a browser (*.html)": ".html"}
 _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
@@ -224,8 +224,8 @@ _Planes = dict[Image, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """The work that Run starts; all parts except the job may be generators.
+class PanelTask:
+    """Task that Run starts; all parts except the job may be generators.
 
     The window repaints and responds at each ``yield``.
     """
@@ -235,25 +235,25 @@ class Work:
     begin: _Begin | None = None  # called before the job starts
 
 
-def plots_ready() -> bool:
-    """Whether the plotting packages are imported."""
+def are_plots_imported() -> bool:
+    """Return whether the plotting packages are imported."""
     return _PLOTS in sys.modules
 
 
-def _with_plots(make: _Make) -> Job[object]:
+def _run_with_plots(make: _Make) -> Job[object]:
     """Import and warm up the packages that show a job's result, in the job's thread.
 
     matplotlib takes a second or more, and so do napari's imports for the first layer
     with labels or features.
     """
-    if not plots_ready():
+    if not are_plots_imported():
         yield Progress(0, 0, "Starting matplotlib (once after napari starts)")
-        importlib.import_module(_PLOTS).draw_for_nobody()
+        importlib.import_module(_PLOTS).warm_up_plotting()
         LabelLayer(np.zeros((1, 1), np.uint8))
     return (yield from make())
 
 
-def _when_changed(path: str) -> int | None:
+def _get_modification_time(path: str) -> int | None:
     """Return when a path was last changed, in ns; None if it does not exist."""
     try:
         return Path(path).stat().st_mtime_ns
@@ -261,36 +261,36 @@ def _when_changed(path: str) -> int | None:
         return None
 
 
-class FindingsBar(FoldingRow):
+class FindingsBar(WrappingRow):
     """Buttons that copy and save a panel's results."""
 
     def __init__(self, panel: "Panel") -> None:
         super().__init__()
         self._panel = panel
-        self.copy_button = push_button(
+        self.copy_button = create_button(
             "Copy",
-            self.copy,
-            "Copy the numbers, to paste into a spreadsheet.",
+            self.copy_numbers,
+            "Copy the numbers for pasting into a spreadsheet.",
         )
-        self.save_button = push_button(
+        self.save_button = create_button(
             "Save numbers…",
             self.save_numbers,
             "Save the numbers, and all curves of the plot, as a CSV table with units.",
         )
-        self.plot_button = push_button(
+        self.plot_button = create_button(
             "Save plot…",
             self.save_plot,
-            "Save the plot on white, as PNG with 300 dpi or as SVG.",
+            "Save the plot on a white background, as PNG with 300 dpi or as SVG.",
         )
-        self.figure_button = push_button(
+        self.figure_button = create_button(
             "Save figure…",
             panel.save_figure,
             "Save all visible images as one figure for a paper, with scale bar, "
             "colour bar and caption.",
         )
-        self.page_button = push_button(
+        self.page_button = create_button(
             "Report…",
-            panel.report_found,
+            panel.report_findings,
             "Measure the layers again with all suitable methods, and write a "
             "printable page: images, numbers with their methods, text for a Methods "
             "section.",
@@ -298,23 +298,25 @@ class FindingsBar(FoldingRow):
         sharing = self.copy_button, self.save_button, self.plot_button
         pages = self.figure_button, self.page_button
         for place, button in enumerate((*sharing, *pages)):
-            self.insert(place, button)
+            self.insert_widget(place, button)
 
     def refresh(self) -> None:
-        """Enable the buttons for which there are results."""
+        """Show the buttons that apply to the current results."""
         findings = self._panel.findings()
         self.setVisible(bool(findings.numbers or findings.curves))
         self.plot_button.setVisible(findings.plot is not None)
         self.page_button.setVisible(self._panel.reports)
 
-    def copy(self) -> None:
+    def copy_numbers(self) -> None:
         """Copy the numbers."""
-        self._panel.show_status(copy_text(self._panel.findings().text()))
+        self._panel.show_status(copy_to_clipboard(self._panel.findings().to_text()))
 
     def save_numbers(self) -> None:
         """Ask for a file name, and write numbers and curves."""
         findings = self._panel.findings()
-        self._panel.save_file("Save numbers", findings.title, _TABLES, findings.write)
+        self._panel.save_file(
+            "Save numbers", findings.title, _TABLES, findings.write_csv
+        )
 
     def save_plot(self) -> None:
         """Ask for a file name, and save the plot."""
@@ -326,8 +328,8 @@ class FindingsBar(FoldingRow):
             self._panel.save_file("Save plot", findings.title, _PICTURES, write)
 
 
-def _list_again(box: CategoricalWidget[Any]) -> None:
-    """Update a list of layers; the choice is kept, even if it was renamed.
+def _refresh_choices(box: CategoricalWidget[Any]) -> None:
+    """Update a list of layers, keeping the choice even if it was renamed.
 
     magicgui identifies the choice by its name.
     """
@@ -357,11 +359,11 @@ class Panel(QWidget):
     plots = False
     """Whether a result is plotted."""
     reports = True
-    """Whether a report on its layers is offered; not if the panel writes its own."""
+    """Whether the panel offers a report on its layers; false if it writes its own."""
     help_place = "panels.md"  # page and heading of the manual
 
     @property
-    def asks(self) -> bool:
+    def asks_question(self) -> bool:
         """Whether the result asks the user a question, so the step is not finished."""
         return False
 
@@ -394,31 +396,31 @@ class Panel(QWidget):
         self._source_planes: _Planes = {}  # planes of the layers of the result
         self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
         self._runners = self.runner, self.saver, self.looker
-        self._follow_jobs()
+        self._connect_runners()
         self.own_layers: list[
             Image
         ] = []  # layers made by this panel that are in the viewer
         self._switch = ResultSwitch(viewer, title)
         self.all_planes: CheckBox | None = None
-        self._build()
-        self.history, self.session = history_of(viewer), session_of(viewer)
+        self._build_layout()
+        self.history, self.session = get_removed_layers(viewer), get_session(viewer)
         self.session.changed.connect(self._show_unsaved)
         self._bind_keys()
         viewer.dims.events.connect(self._show_plane)
         events = viewer.layers.events
         for name in ("inserted", "removed", "reordered", "renamed"):
-            getattr(events, name).connect(self._on_layers)
+            getattr(events, name).connect(self._on_layers_changed)
 
-    def _follow_jobs(self) -> None:
+    def _connect_runners(self) -> None:
         for runner in self._runners:
             runner.stepped.connect(self._show_step)
             runner.failed.connect(self._show_job_problem)
-            runner.logged.connect(self._show_logged)
+            runner.logged.connect(self._show_log_link)
             runner.warned.connect(self.show_warning)
             runner.busy_changed.connect(self._show_buttons)
         self.runner.busy_changed.connect(self._show_busy)
         self.runner.cancelled.connect(self._show_cancelled)
-        self.looker.cancelled.connect(self._show_looked)
+        self.looker.cancelled.connect(self._show_inspection_cancelled)
         self.saver.cancelled.connect(self._show_not_saved)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
@@ -428,55 +430,55 @@ class Panel(QWidget):
         """
         parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
         if parent_changed and self.parent() is None:
-            self.leave()
+            self.cancel_all_jobs()
             destroy_after_jobs(self)
         super().changeEvent(event)
 
-    def leave(self) -> None:
+    def cancel_all_jobs(self) -> None:
         """Cancel all jobs, and remove waiting ones from the queue."""
         for runner in self._runners:
             runner.cancel()
         self.closed.emit()
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Tabify with our other docks, and register with the session."""
+        """Tabify with the plugin's other docks, and register with the session."""
         super().showEvent(event)
         if self.isWindow():
             _in_view.add(self)
-        lay_as_tab(self, self.title)
-        self.session.watch(self)
+        tabify_widget(self, self.title)
+        self.session.watch_panel(self)
         for box in self._boxes:  # a result shown while computed has a history now
-            _list_again(box)
+            _refresh_choices(box)
         self._show_databar()  # the input may have one by now
-        self._show_offers()
+        self._update_offers()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Release a panel that is in no dock."""
+        """Release the reference to a panel without a dock."""
         super().hideEvent(event)
         _in_view.discard(self)
 
-    def _build(self) -> None:
+    def _build_layout(self) -> None:
         outer = QVBoxLayout(self)
         outer.setContentsMargins(6, 6, 6, 6)
         self.content = QWidget()
         self.body = QVBoxLayout(self.content)
         self.body.setContentsMargins(0, 0, 6, 0)
-        self.databar_button = push_button(
+        self.databar_button = create_button(
             "Crop the data bar",
             self.crop_databar,
             "Remove the rows that look like a data bar.",
         )
-        self.size_button = push_button(
+        self.size_button = create_button(
             "Use the stated pixel size",
-            self.take_sizes,
+            self.apply_stated_sizes,
             (
-                "Set the pixel sizes of the selected layers to those that their "
-                "files state."
+                "Set the pixel sizes of the selected layers to those stated in their "
+                "files."
             ),
         )
-        self.grey_button = push_button(
+        self.grey_button = create_button(
             "Use the luminance",
-            self.take_luminance,
+            self.select_luminance,
             "Add the luminance of the selected layer as a grey layer.",
         )
         self.offers = self.databar_button, self.size_button, self.grey_button
@@ -488,30 +490,30 @@ class Panel(QWidget):
             self.body.addWidget(button)
         self.body.addStretch(1)
         self.scroll_area = QScrollArea()
-        fit_scroll_area(self.scroll_area, self.content)
+        set_up_scroll_area(self.scroll_area, self.content)
         outer.addWidget(self.scroll_area, stretch=1)
-        outer.addLayout(self._build_foot())
+        outer.addLayout(self._build_footer())
 
-    def _build_foot(self) -> QVBoxLayout:
+    def _build_footer(self) -> QVBoxLayout:
         foot = QVBoxLayout()
         tooltip = f"{self.title}: start with the settings above ({RUN})."
-        self.run_button = push_button(self._run_label, self.run, tooltip)
+        self.run_button = create_button(self._run_label, self.run, tooltip)
         tooltip = f"Stop after the current step ({CANCEL})."
-        self.cancel_button = push_button(self._cancel_label, self.cancel, tooltip)
+        self.cancel_button = create_button(self._cancel_label, self.cancel, tooltip)
         self.cancel_button.setEnabled(False)
-        tooltip = "Save the layer that was made here, in a format of your choice."
-        self.save_button = push_button("Save…", self.save, tooltip)
+        tooltip = "Save the layer created here, in a format of your choice."
+        self.save_button = create_button("Save…", self.save, tooltip)
         self.save_button.setVisible(False)
         tooltip = (
-            f"The manual page of this panel ({HELP}).\n{HIDE} hides and shows its "
+            f"Open the manual page of this panel ({HELP}).\n{HIDE} hides and shows its "
             f"results, {FLIP} shows their input."
         )
-        self.help_button = push_button("?", self.show_help, tooltip)
+        self.help_button = create_button("?", self.show_help, tooltip)
         fixed_policy = QSizePolicy.Policy.Fixed
         self.help_button.setSizePolicy(fixed_policy, fixed_policy)
         self.run_button.setProperty(TEXTS, [self._run_label, _QUEUE])
         self.cancel_button.setProperty(TEXTS, [self._cancel_label, _CANCEL_QUEUED])
-        self.buttons = FoldingRow(
+        self.buttons = WrappingRow(
             self.run_button, self.cancel_button, self.save_button, self.help_button
         )
         self.progress_bar = QProgressBar()
@@ -532,11 +534,13 @@ class Panel(QWidget):
         )
         texts = (self.status, self.warning_label, self.unsaved, self.plane)
         self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MAX_LINES)
-        self._mending = new_timer(self, self._look_for_mended, _LOOK_MS)
+        self._mending = create_timer(self, self._check_resolved_error, _LOOK_MS)
         self._causes: tuple[object, ...] | None = (
             None  # causes of the error that is shown
         )
-        self._stepping = new_timer(self, self._draw_messages, _STEP_MS, once=True)
+        self._stepping = create_timer(
+            self, self._set_updates_enabled, _STEP_MS, once=True
+        )
         # above the buttons, which do not move when it is unfolded
         for row in (self.notes, self.progress_bar, self.buttons):
             foot.addWidget(row)
@@ -546,17 +550,17 @@ class Panel(QWidget):
         bind_key(self, RUN, self.run_button.click)
         bind_key(self, RUN.replace("Return", "Enter"), self.run_button.click)
         bind_key(self, HELP, self.show_help)
-        bind_key(self, HIDE, self._switch.toggle, anywhere=True)
-        bind_key(self, FLIP, self._switch.flip, anywhere=True)
+        bind_key(self, HIDE, self._switch.toggle_results, anywhere=True)
+        bind_key(self, FLIP, self._switch.toggle_input, anywhere=True)
         self._escape = bind_key(self, CANCEL, self.cancel_button.click)
         self._escape.setEnabled(False)  # Escape has other uses when nothing is running
 
     # -- parts for the panels ---------------------------------------------
 
     def add_group(self, title: str, *widgets: QWidget) -> QGroupBox:
-        """Add a titled group to the scrolling part."""
+        """Add a titled group to the scroll area."""
         group = QGroupBox(title)
-        lay_below(group, *widgets).setContentsMargins(8, 12, 8, 8)
+        stack_widgets(group, *widgets).setContentsMargins(8, 12, 8, 8)
         self.body.insertWidget(self.body.count() - 1, group)
         return group
 
@@ -576,7 +580,7 @@ class Panel(QWidget):
         self.headline, self.remarks = RichLabel(), RichLabel()
         self.figures, self._results_title = RichLabel(), title
         tooltip = "All numbers of the result, with their methods."
-        self.all_figures = Folded("All numbers", tooltip, self.figures)
+        self.all_figures = CollapsibleSection("All numbers", tooltip, self.figures)
         self.helpers = CheckBox(
             text=helpers,
             tooltip="Show the layers that explain the result.",
@@ -589,16 +593,16 @@ class Panel(QWidget):
         self.results.setVisible(False)
         self.unread.append(self.results)
 
-    def _helper_layers(self) -> list[Layer]:
+    def _find_helper_layers(self) -> list[Layer]:
         layers = self.viewer.layers
         return [item for item in layers if item.metadata.get(HELPER_KEY) == self.title]
 
     def _show_helpers(self, is_shown: bool) -> None:
-        for layer in self._helper_layers():
+        for layer in self._find_helper_layers():
             layer.visible = is_shown
 
     @contextmanager
-    def in_place(
+    def replace_earlier_layers(
         self,
         *of: Layer | str,
         path: Path | None = None,
@@ -612,7 +616,7 @@ class Panel(QWidget):
         layers explain.
         """
         layers = self.viewer.layers
-        names = [one if isinstance(one, str) else identity_of(one) for one in of]
+        names = [one if isinstance(one, str) else get_identity(one) for one in of]
         run = {"by": self.title, "of": " and ".join(names)}
         places = {
             item.name: place
@@ -624,7 +628,7 @@ class Panel(QWidget):
                 or item.metadata.get(STORE_KEY) == str(path and path.resolve())
             )
         }
-        camera, active = host.camera(self.viewer), layers.selection.active
+        camera, active = host.get_camera(self.viewer), layers.selection.active
         center, zoom = camera.center, camera.zoom
         layers_placed = (
             self._layers_shown if self._adding else layers
@@ -655,11 +659,11 @@ class Panel(QWidget):
         elif active is None or active in layers:  # helper layers are not the next input
             layers.selection.active = active
 
-    def take_away(self, earlier: Sequence[Layer]) -> Iterator[None]:
+    def remove_earlier_layers(self, earlier: Sequence[Layer]) -> Iterator[None]:
         """Remove layers of an earlier run, one at a time."""
         for layer in earlier:
-            with self.history.quiet():
-                self.history.remove([layer])
+            with self.history.make_removals_final():
+                self.history.remove_layers([layer])
             yield
 
     def clear_plot(
@@ -693,7 +697,8 @@ class Panel(QWidget):
         """
         planes_measured = self._source_planes.items()
         networks_known = {
-            named_with_plane(*one): network_of(one[0]) for one in planes_measured
+            format_layer_and_plane(*one): get_network_name(one[0])
+            for one in planes_measured
         }
         origin = [f"{k}, {MADE_BY} {v}" if v else k for k, v in networks_known.items()]
         if network:
@@ -710,35 +715,35 @@ class Panel(QWidget):
             for name, number in numbers.items()
             if not is_temporary(str(number))  # a path that moves, or disappears
         }
-        first = _first_of(numbers)
-        large = "" if first is None else self.translate(_headline(*first))
+        first = _find_headline_figure(numbers)
+        large = "" if first is None else self.translate(_format_headline(*first))
         self.headline.setText(large)
-        sheets = "".join(_sheet(*item) for item in (tables or {}).items())
+        sheets = "".join(_format_wide_table(*item) for item in (tables or {}).items())
         self.remarks.setText(f"{note}{self.translate(more)}{sheets}")
-        self.figures.setText(table(numbers) if numbers else "")
+        self.figures.setText(format_value_table(numbers) if numbers else "")
         self.all_figures.setVisible(bool(numbers))
         self.all_figures.header.setVisible(first is not None)
         if first is None:
-            self.all_figures.unfold()
+            self.all_figures.set_expanded()
         elif not self._folds:
-            self.all_figures.unfold(on=False)
+            self.all_figures.set_expanded(on=False)
         self._folds = first is not None
         number = (numbers, curves or {}, self.plot, tables or {})
         self._findings = Findings(self.title, tuple(origin), *number)
-        planes = dict.fromkeys(plane_name(*one) for one in planes_measured)
+        planes = dict.fromkeys(format_plane_name(*one) for one in planes_measured)
         self.results.setTitle(": ".join(filter(None, (self._results_title, *planes))))
         if reveal:
-            self.reveal()
+            self.reveal_results()
         self.show_status(sentence)
 
     def findings(self) -> Findings:
         """Return the latest results, to copy and save."""
         return self._findings
 
-    def reveal(self) -> None:
+    def reveal_results(self) -> None:
         """Show the group of results, scrolled to its top."""
         self.results.setVisible(True)
-        self.helpers.native.setVisible(bool(self._helper_layers()))
+        self.helpers.native.setVisible(bool(self._find_helper_layers()))
         self.sharing.refresh()
         bar = self.scroll_area.verticalScrollBar()
         width = self.content.width()
@@ -746,7 +751,7 @@ class Panel(QWidget):
         if bar is not None:
             bar.setValue(self.results.y())
 
-    def new_layer_box(
+    def create_layer_box(
         self,
         name: str,
         label: str,
@@ -755,14 +760,14 @@ class Panel(QWidget):
         layers: Callable[[], Sequence[Layer]] | None = None,
         none: str | None = None,
     ) -> ComboBox:
-        """Make a list of layers that follows the viewer; by default of grey ones.
+        """Create a list of layers that follows the viewer; by default of grey ones.
 
         The last image is first and is proposed; maps are last.
         """
         viewer = self.viewer
 
-        def choices(_: object) -> list[tuple[str, Layer | None]]:
-            layer_list = grey_layers(viewer) if layers is None else layers()
+        def list_choices(_: object) -> list[tuple[str, Layer | None]]:
+            layer_list = list_grey_layers(viewer) if layers is None else layers()
             first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
             layer_list = sorted(layer_list, key=lambda item: not is_map(item))
             return first + [(item.name, item) for item in reversed(layer_list)]
@@ -771,77 +776,81 @@ class Panel(QWidget):
             name=name,
             label=label,
             tooltip=tooltip,
-            choices=choices,
+            choices=list_choices,
         )
-        self._follow(box)
+        self._register_box(box)
         return box
 
-    def boxes_of(self, verb: Verb[Any, Any]) -> list[ComboBox]:
-        """Make a list of layers for each image that a verb reads."""
+    def create_image_boxes(self, verb: Verb[Any, Any]) -> list[ComboBox]:
+        """Create a list of layers for each image that a command reads."""
         return [
-            self.new_layer_box(item.name, item.title, item.tooltip)
+            self.create_layer_box(item.name, item.title, item.tooltip)
             for item in verb.images
         ]
 
-    def new_layer_list(
+    def create_layer_list(
         self, tooltip: str, height: int, *, name: str = "layers", label: str = ""
     ) -> Select:
-        """Make a list of grey layers with multiple selection."""
+        """Create a list of grey layers with multiple selection."""
         rows = Select(
             name=name,
             label=label or None,
             tooltip=f"{tooltip}; hold Ctrl to select several.",
             choices=lambda _: [
-                (item.name, item) for item in reversed(grey_layers(self.viewer))
+                (item.name, item) for item in reversed(list_grey_layers(self.viewer))
             ],
         )
         rows.native.setFixedHeight(height)
-        self._follow(rows)
+        self._register_box(rows)
         return rows
 
-    def _follow(self, box: CategoricalWidget[Any]) -> None:
+    def _register_box(self, box: CategoricalWidget[Any]) -> None:
         """Keep a list of layers up to date."""
         box.reset_choices()
         self._boxes.append(box)
         box.changed.connect(self._show_plane)
-        box.changed.connect(self._show_offers)
+        box.changed.connect(self._update_offers)
         self._show_plane()
 
-    def _on_layers(self, event: Event | None = None) -> None:
+    def _on_layers_changed(self, event: Event | None = None) -> None:
         """Update the lists; napari keeps only a weak reference to this panel."""
         if is_alive(self):
             if self._adding and event is not None and event.type == "inserted":
                 about = event.value.metadata
                 about.setdefault(MADE_KEY, self.title)
-                about.setdefault(SOURCES_KEY, sources_of(self._source_planes))
+                about.setdefault(
+                    SOURCES_KEY, get_source_identities(self._source_planes)
+                )
                 self._layers_shown.append(event.value)
             for box in self._boxes:
-                _list_again(box)
+                _refresh_choices(box)
             self._show_plane()
-            self._show_offers()
+            self._update_offers()
             self._show_unsaved()
-            self._take_active()
-            self.leave_mended()
+            self._select_active_layer()
+            self.clear_resolved_error()
 
     # -- stacks --------------------------------------------------------------
 
-    def new_planes_box(self) -> CheckBox:
-        """Make a tick box for all planes of the input, shown if that is a stack."""
+    def create_planes_box(self) -> CheckBox:
+        """Create a tick box for all planes, shown if the input is a stack."""
         self.all_planes = CheckBox(
             name="all_planes",
             text="All planes",
-            tooltip="Process all planes, giving a stack; otherwise only the plane "
-            "that is shown.",
+            tooltip=(
+                "Process all planes and create a stack; otherwise process only the "
+                "displayed plane."
+            ),
         )
         self.all_planes.changed.connect(self._show_plane)
         return self.all_planes
 
-    def takes_stack(self) -> bool:
-        """Whether all planes of the input are to be processed."""
+    def uses_all_planes(self) -> bool:
+        """Return whether all planes of the input are to be processed."""
         takes_all = self.all_planes is not None and bool(self.all_planes.value)
-        return takes_all and bool(self._stacks())
+        return takes_all and bool(self._get_stacks())
 
-    def _stacks(self) -> list[Image]:
+    def _get_stacks(self) -> list[Image]:
         """Return the chosen layers with more than one plane."""
         if not is_alive(self):
             return []
@@ -858,58 +867,61 @@ class Panel(QWidget):
         return [item for item in images if item.ndim > 2]
 
     def _show_plane(self, _: object = None) -> None:
-        stacks = self._stacks()
+        stacks = self._get_stacks()
         if self.all_planes is not None:
             self.all_planes.native.setVisible(bool(stacks))
         dims = self.viewer.dims
-        planes = {item.name: plane_name(item, plane_at(item, dims)) for item in stacks}
+        planes = {
+            item.name: format_plane_name(item, get_displayed_plane(item, dims))
+            for item in stacks
+        }
         sentences = [f"{plane} of {name} is used" for name, plane in planes.items()]
-        if self.takes_stack():
+        if self.uses_all_planes():
             sentences = [f"all planes of {stacks[0].name} are used"]
         text = "; ".join(sentences)
         self.plane.setText(f"{text[:1].upper()}{text[1:]}." if text else "")
 
     # -- the active layer ----------------------------------------------------
 
-    def take_input(self, box: CategoricalWidget[Any]) -> None:
+    def follow_active_layer(self, box: CategoricalWidget[Any]) -> None:
         """Select the active layer in a box, now and whenever it changes."""
         self._input = box
         box.changed.connect(
             self._show_databar
         )  # except when its last choice is removed
         self.viewer.layers.events.removed.connect(self._show_databar)
-        self.viewer.layers.selection.events.active.connect(self._take_active)
-        self._take_active()
+        self.viewer.layers.selection.events.active.connect(self._select_active_layer)
+        self._select_active_layer()
         if self._active is None:
             choices = [item for item in box.choices if item is not None]
-            if candidates := [item for item in choices if self.takes(item)]:
+            if candidates := [item for item in choices if self.accepts_layer(item)]:
                 self.choose_input(candidates[0])
         self._show_plane()
 
-    def _with_databar(self) -> Layer | None:
+    def _find_databar_layer(self) -> Layer | None:
         """Return the selected image if its lowest rows look like a data bar."""
         layer_chosen = None if self._input is None else self._input.value
         layers = layer_chosen if isinstance(layer_chosen, list) else [layer_chosen]
-        return next((item for item in layers if databar_of(item)), None)
+        return next((item for item in layers if get_databar_rows(item)), None)
 
     def _show_databar(self, _: object = None) -> None:
         """Offer to crop a data bar of the selected image."""
         if is_alive(self):
-            layer = self._with_databar()
+            layer = self._find_databar_layer()
             self.databar_button.setVisible(layer in self.viewer.layers)
             if layer is not None:
                 self.databar_button.setText(f"{describe_databar(layer)}: crop it")
 
     def crop_databar(self) -> None:
         """Replace the selected image by one without its data bar."""
-        layer = self._with_databar()
+        layer = self._find_databar_layer()
         if layer is not None:
-            with self.showing_errors():
+            with self.show_errors():
                 crop_databar(self.viewer, layer)
 
     # -- layers of other readers ----------------------------------------------
 
-    def _chosen_layers(self) -> list[Layer]:
+    def _get_selected_layers(self) -> list[Layer]:
         """Return the selected layers that are in the viewer."""
         values = [box.value for box in self._boxes]
         layers_chosen = [
@@ -921,12 +933,12 @@ class Panel(QWidget):
             item for item in dict.fromkeys(layers_chosen) if item in self.viewer.layers
         ]
 
-    def _show_offers(self, _: object = None) -> None:
+    def _update_offers(self, _: object = None) -> None:
         """Offer what the selected layers lack: a stated pixel size, their luminance."""
         if not is_alive(self):
             return
-        layers_chosen = self._chosen_layers()
-        sizes = {item: stated_size(item) for item in layers_chosen}
+        layers_chosen = self._get_selected_layers()
+        sizes = {item: get_stated_size(item) for item in layers_chosen}
         lacking = {item: size for item, size in sizes.items() if size}
         self.size_button.setVisible(bool(lacking))
         for item, size in lacking.items():
@@ -944,17 +956,17 @@ class Panel(QWidget):
                 f"{colour_layer.name} is a colour image: use its luminance"
             )
 
-    def take_sizes(self) -> None:
+    def apply_stated_sizes(self) -> None:
         """Set the pixel sizes of the selected layers from their files."""
-        for layer in self._chosen_layers():
-            take_stated_size(self.viewer, layer)
+        for layer in self._get_selected_layers():
+            apply_stated_size(self.viewer, layer)
         for box in self._boxes:  # the proposed layers may depend on it
             box.changed.emit(box.value)
         self.session.changed.emit()  # it has unsaved changes now
 
-    def take_luminance(self) -> None:
+    def select_luminance(self) -> None:
         """Select the luminance of the first selected colour layer."""
-        colour_layer = next(filter(is_coloured, self._chosen_layers()), None)
+        colour_layer = next(filter(is_coloured, self._get_selected_layers()), None)
         if not isinstance(colour_layer, Image):
             return
         boxes = [box for box in self._boxes if box.value is colour_layer]
@@ -962,8 +974,8 @@ class Panel(QWidget):
         for box in boxes:
             box.value = layer_made
 
-    def takes(self, layer: Layer) -> bool:
-        """Whether a layer of the list is selected when it becomes active."""
+    def accepts_layer(self, layer: Layer) -> bool:
+        """Return whether a layer is selected in the list when it becomes active."""
         return not layer.metadata.get(LIVE_KEY)
 
     def choose_input(self, layer: Layer) -> None:
@@ -972,28 +984,28 @@ class Panel(QWidget):
             many = isinstance(self._input, Select)
             self._input.value = [layer] if many else layer
 
-    def _take_active(self, event: object = None) -> None:
+    def _select_active_layer(self, event: object = None) -> None:
         """Select the layer that became active, if nothing is running."""
-        if not is_alive(self) or self._input is None or self.busy or self._adding:
+        if not is_alive(self) or self._input is None or self.is_busy or self._adding:
             return
         active = self.viewer.layers.selection.active
         if active is None or active == self._active:  # napari passes a new proxy
             return
-        if active in self._input.choices and self.takes(active):
+        if active in self._input.choices and self.accepts_layer(active):
             self._active = active
             self.choose_input(active)
 
-    def micrograph(
+    def read_layer(
         self, layer: Image | None, *, is_unturned: bool = False, colour: bool = False
     ) -> Micrograph:
-        """Read a layer at the plane that is shown, optionally ignoring its rotation.
+        """Read the displayed plane of a layer, optionally ignoring its rotation.
 
         With `colour`, colour layers are read as their luminance.
         """
         dims = self.viewer.dims
         if layer is not None:
-            without_cache(layer)
-            plane = () if self.takes_stack() else plane_at(layer, dims)
+            disable_cache(layer)
+            plane = () if self.uses_all_planes() else get_displayed_plane(layer, dims)
             self._layers_read[layer] = plane
         return micrograph_from_layer(
             layer, dims, is_unturned=is_unturned, colour=colour
@@ -1002,8 +1014,8 @@ class Panel(QWidget):
     # -- saving --------------------------------------------------------------
 
     @contextmanager
-    def _making(self) -> Iterator[None]:
-        """Context that records the added images."""
+    def _record_added_layers(self) -> Iterator[None]:
+        """Record the images that are added in this context."""
         before = list(self._layers_shown)
         self._adding = True  # results are not the next input
         try:
@@ -1012,20 +1024,20 @@ class Panel(QWidget):
             self._adding = False
             self._active = self.viewer.layers.selection.active
         new = [item for item in self._layers_shown if item not in before]
-        images = [item for item in image_layers(self.viewer) if item in new]
+        images = [item for item in list_image_layers(self.viewer) if item in new]
         self.own_layers += [item for item in images if FOLDER_KEY not in item.metadata]
         if any(item.metadata.get(HELPER_KEY) == self.title for item in new):
             self._show_helpers(bool(self.helpers.value))  # before they are drawn
         self._show_unsaved()
 
-    def _in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
+    def _run_in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
         """Run a function that adds layers; events are processed after each part."""
         self._layers_shown.clear()
-        with self._making():
+        with self._record_added_layers():
             parts = act() or iter(())
         more = True
         while more:
-            with self._making():
+            with self._record_added_layers():
                 more = next(parts, False) is None
             if more:
                 yield
@@ -1057,31 +1069,31 @@ class Panel(QWidget):
         write: Callable[[Path], object],
         sentence: str = "Saved as {}.",
     ) -> None:
-        """Ask for a file name, write it, and report; ``{}`` becomes the path."""
+        """Ask for a file name, write the file, and report; ``{}`` becomes the path."""
         path = ask_file(self, title, name, kinds)
         if path is not None:
-            with self.showing_errors():
+            with self.show_errors():
                 write(path)
                 self.show_status(sentence.format(path))
 
     def save_as(self, layer: Image) -> None:
         """Ask where to save a layer, with all planes of a stack, and save it."""
-        with self.showing_errors():
-            look, stack = look_of(layer), layer.ndim > 2
-            planes = planes_of(layer) if stack else [self.micrograph(layer)]
+        with self.show_errors():
+            look, stack = get_display_settings(layer), layer.ndim > 2
+            planes = list_planes(layer) if stack else [self.read_layer(layer)]
             planes = [plane.replace(look=look) for plane in planes]
             path = ask_path(self, layer)
             if path is not None:
-                check_free(path)
-                check_place(planes[0], layer.metadata, path)
+                check_path_unused(path)
+                check_not_source(planes[0], layer.metadata, path)
                 check_stack(layer, path)
                 image = planes if stack else planes[0]
                 request = JobRequest(show=partial(self._show_saved, layer))
-                make = partial(save_job, image, path)
+                make = partial(save_image, image, path)
                 self.saver.start(f"Save {layer.name}", make, request)
 
     def _show_saved(self, layer: Image, saved_file: Converted) -> None:
-        note_saved(layer.metadata, saved_file)
+        record_saved_path(layer.metadata, saved_file)
         self._show_unsaved()
         self.notify(f"{layer.name} is saved as {saved_file.output}.")
 
@@ -1092,14 +1104,14 @@ class Panel(QWidget):
 
     def save_figure(self) -> None:
         """Ask for a file name, and save the visible images as a figure for a paper."""
-        with self.showing_errors():
-            images = [item for item in image_layers(self.viewer) if item.visible]
+        with self.show_errors():
+            images = [item for item in list_image_layers(self.viewer) if item.visible]
             if not images:
                 msg = "A figure needs a visible image layer; show one first."
                 raise OptionError(msg, code="nothing-visible")
             path = ask_file(self, "Save figure", f"{images[-1].name} figure", _PAPERS)
             if path is not None:
-                parts = [self.as_shown(layer) for layer in images]
+                parts = [self.read_displayed_layer(layer) for layer in images]
                 self.start(
                     partial(draw_figure, parts, path, self.figure_options()),
                     lambda made: self.notify(f"The figure is saved as {made.path}."),
@@ -1112,12 +1124,14 @@ class Panel(QWidget):
 
     # -- reports -------------------------------------------------------------
 
-    def report_found(self) -> None:
+    def report_findings(self) -> None:
         """Ask for a file name, and write a report on the latest measurement."""
         layers_shown = [
             item for item in self._source_planes if item in self.viewer.layers
         ]
-        layers = [item for item in image_layers(self.viewer) if item in layers_shown]
+        layers = [
+            item for item in list_image_layers(self.viewer) if item in layers_shown
+        ]
         layers.sort(key=layers_shown.index)
         reference = getattr(getattr(self, "reference", None), "value", None)
         layers.sort(key=lambda item: item is not reference)  # the reference is first
@@ -1127,7 +1141,7 @@ class Panel(QWidget):
             self.title,
             tuple(findings.origin),
             rows,
-            findings.plot.png() if findings.plot is not None else None,
+            findings.plot.to_png() if findings.plot is not None else None,
         )
         self.write_report(
             layers, [panel_findings] if rows or panel_findings.plot else []
@@ -1136,16 +1150,16 @@ class Panel(QWidget):
     def write_report(
         self, layers: Sequence[Image], findings: Sequence[PanelFindings] = ()
     ) -> None:
-        """Ask for a file name, and write a report on layers; two alike are a pair."""
-        with self.showing_errors():
-            images: list[Any] = [self.as_shown(layer) for layer in layers]
+        """Ask for a file name, and report on layers; two of equal shape are a pair."""
+        with self.show_errors():
+            images: list[Any] = [self.read_displayed_layer(layer) for layer in layers]
             name = f"{layers[0].name if layers else self.title} report"
             path = ask_file(self, "Save report", name, _PAGES)
             if path is None:
                 return
             if len(images) == 2 and images[0].shape == images[1].shape:
                 images = [tuple(images)]
-            job = REPORT.anew if path.exists() else REPORT.job
+            job = REPORT.rerun if path.exists() else REPORT.job
             make = partial(job, images, path, found=findings)
             self.start(make, self._show_report, "Report")
 
@@ -1153,23 +1167,25 @@ class Panel(QWidget):
         show_file(report.path)
         refused_text = f" {report.refused} measures were refused; see there why."
         self.notify(
-            f"The report is saved as {report.path}, its numbers next to it."
+            f"The report was saved as {report.path}, with its numbers next to it."
             + (refused_text if report.refused else "")
         )
 
-    def as_shown(self, layer: Image) -> Micrograph:
-        """Read a layer, with its contrast and colours on screen.
+    def read_displayed_layer(self, layer: Image) -> Micrograph:
+        """Read a layer with its displayed contrast and colours.
 
         From a stack, read the plane that was measured, or the one that is shown.
         """
-        without_cache(layer)
-        plane = self._source_planes.get(layer) or plane_at(layer, self.viewer.dims)
+        disable_cache(layer)
+        plane = self._source_planes.get(layer) or get_displayed_plane(
+            layer, self.viewer.dims
+        )
         image = micrograph_from_layer(layer, plane=plane, colour=True)
-        layer_name = named_with_plane(layer, plane)
-        image = image.replace(look=look_of(layer), name=layer_name)
+        layer_name = format_layer_and_plane(layer, plane)
+        image = image.replace(look=get_display_settings(layer), name=layer_name)
         about = layer.metadata.get(NETWORK_KEY)
         before = image.provenance
-        if about is None or (before is not None and before.network()):
+        if about is None or (before is not None and before.last_network()):
             return image
         digest = about.get("digest") or "digest not known"
         history = Provenance(
@@ -1180,121 +1196,122 @@ class Panel(QWidget):
     # -- running -------------------------------------------------------------
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a job of this panel is running or saving."""
-        return any(runner.busy for runner in self._runners)
+        return any(runner.is_busy for runner in self._runners)
 
-    def job(self) -> Work:
-        """Read the form; called when Run is pressed."""
+    def job(self) -> PanelTask:
+        """Read the form, and return the task; called when Run is pressed."""
         raise NotImplementedError
 
-    def writes(self) -> Path | None:
+    def get_output_path(self) -> Path | None:
         """Return the path chosen for the output."""
         return None
 
     def run(self) -> None:
         """Start or queue the job with the values of the form, or report why not."""
-        request = self._typed_in()
-        if self.queue is None and self.runner.busy:
+        request = self._read_form_state()
+        if self.queue is None and self.runner.is_busy:
             self.show_status(_RUNNING)
-        elif self.runner.is_asked(request):
+        elif self.runner.is_requested(request):
             self.show_status(
-                "A run with these settings is active already; change one to "
+                "A run with these settings is already active; change a setting to "
                 "queue another run."
             )
         else:
-            with self.showing_errors():
-                self._run(request)
+            with self.show_errors():
+                self._start_run(request)
 
-    def _typed_in(self) -> tuple[Any, ...]:
+    def _read_form_state(self) -> tuple[Any, ...]:
         """Read everything that determines a run, including the plane that is shown."""
 
-        def parts(kind: type[_Part]) -> list[_Part]:
+        def find_widgets(kind: type[_Part]) -> list[_Part]:
             return [
                 item
                 for item in self.content.findChildren(kind)
                 if not any(part.isAncestorOf(item) for part in self.unread)
             ]
 
-        texts = [item.text() for item in parts(QLineEdit)]
-        texts += [item.currentText() for item in parts(QComboBox)]
+        texts = [item.text() for item in find_widgets(QLineEdit)]
+        texts += [item.currentText() for item in find_widgets(QComboBox)]
         ticks = [
             item.isChecked()
-            for item in parts(QAbstractButton)
-            if not isinstance(item.parent(), Folded)
+            for item in find_widgets(QAbstractButton)
+            if not isinstance(item.parent(), CollapsibleSection)
         ]
-        lists = parts(QListWidget)
+        lists = find_widgets(QListWidget)
         rows = [[row.text() for row in item.selectedItems()] for item in lists]
         return texts, ticks, rows, self.viewer.dims.point[:-2]
 
-    def _run(self, request_values: object) -> None:
-        path = self.writes()
+    def _start_run(self, request_values: object) -> None:
+        path = self.get_output_path()
         if path is not None:
-            check_free(path)
+            check_path_unused(path)
         self._layers_read.clear()
         work = self.job()
         under = None if self._input is None else self._input.value
         read = dict(self._layers_read)
-        begin = partial(self._begin, under, read, work.begin)
-        make = partial(_with_plots, work.make) if self.plots else work.make
-        finish = partial(self._finish, work.show, is_run=True)
+        begin = partial(self._prepare_run, under, read, work.begin)
+        make = partial(_run_with_plots, work.make) if self.plots else work.make
+        finish = partial(self._finish_job, work.show, is_run=True)
         request = JobRequest(
             self.queue, begin, finish, path, request_values, tuple(read)
         )
         self.runner.start(self.title, make, request)
-        if self.runner.running and self.runner.waiting:
+        if self.runner.is_running and self.runner.waiting_count:
             sentence = (
-                f"Queued with the settings as they are now: {self.runner.waiting}"
+                "Queued with the current settings: position "
+                f"{self.runner.waiting_count}"
             )
-            self.show_status(f"{sentence} after the current one.")
+            self.show_status(f"{sentence} after the running job.")
         self._show_buttons()
 
     def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
         """Start a job of this panel immediately, or report that one is running."""
-        make = partial(_with_plots, make) if self.plots else make
-        finish = partial(self._finish, on_result, is_run=title is None)
+        make = partial(_run_with_plots, make) if self.plots else make
+        finish = partial(self._finish_job, on_result, is_run=title is None)
         reads = tuple(self._layers_read)
-        request = JobRequest(begin=self._forget_warnings, show=finish, reads=reads)
+        request = JobRequest(begin=self._clear_warnings, show=finish, reads=reads)
         has_started = self.runner.start(title or self.title, make, request)
         if not has_started:
             self.show_status(_RUNNING)
         return has_started
 
-    def _begin(
+    def _prepare_run(
         self, under: Layer | list[Layer] | None, read: _Planes, prepare: _Begin | None
     ) -> Iterator[None]:
         """Prepare for a job that is about to start."""
         self._source_planes = read
         self._switch.under = under
-        self._forget_warnings()
+        self._clear_warnings()
         self._show_buttons()
         if self._results_title:
-            self.results.setTitle(f"{self._results_title}: of an earlier run")
+            self.results.setTitle(f"{self._results_title}: earlier run")
         if prepare is not None:
-            yield from self._in_parts(prepare)
+            yield from self._run_in_parts(prepare)
 
-    def note_origin(self, layers: Sequence[Image]) -> None:
+    def record_sources(self, layers: Sequence[Image]) -> None:
         """Record the layers of a result, and their planes."""
         read, dims = self._layers_read, self.viewer.dims
         self._source_planes = {
-            item: read.get(item, plane_at(item, dims)) for item in layers
+            item: read.get(item, get_displayed_plane(item, dims)) for item in layers
         }
 
-    def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
+    def start_inspection(self, title: str, make: _Make, on_result: _Show) -> None:
         """Start an inspection job, replacing a running one and earlier warnings."""
         self.looker.cancel()
-        self._forget_warnings()
+        self._clear_warnings()
         self.looker.start(
             title, make, JobRequest(f"looks of {id(self)}", show=on_result)
         )
 
-    def _show_looked(self) -> None:
-        if not self.looker.busy:
+    def _show_inspection_cancelled(self) -> None:
+        if not self.looker.is_busy:
             self.show_status("The inspection was cancelled.")
 
     def cancel(self) -> None:
         """Remove the last waiting job from the queue, or stop the running one."""
-        if self.runner.withdraw():
+        if self.runner.cancel_last_waiting():
             self.show_status("Removed from the queue; nothing was done.")
             self._show_buttons()
         else:
@@ -1302,16 +1319,18 @@ class Panel(QWidget):
 
     def stop(self) -> None:
         """Ask the running job to stop."""
-        if self.busy:
+        if self.is_busy:
             for runner in self._runners:
                 runner.stop()
             self.cancel_button.setEnabled(False)
             self.show_status("Cancelling after this step …")
 
-    def _finish(self, show: _Show, value: object, *, is_run: bool) -> Iterator[None]:
+    def _finish_job(
+        self, show: _Show, value: object, *, is_run: bool
+    ) -> Iterator[None]:
         self._show_buttons()
-        with self.showing_errors():
-            yield from self._in_parts(partial(show, value))
+        with self.show_errors():
+            yield from self._run_in_parts(partial(show, value))
             if not self.isVisible():
                 show_info(self.status.text())
             if is_run:
@@ -1320,15 +1339,17 @@ class Panel(QWidget):
     def _show_step(self, step: Progress) -> None:
         """Show a progress step now, or together with the steps that follow soon."""
         soon = self._stepping.isActive()
-        self._draw_messages(on=not soon)
-        self.progress_bar.setVisible(self.runner.running or not self.runner.busy)
-        self._fill_bar(step.done, step.total)
-        waiting_count = self.runner.waiting if self.runner.running else 0
-        self._say(f"{step} · {waiting_count} queued" if waiting_count else str(step))
+        self._set_updates_enabled(on=not soon)
+        self.progress_bar.setVisible(self.runner.is_running or not self.runner.is_busy)
+        self._update_progress_bar(step.done, step.total)
+        waiting_count = self.runner.waiting_count if self.runner.is_running else 0
+        self._set_status(
+            f"{step} · {waiting_count} queued" if waiting_count else str(step)
+        )
         if not soon:
             self._stepping.start()
 
-    def _draw_messages(self, *, on: bool = True) -> None:
+    def _set_updates_enabled(self, *, on: bool = True) -> None:
         for part in (self.notes, self.progress_bar):
             part.setUpdatesEnabled(on)
 
@@ -1343,20 +1364,22 @@ class Panel(QWidget):
     def _show_buttons(self, _: object = None) -> None:
         """Enable and label the buttons for the current state."""
         runner = self.runner
-        queues = runner.busy and self.queue is not None
+        queues = runner.is_busy and self.queue is not None
         self.run_button.setText(_QUEUE if queues else self._run_label)
-        self.run_button.setEnabled(queues or not runner.busy)
-        self.save_button.setEnabled(not self.saver.busy)
-        many = runner.running and runner.waiting
+        self.run_button.setEnabled(queues or not runner.is_busy)
+        self.save_button.setEnabled(not self.saver.is_busy)
+        many = runner.is_running and runner.waiting_count
         self.cancel_button.setText(_CANCEL_QUEUED if many else self._cancel_label)
-        self.cancel_button.setEnabled(self.busy and bool(many or not runner.cancelling))
+        self.cancel_button.setEnabled(
+            self.is_busy and bool(many or not runner.is_cancelling)
+        )
         self._escape.setEnabled(self.cancel_button.isEnabled())
-        if self.progress_bar.isHidden() == self.busy:
-            self.progress_bar.setVisible(self.busy)
-            self._fill_bar(0, 0)
+        if self.progress_bar.isHidden() == self.is_busy:
+            self.progress_bar.setVisible(self.is_busy)
+            self._update_progress_bar(0, 0)
 
-    def _fill_bar(self, done_count: int, total: int) -> None:
-        """Show how much is done; empty if the total is unknown.
+    def _update_progress_bar(self, done_count: int, total: int) -> None:
+        """Update the progress bar; it is empty if the total is unknown.
 
         Qt's indeterminate bar is animated, and repaints the whole window.
         """
@@ -1378,10 +1401,10 @@ class Panel(QWidget):
 
     def show_status(self, text: str) -> None:
         """Show a status message, replacing the last one."""
-        self._draw_messages()
-        self._say(text)
+        self._set_updates_enabled()
+        self._set_status(text)
 
-    def _say(self, text: str) -> None:
+    def _set_status(self, text: str) -> None:
         self._mending.stop()
         self.status.setText(self.translate(text))
 
@@ -1391,10 +1414,10 @@ class Panel(QWidget):
         It is removed when a value changes, a layer is added, removed or resized, or a
         file named in the form appears or disappears.
         """
-        sentence, place = self.translate(text), advice_on(text)
+        sentence, place = self.translate(text), find_advice(text)
         self._causes = self._find_causes()
         self._mending.start()
-        self._draw_messages()
+        self._set_updates_enabled()
         self.status.setText(sentence, "problem")
         label = _WHAT_TO_DO if place else "Troubleshooting"
         self.status.add_link(label, place or "troubleshooting.md")
@@ -1407,8 +1430,10 @@ class Panel(QWidget):
 
     def _find_causes(self) -> tuple[object, ...]:
         """Return what an error may depend on: the form, its files, other layers."""
-        *typed_values, _ = self._typed_in()
-        files = [_when_changed(text) for text in typed_values[0] if os.sep in text]
+        *typed_values, _ = self._read_form_state()
+        files = [
+            _get_modification_time(text) for text in typed_values[0] if os.sep in text
+        ]
         layers = [
             (id(item), item.name, tuple(item.scale), len(item.data))
             for item in self.viewer.layers
@@ -1416,45 +1441,45 @@ class Panel(QWidget):
         ]
         return typed_values, files, layers
 
-    def leave_mended(self) -> None:
-        """Clear an error whose cause may be gone."""
+    def clear_resolved_error(self) -> None:
+        """Clear an error whose cause may have been resolved."""
         has_causes = self._mending.isActive() and self._causes is not None
         if has_causes and self._causes != self._find_causes():
             self.show_status("")
 
-    def _look_for_mended(self) -> None:
+    def _check_resolved_error(self) -> None:
         if self._causes is None:
             self._causes = self._find_causes()
-        self.leave_mended()
+        self.clear_resolved_error()
 
-    def _show_logged(self, path: str) -> None:
-        """Offer the log of failed jobs."""
+    def _show_log_link(self, path: str) -> None:
+        """Add a link to the log of failed jobs."""
         self.status.add_link("Open the log", QUrl.fromLocalFile(path).toString())
 
     def show_warning(self, text: str) -> None:
         """Show a warning about a result, until the next run."""
-        sentence, place = self.translate(text), advice_on(text)
-        link = "" if place is None else f" {link_to(_WHAT_TO_DO, place)}"
+        sentence, place = self.translate(text), find_advice(text)
+        link = "" if place is None else f" {create_link(_WHAT_TO_DO, place)}"
         line = f'<p class="warning">{html.escape(sentence, quote=False)}{link}</p>'
         if line not in self.warning_label.text():
             self.warning_label.setText(self.warning_label.text() + line)
             if not self.isVisible():
                 show_warning(sentence)
 
-    def _forget_warnings(self) -> None:
+    def _clear_warnings(self) -> None:
         self.warning_label.setText("")
 
-    def labels(self) -> Labels:
+    def get_labels(self) -> Labels:
         """Return the labels of rows and entries, by option name."""
-        labels_by_form = [form.labels() for form in self.findChildren(Form)]
+        labels_by_form = [form.get_labels() for form in self.findChildren(Form)]
         return {name: label for one in labels_by_form for name, label in one.items()}
 
     def translate(self, text: str) -> str:
         """Rephrase a job's message with the labels of this panel."""
-        return in_panel_words(text, self.labels)
+        return use_panel_labels(text, self.get_labels)
 
     @contextmanager
-    def showing_errors(self) -> Iterator[None]:
+    def show_errors(self) -> Iterator[None]:
         """Context that shows an error instead of raising it."""
         try:
             yield
@@ -1478,8 +1503,8 @@ _GAP = 2  # character widths between columns
 _MAX_SHOWN = 20  # rows shown of a table; chosen: Copy and Save numbers have all
 
 
-def _sheet(title: str, columns: Columns) -> str:
-    """Return a table with its headers as rich text, a wide one in parts.
+def _format_wide_table(title: str, columns: Columns) -> str:
+    """Format a table with headers as rich text, splitting a wide one into parts.
 
     Each part starts with the first column.
     """
@@ -1499,15 +1524,17 @@ def _sheet(title: str, columns: Columns) -> str:
         if full and len(parts[-1]) > 1:
             parts.append([first])
         parts[-1].append(head)
-    parts_shown = [_part({head: cells[head] for head in part}) for part in parts]
+    parts_shown = [
+        _format_columns({head: cells[head] for head in part}) for part in parts
+    ]
     more, rest = len(cells[first]) - _MAX_SHOWN, ""
     if more > 0:
         rest = f"<p>and {more} more rows; Copy and Save numbers include all.</p>"
     return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
 
 
-def _part(columns: Mapping[str, Sequence[str]]) -> str:
-    """Return a few columns side by side."""
+def _format_columns(columns: Mapping[str, Sequence[str]]) -> str:
+    """Format a few columns side by side as rich text."""
     gap = "&nbsp;" * _GAP
     heads = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in columns)
     rows = "".join(
@@ -1517,8 +1544,8 @@ def _part(columns: Mapping[str, Sequence[str]]) -> str:
     return f"<table><tr>{heads}</tr>{rows}</table>"
 
 
-def _first_of(numbers: Numbers) -> tuple[str, Figure] | None:
-    """Return the number to show large: the first one."""
+def _find_headline_figure(numbers: Numbers) -> tuple[str, Figure] | None:
+    """Return the first number to show in large type, preferably a known one."""
     large_figures = [
         (k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large
     ]
@@ -1526,10 +1553,10 @@ def _first_of(numbers: Numbers) -> tuple[str, Figure] | None:
     return next(iter(known_figures + large_figures), None)
 
 
-def _headline(name: str, figure: Figure) -> str:
-    """Return a number in large type, with its unit and verdict."""
-    beside = " ".join(filter(None, (figure.spread, figure.unit)))
-    number = f"<b>{html.escape(figure.text)}</b>"
+def _format_headline(name: str, figure: Figure) -> str:
+    """Format a number in large type, with its unit and verdict."""
+    beside = " ".join(filter(None, (figure.error_text, figure.unit)))
+    number = f"<b>{html.escape(figure.value_text)}</b>"
     lines = [
         html.escape(name),
         f'<span style="font-size:{_LARGE}pt">{number}</span> {html.escape(beside)}',
@@ -1539,7 +1566,7 @@ def _headline(name: str, figure: Figure) -> str:
     return "".join(f"<div>{line}</div>" for line in lines if line)
 
 
-def legend(colours: Mapping[str, str]) -> str:
+def format_legend(colours: Mapping[str, str]) -> str:
     """Return a legend of coloured squares as rich text."""
     rows = (
         f'<span style="color:{colour}">\N{BLACK SQUARE}</span> {html.escape(text)}'
@@ -1548,8 +1575,8 @@ def legend(colours: Mapping[str, str]) -> str:
     return f"<p>{'<br>'.join(rows)}</p>" if colours else ""
 
 
-def table(rows: Mapping[str, object], *, strong: bool = True) -> str:
-    """Return names and values as rich text."""
+def format_value_table(rows: Mapping[str, object], *, strong: bool = True) -> str:
+    """Format names and values as a rich text table."""
     left, right = ("<b>", "</b>") if strong else ("", "")
     cells = "".join(
         f"<tr><td>{name}&nbsp;&nbsp;</td><td>{left}{value}{right}</td></tr>"

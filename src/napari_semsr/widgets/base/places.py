@@ -1,4 +1,4 @@
-"""Start folders of file dialogs: next to the data, or the last choice for them."""
+"""Start folders of file dialogs: that of the data, or the last one chosen for it."""
 
 from pathlib import Path
 
@@ -7,36 +7,36 @@ from napari.utils.history import get_save_history, update_save_history
 
 from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base.temporary import is_temporary
-from napari_semsr.widgets.layers import file_of
+from napari_semsr.widgets.layers import get_file_path
 
 _output_folders: dict[Path, Path] = {}  # last output folder of data in a folder
 
 
-def begin_at() -> Path:
-    """Return the start folder of a dialog: that of the data, or its last choice.
+def get_start_folder() -> Path:
+    """Return the start folder of a dialog: that of the data, or the last one chosen.
 
     Frames have their own folder; their results go next to it.
     """
-    data = _data_folder()
+    data = _find_data_folder()
     if data is None:
         return Path(get_save_history()[0])
     folder_chosen = _output_folders.get(data, data)
     return folder_chosen if folder_chosen.is_dir() else data
 
 
-def _data_folder() -> Path | None:
+def _find_data_folder() -> Path | None:
     """Return the folder of the topmost layer that shows a user's file."""
     viewer = current_viewer()
     for layer in reversed([] if viewer is None else list(viewer.layers)):
-        folder = layer.metadata.get(FOLDER_KEY) or file_of(layer)
+        folder = layer.metadata.get(FOLDER_KEY) or get_file_path(layer)
         if folder and not is_temporary(str(folder)) and Path(folder).parent.is_dir():
             return Path(folder).parent
     return None
 
 
-def note_chosen(path: Path) -> None:
+def remember_folder(path: Path) -> None:
     """Remember an output folder, for later results of the same data."""
     update_save_history(str(path))
-    data = _data_folder()
+    data = _find_data_folder()
     if data is not None:
         _output_folders[data] = path.parent

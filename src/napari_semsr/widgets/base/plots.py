@@ -20,9 +20,9 @@ from qtpy.QtGui import QPaintEvent, QWheelEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_semsr.core import Line, Plot
-from napari_semsr.io import replacing
-from napari_semsr.reporting import Pen, draw_curves
-from napari_semsr.widgets.base.folding import COLOURS, lay_below
+from napari_semsr.io import replace_atomically
+from napari_semsr.reporting import CurveStyle, draw_curves
+from napari_semsr.widgets.base.folding import COLOURS, stack_widgets
 from napari_semsr.widgets.base.runner import is_alive
 
 _DPI = 90  # of plots; chosen
@@ -34,7 +34,7 @@ _ABREAST = 38  # characters of two names side by side; chosen: for a panel of 32
 _ABOVE_TICKS = 4.2  # character heights above an upper axis; chosen
 
 
-def draw_for_nobody() -> None:
+def warm_up_plotting() -> None:
     """Draw a plot off screen, to load fonts before the first one is shown."""
     figure = Figure(dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -46,7 +46,7 @@ def draw_for_nobody() -> None:
 
 
 class _Canvas(FigureCanvasQTAgg):
-    """Draws only on paint events: once for many requests, never while hidden."""
+    """Canvas that draws only on paint events: once for many requests, if visible."""
 
     def __init__(self, figure: Figure) -> None:
         super().__init__(figure)  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ class _Canvas(FigureCanvasQTAgg):
         self._stale = True
         self.update()
 
-    def move_lines(self, lines: Sequence[Line2D]) -> None:
+    def redraw_lines(self, lines: Sequence[Line2D]) -> None:
         """Redraw animated lines over the background."""
         self._moving = lines
         self.update()
@@ -74,10 +74,10 @@ class _Canvas(FigureCanvasQTAgg):
             self._stale, self._behind = False, None
             self.draw()  # type: ignore[no-untyped-call]
         if self._moving:
-            self._draw_moving()
+            self._draw_animated_lines()
         super().paintEvent(event)  # type: ignore[no-untyped-call]
 
-    def _draw_moving(self) -> None:
+    def _draw_animated_lines(self) -> None:
         if self._behind is None:
             self._behind = self.copy_from_bbox(self.figure.bbox)  # type: ignore[no-untyped-call]
         self.restore_region(self._behind)  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ class _Canvas(FigureCanvasQTAgg):
 
 
 class PlotCanvas(QWidget):
-    """One or more axes below each other, in the colours of the viewer's theme."""
+    """Widget with one or more stacked axes, in the colours of the viewer's theme."""
 
     def __init__(self, viewer: Viewer, *, rows: int = 1, height: int = 240) -> None:
         super().__init__()
@@ -99,31 +99,31 @@ class PlotCanvas(QWidget):
         ]
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._height = height
-        lay_below(self, self.canvas)
+        stack_widgets(self, self.canvas)
         self._theme = str(viewer.theme)
-        viewer.events.theme.connect(self.follow_theme)
+        viewer.events.theme.connect(self.apply_theme)
         self.refresh()
 
-    def follow_theme(self, event: Event | None = None) -> None:
+    def apply_theme(self, event: Event | None = None) -> None:
         """Use the colours of the selected theme."""
         self._theme = str(getattr(event, "value", self._theme))
         if is_alive(self):
             self.refresh()
 
-    def move_lines(self, lines: Sequence[Line2D]) -> None:
+    def redraw_lines(self, lines: Sequence[Line2D]) -> None:
         """Redraw animated lines; axes and everything else are kept."""
-        self.canvas.move_lines(lines)
+        self.canvas.redraw_lines(lines)
 
     def clear(self) -> None:
         """Empty the axes."""
-        self.canvas.move_lines(())
+        self.canvas.redraw_lines(())
         for axes in self.axes:
             axes.clear()
             for child in list(axes.child_axes):
                 child.remove()
 
     def refresh(self) -> None:
-        """Colour everything by the theme and draw; empty axes are collapsed."""
+        """Apply the theme colours and redraw, collapsing empty axes."""
         axes_in_use = [axes for axes in self.axes if axes.has_data()]
         for axes in self.axes:
             axes.set_visible(axes in axes_in_use)
@@ -134,11 +134,11 @@ class PlotCanvas(QWidget):
         self.setFixedHeight(self._height * max(1, len(axes_in_use)))
         theme = get_theme(self._theme)
         self.figure.set_facecolor(theme.background.as_hex())
-        self._ink(theme.text.as_hex(), theme.foreground.as_hex())
+        self._set_colours(theme.text.as_hex(), theme.foreground.as_hex())
         self.canvas.draw_idle()
 
     def save(self, path: Path, origin: Sequence[str] = (), caption: str = "") -> None:
-        """Save the plot as PNG or SVG, dark on white, whatever the dock's size.
+        """Save the plot as PNG or SVG, dark on white, at a fixed size.
 
         `origin` becomes the file's title, `caption` is below the plot.
         """
@@ -147,8 +147,11 @@ class PlotCanvas(QWidget):
         note = self.figure.text(0.01, -0.01, caption, va="top", color=_INK, fontsize=8)
         try:
             self.figure.set_size_inches(_WIDTH_IN, rows * _ROW_IN, forward=False)
-            self._ink(_INK, "white")
-            with rc_context({"svg.fonttype": "none"}), replacing(path) as place:
+            self._set_colours(_INK, "white")
+            with (
+                rc_context({"svg.fonttype": "none"}),
+                replace_atomically(path) as place,
+            ):
                 self.figure.savefig(
                     place,
                     format=path.suffix[1:].lower(),
@@ -162,21 +165,21 @@ class PlotCanvas(QWidget):
             self.figure.set_size_inches(wide, high, forward=False)
             self.refresh()
 
-    def png(self) -> bytes:
+    def to_png(self) -> bytes:
         """Return the plot as PNG, dark on white."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "plot.png"
             self.save(path)
             return path.read_bytes()
 
-    def _ink(self, text: str, plane: str) -> None:
+    def _set_colours(self, text: str, plane: str) -> None:
         """Set the colours of text and background."""
         for axes in self.axes:
             for part in (axes, *axes.child_axes):
-                _colour(part, text, plane)
+                _set_axes_colours(part, text, plane)
 
 
-def _colour(axes: Any, text: str, plane: str) -> None:
+def _set_axes_colours(axes: Any, text: str, plane: str) -> None:
     """Set the colours of one set of axes; a secondary axis has no background."""
     axes.set_facecolor(plane)
     axes.title.set(color=text, fontsize=9)
@@ -191,7 +194,7 @@ def _colour(axes: Any, text: str, plane: str) -> None:
             item.set(color=text, fontsize=8)
 
 
-def show_legend(axes: Axes) -> None:
+def add_legend(axes: Axes) -> None:
     """Add a legend above the axes, where it covers no curve."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
@@ -214,27 +217,27 @@ def show_legend(axes: Axes) -> None:
     )
 
 
-def short_label(text: str, length: int = 34) -> str:
+def shorten_label(text: str, length: int = 34) -> str:
     """Shorten a long name in its middle."""
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
 
-_PEN = Pen(COLOURS)
+_PEN = CurveStyle(COLOURS)
 
 
 def draw_plot(axes: Axes, plot: Plot) -> None:
     """Draw curves with axis labels in the style of panels, and the legend above."""
-    lines = (replace(line, label=short_label(line.label)) for line in plot.lines)
+    lines = (replace(line, label=shorten_label(line.label)) for line in plot.lines)
     draw_curves(axes, replace(plot, lines=tuple(lines)), _PEN)
     for part in (axes, *axes.child_axes):
-        part.set_xlabel(as_label(part.get_xlabel()))
-    axes.set_ylabel(as_label(axes.get_ylabel()))
-    if not any(line.in_bins for line in plot.lines):
+        part.set_xlabel(format_label(part.get_xlabel()))
+    axes.set_ylabel(format_label(axes.get_ylabel()))
+    if not any(line.is_histogram for line in plot.lines):
         axes.grid(visible=True, alpha=0.15)
-    show_legend(axes)
+    add_legend(axes)
 
 
-def as_label(text: str) -> str:
+def format_label(text: str) -> str:
     """Return an axis label in the style of panels."""
     return f"{text[:1].upper()}{text[1:]}"

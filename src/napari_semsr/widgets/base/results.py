@@ -34,7 +34,7 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     contrast_limits,
-    size_origin,
+    create_size_source,
 )
 from napari_semsr.io import (
     BAR_KEY,
@@ -48,47 +48,47 @@ from napari_semsr.io import (
     STORE_KEY,
     STRENGTH_KEY,
     ReadOptions,
-    as_grey,
+    convert_if_grey,
+    crop_rows,
     describe,
     file_stem,
     layer_attributes,
     luminance,
-    no_file,
+    missing_file_error,
     read,
     read_project,
     stack_planes,
-    warn_of_missing_blocks,
-    without_rows,
+    warn_about_missing_blocks,
 )
 from napari_semsr.jobs import INFO
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.docking import find_panel
-from napari_semsr.widgets.base.form import preference
-from napari_semsr.widgets.base.runner import any_busy
-from napari_semsr.widgets.base.temporary import is_temporary, make_temporary
+from napari_semsr.widgets.base.docking import show_panel_by_title
+from napari_semsr.widgets.base.form import get_preference
+from napari_semsr.widgets.base.runner import has_active_jobs
+from napari_semsr.widgets.base.temporary import create_temporary_folder, is_temporary
 from napari_semsr.widgets.layers import (
     DRAWING_KEY,
     IDENTITY_KEY,
     MARK_KEY,
     apply_pixel_size,
+    create_layer_keywords,
+    create_result_name,
     fill_view,
-    finest,
-    fit_of,
     fit_to_field,
-    grey_layers,
-    identity_of,
-    inputs_of,
+    get_finest_level,
+    get_fit,
+    get_identity,
+    get_image_record,
+    get_input_names,
+    get_layer_pixel_size,
     is_calibrated,
-    layer_keywords,
-    note_edit,
-    pitch_of,
-    record_of,
-    release_fit,
-    result_name,
-    settle_colour_bars,
-    settle_scale_bar,
+    list_grey_layers,
+    record_edit,
+    remove_fit,
     show_colour_bar,
     show_scale_bar,
+    update_colour_bars,
+    update_scale_bar,
 )
 
 _GIB = 2**30
@@ -97,15 +97,15 @@ _FLOAT = 4
 _folder: list[Path] = []
 _project: list[Path] = []
 _given_paths: set[Path] = set()
-"""Paths that this process created, with symbolic links resolved."""
+"""Paths created by this process, with symbolic links resolved."""
 
 
-def cache_folder() -> Path:
-    """Create the cache folder on first use; it is removed when napari closes."""
+def get_cache_folder() -> Path:
+    """Return the cache folder, created on first use, removed when napari closes."""
     if not _folder or not _folder[0].is_dir():
-        parent = str(preference("storage", "cache_folder")).strip() or None
+        parent = str(get_preference("storage", "cache_folder")).strip() or None
         try:
-            folder = make_temporary(None if parent is None else Path(parent))
+            folder = create_temporary_folder(None if parent is None else Path(parent))
         except OSError as error:
             msg = (
                 f"The cache folder {parent} must exist and be writable "
@@ -118,13 +118,13 @@ def cache_folder() -> Path:
 
 
 def remove_cache() -> None:
-    """Remove the folder with its content."""
+    """Remove the cache folder with its content."""
     for folder in _folder:
         shutil.rmtree(folder, ignore_errors=True)
     _folder.clear()
 
 
-def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
+def remove_store(layer: Layer, others: Iterable[Layer]) -> None:
     """Remove the store of a layer whose removal is final.
 
     A store that another layer shows, or a job may read, is kept until napari closes;
@@ -135,20 +135,20 @@ def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
         path in (item.metadata.get(STORE_KEY), *item.metadata.get(DRAWN_KEY, ()))
         for item in others
     )
-    if not path or is_shared or any_busy():
+    if not path or is_shared or has_active_jobs():
         return
-    if is_temporary(path) or _is_left_over(Path(path)):
-        remove_own(Path(path))
+    if is_temporary(path) or _is_unlisted(Path(path)):
+        remove_created_store(Path(path))
 
 
-def remove_own(path: Path) -> None:
-    """Remove a store, if this process made it."""
+def remove_created_store(path: Path) -> None:
+    """Remove a store, if this process created it."""
     if path.resolve() in _given_paths:
         shutil.rmtree(path.resolve(), ignore_errors=True)
 
 
-def _is_left_over(path: Path) -> bool:
-    """Whether a store is in the open project but no longer listed."""
+def _is_unlisted(path: Path) -> bool:
+    """Return whether a store is in the open project but no longer listed there."""
     if path.parent not in _project:
         return False
     try:
@@ -158,13 +158,13 @@ def _is_left_over(path: Path) -> bool:
     return all(item.store != path.name for item in layers_listed)
 
 
-def keep_results_in(folder: Path | None) -> None:
-    """Write new results into a project; None: into a temporary folder again."""
+def set_project_folder(folder: Path | None) -> None:
+    """Set the project for new results; None restores the temporary folder."""
     _project[:] = [] if folder is None else [folder.resolve()]
 
 
 def is_unsaved(layer: Layer) -> bool:
-    """Whether a finished layer is only in memory and temporary folders.
+    """Return whether a finished layer is only in memory or temporary folders.
 
     Also true if its pixel size has changed since, unless an open project keeps it.
     """
@@ -180,18 +180,18 @@ def is_unsaved(layer: Layer) -> bool:
 
 
 def has_new_pixel_size(layer: Layer) -> bool:
-    """Whether the pixel size of a layer differs from that of its file."""
-    about, has_size = record_of(layer), is_calibrated(layer)
+    """Return whether the pixel size of a layer differs from that of its file."""
+    about, has_size = get_image_record(layer), is_calibrated(layer)
     if "pixel_size_nm" not in about:
         return has_size and SIZE_ERROR_KEY in about  # set here, error known or not
     recorded_size = about["pixel_size_nm"]
     if recorded_size is None or not has_size:
         return has_size or recorded_size is not None
-    return not np.allclose(recorded_size, pitch_of(layer))
+    return not np.allclose(recorded_size, get_layer_pixel_size(layer))
 
 
 def is_kept(layer: Layer) -> bool:
-    """Whether the user saved a layer to a path of their choice."""
+    """Return whether the user saved a layer to a path of their choice."""
     paths = [Path(layer.metadata.get(key) or "") for key in (SAVED_KEY, STORE_KEY)]
     return any(
         path != Path() and not is_temporary(str(path)) and path.parent not in _project
@@ -199,13 +199,13 @@ def is_kept(layer: Layer) -> bool:
     )
 
 
-def new_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
+def find_free_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
     """Return an unused path in the open project, or the cache folder."""
     there = [folder for folder in _project if folder.is_dir()]
-    return free_path(there[0] if there else cache_folder(), name, suffix)
+    return find_free_path(there[0] if there else get_cache_folder(), name, suffix)
 
 
-def free_path(folder: Path, name: str, suffix: str) -> Path:
+def find_free_path(folder: Path, name: str, suffix: str) -> Path:
     """Return an unused path in a folder."""
     stem = file_stem(name)
     path, number = folder / f"{stem}{suffix}", 1
@@ -216,13 +216,13 @@ def free_path(folder: Path, name: str, suffix: str) -> Path:
     return path
 
 
-def require_room(shape: tuple[int, int], scale: int) -> None:
+def check_cache_space(shape: tuple[int, int], scale: int) -> None:
     """Raise an error if a result is too large for the cache folder.
 
     `scale`: output pixels per input pixel along each axis.
     """
     need = shape[0] * shape[1] * scale**2 * _FLOAT * _PYRAMID / _GIB
-    limit = float(preference("storage", "cache_gib"))
+    limit = float(get_preference("storage", "cache_gib"))
     if need > limit and not _project:
         msg = (
             f"A result of {need:.1f} GiB needs an output path, since the cache is "
@@ -233,7 +233,7 @@ def require_room(shape: tuple[int, int], scale: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class OutputTarget:
     """Output path of a result."""
 
     path: Path  # a store, or a TIFF of a stack
@@ -241,8 +241,8 @@ class Target:
     temporary: bool = False  # removed if the run does not finish
 
 
-def store_edit(what: str = "result") -> FileEdit:
-    """Make the field for the output path of a result; it may be empty."""
+def create_store_edit(what: str = "result") -> FileEdit:
+    """Create the field for the output path of a result, which may be empty."""
     return FileEdit(
         name="output",
         label="Save as",
@@ -254,7 +254,7 @@ def store_edit(what: str = "result") -> FileEdit:
     )
 
 
-def typed_path(edit: FileEdit) -> Path | None:
+def get_entered_path(edit: FileEdit) -> Path | None:
     """Return the path in an optional field; None if it is empty."""
     text = str(edit.value or "").strip()
     return None if text in ("", ".") else Path(text)
@@ -263,9 +263,9 @@ def typed_path(edit: FileEdit) -> Path | None:
 _IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi", ".h5", ".hdf5")
 
 
-def typed_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
-    """Return the path in an optional field for a store, or a TIFF of all planes."""
-    path = typed_path(edit)
+def get_entered_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
+    """Return the entered path of a store, or of a TIFF for a stack; None if empty."""
+    path = get_entered_path(edit)
     if path is None:
         return None
     ending = path.suffix.lower()
@@ -291,7 +291,7 @@ def typed_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
     return path.with_name(f"{stem}.ome.zarr")
 
 
-def store_target(
+def choose_target(
     edit: FileEdit | None,
     name: str,
     shape: tuple[int, int],
@@ -299,18 +299,18 @@ def store_target(
     existing: str = "refuse",
     *,
     planes: int = 0,
-) -> Target:
-    """Return the output of a result: as typed, or a temporary one if there is room.
+) -> OutputTarget:
+    """Return the entered output path, or a temporary one if there is enough space.
 
     `scale`: output pixels per input pixel along each axis; `planes`: of a stack, which
     goes into one TIFF.
     """
-    path = None if edit is None else typed_store(edit, stack=planes > 0)
+    path = None if edit is None else get_entered_store(edit, stack=planes > 0)
     if path is not None:
-        return Target(path, existing)
-    require_room((max(planes, 1) * shape[0], shape[1]), scale)
+        return OutputTarget(path, existing)
+    check_cache_space((max(planes, 1) * shape[0], shape[1]), scale)
     suffix = ".ome.tif" if planes else ".ome.zarr"
-    return Target(new_store_path(name, suffix), temporary=True)
+    return OutputTarget(find_free_store_path(name, suffix), temporary=True)
 
 
 _FACTOR = 4  # factor of a coarse level over the previous one
@@ -318,8 +318,8 @@ STRIP_PX = 1 << 24  # pixels that are averaged at once; chosen
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """An opened image."""
+class OpenedImage:
+    """An opened image, with its pyramid and reading options."""
 
     micrograph: Micrograph  # the finest level asked for
     levels: tuple[Micrograph, ...]  # finest first; one entry without a pyramid
@@ -327,13 +327,15 @@ class Opened:
     options: ReadOptions = field(default_factory=ReadOptions)  # as requested
 
 
-def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Opened]:
+def open_levels(
+    path: Path, options: ReadOptions, *, levels: int = 1
+) -> Job[OpenedImage]:
     """Open an image and, for level 0, the pyramid that is stored with it.
 
     `options`: which image of it, its pixel size and its data bar.
     """
     if not path.exists():
-        raise no_file(path)
+        raise missing_file_error(path)
     many = options.level == 0 and not options.databar_rows
     level_numbers = range(levels) if many and levels > 1 else range(1)
     images = []
@@ -343,16 +345,16 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
         images.append(read(path, **one.model_dump()))
         if max(images[0].shape) <= SINGLE_PX:
             if images[0].is_lazy:
-                whole = _compute(images[0].data)
+                whole = _compute_array(images[0].data)
                 images = [images[0].replace(data=whole, look=images[0].look)]
             break
     if len(images) == 1 and images[0].is_lazy and min(images[0].shape) >= _FACTOR:
-        images += yield from coarse_levels(images[0])
-    warn_of_missing_blocks(path, options.series or 0, options.level)
-    return Opened(images[0], tuple(images), path, options)
+        images += yield from create_coarse_levels(images[0])
+    warn_about_missing_blocks(path, options.series or 0, options.level)
+    return OpenedImage(images[0], tuple(images), path, options)
 
 
-def open_store(path: str | Path) -> Job[Opened]:
+def open_store(path: str | Path) -> Job[OpenedImage]:
     """Open a store that was just written, with its pyramid."""
     about = yield from INFO.job(path)
     levels = int(about.facts.get("levels") or 1)
@@ -360,23 +362,23 @@ def open_store(path: str | Path) -> Job[Opened]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Output of a job, opened again."""
+class JobOutput:
+    """Result of a job, with its output images opened."""
 
     result: Any  # result of the job
-    output: Opened
-    beside: Opened | None = None  # a second image that it wrote
+    output: OpenedImage
+    beside: OpenedImage | None = None  # a second image that it wrote
     planes: tuple[Micrograph, ...] = ()  # of a stack; the first is the opened one
 
 
-def write_outcome(
+def run_and_open(
     job: Job[Any],
-    target: Target,
+    target: OutputTarget,
     *,
     beside: Path | None = None,
     keep: Callable[[], object] = lambda: False,
-) -> Job[Outcome]:
-    """Run a job that writes a store, a second one `beside`, or a stack; open them.
+) -> Job[JobOutput]:
+    """Run a job that writes a store, two stores or a stack, and open the output.
 
     Temporary ones are removed if the job does not finish, unless `keep` is true.
     """
@@ -394,14 +396,16 @@ def write_outcome(
         for number in range(count):
             yield Progress(number, count, f"opening {target.path.name}")
             planes.append(read(target.path, plane=number))
-        return Outcome(result, Opened(planes[0], (planes[0],)), planes=tuple(planes))
+        return JobOutput(
+            result, OpenedImage(planes[0], (planes[0],)), planes=tuple(planes)
+        )
     opened_store, second = (yield from open_store(result.output)), None
     if beside is not None:
         second = yield from open_store(beside)
-    return Outcome(result, opened_store, second)
+    return JobOutput(result, opened_store, second)
 
 
-def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
+def create_coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
     """Downsample a lazy image strip by strip, to levels in memory down to 2048 px.
 
     napari computes every chunk of a single-scale lazy layer when it is added. With
@@ -412,16 +416,18 @@ def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
     starts = range(0, rows - rows % _FACTOR, step)
     strips = []
     for number, start in enumerate(starts):
-        yield Progress(number, len(starts), f"making an overview of {micrograph.name}")
+        yield Progress(
+            number, len(starts), (f"creating an overview of {micrograph.name}")
+        )
         part = micrograph.data[start : min(start + step, rows)]
-        strips.append(_shrink(_compute(part)))
+        strips.append(_average_blocks(_compute_array(part)))
     levels = [np.concatenate(strips)]
     while max(levels[-1].shape) > SINGLE_PX and min(levels[-1].shape) >= _FACTOR:
-        levels.append(_shrink(levels[-1]))
+        levels.append(_average_blocks(levels[-1]))
     return [micrograph.replace(data=level) for level in levels]
 
 
-def _compute(part: Any) -> RealArray:
+def _compute_array(part: Any) -> RealArray:
     """Compute with threads, outside napari's dask cache, which is not thread-safe.
 
     Naming the scheduler, or leaving it out, would import `distributed`.
@@ -430,8 +436,8 @@ def _compute(part: Any) -> RealArray:
     return whole
 
 
-def _shrink(part: RealArray) -> RealArray:
-    """Return means of blocks of `_FACTOR` by `_FACTOR` pixels, in the image's dtype."""
+def _average_blocks(part: RealArray) -> RealArray:
+    """Average blocks of `_FACTOR` by `_FACTOR` pixels, keeping the dtype."""
     rows, columns = (n // _FACTOR for n in part.shape)
     cut = part[: rows * _FACTOR, : columns * _FACTOR]
     blocks = cut.reshape(rows, _FACTOR, columns, _FACTOR)
@@ -442,10 +448,10 @@ def _shrink(part: RealArray) -> RealArray:
     return shrunk
 
 
-def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Image:
+def add_stack(viewer: Viewer, outcome: JobOutput, source: Image, name: str) -> Image:
     """Add a stack that was made plane by plane, with the axes of its source."""
     planes, lead = outcome.planes, source.ndim - 2
-    keywords = layer_keywords(planes[0], name=name)
+    keywords = create_layer_keywords(planes[0], name=name)
     for key, values in {
         "scale": source.scale,
         "translate": source.translate,
@@ -454,14 +460,16 @@ def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Ima
     }.items():
         keywords[key] = (*values[:lead], *keywords[key])
     pixels = stack_planes([plane.data for plane in planes])
-    counts = finest(source).shape[:lead]
+    counts = get_finest_level(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
     layer.metadata[STORE_KEY] = str(Path(outcome.result.output).resolve())
     show_scale_bar(viewer)
     return layer
 
 
-def add_opened(viewer: Viewer, opened_store: Opened, **keywords: object) -> Image:
+def add_opened_image(
+    viewer: Viewer, opened_store: OpenedImage, **keywords: object
+) -> Image:
     """Add an opened image as a calibrated layer, with its pyramid."""
     data = [item.data for item in opened_store.levels]
     many = len(data) > 1
@@ -471,7 +479,7 @@ def add_opened(viewer: Viewer, opened_store: Opened, **keywords: object) -> Imag
         del about["rgb"]
         layer = viewer.add_labels(data if many else data[0], multiscale=many, **about)
     else:
-        about = layer_keywords(image, levels=data, **keywords)
+        about = create_layer_keywords(image, levels=data, **keywords)
         layer = viewer.add_image(data if many else data[0], multiscale=many, **about)
     if opened_store.path is not None:
         layer.metadata[STORE_KEY] = str(opened_store.path.resolve())
@@ -516,35 +524,35 @@ def watch_images(viewer: ViewerModel) -> None:
     _watched_viewers.add(viewer)
     of_viewer = ref(viewer)
 
-    def show(event: Event) -> None:
+    def update_viewer(event: Event) -> None:
         model = of_viewer()
         if model is not None and event.type == "inserted":
-            _follow_pixels(event.value)
+            _track_pixel_changes(event.value)
             _show_inserted(model, event.value)
-            event.value.events.visible.connect(show)
+            event.value.events.visible.connect(update_viewer)
             if isinstance(event.value, Image):
                 if BAR_KEY not in event.value.metadata:  # which may cover a map
-                    _settle_colour_bars(model)
+                    _update_colour_bars(model)
                 # after all other callbacks
                 QTimer.singleShot(0, partial(_raise_drawings, of_viewer))
         elif model is not None:
             if event.type == "removed":
-                _release_guests(model)
-            settle_scale_bar(model)
-            _settle_colour_bars(model)
+                _release_fitted_layers(model)
+            update_scale_bar(model)
+            _update_colour_bars(model)
 
     for layer in viewer.layers:
-        _follow_pixels(layer)
+        _track_pixel_changes(layer)
     events = viewer.layers.events
     for signal in (events.inserted, events.removed, events.reordered, events.renamed):
-        signal.connect(show)
-    host.on_resize(viewer, show)
+        signal.connect(update_viewer)
+    host.connect_to_resize(viewer, update_viewer)
 
 
-def _settle_colour_bars(viewer: ViewerModel) -> None:
+def _update_colour_bars(viewer: ViewerModel) -> None:
     """Show one colour bar, with a name that fits on the canvas next to it."""
-    settle_colour_bars(viewer)
-    room = host.viewbox_size(viewer)[1] - _BAR_WIDTH
+    update_colour_bars(viewer)
+    room = host.get_viewbox_size(viewer)[1] - _BAR_WIDTH
     for layer in viewer.layers:
         if layer.metadata.get(BAR_KEY) and layer.colorbar.visible:
             font = QFont()
@@ -567,34 +575,34 @@ def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
 
 
 PIXEL_EVENTS = ("data", "paint", "labels_update")
-"""Events after which images and labels have other pixels."""
+"""Events that change the pixels of images and labels."""
 
 
-def _follow_pixels(layer: Layer) -> None:
-    """Forget files whose pixels differ from those of an image, now and later."""
+def _track_pixel_changes(layer: Layer) -> None:
+    """Forget the files of an image if its pixels differ, now and later."""
     if isinstance(layer, Image | Labels):
-        _note_shape(layer)
+        _record_shape(layer)
         for name in PIXEL_EVENTS:
             if name in layer.events:
-                layer.events[name].connect(_on_pixels)
+                layer.events[name].connect(_on_pixels_changed)
 
 
-def _on_pixels(event: Event) -> None:
+def _on_pixels_changed(event: Event) -> None:
     """Forget the files of replaced pixels, and record that in the history."""
     layer = event.source
-    note_edit(layer)
+    record_edit(layer)
     _forget_files(layer)
 
 
-def _note_shape(layer: Image | Labels) -> None:
+def _record_shape(layer: Image | Labels) -> None:
     """Record the shape of an image, to recognise crops and projections of it."""
-    shape = finest(layer).shape
+    shape = get_finest_level(layer).shape
     if layer.metadata.setdefault(SHAPE_KEY, shape) != shape:
         _forget_files(layer)
 
 
 def _forget_files(layer: Image | Labels) -> None:
-    """Forget the files whose pixels differ from those of an image now.
+    """Forget the files whose pixels differ from the current ones of an image.
 
     The image may still be displayed from them.
     """
@@ -603,7 +611,7 @@ def _forget_files(layer: Image | Labels) -> None:
         about[DRAWN_KEY] = [*about.get(DRAWN_KEY, ()), store]
     for key in (READ_KEY, SAVED_KEY, SHAPE_KEY):
         about.pop(key, None)
-    _note_shape(layer)
+    _record_shape(layer)
 
 
 def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
@@ -613,75 +621,83 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
         identities.count(layer.metadata.get(IDENTITY_KEY)) > 1
     ):  # a copy is another layer
         layer.metadata.pop(IDENTITY_KEY, None)
-    _settle_colour_bars(viewer)
-    _fit_guest(viewer, layer)
-    images = grey_layers(viewer)
+    _update_colour_bars(viewer)
+    _fit_uncalibrated_layer(viewer, layer)
+    images = list_grey_layers(viewer)
     if layer not in images:
         return
     others = [item for item in images if item is not layer]
     same = [item for item in others if is_calibrated(item) == is_calibrated(layer)]
-    is_mixed = settle_scale_bar(viewer)
+    is_mixed = update_scale_bar(viewer)
     if is_calibrated(layer) and not same:
         show_scale_bar(viewer)
     if layer.source.path is not None:
-        show_arrival(viewer, layer)
+        fit_view_to_image(viewer, layer)
     if is_mixed:
         bare = next(item for item in (layer, *others) if not is_calibrated(item))
         _ask_pixel_size(viewer, bare)
-    if databar_of(layer):
+    if get_databar_rows(layer):
         sentence = f"{describe_databar(layer)}, in {layer.name}."
-        offer(sentence, "Crop it", lambda: crop_databar(viewer, layer))
+        offer_action(sentence, "Crop it", lambda: crop_databar(viewer, layer))
 
 
-def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
+def fit_view_to_image(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with an opened image, unless it is fitted to the view."""
-    others = [item for item in grey_layers(viewer) if item is not layer]
-    if others and fit_of(layer)[0] == 1:
+    others = [item for item in list_grey_layers(viewer) if item is not layer]
+    if others and get_fit(layer)[0] == 1:
         fill_view(viewer, layer)
     if is_calibrated(layer):
-        _fit_bare(viewer, [item for item in others if not is_calibrated(item)])
+        _fit_uncalibrated_images(
+            viewer, [item for item in others if not is_calibrated(item)]
+        )
 
 
-def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
-    """Display uncalibrated images at the size of the field in view, if others have one.
+def _fit_uncalibrated_layer(viewer: ViewerModel, layer: Layer) -> None:
+    """Fit an uncalibrated layer to the field in view, if other images are calibrated.
 
     Results and helper layers of a fitted image are displayed at its position.
     """
-    if layer.ndim < 2 or is_calibrated(layer) or fit_of(layer)[0] != 1:
+    if layer.ndim < 2 or is_calibrated(layer) or get_fit(layer)[0] != 1:
         return
-    for item in grey_layers(viewer):
-        if item is not layer and fit_of(item)[0] != 1 and _is_laid_on(layer, item):
-            factor, shift = fit_of(item)
+    for item in list_grey_layers(viewer):
+        if (
+            item is not layer
+            and get_fit(item)[0] != 1
+            and _belongs_to_image(layer, item)
+        ):
+            factor, shift = get_fit(item)
             fit_to_field(layer, factor, shift)
             return
-    if layer in grey_layers(viewer):
-        _fit_bare(viewer, [layer])
+    if layer in list_grey_layers(viewer):
+        _fit_uncalibrated_images(viewer, [layer])
 
 
-def _is_laid_on(layer: Layer, image: Layer) -> bool:
-    """Whether a layer is on an image, according to its history, mark or size.
+def _belongs_to_image(layer: Layer, image: Layer) -> bool:
+    """Return whether a layer belongs to an image, by its history, mark or size.
 
     A layer that is still being enhanced has no history.
     """
-    if layer.metadata.get(MARK_KEY) == identity_of(image):
+    if layer.metadata.get(MARK_KEY) == get_identity(image):
         return True
     if not isinstance(layer, Image | Labels):
         return False
-    if image.name in inputs_of(layer):
+    if image.name in get_input_names(layer):
         return True
     own, its = (np.ptp(item.extent.world[:, -2:], axis=0) for item in (layer, image))
-    return bool(np.allclose(own * fit_of(image)[0], its, rtol=_SAME_SIDE))
+    return bool(np.allclose(own * get_fit(image)[0], its, rtol=_SAME_SIDE))
 
 
-def _fit_bare(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
+def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
     """Scale images without a pixel size, as a group, to the field of the others."""
-    sized_layers = [item for item in grey_layers(viewer) if is_calibrated(item)]
+    sized_layers = [item for item in list_grey_layers(viewer) if is_calibrated(item)]
     plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
     if not (sized_layers and layers and tuple(viewer.dims.displayed) == plane):
         return
     for item in layers:
-        release_fit(item)
-    low, high = _field_of(viewer, [item for item in sized_layers if item.visible])
+        remove_fit(item)
+    low, high = _get_visible_field(
+        viewer, [item for item in sized_layers if item.visible]
+    )
     ends = np.array([item.extent.world[:, -2:] for item in layers])
     first, last = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
     step = np.max([item.extent.step[-2:] for item in layers], axis=0)
@@ -692,10 +708,12 @@ def _fit_bare(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
             fit_to_field(item, factor, shift)
 
 
-def _field_of(viewer: ViewerModel, layers: Sequence[Layer]) -> NDArray[np.float64]:
+def _get_visible_field(
+    viewer: ViewerModel, layers: Sequence[Layer]
+) -> NDArray[np.float64]:
     """Return the visible part of layers, or the view if none is visible."""
-    camera = host.camera(viewer)
-    half = host.viewbox_size(viewer) / camera.zoom / 2
+    camera = host.get_camera(viewer)
+    half = host.get_viewbox_size(viewer) / camera.zoom / 2
     middle = np.array(camera.center[-2:])
     view = np.array([middle - half, middle + half])
     if not layers:
@@ -706,14 +724,14 @@ def _field_of(viewer: ViewerModel, layers: Sequence[Layer]) -> NDArray[np.float6
     return np.array([low, high]) if np.all(high > low) else view
 
 
-def _release_guests(viewer: ViewerModel) -> None:
-    """Display images in pixels again if none has a pixel size any more."""
-    images = grey_layers(viewer)
+def _release_fitted_layers(viewer: ViewerModel) -> None:
+    """Display images in pixels again if none has a pixel size any longer."""
+    images = list_grey_layers(viewer)
     if any(is_calibrated(item) for item in images):
         return
-    fitted_layers = [item for item in viewer.layers if fit_of(item)[0] != 1]
+    fitted_layers = [item for item in viewer.layers if get_fit(item)[0] != 1]
     for item in fitted_layers:
-        release_fit(item)
+        remove_fit(item)
     if fitted_layers:
         viewer.reset_view()
 
@@ -726,35 +744,35 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     layers_asked.add(layer.name)
     of_viewer = ref(viewer)
 
-    def give() -> None:
+    def open_size_panel() -> None:
         model = of_viewer()
         if model is not None and layer in model.layers:
-            find_panel(model, "Open mosaic", "Image").ask_size(layer)
+            show_panel_by_title(model, "Open mosaic", "Image").focus_pixel_size(layer)
 
     question = (
         f"Not to scale: {layer.name} has no pixel size, and is shown at the size of "
         "the field in view."
     )
-    offer(question, "Set its pixel size", give)
+    offer_action(question, "Set its pixel size", open_size_panel)
 
 
-def offer(text: str, label: str, call: Callable[[], object]) -> None:
+def offer_action(text: str, label: str, call: Callable[[], object]) -> None:
     """Show a notification with a button."""
     actions = ((label, lambda _: call()),)
-    notification_manager.dispatch(_Offer(text, "info", actions=actions))
+    notification_manager.dispatch(_ActionNotification(text, "info", actions=actions))
 
 
-class _Offer(Notification):
-    """A notification with a button, for which napari shows the source."""
+class _ActionNotification(Notification):
+    """Notification with a button, whose source napari shows."""
 
     @property
     def source(self) -> str:
-        """Name of the plugin; napari's own is that of a Python object."""
+        """Name of the plugin, instead of napari's default, a Python object."""
         return "Superlens SEM"
 
 
-def stated_size(layer: Layer | None) -> PixelSize | None:
-    """Return the pixel size that a layer's file states and the layer lacks.
+def get_stated_size(layer: Layer | None) -> PixelSize | None:
+    """Return the pixel size stated in a layer's file, if the layer has none.
 
     For layers opened by napari's readers: in nm, (y, x); None for others.
     """
@@ -766,13 +784,13 @@ def stated_size(layer: Layer | None) -> PixelSize | None:
     size_known = _stated_sizes.get(layer)
     if size_known is None or size_known[0] != path:
         colour = isinstance(layer, Image) and layer.rgb
-        columns = finest(layer).shape[-2 if colour else -1]
-        _stated_sizes[layer] = size_known = path, _size_in(Path(path), columns)
+        columns = get_finest_level(layer).shape[-2 if colour else -1]
+        _stated_sizes[layer] = size_known = path, _read_pixel_size(Path(path), columns)
     return size_known[1]
 
 
-def _size_in(path: Path, columns: int) -> PixelSize | None:
-    """Read the pixel size of a file with one image of this many columns."""
+def _read_pixel_size(path: Path, columns: int) -> PixelSize | None:
+    """Read the pixel size from a file with a single image of a given width."""
     try:
         facts = describe(path)
     except (SemsrError, OSError, ValueError):
@@ -781,27 +799,31 @@ def _size_in(path: Path, columns: int) -> PixelSize | None:
     return facts.pixel_size_nm if one else None
 
 
-def take_stated_size(viewer: ViewerModel, layer: Layer) -> None:
+def apply_stated_size(viewer: ViewerModel, layer: Layer) -> None:
     """Set the pixel size of a layer to that of its file."""
-    size = stated_size(layer)
+    size = get_stated_size(layer)
     if size is not None:
-        origin = size_origin(f"by the file {Path(layer.source.path or '').name}", size)
-        has_fit = fit_of(layer)[0] != 1
+        origin = create_size_source(
+            f"by the file {Path(layer.source.path or '').name}", size
+        )
+        has_fit = get_fit(layer)[0] != 1
         apply_pixel_size(layer, size, origin=origin)
         show_scale_bar(viewer)
-        if has_fit or len(grey_layers(viewer)) == 1:
+        if has_fit or len(list_grey_layers(viewer)) == 1:
             fill_view(viewer, layer)
 
 
 def is_coloured(layer: Layer | None) -> bool:
-    """Whether an image layer is coloured, and not grey stored as RGB."""
+    """Return whether an image layer is coloured, not grey stored as RGB."""
     if not (isinstance(layer, Image) and layer.rgb):
         return False
     if layer not in _colour_layers:
         values = layer.data[-1] if layer.multiscale else layer.data
         plane = values[(0,) * (values.ndim - 3)]
         step = max(1, max(plane.shape[:2]) // _LOOK_PX)
-        _colour_layers[layer] = as_grey(np.asarray(plane[::step, ::step])) is None
+        _colour_layers[layer] = (
+            convert_if_grey(np.asarray(plane[::step, ::step])) is None
+        )
     return _colour_layers[layer]
 
 
@@ -813,32 +835,35 @@ def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
         levels if layer.multiscale else levels[0],
         multiscale=layer.multiscale,
         rgb=False,
-        name=result_name(viewer, layer.name, "luminance"),
+        name=create_result_name(viewer, layer.name, "luminance"),
         **{name: getattr(layer, name) for name in _PLACE},
     )
-    note_edit(layer_made, of=layer)
+    record_edit(layer_made, of=layer)
     layer.visible = False
     viewer.layers.selection.active = layer_made
     return layer_made
 
 
-def databar_of(layer: Layer | None) -> int:
-    """Return the number of lowest rows that look like a data bar."""
+def get_databar_rows(layer: Layer | None) -> int:
+    """Return the number of bottom rows that look like a data bar."""
     return 0 if layer is None else int(layer.metadata.get(ROWS_KEY) or 0)
 
 
 def describe_databar(layer: Layer) -> str:
-    """Return a sentence that says where a data bar begins."""
-    return f"Data bar below row {finest(layer).shape[-2] - databar_of(layer)}"
+    """Describe where a data bar begins."""
+    return (
+        "Data bar below row "
+        f"{get_finest_level(layer).shape[-2] - get_databar_rows(layer)}"
+    )
 
 
 def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
     """Replace a layer by one without its data bar, otherwise unchanged."""
-    rows = databar_of(layer)
+    rows = get_databar_rows(layer)
     if layer not in viewer.layers or not rows:
         return
     whole = layer.as_layer_data_tuple()
-    cut, about, kind = without_rows(whole, rows)
+    cut, about, kind = crop_rows(whole, rows)
     if kind == "image" and not about["rgb"]:
         before, after = (
             contrast_limits(list(data) if about["multiscale"] else data)

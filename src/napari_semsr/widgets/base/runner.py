@@ -37,15 +37,15 @@ from napari_semsr.core import (
     Cancelled,
     Job,
     OptionError,
-    Pace,
     Progress,
     SemsrError,
-    Waiting,
+    TimeEstimator,
+    WaitingProgress,
+    background_priority,
     capture_warnings,
-    in_background,
-    return_free_memory,
+    release_free_memory,
 )
-from napari_semsr.io import note_error
+from napari_semsr.io import log_error
 
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05  # s between two signals of progress; chosen
@@ -57,14 +57,14 @@ _THREAD_END_MS = (
 _BREATH_MS = 10  # ms from one part to the next: Qt asks a window to paint within 5 ms
 
 Parts = Iterator[None] | None
-"""Remaining parts, one per turn of the event loop; None: nothing."""
+"""Remaining parts, run one per turn of the event loop; None if there are none."""
 
 
 _Q = TypeVar("_Q", bound=QObject)
 
 
 def is_alive(item: _Q | None) -> TypeGuard[_Q]:
-    """Return whether Qt has not destroyed an object yet.
+    """Return whether an object exists and has not been destroyed by Qt.
 
     A slot on ``destroyed`` is not usable: PyQt calls it after Python's collector has
     cleared it, and crashes.
@@ -74,14 +74,14 @@ def is_alive(item: _Q | None) -> TypeGuard[_Q]:
     return item is not None and bool(isalive(item))  # type: ignore[no-untyped-call]
 
 
-def new_timer(
+def create_timer(
     parent: QObject,
     call: Callable[[], object],
     milliseconds: int,
     *,
     once: bool = False,
 ) -> QTimer:
-    """Make a timer that calls a function repeatedly, or `once`."""
+    """Create a timer that calls a function repeatedly, or `once`."""
     timer = QTimer(parent)
     timer.setInterval(milliseconds)
     timer.setSingleShot(once)
@@ -89,11 +89,11 @@ def new_timer(
     return timer
 
 
-def _nothing(*_: object) -> None:
+def _do_nothing(*_: object) -> None:
     pass
 
 
-def _threads() -> QThreadPool:
+def _get_thread_pool() -> QThreadPool:
     """Return the thread pool in which napari's workers run."""
     pool = QThreadPool.globalInstance()
     assert pool is not None  # noqa: S101 - while Qt is there
@@ -102,13 +102,17 @@ def _threads() -> QThreadPool:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """How a job is queued, and how it is identified."""
+    """Request for a job: how it is queued, run and identified."""
 
     queue: str | None = (
         None  # without one it does not wait, and is refused while another runs
     )
-    begin: Callable[[], Parts] = _nothing  # called in the main thread before it starts
-    show: Callable[[Any], Parts] = _nothing  # called in the main thread with its result
+    begin: Callable[[], Parts] = (
+        _do_nothing  # called in the main thread before it starts
+    )
+    show: Callable[[Any], Parts] = (
+        _do_nothing  # called in the main thread with its result
+    )
     writes: Path | None = None
     key: object = None  # equal for two identical jobs
     reads: tuple[Layer, ...] = ()  # layers, as they were at the request
@@ -117,8 +121,8 @@ class JobRequest:
 _AT_ONCE = JobRequest()
 
 
-class _Run:
-    """One job: called by the thread, printed by napari."""
+class _JobRun:
+    """Run of one job, called by its thread and printed by napari."""
 
     def __init__(
         self,
@@ -158,21 +162,21 @@ class _Run:
             return
         self.returned.clear()
         try:
-            with in_background(), capture_warnings(self._hear):
-                self.value = self._drive(make())
+            with background_priority(), capture_warnings(self._emit_warning):
+                self.value = self._run_steps(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
-        _queue().ended.emit(self)
+        _get_queue().ended.emit(self)
         self.returned.set()
 
-    def _hear(self, warning: str) -> None:
+    def _emit_warning(self, warning: str) -> None:
         if warning not in self._warnings_heard:
             self._warnings_heard.add(warning)
-            _queue().warned.emit(self, warning)
+            _get_queue().warned.emit(self, warning)
 
-    def _drive(self, job: Job[object]) -> object:
+    def _run_steps(self, job: Job[object]) -> object:
         last_report = last_return = 0.0
-        pace = Pace()
+        pace = TimeEstimator()
         try:
             while not self.cancel.is_set() and self.owner is not None:
                 step = pace.add_time_left(next(job))
@@ -180,10 +184,10 @@ class _Run:
                 # steps must not pile up if the main thread is busy
                 if self.is_shown and now - last_report >= _REPORT_EVERY_S:
                     last_report, self.is_shown = now, False
-                    _queue().stepped.emit(self, step)
+                    _get_queue().stepped.emit(self, step)
                 if now - last_return >= _RETURN_EVERY_S:
                     last_return = now
-                    return_free_memory()
+                    release_free_memory()
         except StopIteration as end:
             return end.value
         finally:
@@ -193,10 +197,10 @@ class _Run:
 
 
 class _Worker(FunctionWorker[None]):
-    """A function worker whose `quit` reaches the job."""
+    """Function worker whose `quit` also stops the job."""
 
     def run(self) -> None:
-        """Run the job, without raising.
+        """Run the job without raising errors.
 
         superqt replaces the hook and filters of Python's warnings meanwhile, in all
         threads: after two overlapping jobs no warning would be shown.
@@ -226,16 +230,16 @@ class _Queue(QObject):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runs: list[_Run] = []
-        self.runs_shown: list[_Run] = []  # jobs that have ended and are being shown
+        self.runs: list[_JobRun] = []
+        self.runs_shown: list[_JobRun] = []  # jobs that have ended and are being shown
         self._left: list[QWidget] = []  # to destroy when their jobs have ended
         self._windows: WeakSet[QMainWindow] = WeakSet()
-        self._collecting = new_timer(self, gc.collect, 0, once=True)
+        self._collecting = create_timer(self, gc.collect, 0, once=True)
         self.stepped.connect(self._on_step)
         self.warned.connect(self._on_warning)
         self.ended.connect(self._on_end)
 
-    def of(self, owner: "JobRunner") -> list[_Run]:
+    def get_runs(self, owner: "JobRunner") -> list[_JobRun]:
         """Return the jobs of one runner."""
         return [run for run in (*self.runs_shown, *self.runs) if run.owner is owner]
 
@@ -253,26 +257,26 @@ class _Queue(QObject):
         if not all(map(is_alive, self._windows)):
             gc.collect()
 
-    def destroy(self, widget: QWidget) -> None:
+    def destroy_later(self, widget: QWidget) -> None:
         """Destroy an undocked widget when its jobs have ended."""
         self._left.append(widget)
-        QTimer.singleShot(0, self._destroy_left)
+        QTimer.singleShot(0, self._destroy_waiting)
 
-    def _destroy_left(self) -> None:
+    def _destroy_waiting(self) -> None:
         left, self._left = self._left, []
         for widget in left:
             if is_alive(widget) and widget.parent() is None:
-                if any(map(self.of, widget.findChildren(JobRunner))):
+                if any(map(self.get_runs, widget.findChildren(JobRunner))):
                     self._left.append(widget)
                 else:
                     widget.deleteLater()
 
-    def advance(self) -> None:
+    def start_ready_jobs(self) -> None:
         """Start jobs that need not wait any longer, and update the others' messages."""
         self.runs = [run for run in self.runs if run.has_begun or run.owner is not None]
         for run in list(self.runs):
             if run in self.runs and not run.has_begun:
-                before = self._before(run)
+                before = self._find_blocking_runs(run)
                 if before:
                     sentence = (
                         f"Waiting for {before[0].title} ({len(before)} before it)"
@@ -281,16 +285,18 @@ class _Queue(QObject):
                     if (
                         owner is not None
                         and sentence != run.last_sentence
-                        and not owner.running
+                        and not owner.is_running
                     ):
                         run.last_sentence = sentence
-                        owner.stepped.emit(Waiting(0, 0, sentence))
+                        owner.stepped.emit(WaitingProgress(0, 0, sentence))
                     continue
                 begin, run.has_begun = run.request.begin, True
-                run.request = replace(run.request, begin=_nothing)  # releases it
-                self._go_on(run, _parts(begin), partial(self._work, run))
+                run.request = replace(run.request, begin=_do_nothing)  # releases it
+                self._run_next_part(
+                    run, _iterate_parts(begin), partial(self._start_thread, run)
+                )
 
-    def _before(self, run: _Run) -> list[_Run]:
+    def _find_blocking_runs(self, run: _JobRun) -> list[_JobRun]:
         """Return the jobs that must end before one starts."""
         place = self.runs.index(run)
         others = [o for n, o in enumerate(self.runs) if o.has_begun or n < place]
@@ -308,20 +314,23 @@ class _Queue(QObject):
             )
         ]
 
-    def _work(self, run: _Run, error: Exception | None) -> None:
+    def _start_thread(self, run: _JobRun, error: Exception | None) -> None:
         """Start the thread of a job, unless its preparation failed."""
         if error is None:
             self.watch_windows()
             # waiting is decided here: Qt has a thread per core, so on one core a job
             # that waits for its user would block all others
-            _threads().releaseThread()
+            _get_thread_pool().releaseThread()
             create_worker(run, _worker_class=_Worker).start()
         else:
             self.runs.remove(run)
-            self._leave(run, error)
+            self._report_end(run, error)
 
-    def _go_on(
-        self, run: _Run, parts: Iterator[None], end: Callable[[Exception | None], None]
+    def _run_next_part(
+        self,
+        run: _JobRun,
+        parts: Iterator[None],
+        end: Callable[[Exception | None], None],
     ) -> None:
         """Run the next part, and leave the rest to later turns of the event loop.
 
@@ -340,76 +349,78 @@ class _Queue(QObject):
             end(error)
             raise
         else:
-            QTimer.singleShot(_BREATH_MS, partial(self._go_on, run, parts, end))
+            QTimer.singleShot(_BREATH_MS, partial(self._run_next_part, run, parts, end))
 
-    def _on_step(self, run: _Run, step: Progress) -> None:
+    def _on_step(self, run: _JobRun, step: Progress) -> None:
         if run in self.runs and not run.cancel.is_set():
             owner = run.owner
             if owner is not None:
                 owner.stepped.emit(step)
         run.is_shown = True
-        idle = isinstance(step, Waiting)
+        idle = isinstance(step, WaitingProgress)
         if idle != run.idle:
             run.idle = idle
-            self.advance()
+            self.start_ready_jobs()
 
-    def _on_warning(self, run: _Run, warning: str) -> None:
+    def _on_warning(self, run: _JobRun, warning: str) -> None:
         owner = run.owner
         if owner is not None and not run.cancel.is_set():
             owner.warned.emit(warning)
 
-    def _on_end(self, run: _Run) -> None:
-        _threads().reserveThread()
+    def _on_end(self, run: _JobRun) -> None:
+        _get_thread_pool().reserveThread()
         self.runs.remove(run)
         if run.error is not None:
-            self._leave(run, run.error)
+            self._report_end(run, run.error)
             return
         self.runs_shown.append(run)
-        self._go_on(
-            run, _parts(partial(run.request.show, run.value)), partial(self._end, run)
+        self._run_next_part(
+            run,
+            _iterate_parts(partial(run.request.show, run.value)),
+            partial(self._finish_run, run),
         )
 
-    def _end(self, run: _Run, error: Exception | None) -> None:
+    def _finish_run(self, run: _JobRun, error: Exception | None) -> None:
         """Remove a job whose result is shown."""
         self.runs_shown.remove(run)
-        self._leave(run, error)
+        self._report_end(run, error)
 
-    def _leave(self, run: _Run, error: BaseException | None) -> None:
+    def _report_end(self, run: _JobRun, error: BaseException | None) -> None:
         """Report how a job ended, and start the next one."""
         owner, run.request = run.owner, _AT_ONCE
         if owner is not None:
-            owner.tell(run, error)
+            owner.report_end(run, error)
         run.value = run.error = None
-        self.advance()
-        self._destroy_left()
+        self.start_ready_jobs()
+        self._destroy_waiting()
 
 
-def _parts(act: Callable[[], Parts]) -> Iterator[None]:
+def _iterate_parts(act: Callable[[], Parts]) -> Iterator[None]:
     """Run a function, and yield its remaining parts."""
     yield from act() or ()
 
 
 @cache
-def _queue() -> _Queue:
+def _get_queue() -> _Queue:
     """Return the queue of the session, created in the main thread on first use."""
     # zarr ends its threads in atexit; a job would wait for them forever
-    getattr(threading, "_register_atexit", atexit.register)(_end_all)
+    getattr(threading, "_register_atexit", atexit.register)(_cancel_all_jobs)
     return _Queue()
 
 
-def _end_all() -> None:
+def _cancel_all_jobs() -> None:
     """Cancel the jobs that still run when Python ends, and wait for them.
 
     A thread that outlives Qt aborts Python. Workers and windows of other plugins are
     not touched: they may be destroyed already, and napari ends its workers.
     """
-    runs = [run for run in _queue().runs if run.has_begun]
+    runs = [run for run in _get_queue().runs if run.has_begun]
     for run in runs:
         run.cancel.set()
     for run in runs:
         run.returned.wait(_LAST_STEP_S)
     if runs:
-        _threads().waitForDone(_THREAD_END_MS)
+        _get_thread_pool().waitForDone(_THREAD_END_MS)
 
 
 def destroy_after_jobs(widget: QWidget) -> None:
@@ -420,42 +431,42 @@ def destroy_after_jobs(widget: QWidget) -> None:
 
     `widget`: a panel, or a container of panels; kept if it has a parent again by then.
     """
-    _queue().destroy(widget)
+    _get_queue().destroy_later(widget)
 
 
-def any_busy() -> bool:
-    """Whether any panel runs a job, which may read what another panel shows."""
-    return bool(_queue().runs)
+def has_active_jobs() -> bool:
+    """Return whether any panel runs a job, which may read what another panel shows."""
+    return bool(_get_queue().runs)
 
 
-def check_free(path: Path) -> None:
+def check_path_unused(path: Path) -> None:
     """Raise an error if a waiting or running job will write to a path."""
-    for run in _queue().runs:
+    for run in _get_queue().runs:
         if run.request.writes == path and not run.cancel.is_set():
             msg = f"{run.title} is about to write {path}; choose another name."
             raise OptionError(msg, code="output-locked")
 
 
-def check_unread(layers: Iterable[Layer]) -> None:
+def check_layers_unused(layers: Iterable[Layer]) -> None:
     """Raise an error if a running job has read layers whose pixel size is to change."""
     layers_wanted = list(layers)
-    for run in (*_queue().runs, *_queue().runs_shown):
+    for run in (*_get_queue().runs, *_get_queue().runs_shown):
         read = [item for item in run.request.reads if item in layers_wanted]
         if read and not run.cancel.is_set():
             msg = (
-                f"{run.title} uses {read[0].name} with its present pixel size; wait "
+                f"{run.title} uses {read[0].name} with its current pixel size; wait "
                 "until it has ended, or cancel it, then change the size."
             )
             raise OptionError(msg, code="layer-in-use")
 
 
 class JobRunner(QObject):
-    """Runs jobs for one panel, one at a time."""
+    """Runner of the jobs of one panel, one at a time."""
 
     stepped = QtSignal(object)
     """Emits `Progress` in the main thread, at most 20 times a second."""
     warned = QtSignal(str)
-    """Emits each of our warnings in the main thread, once per run."""
+    """Emits each warning of this package in the main thread, once per run."""
     returned = QtSignal(object)
     """Emits the result of the job."""
     failed = QtSignal(str)
@@ -469,28 +480,28 @@ class JobRunner(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        _queue().watch_windows()
+        _get_queue().watch_windows()
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a job is waiting, running or being cancelled."""
-        return bool(_queue().of(self))
+        return bool(_get_queue().get_runs(self))
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether a job is running or being cancelled."""
-        return any(run.has_begun for run in _queue().of(self))
+        return any(run.has_begun for run in _get_queue().get_runs(self))
 
     @property
-    def waiting(self) -> int:
+    def waiting_count(self) -> int:
         """Number of jobs that have not started."""
-        return sum(not run.has_begun for run in _queue().of(self))
+        return sum(not run.has_begun for run in _get_queue().get_runs(self))
 
     @property
-    def cancelling(self) -> bool:
+    def is_cancelling(self) -> bool:
         """Whether the running job has been asked to stop, or has ended."""
-        queue = _queue()
-        mine = queue.of(self)
+        queue = _get_queue()
+        mine = queue.get_runs(self)
         return any(run.cancel.is_set() or run in queue.runs_shown for run in mine)
 
     def start(
@@ -500,51 +511,51 @@ class JobRunner(QObject):
         request: JobRequest = _AT_ONCE,
     ) -> bool:
         """Start a job, or let it wait for those before it in its queue."""
-        if request.queue is None and self.running:
+        if request.queue is None and self.is_running:
             return False
-        queue, first = _queue(), not self.busy
-        run = _Run(title, make, self, request)
+        queue, first = _get_queue(), not self.is_busy
+        run = _JobRun(title, make, self, request)
         queue.runs.insert(0 if request.queue is None else len(queue.runs), run)
         if first:
             self.busy_changed.emit(True)
-        queue.advance()
+        queue.start_ready_jobs()
         return True
 
-    def is_asked(self, request: object) -> bool:
-        """Whether an identical job is waiting or running."""
+    def is_requested(self, request: object) -> bool:
+        """Return whether an identical job is waiting or running."""
         return any(
             run.request.key == request and not run.cancel.is_set()
-            for run in _queue().runs
+            for run in _get_queue().runs
             if run.owner is self
         )
 
     def stop(self) -> None:
         """Ask the running job to stop at its next step; does nothing when idle."""
-        for run in _queue().of(self):
+        for run in _get_queue().get_runs(self):
             if run.has_begun:
                 run.cancel.set()
 
     def cancel(self) -> None:
         """Stop the running job, and remove the waiting ones."""
-        while self.withdraw():
+        while self.cancel_last_waiting():
             pass
         self.stop()
 
-    def withdraw(self) -> bool:
+    def cancel_last_waiting(self) -> bool:
         """Remove the last waiting job; return whether there was one."""
-        queue = _queue()
-        left = [run for run in queue.of(self) if not run.has_begun]
+        queue = _get_queue()
+        left = [run for run in queue.get_runs(self) if not run.has_begun]
         if not left:
             return False
         queue.runs.remove(left[-1])
-        if not self.busy:
+        if not self.is_busy:
             self.busy_changed.emit(False)
-        queue.advance()
+        queue.start_ready_jobs()
         return True
 
-    def tell(self, run: _Run, error: BaseException | None) -> None:
+    def report_end(self, run: _JobRun, error: BaseException | None) -> None:
         """Report how a job ended; it is no longer in the queue."""
-        if not self.busy:
+        if not self.is_busy:
             self.busy_changed.emit(False)
         if error is None:
             self.returned.emit(run.value)
@@ -559,6 +570,6 @@ class JobRunner(QObject):
                     f"{run.title} stopped because of {type(error).__name__}: {sentence}"
                 )
             self.failed.emit(sentence)
-            log_file = note_error(run.title, error)
+            log_file = log_error(run.title, error)
             if log_file is not None:
                 self.logged.emit(str(log_file))

@@ -14,7 +14,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     WriteError,
-    code_of,
+    get_error_code,
     run,
 )
 from napari_semsr.io import (
@@ -22,22 +22,22 @@ from napari_semsr.io import (
     SAVED_KEY,
     STORE_KEY,
     file_stem,
-    output_kind,
+    output_format,
     project_folder,
 )
 from napari_semsr.jobs import (
     FIGURE,
     Converted,
     FigureOptions,
-    save_job,
-    save_together,
+    save_image,
+    save_images,
 )
-from napari_semsr.widgets.base.form import errors_in_panel_words
-from napari_semsr.widgets.base.places import begin_at, note_chosen
+from napari_semsr.widgets.base.form import relabel_errors
+from napari_semsr.widgets.base.places import get_start_folder, remember_folder
 from napari_semsr.widgets.layers import (
-    look_of,
+    get_display_settings,
+    list_planes,
     micrograph_from_layer,
-    planes_of,
     show_colour_bar,
 )
 
@@ -62,31 +62,31 @@ def ask_file(
     parent: QWidget, title: str, name: str, filters: Mapping[str, str]
 ) -> Path | None:
     """Ask for a file name with one of some suffixes; None if the user cancels."""
-    place = begin_at() / file_stem(name)
+    place = get_start_folder() / file_stem(name)
     path_typed, filter_chosen = QFileDialog.getSaveFileName(
         parent, title, str(place), ";;".join(filters)
     )
     path = (
-        _settle(Path(path_typed), filters[filter_chosen], parent, filters)
+        _complete_path(Path(path_typed), filters[filter_chosen], parent, filters)
         if path_typed
         else None
     )
     if path is not None:
-        note_chosen(path)
+        remember_folder(path)
     return path
 
 
 def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | None:
     """Ask for an existing file; None if the user cancels."""
     path_chosen, _ = QFileDialog.getOpenFileName(
-        parent, title, str(begin_at()), ";;".join(filters)
+        parent, title, str(get_start_folder()), ";;".join(filters)
     )
     return Path(path_chosen) if path_chosen else None
 
 
 def ask_new_project(parent: QWidget | None) -> Path | None:
     """Ask for the path of a new project; None if the user cancels."""
-    place = begin_at() / f"project{PROJECT_SUFFIX}"
+    place = get_start_folder() / f"project{PROJECT_SUFFIX}"
     path_typed, _ = QFileDialog.getSaveFileName(
         parent, "New project", str(place), f"Project (*{PROJECT_SUFFIX})"
     )
@@ -97,35 +97,35 @@ def ask_new_project(parent: QWidget | None) -> Path | None:
     path = inside[-1] if inside else path
     if path.suffix != PROJECT_SUFFIX:
         path = path.with_name(f"{path.name}{PROJECT_SUFFIX}")
-    note_chosen(path)
+    remember_folder(path)
     return path
 
 
-def _names_format(path: Path, filters: Mapping[str, str]) -> bool:
-    """Whether a name has a suffix that can be written."""
+def _has_known_suffix(path: Path, filters: Mapping[str, str]) -> bool:
+    """Return whether a name has a suffix that can be written."""
     if not filters.keys() <= _FILTERS.keys():
         return path.suffix.lower() in filters.values()
     try:
-        output_kind(path)
+        output_format(path)
     except WriteError:
         return False
     return True
 
 
-def _settle(
+def _complete_path(
     path: Path,
     suffix: str,
     parent: QWidget | None = None,
     filters: Mapping[str, str] = _FILTERS,
 ) -> Path | None:
-    """Add a suffix if none is typed; None if an existing file is not to be replaced.
+    """Add a missing suffix; return None if an existing file must not be replaced.
 
     A dialog confirms only the name that was typed. It descends into a chosen store, so
     a name in a store means the store.
     """
     stores = [item for item in path.parents if item.name.endswith(".ome.zarr")]
     target = stores[-1] if stores else path
-    if not _names_format(target, filters):
+    if not _has_known_suffix(target, filters):
         target = target.with_name(f"{target.name}{suffix}")
     if target == path or not target.exists():
         return target
@@ -135,7 +135,7 @@ def _settle(
     return target if QMessageBox.question(parent, "Save", question) == yes else None
 
 
-def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
+def check_not_source(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
     """Raise an error if a layer would replace the store that it is displayed from."""
     store = Path(metadata.get(STORE_KEY) or "")
     if image.is_lazy and path.resolve() in (store, *store.parents):
@@ -146,7 +146,7 @@ def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None
         raise OptionError(msg, code="output-is-input")
 
 
-def note_saved(metadata: dict[str, object], saved_file: Converted) -> None:
+def record_saved_path(metadata: dict[str, object], saved_file: Converted) -> None:
     """Record in a layer's metadata where it was saved, unless that is a PNG."""
     if not saved_file.output.lower().endswith(".png"):
         metadata[SAVED_KEY] = saved_file.output
@@ -161,8 +161,8 @@ def note_saved(metadata: dict[str, object], saved_file: Converted) -> None:
 LayerTuple = tuple[Any, dict[str, Any], str]
 
 
-@errors_in_panel_words()
-def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
+@relabel_errors()
+def _write_layers(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
     """Save layers in the format of the path's suffix, or of `suffix`."""
     opened: list[Image | Labels] = []
     attributes_opened: list[dict[str, Any]] = []
@@ -177,56 +177,63 @@ def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
             others.append(f"{layer.name} ({item[2]})")
     images: list[tuple[Micrograph, ...]] = []
     for layer in opened:
-        first, *more = planes_of(layer)
-        images.append((first.replace(look=look_of(layer)), *more))
-    target = _target(path, suffix)
+        first, *more = list_planes(layer)
+        images.append((first.replace(look=get_display_settings(layer)), *more))
+    target = _choose_target(path, suffix)
     for layer, (first, *_) in zip(opened, images, strict=True):
-        check_place(first, layer.metadata, target)
+        check_not_source(first, layer.metadata, target)
         check_stack(layer, target)
     if len(images) == 1:
         [planes] = images
-        results = [run(save_job(planes if planes[1:] else planes[0], target))]
+        results = [run(save_image(planes if planes[1:] else planes[0], target))]
     else:
-        results = run(save_together([first for first, *_ in images], target))
+        results = run(save_images([first for first, *_ in images], target))
     for attributes, result in zip(attributes_opened, results, strict=True):
-        note_saved(attributes.get("metadata", {}), result)
+        record_saved_path(attributes.get("metadata", {}), result)
     if others:
         show_warning(
-            f"Not saved: {', '.join(others)}; an OME-Zarr store holds only images and "
-            "labels."
+            f"Not saved: {', '.join(others)}; an OME-Zarr store can contain only "
+            "images and labels."
         )
     return [str(target)]
 
 
-def _write_one(
+def _write_layer(
     suffix: str, path: str, data: object, attributes: dict[str, object]
 ) -> list[str]:
     """Save one layer, with the arguments of a napari writer."""
     kind = "image" if "contrast_limits" in attributes else "labels"
-    return _write(suffix, path, [(data, attributes, kind)])
+    return _write_layers(suffix, path, [(data, attributes, kind)])
 
 
-def _target(path: str, suffix: str, filters: Mapping[str, str] = _FILTERS) -> Path:
+def _choose_target(
+    path: str, suffix: str, filters: Mapping[str, str] = _FILTERS
+) -> Path:
     """Return the path with its suffix; raise an error if the user keeps an old file."""
-    target = _settle(Path(path), suffix, filters=filters)
+    target = _complete_path(Path(path), suffix, filters=filters)
     if target is None:
-        msg = f"Nothing was saved, since {path} was kept; choose another name."
+        msg = (
+            f"Nothing was saved, since the existing {path} was kept; choose another "
+            "name."
+        )
         raise WriteError(msg, code="output-exists")
     return target
 
 
-@errors_in_panel_words()
+@relabel_errors()
 def write_figure(path: str, layers: Sequence[LayerTuple]) -> list[str]:
     """Save the visible images of several layers as one figure.
 
     A map is overlaid on the image that it measured, if that is among them.
     """
     images = [
-        micrograph_from_layer(layer, colour=True).replace(look=look_of(layer))
+        micrograph_from_layer(layer, colour=True).replace(
+            look=get_display_settings(layer)
+        )
         for layer in (Layer.create(*item) for item in layers)
         if isinstance(layer, Image) and layer.visible
     ]
-    target = _target(path, ".pdf", {"PDF (*.pdf)": ".pdf"})
+    target = _choose_target(path, ".pdf", {"PDF (*.pdf)": ".pdf"})
     return [run(draw_figure(images, target)).path]
 
 
@@ -240,12 +247,12 @@ def draw_figure(
     """
     options = options or FigureOptions(overlay=True)
     try:
-        return (yield from FIGURE.anew(images, path, options=options))
+        return (yield from FIGURE.rerun(images, path, options=options))
     except OptionError as error:
-        if code_of(error) not in {"map-missing", "image-missing"}:
+        if get_error_code(error) not in {"map-missing", "image-missing"}:
             raise
     plain = options.replace(overlay=False)
-    return (yield from FIGURE.anew(images, path, options=plain))
+    return (yield from FIGURE.rerun(images, path, options=plain))
 
 
 def check_stack(layer: Layer, path: Path) -> None:
@@ -257,7 +264,7 @@ def check_stack(layer: Layer, path: Path) -> None:
             "stacks one by one."
         )
         raise OptionError(msg, code="too-many-axes")
-    if layer.ndim > 2 and output_kind(path) not in ("ome-tiff", "tiff"):
+    if layer.ndim > 2 and output_format(path) not in ("ome-tiff", "tiff"):
         msg = (
             f"Layer {layer.name!r} is a stack, which is saved as .ome.tif or .tif, "
             f"got {path.name}: choose one of these, or use Split Stack in its menu in "
@@ -266,6 +273,6 @@ def check_stack(layer: Layer, path: Path) -> None:
         raise OptionError(msg, code="suffix-unknown")
 
 
-write_ome_zarr = partial(_write, ".ome.zarr")
-write_tiff = partial(_write_one, ".ome.tif")
-write_png = partial(_write_one, ".png")
+write_ome_zarr = partial(_write_layers, ".ome.zarr")
+write_tiff = partial(_write_layer, ".ome.tif")
+write_png = partial(_write_layer, ".png")

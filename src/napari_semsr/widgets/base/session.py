@@ -1,4 +1,4 @@
-"""Session of a viewer: its content, saved in a project, and what is unsaved."""
+"""Session of a viewer: content saved in a project, and unsaved content."""
 
 import atexit
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +26,7 @@ from qtpy.QtCore import (  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
 
-from napari_semsr.core import Job, Progress, SemsrError, WriteError, current_value
+from napari_semsr.core import Job, Progress, SemsrError, WriteError, update_value_name
 from napari_semsr.io import (
     FOLDER_KEY,
     HELPER_KEY,
@@ -40,42 +40,46 @@ from napari_semsr.io import (
     Project,
     ProjectInput,
     ProjectLayer,
-    adopt,
+    add_recent_project,
+    copy_with_links,
     is_project,
-    note_input,
-    note_recent,
     open_project,
-    plain,
-    plain_attributes,
     read_array,
     read_project,
+    record_input,
+    to_json_attributes,
+    to_json_value,
     write,
     write_array,
     write_project,
 )
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.form import OptionsForm
-from napari_semsr.widgets.base.history import MADE_KEY, bare, history_of
+from napari_semsr.widgets.base.history import (
+    MADE_KEY,
+    get_removed_layers,
+    unwrap_viewer,
+)
 from napari_semsr.widgets.base.results import (
     PIXEL_EVENTS,
-    free_path,
+    find_free_path,
     has_new_pixel_size,
     is_unsaved,
-    keep_results_in,
-    offer,
-    remove_own,
+    offer_action,
+    remove_created_store,
+    set_project_folder,
     watch_images,
 )
-from napari_semsr.widgets.base.runner import JobRunner, is_alive, new_timer
+from napari_semsr.widgets.base.runner import JobRunner, create_timer, is_alive
 from napari_semsr.widgets.base.temporary import is_temporary
-from napari_semsr.widgets.base.together import Together
+from napari_semsr.widgets.base.together import LayerLinker
 from napari_semsr.widgets.layers import (
-    drawn_layers,
-    finest,
+    disable_cache,
+    get_finest_level,
+    list_user_layers,
     micrograph_from_layer,
     show_colour_bar,
     show_scale_bar,
-    without_cache,
 )
 
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
@@ -118,8 +122,8 @@ _EVENTS = {
 _NO_ONE = ("offscreen", "minimal")
 
 
-def _passes(layer: Layer) -> bool:
-    """Whether a layer is a temporary overlay, as while two layers are compared."""
+def _is_temporary_overlay(layer: Layer) -> bool:
+    """Return whether a layer is a temporary overlay, such as during a comparison."""
     return layer.metadata.get(HELPER_KEY) is True
 
 
@@ -134,7 +138,7 @@ class _RemovedLayer:
 
 
 def _has_typed_size(layer: Layer) -> bool:
-    """Whether a layer's pixel size was typed and is not stored in a file."""
+    """Return whether the pixel size of a layer was typed and is not in a file."""
     if not isinstance(layer, Image):
         return False
     opened_with_size = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
@@ -144,7 +148,7 @@ def _has_typed_size(layer: Layer) -> bool:
 
 
 class LayerSource(NamedTuple):
-    """Where a project keeps the pixels of a layer."""
+    """Location of a layer's pixels in a project."""
 
     store: str | None = None
     input: str | None = None
@@ -152,11 +156,11 @@ class LayerSource(NamedTuple):
 
 
 _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
-"""Writes pixels into a project; returns their location and the new metadata."""
+"""Function that writes pixels into a project; returns location and new metadata."""
 
 
 def describe_unsaved(names: list[str]) -> str:
-    """Return a sentence on what is not saved; empty if everything is."""
+    """Describe what is not saved; empty if everything is saved."""
     sentence = f"Not saved, and lost when napari is closed: {', '.join(names)}."
     return sentence if names else ""
 
@@ -178,7 +182,7 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
 
 
 class Session(QObject):
-    """Saves the content of a viewer, and asks before unsaved content is discarded."""
+    """Session that saves a viewer's content, and asks before it is discarded."""
 
     changed = QtSignal()
     """Emitted when something was saved, or a project opened."""
@@ -204,32 +208,32 @@ class Session(QObject):
             WeakSet()
         )  # layers changed by hand since they were written
         self._filed_layers: WeakSet[Layer] = WeakSet()  # layers not in the project
-        self._forget()
+        self._reset_project()
         self._panels: WeakSet[Any] = WeakSet()
         self._steps_window: Callable[[], Any] = lambda: None  # a weak reference, later
         self._opening = False
         self._then: list[Callable[[], object]] = []
         self._window: ref[QWidget] | None = None  # a weak reference, once there is one
-        self._timer = new_timer(self, self._save_changes, _SETTLE_MS, once=True)
-        self._history = history_of(viewer)
-        self._history.removed.connect(self._on_removed)
+        self._timer = create_timer(self, self._save_changes, _SETTLE_MS, once=True)
+        self._history = get_removed_layers(viewer)
+        self._history.removed.connect(self._on_removal_undoable)
         self._removed_names: list[str] = []
-        self._offer = new_timer(self, self._offer_undo, 0, once=True)
-        self._taking = new_timer(self, self._take_read, 0, once=True)
+        self._offer = create_timer(self, self._offer_undo, 0, once=True)
+        self._taking = create_timer(self, self._continue_opened_project, 0, once=True)
         watch_images(viewer)
-        self._together = Together(self, viewer, self._history)
+        self._together = LayerLinker(self, viewer, self._history)
         events = viewer.layers.events
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._on_layer_removed)
-        events.reordered.connect(self._touch)
-        camera = host.camera(viewer)
+        events.reordered.connect(self._schedule_save)
+        camera = host.get_camera(viewer)
         for item in (camera.events, viewer.dims.events, viewer.layers.selection.events):
-            item.connect(self._touch)
+            item.connect(self._schedule_save)
         for layer in viewer.layers:
-            layer.events.connect(self._on_layer)
-            self._look_for_project(layer)
+            layer.events.connect(self._on_layer_changed)
+            self._detect_project(layer)
 
-    def _forget(self) -> None:
+    def _reset_project(self) -> None:
         """Forget the project that was open before."""
         self._kept_sources: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
@@ -254,8 +258,8 @@ class Session(QObject):
 
     # -- content -----------------------------------------------------------
 
-    def images_made(self) -> list[Image]:
-        """Images that panels made, bottom first."""
+    def list_created_images(self) -> list[Image]:
+        """Return the images that panels created, bottom first."""
         return [
             item
             for item in self.viewer.layers
@@ -264,15 +268,17 @@ class Session(QObject):
             and not item.metadata.get(HELPER_KEY)
         ]
 
-    def unsaved_names(self) -> list[str]:
+    def list_unsaved_names(self) -> list[str]:
         """Return names of results, drawings and pixel sizes that are not saved."""
         if self._viewer() is None:
             return []
-        images_made = self.images_made()
+        images_made = self.list_created_images()
         names = [item.name for item in images_made if is_unsaved(item)]
         if self.folder is None:  # a project saves the following
-            layers_drawn = drawn_layers(self.viewer, Labels, Points, Shapes)
-            names += [item.name for item in layers_drawn if self._is_drawn(item)]
+            layers_drawn = list_user_layers(self.viewer, Labels, Points, Shapes)
+            names += [
+                item.name for item in layers_drawn if self._has_unsaved_drawings(item)
+            ]
             names += [
                 f"the pixel size of {item.name}"
                 for item in self.viewer.layers
@@ -280,17 +286,17 @@ class Session(QObject):
             ]
         return names
 
-    def _is_drawn(self, layer: Layer) -> bool:
-        """Whether a layer has drawings or marks that are in no file."""
+    def _has_unsaved_drawings(self, layer: Layer) -> bool:
+        """Return whether a layer has drawings or marks that are not in a file."""
         if layer in self._filed_layers or SAVED_KEY in layer.metadata:
             return False
         read = layer.source.path or {STORE_KEY, READ_KEY} & {*layer.metadata}
         if layer in self._edited_layers or read:
             return layer in self._edited_layers
         pixels = isinstance(layer, Labels)
-        return bool(np.any(finest(layer)) if pixels else len(layer.data))
+        return bool(np.any(get_finest_level(layer)) if pixels else len(layer.data))
 
-    def note_filed(self, layers: Iterable[Layer]) -> None:
+    def mark_saved_to_file(self, layers: Iterable[Layer]) -> None:
         """Record that the drawings of layers were written to a file."""
         for layer in layers:
             self._filed_layers.add(layer)
@@ -299,14 +305,14 @@ class Session(QObject):
 
     # -- following -----------------------------------------------------------------
 
-    def watch(self, panel: Any) -> None:
-        """Save the form of a panel, and ask before its window is closed."""
+    def watch_panel(self, panel: Any) -> None:
+        """Save the form of a panel, and ask before closing its window."""
         if panel not in self._panels:
             self._panels.add(panel)
             if panel.title in self._options:
-                set_form(panel, self._options[panel.title])
-            for _, item in _controls(panel):
-                _on_change(item, self._touch)
+                set_form_values(panel, self._options[panel.title])
+            for _, item in _iterate_controls(panel):
+                _connect_change(item, self._schedule_save)
         window = panel.parentWidget()
         while window is not None and not isinstance(window, QMainWindow):
             window = window.parentWidget()
@@ -317,9 +323,9 @@ class Session(QObject):
             self._window = ref(window)
 
     def watch_steps(self, window: Any) -> None:
-        """Save the state of a window of steps: it has `state` and `show_state`."""
+        """Save the state of a window of steps, which has `state` and `show_state`."""
         self._steps_window = ref(window)
-        window.moved.connect(self._touch)
+        window.moved.connect(self._schedule_save)
         if self._steps:
             window.show_state(self._steps)
 
@@ -327,16 +333,16 @@ class Session(QObject):
         self._removed_layers = [
             item for item in self._removed_layers if item.layer() is not event.value
         ]
-        event.value.events.connect(self._on_layer)
-        self._look_for_project(event.value)
-        self._touch()
+        event.value.events.connect(self._on_layer_changed)
+        self._detect_project(event.value)
+        self._schedule_save()
 
-    def _look_for_project(self, layer: Layer) -> None:
+    def _detect_project(self, layer: Layer) -> None:
         """Continue with a project that napari opened, once all layers exist."""
         if self.folder is None and PROJECT_KEY in layer.metadata:
             self._taking.start()
 
-    def _take_read(self) -> None:
+    def _continue_opened_project(self) -> None:
         """Continue with the project whose layers are exactly the open ones."""
         if self.folder is not None or self._viewer() is None:
             return
@@ -351,26 +357,26 @@ class Session(QObject):
             return  # which napari has reported already
         names = {item.name for item in layers}
         layers_lost = [item for item in project.layers if item.name not in names]
-        self._go_on(folder, project, tuple(layers_lost))
+        self._resume_project(folder, project, tuple(layers_lost))
         self.save()
-        self.said.emit(f"{folder.name} is open, and saved continuously.")
+        self.said.emit(f"{folder.name} is open and is saved continuously.")
 
-    def _go_on(
+    def _resume_project(
         self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
     ) -> None:
-        """Save to a project whose layers are already open from now on."""
+        """From now on, save to a project whose layers are already open."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
-            set_form(panel, self._options.get(panel.title, {}))
+            set_form_values(panel, self._options.get(panel.title, {}))
         _set_window_state(self.viewer, project.window)
         self._steps = dict(project.window.get("steps") or {})
         window = self._steps_window()
         if is_alive(window) and self._steps:
             window.show_state(self._steps)
-        self._use(folder)
+        self._set_folder(folder)
 
-    def _on_layer(self, event: Event) -> None:
+    def _on_layer_changed(self, event: Event) -> None:
         """Record a change of a layer, whose pixels must be written again."""
         layer, kind = event.source, event.type
         # napari's only event for an undone stroke, among others
@@ -384,20 +390,20 @@ class Session(QObject):
             if layer not in self._edited_layers:
                 self._edited_layers.add(layer)
                 self.changed.emit()  # it has unsaved changes now
-        self._touch()
+        self._schedule_save()
 
     def _on_layer_removed(self, event: Event) -> None:
-        """Keep layers that the user removes in the project until the next save."""
+        """Keep a layer that the user removes in the project until the next save."""
         layer = event.value
-        quiet = self._history.is_quiet and not self._history.holds(layer)
-        passes = _passes(layer) or layer.metadata.get(LIVE_KEY)
+        quiet = self._history.is_quiet and not self._history.can_restore(layer)
+        passes = _is_temporary_overlay(layer) or layer.metadata.get(LIVE_KEY)
         if self.folder is not None and not (quiet or passes):
             self._removed_layers.append(
                 _RemovedLayer(event.index, ref(layer), unsaved_layer=layer)
             )
-        self._touch()
+        self._schedule_save()
 
-    def _on_removed(self, name: str) -> None:
+    def _on_removal_undoable(self, name: str) -> None:
         """Offer to undo removals soon, unless the window is closed by then."""
         self._removed_names.append(name)
         if len(self._removed_names) == 1:
@@ -406,28 +412,28 @@ class Session(QObject):
     def _offer_undo(self) -> None:
         names, self._removed_names = self._removed_names, []
         self._history.end_removal()
-        text = self._history.text
-        if self._is_open():
+        text = self._history.undo_text
+        if self._is_window_open():
 
-            def undo() -> None:
-                if self._history.text == text:  # unless something changed since
+            def undo_removal() -> None:
+                if self._history.undo_text == text:  # unless something changed since
                     self._history.undo()
 
-            offer(f"Removed {', '.join(names)}.", "Undo", undo)
+            offer_action(f"Removed {', '.join(names)}.", "Undo", undo_removal)
 
-    def _is_open(self) -> bool:
-        """Whether a window shows the viewer."""
+    def _is_window_open(self) -> bool:
+        """Return whether a window shows the viewer."""
         window = None if self._window is None else self._window()
         return is_alive(window) and bool(window.isVisible())
 
-    def _touch(self, event: object = None) -> None:
+    def _schedule_save(self, event: object = None) -> None:
         """Save soon, if a project is open."""
         if is_alive(self) and self.folder is not None and not self._timer.isActive():
             self._timer.start()
 
     def _save_changes(self) -> None:
         """Save, unless the viewer was closed meanwhile."""
-        if self._window is not None and not self._is_open():
+        if self._window is not None and not self._is_window_open():
             return
         if self.folder is None or self._viewer() is None or self.failing:
             return
@@ -435,31 +441,33 @@ class Session(QObject):
 
     # -- saving ----------------------------------------------------------------------
 
-    def begin(self, folder: Path, then: Callable[[], object] = lambda: None) -> None:
+    def create_project(
+        self, folder: Path, then: Callable[[], object] = lambda: None
+    ) -> None:
         """Save everything into a new project, which stays open."""
         if is_project(folder) and folder.exists():
-            msg = f"{folder} is a project already: open it, or choose another name."
+            msg = f"{folder} is already a project: open it, or choose another name."
             raise WriteError(msg, code="output-exists")
         write_project(folder, Project())
-        self._forget()
-        self._use(folder)
+        self._reset_project()
+        self._set_folder(folder)
         self.save(then)
 
-    def _use(self, folder: Path) -> None:
+    def _set_folder(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        keep_results_in(self.folder)
-        finalize(self.viewer, keep_results_in, None).atexit = False
-        note_recent(self.folder)
+        set_project_folder(self.folder)
+        finalize(self.viewer, set_project_folder, None).atexit = False
+        add_recent_project(self.folder)
 
     def save(self, then: Callable[[], object] | None = None) -> None:
         """Save the session: pixels first, in a thread, then the list of layers.
 
-        Removed layers stay in the project: see `leave_out_removed`.
+        Removed layers stay in the project: see `exclude_removed_layers`.
         """
         if then is not None:
             self._then.append(then)
-        if self.runner.busy:
-            self._touch()
+        if self.runner.is_busy:
+            self._schedule_save()
             return
         layers_removed = [
             item.unsaved_layer
@@ -467,40 +475,42 @@ class Session(QObject):
             if item.unsaved_layer is not None
         ]
         layers = [*self.viewer.layers, *layers_removed]
-        sources = [(layer, self._bring(layer)) for layer in layers]
+        sources = [(layer, self._get_pixel_writer(layer)) for layer in layers]
         left = [(layer, bring) for layer, bring in sources if bring is not None]
         if left:
-            self.runner.start("Save project", partial(self._bring_all, left))
+            self.runner.start("Save project", partial(self._store_all, left))
         else:
-            self._write()
+            self._write_project()
 
-    def leave_out_removed(self) -> None:
-        """Leave out removed layers in the next save, on the user's request."""
+    def exclude_removed_layers(self) -> None:
+        """Exclude removed layers from the next save, as requested by the user."""
         if self.folder is not None:
             stores = [
                 self.folder / item.record.store
                 for item in self._removed_layers
                 if item.record is not None and item.record.store
-                if not self._history.holds(item.layer())
+                if not self._history.can_restore(item.layer())
             ]
             self._outdated_paths += stores
         self._removed_layers.clear()
 
-    def removed_names(self) -> list[str]:
+    def list_removed_names(self) -> list[str]:
         """Return the names of removed layers that the project still has."""
         return [
             item.record.name for item in self._removed_layers if item.record is not None
         ]
 
-    def _bring_all(self, left: list[tuple[Layer, _Bring]]) -> Job[Callable[[], None]]:
+    def _store_all(self, left: list[tuple[Layer, _Bring]]) -> Job[Callable[[], None]]:
         results = []
         for number, (layer, bring) in enumerate(left):
             yield Progress(number, len(left), f"saving {layer.name}")
             results.append((layer, *bring()))
-        return partial(self._settle, results)
+        return partial(self._finish_saving, results)
 
-    def _settle(self, results: list[tuple[Layer, LayerSource, dict[str, str]]]) -> None:
-        """Record where pixels are now, and write the list."""
+    def _finish_saving(
+        self, results: list[tuple[Layer, LayerSource, dict[str, str]]]
+    ) -> None:
+        """Record the new locations of pixels, and write the list of layers."""
         for layer, source, now in results:
             self._kept_sources[layer] = source
             layer.metadata.update(now)
@@ -508,21 +518,21 @@ class Session(QObject):
                 if layer in self._own:
                     self._outdated_paths.append(self._own[layer])
                 self._own[layer] = Path(now[SAVED_KEY])
-        self._write()
+        self._write_project()
 
-    def _write(self) -> None:
+    def _write_project(self) -> None:
         """Write the list of layers, if it changed."""
         if self.folder is None:
             return
         try:
-            project = self._project()
+            project = self._describe_project()
             if project != self._project_written:
                 write_project(self.folder, project)
                 self._project_written = project
                 stores_listed = {layer.store for layer in project.layers}
                 for path in self._outdated_paths:  # written again since
                     if path.name not in stores_listed:
-                        remove_own(path)
+                        remove_created_store(path)
                 self._outdated_paths.clear()
             self.failing = False
         except SemsrError as error:
@@ -546,16 +556,16 @@ class Session(QObject):
         self.failed.emit(text)
         self.changed.emit()
 
-    def _project(self) -> Project:
+    def _describe_project(self) -> Project:
         """Describe the open project."""
-        layers_kept = [item for item in self.viewer.layers if self._is_kept(item)]
+        layers_kept = [item for item in self.viewer.layers if self._can_save(item)]
         layers = [
             describe_layer(item, self._kept_sources.get(item)) for item in layers_kept
         ]
-        self._put_in_removed(layers)
+        self._insert_removed_layers(layers)
         inputs_named = {layer.input for layer in (*layers, *self._lost_layers)}
         for panel in filter(is_alive, self._panels):
-            self._options[panel.title] = form_values(panel)
+            self._options[panel.title] = get_form_values(panel)
         steps = self._steps_window()
         if is_alive(steps):
             self._steps = steps.state()
@@ -565,11 +575,11 @@ class Session(QObject):
             },
             layers=(*layers, *self._lost_layers),
             options=self._options,
-            window=_window_state(self.viewer) | {"steps": self._steps},
+            window=_get_window_state(self.viewer) | {"steps": self._steps},
         )
 
-    def _put_in_removed(self, layers: list[ProjectLayer]) -> None:
-        """Describe removed layers too, each at its index in the list.
+    def _insert_removed_layers(self, layers: list[ProjectLayer]) -> None:
+        """Insert the records of removed layers at their indices in the list.
 
         A file that is opened again, or cropped, replaces its earlier layer.
         """
@@ -577,7 +587,7 @@ class Session(QObject):
         for item in reversed(list(self._removed_layers)):
             layer = item.unsaved_layer
             if layer is not None and layer not in self._changed_layers:
-                if self._is_kept(layer):
+                if self._can_save(layer):
                     item.record = describe_layer(layer, self._kept_sources.get(layer))
                     item.unsaved_layer = None
                 elif not isinstance(
@@ -590,21 +600,23 @@ class Session(QObject):
             elif one is not None:
                 layers.insert(item.index, one)
 
-    def _is_kept(self, layer: Layer) -> bool:
-        """Whether a project can save a layer in its present state."""
+    def _can_save(self, layer: Layer) -> bool:
+        """Return whether a project can save a layer in its present state."""
         if isinstance(layer, Vectors | Tracks):
             return bool(np.size(layer.data) <= _MAX_NUMBERS)
         return isinstance(layer, _VERTICES) or layer in self._kept_sources
 
-    def left_out(self) -> list[str]:
-        """Return the names of layers that the project does not have."""
-        layers = (item for item in self.viewer.layers if not _passes(item))
-        return [item.name for item in layers if not self._is_kept(item)]
+    def list_excluded_names(self) -> list[str]:
+        """Return the names of layers that are not in the project."""
+        layers = (
+            item for item in self.viewer.layers if not _is_temporary_overlay(item)
+        )
+        return [item.name for item in layers if not self._can_save(item)]
 
     # -- pixels -----------------------------------------------------------
 
-    def _bring(self, layer: Layer) -> _Bring | None:
-        """Return a function that brings a layer's pixels into the project, or None."""
+    def _get_pixel_writer(self, layer: Layer) -> _Bring | None:
+        """Return a function that stores a layer's pixels in the project, or None."""
         has_changed = layer in self._changed_layers
         if has_changed:
             self._changed_layers.discard(layer)
@@ -612,14 +624,14 @@ class Session(QObject):
         if (
             layer in self._kept_sources
             or layer.metadata.get(LIVE_KEY)
-            or _passes(layer)
+            or _is_temporary_overlay(layer)
         ):
             return None
         folder, frames = self.folder or Path(), layer.metadata.get(FOLDER_KEY)
         is_image = isinstance(layer, Image | Labels)
         read = layer.metadata.get(READ_KEY, {}) if is_image else {"frames": True}
         if frames and "frames" in read and Path(frames).exists():
-            return partial(self._note_input, folder, Path(frames), read)
+            return partial(self._record_input, folder, Path(frames), read)
         if not isinstance(layer, Image | Labels):
             return None
         path = Path(layer.metadata.get(STORE_KEY) or "")
@@ -629,111 +641,119 @@ class Session(QObject):
             has_changed or path.parent != folder
         )
         if own or is_painted or not path.exists():
-            return self._writing(layer)
+            return self._create_pixel_writer(layer)
         if path.suffix == _ARRAY and path.parent == folder:
             self._kept_sources[layer] = LayerSource(path.name)
             return None
-        return self._bring_stored(layer, folder, path)
+        return self._get_stored_pixel_writer(layer, folder, path)
 
-    def _bring_stored(self, layer: Image, folder: Path, path: Path) -> _Bring:
-        """Return a function that brings pixels stored elsewhere into the project."""
+    def _get_stored_pixel_writer(
+        self, layer: Image, folder: Path, path: Path
+    ) -> _Bring:
+        """Return a function that stores pixels from elsewhere in the project."""
         temporary = is_temporary(str(path))
         if path.suffix == _ARRAY and (temporary or is_project(path.parent)):
 
-            def take_over() -> tuple[LayerSource, dict[str, str]]:
-                place = self._adopt(path)
+            def move_store() -> tuple[LayerSource, dict[str, str]]:
+                place = self._move_into_project(path)
                 return LayerSource(place.name), {STORE_KEY: str(place)}
 
-            return take_over
+            return move_store
         if READ_KEY in layer.metadata and path.is_absolute() and not temporary:
             read = layer.metadata[READ_KEY]
-            return partial(self._note_input, folder, path, read)
-        return self._writing(layer)
+            return partial(self._record_input, folder, path, read)
+        return self._create_pixel_writer(layer)
 
-    def _note_input(
+    def _record_input(
         self, folder: Path, path: Path, read: dict[str, object]
     ) -> tuple[LayerSource, dict[str, str]]:
         """Record the files that pixels are read from, such as frames."""
-        place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
+        place = (
+            self._move_into_project(path) if is_temporary(str(path)) else path
+        )  # a sample's
         frames = "frames" in read
-        digest, input_noted = note_input(folder, place, self._inputs, frames=frames)
+        digest, input_noted = record_input(folder, place, self._inputs, frames=frames)
         self._inputs[digest] = input_noted
         now = {} if place == path else {FOLDER_KEY: str(place)}
         return LayerSource(input=digest, read=read), now
 
-    def _adopt(self, path: Path) -> Path:
+    def _move_into_project(self, path: Path) -> Path:
         """Move a store from elsewhere into the project, once for all its layers."""
         if path not in self._adopted_paths:
             name = path.name.removesuffix(_STORE)
             suffix = path.name.removeprefix(name)
-            place = free_path(self.folder or Path(), name, suffix)
-            adopt(path, place)
+            place = find_free_path(self.folder or Path(), name, suffix)
+            copy_with_links(path, place)
             self._adopted_paths[path] = place
         return self._adopted_paths[path]
 
-    def _writing(self, layer: Image | Labels) -> _Bring:
-        """Return a function that writes pixels in memory, or from another reader."""
-        without_cache(layer)
+    def _create_pixel_writer(self, layer: Image | Labels) -> _Bring:
+        """Return a function that writes pixels from memory or from another reader."""
+        disable_cache(layer)
         folder, name = self.folder or Path(), layer.name
         grey: Any = None
         if isinstance(layer, Image) and layer.ndim == 2 and not layer.rgb:
             with suppress(SemsrError):
                 grey = micrograph_from_layer(layer)
-        data = finest(layer)
+        data = get_finest_level(layer)
         lazy = hasattr(data, "dask")
         data = data if lazy else np.array(data)  # as it is now
         own = self._own.get(layer) or Path(layer.metadata.get(STORE_KEY) or "")
         is_in_project = isinstance(layer, Labels) and own.parent == folder and not lazy
 
-        def bring() -> tuple[LayerSource, dict[str, str]]:
+        def write_pixels() -> tuple[LayerSource, dict[str, str]]:
             with suppress(SemsrError):
                 if is_in_project and np.array_equal(read_array(own), data):
                     return LayerSource(own.name), {SAVED_KEY: str(own)}
-            place = free_path(folder, name, _ARRAY if grey is None else _STORE)
+            place = find_free_path(folder, name, _ARRAY if grey is None else _STORE)
             if grey is None:
                 write_array(data, place)
             else:
                 write(grey.replace(data=data, look=grey.look), place)
             return LayerSource(place.name), {SAVED_KEY: str(place)}
 
-        return bring
+        return write_pixels
 
     # -- opening ---------------------------------------------------------------------
 
-    def open(self, path: Path, then: Callable[[], object] = lambda: None) -> bool:
+    def open_project(
+        self, path: Path, then: Callable[[], object] = lambda: None
+    ) -> bool:
         """Open a project, replacing the open content; False while another job runs.
 
         Recent changes of the open project are saved first.
         """
-        if self.runner.busy:
+        if self.runner.is_busy:
             return False
 
-        def read() -> Job[Callable[[], None]]:
+        def load_project() -> Job[Callable[[], None]]:
             project_opened = yield from open_project(path)
-            return partial(self._show, project_opened, then)
+            return partial(self._show_project, project_opened, then)
 
-        def start() -> None:
+        def start_opening() -> None:
             self._opening = True
-            self.runner.start("Open project", read)
+            self.runner.start("Open project", load_project)
 
         if self.folder is None or self.failing:
-            start()
+            start_opening()
         else:
-            self.save(start)
+            self.save(start_opening)
         return True
 
-    def _show(self, project_opened: OpenedProject, then: Callable[[], object]) -> None:
+    def _show_project(
+        self, project_opened: OpenedProject, then: Callable[[], object]
+    ) -> None:
         """Show the layers of a project as they were saved."""
         viewer = self.viewer
         self._opening = False
-        layers_made, layers_lost, sentences = _make_layers(project_opened)
+        layers_made, layers_lost, sentences = _create_layers(project_opened)
         self.folder = None  # the project that was open must not lose its layers
-        self._forget()
-        with self._history.quiet():
+        self._reset_project()
+        with self._history.make_removals_final():
             viewer.layers.clear()
         self._history.clear()
         for record, layer in layers_made:
-            without_cache(layer)
+            disable_cache(layer)
             viewer.add_layer(layer)
             if isinstance(layer, Image):
                 show_colour_bar(layer)
@@ -743,7 +763,7 @@ class Session(QObject):
                 )
             if record.store and record.kind == "labels":  # which can be painted on
                 self._own[layer] = project_opened.folder / record.store
-        self._go_on(project_opened.folder, project_opened.project, layers_lost)
+        self._resume_project(project_opened.folder, project_opened.project, layers_lost)
         then()
         count = len(layers_made)
         sentence = (
@@ -769,7 +789,7 @@ class Session(QObject):
         return super().eventFilter(source, event)
 
     def destroy_panels(self) -> None:
-        """Destroy the panels, and stop asking."""
+        """Destroy the panels, and stop asking before the window is closed."""
         window = None if self._window is None else self._window()
         if is_alive(window):
             window.removeEventFilter(self)
@@ -778,11 +798,13 @@ class Session(QObject):
             QCoreApplication.sendPostedEvents(panel, QEvent.Type.DeferredDelete)
 
     def _may_close(self, window: QMainWindow) -> bool:
-        names = self.unsaved_names()
+        names = self.list_unsaved_names()
         if (
             self.folder is None
         ):  # in a project, Enhance can be resumed; others start again
-            running = (p.title for p in self._panels if is_alive(p) and p.runner.busy)
+            running = (
+                p.title for p in self._panels if is_alive(p) and p.runner.is_busy
+            )
             names += [f"the unfinished result of {title}" for title in sorted(running)]
         elif self.failing:
             names.append(f"the last changes of {self.folder.name}")
@@ -790,8 +812,10 @@ class Session(QObject):
             if self.folder is not None:
                 self._timer.stop()
                 self.save()
-                if self.runner.busy:  # writing pixels: it closes once they are written
-                    show_info(f"Saving {self.folder.name}; then napari closes.")
+                if (
+                    self.runner.is_busy
+                ):  # writing pixels: it closes once they are written
+                    show_info(f"Saving {self.folder.name}; napari closes afterwards.")
                     self._then.append(window.close)
                     return False
             return not self.failing
@@ -808,7 +832,7 @@ class Session(QObject):
             self.save(window.close)
         elif folder := ask_new_project(window):
             try:
-                self.begin(folder, window.close)
+                self.create_project(folder, window.close)
             except SemsrError as error:
                 self._fail(str(error))
 
@@ -816,10 +840,10 @@ class Session(QObject):
 # -- layers, forms and windows as JSON ----------------------------------------------
 
 
-def _make_layers(
+def _create_layers(
     project_opened: OpenedProject,
 ) -> tuple[list[tuple[ProjectLayer, Layer]], tuple[ProjectLayer, ...], tuple[str, ...]]:
-    """Make the layers of a project; report those with an invalid description."""
+    """Create the layers of a project; report those with an invalid description."""
     layers_made, layers_lost, sentences = (
         [],
         list(project_opened.missing),
@@ -839,7 +863,7 @@ def _make_layers(
 
 
 def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
-    """Describe a layer, and how it is displayed."""
+    """Describe a layer and its display settings."""
     _, attributes, kind = layer.as_layer_data_tuple()
     names = (*_SAVED_NAMES[""], *_SAVED_NAMES[kind], "metadata", "features")
     attributes_kept = {name: attributes[name] for name in names if name in attributes}
@@ -862,7 +886,7 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     return ProjectLayer(
         kind=kind,
         name=layer.name,
-        attributes=plain_attributes(attributes_kept),
+        attributes=to_json_attributes(attributes_kept),
         store=source.store,
         input=source.input,
         read=source.read,
@@ -880,22 +904,22 @@ def _save_drawing_style(layer: Shapes | Points, pens: dict[str, object]) -> None
     pens.pop("border_width", None)
 
 
-def _window_state(viewer: ViewerModel) -> dict[str, object]:
+def _get_window_state(viewer: ViewerModel) -> dict[str, object]:
     active = viewer.layers.selection.active
-    state: dict[str, object] = plain(
+    state: dict[str, object] = to_json_value(
         {
-            **{name: getattr(item, name) for item, name in _views(viewer)},
-            "scale_bar": host.scale_bar(viewer).visible,
+            **{name: getattr(item, name) for item, name in _get_view_objects(viewer)},
+            "scale_bar": host.get_scale_bar(viewer).visible,
             "active": None if active is None else active.name,
         }
     )
     return state
 
 
-def _views(viewer: ViewerModel) -> list[tuple[Camera | Dims, str]]:
-    """Return the objects that define the view, by name, in the order of setting."""
+def _get_view_objects(viewer: ViewerModel) -> list[tuple[Camera | Dims, str]]:
+    """Return the objects and attributes that define the view, in setting order."""
     dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
-    return dims + [(host.camera(viewer), n) for n in ("angles", "center", "zoom")]
+    return dims + [(host.get_camera(viewer), n) for n in ("angles", "center", "zoom")]
 
 
 def _set_window_state(viewer: ViewerModel, state: dict[str, object]) -> None:
@@ -903,7 +927,7 @@ def _set_window_state(viewer: ViewerModel, state: dict[str, object]) -> None:
     with suppress(ValueError, TypeError):
         if state.get("active") in viewer.layers:
             viewer.layers.selection.active = viewer.layers[state["active"]]
-    for item, name in _views(viewer):
+    for item, name in _get_view_objects(viewer):
         value = state.get(name)
         if item is viewer.dims and isinstance(value, list):
             value = tuple(value) if len(value) == viewer.dims.ndim else None
@@ -913,11 +937,11 @@ def _set_window_state(viewer: ViewerModel, state: dict[str, object]) -> None:
     if state.get("scale_bar"):
         show_scale_bar(viewer)
     elif "scale_bar" in state:
-        host.scale_bar(viewer).visible = False
+        host.get_scale_bar(viewer).visible = False
 
 
-def _controls(panel: object) -> Iterator[tuple[str, Any]]:
-    """Return forms and single controls of a panel by name.
+def _iterate_controls(panel: object) -> Iterator[tuple[str, Any]]:
+    """Iterate over the forms and single controls of a panel, by name.
 
     They are attributes of it, or of a part with `has_settings`, or named in its
     `settings`.
@@ -928,13 +952,13 @@ def _controls(panel: object) -> Iterator[tuple[str, Any]]:
         if isinstance(item, OptionsForm | ValueWidget):
             yield name, item
         elif getattr(item, "has_settings", False):
-            yield from ((f"{name}.{own}", one) for own, one in _controls(item))
+            yield from ((f"{name}.{own}", one) for own, one in _iterate_controls(item))
 
 
-def _on_change(item: Any, call: Callable[..., None]) -> None:
+def _connect_change(item: Any, call: Callable[..., None]) -> None:
     """Call a function when a form or control changes."""
     if isinstance(item, OptionsForm):
-        for name in item.names:
+        for name in item.option_names:
             item.on_change(name, call)
         return
     item.changed.connect(call)
@@ -942,33 +966,35 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
         item.native.currentIndexChanged.connect(call)
 
 
-def _restorable(values: dict[str, object], form: OptionsForm) -> dict[str, object]:
-    """Leave out options that only the user may set."""
-    return {k: v for k, v in values.items() if k not in form.user_only}
+def _remove_user_only(
+    values: dict[str, object], form: OptionsForm
+) -> dict[str, object]:
+    """Return the values without options that only the user may set."""
+    return {k: v for k, v in values.items() if k not in form.user_only_names}
 
 
-def form_values(panel: object) -> dict[str, object]:
-    """Return the values of a panel; layers by name."""
+def get_form_values(panel: object) -> dict[str, object]:
+    """Return the values of a panel, with layers represented by their names."""
     values = {}
-    for name, item in _controls(panel):
+    for name, item in _iterate_controls(panel):
         form = isinstance(item, OptionsForm)
-        value = _restorable(item.values(), item) if form else item.value
+        value = _remove_user_only(item.values(), item) if form else item.value
         if isinstance(value, Layer):
             value = value.name
         if not isinstance(value, list):  # of layers
-            values[name] = plain(value)
+            values[name] = to_json_value(value)
     return values
 
 
-def set_form(panel: Any, values: dict[str, Any]) -> None:
+def set_form_values(panel: Any, values: dict[str, Any]) -> None:
     """Restore values of a form, as far as possible."""
     layers = {item.name: item for item in panel.viewer.layers}
-    for name, item in list(_controls(panel)):
+    for name, item in list(_iterate_controls(panel)):
         value = values.get(name)
         if isinstance(item, OptionsForm):
-            for key, one in _restorable(value or {}, item).items():
+            for key, one in _remove_user_only(value or {}, item).items():
                 with suppress(ValueError, TypeError, LookupError):
-                    item.set_values(**{key: current_value(key, one)})
+                    item.set_values(**{key: update_value_name(key, one)})
         elif name in values:
             with suppress(ValueError, TypeError):
                 item.value = layers.get(value, value) if value else value
@@ -977,9 +1003,9 @@ def set_form(panel: Any, values: dict[str, Any]) -> None:
 _sessions: WeakKeyDictionary[ViewerModel, Session] = WeakKeyDictionary()
 
 
-def session_of(viewer: ViewerModel) -> Session:
+def get_session(viewer: ViewerModel) -> Session:
     """Return the session of a viewer."""
-    viewer = bare(viewer)
+    viewer = unwrap_viewer(viewer)
     if viewer not in _sessions:
         _sessions[viewer] = Session(viewer)
     return _sessions[viewer]

@@ -1,4 +1,4 @@
-"""Temporary folders of sessions: marked while in use, removed when it has died."""
+"""Temporary folders of sessions: marked while in use, removed once unused."""
 
 import json
 import os
@@ -16,27 +16,27 @@ _OLD_S = 30 * 24 * 3600  # s; chosen: every session elsewhere writes within a mo
 _own_folders: set[Path] = set()
 
 
-def make_temporary(parent: Path | None) -> Path:
+def create_temporary_folder(parent: Path | None) -> Path:
     """Create a folder for this process; folders of dead processes are removed.
 
     `parent`: parent folder; None is the system's.
     """
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if folder.is_dir() and not folder.is_symlink() and _is_dead(folder):
+        if folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
     new_folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    mark = {"machine": _machine(), "process": os.getpid()}
+    mark = {"machine": _get_machine_name(), "process": os.getpid()}
     (new_folder / _MARK).write_text(json.dumps(mark), "utf-8")
     _own_folders.add(new_folder.resolve())
     return new_folder
 
 
 def is_temporary(path: str) -> bool:
-    """Whether a path is in the folder that is removed when napari closes."""
+    """Return whether a path is in a folder that is removed when napari closes."""
     return not _own_folders.isdisjoint(Path(path).resolve().parents)
 
 
-def _machine() -> str:
+def _get_machine_name() -> str:
     """Return a name for the host or container to which process numbers refer."""
     try:
         return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
@@ -44,14 +44,14 @@ def _machine() -> str:
         return platform.node()
 
 
-def _is_dead(folder: Path) -> bool:
-    """Whether a folder is unused: its process ended, or it is old and foreign.
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether a folder is unused: its process ended, or it is old and foreign.
 
     A reused process number keeps the folder until that process ends.
     """
     try:
         mark = json.loads((folder / _MARK).read_text("utf-8"))
-        if mark["machine"] == _machine():
+        if mark["machine"] == _get_machine_name():
             return not psutil.pid_exists(int(mark["process"]))
     except (FileNotFoundError, ValueError, TypeError, LookupError):
         pass

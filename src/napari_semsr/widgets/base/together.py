@@ -1,4 +1,4 @@
-"""Layers that explain a result are hidden, shown and removed with it."""
+"""Hide, show and remove layers together with the result that they explain."""
 
 from collections.abc import Iterable
 
@@ -9,16 +9,16 @@ from qtpy.QtCore import QObject
 
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY
 from napari_semsr.widgets.base.history import RemovedLayers
-from napari_semsr.widgets.base.runner import is_alive, new_timer
+from napari_semsr.widgets.base.runner import create_timer, is_alive
 
 RUN_KEY = "semsr run"
-"""Entry of a layer's metadata: the run that made it, and its first name."""
+"""Key in a layer's metadata for the run that created it, and its original name."""
 
 _HIDDEN_KEY = "semsr hidden"
-"""Entry of a layer's metadata: whether it is hidden along with its result."""
+"""Key in a layer's metadata for whether it is hidden along with its result."""
 
 
-def _group(layer: Layer) -> tuple[str, str] | None:
+def _get_group(layer: Layer) -> tuple[str, str] | None:
     """Return the group of a layer: a run on some input, or a folder of frames."""
     run = layer.metadata.get(RUN_KEY)
     if isinstance(run, dict):
@@ -27,26 +27,30 @@ def _group(layer: Layer) -> tuple[str, str] | None:
     return None if folder is None else ("frames", str(folder))
 
 
-def _leads(layer: Layer) -> bool:
-    """Whether a layer is a result or frames, and does not explain another one."""
+def _is_result(layer: Layer) -> bool:
+    """Return whether a layer is a result or frames, not a helper of another layer."""
     return isinstance(layer, Image) and not layer.metadata.get(HELPER_KEY)
 
 
-def _members(
+def _find_members(
     layers: Iterable[Layer], group: tuple[str, str], *, lead: bool
 ) -> list[Layer]:
     """Return the layers of a group: results, or helper layers."""
-    return [item for item in layers if _leads(item) == lead and _group(item) == group]
+    return [
+        item
+        for item in layers
+        if _is_result(item) == lead and _get_group(item) == group
+    ]
 
 
-def explaining(viewer: ViewerModel, layer: Layer) -> list[Layer]:
+def find_explaining_layers(viewer: ViewerModel, layer: Layer) -> list[Layer]:
     """Return the layers that explain a result, such as the outlines of its frames."""
-    group = _group(layer) if _leads(layer) else None
-    return [] if group is None else _members(viewer.layers, group, lead=False)
+    group = _get_group(layer) if _is_result(layer) else None
+    return [] if group is None else _find_members(viewer.layers, group, lead=False)
 
 
-class Together(QObject):
-    """Hides, shows and removes layers with the result that they explain."""
+class LayerLinker(QObject):
+    """Linker that hides, shows and removes layers with the result they explain."""
 
     def __init__(
         self, parent: QObject, viewer: ViewerModel, history: RemovedLayers
@@ -55,24 +59,24 @@ class Together(QObject):
         self._history = history
         self._layers_gone: list[tuple[Layer, tuple[str, str]]] = []
         # napari may remove several at once
-        self._later = new_timer(self, self._remove_followers, 0, once=True)
+        self._later = create_timer(self, self._remove_helper_layers, 0, once=True)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         for layer in viewer.layers:
-            layer.events.visible.connect(self._on_visible)
+            layer.events.visible.connect(self._on_visibility_changed)
 
     def _on_inserted(self, event: Event) -> None:
-        event.value.events.visible.connect(self._on_visible)
+        event.value.events.visible.connect(self._on_visibility_changed)
 
-    def _on_visible(self, event: Event) -> None:
+    def _on_visibility_changed(self, event: Event) -> None:
         """Hide or show helper layers with their result."""
         layer = event.source
-        group = _group(layer) if is_alive(self) and _leads(layer) else None
+        group = _get_group(layer) if is_alive(self) and _is_result(layer) else None
         if group is None:
             return
         layers = self._history.layers
-        is_shown = any(item.visible for item in _members(layers, group, lead=True))
-        for item in _members(layers, group, lead=False):
+        is_shown = any(item.visible for item in _find_members(layers, group, lead=True))
+        for item in _find_members(layers, group, lead=False):
             if not is_shown and item.visible:
                 item.metadata[_HIDDEN_KEY] = True  # as kept by a project
                 item.visible = False
@@ -82,16 +86,21 @@ class Together(QObject):
     def _on_removed(self, event: Event) -> None:
         """Record a result that the user removed."""
         layer = event.value
-        group = _group(layer)
-        if is_alive(self) and group and _leads(layer) and not self._history.is_quiet:
+        group = _get_group(layer)
+        if (
+            is_alive(self)
+            and group
+            and _is_result(layer)
+            and not self._history.is_quiet
+        ):
             self._layers_gone.append((layer, group))
             self._later.start()
 
-    def _remove_followers(self) -> None:
+    def _remove_helper_layers(self) -> None:
         """Remove the layers that explain removed results; undo restores both."""
         layers_gone, self._layers_gone = self._layers_gone, []
         for layer, group in layers_gone:
             left = self._history.layers
-            if not _members(left, group, lead=True):
-                others = _members(left, group, lead=False)
-                self._history.remove_along(layer, others)
+            if not _find_members(left, group, lead=True):
+                others = _find_members(left, group, lead=False)
+                self._history.remove_dependents(layer, others)

@@ -15,7 +15,7 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     SemsrError,
-    figures_of,
+    get_figures,
     run,
 )
 from napari_semsr.jobs import (
@@ -31,35 +31,35 @@ from napari_semsr.jobs import (
     ModelCheck,
     ModelFile,
     Removals,
-    learnt_from_light,
-    own_gain_db,
+    get_training_digests,
+    get_validation_gain_db,
 )
 from napari_semsr.widgets.base import (
     TIMES,
-    Folded,
+    CollapsibleSection,
     Form,
     OptionsForm,
     Panel,
+    PanelTask,
     RichLabel,
-    Work,
     ask_existing,
+    create_button,
+    format_value_table,
+    get_entered_path,
+    hide_trailing_zeros,
     is_alive,
     open_panel,
-    push_button,
-    shorten_number,
-    table,
-    typed_path,
 )
 
 
-class _LibraryNews:
-    """Notifies open panels that the model library has changed."""
+class _LibraryEvents:
+    """Signals that notify open panels of changes in the model library."""
 
     changed = Signal()
     arrived = Signal(str)
 
 
-NEWS = _LibraryNews()
+NEWS = _LibraryEvents()
 """Emitted in the main thread: `changed` when a model was added to the library or its
 card changed, `arrived` with its name when the user has imported one.
 """
@@ -87,7 +87,7 @@ _IMAGES = {
 }
 
 
-def card_text(
+def format_card(
     card: Mapping[str, object],
     pixel_size_nm: PixelSize | None,
     resample: Literal["auto", "keep", "never"] = "auto",
@@ -98,10 +98,10 @@ def card_text(
     A note below states how a pixel size that the model was not trained for is handled;
     it is a warning, with `advice`, if the model is used as it is.
     """
-    from napari_semsr.inference import TrainedPixelSizes, fit_pixels
+    from napari_semsr.inference import TrainedPixelSizes, plan_resampling
 
     text = f"<p>{card.get('description') or 'No description.'}</p>"
-    gain = own_gain_db(card)
+    gain = get_validation_gain_db(card)
     if gain is not None and gain < 0:
         text += (
             f'<p class="warning">In validation, its output was {-gain:.2f} {DB} worse '
@@ -110,25 +110,25 @@ def card_text(
     if card.get("name") == MOSAIC_MODEL:
         text += f"<p>{_PREVIEW}</p>"
     if "name" in card:
-        text += f"<p>{_check_text(card)}</p>"
+        text += f"<p>{_format_checks(card)}</p>"
     trained_sizes = TrainedPixelSizes.from_card(card)
-    fit = fit_pixels(pixel_size_nm, trained_sizes, resample)
+    fit = plan_resampling(pixel_size_nm, trained_sizes, resample)
     if fit.note:
         kind = ' class="warning"' if fit.steps is None else ""
         text += f"<p{kind}>{fit.note}{advice if fit.beyond else ''}</p>"
     return text
 
 
-def _check_text(card: Mapping[str, object]) -> str:
-    """Report the results of the checks; for discs, of the worst condition."""
-    records, removals = DiscRecord.of_card(card), Removals.of_card(card)
+def _format_checks(card: Mapping[str, object]) -> str:
+    """Describe the results of the checks; for discs, those of the worst condition."""
+    records, removals = DiscRecord.from_card(card), Removals.from_card(card)
     link = f'<a href="{_CHECK_PAGE}">How this is checked</a>. {_CHOICE}'
     if removals is not None:
-        return f"{removals.sentence(MODEL)} {link}"
+        return f"{removals.describe(MODEL)} {link}"
     if not records:
         return f"This model has not been checked with known structures. {link}"
     kind, record = next(iter(records.items()))  # of real images, if available
-    name, enhanced_share, degraded_share = record.worst()
+    name, enhanced_share, degraded_share = record.worst_condition()
     return (
         f"Checked on {_IMAGES[kind]} with discs added or removed: "
         f"{100 * enhanced_share:.0f} % are shown correctly by its output, "
@@ -138,8 +138,8 @@ def _check_text(card: Mapping[str, object]) -> str:
     )
 
 
-def card_details(card: Mapping[str, Any]) -> str:
-    """Return the rest of a card as rich text."""
+def format_card_details(card: Mapping[str, Any]) -> str:
+    """Return the details of a card as rich text."""
     from napari_semsr.inference import TrainedPixelSizes
 
     far = f"{card.get('receptive_field')} px on each side"
@@ -147,24 +147,24 @@ def card_details(card: Mapping[str, Any]) -> str:
         if float(tolerance) == _TOLERANCE:
             far += f", {reach} px within {tolerance} of the range"
     rows = {
-        "Trained on": TrainedPixelSizes.from_card(card).sentence(),
+        "Trained on": TrainedPixelSizes.from_card(card).describe(),
         "Scale": f"{card.get('scale', 1)} {TIMES}",
         "Receptive field": far,
         "Network": str(card.get("architecture")),
         "Licence": str(card.get("licence")),
     }
-    for kind, record in DiscRecord.of_card(card).items():
+    for kind, record in DiscRecord.from_card(card).items():
         rows[f"Discs, {kind.replace('_', ' ')} images"] = record.summary()
-    removals = Removals.of_card(card)
+    removals = Removals.from_card(card)
     if removals is not None:
         figures = removals.figures(MODEL)
         rows |= {f"{name}, simulated samples": str(figures[name]) for name in figures}
     limits = card.get("limits")
     limits_text = f"<p><i>Limits: {limits}</i></p>" if limits else ""
-    return table(rows, strong=False) + limits_text
+    return format_value_table(rows, strong=False) + limits_text
 
 
-def listed_models() -> list[tuple[str, str]]:
+def list_installed_models() -> list[tuple[str, str]]:
     """List the installed models, as (label, name).
 
     A model that was worse than its input in validation is marked, and listed last.
@@ -185,14 +185,16 @@ def listed_models() -> list[tuple[str, str]]:
     return better + worse
 
 
-def models_of_place(read: Callable[[], set[str]]) -> list[str]:
+def find_models_trained_on(read: Callable[[], set[str]]) -> list[str]:
     """Return the names of models trained on an optical image with given digests.
 
     Digests are computed only if a model states the data it was trained on.
     """
-    cards = {name: run(MODELS_INFO.job(name)).card for _, name in listed_models()}
+    cards = {
+        name: run(MODELS_INFO.job(name)).card for _, name in list_installed_models()
+    }
     training_images = {
-        name: learnt_from_light(dict(card)) for name, card in cards.items()
+        name: get_training_digests(dict(card)) for name, card in cards.items()
     }
     digests = read() if any(training_images.values()) else set()
     return sorted(name for name, of in training_images.items() if of & digests)
@@ -218,10 +220,10 @@ class ModelChooser(Form):
         self.box = ComboBox(
             name="model",
             label="Model",
-            tooltip="Which model to run.",
-            choices=self._choices,
+            tooltip="Model to run.",
+            choices=self._list_choices,
         )
-        self.file_button = push_button(
+        self.file_button = create_button(
             "Add a model file…",
             self._choose_file,
             "A .safetensors file with a model card is used without being copied; an "
@@ -234,21 +236,21 @@ class ModelChooser(Form):
             "Check whether the model shows discs that were added to images or "
             "removed from them."
         )
-        buttons = [] if check is None else [push_button(text, check, check_tooltip)]
-        self.more = Folded("More", tooltip, self.details, *buttons)
-        self.own_button = push_button(
+        buttons = [] if check is None else [create_button(text, check, check_tooltip)]
+        self.more = CollapsibleSection("More", tooltip, self.details, *buttons)
+        self.own_button = create_button(
             "Train on this image alone…",
-            self._train_alone,
+            self._open_training,
             "Denoise with a network trained on this image only: opens Train with this "
             f"image chosen. {OWN_IMAGE_TIME}",
         )
         self.own_button.setVisible(False)
         for row in (self.box, self.file_button, self.text, self.own_button, self.more):
-            self.add(row)
+            self.add_row(row)
         self.box.reset_choices()
         self._model_proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
-        NEWS.changed.connect(self._renew)
+        NEWS.changed.connect(self._refresh_list)
         NEWS.arrived.connect(self.choose)
         self.refresh()
 
@@ -258,10 +260,12 @@ class ModelChooser(Form):
         value: str | None = self.box.value
         return value
 
-    def _choices(self, _: object) -> list[tuple[str, str]]:
-        return listed_models() + [(Path(file).name, file) for file in self._files]
+    def _list_choices(self, _: object) -> list[tuple[str, str]]:
+        return list_installed_models() + [
+            (Path(file).name, file) for file in self._files
+        ]
 
-    def _renew(self) -> None:
+    def _refresh_list(self) -> None:
         """Update the list and the card after the model library has changed."""
         if is_alive(self):
             self.box.reset_choices()
@@ -291,7 +295,7 @@ class ModelChooser(Form):
         elif name is not None:
             self.add_file(name)
 
-    def propose(self, name: str | None) -> None:
+    def propose_model(self, name: str | None) -> None:
         """Choose a model by its name, or the first one, unless the user has chosen."""
         names = self.box.choices
         if self.value != self._model_proposed or not names:
@@ -302,9 +306,9 @@ class ModelChooser(Form):
     def _choose_file(self) -> None:
         path = ask_existing(self, "Model", [MODEL_FILES])
         if path is not None:
-            self.offer(path)
+            self.open_model_file(path)
 
-    def offer(self, path: str | Path) -> None:
+    def open_model_file(self, path: str | Path) -> None:
         """Choose a model file with a card; open the import panel for one without."""
         if Path(path).suffix.lower() == ".safetensors":
             self.add_file(path)
@@ -312,7 +316,7 @@ class ModelChooser(Form):
         panel: Any = open_panel(self.viewer, "Import model")
         panel.choose(path)
 
-    def show_for(
+    def compare_with_layer(
         self,
         pixel_size_nm: PixelSize | None,
         resample: Literal["auto", "keep", "never"],
@@ -324,20 +328,20 @@ class ModelChooser(Form):
         If the model does not fit, offer to train on the layer alone.
         """
         self._field, self._layer = (pixel_size_nm, resample, advice), layer
-        self._write()
+        self._update_text()
 
-    def _train_alone(self) -> None:
+    def _open_training(self) -> None:
         panel: Any = open_panel(self.viewer, "Train")
         panel.take_noisy(self._layer)
 
     def _is_unsuitable(self) -> bool:
-        """Whether no model is chosen, or one that was trained for other pixel sizes."""
-        from napari_semsr.inference import TrainedPixelSizes, fit_pixels
+        """Return whether no model is chosen, or one for other pixel sizes."""
+        from napari_semsr.inference import TrainedPixelSizes, plan_resampling
 
         if "name" not in self.card:
             return True
         trained_sizes = TrainedPixelSizes.from_card(self.card)
-        return fit_pixels(self._field[0], trained_sizes).beyond
+        return plan_resampling(self._field[0], trained_sizes).beyond
 
     def refresh(self) -> None:
         """Read the card of the chosen model."""
@@ -347,12 +351,12 @@ class ModelChooser(Form):
                 self.card = dict(run(MODELS_INFO.job(self.value)).card)
             except SemsrError as error:
                 self.card = {"description": str(error)}
-        self._write()
+        self._update_text()
         self.changed.emit()
 
-    def _write(self) -> None:
+    def _update_text(self) -> None:
         card = self.card
-        card_shown = card_text(card, *self._field)
+        card_shown = format_card(card, *self._field)
         text = card_shown if card else "No model is installed; add a model file."
         offers_own = self._layer is not None and self._is_unsuitable()
         if offers_own:
@@ -361,19 +365,19 @@ class ModelChooser(Form):
             )
         self.own_button.setVisible(offers_own)
         self.text.setText(text)
-        self.details.setText(card_details(card) if "name" in card else "")
+        self.details.setText(format_card_details(card) if "name" in card else "")
         self.more.setVisible("name" in card)
 
 
 class CheckPanel(Panel):
-    """Checks a model on simulated samples, or on a sharp layer of the user."""
+    """Panel that checks a model on simulated samples, or on a sharp layer."""
 
     help_place = "models.md#does-it-show-what-is-there"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Check model", "Check")
         self.model = ModelChooser(viewer)
-        self.image = self.new_layer_box(
+        self.image = self.create_layer_box(
             "image",
             "On",
             "A sharp grey image, to which discs are added before it is degraded; "
@@ -385,26 +389,26 @@ class CheckPanel(Panel):
         self.add_group("Objects", Form(self.image), self.form)
         self.add_results("Results")
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         model, layer = self.model.value, self.image.value
         if model is None:
             msg = "A model must be chosen, but none is installed; add a model file."
             raise OptionError(msg, code="model-missing")
-        images = [] if layer is None else [self.micrograph(layer)]
-        options = self.form.options()
-        return Work(
+        images = [] if layer is None else [self.read_layer(layer)]
+        options = self.form.create_options()
+        return PanelTask(
             lambda: MODELS_CHECK.job(model, images=images, options=options),
             self.show_outcome,
         )
 
     def show_outcome(self, check: ModelCheck) -> None:
-        """Show the shares of correct discs, and update the cards."""
+        """Show the fractions of correct discs, and update the cards."""
         if check.written:
             NEWS.changed.emit()
         more = "<p>In brackets: the share in the degraded image, its input.</p>"
         self.show_result(
-            figures_of(check),
+            get_figures(check),
             check.summary(),
             curves=check.tables(),
             more=more if check.conditions else "",
@@ -422,7 +426,7 @@ _RANGES = {
 
 
 class ImportPanel(Panel):
-    """Imports a model file into the library, with the details that the file lacks."""
+    """Panel that imports a model file, with details that the file lacks."""
 
     help_place = "exchange.md#models-from-elsewhere"
 
@@ -442,7 +446,7 @@ class ImportPanel(Panel):
             for name in _ENDS
         )
         for end in self.ends:
-            shorten_number(end.native)
+            hide_trailing_zeros(end.native)
         self.range = Form(*self.ends)
         self.overwrite = CheckBox(
             name="overwrite",
@@ -466,7 +470,7 @@ class ImportPanel(Panel):
 
     def _has_card(self) -> bool:
         """Return whether the file has a complete model card."""
-        path = typed_path(self.file)
+        path = get_entered_path(self.file)
         return path is not None and path.suffix.lower() == ".safetensors"
 
     def _show_rows(self, _: object) -> None:
@@ -485,24 +489,26 @@ class ImportPanel(Panel):
             end.value = value
             self.range.relabel(end.name, f"{label}, {end.name}", _END)
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
-        path = typed_path(self.file)
+        path = get_entered_path(self.file)
         if path is None or path.is_dir():  # if nothing is entered
-            msg = "A model file must be chosen."
+            msg = "Choose a model file."
             raise OptionError(msg, code="missing-value")
         options = None
-        job = MODELS_IMPORT.anew if self.overwrite.value else MODELS_IMPORT.job
+        job = MODELS_IMPORT.rerun if self.overwrite.value else MODELS_IMPORT.job
         if not self._has_card():
             scaling = self.form.values()["scaling"]
             ends = tuple(float(end.value) for end in self.ends)
-            options = self.form.options(**{scaling: ends} if scaling in _RANGES else {})
-        return Work(lambda: job(path, options=options), self.show_outcome)
+            options = self.form.create_options(
+                **{scaling: ends} if scaling in _RANGES else {}
+            )
+        return PanelTask(lambda: job(path, options=options), self.show_outcome)
 
     def show_outcome(self, model_file: ModelFile) -> None:
         """Show the card, and let open panels choose the model."""
         NEWS.changed.emit()
         name = str(model_file.card["name"])
         NEWS.arrived.emit(name)
-        more = card_text(model_file.card, None) + card_details(model_file.card)
+        more = format_card(model_file.card, None) + format_card_details(model_file.card)
         self.show_result({}, f"{name} is installed and listed in Enhance.", more=more)

@@ -1,4 +1,4 @@
-"""Enhance: run a model over a layer tile by tile, into a calibrated store."""
+"""Enhance: apply a model tile by tile to a layer, and write a calibrated store."""
 
 import importlib
 import re
@@ -34,9 +34,9 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     ShapeError,
+    background_priority,
     contrast_limits,
-    figures_of,
-    in_background,
+    get_figures,
     load_torch_libraries,
     run,
 )
@@ -59,60 +59,60 @@ from napari_semsr.jobs import (
     MISFIT,
     MOSAIC_MODEL,
     UNFAMILIAR,
-    PreviewDesk,
+    PreviewChannel,
     check_image_target,
+    collect_digests,
     digest_image,
     digest_values,
-    digests_of,
-    find_unfinished,
-    learnt_from_instrument,
-    map_unfamiliar,
-    preview_job,
+    find_unfinished_result,
+    is_instrument_model,
+    map_unfamiliarity,
+    run_preview,
 )
 from napari_semsr.restoration import parse_psf
 from napari_semsr.widgets.base import (
-    Folded,
+    CollapsibleSection,
     Form,
+    JobOutput,
     JobRunner,
-    Opened,
+    OpenedImage,
     OptionsForm,
-    Outcome,
+    OutputTarget,
     Panel,
+    PanelTask,
     RichLabel,
-    Target,
-    Work,
-    add_opened,
+    add_opened_image,
     add_stack,
+    choose_target,
+    create_store_edit,
+    create_timer,
+    get_entered_store,
+    get_preference,
     is_alive,
-    new_timer,
     open_panel,
-    preference,
-    store_edit,
-    store_target,
-    typed_store,
-    write_outcome,
+    run_and_open,
 )
 from napari_semsr.widgets.compare import (
     CompareControls,
-    OverLayer,
+    OverlayLayer,
     describe_small_change,
 )
-from napari_semsr.widgets.enhance.models import ModelChooser, models_of_place
+from napari_semsr.widgets.enhance.models import ModelChooser, find_models_trained_on
 from napari_semsr.widgets.layers import (
-    field_in_view,
-    free_name,
+    create_layer_keywords,
+    create_result_name,
+    disable_cache,
+    find_free_name,
+    get_displayed_plane,
+    get_network_name,
+    get_provenance,
+    get_visible_box,
     hide_other_maps,
     is_superlens,
-    layer_keywords,
-    network_of,
-    pixels_at,
-    plane_at,
-    planes_of,
-    provenance_of,
-    result_name,
+    list_planes,
     show_scale_bar,
     step_before,
-    without_cache,
+    world_to_pixels,
 )
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ _models_imported = Event()
 
 
 def start_torch() -> Job[None]:
-    """Import torch in the thread of a job, if it is not imported yet."""
+    """Import torch in the thread of a job, unless it is already imported."""
     if not _models_imported.is_set():
         yield Progress(0, 0, "Starting torch (some seconds, once per napari session)")
         _import_torch()
@@ -140,15 +140,15 @@ def _import_torch() -> None:
 
 
 @cache
-def _import_ahead() -> None:
-    """Import torch once, while a panel is idle."""
+def _preload_torch() -> None:
+    """Import torch once in the background, while a panel is idle."""
 
-    def load() -> None:
-        with in_background(), suppress(Exception):  # a run reports the error
+    def load_in_background() -> None:
+        with background_priority(), suppress(Exception):  # a run reports the error
             _import_torch()
 
     # not a daemon: Python must not exit during the import
-    Thread(target=load, name="semsr-torch").start()
+    Thread(target=load_in_background, name="semsr-torch").start()
 
 
 _DRAW_MS = 50  # between two updates of the live field; chosen
@@ -159,7 +159,7 @@ _INCOMPLETE = " (incomplete)"
 _INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
 
 
-def live_field(
+def create_live_field(
     micrograph: Micrograph,
     layer: Image | None,
     card: Mapping[str, object],
@@ -168,14 +168,14 @@ def live_field(
     name: str,
     whole: bool,
 ) -> tuple["LiveField", dict[str, object]]:
-    """Return the field drawn while an image is enhanced, and the keywords of its layer.
+    """Return a field that displays tiles as they are enhanced, and its layer keywords.
 
     It has the calibration of the result, and the contrast of the layer.
     """
     from napari_semsr.inference import LiveField, plan_output
 
     output = plan_output(micrograph, card, options)
-    sources = _in_memory(micrograph, layer)
+    sources = _list_levels_in_memory(micrograph, layer)
     own = card.get("grey", "input") != "input"  # its grey levels are those of the model
     grey = contrast_limits(sources) if own else None
     live = LiveField(output, sources, grey=grey, whole=whole)
@@ -191,14 +191,16 @@ def live_field(
         look["contrast_limits"] = (0.0, 1.0)
     elif layer is not None:
         look["contrast_limits"] = tuple(layer.contrast_limits)
-    keywords = layer_keywords(result, **look)
+    keywords = create_layer_keywords(result, **look)
     mark = {"model": str(card.get("name")), "digest": None}  # not known yet
     keywords["metadata"][NETWORK_KEY] = mark
     return live, keywords
 
 
-def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[RealArray]:
-    """Collect the levels of an image that can be displayed without computation."""
+def _list_levels_in_memory(
+    micrograph: Micrograph, layer: Image | None
+) -> list[RealArray]:
+    """Return the levels of an image that can be displayed without computation."""
     levels: list[Any] = [micrograph.data]
     if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
@@ -211,8 +213,8 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[RealArray]:
     return levels_in_memory or [np.full((1, 1), middle)]
 
 
-def half_done(viewer: ViewerModel) -> "list[LiveLayer]":
-    """Return the unfinished live layers of a viewer, the newest first."""
+def find_unfinished_layers(viewer: ViewerModel) -> "list[LiveLayer]":
+    """Return the unfinished live layers of a viewer, newest first."""
     live_layers = [getattr(layer, _RUN_KEY, None) for layer in reversed(viewer.layers)]
     return [live for live in live_layers if live is not None and live.is_partial]
 
@@ -225,7 +227,7 @@ class LiveLayer(QObject):
         viewer: ViewerModel,
         live: "LiveField",
         keywords: dict[str, object],
-        store: "Target",
+        store: "OutputTarget",
         on_removed: Callable[[], None],
         request: tuple[Any, ...] = (),
     ) -> None:
@@ -244,9 +246,9 @@ class LiveLayer(QObject):
         self.layer.metadata[LIVE_KEY] = True
         setattr(self.layer, _RUN_KEY, self)
         viewer.layers.events.removed.connect(self._on_removed)
-        self._view = field_in_view(viewer, self.layer)
-        live.look_at(self._view)
-        self._timer = new_timer(self, self.tick, _DRAW_MS)
+        self._view = get_visible_box(viewer, self.layer)
+        live.set_view(self._view)
+        self._timer = create_timer(self, self.on_timeout, _DRAW_MS)
         self._timer.start()
 
     @property
@@ -259,50 +261,50 @@ class LiveLayer(QObject):
         """Whether a part of the layer is not enhanced yet."""
         return bool(self.layer.metadata.get(LIVE_KEY))
 
-    def tick(self) -> None:
-        """Pass the part in view to the run, and draw new tiles."""
-        view = field_in_view(self._viewer, self.layer)
+    def on_timeout(self) -> None:
+        """Tell the run which part is in view, and draw new tiles."""
+        view = get_visible_box(self._viewer, self.layer)
         if view != self._view:  # then napari has just read all of it again
             self._view = view
-            self.live.look_at(view)
+            self.live.set_view(view)
             return
         news = self.live.take_changed_box()
-        if news is not None and view is not None and news.overlap(view):
+        if news is not None and view is not None and news.overlaps(view):
             self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def resume(self, on_removed: Callable[[], None]) -> None:
-        """Draw the same random numbers again, because the run resumes."""
+        """Continue updating the layer for a resumed run."""
         self._on_layer_removed = on_removed
-        self._name(complete=True)
+        self._update_name(complete=True)
         self._timer.start()
 
     def pause(self) -> None:
-        """Draw a last time, because the run has stopped; the layer is kept."""
+        """Update the layer a last time after the run has stopped, and keep it."""
         self._timer.stop()
         if self.is_shown:
-            self._name(complete=False)
+            self._update_name(complete=False)
             self.live.take_changed_box()
             self.layer.refresh(extent=False, highlight=False)
 
-    def _name(self, *, complete: bool) -> None:
-        """Mark an unfinished layer in its name."""
+    def _update_name(self, *, complete: bool) -> None:
+        """Add the mark for an unfinished layer to its name, or remove it."""
         name = _INCOMPLETE_END.sub("", self.layer.name)
         if not complete:
             self.layer.name = f"{name}{_INCOMPLETE}"
         elif name != self.layer.name:
-            self.layer.name = free_name(self._viewer, name)
+            self.layer.name = find_free_name(self._viewer, name)
 
     def finish(self, micrograph: Micrograph, levels: Sequence[object]) -> None:
-        """Replace the live levels by the finished store."""
+        """Replace the live levels with the finished store."""
         self._timer.stop()
         if not self.is_shown:
             return
         self.layer.metadata.pop(LIVE_KEY, None)
         delattr(self.layer, _RUN_KEY)
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
-        self.layer.metadata.update(layer_keywords(micrograph)["metadata"])
+        self.layer.metadata.update(create_layer_keywords(micrograph)["metadata"])
         self.layer.metadata[STORE_KEY] = str(self.store.path.resolve())
-        without_cache(self.layer)
+        disable_cache(self.layer)
 
     def discard(self) -> None:
         """Remove the layer from the viewer."""
@@ -311,8 +313,8 @@ class LiveLayer(QObject):
         if self.is_shown:
             self._viewer.layers.remove(self.layer)
 
-    def forget_store(self) -> None:
-        """Remove the store, if it was a temporary one."""
+    def delete_temporary_store(self) -> None:
+        """Delete the store if it is temporary."""
         if self.store.temporary:
             shutil.rmtree(self.store.path, ignore_errors=True)
 
@@ -330,8 +332,8 @@ Subject = tuple[Image, Micrograph, str, EnhanceOptions]
 """Layer, its image, model and options."""
 
 
-class MousePreview(OverLayer):
-    """Previews a model's output under the mouse."""
+class MousePreview(OverlayLayer):
+    """Preview of a model's output under the mouse."""
 
     found = Signal(object)  # the blur measured by the model, in px, or None
 
@@ -348,17 +350,17 @@ class MousePreview(OverLayer):
         self.side_px = _SIDE_PX
         self._subject: Subject | None = None
         self._place: tuple[float, ...] = ()
-        self._desk = PreviewDesk()
+        self._desk = PreviewChannel()
         self.runner = JobRunner(self)
         self.runner.failed.connect(self._fail)
-        self.runner.busy_changed.connect(self._start_again)
-        self._timer = new_timer(self, self.tick, _TICK_MS)
-        viewer.dims.events.point.connect(self._on_slider)
+        self.runner.busy_changed.connect(self._restart_if_idle)
+        self._timer = create_timer(self, self.on_timeout, _TICK_MS)
+        viewer.dims.events.point.connect(self._on_plane_changed)
 
     def start(self) -> None:
-        """Start, or restart, with the current settings of the panel."""
+        """Start or restart the preview with the current settings of the panel."""
         self._is_wanted = True
-        if self.runner.busy:
+        if self.runner.is_busy:
             self.runner.cancel()
             return
         try:
@@ -367,35 +369,35 @@ class MousePreview(OverLayer):
             self._fail(str(error))
             return
         _, image, model, options = subject
-        self._subject, self._desk, self._place = subject, PreviewDesk(), ()
+        self._subject, self._desk, self._place = subject, PreviewChannel(), ()
         desk = self._desk
 
-        def make() -> Job[None]:
+        def create_job() -> Job[None]:
             yield from start_torch()
-            yield from preview_job(image, desk, model=model, options=options)
+            yield from run_preview(image, desk, model=model, options=options)
 
-        self.runner.start("Preview", make)
+        self.runner.start("Preview", create_job)
         self._timer.start()
 
-    def change(self, _: object = None) -> None:
-        """Restart because a setting of the panel changed; do nothing if off."""
+    def restart_if_active(self, _: object = None) -> None:
+        """Restart the preview after a setting has changed; do nothing if it is off."""
         if self._is_wanted:
             self.start()
 
-    def _on_slider(self, _: object = None) -> None:
-        """Restart if another plane may be shown."""
+    def _on_plane_changed(self, _: object = None) -> None:
+        """Restart the preview if the displayed plane may have changed."""
         if is_alive(self) and self._subject is not None and self._subject[0].ndim > 2:
-            self.change()
+            self.restart_if_active()
 
     def stop(self) -> None:
-        """Stop, and remove the box."""
+        """Stop the preview, and remove its box."""
         self._is_wanted = False
         self._timer.stop()
         self.runner.cancel()
         self.remove()
 
-    def tick(self) -> None:
-        """Request the box under the mouse, and show finished results."""
+    def on_timeout(self) -> None:
+        """Request the box under the mouse, and show any finished result."""
         subject = self._subject
         if subject is None or subject[0] not in self._viewer.layers:
             self.stop()
@@ -403,27 +405,27 @@ class MousePreview(OverLayer):
         layer, place = subject[0], tuple(self._viewer.cursor.position)
         if place != self._place:
             self._place = place
-            pixel = pixels_at(layer, [place], self._viewer.dims)[0, -2:]
+            pixel = world_to_pixels(layer, [place], self._viewer.dims)[0, -2:]
             y, x = (round(float(at)) - self.side_px // 2 for at in pixel)
-            self._desk.ask(Box.of((self.side_px, self.side_px), (y, x)))
-        answer = self._desk.take()
+            self._desk.request_box(Box.from_shape((self.side_px, self.side_px), (y, x)))
+        answer = self._desk.take_result()
         if answer is not None:
-            self._show(subject, *answer)
+            self._show_pixels(subject, *answer)
             if subject[3].blur_px is None:
                 self.found.emit(self._desk.blur_px)
 
-    def _show(self, subject: Subject, box: Box, pixels: RealArray) -> None:
-        """Show the pixels at their position."""
+    def _show_pixels(self, subject: Subject, box: Box, pixels: RealArray) -> None:
+        """Show the enhanced pixels at their position."""
         source, image, _, _ = subject
         pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
         corner = np.asarray(image.origin) + (
             (np.array([box.y0, box.x0]) - 0.5) * np.asarray(image.scale) + pitch / 2
         )
         limits = tuple(source.contrast_limits)
-        look = layer_keywords(image, contrast_limits=limits, name=_NAME)
-        self.put(pixels, look | {"scale": pitch, "translate": corner})
+        look = create_layer_keywords(image, contrast_limits=limits, name=_NAME)
+        self.show_pixels(pixels, look | {"scale": pitch, "translate": corner})
 
-    def _start_again(self, busy: bool) -> None:
+    def _restart_if_idle(self, busy: bool) -> None:
         if self._is_wanted and not busy:
             self.start()
 
@@ -433,8 +435,8 @@ class MousePreview(OverLayer):
         self._say(text)
 
 
-class EnhanceCompare(CompareControls):
-    """Controls for comparing, and for previewing models under the mouse."""
+class EnhanceCompareControls(CompareControls):
+    """Controls for comparing layers, and for previewing models under the mouse."""
 
     def __init__(self, panel: Panel, read: Callable[[], Subject]) -> None:
         super().__init__(panel)
@@ -443,20 +445,20 @@ class EnhanceCompare(CompareControls):
             text="Preview at the mouse",
             tooltip="Enhance a small box under the mouse, to test models and options.",
         )
-        self.add(self.pointing)
+        self.add_row(self.pointing)
         self.preview = MousePreview(panel.viewer, read, panel.show_problem, self)
-        self.pointing.changed.connect(self._point)
+        self.pointing.changed.connect(self._toggle_preview)
         self.preview.runner.failed.connect(self.stop_preview)
 
     def start_preview(self, _: object = None) -> None:
-        """Show a preview, because the effect of a chosen option should be checked."""
+        """Show a preview, to let the user check the effect of an option."""
         self.pointing.value = True
 
     def stop_preview(self, _: object = None) -> None:
-        """Remove the preview, because a run starts or the preview failed."""
+        """Remove the preview when a run starts or the preview has failed."""
         self.pointing.value = False
 
-    def _point(self, on: bool) -> None:
+    def _toggle_preview(self, on: bool) -> None:
         if on:
             self.preview.start()
         else:
@@ -466,8 +468,8 @@ class EnhanceCompare(CompareControls):
 _INFORMED_NETWORK = "informed"  # architecture of models with weights as options
 
 
-class _FoldedOptions(Folded):
-    """A group of options that is folded by default."""
+class _CollapsibleOptions(CollapsibleSection):
+    """Group of options that is collapsed by default."""
 
     has_settings = True
 
@@ -476,26 +478,26 @@ class _FoldedOptions(Folded):
         super().__init__(title, tooltip, self.form, *more)
 
     def set_values(self, **values: object) -> None:
-        """Set values, and unfold if one of them is not the default."""
+        """Set values, and expand the group if one differs from its default."""
         self.form.set_values(**values)
         usual = EnhanceOptions().model_dump()
         if any(value != usual[name] for name, value in values.items()):
-            self.unfold()
+            self.set_expanded()
 
 
-class Advanced(_FoldedOptions):
-    """The advanced options."""
+class AdvancedOptions(_CollapsibleOptions):
+    """Advanced options of the Enhance panel."""
 
     def __init__(self) -> None:
         self.cluster = OptionsForm(ClusterOptions)
-        line = self.cluster.widget("scheduler").native
+        line = self.cluster.get_widget("scheduler").native
         line.setPlaceholderText("none: run in napari")
-        tooltip = "Memory, tolerance, flips and rotations, cluster; few runs need them."
+        tooltip = "Memory, tolerance, flips and rotations, and cluster; rarely needed."
         super().__init__(ADVANCED_GROUP, tooltip, self.cluster)
 
     @property
     def options(self) -> ClusterOptions:
-        """The scheduler to run on, if one was entered."""
+        """Cluster options with the scheduler address, if one was entered."""
         address = str(self.cluster.values()["scheduler"] or "").strip()
         return ClusterOptions(scheduler=address or None)
 
@@ -507,23 +509,26 @@ _BEFORE_REGISTERED = (
 )
 
 
-class Sharpen(Form):
-    """The blur to undo: none, the one the model measures, or a given width."""
+class SharpenForm(Form):
+    """Form for the blur to remove: none, as measured by the model, or a given width."""
 
     def __init__(self) -> None:
         self.kind = ComboBox(
             name="sharpen",
             label="Sharpen",
-            tooltip="The blur to undo: none, the one that the model measures, or "
-            "one of a known standard deviation. Check the preview under "
-            "the mouse.",
+            tooltip=(
+                "Blur to remove: none, the blur measured by the model, or a blur of "
+                "known standard deviation. Check the preview under the mouse."
+            ),
             choices=[(n, n) for n in (_FROM_IMAGE, _OFF, "px", "nm")],
         )
         self.sigma = FloatSpinBox(
             name="blur_width",
             label="Width",
-            tooltip="Standard deviation of the blur in the unit chosen above; a full "
-            "width at half maximum is 2.35 times as much.",
+            tooltip=(
+                "Standard deviation of the blur in the unit chosen above; the full "
+                "width at half maximum is 2.35 times as large."
+            ),
             value=1.0,
             min=0.0,
             max=1e4,
@@ -531,15 +536,15 @@ class Sharpen(Form):
         )
         self.sigma.native.setDecimals(3)
         super().__init__(self.kind, self.sigma)
-        self.kind.changed.connect(self._show_width)
+        self.kind.changed.connect(self._update_width_row)
         self.show_measured_blur(None)
-        self._show_width()
+        self._update_width_row()
 
-    def _show_width(self) -> None:
+    def _update_width_row(self) -> None:
         self.show_row("blur_width", self.kind.value in ("px", "nm"))
 
     def show_measured_blur(self, blur_px: float | None) -> None:
-        """Show next to the choice the blur that the model measured."""
+        """Show the blur measured by the model next to the choice."""
         text_found = (
             _FROM_IMAGE if blur_px is None else f"{_FROM_IMAGE}: {blur_px:.2f} px"
         )
@@ -547,21 +552,21 @@ class Sharpen(Form):
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
 
-    def forget_found(self, _: object = None) -> None:
-        """Clear the blur measured in another layer, or by another model."""
+    def clear_measured_blur(self, _: object = None) -> None:
+        """Clear the blur that was measured in another layer or by another model."""
         self.show_measured_blur(None)
 
-    def blur_px(self, size: PixelSize | None) -> float | None:
+    def get_blur_px(self, size: PixelSize | None) -> float | None:
         """Return the option's value for a layer with a pixel size."""
         if self.kind.value == _FROM_IMAGE:
             return None
         if self.kind.value == _OFF or not self.sigma.value:
             return 0.0
         point_spread = parse_psf(f"{self.sigma.value:g}{self.kind.value}")
-        return sum(point_spread.sigma_px(size)) / 2
+        return sum(point_spread.compute_sigma_px(size)) / 2
 
-    def choose(self, blur_px: float | None) -> None:
-        """Set the choice from an option's value."""
+    def set_blur_px(self, blur_px: float | None) -> None:
+        """Set the form to a blur in pixels; None if it is to be measured."""
         self.kind.value = _FROM_IMAGE if blur_px is None else "px" if blur_px else _OFF
         if blur_px:
             self.sigma.value = blur_px
@@ -574,12 +579,12 @@ _MAPS = {
         "distance to training area (unlike it above 1)",
     ),
 }
-"""Subject of each map, and the name of its layer."""
+"""For each map: what it shows, and the name of its layer."""
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 
 
 class EnhancePanel(Panel):
-    """Enhances a layer with an installed model.
+    """Panel that enhances a layer with an installed model.
 
     The layer of the result is added immediately. It shows the input where nothing is
     enhanced yet, and the part in view is enhanced first.
@@ -589,54 +594,64 @@ class EnhancePanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Enhance", "Enhance")
-        self.layer = self.new_layer_box("layer", "Layer", "The grey image to enhance.")
-        self.model = ModelChooser(viewer, self._check_model)
+        self.layer = self.create_layer_box(
+            "layer", "Layer", "The grey image to enhance."
+        )
+        self.model = ModelChooser(viewer, self._open_model_check)
         self.form = OptionsForm(EnhanceOptions)
         self.form.set_values(
-            tile=int(preference("computing", "tile_px")) or None,
-            precision=preference("computing", "precision"),
+            tile=int(get_preference("computing", "tile_px")) or None,
+            precision=get_preference("computing", "precision"),
         )
         tooltip = (
-            "How much noise, blur and haze is removed; by default as "
-            "the model measures them."
+            "Amounts of noise, blur and haze to remove; by default, as measured by the "
+            "model."
         )
-        self.weights, self.advanced = _FoldedOptions(WEIGHTS, tooltip), Advanced()
-        self.sharpen = Sharpen()
+        self.weights, self.advanced = (
+            _CollapsibleOptions(WEIGHTS, tooltip),
+            AdvancedOptions(),
+        )
+        self.sharpen = SharpenForm()
         self.whole = CheckBox(
             name="whole",
             text="Whole field",
-            tooltip="The part in view is always enhanced first. If unticked, the "
-            "rest is enhanced only when it comes into view, or when this is "
-            "ticked again.",
+            tooltip=(
+                "The part in view is always enhanced first. If unticked, the rest is "
+                "enhanced only when it comes into view, or when you tick this again."
+            ),
             value=True,
         )
         self.misfit = CheckBox(
             name="misfit",
             text="Map of the misfit",
-            tooltip="Add a layer that shows where the result, blurred again, differs "
-            "from the input: structures that it misses, or adds without "
-            "evidence. In per cent of the input's contrast.",
+            tooltip=(
+                "Add a layer that shows where the result, blurred again, differs from "
+                "the input: structures that are missing, or were added without "
+                "evidence. In per cent of the input's contrast."
+            ),
         )
         self.unfamiliar = CheckBox(
             name="unfamiliar",
             text="Show distance to the training area",
-            tooltip="Add a layer with the distance of each block of 96 px to the "
-            "area that the model was trained on; above 1, a block is unlike "
-            "that area.",
+            tooltip=(
+                "Add a layer with the distance of each 96 px block from the training "
+                "area of the model; blocks above 1 do not resemble that area."
+            ),
         )
         self.unmade = RichLabel()  # why a ticked map cannot be made
-        self.output = store_edit()
+        self.output = create_store_edit()
         self.existing = ComboBox(
             name="existing",
             label="If it exists",
-            tooltip="Keep an existing store, resume one that was interrupted here or "
-            "on the command line with the settings it was started with, or "
-            "overwrite it.",
+            tooltip=(
+                "Keep an existing store, overwrite it, or resume an interrupted one, "
+                "started here or on the command line, with its original settings."
+            ),
             choices=list(_EXISTING.items()),
         )
-        self.look = EnhanceCompare(self, self._subject)
+        self.look = EnhanceCompareControls(self, self._read_subject)
         self.live: LiveLayer | None = None
-        self._outcome: Outcome | None = None  # of the last run, whole
+        self._outcome: JobOutput | None = None  # of the last run, whole
         self._options_shown: tuple[EnhanceOptions | None, EnhanceOptions | None] = (
             None,
             None,
@@ -646,60 +661,62 @@ class EnhancePanel(Panel):
         self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
         choices = Form(self.whole, *self._ticks.values())
         where = Form(self.output, self.existing)
-        self.add_group("Image", Form(self.layer, self.new_planes_box()))
+        self.add_group("Image", Form(self.layer, self.create_planes_box()))
         self.add_group("Model", self.model)
         parts = self.form, self.sharpen, self.weights
         self.add_group("Settings", *parts, choices, self.unmade, where, self.advanced)
         self.add_group("Compare", self.look)
         self.add_results("Result")
-        self._connect()
-        self.take_input(self.layer)
-        self._propose(self.layer.value)
-        self._compare(self.layer.value)
-        self._show_rows()
+        self._connect_signals()
+        self.follow_active_layer(self.layer)
+        self._propose_model(self.layer.value)
+        self._compare_model(self.layer.value)
+        self._update_rows()
         self._offer_to_resume()
 
-    def _connect(self) -> None:
-        """Update cards, rows and the preview when a choice changes."""
-        self.layer.changed.connect(self._propose)
-        self.layer.changed.connect(self._compare)
-        self.layer.changed.connect(self.look.compare)
-        self.model.changed.connect(self._show_rows)
-        self.form.on_change("resample", lambda _: self._compare(self.layer.value))
-        self.whole.changed.connect(self._set_whole)
+    def _connect_signals(self) -> None:
+        """Connect all choices to the model card, the rows and the preview."""
+        self.layer.changed.connect(self._propose_model)
+        self.layer.changed.connect(self._compare_model)
+        self.layer.changed.connect(self.look.select_layers)
+        self.model.changed.connect(self._update_rows)
+        self.form.on_change("resample", lambda _: self._compare_model(self.layer.value))
+        self.whole.changed.connect(self._set_whole_image)
         planes = [] if self.all_planes is None else [self.all_planes.changed]
         ticks = [tick.changed for tick in self._ticks.values()]
         for signal in (*ticks, *planes, self.layer.changed):
-            signal.connect(self._show_unmade)
+            signal.connect(self._show_map_problems)
         for change in (self.layer.changed, self.model.changed):
-            change.connect(self.look.preview.change)
-            change.connect(self.sharpen.forget_found)
+            change.connect(self.look.preview.restart_if_active)
+            change.connect(self.sharpen.clear_measured_blur)
         for form in (self.form, self.weights.form, self.advanced.form):
-            for name in form.names:
-                form.on_change(name, self.look.preview.change)
+            for name in form.option_names:
+                form.on_change(name, self.look.preview.restart_if_active)
         for control in (self.sharpen.kind, self.sharpen.sigma):
-            control.changed.connect(self.look.preview.change)
+            control.changed.connect(self.look.preview.restart_if_active)
         # preview a choice of the user, but not one set by a run
         self.sharpen.kind.native.activated.connect(self.look.start_preview)
         self.look.preview.found.connect(self.sharpen.show_measured_blur)
-        self.runner.failed.connect(self._stop_drawing)
-        self.session.changed.connect(self._look_in_project)
+        self.runner.failed.connect(self._keep_or_remove_layer)
+        self.session.changed.connect(self._check_project_stores)
 
-    def _propose(self, layer: Image | None) -> None:
-        """Propose the model that fits a layer."""
+    def _propose_model(self, layer: Image | None) -> None:
+        """Propose a suitable model for a layer."""
         fits = layer is not None and is_superlens(layer)
         own: list[str] = []  # a network's output is not what the model was trained on
-        if layer is not None and network_of(layer) is None:
-            own = models_of_place(partial(self._digests, layer))
+        if layer is not None and get_network_name(layer) is None:
+            own = find_models_trained_on(partial(self._compute_digests, layer))
         usual = MOSAIC_MODEL if fits else None
-        self.model.propose(own[-1] if own else usual)
+        self.model.propose_model(own[-1] if own else usual)
 
-    def _digests(self, layer: Image) -> set[str]:
-        """Return the digests of a layer, its file, and all its sources."""
-        history = provenance_of(layer)
-        digests = {*digests_of(InputRecord(role="image", name="", provenance=history))}
+    def _compute_digests(self, layer: Image) -> set[str]:
+        """Return the digests of a layer, its file and all its sources."""
+        history = get_provenance(layer)
+        digests = {
+            *collect_digests(InputRecord(role="image", name="", provenance=history))
+        }
         try:
-            image = self.micrograph(layer)
+            image = self.read_layer(layer)
             if image.data.size <= _DIGESTED_PX:
                 digests.add(run(digest_values(image)))
                 file = Path(layer.metadata.get(STORE_KEY) or image.path or "")
@@ -709,52 +726,54 @@ class EnhancePanel(Panel):
             pass
         return digests
 
-    def _compare(self, layer: Image | None) -> None:
+    def _compare_model(self, layer: Image | None) -> None:
         try:
-            size = self.micrograph(layer).pixel_size_nm
+            size = self.read_layer(layer).pixel_size_nm
         except SemsrError:
             size = None
         is_registered = layer is not None and step_before(layer) == "register"
         advice = _BEFORE_REGISTERED if is_registered else ""
-        self.model.show_for(size, self.form.values()["resample"], advice, layer)
+        self.model.compare_with_layer(
+            size, self.form.values()["resample"], advice, layer
+        )
 
-    def _show_rows(self) -> None:
+    def _update_rows(self) -> None:
         self.form.show_row("norm", bool(self.model.card.get("norms")))
         model_has_size = self.model.card.get("pixel_size_nm") is not None
         self.form.show_row("resample", model_has_size)
         for part in (self.sharpen, self.weights):
             part.setVisible(self._has_separate_amounts())
-        self._show_unmade()
+        self._show_map_problems()
 
-    def _reasons_unmade(self) -> dict[str, str]:
-        """Return the reasons why ticked maps cannot be made, by their names."""
+    def _find_map_problems(self) -> dict[str, str]:
+        """Return the reasons why selected maps cannot be made, by map name."""
         card, why = self.model.card, {}
-        if self.misfit.value and not learnt_from_instrument(card):
+        if self.misfit.value and not is_instrument_model(card):
             why[MISFIT] = (
                 f"{card.get('name', self.model.value)} was not trained with a "
                 "simulated instrument, so the blur is not known"
             )
         if self.unfamiliar.value and not _has_training_area(card):
             why[UNFAMILIAR] = (
-                f"{card.get('name', self.model.value)} does not state its training "
-                "area; models made by Train on SEM do"
+                f"{card.get('name', self.model.value)} does not record its training "
+                "area; models trained with Train on SEM do"
             )
-        if self.takes_stack():
+        if self.uses_all_planes():
             reason = "maps are not made of all planes; untick All planes to map one"
             why = {key: reason for key, tick in self._ticks.items() if tick.value}
         return why
 
-    def _show_unmade(self, _: object = None) -> None:
-        """Show the reasons below the tick boxes; no set tick box is hidden."""
+    def _show_map_problems(self, _: object = None) -> None:
+        """Show the reasons below the tick boxes; boxes that are ticked stay visible."""
         if not is_alive(self):
             return
-        from_instrument = learnt_from_instrument(self.model.card)
+        from_instrument = is_instrument_model(self.model.card)
         self.misfit.visible = from_instrument or bool(self.misfit.value)
         states_place = _has_training_area(self.model.card)
         self.unfamiliar.visible = states_place or bool(self.unfamiliar.value)
         lines = (
             f'<p class="warning">No map of {_MAPS[key][0]}: {escape(sentence)}.</p>'
-            for key, sentence in self._reasons_unmade().items()
+            for key, sentence in self._find_map_problems().items()
         )
         self.unmade.setText("".join(lines))
 
@@ -762,54 +781,58 @@ class EnhancePanel(Panel):
         """Return whether the model has separate amounts for noise, blur and haze."""
         return self.model.card.get("architecture") == _INFORMED_NETWORK
 
-    def _check_model(self) -> None:
+    def _open_model_check(self) -> None:
         panel: Any = open_panel(self.viewer, "Check model")
         panel.model.show_model(self.model.value)
 
-    def _set_whole(self, whole: bool) -> None:
+    def _set_whole_image(self, whole: bool) -> None:
         if self.live is not None:
             self.live.live.queue.whole = whole
 
-    def _subject(self) -> Subject:
-        """Read layer, image, model and options."""
+    def _read_subject(self) -> Subject:
+        """Read the layer, image, model and options."""
         layer, model = self.layer.value, self.model.value
-        micrograph = self.micrograph(layer)
+        micrograph = self.read_layer(layer)
         if model is None:
             msg = "A model must be chosen, but none is installed; add a model file."
             raise OptionError(msg, code="model-missing")
-        return layer, micrograph, model, self._options(micrograph.pixel_size_nm)
+        return layer, micrograph, model, self._get_options(micrograph.pixel_size_nm)
 
-    def _options(self, size: PixelSize | None) -> EnhanceOptions:
-        """Read the options; those of the unfinished store if none was changed."""
+    def _get_options(self, size: PixelSize | None) -> EnhanceOptions:
+        """Return the options; those of the unfinished store if none was changed."""
         weights = {}
         if self._has_separate_amounts():
-            blur = self.sharpen.blur_px(size)
+            blur = self.sharpen.get_blur_px(size)
             weights = self.weights.form.values() | {"blur_px": blur}
-        options_typed = self.form.options(**self.advanced.form.values(), **weights)
+        options_typed = self.form.create_options(
+            **self.advanced.form.values(), **weights
+        )
         read, whole = self._options_shown
         options: EnhanceOptions = options_typed
         return options if whole is None or options != read else whole
 
     # -- the output ----------------------------------------------------------
 
-    def writes(self) -> Path | None:
+    def get_output_path(self) -> Path | None:
         """Return the chosen output path."""
-        return typed_store(self.output, stack=self.takes_stack())
+        return get_entered_store(self.output, stack=self.uses_all_planes())
 
     def _is_resuming(self) -> bool:
         """Whether to resume an interrupted store."""
         return bool(self.existing.value == "resume")
 
-    def _result_name(self, micrograph: Micrograph, card: Mapping[str, object]) -> str:
+    def _create_result_name(
+        self, micrograph: Micrograph, card: Mapping[str, object]
+    ) -> str:
         model = str(card.get("name") or Path(self.model.value or "").stem)
-        return result_name(self.viewer, micrograph.name, model)
+        return create_result_name(self.viewer, micrograph.name, model)
 
-    def _options_before(self) -> EnhanceOptions | None:
-        """Show the options of a store to be resumed, and return them."""
-        path = None if self.takes_stack() else typed_store(self.output)
+    def _load_unfinished_options(self) -> EnhanceOptions | None:
+        """Show the options of a store that will be resumed, and return them."""
+        path = None if self.uses_all_planes() else get_entered_store(self.output)
         store_record = None
         if path is not None and self._is_resuming():
-            store_record = find_unfinished(path)
+            store_record = find_unfinished_result(path)
         if store_record is None:
             return None
         options = EnhanceOptions.parse(store_record.options)
@@ -819,12 +842,15 @@ class EnhancePanel(Panel):
 
     def _show_options(self, options: EnhanceOptions) -> None:
         values = options.model_dump()
-        self.form.set_values(**{name: values[name] for name in self.form.names})
-        self.sharpen.choose(options.blur_px)
+        self.form.set_values(**{name: values[name] for name in self.form.option_names})
+        self.sharpen.set_blur_px(options.blur_px)
         for part in (self.weights, self.advanced):
-            part.set_values(**{name: values[name] for name in part.form.names})
+            part.set_values(**{name: values[name] for name in part.form.option_names})
         self._options_shown = None, None
-        self._options_shown = self._options(None), options  # the form rounds the values
+        self._options_shown = (
+            self._get_options(None),
+            options,
+        )  # the form rounds the values
 
     def _find_resumable(
         self, request: tuple[object, ...], path: Path | None, existing: str
@@ -835,66 +861,74 @@ class EnhancePanel(Panel):
         removed.
         """
         live = next(
-            (item for item in half_done(self.viewer) if item.request == request), None
+            (
+                item
+                for item in find_unfinished_layers(self.viewer)
+                if item.request == request
+            ),
+            None,
         )
         if live is None:
             return None
         if existing == "replace":
             live.discard()
-            live.forget_store()
+            live.delete_temporary_store()
             return None
         if path is not None and path != live.store.path:
             if not live.store.temporary:
                 return None
             check_image_target(path, inputs=[])
             move(live.store.path, path)
-            live.store = Target(path)
-        live.store = Target(live.store.path, "resume", live.store.temporary)
+            live.store = OutputTarget(path)
+        live.store = OutputTarget(live.store.path, "resume", live.store.temporary)
         return live
 
     # -- running ---------------------------------------------------------------
 
-    def job(self) -> Work:
-        """Read the form; the layer is added when the run starts."""
-        options_before = self._options_before()
-        source, micrograph, model, options = self._subject()
+    def job(self) -> PanelTask:
+        """Create the task from the form; the layer is added when the run starts."""
+        options_before = self._load_unfinished_options()
+        source, micrograph, model, options = self._read_subject()
         options = options_before or options
-        self._compare(source)
+        self._compare_model(source)
         arguments = {
             "model": model,
             "options": options,
             "cluster": self.advanced.options,
         }
-        planes = planes_of(source) if self.takes_stack() else []
-        plane = plane_at(source, self.viewer.dims)
+        planes = list_planes(source) if self.uses_all_planes() else []
+        plane = get_displayed_plane(source, self.viewer.dims)
         place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
-        request, path = (source, model, options, place_seen), self.writes()
-        ticks, unmade = self._ticks.items(), self._reasons_unmade()
+        request, path = (source, model, options, place_seen), self.get_output_path()
+        ticks, unmade = self._ticks.items(), self._find_map_problems()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
         there = self._outcome
-        if there is not None and any(maps.values()) and self._is_made(request, path):
+        if there is not None and any(maps.values()) and self._has_result(request, path):
             job = partial(
                 _make_maps, micrograph, there, maps, model, options, again=True
             )
-            return Work(job, self._show_maps)
+            return PanelTask(job, self._show_maps)
         card, existing = dict(self.model.card), str(self.existing.value)
-        name, scale = self._result_name(micrograph, card), int(card.get("scale", 1))
+        name, scale = (
+            self._create_result_name(micrograph, card),
+            int(card.get("scale", 1)),
+        )
         shape, count = micrograph.shape, len(planes)
-        target = store_target(self.output, name, shape, scale, existing, planes=count)
+        target = choose_target(self.output, name, shape, scale, existing, planes=count)
 
-        def begin() -> None:
+        def start_run() -> None:
             self.look.stop_preview()
             self._outcome = self.live = None
             if planes:  # they are not drawn during the run
                 return
             live = self.live = self._find_resumable(request, path, existing)
             if live is None:
-                field, keywords = live_field(
+                field, keywords = create_live_field(
                     micrograph,
                     source,
                     card,
                     options,
-                    name=self._result_name(micrograph, card),
+                    name=self._create_result_name(micrograph, card),
                     whole=bool(self.whole.value),
                 )
                 self.live = LiveLayer(
@@ -910,13 +944,17 @@ class EnhancePanel(Panel):
             # the job need not wait for the window to be drawn
             QTimer.singleShot(0, partial(self._show_with_source, source))
 
-        def make() -> Job[EnhancedOutcome]:
+        def create_job() -> Job[EnhanceOutcome]:
             place = target if self.live is None else self.live.store
-            return _enhance(planes or micrograph, place, self.live, maps, **arguments)
+            return _enhance_and_map(
+                planes or micrograph, place, self.live, maps, **arguments
+            )
 
-        return Work(make, partial(self.show_outcome, source, micrograph), begin)
+        return PanelTask(
+            create_job, partial(self.show_outcome, source, micrograph), start_run
+        )
 
-    def _is_made(self, request: tuple[object, ...], path: Path | None) -> bool:
+    def _has_result(self, request: tuple[object, ...], path: Path | None) -> bool:
         """Whether the result of these settings exists at the chosen path."""
         live = self.live
         return (
@@ -931,16 +969,16 @@ class EnhancePanel(Panel):
         """Show a layer that is being enhanced next to its source, with a scale bar."""
         if is_alive(self) and self.live is not None and self.live.is_shown:
             show_scale_bar(self.viewer)
-            self.look.compare(source, self.live.layer)
+            self.look.select_layers(source, self.live.layer)
 
     def show_outcome(
-        self, source: Image, image: Micrograph, outcome_enhanced: "EnhancedOutcome"
+        self, source: Image, image: Micrograph, outcome_enhanced: "EnhanceOutcome"
     ) -> Iterator[None]:
-        """Show the finished result and its figures."""
+        """Show the finished result and its metrics."""
         outcome, live, layer = outcome_enhanced.outcome, self.live, None
         if outcome.planes:
             model = str(outcome.result.provenance.model_name)
-            title = result_name(self.viewer, source.name, model)
+            title = create_result_name(self.viewer, source.name, model)
             layer = add_stack(self.viewer, outcome, source, title)
         elif live is not None and live.is_shown:
             levels = [item.data for item in outcome.output.levels]
@@ -949,7 +987,7 @@ class EnhancePanel(Panel):
         if layer is not None:
             yield
             apart = outcome.result.change is None
-            self.look.finish(layer, source, image, outcome, apart=apart)
+            self.look.set_result(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
         if self._store_offered == Path(
             outcome.result.output
@@ -958,16 +996,16 @@ class EnhancePanel(Panel):
         self._store_offered = None
         yield from self._show_maps(outcome_enhanced)
 
-    def _show_maps(self, outcome_enhanced: "EnhancedOutcome") -> Iterator[None]:
+    def _show_maps(self, outcome_enhanced: "EnhanceOutcome") -> Iterator[None]:
         outcome = outcome_enhanced.outcome
         for kind, opened_store in outcome_enhanced.maps.items():
             assert self.live is not None  # noqa: S101 - it was drawn
             name = self.live.layer.name
             both = self.live.request[0], self.live.layer
-            with self.in_place(kind, *both) as earlier:
-                yield from self.take_away(earlier)
-                title = result_name(self.viewer, name, _MAPS[kind][1])
-                layer = add_opened(self.viewer, opened_store, name=title)
+            with self.replace_earlier_layers(kind, *both) as earlier:
+                yield from self.remove_earlier_layers(earlier)
+                title = create_result_name(self.viewer, name, _MAPS[kind][1])
+                layer = add_opened_image(self.viewer, opened_store, name=title)
                 hide_other_maps(self.viewer, layer)
                 yield
         report = outcome.result.report
@@ -990,7 +1028,7 @@ class EnhancePanel(Panel):
         if outcome_enhanced.again:
             sentence = f"Mapped in {whole}; the existing result was kept."
         self.show_result(
-            {**figures_of(outcome.result), "Store": outcome.result.output},
+            {**get_figures(outcome.result), "Store": outcome.result.output},
             f"{sentence}{hardly}",
             network=outcome.result.provenance.model_name,
         )
@@ -998,22 +1036,22 @@ class EnhancePanel(Panel):
     # -- stopping ----------------------------------------------------------------
 
     def _on_layer_removed(self) -> None:
-        """Stop, because the user removed the layer."""
+        """Stop the run after the user has removed the layer."""
         live = self.live
         if live is None or not live.is_partial:
             return  # a finished layer is removed like any other
-        if self.runner.running:
+        if self.runner.is_running:
             self.stop()
         else:
-            live.forget_store()
+            live.delete_temporary_store()
 
-    def _stop_drawing(self, _: str = "") -> None:
-        """Keep an unfinished layer in the viewer; remove one without enhanced tiles."""
+    def _keep_or_remove_layer(self, _: str = "") -> None:
+        """Keep an unfinished layer in the viewer; remove it if no tile is enhanced."""
         live = self.live
         if live is None:
             return
         if not live.is_shown:
-            live.forget_store()
+            live.delete_temporary_store()
             self.after_cancel = "the layer was removed"
         elif live.live.tiles_done:
             live.pause()
@@ -1022,25 +1060,25 @@ class EnhancePanel(Panel):
                 self.after_cancel += ", unless it is set to overwrite"
         else:
             live.discard()
-            live.forget_store()
+            live.delete_temporary_store()
             self.live = None
             self.after_cancel = "no layer was added"
         if not live.store.temporary and live.store.path.exists():
             self.after_cancel += "; 'resume it' continues the store"
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Prepare for a run while the panel is idle."""
+        """Check for unfinished stores, and import torch while the panel is idle."""
         super().showEvent(event)
-        self._look_in_project()
-        QTimer.singleShot(_AHEAD_MS, self._look_ahead)
+        self._check_project_stores()
+        QTimer.singleShot(_AHEAD_MS, self._preload_if_visible)
 
-    def _look_ahead(self) -> None:
+    def _preload_if_visible(self) -> None:
         if is_alive(self) and self.isVisible():
-            _import_ahead()
+            _preload_torch()
 
-    def leave(self) -> None:
-        """Keep an unfinished run for a panel that is opened later."""
-        super().leave()
+    def cancel_all_jobs(self) -> None:
+        """Cancel all jobs, but keep an unfinished layer for the next panel."""
+        super().cancel_all_jobs()
         live = self.live
         if live is None or not live.is_partial or not live.is_shown:
             return
@@ -1050,61 +1088,61 @@ class EnhancePanel(Panel):
             live.discard()
 
     def _offer_to_resume(self) -> None:
-        """Set the form to a run that another panel left unfinished."""
-        live = next(iter(half_done(self.viewer)), None)
+        """Fill the form with the settings of a run left unfinished by another panel."""
+        live = next(iter(find_unfinished_layers(self.viewer)), None)
         if live is None or live.request[0] not in self.viewer.layers:
             return
         source, model, options, (plane, *_) = live.request
         self.layer.value = source
         self.model.show_model(model)
         self._show_options(options)
-        elsewhere = plane != plane_at(source, self.viewer.dims)
+        elsewhere = plane != get_displayed_plane(source, self.viewer.dims)
         where = " when its plane is shown" if elsewhere else ""
         self.show_status(f"{live.layer.name} is unfinished; Enhance resumes it{where}.")
 
-    def _look_in_project(self) -> None:
+    def _check_project_stores(self) -> None:
         """Offer to resume unfinished stores of the open project."""
         folder = self.session.folder
         if not is_alive(self) or not self.isVisible() or folder == self._project:
             return
-        self._project, output_typed = folder, self.writes()
-        if folder is None or self.busy:
+        self._project, output_typed = folder, self.get_output_path()
+        if folder is None or self.is_busy:
             return
         stores = (
             sorted(folder.glob("*.ome.zarr"))
             if output_typed is None
             else [output_typed]
         )
-        stores_shown = [live.store.path for live in half_done(self.viewer)]
+        stores_shown = [live.store.path for live in find_unfinished_layers(self.viewer)]
         for path in stores:
-            record = None if path in stores_shown else find_unfinished(path)
+            record = None if path in stores_shown else find_unfinished_result(path)
             if record is not None and (output_typed is None or self._is_resuming()):
                 self._offer_store(path, record.image)
                 return
 
     def _offer_store(self, path: Path, image: str) -> None:
-        """Set the form to an unfinished store, to resume it."""
+        """Fill the form with the settings of an unfinished store, to resume it."""
         layers_by_name = {layer.name: layer for layer in self.viewer.layers}
         if layers_by_name.get(image) in self.layer.choices:
             self.layer.value = layers_by_name[image]
         self._store_offered = path
         self.output.value, self.existing.value = path, "resume"
-        with self.showing_errors():
-            self._options_before()
+        with self.show_errors():
+            self._load_unfinished_options()
             sentence = f"{path.name} is unfinished; Enhance resumes it."
             self.show_status(sentence)
 
     def _show_cancelled(self) -> None:
-        self._stop_drawing()
+        self._keep_or_remove_layer()
         super()._show_cancelled()
 
 
 @dataclass(frozen=True, slots=True)
-class EnhancedOutcome:
-    """The enhanced images, and their maps."""
+class EnhanceOutcome:
+    """Enhanced images and their maps."""
 
-    outcome: Outcome
-    maps: Mapping[str, Opened]
+    outcome: JobOutput
+    maps: Mapping[str, OpenedImage]
     unmade: tuple[str, ...]  # why ticked maps were not made
     seconds: float = 0.0  # of the whole run
     again: bool = False  # whether the result existed before
@@ -1115,13 +1153,13 @@ def _has_training_area(card: Mapping[str, Any]) -> bool:
     return FAMILIARITY in (card.get("training") or {})
 
 
-def _enhance(
+def _enhance_and_map(
     image: Any,
-    target: Target,
+    target: OutputTarget,
     live_layer: LiveLayer | None,
     maps: Mapping[str, bool],
     **arguments: Any,
-) -> Job[EnhancedOutcome]:
+) -> Job[EnhanceOutcome]:
     """Enhance an image or planes, open the result, and make the requested maps.
 
     `maps`: keys of the maps to make.
@@ -1137,7 +1175,7 @@ def _enhance(
         live=live,
         **arguments,
     )
-    outcome = yield from write_outcome(
+    outcome = yield from run_and_open(
         job,
         target,
         keep=lambda: live_layer and live_layer.is_wanted and live_layer.live.tiles_done,
@@ -1149,14 +1187,14 @@ def _enhance(
 
 def _make_maps(
     micrograph: Micrograph,
-    outcome: Outcome,
+    outcome: JobOutput,
     maps: Mapping[str, bool],
     model: str,
     options: EnhanceOptions,
     *,
     again: bool = False,
-) -> Job[EnhancedOutcome]:
-    """Make the requested maps; warn about those that could not be made.
+) -> Job[EnhanceOutcome]:
+    """Make the requested maps, and warn about those that could not be made.
 
     The result is kept even if a map fails. `again`: it existed before.
     """
@@ -1166,14 +1204,14 @@ def _make_maps(
     unmade: list[str] = []
     if maps[MISFIT] and misfit is None:
         unmade.append(
-            f"No map of the misfit was made: {micrograph.name} shows little more than "
-            "noise, or has too many gaps."
+            f"No misfit map was made: {micrograph.name} shows little more than noise, "
+            "or has too many gaps."
         )
     elif maps[MISFIT] and misfit is not None:
         maps_shown[MISFIT] = yield from map_misfit(micrograph, result_image, misfit)
     if maps[UNFAMILIAR]:
         try:
-            maps_shown[UNFAMILIAR] = yield from map_unfamiliar(
+            maps_shown[UNFAMILIAR] = yield from map_unfamiliarity(
                 micrograph, model, options
             )
         except ShapeError as error:  # of an image smaller than a block
@@ -1183,6 +1221,6 @@ def _make_maps(
             update={"part": part}
         )
         maps_shown[part] = map_image.replace(provenance=story)
-    stores = {name: Opened(item, (item,)) for name, item in maps_shown.items()}
+    stores = {name: OpenedImage(item, (item,)) for name, item in maps_shown.items()}
     seconds = time.monotonic() - start
-    return EnhancedOutcome(outcome, stores, tuple(unmade), seconds, again)
+    return EnhanceOutcome(outcome, stores, tuple(unmade), seconds, again)

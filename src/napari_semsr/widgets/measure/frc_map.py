@@ -1,4 +1,4 @@
-"""FRC map: resolution of each block, shown over its image."""
+"""FRC map: resolution of each block, displayed over its image."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from napari_semsr.analysis import (
     REASON_TEXTS,
     REASONS,
-    code_of,
+    get_reason_code,
 )
 from napari_semsr.core import (
     DisplaySettings,
@@ -29,9 +29,9 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     contrast_limits,
-    figures_of,
     format_number,
-    plots_of,
+    get_figures,
+    get_plots,
 )
 from napari_semsr.io import HELPER_KEY, STORE_KEY, half_paths, layer_attributes
 from napari_semsr.jobs import (
@@ -43,7 +43,7 @@ from napari_semsr.jobs import (
     FrcMapJobOptions,
     FrcMapReport,
     FrcReport,
-    cut_gaps,
+    crop_to_gap_free_box,
     find_halves,
 )
 from napari_semsr.widgets.base import (
@@ -54,36 +54,36 @@ from napari_semsr.widgets.base import (
     Numbers,
     OptionsForm,
     Panel,
+    PanelTask,
     RichLabel,
-    Work,
-    push_button,
+    create_button,
 )
 from napari_semsr.widgets.layers import (
     SOURCES_KEY,
-    colour_bar_parts,
-    file_of,
-    free_name,
+    create_layer_keywords,
+    create_result_name,
+    find_free_name,
+    get_common_unit,
+    get_file_path,
+    get_jobs,
+    get_network_name,
+    get_provenance,
+    get_source_identities,
     hide_other_maps,
-    image_layers,
-    is_exposure,
+    is_acquired,
     is_stitched,
-    jobs_of,
-    layer_keywords,
-    network_of,
-    provenance_of,
-    result_name,
-    same_unit,
+    list_image_layers,
     show_colour_bar,
+    show_colour_bar_in_steps,
     show_scale_bar,
-    sources_of,
     step_before,
 )
 from napari_semsr.widgets.measure.regions import (
     Region,
-    new_region_box,
-    part_note,
+    create_region_box,
+    format_part_note,
     propose_partner,
-    read_pair,
+    read_image_pair,
     read_regions,
     show_outline,
 )
@@ -100,11 +100,11 @@ REGION_COLOURS = "#e19696", "#785a1e", "#d21e78", "#2d4bff", "#87962d", "#0ff01e
 
 _ONE_MOSAIC = (
     "A stitched mosaic needs two exposures: choose a second image, or stitch it with "
-    "its halves. Blending correlates the noise of neighbouring pixels, so the halves "
-    "of one mosaic agree too well; tick Split the mosaic anyway to measure it "
-    "nevertheless."
+    "its halves. Blending correlates the noise of neighbouring pixels, which makes the "
+    "halves of a single mosaic agree too well; tick Split the mosaic anyway to measure "
+    "it regardless."
 )
-_HALVES = "The stored halves of this mosaic are compared, where both cover it."
+_HALVES = "The stored halves of this mosaic are compared in the area that both cover."
 
 # Colours that do not occur in viridis, so that a failed block is never read as a
 # number.
@@ -119,15 +119,15 @@ REASON_COLOURS = {
 }
 
 
-def _show_below(viewer: Viewer, layer: Image) -> str:
-    """Show a measured image, and hide network outputs that cover it.
+def _show_measured_image(viewer: Viewer, layer: Image) -> str:
+    """Show the measured image, and hide network outputs that cover it.
 
     Otherwise the map would seem to be theirs. Returns the names of hidden layers.
     """
     layer.visible = True
     above = list(viewer.layers)[viewer.layers.index(layer) + 1 :]
     layers_hidden = [
-        item for item in above if item.visible and network_of(item) is not None
+        item for item in above if item.visible and get_network_name(item) is not None
     ]
     for item in layers_hidden:
         item.visible = False
@@ -140,7 +140,7 @@ def add_failed_layer(
     codes: NDArray[np.uint8],
     name: str,
 ) -> Labels | None:
-    """Add the blocks of a map without a resolution, coloured and named by their reason.
+    """Add a layer with the blocks without a resolution, coloured by reason.
 
     `codes` (Y, X) are 0 where there is a resolution. Returns the layer, or None if no
     block failed.
@@ -148,14 +148,15 @@ def add_failed_layer(
     if not np.any(codes):
         return None
     colours = [
-        (code_of(name), REASON_COLOURS[name], REASON_TEXTS[name]) for name in REASONS
+        (get_reason_code(name), REASON_COLOURS[name], REASON_TEXTS[name])
+        for name in REASONS
     ]
     look = DisplaySettings(
         limits=(0.0, float(len(REASONS))),
         classes=((0, "#00000000", ""), *colours),
         opacity=0.8,
     )
-    name = result_name(viewer, name, "failed blocks")
+    name = create_result_name(viewer, name, "failed blocks")
     keywords = layer_attributes(result.replace(data=codes, name=name, look=look))
     del keywords["rgb"]
     keywords["metadata"] |= {HELPER_KEY: _TITLE}
@@ -164,7 +165,7 @@ def add_failed_layer(
 
 @dataclass(frozen=True, slots=True)
 class FrcOutcome:
-    """Map and whole-field curve of the same images.
+    """Resolution map and whole-field FRC curve of the same images.
 
     If gaps were cropped, the curve is that of a part; without a curve, the reason is
     given. The note concerns a mosaic's halves.
@@ -179,7 +180,7 @@ class FrcOutcome:
     regions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
-def _measure(
+def _measure_frc(
     images: Sequence[Micrograph],
     options: FrcMapJobOptions,
     store: Path | None = None,
@@ -187,7 +188,7 @@ def _measure(
     needs_halves: bool = False,
     regions: Sequence[Region] = (),
 ) -> Job[FrcOutcome]:
-    """Correlate one image, or two independent ones, as a whole and block by block.
+    """Measure the FRC of one or two images, for the whole field and each block.
 
     A single mosaic is measured by its halves, if they are next to its store; one that
     `needs_halves` raises an error without them.
@@ -206,7 +207,7 @@ def _measure(
     }
     whole, alone, part, why = None, None, None, ""
     try:
-        parts, box = yield from cut_gaps(*images, *(halves or ()))
+        parts, box = yield from crop_to_gap_free_box(*images, *(halves or ()))
         part = parts[0] if box else None
         frc_options = FrcJobOptions(**options_shared)
         if halves is None:
@@ -218,46 +219,48 @@ def _measure(
     except SemsrError as error:  # the map raises its own error
         why = str(error)
     blocks = yield from FRC_MAP.job(*images, halves=halves, options=options)
-    within = _within(regions, blocks)
+    within = _find_blocks_in_regions(regions, blocks)
     return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note, within)
 
 
-def _within(
+def _find_blocks_in_regions(
     regions: Sequence[Region], report: FrcMapReport
 ) -> Mapping[str, NDArray[np.bool_]]:
-    """Return for each region which blocks have their centre in it."""
+    """Return a mask of the blocks with their centre inside, for each region."""
     grid = report.result.map
     rows, columns = np.indices(grid.shape)
     places = np.stack([rows.ravel(), columns.ravel()], axis=1) * grid.scale
     places = places + np.array(grid.origin)
-    return {one.name: one.holds(places).reshape(grid.shape) for one in regions}
+    return {one.name: one.contains(places).reshape(grid.shape) for one in regions}
 
 
 class FrcMapPanel(Panel):
-    """Maps the resolution of two layers, or of one layer that is split."""
+    """Panel that maps the resolution of two layers, or of one layer that is split."""
 
     plots = True
     help_place = "frc.md#maps"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Map resolution")
-        self.first = self.new_layer_box("first", "Image", "The image to measure.")
-        self.second = self.new_layer_box(
+        self.first = self.create_layer_box("first", "Image", "The image to measure.")
+        self.second = self.create_layer_box(
             "second",
             "Second image",
-            "An independent exposure of the same field; without one the image is split "
-            "into halves, which is valid only while its noise is white; a mosaic is "
-            "measured by the halves that were stitched with it.",
+            "Independent exposure of the same field of view. Without it, the image "
+            "is split into halves, which is valid only if its noise is white; for a "
+            "mosaic, the halves that were stitched with it are used.",
             none="none",
         )
         self.split_mosaic = CheckBox(
             name="split_mosaic",
             value=False,
             text="Split the mosaic anyway",
-            tooltip="Split a single mosaic instead of comparing its stored halves; "
-            "blending of frames makes the resolution too good or too poor.",
+            tooltip=(
+                "Split a single mosaic instead of comparing its stored halves; because "
+                "frames are blended, the resolution is then too good or too poor."
+            ),
         )
-        self.regions = new_region_box(
+        self.regions = create_region_box(
             self,
             "blocks are summarised for each region that contains their centre, in a "
             "table and in the histogram.",
@@ -268,29 +271,30 @@ class FrcMapPanel(Panel):
         self.add_group("Layers", self.advice, self.layers)
         self.add_group("Blocks", self.form)
 
-        def maps() -> list[Image]:
+        def list_maps() -> list[Image]:
             return [
                 item
-                for item in image_layers(viewer)
+                for item in list_image_layers(viewer)
                 if step_before(item) == "frc-map"
                 and _DIFFERENCE_KEY not in item.metadata
             ]
 
         self.before, self.after = (
-            self.new_layer_box(name, label, tip, layers=maps, none="none")
+            self.create_layer_box(name, label, tip, layers=list_maps, none="none")
             for name, label, tip in (
                 (
                     "before",
                     "Before",
-                    "A resolution map, such as one computed before enhancing.",
+                    "Resolution map, for example one computed before enhancing.",
                 ),
                 ("after", "After", "Another map of the same blocks."),
             )
         )
-        self.compare_button = push_button(
+        self.compare_button = create_button(
             "Compare maps",
-            self.compare,
-            "Show both maps on one colour scale, and their difference as a layer.",
+            self.compare_maps,
+            "Show both maps on a common colour scale, and add their difference as a "
+            "layer.",
         )
         two = Form(self.before, self.after, self.compare_button)
         self.add_group("Two maps", two)
@@ -298,57 +302,58 @@ class FrcMapPanel(Panel):
         self._found_none = False
         # not magicgui's signal, which is not emitted for None
         for box in (self.first, self.second):
-            box.native.currentIndexChanged.connect(self._advise)
-        self.split_mosaic.changed.connect(self._advise)
-        self.take_input(self.first)
+            box.native.currentIndexChanged.connect(self._update_advice)
+        self.split_mosaic.changed.connect(self._update_advice)
+        self.follow_active_layer(self.first)
         propose_partner(
             self,
             self.first,
             self.second,
-            _are_alike,
+            _have_same_processing,
             keeps=lambda first, other: (
-                self.form.options().reference or _are_alike(first, other)
+                self.form.create_options().reference
+                or _have_same_processing(first, other)
             ),
         )
-        self._advise()
+        self._update_advice()
 
-    def takes(self, layer: Layer) -> bool:
-        """Exclude network outputs, for which a resolution is not defined."""
-        return super().takes(layer) and network_of(layer) is None
+    def accepts_layer(self, layer: Layer) -> bool:
+        """Reject network outputs, for which no resolution is defined."""
+        return super().accepts_layer(layer) and get_network_name(layer) is None
 
     @property
-    def asks(self) -> bool:
+    def asks_question(self) -> bool:
         """Whether no block had a resolution."""
         return self._found_none
 
-    def _advise(self, _: object = None) -> None:
-        """Show a note if a single stitched mosaic is not enough."""
+    def _update_advice(self, _: object = None) -> None:
+        """Show a note if the only image is a stitched mosaic."""
         first, second = self.first.value, self.second.value
         alone = first is not None and second is None and is_stitched(first)
-        store = _store_of(first) if alone else None
+        store = _get_store_path(first) if alone else None
         there = store is not None and all(path.exists() for path in half_paths(store))
         text = _HALVES if there else _ONE_MOSAIC
         is_needed = alone and not self.split_mosaic.value
         self.advice.setText(text if is_needed else "")
         self.layers.show_row("split_mosaic", alone)
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
-        options = self.form.options()
+        options = self.form.create_options()
         layer, second = self.first.value, self.second.value
         if layer is second is not None:
             msg = (
                 f"Both images are the layer {layer.name!r}; choose another exposure of "
-                "the field as the second, or 'none'."
+                "the field of view as the second image, or 'none'."
             )
             raise ShapeError(msg, code="same-image")
-        images = read_pair(self, layer, second)
-        same_unit(images)
+        images = read_image_pair(self, layer, second)
+        get_common_unit(images)
         work = partial(
-            _measure,
+            _measure_frc,
             images,
             options,
-            None if self.split_mosaic.value else _store_of(layer),
+            None if self.split_mosaic.value else _get_store_path(layer),
             needs_halves=(
                 second is None
                 and options.split == "diagonal"
@@ -357,17 +362,20 @@ class FrcMapPanel(Panel):
             ),
             regions=read_regions(self, self.regions.value, layer),
         )
-        return Work(work, partial(self.show_outcome, layer))
+        return PanelTask(work, partial(self.show_outcome, layer))
 
-    def compare(self) -> None:
+    def compare_maps(self) -> None:
         """Show two maps on one colour scale, and add their difference."""
-        with self.showing_errors():
+        with self.show_errors():
             before, after = self.before.value, self.after.value
             if before is after or None in (before, after):
-                msg = "Choose two maps, Before and After; compute them first."
+                msg = (
+                    "Choose two maps, Before and After; compute them first if "
+                    "necessary."
+                )
                 raise OptionError(msg, code="missing-value")
-            first, second = self.micrograph(before), self.micrograph(after)
-            first, values = _shared_blocks(first, second)
+            first, second = self.read_layer(before), self.read_layer(after)
+            first, values = _crop_to_common_blocks(first, second)
             limits = contrast_limits(values, 1, 99)
             for layer in (before, after):
                 layer.contrast_limits = limits
@@ -376,8 +384,8 @@ class FrcMapPanel(Panel):
             finite = apart[np.isfinite(apart)]
             if not finite.size:
                 msg = (
-                    "No block has a resolution in both maps; choose two "
-                    "maps of the same area."
+                    "No block has a resolution in both maps; choose maps of the same "
+                    "area."
                 )
                 raise OptionError(msg, code="nothing-to-measure")
             unit = "nm" if first.pixel_size_nm is not None else "px"
@@ -385,16 +393,15 @@ class FrcMapPanel(Panel):
             sentence = (
                 f"Both maps show {DASH.join(map(format_number, limits))} {unit}; "
                 f"{difference_layer.name!r}: median {np.median(finite):+.4g} {unit}, "
-                "magenta is "
-                f"finer, green coarser, {apart.size - finite.size} of {apart.size} "
-                "blocks without a resolution in one of them."
+                f"magenta is finer, green is coarser; {apart.size - finite.size} of "
+                f"{apart.size} blocks have no resolution in at least one map."
             )
             self.show_status(sentence)
 
     def _add_difference(
         self, grid: Micrograph, apart: FloatArray, maps: tuple[Image, Image]
     ) -> Image:
-        """Add a difference of maps, with a colour map that is neutral at zero."""
+        """Add a layer with the difference of two maps, with a diverging colour map."""
         most = max(abs(end) for end in contrast_limits(apart, 1, 99))
         look = DisplaySettings(
             limits=(-most, most),
@@ -402,74 +409,78 @@ class FrcMapPanel(Panel):
             colour_bar=True,
         )
         before, after = maps
-        past = [history for history in map(provenance_of, maps) if history is not None]
+        past = [history for history in map(get_provenance, maps) if history is not None]
         difference_history = Provenance(
             job="frc-map",
             options={"difference": [before.name, after.name]},
             inputs=tuple(item for history in past for item in history.inputs),
         )
         history = grid.replace(data=apart, look=look, provenance=difference_history)
-        with self.in_place(*maps) as earlier:
-            for _ in self.take_away(earlier):
+        with self.replace_earlier_layers(*maps) as earlier:
+            for _ in self.remove_earlier_layers(earlier):
                 pass
             name = f"{after.name} \N{MINUS SIGN} {before.name}"
-            keywords = layer_keywords(history, name=free_name(self.viewer, name))
-            about = {_DIFFERENCE_KEY: True, SOURCES_KEY: sources_of(maps)}
+            keywords = create_layer_keywords(
+                history, name=find_free_name(self.viewer, name)
+            )
+            about = {_DIFFERENCE_KEY: True, SOURCES_KEY: get_source_identities(maps)}
             keywords["metadata"] |= about
             layer = self.viewer.add_image(history.array(), **keywords)
         show_colour_bar(layer)
         return layer
 
     def show_outcome(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
-        """Add the layers, draw the plots and show the figures, step by step."""
+        """Add the layers, draw the plots and show the metrics, step by step."""
         report = outcome.blocks
         self._found_none = report.failed == report.blocks
-        where = f"its image {layer.name!r} was removed, so the map is not shown"
+        where = f"the map is not shown because its image {layer.name!r} was removed"
         if layer in self.viewer.layers:
             where = "the map is shown over the image"
             result, name = report.result, report.images[0]
-            with self.in_place(*self._source_planes) as earlier:
-                yield from self.take_away(earlier)
+            with self.replace_earlier_layers(*self._source_planes) as earlier:
+                yield from self.remove_earlier_layers(earlier)
                 if self._found_none:
                     where = "so no map is shown"
                 else:
                     title = f"FRC map ({result.map.unit})"
-                    title = result_name(self.viewer, name, title)
-                    look = layer_keywords(result.map, name=title)
+                    title = create_result_name(self.viewer, name, title)
+                    look = create_layer_keywords(result.map, name=title)
                     map_layer = self.viewer.add_image(result.map.array(), **look)
                     hide_other_maps(self.viewer, map_layer)
                     yield
-                    yield from colour_bar_parts(map_layer)
+                    yield from show_colour_bar_in_steps(map_layer)
                     yield
                     add_failed_layer(self.viewer, result.map, result.reasons, name)
                     yield
-            hidden_note = "" if self._found_none else _show_below(self.viewer, layer)
+            hidden_note = (
+                "" if self._found_none else _show_measured_image(self.viewer, layer)
+            )
             where += f"; {hidden_note} is hidden" if hidden_note else ""
             show_scale_bar(self.viewer)
             yield
         part = outcome.part
         yield from show_outline(self, {layer: [part]} if part else {})
-        yield from self._draw(outcome)
+        yield from self._draw_plots(outcome)
         yield
         self.show_result(
-            _numbers_of(outcome),
-            f"{self._sentence(outcome)}; {where}.",
-            curves=_curves(outcome),
-            tables=_regions_table(outcome),
-            more=_reasons_text(outcome),
+            _get_metrics(outcome),
+            f"{self._describe_result(outcome)}; {where}.",
+            curves=_create_curves(outcome),
+            tables=_create_region_tables(outcome),
+            more=_format_reasons(outcome),
         )
 
-    def _sentence(self, outcome: FrcOutcome) -> str:
-        """Return how many blocks have a resolution; if none, why, and what to do."""
+    def _describe_result(self, outcome: FrcOutcome) -> str:
+        """Describe how many blocks have a resolution, or why none has."""
         report = outcome.blocks
-        median = _numbers(report)["Median"]
+        median = _get_statistics(report)["Median"]
         if median is not None:
             known_count = report.blocks - report.failed
             return (
                 f"{known_count} of {report.blocks} blocks have a resolution, "
                 f"median {Figure(median, report.unit)}"
             )
-        sentence = f"None of {report.blocks} blocks has a resolution"
+        sentence = f"None of the {report.blocks} blocks has a resolution"
         if outcome.note:  # the halves of a mosaic have too little in common
             note = outcome.note.removesuffix(".")
             return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
@@ -480,23 +491,23 @@ class FrcMapPanel(Panel):
             sentence += "; choose another exposure of the field as Second image"
         return sentence
 
-    def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
-        """Plot the blocks' resolutions, and the correlation of the whole field."""
+    def _draw_plots(self, outcome: FrcOutcome) -> Iterator[None]:
+        """Plot the block resolutions and the whole-field correlation."""
         from napari_semsr.widgets.base import draw_plot
 
         plot = self.clear_plot(rows=2, height=280, place=1)
         yield
-        _draw_resolutions(plot.axes[0], outcome)
+        _plot_resolutions(plot.axes[0], outcome)
         yield
         if outcome.whole is not None:
-            draw_plot(plot.axes[1], _plot_frc(outcome.whole, outcome.alone))
+            draw_plot(plot.axes[1], _create_frc_plot(outcome.whole, outcome.alone))
         plot.refresh()
 
 
-def _shared_blocks(
+def _crop_to_common_blocks(
     before: Micrograph, after: Micrograph
 ) -> tuple[Micrograph, FloatArray]:
-    """Crop two maps to common blocks; return the first, and both values (2, Y, X).
+    """Crop two maps to their common blocks; return the first map and both values.
 
     Registering crops some pixels, so blocks may be a fraction of a step apart.
     """
@@ -525,21 +536,23 @@ def _shared_blocks(
     return before.replace(data=ours, origin=(y, x)), np.stack([ours, theirs])
 
 
-def _are_alike(first: Image, other: Image) -> bool:
+def _have_same_processing(first: Image, other: Image) -> bool:
     """Whether two layers were acquired and processed in the same way."""
     return (
-        is_exposure(first) and is_exposure(other) and jobs_of(first) == jobs_of(other)
+        is_acquired(first) and is_acquired(other) and get_jobs(first) == get_jobs(other)
     )
 
 
-def _store_of(layer: Image) -> Path | None:
-    """Return the store or file of a layer."""
-    store = layer.metadata.get(STORE_KEY) or file_of(layer)
+def _get_store_path(layer: Image) -> Path | None:
+    """Return the path of a layer's store or file."""
+    store = layer.metadata.get(STORE_KEY) or get_file_path(layer)
     return Path(store) if store else None
 
 
-def _histograms(outcome: FrcOutcome) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Count the resolutions of each region's blocks; (K + 1,) edges, (K,) counts.
+def _compute_histograms(
+    outcome: FrcOutcome,
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Compute resolution histograms of all regions; (K + 1,) edges, (K,) counts.
 
     The whole field comes first; there are no edges if no block has a resolution.
     """
@@ -556,42 +569,42 @@ def _histograms(outcome: FrcOutcome) -> tuple[FloatArray, dict[str, FloatArray]]
     }
 
 
-def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
+def _plot_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
     """Plot the distribution of block resolutions in nm or px."""
-    from napari_semsr.widgets.base import COLOURS, short_label, show_legend
+    from napari_semsr.widgets.base import COLOURS, add_legend, shorten_label
 
     report = outcome.blocks
-    edges, counts = _histograms(outcome)
+    edges, counts = _compute_histograms(outcome)
     if not counts:
         return
     look: Any = {"align": "edge", "color": COLOURS[0], "alpha": 0.85}
     axes.bar(edges[:-1], counts.pop("whole field"), np.diff(edges), **look)
     for (name, own), colour in zip(counts.items(), REGION_COLOURS, strict=False):
-        axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
-    marks = {k: v for k, v in _numbers(report).items() if v is not None}
+        axes.stairs(own, edges, color=colour, lw=1.4, label=shorten_label(name))
+    marks = {k: v for k, v in _get_statistics(report).items() if v is not None}
     # the median first: the first colour stands out from the bars
     marks = {name: marks[name] for name in sorted(marks, key="Median".__ne__)}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         label_text = name.replace("th percentile", " % below")
         label = f"{label_text} {format_number(value, '.3g')} {report.unit}"
         axes.axvline(value, color=colour, lw=1.3, ls="--", label=label)
-    show_legend(axes)
+    add_legend(axes)
     axes.set_xlabel(f"Resolution ({report.unit})")
     axes.set_ylabel("Blocks")
 
 
-def _plot_frc(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
-    """Plot the correlation of the whole field and the decorrelation curve."""
-    (plot,) = plots_of(whole, FRC.curves)
+def _create_frc_plot(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
+    """Create a plot of the whole-field FRC and the decorrelation curve."""
+    (plot,) = get_plots(whole, FRC.curves)
     if alone is None or alone.result.resolution_px is None:
         return plot
-    (other,) = plots_of(alone, DECORRELATION.curves)
+    (other,) = get_plots(alone, DECORRELATION.curves)
     line = replace(other.lines[-1], label="decorrelation")
     return replace(plot, lines=(*plot.lines, line))
 
 
-def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
-    """Return all blocks with their position, and the curve of the whole field."""
+def _create_curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
+    """Return tables of all blocks with their positions, and of all curves."""
     report = outcome.blocks
     result, grid = report.result, report.result.map
     rows, columns = np.indices(result.measured.shape)
@@ -625,14 +638,14 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
                 "filtered": found_alone.filtered,
             }
     if outcome.regions:
-        edges, counts = _histograms(outcome)
+        edges, counts = _compute_histograms(outcome)
         if counts:
             middles = {f"resolution ({result.unit})": (edges[1:] + edges[:-1]) / 2}
             curves["histogram"] = {**middles, **counts}
     return curves
 
 
-def _regions_table(outcome: FrcOutcome) -> Mapping[str, Columns]:
+def _create_region_tables(outcome: FrcOutcome) -> Mapping[str, Columns]:
     if not outcome.regions:
         return {}
     result = outcome.blocks.result
@@ -650,21 +663,21 @@ def _regions_table(outcome: FrcOutcome) -> Mapping[str, Columns]:
     }
 
 
-def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
-    """Return statistics of the blocks in the map's unit."""
+def _get_statistics(report: FrcMapReport) -> Mapping[str, float | None]:
+    """Return the percentiles of the block resolutions, in the map's unit."""
     marks = {"10th percentile": 10, "Median": 50, "90th percentile": 90}
     return {label: report.result.percentile(share) for label, share in marks.items()}
 
 
-def _numbers_of(outcome: FrcOutcome) -> Numbers:
-    """Return the figures of blocks and whole field."""
-    blocks = figures_of(outcome.blocks)
-    whole = figures_of(outcome.whole) if outcome.whole else {}
+def _get_metrics(outcome: FrcOutcome) -> Numbers:
+    """Return the metrics of the blocks and of the whole field."""
+    blocks = get_figures(outcome.blocks)
+    whole = get_figures(outcome.whole) if outcome.whole else {}
     rows: dict[str, Figure | str] = {
-        name: blocks[name] for name in _numbers(outcome.blocks) if name in blocks
+        name: blocks[name] for name in _get_statistics(outcome.blocks) if name in blocks
     }
     resolution = whole.pop("Resolution", None)
-    where = part_note(outcome.part) if outcome.part else ""
+    where = format_part_note(outcome.part) if outcome.part else ""
     rows["Whole field"] = (
         f"left out: {outcome.why}"
         if resolution is None
@@ -676,15 +689,15 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
         if name != "Note" and not name.startswith(("Failed", "In all")):
             rows.setdefault(name, figure)
     if outcome.alone is not None:
-        cut_off = figures_of(outcome.alone)["Cut-off"]
-        note = f"{cut_off.note}, of {outcome.alone.image} alone"
+        cut_off = get_figures(outcome.alone)["Cut-off"]
+        note = f"{cut_off.note}, of {outcome.alone.image} only"
         rows["Decorrelation"] = replace(cut_off, note=note)
         rows["Its method"] = outcome.alone.result.method
     return rows | {"Failed": blocks["Failed"]}
 
 
-def _reasons_text(outcome: FrcOutcome) -> str:
-    """List the reasons with their colours, and the note on halves."""
+def _format_reasons(outcome: FrcOutcome) -> str:
+    """Format the reasons for failed blocks with their colours, and any notes."""
     report = outcome.blocks
     lines = [
         f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '
@@ -695,6 +708,6 @@ def _reasons_text(outcome: FrcOutcome) -> str:
     if report.result.field_reason:
         reason = REASON_TEXTS[report.result.field_reason]
         lines.append(f"All blocks together: {reason}")
-    beyond = outcome.whole.result.beyond_cut_off if outcome.whole else ""
+    beyond = outcome.whole.result.cut_off_warning if outcome.whole else ""
     lines += filter(None, (outcome.note, beyond))
     return "<br>".join(lines)

@@ -16,12 +16,12 @@ from napari_semsr.widgets.base import (
     Columns,
     Findings,
     RowTable,
-    copy_text,
-    push_button,
+    copy_to_clipboard,
+    create_button,
 )
-from napari_semsr.widgets.layers import lying_over
-from napari_semsr.widgets.measure.regions import Cell, Region, box_of
-from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
+from napari_semsr.widgets.layers import create_overlay_keywords
+from napari_semsr.widgets.measure.regions import Cell, Region, get_region_box
+from napari_semsr.widgets.measure.verb_panel import GroundTruthPanel, VerbOutcome
 
 # Colours of Okabe and Ito, distinct for colour-blind users; the shapes mean the same
 LOOKS = {
@@ -34,7 +34,7 @@ _MARK_SHARE = 0.01  # the same, as a fraction of the longer side, for large imag
 _TABLE_HEIGHT = 170
 
 
-class GapsPanel(TruthPanel):
+class GapsPanel(GroundTruthPanel):
     """Counts and measures gaps, compared with a reference layer if there is one."""
 
     title, run_label = "Gaps", "Find gaps"
@@ -46,8 +46,8 @@ class GapsPanel(TruthPanel):
     region_help = "gaps are counted for each region that contains their centre."
     _marks: Points | None = None  # of the last result
 
-    def result_widgets(self) -> Sequence[QWidget]:
-        """Return the table of gaps, and a button that copies it."""
+    def create_result_widgets(self) -> Sequence[QWidget]:
+        """Create the table of gaps and a button to copy it."""
         tooltip = "Choose a row to centre its gap in the view."
         self.rows = RowTable(tooltip, _TABLE_HEIGHT)
         self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
@@ -55,38 +55,44 @@ class GapsPanel(TruthPanel):
         heads = self.rows.horizontalHeader()
         if heads is not None:
             heads.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.rows.itemSelectionChanged.connect(self._go_to_gap)
-        self.copy_button = push_button(
+        self.rows.itemSelectionChanged.connect(self._centre_chosen_gap)
+        self.copy_button = create_button(
             "Copy table",
             self.copy_table,
-            "Copy one row per gap, for pasting into a spreadsheet.",
+            "Copy one row per gap, to paste into a spreadsheet.",
         )
         return self.rows, self.copy_button
 
-    def in_region(
+    def measure_region(
         self, outcome: VerbOutcome, options: Options, region: Region
     ) -> Mapping[str, Cell]:
-        """Count the gaps and particles whose centre is in a region."""
+        """Count the gaps and particles whose centres are inside a region."""
         del options
         report, image = outcome.report, outcome.image
-        box_of(region, image)
+        get_region_box(region, image)
 
-        def within(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
+        def select_inside(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
             places = np.array([item.place_px for item in items]).reshape(-1, 2)
-            is_inside = region.holds(places * image.scale + image.origin)
+            is_inside = region.contains(places * image.scale + image.origin)
             return [item for item, there in zip(items, is_inside, strict=True) if there]
 
         result, unit = report.result, report.unit
-        gaps, invented_gaps = within(result.found), within(result.invented)
+        gaps, invented_gaps = (
+            select_inside(result.found),
+            select_inside(result.invented),
+        )
         part = replace(result, found=tuple(gaps), invented=tuple(invented_gaps))
         widths = [width for gap in gaps if (width := getattr(gap, f"width_{unit}"))]
         row: dict[str, Cell] = {
-            "particles": len(within(result.sizes)),
+            "particles": len(select_inside(result.sizes)),
             "gaps": len(gaps),
             f"median width ({unit})": float(np.median(widths)) if widths else None,
         }
         if result.reference_background is not None:
-            share, errors = part.undetected_fraction, np.abs(part.width_errors(unit))
+            share, errors = (
+                part.undetected_fraction,
+                np.abs(part.compute_width_errors(unit)),
+            )
             row |= {
                 "not seen (%)": None if share is None else 100 * share,
                 "invented": len(invented_gaps),
@@ -100,8 +106,8 @@ class GapsPanel(TruthPanel):
         count = len(gaps.found)
         return f"Found {count} gap{'s'[: count != 1]} between {gaps.counted}."
 
-    def legend(self, report: GapReport) -> str:
-        """Explain the marks."""
+    def format_legend(self, report: GapReport) -> str:
+        """Return a legend of the marks with their counts, as rich text."""
         gaps = report.result
         counts = {
             "found": gaps.detected,
@@ -118,26 +124,26 @@ class GapsPanel(TruthPanel):
         return f"<p>Marks: {', '.join(sentences)}</p>" if any(counts.values()) else ""
 
     def copy_table(self) -> None:
-        """Copy the rows."""
+        """Copy the table to the clipboard."""
         findings = self.findings()
         if "gaps" in findings.curves:
             rows = {"gap": findings.curves["gaps"]}
-            text = Findings(self.title, findings.origin, curves=rows).text()
-            self.show_status(copy_text(text))
+            text = Findings(self.title, findings.origin, curves=rows).to_text()
+            self.show_status(copy_to_clipboard(text))
 
-    def _go_to_gap(self) -> None:
-        """Centre the view on the gap whose row is chosen."""
-        marks, row = self._marks, self.rows.chosen_row()
+    def _centre_chosen_gap(self) -> None:
+        """Centre the view on the gap of the selected row."""
+        marks, row = self._marks, self.rows.get_selected_row()
         if marks is None or marks not in self.viewer.layers or row is None:
             return
         self.helpers.value = True
         marks.selected_data = {row}
-        camera = host.camera(self.viewer)
+        camera = host.get_camera(self.viewer)
         place = marks.data_to_world(marks.data[row])
         camera.center = (camera.center[0], *place[-2:])
 
-    def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
-        """Mark each gap by a line as long as it is wide, and by a point with its data.
+    def add_marks(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
+        """Mark each gap with a line along its width, and a point that holds its data.
 
         Its colour and the shape of the point show its kind.
         """
@@ -148,8 +154,8 @@ class GapsPanel(TruthPanel):
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
         self._marks = None
-        with self.in_place(layer) as earlier:
-            yield from self.take_away(earlier)
+        with self.replace_earlier_layers(layer) as earlier:
+            yield from self.remove_earlier_layers(earlier)
             if gaps:
                 ends = np.array([gap.ends_px for gap in gaps])
                 self.viewer.add_vectors(
@@ -158,7 +164,7 @@ class GapsPanel(TruthPanel):
                     edge_color=[look[0] for look in looks],
                     edge_width=size / 4,
                     vector_style="line",
-                    **lying_over(part, self.title, layer),
+                    **create_overlay_keywords(part, self.title, layer),
                 )
                 self._marks = self.viewer.add_points(
                     np.array([gap.place_px for gap in gaps]),
@@ -168,22 +174,23 @@ class GapsPanel(TruthPanel):
                     border_color="black",
                     symbol=[look[1] for look in looks],
                     features={
-                        name: np.asarray(of) for name, of in _table(result).items()
+                        name: np.asarray(of)
+                        for name, of in _create_table(result).items()
                     },
-                    **lying_over(part, self.title, layer),
+                    **create_overlay_keywords(part, self.title, layer),
                 )
 
-    def draw(self, report: Any) -> Mapping[str, Columns]:
+    def draw_plots(self, report: Any) -> Mapping[str, Columns]:
         """Draw the plots, and fill the table of gaps."""
-        self.rows.fill(_shown_rows(report.result, report.unit), sorts=True)
+        self.rows.fill(_create_displayed_rows(report.result, report.unit), sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
-        super().draw(report)
-        return _curves(report)
+        super().draw_plots(report)
+        return _create_curves(report)
 
 
-def _shown_rows(gaps: Gaps, unit: str) -> Columns:
-    """Return the rows of the table, with lengths in one unit."""
-    table, digits = gaps.table(), 1 if unit == "nm" else 2
+def _create_displayed_rows(gaps: Gaps, unit: str) -> Columns:
+    """Return the rows of the displayed table, with lengths in one unit."""
+    table, digits = gaps.create_table(), 1 if unit == "nm" else 2
     heads = {
         "kind": "Gap",
         f"reference_width_{unit}": f"Ref. ({unit})",
@@ -200,18 +207,18 @@ def _shown_rows(gaps: Gaps, unit: str) -> Columns:
     }
 
 
-def _table(gaps: Gaps) -> Mapping[str, list[float | str]]:
-    """Return columns with one row per gap; NaN if there is no width."""
+def _create_table(gaps: Gaps) -> Mapping[str, list[float | str]]:
+    """Return table columns with one row per gap; NaN if a width is missing."""
     rows = {}
-    for name, values in gaps.table().items():
+    for name, values in gaps.create_table().items():
         word, _, unit = name.replace("reference_width", "reference").rpartition("_")
         head = f"{word} ({unit})" if word else name
         rows[head] = [float("nan") if value is None else value for value in values]
     return rows
 
 
-def _curves(report: GapReport) -> Mapping[str, Columns]:
-    """Return the curves saved with the numbers: rows, histogram, diameters."""
+def _create_curves(report: GapReport) -> Mapping[str, Columns]:
+    """Return the curves saved with the results: gaps, histogram and diameters."""
     result, unit = report.result, report.unit
     curves: dict[str, Columns] = {}
     if result.found or result.invented:
@@ -223,7 +230,7 @@ def _curves(report: GapReport) -> Mapping[str, Columns]:
         }
         if reference is not None:
             columns["reference"] = reference.counts
-        curves |= {"gaps": _table(result), "widths": columns}
+        curves |= {"gaps": _create_table(result), "widths": columns}
     if result.sizes:
-        curves["particles"] = {f"diameter ({unit})": result.diameters(unit)}
+        curves["particles"] = {f"diameter ({unit})": result.get_diameters(unit)}
     return curves

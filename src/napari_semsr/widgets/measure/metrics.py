@@ -1,4 +1,4 @@
-"""Metrics and histogram: compare a layer with another, in numbers and grey levels."""
+"""Metrics and histogram: compare the values and grey levels of two layers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,28 +7,28 @@ import numpy as np
 from napari.layers import Layer
 
 from napari_semsr.analysis import Histogram, measure_histogram
-from napari_semsr.core import figures_of, format_shape, quantities_of, run
+from napari_semsr.core import format_shape, get_figures, get_quantities, run
 from napari_semsr.jobs import METRICS
-from napari_semsr.widgets.layers import inputs_of, is_truth
+from napari_semsr.widgets.layers import get_input_names, is_ground_truth
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
-    box_of,
-    cut_out,
-    largest_part,
+    crop_to_inner_rectangle,
+    crop_to_region,
+    get_region_box,
 )
-from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
+from napari_semsr.widgets.measure.verb_panel import GroundTruthPanel, VerbOutcome
 
 _ELSEWHERE = frozenset(
     {
         "Data range",
-        *(quantity.label for quantity, _ in quantities_of(Histogram).values()),
+        *(quantity.label for quantity, _ in get_quantities(Histogram).values()),
     }
 )  # figures of the whole region, or of all regions
 
 
-class MetricsPanel(TruthPanel):
-    """Measures a layer, compared with a reference layer if one is chosen."""
+class MetricsPanel(GroundTruthPanel):
+    """Panel that measures a layer, optionally compared with a reference layer."""
 
     title = "Metrics"
     verb = METRICS
@@ -39,19 +39,19 @@ class MetricsPanel(TruthPanel):
     )
 
     @staticmethod
-    def rank(image: Layer, other: Layer) -> int:
-        """Rank a layer as reference: the source of an image, if there is no better."""
-        made_of = not is_truth(image) and other.name in inputs_of(image)
-        return TruthPanel.rank(image, other) or int(made_of)
+    def rank_reference(image: Layer, other: Layer) -> int:
+        """Rank a layer as a reference of an image, with its source as a fallback."""
+        made_of = not is_ground_truth(image) and other.name in get_input_names(image)
+        return GroundTruthPanel.rank_reference(image, other) or int(made_of)
 
-    def in_region(
+    def measure_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Measure in one region: grey levels in all of it, the rest in a rectangle."""
         # one range for all regions, so that their PSNR can be compared
         how = options.replace(data_range=outcome.report.result.data_range)
-        box = box_of(region, outcome.images[0])
-        within = [cut_out(region, image, box) for image in outcome.images]
+        box = get_region_box(region, outcome.images[0])
+        within = [crop_to_region(region, image, box) for image in outcome.images]
         levels = measure_histogram(*within, bins=how.bins)
         row: dict[str, Cell] = {
             "pixels": int(np.isfinite(within[0].array()).sum()),
@@ -60,8 +60,8 @@ class MetricsPanel(TruthPanel):
         }
         if levels.emd is not None:
             row["distance (grey levels)"] = levels.emd
-        parts = largest_part(region, *outcome.images)
-        figures = figures_of(run(METRICS.job(*parts, options=how)))
+        parts = crop_to_inner_rectangle(region, *outcome.images)
+        figures = get_figures(run(METRICS.job(*parts, options=how)))
         row["rectangle"] = format_shape(parts[0].shape)
         for label, figure in figures.items():
             if label not in _ELSEWHERE:

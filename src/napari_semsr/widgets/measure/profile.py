@@ -33,35 +33,35 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     ShapeError,
-    code_of,
     format_number,
+    get_error_code,
 )
-from napari_semsr.jobs import PROFILE, CurveFound
+from napari_semsr.jobs import PROFILE, MeasuredCurve
 from napari_semsr.widgets.base import (
     Columns,
     Form,
     JobRunner,
     OptionsForm,
     Panel,
+    PanelTask,
     RichLabel,
-    Work,
+    are_plots_imported,
+    create_button,
     is_alive,
-    plots_ready,
-    push_button,
 )
 from napari_semsr.widgets.layers import (
-    draw_over,
-    drawn_layers,
-    fit_of,
-    grey_layers,
+    add_drawing_layer,
+    find_visible_shapes,
+    get_common_unit,
+    get_display_transform,
+    get_displayed_plane,
+    get_drawing_scale,
+    get_fit,
+    get_nm_scale,
     is_calibrated,
-    nm_of,
-    nm_of_drawn,
-    own_places,
-    plane_at,
-    same_unit,
-    shapes_in_view,
-    shown_by,
+    list_grey_layers,
+    list_user_layers,
+    world_to_layer,
 )
 
 if TYPE_CHECKING:
@@ -72,14 +72,14 @@ _LINE_LAYER = "profile line"
 _MAX_POINTS = 4000  # samples of a curve in the plot, which is some hundred pixels wide
 _ROOM = 0.15  # share of their range, above and below moving curves; chosen
 _HINT = (
-    "Press 'Draw a line' and drag across a structure. When you move the line or its "
-    "ends later, the curve is updated."
+    "Press 'Draw a line' and drag across a structure. If you move the line or its ends "
+    "later, the curve is updated."
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _ProfileRequest:
-    """Parameters for reading a layer."""
+class _ReadRequest:
+    """Image, transform and reader needed to read the profile of a layer."""
 
     image: Micrograph
     to_plane: Affine  # from its pixels to nm, or to px of the viewer
@@ -87,7 +87,7 @@ class _ProfileRequest:
 
 
 _Request = tuple[
-    list[_ProfileRequest], tuple[float, float, float, float], float, dict[str, Any]
+    list[_ReadRequest], tuple[float, float, float, float], float, dict[str, Any]
 ]
 
 
@@ -97,12 +97,12 @@ class LayerProfile:
 
     name: str
     profile: Profile
-    curve: CurveFound | None
+    curve: MeasuredCurve | None
     problem: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Profiles:
+class ProfileSet:
     """Profiles of several layers along one line."""
 
     layers: tuple[LayerProfile, ...]
@@ -111,15 +111,15 @@ class Profiles:
     is_fitted: bool
 
 
-def _measure(
-    requests: Sequence[_ProfileRequest],
+def _measure_profiles(
+    requests: Sequence[_ReadRequest],
     line: tuple[float, float, float, float],
     width: float,
     options: Mapping[str, Any],
     *,
     fits: bool = True,
-) -> Job[Profiles]:
-    """Read several layers along a line of the plane, and fit the profiles."""
+) -> Job[ProfileSet]:
+    """Read profiles of several layers along a line, and fit them."""
     profiles, problems = [], []
     for number, one in enumerate(requests):
         yield Progress(number, len(requests), f"reading {one.image.name}")
@@ -132,29 +132,29 @@ def _measure(
                 reader=one.reader,
             )
         except ShapeError as error:
-            problems.append(Message(str(error), code_of(error)))
+            problems.append(Message(str(error), get_error_code(error)))
             continue
         curve, problem = None, ""
         try:
             if fits:
-                curve = CurveFound(
+                curve = MeasuredCurve(
                     pixel_size_nm=one.image.pixel_size_nm,
                     pixel_size_sd_nm=one.image.pixel_size_sd_nm,
                     profile=profile,
                     readings=measure_profile(profile, **options),
                 )
         except SemsrError as error:
-            problem = Message(str(error), code_of(error))
+            problem = Message(str(error), get_error_code(error))
         profiles.append(LayerProfile(one.image.name, profile, curve, problem))
     if not profiles:
         raise ShapeError(problems[0])
     yield Progress(len(requests), len(requests), "done")
     unit = "nm" if profiles[0].profile.calibrated else "px"
-    return Profiles(tuple(profiles), tuple(problems), unit, fits)
+    return ProfileSet(tuple(profiles), tuple(problems), unit, fits)
 
 
 class ProfilePanel(Panel):
-    """Plots layers along a line of a Shapes layer, and updates while it moves."""
+    """Panel that plots layers along a Shapes line, and updates the plot as it moves."""
 
     plots = True
     help_place = "profile.md"
@@ -162,7 +162,7 @@ class ProfilePanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Line profile", "Measure")
-        self.profiles: Profiles | None = None
+        self.profiles: ProfileSet | None = None
         self._readers: dict[int, tuple[object, object, LineReader]] = {}
         # events and mouse callback of the layer of lines
         self._lines_watched: Any = ()
@@ -172,33 +172,38 @@ class ProfilePanel(Panel):
         self._waiting = False  # whether the line has moved since the last reading
         self._is_held = False  # whether the mouse is dragging on the layer of lines
         tooltip = "Layers whose profiles are plotted together"
-        self.layers = self.new_layer_list(tooltip, _LIST_HEIGHT)
-        self.line = self.new_layer_box(
+        self.layers = self.create_layer_list(tooltip, _LIST_HEIGHT)
+        self.line = self.create_layer_box(
             "line",
             "Line",
-            "A Shapes layer; its selected line is measured, or its last one.",
-            layers=lambda: drawn_layers(viewer, Shapes),
+            "Shapes layer whose selected line, or otherwise its last line, is "
+            "measured.",
+            layers=lambda: list_user_layers(viewer, Shapes),
         )
-        self.draw_button = push_button(
+        self.draw_button = create_button(
             "Draw a line",
-            self.draw,
-            "Add a Shapes layer, or use the chosen one, and select its line tool: "
-            "drag across a structure.",
+            self.start_drawing,
+            "Add a Shapes layer or use the chosen one, and select its line tool; "
+            "then drag across a structure.",
         )
         self.hint = RichLabel(_HINT)
         self.form = OptionsForm(ProfileOptions)
         self.live = CheckBox(
             name="live",
             text="Follow the line",
-            tooltip="Update the curve while the line is dragged, and measure it when "
-            "the mouse is released.",
+            tooltip=(
+                "Update the curve while the line is dragged, and measure it after the "
+                "mouse is released."
+            ),
             value=True,
         )
         self.alike = CheckBox(
             name="alike",
             text="All curves from 0 to 1",
-            tooltip="Scale each layer from its lowest to its highest value, to "
-            "compare layers with different grey values.",
+            tooltip=(
+                "Scale each layer from its minimum to its maximum, to compare layers "
+                "with different grey levels."
+            ),
         )
         form = Form(self.layers.native, self.line, self.draw_button)
         self.add_group("Layers", form, self.hint)
@@ -206,38 +211,38 @@ class ProfilePanel(Panel):
         self.add_group("Profile", self.form, ticks)
         self.add_results("Profile")
         self.follower = JobRunner(self)
-        self.follower.returned.connect(self._show_followed)
+        self.follower.returned.connect(self._show_live_profiles)
         self.follower.failed.connect(self.show_status)
         for runner in (self.runner, self.follower):
-            runner.busy_changed.connect(self._catch_up)
-        self.take_input(self.layers)
-        self.line.changed.connect(self._watch)
+            runner.busy_changed.connect(self._measure_if_moved)
+        self.follow_active_layer(self.layers)
+        self.line.changed.connect(self._watch_line_layer)
         self.alike.changed.connect(self._redraw)
-        for name in self.form.names:
-            self.form.widget(name).changed.connect(self._on_line_moved)
+        for name in self.form.option_names:
+            self.form.get_widget(name).changed.connect(self._on_line_moved)
         self.layers.changed.connect(self._on_line_moved)
-        self._watch()
+        self._watch_line_layer()
 
-    def leave(self) -> None:
-        """Also stop watching the line."""
+    def cancel_all_jobs(self) -> None:
+        """Cancel all jobs, including those that follow the line."""
         self.follower.cancel()
-        super().leave()
+        super().cancel_all_jobs()
 
     # -- the line --------------------------------------------------------------
 
-    def draw(self) -> None:
-        """Select the line tool of a layer of lines on the first image."""
-        with self.showing_errors():
-            images = self._images()
+    def start_drawing(self) -> None:
+        """Select the line tool of the chosen Shapes layer, or of a new one."""
+        with self.show_errors():
+            images = self._list_images()
             line = self.line.value
             if line is None:
-                line = draw_over(self.viewer, images[0], _LINE_LAYER)
+                line = add_drawing_layer(self.viewer, images[0], _LINE_LAYER)
                 self.line.value = line
             self.viewer.layers.selection.active = line
             line.mode = "add_line"
             self.show_status("Drag across a structure in the image.")
 
-    def _watch(self, _: object = None) -> None:
+    def _watch_line_layer(self, _: object = None) -> None:
         """Connect to the chosen layer of lines, which holds only a weak reference."""
         if self._lines_watched:
             events, (callbacks, callbacks_known) = self._lines_watched
@@ -246,38 +251,38 @@ class ProfilePanel(Panel):
             callbacks.remove(callbacks_known)
             self._lines_watched = ()
         lines, panel = self.line.value, ref(self)
-        self.hint.setVisible(lines is None or self._ends(lines) is None)
+        self.hint.setVisible(lines is None or self._find_line_ends(lines) is None)
         if lines is None:
             return
 
-        def hold(is_held: bool) -> None:
+        def set_held(is_held: bool) -> None:
             alive = panel()
             if alive is not None:
                 alive._is_held = is_held  # noqa: SLF001 - its own
                 alive._on_line_moved()  # noqa: SLF001
 
-        def drag(_: object, event: Event) -> Iterator[None]:
-            hold(True)
+        def track_drag(_: object, event: Event) -> Iterator[None]:
+            set_held(True)
             try:
                 yield
                 while event.type == "mouse_move":
                     yield
             finally:
-                hold(False)
+                set_held(False)
 
         # emitted while a line is drawn, dragged or chosen
         events = lines.events.data, lines.events.set_data, lines.events.highlight
         for event in events:
             event.connect(self._on_line_moved)
         lines.mouse_drag_callbacks.insert(
-            0, drag
+            0, track_drag
         )  # before napari's callback that starts the line
-        self._lines_watched = events, (lines.mouse_drag_callbacks, drag)
+        self._lines_watched = events, (lines.mouse_drag_callbacks, track_drag)
         self._on_line_moved()
 
-    def _ends(self, lines: Shapes) -> FloatArray | None:
+    def _find_line_ends(self, lines: Shapes) -> FloatArray | None:
         """Return the ends (2, 2) of the selected or last line, in world coordinates."""
-        kinds, indices = lines.shape_type, shapes_in_view(lines, self.viewer.dims)
+        kinds, indices = lines.shape_type, find_visible_shapes(lines, self.viewer.dims)
         lines_in_view = [place for place in indices if kinds[place] == "line"]
         lines_chosen = [
             place for place in lines_in_view if place in lines.selected_data
@@ -290,93 +295,97 @@ class ProfilePanel(Panel):
         world = [lines.data_to_world(vertex) for vertex in vertices[:2]]
         return np.array(world)[:, -2:]
 
-    def _line_in(self, images: Sequence[Image]) -> tuple[float, float, float, float]:
-        """Return the line's ends in the plane that the images are measured in."""
+    def _get_line_ends(
+        self, images: Sequence[Image]
+    ) -> tuple[float, float, float, float]:
+        """Return the ends of the line in the plane in which the images are measured."""
         lines = self.line.value
-        ends = None if lines is None else self._ends(lines)
+        ends = None if lines is None else self._find_line_ends(lines)
         if lines is None or ends is None:
             msg = (
-                "There is no line in the plane in view; press Draw a line, and drag "
+                "There is no line in the displayed plane; press Draw a line, and drag "
                 "across a structure."
             )
             raise OptionError(msg, code="line-missing")
-        ends = own_places(images[0], ends) * nm_of_drawn(lines, images[0])
+        ends = world_to_layer(images[0], ends) * get_drawing_scale(lines, images[0])
         (y0, x0), (y1, x1) = ends.tolist()
         return y0, x0, y1, x1
 
     # -- measuring ---------------------------------------------------------------
 
-    def _images(self) -> list[Image]:
-        layers_chosen = list(self.layers.value) or grey_layers(self.viewer)[-1:]
+    def _list_images(self) -> list[Image]:
+        layers_chosen = list(self.layers.value) or list_grey_layers(self.viewer)[-1:]
         if not layers_chosen:
-            self.micrograph(None)  # the message says what to do
+            self.read_layer(None)  # the message says what to do
         return layers_chosen
 
-    def _read(self, layer: Image, first: Image) -> _ProfileRequest:
-        """Prepare a layer with its position in the plane; its chunks are cached.
+    def _create_read_request(self, layer: Image, first: Image) -> _ReadRequest:
+        """Prepare a layer and its position in the plane for reading; cache its reader.
 
         `first`: the layer whose coordinates define the plane, if it is fitted to the
         view.
         """
-        image = self.micrograph(layer, is_unturned=True, colour=True)
-        place = plane_at(layer, self.viewer.dims)
+        image = self.read_layer(layer, is_unturned=True, colour=True)
+        place = get_displayed_plane(layer, self.viewer.dims)
         reader = self._readers.get(id(layer))
         if reader is None or reader[0] is not layer.data or reader[1] != place:
             reader = (layer.data, place, LineReader(image.data))
             self._readers[id(layer)] = reader
-        linear, shift = shown_by(layer)
-        linear, shift = linear / fit_of(first)[0], own_places(first, shift)
+        linear, shift = get_display_transform(layer)
+        linear, shift = linear / get_fit(first)[0], world_to_layer(first, shift)
         has_size = is_calibrated(layer)
-        k = nm_of(layer) if has_size else np.ones(2)
+        k = get_nm_scale(layer) if has_size else np.ones(2)
         size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
         if has_size and image.pixel_size_nm != size:
             image = image.replace(pixel_size_nm=size)
-        return _ProfileRequest(
-            image, Affine.of(k[:, None] * linear, k * shift), reader[2]
+        return _ReadRequest(
+            image, Affine.from_matrix(k[:, None] * linear, k * shift), reader[2]
         )
 
-    def _current_request(self) -> _Request:
-        """Parameters of the measurement: layers, line, width, options."""
-        images = self._images()
-        requests = [self._read(layer, images[0]) for layer in images]
-        same_unit([one.image for one in requests])
-        line = self._line_in(images)
-        values = self.form.options(line=line).model_dump(exclude={"line"})
+    def _create_measure_request(self) -> _Request:
+        """Return the parameters of the measurement: layers, line, width and options."""
+        images = self._list_images()
+        requests = [self._create_read_request(layer, images[0]) for layer in images]
+        get_common_unit([one.image for one in requests])
+        line = self._get_line_ends(images)
+        values = self.form.create_options(line=line).model_dump(exclude={"line"})
         width = values.pop("width") * min(one.to_plane.scale for one in requests)
         return requests, line, width, values
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
-        images, request = self._images(), self._current_request()
+        images, request = self._list_images(), self._create_measure_request()
         here = {id(layer) for layer in self.viewer.layers}  # others are released
         self._readers = {
             key: reader for key, reader in self._readers.items() if key in here
         }
-        note_origin = partial(self.note_origin, images)
-        return Work(partial(_measure, *request), self.show_profiles, note_origin)
+        note_origin = partial(self.record_sources, images)
+        return PanelTask(
+            partial(_measure_profiles, *request), self.show_profiles, note_origin
+        )
 
-    def _catch_up(self, busy: bool) -> None:
-        """Measure again if the line moved while it was read or measured."""
+    def _measure_if_moved(self, busy: bool) -> None:
+        """Measure again if the line moved during the last measurement."""
         if self._waiting and not busy:
             self._on_line_moved()
 
     def _on_line_moved(self, _: object = None) -> None:
-        """Measure again, once the current reading has been shown.
+        """Measure again if the line has moved, after any measurement in progress.
 
         While the mouse drags the line, only its curve is drawn.
         """
         if not is_alive(self) or self.line.value is None or not self.live.value:
             return
-        ends = self._ends(self.line.value)
+        ends = self._find_line_ends(self.line.value)
         self.hint.setVisible(ends is None)
         if ends is None or not np.ptp(ends, axis=0).any():
             return
-        if self.follower.busy or self.busy:
+        if self.follower.is_busy or self.is_busy:
             self._waiting = True
             return
         self._waiting = False
         try:
-            request = self._current_request()
+            request = self._create_measure_request()
         except SemsrError as error:
             self.show_status(str(error))
             return
@@ -384,39 +393,39 @@ class ProfilePanel(Panel):
         if state == self._profiles_drawn:
             return
         self._profiles_drawn = state
-        read = partial(_measure, *request, fits=not self._is_held)
-        if plots_ready() and (self._is_held or self.profiles is not None):
-            self.note_origin(self._images())
+        read = partial(_measure_profiles, *request, fits=not self._is_held)
+        if are_plots_imported() and (self._is_held or self.profiles is not None):
+            self.record_sources(self._list_images())
             self.follower.start(self.title, read)
         elif self._is_held:  # which imports the plotting packages
-            self.start(read, self._show_followed, self.title)
+            self.start(read, self._show_live_profiles, self.title)
         else:
             self.run()
 
-    def _show_followed(self, profiles: Profiles) -> None:
-        """Show the profiles of a line that is being moved."""
+    def _show_live_profiles(self, profiles: ProfileSet) -> None:
+        """Show the profiles of a line that is being moved, or was just released."""
         if not is_alive(self):
             return
-        self._update(profiles, moving=not profiles.is_fitted)
+        self._draw_profiles(profiles, moving=not profiles.is_fitted)
         if profiles.is_fitted:
-            self._tell(profiles, reveal=not self.figures.text())
+            self._show_numbers(profiles, reveal=not self.figures.text())
         elif self.results.isHidden():
-            self.reveal()
+            self.reveal_results()
             self.show_status("Release the mouse to measure the line.")
 
     # -- showing -------------------------------------------------------------------
 
-    def show_profiles(self, profiles: Profiles) -> Iterator[None]:
-        """Draw the curves, and show the figures."""
-        self._update(profiles)
+    def show_profiles(self, profiles: ProfileSet) -> Iterator[None]:
+        """Draw the curves and show the metrics."""
+        self._draw_profiles(profiles)
         yield
-        self._tell(profiles, reveal=True)
+        self._show_numbers(profiles, reveal=True)
 
     def _redraw(self, _: object = None) -> None:
         if self.profiles is not None and is_alive(self):
-            self._update(self.profiles)
+            self._draw_profiles(self.profiles)
 
-    def _tell(self, profiles: Profiles, *, reveal: bool) -> None:
+    def _show_numbers(self, profiles: ProfileSet, *, reveal: bool) -> None:
         numbers: dict[str, Figure] = {}
         tables: dict[str, Columns] = {}
         several = len(profiles.layers) > 1
@@ -439,34 +448,34 @@ class ProfilePanel(Panel):
         sentence = f"{count} profile{'s'[: count != 1]} along {length}"
         self.show_result(
             numbers,
-            f"{sentence}: {_figure_text(profiles.layers[0])}."
+            f"{sentence}: {_summarise_profile(profiles.layers[0])}."
             if count == 1
             else f"{sentence}.",
-            curves=_curves(profiles),
+            curves=_create_curves(profiles),
             tables=tables,
             more=more,
             reveal=reveal,
         )
 
-    def _update(self, profiles: Profiles, *, moving: bool = False) -> None:
-        """Draw the curves; while the line moves, the axes are kept."""
+    def _draw_profiles(self, profiles: ProfileSet, *, moving: bool = False) -> None:
+        """Draw the curves; while the line moves, keep the axes."""
         from napari_semsr.widgets.base import (
             COLOURS,
-            as_label,
-            short_label,
-            show_legend,
+            add_legend,
+            format_label,
+            shorten_label,
         )
 
         self.profiles = profiles
         curves, scales = [], []
         for one in profiles.layers:
-            x, y = _thin_out(one.profile)
-            low, high = _bounds([(x, y)])[:2] if self.alike.value else (0.0, 1.0)
+            x, y = _downsample_profile(one.profile)
+            low, high = _get_bounds([(x, y)])[:2] if self.alike.value else (0.0, 1.0)
             low, high = (low, high) if high > low else (0.0, 1.0)
             scales.append((low, high))
             curves.append((x * one.profile.per_px, (y - low) / (high - low)))
-        names = [short_label(one.name) for one in profiles.layers]
-        if moving and self._move(curves, [*names, profiles.unit]):
+        names = [shorten_label(one.name) for one in profiles.layers]
+        if moving and self._update_curves(curves, [*names, profiles.unit]):
             return
         canvas = self.clear_plot(height=260)
         # its layout takes longer than drawing
@@ -484,39 +493,39 @@ class ProfilePanel(Panel):
                 axes.plot(
                     at * k, scaled_values, color=colour, lw=1.0, ls="--", alpha=0.8
                 )
-        along, grey = PROFILE.curves[0].axes(profiles.unit)
-        axes.set_xlabel(as_label(along))
-        axes.set_ylabel(as_label(f"{grey}, scaled" if self.alike.value else grey))
+        along, grey = PROFILE.curves[0].axis_labels(profiles.unit)
+        axes.set_xlabel(format_label(along))
+        axes.set_ylabel(format_label(f"{grey}, scaled" if self.alike.value else grey))
         axes.margins(x=0)
         if len(profiles.layers) > 1:
-            show_legend(axes)
+            add_legend(axes)
         axes.grid(visible=True, alpha=0.15)
         self._names_drawn = [*names, profiles.unit] if moving else []
         if moving:
             axes.margins(y=_ROOM)
-            axes.set_xlim(0, (1 + _ROOM) * _bounds(curves)[2])
+            axes.set_xlim(0, (1 + _ROOM) * _get_bounds(curves)[2])
             axes.set_ylim(*axes.get_ylim())
-            canvas.move_lines(self._lines)
+            canvas.redraw_lines(self._lines)
         canvas.refresh()
 
-    def _move(
+    def _update_curves(
         self, curves: Sequence[tuple[FloatArray, FloatArray]], names: list[str]
     ) -> bool:
-        """Update the curves, if they are those of the axes and fit in them."""
+        """Update the curves if they match the present plot and fit in its axes."""
         if self.plot is None or self._names_drawn != names:
             return False
         axes = self.plot.axes[0]
         (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-        low, high, longest = _bounds(curves)
+        low, high, longest = _get_bounds(curves)
         if not (bottom <= low and high <= top and right / 2 <= longest <= right):
             return False
         for line, curve in zip(self._lines, curves, strict=True):
             line.set_data(*curve)
-        self.plot.move_lines(self._lines)
+        self.plot.redraw_lines(self._lines)
         return True
 
 
-def _bounds(
+def _get_bounds(
     curves: Sequence[tuple[FloatArray, FloatArray]],
 ) -> tuple[float, float, float]:
     """Return lowest and highest value of some curves, and the length of the longest."""
@@ -528,8 +537,8 @@ def _bounds(
     return float(finite.min()), float(finite.max()), longest
 
 
-def _thin_out(profile: Profile) -> tuple[FloatArray, FloatArray]:
-    """Return the samples of a curve; for a long one, the extremes of each section."""
+def _downsample_profile(profile: Profile) -> tuple[FloatArray, FloatArray]:
+    """Return the samples of a profile; the extremes of each section if it is long."""
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MAX_POINTS)
     if step <= 2:
@@ -546,9 +555,9 @@ def _thin_out(profile: Profile) -> tuple[FloatArray, FloatArray]:
     return x[indices], np.where(np.repeat(finite, 2), y[indices], np.nan)
 
 
-def _curves(profiles: Profiles) -> Mapping[str, Columns]:
+def _create_curves(profiles: ProfileSet) -> Mapping[str, Columns]:
     curves: dict[str, Columns] = {}
-    x, y = PROFILE.curves[0].axes(profiles.unit)
+    x, y = PROFILE.curves[0].axis_labels(profiles.unit)
     for number, one in enumerate(profiles.layers, start=1):
         name = f"{one.name} ({number})" if one.name in curves else one.name
         curves[name] = {
@@ -558,7 +567,7 @@ def _curves(profiles: Profiles) -> Mapping[str, Columns]:
     return curves
 
 
-def _figure_text(one: LayerProfile) -> str:
+def _summarise_profile(one: LayerProfile) -> str:
     """Summarise the profile of one layer in a few words."""
     if one.curve is None:
         return "no readings"

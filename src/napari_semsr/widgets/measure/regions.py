@@ -1,4 +1,4 @@
-"""Regions that a user drew or labelled, their pixels, and the figures of each."""
+"""Regions that a user drew or labelled, and measurements in each of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,25 +21,25 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     ShapeError,
-    cut_box,
+    crop_to_box,
     format_number,
     format_shape,
     run,
 )
-from napari_semsr.jobs import cut_gaps
+from napari_semsr.jobs import crop_to_gap_free_box
 from napari_semsr.widgets.base import Columns, Panel
 from napari_semsr.widgets.layers import (
-    drawn_layers,
-    finest,
-    fit_of,
-    grey_layers,
-    lying_over,
-    nm_of_drawn,
-    on_one_grid,
-    own_places,
-    plane_at,
-    shapes_in_view,
-    shown_by,
+    create_overlay_keywords,
+    find_visible_shapes,
+    get_display_transform,
+    get_displayed_plane,
+    get_drawing_scale,
+    get_finest_level,
+    get_fit,
+    have_same_grid,
+    list_grey_layers,
+    list_user_layers,
+    world_to_layer,
 )
 
 _MAX_REGIONS = 200  # labels and shapes of one layer; chosen: a readable table
@@ -47,7 +47,7 @@ _MAX_REGIONS = 200  # labels and shapes of one layer; chosen: a readable table
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """A region as it was at the time of the request, in nm, or px of the viewer."""
+    """Copy of a region at the time of the request, in nm or viewer pixels."""
 
     name: str
     kind: str  # polygon, ellipse or label
@@ -55,8 +55,8 @@ class Region:
     labels: RealArray | None = None
     label: int = 0
 
-    def extent(self) -> tuple[FloatArray, FloatArray]:
-        """Return its smallest and largest ``(y, x)``."""
+    def get_extent(self) -> tuple[FloatArray, FloatArray]:
+        """Return the smallest and largest ``(y, x)`` of the region."""
         corners = self.vertices
         if self.labels is not None:
             at = np.nonzero(self.labels == self.label)
@@ -66,8 +66,8 @@ class Region:
             corners = ends @ to_places.T + self.vertices[2]
         return corners.min(axis=0), corners.max(axis=0)
 
-    def holds(self, places: FloatArray) -> BoolArray:
-        """Return which positions (N, 2) are inside, (N,)."""
+    def contains(self, places: FloatArray) -> BoolArray:
+        """Return a mask (N,) of the positions (N, 2) that are inside the region."""
         if self.labels is not None:
             at = np.rint((places - self.vertices[2]) @ self.vertices[:2].T).astype(int)
             size = np.array(self.labels.shape)
@@ -85,26 +85,26 @@ class Region:
         return np.asarray(points_in_poly(places, self.vertices))
 
 
-def new_region_box(panel: Panel, what: str) -> ComboBox:
-    """Add a list of layers with regions; `what` describes what is done in each."""
-    return panel.new_layer_box(
+def create_region_box(panel: Panel, what: str) -> ComboBox:
+    """Add a list of layers with regions; `what` describes their use in the tooltip."""
+    return panel.create_layer_box(
         "regions",
         "Regions",
         f"A Shapes or Labels layer: {what}",
-        layers=lambda: drawn_layers(panel.viewer, Shapes, Labels),
+        layers=lambda: list_user_layers(panel.viewer, Shapes, Labels),
         none="none: whole field",
     )
 
 
 def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region]:
-    """Read all regions of a layer, in the plane that an image is measured in."""
+    """Read all regions of a layer in the plane of an image."""
     if layer is None:
         return []
-    scale = nm_of_drawn(layer, image)
+    scale = get_drawing_scale(layer, image)
     regions = list(
-        _regions_of_labels(panel, layer, image, scale)
+        _read_label_regions(panel, layer, image, scale)
         if isinstance(layer, Labels)
-        else _areas_of_layer(panel, layer, image, scale)
+        else _read_shape_regions(panel, layer, image, scale)
     )
     if not 0 < len(regions) <= _MAX_REGIONS:
         msg = (
@@ -116,25 +116,27 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
     return regions
 
 
-def _areas_of_layer(
+def _read_shape_regions(
     panel: Panel, layer: Shapes, image: Image, scale: FloatArray
 ) -> Iterator[Region]:
-    """Return the areas of a layer of shapes; lines and paths have none."""
-    for index in shapes_in_view(layer, panel.viewer.dims):
+    """Yield the regions of a Shapes layer; lines and paths are ignored."""
+    for index in find_visible_shapes(layer, panel.viewer.dims):
         kind, shape = layer.shape_type[index], layer.data[index]
         world = [layer.data_to_world(vertex)[-2:] for vertex in shape]
-        vertices = own_places(image, world)
+        vertices = world_to_layer(image, world)
         area = "ellipse" if kind == "ellipse" else "polygon"
         if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
             yield Region(f"{kind} {index + 1}", area, vertices * scale)
 
 
-def _regions_of_labels(
+def _read_label_regions(
     panel: Panel, layer: Labels, image: Image, scale: FloatArray
 ) -> Sequence[Region]:
-    plane = np.asarray(finest(layer)[plane_at(layer, panel.viewer.dims)])
-    linear, shift = shown_by(layer)
-    linear, shift = linear / fit_of(image)[0], own_places(image, shift)
+    plane = np.asarray(
+        get_finest_level(layer)[get_displayed_plane(layer, panel.viewer.dims)]
+    )
+    linear, shift = get_display_transform(layer)
+    linear, shift = linear / get_fit(image)[0], world_to_layer(image, shift)
     to_pixels = np.linalg.inv(scale[:, None] * linear)
     place = np.vstack([to_pixels, shift * scale])
     names = np.unique(plane)
@@ -151,12 +153,12 @@ _BAND = 1 << 20  # pixels tested at a time; chosen: 30 MB
 Cell = float | int | str | None
 
 
-def box_of(region: Region, image: Micrograph) -> Box:
-    """Return the box of an image's pixels that contains a region.
+def get_region_box(region: Region, image: Micrograph) -> Box:
+    """Return the pixel box of an image that contains a region.
 
     Raises `ShapeError` if the region is outside the image.
     """
-    low, high = ((end - image.origin) / image.scale for end in (region.extent()))
+    low, high = ((end - image.origin) / image.scale for end in (region.get_extent()))
     first = np.maximum(np.ceil(low - _EDGE), 0).astype(int)
     last = np.minimum(np.floor(high + _EDGE) + 1, image.shape).astype(int)
     if np.any(last <= first):
@@ -167,9 +169,9 @@ def box_of(region: Region, image: Micrograph) -> Box:
     return Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
 
 
-def cut_out(region: Region, image: Micrograph, box: Box) -> Micrograph:
-    """Read a part of an image; NaN where the centre of a pixel is not in a region."""
-    part = cut_box(image, box)
+def crop_to_region(region: Region, image: Micrograph, box: Box) -> Micrograph:
+    """Crop an image to a box; pixels with centres outside a region become NaN."""
+    part = crop_to_box(image, box)
     values = np.array(part.data, dtype=np.float64)
     columns = np.arange(part.shape[1])
     step = max(1, _BAND // len(columns))
@@ -177,25 +179,29 @@ def cut_out(region: Region, image: Micrograph, box: Box) -> Micrograph:
         rows = np.arange(start, min(start + step, len(values)))
         at = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
         places = np.asarray(at * part.scale + part.origin, dtype=np.float64)
-        is_inside = region.holds(places)
+        is_inside = region.contains(places)
         band = values[start : start + step]
         band[~is_inside.reshape(band.shape)] = np.nan
     return part.replace(data=values)
 
 
-def largest_part(region: Region, *images: Micrograph) -> tuple[Micrograph, ...]:
-    """Crop images of one grid to the largest rectangle inside a region."""
-    box = box_of(region, images[0])
-    _, inner = run(cut_gaps(*(cut_out(region, image, box) for image in images)))
-    inner = Box.of(box.shape) if inner is None else inner
-    there = Box.of(inner.shape, (box.y0 + inner.y0, box.x0 + inner.x0))
-    return tuple(cut_box(image, there) for image in images)
+def crop_to_inner_rectangle(
+    region: Region, *images: Micrograph
+) -> tuple[Micrograph, ...]:
+    """Crop images on a common grid to the largest rectangle inside a region."""
+    box = get_region_box(region, images[0])
+    _, inner = run(
+        crop_to_gap_free_box(*(crop_to_region(region, image, box) for image in images))
+    )
+    inner = Box.from_shape(box.shape) if inner is None else inner
+    there = Box.from_shape(inner.shape, (box.y0 + inner.y0, box.x0 + inner.x0))
+    return tuple(crop_to_box(image, there) for image in images)
 
 
-def region_table(
+def measure_regions(
     regions: Sequence[Region], measure: Callable[[Region], Mapping[str, Cell]]
 ) -> Job[Mapping[str, Columns]]:
-    """Measure in each region; if that fails, its row shows the reason."""
+    """Measure each region; if that fails, show the reason in its row."""
     if not regions:
         return {}
     rows: list[Mapping[str, Cell]] = []
@@ -223,7 +229,7 @@ def propose_partner(
     fits: Callable[[Image, Image], int],
     keeps: Callable[[Image, Image], bool] = lambda *_: True,
 ) -> Callable[[], None]:
-    """Keep proposing the layer of the chosen image's field that fits best.
+    """Keep proposing the best matching layer on the grid of the chosen image.
 
     `fits`: 0 for one that does not fit, more for a better fit; of equal ones the last
     is proposed. The current choice is kept if it overlaps the image and `keeps` agrees,
@@ -232,15 +238,17 @@ def propose_partner(
     """
     proposal: list[Image | None] = [None]
 
-    def propose(_: object = None, *, is_own: bool = True) -> None:
+    def update_proposal(_: object = None, *, is_own: bool = True) -> None:
         layer, layer_chosen = image.value, partner.value
         if proposal[0] not in panel.viewer.layers:
             proposal[0] = None
         is_proposed = layer_chosen is proposal[0]
         if layer is None or not (is_proposed or is_own):
             return
-        others = reversed(grey_layers(panel.viewer))
-        near = (one for one in others if one is not layer and on_one_grid(layer, one))
+        others = reversed(list_grey_layers(panel.viewer))
+        near = (
+            one for one in others if one is not layer and have_same_grid(layer, one)
+        )
         fit = {one: int(fits(layer, one)) for one in near}
         best = max(fit, key=lambda one: (fit[one], one is layer_chosen), default=None)
         is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
@@ -248,17 +256,17 @@ def propose_partner(
             proposal[0] = best if best is not None and fit[best] else None
             partner.value = proposal[0]
 
-    image.changed.connect(propose)
-    propose()
-    return partial(propose, is_own=False)
+    image.changed.connect(update_proposal)
+    update_proposal()
+    return partial(update_proposal, is_own=False)
 
 
-def read_pair(
+def read_image_pair(
     panel: Panel, first: Image, second: Image | None = None
 ) -> list[Micrograph]:
-    """Read a layer and, if one is chosen, another of the same shape."""
+    """Read a layer and, if given, a second one of the same shape and position."""
     layers = [first] if second is None else [first, second]
-    images = [panel.micrograph(layer) for layer in layers]
+    images = [panel.read_layer(layer) for layer in layers]
     shapes = [image.shape for image in images]
     if shapes[0] != shapes[-1]:
         msg = (
@@ -271,35 +279,38 @@ def read_pair(
     if images[0].unit == images[-1].unit and off.max() > _APART_PX:
         msg = (
             f"Both images must be at the same position, but {layers[-1].name!r} is "
-            f"{format_number(off[0])} px above or below and {format_number(off[1])} "
-            f"px left or right of {layers[0].name!r}; bring them onto one grid in "
-            "the panel Crop."
+            f"shifted by {format_number(off[0])} px vertically and "
+            f"{format_number(off[1])} px horizontally from {layers[0].name!r}; align "
+            "them on a common grid in the Crop panel."
         )
         raise ShapeError(msg, code="origins-differ")
     return images
 
 
-def part_note(part: Micrograph) -> str:
-    """Return a note that only this part was measured."""
+def format_part_note(part: Micrograph) -> str:
+    """Return a note that states the shape of the measured part."""
     return f"in the largest gap-free rectangle, {format_shape(part.shape)}"
 
 
 def show_outline(
     panel: Panel, parts: Mapping[Layer, Sequence[Micrograph]]
 ) -> Iterator[None]:
-    """Outline the measured parts of layers, replacing a panel's earlier outlines.
+    """Outline the measured parts of layers, replacing earlier outlines of the panel.
 
     Layers removed in the meantime get no outline.
     """
     layers = panel.viewer.layers
-    with panel.in_place(_PART) as earlier:
-        yield from panel.take_away(earlier)
+    with panel.replace_earlier_layers(_PART) as earlier:
+        yield from panel.remove_earlier_layers(earlier)
         there = {layer: of for layer, of in parts.items() if of and layer in layers}
         outlines = [one for of in there.values() for one in of]
         if outlines:
             first = outlines[0]
             ends = np.array(
-                [[Grid.of(one).corner, Grid.of(one).end] for one in outlines]
+                [
+                    [Grid.from_image(one).corner, Grid.from_image(one).end]
+                    for one in outlines
+                ]
             )
             panel.viewer.add_shapes(
                 list((ends - first.origin) / first.scale),
@@ -308,6 +319,6 @@ def show_outline(
                 edge_color=_COLOUR,
                 edge_width=max(1.0, max(first.shape) / 150),
                 face_color="transparent",
-                **lying_over(first, panel.title, next(iter(there))),
+                **create_overlay_keywords(first, panel.title, next(iter(there))),
             )
             yield

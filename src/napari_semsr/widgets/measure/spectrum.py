@@ -1,4 +1,4 @@
-"""Spectrum: radial power spectra of several layers, and centred 2-D spectra."""
+"""Spectrum: radial power spectra and centred 2-D spectra of several layers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,19 +21,24 @@ from napari_semsr.core import (
     describe_pixel_size,
 )
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.jobs import SPECTRUM, cut_gaps, derived_from, spectrum_look
-from napari_semsr.widgets.base import Form, Panel, RichLabel, Work, is_alive
+from napari_semsr.jobs import (
+    SPECTRUM,
+    compose_derived_provenance,
+    create_spectrum_display,
+    crop_to_gap_free_box,
+)
+from napari_semsr.widgets.base import Form, Panel, PanelTask, RichLabel, is_alive
 from napari_semsr.widgets.layers import (
-    grey_layers,
-    layer_keywords,
-    result_name,
-    same_unit,
+    create_layer_keywords,
+    create_result_name,
+    get_common_unit,
+    list_grey_layers,
 )
 from napari_semsr.widgets.measure.regions import (
     Region,
-    largest_part,
-    new_region_box,
-    part_note,
+    create_region_box,
+    crop_to_inner_rectangle,
+    format_part_note,
     read_regions,
     show_outline,
 )
@@ -53,8 +58,8 @@ _MIN_RADIUS_PX = 6  # of a ring; chosen
 _COLOUR = "#ffd400"
 
 
-def ring_periods(image: Micrograph) -> list[float]:
-    """Return up to three round periods within a spectrum, the finest first.
+def choose_ring_periods(image: Micrograph) -> list[float]:
+    """Return up to three rounded periods for rings in a spectrum, finest first.
 
     In nm if calibrated, otherwise in pixels.
     """
@@ -69,7 +74,7 @@ def ring_periods(image: Micrograph) -> list[float]:
 def _add_spectrum_layer(
     viewer: Viewer, image: Micrograph, plane: RealArray, place: int
 ) -> Image:
-    """Show a centred log power spectrum of an image, or of a part, next to it.
+    """Add the centred log power spectrum of an image as a layer to the right of it.
 
     It is as large as the image; `place` is its index among several. `plane` is (Y, X).
     Returns the layer; its metadata hold the frequency of one pixel.
@@ -82,13 +87,13 @@ def _add_spectrum_layer(
     size: Any = {"pixel_size_nm" if has_size else "spacing_px": pitch}
     grid = image.replace(
         data=plane,
-        look=spectrum_look(plane),
+        look=create_spectrum_display(plane),
         origin=(y, x + place * _GAP * image.shape[1] * image.scale[1]),
-        provenance=derived_from("spectrum", {}, image=image),
+        provenance=compose_derived_provenance("spectrum", {}, image=image),
         **size,
     )
-    name = result_name(viewer, image.name, "spectrum")
-    keywords = layer_keywords(grid, name=name)
+    name = create_result_name(viewer, image.name, "spectrum")
+    keywords = create_layer_keywords(grid, name=name)
     own = image.scale if has_size else (1.0, 1.0)
     keywords["metadata"]["spectrum"] = {
         f"frequency_step_per_{'nm' if has_size else 'px'}": tuple(
@@ -100,7 +105,7 @@ def _add_spectrum_layer(
 
 
 def _add_rings(viewer: Viewer, image: Micrograph, layer: Image) -> None:
-    periods = ring_periods(image)
+    periods = choose_ring_periods(image)
     if not periods:
         return
     has_size = image.pixel_size_nm is not None
@@ -113,7 +118,7 @@ def _add_rings(viewer: Viewer, image: Micrograph, layer: Image) -> None:
     viewer.add_shapes(
         ellipses,
         shape_type="ellipse",
-        name=result_name(viewer, image.name, "periods"),
+        name=create_result_name(viewer, image.name, "periods"),
         metadata={HELPER_KEY: "rings"},
         features={"period": labels},
         text={
@@ -135,15 +140,15 @@ def _add_rings(viewer: Viewer, image: Micrograph, layer: Image) -> None:
 
 _LIST_HEIGHT = 110  # of the list of layers; chosen
 _NOTE = (
-    "The 2-D spectrum is shown to the right of its image at the same size, so that "
-    "the viewer keeps its nm scale bar. The bar does not apply to the spectrum: its "
-    "yellow rings are labelled with their period."
+    "The 2-D spectrum is shown to the right of its image at the same size, which lets "
+    "the viewer keep its nm scale bar. The bar does not apply to the spectrum, whose "
+    "yellow rings are labelled with their periods."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Spectra of several images: radial curves, and planes (Y, X) if requested.
+    """Spectra of several images: radial curves and, if requested, planes (Y, X).
 
     Parts are the measured areas: the whole images if no pixels are missing. Planes hold
     the logarithm of the centred power.
@@ -155,45 +160,45 @@ class Spectra:
     planes: tuple[RealArray, ...]
 
 
-def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
-    """Crop images to their valid pixels, alike for those on one grid."""
+def _crop_to_valid_pixels(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
+    """Crop images to their valid pixels; images on the same grid get the same crop."""
     parts: dict[int, Micrograph] = {}
-    grids = [Grid.of(image) for image in images]
+    grids = [Grid.from_image(image) for image in images]
     for grid in dict.fromkeys(grids):
         alike = [place for place, other in enumerate(grids) if other == grid]
-        cut, _ = yield from cut_gaps(*(images[place] for place in alike))
+        cut, _ = yield from crop_to_gap_free_box(*(images[place] for place in alike))
         parts |= zip(alike, cut, strict=True)
     return tuple(parts[place] for place in range(len(images)))
 
 
-def _transform(
+def _compute_spectra(
     images: Sequence[Micrograph],
     regions: Sequence[Sequence[Region]],
     *,
     planes: bool,
 ) -> Job[Spectra]:
-    """Measure radial and centred spectra of several images, or of their regions."""
-    from napari_semsr.analysis import measure_spectrum, radial_spectrum
+    """Compute the radial and centred spectra of several images or their regions."""
+    from napari_semsr.analysis import compute_radial_spectrum, measure_spectrum
 
-    has_size = same_unit(images) == "nm"
+    has_size = get_common_unit(images) == "nm"
     lines, centred_spectra = [], []
     if any(regions):
         cut = []
         pairs = zip(images, regions, strict=True)
         for image, region in [(image, one) for image, own in pairs for one in own]:
             yield Progress(0, 0, f"cutting {region.name}")
-            (part,) = largest_part(region, image)
+            (part,) = crop_to_inner_rectangle(region, image)
             cut.append(part.replace(name=f"{region.name}, {image.name}"))
         images = parts = tuple(cut)
         planes = False
     else:
-        parts = yield from _cut_alike(images)
+        parts = yield from _crop_to_valid_pixels(images)
     for number, image in enumerate(parts):
         yield Progress(number, len(images), f"transforming {image.name}")
         whole = measure_spectrum(image) if planes else None
-        curve = radial_spectrum(image) if whole is None else whole.radial
+        curve = compute_radial_spectrum(image) if whole is None else whole.radial
         line = Line(image.name, curve.frequency_per_px, np.asarray(curve.power))
-        lines.append(line.over_um(image.mean_pixel_size_nm))
+        lines.append(line.convert_to_per_um(image.mean_pixel_size_nm))
         if whole is not None:
             centred_spectra.append(whole.image.array())
     yield Progress(len(images), len(images), "done")
@@ -202,7 +207,7 @@ def _transform(
 
 
 class SpectrumPanel(Panel):
-    """Plots the radial spectra of layers together, and adds centred 2-D spectra."""
+    """Panel that plots radial spectra of layers together, and adds 2-D spectra."""
 
     plots = True
     help_place = "first-steps.md#3-measure-it"
@@ -211,7 +216,7 @@ class SpectrumPanel(Panel):
         super().__init__(viewer, "Spectrum", "Transform")
         self.spectra: Spectra | None = None
         tooltip = "Layers whose spectra are plotted together"
-        self.layers = self.new_layer_list(tooltip, _LIST_HEIGHT)
+        self.layers = self.create_layer_list(tooltip, _LIST_HEIGHT)
         self.planes = CheckBox(
             value=True,
             text="2-D spectrum as a layer",
@@ -220,9 +225,9 @@ class SpectrumPanel(Panel):
         self.rings = CheckBox(
             value=True,
             text="Rings with their period",
-            tooltip="Draw rings of round periods onto the spectrum.",
+            tooltip="Draw rings with rounded periods on the spectrum.",
         )
-        self.regions = new_region_box(
+        self.regions = create_region_box(
             self,
             "instead of the whole image, the largest rectangle inside each of its "
             "regions is measured, without a 2-D spectrum.",
@@ -230,32 +235,34 @@ class SpectrumPanel(Panel):
         form = Form(self.layers.native, self.regions, self.planes, self.rings)
         self.add_group("Layers", form, RichLabel(_NOTE))
         self.add_results("Radial spectra", helpers="Show what was measured")
-        self.take_input(self.layers)
-        viewer.layers.selection.events.changed.connect(self._take_selected)
+        self.follow_active_layer(self.layers)
+        viewer.layers.selection.events.changed.connect(self._use_selected_layers)
 
-    def _take_selected(self, event: object = None) -> None:
+    def _use_selected_layers(self, event: object = None) -> None:
         """Choose the selected layers if there are several; none is active then."""
-        if is_alive(self) and not self.busy:
+        if is_alive(self) and not self.is_busy:
             selection = self.viewer.layers.selection
             layers_chosen = [item for item in self.layers.choices if item in selection]
             if len(layers_chosen) > 1:
                 self.layers.value = layers_chosen
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         layers_chosen = list(self.layers.value)
         if not layers_chosen:
-            layers_chosen = grey_layers(self.viewer)[-1:]
-        images = [self.micrograph(layer) for layer in layers_chosen or [None]]
-        same_unit(images)
+            layers_chosen = list_grey_layers(self.viewer)[-1:]
+        images = [self.read_layer(layer) for layer in layers_chosen or [None]]
+        get_common_unit(images)
         regions_layer = self.regions.value
         regions = [read_regions(self, regions_layer, layer) for layer in layers_chosen]
-        make = partial(_transform, images, regions, planes=bool(self.planes.value))
+        make = partial(
+            _compute_spectra, images, regions, planes=bool(self.planes.value)
+        )
         if regions_layer is None:
-            return Work(make, partial(self.show_spectra, layers_chosen))
+            return PanelTask(make, partial(self.show_spectra, layers_chosen))
         pairs = zip(layers_chosen, regions, strict=True)
         owners = [layer for layer, own in pairs for _ in own]
-        return Work(make, partial(self.show_spectra, owners, in_regions=True))
+        return PanelTask(make, partial(self.show_spectra, owners, in_regions=True))
 
     def show_spectra(
         self, layers: Sequence[Layer], spectra: Spectra, *, in_regions: bool = False
@@ -265,13 +272,13 @@ class SpectrumPanel(Panel):
         Each 2-D spectrum is one layer.
         """
         self.spectra = spectra
-        yield from self._draw(spectra)
+        yield from self._draw_plots(spectra)
         is_replaced = True
         images = zip(layers, spectra.images, spectra.parts, strict=True)
         planes = zip(images, spectra.planes, strict=False)
         for place, ((of, image, part), plane) in enumerate(planes, start=1):
-            with self.in_place(of) as earlier:
-                yield from self.take_away(earlier)
+            with self.replace_earlier_layers(of) as earlier:
+                yield from self.remove_earlier_layers(earlier)
                 layer = _add_spectrum_layer(self.viewer, image, plane, place)
                 yield
                 if self.rings.value:
@@ -287,13 +294,13 @@ class SpectrumPanel(Panel):
         if spectra.planes and not is_replaced:
             self.viewer.reset_view()
             yield
-        has_size = same_unit(spectra.images) == "nm"
+        has_size = get_common_unit(spectra.images) == "nm"
         unit = "µm⁻¹" if has_size else "cycles per pixel (no pixel size)"
         count = len(spectra.images)
         many = "spectrum" if count == 1 else "spectra"
         regions_measured = [one for own in cut.values() for one in own]
         where = "<br>".join(
-            f"{part.name} {part_note(part)}" for part in regions_measured
+            f"{part.name} {format_part_note(part)}" for part in regions_measured
         )
         several = count > 1
         sizes = {
@@ -302,11 +309,11 @@ class SpectrumPanel(Panel):
             )
             for image in spectra.images
         }
-        sentence = f"{count} radial {many}, frequencies in {unit}."
+        sentence = f"{count} radial {many} with frequencies in {unit}."
         self.show_result(sizes, sentence, curves=spectra.radial.columns, more=where)
 
-    def _draw(self, spectra: Spectra) -> Iterator[None]:
-        """Plot radial power spectra together, over µm⁻¹ or cycles per pixel."""
+    def _draw_plots(self, spectra: Spectra) -> Iterator[None]:
+        """Plot all radial power spectra, in µm⁻¹ or cycles per pixel."""
         from napari_semsr.widgets.base import draw_plot
 
         canvas = self.clear_plot(height=300)

@@ -1,4 +1,4 @@
-"""A panel generated from a command: lists of layers, a form, figures, a map."""
+"""Panel generated from a command: layer lists, a form, metrics and a map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,69 +17,69 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     ShapeError,
-    figures_of,
-    plots_of,
-    quantities_of,
+    get_figures,
+    get_plots,
+    get_quantities,
 )
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     ERROR_MAP,
     PANELS,
     ErrorMapReport,
-    MapMade,
+    MapResult,
     Result,
     Verb,
-    cut_gaps,
-    verb_of,
+    crop_to_gap_free_box,
+    get_verb,
 )
 from napari_semsr.widgets.base import (
     Columns,
     Form,
+    JobOutput,
     Numbers,
-    Opened,
+    OpenedImage,
     OptionsForm,
-    Outcome,
+    OutputTarget,
     Panel,
-    Target,
-    Work,
-    add_opened,
+    PanelTask,
+    add_opened_image,
     add_stack,
-    frames_of,
-    store_edit,
-    store_target,
-    typed_store,
-    write_outcome,
+    choose_target,
+    create_group_forms,
+    create_store_edit,
+    get_entered_store,
+    run_and_open,
 )
 from napari_semsr.widgets.layers import (
-    grey_layers,
+    create_overlay_keywords,
+    create_result_name,
+    get_input_names,
+    get_network_name,
+    get_vendor,
+    have_same_area,
     hide_other_maps,
-    inputs_of,
-    is_truth,
-    lying_over,
-    network_of,
-    on_one_place,
-    planes_of,
-    result_name,
-    vendor_of,
+    is_ground_truth,
+    list_grey_layers,
+    list_planes,
 )
 from napari_semsr.widgets.measure.regions import (
     Cell,
     Region,
-    box_of,
-    cut_out,
-    new_region_box,
-    part_note,
+    create_region_box,
+    crop_to_region,
+    format_part_note,
+    get_region_box,
+    measure_regions,
     propose_partner,
-    read_pair,
+    read_image_pair,
     read_regions,
-    region_table,
     show_outline,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class VerbOutcome:
-    """Results of a command for the same images."""
+    """Images that a command processed, and its results for them."""
 
     images: Sequence[Micrograph]  # as they were read
     image: Micrograph  # the image made, or the first image measured
@@ -88,7 +88,7 @@ class VerbOutcome:
         Micrograph
     ] = ()  # planes of the first image, if all were processed
     report: Any = None  # of the command
-    output: Outcome | None = None  # the image made, opened again
+    output: JobOutput | None = None  # the image made, opened again
     is_part: bool = False  # whether gaps were cropped
     regions: Mapping[str, Columns] = field(default_factory=dict)
 
@@ -99,7 +99,7 @@ _DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays vis
 
 
 class VerbPanel(Panel):
-    """Runs a command on layers; it makes an image, a map or only figures."""
+    """Panel that runs a command on layers, to make an image, a map or only metrics."""
 
     title = ""
     run_label = "Measure"
@@ -120,11 +120,11 @@ class VerbPanel(Panel):
         self.plots |= bool(first.curves)
         self.titles = {item.name: item.title for item in first.images}
         self.boxes = {
-            item.name: self.new_layer_box(
+            item.name: self.create_layer_box(
                 item.name,
                 item.title,
                 item.tooltip,
-                layers=self._listed,
+                layers=self._list_layers,
                 none="none" if item.optional else None,
             )
             for item in first.images
@@ -135,44 +135,44 @@ class VerbPanel(Panel):
         rows: list[CheckBox | ComboBox] = [*self.boxes.values()]
         self.regions: ComboBox | None = None
         if self.region_help:
-            self.regions = new_region_box(self, self.region_help)
+            self.regions = create_region_box(self, self.region_help)
             rows.append(self.regions)
         if first.images[0].stack:
-            rows.append(self.new_planes_box())
+            rows.append(self.create_planes_box())
         self._layers = Form(*rows)
         # folded groups come last
         below: list[QWidget] = [self.form]
         if first.resumes:
-            below.append(self._ask_place())
+            below.append(self._create_output_form())
         self.add_group("Layers", self._layers, *below)
-        self.frames = frames_of(first.options)
+        self.frames = create_group_forms(first.options)
         for frame, form in self.frames.items():
             self.add_group(frame, form)
         self.add_groups()
-        maps = not first.makes_image or issubclass(first.result, MapMade)
+        maps = not first.makes_image or issubclass(first.result, MapResult)
         title_below = "Figures" if maps else "Result"
-        self.add_results(title_below, *self.result_widgets(), helpers=self.helps)
+        self.add_results(title_below, *self.create_result_widgets(), helpers=self.helps)
         self.helpers.value = self.helps_first
-        self.take_input(self.boxes[first.images[self.input_image].name])
+        self.follow_active_layer(self.boxes[first.images[self.input_image].name])
 
-    def _listed(self) -> list[Layer]:
+    def _list_layers(self) -> list[Layer]:
         """List grey layers, after Labels layers if the command accepts them."""
         others = [
             layer
             for layer in self.viewer.layers
             if isinstance(layer, Labels) and not layer.metadata.get(HELPER_KEY)
         ]
-        grey = grey_layers(self.viewer)
+        grey = list_grey_layers(self.viewer)
         return others + grey if "labels" in self.verb.options.model_fields else grey
 
-    def writes(self) -> Path | None:
+    def get_output_path(self) -> Path | None:
         """Return the chosen output path."""
         if self.output is None:
             return None
-        return typed_store(self.output, stack=self.takes_stack())
+        return get_entered_store(self.output, stack=self.uses_all_planes())
 
-    def _ask_place(self) -> Form:
-        self.output = store_edit()
+    def _create_output_form(self) -> Form:
+        self.output = create_store_edit()
         self.replace = CheckBox(
             name="replace",
             text="Replace an existing store",
@@ -181,13 +181,13 @@ class VerbPanel(Panel):
         return Form(self.output, self.replace)
 
     def add_groups(self) -> None:
-        """Add groups between the options and the results."""
+        """Add option groups between the options and the results."""
 
-    def result_widgets(self) -> Sequence[QWidget]:
-        """Return the widgets above the figures."""
+    def create_result_widgets(self) -> Sequence[QWidget]:
+        """Create the widgets above the metrics."""
         return ()
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         verb, layers_chosen = self.verb, [box.value for box in self.boxes.values()]
         layers = [
@@ -196,56 +196,57 @@ class VerbPanel(Panel):
             if layer is not None or not item.optional
         ]
         if self.cuts_gaps:
-            images = read_pair(self, *layers)
+            images = read_image_pair(self, *layers)
         else:
-            images = [self.micrograph(layer) for layer in layers]
+            images = [self.read_layer(layer) for layer in layers]
         for item, layer in zip(verb.images[1:], layers_chosen[1:], strict=True):
             if layer is layers_chosen[0] is not None:
                 instead = ", or 'none'" if item.optional else " for one of them"
                 msg = (
-                    f"{self.titles[item.name]} and {next(iter(self.titles.values()))} "
-                    f"are both the layer {layer.name!r}; choose another{instead}."
+                    f"The layer {layer.name!r} is chosen as both "
+                    f"{self.titles[item.name]} and {next(iter(self.titles.values()))}; "
+                    f"choose another{instead}."
                 )
                 raise ShapeError(msg, code="same-image")
         more = [item for form in self.frames.values() for item in form.values().items()]
         if layers and isinstance(layers[0], Labels):
             more.append(("labels", True))
-        options = self.form.options(**dict(more))
-        planes = planes_of(layers[0]) if self.takes_stack() else ()
+        options = self.form.create_options(**dict(more))
+        planes = list_planes(layers[0]) if self.uses_all_planes() else ()
         request = VerbOutcome(images, images[0], self.step(options), planes)
         target = None
         if verb.makes_image:
-            title = result_name(self.viewer, images[0].name, request.step)
+            title = create_result_name(self.viewer, images[0].name, request.step)
             replaces = self.output is not None and self.replace.value
             there = "replace" if replaces else "refuse"
             sizes = images[0].shape, 1, there
-            target = store_target(self.output, title, *sizes, planes=len(planes))
+            target = choose_target(self.output, title, *sizes, planes=len(planes))
         regions = []
         if self.regions is not None:
             regions = read_regions(self, self.regions.value, layers[0])
-        make = partial(self._run_verbs, verb, request, options, target, regions)
-        return Work(make, partial(self.show_outcome, layers[0]))
+        make = partial(self._run_command, verb, request, options, target, regions)
+        return PanelTask(make, partial(self.show_outcome, layers[0]))
 
-    def _run_verbs(
+    def _run_command(
         self,
         verb: Verb[Options, Result],
         request: VerbOutcome,
         options: Options,
-        target: Target | None,
+        target: OutputTarget | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
-        """Run the command, and summarise its results in regions."""
+        """Run the command, and measure its results in each region."""
         parts, box = request.images, None
         if self.cuts_gaps:
-            parts, box = yield from cut_gaps(*parts)
-        outcome_written: Outcome | None = None
+            parts, box = yield from crop_to_gap_free_box(*parts)
+        outcome_written: JobOutput | None = None
         if target is None:
             report = yield from verb.job(*parts, options=options)
         else:
-            run = verb.anew if target.existing == "replace" else verb.job
+            run = verb.rerun if target.existing == "replace" else verb.job
             images = [request.planes or parts[0], *parts[1:]]
             job = run(*images, output=target.path, options=options)
-            outcome_written = yield from write_outcome(job, target)
+            outcome_written = yield from run_and_open(job, target)
             report = outcome_written.result
         image = (
             parts[0] if outcome_written is None else outcome_written.output.micrograph
@@ -255,20 +256,20 @@ class VerbPanel(Panel):
             "is_part": box is not None,
         }
         outcome = replace(request, image=image, report=report, **parts_of_outcome)
-        measure = partial(self.in_region, outcome, options)
-        return replace(outcome, regions=(yield from region_table(regions, measure)))
+        measure = partial(self.measure_region, outcome, options)
+        return replace(outcome, regions=(yield from measure_regions(regions, measure)))
 
-    def in_region(
+    def measure_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Measure in a region; `options` are those of the command."""
+        """Measure a region with the options of the command."""
         raise NotImplementedError
 
     def show_outcome(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
-        """Add the image made as a layer, and show the figures."""
+        """Add any resulting image as a layer, and show the metrics."""
         report = outcome.report
-        figures: Numbers = figures_of(report)
-        if isinstance(report, MapMade) and outcome.output is not None:
+        figures: Numbers = get_figures(report)
+        if isinstance(report, MapResult) and outcome.output is not None:
             yield from self._add_map(outcome.output.output)
         elif outcome.output is not None:
             yield from self._add_image(layer, outcome, outcome.output)
@@ -278,60 +279,62 @@ class VerbPanel(Panel):
             part = {layer: [outcome.image]} if outcome.is_part else {}
             yield from show_outline(self, part)
             if part:
-                figures = {**figures, "Measured": part_note(outcome.image)}
-        yield from self.mark(layer, outcome)
+                figures = {**figures, "Measured": format_part_note(outcome.image)}
+        yield from self.add_marks(layer, outcome)
         yield
         # rows of a report are saved with its curves, as there may be thousands
-        curves = {**self.draw(report), **report.tables()}
+        curves = {**self.draw_plots(report), **report.tables()}
         yield
         self.show_result(
             figures,
             self.sentence(outcome),
             curves=curves,
             tables=outcome.regions,
-            more=self.legend(report),
+            more=self.format_legend(report),
         )
 
-    def _add_map(self, opened_store: Opened) -> Iterator[None]:
+    def _add_map(self, opened_store: OpenedImage) -> Iterator[None]:
         """Add a map over the images, replacing the previous one."""
         # its kind, its image, its unit in brackets
         kind, _, rest = opened_store.micrograph.name.partition(" of ")
         source, _, unit = rest.rpartition(" (")
-        with self.in_place(kind, *self._source_planes) as earlier:
-            yield from self.take_away(earlier)
-            title = result_name(self.viewer, source, f"{kind} ({unit}")
-            layer = add_opened(self.viewer, opened_store, name=title)
+        with self.replace_earlier_layers(kind, *self._source_planes) as earlier:
+            yield from self.remove_earlier_layers(earlier)
+            title = create_result_name(self.viewer, source, f"{kind} ({unit}")
+            layer = add_opened_image(self.viewer, opened_store, name=title)
             hide_other_maps(self.viewer, layer)
             yield
 
     def _add_image(
-        self, source: Layer, outcome: VerbOutcome, outcome_made: Outcome
+        self, source: Layer, outcome: VerbOutcome, outcome_made: JobOutput
     ) -> Iterator[None]:
-        """Add an image, or a stack of all planes, as a further layer."""
-        title = result_name(self.viewer, outcome.images[0].name, outcome.step)
+        """Add the resulting image, or a stack of all planes, as a new layer."""
+        title = create_result_name(self.viewer, outcome.images[0].name, outcome.step)
         if outcome_made.planes:
             layer = add_stack(self.viewer, outcome_made, source, title)
         else:
-            layer = add_opened(self.viewer, outcome_made.output, name=title)
+            layer = add_opened_image(self.viewer, outcome_made.output, name=title)
         yield
-        self.compare(layer, source, outcome)
+        self.compare_with_source(layer, source, outcome)
 
     def step(self, options: Any) -> str:
         """Return the text that follows a layer's name in the name of a result."""
         del options
         return self.verb.name.replace("-", " ")
 
-    def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
-        """Show an image next to its source."""
+    def compare_with_source(
+        self, layer: Image, source: Layer, outcome: VerbOutcome
+    ) -> None:
+        """Show a resulting image next to its source."""
 
-    def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
-        """Add layers that explain the result, step by step: its discs, if any."""
+    def add_marks(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
+        """Add layers that explain the result, step by step, such as measured discs."""
         discs = outcome.report.discs()
         if discs is None or layer not in self.viewer.layers:
             return
         middles, diameters = discs
-        with self.in_place(layer) as earlier:
-            yield from self.take_away(earlier)
+        with self.replace_earlier_layers(layer) as earlier:
+            yield from self.remove_earlier_layers(earlier)
             if len(middles):
                 # the ring of a large disc grows less than the disc
                 slower = np.sqrt(np.median(diameters) / diameters)
@@ -342,14 +345,14 @@ class VerbPanel(Panel):
                     face_color="transparent",
                     border_color=_DISC_COLOUR,
                     border_width=np.minimum(_DISC_BORDER * slower, 1.0),
-                    **lying_over(outcome.image, self.title, layer),
+                    **create_overlay_keywords(outcome.image, self.title, layer),
                 )
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Return the sentence above the figures, and its main value."""
+        """Return a sentence with the main values, to be shown above the metrics."""
         report = outcome.report
-        figures = figures_of(report)
-        quantities = (q for q, _ in quantities_of(type(report)).values())
+        figures = get_figures(report)
+        quantities = (q for q, _ in get_quantities(type(report)).values())
         # nm and px count as one
         labels = dict.fromkeys(q.label for q in quantities if q.large)
         large = ", ".join(
@@ -363,12 +366,12 @@ class VerbPanel(Panel):
             sentence_done = f"Measured {one} against {others[0]}"
         return f"{sentence_done}: {large}." if large else f"{sentence_done}."
 
-    def legend(self, report: Any) -> str:
+    def format_legend(self, report: Any) -> str:
         """Return a legend of the marks, as rich text."""
         del report
         return ""
 
-    def draw(self, report: Any) -> Mapping[str, Columns]:
+    def draw_plots(self, report: Any) -> Mapping[str, Columns]:
         """Draw the plots that the command declares, and return their columns."""
         if not self.plots:
             return {}
@@ -376,7 +379,7 @@ class VerbPanel(Panel):
 
         curves: dict[str, Columns] = {}
         canvas = self.clear_plot(rows=_MAX_PLOTS, height=230)
-        plots = plots_of(report, self.verb.curves)
+        plots = get_plots(report, self.verb.curves)
         for axes, plot in zip(canvas.axes, plots, strict=False):
             draw_plot(axes, plot)
             curves |= plot.columns
@@ -384,8 +387,8 @@ class VerbPanel(Panel):
         return curves
 
 
-class TruthPanel(VerbPanel):
-    """Runs a command on a layer, compared with the ground truth if there is one."""
+class GroundTruthPanel(VerbPanel):
+    """Panel that runs a command on a layer, with the ground truth if available."""
 
     cuts_gaps = True
     helps = "Show what was measured"
@@ -395,41 +398,45 @@ class TruthPanel(VerbPanel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.image, self.reference = self.boxes.values()
-        self._propose = propose_partner(self, self.image, self.reference, self.rank)
+        self._propose = propose_partner(
+            self, self.image, self.reference, self.rank_reference
+        )
         image = self.image.value
         if image is not None and self.reference.value is None:
-            worse = (one for one in self.image.choices if self.rank(one, image))
+            worse = (
+                one for one in self.image.choices if self.rank_reference(one, image)
+            )
             self.image.value = next(worse, image)
 
-    def _take_active(self, event: object = None) -> None:
-        """Choose the newly active layer, unless it is the reference."""
+    def _select_active_layer(self, event: object = None) -> None:
+        """Select the newly active layer, unless it is the reference."""
         active = self.viewer.layers.selection.active
         if self._propose is not None and active in self.reference.choices:
             self._propose()
             if active is self.reference.value:
                 self._active = active
                 return
-        super()._take_active(event)
+        super()._select_active_layer(event)
 
     @staticmethod
-    def rank(image: Layer, other: Layer) -> int:
-        """Rank a layer as reference of an image: its ground truth, then SEM."""
-        if is_truth(image):
+    def rank_reference(image: Layer, other: Layer) -> int:
+        """Rank a layer as a reference of an image: ground truth first, then SEM."""
+        if is_ground_truth(image):
             return 0
-        sem = bool(vendor_of(other)) and not vendor_of(image)
-        return 3 if is_truth(other) else 2 * sem
+        sem = bool(get_vendor(other)) and not get_vendor(image)
+        return 3 if is_ground_truth(other) else 2 * sem
 
 
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
 def __getattr__(name: str) -> type[VerbPanel]:
-    """Return the panel class that is generated from a command alone."""
+    """Return a panel class that is generated from a command."""
     titles = [title for title, verb in PANELS.items() if verb == name]
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    verb = verb_of(name)
+    verb = get_verb(name)
     class_values: dict[str, object] = {"title": titles[0], "verb": verb}
     if verb is not None and verb.result.discs is not Result.discs:
         class_values |= {"helps": "Show what was measured", "helps_first": True}
@@ -437,7 +444,7 @@ def __getattr__(name: str) -> type[VerbPanel]:
 
 
 class ErrorMapPanel(VerbPanel):
-    """Maps where a layer differs from its reference, or two scans from each other."""
+    """Panel that maps differences between a layer and its reference, or two scans."""
 
     title, run_label = "Error map", "Map errors"
     help_place = "error_map.md"
@@ -450,48 +457,52 @@ class ErrorMapPanel(VerbPanel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
-        self.form.on_change("scans", self._name_layers)
+        self.form.on_change("scans", self._update_layer_labels)
         before, after = self.boxes.values()
-        after.changed.connect(partial(self._propose, before, after))
-        self._propose(before, after)
+        after.changed.connect(partial(self._propose_layer, before, after))
+        self._propose_layer(before, after)
 
-    def _name_layers(self, scans: bool) -> None:
-        """Label the layers by their role: neither of two scans is the reference."""
+    def _update_layer_labels(self, scans: bool) -> None:
+        """Label the layers by their roles; of two scans, neither is the reference."""
         titles = ("First scan", "Second scan") if scans else ("Reference", "Enhanced")
         self.titles = dict(zip(self.boxes, titles, strict=True))
         for item in self.verb.images:
             self._layers.relabel(item.name, self.titles[item.name], item.tooltip)
 
-    def _propose(self, before: ComboBox, after: ComboBox, _: object = None) -> None:
-        """Propose the layer of the same area that is not a network's output."""
+    def _propose_layer(
+        self, before: ComboBox, after: ComboBox, _: object = None
+    ) -> None:
+        """Propose a layer of the same area that is not a network output."""
         before_layer, after_layer = before.value, after.value
         if after_layer is None:
             return
-        is_kept = before_layer not in (None, after_layer) and on_one_place(
+        is_kept = before_layer not in (None, after_layer) and have_same_area(
             after_layer, before_layer, _NEAR
         )
-        if is_kept and network_of(before_layer) is None:
+        if is_kept and get_network_name(before_layer) is None:
             return
         candidates: list[Layer] = [
             layer
-            for layer in reversed(grey_layers(self.viewer))
-            if layer is not after_layer and on_one_place(after_layer, layer, _NEAR)
+            for layer in reversed(list_grey_layers(self.viewer))
+            if layer is not after_layer and have_same_area(after_layer, layer, _NEAR)
         ]
-        plain = [layer for layer in candidates if network_of(layer) is None]
+        plain = [layer for layer in candidates if get_network_name(layer) is None]
         layers_named = [
-            layer for layer in plain if layer.name in inputs_of(after_layer)
+            layer for layer in plain if layer.name in get_input_names(after_layer)
         ]
         best = next(iter([*layers_named, *plain, *candidates]), None)
         if best is not None:
             before.value = best
 
-    def in_region(
+    def measure_region(
         self, outcome: VerbOutcome, options: Options, region: Region
     ) -> Mapping[str, Cell]:
         """Summarise the errors in one region."""
         del options
         report, error_map = outcome.report, outcome.image
-        values = cut_out(region, error_map, box_of(region, error_map)).array()
+        values = crop_to_region(
+            region, error_map, get_region_box(region, error_map)
+        ).array()
         finite = values[np.isfinite(values)]
         if not finite.size:
             msg = "there are no valid pixels there"

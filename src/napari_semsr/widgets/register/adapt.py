@@ -18,9 +18,9 @@ from napari_semsr.core import (
     Progress,
     RealArray,
     ShapeError,
-    figures_of,
+    get_figures,
 )
-from napari_semsr.io import HELPER_KEY, StoredTransform, replacing
+from napari_semsr.io import HELPER_KEY, StoredTransform, replace_atomically
 from napari_semsr.jobs import (
     ADAPT,
     MODELS_IMPORT,
@@ -32,23 +32,23 @@ from napari_semsr.jobs import (
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     COLOURS,
-    FoldingRow,
     Form,
-    Opened,
+    OpenedImage,
     OptionsForm,
     Panel,
-    Work,
-    add_opened,
-    in_panel_words,
-    new_store_path,
+    PanelTask,
+    WrappingRow,
+    add_opened_image,
+    are_plots_imported,
+    create_button,
+    find_free_store_path,
     open_store,
-    plots_ready,
-    push_button,
     show_file,
+    use_panel_labels,
 )
 from napari_semsr.widgets.enhance import NEWS
-from napari_semsr.widgets.layers import layer_keywords, result_name
-from napari_semsr.widgets.placement import PlacementRows
+from napari_semsr.widgets.layers import create_layer_keywords, create_result_name
+from napari_semsr.widgets.placement import TransformSelector
 from napari_semsr.widgets.register.panel import find_pair
 
 _PAGES = {"Report (*.html)": ".html"}
@@ -60,9 +60,9 @@ _FAR = 0.04  # of the width of all layers, distance to the held-out part
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     result: Adapted
-    mosaic: Opened
-    linear: Opened
-    look_here: Opened
+    mosaic: OpenedImage
+    linear: OpenedImage
+    look_here: OpenedImage
 
 
 def _adapt(
@@ -70,7 +70,7 @@ def _adapt(
 ) -> Job[_Outcome]:
     """Train, add the model to the library, and open the enhanced mosaic."""
     adaptation = yield from ADAPT.job(*images, folder, **how)
-    yield from MODELS_IMPORT.anew(Path(adaptation.model))
+    yield from MODELS_IMPORT.rerun(Path(adaptation.model))
     return _Outcome(
         adaptation,
         (yield from open_store(adaptation.applied[0].output)),
@@ -80,7 +80,7 @@ def _adapt(
 
 
 class AdaptPanel(Panel):
-    """Trains a small network on the area that a mosaic and an SEM image share.
+    """Panel that trains a small network on the area shared by a mosaic and SEM image.
 
     While it trains, a layer shows the held-out part: optical, enhanced so far, and SEM;
     afterwards the report has it.
@@ -94,13 +94,13 @@ class AdaptPanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train on SEM", "Train")
         self.after_cancel = "no model was added, and Train resumes the training"
-        self.mosaic = self.new_layer_box(
+        self.mosaic = self.create_layer_box(
             "mosaic", "Mosaic", "The optical image of the sample, such as a mosaic."
         )
-        self.sem = self.new_layer_box(
+        self.sem = self.create_layer_box(
             "sem", "SEM image", "An SEM image of an area that the mosaic shows."
         )
-        self.more = self.new_layer_list(
+        self.more = self.create_layer_list(
             "SEM images of further areas of the mosaic, also for training",
             _LIST_HEIGHT,
             name="more",
@@ -108,7 +108,7 @@ class AdaptPanel(Panel):
         )
         self.images = Form(self.mosaic, self.sem, self.more)
         where = Form()
-        self._map = PlacementRows(
+        self._map = TransformSelector(
             where,
             "Registration",
             "Position of Mosaic on SEM image. The button 'Train on SEM' in Register "
@@ -122,25 +122,25 @@ class AdaptPanel(Panel):
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", self.images)
         self.add_group("Settings", where, self.form)
-        self.stop_button = push_button(
+        self.stop_button = create_button(
             "Stop here",
             self.stop_here,
             "While the network is trained: end the training now, then evaluate and "
             "use the present model.",
         )
         self.stop_button.setEnabled(False)
-        self.buttons.insert(1, self.stop_button)
-        self.report_button = push_button(
+        self.buttons.insert_widget(1, self.stop_button)
+        self.report_button = create_button(
             "Open the report",
             self.open_report,
             "Show the page in the web browser.",
         )
-        self.keep_button = push_button(
+        self.keep_button = create_button(
             "Save report…",
             self.save_report,
             "Save the page, and a .json file with every number next to it.",
         )
-        self._report_row = FoldingRow(self.report_button, self.keep_button)
+        self._report_row = WrappingRow(self.report_button, self.keep_button)
         self.add_results("Training", self._report_row)
         self.report: Path | None = None
         self.layer: Image | None = None  # the held-out part
@@ -156,15 +156,15 @@ class AdaptPanel(Panel):
 
     # -- which layers -------------------------------------------------------------
 
-    def _on_layers(self, event: Event | None = None) -> None:
-        """Also propose newly opened layers."""
-        super()._on_layers(event)
-        if not self.busy:
+    def _on_layers_changed(self, event: Event | None = None) -> None:
+        """Update the lists of layers, and propose newly opened layers."""
+        super()._on_layers_changed(event)
+        if not self.is_busy:
             self._propose()
         self._show_rows()
 
     def _propose(self) -> None:
-        """Propose a mosaic and an SEM image, unless the user has chosen."""
+        """Propose a mosaic and an SEM image, unless the user has already chosen."""
         boxes = self.mosaic, self.sem
         if self._layers_offered and self._layers_offered != tuple(
             box.value for box in boxes
@@ -177,33 +177,33 @@ class AdaptPanel(Panel):
 
     def _show_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
-            self.form.show_row(name, not self._map.has_map)
+            self.form.show_row(name, not self._map.has_transform)
         # usually one SEM image; a registration has one
         more = len(self.sem.choices) > 2 or bool(self.more.value)
-        self.images.show_row("more", more and not self._map.has_map)
+        self.images.show_row("more", more and not self._map.has_transform)
 
     def _sems(self) -> list[Layer]:
-        """Return the SEM images; only that of the registration, if given."""
-        more = () if self._map.has_map else self.more.value
+        """Return the SEM images; only the registered one if a registration is given."""
+        more = () if self._map.has_transform else self.more.value
         return [self.sem.value, *(one for one in more if one is not self.sem.value)]
 
     def take_registered(
         self, mosaic: Layer, sem: Layer, transform_file: StoredTransform
     ) -> None:
-        """Train on two layers that were registered."""
+        """Select two registered layers and their transform for training."""
         self.mosaic.value, self.sem.value = mosaic, sem
         self._layers_offered = (None, None)  # chosen by the user
-        self._map.take(transform_file)
+        self._map.select_registration(transform_file)
 
     # -- running --------------------------------------------------------------------
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         mosaic, sems = self.mosaic.value, self._sems()
-        transform = self._map.map()
+        transform = self._map.get_transform()
         images = (
-            self.micrograph(mosaic, is_unturned=transform is not None),
-            *map(self.micrograph, sems),
+            self.read_layer(mosaic, is_unturned=transform is not None),
+            *map(self.read_layer, sems),
         )
         if mosaic in sems:
             msg = (
@@ -211,10 +211,10 @@ class AdaptPanel(Panel):
                 "of an area of the mosaic, and choose it under SEM image."
             )
             raise ShapeError(msg, code="same-image")
-        options = self.form.options()
+        options = self.form.create_options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # not used
-        labels = self.labels()  # read now: the job runs in a thread
+        labels = self.get_labels()  # read now: the job runs in a thread
         # of unchanged layers; a longer training resumes a shorter one
         request = (
             tuple((id(one), id(one.data)) for one in (mosaic, *sems)),
@@ -225,27 +225,27 @@ class AdaptPanel(Panel):
         folder = self._folder
         resume = folder is not None and folder.is_dir() and request == self._request
         if folder is None or not resume:
-            folder = new_store_path(f"{images[0].name} adapted", "")
+            folder = find_free_store_path(f"{images[0].name} adapted", "")
         make = partial(
             _adapt,
             images[0],
             list(images[1:]),
             folder=folder,
-            translate=partial(in_panel_words, read=lambda: labels),
+            translate=partial(use_panel_labels, read=lambda: labels),
             options=options,
             transform=transform,
             resume=resume,
         )
         watch = partial(self._watch, folder, request)
-        return Work(make, partial(self.show_outcome, mosaic), watch)
+        return PanelTask(make, partial(self.show_outcome, mosaic), watch)
 
     def translate(self, text: str) -> str:
-        """Rephrase messages for this panel; landmarks are not set here."""
+        """Rephrase messages for this panel, which has no landmarks of its own."""
         place = "as landmarks in Register to SEM, then press 'Train on SEM' there"
         return super().translate(text).replace("as landmarks", place)
 
     def _watch(self, folder: Path, request: tuple[object, ...]) -> None:
-        """Prepare to show a training; a resumed one keeps curve and layer."""
+        """Prepare to show the progress; a resumed run keeps its curve and layer."""
         if folder != self._folder:
             self._curve.clear()
             self.layer = None
@@ -271,14 +271,14 @@ class AdaptPanel(Panel):
                 self._draw()
 
     def stop_here(self) -> None:
-        """End the training with the present model."""
+        """End the training with the current model."""
         if self._folder is not None and self._folder.is_dir():
             (self._folder / STOP).touch()
             self.stop_button.setEnabled(False)
             self.show_status("Ending the training with the present model …")
 
     def _show_held_out(self, planes: tuple[RealArray, ...]) -> None:
-        """Show the held-out part side by side: optical, enhanced, SEM."""
+        """Show the held-out area side by side: optical, enhanced, SEM."""
         finite = np.concatenate([plane.ravel() for plane in planes])
         gap = np.full((planes[0].shape[0], _GAP_PX), finite.min())
         parts = [part for plane in planes for part in (plane, gap)][:-1]
@@ -289,33 +289,35 @@ class AdaptPanel(Panel):
             self.layer.data = data
 
     def _add(self, data: RealArray) -> None:
-        """Put the held-out part to the right of all other layers."""
-        size = self.micrograph(self.mosaic.value).pixel_size_nm
+        """Add the held-out area as a layer to the right of all others."""
+        size = self.read_layer(self.mosaic.value).pixel_size_nm
         extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
         far = extent[1, 1] + _FAR * float(np.ptp(extent[:, 1]))
         image = Micrograph(data, size, origin=(float(extent[0, 0]), float(far)))
-        keywords = layer_keywords(image, name="held-out part: optical | now | SEM")
+        keywords = create_layer_keywords(
+            image, name="held-out part: optical | now | SEM"
+        )
         keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
         self.layer = self.viewer.add_image(image.data, **keywords)
         self.viewer.reset_view()
         self._view = self._camera()
 
     def _remove_held_out(self) -> None:
-        """Remove that layer after training; reset the view unless the user moved it."""
+        """Remove the held-out layer, and reset the view unless the user moved it."""
         if self.layer in self.viewer.layers:
-            with self.history.quiet():
+            with self.history.make_removals_final():
                 self.viewer.layers.remove(self.layer)
             if self._camera() == self._view:
                 self.viewer.reset_view()
         self.layer = None
 
     def _camera(self) -> tuple[object, ...]:
-        camera = host.camera(self.viewer)
+        camera = host.get_camera(self.viewer)
         return camera.center, camera.zoom
 
     def _draw(self) -> None:
-        """Plot the gain over training time, and that of the linear filter."""
-        if not plots_ready() or len(self._curve) < 1:
+        """Plot the gain over training time, with that of the linear filter."""
+        if not are_plots_imported() or len(self._curve) < 1:
             return
         plot = self.clear_plot(height=170)
         seconds, gains = np.array(self._curve).T
@@ -330,7 +332,7 @@ class AdaptPanel(Panel):
         plot.refresh()
 
     def show_outcome(self, mosaic: Image, outcome: _Outcome) -> Iterator[None]:
-        """Add the enhanced mosaic, and show the model's gain and invented objects."""
+        """Add the enhanced mosaic, and show the gain and the invented objects."""
         adaptation = outcome.result
         self._request = None  # it is finished
         self._remove_held_out()
@@ -338,25 +340,27 @@ class AdaptPanel(Panel):
         self._report_row.setVisible(True)
         name = Path(adaptation.model).stem
         path = outcome.mosaic.path
-        with self.in_place(mosaic, path=path) as earlier:
-            yield from self.take_away(earlier)
+        with self.replace_earlier_layers(mosaic, path=path) as earlier:
+            yield from self.remove_earlier_layers(earlier)
             stores_hidden = {
                 "linear filter": outcome.linear,
                 "look here": outcome.look_here,
             }
             for what, opened_store in stores_hidden.items():
-                title = result_name(self.viewer, mosaic.name, what)
-                layer = add_opened(self.viewer, opened_store, name=title, visible=False)
+                title = create_result_name(self.viewer, mosaic.name, what)
+                layer = add_opened_image(
+                    self.viewer, opened_store, name=title, visible=False
+                )
                 self.own_layers.append(layer)
-            title = result_name(self.viewer, mosaic.name, name)
-            enhanced_layer = add_opened(self.viewer, outcome.mosaic, name=title)
+            title = create_result_name(self.viewer, mosaic.name, name)
+            enhanced_layer = add_opened_image(self.viewer, outcome.mosaic, name=title)
             self.own_layers.append(enhanced_layer)
         yield
         NEWS.changed.emit()
         self._draw()
         seconds, gains = np.array(self._curve).reshape(-1, 2).T
         self.show_result(
-            figures_of(adaptation),
+            get_figures(adaptation),
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
             f"{mosaic.name}; "
             "the model is now listed in Enhance. The report is deleted when napari "
@@ -371,19 +375,19 @@ class AdaptPanel(Panel):
     # -- the report -------------------------------------------------------------------
 
     def open_report(self) -> None:
-        """Show the page."""
+        """Open the report in the web browser."""
         if self.report is not None:
             show_file(self.report)
 
     def save_report(self) -> None:
-        """Ask for a file name, and save page and numbers."""
+        """Ask for a file name, and save the report and its numbers."""
         report = self.report
         if report is None:
             return
 
         def keep(path: Path) -> None:
             for suffix in (".html", ".json"):
-                with replacing(path.with_suffix(suffix)) as place:
+                with replace_atomically(path.with_suffix(suffix)) as place:
                     shutil.copyfile(report.with_suffix(suffix), place)
 
         sentence = "The report is saved as {}, its numbers next to it."

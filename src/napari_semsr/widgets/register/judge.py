@@ -13,9 +13,9 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     ShapeError,
-    figures_of,
+    get_figures,
 )
-from napari_semsr.io import StoredTransform, replacing
+from napari_semsr.io import StoredTransform, replace_atomically
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
     JUDGE,
@@ -25,19 +25,19 @@ from napari_semsr.jobs import (
 )
 from napari_semsr.registration import RegistrationRefused
 from napari_semsr.widgets.base import (
-    FoldingRow,
     Form,
     OptionsForm,
     Panel,
-    Work,
-    in_panel_words,
-    new_store_path,
-    push_button,
+    PanelTask,
+    WrappingRow,
+    create_button,
+    find_free_store_path,
     show_file,
+    use_panel_labels,
 )
-from napari_semsr.widgets.enhance import listed_models
-from napari_semsr.widgets.layers import vendor_of
-from napari_semsr.widgets.placement import PlacementRows
+from napari_semsr.widgets.enhance import list_installed_models
+from napari_semsr.widgets.layers import get_vendor
+from napari_semsr.widgets.placement import TransformSelector
 from napari_semsr.widgets.register.panel import (
     find_pair,
     refusal_numbers,
@@ -49,7 +49,7 @@ _PAGES = {"Report (*.html)": ".html"}
 def _judge(
     *images: Micrograph | Path, **how: object
 ) -> Job[Judged | RegistrationRefused]:
-    """Evaluate; return a refusal as a result, so that other positions can be listed."""
+    """Evaluate images; return a refusal as a result, to list alternative positions."""
     try:
         return (yield from JUDGE.job(*images, **how))
     except RegistrationRefused as refused:
@@ -57,7 +57,7 @@ def _judge(
 
 
 class JudgePanel(Panel):
-    """Registers a layer to its SEM image, enhances it, and reports all figures."""
+    """Panel that registers a layer to its SEM image, enhances it, and lists metrics."""
 
     reports = False
     help_place = "judge.md#in-napari"
@@ -65,17 +65,17 @@ class JudgePanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Judge by SEM", "Judge")
         self.after_cancel = "no report was written"
-        self.optical, self.sem = self.boxes_of(JUDGE)
+        self.optical, self.sem = self.create_image_boxes(JUDGE)
         self.networks = Select(
             name="networks",
             label="Networks",
             tooltip="Models that enhance the optical image; may be empty. The image "
             "itself and the best linear filter are always evaluated.",
-            choices=lambda _: listed_models(),
+            choices=lambda _: list_installed_models(),
         )
         self.networks.native.setMaximumHeight(110)
         where = Form()
-        self._map = PlacementRows(
+        self._map = TransformSelector(
             where,
             "Registration",
             "Position of Optical on SEM. The button 'Judge by SEM' in Register to "
@@ -89,17 +89,19 @@ class JudgePanel(Panel):
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", Form(self.optical, self.sem, self.networks))
         self.add_group("Settings", where, self.form)
-        self.report_button = push_button(
+        self.report_button = create_button(
             "Open the report",
             self.open_report,
             "Show the page in the web browser.",
         )
-        self.keep_button = push_button(
+        self.keep_button = create_button(
             "Save report…",
             self.save_report,
             "Save the page, and a .json with all numbers next to it.",
         )
-        self.add_results("Evaluation", FoldingRow(self.report_button, self.keep_button))
+        self.add_results(
+            "Evaluation", WrappingRow(self.report_button, self.keep_button)
+        )
         self.report: Path | None = None
         self._layers_offered: tuple[Layer | None, ...] = ()
         self.placed.changed.connect(self._show_rows)
@@ -110,14 +112,14 @@ class JudgePanel(Panel):
 
     # -- which layers -------------------------------------------------------------
 
-    def _on_layers(self, event: Event | None = None) -> None:
-        """Also propose newly opened layers."""
-        super()._on_layers(event)
-        if not self.busy:
+    def _on_layers_changed(self, event: Event | None = None) -> None:
+        """Update the lists of layers, and propose newly opened layers."""
+        super()._on_layers_changed(event)
+        if not self.is_busy:
             self._propose()
 
     def _propose(self) -> None:
-        """Propose a mosaic and an SEM image, unless the user has chosen."""
+        """Propose a mosaic and an SEM image, unless the user has already chosen."""
         boxes = self.optical, self.sem
         if self._layers_offered and self._layers_offered != tuple(
             box.value for box in boxes
@@ -133,58 +135,58 @@ class JudgePanel(Panel):
         self._layers_offered = pair
 
     def _propose_model(self, _: object = None) -> None:
-        """Select the network that suits the layer."""
+        """Select the network that best suits the layer."""
         layer = self.optical.value
-        is_vendor_file = layer is not None and vendor_of(layer)
+        is_vendor_file = layer is not None and get_vendor(layer)
         name = DEFAULT_MODEL if is_vendor_file else MOSAIC_MODEL
         self.networks.value = [name] if name in self.networks.choices else []
 
     def _show_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
-            self.form.show_row(name, not self._map.has_map)
+            self.form.show_row(name, not self._map.has_transform)
 
     def take_registered(
         self, optical: Layer, sem: Layer, transform_file: StoredTransform
     ) -> None:
-        """Evaluate two registered layers."""
+        """Select two registered layers and their transform for evaluation."""
         self.optical.value, self.sem.value = optical, sem
         self._layers_offered = (None, None)  # they were chosen
-        self._map.take(transform_file)
+        self._map.select_registration(transform_file)
 
     # -- running --------------------------------------------------------------------
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         optical, sem = self.optical.value, self.sem.value
-        images = self.micrograph(optical), self.micrograph(sem)
+        images = self.read_layer(optical), self.read_layer(sem)
         if optical is sem:
             msg = (
                 f"Layer {images[0].name!r} cannot be its own reference: open the SEM "
                 "image of its area, and choose it under SEM."
             )
             raise ShapeError(msg, code="same-image")
-        transform, options = self._map.map(), self.form.options()
+        transform, options = self._map.get_transform(), self.form.create_options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # not used
-        labels = self.labels()  # read now: the job runs in a thread
+        labels = self.get_labels()  # read now: the job runs in a thread
         make = partial(
             _judge,
             *images,
-            new_store_path(f"{images[0].name} judged", ".html"),
-            translate=partial(in_panel_words, read=lambda: labels),
+            find_free_store_path(f"{images[0].name} judged", ".html"),
+            translate=partial(use_panel_labels, read=lambda: labels),
             models=list(self.networks.value),
             options=options,
             transform=transform,
         )
-        return Work(make, self.show_outcome)
+        return PanelTask(make, self.show_outcome)
 
     def translate(self, text: str) -> str:
-        """Rephrase messages for this panel; landmarks are not set here."""
+        """Rephrase messages for this panel, which has no landmarks of its own."""
         place = "as landmarks in Register to SEM"
         return super().translate(text).replace("as landmarks", place)
 
     def show_outcome(self, result: Judged | RegistrationRefused) -> None:
-        """Show the main results of the page."""
+        """Show the main results of the report, or the reason for a refusal."""
         has_result = not isinstance(result, RegistrationRefused)
         for button in (self.report_button, self.keep_button):
             button.setEnabled(has_result)
@@ -193,7 +195,7 @@ class JudgePanel(Panel):
             raise result
         self.report = Path(result.output)
         self.show_result(
-            figures_of(result),
+            get_figures(result),
             f"Evaluated {result.optical} against {result.sem}. The report is deleted "
             "when napari is closed; keep it with Save report….",
             curves={
@@ -209,19 +211,19 @@ class JudgePanel(Panel):
     # -- the report -------------------------------------------------------------------
 
     def open_report(self) -> None:
-        """Show the page."""
+        """Open the report in the web browser."""
         if self.report is not None:
             show_file(self.report)
 
     def save_report(self) -> None:
-        """Ask for a file name, and save page and numbers."""
+        """Ask for a file name, and save the report and its numbers."""
         report = self.report
         if report is None:
             return
 
         def keep(path: Path) -> None:
             for suffix in (".html", ".json"):
-                with replacing(path.with_suffix(suffix)) as place:
+                with replace_atomically(path.with_suffix(suffix)) as place:
                     shutil.copyfile(report.with_suffix(suffix), place)
 
         sentence = "The report is saved as {}, its numbers next to it."

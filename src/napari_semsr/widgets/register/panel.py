@@ -23,14 +23,14 @@ from napari_semsr.core import (
     OptionError,
     SemsrError,
     ShapeError,
-    figures_of,
+    create_size_source,
     format_pixel_size,
     format_rounded,
-    size_origin,
+    get_figures,
 )
 from napari_semsr.inference import TrainedPixelSizes
 from napari_semsr.io import (
-    Side,
+    ImageIdentity,
     StoredTransform,
     read_landmarks,
     read_transform,
@@ -43,11 +43,11 @@ from napari_semsr.jobs import (
     PairsMade,
     Registered,
     RegisterOptions,
-    difference_of,
-    fitting_options,
-    input_levels,
-    rival_in_words,
-    save_job,
+    choose_pair_options,
+    describe_alternative,
+    resample_levels,
+    save_image,
+    subtract_images,
 )
 from napari_semsr.registration import (
     Landmarks,
@@ -57,54 +57,54 @@ from napari_semsr.registration import (
 )
 from napari_semsr.widgets.base import (
     TIMES,
+    CollapsibleSection,
     Columns,
-    Folded,
-    FoldingRow,
     Form,
+    JobOutput,
     Numbers,
-    Opened,
+    OpenedImage,
     OptionsForm,
-    Outcome,
+    OutputTarget,
     Panel,
+    PanelTask,
     RichLabel,
-    Target,
-    Work,
-    add_opened,
+    WrappingRow,
+    add_opened_image,
     ask_existing,
     ask_file,
-    go_to_panel,
+    check_cache_space,
+    create_button,
+    create_timer,
+    find_free_store_path,
     is_alive,
-    new_store_path,
-    new_timer,
-    push_button,
-    require_room,
-    write_outcome,
+    run_and_open,
+    switch_panel,
 )
-from napari_semsr.widgets.compare import Alone, CompareControls
+from napari_semsr.widgets.compare import CompareControls, LayerIsolator
 from napari_semsr.widgets.layers import (
     MARK_KEY,
     apply_pixel_size,
-    drawn_layers,
-    field_in_view,
+    create_fit_keywords,
+    create_overlay_keywords,
+    create_result_name,
     fill_view,
-    fitted_as,
-    free_name,
-    grey_layers,
-    identity_of,
+    find_free_name,
+    get_display_transform,
+    get_identity,
+    get_layer_pixel_size,
+    get_nm_scale,
+    get_pixel_transform,
+    get_vendor,
+    get_visible_box,
+    is_acquired,
     is_calibrated,
-    is_exposure,
+    is_rotated_or_sheared,
     is_stitched,
-    is_turned,
-    lying_over,
-    nm_of,
-    own_places,
-    pitch_of,
-    placed_by,
-    result_name,
-    shown_by,
+    layer_to_world,
+    list_grey_layers,
+    list_user_layers,
     step_before,
-    vendor_of,
-    world_places,
+    world_to_layer,
 )
 
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
@@ -123,7 +123,7 @@ ImagePair = tuple[Image | None, Image | None]
 
 
 class LandmarkControls(Form):
-    """Controls for marking landmarks, alternating between the two images."""
+    """Controls for marking landmarks in two images, which are shown alternately."""
 
     def __init__(
         self,
@@ -138,8 +138,8 @@ class LandmarkControls(Form):
         self._of: ImagePair = (None, None)
         self.points: tuple[Points, ...] = ()
         self._linking = False  # whether changes are ours, to be ignored
-        self._alone = Alone(panel.viewer)
-        self.add_button = push_button(
+        self._alone = LayerIsolator(panel.viewer)
+        self.add_button = create_button(
             "Add landmarks",
             self._set,
             "Click a point in the moving image, then the same point in the fixed "
@@ -147,13 +147,13 @@ class LandmarkControls(Form):
             "be moved and deleted like any points.",
         )
         self.add_button.setCheckable(True)
-        self.undo_button = push_button(
+        self.undo_button = create_button(
             "Undo", self.undo, "Delete the landmark that was added last."
         )
-        self.load_button = push_button(
+        self.load_button = create_button(
             "Load…", self.load, "Load pairs of landmarks from a CSV table."
         )
-        self.save_button = push_button(
+        self.save_button = create_button(
             "Save pairs…",
             self.save,
             "Save the pairs as a CSV table, in nm; in pixels for an image without a "
@@ -161,8 +161,8 @@ class LandmarkControls(Form):
         )
         self.note = RichLabel()
         buttons = (self.add_button, self.undo_button, self.load_button)
-        self.add(FoldingRow(*buttons, self.save_button))
-        self.add(self.note)
+        self.add_row(WrappingRow(*buttons, self.save_button))
+        self.add_row(self.note)
         panel.viewer.layers.events.inserted.connect(self._on_inserted)
         panel.viewer.layers.events.removed.connect(self._on_removed)
         panel.closed.connect(self.stop)
@@ -172,14 +172,14 @@ class LandmarkControls(Form):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Number of landmarks in the moving and fixed image; 0 if of others."""
+        """Numbers of landmarks in the moving and fixed images; 0 for other images."""
         if not self.points or self._of != self._images():
             return 0, 0
         first, second = (len(layer.data) for layer in self.points)
         return first, second
 
     def landmarks(self) -> Landmarks | None:
-        """Return the pairs in nm, or px; None if they are too few for a transform."""
+        """Return the landmark pairs in nm or px; None if too few for a transform."""
         pairs = min(self.counts)
         if pairs < _MIN_PAIRS:
             return None
@@ -187,14 +187,14 @@ class LandmarkControls(Form):
         return Landmarks(moving, fixed_places)
 
     def left_aside(self) -> str:
-        """Return a note if there are landmarks, but too few for a transform."""
+        """Return a note if landmarks exist, but too few for a transform."""
         pairs = min(self.counts)
         if not 0 < pairs < _MIN_PAIRS:
             return ""
         return f" The landmarks were ignored: at least {_MIN_PAIRS} pairs are needed."
 
     def show_fit(self, _: object = None) -> None:
-        """Show how well the pairs fit, and number them."""
+        """Show how well the landmark pairs fit, and number the landmarks."""
         self._reuse_layers()
         first, second = self.counts
         pairs = min(first, second)
@@ -234,13 +234,15 @@ class LandmarkControls(Form):
             layer.features = {"label": labels}
 
     def _fit_pairs(self, landmarks: Landmarks) -> tuple[str, FloatArray]:
-        """Fit the pairs; return a sentence and the residual of each."""
+        """Fit the landmark pairs; return a description and the residual of each."""
         stiff = self._model() == "similarity" or len(landmarks) < _PAIRS_FOR_ERROR
         fit = fit_landmarks(landmarks, "similarity" if stiff else "affine")
         rms = float(np.sqrt((fit.distances**2).mean()))
         # each residual is from the fit to the other landmarks: a fit that includes
         # the landmark itself looks too good
-        off = np.where(np.isfinite(fit.left_out), fit.left_out, fit.distances)
+        off = np.where(
+            np.isfinite(fit.held_out_distances), fit.held_out_distances, fit.distances
+        )
         worst, unit = int(off.argmax()), _unit_of(self.points[1])
         return (
             f"{len(landmarks)} pairs fit to {format_rounded(rms)} {unit}; landmark "
@@ -251,7 +253,7 @@ class LandmarkControls(Form):
     # -- marking ------------------------------------------------------------------
 
     def _pair(self) -> tuple[Image, Image] | None:
-        """Return the two images; if there are none, show a message."""
+        """Return the two images; show a message if they do not differ."""
         moving, fixed_layer = self._images()
         if moving is None or fixed_layer is None or moving is fixed_layer:
             self._panel.show_status("Choose two different layers first.")
@@ -270,20 +272,20 @@ class LandmarkControls(Form):
         self._go_on()
 
     def stop(self) -> None:
-        """End marking, and restore the previous view."""
+        """Stop marking, and restore the previous view."""
         self.add_button.setChecked(False)
-        self._alone.end()
+        self._alone.restore_visibility()
         for layer in self.points:
             layer.mode = "pan_zoom"
 
     def put_away(self) -> None:
-        """End marking, and hide the landmarks, which are of the former images."""
+        """Stop marking, and hide the landmarks of the previous images."""
         self.stop()
         for layer in self.points:
             layer.visible = False
 
     def _make_layers(self, moving: Image, fixed_layer: Image) -> None:
-        """Add the two layers of points, unless these images have theirs."""
+        """Add the two layers of points, unless these images already have them."""
         there = self._viewer.layers
         if self._of == (moving, fixed_layer) and all(p in there for p in self.points):
             return
@@ -299,21 +301,21 @@ class LandmarkControls(Form):
         self.show_fit()
 
     def _reuse_layers(self) -> None:
-        """Use existing landmarks of two images, such as those of a project."""
+        """Use existing landmarks of the two images, such as those from a project."""
         images = self._images()
         there = [image for image in images if image in self._viewer.layers]
-        identities = [identity_of(image) for image in there if image is not None]
+        identities = [get_identity(image) for image in there if image is not None]
         marks = [
             layer
             for pair in zip(identities, reversed(identities), strict=True)
-            for layer in drawn_layers(self._viewer, Points)
+            for layer in list_user_layers(self._viewer, Points)
             if pair == (layer.metadata.get(MARK_KEY), layer.metadata.get(_PARTNER_KEY))
         ]
         if len(marks) == 2 and not self.points:
             self._follow(images, tuple(marks))
 
     def _follow(self, images: ImagePair, points: tuple[Points, ...]) -> None:
-        """Use two layers for the landmarks of two images, and watch them."""
+        """Use two point layers for the landmarks of two images, and watch them."""
         self._of, self.points = images, points
         for layer in points:
             layer.events.data.connect(self._on_data)
@@ -321,19 +323,19 @@ class LandmarkControls(Form):
                 getattr(layer.events, name).connect(self._on_grid)
 
     def _on_inserted(self, event: Event) -> None:
-        """Show landmarks that were restored by a project or by Undo."""
+        """Show landmarks that were restored from a project or by Undo."""
         if is_alive(self) and _PARTNER_KEY in event.value.metadata:
             self.show_fit()
 
     def _new_points(self, image: Image, other: Image, colour: str) -> Points:
-        """Add an empty layer of points over an image."""
+        """Add an empty points layer over an image."""
         side = max(image.level_shapes[0][-2:])
-        fit = fitted_as(image)
-        marks = {MARK_KEY: identity_of(image), _PARTNER_KEY: identity_of(other)}
+        fit = create_fit_keywords(image)
+        marks = {MARK_KEY: get_identity(image), _PARTNER_KEY: get_identity(other)}
         return self._viewer.add_points(
             np.empty((0, 2)),
             ndim=2,
-            name=free_name(self._viewer, f"{image.name} · landmarks"),
+            name=find_free_name(self._viewer, f"{image.name} · landmarks"),
             scale=image.scale[-2:],
             translate=image.translate[-2:],
             units=image.units[-2:],
@@ -355,12 +357,12 @@ class LandmarkControls(Form):
         )
 
     def _on_grid(self, _: object = None) -> None:
-        """Fit the landmarks again when the pixel size of their image changes."""
+        """Fit the landmarks again after the pixel size of an image has changed."""
         if is_alive(self):
             self.show_fit()
 
     def _on_data(self, event: Event) -> None:
-        """React to changes of one of the layers."""
+        """Update the landmarks after points were added, moved or removed."""
         action = str(getattr(event.action, "value", event.action))
         is_own = is_alive(self) and event.source in self.points
         if not is_own or self._linking or action not in _LIST_CHANGES:
@@ -377,7 +379,7 @@ class LandmarkControls(Form):
             QTimer.singleShot(0, self._go_on)  # napari still handles the click
 
     def _replace(self, layer: Points, data: FloatArray) -> None:
-        """Replace the points of a layer without reacting to that."""
+        """Replace the points of a layer without handling the change event."""
         self._linking = True
         try:
             with _in_view(layer):
@@ -387,7 +389,7 @@ class LandmarkControls(Form):
             self._linking = False
 
     def _go_on(self) -> None:
-        """Show the image to be marked next, and activate its layer for clicks."""
+        """Show the image to be marked next, and activate its points layer."""
         if not (is_alive(self) and self.add_button.isChecked() and self.points):
             return
         first, second = self.counts
@@ -395,18 +397,18 @@ class LandmarkControls(Form):
         image, layer = self._of[place], self.points[place]
         if image is None or image not in self._viewer.layers:
             return
-        self._alone.show(image, layer)
+        self._alone.show_only(image, layer)
         self._viewer.layers.selection.active = layer
         self.points[1 - place].mode = "pan_zoom"
         layer.mode = "add"
-        if field_in_view(self._viewer, image) is None:
+        if get_visible_box(self._viewer, image) is None:
             fill_view(self._viewer, image)
         self._panel.show_status(
             f"Click point {min(first, second) + 1} in {image.name}."
         )
 
     def undo(self) -> None:
-        """Delete the last landmark."""
+        """Delete the most recent landmark."""
         first, second = self.counts
         if max(first, second):
             layer = self.points[0 if first > second else 1]
@@ -415,39 +417,39 @@ class LandmarkControls(Form):
             self._go_on()
 
     def _on_removed(self, event: Event) -> None:
-        """Forget the landmarks when one of their layers is removed."""
+        """Discard the landmarks if one of their layers is removed."""
         if is_alive(self) and event.value in (*self.points, *self._of):
             self.stop()
             left = self.points
             self.points, self._of = (), (None, None)
             others = [layer for layer in left if layer is not event.value]
-            along = partial(self._panel.history.remove_along, event.value, others)
+            along = partial(self._panel.history.remove_dependents, event.value, others)
             QTimer.singleShot(0, along)
             self.show_fit()
 
     # -- files ------------------------------------------------------------------
 
     def load(self) -> None:
-        """Ask for a table, and show its pairs."""
+        """Ask for a table, and show its landmark pairs."""
         pair = self._pair()
         if pair is None:
             return
         path = ask_existing(self, "Load landmarks", _TABLES)
         if path is None:
             return
-        with self._panel.showing_errors():
-            images = [self._panel.micrograph(layer) for layer in pair]
+        with self._panel.show_errors():
+            images = [self._panel.read_layer(layer) for layer in pair]
             places = read_landmarks(path, *images)
             self._make_layers(*pair)
             for layer, places_found in zip(self.points, places, strict=True):
-                world = world_places(layer, places_found / nm_of(layer))
+                world = layer_to_world(layer, places_found / get_nm_scale(layer))
                 there = [layer.world_to_data(place) for place in world]
                 self._replace(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
             self._panel.show_status(f"Read {len(places[0])} pairs from {path}.")
 
     def save(self) -> None:
-        """Ask for a name, and write the pairs."""
+        """Ask for a file name, and save the landmark pairs."""
         pairs, images = min(self.counts), self._pair()
         if pairs and images is not None:
             units = [_unit_of(layer) for layer in self.points]
@@ -461,7 +463,7 @@ class LandmarkControls(Form):
                 write_landmarks(
                     path, moving=moving, fixed_places=fixed_places, units=units
                 )
-                self._panel.session.note_filed(self.points)
+                self._panel.session.mark_saved_to_file(self.points)
 
             sentence = f"Saved {pairs} pairs as {{}}."
             self._panel.save_file(
@@ -471,7 +473,7 @@ class LandmarkControls(Form):
 
 @contextmanager
 def _in_view(layer: Points) -> Iterator[None]:
-    """Refresh a layer: napari draws outdated labels of a layer that was hidden."""
+    """Refresh the labels of a hidden layer, which napari does not update."""
     was_visible, layer.visible = layer.visible, True
     try:
         yield
@@ -480,22 +482,22 @@ def _in_view(layer: Points) -> Iterator[None]:
 
 
 def _places_nm(layer: Points) -> FloatArray:
-    """Return positions in nm; in the world's unit if that is not a length."""
+    """Return positions in nm, or in the layer's own unit if it is not a length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
-    own = own_places(layer, np.array(world, dtype=float).reshape(-1, 2))
-    places: FloatArray = own * nm_of(layer)
+    own = world_to_layer(layer, np.array(world, dtype=float).reshape(-1, 2))
+    places: FloatArray = own * get_nm_scale(layer)
     return places
 
 
 def _places_px(layer: Points, image: Image) -> FloatArray:
-    """Return positions in pixels of their image, from the centre of the first pixel."""
-    linear, shift = placed_by(image)
+    """Return positions in image pixels, relative to the centre of the first pixel."""
+    linear, shift = get_pixel_transform(image)
     places = np.linalg.solve(linear, (_places_nm(layer) - shift).T).T
     return np.asarray(places, dtype=float)
 
 
 def _unit_of(layer: Layer) -> str:
-    """Return the unit of positions in a layer."""
+    """Return the unit of the positions in a layer."""
     return "nm" if is_calibrated(layer) else "px"
 
 
@@ -515,10 +517,10 @@ def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
     Without one, their difference varies more than one of the images: it shows less of
     what differs in the sample than that image itself.
     """
-    difference = difference_of(first, second)
+    difference = subtract_images(first, second)
     images_seen = []
     for image in (first, second):
-        levels = yield from input_levels(image, (), difference, [difference.data])
+        levels = yield from resample_levels(image, (), difference, [difference.data])
         rows, columns = (
             slice(max(0, n - _WINDOW_PX) // 2, None) for n in difference.shape
         )
@@ -540,7 +542,7 @@ def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
 
 
 class OverlayControls(CompareControls):
-    """Controls for comparing, with an overlay in two colours and a flicker."""
+    """Controls for comparing layers, with a two-colour overlay and a flicker."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
@@ -559,12 +561,12 @@ class OverlayControls(CompareControls):
             "second: structures that jump are not aligned.",
         )
         for control in (self.overlay, self.flicker):
-            self.add(control)
+            self.add_row(control)
             self._ticks.append(control)
         self.show_row(
             "strength", False
         )  # images of two instruments have no common grey scale
-        self._timer = new_timer(self, self._turn, _TURN_MS)
+        self._timer = create_timer(self, self._turn, _TURN_MS)
         self.overlay.changed.connect(self._put_over)
         self.flicker.changed.connect(self._put_in_turn)
 
@@ -574,18 +576,20 @@ class OverlayControls(CompareControls):
         if event is not None and not event.spontaneous():
             self.flicker.value = False
 
-    def _subtract(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
-        """Subtract images, if their grey levels have a common scale."""
+    def _compute_difference(
+        self, first: Micrograph, second: Micrograph
+    ) -> Job[OpenedImage]:
+        """Subtract two images if their grey levels have a common scale."""
         yield from _require_one_scale(first, second)
-        return (yield from super()._subtract(first, second))
+        return (yield from super()._compute_difference(first, second))
 
     def _upper(self) -> Image:
-        """Return the upper one of the two layers."""
+        """Return the upper of the two layers."""
         upper: Image = max(self._pair, key=list(self._viewer.layers).index)
         return upper
 
     def _put_over(self, on: bool) -> None:
-        if on and self._choose_two(self.overlay):
+        if on and self._show_compared_layers(self.overlay):
             upper = self._upper()
             for layer, colour in zip(self._pair, (_LEFT, _RIGHT), strict=True):
                 self._looks[layer] = {name: getattr(layer, name) for name in _LOOK}
@@ -600,7 +604,7 @@ class OverlayControls(CompareControls):
             self._show_all()
 
     def _put_in_turn(self, on: bool) -> None:
-        if on and self._choose_two(self.flicker):
+        if on and self._show_compared_layers(self.flicker):
             self._timer.start()
         elif not on:
             self._timer.stop()
@@ -608,12 +612,12 @@ class OverlayControls(CompareControls):
 
     def _show_all(self) -> None:
         if not (self.overlay.value or self.flicker.value):
-            self._alone.end()
+            self._alone.restore_visibility()
             self._pair = ()
 
     def _turn(self) -> None:
         if any(layer not in self._viewer.layers for layer in self._pair):
-            self.end()
+            self.end_comparison()
         elif self._pair:
             upper = self._upper()
             upper.visible = not upper.visible
@@ -636,13 +640,13 @@ _REFUSAL_TEXTS = {
     "no-structure": "none: too little to compare",
 }
 _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
-_Result = tuple[Registered, Outcome] | RegistrationRefused
+_Result = tuple[Registered, JobOutput] | RegistrationRefused
 
 
 def _register(
     moving: Micrograph, fixed_image: Micrograph, **how: object
 ) -> Job[_Result]:
-    """Register two images and resample one onto the other's grid, or return a refusal.
+    """Register two images, and resample the moving one; or return a refusal.
 
     A refusal is returned as a result, so that other positions that fit can be listed.
     """
@@ -651,33 +655,35 @@ def _register(
     except RegistrationRefused as refused:
         return refused
     assert registration.image is not None  # noqa: S101 - it was not written
-    target = Target(new_store_path(f"{moving.name} registered"), temporary=True)
-    outcome = yield from write_outcome(
-        save_job(registration.image, target.path), target
+    target = OutputTarget(
+        find_free_store_path(f"{moving.name} registered"), temporary=True
+    )
+    outcome = yield from run_and_open(
+        save_image(registration.image, target.path), target
     )
     return registration, outcome
 
 
 class RegisterPanel(Panel):
-    """Registers a layer, such as an optical mosaic, to one such as an SEM image."""
+    """Panel that registers a layer, such as a mosaic, to another of the same area."""
 
     help_place = "register.md#in-napari"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, _TITLE, "Register")
-        self.moving, self.fixed = self.boxes_of(REGISTER)
+        self.moving, self.fixed = self.create_image_boxes(REGISTER)
         self.form = OptionsForm(RegisterOptions)
         self.look = OverlayControls(self)
         self.marks = LandmarkControls(
             self, self._images, lambda: self.form.values()["model"], self._show_rows
         )
-        self.apply_button = push_button(
+        self.apply_button = create_button(
             "Apply a transform…",
             self.apply,
             "Apply a saved transform to these layers, or to others of the same area, "
             "such as an enhanced mosaic, without registering them again.",
         )
-        self.shown_button = push_button(
+        self.shown_button = create_button(
             "Use the transform shown",
             self.take_shown,
             "Resample the moving layer, as it is shown now, onto the pixels of the "
@@ -686,7 +692,7 @@ class RegisterPanel(Panel):
         tooltip = (
             "Points that you mark in both images; most images register without them."
         )
-        self.marking = Folded("Landmarks", tooltip, self.marks)
+        self.marking = CollapsibleSection("Landmarks", tooltip, self.marks)
         self.add_group("Images", Form(self.moving, self.fixed))
         buttons = Form(self.apply_button, self.shown_button)
         self.add_group("Settings", self.form, self.marking, buttons)
@@ -707,7 +713,7 @@ class RegisterPanel(Panel):
         self._show_rows()
 
     def _build_results(self) -> None:
-        self.transform_button = push_button(
+        self.transform_button = create_button(
             "Save transform…",
             self.save_transform,
             (
@@ -715,31 +721,31 @@ class RegisterPanel(Panel):
                 "error, as JSON."
             ),
         )
-        self.pairs_button = push_button(
+        self.pairs_button = create_button(
             "Cut pairs from here…",
             self.cut_pairs,
             "Save patches of the area that both layers show, for training.",
         )
-        self.train_button = push_button(
+        self.train_button = create_button(
             "Train on these",
             self.train,
             "Open Train with both layers and this transform: a model is fine-tuned "
             "on one part of the area and evaluated on another.",
         )
-        self.adapt_button = push_button(
+        self.adapt_button = create_button(
             "Train on SEM",
             self.adapt,
             "Open Train on SEM with both layers and this transform: a small network "
             "is trained on one part of the area, evaluated on another, and applied "
             "to the moving image.",
         )
-        self.judge_button = push_button(
+        self.judge_button = create_button(
             "Judge by SEM",
             self.judge,
             "Open Judge by SEM with both layers and this transform: compare the "
             "moving image, and enhanced versions of it, with the fixed one.",
         )
-        self.take_size_button = push_button(
+        self.take_size_button = create_button(
             "Set this pixel size",
             self.take_size,
             "Set the measured pixel size of the layer that had none.",
@@ -752,7 +758,7 @@ class RegisterPanel(Panel):
             self.pairs_button,
             self.train_button,
         )
-        below = [FoldingRow(*self.further)]
+        below = [WrappingRow(*self.further)]
         self.add_results("Result", helpers="Show residuals", below=below)
 
     def _connect(self) -> None:
@@ -760,7 +766,7 @@ class RegisterPanel(Panel):
             box.changed.connect(partial(self._part, box, other))
             box.changed.connect(self.marks.show_fit)
         self.form.on_change("model", self.marks.show_fit)
-        self.marks.add_button.pressed.connect(self.look.end)
+        self.marks.add_button.pressed.connect(self.look.end_comparison)
         for tick in (self.look.overlay, self.look.flicker, self.look.beside):
             tick.native.pressed.connect(self.marks.stop)
 
@@ -769,16 +775,16 @@ class RegisterPanel(Panel):
     def _images(self) -> tuple[Image | None, Image | None]:
         return self.moving.value, self.fixed.value
 
-    def _on_layers(self, event: Event | None = None) -> None:
-        """Also list layers that are opened later."""
+    def _on_layers_changed(self, event: Event | None = None) -> None:
+        """Update the lists of layers, and propose newly opened layers."""
         with self._proposing():
-            super()._on_layers(event)
-        if not self.busy:
+            super()._on_layers_changed(event)
+        if not self.is_busy:
             self._propose()
 
     @contextmanager
     def _proposing(self) -> Iterator[None]:
-        """Distinguish changes of the lists by the panel from choices of the user."""
+        """Distinguish changes made by the panel from the user's choices."""
         before, self._proposes = self._proposes, True
         try:
             yield
@@ -786,7 +792,7 @@ class RegisterPanel(Panel):
             self._proposes = before
 
     def _propose(self) -> None:
-        """Propose a mosaic and an SEM image, unless the user has chosen."""
+        """Propose a mosaic and an SEM image, unless the user has already chosen."""
         boxes = self.moving, self.fixed
         if any(
             box.value is not None and box.value is self._layers_wanted.get(box.name)
@@ -799,7 +805,7 @@ class RegisterPanel(Panel):
                 self.moving.value, self.fixed.value = pair
 
     def _part(self, box: ComboBox, other: ComboBox, _: object = None) -> None:
-        """Keep the two layers different: the other list gets the previous choice."""
+        """Keep the two layers different, swapping the choices if necessary."""
         if box.value is not None and box.value is other.value:
             left = [item for item in other.choices if item is not box.value]
             before = self._layers_chosen.get(box.name)
@@ -809,10 +815,10 @@ class RegisterPanel(Panel):
         if not self._proposes:
             self._layers_wanted = dict(self._layers_chosen)
         self._follow_transform()
-        self.look.compare(self.fixed.value, self.moving.value)
+        self.look.select_layers(self.fixed.value, self.moving.value)
 
     def _follow_transform(self) -> None:
-        """Offer to use the moving layer's displayed transform, while it has one."""
+        """Show the button for the moving layer's displayed transform, if it has one."""
         layer = self.moving.value
         for old in self._layers_followed:
             old.events.disconnect(self._show_turned)
@@ -824,10 +830,12 @@ class RegisterPanel(Panel):
     def _show_turned(self, _: object = None) -> None:
         if is_alive(self):
             layer = self.moving.value
-            self.shown_button.setVisible(layer is not None and is_turned(layer))
+            self.shown_button.setVisible(
+                layer is not None and is_rotated_or_sheared(layer)
+            )
 
     def _show_rows(self, _: object = None) -> None:
-        """Offer to register by landmarks alone if there are enough."""
+        """Offer registration by landmarks alone if there are enough of them."""
         if hasattr(self, "marks"):
             has_landmarks = self.marks.landmarks() is not None
             self.form.show_row("landmarks_only", has_landmarks)
@@ -840,8 +848,8 @@ class RegisterPanel(Panel):
         """Read both layers, the moving one with or without its displayed transform."""
         moving, fixed_layer = self._images()
         images = (
-            self.micrograph(moving, is_unturned=is_unturned),
-            self.micrograph(fixed_layer),
+            self.read_layer(moving, is_unturned=is_unturned),
+            self.read_layer(fixed_layer),
         )
         if moving is fixed_layer:
             msg = (
@@ -849,16 +857,19 @@ class RegisterPanel(Panel):
                 "image to register it to, and choose it under Fixed."
             )
             raise ShapeError(msg, code="same-image")
-        require_room(images[1].shape, 1)
+        check_cache_space(images[1].shape, 1)
         return images
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         images = self._read()
         self.marks.stop()
-        how = {"options": self.form.options(), "landmarks": self.marks.landmarks()}
+        how = {
+            "options": self.form.create_options(),
+            "landmarks": self.marks.landmarks(),
+        }
         make = partial(_register, *images, **how)
-        return Work(make, partial(self.show_outcome, *self._images()))
+        return PanelTask(make, partial(self.show_outcome, *self._images()))
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
@@ -868,14 +879,14 @@ class RegisterPanel(Panel):
 
     def apply_file(self, path: Path) -> None:
         """Apply a stored transform to the chosen layers."""
-        with self.showing_errors():
+        with self.show_errors():
             self._apply(self._read(), read_transform(path))
 
     def take_shown(self) -> None:
-        """Resample the moving layer onto the fixed one as napari shows both."""
-        with self.showing_errors():
+        """Resample the moving layer onto the fixed one as displayed in napari."""
+        with self.show_errors():
             images = self._read(is_unturned=True)
-            moving, fixed_side = map(Side.of, images)
+            moving, fixed_side = map(ImageIdentity.from_image, images)
             shown_map = _map_shown(self.moving.value)
             self._apply(images, StoredTransform(shown_map, moving, fixed_side))
 
@@ -888,8 +899,8 @@ class RegisterPanel(Panel):
     def show_outcome(
         self, moving: Image, fixed_layer: Image, result: _Result
     ) -> Iterator[None]:
-        """Add the resampled image, and show the error of its transform."""
-        self.note_origin([moving, fixed_layer])
+        """Add the resampled image, and show the error of the transform."""
+        self.record_sources([moving, fixed_layer])
         for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
         self.take_size_button.setVisible(False)
@@ -903,19 +914,19 @@ class RegisterPanel(Panel):
             spelt = format_pixel_size((size, size))
             self.take_size_button.setText(f"Set {sentence}, {spelt}")
             self.take_size_button.setVisible(True)
-        self.look.end()
+        self.look.end_comparison()
         helpers: list[Layer] = []
-        layer = add_opened(
+        layer = add_opened_image(
             self.viewer,
             outcome.output,
-            name=result_name(self.viewer, moving.name, "registered"),
+            name=create_result_name(self.viewer, moving.name, "registered"),
             colormap=moving.colormap,
             contrast_limits=moving.contrast_limits,
             gamma=moving.gamma,
         )
         yield
-        with self.in_place(moving, fixed_layer, leader=layer) as earlier:
-            yield from self.take_away(earlier)
+        with self.replace_earlier_layers(moving, fixed_layer, leader=layer) as earlier:
+            yield from self.remove_earlier_layers(earlier)
             about = registration.registration
             for helper in self._add_helpers(about, layer, outcome.output, moving.name):
                 helpers.append(helper)
@@ -923,11 +934,11 @@ class RegisterPanel(Panel):
         moving.visible = False
         aside = self.marks.left_aside()
         self.marks.put_away()
-        if field_in_view(self.viewer, fixed_layer) is None:
+        if get_visible_box(self.viewer, fixed_layer) is None:
             fill_view(self.viewer, fixed_layer)
         self.last_registration = registration, moving, fixed_layer
         self.viewer.layers.selection.active = layer
-        self.look.compare(fixed_layer, layer)
+        self.look.select_layers(fixed_layer, layer)
         held_out = about.residuals
         (y, x), (down, right) = held_out.places_nm.T, held_out.off_nm.T
         residuals: Columns = {
@@ -937,7 +948,7 @@ class RegisterPanel(Panel):
             "off x (nm)": right,
             "reliable": held_out.reliable,
         }
-        figures: Numbers = figures_of(registration)
+        figures: Numbers = get_figures(registration)
         if helpers:
             arrows_note = f"drawn {_arrow_factor(about):g} {TIMES} as long"
             figures = {**figures, "Arrows": arrows_note}
@@ -949,9 +960,13 @@ class RegisterPanel(Panel):
         )
 
     def _add_helpers(
-        self, registration: Registration, layer: Image, opened_store: Opened, name: str
+        self,
+        registration: Registration,
+        layer: Image,
+        opened_store: OpenedImage,
+        name: str,
     ) -> Iterator[Layer]:
-        """Add arrows of the residuals, and outlines of unreliable patches."""
+        """Add arrows for the residuals, and outlines of unreliable patches."""
         image, residuals = opened_store.micrograph, registration.residuals
         finite = np.isfinite(residuals.off_nm).all(axis=1)
         if not finite.any():
@@ -963,10 +978,10 @@ class RegisterPanel(Panel):
         width = max(1.0, _THIN * float(side.min()), _SEEN_SHARE * max(image.shape))
         # An unreliable patch matches anywhere: it has a box, as an arrow would mislead.
         is_shown = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
-        look = lying_over(image, self.title, layer)
+        look = create_overlay_keywords(image, self.title, layer)
         yield self.viewer.add_vectors(
             np.stack([places, off], axis=1)[is_shown],
-            name=result_name(self.viewer, name, "residuals"),
+            name=create_result_name(self.viewer, name, "residuals"),
             length=times,
             edge_width=width,
             vector_style="arrow",
@@ -982,7 +997,7 @@ class RegisterPanel(Panel):
         yield self.viewer.add_shapes(
             [np.clip(box + place, -0.5, edge) for place in places[~reliable]],
             shape_type="rectangle",
-            name=result_name(self.viewer, name, "unreliable"),
+            name=create_result_name(self.viewer, name, "unreliable"),
             edge_color=_BAD,
             face_color=f"{_BAD}40",
             edge_width=width / 2,
@@ -992,7 +1007,7 @@ class RegisterPanel(Panel):
     # -- what a result offers --------------------------------------------------------
 
     def take_size(self) -> None:
-        """Calibrate the layer without a pixel size by the measured one."""
+        """Set the measured pixel size for the layer that has none."""
         if self.last_registration is None:
             return
         registration_found, *layers = self.last_registration
@@ -1003,7 +1018,7 @@ class RegisterPanel(Panel):
                 else registration_found.stored.fixed
             )
             size = side.pixel_size_nm
-            origin = size_origin("found by registration in napari", size)
+            origin = create_size_source("found by registration in napari", size)
             apply_pixel_size(layer, size, origin=origin)
             self.take_size_button.setVisible(False)
             self.show_status(
@@ -1012,7 +1027,7 @@ class RegisterPanel(Panel):
             self.session.changed.emit()  # it has unsaved changes now
 
     def save_transform(self) -> None:
-        """Ask for a name, and write the transform."""
+        """Ask for a file name, and save the transform."""
         if self.last_registration is not None:
             transform_file = self.last_registration[0].stored
             name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
@@ -1021,7 +1036,7 @@ class RegisterPanel(Panel):
             self.save_file("Save transform", name, _TRANSFORMS, write, sentence)
 
     def _both(self) -> tuple[StoredTransform, Image, Image] | None:
-        """Return the transform from mosaic to SEM image, and both layers, if open.
+        """Return the mosaic-to-SEM transform and both layers, if they are open.
 
         If the SEM image was moved onto the mosaic, the transform is inverted.
         """
@@ -1068,26 +1083,26 @@ class RegisterPanel(Panel):
         both = self._both()
         if both is not None:
             transform_file, low, high = both
-            panel: Any = go_to_panel(self, self.viewer, name)
+            panel: Any = switch_panel(self, self.viewer, name)
             panel.take_registered(low, high, transform_file)
 
     def cut_pairs(self) -> None:
-        """Ask for a store, and write training pairs of both images to it."""
+        """Ask for a store, and write training pairs cut from both images to it."""
         both = self._both()
         if both is None:
             return
         transform_file, low, high = both
         path = ask_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
         if path is not None:
-            with self.showing_errors():
-                images = self.micrograph(low, is_unturned=True), self.micrograph(high)
+            with self.show_errors():
+                images = self.read_layer(low, is_unturned=True), self.read_layer(high)
                 # on the mosaic's pixels, for which networks are trained
                 size = images[0].mean_pixel_size_nm
                 own = TrainedPixelSizes("", None if size is None else (size, size))
                 how: Any = {"patch_px": _PATCH, "scale": 1, "trained_sizes": own}
-                options = fitting_options(*images, **how)
+                options = choose_pair_options(*images, **how)
                 how = {"options": options, "transform": transform_file}
-                make = partial(PAIRS.anew, *images, path, **how)
+                make = partial(PAIRS.rerun, *images, path, **how)
                 self.start(make, self._show_pairs, "Cut pairs")
 
     def _show_pairs(self, pairs_made: PairsMade) -> None:
@@ -1100,32 +1115,34 @@ class RegisterPanel(Panel):
 
 
 def _map_shown(layer: Image) -> Affine:
-    """Return a layer's displayed transform beyond scale and translation, in nm.
+    """Return a layer's displayed transform without scale and translation, in nm.
 
     In the layer's unit if that is not a length; such a layer raises an error later.
     """
-    nm = nm_of(layer)
-    linear, shift = shown_by(layer)
+    nm = get_nm_scale(layer)
+    linear, shift = get_display_transform(layer)
     linear = nm[:, None] * linear / (nm * layer.scale[-2:])
-    return Affine.of(linear, nm * shift - linear @ (nm * layer.translate[-2:]))
+    return Affine.from_matrix(linear, nm * shift - linear @ (nm * layer.translate[-2:]))
 
 
 def find_pair(
     viewer: Viewer, layers_made: Sequence[Image], *, is_unsized: bool = False
 ) -> tuple[Image, Image] | None:
-    """Guess which layers are an optical image and the SEM image of its area.
+    """Guess which layers are an optical image and an SEM image of the same area.
 
     `is_unsized`: if fewer than two have a pixel size, also consider layers without
     one.
     """
-    layers_opened = [item for item in grey_layers(viewer) if item not in layers_made]
+    layers_opened = [
+        item for item in list_grey_layers(viewer) if item not in layers_made
+    ]
     layers_with_size = [item for item in layers_opened if is_calibrated(item)]
     if is_unsized and len(layers_with_size) < 2:
         layers_with_size = layers_opened
     exposures = [
         item
         for item in layers_with_size
-        if is_exposure(item) and step_before(item) != "register"
+        if is_acquired(item) and step_before(item) != "register"
     ] or layers_with_size
     if len(exposures) < 2:
         return None
@@ -1135,14 +1152,14 @@ def find_pair(
 
 
 def _sem_score(layer: Image) -> tuple[int, float]:
-    """Rank a layer by signs of an SEM image: the vendor's tags, small pixels."""
-    has_vendor = bool(vendor_of(layer))
-    size = float(pitch_of(layer)[1]) if is_calibrated(layer) else np.inf
+    """Rank a layer by its resemblance to an SEM image: vendor tags, small pixels."""
+    has_vendor = bool(get_vendor(layer))
+    size = float(get_layer_pixel_size(layer)[1]) if is_calibrated(layer) else np.inf
     return int(has_vendor) - int(is_stitched(layer)), -size
 
 
 def _arrow_factor(registration: Registration) -> float:
-    """Return the factor by which arrows are lengthened: 1 to 9, 10, 20, 30.
+    """Compute the factor for enlarging arrows: 1 to 9, 10, 20 or 30.
 
     Only reliable patches determine it, as the others match anywhere.
     """
@@ -1170,8 +1187,8 @@ def _describe_result(registration: Registration, moving: str, fixed_name: str) -
 
 
 def refusal_numbers(refusal: RegistrationRefused) -> Numbers:
-    """Describe why there is no transform, and list positions that fit equally well."""
+    """Describe why registration failed, and list positions that fit equally well."""
     numbers: dict[str, Figure | str] = {"Map": _REFUSAL_TEXTS[refusal.reason]}
     for number, rival in enumerate(refusal.rivals, 1):
-        numbers[f"Also fits {number}"] = rival_in_words(rival)
+        numbers[f"Also fits {number}"] = describe_alternative(rival)
     return numbers

@@ -19,18 +19,18 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.core import FloatArray, OptionError
-from napari_semsr.io import HELPER_KEY, replacing
+from napari_semsr.io import HELPER_KEY, replace_atomically
 from napari_semsr.jobs import StitchedFile
 from napari_semsr.stitching import Corrections, PairReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
-    FoldingRow,
     Panel,
     RichLabel,
-    lay_below,
-    push_button,
+    WrappingRow,
+    create_button,
+    stack_widgets,
 )
-from napari_semsr.widgets.layers import MARK_KEY, identity_of, to_shared_units
+from napari_semsr.widgets.layers import MARK_KEY, get_identity, get_unit_factors
 
 _PAIR = "overlap"
 """Mark in the metadata of the two frame layers that are shown."""
@@ -47,7 +47,7 @@ _HELP = (
 
 
 def misfit_of(pair: PairReport, positions: FloatArray) -> float:
-    """Return the distance in px of an overlap from the positions (N, 2), or NaN."""
+    """Compute the misfit in px between an overlap and positions (N, 2), or NaN."""
     if np.isfinite(pair.residual_px):
         return pair.residual_px
     apart = positions[pair.second] - positions[pair.first]
@@ -64,12 +64,12 @@ def corrections_path(mosaic: Path) -> Path:
 def write_corrections(path: Path, corrections: Corrections) -> None:
     """Write corrections in the format of `semsr stitch --corrections`."""
     text = json.dumps(corrections.model_dump(mode="json"), indent=1)
-    with replacing(path) as place:
+    with replace_atomically(path) as place:
         place.write_text(f"{text}\n", encoding="utf-8")
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Shorten file names, so that two of them and a state fit one row of the list.
+    """Shorten file names to fit two of them and a state in one row of the list.
 
     Leaves out suffixes, and the letters with which all begin; equal names are kept.
     """
@@ -81,7 +81,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 class CorrectionList(QWidget):
-    """The overlaps of a mosaic, and the corrections of each."""
+    """List of the overlaps of a mosaic, with the correction of each."""
 
     def __init__(self, panel: Panel, solve: Callable[[], object]) -> None:
         super().__init__()
@@ -117,38 +117,38 @@ class CorrectionList(QWidget):
         self.table.itemSelectionChanged.connect(self._show_selected)
         self.about = RichLabel(_HELP)
         self.accept_button, self.strike_button = (
-            push_button(
+            create_button(
                 "Accept",
                 self.accept,
                 "Use this overlap as shown, and show the next one.",
             ),
-            push_button(
+            create_button(
                 "Reject",
                 self.strike,
                 "Exclude this overlap from the solution, and show the next one.",
             ),
         )
-        self.swap_button = push_button(
+        self.swap_button = create_button(
             "Move other", self.swap, "Move the other frame with the arrow keys instead."
         )
-        self.drop_button = push_button(
+        self.drop_button = create_button(
             "Drop frame", self.drop, "Leave the magenta frame out of the mosaic."
         )
-        self.fix_button = push_button(
+        self.fix_button = create_button(
             "Fix in place", self.fix, "Fix the magenta frame at the position shown."
         )
-        self.reset_button = push_button(
+        self.reset_button = create_button(
             "Reset", self.reset, "Discard the corrections of this overlap."
         )
-        self.clear_button = push_button(
+        self.clear_button = create_button(
             "Reset all", self.clear, "Discard all corrections, and show the mosaic."
         )
-        self.mosaic_button = push_button(
+        self.mosaic_button = create_button(
             "Show mosaic",
             self.show_whole,
             "Hide the two frames, and show the mosaic again; corrections are kept.",
         )
-        self.solve_button = push_button(
+        self.solve_button = create_button(
             "Solve again",
             solve,
             (
@@ -156,15 +156,15 @@ class CorrectionList(QWidget):
                 "frames that moved."
             ),
         )
-        first = FoldingRow(self.accept_button, self.strike_button, self.swap_button)
-        second = FoldingRow(self.drop_button, self.fix_button, self.reset_button)
-        third = FoldingRow(self.mosaic_button, self.clear_button, self.solve_button)
-        lay_below(self, self.table, self.about, first, second, third)
+        first = WrappingRow(self.accept_button, self.strike_button, self.swap_button)
+        second = WrappingRow(self.drop_button, self.fix_button, self.reset_button)
+        third = WrappingRow(self.mosaic_button, self.clear_button, self.solve_button)
+        stack_widgets(self, self.table, self.about, first, second, third)
 
     # -- the list ----------------------------------------------------------------
 
     def show_mosaic(self, mosaic_file: StitchedFile, mosaic: Image) -> None:
-        """List the overlaps of a mosaic, the one with the largest misfit first."""
+        """List the overlaps of a mosaic, starting with the largest misfit."""
         self.leave()
         if mosaic_file.solution.base is None:
             self.corrections = Corrections()
@@ -198,7 +198,7 @@ class CorrectionList(QWidget):
         )
 
     def _show_states(self) -> None:
-        """Show for each overlap its correction, otherwise whether it is used."""
+        """Show the correction of each overlap, or otherwise whether it is used."""
         corrections = self.corrections
         pairs_struck = {frozenset(pair) for pair in corrections.strike}
         pairs_joined = {
@@ -247,7 +247,7 @@ class CorrectionList(QWidget):
 
     def leave(self) -> None:
         """Remove the two frames, and restore the previous view."""
-        with self._panel.history.quiet():
+        with self._panel.history.make_removals_final():
             for layer in self._frames_shown or ():
                 if layer in self._panel.viewer.layers:
                     self._panel.viewer.layers.remove(layer)
@@ -255,7 +255,7 @@ class CorrectionList(QWidget):
             layer.visible = True
         viewer = self._panel.viewer
         if self._view_before is not None and viewer.dims.ndisplay == 2:
-            camera = host.camera(viewer)
+            camera = host.get_camera(viewer)
             camera.center, camera.zoom = self._view_before
         self._view_before = None
         if self._frames_shown is not None and self._mosaic in viewer.layers:
@@ -287,14 +287,14 @@ class CorrectionList(QWidget):
             image, weight = frames.correct(index)
             planes.append(np.where(weight > 0, image, np.float32(0)))
         limits = np.quantile(np.stack(planes), (0.01, 0.995)).tolist()
-        camera = host.camera(viewer)
+        camera = host.get_camera(viewer)
         self._view_before = camera.center, camera.zoom
         self._layers_hidden = [layer for layer in viewer.layers if layer.visible]
         for layer in self._layers_hidden:
             layer.visible = False
         scale = np.array(mosaic.scale)[-2:]
         layers_shown = []
-        with self._panel.history.quiet():
+        with self._panel.history.make_removals_final():
             for index, plane, corner, colour in zip(
                 self._frames, planes, positions, ("green", "magenta"), strict=True
             ):
@@ -310,7 +310,7 @@ class CorrectionList(QWidget):
                     axis_labels=("y", "x"),
                     metadata={
                         HELPER_KEY: self._panel.title,
-                        MARK_KEY: identity_of(mosaic),
+                        MARK_KEY: get_identity(mosaic),
                     },
                 )
                 layers_shown.append(layer)
@@ -331,7 +331,7 @@ class CorrectionList(QWidget):
                 layer.bind_key(f"{modifier}{key}", move, overwrite=True)
 
     def _corners(self, mosaic_file: StitchedFile) -> FloatArray:
-        """Corners (2, 2) of the two frames, as solved or as moved by hand.
+        """Return the corners (2, 2) of both frames, as solved or as moved by hand.
 
         If one of them has no position, the overlap's own shift is used.
         """
@@ -353,7 +353,7 @@ class CorrectionList(QWidget):
         return np.asarray(corners)
 
     def _look_at(self, corners: FloatArray) -> None:
-        """Zoom to the overlap of two frames, at least at full size."""
+        """Zoom to the overlap of two frames, to at least full size."""
         if self._frames_shown is None or self._mosaic_file is None:
             return
         viewer, layer = self._panel.viewer, self._frames_shown[0]
@@ -361,12 +361,14 @@ class CorrectionList(QWidget):
             return
         side = np.array(self._mosaic_file.frame_shape)
         low, high = corners.max(axis=0), corners.min(axis=0) + side
-        factor = to_shared_units(viewer, layer)
+        factor = get_unit_factors(viewer, layer)
         scale = np.array(layer.scale) * factor
-        camera = host.camera(viewer)
+        camera = host.get_camera(viewer)
         origin = np.array(layer.translate) - corners[0] * np.array(layer.scale)
         camera.center = tuple(((low + high) / 2 * layer.scale + origin) * factor)
-        fits = np.min(host.viewbox_size(viewer) / (np.maximum(high - low, 1) * scale))
+        fits = np.min(
+            host.get_viewbox_size(viewer) / (np.maximum(high - low, 1) * scale)
+        )
         camera.zoom = max(_VIEW_SHARE * float(fits), 1 / float(scale.min()))
 
     # -- corrections ------------------------------------------------------------
@@ -383,7 +385,7 @@ class CorrectionList(QWidget):
         return bool(super().eventFilter(source, event))
 
     def _nudge_by(self, y: float, x: float) -> None:
-        """Move the magenta frame, and set the overlap's shift accordingly."""
+        """Move the magenta frame, and update the shift of the overlap accordingly."""
         if self._frames_shown is None or self._mosaic_file is None:
             return
         fixed_layer, moved_layer = self._frames_shown
@@ -406,7 +408,7 @@ class CorrectionList(QWidget):
         self._show_about()
 
     def _change(self, pair: list[str], **entry: Any) -> bool:
-        """Replace the correction of an overlap or a frame; return whether it is valid.
+        """Replace the correction of an overlap or frame; return whether it is valid.
 
         `entry`: one ``strike``, ``join``, ``drop`` or ``place`` of `Corrections`, or
         none to discard those of the overlap.
@@ -443,21 +445,21 @@ class CorrectionList(QWidget):
         return True
 
     def _pair(self) -> list[str]:
-        """Return the names of the frames that are shown."""
+        """Return the names of the two displayed frames."""
         if self._frames_shown is None:
             msg = "An overlap must be chosen in the list first."
             raise OptionError(msg, code="missing-value")
         return [self._name(frame) for frame in self._frames]
 
     def _next(self) -> None:
-        """Show the next overlap of the list."""
+        """Show the next overlap in the list."""
         row = self.table.currentRow() + 1
         if row < self.table.rowCount():
             self.table.selectRow(row)
 
     def accept(self) -> None:
-        """Use the overlap as shown: as found, or as moved by hand."""
-        with self._panel.showing_errors():
+        """Use the displayed overlap, as found or as moved by hand."""
+        with self._panel.show_errors():
             pair = self._pair()
             joins = self.corrections.join
             if not any({one.first, one.second} == {*pair} for one in joins):
@@ -465,8 +467,8 @@ class CorrectionList(QWidget):
             self._next()
 
     def reset(self) -> None:
-        """Discard the corrections of the overlap shown."""
-        with self._panel.showing_errors():
+        """Discard the corrections of the displayed overlap."""
+        with self._panel.show_errors():
             self._change(self._pair())
             self._show_frames(*self._frames)
 
@@ -477,27 +479,27 @@ class CorrectionList(QWidget):
         self._show_about()
 
     def strike(self) -> None:
-        """Exclude the overlap shown from the solution."""
-        with self._panel.showing_errors():
+        """Exclude the displayed overlap from the position solution."""
+        with self._panel.show_errors():
             pair = self._pair()
             self._change(pair, strike=pair)
             self._next()
 
     def swap(self) -> None:
-        """Move the other frame with the arrow keys instead."""
-        with self._panel.showing_errors():
+        """Swap the frames, so that the arrow keys move the other one."""
+        with self._panel.show_errors():
             self._pair()
             self._show_frames(*self._frames[::-1])
 
     def drop(self) -> None:
-        """Leave the magenta frame out of the mosaic."""
-        with self._panel.showing_errors():
+        """Exclude the magenta frame from the mosaic."""
+        with self._panel.show_errors():
             pair = self._pair()
             self._change(pair, drop=pair[1])
 
     def fix(self) -> None:
-        """Fix the magenta frame at the position shown."""
-        with self._panel.showing_errors():
+        """Fix the magenta frame at its displayed position."""
+        with self._panel.show_errors():
             pair, mosaic_file, mosaic = self._pair(), self._mosaic_file, self._mosaic
             if self._frames_shown is None or mosaic_file is None or mosaic is None:
                 return

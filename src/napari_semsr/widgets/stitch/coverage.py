@@ -10,21 +10,27 @@ from napari.utils.colormaps import Colormap, ensure_colormap
 from qtpy.QtCore import QObject
 
 from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, label_path
-from napari_semsr.widgets.base import JobRunner, Opened, Panel, is_alive, open_store
-from napari_semsr.widgets.layers import MARK_KEY, identity_of, show_colour_bar
+from napari_semsr.widgets.base import (
+    JobRunner,
+    OpenedImage,
+    Panel,
+    is_alive,
+    open_store,
+)
+from napari_semsr.widgets.layers import MARK_KEY, get_identity, show_colour_bar
 
 _NAME = COVERAGE
 
 
 def coverage_of(layer: Layer | None) -> Path | None:
-    """Return the coverage stored with a mosaic; None if there is none."""
+    """Return the path of the coverage stored with a mosaic; None if there is none."""
     store = None if layer is None else layer.metadata.get(STORE_KEY)
     path = label_path(Path(store), _NAME) if store else None
     return path if path is not None and path.exists() else None
 
 
 class Coverage(QObject):
-    """A tick box that shows the coverage of a panel's mosaic as a layer over it."""
+    """Tick box that shows the coverage of a panel's mosaic as a layer over it."""
 
     def __init__(self, panel: Panel, mosaic: Callable[[], Image | None]) -> None:
         super().__init__(panel)
@@ -41,13 +47,13 @@ class Coverage(QObject):
         self.tick.changed.connect(self.show)
 
     def show(self, _: object = None) -> None:
-        """Show the coverage over the mosaic, or remove it."""
+        """Show the coverage over the mosaic, or remove it if the box is unticked."""
         layers, mosaic = self._panel.viewer.layers, self._mosaic()
         layers_shown = [
             item for item in layers if item.metadata.get(HELPER_KEY) == _NAME
         ]
-        with self._panel.history.quiet():
-            self._panel.history.remove(layers_shown)
+        with self._panel.history.make_removals_final():
+            self._panel.history.remove_layers(layers_shown)
         if not self.tick.value or mosaic is None:
             return
         path = coverage_of(mosaic)
@@ -59,8 +65,8 @@ class Coverage(QObject):
         self._of = mosaic
         self._runner.start("Show coverage", lambda: open_store(path))
 
-    def _add(self, opened_store: Opened) -> None:
-        """Add a layer with a colour per frame count; uncovered pixels are clear."""
+    def _add(self, opened_store: OpenedImage) -> None:
+        """Add a layer with one colour per frame count, clear where uncovered."""
         viewer, mosaic = self._panel.viewer, self._of
         if not is_alive(self) or not self.tick.value:
             return
@@ -84,7 +90,7 @@ class Coverage(QObject):
             translate=mosaic.translate,
             units=mosaic.units,
             axis_labels=mosaic.axis_labels,
-            metadata={HELPER_KEY: _NAME, BAR_KEY: True, MARK_KEY: identity_of(mosaic)},
+            metadata={HELPER_KEY: _NAME, BAR_KEY: True, MARK_KEY: get_identity(mosaic)},
             cache=False,
         )
         show_colour_bar(layer)

@@ -31,31 +31,35 @@ from napari_semsr.core import (
 from napari_semsr.io import GrowingMosaic, GrowingWindow
 from napari_semsr.jobs import (
     STITCH,
-    Followed,
+    FollowedScan,
     GrowingEnhancement,
     StitchFolderOptions,
     follow_scan,
-    frame_folder,
+    open_frame_folder,
 )
 from napari_semsr.stitching import UnplacedError
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Form,
-    Outcome,
+    JobOutput,
+    OutputTarget,
     Panel,
     RichLabel,
-    Target,
-    go_to_panel,
+    create_button,
+    create_timer,
+    find_free_store_path,
+    get_entered_path,
     is_alive,
-    lay_below,
-    new_store_path,
-    new_timer,
-    push_button,
-    typed_path,
-    write_outcome,
+    run_and_open,
+    stack_widgets,
+    switch_panel,
 )
-from napari_semsr.widgets.enhance import NEWS, listed_models
-from napari_semsr.widgets.layers import field_in_view, free_name, layer_keywords
+from napari_semsr.widgets.enhance import NEWS, list_installed_models
+from napari_semsr.widgets.layers import (
+    create_layer_keywords,
+    find_free_name,
+    get_visible_box,
+)
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -74,13 +78,13 @@ _TIP = (
 
 
 def _halve(values: Float32Array) -> Float32Array:
-    """Average blocks of 2 x 2 pixels; NaN where one of the four is NaN."""
+    """Average blocks of 2 x 2 pixels; the mean is NaN if any of the four is NaN."""
     rows = values[::2] + values[1::2]
     return np.asarray((rows[:, ::2] + rows[:, 1::2]) / np.float32(4))
 
 
 class GrowingLevels:
-    """Resolution levels of a mosaic that grows.
+    """Resolution levels of a growing mosaic.
 
     The finest level stays in the store; the coarser ones, together a third as large,
     are in memory.
@@ -94,15 +98,15 @@ class GrowingLevels:
         self._coarse: list[Float32Array] = []
         self._lock = threading.Lock()
 
-    def show_doubt(self, sentence: str) -> None:
+    def show_warning(self, sentence: str) -> None:
         """Record a warning about a frame."""
         self.doubts.append(sentence)
         self.changes += 1
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
-        """Record a rectangle that was written, in pixels of the mosaic."""
+        """Record a newly written rectangle, in pixels of the mosaic."""
         whole = mosaic.box
-        inside = box.within(whole)
+        inside = box.relative_to(whole)
         low = [v // _GRID * _GRID for v in inside.corner]
         high = [-(-v // _GRID) * _GRID for v in (inside.y1, inside.x1)]
         part = Box(low[0], high[0], low[1], high[1])
@@ -113,13 +117,13 @@ class GrowingLevels:
             for number, level in enumerate(self._coarse, 1):
                 values = _halve(values)
                 y, x = (v >> number for v in part.corner)
-                level[Box.of((values.shape[0], values.shape[1]), (y, x)).slices] = (
-                    values
-                )
+                level[
+                    Box.from_shape((values.shape[0], values.shape[1]), (y, x)).slices
+                ] = values
         self.changes += 1
 
     def _extend(self, mosaic: GrowingMosaic, whole: Box) -> None:
-        old, coarse = self._box.within(whole), []
+        old, coarse = self._box.relative_to(whole), []
         for number in range(1, _HALVINGS + 1):
             rows, columns = (n >> number for n in whole.shape)
             level = np.full((rows, columns), np.nan, np.float32)
@@ -131,7 +135,7 @@ class GrowingLevels:
         self.mosaic, self._box, self._coarse = mosaic, whole, coarse
 
     def levels(self) -> tuple[list[Any], Box]:
-        """Return the levels, the finest first, and the rectangle that they show."""
+        """Return the levels, finest first, and the rectangle that they cover."""
         with self._lock:
             if self.mosaic is None:
                 return [], self._box
@@ -145,24 +149,24 @@ def follow_and_stitch(
     display: GrowingLevels | GrowingEnhancement,
     is_stopped: Callable[[], bool],
     **how: Any,
-) -> Job[tuple[Outcome | UnplacedError, Followed]]:
-    """Follow a scan until the user stops it, then stitch its frames as `stitch` does.
+) -> Job[tuple[JobOutput | UnplacedError, FollowedScan]]:
+    """Follow a scan until the user stops it, then stitch its frames.
 
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
     """
-    files = frame_folder(folder, how["positions"], options)
+    files = open_frame_folder(folder, how["positions"], options)
     follow_options: dict[str, Any] = {"is_stopped": is_stopped, "display": display}
     with ExitStack() as stack:
         if isinstance(display, GrowingEnhancement):
-            follow_options["rest"] = stack.enter_context(display).rest
+            follow_options["rest"] = stack.enter_context(display).allow_enhancement
         followed_scan = yield from follow_scan(
             files, places[0], options, **follow_options
         )
-    followed_scan.release()
+    followed_scan.release_lock()
     options_left = options.replace(other_frames="leave-out")
     job = STITCH.job(folder, places[1], options=options_left, keep=False, **how)
     try:
-        outcome = yield from write_outcome(job, Target(places[1]))
+        outcome = yield from run_and_open(job, OutputTarget(places[1]))
     except UnplacedError as error:
         return error, followed_scan
     stitched_file = outcome.result
@@ -173,7 +177,7 @@ def follow_and_stitch(
 
 
 class GrowingLayer:
-    """A layer that shows a mosaic while it grows; the view is kept.
+    """Layer that shows a growing mosaic without changing the view.
 
     Contrast limits follow the grey values until the user changes them.
     """
@@ -189,7 +193,7 @@ class GrowingLayer:
         self._limits_at = 0  # changes when they were measured
 
     def update(self, limits: tuple[float, ...] | None = None) -> bool:
-        """Show what was added since the last update; return whether anything was.
+        """Show additions since the last update; return whether there were any.
 
         `limits`: contrast limits to show; by default those of the grey values.
         """
@@ -219,7 +223,7 @@ class GrowingLayer:
         return True
 
     def _show_limits(self, limits: tuple[float, ...]) -> None:
-        """Set contrast limits, unless the user changed them."""
+        """Set the contrast limits, unless the user has changed them."""
         layer = self.layer
         if layer is None or self._limits != tuple(layer.contrast_limits):
             return
@@ -239,7 +243,7 @@ class GrowingLayer:
         return tuple(map(float, np.quantile(some, (0.001, 0.999))))
 
     def _add(self, data: list[Any], box: Box, limits: tuple[float, ...] | None) -> None:
-        """Add the layer once its first pixels have contrast."""
+        """Add the layer as soon as its first pixels have contrast."""
         mosaic, measured_limits = self.levels.mosaic, self._measure_limits(data[1])
         if mosaic is None or measured_limits is None:
             return
@@ -247,28 +251,30 @@ class GrowingLayer:
         name = place.name.removesuffix(".ome.zarr")
         about = Micrograph(
             np.zeros((1, 1), np.float32), record.pixel_size_nm, name,
-            origin=mosaic.start, spacing_px=record.spacing_px,
+            origin=mosaic.start_position, spacing_px=record.spacing_px,
         )  # fmt: skip
-        keywords = layer_keywords(about, contrast_limits=limits or measured_limits)
+        keywords = create_layer_keywords(
+            about, contrast_limits=limits or measured_limits
+        )
         self._start = np.array(keywords["translate"])
-        keywords["name"] = free_name(self._panel.viewer, name)
+        keywords["name"] = find_free_name(self._panel.viewer, name)
         keywords["translate"] = self._start + np.array(box.corner) * keywords["scale"]
-        with self._panel.history.quiet():
+        with self._panel.history.make_removals_final():
             self.layer = self._panel.viewer.add_image(data, multiscale=True, **keywords)
         self._limits = tuple(self.layer.contrast_limits)
 
     def view(self) -> Box | None:
-        """Return the part in view, in pixels of the mosaic; None if out of view."""
+        """Return the visible part in pixels of the mosaic; None if not visible."""
         viewer, layer, box = self._panel.viewer, self.layer, self._box
         if layer is None or box is None or layer not in viewer.layers:
             return None
-        view = field_in_view(viewer, layer) if host.is_seen(viewer) else None
+        view = get_visible_box(viewer, layer) if host.is_on_screen(viewer) else None
         return None if view is None else view.move(box.corner)
 
     def remove(self) -> None:
         """Remove the layer and its store."""
         if self.layer is not None and self.layer in self._panel.viewer.layers:
-            with self._panel.history.quiet():
+            with self._panel.history.make_removals_final():
                 self._panel.viewer.layers.remove(self.layer)
         self.layer = None
         if self._place is not None:
@@ -276,7 +282,7 @@ class GrowingLayer:
 
 
 class FolderFollower(QWidget):
-    """The button that follows the folder of a panel, and the layers that grow.
+    """Button for following the folder of a panel, with the growing layers.
 
     `read`: returns the form's values, ``(options, mosaic's path, how)``; `show`: is
     called with the final outcome.
@@ -292,7 +298,7 @@ class FolderFollower(QWidget):
     ) -> None:
         super().__init__()
         self._panel, self._read, self._show = panel, read, show
-        self.button = push_button(_FOLLOW, self.press, _TIP)
+        self.button = create_button(_FOLLOW, self.press, _TIP)
         self.enhance = CheckBox(
             name="enhance",
             text="Enhance as it grows",
@@ -304,19 +310,21 @@ class FolderFollower(QWidget):
             name="model",
             label="Model",
             tooltip="A bundled, imported or trained model.",
-            choices=lambda _: listed_models() if self.enhance.value else [],
+            choices=lambda _: list_installed_models() if self.enhance.value else [],
         )
         self._model_row = Form(self.model)
         self.enhance.changed.connect(self._show_models)
         NEWS.changed.connect(self._show_models)
         self._show_models()
         self.doubts = RichLabel()
-        lay_below(self, self.button, self.enhance.native, self._model_row, self.doubts)
+        stack_widgets(
+            self, self.button, self.enhance.native, self._model_row, self.doubts
+        )
         self._mosaic, self._enhanced_layer = GrowingLayer(panel), GrowingLayer(panel)
         self._enhancement: GrowingEnhancement | None = None
         self._stop = threading.Event()
         self._end = threading.Event()
-        self._timer = new_timer(self, self.update_layer, _EVERY_MS)
+        self._timer = create_timer(self, self.update_layer, _EVERY_MS)
 
     @property
     def is_following(self) -> bool:
@@ -325,12 +333,12 @@ class FolderFollower(QWidget):
 
     @property
     def layer(self) -> "Image | None":
-        """Layer of the mosaic that grows."""
+        """Layer of the growing mosaic."""
         return self._mosaic.layer
 
     @property
     def enhanced(self) -> "Image | None":
-        """Layer of the enhanced mosaic that grows with it."""
+        """Layer of the enhanced mosaic, which grows with the mosaic."""
         return self._enhanced_layer.layer
 
     def _show_models(self, _: object = None) -> None:
@@ -339,16 +347,16 @@ class FolderFollower(QWidget):
             self._model_row.setVisible(self.enhance.value)
 
     def press(self) -> None:
-        """Start following, or stop and compute all positions again."""
+        """Start following, or stop and recompute all positions."""
         if self.is_following:
             self._stop.set()
             self.button.setEnabled(False)
             return
-        with self._panel.showing_errors():
+        with self._panel.show_errors():
             self._start()
 
     def _start(self) -> None:
-        folder = typed_path(self._panel.folder)  # type: ignore[attr-defined]
+        folder = get_entered_path(self._panel.folder)  # type: ignore[attr-defined]
         if folder is None:
             msg = "A folder of frames must be chosen first."
             raise OptionError(msg, code="missing-value")
@@ -357,8 +365,8 @@ class FolderFollower(QWidget):
             msg = "A model must be chosen, but none is installed; add a model file."
             raise OptionError(msg, code="model-missing")
         options, target, how = self._read(folder)
-        place = new_store_path(f"{folder.name}-growing")
-        fine_place = new_store_path(f"{folder.name}-growing-enhanced")
+        place = find_free_store_path(f"{folder.name}-growing")
+        fine_place = find_free_store_path(f"{folder.name}-growing-enhanced")
         mosaic, enhanced = (
             GrowingLayer(self._panel, path) for path in (place, fine_place)
         )
@@ -396,13 +404,13 @@ class FolderFollower(QWidget):
         self._timer.start()
 
     def update_layer(self) -> None:
-        """Show what was added since the last update, if the canvas is visible."""
+        """Show additions since the last update, if the canvas is visible."""
         if self._end.is_set():
             self._leave()
             return
         if self._enhancement is not None:
-            self._enhancement.look_at(self._mosaic.view())
-        if not host.is_seen(self._panel.viewer):
+            self._enhancement.set_view(self._mosaic.view())
+        if not host.is_on_screen(self._panel.viewer):
             return
         if self._mosaic.update():
             self._show_doubts()
@@ -416,7 +424,7 @@ class FolderFollower(QWidget):
         self.doubts.setText("".join(f"<p>{t}</p>" for t in [*more, *lines[-_LINES:]]))
 
     def _leave(self) -> None:
-        """Remove the layers and their stores."""
+        """Reset the button, and remove the layers and their stores."""
         self._timer.stop()
         self._enhancement = None
         self.button.setText(_FOLLOW)
@@ -430,11 +438,11 @@ class FolderFollower(QWidget):
         options: StitchFolderOptions,
         how: Mapping[str, object],
         model: str | None,
-        result: tuple[Outcome | UnplacedError, Followed],
+        result: tuple[JobOutput | UnplacedError, FollowedScan],
     ) -> Iterator[None]:
-        """Replace the growing mosaic by the final one, keeping view and contrast."""
+        """Replace the growing mosaic with the final one, keeping view and contrast."""
         outcome, followed_scan = result
-        camera, layer = host.camera(self._panel.viewer), self.layer
+        camera, layer = host.get_camera(self._panel.viewer), self.layer
         center, zoom = np.array(camera.center), camera.zoom
         self._leave()
         yield from self._show(outcome, folder, how["positions"], options)
@@ -448,7 +456,7 @@ class FolderFollower(QWidget):
             camera.center, camera.zoom = tuple(center), zoom
         if model is not None:
             yield
-            enhance: Any = go_to_panel(self._panel, self._panel.viewer, "Enhance")
+            enhance: Any = switch_panel(self._panel, self._panel.viewer, "Enhance")
             enhance.layer.value = mosaic
             enhance.model.show_model(model)
             enhance.run()
@@ -457,7 +465,7 @@ class FolderFollower(QWidget):
 def _shift(
     live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
 ) -> FloatArray:
-    """Return the shift (2,) in px from positions while following to the final ones."""
+    """Return the median shift (2,) in px from the live positions to the final ones."""
     both = [(at, final_corners.get(name)) for name, at in live.items()]
     steps = [np.subtract(new, old) for old, new in both if old and new]
     return np.median(steps, axis=0) if steps else np.zeros(2)

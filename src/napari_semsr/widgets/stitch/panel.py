@@ -23,13 +23,13 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     ReadError,
-    code_of,
-    figures_of,
+    create_size_source,
     format_pixel_size,
     format_shape,
+    get_error_code,
+    get_figures,
     list_folder,
     parse_pixel_size,
-    size_origin,
 )
 from napari_semsr.io import (
     FOLDER_KEY,
@@ -37,11 +37,11 @@ from napari_semsr.io import (
     HEIGHTS,
     STORE_KEY,
     ReadOptions,
+    apply_calibration,
+    create_scan_layers,
     get_reader,
     read_calibration,
     read_heights,
-    scan_layers,
-    with_calibration,
 )
 from napari_semsr.jobs import (
     STITCH,
@@ -59,40 +59,40 @@ from napari_semsr.stitching import (
 from napari_semsr.widgets.base import (
     COLOURS,
     TIMES,
+    CollapsibleSection,
     Columns,
-    Folded,
     Form,
-    Opened,
+    JobOutput,
+    OpenedImage,
     OptionsForm,
-    Outcome,
+    OutputTarget,
     Panel,
+    PanelTask,
     RichLabel,
-    Target,
-    Work,
-    add_opened,
-    go_to_panel,
+    add_opened_image,
+    create_button,
+    create_option_widget,
+    create_store_edit,
+    create_timer,
+    find_free_store_path,
+    format_legend,
+    get_entered_path,
+    get_entered_store,
     is_alive,
-    lay_below,
-    legend,
-    new_store_path,
-    new_timer,
     open_levels,
     open_store,
-    option_widget,
-    push_button,
-    store_edit,
-    typed_path,
-    typed_store,
-    write_outcome,
+    run_and_open,
+    stack_widgets,
+    switch_panel,
 )
 from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit
 from napari_semsr.widgets.layers import (
     apply_pixel_size,
+    create_overlay_keywords,
+    create_result_name,
     fill_view,
-    free_name,
+    find_free_name,
     is_calibrated,
-    lying_over,
-    result_name,
     show_scale_bar,
 )
 from napari_semsr.widgets.stitch.by_hand import (
@@ -142,7 +142,7 @@ _OVERLAP_COLUMNS = [
 def look_into(
     folder: Path, options: StitchFolderOptions | None = None
 ) -> Job[tuple[Acquisition, int]]:
-    """Open a scan, at its lowest height; return the number of heights, too."""
+    """Open a scan at its lowest height; return it and the number of heights."""
     yield Progress(0, 0, f"looking into {folder.name}")
     heights = read_heights(folder) if (folder / HEIGHTS).is_file() else ()
     lowest = heights[0][0] if heights else folder
@@ -153,14 +153,14 @@ def look_into(
 def _look_for_frames(
     folder: Path, options: StitchFolderOptions
 ) -> Job[tuple[Acquisition, int] | ReadError]:
-    """Open a scan as `look_into` does; return the refusal of one with few frames.
+    """Inspect a scan; return the error if it has too few frames.
 
     Such a folder can be followed, so it is not an error before a run.
     """
     try:
         return (yield from look_into(folder, options))
     except ReadError as error:
-        if code_of(error) != "too-few-frames":
+        if get_error_code(error) != "too-few-frames":
             raise
         return error
 
@@ -174,13 +174,13 @@ def lay_frames(
     names, options_stated = set(FRAMES_OPTIONS), {}
     if options is not None:
         options_stated = options.model_dump(include=names, exclude_none=True)
-    return scan_layers(acquisition, folder, **options_stated)
+    return create_scan_layers(acquisition, folder, **options_stated)
 
 
 def add_frames(
     viewer: Viewer, layers: Sequence[tuple[object, dict[str, object], str]]
 ) -> str:
-    """Add frames from `lay_frames` to the viewer, and report how they are placed."""
+    """Add the layers of frames to the viewer; describe how they are placed."""
     for data, attributes, kind in layers:
         getattr(viewer, f"add_{kind}")(data, **attributes)
     show_scale_bar(viewer)
@@ -195,8 +195,8 @@ def correct_file(
     corrections: Corrections,
     positions: Path | None,
     options: StitchFolderOptions,
-) -> Job[Outcome]:
-    """Correct a stored mosaic in place, and record the corrections."""
+) -> Job[JobOutput]:
+    """Correct a stored mosaic in place, and store the corrections with it."""
     target = Path(mosaic_file.output)
     some = corrections if corrections.names else None
     job = STITCH.job(
@@ -208,13 +208,13 @@ def correct_file(
         keep=False,
         again=mosaic_file,
     )
-    outcome = yield from write_outcome(job, Target(target))
+    outcome = yield from run_and_open(job, OutputTarget(target))
     write_corrections(corrections_path(target), corrections)
     return outcome
 
 
 class StitchMosaicPanel(Panel):
-    """Stitches the frames of a folder into one mosaic."""
+    """Panel that stitches a folder of frames into one mosaic."""
 
     plots = True
     help_place = "first-steps.md#5-stitch-frames"
@@ -229,13 +229,13 @@ class StitchMosaicPanel(Panel):
             "scan.json if there are any.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
-        self.show_button = push_button(
+        self.show_button = create_button(
             "Show frames at nominal positions",
             self.show_frames,
             "Add the raw frames at the positions stated by the scan.",
         )
         self.about = RichLabel(_NOTHING)
-        self._missing_timer = new_timer(self, self._look_for_missing, _LOOK_MS)
+        self._missing_timer = create_timer(self, self._look_for_missing, _LOOK_MS)
         self.follower = FolderFollower(self, self._read_settings, self._show_stitched)
         form = Form(self.folder, self.show_button)
         self.add_group("Frames", form, self.about, self.follower)
@@ -246,13 +246,13 @@ class StitchMosaicPanel(Panel):
         self._show_rows()
         self.folder.changed.connect(self.look)
         # a grid that is entered has an order, and perhaps a known overlap
-        self.grid.changed.connect(self.advanced.unfold_for)
+        self.grid.changed.connect(self.advanced.expand_if_set)
         self.calibration.changed.connect(self._show_calibration)
         self.form.on_change("colour", lambda _: self.look())
         self._take_open_scan()
 
     def _build_how(self) -> None:
-        self.focus = option_widget(StitchFolderOptions, "focus")
+        self.focus = create_option_widget(StitchFolderOptions, "focus")
         self.grid = LineEdit(
             name="grid",
             label="Grid",
@@ -326,25 +326,27 @@ class StitchMosaicPanel(Panel):
         distortion_form = Form(
             self.positions, self.distortion, self.distortion_amount.native
         )
-        self.advanced = Folded("Advanced", tooltip, distortion_form, self.form)
+        self.advanced = CollapsibleSection(
+            "Advanced", tooltip, distortion_form, self.form
+        )
         self.add_group("Settings", self.how, self.advanced)
 
     def _build_results(self) -> None:
-        self.output = store_edit("mosaic")
+        self.output = create_store_edit("mosaic")
         self.existing = ComboBox(
             name="existing",
             label="If it exists",
             tooltip="Keep or replace an existing store.",
             choices=[("refuse", False), ("replace it", True)],
         )
-        self.halves = option_widget(StitchFolderOptions, "halves")
+        self.halves = create_option_widget(StitchFolderOptions, "halves")
         self.halves.value = True
         self.target = Form(self.output, self.existing, self.halves)
         self.add_group("Mosaic", self.target)
         self._mosaic: Image | None = None
         self.trouble, self.question = RichLabel(), QWidget()
         question = RichLabel("In which grid were the frames recorded? Stitch as")
-        lay_below(self.question, question)
+        stack_widgets(self.question, question)
         # above the footer, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
@@ -353,7 +355,7 @@ class StitchMosaicPanel(Panel):
         self._answers.idClicked.connect(self._stitch_as)
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
-        self.register_button = push_button(
+        self.register_button = create_button(
             "Register to SEM",
             self.open_electrons,
             "Open the SEM image from the subfolder sem of the frames' folder, and "
@@ -361,7 +363,7 @@ class StitchMosaicPanel(Panel):
         )
         self.by_hand = CorrectionList(self, self.solve_again)
         tip = "Inspect overlaps one by one, and correct wrong ones."
-        self.correcting = Folded("Correct by hand", tip, self.by_hand)
+        self.correcting = CollapsibleSection("Correct by hand", tip, self.by_hand)
         self.correcting.header.clicked.connect(self.by_hand.show_whole)
         self.add_results(
             "Result",
@@ -378,18 +380,18 @@ class StitchMosaicPanel(Panel):
         self._electrons: Path | None = None
 
     def _show_rows(self, _: object = None) -> None:
-        """Show the rows that the choices require; several heights have no halves."""
+        """Show only rows that apply to the choices; several heights have no halves."""
         self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
         is_number = self.distortion.value == _DISTORTION_NUMBER
         self.distortion_amount.native.setVisible(is_number)
         self.target.show_row("halves", self.focus.value != "max")
 
     def _show_calibration(self, _: object = None) -> None:
-        """Show the pixel size of a calibration, and offer to correct its distortion."""
-        path = typed_path(self.calibration)
+        """Show the pixel size of a calibration, and offer its distortion correction."""
+        path = get_entered_path(self.calibration)
         size, sentence = self._size_stated, ""
         choices: tuple[tuple[str, str], ...] = _DISTORTIONS
-        with self.showing_errors():
+        with self.show_errors():
             if path is not None:
                 size_told, error, distortion = read_calibration(path)
                 size = parse_pixel_size(size_told)
@@ -413,9 +415,9 @@ class StitchMosaicPanel(Panel):
 
     # -- inspecting the scan ----------------------------------------------------
 
-    def _on_layers(self, event: Event | None = None) -> None:
-        """Enter the folder of frames opened elsewhere."""
-        super()._on_layers(event)
+    def _on_layers_changed(self, event: Event | None = None) -> None:
+        """Select the folder of frames that were opened elsewhere."""
+        super()._on_layers_changed(event)
         if event is None or event.type != "inserted":
             return
         if is_alive(self) and FOLDER_KEY in event.value.metadata:
@@ -454,11 +456,11 @@ class StitchMosaicPanel(Panel):
             self.about.setText("")
             how = StitchFolderOptions(colour=self.form.values()["colour"])
             look = partial(_look_for_frames, folder_chosen, how)
-            self.look_up("Look into folder", look, self._show_facts)
+            self.start_inspection("Look into folder", look, self._show_facts)
 
     def _look_for_missing(self) -> None:
-        """Inspect a missing folder once it exists."""
-        folder = typed_path(self.folder)
+        """Inspect a missing folder as soon as it exists."""
+        folder = get_entered_path(self.folder)
         if folder is None or not folder.exists():
             return
         if self.follower.is_following:  # its frames are still being written
@@ -483,14 +485,14 @@ class StitchMosaicPanel(Panel):
         self.show_status(f"{acquisition.name} can be stitched.")
 
     def _show_size(self, size: PixelSize | None) -> None:
-        """Show the scan's pixel size, unless a calibration replaces it."""
+        """Show the scan's pixel size, unless a calibration overrides it."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
             self.pixel_size.value = size
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal positions."""
-        with self.showing_errors():
+        with self.show_errors():
             folder, options = self.typed_folder(), self.options()
             self.start(
                 lambda: lay_frames(folder, options),
@@ -509,7 +511,7 @@ class StitchMosaicPanel(Panel):
                 msg = "A flat field file must be chosen, or another method."
                 raise OptionError(msg, code="missing-value")
             method = str(path)
-        calibration = typed_path(self.calibration)
+        calibration = get_entered_path(self.calibration)
         size_options: dict[str, object] = {"pixel_size_nm": self.pixel_size.value}
         if calibration is not None:
             size_options = {"calibration": calibration}
@@ -518,59 +520,61 @@ class StitchMosaicPanel(Panel):
             distortion = float(self.distortion_amount.value)
         elif distortion == _DISTORTION_CALIBRATED:
             distortion = None
-        options: StitchFolderOptions = self.form.options(
+        options: StitchFolderOptions = self.form.create_options(
             grid=self.grid.value,
             flat_field=method,
             focus=self.focus.value,
             halves=self.halves.value and self.focus.value != "max",
             distortion=distortion,
-            **with_calibration(size_options, [StitchFolderOptions]),
+            **apply_calibration(size_options, [StitchFolderOptions]),
         )
         return options
 
-    def writes(self) -> Path | None:
+    def get_output_path(self) -> Path | None:
         """Return the output path chosen by the user."""
-        return typed_store(self.output)
+        return get_entered_store(self.output)
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         folder = self.typed_folder()
         options, target, how = self._read_settings(folder)
 
-        def make() -> Job[Outcome | UnplacedError]:
+        def make() -> Job[JobOutput | UnplacedError]:
             job = STITCH.job(folder, target, options=options, keep=False, **how)
             try:
-                outcome = yield from write_outcome(job, Target(target))
+                outcome = yield from run_and_open(job, OutputTarget(target))
             except UnplacedError as error:
                 return error
             height = outcome.result.height
             beside = None if height is None else (yield from open_store(height))
             return replace(outcome, beside=beside)
 
-        def show(outcome: Outcome | UnplacedError) -> Iterator[None]:
+        def show(outcome: JobOutput | UnplacedError) -> Iterator[None]:
             yield from self._show_stitched(outcome, folder, how["positions"], options)
 
-        return Work(make, show)
+        return PanelTask(make, show)
 
     def _read_settings(
         self, folder: Path
     ) -> tuple[StitchFolderOptions, Path, dict[str, Any]]:
-        """Return the form's options, mosaic path, positions and overwrite choice."""
-        target = typed_store(self.output) or new_store_path(f"{folder.name}-mosaic")
+        """Return options, mosaic path, and keywords for positions and overwriting."""
+        target = get_entered_store(self.output) or find_free_store_path(
+            f"{folder.name}-mosaic"
+        )
         how = {
-            "positions": typed_path(self.positions),
+            "positions": get_entered_path(self.positions),
             "overwrite": bool(self.existing.value),
         }
         return self.options(), target, how
 
     def _show_stitched(
         self,
-        outcome: Outcome | UnplacedError,
+        outcome: JobOutput | UnplacedError,
         folder: Path,
         positions: Path | None,
         options: StitchFolderOptions,
     ) -> Iterator[None]:
-        """Show a mosaic and offer corrections, or offer grids for its frames."""
+        """Show the mosaic and allow corrections, or offer grids for its frames."""
         if isinstance(outcome, UnplacedError):
             self._ask_grid(outcome.grids)
             raise outcome
@@ -579,7 +583,7 @@ class StitchMosaicPanel(Panel):
         yield from self.show_outcome(outcome, folder)
 
     def solve_again(self) -> None:
-        """Compute positions with the corrections, and show the new mosaic."""
+        """Recompute positions with the corrections, and show the new mosaic."""
         if self._last_corrected is None:
             return
         self.by_hand.show_whole()
@@ -587,7 +591,7 @@ class StitchMosaicPanel(Panel):
         corrections = self.by_hand.corrections
         self.by_hand.leave()
 
-        def show(outcome: Outcome) -> Iterator[None]:
+        def show(outcome: JobOutput) -> Iterator[None]:
             self._last_corrected = outcome.result, folder, positions, options
             yield from self.show_outcome(outcome, folder)
 
@@ -596,8 +600,8 @@ class StitchMosaicPanel(Panel):
         )
         self.start(job, show, "Solve again")
 
-    def show_outcome(self, outcome: Outcome, folder: Path) -> Iterator[None]:
-        """Add mosaic, outlines and overlaps; draw the plots; show the figures.
+    def show_outcome(self, outcome: JobOutput, folder: Path) -> Iterator[None]:
+        """Add the mosaic, outlines and overlaps; draw the plots; show the metrics.
 
         Heights, if there are any, are added hidden below the mosaic.
 
@@ -613,19 +617,21 @@ class StitchMosaicPanel(Panel):
             ours = Path(layer.metadata[FOLDER_KEY]) == folder
             if ours and mosaic.pixel_size_nm and not is_calibrated(layer):
                 how = f"that of its mosaic: {mosaic.pixel_size_from}"
-                origin = size_origin(how, mosaic.pixel_size_nm)
+                origin = create_size_source(how, mosaic.pixel_size_nm)
                 apply_pixel_size(layer, mosaic.pixel_size_nm, origin=origin)
-        with self.in_place(str(folder), path=Path(mosaic_file.output)) as earlier:
-            yield from self.take_away(earlier)
+        with self.replace_earlier_layers(
+            str(folder), path=Path(mosaic_file.output)
+        ) as earlier:
+            yield from self.remove_earlier_layers(earlier)
             if outcome.beside is not None:
-                title = free_name(self.viewer, f"{name} height")
-                add_opened(self.viewer, outcome.beside, name=title, visible=False)
+                title = find_free_name(self.viewer, f"{name} height")
+                add_opened_image(self.viewer, outcome.beside, name=title, visible=False)
                 yield
-            title = free_name(self.viewer, mosaic.name)
-            self._mosaic = add_opened(self.viewer, outcome.output, name=title)
+            title = find_free_name(self.viewer, mosaic.name)
+            self._mosaic = add_opened_image(self.viewer, outcome.output, name=title)
             self._list_overlaps(mosaic_file)
             yield
-            over = lying_over(mosaic, _TITLE, self._mosaic)
+            over = create_overlay_keywords(mosaic, _TITLE, self._mosaic)
             yield from _add_shapes_layers(self.viewer, mosaic_file, over, name)
             yield
         self._electrons = _find_sem_image(folder)
@@ -648,22 +654,22 @@ class StitchMosaicPanel(Panel):
             "joints": _joints_table(mosaic_file),
             "frames": _frames_table(mosaic_file),
         }
-        figures = {"Mosaic": mosaic_file.output, **figures_of(mosaic_file)}
+        figures = {"Mosaic": mosaic_file.output, **get_figures(mosaic_file)}
         self.show_result(figures, sentence, curves=curves, more=_legend(mosaic_file))
 
     def _list_overlaps(self, mosaic_file: StitchedFile) -> None:
-        """Show the whole mosaic, and list its overlaps for corrections."""
+        """Show the whole mosaic, and list its overlaps for correction."""
         if self._mosaic is not None:
             fill_view(self.viewer, self._mosaic)  # except in a second run on the folder
             self.by_hand.show_mosaic(mosaic_file, self._mosaic)
 
     @property
-    def asks(self) -> bool:
+    def asks_question(self) -> bool:
         """Whether the grid of the frames could not be determined from their images."""
         return not self.question.isHidden()
 
     def _ask_grid(self, grids: Sequence[LikelyGrid]) -> None:
-        """Offer grids that the overlaps fit; each button stitches again."""
+        """Offer grids that match the overlaps; each button stitches with its grid."""
         self._grids = tuple(grids)
         for former in self._answers.buttons():
             self._answers.removeButton(former)
@@ -679,7 +685,7 @@ class StitchMosaicPanel(Panel):
         self.question.setVisible(bool(grids))
 
     def _stitch_as(self, number: int) -> None:
-        """Stitch with a grid that was offered."""
+        """Stitch with one of the offered grids."""
         item = self._grids[number]
         rows, columns = item.grid
         self.grid.value = f"{rows}x{columns}"
@@ -687,25 +693,25 @@ class StitchMosaicPanel(Panel):
         self.run()
 
     def open_electrons(self) -> None:
-        """Open the folder's SEM image, and continue with registering to it."""
+        """Open the folder's SEM image, and continue with its registration."""
         path = self._electrons
         if path is None:
             return
         make = partial(open_levels, path, ReadOptions())
         self.start(make, self._register_to, "Open SEM image")
 
-    def _register_to(self, opened_store: Opened) -> None:
-        """Show the SEM image, unless it is open, and the panel Register to SEM."""
+    def _register_to(self, opened_store: OpenedImage) -> None:
+        """Show the SEM image unless it is already open, and open Register to SEM."""
         there = str(cast("Path", opened_store.path).resolve())
         if all(item.metadata.get(STORE_KEY) != there for item in self.viewer.layers):
-            name = free_name(self.viewer, f"{opened_store.micrograph.name} SEM")
-            add_opened(self.viewer, opened_store, name=name)
+            name = find_free_name(self.viewer, f"{opened_store.micrograph.name} SEM")
+            add_opened_image(self.viewer, opened_store, name=name)
         self.show_status("Continue in Register to SEM.")
-        go_to_panel(self, self.viewer, "Register to SEM")
+        switch_panel(self, self.viewer, "Register to SEM")
 
 
 def _find_sem_image(folder: Path) -> Path | None:
-    """Find the SEM image of a scan: a recorded one is preferred to a simulated one."""
+    """Find the SEM image of a scan, preferring a recorded one to a simulated one."""
     place = folder / "sem"
     if not place.is_dir():
         return None
@@ -714,7 +720,7 @@ def _find_sem_image(folder: Path) -> Path | None:
 
 
 def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
-    """Return nominal corners, shifted as a whole onto the solved ones.
+    """Return the nominal corners, shifted by a common offset onto the solved ones.
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
     """
@@ -724,7 +730,7 @@ def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
     )
     if nominal is None:
         return None
-    has_both = mosaic_file.solution.has_place & np.isfinite(nominal).all(axis=1)
+    has_both = mosaic_file.solution.is_placed & np.isfinite(nominal).all(axis=1)
     aligned_px: FloatArray = nominal + (solved_positions - nominal)[has_both].mean(
         axis=0
     )
@@ -732,14 +738,14 @@ def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
 
 
 def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
-    """Return rectangles at the outer edges of the frames' pixels."""
+    """Create rectangles along the outer edges of the frames."""
     rows, columns = frame
     box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
     return [box + corner for corner in corners]
 
 
 def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
-    """Return the colour of an overlap by its quality, faint if it is not used."""
+    """Return the colour of an overlap by its quality, faint if it is unused."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
 
@@ -753,7 +759,7 @@ def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
 def _add_shapes_layers(
     viewer: Viewer, mosaic_file: StitchedFile, over: Mapping[str, object], name: str
 ) -> Iterator[None]:
-    """Add outlines of the frames, nominal and solved, and their overlaps.
+    """Add outlines of the nominal and solved frames, and their overlaps.
 
     There is a line for each overlap between two placed frames.
     """
@@ -763,7 +769,7 @@ def _add_shapes_layers(
         "edge_width": max(0.5, _THIN * min(frame)),
         "face_color": "transparent",
     }
-    names, has_place = np.array(solution.names), solution.has_place
+    names, has_place = np.array(solution.names), solution.is_placed
     corners = solution.positions_px
     nominal = _aligned_nominal(mosaic_file)
     if nominal is not None:
@@ -771,7 +777,7 @@ def _add_shapes_layers(
         viewer.add_shapes(
             _boxes(nominal[has_nominal], frame),
             shape_type="rectangle",
-            name=result_name(viewer, name, "nominal outlines"),
+            name=create_result_name(viewer, name, "nominal outlines"),
             edge_color=[
                 _NOMINAL if ok else _LOST_COLOUR for ok in has_place[has_nominal]
             ],
@@ -784,7 +790,7 @@ def _add_shapes_layers(
     viewer.add_shapes(
         _boxes(corners[has_place], frame),
         shape_type="rectangle",
-        name=result_name(viewer, name, "outlines"),
+        name=create_result_name(viewer, name, "outlines"),
         edge_color=_SOLVED_COLOUR,
         features={"frame": names[has_place], "y_px": y_px, "x_px": x_px},
         opacity=0.5,
@@ -805,7 +811,7 @@ def _add_shapes_layers(
     viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
-        name=result_name(viewer, name, "overlaps"),
+        name=create_result_name(viewer, name, "overlaps"),
         edge_color=np.array([joint_colour(pair) for pair in pairs]),
         features=ends | features,
         **keywords,
@@ -813,7 +819,7 @@ def _add_shapes_layers(
 
 
 def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
-    """Plot the residual of each overlap against that expected from noise alone."""
+    """Plot the residual of each overlap against the residual expected from noise."""
     rows = [
         (pair.sigma_px, pair.residual_px, pair.used)
         for pair in mosaic_file.solution.pairs
@@ -862,7 +868,7 @@ def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
     if nominal is None:
         return
     distances = (mosaic_file.solution.positions_px - nominal)[
-        mosaic_file.solution.has_place
+        mosaic_file.solution.is_placed
     ]
     draw_offsets(axes, distances, _JOINT)
     axes.set_xlabel("Solved minus nominal, x (px)")
@@ -870,7 +876,7 @@ def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
 
 
 def scan_facts(acquisition: Acquisition) -> str:
-    """Describe a scan."""
+    """Describe the frames, pixel size and positions of a scan."""
     shape, kind = format_shape(acquisition.frame_shape), acquisition.dtype
     lines = [
         f"{len(acquisition)} frames of {shape}, {kind}",
@@ -899,7 +905,7 @@ def scan_facts(acquisition: Acquisition) -> str:
 
 
 def _joints_table(mosaic_file: StitchedFile) -> Columns:
-    """Return all overlaps as columns, including the values of the first plot."""
+    """Return a table of all overlaps, including the values of the residual plot."""
     names, pairs = mosaic_file.solution.names, mosaic_file.solution.pairs
     table: dict[str, list[float | str | None]] = {
         "first frame": [names[pair.first] for pair in pairs],
@@ -914,9 +920,9 @@ def _joints_table(mosaic_file: StitchedFile) -> Columns:
 
 
 def _frames_table(mosaic_file: StitchedFile) -> Columns:
-    """Return the positions of all frames, including the values of the second plot."""
+    """Return a table of all frame positions, including deviations from the stage."""
     solution, nominal = mosaic_file.solution, _aligned_nominal(mosaic_file)
-    y, x = np.where(solution.has_place[:, None], solution.positions_px, np.nan).T
+    y, x = np.where(solution.is_placed[:, None], solution.positions_px, np.nan).T
     table: dict[str, Sequence[str] | FloatArray]
     table = {"frame": solution.names, "y (px)": y, "x (px)": x}
     if nominal is not None:
@@ -926,7 +932,7 @@ def _frames_table(mosaic_file: StitchedFile) -> Columns:
 
 
 def _legend(mosaic_file: StitchedFile) -> str:
-    """Explain the colours of the overlaps."""
+    """Return a legend for the colours of the overlaps."""
     first, last = (f'<span style="color:{c}">■</span>' for c in ("#440154", "#fde725"))
     others = {}
     if any(pair.ambiguous for pair in mosaic_file.solution.pairs):
@@ -934,4 +940,4 @@ def _legend(mosaic_file: StitchedFile) -> str:
     if mosaic_file.pairs_rejected:
         others[_REJECTED_COLOUR] = "not used"
     used_text = f"<p>Overlaps: {first} to {last} used, by correlation from 0 to 1</p>"
-    return used_text + legend(others)
+    return used_text + format_legend(others)

@@ -26,8 +26,8 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     WriteError,
-    code_of,
     format_time,
+    get_error_code,
     list_folder,
 )
 from napari_semsr.io import HELPER_KEY, StoredTransform, read, read_text
@@ -35,53 +35,53 @@ from napari_semsr.jobs import (
     HELD_OUT,
     MODELS_IMPORT,
     MOSAIC_MODEL,
-    CutRequest,
     ModelFile,
     OwnImage,
-    RecipeFacts,
+    PairRequest,
+    RecipeInfo,
     Trained,
     TrainOptions,
     TrainRequest,
     TrainStep,
-    bundled_recipes,
-    compared_figures,
-    held_out_figures,
-    on_shelf,
-    recipe_facts,
-    runs_folder,
-    train_to_shelf,
+    create_comparison_figures,
+    create_validation_figures,
+    get_model_origin,
+    get_runs_folder,
+    list_bundled_recipes,
+    read_recipe_info,
+    train_and_import,
 )
 from napari_semsr.widgets.base import (
     COLOURS,
+    CollapsibleSection,
     Findings,
-    Folded,
     Form,
     Panel,
+    PanelTask,
     RichLabel,
-    Work,
+    are_plots_imported,
+    create_button,
+    create_option_widget,
+    create_timer,
+    format_value_table,
+    get_entered_path,
+    get_preference,
     is_alive,
-    lay_below,
-    new_timer,
     open_panel,
-    option_widget,
-    plots_ready,
-    preference,
-    push_button,
-    table,
-    typed_path,
+    stack_widgets,
 )
-from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, listed_models
+from napari_semsr.widgets.enhance import NEWS, OWN_IMAGE_TIME, list_installed_models
 from napari_semsr.widgets.layers import (
+    create_layer_keywords,
     fill_view,
-    grey_layers,
-    is_exposure,
+    get_vendor,
+    is_acquired,
+    is_ground_truth,
     is_superlens,
-    is_truth,
-    layer_keywords,
+    list_grey_layers,
     show_scale_bar,
-    vendor_of,
 )
-from napari_semsr.widgets.placement import PlacementRows
+from napari_semsr.widgets.placement import TransformSelector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,7 @@ _SMOOTH_SHARE = 25  # share of the curve over which it is smoothed; chosen
 def _draw_loss(
     axes: "Axes", losses: NDArray[np.float64], curve: dict[str, np.ndarray]
 ) -> None:
-    """Draw every reported loss, pale, and its running mean.
+    """Plot all reported losses in a pale colour, with their running mean.
 
     In a resumed run, draw the losses of the validations before the first of them.
     """
@@ -121,7 +121,7 @@ _GAINS = {  # labels by column of the curve
 def _draw_gain(
     axes: "Axes", curve: dict[str, np.ndarray], best: dict[str, float]
 ) -> None:
-    """Draw the gain at each validation, and mark that of the best model."""
+    """Plot the gain at each validation, and mark that of the best model."""
     keys = [key for key in _GAINS if np.isfinite(curve.get(key, np.zeros(0))).any()]
     key = keys[0] if keys else "gain_db"
     label, base = _GAINS[key]
@@ -144,7 +144,7 @@ _MAX_POINTS = 4000  # points of a drawn curve; chosen
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
-    """Read the curve of a run, as far as it was written."""
+    """Read the curve of a run, as far as it has been written."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.DictReader(stream) if row.get("step")]
@@ -159,7 +159,7 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
 
 
 def _number(text: str | None) -> float:
-    """Read a cell; truncated or empty ones are NaN."""
+    """Convert a table cell to a number; truncated and empty cells become NaN."""
     try:
         return float(text or "nan")
     except ValueError:
@@ -167,7 +167,7 @@ def _number(text: str | None) -> float:
 
 
 def read_best(path: Path) -> dict[str, float]:
-    """Read step and figures of a run's best model, if there is one."""
+    """Read the step and metrics of a run's best model, if there is one."""
     try:
         best = {name: float(it) for name, it in yaml.safe_load(read_text(path)).items()}
     except (OSError, SemsrError, yaml.YAMLError, AttributeError, TypeError, ValueError):
@@ -176,7 +176,7 @@ def read_best(path: Path) -> dict[str, float]:
 
 
 class TrainView(QWidget):
-    """Curves and figures of a run, and its preview as a layer of the viewer."""
+    """Widget with curves and metrics of a run, and a preview layer in the viewer."""
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -184,13 +184,13 @@ class TrainView(QWidget):
         self.plot: Any = None
         self.layer: Image | None = None
         self.figures = RichLabel()
-        self.look_button = push_button(
+        self.look_button = create_button(
             "Show the preview",
             self.look,
             "Fill the view with a held-out patch: degraded, restored, ground truth.",
         )
         self.look_button.setVisible(False)
-        self._column = lay_below(self, self.figures, self.look_button)
+        self._column = stack_widgets(self, self.figures, self.look_button)
         self._run: Path | None = None
         self._losses: list[tuple[float, float]] = []
         self._stamps_seen: dict[str, int] = {}
@@ -200,16 +200,16 @@ class TrainView(QWidget):
 
     @property
     def curve(self) -> dict[str, np.ndarray]:
-        """Columns of the run's curve so far."""
+        """Columns of the run's training curve so far."""
         return {} if self._run is None else read_curve(self._run / _CURVE)
 
     @property
     def best(self) -> dict[str, float]:
-        """Step and figures of the run's best model so far."""
+        """Step and metrics of the run's best model so far."""
         return {} if self._run is None else read_best(self._run / _BEST_FIGURES)
 
     def watch(self, run_dir: Path, *, is_resumed: bool = False) -> None:
-        """Start to watch a run, or continue with the last one."""
+        """Start watching a run, or continue watching the previous one."""
         self._dirty = True
         if is_resumed and run_dir == self._run:
             return
@@ -220,7 +220,7 @@ class TrainView(QWidget):
         self.layer = None
 
     def add_step(self, step: TrainStep) -> None:
-        """Record a step."""
+        """Record a training step."""
         self._left = step.seconds_left
         late = self._losses and step.done <= self._losses[-1][0]  # events may be nested
         if step.loss is None or late:
@@ -236,7 +236,7 @@ class TrainView(QWidget):
         self.poll()
 
     def poll(self) -> None:
-        """Show new files of the run and new steps."""
+        """Show new files and new steps of the run."""
         if self._run is None:
             return
         if self._is_new(_PREVIEW):
@@ -257,10 +257,10 @@ class TrainView(QWidget):
         return has_changed
 
     def _draw(self) -> None:
-        """Show the figures, and draw the curves once matplotlib is imported."""
+        """Show the metrics, and draw the curves once matplotlib is imported."""
         curve = self.curve
-        self.figures.setText(table(self._rows()))
-        if not plots_ready():  # the job imports it in its thread
+        self.figures.setText(format_value_table(self._rows()))
+        if not are_plots_imported():  # the job imports it in its thread
             self._dirty = True
             return
         from napari_semsr.widgets.base import PlotCanvas
@@ -281,7 +281,7 @@ class TrainView(QWidget):
         self.plot.refresh()
 
     def findings(self, title: str) -> Findings:
-        """Return figures and curves of the run so far."""
+        """Return the metrics and curves of the run so far."""
         curve = self.curve
         step, loss = np.array(self._losses).reshape(-1, 2).T
         curves = {"training": {"step": step, "loss": loss}} if len(step) else {}
@@ -291,14 +291,14 @@ class TrainView(QWidget):
         return Findings(title, (str(self._run),), numbers, curves, self.plot)
 
     def _rows(self) -> dict[str, Figure | str]:
-        """Return the best validation, and the time left."""
+        """Return rows with the best validation and the remaining time."""
         rows: dict[str, Figure | str] = {}
         best = self.best
         figures = {name: best[name] for name in HELD_OUT if name in best}
         if figures:
             rows["Best so far at step"] = Figure(best["step"], form=".0f")
-            rows |= held_out_figures(figures)
-        rows |= compared_figures(self.comparison)
+            rows |= create_validation_figures(figures)
+        rows |= create_comparison_figures(self.comparison)
         if self._left is not None:
             rows["Time left"] = format_time(self._left)
         rows["Folder of the run"] = str(self._run)
@@ -321,7 +321,7 @@ class TrainView(QWidget):
             self.layer.name = self._title()
 
     def _title(self) -> str:
-        """Return the name of the preview, with its step."""
+        """Return the name of the preview layer, including the step."""
         curve = self.curve
         parts = ["low", "output"] + ["truth"] * ("gain_db" in curve)
         steps = curve.get("step", np.zeros(0))
@@ -329,14 +329,14 @@ class TrainView(QWidget):
         return " | ".join(parts) + at
 
     def _add(self, picture: Micrograph) -> None:
-        """Put the preview to the right of all other layers."""
+        """Add the preview layer to the right of all other layers."""
         place = 0.0, 0.0
         if len(self.viewer.layers):
             extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
             gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
             place = float(extent[0, 0]), float(extent[1, 1]) + gap
         picture_placed = picture.replace(origin=place)
-        keywords = layer_keywords(picture_placed, name=self._title())
+        keywords = create_layer_keywords(picture_placed, name=self._title())
         keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
         self.layer = self.viewer.add_image(picture_placed.data, **keywords)
         self.look_button.setVisible(True)
@@ -344,7 +344,7 @@ class TrainView(QWidget):
         self.viewer.reset_view()
 
     def look(self) -> None:
-        """Fill the view with the preview."""
+        """Fill the view with the preview layer."""
         if self.layer in self.viewer.layers:
             fill_view(self.viewer, self.layer)
 
@@ -390,15 +390,15 @@ _LARGEST_PATCH = 2048  # largest value; chosen
 
 
 def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
-    """Make a box for a number with a default in the recipe."""
-    box: FloatSpinBox = option_widget(TrainOptions, name)
+    """Create a box for a number whose default is given by the recipe."""
+    box: FloatSpinBox = create_option_widget(TrainOptions, name)
     box.max, box.step = most, step
     box.native.setSpecialValueText("as in the recipe")
     return box
 
 
 class PairsForm(Form):
-    """One layer, two, or a store of pairs."""
+    """Form for the training data: one layer, two layers, or a store of pairs."""
 
     def __init__(self, layer_box: Callable[[str, str, str], ComboBox]) -> None:
         super().__init__()
@@ -412,8 +412,8 @@ class PairsForm(Form):
         self.low = layer_box("low", *low)
         self.high = layer_box("high", *high)
         for control in (self.source, self.low, self.high):
-            self.add(control)
-        self.lies = PlacementRows(
+            self.add_row(control)
+        self.lies = TransformSelector(
             self,
             "Alignment",
             "Position of Low on High. Images of two instruments are registered "
@@ -432,7 +432,7 @@ class PairsForm(Form):
             nullable=True,
         )
         self.patch = _count_box("patch", most=_LARGEST_PATCH, step=16)
-        self.add(self.store)
+        self.add_row(self.store)
         self.source.changed.connect(self._show_rows)
         self._show_rows()
 
@@ -443,14 +443,14 @@ class PairsForm(Form):
             self.relabel(name, *words)
         self.show_row("low", self.cuts or self.own)
         self.show_row("high", self.cuts or self.source.value == _SCANS)
-        self.lies.show_rows(is_asked=self.cuts)
+        self.lies.update_rows(is_asked=self.cuts)
         self.show_row("store", self.source.value == _STORE)
 
     def take(self, low: Layer, high: Layer, transform_file: StoredTransform) -> None:
-        """Train on two layers that were registered."""
+        """Select two registered layers and their transform for training."""
         self.source.value = _LAYERS
         self.low.value, self.high.value = low, high
-        self.lies.take(transform_file)
+        self.lies.select_registration(transform_file)
 
     @property
     def cuts(self) -> bool:
@@ -463,17 +463,17 @@ class PairsForm(Form):
         return self.source.value in (_ALONE, _SCANS)
 
     def learn_by(self, kind: str) -> None:
-        """Propose a source of pairs that suits a kind of recipe."""
+        """Propose a source of pairs that suits the kind of recipe."""
         if kind == "blind-spot" and not self.own:
             self.source.value = _ALONE
         elif kind != "blind-spot" and self.source.value == _ALONE:
             self.source.value = _LAYERS
 
     def store_path(self) -> str | None:
-        """Return the path of the store."""
+        """Return the path of the chosen store of pairs."""
         if self.source.value == _OWN:
             return None
-        path_typed = typed_path(self.store)
+        path_typed = get_entered_path(self.store)
         if path_typed is None:
             msg = "Choose a store of pairs, a .zarr, or train on two layers."
             raise OptionError(msg, code="missing-value")
@@ -481,20 +481,20 @@ class PairsForm(Form):
 
 
 class RecipeForm(Form):
-    """List of recipes, facts of the selected one, and initial weights."""
+    """Form for the recipe, with its description and the initial weights."""
 
     changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
-        self.facts: RecipeFacts | None = None
+        self.facts: RecipeInfo | None = None
         self.fault = ""
         self._start_proposed = _AS_IT_SAYS  # proposed, until the user chooses
         self.box = ComboBox(
             name="recipe",
             label="Recipe",
             tooltip="Recipe of the training.",
-            choices=[*bundled_recipes(), _FILE],
+            choices=[*list_bundled_recipes(), _FILE],
             value=_FIRST,
         )
         self.file = FileEdit(
@@ -512,7 +512,7 @@ class RecipeForm(Form):
         )
         self.text = RichLabel()
         for row in (self.box, self.file, self.text, self.start):
-            self.add(row)
+            self.add_row(row)
         self.box.changed.connect(lambda _: self.refresh())
         self.file.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._renew)
@@ -524,30 +524,30 @@ class RecipeForm(Form):
         return str(self.file.value if self.box.value == _FILE else self.box.value)
 
     def _renew(self) -> None:
-        """Add a new model to the list."""
+        """Update the list of models after one was added."""
         if is_alive(self):
             self._list_starts(self.start.value)
 
     def _list_starts(self, start_chosen: str) -> None:
-        """Fill the list again, in order: a changed list keeps its first entries."""
+        """Fill the list of initial models in order, keeping the choice."""
         own = self.facts.start_from if self.facts else None
         rows = [("random weights, as in the recipe", _AS_IT_SAYS)]
         if own is not None:
             first = (f"{Path(own).stem} (recipe)", _AS_IT_SAYS)
             rows = [first, ("fresh weights", _FRESH)]
         self.start.choices = []
-        self.start.choices = [*rows, *listed_models()]
+        self.start.choices = [*rows, *list_installed_models()]
         self.start.value = self._start_proposed = start_chosen
 
     def refresh(self) -> None:
-        """Read the selected recipe."""
+        """Read the selected recipe, and show its description."""
         self.show_row("file", self.box.value == _FILE)
         self.facts, self.fault = None, ""
         if self.box.value != _FILE or Path(self.value).is_file():
             try:
-                self.facts = recipe_facts(self.value)
+                self.facts = read_recipe_info(self.value)
             except SemsrError as error:
-                self.fault = Message(str(error), code_of(error))
+                self.fault = Message(str(error), get_error_code(error))
         else:
             fault = "Choose a recipe, a YAML file."
             self.fault = Message(fault, "missing-value")
@@ -564,8 +564,8 @@ class RecipeForm(Form):
         self._list_starts(_AS_IT_SAYS)
         self.changed.emit()
 
-    def require_facts(self) -> RecipeFacts:
-        """Return the facts of the selected recipe."""
+    def require_facts(self) -> RecipeInfo:
+        """Return the facts of the selected recipe; raise an error if it has none."""
         if self.facts is None:
             raise OptionError(self.fault)
         return self.facts
@@ -577,7 +577,7 @@ class RecipeForm(Form):
         return {"start_from": model, "from_scratch": start_chosen == _FRESH}
 
     def propose_start(self, model: str | None) -> None:
-        """Propose the model that a recipe fine-tunes; None: the one it names.
+        """Propose a model to fine-tune; None for the one named in the recipe.
 
         The user's choice is kept.
         """
@@ -596,7 +596,7 @@ class RecipeForm(Form):
 
 
 class TrainPanel(Panel):
-    """Trains a model on pairs, in a separate process.
+    """Panel that trains a model on pairs, in a separate process.
 
     Closing the panel or the viewer stops the training and keeps its state.
     """
@@ -607,9 +607,9 @@ class TrainPanel(Panel):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train", "Train")
-        self.pairs = PairsForm(self.new_layer_box)
+        self.pairs = PairsForm(self.create_layer_box)
         self.recipe = RecipeForm()
-        self.name = option_widget(TrainOptions, "name")
+        self.name = create_option_widget(TrainOptions, "name")
         self.steps = _count_box("steps", most=_LONGEST, step=100)
         self.folder = FileEdit(
             name="folder",
@@ -629,18 +629,18 @@ class TrainPanel(Panel):
         self._start_proposed = ""
         self.steps_done = 0
         self._left = False
-        self._clock = new_timer(self, self.view.poll, _POLL_MS)
+        self._clock = create_timer(self, self.view.poll, _POLL_MS)
         source_tooltip = (
             "Degrade a sharp layer as an instrument would, to train on both."
         )
-        self.degrade_button = push_button(
+        self.degrade_button = create_button(
             "Degrade a layer…", self._show_degrade, source_tooltip
         )
         self.add_group("Pairs", self.pairs, self.degrade_button)
         self.add_group("Recipe", self.recipe)
         tooltip = "Patch size and folder of the run; seldom needed."
         more = Form(self.pairs.patch, self.folder)
-        self.advanced = Folded("Advanced", tooltip, more)
+        self.advanced = CollapsibleSection("Advanced", tooltip, more)
         where = Form(self.name, self.steps, self.replace)
         self.add_group("Run", where, self.advanced)
         self.add_results("Training", self.view)
@@ -650,7 +650,7 @@ class TrainPanel(Panel):
         self.name.changed.connect(lambda _: self._show_folder())
         self.runner.failed.connect(self._settle)
         self._propose()
-        self.take_input(self.pairs.low)
+        self.follow_active_layer(self.pairs.low)
         self._choose_high()
         self.pairs.low.changed.connect(self._choose_high)
         self._propose_start()
@@ -661,61 +661,62 @@ class TrainPanel(Panel):
         open_panel(self.viewer, "Degrade")
 
     def _propose_start(self, _: object = None) -> None:
-        """Propose the model that suits the selected images."""
+        """Propose an initial model that suits the selected images."""
         layers = self.pairs.cuts or self.pairs.own
         low = self.pairs.low.value if layers else None
         fits = low is not None and is_superlens(low)
         self.recipe.propose_start(MOSAIC_MODEL if fits else None)
 
-    def takes(self, layer: Layer) -> bool:
-        """Use ground truth and SEM images as High only."""
-        is_better = is_truth(layer)
+    def accepts_layer(self, layer: Layer) -> bool:
+        """Reject ground truth and SEM images as Low."""
+        is_better = is_ground_truth(layer)
         if (
-            vendor_of(layer) and not self.pairs.own
+            get_vendor(layer) and not self.pairs.own
         ):  # an SEM image next to an optical one
-            images = filter(is_exposure, grey_layers(self.viewer))
-            is_better = is_better or not all(map(vendor_of, images))
-        return super().takes(layer) and not is_better
+            images = filter(is_acquired, list_grey_layers(self.viewer))
+            is_better = is_better or not all(map(get_vendor, images))
+        return super().accepts_layer(layer) and not is_better
 
     def _choose_high(self, _: object = None) -> None:
-        """Propose another layer than Low: ground truth or SEM, if there is one."""
+        """Propose a layer other than Low: ground truth or SEM, if available."""
         low, high = self.pairs.low.value, self.pairs.high.value
-        others = [item for item in grey_layers(self.viewer) if item is not low]
+        others = [item for item in list_grey_layers(self.viewer) if item is not low]
         unfit = high is low
         if self.pairs.own:  # a ground truth is not a second scan
-            others = [item for item in others if not is_truth(item)]
-            unfit = unfit or (bool(others) and is_truth(high))
+            others = [item for item in others if not is_ground_truth(item)]
+            unfit = unfit or (bool(others) and is_ground_truth(high))
         if unfit and others:
             self.pairs.high.value = max(
-                reversed(others), key=lambda one: (is_truth(one), bool(vendor_of(one)))
+                reversed(others),
+                key=lambda one: (is_ground_truth(one), bool(get_vendor(one))),
             )
 
-    def _build_foot(self) -> QVBoxLayout:
-        foot = super()._build_foot()
+    def _build_footer(self) -> QVBoxLayout:
+        foot = super()._build_footer()
         self._cancel_label = "Stop and keep"
         self.cancel_button.setText(self._cancel_label)  # a longer label than Cancel
         self.cancel_button.setToolTip(
             "Stop after this step. State and best model are kept for Resume."
         )
-        self.resume_button = push_button(
+        self.resume_button = create_button(
             "Resume",
             self.resume,
             "Resume a stopped run: that of this panel, or of a folder.",
         )
-        self.buttons.insert(1, self.resume_button)
+        self.buttons.insert_widget(1, self.resume_button)
         return foot
 
     # -- reading the form ------------------------------------------------------
 
     def _follow_recipe(self) -> None:
-        """Show the inputs of the selected recipe."""
+        """Update the data source, name and initial model for the selected recipe."""
         if self.recipe.facts is not None:
             self.pairs.learn_by(self.recipe.facts.kind)
         self._propose()
         self._propose_start()
 
     def _follow_source(self, _: object = None) -> None:
-        """Select the recipe for noisy images if they are the source."""
+        """Select the recipe for noisy images if the source is a noisy image."""
         if self.pairs.own:
             self.recipe.box.value = _BY_ITSELF
         elif self.recipe.box.value == _BY_ITSELF and self.pairs.cuts:
@@ -723,12 +724,12 @@ class TrainPanel(Panel):
         self._choose_high()
 
     def _propose(self) -> None:
-        """Propose an unused name, unless one was typed."""
+        """Propose an unused name, unless the user has entered one."""
         facts = self.recipe.facts
         if facts is None or self.name.value not in ("", self._start_proposed):
             return
         name, number = facts.name, 1
-        while on_shelf(name) or (runs_folder() / name).exists():
+        while get_model_origin(name) or (get_runs_folder() / name).exists():
             number += 1
             name = f"{facts.name}-{number}"
         self._start_proposed = name
@@ -736,20 +737,20 @@ class TrainPanel(Panel):
         self._show_folder()
 
     def _show_folder(self) -> None:
-        """Show the folder of the run."""
-        default = str(runs_folder() / str(self.name.value))
+        """Show the default folder of the run."""
+        default = str(get_runs_folder() / str(self.name.value))
         self.folder.line_edit.native.setPlaceholderText(default)
 
-    def writes(self) -> Path:
-        """Return the folder of the run."""
-        return typed_path(self.folder) or runs_folder() / str(self.name.value)
+    def get_output_path(self) -> Path:
+        """Return the entered or default folder of the run."""
+        return get_entered_path(self.folder) or get_runs_folder() / str(self.name.value)
 
-    def job(self) -> Work:
+    def job(self) -> PanelTask:
         """Read the form."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace = bool(self.replace.value)
         self._check_name(name, replace=replace)
-        run_dir = self.writes()
+        run_dir = self.get_output_path()
         _check_run_folder(run_dir, replace=replace)
         cut = self._cut() if self.pairs.own or self.pairs.cuts else None
         store = self.pairs.store_path() if cut is None else None
@@ -763,35 +764,35 @@ class TrainPanel(Panel):
             patch=int(self.pairs.patch.value) or None,
             **self.recipe.begins(),
         )
-        device = str(preference("computing", "device"))
-        make = partial(train_to_shelf, request, cut, device=device)
-        return Work(make, self.show_outcome, partial(self._watch, request))
+        device = str(get_preference("computing", "device"))
+        make = partial(train_and_import, request, cut, device=device)
+        return PanelTask(make, self.show_outcome, partial(self._watch, request))
 
     def _check_name(self, name: str, *, replace: bool) -> None:
-        """Raise an error if a name is invalid in the model library."""
+        """Raise an error if a name is not valid in the model library."""
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = (
                 "The model needs a name of letters, digits, '_', '-', '+' and '.', "
                 f"got {name!r}."
             )
             raise OptionError(msg, code="name-invalid")
-        name_is_taken = on_shelf(name)
+        name_is_taken = get_model_origin(name)
         if name_is_taken == "bundled" or (name_is_taken and not replace):
             msg = f"The model {name} exists already; choose another name" + (
                 "." if name_is_taken == "bundled" else ", or set `overwrite`."
             )
             raise OptionError(msg, code="name-taken")
 
-    def _cut(self) -> CutRequest | OwnImage:
-        """Read the training layers: two, or a noisy one, perhaps with a second scan."""
+    def _cut(self) -> PairRequest | OwnImage:
+        """Read the training layers: two, or a noisy one with optional second scan."""
         pairs, own = self.pairs, self.pairs.own
         # a transform, known or to be determined, relates both
-        low = self.micrograph(
-            pairs.low.value, is_unturned=not own and pairs.lies.has_map
+        low = self.read_layer(
+            pairs.low.value, is_unturned=not own and pairs.lies.has_transform
         )
         if pairs.source.value == _ALONE:
             return OwnImage(low)
-        high = self.micrograph(pairs.high.value, is_unturned=own)
+        high = self.read_layer(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and High must be two layers, got {low.name} for both."
             if own:
@@ -800,10 +801,14 @@ class TrainPanel(Panel):
                     "to train on it alone, choose 'one noisy layer alone'."
                 )
             raise OptionError(msg, code="same-image")
-        return OwnImage(low, high) if own else CutRequest(low, high, pairs.lies.map())
+        return (
+            OwnImage(low, high)
+            if own
+            else PairRequest(low, high, pairs.lies.get_transform())
+        )
 
     def take_noisy(self, layer: Layer | None) -> None:
-        """Prepare to train a denoiser on one noisy layer alone."""
+        """Prepare training of a denoiser on a single noisy layer."""
         self.pairs.source.value = _ALONE
         if layer is None or layer not in self.pairs.low.choices:
             self.show_status("Choose the noisy image, then press Train.")
@@ -815,7 +820,7 @@ class TrainPanel(Panel):
     def take_registered(
         self, low: Layer, high: Layer, transform_file: StoredTransform
     ) -> None:
-        """Prepare to fine-tune on two registered layers."""
+        """Prepare fine-tuning on two registered layers."""
         self.pairs.take(low, high, transform_file)
         self.recipe.begin_with(MOSAIC_MODEL)
         self.show_status(
@@ -824,37 +829,37 @@ class TrainPanel(Panel):
         )
 
     def _watch(self, request: TrainRequest) -> None:
-        """Prepare to watch a run."""
+        """Start watching the progress of a run."""
         self._request, self.steps_done, self._left = request, 0, False
         self.view.watch(Path(request.run_dir), is_resumed=request.resume)
         self.view.poll()
-        self.reveal()
+        self.reveal_results()
         self._clock.start()
 
     def resume(self) -> None:
-        """Resume the run of this name or folder, or ask for one."""
-        if self.runner.busy:
+        """Resume the run with the entered name or folder, or ask for a folder."""
+        if self.runner.is_busy:
             self.show_status("A training is running; stop it first.")
             return
-        run_dir = self.writes()
-        if not (run_dir / _STATE).is_file() and typed_path(self.folder) is None:
+        run_dir = self.get_output_path()
+        if not (run_dir / _STATE).is_file() and get_entered_path(self.folder) is None:
             path_chosen = QFileDialog.getExistingDirectory(
-                self, "Folder of the run to resume", str(runs_folder())
+                self, "Folder of the run to resume", str(get_runs_folder())
             )
             if not path_chosen:
                 return
             run_dir = Path(path_chosen)
-        with self.showing_errors():
-            request = TrainRequest.resumed(run_dir)
+        with self.show_errors():
+            request = TrainRequest.from_run_folder(run_dir)
             self._watch(request)
-            device = str(preference("computing", "device"))
-            make = partial(train_to_shelf, request, device=device)
+            device = str(get_preference("computing", "device"))
+            make = partial(train_and_import, request, device=device)
             self.start(make, self.show_outcome)
 
     # -- watching ----------------------------------------------------------------
 
     def findings(self) -> Findings:
-        """Return figures and curves of the run so far."""
+        """Return the metrics and curves of the run so far."""
         return self.view.findings(self.title)
 
     def _show_busy(self, busy: bool) -> None:
@@ -875,7 +880,7 @@ class TrainPanel(Panel):
         self.view.settle()
 
     def show_outcome(self, outcome: Trained) -> None:
-        """Report the model's figures, and update the lists of models."""
+        """Report the model's metrics, and update the lists of models."""
         self.view.comparison = outcome.comparison
         self._settle()
         if not outcome.kept:
@@ -893,15 +898,15 @@ class TrainPanel(Panel):
     # -- stopping ----------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Stop the training after its present step."""
-        stops = self.runner.running and not self.runner.waiting
+        """Stop the training after the current step."""
+        stops = self.runner.is_running and not self.runner.waiting_count
         super().cancel()
         if stops:
             self.show_status("Stopping after this step, and saving the state …")
 
-    def leave(self) -> None:
-        """Record that the panel left its dock: the model is then not imported."""
-        super().leave()
+    def cancel_all_jobs(self) -> None:
+        """Cancel all jobs, and record this to avoid importing the model."""
+        super().cancel_all_jobs()
         self._left = True
 
     def _show_cancelled(self) -> None:
@@ -910,7 +915,7 @@ class TrainPanel(Panel):
         if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
             self.show_status("Stopped before the first step; nothing has changed.")
             return
-        name = recipe_facts(run_dir / _RECIPE).name
+        name = read_recipe_info(run_dir / _RECIPE).name
         model = run_dir / f"{name}.safetensors"  # the best so far
         if self._left or not model.is_file():
             self.show_status(
@@ -918,10 +923,10 @@ class TrainPanel(Panel):
                 "Resume continues from there."
             )
             return
-        self.start(lambda: MODELS_IMPORT.anew(model), self._describe_stopped, "Keep")
+        self.start(lambda: MODELS_IMPORT.rerun(model), self._describe_stopped, "Keep")
 
     def _describe_stopped(self, model: ModelFile) -> None:
-        """Report the result of the stopped run."""
+        """Report that the run was stopped, and that its best model is listed."""
         NEWS.changed.emit()
         self.show_status(
             f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
@@ -930,8 +935,8 @@ class TrainPanel(Panel):
 
 
 def _held_out_gain(outcome: Trained) -> str:
-    """Return the gain of training on held-out data, if known."""
-    over, linear = (outcome.gain_over(n) for n in ("untouched", "linear filter"))
+    """Describe the gain from training on held-out data, if known."""
+    over, linear = (outcome.compute_gain(n) for n in ("untouched", "linear filter"))
     if over is not None and linear is not None:
         pairs = outcome.comparison["pairs"]
         return (
@@ -953,7 +958,7 @@ def _start_of(outcome: Trained) -> str:
 
 
 def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
-    """Raise an error if a folder is not empty, before pairs are cut."""
+    """Raise an error if a run folder is not empty, before pairs are cut."""
     if not replace and run_dir.is_dir() and list_folder(run_dir):
         contents = (
             "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"

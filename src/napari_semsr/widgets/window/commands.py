@@ -36,7 +36,7 @@ def _open(panel: str) -> Any:
 
 
 def denoise() -> None:
-    """Open the training of a denoiser on the active layer alone."""
+    """Open the Train panel to train a denoiser on the active layer only."""
     panel = _open("Train")
     if panel is not None:
         panel.take_noisy(panel.viewer.layers.selection.active)

@@ -25,27 +25,27 @@ from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base import (
     ASIDE,
     VERB_PANELS,
-    FoldingRow,
     Panel,
     RichLabel,
-    begin_at,
+    WrappingRow,
+    create_button,
+    create_panel,
     destroy_after_jobs,
+    get_session,
+    get_start_folder,
     is_alive,
-    lay_as_tab,
-    lay_below,
-    make_panel,
     open_manual,
     open_panel,
-    push_button,
-    session_of,
-    show_part,
+    set_part_visible,
+    stack_widgets,
+    tabify_widget,
 )
-from napari_semsr.widgets.layers import grey_layers
+from napari_semsr.widgets.layers import list_grey_layers
 
 
 @dataclass(frozen=True, slots=True)
 class WorkStep:
-    """A step of the workflow, with one or more panels."""
+    """Step of the workflow, with one or more panels."""
 
     key: str
     title: str  # label of its button, short: several fit into 320 px
@@ -58,7 +58,7 @@ class WorkStep:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample of the manifest, offered on the start page."""
+    """Sample from the manifest, offered on the start page."""
 
     key: str  # under `sample_data`
     title: str  # label of its button, short
@@ -154,8 +154,8 @@ _LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readab
 _OPENS = 400  # px; chosen: rows of buttons fold once, plots are readable
 
 
-class ButtonRow(FoldingRow):
-    """Exclusive buttons, on as many lines as they need."""
+class ButtonRow(WrappingRow):
+    """Row of exclusive buttons that wraps onto as many lines as needed."""
 
     chosen = QtSignal(int)
     """Emits the index of the button that was pressed."""
@@ -165,26 +165,26 @@ class ButtonRow(FoldingRow):
         self.buttons: list[QPushButton] = []
         self._group = QButtonGroup(self)
         for number, (text, tooltip) in enumerate(texts):
-            button = push_button(text, self._press, tooltip)
+            button = create_button(text, self._press, tooltip)
             button.setCheckable(True)
             self._group.addButton(button, number)
-            self.insert(number, button)
+            self.insert_widget(number, button)
             self.buttons.append(button)
-        show_part(self, len(texts) > 1)
+        set_part_visible(self, len(texts) > 1)
 
     def _press(self) -> None:
         self.chosen.emit(self._group.checkedId())
 
     def check(self, number: int) -> None:
-        """Check one button without emitting."""
+        """Check one button without emitting a signal."""
         self.buttons[number].setChecked(True)
 
 
 class StepRow(ButtonRow):
-    """Buttons on one line, with a smaller font if the dock is too narrow."""
+    """Row of buttons on one line, with a smaller font if the dock is too narrow."""
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Choose the font size again."""
+        """Fit the font size to the new width."""
         super().resizeEvent(event)
         self.fit()
 
@@ -201,7 +201,7 @@ class StepRow(ButtonRow):
 
 
 def _with_margins(*widgets: QWidget) -> QVBoxLayout:
-    """Lay out widgets below each other, with the margins of panels."""
+    """Lay out widgets vertically, with the margins of panels."""
     column = QVBoxLayout()
     column.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
     for widget in widgets:
@@ -210,7 +210,7 @@ def _with_margins(*widgets: QWidget) -> QVBoxLayout:
 
 
 class Beginning(QWidget):
-    """Start page while nothing is open: samples, and the manual's first steps."""
+    """Page shown while no image is open, with samples and links to the manual."""
 
     frames_chosen = QtSignal(object)
     """Emits the selected folder of frames."""
@@ -220,21 +220,23 @@ class Beginning(QWidget):
         self._viewer = viewer
         note = RichLabel("Nothing is open: choose a file below, or a folder of frames.")
         tooltip = "Choose a folder of frames to stitch."
-        self.frames_button = push_button("Folder of frames…", self._ask_frames, tooltip)
+        self.frames_button = create_button(
+            "Folder of frames…", self._ask_frames, tooltip
+        )
         self.buttons = [
-            push_button(item.title, self._open, item.tooltip) for item in SAMPLES
+            create_button(item.title, self._open, item.tooltip) for item in SAMPLES
         ]
         tooltip = "Open the manual: ten minutes with a sample, from opening to saving."
-        self.help_button = push_button("First steps", self._show_help, tooltip)
+        self.help_button = create_button("First steps", self._show_help, tooltip)
         tooltip = "Run the whole workflow on simulated samples, and write a report."
-        self.demo_button = push_button("Demonstration", self._show_demo, tooltip)
-        first = FoldingRow(self.frames_button, self.help_button, self.demo_button)
-        samples = FoldingRow(*self.buttons)
-        lay_below(self, note, first, RichLabel("Or open a sample:"), samples)
+        self.demo_button = create_button("Demonstration", self._show_demo, tooltip)
+        first = WrappingRow(self.frames_button, self.help_button, self.demo_button)
+        samples = WrappingRow(*self.buttons)
+        stack_widgets(self, note, first, RichLabel("Or open a sample:"), samples)
 
     def _ask_frames(self) -> None:
         folder = QFileDialog.getExistingDirectory(
-            self, "Folder of frames", str(begin_at())
+            self, "Folder of frames", str(get_start_folder())
         )
         if folder:
             self.frames_chosen.emit(Path(folder))
@@ -253,7 +255,7 @@ class Beginning(QWidget):
 
 
 class StepPage(QWidget):
-    """The panels of one step, each created on first use."""
+    """Page with the panels of one step, each created on first use."""
 
     moved = QtSignal()
     """Emitted when another panel is shown."""
@@ -277,24 +279,24 @@ class StepPage(QWidget):
 
     @property
     def panel(self) -> Panel | None:
-        """The current panel; None before the first."""
+        """The current panel; None if none has been shown yet."""
         widget = self.stack.currentWidget()
         return widget if isinstance(widget, Panel) else None
 
     @property
     def kind(self) -> str | None:
-        """Title of the current panel; None before the first."""
+        """Title of the current panel; None if none has been shown yet."""
         titles = (title for title, panel in self.panels.items() if panel is self.panel)
         return next(titles, None)
 
     def show_kind(self, title: str | None = None) -> None:
-        """Show a panel; by default the last one."""
+        """Show a panel; by default, the last one shown."""
         if title is None:
             if self.panel is not None:
                 return
             title = self.titles[0]
         if title not in self.panels:
-            panel = make_panel(self._viewer, self.step.panels[title])
+            panel = create_panel(self._viewer, self.step.panels[title])
             self.panels[title] = panel
             self.stack.addWidget(panel)
             panel.ran.connect(self._note_run)
@@ -310,7 +312,7 @@ class StepPage(QWidget):
 
 
 class StepsWindow(QWidget):
-    """Guides through the steps: each panel gets its layers from the previous step."""
+    """Widget that guides the user through the steps, passing results between panels."""
 
     moved = QtSignal()
     """Emitted when another step or panel is shown."""
@@ -328,11 +330,11 @@ class StepsWindow(QWidget):
         self.hint = RichLabel()
         self.beginning = Beginning(viewer)
         self.beginning.frames_chosen.connect(self._show_frames)
-        self.next_button = push_button(
+        self.next_button = create_button(
             "Next", self.show_next, "Continue with the result of this step."
         )
         tip = "Save all visible images as one figure for a paper."
-        self.figure_button = push_button("Save figure…", self._save_figure, tip)
+        self.figure_button = create_button("Save figure…", self._save_figure, tip)
         self.others = QPushButton("Other panels")
         self.others.setToolTip("Panels that napari's menu does not list.")
         menu = QMenu(self.others)
@@ -350,7 +352,7 @@ class StepsWindow(QWidget):
         column.addLayout(_with_margins(self.steps, self.hint, self.beginning))
         column.addWidget(holder, stretch=1)
         foot = self.next_button, self.figure_button, self.others
-        column.addLayout(_with_margins(FoldingRow(*foot)))
+        column.addLayout(_with_margins(WrappingRow(*foot)))
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         self.show_step(0)
@@ -360,7 +362,7 @@ class StepsWindow(QWidget):
         for page in self.pages:
             page.moved.connect(self.moved)
             page.ran.connect(self._note_run)
-        session_of(viewer).watch_steps(self)
+        get_session(viewer).watch_steps(self)
 
     # -- going from step to step ------------------------------------------------
 
@@ -370,7 +372,7 @@ class StepsWindow(QWidget):
         return self.pages[self.stack.currentIndex()]
 
     def show_step(self, number: int) -> None:
-        """Show a step."""
+        """Show the step with the given number."""
         self.stack.setCurrentIndex(number)
         self.page.show_kind()
         self.steps.check(number)
@@ -379,7 +381,7 @@ class StepsWindow(QWidget):
         self.moved.emit()
 
     def show_panel(self, title: str) -> Panel | None:
-        """Show a panel by title, in any step; None if no step has it."""
+        """Show the panel with the given title, in any step; None if there is none."""
         for number, page in enumerate(self.pages):
             if title in page.titles:
                 page.show_kind(title)
@@ -430,22 +432,22 @@ class StepsWindow(QWidget):
             self.show_step(keys.index(state["step"]))
 
     def show_next(self) -> None:
-        """Show the step after this one."""
+        """Show the next step for which enough images are open."""
         self.show_step(min([*self._later(), len(STEPS) - 1]))
 
     def _later(self) -> list[int]:
-        """Return the later steps that have enough images."""
+        """Return the later steps for which enough images are open."""
         opened_count = len(self._images_opened())
         later = range(self.stack.currentIndex() + 1, len(STEPS))
         return [number for number in later if STEPS[number].images <= opened_count]
 
     def _images_opened(self) -> list[Image]:
-        """Return images that are not frames."""
-        grey = grey_layers(self.viewer)
+        """Return the open grey images that are not frames."""
+        grey = list_grey_layers(self.viewer)
         return [layer for layer in grey if FOLDER_KEY not in layer.metadata]
 
     def _on_inserted(self, event: Event) -> None:
-        """Go to the stitching step if frames are opened; the first step is done."""
+        """Show the stitching panel if frames are opened, and update the progress."""
         layer = event.value
         frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched
         if frames and is_alive(self):
@@ -454,7 +456,7 @@ class StepsWindow(QWidget):
         self._mark()
 
     def _on_removed(self, _: object = None) -> None:
-        """Start over once no layer is left."""
+        """Reset the progress when no layer is left."""
         if not self.viewer.layers:
             self._ran.clear()
         self._mark()
@@ -467,7 +469,7 @@ class StepsWindow(QWidget):
         self.moved.emit()
 
     def _mark(self, _: object = None) -> None:
-        """Show which steps are done, and which is next."""
+        """Show which steps are finished, and which one is next."""
         if not is_alive(self):
             return
         has_opened, later = bool(self._images_opened()), self._later()
@@ -480,25 +482,27 @@ class StepsWindow(QWidget):
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
             is_done = step.key in self._ran or (step is STEPS[0] and has_opened)
             page = self.pages[STEPS.index(step)]
-            is_done = is_done and not any(panel.asks for panel in page.panels.values())
+            is_done = is_done and not any(
+                panel.asks_question for panel in page.panels.values()
+            )
             button.setText(f"{_CHECK_MARK if is_done else ''}{step.title}")
         self.steps.fit()
 
     # -- in the dock ---------------------------------------------------------------
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Leave most of the window to the image."""
+        """Return a narrow size, to leave most of the window to the image."""
         hint = super().sizeHint()
         return QSize(min(hint.width(), _OPENS), hint.height())
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Let rows of buttons fold; layouts ignore smaller hints."""
+        """Return a small size that allows rows of buttons to wrap."""
         return QSize(_WIDTH, super().minimumSizeHint().height())
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Tabify with our other docks."""
+        """Tabify with the plugin's other docks."""
         super().showEvent(event)
-        lay_as_tab(self, TITLE)
+        tabify_widget(self, TITLE)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Cancel all jobs and destroy the window when it is removed from its dock."""
@@ -506,6 +510,6 @@ class StepsWindow(QWidget):
         if parent_changed and self.parent() is None:
             for page in self.pages:
                 for panel in page.panels.values():
-                    panel.leave()
+                    panel.cancel_all_jobs()
             destroy_after_jobs(self)
         super().changeEvent(event)
