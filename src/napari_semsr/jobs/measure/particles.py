@@ -1,5 +1,6 @@
 """The sizes of particles of an image, or of the objects of a label image."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -145,14 +146,13 @@ def _measure(
     if run.target is not None:
         write_sheet(run.target, table)
     counts, edges = np.histogram(sizes, "sturges")
-    has_value = np.isfinite(image.array())
     return ParticleSizes(
         **run.facts(image),
         particles=count,
         cut=found.cut,
         smaller=found.too_small,
-        counted=float(has_value.mean()),
-        covered=float(found.areas_px.sum() / max(1, has_value.sum())),
+        counted=found.known_px / math.prod(image.shape),
+        covered=float(found.areas_px.sum() / max(1, found.known_px)),
         clear=clear,
         size_error=error,
         rows=rows_of(table),
