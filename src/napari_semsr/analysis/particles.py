@@ -37,6 +37,7 @@ class Particles:
     eccentricities: FloatArray  # (N,), of ellipses of the same second moments
     cut: int  # by the border or by missing pixels
     too_small: int
+    known_px: int  # pixels of the field that have a value
     clear: float | None
 
 
@@ -63,8 +64,8 @@ def measure_particles(
     pitch = relative_pitch(image.scale)
     found = measure.regionprops_table(labels, properties=_PROPERTIES, spacing=pitch)
     diameters = np.sqrt(found["area"] * 4 / np.pi)
-    missing = ~np.isfinite(image.array())
-    edge = ndimage.binary_dilation(missing, np.ones((3, 3)), border_value=1)
+    is_known = np.isfinite(image.array())
+    edge = ndimage.binary_dilation(~is_known, np.ones((3, 3)), border_value=1)
     large = diameters >= settings.min_diameter_px
     whole = large & ~np.isin(found["label"], labels[edge])
     found = {name: values[whole] for name, values in found.items()}
@@ -77,6 +78,7 @@ def measure_particles(
         eccentricities=found["eccentricity"],
         cut=int((large & ~whole).sum()),
         too_small=too_small + int((~large).sum()),
+        known_px=int(is_known.sum()),
         clear=None if is_labels else _clear_fraction(labels, found),
     )
 

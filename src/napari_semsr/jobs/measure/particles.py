@@ -1,5 +1,6 @@
 """Measure particle sizes in an image, or object sizes in a label image."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -155,14 +156,13 @@ def _measure_particles(
     if run.target is not None:
         write_sheet(run.target, table)
     counts, edges = np.histogram(sizes, "sturges")
-    has_value = np.isfinite(image.array())
     return ParticleSizes(
         **run.get_result_fields(image),
         particles=count,
         cut=found.cut,
         smaller=found.too_small,
-        counted=float(has_value.mean()),
-        covered=float(found.areas_px.sum() / max(1, has_value.sum())),
+        counted=found.known_px / math.prod(image.shape),
+        covered=float(found.areas_px.sum() / max(1, found.known_px)),
         clear=clear,
         size_error=error,
         rows=convert_to_rows(table),
