@@ -98,7 +98,7 @@ def save_sheet(pairs: Sequence[Image.Image], target: Path) -> None:
     sheet = Image.new("L", (across * width + 12 * (across - 1), down * height), 255)
     for n, pair in enumerate(pairs):
         sheet.paste(pair, (n % across * (width + 12), n // across * height))
-    sheet.save(target, quality=75)
+    sheet.save(target, quality=50, method=6)
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ class CardHistory(ImageBuffer):
         return [list(column) for column in zip(*found, strict=True)]
 
     @torch.no_grad()
-    def exchange(self, fresh: Tensor, step: int) -> Tensor:
+    def swap_images(self, fresh: Tensor, step: int) -> Tensor:
         """Show new images, or old ones, whose places they take, as was decided."""
         fresh = fresh.detach()
         if not len(self.images):

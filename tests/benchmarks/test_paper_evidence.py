@@ -102,7 +102,7 @@ def test_a_final_judgement_draws_other_fields(monkeypatch: pytest.MonkeyPatch) -
         asked.append(first)
         return []
 
-    monkeypatch.setattr("superlens.ssum_validation", drawn)
+    monkeypatch.setattr("superlens.simulate_validation_pairs", drawn)
     judge: Any = OneField()
     for first_seed in (0, 10_000):
         list(held_out_pairs("circuit", judge, SsumPairOptions(), first_seed))

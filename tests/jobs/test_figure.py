@@ -273,7 +273,9 @@ def test_image_has_the_colours_that_it_has_on_screen(
 
 def test_colours_that_a_figure_does_not_know_are_told(tmp_path: Path) -> None:
     look = DisplaySettings(limits=(0, 140), colormap="bop blue")
-    with pytest.warns(UserWarning, match="no colour map named bop blue for figures, so A gets"):
+    with pytest.warns(
+        UserWarning, match="no colour map named bop blue for figures, so A gets"
+    ):
         run(FIGURE.job([micrograph().replace(look=look)], tmp_path / "own.png"))
 
 

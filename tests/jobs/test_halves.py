@@ -213,7 +213,9 @@ def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
     before = [path.stat().st_ino for path in half_paths(mosaic)]
     other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
     for write in (napari_semsr.convert, napari_semsr.write):
-        with pytest.raises(WriteError, match=r"m\.tif and .* would both use .* another name"):
+        with pytest.raises(
+            WriteError, match=r"m\.tif and .* would both use .* another name"
+        ):
             write(other, copy, overwrite=True)
         assert not copy.exists()
     napari_semsr.convert(mosaic, copy)

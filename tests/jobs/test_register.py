@@ -254,7 +254,9 @@ def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
         return refusal.value
 
     refuse(np.nan, "gone", SemsrError, "needs finite pixels, but gone has none")
-    blank = refuse(7.0, "blank", RegistrationRefused, "has no structure above its noise")
+    blank = refuse(
+        7.0, "blank", RegistrationRefused, "has no structure above its noise"
+    )
     assert blank.to_json() == {"reason": "no-structure", "rivals": []}
 
 
@@ -269,8 +271,13 @@ def test_small_overlap_and_a_large_error_are_told(views):
         {"error_nm": 50.0},
     )
     with (
-        warned("overlap-small", match="share 18% of the smaller one, less than 30%"),
-        warned("map-imprecise", match=r"expected error of the transform is 2.1 px \(50 nm\)"),
+        warned(
+            "overlap-small", match="overlap by 18% of the smaller one, less than 30%"
+        ),
+        warned(
+            "map-imprecise",
+            match=r"expected error of the transform is 2.1 px \(50 nm\)",
+        ),
     ):
         register(moving, fixed, transform=stored)
 
@@ -336,7 +343,10 @@ def test_bad_landmarks_are_refused_in_a_sentence(views):
     marks = _marks(truth)
     line = np.array([[400.0, 400.0], [800.0, 800.0], [2000.0, 2000.0]])
     for given, needs in (
-        (marks.remove_pair(3).without(2), "needs 3 pairs"),
+        (
+            marks.remove_pair(3).remove_pair(2),
+            "needs at least 3 pairs of landmarks, got 2",
+        ),
         (Landmarks(line, truth(line)), "landmarks lie on a line"),
         (Landmarks(marks.moving + 4000, marks.fixed), "outside the moving image"),
     ):

@@ -115,10 +115,10 @@ def test_view_comes_as_an_instrument_gives_it_and_its_map_as_truth(folder):
     assert view.origin == (0, 0)
     stored = read_transform(folder / "truth" / "view.json")
     assert stored.kind == "elastic"
-    assert stored.moving.differs(view) is None
+    assert stored.moving.describe_difference(view) is None
     assert stored.moving.digest == digest_path(folder / "sem" / "view.tif")
     for path in ("truth/object.ome.tif", "sem/sem.ome.tif"):
-        assert stored.fixed.differs(read(folder / path)) is None
+        assert stored.fixed.describe_difference(read(folder / path)) is None
     assert stored.fixed.digest == digest_path(folder / "truth" / "object.ome.tif")
 
 

@@ -380,7 +380,9 @@ def test_corrections_are_recorded_replayed_and_resumed_by_what_they_say(
 
 def test_corrections_of_frames_that_are_not_there_are_refused(scan, tmp_path):
     output = tmp_path / "mosaic.ome.zarr"
-    with pytest.raises(OptionError, match=r"has no frame_9\.tif: its 9 frames"):
+    with pytest.raises(
+        OptionError, match=r"of the scan, got frame_9\.tif; its 9 frames"
+    ):
         napari_semsr.stitch(scan, output, corrections={"drop": ["frame_9.tif"]})
     broken = tmp_path / "broken.json"
     broken.write_text("{", encoding="utf-8")
@@ -401,7 +403,7 @@ def test_a_mosaic_that_is_corrected_again_is_what_a_run_from_its_frames_gives(
     fused = []
     block = FusionPlan.compute_block
     monkeypatch.setattr(
-        FusionPlan, "block", lambda *now: fused.append(now) or block(*now)
+        FusionPlan, "compute_block", lambda *now: fused.append(now) or block(*now)
     )
     how = {"options": options, "overwrite": True}
     monkeypatch.setattr("napari_semsr.stitching.solve_mosaic", None)  # not called

@@ -59,7 +59,7 @@ def pairs(tmp_path: Path) -> Path:
     return store
 
 
-@pytest.mark.filterwarnings("ignore:Training gave no model better")  # in one step
+@pytest.mark.filterwarnings("ignore:No trained model was better")  # in one step
 def test_pairs_steps_and_name_are_taken_from_the_user(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -195,7 +195,7 @@ def test_no_steps_are_refused(recipe: Path, tmp_path: Path) -> None:
 
 # one step may be one for the worse
 @pytest.mark.broad
-@pytest.mark.filterwarnings("ignore:Training gave no model better")
+@pytest.mark.filterwarnings("ignore:No trained model was better")
 def test_two_images_and_their_map_are_trained_on_in_one_go(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -262,7 +262,7 @@ def test_fields_are_resampled_for_training_as_they_are_for_a_model(
     assert chosen.pixel_nm == pytest.approx(cut_nm)
 
 
-@pytest.mark.filterwarnings("ignore:Training gave no model better")  # in one step
+@pytest.mark.filterwarnings("ignore:No trained model was better")  # in one step
 def test_pairs_without_a_pixel_size_leave_the_model_its_own(
     pairs: Path, tmp_path: Path
 ) -> None:

@@ -59,7 +59,7 @@ def test_steps_are_those_of_the_package(steps, tmp_path):
 
     banks = recipe.data.replace(bank_folder=str(tmp_path / "run" / "banks"))
     recipe = recipe.replace(data=banks)
-    learner = steps.CardGan(steps.first_network(recipe), recipe, []).train()
+    learner = steps.CardGan(steps.build_initial_network(recipe), recipe, []).train()
     learner.equip(recipe)
     cache = steps.SceneCache.open(recipe, 1, lambda _done, _count: None)
     stepper = steps.Stepper(

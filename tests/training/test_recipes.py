@@ -65,7 +65,7 @@ def test_bundled_model_is_a_start_by_name(tmp_path: Path) -> None:
         ("name: a\ngan: {shares: [1, 1, 0]}\n", OptionError, "shares must be positive"),
         ("name: a\nmeasure: frc_per_px\n", OptionError, "cross_frc"),
         ("name: a\nkind: blind-spot\n", OptionError, "blind-spot and the measure"),
-        ("name: a\nlearns: survey\n", OptionError, "survey is for kind restorer"),
+        ("name: a\nlearns: survey\n", OptionError, "survey needs kind restorer"),
         (
             "name: a\nkind: restorer\ndata: {sources: {gold: 1}}",
             OptionError,

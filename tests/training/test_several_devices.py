@@ -92,7 +92,8 @@ def test_machines_without_an_address_are_refused(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MASTER_PORT", "29500")
     two = Recipe(name="n", nodes=2)
-    with pytest.raises(OptionError, match="nodes: 2 needs MASTER_ADDR in the env"):
+    needs = "nodes: 2 needs MASTER_ADDR as environment variable"
+    with pytest.raises(OptionError, match=needs):
         choose_training_device(two, "cpu")
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
     assert choose_training_device(two, "cpu").type == "cpu"

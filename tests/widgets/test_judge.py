@@ -118,7 +118,7 @@ def test_refusal_is_said_and_leaves_no_report(panel, opened, add, run_panel):
     panel.optical.value = add(opened, flat)
     panel.networks.value = []
     said = run_panel(panel)
-    assert "'flat' shows no structure" in said
+    assert "'flat' has no structure above its noise" in said
     assert "mark points as landmarks in Register to SEM" in said
     assert "none: too little to compare" in panel.figures.text()
     assert panel.report is None

@@ -211,7 +211,10 @@ def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     for name, said in (
         ("wide", "onto one grid"),
         ("a", "'a' is shifted by 7 px vertically and 0 px horizontally from"),
-        ((panel.first if frc else panel.image).value.name, "the layer 'b'"),  # itself
+        (
+            (panel.first if frc else panel.image).value.name,  # itself
+            "Both images are the layer 'b'" if frc else "layer 'b' is chosen as both",
+        ),
     ):
         second.value = model.layers[name]
         panel.run()

@@ -149,8 +149,8 @@ def _index_corrections(
     if unknown:
         more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         msg = (
-            "Corrections must name frames of the scan, which has no frame "
-            f"{', '.join(unknown[:_NAMES])}{more}: its {len(index_of)} frames are "
+            "Corrections must name frames of the scan, got "
+            f"{', '.join(unknown[:_NAMES])}{more}; its {len(index_of)} frames are "
             f"{acquisition.names[0]} to {acquisition.names[-1]}."
         )
         raise OptionError(msg, code="frames-unknown")

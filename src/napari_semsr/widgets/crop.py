@@ -44,7 +44,7 @@ def _read_drawn_box(
     indices = find_visible_shapes(shapes, dims)
     if not indices:
         msg = (
-            f"Layer {shapes.name!r} needs a rectangle in the plane in view; draw one "
+            f"Layer {shapes.name!r} needs a rectangle in the displayed plane; draw one "
             "first."
         )
         raise ShapeError(msg, code="rectangle-missing")
@@ -81,7 +81,7 @@ class CropPanel(Panel):
             "like",
             "To the area of",
             "An image: both are cropped to their common area, on its pixels. Or a "
-            "Shapes layer: crop to its last rectangle in the plane in view. None: "
+            "Shapes layer: crop to its last rectangle in the displayed plane. None: "
             "crop to the largest rectangle without empty pixels.",
             layers=lambda: [
                 *list_user_layers(viewer, Shapes),

@@ -164,7 +164,7 @@ def test_the_plot_follows_the_line(panel, draw, model, qtbot):
     lines.data = [vertices + np.array([0, 12])]
     qtbot.waitUntil(lambda: panel.profiles is not before, timeout=LIMIT_MS)
     qtbot.waitUntil(lambda: panel.profiles.is_fitted, timeout=LIMIT_MS)
-    place = panel.profiles.layers[0].curve.readings.main.place.value
+    place = panel.profiles.layers[0].curve.readings.highest_line.place.value
     assert place == pytest.approx(38, abs=0.05)
     panel.live.value = False
     kept = panel.profiles

@@ -354,7 +354,7 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     assert panel.options().known_distortion is None
     assert panel.distortion.value == "auto"
     panel.calibration.value = path
-    assert "must have pixel_size_nm" in panel.status.text()
+    assert "must contain pixel_size_nm" in panel.status.text()
     assert "must have pixel_size_nm" in run_panel(panel)
 
 

@@ -109,8 +109,8 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
     if not 0 < len(regions) <= _MAX_REGIONS:
         msg = (
             f"Regions must be 1 to {_MAX_REGIONS} rectangles, ellipses, polygons or "
-            f"labels, got {len(regions)} in the plane in view of {layer.name!r}; draw "
-            "some there, or choose 'none'."
+            f"labels, got {len(regions)} in the displayed plane of {layer.name!r}; "
+            "draw some there, or choose 'none'."
         )
         raise OptionError(msg, code="out-of-range" if regions else "regions-missing")
     return regions
