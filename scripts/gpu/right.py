@@ -111,7 +111,7 @@ def short_of_memory(device: torch.device, side: int) -> Iterator[None]:
                     raise DeviceMemoryError("Device cpu has no memory left for this.")
                 return real(self, windows, *given)
 
-            held.enter_context(patch.object(Predictor, "_run", pretend))
+            held.enter_context(patch.object(Predictor, "_run_batch", pretend))
         yield
 
 
