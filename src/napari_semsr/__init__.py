@@ -1,4 +1,4 @@
-"""From superlens frames to a measured, SEM-like mosaic.
+"""Stitching, enhancement and measurement of superlens and SEM images.
 
 Every name of the public interface is imported when it is first used, so that importing
 the package loads neither torch nor a graphical toolkit.

@@ -1,4 +1,4 @@
-"""Run ``semsr`` as ``python -m napari_semsr``."""
+"""Entry point for ``python -m napari_semsr``, the same as ``semsr``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Functions of the Python interface, generated from commands.
+"""Functions of the Python interface, generated from the commands.
 
 A function takes a `Micrograph`, an array or the path of an image; options are
 keywords with the names of the command's flags.
@@ -58,7 +58,7 @@ def convert_source(image: Any, item: ImageInput | None = None) -> Any:
     if several or (image is None and item is not None and item.optional):
         return image
     msg = (
-        "An image must be a path, a Micrograph or an array (Y, X), got "
+        "An image must be a path, a Micrograph or a (Y, X) array, got "
         f"{type(image).__name__}."
     )
     raise ShapeError(msg, code="wrong-type")
@@ -69,7 +69,7 @@ def get_function(name: str) -> Callable[..., Any]:
     """Return the function of a command."""
     verb = get_verb(name)
     if verb is None:
-        msg = f"No function exists for the command {name}."
+        msg = f"There is no function for the command {name}."
         raise OptionError(msg, code="verb-unknown")
     signature = create_signature(verb)
     parameters = set(signature.parameters)
@@ -149,7 +149,7 @@ def _is_required(item: inspect.Parameter) -> bool:
 
 
 def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield names, types and defaults of the input and output files of a command."""
+    """Yield name, type and default of each input and output file of a command."""
     for item in verb.inputs:
         kind: Any = Source if isinstance(item, ImageInput) else PathLike
         kind = Sequence[kind] if item.many else kind
@@ -167,7 +167,7 @@ def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _list_settings(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield names, types and defaults of a command's own and common options."""
+    """Yield name, type and default of each of a command's own and common options."""
     for model in (one.options for one in verb.option_groups if not one.before):
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden_options:
@@ -206,7 +206,7 @@ def _create_docstring(verb: Verb[Options, Result]) -> str:
         ]
     if verb.reading_prefixes:
         before = "_ or ".join(verb.reading_prefixes)
-        more = f"The same for only one of the images, with the prefix {before}_"
+        more = f"The same options for only one of the images, with the prefix {before}_"
         lines += ["**sides : object", *_indent_sentence(more)]
     for name in _OUTPUT_FLAGS:
         if name in {setting for setting, _, _ in _list_settings(verb)}:

@@ -1,4 +1,4 @@
-"""Functions of the Python interface, generated from commands.
+"""Functions of the Python interface, generated from the commands.
 
 ``functions.pyi`` is written by ``scripts/write_stub.py``, for editors.
 """

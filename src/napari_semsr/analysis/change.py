@@ -1,4 +1,4 @@
-"""Change of an image by a method: by how much its grey values differ.
+"""Measurement of how much a method changes the grey values of an image.
 
 Both images are compared in their overlap, on the grid of the coarser pixels; the finer
 image is averaged over the area of each coarse pixel.
@@ -49,7 +49,7 @@ _TIMES = Quantity("Of the noise", "times the noise", ".2g")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Measured change of an image."""
+    """Grey-level difference between an image and its processed version."""
 
     # absolute change of the image
     mean: Annotated[
@@ -99,21 +99,21 @@ class Change:
 
     @property
     def seen_in(self) -> Annotated[str | None, Quantity("Change seen in")]:
-        """Compared fraction of the field, as text; None if it was the whole field."""
+        """Fraction of the field compared, as text; None for the whole field."""
         part = f"{100 * self.looked_at:.0f} % of the field"
         return part if self.looked_at < 1 else None
 
     @property
     def verdict(self) -> Annotated[str | None, Quantity("Change", shown=False)]:
         """Message if the image hardly changed; None otherwise."""
-        sentence = "Hardly changed: the method has no effect here."
+        sentence = "The image is almost unchanged: the method has no effect here."
         return sentence if self.hardly else None
 
 
 def measure_change(
     before: Micrograph, after: Micrograph, noise_sd: float | None = None
 ) -> Job[Change | None]:
-    """Measure the change of an image in grey levels.
+    """Measure how much an image changed, in grey levels.
 
     Both may have any pixel size and may be lazy. Pixels without a value in either are
     ignored; None if none remains. `noise_sd` is a previously measured noise; it is used
@@ -156,7 +156,7 @@ def measure_change(
 
 
 def find_common_grid(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
-    """Return the coarser grid of two images, and their overlap on it.
+    """Return the coarser of two image grids, and the overlap on that grid.
 
     With equal pixel sizes, the grid of the first is used. The overlap is in pixels of
     that grid; None if the images do not overlap.
@@ -167,7 +167,7 @@ def find_common_grid(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
 
 
 def split_into_blocks(field: Box, most: int | None, side: int) -> list[Box]:
-    """Divide a field into blocks, row by row; return at most `most`, evenly spaced.
+    """Split a field into blocks row by row; return at most `most`, evenly spaced.
 
     Blocks at the far borders may be smaller than `side` pixels.
     """
@@ -185,7 +185,7 @@ def split_into_blocks(field: Box, most: int | None, side: int) -> list[Box]:
 def _estimate_noise_and_step(
     image: Micrograph, lies: Grid, grid: Grid, boxes: list[Box]
 ) -> tuple[float, float]:
-    """Estimate the noise and the grey-level step from some of the blocks."""
+    """Estimate the noise and the grey-level step from a subset of the blocks."""
     step = max(1, -(-len(boxes) // _GRAIN_BLOCKS))
 
     def sample_block(box: Box) -> tuple[float, FloatArray]:
@@ -208,7 +208,7 @@ def _estimate_noise_and_step(
 
 
 def read_on_grid(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
-    """Average the pixels of an image over a box of a coarser grid.
+    """Read a box of a coarser grid by averaging image pixels.
 
     Returns means over the areas of the coarse pixels; NaN if much of a pixel is
     missing.
@@ -236,7 +236,7 @@ def read_on_grid(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatAr
 
 
 def block_means(image: RealArray, side: int) -> NDArray[Any]:
-    """Average an image (Y, X) over squares; incomplete squares are ignored."""
+    """Average an image (Y, X) over square blocks, ignoring incomplete ones."""
     return np.asarray(split_blocks(image, side).mean(axis=(1, 3)))
 
 

@@ -1,4 +1,4 @@
-"""Decorrelation analysis: the cut-off of one image, without a threshold.
+"""Decorrelation analysis: threshold-free cut-off of a single image.
 
 The image's transform F is correlated with its phases alone, F / |F|, within a circle of
 radius r [1]_. As the product of both is |F|, the correlation is
@@ -85,7 +85,7 @@ NO_CUT_OFF: dict[str, str] = {
     "beyond-nyquist": "finer than two pixels, or hidden by noise",
     "too-small": "less than ten periods wide: use a larger part of the image",
 }
-"""Reasons why no cut-off was found, as text."""
+"""Explanation of each reason for a missing cut-off."""
 
 
 class DecorrelationOptions(Options):
@@ -95,9 +95,9 @@ class DecorrelationOptions(Options):
         default=None,
         ge=_MIN_PX,
         description=(
-            "Side of the blocks in px; the result is the median over all blocks. By "
-            "default, the whole image up to 4096 x 4096 px, otherwise blocks of 2048 "
-            "px."
+            "Block side length in px; the result is the median over all blocks. By "
+            "default, images up to 4096 x 4096 px are analysed as a whole, and larger "
+            "ones in blocks of 2048 px."
         ),
     )
 
@@ -108,7 +108,7 @@ _SHORTEST = Quantity("Cut-off", "nm", also="resolution_px", interval="interval_n
 
 @dataclass(frozen=True, slots=True)
 class Decorrelation:
-    """Cut-off period of an image, or the median over several blocks.
+    """Cut-off period of an image, or its median over several blocks.
 
     `interval` extends from the previous to the next ring, in nm including the error of
     the pixel size; `p10` and `p90` are percentiles of the blocks. `reason` is
@@ -158,18 +158,19 @@ class Decorrelation:
             periods = 1 / (self.resolution_px * float(self.frequency_per_px[0]))
             if periods < _PERIODS:
                 words += (
-                    f"; only {periods:.0f} periods across the image, {_PERIODS} needed"
+                    f"; the image spans only {periods:.0f} periods, but {_PERIODS} "
+                    "are needed"
                 )
         return words
 
     @property
     def why(self) -> Annotated[str | None, declare_quantity("Why")]:
-        """Reason why there is no cut-off, as text."""
+        """Reason for the missing cut-off, as text."""
         return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
 
     @property
     def spread(self) -> Annotated[str | None, Quantity("10 to 90 %", tabled=False)]:
-        """10th and 90th percentiles of the blocks, as text."""
+        """10th and 90th percentiles of the cut-off over the blocks, as text."""
         for unit in ("nm", "px"):
             ends = getattr(self, f"p10_{unit}"), getattr(self, f"p90_{unit}")
             if None not in ends:
@@ -178,11 +179,11 @@ class Decorrelation:
 
     @property
     def laid(self) -> Annotated[str | None, Quantity("Blocks", tabled=False)]:
-        """Number and size of the blocks, and number of failures, as text."""
+        """Number and size of the blocks and number of failed blocks, as text."""
         if self.block is None:
             return None
-        lack = f"{self.failed} without a cut-off, {self.gaps} more with gaps"
-        return f"{self.blocks} of {self.block} px, {lack}"
+        lack = f"{self.failed} without a cut-off, {self.gaps} skipped because of gaps"
+        return f"{self.blocks} blocks of {self.block} px, {lack}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +217,8 @@ def measure_decorrelation(
         side = min(_BLOCK, *image.shape)
     if min(image.shape) < _MIN_PX:
         msg = (
-            f"Decorrelation analysis needs an image of at least {_MIN_PX}x{_MIN_PX} "
-            f"px, got {image.shape[0]}x{image.shape[1]} px in {image.name}; use a "
-            "larger area."
+            f"Decorrelation analysis needs at least {_MIN_PX}x{_MIN_PX} px, got "
+            f"{image.shape[0]}x{image.shape[1]} px in {image.name}; use a larger area."
         )
         raise ShapeError(msg, code="image-too-small")
     pitch = relative_pitch(image.scale)
@@ -248,8 +248,8 @@ def measure_decorrelation(
     usable = [curve for curve in curves if curve is not None]
     if not usable:
         msg = (
-            f"All {len(curves)} blocks of {side} px in {image.name} have gaps; choose "
-            "smaller blocks (`block`), or crop an area without gaps."
+            f"All {len(curves)} blocks of {side} px in {image.name} contain gaps; use "
+            "smaller blocks (`block`) or crop to a gap-free area."
         )
         raise ShapeError(msg, code="gaps-everywhere")
     return _summarise(image, curves, grid, side, len(curves) - len(usable))
@@ -283,7 +283,7 @@ def _summarise(
     if side is None:
         p10 = p90 = None
     in_nm = [None if v is None or nm is None else v * nm for v in (middle, p10, p90)]
-    where = "whole image" if side is None else f"median of blocks of {side} px"
+    where = "whole image" if side is None else f"median over blocks of {side} px"
     return Decorrelation(
         resolution_px=middle,
         resolution_nm=in_nm[0],
@@ -310,7 +310,7 @@ def _summarise(
 
 
 def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
-    """Find the outermost peak in the decorrelation curves of a block without gaps."""
+    """Find the outermost peak in the decorrelation curves of a gap-free block."""
     rings = create_rings((values.shape[0], values.shape[1]), pitch)
     window = tukey_window_2d((values.shape[0], values.shape[1]), _TUKEY)
     mean = float(values.mean())

@@ -71,23 +71,23 @@ class ErrorMapOptions(Options):
         False,
         "Compare",
         "Treat both images as scans of the same field with the same settings, "
-        "neither being a reference: measure how much they differ, and how much of "
-        "that is noise.",
+        "neither of them a reference, and measure how much they differ and how much "
+        "of the difference is noise.",
         choices={"with its reference": False, "two scans": True},
     )
     part: Literal["all", "rest"] = option(
         "all",
         "Map of",
-        "Differences between two scans to map: all, or only those not caused by "
-        "white noise (drift, charging, contamination, distortion).",
+        "Which differences between two scans to map: all, or only those not caused "
+        "by white noise (drift, charging, contamination, distortion).",
         choices={"all differences": "all", "without noise": "rest"},
         when={"scans": (True,)},
     )
     window: int = option(
         32,
         "Window",
-        "Side of the window in px for the root mean square difference of two scans; "
-        "1 maps the difference at each pixel.",
+        "Window side length in px for the root mean square difference between two "
+        "scans; 1 maps the difference at each pixel.",
         unit="px",
         when={"scans": (True,)},
         ge=1,
@@ -96,20 +96,20 @@ class ErrorMapOptions(Options):
     unit: Literal["grey", "percent"] = option(
         "grey",
         "Map in",
-        "Unit of the map: grey levels of the reference or the first scan, or per "
-        "cent of its range (percentiles 0.1 to 99.9).",
+        "Unit of the map: grey levels of the reference (or first scan), or per cent "
+        "of its grey-level range (percentiles 0.1 to 99.9).",
         choices={"grey levels": "grey", "per cent of the range": "percent"},
     )
     align: bool = option(
         True,
         "Find the shift first",
-        "Measure the subpixel shift of the second image and correct it; with two "
+        "Estimate and correct the subpixel shift of the second image; with two "
         "scans, each is moved by half the shift.",
     )
     search: int | None = option(
         None,
         "Search",
-        "Largest shift to search for, in pixels of the reference; by default 8, or "
+        "Search radius for the shift, in pixels of the reference; by default 8, or "
         "16 for two scans.",
         unit="px",
         when={"align": (True,)},
@@ -119,7 +119,7 @@ class ErrorMapOptions(Options):
 
     @property
     def search_radius_px(self) -> int:
-        """Largest shift to search for, in pixels of the reference."""
+        """Search radius for the shift, in pixels of the reference."""
         return self.search or _SEARCH[self.scans]
 
     @model_validator(mode="after")
@@ -127,8 +127,8 @@ class ErrorMapOptions(Options):
         if self.part == "rest" and self.window < _MIN_WINDOW:
             msg = (
                 f"window must be at least {_MIN_WINDOW} px to distinguish noise from "
-                f"other differences, got {self.window}; choose a larger window, or map "
-                "all differences."
+                f"other differences, got {self.window}; use a larger window or map all "
+                "differences."
             )
             raise ValueError(msg)
         return self
@@ -153,15 +153,15 @@ class ErrorFit:
         """Warn if the fit suggests that the named images do not show the same field."""
         if self.widest:
             warn(
-                f"The blur between {enhanced} and {reference} is at the limit of the "
-                f"search ({self.sigma_px:.3g} px): the images may show different "
-                "areas, or differ in shading, which counts as error in the map.",
+                f"The fitted blur between {enhanced} and {reference} is at the "
+                f"search limit ({self.sigma_px:.3g} px): the images may show "
+                "different areas, or differ in shading, which the map shows as error.",
                 "blur-too-wide",
             )
         if self.alpha <= 0:
             warn(
                 f"The grey levels of {enhanced} are inverted relative to {reference} "
-                f"(gain {self.alpha:.3g}): invert one of them, or use another "
+                f"(gain {self.alpha:.3g}): invert one of the images or use another "
                 "reference.",
                 "contrast-inverted",
             )
@@ -169,7 +169,7 @@ class ErrorFit:
 
 @dataclass(frozen=True, slots=True)
 class ErrorPair:
-    """A reference and an enhanced image aligned with it."""
+    """Pair of a reference and an enhanced image aligned to it."""
 
     reference: GridImage  # overlap of both images
     enhanced: GridImage  # the same area in pixels that are `factor` times finer
@@ -197,7 +197,7 @@ class ErrorPair:
         if min(ratio) * _COARSER < 1:
             msg = (
                 "The enhanced image must not have larger pixels than the reference, "
-                f"but those of {enhanced.name} are {1 / min(ratio):.3g} times as "
+                f"but the pixels of {enhanced.name} are {1 / min(ratio):.3g} times as "
                 "large; pass the reference first."
             )
             raise ShapeError(msg, code="reference-finer")
@@ -207,7 +207,7 @@ class ErrorPair:
         if box is None:
             msg = (
                 f"{enhanced.name} and {reference.name} do not overlap; check their "
-                "origins and pixel sizes, or register them (`register()`)."
+                "origins and pixel sizes, or register the images (`register()`)."
             )
             raise ShapeError(msg, code="no-overlap")
         factor = max(1, round(math.sqrt(ratio[0] * ratio[1])))
@@ -218,7 +218,7 @@ class ErrorPair:
 
     @property
     def shape(self) -> IntPair:
-        """Number of rows and columns of the map."""
+        """Shape of the map, (rows, columns)."""
         return self.reference.grid.shape
 
     def get_axis_sigmas(self, sigma_px: float) -> FloatPair:
@@ -227,7 +227,7 @@ class ErrorPair:
         return sigma_px / y, sigma_px / x
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
-        """Read a box of both images, given in pixels of the overlap.
+        """Read a box, in pixels of the overlap, from both images.
 
         Each has its own pixels: those of the enhanced image are `factor` times finer.
         """
@@ -248,9 +248,9 @@ def _find_enhanced_grid(reference: Micrograph, enhanced: Micrograph) -> Grid:
         if reference.unit != "pixel" and same_unit:
             warn(
                 f"Based on its shape, {enhanced.name} is assumed to have pixels "
-                f"{whole:g} times finer than {reference.name}, although the same "
-                "pixel size is stated for both: if it covers a larger field, set its "
-                "origin, or crop it.",
+                f"{whole:g} times finer than {reference.name}, although both state "
+                "the same pixel size. If the enhanced image covers a larger field, "
+                "set its origin or crop it.",
                 "pixel-size-contradicts",
             )
         y, x = (pitch / whole for pitch in grid.pitch)
@@ -258,10 +258,10 @@ def _find_enhanced_grid(reference: Micrograph, enhanced: Micrograph) -> Grid:
     if not same_unit or (alike and reference.unit == "pixel" and whole is None):
         sizes = (f"{shape[0]}x{shape[1]} px" for shape in (grid.shape, lies.shape))
         msg = (
-            "Images without pixel sizes must have the same shape, or that of the "
-            "enhanced image must be a whole multiple of the other, got "
-            f"{' and '.join(sizes)}; set pixel sizes, or resample the images to the "
-            "same grid (`crop()`, `register()`)."
+            "Without pixel sizes, the enhanced image must have the same shape as the "
+            f"reference or an integer multiple of it, got {' and '.join(sizes)}; set "
+            "pixel sizes, or resample the images to the same grid (`crop()`, "
+            "`register()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     return lies if has_origin else Grid(lies.shape, lies.pitch, grid.corner)
@@ -269,7 +269,7 @@ def _find_enhanced_grid(reference: Micrograph, enhanced: Micrograph) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class _BlockSpectrum:
-    """Cosine coefficients of a block, and sums that do not depend on the blur."""
+    """Cosine coefficients of a block and its blur-independent sums."""
 
     # (Y, X) Of the reference if the enhanced image is finer; else their product with
     # those of the enhanced image
@@ -299,7 +299,7 @@ class _BlockSpectrum:
         sigmas: FloatPair,
         factor: int,
     ) -> FloatArray:
-        """Sum over pixels of 1, r, p, r², p² and rp: reference and blurred image."""
+        """Sum 1, r, p, r², p² and rp over pixels (r: reference, p: blurred)."""
         rows, columns = map(gains, self.grey.shape, sigmas)
         count = self.coefficients.size
         mean = self.means[1] * rows[0] * columns[0]
@@ -337,7 +337,7 @@ def _fold_coefficients(coefficients: FloatArray, factor: int) -> FloatArray:
 
 
 def _gaussian_gain(size: int, sigma: float, factor: int) -> FloatArray:
-    """Return the gain per cosine of a Gaussian and of averaging `factor` samples."""
+    """Return the cosine-space gain of a Gaussian and of `factor`-sample averaging."""
     wave = np.pi * np.arange(size) / size
     reach = int(_REACH * sigma + 0.5)
     gains = np.ones(size)
@@ -353,7 +353,7 @@ def _gaussian_gain(size: int, sigma: float, factor: int) -> FloatArray:
 
 
 def _fit_line(moments: FloatArray) -> tuple[float, float, float]:
-    """Fit gain and offset, and return them with the mean square residual."""
+    """Fit gain and offset; return them with the mean square residual."""
     count, first, second, squares, powers, product = moments
     spread = powers / count - (second / count) ** 2
     covariance = product / count - first * second / count**2
@@ -382,9 +382,9 @@ def fit_blur_and_gain(pair: ErrorPair) -> Job[ErrorFit]:
             blocks.append(_BlockSpectrum.from_images(*both))
     if not blocks:
         msg = (
-            f"An error map needs an area of at least {_LEAST}x{_LEAST} px without gaps "
-            f"in both images, but there is none in {pair.reference.image.name} and "
-            f"{pair.enhanced.image.name}."
+            f"An error map needs an area of at least {_LEAST}x{_LEAST} px that is "
+            f"gap-free in both images, but {pair.reference.image.name} and "
+            f"{pair.enhanced.image.name} have none."
         )
         raise ShapeError(msg, code="nothing-to-measure")
 
@@ -427,7 +427,7 @@ def fit_blur_and_gain(pair: ErrorPair) -> Job[ErrorFit]:
 def _crop_gap_free(
     reference: FloatArray, enhanced: FloatArray, factor: int
 ) -> tuple[FloatArray, FloatArray] | None:
-    """Crop a block to its largest gap-free part in both images; None if too small."""
+    """Crop a block to its largest gap-free area in both images; None if too small."""
     usable = np.isfinite(reference) & (block_means(np.isfinite(enhanced), factor) == 1)
     box: Box | None = Box.from_shape(usable.shape)
     if not usable.all():
@@ -438,7 +438,7 @@ def _crop_gap_free(
 
 
 def _check_contrast(pair: ErrorPair, moments: FloatArray) -> None:
-    """Raise an error if either image has no contrast, so that no fit is possible."""
+    """Raise an error if either image is constant and cannot be fitted."""
     count, first, second, squares, powers, _ = moments
     for area, total, square in (
         (pair.reference, first, squares),
@@ -446,21 +446,21 @@ def _check_contrast(pair: ErrorPair, moments: FloatArray) -> None:
     ):
         if square / count - (total / count) ** 2 <= _FLAT * square / count:
             msg = (
-                f"An error map needs contrast, but {area.image.name} is constant in "
-                "the overlap of both images; choose another image."
+                f"An error map needs contrast, but {area.image.name} is constant where "
+                "the images overlap; choose another image."
             )
             raise ShapeError(msg, code="image-blank")
 
 
 @dataclass
 class ErrorSums:
-    """Sums over the compared pixels for computing RSE and RSP."""
+    """Sums over the compared pixels, from which RSE and RSP are computed."""
 
     level: float  # close to the mean, so that squares keep their precision
     _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
 
     def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
-        """Add the pixels with values in both the reference and the degraded image."""
+        """Add the pixels that are valid in both the reference and degraded image."""
         step = max(1, _SUM_PIXELS // fixed.shape[1])
         for row in range(0, fixed.shape[0], step):  # limits double-precision memory
             both = fixed[row : row + step], prediction[row : row + step]
@@ -474,7 +474,7 @@ class ErrorSums:
 
     @property
     def pixel_count(self) -> int:
-        """Number of compared pixels."""
+        """Number of pixels compared."""
         return int(self._sums[0])
 
     @property
@@ -510,7 +510,7 @@ class FittedPair:
         return reference_block, result
 
     def _degrade(self, box: Box) -> Float32Array:
-        """Blur and scale a box of the enhanced image; borders are reflected."""
+        """Blur and scale a box of the enhanced image, reflecting its borders."""
         factor, sigmas = self.pair.factor, self.pair.get_axis_sigmas(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
         window = box.grow(reach).intersection(Box.from_shape(self.pair.shape))
@@ -529,5 +529,5 @@ class FittedPair:
 
 
 def _blur(image: Float32Array, sigmas: FloatPair) -> Float32Array:
-    """Blur an image by a Gaussian; borders are reflected."""
+    """Apply a Gaussian blur with reflected borders."""
     return np.asarray(ndimage.gaussian_filter(image, sigmas, truncate=_REACH))

@@ -1,4 +1,4 @@
-"""Compare the blocks of an image with those of the field a model was trained on.
+"""Similarity of image blocks to the field that a model was trained on.
 
 A block is described by its power in bands of spatial frequency, its grey levels and
 their contrast, on the scale on which a model works. Pitch, kind of structure, relief
@@ -51,7 +51,7 @@ _FLOOR = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Familiarity:
-    """Features of a field's blocks (M, F), and the limit of their distances."""
+    """Block features (M, F) of a field, and the distance limit."""
 
     looks: FloatArray
     spread: FloatArray  # (F,)
@@ -59,7 +59,7 @@ class Familiarity:
 
     @classmethod
     def from_parts(cls, parts: Iterable[FloatArray]) -> Self | None:
-        """Compute the features of parts of a field (Y, X); None if too small."""
+        """Compute block features from parts of a field (Y, X); None if too small."""
         looks, places = [], []
         for number, plane in enumerate(parts):
             for box in list_blocks(plane.shape):
@@ -79,7 +79,7 @@ class Familiarity:
     def compute_distances(
         self, plane: FloatArray, *, finest: bool = True
     ) -> tuple[list[Box], FloatArray]:
-        """Compute the distances of a plane's blocks, relative to the limit: (N,)."""
+        """Compute the distances (N,) of a plane's blocks, relative to the limit."""
         boxes = [
             b for b in list_blocks(plane.shape) if np.isfinite(plane[b.slices]).all()
         ]
@@ -91,7 +91,7 @@ class Familiarity:
         return boxes, _compute_distances(*parts) / self.limit
 
     def to_json(self) -> dict[str, object]:
-        """Return the record for a model card."""
+        """Return a JSON record for the model card."""
         return {
             "looks": np.round(self.looks, 4).tolist(),
             "spread": np.round(self.spread, 5).tolist(),
@@ -129,7 +129,7 @@ class Familiarity:
         as_map: bool = False,
         is_resampled: bool = False,
     ) -> Job[FloatArray]:
-        """Compute the distances of an image's blocks, relative to the limit: (M, N).
+        """Compute the distances (M, N) of an image's blocks, relative to the limit.
 
         Blocks are adjacent from the first pixel on; NaN for blocks with gaps. If there
         are many blocks, an even sample is used, unless `as_map`. `levels`: grey levels
@@ -155,7 +155,7 @@ class Familiarity:
 
 
 def compute_unfamiliar_percentage(distances: FloatArray) -> float | None:
-    """Return the percentage of known blocks that differ from the training field.
+    """Return the percentage of valid blocks that differ from the training field.
 
     The argument is the result of `Familiarity.compare`; None if no block is known.
     """
@@ -164,15 +164,16 @@ def compute_unfamiliar_percentage(distances: FloatArray) -> float | None:
 
 
 def damaged_card_error(what: str) -> CheckpointError:
-    """Return the error for a damaged entry of a model card."""
+    """Return the error for a damaged model-card entry."""
     return CheckpointError(
-        f"The model card's entry for {what} is damaged: use another copy of the file.",
+        f"The model card entry for {what} is damaged; use another copy of the model "
+        "file.",
         code="model-damaged",
     )
 
 
 def list_blocks(shape: tuple[int, ...]) -> list[Box]:
-    """Return the boxes of the overlapping blocks that fit completely into an image."""
+    """Return the boxes of all overlapping blocks that are fully inside an image."""
     rows, columns = (
         range(0, size - BLOCK_PX + 1, _STEP_PX) for size in (shape[0], shape[1])
     )

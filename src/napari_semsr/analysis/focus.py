@@ -1,4 +1,4 @@
-"""Detect scans that are out of focus by their loss of fine detail.
+"""Detection of out-of-focus scans by their loss of fine detail.
 
 The power of an image between 0.3 and 0.6 of the optical cut-off is compared with that
 between 0.05 and 0.1 of it. Out of focus, the transfer function of a lens falls between
@@ -96,7 +96,7 @@ class Falloff:
         return None if level is None or error is None else cls(level, error)
 
     def is_out_of_focus(self, place: "Falloff | None" = None) -> bool:
-        """Check whether the scan is out of focus by more than the depth of focus.
+        """Check whether the scan is defocused by more than the depth of focus.
 
         `place`: falloff of a scan of the same kind of sample; by default the scan is
         compared with the smoothest sample with sharp edges, at the depth of focus.
@@ -107,7 +107,7 @@ class Falloff:
         return self.falloff_db - place.falloff_db - _SURE * error > _DEPTH_DB
 
     def to_json(self) -> dict[str, float]:
-        """Return the record for a model card."""
+        """Return a JSON record for the model card."""
         return {name: round(value, 3) for name, value in asdict(self).items()}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Gaps between neighbouring particles, as de Haan et al. count them.
+"""Gaps between neighbouring particles, counted as by de Haan et al.
 
 1. *Background* is the median of the pixels below Otsu's threshold; it is subtracted. If
    the darkest levels form a curved surface, that is subtracted first.
@@ -122,7 +122,7 @@ _AT_ONCE = 1 << 22  # resampled values held in memory
 
 @dataclass(frozen=True, slots=True)
 class WidthFit:
-    """Gaussian fitted to a histogram of widths, in the histogram's unit."""
+    """Gaussian fitted to a histogram of widths, in the units of the histogram."""
 
     mean: float
     # Standard error, from fits to resampled gaps
@@ -171,15 +171,15 @@ def choose_bin_edges(
     count = math.floor(last / step) + 1
     if count > _MAX_BINS:
         msg = (
-            f"bin_width must give at most {_MAX_BINS} bins, but {step:g} is too small "
-            f"for gaps up to {last:.4g} wide; choose wider bins."
+            f"bin_width must yield at most {_MAX_BINS} bins, but {step:g} is too small "
+            f"for gaps up to {last:.4g} wide; use wider bins."
         )
         raise OptionError(msg, code="out-of-range")
     return np.arange(count + 1, dtype=float) * step
 
 
 def count_widths(widths: Iterable[float], edges: ArrayLike) -> WidthHistogram:
-    """Count widths, and fit a Gaussian to the counts by plain least squares.
+    """Histogram the widths and fit a Gaussian by ordinary least squares.
 
     Widths have a long tail, unlike a Gaussian: the mean of the fit is that of the peak.
     """
@@ -263,7 +263,7 @@ def compute_fraction_interval(part: int, whole: int) -> FloatPair | None:
 
 
 def compute_mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
-    """Return the studentised bootstrap 95 % interval of a mean; None for few values.
+    """Return the studentised bootstrap 95 % CI of a mean; None for too few values.
 
     Values are resampled 4000 times from a fixed seed, so the result is reproducible.
     Each resampled mean is divided by its own standard error, so that skewed values,
@@ -301,10 +301,16 @@ class ParticleOptions(Options):
     """Options for finding particles."""
 
     dark: bool = option(
-        False, "Particles are dark", "Particles are darker than their surroundings."
+        False,
+        "Particles are dark",
+        ("Whether particles are darker than their surroundings."),
     )
     min_diameter_px: float = option(  # chosen: smaller ones are noise
-        4.0, "Min. diameter", "Smaller particles are ignored.", unit="px", gt=0
+        4.0,
+        "Min. diameter",
+        ("Minimum diameter; smaller particles are ignored."),
+        unit="px",
+        gt=0,
     )
 
 
@@ -316,8 +322,8 @@ class GapOptions(ParticleOptions):
         1.0,
         "Reach",
         (
-            "Largest distance between the outlines of neighbours, relative to their "
-            "mean diameter."
+            "Maximum distance between the outlines of neighbouring particles, relative "
+            "to their mean diameter."
         ),
         unit="diameters",
         step=0.1,
@@ -326,8 +332,8 @@ class GapOptions(ParticleOptions):
     bin_width: float | None = option(
         None,
         "Bin width",
-        "Bin width of the histogram in nm, or in px without a pixel size; by default "
-        "by the Freedman-Diaconis rule, rounded.",
+        "Histogram bin width in nm, or in px without a pixel size; by default, the "
+        "rounded Freedman-Diaconis bin width.",
         gt=0,
     )
 
@@ -337,7 +343,7 @@ GapKind = Literal["found", "missed", "invented"]
 
 @dataclass(frozen=True, slots=True)
 class Particle:
-    """Particle of the reference or, without a reference, of the image."""
+    """Particle in the reference or, without a reference, in the image."""
 
     place_px: FloatPair  # Position of the centre, ``(y, x)``
     diameter_px: float  # of a disc of the same area
@@ -347,7 +353,7 @@ class Particle:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Gap of the reference, or of the image if invented or without a reference."""
+    """Gap in the reference, or in the image if invented or without a reference."""
 
     place_px: FloatPair  # Position of the centre, ``(y, x)``
     place_nm: FloatPair | None  # The same relative to the image's origin
@@ -441,7 +447,7 @@ class Gaps:
 
     @property
     def neighbours(self) -> Annotated[str, Quantity("Neighbours", tabled=False)]:
-        """Numbers of examined and excluded pairs, as text."""
+        """Numbers of examined and excluded particle pairs, as text."""
         reasons = (
             f"{self.excluded} for unequal brightness" if self.excluded else "",
             f"{self.across} with an object in the gap" if self.across else "",
@@ -455,8 +461,8 @@ class Gaps:
         smaller = self.bright - self.particles
         of = f" of {self.bright} bright regions" if smaller else ""
         return (
-            f"{self.particles} particles{of}, present in {self.populated:.0%} of the "
-            f"field and covering {self.covered:.0%} of it"
+            f"{self.particles} particles{of}, distributed over {self.populated:.0%} of "
+            f"the field and covering {self.covered:.0%} of its area"
         )
 
     @property
@@ -473,7 +479,7 @@ class Gaps:
 
     @property
     def seen(self) -> Annotated[str | None, Quantity("Seen", tabled=False)]:
-        """Number of the reference's gaps that the image shows, as text."""
+        """Number of reference gaps that the image shows, as text."""
         alone = self.reference_background is None
         return None if alone else f"{self.detected} of {self.gaps}"
 
@@ -490,7 +496,7 @@ class Gaps:
     ) -> Annotated[
         float | None, Quantity("Not seen", form=".1%", interval="undetected_interval")
     ]:
-        """Fraction of the reference's gaps that the image does not show."""
+        """Fraction of reference gaps that the image does not show."""
         if self.reference_background is None or not self.found:
             return None
         return 1 - self.detected / len(self.found)
@@ -501,7 +507,7 @@ class Gaps:
     ) -> Annotated[
         FloatPair | None, Quantity("Its interval", shown=False, column="undetected")
     ]:
-        """95 % Wilson interval of the fraction of gaps."""
+        """95 % Wilson interval of the undetected fraction."""
         if self.reference_background is None:
             return None
         return compute_fraction_interval(
@@ -514,14 +520,14 @@ class Gaps:
     ) -> Annotated[
         float | None, Quantity("Invented", form=".1%", interval="invented_interval")
     ]:
-        """Fraction of the image's gaps that the reference does not show."""
+        """Fraction of image gaps that the reference does not show."""
         return len(self.invented) / self.own if self.own else None
 
     @property
     def invented_interval(
         self,
     ) -> Annotated[FloatPair | None, declare_quantity("Its interval")]:
-        """95 % Wilson interval of the fraction of gaps."""
+        """95 % Wilson interval of the undetected fraction."""
         return compute_fraction_interval(len(self.invented), self.own or 0)
 
     mean_width_nm, mean_width_px, mean_width_interval_nm, mean_width_interval_px = (
@@ -570,7 +576,7 @@ class Gaps:
         return np.array(_remove_none(errors), dtype=float)
 
     def compute_interval(self, values: FloatArray, unit: str) -> FloatPair | None:
-        """Return the 95 % interval of a mean length, or of a mean length difference.
+        """Return the 95 % interval of a mean length or mean length difference.
 
         In nm it includes the pixel size's error. None for fewer than five; see
         `compute_mean_interval`.
@@ -581,7 +587,7 @@ class Gaps:
         return widen_interval(float(np.mean(values)), read, self.size_error)
 
     def get_widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
-        """Return the known widths (N,) in the image, and those in the reference."""
+        """Return the known widths (N,) in the image and in the reference."""
         names = f"width_{unit}", f"reference_{unit}"
         image, reference = (
             np.array(
@@ -594,7 +600,7 @@ class Gaps:
     def compute_histograms(
         self, unit: str, bin_width: float | None = None
     ) -> tuple[WidthHistogram, WidthHistogram | None]:
-        """Compute histograms of the widths, with the same bins for image and reference.
+        """Compute width histograms with common bins for image and reference.
 
         Without a `bin_width` see `choose_bin_edges`. Only the reference's gaps are
         counted, not those the image invents. In nm the error of a Gaussian's mean
@@ -624,7 +630,7 @@ class Gaps:
         return np.array(_remove_none(whole), dtype=float)
 
     def create_table(self) -> dict[str, list[float | str | None]]:
-        """Return the columns of a table with one row per gap; invented gaps come last.
+        """Return table columns with one row per gap, invented gaps last.
 
         Kind, position of the centre, width in the reference and in the image, and their
         difference, in px and nm; None if there is none.
@@ -647,7 +653,7 @@ class Gaps:
 
 
 def _compute_width_error(gap: Gap, unit: str) -> float | None:
-    """Compute the width in the image minus that in the reference; None if unknown."""
+    """Compute the width difference, image minus reference; None if unknown."""
     width, reference_width = (
         getattr(gap, f"width_{unit}"),
         getattr(gap, f"reference_{unit}"),
@@ -770,7 +776,7 @@ def find_particles(
     values = image.array().astype(np.float64)
     missing = ~np.isfinite(values)
     if missing.all():
-        msg = f"Finding particles needs pixels with a value, but {image.name} has none."
+        msg = f"Cannot find particles: {image.name} has no finite pixels."
         raise ReadError(msg, code="no-finite-values")
     if missing.any():  # as if structures continued beyond the border
         nearest = ndimage.distance_transform_edt(
@@ -809,7 +815,7 @@ def _find_gaps(
 
 
 def _compute_populated_fraction(labels: NDArray[np.int32]) -> float:
-    """Compute the fraction of equal parts of a field that contain a particle."""
+    """Compute the fraction of equal field sections that contain a particle."""
     rows, columns = (
         np.arange(size) * min(size, _PARTS) // size for size in labels.shape
     )
@@ -910,7 +916,7 @@ def _label_particles(
     scales = [*_SCALES_PX]
     while scales:
         done = len(_SCALES_PX) - len(scales)
-        step = Progress(done, len(_SCALES_PX), f"looking for particles: {total} found")
+        step = Progress(done, len(_SCALES_PX), f"finding particles: {total} found")
         yield step
         scale, covered_labels = scales[0], (labels > 0) | missing
         plain = smooth = ndimage.gaussian_filter(values, scale)
@@ -950,7 +956,7 @@ def _label_particles(
 def _number_by_size(
     labels: NDArray[np.int32], total: int, least: float
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Renumber particles, with those above a minimum area first; count both groups."""
+    """Relabel regions, those above a minimum area first; count both groups."""
     area = np.bincount(labels.ravel(), minlength=total + 1)
     area[0] = 0
     large = area >= least
@@ -980,7 +986,7 @@ def _remove_faint_regions(
 def _keep_bright_parts(
     smooth: FloatArray, parts: NDArray[np.int32], count: int, least: float
 ) -> tuple[NDArray[np.int32], int]:
-    """Keep parts that are brighter than most of their surroundings; discard rims."""
+    """Keep regions brighter than most of their surroundings, and discard rims."""
     if not count:
         return parts, 0
     beside = segmentation.expand_labels(parts, _RIM_PX + 1)
@@ -1005,7 +1011,7 @@ def _sort_by_label(
 def _find_label_maxima(
     values: FloatArray, labels: NDArray[np.int32], count: int
 ) -> FloatArray:
-    """Return the highest value of each label from 1 to `count`; -inf without values."""
+    """Return the maximum of each label from 1 to `count`; -inf for empty labels."""
     highest = np.full(count + 1, -np.inf)
     np.maximum.at(highest, labels.ravel(), values.ravel())  # ndimage would sort all
     return highest[1:]
@@ -1014,7 +1020,7 @@ def _find_label_maxima(
 def _compute_label_quantiles(
     values: FloatArray, labels: NDArray[np.int32], count: int, share: float
 ) -> FloatArray:
-    """Return a quantile of each label from 1 to `count`; -inf without values."""
+    """Return a quantile of each label from 1 to `count`; -inf for empty labels."""
     numbers, levels = _sort_by_label(values, labels)
     size = np.bincount(numbers, minlength=count + 1)[1:]
     place = np.cumsum(size) - size + share * np.maximum(size - 1, 0)
@@ -1055,7 +1061,7 @@ def _estimate_contrast(height: FloatArray) -> float:
 def _find_basins(
     height: FloatArray, least: float
 ) -> tuple[NDArray[np.int32], FloatArray]:
-    """Divide a height map into basins where it falls well below both sides.
+    """Split a height map into basins at saddles well below both peaks.
 
     Returns labels (Y, X), and for each label the height of its particle: the median of
     the levels above half of its peak.
@@ -1133,7 +1139,7 @@ def _merge_basins(
 def _label_parts(
     mask: BoolArray, basins: NDArray[np.int32], scale: float
 ) -> tuple[NDArray[np.int32], int]:
-    """Label the parts of a mask, divided at narrow necks and between basins."""
+    """Label the regions of a mask, split at narrow necks and between basins."""
     border = segmentation.find_boundaries(
         basins, mode="inner"
     ) & ndimage.binary_erosion(basins > 0, np.ones((3, 3)))
@@ -1151,7 +1157,7 @@ def _label_parts(
 
 
 def _fill_holes(height: FloatArray, mask: BoolArray) -> BoolArray:
-    """Fill holes caused by texture, which do not reach down to the background.
+    """Fill holes caused by texture, which do not reach the background level.
 
     Heights are relative to those of the particles.
     """
@@ -1180,7 +1186,7 @@ def _fill_enclosed_regions(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 def _connect_neighbours(
     labels: NDArray[np.int32], count: int, options: GapOptions, pitch: FloatArray
 ) -> list[_PairLine]:
-    """Connect neighbouring particles by lines; `pitch`: relative sides of a pixel."""
+    """Connect neighbouring particles by lines; `pitch`: relative pixel pitch."""
     if count < 2:
         return []
     centres, area = _compute_centres(labels, count)

@@ -1,4 +1,4 @@
-"""Pixel size, skew and distortion from the image of a known grating.
+"""Pixel size, skew and distortion, measured from an image of a known grating.
 
 A grating is a phase: ``2 pi k . u(x)``, with the wave vector ``k`` in cycles per pixel
 and the field's distortion in ``u`` (`napari_semsr.core.distort`). The image is
@@ -100,11 +100,14 @@ class CalibrateOptions(Options):
 
     @model_validator(mode="after")
     def _check_grating_or_bar(self) -> Self:
-        """Require a period for a grating, and none for a bar."""
+        """Require a period for a grating and no grating options for a bar."""
         of_grating = [name for name in self.model_fields_set if name != "bar"]
         if self.bar is not False and of_grating:
             option_names = ", ".join(sorted(of_grating))
-            msg = f"A printed bar is not a grating: omit {option_names} or `bar`"
+            msg = (
+                f"Grating options do not apply to a printed bar: omit {option_names} "
+                "or `bar`"
+            )
             raise ValueError(msg)
         if self.bar is False and self.pitch_nm is None:
             msg = "pitch_nm must be given"
@@ -124,8 +127,8 @@ def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
     periods = float(np.hypot(*waves[0]) * min(plane.shape))
     if periods < _MIN_PERIODS:
         msg = (
-            f"A grating must show at least {_MIN_PERIODS:g} periods across the "
-            f"field, got {periods:.1f}: use a finer grating."
+            f"The image must show at least {_MIN_PERIODS:g} grating periods across the "
+            f"field, got {periods:.1f}; use a finer grating."
         )
         raise RegistrationError(msg, code="too-few-periods")
     fit = _GratingFit(waves, np.zeros(len(waves)), 0.0)
@@ -149,7 +152,7 @@ _NONE = (
 
 @dataclass(frozen=True, slots=True)
 class _GratingFit:
-    """Fitted wave for each direction, and a common distortion."""
+    """Wave fitted in each direction, with a common distortion."""
 
     waves: FloatArray  # (D, 2) Cycles per pixel
     phases: FloatArray  # (D,) At the centre of the field, in radians
@@ -171,7 +174,7 @@ class _GratingFit:
 
 
 def _subtract_local_mean(image: RealArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Subtract the local mean; return the image and the mask of its bright part."""
+    """Subtract the local mean; return the image and the mask of its bright area."""
     finite = np.isfinite(image)
     if not finite.any():
         raise RegistrationError(_NONE, code="no-finite-values")
@@ -184,7 +187,7 @@ def _subtract_local_mean(image: RealArray) -> tuple[FloatArray, NDArray[np.bool_
 
 
 def _compute_local_mean(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
-    """Compute the local mean of the known pixels."""
+    """Compute the local mean of the finite pixels."""
     wide = max(3, min(plane.shape) // 6)
     both = [plane * finite, finite.astype(np.float64)]
     for _ in range(2):
@@ -252,8 +255,8 @@ def _choose_wave_vectors(
         return _estimate_central_waves(plane, first[None])
     if not across:
         msg = (
-            "The grating shows lines in one direction only, not a lattice of dots: "
-            "set `lattice=lines`."
+            "The grating shows lines in only one direction, not a lattice of dots; set "
+            "`lattice=lines`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")
     # the sum of two orders may be a peak even if one of them is not
@@ -264,7 +267,7 @@ def _choose_wave_vectors(
 def _find_fundamental(
     plane: FloatArray, wave: FloatArray, spectrum: _Spectrum
 ) -> FloatArray:
-    """Find the fundamental of a wave of second or third order.
+    """Find the fundamental of a second- or third-order wave.
 
     For equal lines and gaps with bright edges the second order is by far the strongest;
     for few lines the third is the first far enough from the zero frequency.
@@ -370,7 +373,7 @@ def _second_order_terms(away: FloatArray, shape: IntPair) -> FloatArray:
 def _position_derivatives(
     places: FloatArray, fit: _GratingFit, free: _Freedom, shape: IntPair
 ) -> FloatArray:
-    """Compute derivatives of positions (2, N) by each shared parameter, (…, 2, N)."""
+    """Compute derivatives (…, 2, N) of positions (2, N) by each shared parameter."""
     y, x = fit.centre
     rim = np.stack(radial_displacement(places[0], places[1], shape, centre=(y, x)))
     rim *= min(shape) / 2
@@ -551,7 +554,7 @@ def _identify_lattice(
 
 
 def _check_lattice(waves: FloatArray, lattice: str) -> None:
-    """Raise an error for directions that are implausible for the lattice."""
+    """Raise an error if the directions are implausible for the lattice."""
     if lattice == "lines":
         return
     lengths = np.hypot(*waves.T)
@@ -561,9 +564,9 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
     )
     if off > _MAX_SKEW or lengths.max() > _MAX_OBLONG * lengths.min():
         msg = (
-            f"The image shows no {lattice} lattice: its directions deviate by "
+            f"The image does not show a {lattice} lattice: its directions deviate by "
             f"{off:.0f} degrees, and its periods have a ratio of 1 to "
-            f"{lengths.max() / lengths.min():.2f}; use an image with less noise, or "
+            f"{lengths.max() / lengths.min():.2f}. Use an image with less noise, or "
             "set `lattice`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")

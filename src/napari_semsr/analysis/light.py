@@ -30,8 +30,8 @@ CutOff = Annotated[
     option(
         None,
         "Optical cut-off",
-        "Optical cut-off: shortest period that the light transmits, lambda/(2 NA), "
-        "in nm; by default from the image's history.",
+        "Optical cut-off in nm: the shortest period transmitted by the light, "
+        "lambda/(2 NA); by default taken from the image history.",
         unit="nm",
         group=MORE,
         ge=10,
@@ -42,7 +42,7 @@ CutOff = Annotated[
 
 
 def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | None:
-    """Return the cut-off in nm set by the user, otherwise that in the image's history.
+    """Return the cut-off in nm set by the user, or else from the image history.
 
     This is the shortest period that the light transmitted; None if unknown.
     """
@@ -52,7 +52,9 @@ def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | 
 
 CAUSE_WITH_REFERENCE = "agreement beyond it is guessed"
 CAUSE_WITHOUT_REFERENCE = "noise or a network imitates it"
-"""Other causes of a resolution beyond the cut-off, with and without a reference."""
+"""Alternative explanations for a resolution beyond the cut-off, with and without a
+reference.
+"""
 
 
 def format_cut_off_warning(
@@ -77,8 +79,8 @@ def format_cut_off_warning(
             f"the {what}: the true value may be coarser than the cut-off."
         )
     return (
-        f"The {what} is finer than the optical cut-off of {end_nm:.4g} nm: light does "
-        f"not transmit such fine detail, so either {but}, or the cut-off is wrong."
+        f"The {what} is finer than the optical cut-off of {end_nm:.4g} nm: the light "
+        f"does not transmit such fine detail, so either {but}, or the cut-off is wrong."
     )
 
 

@@ -41,7 +41,7 @@ _SHORT = 2  # bytes of a grey value; chosen: one table counts all 65 536 levels
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Grey-level distribution of an image, and of a reference with the same bins.
+    """Grey-level histogram of an image, and of a reference with the same bins.
 
     `emd` is the earth mover's distance of all pixel values, not of the bins; None
     without a reference.
@@ -103,7 +103,7 @@ def earth_movers_distance(
 
 
 def _compute_bin_edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
-    """Compute bin edges over the common range; integers get bins of whole levels."""
+    """Compute bin edges over the common range, in whole levels for integers."""
     low = float(min(part.min() for part in parts))
     high = float(max(part.max() for part in parts))
     if all(part.dtype.kind in "ui" for part in parts):
@@ -118,7 +118,7 @@ def _compute_bin_edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArra
 def measure_histogram(
     image: Micrograph, reference: Micrograph | None = None, *, bins: int = 256
 ) -> Histogram:
-    """Compute the grey-level histogram, and its distance from that of a reference.
+    """Compute the grey-level histogram and its distance to a reference histogram.
 
     Pixels that are not finite are ignored; the reference may have any shape. Integer
     images get bins of whole grey levels, possibly fewer than `bins`.
@@ -141,7 +141,8 @@ def measure_histogram(
 
 RangeSource = Literal["given", "file", "type", "values"]
 _USER_SOURCE: RangeSource = "given"
-"""Sources of a data range: the user, the bit depth in a file, the type, the values."""
+"""Source of a data range: the user, the file's bit depth, the data type, or the values.
+"""
 
 # Window of SSIM: 11 x 11 px, sigma 1.5 px (Wang et al. 2004, cited below).
 _BORDER = 5
@@ -158,16 +159,16 @@ class MetricsOptions(Options):
     data_range: float | None = option(
         None,
         "Range",
-        "Range of the grey values, for PSNR and SSIM; by default from the bit depth "
-        "stated in the file, otherwise 255 for 8-bit, 65535 for 16-bit, or the span "
-        "of the reference.",
+        "Data range for PSNR and SSIM; by default taken from the bit depth stated in "
+        "the file, otherwise 255 for 8-bit images, 65535 for 16-bit images, or the "
+        "span of the reference.",
         unit=LEVELS,
         gt=0,
     )
     match: Literal["affine"] | None = option(
         None,
         "Grey levels",
-        "Fit gain and offset before comparing.",
+        "Fit gain and offset before the comparison.",
         choices={"as they are": None, "fit gain and offset": "affine"},
     )
     cut_off_nm: CutOff = None
@@ -259,16 +260,16 @@ class Metrics:
             return None
         share = 100 * 10 ** (-self.psnr_db / 20)
         scale = f"{format_number(self.data_range, '.6g')} ({self.data_range_basis})"
-        return f"RMS error of {share:.2g} % of the range, {scale}"
+        return f"RMS error of {share:.2g} % of the data range, {scale}"
 
     @property
     def missing_psnr_reason(self) -> str | None:
-        """Reason why a value is missing although there is a reference."""
+        """Reason for a missing value despite a reference."""
         return "infinite: all pixels are equal" if self.identical else None
 
     @property
     def missing_ssim_reason(self) -> str | None:
-        """Reason why a value is missing although there is a reference."""
+        """Reason for a missing value despite a reference."""
         was_compared = self.psnr_db is not None or self.identical
         small = was_compared and self.ssim is None
         why = "the images are smaller than 11 px, or every window of 11 px has gaps"
@@ -276,7 +277,7 @@ class Metrics:
 
 
 def _remove_missing(values: FloatArray) -> FloatArray:
-    """Return the known pixels as (N,), or the array itself if no pixel is missing."""
+    """Return the finite pixels (N,), or the array itself if all pixels are finite."""
     finite = np.isfinite(values)
     return values if finite.all() else values[finite]
 
@@ -327,7 +328,7 @@ _PARTS = 4  # parts along each side of a field, whose scatter gives errors; chos
 
 
 def sum_part_errors(image: RealArray, reference: RealArray) -> FloatArray:
-    """Sum the squared errors of an image (Y, X) in each part of the field.
+    """Sum the squared errors of an image (Y, X) in each section of the field.
 
     Returns the sums of 16 parts, row by row: (16,); fewer if the image has fewer rows.
     """
@@ -377,7 +378,7 @@ class BandGain:
 
     @property
     def band_gains(self) -> tuple[tuple[float | None, float | None], ...]:
-        """Gain and standard error of the bands below and above the cut-off."""
+        """Gain and standard error below and above the cut-off."""
         below = self.gain_below_db, self.gain_below_sd_db
         return below, (self.gain_above_db, self.gain_above_sd_db)
 
@@ -448,7 +449,7 @@ _APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filte
 
 
 def _get_full_scale(m: Micrograph, peak: float) -> float | None:
-    """Return the largest value of the file's bit depth, unless a pixel exceeds it.
+    """Return the full scale of the file's bit depth, unless a pixel exceeds it.
 
     None for floats, and for integers without a stated bit depth.
     """
@@ -460,7 +461,7 @@ def _get_full_scale(m: Micrograph, peak: float) -> float | None:
 def _choose_range(
     image: Micrograph, reference: Micrograph | None, *, alike: bool
 ) -> tuple[float, RangeSource]:
-    """Choose the data range of both images, and return it with its source.
+    """Choose a common data range for both images; return it with its source.
 
     That of the reference, if there is one. If the grey scales must be `alike` and the
     bit depth of the reference is unknown, that of the image is used if all values fit
@@ -481,8 +482,8 @@ def _choose_range(
         ):
             if scale is not None and peak > _APART * scale:
                 msg = (
-                    f"Grey scales differ: the scale of {m.name} ends at {scale:g}, but "
-                    f"{other.name} has values up to {peak:g}; fit gain and offset "
+                    f"The grey scales differ: {m.name} has a full scale of {scale:g}, "
+                    f"but {other.name} has values up to {peak:g}. Fit gain and offset "
                     "first (`match=affine`), or set the range (`data_range`)."
                 )
                 raise OptionError(msg, code="grey-scales-differ")
@@ -513,8 +514,8 @@ def read_finite_values(m: Micrograph, measure: str) -> FloatArray:
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         missing = data.size - int(np.count_nonzero(np.isfinite(data)))
         msg = (
-            f"{measure} need finite pixels, but {m.name} has {missing} NaN or infinite "
-            "pixels; crop to a gap-free area (`crop(gap_free=True)`)."
+            f"{measure} require finite pixels, but {m.name} has {missing} NaN or "
+            "infinite pixels; crop to a gap-free area (`crop(gap_free=True)`)."
         )
         raise ReadError(msg, code="pixels-missing")
     return data.astype(np.float64)
@@ -530,14 +531,14 @@ def _read_plane(m: Micrograph) -> FloatArray:
 def _read_planes(
     image: Micrograph, reference: Micrograph | None, cut_off_nm: float | None
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Return the planes to compare; the second is NaN where either has no value."""
+    """Return the planes to compare; the second is NaN where either is missing."""
     values = target = _read_plane(image)
     if reference is not None:
         target = _read_plane(reference)
         missing = ~(np.isfinite(values) & np.isfinite(target))
         if missing.any() and cut_off_nm is not None:
             msg = (
-                "Splitting at the cut-off needs finite pixels, but "
+                "Splitting the error at the cut-off requires finite pixels, but "
                 f"{int(missing.sum())} are missing; crop to a gap-free area "
                 "(`crop(gap_free=True)`)."
             )
@@ -545,7 +546,8 @@ def _read_planes(
         target[missing] = np.nan
     if not np.isfinite(target).any():
         msg = (
-            f"Metrics need at least one known pixel, but none is left in {image.name}."
+            f"Metrics need at least one finite pixel to compare, but {image.name} "
+            "has none."
         )
         raise ReadError(msg, code="no-finite-values")
     return values, None if reference is None else target
@@ -587,14 +589,14 @@ def measure_metrics(
     for name, name_of_option in (("match", match), ("cut-off", cut_off_nm)):
         if name_of_option is not None and reference is None:
             msg = (
-                f"The {name} {name_of_option} needs a reference, but only one image "
-                "was given."
+                f"Option {name} ({name_of_option}) needs a reference, but only one "
+                "image was given."
             )
             raise OptionError(msg, code="second-image-missing")
     sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
     if cut_off_nm is not None and not any(sizes):
         msg = (
-            f"The cut-off of {cut_off_nm:g} nm needs images with a pixel size: set "
+            f"The cut-off of {cut_off_nm:g} nm requires images with a pixel size; set "
             "`pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
@@ -606,14 +608,14 @@ def measure_metrics(
         span, source = _choose_range(image, reference, alike=match is None)
     if not span > 0:
         msg = (
-            "The data range must be above 0, but the image is constant; set "
+            "The data range must be positive, but the image is constant; set "
             "`data_range`."
         )
         raise OptionError(msg, code="image-blank")
     peak = float(np.abs(_remove_missing(values)).max())
     if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
         msg = (
-            "The data range must be of the same order as the grey values, got "
+            "The data range must be of a similar magnitude to the grey values, got "
             f"{span:g} for values up to {peak:g}."
         )
         raise OptionError(msg, code="out-of-range")
@@ -684,7 +686,7 @@ def _add_reference_metrics(
 
 
 def _compute_psnr(error: float) -> float | None:
-    """Convert a mean square error over the data range into PSNR; None if it is 0."""
+    """Convert a normalized mean square error into PSNR; None if the error is 0."""
     return -10 * math.log10(error) if error > 0 else None
 
 

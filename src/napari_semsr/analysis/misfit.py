@@ -1,4 +1,4 @@
-"""Misfit: the part of an image that its enhanced version does not explain.
+"""Misfit: the part of an image that its enhanced version cannot reproduce.
 
 The enhanced image is blurred again as by the microscope, its grey levels are mapped to
 those of the input, and both are compared. The residual shows detail that the enhanced
@@ -57,7 +57,7 @@ _AROUND = 5  # side of the averaging window, in pixels of the map; chosen
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Difference between an enhanced image, blurred again, and its input image."""
+    """Difference between a re-blurred enhanced image and its input image."""
 
     # mean misfit of true SEM images of 40 superlens fields, simulated as for training
     TRUE_SHARE: ClassVar[float] = 0.42
@@ -205,7 +205,7 @@ def _create_map(
 
 
 def _create_ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
-    """Split grey levels into ramps, blur each with every width, remove slow trends."""
+    """Split grey levels into ramps, blur each at every width and remove slow trends."""
     low, high = bounds
     level = np.clip((image - low) / (high - low), 0, 1) * _RAMPS
     return [
@@ -218,10 +218,10 @@ def _create_ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
 
 
 def _subtract_local_mean(image: FloatArray) -> FloatArray:
-    """Subtract slow variation (the local mean)."""
+    """Subtract the local mean."""
     return np.asarray(image - ndimage.uniform_filter(image, _SLOW_PX))
 
 
 def _crop_border(image: FloatArray) -> FloatArray:
-    """Crop the border of an image and flatten the rest."""
+    """Crop the image border and flatten the remaining pixels."""
     return image[_BORDER:-_BORDER, _BORDER:-_BORDER].ravel()

@@ -1,4 +1,4 @@
-r"""Count the objects that an image shows, misses and invents against a reference.
+r"""Count the objects that an image shows, misses or invents.
 
 Objects are bright or dark blobs of one diameter: local extrema of the smaller principal
 curvature at :math:`\sigma = d / \sqrt 8` [1]_. Particles, pits, line ends and crossings
@@ -69,12 +69,12 @@ class ObjectCount:
 
     @property
     def shown_percent(self) -> float | None:
-        """Percentage of the reference's objects that the image shows."""
+        """Percentage of reference objects that the image shows."""
         return 100 * self.shown / self.objects if self.objects else None
 
     @property
     def invented_percent(self) -> float | None:
-        """Percentage of the image's objects that the reference does not have."""
+        """Percentage of image objects that are not in the reference."""
         return 100 * self.invented / self.drawn if self.drawn else None
 
     shown_interval = create_property(
@@ -117,7 +117,7 @@ def find_object_diameter(reference: FloatArray) -> float:
 def count_objects(
     image: FloatArray, reference: FloatArray, diameter_px: float | None = None
 ) -> ObjectCount:
-    """Count the objects of a reference that an image shows, misses and invents.
+    """Counts of the objects that an image shows, misses or invents.
 
     An object is shown if the image has an extremum of the same sign within a radius of
     it, at least half as high as an object must be; each extremum is one object.
@@ -143,9 +143,9 @@ def count_objects(
     diameter = diameter_px or find_object_diameter(reference)
     if min(reference.shape) < _MIN_DIAMETERS * diameter:
         msg = (
-            f"Counting objects of {diameter:.0f} px needs at least "
+            f"Counting objects of {diameter:.0f} px needs an image of at least "
             f"{math.ceil(_MIN_DIAMETERS * diameter)} px on each side, got "
-            f"{min(reference.shape)}."
+            f"{min(reference.shape)} px."
         )
         raise ShapeError(msg, code="image-too-small")
     image_displayed, true = (

@@ -1,4 +1,4 @@
-"""Sizes of particles, as discs of the same area."""
+"""Particle sizes, as diameters of discs of equal area."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ _PROPERTIES = (
 
 @dataclass(frozen=True, slots=True)
 class Particles:
-    """Particles that are completely in the field, and numbers of excluded ones.
+    """Particles entirely inside the field, and counts of the excluded ones.
 
     Lengths and areas are in pixels of mean size, which differ from `centres_px` only if
     pixels are not square. `clear` is the fraction, by diameter, of particles that are
@@ -95,14 +95,14 @@ def _relabel(image: Micrograph) -> tuple[Any, Any]:
     if not whole or count > _MAX_PARTS * (numbers.size - 1):
         msg = (
             "A label image must have an integer label for each object and 0 elsewhere, "
-            f"got grey levels in {image.name}; omit `labels` to find particles."
+            f"but {image.name} has grey levels; omit `labels` to find particles."
         )
         raise ShapeError(msg, code="not-labels")
     return labels, numbers.astype(int)
 
 
 def _clear_fraction(labels: NDArray[np.int32], found: dict[str, Any]) -> float | None:
-    """Return the fraction, by diameter, of compact and isolated particles."""
+    """Return the diameter-weighted fraction of compact, isolated particles."""
     outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
     window = 2 * _NEAR_PX + 1
     others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)

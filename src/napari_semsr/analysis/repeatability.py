@@ -1,4 +1,4 @@
-"""Repeatability: how much two scans of one field differ, and how much is noise.
+"""Repeatability: difference between two scans of a field, and its noise part.
 
 Neither of two scans is the ground truth. Exchanging them therefore changes only the
 unit: grey levels are those of the first.
@@ -61,7 +61,7 @@ _PROBE = 17  # px, side of a point image that shows the kernel, of radius 3
 
 @dataclass(frozen=True, slots=True)
 class ScanPair:
-    """Two aligned scans, each moved by half of the shift."""
+    """Two aligned scans, each shifted by half the offset between them."""
 
     first: GridImage  # overlap of both, on one grid
     second: GridImage
@@ -95,7 +95,7 @@ class ScanPair:
         if not box:
             msg = (
                 f"{first.name} and {second.name} do not overlap; check their origins "
-                "and pixel sizes, or register them (`register()`)."
+                "and pixel sizes, or register the images (`register()`)."
             )
             raise ShapeError(msg, code="no-overlap")
         areas = (
@@ -106,11 +106,11 @@ class ScanPair:
 
     @property
     def shape(self) -> IntPair:
-        """Number of rows and columns of the overlap."""
+        """Shape of the overlap, (rows, columns)."""
         return self.first.grid.shape
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
-        """Read a box of both scans, given in pixels of the common grid."""
+        """Read a box, in pixels of the common grid, from both scans."""
         first, second = (
             area.read(box).astype(np.float64) for area in (self.first, self.second)
         )
@@ -120,7 +120,7 @@ class ScanPair:
 
 
 def _check_scans_match(first: Micrograph, second: Micrograph) -> None:
-    """Raise an error for scans that differ in shape or pixel size."""
+    """Raise an error if the scans differ in shape or pixel size."""
     one, other = first.pixel_size_nm, second.pixel_size_nm
     if (one is None or other is None) and first.shape != second.shape:
         sizes = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
@@ -164,7 +164,7 @@ def _fourth_differences(values: FloatArray, axis: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class GreyMatch:
-    """Mapping of the second scan's grey levels to those of the first."""
+    """Grey-level mapping from the second scan to the first."""
 
     gain: float  # first = offset + gain · second
     offset: float
@@ -178,7 +178,7 @@ class GreyMatch:
 
 
 def match_scans(pair: ScanPair) -> Job[GreyMatch]:
-    """Match the grey levels of two scans, neither of which is a reference.
+    """Match the grey levels of two scans without using either as reference.
 
     All squares without gaps are used.
     """
@@ -219,7 +219,7 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
 
 @dataclass
 class _SquareSums:
-    """Sums over squares of two scans, relative to their means for precision."""
+    """Sums over squares of two scans, centred on their means for precision."""
 
     sums: FloatArray = field(default_factory=lambda: np.zeros(6))
     level: FloatPair | None = None
@@ -240,8 +240,8 @@ class _SquareSums:
         count, *rest = self.sums.tolist()
         if self.level is None or count < _LEAST:
             msg = (
-                f"Two scans must have at least {_LEAST} gap-free squares of {_SQUARE} "
-                f"px in common, got {count:.0f} in {pair.first.image.name} and "
+                f"Two scans must share at least {_LEAST} gap-free squares of {_SQUARE} "
+                f"px, got {count:.0f} in {pair.first.image.name} and "
                 f"{pair.second.image.name}."
             )
             raise ShapeError(msg, code="nothing-to-measure")
@@ -253,7 +253,7 @@ class _SquareSums:
         ):
             if variance <= _FLAT * max(mean**2, np.finfo(np.float64).tiny):
                 msg = (
-                    f"A scan must have contrast, but {area.image.name} is constant in "
+                    f"Scans must have contrast, but {area.image.name} is constant in "
                     "the overlap; choose another scan."
                 )
                 raise ShapeError(msg, code="image-blank")
@@ -262,7 +262,7 @@ class _SquareSums:
 
 @dataclass(frozen=True, slots=True)
 class RepeatabilityPart:
-    """A part of the map, and its contribution to the overall results."""
+    """Section of the map and its contribution to the overall results."""
 
     values: Float32Array  # grey levels; NaN where unknown
     sums: FloatArray  # pixels, their squares, differences, noise estimate
@@ -278,7 +278,7 @@ class ScanComparison:
     window: int  # pixels along the side of the windows
 
     def compare(self, box: Box) -> RepeatabilityPart:
-        """Compare both scans in a box; return the map and its contribution."""
+        """Compare both scans in a box; return the map and its sums."""
         reach = self.window // 2 + len(_ROUGH) // 2
         around = box.grow(reach).intersection(Box.from_shape(self.pair.shape))
         first, second = self.pair.read(around)
@@ -308,7 +308,7 @@ class ScanComparison:
         )
 
     def _compute_local_mean(self, values: FloatArray) -> FloatArray:
-        """Average the known pixels in a window around each; 0 if none is known."""
+        """Average the finite pixels in a window around each pixel; 0 if none."""
         finite = np.isfinite(values)
         if not finite.any():
             return np.zeros(values.shape)
@@ -335,7 +335,7 @@ class RepeatabilitySums:
     _map_sums: FloatArray = field(default_factory=lambda: np.zeros(2))
 
     def add(self, part: RepeatabilityPart) -> None:
-        """Add the pixels of a part of the map."""
+        """Add the pixels of a section of the map."""
         self._sums += part.sums
         finite = part.values[np.isfinite(part.values)].astype(np.float64)
         self._map_sums += [finite.size, finite.sum()]
@@ -344,7 +344,7 @@ class RepeatabilitySums:
 
     @property
     def pixel_count(self) -> int:
-        """Number of compared pixels."""
+        """Number of pixels compared."""
         return int(self._sums[0])
 
     @property
@@ -366,7 +366,7 @@ class RepeatabilitySums:
 
     @property
     def rest(self) -> float:
-        """Standard deviation without the noise; 0 if noise explains everything."""
+        """Standard deviation excluding noise; 0 if noise explains everything."""
         return math.sqrt(max(0.0, self.sd**2 - self.noise**2))
 
     @property

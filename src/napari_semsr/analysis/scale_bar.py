@@ -1,4 +1,4 @@
-"""Find the scale bar printed into an image, and its length in px.
+"""Detection of the scale bar printed in an image, and of its length in px.
 
 A bar is a thin straight line on an even background, continuous or broken once by its
 label, with short ticks at its ends or none. Rules and letters of a data bar are
@@ -49,7 +49,7 @@ class ScaleBar:
 
 @dataclass(frozen=True, slots=True)
 class _BarLine:
-    """A straight line including its ticks."""
+    """Straight line including its ticks."""
 
     y0: int  # rows of the line itself
     y1: int
@@ -123,7 +123,7 @@ def _measure_band_height(quiet: BoolArray, row: int) -> int:
 
 
 def _find_bars_on_background(mark: BoolArray, even: BoolArray) -> list[_BarLine]:
-    """Find the bars among the marks on a given background."""
+    """Find the bars among the marks on a given background level."""
     from scipy import ndimage
 
     width = mark.shape[1]
@@ -165,7 +165,7 @@ def _is_bar(line: _BarLine, shortest: float, longest: float) -> bool:
 
 
 def _parse_line(shape: BoolArray, y: int, x: int) -> _BarLine | None:
-    """Interpret a connected region as a line with ticks; None if it is not one."""
+    """Interpret a connected region as a line with ticks; None if it is not a line."""
     wide = shape.shape[1]
     full = np.flatnonzero(shape.mean(axis=1) >= _SOLID)
     if not full.size or full[-1] - full[0] + 1 != full.size:
@@ -184,7 +184,7 @@ def _parse_line(shape: BoolArray, y: int, x: int) -> _BarLine | None:
 
 
 def _has_clear_background(line: _BarLine, even: BoolArray) -> bool:
-    """Check for background above and below a line, between its ticks."""
+    """Check for clear background above and below a line, between its ticks."""
     inner = np.s_[line.x0 + line.ends[0] + 1 : line.x1 - line.ends[1] - 1]
     for row in (line.y0 - 3, line.y1 + 2):
         if not 0 <= row < even.shape[0] or not even[row, inner].size:

@@ -1,4 +1,4 @@
-"""Power spectra: radially averaged in physical frequency, and as a centred image.
+"""Power spectra: radial average in physical frequency, and centred image.
 
 Spectra are densities: white noise of variance σ² has the power σ² at every frequency,
 independent of the window and the size of the image.
@@ -79,7 +79,7 @@ def _compute_power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
 
 
 def _average_radially(m: Micrograph, power: FloatArray) -> RadialSpectrum:
-    """Average the power of a half-plane over its rings."""
+    """Average the half-plane power over rings."""
     rings = create_rings(m.shape, relative_pitch(m.scale))
     complete = slice(1, rings.complete)
     mean = rings.sum_rings(power)[complete] / np.maximum(rings.samples[complete], 1)

@@ -1,4 +1,4 @@
-"""The ``semsr`` command: parse arguments, run one job, print the result, exit."""
+"""The ``semsr`` command: argument parsing, job execution, output and exit code."""
 
 import argparse
 import json
@@ -48,7 +48,7 @@ _MISSING_ARGUMENTS = "the following arguments are required: "
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argument parser that raises usage errors as one sentence.
+    """Argument parser that raises usage errors as one-sentence messages.
 
     A word that starts like a negative number, such as ``-2px`` or ``-1,5``, is a value.
     """
@@ -63,7 +63,7 @@ class _Parser(argparse.ArgumentParser):
             action.help = action.help and replace_with_flags(action.help, self._actions)
 
     def format_help(self) -> str:
-        """Return the help text, which is only composed on request."""
+        """Return the help text, composed only on request."""
         self.expand_help()
         return super().format_help()
 
@@ -80,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
         raise OptionError(msg, code=code)
 
     def _describe_argument(self, name: str) -> str:
-        """Return the name of an argument with the beginning of its help text."""
+        """Return the name of an argument with the start of its help text."""
         for action in self._actions:
             if name in ("/".join(action.option_strings), action.metavar, action.dest):
                 choices = ", ".join(str(item) for item in action.choices or ())
@@ -111,8 +111,11 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
-        epilog="Lengths are nanometres; `semsr COMMAND --help` lists its options. "
-        "Messages are explained in docs/troubleshooting.md of the manual.",
+        epilog=(
+            "Lengths are in nanometres. Run `semsr COMMAND --help` to list the options "
+            "of a command. Messages are explained in docs/troubleshooting.md of the "
+            "manual."
+        ),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
@@ -148,7 +151,7 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def replace_with_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
-    """Replace names of options and commands in text with command-line syntax."""
+    """Replace option and command names in text with command-line syntax."""
 
     def format_reference(verb: str, option: str, value: str) -> str:
         name = FUNCTIONS.get(verb, verb)
@@ -173,7 +176,7 @@ def _replace_with_command_flags(words: Sequence[str], text: str) -> str:
 def _format_option(
     option: str, value: str, arguments: Sequence[argparse.Action]
 ) -> list[str]:
-    """Return the command-line words that set an option."""
+    """Return the command-line arguments that set an option."""
     flag = f"--{option.replace('_', '-')}"
     for one in (one for one in arguments if one.dest == option):
         if isinstance(one, argparse._StoreConstAction) and one.const is not True:  # noqa: SLF001
@@ -285,7 +288,7 @@ class Console:
             self._print_line(f"semsr: warning: {message}")
 
     def error(self, message: str, verb: str | None = None) -> None:
-        """Print the reason for a failure on one line."""
+        """Print an error on one line."""
         self._print_line(f"semsr {verb}: {message}" if verb else f"semsr: {message}")
 
     def _print_line(self, line: str) -> None:
@@ -403,7 +406,7 @@ def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int
 
 
 def _log_error(error: Exception, verb: str | None) -> None:
-    """Write an unexpected error to the log file set in the environment, if any."""
+    """Write an unexpected error to the log file named by the environment, if any."""
     place = os.environ.get("SEMSR_LOG")
     if place and not isinstance(error, SemsrError):
         from napari_semsr.io import log_error
@@ -417,7 +420,7 @@ def _is_helper_process(verb: str | None) -> bool:
 
 
 def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -> int:
-    """Parse and run a command; raise every failure as an exception."""
+    """Parse and run a command, raising every failure as an exception."""
     verb_word = next((word for word in words if not word.startswith("-")), None)
     if verb is None and verb_word is not None:
         _raise_unknown_command(verb_word)
@@ -434,7 +437,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         console.print_result({"version": version}, f"semsr {version}")
         return _SUCCESS
     if arguments.verb is None:
-        parser.error(f"a command is required, one of {', '.join(VERBS)}")
+        parser.error(f"a command is required (one of {', '.join(VERBS)})")
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         try:
@@ -491,7 +494,7 @@ def _list_flags(verb: str) -> list[str]:
 def _run_job(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
-    """Run the job of a command; return its record and its summary."""
+    """Run the job of a command; return its record and summary."""
     name = _get_full_command_name(arguments)
     if name in ("enhance", "batch"):  # before torch is loaded
         configure_allocator()
@@ -513,7 +516,7 @@ def _select_user_warnings(
 
 @contextmanager
 def _handle_termination(signals: list[int]) -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that clean-up runs; record the signal.
+    """Treat SIGTERM like Ctrl-C, so that clean-up runs; record the signal.
 
     An interrupt that the process ignores stays ignored.
     """

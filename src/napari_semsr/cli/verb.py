@@ -1,4 +1,4 @@
-"""Subcommands of ``semsr``: arguments, jobs, and summaries of results."""
+"""Subcommands of ``semsr``: arguments, jobs and result summaries."""
 
 import argparse
 import types
@@ -140,7 +140,7 @@ def _add_input(place: Any, item: Any, *, optional: bool) -> None:
 
 
 class _OutputAction(argparse.Action):
-    """Action for an output given by position or by -o."""
+    """Action for an output given as a positional argument or with -o."""
 
     place: argparse.Action | None = None  # the positional argument
 
@@ -153,7 +153,7 @@ class _OutputAction(argparse.Action):
     ) -> None:
         """Store the output; -o makes the positional argument optional."""
         if getattr(namespace, self.dest, None) is not None:
-            parser.error(f"the output is named twice, the second time as {values}")
+            parser.error(f"the output is given twice, the second time as {values}")
         setattr(namespace, self.dest, values)
         if self.place is not None:
             self.place.nargs, self.place.required = "?", False
@@ -211,9 +211,9 @@ class Command:
         names = " and ".join(jobs.get_measuring_command(self.verb.name).image_columns)
         group = parser.add_argument_group(
             "many images",
-            "Use a folder, a glob in quotes, or a table (CSV) instead of an image; "
-            f"the header of the table has {names}, and paths are relative to its "
-            "folder.",
+            "Pass a folder, a quoted glob pattern, or a table (CSV) instead of an "
+            f"image. The table header must contain {names}, and paths are relative "
+            "to the table's folder.",
         )
         if not self._has_table:
             group.add_argument(
@@ -255,12 +255,12 @@ class Command:
     def _start_table(
         self, arguments: argparse.Namespace, images: Sequence[Any]
     ) -> Job[object]:
-        """Create the job for many images."""
+        """Create the job that measures many images."""
         verb, output = self.verb, getattr(arguments, "output", None)
         if output is not None:
             msg = (
-                f"-o {output} cannot be used with many images; use --table, or "
-                "measure one image."
+                f"-o {output} cannot be used with many images; use --table, or measure "
+                "a single image."
             )
             raise OptionError(msg, code="options-contradict")
         how = {item.name: getattr(arguments, item.name) for item in verb.files}
@@ -287,12 +287,16 @@ class Command:
         ):
             msg = (
                 f"The arguments {' and '.join(names)} are required, but {missing[0]} "
-                "is missing; only a table with both images needs no second argument."
+                "is missing; the second argument may be omitted only for a table that "
+                "lists both images."
             )
             raise OptionError(msg, code="missing-value")
         output = self.verb.output
         if output is not None and output.one_needs_it and arguments.output is None:
-            msg = "A single image needs -o for its map, or --table for its row."
+            msg = (
+                "A single image requires -o to write its map, or --table to write its "
+                "row."
+            )
             raise OptionError(msg, code="missing-value")
 
     def summarise(self, result: Any) -> str:
@@ -322,7 +326,10 @@ def _format_tables(result: "jobs.Result") -> Iterator[str]:
             cells = zip(row, widths, strict=True)
             yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
         if len(rows) > _MAX_ROWS:
-            yield f"and {len(rows) - _MAX_ROWS} more rows; --json lists all"
+            yield (
+                f"... and {len(rows) - _MAX_ROWS} more rows; use --json to list them "
+                "all"
+            )
 
 
 def _format_cell(value: object) -> str:
@@ -332,7 +339,7 @@ def _format_cell(value: object) -> str:
 
 
 def _summarise(result: "jobs.MeasuredTable") -> str:
-    """Format mean and standard deviation over images, and the failures, as text."""
+    """Format the mean and standard deviation over images, and any failures."""
     counts = f"{result.measured} measured"
     counts += f", {result.kept} kept" if result.kept else ""
     failures = [row for row in result.rows if row["error"]]
@@ -352,14 +359,15 @@ def _summarise(result: "jobs.MeasuredTable") -> str:
         ("failed", f"{row[first]}: {row['error']}") for row in failures[:_MAX_ROWS]
     ]
     if len(failures) > _MAX_ROWS:
-        rows.append(("", f"and {len(failures) - _MAX_ROWS} more; the table lists all"))
+        more = len(failures) - _MAX_ROWS
+        rows.append(("", f"... and {more} more; all are in the table"))
     if result.table is not None:
         rows.append(("table", result.table))
     return format_columns(rows)
 
 
 def format_columns(rows: Iterable[tuple[str, str]]) -> str:
-    """Format names and values as two columns."""
+    """Format names and values in two columns."""
     pairs = [(escape_invisible(name), escape_invisible(value)) for name, value in rows]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)

@@ -1,4 +1,4 @@
-"""Data types and arithmetic shared by all other packages; numpy, scipy, pydantic."""
+"""Data types and arithmetic shared by all packages; needs numpy, scipy, pydantic."""
 
 import lazy_loader
 

@@ -19,21 +19,21 @@ FirstFrame = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 
 class Frames(Protocol):
-    """Array-like frames (Y, X) of equal shape and type, read one at a time."""
+    """Array-like stack of frames of equal shape and type, read one at a time."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Numbers of frames, rows and columns."""
+        """Shape of the stack, (frames, rows, columns)."""
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the grey values."""
+        """Data type of the grey values."""
 
     def __getitem__(self, index: int) -> RealArray: ...
 
 
 class BoundedCache:
-    """Thread-safe cache of arrays by key that evicts the least recently used."""
+    """Thread-safe array cache by key that evicts the least recently used entries."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -62,7 +62,7 @@ class BoundedCache:
         return value
 
     def drop(self, key: Hashable) -> None:
-        """Remove an entry, if present, so that it is computed again."""
+        """Remove an entry, if present, so that it is recomputed."""
         with self._lock:
             if key in self._entries:
                 self._bytes -= _count_bytes(self._entries.pop(key))
@@ -77,7 +77,7 @@ def _count_bytes(value: object) -> int:
 def check_grid_options(
     grid: IntPair | None, options: Mapping[str, object], *, has_positions: bool
 ) -> None:
-    """Raise an error for grid options without a grid; None means not given.
+    """Raise an error for grid options given without a grid; None means not given.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def check_grid_options(
 
 @dataclass(frozen=True, slots=True)
 class UnusedFrame:
-    """An unused frame and the reason."""
+    """Unused frame and the reason for its exclusion."""
 
     frame: str
     reason: str
@@ -114,7 +114,7 @@ def grid_cells(
     order: FrameOrder = "row",
     first: FirstFrame = "top-left",
 ) -> NDArray[np.int64]:
-    """Return the row and column of each frame (N, 2) in a grid filled row by row.
+    """Return the grid row and column of each frame (N, 2), filled row by row.
 
     It may also be filled column by column; a serpentine reverses every second line.
     `first` is the corner of the first frame. Raises `OptionError` if the size of the
@@ -124,7 +124,7 @@ def grid_cells(
     if rows < 1 or columns < 1 or rows * columns != count:
         msg = (
             f"A grid of {rows}x{columns} needs {max(rows * columns, 0)} frames, got "
-            f"{count}: correct the grid, or pass positions for a scan with gaps."
+            f"{count}; correct the grid, or pass positions if the scan has gaps."
         )
         raise OptionError(msg, code="grid-mismatch")
     by_column = order.startswith("column")
@@ -173,7 +173,7 @@ class Acquisition:
         count = len(self)
         if len(self.names) != count or len(set(self.names)) != count:
             name_count = len(set(self.names))
-            msg = f"{count} frames need {count} different names, got {name_count}."
+            msg = f"{count} frames need {count} unique names, got {name_count}."
             raise ShapeError(msg, code="names-alike")
         for what, places in (
             ("Nominal positions in px", self.nominal_px),
@@ -185,8 +185,8 @@ class Acquisition:
                 raise ShapeError(msg)
         if self.overlap is not None and not 0 < self.overlap < 1:
             msg = (
-                f"The overlap must be a fraction of the frame between 0 and 1, "
-                f"got {self.overlap:g}: frames without overlap cannot be stitched."
+                "The overlap must be a fraction of the frame between 0 and 1, got "
+                f"{self.overlap:g}. Frames without overlap cannot be stitched."
             )
             raise OptionError(msg, code="out-of-range")
         if self.grid is not None and self.cells is None:
@@ -197,17 +197,17 @@ class Acquisition:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Numbers of frames, rows and columns."""
+        """Shape of the stack, (frames, rows, columns)."""
         return self.frames.shape
 
     @property
     def frame_shape(self) -> IntPair:
-        """Rows and columns of one frame."""
+        """Shape of one frame, (rows, columns)."""
         return self.frames.shape[1:]
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the grey values."""
+        """Data type of the grey values."""
         return self.frames.dtype
 
     def grid_cells(self) -> NDArray[np.int64]:
@@ -226,7 +226,7 @@ class Acquisition:
         return corners
 
     def nominal_corners(self) -> FloatArray | None:
-        """Return nominal top-left corners in px (N, 2), or None if unknown.
+        """Return nominal top-left frame corners in px (N, 2), or None if unknown.
 
         As stated in pixels, in nanometres with a known pixel size, or from grid and
         overlap.
@@ -242,7 +242,7 @@ class Acquisition:
         return self.frames[index]
 
     def replace(self, **changes: Any) -> Self:
-        """Return a checked copy with attributes changed; `pixel_size_nm` is parsed."""
+        """Return a validated copy with changed attributes; parse `pixel_size_nm`."""
         if "pixel_size_nm" in changes:
             changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
         return replace(self, **changes)

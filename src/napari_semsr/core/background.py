@@ -1,4 +1,4 @@
-"""Background work that leaves the main thread of a viewer responsive.
+"""Background work that keeps the main thread of a viewer responsive.
 
 The drawing thread shares the cores with the computing threads, and Python's interpreter
 lock with the thread that compresses and writes tiles. The computing threads therefore
@@ -54,7 +54,7 @@ def map_parallel(
     *,
     most: int | None = None,
 ) -> Iterator[_Result]:
-    """Compute items on all cores in parallel and yield the results in order.
+    """Process items in parallel on all cores, and yield the results in order.
 
     `most` limits the number computed at a time, to limit memory.
     """
@@ -75,7 +75,7 @@ def map_parallel(
 
 @contextmanager
 def background_priority() -> Iterator[None]:
-    """Run this thread, and threads started by it, at lower priority than the main one.
+    """Run this thread, and threads it starts, at lower priority than the main one.
 
     Thread priority is lowered on Linux only, and stays lowered, since a user may not
     raise it again. That of the main thread is not changed.
@@ -170,16 +170,16 @@ def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> No
     free = psutil.virtual_memory().available
     if need > free:
         msg = (
-            f"Measuring all of {name}, {shape[0]} x {shape[1]} px, needs "
+            f"Measuring all of {name} ({shape[0]} x {shape[1]} px) needs "
             f"{need / 1000000000.0:.1f} GB of memory, but only "
-            f"{free / 1000000000.0:.1f} GB are free: crop the image and measure the "
+            f"{free / 1000000000.0:.1f} GB are free; crop the image and measure the "
             "crop."
         )
         raise DeviceMemoryError(msg, code="memory")
 
 
 def load_torch_libraries() -> None:
-    """Load the shared libraries of torch before it is imported in a thread.
+    """Load the shared libraries of torch before importing it in a thread.
 
     Python's import, and `ctypes` too, hold the interpreter lock while a library loads:
     for torch 0.2 s from memory, seconds from a cold disk, which freezes the window. A

@@ -1,4 +1,4 @@
-"""Calibration from a grating or a printed scale bar, and uncertainty of lengths."""
+"""Calibration from a grating or printed scale bar, and length uncertainties."""
 
 import math
 from dataclasses import dataclass
@@ -63,12 +63,12 @@ class Calibration:
 
     @property
     def grating(self) -> Annotated[str, Quantity("Grating")]:
-        """Type of lattice and number of periods."""
+        """Lattice type and number of periods, as text."""
         return f"{self.lattice}, {self.periods:.1f} periods"
 
     @property
     def centre(self) -> Annotated[str | None, Quantity("Centre of the distortion")]:
-        """Distortion centre relative to the image centre; None if they coincide."""
+        """Distortion centre relative to the image centre, as text; None if equal."""
         if self.centre_px is None or self.centre_sd_px is None:
             return None
         y, x = (
@@ -216,7 +216,7 @@ def get_size_basis(
 
 
 def format_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) -> str:
-    """Format a pixel size and the larger of its two standard deviations.
+    """Format a pixel size with the larger of its two standard deviations.
 
     Such as ``5 ± 0.02 nm``.
     """
@@ -253,7 +253,7 @@ def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
 
 
 def widen_interval(value: float, interval: FloatPair, share: float) -> FloatPair:
-    """Add a `length_error` to the 95 % interval of a length, in quadrature."""
+    """Widen the 95 % interval of a length by its `length_error`, in quadrature."""
     reach = Z95 * share * abs(value)
     down, up = (math.hypot(end - value, reach) for end in interval)
     return value - down, value + up

@@ -1,4 +1,4 @@
-"""The condition of a micrograph: nine numbers that describe its degradation.
+"""Condition of a micrograph: nine numbers that describe its degradation.
 
 A simulation draws them, a network estimates them, and a user may override two.
 """
@@ -32,7 +32,7 @@ def get_noise(condition: Sequence[float]) -> float:
 
 
 def get_blur(condition: Sequence[float]) -> float:
-    """Return the root mean square blur of both axes as a standard deviation in px."""
+    """Return the RMS blur over both axes, as a standard deviation in px."""
     parts = [max(math.exp(v) - NO_BLUR, 0.0) for v in condition[_BLUR]]
     return math.sqrt(sum(part**2 for part in parts) / len(parts))
 

@@ -1,4 +1,4 @@
-"""Errors that a user can act on.
+"""Errors that a user can resolve.
 
 Each message is one sentence: what is required, what was given, and how to fix it.
 None derives from `RuntimeError`, which Qt generator workers swallow.
@@ -133,7 +133,7 @@ _LONGEST = 60  # chosen: the value fits into one line of the message
 
 
 def shorten(value: object) -> str:
-    """Format any value for one line of a message; long ones are shortened."""
+    """Format a value for one line of a message, shortening long values."""
     brief = reprlib.Repr()
     brief.maxlevel = 4
     brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = 8
@@ -146,7 +146,7 @@ _OPTION_REFERENCE = re.compile(r"`(?=[a-z])(?:(\w+)\()?(\w*…?)(?:=([^`)]*))?\)
 
 
 def replace_option_names(text: str, say: Callable[[str, str, str], str]) -> str:
-    """Replace option and command names in a sentence with those of an interface.
+    """Replace option and command names in a sentence with interface-specific ones.
 
     A sentence names them as Python does, in backticks: ```tile```, ```tile=256```,
     ```crop()```, ```crop(gap_free=True)```. `say` returns the text for a command or a
@@ -195,14 +195,14 @@ def describe_error(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return (
-            "Not enough memory for this image: set `level` or `plane`, or convert it "
-            "to .ome.zarr."
+            "Not enough memory for this image: set `level` or `plane`, or convert the "
+            "image to .ome.zarr."
         )
     if isinstance(error, OSError):
         what = error.strerror or str(error)
         where = f" ({error.filename})" if error.filename else ""
         return f"Reading or writing failed: {what}{where}."
     return (
-        f"Unexpected {type(error).__name__}: {str(error) or 'no message'}; "
-        "run again with `debug` to see the traceback, and report it."
+        f"Unexpected {type(error).__name__}: {str(error) or 'no message'}; run again "
+        "with `debug` to see the traceback, and please report the error."
     )

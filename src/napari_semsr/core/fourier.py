@@ -29,7 +29,10 @@ def tukey_window(size: int, alpha: float) -> FloatArray:
     that no pixel has weight zero.
     """
     if not 0 <= alpha <= 1:
-        msg = f"A Tukey window needs a tapered fraction between 0 and 1, got {alpha}."
+        msg = (
+            "The tapered fraction of a Tukey window must be between 0 and 1, got "
+            f"{alpha}."
+        )
         raise OptionError(msg, code="out-of-range")
     if alpha * size <= 1:
         return np.ones(size)
@@ -95,7 +98,7 @@ class Rings:
         return 0.5 / max(self.pitch)
 
     def sum_rings(self, plane: NDArray[np.floating]) -> FloatArray:
-        """Sum a half-plane quantity (Y, X // 2 + 1) over each full ring (K,).
+        """Sum a half-plane quantity (Y, X // 2 + 1) over each complete ring (K,).
 
         It must be real and even in frequency.
         """

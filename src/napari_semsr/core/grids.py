@@ -1,4 +1,4 @@
-"""Positions of images in a common plane, and the pixels that show the same area.
+"""Image positions in a common plane, and pixels that show the same area.
 
 A pixel is an area: pixel (0, 0) extends half a pixel to each side of the origin, which
 is its centre. Lengths are in one unit, nanometres for calibrated images.
@@ -52,7 +52,7 @@ class Resampling:
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of the new grid, up to the end of the source image."""
+        """Shape of the new grid, up to the end of the source image."""
         rows, columns = (
             math.ceil((n - offset) / step)
             for n, step, offset in zip(self.size, self.steps, self.offsets, strict=True)
@@ -60,7 +60,7 @@ class Resampling:
         return rows, columns
 
     def source_region(self, box: Box) -> Box:
-        """Return the region of the source image needed for a box of the new grid.
+        """Return the source image region needed to compute a box of the new grid.
 
         The box may extend beyond the grid; the region is inside the field.
         """
@@ -75,7 +75,7 @@ class Resampling:
     def nearest_pixels(
         self, place: Box, box: Box
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the source pixels at the centres of the new pixels in a box.
+        """Return the source pixels nearest to the new pixel centres in a box.
 
         An open index of shape ``box.shape`` into an array of the region `place` of the
         field, which holds ``source(box)``.
@@ -112,7 +112,7 @@ class Resampling:
         return np.ascontiguousarray(values, dtype=kind)
 
     def _weight_matrix(self, axis: int, span: IntPair, place: IntPair) -> Any:
-        """Return the weights of one axis as a matrix; None if both grids are equal."""
+        """Return the weights of one axis as a matrix; None if the grids are equal."""
         step, size, offset = self.steps[axis], self.size[axis], self.offsets[axis]
         together = step == 1 and offset == 0
         if together and span[0] >= place[0] and span[1] <= place[1]:
@@ -143,7 +143,7 @@ def _kernel_width(step: Fraction) -> int:
 def _pixel_centres(
     span: IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], int]:
-    """Return centres of new pixels in source pixels: numerators and denominator."""
+    """Return new pixel centres in source pixels: numerators and denominator."""
     parts = math.lcm(step.denominator, offset.denominator)
     twice = 2 * np.arange(*span, dtype=np.int64) + 1
     above = twice * (step.numerator * (parts // step.denominator))
@@ -191,7 +191,7 @@ class Grid:
 
     @property
     def end(self) -> FloatPair:
-        """Bottom right corner ``(y, x)`` of the grid."""
+        """Bottom-right corner ``(y, x)`` of the grid."""
         y, x = (
             c + n * p
             for c, n, p in zip(self.corner, self.shape, self.pitch, strict=True)
@@ -242,7 +242,7 @@ class Grid:
         return Box(*spans)
 
     def to_box(self, source: "Grid") -> Box | None:
-        """Return this grid as a box of another grid; None unless pixels coincide.
+        """Return this grid as a box of another grid; None if pixels do not coincide.
 
         To a hundredth of a pixel; None otherwise.
         """
@@ -260,7 +260,7 @@ class Grid:
         return Box(*spans)
 
     def create_resampling(self, source: "Grid") -> Resampling:
-        """Return the resampling of an image with the grid `source` to this grid.
+        """Return the resampling from the grid `source` to this grid.
 
         The border of this grid may be anywhere in the `source`; the pixels of the
         resampling are counted from the corner of this one.
@@ -288,7 +288,7 @@ class GridImage:
     def from_image(
         cls, image: Micrograph, grid: Grid, source: Grid | None = None
     ) -> Self:
-        """Crop or resample an image lazily to a grid inside it.
+        """Crop or resample an image lazily to a grid inside the image.
 
         Grey values are interpolated only if the pixels differ. `source` is the grid of
         the image, by default the image's own.
@@ -298,17 +298,17 @@ class GridImage:
 
     @property
     def is_resampled(self) -> bool:
-        """Whether grey values are interpolated."""
+        """Whether the grey values are interpolated."""
         return self.inner is None
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the grey values, a float type if they are interpolated."""
+        """Data type of the grey values; a float type if they are interpolated."""
         own = self.image.dtype
         return interpolation_dtype(own) if self.is_resampled else own
 
     def crop(self, box: Box) -> Self:
-        """Return a part of the image, given as a box in its pixels."""
+        """Return a section of the image, given as a box in its pixels."""
         y, x = self.grid.box_origin(box)
         down, right = self.grid.pitch
         grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
@@ -343,13 +343,13 @@ class GridImage:
 
 
 def crop_to_box(image: Micrograph, box: Box) -> Micrograph:
-    """Crop an image; its position in the plane and its contrast limits are kept."""
+    """Crop an image, keeping its position in the plane and its contrast limits."""
     data, origin = read_box(image.data, box), Grid.from_image(image).box_origin(box)
     return image.replace(data=data, origin=origin, look=image.look)
 
 
 def find_gap_free_box(is_covered: BoolArray, *, least: int = 1) -> Box | None:
-    """Find the largest rectangle without gaps and with sides of at least `least`.
+    """Find the largest gap-free rectangle with sides of at least `least`.
 
     Row by row, each column keeps the height to which it is free of gaps and the widest
     interval that is free to this height, as in the usual algorithm for the largest

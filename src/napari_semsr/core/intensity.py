@@ -1,4 +1,4 @@
-"""Grey values: field-wide percentiles and means, conversion of type.
+"""Grey values: field-wide percentiles and means, and type conversion.
 
 Percentiles are those of the finite pixels, interpolated linearly between order
 statistics (numpy's default), and exact for any type up to float32. They are found by
@@ -32,7 +32,7 @@ _SIGN = np.uint32(1 << 31)
 
 
 def read_chunks(data: ReadableArray) -> Iterator[RealArray]:
-    """Read an image (Y, X) block by block, aligned with its chunks if it has them.
+    """Read an image (Y, X) block by block, aligned with its chunks if it is chunked.
 
     Each block is read once; small chunks are read several at a time.
     """
@@ -46,7 +46,7 @@ def read_chunks(data: ReadableArray) -> Iterator[RealArray]:
 def _block_borders(
     chunk: int | tuple[int, ...], data: ReadableArray, axis: int
 ) -> list[int]:
-    """Return block borders along one axis; small chunks are combined."""
+    """Return block borders along one axis, combining small chunks."""
     size = int(data.shape[axis])
     if isinstance(chunk, tuple):
         borders = [0, *(int(v) for v in np.cumsum(chunk))]
@@ -134,7 +134,7 @@ def measure_percentiles(
     pixels that are not real numbers.
     """
     if not 0 <= low <= high <= 100:
-        msg = f"Percentiles must be 0 <= low <= high <= 100, got {low} and {high}."
+        msg = f"Percentiles must satisfy 0 <= low <= high <= 100, got {low} and {high}."
         raise OptionError(msg, code="out-of-range")
     if np.dtype(data.dtype).kind not in "buif":
         msg = f"Percentiles need real pixel values, got type {data.dtype}."
@@ -164,7 +164,7 @@ _FILL_VALUES = -99999.0, -32768.0, -9999.0  # usual in maps
 
 
 def mask_fill_values(block: RealArray, name: str) -> RealArray:
-    """Replace fill values and extreme grey values by NaN, and warn about them.
+    """Replace fill values and extreme grey values with NaN, and warn about them.
 
     Infinities stay, since they count as missing everywhere. A usual fill value counts
     as missing if no other pixel is even half as low.
@@ -176,7 +176,7 @@ def mask_fill_values(block: RealArray, name: str) -> RealArray:
     if marks.any():
         warn(
             f"{name} has grey values beyond {_LARGEST_GREY:.0e}, which programs use "
-            "for missing pixels: these pixels are treated as missing.",
+            "to mark missing pixels; these pixels are treated as missing.",
             "pixels-marked-missing",
         )
     for mark in _FILL_VALUES:
@@ -188,7 +188,8 @@ def mask_fill_values(block: RealArray, name: str) -> RealArray:
             marks |= here
             warn(
                 f"{name} has pixels of {mark:.0f}, far below all others, which "
-                "programs use for missing pixels: these pixels are treated as missing.",
+                "programs use to mark missing pixels; these pixels are treated as "
+                "missing.",
                 "pixels-marked-missing",
             )
     return np.where(marks, block.dtype.type(np.nan), block) if marks.any() else block
@@ -200,7 +201,7 @@ def is_empty(data: ReadableArray) -> bool:
 
 
 def finite_mean(data: ReadableArray) -> float:
-    """Compute the mean of the finite pixels, chunk by chunk; 0 if none is finite."""
+    """Compute the mean of the finite pixels, chunk by chunk; 0 without any."""
     total, count = 0.0, 0
     for block in read_chunks(data):
         valid = block[np.isfinite(block)] if block.dtype.kind == "f" else block
@@ -210,7 +211,7 @@ def finite_mean(data: ReadableArray) -> float:
 
 
 def to_dtype(array: RealArray, dtype: DTypeLike) -> tuple[RealArray, int]:
-    """Convert grey values to another type with rounding and clipping.
+    """Convert grey values to another data type, with rounding and clipping.
 
     Integers are rounded to the nearest, halves to even, and NaN becomes 0. Also
     returns the number of pixels outside the range of the new type. Raises `OptionError`
@@ -249,7 +250,7 @@ def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[RealArray, 
 
 
 def _count_outside(array: RealArray, low: float, high: float) -> int:
-    """Count values outside a closed range, without NaN."""
+    """Count values outside a closed range, ignoring NaN."""
     return int(np.count_nonzero((array < low) | (array > high)))
 
 
@@ -318,7 +319,7 @@ _DEPTHS = 10, 12, 14  # bits of detectors, stored in two bytes
 
 
 def mark_equal_values(values: RealArray, level: float) -> BoolArray:
-    """Mark values equal to a level, for floats within single precision."""
+    """Mark values equal to a level, within single precision for floats."""
     if values.dtype.kind != "f":
         return np.asarray(values == level)
     # averages and interpolation of one value differ in the last bits
@@ -353,7 +354,7 @@ def find_clipped_level(
 
 
 def mark_clipped_pixels(values: RealArray, share: float = _CLIPPED_SHARE) -> BoolArray:
-    """Mark the pixels clipped to white or black, as defined by `find_clipped_level`."""
+    """Mark pixels clipped to white or black, as defined by `find_clipped_level`."""
     is_clipped = np.zeros(values.shape, bool)
     for white in (False, True):
         level = find_clipped_level(values, white=white, share=share)

@@ -1,4 +1,4 @@
-"""Micrograph: one calibrated image with its history, shared by all packages."""
+"""Micrograph: a calibrated image with its history, shared by all packages."""
 
 import hashlib
 import math
@@ -25,7 +25,7 @@ PixelSize = NewType("PixelSize", FloatPair)
 
 
 def parse_pixel_size(value: object) -> PixelSize | None:
-    """Convert a value from a user or a file to a pixel size ``(y, x)`` in nm.
+    """Convert a value from a user or file to a pixel size ``(y, x)`` in nm.
 
     One number is used for both axes; None is unknown. Raises `OptionError` if a value
     is not a finite positive number.
@@ -96,7 +96,7 @@ class Provenance(BaseModel):
     )
 
     def network_names(self) -> dict[str, str]:
-        """Return the names of all networks in this history by digest, last first."""
+        """Return the names of all networks in this history by digest, latest first."""
         networks = {}
         if self.model_digest:
             networks[self.model_digest] = self.model_name or "unnamed model"
@@ -139,7 +139,7 @@ class Provenance(BaseModel):
         return min(filter(None, cut_offs), default=None)
 
     def steps(self) -> Iterator["Provenance"]:
-        """Yield the steps of this history backwards, along the first inputs."""
+        """Yield the steps of this history in reverse, following the first inputs."""
         step: Provenance | None = self
         while step is not None:
             yield step
@@ -214,7 +214,7 @@ _MAPS = {
     "difference": "difference (grey levels)",
     "spectrum": "log10 power",
 }
-"""Quantity by job, and part of its output, for outputs that are not grey values."""
+"""Physical quantity of each non-intensity output, keyed by job and output name."""
 _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
 
 
@@ -234,7 +234,7 @@ def _remove_run_details(record: dict[str, Any]) -> dict[str, Any]:
 
 
 class DisplaySettings(BaseModel):
-    """Display settings of an image, named as in napari's image layers.
+    """Display settings of an image, named as in napari's image layer.
 
     A colour map is a name, or a colour such as ``#ff8800`` to which black fades; a
     custom one stores its colours (RGBA from 0 to 1), and their positions from 0 to 1
@@ -281,12 +281,12 @@ stated, and whether it is in the file itself.
 def create_size_source(
     how: str, size: FloatPair, *, in_file: bool = False
 ) -> dict[str, object]:
-    """Return the metadata entry for the source of a pixel size ``(y, x)`` in nm."""
+    """Return the metadata entry for the source of a ``(y, x)`` pixel size in nm."""
     return {"how": how, "pixel_size_nm": list(size), "in_file": in_file}
 
 
 def _recorded_size_source(step: Provenance) -> dict[str, object] | None:
-    """Return the recorded source of the pixel size of a step's input, if any."""
+    """Return the recorded pixel-size source of a step's input, if any."""
     origin = step.options.get(ORIGIN_KEY)
     if isinstance(origin, dict) and {"how", "pixel_size_nm"} <= set(origin):
         return origin  # in a file by another program it may have any form
@@ -299,7 +299,7 @@ def _recorded_size_source(step: Provenance) -> dict[str, object] | None:
     how = f"{('typed by the user' if is_typed else 'from a calibration')} in step "
     how += step.job
     if step.job == "register":  # size of its output, not of its input
-        how = f"that of {step.options.get('fixed')}, to which it was registered"
+        how = f"taken from {step.options.get('fixed')}, to which it was registered"
         return {"how": how}
     if step.job == "simulate":
         how = "set in its simulation"
@@ -309,7 +309,7 @@ def _recorded_size_source(step: Provenance) -> dict[str, object] | None:
 def describe_size_source(
     size: FloatPair, origin: Mapping[str, object] | None, history: Provenance | None
 ) -> str:
-    """Describe the source of a pixel size ``(y, x)`` in nm and later changes.
+    """Describe the source of a ``(y, x)`` pixel size in nm and its later changes.
 
     `origin` is the record of the image itself, from `create_size_source`; if None, its
     history is read.
@@ -359,7 +359,7 @@ Twelve of sixteen for many cameras; the least significant ones, as in OME.
 
 
 PICTURE_KEY = "stretched_to_8_bits"
-"""Option key of a step whose output was stretched to 8 bits for display."""
+"""Option key that marks a step whose output was stretched to 8 bits for display."""
 
 
 def _recorded_size_error(step: Provenance | None) -> FloatPair | None:
@@ -384,8 +384,8 @@ def _fill_masked_values(data: Any, name: str) -> Any:
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "buif":
         msg = (
-            f"An image must have real grey values, got {dtype} in {name}: use its "
-            "magnitude or its real part."
+            f"An image must have real grey values, got {dtype} in {name}; use the "
+            "magnitude or the real part."
         )
         raise ReadError(msg, code="complex-values")
     if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
@@ -446,8 +446,8 @@ class Micrograph:
                 raise ShapeError(msg, code="wrong-type") from None
         if hasattr(self.data, "coords"):
             msg = (
-                "A micrograph needs a plain array, got one with named axes: pass it "
-                "directly to a function, or convert it with `array_to_image`."
+                "A micrograph requires a plain array, got one with named axes; pass "
+                "the array directly to a function, or convert it with `array_to_image`."
             )
             raise ShapeError(msg, code="wrong-type")
         size = parse_pixel_size(self.pixel_size_nm)
@@ -462,7 +462,7 @@ class Micrograph:
 
     @property
     def pixel_size_sd_nm(self) -> PixelSize | None:
-        """Standard deviation ``(y, x)`` of the pixel size, if recorded in the history.
+        """Standard deviation ``(y, x)`` of the pixel size, if recorded.
 
         The relative error is that of the calibrated image it was derived from.
         """
@@ -488,7 +488,7 @@ class Micrograph:
         return self.replace(metadata={**self.metadata, SIZE_ERROR_KEY: share})
 
     def with_pixel_size(self, size: object) -> Self:
-        """Return a copy with another pixel size in nm, and the same origin in pixels.
+        """Return a copy with another pixel size in nm and the same origin in pixels.
 
         Returns the image itself if `size` is None.
         """
@@ -502,7 +502,7 @@ class Micrograph:
         return self.replace(pixel_size_nm=parsed_size, origin=(y, x))
 
     def calibrate(self, size: object, error: FloatPair | None = None) -> "Micrograph":
-        """Return a copy with a pixel size set by the user and its standard deviation.
+        """Return a copy with a user-defined pixel size and its standard deviation.
 
         Raises `OptionError` for a map that was computed with another size or without.
         """
@@ -513,8 +513,8 @@ class Micrograph:
         if history is not None and history.depends_on_pixel_size and not alike:
             msg = (
                 f"{self.name} shows {self.quantity}, which depends on the pixel size "
-                "of its source image: set the pixel size of that image with "
-                "`convert()`, and compute the map again."
+                "of its source image; set the pixel size of the source image with "
+                "`convert()` and recompute the map."
             )
             raise OptionError(msg, code="pixel-size-contradicts")
         # the pitch in its parent's pixels is only used while there is no pixel size
@@ -524,7 +524,7 @@ class Micrograph:
         return image_resized.with_size_source(how).replace(spacing_px=spacing)
 
     def with_size_source(self, how: str, *, in_file: bool = False) -> "Micrograph":
-        """Return a copy with the source of its pixel size, if it has a pixel size."""
+        """Return a copy that records the source of its pixel size, if known."""
         if self.pixel_size_nm is None:
             return self
         origin = create_size_source(how, self.pixel_size_nm, in_file=in_file)
@@ -532,7 +532,7 @@ class Micrograph:
 
     @property
     def pixel_size_from(self) -> str | None:
-        """Description of the source of the pixel size; None if it is unknown."""
+        """Description of the pixel-size source; None if unknown."""
         if self.pixel_size_nm is None:
             return None
         origin = self.metadata.get(ORIGIN_KEY)
@@ -540,19 +540,19 @@ class Micrograph:
 
     @property
     def shape(self) -> IntPair:
-        """Numbers of rows and columns."""
+        """Shape of the image, (rows, columns)."""
         rows, columns = self.data.shape
         return int(rows), int(columns)
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the grey values."""
+        """Data type of the grey values."""
         dtype: np.dtype[np.generic] = np.dtype(self.data.dtype)
         return dtype
 
     @property
     def significant_bits(self) -> int | None:
-        """Significant bits of the integers, if stated by the file and applicable.
+        """Significant bits of the integers, if the file states them and they apply.
 
         They do not apply to floats, to the output of a network, which has its own grey
         scale, and to values stretched to 8 bits.
@@ -599,7 +599,7 @@ class Micrograph:
         return np.asarray(self.data)
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some attributes changed.
+        """Return a copy with changed attributes.
 
         `pixel_size_nm` is parsed; with new `data`, `look` and `path` are None unless
         given.
@@ -620,7 +620,7 @@ _STEP = 32 << 20  # bytes between progress reports; chosen: hashed in 0.1 s or l
 
 @cache
 def processor_name() -> str:
-    """Return the processor name of this machine, the vendor's name if known."""
+    """Return the processor name of this machine, as named by its vendor if known."""
     cpu_info = Path("/proc/cpuinfo")
     try:
         lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -654,7 +654,7 @@ def encode_name(path: Path) -> bytes:
 
 
 def digest_path(path: Path) -> str:
-    """Compute the SHA-256 of a file, or of every file in a folder in name order.
+    """Compute the SHA-256 of a file, or of all files in a folder in name order.
 
     Returns ``sha256:`` and the digest in hexadecimal.
     """
@@ -662,7 +662,7 @@ def digest_path(path: Path) -> str:
 
 
 def digest_with_progress(path: Path) -> Job[str]:
-    """Compute the digest of `digest_path` and report the progress in megabytes.
+    """Compute the digest as `digest_path` does, reporting progress in megabytes.
 
     Small inputs report no progress.
     """

@@ -1,4 +1,4 @@
-"""Opening files without blocking on pipes and without unlimited reading."""
+"""Opening of files without blocking on pipes and without unlimited reading."""
 
 import errno
 import os
@@ -96,7 +96,7 @@ def iterate_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def describe_access_error(path: Path, error: BaseException) -> Message | None:
-    """Return a message if the system denied access to a file, otherwise None.
+    """Return a message if the system denied access to a file, or else None.
 
     A decoder may also raise `OSError` for damaged data, but without an error number.
     """
@@ -126,12 +126,12 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_rest(stream: BufferedReader, path: Path, most: int) -> bytes:
-    """Read the rest of an open file, with the limit of `read_bytes`."""
+    """Read the rest of an open file, with the same limit as `read_bytes`."""
     size = os.fstat(stream.fileno()).st_size
     if size > most:
         msg = (
-            f"{path} has {size >> 20} MiB, more than the limit of {most >> 20} MiB: "
-            "check that it is the intended file."
+            f"{path} has a size of {size >> 20} MiB, above the limit of {most >> 20} "
+            "MiB; check that it is the intended file."
         )
         raise ReadError(msg, code="file-too-large")
     return stream.read(size)
@@ -146,5 +146,7 @@ def _open_file(path: str, flags: int) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    msg = f"{path} must be a file, not a pipe or device: copy it first."
+    msg = (
+        f"{path} must be a regular file, not a pipe or device; copy it to a file first."
+    )
     raise ReadError(msg, code="not-a-file")

@@ -160,7 +160,7 @@ _OLD_VALUES = {"norm": {"exact": "whole", "frozen": "sampled"}}
 
 
 def update_value_name(name: str, value: object) -> Any:
-    """Replace an outdated value of an option with its current name."""
+    """Replace an outdated option value with its current name."""
     return (
         _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
     )
@@ -196,7 +196,8 @@ class Options(BaseModel):
                 for some in (choices, [getattr(self, other)])
             )
             warn(
-                f"{name} only has an effect if {other} is {needed_values}, not {now}.",
+                f"{name} has an effect only if {other} is {needed_values}, but it is "
+                f"{now}.",
                 "option-without-effect",
             )
             defaults[name] = type(self).model_fields[name].default
@@ -206,7 +207,7 @@ class Options(BaseModel):
     def _find_unused_options(
         cls, values: Mapping[str, object]
     ) -> Iterator[tuple[str, str, Iterable[object]]]:
-        """Yield each unused option, the option that it depends on, and valid values."""
+        """Yield each unused option, the option it depends on, and required values."""
         fields = cls.model_fields
         for name, info in fields.items():
             if values.get(name, info.default) == info.default:
@@ -224,7 +225,7 @@ class Options(BaseModel):
 
     @classmethod
     def parse(cls, values: dict[str, object]) -> Self:
-        """Validate values from a user or a file; the error names the first fault."""
+        """Validate values from a user or file; the error names the first bad value."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -239,7 +240,7 @@ class Options(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class OptionDisplay:
-    """Display settings of an option, and whether only a user may set it."""
+    """Display settings of an option, and whether it can only be set by a user."""
 
     label: str = ""
     unit: str = ""
@@ -262,7 +263,7 @@ class OptionDisplay:
 
 
 MORE = "More settings"
-"""Name of the option group that a panel collapses."""
+"""Name of the collapsible option group of a panel."""
 
 
 def option(
@@ -334,7 +335,7 @@ def _check_type_name(value: str | None) -> str | None:
 
 
 GreyType = Annotated[str | None, AfterValidator(_check_type_name)]
-"""Name of the type of the grey values in an output; None for float32."""
+"""Data type name of the grey values in an output; None for float32."""
 
 
 def get_display(info: FieldInfo) -> OptionDisplay:
@@ -374,13 +375,13 @@ def check_user_only_options(
         if name in persons:
             msg = (
                 f"{place} must not set {name}, which connects to another process or "
-                "writes elsewhere: remove it there, and pass it to the command."
+                "writes elsewhere; remove it from the file and pass it to the command."
             )
             raise OptionError(msg, code="unsafe-content")
 
 
 def count_values(value: object) -> float:
-    """Count values in nested tables and lists after expanding YAML aliases.
+    """Count values in nested tables and lists, with YAML aliases expanded.
 
     Infinity if a table or list contains itself.
     """

@@ -43,7 +43,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Finished fraction of the work, in [0, 1]; 0 while unknown."""
+        """Completed fraction of the work, in [0, 1]; 0 while unknown."""
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ P = TypeVar("P", bound=Progress)
 
 @dataclass(frozen=True, slots=True)
 class WaitingProgress(Progress):
-    """Waiting for an external resource; shown to the user immediately."""
+    """Progress while waiting for an external resource, shown immediately."""
 
 
 class TimeEstimator:
@@ -67,7 +67,7 @@ class TimeEstimator:
         self._start: tuple[int, int, float] | None = None
 
     def add_time_left(self, step: P, now: float | None = None) -> P:
-        """Return a copy of a step with the estimated remaining time, once available.
+        """Return a copy of a step with the estimated time left, once available.
 
         A new total restarts the estimate. `now` is in seconds on a monotonic clock, by
         default the system's.
@@ -100,7 +100,7 @@ Job = Generator[Progress, None, T]
 
 
 def run(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
-    """Run a job to its end and return its result.
+    """Run a job to completion and return its result.
 
     `report` receives each `Progress`; an exception raised by it cancels the job.
     """
@@ -147,7 +147,7 @@ _handler: ContextVar[Callable[[str], object] | None] = ContextVar(
 
 
 def warn(message: str, code: str = "", *, stacklevel: int = 2) -> None:
-    """Warn the user through the current handler, by default Python's warnings.
+    """Warn the user through the current handler, by default Python warnings.
 
     `message` is one sentence, `code` its stable name unless it is a `Message`;
     `stacklevel` is that of `warnings.warn`, relative to the caller.
@@ -162,7 +162,7 @@ def warn(message: str, code: str = "", *, stacklevel: int = 2) -> None:
 
 
 def warn_once(sentences: Iterable[str], files: str) -> None:
-    """Combine similar warnings about several files into one that states their number.
+    """Merge similar warnings about several files into one that states their number.
 
     Sentences that differ only in file names and numbers are considered the same;
     `files` describes the files, such as ``"frames of scan"``.

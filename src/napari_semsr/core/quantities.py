@@ -1,4 +1,4 @@
-"""Quantities of results: their labels, units and formats, declared once.
+"""Result quantities: labels, units and formats, declared once.
 
 A field of a result that a user reads is annotated with its `Quantity`, as is the return
 value of a property that is shown but not stored. Summaries of commands, figures of
@@ -82,7 +82,7 @@ def create_property(
 def create_length_properties(
     get: Callable[[Any, str], object], key: str, label: str, **more: Any
 ) -> tuple[property, property]:
-    """Create properties for a length in nm and in px, like `create_property`.
+    """Create properties for a length in nm and px, as with `create_property`.
 
     `get` receives the result and the unit; ``{unit}`` in `more` is replaced by it.
     """
@@ -101,7 +101,7 @@ def create_length_properties(
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number, or a text, with its unit and format."""
+    """Number or text with its unit and format."""
 
     value: float | str | None  # None or NaN if missing
     unit: str = ""
@@ -145,7 +145,7 @@ def get_record_quantities(keys: object) -> Mapping[str, Quantity]:
 
 
 def declare_length(key: str, label: str) -> dict[str, Quantity]:
-    """Declare a length that a record has both in nm and in px."""
+    """Declare a length that a record has in both nm and px."""
     nm, px = (
         Quantity(label, unit, sd=f"{key}_sd_{unit}", interval=f"{key}_interval_{unit}")
         for unit in ("nm", "px")
@@ -199,7 +199,7 @@ def _get_types(annotation: object) -> list[object]:
 
 
 def get_value(result: Any, name: str) -> Any:
-    """Return the value of a field or property of a result, or of its flat fields."""
+    """Return the value of a result's field or property, or of its flat fields."""
     if hasattr(result, name):
         return getattr(result, name)
     flat_names = (item.name for item in fields(result) if item.metadata.get("flat"))
@@ -222,7 +222,7 @@ def get_stored_names(kind: type) -> list[str]:
 
 
 def get_figures(result: object) -> dict[str, Figure]:
-    """Return the figures of a result by label, in the order of the fields.
+    """Return the figures of a result keyed by label, in field order.
 
     If it has a method `figures`, returns its result.
     """
@@ -234,7 +234,7 @@ def get_figures(result: object) -> dict[str, Figure]:
 
 
 def get_declared_figures(result: object) -> dict[str, Figure]:
-    """Return annotated fields and properties of a result as figures by their labels."""
+    """Return annotated fields and properties of a result as figures keyed by label."""
     quantities = get_quantities(type(result))
     beside = {
         n for q, _ in quantities.values() for n in (q.also, q.sd, q.interval) if n
@@ -322,7 +322,7 @@ def get_cells(result: object) -> dict[str, object]:
 
 
 def _collect_columns(kind: object) -> tuple[tuple[str, str, int | None], ...]:
-    """Return the columns with their fields and their indices in a pair."""
+    """Return each table column with its field and its index in a pair."""
     quantities = get_quantities(kind)
     intervals = {quantity.interval for quantity, _ in quantities.values()}
     columns: list[tuple[str, str, int | None]] = []
@@ -387,14 +387,14 @@ def format_shift(shift_px: tuple[float, float]) -> str:
 # panels and reports draw in their own colours.
 
 Read = Callable[[str], Any]
-"""Function that returns a field of a result by its name, or None."""
+"""Function that returns a field of a result by name, or None."""
 Kind = Literal["", "points", "threshold", "other threshold", "fit"]
 _FREQUENCY = "frequency_per_px"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:
-    """A line of a plot."""
+    """Line in a plot."""
 
     label: str  # in the legend; empty for no entry
     # (N,) abscissa, or (N + 1,) edges of bins, and ordinate
@@ -408,12 +408,12 @@ class Line:
 
     @property
     def is_histogram(self) -> bool:
-        """Whether it is a histogram."""
+        """Whether the line is a histogram."""
         return len(self.x) > len(self.y)
 
     @property
     def abscissa(self) -> FloatArray:
-        """Abscissa of the line; bin centres for a histogram."""
+        """Abscissa of the line; for a histogram, the bin centres."""
         return (self.x[1:] + self.x[:-1]) / 2 if self.is_histogram else self.x
 
     def convert_to_per_um(self, pixel_nm: float | None) -> Self:
@@ -427,7 +427,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plot:
-    """Lines with common axes."""
+    """Lines in a plot with common axes."""
 
     # of the plot and its axes, with units
     title: str
@@ -440,7 +440,7 @@ class Plot:
 
     @property
     def columns(self) -> dict[str, Mapping[str, FloatArray]]:
-        """Table columns of each line, by line label."""
+        """Table columns of each line, keyed by line label."""
         columns: dict[str, Mapping[str, FloatArray]] = {}
         for number, line in enumerate(self.lines, start=1):
             label, x = line.label or self.title, line.abscissa
@@ -454,7 +454,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Declaration of a plot: axis labels, and fields of a result to draw as lines."""
+    """Plot declaration: axis labels and the result fields to draw as lines."""
 
     # of the plot and its axes, with units
     title: str
@@ -488,7 +488,7 @@ class Curve:
         return self.xlabel.format(unit=unit), self.ylabel
 
     def create_plot(self, read: Read, names: Sequence[str] = ()) -> Plot | None:
-        """Create the plot of a result with named images; None without data."""
+        """Create the plot of a result for named images; None without data."""
         unit = "px" if read(self.x.format(unit="nm")) is None else "nm"
         x = _to_float_array(read(self.x.format(unit=unit)))
         line_names = names if len(self.y_names) > 1 else ()
@@ -517,7 +517,7 @@ class Curve:
         )
 
     def combine(self, lines: Sequence[Line], *, has_size: bool) -> Plot:
-        """Create a plot of lines over frequency in µm⁻¹, or in cycles per pixel."""
+        """Create a plot of lines against frequency in µm⁻¹ or cycles per pixel."""
         return Plot(
             self.title,
             "spatial frequency (µm⁻¹)" if has_size else "frequency (cycles/px)",
@@ -574,7 +574,7 @@ def add_threshold(lines: Sequence[Line]) -> list[Line]:
 
 
 def _to_float_array(values: object) -> FloatArray | None:
-    """Convert values to a float array, with NaN for None and for extreme values."""
+    """Convert values to a float array, with None and extreme values as NaN."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         return None
     try:
@@ -585,7 +585,7 @@ def _to_float_array(values: object) -> FloatArray | None:
 
 
 def get_plots(result: object, curves: Sequence[Curve]) -> list[Plot]:
-    """Return the plots of a result: by its method `plots`, or by its curves."""
+    """Return the plots of a result, from its `plots` method or its curves."""
     own = getattr(result, "plots", None)
     if callable(own):
         plots: list[Plot] = own()

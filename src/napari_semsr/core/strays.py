@@ -1,4 +1,4 @@
-"""Stray pixels: hot, dead and cosmic-ray pixels, which do not show the sample.
+"""Stray pixels: hot and dead pixels and cosmic-ray hits, unrelated to the sample.
 
 Optics blur the image, so that a small object brightens the pixels around it. A stray
 pixel does not, and differs from its surroundings by far more than noise does. All are
@@ -70,7 +70,7 @@ class StrayPixels:
         )
 
     def fill(self, data: ReadableArray) -> ReadableArray:
-        """Return an image (Y, X) with stray pixels replaced by their fill values."""
+        """Return an image (Y, X) with stray pixels replaced with fill values."""
         finite = np.isfinite(self.values)
         if not finite.any():
             return data
@@ -91,7 +91,7 @@ class PatchedField:
 
     @property
     def shape(self) -> IntPair:
-        """Numbers of rows and columns."""
+        """Shape of the image, (rows, columns)."""
         return int(self.source.shape[0]), int(self.source.shape[1])
 
     @property
@@ -253,7 +253,7 @@ def _find_short_lines(
 def _compute_excess(
     wide: Float32Array, strip: IntPair, apart: int
 ) -> list[Float32Array]:
-    """Return how much pixels of a strip exceed both neighbours at distance `apart`.
+    """Return by how much strip pixels exceed both neighbours at distance `apart`.
 
     (2, Y, X): above and below, left and right, in an image padded by the largest
     distance; 0 for values between the two.
@@ -272,7 +272,7 @@ def _compute_excess(
 
 
 def _combine_excesses(one: Float32Array, other: Float32Array) -> Float32Array:
-    """Return the smaller of two excesses with equal sign, otherwise 0."""
+    """Return the smaller of two excesses with the same sign, otherwise 0."""
     least = np.maximum(np.minimum(one, other), 0)
     least += np.minimum(np.maximum(one, other), 0)
     return least
@@ -304,7 +304,7 @@ def _find_plateaus(values: Float32Array) -> BoolArray:
 def _select_isolated_spots(
     values: Float32Array, spots: BoolArray, finite: BoolArray, far: BoolArray
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
-    """Select sharp and isolated `spots` with noisy surroundings.
+    """Select sharp, isolated `spots` with noisy surroundings.
 
     The pixels around a spot are compared with the next ring of pixels, relative to the
     usual size of such differences there. Also marks the narrow ones, and constant

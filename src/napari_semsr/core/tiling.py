@@ -1,4 +1,4 @@
-"""Tiles: all arithmetic of halo, stride and scale.
+"""Tile geometry: arithmetic of halo, stride and scale.
 
 One axis of a plan, with core ``c``, halo ``h`` and a field padded to the stride::
 
@@ -31,7 +31,7 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A half-open rectangle from (y0, x0) up to, not including, (y1, x1).
+    """Half-open rectangle from (y0, x0) up to but excluding (y1, x1).
 
     It is empty if it has no rows or no columns; then y1 < y0 or x1 < x0 is possible.
     """
@@ -50,7 +50,7 @@ class Box:
 
     @property
     def shape(self) -> IntPair:
-        """Numbers of rows and columns."""
+        """Shape of the image, (rows, columns)."""
         return self.y1 - self.y0, self.x1 - self.x0
 
     @property
@@ -98,7 +98,7 @@ class Box:
         )
 
     def overlaps(self, other: "Box") -> bool:
-        """Return whether the boxes have common pixels."""
+        """Return whether the boxes have any pixels in common."""
         return min(self.intersection(other).shape) > 0
 
     def union(self, other: "Box") -> Self:
@@ -113,7 +113,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A tile: the region to read, and the region of the result to keep."""
+    """Tile with the region to read and the region of the output to keep."""
 
     index: IntPair  # row and column in the grid of tiles
     core: Box  # region to keep, inside the field
@@ -121,7 +121,7 @@ class Tile:
 
     @property
     def local_core(self) -> Box:
-        """Core of the tile in coordinates of its window."""
+        """Tile core in window coordinates."""
         return self.core.relative_to(self.window)
 
 
@@ -140,7 +140,7 @@ class TilePlan:
 
     @property
     def grid(self) -> IntPair:
-        """Numbers of rows and columns of tiles."""
+        """Number of tile rows and columns."""
         rows, columns = (-(-size // self.core) for size in self.shape)
         return rows, columns
 
@@ -180,7 +180,7 @@ class TilePlan:
         return Tile(index, core, Box(*rows, *columns))
 
     def _get_window(self, start: int, stop: int, axis: int) -> IntPair:
-        """Return the window of an interval of one axis."""
+        """Return the window for an interval along one axis."""
         if not self.constant or stop - start > self.core:
             return self._add_halo(start, stop, axis)
         padded_length = self.padded_shape[axis]
@@ -189,7 +189,7 @@ class TilePlan:
         return first, first + width
 
     def split_tile(self, tile: Tile, side: int) -> Iterator[Tile]:
-        """Divide a tile into smaller ones, each with its own halo.
+        """Split a tile into smaller tiles, each with its own halo.
 
         Their cores, with a side that is a multiple of the stride, partition the tile's
         core; `index` is the row and column within it.
@@ -205,7 +205,7 @@ class TilePlan:
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """Square blocks with a constant step, all inside the image."""
+    """Square blocks at a constant step, all inside the image."""
 
     # side of a block and distance between neighbours, in pixels
     block: int
@@ -238,7 +238,7 @@ def plan_tiles(
     minimum: int = 1,
     constant: bool = True,
 ) -> TilePlan:
-    """Divide an image into tiles with halos.
+    """Split an image into tiles with halos.
 
     The core is a positive multiple of the stride, otherwise an `OptionError` is raised;
     the halo, the context that a core needs on each side, is rounded up to the stride.
@@ -251,12 +251,12 @@ def plan_tiles(
         raise ShapeError(msg)
     if core < 1 or core % stride:
         msg = (
-            f"The side of a tile must be a positive multiple of the stride {stride}, "
-            f"got {core}."
+            f"The tile size must be a positive multiple of the stride {stride}, got "
+            f"{core}."
         )
         raise OptionError(msg, code="out-of-range")
     if halo < 0:
-        msg = f"A halo must be 0 or more pixels, got {halo}."
+        msg = f"The halo must be 0 px or more, got {halo}."
         raise OptionError(msg, code="out-of-range")
     rows, columns = (round_up(max(int(size), minimum), stride) for size in shape)
     return TilePlan(
@@ -270,17 +270,17 @@ def plan_tiles(
 
 
 def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
-    """Place as many square blocks as fit on an image at a constant step.
+    """Place as many square blocks on an image as fit at a constant step.
 
     ``(size - block) // step + 1`` on each axis. Raises `ShapeError` if none fits,
     `OptionError` if block or step is not positive.
     """
     if block < 1 or step < 1:
-        msg = f"Block and step must be 1 px or more, got {block} and {step}."
+        msg = f"Block size and step must be at least 1 px, got {block} and {step}."
         raise OptionError(msg, code="out-of-range")
     if min(shape) < block:
         msg = (
-            f"A block of {block} px needs an image of at least that size, got "
+            f"A block of {block} px does not fit into an image of "
             f"{shape[0]}x{shape[1]} px. Choose a smaller block."
         )
         raise ShapeError(msg, code="image-too-small")
@@ -304,14 +304,14 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
 
 
 def central_box(shape: IntPair, side: int) -> Box:
-    """Return the central box of an image, with at most `side` px on each axis."""
+    """Return the central box of an image, at most `side` px on each axis."""
     rows, columns = (min(n, side) for n in shape)
     corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
     return Box.from_shape((rows, columns), corner)
 
 
 def split_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
-    """View an image (..., Y, X) as squares, (..., rows, side, columns, side).
+    """View an image (..., Y, X) as square blocks (..., rows, side, columns, side).
 
     An incomplete far border is dropped.
     """

@@ -1,4 +1,4 @@
-"""Transforms of the plane: from a point in one image to the same point in another.
+"""Plane transforms that map a point in one image to the same point in another.
 
 Positions are points ``(y, x)`` in one unit for both images (nanometres for calibrated
 ones); the centre of pixel (0, 0) is at the origin of its image. A transform is a
@@ -31,12 +31,12 @@ _ALIKE = 1e-9  # relative; chosen: equal scales up to rounding
 
 _F = TypeVar("_F", bound=np.floating)
 _FOLD_MESSAGE = (
-    "The elastic transform folds and cannot be inverted: increase its stiffness."
+    "The elastic transform folds and cannot be inverted; increase its stiffness."
 )
 
 
 class Transform(Protocol):
-    """A transform of positions."""
+    """Transform that maps positions."""
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map positions (..., 2)."""
@@ -95,7 +95,7 @@ class Affine:
 
     @property
     def linear(self) -> FloatArray:
-        """Matrix (2, 2) of the linear map."""
+        """Matrix (2, 2) of the linear part."""
         return np.array(self.matrix)
 
     @property
@@ -139,14 +139,14 @@ class Affine:
         return self.from_matrix(back, -back @ self.shift)
 
     def compose(self, other: "Affine") -> "Affine":
-        """Return the composition of this transform followed by another one."""
+        """Return the composition of this transform followed by another."""
         linear = other.linear @ self.linear
         return Affine.from_matrix(linear, other(np.asarray(self.shift)))
 
 
 @dataclass(frozen=True, eq=False)
 class BSplineDisplacement:
-    """A smooth displacement: a uniform cubic B-spline on a grid of knots.
+    """Smooth displacement: a uniform cubic B-spline on a grid of knots.
 
     Outside the grid the displacement is that of the grid's border.
     """
@@ -165,11 +165,11 @@ class BSplineDisplacement:
             )
         lengths = [*self.origin, *self.spacing]
         if not (min(self.spacing) > 0 and np.isfinite(lengths).all()):
-            msg = f"The spacing of knots must be positive, got {self.spacing}"
+            msg = f"The knot spacing must be positive, got {self.spacing}"
             raise OptionError(f"{msg} from {self.origin}.", code="transform-invalid")
 
     def to_knot_units(self, places: FloatArray) -> FloatArray:
-        """Convert positions (..., 2) to units of knots, clipped to the grid."""
+        """Convert positions (..., 2) to knot units, clipped to the grid."""
         at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
         return np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)
 
@@ -204,7 +204,7 @@ class BSplineDisplacement:
         return displaced_places
 
     def apply_inverse(self, places: FloatArray) -> FloatArray:
-        """Return the positions (..., 2) that are mapped to the given positions.
+        """Return the positions (..., 2) that map to the given positions.
 
         Raises `OptionError` if the displacement folds.
         """
@@ -248,7 +248,7 @@ class BSplineDisplacement:
 
 @dataclass(frozen=True, eq=False)
 class Elastic:
-    """An affine transform followed by a smooth displacement."""
+    """Affine transform followed by a smooth displacement."""
 
     affine: Affine  # from the moving image to the fixed one
     bending: BSplineDisplacement  # in the plane of the fixed image
@@ -310,7 +310,7 @@ _PART = 1024  # pixels along each side of a part computed at once; chosen: 0.1 G
 
 @dataclass(frozen=True)
 class WarpedImage:
-    """An image resampled to a grid by a transform."""
+    """Image resampled to a grid through a transform."""
 
     image: Micrograph
     grid: Grid  # in the plane to which the transform maps
@@ -319,12 +319,12 @@ class WarpedImage:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the grey values; pixels outside the image are NaN."""
+        """Data type of the grey values; pixels outside the image are NaN."""
         return interpolation_dtype(self.image.dtype)
 
     @cached_property
     def _sampling_step(self) -> FloatArray:
-        """Image pixels per row and per column of the grid: (2, 2)."""
+        """Image pixels per grid row and grid column, (2, 2)."""
         rows, columns = self.grid.shape
         border = np.array([-0.5, rows - 0.5]), np.array([-0.5, columns - 0.5])
         corners = self._map_to_image(*border)
@@ -343,7 +343,7 @@ class WarpedImage:
 
     @cached_property
     def _kernel(self) -> FloatArray | None:
-        """Filter (odd sides) for the resampled image; None if not needed."""
+        """Filter (odd-sized) for the resampled image; None if not needed."""
         from scipy import special  # most images are neither rotated nor reduced
 
         resampling_steps = np.array([float(step) for step in self._resampling.steps])
@@ -362,7 +362,7 @@ class WarpedImage:
         return kernel
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Compute the pixels of a box of the grid, all by default."""
+        """Compute the pixels of a box of the grid, by default of the whole grid."""
         box = box or Box.from_shape(self.grid.shape)
         result = np.empty(box.shape, dtype=self.dtype)
         # pixels of a coarse grid cover more of the image
@@ -374,7 +374,7 @@ class WarpedImage:
         return result
 
     def _compute_box(self, box: Box) -> RealArray:
-        """Compute the pixels of a part that fits into memory."""
+        """Compute the pixels of a box that fits into memory."""
         places = self._pixel_centres(box)  # (2, Y, X) in pixels of the image
         size = np.array(self.image.shape)[:, None, None]
         inside = np.logical_and(*((places >= -0.5) & (places <= size - 0.5)))
@@ -396,7 +396,7 @@ class WarpedImage:
         return result
 
     def _interpolate(self, block: FloatArray, at: FloatArray) -> FloatArray:
-        """Interpolate pixels with a spline at positions (2, N); return values (N,)."""
+        """Interpolate pixels with a spline at positions (2, N), returning (N,)."""
         if self._kernel is not None:
             block = _filter_plane(block, self._kernel)
         values: FloatArray = ndimage.map_coordinates(block, at, order=3, mode="mirror")
@@ -428,7 +428,7 @@ class WarpedImage:
         return block_values
 
     def _pixel_centres(self, box: Box) -> FloatArray:
-        """Return centres of grid pixels (2, Y, X) in pixels of the image."""
+        """Return the centres of grid pixels (2, Y, X) in image pixels."""
         if isinstance(self.transform, Affine):
             return self._map_to_image(
                 np.arange(box.y0, box.y1), np.arange(box.x0, box.x1)
@@ -448,7 +448,7 @@ class WarpedImage:
         )
 
     def _map_to_image(self, rows: RealArray, columns: RealArray) -> FloatArray:
-        """Map rows and columns of the grid back to pixels of the image."""
+        """Map grid rows and columns back to image pixels."""
         corner, pitch = np.array(self.grid.corner), np.array(self.grid.pitch)
         grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
         image_places = self.transform.inverse()(corner + (grid + 0.5) * pitch)
@@ -470,7 +470,7 @@ def _filter_plane(plane: FloatArray, kernel: FloatArray) -> FloatArray:
 
 
 def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
-    """Fill gaps with the nearest values, to avoid ringing next to them.
+    """Fill gaps with the nearest values to avoid ringing around them.
 
     At least one pixel must be `finite`, (Y, X).
     """
@@ -490,7 +490,7 @@ def _prefilter(plane: FloatArray) -> FloatArray:
 
 
 def _weights(at: FloatArray, nodes: int) -> FloatArray:
-    """Return the cubic B-splines (N, nodes) of all nodes at positions on an axis."""
+    """Return the values (N, nodes) of all nodes' cubic B-splines at axis positions."""
     distance = np.abs(at[:, None] - np.arange(nodes))
     near = 2 / 3 - distance**2 * (1 - distance / 2)
     far = np.maximum(2 - distance, 0) ** 3 / 6

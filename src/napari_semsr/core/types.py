@@ -14,15 +14,15 @@ RealArray = NDArray[np.integer | np.floating | np.bool_]
 
 
 class ReadableArray(Protocol):
-    """A sliceable array (Y, X) of NumPy, dask, Zarr or HDF5."""
+    """Sliceable array (Y, X) from NumPy, dask, Zarr or HDF5."""
 
     @property
     def shape(self) -> IntPair:
-        """Numbers of rows and columns."""
+        """Shape of the image, (rows, columns)."""
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the values."""
+        """Data type of the values."""
 
     def __getitem__(self, index: tuple[slice, slice], /) -> Any:
-        """Read a slice; dask arrays return a lazy one."""
+        """Read a slice, lazily for dask arrays."""

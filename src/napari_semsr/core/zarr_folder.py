@@ -1,4 +1,4 @@
-"""Zarr store in a folder that checks each file before it is read."""
+"""Folder-based Zarr store that checks each file before reading it."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _LARGEST_FILE = 1 << 30  # bytes; chosen: twice the largest block that is read
 
 
 class FolderStore(LocalStore):
-    """Local store that rejects pipes and devices and limits file sizes."""
+    """Local store that rejects pipes and devices, and limits file sizes."""
 
     async def get(
         self,
@@ -45,7 +45,7 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
-        """Read parts of files, in the given order."""
+        """Read byte ranges of files, in the given order."""
         parts = (self.get(key, prototype, part) for key, part in key_ranges)
         return list(await asyncio.gather(*parts))
 

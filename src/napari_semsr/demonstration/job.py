@@ -94,7 +94,7 @@ class DemoOptions(Options):
     frame_px: int = option(
         224,
         "Frame",
-        "Side of a superlens frame, in pixels of 20 nm.",
+        "Side length of a superlens frame in px, with pixels of 20 nm.",
         unit="px",
         ge=144,
         le=512,
@@ -106,7 +106,7 @@ class DemoOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class DemoResult(Result):
-    """Path and metrics of the report, and images of the area on the same grid."""
+    """Report path, metrics, and images of the area on a common grid."""
 
     report: Annotated[str, Quantity("Report")]
     seconds: float
@@ -176,7 +176,7 @@ def _format_gains(versions: Mapping[str, Any]) -> str:
 
 
 def _format_object_counts(versions: Mapping[str, Any]) -> str:
-    """Return the numbers of objects that each version shows and invents, as text."""
+    """Return the counts of objects shown and invented by each version, as text."""
     return "; ".join(
         "{} {shown} of {objects} shown, {invented} of {drawn} invented".format(
             name, **objects["objects"]
@@ -186,7 +186,7 @@ def _format_object_counts(versions: Mapping[str, Any]) -> str:
 
 
 def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
-    """Run all steps without a stored result, and write the report."""
+    """Run the steps that have no stored result, and write the report."""
     start = time.monotonic()
     settings = run.options
     yield Progress(0, 0, "checking")
@@ -268,7 +268,7 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
 def _run_steps(
     folder: Path, state: Path, options: SimulateOptions
 ) -> Job[dict[str, CallRecord]]:
-    """Run all steps; train longer if a short training brings no gain."""
+    """Run all steps, training for longer if a short training brings no gain."""
     for minutes in _MINUTES:
         plan, results = create_demo_plan(options, minutes), Results(state, folder)
         try:
@@ -284,7 +284,7 @@ def _run_steps(
 
 
 def get_demo_paths(folder: Path) -> dict[str, Path]:
-    """Return the paths of the demonstration's files, by role."""
+    """Return the paths of the demonstration files, keyed by role."""
     return {role: folder / name for role, name in FILES.items()}
 
 
@@ -298,7 +298,8 @@ def _prepare_folder(run: Run[DemoOptions]) -> dict[str, Path]:
     for role in ("report", "figures", "results", "positions"):
         if paths[role].is_dir():
             msg = (
-                f"{paths[role]} is a folder, but a file must be written there: move it."
+                f"{paths[role]} is a folder, but a file must be written to this "
+                "path; move the folder."
             )
             raise WriteError(msg, code="output-is-folder")
     try:
@@ -307,7 +308,7 @@ def _prepare_folder(run: Run[DemoOptions]) -> dict[str, Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         msg = (
-            f"The folder {error.filename} cannot be created ({reason}): choose another "
+            f"The folder {error.filename} cannot be created ({reason}); choose another "
             "folder."
         )
         raise WriteError(msg) from error
@@ -332,7 +333,7 @@ class _TrainingArea:
 
     @classmethod
     def read(cls, scan: StitchedScan, paths: Mapping[str, Path]) -> Self:
-        """Read the folder of the run, which may have been moved."""
+        """Read the run folder, which may have been moved."""
         folder = paths["adapted"]
         record = read_record(folder / "report.json")
         enhanced = [folder / Path(one["output"]).name for one in record["applied"]]
@@ -353,7 +354,7 @@ class _TrainingArea:
 
 @dataclass(frozen=True, slots=True)
 class _OtherSample:
-    """A sample unlike the training area: its mosaic and the results of models."""
+    """Sample that differs from the training area: its mosaic and model outputs."""
 
     scan: StitchedScan
     versions: dict[str, ImageComparison]  # the mosaic, and the results of models
@@ -368,7 +369,7 @@ class _OtherSample:
 
 @dataclass(frozen=True, slots=True)
 class _SemComparison:
-    """An SEM image as acquired and as restored, compared with the ground truth."""
+    """An acquired SEM image and its restorations, compared with the ground truth."""
 
     versions: dict[str, ImageComparison]
     truth: Micrograph
@@ -389,7 +390,7 @@ def _measure_mosaic(
 def _compare_other_sample(
     scan: StitchedScan, paths: Mapping[str, Path], place: _TrainingArea
 ) -> _OtherSample:
-    """Compare the results of two models for a mosaic with the sample's SEM image."""
+    """Compare the outputs of two models for a mosaic with the sample's SEM image."""
     box, part, truth = scan.crop_with_ground_truth("sem/sem.ome.tif")
     overwrite_image(truth, paths["elsewhere_sem"])
     images = {"mosaic": part}
@@ -411,7 +412,7 @@ def _compare_other_sample(
 
 
 def _compare_sem(paths: Mapping[str, Path]) -> _SemComparison:
-    """Compare an exposure, and images restored from it, with the simulated specimen."""
+    """Compare an exposure and its restorations with the simulated specimen."""
     specimen, first, second, enhanced = (
         open_image(paths[f"sem_{name}"])
         for name in ("truth", "first", "second", "enhanced")
@@ -432,7 +433,7 @@ def _compare_sem(paths: Mapping[str, Path]) -> _SemComparison:
 
 
 def _get_position_errors(scan: StitchedScan) -> dict[str, object]:
-    """Return the number of placed frames, and the errors of their positions."""
+    """Return the number of placed frames and their position errors."""
     placement = scan.placement
     return {
         "placed": int(placement.placed.sum()),
@@ -468,7 +469,7 @@ def _get_version_metrics(
 
 
 def _get_pair_metrics(result: FrcResult) -> dict[str, object]:
-    """Return the measurements of a pair of images."""
+    """Return the measurements of an image pair."""
     names = ("resolution_nm", "interval_nm", "reason")
     return {name: getattr(result, name) for name in names}
 
@@ -482,7 +483,7 @@ _CROP_PX = 160  # side of a detail; chosen: single pixels are visible
 
 
 def _draw_stitching(scan: StitchedScan) -> dict[str, object]:
-    """Draw the frames, their positions, and the errors of the positions."""
+    """Draw the frames, their positions and their position errors."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
     solved, placement = scan.solved_px, scan.placement
     sample = np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).round().astype(int)
@@ -550,7 +551,7 @@ def _find_worst_overlap(
 def _draw_crops(
     versions: Mapping[str, ImageComparison], truth: Micrograph
 ) -> list[tuple[str, bytes]]:
-    """Draw the centre of each version and of the ground truth, with the same limits."""
+    """Draw the centre of each version and of the ground truth, with common limits."""
     images = {name: one.image for name, one in versions.items()} | {"truth": truth}
     middle = np.array(truth.shape) // 2
     box = _get_window(middle, truth.shape, _CROP_PX)
@@ -577,7 +578,7 @@ def _plot_correlations(
 
 
 def _draw_alignment(area: SharedArea) -> bytes:
-    """Draw the optical image over the SEM image, with both parts outlined."""
+    """Draw the optical over the SEM image; outline training and held-out areas."""
     return draw_overlay_png(
         area.light.array(),
         area.sem.array(),

@@ -1,4 +1,4 @@
-"""The steps of the demonstration as a plan, and measures of their results.
+"""Plan of the demonstration steps, and measurements of their results.
 
 Frames are stitched into a mosaic. A model is trained on the part that has an SEM image,
 and enhances that mosaic, and that of a sample for which it is not suitable. A simulated
@@ -60,11 +60,11 @@ FILES = {
     "sem_enhanced": "sem/enhanced.ome.zarr",
     "sem_enhanced_record": "sem/enhanced.json",
 }
-"""Files of the demonstration by role."""
+"""Demonstration files, keyed by role."""
 WIENER = "Wiener filter"
 """Label of the result of `apply_wiener_filter`."""
 VIEW = "sem/view.tif"
-"""SEM image of a part of the mosaic, in the folder of its scan."""
+"""SEM image of a section of the mosaic, in the scan folder."""
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, in a few seconds
 _TILE_PX = 256  # side of its tiles; chosen: smaller than the image
 _MIN_PX = 64  # smallest part of a mosaic to measure; chosen: noise dominates below
@@ -123,7 +123,7 @@ class StitchedScan:
         return cls(place, options, frames, record, solved, sigma, mosaic, placement)
 
     def crop_with_ground_truth(self, name: str) -> tuple[Box, Micrograph, Micrograph]:
-        """Return a gap-free part of the mosaic, its image, and the ground truth there.
+        """Return a gap-free box of the mosaic, and its image and ground truth.
 
         `name` is a file of the scan.
         """
@@ -139,7 +139,7 @@ class StitchedScan:
 
 @dataclass(frozen=True, slots=True)
 class ImageComparison:
-    """An image with gain and offset matched to the ground truth, and its metrics."""
+    """Image with gain and offset matched to the ground truth, and its metrics."""
 
     image: Micrograph
     metrics: Metrics
@@ -156,7 +156,7 @@ class ImageComparison:
     def compute_gain(
         self, other: "ImageComparison"
     ) -> tuple[float | None, float | None]:
-        """Return the gain in PSNR below the cut-off, in dB, and its standard error."""
+        """Return the PSNR gain below the cut-off, in dB, and its standard error."""
         return compute_band_gain(self.metrics, other.metrics).band_gains[0]
 
 
@@ -180,7 +180,7 @@ def create_scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
 
 
 def create_other_scan_options(place: SimulateOptions) -> SimulateOptions:
-    """Return the options of a scan of a sample unlike that of another scan."""
+    """Return options for scanning a sample that differs from that of another scan."""
     return place.replace(
         relief_nm=160.0,  # four times as high: optical and SEM image relate differently
         frames_grid=(2, 3),
@@ -190,7 +190,7 @@ def create_other_scan_options(place: SimulateOptions) -> SimulateOptions:
 
 
 def create_demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
-    """Return the plan of all steps; the training takes `minutes`."""
+    """Return the plan of all steps; training takes `minutes`."""
 
     def refer_to_output(role: str, part: str | None = None) -> CallOutput:
         return CallOutput(call=role, part=part)
@@ -309,7 +309,7 @@ def compute_rms(steps_px: FloatArray) -> float:
 def resample_ground_truth(
     truth: Micrograph, mosaic: Micrograph, origin_px: FloatArray
 ) -> Micrograph:
-    """Average the finely sampled ground truth over the pixels of a mosaic (float32)."""
+    """Average the finely sampled ground truth over mosaic pixels (float32)."""
     pixel = np.array(mosaic.scale)
     fine = pixel / np.array(truth.scale)
     counts = np.maximum(1, np.rint(fine).astype(int))
@@ -333,12 +333,12 @@ def resample_ground_truth(
 
 
 def find_measurable_box(is_covered: NDArray[np.bool_]) -> Box:
-    """Find a large rectangle without gaps, by repeatedly cropping the worst side."""
+    """Find a large gap-free rectangle by repeatedly cropping the worst side."""
     box = largest_gap_free_box(is_covered, least=_MIN_PX)
     if box is not None:
         return box
     msg = (
-        f"Measuring needs a square of {_MIN_PX} px without gaps, but the mosaic has "
-        "none: use another seed or larger frames."
+        f"Measurements need a gap-free square of {_MIN_PX} px, but the mosaic has "
+        "none; use another seed or larger frames."
     )
     raise ShapeError(msg, code="gaps-everywhere")

@@ -1,4 +1,4 @@
-"""Application of trained networks to fields of any size."""
+"""Application of trained networks to images of any size."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Execution of tiles on a dask cluster, with a bounded queue."""
+"""Tile execution on a dask cluster, with a bounded queue."""
 
 import asyncio
 import re
@@ -44,7 +44,7 @@ _making = threading.Lock()
 def register_run(
     token: str, run: TiledRun, predictor: Predictor | None = None
 ) -> TileWorker:
-    """Register a run in this process; return its worker."""
+    """Register a run in this process and return its worker."""
     with _making:
         if token not in _workers:
             ready = predictor or Predictor(
@@ -69,7 +69,7 @@ def unregister_run(token: str) -> None:
 
 
 def enhance_tiles(token: str, places: Sequence[IntPair]) -> list[TileResult]:
-    """Enhance and write tiles of a registered run, as the task of a worker."""
+    """Enhance and write tiles of a registered run, as a worker task."""
     worker = _workers.get(token)
     if worker is None:
         raise Cancelled(STOP_MESSAGE)
@@ -77,7 +77,7 @@ def enhance_tiles(token: str, places: Sequence[IntPair]) -> list[TileResult]:
 
 
 class RunPlugin(WorkerPlugin):
-    """Dask plugin that registers a run on each worker, and removes it at the end."""
+    """Dask plugin that registers a run on each worker and removes it at the end."""
 
     def __init__(self, token: str, run: TiledRun) -> None:
         self.name = f"semsr-{token}"
@@ -85,17 +85,17 @@ class RunPlugin(WorkerPlugin):
         self.run = run
 
     def setup(self, worker: object) -> None:
-        """Register the run on a worker that has just joined."""
+        """Register the run on a newly joined worker."""
         register_run(self.token, self.run)
 
     def teardown(self, worker: object) -> None:
-        """Stop the run on a worker when the worker leaves or the run ends."""
+        """Stop the run when the worker leaves or the run ends."""
         unregister_run(self.token)
 
 
 @contextmanager
 def connect_client(address: str) -> Iterator[Client]:
-    """Connect to a running cluster by its scheduler's address.
+    """Connect to a running cluster through its scheduler address.
 
     The client is closed at the end; the cluster keeps running.
     """
@@ -112,7 +112,7 @@ def connect_client(address: str) -> Iterator[Client]:
             _check_scheduler(address)
         client = Client(address, set_as_default=False, timeout=PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
-        msg = f"No dask scheduler answers at {address}; check `scheduler`."
+        msg = f"No dask scheduler responds at {address}; check `scheduler`."
         raise OptionError(msg, code="cluster-unreachable") from error
     try:
         yield client
@@ -151,7 +151,7 @@ def report_missing_workers(address: str) -> WaitingProgress:
 
 
 class ClusterExecutor(Executor):
-    """Executor on the workers of a cluster with access to the same files.
+    """Executor on the workers of a cluster that can access the same files.
 
     The run is sent to each worker once, which makes its own predictor. Only a few tasks
     are queued at a time, so that memory does not grow with their number.
@@ -205,21 +205,21 @@ class ClusterExecutor(Executor):
         return self._no_workers
 
     def _fetch_result(self, future: Any) -> list[TileResult]:
-        """Fetch a result; raise a `SemsrError` that names the cause of a failure."""
+        """Fetch a result; raise a `SemsrError` that states the cause of a failure."""
         self._futures.discard(future)
         try:
             results: list[TileResult] = future.result()
         except KilledWorker as error:
             msg = (
                 f"A task failed on {error.allowed_failures + 1} workers, which were "
-                "killed or ran out of memory: give them more memory or use a smaller "
-                "`tile`, then run again with `resume`; finished tiles are kept."
+                "killed or ran out of memory. Give the workers more memory or use a "
+                "smaller `tile`, then run again with `resume`; finished tiles are kept."
             )
             raise SemsrError(msg, code="process-died") from error
         except (CancelledError, CommClosedError) as error:
             msg = (
-                f"The connection to the dask cluster at {self._address} was lost: "
-                "restart the cluster, then run again with `resume`; finished tiles are "
+                f"The connection to the dask cluster at {self._address} was lost. "
+                "Restart the cluster, then run again with `resume`; finished tiles are "
                 "kept."
             )
             raise SemsrError(msg, code="cluster-lost") from error

@@ -1,4 +1,4 @@
-"""Tiled engine: applies a network to a field of any size.
+"""Tiled engine that applies a network to a field of any size.
 
 Grey values are scaled by percentiles of the whole field. Tiles are planned so that each
 result equals the same pixels of an untiled pass, run with bounded memory, and written
@@ -98,7 +98,7 @@ class _Tally:
 
 
 class MemoryMonitor:
-    """Monitor of the resident memory of this process and of the elapsed time."""
+    """Monitor of this process's resident memory and of the elapsed time."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -113,7 +113,7 @@ class MemoryMonitor:
 
     @property
     def memory_growth_bytes(self) -> int:
-        """Growth of this process's resident memory since this object was created."""
+        """Growth of resident memory since this object was created."""
         return max(0, int(self._process.memory_info().rss) - self._first)
 
     def _update_peak(self) -> None:
@@ -185,8 +185,8 @@ def plan_run(
         first_device = history and history.device and history.device.split(":")[0]
         if first_device and first_device != predictor.device.type:
             sentence = (
-                f"This run was started on {first_device} and is resumed on "
-                f"{predictor.device.type}: their tiles may differ by rounding errors. "
+                f"This run was started on {first_device} and is being resumed on "
+                f"{predictor.device.type}, so the tiles may differ by rounding errors. "
                 "Start again (`overwrite`) for identical arithmetic."
             )
             note = Message(sentence, "device-changed")
@@ -197,16 +197,16 @@ def plan_run(
 
 
 def _warn_if_blur_limited(plan: EnhancePlan) -> None:
-    """Warn if less blur is corrected than the user specified."""
+    """Warn if less blur is corrected than specified by the user."""
     options, blur_px = plan.options, plan.options.blur_px
     if not blur_px or plan.condition is None or not options.strength * options.deblur:
         return
     corrected_px = get_blur(plan.condition)
     if corrected_px < _ROUNDING * blur_px:
         warn(
-            f"This image has more fine detail than a blur of {blur_px:g} px allows: "
-            f"only a blur of {corrected_px:.2g} px is corrected, the largest that is "
-            "consistent with the image.",
+            f"This image has more fine detail than a blur of {blur_px:g} px allows, "
+            f"so only a blur of {corrected_px:.2g} px is corrected, the largest that "
+            "is consistent with the image.",
             "blur-overstated",
         )
 
@@ -217,7 +217,7 @@ def enhance_to_store(
     *,
     live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
-    """Enhance an image tile by tile, write it to a store, and complete the store.
+    """Enhance an image tile by tile into a store, and complete the store.
 
     Tiles that are already in the store are skipped. `live` shows the result in a viewer
     and chooses the order of tiles. Progress is reported at least ten times a second;
@@ -264,7 +264,7 @@ def enhance_array(
 
 
 def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
-    """Execute a planned run; return its report."""
+    """Execute a planned run and return its report."""
     plan, predictor, watch = run.plan, run.predictor, run.watch
     with watch:
         target.prepare(plan)
@@ -295,7 +295,7 @@ def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
 def _fall_back_to_tiles(
     run: PlannedRun, target: Sink, places: Places, memory_error: DeviceMemoryError
 ) -> PlannedRun:
-    """Plan tiles if a pass over the whole image ran out of memory, else raise."""
+    """Fall back to tiles after an out-of-memory whole-image pass, or raise."""
     plan = run.plan
     strategy_before = (
         None if len(places) == len(plan.outputs) else target.read_value(STRATEGY_KEY)
@@ -313,7 +313,7 @@ def _fall_back_to_tiles(
 def _run_tiles(
     enhance_run: PlannedRun, target: Sink, places: Places, tally: _Tally
 ) -> Job[SampledStatistics | None]:
-    """Run independent tiles; return the statistics of a sample, if one was needed."""
+    """Run independent tiles; return the sample statistics, if they were needed."""
     plan, predictor, scheduler = (
         enhance_run.plan,
         enhance_run.predictor,
@@ -419,7 +419,7 @@ def _collect_tiles(
     tally: _Tally,
     total: int,
 ) -> Iterator[Progress]:
-    """Mark tiles as done when their results arrive, and report progress."""
+    """Mark tiles as done when results arrive, and report progress."""
     skipped_count = len(plan) - total
     done_count = skipped_count
     note = f", {skipped_count} of them in an earlier run" if skipped_count else ""

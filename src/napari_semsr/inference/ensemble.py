@@ -1,4 +1,4 @@
-"""Self-ensemble: mean of the outputs for a flipped and rotated input.
+"""Self-ensemble: mean network output over flips and rotations of the input.
 
 Flips and rotations map the grid of a network's stride onto itself, since windows start
 and end on it, so that tiles remain exact. A network that is conditioned on the faults
@@ -56,7 +56,7 @@ FLIPS = tuple(turn for turn in ALL if not turn.transpose)
 
 
 def run_network(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
-    """Run a network on `image` (B, 1, H, W) and return the output, or its part `keep`.
+    """Run a network on `image` (B, 1, H, W); return the output or its part `keep`.
 
     If the network supports it, only what that part needs is computed.
     """
@@ -87,7 +87,7 @@ class SelfEnsemble(nn.Module):
     def forward(
         self, image: Tensor, keep: Box | None = None, around: Around = nullcontext
     ) -> Tensor:
-        """Return the mean output for an image (B, 1, H, W), or for its part `keep`.
+        """Return the mean output for an image (B, 1, H, W) or its region `keep`.
 
         `around` is a context for each pass.
         """

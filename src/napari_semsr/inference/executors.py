@@ -1,4 +1,4 @@
-"""Tiles as tasks: their loop, the work of a task, and execution in this process.
+"""Tiles as tasks: task loop, tile processing, and execution in this process.
 
 A few tiles are submitted at a time, in an order that may change during a run. The loop
 never waits long for a tile, so that it can be stopped; a stop is checked between the
@@ -48,7 +48,7 @@ STOP_MESSAGE = "The run was stopped; finished tiles are kept."
 
 @dataclass(slots=True)
 class TileWorker:
-    """Worker that enhances tiles of a run, in sizes that fit into its memory."""
+    """Worker that enhances tiles of a run, in sizes that fit into memory."""
 
     run: TiledRun
     predictor: Predictor  # The network on this worker's device
@@ -82,7 +82,7 @@ class TileWorker:
                 raise SemsrError(msg, code="computation-failed") from error
 
     def stop(self) -> None:
-        """Refuse new tasks and wait until running ones stop at their next layer."""
+        """Refuse new tasks, and wait for running tasks to stop at their next layer."""
         self._cancel.set()
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0)
@@ -91,7 +91,7 @@ class TileWorker:
 
     @contextmanager
     def track_task(self) -> Iterator[None]:
-        """Register a running task, for which `stop` waits."""
+        """Register a running task that `stop` waits for."""
         with self._idle:
             self._check_stopped()
             self._busy += 1
@@ -103,7 +103,7 @@ class TileWorker:
                 self._idle.notify_all()
 
     def _enhance_tiles(self, tiles: list[Tile]) -> list[TileResult]:
-        """Run whole tiles, or pieces of them if memory is insufficient."""
+        """Run whole tiles, or split them into pieces if memory is insufficient."""
         pieces, note = self.pieces, None
         if pieces > 1:
             return [self._run_in_pieces(tile) for tile in tiles]
@@ -113,7 +113,7 @@ class TileWorker:
         except DeviceMemoryError:
             if self._find_shared_rectangle(tiles):
                 self.joins = False
-                sentence = "Not enough memory: tiles are computed one by one."
+                sentence = "Not enough memory: tiles are computed one at a time."
                 note = Message(sentence, "device-memory")
             else:
                 self._halve_pieces(pieces)
@@ -166,7 +166,7 @@ class TileWorker:
             return self.run.plan.read_clean_window(box)
 
     def _run_in_pieces(self, tile: Tile) -> TileResult:
-        """Compute one tile in pieces, halving them when memory runs out."""
+        """Compute one tile in pieces, halving the pieces when memory runs out."""
         while True:
             pieces = self.pieces
             try:
@@ -188,7 +188,7 @@ class TileWorker:
         return round_up(max(1, plan.core // pieces), plan.stride)
 
     def _halve_pieces(self, piece_count: int) -> None:
-        """Halve the pieces, or raise an error if they already have the minimum size."""
+        """Halve the pieces, or raise an error if they already have minimum size."""
         plan = self.run.plan.tiles
         smallest = round_up(_SMALLEST_PIECE, plan.stride)
         side = self._piece_side(piece_count)
@@ -196,7 +196,7 @@ class TileWorker:
             window = side + 2 * plan.halo
             msg = (
                 f"Not enough memory for a window of {window} px on "
-                f"{self.predictor.device}: free some memory or use another device."
+                f"{self.predictor.device}; free some memory or use another device."
             )
             raise DeviceMemoryError(msg)
         with self._cutting:  # unless another thread has halved them already
@@ -223,9 +223,13 @@ _HEARTBEAT_S = 0.1
 _MAX_GPU_THREADS = 4  # threads that read and write for one GPU
 
 Take = Callable[[int], Sequence[IntPair] | None]
-"""Returns up to a given number of tiles: an empty list to wait, None at the end."""
+"""Function that returns up to a given number of tiles, an empty list to wait, or None
+at the end.
+"""
 Work = Generator[list[TileResult] | Progress | None]
-"""Yields tiles as they are written, or None while tasks are still running."""
+"""Generator that yields tiles as they are written, or None while tasks are still
+running.
+"""
 
 
 class Executor(ABC):
@@ -262,11 +266,11 @@ class Executor(ABC):
 
     @abstractmethod
     def __exit__(self, *_: object) -> None:
-        """Cancel queued tasks, stop running ones, and wait for them."""
+        """Cancel queued tasks, stop running tasks, and wait for them."""
 
 
 class BackgroundThreads:
-    """Background threads, usually one, that execute calls in order.
+    """Background threads, usually one, that execute calls in submission order.
 
     They communicate by queues written in C: a keyboard interrupt may come at any line
     of Python, and within a lock of `concurrent.futures` it would leave it locked.
@@ -285,7 +289,7 @@ class BackgroundThreads:
             thread.start()
 
     def submit(self, call: Callable[[], object]) -> None:
-        """Queue a call, whose `CallResult` is put into the answer queue."""
+        """Queue a call whose `CallResult` is put into the answer queue."""
         self._calls.put(call)
 
     def is_current_thread(self) -> bool:
@@ -293,7 +297,7 @@ class BackgroundThreads:
         return threading.current_thread() in self._threads
 
     def close(self) -> None:
-        """Wait for the submitted calls to finish, and end the threads."""
+        """Wait for submitted calls to finish, then end the threads."""
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
@@ -371,7 +375,7 @@ class LocalExecutor(Executor):
 
 
 def run_in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
-    """Run a job with long steps in a thread, repeating its last progress while waiting.
+    """Run a long-step job in a thread, repeating its last progress while waiting.
 
     This allows the caller to stop it: closing the generator ends it within a layer of
     the network.
@@ -431,7 +435,7 @@ def run_tiles(
 
 
 def create_block_source(places: Sequence[IntPair], block: IntPair) -> Take:
-    """Create a `Take` of blocks of tiles (rows, columns) that share a window."""
+    """Create a `Take` of tile blocks (rows, columns) that share a window."""
     blocks: dict[IntPair, list[IntPair]] = {}
     for row, column in places:
         blocks.setdefault((row // block[0], column // block[1]), []).append(

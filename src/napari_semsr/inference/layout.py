@@ -1,4 +1,4 @@
-"""Shape, calibration and chunks of an enhanced image; importable without torch."""
+"""Shape, calibration and chunks of an enhanced image; does not import torch."""
 
 import math
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ class TrainedPixelSizes:
         )
 
     def describe(self) -> str:
-        """Describe the trained pixel sizes as part of a sentence."""
+        """Describe the trained pixel sizes as a sentence fragment."""
         if self.pixel_size_nm is None:
             return "any pixel size"
         return f"{_format_range(*self.pixel_size_nm)} per pixel"
@@ -77,7 +77,7 @@ class ResamplingPlan:
 
     @property
     def resampling_factor(self) -> float:
-        """Pixels of the network's input per pixel of the result, on the finer axis."""
+        """Network input pixels per output pixel, along the finer axis."""
         if self.steps is None or self.keep:
             return 1.0
         return float(1 / min(self.steps))
@@ -88,7 +88,7 @@ def plan_resampling(
     trained_sizes: TrainedPixelSizes,
     resample: Literal["auto", "keep", "never"] = "auto",
 ) -> ResamplingPlan:
-    """Choose how to resample an image for a model, based on their pixel sizes.
+    """Choose how to resample an image for a model from their pixel sizes.
 
     The field is not resampled if either is unknown, or if they are within 5 % of each
     other. Otherwise the field is resampled to the nearest trained pixel size, if the
@@ -121,7 +121,7 @@ def plan_resampling(
         1 + _ROUNDING
     )
     note = (
-        f"The field has {_format_size(*pixel_size_nm)} per pixel and "
+        f"The field has a pixel size of {_format_size(*pixel_size_nm)}, and "
         f"{trained_sizes.name} was "
     )
     note += f"trained for {_format_range(*trained_sizes.pixel_size_nm)}"
@@ -139,7 +139,9 @@ def plan_resampling(
     network_size = parse_pixel_size(
         tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
     )
-    note += f": it is resampled to {_format_size(*target_sizes)}, and the result "
+    note += (
+        f": the field is resampled to {_format_size(*target_sizes)}, and the result "
+    )
     if resample == "keep":
         note += "remains on that grid."
         return ResamplingPlan(
@@ -148,12 +150,12 @@ def plan_resampling(
     note += "to its own grid"
     if max(steps) > 1:
         finest = 2 * max(target_sizes) / trained_sizes.scale
-        note += f", where it contains no detail finer than {finest:.3g} nm"
+        note += f", with no detail finer than {finest:.3g} nm"
     return ResamplingPlan(steps, network_size, Message(f"{note}.", "resampled"))
 
 
 def _resampling_step(ratio: float) -> Fraction:
-    """Return the image pixels per network pixel for a ratio of pixel sizes."""
+    """Return the number of image pixels per network pixel for a pixel-size ratio."""
     if ratio >= 1:
         return 1 / Fraction(ratio).limit_denominator(_LARGEST_DENOMINATOR)
     return Fraction(1 / ratio).limit_denominator(_LARGEST_DENOMINATOR)
@@ -186,7 +188,7 @@ class OutputGrid:
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
-    """Layout of an output, computed without torch from image, model card and options.
+    """Output layout, computed without torch from image, model card and options.
 
     `core` is the side of a tile in input pixels (or pixels of the model's grid, if the
     result stays on it); `fit` is the resampling of the input.
@@ -200,7 +202,7 @@ class OutputPlan:
 
     @property
     def tile_shape(self) -> IntPair:
-        """Rows and columns of an output tile, which is one chunk."""
+        """Shape of an output tile, which is one chunk."""
         side = self.core * self.scale
         return min(side, self.frame.shape[0]), min(side, self.frame.shape[1])
 
@@ -210,7 +212,7 @@ def plan_output(
     card: Mapping[str, Any],
     options: EnhanceOptions,
 ) -> OutputPlan:
-    """Plan the grid, chunks and data type of a result before a network is loaded.
+    """Plan the grid, chunks and data type of the output before loading a network.
 
     `card` has the model's scale, stride and trained pixel sizes by name.
     """
@@ -219,7 +221,7 @@ def plan_output(
     if card.get("grey") == "unit" and dtype.kind != "f":
         msg = (
             f"{card.get('name')} returns grey values from 0 to 1, which {dtype} cannot "
-            "represent: keep the data type float32, or write a .png with stretched "
+            "represent; use the data type float32, or write a .png with stretched "
             "contrast."
         )
         raise OptionError(msg, code="type-too-coarse")
@@ -237,7 +239,7 @@ def plan_output(
 def _compute_output_grid(
     micrograph: Micrograph, scale: int, fit: ResamplingPlan
 ) -> OutputGrid:
-    """Compute the grid of the result relative to that of the input.
+    """Compute the output grid relative to the input grid.
 
     The outer borders of both images coincide at the top and left, so that the centre
     of pixel (0, 0) moves if the pixel size changes. At the bottom and right they

@@ -1,4 +1,4 @@
-"""Lazily enhanced fields, for use in dask graphs.
+"""Lazy enhancement of images as dask arrays, and previews of single boxes.
 
 Names in the graph are derived from the field, the options and the model's digest, so
 that tiles cached for an older version of a model are never used.
@@ -55,7 +55,7 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _FieldPart:
-    """Part of an image, indexed by coordinates of the whole image."""
+    """Image region indexed in whole-image coordinates."""
 
     block: RealArray  # (Y, X) The pixels
     corner: IntPair  # First pixel of the block in the field
@@ -77,7 +77,7 @@ class _FieldPart:
 
 @dataclass(frozen=True, slots=True)
 class _TileWindows:
-    """Concatenated tile windows of an image in memory, one chunk per tile."""
+    """Array-like view of an in-memory image as concatenated windows, one per tile."""
 
     field: RealArray  # (Y, X)
     rows: Sequence[slice]  # Rows of the field, for each row of tiles
@@ -129,7 +129,7 @@ def _enhance_tile(
     statistics: Statistics | None,
     block_id: IntPair,
 ) -> RealArray:
-    """Enhance one tile from its window in an image of the given `shape`."""
+    """Enhance one tile, given its input window and the image `shape`."""
     tile, field = plan.tile(block_id), plan.data
     source = _get_source_box(plan, block_id, shape)
     part = _FieldPart(block, (source.y0, source.x0), shape)
@@ -231,7 +231,7 @@ def _build_array(
 
 
 def _tokenize_field(field: RealArray) -> str:
-    """Return a dask token of an image, from its pixels or its memory-mapped file."""
+    """Return a dask token for an image, based on its pixels or memory-mapped file."""
     whole: object = field
     while whole is not None and not isinstance(whole, np.memmap):
         whole = whole.base if isinstance(whole, np.ndarray) else None
@@ -250,7 +250,7 @@ def _tokenize_field(field: RealArray) -> str:
 
 
 def _get_source_box(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
-    """Return the part of an image that a tile needs."""
+    """Return the image region required to compute a tile."""
     window = plan.tile(index).window
     if isinstance(plan.data, ResampledField):
         return plan.data.source_box(window)
@@ -262,7 +262,7 @@ def _get_source_box(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
 
 @dataclass(frozen=True, slots=True)
 class BoxPreview:
-    """Preview of parts of an image, using the statistics of the whole image."""
+    """Preview of image regions, using statistics of the whole image."""
 
     plan: EnhancePlan  # The field, its tiles and its grey values
     predictor: Predictor  # The network on its device
@@ -272,17 +272,17 @@ class BoxPreview:
 
     @property
     def blur_px(self) -> float | None:
-        """Standard deviation of the blur used by the model, in pixels of its grid."""
+        """Standard deviation, in model-grid pixels, of the blur used by the model."""
         condition = self.plan.condition
         return None if condition is None else get_blur(condition)
 
     @property
     def context_margin(self) -> int:
-        """Margin around a box within which other pixels affect its result, in px."""
+        """Width, in pixels, of the context margin that affects the result of a box."""
         return math.ceil(self.plan.tiles.halo / self.plan.output.fit.resampling_factor)
 
     def enhance(self, box: Box) -> tuple[Box, RealArray]:
-        """Enhance one box, given in pixels of the input.
+        """Enhance one box, given in input pixels.
 
         The box is first aligned to the model's stride and moved into the field. Returns
         the enhanced box, in pixels of the input, and its pixels, `scale` times finer.
@@ -294,7 +294,7 @@ class BoxPreview:
         return place, to_dtype(part[inner.slices], self.plan.output.dtype)[0]
 
     def extend(self, micrograph: Micrograph, corner: IntPair) -> "BoxPreview":
-        """Return a preview of an image that has grown, without measuring it again.
+        """Return a preview for an image that has grown, without remeasuring it.
 
         `corner`: ``(y, x)`` in the new field of the first pixel of the previous one.
         """
@@ -313,7 +313,7 @@ class BoxPreview:
         return replace(self, plan=replace(plan, haze=haze, **place))
 
     def _align_box(self, box: Box) -> Box:
-        """Align a box to the stride and move it into the image; crop it if needed."""
+        """Align a box to the stride and shift it into the image, cropping if needed."""
         stride = self.plan.outputs.stride
         spans = []
         for first, last, size in zip(
@@ -332,7 +332,7 @@ def prepare_preview(
     *,
     halo_tolerance: float | None = None,
 ) -> BoxPreview:
-    """Prepare a preview of single boxes of an image.
+    """Prepare a preview of individual boxes in an image.
 
     `halo_tolerance` is used for the boxes instead of that in the options.
     """

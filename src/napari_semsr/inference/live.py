@@ -1,4 +1,4 @@
-"""Live view of a field during enhancement, without torch and Qt.
+"""Live view of an image during enhancement, independent of torch and Qt.
 
 The store that a run fills is the only record: its map of finished tiles lists those
 that exist. This module displays it at every level without waiting, and decides which
@@ -41,7 +41,7 @@ _BLOCK = 256  # side of the blocks of that file; chosen
 
 @dataclass(slots=True)
 class ResampledInput:
-    """Input resampled to the result's grid at any pyramid level; `sources` (Y, X)."""
+    """Input pyramid `sources` (Y, X) resampled to any level of the output grid."""
 
     sources: Sequence[RealArray]
     shape: IntPair
@@ -66,7 +66,7 @@ class ResampledInput:
         return to_dtype(part, self.dtype)[0]
 
     def average_levels(self) -> None:
-        """Add coarser sources by averaging, so that coarse levels are not noisy.
+        """Add coarser sources by averaging, to avoid noise in coarse levels.
 
         Until this is called coarse levels skip pixels, which is fast.
         """
@@ -85,13 +85,13 @@ class ResampledInput:
 def _source_indices(
     span: IntPair, step: int, size: int, level_count: int
 ) -> NDArray[np.intp]:
-    """Return the source index of each pixel of a level along one axis."""
+    """Return the source index of each pixel in a level along one axis."""
     centres = (np.arange(*span) + 0.5) * (step * size / level_count)
     return np.minimum(centres.astype(np.intp), size - 1)
 
 
 def _index_axis(source: RealArray, places: NDArray[np.intp], axis: int) -> RealArray:
-    """Index an axis by increasing positions; return a view if they are regular."""
+    """Index an axis at increasing positions, as a view if evenly spaced."""
     pitch = int(places[1] - places[0]) if places.size > 1 else 1
     first, last = int(places[0]), int(places[-1])
     if pitch and last - first == pitch * (places.size - 1):
@@ -101,7 +101,7 @@ def _index_axis(source: RealArray, places: NDArray[np.intp], axis: int) -> RealA
 
 
 class LevelStore:
-    """Pixels of one level: in memory if small, otherwise in a temporary file.
+    """Pixel storage of one level, in memory if small, else in a temporary file.
 
     The file is mapped only while it is used, and consists of square blocks: the system
     also maps the surroundings of a page, which for rows of a wide field would be the
@@ -140,7 +140,7 @@ class LevelStore:
     def _stored_blocks(
         self, box: Box, mode: Literal["r", "r+"]
     ) -> Iterator[tuple[tuple[slice, slice], RealArray]]:
-        """Yield each part of a region with the corresponding part of the file."""
+        """Yield slices of a region with the matching part of each stored block."""
         blocks = np.memmap(
             self._file, self._dtype, mode, 0, (*self._grid, _BLOCK, _BLOCK), "C"
         )
@@ -155,7 +155,7 @@ class LevelStore:
 
 
 class TileCache:
-    """Cache of the most recently used tiles, within a memory limit."""
+    """Least-recently-used (LRU) tile cache with a memory limit."""
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self.limit = limit
@@ -164,7 +164,7 @@ class TileCache:
         self._lock = threading.Lock()
 
     def put(self, place: IntPair, tile: RealArray) -> None:
-        """Add a tile (Y, X), and drop the oldest tiles beyond the memory limit."""
+        """Add a tile (Y, X), evicting the oldest tiles beyond the memory limit."""
         with self._lock:
             old = self._tiles.pop(place, None)
             self._size += tile.nbytes - (0 if old is None else old.nbytes)
@@ -184,7 +184,7 @@ class TileCache:
 
 @dataclass(eq=False)
 class LiveLevel:
-    """Array-like level whose pixels are read on indexing."""
+    """Array-like pyramid level whose pixels are read when indexed."""
 
     shape: IntPair
     dtype: np.dtype[np.generic]
@@ -227,7 +227,7 @@ class LiveLevel:
 
 
 def _index_range(item: int | slice, size: int) -> tuple[IntPair, int | slice]:
-    """Convert an index to a range to read, and an index into that range."""
+    """Split an index into the range to read and an index within that range."""
     places = range(size)[item]
     if isinstance(places, int):
         return (places, places + 1), 0
@@ -266,7 +266,7 @@ class TileQueue:
             self._change.notify_all()
 
     def set_view(self, view: Box | None) -> None:
-        """Set the view, in pixels of the result, or None for the whole image."""
+        """Set the visible region, in output pixels, or None for the whole image."""
         with self._change:
             if view != self._view:
                 self._view = view
@@ -297,7 +297,7 @@ class TileQueue:
     def _rank_tiles(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> tuple[BoolArray, FloatArray]:
-        """Return whether tiles are hidden, and their distances from the view centre."""
+        """Return which tiles are out of view, and all distances to the view centre."""
         view = self._view
         if view is None:
             grid = self._pending.shape
@@ -328,9 +328,9 @@ class LiveField:
     """
 
     levels: list[LiveLevel]
-    """Arrays for display, finest first, each downsampled by 2 from the previous one."""
+    """Display arrays, finest first, each downsampled by 2 from the previous one."""
     queue: TileQueue
-    """The pending tiles."""
+    """Queue of pending tiles."""
 
     def __init__(
         self,
@@ -372,7 +372,7 @@ class LiveField:
         return int(np.count_nonzero(self._is_stored))
 
     def set_view(self, view: Box | None) -> None:
-        """Set the view, in pixels of the result, or None for the whole image."""
+        """Set the visible region, in output pixels, or None for the whole image."""
         self.queue.set_view(view)
 
     def take_changed_box(self) -> Box | None:
@@ -384,7 +384,7 @@ class LiveField:
     # -- called by the worker --------------------------------------------------
 
     def take_tiles(self, count: int) -> list[IntPair] | None:
-        """Return up to `count` tiles, visible ones first, or None if none is pending.
+        """Return up to `count` tiles, visible ones first; None if none are pending.
 
         Tiles that are already in the store are only displayed.
         """
@@ -397,7 +397,7 @@ class LiveField:
         return [place for place in places if not self.show_stored_tile(place)]
 
     def attach_store(self, store: OmeZarrStore) -> None:
-        """Display the finished tiles of a store, whose write units are the tiles."""
+        """Display the finished tiles of a store in which each write unit is a tile."""
         self._level0, self._turn = store.level0, 0
         is_done = np.asarray(store.done_marks[:]) != 0
         with self._lock:
@@ -407,17 +407,17 @@ class LiveField:
         self.queue.replace_pending(zip(*np.nonzero(~self._is_drawn), strict=True))
 
     def average_levels(self) -> None:
-        """Display coarse levels of the input as averages instead of single pixels."""
+        """Display averaged instead of subsampled pixels in coarse input levels."""
         self._backdrop.average_levels()
         with self._lock:
             self._record_change(Box.from_shape(self.shape))
 
     def set_output(self, level0: object) -> None:
-        """Set the output (Y, X) to read from, or None while the output is moved."""
+        """Set the output (Y, X) to read from, or None while it is being moved."""
         self._level0 = level0
 
     def show_stored_tile(self, place: IntPair) -> bool:
-        """Display a tile if it was stored before the run, and return whether it was."""
+        """Display a tile already in the store; return whether it was displayed."""
         if self._level0 is None or not self._is_stored[place]:
             return False
         box = self._tile_box(place)
@@ -446,7 +446,7 @@ class LiveField:
     # -- called by the viewer --------------------------------------------------
 
     def _read_finest(self, box: Box) -> RealArray:
-        """Read level 0: finished tiles, and the input elsewhere."""
+        """Read level 0, with the input in place of unfinished tiles."""
         until = time.perf_counter() + _READING_S
         high, wide = self.unit
         rows = range(box.y0 // high, -(-box.y1 // high))
@@ -506,6 +506,6 @@ class LiveField:
 
 
 def _count_halvings(grid: IntPair, unit: IntPair) -> int:
-    """Return how often tiles can be halved without splitting pixels."""
+    """Return how many times tiles can be halved without splitting pixels."""
     sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
     return min(((side & -side).bit_length() - 1 for side in sides), default=32)

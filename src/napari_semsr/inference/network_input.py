@@ -1,4 +1,4 @@
-"""Preparation of a network's input from a field, and conversion of its output.
+"""Preparation of network inputs from images, and conversion of the outputs.
 
 The field is resampled if the model was trained for another pixel size, scaled by grey
 values measured over the whole field, and haze is removed if the model supports that.
@@ -79,7 +79,7 @@ class Scaling:
     back: bool = True  # Whether results return to the grey values of the input
 
     def normalise(self, window: RealArray) -> Float32Array:
-        """Map grey values (Y, X) to the scale of the network."""
+        """Scale grey values (Y, X) to the input range of the network."""
         span = self.high - self.low or 1.0
         working = _working_dtype(window.dtype)
         values = np.subtract(window, working(self.low), dtype=working)
@@ -87,7 +87,7 @@ class Scaling:
         return np.ascontiguousarray(values, dtype=np.float32)
 
     def restore(self, values: Float32Array) -> Float32Array:
-        """Map a result (Y, X) back to the grey values of the input, in place."""
+        """Scale a result (Y, X) back to the grey values of the input, in place."""
         if self.back:
             values *= np.float32(self.high - self.low)
             values += np.float32(self.low)
@@ -112,7 +112,7 @@ def measure_scaling(
 
 
 def compute_scaling(data: ReadableArray, card: ModelCard) -> Scaling:
-    """Compute the grey-value scaling of an image (Y, X) specified by a model card."""
+    """Compute the grey-value scaling of an image (Y, X) as set by a model card."""
     back = card.grey == "input"
     if card.input_scaling == "percentiles":
         return measure_scaling(data, card.input_percentiles, back=back)
@@ -129,7 +129,7 @@ def compute_scaling(data: ReadableArray, card: ModelCard) -> Scaling:
 
 
 def source_box(box: Box, shape: IntPair) -> Box:
-    """Return the part of an image that `read_window` may read."""
+    """Return the image region that `read_window` may access."""
     wide_box = box.grow(_REACH)
     rows = reflect_indices(wide_box.y0, wide_box.y1, shape[0])
     columns = reflect_indices(wide_box.x0, wide_box.x1, shape[1])
@@ -141,7 +141,7 @@ def source_box(box: Box, shape: IntPair) -> Box:
 def read_window(
     data: ReadableArray, box: Box, mean: float
 ) -> tuple[RealArray, BoolArray | None]:
-    """Read a window (Y, X) and fill missing pixels; also return their mask, or None.
+    """Read a window (Y, X) with missing pixels filled, and their mask or None.
 
     A missing pixel gets the mean of the known ones among its 9 x 9 neighbours; then it
     counts as known for those further inside, up to 24 px, beyond which pixels get the
@@ -178,7 +178,7 @@ def read_window(
 def set_missing_pixels(
     result: Float32Array, missing: BoolArray | None, scale: int
 ) -> None:
-    """Set output pixels to NaN, in place, if the input pixels are missing."""
+    """Set output pixels to NaN, in place, where input pixels are missing."""
     if missing is not None:
         rows, columns = missing.shape
         blocks = result.reshape(rows, scale, columns, scale)
@@ -202,7 +202,7 @@ _GRAIN = 2  # px around a missing pixel used for its mean and noise
 
 @dataclass(frozen=True, slots=True)
 class HazeMap:
-    """Map of the gain that removes haze, sampled at block centres."""
+    """Gain map for haze removal, sampled at block centres."""
 
     gain: Float32Array  # Gain of each block; interpolated bilinearly
     pitch: int  # Side of a block in pixels
@@ -245,7 +245,7 @@ class HazeMap:
 
 @dataclass(frozen=True, slots=True)
 class FieldSurvey:
-    """Network estimates for a whole image, or None if not estimated."""
+    """Network estimates for a whole image; each is None if not estimated."""
 
     haze: HazeMap | None = None
     condition: tuple[float, ...] | None = None  # In the order of `core.FAULTS`
@@ -263,7 +263,7 @@ def survey_field(
     haze: bool = True,
     certain: bool = False,
 ) -> FieldSurvey:
-    """Estimate haze and faults of a whole image `data` (Y, X), in blocks of 16 px.
+    """Estimate haze and degradations of a whole image `data` (Y, X) in 16 px blocks.
 
     Fields above 4096 px are reduced for the estimate of haze. Noise and blur, which
     reduction would change, are the medians over windows across the field. `certain`
@@ -307,7 +307,7 @@ def _window_corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPa
 def _survey_windows(
     data: ReadableArray, module: InformedRestorer, scaling: Scaling
 ) -> SurveyResult:
-    """Survey windows of an image without downsampling, and return the medians."""
+    """Survey full-resolution windows of an image and return the median estimates."""
     surveys: list[SurveyResult] = []
     empty: list[SurveyResult] = []
     for y, x in _window_corners(data.shape, _WINDOW, BLOCK):
@@ -331,7 +331,7 @@ def _survey_windows(
 def measure_spectrum(
     data: ReadableArray, scaling: Scaling, haze: HazeMap | None = None
 ) -> torch.Tensor:
-    """Measure the power spectrum (64, 33) of an image `data` (Y, X) without haze.
+    """Measure the power spectrum (64, 33) of an image `data` (Y, X) after dehazing.
 
     The result is the median over windows across the field, so that data bars and empty
     areas are ignored. Windows with gaps, which have less noise where they are filled,
@@ -403,7 +403,7 @@ _EXACT_SUM = 256  # rows of 8 bits whose sum fits into 16 bits
 
 
 def _compute_block_means(values: NDArray[Any], pitch: int) -> Float32Array:
-    """Return the mean of each block, averaging along columns first, which is faster."""
+    """Compute block means, averaging along columns first for speed."""
     rows, columns = (n // pitch for n in values.shape)
     if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # exact, twice as fast
         bands = values.reshape(rows, pitch, -1)
@@ -423,7 +423,7 @@ def _compute_block_means(values: NDArray[Any], pitch: int) -> Float32Array:
 def _fill_with_noise(
     window: RealArray, missing: BoolArray, to_fill: BoolArray
 ) -> RealArray:
-    """Fill the missing pixels `to_fill` of a window with realistic noise; all (Y, X).
+    """Fill missing pixels `to_fill` (Y, X) of a window (Y, X) with realistic noise.
 
     Each gets the mean of its neighbours plus the deviation of a random neighbour from
     the mean around it: so noise and detail keep their power, unlike with means alone.
@@ -474,7 +474,7 @@ def _fill_with_noise(
 def _correct_statistics(
     statistics: Float32Array, known_share: Float32Array
 ) -> Float32Array:
-    """Correct statistics for filled pixels, which have no contrast.
+    """Compensate block statistics for filled pixels, which have no contrast.
 
     Energies are divided by the share of known pixels. An incomplete block gets the
     statistics of the nearest complete one; if most blocks are incomplete, only those
@@ -510,7 +510,7 @@ _STRIP = 512  # rows resampled at once; chosen
 
 @dataclass(frozen=True, slots=True)
 class ResampledField:
-    """Array-like image on the network's grid, resampled on reading."""
+    """Array-like image on the network grid, resampled when read."""
 
     # (Y, X) The field; missing pixels are filled before it is resampled
     source: Any
@@ -521,12 +521,12 @@ class ResampledField:
 
     @property
     def shape(self) -> IntPair:
-        """Numbers of rows and columns."""
+        """Shape of the image, (rows, columns)."""
         return self.there.shape
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type of the grey values."""
+        """Data type of the grey values."""
         return interpolation_dtype(np.dtype(self.source.dtype))
 
     def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
@@ -549,14 +549,14 @@ class ResampledField:
         return block_values
 
     def source_box(self, window: Box) -> Box:
-        """Return the part of the image that a window of this array depends on."""
+        """Return the image region that a window of this array depends on."""
         inside = self.there.source_region(source_box(window, self.shape))
         return source_box(inside, self.there.size)
 
 
 @dataclass(frozen=True, slots=True)
 class GridMapping:
-    """Mapping between the output tiles and the network's grid."""
+    """Mapping between the output tiles and the network grid."""
 
     there: Resampling  # Resampling from the field's grid to the network's
     back: Resampling  # Resampling from the network's output to that of the run
@@ -565,13 +565,13 @@ class GridMapping:
     scale: int  # Output pixels per input pixel
 
     def required_box(self, core: Box) -> Box:
-        """Return the box on the network's grid required for a box of the output."""
+        """Return the box on the network grid that is required for an output box."""
         fine = self.back.source_region(self._enlarge_box(core).scale(self.scale))
         k = self.scale
         return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
 
     def create_tile(self, plan: TilePlan, core: Box, index: IntPair) -> Tile:
-        """Return the network's input tile for a box of the output."""
+        """Return the network input tile for an output box."""
         outputs, stride = self.required_box(core), plan.stride
         top, left = (v // stride * stride for v in (outputs.y0, outputs.x0))
         return plan.create_tile(Box(top, outputs.y1, left, outputs.x1), index)
@@ -579,7 +579,7 @@ class GridMapping:
     def resample_output(
         self, source: ReadableArray, core: Box, values: Float32Array, box: Box
     ) -> tuple[Float32Array, Box]:
-        """Resample the network's output for a box to the grid of the image.
+        """Resample the network output for a box to the image grid.
 
         Returns the part with a pixel of the field around it, and its position there;
         `source` is the field, for its missing pixels.
@@ -595,13 +595,13 @@ class GridMapping:
         return block, core.relative_to(wide_box).scale(self.scale)
 
     def _enlarge_box(self, core: Box) -> Box:
-        """Enlarge a box by one pixel, clipped to the image."""
+        """Grow a box by one pixel on each side, clipped to the image."""
         return core.grow(1).intersection(Box.from_shape(self.there.size))
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedField:
-    """Image (Y, X) on the network's grid, for the network and for measurements."""
+    """Image (Y, X) on the network grid, for network input and for measurements."""
 
     input: ReadableArray  # For the network, with outlier pixels replaced
     samples: ReadableArray  # For measurements of power and range, without outliers
@@ -609,7 +609,7 @@ class PreparedField:
 
 
 def prepare_field(micrograph: Micrograph, fit: ResamplingPlan) -> PreparedField:
-    """Prepare an image for the network and for measurements."""
+    """Prepare an image for network input and for measurements."""
     data = micrograph.data
     strays = find_stray_pixels(data)
     if strays is None:
@@ -619,9 +619,9 @@ def prepare_field(micrograph: Micrograph, fit: ResamplingPlan) -> PreparedField:
     if count := int(np.isfinite(strays.values).sum()):
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
         sentence = (
-            f"Replaced {pixels} of {micrograph.name} (hot or dead pixels, or lines of "
-            "a single value) with the mean of the surrounding pixels or, in large "
-            "areas, with the limit of the grey-value range."
+            f"Replaced {pixels} in {micrograph.name} (hot or dead pixels, or constant "
+            "lines) with the mean of the surrounding pixels or, in large areas, with "
+            "the limit of the grey-value range."
         )
         note = Message(sentence, "stray-pixels")
     shown_part, measured_part = (
@@ -649,7 +649,7 @@ def plan_field_tiles(
     *,
     constant: bool = False,
 ) -> tuple[TilePlan, GridMapping | None]:
-    """Plan the tiles of a network's input; `constant` makes all windows equal in size.
+    """Plan the input tiles of a network, with windows of equal size if `constant`.
 
     Also returns the relation of the output's tiles to these; None if the grids are
     equal.
@@ -676,7 +676,7 @@ def plan_field_tiles(
 
 
 def _find_largest_core(regrid: GridMapping, stride: int) -> int:
-    """Return the side of a core on the network's grid that contains any output tile."""
+    """Return the core size on the network grid that can contain any output tile."""
     rows, columns = regrid.outputs.grid
     diagonal = [(row, 0) for row in range(rows)] + [(0, c) for c in range(columns)]
     widest = 1

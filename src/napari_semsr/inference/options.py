@@ -1,4 +1,4 @@
-"""Options and report of enhancement; importable without torch."""
+"""Enhancement options and report, importable without torch."""
 
 import math
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from napari_semsr.core import (
 )
 
 WEIGHTS, ADVANCED_GROUP = "Noise, blur and haze", "Advanced"
-"""Groups of options in the panel."""
+"""Option groups in the panel."""
 
 _ROUNDING = 1e-6  # of the range; summing in another order changes less
 
 
 def _weight_option(label: str, description: str) -> Any:
-    """Declare an option for the applied fraction of a correction."""
+    """Declare an option that sets the fraction of a correction to apply."""
     return option(1.0, label, description, step=0.1, group=WEIGHTS, ge=0, le=1)
 
 
@@ -33,8 +33,8 @@ class EnhanceOptions(Options):
     tile: int | None = option(
         None,
         "Tile",
-        "Tile side in input pixels, rounded up to the model's stride; automatic "
-        "adapts to the model and memory. The result does not depend on it.",
+        "Tile size in input pixels, rounded up to a multiple of the model's stride; "
+        "automatic adapts to the model and memory. The result does not depend on it.",
         unit="px",
         step=64,
         ge=16,
@@ -43,28 +43,29 @@ class EnhanceOptions(Options):
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto",
         "Precision",
-        "Number format; automatic uses bf16 if the device supports it.",
+        "Floating-point precision; automatic uses bf16 if the device supports it.",
         choices={"automatic": "auto", "fp32": "fp32", "bf16": "bf16"},
     )
     norm: Literal["auto", "whole", "sampled", "tile"] = option(
         "auto",
         "Normalisation",
-        "Source of the statistics of normalisation layers: the whole image (exact), "
-        "a sampled tenth of it (approximate, no seams), or each tile alone (with "
-        "seams); automatic is whole if the image fits into memory, otherwise sampled.",
+        "Source of the normalisation-layer statistics: the whole image (exact), a "
+        "sample of one tenth of it (approximate, no seams), or each tile separately "
+        "(with seams); automatic uses the whole image if it fits into memory, "
+        "otherwise a sample.",
     )
     haze: bool = option(
         True,
         "Remove haze",
-        "Remove haze with models that estimate it over the whole image; switch off "
-        "if the contrast of the sample itself varies across the image.",
+        "Remove haze, for models that estimate it over the whole image; switch this "
+        "off if the contrast of the sample itself varies across the image.",
     )
     resample: Literal["auto", "keep", "never"] = option(
         "auto",
         "Resample",
         "Resample the image to the pixel size that the model was trained on, within "
-        "the limits of its model card, and resample the result back (auto) or not "
-        "(keep); never applies the model without resampling.",
+        "the limits of its model card, and resample the result back (auto) or leave "
+        "it on that grid (keep), or apply the model without resampling (never).",
         choices={
             "to the model's pixels and back": "auto",
             "to the model's pixels": "keep",
@@ -86,9 +87,9 @@ class EnhanceOptions(Options):
     noise_percent: float | None = option(
         None,
         "Noise",
-        "Standard deviation of the noise for models with separate corrections, in "
-        "percent of the grey-value range; automatic uses the model's estimate, which "
-        "is reported with the result.",
+        "Standard deviation of the noise as a percentage of the grey-value range, "
+        "for models with separate corrections; automatic uses the model's estimate, "
+        "which is reported with the result.",
         unit="%",
         step=0.5,
         group=WEIGHTS,
@@ -98,9 +99,9 @@ class EnhanceOptions(Options):
     memory_gb: float | None = option(
         None,
         "Memory",
-        "Memory limit of a run, in 10^9 bytes; automatic uses the free memory. The "
-        "limit determines whether a model that needs the whole image can process it "
-        "in one pass.",
+        "Memory limit of a run, in GB (10^9 bytes); automatic uses the free memory. "
+        "The limit determines whether a model that needs the whole image can process "
+        "it in one pass.",
         unit="GB",
         step=0.5,
         group=ADVANCED_GROUP,
@@ -109,8 +110,9 @@ class EnhanceOptions(Options):
     halo_tolerance: float | None = option(
         None,
         "Halo tolerance",
-        "Largest change of the result, relative to its range, from ignoring pixels "
-        "beyond a tile's halo; automatic allows none. 0.001 makes deep models faster.",
+        "Largest change in the result, relative to its range, allowed when pixels "
+        "beyond a tile's halo are ignored; automatic allows none. A value of 0.001 "
+        "makes deep models faster.",
         step=0.0001,
         group=ADVANCED_GROUP,
         gt=0,
@@ -134,21 +136,21 @@ class EnhanceOptions(Options):
     blur_px: float | None = option(
         None,
         "",
-        "Standard deviation in px of the blur to remove, for models with separate "
-        "corrections; 0 for none, automatic uses the model's estimate.",
+        "Standard deviation, in px, of the blur to remove, for models with separate "
+        "corrections; 0 removes none, and automatic uses the model's estimate.",
         ge=0,
         le=WIDEST_BLUR,
     )
     dtype: GreyType = option(
         None,
         "",
-        "Data type of the output, by default float32; values are rounded and clipped "
-        "for other types.",
+        "Output data type, float32 by default; for other types, values are rounded "
+        "and clipped.",
     )
     batch: int | None = option(
         None,
         "",
-        "Number of tiles per GPU pass, automatic by default; no effect on a CPU.",
+        "Number of tiles per GPU pass, automatic by default; has no effect on a CPU.",
         ge=1,
         le=256,
     )
@@ -218,7 +220,7 @@ class EnhanceReport:
 
     @property
     def haze(self) -> Annotated[str | None, Quantity("Haze")]:
-        """Range of the gain that removed haze, if haze was estimated."""
+        """Range of the dehazing gain, or None if haze was not estimated."""
         if self.haze_gain is None:
             return None
         least, most = (f"{gain:.2f}" for gain in self.haze_gain)
@@ -230,13 +232,13 @@ class EnhanceReport:
     def mismatch(
         self,
     ) -> Annotated[float | str, Quantity("Tile mismatch", "of the range", ".2e")]:
-        """Mismatch between neighbouring tiles, or the reason that it is unknown."""
+        """Mismatch between neighbouring tiles, or the reason why it is unknown."""
         has_seams = self.tiles > 1 and not math.isnan(self.tile_mismatch)
         return self.tile_mismatch if has_seams else self.seam
 
     @property
     def seam(self) -> Annotated[str, Quantity("Seam index")]:
-        """Seam index, or the reason for its absence; edges in the image increase it."""
+        """Seam index, which image edges increase, or the reason why it is missing."""
         if self.tiles == 1:
             return "none: one tile"
         if math.isnan(self.tile_mismatch):
@@ -249,5 +251,5 @@ class EnhanceReport:
 
     @property
     def noted(self) -> Annotated[str | None, Quantity("Notes")]:
-        """All notes as one text."""
+        """All notes joined into one string, or None."""
         return " ".join(self.notes) or None

@@ -1,4 +1,4 @@
-"""Measurements and decisions before the first tile of a run.
+"""Measurements and planning before the first tile of a run.
 
 The main decision is whether a field is run in tiles or whole.
 """
@@ -142,8 +142,9 @@ def _check_weights(model: LoadedModel, options: EnhanceOptions) -> None:
     if option_names and not isinstance(model.module, InformedRestorer):
         names = ", ".join(name.replace("_", " ") for name in option_names)
         msg = (
-            f"Model {model.card.name} does not separate noise, blur and haze: leave "
-            f"{names} at the default, or use a model with the architecture informed."
+            f"Model {model.card.name} does not correct noise, blur and haze "
+            f"separately: leave {names} at the default, or use a model with the "
+            "'informed' architecture."
         )
         raise OptionError(msg, code="option-without-effect")
 
@@ -191,7 +192,7 @@ def _configure_network(
 def configure_for_image(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[LoadedModel, tuple[float, ...] | None]:
-    """Return the network configured for one image, and the faults of the image.
+    """Return the network configured for an image, and the image's degradations.
 
     A network that surveys fields becomes a plain one for this field, without removal
     of haze; any other is returned unchanged. The faults are in the order of
@@ -209,7 +210,7 @@ def configure_for_image(
 def prepare_model_input(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[PreparedField, Scaling]:
-    """Return an image on the network's grid and its grey-value scaling."""
+    """Return an image resampled to the network grid, and its grey-value scaling."""
     trained_sizes = TrainedPixelSizes.from_card(model.card.model_dump())
     fit = plan_resampling(micrograph.pixel_size_nm, trained_sizes, options.resample)
     field = prepare_field(micrograph, fit)
@@ -225,7 +226,7 @@ def choose_strategy(
     is_scattered: bool = False,
     fits: bool | None = None,
 ) -> ExecutionStrategy:
-    """Choose between one pass and tiles, and the source of the statistics.
+    """Choose between a single pass and tiles, and the source of the statistics.
 
     `before` is the recorded choice of an interrupted run; `is_scattered` whether tiles
     go to other processes; `fits` whether memory suffices for the whole field, if a pass
@@ -254,7 +255,10 @@ def choose_strategy(
     if fits is None:
         fits = predictor.fits_in_memory(plan.padded_shape, options.memory_gb)
     if fits:
-        sentence = f"The whole field is processed in one pass; the layers need {need}."
+        sentence = (
+            "The whole field is processed in one pass, in which the layers need "
+            f"{need}."
+        )
         notes = (Message(sentence, "run-whole"),)
         return ExecutionStrategy("none" if is_bounded else "whole", "whole", notes)
     if is_bounded:
@@ -286,7 +290,7 @@ def _requested_strategy(
 def _fallback_strategy(
     predictor: Predictor, options: EnhanceOptions, need: str, previous: str | None
 ) -> ExecutionStrategy:
-    """Return the tiled strategy with sampled statistics, or raise if not allowed."""
+    """Return the tiled strategy with sampled statistics, or raise an error."""
     lacks = f"memory on {predictor.device} is insufficient {need}"
     short = f"{predictor.card.name} needs statistics of the whole field, for which "
     advice = ""
@@ -301,7 +305,7 @@ def _fallback_strategy(
         advice = " now: free some, or use `overwrite` to start again."
     if advice:
         raise DeviceMemoryError(f"{short}{lacks}{advice}")
-    sentence = f"{short}{lacks}: statistics of a sample are used instead."
+    sentence = f"{short}{lacks}: sampled statistics are used instead."
     notes = (Message(sentence, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)
 
@@ -313,14 +317,14 @@ def _halo_notes(
     if options.halo_tolerance is None or exact is None or plan.halo >= exact:
         return ()
     sentence = (
-        f"The halo is {plan.halo} px instead of {exact}: tiles may differ from an "
-        f"untiled run by {options.halo_tolerance:g} of the output's range."
+        f"The halo is {plan.halo} px instead of {exact} px, so tiles may differ from "
+        f"an untiled run by up to {options.halo_tolerance:g} of the output range."
     )
     return (Message(sentence, "halo-cut"),)
 
 
 def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> IntPair:
-    """Choose the number of rows and columns of tiles that share a window on a CPU.
+    """Choose how many rows and columns of tiles share one window on a CPU.
 
     Large windows need less work for their margins, but more memory: returns the choice
     with the least work within the memory limit minus `held_bytes`. If the user chose

@@ -1,4 +1,4 @@
-"""A network on a device that maps windows of grey values to enhanced windows."""
+"""Network on a device, mapping grey-value windows to enhanced windows."""
 
 import copy
 import hashlib
@@ -73,13 +73,13 @@ _logger = logging.getLogger(__name__)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Resolve the name of a precision for a device."""
+    """Resolve a precision name for a device."""
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "bf16":
         check_bf16(device)
     elif name != "fp32":  # as in the history of a resumed result
-        msg = f"A precision must be auto, fp32 or bf16, got {name!r}."
+        msg = f"Precision must be auto, fp32 or bf16, got {name!r}."
         raise OptionError(msg, code="unknown-value")
     return name
 
@@ -92,7 +92,7 @@ def _choose_precision(model: LoadedModel, name: str, device: torch.device) -> st
 
 
 def network_details(options: EnhanceOptions, model: LoadedModel) -> dict[str, object]:
-    """Return the details of a network and its device for the history of a result.
+    """Return network and device details to record in a result's history.
 
     They are ``model_name`` and ``model_digest``, ``device`` with the name of the CPU or
     GPU, ``precision``, and the number of CPU ``threads``.
@@ -109,7 +109,7 @@ def network_details(options: EnhanceOptions, model: LoadedModel) -> dict[str, ob
 
 @contextmanager
 def _convert_errors(device: torch.device, what: str) -> Iterator[None]:
-    """Convert torch errors to package errors, as Qt threads lose `RuntimeError`."""
+    """Convert torch errors to package errors, since Qt threads lose `RuntimeError`."""
     try:
         with convert_memory_errors(device, what):
             yield
@@ -129,7 +129,7 @@ _TOLERANCE = 1e-3  # of the output's range: a quarter of one of 255 grey levels
 
 
 def choose_device(model: LoadedModel, name: str = "auto") -> Device:
-    """Choose the device for a network by the given device name.
+    """Choose the device for a network from a device name.
 
     Like `find_device`, but ``auto`` does not use a device whose result for a test tile
     differs from that of the CPU, or which raises an error; the note says so.
@@ -151,12 +151,15 @@ def choose_device(model: LoadedModel, name: str = "auto") -> Device:
         fault = "has no memory for a tile"
     if fault is None:
         return device
-    note = f"{label} {fault}: the CPU is used; set `device={kind}` to use it anyway."
+    note = (
+        f"{label} {fault}: the CPU is used instead; set `device={kind}` to override "
+        "this."
+    )
     return Device(torch.device("cpu"), Message(note, "device-unusable"))
 
 
 def _find_device_fault(model: LoadedModel, device_found: Device) -> str | None:
-    """Compare a test tile on a device and on the CPU; return None if they agree."""
+    """Describe how a test tile on a device differs from the CPU, or return None."""
     module, stride = _unwrap_ensemble(model.module), model.card.stride
     side = round_up(
         max(_SAMPLE, find_smallest_side(_get_tile_network(model), stride=stride)),
@@ -183,8 +186,8 @@ def _find_device_fault(model: LoadedModel, device_found: Device) -> str | None:
     if apart <= _TOLERANCE:  # also false for NaN
         return None
     return (
-        f"gives values different from those of the CPU ({apart:.2g} of the range of a "
-        "test tile)"
+        f"gives values that differ from those of the CPU ({apart:.2g} of the range of "
+        "a test tile)"
     )
 
 
@@ -205,7 +208,7 @@ def copy_to_device(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _get_tile_network(model: LoadedModel) -> nn.Module:
-    """Return the network that runs on tiles, without its pass over the whole image."""
+    """Return the network that runs on tiles, without its whole-image pass."""
     module = model.module
     return _unwrap_ensemble(
         module.local if isinstance(module, InformedRestorer) else module
@@ -222,7 +225,7 @@ def _get_tile_network(model: LoadedModel) -> nn.Module:
 
 
 class _MemoryCounter(TorchCallInterceptor):
-    """Counter of the bytes of all live tensors.
+    """Counter of the bytes held by live tensors.
 
     Calls are intercepted in Python, since doing so in torch's core imports its
     compiler.
@@ -260,7 +263,7 @@ class _MemoryCounter(TorchCallInterceptor):
 
 
 def measure_peak_bytes(module: nn.Module, shape: IntPair) -> int:
-    """Measure the peak memory of activations in an fp32 pass, in bytes."""
+    """Measure the peak activation memory of an fp32 pass, in bytes."""
     activation_bytes = getattr(module, "activation_bytes", None)
     if activation_bytes is not None:  # for a network whose layers are not torch's
         peak_bytes: int = activation_bytes(shape)
@@ -326,14 +329,14 @@ def network_digest(module: nn.Module) -> str:
 
 @dataclass(slots=True)
 class ProbedNetwork:
-    """Measured properties of one network, from the cache or measured on request."""
+    """Properties of one network, read from the cache or measured on request."""
 
     module: "weakref.ref[nn.Module]"  # The network
     _path: Path | None = None
     _entries: dict[str, object] | None = None
 
     def probe(self, stride: int) -> ProbeResult:
-        """Return the exact halo, the number of live norms, and the smallest side."""
+        """Return the exact halo, number of live norms, and smallest input side."""
         return self._get_or_measure(
             f"probe, stride {stride}",
             _PROBE,
@@ -341,7 +344,7 @@ class ProbedNetwork:
         )
 
     def effective_halo(self, stride: int, halo: int, tolerance: float) -> int:
-        """Return the halo that is sufficient for a tolerance."""
+        """Return the halo that is sufficient for a given tolerance."""
         return self._get_or_measure(
             f"effective halo, stride {stride}, exact {halo}, tolerance {tolerance:g}",
             _HALO,
@@ -351,7 +354,7 @@ class ProbedNetwork:
         )
 
     def bytes_per_pixel(self, stride: int) -> float:
-        """Return the activation memory per pixel of a window, in bytes."""
+        """Return the activation memory per window pixel, in bytes."""
 
         def measure() -> float:
             network = copy.deepcopy(self._network)
@@ -366,7 +369,7 @@ class ProbedNetwork:
     def device_fault(
         self, device: str, compare: Callable[[], str | None]
     ) -> str | None:
-        """Return the fault of a device, from the cache or a comparison, or None."""
+        """Return the fault of a device, cached or newly determined, or None."""
         return self._get_or_measure(f"fault on {device}", _FAULT, compare)
 
     @property
@@ -390,14 +393,14 @@ class ProbedNetwork:
             try:
                 return form.validate_python(entries[key])
             except ValidationError:
-                _logger.info("A cached measurement is invalid and is repeated.")
+                _logger.info("A cached measurement is invalid and will be repeated.")
         result = measure()
         entries[key] = form.dump_python(result, mode="json")
         self._save()
         return result
 
     def _save(self) -> None:
-        """Write the cache; failures are only logged."""
+        """Write the cache, logging failures instead of raising them."""
         if self._path is None or self._entries is None:
             return
         try:
@@ -417,7 +420,7 @@ def get_probed_network(module: nn.Module) -> ProbedNetwork:
 
 
 def _read_measurements(path: Path) -> dict[str, object]:
-    """Read a file of measurements; a damaged file counts as missing."""
+    """Read a measurement file, treating a damaged file as missing."""
     try:
         if path.stat().st_size > _LARGEST:
             return {}
@@ -459,7 +462,7 @@ class Predictor:
             self._module = copy_to_device(module, self.device)
 
     def create_field_predictor(self, model: LoadedModel) -> "Predictor":
-        """Create a predictor for a network that a survey configured for one image.
+        """Create a predictor for a network configured for one image by a survey.
 
         It has the same layers, and so the same receptive field.
         """
@@ -473,13 +476,13 @@ class Predictor:
 
     @cached_property
     def probe(self) -> ProbeResult:
-        """Measured halo, number of live norms, and smallest side, cached on disk."""
+        """Measured halo, number of live norms and smallest input side, cached."""
         probe_result = get_probed_network(self.source).probe(self.card.stride)
         stated_field = self.card.receptive_field
         if stated_field and stated_field != (probe_result.halo or 0):
             _logger.warning(
                 "The model card of %s states a receptive field of %d px, but %s were "
-                "measured and are used.",
+                "measured; the measurement is used.",
                 self.card.name,
                 stated_field,
                 "no bounds" if probe_result.halo is None else f"{probe_result.halo} px",
@@ -487,7 +490,7 @@ class Predictor:
         return probe_result
 
     def effective_probe(self, tolerance: float | None) -> ProbeResult:
-        """Return the probe with a halo that is sufficient for a tolerance."""
+        """Return the probe result with a halo sufficient for a given tolerance."""
         exact = self.probe
         if tolerance is None or exact.halo is None:
             return exact
@@ -502,7 +505,7 @@ class Predictor:
 
     @property
     def network(self) -> nn.Module:
-        """The network on its device, without a self-ensemble."""
+        """Network on its device, without the self-ensemble wrapper."""
         return _unwrap_ensemble(self._module)
 
     @contextmanager
@@ -520,7 +523,7 @@ class Predictor:
     def add_layer_check(
         self, check: Callable[[], None], *, probing: bool = False
     ) -> Callable[[], None]:
-        """Call a function, which may raise, before each layer of the network.
+        """Call a function, which may raise an error, before each network layer.
 
         `probing` includes the original network, which is the one probed, and may be
         used by other runs at the same time. Returns a function that removes the check.
@@ -543,17 +546,17 @@ class Predictor:
         return remove_hooks
 
     def peak_bytes(self, shape: IntPair) -> int:
-        """Estimate the memory of one window in bytes."""
+        """Estimate the memory required for one window, in bytes."""
         return int(self.bytes_per_pixel * math.prod(shape))
 
     @property
     def bytes_per_pixel(self) -> float:
-        """Memory per pixel of a large window."""
+        """Memory per pixel of a large window, in bytes."""
         need = get_probed_network(self.source).bytes_per_pixel(self.card.stride)
         return _KERNEL_SHARE * need
 
     def memory_budget(self, memory_gb: float | None) -> int:
-        """Return the memory limit of a run in bytes, by default most of the free."""
+        """Return the memory limit of a run in bytes, by default most free memory."""
         if memory_gb is not None:
             return int(memory_gb * 1e9)
         return int(_SHARE * get_free_memory(self.device))
@@ -565,7 +568,7 @@ class Predictor:
         return self.peak_bytes(shape) <= memory_gb * 1e9
 
     def choose_batch(self, shape: IntPair, wanted_count: int | None = None) -> int:
-        """Choose the number of windows in one pass."""
+        """Choose the number of windows per pass."""
         if self.device.type == "cpu":
             self.batch = 1
         elif wanted_count is not None:
@@ -625,7 +628,7 @@ class Predictor:
         return [scaling.restore(plane) for plane in result]
 
     def _statistics_context(self) -> AbstractContextManager[object]:
-        """Return the context of a pass in which live norms use given statistics."""
+        """Return a context in which live norms use the given statistics."""
         if self.statistics is None:
             return nullcontext()
         if self._moments[0] is not self.statistics:  # a copy waits for computations
@@ -653,7 +656,7 @@ def _exclusive_launch(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def full_precision_convolutions() -> Iterator[None]:
-    """Compute convolutions on a GPU in true fp32, and always by the same algorithm.
+    """Compute GPU convolutions in true fp32, always with the same algorithm.
 
     By default cuDNN computes fp32 convolutions in TF32, which has 10 bits; Lightning
     and others let it benchmark algorithms, which may select a different one each time,
@@ -678,7 +681,7 @@ def full_precision_convolutions() -> Iterator[None]:
 
 
 def _start_host_copy(values: Tensor) -> Callable[[], Float32Array]:
-    """Start copying values to a float32 array; return a function that waits for it."""
+    """Start copying values to a float32 array; return a function to await the copy."""
     if values.device.type != "cuda":
         host_array: Float32Array = values.to("cpu", torch.float32).numpy()
         return lambda: host_array
@@ -703,9 +706,9 @@ def check_scale(
     expected_size = (input_size[0] * card.scale, input_size[1] * card.scale)
     if output_size != expected_size:
         msg = (
-            f"The model {card.name} must return {expected_size} px for {input_size} px "
-            f"according to its model card, got {output_size}; correct the scale in the "
-            "card."
+            f"According to its model card, {card.name} must return {expected_size} px "
+            f"for {input_size} px, but it returned {output_size} px; correct the scale "
+            "in the card."
         )
         raise CheckpointError(msg, code="card-contradicts-network")
 

@@ -1,4 +1,4 @@
-"""Statistics from a sample of the field, and the error that this causes.
+"""Statistics estimated from a sample of the image, with their error.
 
 A tenth of the field is sampled in small tiles: they are sorted by local mean and,
 within bands of equal mean, by local standard deviation, and one is drawn from each
@@ -49,7 +49,7 @@ _SIDE = 256  # side of a window from which statistics are sampled; chosen
 
 
 def stratify_tiles(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
-    """Order tiles by bands of similar mean, and within a band by standard deviation.
+    """Order tiles into bands of similar mean, sorted by standard deviation.
 
     Every second band is reversed, so that neighbours in this order are similar.
     """
@@ -64,7 +64,7 @@ def stratify_tiles(mean: FloatArray, spread: FloatArray, draws: int) -> list[int
 def draw_evenly(
     order: Sequence[int], count: int, rng: np.random.Generator
 ) -> list[int]:
-    """Draw one tile at random from each of `count` equal intervals of an order."""
+    """Draw one tile at random from each of `count` equal intervals of a ranking."""
     if count >= len(order):
         return list(order)
     stretches = np.array_split(np.array(order), count)
@@ -92,7 +92,7 @@ class SampledStatistics:
         """Describe the sample and its error."""
         return (
             f"Approximate: the statistics were measured on {self.sample_tiles} of "
-            f"{self.tiles} parts of the field; according to held-out parts, the RMS "
+            f"{self.tiles} tiles of the field. On held-out tiles, the estimated RMS "
             f"difference from the exact result is about {self.error:.2g} of the "
             "result's standard deviation."
         )
@@ -210,7 +210,7 @@ class _Sampler:
 
     @property
     def window_shape(self) -> IntPair:
-        """Rows and columns of a window, the same for each tile of a batch."""
+        """Window shape (rows, columns), the same for all tiles of a batch."""
         across = self.cut.core + 2 * self.cut.halo
         rows, columns = self.cut.padded_shape
         return min(across, rows), min(across, columns)

@@ -1,4 +1,4 @@
-"""Statistics of an image at each norm of a network, pooled in float64."""
+"""Image statistics at each normalisation layer of a network, in float64."""
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +43,7 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Sums over one tile for the statistics of a layer."""
+    """Sums over one tile, used to compute the statistics of a layer."""
 
     count: float  # Pixels
     first: Tensor  # (C,) Sum of the values of each channel
@@ -51,7 +51,7 @@ class Sums:
 
 
 def compute_sums(values: Tensor) -> Sums:
-    """Sum an image in float64, a few rows at a time; `values` (1, C, Y, X)."""
+    """Sum an image `values` (1, C, Y, X) in float64, a few rows at a time."""
     here = values.device if has_float64(values.device) else torch.device("cpu")
     rows = values[0].to(here).permute(1, 2, 0)
     height, width, channels = rows.shape
@@ -71,7 +71,7 @@ def compute_sums(values: Tensor) -> Sums:
 
 
 def pool_sums(tiles: Iterable[Sums], device: torch.device) -> Moments:
-    """Pool the sums of tiles into moments, in the given order."""
+    """Pool tile sums into moments, in the given order."""
     sums = list(tiles)
     count = sum(t.count for t in sums)
     mean = torch.stack([t.first for t in sums]).sum(0) / count
@@ -138,13 +138,13 @@ def _decode(text: str) -> Tensor:
 
 
 def move_to_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:
-    """Move moments to a device, or to the CPU if it has no double precision."""
+    """Move moments to a device, or to the CPU if the device lacks double precision."""
     device = device if has_float64(device) else torch.device("cpu")
     return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
 
 
 class MeasuredMoments(NormInterceptor):
-    """Interceptor that normalises by moments of the input in double precision."""
+    """Interceptor that normalises by double-precision moments of the input."""
 
     def _normalise(self, norm: LiveNorm) -> Tensor:
         """Normalise each image by its own moments."""
@@ -171,9 +171,9 @@ class FixedMoments(NormInterceptor):
         channels = int(norm.input.shape[1])
         if not has_answer or len(self._moments[self.count].mean) != channels:
             msg = (
-                f"Statistics for {len(self._moments)} layers do not fit this network, "
-                f"whose layer {self.count + 1} has {channels} channels: measure the "
-                "statistics again."
+                f"Statistics for {len(self._moments)} layers do not match this "
+                f"network, whose layer {self.count + 1} has {channels} channels: "
+                "measure the statistics again."
             )
             raise SemsrError(msg, code="statistics-mismatch")
         return self._moments[self.count].normalise(norm.input, norm)

@@ -1,4 +1,4 @@
-"""Plan of a run, destinations of its tiles, and comparison of tile borders."""
+"""Run plans, tile destinations, and comparison of tile borders."""
 
 import math
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStrategy:
-    """Strategy of a run: tiles or one pass, and the source of statistics."""
+    """Execution strategy: tiles or a single pass, and the source of statistics."""
 
     # Source of the statistics of live normalisations; ``none`` without any
     norm: Literal["none", "whole", "sampled", "tile"]
@@ -48,13 +48,13 @@ class ExecutionStrategy:
     notes: tuple[str, ...] = ()  # Notes for the user on the choice
 
     def to_record(self) -> dict[str, object]:
-        """Return the strategy in JSON types, for a resumed run."""
+        """Return the strategy as JSON types, for resuming the run."""
         return {"norm": self.norm, "kind": self.kind}
 
 
 @dataclass(frozen=True, slots=True)
 class EnhancePlan:
-    """All decisions about a run, made before its first tile."""
+    """Complete plan of a run, made before its first tile."""
 
     model: LoadedModel  # The network
     options: EnhanceOptions  # Options of the run
@@ -74,11 +74,11 @@ class EnhancePlan:
 
     @property
     def outputs(self) -> TilePlan:
-        """The output's tiles, in pixels of the input."""
+        """Output tiles, in input pixels."""
         return self.tiles if self.regrid is None else self.regrid.outputs
 
     def identity(self) -> dict[str, object]:
-        """Return the properties that a resumed run must match, in JSON types.
+        """Return the properties that a resumed run must match, as JSON types.
 
         The scaling represents the grey values of the input. Keys are used in messages.
         """
@@ -95,13 +95,13 @@ class EnhancePlan:
         }
 
     def tile(self, place: IntPair) -> Tile:
-        """Return the network's input tile for an output tile."""
+        """Return the network input tile for an output tile."""
         if self.regrid is None:
             return self.tiles.tile(*place)
         return self.create_tile(self.outputs.tile(*place).core, place)
 
     def create_tile(self, core: Box, index: IntPair = (0, 0)) -> Tile:
-        """Return the network's input tile for any box of the output.
+        """Return the network input tile for any output box.
 
         `core` is in pixels of the input; without resampling it starts on the stride.
         The result is in pixels of the network's grid.
@@ -117,7 +117,7 @@ class EnhancePlan:
         box: Box,
         missing: BoolArray | None = None,
     ) -> tuple[Float32Array, Box]:
-        """Convert the network's output for a box to a part of the run's output.
+        """Convert the network output for a box to the matching part of the output.
 
         `core` is in pixels of the input, `box` and `missing` in pixels of the network's
         grid.
@@ -129,7 +129,7 @@ class EnhancePlan:
         return values, core.relative_to(box).scale(scale)
 
     def read_clean_window(self, box: Box) -> tuple[RealArray, BoolArray | None]:
-        """Read a window without gaps and haze, and the mask of missing pixels."""
+        """Read a filled, dehazed window and the mask of its missing pixels."""
         window, missing = read_window(self.data, box, self.scaling.mean)
         return (
             window if self.haze is None else self.haze.remove_haze(window, box)
@@ -152,7 +152,7 @@ class EnhancePlan:
 
 @dataclass(frozen=True, slots=True)
 class TiledRun:
-    """Plan of a run with its target, sent to each worker once."""
+    """Run plan with its output target, sent once to each worker."""
 
     plan: EnhancePlan
     target: Any  # (Y * scale, X * scale) The output
@@ -166,7 +166,7 @@ class TiledRun:
         box: Box,
         missing: BoolArray | None = None,
     ) -> "TileResult":
-        """Convert the network's output for a box, and write it as an output tile."""
+        """Convert the network output for a box and write it as an output tile."""
         core = self.plan.outputs.tile(*place).core
         part, inner = self.plan.convert_output(core, values, box, missing)
         return self.write_tile(place, part[inner.slices], sample_edges(part, inner))
@@ -177,7 +177,7 @@ class TiledRun:
         values: Float32Array,
         edges: "dict[str, Edge]",
     ) -> "TileResult":
-        """Write an output tile to the target; `values` (Y * scale, X * scale)."""
+        """Write an output tile `values` (Y * scale, X * scale) to the target."""
         core = self.plan.outputs.tile(*place).core
         typed_values, clipped_count = to_dtype(values, self.target.dtype)
         self.target[core.scale(self.plan.model.card.scale).slices] = typed_values
@@ -214,7 +214,7 @@ class ArraySink:
 
     @property
     def shared_array(self) -> object:
-        """Array for other processes; not supported here."""
+        """Array for other processes, which this sink does not support."""
         return self.array
 
     def prepare(self, plan: EnhancePlan) -> None:
@@ -238,7 +238,7 @@ class ArraySink:
 
 @dataclass(frozen=True, slots=True)
 class _LiveTarget:
-    """Finest level of a store that also passes each written tile to a viewer."""
+    """Finest store level that also forwards each written tile to a viewer."""
 
     array: Any
     live: "LiveField"
@@ -264,13 +264,13 @@ class StoreSink:
 
     @property
     def array(self) -> object:
-        """The finest level; written tiles are also passed to the viewer."""
+        """Finest level, which also forwards written tiles to the viewer."""
         level = self.store.level0
         return level if self.live is None else _LiveTarget(level, self.live)
 
     @property
     def shared_array(self) -> object:
-        """The finest level without the viewer, for other processes."""
+        """Finest level without the viewer, for use by other processes."""
         return self.store.level0
 
     def prepare(self, plan: EnhancePlan) -> None:
@@ -278,8 +278,8 @@ class StoreSink:
         _check_shape(self.store.level0.shape, plan.output)
         if tuple(self.store.unit) != plan.output.tile_shape:
             msg = (
-                f"Chunks must have the size of the tiles, {plan.output.tile_shape} px, "
-                f"but those of {self.store.path.name} have {tuple(self.store.unit)}: "
+                f"Chunks must have the tile size of {plan.output.tile_shape} px, but "
+                f"{self.store.path.name} has chunks of {tuple(self.store.unit)} px: "
                 "create the store with the same tile option."
             )
             raise ShapeError(msg, code="grid-mismatch")
@@ -344,7 +344,7 @@ _FACING = {
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Lines of pixels at one border of a tile."""
+    """Pixel lines along one border of a tile."""
 
     # The neighbour's first line, as predicted by this tile; None if it was outside the
     # tile's window
@@ -354,7 +354,7 @@ class Edge:
 
 
 def sample_edges(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
-    """Sample up to 256 pixels of the lines at each border of the core box `inner`."""
+    """Sample up to 256 pixels per line along each border of the core box `inner`."""
     rows, columns = inner.slices
     down = prediction[:, columns][:, :: _sample_spacing(inner.shape[1])]
     along = prediction[rows][:: _sample_spacing(inner.shape[0])].T
@@ -367,12 +367,12 @@ def sample_edges(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
 
 
 def _sample_spacing(length: int) -> int:
-    """Return the spacing for at most 256 samples."""
+    """Return the sample spacing that yields at most 256 samples."""
     return -(-length // _SAMPLES)
 
 
 def _extract_edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
-    """Return the lines on both sides of a border of a core."""
+    """Return the lines on both sides of a core border."""
     beyond = first - inward
     outer = lines[beyond].copy() if 0 <= beyond < len(lines) else None
     second = first + inward if depth > 1 else first
@@ -388,7 +388,7 @@ def sample_pixels(core: Float32Array) -> Float32Array:
 
 @dataclass(slots=True)
 class SeamMeter:
-    """Comparison of tile edges, with pixel samples of at most 1024 tiles."""
+    """Accumulator of edge differences and pixel samples (from up to 1024 tiles)."""
 
     border_count: int = 0  # Borders compared
     _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)
@@ -442,7 +442,7 @@ class SeamMeter:
 
     @property
     def seam_index(self) -> float:
-        """Mean step across borders relative to that beside them; 1 without borders."""
+        """Mean step across borders relative to steps beside them; 1 if no borders."""
         if self._inner_steps > 0:
             return self._steps / self._inner_steps
         return 1.0 if self._steps == 0 else math.inf

@@ -1,4 +1,4 @@
-"""Reading and writing of files."""
+"""Reading and writing files."""
 
 import lazy_loader
 

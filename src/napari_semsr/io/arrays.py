@@ -1,4 +1,4 @@
-"""Conversion of arrays to images: lists, NumPy, dask, and arrays with named axes.
+"""Conversion of lists, NumPy arrays, dask arrays and labelled arrays to images.
 
 Named axes (xarray, and types based on it) identify y and x, and their coordinates give
 the pixel size.
@@ -86,7 +86,10 @@ def _reduce_to_yx(data: Any, names: list[str]) -> object:
         if name not in "yx" and size != 1
     ]
     if long:
-        msg = f"{_INPUTS}, got axis {shorten(long[0])} as well: select one index of it."
+        msg = (
+            f"{_INPUTS}, got an additional axis {shorten(long[0])}: select one index "
+            "along it."
+        )
         raise ShapeError(msg, code="too-many-axes")
     order = [i for i, name in enumerate(names) if name not in "yx"]
     order += [names.index("y"), names.index("x")]
@@ -94,7 +97,7 @@ def _reduce_to_yx(data: Any, names: list[str]) -> object:
 
 
 def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
-    """Read pixel size and origin from coordinates along y and x."""
+    """Read the pixel size and origin from the y and x coordinates."""
     lengths: list[float | None] = []
     starts: list[float] = []
     axes = {str(axis).lower(): axis for axis in value.dims}
@@ -113,8 +116,8 @@ def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]
     size = create_pixel_size(lengths)
     if size is None:
         warn(
-            "Coordinates of an image must be evenly spaced, with a unit of length "
-            "(units) for y and x: the pixel size remains unknown.",
+            "Image coordinates along y and x must be evenly spaced and have a length "
+            "unit (attribute units): the pixel size remains unknown.",
             "pixel-size-invalid",
         )
         return None, _NOWHERE
@@ -122,7 +125,7 @@ def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]
 
 
 def _find_constant_step(coordinates: object) -> float | None:
-    """Return the step of evenly spaced coordinates, otherwise None."""
+    """Return the step of evenly spaced coordinates, or None for other coordinates."""
     values = np.asarray(coordinates, dtype=np.float64)
     step = float(values[-1] - values[0]) / (values.size - 1)
     if not math.isfinite(step) or step == 0:

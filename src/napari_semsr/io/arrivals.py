@@ -1,4 +1,4 @@
-"""Frames that appear in a folder while a microscope writes them.
+"""Detection of new frames in a folder to which a microscope is writing.
 
 A frame is complete when its size and time stamp have not changed since the last poll,
 and all of it can be read. Time stamps are never compared with a clock, which may jump,
@@ -85,7 +85,7 @@ class _PollState:
 
 @dataclass(slots=True)
 class FrameFolder:
-    """A folder in which a microscope writes frames.
+    """Folder to which a microscope writes frames.
 
     `positions`: a table used instead of ``positions.csv`` in the folder; `how`: the
     reading options of `open_frames`; `layout`: its grid, order, first, overlap and
@@ -124,7 +124,7 @@ class FrameFolder:
             return False
 
     def poll(self) -> Iterator[NewFrame]:
-        """Poll the folder and yield newly completed frames, the oldest first."""
+        """Poll the folder and yield newly completed frames, oldest first."""
         self._read_table()
         self._read_values()
         self.is_busy, changed_names = False, []
@@ -173,7 +173,7 @@ class FrameFolder:
                     yield self.folder / entry.name
 
     def _read_frame(self, path: Path, look: _PollState) -> Iterator[NewFrame]:
-        """Read a file that no longer changes; report repeated failure once."""
+        """Read a file that has stopped changing; report repeated failure only once."""
         try:
             image = self._read_image(path)
         except SemsrError as error:
@@ -189,8 +189,8 @@ class FrameFolder:
         if (pixels.shape, pixels.dtype) != self.kind:
             shape, dtype = self.kind
             why = (
-                f"has {pixels.shape[0]}x{pixels.shape[1]} px of {pixels.dtype}, and "
-                f"the first frame {shape[0]}x{shape[1]} px of {dtype}"
+                f"has {pixels.shape[0]}x{pixels.shape[1]} px of {pixels.dtype}, but "
+                f"the first frame has {shape[0]}x{shape[1]} px of {dtype}"
             )
             yield NewFrame(path.name, reason=why)
             return
@@ -203,7 +203,7 @@ class FrameFolder:
             if info.planes * info.channels > 1:
                 count = info.planes * info.channels
                 raise ReadError(
-                    f"{path} holds {count} images instead of one.",
+                    f"{path} contains {count} images instead of one.",
                     code="several-images",
                 )
             return source.read(ReadOptions(**self.how))
@@ -237,7 +237,7 @@ class FrameFolder:
                 self.changes += 1
 
     def _read_table(self) -> None:
-        """Read a table that has grown, without an incomplete last row."""
+        """Read the positions table if it changed, omitting an incomplete last row."""
         path = self.folder / _TABLE if self.positions is None else self.positions
         if self.layout.get("grid") is not None:
             return

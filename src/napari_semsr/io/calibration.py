@@ -1,4 +1,4 @@
-"""Calibration files: JSON that `semsr calibrate` writes and other commands read.
+"""JSON calibration files, written by `semsr calibrate` and read by other commands.
 
 Only ``pixel_size_nm`` and ``pixel_size_sd_nm`` are required, one number or ``(y, x)``
 each, so that a file can be written by hand. A ``distortion`` needs its
@@ -29,7 +29,7 @@ _KEY = "calibration"
 
 
 def write_calibration(path: Path, calibration: Calibration | BarCalibration) -> None:
-    """Write a calibration as JSON and overwrite an existing file."""
+    """Write a calibration as JSON, overwriting any existing file."""
     with replace_atomically(path) as place:
         text = json.dumps(asdict(calibration), indent=1)
         place.write_text(text + "\n", encoding="utf-8")
@@ -78,7 +78,7 @@ def _parse_distortion(path: Path, values: dict[str, object]) -> FieldDistortion 
     except OptionError as error:
         msg = (
             f"{path} has an invalid distortion: distortion and distortion_sd must be "
-            "numbers, and shape rows and columns; use a file written by "
+            "numbers, and shape must be rows and columns; use a file written by "
             "`calibrate()`."
         )
         raise ReadError(msg, code="content-invalid") from error

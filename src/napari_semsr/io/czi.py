@@ -1,4 +1,4 @@
-"""Zeiss CZI: tiles, channels and planes, with the positions reported by the stage.
+"""Zeiss CZI reader: tiles, channels and planes, with stage positions.
 
 Files are parsed by ``czifile``, which the extra ``[czi]`` installs, and pixels are
 decoded by ``imagecodecs``, since not every release of ``czifile`` supports each
@@ -100,7 +100,7 @@ def matches(path: Path, head: bytes) -> bool:
 
 
 def is_czi(path: Path) -> bool:
-    """Return whether a file is a CZI by its first bytes."""
+    """Return whether a file is a CZI, by reading its first bytes."""
     with convert_decoding_errors(path, "CZI"), open_file(path) as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
@@ -117,7 +117,7 @@ def is_mosaic(path: Path) -> bool:
 
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
-    """Read a tile of one channel and plane, with scenes as series."""
+    """Read a tile of one channel and plane, treating scenes as series."""
     choose_index(path, "level", options.level, 1)
     tiles, size, bits, doubts = _read_directory(path)
     scenes = len({tile.frame[0] for tile in tiles})
@@ -165,7 +165,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 
 
 def _select_scene(path: Path, tiles: list[_TileEntry], series: int) -> list[_TileEntry]:
-    """Select the tiles of a scene by its index in numerical order."""
+    """Select the tiles of a scene by its index; scenes are in numerical order."""
     scenes = sorted({tile.frame[0] for tile in tiles})
     scene_number = scenes[choose_index(path, "series", series, len(scenes))]
     return [tile for tile in tiles if tile.frame[0] == scene_number]
@@ -206,7 +206,7 @@ def open_tiles(
         scenes = len({tile.frame[0] for tile in tiles})
         remedy = f": choose a scene (`series`, 0 to {scenes - 1})" if scenes > 1 else ""
         msg = (
-            f"{path} must contain tiles of one shape and type, but has "
+            f"{path} must contain tiles of the same shape and type, but has "
             f"{kinds_found}{remedy}."
         )
         raise ReadError(msg, code="frames-differ")
@@ -256,7 +256,7 @@ def count_scenes(path: Path) -> IntPair:
 def _read_directory(
     path: Path,
 ) -> tuple[list[_TileEntry], PixelSize | None, int | None, tuple[str, ...]]:
-    """Read full-size directory entries, pixel size and bit depth of a file.
+    """Read the full-size directory entries, pixel size and bit depth of a file.
 
     Also returns why these are unknown, if the metadata are damaged.
     """
@@ -302,7 +302,7 @@ def _read_entry(number: int, entry: Any) -> _TileEntry:
 
 
 def _read_metadata(czi: Any) -> tuple[PixelSize | None, int | None]:
-    """Read pixel size and bit depth from the metadata; None if missing."""
+    """Read the pixel size and bit depth from the metadata; None if missing."""
     from xml.etree import ElementTree as ET
 
     root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
@@ -331,7 +331,7 @@ def _read_tile(path: Path, number: int) -> RealArray:
 
 
 def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> RealArray:
-    """Decode the pixels of a tile with colours in the order blue, green, red."""
+    """Decode the pixels of a tile, converting BGR colours to RGB."""
     import imagecodecs
 
     size = math.prod(tile.shape) * tile.dtype.itemsize
@@ -347,8 +347,8 @@ def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> RealArr
             data = _decode_zstd1(data, size)
         elif how:
             msg = (
-                f"{path} has an unsupported compression (number {how}): "
-                "save it uncompressed, as JPEG XR or with zstd in ZEN."
+                f"{path} uses an unsupported compression (number {how}): in ZEN, save "
+                "it uncompressed, as JPEG XR or with zstd."
             )
             raise ReadError(msg, code="format-unsupported")
     pixels = np.frombuffer(data, tile.dtype).reshape(tile.shape)

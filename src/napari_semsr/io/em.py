@@ -1,4 +1,4 @@
-"""Files of electron microscopes: Gatan DM3 and DM4, TIA SER, EMD, and MRC.
+"""Electron microscope formats: Gatan DM3 and DM4, TIA SER, EMD, and MRC.
 
 Each kind lists the images of a file and where the pixels of each plane are; pixels are
 then read by NumPy or h5py, a plane at a time. Data other than images of the sample,
@@ -64,8 +64,8 @@ class _MappedPlane:
         file_bytes = self.path.stat().st_size
         if self.offset < 0 or end > file_bytes:
             msg = (
-                f"{self.path} is damaged or cut short: its image needs {end} bytes, "
-                f"but the file has {file_bytes}; copy or export it again."
+                f"{self.path} is damaged or truncated: its image needs {end} bytes, "
+                f"but the file has only {file_bytes}; copy or export it again."
             )
             raise ReadError(msg, code="file-truncated")
 
@@ -100,7 +100,7 @@ class _Axis:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """An image in a file, or other data in it."""
+    """Image or other data item in a file."""
 
     name: str
     axes: tuple[_Axis, ...] = ()  # Axes of planes, then rows and columns
@@ -117,7 +117,7 @@ class _Image:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Return whether the first bytes match one of these formats; MRC needs more."""
+    """Return whether a file has one of these formats; reads more of it for MRC."""
     return path.is_file() and bool(_detect_format(path, head))
 
 
@@ -143,7 +143,7 @@ def _detect_format(path: Path, head: bytes) -> str:
 
 
 def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
-    """Read a plane of an image in the file with its pixel size."""
+    """Read one image plane from the file, with its pixel size."""
     choose_index(path, "level", options.level, 1)
     with open_file(path) as stream:
         kind = _detect_format(path, stream.read(16))
@@ -188,7 +188,7 @@ def _describe_image(image: _Image) -> str:
 def _choose_image(
     path: Path, options: images.ReadOptions, images_found: Sequence[_Image]
 ) -> int:
-    """Choose one of several images, by default the first of the sample."""
+    """Choose one of several images, by default the first that shows the sample."""
     if not images_found:
         raise ReadError(f"{path} contains no image: export one.", code="no-image")
     usable = [n for n, image in enumerate(images_found) if not image.refusal]
@@ -221,7 +221,7 @@ def _round_to_fewest_digits(value: float, within: float = 0.0) -> float:
 
 
 def _find_refusal_reason(axes: Sequence[_Axis], dtype: Any) -> str:
-    """Describe an array that is not an image of the sample, by its units."""
+    """Return why an array is not an image of the sample, or an empty string."""
     if any(axis.unit.lower() in _ENERGY for axis in axes):
         return _SPECTRUM
     if np.dtype(dtype).kind in "cV":
@@ -364,7 +364,7 @@ def _list_velox_images(path: Path) -> tuple[list[_Image], str | None]:
 
 
 def _read_velox_labels(file: Any) -> dict[str, str]:
-    """Read the display titles of images by their names in the file.
+    """Read the display titles of images, keyed by their names in the file.
 
     Sums and elements have the detector of the images that they were made from. From
     version 11 a display names another object, which names the image that it shows.
@@ -481,7 +481,7 @@ def _read_ncem_axis(dim: Any, size: int) -> _Axis:
 
 
 def _plausible_byte_orders(header: bytes, orders: str) -> list[str]:
-    """Return the byte orders for which sides and mode in the header are valid."""
+    """Return the byte orders for which the sizes and mode in a header are valid."""
     candidates = []
     for order in orders:
         if len(header) < 16:
@@ -493,7 +493,7 @@ def _plausible_byte_orders(header: bytes, orders: str) -> list[str]:
 
 
 def _list_mrc_images(path: Path) -> tuple[list[_Image], str | None]:
-    """Describe an MRC file; its rows keep their stored order."""
+    """Describe an MRC file, keeping the stored order of its rows."""
     file_bytes = path.stat().st_size
     with open_file(path) as stream:
         header = stream.read(_MRC_HEADER)
@@ -530,7 +530,7 @@ def _list_mrc_images(path: Path) -> tuple[list[_Image], str | None]:
 def _read_mrc_layout(
     header: bytes, order: str
 ) -> tuple[np.dtype[np.generic], tuple[int, ...], int, int, int]:
-    """Return type, rows and columns, planes, and byte range of the pixels."""
+    """Return the data type, shape, number of planes and byte range of the pixels."""
     columns, rows, depth, mode = struct.unpack_from(f"{order}4i", header)
     dtype = np.dtype(order + _MODES[mode])
     if mode == 0 and not _has_signed_bytes(header, order):
@@ -583,4 +583,4 @@ _LISTS = {
     "EMD (NCEM)": _list_ncem_images,
     "MRC": _list_mrc_images,
 }
-"""Function of each format that lists the images of a file and its vendor, if known."""
+"""Functions that list the images and, if known, the vendor of a file, by format."""

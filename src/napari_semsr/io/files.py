@@ -1,4 +1,4 @@
-"""Shared parts of all formats: error messages, atomic outputs, the metadata record."""
+"""Shared code for all formats: error messages, atomic output, metadata record."""
 
 import errno
 import glob
@@ -63,12 +63,12 @@ def import_library(path: Path, module: str, name: str, extra: str) -> ModuleType
 
 
 def check_claimed_size(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
-    """Raise `ReadError` if `claimed_bytes` do not fit into the stored bytes."""
+    """Raise `ReadError` if `claimed_bytes` are too many for the stored bytes."""
     if claimed_bytes > max(_SMALL, _MAX_PACKED * stored_bytes):
         msg = (
-            f"{path} is damaged: it states {claimed_bytes / 2**20:.0f} MiB of "
-            f"pixels, too many for its {stored_bytes} bytes even if compressed; copy "
-            "it again."
+            f"{path} is damaged: it claims to contain {claimed_bytes / 2**20:.0f} "
+            f"MiB of pixels, too many for its {stored_bytes} bytes even with "
+            "compression; copy it again."
         )
         raise ReadError(msg, code="file-damaged")
 
@@ -131,13 +131,13 @@ def _create_error_message(path: Path, kind: str, error: Exception) -> Message:
             )
     return Message(
         f"{path} cannot be read as {kind} ({_format_reason(error)}): the file is "
-        "damaged or cut short; copy or export it again.",
+        "damaged or truncated; copy or export it again.",
         "file-damaged",
     )
 
 
 def _format_reason(error: BaseException) -> str:
-    """Format the error of a library in one line, with names for TIFF codes."""
+    """Format a library error on one line, with names for TIFF codes."""
     text = " ".join(str(error).split())[:160].rstrip(".")
     text = re.sub(r"<?([A-Z]+)\.(\w+): (\d+)>?", r"\1 \3, \2,", text)
     text = re.sub(r"(\d+) is not a known ([A-Z]+)", r"\2 \1 is not known", text)
@@ -186,7 +186,7 @@ def _find_spelling(folder: Path, name: str) -> str:
 
 
 def missing_file_error(path: Path) -> ReadError:
-    """Return the error for a missing file, with a suggestion of a similar name."""
+    """Return the error for a missing file, suggesting a similar name."""
     try:
         names = [item.name for item in path.parent.iterdir()]
     except (OSError, ValueError):  # no folder, or an unreadable one
@@ -195,14 +195,14 @@ def missing_file_error(path: Path) -> ReadError:
     same = [name for name in names if name.startswith(stem)]  # in another format
     near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
     remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the name."
-    return ReadError(f"There is no file {path}; {remedy}", code="file-missing")
+    return ReadError(f"{path} does not exist; {remedy}", code="file-missing")
 
 
 _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Read a whole text file; raise an error for pipes.
+    """Read an entire text file, raising an error for pipes.
 
     Lines are separated by line feeds.
     """
@@ -215,12 +215,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        fault = f"{path} must be a JSON object, but is not valid JSON ({error})."
+        fault = f"{path} must contain a JSON object, but is not valid JSON ({error})."
         raise ReadError(
             describe_access_error(path, error) or Message(fault, "content-invalid")
         ) from error
     if not isinstance(values, dict):
-        msg = f"{path} must be a JSON object, got {type(values).__name__}."
+        msg = f"{path} must contain a JSON object, got {type(values).__name__}."
         raise ReadError(msg, code="content-invalid")
     return values
 
@@ -264,9 +264,9 @@ _SUFFIXES = {
     ".png": "png",
 }
 LABELS = "labels"
-"""Group of the label images in a store."""
+"""Name of the group of label images in a store."""
 COVERAGE = "coverage"
-"""Label image of a mosaic: the number of frames at each pixel."""
+"""Name of the label image that counts the frames at each pixel of a mosaic."""
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
@@ -315,7 +315,7 @@ def _is_store(path: Path) -> bool:
 
 
 def remove_target(path: Path) -> None:
-    """Remove an existing output that `check_target` allowed to overwrite."""
+    """Remove an existing output that `check_target` allowed to be overwritten."""
     if (aside := _hide_store(path)) is not None:
         shutil.rmtree(aside)
 
@@ -352,7 +352,7 @@ def _hide_store(path: Path) -> Path | None:
 
 
 class StoreLock:
-    """Lock of a store against other processes.
+    """Lock that protects a store against other processes.
 
     All users in a process share one lock; another process that holds it is waited for
     briefly. Without support for file locks, as on some networks, nothing is locked.
@@ -363,15 +363,15 @@ class StoreLock:
 
         self._lock: FileLock | None = None
         if _lock_path(folder).is_symlink():  # its target would be emptied
-            msg = f"{_lock_path(folder)} must be a lock file, got a link: remove it."
+            msg = f"{_lock_path(folder)} must be a lock file, but is a link: remove it."
             raise WriteError(msg, code="unsafe-content")
         lock = FileLock(_lock_path(folder), is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=patience_s)
         except Timeout as error:
             msg = (
-                f"Another process is writing {folder}: wait until it ends, or choose "
-                "another name."
+                f"Another process is writing to {folder}: wait until it finishes, or "
+                "choose another name."
             )
             raise WriteError(msg, code="output-locked") from error
         except (OSError, NotImplementedError):
@@ -416,14 +416,14 @@ def _lock_path(folder: Path) -> Path:
 
 
 def label_path(target: Path, name: str) -> Path:
-    """Return the path of a label image: inside a store, next to any other file."""
+    """Return the path of a label image, inside a store or next to any other file."""
     if target.name.lower().endswith(".zarr"):
         return target / LABELS / name
     return target.with_name(f"{_remove_suffix(target)}.{name}.tif")
 
 
 def companion_path(target: Path, name: str) -> Path:
-    """Return the path of the store for a second image of an output, e.g. heights."""
+    """Return the store path of an output's companion image, such as heights."""
     return target.with_name(f"{_remove_suffix(target)}.{name}.ome.zarr")
 
 
@@ -433,7 +433,7 @@ def half_paths(mosaic: Path) -> tuple[Path, Path]:
 
 
 def _remove_suffix(path: Path) -> str:
-    """Return the name of an output without the suffix of its format."""
+    """Return the name of an output without its format suffix."""
     for suffix in _SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
@@ -461,12 +461,12 @@ def get_display_name(path: Path, name: str) -> str:
 
 
 def partial_store_path(target: Path) -> Path:
-    """Return the path of the hidden store for resuming an output."""
+    """Return the path of the hidden store from which an output can be resumed."""
     return target.with_name(f".{target.name}.part.ome.zarr")
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a file or store to an unused name, if necessary on another disk."""
+    """Move a file or store to an unused name, to another disk if necessary."""
     if target.is_dir():  # a folder into which it would be moved
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     shutil.move(source, target)
@@ -481,7 +481,9 @@ def convert_write_errors(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        msg = f"{path} could not be written ({reason}): check space and permissions."
+        msg = (
+            f"{path} could not be written ({reason}): check disk space and permissions."
+        )
         raise WriteError(msg, code=_NOT_WRITTEN.get(error.errno or 0)) from error
     except Exception as error:
         if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
@@ -512,7 +514,7 @@ def temporary_path(
 
 
 def find_leftover_paths(path: Path) -> list[Path]:
-    """List paths of `temporary_path` that killed processes left behind.
+    """List paths from `temporary_path` left behind by killed processes.
 
     Includes those of running processes: use it only for a locked folder.
     """

@@ -1,4 +1,4 @@
-"""Entry point for all files: formats that can be read and written, and their modules.
+"""Entry point for all file formats, with the modules that read and write them.
 
 A format is a module with ``matches(path, head)`` and ``raw_image(path, options)``,
 whose pixels are lazy if that saves memory; a format that is decoded as a whole also
@@ -72,7 +72,7 @@ _READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI, DM3, DM4, SER, EMD, MRC or OME-Zar
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Entry of the table of formats."""
+    """Entry in the format table."""
 
     name: str  # Name for users
     suffixes: tuple[str, ...]  # Usual endings of file names
@@ -107,7 +107,7 @@ _WRITERS = {
     "tiff": ("tiff.write", "write_imagej"),
     "png": ("png", "write"),
 }
-"""Module and function that write each kind of output."""
+"""Module and function that write each output format."""
 
 
 @dataclass(eq=False, slots=True)
@@ -166,7 +166,7 @@ class Source:
             return to_info(self.path, raw)
 
     def read_axes(self, options: ReadOptions) -> dict[str, int]:
-        """Return the sizes of the axes of planes without reading pixels.
+        """Return the sizes of the plane axes without reading pixels.
 
         Only axes on which `options` do not choose an index.
         """
@@ -225,7 +225,7 @@ def _detect_format(path: Path, head: bytes) -> Format:
     else:
         msg = (
             f"{path} must be a {_READABLE} image, but begins with {head[:8]!r}: "
-            "convert it to one of these."
+            "convert it to one of these formats."
         )
     raise ReadError(msg, code=code)
 
@@ -350,7 +350,7 @@ def write(
     overwrite: bool = False,
     dtype: DTypeLike | None = None,
 ) -> None:
-    """Write an image in the format of the suffix.
+    """Write an image in the format given by the suffix.
 
     Parameters
     ----------
@@ -400,7 +400,7 @@ def write(
 
 
 def stored_type(path: Path, dtype: DTypeLike) -> str:
-    """Return the type of the grey values in an output for a given `dtype`.
+    """Return the grey-value type stored in an output for a given `dtype`.
 
     Not every format has every type.
     """
@@ -414,7 +414,7 @@ def stored_type(path: Path, dtype: DTypeLike) -> str:
 
 
 def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
-    """Read the images next to a mosaic that are copied with it.
+    """Read the companion images to copy together with a mosaic.
 
     These are its halves, and the coverage if the copy is not a store, which contains
     it. A display image has other grey values and no such images. A copy under the
@@ -459,7 +459,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WrittenOutput(Generic[T]):
-    """A completely written output."""
+    """Output that has been written completely."""
 
     result: T  # return value of `fill`
     shape: IntPair
@@ -474,7 +474,7 @@ def write_blocks(
     *,
     kept_store: Path | None = None,
 ) -> Job[WrittenOutput[T]]:
-    """Write an image block by block and replace an existing output.
+    """Write an image block by block, replacing any existing output.
 
     `make` creates or reopens the store at a given path; `fill` fills it, as
     `OmeZarrStore.fill` does. In `kept_store`, a `output_store_path`, finished parts are
@@ -521,7 +521,7 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
 
 @contextmanager
 def _hidden_store(target: Path) -> Iterator[Path]:
-    """Yield a hidden store; rename it if the output is a store, or delete it."""
+    """Yield a hidden store, then rename it if the output is a store, else delete it."""
     is_store = output_format(target) == "ome-zarr"
     store_context = (
         write_atomically(target) if is_store else temporary_path(target, ".ome.zarr")
@@ -546,7 +546,7 @@ def output_store_path(target: Path, *, resume: bool) -> Path:
 
 @contextmanager
 def finalise_store(place: Path, target: Path) -> Iterator[Path]:
-    """Yield a store; rename it if the output is a store, otherwise delete it.
+    """Yield a store, then rename it if the output is a store, otherwise delete it.
 
     Remains of an earlier run next to the target are removed, too.
     """

@@ -1,4 +1,4 @@
-"""Lazy reading of scans: a folder of frames, a multi-page TIFF, or a CZI."""
+"""Lazy reading of scans from a folder of frames, a multi-page TIFF, or a CZI."""
 
 import hashlib
 import os
@@ -67,7 +67,7 @@ def _read_cached(
     how: Mapping[str, object],
     make: Callable[[], RealArray],
 ) -> RealArray:
-    """Return the grey values of a frame, cached while its file does not change."""
+    """Return the grey values of a frame, cached until its file changes."""
     try:
         file = path.stat()
     except OSError:
@@ -155,7 +155,7 @@ def _check_inside(folder: Path, name: str, path: Path) -> str:
     target = Path(name)
     if not name or target.is_absolute() or not _is_inside(folder / target, folder):
         msg = (
-            f"{path.name} must list frames inside {folder}, but has {name!r}: remove "
+            f"{path.name} must list frames inside {folder}, but lists {name!r}: remove "
             "paths to other folders."
         )
         raise ReadError(msg, code="outside-folder")
@@ -172,7 +172,7 @@ def _is_inside(target: Path, folder: Path) -> bool:
 
 
 def read_positions(path: Path, folder: Path) -> Positions:
-    """Read nominal corners from ``positions.csv`` or a file of another program."""
+    """Read nominal corners from ``positions.csv`` or another program's file."""
     others = read_foreign_positions(path, folder)
     if others is not None:
         rows = others.corners.items()
@@ -201,7 +201,7 @@ def read_positions_table(
         name = _check_inside(folder, frame, path)
         if name in corners or name in unplaced:
             msg = (
-                f"{path} lists frame {name} twice (again in line {line}): keep one "
+                f"{path} lists frame {name} twice (again on line {line}): keep one "
                 "entry."
             )
             raise ReadError(msg, code="table-invalid")
@@ -217,7 +217,7 @@ def read_positions_table(
 
 
 def find_positions_file(folder: Path) -> Path | None:
-    """Find the file with the positions of the frames in a folder, if any."""
+    """Find the file with frame positions in a folder, if any."""
     own = folder / _POSITIONS
     return own if own.is_file() else find_foreign_positions(folder)
 
@@ -248,7 +248,10 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
         where = f"{path} line {line}"
         height = sheet.parse_number(z_nm, where, "a finite number, got {}")
         if not (folder / name).is_dir():
-            msg = f"{where} must contain the name of a folder next to it, got {name!r}."
+            msg = (
+                f"{where} must contain the name of a folder next to the file, got "
+                f"{name!r}."
+            )
             raise ReadError(msg, code="folder-missing")
         if folder / name in heights or height in heights.values():
             msg = f"{where} must not repeat a folder or a height."
@@ -331,7 +334,7 @@ def _may_be_frame(path: Path) -> bool:
 def _select_files(
     folder: Path, positions: Positions | None
 ) -> tuple[list[str], list[UnusedFrame]]:
-    """Return the frames of a folder and the unusable ones with reasons."""
+    """Return the usable frames of a folder, and the unusable ones with reasons."""
     paths = list_image_paths(folder)
     # a store next to frames in files is a result
     files = [item for item in paths if item.is_file()]
@@ -413,14 +416,15 @@ class _FrameChecks:
             worst = max(over, key=lambda name: shares[name])
             warn(
                 f"{len(over)} of {len(self._white)} frames of {path} look "
-                f"overexposed: the maximum grey value, {level:g}, covers up to "
-                f"{shares[worst]:.0%} ({worst}), which hides detail and biases "
-                "positions and grey values: record the frames with less light.",
+                f"overexposed: pixels at the maximum grey value, {level:g}, cover up "
+                f"to {shares[worst]:.0%} of a frame ({worst}), which hides detail "
+                "and biases positions and grey values. Record the frames with less "
+                "light.",
                 "saturated",
             )
 
     def candidate_names(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """Return candidate frame names: all, without copies, without blanks."""
+        """Return candidate name lists: all frames, without copies, without blanks."""
         unlike = [name for name in names if name not in self.copies]
         names_in_light = [name for name in unlike if name not in self.blank]
         return tuple(
@@ -485,13 +489,13 @@ def _check_same_type(
     if len(kinds) > 1:
         by_count = sorted(kinds.items(), key=lambda item: -len(item[1]))
         descriptions = "; ".join(
-            f"{len(members)} of {kind} (as {members[0]})"
+            f"{len(members)} of {kind} (such as {members[0]})"
             for kind, members in by_count[:3]
         )
         msg = (
             f"Frames of {folder} must have the same shape and type, got "
-            f"{descriptions}: move others out of the folder, or save all frames with "
-            "the same settings."
+            f"{descriptions}: move the others out of the folder, or save all frames "
+            "with the same settings."
         )
         raise ReadError(msg, code="frames-differ")
 
@@ -520,7 +524,8 @@ def _common_pixel_size(
                 f"Frames of {folder} must have the same pixel size, but {first} has "
                 f"{format_pixel_size(common)} and {name} has "
                 f"{format_pixel_size(size)}: stitch frames of different pixel size "
-                "separately, or correct a wrong one (`convert(pixel_size_nm=…)`)."
+                "separately, or correct the wrong pixel size "
+                "(`convert(pixel_size_nm=…)`)."
             )
             raise ReadError(msg, code="pixel-size-contradicts")
     return stated_sizes[0][1] if stated_sizes else None
@@ -614,8 +619,8 @@ def _warn_about_databar(path: Path, suggestions: Sequence[int]) -> None:
     if middle and 2 * len(alike) > len(suggestions):
         rows = max(alike)
         warn(
-            f"The lowest {rows} rows of the frames of {path} look like a data bar, "
-            f"which is stitched, too: crop it (`databar_rows={rows}`).",
+            f"The bottom {rows} rows of the frames of {path} look like a data bar, "
+            f"which will be stitched too: crop it (`databar_rows={rows}`).",
             "databar-suspected",
         )
 
@@ -727,7 +732,8 @@ def parse_scan_values(
     except (SemsrError, TypeError, ValueError, OverflowError) as error:
         msg = (
             f"{folder / 'scan.json'} must state grid as two integers, overlap as a "
-            f"fraction, pixel_size_nm in nm, got {shorten(values_found.get('grid'))}, "
+            "fraction, and pixel_size_nm in nm, got "
+            f"{shorten(values_found.get('grid'))}, "
             f"{shorten(values_found.get('overlap'))} and "
             f"{shorten(values_found.get('pixel_size_nm'))}."
         )
@@ -896,7 +902,7 @@ def _open_usable_frames(
     is_folder: bool,
     leave_out: bool,
 ) -> Job[Acquisition]:
-    """Open the frames without duplicates; raise `ReadError` for fewer than two."""
+    """Open the frames, omitting duplicates; raise `ReadError` if fewer than two."""
     results, names = _FrameChecks(), list[str]()
     if is_folder:
         job = _open_folder(path, table, results, how, leave_out=leave_out)

@@ -1,4 +1,4 @@
-"""Reading HDF5: one plane of a dataset, lazy if large, by h5py (extra ``[hdf5]``).
+"""HDF5 reader for dataset planes, lazy if large, using h5py (extra ``[hdf5]``).
 
 A dataset of two axes is an image, and one of three: if the last has 3 or 4 values of
 uint8 it is colour, otherwise the first counts planes. External links are not followed.
@@ -83,7 +83,7 @@ def check_chunks(path: Path, array: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DatasetPlane:
-    """Pixels of a plane of a dataset, whose axes are in any order."""
+    """Plane of a dataset whose axes may be in any order."""
 
     path: Path
     dataset: str

@@ -1,4 +1,4 @@
-"""Images and scans as napari layers, and the metadata of all own layers.
+"""Images and scans as napari layers, and the metadata of this package's layers.
 
 Layers come calibrated in nanometres, with names for their axes and with contrast
 limits, so that napari need not guess or compute them.
@@ -80,7 +80,7 @@ _STORE_MARKS = "zarr.json", ".zattrs", ".zgroup"
 
 
 def is_too_short(path: Path) -> bool:
-    """Return whether a microscope's file is too short for any image.
+    """Return whether a microscope file is too short to contain an image.
 
     Never for names that napari's own reader supports.
     """
@@ -114,7 +114,7 @@ def can_read_more_than_napari(path: Path) -> bool:
 
 
 def _has_real_pixels(store: Path) -> bool:
-    """Return whether the finest level of a store is real, with up to three axes."""
+    """Return whether the finest level is real-valued, with at most three axes."""
     for level in ("0", "s0", "scale0/image"):
         for name in ("zarr.json", ".zarray"):
             if (file := store / level / name).is_file():
@@ -140,14 +140,14 @@ def _list_readable_images(folder: Path) -> list[Path]:
 
 
 def _has_positions(path: Path) -> bool:
-    """Return whether a folder has a file of positions, which indicates a scan."""
+    """Return whether a folder has a positions file, which indicates a scan."""
     from napari_semsr.io.frames import find_positions_file
 
     return (path / "scan.json").is_file() or find_positions_file(path) is not None
 
 
 def _is_image(path: Path) -> bool:
-    """Return whether the first bytes of a path identify an image or a store."""
+    """Return whether the contents of a path are recognised as an image or store."""
     from napari_semsr.io.formats import Source
 
     try:
@@ -164,7 +164,7 @@ def is_scan(path: Path) -> bool:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images and stores in a folder, unless it is a store or a scan.
+    """List the images and stores in a folder of separate images.
 
     In natural order, without hidden ones; contents are not checked.
     """
@@ -202,8 +202,8 @@ def read_layers(path: Paths) -> list[LayerTuple]:
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         msg = (
-            f"{names[0]}{more} opened in colour, so it cannot be measured or enhanced: "
-            "right-click the layer and choose Split RGB, or read its luminance "
+            f"{names[0]}{more} opened in colour, which cannot be measured or enhanced: "
+            "right-click the layer and choose Split RGB, read the luminance "
             "(`colour=luminance`), or crop the coloured rows (`databar_rows`)."
         )
         warn(msg, "colour-image")
@@ -223,8 +223,8 @@ def _read_paths(paths: list[Path]) -> list[LayerTuple]:
         is_same_pixel_size(i.scale, first.scale) for i, _ in planes
     ):
         msg = (
-            "A stack needs images of the same shape, type and pixel size; open these "
-            "one by one."
+            "A stack requires images of the same shape, type and pixel size; open "
+            "these images one by one."
         )
         raise ReadError(msg, code="sizes-differ")
     return [_stack_levels([planes], f"{paths[0].parent.name} stack")]
@@ -253,7 +253,7 @@ def _read_folder(path: Path) -> list[LayerTuple]:
 
 
 def _read_grey_scan(path: Path) -> list[LayerTuple]:
-    """Read the luminance of a scan with colour frames; nothing for other scans."""
+    """Read a scan of colour frames as luminance; return no layers for other scans."""
     from napari_semsr.io.frames import open_frames
 
     how: Any = {"colour": "luminance"}
@@ -262,7 +262,7 @@ def _read_grey_scan(path: Path) -> list[LayerTuple]:
     except ReadError:
         return []
     warn(
-        f"The frames of {path.name} are in colour, and their luminance is shown; use "
+        f"The frames of {path.name} are in colour and are shown as luminance; use "
         "the luminance for stitching too (`stitch(colour=luminance)`).",
         "colour-image",
     )
@@ -300,7 +300,7 @@ def _read_scene(path: Path) -> list[LayerTuple]:
 
 
 def _read_file(path: Path) -> list[LayerTuple]:
-    """Read a file or store, a layer for each channel of each dataset."""
+    """Read a file or store, with one layer per channel of each dataset."""
     from napari_semsr.io.formats import describe
     from napari_semsr.io.zarr import list_series, warn_about_missing_blocks
 
@@ -309,7 +309,7 @@ def _read_file(path: Path) -> list[LayerTuple]:
         open_series = series[:_MAX_DATASETS]
         if len(open_series) < len(series):
             warn(
-                f"{path.name} holds {len(series)} images, of which the first "
+                f"{path.name} contains {len(series)} images, of which the first "
                 f"{len(open_series)} are shown: open another (`series`).",
                 "several-images",
             )
@@ -323,7 +323,7 @@ def _read_file(path: Path) -> list[LayerTuple]:
         what_opens = f"the first {_MAX_DATASETS} are" if datasets else f"{which} is"
         option = "dataset" if datasets else "series"
         warn(
-            f"{path.name} holds {len(datasets) or images} {what}, of which "
+            f"{path.name} contains {len(datasets) or images} {what}, of which "
             f"{what_opens} shown: open another (`{option}`).",
             "several-images",
         )
@@ -340,14 +340,14 @@ def _read_file(path: Path) -> list[LayerTuple]:
 def _read_channels(
     path: Path, info: FileInfo, before: int = 0, **which: str
 ) -> list[LayerTuple]:
-    """Read an image with a layer for each channel, after `before` other layers."""
+    """Read an image as one layer per channel, preceded by `before` other layers."""
     layers = []
     small = max(info.shape) <= SINGLE_PX
     count = info.channels * info.planes * (1 if small else info.levels)
     if count > _MAX_READ:
         msg = (
-            f"{path} contains {count} planes, of which at most {_MAX_READ} can be "
-            "shown: open a single plane (`plane`)."
+            f"{path} contains {count} planes, but at most {_MAX_READ} can be shown: "
+            "open a single plane (`plane`)."
         )
         raise ReadError(msg, code="too-many-planes")
     for channel in range(info.channels):
@@ -360,8 +360,8 @@ def _read_channels(
         ]
         if len({image.shape for image, _ in levels[0]}) > 1:  # orientations differ
             msg = (
-                f"{path} has planes in portrait and landscape format, which cannot be "
-                "stacked: open a single plane (`plane`)."
+                f"{path} has planes in portrait and landscape orientation, which "
+                "cannot be stacked: open a single plane (`plane`)."
             )
             raise ReadError(msg, code="sizes-differ")
         if small and info.planes == 1:
@@ -401,7 +401,7 @@ def _finest_shape(data: Any) -> tuple[int, ...]:
 
 
 def _read_plane(path: Path, **which: int | str) -> tuple[Micrograph, object]:
-    """Read one plane: as an image, and as displayed, (Y, X) or (Y, X, 3)."""
+    """Read one plane, both as an image and as displayed: (Y, X) or (Y, X, 3)."""
     from napari_semsr.io.formats import read
 
     try:
@@ -460,7 +460,7 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
 
 
 def _display_keywords(look: DisplaySettings) -> dict[str, object]:
-    """Return the display settings as keywords of a layer."""
+    """Return the display settings as layer keyword arguments."""
     if look.classes:
         values, colours, meanings = zip(*look.classes, strict=True)
         colours_by_value = {
@@ -486,7 +486,7 @@ def _display_keywords(look: DisplaySettings) -> dict[str, object]:
 
 
 def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
-    """Combine planes and levels into one layer, in colour if one of them is.
+    """Combine planes and levels into one layer, in colour if any of them is.
 
     Its history is that of the first plane made by a network, or of the first plane.
     """
@@ -505,7 +505,7 @@ def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> Laye
 
 
 def crop_rows(layer: LayerTuple, rows: int) -> LayerTuple:
-    """Remove the lowest rows, a data bar, from all planes and levels of a layer.
+    """Crop the bottom rows (a data bar) from all planes and levels of a layer.
 
     This is recorded in its metadata, for reading the file again.
     """
@@ -531,7 +531,7 @@ def _to_colour(values: Any, rgb: bool) -> object:
 
 
 def stack_planes(planes: list[Any]) -> Any:
-    """Stack planes (Y, X) or (Y, X, 3) along a new first axis, if several.
+    """Stack planes (Y, X) or (Y, X, 3) along a new first axis if there are several.
 
     Lazy planes stay lazy.
     """

@@ -1,4 +1,4 @@
-"""Reader that napari calls to open files, as named in the manifest.
+"""Reader hook for napari, as registered in the manifest.
 
 Discovery imports nothing; the first call imports this module, which stays light.
 """
@@ -19,7 +19,7 @@ from napari_semsr.io.project import is_project, read_project_layers
 
 
 def is_preferred(path: Paths) -> bool:
-    """Return whether this package should read paths that napari can read too."""
+    """Return whether to prefer this package over napari's own readers for paths."""
     paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
     if len(paths) == 1 and is_project(paths[0]):
         return True
@@ -30,7 +30,7 @@ def is_preferred(path: Paths) -> bool:
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
-    """Return a reader for paths supported by name and first bytes, or None."""
+    """Return a reader if all paths are supported by name and content, else None."""
     paths = [path] if isinstance(path, str) else path
     if len(paths) == 1 and is_project(Path(paths[0])):
         return read_project_layers

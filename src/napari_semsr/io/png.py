@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP: display images, which some microscopes save.
+"""PNG, JPEG and BMP display images, as saved by some microscopes.
 
 Metadata of a PNG are written by Pillow but read here: Pillow rejects a whole file for
 one damaged text, or for a text of more than a megabyte, such as the history of a large
@@ -148,8 +148,8 @@ def _mark_stretched(
         return record, ()
     about = {"options": {**history.options, PICTURE_KEY: True}}
     doubt = Message(
-        f"{path.name} is a display image of a map, {shows}, with values from 0 to 255: "
-        "write the map as .ome.tif to measure or plot it.",
+        f"{path.name} is a display image of a map ({shows}) with values from 0 to "
+        "255: write the map as .ome.tif to measure or plot it.",
         "values-stretched",
     )
     return replace(record, provenance=history.model_copy(update=about)), (doubt,)
@@ -180,7 +180,7 @@ def _split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
 
 
 def _pixel_bytes(pixel_bytes: bytes) -> int:
-    """Return the size of the pixels in bytes, according to the header."""
+    """Return the size of the decoded pixel data in bytes, according to the header."""
     length, name = struct.unpack_from(">I4s", pixel_bytes, len(_SIGNATURE))
     if name != b"IHDR" or length != _IHDR:
         msg = "it does not begin with its header"
@@ -191,7 +191,7 @@ def _pixel_bytes(pixel_bytes: bytes) -> int:
 
 
 def _read_text_chunk(name: str, content: bytes) -> tuple[str, str] | None:
-    """Read keyword and text of a chunk; None for other or damaged chunks."""
+    """Read the keyword and text of a chunk; None for other or damaged chunks."""
     key, _, rest = content.partition(b"\0")
     keyword = key.decode("latin-1")
     try:
@@ -267,7 +267,7 @@ def _find_jpeg_end(data: bytes) -> int:
 
 
 def _grey_range(data: RealArray) -> FloatPair:
-    """Return the smallest and largest finite values, to map to 0 and 255."""
+    """Return the smallest and largest finite values, which map to 0 and 255."""
     if data.dtype == np.uint8:
         return 0.0, 255.0
     finite = data[np.isfinite(data)].astype(np.float64)
@@ -329,7 +329,7 @@ def write_screenshot(
 
 
 def _compute_dpi(size: PixelSize | None) -> tuple[float, float] | None:
-    """Return dots per inch ``(x, y)``; None if PNG's resolution is too coarse."""
+    """Return dots per inch ``(x, y)``, or None if PNG cannot store the resolution."""
     if size is None:
         return None
     x, y = _NM_PER_METRE / size[1], _NM_PER_METRE / size[0]

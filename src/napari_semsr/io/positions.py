@@ -1,4 +1,4 @@
-"""Positions of frames from Fiji and Micro-Manager.
+"""Frame positions from Fiji and Micro-Manager.
 
 Fiji's stitching: ``TileConfiguration.txt``, a line ``NAME; ; (x, y)`` for each frame,
 in pixels; ``TileConfiguration.registered.txt`` has registered ones. Micro-Manager:
@@ -72,7 +72,7 @@ def find_foreign_positions(folder: Path) -> Path | None:
 
 
 def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
-    """Read positions of Fiji or Micro-Manager; None for other tables."""
+    """Read Fiji or Micro-Manager positions; return None for other tables."""
     if path.is_dir():
         return _read_micro_manager(path)
     if path.suffix.lower() in _LISTS:
@@ -103,7 +103,7 @@ def _read_fiji(path: Path, text: str) -> Positions:
         if setting := _SETTING.fullmatch(line):
             if setting[1].lower() == "dim" and setting[2] not in ("2", "3"):
                 raise ReadError(
-                    f"{where} must be dim = 2 or 3, got {shorten(line)}.",
+                    f"{where} must be 'dim = 2' or 'dim = 3', got {shorten(line)}.",
                     code="positions-invalid",
                 )
             dim = int(setting[2]) if setting[1].lower() == "dim" else dim
@@ -114,7 +114,7 @@ def _read_fiji(path: Path, text: str) -> Positions:
             form = "(x, y, z)" if dim == 3 else "(x, y)"
             line_text = shorten(format_one_line(line))
             raise ReadError(
-                f"{where} must be NAME; ; {form}, got {line_text}.",
+                f"{where} must have the form NAME; ; {form}, got {line_text}.",
                 code="positions-invalid",
             )
         if tile[2]:
@@ -133,18 +133,18 @@ def _read_fiji(path: Path, text: str) -> Positions:
         dim = len(numbers)
     if len(heights) > 1:
         msg = (
-            f"{path} must contain frames of one height, but has {len(heights)} "
+            f"{path} must contain frames at a single height, but has {len(heights)} "
             "heights: stitch the frames of each height separately."
         )
         raise ReadError(msg, code="heights-differ")
     if not corners:
-        msg = f"{path} must contain a line NAME; ; (x, y) for each frame, got none."
+        msg = f"{path} must contain a line NAME; ; (x, y) for each frame, but has none."
         raise ReadError(msg, code="positions-invalid")
     return Positions(path, "px", corners, files=(path,))
 
 
 def _parse_numbers(text: str) -> list[float] | None:
-    """Read two or three finite numbers."""
+    """Parse two or three comma-separated finite numbers; return None if invalid."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
@@ -154,7 +154,7 @@ def _parse_numbers(text: str) -> list[float] | None:
 
 
 def _portable_path(name: str) -> str:
-    """Convert a name to a relative path with the separators of this system."""
+    """Convert a file name from any system to a relative path with forward slashes."""
     windows = PureWindowsPath(name)
     is_absolute = windows.anchor or PurePosixPath(name).is_absolute()
     return windows.name if is_absolute else windows.as_posix()
@@ -195,7 +195,7 @@ def _list_metadata_files(folder: Path) -> list[Path]:
 
 
 def _is_metadata(path: Path) -> bool:
-    """Return whether a text begins like Micro-Manager's metadata."""
+    """Return whether a text file begins like Micro-Manager metadata."""
     with open_file(path) as stream:
         return bool(re.search(rb'"(?:Summary|FrameKey|XPositionUm)', stream.read(4096)))
 
@@ -240,7 +240,7 @@ def _read_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions
 
 
 def _find_frame(file: Path, key: str, value: Mapping[str, object]) -> Path:
-    """Return the image that an entry of a metadata file describes."""
+    """Return the path of the image that a metadata entry describes."""
     file_name = value.get("FileName")
     if not isinstance(file_name, str):
         file_name = key.partition("-")[2] if key.startswith("Metadata-") else ""
@@ -280,21 +280,22 @@ def _read_stage_positions(
         maps.add(_read_stage_matrix(path, value))
     if not corners:
         msg = (
-            f"{path} must contain XPositionUm and YPositionUm of its frames, got none."
+            f"{path} must contain XPositionUm and YPositionUm for its frames, but "
+            "has none."
         )
         raise ReadError(msg, code="positions-invalid")
     distinct = len(set(corners.values()))
     if 1 < distinct < len(corners) and len(corners) % distinct == 0:
         msg = (
-            f"{path} must list one image at each position, but lists {len(corners)} "
-            f"images at {distinct} positions: keep those of one channel, time and "
+            f"{path} must list one image per position, but lists {len(corners)} images "
+            f"at {distinct} positions: keep the images of a single channel, time and "
             "height."
         )
         raise ReadError(msg, code="several-images")
     if len(maps) > 1:
         msg = (
             f"{path} must contain the same {_FRAME_MAP} for all frames, but contains "
-            f"{len(maps)} different ones: stitch the frames of each separately."
+            f"{len(maps)} different values: stitch the frames of each value separately."
         )
         raise ReadError(msg, code="frames-differ")
     size = sizes.pop() if len(sizes) == 1 else None
@@ -327,7 +328,7 @@ def _read_stage_matrix(
         xx = xy = yx = yy = math.nan
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
         msg = (
-            f"In {path}, {name} must be the matrix from pixels to the stage, got "
+            f"In {path}, {name} must be the pixel-to-stage matrix, got "
             f"{shorten(stage_map)}: measure it again in Micro-Manager, or pass a table "
             "of positions."
         )
@@ -367,7 +368,7 @@ def _convert_stage_positions(
 
 
 def _read_position_list(path: Path, folder: Path) -> Positions:
-    """Read a position list with labels that occur in file or folder names."""
+    """Read a position list whose labels occur in file or folder names."""
     stage_places = dict(_iterate_positions(path, read_json_object(path)))
     if not stage_places:
         msg = (
@@ -388,8 +389,8 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
         matching = [name for name in images if alone.search(name)]
         if len(matching) > 1:
             msg = (
-                f"{path} has position {label}, of which {folder} must hold one image, "
-                f"got {len(matching)} ({matching[0]}, …): keep one channel, time and "
+                f"For position {label} in {path}, {folder} must contain one image, but "
+                f"has {len(matching)} ({matching[0]}, …): keep one channel, time and "
                 "height."
             )
             raise ReadError(msg, code="several-images")
@@ -397,8 +398,8 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
     if not corners:
         labels = shorten(next(iter(stage_places)))
         msg = (
-            f"{path} must list the frames of {folder} by their labels, but no image "
-            f"has a name such as {labels}: rename the images, or pass a table of "
+            f"The labels in {path} must occur in the image names in {folder}, but no "
+            f"image is named after {labels}: rename the images, or pass a table of "
             "positions."
         )
         raise ReadError(msg, code="frames-missing")
@@ -428,7 +429,8 @@ def _iterate_positions(
         if not (math.isfinite(x) and math.isfinite(y)):
             row_text = shorten(row)
             msg = (
-                f"{path} must contain label, x and y of each position, got {row_text}."
+                f"{path} must contain a label, x and y for each position, got "
+                f"{row_text}."
             )
             raise ReadError(msg, code="positions-invalid")
         yield str(label), (y * _NM, x * _NM)

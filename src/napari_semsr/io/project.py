@@ -1,4 +1,4 @@
-"""Projects: the open layers of a session, saved in a folder for reopening.
+"""Projects, which store the open layers of a session in a folder.
 
 ``NAME.semsr/project.json`` lists the layers, the location of their pixels and their
 display settings. Computed pixels are in the folder; inputs stay in place, and are found
@@ -71,7 +71,7 @@ from napari_semsr.io.layers import (
 )
 
 PROJECT_SUFFIX = ".semsr"
-"""Suffix of the folder name of a project."""
+"""Suffix of project folder names."""
 
 _LONGEST = 1000  # characters of a path in a message; chosen: longer than real paths
 _FILE = "project.json"
@@ -83,7 +83,7 @@ _PLACES = (
     *(STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY),
     *(DRAWN_KEY, STRENGTH_KEY, ROWS_KEY, SHAPE_KEY),
 )
-"""Keys of layer metadata that are only valid in this session on this computer."""
+"""Layer metadata keys that are valid only in this session on this computer."""
 
 Kind = Literal["image", "labels", "shapes", "points", "vectors", "tracks"]
 _OF_PIXELS = ("image", "labels")
@@ -165,8 +165,8 @@ def read_project(path: Path) -> Project:
         newer = values["format"] == _FORMAT and values["version"] > _VERSION
     except FileNotFoundError as error:
         msg = (
-            f"{file.parent} does not contain {_FILE}: choose the folder "
-            f"NAME{PROJECT_SUFFIX} of a project."
+            f"{file.parent} does not contain {_FILE}: choose a project folder "
+            f"(NAME{PROJECT_SUFFIX})."
         )
         raise ReadError(msg, code="file-missing") from error
     except OSError as error:
@@ -179,8 +179,8 @@ def read_project(path: Path) -> Project:
     if newer:
         msg = (
             f"{file} was saved by a newer napari-semsr (project version "
-            f"{shorten(values['version'])}, known here: {_VERSION}): update "
-            "napari-semsr."
+            f"{shorten(values['version'])}, but this version reads up to {_VERSION}): "
+            "update napari-semsr."
         )
         raise ReadError(msg, code="other-version")
     try:
@@ -220,7 +220,7 @@ def write_project(folder: Path, project: Project) -> None:
 
 
 def copy_with_links(source: Path, target: Path) -> None:
-    """Copy a store or a folder, with hard links if possible.
+    """Copy a store or a folder, using hard links if possible.
 
     Its files are never modified. The halves of a mosaic, which are next to it,
     are copied too.
@@ -236,7 +236,7 @@ def copy_with_links(source: Path, target: Path) -> None:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """Link a file, or copy it if linking fails."""
+    """Hard-link a file, or copy it if linking fails."""
     try:
         os.link(source, target)
     except OSError:
@@ -244,7 +244,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def write_array(data: ReadableArray, path: Path) -> None:
-    """Write pixels of a stack, colour image or labels as a zarr array.
+    """Write the pixels of a stack, colour image or labels as a zarr array.
 
     It appears when it is complete.
     """
@@ -264,7 +264,7 @@ def write_array(data: ReadableArray, path: Path) -> None:
 
 
 def read_array(path: Path) -> Any:
-    """Read an array written by `write_array`; a large one lazily."""
+    """Read an array written by `write_array`, lazily if it is large."""
     import dask.array as da
     import zarr
 
@@ -298,7 +298,7 @@ def to_json_value(value: object) -> Any:
 
 
 def to_json_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:
-    """Convert keywords of a layer (``layer.as_layer_data_tuple()``) to JSON.
+    """Convert layer keyword arguments (``layer.as_layer_data_tuple()``) to JSON.
 
     Without metadata that are valid on this machine only.
     """
@@ -323,7 +323,7 @@ def to_json_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _is_json_value(value: object) -> bool:
-    """Return whether a value of a layer's metadata can be stored as JSON."""
+    """Return whether a layer metadata value can be stored as JSON."""
     if isinstance(value, Mapping):
         return all(_is_json_value(item) for item in value.values())
     if isinstance(value, list | tuple):
@@ -333,7 +333,7 @@ def _is_json_value(value: object) -> bool:
 
 
 def _restore_keywords(layer: ProjectLayer) -> dict[str, Any]:
-    """Convert the attributes of a layer back to keywords."""
+    """Convert stored layer attributes back to keyword arguments."""
     keywords = dict(layer.attributes, name=layer.name)
     metadata = dict(keywords.get("metadata") or {})
     keywords["metadata"] = {
@@ -366,7 +366,7 @@ def _restore_column(values: list[object], dtype: str) -> object:
 
 
 def _list_input_files(path: Path, frames: bool) -> list[Path]:
-    """Return the files of an input; for a scan those that are read."""
+    """Return the files of an input; for a scan, only those that are read."""
     if path.is_file():
         return [path]
     if frames:
@@ -379,13 +379,13 @@ def _list_input_files(path: Path, frames: bool) -> list[Path]:
 
 
 def _file_stamp(files: Iterable[Path]) -> tuple[int, int]:
-    """Return the size in bytes and the latest modification time of an input."""
+    """Return the total size in bytes and latest modification time of an input."""
     stats = [file.stat() for file in files]
     return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
 def _compute_digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
-    """Compute the digest of an input; for a scan only of its own files."""
+    """Compute the digest of an input; for a scan, only its own files are included."""
     if path.is_file() or not frames:
         return digest_path(path)
     import hashlib
@@ -399,7 +399,7 @@ def _compute_digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
 def record_input(
     folder: Path, path: Path, inputs: Mapping[str, ProjectInput], *, frames: bool
 ) -> tuple[str, ProjectInput]:
-    """Return the digest and the record of a project's input.
+    """Return the digest and the record of a project input.
 
     The digest is computed unless one of the `inputs`, by digest, has it.
     """
@@ -416,7 +416,7 @@ def record_input(
 
 
 def _is_unchanged(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
-    """Return whether an input is unchanged; it is only read if its stamp differs."""
+    """Return whether an input is unchanged, reading it only if its stamp differs."""
     files = _list_input_files(path, frames)
     size, modified_at = _file_stamp(files)
     if size != one.stamp[0]:
@@ -487,7 +487,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
         except SemsrError as error:
             lost_layers.append(layer)
             if layer.input is None or paths.get(layer.input):
-                sentence = f"Layer {layer.name!r} was left out: {error}"
+                sentence = f"Layer {layer.name!r} was not loaded: {error}"
                 messages.append(Message(sentence, get_error_code(error)))
     messages = list(dict.fromkeys(messages))  # levels of one image share a message
     return OpenedProject(
@@ -529,7 +529,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         path = folder / layer.store
         plain_name = Path(layer.store).name == layer.store != ".."
         if not plain_name or not path_exists(path):
-            msg = f"its store {layer.store} is missing in {folder}; copy it there."
+            msg = f"its store {layer.store} is missing from {folder}; copy it there."
             raise ReadError(msg, code="file-missing")
         if layer.store.endswith(".ome.zarr"):
             return read_layers(str(path))[0]
@@ -555,7 +555,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
 
 
 def _read_with_options(source: Path, options: dict[str, Any]) -> LayerTuple:
-    """Read an image, and its pyramid if any, with the options of the panel."""
+    """Read an image, with its pyramid if any, using the panel options."""
     from napari_semsr.io.formats import describe, read
 
     image = read(source, **options)
@@ -590,7 +590,7 @@ def _recent_projects_path() -> Path:
 
 
 def list_recent_projects() -> list[Path]:
-    """List recently opened projects that still exist, the latest first."""
+    """List recently opened projects that still exist, most recent first."""
     try:
         paths = json.loads(_recent_projects_path().read_text("utf-8"))
         return [Path(item) for item in paths if (Path(item) / _FILE).is_file()]

@@ -1,4 +1,4 @@
-"""Reading options and shared parts of all format readers.
+"""Reading options and code shared by all format readers.
 
 Lengths, text files of microscopes, data bar, grey conversion, calibration and record.
 """
@@ -87,7 +87,9 @@ SERIES_KEY = "series_read"  # index of the image that was read, from 0
 OWN_SERIES_KEY = "series_of_file"  # number of full-size images in this file
 SMALLEST_NM, LARGEST_NM = 1e-5, 1e9  # accepted pixel sizes; chosen
 LARGEST_PRINTED_NM = 5000.0
-"""A coarser pitch in a resolution tag is a print resolution (4800 dpi is 5.3 um)."""
+"""Pitches coarser than this in a resolution tag are print resolutions (4800 dpi is 5.3
+um).
+"""
 _LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
 _EITHER_COMMA = re.compile(r"\s*[-+]?[1-9]\d{0,2},\d{3}(?![\d.,eE])")
 # micro sign, Greek mu, their UTF-8 bytes read as Latin-1, the bytes of Shift-JIS and of
@@ -157,7 +159,7 @@ def parse_metadata_length_nm(text: str, unit: str = "") -> float | None:
 
 
 def create_pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
-    """Return the pixel size of two valid lengths; None unless both are known."""
+    """Return a pixel size from two lengths; None unless both are valid."""
     y, x = lengths_nm
     return None if y is None or x is None else PixelSize((float(y), float(x)))
 
@@ -254,7 +256,7 @@ def _validate_pixel_size(value: object) -> PixelSize | None:
 
 
 TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_validate_pixel_size)]
-"""Type of a pixel size in other options: one or two numbers, or text."""
+"""Pixel-size type for other options: one or two numbers, or text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +324,7 @@ class RawImage:
     place_doubts: tuple[str, ...] = ()
 
     def get_warnings(self, path: Path, *, has_typed_size: bool = False) -> list[str]:
-        """Return the warnings for the user, without `doubts` if a size was typed."""
+        """Return the warnings for the user, omitting `doubts` if a size was typed."""
         doubts = () if has_typed_size else self.doubts
         all_sentences = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
         return [
@@ -344,7 +346,7 @@ AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 
 def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
-    """Return names and sizes of the axes before rows and columns.
+    """Return the names and sizes of the axes that precede rows and columns.
 
     Unnamed axes are ``plane``, adjacent ones combined; further ones, after a named
     axis, are numbered.
@@ -361,7 +363,7 @@ def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
 def choose_plane(
     path: Path, options: ReadOptions, axes: Sequence[str], sizes: Sequence[int]
 ) -> tuple[int, int, tuple[int, ...]]:
-    """Choose one channel and plane among the axes before rows and columns.
+    """Choose one channel and plane along the axes that precede rows and columns.
 
     One of them may be ``c`` for channels, others ``t`` and ``z``; the remaining axes
     count planes, the last fastest. Returns the numbers of channels and planes, and the
@@ -432,7 +434,7 @@ _TESCAN_KEYS = (
 
 
 def _list_text_files(path: Path) -> list[Path]:
-    """List possible text files of an image, with any case of the suffix."""
+    """List text files that may describe an image, with the suffix in any case."""
     if not path_exists(path) or path.is_dir():
         return []
     kind = path.suffix[1:]
@@ -451,7 +453,7 @@ def list_companion_files(path: Path) -> list[Path]:
 
 
 def _read_text(path: Path) -> str:
-    """Read a text; return an empty one if it cannot be opened."""
+    """Read a text file; return an empty string if it cannot be opened."""
     try:
         with open_file(path) as stream:
             return decode_text(stream.read(_LARGEST_SIDECAR))
@@ -464,7 +466,7 @@ _NOT_JAPANESE = re.compile("[\uff61-\uff9f\ue000-\uf8ff]")
 
 
 def decode_text(data: bytes) -> str:
-    """Decode a microscope's text: UTF-16, UTF-8, Shift-JIS or Windows-1252.
+    """Decode microscope text as UTF-16, UTF-8, Shift-JIS or Windows-1252.
 
     All except UTF-16 are supersets of ASCII.
     """
@@ -487,7 +489,7 @@ def decode_text(data: bytes) -> str:
 def _read_sidecar(
     path: Path, shape: tuple[int, int], own: PixelSize | None
 ) -> RawImage | None:
-    """Read the text file next to an image whose file may have its `own` pixel size."""
+    """Read the text file next to an image; `own` is the image's own pixel size."""
     for beside in _list_text_files(path):
         text, name = _read_text(beside), beside.name
         if beside.suffix.lower() == ".hdr":
@@ -566,9 +568,9 @@ def _treat_as_crop(
     )
     doubt = Message(
         f"{source} states a frame of {frame[0]} x {frame[1]} px, but an image of "
-        f"{shape[0]} x {shape[1]} px is not a reduced copy of it: the image is "
-        f"treated as a crop without data bar, with pixel size {size_text}; set the "
-        "pixel size if that is wrong.",
+        f"{shape[0]} x {shape[1]} px is not a resampled copy of it. The image is "
+        f"treated as a crop without a data bar and with a pixel size of {size_text}; "
+        "set the pixel size if that is wrong.",
         "header-of-other-size",
     )
     return replace(image, pixel_size_nm=size, doubts=(doubt,))
@@ -577,7 +579,7 @@ def _treat_as_crop(
 def parse_rows_and_columns(
     text: str, separator: str | None = None
 ) -> tuple[int, int] | None:
-    """Return rows and columns from a text with columns and rows."""
+    """Parse a text that states columns and rows; return rows and columns."""
     parts = [part.strip() for part in text.split(separator)]
     if len(parts) != 2 or not all(
         part.isdecimal() and int(part[:8]) > 0 for part in parts
@@ -590,7 +592,7 @@ _TextMetadata = tuple[RawImage | None, tuple[int, int] | None]
 
 
 def _parse_jeol(text: str, name: str) -> _TextMetadata:
-    """Parse the text of a JEOL microscope: metadata and frame size."""
+    """Parse JEOL microscope text for metadata and frame size."""
     keys: dict[str, str] = {}
     statements: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -610,8 +612,8 @@ def _parse_jeol(text: str, name: str) -> _TextMetadata:
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
         warning = Message(
             f"{name} states an image of {image[0]} x {image[1]} px and a full size "
-            f"of {full[0]} x {full[1]} px: no data bar is cropped; set its number of "
-            "rows (`databar_rows`) if there is one.",
+            f"of {full[0]} x {full[1]} px: no data bar is cropped; if there is one, "
+            "set its number of rows (`databar_rows`).",
             "header-contradicts",
         )
         frame, warnings = None, (*warnings, warning)
@@ -645,13 +647,13 @@ def _jeol_pixel_size(
     pairs = zip((_PITCH, _BAR, _MARKER), (pitches, bars, markers), strict=True)
     texts = ", ".join(f"{key} {one!r}" for key, values in pairs for one in values)
     what = "pixel sizes that differ" if by_error else "no pixel size with its unit"
-    sentence = f"{name} contains {what}, {texts}: the pixel size is left unknown."
+    sentence = f"{name} contains {what} ({texts}): the pixel size is left unknown."
     code = "pixel-size-contradicts" if by_error else "pixel-size-invalid"
     return None, (Message(sentence, code),)
 
 
 def _parse_pitch(text: str) -> tuple[PixelSize, float] | None:
-    """Parse a pixel size, given as one or two lengths, and its rounding error.
+    """Parse a pixel size, given as one or two lengths, with its rounding error.
 
     The error is relative.
     """
@@ -668,7 +670,7 @@ def _parse_pitch(text: str) -> tuple[PixelSize, float] | None:
 
 
 def _scale_bar_pitch(marker: str, bar: str) -> tuple[PixelSize, float] | None:
-    """Divide the length of the scale bar by its integer number of pixels."""
+    """Compute the pixel size from the scale bar's length and pixel count."""
     length = parse_metadata_length_nm(marker)
     try:
         pixels = float(bar)
@@ -680,7 +682,7 @@ def _scale_bar_pitch(marker: str, bar: str) -> tuple[PixelSize, float] | None:
 
 
 def _parse_hitachi(text: str, name: str) -> _TextMetadata:
-    """Parse the INI text of a Hitachi microscope: metadata and frame size."""
+    """Parse Hitachi microscope INI text for metadata and frame size."""
     start = text.lower().find(_HITACHI)
     if start < 0:
         return None, None
@@ -706,7 +708,7 @@ def _parse_hitachi(text: str, name: str) -> _TextMetadata:
 
 
 def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
-    """Parse the INI text of a TESCAN microscope from the source `name`."""
+    """Parse TESCAN microscope INI text from the source `name`."""
     keys = {key: value.strip() for key, value in _SETTING.findall(text)}
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
         return None
@@ -717,8 +719,8 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
     warnings: tuple[str, ...] = ()
     if size is None:
         warning = Message(
-            f"PixelSizeY and PixelSizeX in {name} must be positive metres, got "
-            f"{size_texts}: the pixel size is left unknown.",
+            f"PixelSizeY and PixelSizeX in {name} must be positive lengths in "
+            f"metres, got {size_texts}: the pixel size is left unknown.",
             "pixel-size-invalid",
         )
         warnings = (warning,)
@@ -787,7 +789,7 @@ def _skip_ruled_lines(bottom: NDArray[np.float64], row: int) -> int:
 def _is_databar(
     rows: NDArray[np.float64], ground: float, part: NDArray[np.float64]
 ) -> bool:
-    """Return whether rows consist of a flat background with letters."""
+    """Return whether rows consist of a flat background with text."""
     if rows.shape[0] < _SMALLEST or float(np.median(part)) < _GROUND:
         return False
     letters = float(np.mean(np.abs(rows - ground) > _CONTRAST))
@@ -795,7 +797,7 @@ def _is_databar(
 
 
 def detect_databar(image: ReadableArray, reach: float | None = None) -> int:
-    """Count the rows at the bottom that look like a data bar.
+    """Count the bottom rows that look like a data bar.
 
     Only the lowest rows of an array, or a dask array, are read. If only `reach` rows
     from the top count, a bar below them is ignored.
@@ -837,12 +839,12 @@ _MIN_FRAMED = 64  # px; chosen: in smaller images a frame is a large part
 
 
 def _full_scale(dtype: np.dtype[Any]) -> float:
-    """Return the grey value of white for a type."""
+    """Return the grey value of white for a data type."""
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
 
 
 class ColourError(ReadError):
-    """A file is in colour but must be grey."""
+    """Error raised for a colour file that must be grey."""
 
     def __init__(self, message: str, samples: Any, bar: int = 0) -> None:
         super().__init__(message, code="databar-coloured" if bar else "colour-image")
@@ -851,7 +853,7 @@ class ColourError(ReadError):
 
 
 def _colour_differences(samples: Any) -> NDArray[np.float64]:
-    """Return the largest difference of red, green and blue in each row.
+    """Return the largest difference between red, green and blue in each row.
 
     Microscopes draw a coloured line around exported images.
     """
@@ -900,7 +902,7 @@ def _count_coloured_bar_rows(samples: Any, spreads: NDArray[np.float64]) -> int:
 
 
 def luminance(samples: Any) -> Any:
-    """Compute the luminance of colours (Y, X, S) in the same type."""
+    """Compute the luminance of a colour image (Y, X, S), keeping its data type."""
     if samples.dtype.kind == "b":
         return samples[..., 0]
     work = np.float64 if samples.dtype.itemsize > 2 else np.float32
@@ -912,7 +914,7 @@ def luminance(samples: Any) -> Any:
 
 
 def convert_if_grey(samples: Any) -> Any | None:
-    """Convert an image stored as colour (Y, X, S) to grey (Y, X), if it is grey.
+    """Convert a colour-encoded image (Y, X, S) to grey (Y, X), if it is grey.
 
     None if red, green and blue differ by more than the rounding of JPEG.
     """
@@ -949,7 +951,7 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
         )
         if bar:
             msg = (
-                f"{path} is grey except for its lowest {bar} rows, which look like a "
+                f"{path} is grey except for its bottom {bar} rows, which look like a "
                 f"coloured data bar: crop them (`databar_rows={int(bar * down)}`)."
             )
         raise ColourError(msg, data[..., :3], bar)
@@ -982,7 +984,7 @@ class PlaneReader(Protocol):
 
 
 def read_plane(source: PlaneReader, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-    """Read a plane; a large one lazily in blocks."""
+    """Read a plane, lazily in blocks if it is large."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= LAZY_BYTES:
         return source.read_window(slice(None), slice(None))
     return create_lazy_plane(source, shape, dtype, (_BLOCK, _BLOCK))
@@ -1064,7 +1066,7 @@ def _add_sidecar_metadata(path: Path, source: RawImage) -> RawImage:
 
 
 def scale_rows(rows: int, down: float) -> int:
-    """Convert a number of rows of level 0 to a level `down` times coarser."""
+    """Convert a row count from level 0 to a level `down` times coarser."""
     return math.ceil(round(rows / down, 3))
 
 
@@ -1141,7 +1143,7 @@ def _get_pixel_size(source: RawImage) -> PixelSize | None:
 
 
 def _get_display_settings(source: RawImage) -> DisplaySettings | None:
-    """Return the display settings in the record, with updated contrast limits."""
+    """Return the display settings from the record, with updated contrast limits."""
     own, stated_look = (
         None if source.record is None else source.record.look,
         source.look,
@@ -1156,7 +1158,7 @@ def _get_display_settings(source: RawImage) -> DisplaySettings | None:
 
 
 def _get_file_metadata(source: RawImage) -> dict[str, object]:
-    """Return the file metadata, with the bit depth in the record as default."""
+    """Return the file metadata, with the bit depth from the record as default."""
     bits = None if source.record is None else source.record.significant_bits
     return {**({} if bits is None else {BITS_KEY: bits}), **source.metadata}
 
@@ -1196,7 +1198,7 @@ def _find_size_source(bare: RawImage, source: RawImage) -> dict[str, Any] | None
     if bare.vendor is not None:
         how = f"from the metadata of the {bare.vendor} microscope"
     elif source.vendor is not None and source.pixel_size_nm != bare.pixel_size_nm:
-        how = f"from the text file of the {source.vendor} microscope next to it"
+        how = f"from the {source.vendor} microscope text file next to it"
     return create_size_source(how, size, in_file=True)
 
 

@@ -1,4 +1,4 @@
-"""Tables of cells with a header: CSV as spreadsheets write it, and Parquet.
+"""Tables with a header: CSV as written by spreadsheets, and Parquet.
 
 A table is read as text, with the line number of each row for error messages, and
 written atomically. A text that a spreadsheet would interpret as a formula is preceded
@@ -40,7 +40,7 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table as text."""
+    """Table with text cells."""
 
     names: tuple[str, ...]  # names of the columns
     # line number and cells of each non-empty row; their number may differ from that of
@@ -49,7 +49,7 @@ class Sheet:
     mark: str = ","  # separator of cells, for recognising decimal commas
 
     def replace_decimal_comma(self, cell: str) -> str:
-        """Replace a decimal comma by a point, unless commas separate cells."""
+        """Replace a decimal comma with a point, unless commas separate cells."""
         decimal = self.mark != "," and _DECIMAL.fullmatch(cell)
         return cell.replace(",", ".") if decimal else cell
 
@@ -70,7 +70,7 @@ class Sheet:
 
 
 def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
-    """Read a ``.parquet``, or text with cells separated by comma, semicolon or tab.
+    """Read a ``.parquet`` file, or comma-, semicolon- or tab-separated text.
 
     `what` describes the contents in messages; an empty file yields no names. `text`:
     contents of the file, if already read.
@@ -91,7 +91,7 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
         ]
     except UnicodeDecodeError as error:
         msg = (
-            f"{path} must be text in UTF-8 to be read as a table of {what}, got "
+            f"{path} must be UTF-8 text to be read as a table of {what}, but has "
             "another encoding: save it as CSV UTF-8."
         )
         raise ReadError(msg, code="encoding-unknown") from error
@@ -131,7 +131,7 @@ def write_rows(
 
 
 def format_csv(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
-    """Format rows as CSV text without formulas in cells."""
+    """Format rows as CSV text, escaping formulas in cells."""
     out = io.StringIO(newline="")
     csv.writer(out, lineterminator=end).writerows(
         map(_format_cell, row) for row in rows
@@ -180,14 +180,14 @@ def _import_pyarrow(
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         msg = (
-            f"{path} needs pyarrow to be {action}: pip install 'napari-semsr[table]', "
-            "or use a .csv file."
+            f"{path} cannot be {action} without pyarrow: pip install "
+            "'napari-semsr[table]', or use a .csv file."
         )
         raise kind(msg, code="extra-missing") from error
 
 
 def _read_parquet(path: Path) -> Sheet:
-    """Read a table with typed columns as text."""
+    """Read a Parquet table with typed columns as text."""
     _, parquet = _import_pyarrow(path, "read", ReadError)
     with convert_decoding_errors(path, "Parquet"), open_file(path) as stream:
         columns = parquet.read_table(stream).to_pydict()
@@ -208,7 +208,7 @@ def _read_parquet(path: Path) -> Sheet:
 
 
 def _write_parquet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
-    """Write typed columns of booleans, numbers or text, possibly with gaps."""
+    """Write typed columns of booleans, numbers or text, with missing values."""
     arrow, parquet = _import_pyarrow(path, "written", WriteError)
     columns_by_name = {}
     converter: type[float | str]

@@ -1,4 +1,4 @@
-"""Stored transforms: the map from one image to another, as readable JSON.
+"""Stored transforms between two images, as human-readable JSON.
 
 ``{"semsr_transform": 1, "kind": "affine", "from": {…}, "to": {…}, "matrix": [[yy, yx,
 y], [xy, xx, x]]}`` maps positions in the moving image (``from``) to the fixed one
@@ -49,7 +49,7 @@ _WITHIN = 1e-3  # relative: pixel sizes that differ by rounding are equal
 
 @dataclass(frozen=True, slots=True)
 class ImageIdentity:
-    """Metadata that identify an image of a transform."""
+    """Metadata that identify one of the two images of a transform."""
 
     name: str  # name of the image
     shape: IntPair
@@ -83,7 +83,10 @@ class ImageIdentity:
         ):
             apart = np.abs(np.subtract(ours, theirs)) - _WITHIN * np.abs(ours)
             if apart.max() > slack:
-                return f"it {what.format(*theirs)}; the stored one {what.format(*ours)}"
+                return (
+                    f"it {what.format(*theirs)}, but the stored one "
+                    f"{what.format(*ours)}"
+                )
         return None
 
 
@@ -106,11 +109,11 @@ class StoredTransform:
 
 
 TRANSFORM_SUFFIXES = (".json", ".ngff.json", ".tfm", ".csv")
-"""Suffixes of `write_transform`: own JSON, NGFF, ITK, and napari."""
+"""Suffixes supported by `write_transform`: own JSON, NGFF, ITK, and napari."""
 
 
 def write_transform(path: Path, transform_file: StoredTransform) -> None:
-    """Write a transform atomically, in the format of the suffix.
+    """Write a transform atomically, in the format given by the suffix.
 
     ``.ngff.json`` is a coordinate transformation of NGFF (RFC 5) from the moving image
     to the fixed one; ``.tfm`` an affine transform of ITK, ``(x, y)`` and from the fixed
@@ -246,7 +249,10 @@ def _parse_transform(values: dict[str, Any]) -> StoredTransform:
     affine = Affine.from_matrix(rows[:, :2], rows[:, 2])
     transform: Affine | Elastic = affine
     if values["kind"] not in _KINDS:
-        msg = f"its kind must be {', '.join(_KINDS)}, got {shorten(values['kind'])}"
+        msg = (
+            f"its kind must be one of {', '.join(_KINDS)}, got "
+            f"{shorten(values['kind'])}"
+        )
         raise ValueError(msg)
     if values["kind"] == "elastic":
         spline = values["bspline"]
@@ -350,8 +356,8 @@ def _get_landmark_unit(
             return unit
     columns = format_one_line(", ".join(names)) or "nothing"
     msg = (
-        f"{path} must begin with {','.join(_COLUMNS)} (or _px in place of _nm), got "
-        f"{columns}."
+        f"{path} must have the columns {','.join(_COLUMNS)} (or _px in place of _nm), "
+        f"got {columns}."
     )
     raise ReadError(msg, code="table-invalid")
 

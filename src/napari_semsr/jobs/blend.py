@@ -1,4 +1,4 @@
-"""Blend and difference of two images.
+"""Blend two images, or subtract one from the other.
 
 Both are computed lazily and not stored.
 """
@@ -54,7 +54,7 @@ def resample_levels(
     result: Micrograph,
     levels: Sequence[ReadableArray],
 ) -> Job[list[Any]]:
-    """Resample an image to all pyramid levels of its result."""
+    """Resample an image to the grid of each pyramid level of its result."""
     image_levels = [_resample_to_grid(image, Grid.from_image(result))]
     own = result_levels if image_levels[0] is image.data else ()
     for level in levels[1:]:
@@ -68,7 +68,7 @@ def resample_levels(
 
 
 def _downsample(fine: ReadableArray, name: str) -> Job[Any]:
-    """Downsample to the next pyramid level, in memory unless it is large."""
+    """Downsample to the next pyramid level, in memory unless the level is large."""
     rows, columns = fine.shape
     if rows * columns > 4 * _HELD_PX:
         import dask.array as da
@@ -113,19 +113,19 @@ def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
 
 
 def _mix_values(before: RealArray, after: RealArray, strength: float) -> RealArray:
-    """Blend grey values in the dtype of the result."""
+    """Blend grey values, and return them in the dtype of the result."""
     share = np.float32(strength)
     mixture = np.asarray(before, np.float32) * (1 - share) + after * share
     return to_dtype(mixture, after.dtype)[0]
 
 
 def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
-    """Subtract one image from another where they overlap."""
+    """Subtract one image from another in their overlap."""
     if first.unit != second.unit:
         bare = first if first.unit == "pixel" else second
         msg = (
-            f"Both images must have a pixel size, or neither, but {bare.name!r} has "
-            "none; set it (`pixel_size_nm`)."
+            f"Either both images or neither must have a pixel size, but {bare.name!r} "
+            "has none; set it with `pixel_size_nm`."
         )
         raise ShapeError(msg, code="pixel-size-missing")
     grids = Grid.from_image(first), Grid.from_image(second)
@@ -159,7 +159,7 @@ def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
 
 
 class BlendOptions(Options):
-    """Options for blending an image with its result."""
+    """Options for blending an image with its enhanced or restored version."""
 
     strength: FiniteFloat
 

@@ -1,4 +1,4 @@
-"""Calibrate a microscope with the image of a grating or a printed scale bar.
+"""Calibrate a microscope from an image of a grating or a printed scale bar.
 
 The label of a bar is not read, as something else may only look like a bar.
 """
@@ -38,7 +38,7 @@ _APART = 4.0  # standard deviations between bar and header that cause a warning
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport(Result):
-    """Calibration of a microscope from an image of a grating, with its errors."""
+    """Calibration of a microscope from a grating image, with standard errors."""
 
     image: str
     output: str | None
@@ -50,7 +50,7 @@ class CalibrationReport(Result):
         return dict(to_json_value(self))
 
     def figures(self) -> dict[str, Figure]:
-        """Return the displayed values, the pixel size first."""
+        """Return the displayed values, starting with the pixel size."""
         calibration = self.calibration
         size = format_pixel_size(
             calibration.pixel_size_nm, calibration.pixel_size_sd_nm
@@ -60,7 +60,7 @@ class CalibrationReport(Result):
 
 @dataclass(frozen=True, slots=True)
 class ScaleBarReport(Result):
-    """Printed scale bar, with the calibration if its length is known.
+    """Printed scale bar, and the calibration if its length is known.
 
     `box` is ``(y0, x0, y1, x1)``; `calibration` is None if the printed length was not
     given; `stated_nm` is the pixel size ``(y, x)`` that the file states.
@@ -97,7 +97,7 @@ class ScaleBarReport(Result):
     def stated_pixel_size_nm(
         self,
     ) -> Annotated[FloatPair | None, declare_quantity("Stated pixel size", "nm")]:
-        """Pixel size stated in the file, under the key of the record."""
+        """Pixel size stated in the file, under its key in the JSON record."""
         return self.stated_nm
 
     @property
@@ -108,7 +108,7 @@ class ScaleBarReport(Result):
 
     @property
     def pixel_size(self) -> Annotated[str, Quantity("Pixel size")]:
-        """Pixel size, or what is needed to compute it."""
+        """Pixel size, or the missing information needed to compute it."""
         calibration = self.calibration
         if calibration is None:
             return "unknown: read the bar's label, and run with `bar='50 um'`"
@@ -118,7 +118,7 @@ class ScaleBarReport(Result):
 
     @property
     def stated(self) -> Annotated[str | None, Quantity("Stated in the file")]:
-        """Pixel size stated in the file."""
+        """Pixel size stated in the file, as text."""
         return None if self.stated_nm is None else format_pixel_size(self.stated_nm)
 
 
@@ -133,9 +133,9 @@ def _calibrate(
     if run.target is not None:
         write_calibration(run.target, calibration)
     uneven = calibration.uneven_px is not None and Message(
-        f"The scale changes across the field, by up to {calibration.uneven_px:.2g} "
-        "px at the rim, as for a tilted grating: level the grating and image it "
-        "again; pixel size and distortion apply to the centre.",
+        f"The scale varies across the field by up to {calibration.uneven_px:.2g} px "
+        "at the edge, as for a tilted grating: level the grating and image it again. "
+        "Pixel size and distortion apply to the centre.",
         "scale-uneven",
     )
     warnings = (uneven,) if uneven else ()
@@ -143,8 +143,8 @@ def _calibrate(
     if size and not np.allclose(calibration.pixel_size_nm, size, rtol=_OFF):
         warn(
             f"The grating gives {format_pixel_size(calibration.pixel_size_nm)} per "
-            f"pixel, but the file states {format_pixel_size(size)}: check the pitch; "
-            "if both edges of the grating lines look the same, half the pitch may "
+            f"pixel, but the file states {format_pixel_size(size)}: check the pitch. "
+            "If both edges of the grating lines look the same, half the pitch may "
             "have been measured.",
             "pixel-size-contradicts",
         )
@@ -157,14 +157,14 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         length_nm = parse_length_nm(str(length), "nm")
         if length_nm is None:
             msg = (
-                "The length of a scale bar must look like '50 um' or '1.5 um', without "
-                f"a thousands separator (1000, not 1,000), got {length!r}."
+                "The length of a scale bar must be given as '50 um' or '1.5 um', "
+                f"without a thousands separator (1000, not 1,000), got {length!r}."
             )
             raise OptionError(msg, code="wrong-type")
     if run.target is not None and length_nm is None:
         msg = (
-            f"{run.target} needs the printed length of the scale bar: read it from the "
-            "image and set it, for example `bar='50 um'`."
+            f"To write {run.target}, the printed length of the scale bar is required: "
+            "read it from the image and set it, for example `bar='50 um'`."
         )
         raise OptionError(msg, code="missing-value")
     yield Progress(1, 2, "looking for the bar")
@@ -172,7 +172,7 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
     if bar is None:
         msg = (
             f"No printed scale bar was found in {run.image_names[0]}: draw a line "
-            "along it (Open mosaic, Calibrate a layer), or set the pixel size."
+            "along the bar (Open mosaic, Calibrate a layer), or set the pixel size."
         )
         raise ReadError(msg, code="scale-bar-missing")
     calibration = None
@@ -191,7 +191,7 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
         if size and not math.isclose(pitch, size[1], abs_tol=_APART * error):
             warn(
                 f"The scale bar gives {pitch:.4g} nm per pixel, but the file states "
-                f"{size[1]:.4g} nm: check the length that you entered.",
+                f"{size[1]:.4g} nm: check the bar length that you entered.",
                 "pixel-size-contradicts",
             )
         if run.target is not None:
@@ -210,7 +210,7 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
 def _create_read_options(
     options: CalibrateOptions, opening: ReadOptions
 ) -> ReadOptions:
-    """Return the reading options, changed to keep the data bar with the scale bar."""
+    """Return reading options that keep the data bar with the scale bar."""
     if options.bar is False:
         return opening
     return opening.replace(crop_databar=False, databar_rows=None)

@@ -1,4 +1,4 @@
-"""Record of a check on a model card, as rows and sentences."""
+"""Hallucination check recorded in a model card, as table rows and sentences."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from typing import Any, Self
 from napari_semsr.core import Figure, FloatPair
 
 CHANGES = ("inserted", "erased")
-"""Kinds of changes to discs."""
+"""Changes made to discs."""
 
 _APART = 2  # standard errors of a significant difference
 _KINDS = ("held_out", "given", "drawn")
@@ -16,13 +16,13 @@ _KINDS = ("held_out", "given", "drawn")
 
 @dataclass(frozen=True, slots=True)
 class DiscRecord:
-    """Record of a disc check on a model card."""
+    """Disc check recorded in a model card."""
 
     content: Mapping[str, Any]  # as returned by `ModelCheck.to_card`
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
-        """Read the valid records from a model card."""
+        """Read the valid disc records from a model card."""
         records: Any = (card.get("checks") or {}).get("discs")
         card_record = {}
         for kind in _KINDS if isinstance(records, dict) else ():
@@ -41,7 +41,7 @@ class DiscRecord:
         return card_record
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """Return a table: a header, then a row for each condition and radius."""
+        """Yield table rows: a header, then one row for each condition and radius."""
         yield ("condition", "radius", "inserted", "erased", "together")
         for name, shares in self.content["conditions"].items():
             for row in shares["radii"]:
@@ -54,7 +54,7 @@ class DiscRecord:
             yield (name, "resolved", *cells)
 
     def lines(self) -> Iterator[str]:
-        """Return one line for each condition."""
+        """Yield one line for each condition."""
         for name, shares in self.content["conditions"].items():
             wide = shares["resolved"]
             parts = (f"{change} {_format_cell(wide[change])}" for change in CHANGES)
@@ -77,7 +77,7 @@ class DiscRecord:
                 yield name, both
 
     def verdict(self) -> str:
-        """Compare the fractions of a model and of its input in one sentence.
+        """Compare a model with its input in one sentence.
 
         They differ if the shares are two standard errors apart.
         """
@@ -88,16 +88,16 @@ class DiscRecord:
             / discs
         )
         if enhanced_share - degraded_share > _APART * error:
-            return "It shows small objects better than its input."
+            return "It reproduces small objects better than its input."
         if degraded_share - enhanced_share > _APART * error:
             return (
-                "It shows small objects worse than its input: it removes some objects, "
-                "or invents some. Check them in the input."
+                "It reproduces small objects worse than its input: it removes or "
+                "invents some objects. Check them in the input."
             )
-        return "It shows small objects as well as its input, but not better."
+        return "It reproduces small objects as well as its input, but not better."
 
     def headline(self) -> dict[str, Figure]:
-        """Return the fraction for the worst condition, if known, with its verdict."""
+        """Return the fraction for the worst condition, if known, with a verdict."""
         if not self.summary():
             return {}
         name, enhanced_share, degraded_share = self.worst_condition()
@@ -105,14 +105,14 @@ class DiscRecord:
             100 * enhanced_share,
             "% of the discs",
             ".0f",
-            f"(its input: {100 * degraded_share:.0f} %; at worst: {name})",
+            f"(input: {100 * degraded_share:.0f} %; worst case: {name})",
             verdict=self.verdict().rstrip("."),
             large=True,
         )
         return {"Shown correctly": figure}
 
     def resolved_figures(self) -> dict[str, Figure]:
-        """Return the fractions for the radii that the blur resolves."""
+        """Return the fractions for radii that are resolved despite the blur."""
         shares = {
             f"{name}, {change}": figures["resolved"][change]
             for name, figures in self.content["conditions"].items()
@@ -130,12 +130,12 @@ class DiscRecord:
         }
 
     def table(self) -> dict[str, tuple[str, ...]]:
-        """Return the table of all radii as columns."""
+        """Return the table of all radii, column by column."""
         head, *rows = self.rows()
         return dict(zip(head, zip(*rows, strict=True), strict=True))
 
     def summary(self) -> str:
-        """Return a short summary of the resolved discs."""
+        """Return a short summary for the resolved discs."""
         return ", ".join(
             f"{name} {100 * both['enhanced']:.1f} %"
             for name, both in self._resolved_totals()
@@ -143,7 +143,7 @@ class DiscRecord:
 
 
 def _format_cell(shares: Mapping[str, Any]) -> str:
-    """Format the fractions of an image and its input, and the number of discs."""
+    """Format the fractions for an image and its input, with the number of discs."""
     if not shares["discs"]:
         return "\N{EN DASH}"
     enhanced_percent, degraded_percent = (
@@ -183,28 +183,28 @@ class RemovalCount:
 
     @property
     def is_sufficient(self) -> bool:
-        """Whether there are enough object positions for a percentage."""
+        """Whether there are enough object positions to give a percentage."""
         return self.objects >= _MIN_REMOVED
 
     @property
     def shown_percent(self) -> float | None:
-        """Percentage of objects that are shown if present."""
+        """Percentage of present objects that are shown."""
         return 100 * self.shown / self.objects if self.is_sufficient else None
 
     @property
     def drawn_percent(self) -> float | None:
-        """Percentage of objects that are shown although they were removed."""
+        """Percentage of removed objects that are still shown."""
         return 100 * self.drawn / self.objects if self.is_sufficient else None
 
     @property
     def difference(self) -> float | None:
-        """Youden's J in percentage points: shown minus shown although removed."""
+        """Youden's J in percentage points: `shown_percent` minus `drawn_percent`."""
         percent = 100 * (self.shown - self.drawn) / max(self.objects, 1)
         return percent if self.is_sufficient else None
 
     @property
     def drawn_interval(self) -> FloatPair | None:
-        """95 % interval of `drawn_percent` (Wilson)."""
+        """95 % Wilson interval of `drawn_percent`."""
         return self._interval(self.drawn)
 
     @property
@@ -256,7 +256,7 @@ class RemovalCount:
         return cls(**{name: int(record[name]) for name in names})
 
     def cells(self) -> tuple[str, ...]:
-        """Return positions, percentages and difference as table cells."""
+        """Return the number of positions, percentages and difference as table cells."""
         if not self.is_sufficient:
             return str(self.objects), *("\N{EN DASH}",) * 3
         low, high = self.drawn_interval or (0.0, 0.0)
@@ -284,7 +284,7 @@ _GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Removals:
-    """Objects shown, and still shown although removed, in the same simulated samples.
+    """Counts of present and removed objects shown, in the same simulated samples.
 
     `light_tells` and `light_cannot_tell` count positions for each image, by its name:
     those where the object changes the optical image by 9 standard deviations of its
@@ -296,12 +296,12 @@ class Removals:
     light_cannot_tell: Mapping[str, RemovalCount]
 
     def get_counts(self, name: str) -> dict[str, RemovalCount]:
-        """Return the counts of one image, by whether light shows the objects."""
+        """Return the counts for one image, by optical visibility of the objects."""
         tells, cannot = self.light_tells[name], self.light_cannot_tell[name]
         return dict(zip(_GROUPS, (tells, cannot, tells + cannot), strict=True))
 
     def to_json(self) -> dict[str, object]:
-        """Return the record for a model card."""
+        """Return a JSON record for the model card."""
         rows = {
             name: {
                 group: count.to_json() for group, count in self.get_counts(name).items()
@@ -324,46 +324,49 @@ class Removals:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> Self | None:
-        """Read the record from a model card; return None if it has no valid one."""
+        """Read the record from a model card, or return None if it has no valid one."""
         try:
             return cls.from_json((card.get("checks") or {})["removals"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        """Return a table: a header, then a row for each image and group."""
+        """Yield table rows: a header, then one row for each image and group."""
         yield ("image", "light changes by (sd)", "removed", "shown", "drawn", "J")
         for name in self.light_tells:
             for group, count in self.get_counts(name).items():
                 yield (name, _GROUPS[group], *count.cells())
 
     def table(self) -> dict[str, tuple[str, ...]]:
-        """Return the same table as columns."""
+        """Return the table column by column."""
         head, *rows = self.rows()
         return dict(zip(head, zip(*rows, strict=True), strict=True))
 
     def describe(self, name: str) -> str:
-        """State the percentage of removed objects that an image still shows."""
+        """Describe the percentage of removed objects still shown in an image."""
         groups = self.get_counts(name)
         tells, cannot = groups["light_tells"], groups["light_cannot_tell"]
         if not tells.is_sufficient:
             return (
                 f"In simulated samples, only {tells.objects} removed objects were "
-                f"optically visible; a percentage needs {_MIN_REMOVED}."
+                f"optically visible, but at least {_MIN_REMOVED} are needed for a "
+                "percentage."
             )
         low, high = tells.drawn_interval or (0.0, 0.0)
         linear = self.light_tells[LINEAR].drawn_percent
         text = (
-            "Optically visible objects were removed from simulated samples: the output "
-            f"still showed {tells.drawn_percent:.0f} % of them (95 % interval "
-            f"{low:.0f} to {high:.0f} %; a linear filter {linear:.0f} %)"
+            "Optically visible objects were removed from simulated samples, but "
+            f"{tells.drawn_percent:.0f} % of them still appear in the output (95 % "
+            f"interval {low:.0f} to {high:.0f} %; linear filter: {linear:.0f} %)"
         )
         if cannot.is_sufficient:
-            text += f"; of the others, {cannot.drawn_percent:.0f} %"
+            text += (
+                f"; of the optically invisible objects, {cannot.drawn_percent:.0f} %"
+            )
         return f"{text}."
 
     def figures(self, name: str) -> dict[str, Figure]:
-        """Return the percentages of one image."""
+        """Return the percentages for one image."""
         tells, cannot, whole = self.get_counts(name).values()
         linear = self.light_tells[LINEAR].drawn_percent
         linear_text = "" if linear is None else f"(linear filter {linear:.0f} %)"

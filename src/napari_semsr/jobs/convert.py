@@ -38,7 +38,7 @@ from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
 
 
 class ConvertOptions(Options):
-    """Options of a conversion."""
+    """Options for converting an image."""
 
     dtype: Literal["uint8", "uint16", "float32"] | None = option(
         None, "Type", "dtype of the output; values are rounded and clipped"
@@ -65,7 +65,7 @@ _OUTPUT = Output(
 
 
 def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
-    """Write an image in the format given by the output suffix."""
+    """Write an image in the format given by the output file suffix."""
     image_given, dtype = run.image_inputs["image"], run.options.dtype
     # records of this job hold the reading options next to the dtype
     about = {
@@ -96,7 +96,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     path, version = run.targets["output"], run.options.zarr_version
     if version != "0.5" and output_format(path) != "ome-zarr":
         msg = (
-            f"An OME-Zarr version needs an .ome.zarr output, got {path.name}: omit "
+            f"`zarr_version` applies only to .ome.zarr outputs, got {path.name}: omit "
             "`zarr_version`, or change the suffix."
         )
         raise OptionError(msg, code="option-without-effect")
@@ -113,7 +113,7 @@ def save_image(
     dtype: str | None = None,
     zarr_version: str = "0.5",
 ) -> Job[Converted]:
-    """Write an image unchanged, with its history, overwriting an existing file."""
+    """Write an image unchanged with its history, overwriting any existing file."""
     path = _OUTPUT.check_path(output, (), REPLACING)
     if not isinstance(image, Micrograph):
         return (yield from _save_stack(image, path))
@@ -140,12 +140,12 @@ def save_image(
 
 
 def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[Converted]]:
-    """Write images to one OME-Zarr, overwriting an existing one."""
+    """Write images to one OME-Zarr store, overwriting any existing one."""
     path = _OUTPUT.check_path(output, (), REPLACING)
     if output_format(path) != "ome-zarr":
         msg = (
-            f"{len(images)} images can only be saved together as .ome.zarr, got "
-            f"{path.name}: change the suffix, or save them one by one."
+            f"To save {len(images)} images together, the output must end in .ome.zarr, "
+            f"got {path.name}: change the suffix, or save the images one by one."
         )
         raise WriteError(msg, code="format-unsupported")
     places = yield from write_series(images, path)
@@ -166,7 +166,7 @@ def create_saving_verb(
     make: Callable[..., Micrograph],
     *images: str,
 ) -> Verb[Options, Converted]:
-    """Declare a job, but not a command, that recreates an image in memory.
+    """Declare a job (not a command) that recreates an in-memory image.
 
     `make` returns the image for the options and the opened `images`.
     """
@@ -183,8 +183,8 @@ def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
     """Write the planes of a stack as pages of a TIFF."""
     if output_format(path) not in ("ome-tiff", "tiff"):
         msg = (
-            f"A stack of {len(planes)} planes must be saved as .ome.tif or .tif, got "
-            f"{path.name}: change the suffix."
+            f"To save a stack of {len(planes)} planes, the output must end in .ome.tif "
+            f"or .tif, got {path.name}: change the suffix."
         )
         raise WriteError(msg, code="format-unsupported")
     yield Progress(0, 0, f"writing {path.name}")

@@ -1,4 +1,4 @@
-"""Crop an image to a box, or to the area and grid of another image."""
+"""Crop an image to a box, or to another image's area and grid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ _CORNERS = ("Y0", "X0", "Y1", "X1")
 
 
 class CropOptions(Options):
-    """Options for the area, and for the alignment of two images."""
+    """Options for the cropped area and for aligning two images."""
 
     box: tuple[_Corner, _Corner, _Corner, _Corner] | None = option(
         None,
@@ -104,15 +104,15 @@ class CropOptions(Options):
 
     @model_validator(mode="after")
     def _check_single_area(self) -> Self:
-        """Raise an error for more than one area, or an empty area."""
+        """Raise an error if more than one area is set, or if the area is empty."""
         if self.box is not None and self.box_nm is not None:
             msg = "Set the area once: box or box_nm, not both"
             raise ValueError(msg)
         corners = self.box or self.box_nm
         if corners and not (corners[0] < corners[2] and corners[1] < corners[3]):
             msg = (
-                "A box is Y0 X0 Y1 X1 with Y0 below Y1 and X0 below X1, got "
-                f"{' '.join(f'{v:g}' for v in corners)}"
+                "A box must be Y0 X0 Y1 X1 with Y0 less than Y1 and X0 less than X1, "
+                f"got {' '.join(f'{v:g}' for v in corners)}"
             )
             raise ValueError(msg)
         return self
@@ -146,24 +146,24 @@ class Cropped(ImageResult):
 
     @property
     def cut(self) -> Annotated[str, Quantity("Area")]:
-        """Rows and columns of the area, and the image to which they refer."""
+        """Rows and columns of the area, and the image that they refer to."""
         y0, x0, y1, x1 = self.area
         return f"rows {y0} to {y1}, columns {x0} to {x1} of {self.area_of}"
 
     @property
     def grey_values(self) -> Annotated[str, Quantity("Grey values")]:
-        """Whether the grey values are unchanged."""
+        """Whether the grey values are unchanged or interpolated."""
         return "interpolated" if self.resampled else "unchanged"
 
     @property
     def moved(self) -> Annotated[str | None, Quantity("Moved by")]:
-        """The shift as text."""
+        """Shift of the image, as text."""
         if self.shift_px is None or self.shift_nm is None:
             return None
         return f"{format_shift(self.shift_px)} ({describe_shift(self.shift_nm)})"
 
     def figures(self) -> dict[str, Figure]:
-        """Return the displayed values: the position, then the method that found it."""
+        """Return the displayed values: the area first, then how it was found."""
         all_figures = get_declared_figures(self)
         first = ("Area", "Grey values", "Moved by")
         return {
@@ -187,10 +187,10 @@ def _crop(
 ) -> Job[Cropped]:
     settings, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
-        msg = "A crop of the reference also needs an output for the image: set one."
+        msg = "To crop the reference (`like_output`), also set an output for the image."
         raise OptionError(msg, code="missing-value")
     if beside is not None and like is None:
-        msg = "A crop of the reference needs a reference: set `like`."
+        msg = "To crop a reference, set it with `like`."
         raise OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
     image_given, resampling = run.image_inputs["image"], plan.area.resampling
@@ -256,7 +256,7 @@ def crop_to_gap_free_box(
     areas = [GridImage.from_image(image, Grid.from_image(image)) for image in images]
     box = yield from find_shared_gap_free_box(areas)
     if box is None:
-        msg = f"No part of {' and '.join(i.name for i in images)} is free of gaps."
+        msg = f"No area of {' and '.join(i.name for i in images)} is free of gaps."
         raise ShapeError(msg, code="gaps-everywhere")
     if box.shape == images[0].shape:
         return images, None
@@ -280,9 +280,9 @@ def _plan_crop(
     if "like_output" not in run.targets and plan.box.shape != like.shape:
         box = plan.box
         warn(
-            f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} "
-            f"of {reference.name}: also write that part to compare both "
-            "(`like_output`).",
+            f"The result covers rows {box.y0} to {box.y1}, columns {box.x0} to "
+            f"{box.x1} of {reference.name}: to compare both images, also write this "
+            "area of the reference (`like_output`).",
             "part-of-reference",
         )
     reference_record = yield from run.record_image("like")
@@ -293,7 +293,7 @@ def _plan_crop(
     }
     if plan.area.is_resampled and like.pixel_size_from:
         how = (
-            f"that of {reference_record.name}, whose grid was used: "
+            f"pixel size of {reference_record.name}, whose grid was used: "
             f"{like.pixel_size_from}"
         )
         more[ORIGIN_KEY] = create_size_source(how, like.scale)
@@ -303,7 +303,7 @@ def _plan_crop(
 def _create_metadata(
     source: Micrograph, area: GridImage, history: Provenance
 ) -> Micrograph:
-    """Return the name, calibration and history of a crop without its pixels."""
+    """Return the name, calibration and history of a crop, without pixels."""
     origin, pitch = (
         area.grid.box_origin(Box.from_shape(area.grid.shape)),
         area.grid.pitch,
@@ -316,7 +316,7 @@ def _create_metadata(
 
 
 def _describe_position(plan: _CropPlan) -> dict[str, Any]:
-    """Describe the position of an area, and how it was measured."""
+    """Describe the position of an area and how it was determined."""
     shift, (down, right) = plan.shift, plan.area.grid.pitch
     return {
         "area": _get_corners(plan.box),
@@ -331,7 +331,7 @@ def _describe_position(plan: _CropPlan) -> dict[str, Any]:
 
 
 def _get_corners(box: Box) -> tuple[int, int, int, int]:
-    """Return the corners of a box in the order of the option."""
+    """Return the corners of a box in the order used by the `box` option."""
     return box.y0, box.x0, box.y1, box.x1
 
 
@@ -339,7 +339,7 @@ def _get_corners(box: Box) -> tuple[int, int, int, int]:
 
 
 def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
-    """Plan a crop on the grid of the image: a box, or the gap-free area."""
+    """Plan a crop on the image grid: a box, or the gap-free area."""
     _check_area_options(options)
     grid = Grid.from_image(image)
     if options.box_nm is None:
@@ -348,15 +348,15 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
     else:
         if image.pixel_size_nm is None:
             msg = (
-                f"A box in nm needs a pixel size, but {image.name} has none: set "
-                "`pixel_size_nm`, or the box in pixels."
+                f"A box in nm requires a pixel size, but {image.name} has none: set "
+                "`pixel_size_nm`, or give the box in pixels."
             )
             raise ShapeError(msg, code="pixel-size-missing")
         y, x, below, beyond = options.box_nm
         box_wanted = grid.nearest_box((y, x), (below, beyond))
         if 0 in box_wanted.shape:
             msg = (
-                f"The box contains no pixel of {image.name}, whose pixel size is "
+                f"The box contains no pixels of {image.name}, whose pixel size is "
                 f"{_format_sides(grid.pitch)} nm: enlarge the box."
             )
             raise ShapeError(msg, code="box-empty")
@@ -368,7 +368,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
         raise ShapeError(msg, code="outside-image")
     if inside != box_wanted:
         warn(
-            f"The box extends beyond {image.name} and was reduced to rows "
+            f"The box extends beyond {image.name} and was clipped to rows "
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
             "box-cut",
         )
@@ -379,7 +379,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
 def _plan_common_area(
     image: Micrograph, reference: Micrograph, options: CropOptions
 ) -> Job[_CropPlan]:
-    """Plan a crop to the common area of two images, on the grid of the reference."""
+    """Plan a crop to the common area of two images, on the reference grid."""
     if options.box or options.box_nm:
         msg = "Set either a box or a reference (`like`), not both."
         raise OptionError(msg, code="options-contradict")
@@ -400,10 +400,10 @@ def _plan_common_area(
 
 
 def _check_area_options(options: CropOptions) -> None:
-    """Raise an error if the area is missing or an option needs a reference."""
+    """Raise an error if no area is set, or if an option requires a reference."""
     if options.like_pixel_size_nm is not None:
         msg = (
-            "The pixel size of a reference needs a reference: set `like`, or "
+            "`like_pixel_size_nm` requires a reference: set `like`, or use "
             "`pixel_size_nm` for the image."
         )
         raise OptionError(msg, code="missing-value")
@@ -411,25 +411,25 @@ def _check_area_options(options: CropOptions) -> None:
         msg = "Set an area: `like`, `box`, `box_nm` or `gap_free`."
         raise OptionError(msg, code="missing-value")
     if options.align:
-        msg = "A shift needs a reference: set `like`."
+        msg = "`align` requires a reference: set `like`."
         raise OptionError(msg, code="missing-value")
     _check_search_option(options)
 
 
 def _check_search_option(options: CropOptions) -> None:
-    """Raise an error for a search range without a shift to search."""
+    """Raise an error if a search range is set without `align`."""
     usual = CropOptions.model_fields["search"].default
     if options.search != usual and not options.align:
-        msg = "The search range needs `align`: set both."
+        msg = "A search range (`search`) requires `align`: set both."
         raise OptionError(msg, code="option-without-effect")
 
 
 def _get_grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
-    """Return the grids of the reference and the image in the same plane, in nm."""
+    """Return reference and image grids in a common coordinate system in nm."""
     for one, name in ((image, "pixel_size_nm"), (reference, "like_pixel_size_nm")):
         if one.pixel_size_nm is None:
             msg = (
-                f"Two images are aligned by their pixel sizes, but {one.name} has "
+                f"Aligning two images requires their pixel sizes, but {one.name} has "
                 f"none: set it (`{name}`)."
             )
             raise ShapeError(msg, code="pixel-size-missing")
@@ -437,7 +437,7 @@ def _get_grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
     ratio = [a / b for a, b in zip(target.pitch, source.pitch, strict=True)]
     if not all(1 / _FARTHEST <= value <= _FARTHEST for value in ratio):
         msg = (
-            f"Pixels of {image.name} and {reference.name} must have similar sizes, got "
+            f"{image.name} and {reference.name} must have similar pixel sizes, got "
             f"{_format_sides(source.pitch)} and {_format_sides(target.pitch)} nm: "
             "check both."
         )
@@ -456,13 +456,13 @@ def _get_grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
 def _find_common_area(
     image: Micrograph, reference: Micrograph, target: Grid, source: Grid
 ) -> Box:
-    """Return the box of the reference that the image covers."""
+    """Return the box of reference pixels that the image covers."""
     box = target.covered_box(source)
     if box is None:
         msg = (
             f"The two images do not overlap: {image.name} covers "
-            f"{_format_extent(source)} and {reference.name} {_format_extent(target)}; "
-            "check origins and pixel sizes."
+            f"{_format_extent(source)}, and {reference.name} covers "
+            f"{_format_extent(target)}; check origins and pixel sizes."
         )
         raise ShapeError(msg, code="no-overlap")
     return box
@@ -471,7 +471,7 @@ def _find_common_area(
 def _find_shift(
     image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
 ) -> Shift:
-    """Find the shift in the centre of the common area."""
+    """Find the shift at the centre of the common area."""
     window = central_box(box.shape, _WINDOW).move(box.corner)
     fixed_area = GridImage.from_image(reference, Grid.from_image(reference)).crop(
         window
@@ -483,30 +483,30 @@ def _find_shift(
     ]
     if names:
         warn(
-            f"The shift is found with {' and '.join(names)}, made by a network, "
-            "which can shift all details; the shift can be wrong by more than its "
-            "standard error: find it with the network's input.",
+            f"The shift was measured on {' and '.join(names)}, made by a network. "
+            "Networks can displace details, so the shift may be wrong by more than "
+            "its standard error: measure it on the network's input.",
             "made-by-network",
         )
     shift = find_shift(fixed_area.read(), moving.read(), reach=search)
     if shift.is_ambiguous:
         warn(
             f"Another shift fits nearly as well ({shift.runner_up:.2f} of the best), "
-            "as on a periodic structure: compare the images, or reduce the search "
-            "range (`search`).",
+            "as is typical of periodic structures: compare the images, or reduce the "
+            "search range (`search`).",
             "ambiguous",
         )
     return shift
 
 
 def _exclude_gaps(plan: _CropPlan) -> Job[_CropPlan]:
-    """Shrink a plan to the gap-free area of all its images."""
+    """Reduce a plan to the area that is gap-free in all of its images."""
     areas = [plan.area, *([plan.reference] if plan.reference else [])]
     inner = yield from find_shared_gap_free_box(areas)
     if inner is None:
         msg = (
-            f"{plan.area.image.name} has no grey values in the area, or only between "
-            "gaps: choose another area, or one with gaps."
+            f"{plan.area.image.name} has no gap-free rectangle in the selected area: "
+            "choose another area, or omit `gap_free`."
         )
         raise ShapeError(msg, code="gaps-everywhere")
     box = inner.move(plan.box.corner)
@@ -526,7 +526,7 @@ def _format_sides(values: Any) -> str:
 
 
 def find_shared_gap_free_box(areas: Sequence[GridImage]) -> Job[Box | None]:
-    """Find a large rectangle, in grid pixels, that is gap-free in all images."""
+    """Find a large rectangle, in grid pixels, without gaps in any image."""
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)
     rows, columns = (-(-n // side) for n in shape)

@@ -28,7 +28,7 @@ _OF_HAZE = {"kind": ("fog", "hybrid")}
 
 
 class DegradeOptions(EffectOptions):
-    """Options of the degradation."""
+    """Options for degrading an image."""
 
     kind: Literal["blur", "fog", "hybrid", "none"] = option(
         "blur",
@@ -67,7 +67,8 @@ class DegradeOptions(EffectOptions):
     def _check_airlight(self) -> Self:
         if self.airlight is not None and self.kind not in _OF_HAZE["kind"]:
             msg = (
-                f"airlight applies to haze: kind must be fog or hybrid, got {self.kind}"
+                "airlight applies only to haze: kind must be fog or hybrid, got "
+                f"{self.kind}"
             )
             raise ValueError(msg)
         return self
@@ -116,7 +117,7 @@ def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
 def _degrade_values(
     image: RealArray, options: DegradeOptions
 ) -> tuple[RealArray, dict[str, object]]:
-    """Degrade grey values; integers are rounded only once, at the end."""
+    """Degrade grey values, rounding integers only once at the end."""
     from napari_semsr.simulation import degrade_plane, get_grey_range
 
     kind = options.kind

@@ -1,4 +1,4 @@
-"""Check an installation, for the first use or a bug report."""
+"""Check the installation, before first use or for a bug report."""
 
 import platform
 import re
@@ -49,7 +49,7 @@ class DoctorReport(Result):
     warnings: tuple[str, ...]
 
     def figures(self) -> dict[str, Figure]:
-        """Return each property as a line."""
+        """Return one line for each property."""
         lines = {
             "napari-semsr": self.version,
             "Python": self.python,
@@ -123,7 +123,7 @@ def _get_version(name: str) -> str | None:
 
 
 def _try_device(name: str) -> str:
-    """Describe a GPU, or the reason why it cannot compute."""
+    """Describe a GPU, or the reason why it cannot be used."""
     try:
         return models.get_device_name(models.find_device(name).device)
     except SemsrError as error:
@@ -131,7 +131,7 @@ def _try_device(name: str) -> str:
 
 
 def _describe_window() -> dict[str, str]:
-    """Let napari describe Qt and OpenGL in a subprocess, which may crash."""
+    """Query napari for Qt and OpenGL details in a subprocess, which may crash."""
     words: list[Any] = [sys.executable, "-m", "napari", "--info"]
     try:
         process = subprocess.run(  # noqa: S603 - our own interpreter
@@ -144,7 +144,7 @@ def _describe_window() -> dict[str, str]:
     if process.returncode == 0 and facts:
         return facts
     lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
-    ending = f"napari ended with exit status {process.returncode}"
+    ending = f"napari exited with status {process.returncode}"
     problem = next((line for line in lines if "not " in line), ending)
     return facts | {"problem": problem.removeprefix("WARNING: ")}
 

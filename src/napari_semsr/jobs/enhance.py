@@ -94,15 +94,15 @@ from napari_semsr.jobs.verb import (
 # keeps the record of its input.
 
 MISFIT = "misfit"
-"""Part of a run: the misfit map."""
+"""Output name of the misfit map."""
 
 _MAP = "residual_map"  # the argument of the same map
 
 UNFAMILIAR = "unfamiliar_map"
-"""Part of a run and its argument: the map of the distance from the training area."""
+"""Name of the map of distance from the training area, as output and argument."""
 
 _VALUES = "values"
-"""Key of a note in a store: the digest of the grey values of the input."""
+"""Key of a store note that contains the digest of the input grey values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def find_unfinished_result(path: Path) -> UnfinishedResult | None:
 def _match_existing_store(
     place: Path, image: Image, source: Micrograph, provenance: Provenance
 ) -> Job[tuple[Micrograph, Provenance]]:
-    """Return the input as recorded in the store to resume."""
+    """Return the input and provenance as recorded in the store to resume."""
     record, notes, _ = read_store_state(place)
     if (
         record is None
@@ -194,7 +194,7 @@ class EnhancedFile(ImageResult):
         return None if self.misfit is None else self.misfit.verdict
 
     def figures(self) -> dict[str, Figure]:
-        """Return the change and the cost."""
+        """Return the misfit, the change of the image and the computational cost."""
         change = {} if self.change is None else get_figures(self.change)
         all_figures = get_declared_figures(self)
         misfit = {
@@ -203,7 +203,7 @@ class EnhancedFile(ImageResult):
         return misfit | change | all_figures
 
     def to_json(self) -> dict[str, object]:
-        """Return the record with the digest of the model."""
+        """Return the JSON record, including the model digest."""
         digest = {"model_digest": self.provenance.model_digest}
         return Result.to_json(self) | digest
 
@@ -356,8 +356,8 @@ def compare_with_training_area(
     if percent is not None and percent > UNLIKE_PERCENT:
         warn(
             f"{percent:.0f} % of {source.name} differs from the area that "
-            f"{card.name} was trained on: enhance it with {MOSAIC_MODEL}, or train "
-            "on an area of it.",
+            f"{card.name} was trained on: enhance the image with {MOSAIC_MODEL}, or "
+            "train a model on an area of the image.",
             "image-unfamiliar",
         )
     return percent, _create_distance_map(far, source, shape) if wants_map else None
@@ -366,7 +366,7 @@ def compare_with_training_area(
 def map_unfamiliarity(
     source: Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
 ) -> Job[Micrograph]:
-    """Map the distance of blocks to the training area, relative to the limit.
+    """Map each block's distance from the training area, relative to the limit.
 
     Raises
     ------
@@ -391,11 +391,12 @@ def _measure_distances(
     *,
     wants_map: bool,
 ) -> Job[tuple[FloatArray, IntPair]]:
-    """Measure the distances of blocks; return the shape at the model's scale, too."""
+    """Measure block distances; also return the image shape at the model's scale."""
     if place is None:
         msg = (
-            "A map of the distance from the training area needs a model that records "
-            f"this area, such as those of adapt; got {model.card.name}."
+            "A map of the distance from the training area requires a model that "
+            "records this area, such as a model trained with adapt, got "
+            f"{model.card.name}."
         )
         raise OptionError(msg, code="model-unsuitable")
     field, scaling = inference.prepare_model_input(source, model, options)
@@ -413,8 +414,8 @@ def _create_distance_map(
 ) -> Micrograph:
     if not far.size:
         msg = (
-            f"{source.name} must contain a block of {BLOCK_PX} x {BLOCK_PX} px to "
-            "compare with the training area for the map."
+            f"{source.name} must contain at least one block of {BLOCK_PX} x {BLOCK_PX} "
+            "px to map its distance from the training area."
         )
         raise ShapeError(msg, code="image-too-small")
     grid = Grid.from_image(source)
@@ -425,7 +426,7 @@ def _create_distance_map(
     return Micrograph(
         far.astype("float32"),
         None if source.pixel_size_nm is None else parse_pixel_size((y, x)),
-        f"distance of {source.name} to the training area",
+        f"distance of {source.name} from the training area",
         origin=(grid.corner[0] + y / 2, grid.corner[1] + x / 2),
         spacing_px=(1.0, 1.0) if source.pixel_size_nm is not None else (y, x),
         look=DisplaySettings(
@@ -451,7 +452,7 @@ def _write_distance_map(
 
 
 _Comparison = tuple[Change | None, Misfit | None, Micrograph | None]
-"""The change of an image, the misfit of the result, and its map."""
+"""Change of the image, misfit of the result, and misfit map."""
 
 
 def _compare_result(
@@ -491,7 +492,7 @@ def _add_memory_note(
         return report
     note = Message(
         f"The run used {memory_taken:.2g} GB, including libraries, which exceeds the "
-        f"{options.memory_gb:g} GB of memory_gb: set it to at least "
+        f"limit of {options.memory_gb:g} GB: set memory_gb to at least "
         f"{memory_taken:.2g} GB.",
         "memory",
     )
@@ -553,7 +554,7 @@ def _get_largest(values: Iterable[float | None]) -> float | None:
 
 
 def combine_changes(changes: Sequence[Change | None]) -> Change | None:
-    """Combine the changes of planes of equal size."""
+    """Combine the changes of several planes of equal size."""
     known_changes = [item for item in changes if item is not None]
     if not known_changes:
         return None

@@ -1,4 +1,4 @@
-"""Enhance the blocks of a growing mosaic during its scan."""
+"""Enhance the blocks of a growing mosaic during the scan."""
 
 import os
 import threading
@@ -34,7 +34,7 @@ _TOLERANCE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class _PausingWindow(GrowingWindow):
-    """Window of a mosaic that is not read while frames are placed."""
+    """Mosaic window that delays reading while frames are being placed."""
 
     pause: Callable[[], None]
 
@@ -44,7 +44,7 @@ class _PausingWindow(GrowingWindow):
 
 
 class GrowingEnhancement:
-    """Enhancement of the visible part of a growing mosaic, in one thread.
+    """Enhancement of the visible area of a growing mosaic, in a single thread.
 
     A block is enhanced once its pixels, and those in the network's context margin, have
     not changed for a second, and again after a change. The thread computes only while
@@ -110,7 +110,7 @@ class GrowingEnhancement:
     # Called in the thread that follows the scan.
 
     def allow_enhancement(self, seconds: float) -> None:
-        """Allow the enhancement of blocks for a given time, or at least briefly."""
+        """Allow blocks to be enhanced for a given time, or for a short minimum time."""
         self._resting.set()
         time.sleep(max(seconds, _MIN_REST_S))
         self._resting.clear()
@@ -120,7 +120,7 @@ class GrowingEnhancement:
         self._display.show_warning(sentence)
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
-        """Register a rectangle that was written, in pixels of the mosaic."""
+        """Register a newly written rectangle, in mosaic pixels."""
         self._display.show_block(mosaic, box)
         now, side = time.monotonic(), mosaic.chunk
         with self._lock:
@@ -135,7 +135,7 @@ class GrowingEnhancement:
     # Called by the viewer.
 
     def set_view(self, view: Box | None) -> None:
-        """Set the visible box in pixels of the mosaic, or None if there is none."""
+        """Set the visible box in mosaic pixels, or None if nothing is visible."""
         self._view = view
 
     # Run in the thread.
@@ -170,7 +170,7 @@ class GrowingEnhancement:
         return block.intersection(self._mosaic.box)
 
     def _find_next_block(self) -> IntPair | None:
-        """Return the unchanged visible block that is nearest to the view centre."""
+        """Return the visible, unchanging block nearest to the view centre."""
         view, latest = self._view, time.monotonic() - _QUIET_S
         if view is None:
             return None
@@ -251,7 +251,7 @@ def _check_model(model: Any) -> None:
     )
     if not boxes.exact:
         msg = (
-            f"Model {model.card.name} uses statistics of the whole image, which is "
+            f"Model {model.card.name} uses whole-image statistics, but the mosaic is "
             "still incomplete: choose another model, or enhance the finished mosaic."
         )
         raise OptionError(msg, code="receptive-field-unbounded")

@@ -1,4 +1,4 @@
-"""Export and import of models: ONNX files and bioimage.io packages.
+"""Model export and import: ONNX files and bioimage.io packages.
 
 A package is a zip of ONNX weights and an ``rdf.yaml`` that describes their input. What
 the description cannot express is an error, or becomes text in the package. Imported
@@ -52,7 +52,7 @@ SUFFIXES: Mapping[Kind, str] = {
     "onnx": ".onnx",
     "bioimageio": ".zip",
 }
-"""File suffix of each kind of export."""
+"""File suffix of each export format."""
 
 _RUNS_CODE: Mapping[str, str] = {
     ".pkl": "a pickle",
@@ -85,13 +85,13 @@ _TEXT_LIMIT = 2**20  # bytes of a description: those at bioimage.io have some th
 
 
 class ExportOptions(Options):
-    """Options of an export."""
+    """Options for exporting a model."""
 
     to: Kind | None = option(None, "", "format; default: by the suffix")
 
 
 class ImportOptions(Options):
-    """Values that may be missing from an imported file."""
+    """Model card values that may be missing from an imported file."""
 
     name: str | None = option(
         None,
@@ -102,7 +102,7 @@ class ImportOptions(Options):
     pixel_size_nm: FiniteFloat | None = option(
         None,
         "Pixel size",
-        "Pixel size that the model was trained for, in nm; images with other pixel "
+        "Pixel size that the model was trained on, in nm; images with other pixel "
         "sizes are resampled.",
         unit="nm",
         gt=0,
@@ -110,8 +110,8 @@ class ImportOptions(Options):
     scaling: Literal["percentiles", "deviation", "levels"] | None = option(
         None,
         "Scaling",
-        "Grey values that become 0 and 1 for the network: percentiles of the image, "
-        "its mean and one standard deviation above it, or fixed grey levels; "
+        "Grey values mapped to 0 and 1 in the network input: percentiles of the "
+        "image, its mean and one standard deviation above it, or fixed grey levels; "
         "default: as in the file, or percentiles.",
         choices={
             "percentiles of the image": "percentiles",
@@ -128,8 +128,8 @@ class ImportOptions(Options):
     grey: Literal["input", "unit"] | None = option(
         None,
         "Result",
-        "Whether the output is scaled back to the grey levels of the input, or kept "
-        "unchanged; default: as in the file, or input.",
+        "Whether to scale the output back to the grey levels of the input, or to "
+        "keep it unchanged; default: as in the file, or input.",
         choices={
             "grey levels of the input": "input",
             "of the network": "unit",
@@ -137,7 +137,7 @@ class ImportOptions(Options):
     )
 
     def get_card_values(self) -> dict[str, object]:
-        """Return the given values by their keys in a model card."""
+        """Return the values that were set, keyed as in a model card."""
         size = self.pixel_size_nm
         card_values = {
             "name": self.name,
@@ -194,7 +194,7 @@ def export_to_format(
 def _fix_statistics(
     model: "models.LoadedModel", field: Image, opening: ReadOptions
 ) -> tuple["models.LoadedModel", str]:
-    """Create a network for one image, with the statistics of this image in its weights.
+    """Create a network with the statistics of one image fixed in its weights.
 
     Also returns a note on what the file does not contain.
     """
@@ -202,15 +202,14 @@ def _fix_statistics(
     module, condition = inference.configure_for_image(image, model, usual)
     if condition is None:
         msg = (
-            f"{model.card.name} cannot use {get_image_name(field)}: `field` only "
-            "applies to networks with whole-image statistics, and to images with "
-            "contrast."
+            f"{model.card.name} cannot use {get_image_name(field)}: `field` applies "
+            "only to networks with whole-image statistics and to images with contrast."
         )
         raise CheckpointError(msg, code="option-without-effect")
     sentence = (
         f"It is fixed to the degradation of one image, {image.name}, and is intended "
-        f"for similar images: unlike {model.card.name}, it does not estimate noise and "
-        "blur again, and does not remove haze."
+        f"for similar images. Unlike {model.card.name}, it neither re-estimates noise "
+        "and blur nor removes haze."
     )
     facts = {
         name: round(value, 6) for name, value in zip(FAULTS, condition, strict=True)
@@ -254,9 +253,9 @@ _PAPERS: Mapping[str, tuple[str, str, str]] = {
     "esrgan": ("X. Wang et al., ECCVW 2018", "url", f"{_ARXIV}1809.00219"),
 }
 _SCALING = (
-    "The package specifies scaling of the image as a whole. A program that scales each "
-    "tile separately gives different results, with seams. The result is not scaled "
-    "back to the grey values of the input; napari-semsr does that."
+    "The package specifies grey-value scaling over the whole image. A program that "
+    "scales each tile separately gives different results, with seams. Unlike in "
+    "napari-semsr, the output is not scaled back to the grey values of the input."
 )
 _TINY = 1e-12  # added to the range by the reader of packages: below float32 precision
 _SPARE = 64  # px of the test image beyond the influence of its borders; chosen
@@ -269,13 +268,13 @@ def _create_package(
     authors: Sequence[str],
     ours: bytes | None,
 ) -> bytes:
-    """Write a network, its description and a test to a zip file."""
+    """Package a network, its description and test data as a zip file."""
     card = model.card
     probe_result = models.probe_network(model.module, stride=card.stride)
     if probe_result.norms or probe_result.halo is None:
         msg = (
-            f"{card.name} uses statistics or context of the whole image, but a "
-            "bioimage.io package may be run in tiles: export it as ONNX."
+            f"{card.name} uses whole-image statistics or context, but a bioimage.io "
+            "package may be run in tiles: export the model as ONNX."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     least = round_up(2 * probe_result.halo + card.stride, card.stride)
@@ -350,8 +349,9 @@ def _create_readme(card: "models.ModelCard", note: str, halo: int) -> str:
     if card.pixel_size_nm is not None:
         low, high = card.pixel_size_nm
         pixels = (
-            f"The model was trained for pixels of {low:g} to {high:g} nm. napari-semsr "
-            "resamples other images first; a package cannot specify that."
+            f"The model was trained on pixel sizes from {low:g} to {high:g} nm. "
+            "napari-semsr first resamples images with other pixel sizes, which a "
+            "package cannot specify."
         )
     facts = json.dumps(card.training, indent=1, ensure_ascii=False)
     parts = (
@@ -362,9 +362,9 @@ def _create_readme(card: "models.ModelCard", note: str, halo: int) -> str:
         models.describe_scaling(card),
         _SCALING,
         (
-            f"Each output pixel depends on {halo} px on each side; tiles start at "
-            f"multiples of {card.stride} px. One output pixel is 1/{card.scale} of an "
-            "input pixel."
+            f"Each output pixel depends on a context margin of {halo} px on each side. "
+            f"Tiles start at multiples of {card.stride} px. An output pixel is "
+            f"1/{card.scale} the size of an input pixel."
         ),
         pixels,
         f"## Limits\n\n{card.limits or 'Not stated.'}",
@@ -514,7 +514,7 @@ def _create_network(
     statements: dict[str, object],
     options: ImportOptions,
 ) -> tuple["nn.Module", "models.ModelCard"]:
-    """Check and probe a graph; `start` holds defaults, which `statements` override."""
+    """Check and probe a graph; `statements` override the defaults in `start`."""
     from pydantic import ValidationError
 
     graph = models.read_graph(data, name, folder)
@@ -552,7 +552,7 @@ def _create_network(
         where = ".".join(map(str, first["loc"]))
         sentence = first["msg"].removeprefix("Value error, ")
         msg = (
-            f"The description of {name} is not valid at "
+            f"The description of {name} is invalid at "
             f"{format_one_line(where) or 'its top'}: "
             f"{format_one_line(sentence, _TEXT_LENGTH)}."
         )
@@ -616,7 +616,7 @@ def _read_package(
 
 
 def _clean_text(value: object, longest: int) -> str:
-    """Clean a text for a model card: join or replace surrogates."""
+    """Clean a string for a model card by joining or replacing surrogates."""
     whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole[:longest]
 
@@ -660,8 +660,8 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, object]:
     version = str(description.get("format_version"))
     if not version.startswith("0.5."):
         msg = (
-            f"{name} has format {format_one_line(version)}, but 0.5 is required: "
-            "update the package with `bioimageio update-format`."
+            f"{name} has format version {format_one_line(version)}, but version 0.5 is "
+            "required: update the package with `bioimageio update-format`."
         )
         raise CheckpointError(msg, code="other-version")
     return description
@@ -677,7 +677,7 @@ def _read_weights(
     if not isinstance(entry, dict):
         kinds = format_one_line(", ".join(sorted(map(str, weights))))
         msg = (
-            f"{name} only has weights as {kinds or 'nothing'}, but ONNX is required: "
+            f"The weights in {name} must be in ONNX format, got {kinds or 'nothing'}: "
             "loading other formats can execute code."
         )
         raise CheckpointError(msg, code="format-unsupported")
@@ -692,8 +692,8 @@ def _read_weights(
         raise CheckpointError(msg, code="weights-elsewhere")
     if source not in package.namelist():
         raise CheckpointError(
-            f"{name} does not contain its weights {source_text}; copy the package "
-            "again.",
+            f"{name} does not contain the weights file {source_text}; copy the "
+            "package again.",
             code="model-damaged",
         )
     data = _read_member(package, source, _ONNX_LIMIT)
@@ -708,12 +708,12 @@ def _read_weights(
 
 
 def _get_card_values(description: dict[str, Any], name: str) -> dict[str, object]:
-    """Convert a description to values by the keys of a model card."""
+    """Convert a description to values keyed as in a model card."""
     inputs, outputs = description["inputs"], description["outputs"]
     if len(inputs) != 1 or len(outputs) != 1:
         msg = (
-            f"A network must have one input and one output: {name} has {len(inputs)} "
-            f"and {len(outputs)}."
+            f"A network must have one input and one output, but {name} has "
+            f"{len(inputs)} inputs and {len(outputs)} outputs."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     for tensor in (inputs[0], outputs[0]):
@@ -721,7 +721,7 @@ def _get_card_values(description: dict[str, Any], name: str) -> dict[str, object
     after = [step["id"] for step in outputs[0].get("postprocessing") or ()]
     if set(after) - {"ensure_dtype"}:
         msg = (
-            f"{name} needs {format_one_line(', '.join(map(str, after)))} for "
+            f"{name} requires {format_one_line(', '.join(map(str, after)))} for "
             "postprocessing, which is not supported."
         )
         raise CheckpointError(msg, code="model-unsuitable")
@@ -744,14 +744,14 @@ def _check_axes(tensor: dict[str, Any], name: str) -> None:
             ", ".join(str(a.get("id") or a.get("type")) for a in axes)
         )
         msg = (
-            f"A network must have the axes batch, channel, y, x, got {axes_text} in "
-            f"{name}."
+            f"A network must have the axes batch, channel, y, x, but {name} has "
+            f"{axes_text}."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     many = len(axes[1].get("channel_names") or (0,))
     if many != 1:
         raise CheckpointError(
-            f"A network must have one channel, got {many} in {name}.",
+            f"A network must have one channel, but {name} has {many}.",
             code="model-unsuitable",
         )
 
@@ -779,15 +779,15 @@ def _translate_scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, 
             return _create_levels(zero, zero + 1 / gain)
     step_names = ", ".join(str(s["id"]) for s in real)
     msg = (
-        f"{name} uses {format_one_line(step_names)} for preprocessing in a way that is "
-        "not supported."
+        f"{name} uses an unsupported form of preprocessing: "
+        f"{format_one_line(step_names)}."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
 
 def _create_levels(zero: float, one: float) -> dict[str, object]:
     if not (math.isfinite(zero) and math.isfinite(one) and zero < one):
-        msg = f"grey values {zero} and {one} cannot become 0 and 1"
+        msg = f"grey values {zero} and {one} cannot be mapped to 0 and 1"
         raise ValueError(msg)
     return {"input_scaling": "levels", "input_levels": (zero, one)}
 

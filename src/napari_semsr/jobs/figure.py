@@ -1,4 +1,4 @@
-"""Make a figure for a paper from images and maps."""
+"""Create a publication figure from images and maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,12 +56,12 @@ _BAND_PX = 1 << 24  # pixels read at once; chosen: 128 MB of float64
 
 
 class FigureOptions(Options):
-    """Options of a figure."""
+    """Options for a figure."""
 
     width_mm: float = option(
         85.0,
         "Width",
-        "Width of the figure: 85 for a column, 175 for a page.",
+        "Figure width: 85 for a single column, 175 for a full page.",
         unit="mm",
         ge=20,
         le=400,
@@ -70,7 +70,7 @@ class FigureOptions(Options):
     columns: int | None = option(
         None,
         "Columns",
-        ("Number of images per row, automatic by default."),
+        ("Number of images per row; chosen automatically by default."),
         ge=1,
         le=_MOST,
     )
@@ -85,19 +85,20 @@ class FigureOptions(Options):
     caption_file: bool = option(
         False,
         "Caption file",
-        "Also write the full caption to a text file with the name of the figure.",
+        "Also write the full caption to a text file with the same name as the figure.",
     )
     greys: Literal["own", "common"] = option(
         "own",
         "Grey scale",
-        "Contrast limits of each image, or the same for all images except maps.",
+        "Use separate contrast limits for each image, or the same limits for all "
+        "images except maps.",
         choices={"as on screen": "own", "one for all": "common"},
     )
     overlay: bool = option(
         False,
         "Maps over images",
-        "Overlay each map on the image that it was measured on, with its colour bar, "
-        "instead of next to it.",
+        "Overlay each map and its colour bar on the image that it was measured on, "
+        "instead of showing both side by side.",
     )
     inset: tuple[int, int, int, int] | None = option(
         None,
@@ -110,7 +111,7 @@ class FigureOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class FigureMade(Result):
-    """Figure, with the pixel size of its first image."""
+    """Created figure, with the pixel size of its first image."""
 
     path: str
     pixel_size_nm: FloatPair | None
@@ -195,7 +196,7 @@ class _FigureCell:
 def _create_cells(
     images_given: Sequence[Image], images: Sequence[Micrograph], options: FigureOptions
 ) -> Job[list[_FigureCell]]:
-    """Assign images to cells; overlaid maps share the cell of their images.
+    """Assign images to cells; an overlaid map shares the cell of its image.
 
     A map without a history is overlaid on the image before it.
     """
@@ -219,8 +220,8 @@ def _create_cells(
             cells.insert(place + 1, _FigureCell(under, image))
     if all(cell.above is None for cell in cells):
         msg = (
-            "An overlay (`overlay`) needs a map among the images, got none; create one "
-            "with `frc_map()`."
+            "An overlay (`overlay`) requires a map, but there is none among the "
+            "images; create one with `frc_map()`."
         )
         raise OptionError(msg, code="map-missing")
     return cells
@@ -229,7 +230,7 @@ def _create_cells(
 def _find_measured_image(
     above: Micrograph, images: Sequence[tuple[Micrograph, InputRecord]]
 ) -> Micrograph | None:
-    """Find the image that a map measured by its history, if any."""
+    """Find the image that a map was measured on from its history, if recorded."""
     history = above.provenance
     inputs = () if history is None else history.defining_step().inputs
     for record in sorted(inputs, key=lambda item: item.role != "enhanced"):
@@ -238,9 +239,8 @@ def _find_measured_image(
                 return image
     if inputs:
         msg = (
-            f"The map {above.name} is overlaid on the image that it measured "
-            f"(`overlay`), but {inputs[0].name} is not among the images: pass it as "
-            "well."
+            f"`overlay` places the map {above.name} on the image that it was measured "
+            f"on, but {inputs[0].name} is not among the images: pass it as well."
         )
         raise OptionError(msg, code="image-missing")
     return None
@@ -259,13 +259,13 @@ def _is_same_image(one: InputRecord, other: InputRecord) -> bool:
 
 
 def _get_previous_image(images: Sequence[Micrograph], number: int) -> Micrograph:
-    """Return the image before a map whose history names no image."""
+    """Return the image that precedes a map whose history names no image."""
     if number and not _is_map(images[number - 1]):
         return images[number - 1]
     msg = (
-        "A map can be overlaid on the image before it (`overlay`), but "
-        f"{images[number].name} comes after {'another map' if number else 'none'}: "
-        "pass an image first, then its map."
+        f"`overlay` places a map on the preceding image, but {images[number].name} is "
+        f"preceded by {('another map' if number else 'none')}: pass an image first, "
+        "then its map."
     )
     raise OptionError(msg, code="image-missing")
 
@@ -283,8 +283,8 @@ def _create_overlay(
     if above.unit != image.unit:
         bare = above if above.pixel_size_nm is None else image
         msg = (
-            f"A map and its image must both have a pixel size, or neither; {bare.name} "
-            "has none."
+            "Either both the map and its image or neither must have a pixel size, but "
+            f"{bare.name} has none."
         )
         raise OptionError(msg, code="pixel-size-missing")
     plain = options.replace(inset=None)
@@ -296,7 +296,7 @@ def _create_overlay(
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
     whole = np.multiply(image.shape, image.scale) / pixel
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
-        msg = f"The map {above.name} must overlap {image.name}, but does not."
+        msg = f"The map {above.name} does not overlap {image.name}."
         raise ShapeError(msg, code="no-overlap")
     opacity = above.look.opacity if above.look is not None else 1.0
     return PlateOverlay(
@@ -312,7 +312,7 @@ def _create_overlay(
 def create_caption(
     cells: Sequence[_FigureCell], plates: Sequence[PlateImage], options: FigureOptions
 ) -> str:
-    """Create the caption; images made by a network are always marked."""
+    """Create the caption, always marking images made by a network."""
     sentences = [options.caption.strip()] if options.caption.strip() else []
     bars = describe_scale_bars(plates)
     for number, (cell, bar) in enumerate(zip(cells, bars, strict=True)):
@@ -360,9 +360,7 @@ def create_plate_image(
     box = None if options.inset is None else _get_inset_box(options.inset, image, first)
     values = yield from _average_blocks(image, factor)
     if not np.isfinite(values).any():
-        msg = (
-            f"An image of a figure must have finite pixels, but {image.name} has none."
-        )
+        msg = f"Figure images must have finite pixels, but {image.name} has none."
         raise ShapeError(msg, code="no-finite-values")
     unit, limits, gamma, look = (
         image.quantity,
@@ -419,8 +417,8 @@ def _get_colormap(name: str, look: DisplaySettings) -> "str | Colormap | None":
         colours = to_rgba_array(["black", "lime" if colormap == "green" else colormap])
     else:
         warn(
-            f"There is no colour map named {colormap} for figures, so {name} gets "
-            "another one: choose another colour map.",
+            f"There is no colour map named {colormap} for figures, so a default is "
+            f"used for {name}: choose another colour map.",
             "unknown-value",
         )
         return None
@@ -432,7 +430,7 @@ def _get_colormap(name: str, look: DisplaySettings) -> "str | Colormap | None":
 
 
 def _compute_factor(image: Micrograph, options: FigureOptions, count: int) -> int:
-    """Return the number of pixels along an axis that are averaged to one.
+    """Return the number of pixels averaged into one along each axis.
 
     Twice as many pixels remain as are drawn: block averages alias finer detail, and
     drawing filters the rest.
@@ -462,7 +460,7 @@ def _average_blocks(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
 def _get_inset_box(
     inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph
 ) -> Box:
-    """Return the box to enlarge, given in pixels of the first image."""
+    """Return the inset box of an image, given in pixels of the first image."""
     y0, x0, y1, x1 = inset
     if image is not first and image.unit == first.unit:
         away = np.subtract(first.origin, image.origin)

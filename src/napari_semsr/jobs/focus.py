@@ -24,7 +24,7 @@ def check_focus(
     )
     return Message(
         f"{image.name} has less fine detail {less}, as if out of focus by more than "
-        "the depth of focus: scan it in focus, or at several heights (a focal "
-        "series), which Stitch combines into one mosaic.",
+        "the depth of focus: scan the sample in focus, or at several heights (a "
+        "focal series), which Stitch combines into one mosaic.",
         "out-of-focus",
     )

@@ -50,10 +50,10 @@ _MAX_NAMES = 5  # frames named in a message; chosen: one line
 
 
 class LiveDisplay(Protocol):
-    """Display of a growing mosaic, called in the thread of the follower."""
+    """Display of a growing mosaic, called from the thread of the follower."""
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
-        """Show a rectangle that was written, in pixels of the mosaic."""
+        """Show a newly written rectangle, in mosaic pixels."""
 
     def show_warning(self, sentence: str) -> None:
         """Show a one-sentence warning about a frame."""
@@ -169,7 +169,7 @@ class LiveScan:
                 self.placement.place_frame(index)
 
     def fuse_frame(self, name: str) -> None:
-        """Fuse the blocks around a new frame; `run_step` fuses moved ones.
+        """Fuse the blocks around a new frame; `run_step` fuses moved frames again.
 
         Raises an `OSError` if the disk is full; the rest is fused later.
         """
@@ -241,7 +241,7 @@ def parse_duration(text: str) -> float:
 def open_frame_folder(
     folder: Path, table: Path | None, options: Options
 ) -> FrameFolder:
-    """Open a folder of frames with the options of a scan, as for `io.open_frames`."""
+    """Open a frame folder with the reading and layout options of a scan."""
     names = (
         ("databar_rows", "colour", "pixel_size_nm"),
         ("grid", "order", "first", "overlap", "pixel_size_nm"),
@@ -252,7 +252,7 @@ def open_frame_folder(
 
 @dataclass(slots=True)
 class FollowedScan:
-    """Results of a followed scan, for its final solution."""
+    """Result of following a scan, for computing the final solution."""
 
     frames: int = 0
     positions: dict[str, FloatPair | None] = field(default_factory=dict)
@@ -306,7 +306,7 @@ def list_moved_frames(
 
 @dataclass(slots=True)
 class ScanFollower:
-    """One run of `follow_scan`, which polls the folder and passes frames on."""
+    """Single run of `follow_scan` that polls the folder and passes on new frames."""
 
     folder: FrameFolder
     scan: LiveScan
@@ -363,7 +363,7 @@ class ScanFollower:
     def _wait_for_folder(self) -> Job[None]:
         while not (self.folder.exists or self.has_ended() or self._is_idle()):
             yield WaitingProgress(
-                0, 0, f"waiting for {self.folder.folder}, which is missing"
+                0, 0, f"waiting for the folder {self.folder.folder} to appear"
             )
             time.sleep(_POLL_S)
 
@@ -372,7 +372,9 @@ class ScanFollower:
         if not frame_count:
             return WaitingProgress(0, 0, f"waiting for frames in {self.folder.folder}")
         return Progress(
-            frame_count, self.until or 0, f"following: {frame_count} frames processed"
+            frame_count,
+            self.until or 0,
+            (f"following the scan: {frame_count} frames processed"),
         )
 
     def _add_frame(self, frame: Any) -> Job[None]:
@@ -419,7 +421,7 @@ class ScanFollower:
 
 @contextmanager
 def _handle_interrupts() -> Iterator[Callable[[], bool]]:
-    """Stop following at the first Ctrl-C, and the whole run at the second one."""
+    """Stop following on the first Ctrl-C, and the whole run on the second."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -463,7 +465,10 @@ def follow_scan(
         If another process follows a scan into the same target.
     """
     if folder.folder.is_file():
-        msg = f"A scan to follow must be a folder of frames, got {folder.folder}."
+        msg = (
+            "The scan to follow must be a folder of frames, got the file "
+            f"{folder.folder}."
+        )
         raise OptionError(msg, code="folder-missing")
     place = output_store_path(target, resume=False)
     with convert_write_errors(place):

@@ -1,4 +1,4 @@
-"""Inputs and outputs of jobs: open images, check targets, results as JSON."""
+"""Job inputs and outputs: open images, check output paths, convert results to JSON."""
 
 import hashlib
 import math
@@ -83,16 +83,13 @@ def open_image(
     image_opened = _read_image(image, options or ReadOptions())
     if not blank and image_opened.dtype.kind == "f" and is_empty(image_opened.data):
         name = get_image_name(image.path if isinstance(image, Source) else image)
-        msg = (
-            f"An image needs finite pixels, but {name} has none: check that the file "
-            "is complete."
-        )
+        msg = f"{name} has no finite pixels: check that the file is complete."
         raise ReadError(msg, code="no-finite-values")
     return image_opened
 
 
 def _read_image(image: Image | Source, options: ReadOptions) -> Micrograph:
-    """Open an image in memory or in a file, with any grey values."""
+    """Open an image from memory or a file, without checking its grey values."""
     if isinstance(image, Micrograph):
         return _mask_invalid_values(_apply_read_options(image, options))
     source = image if isinstance(image, Source) else open_source(image)
@@ -102,15 +99,15 @@ def _read_image(image: Image | Source, options: ReadOptions) -> Micrograph:
     own, which = count_series(image_opened.metadata, count)
     if own > 1 and options.series is None:
         warn(
-            f"{path.name} has {own} images; {which} is used: choose another with "
-            f"series 0 to {count - 1}.",
+            f"{path.name} contains {own} images, and {which} is used. To use "
+            f"another, set series to a number from 0 to {count - 1}.",
             "several-images",
         )
     return _mask_invalid_values(image_opened)
 
 
 def open_source(image: str | os.PathLike[str]) -> Source:
-    """Open the file of an image, for reading and for recording it."""
+    """Open an image file for reading and for recording its digest."""
     path = Path(image)
     if not path_exists(path):
         raise missing_file_error(path)
@@ -133,7 +130,7 @@ def _apply_read_options(image: Micrograph, options: ReadOptions) -> Micrograph:
     if rows is not None and rows != before:
         rows_left, has = image.shape[0] - rows, f"{image.shape[0]} rows"
         if before or rows_left < 1:
-            has += f", and {before} rows of data bar were removed" if before else ""
+            has += f", after {before} rows of data bar were removed" if before else ""
             msg = (
                 f"{image.name} has {has}, so a data bar of {rows} rows cannot be "
                 "removed: omit databar_rows, or pass the path of its file."
@@ -150,7 +147,7 @@ def _apply_read_options(image: Micrograph, options: ReadOptions) -> Micrograph:
 def correct_pixel_sizes(
     images: Sequence[Micrograph], options: ReadOptions
 ) -> list[Micrograph]:
-    """Correct the pixel sizes of images that were opened with the same given size.
+    """Correct the pixel sizes of images opened with the same user-defined size.
 
     If the images state different spacings, each size is scaled by its spacing: a result
     with twice the pixels has half the size.
@@ -176,8 +173,8 @@ def check_databar(
     if not rows:
         return None
     return Message(
-        f"The lowest {rows} rows of {name} look like a data bar but are treated as "
-        f"image: remove them (`databar_rows={rows}`).",
+        f"The bottom {rows} rows of {name} look like a data bar but are treated as "
+        f"part of the image: remove them (`databar_rows={rows}`).",
         "databar-suspected",
     )
 
@@ -186,7 +183,7 @@ _FEW_LEVELS = 16  # a sixteenth of the range is the noise of a fast scan
 
 
 def check_grey_levels(image: Micrograph, dtype: str | None) -> Message | None:
-    """Return a note if an integer dtype leaves few levels of a small grey range."""
+    """Return a note if an integer dtype leaves too few grey levels."""
     if dtype is None or np.dtype(dtype).kind == "f" or image.dtype.kind != "f":
         return None
     low, high = contrast_limits(image.data)
@@ -201,7 +198,7 @@ def check_grey_levels(image: Micrograph, dtype: str | None) -> Message | None:
 
 
 def _mask_invalid_values(image: Micrograph) -> Micrograph:
-    """Replace infinite and huge grey values with NaN; in a lazy image upon reading."""
+    """Replace infinite and huge grey values with NaN, lazily in a lazy image."""
     if image.dtype.kind != "f":
         return image
     if image.is_lazy:
@@ -232,7 +229,7 @@ def get_image_name(image: Image) -> str:
 
 
 def get_image_paths(*images: Image | None) -> list[Path]:
-    """Return the paths of those images that are files."""
+    """Return the paths of all images that are files."""
     return [
         Path(item)
         for item in images
@@ -247,7 +244,7 @@ def create_input_record(
     *,
     role: str = "image",
 ) -> InputRecord:
-    """Create the record of an input for the provenance of an output, in one step."""
+    """Create the provenance record of an input, in one step."""
     return run(record_input(image, image_opened, options, role=role))
 
 
@@ -258,7 +255,7 @@ def record_input(
     *,
     role: str = "image",
 ) -> Job[InputRecord]:
-    """Create the record of an input for a provenance, in steps if it is large."""
+    """Create the provenance record of an input, in steps if the input is large."""
     if isinstance(image, Micrograph):
         digest = yield from digest_values(image_opened)
     elif isinstance(image, Source):
@@ -280,7 +277,7 @@ def record_input(
 def append_image_records(
     images: tuple[Micrograph, Micrograph], records: tuple[InputRecord, InputRecord]
 ) -> Job[tuple[Micrograph, Micrograph]]:
-    """Append the record of each of two images to its history, before any crop.
+    """Append the record of each image to its history, before any cropping.
 
     This lets `measure_frc` find that one image was made from the other. A history has
     the digest of a file or that of its grey values.
@@ -309,7 +306,7 @@ def append_image_records(
 
 
 def digest_image(path: Path, options: ReadOptions | None = None) -> Job[str]:
-    """Digest an input file, including the selection of an image in it."""
+    """Compute the digest of an input file, including the image selection."""
     digest = yield from digest_with_progress(path)
     return digest + _format_selection(options or ReadOptions())
 
@@ -332,7 +329,7 @@ _MOVING = "register", "stitch"  # jobs that move pixels
 
 
 def collect_digests(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
-    """Return the digests of an image and of all images that it was made from.
+    """Yield the digests of an image and of all images that it was made from.
 
     `in_place`: only images with the same content at the same position, in nm.
     """
@@ -348,12 +345,12 @@ def collect_digests(record: InputRecord, *, in_place: bool = False) -> Iterator[
 
 
 def get_record_path(path: str | os.PathLike[str]) -> str:
-    """Return the path of a file in the format of records."""
+    """Return a file path in the format used in records."""
     return Path(path).absolute().as_posix()
 
 
 def record_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
-    """Record a file of which all planes were read, from the record of one plane."""
+    """Create the record of a fully read stack from the record of one plane."""
     whole = (record.digest or "").partition("#")[0] + _format_selection(options)
     return record.model_copy(update={"digest": whole})
 
@@ -381,7 +378,7 @@ def compose_provenance(
 def compose_derived_provenance(
     job: str, options: dict[str, object], **images: Micrograph
 ) -> Provenance:
-    """Compose the provenance of a result from images whose files are not read."""
+    """Compose the provenance of a result without reading the image files."""
     inputs = [
         InputRecord(
             role=role, name=image.name, provenance=image.provenance, path=image.path
@@ -392,7 +389,7 @@ def compose_derived_provenance(
 
 
 def _format_selection(options: ReadOptions) -> str:
-    """Return the selection of an image in a file, if it is not the first image.
+    """Format the selection of an image in a file; empty for the first image.
 
     The first is omitted, as in older records.
     """
@@ -411,7 +408,7 @@ def _format_selection(options: ReadOptions) -> str:
 
 
 def digest_values(micrograph: Micrograph) -> Job[str]:
-    """Digest grey values in bands of rows, one band per step."""
+    """Compute the digest of grey values, one band of rows per step."""
     digest = hashlib.sha256()
     digest.update(f"{micrograph.shape}{micrograph.dtype.str}".encode())
     data: Any = micrograph.data
@@ -448,7 +445,7 @@ def get_calibrated_image(first: Micrograph, second: Micrograph | None) -> Microg
 
 
 def collect_warnings(job: Job[T], sentences: list[str]) -> Job[T]:
-    """Run a job and collect its warnings, which are also shown."""
+    """Run a job and collect its warnings, while still showing them."""
     with closing(job):
         while True:
             sentences_heard: list[str] = []
@@ -491,7 +488,7 @@ def to_json_value(value: object) -> Any:
 
 
 def convert_to_rows(columns: Mapping[str, Iterable[object]]) -> list[dict[str, object]]:
-    """Return the rows of a table, with values by column name."""
+    """Convert table columns to a list of rows, keyed by column name."""
     cells = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in cells]
 
@@ -547,7 +544,7 @@ class Result:
 
 
 def _table_of(result: Result, name: str) -> dict[str, list[Any]]:
-    """Return the columns of a list of records, by their labels and units."""
+    """Convert a list of records to columns, keyed by label and unit."""
     quantities = get_record_quantities(get_quantities(type(result))[name][0].keys)
     columns = {key: [row[key] for row in getattr(result, name)] for key in quantities}
     known = {k for k, values in columns.items() if any(v is not None for v in values)}
@@ -560,7 +557,7 @@ def _table_of(result: Result, name: str) -> dict[str, list[Any]]:
 
 
 SIZES = ("pixel_size_nm", "pixel_size_sd_nm", "pixel_size_basis")
-"""Keys of a pixel size in a record."""
+"""Keys of the pixel-size fields in a record."""
 
 
 # Checks of output paths, made before any work.
@@ -573,7 +570,7 @@ def check_image_target(
     overwrite: bool = False,
     resume: bool = False,
 ) -> Path:
-    """Raise an error for an output path to which an image cannot be written.
+    """Raise an error if an image cannot be written to an output path.
 
     A store that is written tile by tile may be resumed.
     """
@@ -612,7 +609,7 @@ class OverwritePolicy:
 
 
 REPLACING = OverwritePolicy(overwrite=True)
-"""Existing files are overwritten."""
+"""Policy that overwrites existing files."""
 
 
 def check_target_file(
@@ -622,7 +619,7 @@ def check_target_file(
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Raise an error for an output path to which a file cannot be written."""
+    """Raise an error if a file cannot be written to an output path."""
     path = Path(output)
     if not path.name.lower().endswith(tuple(suffixes)):
         suffixes_text = " or ".join(suffixes)
@@ -642,7 +639,7 @@ def check_target_file(
 def check_target_folder(
     output: str | os.PathLike[str], *, empty: bool = True, parents: bool = False
 ) -> Path:
-    """Raise an error for an output folder that is not empty or cannot be created."""
+    """Raise an error if an output folder is not empty or cannot be created."""
     path = Path(output)
     if path.name in ("", ".."):  # hidden names next to it are derived from its name
         path = _resolve_path(path)
@@ -664,15 +661,15 @@ def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> Non
     for item in inputs:
         source, target = _resolve_path(Path(item)), _resolve_path(path)
         if source == target:
-            msg = f"The output {path} is the input; choose another name."
+            msg = f"The output {path} is also the input; choose another name."
             raise WriteError(msg, code="output-is-input")
         if source.suffix == ".zarr" and source in target.parents:
-            msg = f"The output {path} is inside the input {item}; choose another."
+            msg = f"The output {path} is inside the input {item}; choose another path."
             raise WriteError(msg, code="output-is-input")
 
 
 def _resolve_path(path: Path) -> Path:
-    """Resolve links, but leave circular ones unchanged."""
+    """Resolve symbolic links, leaving circular ones unchanged."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
@@ -684,8 +681,8 @@ def check_outputs_differ(target: Path, beside: Path) -> None:
     one, two = _resolve_path(target), _resolve_path(beside)
     if one == two or one in two.parents or two in one.parents:
         msg = (
-            f"Two outputs need different paths, got {target} and {beside}: choose "
-            "another path for one of them."
+            f"Two outputs must have different, non-nested paths, got {target} and "
+            f"{beside}: choose another path for one of them."
         )
         raise WriteError(msg, code="outputs-coincide")
 
@@ -694,13 +691,13 @@ def _check_parent(path: Path) -> None:
     """Raise an error if a folder is missing or read-only."""
     parent = path.absolute().parent
     if parent.exists() and not parent.is_dir():
-        msg = f"{parent} is a file, not a folder; choose another."
+        msg = f"{parent} is a file, not a folder; choose another folder."
         raise WriteError(msg, code="output-is-file")
     if not parent.is_dir():
         msg = f"The folder {parent} does not exist; create it first."
         raise WriteError(msg, code="folder-missing")
     if not os.access(parent, os.W_OK):
-        msg = f"The folder {parent} is not writable; choose another."
+        msg = f"The folder {parent} is not writable; choose another folder."
         raise WriteError(msg, code="no-permission")
 
 

@@ -51,7 +51,7 @@ ACTIONS = {
     "models check": "count the real objects that a model shows, and those it invents",
     "models architectures": "list the available network architectures",
 }
-"""Help summaries for the actions of commands with several actions."""
+"""Help summary of each action, for commands with several actions."""
 
 _MODULES = {
     "adapt": "adapt.job",
@@ -71,7 +71,7 @@ _MODULES = {
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
-"""Modules in ``napari_semsr.jobs`` of commands with different names."""
+"""Modules in ``napari_semsr.jobs`` that are not named after their commands."""
 _SEVERAL = ("models",)  # modules that contain all actions of a command
 _UNLISTED_JOBS = {
     "specimen": "samples",
@@ -80,9 +80,9 @@ _UNLISTED_JOBS = {
     "blend": "blend",
     "difference": "blend",
 }
-"""Modules of jobs that are not commands, which panels run in memory."""
+"""Modules of the jobs that are not commands but run in memory from panels."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
-"""Commands with a generated panel, and its title."""
+"""Commands with a generated panel, keyed by panel title."""
 MEASURES = tuple(
     name for name in VERBS if _MODULES.get(name, "").startswith("measure.")
 )
@@ -117,8 +117,8 @@ def get_actions(name: str) -> tuple[str, ...]:
 
 
 JOBS = (*VERBS, *_UNLISTED_JOBS)
-"""Jobs in histories: commands and other jobs."""
+"""Jobs named in histories: commands and unlisted jobs."""
 FUNCTIONS = {
     _FUNCTION_NAMES.get(name, name.replace("-", "_")): name for name in _VALUES
 }
-"""Verbs by the names of their functions."""
+"""Commands, keyed by function name."""

@@ -34,7 +34,7 @@ class Description(Result):
     facts: dict[str, Any] = field(metadata=FLAT)
 
     def figures(self) -> dict[str, Figure]:
-        """Return the properties, and the first entries of the metadata."""
+        """Return the properties and the first metadata entries."""
         facts = dict(self.facts)
         metadata = facts.pop("metadata", None) or {}
         network = facts.pop("network", None)
@@ -49,7 +49,10 @@ class Description(Result):
         metadata_shown = list(metadata.items())[:_MAX_METADATA]
         rows |= {f"  {name}": str(value) for name, value in metadata_shown}
         if len(metadata) > len(metadata_shown):
-            more = f"{len(metadata) - len(metadata_shown)} more; `json` lists all"
+            more = (
+                f"{len(metadata) - len(metadata_shown)} more; use `json` to list them "
+                "all"
+            )
             rows["  and"] = more
         return {name: Figure(value) for name, value in rows.items()}
 

@@ -1,4 +1,4 @@
-"""Compare an optical image and enhanced ones with an SEM image of the same area.
+"""Compare an optical image and its enhanced versions with an SEM image of its area.
 
 The optical image is registered once, onto the pixels of the unchanged SEM image.
 Networks and the linear filter are applied to the optical image on its own pixels; their
@@ -127,7 +127,7 @@ _MIN_TAPS = 3
 
 
 class JudgeOptions(RegisterOptions):
-    """Options of the registration, and the data range of the metrics."""
+    """Options for the registration, and the data range of the metrics."""
 
     data_range: float | None = option(
         None,
@@ -144,7 +144,7 @@ _GAIN = Quantity("Over the input", DB, "+.2f", sd="psnr_gain_sd_db")
 
 
 class EvaluatedArea(TypedDict):
-    """Evaluated part of the SEM image, with the reliability of its registration."""
+    """Evaluated area of the SEM image, with the reliability of its registration."""
 
     box_px: list[int]
     shape: Annotated[list[int], Quantity("Shape", "px")]
@@ -358,7 +358,7 @@ def _fill_table(
     halves = yield from _fit_half_filters(input_image, table.sem, lens.transform)
     if halves is None:
         warn(
-            f"The area is too small to fit the {LINEAR} on one half.",
+            f"The area is too small to fit the {LINEAR} to one half.",
             "image-too-small",
         )
     else:
@@ -398,7 +398,7 @@ def _check_distinct_images(optical: Image, sem: Image) -> None:
 
 
 def _find_models(models: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Find the models without duplicates, by unique names."""
+    """Find the model files without duplicates, keyed by unique name."""
     paths = list(dict.fromkeys(find_model(model) for model in models))
     stems = [path.stem for path in paths]
     return {
@@ -421,7 +421,7 @@ def _get_context_margin_nm(models: Iterable[Path], source: Micrograph) -> float:
 def _find_common_area(
     seen_image: Micrograph, sem: Micrograph, source: Micrograph
 ) -> Job[Box]:
-    """Find a rectangle of the SEM image in which both images have grey values."""
+    """Find a rectangle of the SEM image that is gap-free in both images."""
     grid = Grid.from_image(sem)
     box = yield from find_shared_gap_free_box(
         [GridImage.from_image(seen_image, grid), GridImage.from_image(sem, grid)]
@@ -439,9 +439,9 @@ def _find_common_area(
     if box is None or min(box.shape) < _MIN_PX:
         has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
         msg = (
-            f"{source.name} must cover a gap-free rectangle of at least {_MIN_PX} px "
-            f"of {sem.name} on each side for the comparison, got {has}: use images "
-            "with a larger overlap."
+            f"The comparison requires a gap-free overlap of {source.name} and "
+            f"{sem.name} of at least {_MIN_PX} SEM pixels on each side, got {has}: use "
+            "images with a larger overlap."
         )
         raise ShapeError(msg, code="overlap-too-small")
     return box
@@ -450,7 +450,7 @@ def _find_common_area(
 def _create_area_record(
     registration: Registered, part: Micrograph, box: Box, sem: Micrograph
 ) -> EvaluatedArea:
-    """Describe the evaluated area, and the confirmed part of its registration."""
+    """Describe the evaluated area and the reliability of its registration."""
     residuals, grid = registration.registration.residuals, Grid.from_image(part)
     at = residuals.places_nm
     here = ((at >= grid.corner) & (at <= grid.end)).all(axis=1)
@@ -467,12 +467,12 @@ def _create_area_record(
 
 
 def _warn_about_map(area: EvaluatedArea, registration: Registration) -> None:
-    """Warn of unconfirmed parts of the area and of the registration error."""
+    """Warn about unconfirmed points in the area and a large registration error."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED_SHARE * all_of_them:
         text = (
-            f"The registration is not confirmed at {some} of {all_of_them} points of "
-            "the evaluated area: the figures are too low there."
+            f"The registration is unconfirmed at {some} of {all_of_them} points of the "
+            "evaluated area: the metrics are too low there."
         )
         bending_note = (
             ""
@@ -483,8 +483,8 @@ def _warn_about_map(area: EvaluatedArea, registration: Registration) -> None:
     if registration.error_px >= COSTLY_PX:
         warn(
             f"The expected registration error is {registration.error_px:.2g} px: it "
-            "lowers all figures, but those of a network trained on pairs with the "
-            "same registration may be too high.",
+            "lowers all metrics, but the metrics of a network trained on pairs with "
+            "the same registration may be too high.",
             "map-imprecise",
         )
 
@@ -532,7 +532,7 @@ def _describe_model(
 
 @dataclass(frozen=True, slots=True)
 class _AreaResampler:
-    """Resampler of the optical image in the evaluated area."""
+    """Resampler of the optical image onto the evaluated area."""
 
     transform: Affine | Elastic  # from the optical image to the SEM image
     grid: Grid  # of the area
@@ -607,8 +607,8 @@ class _ComparisonTable:
         )
         if model is not None and light.is_only_above_cut_off:
             warn(
-                f"{name} gains only above the optical cut-off (periods below "
-                f"{metrics.cut_off_nm:.4g} nm): detail there was predicted from "
+                f"{name} improves the image only above the optical cut-off (periods "
+                f"below {metrics.cut_off_nm:.4g} nm): this detail was predicted from "
                 "training samples, not observed.",
                 "gain-beyond-optics",
             )
@@ -621,7 +621,7 @@ class _ComparisonTable:
 
 @dataclass(frozen=True, slots=True)
 class _CrossFilteredImage:
-    """Image with each half filtered by a kernel that was fitted on the other half."""
+    """Image with each half filtered by a kernel fitted to the other half."""
 
     image: Micrograph
     axis: int
@@ -635,7 +635,7 @@ class _CrossFilteredImage:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values."""
+        """Data type of the grey values."""
         return np.dtype(np.float32)
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
@@ -663,7 +663,7 @@ class _CrossFilteredImage:
 def _fit_half_filters(
     image: Micrograph, sem: Micrograph, transform: Affine | Elastic
 ) -> Job[_CrossFilteredImage | None]:
-    """Fit a filter on each half of an image; return None if the area is too small."""
+    """Fit a filter to each half of an image; return None if the area is too small."""
     axis = int(np.argmax(image.shape))
     middle = image.shape[axis] // 2
     ends = [(0, middle), (middle, image.shape[axis])]
@@ -776,8 +776,8 @@ def _describe_gains(result: "Judged") -> list[str]:
         )
         if (row.psnr_gain_db or 0.0) <= 0:
             gain_text = (
-                f"{name} gives no improvement: its PSNR differs from that of the input "
-                f"by {_format_gain(row)}"
+                f"{name} does not improve the image: its PSNR differs from the PSNR of "
+                f"the input by {_format_gain(row)}"
             )
         if linear is not None and linear.psnr_gain_db is not None:
             gain_text += f"; the best linear filter gains {_format_gain(linear)}"
@@ -809,8 +809,8 @@ JUDGE = Verb(
     files=(
         FileInput(
             "models",
-            "names of models or model files to enhance OPTICAL; none omits them; "
-            f"default: {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an SEM image",
+            "names or files of the models that enhance OPTICAL, or none to omit "
+            f"models; default: {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an SEM image",
             flag="--models",
             metavar="MODEL",
             many=True,

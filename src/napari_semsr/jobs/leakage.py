@@ -1,4 +1,4 @@
-"""Detect leakage: figures of a model on its own training data are too good.
+"""Detect leakage of training data, which makes a model's metrics too good.
 
 A model card records digests and areas of the training images, and so does the history
 of the model's results.
@@ -14,7 +14,7 @@ from napari_semsr.io import ReadOptions, Source
 from napari_semsr.jobs.images import Image, collect_digests, create_input_record
 
 TRAINED_ON = "learnt_from"
-"""Key of a step's training data in a history."""
+"""Key of the training data recorded in a history step."""
 
 LIGHT = "mosaic"
 """Role of the optical image in the training data of an adapted model."""
@@ -47,8 +47,8 @@ def warn_if_trained_on(
                 warn(
                     f"{opened_image.name} was made by the model {name}, which was "
                     f"trained on {share:.0%} of the area evaluated here, so the "
-                    "figures are too optimistic. Evaluate it on another area, or on "
-                    "a held-out part.",
+                    "metrics are too optimistic. Evaluate the model on another area, "
+                    "or on a held-out area.",
                     "not-independent",
                     stacklevel=3,
                 )
@@ -97,7 +97,7 @@ def get_training_digests(card: Mapping[str, Any]) -> set[str]:
 
 
 def _compute_covered_fraction(image: Micrograph, areas: list[list[float]]) -> float:
-    """Return the fraction of an image inside the given areas of its plane."""
+    """Compute the fraction of an image that is covered by the given areas."""
     grid = Grid.from_image(image)
     at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
     y, x = (c + at * (e - c) for c, e in zip(grid.corner, grid.end, strict=True))

@@ -1,4 +1,4 @@
-"""A mosaic of frames in memory, sent by a program that controls a microscope."""
+"""Mosaic of in-memory frames sent by a microscope control program."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -89,12 +89,12 @@ class LiveMosaic:
         live_options = STITCH.parse_options(options)
         self.options: StitchFolderOptions = live_options["options"]
         if self.options.follow:
-            msg = "A mosaic of frames in memory cannot follow a folder: omit follow."
+            msg = "A mosaic of in-memory frames cannot follow a folder: omit follow."
             raise OptionError(msg, code="options-contradict")
         if self.options.flat_field not in ("auto", "none"):
             msg = (
-                "A flat field from a file is only available for stitch: use auto or "
-                "none."
+                "Only stitch supports a flat field from a file: set flat_field to auto "
+                "or none."
             )
             raise OptionError(msg, code="options-contradict")
         self.folder.mkdir(exist_ok=True)
@@ -102,7 +102,7 @@ class LiveMosaic:
         if old and not resume:
             msg = (
                 f"The folder {self.folder} already contains frames: choose another "
-                "with frames=, or use them with resume=True."
+                "folder with frames=, or use the existing frames with resume=True."
             )
             raise WriteError(msg, code="foreign-files")
         self._place = output_store_path(self.output, resume=False)
@@ -140,7 +140,7 @@ class LiveMosaic:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Warnings about frames so far, one sentence each."""
+        """Warnings about the frames added so far, one sentence each."""
         return tuple(self._scan.doubts)
 
     @property
@@ -183,12 +183,14 @@ class LiveMosaic:
         kind = pixels.shape, pixels.dtype
         if pixels.ndim != 2 or pixels.dtype.kind not in "uif":
             msg = (
-                f"A frame must contain grey values (Y, X), got {kind[0]} of {kind[1]}."
+                "A frame must be a 2-D array (Y, X) of grey values, got shape "
+                f"{kind[0]} and dtype {kind[1]}."
             )
             raise ShapeError(msg, code="wrong-type")
         if self._files.kind not in (None, kind):
             msg = (
-                f"All frames must be {self._files.kind} like the first one, got {kind}."
+                "All frames must have the shape and dtype of the first frame, "
+                f"{self._files.kind}, got {kind}."
             )
             raise ShapeError(msg, code="frames-differ")
         corner = None
@@ -199,7 +201,7 @@ class LiveMosaic:
             raise OptionError(msg, code="positions-invalid")
         file_name = f"{name or f'frame_{len(self):05d}'}".removesuffix(".tif") + ".tif"
         if Path(file_name).name != file_name:
-            msg = f"The name of a frame must be a valid file name, got {name}."
+            msg = f"A frame name must be a valid file name, got {name}."
             raise OptionError(msg, code="name-invalid")
         size = parse_pixel_size(self.options.pixel_size_nm)
         path = self.folder / file_name

@@ -1,4 +1,4 @@
-"""The model library, and the list of architectures."""
+"""Model library and list of architectures."""
 
 import inspect
 import os
@@ -124,7 +124,7 @@ class ModelFile(Result):
     card: dict[str, Any]
 
     def figures(self) -> dict[str, Figure]:
-        """Return the file, followed by the contents of the card and its checks."""
+        """Return the file properties, followed by the model card and its checks."""
         left_out = {"training", "checks"}
         if self.card.get("pixel_size_nm") is None:
             left_out.add("resample_factors")
@@ -187,7 +187,7 @@ def get_runs_folder() -> Path:
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """Return the path of a model: bundled, imported, or a file."""
+    """Return the path of a bundled model, an imported model, or a model file."""
     name = str(name_or_path)
     imported_file = get_library_folder() / f"{name}{_SUFFIX}"
     is_name = (
@@ -213,7 +213,7 @@ def find_source_model(history: Provenance) -> str:
     msg = (
         f"The model {format_one_line(name)} ({digest}) that created this image is "
         "neither in the library nor at its recorded path: import the file again "
-        "(`import_model()`), or name the model in a steps file."
+        "(`import_model()`), or name the model in a batch steps file."
     )
     raise CheckpointError(msg, code="model-unknown")
 
@@ -261,7 +261,7 @@ def _export_model(run: Run[ExportOptions]) -> Job[ModelFile]:
     check_not_input(target, [path])
     if kind == "semsr":
         if field is not None or authors:
-            msg = "A field and authors apply only to ONNX and bioimage.io exports."
+            msg = "`field` and `authors` apply only to ONNX and bioimage.io exports."
             raise OptionError(msg, code="option-without-effect")
         _copy_atomically(path, target)
         return _describe_model_file(target)
@@ -281,12 +281,15 @@ def _import_model(run: Run[ImportOptions]) -> Job[ModelFile]:
     yield Progress(0, 2, "checking")
     path, options = Path(run.parameters["file"]), run.options
     if not path.is_file():
-        msg = f"There is no file {path}; use a {_SUFFIX}, .onnx or .zip file."
+        msg = f"File not found: {path}. Pass a {_SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg, code="file-missing")
     check_no_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
     if options.get_card_values() and not foreign:
-        msg = f"A name and scaling apply only to ONNX files, got {path.name}."
+        msg = (
+            "Name and scaling options apply only to ONNX and bioimage.io files, got "
+            f"{path.name}."
+        )
         raise OptionError(msg, code="option-without-effect")
     if foreign:
         module, card = import_from_file(path, options)
@@ -306,14 +309,17 @@ def _prepare_target(run: Run[ImportOptions], path: Path, name: str) -> Path:
     """Return the library path for an imported model, and create its folder."""
     if name in models.list_bundled():
         msg = (
-            f"{path.name} has the name of the bundled model {name}; choose another "
-            "(`name`, for an ONNX file)."
+            f"The name {name} of {path.name} is already used by a bundled model; "
+            "choose another name (`name`, for an ONNX file)."
         )
         raise CheckpointError(msg, code="name-taken")
     folder = get_library_folder()
     target = folder / f"{name}{_SUFFIX}"
     if target.exists() and not run.existing.overwrite:
-        msg = f"The library already has a model {name}; set `overwrite` to replace it."
+        msg = (
+            f"The library already contains a model named {name}; set `overwrite` to "
+            "replace it."
+        )
         raise WriteError(msg, code="name-taken")
     folder.mkdir(parents=True, exist_ok=True)
     return target

@@ -79,7 +79,7 @@ _MOST = 4  # as `PairOptions.scale`
 
 @dataclass(frozen=True, slots=True)
 class PairsMade(Result):
-    """Numbers of pairs, and of rejected patches by reason.
+    """Result of cutting pairs: number of pairs, and of patches rejected by reason.
 
     `pairing` is ``paired`` or ``unpaired``; `patch` is the side of a LOW patch, `scale`
     the HIGH pixels for each LOW pixel, `scale_note` the reason for it and how to change
@@ -128,7 +128,7 @@ class PairsMade(Result):
             counts_text += [f"skipped: {row['refused']}"] if "refused" in row else []
             rows[f"Of {row['name']}"] = Figure(", ".join(counts_text))
         for number, names in enumerate(self.same_place, 1):
-            rows[f"Images of one area, {number}"] = Figure(", ".join(names))
+            rows[f"Images of the same area, {number}"] = Figure(", ".join(names))
         return rows
 
 
@@ -143,7 +143,10 @@ def _cut_pairs(run: Run[PairOptions]) -> Job[PairsMade]:
     if transform is not None and not isinstance(transform, StoredTransform):
         transform = read_transform(Path(transform))
     if transform is not None and folders:
-        msg = "A transform is for one pair of images, got folders: pass two images."
+        msg = (
+            "A transform applies to a single pair of images, got folders: pass two "
+            "images."
+        )
         raise OptionError(msg, code="options-contradict")
     yield Progress(0, 0, "reading")
     images_opened = (
@@ -231,8 +234,8 @@ def _check_images_differ(
     ):
         msg = (
             f"The two images of a pair must differ, but {lows[0].name} and "
-            f"{highs[0].name} have the same pixels: pass LOW and HIGH images of one "
-            "field."
+            f"{highs[0].name} have identical pixels: pass LOW and HIGH images of the "
+            "same field."
         )
         raise OptionError(msg, code="same-image")
 
@@ -244,8 +247,8 @@ def _explain_no_patches(
     why = ", ".join(f"{reason} {n}" for reason, n in rejections.items())
     show = "images show one field" if is_paired else "sets have equal structure"
     return (
-        f"None of {candidates} patches is usable ({why or 'no fit'}): check that both "
-        f"{show}, or lower `patch`."
+        f"None of the {candidates} patches are usable ({why or 'no fit'}): check that "
+        f"both {show}, or reduce `patch`."
     )
 
 
@@ -260,7 +263,7 @@ _MAX_STRETCH = (
 def _align_pairs(
     images: list[list[Micrograph]], scale: int
 ) -> Job[tuple[list[int], list[list[Micrograph]], list[dict[str, object]]]]:
-    """Align each HIGH with its LOW; report pairs that fail, and why."""
+    """Align each HIGH image with its LOW image; record failures and reasons."""
     indices, images_found, refusals = [], [], []
     error: RegistrationError | None = None
     for number, (low, high) in enumerate(zip(*images, strict=True)):
@@ -292,8 +295,9 @@ def _align_pair(
     if without_origin and np.any(np.abs(stretch - 1) > _MAX_STRETCH):
         shapes = " and ".join(" x ".join(map(str, one.shape)) for one in (low, high))
         msg = (
-            f"{low.name} and {high.name} must show one field at scale {scale}, got "
-            f"{shapes} px: crop them to one field, or set `scale` or pixel sizes."
+            f"{low.name} and {high.name} must show the same field at scale {scale}, "
+            f"got {shapes} px: crop them to the same field, or set `scale` or the "
+            "pixel sizes."
         )
         raise ShapeError(msg, code="sizes-differ")
     fixed_image, moving = (
@@ -337,7 +341,7 @@ def _align_pair(
 
 
 def _find_known_box(is_known: BoolArray) -> Box:
-    """Crop border rows and columns, those with the most missing pixels first.
+    """Crop border rows and columns, starting with the most incomplete ones.
 
     Gaps inside are handled by the patches.
     """
@@ -398,7 +402,7 @@ def choose_pair_options(
     scale: int | None = None,
     trained_sizes: "inference.TrainedPixelSizes | None" = None,
 ) -> PairOptions:
-    """Choose values for options that are not set, for cutting pairs for a model.
+    """Choose values for unset pair options to suit a given model.
 
     Images are resampled to the pixel size that a model was trained for
     (`trained_sizes`) if this also happens when it is applied.
@@ -457,11 +461,11 @@ def _choose_scale(
         return (
             options_scaled,
             (
-                f"{reason}; both are resampled to one pixel size (set `scale` to keep "
-                "a ratio of N to 1)"
+                f"{reason}; both are resampled to a common pixel size (set `scale` to "
+                "keep a ratio of N to 1)"
             ),
         )
-    return options_scaled, f"{reason} (`scale=1` resamples both to one pixel size)"
+    return options_scaled, f"{reason} (`scale=1` resamples both to a common pixel size)"
 
 
 def _compute_stated_scale(low: Micrograph, high: Micrograph) -> int | None:
@@ -485,13 +489,13 @@ def _compute_stated_scale(low: Micrograph, high: Micrograph) -> int | None:
 
 
 def _list_images(low: object, high: object) -> tuple[list[Image], list[Image], bool]:
-    """Return the images of both sides, and whether they come from folders."""
+    """Return the LOW and HIGH images, and whether they come from folders."""
     first, second = _list_side(low), _list_side(high)
     many = isinstance(first, list)
     if many != isinstance(second, list):
         msg = (
-            "Pairs need two images or two folders, got an image and a folder: pass "
-            "the folders of both, or one file of each."
+            "Pairs require two images or two folders, got an image and a folder: pass "
+            "two folders or two images."
         )
         raise ReadError(msg, code="wrong-type")
     return (first, second, True) if many else ([first], [second], False)
@@ -527,7 +531,7 @@ def _match_by_name(
     high: tuple[object, list[Image]],
     options: PairOptions,
 ) -> tuple[list[Image], list[Image]]:
-    """Match images of folders, patterns or lists by name."""
+    """Match images from folders, patterns or lists by name."""
     left_out = {name.strip() for name in options.leave_out.split(",")} - {""}
     sides = [
         list(zip(_get_match_keys(*side), side[1], strict=True)) for side in (low, high)
@@ -536,8 +540,8 @@ def _match_by_name(
     left_out = {key if key in keys else normalize("NFC", key) for key in left_out}
     if lacking := sorted(left_out - keys):
         msg = (
-            f"`leave_out` must name existing images, got {lacking[0]}; known are "
-            f"{', '.join(sorted(keys))}."
+            f"`leave_out` must name existing images, got {lacking[0]}; the existing "
+            f"names are {', '.join(sorted(keys))}."
         )
         raise OptionError(msg, code="unknown-value")
     if left_out == keys:
@@ -548,9 +552,9 @@ def _match_by_name(
     if alone:
         lacks = "LOW" if alone[0] in names[1] else "HIGH"
         msg = (
-            "Images that are matched by name need a partner of the same name, but "
-            f"{alone[0]} has none in {lacks} ({len(alone)} in all): add it, or exclude "
-            f"it with `leave_out={alone[0]}`."
+            f"Images matched by name need a partner of the same name, but {alone[0]} "
+            f"has none in {lacks} ({len(alone)} unmatched in total): add the partner, "
+            f"or exclude the image with `leave_out={alone[0]}`."
         )
         raise ReadError(msg, code="second-image-missing")
     both = sorted(names[0])
@@ -582,7 +586,7 @@ def _index_unique_names(
             continue
         if key in images:
             msg = (
-                "Images that are matched by name need unique names, got "
+                "Images matched by name must have unique names, got "
                 f"{get_image_name(images[key])} and {get_image_name(image)} for {key}: "
                 f"rename one, or exclude both with `leave_out={key}`."
             )
@@ -595,7 +599,7 @@ _ANY = "*"
 
 
 def _is_pattern(side: object) -> bool:
-    """Return whether a side is a file name pattern with one *."""
+    """Return whether an input is a file name pattern with one *."""
     if not isinstance(side, (str, os.PathLike)):
         return False
     return Path(side).name.count(_ANY) == 1 and not Path(side).exists()
@@ -607,7 +611,7 @@ def _open_images(
     opening: ReadOptions,
     role: str,
 ) -> Iterator[tuple[InputRecord, Micrograph, bool]]:
-    """Open, calibrate and prepare the images of one side.
+    """Open, calibrate and prepare the LOW or the HIGH images.
 
     Also returns, for each image, whether its pixel size differed.
     """

@@ -72,13 +72,13 @@ def _run_planes(
     for name in run.targets:
         if run.targets[name] != target:
             msg = (
-                f"A {name.replace('_', ' ')} needs a single plane, got a stack of "
-                f"{planes}: choose one (`plane`)."
+                f"A {name.replace('_', ' ')} requires a single plane, got a stack of "
+                f"{planes} planes: choose one plane (`plane`)."
             )
             raise OptionError(msg, code="several-planes")
     if output_format(target) not in ("ome-tiff", "tiff"):
         msg = (
-            f"A stack of {planes} planes is written as .ome.tif or .tif, got "
+            f"A stack of {planes} planes can only be written as .ome.tif or .tif, got "
             f"{target.name}: change the suffix, or choose one plane (`plane`)."
         )
         raise WriteError(msg, code="format-unsupported")

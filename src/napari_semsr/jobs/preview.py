@@ -14,7 +14,7 @@ Answer = tuple[Box, RealArray]
 
 
 class PreviewChannel:
-    """Exchange of requests and results of a preview, keeping only the latest."""
+    """Channel for preview requests and results that keeps only the latest."""
 
     def __init__(self) -> None:
         self._wishes: deque[Box] = deque(maxlen=1)

@@ -88,7 +88,7 @@ _ASTRAY_PX = 10.0  # distance to the map; chosen: clicks are a few px off
 
 
 class RegisterOptions(RegistrationOptions):
-    """Options of registration and of landmarks."""
+    """Options for registration and landmarks."""
 
     landmarks_only: bool = option(
         False,
@@ -111,7 +111,7 @@ _ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered(Result):
-    """Image resampled on the grid of another, with the quality of the registration.
+    """Image resampled onto the grid of another, with registration quality.
 
     `found_pixel_size_nm` is the estimated size of the image `found_size_of`; both are
     None if both images had a pixel size.
@@ -231,8 +231,8 @@ def require_pixel_sizes(**images: Micrograph) -> None:
         if image.pixel_size_nm is None:
             msg = (
                 f"The {role} image {image.name} has no pixel size, which this "
-                f"measurement needs: set `{role}_pixel_size_nm`; registration of the "
-                "two images can estimate it."
+                f"measurement requires: set `{role}_pixel_size_nm`, or estimate it by "
+                "registering the two images."
             )
             raise RegistrationError(msg, code="pixel-size-missing")
 
@@ -256,7 +256,10 @@ def _register_images(
         run.parameters["landmarks"] = Landmarks(*map(np.array, landmarks.values()))
     beside = run.targets.get("transform_out")
     if beside is not None and run.target is None:
-        msg = "A transform is written next to an image: set an output as well."
+        msg = (
+            "A transform can only be written together with an image: also set an "
+            "output."
+        )
         raise OptionError(msg, code="missing-value")
     for role in ("moving", "fixed"):  # names set by the user
         run.images[role] = run.images[role].replace(
@@ -338,7 +341,7 @@ def register_with_run_options(
 
 
 def _find_uncalibrated_role(run: Run[RegisterOptions]) -> Role | None:
-    """Return the role of an image without pixel size, after assuming a temporary one.
+    """Return the role of the uncalibrated image, after assigning a temporary size.
 
     A stored transform provides it; otherwise landmarks or the images determine it.
     """
@@ -347,8 +350,8 @@ def _find_uncalibrated_role(run: Run[RegisterOptions]) -> Role | None:
     if len(lacking) == 2:
         one = run.images["moving"]
         msg = (
-            f"Neither {one.name} nor {run.images['fixed'].name} has a pixel size: "
-            "set one (`moving_pixel_size_nm` or `fixed_pixel_size_nm`), and the "
+            f"Neither {one.name} nor {run.images['fixed'].name} has a pixel size: set "
+            "one of them (`moving_pixel_size_nm` or `fixed_pixel_size_nm`), and the "
             "other is estimated."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
@@ -369,8 +372,8 @@ def _set_estimated_size(run: Run[RegisterOptions], role: Role, factor: float) ->
     origin = create_size_source(how, image.scale)
     run.images[role] = image.replace(metadata={**image.metadata, ORIGIN_KEY: origin})
     warn(
-        f"{image.name} has no pixel size; {format_rounded(factor)} nm was estimated "
-        f"by registering it with {other.name}.",
+        f"{image.name} has no pixel size; a pixel size of {format_rounded(factor)} "
+        f"nm was estimated by registration with {other.name}.",
         "pixel-size-found",
     )
 
@@ -392,7 +395,7 @@ def _create_metadata(
             places = {name: {"moving": file_given.moving, "fixed": file_given.fixed}}
         elif isinstance(file_given, (str, os.PathLike)) and Path(file_given).is_file():
             guides.append(record_file(file_given, name))
-    name_text = f"that of {run.records['fixed'].name}, to which it was registered"
+    name_text = f"pixel size of {run.records['fixed'].name}, to which it was registered"
     origin = create_size_source(
         f"{name_text}: {fixed_image.pixel_size_from}", fixed_image.scale
     )
@@ -501,8 +504,8 @@ def _find_transform(
     if options.landmarks_only:
         if options.model == "elastic":
             msg = (
-                "Landmarks alone determine a similarity or affine transform: choose "
-                "one of them (`model`), or let the images refine the result."
+                "Landmarks alone can only determine a similarity or affine transform: "
+                "set `model` to one of these, or let the images refine the result."
             )
             raise OptionError(msg, code="options-contradict")
         yield Progress(0, 0, "fitting the landmarks")
@@ -518,8 +521,8 @@ def _find_transform(
         worst = int(off.argmax())
         warn(
             f"Landmark {worst + 1} is {off[worst]:.0f} nm from its position in the "
-            f"images ({astray.size} of {len(landmarks)} farther than {limit:.0f} nm): "
-            "check that each pair marks the same point.",
+            f"images ({astray.size} of {len(landmarks)} are more than {limit:.0f} nm "
+            "off): check that each pair marks the same point.",
             "landmarks-contradict",
         )
     return registration
@@ -528,7 +531,7 @@ def _find_transform(
 def _check_no_search_options(
     options: RegisterOptions, landmarks: Landmarks | Where | None
 ) -> None:
-    """Raise an error if search options are set although the transform is given."""
+    """Raise an error if search options are set together with a transform."""
     usual = RegisterOptions().model_dump()
     names = (name for name, v in options.model_dump().items() if v != usual[name])
     flags = [f"`{name}`" for name in names]
@@ -557,8 +560,8 @@ def check_transform_images(
     if is_exchanged and theirs[0] != theirs[1]:
         msg = (
             f"The transform maps {transform_file.moving.name} onto "
-            f"{transform_file.fixed.name}, not the reverse: exchange the "
-            "images, or register them in this order."
+            f"{transform_file.fixed.name}, not the reverse: swap the images, or "
+            "register them in this order."
         )
         raise RegistrationError(msg, code="images-exchanged")
     for (image, record), side, which in (
@@ -577,17 +580,17 @@ def check_transform_images(
             continue
         if side.digest in collect_digests(record):
             warn(
-                f"{image.name} was made from {side.name}, which the transform was "
-                "computed from, but has been registered or stitched since: its "
-                "pixels have moved, and the transform may be applied twice. Use "
+                f"{image.name} was derived from {side.name}, for which the transform "
+                "was computed, but has since been registered or stitched: its pixels "
+                "have moved, and the transform may be applied twice. Use "
                 f"{side.name}, or register again.",
                 "transform-applied-twice",
             )
         else:
             warn(
-                f"{image.name} is not the image that the transform was computed from, "
-                f"{side.name}, but covers the same area: check that both show the "
-                "same area.",
+                f"{image.name} differs from {side.name}, the image that the "
+                "transform was computed from, but has the same extent: check that "
+                "both show the same area.",
                 "transform-of-other-image",
             )
 
@@ -659,7 +662,7 @@ def _compute_unreliable_fraction(registration: Registration) -> float | None:
 def create_transform_record(
     transform: Affine | Elastic, residuals: FloatArray
 ) -> dict[str, object]:
-    """Return the parameters of a transform; those of an elastic one are incomplete.
+    """Return the parameters of a transform (incomplete for an elastic one).
 
     Its knots extend beyond the overlap, where they are not constrained: the largest
     displacement is that at tested positions of the fixed image.
@@ -683,7 +686,7 @@ def create_transform_record(
 
 
 def _warn_if_unreliable(registration: Registration, options: RegisterOptions) -> None:
-    """Warn of anything that makes a registration doubtful."""
+    """Warn about anything that makes a registration unreliable."""
     if registration.searched == "full" and options.search == "near":
         warn(
             "No match was found near the stated pixel sizes, so all rotations were "
@@ -693,9 +696,9 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
         )
     if registration.overlap < _LITTLE:
         warn(
-            f"The images overlap by {registration.overlap:.0%} of the smaller one, "
-            f"less than {_LITTLE:.0%}: the transform is reliable in the overlap, and "
-            "extrapolated elsewhere.",
+            f"The overlap covers only {registration.overlap:.0%} of the smaller "
+            f"image, less than {_LITTLE:.0%}: the transform is reliable in the "
+            "overlap, and extrapolated elsewhere.",
             "overlap-small",
         )
     if registration.error_px > _DOUBTFUL_PX:
@@ -710,7 +713,7 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
             "The error of the transform is unknown: add another landmark, or let the "
             "images refine the transform."
             if registration.searched == "landmarks"
-            else "The transform does not include its error.",
+            else "The stored transform does not include an expected error.",
             "map-error-unknown",
         )
     share = _compute_unreliable_fraction(registration)

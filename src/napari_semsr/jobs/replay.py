@@ -77,7 +77,7 @@ _STORES = (".zarr",)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Difference between an output or its inputs and the record.
+    """Difference between an output or input and its record.
 
     Of a version, it is the name of a package, a device, a precision or a thread count.
     """
@@ -91,7 +91,7 @@ class Difference:
 
 @dataclass(eq=False)
 class InputSearch:
-    """Search for inputs that also collects differences from the record."""
+    """Input search that also collects differences from the record."""
 
     output: Path  # inputs are searched for next to it
     inputs: Path | None = None  # folder to search for inputs by digest
@@ -123,13 +123,13 @@ class InputSearch:
         if role == "model":
             name = PurePosixPath(file.name).stem
             sentence = (
-                f"The model {name} has changed: the output was created by {then}, but "
-                f"{there}."
+                f"The model {name} has changed: the output was created with {then}, "
+                f"but {there}."
             )
             difference = Difference("model", name, file.digest, now, sentence)
         else:
             what = f"{_get_role(call, role)} {file.name}"
-            sentence = f"The {what} has changed: {then} was read, but {there}."
+            sentence = f"The {what} has changed: {then} was recorded, but {there}."
             difference = Difference("input", file.name, file.digest, now, sentence)
         if difference not in self.differences:
             self.differences.append(difference)
@@ -170,7 +170,7 @@ class InputSearch:
         return (model_path, now) if path is None else (path, other)
 
     def _list_nearby_paths(self, file: File) -> Iterator[Path]:
-        """List existing candidate paths: relative to the output, then as recorded."""
+        """Yield existing candidate paths: relative to the output, then as recorded."""
         parts = PurePosixPath(file.path).parts[1:]
         folder = self.output.absolute().parent
         bases = [folder, *folder.parents][: _ABOVE + 1]
@@ -184,7 +184,7 @@ class InputSearch:
                 yield place
 
     def _list_input_files(self, file: File, *, folders: bool) -> Iterator[Path]:
-        """List the files in the folder of inputs, those of the recorded name first."""
+        """Yield files from the input folder, starting with the recorded name."""
         if self.inputs is None:
             return
         name = PurePosixPath(file.name)
@@ -208,7 +208,7 @@ class InputSearch:
 
 
 def _walk_folder(folder: Path, *, folders: bool) -> Iterator[Path]:
-    """List the files and stores below a folder, optionally with all folders."""
+    """Yield the files and stores below a folder, optionally with all subfolders."""
     for place, names, files in os.walk(folder):
         here = Path(place)
         if folders:
@@ -242,9 +242,9 @@ def _create_missing_error(call: Call, role: str, file: File) -> ReadError:
         where = f"not at {format_one_line(file.path, _LONGEST)}"
     digest = file.digest or "without a digest"
     return ReadError(
-        f"The {_get_role(call, role)} {file.name!r} ({digest}), an input of "
-        f"{call.verb}, is {where}, nor next to the output: pass its folder as "
-        "`inputs`, to find it by its digest.",
+        f"Cannot find the {_get_role(call, role)} {file.name!r} ({digest}), an input "
+        f"of {call.verb}: it is {where}, nor next to the output. Pass its folder as "
+        "`inputs` to find it by its digest.",
         code="file-missing",
     )
 
@@ -284,7 +284,7 @@ def _replay_output(run: Run[Options]) -> Job[ReplayReport]:
     path, inputs = Path(run.parameters["output"]), run.parameters["inputs"]
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
-        msg = f"The folder of inputs must be an existing folder, got {folder}."
+        msg = f"Input folder does not exist: {folder}"
         raise ReadError(msg, code="folder-missing")
     # outputs are grey: a colour image fails below, as it has no history
     plane = 0 if _count_planes(path) > 1 else None
@@ -294,8 +294,8 @@ def _replay_output(run: Run[Options]) -> Job[ReplayReport]:
     stored_history = stored_image.provenance
     if stored_history is None:
         msg = (
-            f"{path.name} has no history, so it cannot be replayed: outputs of this "
-            "package have one, except figures, tables and reports."
+            f"{path.name} has no history, so it cannot be replayed: all outputs of "
+            "this package except figures, tables and reports record their history."
         )
         raise ReadError(msg, code="history-missing")
     search, history = InputSearch(path, folder), read_history(stored_history, path)
@@ -365,7 +365,7 @@ class _PixelDifferences:
     def add_block(
         self, plane: int, box: Box, first: RealArray, second: RealArray
     ) -> None:
-        """Compare a block of both images, and add its differences."""
+        """Compare a block of both images and accumulate the differences."""
         one, two = (np.asarray(item, np.float64) for item in (first, second))
         finite = np.isfinite(one), np.isfinite(two)
         both, either = finite[0] & finite[1], finite[0] ^ finite[1]
@@ -388,7 +388,7 @@ class _PixelDifferences:
         """Describe the differences."""
         if self.shape != self.other:
             old, new = (" x ".join(map(str, item)) for item in (self.shape, self.other))
-            sentence = f"{name} has {old} px, but {new} px when replayed."
+            sentence = f"{name} has {old} px as stored, but {new} px when replayed."
             return Difference("pixels", name, old, new, sentence)
         names = ("plane", "row", "column")[-len(self.place or ()) :]
         pairs = zip(names, self.place or (), strict=False)
@@ -464,7 +464,10 @@ def _compare_calibration(
             "none" if v is None else f"{v[0]:.9g}, {v[1]:.9g} {unit}"
             for v in (one, two)
         )
-        sentence = f"The {name} was {then} when stored, {now} when replayed."
+        sentence = (
+            f"The {name} is {then} in the stored output, but {now} in the replayed "
+            "output."
+        )
         yield Difference("calibration", name, then, now, sentence)
 
 
@@ -485,7 +488,7 @@ def _compare_versions(then: Provenance, now: Provenance | None) -> Iterator[Diff
         if before is None or before == after:
             continue
         sentence = (
-            f"The output was created with {name} {before}, and replayed with {after}."
+            f"The output was created with {name} {before}, but replayed with {after}."
         )
         yield Difference("version", name, str(before), str(after), sentence)
 
@@ -545,8 +548,8 @@ def _check_simulation_size(plan: Plan, pixels: int, name: str) -> None:
         if pixels_to_draw > min(most, free):
             why = "fits into memory" if pixels_to_draw > free else "its size can need"
             msg = (
-                f"The history of {name} needs {pixels_to_draw} simulated pixels, more "
-                f"than {why}, {min(most, free)}."
+                f"The history of {name} requires {pixels_to_draw} simulated pixels, "
+                f"which is more than {why} ({min(most, free)})."
             )
             raise ReadError(msg, code="image-too-large")
 
@@ -580,8 +583,8 @@ def _set_thread_count(record: Provenance, path: Path) -> Iterator[None]:
     count = record.threads
     if count is not None and not 1 <= count <= _MAX_THREADS:
         msg = (
-            f"The history of {path.name} must record 1 to {_MAX_THREADS} threads, got "
-            f"{shorten(count)}."
+            f"The thread count in the history of {path.name} must be from 1 to "
+            f"{_MAX_THREADS}, got {shorten(count)}."
         )
         raise ReadError(msg, code="out-of-range")
     usual = torch.get_num_threads()
@@ -637,9 +640,9 @@ def _rerun_plan(
     output_made = find_output_path(last, folder, part)
     if output_made is None:
         msg = (
-            f"According to its history, {path.name} is {format_one_line(repr(part))} "
-            f"of {last.verb}, which does not create such an image: the history is "
-            "damaged or forged."
+            f"According to its history, {path.name} is the output "
+            f"{format_one_line(repr(part))} of {last.verb}, which does not create this "
+            "output: the history is damaged or forged."
         )
         raise ReadError(msg, code="history-damaged")
     return output_made

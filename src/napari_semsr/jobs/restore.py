@@ -56,7 +56,7 @@ _REACH = 3.0  # radius of the diffraction rings, in widths; chosen: 95 % of the 
 
 
 def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
-    """Read a PSF file; a JSON file defines the width of the blur."""
+    """Read a PSF file, or derive the PSF from the JSON file of a microscope."""
     choice = parse_psf(text)
     if choice.kind != "file":
         return text, None
@@ -76,10 +76,10 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
         "pupil",
     ):
         msg = (
-            "The file of a microscope must have psf_fwhm_px, a known pixel_size_nm, "
-            "and optics pupil or gaussian, like truth/microscope.json of a calibrated "
-            f"simulation; {choice.path} does not: set the width of the blur, such as "
-            "`psf=1.3px`."
+            "The microscope file must define psf_fwhm_px, a known pixel_size_nm, and "
+            "optics pupil or gaussian, like truth/microscope.json of a calibrated "
+            f"simulation, but {choice.path} does not: set the blur width instead, for "
+            "example `psf=1.3px`."
         )
         raise OptionError(msg, code="missing-value")
     if kernel_record.get("optics") != "pupil":
@@ -91,7 +91,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
 def _compute_pupil_psf(
     record: dict[str, object], size: FloatPair, pixel_nm: float, name: str
 ) -> Micrograph:
-    """Return the point-spread function of a simulated microscope, in focus, on axis.
+    """Compute the in-focus, on-axis point-spread function of a simulated microscope.
 
     `size`: pixel size of the image to restore; `pixel_nm`: of the camera.
     """
@@ -100,7 +100,7 @@ def _compute_pupil_psf(
     optics = MicroscopeOptions.parse({k: record[k] for k in OPTICS if k in record})
     if not np.isclose(*size):
         msg = (
-            f"The PSF of a microscope needs square pixels, got {size[0]:g} x "
+            f"The PSF of a microscope requires square pixels, got {size[0]:g} x "
             f"{size[1]:g} nm."
         )
         raise OptionError(msg, code="pixels-not-square")
@@ -111,9 +111,9 @@ def _compute_pupil_psf(
 
 _TILES = "Restoring tiles"
 _ESTIMATE_WARNING = (  # given once: the width of the blur differs between planes
-    "The blur was estimated, which cannot distinguish blur from a smooth sample; "
-    "set `psf` if it is known, or use Richardson-Lucy, which is less sensitive to "
-    "it."
+    "The blur was estimated from the image, which cannot distinguish blur from a "
+    "smooth sample: set `psf` if the blur is known, or use Richardson-Lucy, which is "
+    "less sensitive to errors in the estimate."
 )
 
 
@@ -170,7 +170,7 @@ class RestoredFile(ImageResult):
 
     @property
     def against_whole(self) -> Annotated[str, Quantity("Tiles against whole")]:
-        """Largest possible difference of tiles from the untiled result."""
+        """Largest possible difference between the tiled and the untiled result."""
         parameters = self.parameters
         return (
             "equal"

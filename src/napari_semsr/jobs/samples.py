@@ -19,7 +19,7 @@ _SHOWN_GOLD = 100_000  # far from the seeds of fields used to compare models
 
 
 class SpecimenOptions(Options):
-    """Options of a simulated specimen."""
+    """Options for a simulated specimen."""
 
     shape: tuple[PositiveInt, PositiveInt] = _SHAPE
     seed: NonNegativeInt = 0
@@ -30,7 +30,7 @@ class SpecimenOptions(Options):
 
 
 class ExposureOptions(Options):
-    """Options of a simulated SEM image of a known specimen."""
+    """Options for a simulated SEM image of a known specimen."""
 
     kind: Literal["blur", "fog", "hybrid"] = "fog"  # as in `simulation.degrade`
     # electrons per pixel at white, which set the shot noise
@@ -42,7 +42,7 @@ class ExposureOptions(Options):
 
 
 class GoldPairOptions(Options):
-    """Options of the gold sample: the seed, and the coarse or the fine image."""
+    """Options for the gold sample: seed, and coarse or fine image."""
 
     part: Literal["coarse", "fine"] = "coarse"
     seed: NonNegativeInt = 0

@@ -77,13 +77,13 @@ _OF_PHANTOMS = (
     "microsphere",
     "camera_pixel_um",
 )
-"""Options of a phantom and its pixel size, which do not apply to an image."""
+"""Phantom and pixel-size options, which do not apply to an image."""
 _FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # bytes per pixel: sharp and blurred, in float32
 
 
 class SimulateOptions(ScanOptions, ViewOptions):
-    """Options of a simulated scan and its further images."""
+    """Options for a simulated scan and its further images."""
 
     positions: Literal["px", "nm", "none"] = Field(
         default="px",
@@ -206,7 +206,9 @@ def _simulate_scan(
     frames = settings.frame_count * settings.frame_px**2 * _FRAME_BYTES
     least = shape[0] * shape[1] * _SCENE_BYTES + frames
     if least > psutil.virtual_memory().available:
-        need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
+        need = (
+            f"at least {least / 1000000000.0:.3g} GB of memory, more than is available"
+        )
         raise _create_size_error(settings, need)
     try:
         scan = yield from simulation.simulate_scan(settings, source)
@@ -255,7 +257,7 @@ def _create_result(
 def _check_scan(
     target: Path, image: Micrograph | None, options: SimulateOptions
 ) -> None:
-    """Raise an error for a folder with other files, or for impossible options."""
+    """Raise an error for a folder with other files, or for incompatible options."""
     if image is not None and "phantom" in options.model_fields_set:
         msg = "Set `phantom` or `image`, not both."
         raise OptionError(msg, code="options-contradict")
@@ -263,23 +265,23 @@ def _check_scan(
     if stranger and not (target / _MARK).is_file():
         msg = (
             f"The folder {target} contains files that do not belong to a simulated "
-            "scan, so it was not replaced; choose another folder."
+            "scan, so it was not overwritten; choose another folder."
         )
         raise WriteError(msg, code="foreign-files")
     if (options.sem or options.sem_view) and image is not None:
-        msg = "An SEM image needs a simulated sample (`phantom`), got an image."
+        msg = "An SEM image requires a simulated sample (`phantom`), got an image."
         raise OptionError(msg, code="options-contradict")
     usual = ViewOptions().model_dump()
     views = options.model_dump(include={*usual})
     if views != usual and not options.sem_view:
-        msg = "Options `view_…` need `sem_view`: set it as well."
+        msg = "The `view_…` options require `sem_view`: set it as well."
         raise OptionError(msg, code="option-without-effect")
     if options.live_faults and options.live is None:
-        msg = "Faults of a live scan (`live_faults`) need `live`."
+        msg = "`live_faults` requires `live`: set both."
         raise OptionError(msg, code="option-without-effect")
     if options.live_faults and options.frame_count < _LIVE_FAULTS:
         msg = (
-            f"`live_faults` needs at least {_LIVE_FAULTS} frames, got "
+            f"`live_faults` requires at least {_LIVE_FAULTS} frames, got "
             f"{options.frame_count}."
         )
         raise OptionError(msg, code="too-few-frames")
@@ -300,14 +302,15 @@ def _fit_options_to_image(
     }
     for name in idle:
         warn(
-            f"{name} has no effect on the scan of an image, only with `phantom`.",
+            f"{name} has no effect when an image is scanned; it applies only to a "
+            "`phantom`.",
             "option-without-effect",
         )
     binning = options.fit_binning(image.shape)
     if options.image_binning is None and binning < 1:
         msg = (
             f"The image of {image.shape[0]} x {image.shape[1]} px is too small for "
-            f"this scan and is enlarged {1 / binning:.3g} times."
+            f"this scan and is enlarged by a factor of {1 / binning:.3g}."
         )
         warn(msg, "resampled")
     options = options.replace(image_binning=binning, **idle)
@@ -315,7 +318,10 @@ def _fit_options_to_image(
         y, x = (v * binning for v in image.pixel_size_nm)
         options = options.replace(pixel_size_nm=(y, x))
     if options.positions == "nm" and options.pixel_size_nm is None:
-        msg = "Positions in nm need an image with a pixel size; set `pixel_size_nm`."
+        msg = (
+            "Positions in nm require a pixel size, but the image has none; set "
+            "`pixel_size_nm`."
+        )
         raise OptionError(msg, code="pixel-size-missing")
     return options
 
@@ -324,8 +330,9 @@ def _create_size_error(options: SimulateOptions, need: str) -> DeviceMemoryError
     """Return the error for a scan that is too large."""
     rows, columns = options.frames_grid
     msg = (
-        f"A scan of {rows} x {columns} frames of {options.frame_px} px needs {need}: "
-        "use fewer or smaller ones (`frames_grid`, `frame_px`, `oversampling`)."
+        f"A scan of {rows} x {columns} frames of {options.frame_px} px requires "
+        f"{need}: use fewer or smaller frames, or less oversampling (`frames_grid`, "
+        "`frame_px`, `oversampling`)."
     )
     return DeviceMemoryError(msg, code="memory")
 
@@ -366,7 +373,7 @@ class _ScanWriter:
     def _write_image(
         self, data: RealArray, path: Path, *, on_frames: bool = True, fine: bool = False
     ) -> None:
-        """Write one image on the grid of the frames, or of the scene.
+        """Write one image on the frame grid or the scene grid.
 
         Frames have the nominal pixel size, the ground truth the true one.
         """
@@ -510,7 +517,7 @@ class _ScanWriter:
         return tuple(parts)
 
     def _write_heights(self, count: int) -> Job[list[str]]:
-        """Write a scan for each height of the focal plane, and their table."""
+        """Write one scan for each focal height, and a table of the heights."""
         names, rows = [], []
         for index, height in enumerate(self.scan.simulate_height_scans(count)):
             name = f"z_{index:03d}"

@@ -1,4 +1,4 @@
-"""Stitch a folder of frames: read, position, fuse and write them, and report errors."""
+"""Stitching of a folder of frames: opening, positioning, fusion, writing, reporting."""
 
 import hashlib
 import time
@@ -120,10 +120,10 @@ def open_scan(
 
 
 def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
-    """Digest the files read from a scan: frames, metadata texts and tables."""
+    """Compute the digest of a scan's files: frames, metadata texts and tables."""
     if not acquisition.files:
         return (yield from digest_with_progress(folder))
-    whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
+    whole, doing = hashlib.sha256(), f"hashing the frames of {folder.name}"
     # sorted regardless of how a disk stores names
     named_files = [
         (Path(normalize("NFC", str(item.relative_to(folder)))), item)
@@ -136,14 +136,14 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
 
 
 def combine_digests(digests: Sequence[str]) -> str:
-    """Combine the digests of the files in a folder."""
+    """Combine the digests of the scans in a folder."""
     if len(digests) == 1:
         return digests[0]
     return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
 def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
-    """Digest the scan that a call reads from a folder, or the scans of its heights."""
+    """Compute the digest of the scan in a folder, or of the scans at its heights."""
     options = StitchFolderOptions.from_history(values)
     table_given = values.get("positions")
     positions, digests = None if table_given is None else Path(table_given), []
@@ -161,7 +161,7 @@ def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
 
 
 def _get_part_paths(mosaic: Path) -> dict[str, Path]:
-    """Return the paths of the images next to a mosaic, by part."""
+    """Return the paths of a mosaic's companion images, keyed by part."""
     halves = dict(zip(("half-a", "half-b"), half_paths(mosaic), strict=True))
     height, coverage = companion_path(mosaic, "height"), label_path(mosaic, COVERAGE)
     return {**halves, HEIGHT: height, COVERAGE: coverage}
@@ -173,9 +173,9 @@ def _get_part_paths(mosaic: Path) -> dict[str, Path]:
 # a failed or cancelled run leaves nothing, unless it can be resumed.
 
 HEIGHT = "height"
-"""Name of the map of the height at which each pixel is sharpest."""
+"""Name of the height map, the height at which each pixel is sharpest."""
 HALF = "half"
-"""Key of the record of a half in its history: its name and frames."""
+"""History key under which the name and frames of a half are recorded."""
 
 
 def _write_mosaic(
@@ -185,7 +185,7 @@ def _write_mosaic(
     run: "_Stitching",
     power: int,
 ) -> Job[WrittenOutput[int]]:
-    """Compute and write a mosaic block by block, with its heights or halves.
+    """Compute and write a mosaic block by block, with its height map or halves.
 
     Its grey values were multiplied by 2 to this `power`, which is undone. The result
     counts the covered pixels that did not fit the output dtype. Blocks of a corrected
@@ -250,7 +250,7 @@ def _write_mosaic(
 def _create_block_copier(
     plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
 ) -> Callable[[Box], tuple[RealArray, RealArray] | None]:
-    """Return a function that copies blocks and coverage from the mosaic to correct.
+    """Return a function that copies blocks and coverage from the existing mosaic.
 
     It returns None for a block in which a frame moved.
     """
@@ -277,7 +277,7 @@ def _create_block_copier(
 
 
 def _get_mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
-    """Return the mosaic whose corrections a run changes, if any."""
+    """Return the mosaic that a run corrects, if any."""
     mosaic_file: StitchedFile | None = run.parameters.get("again")
     return mosaic_file
 
@@ -288,7 +288,7 @@ def _create_companions(
     about: Micrograph,
     run: "_Stitching",
 ) -> Iterator[tuple[Micrograph, Path, IntPair]]:
-    """Yield the images written with the mosaic, with their paths and shapes."""
+    """Yield each image written alongside the mosaic, with its path and shape."""
     history = about.provenance
     height_path = _get_height_path(run)
     if height_path is not None and isinstance(plan, stitching.FocusPlan):
@@ -315,7 +315,7 @@ def _create_companions(
 def _open_companion_store(
     values: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
 ) -> Iterator[OmeZarrStore]:
-    """Open a store completed or removed with the mosaic's; empty pixels are NaN."""
+    """Open a store finalised or removed with the mosaic; empty pixels are NaN."""
     existing = run.existing
     # integers have no NaN
     dtype = np.result_type(run.options.dtype, np.float32)
@@ -336,7 +336,7 @@ def _open_companion_store(
 
 
 class StitchFolderOptions(StitchOptions):
-    """Options of stitching a folder of frames."""
+    """Options for stitching a folder of frames."""
 
     pixel_size_nm: TypedSize = Field(
         default=None,
@@ -445,7 +445,7 @@ class StitchFolderOptions(StitchOptions):
     @field_validator("grid", mode="before")
     @classmethod
     def _parse_grid(cls, value: object) -> object:
-        """Parse a grid such as ``4x5``; an empty text means no grid."""
+        """Parse a grid such as ``4x5``; an empty string means no grid."""
         if not isinstance(value, str):
             return value
         if not value.strip():
@@ -461,7 +461,7 @@ class StitchFolderOptions(StitchOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchedFile(Result):
-    """Stitched mosaic, with the positions of its frames.
+    """Stitched mosaic and the positions of its frames.
 
     `coverage` is the path of the image of the number of frames at each pixel, `height`
     that of the map of the sharpest height in nm. `halves` has ``output, frames`` of
@@ -536,7 +536,7 @@ class StitchedFile(Result):
 
     @property
     def corners(self) -> dict[str, FloatPair | None]:
-        """Corners ``(y, x)`` in px by frame name; None for unplaced frames."""
+        """Frame corners ``(y, x)`` in px by frame name; None for unplaced frames."""
         return {
             item["frame"]: None
             if item["y_px"] is None
@@ -554,7 +554,7 @@ class StitchedFile(Result):
 
     @property
     def joined(self) -> str:
-        """Short assessment of the mosaic."""
+        """One-line quality assessment of the mosaic."""
         if not self.solution.has_sufficient_placement:
             return "too few to be reliable: see the warnings"
         if self.left_out:
@@ -562,7 +562,7 @@ class StitchedFile(Result):
         if self.residual_median_px is None or self.residual_worst_px is None:
             return "not verified: the overlaps form no loop"
         return (
-            f"residuals of overlaps: {self.residual_median_px:.2g} px median, "
+            f"overlap residuals: {self.residual_median_px:.2g} px median, "
             f"{self.residual_worst_px:.2g} px maximum"
         )
 
@@ -570,7 +570,7 @@ class StitchedFile(Result):
     def placed(
         self,
     ) -> Annotated[str, Quantity("Frames", verdict="joined", large=True)]:
-        """Number of frames in the mosaic."""
+        """Number of placed frames, out of all frames."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
     joints = create_property(
@@ -588,7 +588,7 @@ class StitchedFile(Result):
     ) -> Annotated[
         float | None, Quantity("RMS stage error", "px", ".3g", also="stage_error_nm")
     ]:
-        """RMS distance of frames from their nominal positions, if given."""
+        """RMS distance of the frames from their nominal positions, if known."""
         stage = self.solution.stage
         has_both = stage is not None and self.solution.nominal_px is not None
         return float(stage.scatter_px) if stage is not None and has_both else None
@@ -600,7 +600,7 @@ class StitchedFile(Result):
 
     @property
     def stage_axes(self) -> Annotated[str | None, Quantity("Stage to camera")]:
-        """Orientation of the stage axes in the images, if positions are given."""
+        """Orientation of the stage axes in the images, if positions are known."""
         axes = self.stage_to_camera
         if axes is None:
             return None
@@ -611,7 +611,7 @@ class StitchedFile(Result):
         return ", ".join(parts)
 
     def figures(self) -> dict[str, Figure]:
-        """Return the figures, with distortion, halves, heights and frames left out."""
+        """Return the figures, plus distortion, halves, heights and excluded frames."""
         rows = {
             **get_declared_figures(self),
             "Distortion": self._create_distortion_figure(),
@@ -630,7 +630,7 @@ class StitchedFile(Result):
         return rows
 
     def _create_distortion_figure(self) -> Figure:
-        """Return the corrected distortion, with its error."""
+        """Return a figure for the corrected distortion and its error."""
         share, sd = 100 * self.distortion, self.distortion_sd
         if sd is None and not share:
             return Figure("not measured")
@@ -643,7 +643,7 @@ class StitchedFile(Result):
 
 
 def _convert_to_nm(px: float | None, size: FloatPair | None) -> float | None:
-    """Return a distance in nm, if known."""
+    """Convert a distance to nm; None if the distance or pixel size is unknown."""
     if px is None or size is None or not np.isfinite(px):
         return None
     return px * float(np.mean(size))
@@ -659,13 +659,13 @@ def _get_folder(run: _Stitching) -> Path:
 
 
 def _get_table_path(run: _Stitching) -> Path | None:
-    """Return the table of positions, if any."""
+    """Return the path of the position table, if any."""
     table = run.parameters["positions"]
     return None if table is None else Path(table)
 
 
 def _has_several_heights(run: _Stitching) -> bool:
-    """Return whether several heights are combined."""
+    """Return whether the run combines several heights."""
     return run.options.focus == "max"
 
 
@@ -707,8 +707,8 @@ def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
         return FollowedScan()
     if _has_several_heights(run):
         msg = (
-            "Heights can be combined only if all of them exist: omit `follow` or "
-            "`focus`."
+            "Heights can be combined only after all have been acquired: omit `follow` "
+            "or `focus`."
         )
         raise OptionError(msg, code="options-contradict")
     folder = open_frame_folder(_get_folder(run), _get_table_path(run), options)
@@ -727,7 +727,7 @@ def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
 
 
 def _prepare_resume(run: _Stitching) -> None:
-    """Prepare to resume a scan that was interrupted during or after following.
+    """Prepare to resume a run interrupted while, or after, following a scan.
 
     Its frames already exist.
     """
@@ -747,7 +747,7 @@ def _solve_and_write(
     positions_out: Path | None,
     start: float,
 ) -> Job[StitchedFile]:
-    """Compute the positions of the frames, and write their mosaic."""
+    """Compute the frame positions and write the mosaic."""
     former = _get_mosaic_to_correct(run)
     scans = former.scans if former else (yield from _open_scans(run))
     acquisition, corrections = scans.solved_scan, run.options.corrections
@@ -843,7 +843,7 @@ def _get_estimated_values(
     solution: "stitching.StitchSolution",
     correction: "_DistortionCorrection",
 ) -> dict[str, object]:
-    """Return estimated values for the history: distortion, and the pixel size source.
+    """Return estimates to record in the history: distortion and pixel-size source.
 
     Each only if it was estimated, not set.
     """
@@ -865,7 +865,7 @@ def _get_estimated_values(
 def _create_height_rows(
     scans: "_Scans", shifts: Sequence["stitching.HeightShift"]
 ) -> tuple[dict[str, object], ...]:
-    """Return each height with its shift, null if it was excluded."""
+    """Return each height with its shift, or null if the height was excluded."""
     return tuple(
         {
             "folder": path.name,
@@ -888,7 +888,7 @@ _ENDS = "first", "second"
 
 
 def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
-    """Return the solution values that are repeated in the result, as JSON types."""
+    """Return the solution values to include in the result, as JSON types."""
     axes = solution.stage_to_camera
     return {
         **{name: getattr(solution, name) for name in _OF_SOLUTION},
@@ -908,7 +908,7 @@ def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Scans:
-    """Frames of one height or of several."""
+    """Frames acquired at one or several heights."""
 
     folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
     z_nm: tuple[float, ...]
@@ -923,7 +923,7 @@ class _Scans:
 
 
 def _open_scans(run: _Stitching) -> Job[_Scans]:
-    """Open the frames of a scan, or those of each of its heights."""
+    """Open the frames of a scan, at each height if there are several."""
     if not _has_several_heights(run):
         scan = yield from open_scan(
             _get_folder(run), positions=_get_table_path(run), options=run.options
@@ -958,7 +958,7 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
 
 
 def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | None:
-    """Choose the position table of a height: the given, its own, or the common one."""
+    """Choose a height's position table: the given, its own or the shared one."""
     own, shared_table = folder / "positions.csv", top / "positions.csv"
     return (
         shared_table
@@ -972,9 +972,9 @@ def _select_common_frames(scans: list[Acquisition]) -> list[Acquisition]:
     shapes = {scan.frame_shape for scan in scans}
     if len(shapes) > 1 or len(common) < 2:
         msg = (
-            "Each height must have the same frames, by name and shape, got "
-            f"{len(common)} common names of {len(scans[0])} and shapes "
-            f"{', '.join(f'{y}x{x}' for y, x in sorted(shapes))}."
+            f"All heights must have the same frame names and shape; {len(common)} of "
+            f"{len(scans[0])} names are common to all heights, and the shapes are "
+            f"{', '.join((f'{y}x{x}' for y, x in sorted(shapes)))}."
         )
         raise ReadError(msg, code="frames-differ")
     return [select_frames(scan, common) for scan in scans]
@@ -989,7 +989,7 @@ def _plan_mosaic(
         tuple["stitching.HalfPlan", ...],
     ]
 ]:
-    """Plan the mosaic of one height with its halves, or of several heights."""
+    """Plan a single-height mosaic and its halves, or a mosaic of several heights."""
     if scans.folders:
         heights = scans.acquisitions, scans.z_nm, scans.number
         focus_plan, shifts = yield from stitching.plan_focus(
@@ -1006,14 +1006,14 @@ def _plan_mosaic(
 
 
 def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
-    """Raise an error for impossible outputs, or outputs in the folder of frames."""
+    """Raise an error for invalid outputs or outputs inside the frame folder."""
     if _get_table_path(run) is not None and run.options.grid is not None:
         msg = "Set `grid` or `positions`, not both."
         raise OptionError(msg, code="options-contradict")
     if _has_several_heights(run) and run.options.halves:
         msg = (
-            "Halves need one height, so `halves` and `focus=max` exclude each other: "
-            "stitch the folder of one height with `halves`."
+            "`halves` cannot be combined with `focus=max`, because halves need a "
+            "single height: stitch the folder of one height with `halves`."
         )
         raise OptionError(msg, code="options-contradict")
     for what, path in (
@@ -1023,9 +1023,8 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
         above = None if path is None else path.absolute().parent.resolve()
         if above == _get_folder(run).resolve():
             msg = (
-                f"The {what} must not be in the folder of the frames, "
-                f"{_get_folder(run)}, where it would be mistaken for one: choose "
-                "another folder."
+                f"The {what} must not be in the frame folder {_get_folder(run)}, where "
+                "it would be mistaken for a frame: choose another folder."
             )
             raise WriteError(msg, code="output-is-input")
     paths = (_get_folder(run), _get_table_path(run), _get_flat_path(run))
@@ -1072,7 +1071,7 @@ def _create_provenance(
 
 
 def _record_options(run: _Stitching) -> dict[str, object]:
-    """Return the options as recorded in a history."""
+    """Return the options to record in the history."""
     options = {
         k: v for k, v in to_json_value(run.options).items() if k not in _FOLLOWING
     }
@@ -1094,7 +1093,7 @@ _BEYOND_DOUBT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class _DistortionCorrection:
-    """Distortion to correct, with its source."""
+    """Distortion to correct and its source."""
 
     options: StitchFolderOptions  # with a choice or a number for it
     measurement: FieldDistortion | None = (
@@ -1104,7 +1103,7 @@ class _DistortionCorrection:
 
     @property
     def field_distortion(self) -> FieldDistortion | None:
-        """Distortion of the calibration, if that is corrected."""
+        """Calibrated distortion, if it is the one to correct."""
         return self.measurement if self.source == "calibration" else None
 
     @property
@@ -1119,13 +1118,13 @@ class _DistortionCorrection:
 def _choose_distortion(
     options: StitchFolderOptions, shape: IntPair
 ) -> _DistortionCorrection:
-    """Choose the distortion to correct, given the shape of the frames."""
+    """Choose the distortion to correct for a given frame shape."""
     distortion, field_distortion = options.distortion, options.known_distortion
     if field_distortion is None or field_distortion.shape is None:
         shapeless = field_distortion and Message(
-            f"The calibration has a distortion of {field_distortion.amount:.4g}, but "
-            "does not state the shape of its image, so it is not used: calibrate "
-            "again.",
+            f"The calibrated distortion of {field_distortion.amount:.4g} is not "
+            "used, because the calibration does not record its image shape: "
+            "calibrate again.",
             "calibration-incomplete",
         )
         settings = options.replace(
@@ -1137,7 +1136,7 @@ def _choose_distortion(
     if isinstance(distortion, float):
         off = abs(distortion - at_rim.amount) > _BEYOND_DOUBT * at_rim.sd
         warning = Message(
-            f"The distortion is set to {distortion:g}, although the calibration has "
+            f"The distortion is set to {distortion:g}, but the calibration gives "
             f"{about}.",
             "distortion-contradicts",
         )
@@ -1147,15 +1146,15 @@ def _choose_distortion(
     picture, frame = (f"{y} x {x} px" for y, x in (field_distortion.shape, shape))
     if abs(at_rim.amount) > MAX_DISTORTION:
         msg = (
-            f"The calibration's distortion, from an image of {picture}, would be "
-            f"{at_rim.amount:.2g} at the rim of frames of {frame}: calibrate with an "
-            "image of that size, or set `distortion=auto`."
+            f"The distortion calibrated on a {picture} image would be "
+            f"{at_rim.amount:.2g} at the rim of {frame} frames: calibrate with an "
+            "image of the frame size, or set `distortion=auto`."
         )
         raise OptionError(msg, code="distortion-too-large")
     beyond = Message(
-        f"The calibration's image of {picture} does not reach the rim of frames of "
-        f"{frame}, where its distortion is extrapolated: calibrate with an image of "
-        "that size.",
+        f"The {picture} calibration image does not reach the rim of the {frame} "
+        "frames, where the distortion is extrapolated: calibrate with an image of "
+        "the frame size.",
         "distortion-extrapolated",
     )
     return _DistortionCorrection(
@@ -1177,9 +1176,9 @@ def _compare_with_calibration(
         return ()
     overlaps_show = f"{solution.distortion:.4f}" if solution.distortion else "none"
     warning = Message(
-        f"The overlaps show a distortion of {overlaps_show} +- {error:.1g} at the "
-        f"rim, but the calibration has {at_rim.amount:.4f} +- {at_rim.sd:.1g}: check "
-        "that it was made with the same sphere and the same part of the camera.",
+        f"The distortion at the rim is {overlaps_show} +- {error:.1g} from the "
+        f"overlaps, but {at_rim.amount:.4f} +- {at_rim.sd:.1g} from the calibration: "
+        "check that the calibration used the same sphere and the same camera region.",
         "distortion-contradicts",
     )
     return (warning,)
@@ -1188,7 +1187,7 @@ def _compare_with_calibration(
 def _index_corners(
     acquisition: Acquisition, solution: "stitching.StitchSolution"
 ) -> dict[str, tuple[float, float] | None]:
-    """Return the computed corners by frame name, in natural order."""
+    """Return the computed frame corners by frame name, in natural order."""
     corners: dict[str, tuple[float, float] | None] = {
         name: (float(y), float(x)) if np.isfinite((y, x)).all() else None
         for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
@@ -1213,7 +1212,7 @@ def _collect_warnings(
     warnings += [
         Message(
             f"Height {folder.name} is left out: it does not correlate with the "
-            "sharpest one.",
+            "sharpest height.",
             "heights-left-out",
         )
         for folder, shift in zip(scans.folders, shifts, strict=True)
@@ -1228,8 +1227,8 @@ def _collect_warnings(
     elif acquisition.pixel_size_nm is None:
         size = float(np.mean(solution.pixel_size_nm))
         stage = (
-            f"No pixel size is known: {size:.4g} nm was estimated from the stage "
-            "positions."
+            f"The frames have no pixel size: {size:.4g} nm was estimated from the "
+            "stage positions."
         )
         warnings.append(Message(stage, "pixel-size-from-stage"))
     if written_file.result:

@@ -1,4 +1,4 @@
-"""Train a model from a recipe, in a folder from which training can be resumed."""
+"""Training of a model from a recipe, in a run folder that can be resumed."""
 
 import os
 import shutil
@@ -51,35 +51,38 @@ from napari_semsr.pairing import PairOptions, open_pairs
 
 
 class TrainOptions(Options):
-    """Options that replace those of the recipe."""
+    """Training options that override those of the recipe."""
 
     steps: int | None = option(
-        None, "Steps", "Number of steps; the recipe's schedule is scaled to it.", ge=1
+        None,
+        "Steps",
+        ("Number of training steps; the recipe's schedule is rescaled to match."),
+        ge=1,
     )
     name: str | None = option(None, "Name", "Name under which the model is listed.")
     patch: int | None = option(
         None,
         "Patch",
-        "Side of the training patches, no larger than those of the pairs; smaller "
-        "patches are more numerous.",
+        "Side length of the training patches, at most that of the pairs; smaller "
+        "patches yield more of them.",
         unit="px",
     )
     from_scratch: bool = option(
         False,
         "From scratch",
-        "Start with random weights even if the recipe names a model; its "
-        "architecture is kept.",
+        "Start from random weights even if the recipe names a model, keeping its "
+        "architecture.",
     )
 
 
 class TrainingEnvironment(Options):
-    """Hardware and folders of a training; set by the user, not by a recipe."""
+    """Hardware and folders for training, set by the user rather than a recipe."""
 
     bank_folder: str | None = option(
         None,
         "",
-        "Folder for scenes that a recipe creates in advance (data.bank), for sharing "
-        "between runs; default: in the folder of the run.",
+        "Folder for pre-generated scenes of a recipe (data.bank), which several runs "
+        "can share; default: the run folder.",
         user_only=True,
     )
     device: str = device_option(
@@ -90,8 +93,8 @@ class TrainingEnvironment(Options):
     devices: int | None = option(
         None,
         "",
-        "Number of GPUs, or of CPU processes, on this machine that train together, "
-        "each on its own batches.",
+        "Number of GPUs or CPU processes on this machine that train together, each "
+        "on different batches.",
         user_only=True,
     )
     nodes: int | None = option(
@@ -99,7 +102,7 @@ class TrainingEnvironment(Options):
     )
 
     def get_device_counts(self) -> dict[str, int | None]:
-        """Return the numbers of devices and machines, by the names of a recipe."""
+        """Return the numbers of devices and machines, keyed by recipe option."""
         return {"devices": self.devices, "nodes": self.nodes}
 
     @field_validator("bank_folder", mode="before")
@@ -112,7 +115,7 @@ class TrainingEnvironment(Options):
 # The bundled recipes, and the facts of a recipe.
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-"""Folder of the recipes that train on a store of pairs."""
+"""Folder of the bundled recipes, which train on a pair store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
     if str(name_or_path) in list_bundled_recipes():
         return RECIPES / f"{name_or_path}.yaml"
     msg = (
-        f"There is no recipe {path}; use a YAML file, or one of "
+        f"Recipe not found: {path}; use a YAML file, or one of "
         f"{', '.join(list_bundled_recipes())}."
     )
     raise ReadError(msg, code="recipe-unknown")
@@ -163,7 +166,7 @@ def read_recipe_info(name_or_path: str | os.PathLike[str]) -> RecipeInfo:
 
 
 def _get_scale(recipe: "training.Recipe") -> int:
-    """Return the number of clear pixels per degraded pixel."""
+    """Return the scale factor in clear pixels per degraded pixel."""
     card = _read_start_card(recipe)
     if recipe.architecture == training.SAME and card is not None:
         return card.scale
@@ -171,7 +174,7 @@ def _get_scale(recipe: "training.Recipe") -> int:
 
 
 def _read_start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
-    """Read the card of the model that a recipe starts from."""
+    """Read the model card of a recipe's starting model."""
     start = recipe.start_from
     return None if start is None else models.read_card(models.resolve_model_path(start))
 
@@ -212,13 +215,13 @@ def create_training_request(
 ) -> PairRequest | OwnImage | None:
     """Return the training images that the user passed: a pair, one image, or None."""
     if (low is None) != (high is None) or (low is None and transform is not None):
-        msg = "Training on a pair of images needs `low` and `high`; pass both."
+        msg = "Training on an image pair requires both `low` and `high`."
         raise OptionError(msg, code="missing-value")
     if second is not None and image is None:
-        msg = "A second scan needs the first one: pass `image`, too."
+        msg = "A second scan requires a first one: pass `image` as well."
         raise OptionError(msg, code="missing-value")
     if image is not None and low is not None:
-        msg = "Pass `low` and `high`, or `image` alone, not both."
+        msg = "Pass either `low` and `high`, or `image`, not both."
         raise OptionError(msg, code="options-contradict")
     if image is not None:
         return OwnImage(image, second)
@@ -235,7 +238,7 @@ HELD_OUT = {
     "alike_rows_px": Quantity("Noise correlated across lines, up to", "px", ".0f"),
     "alike_columns_px": Quantity("Noise correlated along a line, up to", "px", ".0f"),
 }
-"""Labels of the validation measures."""
+"""Labels of the validation metrics."""
 
 _FIGURE_LABELS = {
     "input": "Unprocessed low image",
@@ -248,7 +251,7 @@ _ROW["frc_per_px"] = "FRC to {:.3f} per px"
 
 
 def create_validation_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
-    """Return validation measures as figures."""
+    """Return validation metrics as figures."""
     quantities = {key: HELD_OUT.get(key, Quantity(key)) for key in validation}
     return {
         q.label: Figure(validation[key], q.unit, q.form)
@@ -259,7 +262,7 @@ def create_validation_figures(validation: Mapping[str, Any]) -> dict[str, Figure
 def create_comparison_figures(
     comparison: Mapping[str, Any] | None,
 ) -> dict[str, Figure]:
-    """Return figures that compare models on held-out pairs, as in `Trained`."""
+    """Return figures comparing models on held-out pairs, as in `Trained`."""
     if comparison is None:
         return {}
     rows, off_nm = comparison["rows"], comparison.get("map_error_nm")
@@ -283,7 +286,7 @@ def create_comparison_figures(
 
 @dataclass(frozen=True, slots=True)
 class Trained(Result):
-    """Result of a training: steps, held-out figures and the best model.
+    """Training result: steps, held-out metrics and the best model.
 
     `comparison` uses held-out pairs, not used for training: ``rows`` with
     ``psnr_db``, ``ssim`` and ``frc_per_px`` of ``input``, ``linear filter``,
@@ -304,7 +307,7 @@ class Trained(Result):
     kept: bool = True
 
     def figures(self) -> dict[str, Figure]:
-        """Return the held-out figures, and the comparison."""
+        """Return the held-out metrics and the model comparison as figures."""
         held_out = create_validation_figures(self.validation or {})
         return (
             get_declared_figures(self)
@@ -313,7 +316,7 @@ class Trained(Result):
         )
 
     def compute_gain(self, which: str) -> float | None:
-        """Return the PSNR gain of the trained model over another, on held-out pairs."""
+        """Return the held-out PSNR gain of the trained model over another model."""
         rows = (self.comparison or {}).get("rows", {})
         if which not in rows:
             return None
@@ -321,7 +324,7 @@ class Trained(Result):
 
 
 def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
-    """Train a model; with images, also cut pairs and compare the result.
+    """Train a model; if images are passed, cut pairs from them first.
 
     `cut`: images to cut pairs from, instead of pairs; the pairs are next to the folder
     of the run, and are reused by a resumed run.
@@ -348,7 +351,9 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
         msg = "Set `resume` to continue or `overwrite` to start again, not both."
         raise OptionError(msg, code="options-contradict")
     if settings.from_scratch and start_from is not None:
-        msg = "Set `start_from` (a model) or `from_scratch` (none), not both."
+        msg = (
+            "Set either `start_from` (a model) or `from_scratch` (no model), not both."
+        )
         raise OptionError(msg, code="options-contradict")
     beside, is_packaged = _get_pairs_folder(folder), path.parent == RECIPES
     if (
@@ -361,7 +366,10 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
         pairs, cut = beside, None  # cut for this run
     if cut is not None:
         if pairs is not None:
-            msg = "Pass `pairs` for a store, or `low` and `high` for images, not both."
+            msg = (
+                "Pass either a pair store (`pairs`) or images (`low` and `high`), not "
+                "both."
+            )
             raise OptionError(msg, code="options-contradict")
         without = {
             k: v for k, v in files_named.items() if k not in ("cut", "transform")
@@ -407,7 +415,7 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
     comparison = fit_result.comparison
     if comparison is not None and not comparison.kept:
         warn(
-            f"No trained model was better than {comparison.begun_with} on "
+            f"Training did not improve on {comparison.begun_with} on "
             f"{comparison.pairs} held-out pairs, so that model is kept unchanged: "
             "cut more pairs, or check their alignment.",
             "no-gain",
@@ -425,7 +433,7 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
 def _choose_device(
     plan: "training.Recipe", place: TrainingEnvironment
 ) -> TrainingEnvironment:
-    """Choose the device early, so that errors come first and warnings appear once."""
+    """Choose the device early, to fail before other work and warn only once."""
     counts = {k: n for k, n in place.get_device_counts().items() if n is not None}
     device = training.choose_training_device(plan.replace(**counts), place.device)
     return place.replace(device=str(device))
@@ -434,7 +442,7 @@ def _choose_device(
 def _override_recipe(
     plan: "training.Recipe", changes: dict[str, Any]
 ) -> "training.Recipe":
-    """Override options of the recipe with those of the user."""
+    """Override recipe options with those set by the user."""
     changes_given = {key: value for key, value in changes.items() if value is not None}
     from_scratch = changes_given.pop("from_scratch")
     if "steps" in changes_given:
@@ -461,7 +469,7 @@ def _override_recipe(
 
 
 def _adapt_own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Recipe":
-    """Switch to supervised training for two scans, and describe the images."""
+    """Switch to supervised training for two scans, and name the images used."""
     record = open_pairs(path).record
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
     both = bool(record["options"].get("second_scan"))
@@ -476,12 +484,12 @@ def _adapt_own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Re
 
 
 def _check_data(plan: "training.Recipe", folder: Path) -> None:
-    """Warn of leakage between sets; raise an error for a store without usable pairs."""
+    """Warn about leakage between sets; raise an error if usable pairs are missing."""
     if common := plan.data.find_duplicate_files():
         warn(
             f"{', '.join(common)} is in more than one of train, scans, validation "
-            "and held_out, so the model is evaluated on training data and may gain "
-            "nothing on other data.",
+            "and held_out, so the model is evaluated on its training data and may "
+            "not generalise.",
             "not-independent",
         )
     if plan.data.pairs is None:
@@ -492,45 +500,45 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
     counts = store.counts
     if counts["train"] < _MIN_PAIRS:
         msg = (
-            f"Training needs at least {_MIN_PAIRS} training pairs, got "
-            f"{counts['train']} in {path.name}; cut smaller patches (`patch`), or "
-            "overlapping ones (`step`)."
+            f"Training requires at least {_MIN_PAIRS} training pairs, but {path.name} "
+            f"has {counts['train']}; cut smaller patches (`patch`) or overlapping "
+            "patches (`step`)."
         )
         raise OptionError(msg, code="too-few-pairs")
     if store.is_paired and not counts["validation"]:
         msg = (
-            "Training needs validation pairs to select the model, got none in "
-            f"{path.name}; reserve some (`validation`)."
+            f"Training requires validation pairs for model selection, but {path.name} "
+            "has none; reserve some (`validation`)."
         )
         raise OptionError(msg, code="too-few-pairs")
     _warn_about_pixel_size(plan, store.record)
     off_nm, off_px = store.transform_error or (None, None)
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
         warn(
-            f"The transform of the pairs has an expected error of {off_px:.2g} px "
-            f"({format_rounded(off_nm)} nm). Held-out pairs have the same error, so "
-            "a gain on them may actually be a loss: register again, with landmarks "
-            "or an elastic transform.",
+            f"The pair transform has an expected error of {off_px:.2g} px "
+            f"({format_rounded(off_nm)} nm). Held-out pairs share this error, so an "
+            "apparent gain may be a loss: register again, with landmarks or an "
+            "elastic transform.",
             "map-imprecise",
         )
 
 
 def _get_trained_sizes(card: "models.ModelCard") -> "inference.TrainedPixelSizes":
-    """Return the pixel sizes that a model was trained for, from its card."""
+    """Return the pixel sizes for which a model was trained, from its model card."""
     return inference.TrainedPixelSizes.from_card(card.model_dump())
 
 
 def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None:
-    """Warn if a model is fine-tuned at another pixel size."""
+    """Warn if a model is fine-tuned at a pixel size it was not trained for."""
     card, fine = _read_start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None:
         return
     pixel_size = _get_trained_sizes(card)
     if fine is None:
         warn(
-            f"The pairs have no pixel size, or several, and {card.name} was trained "
-            f"for {pixel_size.describe()}, which is assumed: set the sizes "
-            "(`low_pixel_nm`, `high_pixel_nm`), and train on pairs of one size.",
+            f"The pairs have no single pixel size. {card.name} was trained for "
+            f"{pixel_size.describe()}, which is assumed: set the sizes "
+            "(`low_pixel_nm`, `high_pixel_nm`), and train on pairs of one pixel size.",
             "pixel-size-missing",
         )
         return
@@ -545,8 +553,9 @@ def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> N
         "resampled to it."
     )
     warn(
-        f"The pairs have pixels of {size:.4g} nm, but {card.name} was trained for "
-        f"{pixel_size.describe()}, so it starts at the wrong scale: {remedy}",
+        f"The pairs have a pixel size of {size:.4g} nm, but {card.name} was trained "
+        f"for {pixel_size.describe()}, so training starts at the wrong scale: "
+        f"{remedy}",
         "pixel-size-unsuitable",
     )
 
@@ -576,8 +585,8 @@ def train_on_cut_pairs(
         cut = yield from _prepare_own_image(cut, plan, patch)
     elif plan.is_blind_spot:  # it would not use the clear image
         msg = (
-            "The recipe own-image does not use a clear image; choose fine-tune for a "
-            "noisy and a clear one, or pass two noisy scans as image and second scan."
+            "The own-image recipe does not use a clear image; choose fine-tune for a "
+            "noisy and a clear image, or pass two noisy scans as image and second scan."
         )
         raise OptionError(msg, code="recipe-unsuitable")
     if start_from is not None:
@@ -613,7 +622,7 @@ def train_on_cut_pairs(
 def _check_same_images(
     folder: Path, store: Path, cut: PairRequest | OwnImage | None
 ) -> Job[None]:
-    """Raise an error if a resumed run has images other than those of its pairs."""
+    """Raise an error if a run is resumed with images other than those of its pairs."""
     if isinstance(cut, OwnImage):
         cut = PairRequest(cut.image, cut.image if cut.second is None else cut.second)
     history = open_pairs(store).record.get("provenance")
@@ -630,9 +639,9 @@ def _check_same_images(
         else:
             first = next(iter(names_by_digest.values()))
             msg = (
-                f"The run in {folder} was started with the image {first}, got "
-                f"{get_image_name(image)} with other content. Pass the original image, "
-                "or start again with `overwrite`."
+                f"The run in {folder} was started with the image {first}, but "
+                f"{get_image_name(image)} has different content. Pass the original "
+                "image, or start again with `overwrite`."
             )
             raise CheckpointError(msg, code="other-run")
 
@@ -643,11 +652,11 @@ _MAX_PLACES = 1000  # chosen: patches of larger images do not overlap
 def _prepare_own_image(
     own: OwnImage, plan: "training.Recipe", patch: int | None
 ) -> Job[PairRequest]:
-    """Pair an image with itself, or with a second scan to align."""
+    """Pair an image with itself, or with a second scan to be registered."""
     if own.second is None and not plan.is_blind_spot:
         msg = (
-            f"The recipe {plan.name} cannot train on one image; choose own-image, or "
-            "pass a second scan."
+            f"The recipe {plan.name} cannot train on a single image; choose own-image, "
+            "or pass a second scan."
         )
         raise OptionError(msg, code="recipe-unsuitable")
     yield Progress(0, 0, "reading the image")
@@ -655,15 +664,15 @@ def _prepare_own_image(
     if min(image.shape) < MIN_SIDE:
         rows, columns = image.shape
         msg = (
-            f"Training on one image needs at least {MIN_SIDE} x {MIN_SIDE} "
-            f"pixels, got {rows} x {columns} in {image.name}; use a larger image."
+            f"Training on one image requires at least {MIN_SIDE} x {MIN_SIDE} pixels, "
+            f"but {image.name} has {rows} x {columns}; use a larger image."
         )
         raise ShapeError(msg, code="image-too-small")
     darkest, brightest = measure_percentiles(image.data, 0, 100)
     if darkest == brightest:
         msg = (
-            f"{image.name} has no two different finite pixels, so it cannot be "
-            "trained on; use another image."
+            f"{image.name} has no contrast (its finite pixels are all equal), so it "
+            "cannot be used for training; use another image."
         )
         raise OptionError(msg, code="image-blank")
     # flat areas also train the noise model
@@ -686,7 +695,7 @@ def _prepare_own_image(
 def _complete_pair_options(
     cut: PairRequest, plan: "training.Recipe", patch: int | None
 ) -> PairOptions:
-    """Fill in missing options for cutting pairs from recipe, model and images."""
+    """Fill in missing pair options from the recipe, its model and the images."""
     card, options = _read_start_card(plan), cut.options
     if patch is not None:
         option_values = options.model_dump(exclude_unset=True)
@@ -703,14 +712,14 @@ def _complete_pair_options(
 
 
 def _get_pairs_folder(run_dir: str | os.PathLike[str]) -> Path:
-    """Return the path of the pairs that were cut for a run."""
+    """Return the path of a run's pair store."""
     folder = Path(run_dir)
     named_folder = folder if folder.name else folder.absolute()  # "." has no name
     return named_folder.with_name(f"{named_folder.name}-pairs.zarr")
 
 
 def _get_start_time(folder: Path) -> int | None:
-    """Return the time at which a run last started in a folder."""
+    """Return the time of the last start of a run in a folder."""
     file = folder / "recipe.yaml"
     return file.stat().st_mtime_ns if file.is_file() else None
 
@@ -729,7 +738,7 @@ def _move_store_aside(store: Path) -> Path | None:
 
 
 def _get_sheet_path(store: Path) -> Path:
-    """Return the path of the contact sheet of pairs."""
+    """Return the path of a pair store's contact sheet."""
     return store.with_suffix(".png")
 
 
@@ -769,7 +778,7 @@ TRAIN = Verb(
     files=(
         FileInput(
             "recipe",
-            "recipe of the training: a YAML file, or a bundled one "
+            "training recipe: a YAML file or a bundled recipe "
             f"({', '.join(list_bundled_recipes())})",
             optional=False,
             metavar="RECIPE",

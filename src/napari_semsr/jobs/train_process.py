@@ -1,4 +1,4 @@
-"""Train in a separate process, so that a viewer stays responsive and isolated.
+"""Training in a separate process, which keeps a viewer responsive and isolated.
 
 GPU memory is released when that process ends, and imports of the optimiser stay out of
 the viewer: torch's compiler loads triton, whose LLVM conflicts with that of OpenGL.
@@ -76,8 +76,8 @@ class TrainRequest:
         recipe = Path(run_dir) / _RECIPE
         if not recipe.is_file():
             msg = (
-                f"There is no run to resume in {run_dir}; choose the folder of a run, "
-                "or start a new training."
+                f"No run to resume in {run_dir}; choose a run folder, or start a new "
+                "training."
             )
             raise CheckpointError(msg, code="run-missing")
         return cls(str(recipe), str(run_dir), resume=True)
@@ -85,7 +85,7 @@ class TrainRequest:
 
 @dataclass(frozen=True, slots=True)
 class TrainStep(Progress):
-    """Progress of a training."""
+    """Progress of a training run."""
 
     loss: float | None = None  # of the last reported step
 
@@ -124,7 +124,7 @@ def train_and_import(
 def train_in_subprocess(
     request: TrainRequest, *, device: str = "auto", patience_s: float = 60.0
 ) -> Job[Trained]:
-    """Train in a separate process; closing the job stops it and keeps its state.
+    """Train in a separate process; closing the job stops it and saves its state.
 
     Raises `OptionError` if no model can be trained on the device.
     """
@@ -145,7 +145,7 @@ def train_in_subprocess(
 
 
 class ChildProcess:
-    """Training in a child process, which sends reports and can be stopped.
+    """Child process for training, which reports progress and can be stopped.
 
     `module` is run, and calls `serve`; `request` is the argument of its function.
     """
@@ -168,7 +168,7 @@ class ChildProcess:
         self._send_line(json.dumps(request).encode())
 
     def _send_line(self, line: bytes) -> None:
-        """Write a line; `receive_messages` handles a process that has ended."""
+        """Send a line; `receive_messages` handles a process that has ended."""
         stream = self._process.stdin
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -181,7 +181,7 @@ class ChildProcess:
         self._messages.put(None)
 
     def receive_messages(self) -> Iterator[tuple[str, Any]]:
-        """Return new progress steps or the result, waiting briefly for a message.
+        """Yield new progress steps or the result, waiting briefly for a message.
 
         Its warnings are reissued here, and its errors raised.
         """
@@ -198,8 +198,8 @@ class ChildProcess:
                         raise getattr(core, kind, SemsrError)(message, code=code)
                     elif key == "ended":
                         msg = (
-                            "The training was stopped by another process; its state is "
-                            "kept, so it can be resumed."
+                            "The training was stopped by another process; its state "
+                            "was saved, so it can be resumed."
                         )
                         raise SemsrError(msg, code="interrupted")
                     else:
@@ -209,15 +209,15 @@ class ChildProcess:
             return
 
     def _create_exit_error(self) -> SemsrError:
-        """Return the error for a process that ended without a message."""
+        """Return the error for a process that exited without a message."""
         code = self._process.wait()
         self._errors.seek(0)
         words = self._errors.read()[-_LAST_WORDS:].decode(errors="replace").split("\n")
         lines = [line.strip() for line in words if line.strip()]
         if code == -9 or not lines:
             return DeviceMemoryError(
-                f"The training process died (exit code {code}), most likely out of "
-                "memory: lower batch or patch size, then resume.",
+                f"The training process died (exit code {code}), most likely because "
+                "it ran out of memory: lower the batch or patch size, then resume.",
                 code="memory",
             )
         return SemsrError(
@@ -226,7 +226,7 @@ class ChildProcess:
         )
 
     def stop(self, patience_s: float) -> None:
-        """Ask the process to save its state and end; kill it if it does not."""
+        """Ask the process to save its state and exit; kill it if it does not."""
         self._send_line(b"stop")
         stdin = self._process.stdin
         if stdin is not None:
@@ -273,7 +273,7 @@ Say = Callable[[str, Any], None]
 
 
 def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
-    """Train on request of the parent process; return the exit status."""
+    """Train at the request of the parent process; return the exit status."""
     source, send = _reserve_streams()
     # A background process may ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -307,7 +307,7 @@ def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
             what = " ".join(sentence.split()) or "no message"
             kind, sentence = (
                 "SemsrError",
-                f"Training stopped because of {kind}: {what}.",
+                f"Training failed with {kind}: {what}.",
             )
         send("failed", (kind, sentence, get_error_code(error)))
         return 2
@@ -315,7 +315,7 @@ def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
 
 
 def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
-    """Run the training and report its steps, at a limited rate."""
+    """Run the training, reporting its steps at a limited rate."""
     options = TrainOptions.parse({k: request.pop(k) for k in TrainOptions.model_fields})
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
     place = TrainingEnvironment(device=request.pop("device"))

@@ -1,4 +1,4 @@
-"""Commands as values, and the services of their runs.
+"""Command definitions, and the runs that execute them.
 
 One `Verb` defines the command with its help, summary and JSON, the Python function with
 its signature, the form and values of a panel, a step of a batch or replay, a row of a
@@ -91,7 +91,7 @@ def create_pixel_size_figure(**more: object) -> property:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSizeResult(Result):
-    """Measurements of one image, or of several with equal pixel sizes."""
+    """Measurements of one or more images with the same pixel size."""
 
     pixel_size_nm: Annotated[FloatPair | None, Quantity("Pixel size", shown=False)]
     pixel_size_sd_nm: FloatPair | None
@@ -102,7 +102,7 @@ class PixelSizeResult(Result):
     def pixel_size_basis(
         self,
     ) -> Annotated[str, declare_quantity("Basis of the pixel size")]:
-        """Basis of the pixel size: recorded or calibrated; None if unknown."""
+        """Basis of the pixel size (recorded or calibrated), or None if unknown."""
         return get_size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
 
 
@@ -115,7 +115,7 @@ class ImageMeasurement(PixelSizeResult):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapResult(ImageMeasurement):
-    """Map, written or in memory, with its measurements."""
+    """Map, written to a file or kept in memory, with its measurements."""
 
     output: str | None  # path, if it was written
     unit: str
@@ -124,14 +124,14 @@ class MapResult(ImageMeasurement):
 
     @property
     def map_in(self) -> Annotated[str, Quantity("Map in", tabled=False)]:
-        """Quantity that the map shows."""
+        """Quantity shown in the map."""
         words = {"grey": LEVELS, "percent": "% of the range"}
         return words.get(self.unit, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResult(Result):
-    """Resulting image: its path, or the image itself if it was not written."""
+    """Output image: its path, or the image itself if it was not written."""
 
     output: str | None
     shape: tuple[int, ...]  # rows and columns; planes before them for a stack
@@ -182,7 +182,7 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class FileInput:
-    """Another input of a command: a file, folder or name."""
+    """A non-image input of a command: a file, folder or name."""
 
     name: str
     help: str
@@ -243,7 +243,7 @@ class Output:
             return check_image_target(place, resume=existing.resume, **how)
         if self.ending == _PAIRS:
             if not Path(place).name.lower().endswith(_PAIRS):
-                msg = f"The folder of pairs must end in {_PAIRS}, got {place}."
+                msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
                 raise WriteError(msg, code="suffix-unknown")
             place_checked = check_image_target(place, **how)
         else:
@@ -261,7 +261,7 @@ CALIBRATION = FileInput(
     "pixel size and its standard deviation, as `calibrate()` wrote them",
     metavar="JSON",
 )
-"""Calibration file, accepted by options with a pixel size and its error."""
+"""Calibration file, accepted together with options for a pixel size and its error."""
 _IN_FILE = ("known_distortion",)  # a `Calibration` object
 
 
@@ -270,12 +270,14 @@ MAP_OUT = Output(
     is_required=False,
     one_needs_it=True,
 )
-"""Output of commands that map one image; many images have a row each instead."""
+"""Map output for a single image; several images yield a table with one row each
+instead.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class OptionGroup:
-    """Group of a command's options that are passed under one name."""
+    """Group of command options passed under one name."""
 
     name: str
     title: str
@@ -286,7 +288,7 @@ class OptionGroup:
     def arguments(
         self, exclude: Iterable[str] = ()
     ) -> dict[str, FieldInfo | FileInput]:
-        """Return the options of the group by name."""
+        """Return the options of the group, keyed by name."""
         all_arguments: dict[str, FieldInfo | FileInput] = {**self.options.model_fields}
         all_arguments = {
             name: info for name, info in all_arguments.items() if name not in exclude
@@ -323,20 +325,20 @@ class Run(Generic[O]):
 
     @property
     def image_names(self) -> tuple[str, ...]:
-        """Names of the images."""
+        """Names of the input images."""
         return tuple(map(get_image_name, self.image_inputs.values()))
 
     @property
     def required_target(self) -> Path:
-        """Return the path of a required output."""
+        """Path of a required output."""
         if self.target is None:
-            msg = f"{self.verb} needs an output."
+            msg = f"{self.verb} requires an output."
             raise OptionError(msg, code="missing-value")
         return self.target
 
     @property
     def output(self) -> str | None:
-        """Path of the output; None if it is not written."""
+        """Output path, or None if the output is not written."""
         return None if self.target is None else str(self.target)
 
     def copy_for_image(
@@ -377,7 +379,7 @@ class Run(Generic[O]):
         self.images |= zip(alike, opened_so, strict=True)
 
     def get_source(self, role: str) -> Source:
-        """Open the file of an image only once."""
+        """Return the source of an image, opening its file only once."""
         if role not in self.sources:
             self.sources[role] = open_source(self.image_inputs[role])
         return self.sources[role]
@@ -387,7 +389,7 @@ class Run(Generic[O]):
         return self.readings.get(role, self.opening)
 
     def record_image(self, role: str) -> Job[InputRecord]:
-        """Record an image once, for the history of the result."""
+        """Record an image for the history of the result, only once."""
         if role not in self.records:
             image, image_opened = self.image_inputs[role], self.images[role]
             role_name = self.roles.get(role) or role
@@ -399,7 +401,7 @@ class Run(Generic[O]):
         return self.records[role]
 
     def warn_if_trained_on(self) -> None:
-        """Warn if a model that made one of the images was trained on the same area."""
+        """Warn if an image was made by a model trained on the same area."""
         images = [
             (self.sources.get(role, image), self.images[role])
             for role, image in self.image_inputs.items()
@@ -408,7 +410,7 @@ class Run(Generic[O]):
 
     @property
     def pixel_size_error(self) -> dict[str, object]:
-        """Error and source of the pixel size of the first image."""
+        """Pixel-size error and source of the first image."""
         first = self.images.get(next(iter(self.image_inputs), ""))
         facts = {} if first is None else first.metadata
         return {k: facts[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in facts}
@@ -416,7 +418,7 @@ class Run(Generic[O]):
     def compose_history(
         self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: object
     ) -> Job[Provenance]:
-        """Compose the provenance of the output, with further `inputs`.
+        """Compose the provenance of the output, including additional `inputs`.
 
         It lists the images that were opened; `more` describes the run.
         """
@@ -439,7 +441,7 @@ class Run(Generic[O]):
         )
 
     def write_image(self, image: Micrograph) -> None:
-        """Write an image, if it has an output path."""
+        """Write an image if the run has an output path."""
         if self.target is not None:
             write(image, self.target, overwrite=self.existing.overwrite)
 
@@ -449,7 +451,7 @@ class Run(Generic[O]):
         about: Micrograph,
         part: str | None = None,
     ) -> Job[Micrograph | None]:
-        """Write a map with its history, or return it if it has no output path."""
+        """Write a map with its history, or return it if the run has no output path."""
         history = (yield from self.compose_history()).model_copy(update={"part": part})
         about = about.replace(provenance=history, look=about.look)
         return (yield from write_map(blocks, about, self.target))
@@ -504,7 +506,7 @@ class Verb(Generic[O, R]):
 
     @property
     def summary(self) -> str:
-        """Description of the command in one sentence."""
+        """One-sentence description of the command."""
         return (VERBS | ACTIONS)[self.name]
 
     @property
@@ -514,7 +516,7 @@ class Verb(Generic[O, R]):
 
     @property
     def reading_prefixes(self) -> tuple[str, ...]:
-        """Prefixes of the reading options of single images."""
+        """Prefixes of the per-image reading options."""
         return tuple(item.side for item in self.images if item.side)
 
     @property
@@ -530,7 +532,7 @@ class Verb(Generic[O, R]):
 
     @property
     def option_groups(self) -> tuple[OptionGroup, ...]:
-        """Option groups by their names in the job; those of single images last."""
+        """Option groups of the command, with per-image groups last."""
         groups = [
             OptionGroup("options", self.title, self.options, _IN_FILE),
             *self.groups,
@@ -540,13 +542,13 @@ class Verb(Generic[O, R]):
             groups.append(OptionGroup("opening", "reading", ReadOptions, not_read))
         for side, image in zip(self.reading_prefixes, self.images, strict=False):
             name = image.name.upper()
-            title = f"reading {name} only, overriding the options of both images"
+            title = f"reading options for {name} only, overriding those for both images"
             groups.append(OptionGroup("", title, ReadOptions, before=f"{side}_"))
         return tuple(groups)
 
     @property
     def arguments(self) -> "dict[str, ImageInput | FileInput | Output | FieldInfo]":
-        """All arguments of the command and of a batch step, by name."""
+        """All arguments of the command or batch step, keyed by name."""
         all_arguments: dict[str, Any] = {}
         for group in reversed(
             self.option_groups
@@ -576,12 +578,12 @@ class Verb(Generic[O, R]):
 
     @property
     def hidden_options(self) -> dict[str, None]:
-        """Reading options replaced by options of the command; their values are None."""
+        """Reading options replaced by command options, all set to None."""
         own = self.options.model_fields
         return {name: None for name in ReadOptions.model_fields if name in own}
 
     def get_return_value(self, result: R) -> object:
-        """Return the function's value for a result: its image, if there is one."""
+        """Return the function's return value for a result: its image, if any."""
         if self.value:
             return getattr(result, self.value)
         image = getattr(result, "image", None)
@@ -591,7 +593,7 @@ class Verb(Generic[O, R]):
         return image if gives_image else result
 
     def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
-        """Create the option groups from values by name, ignoring other values."""
+        """Create the option groups from named values, ignoring unknown names."""
         sets = {one.name: one.options for one in self.option_groups if not one.before}
         values_given = apply_calibration(values, sets.values())
         parts = {}
@@ -610,7 +612,7 @@ class Verb(Generic[O, R]):
         return parts
 
     def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:
-        """Create the option groups from options by name; raise an error for others.
+        """Create the option groups from named options, rejecting unknown names.
 
         Raises
         ------
@@ -623,7 +625,7 @@ class Verb(Generic[O, R]):
         unknown = sorted(set(options) - {*defaults})
         if unknown:
             also = (
-                "; reading options may also have the prefix "
+                "; reading options may also be prefixed with "
                 f"{'_ or '.join(self.reading_prefixes)}_"
             )
             names = ", ".join(
@@ -640,7 +642,7 @@ class Verb(Generic[O, R]):
     def _parse_read_options(
         self, values: Mapping[str, object]
     ) -> Iterator[ReadOptions]:
-        """Return the reading options of each of two images."""
+        """Yield the reading options for each of two images."""
         names = (*ReadOptions.model_fields, CALIBRATION.name)
         both, *alone = (
             apply_calibration(
@@ -655,7 +657,7 @@ class Verb(Generic[O, R]):
             yield ReadOptions.parse({**both, **own})
 
     def start(self, values: Mapping[str, object], **how: object) -> Job[R]:
-        """Create the job from values by name, including options."""
+        """Create the job from named values, including options."""
         items = (*self.inputs, *self.all_outputs)
         files = {one.name: values[one.name] for one in items if one.name in values}
         return self.job(**files, **self.parse(values), **how)
@@ -679,8 +681,8 @@ class Verb(Generic[O, R]):
         first += [] if self.output is None else [self.output.name]
         if len(inputs) > len(first):
             msg = (
-                f"{self.name} takes {', '.join(first)} as positional arguments, "
-                "others by name"
+                f"{self.name} takes only {', '.join(first)} as positional arguments; "
+                "pass others by name"
             )
             raise TypeError(msg)
         values |= dict(zip(first, inputs, strict=False))
@@ -753,7 +755,7 @@ def check_devices(sets: Iterable[object]) -> None:
 
 
 def _iterate_images(images: Iterable[object]) -> Iterator[Any]:
-    """Iterate over images, including those in lists and pairs."""
+    """Yield images, including those in lists and pairs."""
     for image in images:
         if isinstance(image, (list, tuple)):
             yield from _iterate_images(image)

@@ -1,4 +1,4 @@
-"""Model cards: metadata stored in a file of weights, read without torch.
+"""Model cards: metadata stored in a weights file and read without torch.
 
 A model is one safetensors file, with the card in its header, which is plain JSON. It
 contains no code, and nothing is unpickled.
@@ -190,7 +190,7 @@ def read_card(path: Path) -> ModelCard:
         first = error.errors(include_url=False)[0]
         where = format_one_line(".".join(map(str, first["loc"])))
         msg = (
-            f"The model card of {path.name} is not valid at {where or 'its top'}: "
+            f"The model card of {path.name} is invalid at {where or 'its top'}: "
             f"{first['msg'].removeprefix('Value error, ')}."
         )
         raise CheckpointError(msg, code="card-invalid") from None

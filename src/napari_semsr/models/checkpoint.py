@@ -1,4 +1,4 @@
-"""Building networks by the name of their architecture; reading and writing model files.
+"""Building networks by architecture name, and reading and writing model files.
 
 A model file is safetensors: weights, with the card in the header.
 """
@@ -125,7 +125,7 @@ class _TooManyWeightsError(Exception):
 def _build_within_limits(
     path: Path, card: ModelCard, state: Mapping[str, Tensor]
 ) -> nn.Module:
-    """Build the network of a model card, limited to the number of weights in the file.
+    """Build a model card's network, limited to the number of weights in the file.
 
     It is first built without values, so that huge sizes need no memory.
     """
@@ -140,7 +140,7 @@ def _build_within_limits(
     except _TooManyWeightsError as error:
         msg = (
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
-            f"its options need more than the {weight_count} stored numbers."
+            f"its options require more than the {weight_count} stored weights."
         )
         raise CheckpointError(msg, code="weights-mismatch") from error
     return build_network(card.architecture, card.options)
@@ -229,8 +229,8 @@ def _check_not_forked() -> None:
     """Raise an error in a process forked from one that has used a model."""
     if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
         msg = (
-            "A process forked from one that has used a model cannot use models, "
-            "because it would hang: start it with the spawn method, "
+            "Models cannot be used in a process forked after a model was used, because "
+            "it would hang: start it with the spawn method, "
             "multiprocessing.get_context('spawn')."
         )
         raise SemsrError(msg, code="process-forked")

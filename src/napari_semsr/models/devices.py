@@ -1,4 +1,4 @@
-"""Devices that PyTorch can compute on, their capabilities, and why one fails.
+"""PyTorch compute devices, their capabilities, and the diagnosis of failing devices.
 
 The kinds of `torch.accelerator` that laboratories have are supported: ``cuda`` (also
 AMD's cards under ROCm), ``mps`` (Apple) and ``xpu`` (Intel).
@@ -77,8 +77,8 @@ def find_device(name: str = "auto") -> Device:
     kind, _, number = name.partition(":")
     if kind not in _CARDS or not (number.isdecimal() or name == kind):
         msg = (
-            "A device must be auto, cpu, cuda, mps or xpu, or for example cuda:1 for "
-            f"the second GPU, got {name!r}."
+            "A device must be auto, cpu, cuda, mps, xpu or a numbered GPU such as "
+            f"cuda:1 (the second GPU), got {name!r}."
         )
         raise OptionError(msg, code="device-unknown")
     count, index = device_count(kind), int(number or 0)
@@ -150,7 +150,7 @@ def _create_note(failures: list[str], device_name: str) -> str | None:
 
 
 def _explain_missing_device(kind: str) -> str:
-    """Return why PyTorch finds no device of a kind."""
+    """Return the reason why PyTorch finds no device of a given kind."""
     if kind == "mps":
         if torch.backends.mps.is_built():
             return "it needs macOS 14 on Apple silicon"
@@ -181,7 +181,7 @@ warnings.filterwarnings("ignore", message="CUDA initialization")
 
 
 def _find_failure(device: torch.device) -> str | None:
-    """Return why a device cannot compute, or None; each process tests it once.
+    """Return why a device cannot compute, or None; tested once per process.
 
     A card may be unusable: too old for this PyTorch, used exclusively by another
     process, with an incompatible driver, or used by the process from which this one was
@@ -227,7 +227,7 @@ def _explain_failure(device: torch.device, error: Exception) -> str:
 
 
 def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Check for code that runs on a GPU, binary for its generation or portable."""
+    """Check whether PyTorch has code for a GPU, either binary or portable."""
     for name in architectures:
         form, _, digits = name.partition("_")
         if not digits.isdecimal():  # such as sm_90a, for that card only
@@ -239,7 +239,7 @@ def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool
 
 
 def get_device_name(device: torch.device) -> str:
-    """Return the vendor's name of the processor or GPU."""
+    """Return the vendor name of the processor or GPU."""
     if device.type in ("cuda", "xpu"):
         return str(getattr(torch, device.type).get_device_name(device))
     return processor_name()  # an Apple chip contains both
@@ -295,7 +295,7 @@ _CONTAINER_LIMITS = (
 
 
 def get_free_memory(device: torch.device) -> int:
-    """Return the bytes of device memory available to this process.
+    """Return the device memory available to this process, in bytes.
 
     Memory cached by PyTorch counts as free: it is reused first.
     """
@@ -336,7 +336,7 @@ def get_free_memory(device: torch.device) -> int:
 
 
 def get_host_memory() -> int:
-    """Return the bytes of available main memory."""
+    """Return the available main memory, in bytes."""
     return get_free_memory(torch.device("cpu"))
 
 

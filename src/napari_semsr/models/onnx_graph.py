@@ -1,4 +1,4 @@
-"""ONNX graphs from other programs: checks before they run.
+"""Validation of ONNX graphs from other programs before they run.
 
 A graph is data, but running an unchecked one can read files, load code, or run forever.
 So `onnx.checker` validates it, only standard operators without subgraphs are accepted,
@@ -36,7 +36,7 @@ _DECIDING = frozenset({  # operators whose output need not be NaN if an input is
 
 
 def import_onnx(name: str = "onnx") -> ModuleType:
-    """Import onnx, one of its modules, or onnxruntime, or raise an error if missing."""
+    """Import onnx, one of its modules or onnxruntime; raise an error if missing."""
     # since 1.31, onnxruntime sends telemetry for each session, with an identifier of
     # the computer
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -49,7 +49,7 @@ def import_onnx(name: str = "onnx") -> ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class OnnxGraph:
-    """Validated graph, with properties determined before it runs."""
+    """Validated graph with statically determined properties."""
 
     model: "ModelProto"  # weights inside
     input: str  # Name of the input, (B, 1, H, W)
@@ -67,7 +67,7 @@ class OnnxGraph:
         return data
 
     def serialise_layers(self) -> bytes:
-        """Return the graph with every layer as an output, to measure their sizes."""
+        """Return the graph with every layer as an output, to measure layer sizes."""
         twin = import_onnx().ModelProto()
         twin.CopyFrom(self.model)
         del twin.graph.output[:]
@@ -118,7 +118,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     if len(model.graph.output) != 1:
         output_count = len(model.graph.output)
         raise _create_unsupported_error(
-            name, f"have one image as output, but has {output_count}"
+            name, f"have a single output image, but has {output_count}"
         )
     shapes = [value.type.tensor_type for value in model.graph.output]
     bare = [tensor for tensor in shapes if not tensor.HasField("shape")]
@@ -156,7 +156,7 @@ def _is_float_cast(node: "NodeProto") -> bool:
 
 
 def _to_text(name: str | bytes) -> str:
-    """Convert a name from a file to printable text."""
+    """Convert a name read from a file to printable text."""
     return format_one_line(name if isinstance(name, str) else repr(name))
 
 
@@ -171,7 +171,7 @@ def _create_unsupported_error(name: str, what: str) -> CheckpointError:
 
 
 def _iterate_tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
-    """Iterate over all stored tensors of a graph, including attributes."""
+    """Yield all stored tensors of a graph, including attributes."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -203,7 +203,7 @@ def _check_tensors(model: "ModelProto", name: str, folder: Path | None) -> None:
         if min(tensor.dims, default=1) < 0 or element_count > 2 * tensor.ByteSize():
             msg = (
                 f"{name} is damaged: its tensor {_to_text(tensor.name) or '(unnamed)'} "
-                f"claims {element_count} numbers in {tensor.ByteSize()} bytes."
+                f"declares {element_count} elements in {tensor.ByteSize()} bytes."
             )
             raise CheckpointError(msg, code="model-damaged")
 
@@ -215,8 +215,8 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
     where = PurePosixPath(location.replace("\\", "/"))
     if folder is None:
         msg = (
-            f"{name} stores weights in another file, {_to_text(location)}: only "
-            "weights inside the same file are supported here; save them in one file."
+            f"{name} stores weights in another file, {_to_text(location)}, but only "
+            "weights inside the model file are supported here; save them in one file."
         )
         raise CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
@@ -233,8 +233,8 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
     if not path_exists(inside / where) or not (inside / where).is_file():
         location = _to_text(location)
         msg = (
-            f"{name} needs the weights file {location}, which is not next to it; copy "
-            "both files."
+            f"{name} needs the weights file {location}, which is not in the same "
+            "folder; copy both files."
         )
         raise CheckpointError(msg, code="file-missing")
     return inside
@@ -277,7 +277,7 @@ def _find_input(model: "ModelProto", name: str) -> str:
     inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1:
         raise _create_unsupported_error(
-            name, f"have one image as input, but has {len(inputs)}"
+            name, f"have a single input image, but has {len(inputs)}"
         )
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type != import_onnx().TensorProto.FLOAT:

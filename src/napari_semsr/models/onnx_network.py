@@ -64,12 +64,12 @@ class _Runner:
                 raise CheckpointError(msg, code="model-unsuitable")
 
     def run(self, image: Float32Array) -> RealArray:
-        """Run one image (1, 1, H, W), converting errors to those of torch."""
+        """Run the graph on one image (1, 1, H, W), raising errors as torch does."""
         output: RealArray = self._run_session(self._session, image)[0]
         return output
 
     def measure_peak_bytes(self, image: Float32Array) -> int:
-        """Run one image and return the peak memory of its layers in bytes."""
+        """Run the graph on one image; return the peak layer memory in bytes."""
         session = _create_session(self.graph.serialise_layers())
         names = [output_array.name for output_array in session.get_outputs()]
         output_array = self._run_session(session, image)
@@ -140,7 +140,7 @@ class OnnxNetwork(nn.Module):
     def _load_from_state_dict(
         self, state: Mapping[str, Tensor], prefix: str, *rest: object
     ) -> None:
-        """Accept a graph of any length."""
+        """Accept a stored graph of any length."""
         graph_given = state.get(f"{prefix}graph")
         if (
             graph_given is not None
@@ -210,7 +210,9 @@ def measure_onnx(
             side = round_up(max(smallest, _TEST_SIDE), step)
             first, second = (network.activation_bytes((n, n)) for n in (side, 2 * side))
             if second > _GROWTH * first:
-                reason = f"twice the side takes {second / first:.3g} times the memory"
+                reason = (
+                    f"doubling the side takes {second / first:.3g} times the memory"
+                )
                 break
             _check_sizes(network, smallest)
             probe_result = probe_network(network, stride=step)
@@ -221,9 +223,9 @@ def measure_onnx(
             reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
     msg = (
         "A network must accept fields whose sides are multiples of 1, 2, 4 ... or "
-        f"{_STRIDES[-1]} px, use memory in proportion to the field, and give the same "
-        "values for a field cropped at another position: this graph fails for all of "
-        f"these strides ({reason})."
+        f"{_STRIDES[-1]} px, use memory in proportion to the field size, and give the "
+        "same values if the crop is shifted: this graph fails for all of these strides "
+        f"({reason})."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
@@ -236,7 +238,8 @@ def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
     if left or not 1 <= scale <= _LARGEST_SCALE:
         msg = f"for {smallest} x {smallest} px it returns "
         msg += (
-            f"{output.shape[2]} x {output.shape[3]}, not 1 to {_LARGEST_SCALE} for each"
+            f"{output.shape[2]} x {output.shape[3]}, not 1 to {_LARGEST_SCALE} "
+            "pixels per input pixel"
         )
         raise RuntimeError(msg)
     network.scale = scale
@@ -313,8 +316,8 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     if isinstance(module, InformedRestorer):
         msg = (
             f"{card.name} first analyses haze, noise and blur of the whole field, "
-            "which ONNX cannot express: export the network for one field (`field`), "
-            "without haze removal."
+            "which cannot be expressed in ONNX: export the network for one field "
+            "(`field`), without haze removal."
         )
         raise CheckpointError(msg, code="export-unsupported")
     onnx = import_onnx()
@@ -390,8 +393,8 @@ def describe_scaling(card: ModelCard) -> str:
         "levels": "the grey values {:g} and {:g}".format(*card.input_levels),
     }
     return (
-        "One grey channel (batch, 1, y, x), scaled such that "
-        f"{ways[card.input_scaling]} are 0 and 1; the output has the same scale."
+        f"One grey channel (batch, 1, y, x), scaled so that {ways[card.input_scaling]} "
+        "map to 0 and 1; the output has the same scale."
     )
 
 
@@ -407,8 +410,8 @@ def _check_outputs(data: bytes, whole: nn.Module, card: ModelCard) -> None:
         off = float(np.abs(ours - theirs).max()) / spread
         if not off <= _SPAN:
             msg = (
-                f"{card.name} cannot be exported: ONNX Runtime differs from torch by "
-                f"{off:.1e} of the range on {side + rows} x {side + columns} px, more "
-                f"than the allowed {_SPAN:g}."
+                f"{card.name} cannot be exported: the outputs of ONNX Runtime and "
+                f"torch differ by {off:.1e} of the range on {side + rows} x "
+                f"{side + columns} px, more than the allowed {_SPAN:g}."
             )
             raise CheckpointError(msg, code="export-inexact")

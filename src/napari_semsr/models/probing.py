@@ -31,7 +31,7 @@ _SIGNATURE = inspect.signature(functional.instance_norm)
 
 @dataclass(frozen=True, slots=True)
 class LiveNorm:
-    """Call of a normalisation layer on an image ``(B, C, H, W)``."""
+    """Arguments of a normalisation call on an image ``(B, C, H, W)``."""
 
     input: Tensor
     weight: Tensor | None
@@ -42,7 +42,7 @@ class LiveNorm:
 def find_live_norm(
     func: object, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> LiveNorm | None:
-    """Return a call that normalises an image by its own statistics, or None."""
+    """Return the norm call if it uses the image's own statistics, otherwise None."""
     if func is not functional.instance_norm:
         return None
     arguments_bound = _SIGNATURE.bind(*args, **kwargs)
@@ -156,7 +156,7 @@ def find_smallest_side(module: nn.Module, *, stride: int) -> int:
 
 
 def _measure_spread(module: nn.Module, side: int, across: int, stride: int) -> int:
-    """Measure how far NaN, or a change, spreads in four directions."""
+    """Measure how far NaN values or changes spread in four directions."""
     middle = round_up(side // 2, stride)
     spread_of = _find_changes if getattr(module, "opaque", False) else _find_nan_outputs
     reach = 0
@@ -225,7 +225,7 @@ def measure_receptive_field(module: nn.Module, *, stride: int) -> int:
         side *= 2
     msg = (
         "A network for tiled inference must have a bounded receptive field, but this "
-        f"network depends on more than {_LAST_SIDE // 2} px on each side."
+        f"network's outputs depend on inputs more than {_LAST_SIDE // 2} px away."
     )
     raise ShapeError(msg, code="receptive-field-unbounded")
 
@@ -261,7 +261,7 @@ _WIDEST = 256  # largest effective field probed; chosen
 def measure_effective_halo(
     module: nn.Module, *, stride: int, halo: int, tolerance: float, seed: int = 0
 ) -> int:
-    """Measure the halo beyond which the input hardly changes the output.
+    """Measure the halo beyond which the input has little effect on the output.
 
     In input pixels, a multiple of the stride, at most the exact halo of `probe`. The
     tolerance is the largest allowed change, over the range of the output. Noise with

@@ -1,4 +1,4 @@
-"""Training patches: cut, checked, split, stored, augmented."""
+"""Training patches: cutting, checking, splitting, storage and augmentation."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Augmentation of a pair of patches, equal for both and reproducible by a seed.
+"""Augmentation of patch pairs, equal for both patches and reproducible by seed.
 
 Sun et al. flip, rotate by 30, 45, 60 and 90 degrees, and scale; grey levels may be
 varied, too. Rotations by right angles and flips do not interpolate; everything else is

@@ -1,4 +1,4 @@
-"""Selection of patches for training and their assignment to the three sets.
+"""Selection of training patches, and their split into the three sets.
 
 Images are used on one grid: as they are, or resampled to one pixel size. A patch
 must be finite and not empty; those of a pair must show the same content, and
@@ -73,7 +73,7 @@ class PatchPosition:
 def generate_patches(
     source: int, shape: IntPair, options: PairOptions
 ) -> Iterator[PatchPosition]:
-    """Yield the patches of an image at regular steps, with equal margins."""
+    """Yield the regularly spaced patches of an image, with equal margins."""
     side, step = options.patch, options.step or options.patch
     counts = [max(0, (n - side) // step + 1) for n in shape]
     spare = [
@@ -91,7 +91,7 @@ def split_patches(
     salt: int = 0,
     groups: ImageGroups | None = None,
 ) -> dict[str, list[PatchPosition]]:
-    """Assign patches to three sets such that different sets show different areas.
+    """Split patches into three sets that show different areas.
 
     Patches of congruent images, by `groups`, are assigned like those of one image.
     Other images of one area are in one set, the training set if there are enough
@@ -132,7 +132,7 @@ _MAX_HELD = 0.8  # largest fraction of them that may be held out
 
 
 def _scale_fractions(options: PairOptions, times: float) -> PairOptions:
-    """Increase the held-out fractions of a subset so that they hold for all patches."""
+    """Increase the held-out fractions of a subset to match those of all patches."""
     share_out = options.validation + options.test
     times = min(times, _MAX_HELD / share_out) if share_out else 1.0
     if times <= 1:
@@ -155,9 +155,10 @@ def _split_groups(
     names = [name for name in SPLITS if options.split_fractions[name] > 0]
     if len(by_group) < len(names):
         msg = (
-            f"{len(names)} sets of different areas need at least {len(names)} areas, "
-            f"but the images show only {len(by_group)}: add images of other areas, one "
-            "image of each area, or use fewer sets (`validation=0`, `test=0`)."
+            f"A split by area into {len(names)} sets needs at least {len(names)} "
+            f"areas, but the images show only {len(by_group)}: add images of other "
+            "areas, pass one image per area, or use fewer sets (`validation=0`, "
+            "`test=0`)."
         )
         raise OptionError(msg, code="too-few-places")
     stand_ins = [
@@ -202,16 +203,16 @@ def _split_patches(
     if not all(places_by_set[name] for name in names):
         if options.whole_images:
             msg = (
-                f"{len(names)} sets of whole images need at least {len(names)} "
-                f"images with patches, got {len(sources)}: add images, or omit "
-                "`whole_images`."
+                f"A split of whole images into {len(names)} sets needs at least "
+                f"{len(names)} images with patches, got {len(sources)}: add images, or "
+                "omit `whole_images`."
             )
             raise OptionError(msg, code="too-few-images")
         msg = (
-            f"{len(names)} disjoint sets need at least {len(names)} separate patches "
-            f"of {options.patch} px, which the {len(places)} patches do not provide: "
-            "lower `patch`, use larger images, or cut pairs for fewer sets "
-            "(`validation=0`, `test=0`)."
+            f"A split into {len(names)} disjoint sets needs at least {len(names)} "
+            f"non-overlapping patches of {options.patch} px, which the {len(places)} "
+            "patches do not provide: lower `patch`, use larger images, or cut pairs "
+            "for fewer sets (`validation=0`, `test=0`)."
         )
         raise OptionError(msg, code="too-few-patches")
     return places_by_set
@@ -220,7 +221,7 @@ def _split_patches(
 def _assign_randomly(
     count: int, options: PairOptions, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Return random set numbers for patches without common pixels."""
+    """Return random set numbers for non-overlapping patches."""
     sets = np.zeros(count, int)
     left = rng.permutation(count)
     for number in (2, 1):
@@ -251,7 +252,7 @@ def _assign_held_out(
     apart: int,
     rng: np.random.Generator,
 ) -> NDArray[np.intp]:
-    """Return the set numbers of patches on lattices, `apart` steps apart."""
+    """Return set numbers for overlapping patches; sets are `apart` steps apart."""
     shapes: dict[int, IntPair] = {}
     for place in places:
         rows, columns = shapes.get(place.source, (0, 0))
@@ -342,7 +343,7 @@ class _LatticeAssignment:
 
 
 def _list_intervals(part: slice) -> NDArray[np.intp]:
-    """Return starts and stops (2, N) of intervals along a side of a lattice."""
+    """Return the starts and stops (2, N) of intervals along one lattice axis."""
     lines = np.unique(np.linspace(part.start, part.stop, _LINES + 1).astype(int))
     first, last = np.triu_indices(len(lines), 1)
     return np.stack([lines[first], lines[last]])
@@ -351,7 +352,7 @@ def _list_intervals(part: slice) -> NDArray[np.intp]:
 def _sum_rectangles(
     sums: RealArray, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> RealArray:
-    """Sum over the rectangles of all rows and columns, from cumulative sums."""
+    """Sum over rectangles given by row and column intervals, from cumulative sums."""
     down = sums[rows[1]] - sums[rows[0]]
     sums_within: RealArray = down[:, columns[1]] - down[:, columns[0]]
     return sums_within
@@ -360,7 +361,7 @@ def _sum_rectangles(
 def _view_rectangle(
     sets: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[np.intp]:
-    """Return a view of a rectangle of a lattice."""
+    """Return a view of a rectangular part of a lattice."""
     return sets[slice(*rows), slice(*columns)]
 
 
@@ -377,7 +378,7 @@ _PERCENTILES = (0.1, 99.9)  # of black and white; chosen
 
 @dataclass(frozen=True, slots=True)
 class AlignedImage:
-    """Image on the common grid of both sides."""
+    """Image on the common grid of LOW and HIGH."""
 
     image: Micrograph
     value_range: FloatPair  # percentiles 0.1 and 99.9 of the field
@@ -438,7 +439,7 @@ class PairSelection:
     same_place: list[list[str]]  # names of images that show the same area
 
     def read_patch(self, side: str, source: int, box: Box) -> NDArray[Any]:
-        """Read a patch of an image of one side; the box is in pixels of LOW.
+        """Read a patch of a LOW or HIGH image; the box is in pixels of LOW.
 
         In the common type of all images of the side.
         """
@@ -455,7 +456,7 @@ def select_pairs(
     is_paired: bool,
     pair_map: PairTransform | None = None,
 ) -> Job[PairSelection]:
-    """Select patches for training and assign them to the three sets.
+    """Select training patches and split them into the three sets.
 
     `is_paired` images show the same fields, in the same order. Each pair then shows one
     area, otherwise two patches of the same density class. LOW is mapped to HIGH by
@@ -467,7 +468,9 @@ def select_pairs(
     if is_paired:
         sides: _Sides = {"low": [], "high": []}
         for low, high in zip(lows, highs, strict=True):
-            yield Progress(0, 0, f"resampling {low.name} and {high.name} to one grid")
+            yield Progress(
+                0, 0, (f"resampling {low.name} and {high.name} to a common grid")
+            )
             pair = align_images(low, high, options, pair_map)
             sides["low"].append(pair[0])
             sides["high"].append(pair[1])
@@ -567,7 +570,7 @@ def _select_similar_patches(
     rejections: Counter[str],
     groups: dict[str, ImageGroups],
 ) -> Job[tuple[_Sets, int]]:
-    """Select patches of both sides with equal pattern density; count all patches."""
+    """Select LOW and HIGH patches with equal pattern density; count all patches."""
     places_by_set: dict[str, dict[str, list[PatchPosition]]] = {}
     densities: dict[tuple[str, PatchPosition], float] = {}
     candidates = 0
@@ -585,7 +588,7 @@ def _select_similar_patches(
                 densities[side, place] = meters[place.source].measure_density(patch)
             else:
                 rejections[reason] += 1
-            yield Progress(number + 1, len(places), f"checking patches of {side}")
+            yield Progress(number + 1, len(places), f"checking {side} patches")
         places_by_set[side] = split_patches(
             usable_places, options, salt=salt, groups=groups[side]
         )
@@ -598,7 +601,7 @@ def _count_unassigned(
     usable_places: list[PatchPosition],
     sets: dict[str, list[PatchPosition]],
 ) -> None:
-    """Count the patches not assigned to any set."""
+    """Count the usable patches not assigned to any set."""
     lost_count = len(usable_places) - sum(
         len(pairs_found) for pairs_found in sets.values()
     )
@@ -612,7 +615,7 @@ def _balance_sets(
     options: PairOptions,
     rejections: Counter[str],
 ) -> _Sets:
-    """Remove patches until both sides of each set have equal density."""
+    """Remove patches until LOW and HIGH have equal density in each set."""
     sets: _Sets = {}
     for number, name in enumerate(SPLITS):
         rng = np.random.default_rng([options.seed, 2, number])
@@ -636,7 +639,7 @@ def _balance_sets(
 def _list_patches(
     side: Sequence[AlignedImage], options: PairOptions, scale: int = 1
 ) -> list[PatchPosition]:
-    """List the patches of all images on one side; boxes are in pixels of LOW."""
+    """List the patches of all LOW or all HIGH images; boxes are in pixels of LOW."""
     places: list[PatchPosition] = []
     for number, one in enumerate(side):
         rows, columns = (n // scale for n in one.image.shape)
@@ -646,8 +649,8 @@ def _list_patches(
     largest = max(side, key=lambda one: min(one.image.shape)).image
     rows, columns = (n // scale for n in largest.shape)
     msg = (
-        f"A patch of {options.patch} px needs an image of at least that size, but "
-        f"{largest.name} has only {rows} x {columns} px: lower `patch`."
+        f"A patch of {options.patch} px needs an image of at least that size, but the "
+        f"largest image, {largest.name}, has only {rows} x {columns} px: lower `patch`."
     )
     raise ShapeError(msg, code="image-too-small")
 
@@ -673,7 +676,7 @@ def _find_common_pixel_size(
 
 
 def is_unreliable(pair_map: PairTransform, start: FloatArray, stop: FloatArray) -> bool:
-    """Return whether a transform is unreliable in most of a patch.
+    """Return whether a transform is unreliable in at least half of a patch.
 
     `start`, `stop`: corners of the patch in the plane of HIGH. At least half of the
     areas with their centres in the patch, or around the patch's centre, must be
@@ -692,7 +695,7 @@ _BETTER = 0.02  # least gain of correlation by a shift; chosen: less is chance
 def check_patch(
     patch: RealArray, value_range: FloatPair, options: PairOptions
 ) -> str | None:
-    """Return the reason to reject one patch (Y, X), or None."""
+    """Return the reason for rejecting a patch (Y, X), or None."""
     values = patch.astype(float)
     if not np.isfinite(values).all():
         return "not-finite"
@@ -709,7 +712,7 @@ def check_pair(
     *,
     is_mapped: bool = False,
 ) -> str | None:
-    """Return the reason to reject a pair of patches, or None.
+    """Return the reason for rejecting a pair of patches, or None.
 
     `low` (Y, X), `high` (Y * scale, X * scale); `ranges`: percentiles of both fields.
     Registered patches may look quite different, like facets in the optical image and
@@ -742,7 +745,7 @@ def _normalise_patch(patch: RealArray) -> FloatArray:
 
 
 def _find_best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
-    """Find the shift, up to an eighth of the side, with the strongest correlation.
+    """Find the shift with the strongest correlation, up to an eighth of the side.
 
     Only the overlap is compared, so that the border has no effect.
     """
@@ -761,7 +764,7 @@ def _find_best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
 
 
 def _compute_window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Compute the standard deviation in every window inside the image."""
+    """Compute the standard deviation in every window that lies inside the image."""
     sums = []
     for part in (values, values**2):
         table = np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -823,7 +826,7 @@ def _compute_gradient(values: RealArray) -> FloatArray:
 def balance_densities(
     low: Sequence[float], high: Sequence[float], rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """Choose equal numbers of patches of equal density from two sets.
+    """Choose equal numbers of patches with equal density from two sets.
 
     `low`, `high`: densities of their patches; returns indices of both, ordered by
     density class: fifths of all densities.
@@ -892,7 +895,7 @@ def align_images(
 def _align_by_transform(
     low: Micrograph, high: Micrograph, options: PairOptions, transform: Affine | Elastic
 ) -> tuple[AlignedImage, AlignedImage]:
-    """Resample LOW with a transform to the part of HIGH that it covers."""
+    """Resample LOW to the part of HIGH that it covers, using a transform."""
     scale, grid = options.scale_factor, Grid.from_image(high)
     outline_places = transform(_sample_outline(Grid.from_image(low)))
     pitch = np.array(grid.pitch)
@@ -907,7 +910,7 @@ def _align_by_transform(
     rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
     if min(rows, columns) < 1:
         msg = (
-            f"With this transform {low.name} does not overlap {high.name}: register "
+            f"Under this transform, {low.name} does not overlap {high.name}: register "
             "again."
         )
         raise ShapeError(msg, code="no-overlap")
@@ -973,10 +976,10 @@ def _resample_to_common_pixel(
         bare = low.name if a is None else high.name
         sizes = [" x ".join(map(str, image.shape)) for image in (low, high)]
         msg = (
-            f"Two images of {sizes[0]} and {sizes[1]} px can be paired at scale "
-            f"{options.scale_factor} only by their pixel sizes, but {bare} has none: "
-            "set both (`low_pixel_nm`, `high_pixel_nm`), or crop the images to one "
-            "grid."
+            f"Images of {sizes[0]} and {sizes[1]} px can be paired at scale "
+            f"{options.scale_factor} only if both have a pixel size, but {bare} has "
+            "none: set both (`low_pixel_nm`, `high_pixel_nm`), or crop the images to a "
+            "common grid."
         )
         raise ShapeError(msg, code="pixel-size-missing")
     pixel = options.pixel_nm or float(np.sqrt(b[0] * b[1]))
@@ -1012,7 +1015,7 @@ def _get_grids(
 def _resample_image(
     image: Micrograph, offset: FloatArray, pitch: FloatArray, shape: IntPair
 ) -> Micrograph:
-    """Resample an image to a grid whose corner is `offset` inside its own."""
+    """Resample an image to a grid whose corner is shifted inwards by `offset`."""
     own, sides = Grid.from_image(image), _to_pair(pitch)
     grid = Grid(shape, sides, _to_pair(own.corner + offset))
     size = "spacing_px" if image.pixel_size_nm is None else "pixel_size_nm"
@@ -1070,11 +1073,11 @@ NUMBERS: dict[str, dict[str, float]] = {
     "sharpen": {"radius_px": 2.0, "amount": 0.7},
     "equalise": {"kernel_share": 0.125, "clip_limit": 0.01},
 }
-"""Parameters of each preparation step; chosen."""
+"""Chosen parameters of each preparation step."""
 
 
 def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
-    """Apply the chosen preparation to a whole image.
+    """Apply the chosen preparation steps to a whole image.
 
     In float32, on the same grey scale.
     """

@@ -1,4 +1,4 @@
-"""Copies of an area with objects removed and added.
+"""Synthetic defects: copies of an area with objects removed and added.
 
 A network trained on one area learns its usual content, and adds it where it is
 missing. In these copies of the SEM image some objects are missing and others are added:
@@ -16,7 +16,7 @@ from scipy import ndimage
 from napari_semsr.core import BoolArray, Float32Array, FloatArray
 
 HALF_AXES_PX = (2.5, 8.0)
-"""Smallest and largest semi-axis of an object; chosen for a blur of 5 px."""
+"""Smallest and largest semi-axis of an object in px; chosen for a blur of 5 px."""
 _RIM_PX = 2.5  # width of the ring whose level an object is set to
 _SOFT_PX = 1.0  # smoothing of SEM before levels are measured, against noise
 _PLAIN = 0.1  # of the area's contrast: least change by an object

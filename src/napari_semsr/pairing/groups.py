@@ -1,4 +1,4 @@
-"""Detection of images that show the same area: their patches must be in one set.
+"""Detection of images that show the same area and must be in the same set.
 
 Images are compared downsampled, without shading and at unit contrast, independent of
 format, bit depth, gain and brightness, in all eight orientations used for training.
@@ -54,13 +54,13 @@ def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[ImageMatch
     shrink = max(1, -(-max(max(one.shape) for one in images) // _SIDE))
     small: list[FloatArray] = []
     for number, image in enumerate(images):
-        yield Progress(number, len(images), f"comparing {what} images with each other")
+        yield Progress(number, len(images), f"comparing {what} images with one another")
         small.append(_normalise_image(_downsample(image.array(), shrink)))
     side = fft.next_fast_len(2 * max(max(one.shape) for one in small), real=True)
     spectra = [_compute_spectrum(one, side) for one in small]
     matches = []
     for second in range(1, len(images)):
-        yield Progress(second, len(images), f"comparing {what} images with each other")
+        yield Progress(second, len(images), f"comparing {what} images with one another")
         for turn in range(8):
             flipped = small[second] if turn < 4 else small[second][::-1]
             turned_image = np.rot90(flipped, turn % 4)
@@ -108,7 +108,7 @@ class ImageGroups:
 
 
 def _downsample(values: RealArray, shrink: int) -> FloatArray:
-    """Average over blocks, replacing missing pixels by the mean of the others."""
+    """Average over blocks, replacing missing pixels with the mean of the others."""
     field = np.asarray(values, float)
     finite = np.isfinite(field)
     if not finite.all():
@@ -121,7 +121,7 @@ def _downsample(values: RealArray, shrink: int) -> FloatArray:
 
 
 def _are_pixels_aligned(first: Micrograph, second: Micrograph) -> bool:
-    """Return whether two images correlate better unshifted than shifted by a pixel."""
+    """Return whether two images correlate best unshifted, not shifted by a pixel."""
     if first.shape != second.shape:
         return False
     a, b = (_downsample(one.array(), 1) for one in (first, second))
@@ -154,7 +154,7 @@ def _find_common_shift(
     second: tuple[FloatArray, NDArray[np.complex64]],
     side: int,
 ) -> IntPair | None:
-    """Find the shift at which two small images show the same area; None otherwise."""
+    """Find the shift at which two small images show the same area; None if absent."""
     a, b = first[0], second[0]
     if a.shape == b.shape and abs(_correlate_overlap(a, b, (0, 0))) > _EQUAL:
         return 0, 0

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from napari_semsr.core import Message, Options
 
 SPLITS = ("train", "validation", "test")
-"""The three sets, in the order in which they are filled."""
+"""Names of the three sets, in the order of assignment."""
 
 
 class PairOptions(Options):
@@ -108,7 +108,7 @@ class PairOptions(Options):
         """Check that some patches remain for training."""
         if self.validation + self.test >= 1:
             msg = (
-                "Validation and test must leave patches for training, got fractions of "
+                "Validation and test fractions must leave patches for training, got "
                 f"{self.validation:g} and {self.test:g}"
             )
             raise ValueError(Message(msg, "options-contradict"))
@@ -121,12 +121,12 @@ class PairOptions(Options):
 
     @property
     def shrink_factor(self) -> float:
-        """Pixels of LOW's window per pixel of a patch."""
+        """LOW pixels of the cropped window per patch pixel."""
         return 1.0 if self.crop is None else self.crop / self.patch
 
     @property
     def has_preparation(self) -> bool:
-        """Whether any preparation is chosen."""
+        """Whether any preparation step is enabled."""
         return self.denoise or self.sharpen or self.equalise
 
     @property

@@ -1,4 +1,4 @@
-"""Store of pairs: a zarr group with one subgroup for each set.
+"""Pair store: a zarr group with one subgroup per set.
 
 ::
 
@@ -61,7 +61,7 @@ class SetWriter:
             self.flush()
 
     def _compute_batch_size(self) -> int:
-        """Return the number of patches in a chunk of the larger array."""
+        """Return the number of patches per chunk, limited by the larger array."""
         largest = max(part[0].nbytes for part in self._waiting.values())
         return int(np.clip(_CHUNK_BYTES // max(largest, 1), 1, self.count))
 
@@ -159,12 +159,12 @@ class PairStore:
 
     @property
     def is_paired(self) -> bool:
-        """Whether LOW and HIGH of the same index show the same area."""
+        """Whether LOW and HIGH patches with the same index show the same area."""
         return bool(self.record["kind"] == "paired")
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of pairs of each set."""
+        """Number of pairs in each set."""
         return {name: int(self.record["counts"][name]) for name in SPLITS}
 
     @property
@@ -183,8 +183,8 @@ class PairStore:
         if name not in SPLITS or not self.counts[name]:
             counts_text = ", ".join(f"{k} {n}" for k, n in self.counts.items())
             msg = (
-                f"{self.path.name} has no set {name!r} with pairs; the sets have these "
-                f"counts: {counts_text}."
+                f"{self.path.name} has no pairs in set {name!r}; the numbers of pairs "
+                f"per set are {counts_text}."
             )
             raise ReadError(msg, code="set-empty")
         return self.group[f"{name}/low"], self.group[f"{name}/high"]
@@ -249,7 +249,7 @@ class PairStore:
         return sources_found
 
     def _list_training_areas(self, side: str) -> dict[int, list[list[float]]]:
-        """Return the training areas by image index."""
+        """Return the training areas, keyed by image index."""
         scale = int(self.record["scale"]) if side == "high" else 1
         extent = int(self.record["patch"]) * scale
         areas_found: dict[int, list[list[float]]] = {}
@@ -276,7 +276,7 @@ class PairStore:
 
 
 def _trace_sources(image: dict[str, Any]) -> Iterator[dict[str, object]]:
-    """Yield the record of an image and those of the images it was cropped from."""
+    """Yield the records of an image and of the images it was cropped from."""
     yield image
     history = image.get("provenance")
     if history is not None and history["job"] == "crop":
@@ -313,7 +313,7 @@ def open_pairs(path: Path) -> PairStore:
     except (OSError, ValueError, KeyError):
         record = None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        msg = f"{path} is not a pair store; create one (`pairs()`)."
+        msg = f"{path} is not a pair store; create one with `pairs()`."
         raise ReadError(msg, code="not-a-pair-store")
     if not record.get("complete"):
         msg = f"{path} is unfinished; create it again (`overwrite`)."

@@ -130,7 +130,7 @@ class _Knots:
 
 
 def fit_elastic(level: PyramidLevel, affine: Affine) -> Job[ElasticFit | None]:
-    """Fit an elastic displacement after an affine one; None if too few patches."""
+    """Fit an elastic displacement after an affine one; None for too few patches."""
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
     transform: Affine | Elastic = affine
     edge = 0.0
@@ -166,7 +166,7 @@ class _Displacements:
         return cls(at, patches.places - at, patches.edges, patches.surety)
 
     def select(self, which: BoolArray) -> "_Displacements":
-        """Select some of the patches."""
+        """Return a subset of the patches."""
         return _Displacements(
             self.at[which], self.shift[which], self.edges[which], self.surety[which]
         )
@@ -234,7 +234,7 @@ def _fit_without_folds(data: _Displacements, bending_before: ElasticFit) -> Elas
 def _try_stiffness(
     data: _Displacements, knots: _Knots, parts: list[BoolArray]
 ) -> Iterator[tuple[float, float, FloatArray]]:
-    """Yield stiffnesses, their errors on held-out patches, and the residuals."""
+    """Yield each stiffness with its held-out error and residuals."""
     systems = [
         (out, _System(data.select(~out), knots))
         for out in parts
@@ -266,7 +266,7 @@ class _System:
         self._penalty = sparse.kron(knots.compute_penalty(), sparse.eye_array(2))
 
     def solve(self, stiff: float, rounds: int) -> tuple[FloatArray, float]:
-        """Solve for the knot values (K, 2) and the shift of edges."""
+        """Solve for the knot values (K, 2) and the edge shift."""
         data = self._data
         count = np.arange(len(data.at) + 1)
         edges = data.edges.ravel()

@@ -1,4 +1,4 @@
-"""A transform from landmarks set in both images.
+"""Transform fitted to landmarks marked in both images.
 
 Landmarks are fitted by least squares, a similarity in closed form [1]_. A misplaced
 landmark pulls the fit towards itself, so that its residual is too small: use its
@@ -38,19 +38,19 @@ class Landmarks:
         if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][1] != 2:
             count = " and ".join(str(len(side)) for side in (self.moving, self.fixed))
             msg = (
-                f"Landmarks must be in pairs, got {count}: mark each point in both "
+                f"Landmarks must come in pairs, got {count}: mark each point in both "
                 "images."
             )
             raise RegistrationError(msg, code="landmarks-unpaired")
         if not (np.isfinite(self.moving).all() and np.isfinite(self.fixed).all()):
-            msg = "A landmark needs two finite coordinates (y, x) in each image."
+            msg = "Each landmark needs two finite coordinates (y, x) in both images."
             raise RegistrationError(msg, code="landmarks-invalid")
 
     def __len__(self) -> int:
         return len(self.moving)
 
     def remove_pair(self, number: int) -> "Landmarks":
-        """Return the landmarks without the given pair, counted from 0."""
+        """Return the landmarks without the pair of the given index."""
         both_places = self.moving, self.fixed
         return Landmarks(*(np.delete(each, number, axis=0) for each in both_places))
 
@@ -85,7 +85,7 @@ class LandmarkFit:
 
     @cached_property
     def residuals(self) -> FloatArray:
-        """Differences (N, 2) between mapped landmarks and fixed landmarks."""
+        """Differences (N, 2) between mapped and fixed landmarks."""
         return np.asarray(self.transform(self.landmarks.moving) - self.landmarks.fixed)
 
     @property
@@ -95,7 +95,7 @@ class LandmarkFit:
 
     @property
     def scatter(self) -> float | None:
-        """Standard error of a landmark along an axis; None without redundancy."""
+        """Standard error of a landmark along one axis; None without redundancy."""
         spare = 2 * len(self.landmarks) - _PARAMETERS[self.model]
         if spare <= 0:
             return None
@@ -145,7 +145,7 @@ class LandmarkFit:
 
 
 def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
-    """Fit the transform that maps landmarks of one image to those of another.
+    """Fit the transform that maps landmarks in one image to those in the other.
 
     Parameters
     ----------
@@ -181,8 +181,8 @@ def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
 def _check_landmarks(landmarks: Landmarks) -> None:
     if len(landmarks) < _LEAST:
         msg = (
-            f"A transform needs at least {_LEAST} pairs of landmarks, got "
-            f"{len(landmarks)}: add more, far apart."
+            f"A transform needs at least {_LEAST} landmark pairs, got "
+            f"{len(landmarks)}: add more pairs, far apart."
         )
         raise RegistrationError(msg, code="too-few-landmarks")
     for name, places in (("moving", landmarks.moving), ("fixed", landmarks.fixed)):
@@ -205,7 +205,7 @@ def _check_landmarks(landmarks: Landmarks) -> None:
 
 
 def _compute_flatness(landmarks: Landmarks) -> float:
-    """Return the width-to-length ratio of the landmarks; the smaller of both images."""
+    """Return the landmarks' width-to-length ratio, the smaller of the two images."""
     flatness = []
     for places in (landmarks.moving, landmarks.fixed):
         length, width = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
@@ -216,13 +216,13 @@ def _compute_flatness(landmarks: Landmarks) -> float:
 def _build_design_rows(
     places: FloatArray, model: Model, *, is_mirrored: bool
 ) -> FloatArray:
-    """Return the rows (2 N, parameters) of the linear model for mapped y and x."""
+    """Return the design-matrix rows (2 N, parameters) for mapped y and x."""
     design = build_design_matrix(places, model, is_mirrored=is_mirrored)
     return design.reshape(-1, design.shape[-1])  # also of no places
 
 
 def _fit_affine(landmarks: Landmarks, model: Model, *, is_mirrored: bool) -> Affine:
-    """Fit by least squares, centred on the means for numerical precision."""
+    """Fit an affine transform by least squares, centred for numerical precision."""
     first, second = landmarks.moving.mean(axis=0), landmarks.fixed.mean(axis=0)
     rows = _build_design_rows(landmarks.moving - first, model, is_mirrored=is_mirrored)
     solution = np.linalg.lstsq(rows, (landmarks.fixed - second).ravel(), rcond=None)[0]

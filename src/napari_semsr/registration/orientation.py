@@ -1,4 +1,4 @@
-"""Orientation of structure, which images of both microscopes have in common.
+"""Structure orientation, a feature common to images of both microscopes.
 
 Optical and SEM images show an area with unrelated contrast: what is bright in one is
 dark or grey in the other. Positions and directions of edges are the same. A gradient
@@ -50,7 +50,7 @@ def resample_to_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
 
 
 def compute_orientations(images: RealArray, width_px: float) -> Field:
-    """Compute the orientations of images (…, Y, X); 0 at NaN and next to it.
+    """Compute the orientations of images (…, Y, X); 0 at and next to NaN.
 
     `width_px` is the standard deviation of the Gaussian derivative filter.
     """
@@ -89,7 +89,7 @@ def _divide_finite(above: Field, below: RealArray, finite: NDArray[np.bool_]) ->
 def _compute_gradients(
     images: RealArray, width_px: float, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, NDArray[np.bool_], float]:
-    """Compute complex gradients, a mask of valid ones, and their noise floor."""
+    """Compute complex gradients, a mask of the valid ones, and their noise floor."""
     values = np.asarray(images, dtype=np.float32)
     finite = np.isfinite(values)
     if not finite.any():

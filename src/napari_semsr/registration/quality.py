@@ -1,4 +1,4 @@
-"""Quality of a registration: its error, where it is reliable, and alternatives.
+"""Quality of a registration: error, reliable areas, and alternative transforms.
 
 The error is estimated from the scatter of patches about the transform by the sandwich
 estimator [1]_. Errors of neighbouring patches are correlated as far as they share
@@ -81,7 +81,7 @@ def estimate_uncertainty(
 
 
 def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> FloatArray:
-    """Return each patch's residual (N, 2) in nm from a fit of other patches."""
+    """Return each patch's residual (N, 2) in nm from a fit to other patches."""
     patches = map_fit.patches
     low, high = patches.places.min(axis=0), patches.places.max(axis=0)
     span = np.maximum(high - low, 1e-9)
@@ -106,7 +106,7 @@ def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> FloatArra
 def sample_overlap(
     transform: Transform, moving: Micrograph, fixed: Micrograph
 ) -> FloatArray:
-    """Return evenly spaced positions (N, 2) of the moving image in the overlap, nm."""
+    """Return evenly spaced moving-image positions (N, 2) in the overlap, in nm."""
     lies = Grid.from_image(moving)
     axes = [
         np.linspace(c, e, _PLACES) for c, e in zip(lies.corner, lies.end, strict=True)
@@ -128,7 +128,7 @@ def _find_mapped_positions(
 def compute_overlap(
     transform: Affine | Elastic, moving: Micrograph, fixed: Micrograph
 ) -> float:
-    """Return the overlap as a fraction of the smaller image."""
+    """Return the overlap as a fraction of the smaller image's area."""
     affine = transform.affine if isinstance(transform, Elastic) else transform
     lies, on = Grid.from_image(moving), Grid.from_image(fixed)
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
@@ -141,7 +141,7 @@ def compute_overlap(
 
 
 def compute_mutual_information(one: FloatArray, two: FloatArray) -> float:
-    """Compute the mutual information of two equally sized images in bits, without NaN.
+    """Compute the mutual information of two same-size images in bits, ignoring NaN.
 
     Grey values are quantised to 32 levels with equal numbers of pixels.
     """
@@ -176,7 +176,7 @@ class AlternativeTransform:
 def compare_candidates(
     fixed: Field, best: Field, other: Field, cell: int
 ) -> tuple[float, float]:
-    """Compare another candidate with the best one.
+    """Compare a candidate with the best candidate.
 
     Orientation fields (Y, X) on one grid, where all three are valid: returns the ratio
     of the correlations, and the mean difference of cells over its standard error.

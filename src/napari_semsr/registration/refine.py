@@ -1,4 +1,4 @@
-"""Refinement: shifts of patches with noise-limited precision, and a fit to them.
+"""Refinement: noise-limited patch shifts, and a transform fitted to them.
 
 The moving image is resampled by the current transform. Patches of both orientation
 fields are correlated; the peak gives the residual shift of a patch, its curvature the
@@ -90,7 +90,7 @@ class PatchShifts:
         return len(self.places)
 
     def select(self, which: NDArray[np.bool_]) -> "PatchShifts":
-        """Select some of the patches."""
+        """Return a subset of the patches."""
         return PatchShifts(
             self.moving_places[which],
             self.places[which],
@@ -104,7 +104,7 @@ class PatchShifts:
     def build_design(
         self, model: Model, *, is_mirrored: bool
     ) -> tuple[FloatArray, FloatArray, float]:
-        """Return derivatives (N, 2, K) of positions by transform parameters and edges.
+        """Return the Jacobian (N, 2, K) for the transform parameters and edge shift.
 
         The transform acts on ``(places - middle) / size``; `middle` and `size` are
         returned, too.
@@ -333,7 +333,7 @@ def _list_corners(
 
 
 def _create_taper(size: int) -> Float32Array:
-    """Return weights (size, size) that decrease to the borders of a patch."""
+    """Return weights (size, size) that taper towards the borders of a patch."""
     along = np.hanning(size + 2)[1:-1].astype(np.float32)
     return np.outer(along, along)
 
@@ -364,7 +364,7 @@ def _correlate_patches(
 def _find_peaks(
     sums: FloatArray, chance: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return peak positions from the centre, inverse covariances, and heights."""
+    """Return peak positions relative to the centre, inverse covariances and heights."""
     count, width = len(sums), sums.shape[1]
     scores = sums / np.sqrt(chance)
     best = sums[:, 1:-1, 1:-1].reshape(count, -1).argmax(axis=1)
@@ -423,7 +423,7 @@ class TransformFit:
         return self.compute_patch_residuals(self.patches)
 
     def compute_patch_residuals(self, patches: PatchShifts) -> FloatArray:
-        """Return residuals (N, 2) of any patches in nm."""
+        """Return residuals (N, 2) of the given patches in nm."""
         by_edges = patches.edges * (self.edge_nm - patches.edge_nm)
         return patches.places - self.affine(patches.moving_places) - by_edges
 
@@ -471,7 +471,7 @@ def fit_patches(
 def build_design_matrix(
     at: FloatArray, model: Model, *, is_mirrored: bool
 ) -> FloatArray:
-    """Return derivatives (N, 2, K) of mapped positions by the fitted parameters."""
+    """Return the Jacobian (N, 2, K) of mapped positions for the fitted parameters."""
     count = len(at)
     if model == "similarity":
         # x' = a x - b y, y' = b x + a y; a mirrored x has the other sign
@@ -494,7 +494,7 @@ def refine_transform(
     model: Model,
     edge_nm: float = 0.0,
 ) -> TransformFit | None:
-    """Measure and fit in rounds; None if fewer than six patches are left."""
+    """Measure shifts and fit in rounds; None if fewer than six patches remain."""
     fit_result = None
     for plan in plans:
         patches = measure_shifts(level, affine, plan, edge_nm)
@@ -508,7 +508,7 @@ def refine_transform(
 def find_edge_shift(
     level: PyramidLevel, transform: Transform, plan: RefinementPlan, edge_nm: float
 ) -> float:
-    """Find the shift in nm of edges of the moving image with the best agreement.
+    """Find the edge shift of the moving image, in nm, with the best agreement.
 
     Up to that of a fit, which is valid for small shifts: a dot that is shifted by its
     own size is lost.

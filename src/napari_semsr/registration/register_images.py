@@ -146,7 +146,7 @@ class CorrelationSearch:
     def run(
         self, steps_tried: Sequence[tuple[float, float, bool]], keep: int
     ) -> Job[list[Candidate]]:
-        """Try rotations, scales and mirrors; return the best candidates in order."""
+        """Try rotations, scales and mirroring; return the candidates, best first."""
         if not (steps_tried and self._field.any()):
             return []
         largest = max(scale for _, scale, _ in steps_tried)
@@ -232,7 +232,7 @@ class CorrelationSearch:
         ), enough
 
     def _create_transform(self, affine: Affine, at: FloatArray, side: int) -> Affine:
-        """Return the transform for a score's position in pixels."""
+        """Return the transform for the position of a score, in pixels."""
         middle = at * self.pitch + (side - 1) / 2 * self.pitch
         return Affine.from_matrix(
             affine.linear, np.array(affine.shift) + self._fixed.origin + middle
@@ -240,7 +240,7 @@ class CorrelationSearch:
 
 
 def _subtract_mean(field: Field) -> Field:
-    """Subtract the mean, which biases all shifts if all lines have one direction."""
+    """Subtract the mean, which biases all shifts if all lines are parallel."""
     usable = field != 0
     mean = field.sum() / max(int(usable.sum()), 1)
     return np.where(usable, field - mean, 0)
@@ -323,7 +323,7 @@ class RegistrationOptions(Options):
 
 
 class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an error
-    """Error if no reliable transform was found; `reason` is the message code.
+    """Error raised if no reliable transform is found; `reason` is the message code.
 
     `rivals` are alternatives that fit equally well.
     """
@@ -440,7 +440,7 @@ def register_uncalibrated(
     *,
     unsized_role: Role,
 ) -> Job[tuple[float, Registration]]:
-    """Register two images, one of them with an unknown pixel size.
+    """Register two images, one of which has an unknown pixel size.
 
     Pixels are assumed to be square. Sizes are tried at which one field is up to
     `_MAX_RATIO` times as long as the other; the best ones are registered as usual.
@@ -502,8 +502,8 @@ def register_uncalibrated(
             again = search_options.replace(search=step)
             return factor, (yield from register(*resize_pair(factor), again))
     msg = (
-        f"{moving.name!r} was not found in {fixed.name!r} at any pixel size for which "
-        f"one field is up to {_MAX_RATIO:g} times as long as the other: set the pixel "
+        f"{moving.name!r} was not found in {fixed.name!r} at any pixel size that makes "
+        f"one field up to {_MAX_RATIO:g} times as long as the other: set the pixel "
         f"size of {images[unsized_role].name!r}, check that the images overlap by at "
         "least 30 %, or mark points as landmarks."
     )
@@ -513,7 +513,7 @@ def register_uncalibrated(
 def _search_best_candidate(
     moving: Micrograph, fixed: Micrograph, step: Step, side: int
 ) -> Job[Candidate | None]:
-    """Search for the best candidate in images of `side` pixels, if there is any."""
+    """Search for the best candidate, if any, in images of `side` pixels."""
     span = _compute_span(moving, fixed)
     pitch = max(span / side, *moving.scale, *fixed.scale)
     steps_tried = _RANGES[step].list_steps(round(span / pitch))
@@ -547,7 +547,7 @@ def _check_image(image: Micrograph, which: str) -> None:
 
 
 def _compute_span(moving: Micrograph, fixed: Micrograph) -> float:
-    """Return the longest side of both images in nm."""
+    """Return the longest side of the two images, in nm."""
     sides = (
         n * p for i in (moving, fixed) for n, p in zip(i.shape, i.scale, strict=True)
     )
@@ -570,8 +570,8 @@ def _find_transform(
     for image in (moving, fixed):
         if not has_structure(resample_to_pitch(image, pitch).array()):
             msg = (
-                f"{image.name!r} has no structure above its noise: use an image with "
-                "edges, or mark points as landmarks."
+                f"{image.name!r} has no structure above its noise level: use an image "
+                "with edges, or mark points as landmarks."
             )
             raise RegistrationRefused(msg, "no-structure")
     for step in steps:
@@ -605,8 +605,8 @@ def _find_transform(
             return fit, score, step, tuple(rivals)
     msg = (
         f"{moving.name!r} was not found in {fixed.name!r} at any rotation, with or "
-        "without mirroring, at up to 20 % difference in scale: check the pixel sizes "
-        "and that the images overlap by at least 30 %, or mark points as landmarks."
+        "without mirroring, or at any scale within 20 %: check the pixel sizes and "
+        "that the images overlap by at least 30 %, or mark points as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 
@@ -617,8 +617,8 @@ def _create_ambiguity_error(
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
     msg = (
         f"The images match at {1 + len(rivals)} or more positions, as for a repeating "
-        f"pattern; the second is {describe_shift(rivals[0].shift_nm)} of the best: "
-        "mark three points as landmarks, or use a larger field."
+        f"pattern; the second-best position is {describe_shift(rivals[0].shift_nm)} of "
+        "the best: mark three points as landmarks, or use a larger field."
     )
     return RegistrationRefused(msg, "ambiguous", rivals)
 
@@ -630,7 +630,7 @@ def _select_best(
     pitch: float,
     model: Model,
 ) -> tuple[TransformFit, float] | None:
-    """Refine the first distinct candidates and return the best supported one."""
+    """Refine the first distinct candidates and return the best-supported one."""
     middle = sample_overlap(places[0].affine, moving, fixed)
     candidates: list[Candidate] = []
     for place in places:
@@ -784,8 +784,8 @@ def _evaluate_fit(
         bending = yield from fit_elastic(level, fit.affine)
         if bending is None:
             warn(
-                "The images have too few patches in common for an elastic transform: "
-                "the affine transform is used.",
+                "Too few patches of the images match for an elastic transform: the "
+                "affine transform is used.",
                 "bending-undecided",
             )
     yield Progress(0, 0, "estimating the error")
@@ -823,7 +823,7 @@ _SquareError = Callable[[FloatArray], FloatArray]
 def _estimate_affine_error(
     level: PyramidLevel, fit: TransformFit, model: Model, places: FloatArray
 ) -> _SquareError:
-    """Estimate the error of an affine transform from scatter and filter changes."""
+    """Estimate the error of an affine transform from scatter and filter variation."""
     size = round(fit.patches.side_nm / level.pitch)
     sure = estimate_uncertainty(fit, model)
     variance = 0.0
@@ -846,7 +846,7 @@ def _estimate_affine_error(
 
 
 def _estimate_elastic_error(level: PyramidLevel, bending: ElasticFit) -> _SquareError:
-    """Estimate the error of an elastic transform from scatter and filter changes."""
+    """Estimate the error of an elastic transform from scatter and filter variation."""
     size = round(bending.patches.side_nm / level.pitch)
     plan = RefinementPlan(size, 5, OTHER_PX, most=900)
     other = measure_shifts(level, bending.transform, plan, bending.patches.edge_nm)
@@ -891,7 +891,7 @@ def evaluate_transform(
     overlap = compute_overlap(transform, moving, fixed)
     if overlap <= 0:
         msg = (
-            f"With this transform {moving.name!r} does not overlap {fixed.name!r}: "
+            f"Under this transform, {moving.name!r} does not overlap {fixed.name!r}: "
             "check pixel sizes and origins, or register again."
         )
         raise RegistrationRefused(msg, "no-overlap")

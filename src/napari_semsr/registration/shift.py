@@ -62,7 +62,7 @@ class Shift:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether another shift fits about as well, as on a lattice."""
+        """Whether another shift fits about as well, as for a periodic pattern."""
         return self.runner_up > _ALIKE
 
 
@@ -81,7 +81,7 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
     first, second = _band_pass(fixed), _band_pass(moving)
     if not (first.any() and second.any()):
         msg = (
-            "One of the images shows no structure in the common area: use images with "
+            "One of the images has no structure in the common area: use images with "
             "edges."
         )
         raise RegistrationError(msg, code="no-structure")
@@ -109,7 +109,8 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
         msg = (
             f"No reliable shift within {reach} px: only {len(places)} of 4 quarters of "
             "the common area agree with the whole area; the images may show different "
-            "areas, too little structure, or a lattice. Check origins and pixel sizes."
+            "areas, too little structure, or a periodic pattern. Check origins and "
+            "pixel sizes."
         )
         raise RegistrationError(msg)
     error = np.std(places, axis=0, ddof=1).max() / np.sqrt(len(places))
@@ -189,7 +190,7 @@ def _find_maximum(surface: FloatArray) -> IntPair:
 def _compute_correlation(
     fixed: FloatArray, moving: FloatArray, shift: IntPair
 ) -> float:
-    """Return Pearson's r of two images after an integer shift; 0 if one is constant."""
+    """Return the Pearson correlation of two shifted images; 0 if one is constant."""
     one, two = _crop_overlap(fixed, moving, shift)
     one, two = one - one.mean(), two - two.mean()
     power = float(np.vdot(one, one)) * float(np.vdot(two, two))

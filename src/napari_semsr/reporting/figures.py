@@ -1,4 +1,4 @@
-"""Figures of a report as PNG: images, maps, curves, overlaps and errors."""
+"""Report figures as PNG: images, maps, curves, overlaps and errors."""
 
 import io
 import math
@@ -40,7 +40,7 @@ _BOLD: Any = {
 
 @dataclass(frozen=True, slots=True)
 class CurveStyle:
-    """Style of curves."""
+    """Style of plotted curves."""
 
     colours: Sequence[str]
     dashes: "Sequence[LineStyleType]" = ("-",)
@@ -152,7 +152,7 @@ def draw_curves(axes: "Axes", plot: Plot, pen: CurveStyle) -> None:
 def _draw_line(
     axes: "Axes", line: Line, pen: CurveStyle, index: int, other_line: Line
 ) -> None:
-    """Draw a line and its marker, placed on the curve that it crosses.
+    """Draw a line, with its marker on the curve that the line crosses.
 
     That curve, `other_line`, is the threshold that follows, or the line itself.
     """
@@ -184,7 +184,7 @@ def _draw_line(
 
 
 def _add_period_axis(axes: "Axes", unit: str) -> None:
-    """Add an upper axis of periods, with well-spaced round numbers."""
+    """Add a top axis of periods with well-spaced round numbers."""
     from matplotlib.ticker import FuncFormatter
 
     scale = _NM_IN_UM if unit == "nm" else 1.0
@@ -287,7 +287,7 @@ def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
 
 
 def choose_grey_limits(image: RealArray) -> tuple[float, float]:
-    """Choose the grey values shown as black and white: 0.5 and 99.5 percentiles."""
+    """Choose the display limits: the 0.5 and 99.5 percentiles of the grey values."""
     low, high = (float(v) for v in np.nanpercentile(image, (0.5, 99.5)))
     # a constant image still needs a range above 0
     return low, high if high > low else low + max(1e-6 * abs(low), 1e-6)
@@ -387,7 +387,7 @@ def _render_png(figure: "Figure") -> bytes:
 def render_figure(
     figure: "Figure", kind: str, dpi: int, texts: Mapping[str, str]
 ) -> bytes:
-    """Render a figure in a file format, without a date for reproducibility."""
+    """Render a figure in a file format, undated for reproducibility."""
     stream = io.BytesIO()
     if kind == "pdf":
         from matplotlib.backends.backend_pdf import FigureCanvasPdf

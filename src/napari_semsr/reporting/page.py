@@ -1,4 +1,4 @@
-"""Self-contained HTML pages of images, tables and facts: no scripts, no requests.
+"""Self-contained HTML pages of images, tables and facts; no scripts or web requests.
 
 A page is a jinja2 template composed of the macros of ``page.html``, which is next to
 this module, as is the style sheet ``page.css``. All names from users and files are
@@ -68,7 +68,7 @@ def write_json(path: Path, numbers: Mapping[str, object]) -> None:
 def list_provenance(
     options: Mapping[str, object], digests: Iterable[tuple[str, object]] = ()
 ) -> list[tuple[str, object]]:
-    """Return the provenance of a page: options, digests of its images, versions."""
+    """Return the provenance of a page: options, image digests and versions."""
     return [
         *((f"Option {name}", value) for name, value in _flatten_options(options)),
         *((f"Digest of {name}", digest) for name, digest in digests),

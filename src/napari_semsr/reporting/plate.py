@@ -37,7 +37,7 @@ _WORDS: Any = {"edge": 1.2, "fontsize": _POINTS}  # text on an image
 
 @dataclass(frozen=True, slots=True)
 class PlateOverlay:
-    """A map shown over an image of a figure."""
+    """Map overlaid on an image of a figure."""
 
     values: RealArray  # (Y, X) The map; NaN shows the image
     # ``(top, left, bottom, right)`` edges, in pixels of the image's `values`
@@ -172,14 +172,14 @@ def _fit_font_size(text: str, points: float, room_mm: float, dpi: float) -> floa
 
 
 def _has_common_scale(images: Sequence[PlateImage]) -> bool:
-    """Check whether all images have the same unit and fields of similar width."""
+    """Check whether all images have the same unit and similar field widths."""
     wide = [image.size[1] for image in images]
     units = {image.has_size for image in images}
     return len(units) == 1 and max(wide) <= _MAX_APART * min(wide)
 
 
 def _choose_bar_lengths(images: Sequence[PlateImage]) -> list[float]:
-    """Choose the length of each scale bar; the same for all if they share a scale."""
+    """Choose each scale bar's length, the same for all images with a common scale."""
     wide = [image.size[1] for image in images]
     one = _has_common_scale(images)
     return [choose_bar_length(min(wide) if one else own) for own in wide]

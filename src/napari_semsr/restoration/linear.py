@@ -39,7 +39,7 @@ class LinearFit:
     explained_share: float
 
     def apply(self, image: RealArray) -> Float32Array:
-        """Filter an image (Y, X), mirrored at its border; gaps grow by the kernel."""
+        """Filter an image (Y, X) with mirrored borders; gaps grow by the kernel."""
         from scipy import signal  # speeds up the start of the demonstration
 
         half = self.kernel.shape[0] // 2
@@ -64,7 +64,7 @@ class LinearFit:
 def fit_cross_validated_filter(
     images: Iterable[tuple[RealArray, RealArray]], taps: int = 21
 ) -> LinearFit:
-    """Fit the filter between two images of a field, with cross-validated ridge.
+    """Fit the filter between two images of a field by cross-validated ridge.
 
     Blocks of up to 64 px are divided among five folds; the ridge with the smallest
     error on the held-out folds is chosen. About 130 000 pixels are used.
@@ -99,8 +99,8 @@ def fit_cross_validated_filter(
     if min(part.count for part in sums) == 0 or not np.trace(normal) > 0:
         msg = (
             "Fitting a linear filter needs images with contrast and a common area of "
-            f"more than {_FOLDS} times the filter's {taps} x {taps} px, but there is "
-            "none."
+            f"more than {_FOLDS} times the filter's {taps} x {taps} px, which these "
+            "images lack."
         )
         raise ReadError(msg, code="no-structure")
     errors = np.zeros(len(_RIDGES))
@@ -124,7 +124,7 @@ def fit_cross_validated_filter(
 def _iterate_blocks(
     pairs: Sequence[tuple[RealArray, RealArray]], taps: int, side: int, step: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Yield the filter inputs at every `step` px of each block, and their targets.
+    """Yield each block's filter inputs at every `step` px, with their targets.
 
     Rows (N, taps²) and targets (N,), where all values are finite.
     """
@@ -149,7 +149,7 @@ def _iterate_blocks(
 
 @dataclass(slots=True)
 class _LeastSquaresSums:
-    """Sums over pixels for least squares."""
+    """Accumulated sums over pixels for a least-squares fit."""
 
     count: int
     row: FloatArray  # (T,) sum of the filter's inputs

@@ -1,4 +1,4 @@
-"""Methods of restoration: prepared once for a field, and equal for all its tiles.
+"""Restoration methods, prepared once per field and applied equally to all its tiles.
 
 What depends on the image (the blur's width, the noise, the weight of smoothness, the
 kernel of blind deconvolution) is measured on a few blocks of the field, never on a
@@ -248,9 +248,10 @@ class RestoreOptions(Options):
     method: Method = option(
         "wiener",
         "Method",
-        "Wiener filter, Wiener filter with unsupervised weight, Richardson-Lucy, "
-        "blind deconvolution, constrained least squares. Linear filters are fast; "
-        "Richardson-Lucy keeps grey levels positive; blind also estimates the blur.",
+        "Wiener filter, unsupervised Wiener filter, Richardson-Lucy, blind "
+        "deconvolution, constrained least squares. Linear filters are fast; "
+        "Richardson-Lucy keeps grey levels positive; blind deconvolution also "
+        "estimates the blur.",
         choices={
             "Wiener": "wiener",
             "Wiener, unsupervised": "unsupervised-wiener",
@@ -327,7 +328,7 @@ _TV_REACH = 2  # px: range of two successive differences
 def _richardson_lucy(
     image: FloatArray, kernel: FloatArray, *, iterations: int, tv: float = 0.0
 ) -> FloatArray:
-    """Restore by Richardson-Lucy, with scikit-image if there is no total variation.
+    """Restore by Richardson-Lucy, using scikit-image if total variation is off.
 
     .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
        doi:10.1002/jemt.20294.
@@ -431,12 +432,12 @@ class FilterKernel:
 
 
 def _get_plane_side(kernel: FloatArray) -> int:
-    """Return the side in pixels of the plane on which a filter is computed."""
+    """Return the side length, in pixels, of the plane used to compute a filter."""
     return max(_SIDE, 4 * int(max(kernel.shape)))
 
 
 def _crop_response(response: FloatArray, *, even: bool = False) -> FilterKernel:
-    """Crop an impulse response to its non-negligible part.
+    """Crop an impulse response to its significant part.
 
     The cropped share of the sum is distributed over all taps in proportion or, if
     `even`, equally, for filters of periodic structure, whose sum is small.
@@ -470,7 +471,7 @@ def _compute_wiener_response(
 def _compute_wiener_filter(
     kernel: FloatArray, grain: SpectrumModel, rings: RadialPower
 ) -> FilterKernel:
-    """Compute the Wiener filter for a power-law sample under white noise.
+    """Compute the Wiener filter for a power-law sample with white noise.
 
     A blur is never known exactly. Its error counts as noise too: a tenth of the blurred
     sample's power, averaged over neighbouring frequencies. This matters only where a
@@ -586,7 +587,7 @@ class Restorer:
 
     @property
     def is_exact(self) -> bool:
-        """Whether a tile equals the untiled result, except for rounding."""
+        """Whether tiled results equal the untiled result, except for rounding."""
         return self.reach <= self.halo
 
     def get_parameters(self) -> dict[str, object]:
@@ -599,7 +600,7 @@ class Restorer:
         return {**values, "halo_px": self.halo, "exact": self.is_exact}
 
     def _restore_window(self, window: RealArray, halo: int) -> FloatArray:
-        """Restore finite grey values (Y, X), without the halo of the window."""
+        """Restore finite grey values (Y, X) of a window and crop the halo."""
         span = self.high - self.low
         values = window.astype(float)
         if span <= 0:
@@ -655,7 +656,7 @@ class Restorer:
         return float(np.nanmax(gap, initial=0.0)) / span
 
     def _restore_box(self, data: ReadableArray, box: Box, halo: int) -> Float32Array:
-        """Restore a box of a field, which is reflected beyond its border.
+        """Restore a box of a field that is reflected beyond its border.
 
         Missing pixels are filled with the nearest known one. If they affect a known
         pixel, it is within the diagonal of the halo, so that tiles are filled alike.

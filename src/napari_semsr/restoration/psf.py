@@ -27,7 +27,7 @@ _ROUNDING = 1e-6  # negative weights due to a Fourier convolution; chosen
 
 @dataclass(frozen=True, slots=True)
 class PsfChoice:
-    """Requested point-spread function."""
+    """Requested point spread function."""
 
     kind: Literal["gaussian", "flat", "file", "estimate"]  # Source of the kernel
     sigma: float = 0.0  # Standard deviation of a Gaussian in `unit`; 0 for the others
@@ -42,7 +42,7 @@ class PsfChoice:
         if pixel_size is None:
             msg = (
                 f"A blur of {self.sigma:g} nm needs an image with a pixel size, but "
-                "this one has none: set `pixel_size_nm`, or give the blur in px."
+                "this image has none: set `pixel_size_nm`, or give the blur in px."
             )
             raise OptionError(msg, code="pixel-size-missing")
         return self.sigma / pixel_size[0], self.sigma / pixel_size[1]
@@ -111,9 +111,8 @@ class PointSpreadFunction:
             beyond = np.abs(at) > (widest + 0.5) * step
             if kernel.sum(1 - axis)[beyond].sum() > _BEYOND:
                 msg = (
-                    f"A blur kernel must be at most {_LARGEST} px wide in pixels of "
-                    f"the image, got {at.size / step:.0f} px: use a smaller image of "
-                    "the point."
+                    f"A blur kernel must be at most {_LARGEST} image pixels wide, got "
+                    f"{at.size / step:.0f}: use a smaller image of the point."
                 )
                 raise OptionError(msg, code="blur-invalid")
             far = step * np.arange(-reach, reach + 1)[:, None] - at

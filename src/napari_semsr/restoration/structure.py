@@ -1,4 +1,4 @@
-"""Test whether an area shows structure from which a blur can be estimated.
+"""Test for structure in an area from which a blur can be estimated.
 
 The blur of a background is only the correlation of its noise. Two properties
 distinguish structure from a gradient under stationary noise with any correlation:
@@ -98,7 +98,7 @@ def _remove_dust(block: FloatArray) -> FloatArray:
 
 
 def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
-    """Check whether the spectrum has lines, or falls from the coarsest rings."""
+    """Check whether the spectrum has lines or falls steeply at the coarsest rings."""
     side = blocks[0].shape[0]
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2)
     power = np.mean([np.abs(np.fft.fft2(b * window)) ** 2 for b in blocks], axis=0)
@@ -129,7 +129,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
 
 
 def _find_grey_step(block: FloatArray) -> float:
-    """Find the step between grey values; 0 for too few or too many different values."""
+    """Find the step between grey values; 0 if there are too few or too many values."""
     values = np.unique(block)
     is_rounded = _FEW_LEVELS < values.size < block.size / 4
     return float(np.diff(values).min()) if is_rounded else 0.0
@@ -138,7 +138,7 @@ def _find_grey_step(block: FloatArray) -> float:
 def _differs_from_surrogates(
     blocks: list[FloatArray], levels: list[FloatArray], rounding: float
 ) -> bool:
-    """Check whether bands differ from those of fields with random phases.
+    """Check whether bands differ from those of phase-randomised surrogates.
 
     `levels`: the blocks with their gradient, since shot noise grows with them;
     `rounding`: variance due to grey steps.
@@ -247,7 +247,7 @@ def _compute_moments(
 
 
 def _compute_gumbel_tail(draws: int) -> float:
-    """Return the number of standard deviations that a maximum rarely exceeds.
+    """Return how many standard deviations a maximum rarely exceeds.
 
     The few draws are taken into account as for Student's t.
     """
@@ -272,7 +272,7 @@ def _estimate_signal_fraction(power: FloatArray, rounding: float) -> FloatArray:
 
 
 def _compute_periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
-    """Transform a block without the smooth component due to unequal borders [2]_."""
+    """Return the spectrum of a block's periodic component [2]_."""
     jumps = np.zeros_like(block)
     for values, away in ((block, jumps), (block.T, jumps.T)):
         away[0] += values[-1] - values[0]
@@ -284,7 +284,7 @@ def _compute_periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
 
 
 def _average_in_cells(values: FloatArray) -> FloatArray:
-    """Average a block in its 8 x 8 cells; returns (64,)."""
+    """Average a block over its 8 x 8 cells; returns (64,)."""
     cell = values.shape[0] // _CELLS
     cut = values[: cell * _CELLS, : cell * _CELLS]
     return np.asarray(cut.reshape(_CELLS, cell, _CELLS, cell).mean((1, 3)).ravel())

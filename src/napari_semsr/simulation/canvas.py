@@ -37,7 +37,7 @@ def compute_coverage(
 
 
 def box_distance(dy: FloatArray, dx: FloatArray, half: FloatPair) -> FloatArray:
-    """Compute the signed distance to an upright rectangle."""
+    """Compute the signed distance to an axis-aligned rectangle."""
     y, x = np.abs(dy) - half[0], np.abs(dx) - half[1]
     outside = np.hypot(np.maximum(y, 0), np.maximum(x, 0))
     return np.asarray(outside + np.minimum(np.maximum(y, x), 0))

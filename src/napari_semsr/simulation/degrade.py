@@ -1,4 +1,4 @@
-"""Degradations of Gao et al. (2024): blur, fog, hybrid; as published or random.
+"""Degradations of Gao et al. (2024): blur, fog or both; as published or random.
 
 The image is scaled to 0-255 by the range of its data type (floats, and images with
 values below 0, by their own range), degraded, and returned in its own type. Fog is ``I
@@ -92,7 +92,7 @@ def create_smooth_field(
     *,
     window: tuple[slice, slice] | None = None,
 ) -> FloatArray:
-    """Create a smooth random field with values from 0 to 1 over the whole `shape`.
+    """Create a smooth random field that spans 0 to 1 over the whole `shape`.
 
     `correlation_px` is the standard deviation of the Gaussian that smooths the noise;
     `window` selects the part of the field to return.
@@ -154,7 +154,7 @@ def apply_fog(
 
 
 def get_grey_range(image: NDArray[Any]) -> FloatPair:
-    """Return the grey levels of black and white: 0 and the maximum of the data type.
+    """Return the grey levels of black and white: 0 and the data type's maximum.
 
     For floats, or with values below 0: minimum and maximum of the image.
     """
@@ -181,7 +181,7 @@ def create_kernels(kind: Kind) -> list[FloatArray]:
 
 
 def compute_blur_width_px(kind: Kind) -> float:
-    """Compute the FWHM of all kernels of a degradation, on the wider axis."""
+    """Compute the combined FWHM of a degradation's kernels, along the wider axis."""
     kernel = functools.reduce(scipy.signal.convolve, create_kernels(kind))
     half = [n // 2 for n in kernel.shape]
     widths = []
@@ -302,7 +302,7 @@ _SHARP_PX = (0.1, 0.65)  # largest Gaussian sigma of a sharp image; chosen
 
 
 class DegradationRanges(Options):
-    """Ranges of random degradations, and fractions of their kinds."""
+    """Ranges of random degradations, and the fraction of each kind."""
 
     blur: float = Field(default=0.3, ge=0)  # relative shares of the three kinds
     fog: float = Field(default=0.3, ge=0)
@@ -392,7 +392,7 @@ def _simulate_transmission(
 def _dim_by_mean_haze(
     clear: FloatArray, transmission: FloatArray, airlight: float
 ) -> FloatArray:
-    """Dim a clear image by the mean haze; only variation of the haze is corrected."""
+    """Dim a clear image by the mean haze, since only haze variation is corrected."""
     return airlight + (clear - airlight) * float(transmission.mean())
 
 
@@ -472,7 +472,7 @@ def _choose_kind(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
 
 
 def get_scaling_range(low: FloatArray) -> FloatPair:
-    """Return the grey level scaled to 0, and the span scaled to 1."""
+    """Return the grey level that maps to 0, and the span that maps to 1."""
     bottom, top = np.percentile(low, (0.1, 99.9))
     return float(bottom), max(float(top - bottom), 1e-6)
 

@@ -121,7 +121,7 @@ def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
 def _draw_fracture(
     shape: IntPair, rng: np.random.Generator, pitch: float
 ) -> FloatArray:
-    """Draw facets of a broken surface by the distance to the nearest cell border."""
+    """Draw facets of a fracture surface by the distance to the nearest cell border."""
     count = max(4, int(shape[0] * shape[1] / pitch**2))
     seeds = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
     y, x = _pixel_coordinates(shape)

@@ -45,7 +45,7 @@ from napari_semsr.simulation.degrade import (
 
 
 class FaultRanges(Options):
-    """Ranges of random microscope faults."""
+    """Ranges for random microscope faults."""
 
     blurred: float = Field(default=0.55, ge=0, le=1)  # shares of scenes with each fault
     veiled: float = Field(default=0.3, ge=0, le=1)
@@ -83,7 +83,7 @@ def _create_gaussian_kernel(sigma: float, ratio: float, angle: float) -> FloatAr
 def _random_blur(
     ranges: FaultRanges, rng: np.random.Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
-    """Draw a random blur kernel: Gaussian, defocus, drift, or several of them."""
+    """Draw a random blur kernel: Gaussian, defocus, drift, or a combination of them."""
     sigma, angle = rng.uniform(*ranges.sigma_px), rng.uniform(0, math.pi)
     kind = rng.choice(["astigmatic", "defocus", "drift", "several"])
     if rng.random() < ranges.round:
@@ -126,7 +126,7 @@ def _measure_blur_faults(kernel: FloatArray) -> _FaultNumbers:
 def _random_noise(
     image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: np.random.Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
-    """Draw smeared shot and read noise for an image with a range from 0 to 1."""
+    """Draw random shot and read noise, with smear, for an image in [0, 1]."""
     deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
     shot = rng.random() if rng.random() < 0.6 else 0.0
     noise = rng.standard_normal(image.shape)

@@ -58,7 +58,7 @@ _FAR = np.float32(1e4)
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Parameters of the arrangement of islands."""
+    """Parameters of the island arrangement."""
 
     pitch_nm: float  # Mean distance between neighbours
     # Spread of the cell sizes: 0 for nearly equal, 1 for very different
@@ -201,7 +201,7 @@ def _compute_rounded_minimum(
 
 
 def _to_blocks(plane: Float32Array, blocks: int) -> Float32Array:
-    """Reorder a plane to ``(blocks, pixels of a block)``."""
+    """Reorder a plane into ``(blocks, pixels of a block)``."""
     parts = plane.reshape(blocks, _BLOCK, blocks, _BLOCK).swapaxes(1, 2)
     return np.ascontiguousarray(parts).reshape(blocks**2, _BLOCK**2)
 
@@ -297,13 +297,16 @@ class GoldOptions(Options):
         return value
 
     def simulate_emission(self, side: int, rng: np.random.Generator) -> Float32Array:
-        """Draw the emission of a random field, before imaging.
+        """Simulate the emission of a random field before imaging.
 
         Gold is near 0.8, carbon near 0.1. Shape (2 side, 2 side), the fine grid: `side`
         is in coarse pixels.
         """
         if side < _MIN_SIDE:
-            msg = f"A gold field must be at least {_MIN_SIDE} px wide, got {side}."
+            msg = (
+                f"The simulated gold field must be at least {_MIN_SIDE} px wide, got "
+                f"{side}."
+            )
             raise OptionError(msg, code="out-of-range")
         islands = draw_islands(2 * side, FINE_NM, _draw_packing(self, rng), rng)
         canvas = Canvas((2 * side, 2 * side), FINE_NM, self.sidewall_nm)
@@ -344,7 +347,7 @@ class GoldOptions(Options):
 def create_gold_rng(
     purpose: Literal["validation", "judging"], index: int
 ) -> np.random.Generator:
-    """Return the random generator of a field that is not used for training.
+    """Return the random generator for a field that is excluded from training.
 
     The field selects a checkpoint, or compares finished models; every call returns the
     same stream.
@@ -390,7 +393,7 @@ def _apply_probe(emission: Float32Array, fwhm_nm: float) -> Float32Array:
 
 
 def _draw_packing(options: GoldOptions, rng: np.random.Generator) -> Packing:
-    """Draw the arrangement of the islands of one field."""
+    """Draw the island arrangement of one field."""
     pitch = float(np.exp(rng.uniform(*np.log(options.pitch_nm))))
     return Packing(
         pitch_nm=pitch,

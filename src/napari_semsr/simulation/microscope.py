@@ -159,22 +159,23 @@ class MicroscopeOptions(Options):
 
     @model_validator(mode="after")
     def _check_optics(self) -> Self:
-        """Raise an error for impossible apertures and options of other optics."""
+        """Raise an error for impossible apertures or options that do not apply."""
         names = {"resolution_nm", "depth_of_field_nm"}
         if self.optics == "pupil":
             for name in sorted(names):
                 if getattr(self, name) is not None:
                     msg = (
-                        f"{name} applies only to Gaussian optics, but the optics are a "
-                        "pupil: set `numerical_aperture` instead, or `optics=gaussian`"
+                        f"{name} applies only to Gaussian optics, but pupil optics are "
+                        "selected: set `numerical_aperture` instead, or "
+                        "`optics=gaussian`"
                     )
                     raise ValueError(msg)
         for name in sorted(set(OPTICS) - {"optics", "wavelength_nm"}):
             usual = type(self).model_fields[name].default
             if self.optics == "gaussian" and getattr(self, name) != usual:
                 msg = (
-                    f"{name} applies only to a lens, but the optics are Gaussian: omit "
-                    "it, or set `optics=pupil`"
+                    f"{name} applies only to pupil optics, but Gaussian optics are "
+                    "selected: omit it, or set `optics=pupil`"
                 )
                 raise ValueError(msg)
         check_aperture(self.numerical_aperture, self.refractive_index)
@@ -202,36 +203,36 @@ class MicroscopeOptions(Options):
 
     @property
     def magnified_pixel_nm(self) -> float:
-        """Pixel size on the sample in nm: camera pixel over both magnifications."""
+        """Sample pixel size in nm: camera pixel divided by both magnifications."""
         return self.camera_pixel_um * 1e3 / (self.objective * self.microsphere)
 
     @property
     def offset(self) -> float:
-        """Camera counts without light."""
+        """Camera offset: counts without light."""
         if self.dark_counts is not None:
             return self.dark_counts
         return min(max(100.0, 4 * self.read_noise), 20000.0)
 
     @property
     def field_radius(self) -> float:
-        """Radius of the illuminated field, relative to half a side."""
+        """Radius of the illuminated field, relative to half the side length."""
         return _ROUND_RADIUS if self.field == "round" else float(np.sqrt(2.0))
 
     @property
     def rim_brightness(self) -> float:
-        """Ratio of the brightness at the rim to that at the centre."""
+        """Ratio of the rim brightness to the centre brightness."""
         if self.vignetting is not None:
             return self.vignetting
         return 0.35 if self.field == "round" else 0.65
 
 
 def compute_minimum_index(numerical_aperture: float) -> float:
-    """Return the lowest refractive index that allows a numerical aperture."""
+    """Return the lowest refractive index that allows a given numerical aperture."""
     return numerical_aperture / _WIDEST
 
 
 def check_aperture(numerical_aperture: float, refractive_index: float) -> None:
-    """Raise an error if a medium does not allow a numerical aperture."""
+    """Raise an error if a medium does not allow a given numerical aperture."""
     most = _WIDEST * refractive_index
     if numerical_aperture > most * (1 + 1e-9):
         msg = (
@@ -248,7 +249,7 @@ def compute_reflectance(
     *,
     wavelength_nm: float = 550.0,
 ) -> Float32Array:
-    """Compute the unblurred reflected light; `material`: fraction of the second one."""
+    """Compute the unblurred reflected light; `material`: fraction of material two."""
     own = 0.38 + 0.44 * material
     phase = 4 * np.pi / wavelength_nm * height_nm
     interference = 0.8 + 0.2 * np.cos(phase)
@@ -262,7 +263,7 @@ def compute_reflectance(
 def create_illumination_field(
     options: MicroscopeOptions, size: int, rng: np.random.Generator
 ) -> Float32Array:
-    """Create the brightness of a frame: vignetting, offset, tilt, dust, field stop."""
+    """Create a frame's illumination: vignetting, offset, tilt, dust, field stop."""
     towards, sideways = rng.uniform(0, 2 * np.pi, 2)
     y, x = _unit_grid(size)
     centre = options.offcentre * np.array([np.sin(towards), np.cos(towards)])
@@ -278,7 +279,7 @@ def create_illumination_field(
 
 
 def _unit_grid(size: int) -> tuple[FloatArray, FloatArray]:
-    """Return coordinates relative to the centre, in half sides, as an open grid."""
+    """Return centred coordinates, in units of half the side, as an open grid."""
     line = np.linspace(-1, 1, size) * (size - 1) / size
     line = np.asarray(line, dtype=np.float64)
     return line[:, None], line[None, :]

@@ -1,4 +1,4 @@
-"""Optics: the image of a surface by a lens, or with a Gaussian blur.
+"""Optics: imaging of a surface by a lens or with a Gaussian blur.
 
 A surface is a field of light: the square root of its reflectance, with the phase ``4 pi
 h / wavelength`` of its height ``h``. A pupil transmits up to ``NA / wavelength``
@@ -133,7 +133,7 @@ def compute_light_field(
 def _choose_focus_levels(
     off: NDArray[np.floating], options: MicroscopeOptions
 ) -> tuple[FloatArray, float]:
-    """Return distances from the focus at which a surface is imaged, and their step."""
+    """Return the focus distances at which a surface is imaged, and their step."""
     low, high = float(off.min()), float(off.max())
     rim = abs(float(_compute_defocus_phase(np.ones(1), options)[0])) * (high - low)
     if rim < 0.02 * _STEP:
@@ -180,7 +180,7 @@ def _compute_aberrations(
 def _compute_spectrum(
     wave: Complex, border: int, shape: list[int], small: list[int]
 ) -> Complex:
-    """Mirror a field at its borders; return the frequencies that a lens transmits."""
+    """Mirror a field at its borders; return the frequencies transmitted by a lens."""
     ends = [
         (border, n - have - border) for n, have in zip(shape, wave.shape, strict=True)
     ]
@@ -307,7 +307,7 @@ def compute_transfer_function(
 
 
 def _interpolate_transfer(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
-    """Interpolate a transfer function at frequencies relative to that of the rim."""
+    """Interpolate a transfer function at frequencies relative to the rim frequency."""
     middle = fine.shape[0] // 2
     line = (np.arange(fine.shape[0]) - middle) / _FINE
     # the difference to a pupil without errors has no cusp at zero
@@ -391,7 +391,7 @@ def compute_psf(
 def gaussian_fwhm_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
 ) -> NDArray[np.floating]:
-    """Return the full width at half maximum of a Gaussian by distance from focus."""
+    """Return the FWHM of a Gaussian as a function of the distance from focus."""
     off = np.asarray(off_nm) / focus_depth_nm(options)
     return options.fwhm_nm * np.sqrt(1 + off**2)
 
@@ -427,7 +427,7 @@ def _blur_by_width(
 def half_light_radius_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
 ) -> FloatArray:
-    """Return the radius in nm that contains half of a point's light, by defocus."""
+    """Return the half-light radius of a point, in nm, as a function of defocus."""
     off = np.abs(np.asarray(off_nm, np.float64))
     if options.optics == "gaussian":
         return np.asarray(gaussian_fwhm_nm(options, off) / 2, np.float64)
@@ -451,7 +451,7 @@ def focus_depth_nm(options: MicroscopeOptions) -> float:
 def _compute_half_light_radii(
     options: MicroscopeOptions, off_nm: FloatArray
 ) -> FloatArray:
-    """Compute half-light radii by distance from the focus."""
+    """Compute half-light radii as a function of the distance from focus."""
     rho, weights, radius, waves = _create_pupil_rings()
     phase = off_nm[:, None] * _compute_defocus_phase(rho**2, options)
     amplitude = (weights * rho * np.exp(1j * phase)) @ waves

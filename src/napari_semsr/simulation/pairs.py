@@ -50,7 +50,7 @@ _SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # length scale of light and dose; chosen
 
 
 class SsumPairOptions(SampleRanges):
-    """Ranges of simulated pairs: sample, microscope, noise."""
+    """Ranges for simulated pairs: sample, microscope, noise."""
 
     pixel_nm: float = declare_option(20.0, "pixel of the mosaic in nm", gt=0)
     numerical_aperture: FloatPair = declare_option(
@@ -192,7 +192,7 @@ def _draw_imaging_settings(
 def _draw_optics(
     rng: np.random.Generator, options: SsumPairOptions
 ) -> MicroscopeOptions:
-    """Draw random optics: a lens, or a Gaussian instead."""
+    """Draw random optics: either a lens or a Gaussian blur."""
     if rng.random() < options.gaussian:
         return MicroscopeOptions(
             optics="gaussian",
@@ -280,7 +280,7 @@ _VALIDATION_STREAM = 9_600_017
 """First number in the seeds of the validation fields; must not be used in training."""
 _MARGIN = 16  # mosaic pixels around a field, for blur; chosen: 320 nm
 SPREAD_PX = 49
-"""Side of `SsumPair.spread`; chosen: two sigma of a blur 700 nm from the focus."""
+"""Side length of `SsumPair.spread`; chosen: two sigma of a blur 700 nm from focus."""
 _DEPTHS = 5  # depths in `SsumPair.spread`; chosen
 _HALF_LIGHT = float(np.sqrt(2 * np.log(2)))  # radius of a Gaussian over its sigma
 _PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
@@ -380,7 +380,7 @@ def simulate_validation_pairs(
     options: SsumPairOptions | None = None,
     first: int = 0,
 ) -> list[SsumPair]:
-    """Simulate the validation fields, used to select a checkpoint but not to train.
+    """Simulate the validation fields, which select a checkpoint but do not train.
 
     Field ``i``, counted from `first`, comes from ``default_rng([VALIDATION_STREAM,
     i])`` and shows one kind of sample, in the order of ``options.kinds``, repeated; the
@@ -521,6 +521,6 @@ def _scale_by_percentiles(image: Float32Array) -> tuple[Float32Array, FloatPair]
 
 
 def _scale_grey_levels(image: Float32Array, bounds: FloatPair) -> Float32Array:
-    """Scale an image so that two grey levels become 0 and 1."""
+    """Scale an image so that two given grey levels map to 0 and 1."""
     span = max(bounds[1] - bounds[0], 1e-6)
     return np.asarray((image - bounds[0]) / span, dtype=np.float32)

@@ -27,7 +27,7 @@ from napari_semsr.simulation.specimen import (
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
 """Kinds of samples: those of `draw_object`, scattered shapes, rows of raised dots."""
 HELD_OUT_SEED = 2**31
-"""First seed of the samples that are never used in training."""
+"""First seed reserved for samples that are never used in training."""
 Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
 _PITCHES: dict[Kind, FloatPair] = {
     "grating": (100.0, 700.0),
@@ -46,7 +46,7 @@ _CANDIDATES = 12  # positions tried to remove an object; chosen: most contain on
 
 
 class SampleRanges(Options):
-    """Ranges of random samples."""
+    """Ranges for random samples."""
 
     kinds: tuple[str, ...] = declare_option(
         SAMPLE_KINDS, "equally frequent kinds of samples", min_length=1
@@ -298,12 +298,12 @@ def _remove_object(
 def _create_bar(
     width: float, turn: float, rng: np.random.Generator
 ) -> tuple[Distance, float]:
-    """Create a bar up to eight times as long as wide."""
+    """Create a bar whose length is up to eight times its width."""
     return _create_rotated_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
 
 
 def _create_rotated_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
-    """Create a rotated rectangle from half its sides."""
+    """Create a rotated rectangle from its half-sides."""
     cos, sin = np.cos(turn), np.sin(turn)
 
     def compute_distance(dy: FloatArray, dx: FloatArray) -> FloatArray:
@@ -321,7 +321,7 @@ def _create_disc(
 def _create_ring(
     width: float, _turn: float, rng: np.random.Generator
 ) -> tuple[Distance, float]:
-    """Create a ring with a line width of two thirds of the width."""
+    """Create a ring whose line width is two thirds of the given width."""
     radius = width * float(rng.uniform(0.8, 2.5))
     return lambda dy, dx: np.abs(np.hypot(dy, dx) - radius) - width / 3, radius + width
 

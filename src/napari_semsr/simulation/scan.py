@@ -61,7 +61,7 @@ from napari_semsr.simulation.specimen import (
 
 # chosen: an optical image sampled about as finely as usual
 _IMAGE_FWHM_PX = 3.0
-"""Width of a point, in frame pixels, for an image without a pixel size."""
+"""Width of an imaged point, in frame pixels, for an image without a pixel size."""
 _OBLONG = 0.01  # of a pixel; chosen: cut-offs are then correct to half a percent
 _REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels; chosen
 _PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
@@ -70,7 +70,7 @@ _BAND = 256  # rows resampled at once; chosen: limits the memory
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Area that a scan needs, in frame pixels."""
+    """Area required by a scan, in frame pixels."""
 
     low: FloatPair  # First ``(y, x)`` of a pixel centre of any frame
     high: FloatPair  # Last one
@@ -86,7 +86,7 @@ class Extent:
         return (shape[0], shape[1]), (first[0] - half, first[1] - half)
 
     def get_image_size(self, oversampling: int, binning: float) -> IntPair:
-        """Return the size of the part of an image that a scan needs."""
+        """Return the size of the image area that a scan needs."""
         (rows, columns), _ = self.get_fine_grid(oversampling)
         share = binning / oversampling
         return int(np.ceil(rows * share)), int(np.ceil(columns * share))
@@ -157,9 +157,9 @@ class Scene:
         elif max(frame_nm) > (1 + _OBLONG) * min(frame_nm):
             y, x = frame_nm
             msg = (
-                f"Optics in nm need an image with square pixels, got {y:g} x {x:g} nm "
-                "in a frame; resample it, or set only `optics=gaussian`, whose width "
-                "is in pixels."
+                f"Optics in nm need square pixels, got frame pixels of {y:g} x {x:g} "
+                "nm; resample the image, or set only `optics=gaussian`, whose width is "
+                "in pixels."
             )
             raise OptionError(msg, code="pixels-not-square")
         pixel_nm = float(np.sqrt(frame_nm[0] * frame_nm[1]))
@@ -248,7 +248,7 @@ class Scene:
     def sample(
         self, coefficients: Float32Array, y: FloatArray, x: FloatArray
     ) -> FloatArray:
-        """Evaluate the scene at any coordinates; `coefficients` (Y, X)."""
+        """Evaluate the scene at arbitrary coordinates; `coefficients` (Y, X)."""
         where = [
             (at - first) * self.oversampling
             for at, first in zip((y, x), self.origin_px, strict=True)
@@ -356,7 +356,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
 
     @property
     def frame_order(self) -> FrameOrder:
-        """Order of the frames, by its name in an acquisition."""
+        """Name of the frame order in an acquisition."""
         return "row" if self.order == "raster" else self.order
 
     illumination_drift: float = declare_option(
@@ -482,7 +482,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
 
     def create_rng(self, purpose: RandomStream, index: int = 0) -> np.random.Generator:
-        """Return the random generator for a purpose, and for a frame or other index."""
+        """Return the random generator for a given purpose and frame or other index."""
         key = [self.seed, 3, int(purpose), index]
         if purpose in _NOISE and self.noise_seed:
             key.append(self.noise_seed)
@@ -538,7 +538,7 @@ def _apply_stage_geometry(nominal: FloatArray, options: ScanOptions) -> FloatArr
 
 
 def _simulate_frame_gains(options: ScanOptions, count: int) -> FloatArray:
-    """Simulate the light of each frame: a slow change with slight noise."""
+    """Simulate the light level of each frame: slow drift with slight noise."""
     rng = options.create_rng(RandomStream.LIGHT)
     time = np.linspace(0, 1, count)
     course = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * time + rng.uniform()))
@@ -658,7 +658,7 @@ class Scan(ScanPlan):
         return self.scene.with_optics(self.options.replace(focus_nm=height_nm))
 
     def _simulate_central_light(self, scene: Scene) -> FloatArray:
-        """Compute the illuminated light of the central field at its true position."""
+        """Compute the light of the illuminated central field at its true position."""
         corner = self.true_px[self.central_index]
         clean = simulate_clean_frame(
             scene, scene.compute_spline_coefficients(), corner, self.options
@@ -729,7 +729,7 @@ def _image_frame(
     index: int,
     options: ScanOptions,
 ) -> FloatArray:
-    """Image one frame with the focus and contact at its time of acquisition."""
+    """Image one frame with the focus and contact at its acquisition time."""
     if options.focus_drift_nm:
         way = options.focus_drift_nm * index / max(options.frame_count - 1, 1)
         focus_options = options.replace(focus_nm=options.focus_nm + way)
@@ -772,7 +772,7 @@ def _simulate_frame_light(
 def simulate_scan(
     options: ScanOptions, source: Specimen | RealArray | None = None
 ) -> Job[Scan]:
-    """Simulate a scan of a sample or an image (Y, X), by default of the phantom."""
+    """Simulate a scan of a sample or an image (Y, X); the default is the phantom."""
     count = options.frame_count
     yield Progress(0, count + 1, "simulating the sample")
     plan = plan_scan(options)

@@ -1,4 +1,4 @@
-"""Scanning electron microscope: SEM images of surfaces seen by an optical microscope.
+"""Scanning electron microscope: simulated SEM images of optically imaged surfaces.
 
 The contrast is not that of an optical image. More secondary electrons leave a slope
 than a plane (bright edges), fewer leave a depression (shadows at the foot of walls and
@@ -26,7 +26,7 @@ _TURNS = 4  # knots of the path of the drift; chosen
 _WANDER = 0.3  # deviation of the path from a straight line, over its length; chosen
 
 SCAN = "Scan and noise"
-"""Group of these options in a panel."""
+"""Title of the option group in a panel."""
 
 
 class EffectOptions(Options):

@@ -216,7 +216,7 @@ def _draw_particles(
 def _scatter_spheres(
     canvas: Canvas, pitch: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Scatter spheres at random; of two overlapping spheres, the later is omitted."""
+    """Scatter spheres at random, omitting those that overlap an earlier sphere."""
     height, width = canvas.extent_nm
     count = int(1.1 * (height + 2 * pitch) * (width + 2 * pitch) / pitch**2) + 1
     centres = rng.uniform(-pitch, [height + pitch, width + pitch], (count, 2))
@@ -250,7 +250,7 @@ def _draw_sphere(
     radius: float,
     flatness: float,
 ) -> None:
-    """Draw one sphere on the ground; `flatness` is its height over its width."""
+    """Draw one sphere on the ground; `flatness`: ratio of height to width."""
     for box, dy, dx in canvas.iterate_window(centre, radius):
         off = np.hypot(dy, dx)
         inside = canvas.compute_coverage(off - radius)
@@ -324,7 +324,7 @@ def _draw_plate(
 def _draw_fracture(
     canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator
 ) -> _Maps:
-    """Draw tilted facets with steps, ripples and inclusions, as in metal."""
+    """Draw tilted facets with steps, ripples and inclusions, as in fractured metal."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)
     j, i = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")

@@ -1,4 +1,4 @@
-"""A view: SEM image of the scanned area with its own pixel and axes.
+"""Separate SEM view of the scanned area, with its own pixel size and axes.
 
 Another instrument has another pixel size and another field; the sample on its stage is
 rotated and may be mirrored. While the view is scanned row by row, the sample drifts,
@@ -99,7 +99,7 @@ def simulate_view(scan: Scan, options: ViewOptions) -> View:
     """
     surface = scan.scene.surface
     if surface is None:
-        msg = "An SEM image needs a simulated sample (`phantom`), got an image."
+        msg = "An SEM image requires a simulated sample (`phantom`), got an image."
         raise OptionError(msg, code="heights-missing")
     pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
     shape, transform = _fit_view(scan, options, pixel)
@@ -139,7 +139,7 @@ def _fit_view(
 
 
 def _get_scene_area(scan: Scan) -> tuple[FloatArray, FloatArray]:
-    """Return the centres of a scene's first and last pixels, in nm of the scan."""
+    """Return the centres of a scene's first and last pixels, in scan coordinates."""
     scene, frame_nm = scan.scene, _get_frame_pixel_nm(scan)
     first = np.array(scene.origin_px)
     last = first + (np.array(scene.sharp.shape) - 1) / scene.oversampling

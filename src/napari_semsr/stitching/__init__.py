@@ -1,4 +1,4 @@
-"""From frames to one mosaic: flat field, neighbours, offsets, layout, fusion."""
+"""Stitching of frames into a mosaic: flat field, neighbours, shifts, layout, fusion."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Frames that few overlaps connect to the others, and frames that none connects.
+"""Frames connected to the others by few overlaps, or by none.
 
 No loop of overlaps can contradict an overlap that is the only connection of some
 frames, and a loop may have overruled others: on a sample with repeating detail both may
@@ -43,7 +43,7 @@ _NEAR = 3.0  # standard deviations of the stage; chosen: one position in 100 is 
 
 @dataclass(frozen=True, slots=True)
 class GroupPosition:
-    """Position of a group of frames relative to others, from all common overlaps."""
+    """Position of a group relative to the other frames, from all shared overlaps."""
 
     move: IntPair  # Displacement from the expected position, in px
     score: float  # Score of all overlaps as if they were one
@@ -57,7 +57,7 @@ def evaluate_position(
     positions: FloatArray,
     move: IntPair = (0, 0),
 ) -> GroupPosition:
-    """Evaluate the overlaps of pairs jointly, with their second frames moved."""
+    """Evaluate the overlaps of pairs jointly, with the second frames displaced."""
     overlaps = []
     for pair in pairs:
         y, x = round_shift(positions, pair)
@@ -122,7 +122,7 @@ def find_possible_positions(
     is_placed: bool,
     proposals: Sequence[IntPair] = (),
 ) -> list[GroupPosition]:
-    """Find the positions where a group fits above chance and about as well as the best.
+    """Find the positions where a group fits above chance and close to the best fit.
 
     `middle` (2,): expected move of the group, with a standard deviation of `spread` px
     along each axis; the other arguments are those of `compare_positions`.
@@ -155,7 +155,7 @@ def find_possible_positions(
 def choose_nearest_position(
     places: Sequence[GroupPosition], middle: FloatArray, spread: float
 ) -> GroupPosition | None:
-    """Choose a position by the stage; None if the stage's error permits several."""
+    """Choose the position nearest to the stage's; None if its error permits several."""
     if len(places) < 2:
         return places[0] if places else None
     away = cdist([place.move for place in places], middle[None])[:, 0]
@@ -263,7 +263,7 @@ _Cut = tuple[list[list[int]], list[IntPair]]
 
 
 def _find_contradicted_cuts(state: State) -> list[_Cut]:
-    """Find the overlaps that separate frames if other pairs suggest moving them.
+    """Find the overlaps that separate frames which other pairs suggest moving.
 
     Pairs that would move frames by the same step are taken together: the overlaps of
     least weight that separate all of their first from all of their second frames are in

@@ -1,4 +1,4 @@
-"""Manual corrections of a solved scan, and its new solution.
+"""Manual corrections of a solved scan, and the corrected solution.
 
 The shifts of all pairs are kept from the solution that is corrected, and only pairs
 whose frames have moved are compared again. Frames that no correction concerns keep
@@ -88,7 +88,7 @@ _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame 
 
 @dataclass(frozen=True, slots=True)
 class _IndexedCorrections:
-    """Corrections by frame index; pairs in ascending order."""
+    """Corrections keyed by frame index, with pairs in ascending order."""
 
     struck_pairs: frozenset[IntPair]
     dropped_frames: frozenset[int]
@@ -98,7 +98,7 @@ class _IndexedCorrections:
 
     @property
     def pairs(self) -> frozenset[IntPair]:
-        """Struck or joined pairs; their images are not used."""
+        """Struck or joined pairs, whose images are not compared."""
         return self.struck_pairs | self.joins.keys()
 
 
@@ -222,7 +222,7 @@ class _Solver:
         }
 
     def compute_shift(self, pair: IntPair) -> FloatArray:
-        """Compute the current position of the second frame minus the first, (2,)."""
+        """Compute the second frame's current position relative to the first, (2,)."""
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
     @property
@@ -236,7 +236,7 @@ class _Solver:
         return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
 
     def _compute_shift_change(self, pair: IntPair) -> FloatArray:
-        """Return the change of a pair's shift from the solved one, (2,)."""
+        """Return the change of a pair's shift from its solved value, (2,)."""
         before = self.before[pair[1]] - self.before[pair[0]]
         return np.asarray(self.compute_shift(pair) - before)
 
@@ -296,7 +296,7 @@ class _Solver:
         return place
 
     def _compute_gain(self, group: Sequence[int], move: FloatArray) -> float:
-        """Return the improvement of a group's fit by a move, in standard deviations."""
+        """Return how much a move improves a group's fit, in standard deviations."""
         if self.state.is_nominal:
             return 0.0  # the images do not decide
         before, after = self.evaluate_group(group), self.evaluate_group(group, move)
@@ -342,7 +342,7 @@ class _Solver:
         )
 
     def _find_better_position(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
-        """Find a clearly better position of a group; return its gain and corners."""
+        """Find a clearly better position for a group; return its gain and corners."""
         members, now = list(group), self.positions[list(group)]
         here = self.evaluate_group(group) if np.isfinite(now).all() else None
         fits = here is not None and here.score > self.state.threshold
@@ -457,7 +457,7 @@ class _Solver:
     # -- all positions ----------------------------------------------------------
 
     def refine_positions(self, *, every: bool = False) -> None:
-        """Solve all positions from kept shifts and new shifts of moved pairs.
+        """Solve for all positions from kept shifts and new shifts of moved pairs.
 
         `every`: from new shifts of all pairs, for frames whose brightness was wrong.
         """
@@ -561,7 +561,7 @@ class _Solver:
         return solution[:-2].reshape(count, 2), matrix
 
     def apply_corrections(self) -> None:
-        """Apply all corrections to within a few pixels."""
+        """Apply all corrections approximately, to within a few pixels."""
         self.reposition_detached_frames()
         self.apply_fixed_positions()
         self.apply_joins()
@@ -697,7 +697,7 @@ def _update_layout(state: State, solver: _Solver) -> None:
 
 
 def _evaluate_current_shift(state: State, pair: IntPair) -> Candidates:
-    """Evaluate a pair that was not searched, at its current shift."""
+    """Evaluate a pair at its current shift, without a search."""
     shift = round_shift(state.positions, pair)
     ncc, score, weight = (
         np.array([value]) for value in compute_coefficient(state.frames, pair, shift)
@@ -706,7 +706,7 @@ def _evaluate_current_shift(state: State, pair: IntPair) -> Candidates:
 
 
 def _match_brightness(state: State, solver: _Solver) -> CorrectedFrames:
-    """Match the brightness of moved frames to that of the other frames."""
+    """Match the brightness of moved frames to the other frames."""
     far = np.abs(state.positions - solver.before).max(axis=1)
     is_moved = state.is_placed & ~(far <= TOLERANCE_PX)
     pairs = [

@@ -188,7 +188,7 @@ class CorrectedFrames:
 
     @property
     def frame_shape(self) -> tuple[int, int]:
-        """Rows and columns of one frame."""
+        """Shape of one frame, (rows, columns)."""
         return self.acquisition.frame_shape
 
     def correct(self, index: int) -> tuple[Float32Array, Float32Array]:

@@ -1,4 +1,4 @@
-"""Batch: run steps on every image of a folder or table."""
+"""Batch: run processing steps on every image in a folder or table."""
 
 from typing import Any
 
@@ -51,16 +51,16 @@ _MAX_ROWS = 500  # rows shown; chosen: larger tables are opened elsewhere
 _PATTERN = frozenset("*?[")
 _FIRST = ("name", "error", "warnings")  # columns that are shown first
 _ABOUT = (
-    "Process one image first, for example in Enhance: its steps are repeated for "
-    "every image of a folder. Run again after a stop, or with more images: finished "
-    "results are kept."
+    "Process one image first, for example in Enhance. Its steps are then repeated for "
+    "every image in a folder. After a stop, or after adding images, run again: "
+    "finished results are kept."
 )
 _FILE = "no layer: a steps file"
 _YAML = {"Steps (*.yaml)": ".yaml"}
 
 
 class BatchPanel(Panel):
-    """Panel that runs steps on many images, and shows their table."""
+    """Panel that runs steps on many images and shows a table of the results."""
 
     reports = False
     help_place = "batch.md#in-napari"
@@ -71,7 +71,7 @@ class BatchPanel(Panel):
         self.layer = self.create_layer_box(
             "layer",
             "Repeat the steps of",
-            "The steps of this layer's history are applied to every image.",
+            "The steps in this layer's history are applied to every image.",
             layers=self._find_layers_with_steps,
             none=_FILE,
         )
@@ -79,7 +79,7 @@ class BatchPanel(Panel):
         self.steps_button = create_button(
             "Save the steps…",
             self.save_steps,
-            "Write the steps, images and output folder into a file for `batch()`.",
+            "Write the steps, input images and output folder to a file for `batch()`.",
         )
         self.steps = FileEdit(
             name="steps",
@@ -94,17 +94,19 @@ class BatchPanel(Panel):
         self.inputs = FileEdit(
             name="inputs",
             label="Images",
-            tooltip="A folder of images. You can also type a glob such as scans/*.tif, "
-            "or a CSV table with the column image. If empty: the images of "
-            "the steps file.",
+            tooltip=(
+                "Folder of images. You can also enter a glob pattern such as "
+                "scans/*.tif, or a CSV table with a column named image. If empty, the "
+                "images given in the steps file are used."
+            ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
         self.output = FileEdit(
             name="output",
             label="Output folder",
             tooltip=(
-                "A new folder, or the folder of an earlier run to continue it. If "
-                "empty: the folder of the steps file."
+                "New folder, or the folder of an earlier run to continue that run. If "
+                "empty, the folder given in the steps file is used."
             ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
@@ -113,7 +115,7 @@ class BatchPanel(Panel):
         self.overwrite = CheckBox(
             name="overwrite",
             label="Overwrite results",
-            tooltip="Run finished steps again; other files of the folder are kept.",
+            tooltip="Rerun finished steps; other files in the folder are kept.",
         )
         self._output_proposed = get_entered_path(
             self.output
@@ -167,7 +169,7 @@ class BatchPanel(Panel):
         return [layer for layer in images if extract_layer_verbs(layer)]
 
     def _read_plan(self) -> dict[str, object]:
-        """Read steps and images in the form of a steps file."""
+        """Return the steps and images in the format of a steps file."""
         inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
         if inputs is None or output is None:
             what = "images" if inputs is None else "output folder"
@@ -181,7 +183,7 @@ class BatchPanel(Panel):
         }
 
     def _propose_output(self, _: object = None) -> None:
-        """Propose a folder next to that of the images, until one is typed."""
+        """Propose an output folder next to the images, unless one was entered."""
         inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
         if self.layer.value is None or output != self._output_proposed or not inputs:
             return
@@ -206,16 +208,18 @@ class BatchPanel(Panel):
         try:
             steps, before = extract_layer_steps(layer)
             if before:
-                lines = [f"The step that made the first image ({before}) is left out."]
+                lines = [
+                    (f"The step that created the first image ({before}) is omitted.")
+                ]
             lines += [f"{n}. {describe_step(step)}" for n, step in enumerate(steps, 1)]
             count = len(plan_batch(self._read_plan()).images)
-            lines.append(f"For {count} image{'' if count == 1 else 's'}.")
+            lines.append(f"Applied to {count} image{('' if count == 1 else 's')}.")
         except SemsrError as error:
             lines.append(self.translate(str(error)))
         self.plan_note.setText("\n".join(lines))
 
     def get_labels(self) -> Labels:
-        """Return the labels of the steps' options in their panels."""
+        """Return the panel labels of the step options."""
         names = extract_layer_verbs(self.layer.value) or VERBS
         return {**get_command_labels(names), **super().get_labels()}
 
@@ -227,12 +231,12 @@ class BatchPanel(Panel):
             if path is not None:
                 text = yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
                 path.write_text(text, encoding="utf-8")
-                self.notify(f"The steps are saved as {path}.")
+                self.notify(f"Steps saved as {path}.")
 
     # -- running ---------------------------------------------------------------
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         has_layer = self.layer.value is not None
         steps = self._read_plan() if has_layer else get_entered_path(self.steps)
         if steps is None:
@@ -248,12 +252,12 @@ class BatchPanel(Panel):
         return PanelTask(create_job, self.show_outcome)
 
     def show_outcome(self, report: BatchReport) -> None:
-        """Show the table, and the number of finished images."""
+        """Show the results table and the number of processed images."""
         self.report = report
         self.rows.fill(_select_shown_rows(report))
         self.report_button.setVisible(bool(report.report))
         failure_text = (
-            f", {report.failed} failed (column error)" if report.failed else ""
+            f", {report.failed} failed (see the error column)" if report.failed else ""
         )
         self.show_result(
             get_figures(report), f"{report.done} images done{failure_text}."
@@ -278,19 +282,19 @@ class BatchPanel(Panel):
 
 
 def extract_layer_steps(layer: Layer | None) -> tuple[list[dict[str, object]], str]:
-    """Return the steps of a layer's history, and the command before them, if any."""
+    """Return the steps in a layer's history, and the preceding command, if any."""
     history = None if layer is None else get_provenance(layer)
     return ([], "") if history is None else extract_steps(history)
 
 
 def extract_layer_verbs(layer: Layer | None) -> list[str]:
-    """Return the commands of the steps of a layer's history."""
+    """Return the step commands recorded in a layer's history."""
     history = None if layer is None else get_provenance(layer)
     return [] if history is None else extract_verbs(history)
 
 
 def describe_step(step: dict[str, Any]) -> str:
-    """Describe a step in one line: its command, and options that are not defaults."""
+    """Describe a step in one line: its command and non-default options."""
     ((verb, options),) = step.items()
     options_text = (
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
@@ -300,7 +304,7 @@ def describe_step(step: dict[str, Any]) -> str:
 
 
 def _select_shown_rows(report: BatchReport) -> Columns:
-    """Return the first rows, without empty columns."""
+    """Return the first rows of the report, without empty columns."""
     rows = report.rows[:_MAX_ROWS]
     columns = [k for k in rows[0] if any(row[k] is not None for row in rows)]
     heads = [name for name in _FIRST if name in columns]
@@ -309,7 +313,7 @@ def _select_shown_rows(report: BatchReport) -> Columns:
 
 
 def _format_cell(cell: object) -> str:
-    """Format a cell with five digits."""
+    """Format a table cell with five significant digits."""
     if cell is None:
         return ""
     return f"{cell:.5g}" if isinstance(cell, float) else str(cell)

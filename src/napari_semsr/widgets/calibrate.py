@@ -1,4 +1,4 @@
-"""Set the pixel size of a layer: typed, from a line of known length, or a grating."""
+"""Set a layer's pixel size: typed in, or from a known line or grating."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -94,7 +94,9 @@ class PixelSizeEdit(QWidget):
         self.width_box = self._create_number_box("x", "Width of a pixel; 0 if unknown.")
         self.unit_box = ComboBox(
             name="unit",
-            tooltip="Unit of both numbers; choosing another keeps the numbers.",
+            tooltip=(
+                "Unit of both values; changing the unit does not convert the values."
+            ),
             choices=list(_UNITS_NM),
             value="nm",
         )
@@ -122,7 +124,7 @@ class PixelSizeEdit(QWidget):
 
     @property
     def value(self) -> PixelSize | None:
-        """``(y, x)`` in nm, or None when either number is zero."""
+        """Pixel size ``(y, x)`` in nm, or None if either value is zero."""
         k = _UNITS_NM[self.unit_box.value]
         if self.height_box.value <= 0 or self.width_box.value <= 0:
             return None
@@ -164,12 +166,14 @@ _LINE_LAYER = "Scale line"
 _GRID = ("units", "scale", "translate", "affine")
 _Facts = dict[Layer, dict[str, object]]
 _FormerSize = tuple[Image, _Facts, _Facts, Sequence[Layer]]
-"""A calibrated layer, earlier grids and origins, and layers that were hidden."""
+"""Calibrated layer, previous grids and pixel-size metadata, and layers that were
+hidden.
+"""
 _MAX_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers alive
 
 
 def _get_displayed_grid(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
-    """Return the scale and translation of a layer in the common unit of the camera."""
+    """Return the scale and translation of a layer in the viewer's common unit."""
     linear, shift = get_display_transform(layer)
     return np.array([np.diag(linear), shift]) * get_unit_factors(viewer, layer)[-2:]
 
@@ -187,7 +191,7 @@ def _keep_view(viewer: Viewer, layer: Layer) -> Iterator[None]:
 
 
 def explain_missing_scale_bar(viewer: Viewer) -> str:
-    """Explain why there is no scale bar, if layers have no common unit."""
+    """Explain why the scale bar is missing, if layers have no common unit."""
     if viewer.layers.units is not None:
         return ""
     bare = [item.name for item in list_grey_layers(viewer) if not is_calibrated(item)]
@@ -207,7 +211,7 @@ def measure_line_length(line: Shapes | None, size: tuple[float, float]) -> float
     start, end = _get_last_line(line)
     length = math.hypot(*((end - start) * np.asarray(size)))
     if length <= 0:
-        msg = "The ends of the line must differ; draw it again."
+        msg = "The line has zero length; draw it again."
         raise OptionError(msg, code="line-without-length")
     return length
 
@@ -217,7 +221,7 @@ def _get_last_line(line: Shapes | None) -> NDArray[np.float64]:
     shapes = [] if line is None else line.data
     lines = [np.asarray(d, dtype=float)[:, -2:] for d in shapes if len(d) == 2]
     if not lines:
-        msg = "A line over the known distance is needed; press Draw a line."
+        msg = "No line is drawn over the known distance; press Draw a line."
         raise OptionError(msg, code="line-missing")
     return lines[-1]
 
@@ -230,7 +234,7 @@ def _is_on_same_grid(item: Layer, layer: Layer) -> bool:
 
 
 def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
-    """Return the layers that explain or mark an image or part of it.
+    """Return the helper and annotation layers that belong to an image.
 
     If they name no open image, return all layers on its pixel grid.
     """
@@ -255,7 +259,7 @@ def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
 def _find_derived_images(
     viewer: Viewer, source: Image
 ) -> tuple[list[Image], list[Image]]:
-    """Return the images that were created from another and share its pixel grid.
+    """Return the images derived from another image that share its pixel grid.
 
     A registered image has the grid of another. Maps of lengths in the earlier
     pixel size are returned separately, for either input.
@@ -350,8 +354,8 @@ class CalibrateGroup(Form):
         self.bar_button = create_button(
             "Find the printed bar",
             self.find_bar,
-            "Find the microscope's scale bar and place the line over it; type its "
-            "label as the known distance.",
+            "Find the printed scale bar and place the line over it. Then enter the "
+            "length on its label as the known distance.",
         )
         self.measure_button = create_button(
             "Set scale from line",
@@ -371,8 +375,10 @@ class CalibrateGroup(Form):
         self.pitch = FloatSpinBox(
             name="pitch",
             label="Grating period (nm)",
-            tooltip="Known period of a grating in the layer: lines, or dots on a "
-            "square or hexagonal lattice.",
+            tooltip=(
+                "Known period of the grating in the layer: a line grating, or dots on "
+                "a square or hexagonal lattice."
+            ),
             value=0,
             min=0,
             max=1e9,
@@ -382,15 +388,15 @@ class CalibrateGroup(Form):
         self.grating_button = create_button(
             "Calibrate from a grating",
             self.measure_grating,
-            "Measure the pixel size from the grating that fills the layer, with its "
-            "error, and skew and distortion of the field.",
+            "Measure the pixel size and its error, and the skew and distortion of "
+            "the field, from a grating that fills the layer.",
         )
         self.grating = RichLabel()
         self.save_button = create_button(
             "Save calibration…",
             self.save_calibration,
-            "Write pixel size, skew and distortion with their errors, for Stitch "
-            "mosaic.",
+            "Save the pixel size, skew and distortion with their errors, for use in "
+            "Stitch mosaic.",
         )
         return [self.pitch, self.grating_button, self.grating, self.save_button]
 
@@ -404,7 +410,7 @@ class CalibrateGroup(Form):
         self._show_length()
 
     def _show_length(self, event: object = None) -> None:
-        """Show the length of the last line; its layer keeps a weak reference."""
+        """Show the last line's length; the line layer references this weakly."""
         if not is_alive(self):
             return
         line, size, text = self._find_line_layer(), self.pixel_size.value, ""
@@ -435,10 +441,10 @@ class CalibrateGroup(Form):
         return next(iter(own or layers), None)
 
     def apply_typed_size(self) -> None:
-        """Set the pixel size of the selected layer to the typed one."""
+        """Set the pixel size of the selected layer to the entered value."""
         with self._panel.show_errors():
             if self.pixel_size.value is None:
-                msg = "Type a pixel size first: both numbers above zero."
+                msg = "Enter a pixel size first; both values must be greater than zero."
                 raise OptionError(msg, code="missing-value")
             self._calibrate(self.pixel_size.value)
 
@@ -469,7 +475,7 @@ class CalibrateGroup(Form):
     def _find_affected_layers(
         self, layer: Image
     ) -> tuple[dict[Layer, NDArray[np.float64]], list[Image]]:
-        """Return the layers that also get the new size, with their pixel ratios.
+        """Return the layers affected by a new pixel size, with pixel-size ratios.
 
         `layer` is first; layers that become outdated are returned separately.
         """
@@ -489,7 +495,7 @@ class CalibrateGroup(Form):
         return ratios, layers_outdated
 
     def undo(self) -> None:
-        """Undo the last change."""
+        """Undo the last pixel-size change."""
         with self._panel.show_errors():
             there = self._viewer.layers
             at = [n for n, size in enumerate(self._sizes) if size[0] in there]
@@ -505,7 +511,7 @@ class CalibrateGroup(Form):
         errors: _Facts,
         layers_hidden: Sequence[Layer],
     ) -> None:
-        """Restore the grids that layers had at an earlier size of `layer`.
+        """Restore the layer grids from before a pixel-size change of `layer`.
 
         Later results change with it or become outdated; `layers_hidden` are not
         outdated any more.
@@ -553,7 +559,7 @@ class CalibrateGroup(Form):
         )
 
     def _show_undo(self, event: object = None) -> None:
-        """Enable Undo while the layer exists."""
+        """Enable Undo while a recalibrated layer exists."""
         if is_alive(self):
             there, history = self._viewer.layers, self._history
             self._sizes = [
@@ -564,7 +570,7 @@ class CalibrateGroup(Form):
             self.undo_button.setEnabled(any(size[0] in there for size in self._sizes))
 
     def start_drawing(self) -> None:
-        """Add the layer to draw on, and select its line tool."""
+        """Add the line layer if needed, and select its line tool."""
         with self._panel.show_errors():
             self._select_line_tool()
 
@@ -591,11 +597,11 @@ class CalibrateGroup(Form):
         self._viewer.layers.selection.active = line
         line.mode = "add_line"
         self._panel.show_status(
-            "Drag over a known distance in the image, then type its length."
+            "Drag along a known distance in the image, then enter its length."
         )
 
     def find_bar(self) -> None:
-        """Place the line over the scale bar that is printed in the layer."""
+        """Place the line over the scale bar printed in the image."""
         with self._panel.show_errors():
             layer = self.layer.value
             image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
@@ -605,7 +611,7 @@ class CalibrateGroup(Form):
             )
 
     def _select_layer(self, layer: Layer) -> None:
-        """Select the inspected layer again, if it still exists."""
+        """Reselect the inspected layer; raise an error if it was removed."""
         if layer not in self._viewer.layers:
             msg = "The layer was removed; open it again and calibrate it."
             raise OptionError(msg, code="layer-missing")
@@ -622,9 +628,8 @@ class CalibrateGroup(Form):
         line.add_lines(np.array([[y, x - half], [y, x + half]]))
         line.mode = "pan_zoom"
         self._panel.show_status(
-            f"The printed bar is {report.bar_px:g} px long: check that the line is "
-            "over it and type the length on its label, then press Set scale from "
-            "line."
+            f"The printed bar is {report.bar_px:g} px long. Check that the line covers "
+            "it, enter the length on its label, and press Set scale from line."
         )
         for part in (self.measure_button, self.distance.native):
             self._panel.scroll_area.ensureWidgetVisible(part)
@@ -637,7 +642,10 @@ class CalibrateGroup(Form):
             layer: Image = self.layer.value
             image = micrograph_from_layer(layer)
             if self.pitch.value <= 0:
-                msg = "The grating's period must be above 0; type the true one in nm."
+                msg = (
+                    "The grating period must be greater than 0; enter the true period "
+                    "in nm."
+                )
                 raise OptionError(msg, code="out-of-range")
             options = CalibrateOptions(pitch_nm=self.pitch.value)
             make = partial(CALIBRATE.job, image, options=options)
@@ -657,7 +665,7 @@ class CalibrateGroup(Form):
     def _show_grating_result(
         self, calibration: Calibration | None, sentence: str = ""
     ) -> None:
-        """Show the result of a grating, which can then be saved."""
+        """Show the result of a grating calibration, and offer to save it."""
         self._calibration = calibration
         self.grating.setText(sentence)
         self.save_button.setVisible(calibration is not None)
@@ -683,7 +691,9 @@ class CalibrateGroup(Form):
                 self._check_line(line, layer)
             length = measure_line_length(line, (y, x))
             if self.distance.value <= 0:
-                msg = "The known distance must be above 0; type the true length."
+                msg = (
+                    "The known distance must be greater than 0; enter the true length."
+                )
                 raise OptionError(msg, code="out-of-range")
             true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
             k = true_nm / length
@@ -704,9 +714,7 @@ class CalibrateGroup(Form):
             owner = layer if alike in ([], [layer]) else None
         if owner is None or owner is not layer:
             whose = "for no image" if owner is None else f"for {owner.name}"
-            more = (
-                "" if owner is None else f"select {owner.name} to calibrate that, or "
-            )
+            more = "" if owner is None else f"select {owner.name} to calibrate it, or "
             msg = (
                 f"The line was drawn {whose} and cannot calibrate another image: "
                 f"{more}press Draw a line to draw one for {layer.name}."
@@ -716,27 +724,27 @@ class CalibrateGroup(Form):
         most = layer.extent.data[1][-2:]
         if (ends < -1).any() or (ends > most + 1).any():
             msg = (
-                f"The line ends outside {layer.name}: draw it from end to end of the "
-                "known distance, within the image."
+                f"The line extends beyond {layer.name}; draw it along the whole known "
+                "distance, within the image."
             )
             raise OptionError(msg, code="outside-image")
         cover = self._find_covering_image(line, layer)
         if cover is not None:
             msg = (
-                f"The line was drawn for {layer.name}, but {cover.name} covers it "
-                f"there: hide {cover.name} and check the line, or select {cover.name} "
+                f"The line was drawn for {layer.name}, but {cover.name} covers that "
+                f"area: hide {cover.name} and check the line, or select {cover.name} "
                 "and press Draw a line."
             )
             raise OptionError(msg, code="ambiguous")
 
     def _find_owner(self, line: Shapes) -> Image | None:
-        """Return the image that a line was drawn for, if it is still open."""
+        """Return the image for which a line was drawn, if it is still open."""
         of = line.metadata.get(MARK_KEY)
         images = list_image_layers(self._viewer)
         return next((i for i in images if of and of == get_identity(i)), None)
 
     def _find_covering_image(self, line: Shapes, layer: Image) -> Image | None:
-        """Return an image that covers another at a line, unless derived from it."""
+        """Return an unrelated image that covers an image at the line, if any."""
         viewer, dims = self._viewer, self._viewer.dims
         places = np.tile(np.array(dims.point, dtype=float), (2, 1))
         ends = np.array([line.data_to_world(end)[-2:] for end in _get_last_line(line)])

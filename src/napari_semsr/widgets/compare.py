@@ -78,16 +78,16 @@ _MINUS = " \N{MINUS SIGN} "
 
 
 def describe_small_change(change: Change | None) -> str:
-    """Describe a change if it is very small; otherwise return an empty text."""
+    """Describe a change if it is very small; otherwise return an empty string."""
     return f" {change.verdict}" if change is not None and change.hardly else ""
 
 
 _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}
-"""Attributes of an overlay that are updated when it is drawn again."""
+"""Overlay attributes that are updated on each redraw."""
 
 
 class OverlayLayer(QObject):
-    """Temporary layer on top of another, not listed in panels."""
+    """Temporary overlay layer, not listed in panels."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -130,12 +130,12 @@ class BeforeAfter(OverlayLayer):
         host.connect_to_resize(viewer, self._on_moved)
 
     def move_divider(self, source: Image | None, share: float) -> None:
-        """Move the divider between both layers."""
+        """Move the divider between the two layers."""
         self._source, self._share = source, share
         self.update_overlay()
 
     def update_overlay(self) -> None:
-        """Copy the covered part into the overlay, or remove the overlay."""
+        """Copy the area left of the divider to the overlay, or remove the overlay."""
         source = self._source
         if source is None or self._share <= 0 or source not in self._viewer.layers:
             self.remove()
@@ -273,7 +273,7 @@ def _get_stores(source: Layer | None) -> list[str]:
 def _resample_planes(
     images: Sequence[Micrograph], results: Sequence[Micrograph], shape: tuple[int, ...]
 ) -> Job[list[object]]:
-    """Resample all planes of an input to the pixels of the results."""
+    """Resample all planes of an input onto the pixel grids of the results."""
     levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
         yield Progress(number, len(images), f"drawing {image.name}")
@@ -284,7 +284,7 @@ def _resample_planes(
 def _create_blend(
     layer: Image, source: Image | None, image: Micrograph, outcome: JobOutput
 ) -> _Blend:
-    """Create the mixture of a result and its input, with all planes of a stack."""
+    """Create the mixture of a result and its input, including all stack planes."""
     draw: Callable[[], Job[list[object]]]
     if outcome.planes and source is not None:
         images, planes = list_planes(source), outcome.planes
@@ -327,16 +327,21 @@ class CompareControls(Form):
         panel, viewer = self._panel, self._viewer
         images = partial(list_image_layers, viewer)
         self.left = panel.create_layer_box(
-            "left", "Left", "Left layer: the input, or any other.", layers=images
+            "left", "Left", "Left layer: the input or any other image.", layers=images
         )
         self.right = panel.create_layer_box(
-            "right", "Right", "Right layer: the result, or any other.", layers=images
+            "right",
+            "Right",
+            ("Right layer: the result or any other image."),
+            layers=images,
         )
         self.split = Slider(
             name="split",
             label="Before | after",
-            tooltip="Drag to cover the left part of the view with the left layer; "
-            "the right layer is shown next to it.",
+            tooltip=(
+                "Drag to show the left layer in the left part of the view and the "
+                "right layer in the rest."
+            ),
             value=0,
             min=0,
             max=100,
@@ -346,15 +351,17 @@ class CompareControls(Form):
             name="beside",
             text="Side by side",
             tooltip=(
-                "Show both layers side by side, with a common view. All other layers "
-                "are hidden meanwhile."
+                "Show both layers side by side with a shared view, hiding all other "
+                "layers."
             ),
         )
         self.strength = Slider(
             name="strength",
             label="Strength (%)",
-            tooltip="Mix the right layer with its input: 0 is the input, 100 the "
-            "result. What you see is what is measured and saved.",
+            tooltip=(
+                "Mix the right layer with its input: 0 is the input, 100 is the "
+                "result. The displayed mixture is measured and saved."
+            ),
             value=100,
             min=0,
             max=100,
@@ -363,8 +370,8 @@ class CompareControls(Form):
         self.difference_button = create_button(
             "Difference",
             self.subtract,
-            "Add the right layer minus the left one as a layer: green where it is "
-            "brighter, magenta where it is darker.",
+            "Add the difference, right layer minus left layer, as a layer: green "
+            "where the right layer is brighter, magenta where it is darker.",
         )
         boxes = self.left, self.right, self.split, self.beside, self.strength
         for control in (*boxes, self.note, self.difference_button):
@@ -373,7 +380,7 @@ class CompareControls(Form):
     # -- which layers ---------------------------------------------------------
 
     def select_layers(self, left: Layer | None, right: Layer | None = None) -> None:
-        """Select the layers to compare; None keeps the selected one."""
+        """Select the layers to compare; None keeps the current selection."""
         for box, layer in ((self.left, left), (self.right, right)):
             if layer is not None and layer in box.choices:
                 box.value = layer
@@ -387,7 +394,7 @@ class CompareControls(Form):
         *,
         apart: bool = False,
     ) -> None:
-        """Compare a result with its input from now on, at any strength.
+        """Set up the comparison of a result with its input, at any strength.
 
         `apart`: it cannot be mixed, since its grey levels differ.
         """
@@ -399,7 +406,7 @@ class CompareControls(Form):
         self._show_strength()
 
     def _on_removed(self, event: Event) -> None:
-        """Show all layers again if a compared layer is removed."""
+        """End the comparison if a compared layer is removed."""
         if is_alive(self) and event.value in self._pair:
             self.end_comparison()
 
@@ -415,13 +422,13 @@ class CompareControls(Form):
                 tick.value = True
 
     def _clear_ticks(self, but: CheckBox | None = None) -> None:
-        """Clear all other ticks, since only one display mode is active."""
+        """Untick all other boxes, since only one display mode can be active."""
         for tick in self._ticks:
             if tick is not but:
                 tick.value = False
 
     def _get_compared_layers(self) -> tuple[Image, Image] | None:
-        """Return both layers; show a message unless two different ones are chosen."""
+        """Return the two layers; show a message unless they are different."""
         left, right = self.left.value, self.right.value
         if left is right or None in (left, right):
             self._panel.show_status("Choose two different layers to compare.")
@@ -444,7 +451,7 @@ class CompareControls(Form):
         self.before.move_divider(left, percent / 100)
 
     def _show_compared_layers(self, tick: CheckBox) -> bool:
-        """Show only the compared layers; untick if they are not two different ones."""
+        """Show only the compared layers; untick the box unless they are different."""
         both = self._get_compared_layers()
         if both is None:
             tick.value = False
@@ -470,7 +477,7 @@ class CompareControls(Form):
         camera.center, camera.zoom = view
 
     def end_comparison(self) -> None:
-        """Restore all layers as before the comparison."""
+        """Restore the layer visibility from before the comparison."""
         self._pair = ()
         self.split.value = 0
         self._clear_ticks()
@@ -482,7 +489,7 @@ class CompareControls(Form):
         return getattr(self.right.value, _BLEND, None)
 
     def _show_strength(self, _: object = None) -> None:
-        """Show the strength of the right layer, if it can be chosen."""
+        """Show the strength of the right layer, if it can be set."""
         blend = self._get_blend()
         self.strength.enabled = blend is not None
         with self.strength.changed.blocked():
@@ -490,33 +497,33 @@ class CompareControls(Form):
         self._report_strength(blend)
 
     def _report_strength(self, blend: _Blend | None) -> None:
-        """Report that a mixture is shown, or why that is impossible."""
+        """Report that a mixture is shown, or why the strength cannot be set."""
         if blend is None or blend.strength >= 1:
             self.note.setText("" if blend else self._explain_missing_strength())
             return
         part = f"{blend.strength:.0%}"
         self.note.setText(
-            f"{blend.layer.name} is shown, measured and saved at {part} strength: the "
-            f"rest is {blend.image.name}."
+            f"{blend.layer.name} is shown, measured and saved at {part} strength; the "
+            f"remainder is {blend.image.name}."
         )
 
     def _explain_missing_strength(self) -> str:
-        """Explain why the right layer, a result, has no strength."""
+        """Explain why the strength of the right layer cannot be set."""
         layer = self.right.value
         if layer is None or step_before(layer) not in _RESULTS:
             return ""
         if getattr(layer, _APART, False):
             return (
-                f"{layer.name} has no strength: the grey levels of its model are not "
-                "those of the input, so a mixture of both would be meaningless."
+                f"The strength of {layer.name} cannot be set: its grey levels differ "
+                "from the input's, so a mixture of both would be meaningless."
             )
         return (
-            f"The strength of {layer.name} can be set only in the session that made "
-            "it; run it again to set one."
+            f"The strength of {layer.name} can only be set in the session that created "
+            "it; run the step again to set it."
         )
 
     def _set_strength(self, percent: int) -> None:
-        """Show the right layer at a strength, once its input is prepared."""
+        """Show the right layer at the given strength once its input is prepared."""
         blend = self._get_blend()
         if blend is None:
             return
@@ -529,7 +536,7 @@ class CompareControls(Form):
             self._show_strength()
 
     def _use_prepared_input(self, blend: _Blend, before: list[object]) -> None:
-        """Use the prepared input, and apply the present slider position."""
+        """Use the prepared input, and apply the current slider position."""
         blend.before = before
         self._panel.show_status("")
         if self._get_blend() is blend:
@@ -543,7 +550,7 @@ class CompareControls(Form):
     # -- difference ---------------------------------------------------------------
 
     def subtract(self) -> None:
-        """Add the difference of both layers as a layer."""
+        """Add the difference between the two layers as a new layer."""
         panel, both = self._panel, self._get_compared_layers()
         if both is None:
             return
@@ -558,7 +565,7 @@ class CompareControls(Form):
     def _compute_difference(
         self, first: Micrograph, second: Micrograph
     ) -> Job[OpenedImage]:
-        """Compute the difference of two images, with an overview if it is large."""
+        """Compute the difference of two images, with coarser levels if it is large."""
         difference = subtract_images(first, second)
         if max(difference.shape) <= SINGLE_PX or not difference.is_lazy:
             difference = difference.replace(data=difference.array())
@@ -569,7 +576,7 @@ class CompareControls(Form):
     def _add_difference(
         self, opened_store: OpenedImage, layers: tuple[Layer, Layer]
     ) -> None:
-        """Show a difference centred on zero, which is white."""
+        """Show a difference with a diverging colour map that is white at zero."""
         low, high = contrast_limits([item.data for item in opened_store.levels])
         most = max(abs(low), abs(high))
         left, right = layers
@@ -585,6 +592,6 @@ class CompareControls(Form):
         layer.metadata[SOURCES_KEY] = get_source_identities(layers)
         layer.colorbar.visible = True
         self._panel.show_status(
-            f"Added {layer.name}: green is brighter, magenta darker, by up to "
+            f"Added {layer.name}: green is brighter and magenta is darker, by up to "
             f"{Figure(most, 'grey levels', '.3g')}."
         )

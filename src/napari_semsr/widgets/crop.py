@@ -40,7 +40,7 @@ _DRAWN_LAYER = "rectangle to crop"
 def _read_drawn_box(
     shapes: Shapes, layer: Image, image: Micrograph, dims: Dims
 ) -> CropOptions:
-    """Read the bounds of the last shape, in nm; in px for an uncalibrated image."""
+    """Return the bounds of the last shape in nm, or in px for an uncalibrated image."""
     indices = find_visible_shapes(shapes, dims)
     if not indices:
         msg = (
@@ -58,8 +58,8 @@ def _read_drawn_box(
         return CropOptions.parse({"box_nm": corners})
     if any(nm_per_unit(unit) for unit in shapes.units[-2:]):
         msg = (
-            f"Layer {image.name!r} needs a pixel size, since {shapes.name!r} was "
-            "drawn in nm; set one in Open mosaic, under Calibrate a layer."
+            f"Layer {image.name!r} has no pixel size, but {shapes.name!r} was drawn in "
+            "nm; set a pixel size in Open mosaic, under Calibrate a layer."
         )
         raise ShapeError(msg, code="pixel-size-missing")
     origin, pitch = np.array(image.origin), np.array(image.scale)
@@ -70,7 +70,7 @@ def _read_drawn_box(
 
 
 class CropPanel(Panel):
-    """Panel that crops a layer to a drawn rectangle, or to the area of another."""
+    """Panel that crops a layer to a drawn rectangle, or to another layer's area."""
 
     help_place = "crop.md#in-napari"
 
@@ -92,8 +92,8 @@ class CropPanel(Panel):
         self.draw_button = create_button(
             "Draw rectangle",
             self.select_rectangle_tool,
-            "Add or select a Shapes layer with its rectangle tool: drag over the "
-            "area to keep.",
+            "Add or select a Shapes layer and activate its rectangle tool; then drag "
+            "over the area to keep.",
         )
         self.form = OptionsForm(CropOptions)
         self.keep = CheckBox(
@@ -145,7 +145,7 @@ class CropPanel(Panel):
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         layer, like = self.layer.value, self.like.value
         image = self.read_layer(layer)
         values = self.form.values()
@@ -153,8 +153,8 @@ class CropPanel(Panel):
         if like is layer:
             msg = (
                 f"Layer {layer.name!r} cannot be cropped to its own area: choose "
-                "another image, a Shapes layer with a rectangle, or 'none: leave "
-                "out empty areas'."
+                "another image, a Shapes layer with a rectangle, or 'none: exclude "
+                "empty areas'."
             )
             raise ShapeError(msg, code="same-image")
         if like is None:

@@ -29,9 +29,10 @@ from napari_semsr.widgets.layers import create_result_name, find_free_name
 _NAME = "demonstration"
 _MOSAIC, _SEM = "mosaic", "SEM image"
 _ABOUT = (
-    "Simulated frames are stitched. A network is trained for a minute on the area of "
-    "an SEM image, evaluated on a held-out part of it, and tried on another sample, "
-    "where it must not be used. The images become layers; the report has all figures."
+    "Simulated frames are stitched. A network is trained for one minute on the area of "
+    "an SEM image, evaluated on a held-out part of that area, and tried on another "
+    "sample, for which it must not be used. The images are added as layers, and the "
+    "report contains all numbers."
 )
 
 
@@ -50,7 +51,7 @@ def _run_demonstration(
 
 
 class DemoPanel(Panel):
-    """Panel that runs the demonstration, and opens its images and its report."""
+    """Panel that runs the demonstration and opens its images and report."""
 
     reports = False
     help_place = "demonstration.md#in-napari"
@@ -62,8 +63,8 @@ class DemoPanel(Panel):
             name="folder",
             label="Save in",
             tooltip=(
-                "Parent folder of the demonstration; if empty, a temporary folder that "
-                "is removed when napari closes."
+                "Parent folder of the demonstration. If empty, a temporary folder is "
+                "used, which is removed when napari closes."
             ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
@@ -78,7 +79,7 @@ class DemoPanel(Panel):
         self.add_results("Results", self.report_button)
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         options, folder_kept = self.form.create_options(), get_entered_path(self.folder)
         place = (
             find_free_path(folder_kept, _NAME, "")
@@ -105,8 +106,8 @@ class DemoPanel(Panel):
         yield
         self.show_result(
             get_figures(demo_result),
-            f"Done in {demo_result.seconds:.0f} s: the layers show one area, and the "
-            "report has all figures.",
+            f"Done in {demo_result.seconds:.0f} s. The layers show the same area, "
+            "and the report contains all numbers.",
             network="the model of this area",
         )
 

@@ -1,4 +1,4 @@
-"""Differences between supported versions of napari.
+"""Compatibility layer for the supported versions of napari.
 
 napari 0.9 moved camera, grid and scale bar from the viewer to `viewer.scene` and
 `viewer.canvas`; before, the size of the canvas was private.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari.utils.events import Event
 
 LOWEST_NAPARI = "0.7"
-"""Minimum version of napari; a test compares it with README, manual and packaging."""
+"""Minimum napari version; a test checks it against the README, manual and packaging."""
 _LARGEST_STRIDE = 50  # accepted by napari
 _UNIT_OF_LAYERS = (0, 7, 1)  # from which the scale bar uses the layers' unit
 
@@ -39,8 +39,8 @@ def check_napari(context: object = None) -> None:
     if () < version_running < _parse_version(LOWEST_NAPARI):
         version = ".".join(map(str, version_running))
         msg = (
-            f"napari-semsr needs napari {LOWEST_NAPARI} or newer, but this is napari "
-            f'{version}; upgrade it with pip install "napari>={LOWEST_NAPARI}"'
+            f"napari-semsr requires napari {LOWEST_NAPARI} or newer, but this is "
+            f'napari {version}; upgrade with pip install "napari>={LOWEST_NAPARI}"'
         )
         raise ImportError(msg)
 
@@ -105,14 +105,14 @@ def get_scale_bar(viewer: "ViewerModel") -> "ScaleBarOverlay":
 
 
 def label_scale_bar(viewer: "ViewerModel") -> None:
-    """Give the scale bar the unit of the layers, unless napari does so itself."""
+    """Set the scale-bar unit to the layer unit, unless napari does so itself."""
     if () < _get_napari_version() < _UNIT_OF_LAYERS:
         units = viewer.layers.units
         get_scale_bar(viewer).unit = None if units is None else str(units[-1])
 
 
 def get_viewbox_size(viewer: "ViewerModel") -> NDArray[np.float64]:
-    """Return the height and width of the view of a layer, in screen pixels."""
+    """Return the height and width of a layer's view box, in screen pixels."""
     canvas = getattr(viewer, "canvas", None)
     if canvas is not None:
         return np.array(canvas.viewbox_size(viewer.layers), dtype=float)
@@ -122,7 +122,7 @@ def get_viewbox_size(viewer: "ViewerModel") -> NDArray[np.float64]:
 
 
 def is_on_screen(viewer: "ViewerModel") -> bool:
-    """Whether part of the canvas is on a screen; True without a window."""
+    """Return whether part of the canvas is visible; True if there is no window."""
     model = getattr(viewer, "__wrapped__", viewer)
     if not hasattr(model, "window"):
         return True
@@ -131,7 +131,7 @@ def is_on_screen(viewer: "ViewerModel") -> bool:
 
 
 def connect_to_resize(viewer: "ViewerModel", call: Callable[["Event"], None]) -> None:
-    """Call a method, by weak reference, whenever the canvas is resized."""
+    """Connect a method, held by weak reference, to canvas resizing."""
     canvas = getattr(viewer, "canvas", None)
     model = getattr(viewer, "__wrapped__", viewer)
     if canvas is not None:

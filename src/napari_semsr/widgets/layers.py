@@ -50,7 +50,7 @@ _SPECIMEN_STEP = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
 NO_IMAGE = "Choose an image layer; to open one, use Open mosaic or a sample."
-"""Message of a panel without an image."""
+"""Message shown if no image is chosen."""
 _TOLERANCE = 1e-6  # relative tolerance between equal scales; chosen
 _FILL_SHARE = 0.95  # share of the canvas, as with napari's Home button
 _MAX_CLASSES = 256  # chosen: a record of a few kilobytes
@@ -75,14 +75,14 @@ def create_result_name(viewer: ViewerModel, source: str, step: str) -> str:
 
 
 def find_free_name(viewer: ViewerModel, name: str) -> str:
-    """Return an unused layer name: the given one, or with a number from 2 appended."""
+    """Return an unused layer name, appending a number to the given name if needed."""
     names_in_use = {item.name for item in viewer.layers}
     names = itertools.chain([name], (f"{name} {n}" for n in itertools.count(2)))
     return next(item for item in names if item not in names_in_use)
 
 
 def nm_per_unit(unit: object) -> float | None:
-    """Return the length of a layer's unit in nanometres; None if it is not a length.
+    """Return the length of a layer unit in nm, or None if it is not a length.
 
     Returns nanometres per unit; None if it is not a length (``pixel``).
     """
@@ -96,22 +96,22 @@ def nm_per_unit(unit: object) -> float | None:
 
 
 def get_nm_scale(layer: Layer) -> NDArray[np.float64]:
-    """Return nm per unit of a layer along y and x; 1 if the unit is not a length."""
+    """Return nm per layer unit along y and x, or 1 if the unit is not a length."""
     return np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
 
 
 def get_enlargement(layer: Layer) -> FloatArray:
-    """Return the factors (y, x) by which napari's transform enlarges pixels."""
+    """Return the factors (y, x) by which a layer's affine transform scales pixels."""
     gain: FloatArray = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
     return gain / get_fit(layer)[0]
 
 
 _FIT_KEY = "semsr fit to the field"
-"""Key of a layer's metadata: factor and shift (y, x) of `fit_to_field`."""
+"""Layer metadata key: factor and shift (y, x) of `fit_to_field`."""
 
 
 def fit_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
-    """Enlarge and move an uncalibrated layer, only for display.
+    """Scale and shift an uncalibrated layer for display only.
 
     Its displayed position is ``factor * position + shift`` in world units. Size,
     position and measurements of the layer do not change: they are read by `placed_by`
@@ -125,7 +125,7 @@ def fit_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
 
 
 def remove_fit(layer: Layer) -> None:
-    """Remove the enlargement and shift that `fit_to_field` applied for display."""
+    """Remove the scaling and shift that `fit_to_field` applied for display."""
     factor, shift = get_fit(layer)
     if layer.metadata.pop(_FIT_KEY, None) is not None:
         fit = _create_enlargement_matrix(layer, factor, shift)
@@ -155,7 +155,7 @@ def _create_enlargement_matrix(
 
 
 def create_fit_keywords(layer: Layer) -> dict[str, Any]:
-    """Return keywords that give a plane of a layer the same fit for display."""
+    """Return layer keywords that apply the same display fit to a plane."""
     if get_fit(layer)[0] == 1:
         return {}
     fit = layer.metadata[_FIT_KEY]
@@ -177,7 +177,7 @@ def layer_to_world(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
 
 
 def get_pixel_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
-    """Return the matrix (2, 2) and offset (2,) from plane pixels to layer positions.
+    """Return matrix (2, 2) and offset (2,) that map plane pixels to layer positions.
 
     It is `get_display_transform` without `fit_to_field`.
     """
@@ -201,12 +201,12 @@ def list_image_layers(viewer: ViewerModel) -> list[Image]:
 
 
 def list_grey_layers(viewer: ViewerModel) -> list[Image]:
-    """Return the image layers that can be measured, without spectra and maps."""
+    """Return the image layers that can be measured, excluding spectra and maps."""
     return [item for item in list_image_layers(viewer) if not is_map(item)]
 
 
 def is_map(layer: Layer) -> bool:
-    """Whether a layer is a map of an image, or its spectrum.
+    """Return whether a layer is a map or a spectrum of an image.
 
     Determined from its history, which is saved in every file.
     """
@@ -228,13 +228,13 @@ def get_jobs(layer: Layer) -> set[str]:
 
 
 def is_stitched(layer: Layer) -> bool:
-    """Whether a layer, or its input, was stitched from frames."""
+    """Return whether a layer or its input was stitched from frames."""
     history = get_provenance(layer)
     return history is not None and any(step.job == "stitch" for step in history.steps())
 
 
 def is_superlens(layer: Layer) -> bool:
-    """Whether a layer is a superlens image, possibly transformed.
+    """Return whether a layer is a superlens image, possibly transformed.
 
     Results of a network are not.
     """
@@ -242,24 +242,24 @@ def is_superlens(layer: Layer) -> bool:
 
 
 def is_ground_truth(layer: Layer) -> bool:
-    """Whether a layer is a ground truth, by name or history."""
+    """Return whether a layer is a ground truth, by name or history."""
     return step_before(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
 
 
 def is_acquired(layer: Layer) -> bool:
-    """Whether a layer was acquired, not computed or simulated."""
+    """Return whether a layer was acquired rather than computed or simulated."""
     is_derived = step_before(layer) in _MADE_OF_ANOTHER or layer.metadata.get(LIVE_KEY)
     return not is_derived and not is_ground_truth(layer)
 
 
 def have_same_grid(first: Layer, second: Layer) -> bool:
-    """Whether two layers have the same pixel grid as displayed."""
+    """Return whether two layers are displayed on the same pixel grid."""
     sizes = (layer.extent.data[:, -2:] for layer in (first, second))
     return np.array_equal(*sizes) and have_same_area(first, second, _TOLERANCE)
 
 
 def have_same_area(first: Layer, second: Layer, near: float) -> bool:
-    """Whether two layers cover the same area, with any pixel size.
+    """Return whether two layers cover the same area, regardless of pixel size.
 
     `near`: tolerance of corners, as a share of a side.
     """
@@ -278,14 +278,14 @@ def _get_corners(layer: Layer) -> FloatArray:
 
 
 def get_display_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
-    """Return the matrix (2, 2) and offset (2,) from plane pixels to the world."""
+    """Return matrix (2, 2) and offset (2,) that map plane pixels to world positions."""
     shift = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
     ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)[-2:]]
     return np.stack(ends, axis=1)[-2:] - shift[-2:, None], shift[-2:]
 
 
 def is_rotated_or_sheared(layer: Layer) -> bool:
-    """Whether a layer is displayed rotated, sheared or flipped."""
+    """Return whether a layer is displayed rotated, sheared or flipped."""
     linear, _ = get_display_transform(layer)
     scale = np.diag(linear)
     off = np.abs(linear - np.diag(scale)).max()
@@ -297,9 +297,9 @@ def _get_scale_and_translation(layer: Layer) -> tuple[FloatArray, FloatArray]:
     if is_rotated_or_sheared(layer):
         msg = (
             f"Layer {layer.name!r} cannot be measured or saved while it is rotated, "
-            "sheared or flipped, because its pixels are not where they are displayed: "
-            "choose it as Moving in Register to SEM and press Use the transform shown, "
-            "or reset its transform."
+            "sheared or flipped, because its pixels are not at their displayed "
+            "positions. Choose it as Moving in Register to SEM and press Use the "
+            "transform shown, or reset its transform."
         )
         raise ShapeError(msg, code="layer-turned")
     linear, shift = get_pixel_transform(layer)
@@ -348,7 +348,7 @@ def get_displayed_plane(layer: Image | Labels, dims: Dims | None) -> tuple[int, 
 
 
 def find_visible_shapes(shapes: Shapes, dims: Dims) -> list[int]:
-    """Return the indices of shapes on the plane in view; flat ones are on all."""
+    """Return the indices of shapes in the displayed plane; 2-D shapes are in all."""
     place = _get_displayed_indices(shapes, dims)
     return [
         index
@@ -358,7 +358,7 @@ def find_visible_shapes(shapes: Shapes, dims: Dims) -> list[int]:
 
 
 def format_plane_name(layer: Image, place: Sequence[int]) -> str:
-    """Return the name of a plane, e.g. ``plane t = 3 of 10``; empty if no stack."""
+    """Return a plane's name, e.g. ``plane t = 3 of 10``; empty if not a stack."""
     counts = get_finest_level(layer).shape[: layer.ndim - 2]
     places_text = ", ".join(
         f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
@@ -368,7 +368,7 @@ def format_plane_name(layer: Image, place: Sequence[int]) -> str:
 
 
 def format_layer_and_plane(layer: Image, place: Sequence[int]) -> str:
-    """Return the name of a layer, followed by that of its plane for a stack."""
+    """Return the layer name, followed by the plane name for a stack."""
     return ", ".join(filter(None, (layer.name, format_plane_name(layer, place))))
 
 
@@ -377,16 +377,16 @@ def _convert_to_grey(layer: Layer, plane: object) -> object:
     grey = convert_if_grey(plane)
     if grey is None:
         msg = (
-            f"Layer {layer.name!r} must be a grey image, got colour; right-click it "
-            "in the layer list and choose Split RGB, or open its file with Open "
-            "mosaic and use its luminance."
+            f"Layer {layer.name!r} must be a grey image, got a colour image. "
+            "Right-click it in the layer list and choose Split RGB, or open its file "
+            "with Open mosaic and use its luminance."
         )
         raise ShapeError(msg, code="colour-image")
     return grey
 
 
 class _LuminanceArray:
-    """Luminance of a colour plane ``(Y, X, S)``, computed only for the parts read."""
+    """Luminance of a colour plane ``(Y, X, S)``, computed lazily."""
 
     def __init__(self, samples: Any) -> None:
         self._samples = samples
@@ -403,7 +403,7 @@ class _LuminanceArray:
 
 
 def get_image_record(layer: Layer) -> dict[str, Any]:
-    """Return the image record of a layer; empty for layers of other programs.
+    """Return a layer's image record; empty for layers from other programs.
 
     Another program may have written anything there.
     """
@@ -427,7 +427,7 @@ def get_input_names(layer: Layer) -> set[str]:
 
 
 def get_provenance(layer: Layer) -> Provenance | None:
-    """Return the processing history of a layer; None if it has none."""
+    """Return the processing history of a layer, or None."""
     record = get_image_record(layer).get("provenance")
     if isinstance(record, Provenance) or record is None:
         return record
@@ -544,7 +544,7 @@ def get_size_metadata(layer: Layer) -> dict[str, object]:
 
 
 def get_file_path(layer: Layer) -> str | None:
-    """Return the path of the permanent file with exactly the pixels of a layer."""
+    """Return the path of the permanent file that holds exactly a layer's pixels."""
     about = layer.metadata
     store_opened = about.get(STORE_KEY) if READ_KEY in about else None
     file_name = about.get(SAVED_KEY) or store_opened
@@ -563,7 +563,7 @@ def apply_pixel_size(
     *,
     origin: dict[str, object] | None = None,
 ) -> None:
-    """Set the pixel size of a layer in nm; layers over it need the same calibration.
+    """Set a layer's pixel size in nm; layers over it need the same calibration.
 
     `origin`: source of the size, as in `create_size_source`; by default the user.
     """
@@ -642,9 +642,9 @@ def _get_label_settings(layer: Labels) -> DisplaySettings:
     values = np.unique(np.asarray(layer.data))
     if len(values) > _MAX_CLASSES:
         msg = (
-            f"Layer {layer.name!r} can have up to {_MAX_CLASSES} values to be saved "
-            f"with their colours, got {len(values)}; right-click it and choose "
-            "Convert to Image."
+            f"Layer {layer.name!r} must have at most {_MAX_CLASSES} values to be saved "
+            f"with their colours, got {len(values)}; right-click it and choose Convert "
+            "to Image."
         )
         raise OptionError(msg, code="too-many-values")
     features = layer.features.drop(columns="index", errors="ignore")
@@ -707,7 +707,7 @@ def update_colour_bars(viewer: ViewerModel) -> None:
 
 
 def _covers(image: Image, item: Image) -> bool:
-    """Whether an image hides an item below it completely."""
+    """Return whether an image completely covers a layer below it."""
     low, high = image.extent.world[:, -2:]
     start, end = item.extent.world[:, -2:]
     is_opaque = image.visible and image.opacity == 1
@@ -728,7 +728,7 @@ def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
 
 
 def disable_cache(layer: Layer) -> None:
-    """Disable the dask cache, to let threads compute a lazy layer during drawing.
+    """Disable the dask cache, so that threads can compute a lazy layer on drawing.
 
     napari keeps computed chunks in a dask cache that two threads corrupt (dask issue
     10396: `KeyError` in both); the layer is drawn without it from now on.
@@ -738,7 +738,7 @@ def disable_cache(layer: Layer) -> None:
 
 
 def get_visible_box(viewer: ViewerModel, layer: Image) -> Box | None:
-    """Return the part of a layer that is visible on the canvas, in its pixels.
+    """Return the box of layer pixels that is visible on the canvas.
 
     In pixels of its finest level; None if it is off the canvas.
     """
@@ -770,7 +770,7 @@ def fill_view(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def get_unit_factors(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
-    """Return the factors from a layer's units to the common units of the viewer."""
+    """Return the factors that convert a layer's units to the viewer's common units."""
     units = (viewer.layers.units or layer.units)[-layer.ndim :]
     pairs = zip(layer.units, units, strict=True)
     return np.array([(nm_per_unit(u) or 1) / (nm_per_unit(v) or 1) for u, v in pairs])
@@ -799,7 +799,7 @@ def update_scale_bar(viewer: ViewerModel) -> bool:
 
 
 def is_calibrated(layer: Layer) -> bool:
-    """Whether a layer has a pixel size."""
+    """Return whether a layer has a pixel size."""
     return all(nm_per_unit(unit) is not None for unit in layer.units[-2:])
 
 
@@ -809,9 +809,9 @@ MARK_KEY = "semsr landmarks"
 Its identity; its name if written by an earlier version.
 """
 IDENTITY_KEY = "semsr identity"
-"""Key of a layer's metadata: its unique identity."""
+"""Layer metadata key: the layer's unique identity."""
 SOURCES_KEY = "semsr sources"
-"""Key of a layer's metadata: its inputs, by their names in its history."""
+"""Layer metadata key: the layer's inputs, by their names in its history."""
 
 
 def get_identity(layer: Layer) -> str:
@@ -827,7 +827,7 @@ def get_source_identities(layers: Collection[Layer]) -> dict[str, str]:
 
 
 def create_overlay_keywords(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
-    """Return keywords for a helper layer that explains a result over an image.
+    """Return keywords for a helper layer of a result, shown over an image.
 
     `of`: the layer of the image, or one that contains it.
     """
@@ -847,7 +847,7 @@ def create_overlay_keywords(image: Micrograph, panel: str, of: Layer) -> dict[st
 
 
 def list_user_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
-    """Return the layers of the given types, without helper layers."""
+    """Return the layers of the given types, excluding helper layers."""
     return [
         item
         for item in viewer.layers
@@ -856,7 +856,7 @@ def list_user_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
 
 
 DRAWING_KEY = "semsr drawing"
-"""Key of a layer's metadata: marks a drawing layer, which stays above new images."""
+"""Layer metadata key: marks a drawing layer, which stays above new images."""
 
 
 def add_line_layer(
@@ -904,9 +904,9 @@ def get_common_unit(micrographs: Sequence[Micrograph]) -> str:
     if len(units) > 1:
         bare = [item.name for item in micrographs if item.unit == "pixel"]
         msg = (
-            "Either all layers or none of them must be calibrated to be shown "
-            f"together, but {bare[0]!r} has no pixel size; set one in Open mosaic, "
-            "under Calibrate a layer."
+            "Layers shown together must be either all calibrated or all uncalibrated, "
+            f"but {bare[0]!r} has no pixel size; set one in Open mosaic, under "
+            "Calibrate a layer."
         )
         raise OptionError(msg, code="pixel-size-missing")
     return units.pop()

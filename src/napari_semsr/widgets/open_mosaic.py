@@ -141,8 +141,8 @@ class OpenMosaicPanel(Panel):
             name="bar",
             label="Data-bar rows",
             tooltip=(
-                "Number of rows to crop at the bottom, which contain the microscope's "
-                "data bar."
+                "Number of bottom rows to crop, which contain the microscope's data "
+                "bar."
             ),
             value=0,
             min=0,
@@ -184,7 +184,7 @@ class OpenMosaicPanel(Panel):
         self._show_coverage()
 
     def _show_coverage(self, _: object = None) -> None:
-        """Offer to show the coverage of a mosaic, if available, over the mosaic."""
+        """Offer to show a mosaic's coverage as an overlay, if available."""
         if is_alive(self):
             has_coverage = coverage_of(self.calibrate.layer.value) is not None
             self.over.setVisible(has_coverage)
@@ -214,7 +214,9 @@ class OpenMosaicPanel(Panel):
         self._show_datasets({})
         self._clear_description()
         if path == Path() or not path.exists():
-            self.about.setText(_NOTHING if path == Path() else f"There is no {path}.")
+            self.about.setText(
+                _NOTHING if path == Path() else (f"{path} does not exist.")
+            )
             return
         if is_scan(path):
             show = partial(self._show_scan, path)
@@ -232,7 +234,7 @@ class OpenMosaicPanel(Panel):
             self._show_readiness()
 
     def _show_readiness(self) -> None:
-        """Show whether the file can be opened with the present options."""
+        """Show whether the file can be opened with the current options."""
         name = "" if self._path_described is None else self._path_described.name
         if self._in_colour and not self.luminance.value:
             sentence = f"{name} is a colour image; tick 'Use its luminance' to open it."
@@ -293,8 +295,8 @@ class OpenMosaicPanel(Panel):
             lines.append(f"Microscope: {facts['vendor']}")
         if facts.get("suggested_bar_px"):
             lines.append(
-                f"Found a printed scale bar of {facts['suggested_bar_px']:g} px; once "
-                "the image is open, Calibrate a layer draws a line along it."
+                f"Found a printed scale bar of {facts['suggested_bar_px']:g} px. Once "
+                "the image is open, use Calibrate a layer to draw a line along it."
             )
         self.about.setText("\n".join(lines))
         self._update_index_rows(facts)
@@ -333,8 +335,8 @@ class OpenMosaicPanel(Panel):
         text = "" if rows else "No data bar was found."
         if self.facts.get("databar_rows"):
             text = (
-                "The header of the file specifies a data bar; correct its height if it "
-                "is wrong."
+                "The file header specifies a data bar; correct its height if it is "
+                "wrong."
             )
         elif guess and not rows:
             text = f"The bottom {guess} rows look like a data bar."
@@ -351,7 +353,7 @@ class OpenMosaicPanel(Panel):
             self.show_status("These rows will be cropped; press Open.")
 
     def focus_pixel_size(self, layer: Layer) -> None:
-        """Focus the boxes in which the user can enter the pixel size of a layer."""
+        """Move the focus to the pixel-size boxes for a layer."""
         self.calibrate.layer.value = layer
         self.scroll_area.ensureWidgetVisible(self.calibrate.apply_button)
         self.calibrate.pixel_size.height_box.native.setFocus()
@@ -360,7 +362,7 @@ class OpenMosaicPanel(Panel):
     # -- opening ---------------------------------------------------------------
 
     def create_options(self) -> ReadOptions:
-        """Read the form.
+        """Create the batch task from the form.
 
         The options are validated; they have a pixel size only if it differs from the
         file's.
@@ -377,7 +379,7 @@ class OpenMosaicPanel(Panel):
         return options
 
     def _get_corrected_size(self) -> PixelSize | None:
-        """Return the pixel size entered by the user, unless the file states it."""
+        """Return the entered pixel size; None if it equals the file's."""
         size, stated_size = self.pixel_size.value, self.facts.get("pixel_size_nm")
         # the boxes round to six decimals, which must not replace the file's digits
         same = (
@@ -386,11 +388,11 @@ class OpenMosaicPanel(Panel):
         return None if same else size
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         layer_outdated, self._layer_outdated = self._layer_outdated, None
         path = self.get_entered_path()
         if path == Path():
-            msg = "A file must be chosen first."
+            msg = "Choose a file first."
             raise OptionError(msg, code="missing-value")
         if not path.exists():
             msg = f"{path} does not exist; choose an existing file."
@@ -411,7 +413,7 @@ class OpenMosaicPanel(Panel):
 
     def _show_frames(self, layers: list[Any]) -> None:
         sentence = add_frames(self.viewer, layers)
-        self.show_status(f"{sentence} Stitch mosaic joins them.")
+        self.show_status(f"{sentence} Use Stitch mosaic to join them.")
 
     def show_image(
         self, opened_store: OpenedImage, layer_outdated: Layer | None = None

@@ -1,4 +1,4 @@
-"""Position of one image relative to another: as registered, from a file, or none."""
+"""Transform between two images: from a registration, from a file, or none."""
 
 from pathlib import Path
 
@@ -71,23 +71,23 @@ class TransformSelector:
         return self.placed.value in (_BY_IMAGES, _BY_FILE)
 
     def select_registration(self, transform_file: StoredTransform) -> None:
-        """Select a transform that was just determined by registration."""
+        """Select the transform from a registration that has just finished."""
         self._map_given = transform_file
         label = (
-            f"as registered: {transform_file.moving.name} on "
+            f"as registered: {transform_file.moving.name} to "
             f"{transform_file.fixed.name}"
         )
         self.placed.choices = [(label, _BY_IMAGES), *self._kinds]
         self.placed.value = _BY_IMAGES
 
     def get_transform(self) -> StoredTransform | Path | None:
-        """Return the selected transform; None if there is none."""
+        """Return the selected transform, or None."""
         if self.placed.value != _BY_FILE:
             return self._map_given if self.has_transform else None
         path_typed = get_entered_path(self.transform)
         if path_typed is None:
             msg = (
-                "Choose a transform, a .json file saved by Register to SEM, or "
+                "Choose a transform file (.json, saved by Register to SEM), or "
                 f"{self._remedy}."
             )
             raise OptionError(msg, code="missing-value")

@@ -43,8 +43,8 @@ _LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
 _MIN_PX = 16  # minimum width of a canvas for a figure
 _LIST_HEIGHT = 120
 _NO_PROJECT = (
-    "No project is open. A project is a folder NAME.semsr that keeps every layer, "
-    "its display settings, and the settings of the panels; it is saved continuously."
+    "No project is open. A project is a folder NAME.semsr that contains every layer, "
+    "its display settings and the panel settings; changes are saved automatically."
 )
 _NEW = "Save all into a project…"
 
@@ -53,15 +53,15 @@ _PAPER = "paper"
 
 
 class SavePanel(Panel):
-    """Panel that saves layers, figures and the project, and undoes removals."""
+    """Panel that saves layers, figures and the project, and restores removed layers."""
 
     help_place = "projects.md"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Save", _NEW)
         self.run_button.setToolTip(
-            "Save everything in a folder NAME.semsr; results are written there from "
-            "now on, and nothing is lost when napari is closed."
+            "Save everything in a folder NAME.semsr. From then on, results are written "
+            "there, and nothing is lost when napari is closed."
         )
         self.about = RichLabel(_NO_PROJECT)
         self.recent = ComboBox(
@@ -78,7 +78,8 @@ class SavePanel(Panel):
         self.new_button = create_button(
             "Save as another project…",
             self.new_project,
-            "Save everything into another folder NAME.semsr, and continue with that.",
+            "Save everything to another folder NAME.semsr, and continue with that "
+            "project.",
         )
         self.made_list = QListWidget()
         self.made_list.setToolTip("Click an image to select it.")
@@ -92,14 +93,14 @@ class SavePanel(Panel):
         self.replay_button = create_button(
             "Reproduce and compare",
             self.replay,
-            "Reproduce the saved file of the selected layer from its history, and "
-            "compare both; nothing is changed. Only for a saved layer that was "
-            "computed here.",
+            "Recompute the saved file of the selected layer from its history, and "
+            "compare the two files; nothing is changed. Only for saved layers that "
+            "were computed here.",
         )
         self.folder_button = create_button(
             "Apply to a folder…",
             self.do_the_same,
-            "Apply the steps of the selected layer's history to every image of a "
+            "Apply the steps in the selected layer's history to every image in a "
             "folder or table.",
         )
         self.extent = ComboBox(
@@ -117,16 +118,18 @@ class SavePanel(Panel):
         self.figure_button = create_button(
             "Save figure…",
             self.save_figure,
-            "Save a figure with a scale bar; it states if a network made the image.",
+            "Save a figure with a scale bar; the figure states whether a network "
+            "produced the image.",
         )
         self.page_button = create_button(
             "Save report…",
             self.save_report,
-            "Measure all visible images, and write a printable page: images, numbers "
-            "with their methods, text for a Methods section.",
+            "Measure all visible images, and write a printable report with the "
+            "images, the measured values and their methods, and text for a Methods "
+            "section.",
         )
         self.undo_button = create_button(
-            "Undo", self.undo, "Restore the layers that were removed last."
+            "Undo", self.undo, "Restore the most recently removed layers."
         )
         self._build_groups()
         self._connect()
@@ -177,7 +180,7 @@ class SavePanel(Panel):
             self.show_status("")
 
     def run(self) -> None:
-        """Save everything into the open project, or into a new one."""
+        """Save everything to the open project, or to a new one."""
         if self.session.folder is None:
             self.new_project()
         else:
@@ -230,7 +233,7 @@ class SavePanel(Panel):
                 return
         if not self.session.open_project(path):
             self.show_status(
-                "A project is being saved; try again when it has finished."
+                "A project is being saved; try again when saving has finished."
             )
 
     def _open_recent(self, path: Path | None) -> None:
@@ -245,10 +248,12 @@ class SavePanel(Panel):
         self._run_label = label = _NEW if folder is None else "Save project now"
         self._show_buttons()
         sentence = (
-            f"{folder} is open and saved continuously." if folder else _NO_PROJECT
+            (f"{folder} is open; changes are saved automatically.")
+            if folder
+            else _NO_PROJECT
         )
         if folder and self.session.failing:
-            sentence = f"{folder} is open, but its last changes are not saved."
+            sentence = f"{folder} is open, but its latest changes are not saved."
         elif names_removed := self.session.list_removed_names():
             sentence += (
                 f" Removed layers stay in it until you press {label}: "
@@ -342,15 +347,15 @@ class SavePanel(Panel):
         else:
             name = "The layer" if layer is None else layer.name
             panel.show_status(
-                f"The history of {name} has no step on a single image: choose another "
-                "layer, or a steps file."
+                f"The history of {name} contains no step that processes a single "
+                "image; choose another layer, or a steps file."
             )
 
     def _show_replayed(self, report: ReplayReport) -> None:
         """Show whether the reproduced file is identical to the saved one."""
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
-        sentence = f"{name} is {same} when reproduced ({report.job})."
+        sentence = f"The reproduced {name} is {same} to the saved file ({report.job})."
         self.notify(" ".join([sentence, *(item.said for item in report.differs)]))
 
     # -- figures ---------------------------------------------------------------
@@ -363,7 +368,7 @@ class SavePanel(Panel):
         with self.show_errors():
             layers_shown = [item for item in self.viewer.layers if item.visible]
             if not layers_shown:
-                msg = "A figure needs a visible layer; show one first."
+                msg = "A figure needs a visible layer; make one visible first."
                 raise OptionError(msg, code="nothing-visible")
             name = f"{layers_shown[-1].name} figure"
             path = ask_file(self, "Save figure", name, {"PNG (*.png)": ".png"})
@@ -375,7 +380,7 @@ class SavePanel(Panel):
             write_screenshot(
                 _picture(self.viewer, full=full), path, network_lines(layers_shown)
             )
-            self.notify(f"The figure is saved as {path}.")
+            self.notify(f"Figure saved as {path}.")
 
     def figure_options(self) -> FigureOptions:
         """Return the figure options entered in the panel."""
@@ -387,7 +392,7 @@ class SavePanel(Panel):
         with self.show_errors():
             images = [item for item in list_image_layers(self.viewer) if item.visible]
             if not images:
-                msg = "A report needs a visible image layer; show one first."
+                msg = "A report needs a visible image layer; make one visible first."
                 raise OptionError(msg, code="nothing-visible")
             self.write_report(images)
 
@@ -435,7 +440,7 @@ def network_lines(layers: list[Layer]) -> list[str]:
         for item in layers
         if NETWORK_KEY in item.metadata
     }
-    return [f"{name}: made by network {model}" for name, model in networks.items()]
+    return [f"{name}: output of network {model}" for name, model in networks.items()]
 
 
 def _picture(viewer: Viewer, *, full: bool) -> NDArray[np.uint8]:

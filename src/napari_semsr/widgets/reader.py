@@ -11,7 +11,7 @@ Reader = Callable[[Any], list[Any]]  # from paths to layers
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
-    """Return a reader for files of this plugin; colour bars appear with the layers.
+    """Return a reader for this plugin's files, which also shows colour bars.
 
     Returns None for other folders, colour images, more than three axes and complex
     values, which napari reads.
@@ -22,7 +22,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 
 def _read(read: Reader, path: str | Sequence[str]) -> list[object]:
-    """Read layers with the warnings and errors of panels, and set up the viewer."""
+    """Read layers, report warnings and errors as panels do, and set up the viewer."""
     from napari_semsr.core import capture_warnings, get_error_code, warn
     from napari_semsr.widgets.base import relabel_errors, use_panel_labels
     from napari_semsr.widgets.samples import watch_viewer

@@ -1,4 +1,4 @@
-"""Sample data of the File menu, as calibrated layers."""
+"""Sample data for napari's File menu, as calibrated layers."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def superlens_scan() -> list[LayerData]:
 
 
 def optical_and_sem(seed: int = 0) -> list[LayerData]:
-    """Simulate an area in both microscopes: a stitched optical scan and an SEM image.
+    """Simulate an area in two microscopes: a stitched optical scan and an SEM image.
 
     The SEM image has its own pixel size, field and rotation, and is not registered: the
     true transform is in the scan's folder.

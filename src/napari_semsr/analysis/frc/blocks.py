@@ -1,4 +1,4 @@
-"""Measure the crossings of a batch of block pairs, their spread, or why there is none.
+"""FRC crossings of block-pair batches, with their spread or failure reason.
 
 Whole images and maps both use this code.
 """
@@ -56,7 +56,7 @@ class Measurement:
 
     @property
     def reasons(self) -> tuple[Reason | None, ...]:
-        """Reason why each pair has no valid crossing; None if it has one."""
+        """Reason why each pair has no valid crossing, or None."""
         return tuple(REASONS[code - 1] if code else None for code in self.code)
 
 
@@ -300,7 +300,7 @@ def _mark_invalid_splits(
     crossing: FloatArray,
     full: Geometry,
 ) -> None:
-    """Set the reason codes of images (B, Y, X) whose split is not valid."""
+    """Set the reason codes of images (B, Y, X) with an invalid split."""
     code[(code == 0) & _has_coloured_noise(stack, full)] = get_reason_code(
         "correlated-noise"
     )
@@ -380,7 +380,7 @@ def _compute_noise_ratios(
 
 
 def _compute_half_threshold(threshold: FloatArray, noise: FloatArray) -> FloatArray:
-    """Convert a threshold (K,) for the whole image to one for its halves, (B, K)."""
+    """Convert whole-image thresholds (K,) to thresholds for the halves, (B, K)."""
     level = np.clip(threshold, 0, 1 - 1e-6)
     signal = level / (1 - level)
     halves = signal / np.sqrt((signal + noise[:, :1]) * (signal + noise[:, 1:]))
@@ -388,7 +388,7 @@ def _compute_half_threshold(threshold: FloatArray, noise: FloatArray) -> FloatAr
 
 
 def _compute_whole_correlation(curve: FloatArray, noise: FloatArray) -> FloatArray:
-    """Convert the correlation of halves to that of two whole images, (B, K)."""
+    """Convert half-image correlations to whole-image correlations, (B, K)."""
     square = np.minimum(curve**2, 1 - 1e-9)
     noise_sum, product = noise.sum(axis=1)[:, None], noise.prod(axis=1)[:, None]
     root = np.sqrt((square * noise_sum) ** 2 + 4 * (1 - square) * square * product)

@@ -74,14 +74,14 @@ class FrcOptions(Options):
     criterion: Criterion = option(
         "1/7",
         "Criterion",
-        "Correlation below which details are no longer resolved.",
+        "Correlation threshold below which detail is not considered resolved.",
         choices={"1/7 (fixed)": "1/7", "half-bit": "half-bit", f"3 {SIGMA}": "3-sigma"},
     )
     estimator: Estimator | None = option(
         None,
         "Estimator",
-        "Exact (the default) models the effect of the window on small blocks; plain "
-        "interpolates between the rings.",
+        "Crossing estimator: exact (the default) models the effect of the window on "
+        "small blocks, and plain interpolates between rings.",
         group=MORE,
     )
     # In blocks of 64 px the error of the plain estimate was 9.8 % (median RMSE on
@@ -92,16 +92,16 @@ class FrcOptions(Options):
     reference: bool = option(
         False,
         "Second is noise-free",
-        "The second image is a nearly noise-free reference: the threshold is then "
-        "the square root of 1/7.",
+        "Treat the second image as a nearly noise-free reference, with a threshold "
+        "of the square root of 1/7.",
         group=MORE,
     )
     cut_off_nm: CutOff = None
     split: Literal["diagonal", "binomial"] = option(
         "diagonal",
         "One image is split by",
-        "How to split a single image: by pixels (white noise assumed), or by counts "
-        "(Poisson noise assumed, calibrated by the next three options).",
+        "How to split a single image: by pixels (assumes white noise), or by counts "
+        "(assumes Poisson noise, calibrated by the next three options).",
         choices={"pixels (diagonal)": "diagonal", "counts (binomial)": "binomial"},
         group=MORE,
     )
@@ -123,7 +123,7 @@ class FrcOptions(Options):
     read_noise: float = option(
         0.0,
         "Read noise",
-        "Read noise of a pixel in electrons, for splitting by counts.",
+        "Read noise per pixel in electrons, for splitting by counts.",
         unit=_ELECTRON,
         ge=0,
         group=MORE,
@@ -131,7 +131,7 @@ class FrcOptions(Options):
     allow_self: bool = option(
         False,
         "Both may be from one acquisition",
-        "Also measure images from the same acquisition, or derived from each other: "
+        "Also accept images from the same acquisition or derived from each other; "
         "the result is then repeatability, not resolution.",
         group=MORE,
     )
@@ -180,7 +180,7 @@ def compare_with_nyquist(resolution_px: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FrcResult:
-    """A correlation curve and the resolution read from it.
+    """Correlation curve and the resolution derived from it.
 
     The resolution is the inverse of the crossing, in mean pixels and in nm; the
     interval in nm includes the error of the pixel size. `method` is text for citation.
@@ -219,7 +219,7 @@ class FrcResult:
     def why(
         self,
     ) -> Annotated[str | None, declare_quantity("Why")]:
-        """Reason why there is no resolution, as text."""
+        """Reason for the missing resolution, as text."""
         return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
 
     @property
@@ -247,13 +247,13 @@ class FrcResult:
     def create_line(
         self, label: str, colour: int | None = None, *, with_crossing: bool = True
     ) -> Line:
-        """Create a line of the curve over cycles per pixel, with its crossing."""
+        """Create the plot line of the curve over cycles per pixel and its crossing."""
         mark = 1 / self.resolution_px if with_crossing and self.resolution_px else None
         return Line(label, self.frequency_per_px, self.correlation, mark, colour=colour)
 
     @property
     def thresholds(self) -> dict[Criterion, FloatArray]:
-        """Thresholds of all criteria, (K,) each."""
+        """Threshold curve (K,) of each criterion."""
         criteria = (self.criterion,) if self.reference else CRITERIA
         return {
             one: FrcCriterion(
@@ -281,7 +281,7 @@ _NEGATIVE = -5.0  # standard errors of a mean; chosen: not by chance
 def thin_counts(
     image: Micrograph, options: FrcOptions
 ) -> tuple[Micrograph, Micrograph]:
-    """Split counts into two images of half the dose, in electrons; NaN remains NaN."""
+    """Split counts into two images of half the dose, in electrons, preserving NaN."""
     exact = np.issubdtype(image.dtype, np.integer)
     # grey levels of several electrons round the number of electrons
     rounding_variance = max(0.0, options.gain**2 - 1) / 12 if exact else 0.0
@@ -302,9 +302,9 @@ def thin_counts(
     lowest = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
     if number and (total < 0 or below < lowest - 0.5):
         msg = (
-            f"Counts must not be negative, but {image.name} has a mean of "
-            f"{total / number:.4g} electrons, of which {below / number:.4g} are below "
-            "the offset; check `offset`, `gain` and `read_noise`."
+            f"Counts must not be negative, but {image.name} averages "
+            f"{total / number:.4g} electrons per pixel, including {below / number:.4g} "
+            "electrons from negative counts; check `offset`, `gain` and `read_noise`."
         )
         raise OptionError(msg, code="counts-negative")
     first, second = halves
@@ -353,8 +353,8 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
     if any(abs(v) > p / 2 for v, p in zip(away, a.scale, strict=True)):
         y, x = (format_number(abs(v)) for v in away)
         warn(
-            f"According to their origins, {a.name} and {b.name} are {y} and {x} "
-            f"{a.unit} apart (y, x); they are still compared pixel by pixel.",
+            f"The origins of {a.name} and {b.name} differ by {y} and {x} {a.unit} "
+            "(y, x); the images are nevertheless compared pixel by pixel.",
             "origins-differ",
         )
 
@@ -366,7 +366,7 @@ def crop_to_overlap(
     y, x = round(shift[0]), round(shift[1])
     overlap = Box.from_shape(a.shape).intersection(Box.from_shape(b.shape).move((y, x)))
     if min(overlap.shape) < 1:
-        msg = f"The images do not overlap after registration: the shift is {shift} px."
+        msg = f"The images do not overlap after registration (shift {shift} px)."
         raise ShapeError(msg, code="no-overlap")
     first, second = (
         image.replace(
@@ -381,15 +381,15 @@ def crop_to_overlap(
 def find_common_cut_off(
     images: tuple[Micrograph, ...], sized_image: Micrograph, options: FrcOptions
 ) -> float | None:
-    """Return the cut-off in nm from the options, otherwise from the images' histories.
+    """Return the cut-off in nm from the options, or else from the image histories.
 
     None if the histories have none or differ, or if no pixel size is known.
     """
     stated_nm, has_size = options.cut_off_nm, sized_image.pixel_size_nm is not None
     if stated_nm is not None and not has_size:
         msg = (
-            f"The cut-off of {stated_nm:g} nm needs images with a pixel size, but they "
-            "have none: set `pixel_size_nm`."
+            f"The cut-off of {stated_nm:g} nm requires images with a pixel size, but "
+            "none is known; set `pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
     cut_offs = {find_cut_off(image, stated_nm) for image in images}
@@ -425,17 +425,20 @@ class FrcPlan:
         whole: Micrograph | None = None,
         shift: FloatPair | None = None,
     ) -> Self:
-        """Plan a correlation; raise an error if the images are not suitable."""
+        """Plan a correlation; raise an error if the images are unsuitable."""
         from_one_image = options.split == "binomial"
         if from_one_image and b is not None:
-            msg = "A binomial split needs one image of counts, got two images."
+            msg = "A binomial split requires a single image of counts, got two images."
             raise OptionError(msg, code="options-contradict")
         if b is not None:
             check_grids(a, b)
         if whole is not None:
             check_grids(a, whole)
             if options.reference:
-                msg = "A noise-free reference needs a second image, got two halves."
+                msg = (
+                    "A noise-free reference must be a second image, got two halves of "
+                    "a mosaic."
+                )
                 raise OptionError(msg, code="options-contradict")
             end = find_common_cut_off((whole,), whole, options)
             reason = is_known_dependent(a, b)
@@ -449,7 +452,10 @@ class FrcPlan:
                 cut_off_nm=end,
             )
         if b is None and options.reference:
-            msg = "A noise-free reference needs a second image, got one image."
+            msg = (
+                "A noise-free reference requires a second image, but only one was "
+                "given."
+            )
             raise OptionError(msg, code="second-image-missing")
         first = a if a.pixel_size_nm is not None or b is None else b
         single = b is None and not from_one_image
@@ -530,7 +536,7 @@ class FrcPlan:
         line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
         if self.shift is not None:
             y, x = self.shift
-            line += f"; second image first moved by ({y:.2f}, {x:.2f}) px"
+            line += f"; second image aligned by a shift of ({y:.2f}, {x:.2f}) px"
         if self.self_made:
             line += "; images from one acquisition: repeatability, not resolution"
         return line
@@ -542,7 +548,7 @@ class FrcPlan:
         a: ReadableArray,
         b: ReadableArray | None,
     ) -> Self:
-        """Test for noise shared by both images (Y, X) if their histories do not decide.
+        """Test images (Y, X) for shared noise if their histories are inconclusive.
 
         `reason` and `correlation` (K,) are the results so far. Noise that two exposures
         share partly is correlated noise; a reference may agree with an image of white
@@ -586,8 +592,8 @@ def read_finite_array(m: Micrograph) -> FloatArray:
     missing = data.size - int(np.count_nonzero(np.isfinite(data)))
     if missing:
         msg = (
-            f"Measuring a whole image needs finite pixels, got {missing} NaN or "
-            f"infinite pixels in {m.name}; crop them, or compute an FRC map."
+            f"A whole-image measurement requires finite pixels, but {missing} pixels "
+            f"of {m.name} are NaN or infinite; crop the image, or compute an FRC map."
         )
         raise ReadError(msg, code="pixels-missing")
     return data
@@ -601,7 +607,7 @@ def measure_frc(
     whole: Micrograph | None = None,
     shift_px: FloatPair | None = None,
 ) -> FrcResult:
-    """Measure the resolution of two exposures, or of one, by Fourier ring correlation.
+    """Measure the resolution of one or two exposures by Fourier ring correlation.
 
     Parameters
     ----------

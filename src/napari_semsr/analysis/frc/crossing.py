@@ -1,4 +1,4 @@
-"""Crossing of a curve and a threshold, by ring interpolation or by a fit."""
+"""Crossing of a correlation curve with a threshold, by interpolation or fit."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,7 +29,7 @@ FIXED_THRESHOLD = (
 
 @dataclass(frozen=True, slots=True)
 class FrcCriterion:
-    """Threshold criterion of a curve."""
+    """Threshold criterion for a correlation curve."""
 
     criterion: Criterion
     estimator: Estimator
@@ -84,7 +84,7 @@ class FrcCriterion:
 
 @dataclass(frozen=True, slots=True)
 class Crossings:
-    """Crossings of a batch of curves."""
+    """Threshold crossings of a batch of curves."""
 
     # (B,) Frequency, cycles per mean pixel; NaN if there is no crossing
     crossing: FloatArray
@@ -460,7 +460,7 @@ def _predict_correlations(
 
 @dataclass(frozen=True, slots=True)
 class _FitState:
-    """State of the search: parameters, likelihood, gradient and information."""
+    """Optimiser state: parameters, likelihood, gradient and Fisher information."""
 
     theta: FloatArray
     value: FloatArray
@@ -480,7 +480,7 @@ class _FitState:
 
 @dataclass(frozen=True, slots=True)
 class _FitProblem:
-    """Curves to be fitted, and other data of the fit."""
+    """Curves to fit, with the data needed for the fit."""
 
     curve: FloatArray
     weight: FloatArray
@@ -590,7 +590,7 @@ def fit_crossing(
     copies: float = 1.0,
     end: float | None = None,
 ) -> Crossings:
-    """Fit each curve near its crossing and return the crossing of the model.
+    """Fit each curve near its crossing and return the model's crossing.
 
     `curve` (B, K); `threshold`, `floor` (K,) or (B, K): the model is centred on the
     higher of both; `reference`: the second image is nearly free of noise, so a ring's
@@ -643,7 +643,7 @@ class _SpectrumModel:
         return np.asarray(a - b * np.log(np.maximum(u, _LEAST)) - c * u**2 + lens)
 
     def compute_slope(self, crossing: FloatArray) -> FloatArray:
-        """Return the slope of ln S over ln q at one frequency per curve, (B,)."""
+        """Return the slope of ln S against ln q at one frequency per curve, (B,)."""
         v, x = crossing / self.pilot, np.minimum(crossing / self.ends, 1)
         least = np.exp(-_LIMIT)
         lens = x * np.sqrt(1 - x * x) / np.maximum(ideal_otf(x), least)

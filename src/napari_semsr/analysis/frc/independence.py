@@ -1,4 +1,4 @@
-"""Check from history and noise whether two images are independent exposures."""
+"""Independence of two exposures, checked from history and noise."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def _adds_noise(record: Provenance) -> bool:
 def _iterate_ancestors(
     record: Provenance | None, *, noisy: bool = True, split: bool = True
 ) -> Iterator[tuple[_Key, bool]]:
-    """Yield all images of a history, and whether their noise is passed on.
+    """Yield each image of a history, and whether its noise is inherited.
 
     `split`: halves of a mosaic are made of their own frames, otherwise of all.
     """
@@ -110,7 +110,7 @@ def is_known_dependent(
 
 
 def is_known_independent(a: Micrograph, b: Micrograph) -> bool:
-    """Check whether both images' noise is simulated, or from different scan frames.
+    """Check whether the noise of both images is simulated or from different frames.
 
     For images that `is_known_dependent` accepts.
     """

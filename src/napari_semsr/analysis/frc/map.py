@@ -67,7 +67,7 @@ class BlockSummary:
 
 @dataclass(frozen=True, slots=True)
 class FrcMap:
-    """Local resolution over a field, as arrays (Y, X) with one value per block."""
+    """Map of local resolution with one value per block, as arrays (Y, X)."""
 
     # Resolution in `unit`, filled if requested; its pixel size is the step, its origin
     # the centre of the first block
@@ -184,7 +184,7 @@ class _BlockOptions(Options):
     block: int | None = option(
         None,
         "Block",
-        "Side of a block in px; by default 64, or 128 for a single image.",
+        "Block side length in px; by default 64, or 128 for a single image.",
         unit="px",
         step=16,
         ge=16,
@@ -203,8 +203,8 @@ class _BlockOptions(Options):
     blocks_per_axis: int | None = option(
         None,
         "",
-        "Number of adjacent blocks along the shorter side, without overlap; replaces "
-        "block and step.",
+        "Number of adjacent, non-overlapping blocks along the shorter side of the "
+        "image; overrides block and step.",
         ge=1,
     )
 
@@ -215,7 +215,7 @@ class FrcMapOptions(FrcOptions, _BlockOptions):
     fill: Literal["none", "nearest"] = option(
         "none",
         "Failed blocks",
-        "Value of blocks without a resolution; they remain marked as failed.",
+        "Fill value for blocks without a resolution, which remain marked as failed.",
         choices={"leave empty": "none", "fill from nearest": "nearest"},
         group=MORE,
     )
@@ -233,24 +233,24 @@ def _plan_map(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockP
 
 
 def _explain_block_limit(shape: IntPair, wanted_count: int) -> Message:
-    """Explain why this many blocks do not fit along the shorter side of a field."""
+    """Explain why the requested blocks do not fit along the shorter side of a field."""
     field = f"{shape[0]}x{shape[1]} px"
     most = min(shape) // _SMALLEST_BLOCK
     if not most:
         return Message(
-            f"A block needs at least {_SMALLEST_BLOCK} px and the field is only "
-            f"{field}: use a larger field.",
+            f"A block needs at least {_SMALLEST_BLOCK} px, but the field has only "
+            f"{field}; use a larger field.",
             "image-too-small",
         )
     return Message(
-        f"{wanted_count} adjacent blocks do not fit: the field is {field} and a "
-        f"block needs at least {_SMALLEST_BLOCK} px; set {most} or fewer.",
+        f"{wanted_count} adjacent blocks do not fit: the field has {field}, and a "
+        f"block needs at least {_SMALLEST_BLOCK} px. Use {most} or fewer blocks.",
         "too-many-blocks",
     )
 
 
 def _iterate_strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
-    """Yield ranges of block rows whose pixels fit into the memory of one strip."""
+    """Yield ranges of block rows whose pixels fit into the memory for one strip."""
     fitting = (STRIP_PIXELS // columns - plan.block) // plan.step + 1
     rows = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
     for start in range(0, plan.grid[0], rows):
@@ -260,7 +260,7 @@ def _iterate_strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
 def _read_blocks(
     m: Micrograph, plan: BlockPlan, rows: IntPair, unit: float | None = None
 ) -> tuple[Float32Array, float]:
-    """Read the blocks of a strip ``(rows, columns, block, block)``, and their unit.
+    """Read the blocks of a strip ``(rows, columns, block, block)``, and their scale.
 
     The mean of the strip is subtracted in float64. Grey values without a unit are
     scaled to at most 1, since their squares may overflow in single precision; every
@@ -280,7 +280,7 @@ def _read_blocks(
 
 @dataclass(slots=True)
 class _MapArrays:
-    """Arrays of results, one value per block, filled batch by batch."""
+    """Result arrays with one value per block, filled batch by batch."""
 
     crossing: FloatArray
     spread: FloatArray
@@ -316,7 +316,7 @@ def _measure_batch(
 
 
 def _fill_failed_blocks(is_measured: Float32Array) -> tuple[Float32Array, BoolArray]:
-    """Fill each failed block with the value of the nearest measured one."""
+    """Fill each failed block with the value of the nearest measured block."""
     missing = ~np.isfinite(is_measured)
     if missing.all() or not missing.any():
         return is_measured.copy(), np.zeros_like(missing)
@@ -336,7 +336,7 @@ def measure_frc_map(
     whole: Micrograph | None = None,
     shift_px: FloatPair | None = None,
 ) -> Job[FrcMap]:
-    """Measure the local resolution of two exposures, or of one, block by block.
+    """Measure the local resolution of one or two exposures, block by block.
 
     Images are as in `measure_frc` and may be lazy. The map covers their overlap after
     `b` is moved; with `whole`, it is that of `whole`.
@@ -390,7 +390,7 @@ def _measure_blocks(
     plan: BlockPlan,
     frc_plan: FrcPlan,
 ) -> Job[None]:
-    """Measure every block, strip by strip, on all cores."""
+    """Measure all blocks, strip by strip, on all CPU cores."""
     a, b, whole = images
     total = plan.grid[0] * plan.grid[1]
     done_count = 0

@@ -1,4 +1,4 @@
-"""Ring sums of many blocks at once, by one batched real FFT and one matrix product.
+"""Ring sums of many blocks, using one batched real FFT and one matrix product.
 
 For a pair of windowed blocks with transforms ``A`` and ``B`` the three sums on which
 every Fourier ring correlation is based are Σ Re(A B*), Σ |A|² and Σ |B|² over each ring
@@ -45,7 +45,7 @@ _ALONE_PX = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Data that depend only on the shape, pixel pitch and window of a block."""
+    """Data that depend only on a block's shape, pixel pitch and window."""
 
     rings: Rings  # Rings of the block's Fourier plane
     tukey: float  # Tapered share of the window
@@ -141,7 +141,7 @@ class RingSums:
         return np.clip(ratio, -1.0, 1.0)
 
     def pool(self) -> "RingSums":
-        """Pool the ring sums of all pairs."""
+        """Accumulate the ring sums over all block pairs."""
         return RingSums(
             self.cross.sum(axis=0, keepdims=True),
             self.power_a.sum(axis=0, keepdims=True),

@@ -38,11 +38,11 @@ REASON_TEXTS: dict[str, str] = {
     "beyond-nyquist": "finer than two pixels, or than one split image can show",
     "not-independent": "one is derived from the other, or both from one acquisition",
 }
-"""Explanations of the reasons."""
+"""Explanation of each reason."""
 
 
 def get_reason_code(reason: Reason | None) -> int:
-    """Return a reason's code in a map: its index in `REASONS` plus one, 0 for None."""
+    """Return the map code of a reason: its index in `REASONS` plus one, 0 for None."""
     return 0 if reason is None else REASONS.index(reason) + 1
 
 
@@ -78,7 +78,7 @@ _STAYS = 0.75
 
 
 def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
-    """Check whether correlation (B, K) is above that of noise with (K,) samples."""
+    """Check whether a correlation (B, K) exceeds that of noise with (K,) samples."""
     weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
     values = curve[:, 1:rings]
     if not values.shape[1]:
@@ -184,7 +184,7 @@ def classify_curves(
     valid: BoolArray,
     reference: bool = False,
 ) -> NDArray[np.uint8]:
-    """Classify the curve of each pair as valid, or by the reason why it is not.
+    """Classify each pair's curve as valid, or by the reason why it is invalid.
 
     `a`, `b` (B, Y, X), standardised blocks; `b` is None if the pair are halves of `a`;
     `valid` (B,), False for constant blocks and blocks with non-finite pixels; returns
@@ -250,7 +250,7 @@ _COSINES_HANN = (0.5, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class _LobePlan:
-    """Data of the periodicity test for a given block shape."""
+    """Precomputed data for the periodicity test of a given block shape."""
 
     window: Float32Array
     reach: int
@@ -340,7 +340,7 @@ def _crop_centre(stack: Float32Array) -> Float32Array:
 
 
 def _has_dominant_lobes(stack: Float32Array) -> BoolArray:
-    """Check whether most power above white noise (B, Y, X) is in isolated lobes."""
+    """Check whether isolated lobes of (B, Y, X) hold most power above white noise."""
     stack = _crop_centre(stack)
     plan = _plan_lobes((stack.shape[1], stack.shape[2]))
     power = np.abs(fft.fft2(stack * plan.window, axes=(1, 2))) ** 2

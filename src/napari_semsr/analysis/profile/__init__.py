@@ -1,1 +1,1 @@
-"""Profiles along a line: grey levels, and fits of lines, edges and pairs."""
+"""Line profiles: grey levels, and fits of lines, edges and pairs."""

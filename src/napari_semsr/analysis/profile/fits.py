@@ -1,4 +1,4 @@
-"""Models of lines and edges, fitted to the pixels of a profile by least squares.
+"""Line and edge models, fitted to the pixels of a profile by least squares.
 
 All lengths are pixels along the line. A pixel averages over its area, which widens a
 Gaussian of variance sigma² to sigma² + a², with a the standard deviation of the pixel's
@@ -51,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelFit:
-    """Fitted parameters of a model, and their covariance."""
+    """Fitted model parameters and their covariance."""
 
     shape: str  # "gaussian", "box" or "edge"
     parameters: FloatArray
@@ -142,7 +142,7 @@ def width_from_log(log: float) -> float:
 def average_estimates(
     one: Estimate, other: Estimate, weight: float, freedom: float
 ) -> Estimate:
-    """Average the estimates of two models; their difference adds to the error."""
+    """Average the estimates of two models, adding their difference to the error."""
     value = (1 - weight) * one.value + weight * other.value
     spread = (1 - weight) * (one.sd**2 + (one.value - value) ** 2)
     spread += weight * (other.sd**2 + (other.value - value) ** 2)
@@ -246,7 +246,7 @@ def _fit_model(
 def _evaluate_model(
     shape: str, parameters: FloatArray, places: FloatArray, area: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Evaluate the model (K,) and its derivatives by each parameter (K, P)."""
+    """Evaluate the model (K,) and its parameter derivatives (K, P)."""
     if shape == "edge":
         return _evaluate_edge(parameters, places, area)
     count = _COUNTS[shape]
@@ -262,7 +262,7 @@ def _evaluate_model(
 
 
 def _compute_total_blur(log: float, area: float) -> tuple[float, float]:
-    """Return the blur including the pixel area, and its derivative by the log width."""
+    """Return the blur including the pixel area, and its log-width derivative."""
     sigma = width_from_log(log)
     both = math.hypot(sigma, area)
     return both, sigma**2 / both

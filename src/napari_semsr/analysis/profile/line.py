@@ -1,4 +1,4 @@
-"""Grey levels along a line, averaged across a band, and the pixels of the band.
+"""Grey levels along a line, averaged across a band, and the band's pixels.
 
 A line is drawn in a plane, to which an affine map relates the pixels of an image: it
 may be rotated, sheared or have oblong pixels. `u` points along the line and `v` across
@@ -52,12 +52,13 @@ class ProfileOptions(Options):
     """Options for a profile: the line, and the structures to measure."""
 
     line: tuple[float, float, float, float] = option(
-        ..., description="Ends of the line, Y0,X0,Y1,X1 in px."
+        ..., description="End points of the line, Y0,X0,Y1,X1 in px."
     )
     width: float = option(
         1.0,
         "Width",
-        "Width of the averaged band in px; for several layers, in px of the finest.",
+        "Width of the averaged band in px; with several layers, in px of the finest "
+        "layer.",
         unit="px",
         step=1,
         gt=0,
@@ -72,7 +73,7 @@ class ProfileOptions(Options):
         0.1,
         "Minimum height",
         "Minimum height of a line above its surroundings, as a fraction of the "
-        "curve's range.",
+        "profile's range.",
         step=0.05,
         gt=0,
         lt=1,
@@ -80,14 +81,14 @@ class ProfileOptions(Options):
     pixel: Literal["area", "point"] = option(
         "area",
         "A pixel is",
-        "Pixel model for the fits: the average over the area of a pixel, or the "
-        "value at a point.",
+        "Pixel model for the fits: the average over the pixel area, or the value at "
+        "a point.",
     )
 
     @field_validator("line", mode="before")
     @classmethod
     def _parse_ends(cls, value: Any) -> tuple[float, ...]:
-        """Parse four numbers from text."""
+        """Parse four numbers from a string."""
         parts = value.split(",") if isinstance(value, str) else value
         try:
             numbers = [float(part) for part in parts]
@@ -118,7 +119,7 @@ class Profile:
 
     @property
     def nm_per_px(self) -> float | None:
-        """Length of a pixel along the line in nm; None without a pixel size."""
+        """Pixel length along the line in nm; None without a pixel size."""
         return self.per_px if self.calibrated else None
 
     @property
@@ -133,7 +134,7 @@ class Profile:
 
 
 class LineReader:
-    """Reader of grey values of a field (Y, X), which caches the latest chunks.
+    """Reader of a field's grey values (Y, X) that caches the most recent chunks.
 
     An array in memory is not copied.
     """
@@ -170,7 +171,7 @@ class LineReader:
         inside: BoolArray,
         line_values: FloatArray,
     ) -> None:
-        """Read the pixels of each chunk that overlaps a part of the band."""
+        """Read the pixels of each chunk that overlaps a section of the band."""
         y, x = rows[inside], columns[inside]
         down, right = self._edges
         count = len(right)
@@ -195,7 +196,7 @@ def _read_chunk(
 
 
 def _get_chunk_edges(data: ReadableArray, axis: int) -> NDArray[np.int64]:
-    """Return the chunk borders of one axis."""
+    """Return the chunk borders along one axis."""
     size, chunks = int(data.shape[axis]), getattr(data, "chunks", None)
     step: Any = chunks[axis] if chunks is not None else _BLOCK
     if isinstance(step, tuple):
@@ -205,7 +206,7 @@ def _get_chunk_edges(data: ReadableArray, axis: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class _PixelLine:
-    """Line in pixels of an image; lengths are in units of the plane."""
+    """Line in image pixels, with lengths in units of the plane."""
 
     start: FloatArray  # in pixels of the image
     end: FloatArray
@@ -238,14 +239,14 @@ class _PixelLine:
 def _map_to_pixels(
     start: FloatArray, end: FloatArray, to_plane: Affine, width: float | None, px: float
 ) -> _PixelLine:
-    """Map a line between two points of the plane to the pixels of an image."""
+    """Map a line between two points of the plane to image pixels."""
     way = end - start
     length = math.hypot(*way)
     back = to_plane.inverse()
     ends = back(np.stack([start, end]))
     if math.dist(*ends) <= _ROUND:
         msg = (
-            "A line must have two different ends, but both are at "
+            "A line must have two distinct end points, but both are at "
             f"{ends[0, 0]:g},{ends[0, 1]:g}; draw a longer line."
         )
         raise OptionError(msg, code="line-without-length")
@@ -267,7 +268,7 @@ def read_profile(
     width: float | None = None,
     reader: LineReader | None = None,
 ) -> Profile:
-    """Read the grey levels along a line; only the chunks that it crosses are loaded.
+    """Read the grey levels along a line, loading only the chunks that it crosses.
 
     Parameters
     ----------
@@ -301,9 +302,9 @@ def read_profile(
         off = (ends < -_INSIDE) | (ends > np.array(image.shape) - _INSIDE)
         is_outside = bool(off.all(axis=0).any())
         where = "outside it" if is_outside else "without a finite grey value"
-        msg = f"A line must cross pixels of {image.name}, but this one is {where}"
+        msg = f"The line must cross pixels of {image.name}, but is {where}"
         raise ShapeError(
-            f"{msg}; draw it over the structure.",
+            f"{msg}; draw the line over the structure.",
             code="outside-image" if is_outside else "no-finite-values",
         )
     per_px = course.length / course.length_px
@@ -328,8 +329,8 @@ def _check_band_width(course: _PixelLine) -> None:
     most = max(1, int(_MAX_SAMPLES / (course.length_px + 1)))
     if course.lines > most:
         msg = (
-            f"A band {course.length_px:.0f} px long must be at most {most} px wide, "
-            f"got {course.lines}; use a narrower band or a shorter line."
+            f"A band of {course.length_px:.0f} px length must be at most {most} px "
+            f"wide, got {course.lines}; use a narrower band or a shorter line."
         )
         raise OptionError(msg, code="out-of-range")
 
@@ -337,12 +338,12 @@ def _check_band_width(course: _PixelLine) -> None:
 def check_line_inside(
     image: Micrograph, line: tuple[float, float, float, float]
 ) -> None:
-    """Raise an error if a line ``(y0, x0, y1, x1)``, in pixels, leaves its image."""
+    """Raise an error if a line ``(y0, x0, y1, x1)`` in px extends beyond its image."""
     rows, columns = image.shape
     for y, x in (line[:2], line[2:]):
         if not (-_INSIDE <= y <= rows - _INSIDE and -_INSIDE <= x <= columns - _INSIDE):
             msg = (
-                f"Both ends of the line must be inside {image.name}, from 0,0 to "
+                f"Both end points of the line must be inside {image.name}, from 0,0 to "
                 f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in px."
             )
             raise OptionError(msg, code="outside-image")
@@ -350,7 +351,7 @@ def check_line_inside(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Band:
-    """Pixels in the band of a line, row by row along its main axis."""
+    """Pixels in the band around a line, row by row along its main axis."""
 
     major: int  # that axis
     first: int  # its first pixel
@@ -413,7 +414,7 @@ class _Band:
         return np.where(inside, value, np.nan)
 
     def get_pixels(self, course: _PixelLine) -> tuple[FloatArray, FloatArray]:
-        """Return the positions of pixels along the line, and their grey values."""
+        """Return pixel positions along the line, and the grey values."""
         rows, columns = self.values.shape
         grid = np.empty((2, rows, columns))
         grid[self.major] = (self.first + np.arange(rows))[:, None]

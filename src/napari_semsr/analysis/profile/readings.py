@@ -1,4 +1,4 @@
-"""Readings of a profile: widths of lines, the width of an edge, pairs of lines.
+"""Profile readings: line widths, edge width and line pairs.
 
 1. *Noise*: the median absolute second difference of the band's pixels, in order along
    the line.
@@ -114,7 +114,7 @@ class LineReading:
 
     @property
     def position(self) -> float:
-        """Position from the fit, otherwise that of the peak."""
+        """Fitted position, or the peak position without a fit."""
         return self.place.value if self.place else self.plain_place
 
 
@@ -186,7 +186,7 @@ def measure_profile(
     prominence: float = 0.1,
     pixel: Literal["area", "point"] = "area",
 ) -> Readings:
-    """Measure line widths, edge and pairs of a profile, or state why there are none.
+    """Measure the lines, edge and line pairs of a profile, or explain their absence.
 
     `prominence` is the minimum rise of a line above its surroundings, over the
     profile's range. A pixel averages over its area, for which fits correct, or is a
@@ -204,8 +204,8 @@ def measure_profile(
     if not finite.size or np.ptp(finite) <= _FLAT * largest:
         description = f"{finite[0]:g} everywhere" if finite.size else "no known pixel"
         msg = (
-            f"A profile must vary to be measured, got {description}; draw the line "
-            "across"
+            f"A profile must show some contrast to be measured, got {description}; "
+            "draw the line across"
         )
         raise ReadError(
             f"{msg} a structure.",
@@ -244,7 +244,7 @@ def measure_profile(
 
 
 def _estimate_noise(profile: Profile) -> float:
-    """Estimate the standard deviation of a pixel by second differences."""
+    """Estimate the noise standard deviation of a pixel from second differences."""
     order = np.argsort(profile.place_px, kind="stable")
     values = profile.value[order]
     if len(values) < 3:
@@ -295,7 +295,7 @@ def _crosses_dark_lines(dark: _Features, bright: _Features) -> bool:
 def _check_unclipped(
     profile: Profile, features: _Features, step: FloatPair | None
 ) -> None:
-    """Raise an error for clipped lines and edges, or a clipped background."""
+    """Raise an error if a line, an edge or the background is clipped."""
     at, bright = profile.place_px, not features.turned_over
     level = np.interp(at, features.place, features.without_gaps)
     if step is not None:
@@ -335,7 +335,7 @@ def _check_part_unclipped(
     *,
     white: bool,
 ) -> None:
-    """Raise an error if too many pixels of a part are clipped at white or black."""
+    """Raise an error if too many pixels of a section are clipped to white or black."""
     values = profile.value[part]
     if not values.size:
         return
@@ -353,9 +353,9 @@ def _check_part_unclipped(
     clipped_share = np.mean(mark_equal_values(values, level))
     end, remedy = ("greatest", "less") if white else ("least", "more")
     msg = (
-        f"A profile must not be clipped, but {clipped_share:.0%} of the pixels of the "
-        f"{name} have the {end} grey value, {level:g}, so the width cannot be "
-        f"measured: acquire the image with {remedy} light, or draw the line elsewhere."
+        "The width cannot be measured because the profile is clipped: "
+        f"{clipped_share:.0%} of the pixels in the {name} have the {end} grey value, "
+        f"{level:g}. Acquire the image with {remedy} light, or draw the line elsewhere."
     )
     raise ReadError(msg, code="clipped")
 
@@ -438,7 +438,7 @@ def _find_features(
 def _find_crossing(
     place: FloatArray, level: FloatArray, start: int, half: float, way: int
 ) -> float | None:
-    """Find where a curve first falls to a level on one side of a sample."""
+    """Find where a curve first falls to a level on one side of a given sample."""
     end = len(level) if way > 0 else -1
     for i in range(start + way, end, way):
         if not math.isfinite(level[i]):
@@ -512,7 +512,7 @@ def _estimate_position_and_width(features: _Features, peak: int) -> FloatPair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _LineGroup:
-    """Neighbouring lines fitted together, and their range."""
+    """Neighbouring lines that are fitted together, and their fit range."""
 
     start: float
     end: float
@@ -521,7 +521,7 @@ class _LineGroup:
 
     @property
     def has_background(self) -> bool:
-        """Whether background is visible at both ends, or clearly at one of them."""
+        """Whether background is visible at both ends, or clearly at one end."""
         ends = np.array([0, self.end - self.start])
         left = np.abs(self.fit.evaluate(ends, background=False)).max()
         lines = self.fit.line_parameters
@@ -599,7 +599,7 @@ def _fit_group(
     area: float,
     sign: float,
 ) -> _LineGroup | None:
-    """Fit a group of lines; refit it if its surroundings change."""
+    """Fit a group of lines, and refit it if its surroundings change."""
     peaks = [features.peaks[number] for number in numbers]
     places, widths = (list(part) for part in zip(*begin, strict=True))
     heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
@@ -632,7 +632,7 @@ def _find_fit_range(
     places: Sequence[float],
     widths: Sequence[float],
 ) -> tuple[float, float]:
-    """Return the fit range of a group of lines, up to the saddles next to it."""
+    """Return the fit range of a group of lines, up to the adjacent saddles."""
     low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
     high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
     low = max(low, _find_foot(features, features.peaks[numbers[0]], -1))
@@ -660,7 +660,7 @@ def _find_foot(features: _Features, peak: int, way: int) -> float:
 
 
 def _find_saddle(features: _Features, first: int) -> float:
-    """Find the lowest point between a peak and the next."""
+    """Find the lowest point between two adjacent peaks."""
     one, two = features.peaks[first], features.peaks[first + 1]
     return float(features.place[one + int(np.argmin(features.smooth[one : two + 1]))])
 
@@ -668,7 +668,7 @@ def _find_saddle(features: _Features, first: int) -> float:
 def _fit_models(
     at: FloatArray, values: FloatArray, begin: FloatArray, area: float, length: float
 ) -> list[ModelFit]:
-    """Fit Gaussians and boxes, and return the better model first."""
+    """Fit Gaussian and box models, and return the better model first."""
     # start from a box of the same FWHM with steep sides
     width = begin[:, 2] * GAUSSIAN_FWHM
     boxes = np.column_stack([begin[:, :2], width / 6, width])
@@ -708,7 +708,7 @@ _BLUR_PX = 2.0
 def _measure_lines(
     owners: Sequence[_Owner], features: _Features, sign: float
 ) -> tuple[LineReading, ...]:
-    """Measure every line by its fit and by its half-maximum crossings."""
+    """Measure every line by its fit and its half-maximum crossings."""
     read = []
     place: Estimate | None
     fwhm: Estimate | None
@@ -778,7 +778,7 @@ def _estimate_distance(group: _LineGroup, first: int) -> Estimate:
 
 
 def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
-    """Estimate the dip between two lines of one fit, relative to the lower one."""
+    """Estimate the dip between two lines of a fit, relative to the lower line."""
     at, other = (
         group.fit.get_position_index(first),
         group.fit.get_position_index(first + 1),
@@ -796,7 +796,7 @@ def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
 
 
 def _estimate_distant_dip(one: _LineGroup, last: int, two: _LineGroup) -> Estimate:
-    """Estimate the dip between lines of two separate fits, which hardly overlap."""
+    """Estimate the dip between two barely overlapping lines from separate fits."""
     ends = one.estimate_position(last).value, two.estimate_position(0).value
     places = np.linspace(*ends, _FINE + 1)
     levels = [
@@ -907,7 +907,7 @@ def _fit_edge(
 
 
 def _estimate_edge_width(fits: Sequence[ModelFit]) -> Estimate:
-    """Estimate the 10 to 90 % width from both models of an edge."""
+    """Estimate the 10-90 % width from both models of an edge."""
     best, *others = (
         fit.estimate(lambda p: EDGE_10_90 * width_from_log(p[3]), positive=True)
         for fit in fits[:2]

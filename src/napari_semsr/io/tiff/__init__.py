@@ -1,4 +1,4 @@
-"""TIFF, read and written."""
+"""Reading and writing TIFF files."""
 
 import lazy_loader
 

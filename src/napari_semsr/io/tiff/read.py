@@ -1,4 +1,4 @@
-"""Read TIFF files: plain, ImageJ, OME and microscope formats; lazily if large."""
+"""TIFF reader for plain, ImageJ, OME and microscope files, lazy if large."""
 
 import logging
 import math
@@ -108,7 +108,7 @@ def _has_planes(
 def _read_series_metadata(
     root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None, str | None]:
-    """Read pixel size, name and bit depth of a series; None for missing values."""
+    """Read the pixel size, name and bit depth of a series; None if missing."""
     images, count = [e for e in root if _local_name(e) == "Image"], len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
     # if the set of a file was ignored, only its own images are read
@@ -173,7 +173,7 @@ def _significant_bits(
 
 
 def _infer_bit_depth(value: Any) -> int | None:
-    """Return the bit length of a value with only ones in binary, otherwise None."""
+    """Return the bit length of a value that is all ones in binary, otherwise None."""
     is_count = isinstance(value, int) and value > 0 and value & (value + 1) == 0
     return value.bit_length() if is_count else None
 
@@ -216,7 +216,7 @@ def find_ome_record(root: "Element") -> Record | None:
 
 
 def _apply_palette(data: Any, colormap: RealArray) -> Any:
-    """Convert the indices in a (Y, X) plane with a (3, N) colour table."""
+    """Apply a (3, N) colour table to the indices in a (Y, X) plane."""
     table = np.asarray(colormap, dtype=np.uint16)
     ramp = np.arange(table.shape[1])
     grey = bool(np.all(table == table[0]))
@@ -236,7 +236,7 @@ def _apply_lut(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
         return np.asarray(lut[block])
     except IndexError as error:
         msg = (
-            "A palette must have a colour for every pixel value, but has only "
+            "The palette must have a colour for every pixel value, but has only "
             f"{len(lut)} colours: export the image again, in grey."
         )
         raise ReadError(msg, code="file-damaged") from error
@@ -259,7 +259,7 @@ def _invert_white(
 def _map_limits(
     look: DisplaySettings | None, change: "Callable[[float], float]"
 ) -> DisplaySettings | None:
-    """Apply the conversion of the grey values to the contrast limits."""
+    """Apply a grey-value conversion to the contrast limits."""
     if look is None:
         return None
     low, high = sorted(change(limit) for limit in look.limits)
@@ -287,9 +287,9 @@ def _read_grey_calibration(
     if kind == _STRAIGHT and np.isfinite(line).all() and line[1] != 0:
         return line
     sentence = Message(
-        f"ImageJ's calibration of its grey values (cf={kind}) is not linear "
-        "and is not applied: apply it in ImageJ and save 32-bit values if you need "
-        "calibrated ones.",
+        f"ImageJ's grey-value calibration (cf={kind}) is not linear and is not "
+        "applied: if you need calibrated values, apply it in ImageJ and save 32-bit "
+        "values.",
         "grey-calibration-ignored",
     )
     warnings.append(sentence)
@@ -315,7 +315,7 @@ _NO_DATA = 42113  # "GDAL_NODATA": the value of missing pixels in maps, as text
 
 
 def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
-    """Replace the pixels that a page declares as no data by NaN.
+    """Replace pixels that a page declares as no data with NaN.
 
     Integers are then converted to floats; in a lazy image even without such pixels.
     """
@@ -345,7 +345,7 @@ def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> 
 
 
 def _is_no_data(data: RealArray, value: float) -> BoolArray:
-    """Mark pixels equal to a value that is rounded to their type, e.g. -3.4e38."""
+    """Mark pixels equal to a value rounded to their data type, e.g. -3.4e38."""
     if data.dtype.kind != "f":
         return np.asarray(data == value)
     with np.errstate(over="ignore"):
@@ -431,7 +431,7 @@ def _read_vendor_metadata(
 
 
 def _parse_ini(text: str) -> dict[str, dict[str, str]]:
-    """Parse INI text and ignore lines other than ``key = value``."""
+    """Parse INI text, ignoring lines other than ``key = value``."""
     sections: dict[str, dict[str, str]] = {}
     section = ""
     for raw in text.splitlines():
@@ -445,7 +445,7 @@ def _parse_ini(text: str) -> dict[str, dict[str, str]]:
 
 
 def _parse_pixel_count(value: str | None) -> int | None:
-    """Read a positive number of pixels."""
+    """Parse a positive pixel count; return None if invalid."""
     try:
         number = float(value or "")
     except ValueError:
@@ -454,7 +454,7 @@ def _parse_pixel_count(value: str | None) -> int | None:
 
 
 def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
-    """Parse the INI text of FEI and Thermo Fisher without reading pixels."""
+    """Parse FEI and Thermo Fisher INI text without reading pixels."""
     sections = _parse_ini(text)
     image = sections.get("Image", {})
     columns, rows = (
@@ -525,7 +525,7 @@ def _split_zeiss_text(text: str) -> tuple[list[str], dict[str, str]]:
 
 
 def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
-    """Read the pixel size, with more digits from the header if they agree.
+    """Read the pixel size, taking more digits from the header if they agree.
 
     The label is rounded for the screen; the fourth unnamed number is the same length
     in metres, but belongs to the live scan when the two differ.
@@ -543,7 +543,7 @@ def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
 
 
 def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
-    """Parse the text of Zeiss SmartSEM without reading pixels."""
+    """Parse Zeiss SmartSEM text without reading pixels."""
     numbers, values = _split_zeiss_text(text)
     metadata = {
         key: values[key]
@@ -589,7 +589,7 @@ def _compute_size_from_field(
     width, height = parse_metadata_length_nm(across), parse_metadata_length_nm(down)
     pitch = None if width is None else width / shape[1]
     if pitch is None:
-        reason = f"and AP_WIDTH is not a length, got {across!r}"
+        reason = f"and AP_WIDTH is not a length ({across!r})"
         code = "pixel-size-missing"
     elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
         pixels = f"{shape[0]} x {shape[1]} px"
@@ -812,8 +812,8 @@ def _check_file_size(path: Path, end: int) -> None:
     size = path.stat().st_size
     if end > size:
         msg = (
-            f"{path} is cut short: its pixels end at byte {end}, but the file has only "
-            f"{size} bytes: copy it again."
+            f"{path} is truncated: its pixels end at byte {end}, but the file has only "
+            f"{size} bytes; copy it again."
         )
         raise ReadError(msg, code="file-truncated")
 
@@ -849,8 +849,8 @@ def _find_plane(
     shape = tuple(n for n, a in zip(key.shape, key.axes, strict=True) if a in "YXS")
     if math.prod(shape) != math.prod(key.shape):
         msg = (
-            f"{path} stores volumes in one page, which is not supported: export a "
-            "stack."
+            f"{path} stores a volume in a single page, which is not supported: export "
+            "a stack instead."
         )
         raise ReadError(msg, code="format-unsupported")
     how: tuple[tuple[str, Any], ...] = (("is_ome", False),)
@@ -953,7 +953,7 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
 
 @contextmanager
 def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
-    """Open a TIFF, also if its OME-XML is in another file of the set.
+    """Open a TIFF, even if its OME-XML is in another file of the set.
 
     OME-XML that does not list this file is ignored, as if it were missing; `warnings`
     receives the reason.
@@ -976,7 +976,7 @@ def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
 
 
 def _find_set_fault(path: Path, tif: "tifffile.TiffFile") -> str:
-    """Return why only the planes of this file are read; empty for a complete set."""
+    """Return why only this file's planes are read; empty if the set is complete."""
     _check_ome(path, tif)
     if "FileName" not in (tif.ome_metadata or "") or not tif.series:
         return ""
@@ -1025,7 +1025,7 @@ def _read_companion_xml(
     if root is None:
         sentence = Message(
             f"The OME-XML is in {format_one_line(f'{name:.80}')!r}, which is not a "
-            "readable file next to it: copy that file here, or set the pixel size.",
+            "readable file next to this one: copy it here, or set the pixel size.",
             "file-missing",
         )
         warnings.append(sentence)
@@ -1048,7 +1048,7 @@ def _read_ome_xml(path: Path) -> str:
 
 
 def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
-    """Raise `ReadError` for files outside the TIFF's folder or too many planes.
+    """Raise `ReadError` if OME-XML refers to other folders or too many planes.
 
     `tifffile` opens every part that is named, and lists every plane that is stated.
     """
@@ -1067,7 +1067,7 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
     if away is not None or ("FileName" in ome and "<!DOCTYPE" in ome):
         where = "by XML entities" if away is None else format_one_line(f"{away:.80}")
         msg = (
-            f"{path} refers to a file outside its folder, {where}: put all files of "
+            f"{path} refers to a file outside its folder ({where}): put all files of "
             "the set into one folder, and export it again."
         )
         raise ReadError(msg, code="outside-folder")
@@ -1147,7 +1147,7 @@ def _default_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
 
 
 def _is_reduced(page: "tifffile.TiffPage") -> bool:
-    """Return whether either tag declares a page as a reduced copy."""
+    """Return whether either tag declares a page a reduced-resolution copy."""
     return page.is_reduced or page.tags.valueof(_FORMER_SUBFILE) == _FORMER_REDUCED
 
 
@@ -1219,7 +1219,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 def _choose_plane(
     path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
 ) -> tuple[int, int, dict[str, int], int, int | None]:
-    """Choose the page of a plane and the sample of a channel, and count both."""
+    """Choose a plane's page and a channel's sample; count channels and planes."""
     page = level.keyframe
     if page.dtype is None or page.sampleformat == _COMPLEX_INTEGERS:
         msg = (
@@ -1289,9 +1289,10 @@ def _read_metadata(
     if record and (turn_note or record.shape not in (None, (rows, columns))):
         record = replace(record, origin=(0.0, 0.0))
         cut = Message(
-            f"{tif.filename}, now {rows} x {columns} px, was "
-            f"{turn_note or 'cropped or resampled'} by another program: its position "
-            "in the original image is unknown. `crop()` keeps the position.",
+            f"{tif.filename} ({rows} x {columns} px) was "
+            f"{turn_note or 'cropped or resampled'} by another program, so its "
+            "position in the original image is unknown. Use `crop()` to keep the "
+            "position.",
             "place-unknown",
         )
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
@@ -1342,7 +1343,7 @@ def _read_imagej_limits(details: Mapping[str, Any]) -> DisplaySettings | None:
 
 
 def _find_record(text: str) -> Record | None:
-    """Find the record of this package in text."""
+    """Find this package's record in a text."""
     for line in text.splitlines():
         if line.startswith(f"{RECORD_KEY}="):
             return Record.from_json(line.partition("=")[2])

@@ -1,4 +1,4 @@
-"""Writing TIFF: OME-TIFF, and TIFF with ImageJ's calibration."""
+"""Writing OME-TIFF, and TIFF with an ImageJ calibration."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -91,8 +91,9 @@ def _to_ome_type(data: RealArray, path: Path) -> RealArray:
         for value in (data.min(), data.max()):
             if not -_MAX_EXACT <= int(value) <= _MAX_EXACT:
                 msg = (
-                    f"{path} can store integers up to 2**53, since other programs "
-                    f"cannot read a TIFF of {data.dtype}, got {value}: write .ome.zarr."
+                    f"{path} can only store integers up to 2**53, since other programs "
+                    f"cannot read {data.dtype} TIFFs, got {value}: write .ome.zarr "
+                    "instead."
                 )
                 raise WriteError(msg, code="out-of-range")
     return data.astype(_ome_type(data.dtype), copy=False)
@@ -308,8 +309,8 @@ def check_pages(axes: Mapping[str, int], path: Path) -> None:
     """Raise `WriteError` if a file cannot hold the axes of a stack in their order."""
     if output_format(path) == "tiff" and [*page_axes(axes)] == ["Z", "T"]:
         msg = (
-            "ImageJ's stacks store all heights of each time, but that for "
-            f"{path} has all times of each height: write .ome.tif."
+            "ImageJ stacks store all heights for each time point, but the stack for "
+            f"{path} has all time points for each height: write .ome.tif instead."
         )
         raise WriteError(msg, code="axis-order")
 

@@ -1,4 +1,4 @@
-"""OME-Zarr stores: read, written block by block, resumed."""
+"""Reading, block-by-block writing and resuming of OME-Zarr stores."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A mosaic that grows on all sides: an incomplete OME-Zarr store with one level.
+"""Mosaic that grows on all sides, stored as an incomplete single-level OME-Zarr.
 
 It shows a scan during acquisition, and is replaced by the finished mosaic.
 Adding rows or columns before the first ones renames the files of the chunks, row by
@@ -77,7 +77,7 @@ class GrowingMosaic:
 
     @property
     def shape(self) -> IntPair:
-        """Numbers of rows and columns of the store."""
+        """Number of rows and columns in the store."""
         rows, columns = self.level0.shape
         return int(rows), int(columns)
 
@@ -88,12 +88,12 @@ class GrowingMosaic:
 
     @property
     def box(self) -> Box:
-        """Rectangle of the store in pixels of the mosaic."""
+        """Rectangle covered by the store, in mosaic pixels."""
         with self._lock:
             return Box.from_shape(self.shape, self.origin)
 
     def write(self, box: Box, values: Float32Array) -> None:
-        """Write a rectangle (Y, X) in pixels of the mosaic and extend the store.
+        """Write a rectangle (Y, X), in mosaic pixels, extending the store if needed.
 
         Raises an `OSError` if the disk is full.
         """
@@ -118,7 +118,7 @@ class GrowingMosaic:
                 del self._recent[next(iter(self._recent))]
 
     def read(self, box: Box) -> Float32Array:
-        """Read a rectangle (Y, X) in pixels of the mosaic; NaN outside the store."""
+        """Read a rectangle (Y, X), in mosaic pixels; NaN outside the store."""
         while True:
             with self._lock:
                 store, moves = self.box, self._moves
@@ -201,7 +201,7 @@ class GrowingWindow:
 
     @property
     def shape(self) -> IntPair:
-        """Numbers of rows and columns."""
+        """Shape of the image, (rows, columns)."""
         return self.box.shape
 
     @property

@@ -1,4 +1,4 @@
-"""Reading OME-Zarr 0.1 to 0.5 lazily; writing whole images as 0.5 or 0.4."""
+"""Lazy reading of OME-Zarr 0.1 to 0.5, and writing of whole images as 0.5 or 0.4."""
 
 import math
 from collections import deque
@@ -261,7 +261,7 @@ def get_ome_attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
 
 
 def _format_value(value: object) -> str:
-    """Format a value of a store for a message."""
+    """Format a store value for a message."""
     return escape_invisible(str(value))[:_LONGEST_WORD]
 
 
@@ -403,8 +403,8 @@ def _read_level_transform(
         elif kind != "identity":
             what = shorten(kind if isinstance(kind, str) else step)
             doubt = Message(
-                f"The transformation {what} of {name} is not supported: the shift "
-                "remains unknown, and so does the pixel size unless you set it.",
+                f"The transformation {what} of {name} is not supported: the position "
+                "is left unknown, as is the pixel size unless you set it.",
                 "transform-unsupported",
             )
             place = replace(
@@ -440,7 +440,7 @@ def _apply_transform(
 
 
 def _get_yx_numbers(values: object, ndim: int) -> FloatPair | None:
-    """Return the values for y and x if those of all axes are finite."""
+    """Return the y and x values of a list with one number per axis, if valid."""
     if not isinstance(values, list) or len(values) != ndim:
         return None
     if any(type(value) not in (int, float) for value in values):
@@ -471,8 +471,8 @@ def _read_level(
         record = replace(record, pixel_size_nm=None)
     if image.version not in _VERSIONS:
         doubt = Message(
-            f"OME-Zarr {image.version} is not a supported version, "
-            f"{_VERSIONS[0]} to {_VERSIONS[-1]}: check the pixel size.",
+            f"OME-Zarr {image.version} is not supported (supported versions: "
+            f"{_VERSIONS[0]} to {_VERSIONS[-1]}): check the pixel size.",
             "other-version",
         )
         doubts = (*doubts, doubt)
@@ -538,12 +538,12 @@ def _count_blocks_per_axis(shape: Sequence[int], chunks: Sequence[int]) -> list[
 
 
 def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None:
-    """Raise `ReadError` if blocks are too many or too large."""
+    """Raise `ReadError` if there are too many blocks or if they are too large."""
     whole = list(zip(chunks, array.shape, strict=True))
     counts = _count_blocks_per_axis(array.shape, chunks)
     if sum(counts) > _MAX_BLOCKS or math.prod(counts[-2:]) > _MAX_BLOCKS:
         msg = (
-            f"{path} must have at most {_MAX_BLOCKS} blocks in a plane, but states "
+            f"{path} must have at most {_MAX_BLOCKS} blocks in a plane, but has "
             f"{' x '.join(map(str, counts))}: convert it with larger chunks."
         )
         raise ReadError(msg, code="too-many-blocks")
@@ -632,7 +632,7 @@ def _compute_calibration(
     ratio: FloatPair,
     record: Record | None,
 ) -> tuple[PixelSize | None, FloatPair, FloatPair, tuple[str, ...]]:
-    """Return pixel size, origin and spacing of a level, and any doubts about them."""
+    """Return the pixel size, origin and spacing of a level, with any doubts."""
     units = [_format_value(a.get("unit") or "") for a in axes[-2:]]
     unitless = all(unit.lower() in _NO_UNITS for unit in units)
     if place.scale is None or place.doubts:
@@ -671,7 +671,7 @@ def _compute_level_ratio(
     array: "ZarrArray",
     place: _LevelTransform,
 ) -> tuple[FloatPair, _LevelTransform]:
-    """Return the rows and columns of level 0 per pixel of a level.
+    """Return the number of level-0 rows and columns per pixel of a level.
 
     They follow from its scale unless its shape contradicts them, which puts the scale
     in doubt.
@@ -702,10 +702,9 @@ def _compute_level_ratio(
         ratios.append(float(even) if fits else ratio)
         if stated_step and not doubts:
             doubt = Message(
-                f"By its scale, level {level} is {stated_step:g} times coarser than "
-                "level 0, "
-                f"but it has {coarse} of {fine} {('rows', 'columns')[axis]}: its pixel "
-                "size is left unknown.",
+                f"According to its scale, level {level} is {stated_step:g} times "
+                f"coarser than level 0, but it has {coarse} of {fine} "
+                f"{('rows', 'columns')[axis]}: its pixel size is left unknown.",
                 "pixel-size-contradicts",
             )
             doubts = (doubt,)

@@ -1,4 +1,4 @@
-"""Several images in one OME-Zarr 0.5, in the layout of bioformats2raw.
+"""Several images in one OME-Zarr 0.5 store, in the bioformats2raw layout.
 
 Each image is a numbered group, and the group ``OME`` lists them, in JSON and in the XML
 that napari-ome-zarr and Bio-Formats read. An image of classes is a label image of the
@@ -43,7 +43,7 @@ def _choose_groups(images: Sequence[Micrograph]) -> list[str]:
 
 
 def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
-    """Write images into one store and overwrite an existing one.
+    """Write images into one store, overwriting any existing one.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def list_series(path: Path) -> list[Path]:
 
 
 def _create_ome_xml(images: dict[str, Micrograph]) -> str:
-    """Describe numbered images as OME-XML, using pixel types that it supports."""
+    """Describe numbered images as OME-XML, using its supported pixel types."""
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     types = {"float32": "float", "float64": "double", "bool": "bit", "float16": "float"}
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<OME xmlns="{schema}">']

@@ -1,4 +1,4 @@
-"""Output store: OME-Zarr 0.5 or 0.4, written tile by tile, resumable.
+"""Resumable output store, OME-Zarr 0.5 or 0.4, written tile by tile.
 
 The group is an OME-Zarr image from the start, marked incomplete. Each write unit (a
 chunk, or a shard if one writer owns it) has one entry in the done-map, an array of
@@ -93,7 +93,7 @@ def _changed_parts(record_before: Record | None, record_now: Record) -> list[str
 
 
 def _collect_options(history: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a history, including those of reading."""
+    """Return the options of a history, including reading options."""
     options = history.pop("options", None) or {}
     reading = options.get("reading")
     if isinstance(reading, dict):
@@ -102,7 +102,7 @@ def _collect_options(history: dict[str, Any]) -> dict[str, Any]:
 
 
 def _get_resume_record(record: Record) -> dict[str, Any]:
-    """Return the parts of a record that must be equal to resume a run."""
+    """Return the parts of a record that must match to resume a run."""
     values = record.to_dict()
     values.pop("look", None)  # of no effect on the pixels
     if record.provenance is not None:
@@ -139,7 +139,7 @@ class OmeZarrStore:
 
     @property
     def shape(self) -> IntPair:
-        """Numbers of rows and columns of the image."""
+        """Number of rows and columns in the image."""
         return _to_int_pair(self.level0.shape)
 
     @property
@@ -253,7 +253,7 @@ class OmeZarrStore:
 
     @contextmanager
     def release_lock_on_exit(self) -> Iterator[None]:
-        """Release the lock of the store at the end, also after an error."""
+        """Release the store lock on exit, even after an error."""
         try:
             yield
         finally:
@@ -270,13 +270,13 @@ class OmeZarrStore:
         _write_metadata(self.group, attributes)
 
     def write_note(self, key: str, value: object) -> None:
-        """Store a JSON value as a note, replacing an earlier note."""
+        """Store a JSON value as a note, replacing any earlier note under its key."""
         try:
             plain = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
             msg = (
-                f"A note in {self.path} must contain only finite JSON values, got "
-                f"{key}: {error}."
+                f"Note {key} in {self.path} must contain only finite JSON values: "
+                f"{error}."
             )
             raise WriteError(msg, code="wrong-type") from error
         self.group.attrs[ATTRIBUTE] = {**get_package_attributes(self.group), key: plain}
@@ -286,7 +286,7 @@ class OmeZarrStore:
         return get_package_attributes(self.group)
 
     def finish(self) -> Iterator[Progress]:
-        """Build the coarser levels, then mark the store complete."""
+        """Build the coarser levels, then mark the store as complete."""
         missing = len(self.pending_units())
         if missing:
             msg = (
@@ -303,7 +303,7 @@ class OmeZarrStore:
         try:
             levels: list[Any] = [self.group[name] for name in names]
         except KeyError as error:
-            msg = f"{self.path} was removed while it was written: run again."
+            msg = f"{self.path} was removed while it was being written: run again."
             raise WriteError(msg, code="output-removed") from error
         self.write_note(
             _BLOCKS, sum(count_blocks(self.path, level) for level in levels)
@@ -382,7 +382,7 @@ def count_blocks(path: Path, array: "ZarrArray") -> int:
 def level_shapes(
     shape: tuple[int, int], *, smallest: int = 256
 ) -> list[tuple[int, int]]:
-    """Return the shapes of a pyramid's levels, the finest first; odd sides round up.
+    """Return the shapes of all pyramid levels, finest first, rounding up odd sides.
 
     Sides are halved until the longer one is at most `smallest`.
     """
@@ -623,8 +623,8 @@ def _create(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
             path.mkdir()
         except FileExistsError as error:
             msg = (
-                f"Another process has just started writing {path}: wait until it ends, "
-                "or choose another name."
+                f"Another process has just started writing to {path}: wait until it "
+                "finishes, or choose another name."
             )
             raise WriteError(msg, code="output-locked") from error
     with convert_write_errors(path), ExitStack() as clean_up:
@@ -662,7 +662,7 @@ def _create_done_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "ZarrArr
 def read_store_state(
     path: Path,
 ) -> tuple[Record | None, dict[str, Any], IntPair | None]:
-    """Read record, notes and progress of a store, which may be incomplete.
+    """Read the record, notes and progress of a possibly incomplete store.
 
     Returns its record (name, calibration, history; None if another program wrote it),
     its notes, and the numbers of finished and all write units, None if none are filled.

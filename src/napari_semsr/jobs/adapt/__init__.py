@@ -1,1 +1,1 @@
-"""Train a small network on one area of a sample, and enhance the sample with it."""
+"""Training of a small network on one area of a sample, to enhance the sample."""

@@ -1,4 +1,4 @@
-"""The area that a mosaic and an SEM image share: registered, checked and divided."""
+"""Area shared by a mosaic and an SEM image, registered, checked and split."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class AdaptationError(SemsrError):
 
 @dataclass(frozen=True, slots=True)
 class SharedArea:
-    """A gap-free rectangle shared by a mosaic and an SEM image, on its grid."""
+    """Gap-free rectangle shared by a mosaic and an SEM image, on the mosaic grid."""
 
     name: str  # of the SEM image
     light: Micrograph
@@ -67,7 +67,7 @@ class SharedArea:
 def create_shared_area(
     mosaic: Micrograph, sem: Micrograph, transform: Affine | Elastic
 ) -> SharedArea:
-    """Resample an SEM image to the grid of the mosaic, and divide the overlap.
+    """Resample an SEM image to the grid of the mosaic, and split the overlap.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def create_shared_area(
     if box is None or max(box.shape) < MIN_PX:
         has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
         msg = (
-            f"{mosaic.name} and {sem.name} must share a rectangle without gaps of "
+            f"{mosaic.name} and {sem.name} must share a gap-free rectangle of at least "
             f"{_MIN_ACROSS_PX} x {MIN_PX} px of the mosaic, got {has}: use an SEM "
             "image of a larger area."
         )
@@ -155,14 +155,14 @@ def check_correlation(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None
     share = np.mean([_compute_correlation(*pair) for pair in images])
     msg = (
         "No usable training patches: the optical image does not correlate with "
-        f"{names} (correlation {share:.2f} on the held-out part): check that all "
+        f"{names} (correlation {share:.2f} on the held-out part). Check that all "
         "images show the same area, or mark corresponding points as landmarks."
     )
     raise AdaptationError(msg, "pairs-uncorrelated")
 
 
 def _is_correlated(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> bool:
-    """Return whether the mean product of image pairs (Y, X) exceeds its error."""
+    """Return whether image pairs (Y, X) have a significantly positive mean product."""
     products = [
         part.mean()
         for first, second in pairs

@@ -1,4 +1,4 @@
-"""Evaluate a model on the held-out part of an area against simpler methods."""
+"""Evaluation of a model against simpler methods on the held-out part of an area."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -177,8 +177,9 @@ def require_gain(evaluations: Mapping[str, Evaluation], name: str) -> None:
         has = "no error" if gain is None else f"{gain:+.2f} ± {error or 0.0:.2f} dB"
         msg = (
             f"The trained model is not better than {_NAMES.get(rival, rival)} on the "
-            f"held-out part ({has}, standard error) and is not kept: train longer "
-            "(`minutes`), check the registration, or use an SEM image of a larger area."
+            f"held-out part (gain ± standard error: {has}) and is not kept: train "
+            "longer (`minutes`), check the registration, or use an SEM image of a "
+            "larger area."
         )
         figures = {key: each.to_json() for key, each in evaluations.items()}
         raise AdaptationError(msg, "no-gain", held_out=figures)

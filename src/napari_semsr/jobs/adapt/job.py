@@ -1,4 +1,4 @@
-"""Train a small network on one area of a sample, and enhance the sample with it.
+"""Training of a small network on one area of a sample, to enhance the sample.
 
 One SEM image of a part of a mosaic is enough: it is registered, the area that both show
 is divided into a part to train on and a part to evaluate on, and the model is kept only
@@ -123,14 +123,14 @@ class AdaptOptions(RegisterOptions):
     minutes: float | None = option(
         None,
         "Minutes",
-        "Training time; by default a number of steps that takes about three minutes "
-        "on two cores, longer on a busy computer. Longer training gives a better "
-        "model.",
+        "Training time in minutes; by default, a fixed number of steps, which takes "
+        "about three minutes on two cores and longer on a busy computer. Longer "
+        "training gives a better model.",
         gt=0,
         le=600,
     )
     cut_off_nm: CutOff = None
-    seed: int = option(0, "Seed", "Random seed, for repeatable training.", ge=0)
+    seed: int = option(0, "Seed", "Random seed, for reproducible training.", ge=0)
     device: str = device_option()
 
 
@@ -166,7 +166,7 @@ class AppliedImage(Result):
 
 @dataclass(frozen=True, slots=True)
 class Adapted(Result):
-    """Model trained on one area, with its evaluation on the held-out part and results.
+    """Model trained on one area, with held-out evaluation and enhanced images.
 
     `registration` has the keys of `Registered`, for the first SEM image;
     `registrations` are those of all. `held_out` has the model's gains over the input,
@@ -200,7 +200,7 @@ class Adapted(Result):
 
     @property
     def held_out(self) -> dict[str, Any]:
-        """Return the evaluation of the held-out part."""
+        """Evaluation on the held-out part."""
         own, linear, untouched_model = (
             self.evaluated[name] for name in (ADAPTED_MODEL, LINEAR, MOSAIC_MODEL)
         )
@@ -400,7 +400,7 @@ def _prepare_areas(
 
 
 def _search_of(run: Run[AdaptOptions]) -> dict[str, Any]:
-    """Return all settings of the registration."""
+    """Return all registration settings."""
     landmarks = run.parameters["landmarks"]
     if isinstance(landmarks, (str, os.PathLike)):
         landmarks = digest_path(Path(landmarks))
@@ -417,7 +417,7 @@ def _record_image(
     image_opened: Micrograph,
     reading: Any,
 ) -> Job[InputRecord]:
-    """Record an image for the histories of the results, only once."""
+    """Record an image once for the histories of the results."""
     if role not in run.records:
         job = record_input(image, image_opened, reading, role=role)
         run.records[role] = yield from job
@@ -454,8 +454,8 @@ def register_sem(
     if not _is_accurate(registration, _WORST_PX):
         msg = (
             f"The expected registration error of {name} is {registration.error_px:.2g} "
-            f"px, but pairs must match within {_WORST_PX:g} px: mark corresponding "
-            "points as landmarks."
+            f"px, but image pairs must match within {_WORST_PX:g} px: mark "
+            "corresponding points as landmarks."
         )
         facts = to_json_value(describe_registration(registration.registration))
         raise AdaptationError(msg, "not-registered", registration=facts)
@@ -563,8 +563,9 @@ def _write_model(
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
         f"{f' ({vendor})' if vendor else ''}, {today}.",
         limits=(
-            "For this sample, at this focus. The model predicts typical structure: if "
-            "light cannot show an object, its presence or absence is a guess."
+            "Valid only for this sample at this focus. The model predicts typical "
+            "structure: if light cannot show an object, its presence or absence is a "
+            "guess."
         ),
         # range of the field itself, so that other exposures are scaled equally
         input_scaling="percentiles",
@@ -606,7 +607,7 @@ def _record_trained_area(
 
 
 def _get_stem(image: Image) -> str:
-    """Return the stem of output names: the name of an image without its suffix."""
+    """Return the stem of output names, which is the image name without its suffix."""
     name = get_image_name(image)
     if not isinstance(image, Micrograph):
         name = re.sub(r"(\.ome)?\.\w+$", "", name)

@@ -19,7 +19,7 @@ from napari_semsr.core import (
 from napari_semsr.restoration import LinearFit
 
 LINEAR_PART, LOOK_HERE = "linear filter", "look here"
-"""Parts of a run: the filtered image, and the difference of the model from it."""
+"""Output parts of a run: the filtered image, and the model's difference from it."""
 
 _ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
 _BRIGHTEST = (
@@ -51,7 +51,7 @@ def filter_mosaic(
 def map_difference(
     linear_image: Micrograph, model_image: Micrograph, provenance: Provenance
 ) -> Micrograph:
-    """Map the absolute difference between the results of the model and the filter.
+    """Map the absolute difference between the model and filter results.
 
     In grey levels of the SEM image, absolute, after the gain and offset that best match
     the model's result to the filter's; NaN where one of them is missing.
@@ -75,7 +75,7 @@ def map_difference(
 
 
 def compute_difference(model: Float32Array, linear: Float32Array) -> Float32Array:
-    """Return the difference of two images (Y, X) in grey levels of the second."""
+    """Return the absolute difference of images (Y, X) in grey levels of the second."""
     finite = np.isfinite(model) & np.isfinite(linear)
     result = np.full(linear.shape, np.nan, dtype=np.float32)
     if finite.any():

@@ -1,4 +1,4 @@
-"""Train on one area in another process, as the window requires.
+"""Training on one area in a separate process, as required by the GUI.
 
 The imports of an optimiser are kept out of the process of the window: torch's compiler
 brings triton, whose LLVM clashes with that of OpenGL.
@@ -91,7 +91,7 @@ def _read_report(folder: Path, value: dict[str, Any]) -> Progress:
 
 
 def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Train as requested, and save the state in the folder of the request."""
+    """Train as requested, and save the state in the request folder."""
     folder = Path(request["folder"])
     with np.load(folder / _IMAGES) as arrays_stored:
         arrays = dict(arrays_stored)

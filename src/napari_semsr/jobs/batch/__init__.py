@@ -1,1 +1,1 @@
-"""Batch processing: run the commands of a steps file on many images."""
+"""Batch processing: apply the commands in a steps file to many images."""

@@ -1,4 +1,4 @@
-"""Run the steps on all images, locally, in processes or on a cluster."""
+"""Batch job that runs the steps on all images, in local processes or on a cluster."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -91,14 +91,14 @@ class BatchOptions(ClusterOptions):
     workers: int = option(
         1,
         "Processes",
-        "Number of images processed in parallel; each one needs memory.",
+        "Number of images processed in parallel; memory use grows with this number.",
         ge=1,
         le=_MAX_WORKERS,
     )
 
 
 def _run_batch(run: Run[BatchOptions]) -> Job[BatchReport]:
-    """Run steps on every image from a folder, glob or table."""
+    """Run the steps on every image from a folder, glob or table."""
     workers, scheduler = run.options.workers, run.options.scheduler
     steps, inputs, output = (run.parameters[k] for k in ("steps", "inputs", "output"))
     yield Progress(0, 0, "checking the steps")
@@ -133,17 +133,17 @@ def _run_batch(run: Run[BatchOptions]) -> Job[BatchReport]:
 
 
 def _prepare_output_folder(plan: BatchPlan, existing: OverwritePolicy) -> None:
-    """Prepare the output folder, which must be new, empty, or that of a batch."""
+    """Prepare the output folder, which must be new, empty, or from a batch run."""
     folder, state = plan.folder, plan.folder / STATE
     foreign = folder.is_dir() and not state.is_dir() and list_folder(folder)
     if foreign and not existing.overwrite:
         msg = (
-            f"{folder} contains files that are not from a batch; choose a new folder, "
-            "or use `overwrite` to keep them and write next to them."
+            f"{folder} contains files not written by a batch run; choose an empty "
+            "folder, or use `overwrite` to write alongside them."
         )
         raise WriteError(msg, code="foreign-files")
     if state.is_symlink():
-        msg = f"{state} must be a folder of a batch, got a link: remove it."
+        msg = f"{state} must be a batch folder, but is a link: remove it."
         raise WriteError(msg, code="outside-folder")
     try:
         if existing.overwrite and state.is_dir():
@@ -211,7 +211,7 @@ class _ResultTable:
             state.rmdir()
 
     def warn_about_failures(self) -> None:
-        """Warn of failed images and of images with warnings."""
+        """Warn about failed images and images with warnings."""
         rows = [row for row in self.rows() if row["name"] in self.outcomes]
         count, failures = len(rows), [row["error"] for row in rows if row["error"]]
         if failures:
@@ -222,7 +222,7 @@ class _ResultTable:
                 msg = f"{what} {verb} all steps, {first}"
                 raise SemsrError(msg, code="all-images-failed")
             message = (
-                f"{len(failures)} of {count} images failed (column error), {first}"
+                f"{len(failures)} of {count} images failed (see column error), {first}"
             )
             warn(message, "images-failed")
         warnings_heard = [
@@ -230,7 +230,7 @@ class _ResultTable:
         ]
         if warnings_heard:
             warn(
-                f"{len(warnings_heard)} of {count} images have warnings (column "
+                f"{len(warnings_heard)} of {count} images have warnings (see column "
                 f"warnings), the first: {warnings_heard[0][0]}",
                 "images-with-warnings",
             )

@@ -1,4 +1,4 @@
-"""Read and check a steps file: each step is a command with its options.
+"""Reading and validation of steps files, whose steps are commands with options.
 
 Everything is checked here, before the first image is processed: unknown commands and
 options, missing files, outputs outside the folder, and outputs that collide.
@@ -61,10 +61,10 @@ STATE = ".batch"
 """Folder in the output folder that records which steps are finished."""
 
 TABLE = "table.csv"
-"""The table in the output folder."""
+"""Name of the table file in the output folder."""
 
 REPORT = "report"
-"""Prefix of the names of report pages, and the command that creates them."""
+"""Name prefix of report pages, and the command that creates them."""
 
 _LARGEST = 1 << 20  # bytes; chosen: about ten thousand lines
 _DEEPEST = 16  # nesting depth; chosen: steps need five
@@ -107,7 +107,7 @@ class BatchPlan:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML loader for plain values only, without aliases and duplicate keys."""
+    """YAML loader for plain values only, without aliases or duplicate keys."""
 
     depth = 0
 
@@ -184,7 +184,7 @@ class _Step:
 
     @cached_property
     def given_values(self) -> dict[str, object]:
-        """Options of the step by argument name; unknown ones raise an error."""
+        """Step options by argument name; unknown options raise an error."""
         names_by_spelling = _map_spellings(self.verb)
         values: dict[str, object] = {}
         for key, value in self.options.items():
@@ -234,7 +234,7 @@ class _Step:
     def create_reserved_error(self, key: object) -> OptionError:
         """Create the error for an option that is set by the batch."""
         return self.create_error(
-            (f"must not set {key}, which the batch sets."), "unknown-option"
+            (f"must not set {key}, which is set by the batch."), "unknown-option"
         )
 
 
@@ -295,7 +295,7 @@ def _parse_steps(entries: object) -> list[_Step]:
         msg = f"steps must be a list of commands with options, got {entries!r:.60}."
         raise OptionError(msg, code="wrong-type")
     if len(entries) > _MAX_STEPS:
-        msg = f"There must be at most {_MAX_STEPS} steps, got {len(entries)}."
+        msg = f"A batch can have at most {_MAX_STEPS} steps, got {len(entries)}."
         raise OptionError(msg, code="out-of-range")
     steps: list[_Step] = []
     for number, entry in enumerate(entries, start=1):
@@ -320,8 +320,8 @@ def _parse_step(number: int, entry: object, names_in_use: Sequence[str]) -> _Ste
     verb, options = _get_step_verb(number, verbs[0]), table[verbs[0]]
     if not isinstance(options, (Mapping, type(None))):
         msg = (
-            f"The options of step {number} ({verb.name}) must be a table, name: value, "
-            f"got {options!r:.60}."
+            f"The options of step {number} ({verb.name}) must be a table of name: "
+            f"value entries, got {options!r:.60}."
         )
         raise OptionError(msg, code="wrong-type")
     name = table.get("name")
@@ -330,7 +330,7 @@ def _parse_step(number: int, entry: object, names_in_use: Sequence[str]) -> _Ste
         name = next(one for one in (verb.name, *more) if one not in names_in_use)
     if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
         msg = (
-            f"The name of step {number} must have at most 40 lower-case letters, "
+            f"The name of step {number} must consist of at most 40 lower-case letters, "
             f"digits, '-' and '_', got {name!r:.60}."
         )
         raise OptionError(msg, code="name-invalid")
@@ -366,8 +366,8 @@ def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
     for name in columns:
         if name in names_in_use or name.startswith(_STEP_MARK) or not name:
             msg = (
-                f"The table of inputs has a column {name!r:.60}, which is reserved for "
-                "the batch: rename the column."
+                f"The input table has a column {name!r:.60}, a name reserved for the "
+                "batch: rename the column."
             )
             raise OptionError(msg, code="name-taken")
 
@@ -401,7 +401,7 @@ def _find_inputs(inputs_path: Path, folder: Path) -> list[_InputImage]:
         if paths and not paths_outside:
             msg = (
                 f"The images of {_shorten_path(inputs_path)} are in the output folder "
-                f"{_shorten_path(folder)}: choose another folder."
+                f"{_shorten_path(folder)}: choose another output folder."
             )
             raise OptionError(msg, code="output-is-input")
         images = [_InputImage(path, _get_image_name(path)) for path in paths_outside]
@@ -454,7 +454,7 @@ def _read_table(path: Path) -> Iterator[_InputImage]:
 
 
 class _TaskBuilder:
-    """Builder of the task of an image, which fills placeholders and finds files."""
+    """Builder of the task for an image, filling placeholders and finding files."""
 
     def __init__(
         self, image: _InputImage, folder: Path, base: Path, steps: Sequence[_Step]
@@ -467,7 +467,7 @@ class _TaskBuilder:
         self.previous: Input = File(path=str(image.path))
 
     def build_task(self) -> ImageTask:
-        """Build the task of the image."""
+        """Build the task for the image."""
         image, folder = self.image, str(self.folder)
         plan = Plan(calls=tuple(map(self.build_call, self.steps.values())))
         cells: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
@@ -478,7 +478,7 @@ class _TaskBuilder:
         return ImageTask(*image_facts, image=str(image.path), last=last)
 
     def build_call(self, step: _Step) -> Call:
-        """Build the call of a step."""
+        """Build the call for a step."""
         inputs, options, outputs = (
             dict[str, object](),
             dict[str, object](),
@@ -660,7 +660,7 @@ class _TaskBuilder:
 
 
 def _is_kernel_file(text: str) -> bool:
-    """Return whether a blur is a file name; the command checks its content."""
+    """Return whether a PSF is given as a file, whose content the command checks."""
     with suppress(OptionError):
         return parse_psf(text).kind == "file"
     return False
@@ -671,7 +671,7 @@ def _is_list(value: object) -> bool:
 
 
 def _is_input(value: Any) -> bool:
-    """Return whether an argument contains files or outputs of steps."""
+    """Return whether an argument contains files or step outputs."""
     each = value if _is_list(value) else [value]
     return any(isinstance(one, (File, CallOutput)) for one in each)
 
@@ -718,13 +718,15 @@ def plan_batch(
         path = Path(steps)
         content, base, title = read_steps(path), path.absolute().parent, path.stem
     if not isinstance(content, Mapping):
-        msg = f"A steps file must have inputs, output and steps, got {content!r:.60}."
+        msg = (
+            f"The steps file must define inputs, output and steps, got {content!r:.60}."
+        )
         raise OptionError(msg, code="wrong-type")
     keys = ("inputs", "output", "steps", "report")
     for key in content:
         if key not in keys:
             msg = (
-                f"A steps file has no entry {key!r:.60}; valid entries are "
+                f"The steps file has an unknown entry {key!r:.60}; valid entries are "
                 f"{', '.join(keys)}."
             )
             raise OptionError(msg, code="unknown-option")
@@ -738,8 +740,8 @@ def plan_batch(
         raise OptionError(msg, code="wrong-type")
     if folder.exists() and not folder.is_dir():
         msg = (
-            "The output of a batch must be a folder, got the file "
-            f"{_shorten_path(folder)}."
+            f"The output of a batch must be a folder, but {_shorten_path(folder)} is a "
+            "file."
         )
         raise WriteError(msg, code="output-is-file")
     steps_found = _parse_steps(content.get("steps"))
@@ -771,15 +773,15 @@ def _get_path(
     base: Path,
     path: str | os.PathLike[str] | None,
 ) -> Path:
-    """Return the given path, or a path of the steps file relative to its folder."""
+    """Return the given path, or resolve the one stated in the steps file."""
     if path is not None and str(path).strip():
         return Path(path).absolute()
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        msg = f"A steps file must have a path for {name}; got {value!r:.60}."
+        msg = f"The steps file must have a path for {name}, got {value!r:.60}."
         raise OptionError(msg, code="missing-value")
     if not _is_valid_path(base / value):
-        msg = f"A steps file has an invalid path for {name}: {value!r:.60}."
+        msg = f"The steps file has an invalid path for {name}: {value!r:.60}."
         raise OptionError(msg, code="wrong-type")
     return base / value
 

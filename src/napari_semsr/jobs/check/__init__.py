@@ -1,1 +1,1 @@
-"""Hallucination tests of models."""
+"""Hallucination tests for models."""

@@ -1,4 +1,4 @@
-"""Hallucination test with discs: what a network invents or removes.
+"""Hallucination test that inserts and erases discs.
 
 A ground truth is changed before it is imaged: discs are inserted at some positions and
 erased at others. Positions are random, apart from one another and from the
@@ -63,7 +63,7 @@ _CLEAR_CONTRAST = (
 
 @dataclass(frozen=True, slots=True)
 class Discs:
-    """Discs on a pixel grid."""
+    """Discs on a pixel grid, given by centre and radius."""
 
     # (N, 2) ``(y, x)`` in pixels; the centre of the first pixel is (0, 0)
     centres: FloatArray
@@ -82,12 +82,12 @@ class Discs:
         return Discs(self.centres[which], self.radii[which])
 
     def to_grid(self, factor: float, margin_px: int = 0) -> "Discs":
-        """Return the same discs on a finer or coarser grid with a margin."""
+        """Return the discs on a finer or coarser grid with a margin."""
         centres = (self.centres + 0.5) * factor - 0.5 + margin_px
         return Discs(centres, self.radii * factor)
 
     def measure_contrast(self, image: FloatArray) -> FloatArray:
-        """Return the contrast of each disc with its ring inside the image."""
+        """Return the contrast between each disc and its surrounding ring."""
         contrasts = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
             box = _get_slices(centre, 2 * radius + 1, image.shape)
@@ -98,7 +98,7 @@ class Discs:
         return contrasts
 
     def sum_pixels(self, image: FloatArray) -> FloatArray:
-        """Sum pixels over each disc and its ring (N,)."""
+        """Sum the pixels of each disc and its ring; return an array (N,)."""
         disc_sums = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
             box = _get_slices(centre, 2 * radius + 1, image.shape)
@@ -108,7 +108,7 @@ class Discs:
         return disc_sums
 
     def insert_into(self, image: FloatArray, steps: FloatArray) -> FloatArray:
-        """Add discs with rims smoothed over one pixel, keeping the texture inside."""
+        """Add discs with edges smoothed over one pixel, keeping the texture inside."""
         changed_image = image.copy()
         for (centre, radius), step in zip(self, steps, strict=True):
             box = _get_slices(centre, radius + 1, image.shape)
@@ -118,7 +118,7 @@ class Discs:
         return changed_image
 
     def erase_from(self, image: FloatArray) -> FloatArray:
-        """Fill discs, enlarged by half a pixel, harmonically from their rims."""
+        """Fill discs, enlarged by half a pixel, by harmonic interpolation."""
         changed_image = image.copy()
         for centre, radius in self:
             box = _get_slices(centre, radius + 2, image.shape)
@@ -129,7 +129,7 @@ class Discs:
         return changed_image
 
     def __iter__(self) -> Iterator[tuple[FloatArray, float]]:
-        """Iterate over centres and radii."""
+        """Iterate over pairs of centre and radius."""
         return zip(self.centres, self.radii, strict=True)
 
 
@@ -148,7 +148,7 @@ class DiscPositions:
         rng: np.random.Generator,
         radii: tuple[int, ...] = RADII_PX,
     ) -> Self:
-        """Choose positions for `counts` discs to insert and erase; fewer if crowded.
+        """Choose positions of `counts` discs to insert and erase; fewer if crowded.
 
         All radii occur equally often.
         """
@@ -191,7 +191,7 @@ class DiscPositions:
 
 
 def measure_local_contrast(image: FloatArray) -> FloatArray:
-    """Measure the local contrast at each pixel, in the nearest square window."""
+    """Measure the local contrast at each pixel in the nearest square window."""
     windows = sliding_window_view(image, (_WINDOW, _WINDOW))[::_STEP, ::_STEP]
     flat = windows.reshape(*windows.shape[:2], -1)
     low, high = np.percentile(flat, _PERCENTILES, axis=-1)
@@ -209,7 +209,7 @@ def _choose_positions(
     rng: np.random.Generator,
     radii: tuple[int, ...],
 ) -> Iterator[tuple[Change, tuple[int, int, int]]]:
-    """Choose random positions one by one, alternating changes and radii."""
+    """Choose random positions one by one, alternating between changes and radii."""
     contrast = measure_local_contrast(image)
     low, high = np.percentile(image, _PERCENTILES)
     free = np.zeros(image.shape, dtype=bool)
@@ -234,7 +234,7 @@ def _choose_positions(
 def _find_positions(
     image: FloatArray, contrast: FloatArray, radius: int
 ) -> dict[Change, BoolArray]:
-    """Return masks of the positions where a disc may be inserted or erased."""
+    """Return masks of the positions at which a disc may be inserted or erased."""
     disc = _compute_ring_mean(image, 0, radius - 0.5)
     rim = _compute_ring_mean(image, radius + 0.5, radius + 1.5)
     ring = _compute_ring_mean(image, radius + 1, 2 * radius + 1)
@@ -248,7 +248,7 @@ def _find_positions(
 
 
 def _compute_ring_mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
-    """Compute the mean over a ring around each pixel; image borders are mirrored."""
+    """Compute the mean over a ring around each pixel, mirroring image borders."""
     half = int(np.ceil(outer))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     away = np.hypot(y, x)
@@ -260,7 +260,7 @@ def _compute_ring_mean(image: FloatArray, inner: float, outer: float) -> FloatAr
 
 
 def _fill_harmonically(part: FloatArray, inside: BoolArray) -> FloatArray:
-    """Replace masked pixels with the solution of Laplace's equation."""
+    """Fill masked pixels by solving Laplace's equation."""
     index = np.full(part.shape, -1)
     index[inside] = np.arange(inside.sum())
     ys, xs = np.nonzero(inside)
@@ -284,7 +284,7 @@ def _fill_harmonically(part: FloatArray, inside: BoolArray) -> FloatArray:
 def _get_slices(
     centre: FloatPair | FloatArray, reach: float, shape: tuple[int, ...]
 ) -> tuple[slice, slice]:
-    """Return the slices of pixels within a distance of a centre along each axis."""
+    """Return slices of the box within a given distance of a centre."""
     y, x = (
         slice(max(0, int(np.floor(at - reach))), min(n, int(np.ceil(at + reach)) + 1))
         for at, n in zip(centre, shape, strict=True)
@@ -295,7 +295,7 @@ def _get_slices(
 def _compute_distances(
     box: tuple[slice, slice], centre: FloatPair | FloatArray
 ) -> FloatArray:
-    """Return the distances of the pixels of a box from a centre."""
+    """Return the distance of each pixel in a box from a centre."""
     y, x = (
         np.arange(part.start, part.stop) - at
         for part, at in zip(box, centre, strict=True)
@@ -305,7 +305,7 @@ def _compute_distances(
 
 @dataclass(frozen=True, slots=True)
 class DiscTrial:
-    """Ground truth before and after a change, with the discs."""
+    """Ground truth before and after inserting and erasing discs."""
 
     original: FloatArray  # (Y, X) what a perfect image would show, on one grey scale
     with_changes: FloatArray
@@ -315,7 +315,7 @@ class DiscTrial:
     def from_truths(
         cls, original: FloatArray, changed_truth: FloatArray, places: DiscPositions
     ) -> Self:
-        """Create a trial with the discs that the ground truth shows clearly."""
+        """Create a trial from the discs clearly visible in the ground truth."""
         local = measure_local_contrast(original)
 
         def keep_discs(discs: Discs, absent: FloatArray, present: FloatArray) -> Discs:
@@ -329,7 +329,7 @@ class DiscTrial:
         return cls(original, changed_truth, DiscPositions(inserted_discs, erased_discs))
 
     def find_shown_discs(self, image: FloatArray) -> dict[Change, BoolArray]:
-        """Find the discs that an image of any grey scale shows correctly."""
+        """Find the discs reproduced correctly by an image of any grey scale."""
         matched_image = matched_gain(image, self.with_changes) * image
 
         def is_shown(
@@ -349,7 +349,7 @@ class DiscTrial:
 
 
 def matched_gain(image: FloatArray, truth: FloatArray) -> float:
-    """Return the gain that equalises the standard deviations of two images.
+    """Return the gain that matches the standard deviation of an image to another.
 
     Contrasts do not depend on the offset. The gain is 0 if an image is constant.
     """
@@ -363,7 +363,7 @@ def matched_gain(image: FloatArray, truth: FloatArray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class DiscResult:
-    """Discs that an enhanced image and its input show correctly."""
+    """Discs reproduced correctly by an enhanced image and by its input."""
 
     places: DiscPositions
     enhanced: dict[Change, BoolArray]  # as `DiscTrial.find_shown_discs` returns them
@@ -372,7 +372,7 @@ class DiscResult:
 
 @dataclass(frozen=True, slots=True)
 class DiscCount:
-    """Number of correctly shown discs of one radius."""
+    """Number of correctly reproduced discs of one radius and change."""
 
     radius_px: int
     change: Change  # change of the ground truth
@@ -382,7 +382,7 @@ class DiscCount:
 
 
 def count_discs(verdicts: Iterable[DiscResult]) -> tuple[DiscCount, ...]:
-    """Count correctly shown discs by radius and change, inserted before erased."""
+    """Count correctly reproduced discs by radius and change, inserted before erased."""
     changes: tuple[Change, ...] = ("inserted", "erased")
     counts = {(radius, change): [0, 0, 0] for radius in RADII_PX for change in changes}
     for verdict in verdicts:

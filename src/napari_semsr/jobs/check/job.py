@@ -1,4 +1,4 @@
-"""Check a model for hallucinations, with objects inserted into samples and removed.
+"""Check a model for hallucinations by inserting and removing objects.
 
 A network can draw objects that do not exist and remove ones that do. A model that turns
 light into SEM-like images is tested at each position twice, with an object and with it
@@ -71,7 +71,7 @@ from napari_semsr.simulation import (
 
 @dataclass(frozen=True, slots=True)
 class ConditionCheck:
-    """Results for one kind of degradation."""
+    """Disc counts for one kind of degradation."""
 
     condition: str  # kind of degradation
     blur_px: float  # full width at half maximum of the blur, in pixels of the result
@@ -93,7 +93,7 @@ class ConditionCheck:
         }
 
     def _sum_discs(self, radii: Sequence[int]) -> dict[str, object]:
-        """Count discs of the given radii by change, and in total."""
+        """Count discs of the given radii, by change and in total."""
         shares: dict[str, Any] = {}
         for name in (*CHANGES, "together"):
             rows = [row for row in self.rows if name in (row.change, "together")]
@@ -108,7 +108,7 @@ class ConditionCheck:
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck(Result):
-    """Result of a check: fractions of discs shown correctly by a model, by radius.
+    """Result of a model check: fractions of correctly reproduced discs, by radius.
 
     `images` is the kind of ground truths: ``drawn``, ``given`` or ``held_out``; `seed`
     is that of the discs' positions.
@@ -126,12 +126,12 @@ class ModelCheck(Result):
     seconds: Annotated[float, Quantity("Time", "s", ".1f")]
 
     def to_card(self) -> dict[str, object]:
-        """Return the disc record for a model card."""
+        """Return the disc test record for a model card."""
         conditions = {one.condition: one.to_record() for one in self.conditions}
         return {"seed": self.seed, "conditions": conditions}
 
     def figures(self) -> dict[str, Figure]:
-        """Return fractions of objects, and of discs that the blur resolves."""
+        """Return the fractions of objects, and of discs resolved despite the blur."""
         figures_shown = {} if self.removals is None else self.removals.figures(MODEL)
         if self.conditions:
             record = DiscRecord(self.to_card())
@@ -139,7 +139,7 @@ class ModelCheck(Result):
         return figures_shown | get_declared_figures(self)
 
     def tables(self) -> dict[str, dict[str, tuple[str, ...]]]:
-        """Return fractions by radius, with those of the degraded image in brackets."""
+        """Return fractions by radius, with those of the degraded input in brackets."""
         all_tables = {}
         if self.conditions:
             all_tables["discs"] = DiscRecord(self.to_card()).table()
@@ -148,13 +148,13 @@ class ModelCheck(Result):
         return all_tables
 
     def summary(self) -> str:
-        """Describe the result in a sentence."""
+        """Summarise the result in one sentence."""
         if self.removals is not None:
             return self.removals.describe(MODEL)
         lines = DiscRecord(self.to_card()).summary()
         if not lines:
             return f"No disc was wide enough to evaluate {self.model}."
-        return f"Discs that {self.model} shows correctly: {lines}."
+        return f"Discs reproduced correctly by {self.model}: {lines}."
 
     def to_json(self) -> dict[str, object]:
         """Return the record that the command prints."""
@@ -173,7 +173,7 @@ _WHITE = 255.0
 
 @dataclass(frozen=True, slots=True)
 class ClearImageSet:
-    """Clear images given by the user, if any."""
+    """Clear images passed by the user, or held out from training."""
 
     images: tuple[Image, ...]
     # folder of the images that the card names as held out, instead of `images`
@@ -193,7 +193,7 @@ class ClearImageSet:
         return "given" if self.images else "drawn"
 
     def load_images(self, card: "models.ModelCard", side: int) -> list[FloatArray]:
-        """Read the centre of each image."""
+        """Read the central crop of each image."""
         if self.held_out is None:
             sources = [(image, self.opening, 0) for image in self.images]
         else:
@@ -218,7 +218,7 @@ class ClearImageSet:
 
 
 def get_recipe_data(card: "models.ModelCard") -> dict[str, Any]:
-    """Return the description of the training data from a model card."""
+    """Return the training data description from a model card."""
     recipe = card.training.get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     return data if isinstance(data, dict) else {}
@@ -227,19 +227,19 @@ def get_recipe_data(card: "models.ModelCard") -> dict[str, Any]:
 def _prepare_clear_image(
     image: Micrograph, rows_cropped: int, side: int, name: str
 ) -> FloatArray:
-    """Crop the centre of an image, and scale it to the range 0 to 255."""
+    """Crop the centre of an image and scale grey values to the range 0 to 255."""
     rows, columns = image.shape[0] - rows_cropped, image.shape[1]
     box = central_box((rows, columns), side)
     part = np.asarray(image.data[box.slices], np.float64)
     least = 4 * MARGIN_PX
     if min(part.shape, default=0) < least:
         msg = (
-            f"A clear image must be at least {least} px high and wide, got {rows} x "
-            f"{columns} px in {name}."
+            f"Clear images must be at least {least} px high and wide, but {name} has "
+            f"{rows} x {columns} px."
         )
         raise ReadError(msg, code="image-too-small")
     if not np.isfinite(part).all():
-        msg = f"A clear image must be finite, got NaN or Inf pixels in {name}."
+        msg = f"Clear images must be finite, but {name} contains NaN or Inf pixels."
         raise ReadError(msg, code="pixels-missing")
     low, high = np.percentile(part, _CLIP_PERCENTILES)
     unit_range = (part - low) * (_WHITE / max(high - low, 1e-12))
@@ -256,14 +256,14 @@ _ELECTRONS = 1000.0  # dose per pixel of the simulated images; chosen: a slow sc
 
 @dataclass(frozen=True, slots=True)
 class DegradedTruth:
-    """Degraded input of a network, with its ground truth."""
+    """Degraded network input, with its ground truth."""
 
     condition: str  # kind of degradation
     field: Micrograph  # the degraded image
     trial: DiscTrial  # the ground truth, on the grid of the network's output
 
     def resample_input(self, scale: int) -> FloatArray:
-        """Resample the degraded image to the grid of the ground truth by splines."""
+        """Resample the degraded image to the ground-truth grid by splines."""
         image = self.field.array().astype(np.float64)
         if scale == 1:
             return image
@@ -282,11 +282,11 @@ class GroundTruthSource(ABC):
 
     @abstractmethod
     def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one ground truth, and degrade it in every way."""
+        """Change one ground truth and apply each degradation to it."""
 
 
 class ClearImages(GroundTruthSource):
-    """Clear 8-bit images as ground truths.
+    """Clear 8-bit images used as ground truth.
 
     `scale`: 1 for the three degradations of Gao et al.; above 1, images are blurred,
     binned by that factor, and exposed to few electrons.
@@ -310,7 +310,7 @@ class ClearImages(GroundTruthSource):
 
     @classmethod
     def simulate(cls, side: int, *, scale: int, seed: int) -> "ClearImages":
-        """Create a source of clear images, which are simulated samples."""
+        """Create a source of clear images from simulated samples."""
 
         def create_image(index: int) -> FloatArray:
             kind = PHANTOMS[index % len(PHANTOMS)]
@@ -322,7 +322,7 @@ class ClearImages(GroundTruthSource):
         return cls(create_image, scale=scale, seed=seed)
 
     def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one image, and degrade it in every way."""
+        """Change one image and apply each degradation to it."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
         clear = self._image(index)
         rows, columns = (n - n % self.scale for n in clear.shape)
@@ -349,18 +349,18 @@ class ClearImages(GroundTruthSource):
 
 
 class SimulatedGold(GroundTruthSource):
-    """Simulated gold on carbon, imaged at half the magnification."""
+    """Simulated gold on carbon, imaged at half of the magnification."""
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
         if scale != 2:
-            msg = f"The task gold needs a network of scale 2, got {scale}."
+            msg = f"Task gold requires a network of scale 2, got {scale}."
             raise OptionError(msg, code="model-unsuitable")
         self.side, self.seed, self.gold = side, seed, GoldOptions()
         probe = float(np.mean(self.gold.coarse_probe_nm))
         self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
 
     def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one simulated sample, and scan it coarsely."""
+        """Change one simulated sample, and simulate a coarse scan of it."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
         emission = self.gold.simulate_emission(self.side, rng).astype(np.float64)
         places = DiscPositions.choose(emission, counts, rng)
@@ -385,14 +385,14 @@ _MAX_TRUTHS = 80  # simulated samples at most; chosen: limits the time
 
 
 class CheckOptions(Options):
-    """Options of a check."""
+    """Options for a model check."""
 
     task: Literal["auto", "images", "superlens", "gold"] = option(
         "auto",
         "Degraded as",
-        "Degradation of the ground truths: as by Gao et al. or, for a model with "
-        "finer pixels, by binning; by a superlens; by a coarse scan of gold; auto "
-        "uses the degradation that the model was trained on.",
+        "Degradation applied to the ground truths: as in Gao et al. or, for models "
+        "with smaller pixels, binning; a superlens; a coarse scan of gold. auto uses "
+        "the degradation that the model was trained on.",
         choices={
             "automatic": "auto",
             "electron images": "images",
@@ -403,7 +403,7 @@ class CheckOptions(Options):
     discs: int = option(
         200,
         "Objects",
-        ("Number of objects to insert and number to remove."),
+        ("Number of objects to insert and to remove, each."),
         ge=4,
         le=10000,
     )
@@ -411,8 +411,8 @@ class CheckOptions(Options):
         512,
         "Side",
         (
-            "Side of a ground truth in pixels of the result; larger images are cropped "
-            "to the centre."
+            "Side length of the ground truths, in output pixels; larger images are "
+            "cropped to the centre."
         ),
         unit="px",
         ge=128,
@@ -424,13 +424,13 @@ class CheckOptions(Options):
     write: bool = option(
         False,
         "Add to the model card",
-        "Write the result into the model card; the weights stay the same, but the "
+        "Write the result to the model card. The weights stay the same, but the "
         "digest of the file changes.",
     )
 
 
 def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
-    """Count the objects that a model shows, and those that it invents."""
+    """Count the objects that a model reproduces, and those that it invents."""
     start = time.perf_counter()
     settings = request.options
     yield Progress(0, 2 * settings.discs, "loading the model")
@@ -468,7 +468,7 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
 def _check_removals(
     model: "models.LoadedModel", options: CheckOptions
 ) -> Job[Removals]:
-    """Test a model for optical images on simulated samples, each imaged twice."""
+    """Test an optical-image model on simulated samples, each imaged twice."""
     scale, how = model.card.scale, inference.EnhanceOptions(device=options.device)
     side = options.size_px // scale
 
@@ -488,7 +488,7 @@ def _check_removals(
 
 
 def _collect_checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, object]:
-    """Return the checks for a model card: the new one and earlier ones still valid."""
+    """Return the checks for a model card: the new one and those still valid."""
     record_known = DiscRecord.from_card(card.model_dump())
     discs = {kind: dict(record.content) for kind, record in record_known.items()}
     if result.conditions:
@@ -550,7 +550,7 @@ def _create_sources(
 def evaluate_source(
     source: GroundTruthSource, model: "models.LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
-    """Evaluate discs until there are enough or the ground truths are used up."""
+    """Evaluate discs until there are enough, or no ground truths are left."""
     how = inference.EnhanceOptions(device=options.device)
     verdicts: dict[str, list[DiscResult]] = {name: [] for name in source.widths_px}
     have, truths = (0, 0), 0
@@ -589,8 +589,9 @@ def evaluate_source(
         have = have[0] + len(places.inserted), have[1] + len(places.erased)
     if truths == 0:
         msg = (
-            "Clear images need contrast and room for discs, but none of "
-            f"{source.count or _MAX_TRUTHS} has enough; use larger or sharper images."
+            "Clear images must have contrast and enough space for discs, but none of "
+            f"the {source.count or _MAX_TRUTHS} images does; use larger or sharper "
+            "images."
         )
         raise ReadError(msg, code="no-structure")
     return [

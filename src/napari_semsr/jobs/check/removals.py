@@ -1,4 +1,4 @@
-"""Paired hallucination test: image each sample with an object, and without it.
+"""Paired hallucination test: image each sample with and without an object.
 
 The share of removed objects that are not drawn is not enough: an image without
 contrast draws none. So each position is imaged by the same simulated microscope with
@@ -57,9 +57,9 @@ from napari_semsr.simulation import (
 )
 
 EnhanceCall = Callable[[Micrograph], RealArray]
-"""Creates an image (S Y, S X) from an optical image (Y, X) at the scale S."""
+"""Function that creates an image (S Y, S X) from an optical image (Y, X) at scale S."""
 SUPERLENS = MicroscopeOptions(photons=3500.0)
-"""Microscope of the test, with a numerical aperture of 1.8."""
+"""Microscope used in the test, with a numerical aperture of 1.8."""
 
 _STREAM = 0x9A12ED  # seed; not used for training or for any choice
 _FIT_FIELDS = (
@@ -82,7 +82,7 @@ def count_removals(
     objects: int = 200,
     seed: int = 0,
 ) -> Job[Removals]:
-    """Count objects that images show if present, and that they show although removed.
+    """Count objects that images show when present, and still show when removed.
 
     Spots of 2 to 5 px radius are removed from each specimen, in height and material,
     and others are inserted elsewhere. An image shows an object if its contrast
@@ -123,8 +123,8 @@ def count_removals(
     least = 4 * MARGIN_PX
     if side * scale < least:
         msg = (
-            f"Objects need at least {least} px of the SEM image, got a side of "
-            f"{side * scale}."
+            f"The SEM image must be at least {least} px wide to contain objects, got "
+            f"{side * scale} px."
         )
         raise OptionError(msg, code="out-of-range")
     specimen_iterator = iter(specimens)
@@ -162,7 +162,7 @@ def count_removals(
             break
     if fields == 0:
         msg = (
-            "No simulated sample has room for an object; use larger fields "
+            "No simulated sample has space for an object; use larger fields "
             f"(`size_px`), or more than {_FIT_FIELDS} of them."
         )
         raise ReadError(msg, code="nothing-to-measure")
@@ -198,7 +198,7 @@ def _count_objects(
 
 
 def _enlarge(image: RealArray, scale: int) -> FloatArray:
-    """Resample an optical image to the grid of the SEM image by a cubic spline."""
+    """Resample an optical image to the SEM image grid by cubic splines."""
     plane = np.asarray(image, np.float64)
     if scale == 1:
         return plane
@@ -209,7 +209,7 @@ def _enlarge(image: RealArray, scale: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class MicroscopePair:
-    """Both microscopes for one simulated sample, with the same noise in each image."""
+    """Optical microscope and SEM that image one simulated sample with equal noise."""
 
     optics: MicroscopeOptions
     side: int
@@ -218,7 +218,7 @@ class MicroscopePair:
     index: int  # of the field
 
     def create_rng(self, purpose: int) -> np.random.Generator:
-        """Create a random generator for a sample and a purpose."""
+        """Create a random generator for this sample and a given purpose."""
         return np.random.default_rng([self.seed, self.index, purpose, _STREAM])
 
     def simulate_images(
@@ -236,7 +236,7 @@ class MicroscopePair:
 
 @dataclass(frozen=True, slots=True)
 class ChangedSample:
-    """Sample imaged before and after inserting and removing objects."""
+    """Sample imaged before and after objects are inserted and removed."""
 
     pairs: tuple[SsumPair, SsumPair]  # before, after
     truths: tuple[FloatArray, FloatArray]  # their SEM images on one grey scale
@@ -247,7 +247,7 @@ class ChangedSample:
     def create(
         cls, surface: Specimen, instrument: MicroscopePair, counts: tuple[int, int]
     ) -> "ChangedSample":
-        """Change a sample, image both states, and omit unclear objects."""
+        """Change a sample, image both states, and discard ambiguous objects."""
         rng, focus = instrument.create_rng(0), float(np.median(surface.height_nm))
         before = instrument.simulate_images(surface, focus)
         original = _restore_grey_scale(before.high, before.high_range)
@@ -260,7 +260,7 @@ class ChangedSample:
         return cls((before, after), truths, kept_places.inserted, kept_places.erased)
 
     def find_shown_objects(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
-        """Find objects that an image shows, and removed ones that it shows (N,)."""
+        """Find the objects an image shows when present, and when removed (N,)."""
         images = []
         for pair, truth in zip(self.pairs, self.truths, strict=True):
             light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
@@ -278,7 +278,7 @@ class ChangedSample:
         return np.concatenate(shown_there), np.concatenate(drawn_there)
 
     def measure_optical_change(self) -> FloatArray:
-        """Measure the change of the optical image by each object, over the noise."""
+        """Measure how much each object changes the optical image, relative to noise."""
         scale = self.pairs[0].scale
         clean, noisy = (
             [
@@ -298,7 +298,7 @@ class ChangedSample:
 
 
 def _restore_grey_scale(image: RealArray, ends: tuple[float, float]) -> FloatArray:
-    """Undo the scaling of image percentiles to 0 and 1."""
+    """Undo the scaling of grey-value percentiles to 0 and 1."""
     low, high = ends
     return np.asarray(image, np.float64) * (high - low) + low
 
@@ -309,7 +309,7 @@ def _change_surface(
     instrument: MicroscopePair,
     rng: np.random.Generator,
 ) -> Specimen:
-    """Insert discs into the height and material of a sample, and remove others.
+    """Insert discs into the height and material maps of a sample, and erase others.
 
     Inserted discs have half the local relief, up or down, and half of the other
     material.

@@ -1,4 +1,4 @@
-"""Jobs that measure: resolution, spectra, grey levels, gaps."""
+"""Measurement jobs: resolution, spectra, grey levels, gaps."""
 
 import lazy_loader
 

@@ -77,7 +77,9 @@ class ErrorMapReport(MapResult):
     def explained(self) -> str:
         """Assessment of the error."""
         share = max(self.rsp, 0.0) ** 2
-        return f"after blurring, it explains {share:.0%} of the reference"
+        return (
+            f"after blurring, the image explains {share:.0%} of the reference variance"
+        )
 
     @property
     def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
@@ -86,7 +88,7 @@ class ErrorMapReport(MapResult):
 
     @property
     def fitted_on(self) -> Annotated[str | None, Quantity("Fitted on", tabled=False)]:
-        """Part of the image used to fit blur and grey levels, if not all."""
+        """Fraction of the image used to fit blur and grey levels, if not all of it."""
         share = self.looked_at
         return None if share == 1 else f"{share:.1%} of the field"
 

@@ -1,4 +1,4 @@
-"""The command `gaps`: gaps between particles."""
+"""Command `gaps`: measure the gaps between particles."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -91,7 +91,7 @@ class GapReport(ImageMeasurement):
     def rows(
         self,
     ) -> Annotated[list[dict[str, Any]], declare_quantity("Each gap", keys=_OF_GAP)]:
-        """Values of each gap."""
+        """Measured values of each gap."""
         return convert_to_rows(self.result.create_table())
 
     @property
@@ -142,7 +142,7 @@ class GapReport(ImageMeasurement):
         return rows
 
     def plots(self) -> list[Plot]:
-        """Plot the distributions of widths, with their Gaussians, and of diameters."""
+        """Plot the width distributions with their Gaussians, and the diameters."""
         unit, lines = self.unit, []
         for number, (name, histogram) in enumerate(
             zip(self.images, self.histograms, strict=False)
@@ -158,7 +158,7 @@ class GapReport(ImageMeasurement):
                 lines.append(Line("", fine, at, fit.mean, colour=number, kind="fit"))
             counts = np.array(histogram.counts, dtype=float)
             lines.append(Line(label, edges, counts, colour=number))
-        widths = Plot("Widths", f"width of gaps ({unit})", "gaps", tuple(lines))
+        widths = Plot("Widths", f"gap width ({unit})", "gaps", tuple(lines))
         widths_drawn, sizes = [widths] if lines else [], self.result.get_diameters(unit)
         if not sizes.size:
             return widths_drawn
@@ -169,7 +169,7 @@ class GapReport(ImageMeasurement):
             wider = f"; {sizes.size - usual.size} above {format_number(end, '.2g')}"
         counts, edges = np.histogram(usual, "fd")
         across = Line("Diameters", edges, counts.astype(float), colour=last)
-        xlabel = f"diameter of particles ({unit}){wider}"
+        xlabel = f"particle diameter ({unit}){wider}"
         return [*widths_drawn, Plot("Diameters", xlabel, "particles", (across,))]
 
 

@@ -1,4 +1,4 @@
-"""The command `metrics`: image metrics against a reference, and grey levels."""
+"""Command `metrics`: image metrics against a reference, and grey levels."""
 
 from dataclasses import dataclass, field, replace
 

@@ -30,19 +30,19 @@ _NOISE = Quantity("Noise s.d.", core.LEVELS, verdict="verdict", large=True)
 
 
 class NoiseOptions(core.Options):
-    """Options of the noise measurement."""
+    """Options for the noise measurement."""
 
     block: int = option(
-        16, "Block", ("Side of a block in pixels."), unit="px", ge=8, le=256
+        16, "Block", ("Block side length, in pixels."), unit="px", ge=8, le=256
     )
     bins: int = option(
-        24, "Grey levels", ("Number of points of the curve."), ge=2, le=256
+        24, "Grey levels", ("Number of points on the noise curve."), ge=2, le=256
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseReport(ImageMeasurement):
-    """Noise of an image: over all blocks, and by grey level.
+    """Noise of an image, over all blocks and by grey level.
 
     `snr` is the standard deviation of the signal divided by that of the noise;
     `smeared` is the factor by which noise exceeds what white noise would show, if
@@ -64,16 +64,16 @@ class NoiseReport(ImageMeasurement):
             white = core.format_number(self.noise / self.smeared, ".3g")
             notes += [
                 (
-                    "Noise of neighbouring pixels along a line is correlated; assuming "
-                    f"white noise gives {white}."
+                    "The noise of neighbouring pixels along a line is correlated. "
+                    f"Assuming white noise would give {white}."
                 )
             ]
         if self.clipped:
             much = core.format_number(self.clipped, ".2g")
             notes += [
                 (
-                    f"{much} % of the image is black or white, where noise cannot be "
-                    "measured."
+                    f"{much} % of the image is clipped to black or white, where noise "
+                    "cannot be measured."
                 )
             ]
         return " ".join(notes) or None
@@ -95,8 +95,8 @@ def _measure_noise(
     side, values = run.options.block, image.array().astype(float)
     if min(values.shape) < side + 2:
         msg = (
-            f"A noise measurement needs at least {side + 2} px on each side, got "
-            f"{image.name} of {values.shape}."
+            f"To measure noise, {image.name} must have at least {side + 2} px on each "
+            f"side, got {values.shape}."
         )
         raise core.ShapeError(msg, code="image-too-small")
     values[~np.isfinite(values)] = np.nan
@@ -155,7 +155,7 @@ def _measure_noise(
 
 
 def _find_grey_step(values: core.FloatArray) -> float:
-    """Find the step between grey levels from a million pixels; 0 if there is none."""
+    """Estimate the grey-level step from a million pixels; return 0 if there is none."""
     sample = values[:, :: -(-values.size // _SAMPLE)]
     levels = np.unique(sample[np.isfinite(sample)])
     if not 1 < levels.size <= _LEVELS:
@@ -176,7 +176,7 @@ def _has_stripes(lines: core.FloatArray) -> bool:
 def _compute_smear_ratio(
     white: core.FloatArray, alone: list[tuple[core.FloatArray, bool]]
 ) -> float:
-    """Compute the underestimation factor for noise that is correlated along lines.
+    """Compute the factor by which line-correlated noise is underestimated.
 
     `white` (N,), the noise of blocks by these; `alone`, for differences down and across
     the image: the noise by these, and whether a grating makes them.

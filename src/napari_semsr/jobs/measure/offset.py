@@ -105,7 +105,7 @@ def find_offset(
 def find_offset_or_warn(
     what: str, read: Callable[[Box], Both], shape: IntPair, search: int
 ) -> Offset:
-    """Find the shift to correct before mapping two images; warn if it is unreliable."""
+    """Find the shift to correct before comparing two images; warn if unreliable."""
     offset = find_offset(read, shape, reach=search, nearest=True)
     if offset.doubt:
         warn(
@@ -141,8 +141,8 @@ def warn_about_offset(image: Micrograph, reference: Micrograph) -> None:
     if np.hypot(y, x) >= _TOLD_PX:
         warn(
             f"The image is shifted relative to its reference by ({-y:.1f}, {-x:.1f}) "
-            "px, which counts as an error here: register the images first "
-            "(`register()`).",
+            "px, which this measurement counts as an error: register the images "
+            "first (`register()`).",
             "images-shifted",
             stacklevel=3,
         )
@@ -153,7 +153,7 @@ PERCENT = "% of the range"
 
 @dataclass(frozen=True, slots=True)
 class MapScale:
-    """Unit of a difference map: grey levels, or percent of the range of an image."""
+    """Unit of a difference map: grey levels, or percent of an image's grey range."""
 
     span: FloatPair  # 0.1th and 99.9th percentile of the grey levels
     percent: float  # of the range, per grey level

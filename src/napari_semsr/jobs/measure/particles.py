@@ -40,20 +40,20 @@ _MIN_CLEAR, _MIN_COUNT = 0.4, 10  # of fewer particles, a share is uncertain
 
 
 class ParticleSizeOptions(ParticleOptions):
-    """Options of the particle measurement."""
+    """Options for measuring particles."""
 
     labels: bool = option(
         False,
         "Label image",
-        "The image is a label image with background 0, or a mask whose connected "
-        "components are the objects.",
+        "Treat the image as a label image with background 0, or as a mask whose "
+        "connected components are the objects.",
     )
 
 
 def _statistic(
     key: str, label: str, compute: Callable[[Any], Any], **more: Any
 ) -> tuple[property, property, property]:
-    """Return properties of the diameters' statistic: in nm, its error, in px."""
+    """Create properties for a diameter statistic: in nm, its error, and in px."""
 
     def value(result: "ParticleSizes", unit: str) -> float | None:
         diameters = result.get_diameters(unit)
@@ -68,7 +68,7 @@ def _statistic(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticleSizes(ImageMeasurement):
-    """Sizes of particles completely inside the field, as equivalent-area diameters.
+    """Equivalent-area diameters of particles completely inside the field.
 
     `clear` is the fraction, by diameter, of particles that are round or convex and
     isolated, None for labels; `size_error` is the relative error of the pixel
@@ -124,7 +124,7 @@ class ParticleSizes(ImageMeasurement):
 def _measure_particles(
     run: Run[ParticleSizeOptions], image: core.Micrograph
 ) -> core.Job[ParticleSizes]:
-    """Measure particles, warn of unclear ones, and write their table."""
+    """Measure particles, warn about unclear outlines, and write the table."""
     get_calibrated_image(image, None)  # warns of a missing pixel size
     found = yield from measure_particles(
         image, run.options, is_labels=run.options.labels
@@ -132,9 +132,9 @@ def _measure_particles(
     count, clear, sizes = len(found.labels), found.clear, found.diameters_px
     if clear is not None and clear < _MIN_CLEAR and count >= _MIN_COUNT:
         core.warn(
-            f"Only {clear:.0%} of the particles found in {image.name}, by diameter, "
-            "are round or convex and isolated: check the outlines; the image may "
-            "contain no particles, or only dark ones (`dark`).",
+            f"Only {clear:.0%} of the particles found in {image.name}, weighted by "
+            "diameter, are round or convex and isolated: check the outlines. The "
+            "image may contain no particles, or only dark ones (`dark`).",
             "particles-doubtful",
         )
     nm, error = image.mean_pixel_size_nm or np.nan, core.length_error(image)

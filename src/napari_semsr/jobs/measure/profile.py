@@ -1,4 +1,4 @@
-"""The command `profile`: profile along a line, with line widths, edge and pairs."""
+"""Command `profile`: profile along a line, with line widths, edge and pairs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -186,7 +186,7 @@ _OF_EDGE = {
 def _create_length_columns(
     stem: str, label: str, part: str = ""
 ) -> tuple[property, property]:
-    """Create the properties of two columns: a length in nm and in px."""
+    """Create properties for two columns: a length in nm and in px."""
     name = "_".join(filter(None, (stem, part)))
 
     errors = {item: f"{stem}_{item}_{{unit}}" for item in ("sd", "interval")}
@@ -323,7 +323,7 @@ class ProfileReport(MeasuredCurve):
     reason = create_property(lambda result: result.readings.reason, "No reading")
 
     def lengths(self, stem: str) -> Mapping[str, object]:
-        """Record the width of the main line or the edge, or the first distance."""
+        """Return a length record: main line width, edge width, or first distance."""
         readings = self.readings
         fit_length, plain = None, None
         if stem == "fwhm" and readings.highest_line is not None:
@@ -384,7 +384,7 @@ def _convert_to_nm(profile: Profile, length: Estimate | None) -> Estimate | None
 def _record_length(
     profile: Profile, name: str, fit_length: Estimate | None, plain: float | None
 ) -> dict[str, object]:
-    """Record a length in nm and px, as fitted and as measured from crossings."""
+    """Create the record of a length in nm and px, fitted and from crossings."""
     in_nm = None
     if plain is not None and profile.calibrated:
         in_nm = plain * profile.per_px
@@ -399,7 +399,7 @@ def _record_length(
 def _record_estimate(
     name: str, estimate: Estimate | None, unit: str = ""
 ) -> dict[str, object]:
-    """Record an estimate with its standard deviation and confidence interval."""
+    """Create the record of an estimate with standard deviation and interval."""
     return {
         f"{name}{unit}": estimate and estimate.value,
         f"{name}_sd{unit}": estimate and estimate.sd,

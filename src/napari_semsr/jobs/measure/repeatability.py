@@ -116,16 +116,16 @@ def compare_scans(
     whole, shared_pixels = (rows * columns for rows, columns in (one.shape, pair.shape))
     if shared_pixels < _MIN_SHOWN * whole:
         warn(
-            f"Both scans cover {shared_pixels / whole:.0%} of {one.name}; the map is "
-            "limited to this area.",
+            f"The scans overlap in {shared_pixels / whole:.0%} of {one.name}; the "
+            "map is limited to this overlap.",
             "partly-covered",
         )
     match = yield from match_scans(pair)
     if match.correlation <= 0:
         warn(
             f"The grey levels of {other.name} are inverted relative to {one.name} (r "
-            f"{match.correlation:.2f}): they show different areas, or one of them is "
-            "inverted.",
+            f"= {match.correlation:.2f}): they show different areas, or one of them "
+            "is inverted.",
             "contrast-inverted",
         )
     yield Progress(0, 0, "measuring the range of grey levels")

@@ -1,4 +1,4 @@
-"""Jobs that measure resolution: FRC, FRC maps, decorrelation and power spectra."""
+"""Resolution measurement jobs: FRC, FRC maps, decorrelation and power spectra."""
 
 import warnings
 from dataclasses import dataclass, field, replace
@@ -85,7 +85,7 @@ from napari_semsr.jobs.verb import (
 
 Halves = tuple[Micrograph, Micrograph]
 ALONE = "It was measured as a single image."
-"""Sentence appended to the reason why the halves of a mosaic are not used."""
+"""Sentence appended to the reason for not using the halves of a mosaic."""
 
 
 def find_halves(
@@ -153,7 +153,8 @@ def _get_stitch_recipe(history: Provenance | None) -> dict[str, object] | None:
 
 _NOISE_PX = 1024  # central area tested for shared noise; chosen: 0.2 s
 _STILL = Message(
-    "They share noise, such as a detector pattern, that did not move with the sample.",
+    "The images share noise, such as a detector pattern, that did not move with the "
+    "sample.",
     "not-independent",
 )
 
@@ -193,8 +194,8 @@ def _warn_about_cut_off(beyond: str) -> str:
 
 _REGISTER = "Register the second image"
 _BEFORE = (
-    "First register the second image to the first with subpixel accuracy, if the "
-    "measured shift is reliable."
+    "Register the second image to the first with subpixel accuracy before measuring, "
+    "if the measured shift is reliable."
 )
 with warnings.catch_warnings():  # shadows an attribute of `type`
     warnings.simplefilter("ignore", UserWarning)
@@ -310,7 +311,7 @@ def _correlate(
 
 
 def _declare_images(alone: str) -> tuple[ImageInput, ImageInput]:
-    """Declare the images of both commands; `alone` is how a single one is measured."""
+    """Declare the image inputs; `alone` describes how a single image is measured."""
     first = (
         "an image; a single mosaic is measured with the halves that "
         f"`stitch(halves=True)` wrote next to it, and any other single image {alone}"
@@ -375,7 +376,7 @@ _P90 = replace(_P10, label="90th percentile", also="p90_px")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrcMapReport(_CorrelationReport):
-    """Local resolution of one or two images: statistics and failures of the blocks.
+    """Local resolution of one or two images, with block statistics and failures.
 
     `median_interval` includes the noise of the blocks and, in nm, the error of the
     pixel size; `reasons` count blocks; `field_reason` is set if both images share noise
@@ -593,7 +594,7 @@ DECORRELATION = Verb(
 
 
 def _create_frequency_property(share: float, unit: str, **more: str) -> property:
-    """Create a property: the frequency below which a fraction of the power lies."""
+    """Create a property for the frequency below which a power fraction lies."""
 
     def get_frequency(report: "SpectrumReport") -> float | None:
         frequency = getattr(report.radial, f"frequency_per_{unit}")

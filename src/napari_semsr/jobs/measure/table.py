@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 Cells = dict[str, Cell]
 Inputs = str | os.PathLike[str] | Sequence[Any]
-"""A folder, glob or table of images, or a sequence of paths or of pairs of paths."""
+"""Folder, glob or table of images, or a sequence of paths or pairs of paths."""
 
 _PIXEL = ("pixel_size_y_nm", "pixel_size_x_nm")
 _TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
@@ -80,7 +80,7 @@ class MeasuringCommand:
 
     @property
     def roles(self) -> tuple[tuple[str, ...], ...]:
-        """Column names accepted for each image, the usual name first."""
+        """Accepted column names for each image, with the preferred name first."""
         return tuple((one.column or one.name, *one.also) for one in self.verb.images)
 
     @property
@@ -141,7 +141,7 @@ def _is_sheet(path: Path) -> bool:
 
 
 def find_images(images: str | os.PathLike[str]) -> list[Path]:
-    """List the images in a folder, those that match a glob, or a single image."""
+    """List the images in a folder, images matching a glob, or a single image."""
     path = Path(images)
     if not is_image_collection(images):
         return [path]
@@ -173,8 +173,8 @@ def _create_input_rows(
     if _is_sheet(Path(images)):
         if second is not None:
             msg = (
-                f"{images} lists all images of each row: omit the second image, got "
-                f"{second}."
+                f"The table {images} already lists all images of each row: omit the "
+                f"second input, got {second}."
             )
             raise OptionError(msg, code="options-contradict")
         return list(_read_sheet_rows(measure, Path(images)))
@@ -183,8 +183,8 @@ def _create_input_rows(
         return _check_files_exist([_check_count(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
-            f"The second image must be an image, a folder or a glob, got {second}; "
-            "pass a table that names both images without a second input."
+            f"The second input must be an image, a folder or a glob, got {second}. To "
+            "use a table, name both images in its rows and omit the second input."
         )
         raise OptionError(msg, code="wrong-type")
     seconds = find_images(second)
@@ -208,9 +208,9 @@ def _check_count(measure: MeasuringCommand, paths: Sequence[Path | None]) -> _In
     if not least <= len(paths) <= most or None in paths[:least]:
         count = f"{least}" if least == most else f"{least} or {most}"
         msg = (
-            f"A row needs {count} image{('s' if most > 1 else '')} "
+            f"A row must have {count} image{('s' if most > 1 else '')} "
             f"({' and '.join(measure.image_columns)}), got {len(paths)}; pass both, or "
-            "a table with a column for each."
+            "a table with one column per image."
         )
         raise OptionError(msg, code="wrong-image-count")
     return _InputRow((*paths, *[None] * (most - len(paths))))
@@ -235,8 +235,9 @@ def _pair_images(
         items.append(_InputRow((path, other), fault="" if other else fault))
     if all(item.fault for item in items):
         msg = (
-            "The images of both folders must have the same names, got "
-            f"{firsts[0].name} and {seconds[0].name}; name the pairs in a table."
+            "The images in both folders must have the same names, got "
+            f"{firsts[0].name} and {seconds[0].name}; list pairs with different names "
+            "in a table."
         )
         raise ReadError(msg, code="second-image-missing")
     return items
@@ -247,7 +248,7 @@ def _get_stem(path: Path) -> str:
 
 
 def _read_sheet_rows(measure: MeasuringCommand, path: Path) -> Iterator[_InputRow]:
-    """Read the rows of a table; its paths are relative to its folder."""
+    """Yield the rows of a table, resolving paths relative to its folder."""
     for columns, cells in read_image_rows(
         path, measure.roles, measure.required_image_count
     ):
@@ -262,7 +263,7 @@ def _read_sheet_rows(measure: MeasuringCommand, path: Path) -> Iterator[_InputRo
 def read_image_rows(
     path: Path, roles: Sequence[Sequence[str]], least_count: int = 1
 ) -> Iterator[tuple[list[str | None], dict[str, str]]]:
-    """Read a table of image names: the column of each role, and the cells of each row.
+    """Yield the role columns and the cells for each row of an image table.
 
     The first roles are `least_count`: each must have a column, and a value in each row.
     """
@@ -284,7 +285,7 @@ def read_image_rows(
         if len(row) != len(sheet.names) or not all(cells[name] for name in first):
             what_it_does = "name images" if least_count > 1 else "names one"
             msg = (
-                f"{path} line {line} must have {len(sheet.names)} cells, of which "
+                f"Line {line} of {path} must have {len(sheet.names)} cells, of which "
                 f"{' and '.join(first)} {what_it_does}, got {','.join(row)!r:.80}."
             )
             raise ReadError(msg, code="table-invalid")
@@ -301,7 +302,7 @@ _PENDING = "Not measured yet; set `resume` to continue."
 
 
 def _get_table_columns(measure: MeasuringCommand) -> tuple[str, ...]:
-    """Return the columns of a table, except further columns of the input table."""
+    """Return the table columns, without extra columns of the input table."""
     return (*measure.image_columns, *measure.columns, *_LAST)
 
 
@@ -343,7 +344,7 @@ def _read_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
     missing = [name for name in columns if name not in sheet.names]
     if missing:
         msg = (
-            f"{path} cannot be resumed as a table of this measure: it has no column "
+            f"{path} cannot be resumed with this measure, because it has no column "
             f"{missing[0]}; choose another name, or set `overwrite`."
         )
         raise WriteError(msg, code="other-run")
@@ -351,8 +352,8 @@ def _read_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
     for line, cells in sheet.rows:
         if len(cells) != len(sheet.names):
             msg = (
-                f"{path} line {line} needs {len(sheet.names)} cells to "
-                f"resume, got {len(cells)}; correct the line, or set `overwrite`."
+                f"Line {line} of {path} must have {len(sheet.names)} cells to be "
+                f"resumed, got {len(cells)}; correct the line, or set `overwrite`."
             )
             raise WriteError(msg, code="table-invalid")
         row: Cells = {}
@@ -386,7 +387,7 @@ class MeasuredTable(Result):
 
 
 class _TableRows:
-    """Rows of a table, of which only the missing ones are measured."""
+    """Table rows, of which only the missing ones are measured."""
 
     def __init__(
         self,
@@ -428,16 +429,16 @@ class _TableRows:
         foreign = sum(way.partition("-")[0] != self.way for way in ways)
         if foreign:
             msg = (
-                f"{self.place} can be resumed only with the same options, but "
-                f"{foreign} rows of other images have different options; choose "
-                "another name, or set `overwrite`."
+                f"{self.place} can only be resumed with the same options, but "
+                f"{foreign} rows of other images were measured with different options; "
+                "choose another name, or set `overwrite`."
             )
             raise WriteError(msg, code="other-run")
         if self.dropped_rows:
             rows = "row" if self.dropped_rows == 1 else "rows"
             warn(
-                f"Dropped {self.dropped_rows} {rows} of {self.place} with images that "
-                "no longer exist.",
+                f"Dropped {self.dropped_rows} {rows} of {self.place}, because the "
+                "images no longer exist.",
                 "rows-dropped",
             )
 
@@ -448,7 +449,7 @@ class _TableRows:
         return all(path_exists(folder / str(path)) for path in row_values if path)
 
     def measure_all(self, options: Mapping[str, object]) -> Job[int]:
-        """Measure missing rows; finished ones are kept if the run is stopped."""
+        """Measure missing rows, keeping finished rows if the run is stopped."""
         todo = [number for number, row in enumerate(self.item_rows) if row is None]
         tasks = [self._create_task(number, options) for number in todo]
         yield from execute_plans(tasks, self._add_result, self._write_table)
@@ -461,7 +462,7 @@ class _TableRows:
             write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
 
     def _create_task(self, number: int, options: Mapping[str, object]) -> PlanTask:
-        """Create the task of a row; without a call if it cannot be measured."""
+        """Create the task of a row, without a call if the row cannot be measured."""
         item, verb = self.items[number], self.measure.verb
         row_begun = {
             **self.create_row(item),
@@ -489,7 +490,7 @@ class _TableRows:
         self.has_new_rows = True
 
     def list_rows(self) -> list[Cells]:
-        """Return all rows, including unmeasured ones, with ordered columns."""
+        """Return all rows, including unmeasured ones, with columns in order."""
         rows = [
             row or {**self.create_row(item), "error": _PENDING}
             for item, row in zip(self.items, self.item_rows, strict=True)
@@ -598,7 +599,7 @@ def _check_table(
 def _warn_about_rows(
     rows_asked: Sequence[Cells], failures: Sequence[Cells], table: Path | None
 ) -> None:
-    """Warn of failed rows, and of rows with warnings."""
+    """Warn about failed rows and about rows with warnings."""
     column = "" if table is None else f" of {table.name}"
     if failures and len(rows_asked) == 1:
         raise ReadError(
@@ -607,18 +608,18 @@ def _warn_about_rows(
     if failures:
         first = f"the first: {failures[0]['error']}"
         if len(failures) == len(rows_asked):
-            msg = f"None of {len(rows_asked)} images could be measured, {first}"
+            msg = f"None of the {len(rows_asked)} images could be measured; {first}"
             raise ReadError(msg, code="all-images-failed")
         warn(
-            f"{len(failures)} of {len(rows_asked)} images could not be measured "
-            f"(column error{column}), {first}",
+            f"{len(failures)} of {len(rows_asked)} images could not be measured (see "
+            f"column error{column}); {first}",
             "images-failed",
         )
     rows_with_warnings = [row for row in rows_asked if row["warnings"]]
     if rows_with_warnings:
         warn(
-            f"{len(rows_with_warnings)} of {len(rows_asked)} images were measured with "
-            "warnings (column "
-            f"warnings{column}), the first: {rows_with_warnings[0]['warnings']}",
+            f"{len(rows_with_warnings)} of {len(rows_asked)} images were measured "
+            f"with warnings (see column warnings{column}); the first: "
+            f"{rows_with_warnings[0]['warnings']}",
             "images-with-warnings",
         )

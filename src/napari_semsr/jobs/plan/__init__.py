@@ -1,4 +1,4 @@
-"""Plans: calls of commands as values, read from histories, and executed."""
+"""Plans: command calls as values, created from histories and executed."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Calls of commands, and plans of several calls, in JSON form."""
+"""Command calls, and plans of several calls, in JSON form."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
@@ -29,7 +29,7 @@ class File(Options):
 
 
 class CallOutput(Options):
-    """Output of an earlier call of the plan.
+    """Output of an earlier call in the plan.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class CallOutput(Options):
 
 
 class Placeholder(Options):
-    """A placeholder for an input, until `Plan.fill` sets a file."""
+    """Placeholder for an input, until `Plan.fill` sets a file."""
 
     type: Literal["hole"] = "hole"
     name: str = "image"
@@ -58,7 +58,7 @@ Input = File | CallOutput | Placeholder
 
 
 class Call(Options):
-    """Call of a command, with the arguments of `Verb.start`.
+    """Command call with the arguments of `Verb.start`.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Call(Options):
 
 
 class Plan(Options):
-    """Sequence of calls, each after those whose outputs it reads.
+    """Sequence of calls, each placed after the calls whose outputs it reads.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class Plan(Options):
         )
 
     def fill(self, **files: File) -> Self:
-        """Return a copy of the plan with a file for each placeholder, by name.
+        """Return a copy of the plan with placeholders replaced by the given files.
 
         Raises
         ------

@@ -55,7 +55,7 @@ Task = TypeVar("Task", bound="PlanTask")
 Digest = Callable[[Path], Job[str]]
 
 RECORD = "json"
-"""Key in `Call.outputs` of the file with the record that the command prints."""
+"""Key in `Call.outputs` for the file with the record that the command prints."""
 
 _LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls need a tenth
 _PAUSE_S = 2.0  # seconds between saves of results; chosen: little work is lost
@@ -123,7 +123,7 @@ def _get_input_path(one: Input, calls: Mapping[str, Call], folder: Path) -> Path
 def collect_arguments(
     call: Call, calls: Mapping[str, Call], folder: Path
 ) -> dict[str, object]:
-    """Return the arguments of `Verb.start`; `calls` are those of the plan by name."""
+    """Return the arguments of `Verb.start`; `calls` maps names to the plan's calls."""
     paths = {
         role: [str(_get_input_path(one, calls, folder)) for one in source]
         if isinstance(source, tuple)
@@ -151,7 +151,7 @@ def digest_grey_values(path: Path, reading: ReadOptions | None = None) -> Job[st
 
 
 def list_digest_functions(call: Call, role: str, file: File) -> tuple[Digest, ...]:
-    """Return the functions by which a history may have computed an input's digest.
+    """Return the functions that may have computed an input's recorded digest.
 
     An image in a file is recorded by the file's bytes and the index of the image, one
     in memory by its grey values, a scan of frames by all that is read.
@@ -243,7 +243,7 @@ class CallRecord(Options):
 
 
 class _ResultsFile(Options):
-    """Results of a plan by call name, and digests of files when last read."""
+    """Plan results by call name, and file digests from the last read."""
 
     format: Literal[2] = 2
     calls: dict[str, CallRecord] = Field(default_factory=dict)
@@ -344,7 +344,7 @@ class Results:
         return " ".join(marks)
 
     def _get_digest(self, path: Path) -> Job[str]:
-        """Return the digest of a file, computed again only if the file changed."""
+        """Return the digest of a file, recomputed only if the file changed."""
         now = read_file_state(path)
         stamp = self._file.files.get(str(path))
         if stamp is None or stamp[0] != now:
@@ -502,7 +502,7 @@ class PlanTask:
 
 @dataclass(frozen=True, slots=True)
 class PlanOutcome:
-    """Result of a plan: records of the calls that have a result, by name."""
+    """Result of a plan: records of the calls that have a result, keyed by name."""
 
     records: dict[str, CallRecord]
     error: str | None = None  # a `Message`: the reason why the next call failed
@@ -566,7 +566,7 @@ def execute_plans(
 
 
 def execute_task(task: PlanTask) -> Job[PlanOutcome]:
-    """Execute a plan; an error stops it and is returned."""
+    """Execute a plan, and return the error if one stops it."""
     results, error = Results(task.state, Path(task.folder)), None
     try:
         yield from execute(task.plan, Path(task.folder), results)
@@ -579,7 +579,7 @@ def execute_task(task: PlanTask) -> Job[PlanOutcome]:
 
 @contextmanager
 def _mark_execution(mark: Path) -> Iterator[str]:
-    """Write a token of this execution, which stops workers of other executions."""
+    """Write a token for this execution that stops workers of other executions."""
     token = uuid.uuid4().hex
     with replace_atomically(mark) as place:
         place.write_text(token, encoding="utf-8")
@@ -611,7 +611,7 @@ def _execute_locally(
 def _compute_total_progress(
     task: PlanTask, before: int, total: int, step: Progress
 ) -> Progress:
-    """Return the progress among all plans; a plan is complete only with its result."""
+    """Return the overall progress; a plan counts as complete only with its result."""
     count = len(task.plan.calls)
     steps_done = before + min(int(count * step.fraction), max(0, count - 1))
     return Progress(steps_done, total, f"{task.name}: {step.message}")
@@ -648,7 +648,10 @@ def execute_on_worker(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
         looked_at = time.monotonic()
         if not mark.parent.is_dir():
             folder = mark.parent.parent
-            msg = f"A worker cannot access {folder}: all workers need the same files."
+            msg = (
+                f"A worker cannot access {folder}: all workers must have access to the "
+                "same files."
+            )
             raise SemsrError(msg, code="folder-missing")
         with suppress(OSError):
             if mark.read_text(encoding="utf-8") == token:
@@ -720,8 +723,8 @@ def _fetch_outcome(future: Any) -> PlanOutcome:
         return PlanOutcome({}, Message(fault, "process-died"))
     except (CancelledError, CommClosedError) as error:
         msg = (
-            "The workers were lost: start them again, then run the batch again; "
-            "finished steps are kept."
+            "The connection to the workers was lost: restart the workers, then run the "
+            "batch again. Finished steps are kept."
         )
         raise SemsrError(msg, code="cluster-lost") from error
     return outcome

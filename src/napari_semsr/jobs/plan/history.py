@@ -97,7 +97,7 @@ def _get_job_verb(job: str) -> Verb[Options, Result] | None:
 
 
 class _HistoryReader:
-    """Converts a history to calls, those of the inputs first."""
+    """Converter of a history to calls, in order of dependency."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -105,7 +105,7 @@ class _HistoryReader:
         self.records: dict[str, Provenance] = {}
 
     def add_call(self, history: Provenance, depth: int = 0) -> CallOutput:
-        """Add the call that a history records, after those that made its inputs."""
+        """Add the call recorded in a history, after the calls that made its inputs."""
         verb = self._get_verb(history)
         with convert_decoding_errors(self.file, "a history"):
             current = _add_guides(verb, history)
@@ -148,7 +148,8 @@ class _HistoryReader:
         if verb is None:
             msg = (
                 f"{self.file.name} was made by {history.job!r}, which cannot be run "
-                f"again; these can: {', '.join(list_repeatable_jobs())}."
+                "again; jobs that can be run again: "
+                f"{', '.join(list_repeatable_jobs())}."
             )
             raise ReadError(msg, code="history-unknown")
         return verb
@@ -216,7 +217,7 @@ class _HistoryReader:
             elif name in verb.options.model_fields:
                 inputs.setdefault(name, self._create_image_input(record, depth))
         if any(not item.optional and item.name not in inputs for item in verb.inputs):
-            msg = f"The history of {self.file.name} has no input to read."
+            msg = f"The history of {self.file.name} lacks a required input."
             raise ReadError(msg, code="history-incomplete")
         # those whose digest depends on other files come last
         return dict(sorted(inputs.items(), key=lambda one: one[0] in roles.values()))
@@ -286,7 +287,7 @@ def _update_convert_history(history: Provenance, file: Path) -> Provenance:
 
 
 def _update_crop_history(history: Provenance, _: Path) -> Provenance:
-    """Remove the options of the `like` image, if there is none."""
+    """Remove the options for the `like` image if there is no such image."""
     if any(record.role == "like" for record in history.guides):
         return history
     of_like = ("like_pixel_size_nm", "search")
@@ -300,15 +301,15 @@ def _update_register_history(history: Provenance, file: Path) -> Provenance:
     search = options.get("searched")
     if search == "stored" and "transform" not in guides:
         msg = (
-            f"{file.name} was registered with a transform that has neither a file nor "
-            "another record, so it cannot be reproduced."
+            f"{file.name} was registered with a transform that was not recorded, so it "
+            "cannot be reproduced."
         )
         raise ReadError(msg, code="history-incomplete")
     landmarks = options.get("landmarks")
     if search == "landmarks" and landmarks is None and "landmarks" not in guides:
         msg = (
-            f"The landmarks by which {file.name} was registered were not recorded, so "
-            "it cannot be reproduced."
+            f"The landmarks used to register {file.name} were not recorded, so it "
+            "cannot be reproduced."
         )
         raise ReadError(msg, code="history-incomplete")
     options |= options.get("asked", {})
@@ -324,8 +325,8 @@ def _update_frc_map_history(history: Provenance, file: Path) -> Provenance:
     """Remove the halves, which older versions recorded after the mosaic."""
     if "difference" in history.options:
         msg = (
-            f"{file.name} is the difference of two maps of a window: compute the maps "
-            "again, then their difference."
+            f"{file.name} is the difference of two maps, computed in a napari panel: "
+            "compute the maps again, then their difference."
         )
         raise ReadError(msg, code="history-unknown")
     images = [record for record in history.inputs if record.role == "image"]
@@ -343,11 +344,11 @@ def _update_repeatability_history(history: Provenance, _: Path) -> Provenance:
 
 
 def _update_simulate_history(history: Provenance, file: Path) -> Provenance:
-    """Remove the options of the view, and the phantom if an image was scanned."""
+    """Remove the view options, and the phantom if an image was scanned."""
     if history.part is None:
         msg = (
-            f"{file.name} does not record which image of its simulation it is, so "
-            "it cannot be reproduced."
+            f"{file.name} does not record which of the simulated images it contains, "
+            "so it cannot be reproduced."
         )
         raise ReadError(msg, code="history-incomplete")
     phantom = {"phantom"} if history.inputs else set()
@@ -358,7 +359,7 @@ def _update_simulate_history(history: Provenance, file: Path) -> Provenance:
 
 
 def _update_stitch_history(history: Provenance, _: Path) -> Provenance:
-    """Move the half out of the options, and merge heights into one folder."""
+    """Move the half from the options to `part`, and merge heights into one folder."""
     half = history.options.get(HALF)
     more = {"part": f"half-{half['name']}"} if half is not None else {}
     heights = next((one for one in history.guides if one.role == "heights"), None)
@@ -378,7 +379,7 @@ def _update_stitch_history(history: Provenance, _: Path) -> Provenance:
 
 
 def _update_enhance_history(history: Provenance, _: Path) -> Provenance:
-    """Rename the misfit map to the output that contains it."""
+    """Rename the misfit map to the name of its output."""
     return (
         history.model_copy(update={"part": "residual_map"})
         if history.part == MISFIT
@@ -413,4 +414,4 @@ _CURRENT: dict[str, Callable[[Provenance, Path], Provenance]] = {
     "blend": _update_blend_history,
     "gold": _update_gold_history,
 }
-"""Converters of histories whose stored form differs from the current options."""
+"""Converters for histories whose stored form differs from the current options."""

@@ -1,4 +1,4 @@
-"""Create a page about images, pairs and measurements, and a JSON file of its values."""
+"""Create a report page on images and measurements, with a JSON file of its values."""
 
 import os
 import time
@@ -119,13 +119,13 @@ compared with it; as text ``A::B``.
 
 
 class ReportOptions(Options):
-    """Options of a report."""
+    """Options for a report."""
 
     title: str = option(
         "Report on images", "Title", "Title of the page.", max_length=200
     )
     criterion: Literal["1/7", "half-bit", "3-sigma"] = option(
-        "1/7", "Threshold", "Threshold of Fourier ring correlation."
+        "1/7", "Threshold", "Threshold criterion for Fourier ring correlation."
     )
     greys: Literal["common", "own"] = option(
         "common",
@@ -146,7 +146,7 @@ class PanelFindings:
 
 @dataclass(slots=True)
 class ReportImage:
-    """Image of a report, with its measurements."""
+    """Image in a report, with its measurements."""
 
     label: str
     image: Micrograph
@@ -260,7 +260,7 @@ class ReportMade(Result):
 
 
 def _create_report(run: Run[ReportOptions]) -> Job[ReportMade]:
-    """Measure images and pairs, and write a page about them.
+    """Measure images and pairs, and write a report page.
 
     `findings` are the results of panels; the first image of a pair is the reference.
     """
@@ -340,8 +340,8 @@ def _separate_inputs(
         raise OptionError(msg, code="missing-value")
     if count > _MOST:
         msg = (
-            f"A report must have at most {_MOST} images, got {count}; write several "
-            "reports."
+            f"A report must have at most {_MOST} images, got {count}; split the images "
+            "into several reports."
         )
         raise OptionError(msg, code="out-of-range")
     return images, files
@@ -362,7 +362,7 @@ def _split_pair(item: Where) -> Input:
     if len(there) == 1:  # a name may contain the separator
         return there[0]
     if len(cuts) != 1 or len(words) != 2:
-        msg = f"A pair must be two images as A::B, got {text}."
+        msg = f"A pair must be given as two images A::B, got {text}."
         raise OptionError(msg, code="wrong-type")
     return cuts[0]
 
@@ -414,7 +414,7 @@ def _open_images(
 
 
 def _create_pair(reference: ReportImage, other: ReportImage) -> ImagePair:
-    """Pair two images; a network's output is compared with the acquired image."""
+    """Pair two images, using the acquired image as reference for a network output."""
     if reference.networks and not other.networks:
         reference, other = other, reference
     if reference.image.shape > other.image.shape:
@@ -423,10 +423,10 @@ def _create_pair(reference: ReportImage, other: ReportImage) -> ImagePair:
     factor = rows // high
     if factor < 1 or (rows, columns) != (factor * high, factor * wide):
         msg = (
-            f"Both images of a pair must have the same size, or one a whole "
-            f"multiple, got {reference.label} with {high} x {wide} px and "
-            f"{other.label} with {rows} x {columns} px; bring them onto one grid "
-            "with `crop(like=…)` or `register()`."
+            "Both images of a pair must have the same size, or one size must be an "
+            f"integer multiple of the other, got {reference.label} with {high} x "
+            f"{wide} px and {other.label} with {rows} x {columns} px; resample them to "
+            "a common grid with `crop(like=…)` or `register()`."
         )
         raise ShapeError(msg, code="sizes-differ")
     return ImagePair(reference, other)
@@ -465,7 +465,7 @@ def _try_measure_frc(
     *values: Any,
     **how: Any,
 ) -> Job[Any]:
-    """Measure a Fourier ring correlation, with lengths in the pixels of an image."""
+    """Try to measure the FRC, with lengths based on the pixel size of an image."""
     frc_options = FrcJobOptions(criterion=options.criterion)
     return (
         yield from _try_measure(
@@ -486,7 +486,7 @@ def _wrap_as_job(make: Callable[..., T], *values: Any, **how: Any) -> Job[T]:
 
 
 def _add_step_name(progress: Progress, what: str) -> Progress:
-    """Return a progress step with the name of the current measurement."""
+    """Append the name of the current measurement to a progress message."""
     return replace(progress, message=f"{progress.message}: {what}")
 
 
@@ -803,8 +803,8 @@ def _describe_networks(pictures: "Sequence[ReportImage]") -> Iterable[str]:
     ]
     if sentences:
         sentences.append(
-            "The output of a network is an estimate; the resolution measured in it "
-            "alone describes the output, not the sample."
+            "The output of a network is an estimate. A resolution measured from the "
+            "output alone describes the output, not the sample."
         )
         yield " ".join(sentences)
 
@@ -836,14 +836,15 @@ def _describe_single_images(
     if items:
         yield (
             "Power spectra were averaged over rings of spatial frequency, after "
-            "subtraction of the mean and with a Tukey window."
+            "subtracting the mean and applying a Tukey window."
         )
     if _has_value(pictures, SHARPNESS):
         yield (
-            "The average gradient is the mean of √((Δx² + Δy²)/2), the contrast the "
-            "mean square difference of neighbouring pixels, and the spatial frequency "
-            "the root of the sum of both mean square differences along rows and "
-            f"columns {cites('gao')}, grey levels scaled to 255 over the data range."
+            "The average gradient is the mean of √((Δx² + Δy²)/2), the contrast is the "
+            "mean squared difference of neighbouring pixels, and the spatial frequency "
+            "is the square root of the sum of the mean squared differences along rows "
+            f"and columns {cites('gao')}, with grey levels scaled to 255 over the data "
+            "range."
         )
 
 
@@ -905,7 +906,7 @@ def _describe_comparisons(
         )
         yield (
             f"Pairs were compared by PSNR, SSIM {cites('wang')} (11 x 11 Gaussian "
-            "window, K₁ = 0.01, K₂ = 0.03) and NRMSE, "
+            "window, K₁ = 0.01, K₂ = 0.03) and NRMSE, with grey levels "
             f"{(after if is_fitted else 'unchanged')}. {_describe_data_ranges(pairs)}"
         )
     if _has_value(pairs, (EMD,)):
@@ -919,9 +920,10 @@ def _describe_comparisons(
         of = f" ({_join_names(names)})" if len(names) < len(items_with_map) else ""
         shift_text = f"registered with subpixel accuracy{of}, " if names else ""
         yield (
-            f"Error maps {cites('culley')}: the enhanced image was {shift_text}blurred "
-            "by a Gaussian and fitted to the reference by gain and offset; RSE is the "
-            "remaining root mean square difference, RSP Pearson's correlation."
+            f"For error maps {cites('culley')}, the enhanced image was "
+            f"{shift_text}blurred with a Gaussian and fitted to the reference by gain "
+            "and offset. RSE is the remaining root mean square difference, and RSP is "
+            "Pearson's correlation coefficient."
         )
 
 
@@ -989,7 +991,7 @@ def _describe_files(
         of = dict.fromkeys(name for item in records_read for name in item.images)
         images = f" of {_join_names(list(of))}" if of else ""
         yield (
-            f"{words}{paper}{images} by semsr {verb}{how}, as stored in "
+            f"{words}{paper}{images}, computed with semsr {verb}{how}, as stored in "
             f"{_join_names([item.name for item in records_read])}."
         )
 
@@ -1126,7 +1128,7 @@ def _draw_gallery(
     plates: Sequence[PlateImage],
     groups: Sequence[set[int]],
 ) -> list[tuple[str, bytes]]:
-    """Draw thumbnails of all images; similar ones share a grey scale."""
+    """Draw thumbnails of all images, sharing a grey scale among similar ones."""
     plates_shown: dict[int, PlateImage] = {}
     for group in map(sorted, groups):
         alike = unify_display([plates[i] for i in group])
@@ -1147,8 +1149,8 @@ def _describe_grey_scales(
         return "All images share one grey scale."
     texts = [", ".join(pictures[i].label for i in sorted(group)) for group in many]
     return (
-        f"Images that share a grey scale: {'; '.join(texts)}. All others have their "
-        "own."
+        f"Images sharing a grey scale: {'; '.join(texts)}. Each other image has its "
+        "own grey scale."
     )
 
 
@@ -1186,7 +1188,7 @@ _INSTRUMENT = (
 
 
 def _list_exposure_settings(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the exposure settings that the microscope recorded."""
+    """Yield the exposure settings recorded by the microscope."""
     for name, key, factor, unit in _INSTRUMENT:
         value = metadata.get(key)
         try:
@@ -1238,7 +1240,7 @@ def _plot_curves(
 def _create_tables(
     pictures: "Sequence[ReportImage]",
 ) -> Iterator[tuple[list[str], list[tuple[str, list[str]]]]]:
-    """Tabulate images side by side, a few per table: headers, and rows by name."""
+    """Tabulate images side by side; yield headers and named rows for each table."""
     names = list(
         dict.fromkeys(n.name for item in pictures for n in item.measures.numbers)
     )

@@ -268,7 +268,7 @@ def create_map_numbers(image: Micrograph) -> list[Number]:
 def create_sharpness_numbers(metrics: Metrics) -> list[Number]:
     """Return the sharpness measures of a single image."""
     span = f"{format_value(metrics.data_range)} ({metrics.data_range_basis})"
-    method = f"on a scale with the data range, {span}, set to 255"
+    method = f"with the data range, {span}, scaled to 255"
     return [_create_result_number(metrics, name, method=method) for name in _SHARPNESS]
 
 
@@ -279,13 +279,13 @@ def create_metric_numbers(metrics: Metrics) -> list[Number]:
     if metrics.match is not None:
         match_text = _FIT_SUFFIX
         how = (
-            f"{span}; grey levels matched first, gain {format_value(metrics.gain)} and "
-            f"offset {format_value(metrics.offset)}"
+            f"{span}; grey levels first matched with gain {format_value(metrics.gain)} "
+            f"and offset {format_value(metrics.offset)}"
         )
     methods = {
         "psnr_db": how,
         "ssim": f"{how}; Gaussian window 11 x 11, standard deviation 1.5 px",
-        "nrmse": f"{how}; over the reference's root mean square",
+        "nrmse": f"{how}; normalised by the root mean square of the reference",
     }
     numbers = [
         _create_result_number(metrics, name, method=method)
@@ -295,7 +295,7 @@ def create_metric_numbers(metrics: Metrics) -> list[Number]:
     end = metrics.cut_off_nm if metrics.match else None
     if end is not None:
         for name, which in (("psnr_below_db", "longer"), ("psnr_above_db", "shorter")):
-            periods = f"{how}; error in periods {which} than {end:.4g} nm"
+            periods = f"{how}; error at periods {which} than {end:.4g} nm"
             numbers.append(_create_result_number(metrics, name, method=periods))
     return numbers
 
@@ -309,8 +309,8 @@ def create_emd_numbers(histogram: Histogram) -> list[Number]:
 def create_error_numbers(report: ErrorMapReport) -> list[Number]:
     """Return the measures of agreement of an enhanced image with its reference."""
     method = (
-        f"enhanced image shifted by {report.moved}, blurred by a Gaussian, matched in "
-        f"gain and offset; {report.pixels} pixels"
+        f"enhanced image shifted by {report.moved}, blurred with a Gaussian, matched "
+        f"in gain and offset; {report.pixels} pixels"
     )
     names = ("rse", "rsp", "sigma_nm", "alpha", "beta")
     return [_create_result_number(report, name, method=method) for name in names]

@@ -1,4 +1,4 @@
-"""Read the JSON files of measuring commands as values of a report."""
+"""Read JSON files of measuring commands as report values."""
 
 import json
 import math
@@ -47,9 +47,9 @@ KINDS = {
     "register": "transform mutual_information_after residual_median_nm",
     "judge": "baselines models registration",
 }
-"""Keys that identify the command of older JSON files, which do not state it."""
+"""Keys that identify the command in older JSON files, which do not name it."""
 _CURRENT_VERBS = {"histogram": "metrics", "repeatability": "error-map"}
-"""Former commands, mapped to the current commands for their keys."""
+"""Mapping from former commands to the current commands that use their keys."""
 _KNOWN_KINDS = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
 # texts that are shown elsewhere on the page
@@ -132,8 +132,8 @@ def read_record(path: Path) -> StoredNumbers:
     verb = _detect_verb(content)
     if verb is None:
         msg = (
-            f"{path.name} must be JSON of a measuring command, got other JSON: use the "
-            f"output of semsr {', '.join(_KNOWN_KINDS)} with `json`."
+            f"{path.name} is not the JSON file of a measuring command: use the output "
+            f"of semsr {', '.join(_KNOWN_KINDS)} with `json`."
         )
         raise ReadError(msg, code="format-unknown")
     with convert_decoding_errors(path, "numbers of a measurement"):
@@ -342,7 +342,7 @@ def _create_table(
 
 
 def _format_figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
-    """Format a cell with the declared digits."""
+    """Format a cell with the declared number of digits."""
     value, sd = row.get(key), row.get(quantity.sd) if quantity.sd else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _format_cell(value)
@@ -351,7 +351,7 @@ def _format_figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
 
 
 def _format_number(number: Number) -> Number:
-    """Format a boolean or a list; a long list as its mean."""
+    """Format a boolean or a list, summarising a long list by its mean."""
     values: Any = number.value
     if isinstance(values, bool):
         return replace(number, value="yes" if values else "no")

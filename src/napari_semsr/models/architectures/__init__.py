@@ -1,4 +1,4 @@
-"""Network architectures: one module per published or own design."""
+"""Network architectures, one module per published or original design."""
 
 import lazy_loader
 

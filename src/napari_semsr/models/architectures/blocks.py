@@ -16,7 +16,7 @@ Edges = Literal["zeros", "reflect", "replicate"]
 """Padding mode of convolutions at the image border."""
 
 MAX_LEVELS = 10
-"""Maximum halvings of the resolution in a network: a stride of 1024."""
+"""Maximum number of times a network halves the resolution (a stride of 1024)."""
 
 _SLOPE = 0.2  # of leaky ReLU; as in most of the papers
 _STD = 0.02  # of initial weights, as in both papers
@@ -40,14 +40,14 @@ def build_norm(kind: str, channels: int) -> nn.Module:
 
 
 def needs_bias(norm: str) -> bool:
-    """Return whether a convolution needs a bias, which batch norm would cancel."""
+    """Return whether a convolution needs a bias; batch norm would cancel it."""
     return norm != "batch"
 
 
 def build_stage(
     convolution: nn.Conv2d | nn.ConvTranspose2d, norm: str, *after: nn.Module | None
 ) -> nn.Sequential:
-    """Chain a convolution, a norm and further layers that are not None."""
+    """Chain a convolution, a norm and further layers, omitting those that are None."""
     layers = convolution, build_norm(norm, convolution.out_channels), *after
     return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))
 
@@ -60,7 +60,7 @@ def disable_autocast(x: Tensor) -> torch.autocast:
 
 
 def run_in_full_precision(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run a layer in the type of its weights, fp32, even under autocast.
+    """Run a layer in the dtype of its weights (fp32), even under autocast.
 
     `x` (B, C, H, W); returns the layer's output. The 8 bits of bf16 do not suffice
     where a network reads its image, where it outputs one, and where many corrections
@@ -93,7 +93,7 @@ def init_layer_normal(
 
 
 def init_layer_he(layer: nn.Conv2d, factor: float = 1.0) -> None:
-    """Initialise weights with He's method for rectifiers, times a factor."""
+    """Initialise weights by He initialisation for rectifiers, times a factor."""
     init_layer_normal(layer, factor * math.sqrt(2 / layer.weight[0].numel()))
 
 
@@ -150,7 +150,7 @@ class ResidualBlock(nn.Module):
 
 
 class SubPixelUpsampling(nn.Sequential):
-    """Learned 2x upsampling: a 3x3 convolution to 4x the maps, then a pixel shuffle."""
+    """Learned 2x upsampling: 3x3 convolution to 4x the channels, then pixel shuffle."""
 
     def __init__(self, width: int, *after: nn.Module) -> None:
         super().__init__(
@@ -192,7 +192,7 @@ class ResidualTrunk(nn.Module):
 def build_double_convolution(
     inputs: int, outputs: int, stride: int = 1
 ) -> nn.Sequential:
-    """Build de Haan's block; the second convolution sets output maps and stride."""
+    """Build de Haan's block, whose second convolution sets output maps and stride."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1),
         LeakyReLU(),
@@ -202,7 +202,7 @@ def build_double_convolution(
 
 
 def upsample_bicubic(x: Tensor, scale: int) -> Tensor:
-    """Upsample (B, C, H, W) by bicubic interpolation; a scale of 1 changes nothing."""
+    """Upsample (B, C, H, W) by bicubic interpolation, unless the scale is 1."""
     if scale == 1:
         return x
     return functional.interpolate(x, scale_factor=float(scale), mode="bicubic")
@@ -221,7 +221,7 @@ def _compute_lanczos_weights(scale: int) -> FloatArray:
 
 
 class LanczosUpsampling(nn.Module):
-    """Upsampling by Lanczos's windowed sinc, with replicated borders."""
+    """Lanczos upsampling (windowed sinc) with replicated borders."""
 
     taps: Tensor
 

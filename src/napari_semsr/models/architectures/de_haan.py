@@ -61,7 +61,7 @@ class DeHaanUNet(nn.Module):
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Super-resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Super-resolve normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         x = self.entry(self.enlarge(x))
         skips: list[Tensor] = []
         for block in self.encoder:

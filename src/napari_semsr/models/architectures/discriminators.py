@@ -1,4 +1,4 @@
-"""Discriminators: PatchGAN, and VGG-type ones.
+"""PatchGAN and VGG-style discriminators.
 
 PatchGAN scores overlapping patches of 70 x 70 px:
 
@@ -80,7 +80,7 @@ class PatchGAN(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score (B, channels, H, W) of 24 px or more: (B, 1, H / 8 - 2, W / 8 - 2)."""
+        """Score (B, channels, H, W) of 24 px or more as (B, 1, H/8 - 2, W/8 - 2)."""
         if self.keen:
             around = functional.pad(x, (1, 1, 1, 1), mode="reflect")
             detail = x - functional.avg_pool2d(around, 3, stride=1)
@@ -125,7 +125,7 @@ _GRID = 6  # positions along an axis after pooling; as for 96 px
 
 
 def _build_dense_head(side: int, inputs: int, width: int) -> nn.Sequential:
-    """Average maps to squares of a given side, then apply dense layers."""
+    """Build a head that pools maps to a given side, then applies dense layers."""
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(side),
         nn.Flatten(),
@@ -136,7 +136,7 @@ def _build_dense_head(side: int, inputs: int, width: int) -> nn.Sequential:
 
 
 class VGGDiscriminator(nn.Module):
-    """De Haan's discriminator: blocks of two convolutions, a mean, two dense layers."""
+    """De Haan's discriminator: double convolutions, average pooling, dense layers."""
 
     def __init__(self, width: int = 64, blocks: int = 5, *, channels: int = 1) -> None:
         super().__init__()

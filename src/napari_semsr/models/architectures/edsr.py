@@ -1,4 +1,4 @@
-"""EDSR, a residual network without norms, for comparison (Lim et al. 2017).
+"""EDSR, a residual network without normalisation, for comparison (Lim et al. 2017).
 
 =========  ==========================================================  ==========
 part       layers                                                      resolution

@@ -23,7 +23,7 @@ from napari_semsr.models.architectures.blocks import check_scale
 
 
 class ESPCN(nn.Module):
-    """Three convolutions at input resolution, followed by a sub-pixel shuffle."""
+    """Three convolutions at input resolution, followed by a pixel shuffle."""
 
     def __init__(self, widths: IntPair = (64, 32), scale: int = 1) -> None:
         super().__init__()
@@ -40,6 +40,6 @@ class ESPCN(nn.Module):
         self.shuffle = nn.PixelShuffle(scale) if scale > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Super-resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Super-resolve normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         y: Tensor = self.shuffle(self.body(x))
         return y

@@ -1,4 +1,4 @@
-"""The default restorer: a survey estimates a field's faults, a network corrects them.
+"""Default restorer: a survey of a field's faults, and a network that corrects them.
 
 `SurveyNet` analyses the whole field once, and estimates the haze and nine numbers for
 noise and blur (`core.FAULTS`). `ThreeScale` restores the dehazed field tile by tile.
@@ -74,7 +74,7 @@ from napari_semsr.models.devices import has_float64, to_device
 
 
 def compute_filters(condition: Tensor, rings: Tensor) -> Tensor:
-    """Compute packed Wiener filters; `condition` (B, 9), `rings` (B, 12)."""
+    """Compute packed Wiener filters from `condition` (B, 9) and `rings` (B, 12)."""
     device = condition.device
     with torch.no_grad(), disable_autocast(condition):
         condition, rings = _to_float64(condition), _to_float64(rings)
@@ -98,7 +98,7 @@ def _extract_blur(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def replace_blur(estimate: Tensor, true: Tensor) -> Tensor:
-    """Replace the estimated blur by the known one, or by none if unknown.
+    """Replace the estimated blur with the known blur, or with none if unknown.
 
     Both (B, 9) in the order of `core.FAULTS`, NaN where the true value is unknown. The
     rim is set to that of a Gaussian, as users know no more.
@@ -124,7 +124,7 @@ def compute_sharpening_filters(
 
 
 class ThreeScale(nn.Module):
-    """Residual network without norms at 1/2, 1/4 and 1/8 of the resolution.
+    """Residual network without normalisation at 1/2, 1/4 and 1/8 of the resolution.
 
     `widths`: channels at each; `down`, `up`: residual blocks at each, on the way down,
     including the lowest, and on the way up; `corrections`: number of predicted
@@ -184,7 +184,7 @@ class ThreeScale(nn.Module):
         condition: Sequence[Tensor] | None = None,
         keep: Box | None = None,
     ) -> Tensor:
-        """Estimate the corrections of images.
+        """Estimate corrections for images.
 
         `planes` (B, 4, H, W), images and their Wiener-filtered versions; `condition`
         (B, 2, C) for each block, scale minus 1 and shift of its first layer; returns
@@ -244,7 +244,7 @@ class ThreeScale(nn.Module):
         return needs[::-1]
 
     def forward(self, x: Tensor, keep: Box | None = None) -> Tensor:
-        """Add the corrections to images.
+        """Add the estimated corrections to images.
 
         `x` (B, 1, H, W); returns (B, 1, H, W), or the part of it in `keep`. Each layer
         then computes only what later layers need for that part.
@@ -270,7 +270,7 @@ class _FeatureMap(NamedTuple):
     step: int  # pixels of the window per pixel of the map
 
     def crop(self, need: Box | None, grid: int) -> "_FeatureMap":
-        """Crop to a region extended to grid lines; None keeps everything."""
+        """Crop to a region extended to the grid; None keeps the whole map."""
         if need is None:
             return self
         box = _snap_to_grid(need, grid).intersection(self.box)
@@ -282,7 +282,7 @@ class _FeatureMap(NamedTuple):
 
 
 def _snap_to_grid(box: Box, grid: int) -> Box:
-    """Extend a box to grid lines."""
+    """Extend a box outwards to the grid."""
     y0, x0 = (v // grid * grid for v in (box.y0, box.x0))
     y1, x1 = (-(-v // grid) * grid for v in (box.y1, box.x1))
     return Box(y0, y1, x0, x1)
@@ -318,7 +318,7 @@ class Sharpener(nn.Module):
     def limit_corrections(
         self, corrections: Tensor, planes: Tensor, gate: "Gate"
     ) -> Tensor:
-        """Scale the network's corrections to the filters, and limit them.
+        """Scale and limit the network's corrections of the filtered images.
 
         `corrections` (B, 2, H, W); `planes` (B, 4, H, W).
         """
@@ -330,7 +330,7 @@ class Sharpener(nn.Module):
     def build_network(
         self, filters: Tensor, gate: "Gate", shares: Tensor
     ) -> ThreeScale:
-        """Build the network of one field, without its condition.
+        """Build a plain network for one field, without conditioning.
 
         `shares` (2,), the weights of the two corrections.
         """
@@ -366,7 +366,7 @@ class Gate(NamedTuple):
 
     @classmethod
     def from_spectrum(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
-        """Compute the limits from the noise in a field's spectrum, or a known noise."""
+        """Compute the limits from a field's spectrum, or from a known noise level."""
         power = estimate_white_floor(spectrum) if noise is None else noise.square()
         return cls(power / (power + _FAINT**2), _MAX_CHANGED * power.sqrt())
 
@@ -374,7 +374,7 @@ class Gate(NamedTuple):
 def _build_condition_layers(
     local: ThreeScale | TwoScale,
 ) -> tuple[nn.Sequential, nn.ModuleList]:
-    """Build the layers that scale and shift a local network's blocks."""
+    """Build the layers that compute scales and shifts for a local network's blocks."""
     embed = nn.Sequential(
         nn.Linear(len(FAULTS), _CONDITION_WIDTH),
         nn.GELU(),
@@ -395,7 +395,7 @@ _CONDITION_WIDTH = 64  # channels of the embedded condition
 
 
 class InformedRestorer(nn.Module):
-    """Combination of `SurveyNet` and a local network conditioned on its result.
+    """Combination of `SurveyNet` and a local network conditioned on its estimates.
 
     `widths`, `down` and `up` are those of `ThreeScale`, `survey_width` is the number of
     channels of `SurveyNet`. With `dilations`, the local part is a `TwoScale` with these
@@ -469,7 +469,7 @@ class InformedRestorer(nn.Module):
     def stack_sharpening_planes(
         self, clear: Tensor, condition: Tensor
     ) -> tuple[Tensor, Gate]:
-        """Stack images with those filtered for the sharpener: (B, 4, H, W).
+        """Stack images with their sharpener-filtered versions: (B, 4, H, W).
 
         As `planes`, but uses only the blur of the condition; also returns the limits of
         the correction.

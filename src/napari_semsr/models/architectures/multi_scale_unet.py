@@ -46,7 +46,7 @@ _WIDEST = 8  # widest layer, over `width`; chosen
 
 
 class MultiScaleBlock(nn.Module):
-    """Parallel branches: a 1x1 convolution, alone or followed by one or two 3x3."""
+    """Parallel branches: a 1x1 convolution followed by zero, one or two 3x3 ones."""
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()

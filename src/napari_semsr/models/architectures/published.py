@@ -43,7 +43,7 @@ PUBLISHED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "srgan": SRResNet,
     "esrgan": RRDBNet,
 }
-"""Image-to-image networks by their names in model cards and recipes."""
+"""Image-to-image networks, keyed by name as in model cards and recipes."""
 
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "patch-gan": PatchGAN,
@@ -51,7 +51,7 @@ DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "vgg": VGGDiscriminator,
     "srgan": SRGANDiscriminator,
 }
-"""Discriminators, by their names in recipes."""
+"""Discriminators, keyed by name as in recipes."""
 
 
 # A published network as a correction to its input.
@@ -79,7 +79,7 @@ class ResidualWrapper(nn.Module):
             raise ValueError(msg)
         self.inner = PUBLISHED_NETWORKS[network](**(options or {}))
         if getattr(self.inner, "adds_input", False):
-            msg = f"network must not add its input, but {network!r} does"
+            msg = f"network must not already add its input, but {network!r} does"
             raise ValueError(msg)
         self.scale = int(getattr(self.inner, "scale", 1))
         self.stride = int(getattr(self.inner, "stride", 1))
@@ -100,7 +100,7 @@ class ResidualWrapper(nn.Module):
         return output.mean()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Correct a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Correct normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         output: Tensor = upsample_bicubic(x, self.scale) + (self.inner(x) - self.rest)
         return output
 

@@ -1,4 +1,4 @@
-"""Residual generator of the textbook CycleGAN, for comparison.
+"""Residual generator of the standard CycleGAN, for comparison.
 
 =========  ==============================================================  ==========
 part       layers                                                          resolution

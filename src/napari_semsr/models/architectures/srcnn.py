@@ -58,7 +58,7 @@ class SRCNN(nn.Module):
         self.second_attention: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sharpen a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Sharpen normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         base = upsample_bicubic(x, self.scale)
         features = self.first_attention(torch.relu(self.patches(base)))
         features = self.second_attention(torch.relu(self.mapping(features)))
@@ -67,7 +67,7 @@ class SRCNN(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Attention to maps by their local means, then to pixels by their surroundings."""
+    """Channel attention from local means, followed by spatial attention."""
 
     def __init__(self, width: int, window: int = 31, reduction: int = 8) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class LocalAttention(nn.Module):
         return x * 2 * torch.sigmoid(self.places(about))
 
     def compute_local_mean(self, x: Tensor) -> Tensor:
-        """Average over the window, one axis after the other."""
+        """Average over the window, one axis at a time."""
         for size in ((self.window, 1), (1, self.window)):
             x = functional.avg_pool2d(
                 x,

@@ -1,4 +1,4 @@
-"""Survey of a whole field: its haze, noise and blur.
+"""Estimation of the haze, noise and blur of a whole field.
 
 Haze dims contrast about one grey level, the airlight (Gao et al. 2024): ``I = f t + A
 (1 - t)``, so that ``A + (I - A) g`` with ``g`` in proportion to ``1 / t`` brings the
@@ -63,7 +63,7 @@ class Haze(NamedTuple):
     airlight: Tensor  # (B, 1, 1, 1), grey level to which haze shifts every pixel
 
     def drop_uncertain(self) -> "Haze":
-        """Return a copy without haze that is too weak to be certain."""
+        """Return a copy without haze that is too weak to be reliable."""
         slight = self.log_gain.flatten(1).std(1, correction=0) < _SLIGHT
         log_gain = torch.where(slight[:, None, None, None], 0.0, self.log_gain)
         return Haze(log_gain, self.airlight)
@@ -94,7 +94,7 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
 
 
 def _build_cosine_matrix() -> Tensor:
-    """Return the orthonormal cosine transform matrix of a line of a block, (16, 16)."""
+    """Return the orthonormal DCT matrix for one line of a block, (16, 16)."""
     n = torch.arange(BLOCK, dtype=torch.float64)
     rows: Tensor = (
         torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
@@ -123,7 +123,7 @@ def _build_band_weights() -> Tensor:
 
 
 def _find_blank_blocks(logs: Tensor) -> Tensor:
-    """Find blank blocks: constant ones and rows of a data bar.
+    """Find blank blocks: constant blocks and block rows of a data bar.
 
     `logs` (B, 16, h, w), log energy of each block; returns (B, h * w), bool. A data bar
     extends across the field and has many constant blocks; adjacent rows of blocks are
@@ -199,7 +199,7 @@ def _compute_energies(field: Tensor) -> Tensor:
 
 
 def _compute_log_energies(energies: Tensor) -> Tensor:
-    """Compute log energies, scaled to the order of 1."""
+    """Compute log energies, scaled to order unity."""
     return 0.3 * (energies + _MIN_ENERGY).log()
 
 

@@ -1,4 +1,4 @@
-"""Two-scale residual network, made for speed on a CPU.
+"""Two-scale residual network, designed for speed on a CPU.
 
 =======  =========================================================  ==========
 part     layers                                                     resolution
@@ -93,7 +93,7 @@ def create_zero_filters() -> Tensor:
 
 
 class TwoScale(nn.Module):
-    """Residual network without norms at 1/2, 1/4 and 1/16 of the resolution.
+    """Residual network without normalisation at 1/2, 1/4 and 1/16 of the resolution.
 
     `scale`: output pixels per input pixel along each axis; `told`: Wiener-filtered
     fields are additional inputs; `corrections`: number of predicted corrections.
@@ -163,7 +163,7 @@ class TwoScale(nn.Module):
     def estimate_corrections(
         self, planes: Tensor, condition: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Estimate the corrections of images.
+        """Estimate corrections for images.
 
         `planes` (B, C, H, W), images and their filtered versions; `condition` (B, 2, C)
         for each block; returns (B, corrections, H * scale, W * scale).
@@ -186,7 +186,7 @@ class TwoScale(nn.Module):
         return corrections
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Restore normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         if self.told:
             planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
             return x + self.estimate_corrections(planes).sum(1, keepdim=True)

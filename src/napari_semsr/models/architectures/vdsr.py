@@ -1,4 +1,4 @@
-"""VDSR: many small layers that learn a correction (Kim et al. 2016).
+"""VDSR: a deep stack of small layers that learns a residual (Kim et al. 2016).
 
 =========  ======================================  ==========================
 layer      kernel, channels                        activation
@@ -41,7 +41,7 @@ class VDSR(nn.Module):
         self.body.pop(-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sharpen a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Sharpen normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         base = upsample_bicubic(x, self.scale)
         output: Tensor = base + self.body(base)
         return output

@@ -204,7 +204,7 @@ def _compute_transmission(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
 def _estimate_floors(
     spectrum: Tensor, power_transmission: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Estimate noise power along lines (B, 1, 33), and of white noise (B, 1, 1)."""
+    """Estimate the power of line noise (B, 1, 33) and of white noise (B, 1, 1)."""
     flat = estimate_white_floor(spectrum)[:, None, None]
     along = _estimate_line_floor(spectrum, power_transmission)
     across = _estimate_line_floor(_swap_axes(spectrum), _swap_axes(power_transmission))
@@ -220,7 +220,7 @@ def estimate_white_floor(spectrum: Tensor) -> Tensor:
 
 
 def _compute_line_threshold(spectrum: Tensor) -> Tensor:
-    """Return the noise threshold relative to the mean power, (B, 1, 1)."""
+    """Return the spectral-line threshold, relative to the ring power, (B, 1, 1)."""
     corner, floor = (
         _compute_corner_weights(spectrum),
         estimate_white_floor(spectrum)[:, None, None],
@@ -237,7 +237,7 @@ def _compute_corner_weights(spectrum: Tensor) -> Tensor:
 
 
 def _compute_known_floor(noise: Tensor) -> Tensor:
-    """Return the variance of known noise, at least that of rounding."""
+    """Return the variance of known noise, at least the rounding variance."""
     return noise.square().clamp_min(_MIN_FLOOR)
 
 
@@ -276,14 +276,14 @@ def _smear_power(power: Tensor) -> Tensor:
 
 
 def _swap_axes(power: Tensor) -> Tensor:
-    """Swap rows and columns of half a spectrum (..., 64, 33)."""
+    """Swap rows and columns of a half spectrum (..., 64, 33)."""
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
     swapped_power: Tensor = torch.fft.rfft2(alike.mT).real
     return swapped_power.float()
 
 
 def _compute_column_multiplicity(x: Tensor) -> Tensor:
-    """Return how often a half spectrum's columns occur in the full one, (1, 33)."""
+    """Return the multiplicity of half-spectrum columns in a full spectrum, (1, 33)."""
     return torch.where((x == 0) | (x == _NYQUIST), 1.0, 2.0)
 
 
@@ -453,7 +453,7 @@ def _average_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tenso
 
 
 def _solve_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> Tensor:
-    """Compute the filters with 21 x 21 taps that minimise the expected error.
+    """Compute the 21 x 21 filters that minimise the expected error.
 
     Truncating the ideal filter would cause ringing, since for blur it is wide. `power`,
     `target_power` (B, F, 64, 33), power of the image, and cross power with the clear
@@ -528,7 +528,7 @@ def _compute_packing_indices(device: torch.device) -> Tensor:
 
 
 def _copy_indices(places: NDArray[np.intp], device: torch.device) -> Tensor:
-    """Copy indices to a device, usable for inference and training."""
+    """Copy indices to a device, for use in both inference and training."""
     with torch.inference_mode(mode=False):
         return torch.from_numpy(places).to(device)
 
@@ -540,7 +540,7 @@ def pack_taps(taps: Tensor) -> Tensor:
 
 
 def filter_images(x: Tensor, weights: Tensor) -> Tensor:
-    """Filter images, either each with its own filters or all with the same ones.
+    """Filter images, each with its own filters or all with the same filters.
 
     `x` (B, 1, H, W), sides multiples of 4; `weights` from `pack_taps`, for B conditions
     or one; returns (B, 3, H, W). Border pixels are repeated beyond the border.

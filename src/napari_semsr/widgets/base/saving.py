@@ -1,4 +1,4 @@
-"""Saving of layers, by panels or by napari, which calls the writers below."""
+"""Layer saving for panels, and the writer functions that napari calls."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -53,7 +53,7 @@ _STACK_FILTERS = {
 
 
 def ask_path(parent: QWidget, layer: Layer) -> Path | None:
-    """Ask where to save a layer; None if the user cancels."""
+    """Ask where to save a layer; return None if the user cancels."""
     filters = _FILTERS if layer.ndim == 2 else _STACK_FILTERS
     return ask_file(parent, f"Save {layer.name}", layer.name, filters)
 
@@ -61,7 +61,7 @@ def ask_path(parent: QWidget, layer: Layer) -> Path | None:
 def ask_file(
     parent: QWidget, title: str, name: str, filters: Mapping[str, str]
 ) -> Path | None:
-    """Ask for a file name with one of some suffixes; None if the user cancels."""
+    """Ask for a file name with a valid suffix; return None if the user cancels."""
     place = get_start_folder() / file_stem(name)
     path_typed, filter_chosen = QFileDialog.getSaveFileName(
         parent, title, str(place), ";;".join(filters)
@@ -77,7 +77,7 @@ def ask_file(
 
 
 def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | None:
-    """Ask for an existing file; None if the user cancels."""
+    """Ask for an existing file; return None if the user cancels."""
     path_chosen, _ = QFileDialog.getOpenFileName(
         parent, title, str(get_start_folder()), ";;".join(filters)
     )
@@ -85,7 +85,7 @@ def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | 
 
 
 def ask_new_project(parent: QWidget | None) -> Path | None:
-    """Ask for the path of a new project; None if the user cancels."""
+    """Ask for the path of a new project; return None if the user cancels."""
     place = get_start_folder() / f"project{PROJECT_SUFFIX}"
     path_typed, _ = QFileDialog.getSaveFileName(
         parent, "New project", str(place), f"Project (*{PROJECT_SUFFIX})"
@@ -102,7 +102,7 @@ def ask_new_project(parent: QWidget | None) -> Path | None:
 
 
 def _has_known_suffix(path: Path, filters: Mapping[str, str]) -> bool:
-    """Return whether a name has a suffix that can be written."""
+    """Return whether a path has the suffix of a writable format."""
     if not filters.keys() <= _FILTERS.keys():
         return path.suffix.lower() in filters.values()
     try:
@@ -131,23 +131,26 @@ def _complete_path(
         return target
     if QApplication.instance() is None:
         return None
-    yes, question = QMessageBox.StandardButton.Yes, f"{target} exists. Replace it?"
+    yes, question = (
+        QMessageBox.StandardButton.Yes,
+        (f"{target} already exists. Replace it?"),
+    )
     return target if QMessageBox.question(parent, "Save", question) == yes else None
 
 
 def check_not_source(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
-    """Raise an error if a layer would replace the store that it is displayed from."""
+    """Raise an error if saving a layer would replace the store it is read from."""
     store = Path(metadata.get(STORE_KEY) or "")
     if image.is_lazy and path.resolve() in (store, *store.parents):
         msg = (
-            f"Layer {image.name!r} is displayed from {path.name}, which saving would "
-            "replace; choose another name."
+            f"Layer {image.name!r} is displayed from {path.name} and cannot replace "
+            "it; choose another name."
         )
         raise OptionError(msg, code="output-is-input")
 
 
 def record_saved_path(metadata: dict[str, object], saved_file: Converted) -> None:
-    """Record in a layer's metadata where it was saved, unless that is a PNG."""
+    """Record the saved path in a layer's metadata, unless the file is a PNG."""
     if not saved_file.output.lower().endswith(".png"):
         metadata[SAVED_KEY] = saved_file.output
         about = metadata.get("micrograph")
@@ -163,7 +166,7 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 
 @relabel_errors()
 def _write_layers(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
-    """Save layers in the format of the path's suffix, or of `suffix`."""
+    """Save layers in the format of the path's suffix; the default is `suffix`."""
     opened: list[Image | Labels] = []
     attributes_opened: list[dict[str, Any]] = []
     others: list[str] = []
@@ -201,7 +204,7 @@ def _write_layers(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[
 def _write_layer(
     suffix: str, path: str, data: object, attributes: dict[str, object]
 ) -> list[str]:
-    """Save one layer, with the arguments of a napari writer."""
+    """Save one layer, using the signature of a napari single-layer writer."""
     kind = "image" if "contrast_limits" in attributes else "labels"
     return _write_layers(suffix, path, [(data, attributes, kind)])
 
@@ -209,11 +212,11 @@ def _write_layer(
 def _choose_target(
     path: str, suffix: str, filters: Mapping[str, str] = _FILTERS
 ) -> Path:
-    """Return the path with its suffix; raise an error if the user keeps an old file."""
+    """Return the path with its suffix; raise an error if an existing file is kept."""
     target = _complete_path(Path(path), suffix, filters=filters)
     if target is None:
         msg = (
-            f"Nothing was saved, since the existing {path} was kept; choose another "
+            f"Nothing was saved because the existing {path} was kept; choose another "
             "name."
         )
         raise WriteError(msg, code="output-exists")
@@ -240,7 +243,7 @@ def write_figure(path: str, layers: Sequence[LayerTuple]) -> list[str]:
 def draw_figure(
     images: Sequence[Micrograph], path: Path, options: FigureOptions | None = None
 ) -> Job[Any]:
-    """Save a figure, replacing an earlier one.
+    """Save a figure, replacing any existing file.
 
     Maps are overlaid on the measured images, if these are given, unless the options
     exclude it.
@@ -259,16 +262,16 @@ def check_stack(layer: Layer, path: Path) -> None:
     """Raise an error if a stack would be saved in a format without planes."""
     if layer.ndim > 3:
         msg = (
-            f"Layer {layer.name!r} has {layer.ndim} axes, but a TIFF cannot store "
-            "the first: use Split Stack in its menu in the layer list, and save the "
-            "stacks one by one."
+            f"Layer {layer.name!r} has {layer.ndim} axes, but a TIFF file cannot store "
+            "the first one. Right-click the layer in the layer list, choose Split "
+            "Stack, and save the stacks one by one."
         )
         raise OptionError(msg, code="too-many-axes")
     if layer.ndim > 2 and output_format(path) not in ("ome-tiff", "tiff"):
         msg = (
-            f"Layer {layer.name!r} is a stack, which is saved as .ome.tif or .tif, "
-            f"got {path.name}: choose one of these, or use Split Stack in its menu in "
-            "the layer list and save one plane."
+            f"Layer {layer.name!r} is a stack and must be saved as .ome.tif or .tif, "
+            f"got {path.name}. Choose one of these formats, or right-click the layer "
+            "in the layer list, choose Split Stack, and save one plane."
         )
         raise OptionError(msg, code="suffix-unknown")
 

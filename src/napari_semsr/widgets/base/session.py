@@ -1,4 +1,4 @@
-"""Session of a viewer: content saved in a project, and unsaved content."""
+"""Viewer session, which saves to a project and tracks unsaved content."""
 
 import atexit
 from collections.abc import Callable, Iterable, Iterator
@@ -106,7 +106,7 @@ _SAVED_NAMES = {
         *("tail_width", "tail_length", "head_length"),
     ),
 }
-"""Layer attributes that are saved, besides name, metadata and features."""
+"""Layer attributes that are saved in addition to name, metadata and features."""
 
 _VERTICES = (Shapes, Points, Vectors, Tracks)
 _MAX_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
@@ -117,19 +117,19 @@ _EVENTS = {
     "features",
     *chain(*_SAVED_NAMES.values()),
 }
-"""Events of layers after which a project is saved."""
+"""Layer events that trigger saving of the project."""
 
 _NO_ONE = ("offscreen", "minimal")
 
 
 def _is_temporary_overlay(layer: Layer) -> bool:
-    """Return whether a layer is a temporary overlay, such as during a comparison."""
+    """Return whether a layer is a temporary overlay, for example in a comparison."""
     return layer.metadata.get(HELPER_KEY) is True
 
 
 @dataclass(slots=True, eq=False)
 class _RemovedLayer:
-    """A removed layer, which the project keeps until the user saves."""
+    """Removed layer that stays in the project until the user saves."""
 
     index: int  # its index in the layer list when it was removed
     layer: Callable[[], Layer | None]  # a weak reference
@@ -138,7 +138,7 @@ class _RemovedLayer:
 
 
 def _has_typed_size(layer: Layer) -> bool:
-    """Return whether the pixel size of a layer was typed and is not in a file."""
+    """Return whether a layer's pixel size was typed in and is not in a file."""
     if not isinstance(layer, Image):
         return False
     opened_with_size = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
@@ -156,17 +156,19 @@ class LayerSource(NamedTuple):
 
 
 _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
-"""Function that writes pixels into a project; returns location and new metadata."""
+"""Function that writes pixels into a project and returns their location and new
+metadata.
+"""
 
 
 def describe_unsaved(names: list[str]) -> str:
-    """Describe what is not saved; empty if everything is saved."""
-    sentence = f"Not saved, and lost when napari is closed: {', '.join(names)}."
+    """Describe unsaved content; return an empty string if everything is saved."""
+    sentence = f"Not saved, and will be lost when napari is closed: {', '.join(names)}."
     return sentence if names else ""
 
 
 def ask_unsaved(parent: QWidget, names: list[str]) -> str:
-    """Ask what to do with results: ``"save"``, ``"discard"`` or ``"cancel"``."""
+    """Ask whether to ``"save"`` or ``"discard"`` results, or to ``"cancel"``."""
     if QGuiApplication.platformName() in _NO_ONE:
         return "discard"
     kinds = QMessageBox.StandardButton
@@ -182,10 +184,10 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
 
 
 class Session(QObject):
-    """Session that saves a viewer's content, and asks before it is discarded."""
+    """Session that saves a viewer's content and asks before discarding it."""
 
     changed = QtSignal()
-    """Emitted when something was saved, or a project opened."""
+    """Emitted after content was saved or a project was opened."""
     said = QtSignal(str)
     """Emits a status message."""
     failed = QtSignal(str)
@@ -234,7 +236,7 @@ class Session(QObject):
             self._detect_project(layer)
 
     def _reset_project(self) -> None:
-        """Forget the project that was open before."""
+        """Clear the state of the previously open project."""
         self._kept_sources: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
         self._adopted_paths: dict[Path, Path] = {}
@@ -259,7 +261,7 @@ class Session(QObject):
     # -- content -----------------------------------------------------------
 
     def list_created_images(self) -> list[Image]:
-        """Return the images that panels created, bottom first."""
+        """Return the images created by panels, from bottom to top."""
         return [
             item
             for item in self.viewer.layers
@@ -269,7 +271,7 @@ class Session(QObject):
         ]
 
     def list_unsaved_names(self) -> list[str]:
-        """Return names of results, drawings and pixel sizes that are not saved."""
+        """Return the names of unsaved results, drawings and pixel sizes."""
         if self._viewer() is None:
             return []
         images_made = self.list_created_images()
@@ -287,7 +289,7 @@ class Session(QObject):
         return names
 
     def _has_unsaved_drawings(self, layer: Layer) -> bool:
-        """Return whether a layer has drawings or marks that are not in a file."""
+        """Return whether a layer has drawings or marks not yet saved to a file."""
         if layer in self._filed_layers or SAVED_KEY in layer.metadata:
             return False
         read = layer.source.path or {STORE_KEY, READ_KEY} & {*layer.metadata}
@@ -297,7 +299,7 @@ class Session(QObject):
         return bool(np.any(get_finest_level(layer)) if pixels else len(layer.data))
 
     def mark_saved_to_file(self, layers: Iterable[Layer]) -> None:
-        """Record that the drawings of layers were written to a file."""
+        """Mark the drawings in the given layers as saved to a file."""
         for layer in layers:
             self._filed_layers.add(layer)
             self._edited_layers.discard(layer)
@@ -306,7 +308,7 @@ class Session(QObject):
     # -- following -----------------------------------------------------------------
 
     def watch_panel(self, panel: Any) -> None:
-        """Save the form of a panel, and ask before closing its window."""
+        """Save a panel's form values on change, and ask before its window closes."""
         if panel not in self._panels:
             self._panels.add(panel)
             if panel.title in self._options:
@@ -323,7 +325,7 @@ class Session(QObject):
             self._window = ref(window)
 
     def watch_steps(self, window: Any) -> None:
-        """Save the state of a window of steps, which has `state` and `show_state`."""
+        """Save the state of a workflow window, using its `state` and `show_state`."""
         self._steps_window = ref(window)
         window.moved.connect(self._schedule_save)
         if self._steps:
@@ -338,12 +340,12 @@ class Session(QObject):
         self._schedule_save()
 
     def _detect_project(self, layer: Layer) -> None:
-        """Continue with a project that napari opened, once all layers exist."""
+        """Resume a project opened by napari once all its layers exist."""
         if self.folder is None and PROJECT_KEY in layer.metadata:
             self._taking.start()
 
     def _continue_opened_project(self) -> None:
-        """Continue with the project whose layers are exactly the open ones."""
+        """Resume the project to which all open layers belong, if there is one."""
         if self.folder is not None or self._viewer() is None:
             return
         layers = list(self.viewer.layers)
@@ -359,12 +361,12 @@ class Session(QObject):
         layers_lost = [item for item in project.layers if item.name not in names]
         self._resume_project(folder, project, tuple(layers_lost))
         self.save()
-        self.said.emit(f"{folder.name} is open and is saved continuously.")
+        self.said.emit(f"{folder.name} is open; changes are saved automatically.")
 
     def _resume_project(
         self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
     ) -> None:
-        """From now on, save to a project whose layers are already open."""
+        """Resume saving to a project whose layers are already open."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
@@ -377,7 +379,7 @@ class Session(QObject):
         self._set_folder(folder)
 
     def _on_layer_changed(self, event: Event) -> None:
-        """Record a change of a layer, whose pixels must be written again."""
+        """Record a layer change, so that changed pixels are saved again."""
         layer, kind = event.source, event.type
         # napari's only event for an undone stroke, among others
         is_drawn = kind == "set_data" and isinstance(layer, Labels)
@@ -393,7 +395,7 @@ class Session(QObject):
         self._schedule_save()
 
     def _on_layer_removed(self, event: Event) -> None:
-        """Keep a layer that the user removes in the project until the next save."""
+        """Keep a layer removed by the user in the project until the user saves."""
         layer = event.value
         quiet = self._history.is_quiet and not self._history.can_restore(layer)
         passes = _is_temporary_overlay(layer) or layer.metadata.get(LIVE_KEY)
@@ -404,7 +406,7 @@ class Session(QObject):
         self._schedule_save()
 
     def _on_removal_undoable(self, name: str) -> None:
-        """Offer to undo removals soon, unless the window is closed by then."""
+        """Schedule an offer to undo removals, unless the window closes first."""
         self._removed_names.append(name)
         if len(self._removed_names) == 1:
             self._offer.start()
@@ -422,17 +424,17 @@ class Session(QObject):
             offer_action(f"Removed {', '.join(names)}.", "Undo", undo_removal)
 
     def _is_window_open(self) -> bool:
-        """Return whether a window shows the viewer."""
+        """Return whether the viewer's window is visible."""
         window = None if self._window is None else self._window()
         return is_alive(window) and bool(window.isVisible())
 
     def _schedule_save(self, event: object = None) -> None:
-        """Save soon, if a project is open."""
+        """Schedule a save if a project is open."""
         if is_alive(self) and self.folder is not None and not self._timer.isActive():
             self._timer.start()
 
     def _save_changes(self) -> None:
-        """Save, unless the viewer was closed meanwhile."""
+        """Save the project, unless the viewer was closed in the meantime."""
         if self._window is not None and not self._is_window_open():
             return
         if self.folder is None or self._viewer() is None or self.failing:
@@ -444,7 +446,7 @@ class Session(QObject):
     def create_project(
         self, folder: Path, then: Callable[[], object] = lambda: None
     ) -> None:
-        """Save everything into a new project, which stays open."""
+        """Save everything to a new project, and keep that project open."""
         if is_project(folder) and folder.exists():
             msg = f"{folder} is already a project: open it, or choose another name."
             raise WriteError(msg, code="output-exists")
@@ -460,7 +462,7 @@ class Session(QObject):
         add_recent_project(self.folder)
 
     def save(self, then: Callable[[], object] | None = None) -> None:
-        """Save the session: pixels first, in a thread, then the list of layers.
+        """Save the session: first the pixels, in a thread, then the layer list.
 
         Removed layers stay in the project: see `exclude_removed_layers`.
         """
@@ -495,7 +497,7 @@ class Session(QObject):
         self._removed_layers.clear()
 
     def list_removed_names(self) -> list[str]:
-        """Return the names of removed layers that the project still has."""
+        """Return the names of removed layers that are still in the project."""
         return [
             item.record.name for item in self._removed_layers if item.record is not None
         ]
@@ -510,7 +512,7 @@ class Session(QObject):
     def _finish_saving(
         self, results: list[tuple[Layer, LayerSource, dict[str, str]]]
     ) -> None:
-        """Record the new locations of pixels, and write the list of layers."""
+        """Record the new pixel locations, and write the layer list."""
         for layer, source, now in results:
             self._kept_sources[layer] = source
             layer.metadata.update(now)
@@ -521,7 +523,7 @@ class Session(QObject):
         self._write_project()
 
     def _write_project(self) -> None:
-        """Write the list of layers, if it changed."""
+        """Write the layer list if it has changed."""
         if self.folder is None:
             return
         try:
@@ -557,7 +559,7 @@ class Session(QObject):
         self.changed.emit()
 
     def _describe_project(self) -> Project:
-        """Describe the open project."""
+        """Return a description of the open project."""
         layers_kept = [item for item in self.viewer.layers if self._can_save(item)]
         layers = [
             describe_layer(item, self._kept_sources.get(item)) for item in layers_kept
@@ -579,7 +581,7 @@ class Session(QObject):
         )
 
     def _insert_removed_layers(self, layers: list[ProjectLayer]) -> None:
-        """Insert the records of removed layers at their indices in the list.
+        """Insert the records of removed layers at their original list indices.
 
         A file that is opened again, or cropped, replaces its earlier layer.
         """
@@ -601,7 +603,7 @@ class Session(QObject):
                 layers.insert(item.index, one)
 
     def _can_save(self, layer: Layer) -> bool:
-        """Return whether a project can save a layer in its present state."""
+        """Return whether a layer in its current state can be saved in a project."""
         if isinstance(layer, Vectors | Tracks):
             return bool(np.size(layer.data) <= _MAX_NUMBERS)
         return isinstance(layer, _VERTICES) or layer in self._kept_sources
@@ -650,7 +652,7 @@ class Session(QObject):
     def _get_stored_pixel_writer(
         self, layer: Image, folder: Path, path: Path
     ) -> _Bring:
-        """Return a function that stores pixels from elsewhere in the project."""
+        """Return a function that adds pixels stored elsewhere to the project."""
         temporary = is_temporary(str(path))
         if path.suffix == _ARRAY and (temporary or is_project(path.parent)):
 
@@ -667,7 +669,7 @@ class Session(QObject):
     def _record_input(
         self, folder: Path, path: Path, read: dict[str, object]
     ) -> tuple[LayerSource, dict[str, str]]:
-        """Record the files that pixels are read from, such as frames."""
+        """Record the input files that pixels are read from, such as frames."""
         place = (
             self._move_into_project(path) if is_temporary(str(path)) else path
         )  # a sample's
@@ -678,7 +680,7 @@ class Session(QObject):
         return LayerSource(input=digest, read=read), now
 
     def _move_into_project(self, path: Path) -> Path:
-        """Move a store from elsewhere into the project, once for all its layers."""
+        """Move an external store into the project, once for all layers that use it."""
         if path not in self._adopted_paths:
             name = path.name.removesuffix(_STORE)
             suffix = path.name.removeprefix(name)
@@ -688,7 +690,7 @@ class Session(QObject):
         return self._adopted_paths[path]
 
     def _create_pixel_writer(self, layer: Image | Labels) -> _Bring:
-        """Return a function that writes pixels from memory or from another reader."""
+        """Return a function that writes a layer's pixels to a store in the project."""
         disable_cache(layer)
         folder, name = self.folder or Path(), layer.name
         grey: Any = None
@@ -719,7 +721,7 @@ class Session(QObject):
     def open_project(
         self, path: Path, then: Callable[[], object] = lambda: None
     ) -> bool:
-        """Open a project, replacing the open content; False while another job runs.
+        """Open a project, replacing all layers; return False if a job is running.
 
         Recent changes of the open project are saved first.
         """
@@ -807,7 +809,7 @@ class Session(QObject):
             )
             names += [f"the unfinished result of {title}" for title in sorted(running)]
         elif self.failing:
-            names.append(f"the last changes of {self.folder.name}")
+            names.append(f"the latest changes to {self.folder.name}")
         if not names:
             if self.folder is not None:
                 self._timer.stop()
@@ -815,7 +817,10 @@ class Session(QObject):
                 if (
                     self.runner.is_busy
                 ):  # writing pixels: it closes once they are written
-                    show_info(f"Saving {self.folder.name}; napari closes afterwards.")
+                    show_info(
+                        f"Saving {self.folder.name}; napari will close when this is "
+                        "done."
+                    )
                     self._then.append(window.close)
                     return False
             return not self.failing
@@ -825,7 +830,7 @@ class Session(QObject):
         return answer == "discard"
 
     def _save_and_close(self, window: QMainWindow) -> None:
-        """Save into a project, asking for its path if none is open."""
+        """Save to the open project, or ask for the path of a new one; then close."""
         from napari_semsr.widgets.base.saving import ask_new_project
 
         if self.folder is not None:
@@ -843,7 +848,7 @@ class Session(QObject):
 def _create_layers(
     project_opened: OpenedProject,
 ) -> tuple[list[tuple[ProjectLayer, Layer]], tuple[ProjectLayer, ...], tuple[str, ...]]:
-    """Create the layers of a project; report those with an invalid description."""
+    """Create the layers of a project, and report invalid layer descriptions."""
     layers_made, layers_lost, sentences = (
         [],
         list(project_opened.missing),
@@ -856,7 +861,7 @@ def _create_layers(
             layers_lost.append(record)
             why = " ".join(str(error).split())
             sentences.append(
-                f"Layer {record.name!r} was left out, since its description in "
+                f"Layer {record.name!r} was skipped because its description in "
                 f"project.json is invalid ({why}); copy the project again."
             )
     return layers_made, tuple(layers_lost), tuple(sentences)
@@ -917,13 +922,13 @@ def _get_window_state(viewer: ViewerModel) -> dict[str, object]:
 
 
 def _get_view_objects(viewer: ViewerModel) -> list[tuple[Camera | Dims, str]]:
-    """Return the objects and attributes that define the view, in setting order."""
+    """Return the objects and attributes that define the view, in order of setting."""
     dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
     return dims + [(host.get_camera(viewer), n) for n in ("angles", "center", "zoom")]
 
 
 def _set_window_state(viewer: ViewerModel, state: dict[str, object]) -> None:
-    """Restore the view; invalid values are ignored."""
+    """Restore the view, ignoring invalid values."""
     with suppress(ValueError, TypeError):
         if state.get("active") in viewer.layers:
             viewer.layers.selection.active = viewer.layers[state["active"]]
@@ -941,7 +946,7 @@ def _set_window_state(viewer: ViewerModel, state: dict[str, object]) -> None:
 
 
 def _iterate_controls(panel: object) -> Iterator[tuple[str, Any]]:
-    """Iterate over the forms and single controls of a panel, by name.
+    """Yield the forms and single controls of a panel with their names.
 
     They are attributes of it, or of a part with `has_settings`, or named in its
     `settings`.
@@ -969,7 +974,7 @@ def _connect_change(item: Any, call: Callable[..., None]) -> None:
 def _remove_user_only(
     values: dict[str, object], form: OptionsForm
 ) -> dict[str, object]:
-    """Return the values without options that only the user may set."""
+    """Return the values, excluding options that only the user may set."""
     return {k: v for k, v in values.items() if k not in form.user_only_names}
 
 
@@ -987,7 +992,7 @@ def get_form_values(panel: object) -> dict[str, object]:
 
 
 def set_form_values(panel: Any, values: dict[str, Any]) -> None:
-    """Restore values of a form, as far as possible."""
+    """Restore the form values of a panel, skipping invalid values."""
     layers = {item.name: item for item in panel.viewer.layers}
     for name, item in list(_iterate_controls(panel)):
         value = values.get(name)
@@ -1013,7 +1018,7 @@ def get_session(viewer: ViewerModel) -> Session:
 
 @atexit.register
 def _destroy_panels() -> None:
-    """Destroy panels whose window is open when Python ends, before PyQt does.
+    """Destroy panels of windows still open when Python exits, before PyQt does.
 
     PyQt iterates over a list of objects to destroy, which Python methods called by Qt
     events may change: PyQt may crash, and controls of panels have a thousand such

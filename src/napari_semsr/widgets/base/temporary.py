@@ -1,4 +1,4 @@
-"""Temporary folders of sessions: marked while in use, removed once unused."""
+"""Temporary session folders, marked while in use and removed afterwards."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _own_folders: set[Path] = set()
 
 
 def create_temporary_folder(parent: Path | None) -> Path:
-    """Create a folder for this process; folders of dead processes are removed.
+    """Create a folder for this process, and remove folders of dead processes.
 
     `parent`: parent folder; None is the system's.
     """
@@ -37,7 +37,7 @@ def is_temporary(path: str) -> bool:
 
 
 def _get_machine_name() -> str:
-    """Return a name for the host or container to which process numbers refer."""
+    """Return a name for the host or container in which process IDs are valid."""
     try:
         return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
@@ -45,7 +45,7 @@ def _get_machine_name() -> str:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether a folder is unused: its process ended, or it is old and foreign.
+    """Return whether a folder's process has ended, or the folder is old and foreign.
 
     A reused process number keeps the folder until that process ends.
     """

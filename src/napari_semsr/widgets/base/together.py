@@ -1,4 +1,4 @@
-"""Hide, show and remove layers together with the result that they explain."""
+"""Helper layers that are hidden, shown and removed together with their result."""
 
 from collections.abc import Iterable
 
@@ -12,14 +12,14 @@ from napari_semsr.widgets.base.history import RemovedLayers
 from napari_semsr.widgets.base.runner import create_timer, is_alive
 
 RUN_KEY = "semsr run"
-"""Key in a layer's metadata for the run that created it, and its original name."""
+"""Layer metadata key: the run that created the layer, and its original name."""
 
 _HIDDEN_KEY = "semsr hidden"
-"""Key in a layer's metadata for whether it is hidden along with its result."""
+"""Layer metadata key: whether the layer was hidden along with its result."""
 
 
 def _get_group(layer: Layer) -> tuple[str, str] | None:
-    """Return the group of a layer: a run on some input, or a folder of frames."""
+    """Return the group of a layer: a run on a given input, or a folder of frames."""
     run = layer.metadata.get(RUN_KEY)
     if isinstance(run, dict):
         return str(run.get("by")), str(run.get("of"))
@@ -28,14 +28,14 @@ def _get_group(layer: Layer) -> tuple[str, str] | None:
 
 
 def _is_result(layer: Layer) -> bool:
-    """Return whether a layer is a result or frames, not a helper of another layer."""
+    """Return whether a layer is a result or contains frames, and is not a helper."""
     return isinstance(layer, Image) and not layer.metadata.get(HELPER_KEY)
 
 
 def _find_members(
     layers: Iterable[Layer], group: tuple[str, str], *, lead: bool
 ) -> list[Layer]:
-    """Return the layers of a group: results, or helper layers."""
+    """Return either the results or the helper layers of a group."""
     return [
         item
         for item in layers
@@ -44,13 +44,13 @@ def _find_members(
 
 
 def find_explaining_layers(viewer: ViewerModel, layer: Layer) -> list[Layer]:
-    """Return the layers that explain a result, such as the outlines of its frames."""
+    """Return the helper layers of a result, such as frame outlines."""
     group = _get_group(layer) if _is_result(layer) else None
     return [] if group is None else _find_members(viewer.layers, group, lead=False)
 
 
 class LayerLinker(QObject):
-    """Linker that hides, shows and removes layers with the result they explain."""
+    """Linker that hides, shows and removes helper layers along with their result."""
 
     def __init__(
         self, parent: QObject, viewer: ViewerModel, history: RemovedLayers
@@ -97,7 +97,7 @@ class LayerLinker(QObject):
             self._later.start()
 
     def _remove_helper_layers(self) -> None:
-        """Remove the layers that explain removed results; undo restores both."""
+        """Remove the helper layers of removed results; undo restores both."""
         layers_gone, self._layers_gone = self._layers_gone, []
         for layer, group in layers_gone:
             left = self._history.layers

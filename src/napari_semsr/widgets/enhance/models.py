@@ -78,8 +78,8 @@ _TOLERANCE = 0.001  # relative; pixel sizes this close are equal; chosen
 _CHECK_PAGE = "models.md#does-it-show-what-is-there"
 _CHOICE = '<a href="which-model.md">Which model for which image</a>'
 _PREVIEW = (
-    "A preview: trained on simulated samples. For this sample, train on an SEM "
-    'image of a part of it: <a href="adapt.md#in-napari">Train on SEM</a>.'
+    "Preview model, trained on simulated samples. For your own sample, train on an SEM "
+    'image of part of it: <a href="adapt.md#in-napari">Train on SEM</a>.'
 )
 _IMAGES = {
     "held_out": "real images that it was not trained on",
@@ -120,7 +120,7 @@ def format_card(
 
 
 def _format_checks(card: Mapping[str, object]) -> str:
-    """Describe the results of the checks; for discs, those of the worst condition."""
+    """Describe the check results; for discs, report the worst condition."""
     records, removals = DiscRecord.from_card(card), Removals.from_card(card)
     link = f'<a href="{_CHECK_PAGE}">How this is checked</a>. {_CHOICE}'
     if removals is not None:
@@ -129,23 +129,24 @@ def _format_checks(card: Mapping[str, object]) -> str:
         return f"This model has not been checked with known structures. {link}"
     kind, record = next(iter(records.items()))  # of real images, if available
     name, enhanced_share, degraded_share = record.worst_condition()
+    prefix = "" if len(record.content["conditions"]) == 1 else "worst case: "
     return (
         f"Checked on {_IMAGES[kind]} with discs added or removed: "
-        f"{100 * enhanced_share:.0f} % are shown correctly by its output, "
-        f"{100 * degraded_share:.0f} % by its input "
-        f"({'' if len(record.content['conditions']) == 1 else 'worst case: '}{name}). "
+        f"{100 * enhanced_share:.0f} % of the discs are reproduced correctly in its "
+        f"output, {100 * degraded_share:.0f} % in its input "
+        f"({prefix}{name}). "
         f"{record.verdict()} {link}"
     )
 
 
 def format_card_details(card: Mapping[str, Any]) -> str:
-    """Return the details of a card as rich text."""
+    """Return the details of a model card as rich text."""
     from napari_semsr.inference import TrainedPixelSizes
 
     far = f"{card.get('receptive_field')} px on each side"
     for tolerance, reach in (card.get("effective_field") or {}).items():
         if float(tolerance) == _TOLERANCE:
-            far += f", {reach} px within {tolerance} of the range"
+            far += f", effectively {reach} px (within {tolerance} of the range)"
     rows = {
         "Trained on": TrainedPixelSizes.from_card(card).describe(),
         "Scale": f"{card.get('scale', 1)} {TIMES}",
@@ -165,7 +166,7 @@ def format_card_details(card: Mapping[str, Any]) -> str:
 
 
 def list_installed_models() -> list[tuple[str, str]]:
-    """List the installed models, as (label, name).
+    """Return the installed models as (label, name) pairs.
 
     A model that was worse than its input in validation is marked, and listed last.
     """
@@ -186,7 +187,7 @@ def list_installed_models() -> list[tuple[str, str]]:
 
 
 def find_models_trained_on(read: Callable[[], set[str]]) -> list[str]:
-    """Return the names of models trained on an optical image with given digests.
+    """Return the names of models trained on an image with any of the digests.
 
     Digests are computed only if a model states the data it was trained on.
     """
@@ -226,23 +227,23 @@ class ModelChooser(Form):
         self.file_button = create_button(
             "Add a model file…",
             self._choose_file,
-            "A .safetensors file with a model card is used without being copied; an "
-            "ONNX file or a zip of bioimage.io is imported first.",
+            "A .safetensors file with a model card is used in place; an ONNX file or "
+            "a bioimage.io zip archive is imported first.",
         )
         self.text, self.details = RichLabel(), RichLabel()
         tooltip = "Training data, limits and licence of the model."
         text = "Check this model…"
         check_tooltip = (
-            "Check whether the model shows discs that were added to images or "
-            "removed from them."
+            "Check whether the model shows discs that were added to images, and omits "
+            "discs that were removed."
         )
         buttons = [] if check is None else [create_button(text, check, check_tooltip)]
         self.more = CollapsibleSection("More", tooltip, self.details, *buttons)
         self.own_button = create_button(
             "Train on this image alone…",
             self._open_training,
-            "Denoise with a network trained on this image only: opens Train with this "
-            f"image chosen. {OWN_IMAGE_TIME}",
+            "Denoise with a network trained on this image only. Opens the Train "
+            f"panel with this image selected. {OWN_IMAGE_TIME}",
         )
         self.own_button.setVisible(False)
         for row in (self.box, self.file_button, self.text, self.own_button, self.more):
@@ -272,7 +273,7 @@ class ModelChooser(Form):
             self.refresh()
 
     def add_file(self, path: str | Path) -> None:
-        """Add a model from outside the library to the list, and choose it."""
+        """Add a model file from outside the library to the list, and select it."""
         file = str(path)
         if file not in self._files:
             self._files.append(file)
@@ -280,7 +281,7 @@ class ModelChooser(Form):
         self.box.value = file
 
     def choose(self, name: str) -> None:
-        """Choose a model by its name, if it is installed."""
+        """Select a model by name, if it is installed."""
         if (
             is_alive(self)
             and self.card.get("name") != name
@@ -289,14 +290,14 @@ class ModelChooser(Form):
             self.box.value = name
 
     def show_model(self, name: str | None) -> None:
-        """Choose the model, or the file, that another list has chosen."""
+        """Select the model or model file that is selected in another list."""
         if name in self.box.choices:
             self.box.value = name
         elif name is not None:
             self.add_file(name)
 
     def propose_model(self, name: str | None) -> None:
-        """Choose a model by its name, or the first one, unless the user has chosen."""
+        """Select a model by name, or the first one, unless the user has chosen one."""
         names = self.box.choices
         if self.value != self._model_proposed or not names:
             return
@@ -309,7 +310,7 @@ class ModelChooser(Form):
             self.open_model_file(path)
 
     def open_model_file(self, path: str | Path) -> None:
-        """Choose a model file with a card; open the import panel for one without."""
+        """Select a model file with a card; open the import panel for other files."""
         if Path(path).suffix.lower() == ".safetensors":
             self.add_file(path)
             return
@@ -335,7 +336,7 @@ class ModelChooser(Form):
         panel.take_noisy(self._layer)
 
     def _is_unsuitable(self) -> bool:
-        """Return whether no model is chosen, or one for other pixel sizes."""
+        """Return whether no model is selected, or it is for other pixel sizes."""
         from napari_semsr.inference import TrainedPixelSizes, plan_resampling
 
         if "name" not in self.card:
@@ -380,8 +381,8 @@ class CheckPanel(Panel):
         self.image = self.create_layer_box(
             "image",
             "On",
-            "A sharp grey image, to which discs are added before it is degraded; "
-            "without one, samples are simulated.",
+            "Sharp grey image to which discs are added before it is degraded. If "
+            "none is chosen, samples are simulated.",
             none="simulated samples",
         )
         self.form = OptionsForm(CheckOptions)
@@ -390,10 +391,10 @@ class CheckPanel(Panel):
         self.add_results("Results")
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         model, layer = self.model.value, self.image.value
         if model is None:
-            msg = "A model must be chosen, but none is installed; add a model file."
+            msg = "No model is installed; add a model file."
             raise OptionError(msg, code="model-missing")
         images = [] if layer is None else [self.read_layer(layer)]
         options = self.form.create_options()
@@ -418,7 +419,7 @@ class CheckPanel(Panel):
 _TITLE = "Import model"
 _MOST = 1e7  # chosen: beyond the values of detectors, and narrow enough for the dock
 _ENDS = ("black", "white")
-_END = "The values that become 0 (black) and 1 (white) for the network."
+_END = "Input values mapped to 0 (black) and 1 (white) for the network."
 _RANGES = {
     "percentiles": ("Percentiles (%)", (0.1, 99.9), (0.0, 100.0)),
     "levels": ("Grey levels", (0.0, 1.0), (-_MOST, _MOST)),
@@ -426,7 +427,7 @@ _RANGES = {
 
 
 class ImportPanel(Panel):
-    """Panel that imports a model file, with details that the file lacks."""
+    """Panel that imports a model file and asks for details that the file lacks."""
 
     help_place = "exchange.md#models-from-elsewhere"
 
@@ -437,8 +438,10 @@ class ImportPanel(Panel):
             label="File",
             mode=FileDialogMode.EXISTING_FILE,
             filter=MODEL_FILES,
-            tooltip="A .safetensors file with a card, an ONNX file, or a zip of "
-            "bioimage.io with ONNX weights. No code in the file is executed.",
+            tooltip=(
+                "A .safetensors file with a model card, an ONNX file, or a bioimage.io "
+                "zip archive with ONNX weights. No code in the file is executed."
+            ),
         )
         self.form = OptionsForm(ImportOptions)
         self.ends = tuple(
@@ -452,7 +455,8 @@ class ImportPanel(Panel):
             name="overwrite",
             text="Overwrite if it exists",
             tooltip=(
-                "Overwrite an imported model of the same name; bundled models are kept."
+                "Overwrite an imported model with the same name; bundled models are "
+                "never overwritten."
             ),
         )
         self.add_group("File", Form(self.file))
@@ -474,12 +478,12 @@ class ImportPanel(Panel):
         return path is not None and path.suffix.lower() == ".safetensors"
 
     def _show_rows(self, _: object) -> None:
-        """Show only the rows of details that the file lacks."""
+        """Enable the detail rows only if the file has no model card."""
         self.form.setEnabled(not self._has_card())
         self.range.setEnabled(not self._has_card())
 
     def _show_range(self, scaling: str | None) -> None:
-        """Show the two values of the scaling, if it needs any."""
+        """Show the two scaling values, if the scaling method needs them."""
         self.range.setVisible(scaling in _RANGES)
         if scaling not in _RANGES:
             return
@@ -490,7 +494,7 @@ class ImportPanel(Panel):
             self.range.relabel(end.name, f"{label}, {end.name}", _END)
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         path = get_entered_path(self.file)
         if path is None or path.is_dir():  # if nothing is entered
             msg = "Choose a model file."
@@ -506,7 +510,7 @@ class ImportPanel(Panel):
         return PanelTask(lambda: job(path, options=options), self.show_outcome)
 
     def show_outcome(self, model_file: ModelFile) -> None:
-        """Show the card, and let open panels choose the model."""
+        """Show the card, and select the model in open panels."""
         NEWS.changed.emit()
         name = str(model_file.card["name"])
         NEWS.arrived.emit(name)

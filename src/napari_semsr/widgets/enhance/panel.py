@@ -127,7 +127,7 @@ _models_imported = Event()
 
 
 def start_torch() -> Job[None]:
-    """Import torch in the thread of a job, unless it is already imported."""
+    """Import torch in the job's thread, unless it is already imported."""
     if not _models_imported.is_set():
         yield Progress(0, 0, "Starting torch (some seconds, once per napari session)")
         _import_torch()
@@ -168,7 +168,7 @@ def create_live_field(
     name: str,
     whole: bool,
 ) -> tuple["LiveField", dict[str, object]]:
-    """Return a field that displays tiles as they are enhanced, and its layer keywords.
+    """Return a live field that shows tiles as they are enhanced, and layer keywords.
 
     It has the calibration of the result, and the contrast of the layer.
     """
@@ -220,7 +220,7 @@ def find_unfinished_layers(viewer: ViewerModel) -> "list[LiveLayer]":
 
 
 class LiveLayer(QObject):
-    """A layer that is being enhanced; it outlives the panel that started it."""
+    """Layer that is being enhanced, which outlives the panel that started it."""
 
     def __init__(
         self,
@@ -258,11 +258,11 @@ class LiveLayer(QObject):
 
     @property
     def is_partial(self) -> bool:
-        """Whether a part of the layer is not enhanced yet."""
+        """Whether part of the layer is not yet enhanced."""
         return bool(self.layer.metadata.get(LIVE_KEY))
 
     def on_timeout(self) -> None:
-        """Tell the run which part is in view, and draw new tiles."""
+        """Report the visible area to the run, and draw new tiles."""
         view = get_visible_box(self._viewer, self.layer)
         if view != self._view:  # then napari has just read all of it again
             self._view = view
@@ -279,7 +279,7 @@ class LiveLayer(QObject):
         self._timer.start()
 
     def pause(self) -> None:
-        """Update the layer a last time after the run has stopped, and keep it."""
+        """Update the layer one last time after the run has stopped, and keep it."""
         self._timer.stop()
         if self.is_shown:
             self._update_name(complete=False)
@@ -287,7 +287,7 @@ class LiveLayer(QObject):
             self.layer.refresh(extent=False, highlight=False)
 
     def _update_name(self, *, complete: bool) -> None:
-        """Add the mark for an unfinished layer to its name, or remove it."""
+        """Add the "incomplete" suffix to the layer name, or remove it."""
         name = _INCOMPLETE_END.sub("", self.layer.name)
         if not complete:
             self.layer.name = f"{name}{_INCOMPLETE}"
@@ -451,7 +451,7 @@ class EnhanceCompareControls(CompareControls):
         self.preview.runner.failed.connect(self.stop_preview)
 
     def start_preview(self, _: object = None) -> None:
-        """Show a preview, to let the user check the effect of an option."""
+        """Show a preview, so that the user can check the effect of an option."""
         self.pointing.value = True
 
     def stop_preview(self, _: object = None) -> None:
@@ -492,7 +492,10 @@ class AdvancedOptions(_CollapsibleOptions):
         self.cluster = OptionsForm(ClusterOptions)
         line = self.cluster.get_widget("scheduler").native
         line.setPlaceholderText("none: run in napari")
-        tooltip = "Memory, tolerance, flips and rotations, and cluster; rarely needed."
+        tooltip = (
+            "Memory, tolerance, flips and rotations, and cluster options; rarely "
+            "needed."
+        )
         super().__init__(ADVANCED_GROUP, tooltip, self.cluster)
 
     @property
@@ -544,7 +547,7 @@ class SharpenForm(Form):
         self.show_row("blur_width", self.kind.value in ("px", "nm"))
 
     def show_measured_blur(self, blur_px: float | None) -> None:
-        """Show the blur measured by the model next to the choice."""
+        """Show the blur measured by the model in the list of choices."""
         text_found = (
             _FROM_IMAGE if blur_px is None else f"{_FROM_IMAGE}: {blur_px:.2f} px"
         )
@@ -557,7 +560,7 @@ class SharpenForm(Form):
         self.show_measured_blur(None)
 
     def get_blur_px(self, size: PixelSize | None) -> float | None:
-        """Return the option's value for a layer with a pixel size."""
+        """Return the blur in pixels for a layer of the given pixel size."""
         if self.kind.value == _FROM_IMAGE:
             return None
         if self.kind.value == _OFF or not self.sigma.value:
@@ -566,7 +569,7 @@ class SharpenForm(Form):
         return sum(point_spread.compute_sigma_px(size)) / 2
 
     def set_blur_px(self, blur_px: float | None) -> None:
-        """Set the form to a blur in pixels; None if it is to be measured."""
+        """Set the form to a blur in pixels; None selects the measured blur."""
         self.kind.value = _FROM_IMAGE if blur_px is None else "px" if blur_px else _OFF
         if blur_px:
             self.sigma.value = blur_px
@@ -579,7 +582,7 @@ _MAPS = {
         "distance to training area (unlike it above 1)",
     ),
 }
-"""For each map: what it shows, and the name of its layer."""
+"""What each map shows, and the name of its layer."""
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 
 
@@ -616,8 +619,8 @@ class EnhancePanel(Panel):
             name="whole",
             text="Whole field",
             tooltip=(
-                "The part in view is always enhanced first. If unticked, the rest is "
-                "enhanced only when it comes into view, or when you tick this again."
+                "The visible area is always enhanced first. If unticked, the rest is "
+                "enhanced only when it comes into view or when you tick this again."
             ),
             value=True,
         )
@@ -626,16 +629,17 @@ class EnhancePanel(Panel):
             text="Map of the misfit",
             tooltip=(
                 "Add a layer that shows where the result, blurred again, differs from "
-                "the input: structures that are missing, or were added without "
-                "evidence. In per cent of the input's contrast."
+                "the input, in per cent of the input's contrast: structures that are "
+                "missing or were added without evidence."
             ),
         )
         self.unfamiliar = CheckBox(
             name="unfamiliar",
             text="Show distance to the training area",
             tooltip=(
-                "Add a layer with the distance of each 96 px block from the training "
-                "area of the model; blocks above 1 do not resemble that area."
+                "Add a layer with the distance of each 96 px block from the model's "
+                "training area; blocks with a distance above 1 do not resemble that "
+                "area."
             ),
         )
         self.unmade = RichLabel()  # why a ticked map cannot be made
@@ -644,7 +648,7 @@ class EnhancePanel(Panel):
             name="existing",
             label="If it exists",
             tooltip=(
-                "Keep an existing store, overwrite it, or resume an interrupted one, "
+                "Keep an existing store, overwrite it, or resume an interrupted run, "
                 "started here or on the command line, with its original settings."
             ),
             choices=list(_EXISTING.items()),
@@ -746,12 +750,12 @@ class EnhancePanel(Panel):
         self._show_map_problems()
 
     def _find_map_problems(self) -> dict[str, str]:
-        """Return the reasons why selected maps cannot be made, by map name."""
+        """Return the reasons why selected maps cannot be made, keyed by map name."""
         card, why = self.model.card, {}
         if self.misfit.value and not is_instrument_model(card):
             why[MISFIT] = (
                 f"{card.get('name', self.model.value)} was not trained with a "
-                "simulated instrument, so the blur is not known"
+                "simulated instrument, so the blur is unknown"
             )
         if self.unfamiliar.value and not _has_training_area(card):
             why[UNFAMILIAR] = (
@@ -764,7 +768,7 @@ class EnhancePanel(Panel):
         return why
 
     def _show_map_problems(self, _: object = None) -> None:
-        """Show the reasons below the tick boxes; boxes that are ticked stay visible."""
+        """Show the reasons below the tick boxes, and keep ticked boxes visible."""
         if not is_alive(self):
             return
         from_instrument = is_instrument_model(self.model.card)
@@ -794,12 +798,12 @@ class EnhancePanel(Panel):
         layer, model = self.layer.value, self.model.value
         micrograph = self.read_layer(layer)
         if model is None:
-            msg = "A model must be chosen, but none is installed; add a model file."
+            msg = "No model is installed; add a model file."
             raise OptionError(msg, code="model-missing")
         return layer, micrograph, model, self._get_options(micrograph.pixel_size_nm)
 
     def _get_options(self, size: PixelSize | None) -> EnhanceOptions:
-        """Return the options; those of the unfinished store if none was changed."""
+        """Return the options, or the stored ones of an unfinished run if unchanged."""
         weights = {}
         if self._has_separate_amounts():
             blur = self.sharpen.get_blur_px(size)
@@ -818,7 +822,7 @@ class EnhancePanel(Panel):
         return get_entered_store(self.output, stack=self.uses_all_planes())
 
     def _is_resuming(self) -> bool:
-        """Whether to resume an interrupted store."""
+        """Return whether to resume an interrupted store."""
         return bool(self.existing.value == "resume")
 
     def _create_result_name(
@@ -828,7 +832,7 @@ class EnhancePanel(Panel):
         return create_result_name(self.viewer, micrograph.name, model)
 
     def _load_unfinished_options(self) -> EnhanceOptions | None:
-        """Show the options of a store that will be resumed, and return them."""
+        """Show and return the options of a store that will be resumed."""
         path = None if self.uses_all_planes() else get_entered_store(self.output)
         store_record = None
         if path is not None and self._is_resuming():
@@ -955,7 +959,7 @@ class EnhancePanel(Panel):
         )
 
     def _has_result(self, request: tuple[object, ...], path: Path | None) -> bool:
-        """Whether the result of these settings exists at the chosen path."""
+        """Return whether a result with these settings exists at the chosen path."""
         live = self.live
         return (
             live is not None
@@ -1149,7 +1153,7 @@ class EnhanceOutcome:
 
 
 def _has_training_area(card: Mapping[str, Any]) -> bool:
-    """Whether a model states the area it was trained on."""
+    """Return whether a model card records the training area."""
     return FAMILIARITY in (card.get("training") or {})
 
 

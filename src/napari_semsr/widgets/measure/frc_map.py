@@ -99,10 +99,10 @@ _BINS = 40  # bins of the histogram; chosen
 REGION_COLOURS = "#e19696", "#785a1e", "#d21e78", "#2d4bff", "#87962d", "#0ff01e"
 
 _ONE_MOSAIC = (
-    "A stitched mosaic needs two exposures: choose a second image, or stitch it with "
-    "its halves. Blending correlates the noise of neighbouring pixels, which makes the "
-    "halves of a single mosaic agree too well; tick Split the mosaic anyway to measure "
-    "it regardless."
+    "A stitched mosaic needs two exposures: choose a second image, or stitch the "
+    "mosaic with its halves. Blending correlates the noise of neighbouring pixels, so "
+    "two halves of a single mosaic agree too well. Tick Split the mosaic anyway to "
+    "measure it regardless."
 )
 _HALVES = "The stored halves of this mosaic are compared in the area that both cover."
 
@@ -140,7 +140,7 @@ def add_failed_layer(
     codes: NDArray[np.uint8],
     name: str,
 ) -> Labels | None:
-    """Add a layer with the blocks without a resolution, coloured by reason.
+    """Add a layer of the blocks that have no resolution, coloured by reason.
 
     `codes` (Y, X) are 0 where there is a resolution. Returns the layer, or None if no
     block failed.
@@ -226,7 +226,7 @@ def _measure_frc(
 def _find_blocks_in_regions(
     regions: Sequence[Region], report: FrcMapReport
 ) -> Mapping[str, NDArray[np.bool_]]:
-    """Return a mask of the blocks with their centre inside, for each region."""
+    """Return, for each region, a mask of the blocks whose centres are inside."""
     grid = report.result.map
     rows, columns = np.indices(grid.shape)
     places = np.stack([rows.ravel(), columns.ravel()], axis=1) * grid.scale
@@ -256,8 +256,9 @@ class FrcMapPanel(Panel):
             value=False,
             text="Split the mosaic anyway",
             tooltip=(
-                "Split a single mosaic instead of comparing its stored halves; because "
-                "frames are blended, the resolution is then too good or too poor."
+                "Split a single mosaic instead of comparing its stored halves. Because "
+                "the frames are blended, the measured resolution is then too fine or "
+                "too coarse."
             ),
         )
         self.regions = create_region_box(
@@ -285,7 +286,7 @@ class FrcMapPanel(Panel):
                 (
                     "before",
                     "Before",
-                    "Resolution map, for example one computed before enhancing.",
+                    "Resolution map, for example of the image before enhancement.",
                 ),
                 ("after", "After", "Another map of the same blocks."),
             )
@@ -338,13 +339,13 @@ class FrcMapPanel(Panel):
         self.layers.show_row("split_mosaic", alone)
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         options = self.form.create_options()
         layer, second = self.first.value, self.second.value
         if layer is second is not None:
             msg = (
-                f"Both images are the layer {layer.name!r}; choose another exposure of "
-                "the field of view as the second image, or 'none'."
+                f"Layer {layer.name!r} is chosen as both images; choose another "
+                "exposure of the field of view as the second image, or 'none'."
             )
             raise ShapeError(msg, code="same-image")
         images = read_image_pair(self, layer, second)
@@ -365,13 +366,13 @@ class FrcMapPanel(Panel):
         return PanelTask(work, partial(self.show_outcome, layer))
 
     def compare_maps(self) -> None:
-        """Show two maps on one colour scale, and add their difference."""
+        """Show two maps on a common colour scale, and add their difference."""
         with self.show_errors():
             before, after = self.before.value, self.after.value
             if before is after or None in (before, after):
                 msg = (
-                    "Choose two maps, Before and After; compute them first if "
-                    "necessary."
+                    "Choose two different maps as Before and After; compute them first "
+                    "if necessary."
                 )
                 raise OptionError(msg, code="missing-value")
             first, second = self.read_layer(before), self.read_layer(after)
@@ -391,10 +392,11 @@ class FrcMapPanel(Panel):
             unit = "nm" if first.pixel_size_nm is not None else "px"
             difference_layer = self._add_difference(first, apart, (before, after))
             sentence = (
-                f"Both maps show {DASH.join(map(format_number, limits))} {unit}; "
-                f"{difference_layer.name!r}: median {np.median(finite):+.4g} {unit}, "
-                f"magenta is finer, green is coarser; {apart.size - finite.size} of "
-                f"{apart.size} blocks have no resolution in at least one map."
+                f"Both maps are scaled to {DASH.join(map(format_number, limits))} "
+                f"{unit}. {difference_layer.name!r}: median {np.median(finite):+.4g} "
+                f"{unit}; magenta is finer, green is coarser. "
+                f"{apart.size - finite.size} of {apart.size} blocks have no resolution "
+                "in at least one map."
             )
             self.show_status(sentence)
 
@@ -455,7 +457,7 @@ class FrcMapPanel(Panel):
             hidden_note = (
                 "" if self._found_none else _show_measured_image(self.viewer, layer)
             )
-            where += f"; {hidden_note} is hidden" if hidden_note else ""
+            where += f"; hidden: {hidden_note}" if hidden_note else ""
             show_scale_bar(self.viewer)
             yield
         part = outcome.part
@@ -507,7 +509,7 @@ class FrcMapPanel(Panel):
 def _crop_to_common_blocks(
     before: Micrograph, after: Micrograph
 ) -> tuple[Micrograph, FloatArray]:
-    """Crop two maps to their common blocks; return the first map and both values.
+    """Crop two maps to their common blocks; return the first map and both arrays.
 
     Registering crops some pixels, so blocks may be a fraction of a step apart.
     """
@@ -523,9 +525,9 @@ def _crop_to_common_blocks(
         or np.abs(apart - whole_blocks).max() > _APART
     ):
         msg = (
-            f"Both maps must have the same blocks, got {before.name!r} and "
-            f"{after.name!r} on different grids; map both with the same block and "
-            "step."
+            f"Both maps must share a block grid, but {before.name!r} and "
+            f"{after.name!r} are on different grids; compute both with the same block "
+            "size and step."
         )
         raise ShapeError(msg, code="grid-mismatch")
     ours, theirs = (
@@ -537,7 +539,7 @@ def _crop_to_common_blocks(
 
 
 def _have_same_processing(first: Image, other: Image) -> bool:
-    """Whether two layers were acquired and processed in the same way."""
+    """Return whether two layers were acquired and processed in the same way."""
     return (
         is_acquired(first) and is_acquired(other) and get_jobs(first) == get_jobs(other)
     )
@@ -552,7 +554,7 @@ def _get_store_path(layer: Image) -> Path | None:
 def _compute_histograms(
     outcome: FrcOutcome,
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Compute resolution histograms of all regions; (K + 1,) edges, (K,) counts.
+    """Compute resolution histograms of all regions: edges (K + 1,), counts (K,).
 
     The whole field comes first; there are no edges if no block has a resolution.
     """
@@ -690,7 +692,7 @@ def _get_metrics(outcome: FrcOutcome) -> Numbers:
             rows.setdefault(name, figure)
     if outcome.alone is not None:
         cut_off = get_figures(outcome.alone)["Cut-off"]
-        note = f"{cut_off.note}, of {outcome.alone.image} only"
+        note = f"{cut_off.note}, measured on {outcome.alone.image} only"
         rows["Decorrelation"] = replace(cut_off, note=note)
         rows["Its method"] = outcome.alone.result.method
     return rows | {"Failed": blocks["Failed"]}

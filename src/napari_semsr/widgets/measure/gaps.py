@@ -35,7 +35,7 @@ _TABLE_HEIGHT = 170
 
 
 class GapsPanel(GroundTruthPanel):
-    """Counts and measures gaps, compared with a reference layer if there is one."""
+    """Panel that counts and measures gaps, optionally against a reference layer."""
 
     title, run_label = "Gaps", "Find gaps"
     verb = GAPS
@@ -48,7 +48,7 @@ class GapsPanel(GroundTruthPanel):
 
     def create_result_widgets(self) -> Sequence[QWidget]:
         """Create the table of gaps and a button to copy it."""
-        tooltip = "Choose a row to centre its gap in the view."
+        tooltip = "Select a row to centre the view on its gap."
         self.rows = RowTable(tooltip, _TABLE_HEIGHT)
         self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
         self.rows.setSelectionMode(self.rows.SelectionMode.SingleSelection)
@@ -101,7 +101,7 @@ class GapsPanel(GroundTruthPanel):
         return row
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Return a sentence with the number of gaps."""
+        """Return a sentence that states the number of gaps."""
         gaps = outcome.report.result
         count = len(gaps.found)
         return f"Found {count} gap{'s'[: count != 1]} between {gaps.counted}."
@@ -208,7 +208,7 @@ def _create_displayed_rows(gaps: Gaps, unit: str) -> Columns:
 
 
 def _create_table(gaps: Gaps) -> Mapping[str, list[float | str]]:
-    """Return table columns with one row per gap; NaN if a width is missing."""
+    """Return table columns with one row per gap, using NaN for missing widths."""
     rows = {}
     for name, values in gaps.create_table().items():
         word, _, unit = name.replace("reference_width", "reference").rpartition("_")

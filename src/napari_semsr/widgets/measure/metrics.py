@@ -40,14 +40,14 @@ class MetricsPanel(GroundTruthPanel):
 
     @staticmethod
     def rank_reference(image: Layer, other: Layer) -> int:
-        """Rank a layer as a reference of an image, with its source as a fallback."""
+        """Rank a layer as a reference for an image, with its source as a fallback."""
         made_of = not is_ground_truth(image) and other.name in get_input_names(image)
         return GroundTruthPanel.rank_reference(image, other) or int(made_of)
 
     def measure_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Measure in one region: grey levels in all of it, the rest in a rectangle."""
+        """Measure grey levels in the whole region, the rest in its inner rectangle."""
         # one range for all regions, so that their PSNR can be compared
         how = options.replace(data_range=outcome.report.result.data_range)
         box = get_region_box(region, outcome.images[0])

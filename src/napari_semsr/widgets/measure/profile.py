@@ -72,8 +72,8 @@ _LINE_LAYER = "profile line"
 _MAX_POINTS = 4000  # samples of a curve in the plot, which is some hundred pixels wide
 _ROOM = 0.15  # share of their range, above and below moving curves; chosen
 _HINT = (
-    "Press 'Draw a line' and drag across a structure. If you move the line or its ends "
-    "later, the curve is updated."
+    "Press 'Draw a line' and drag across a structure. The curve is updated when you "
+    "move the line or its ends."
 )
 
 
@@ -154,7 +154,7 @@ def _measure_profiles(
 
 
 class ProfilePanel(Panel):
-    """Panel that plots layers along a Shapes line, and updates the plot as it moves."""
+    """Panel that plots layer profiles along a line and updates as the line moves."""
 
     plots = True
     help_place = "profile.md"
@@ -176,8 +176,8 @@ class ProfilePanel(Panel):
         self.line = self.create_layer_box(
             "line",
             "Line",
-            "Shapes layer whose selected line, or otherwise its last line, is "
-            "measured.",
+            "Shapes layer whose selected line is measured, or its last line if none "
+            "is selected.",
             layers=lambda: list_user_layers(viewer, Shapes),
         )
         self.draw_button = create_button(
@@ -243,7 +243,7 @@ class ProfilePanel(Panel):
             self.show_status("Drag across a structure in the image.")
 
     def _watch_line_layer(self, _: object = None) -> None:
-        """Connect to the chosen layer of lines, which holds only a weak reference."""
+        """Connect to the chosen line layer, which references the panel only weakly."""
         if self._lines_watched:
             events, (callbacks, callbacks_known) = self._lines_watched
             for event in events:
@@ -298,7 +298,7 @@ class ProfilePanel(Panel):
     def _get_line_ends(
         self, images: Sequence[Image]
     ) -> tuple[float, float, float, float]:
-        """Return the ends of the line in the plane in which the images are measured."""
+        """Return the line ends in the coordinates in which the images are measured."""
         lines = self.line.value
         ends = None if lines is None else self._find_line_ends(lines)
         if lines is None or ends is None:
@@ -353,7 +353,7 @@ class ProfilePanel(Panel):
         return requests, line, width, values
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         images, request = self._list_images(), self._create_measure_request()
         here = {id(layer) for layer in self.viewer.layers}  # others are released
         self._readers = {
@@ -458,7 +458,7 @@ class ProfilePanel(Panel):
         )
 
     def _draw_profiles(self, profiles: ProfileSet, *, moving: bool = False) -> None:
-        """Draw the curves; while the line moves, keep the axes."""
+        """Draw the curves, keeping the axes while the line moves."""
         from napari_semsr.widgets.base import (
             COLOURS,
             add_legend,
@@ -511,7 +511,7 @@ class ProfilePanel(Panel):
     def _update_curves(
         self, curves: Sequence[tuple[FloatArray, FloatArray]], names: list[str]
     ) -> bool:
-        """Update the curves if they match the present plot and fit in its axes."""
+        """Update the curves if they match the current plot and fit its axes."""
         if self.plot is None or self._names_drawn != names:
             return False
         axes = self.plot.axes[0]
@@ -528,7 +528,7 @@ class ProfilePanel(Panel):
 def _get_bounds(
     curves: Sequence[tuple[FloatArray, FloatArray]],
 ) -> tuple[float, float, float]:
-    """Return lowest and highest value of some curves, and the length of the longest."""
+    """Return the minimum and maximum of the curves, and the longest curve's length."""
     values = np.concatenate([y for _, y in curves])
     finite = values[np.isfinite(values)]
     longest = max(float(x[-1]) for x, _ in curves)
@@ -538,7 +538,7 @@ def _get_bounds(
 
 
 def _downsample_profile(profile: Profile) -> tuple[FloatArray, FloatArray]:
-    """Return the samples of a profile; the extremes of each section if it is long."""
+    """Downsample a profile, if long, to the minimum and maximum of each section."""
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MAX_POINTS)
     if step <= 2:

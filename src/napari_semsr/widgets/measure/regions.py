@@ -1,4 +1,4 @@
-"""Regions that a user drew or labelled, and measurements in each of them."""
+"""Regions drawn or labelled by the user, and measurements in each region."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -154,7 +154,7 @@ Cell = float | int | str | None
 
 
 def get_region_box(region: Region, image: Micrograph) -> Box:
-    """Return the pixel box of an image that contains a region.
+    """Return the pixel box that contains a region of an image.
 
     Raises `ShapeError` if the region is outside the image.
     """
@@ -162,15 +162,13 @@ def get_region_box(region: Region, image: Micrograph) -> Box:
     first = np.maximum(np.ceil(low - _EDGE), 0).astype(int)
     last = np.minimum(np.floor(high + _EDGE) + 1, image.shape).astype(int)
     if np.any(last <= first):
-        msg = (
-            f"The region {region.name} is outside {image.name}; move it onto the image."
-        )
+        msg = f"Region {region.name} is outside {image.name}; move it onto the image."
         raise ShapeError(msg, code="outside-image")
     return Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
 
 
 def crop_to_region(region: Region, image: Micrograph, box: Box) -> Micrograph:
-    """Crop an image to a box; pixels with centres outside a region become NaN."""
+    """Crop an image to a box; set pixels centred outside the region to NaN."""
     part = crop_to_box(image, box)
     values = np.array(part.data, dtype=np.float64)
     columns = np.arange(part.shape[1])
@@ -201,7 +199,7 @@ def crop_to_inner_rectangle(
 def measure_regions(
     regions: Sequence[Region], measure: Callable[[Region], Mapping[str, Cell]]
 ) -> Job[Mapping[str, Columns]]:
-    """Measure each region; if that fails, show the reason in its row."""
+    """Measure each region; on failure, note the reason in its row."""
     if not regions:
         return {}
     rows: list[Mapping[str, Cell]] = []
@@ -229,7 +227,7 @@ def propose_partner(
     fits: Callable[[Image, Image], int],
     keeps: Callable[[Image, Image], bool] = lambda *_: True,
 ) -> Callable[[], None]:
-    """Keep proposing the best matching layer on the grid of the chosen image.
+    """Keep proposing the best-matching layer on the grid of the chosen image.
 
     `fits`: 0 for one that does not fit, more for a better fit; of equal ones the last
     is proposed. The current choice is kept if it overlaps the image and `keeps` agrees,
@@ -271,7 +269,7 @@ def read_image_pair(
     if shapes[0] != shapes[-1]:
         msg = (
             f"Both images must have the same shape, got {shapes[0]} and {shapes[1]} "
-            "px; bring them onto one grid in the panel Crop."
+            "px; crop them to a common grid in the Crop panel."
         )
         raise ShapeError(msg, code="sizes-differ")
     pitch = np.array(images[0].scale)
@@ -295,7 +293,7 @@ def format_part_note(part: Micrograph) -> str:
 def show_outline(
     panel: Panel, parts: Mapping[Layer, Sequence[Micrograph]]
 ) -> Iterator[None]:
-    """Outline the measured parts of layers, replacing earlier outlines of the panel.
+    """Outline the measured areas of layers, replacing the panel's earlier outlines.
 
     Layers removed in the meantime get no outline.
     """

@@ -140,9 +140,9 @@ def _add_rings(viewer: Viewer, image: Micrograph, layer: Image) -> None:
 
 _LIST_HEIGHT = 110  # of the list of layers; chosen
 _NOTE = (
-    "The 2-D spectrum is shown to the right of its image at the same size, which lets "
-    "the viewer keep its nm scale bar. The bar does not apply to the spectrum, whose "
-    "yellow rings are labelled with their periods."
+    "The 2-D spectrum is shown to the right of its image at the same size, so that the "
+    "viewer can keep its scale bar in nm. The scale bar does not apply to the "
+    "spectrum; its yellow rings are labelled with their periods."
 )
 
 
@@ -239,7 +239,7 @@ class SpectrumPanel(Panel):
         viewer.layers.selection.events.changed.connect(self._use_selected_layers)
 
     def _use_selected_layers(self, event: object = None) -> None:
-        """Choose the selected layers if there are several; none is active then."""
+        """Choose all selected layers if there are several, as none is active then."""
         if is_alive(self) and not self.is_busy:
             selection = self.viewer.layers.selection
             layers_chosen = [item for item in self.layers.choices if item in selection]
@@ -247,7 +247,7 @@ class SpectrumPanel(Panel):
                 self.layers.value = layers_chosen
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         layers_chosen = list(self.layers.value)
         if not layers_chosen:
             layers_chosen = list_grey_layers(self.viewer)[-1:]

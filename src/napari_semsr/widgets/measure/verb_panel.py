@@ -79,7 +79,7 @@ from napari_semsr.widgets.measure.regions import (
 
 @dataclass(frozen=True, slots=True)
 class VerbOutcome:
-    """Images that a command processed, and its results for them."""
+    """Images processed by a command, and the results."""
 
     images: Sequence[Micrograph]  # as they were read
     image: Micrograph  # the image made, or the first image measured
@@ -99,7 +99,7 @@ _DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays vis
 
 
 class VerbPanel(Panel):
-    """Panel that runs a command on layers, to make an image, a map or only metrics."""
+    """Panel that runs a command on layers to create an image, a map or only metrics."""
 
     title = ""
     run_label = "Measure"
@@ -156,7 +156,7 @@ class VerbPanel(Panel):
         self.follow_active_layer(self.boxes[first.images[self.input_image].name])
 
     def _list_layers(self) -> list[Layer]:
-        """List grey layers, after Labels layers if the command accepts them."""
+        """List grey layers, preceded by Labels layers if the command accepts them."""
         others = [
             layer
             for layer in self.viewer.layers
@@ -188,7 +188,7 @@ class VerbPanel(Panel):
         return ()
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         verb, layers_chosen = self.verb, [box.value for box in self.boxes.values()]
         layers = [
             layer
@@ -318,7 +318,7 @@ class VerbPanel(Panel):
         self.compare_with_source(layer, source, outcome)
 
     def step(self, options: Any) -> str:
-        """Return the text that follows a layer's name in the name of a result."""
+        """Return the step name that is appended to a layer's name in results."""
         del options
         return self.verb.name.replace("-", " ")
 
@@ -328,7 +328,7 @@ class VerbPanel(Panel):
         """Show a resulting image next to its source."""
 
     def add_marks(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
-        """Add layers that explain the result, step by step, such as measured discs."""
+        """Add helper layers for the result, such as measured discs, step by step."""
         discs = outcome.report.discs()
         if discs is None or layer not in self.viewer.layers:
             return
@@ -420,7 +420,7 @@ class GroundTruthPanel(VerbPanel):
 
     @staticmethod
     def rank_reference(image: Layer, other: Layer) -> int:
-        """Rank a layer as a reference of an image: ground truth first, then SEM."""
+        """Rank a layer as a reference for an image: ground truth first, then SEM."""
         if is_ground_truth(image):
             return 0
         sem = bool(get_vendor(other)) and not get_vendor(image)
@@ -463,7 +463,7 @@ class ErrorMapPanel(VerbPanel):
         self._propose_layer(before, after)
 
     def _update_layer_labels(self, scans: bool) -> None:
-        """Label the layers by their roles; of two scans, neither is the reference."""
+        """Label the layers by role; if both are scans, neither is the reference."""
         titles = ("First scan", "Second scan") if scans else ("Reference", "Enhanced")
         self.titles = dict(zip(self.boxes, titles, strict=True))
         for item in self.verb.images:

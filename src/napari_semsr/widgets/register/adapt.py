@@ -1,4 +1,4 @@
-"""Train on SEM: train a model on one's own sample, and enhance the mosaic."""
+"""Train on SEM: train a model on the user's own sample, and enhance the mosaic."""
 
 import shutil
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def _adapt(
 
 
 class AdaptPanel(Panel):
-    """Panel that trains a small network on the area shared by a mosaic and SEM image.
+    """Panel that trains a small network on the area shared by mosaic and SEM image.
 
     While it trains, a layer shows the held-out part: optical, enhanced so far, and SEM;
     afterwards the report has it.
@@ -98,7 +98,7 @@ class AdaptPanel(Panel):
             "mosaic", "Mosaic", "The optical image of the sample, such as a mosaic."
         )
         self.sem = self.create_layer_box(
-            "sem", "SEM image", "An SEM image of an area that the mosaic shows."
+            "sem", "SEM image", "SEM image of an area within the mosaic."
         )
         self.more = self.create_layer_list(
             "SEM images of further areas of the mosaic, also for training",
@@ -111,8 +111,9 @@ class AdaptPanel(Panel):
         self._map = TransformSelector(
             where,
             "Registration",
-            "Position of Mosaic on SEM image. The button 'Train on SEM' in Register "
-            "to SEM selects its result here, with landmarks.",
+            "Transform from Mosaic to SEM image. In Register to SEM, the button "
+            "'Train on SEM' selects the registration result here, including "
+            "landmarks.",
             images=("Mosaic", "SEM image"),
             otherwise=("by the images", "search"),
             remedy="let the images be registered",
@@ -125,20 +126,20 @@ class AdaptPanel(Panel):
         self.stop_button = create_button(
             "Stop here",
             self.stop_here,
-            "While the network is trained: end the training now, then evaluate and "
-            "use the present model.",
+            "End the training now, then evaluate and use the current model. "
+            "Available while the network is training.",
         )
         self.stop_button.setEnabled(False)
         self.buttons.insert_widget(1, self.stop_button)
         self.report_button = create_button(
             "Open the report",
             self.open_report,
-            "Show the page in the web browser.",
+            "Open the report in the web browser.",
         )
         self.keep_button = create_button(
             "Save report…",
             self.save_report,
-            "Save the page, and a .json file with every number next to it.",
+            "Save the report, and a .json file with all its numbers next to it.",
         )
         self._report_row = WrappingRow(self.report_button, self.keep_button)
         self.add_results("Training", self._report_row)
@@ -198,7 +199,7 @@ class AdaptPanel(Panel):
     # -- running --------------------------------------------------------------------
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         mosaic, sems = self.mosaic.value, self._sems()
         transform = self._map.get_transform()
         images = (
@@ -207,8 +208,8 @@ class AdaptPanel(Panel):
         )
         if mosaic in sems:
             msg = (
-                f"Layer {images[0].name!r} cannot be both images: open the SEM image "
-                "of an area of the mosaic, and choose it under SEM image."
+                f"Layer {images[0].name!r} is chosen as both images; open an SEM image "
+                "of an area within the mosaic, and choose it under SEM image."
             )
             raise ShapeError(msg, code="same-image")
         options = self.form.create_options()
@@ -275,7 +276,7 @@ class AdaptPanel(Panel):
         if self._folder is not None and self._folder.is_dir():
             (self._folder / STOP).touch()
             self.stop_button.setEnabled(False)
-            self.show_status("Ending the training with the present model …")
+            self.show_status("Ending the training with the current model …")
 
     def _show_held_out(self, planes: tuple[RealArray, ...]) -> None:
         """Show the held-out area side by side: optical, enhanced, SEM."""
@@ -316,7 +317,7 @@ class AdaptPanel(Panel):
         return camera.center, camera.zoom
 
     def _draw(self) -> None:
-        """Plot the gain over training time, with that of the linear filter."""
+        """Plot the gain over training time, with the gain of the linear filter."""
         if not are_plots_imported() or len(self._curve) < 1:
             return
         plot = self.clear_plot(height=170)
@@ -362,9 +363,8 @@ class AdaptPanel(Panel):
         self.show_result(
             get_figures(adaptation),
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
-            f"{mosaic.name}; "
-            "the model is now listed in Enhance. The report is deleted when napari "
-            "is closed; keep it with Save report….",
+            f"{mosaic.name}; the model is now listed in Enhance. The report is "
+            "deleted when napari is closed; use Save report… to keep it.",
             curves={"training": {"time (s)": seconds, "gain (dB)": gains}},
             more="".join(
                 f'<p class="warning">{text}</p>' for text in adaptation.warnings
@@ -390,5 +390,5 @@ class AdaptPanel(Panel):
                 with replace_atomically(path.with_suffix(suffix)) as place:
                     shutil.copyfile(report.with_suffix(suffix), place)
 
-        sentence = "The report is saved as {}, its numbers next to it."
+        sentence = "Report saved as {}, with its numbers next to it."
         self.save_file("Save report", report.stem, _PAGES, keep, sentence)

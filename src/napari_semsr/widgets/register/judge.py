@@ -1,4 +1,4 @@
-"""Judge by SEM: evaluate an image, and results of networks, against an SEM image."""
+"""Judge by SEM: evaluate an image and network outputs against an SEM image."""
 
 import shutil
 from functools import partial
@@ -69,8 +69,10 @@ class JudgePanel(Panel):
         self.networks = Select(
             name="networks",
             label="Networks",
-            tooltip="Models that enhance the optical image; may be empty. The image "
-            "itself and the best linear filter are always evaluated.",
+            tooltip=(
+                "Models for enhancing the optical image (optional). The image itself "
+                "and the best linear filter are always evaluated."
+            ),
             choices=lambda _: list_installed_models(),
         )
         self.networks.native.setMaximumHeight(110)
@@ -78,8 +80,8 @@ class JudgePanel(Panel):
         self._map = TransformSelector(
             where,
             "Registration",
-            "Position of Optical on SEM. The button 'Judge by SEM' in Register to "
-            "SEM selects its result here.",
+            "Transform from Optical to SEM. In Register to SEM, the button 'Judge by "
+            "SEM' selects the registration result here.",
             images=("Optical", "SEM"),
             otherwise=("by the images", "search"),
             remedy="let the images be registered",
@@ -92,12 +94,12 @@ class JudgePanel(Panel):
         self.report_button = create_button(
             "Open the report",
             self.open_report,
-            "Show the page in the web browser.",
+            "Open the report in the web browser.",
         )
         self.keep_button = create_button(
             "Save report…",
             self.save_report,
-            "Save the page, and a .json with all numbers next to it.",
+            "Save the report, and a .json file with all its numbers next to it.",
         )
         self.add_results(
             "Evaluation", WrappingRow(self.report_button, self.keep_button)
@@ -156,13 +158,13 @@ class JudgePanel(Panel):
     # -- running --------------------------------------------------------------------
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         optical, sem = self.optical.value, self.sem.value
         images = self.read_layer(optical), self.read_layer(sem)
         if optical is sem:
             msg = (
-                f"Layer {images[0].name!r} cannot be its own reference: open the SEM "
-                "image of its area, and choose it under SEM."
+                f"Layer {images[0].name!r} cannot be its own reference: open an SEM "
+                "image of the same area, and choose it under SEM."
             )
             raise ShapeError(msg, code="same-image")
         transform, options = self._map.get_transform(), self.form.create_options()
@@ -197,7 +199,7 @@ class JudgePanel(Panel):
         self.show_result(
             get_figures(result),
             f"Evaluated {result.optical} against {result.sem}. The report is deleted "
-            "when napari is closed; keep it with Save report….",
+            "when napari is closed; use Save report… to keep it.",
             curves={
                 f"{item.name} and SEM": {
                     "frequency (1/px)": item.frc.frequency_per_px,
@@ -226,5 +228,5 @@ class JudgePanel(Panel):
                 with replace_atomically(path.with_suffix(suffix)) as place:
                     shutil.copyfile(report.with_suffix(suffix), place)
 
-        sentence = "The report is saved as {}, its numbers next to it."
+        sentence = "Report saved as {}, with its numbers next to it."
         self.save_file("Save report", report.stem, _PAGES, keep, sentence)

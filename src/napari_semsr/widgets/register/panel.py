@@ -1,4 +1,4 @@
-"""Register to SEM: align a layer to another of the same area, with its error."""
+"""Register to SEM: align a layer to another of the same area, with error estimate."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -116,10 +116,10 @@ _LIST_CHANGES = ("added", "removed", "changed")
 _GRID = ("units", "scale", "translate")
 _TABLES = {"Table of landmarks (*.csv)": ".csv"}
 _PARTNER_KEY = "semsr landmarks with"
-"""Metadata key: the image in which a layer's landmarks have their partners."""
+"""Layer metadata key: the image that contains the partner landmarks."""
 
 ImagePair = tuple[Image | None, Image | None]
-"""The moving image and the fixed one."""
+"""Moving image and fixed image."""
 
 
 class LandmarkControls(Form):
@@ -143,21 +143,21 @@ class LandmarkControls(Form):
             "Add landmarks",
             self._set,
             "Click a point in the moving image, then the same point in the fixed "
-            "one: the view switches between them. Press again to end. Landmarks can "
-            "be moved and deleted like any points.",
+            "image; the view switches between the two. Press again to finish. "
+            "Landmarks can be moved and deleted like other points.",
         )
         self.add_button.setCheckable(True)
         self.undo_button = create_button(
-            "Undo", self.undo, "Delete the landmark that was added last."
+            "Undo", self.undo, "Delete the most recent landmark."
         )
         self.load_button = create_button(
-            "Load…", self.load, "Load pairs of landmarks from a CSV table."
+            "Load…", self.load, "Load landmark pairs from a CSV table."
         )
         self.save_button = create_button(
             "Save pairs…",
             self.save,
-            "Save the pairs as a CSV table, in nm; in pixels for an image without a "
-            "pixel size.",
+            "Save the landmark pairs as a CSV table, in nm, or in pixels for an "
+            "image without a pixel size.",
         )
         self.note = RichLabel()
         buttons = (self.add_button, self.undo_button, self.load_button)
@@ -205,7 +205,10 @@ class LandmarkControls(Form):
                 sentence, off = self._fit_pairs(landmarks)
             else:
                 sentence = (
-                    f"{sentence}; with {_MIN_PAIRS}, registration starts from them."
+                    (
+                        f"{sentence}; with at least {_MIN_PAIRS}, registration starts "
+                        "from the landmarks."
+                    )
                     if pairs
                     else ""
                 )
@@ -215,7 +218,8 @@ class LandmarkControls(Form):
             alone = 0 if first > second else 1
             names = [image.name for image in self._of if image is not None]
             sentence = (
-                f"{sentence} Mark {pairs + 1} of {names[alone]} waits for its partner: "
+                f"{sentence} Landmark {pairs + 1} in {names[alone]} has no partner "
+                "yet: "
             )
             sentence += f"click the same point in {names[1 - alone]}."
         self.note.setText(self._panel.translate(sentence.strip()))
@@ -245,15 +249,15 @@ class LandmarkControls(Form):
         )
         worst, unit = int(off.argmax()), _unit_of(self.points[1])
         return (
-            f"{len(landmarks)} pairs fit to {format_rounded(rms)} {unit}; landmark "
-            f"{worst + 1} is {format_rounded(off[worst])} {unit} from where the "
-            "others predict it."
+            f"{len(landmarks)} pairs fit to within {format_rounded(rms)} {unit} "
+            f"(r.m.s.); landmark {worst + 1} is {format_rounded(off[worst])} {unit} "
+            "from the position predicted by the others."
         ), off
 
     # -- marking ------------------------------------------------------------------
 
     def _pair(self) -> tuple[Image, Image] | None:
-        """Return the two images; show a message if they do not differ."""
+        """Return the two images; show a message unless they are different."""
         moving, fixed_layer = self._images()
         if moving is None or fixed_layer is None or moving is fixed_layer:
             self._panel.show_status("Choose two different layers first.")
@@ -285,7 +289,7 @@ class LandmarkControls(Form):
             layer.visible = False
 
     def _make_layers(self, moving: Image, fixed_layer: Image) -> None:
-        """Add the two layers of points, unless these images already have them."""
+        """Add the two points layers, unless these images already have them."""
         there = self._viewer.layers
         if self._of == (moving, fixed_layer) and all(p in there for p in self.points):
             return
@@ -357,7 +361,7 @@ class LandmarkControls(Form):
         )
 
     def _on_grid(self, _: object = None) -> None:
-        """Fit the landmarks again after the pixel size of an image has changed."""
+        """Refit the landmarks after the pixel size of an image has changed."""
         if is_alive(self):
             self.show_fit()
 
@@ -430,7 +434,7 @@ class LandmarkControls(Form):
     # -- files ------------------------------------------------------------------
 
     def load(self) -> None:
-        """Ask for a table, and show its landmark pairs."""
+        """Ask for a CSV table, and show its landmark pairs."""
         pair = self._pair()
         if pair is None:
             return
@@ -446,7 +450,9 @@ class LandmarkControls(Form):
                 there = [layer.world_to_data(place) for place in world]
                 self._replace(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
-            self._panel.show_status(f"Read {len(places[0])} pairs from {path}.")
+            self._panel.show_status(
+                f"Loaded {len(places[0])} landmark pairs from {path}."
+            )
 
     def save(self) -> None:
         """Ask for a file name, and save the landmark pairs."""
@@ -465,7 +471,7 @@ class LandmarkControls(Form):
                 )
                 self._panel.session.mark_saved_to_file(self.points)
 
-            sentence = f"Saved {pairs} pairs as {{}}."
+            sentence = f"Saved {pairs} landmark pairs as {{}}."
             self._panel.save_file(
                 "Save landmarks", "landmarks", _TABLES, write, sentence
             )
@@ -473,7 +479,7 @@ class LandmarkControls(Form):
 
 @contextmanager
 def _in_view(layer: Points) -> Iterator[None]:
-    """Refresh the labels of a hidden layer, which napari does not update."""
+    """Show a hidden layer temporarily, so that napari updates its labels."""
     was_visible, layer.visible = layer.visible, True
     try:
         yield
@@ -535,8 +541,8 @@ def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
     if finite.any() and np.mean((new - old) ** 2) > min(old.var(), new.var()):
         msg = (
             f"The grey levels of {first.name} and {second.name} have no common scale, "
-            "as in images of two instruments, so their difference would show only "
-            "that. Use Overlay in two colours, Flicker or Before | after."
+            "as in images from two instruments, so their difference would show nothing "
+            "else. Use Overlay in two colours, Flicker or Before | after instead."
         )
         raise OptionError(msg, code="grey-scales-differ")
 
@@ -550,15 +556,19 @@ class OverlayControls(CompareControls):
         self.overlay = CheckBox(
             name="overlay",
             text="Overlay in two colours",
-            tooltip="Show the left layer in magenta and the right one in green: "
-            "equal parts are white or grey, and a coloured fringe shows a "
-            "shift. Untick to restore the colours.",
+            tooltip=(
+                "Show the left layer in magenta and the right layer in green: matching "
+                "areas are white or grey, and coloured fringes indicate a shift. "
+                "Untick to restore the original colours."
+            ),
         )
         self.flicker = CheckBox(
             name="flicker",
             text="Flicker",
-            tooltip="Show the left and the right layer in turn, each for half a "
-            "second: structures that jump are not aligned.",
+            tooltip=(
+                "Show the left and right layers alternately, each for half a second: "
+                "structures that jump are misaligned."
+            ),
         )
         for control in (self.overlay, self.flicker):
             self.add_row(control)
@@ -646,7 +656,7 @@ _Result = tuple[Registered, JobOutput] | RegistrationRefused
 def _register(
     moving: Micrograph, fixed_image: Micrograph, **how: object
 ) -> Job[_Result]:
-    """Register two images, and resample the moving one; or return a refusal.
+    """Register two images and resample the moving one, or return a refusal.
 
     A refusal is returned as a result, so that other positions that fit can be listed.
     """
@@ -686,11 +696,12 @@ class RegisterPanel(Panel):
         self.shown_button = create_button(
             "Use the transform shown",
             self.take_shown,
-            "Resample the moving layer, as it is shown now, onto the pixels of the "
-            "fixed one, without registering it.",
+            "Resample the moving layer, as currently displayed, onto the pixel grid "
+            "of the fixed layer, without registering it.",
         )
         tooltip = (
-            "Points that you mark in both images; most images register without them."
+            "Corresponding points marked in both images; most images can be "
+            "registered without them."
         )
         self.marking = CollapsibleSection("Landmarks", tooltip, self.marks)
         self.add_group("Images", Form(self.moving, self.fixed))
@@ -724,31 +735,31 @@ class RegisterPanel(Panel):
         self.pairs_button = create_button(
             "Cut pairs from here…",
             self.cut_pairs,
-            "Save patches of the area that both layers show, for training.",
+            "Save patches of the area shown in both layers, for training.",
         )
         self.train_button = create_button(
             "Train on these",
             self.train,
-            "Open Train with both layers and this transform: a model is fine-tuned "
-            "on one part of the area and evaluated on another.",
+            "Open Train with both layers and this transform, to fine-tune a model on "
+            "one part of the area and evaluate it on another.",
         )
         self.adapt_button = create_button(
             "Train on SEM",
             self.adapt,
-            "Open Train on SEM with both layers and this transform: a small network "
-            "is trained on one part of the area, evaluated on another, and applied "
+            "Open Train on SEM with both layers and this transform, to train a small "
+            "network on one part of the area, evaluate it on another, and apply it "
             "to the moving image.",
         )
         self.judge_button = create_button(
             "Judge by SEM",
             self.judge,
-            "Open Judge by SEM with both layers and this transform: compare the "
-            "moving image, and enhanced versions of it, with the fixed one.",
+            "Open Judge by SEM with both layers and this transform, to compare the "
+            "moving image, and enhanced versions of it, with the fixed image.",
         )
         self.take_size_button = create_button(
             "Set this pixel size",
             self.take_size,
-            "Set the measured pixel size of the layer that had none.",
+            "Apply the measured pixel size to the layer that had none.",
         )
         self.further = (
             self.take_size_button,
@@ -784,7 +795,7 @@ class RegisterPanel(Panel):
 
     @contextmanager
     def _proposing(self) -> Iterator[None]:
-        """Distinguish changes made by the panel from the user's choices."""
+        """Mark changes as made by the panel rather than by the user."""
         before, self._proposes = self._proposes, True
         try:
             yield
@@ -861,7 +872,7 @@ class RegisterPanel(Panel):
         return images
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         images = self._read()
         self.marks.stop()
         how = {
@@ -950,12 +961,12 @@ class RegisterPanel(Panel):
         }
         figures: Numbers = get_figures(registration)
         if helpers:
-            arrows_note = f"drawn {_arrow_factor(about):g} {TIMES} as long"
+            arrows_note = f"enlarged {_arrow_factor(about):g} {TIMES}"
             figures = {**figures, "Arrows": arrows_note}
         self.show_result(
             figures,
             f"{_describe_result(about, moving.name, fixed_layer.name)} Tick Overlay "
-            f"in two colours or Flicker to check it.{aside}",
+            f"in two colours or Flicker to check the alignment.{aside}",
             curves={"residuals": residuals},
         )
 
@@ -1007,7 +1018,7 @@ class RegisterPanel(Panel):
     # -- what a result offers --------------------------------------------------------
 
     def take_size(self) -> None:
-        """Set the measured pixel size for the layer that has none."""
+        """Apply the measured pixel size to the layer that has none."""
         if self.last_registration is None:
             return
         registration_found, *layers = self.last_registration
@@ -1032,7 +1043,7 @@ class RegisterPanel(Panel):
             transform_file = self.last_registration[0].stored
             name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
             write = partial(write_transform, transform_file=transform_file)
-            sentence = "The transform is saved as {}."
+            sentence = "Transform saved as {}."
             self.save_file("Save transform", name, _TRANSFORMS, write, sentence)
 
     def _both(self) -> tuple[StoredTransform, Image, Image] | None:
@@ -1062,9 +1073,7 @@ class RegisterPanel(Panel):
                     f"{fixed_layer.name} as Moving, and press Register again."
                 )
                 return None
-        self.show_status(
-            "Register two layers first; training pairs are made from them."
-        )
+        self.show_status("Register two layers first; training pairs are cut from them.")
         return None
 
     def train(self) -> None:
@@ -1087,7 +1096,7 @@ class RegisterPanel(Panel):
             panel.take_registered(low, high, transform_file)
 
     def cut_pairs(self) -> None:
-        """Ask for a store, and write training pairs cut from both images to it."""
+        """Ask for a store path, and write training pairs cut from both images to it."""
         both = self._both()
         if both is None:
             return
@@ -1107,10 +1116,9 @@ class RegisterPanel(Panel):
 
     def _show_pairs(self, pairs_made: PairsMade) -> None:
         self.show_status(
-            f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} "
-            f"for validation and {pairs_made.test} for testing in "
-            f"{pairs_made.output}. Choose it in Train, under 'Learn from: a store of "
-            "pairs'."
+            f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} for "
+            f"validation and {pairs_made.test} for testing in {pairs_made.output}. "
+            "Choose this store in Train, under 'Learn from: a store of pairs'."
         )
 
 
@@ -1180,7 +1188,7 @@ def _describe_result(registration: Registration, moving: str, fixed_name: str) -
     sentence = f"Registered {moving} to {fixed_name}"
     if np.isfinite(registration.error_nm):
         nm, px = format_rounded(registration.error_nm), f"{registration.error_px:.2g}"
-        sentence += f", expected to be off by {nm} nm ({px} px)"
+        sentence += f", with an expected error of {nm} nm ({px} px)"
     if registration.searched == "full":
         sentence += ", after a search over all rotations"
     return f"{sentence}."

@@ -1,4 +1,4 @@
-"""A list of a mosaic's overlaps, for inspecting and correcting them one by one."""
+"""List of a mosaic's overlaps, for inspecting and correcting them one by one."""
 
 import json
 import os
@@ -33,16 +33,15 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import MARK_KEY, get_identity, get_unit_factors
 
 _PAIR = "overlap"
-"""Mark in the metadata of the two frame layers that are shown."""
+"""Metadata mark of the two displayed frame layers."""
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
 _VIEW_SHARE = 0.8  # fraction of the view that an overlap fills
 _KEYS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 _DASH = "\N{EN DASH}"
 _HELP = (
-    "Click an overlap to show its two frames in green and magenta; where they agree, "
-    "the image is white. Arrow keys move the magenta frame by 1 px, with Shift by "
-    "0.1 px."
+    "Click an overlap to show its two frames in green and magenta; matching areas are "
+    "white. The arrow keys move the magenta frame by 1 px, or by 0.1 px with Shift."
 )
 
 
@@ -69,7 +68,7 @@ def write_corrections(path: Path, corrections: Corrections) -> None:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Shorten file names to fit two of them and a state in one row of the list.
+    """Shorten file names so that two names and a state fit into one list row.
 
     Leaves out suffixes, and the letters with which all begin; equal names are kept.
     """
@@ -81,7 +80,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 class CorrectionList(QWidget):
-    """List of the overlaps of a mosaic, with the correction of each."""
+    """List of a mosaic's overlaps and their corrections."""
 
     def __init__(self, panel: Panel, solve: Callable[[], object]) -> None:
         super().__init__()
@@ -125,14 +124,15 @@ class CorrectionList(QWidget):
             create_button(
                 "Reject",
                 self.strike,
-                "Exclude this overlap from the solution, and show the next one.",
+                "Exclude this overlap when solving for positions, and show the next "
+                "one.",
             ),
         )
         self.swap_button = create_button(
             "Move other", self.swap, "Move the other frame with the arrow keys instead."
         )
         self.drop_button = create_button(
-            "Drop frame", self.drop, "Leave the magenta frame out of the mosaic."
+            "Drop frame", self.drop, "Exclude the magenta frame from the mosaic."
         )
         self.fix_button = create_button(
             "Fix in place", self.fix, "Fix the magenta frame at the position shown."
@@ -152,8 +152,8 @@ class CorrectionList(QWidget):
             "Solve again",
             solve,
             (
-                "Compute the positions again with the corrections, and fuse the "
-                "frames that moved."
+                "Recompute the positions with the corrections, and fuse the frames "
+                "that moved."
             ),
         )
         first = WrappingRow(self.accept_button, self.strike_button, self.swap_button)
@@ -198,7 +198,7 @@ class CorrectionList(QWidget):
         )
 
     def _show_states(self) -> None:
-        """Show the correction of each overlap, or otherwise whether it is used."""
+        """Show the correction of each overlap or, if none, whether it is used."""
         corrections = self.corrections
         pairs_struck = {frozenset(pair) for pair in corrections.strike}
         pairs_joined = {
@@ -353,7 +353,7 @@ class CorrectionList(QWidget):
         return np.asarray(corners)
 
     def _look_at(self, corners: FloatArray) -> None:
-        """Zoom to the overlap of two frames, to at least full size."""
+        """Zoom to the overlap of two frames, to full resolution or closer."""
         if self._frames_shown is None or self._mosaic_file is None:
             return
         viewer, layer = self._panel.viewer, self._frames_shown[0]
@@ -447,7 +447,7 @@ class CorrectionList(QWidget):
     def _pair(self) -> list[str]:
         """Return the names of the two displayed frames."""
         if self._frames_shown is None:
-            msg = "An overlap must be chosen in the list first."
+            msg = "Choose an overlap in the list first."
             raise OptionError(msg, code="missing-value")
         return [self._name(frame) for frame in self._frames]
 
@@ -479,7 +479,7 @@ class CorrectionList(QWidget):
         self._show_about()
 
     def strike(self) -> None:
-        """Exclude the displayed overlap from the position solution."""
+        """Exclude the displayed overlap when solving for positions."""
         with self._panel.show_errors():
             pair = self._pair()
             self._change(pair, strike=pair)

@@ -23,14 +23,14 @@ _NAME = COVERAGE
 
 
 def coverage_of(layer: Layer | None) -> Path | None:
-    """Return the path of the coverage stored with a mosaic; None if there is none."""
+    """Return the path of the coverage stored with a mosaic, or None."""
     store = None if layer is None else layer.metadata.get(STORE_KEY)
     path = label_path(Path(store), _NAME) if store else None
     return path if path is not None and path.exists() else None
 
 
 class Coverage(QObject):
-    """Tick box that shows the coverage of a panel's mosaic as a layer over it."""
+    """Tick box that shows the coverage of a panel's mosaic as an overlay."""
 
     def __init__(self, panel: Panel, mosaic: Callable[[], Image | None]) -> None:
         super().__init__(panel)
@@ -38,7 +38,7 @@ class Coverage(QObject):
         self.tick = CheckBox(
             name=_NAME,
             text="Show coverage",
-            tooltip="Show the number of frames at each pixel over the mosaic.",
+            tooltip="Overlay the mosaic with the number of frames at each pixel.",
         )
         self._of: Image | None = None
         self._runner = JobRunner(self)
@@ -66,7 +66,7 @@ class Coverage(QObject):
         self._runner.start("Show coverage", lambda: open_store(path))
 
     def _add(self, opened_store: OpenedImage) -> None:
-        """Add a layer with one colour per frame count, clear where uncovered."""
+        """Add a layer with one colour per frame count, transparent where uncovered."""
         viewer, mosaic = self._panel.viewer, self._of
         if not is_alive(self) or not self.tick.value:
             return
@@ -95,4 +95,4 @@ class Coverage(QObject):
         )
         show_colour_bar(layer)
         viewer.layers.selection.active = active
-        self._panel.show_status(f"Up to {most} frames cover one pixel.")
+        self._panel.show_status(f"Each pixel is covered by up to {most} frames.")

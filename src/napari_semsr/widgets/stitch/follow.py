@@ -1,4 +1,4 @@
-"""Follow a folder into which a microscope writes; its mosaic grows in one layer.
+"""Follow a folder that a microscope writes to, showing its growing mosaic.
 
 The job's thread passes on blocks of the store as they are written; another thread
 passes on enhanced blocks, which grow in a second layer. A timer of the main thread
@@ -72,8 +72,8 @@ _SAMPLE_PX = 256  # a side whose grey values are measured; chosen: 2 ms
 _LINES = 8  # warnings in view; chosen: more would push the buttons away
 _FOLLOW, _STOP = "Follow this folder", "Stop and finish"
 _TIP = (
-    "Place and fuse frames while the microscope writes them into the folder. Stop "
-    "ends this, and computes the positions of all frames again."
+    "Place and fuse frames while the microscope writes them to the folder. Press Stop "
+    "and finish to end this and recompute the positions of all frames."
 )
 
 
@@ -264,7 +264,7 @@ class GrowingLayer:
         self._limits = tuple(self.layer.contrast_limits)
 
     def view(self) -> Box | None:
-        """Return the visible part in pixels of the mosaic; None if not visible."""
+        """Return the visible area in mosaic pixels; None if not visible."""
         viewer, layer, box = self._panel.viewer, self.layer, self._box
         if layer is None or box is None or layer not in viewer.layers:
             return None
@@ -302,9 +302,11 @@ class FolderFollower(QWidget):
         self.enhance = CheckBox(
             name="enhance",
             text="Enhance as it grows",
-            tooltip="Show enhanced blocks in a second layer: those in view that have "
-            "not changed for a second. New frames come first. When the scan "
-            "ends, use Enhance for the whole mosaic.",
+            tooltip=(
+                "Show enhanced blocks in a second layer: visible blocks that have not "
+                "changed for a second. New frames have priority. When the scan ends, "
+                "Enhance processes the whole mosaic."
+            ),
         )
         self.model = ComboBox(
             name="model",
@@ -358,11 +360,11 @@ class FolderFollower(QWidget):
     def _start(self) -> None:
         folder = get_entered_path(self._panel.folder)  # type: ignore[attr-defined]
         if folder is None:
-            msg = "A folder of frames must be chosen first."
+            msg = "Choose a folder of frames first."
             raise OptionError(msg, code="missing-value")
         model: str | None = self.model.value if self.enhance.value else None
         if self.enhance.value and model is None:
-            msg = "A model must be chosen, but none is installed; add a model file."
+            msg = "No model is installed; add a model file."
             raise OptionError(msg, code="model-missing")
         options, target, how = self._read(folder)
         place = find_free_store_path(f"{folder.name}-growing")
@@ -465,7 +467,7 @@ class FolderFollower(QWidget):
 def _shift(
     live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
 ) -> FloatArray:
-    """Return the median shift (2,) in px from the live positions to the final ones."""
+    """Return the median shift (2,) in px from the live to the final positions."""
     both = [(at, final_corners.get(name)) for name, at in live.items()]
     steps = [np.subtract(new, old) for old, new in both if old and new]
     return np.median(steps, axis=0) if steps else np.zeros(2)

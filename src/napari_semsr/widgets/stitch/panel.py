@@ -125,7 +125,7 @@ _DISTORTIONS = (
     ("none: frames are not distorted", "none"),
     ("a number", _DISTORTION_NUMBER),
 )
-_NOTHING = "Choose a folder of frames to see what it holds."
+_NOTHING = "Choose a folder of frames to see its contents."
 _LOOK_MS = 500  # between two checks for a missing folder; chosen
 _TITLE = "Stitch mosaic"
 _OVERLAP_COLUMNS = [
@@ -168,7 +168,7 @@ def _look_for_frames(
 def lay_frames(
     folder: Path, options: StitchFolderOptions | None = None
 ) -> Job[Sequence[tuple[object, dict[str, object], str]]]:
-    """Compute the nominal positions of a scan's frames, for `add_frames`."""
+    """Create layers of a scan's frames at nominal positions, for `add_frames`."""
     acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "reading the frames")
     names, options_stated = set(FRAMES_OPTIONS), {}
@@ -180,12 +180,12 @@ def lay_frames(
 def add_frames(
     viewer: Viewer, layers: Sequence[tuple[object, dict[str, object], str]]
 ) -> str:
-    """Add the layers of frames to the viewer; describe how they are placed."""
+    """Add frame layers to the viewer, and describe how the frames are placed."""
     for data, attributes, kind in layers:
         getattr(viewer, f"add_{kind}")(data, **attributes)
     show_scale_bar(viewer)
     if len(layers) > 1:
-        return "The frames are shown at the positions of the scan."
+        return "The frames are shown at their scan positions."
     return "The scan has no positions, so the frames are shown as a stack."
 
 
@@ -225,8 +225,10 @@ class StitchMosaicPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Folder",
-            tooltip="Folder with the frames of one scan, and positions.csv and "
-            "scan.json if there are any.",
+            tooltip=(
+                "Folder with the frames of one scan and, if available, positions.csv "
+                "and scan.json."
+            ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
         self.show_button = create_button(
@@ -303,8 +305,10 @@ class StitchMosaicPanel(Panel):
         self.positions = FileEdit(
             name="positions",
             label="Positions",
-            tooltip="CSV table with frame,y_px,x_px or frame,y_nm,x_nm; leave empty "
-            "to use the folder's positions.",
+            tooltip=(
+                "CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm; leave "
+                "empty to use the folder's positions."
+            ),
             mode=FileDialogMode.OPTIONAL_FILE,
             filter="*.csv",
         )
@@ -316,13 +320,16 @@ class StitchMosaicPanel(Panel):
         )
         self.distortion_amount = FloatSpinBox(
             name="distortion_amount",
-            tooltip="Radial displacement at the edge of the field over its radius.",
+            tooltip=(
+                "Radial displacement at the edge of the field, divided by the field "
+                "radius."
+            ),
             min=-MAX_DISTORTION,
             max=MAX_DISTORTION,
             step=0.005,
         )
         self.form = OptionsForm(StitchFolderOptions)
-        tooltip = "Order of the frames, overlaps and blending; few scans need these."
+        tooltip = "Frame order, overlaps and blending; rarely needed."
         distortion_form = Form(
             self.positions, self.distortion, self.distortion_amount.native
         )
@@ -358,7 +365,7 @@ class StitchMosaicPanel(Panel):
         self.register_button = create_button(
             "Register to SEM",
             self.open_electrons,
-            "Open the SEM image from the subfolder sem of the frames' folder, and "
+            "Open the SEM image from the sem subfolder of the frame folder, and "
             "register the mosaic to it.",
         )
         self.by_hand = CorrectionList(self, self.solve_again)
@@ -380,7 +387,7 @@ class StitchMosaicPanel(Panel):
         self._electrons: Path | None = None
 
     def _show_rows(self, _: object = None) -> None:
-        """Show only rows that apply to the choices; several heights have no halves."""
+        """Show only the applicable rows; scans of several heights have no halves."""
         self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
         is_number = self.distortion.value == _DISTORTION_NUMBER
         self.distortion_amount.native.setVisible(is_number)
@@ -406,7 +413,7 @@ class StitchMosaicPanel(Panel):
                         f"{100 * distortion.sd:.2g}"
                     )
                     field = format_shape(distortion.shape)
-                    sentence += f"; distortion {share} % at the rim of {field}"
+                    sentence += f"; distortion {share} % at the edge of a {field} field"
         self.calibration_label.setText(sentence)
         self.pixel_size.setEnabled(not sentence)
         self.pixel_size.value = size
@@ -434,10 +441,10 @@ class StitchMosaicPanel(Panel):
         """Return the folder entered in the form."""
         value = self.folder.value
         if not isinstance(value, Path) or value == Path():
-            msg = "A folder of frames must be chosen first."
+            msg = "Choose a folder of frames first."
             raise OptionError(msg, code="missing-value")
         if not value.exists():
-            msg = f"There is no {value}: choose a folder that exists."
+            msg = f"{value} does not exist; choose an existing folder."
             raise OptionError(msg, code="folder-missing")
         return value
 
@@ -450,7 +457,7 @@ class StitchMosaicPanel(Panel):
         if not isinstance(folder_chosen, Path) or folder_chosen == Path():
             self.about.setText(_NOTHING)
         elif not folder_chosen.exists():
-            self.about.setText(f"There is no {folder_chosen}.")
+            self.about.setText(f"{folder_chosen} does not exist.")
             self._missing_timer.start()
         else:
             self.about.setText("")
@@ -471,7 +478,9 @@ class StitchMosaicPanel(Panel):
 
     def _show_facts(self, scan: tuple[Acquisition, int] | ReadError) -> None:
         if isinstance(scan, ReadError):
-            self.about.setText(f"{scan} Follow this folder waits for further frames.")
+            self.about.setText(
+                f"{scan} Use Follow this folder to wait for more frames."
+            )
             self.show_status("")
             return
         acquisition, heights = scan
@@ -503,12 +512,12 @@ class StitchMosaicPanel(Panel):
     # -- stitching --------------------------------------------------------------
 
     def options(self) -> StitchFolderOptions:
-        """Read the form."""
+        """Create the batch task from the form."""
         method = str(self.flat.value)
         if method == _FLAT_FILE:
             path = self.flat_file.value
             if not isinstance(path, Path) or not path.is_file():
-                msg = "A flat field file must be chosen, or another method."
+                msg = "Choose a flat-field file, or another method."
                 raise OptionError(msg, code="missing-value")
             method = str(path)
         calibration = get_entered_path(self.calibration)
@@ -535,7 +544,7 @@ class StitchMosaicPanel(Panel):
         return get_entered_store(self.output)
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         folder = self.typed_folder()
         options, target, how = self._read_settings(folder)
 
@@ -616,7 +625,7 @@ class StitchMosaicPanel(Panel):
             layer.visible = False
             ours = Path(layer.metadata[FOLDER_KEY]) == folder
             if ours and mosaic.pixel_size_nm and not is_calibrated(layer):
-                how = f"that of its mosaic: {mosaic.pixel_size_from}"
+                how = f"taken from its mosaic: {mosaic.pixel_size_from}"
                 origin = create_size_source(how, mosaic.pixel_size_nm)
                 apply_pixel_size(layer, mosaic.pixel_size_nm, origin=origin)
         with self.replace_earlier_layers(
@@ -647,7 +656,7 @@ class StitchMosaicPanel(Panel):
         self.trouble.setText(self.translate(trouble))
         placed_count = mosaic_file.frames - len(mosaic_file.left_out)
         sentence = (
-            f"{placed_count} of {mosaic_file.frames} frames stitched in "
+            f"Stitched {placed_count} of {mosaic_file.frames} frames in "
             f"{mosaic_file.seconds:.1f} s."
         )
         curves = {
@@ -677,8 +686,8 @@ class StitchMosaicPanel(Panel):
         for number, item in enumerate(grids):
             button = QPushButton(str(item))
             button.setToolTip(
-                f"{item.neighbours} of the {item.of} pairs of neighbours in this grid "
-                "match at the positions that it states."
+                f"{item.neighbours} of the {item.of} pairs of neighbouring frames in "
+                "this grid match at their grid positions."
             )
             self._answers.addButton(button, number)
             cast("QVBoxLayout", self.question.layout()).addWidget(button)
@@ -720,7 +729,7 @@ def _find_sem_image(folder: Path) -> Path | None:
 
 
 def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
-    """Return the nominal corners, shifted by a common offset onto the solved ones.
+    """Return the nominal corners, aligned to the solved corners by a common offset.
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
     """
@@ -857,7 +866,7 @@ def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-    axes.set_xlabel(f"{SIGMA} of the shift by noise (px)")
+    axes.set_xlabel(f"{SIGMA} of the shift due to noise (px)")
     axes.set_ylabel("Residual (px)")
     axes.legend(loc="best")
 
@@ -889,7 +898,7 @@ def scan_facts(acquisition: Acquisition) -> str:
         lines.append("Nominal positions are known.")
     elif acquisition.nominal_nm is not None:
         lines.append(
-            "Nominal positions are known in nm, but the pixel size is not known."
+            "Nominal positions are known in nm, but the pixel size is unknown."
         )
     elif grid is not None:
         lines.append(
@@ -898,7 +907,7 @@ def scan_facts(acquisition: Acquisition) -> str:
         )
     else:
         lines.append(
-            "The scan has no positions: they will be computed from the images."
+            "The scan has no positions; they will be computed from the images."
         )
     lines += [f"{fault.frame}: {fault.reason}" for fault in acquisition.faults]
     return "\n".join(lines)
@@ -939,5 +948,5 @@ def _legend(mosaic_file: StitchedFile) -> str:
         others[_AMBIGUOUS] = "another shift fits too"
     if mosaic_file.pairs_rejected:
         others[_REJECTED_COLOUR] = "not used"
-    used_text = f"<p>Overlaps: {first} to {last} used, by correlation from 0 to 1</p>"
+    used_text = f"<p>Used overlaps: {first} to {last}, for correlations from 0 to 1</p>"
     return used_text + format_legend(others)

@@ -1,1 +1,1 @@
-"""The Train panel, its process and its curves."""
+"""Train panel with its worker process and loss curves."""

@@ -121,7 +121,7 @@ _GAINS = {  # labels by column of the curve
 def _draw_gain(
     axes: "Axes", curve: dict[str, np.ndarray], best: dict[str, float]
 ) -> None:
-    """Plot the gain at each validation, and mark that of the best model."""
+    """Plot the gain at each validation, and mark the gain of the best model."""
     keys = [key for key in _GAINS if np.isfinite(curve.get(key, np.zeros(0))).any()]
     key = keys[0] if keys else "gain_db"
     label, base = _GAINS[key]
@@ -144,7 +144,7 @@ _MAX_POINTS = 4000  # points of a drawn curve; chosen
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
-    """Read the curve of a run, as far as it has been written."""
+    """Read the training curve of a run, as far as it has been written."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.DictReader(stream) if row.get("step")]
@@ -246,7 +246,7 @@ class TrainView(QWidget):
             self._draw()
 
     def _is_new(self, name: str) -> bool:
-        """Whether a file of the run changed since the last check."""
+        """Return whether a file of the run has changed since the last check."""
         assert self._run is not None  # noqa: S101 - poll has looked
         try:
             stamp = (self._run / name).stat().st_mtime_ns
@@ -371,12 +371,12 @@ _LAYER_LABELS = {  # labels of the two layer lists, by the source of pairs
         ("Image to improve", "The image to improve."),
         (
             "Reference image",
-            "The target: the same field, on the same grid or registered.",
+            "The target: an image of the same field, on the same grid or registered.",
         ),
     ),
-    _ALONE: (("Image", "The noisy image that the model is for."),) * 2,
+    _ALONE: (("Image", "Noisy image for which the model is trained."),) * 2,
     _SCANS: (
-        ("Image", "The noisy image that the model is for."),
+        ("Image", "Noisy image for which the model is trained."),
         (
             "Second scan",
             (
@@ -390,7 +390,7 @@ _LARGEST_PATCH = 2048  # largest value; chosen
 
 
 def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
-    """Create a box for a number whose default is given by the recipe."""
+    """Create a number box whose default is given by the recipe."""
     box: FloatSpinBox = create_option_widget(TrainOptions, name)
     box.max, box.step = most, step
     box.native.setSpecialValueText("as in the recipe")
@@ -405,7 +405,7 @@ class PairsForm(Form):
         self.source = ComboBox(
             name="source",
             label="Learn from",
-            tooltip="Source of the pairs.",
+            tooltip="Source of training pairs.",
             choices=_SOURCES,
         )
         low, high = _LAYER_LABELS[_LAYERS]
@@ -416,8 +416,8 @@ class PairsForm(Form):
         self.lies = TransformSelector(
             self,
             "Alignment",
-            "Position of Low on High. Images of two instruments are registered "
-            "first, in Register to SEM; its button 'Train on these' selects the "
+            "Transform from Low to High. Images from two instruments must first be "
+            "registered in Register to SEM; its button 'Train on these' selects the "
             "result here.",
             images=("Low", "High"),
             otherwise=("on one grid", "grid"),
@@ -427,7 +427,7 @@ class PairsForm(Form):
         self.store = FileEdit(
             name="store",
             label="Store",
-            tooltip="A .zarr of pairs that were cut before (see the manual).",
+            tooltip="A .zarr store of previously cut training pairs (see the manual).",
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
         )
@@ -475,7 +475,7 @@ class PairsForm(Form):
             return None
         path_typed = get_entered_path(self.store)
         if path_typed is None:
-            msg = "Choose a store of pairs, a .zarr, or train on two layers."
+            msg = "Choose a .zarr store of pairs, or train on two layers."
             raise OptionError(msg, code="missing-value")
         return str(path_typed)
 
@@ -493,14 +493,14 @@ class RecipeForm(Form):
         self.box = ComboBox(
             name="recipe",
             label="Recipe",
-            tooltip="Recipe of the training.",
+            tooltip="Training recipe.",
             choices=[*list_bundled_recipes(), _FILE],
             value=_FIRST,
         )
         self.file = FileEdit(
             name="file",
             label="File",
-            tooltip="Your own recipe.",
+            tooltip="Your own recipe file.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.yaml *.yml",
         )
@@ -549,7 +549,7 @@ class RecipeForm(Form):
             except SemsrError as error:
                 self.fault = Message(str(error), get_error_code(error))
         else:
-            fault = "Choose a recipe, a YAML file."
+            fault = "Choose a recipe file (YAML)."
             self.fault = Message(fault, "missing-value")
         text = self.fault
         if self.facts is not None:
@@ -565,7 +565,7 @@ class RecipeForm(Form):
         self.changed.emit()
 
     def require_facts(self) -> RecipeInfo:
-        """Return the facts of the selected recipe; raise an error if it has none."""
+        """Return the details of the selected recipe, or raise an error if invalid."""
         if self.facts is None:
             raise OptionError(self.fault)
         return self.facts
@@ -614,15 +614,17 @@ class TrainPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
-            tooltip="Folder for state, curve and model; if empty, one of this name "
-            "among your runs.",
+            tooltip=(
+                "Folder for the state, curve and model; if empty, a folder with the "
+                "run's name among your runs."
+            ),
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
         )
         self.replace = CheckBox(
             name="replace",
             text="Replace an earlier one",
-            tooltip="Otherwise an existing run or model of this name is kept.",
+            tooltip="If unticked, an existing run or model of this name is kept.",
         )
         self.view = TrainView(viewer)
         self._request: TrainRequest | None = None
@@ -631,14 +633,15 @@ class TrainPanel(Panel):
         self._left = False
         self._clock = create_timer(self, self.view.poll, _POLL_MS)
         source_tooltip = (
-            "Degrade a sharp layer as an instrument would, to train on both."
+            "Degrade a sharp layer as an instrument would, to train on the "
+            "resulting pair."
         )
         self.degrade_button = create_button(
             "Degrade a layer…", self._show_degrade, source_tooltip
         )
         self.add_group("Pairs", self.pairs, self.degrade_button)
         self.add_group("Recipe", self.recipe)
-        tooltip = "Patch size and folder of the run; seldom needed."
+        tooltip = "Patch size and run folder; rarely needed."
         more = Form(self.pairs.patch, self.folder)
         self.advanced = CollapsibleSection("Advanced", tooltip, more)
         where = Form(self.name, self.steps, self.replace)
@@ -696,12 +699,13 @@ class TrainPanel(Panel):
         self._cancel_label = "Stop and keep"
         self.cancel_button.setText(self._cancel_label)  # a longer label than Cancel
         self.cancel_button.setToolTip(
-            "Stop after this step. State and best model are kept for Resume."
+            "Stop after the current step, keeping the state and the best model for "
+            "Resume."
         )
         self.resume_button = create_button(
             "Resume",
             self.resume,
-            "Resume a stopped run: that of this panel, or of a folder.",
+            "Resume a stopped run of this panel, or from a folder.",
         )
         self.buttons.insert_widget(1, self.resume_button)
         return foot
@@ -746,7 +750,7 @@ class TrainPanel(Panel):
         return get_entered_path(self.folder) or get_runs_folder() / str(self.name.value)
 
     def job(self) -> PanelTask:
-        """Read the form."""
+        """Create the batch task from the form."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace = bool(self.replace.value)
         self._check_name(name, replace=replace)
@@ -772,13 +776,13 @@ class TrainPanel(Panel):
         """Raise an error if a name is not valid in the model library."""
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = (
-                "The model needs a name of letters, digits, '_', '-', '+' and '.', "
-                f"got {name!r}."
+                "The model name must consist of letters, digits, '_', '-', '+' and "
+                f"'.', got {name!r}."
             )
             raise OptionError(msg, code="name-invalid")
         name_is_taken = get_model_origin(name)
         if name_is_taken == "bundled" or (name_is_taken and not replace):
-            msg = f"The model {name} exists already; choose another name" + (
+            msg = f"The model {name} already exists; choose another name" + (
                 "." if name_is_taken == "bundled" else ", or set `overwrite`."
             )
             raise OptionError(msg, code="name-taken")
@@ -794,11 +798,12 @@ class TrainPanel(Panel):
             return OwnImage(low)
         high = self.read_layer(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
-            msg = f"Low and High must be two layers, got {low.name} for both."
+            msg = f"Low and High must be different layers, got {low.name} for both."
             if own:
                 msg = (
-                    f"The second scan must be another layer, got {low.name} for both; "
-                    "to train on it alone, choose 'one noisy layer alone'."
+                    f"The second scan must be a different layer, got {low.name} for "
+                    "both; to train on this layer alone, choose 'one noisy layer "
+                    "alone'."
                 )
             raise OptionError(msg, code="same-image")
         return (
@@ -839,7 +844,7 @@ class TrainPanel(Panel):
     def resume(self) -> None:
         """Resume the run with the entered name or folder, or ask for a folder."""
         if self.runner.is_busy:
-            self.show_status("A training is running; stop it first.")
+            self.show_status("A training run is in progress; stop it first.")
             return
         run_dir = self.get_output_path()
         if not (run_dir / _STATE).is_file() and get_entered_path(self.folder) is None:
@@ -885,8 +890,8 @@ class TrainPanel(Panel):
         self._settle()
         if not outcome.kept:
             self.show_status(
-                f"Training gave no model better than {_start_of(outcome)} on held-out "
-                "pairs, so no model is added to Enhance."
+                f"Training produced no model better than {_start_of(outcome)} on "
+                "held-out pairs, so no model was added to Enhance."
             )
             return
         NEWS.changed.emit()
@@ -902,7 +907,7 @@ class TrainPanel(Panel):
         stops = self.runner.is_running and not self.runner.waiting_count
         super().cancel()
         if stops:
-            self.show_status("Stopping after this step, and saving the state …")
+            self.show_status("Stopping after the current step and saving the state …")
 
     def cancel_all_jobs(self) -> None:
         """Cancel all jobs, and record this to avoid importing the model."""
@@ -964,8 +969,8 @@ def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
             "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
         )
         msg = (
-            f"The folder {run_dir} has {contents}; choose another name, or set "
-            "`overwrite`."
+            f"The folder {run_dir} already contains {contents}; choose another name, "
+            "or set `overwrite`."
         )
         raise WriteError(msg, code="output-exists")
     try:

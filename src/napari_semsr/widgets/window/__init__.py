@@ -1,1 +1,1 @@
-"""One window for all steps of the workflow, in order."""
+"""Window that contains all steps of the workflow, in order."""

@@ -1,4 +1,4 @@
-"""Commands of the palette: each opens a panel that is not in the plugin menu."""
+"""Command-palette commands, each of which opens a panel not in the plugin menu."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ _PANELS = {
 
 
 def __getattr__(name: str) -> Callable[[], None]:
-    """Return the command that opens a panel: ``open_`` and the verb's name."""
+    """Return the command that opens a panel, named ``open_`` plus the panel name."""
     title = _PANELS.get(name.removeprefix("open_"))
     if title is None:
         msg = f"module {__name__!r} has no attribute {name!r}"

@@ -69,13 +69,13 @@ SAMPLES = (
     Sample(
         "degraded",
         "SEM image",
-        "A simulated SEM image, blurred, hazy and noisy, with its ground truth: for "
+        "Simulated SEM image with blur, haze and noise, and its ground truth; for "
         "Enhance and Metrics.",
     ),
     Sample(
         "exposures",
         "Two exposures",
-        "One field twice, with independent noise: for FRC map.",
+        "Two exposures of one field with independent noise; for FRC map.",
     ),
     Sample(
         "scan",
@@ -85,12 +85,13 @@ SAMPLES = (
     Sample(
         "place",
         "Optical and SEM",
-        "A mosaic and an SEM image of its area, to register; takes a few seconds.",
+        "Mosaic and SEM image of the same area, for registration (takes a few "
+        "seconds).",
     ),
 )
 
 FRAMES = "Frames"
-"""First step if frames are open."""
+"""First panel shown if frames are open."""
 
 STEPS = (
     WorkStep(
@@ -106,7 +107,8 @@ STEPS = (
     WorkStep(
         "register",
         "Register",
-        "Train a network on an SEM image of an area of the mosaic, or register both.",
+        "Train a network on an SEM image of part of the mosaic, or register the two "
+        "images.",
         {
             "Train on SEM": "register.adapt:AdaptPanel",
             "Register to SEM": "register.panel:RegisterPanel",
@@ -141,7 +143,7 @@ STEPS = (
     WorkStep(
         "save",
         "Save",
-        "Save layers, figures and the project; process a whole folder.",
+        "Save layers, figures and the project, or process a whole folder.",
         {"Save": "project:SavePanel", "Batch": ASIDE["Batch"]},
     ),
 )
@@ -218,7 +220,7 @@ class Beginning(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        note = RichLabel("Nothing is open: choose a file below, or a folder of frames.")
+        note = RichLabel("Nothing is open. Choose a file below, or a folder of frames.")
         tooltip = "Choose a folder of frames to stitch."
         self.frames_button = create_button(
             "Folder of frames…", self._ask_frames, tooltip
@@ -226,7 +228,10 @@ class Beginning(QWidget):
         self.buttons = [
             create_button(item.title, self._open, item.tooltip) for item in SAMPLES
         ]
-        tooltip = "Open the manual: ten minutes with a sample, from opening to saving."
+        tooltip = (
+            "Open the manual: a ten-minute tutorial with a sample, from opening to "
+            "saving."
+        )
         self.help_button = create_button("First steps", self._show_help, tooltip)
         tooltip = "Run the whole workflow on simulated samples, and write a report."
         self.demo_button = create_button("Demonstration", self._show_demo, tooltip)
@@ -279,13 +284,13 @@ class StepPage(QWidget):
 
     @property
     def panel(self) -> Panel | None:
-        """The current panel; None if none has been shown yet."""
+        """Current panel, or None if no panel has been shown yet."""
         widget = self.stack.currentWidget()
         return widget if isinstance(widget, Panel) else None
 
     @property
     def kind(self) -> str | None:
-        """Title of the current panel; None if none has been shown yet."""
+        """Title of the current panel, or None if no panel has been shown yet."""
         titles = (title for title, panel in self.panels.items() if panel is self.panel)
         return next(titles, None)
 
@@ -336,7 +341,7 @@ class StepsWindow(QWidget):
         tip = "Save all visible images as one figure for a paper."
         self.figure_button = create_button("Save figure…", self._save_figure, tip)
         self.others = QPushButton("Other panels")
-        self.others.setToolTip("Panels that napari's menu does not list.")
+        self.others.setToolTip("Panels that are not listed in napari's menu.")
         menu = QMenu(self.others)
         for title in sorted(ASIDE):
             menu.addAction(title)
@@ -368,7 +373,7 @@ class StepsWindow(QWidget):
 
     @property
     def page(self) -> StepPage:
-        """The current step."""
+        """The page of the current step."""
         return self.pages[self.stack.currentIndex()]
 
     def show_step(self, number: int) -> None:
@@ -381,7 +386,7 @@ class StepsWindow(QWidget):
         self.moved.emit()
 
     def show_panel(self, title: str) -> Panel | None:
-        """Show the panel with the given title, in any step; None if there is none."""
+        """Show the panel with the given title, in any step; return None if missing."""
         for number, page in enumerate(self.pages):
             if title in page.titles:
                 page.show_kind(title)
@@ -393,7 +398,7 @@ class StepsWindow(QWidget):
         self.show_other(action.text())
 
     def show_other(self, title: str) -> QWidget:
-        """Show a panel of `ASIDE`: in its step, or in a dock if no step has it."""
+        """Show an `ASIDE` panel in its step, or in a dock if no step contains it."""
         return self.show_panel(title) or open_panel(self.viewer, title)
 
     def _save_figure(self) -> None:
@@ -416,7 +421,7 @@ class StepsWindow(QWidget):
         return {"step": self.page.step.key, "panels": panels_shown, "done": steps_done}
 
     def show_state(self, state: dict[str, Any]) -> None:
-        """Restore a `state`; unknown entries are ignored."""
+        """Restore a `state`, ignoring unknown entries."""
         panels = state.get("panels") or {}
         for page in self.pages:
             places = page.step.panels.items()
@@ -491,7 +496,7 @@ class StepsWindow(QWidget):
     # -- in the dock ---------------------------------------------------------------
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return a narrow size, to leave most of the window to the image."""
+        """Return a narrow size, to leave most of the window for the image."""
         hint = super().sizeHint()
         return QSize(min(hint.width(), _OPENS), hint.height())
 
