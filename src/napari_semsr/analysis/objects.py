@@ -117,7 +117,7 @@ def find_object_diameter(reference: FloatArray) -> float:
 def count_objects(
     image: FloatArray, reference: FloatArray, diameter_px: float | None = None
 ) -> ObjectCount:
-    """Counts of the objects that an image shows, misses or invents.
+    """Count the objects that an image shows, misses or invents.
 
     An object is shown if the image has an extremum of the same sign within a radius of
     it, at least half as high as an object must be; each extremum is one object.
