@@ -87,7 +87,7 @@ def real(folder: Path, rows: int | None) -> None:
         print(
             f"{one.name} {other.name}: s.d. {found.sd:.2f} ({found.sd_percent:.1f} %), "
             f"noise {found.noise:.2f}, rest {found.rest:.2f}, noise's share "
-            f"{100 * (found.noise_share or 0):.0f} %, moved by {found.moved}"
+            f"{100 * (found.noise_share or 0):.0f} %, moved by {found.shift_text}"
         )
 
 

@@ -46,7 +46,7 @@ def run_python(code: str, *words: object, **options: Any) -> str:
     done = run([sys.executable, "-X", "faulthandler", "-c", code, *words], **options)
     told = done.stderr.partition("\nExtension modules: ")[0]  # which takes all the room
     said = done.stdout[-3000:] + told[-3000:]
-    assert done.returncode == 0, f"ended with {done.returncode}: {said}"
+    assert done.returncode == 0, f"exited with {done.returncode}: {said}"
     return done.stdout
 
 

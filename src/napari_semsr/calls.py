@@ -135,17 +135,15 @@ def create_signature(verb: Verb[Options, Result]) -> inspect.Signature:
         kind = inspect.Parameter.VAR_KEYWORD
         parameters.append(inspect.Parameter("sides", kind, annotation=Any))
     parameters.sort(key=lambda item: item.kind)
-    last = max(
-        (n for n, item in enumerate(parameters) if _is_required(item)), default=0
+    required_places = (
+        n
+        for n, item in enumerate(parameters)
+        if item.kind is item.POSITIONAL_OR_KEYWORD and item.default is _NO_DEFAULT
     )
+    last = max(required_places, default=0)
     for place in range(last):  # none with a default may come first
         parameters[place] = parameters[place].replace(default=_NO_DEFAULT)
     return inspect.Signature(parameters, return_annotation=verb.return_type)
-
-
-def _is_required(item: inspect.Parameter) -> bool:
-    """Return whether a positional argument is required."""
-    return item.kind is item.POSITIONAL_OR_KEYWORD and item.default is _NO_DEFAULT
 
 
 def _list_files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
@@ -223,15 +221,13 @@ def _create_docstring(verb: Verb[Options, Result]) -> str:
     names = " or ".join(kind.__name__ for kind in return_types)
     lines += ["", "Returns", "-" * 7, names, *_indent_sentence(about)]
     if verb.example:
-        lines += ["", "Examples", "-" * 8, *_add_imports(verb.example)]
+        code = inspect.cleandoc(verb.example).splitlines()
+        imports = [
+            f">>> import {module}" for module, name in _IMPORTS if name in verb.example
+        ]
+        imports = [line for line in imports if line not in code]
+        lines += ["", "Examples", "-" * 8, *imports, *code]
     return "\n".join(lines)
-
-
-def _add_imports(example: str) -> list[str]:
-    """Prepend the required imports to an example."""
-    code = inspect.cleandoc(example).splitlines()
-    imports = (f">>> import {module}" for module, name in _IMPORTS if name in example)
-    return [*(line for line in imports if line not in code), *code]
 
 
 def _indent_sentence(text: str) -> list[str]:

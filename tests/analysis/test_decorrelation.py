@@ -102,13 +102,13 @@ def test_percentiles_are_those_of_unlike_blocks(rng):
 
 def test_few_periods_are_said_or_refused(rng):
     found = found_in(cut_off((256, 256), 10, rng))
-    assert "periods across the image, 40 needed" in found.verdict
+    assert "the image spans only 26 periods, but 40 are needed" in found.verdict
     assert found.interval_px[0] < 10 < found.interval_px[1]
     rings = found.frequency_per_px
     at = np.argmin(np.abs(rings - 1 / found.resolution_px))
     assert found.interval_px[1] == pytest.approx(1 / rings[at - 1])
     assert "periods" not in found_in(cut_off((256, 256), 5, rng)).verdict
-    assert (found.spread, found.laid) == (None, None)
+    assert (found.spread, found.blocks_text) == (None, None)
     few = found_in(cut_off((128, 128), 24, rng))
     assert (few.resolution_px, few.reason) == (None, "too-small")
     assert "use a larger part" in few.why
@@ -127,10 +127,13 @@ def test_blocks_with_a_gap_are_left_out(rng):
     image[10, 10] = np.nan
     found = found_in(image, block=256)
     assert (found.blocks, found.gaps) == (1, 1)
-    assert found.laid == "1 of 256 px, 0 without a cut-off, 1 more with gaps"
+    assert (
+        found.blocks_text
+        == "1 blocks of 256 px, 0 without a cut-off, 1 skipped because of gaps"
+    )
     assert np.isnan(found.values_px[0, 0])
     assert found.resolution_px == pytest.approx(5, rel=0.05)
-    with pytest.raises(ReadError, match="1 NaN"):
+    with pytest.raises(ReadError, match="but 1 pixels of image are NaN"):
         found_in(image)
     image[:, 300] = np.nan
     with refused(ShapeError, "gaps-everywhere"):

@@ -164,9 +164,9 @@ def test_what_cannot_be_compared_or_tells_nothing_is_refused(rng):
 
     flat, square = np.full((64, 64), 3.0), image(64, 64)
     for error, needs, *images in (
-        (ShapeError, "whole multiple", square, image(60, 60)),
-        (ShapeError, "whole multiple", square, image(32, 32)),
-        ((ShapeError, ReadError), "without gaps in both", image(10, 64), image(10, 64)),
+        (ShapeError, "integer multiple", square, image(60, 60)),
+        (ShapeError, "integer multiple", square, image(32, 32)),
+        ((ShapeError, ReadError), "gap-free in both", image(10, 64), image(10, 64)),
         (ShapeError, "is constant", square, flat),
         (ShapeError, "is constant", flat, square),
     ):

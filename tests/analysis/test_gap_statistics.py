@@ -56,7 +56,7 @@ def test_bins_hold_nearly_all_and_are_as_wide_as_asked():
         assert np.mean(widths <= edges[-1]) > 0.97
     assert float(edges[1]) == 0.75
     with refused(
-        OptionError, "out-of-range", match="bin_width must give at most 1000 bins"
+        OptionError, "out-of-range", match="bin_width must yield at most 1000 bins"
     ):
         choose_bin_edges(widths, 1e-6)
 
@@ -144,13 +144,13 @@ def made_gaps(**changes):
 
 def test_gaps_are_summed_up_in_words():
     gaps = made_gaps()
-    assert (gaps.gaps, gaps.detected, gaps.seen) == (6, 5, "5 of 6")
+    assert (gaps.gaps, gaps.detected, gaps.detection_text) == (6, 5, "5 of 6")
     assert gaps.verdict == "5 of 6 seen, 1 invented"
     assert gaps.counted == (
-        "4 particles of 9 bright regions, present in 50% of the field and covering 13% "
-        "of it"
+        "4 particles of 9 bright regions, distributed over 50% of the field and "
+        "covering 13% of its area"
     )
-    assert made_gaps(bright=4).counted.startswith("4 particles, present in")
+    assert made_gaps(bright=4).counted.startswith("4 particles, distributed over")
     assert gaps.neighbours == "11"
     left_out = replace(gaps, excluded=2, across=1).neighbours
     assert (
@@ -163,8 +163,10 @@ def test_gaps_are_summed_up_in_words():
     assert gaps.invented_interval == compute_fraction_interval(1, 6)
     alone = replace(gaps, reference_background=None, own=None)
     assert alone.verdict == "of this image only: errors need a reference image"
-    assert (alone.seen, alone.undetected_fraction, alone.undetected_interval) == (
-        None,
-    ) * 3
+    assert (
+        alone.detection_text,
+        alone.undetected_fraction,
+        alone.undetected_interval,
+    ) == (None,) * 3
     assert (alone.invented_fraction, alone.invented_interval) == (None, None)
     assert replace(gaps, found=()).undetected_fraction is None

@@ -225,7 +225,7 @@ def test_pixels_and_places_of_both_are_compared(images, measure):
     image, reference = (Micrograph(one, (4.0, 4.0)) for one in images[:2])
     with refused(OptionError, "pixel-sizes-differ"):
         measure(image, reference.replace(pixel_size_nm=(8.0, 8.0)))
-    with warned("origins-differ", match="are 0 and 400 nm apart"):
+    with warned("origins-differ", match="origins of .* differ by 0 and 400 nm"):
         measure(image, reference.replace(origin=(0.0, 400.0)))
     unsized = reference.replace(pixel_size_nm=None)
     measure(image, unsized)
@@ -279,7 +279,8 @@ def made_metrics(**known):
 def test_a_psnr_is_an_error_in_per_cent_of_a_range_from_somewhere(origin, basis):
     found = made_metrics(psnr_db=20.0, data_range_from=origin)
     assert (
-        found.relative_error_text == f"RMS error of 10 % of the range, 4095 ({basis})"
+        found.relative_error_text
+        == f"RMS error of 10 % of the data range, 4095 ({basis})"
     )
     assert found.missing_ssim_reason == (
         "the images are smaller than 11 px, or every window of 11 px has gaps"
@@ -294,10 +295,10 @@ def test_values_that_lack_have_a_reason_only_beside_a_reference():
         alone.missing_psnr_reason,
         alone.missing_ssim_reason,
     ) == (None, None, None)
-    assert alone.matched is None
+    assert alone.match_text is None
     same = made_metrics(identical=True)
     assert same.missing_psnr_reason == "infinite: all pixels are equal"
     assert same.missing_ssim_reason is not None
     assert made_metrics(psnr_db=3.0, ssim=0.5).missing_ssim_reason is None
     fitted = made_metrics(match="affine", gain=1.23456, offset=-2.0)
-    assert fitted.matched == "gain 1.235, offset -2 grey levels"
+    assert fitted.match_text == "gain 1.235, offset -2 grey levels"

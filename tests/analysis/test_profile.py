@@ -391,7 +391,7 @@ def test_a_clipped_line_is_refused_and_one_below_white_is_not(scale, noise):
         grey = 40 + height * shape + rough
         for image in (grey, 255 - grey):
             if clipped:
-                with pytest.raises(ReadError, match=r"of the line at (79|80|81)"):
+                with pytest.raises(ReadError, match=r"in the line at (79|80|81)"):
                     measured(store(image))
             else:
                 assert measured(store(image)).highest_line.fwhm.value == pytest.approx(
@@ -406,7 +406,7 @@ def test_a_line_that_is_white_in_a_part_of_the_band_is_refused(scale):
     for shape, width in ((bar, 23), (bell(columns - 80, 20.0), 20)):
         for part in (rows < 20, rows % 4 == 0, columns < 80):
             grey = 76 + np.where(part, 280, 150) * shape
-            with pytest.raises(ReadError, match=r"of the line at (7|8)"):
+            with pytest.raises(ReadError, match=r"in the line at (7|8)"):
                 measured(GREY_SCALES[scale](grey))
         found = measured(GREY_SCALES[scale](76 + 150 * shape))
         assert found.highest_line.fwhm.value == pytest.approx(width, rel=0.01)
@@ -419,7 +419,7 @@ def test_lines_and_edges_on_ground_cut_at_black_are_refused(ground):
     store = GREY_SCALES["8 bits"]
     for shape, name in ((bell(x - 80, 20.0), "background"), (x > 80, "dark side")):
         grey = ground + 180 * ndimage.gaussian_filter(1.0 * shape, 2) + rough
-        with pytest.raises(ReadError, match=f"of the {name}"):
+        with pytest.raises(ReadError, match=f"in the {name}"):
             measured(store(grey))
     with pytest.raises(ReadError, match="bright side of the edge"):
         measured(store(60 + 220 * ndimage.gaussian_filter(1.0 * (x > 80), 2) + rough))

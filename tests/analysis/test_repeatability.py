@@ -173,7 +173,7 @@ def test_what_is_no_pair_of_scans_is_said(rng):
         compared(first, -second, align=False)
 
 
-@pytest.mark.filterwarnings("ignore:Both scans cover")
+@pytest.mark.filterwarnings("ignore:The scans overlap in")
 @pytest.mark.parametrize("part", [np.s_[50:150, 60:180], np.s_[50:150, 60:179]])
 def test_part_of_a_field_is_compared_where_it_lies(rng, part):
     first, second = scans(rng)

@@ -108,7 +108,7 @@ def test_two_scans_have_the_keys_of_repeatability(semsr, images):
 @pytest.mark.parametrize(
     ("verb", "name", "needs"),
     [
-        ("info", "missing.tif", "no file"),
+        ("info", "missing.tif", "missing.tif does not exist"),
         ("info", "folder", "empty folder"),
         ("info", "empty.tif", "empty"),
         ("info", "text.tif", "must be"),
@@ -144,9 +144,9 @@ def test_images_of_different_shape_are_refused(refused, images, verb):
     [
         (("out.xyz",), ".ome.zarr"),
         (("missing/out.tif",), "does not exist"),
-        (("first.tif",), "is the input;"),
-        (("first.tif", "--overwrite"), "is the input;"),
-        (("./folder/../first.tif",), "is the input;"),
+        (("first.tif",), "is also the input;"),
+        (("first.tif", "--overwrite"), "is also the input;"),
+        (("./folder/../first.tif",), "is also the input;"),
         (("folder",), ".ome.zarr"),
     ],
     ids=["suffix", "parent", "input", "overwrite", "input-by-detour", "folder"],
@@ -271,4 +271,4 @@ def test_the_output_may_be_named_where_it_has_a_place(semsr, images, tmp_path, w
 
 @pytest.mark.parametrize("words", ["a.tif b.tif -o c.tif", "-o c.tif a.tif b.tif"])
 def test_an_output_that_is_named_twice_is_refused(refused, words):
-    assert "named twice" in refused("convert", *words.split())
+    assert "given twice" in refused("convert", *words.split())

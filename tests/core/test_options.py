@@ -34,7 +34,7 @@ class Turn(Options):
 def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
     with warned(
         "option-without-effect",
-        "degrees only has an effect if way is turn or flip, not keep",
+        "degrees has an effect only if way is turn or flip, but it is keep",
     ):
         assert Turn.parse({"degrees": 3.0}).reset_unused_options() == Turn()
     assert Turn.from_history({"degrees": 3.0, "former": 1}) == Turn()

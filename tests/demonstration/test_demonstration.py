@@ -198,7 +198,7 @@ def test_demo_refuses_what_is_in_its_way(tmp_path):
 def test_demo_leaves_a_stranger_scan_alone(tmp_path):
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "frame_000.tif").write_text("mine")
-    with pytest.raises(WriteError, match="not replaced"):
+    with pytest.raises(WriteError, match="not overwritten"):
         run(DEMO.job(folder=tmp_path, overwrite=True))
     assert (tmp_path / "scan" / "frame_000.tif").read_text() == "mine"
 

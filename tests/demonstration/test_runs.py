@@ -31,7 +31,7 @@ def test_place_truth_leaves_frames_without_a_place_out(rng):
     solved = true.copy()
     solved[2] = np.nan
     found = compare_positions(solved, true + 1, true)
-    assert found.placed.tolist() == [True, True, False, True, True]
+    assert found.has_place.tolist() == [True, True, False, True, True]
     assert np.isnan(found.solved_error_px[2]).all()
     np.testing.assert_allclose(found.nominal_px, true)
 

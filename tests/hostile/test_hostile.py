@@ -137,7 +137,7 @@ DEEDS = {
     "a connection": connect,
     "a name that is looked up": lambda _: socket.getaddrinfo("localhost", 9),
     "a port for all": lambda _: listen(""),
-    "a program": lambda _: subprocess.run(["/bin/true"], check=False),
+    "microscope control program": lambda _: subprocess.run(["/bin/true"], check=False),
 }
 HARMLESS = {
     "a file in its folder": lambda _: Path("made").touch(),

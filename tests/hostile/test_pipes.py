@@ -239,7 +239,7 @@ def test_a_lock_that_is_a_link_is_followed_by_nothing(place):
     ):
         code, said = say(*words)
         assert code == 2, said
-        assert "got a link" in said
+        assert "but is a link" in said
     assert mine.read_text() == "mine"
 
 

@@ -76,10 +76,13 @@ def test_a_card_that_agrees_with_the_cpu_is_taken(kind, make_loaded, apple):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda made: made + 0.1, "values different from those of the CPU ("),
-        (lambda made: made.flip(-1), "values different from those of the CPU ("),
-        (lambda made: made * torch.nan, "values different from those of the CPU (nan"),
-        (torch.zeros_like, "values different from those of the CPU ("),
+        (lambda made: made + 0.1, "values that differ from those of the CPU ("),
+        (lambda made: made.flip(-1), "values that differ from those of the CPU ("),
+        (
+            lambda made: made * torch.nan,
+            "values that differ from those of the CPU (nan",
+        ),
+        (torch.zeros_like, "values that differ from those of the CPU ("),
         (lambda made: made[..., :-1], "another shape than the CPU"),
         (
             _raise(NotImplementedError("aten::x is not implemented for MPS.\nAsk")),
@@ -99,7 +102,9 @@ def test_a_card_that_differs_or_fails_is_left_and_that_is_said(
     assert device == CPU
     assert note.startswith("mps (Apple M9) ")
     assert said in note
-    assert note.endswith(": the CPU is used; set `device=mps` to use it anyway.")
+    assert note.endswith(
+        ": the CPU is used instead; set `device=mps` to override this."
+    )
     field = Micrograph(rng.random((40, 50), dtype=np.float32))
     made = run(enhance_array(field, loaded, FP32.replace(device="auto")))
     report = made.metadata["enhance"]
@@ -246,7 +251,7 @@ def test_a_smaller_pass_begins_without_what_failed(make_loaded, rng):
     _alive.clear()
     made = worker.enhance([tile.index for tile in plan.outputs])
     assert len(made) == 4
-    assert "one by one" in made[0].notes[0]
+    assert "one at a time" in made[0].notes[0]
     assert len(_alive) == 5
     assert not any(_alive)
 

@@ -286,7 +286,7 @@ def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path)
 
 def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):
     image, loaded = Micrograph(np.zeros((60, 60))), make_loaded("plain")
-    words = "Chunks must have the size of the tiles"
+    words = "Chunks must have the tile size"
     for shape, match in (((60, 60), words), ((9, 9), "shape")):
         how = {"shape": shape, "dtype": "float32", "chunk": 20}
         store = create_store(tmp_path / f"{shape[0]}.zarr", **how)

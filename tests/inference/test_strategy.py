@@ -54,7 +54,7 @@ def test_a_field_that_does_not_fit_takes_statistics_of_a_sample(
     report = result.metadata["enhance"]
     assert report["norm"] == "sampled"
     assert report["tile_mismatch"] <= 1e-5
-    assert "statistics of a sample are used instead" in report["notes"][0]
+    assert "sampled statistics are used instead" in report["notes"][0]
     assert "Approximate" in report["notes"][1]
     # all of the smaller field is in the sample: windows that end make the rest
     assert (report["norm_error"] == 0) == (shape[0] < 150)

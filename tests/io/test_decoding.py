@@ -57,9 +57,9 @@ def _raised(number, windows=None):
             "compression 77777 is not known",
         ),
         (NotImplementedError("12 bit"), "unsupported feature.*12 bit.*export it"),
-        (ValueError("out of bounds"), "damaged or cut short"),
-        (OSError("image file is truncated"), "damaged or cut short"),
-        (_raised(errno.EINVAL), "damaged or cut short"),  # a seek that damage asks for
+        (ValueError("out of bounds"), "damaged or truncated"),
+        (OSError("image file is truncated"), "damaged or truncated"),
+        (_raised(errno.EINVAL), "damaged or truncated"),  # a seek that damage asks for
     ],
 )
 def test_decoding_tells_what_is_wrong(tmp_path, error, said):

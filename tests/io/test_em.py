@@ -147,7 +147,9 @@ def test_the_thumbnail_of_dm_is_left_out_and_images_are_chosen(tmp_path, grey):
         registry.read(path, series=0)
     with pytest.raises(ReadError, match="no series 3"):
         registry.read(path, series=3)
-    with pytest.warns(UserWarning, match="holds 3 images, of which series 1 is shown"):
+    with pytest.warns(
+        UserWarning, match="contains 3 images, of which series 1 is shown"
+    ):
         layers = read_layers(str(path))
     assert layers[0][1]["scale"] == (1.5, 1.5)
 

@@ -350,7 +350,9 @@ def test_overexposed_frames_are_told(tmp_path, rng):
         tifffile.imwrite(tmp_path / f"f{index}.tif", frame)
     with capture_warnings((heard := []).append):
         run(open_frames(tmp_path))
-    assert re.search(r"1 of 4 frames .*4095, covers up to [45]\d% \(f2.tif\)", *heard)
+    assert re.search(
+        r"1 of 4 frames .*4095, cover up to [45]\d% of a frame \(f2.tif\)", *heard
+    )
 
 
 def test_frames_of_few_grey_levels_are_not_overexposed(tmp_path, rng):

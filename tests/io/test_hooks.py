@@ -53,7 +53,9 @@ def test_further_images_of_a_file_are_told(tmp_path):
     with tifffile.TiffWriter(path) as file:
         file.write(np.zeros((30, 40), np.uint8), metadata=None)
         file.write(np.ones((20, 40), np.uint8), metadata=None)
-    with pytest.warns(UserWarning, match="holds 2 images, of which the first is shown"):
+    with pytest.warns(
+        UserWarning, match="contains 2 images, of which the first is shown"
+    ):
         [(data, _, _)] = layers.read_layers(str(path))
     assert data.shape == (30, 40)
 

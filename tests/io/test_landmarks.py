@@ -61,15 +61,18 @@ def test_a_table_without_rows_has_no_landmarks(tmp_path):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("", "must begin with moving_y_nm"),
-        ("index,axis-0,axis-1\n0,1,2\n", "must begin with .* got index, axis-0"),
-        ("moving_y_nm,moving_x_px,fixed_y_nm,fixed_x_nm\n1,2,3,4\n", "must begin with"),
+        ("", "must have the columns moving_y_nm.* got nothing"),
+        ("index,axis-0,axis-1\n0,1,2\n", "must have the columns .* got index, axis-0"),
+        (
+            "moving_y_nm,moving_x_px,fixed_y_nm,fixed_x_nm\n1,2,3,4\n",
+            "must have the columns .* got moving_y_nm, moving_x_px",
+        ),
         (HEADER + "\n1,2,3,4\n1,2,x,4\n", "line 3 must contain four finite numbers"),
         (HEADER + "\n1,2,3\n", "line 2 must contain four finite numbers, got ''"),
         (HEADER + "\n1,2,3,nan\n", "four finite numbers, got 'nan'"),
         (
             b"\xff\xfe\x00\x01",
-            "must be text in UTF-8 to be read as a table of landmarks",
+            "must be UTF-8 text to be read as a table of landmarks",
         ),
     ],
     ids=["empty", "napari", "units", "text", "short", "nan", "binary"],

@@ -67,16 +67,20 @@ def test_lines_of_three_numbers_and_paths_of_another_machine(scan):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("dim = 2", "dim = 4", "line 2 must be dim = 2 or 3"),
-        ("dim = 2", "dim = 3", r"line 5 must be NAME; ; \(x, y, z\)"),
-        ("(0.0, 0.0)", "(0.0; 0.0)", r"line 5 must be NAME; ; \(x, y\)"),
-        ("(0.0, 0.0)", "(0.0)", "line 5 must be NAME"),
-        ("(0.0, 0.0)", "(nan, 0)", "line 5 must be NAME"),
-        ("30.5", "x", "line 6 must be NAME"),
+        ("dim = 2", "dim = 4", "line 2 must be 'dim = 2' or 'dim = 3', got 'dim = 4'"),
+        ("dim = 2", "dim = 3", r"line 5 must have the form NAME; ; \(x, y, z\)"),
+        ("(0.0, 0.0)", "(0.0; 0.0)", r"line 5 must have the form NAME; ; \(x, y\)"),
+        ("(0.0, 0.0)", "(0.0)", "line 5 must have the form NAME"),
+        ("(0.0, 0.0)", "(nan, 0)", "line 5 must have the form NAME"),
+        ("30.5", "x", "line 6 must have the form NAME"),
         ("b.tif; ;", "a.tif; ;", "repeats frame a.tif: keep one"),
         ("b.tif; ;", "a.tif; 1;", "image 1 of a.tif, which contains all"),
         ("b.tif", "../b.tif", "inside"),
-        (FIJI, "", "got none"),
+        (
+            FIJI,
+            "",
+            r"must contain a line NAME; ; \(x, y\) for each frame, but has none",
+        ),
     ],
 )
 def test_a_malformed_table_of_fiji_is_one_sentence(scan, old, new, message):
@@ -297,11 +301,11 @@ def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
     table = scan / "a.pos"
     for text, message in [
         ("{", "is not valid JSON"),
-        ("[]", "must be a JSON object"),
+        ("[]", "must contain a JSON object"),
         ("{}", "contains no positions"),
-        (json.dumps({"POSITIONS": [{"LABEL": "a"}]}), "label, x and y of each"),
-        (json.dumps(position_list(1)), "no image has a name such as"),
-        (json.dumps(position_list(1)).replace("30.0", "1e999"), "x and y of each"),
+        (json.dumps({"POSITIONS": [{"LABEL": "a"}]}), "label, x and y for each"),
+        (json.dumps(position_list(1)), "no image is named after"),
+        (json.dumps(position_list(1)).replace("30.0", "1e999"), "x and y for each"),
     ]:
         table.write_text(text)
         with pytest.raises(ReadError, match=message):
@@ -323,6 +327,6 @@ def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
     with refused(
         ReadError,
         "several-images",
-        match="one image at each position, but lists 4 images at 2 positions",
+        match="one image per position, but lists 4 images at 2 positions",
     ):
         run(open_frames(scan, positions=metadata))

@@ -198,7 +198,7 @@ def test_arrays_come_back_and_labels_keep_their_colours(folder, lazy):
         *("gone.zarr", "../p.semsr/a.zarr"),
         "..",
     ]
-    assert all("is missing in" in text for text in project.messages)
+    assert all("is missing from" in text for text in project.messages)
     assert len(project.messages) == 3
 
 

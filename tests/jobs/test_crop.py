@@ -181,21 +181,21 @@ def test_images_without_a_place_share_their_corner():
     [
         ({"origin": (5000.0, 0.0)}, {}, "do not overlap: image covers y -5 to 895"),
         ({"size": None}, {}, "has none: set it \\(`like_pixel_size_nm"),
-        ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "must have similar sizes"),
+        ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "must have similar pixel sizes"),
         ({}, {"box": (0, 0, 5, 5)}, "not both"),
         ({}, {"box": (0, 0, 5, 5), "box_nm": (0, 0, 5, 5)}, "not both"),
         ({}, {"align": True, "search": 64}, "common area of at least 260 px"),
         (None, {}, "Set an area"),
-        (None, {"align": True, "box": (0, 0, 5, 5)}, "needs a reference"),
-        (None, {"box": (5, 0, 5, 9)}, "Y0 below Y1"),
+        (None, {"align": True, "box": (0, 0, 5, 5)}, "requires a reference"),
+        (None, {"box": (5, 0, 5, 9)}, "Y0 less than Y1"),
         (None, {"box": (95, 0, 99, 9)}, "does not overlap image, which covers 90 x 80"),
         (None, {"box_nm": (0, 0, 1, 1)}, "contains no pixel"),
         (None, {"box_nm": (9e3, 0, 9.9e3, 50)}, "does not overlap image"),
         (None, {"like_pixel_size_nm": "big"}, "positive numbers"),
-        (None, {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)}, "needs a reference"),
+        (None, {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)}, "requires a reference"),
         (None, {"like_pixel_size_nm": (0, 5)}, "positive numbers"),
-        (None, {"search": 9, "box": (0, 0, 5, 5)}, "needs `align`"),
-        ({}, {"search": 9}, "needs `align`"),
+        (None, {"search": 9, "box": (0, 0, 5, 5)}, "requires `align`"),
+        ({}, {"search": 9}, "requires `align`"),
     ],
     ids=str,
 )
@@ -222,7 +222,9 @@ def test_outputs_are_replaced_when_that_is_said(tmp_path):
     with refused(SemsrError, "output-exists"):
         run(CROP.job(image, output=place, options=options))
     run(CROP.job(image, output=place, options=options, overwrite=True))
-    with refused(OptionError, "missing-value", match="set `like`"):
+    with refused(
+        OptionError, "missing-value", match="To crop a reference, set it with `like`"
+    ):
         crop(
             image, tmp_path / "b.tif", like_output=tmp_path / "c.tif", box=(0, 0, 9, 9)
         )
@@ -247,7 +249,9 @@ def test_files_are_called_by_their_names(tmp_path):
     for name, place in (("one.ome.tif", (0.0, 0.0)), ("two.ome.tif", (9e3, 0.0))):
         write(_image(origin=place), tmp_path / name)
     one, two = tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"
-    with pytest.raises(ShapeError, match=r"one.ome.tif covers .* and two.ome.tif y 89"):
+    with pytest.raises(
+        ShapeError, match=r"one.ome.tif covers .* and two.ome.tif covers y 89"
+    ):
         crop(one, like=two)
     assert crop(one, box=(0, 0, 9, 9)).name == "image"
 
@@ -281,5 +285,5 @@ def test_gaps_of_two_images_are_cut_off_both_in_place():
     assert (first.origin, second.origin) == ((170.0, 0.0), (70.0, 0.0))
     assert run(crop_to_gap_free_box(first)) == ((first,), None)  # left as it is
     one.data[:] = np.nan
-    with pytest.raises(ShapeError, match="No part of waves is free of gaps"):
+    with pytest.raises(ShapeError, match="No area of waves is free of gaps"):
         run(crop_to_gap_free_box(one))

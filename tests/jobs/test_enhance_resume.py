@@ -39,7 +39,11 @@ def test_a_store_of_a_file_is_completed_from_a_layer(folder):
     _begin(folder / "first.tif", output, 2)
     begun = find_unfinished_result(output)
     assert begun is not None
-    assert (begun.model, begun.done, begun.options["tile"]) == ("sem-restore", 2, 64)
+    assert (begun.model, begun.tiles_done, begun.options["tile"]) == (
+        "sem-restore",
+        2,
+        64,
+    )
     assert EnhanceOptions.parse(begun.options) == SMALL
     layer = read(folder / "first.tif").replace(name="as a layer")
     made = run(ENHANCE.job(layer, output, options=SMALL, resume=True))
@@ -59,7 +63,7 @@ def test_a_result_stays_until_the_one_that_replaces_it_is_whole(folder, tmp_path
     np.testing.assert_array_equal(read(output).array(), before.array())
     begun = find_unfinished_result(output)
     assert begun is not None
-    assert begun.done == 2
+    assert begun.tiles_done == 2
     if torn:  # as by a stop while the former one is removed
         shutil.rmtree(output)
     made = run(ENHANCE.job(image, output, options=SMALL, resume=True))
@@ -71,7 +75,7 @@ def test_a_result_stays_until_the_one_that_replaces_it_is_whole(folder, tmp_path
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("ends", ["begun", "complete"])
-@pytest.mark.parametrize("damage", ["vanished", "cut short"])
+@pytest.mark.parametrize("damage", ["vanished", "truncated"])
 def test_a_tile_that_is_lost_is_made_again_and_told(folder, capsys, ends, damage):
     output, whole = folder / "left.ome.zarr", folder / "whole.ome.zarr"
     run(ENHANCE.job(folder / "first.tif", whole, options=SMALL))

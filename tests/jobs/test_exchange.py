@@ -116,7 +116,7 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     assert not out.exists()
     fine = field.replace(pixel_size_nm=(20.0, 20.0))
     made = semsr.export_model("sem-restore", out, field=fine)
-    assert "does not remove haze" in made.card["description"]
+    assert "nor removes haze" in made.card["description"]
     semsr.import_model(out)
     told = {"precision": "fp32"}
     expected = _enhanced(fine, "sem-restore", haze=False, **told)
@@ -303,7 +303,7 @@ REFUSED = {
     "weights": ({"weights": {"pytorch_state_dict": {}}}, "can execute code"),
     "elsewhere": ({"weights__onnx__source": "https://a.b/w.onnx"}, "complete package"),
     "outside": ({"weights__onnx__source": "../w.onnx"}, "complete package"),
-    "absent": ({"weights__onnx__source": "w.onnx"}, "does not contain its weights"),
+    "absent": ({"weights__onnx__source": "w.onnx"}, "does not contain the weights"),
     "digest": ({"weights__onnx__sha256": "0" * 64}, "does not match its checksum"),
     "old": ({"format_version": "0.4.10"}, "update"),
     "kind": ({"type": "dataset"}, "does not describe a model"),

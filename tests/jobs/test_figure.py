@@ -274,7 +274,8 @@ def test_image_has_the_colours_that_it_has_on_screen(
 def test_colours_that_a_figure_does_not_know_are_told(tmp_path: Path) -> None:
     look = DisplaySettings(limits=(0, 140), colormap="bop blue")
     with pytest.warns(
-        UserWarning, match="no colour map named bop blue for figures, so A gets"
+        UserWarning,
+        match="no colour map named bop blue for figures, so a default is used for A",
     ):
         run(FIGURE.job([micrograph().replace(look=look)], tmp_path / "own.png"))
 
@@ -481,10 +482,10 @@ def test_overlay_has_one_letter_and_names_every_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("order", "said"),
     [
-        ("mi", "map comes after none: pass an image first"),
-        ("imm", "comes after another map"),
-        ("ii", "needs a map among the images"),
-        ("bm", "both have a pixel size, or neither; A has none"),
+        ("mi", "map is preceded by none: pass an image first"),
+        ("imm", "map is preceded by another map: pass an image first"),
+        ("ii", "requires a map, but there is none among the images"),
+        ("bm", "both .* or neither must have a pixel size, but A has none"),
     ],
     ids=["first", "two", "no-map", "uncalibrated"],
 )

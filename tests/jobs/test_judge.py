@@ -321,7 +321,7 @@ def test_what_is_there_is_not_replaced_unasked(job_of, tmp_path, name):
     ("make", "how", "needs"),
     [
         (lambda _, image: image.replace(pixel_size_nm=None), {}, "no pixel size"),
-        (lambda folder, _: folder / "none.tif", {}, "no file"),
+        (lambda folder, _: folder / "none.tif", {}, r"none\.tif does not exist"),
         (lambda folder, _: folder / "f.tif", {"sem": "f.tif"}, "compared with itself"),
         (lambda _, image: image, {"models": ["nobody"]}, "nobody"),
         (lambda _, image: image, {"output": "p.txt"}, "must end in .html"),

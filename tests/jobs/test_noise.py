@@ -102,5 +102,7 @@ def test_an_image_that_misses_pixels_in_each_block_is_refused(scene):
 
 
 def test_a_small_image_is_refused():
-    with pytest.raises(semsr.SemsrError, match="needs at least 18 px on each side"):
+    with pytest.raises(
+        semsr.SemsrError, match="image must have at least 18 px on each side"
+    ):
         semsr.noise(np.zeros((17, 100)))

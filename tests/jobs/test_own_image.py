@@ -79,7 +79,7 @@ def test_run_goes_on_with_the_images_that_it_was_begun_with(
     for same in (_noisy(1), tmp_path / "one.tif"):
         train(recipe, image=same, resume=True, **begun)
     with pytest.raises(
-        CheckpointError, match="started with the image scan 1, got scan"
+        CheckpointError, match="started with the image scan 1, but scan 2 has different"
     ):
         train(recipe, image=_noisy(2), resume=True, **begun)
 
@@ -128,13 +128,17 @@ def test_second_scan_is_registered_and_learnt_from(
 @pytest.mark.parametrize(
     ("image", "error", "said"),
     [
-        (np.zeros((50, 200)), ShapeError, "at least 96 x 96 pixels, got 50 x 200"),
+        (
+            np.zeros((50, 200)),
+            ShapeError,
+            "at least 96 x 96 pixels, but mine has 50 x 200",
+        ),
         (
             np.full((128, 128), np.nan),
             ReadError,
-            "needs finite pixels, but mine has none",
+            "mine has no finite pixels",
         ),
-        (np.full((128, 128), 7), OptionError, "mine has no two different"),
+        (np.full((128, 128), 7), OptionError, "mine has no contrast"),
     ],
     ids=["small", "unknown", "flat"],
 )
@@ -186,8 +190,8 @@ def test_images_are_asked_for_in_one_way() -> None:
         "a", "b"
     )
     for given, said in (
-        ({"low": "a", "high": None}, "needs `low` and `high`"),
-        ({"low": None, "high": None, "second": "a"}, "needs the first one"),
+        ({"low": "a", "high": None}, "requires both `low` and `high`"),
+        ({"low": None, "high": None, "second": "a"}, "requires a first one"),
         ({"low": "a", "high": "b", "image": "c"}, "not both"),
     ):
         with pytest.raises(OptionError, match=said):

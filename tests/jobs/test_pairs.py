@@ -186,7 +186,7 @@ def test_files_are_matched_by_all_of_their_name(dotted, cut):
     assert (made.candidates, len(made.images)) == (40, 2)
 
 
-ALONE = "but FeS_1.5kV_01 has none in HIGH .2 in all"
+ALONE = "but FeS_1.5kV_01 has none in HIGH .2 unmatched in total"
 TWICE = "got FeS_1.5kV_00.png and FeS_1.5kV_00.tif for FeS_1.5kV_00: rename one"
 
 
@@ -279,7 +279,7 @@ def test_one_low_image_with_two_references_is_one_place(cut):
     assert made.validation
     moved = [lows[0], lows[1].replace(data=_PLACE[9:, 9:])]
     references = [one.replace(data=one.data**2 / 200) for one in moved]
-    with refused(SemsrError, "too-few-places", match="need at least 3 areas"):
+    with refused(SemsrError, "too-few-places", match="needs at least 3 areas"):
         cut(moved, references, "moved.zarr", patch=32, match="name")
 
 
@@ -374,13 +374,23 @@ FOREIGN, SHORT = image(GRAIN.data[::-1]), image(GRAIN.data[:50])
 
 
 WRONG = {
-    "empty": (image(np.zeros((64, 64))), GRAIN, {}, "is usable .empty 16"),
-    "nan": (GRAIN, image(GRAIN.data * np.nan), {}, "finite pixels, but image has none"),
-    "foreign": (GRAIN, FOREIGN, {}, "is usable .uncorrelated 16"),
+    "empty": (
+        image(np.zeros((64, 64))),
+        GRAIN,
+        {},
+        "None of the 16 patches are usable .empty 16",
+    ),
+    "nan": (GRAIN, image(GRAIN.data * np.nan), {}, "image has no finite pixels"),
+    "foreign": (
+        GRAIN,
+        FOREIGN,
+        {},
+        "None of the 16 patches are usable .uncorrelated 16",
+    ),
     "shapes": (GRAIN, SHORT, {}, "image has none: set both"),
-    "fields": (GRAIN, SHORT, {"align": True}, "must show one field at scale"),
+    "fields": (GRAIN, SHORT, {"align": True}, "must show the same field at scale"),
     "one-image": (GRAIN, GRAIN, {"whole_images": True}, "at least 3 images with"),
-    "one-patch": (GRAIN, GRAIN, {"patch": 64}, "3 disjoint sets need at least 3"),
+    "one-patch": (GRAIN, GRAIN, {"patch": 64}, "3 disjoint sets needs at least 3"),
     "too-small": (GRAIN, GRAIN, {"patch": 99}, "needs an image of at least that"),
     "shares": (GRAIN, GRAIN, {"test": 0.9, "validation": 0.2}, "leave patches"),
 }

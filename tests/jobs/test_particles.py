@@ -160,9 +160,9 @@ def test_a_search_ends_between_its_steps(noisy):
     job = get_verb("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
     steps = [step.message for step in job]
     assert steps[-1].endswith(": 4 found")
-    assert sum(step.startswith("looking for particles") for step in steps) > 4
+    assert sum(step.startswith("finding particles") for step in steps) > 4
     job = get_verb("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
-    while next(job).message != "looking for particles: 4 found":
+    while next(job).message != "finding particles: 4 found":
         pass
     job.close()
     assert next(job, None) is None

@@ -229,7 +229,7 @@ def test_landmarks_alone_give_their_map(views, tmp_path):
     assert made.searched == "landmarks"
     assert made.score is None
     np.testing.assert_allclose(made.transform["degrees"], truth.degrees, atol=1e-4)
-    assert made.tested == "4 landmarks held out"
+    assert made.tested_on == "4 landmarks held out"
     assert made.residual_median_nm < 0.01
     assert made.unreliable is None
     assert made.error_nm < 0.01
@@ -253,7 +253,7 @@ def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
         assert list(tmp_path.iterdir()) == []
         return refusal.value
 
-    refuse(np.nan, "gone", SemsrError, "needs finite pixels, but gone has none")
+    refuse(np.nan, "gone", SemsrError, "gone has no finite pixels")
     blank = refuse(
         7.0, "blank", RegistrationRefused, "has no structure above its noise"
     )
@@ -345,7 +345,7 @@ def test_bad_landmarks_are_refused_in_a_sentence(views):
     for given, needs in (
         (
             marks.remove_pair(3).remove_pair(2),
-            "needs at least 3 pairs of landmarks, got 2",
+            "needs at least 3 landmark pairs, got 2",
         ),
         (Landmarks(line, truth(line)), "landmarks lie on a line"),
         (Landmarks(marks.moving + 4000, marks.fixed), "outside the moving image"),
@@ -362,10 +362,10 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
     for how, error, match in (
         ({"landmarks_only": True}, OptionError, "set `landmarks` as well"),
         ({"landmarks_only": True, **elastic}, OptionError, "similarity or affine"),
-        ({"output": folder / "fixed.tif"}, SemsrError, "is the input;"),
-        ({"output": out, **over_itself}, SemsrError, "is the input;"),
+        ({"output": folder / "fixed.tif"}, SemsrError, "is also the input;"),
+        ({"output": out, **over_itself}, SemsrError, "is also the input;"),
         ({"output": out, "transform_out": out}, SemsrError, r"must end in \.json"),
-        ({"transform_out": folder / "new.json"}, OptionError, "an output as well"),
+        ({"transform_out": folder / "new.json"}, OptionError, "also set an output"),
         ({"turn": 3}, OptionError, "Unknown options turn"),
     ):
         with pytest.raises(error, match=match):

@@ -45,7 +45,7 @@ def test_misregistered_images_read_as_aligned_ones(shift):
         ratios.append(found.result.resolution_px / aligned)
         np.testing.assert_allclose(found.found_shift_px, np.negative(shift), atol=0.15)
         assert found.result.shift_px == found.found_shift_px
-        assert "second image first moved by" in found.result.method
+        assert "second image aligned by" in found.result.method
     assert np.mean(ratios) == pytest.approx(1, abs=0.02)
 
 

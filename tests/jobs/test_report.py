@@ -463,7 +463,7 @@ def test_maps_are_not_measured_as_images(tmp_path: Path) -> None:
     [
         ([], "r.html", "at least one"),
         (["first.tif"], "r.pdf", "must end in .html"),
-        (["missing.tif"], "r.html", "no file"),
+        (["missing.tif"], "r.html", "missing.tif does not exist"),
         (["first.tif::small.tif"], "r.html", "same size"),
         (["first.tif::first.tif"], "r.html", "two different"),
         (["first.tif::second.tif::truth.tif"], "r.html", "A::B"),
@@ -472,7 +472,7 @@ def test_maps_are_not_measured_as_images(tmp_path: Path) -> None:
         (["other.json"], "r.html", "measuring command"),
         (["text.json"], "r.html", "not JSON"),
         (["list.json"], "r.html", "measuring command"),
-        (["other.json"], "other.html", "is the input;"),
+        (["other.json"], "other.html", "is also the input;"),
         (["first.tif"], "kept.html", "exists"),
     ],
 )

@@ -104,7 +104,7 @@ def test_integers_are_rounded_and_clipped(scene, tmp_path):
 )
 def test_options_of_other_methods_are_told_and_left_out(scene, method, option):
     with pytest.warns(
-        UserWarning, match=f"only has an effect if method is .*, not {method}"
+        UserWarning, match=f"has an effect only if method is .*, but it is {method}"
     ):
         made = napari_semsr.restore(sharp(scene), psf="1px", method=method, **option)
     told = made.provenance.options
@@ -112,7 +112,7 @@ def test_options_of_other_methods_are_told_and_left_out(scene, method, option):
 
 
 def test_missing_kernel_file_is_one_sentence(scene):
-    with pytest.raises(napari_semsr.SemsrError, match=r"no file nowhere\.tif"):
+    with pytest.raises(napari_semsr.SemsrError, match=r"nowhere\.tif does not exist"):
         napari_semsr.restore(scene.first, psf="nowhere.tif")
 
 
@@ -132,7 +132,9 @@ def test_stack_goes_plane_by_plane(scene, tmp_path):
         alone = napari_semsr.restore(image, psf="1px")
         np.testing.assert_allclose(found.array(), alone.array(), atol=1e-5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.ome.tif", "stack.tif"]
-    with refused(WriteError, "format-unsupported", match="2 planes is written as"):
+    with refused(
+        WriteError, "format-unsupported", match="2 planes can only be written as"
+    ):
         napari_semsr.restore(tmp_path / "stack.tif", tmp_path / "a.ome.zarr")
 
 
@@ -164,8 +166,8 @@ def test_microscope_of_a_simulation_tells_the_blur(scene, tmp_path):
     sigma = made.metadata["restore"]["psf"]["sigma_px"]
     assert sigma == pytest.approx([40 / 2.3548 / 10] * 2, rel=1e-3)
     for text, needs in (
-        ("{}", "must have psf_fwhm_px"),
-        ("[]", "must be a JSON object, got list"),
+        ("{}", "must define psf_fwhm_px"),
+        ("[]", "must contain a JSON object, got list"),
         ("{", "is not valid JSON"),
     ):
         path.write_text(text)

@@ -193,7 +193,9 @@ def test_option_of_a_phantom_is_told_to_change_nothing_of_an_image(
     tmp_path, rng, option
 ):
     sizes = {"frames_grid": (1, 1), "frame_px": 32, option: 50.0}
-    with pytest.warns(UserWarning, match=f"{option} has no effect on the scan"):
+    with pytest.warns(
+        UserWarning, match=f"{option} has no effect when an image is scanned"
+    ):
         napari_semsr.simulate(tmp_path / "scan", rng.random((100, 100)), **sizes)
     told = json.loads((tmp_path / "scan" / "truth" / "microscope.json").read_text())
     assert told["options"][option] == SimulateOptions.model_fields[option].default
@@ -227,8 +229,8 @@ def test_stopped_work_leaves_nothing(tmp_path):
     ("options", "said"),
     [
         ({"phantom": "pits"}, "Set `phantom` or `image`, not both"),
-        ({"sem": True}, "needs a simulated sample"),
-        ({"sem_view": True}, "needs a simulated sample"),
+        ({"sem": True}, "requires a simulated sample"),
+        ({"sem_view": True}, "requires a simulated sample"),
         ({"view_mirror": True}, "set it as well"),
         ({"focal_series": 1}, "at least 2"),
     ],
@@ -249,6 +251,8 @@ def test_scan_beyond_memory_is_refused_by_the_options_that_make_it_large(tmp_pat
 
 def test_small_image_is_enlarged_with_a_warning(tmp_path, scene):
     sizes = {"frames_grid": (2, 2), "frame_px": 72, "jitter_px": 1, "overlap": 0.4}
-    with warned("resampled", match="96 x 128 px is too small .* enlarged 1.2"):
+    with warned(
+        "resampled", match="96 x 128 px is too small .* enlarged by a factor of 1.2"
+    ):
         done = napari_semsr.simulate(tmp_path / "scan", scene.truth, **sizes)
     assert 7.9 < done.pixel_size_nm[0] < 8.5

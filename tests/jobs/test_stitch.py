@@ -207,9 +207,14 @@ def test_a_calibration_brings_its_distortion(bent_scan, tmp_path):
         ({}, "auto", "overlaps", ""),
         ({}, "none", None, ""),
         ({}, 0.04, "option", ""),
-        ({}, 0.05, "option", "set to 0.05, although the calibration has 0.0400"),
-        ({"shape": None}, None, "overlaps", "so it is not used"),
-        ({"distortion": 0.02}, "auto", "overlaps", "The overlaps show a distortion"),
+        ({}, 0.05, "option", "set to 0.05, but the calibration gives 0.0400"),
+        (
+            {"shape": None},
+            None,
+            "overlaps",
+            "is not used, because the calibration does not record its image shape",
+        ),
+        ({"distortion": 0.02}, "auto", "overlaps", "from the overlaps, but 0.0200 "),
         ({"distortion": None}, None, "overlaps", ""),
     ],
 )
@@ -314,13 +319,13 @@ def test_existing_outputs_are_kept(scan, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        ({"output": "scan/mosaic.ome.zarr"}, WriteError, "in the folder of the frames"),
+        ({"output": "scan/mosaic.ome.zarr"}, WriteError, "in the frame folder"),
         (
             {"flat_field": "scan/frame_000.tif"},
             WriteError,
-            "in the folder of the frames",
+            "in the frame folder",
         ),
-        ({"flat_field": "missing.tif"}, ReadError, "no file"),
+        ({"flat_field": "missing.tif"}, ReadError, r"missing\.tif does not exist"),
         ({"grid": "2x2"}, OptionError, "2x2 needs 4 frames, got 9"),
         ({"grid": "many"}, OptionError, "such as 4x5"),
         ({"pixel_size_nm": "0"}, OptionError, "one or two positive numbers"),
@@ -386,7 +391,7 @@ def test_corrections_of_frames_that_are_not_there_are_refused(scan, tmp_path):
         napari_semsr.stitch(scan, output, corrections={"drop": ["frame_9.tif"]})
     broken = tmp_path / "broken.json"
     broken.write_text("{", encoding="utf-8")
-    with pytest.raises(ReadError, match=r"broken\.json must be a JSON object"):
+    with pytest.raises(ReadError, match=r"broken\.json must contain a JSON object"):
         napari_semsr.stitch(scan, output, corrections=broken)
     assert not output.exists()
 

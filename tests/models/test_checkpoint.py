@@ -95,7 +95,7 @@ def test_bundled_models_load_and_fit_the_limits() -> None:
         (struct.pack("<Q", 4) + b"nope", "cannot be read"),
         (struct.pack("<Q", 2) + b"[]", "not a JSON object"),
         (struct.pack("<Q", 2) + b"{}", "no model card"),
-        ({"stride": 0}, "not valid at stride"),
+        ({"stride": 0}, r"bad\.safetensors is invalid at stride"),
     ],
     ids=["empty", "pickle", "huge-header", "no-json", "list", "no-card", "bad-card"],
 )

@@ -235,10 +235,10 @@ BAD = {
     "no image": (_unknown(), "rank 2"),
     "names of two lines": (_unknown("a\nb"), "rank 2"),
     "too dear": (_pairs(), "times the memory"),
-    "lies": (_lying(), "claims"),
+    "lies": (_lying(), "declares 1099511627776 elements in 19 bytes"),
     "leaves": (_outside("../secret"), "outside its own folder"),
     "absolute": (_outside("/etc/passwd"), "outside its own folder"),
-    "absent": (_outside("w.bin"), "not next to it"),
+    "absent": (_outside("w.bin"), "not in the same folder"),
 }
 
 

@@ -41,7 +41,7 @@ def test_sets_share_no_pixel_and_lie_inside(layout):
     lattice = np.max([place.index for place in places], axis=0) + 1
     if np.prod(-(-lattice // apart)) < 3:
         with refused(
-            OptionError, "too-few-patches", match="disjoint sets need at least 3"
+            OptionError, "too-few-patches", match="disjoint sets needs at least 3"
         ):
             split_patches(places, options)
         return

@@ -244,7 +244,9 @@ def test_bad_sources_are_refused_in_one_sentence(picture):
         run_scan_simulation(picture, SMALL.replace(optics="gaussian", resolution_nm=80))
     oblong = SMALL.replace(pixel_size_nm=(10, 40))
     with refused(
-        OptionError, "pixels-not-square", match="square pixels, got 10 x 40 nm"
+        OptionError,
+        "pixels-not-square",
+        match="square pixels, got frame pixels of 10 x 40 nm",
     ):
         run_scan_simulation(picture, oblong)
     assert (

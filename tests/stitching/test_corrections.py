@@ -171,7 +171,10 @@ def test_a_frame_that_found_no_place_is_joined(plain):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"drop": ["f099"]}, "has no frame f099: its 12 frames are f000 to f011"),
+        (
+            {"drop": ["f099"]},
+            "must name frames of the scan, got f099; its 12 frames are f000 to f011",
+        ),
         ({"drop": names_of(*range(11))}, "leave at least two frames, but they drop 11"),
         ({"strike": [("f000", "f000")]}, "needs two frames, got frame f000 twice"),
         (

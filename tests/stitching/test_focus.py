@@ -133,7 +133,7 @@ def test_a_height_of_another_place_is_left_out(scan, joined, rng):
     plan, shifts = run(plan_focus(three, [0.0, 100.0, 200.0], 1, solution))
     assert shifts[2].shift_px is None
     assert plan.z_nm == (0.0, 100.0)
-    assert plan.solved == 1
+    assert plan.solved_index == 1
     with refused(RegistrationError, "heights-unrelated"):
         run(plan_focus(three[1:], [0.0, 100.0], 0, solution))
 

@@ -66,7 +66,7 @@ def test_solve_names_bad_frames_and_places_the_others(square_scan):
     data[4] = np.clip(2000 + 0.5 * scans.FULL * square_scan.flat + noise, 0, 65535)
     other = scans.texture(data.shape[1:], 77) * square_scan.flat * scans.FULL
     data[6] = np.clip(2000 + other + noise, 0, 65535)
-    lost = (UnusedFrame("lost", "cut short"),)
+    lost = (UnusedFrame("lost", "truncated"),)
     spoilt = square_scan.acquisition.replace(frames=data, faults=lost)
     solution = run(solve_mosaic(spoilt))
     faults = {fault.frame: fault.reason for fault in solution.left_out}

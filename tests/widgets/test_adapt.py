@@ -152,7 +152,7 @@ def test_several_sem_images_are_trained_on(panel, model, add, run_panel, monkeyp
 @pytest.mark.broad
 def test_one_layer_cannot_be_both(panel, model, run_panel):
     panel.mosaic.value = panel.sem.value = model.layers["sem"]
-    assert "cannot be both images" in run_panel(panel)
+    assert "is chosen as both images" in run_panel(panel)
 
 
 @pytest.mark.broad

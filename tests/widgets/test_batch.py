@@ -232,7 +232,7 @@ def test_a_button_below_a_result_leads_to_its_steps(shown, hold):
     bare = shown.viewer.add_image(np.zeros((8, 8)))
     window.show_panel("Save").folder_button.click()
     assert bare not in panel.layer.choices
-    assert f"history of {bare.name} has no step" in panel.status.text()
+    assert f"history of {bare.name} contains no step" in panel.status.text()
 
 
 def test_a_layer_whose_model_is_gone_is_told_of(model, hold):

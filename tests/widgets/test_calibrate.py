@@ -96,7 +96,7 @@ def test_scale_from_a_grating(panel, model, finish, tmp_path, choose):
     layer = model.add_image(lines, name="grating")
     group.layer.value = layer
     group.grating_button.click()
-    assert "period must be above 0" in panel.status.text()
+    assert "period must be greater than 0" in panel.status.text()
     group.pitch.value = 10 / np.hypot(1, 0.3) * 20
     group.grating_button.click()
     finish(panel)
@@ -410,8 +410,8 @@ def test_line_on_another_grid_is_refused(panel, model):
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda group: group.apply_typed_size(), "Type a pixel size"),
-        (lambda group: group.set_scale_from_line(), "above 0;"),
+        (lambda group: group.apply_typed_size(), "Enter a pixel size first"),
+        (lambda group: group.set_scale_from_line(), "greater than 0;"),
     ],
     ids=["no size", "no distance"],
 )
@@ -426,7 +426,7 @@ def test_missing_numbers_are_told(panel, model, act, said):
 def test_missing_line_is_told(panel, distance):
     panel.calibrate.distance.value = distance
     panel.calibrate.set_scale_from_line()
-    assert "line over the known distance" in panel.status.text()
+    assert "over the known distance" in panel.status.text()
     panel.calibrate.start_drawing()
     panel.calibrate.set_scale_from_line()
     assert "press Draw a line" in panel.status.text()
@@ -492,7 +492,7 @@ def test_pressing_draw_for_another_image_begins_with_no_line(panel, model):
     group.layer.value = other
     group.start_drawing()
     group.set_scale_from_line()
-    assert "A line over the known" in panel.status.text()
+    assert "No line is drawn over the known" in panel.status.text()
     assert not is_calibrated(other)
     model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [0.0, 40.0]]))
     other.visible = True

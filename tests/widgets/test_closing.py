@@ -254,7 +254,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     qtbot.waitUntil(lambda: again.session.folder == path, timeout=LIMIT_MS)
     assert [item.name for item in other.layers] == [item.name for item in viewer.layers]
     assert host.get_camera(other).zoom == 7.5
-    assert "saved continuously" in again.about.text()
+    assert "saved automatically" in again.about.text()
 
 
 @pytest.mark.broad
@@ -279,7 +279,7 @@ def test_figures_say_what_a_network_made(opened, tmp_path, choose):
                 sizes[extent, model] = picture.size
                 said = picture.text.get("Description", "")
             assert said == (
-                f"{viewer.layers[-1].name}: made by network {model}" if model else ""
+                f"{viewer.layers[-1].name}: output of network {model}" if model else ""
             )
     assert sizes["full", ""] == (64, 64)
     for extent in ("canvas", "full"):

@@ -57,7 +57,7 @@ def panel(model, hold, monkeypatch) -> demo.DemoPanel:
 
 def test_demonstration_ends_in_layers_and_a_report(panel, model, run_panel, tmp_path):
     panel.folder.value = tmp_path
-    assert "the layers show one area" in run_panel(panel)
+    assert "The layers show the same" in run_panel(panel)
     assert panel.report == str(tmp_path / "demonstration" / "report.html")
     shown = {layer.name: layer for layer in model.layers}
     assert list(shown) == [

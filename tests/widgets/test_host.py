@@ -14,7 +14,7 @@ from napari_semsr.widgets.layers import fill_view, get_visible_box
 from tests.children import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDS = f"needs napari {host.LOWEST_NAPARI} or newer"
+NEEDS = f"requires napari {host.LOWEST_NAPARI} or newer"
 
 
 @pytest.mark.parametrize("version", ["0.4.19", "0.5.6", "0.6.6", "0.6.6rc2.dev3+gab12"])

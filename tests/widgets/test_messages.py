@@ -114,7 +114,7 @@ def test_only_errors_are_red(panel):
 def test_an_error_leaves_when_its_folder_has_come(panel, qtbot, tmp_path):
     panel.folder.value = tmp_path / "missing"
     panel.run_button.click()
-    assert "There is no" in panel.status.text()
+    assert "missing does not exist" in panel.status.text()
     panel.clear_resolved_error()
     assert panel.status.text()
     (tmp_path / "missing").mkdir()

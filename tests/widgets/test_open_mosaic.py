@@ -256,7 +256,7 @@ def test_formats_that_are_only_read_open_without_an_error(
 def test_what_cannot_be_opened_is_told_in_one_sentence(
     panel, tmp_path, finish, run_panel
 ):
-    assert "file must be chosen" in run_panel(panel)
+    assert "Choose a file first" in run_panel(panel)
     panel.path.value = tmp_path / "gone.tif"
     assert "gone.tif does not exist" in run_panel(panel)
     (tmp_path / "notes.tif").write_text("not an image")

@@ -209,11 +209,13 @@ def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     second = panel.second if frc else panel.reference
     assert second.value is None
     for name, said in (
-        ("wide", "onto one grid"),
+        ("wide", "to a common grid"),
         ("a", "'a' is shifted by 7 px vertically and 0 px horizontally from"),
         (
             (panel.first if frc else panel.image).value.name,  # itself
-            "Both images are the layer 'b'" if frc else "layer 'b' is chosen as both",
+            "Layer 'b' is chosen as both images"
+            if frc
+            else "layer 'b' is chosen as both",
         ),
     ):
         second.value = model.layers[name]

@@ -267,7 +267,7 @@ def test_marks_are_paired_numbered_and_judged(panel, opened, qtbot):
     light, electrons = marks.points
     assert not opened.layers["electrons"].visible
     light.add(MARKS[0])
-    assert "waits for its partner" in marks.note.text()
+    assert "has no partner yet" in marks.note.text()
     waiting = lambda: opened.layers.selection.active is electrons  # noqa: E731
     qtbot.waitUntil(waiting, timeout=LIMIT_MS)
     assert opened.layers["electrons"].visible

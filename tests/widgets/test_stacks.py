@@ -260,7 +260,7 @@ def test_the_last_step_saves_all_planes(model, stack, hold, finish, choose, tmp_
 @pytest.mark.parametrize(
     ("name", "shape", "said"),
     [
-        ("a.ome.zarr", (2, 8, 9), "a stack, which is saved as .ome.tif or .tif"),
+        ("a.ome.zarr", (2, 8, 9), "a stack and must be saved as .ome.tif or .tif"),
         ("a.ome.tif", (2, 3, 8, 9), "has 4 axes"),
     ],
     ids=["store", "four axes"],

@@ -269,7 +269,7 @@ def test_from_frames_to_a_measured_mosaic(
 ):
     put(model, scan[1])
     finish(window.page.panel)
-    assert "4 of 4 frames stitched" in run_panel(window.page.panel)
+    assert "Stitched 4 of 4 frames" in run_panel(window.page.panel)
     mosaic = model.layers.selection.active
     window.next_button.click()
     panel = window.page.panel

@@ -178,7 +178,7 @@ class Decorrelation:
         return None
 
     @property
-    def laid(self) -> Annotated[str | None, Quantity("Blocks", tabled=False)]:
+    def blocks_text(self) -> Annotated[str | None, Quantity("Blocks", tabled=False)]:
         """Number and size of the blocks and number of failed blocks, as text."""
         if self.block is None:
             return None

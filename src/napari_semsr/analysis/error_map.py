@@ -459,11 +459,11 @@ class ErrorSums:
     level: float  # close to the mean, so that squares keep their precision
     _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
 
-    def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
+    def add(self, reference: Float32Array, prediction: Float32Array) -> None:
         """Add the pixels that are valid in both the reference and degraded image."""
-        step = max(1, _SUM_PIXELS // fixed.shape[1])
-        for row in range(0, fixed.shape[0], step):  # limits double-precision memory
-            both = fixed[row : row + step], prediction[row : row + step]
+        step = max(1, _SUM_PIXELS // reference.shape[1])
+        for row in range(0, reference.shape[0], step):  # limits double-precision memory
+            both = reference[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])
             first, second = (
                 part[finite].astype(np.float64) - self.level for part in both
@@ -505,27 +505,27 @@ class FittedPair:
         """
         reference_block = self.pair.reference.read(box).astype(np.float32)
         result = np.empty(box.shape, np.float32)
-        for part in split_into_blocks(box, None, _PART):
-            result[part.relative_to(box).slices] = self._degrade(part)
-        return reference_block, result
-
-    def _degrade(self, box: Box) -> Float32Array:
-        """Blur and scale a box of the enhanced image, reflecting its borders."""
         factor, sigmas = self.pair.factor, self.pair.get_axis_sigmas(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
-        window = box.grow(reach).intersection(Box.from_shape(self.pair.shape))
-        fine = self.pair.enhanced.read(window.scale(factor)).astype(np.float32)
-        inner = box.relative_to(window).scale(factor).slices
-        finite = np.isfinite(fine)
-        if finite.all():
-            smooth = _blur(fine, sigmas)
-        else:  # normalise by the weights of known pixels; gaps remain gaps
-            smooth = _blur(np.where(finite, fine, 0.0), sigmas)
-            weight = _blur(finite.astype(np.float32), sigmas)
-            smooth /= np.maximum(weight, _MIN_KNOWN)
-            smooth[~finite | (weight < _MIN_KNOWN)] = np.nan
-        means = block_means(smooth[inner], factor)
-        return np.asarray(self.fit.alpha * means + self.fit.beta, np.float32)
+        whole = Box.from_shape(self.pair.shape)  # its borders are reflected
+        for part in split_into_blocks(box, None, _PART):
+            window = part.grow(reach).intersection(whole)
+            fine = self.pair.enhanced.read(window.scale(factor)).astype(np.float32)
+            inner = part.relative_to(window).scale(factor).slices
+            finite = np.isfinite(fine)
+            if finite.all():
+                smooth = _blur(fine, sigmas)
+            else:  # normalise by the weights of known pixels; gaps remain gaps
+                smooth = _blur(np.where(finite, fine, 0.0), sigmas)
+                weight = _blur(finite.astype(np.float32), sigmas)
+                smooth /= np.maximum(weight, _MIN_KNOWN)
+                smooth[~finite | (weight < _MIN_KNOWN)] = np.nan
+            means = block_means(smooth[inner], factor)
+            degraded_part = np.asarray(
+                self.fit.alpha * means + self.fit.beta, np.float32
+            )
+            result[part.relative_to(box).slices] = degraded_part
+        return reference_block, result
 
 
 def _blur(image: Float32Array, sigmas: FloatPair) -> Float32Array:

@@ -14,6 +14,7 @@ with less fine detail than the latter at the depth of focus is out of focus; one
 more may be too, without a warning.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -78,7 +79,12 @@ class Falloff:
         quiet = (_NOISE[0] <= ring) & (ring < _NOISE[1])
         window = np.outer(*[np.hanning(side)] * 2)
         powers, noises = [], []
-        for box in _list_blocks(image.shape, side):
+        starts: list[FloatArray] = []  # of blocks that overlap by half if possible
+        for length in image.shape:
+            count = min(_MOST, max(2, math.ceil(2 * (length - side) / side) + 1))
+            starts.append(np.linspace(0, length - side, count).round())
+        for y, x in itertools.product(*starts):
+            box = Box.from_shape((side, side), (int(y), int(x)))
             block = np.asarray(read_box(image.data, box), dtype=np.float64)
             if np.isfinite(block).all():
                 power = np.abs(fft.fft2((block - block.mean()) * window)) ** 2
@@ -124,16 +130,3 @@ class Falloff:
         except (TypeError, ValueError, KeyError) as error:
             raise damaged_card_error("the focus of its training area") from error
         return falloff
-
-
-def _list_blocks(shape: tuple[int, ...], side: int) -> list[Box]:
-    """Return evenly spaced blocks of an image, overlapping by half if possible."""
-    starts: list[FloatArray] = []
-    for size in shape:
-        count = min(_MOST, max(2, math.ceil(2 * (size - side) / side) + 1))
-        starts.append(np.linspace(0, size - side, count).round())
-    return [
-        Box.from_shape((side, side), (int(y), int(x)))
-        for y in starts[0]
-        for x in starts[1]
-    ]

@@ -385,10 +385,14 @@ def _create_mean_properties(
         return gaps.compute_interval(get(gaps, unit), unit)
 
     ends = f"{key}_interval"
-    hidden = {"shown": False, "tabled": False}
+    end_settings = {"shown": False, "tabled": False}
     how: dict[str, object] = {"form": ".3g", "interval": f"{ends}_{{unit}}", **more}
     nm, px = create_length_properties(compute_mean, key, label, **how)
-    return nm, px, *create_length_properties(compute_interval, ends, label, **hidden)
+    return (
+        nm,
+        px,
+        *create_length_properties(compute_interval, ends, label, **end_settings),
+    )
 
 
 def _compute_median_diameter(gaps: "Gaps", unit: str) -> float | None:
@@ -478,7 +482,7 @@ class Gaps:
         return sum(gap.detected for gap in self.found)
 
     @property
-    def seen(self) -> Annotated[str | None, Quantity("Seen", tabled=False)]:
+    def detection_text(self) -> Annotated[str | None, Quantity("Seen", tabled=False)]:
         """Number of reference gaps that the image shows, as text."""
         alone = self.reference_background is None
         return None if alone else f"{self.detected} of {self.gaps}"
@@ -488,7 +492,7 @@ class Gaps:
         """Assessment of the number of gaps."""
         if self.reference_background is None:
             return "of this image only: errors need a reference image"
-        return f"{self.seen} seen, {len(self.invented)} invented"
+        return f"{self.detection_text} seen, {len(self.invented)} invented"
 
     @property
     def undetected_fraction(
@@ -915,8 +919,10 @@ def _label_particles(
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES_PX]
     while scales:
-        done = len(_SCALES_PX) - len(scales)
-        step = Progress(done, len(_SCALES_PX), f"finding particles: {total} found")
+        done_count = len(_SCALES_PX) - len(scales)
+        step = Progress(
+            done_count, len(_SCALES_PX), f"finding particles: {total} found"
+        )
         yield step
         scale, covered_labels = scales[0], (labels > 0) | missing
         plain = smooth = ndimage.gaussian_filter(values, scale)
@@ -930,7 +936,9 @@ def _label_particles(
         quiet = noise / (2 * np.sqrt(np.pi) * scale)
         level, spread = _estimate_background(smooth[~covered_labels], quiet)
         height = np.where(covered_labels, 0.0, smooth - level)
-        contrast = contrast or _estimate_contrast(height)
+        if not contrast and np.ptp(height) > 0:
+            brighter = height[height > filters.threshold_otsu(height)]
+            contrast = float(np.median(brighter))
         texture = min(_MIN_APART * spread, _MAX_LEAST * contrast)
         least = max(_MIN_APART * quiet, _FAINTEST * contrast, texture)
         if not contrast > least:
@@ -1049,13 +1057,6 @@ def _estimate_background(values: FloatArray, noise: float) -> FloatPair:
     darker = level - below[below < level]
     spread = _MAD * float(np.median(darker)) if darker.size else 0.0
     return level, max(noise, spread)
-
-
-def _estimate_contrast(height: FloatArray) -> float:
-    """Return the median height of the brighter half above Otsu's threshold."""
-    if not np.ptp(height) > 0:
-        return 0.0
-    return float(np.median(height[height > filters.threshold_otsu(height)]))
 
 
 def _find_basins(
@@ -1196,9 +1197,15 @@ def _connect_neighbours(
     reach = options.reach * diameter / 2
     for a, b in _find_near_pairs(labels, centres, reach, furthest, pitch):
         ends = int(a) + 1, int(b) + 1
-        line = _connect_pair(labels, centres[a], centres[b], ends, count)
-        if line is None:
-            continue
+        labels_passed = ndimage.map_coordinates(
+            labels, _line_points(centres[a], centres[b]), order=0, mode="nearest"
+        )
+        others = set(np.unique(labels_passed)) - {0, *ends}
+        inside = labels_passed == ends[0], labels_passed == ends[1]
+        if min(others, default=count + 1) <= count or not all(map(np.any, inside)):
+            continue  # another particle is between them
+        # labels above `count` are bright regions that are too small for a particle
+        line = _PairLine(centres[a], centres[b], inside, bool(others))
         step = _STEP_PX * np.hypot(*((line.stop - line.start) * pitch)) / line.length
         between = step * np.count_nonzero(~(line.inside[0] | line.inside[1]))
         if between <= options.reach * (diameter[a] + diameter[b]) / 2:
@@ -1236,27 +1243,6 @@ def _find_near_pairs(
     most = np.minimum(wide[one] + wide[other], furthest)
     near = pairs[(one != other) & (apart <= most)]
     return np.unique(np.sort(near, axis=1), axis=0)
-
-
-def _connect_pair(
-    labels: NDArray[np.int32],
-    start: FloatArray,
-    stop: FloatArray,
-    ends: IntPair,
-    count: int,
-) -> _PairLine | None:
-    """Connect two centres by a line; None if another particle is between them.
-
-    Labels above `count` are bright regions that are too small for a particle.
-    """
-    labels_passed = ndimage.map_coordinates(
-        labels, _line_points(start, stop), order=0, mode="nearest"
-    )
-    others = set(np.unique(labels_passed)) - {0, *ends}
-    inside = labels_passed == ends[0], labels_passed == ends[1]
-    if min(others, default=count + 1) <= count or not all(map(np.any, inside)):
-        return None
-    return _PairLine(start, stop, inside, bool(others))
 
 
 def _line_points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArray:

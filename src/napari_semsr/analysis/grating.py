@@ -122,7 +122,15 @@ class CalibrateOptions(Options):
 
 def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
     """Calibrate a microscope from a grating image (Y, X); missing pixels are NaN."""
-    plane, in_light = _subtract_local_mean(image)
+    finite = np.isfinite(image)
+    if not finite.any():
+        raise RegistrationError(_NONE, code="no-finite-values")
+    plane = np.where(finite, image, 0).astype(np.float64)
+    low = float(np.quantile(plane[finite], 0.005))
+    plane = np.where(finite, plane - low, 0)
+    level = _compute_local_mean(plane, finite)
+    in_light = finite & (level > _LIT * level[finite].max())
+    plane = np.where(in_light, plane - _compute_local_mean(plane, in_light), 0)
     waves = _find_wave_vectors(plane, options.lattice)
     periods = float(np.hypot(*waves[0]) * min(plane.shape))
     if periods < _MIN_PERIODS:
@@ -173,19 +181,6 @@ class _GratingFit:
         return np.asarray(self.waves / np.hypot(*self.waves[0]))
 
 
-def _subtract_local_mean(image: RealArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Subtract the local mean; return the image and the mask of its bright area."""
-    finite = np.isfinite(image)
-    if not finite.any():
-        raise RegistrationError(_NONE, code="no-finite-values")
-    plane = np.where(finite, image, 0).astype(np.float64)
-    low = float(np.quantile(plane[finite], 0.005))
-    plane = np.where(finite, plane - low, 0)
-    level = _compute_local_mean(plane, finite)
-    in_light = finite & (level > _LIT * level[finite].max())
-    return np.where(in_light, plane - _compute_local_mean(plane, in_light), 0), in_light
-
-
 def _compute_local_mean(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
     """Compute the local mean of the finite pixels."""
     wide = max(3, min(plane.shape) // 6)
@@ -198,19 +193,14 @@ def _compute_local_mean(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatAr
 _Spectrum = tuple[FloatArray, FloatArray, FloatArray]
 
 
-def _compute_spectrum(plane: FloatArray) -> _Spectrum:
-    """Return the amplitudes and frequencies (y, x) of half a spectrum."""
+def _find_wave_vectors(plane: FloatArray, lattice: str) -> FloatArray:
+    """Find the shortest wave vectors of the pattern, (1, 2) or (2, 2)."""
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
     power = np.abs(fft.rfft2(plane * window)) ** 2
+    amplitude = np.sqrt(ndimage.gaussian_filter(power, 1.0, mode="wrap"))
     y, x = np.meshgrid(
         fft.fftfreq(plane.shape[0]), fft.rfftfreq(plane.shape[1]), indexing="ij"
     )
-    return np.sqrt(ndimage.gaussian_filter(power, 1.0, mode="wrap")), y, x
-
-
-def _find_wave_vectors(plane: FloatArray, lattice: str) -> FloatArray:
-    """Find the shortest wave vectors of the pattern, (1, 2) or (2, 2)."""
-    amplitude, y, x = spectrum = _compute_spectrum(plane)
     radius = np.hypot(y, x) * min(plane.shape)
     peaks = amplitude == ndimage.maximum_filter(amplitude, 7, mode="wrap")
     peaks &= (radius > _MIN_PERIODS / 2) & (radius < 0.45 * min(plane.shape))
@@ -231,7 +221,7 @@ def _find_wave_vectors(plane: FloatArray, lattice: str) -> FloatArray:
     vectors = table[np.argsort(np.hypot(table[:, 1], table[:, 2])), 1:]
     # for an alias or hum longer than the grating, the highest peak is not an order
     for left in range(len(vectors)):
-        waves = _choose_wave_vectors(plane, vectors[left:], lattice, spectrum)
+        waves = _choose_wave_vectors(plane, vectors[left:], lattice, (amplitude, y, x))
         base = np.array([_refine_peak(plane, wave) for wave in waves])
         orders = np.round(np.linalg.lstsq(base.T, highest, rcond=None)[0])
         off = (highest - orders @ base) * plane.shape
@@ -345,19 +335,6 @@ def _choose_distortion_model(
     return replace(none, waves=waves, phases=phases, centre=centre), "centre"
 
 
-def _compute_positions(
-    fit: _GratingFit, grid: FloatArray, shape: IntPair
-) -> FloatArray:
-    """Return undistorted pixel positions (2, …) relative to the field's centre."""
-    y, x = fit.centre
-    even = np.stack(distort(grid[0], grid[1], shape, fit.distortion, centre=(y, x)))
-    even -= _field_centre(grid, shape)
-    if fit.lean.any():
-        terms = _second_order_terms(grid - _field_centre(grid, shape), shape)
-        even += np.tensordot(fit.directions.T @ fit.lean, terms, 1)
-    return even
-
-
 def _field_centre(places: FloatArray, shape: IntPair) -> FloatArray:
     """Return the centre of the field in a shape that broadcasts with `places`."""
     middle = (np.array(shape) - 1) / 2
@@ -400,7 +377,14 @@ def _refine_fit(
     """Fit waves and distortion to the phases within a given radius."""
     shape = plane.shape
     grid = np.indices(shape, np.float64)
-    even = _compute_positions(fit, grid, shape)
+    away = grid - _field_centre(grid, shape)
+    y, x = fit.centre
+    # undistorted pixel positions (2, …) relative to the field's centre
+    even = np.stack(distort(grid[0], grid[1], shape, fit.distortion, centre=(y, x)))
+    even -= _field_centre(grid, shape)
+    if fit.lean.any():
+        terms = _second_order_terms(away, shape)
+        even += np.tensordot(fit.directions.T @ fit.lean, terms, 1)
     width = _SMOOTH / float(np.hypot(*fit.waves.T).min())
     step = max(1, round(width), -(-max(shape) // _ROWS))
     at = [np.arange(step // 2, side, step) for side in shape]
@@ -411,7 +395,6 @@ def _refine_fit(
     ]
     cover = smooth[0] @ in_light @ smooth[1].T
     down, along = at[0][:, None], at[1]
-    away = grid - _field_centre(grid, shape)
     radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
     in_fit = (cover > _MIN_COVER) & in_light[down, along] & (radius < widening)
     moves = _position_derivatives(grid[:, down, along][:, in_fit], fit, free, shape)

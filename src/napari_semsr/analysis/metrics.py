@@ -102,19 +102,6 @@ def earth_movers_distance(
     return float(np.abs(one - two).mean())
 
 
-def _compute_bin_edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
-    """Compute bin edges over the common range, in whole levels for integers."""
-    low = float(min(part.min() for part in parts))
-    high = float(max(part.max() for part in parts))
-    if all(part.dtype.kind in "ui" for part in parts):
-        width = max(1.0, np.ceil((high - low + 1) / bins))
-        count = int(np.ceil((high - low + 1) / width))
-        return np.asarray(low - 0.5 + width * np.arange(count + 1))
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, bins + 1)
-
-
 def measure_histogram(
     image: Micrograph, reference: Micrograph | None = None, *, bins: int = 256
 ) -> Histogram:
@@ -125,7 +112,17 @@ def measure_histogram(
     """
     values = _read_finite_pixels(image)
     other = None if reference is None else _read_finite_pixels(reference)
-    edges = _compute_bin_edges([values] if other is None else [values, other], bins)
+    parts = [values] if other is None else [values, other]
+    low = float(min(part.min() for part in parts))
+    high = float(max(part.max() for part in parts))
+    if all(part.dtype.kind in "ui" for part in parts):  # whole levels
+        width = max(1.0, np.ceil((high - low + 1) / bins))
+        count = int(np.ceil((high - low + 1) / width))
+        edges = low - 0.5 + width * np.arange(count + 1)
+    else:
+        if high <= low:
+            low, high = low - 0.5, high + 0.5
+        edges = np.linspace(low, high, bins + 1)
     return Histogram(
         edges,
         np.histogram(values, edges)[0].astype(np.int64),
@@ -237,7 +234,7 @@ class Metrics:
     )
 
     @property
-    def matched(self) -> Annotated[str | None, Quantity("Matched", tabled=False)]:
+    def match_text(self) -> Annotated[str | None, Quantity("Matched", tabled=False)]:
         """Gain and offset fitted before the comparison, as text."""
         if self.match is None:
             return None
@@ -448,16 +445,6 @@ def structural_similarity(
 _APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filters less
 
 
-def _get_full_scale(m: Micrograph, peak: float) -> float | None:
-    """Return the full scale of the file's bit depth, unless a pixel exceeds it.
-
-    None for floats, and for integers without a stated bit depth.
-    """
-    bits = m.significant_bits
-    stated_peak = None if bits is None else float((1 << bits) - 1)
-    return None if stated_peak is None or peak > stated_peak else stated_peak
-
-
 def _choose_range(
     image: Micrograph, reference: Micrograph | None, *, alike: bool
 ) -> tuple[float, RangeSource]:
@@ -469,8 +456,17 @@ def _choose_range(
     """
     images = (image,) if reference is None else (reference, image)
     arrays = [m.array() for m in images]
-    peaks = [_get_largest_value(array) for array in arrays]
-    stated_peaks = [_get_full_scale(*pair) for pair in zip(images, peaks, strict=True)]
+    peaks = [  # the largest value of integers, or the span if some are negative
+        float(array.max()) - min(0.0, float(array.min()))
+        if array.dtype.kind in "ui"
+        else 0.0
+        for array in arrays
+    ]
+    depths = [m.significant_bits for m in images]
+    stated_peaks = [  # of the file's bit depth, unless a pixel exceeds it
+        None if bits is None or peak > (1 << bits) - 1 else float((1 << bits) - 1)
+        for bits, peak in zip(depths, peaks, strict=True)
+    ]
     peaks_in_use = [
         255.0 if one is None and array.dtype == np.uint8 else one
         for one, array in zip(stated_peaks, arrays, strict=True)
@@ -499,13 +495,6 @@ def _choose_range(
             return float((1 << (8 * dtype.itemsize)) - 1), "type"
     valid = arrays[0][np.isfinite(arrays[0])]
     return float(valid.max()) - float(valid.min()) if valid.size else 0.0, "values"
-
-
-def _get_largest_value(array: RealArray) -> float:
-    """Return the largest grey value, or the span if there are negative values."""
-    if array.dtype.kind not in "ui":
-        return 0.0
-    return float(array.max()) - min(0.0, float(array.min()))
 
 
 def read_finite_values(m: Micrograph, measure: str) -> FloatArray:
@@ -680,41 +669,28 @@ def _add_reference_metrics(
         identical=error == 0,
     )
     rings = whole and min(values.shape) > 1  # a spectrum needs two rows
-    if cut_off_nm and pixel_size_nm and rings:
-        return _add_band_errors(values, target, metrics, cut_off_nm, pixel_size_nm)
-    return metrics
-
-
-def _compute_psnr(error: float) -> float | None:
-    """Convert a normalized mean square error into PSNR; None if the error is 0."""
-    return -10 * math.log10(error) if error > 0 else None
-
-
-def _add_band_errors(
-    values: FloatArray,
-    target: FloatArray,
-    own: Metrics,
-    cut_off_nm: float,
-    pixel_size_nm: FloatPair,
-) -> Metrics:
-    """Add the errors below and above the optical cut-off.
-
-    The gain is fitted again to the band below only: otherwise content above would
-    change it, and thus the error below.
-    """
+    if not (cut_off_nm and pixel_size_nm and rings):
+        return metrics
     image_bands, truth = (
         split_at_cut_off(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)
     )
-    gain = 1.0 if own.match is None else match_affine(image_bands[0], truth[0])[0]
+    # The gain is fitted again to the band below only: otherwise content above would
+    # change it, and thus the error below.
+    gain = 1.0 if match is None else match_affine(image_bands[0], truth[0])[0]
     below, above = (
         sum_part_errors(gain * one, other)
         for one, other in zip(image_bands, truth, strict=True)
     )
     return replace(
-        own,
+        metrics,
         cut_off_nm=cut_off_nm,
         psnr_below_db=_compute_psnr(float(below.sum()) / values.size),
         psnr_above_db=_compute_psnr(float(above.sum()) / values.size),
         psnr_above_blank_db=_compute_psnr(float(np.mean(truth[1] ** 2))),
         band_errors=(below, above),
     )
+
+
+def _compute_psnr(error: float) -> float | None:
+    """Convert a normalized mean square error into PSNR; None if the error is 0."""
+    return -10 * math.log10(error) if error > 0 else None

@@ -28,7 +28,6 @@ from napari_semsr.analysis.change import (
     split_into_blocks,
 )
 from napari_semsr.core import (
-    Box,
     DisplaySettings,
     FloatArray,
     FloatPair,
@@ -177,23 +176,16 @@ def map_misfit(
     smooth = np.where(finite, local_mean / np.maximum(share, 1e-9), np.nan)
     rest = np.maximum(smooth - misfit.noise**2, 0)
     percent = 100 * np.sqrt(rest) / (misfit.contrast**2 - misfit.noise**2) ** 0.5
-    return _create_map(percent, grid, field, before)
-
-
-def _create_map(
-    percent: FloatArray, grid: Grid, field: Box, before: Micrograph
-) -> Micrograph:
-    has_size = before.pixel_size_nm is not None
     # the centre of the first pixel is that of 4 x 4 pixels of the grid
     away = [(_MAP_BIN - 1) / 2 * pitch for pitch in grid.pitch]
-    y, x = (o + a for o, a in zip(grid.box_origin(field), away, strict=True))
+    down, across = (o + a for o, a in zip(grid.box_origin(field), away, strict=True))
+    has_size = before.pixel_size_nm is not None
+    pitches = [_MAP_BIN * pitch for pitch in grid.pitch]
     return Micrograph(
         percent.astype(np.float32),
-        parse_pixel_size([_MAP_BIN * pitch for pitch in grid.pitch])
-        if has_size
-        else None,
+        parse_pixel_size(pitches) if has_size else None,
         f"misfit of {before.name} (%)",
-        origin=(y, x) if has_size else (0.0, 0.0),
+        origin=(down, across) if has_size else (0.0, 0.0),
         look=DisplaySettings(
             limits=(0.0, 100.0),
             colormap="magma",

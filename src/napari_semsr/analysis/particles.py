@@ -56,62 +56,59 @@ def measure_particles(
         If a label image has values other than object numbers and 0.
     """
     settings = options or ParticleOptions()
+    labels: NDArray[Any]
     if is_labels:
-        (labels, numbers), too_small = _relabel(image), 0
+        values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
+        numbers, labels = np.unique(np.append(0, values), return_inverse=True)
+        labels, too_small = labels[1:].reshape(values.shape), 0
+        parts, count = measure.label(labels, connectivity=2, return_num=True)
+        integer = numbers[0] == 0 and np.array_equal(numbers, np.rint(numbers))
+        if numbers.size == 2 and count > 1 and integer:  # a mask
+            labels, numbers = parts, np.arange(count + 1)
+        elif not integer or count > _MAX_PARTS * (numbers.size - 1):
+            msg = (
+                "A label image must have an integer label for each object and 0 "
+                f"elsewhere, but {image.name} has grey levels; omit `labels` to find "
+                "particles."
+            )
+            raise ShapeError(msg, code="not-labels")
+        numbers = numbers.astype(int)
     else:
         labels, too_small = yield from find_particles(image, settings)
         numbers = np.arange(labels.max() + 1)
     pitch = relative_pitch(image.scale)
-    found = measure.regionprops_table(labels, properties=_PROPERTIES, spacing=pitch)
-    diameters = np.sqrt(found["area"] * 4 / np.pi)
+    regions = measure.regionprops_table(labels, properties=_PROPERTIES, spacing=pitch)
+    diameters = np.sqrt(regions["area"] * 4 / np.pi)
     is_known = np.isfinite(image.array())
     edge = ndimage.binary_dilation(~is_known, np.ones((3, 3)), border_value=1)
     large = diameters >= settings.min_diameter_px
-    whole = large & ~np.isin(found["label"], labels[edge])
-    found = {name: values[whole] for name, values in found.items()}
-    centres = [found[f"centroid-{axis}"] / pitch[axis] for axis in (0, 1)]
+    whole = large & ~np.isin(regions["label"], labels[edge])
+    regions = {name: values[whole] for name, values in regions.items()}
+    centres = [regions[f"centroid-{axis}"] / pitch[axis] for axis in (0, 1)]
     return Particles(
-        labels=numbers[found["label"]],
+        labels=numbers[regions["label"]],
         centres_px=np.stack(centres, axis=1),
-        areas_px=found["area"],
+        areas_px=regions["area"],
         diameters_px=diameters[whole],
-        eccentricities=found["eccentricity"],
+        eccentricities=regions["eccentricity"],
         cut=int((large & ~whole).sum()),
         too_small=too_small + int((~large).sum()),
         known_px=int(is_known.sum()),
-        clear=None if is_labels else _clear_fraction(labels, found),
+        clear=None if is_labels else _clear_fraction(labels, regions),
     )
 
 
-def _relabel(image: Micrograph) -> tuple[Any, Any]:
-    """Relabel the objects of a label image from 1; also return the original labels."""
-    values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
-    numbers, labels = np.unique(np.append(0, values), return_inverse=True)
-    labels = labels[1:].reshape(values.shape)
-    parts, count = measure.label(labels, connectivity=2, return_num=True)
-    whole = numbers[0] == 0 and np.array_equal(numbers, np.rint(numbers))
-    if numbers.size == 2 and count > 1 and whole:  # a mask
-        return parts, np.arange(count + 1)
-    if not whole or count > _MAX_PARTS * (numbers.size - 1):
-        msg = (
-            "A label image must have an integer label for each object and 0 elsewhere, "
-            f"but {image.name} has grey levels; omit `labels` to find particles."
-        )
-        raise ShapeError(msg, code="not-labels")
-    return labels, numbers.astype(int)
-
-
-def _clear_fraction(labels: NDArray[np.int32], found: dict[str, Any]) -> float | None:
+def _clear_fraction(labels: NDArray[np.int32], regions: dict[str, Any]) -> float | None:
     """Return the diameter-weighted fraction of compact, isolated particles."""
     outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
     window = 2 * _NEAR_PX + 1
     others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
-    shared = ndimage.maximum_filter(labels, window) != labels
-    shared |= ndimage.minimum_filter(others, window) != labels
+    contact = ndimage.maximum_filter(labels, window) != labels
+    contact |= ndimage.minimum_filter(others, window) != labels
     length = np.bincount(labels[outline], minlength=labels.max() + 1)
-    touching = np.bincount(labels[outline & shared], minlength=length.size)
-    axes = found["axis_major_length"] * found["axis_minor_length"]
-    clear = touching[found["label"]] < _MAX_SHARED * length[found["label"]]
-    clear &= found["area"] > _MIN_FILL * np.pi / 4 * axes
-    sizes = np.sqrt(found["area"])
+    touching = np.bincount(labels[outline & contact], minlength=length.size)
+    axes = regions["axis_major_length"] * regions["axis_minor_length"]
+    clear = touching[regions["label"]] < _MAX_SHARED * length[regions["label"]]
+    clear &= regions["area"] > _MIN_FILL * np.pi / 4 * axes
+    sizes = np.sqrt(regions["area"])
     return float(sizes[clear].sum() / sizes.sum()) if sizes.size else None

@@ -81,7 +81,21 @@ class ScanPair:
 
         The second is moved by `shift_px`. No pixels are read.
         """
-        _check_scans_match(first, second)
+        one, other = first.pixel_size_nm, second.pixel_size_nm
+        if (one is None or other is None) and first.shape != second.shape:
+            sizes = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
+            msg = (
+                f"Scans without pixel sizes must have the same shape, got {sizes}; set "
+                "pixel sizes (`pixel_size_nm`), or crop one of them (`crop()`)."
+            )
+            raise ShapeError(msg, code="sizes-differ")
+        if one and other and not np.allclose(one, other, rtol=_ALIKE):
+            sizes = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
+            msg = (
+                "Two scans of the same area must have the same pixel size, got "
+                f"{sizes}; to compare an image with finer pixels, use `error_map()`."
+            )
+            raise ShapeError(msg, code="pixel-sizes-differ")
         grid = Grid.from_image(first)
         lies = Grid.from_image(second) if first.unit == second.unit else grid
         down, right = (v * p for v, p in zip(shift_px, grid.pitch, strict=True))
@@ -117,25 +131,6 @@ class ScanPair:
         for part in (first, second):
             part[np.isinf(part)] = np.nan  # infinite means missing
         return first, second
-
-
-def _check_scans_match(first: Micrograph, second: Micrograph) -> None:
-    """Raise an error if the scans differ in shape or pixel size."""
-    one, other = first.pixel_size_nm, second.pixel_size_nm
-    if (one is None or other is None) and first.shape != second.shape:
-        sizes = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
-        msg = (
-            f"Scans without pixel sizes must have the same shape, got {sizes}; set "
-            "pixel sizes (`pixel_size_nm`), or crop one of them (`crop()`)."
-        )
-        raise ShapeError(msg, code="sizes-differ")
-    if one and other and not np.allclose(one, other, rtol=_ALIKE):
-        sizes = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
-        msg = (
-            f"Two scans of the same area must have the same pixel size, got {sizes}; "
-            "to compare an image with finer pixels, use `error_map()`."
-        )
-        raise ShapeError(msg, code="pixel-sizes-differ")
 
 
 def _compute_noise_fractions(area: GridImage) -> tuple[FloatPair, FloatPair]:

@@ -102,7 +102,11 @@ def _find_bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
             for bar in _find_bars_on_background(
                 (stands > _MARK) & quiet[:, None], even
             ):
-                if bar.bottom - bar.top > _TALL * _measure_band_height(quiet, bar.y0):
+                above, below = (  # rows of the background band
+                    part.size if part.all() else int(np.argmin(part))
+                    for part in (quiet[: bar.y0][::-1], quiet[bar.y0 :])
+                )
+                if bar.bottom - bar.top > _TALL * (above + below):
                     continue
                 box = (bar.top + top, bar.x0, bar.bottom + top, bar.x1)
                 length = bar.width - sum(bar.ends) / 2
@@ -111,15 +115,6 @@ def _find_bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
                 bar_found = ScaleBar(length, sd, box, light)
                 bars_by_place.setdefault((bar.y0 // 4, bar.x0 // 4), bar_found)
     return set(bars_by_place.values())
-
-
-def _measure_band_height(quiet: BoolArray, row: int) -> int:
-    """Return the height of the background band around a row."""
-    above, below = quiet[:row][::-1], quiet[row:]
-    first, last = (
-        int(np.argmin(part)) if not part.all() else part.size for part in (above, below)
-    )
-    return first + last
 
 
 def _find_bars_on_background(mark: BoolArray, even: BoolArray) -> list[_BarLine]:
@@ -137,7 +132,16 @@ def _find_bars_on_background(mark: BoolArray, even: BoolArray) -> list[_BarLine]
         if at_rim or wide < shortest or tall > 2 * wide:
             continue
         line = _parse_line(labels[place] == number, rows.start, columns.start)
-        if line is not None and _has_clear_background(line, even):
+        if line is None:
+            continue
+        # clear background above and below the line, between its ticks
+        inner = np.s_[line.x0 + line.ends[0] + 1 : line.x1 - line.ends[1] - 1]
+        if all(
+            0 <= row < even.shape[0]
+            and even[row, inner].size
+            and float(even[row, inner].mean()) >= _CLEAR
+            for row in (line.y0 - 3, line.y1 + 2)
+        ):
             lines.append(line)
     joined_lines = [
         joined_line
@@ -151,17 +155,14 @@ def _find_bars_on_background(mark: BoolArray, even: BoolArray) -> list[_BarLine]
         if ends.isdisjoint({(line.y0, line.x0), (line.y0, line.x1)})
     ]
     longest = _LONGEST * width
-    return [
-        line for line in (*joined_lines, *whole) if _is_bar(line, shortest, longest)
-    ]
-
-
-def _is_bar(line: _BarLine, shortest: float, longest: float) -> bool:
-    """Check that a line is long and thin enough, with short ticks."""
-    thick, tall = line.y1 - line.y0, line.bottom - line.top
-    short_ticks = tall <= max(6, _TICK * line.width)
-    thin = thick <= max(2, _THICK * line.width)
-    return thin and short_ticks and shortest <= line.width <= longest
+    bars = []
+    for line in (*joined_lines, *whole):
+        thick, tall = line.y1 - line.y0, line.bottom - line.top
+        has_short_ticks = tall <= max(6, _TICK * line.width)
+        is_thin = thick <= max(2, _THICK * line.width)
+        if is_thin and has_short_ticks and shortest <= line.width <= longest:
+            bars.append(line)
+    return bars
 
 
 def _parse_line(shape: BoolArray, y: int, x: int) -> _BarLine | None:
@@ -181,17 +182,6 @@ def _parse_line(shape: BoolArray, y: int, x: int) -> _BarLine | None:
     if max(ends) > max(3, wide // 8):  # a letter or a logo
         return None
     return _BarLine(y + y0, y + y1, x, x + wide, y, y + shape.shape[0], ends)
-
-
-def _has_clear_background(line: _BarLine, even: BoolArray) -> bool:
-    """Check for clear background above and below a line, between its ticks."""
-    inner = np.s_[line.x0 + line.ends[0] + 1 : line.x1 - line.ends[1] - 1]
-    for row in (line.y0 - 3, line.y1 + 2):
-        if not 0 <= row < even.shape[0] or not even[row, inner].size:
-            return False
-        if float(even[row, inner].mean()) < _CLEAR:
-            return False
-    return True
 
 
 def _join_halves(left: _BarLine, right: _BarLine) -> _BarLine | None:

@@ -93,34 +93,6 @@ def _average_radially(m: Micrograph, power: FloatArray) -> RadialSpectrum:
     )
 
 
-def _create_power_image(m: Micrograph, power: FloatArray) -> Micrograph:
-    """Unfold a half-plane into a centred image of log power."""
-    rows, columns = m.shape
-    full = np.empty((rows, columns))
-    half = power.shape[1]
-    full[:, :half] = power
-    mirrored_rows = -np.arange(rows) % rows
-    full[:, half:] = power[mirrored_rows][:, columns - np.arange(half, columns)]
-    full = np.fft.fftshift(full)
-    floor = max(float(full.max()) * _FLOOR, np.finfo(np.float64).tiny)
-    scale = m.scale
-    unit = "1/px" if m.pixel_size_nm is None else "1/um"
-    per = 1.0 if m.pixel_size_nm is None else 1000.0
-    step = (per / (rows * scale[0]), per / (columns * scale[1]))
-    return Micrograph(
-        data=np.log10(np.maximum(full, floor)).astype(np.float32),
-        name=f"{m.name} spectrum",
-        spacing_px=step,
-        origin=(-(rows // 2) * step[0], -(columns // 2) * step[1]),
-        metadata={
-            "quantity": "log10 power density",
-            "frequency_unit": unit,
-            "frequency_step": step,
-            "centred": True,
-        },
-    )
-
-
 def compute_radial_spectrum(
     m: Micrograph, options: SpectrumOptions | None = None
 ) -> RadialSpectrum:
@@ -134,4 +106,28 @@ def compute_radial_spectrum(
 def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:
     """Compute the radial and two-dimensional power spectrum of an image."""
     power = _compute_power(m, options or SpectrumOptions())
-    return Spectrum(_average_radially(m, power), _create_power_image(m, power))
+    rows, columns = m.shape
+    full = np.empty((rows, columns))  # the half-plane unfolded, then centred
+    half = power.shape[1]
+    full[:, :half] = power
+    mirrored_rows = -np.arange(rows) % rows
+    full[:, half:] = power[mirrored_rows][:, columns - np.arange(half, columns)]
+    full = np.fft.fftshift(full)
+    floor = max(float(full.max()) * _FLOOR, np.finfo(np.float64).tiny)
+    scale = m.scale
+    unit = "1/px" if m.pixel_size_nm is None else "1/um"
+    per = 1.0 if m.pixel_size_nm is None else 1000.0
+    step = (per / (rows * scale[0]), per / (columns * scale[1]))
+    power_image = Micrograph(
+        data=np.log10(np.maximum(full, floor)).astype(np.float32),
+        name=f"{m.name} spectrum",
+        spacing_px=step,
+        origin=(-(rows // 2) * step[0], -(columns // 2) * step[1]),
+        metadata={
+            "quantity": "log10 power density",
+            "frequency_unit": unit,
+            "frequency_step": step,
+            "centred": True,
+        },
+    )
+    return Spectrum(_average_radially(m, power), power_image)

@@ -252,7 +252,13 @@ class Console:
             is_finished = bool(step.total) and step.done >= step.total
             if is_finished or since >= _TTY_INTERVAL_S:
                 self._last = now
-                self._draw_bar(step)
+                filled_width = round(step.fraction * _BAR_WIDTH)
+                bar = "#" * filled_width + "." * (_BAR_WIDTH - filled_width)
+                text = _to_printable(f"[{bar}] {_format_progress(step)}", self.err)[:78]
+                pad = " " * max(0, self._open_line - len(text))
+                self.err.write(f"\r{text}{pad}")
+                self.err.flush()
+                self._open_line = len(text)
         elif step.done and step.total and due:
             self._last = now
             self.err.write(f"{_to_printable(_format_progress(step), self.err)}\n")
@@ -310,15 +316,6 @@ class Console:
         if isinstance(value, list | tuple):
             return [self._rewrite_sentences(name, one) for one in value]
         return value
-
-    def _draw_bar(self, step: Progress) -> None:
-        filled_width = round(step.fraction * _BAR_WIDTH)
-        bar = "#" * filled_width + "." * (_BAR_WIDTH - filled_width)
-        text = _to_printable(f"[{bar}] {_format_progress(step)}", self.err)[:78]
-        pad = " " * max(0, self._open_line - len(text))
-        self.err.write(f"\r{text}{pad}")
-        self.err.flush()
-        self._open_line = len(text)
 
 
 def _format_progress(step: Progress) -> str:
@@ -382,7 +379,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.err.write(_to_printable(traceback.format_exc(), console.err))
         else:
             console.error(message, verb)
-        _log_error(error, verb)
+        place = os.environ.get("SEMSR_LOG")
+        if place and not isinstance(error, SemsrError):
+            from napari_semsr.io import log_error
+
+            log_error(f"semsr {verb or ''}".strip(), error, Path(place))
         if console.as_json:
             refusal = {"kind": verb, "code": get_error_code(error), "message": message}
             facts = error.to_json() if isinstance(error, SemsrError) else {}
@@ -401,17 +402,12 @@ def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int
     if not _is_helper_process(verb):
         console.error("Interrupted; finished results are kept.", verb)
     if not debug:
-        _silence_logs_at_exit()
+        # an interrupted write leaves a task, which asyncio would report at exit
+        import atexit
+        import logging
+
+        atexit.register(logging.disable, logging.CRITICAL)
     return _INTERRUPT
-
-
-def _log_error(error: Exception, verb: str | None) -> None:
-    """Write an unexpected error to the log file named by the environment, if any."""
-    place = os.environ.get("SEMSR_LOG")
-    if place and not isinstance(error, SemsrError):
-        from napari_semsr.io import log_error
-
-        log_error(f"semsr {verb or ''}".strip(), error, Path(place))
 
 
 def _is_helper_process(verb: str | None) -> bool:
@@ -423,7 +419,14 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     """Parse and run a command, raising every failure as an exception."""
     verb_word = next((word for word in words if not word.startswith("-")), None)
     if verb is None and verb_word is not None:
-        _raise_unknown_command(verb_word)
+        near = get_close_matches(verb_word, VERBS, 1)
+        suggestion = (
+            f"did you mean `semsr {near[0]}`?"
+            if near
+            else (f"choose one of {', '.join(VERBS)}")
+        )
+        msg = f"Unknown command {verb_word!r} ({suggestion}); see `semsr --help`."
+        raise OptionError(msg, code="verb-unknown")
     parser = build_parser(verb or "")
     try:
         arguments, strange = parser.parse_known_args(words)
@@ -456,18 +459,6 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     for message in messages:
         console.warn(message)
     return _SUCCESS
-
-
-def _raise_unknown_command(word: str) -> NoReturn:
-    """Raise an error for an unknown command, suggesting a similar one."""
-    near = get_close_matches(word, VERBS, 1)
-    suggestion = (
-        f"did you mean `semsr {near[0]}`?"
-        if near
-        else (f"choose one of {', '.join(VERBS)}")
-    )
-    msg = f"Unknown command {word!r} ({suggestion}); see `semsr --help`."
-    raise OptionError(msg, code="verb-unknown")
 
 
 def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
@@ -557,15 +548,3 @@ def _silence_logging(*, debug: bool) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _silence_logs_at_exit() -> None:
-    """Keep library logs off stderr during interpreter shutdown.
-
-    An interrupted write leaves a task behind, which asyncio would report after the last
-    line.
-    """
-    import atexit
-    import logging
-
-    atexit.register(logging.disable, logging.CRITICAL)

@@ -47,11 +47,20 @@ def _format_flag(dest: str) -> str:
 def _add_option(
     group: argparse._ArgumentGroup, dest: str, name: str, info: FieldInfo
 ) -> None:
-    flag, kind, text = (
-        _format_flag(dest),
-        _remove_none(info.annotation),
-        _format_help(info),
+    flag, kind = _format_flag(dest), info.annotation
+    text = (info.description or "").rstrip(".")
+    text = text[:1].lower() + text[1:] if text[1:2].islower() else text
+    usual = info.get_default(call_default_factory=False)
+    has_shown_default = (
+        not info.is_required() and usual not in (None, "") and usual is not False
     )
+    if isinstance(usual, tuple):  # e.g. rows and columns, as on the command line
+        usual = "x".join(map(str, usual))
+    text = f"{text} (default: {usual})" if has_shown_default else text
+    text = text.replace("%", "%%")
+    if get_origin(kind) in (Union, types.UnionType):
+        kinds = [one for one in get_args(kind) if one is not types.NoneType]
+        kind = kinds[0] if len(kinds) == 1 else str
     for other, value in (get_display(info).flags or {}).items():
         same = f"equivalent to {flag} {value}"
         how = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
@@ -63,7 +72,9 @@ def _add_option(
         )
         return
     metavar = get_display(info).metavar
-    extra: dict[str, Any] = {"metavar": metavar or _choose_metavar(name, kind)}
+    numbers: dict[object, str] = {int: "N", float: "X"}
+    placeholder = numbers.get(kind, name.split("_")[0].upper())
+    extra: dict[str, Any] = {"metavar": metavar or placeholder}
     if isinstance(metavar, tuple):
         extra["nargs"] = len(metavar)
     if bool in get_args(info.annotation):  # the flag may be given without a value
@@ -71,37 +82,6 @@ def _add_option(
     if get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
     group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra)
-
-
-def _remove_none(annotation: object) -> object:
-    """Return the type of an optional field without None."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
-        return kinds[0] if len(kinds) == 1 else str
-    return annotation
-
-
-def _choose_metavar(name: str, kind: object) -> str:
-    """Return a short placeholder for a value."""
-    if kind is int:
-        return "N"
-    if kind is float:
-        return "X"
-    return name.split("_")[0].upper()
-
-
-def _format_help(info: FieldInfo) -> str:
-    """Combine the description of a field with its default."""
-    text = (info.description or "").rstrip(".")
-    text = text[:1].lower() + text[1:] if text[1:2].islower() else text
-    default = info.get_default(call_default_factory=False)
-    has_shown_default = (
-        not info.is_required() and default not in (None, "") and default is not False
-    )
-    if isinstance(default, tuple):  # e.g. rows and columns, as on the command line
-        default = "x".join(map(str, default))
-    text = f"{text} (default: {default})" if has_shown_default else text
-    return text.replace("%", "%%")
 
 
 # Arguments, job and summary of a command.
@@ -205,29 +185,26 @@ class Command:
         for one in verb.option_groups:
             add_options(parser, one)
         if verb.makes_table:
-            self._configure_table(parser)
-
-    def _configure_table(self, parser: argparse.ArgumentParser) -> None:
-        names = " and ".join(jobs.get_measuring_command(self.verb.name).image_columns)
-        group = parser.add_argument_group(
-            "many images",
-            "Pass a folder, a quoted glob pattern, or a table (CSV) instead of an "
-            f"image. The table header must contain {names}, and paths are relative "
-            "to the table's folder.",
-        )
-        if not self._has_table:
-            group.add_argument(
-                "--table",
-                metavar="OUT",
-                help="write a row for each image into this file, .csv or .parquet",
+            names = " and ".join(jobs.get_measuring_command(verb.name).image_columns)
+            many = parser.add_argument_group(
+                "many images",
+                "Pass a folder, a quoted glob pattern, or a table (CSV) instead of an "
+                f"image. The table header must contain {names}, and paths are relative "
+                "to the table's folder.",
             )
-        group.add_argument(
-            "--resume",
-            action="store_true",
-            help="keep rows of the table whose files and options are the same",
-        )
-        if not self.verb.all_outputs:
-            _add_overwrite(parser)
+            if not self._has_table:
+                many.add_argument(
+                    "--table",
+                    metavar="OUT",
+                    help="write a row for each image into this file, .csv or .parquet",
+                )
+            many.add_argument(
+                "--resume",
+                action="store_true",
+                help="keep rows of the table whose files and options are the same",
+            )
+            if not verb.all_outputs:
+                _add_overwrite(parser)
 
     @property
     def _has_table(self) -> bool:
@@ -243,7 +220,25 @@ class Command:
                 image is not None and jobs.is_image_collection(image) for image in first
             )
             if many or (arguments_by_name["table"] is not None and not self._has_table):
-                return self._start_table(arguments, first)
+                output = getattr(arguments, "output", None)
+                if output is not None:
+                    msg = (
+                        f"-o {output} cannot be used with many images; use --table, or "
+                        "measure a single image."
+                    )
+                    raise OptionError(msg, code="options-contradict")
+                files = {
+                    item.name: getattr(arguments, item.name) for item in verb.files
+                }
+                return jobs.measure_table_job(
+                    verb.name,
+                    *first,
+                    table=arguments.table,
+                    existing=jobs.OverwritePolicy(
+                        arguments.overwrite, arguments.resume
+                    ),
+                    **{**files, **verb.parse(arguments_by_name)},
+                )
             self._check_single_image(arguments, first)
         how = {
             name: arguments_by_name[name]
@@ -251,26 +246,6 @@ class Command:
             if name in arguments_by_name
         }
         return verb.start(arguments_by_name, **how)
-
-    def _start_table(
-        self, arguments: argparse.Namespace, images: Sequence[Any]
-    ) -> Job[object]:
-        """Create the job that measures many images."""
-        verb, output = self.verb, getattr(arguments, "output", None)
-        if output is not None:
-            msg = (
-                f"-o {output} cannot be used with many images; use --table, or measure "
-                "a single image."
-            )
-            raise OptionError(msg, code="options-contradict")
-        how = {item.name: getattr(arguments, item.name) for item in verb.files}
-        return jobs.measure_table_job(
-            verb.name,
-            *images,
-            table=arguments.table,
-            existing=jobs.OverwritePolicy(arguments.overwrite, arguments.resume),
-            **{**how, **verb.parse(vars(arguments))},
-        )
 
     def _check_single_image(
         self, arguments: argparse.Namespace, images: Sequence[str | None]
@@ -316,7 +291,12 @@ def _format_tables(result: "jobs.Result") -> Iterator[str]:
     """Yield the tables of a result as text."""
     for title, table in result.tables().items():
         rows = [
-            [_format_cell(one) for one in row]
+            [
+                escape_invisible(
+                    str(Figure(one) if isinstance(one, float | None) else one)
+                )
+                for one in row
+            ]
             for row in zip(*table.values(), strict=True)
         ]
         table_shown = [list(table), *rows[:_MAX_ROWS]]
@@ -330,12 +310,6 @@ def _format_tables(result: "jobs.Result") -> Iterator[str]:
                 f"... and {len(rows) - _MAX_ROWS} more rows; use --json to list them "
                 "all"
             )
-
-
-def _format_cell(value: object) -> str:
-    return escape_invisible(
-        str(Figure(value) if isinstance(value, float | None) else value)
-    )
 
 
 def _summarise(result: "jobs.MeasuredTable") -> str:

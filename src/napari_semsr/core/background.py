@@ -84,21 +84,16 @@ def background_priority() -> Iterator[None]:
         _intervals.append(sys.getswitchinterval())
         sys.setswitchinterval(min(_intervals[-1], _INTERVAL_S))
     try:
-        _lower_priority()
+        main = threading.current_thread() is threading.main_thread()
+        if not main and sys.platform.startswith("linux"):
+            own = threading.get_native_id()
+            usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
+            if os.getpriority(os.PRIO_PROCESS, own) <= usual:
+                os.setpriority(os.PRIO_PROCESS, own, min(19, usual + _NICE))
         yield
     finally:
         with _lock:
             sys.setswitchinterval(_intervals.pop())
-
-
-def _lower_priority() -> None:
-    main = threading.current_thread() is threading.main_thread()
-    if main or not sys.platform.startswith("linux"):
-        return
-    own = threading.get_native_id()
-    usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
-    if os.getpriority(os.PRIO_PROCESS, own) <= usual:
-        os.setpriority(os.PRIO_PROCESS, own, min(19, usual + _NICE))
 
 
 def release_free_memory() -> None:
@@ -144,19 +139,15 @@ def configure_allocator() -> bool:
     if not hasattr(library, "gnu_get_libc_version"):
         return False
     library.mallopt(_ARENA_MAX, 1)
-    if _has_huge_pages():
+    try:
+        has_huge_pages = "[never]" not in _HUGE_PAGES.read_text("utf-8")
+    except OSError:
+        has_huge_pages = False
+    if has_huge_pages:
         os.environ.setdefault(_TORCH_ASKS, "1")
         library.mallopt(_MMAP_THRESHOLD, _LARGE)
         library.mallopt(_TRIM_THRESHOLD, _HEAP_TOP)
     return True
-
-
-def _has_huge_pages() -> bool:
-    """Return whether a process can request huge pages."""
-    try:
-        return "[never]" not in _HUGE_PAGES.read_text("utf-8")
-    except OSError:
-        return False
 
 
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:

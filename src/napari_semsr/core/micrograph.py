@@ -362,43 +362,6 @@ PICTURE_KEY = "stretched_to_8_bits"
 """Option key that marks a step whose output was stretched to 8 bits for display."""
 
 
-def _recorded_size_error(step: Provenance | None) -> FloatPair | None:
-    """Return the relative error of the last recorded pixel size."""
-    while step is not None:
-        if SIZE_ERROR_KEY in step.options:
-            size_error: FloatPair | None = step.options[SIZE_ERROR_KEY]
-            return size_error
-        reading = step.options.get("reading")
-        options = {**step.options, **(reading if isinstance(reading, dict) else {})}
-        size_nm = options.get("pixel_size_nm")
-        if size_nm is not None:
-            error = options.get("pixel_size_sd_nm")
-            return None if error is None else tuple(np.divide(error, size_nm).tolist())
-        before = (item.provenance for item in step.inputs if item.provenance)
-        step = next(before, None)
-    return None
-
-
-def _fill_masked_values(data: Any, name: str) -> Any:
-    """Return a NumPy or dask array with masked values replaced by NaN."""
-    dtype = np.dtype(data.dtype)
-    if dtype.kind not in "buif":
-        msg = (
-            f"An image must have real grey values, got {dtype} in {name}; use the "
-            "magnitude or the real part."
-        )
-        raise ReadError(msg, code="complex-values")
-    if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
-        return data.data
-    if isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
-        float_type = dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
-        floats = data.astype(float_type)
-        if hasattr(data, "dask"):
-            return floats.map_blocks(np.ma.filled, np.nan, dtype=float_type)
-        return floats.filled(np.nan)
-    return data
-
-
 @dataclass(frozen=True, slots=True)
 class Micrograph:
     """One 2-D image with its calibration and history.
@@ -458,7 +421,25 @@ class Micrograph:
         ):  # dask's may be unknown
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {shape}."
             raise ShapeError(msg)
-        object.__setattr__(self, "data", _fill_masked_values(self.data, self.name))
+        data, dtype = self.data, np.dtype(self.data.dtype)
+        if dtype.kind not in "buif":
+            msg = (
+                f"An image must have real grey values, got {dtype} in {self.name}; use "
+                "the magnitude or the real part."
+            )
+            raise ReadError(msg, code="complex-values")
+        if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
+            data = data.data
+        elif isinstance(getattr(data, "_meta", data), np.ma.MaskedArray):
+            float_type = (
+                dtype if dtype.kind == "f" else np.result_type(dtype, np.float32)
+            )
+            floats = data.astype(float_type)
+            if hasattr(data, "dask"):
+                data = floats.map_blocks(np.ma.filled, np.nan, dtype=float_type)
+            else:
+                data = floats.filled(np.nan)
+        object.__setattr__(self, "data", data)
 
     @property
     def pixel_size_sd_nm(self) -> PixelSize | None:
@@ -468,7 +449,22 @@ class Micrograph:
         """
         if self.pixel_size_nm is None:
             return None
-        share = _recorded_size_error(self.provenance)
+        share: FloatPair | None = None
+        step = self.provenance
+        while step is not None:
+            if SIZE_ERROR_KEY in step.options:
+                share = step.options[SIZE_ERROR_KEY]
+                break
+            reading = step.options.get("reading")
+            options = {**step.options, **(reading if isinstance(reading, dict) else {})}
+            size_nm = options.get("pixel_size_nm")
+            if size_nm is not None:
+                error = options.get("pixel_size_sd_nm")
+                if error is not None:
+                    share = tuple(np.divide(error, size_nm).tolist())
+                break
+            before = (item.provenance for item in step.inputs if item.provenance)
+            step = next(before, None)
         share = self.metadata.get(SIZE_ERROR_KEY, share)
         if share is None:
             return None

@@ -130,8 +130,8 @@ def read_rest(stream: BufferedReader, path: Path, most: int) -> bytes:
     size = os.fstat(stream.fileno()).st_size
     if size > most:
         msg = (
-            f"{path} has a size of {size >> 20} MiB, above the limit of {most >> 20} "
-            "MiB; check that it is the intended file."
+            f"{path} has a size of {size / 2**20:.3g} MiB, above the limit of "
+            f"{most >> 20} MiB; check that it is the intended file."
         )
         raise ReadError(msg, code="file-too-large")
     return stream.read(size)

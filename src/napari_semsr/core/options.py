@@ -64,17 +64,6 @@ _KEY = "[key]"
 _MAX_NAMES = 8  # chosen: a longer list of names is not read
 
 
-def _get_error_code(first: ErrorDetails) -> str | None:
-    """Return the code of a validation error; None for the default of `OptionError`."""
-    kind, context = first["type"], first.get("ctx", {})
-    if kind == "value_error":
-        message = next(iter(context["error"].args), None)
-        return message.code if isinstance(message, Message) else None
-    return _CODES.get(kind) or (
-        "out-of-range" if kind in _CONSTRAINTS else "wrong-type"
-    )
-
-
 def _format_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         return _format_unknown_option(first, model)
@@ -82,7 +71,13 @@ def _format_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
     message = _format_message(first)
     table = isinstance(first["input"], (Mapping, BaseModel))
     if first["type"] == "value_error" and (table or not where):
-        return _format_rule_violation(message, where, model)
+        # a rule that involves several options
+        if where:
+            return f"In {where}: {message}."
+        word = re.split(r"[\s:,]", message)[0]
+        if word in model.model_fields:
+            return f"Option {message}."
+        return f"{message[:1].upper()}{message[1:]}."
     if first["type"] != "missing" and " got " not in message:
         message = f"{message}, got {shorten(first['input'])}"
     if first["loc"][-1:] == (_KEY,):
@@ -106,16 +101,6 @@ def _format_message(first: ErrorDetails) -> str:
     sentence = first["msg"].removeprefix("Value error, ").rstrip(".")
     plain = sentence[:1].isupper() and not sentence[1:2].isupper()
     return sentence[:1].lower() + sentence[1:] if plain else sentence
-
-
-def _format_rule_violation(message: str, where: str, model: type[BaseModel]) -> str:
-    """Format the violation of a rule that involves several options."""
-    if where:
-        return f"In {where}: {message}."
-    word = re.split(r"[\s:,]", message)[0]
-    if word in model.model_fields:
-        return f"Option {message}."
-    return f"{message[:1].upper()}{message[1:]}."
 
 
 def _format_unknown_option(first: ErrorDetails, model: type[BaseModel]) -> str:
@@ -230,8 +215,14 @@ class Options(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            sentence = _format_fault(first, cls)
-            raise OptionError(sentence, code=_get_error_code(first)) from None
+            kind = first["type"]
+            code: str | None = _CODES.get(kind) or (
+                "out-of-range" if kind in _CONSTRAINTS else "wrong-type"
+            )
+            if kind == "value_error":
+                message = next(iter(first["ctx"]["error"].args), None)
+                code = message.code if isinstance(message, Message) else None
+            raise OptionError(_format_fault(first, cls), code=code) from None
 
     def replace(self, **changes: object) -> Self:
         """Return a validated copy with changed values."""

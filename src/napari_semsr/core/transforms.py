@@ -383,7 +383,12 @@ class WarpedImage:
             return result
         steps = np.array([float(step) for step in self._resampling.steps])[:, None]
         at = (places[:, inside] + 0.5) / steps - 0.5
-        part = self._support_box(at)
+        # the box of the resampled image that interpolation needs
+        margin = _MARGIN + (0 if self._kernel is None else len(self._kernel) // 2)
+        low = np.floor(at.min(axis=1)).astype(int) - margin
+        high = np.ceil(at.max(axis=1)).astype(int) + margin + 1
+        around = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
+        part = around.intersection(Box.from_shape(self._resampling.shape))
         at -= np.array(part.corner, dtype=float)[:, None]
         block = self._read_block(part)
         finite = np.isfinite(block)
@@ -398,17 +403,17 @@ class WarpedImage:
     def _interpolate(self, block: FloatArray, at: FloatArray) -> FloatArray:
         """Interpolate pixels with a spline at positions (2, N), returning (N,)."""
         if self._kernel is not None:
-            block = _filter_plane(block, self._kernel)
+            from scipy import fft  # few images are filtered
+
+            # with mirrored borders, as for the spline
+            width = len(self._kernel) - 1
+            wide = np.pad(block, width // 2, mode="reflect")
+            sides = [fft.next_fast_len(n, real=True) for n in wide.shape]
+            spectrum = fft.rfft2(wide, sides) * fft.rfft2(self._kernel, sides)
+            rows, columns = wide.shape
+            block = fft.irfft2(spectrum, sides)[width:rows, width:columns]
         values: FloatArray = ndimage.map_coordinates(block, at, order=3, mode="mirror")
         return values
-
-    def _support_box(self, at: FloatArray) -> Box:
-        """Return the box of the resampled image that interpolation needs."""
-        margin = _MARGIN + (0 if self._kernel is None else len(self._kernel) // 2)
-        low = np.floor(at.min(axis=1)).astype(int) - margin
-        high = np.ceil(at.max(axis=1)).astype(int) + margin + 1
-        around = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
-        return around.intersection(Box.from_shape(self._resampling.shape))
 
     def _read_block(self, part: Box) -> FloatArray:
         """Return grey values of a box of the resampled image; NaN next to gaps."""
@@ -443,9 +448,16 @@ class WarpedImage:
             _weights(np.arange(*span) / _LATTICE - nodes[0], nodes.size)
             for span, nodes in zip(spans, (rows, columns), strict=True)
         )
-        return np.stack(
-            [down @ _prefilter(plane) @ across.T for plane in lattice_places]
-        )
+        planes = []
+        for values in lattice_places:
+            plane = values
+            for axis in (0, 1):
+                # the first two terms of the spline's prefilter: exact for cubic
+                # polynomials
+                bend = ndimage.correlate1d(plane, [1, -2, 1], axis, mode="nearest")
+                plane = plane - bend / 6
+            planes.append(down @ plane @ across.T)
+        return np.stack(planes)
 
     def _map_to_image(self, rows: RealArray, columns: RealArray) -> FloatArray:
         """Map grid rows and columns back to image pixels."""
@@ -454,19 +466,6 @@ class WarpedImage:
         image_places = self.transform.inverse()(corner + (grid + 0.5) * pitch)
         pixels = (image_places - self.image.origin) / np.array(self.image.scale)
         return np.moveaxis(pixels, -1, 0)
-
-
-def _filter_plane(plane: FloatArray, kernel: FloatArray) -> FloatArray:
-    """Filter an image with mirrored borders, as for the spline."""
-    from scipy import fft  # few images are filtered
-
-    width = len(kernel) - 1
-    wide = np.pad(plane, width // 2, mode="reflect")
-    sides = [fft.next_fast_len(n, real=True) for n in wide.shape]
-    spectrum = fft.rfft2(wide, sides) * fft.rfft2(kernel, sides)
-    rows, columns = wide.shape
-    filtered_plane: FloatArray = fft.irfft2(spectrum, sides)[width:rows, width:columns]
-    return filtered_plane
 
 
 def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
@@ -479,14 +478,6 @@ def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
     )
     nearest_values: NDArray[_F] = plane[tuple(nearest)]
     return nearest_values
-
-
-def _prefilter(plane: FloatArray) -> FloatArray:
-    """Compute approximate spline coefficients from the values on a lattice."""
-    for axis in (0, 1):
-        # the first two terms of the spline's prefilter: exact for cubic polynomials
-        plane = plane - ndimage.correlate1d(plane, [1, -2, 1], axis, mode="nearest") / 6
-    return plane
 
 
 def _weights(at: FloatArray, nodes: int) -> FloatArray:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from pathlib import Path
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
@@ -56,26 +55,18 @@ class FolderStore(LocalStore):
         buffer_type = (prototype or default_buffer_prototype()).buffer
         most = _LARGEST_MARK if path.name in _MARKS else _LARGEST_FILE
         try:
-            data = (
-                read_bytes(path, most)
-                if part is None
-                else _read_range(path, part, most)
-            )
+            if part is None:
+                return buffer_type.from_bytes(read_bytes(path, most))
+            with open_file(path) as stream:
+                size = stream.seek(0, 2)
+                if isinstance(part, SuffixByteRequest):
+                    start, end = max(0, size - part.suffix), size
+                elif isinstance(part, RangeByteRequest):
+                    start, end = part.start, min(part.end, size)
+                else:
+                    start, end = part.offset, size
+                stream.seek(start)
+                data = stream.read(min(max(end - start, 0), most))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         return buffer_type.from_bytes(data)
-
-
-def _read_range(path: Path, part: ByteRequest, most: int) -> bytes:
-    """Read a byte range of a file: between two offsets, from an offset, or a suffix."""
-    with open_file(path) as stream:
-        size = stream.seek(0, 2)
-        start, end = 0, size
-        if isinstance(part, SuffixByteRequest):
-            start = max(0, size - part.suffix)
-        elif isinstance(part, RangeByteRequest):
-            start, end = part.start, min(part.end, size)
-        else:
-            start = part.offset
-        stream.seek(start)
-        return stream.read(min(max(end - start, 0), most))

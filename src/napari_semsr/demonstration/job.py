@@ -117,7 +117,7 @@ class DemoResult(Result):
     model: str
     figures: dict[str, Any]  # the figures on the page
 
-    placed = create_property(
+    placed_frames = create_property(
         lambda result: "{placed} of {frames} placed".format(**result.figures["scan"]),
         "Frames",
     )
@@ -126,11 +126,11 @@ class DemoResult(Result):
         lambda result: result.figures["scan"]["nominal_error_px"],
         *("Error of nominal positions", "px", ".3g"),
     )
-    solved = create_property(
+    solved_error_px = create_property(
         lambda result: result.figures["scan"]["solved_error_px"],
         *("Error of solved positions", "px", ".3g"),
     )
-    resolved = create_property(
+    resolution_nm = create_property(
         lambda result: result.figures["mosaic"]["halves"]["resolution_nm"],
         *("Mosaic resolves", "nm", ".3g"),
     )
@@ -140,7 +140,12 @@ class DemoResult(Result):
         "Held-out part, below the cut-off",
     )
     objects = create_property(
-        lambda result: _format_object_counts(result.figures["adapt"]["evaluated"]),
+        lambda result: "; ".join(
+            "{} {shown} of {objects} shown, {invented} of {drawn} invented".format(
+                name, **evaluation["objects"]
+            )
+            for name, evaluation in result.figures["adapt"]["evaluated"].items()
+        ),
         "Its objects",
     )
     elsewhere = create_property(
@@ -151,16 +156,16 @@ class DemoResult(Result):
         lambda result: result.figures["elsewhere"]["unfamiliar_percent"],
         *("Unlike the training area", "% of its area", ".0f"),
     )
-    restored = create_property(
+    restoration_quality = create_property(
         lambda result: "; ".join(
-            f"{name} {found['psnr_db']:.2f} {DB}"
-            for name, found in result.figures["electron_image"]["versions"].items()
+            f"{name} {quality['psnr_db']:.2f} {DB}"
+            for name, quality in result.figures["electron_image"]["versions"].items()
         ),
         "SEM image, PSNR",
     )
 
     @property
-    def opened(self) -> Annotated[str, Quantity("In napari")]:
+    def open_command(self) -> Annotated[str, Quantity("In napari")]:
         """Command that opens the images of the area in napari."""
         paths = self.mosaic, self.place_sem, self.enhanced
         return " ".join(["napari --plugin napari-semsr", *(f'"{p}"' for p in paths)])
@@ -175,16 +180,6 @@ def _format_gains(versions: Mapping[str, Any]) -> str:
     )
 
 
-def _format_object_counts(versions: Mapping[str, Any]) -> str:
-    """Return the counts of objects shown and invented by each version, as text."""
-    return "; ".join(
-        "{} {shown} of {objects} shown, {invented} of {drawn} invented".format(
-            name, **objects["objects"]
-        )
-        for name, objects in versions.items()
-    )
-
-
 def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
     """Run the steps that have no stored result, and write the report."""
     start = time.monotonic()
@@ -192,10 +187,10 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
     yield Progress(0, 0, "checking")
     paths = _prepare_folder(run)
     options = create_scan_options(frame_px=settings.frame_px, seed=settings.seed)
-    adapted = (yield from _run_steps(run.required_target, paths["results"], options))[
-        "adapted"
-    ]
-    for sentence, code in zip(adapted.warnings, adapted.codes, strict=True):
+    adapt_result = (
+        yield from _run_steps(run.required_target, paths["results"], options)
+    )["adapted"]
+    for sentence, code in zip(adapt_result.warnings, adapt_result.codes, strict=True):
         warn(sentence, code)
     yield Progress(0, 0, "writing the report")
     scan = StitchedScan.read(run.required_target, "mosaic", "scan", options)
@@ -212,7 +207,13 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
     sem = _compare_sem(paths)
     figures = to_json_value(
         {
-            "scan": scan.stitched | _get_position_errors(scan),
+            "scan": scan.stitch_record
+            | {
+                "placed": int(scan.placement.has_place.sum()),
+                "nominal_error_px": compute_rms(scan.placement.nominal_error_px),
+                "solved_error_px": compute_rms(scan.placement.solved_error_px),
+                "expected_error_px": compute_rms(scan.sigma_px),
+            },
             "mosaic": {
                 "halves": _get_pair_metrics(resolutions[0]),
                 "truth": _get_pair_metrics(resolutions[1]),
@@ -244,13 +245,21 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
         correlations=_plot_correlations(resolutions, scan.mosaic.mean_pixel_size_nm),
         place=place.record,
         area=place.area,
-        aligned=_draw_alignment(place.area),
+        aligned=draw_overlay_png(
+            place.area.light.array(),
+            place.area.sem.array(),
+            place.area.sem.pixel_size_nm,
+            boxes={
+                "trained on": place.area.training_box,
+                "held out": place.area.held_out,
+            },
+        ),
         elsewhere=elsewhere,
         others=_draw_crops(elsewhere.versions, elsewhere.truth),
         sem=sem,
         restored=_draw_crops(sem.versions, sem.truth),
         paths=paths,
-        enhanced=place.enhanced,
+        enhanced=place.enhanced_files,
         provenance=list_provenance(figures["options"], _list_digests(place, paths)),
     )
     return DemoResult(
@@ -259,7 +268,7 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
         frames=str(paths["scan"]),
         mosaic=str(paths["mosaic"]),
         place_sem=str(paths["place_sem"]),
-        enhanced=str(place.enhanced[0]),
+        enhanced=str(place.enhanced_files[0]),
         model=str(paths["adapted"] / Path(place.record["model"]).name),
         figures=figures,
     )
@@ -327,7 +336,7 @@ class _TrainingArea:
 
     record: dict[str, Any]  # result of `adapt`
     area: SharedArea
-    enhanced: list[Path]  # the mosaic, and that of the other sample
+    enhanced_files: list[Path]  # the mosaic, and that of the other sample
     planes: dict[str, RealArray]  # held-out part, matched to the SEM image
     curve: list[dict[str, object]]
 
@@ -336,20 +345,22 @@ class _TrainingArea:
         """Read the run folder, which may have been moved."""
         folder = paths["adapted"]
         record = read_record(folder / "report.json")
-        enhanced = [folder / Path(one["output"]).name for one in record["applied"]]
+        enhanced_files = [
+            folder / Path(one["output"]).name for one in record["applied"]
+        ]
         sem = open_image(scan.folder / VIEW)
-        stored = read_transform(folder / "registration-1.json")
-        area = create_shared_area(scan.mosaic, sem, stored.transform)
+        stored_transform = read_transform(folder / "registration-1.json")
+        area = create_shared_area(scan.mosaic, sem, stored_transform.transform)
         held_out = area.crop(area.held_out)[1]
         linear = folder / Path(record["linear"]).name
-        images = (None, linear, paths["mosaic_untouched"], enhanced[0])
+        images = (None, linear, paths["mosaic_untouched"], enhanced_files[0])
         planes = {}
         for name, path in zip(record["evaluated"], images, strict=True):
             image = scan.mosaic if path is None else open_image(path)
             plane = crop_to_box(crop_to_box(image, area.box), area.held_out)
             planes[name] = ImageComparison.from_image(plane, held_out).image.array()
         state = training.load_area_state(folder / "training.pt")
-        return cls(record, area, enhanced, planes, state["curve"])
+        return cls(record, area, enhanced_files, planes, state["curve"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,7 +407,7 @@ def _compare_other_sample(
     images = {"mosaic": part}
     for name, path in (
         (MOSAIC_MODEL, paths["elsewhere_untouched"]),
-        (ADAPTED_MODEL, place.enhanced[1]),
+        (ADAPTED_MODEL, place.enhanced_files[1]),
     ):
         images[name] = crop_to_box(open_image(path), box)
     cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
@@ -413,14 +424,14 @@ def _compare_other_sample(
 
 def _compare_sem(paths: Mapping[str, Path]) -> _SemComparison:
     """Compare an exposure and its restorations with the simulated specimen."""
-    specimen, first, second, enhanced = (
+    specimen, first, second, enhanced_image = (
         open_image(paths[f"sem_{name}"])
         for name in ("truth", "first", "second", "enhanced")
     )
     images = {
         "as taken": first,
         WIENER: apply_wiener_filter(first),
-        DEFAULT_MODEL: enhanced,
+        DEFAULT_MODEL: enhanced_image,
     }
     versions = {
         name: ImageComparison.from_image(image, specimen, data_range=255.0)
@@ -430,17 +441,6 @@ def _compare_sem(paths: Mapping[str, Path]) -> _SemComparison:
 
 
 # Figures.
-
-
-def _get_position_errors(scan: StitchedScan) -> dict[str, object]:
-    """Return the number of placed frames and their position errors."""
-    placement = scan.placement
-    return {
-        "placed": int(placement.placed.sum()),
-        "nominal_error_px": compute_rms(placement.nominal_error_px),
-        "solved_error_px": compute_rms(placement.solved_error_px),
-        "expected_error_px": compute_rms(scan.sigma_px),
-    }
 
 
 def _get_other_sample_metrics(run: _OtherSample) -> dict[str, object]:
@@ -485,7 +485,7 @@ _CROP_PX = 160  # side of a detail; chosen: single pixels are visible
 def _draw_stitching(scan: StitchedScan) -> dict[str, object]:
     """Draw the frames, their positions and their position errors."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
-    solved, placement = scan.solved_px, scan.placement
+    solved_px, placement = scan.solved_px, scan.placement
     sample = np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).round().astype(int)
     raw = {frames.names[i]: frames.read(int(i)) for i in sample}
     look: Any = {
@@ -493,23 +493,29 @@ def _draw_stitching(scan: StitchedScan) -> dict[str, object]:
         "width_px": 320,
     }
 
-    nominal = np.where(placement.placed[:, None], placement.nominal_px, np.nan)
+    nominal = np.where(placement.has_place[:, None], placement.nominal_px, np.nan)
     flat = open_image(scan.folder / "truth" / "flat.ome.tif").array()
     in_light, shape = compute_valid_mask(flat), mosaic.shape
     images = {
         "Raw, nominal positions": paste_frames(frames, nominal, in_light, shape),
-        "Raw, solved positions": paste_frames(frames, solved, in_light, shape),
+        "Raw, solved positions": paste_frames(frames, solved_px, in_light, shape),
         "Mosaic": mosaic,
     }
-    centres = solved + (np.array(frames.frame_shape) - 1) / 2
+    centres = solved_px + (np.array(frames.frame_shape) - 1) / 2
     number = {name: index for index, name in enumerate(frames.names)}
     pairs = [
         PairReport(**row | {end: number[row[end]] for end in ("first", "second")})
-        for row in scan.stitched["pairs"]
+        for row in scan.stitch_record["pairs"]
     ]
-    joints = [p for p in pairs if placement.placed[[p.first, p.second]].all()]
+    joints = [p for p in pairs if placement.has_place[[p.first, p.second]].all()]
     pairs_in_use = sorted((p for p in pairs if p.used), key=lambda p: p.quality)
-    worst = _find_worst_overlap(scan, pairs_in_use, centres)
+    # around the overlap with the largest nominal error
+    error = placement.nominal_px - solved_px
+    ends = [(p.first, p.second) for p in pairs_in_use] or [(0, 0)]
+    first, second = np.array(ends).T
+    worst = int(np.nanargmax(np.hypot(*(error[second] - error[first]).T)))
+    middle = (centres[first[worst]] + centres[second[worst]]) / 2
+    window = _get_window(middle, scan.mosaic.shape, _JOINT_PX)
     before, after = placement.nominal_error_px, placement.solved_error_px
 
     def draw_images(box: Any) -> list[tuple[str, bytes]]:
@@ -521,9 +527,9 @@ def _draw_stitching(scan: StitchedScan) -> dict[str, object]:
     return {
         "frames": [(n, draw_image_png(i, pixel, **look)) for n, i in raw.items()],
         "laid": draw_images(...),
-        "enlarged": draw_images(worst),
+        "enlarged": draw_images(window),
         "joined": draw_overlaps_png(mosaic, centres, joints, pixel),
-        "placed": int(placement.placed.sum()),
+        "placed": int(placement.has_place.sum()),
         "quality": np.median([p.quality for p in pairs_in_use] or [np.nan]),
         "errors": [
             ("Nominal positions", compute_rms(before), np.nanmax(np.hypot(*before.T))),
@@ -535,17 +541,6 @@ def _draw_stitching(scan: StitchedScan) -> dict[str, object]:
         "weakest": pairs_in_use[:_WEAKEST],
         "stems": [name.rpartition(".")[0] or name for name in frames.names],
     }
-
-
-def _find_worst_overlap(
-    scan: StitchedScan, pairs: Sequence[PairReport], centres: RealArray
-) -> tuple[slice, slice]:
-    """Return rows and columns around the overlap with the largest nominal error."""
-    error = scan.placement.nominal_px - scan.solved_px
-    first, second = np.array([(p.first, p.second) for p in pairs] or [(0, 0)]).T
-    worst = int(np.nanargmax(np.hypot(*(error[second] - error[first]).T)))
-    middle = (centres[first[worst]] + centres[second[worst]]) / 2
-    return _get_window(middle, scan.mosaic.shape, _JOINT_PX)
 
 
 def _draw_crops(
@@ -575,16 +570,6 @@ def _plot_correlations(
     ]
     over = [line.convert_to_per_um(pixel_nm) for line in add_threshold(lines)]
     return draw_plot_png(FRC.curves[0].combine(over, has_size=pixel_nm is not None))
-
-
-def _draw_alignment(area: SharedArea) -> bytes:
-    """Draw the optical over the SEM image; outline training and held-out areas."""
-    return draw_overlay_png(
-        area.light.array(),
-        area.sem.array(),
-        area.sem.pixel_size_nm,
-        boxes={"trained on": area.training_box, "held out": area.held_out},
-    )
 
 
 def _list_digests(

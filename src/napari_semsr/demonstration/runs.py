@@ -81,7 +81,7 @@ def read_record(path: Path) -> dict[str, Any]:
 class Placement:
     """Positions (y, x) of N frames and their errors; NaN for excluded frames."""
 
-    placed: NDArray[np.bool_]  # (N,), frames that have a position
+    has_place: NDArray[np.bool_]  # (N,), frames that have a position
     origin_px: FloatArray  # (2,), the mosaic's pixel (0, 0) in the ground truth
     nominal_px: FloatArray  # (N, 2), shifted as a whole onto the solved ones
     solved_error_px: FloatArray  # (N, 2)
@@ -95,7 +95,7 @@ class StitchedScan:
     folder: Path
     options: SimulateOptions
     frames: Acquisition
-    stitched: dict[str, Any]  # the record of the stitching
+    stitch_record: dict[str, Any]  # the record of the stitching
     solved_px: FloatArray  # (N, 2)
     sigma_px: FloatArray  # (N, 2), their standard deviations
     mosaic: Micrograph
@@ -117,10 +117,10 @@ class StitchedScan:
             msg = f"The true positions do not match the frames in {frames.name}."
             raise ReadError(msg, code="positions-invalid")
         table = np.array([rows[name] for name in frames.names], dtype=float)
-        solved, sigma = table[:, :2], table[:, 2:]
+        solved_px, sigma = table[:, :2], table[:, 2:]
         mosaic = open_image(folder / FILES[role])
-        placement = compare_positions(solved, nominal, true)
-        return cls(place, options, frames, record, solved, sigma, mosaic, placement)
+        placement = compare_positions(solved_px, nominal, true)
+        return cls(place, options, frames, record, solved_px, sigma, mosaic, placement)
 
     def crop_with_ground_truth(self, name: str) -> tuple[Box, Micrograph, Micrograph]:
         """Return a gap-free box of the mosaic, and its image and ground truth.
@@ -199,7 +199,7 @@ def create_demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
         return options.model_dump(mode="json", exclude_unset=True)
 
     plain = {"distortion": "none"}  # the simulated microscope has none
-    untouched = {"model": MOSAIC_MODEL}
+    model_option = {"model": MOSAIC_MODEL}
     area = {
         "mosaic": refer_to_output("mosaic"),
         "sem": (refer_to_output("scan", VIEW),),
@@ -229,13 +229,13 @@ def create_demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
             "mosaic_untouched",
             "enhance",
             {"image": refer_to_output("mosaic")},
-            untouched,
+            model_option,
         ),
         (
             "elsewhere_untouched",
             "enhance",
             {"image": refer_to_output("elsewhere")},
-            untouched,
+            model_option,
         ),
         ("sem_truth", "specimen", {}, specimen),
         ("sem_first", "exposure", {"truth": refer_to_output("sem_truth")}, first),

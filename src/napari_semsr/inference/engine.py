@@ -179,7 +179,17 @@ def plan_run(
             is_scattered=scheduler is not None,
         )
         plan = yield from run_in_thread(planning, predictor)
-        _warn_if_blur_limited(plan)
+        blur_px = plan.options.blur_px
+        is_deblurred = plan.options.strength * plan.options.deblur
+        if blur_px and plan.condition is not None and is_deblurred:
+            corrected_px = get_blur(plan.condition)
+            if corrected_px < _ROUNDING * blur_px:
+                warn(
+                    f"This image has more fine detail than a blur of {blur_px:g} px "
+                    f"allows, so only a blur of {corrected_px:.2g} px is corrected, "
+                    "the largest that is consistent with the image.",
+                    "blur-overstated",
+                )
         if predictor.note is not None:
             plan = replace(plan, notes=(predictor.note, *plan.notes))
         first_device = history and history.device and history.device.split(":")[0]
@@ -194,21 +204,6 @@ def plan_run(
         if plan.model is not model:
             predictor = predictor.create_field_predictor(plan.model)
     return PlannedRun(plan, predictor, watch, scheduler)
-
-
-def _warn_if_blur_limited(plan: EnhancePlan) -> None:
-    """Warn if less blur is corrected than specified by the user."""
-    options, blur_px = plan.options, plan.options.blur_px
-    if not blur_px or plan.condition is None or not options.strength * options.deblur:
-        return
-    corrected_px = get_blur(plan.condition)
-    if corrected_px < _ROUNDING * blur_px:
-        warn(
-            f"This image has more fine detail than a blur of {blur_px:g} px allows, "
-            f"so only a blur of {corrected_px:.2g} px is corrected, the largest that "
-            "is consistent with the image.",
-            "blur-overstated",
-        )
 
 
 def enhance_to_store(
@@ -281,7 +276,16 @@ def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
             except DeviceMemoryError as error:
                 memory_error = error.with_traceback(None)  # its frames keep tensors
         if memory_error is not None:
-            run = _fall_back_to_tiles(run, target, places, memory_error)
+            is_complete = len(places) == len(plan.outputs)
+            before = None if is_complete else target.read_value(STRATEGY_KEY)
+            try:
+                strategy = choose_strategy(
+                    predictor, plan.options, plan.tiles, before, fits=False
+                )
+            except DeviceMemoryError as refused:
+                raise refused from memory_error
+            target.store_value(STRATEGY_KEY, strategy.to_record())
+            run = replace(run, plan=replace(plan, strategy=strategy))
             note = Message(
                 f"Not enough memory: {memory_error}", get_error_code(memory_error)
             )
@@ -289,25 +293,30 @@ def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
             yield Progress(0, 0, tally.notes[-1])
         if run.plan.strategy.kind == "tiles":
             statistics = yield from _run_tiles(run, target, places, tally)
-    return _create_report(run, (len(places), tally, statistics), watch.seconds)
-
-
-def _fall_back_to_tiles(
-    run: PlannedRun, target: Sink, places: Places, memory_error: DeviceMemoryError
-) -> PlannedRun:
-    """Fall back to tiles after an out-of-memory whole-image pass, or raise."""
-    plan = run.plan
-    strategy_before = (
-        None if len(places) == len(plan.outputs) else target.read_value(STRATEGY_KEY)
+    plan, seconds = run.plan, watch.seconds
+    outputs, condition = plan.outputs, plan.condition
+    return EnhanceReport(
+        tiles=len(outputs),
+        resumed=len(outputs) - len(places),
+        tile_px=outputs.core,
+        halo_px=math.ceil(plan.tiles.halo / plan.output.fit.resampling_factor),
+        seconds=seconds,
+        megapixels_per_second=tally.pixels / 1e6 / seconds,
+        peak_memory_mb=watch.peak_mb,
+        device=str(predictor.device),
+        precision=predictor.precision,
+        model=plan.model.card.name,
+        norm=plan.strategy.norm,
+        norm_error=None if statistics is None else statistics.error,
+        tile_mismatch=tally.meter.mismatch if len(outputs) > 1 else 0.0,
+        seam_index=tally.meter.seam_index,
+        clipped=tally.clipped_pixels,
+        haze_gain=None if plan.haze is None else plan.haze.gain_range,
+        noise_percent=None if condition is None else 100 * get_noise(condition),
+        blur_px=None if condition is None else get_blur(condition),
+        seen_pixel_size_nm=plan.output.fit.seen_nm,
+        notes=tuple(tally.notes),
     )
-    try:
-        strategy = choose_strategy(
-            run.predictor, plan.options, plan.tiles, strategy_before, fits=False
-        )
-    except DeviceMemoryError as refused:
-        raise refused from memory_error
-    target.store_value(STRATEGY_KEY, strategy.to_record())
-    return replace(run, plan=replace(plan, strategy=strategy))
 
 
 def _run_tiles(
@@ -337,38 +346,6 @@ def _run_tiles(
     work = _run_independent_tiles(run, predictor, take, scheduler)
     yield from _collect_tiles(work, target, plan.outputs, tally, len(places))
     return statistics
-
-
-def _create_report(
-    run: PlannedRun,
-    result: tuple[int, _Tally, SampledStatistics | None],
-    seconds: float,
-) -> EnhanceReport:
-    plan, predictor = run.plan, run.predictor
-    places, tally, statistics = result
-    outputs, condition = plan.outputs, plan.condition
-    return EnhanceReport(
-        tiles=len(outputs),
-        resumed=len(outputs) - places,
-        tile_px=outputs.core,
-        halo_px=math.ceil(plan.tiles.halo / plan.output.fit.resampling_factor),
-        seconds=seconds,
-        megapixels_per_second=tally.pixels / 1e6 / seconds,
-        peak_memory_mb=run.watch.peak_mb,
-        device=str(predictor.device),
-        precision=predictor.precision,
-        model=plan.model.card.name,
-        norm=plan.strategy.norm,
-        norm_error=None if statistics is None else statistics.error,
-        tile_mismatch=tally.meter.mismatch if len(outputs) > 1 else 0.0,
-        seam_index=tally.meter.seam_index,
-        clipped=tally.clipped_pixels,
-        haze_gain=None if plan.haze is None else plan.haze.gain_range,
-        noise_percent=None if condition is None else 100 * get_noise(condition),
-        blur_px=None if condition is None else get_blur(condition),
-        seen_pixel_size_nm=plan.output.fit.seen_nm,
-        notes=tuple(tally.notes),
-    )
 
 
 def _run_whole_field(run: TiledRun, predictor: Predictor, places: Places) -> Work:

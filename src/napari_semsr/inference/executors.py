@@ -23,7 +23,6 @@ from napari_semsr.core import (
     Box,
     Cancelled,
     DeviceMemoryError,
-    Float32Array,
     IntPair,
     Job,
     Message,
@@ -167,14 +166,23 @@ class TileWorker:
 
     def _run_in_pieces(self, tile: Tile) -> TileResult:
         """Compute one tile in pieces, halving the pieces when memory runs out."""
+        plan, scale = self.run.plan.tiles, self.run.plan.model.card.scale
+        core = np.empty(tile.core.scale(scale).shape, dtype=np.float32)
         while True:
             pieces = self.pieces
             try:
-                rectangle = self._assemble_tile(tile, pieces)
+                for part in plan.split_tile(tile, self._piece_side(pieces)):
+                    window, missing = self._read_window(part.window)
+                    scaling, inner = self.run.plan.scaling, part.local_core
+                    result = self.predictor.predict(window, scaling, inner)
+                    missing = None if missing is None else missing[inner.slices]
+                    set_missing_pixels(result, missing, scale)
+                    place = part.core.relative_to(tile.core).scale(scale)
+                    core[place.slices] = result
             except DeviceMemoryError:
                 self._halve_pieces(pieces)
             else:
-                piece = self.run.write_output(tile.index, rectangle, tile.core)
+                piece = self.run.write_output(tile.index, core, tile.core)
                 side = self._piece_side(pieces)
                 sentence = (
                     f"Not enough memory: tiles are computed in pieces of {side} px."
@@ -201,20 +209,6 @@ class TileWorker:
             raise DeviceMemoryError(msg)
         with self._cutting:  # unless another thread has halved them already
             self.pieces = max(self.pieces, 2 * piece_count)
-
-    def _assemble_tile(self, tile: Tile, pieces: int) -> Float32Array:
-        plan, scale = self.run.plan.tiles, self.run.plan.model.card.scale
-        rows, columns = tile.core.scale(scale).shape
-        core = np.empty((rows, columns), dtype=np.float32)
-        for part in plan.split_tile(tile, self._piece_side(pieces)):
-            window, missing = self._read_window(part.window)
-            scaling, inner = self.run.plan.scaling, part.local_core
-            result = self.predictor.predict(window, scaling, inner)
-            missing = None if missing is None else missing[inner.slices]
-            set_missing_pixels(result, missing, scale)
-            place = part.core.relative_to(tile.core).scale(scale)
-            core[place.slices] = result
-        return core
 
 
 # Executors.

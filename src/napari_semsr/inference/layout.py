@@ -227,31 +227,15 @@ def plan_output(
         raise OptionError(msg, code="type-too-coarse")
     trained_sizes = TrainedPixelSizes.from_card(card)
     fit = plan_resampling(micrograph.pixel_size_nm, trained_sizes, options.resample)
-    frame = _compute_output_grid(micrograph, scale, fit)
-    core = options.tile
-    if core is None:
-        usual = round(_CORE / 2.0 ** round(math.log2(fit.resampling_factor)))
-        core = max(min(usual, _LARGEST_CHUNK // scale) // stride * stride, stride)
-    core = round_up(min(core, max(frame.shape) // scale), stride)
-    return OutputPlan(frame, fit, core, scale, dtype)
-
-
-def _compute_output_grid(
-    micrograph: Micrograph, scale: int, fit: ResamplingPlan
-) -> OutputGrid:
-    """Compute the output grid relative to the input grid.
-
-    The outer borders of both images coincide at the top and left, so that the centre
-    of pixel (0, 0) moves if the pixel size changes. At the bottom and right they
-    coincide unless the input is resampled; then the last pixel may extend beyond the
-    border.
-    """
     steps = fit.steps if fit.keep else None
     rows, columns = micrograph.shape
     fine = micrograph.scale[0] / scale, micrograph.scale[1] / scale
     if steps is not None:
         rows, columns = Resampling((rows, columns), steps).shape
         fine = fine[0] * float(steps[0]), fine[1] * float(steps[1])
+    # The outer borders of both images coincide at the top and left, so that the centre
+    # of pixel (0, 0) moves with the pixel size; a resampled image may end beyond the
+    # border at the bottom and right.
     first, second = (
         origin - (pitch - new) / 2
         for origin, pitch, new in zip(
@@ -259,13 +243,19 @@ def _compute_output_grid(
         )
     )
     has_size = micrograph.pixel_size_nm is not None
-    same = scale == 1 and steps is None
-    return OutputGrid(
+    is_same_grid = scale == 1 and steps is None
+    frame = OutputGrid(
         shape=(rows * scale, columns * scale),
         pixel_size_nm=parse_pixel_size(fine) if has_size else None,
-        origin=micrograph.origin if same else (first, second),
+        origin=micrograph.origin if is_same_grid else (first, second),
         spacing_px=micrograph.spacing_px if has_size else fine,
     )
+    core = options.tile
+    if core is None:
+        usual = round(_CORE / 2.0 ** round(math.log2(fit.resampling_factor)))
+        core = max(min(usual, _LARGEST_CHUNK // scale) // stride * stride, stride)
+    core = round_up(min(core, max(frame.shape) // scale), stride)
+    return OutputPlan(frame, fit, core, scale, dtype)
 
 
 def create_output(

@@ -287,7 +287,15 @@ class BoxPreview:
         The box is first aligned to the model's stride and moved into the field. Returns
         the enhanced box, in pixels of the input, and its pixels, `scale` times finer.
         """
-        place = self._align_box(box)
+        stride = self.plan.outputs.stride
+        spans = []
+        for first, last, size in zip(
+            (box.y0, box.x0), (box.y1, box.x1), self.plan.outputs.shape, strict=True
+        ):
+            start = min(max(first, 0), max(0, size - (last - first)))
+            start -= start % stride
+            spans.append((start, min(start + last - first, size)))  # crop if needed
+        place = Box(*spans[0], *spans[1])
         tile = self.plan.create_tile(place)
         core_values = self.plan.compute_tile(self.predictor, tile)
         part, inner = self.plan.convert_output(place, *core_values)
@@ -311,18 +319,6 @@ class BoxPreview:
         tiles, regrid = plan_field_tiles(data, output, card, probe)
         place = {"output": output, "data": data, "tiles": tiles, "regrid": regrid}
         return replace(self, plan=replace(plan, haze=haze, **place))
-
-    def _align_box(self, box: Box) -> Box:
-        """Align a box to the stride and shift it into the image, cropping if needed."""
-        stride = self.plan.outputs.stride
-        spans = []
-        for first, last, size in zip(
-            (box.y0, box.x0), (box.y1, box.x1), self.plan.outputs.shape, strict=True
-        ):
-            start = min(max(first, 0), max(0, size - (last - first)))
-            start -= start % stride
-            spans.append((start, min(start + last - first, size)))
-        return Box(*spans[0], *spans[1])
 
 
 def prepare_preview(

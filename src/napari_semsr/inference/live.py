@@ -20,9 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core import (
-    BoolArray,
     Box,
-    FloatArray,
     FloatPair,
     IntPair,
     RealArray,
@@ -210,11 +208,18 @@ class LiveLevel:
                 full_index[:place] + (slice(None),) * missing + full_index[place + 1 :]
             )
         full_index += (slice(None),) * (self.ndim - len(full_index))
-        spans, rest = [], []
+        # the ranges to read, and the indices within these ranges
+        spans: list[IntPair] = []
+        rest: list[int | slice] = []
         for item, size in zip(full_index, self.shape, strict=True):
-            span, left = _index_range(item, size)
-            spans.append(span)
-            rest.append(left)
+            places = range(size)[item]
+            if isinstance(places, int):
+                spans.append((places, places + 1))
+                rest.append(0)
+            else:
+                low, high = sorted((places[0], places[-1])) if places else (0, -1)
+                spans.append((low, high + 1))
+                rest.append(slice(None, None, places.step if places else None))
         box = Box(*spans[0], *spans[1])
         if min(box.shape) < 1:
             return np.empty(box.shape, self.dtype)[tuple(rest)]
@@ -224,17 +229,6 @@ class LiveLevel:
         self, dtype: DTypeLike | None = None, copy: bool | None = None
     ) -> object:
         return np.asarray(self[:, :], dtype=dtype)
-
-
-def _index_range(item: int | slice, size: int) -> tuple[IntPair, int | slice]:
-    """Split an index into the range to read and an index within that range."""
-    places = range(size)[item]
-    if isinstance(places, int):
-        return (places, places + 1), 0
-    if not places:
-        return (0, 0), slice(None)
-    low, high = sorted((places[0], places[-1]))
-    return (low, high + 1), slice(None, None, places.step)
 
 
 # Order of tiles: those in view first, from the centre outwards.
@@ -288,16 +282,6 @@ class TileQueue:
         rows, columns = np.nonzero(self._pending)
         if not rows.size:
             return []
-        outside, distance = self._rank_tiles(rows, columns)
-        order = np.lexsort((distance, outside))[:count]
-        if not self.whole:
-            order = order[outside[order] == 0]
-        return [(int(rows[i]), int(columns[i])) for i in order]
-
-    def _rank_tiles(
-        self, rows: NDArray[np.intp], columns: NDArray[np.intp]
-    ) -> tuple[BoolArray, FloatArray]:
-        """Return which tiles are out of view, and all distances to the view centre."""
         view = self._view
         if view is None:
             grid = self._pending.shape
@@ -311,7 +295,11 @@ class TileQueue:
         )
         down = top + (self.unit[0] - view.y0 - view.y1) / 2
         across = left + (self.unit[1] - view.x0 - view.x1) / 2
-        return outside, np.hypot(down, across)
+        distance = np.hypot(down, across)  # to the centre of the view
+        order = np.lexsort((distance, outside))[:count]
+        if not self.whole:
+            order = order[outside[order] == 0]
+        return [(int(rows[i]), int(columns[i])) for i in order]
 
 
 _COARSEST = 256  # side at which the live pyramid ends; chosen
@@ -357,9 +345,10 @@ class LiveField:
         self._cache = TileCache()
         self._lock = threading.Lock()
         self._changed_box: Box | None = None
-        shapes = level_shapes(shape, smallest=_COARSEST)[
-            : _count_halvings(grid, unit) + 1
-        ]
+        # tiles are halved as often as this splits no pixels
+        sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
+        most = min(((side & -side).bit_length() - 1 for side in sides), default=32)
+        shapes = level_shapes(shape, smallest=_COARSEST)[: most + 1]
         self._stores = [LevelStore(each, self.dtype) for each in shapes[1:]]
         self.levels = [LiveLevel(shape, self.dtype, unit, self._read_finest)]
         for level, each in enumerate(shapes[1:], start=1):
@@ -503,9 +492,3 @@ class LiveField:
         self._changed_box = (
             box if self._changed_box is None else self._changed_box.union(box)
         )
-
-
-def _count_halvings(grid: IntPair, unit: IntPair) -> int:
-    """Return how many times tiles can be halved without splitting pixels."""
-    sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
-    return min(((side & -side).bit_length() - 1 for side in sides), default=32)

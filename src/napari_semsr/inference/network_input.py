@@ -392,11 +392,23 @@ def compute_block_statistics(
     all_statistics = np.concatenate(
         [np.concatenate(row, axis=2) for row in parts], axis=1
     )
-    return (
-        all_statistics
-        if usable_blocks.min() == 1
-        else _correct_statistics(all_statistics, usable_blocks)
+    if usable_blocks.min() == 1:
+        return all_statistics
+    # Filled pixels have no contrast: energies are divided by the share of known pixels.
+    # An incomplete block gets the statistics of the nearest complete one; if most
+    # blocks are incomplete, only those with less than half of their pixels do.
+    is_complete = usable_blocks == 1
+    few_known = usable_blocks < _MIN_FINITE
+    lacking = ~is_complete if is_complete.mean() >= _MIN_FINITE else few_known
+    all_statistics[1:] /= np.maximum(usable_blocks, _MIN_FINITE)
+    if not lacking.any() or lacking.all():
+        return all_statistics
+    from scipy import ndimage  # imported if needed: 15 MB, and most images are complete
+
+    nearest = ndimage.distance_transform_edt(
+        lacking, return_distances=False, return_indices=True
     )
+    return np.ascontiguousarray(all_statistics[:, *nearest])
 
 
 _EXACT_SUM = 256  # rows of 8 bits whose sum fits into 16 bits
@@ -469,28 +481,6 @@ def _fill_with_noise(
     without_gaps = np.array(window)
     without_gaps[tuple(places[is_usable].T)] = (here + grain)[is_usable]
     return without_gaps
-
-
-def _correct_statistics(
-    statistics: Float32Array, known_share: Float32Array
-) -> Float32Array:
-    """Compensate block statistics for filled pixels, which have no contrast.
-
-    Energies are divided by the share of known pixels. An incomplete block gets the
-    statistics of the nearest complete one; if most blocks are incomplete, only those
-    with less than half of their pixels do.
-    """
-    whole = known_share == 1
-    lacking = ~whole if whole.mean() >= _MIN_FINITE else known_share < _MIN_FINITE
-    statistics[1:] /= np.maximum(known_share, _MIN_FINITE)
-    if not lacking.any() or lacking.all():
-        return statistics
-    from scipy import ndimage  # imported if needed: 15 MB, and most images are complete
-
-    nearest = ndimage.distance_transform_edt(
-        lacking, return_distances=False, return_indices=True
-    )
-    return np.ascontiguousarray(statistics[:, *nearest])
 
 
 # Another pixel size: the field on the grid of the network, and back, tile by tile.
@@ -663,7 +653,13 @@ def plan_field_tiles(
         )
         outputs = plan_tiles(there.size, core=tile, halo=0, constant=False)
         regrid = GridMapping(there, back, outputs, card.scale)
-        tile = _find_largest_core(regrid, card.stride)
+        rows, columns = outputs.grid
+        tile = 1  # until the core can contain any of the output's tiles
+        for place in [(y, 0) for y in range(rows)] + [(0, x) for x in range(columns)]:
+            box = regrid.required_box(outputs.tile(*place).core)
+            high = box.y1 - box.y0 // card.stride * card.stride
+            wide = box.x1 - box.x0 // card.stride * card.stride
+            tile = max(tile, high, wide)
     tiles = plan_tiles(
         seen_field.shape,
         core=round_up(min(tile, max(seen_field.shape)), card.stride),
@@ -673,16 +669,3 @@ def plan_field_tiles(
         constant=constant,
     )
     return tiles, regrid
-
-
-def _find_largest_core(regrid: GridMapping, stride: int) -> int:
-    """Return the core size on the network grid that can contain any output tile."""
-    rows, columns = regrid.outputs.grid
-    diagonal = [(row, 0) for row in range(rows)] + [(0, c) for c in range(columns)]
-    widest = 1
-    for place in diagonal:
-        box = regrid.required_box(regrid.outputs.tile(*place).core)
-        high = box.y1 - box.y0 // stride * stride
-        wide = box.x1 - box.x0 // stride * stride
-        widest = max(widest, high, wide)
-    return widest

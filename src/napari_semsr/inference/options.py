@@ -250,6 +250,6 @@ class EnhanceReport:
         return f"{self.seam_index:.3f} (1: no seam)"
 
     @property
-    def noted(self) -> Annotated[str | None, Quantity("Notes")]:
+    def notes_text(self) -> Annotated[str | None, Quantity("Notes")]:
         """All notes joined into one string, or None."""
         return " ".join(self.notes) or None

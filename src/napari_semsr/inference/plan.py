@@ -100,7 +100,7 @@ def plan_enhancement(
     is_fixed = card.input_scaling == "levels"  # no measurement is needed
     if (is_fixed or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
         msg = (
-            f"{micrograph.name} has no finite pixels; check that the file is complete."
+            f"{micrograph.name} has no finite pixels: check that the file is complete."
         )
         raise ReadError(msg, code="no-finite-values")
     survey = FieldSurvey()
@@ -245,7 +245,15 @@ def choose_strategy(
         raise WriteError(msg, code="other-version")
     is_bounded = not probe.norms and probe.halo is not None
     if is_bounded and (options.halo_tolerance or (probe.halo or 0) <= _DEEP_HALO):
-        notes = _halo_notes(probe.halo, options, plan)
+        notes: tuple[str, ...] = ()
+        exact = probe.halo or 0
+        if options.halo_tolerance is not None and plan.halo < exact:
+            sentence = (
+                f"The halo is {plan.halo} px instead of {exact} px, so tiles may "
+                "differ from an untiled run by up to "
+                f"{options.halo_tolerance:g} of the output range."
+            )
+            notes = (Message(sentence, "halo-cut"),)
         return ExecutionStrategy("none", "tiles", notes)
     if not is_bounded and options.norm in ("tile", "sampled"):
         return _requested_strategy(predictor, options)
@@ -308,19 +316,6 @@ def _fallback_strategy(
     sentence = f"{short}{lacks}: sampled statistics are used instead."
     notes = (Message(sentence, "statistics-sampled"),)
     return ExecutionStrategy("sampled", "tiles", notes)
-
-
-def _halo_notes(
-    exact: int | None, options: EnhanceOptions, plan: TilePlan
-) -> tuple[str, ...]:
-    """Return a note if the halo is narrower than the exact one."""
-    if options.halo_tolerance is None or exact is None or plan.halo >= exact:
-        return ()
-    sentence = (
-        f"The halo is {plan.halo} px instead of {exact} px, so tiles may differ from "
-        f"an untiled run by up to {options.halo_tolerance:g} of the output range."
-    )
-    return (Message(sentence, "halo-cut"),)
 
 
 def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> IntPair:

@@ -396,20 +396,16 @@ class ProbedNetwork:
                 _logger.info("A cached measurement is invalid and will be repeated.")
         result = measure()
         entries[key] = form.dump_python(result, mode="json")
-        self._save()
-        return result
-
-    def _save(self) -> None:
-        """Write the cache, logging failures instead of raising them."""
-        if self._path is None or self._entries is None:
-            return
+        if self._path is None:
+            return result
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            entries = {**_read_measurements(self._path), **self._entries}
+            entries = {**_read_measurements(self._path), **entries}
             with write_atomically(self._path) as partial:
                 partial.write_text(json.dumps(entries), encoding="utf-8")
         except OSError as error:
             _logger.info("Measurements are not cached: %s", error)
+        return result
 
 
 def get_probed_network(module: nn.Module) -> ProbedNetwork:

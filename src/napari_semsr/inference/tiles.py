@@ -414,22 +414,23 @@ class SeamMeter:
             other = self._waiting.pop(key, None)
             if other is None:
                 self._waiting[(*index, side)] = edge
-            else:
-                self._compare_edges(edge, other)
-
-    def _compare_edges(self, one: Edge, other: Edge) -> None:
-        """Add the differences across one border."""
-        self.border_count += 1
-        for outer_values, own in ((one.outer, other.first), (other.outer, one.first)):
-            if outer_values is not None:
-                difference = _finite_values([outer_values.astype(np.float64) - own])
-                self._squares += float(np.sum(difference**2))
-                self._pixels += difference.size
-        step = np.abs(one.first.astype(np.float64) - other.first)
-        within = [np.abs(e.first.astype(np.float64) - e.second) for e in (one, other)]
-        valid = np.isfinite(step) & np.isfinite(within[0]) & np.isfinite(within[1])
-        self._steps += float(step[valid].sum())
-        self._inner_steps += float(sum(w[valid].sum() for w in within)) / 2
+                continue
+            self.border_count += 1
+            for outer_values, own in (
+                (edge.outer, other.first),
+                (other.outer, edge.first),
+            ):
+                if outer_values is not None:
+                    difference = _finite_values([outer_values.astype(np.float64) - own])
+                    self._squares += float(np.sum(difference**2))
+                    self._pixels += difference.size
+            step = np.abs(edge.first.astype(np.float64) - other.first)
+            within = [
+                np.abs(e.first.astype(np.float64) - e.second) for e in (edge, other)
+            ]
+            valid = np.isfinite(step) & np.isfinite(within[0]) & np.isfinite(within[1])
+            self._steps += float(step[valid].sum())
+            self._inner_steps += float(sum(w[valid].sum() for w in within)) / 2
 
     @property
     def mismatch(self) -> float:

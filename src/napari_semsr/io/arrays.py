@@ -62,10 +62,23 @@ def _convert_labelled_array(value: Any) -> Micrograph:
         msg = f"{_INPUTS}, got {type(value).__name__}: choose one of its arrays."
         raise ShapeError(msg, code="several-images")
     names = [str(name).lower() for name in value.dims]
-    data = value.data if hasattr(value.data, "dask") else _to_numpy(value.data)
+    data: Any = value.data if hasattr(value.data, "dask") else _to_numpy(value.data)
     has_axes = names.count("y") == names.count("x") == 1
     if has_axes:
-        data = _reduce_to_yx(data, names)
+        long = [
+            name
+            for name, size in zip(names, data.shape, strict=True)
+            if name not in "yx" and size != 1
+        ]
+        if long:
+            msg = (
+                f"{_INPUTS}, got an additional axis {shorten(long[0])}: select one "
+                "index along it."
+            )
+            raise ShapeError(msg, code="too-many-axes")
+        order = [i for i, name in enumerate(names) if name not in "yx"]
+        order += [names.index("y"), names.index("x")]
+        data = data.transpose(order)[(0,) * (len(order) - 2)]
     elif len(names) != 2 or {"y", "x"} & set(names):
         msg = (
             f"{_INPUTS}, got axes {', '.join(names) or 'without names'}: name two of "
@@ -76,24 +89,6 @@ def _convert_labelled_array(value: Any) -> Micrograph:
     name = getattr(value, "name", None)
     name = "image" if name is None else str(name)
     return Micrograph(data, size, name, origin=origin)
-
-
-def _reduce_to_yx(data: Any, names: list[str]) -> object:
-    """Remove axes of length 1 and order the others as y, x."""
-    long = [
-        name
-        for name, size in zip(names, data.shape, strict=True)
-        if name not in "yx" and size != 1
-    ]
-    if long:
-        msg = (
-            f"{_INPUTS}, got an additional axis {shorten(long[0])}: select one index "
-            "along it."
-        )
-        raise ShapeError(msg, code="too-many-axes")
-    order = [i for i, name in enumerate(names) if name not in "yx"]
-    order += [names.index("y"), names.index("x")]
-    return data.transpose(order)[(0,) * (len(order) - 2)]
 
 
 def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
@@ -108,8 +103,15 @@ def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]
         places = np.asarray(along)
         attributes = getattr(along, "attrs", {})
         unit = str(attributes.get("units", attributes.get("unit", "")))
-        is_even = places.ndim == 1 and places.size > 1 and places.dtype.kind in "uif"
-        step = _find_constant_step(places) if is_even else None
+        step = None
+        if places.ndim == 1 and places.size > 1 and places.dtype.kind in "uif":
+            values = np.asarray(places, dtype=np.float64)
+            step = float(values[-1] - values[0]) / (values.size - 1)
+            if not math.isfinite(step) or step == 0:
+                step = None
+            else:
+                off = np.abs(values - values[0] - step * np.arange(values.size)).max()
+                step = step if off <= _EVEN * abs(step) else None
         lengths.append(None if step is None else to_nm(abs(step), unit))
         nm = unit_to_nm(unit)
         starts.append(float(places[0]) * nm if nm and step and step > 0 else 0.0)
@@ -122,13 +124,3 @@ def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]
         )
         return None, _NOWHERE
     return size, (starts[0], starts[1])
-
-
-def _find_constant_step(coordinates: object) -> float | None:
-    """Return the step of evenly spaced coordinates, or None for other coordinates."""
-    values = np.asarray(coordinates, dtype=np.float64)
-    step = float(values[-1] - values[0]) / (values.size - 1)
-    if not math.isfinite(step) or step == 0:
-        return None
-    off = np.abs(values - values[0] - step * np.arange(values.size)).max()
-    return step if off <= _EVEN * abs(step) else None

@@ -126,7 +126,15 @@ class FrameFolder:
     def poll(self) -> Iterator[NewFrame]:
         """Poll the folder and yield newly completed frames, oldest first."""
         self._read_table()
-        self._read_values()
+        place = self.folder / _SCAN
+        with suppress(OSError, SemsrError):  # it is being written
+            if not self._has_values and place.is_file():
+                scan_json = parse_scan_values(
+                    read_json_object(place), self.folder, self.layout
+                )
+                self.layout_values = {**scan_json, **self.layout_values}
+                self._has_values = True
+                self.changes += 1
         self.is_busy, changed_names = False, []
         for path in self._list_files_to_check():
             try:
@@ -223,18 +231,6 @@ class FrameFolder:
         if self._corners:
             return self._corners.get(name)
         return self._find_grid_corner(name)
-
-    def _read_values(self) -> None:
-        """Read ``scan.json`` once it is complete."""
-        place = self.folder / _SCAN
-        with suppress(OSError, SemsrError):  # it is being written
-            if not self._has_values and place.is_file():
-                scan_json = parse_scan_values(
-                    read_json_object(place), self.folder, self.layout
-                )
-                self.layout_values = {**scan_json, **self.layout_values}
-                self._has_values = True
-                self.changes += 1
 
     def _read_table(self) -> None:
         """Read the positions table if it changed, omitting an incomplete last row."""

@@ -64,17 +64,13 @@ def read_calibration(
             "file written by `calibrate()`."
         )
         raise ReadError(msg, code="content-invalid")
-    return size, spread, _parse_distortion(path, values)
-
-
-def _parse_distortion(path: Path, values: dict[str, object]) -> FieldDistortion | None:
     texts = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
     if texts["amount"] is None:
-        return None
+        return size, spread, None
     more = {"shape": values.get("shape"), "centre_px": values.get("centre_px")}
     texts |= {name: value for name, value in more.items() if value is not None}
     try:
-        return FieldDistortion.parse(texts)
+        return size, spread, FieldDistortion.parse(texts)
     except OptionError as error:
         msg = (
             f"{path} has an invalid distortion: distortion and distortion_sd must be "

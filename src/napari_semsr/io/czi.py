@@ -260,6 +260,8 @@ def _read_directory(
 
     Also returns why these are unknown, if the metadata are damaged.
     """
+    from xml.etree import ElementTree as ET
+
     with _open_czi(path) as czi:
         entries = enumerate(czi.subblock_directory)
         tiles = [
@@ -273,13 +275,19 @@ def _read_directory(
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
         check_claimed_size(path, most, path.stat().st_size)
         try:
-            return tiles, *_read_metadata(czi), ()
+            root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
         except SyntaxError:  # raised by the XML parser
             doubt = Message(
                 f"The metadata of {path.name} are damaged: its pixel size is unknown.",
                 "metadata-damaged",
             )
             return tiles, None, None, (doubt,)
+        lengths: dict[str, float | None] = {}
+        for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
+            lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")
+        size = create_pixel_size((lengths.get("Y"), lengths.get("X")))
+        bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
+        return tiles, size, int(bits) if bits.strip().isdecimal() else None, ()
 
 
 def _read_entry(number: int, entry: Any) -> _TileEntry:
@@ -299,19 +307,6 @@ def _read_entry(number: int, entry: Any) -> _TileEntry:
         (int(sizes["Y"]), int(sizes["X"]), *((int(samples),) if samples > 1 else ())),
         np.dtype(entry.dtype).base,
     )
-
-
-def _read_metadata(czi: Any) -> tuple[PixelSize | None, int | None]:
-    """Read the pixel size and bit depth from the metadata; None if missing."""
-    from xml.etree import ElementTree as ET
-
-    root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
-    lengths: dict[str, float | None] = {}
-    for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
-        lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")
-    bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
-    bit_depth = int(bits) if bits.strip().isdecimal() else None
-    return create_pixel_size((lengths.get("Y"), lengths.get("X"))), bit_depth
 
 
 def _read_tile(path: Path, number: int) -> RealArray:
@@ -344,7 +339,12 @@ def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> RealArr
         elif how == _ZSTD:
             data = bytes(imagecodecs.zstd_decode(data, out=size))
         elif how == _ZSTD_HEAD:
-            data = _decode_zstd1(data, size)
+            # libCZI's ZSTD1: the first byte is the length of the header; in a chunk of
+            # kind 1 a bit tells that the low bytes of all 16-bit pixels come first
+            packed_data, length = data, data[0]
+            data = bytes(imagecodecs.zstd_decode(packed_data[length:], out=size))
+            if length == 3 and packed_data[1] == 1 and packed_data[2] & 1:
+                data = np.frombuffer(data, np.uint8).reshape(2, -1).T.tobytes()
         elif how:
             msg = (
                 f"{path} uses an unsupported compression (number {how}): in ZEN, save "
@@ -353,18 +353,3 @@ def _decode_tile(path: Path, data: bytes, how: int, tile: _TileEntry) -> RealArr
             raise ReadError(msg, code="format-unsupported")
     pixels = np.frombuffer(data, tile.dtype).reshape(tile.shape)
     return pixels[..., [2, 1, 0]] if pixels.ndim > 2 else pixels
-
-
-def _decode_zstd1(packed_data: bytes, size: int) -> bytes:
-    """Decode zstd after the header that libCZI calls ``ZSTD1``.
-
-    The first byte is its length; in a chunk of kind 1 a bit indicates that the low
-    bytes of all 16-bit pixels precede the high ones.
-    """
-    import imagecodecs
-
-    length = packed_data[0]
-    data = bytes(imagecodecs.zstd_decode(packed_data[length:], out=size))
-    if length == 3 and packed_data[1] == 1 and packed_data[2] & 1:
-        return np.frombuffer(data, np.uint8).reshape(2, -1).T.tobytes()
-    return data

@@ -157,7 +157,11 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
     axes, counts = [one.axis_letter for one in several], [one.size for one in several]
     channels, planes, place = images.choose_plane(path, options, axes, counts)
     plane = image.plane(int(np.ravel_multi_index(place, counts)) if counts else 0)
-    descriptions = {str(n): _describe_image(one) for n, one in enumerate(images_found)}
+    descriptions = {}
+    for n, one in enumerate(images_found):
+        sizes = " x ".join(str(axis.size) for axis in one.axes if axis.size > 1)
+        what = one.refusal or f"{sizes} {np.dtype(one.dtype).name}"
+        descriptions[str(n)] = f"{one.name}: {what}" if one.name else what
     which = (
         {images.SERIES_KEY: number, "images": descriptions}
         if len(images_found) > 1
@@ -177,12 +181,6 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
         name=f"{path.stem} {image.name}".strip() if len(images_found) > 1 else None,
         metadata=which,
     )
-
-
-def _describe_image(image: _Image) -> str:
-    sizes = " x ".join(str(axis.size) for axis in image.axes if axis.size > 1)
-    what = image.refusal or f"{sizes} {np.dtype(image.dtype).name}"
-    return f"{image.name}: {what}" if image.name else what
 
 
 def _choose_image(
@@ -346,7 +344,21 @@ def _list_velox_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the images in a Velox file, followed by its other data."""
     images: list[_Image] = []
     with hdf5.open_hdf5(path) as file:
-        data, labels = file["Data"], _read_velox_labels(file)
+        data = file["Data"]
+        # Titles of displays tell images apart: sums and elements have the detector of
+        # the images that they were made from. From version 11 a display names another
+        # object, which names the image that it shows.
+        labels: dict[str, str] = {}
+        place = "Displays/ImageDisplay"
+        for item in file.get(place, file.get(f"Presentation/{place}", {})).values():
+            about = _read_velox_object(item)
+            if at := _to_text(about.get("data")):
+                about |= _read_velox_object(file.get(at))
+            title, display = about.get("title"), about.get("display")
+            if isinstance(display, dict):
+                title = display.get("label")
+            key = _to_text(about.get("dataPath")).rpartition("/")[2]
+            labels[key] = _to_text(title)
         for key, group in data.get("Image", {}).items():
             about = _read_velox_object(group.get("Metadata"), np.s_[:, 0])
             result = about.get("BinaryResult") or {}
@@ -361,26 +373,6 @@ def _list_velox_images(path: Path) -> tuple[list[_Image], str | None]:
             what = _SPECTRUM if kind == "Spectrum" else "a spectrum image"
             images += [_Image(kind, refusal=what)] * min(len(data.get(kind, ())), 1)
     return images, _FEI
-
-
-def _read_velox_labels(file: Any) -> dict[str, str]:
-    """Read the display titles of images, keyed by their names in the file.
-
-    Sums and elements have the detector of the images that they were made from. From
-    version 11 a display names another object, which names the image that it shows.
-    """
-    labels = {}
-    place = "Displays/ImageDisplay"
-    for item in file.get(place, file.get(f"Presentation/{place}", {})).values():
-        about = _read_velox_object(item)
-        if at := _to_text(about.get("data")):
-            about |= _read_velox_object(file.get(at))
-        display = about.get("display")
-        title = (
-            display.get("label") if isinstance(display, dict) else about.get("title")
-        )
-        labels[_to_text(about.get("dataPath")).rpartition("/")[2]] = _to_text(title)
-    return labels
 
 
 def _read_velox_object(item: Any, where: object = 0) -> dict[str, Any]:
@@ -421,38 +413,37 @@ def _describe_array(
 
 def _list_ncem_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the arrays in an EMD file with the NCEM layout."""
-    groups: list[object] = []
+    images: list[_Image] = []
+    groups: list[Any] = []
     with hdf5.open_hdf5(path) as file:
         file.visititems(
             lambda _, item: groups.append(item) if hdf5.is_emd_group(item) else None
         )
-        images = [one for group in groups if (one := _describe_ncem_array(path, group))]
+        for group in groups:
+            # an array whose axes are dim1, dim2, …
+            arrays = {
+                name: item
+                for name, item in group.items()
+                if hasattr(item, "shape") and not re.fullmatch(r"dim\d+", name)
+            }
+            largest = max(arrays.values(), key=lambda a: a.ndim, default=None)
+            array = arrays.get("data", largest)
+            if array is None or array.dtype.kind not in "buifcV" or not array.ndim:
+                continue
+            first = 0 if "dim0" in group else 1
+            dims = [group.get(f"dim{n + first}") for n in range(array.ndim)]
+            axes = [
+                _read_ncem_axis(*one) for one in zip(dims, array.shape, strict=True)
+            ]
+            names = [
+                _to_text(_read_attribute(dim, "name")).lower()[-1:] for dim in dims
+            ]
+            sides = (array.ndim - 2, array.ndim - 1)
+            if names.count("y") == names.count("x") == 1:
+                sides = (names.index("y"), names.index("x"))
+            name = group.name.rpartition("/")[2]
+            images.append(_describe_array(path, array, axes, sides, name))
     return images, None
-
-
-def _describe_ncem_array(path: Path, group: Any) -> _Image | None:
-    """Describe an array with axes ``dim1``, ``dim2``, …; None if it is missing."""
-    arrays = {
-        name: item
-        for name, item in group.items()
-        if hasattr(item, "shape") and not re.fullmatch(r"dim\d+", name)
-    }
-    array = arrays.get("data", max(arrays.values(), key=lambda a: a.ndim, default=None))
-    name = group.name.rpartition("/")[2]
-    if array is None or array.dtype.kind not in "buifcV" or not array.ndim:
-        return None
-    first = 0 if "dim0" in group else 1
-    dimensions = [group.get(f"dim{n + first}") for n in range(array.ndim)]
-    axes = [
-        _read_ncem_axis(dim, n) for dim, n in zip(dimensions, array.shape, strict=True)
-    ]
-    axis_names = [
-        _to_text(_read_attribute(dim, "name")).lower()[-1:] for dim in dimensions
-    ]
-    sides = (array.ndim - 2, array.ndim - 1)
-    if axis_names.count("y") == axis_names.count("x") == 1:
-        sides = (axis_names.index("y"), axis_names.index("x"))
-    return _describe_array(path, array, axes, sides, name)
 
 
 def _read_attribute(item: Any, name: str) -> object:
@@ -533,20 +524,15 @@ def _read_mrc_layout(
     """Return the data type, shape, number of planes and byte range of the pixels."""
     columns, rows, depth, mode = struct.unpack_from(f"{order}4i", header)
     dtype = np.dtype(order + _MODES[mode])
-    if mode == 0 and not _has_signed_bytes(header, order):
-        dtype = np.dtype("u1")
+    if mode == 0:  # bytes are signed in MRC2014, but not in older files
+        stamp, flags = struct.unpack_from(f"{order}2i", header, 152)
+        lowest, highest = struct.unpack_from(f"{order}2f", header, 76)
+        beyond = 0 <= lowest <= highest and highest > np.iinfo(np.int8).max
+        is_signed = bool(flags & 1) if stamp == _IMOD else not beyond
+        dtype = dtype if is_signed else np.dtype("u1")
     start = _MRC_HEADER + max(0, struct.unpack_from(f"{order}i", header, 92)[0])
     end = start + columns * rows * depth * dtype.itemsize
     return dtype, (rows, columns), depth, start, end
-
-
-def _has_signed_bytes(header: bytes, order: str) -> bool:
-    """Return whether bytes are signed, as in MRC2014 but not in older files."""
-    stamp, flags = struct.unpack_from(f"{order}2i", header, 152)
-    if stamp == _IMOD:
-        return bool(flags & 1)
-    lowest, highest = struct.unpack_from(f"{order}2f", header, 76)
-    return not (0 <= lowest <= highest and highest > np.iinfo(np.int8).max)
 
 
 def _read_mrc_pixel_sizes(

@@ -166,23 +166,18 @@ def match_disk_spelling(path: Path) -> Path:
     """
     real_path = Path()
     for part in path.parts:
-        plain = part.isascii() and "\\" not in part
-        real_path /= (
-            part
-            if plain or path_exists(real_path / part)
-            else _find_spelling(real_path, part)
-        )
+        spelling, plain = part, part.isascii() and "\\" not in part
+        if not plain and not path_exists(real_path / part):
+            composed_name = normalize("NFC", part)
+            with suppress(OSError, ValueError):  # no folder, or an unreadable one
+                equivalent_names = (
+                    name
+                    for name in sorted(item.name for item in real_path.iterdir())
+                    if composed_name in (normalize("NFC", name), escape_invisible(name))
+                )
+                spelling = next(equivalent_names, part)
+        real_path /= spelling
     return real_path
-
-
-def _find_spelling(folder: Path, name: str) -> str:
-    """Return an equivalent spelling of `name` found in a folder, or `name`."""
-    composed_name = normalize("NFC", name)
-    with suppress(OSError, ValueError):  # no folder, or an unreadable one
-        for other in sorted(item.name for item in folder.iterdir()):
-            if composed_name in (normalize("NFC", other), escape_invisible(other)):
-                return other
-    return name
 
 
 def missing_file_error(path: Path) -> ReadError:
@@ -300,18 +295,16 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not overwrite:
         msg = f"{path} already exists: choose another name, or use `overwrite`."
         raise WriteError(msg, code="output-exists")
-    if path.is_dir() and (kind != "ome-zarr" or not _is_store(path)):
+    is_store = False
+    if kind == "ome-zarr" and path.is_dir():
+        names = {entry.name for entry in list_folder(path)}
+        is_store = not names or not names.isdisjoint(ZARR_MARKS)
+    if path.is_dir() and not is_store:
         msg = (
             f"{path} is a folder but not an image store: move it, or rename the output."
         )
         raise WriteError(msg, code="output-is-folder")
     StoreLock.check(path)
-
-
-def _is_store(path: Path) -> bool:
-    """Return whether a path is a zarr store or an empty folder."""
-    names = {entry.name for entry in list_folder(path)}
-    return not names or not names.isdisjoint(ZARR_MARKS)
 
 
 def remove_target(path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,6 @@ from napari_semsr.core import (
     FloatPair,
     FrameOrder,
     Frames,
-    IntPair,
     Job,
     OptionError,
     PixelSize,
@@ -152,23 +152,18 @@ _HEADERS: dict[tuple[str, ...], str] = {
 
 def _check_inside(folder: Path, name: str, path: Path) -> str:
     """Check that a frame name refers to a file inside its folder."""
-    target = Path(name)
-    if not name or target.is_absolute() or not _is_inside(folder / target, folder):
+    target, inside = folder / name, False
+    if name and not Path(name).is_absolute():
+        with suppress(OSError, ValueError):
+            target.exists()  # raises an error for names that the system does not allow
+            inside = target.resolve().is_relative_to(folder.resolve())
+    if not inside:
         msg = (
             f"{path.name} must list frames inside {folder}, but lists {name!r}: remove "
             "paths to other folders."
         )
         raise ReadError(msg, code="outside-folder")
-    return match_disk_spelling(folder / target).relative_to(folder).as_posix()
-
-
-def _is_inside(target: Path, folder: Path) -> bool:
-    """Return whether a path is valid and inside a folder."""
-    try:
-        target.exists()  # raises an error for names that the system does not allow
-        return target.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):
-        return False
+    return match_disk_spelling(target).relative_to(folder).as_posix()
 
 
 def read_positions(path: Path, folder: Path) -> Positions:
@@ -195,25 +190,25 @@ def read_positions_table(
         )
         raise ReadError(msg, code="table-invalid")
     corners: dict[str, tuple[float, float]] = {}
-    unplaced: list[str] = []
+    unplaced_names: list[str] = []
     for line, row in sheet.rows:
         frame, y, x = (*row, "", "", "")[:3]
         name = _check_inside(folder, frame, path)
-        if name in corners or name in unplaced:
+        if name in corners or name in unplaced_names:
             msg = (
                 f"{path} lists frame {name} twice (again on line {line}): keep one "
                 "entry."
             )
             raise ReadError(msg, code="table-invalid")
         if not y and not x:
-            unplaced.append(name)
+            unplaced_names.append(name)
             continue
         where, two = f"{path} line {line}", "two finite numbers, got {}"
         corners[name] = (
             sheet.parse_number(y, where, two),
             sheet.parse_number(x, where, two),
         )
-    return Positions(path, unit, corners, tuple(unplaced), files=(path,))
+    return Positions(path, unit, corners, tuple(unplaced_names), files=(path,))
 
 
 def find_positions_file(folder: Path) -> Path | None:
@@ -285,23 +280,19 @@ def list_image_paths(folder: Path) -> list[Path]:
 def list_image_entries(folder: Path) -> list["os.DirEntry[str]"]:
     """List the directory entries of images, unsorted and without reading files."""
     known_suffixes = tuple({suffix for row in FORMATS for suffix in row.suffixes})
+    image_entries = []
     with os.scandir(folder) as entries:
-        return [
-            item
-            for item in entries
-            if (name := item.name.lower()).endswith(known_suffixes)
-            and not name.startswith(".")
-            and not is_system_file(name)
-            and _is_folder(item) == name.endswith(".zarr")
-        ]
-
-
-def _is_folder(item: "os.DirEntry[str]") -> bool:
-    """Return whether an entry is a folder, or a valid link to one."""
-    try:
-        return item.is_dir()
-    except OSError:
-        return False
+        for item in entries:
+            name = item.name.lower()
+            is_hidden = name.startswith(".") or is_system_file(name)
+            if is_hidden or not name.endswith(known_suffixes):
+                continue
+            is_folder = False
+            with suppress(OSError):
+                is_folder = item.is_dir()  # or a valid link to one
+            if is_folder == name.endswith(".zarr"):
+                image_entries.append(item)
+    return image_entries
 
 
 def list_scan_files(folder: Path) -> list[Path]:
@@ -343,7 +334,7 @@ def _select_files(
         return names_listed, []
     present = [name for name in positions.corners if _may_be_frame(folder / name)]
     without_place = [
-        name for name in positions.unplaced if _may_be_frame(folder / name)
+        name for name in positions.unplaced_names if _may_be_frame(folder / name)
     ]
     if not present:
         msg = (
@@ -364,21 +355,6 @@ def _select_files(
         *(UnusedFrame(name, why) for name in names_without_place),
     ]
     return sorted(present, key=natural_sort_key), faults
-
-
-def _check_unique_names(names: Sequence[str], folder: Path) -> None:
-    """Raise `ReadError` if names differ only in case or suffix."""
-    names_before: dict[str, str] = {}
-    for name in names:
-        stem = Path(name).with_suffix("").as_posix().casefold()
-        if stem in names_before:
-            msg = (
-                f"Frames of {folder} must have different names, but "
-                f"{names_before[stem]} and "
-                f"{name} differ only in case or suffix: keep one."
-            )
-            raise ReadError(msg, code="names-alike")
-        names_before[stem] = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -587,7 +563,17 @@ def _open_folder(
         if len(single) == 1 and (is_czi(single[0]) or _count_pages(single[0]) > 1):
             acquisition = yield from _open_file(single[0], None, results, how)
             return acquisition.replace(files=tuple(_add_text_files(folder, single))), []
-    _check_unique_names(names, folder)
+    names_before: dict[str, str] = {}
+    for name in names:
+        stem = Path(name).with_suffix("").as_posix().casefold()
+        if stem in names_before:
+            msg = (
+                f"Frames of {folder} must have different names, but "
+                f"{names_before[stem]} and "
+                f"{name} differ only in case or suffix: keep one."
+            )
+            raise ReadError(msg, code="names-alike")
+        names_before[stem] = name
     names_left, infos, unreadable = yield from _describe_frames(
         folder, names, results, how
     )
@@ -643,7 +629,7 @@ def _create_acquisition(
     acquisition = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:
         return acquisition
-    without_place = set(positions.unplaced)
+    without_place = set(positions.unplaced_names)
     empty = [name for name in names if name in without_place]
     if empty and len(names) - len(empty) < 2:
         count = len(names) - len(empty)
@@ -755,27 +741,6 @@ def parse_scan_values(
             raise ReadError(msg, code="unknown-value")
         values[name] = value
     return values
-
-
-def _assign_grid(
-    acquisition: Acquisition, grid: IntPair, order: FrameOrder, first: FirstFrame
-) -> Acquisition:
-    """Assign grid cells to frames; unused frames may leave gaps.
-
-    Blank frames are omitted if the grid has no cells for them.
-    """
-    slots = acquisition.slots or (acquisition.names,)
-    fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
-    blank = {name: _BLANK for name in acquisition.names if name not in fit}
-    cells = dict(zip(fit, grid_cells(len(fit), grid, order, first), strict=True))
-    acquisition = _remove_frames(acquisition, blank)
-    gaps = len(acquisition) < len(fit)
-    return acquisition.replace(
-        grid=grid,
-        order=order,
-        first=first,
-        cells=np.stack([cells[name] for name in acquisition.names]) if gaps else None,
-    )
 
 
 def select_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
@@ -954,7 +919,19 @@ def _add_layout(
     check_grid_options(values.get("grid"), layout_given, has_positions=has_positions)
     if "grid" in values:
         order, first = values.pop("order", "row"), values.pop("first", "top-left")
-        acquisition = _assign_grid(acquisition, values.pop("grid"), order, first)
+        grid = values.pop("grid")
+        slots = acquisition.slots or (acquisition.names,)
+        fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
+        cells = dict(zip(fit, grid_cells(len(fit), grid, order, first), strict=True))
+        # blank frames are omitted if the grid has no cells for them
+        blank = {name: _BLANK for name in acquisition.names if name not in fit}
+        acquisition = _remove_frames(acquisition, blank)
+        places = None
+        if len(acquisition) < len(fit):  # unused frames leave gaps
+            places = np.stack([cells[name] for name in acquisition.names])
+        acquisition = acquisition.replace(
+            grid=grid, order=order, first=first, cells=places
+        )
     return acquisition.replace(
         metadata={**acquisition.metadata, **scan_record}, **values
     )

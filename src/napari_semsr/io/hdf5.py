@@ -39,7 +39,9 @@ def detect_emd_kind(path: Path) -> str:
     is_named = path.suffix.lower() == ".emd"
     try:
         with open_hdf5(path) as file:
-            if _is_velox(file):
+            data, version = file.get("Data"), file.get("Version")
+            is_group = hasattr(data, "keys") and not hasattr(data, "shape")
+            if hasattr(version, "shape") and is_group:
                 return "EMD (Velox)"
             marks: list[bool] = []
             if is_named:
@@ -47,15 +49,6 @@ def detect_emd_kind(path: Path) -> str:
             return "EMD (NCEM)" if any(marks) else ""
     except ReadError:
         return "EMD (NCEM)" if is_named else ""  # its reader reports the error
-
-
-def _is_velox(file: Any) -> bool:
-    data, version = file.get("Data"), file.get("Version")
-    return (
-        hasattr(version, "shape")
-        and hasattr(data, "keys")
-        and not hasattr(data, "shape")
-    )
 
 
 def is_emd_group(item: Any) -> bool:
@@ -109,7 +102,25 @@ def raw_image(
         items: dict[str, Any] = {}
         file.visititems(lambda name, item: items.update({f"/{name}": item}))
         datasets = {name: item for name, item in items.items() if _is_image(item)}
-        name = _choose_dataset(path, [*datasets], options.dataset, first=first)
+        names, name = [*datasets], options.dataset
+        # chosen: at most two lines of text
+        names_text = ", ".join(names[:8]) + ", \u2026" * (len(names) > 8)
+        if not names:
+            raise ReadError(
+                f"{path} must contain a dataset with two or three axes.",
+                code="no-image",
+            )
+        if name and f"/{name.strip('/')}" not in names:
+            raise ReadError(
+                f"{path} has no image in dataset {name!r}: choose {names_text}.",
+                code="dataset-missing",
+            )
+        if not (name or first or len(names) == 1):
+            raise ReadError(
+                f"{path} contains several datasets; choose one: {names_text}.",
+                code="several-images",
+            )
+        name = f"/{name.strip('/')}" if name else names[0]
         image, dtype = datasets[name], datasets[name].dtype
         check_chunks(path, image)
         sides = image.shape[: len(image.shape) - 2 - _is_colour(image)]
@@ -144,29 +155,6 @@ def raw_image(
         },
         doubts=(doubt,) if unknown else (),
     )
-
-
-def _choose_dataset(
-    path: Path, names: list[str], name: str | None, *, first: bool
-) -> str:
-    names_text = ", ".join(names[:8]) + ", \u2026" * (
-        len(names) > 8
-    )  # chosen: at most two lines of text
-    if not names:
-        raise ReadError(
-            f"{path} must contain a dataset with two or three axes.", code="no-image"
-        )
-    if name and f"/{name.strip('/')}" not in names:
-        raise ReadError(
-            f"{path} has no image in dataset {name!r}: choose {names_text}.",
-            code="dataset-missing",
-        )
-    if not (name or first or len(names) == 1):
-        raise ReadError(
-            f"{path} contains several datasets; choose one: {names_text}.",
-            code="several-images",
-        )
-    return f"/{name.strip('/')}" if name else names[0]
 
 
 def _is_image(item: Any) -> bool:

@@ -496,10 +496,12 @@ def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> Laye
         provenance=next((m for m in histories if m.last_network()), finest.provenance)
     )
     rgb = any(values.ndim > 2 for planes in levels for _, values in planes)
-    data = [
-        stack_planes([_to_colour(values, rgb) for _, values in planes])
-        for planes in levels
-    ]
+    data = []
+    for planes in levels:
+        stack = [values for _, values in planes]
+        if rgb:  # grey planes get three equal channels, to match colour planes
+            stack = [np.stack([v] * 3, axis=-1) if v.ndim == 2 else v for v in stack]
+        data.append(stack_planes(stack))
     values = data if len(data) > 1 else data[0]
     return create_layer(finest, data=values, coarsest=coarsest, rgb=rgb)
 
@@ -523,11 +525,6 @@ def crop_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     metadata[READ_KEY] = {**metadata.get(READ_KEY, {}), "databar_rows": rows_read}
     metadata["micrograph"] = {**image, CUT_KEY: rows}
     return cut if about["multiscale"] else cut[0], {**about, "metadata": metadata}, kind
-
-
-def _to_colour(values: Any, rgb: bool) -> object:
-    """Convert grey (Y, X) to three equal channels, to match colour planes."""
-    return np.stack([values] * 3, axis=-1) if rgb and values.ndim == 2 else values
 
 
 def stack_planes(planes: list[Any]) -> Any:
@@ -604,10 +601,24 @@ def create_scan_layers(
         image = Micrograph(canvas, size, f"{name} frames, nominal")
         from_corner = corners - corners.min(axis=0)
         image = image.with_size_source(how, in_file=not is_typed)
-        layers = [
-            create_layer(image),
-            _create_outlines(acquisition, from_corner, image),
-        ]
+        # a rectangle around each frame, at the outer edges of its pixels
+        rows, columns = acquisition.frame_shape
+        box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
+        outlines = {
+            "name": f"{name} frame outlines",
+            "shape_type": "rectangle",
+            "edge_color": _COLOUR,
+            "face_color": "transparent",
+            "edge_width": max(0.5, _EDGE * min(rows, columns)),
+            "opacity": 0.6,
+            "features": {"frame": list(acquisition.names)},
+            "metadata": {HELPER_KEY: "frames"},
+            "scale": image.scale,
+            "units": (image.unit, image.unit),
+            "axis_labels": ("y", "x"),
+        }
+        rectangles = [box + corner for corner in from_corner]
+        layers = [create_layer(image), (rectangles, outlines, "shapes")]
     for _, attributes, _ in layers:
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
     read = {
@@ -616,26 +627,3 @@ def create_scan_layers(
     }
     layers[0][1]["metadata"] |= read
     return layers
-
-
-def _create_outlines(
-    acquisition: Acquisition, corners: NDArray[np.float64], image: Micrograph
-) -> LayerTuple:
-    """Create a layer with a rectangle around each frame, calibrated like the image."""
-    rows, columns = acquisition.frame_shape
-    # at the outer edges of their pixels
-    box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
-    attributes = {
-        "name": f"{acquisition.name} frame outlines",
-        "shape_type": "rectangle",
-        "edge_color": _COLOUR,
-        "face_color": "transparent",
-        "edge_width": max(0.5, _EDGE * min(rows, columns)),
-        "opacity": 0.6,
-        "features": {"frame": list(acquisition.names)},
-        "metadata": {HELPER_KEY: "frames"},
-        "scale": image.scale,
-        "units": (image.unit, image.unit),
-        "axis_labels": ("y", "x"),
-    }
-    return [box + corner for corner in corners], attributes, "shapes"

@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     PICTURE_KEY,
-    FloatPair,
     Message,
     Micrograph,
     PixelSize,
     ReadError,
-    RealArray,
 )
 from napari_semsr.io.files import (
     RECORD_KEY,
@@ -68,22 +66,35 @@ def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
         choose_index(path, what, getattr(options, what), 1)
     if data.startswith(_SIGNATURE):
         return _read_png(path, data)
-    kind = "JPEG" if data.startswith(_JPEG) else "BMP"
+    is_jpeg = data.startswith(_JPEG)
+    kind = "JPEG" if is_jpeg else "BMP"
     with convert_decoding_errors(path, kind):
-        pixels = _read_jpeg_or_bmp(path, data)
+        import imagecodecs
+        from PIL.BmpImagePlugin import BmpImageFile
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        plain = data[: _find_jpeg_end(data)] if is_jpeg else data
+        # not by Image.open, which rejects large images: their size is checked against
+        # the file
+        with (JpegImageFile if is_jpeg else BmpImageFile)(io.BytesIO(plain)) as image:
+            bands = len(image.getbands()) if is_jpeg else 3
+            check_claimed_size(path, math.prod(image.size) * bands, len(plain))
+            if not is_jpeg:  # palettes become grey or colour
+                mode = {"L": "L", "1": "L"}.get(image.mode, "RGB")
+                pixels = np.asarray(
+                    image if image.mode == mode else image.convert(mode)
+                )
+        if is_jpeg:
+            pixels = np.asarray(imagecodecs.jpeg_decode(plain))
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
         raise ReadError(msg, code="format-unsupported")
-    orientation = _read_orientation(_read_exif(data)) if kind == "JPEG" else 1
+    orientation = 1
+    if is_jpeg:
+        with JpegImageFile(io.BytesIO(data)) as image:
+            exif = bytes(image.info.get("exif", b""))
+        orientation = _read_orientation(exif)
     return RawImage(format=kind, data=pixels, orientation=orientation)
-
-
-def _read_exif(data: bytes) -> bytes:
-    """Return the EXIF data of a JPEG."""
-    from PIL.JpegImagePlugin import JpegImageFile
-
-    with JpegImageFile(io.BytesIO(data)) as image:
-        return bytes(image.info.get("exif", b""))
 
 
 def _read_orientation(exif: bytes) -> int:
@@ -108,7 +119,12 @@ def _read_png(path: Path, data: bytes) -> RawImage:
         texts, pixel_chunks = _split_chunks(data)
         for name, content in texts:
             if name == "pHYs":
-                size = _read_pixel_size(content)
+                x, y, unit = (
+                    struct.unpack(">IIB", content) if len(content) == 9 else (0, 0, 0)
+                )
+                size = None
+                if unit == 1 and x and y:
+                    size = PixelSize((_NM_PER_METRE / y, _NM_PER_METRE / x))
             elif name == "eXIf":
                 orientation = _read_orientation(content)
             text = _read_text_chunk(name, content)
@@ -119,8 +135,11 @@ def _read_png(path: Path, data: bytes) -> RawImage:
         check_claimed_size(path, _pixel_bytes(pixel_chunks), len(pixel_chunks))
         pixels = np.asarray(imagecodecs.png_decode(pixel_chunks))
     own = None if record is None else record.pixel_size_nm
-    if size is not None and own is not None and _is_same_pixel_size(own, size):
-        size = own
+    if size is not None and own is not None:
+        pairs = zip(own, size, strict=True)
+        # equal within PNG's rounding
+        if all(abs(_NM_PER_METRE / a - _NM_PER_METRE / b) <= 1 for a, b in pairs):
+            size = own
     # print resolutions (72 dpi, 300 dpi) are not a calibration, except in our own files
     if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
         size = None
@@ -213,42 +232,6 @@ def _inflate(data: bytes) -> bytes:
     return zlib.decompressobj().decompress(data, _LARGEST_RECORD)
 
 
-def _read_pixel_size(content: bytes) -> PixelSize | None:
-    """Read the pixel size in nm from a ``pHYs`` chunk as ``(y, x)``, or None."""
-    if len(content) != 9:
-        return None
-    x, y, unit = struct.unpack(">IIB", content)
-    if unit != 1 or not x or not y:
-        return None
-    return PixelSize((_NM_PER_METRE / y, _NM_PER_METRE / x))
-
-
-def _is_same_pixel_size(own: PixelSize, size: PixelSize) -> bool:
-    """Return whether two pixel sizes are equal within PNG's rounding."""
-    pairs = zip(own, size, strict=True)
-    return all(abs(_NM_PER_METRE / a - _NM_PER_METRE / b) <= 1 for a, b in pairs)
-
-
-def _read_jpeg_or_bmp(path: Path, data: bytes) -> RealArray:
-    """Decode a JPEG or BMP; convert palettes to grey or colour."""
-    import imagecodecs
-    from PIL.BmpImagePlugin import BmpImageFile
-    from PIL.JpegImagePlugin import JpegImageFile
-
-    # not by Image.open, which rejects large images: their size is checked against the
-    # file
-    is_jpeg = data.startswith(_JPEG)
-    if is_jpeg:
-        data = data[: _find_jpeg_end(data)]
-    with (JpegImageFile if is_jpeg else BmpImageFile)(io.BytesIO(data)) as image:
-        bands = len(image.getbands()) if is_jpeg else 3
-        check_claimed_size(path, math.prod(image.size) * bands, len(data))
-        if not is_jpeg:
-            mode = {"L": "L", "1": "L"}.get(image.mode, "RGB")
-            return np.asarray(image if image.mode == mode else image.convert(mode))
-    return np.asarray(imagecodecs.jpeg_decode(data))
-
-
 def _find_jpeg_end(data: bytes) -> int:
     """Find the end of a JPEG by its markers (ITU T.81, annex B).
 
@@ -266,24 +249,19 @@ def _find_jpeg_end(data: bytes) -> int:
     raise ValueError(msg)
 
 
-def _grey_range(data: RealArray) -> FloatPair:
-    """Return the smallest and largest finite values, which map to 0 and 255."""
-    if data.dtype == np.uint8:
-        return 0.0, 255.0
-    finite = data[np.isfinite(data)].astype(np.float64)
-    if data.dtype.kind == "b" or not finite.size:
-        return 0.0, 1.0
-    low, high = float(finite.min()), float(finite.max())
-    return low, high if high > low else low + 1.0
-
-
 def write(image: Micrograph, path: Path) -> None:
     """Write an 8-bit PNG with calibration, provenance and display settings."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     data = image.array()
-    (low, high), look = _grey_range(data), image.look
+    low, high, look = 0.0, 255.0, image.look
+    if data.dtype != np.uint8:  # the finite values are stretched to 0 to 255
+        finite = data[np.isfinite(data)].astype(np.float64)
+        low, high = 0.0, 1.0
+        if data.dtype.kind != "b" and finite.size:
+            low, high = float(finite.min()), float(finite.max())
+            high = high if high > low else low + 1.0
     if look is not None and data.dtype != np.uint8:
         limits = [255 * (value - low) / (high - low) for value in look.limits]
         look = look.model_copy(update={"limits": tuple(limits)})
@@ -296,10 +274,14 @@ def write(image: Micrograph, path: Path) -> None:
         values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
         data = np.asarray(np.rint(values * 255), dtype=np.uint8)
     pixels = np.ascontiguousarray(data)
+    dpi = None
+    if image.pixel_size_nm is not None:
+        y, x = (_NM_PER_METRE / side for side in image.pixel_size_nm)
+        # PNG cannot store the resolution of pixels finer than 0.47 nm
+        if all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in (x, y)):
+            dpi = x * 0.0254, y * 0.0254
     with replace_atomically(path) as temporary:
-        Image.fromarray(pixels).save(
-            temporary, format="PNG", pnginfo=info, dpi=_compute_dpi(image.pixel_size_nm)
-        )
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info, dpi=dpi)
 
 
 def write_screenshot(
@@ -326,13 +308,3 @@ def write_screenshot(
         info.add_itxt("Description", "\n".join(lines))
     with replace_atomically(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=info)
-
-
-def _compute_dpi(size: PixelSize | None) -> tuple[float, float] | None:
-    """Return dots per inch ``(x, y)``, or None if PNG cannot store the resolution."""
-    if size is None:
-        return None
-    x, y = _NM_PER_METRE / size[1], _NM_PER_METRE / size[0]
-    if not all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in (x, y)):
-        return None  # for pixels finer than 0.47 nm
-    return x * 0.0254, y * 0.0254

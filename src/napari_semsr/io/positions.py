@@ -49,7 +49,7 @@ class Positions:
     path: Path
     unit: str  # ``"px"`` or ``"nm"``
     corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
-    unplaced: tuple[str, ...] = ()  # Listed frames with empty cells
+    unplaced_names: tuple[str, ...] = ()  # Listed frames with empty cells
     pixel_size_nm: PixelSize | None = None  # If the file states it
     files: tuple[Path, ...] = ()  # All files with a part of them
 
@@ -123,7 +123,10 @@ def _read_fiji(path: Path, text: str) -> Positions:
                 "frames: save each frame in its own file, or open only that file."
             )
             raise ReadError(msg, code="several-images")
-        name = _portable_path(tile[1])
+        # from any system to a relative path with forward slashes
+        windows = PureWindowsPath(tile[1])
+        is_absolute = windows.anchor or PurePosixPath(tile[1]).is_absolute()
+        name = windows.name if is_absolute else windows.as_posix()
         if name in corners:
             raise ReadError(
                 f"{where} repeats frame {name}: keep one entry.", code="names-alike"
@@ -151,13 +154,6 @@ def _parse_numbers(text: str) -> list[float] | None:
         return None
     finite = all(map(math.isfinite, numbers))
     return numbers if finite and len(numbers) in (2, 3) else None
-
-
-def _portable_path(name: str) -> str:
-    """Convert a file name from any system to a relative path with forward slashes."""
-    windows = PureWindowsPath(name)
-    is_absolute = windows.anchor or PurePosixPath(name).is_absolute()
-    return windows.name if is_absolute else windows.as_posix()
 
 
 def write_fiji_positions(
@@ -191,13 +187,12 @@ def _list_metadata_files(folder: Path) -> list[Path]:
     places = [folder, *(item for item in there if item.is_dir())]
     files = [place / "metadata.txt" for place in places]
     files += [item for item in there if item.name.endswith("_metadata.txt")]
-    return sorted(item for item in files if item.is_file() and _is_metadata(item))
-
-
-def _is_metadata(path: Path) -> bool:
-    """Return whether a text file begins like Micro-Manager metadata."""
-    with open_file(path) as stream:
-        return bool(re.search(rb'"(?:Summary|FrameKey|XPositionUm)', stream.read(4096)))
+    metadata_files = []
+    for item in filter(Path.is_file, files):
+        with open_file(item) as stream:
+            if re.search(rb'"(?:Summary|FrameKey|XPositionUm)', stream.read(4096)):
+                metadata_files.append(item)
+    return sorted(metadata_files)
 
 
 def _list_stacks(folder: Path) -> list[Path]:
@@ -231,29 +226,26 @@ def _read_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions
         summary = record.get("Summary")
         turn = summary.get(_SUMMARY_MAP) if isinstance(summary, dict) else None
         for key, value in record.items():
-            if isinstance(value, dict) and "XPositionUm" in value:
-                frame = _find_frame(file, key, value)
-                entries.append((frame, {_SUMMARY_MAP: turn, **value}))
+            if not isinstance(value, dict) or "XPositionUm" not in value:
+                continue
+            file_name = value.get("FileName")
+            if not isinstance(file_name, str):
+                file_name = key.partition("-")[2] if key.startswith("Metadata-") else ""
+            own = file.name.removesuffix("_metadata.txt")
+            has_other_name = own != file.name and not (file.parent / file_name).exists()
+            if not file_name or has_other_name:
+                file_name = f"{own}.ome.tif"
+            inner = PureWindowsPath(file_name)
+            frames = [
+                file.parent / file_name,
+                file.parent.parent / file_name,
+                file.parent / inner.name,
+            ]
+            frame = next((path for path in frames if path.is_file()), frames[0])
+            entries.append((frame, {_SUMMARY_MAP: turn, **value}))
     return _read_stage_positions(
         files[0] if len(files) == 1 else path, folder, entries, files
     )
-
-
-def _find_frame(file: Path, key: str, value: Mapping[str, object]) -> Path:
-    """Return the path of the image that a metadata entry describes."""
-    file_name = value.get("FileName")
-    if not isinstance(file_name, str):
-        file_name = key.partition("-")[2] if key.startswith("Metadata-") else ""
-    own = file.name.removesuffix("_metadata.txt")
-    if not file_name or (own != file.name and not (file.parent / file_name).exists()):
-        file_name = f"{own}.ome.tif"
-    inner = PureWindowsPath(file_name)
-    candidates = [
-        file.parent / file_name,
-        file.parent.parent / file_name,
-        file.parent / inner.name,
-    ]
-    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _read_stage_positions(

@@ -341,10 +341,14 @@ def _restore_keywords(layer: ProjectLayer) -> dict[str, Any]:
     }
     features = keywords.get("features")
     if features:
-        keywords["features"] = {
-            name: _restore_column(item["values"], item["dtype"])
-            for name, item in features.items()
-        }
+        columns = {}
+        for name, item in features.items():
+            values, dtype = item["values"], item["dtype"]
+            if dtype.startswith("float"):  # missing numbers are NaN
+                values = [math.nan if value is None else value for value in values]
+            dtype = "object" if dtype.startswith("<U") else dtype
+            columns[name] = np.array(values, dtype=dtype)
+        keywords["features"] = columns
     if layer.kind == "labels" and isinstance(keywords.get("colormap"), dict):
         colours = keywords["colormap"].items()
         keywords["colormap"] = {
@@ -353,13 +357,6 @@ def _restore_keywords(layer: ProjectLayer) -> dict[str, Any]:
     if "graph" in keywords:  # of tracks, by their numbers
         keywords["graph"] = {int(key): item for key, item in keywords["graph"].items()}
     return keywords
-
-
-def _restore_column(values: list[object], dtype: str) -> object:
-    """Return a table column with NaN for missing numbers."""
-    if dtype.startswith("float"):
-        values = [math.nan if value is None else value for value in values]
-    return np.array(values, dtype="object" if dtype.startswith("<U") else dtype)
 
 
 # -- inputs -------------------------------------------------------------------------
@@ -415,15 +412,6 @@ def record_input(
     return _compute_digest(path, frames, files), new_input
 
 
-def _is_unchanged(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
-    """Return whether an input is unchanged, reading it only if its stamp differs."""
-    files = _list_input_files(path, frames)
-    size, modified_at = _file_stamp(files)
-    if size != one.stamp[0]:
-        return False
-    return modified_at == one.stamp[1] or _compute_digest(path, frames, files) == digest
-
-
 def _find_input(
     folder: Path, digest: str, one: ProjectInput, frames: bool
 ) -> tuple[Path | None, bool]:
@@ -434,7 +422,12 @@ def _find_input(
     # a device, which may be endless, is neither
     there = [p for p in places if path_exists(p) and (p.is_file() or p.is_dir())]
     for place in there:
-        if _is_unchanged(place, digest, one, frames):
+        files = _list_input_files(place, frames)
+        size, modified_at = _file_stamp(files)
+        if size == one.stamp[0] and (
+            modified_at == one.stamp[1]  # otherwise its contents are read
+            or _compute_digest(place, frames, files) == digest
+        ):
             return place.resolve(), True
     return (there[0].resolve() if there else None), False
 
@@ -544,7 +537,21 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         how: Any = {key: it for key, it in options if key in FRAMES_OPTIONS}
         return create_scan_layers(run(open_frames(source, **how)), source, **how)[0]
     if layer.read and "layer" not in layer.read:
-        return _read_with_options(source, layer.read)
+        from napari_semsr.io.formats import describe, read
+
+        image = read(source, **layer.read)
+        # with its pyramid, if any
+        many = {"level", "databar_rows"}.isdisjoint(layer.read) and image.is_lazy
+        coarse = range(1, describe(source).levels) if many else ()
+        rest = {key: it for key, it in layer.read.items() if key != "pixel_size_nm"}
+        data = [image.data, *(read(source, level=n, **rest).data for n in coarse)]
+        if max(image.shape) <= SINGLE_PX:
+            data = [image.array()]
+        values, own, kind = create_layer(
+            image, data=data if len(data) > 1 else data[0], coarsest=data[-1]
+        )
+        own["metadata"] |= {STORE_KEY: str(source), READ_KEY: layer.read}
+        return values, own, kind
     layers = read_layers(str(source))
     which = int((layer.read or {}).get("layer", 0))
     if which >= len(layers):
@@ -552,24 +559,6 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         raise ReadError(msg, code="plane-missing")
     rows = (layer.read or {}).get("databar_rows")
     return crop_rows(layers[which], int(rows)) if rows else layers[which]
-
-
-def _read_with_options(source: Path, options: dict[str, Any]) -> LayerTuple:
-    """Read an image, with its pyramid if any, using the panel options."""
-    from napari_semsr.io.formats import describe, read
-
-    image = read(source, **options)
-    many = {"level", "databar_rows"}.isdisjoint(options) and image.is_lazy
-    coarse = range(1, describe(source).levels) if many else ()
-    rest = {key: value for key, value in options.items() if key != "pixel_size_nm"}
-    data = [image.data, *(read(source, level=n, **rest).data for n in coarse)]
-    if max(image.shape) <= SINGLE_PX:
-        data = [image.array()]
-    values, own, kind = create_layer(
-        image, data=data if len(data) > 1 else data[0], coarsest=data[-1]
-    )
-    own["metadata"] |= {STORE_KEY: str(source), READ_KEY: options}
-    return values, own, kind
 
 
 def read_project_layers(path: Paths) -> list[LayerTuple]:

@@ -101,8 +101,8 @@ _MICRO = (
 _JAVA_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # escapes of Java
 
 
-def _normalise_unit(unit: str) -> str:
-    """Normalise the spelling of a unit."""
+def unit_to_nm(unit: str) -> float | None:
+    """Return the number of nanometres in a length unit, such as ``"micron"``."""
     text = _JAVA_ESCAPE.sub(lambda match: chr(int(match[1], 16)), unit.strip()).lower()
     for prefix in _MICRO:
         if text.startswith(prefix.lower()):
@@ -113,12 +113,7 @@ def _normalise_unit(unit: str) -> str:
     text = text.replace("metre", "meter")
     if text.endswith(("meters", "microns", "angstroms")):
         text = text[:-1]
-    return _SYNONYMS.get(text, text)
-
-
-def unit_to_nm(unit: str) -> float | None:
-    """Return the number of nanometres in a length unit, such as ``"micron"``."""
-    return _NM_PER_UNIT.get(_normalise_unit(unit))
+    return _NM_PER_UNIT.get(_SYNONYMS.get(text, text))
 
 
 def to_nm(value: object, unit: str) -> float | None:
@@ -452,15 +447,6 @@ def list_companion_files(path: Path) -> list[Path]:
     return [*half_paths(path), *_list_text_files(path)]
 
 
-def _read_text(path: Path) -> str:
-    """Read a text file; return an empty string if it cannot be opened."""
-    try:
-        with open_file(path) as stream:
-            return decode_text(stream.read(_LARGEST_SIDECAR))
-    except OSError:
-        return ""
-
-
 # half-width Katakana, from a Western micro sign, and private letters
 _NOT_JAPANESE = re.compile("[\uff61-\uff9f\ue000-\uf8ff]")
 
@@ -491,7 +477,9 @@ def _read_sidecar(
 ) -> RawImage | None:
     """Read the text file next to an image; `own` is the image's own pixel size."""
     for beside in _list_text_files(path):
-        text, name = _read_text(beside), beside.name
+        text, name = "", beside.name
+        with suppress(OSError), open_file(beside) as stream:
+            text = decode_text(stream.read(_LARGEST_SIDECAR))
         if beside.suffix.lower() == ".hdr":
             frame_image, frame = parse_tescan(text, shape, name), None
         else:
@@ -766,36 +754,6 @@ def _background_levels(bottom: NDArray[np.float64]) -> list[float]:
     return levels
 
 
-def _find_first_row(part: NDArray[np.float64]) -> int | None:
-    """Find the row at which the background fraction rises; None if there is none."""
-    best: tuple[float, int] | None = None
-    for row in range(_NEAR, part.size - _SMALLEST + 1):
-        rise = float(part[row : row + _NEAR].min() - part[row - _NEAR : row].max())
-        if rise >= _STEP and (best is None or rise > best[0]):
-            best = (rise, row)
-    return None if best is None else best[1]
-
-
-def _skip_ruled_lines(bottom: NDArray[np.float64], row: int) -> int:
-    """Skip ruled lines above the background, whose rows have a single value."""
-    for _ in range(_LINE):
-        line = bottom[row - 1]
-        if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULE_SHARE:
-            break
-        row -= 1
-    return row
-
-
-def _is_databar(
-    rows: NDArray[np.float64], ground: float, part: NDArray[np.float64]
-) -> bool:
-    """Return whether rows consist of a flat background with text."""
-    if rows.shape[0] < _SMALLEST or float(np.median(part)) < _GROUND:
-        return False
-    letters = float(np.mean(np.abs(rows - ground) > _CONTRAST))
-    return letters >= _LETTERS
-
-
 def detect_databar(image: ReadableArray, reach: float | None = None) -> int:
     """Count the bottom rows that look like a data bar.
 
@@ -820,9 +778,25 @@ def detect_databar(image: ReadableArray, reach: float | None = None) -> int:
     rows = 0
     for ground in _background_levels(bottom):
         part = np.mean(np.abs(bottom - ground) <= _LEVELS, axis=1)
-        first = _find_first_row(part)
-        if first is not None and _is_databar(bottom[first:], ground, part[first:]):
-            rows = max(rows, depth - _skip_ruled_lines(bottom, first))
+        rises = {
+            row: float(part[row : row + _NEAR].min() - part[row - _NEAR : row].max())
+            for row in range(_NEAR, depth - _SMALLEST + 1)
+        }
+        first = max(rises, key=rises.__getitem__)
+        if rises[first] < _STEP:
+            continue
+        if float(np.median(part[first:])) < _GROUND:  # not flat
+            continue
+        letters = float(np.mean(np.abs(bottom[first:] - ground) > _CONTRAST))
+        if letters < _LETTERS:
+            continue
+        # skip ruled lines above the background, whose rows have a single value
+        for _ in range(_LINE):
+            line = bottom[first - 1]
+            if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULE_SHARE:
+                break
+            first -= 1
+        rows = max(rows, depth - first)
     # half a pixel of tolerance, if `reach` refers to another grid
     return rows if reach is None or reach > height - rows + 0.5 else 0
 
@@ -871,15 +845,6 @@ def _colour_differences(samples: Any) -> NDArray[np.float64]:
     if frame and not _find_coloured_rows(samples, spreads[:-frame]).any():
         spreads[-frame:] = 0.0  # otherwise they may end a bar
     return spreads
-
-
-def _has_coloured_border(samples: Any) -> bool:
-    """Return whether a grey image has coloured rows or columns at its border."""
-    if samples.shape[2] < _SAMPLES or min(samples.shape[:2]) < _MIN_FRAMED:
-        return False
-    edges = [samples[:_BORDER], samples[-_BORDER:], samples[:, :_BORDER]]
-    gaps = [np.ptp(np.asarray(edge)[..., :3].astype(float), axis=2) for edge in edges]
-    return any(_find_coloured_rows(samples, gap.max(axis=1)).any() for gap in gaps)
 
 
 def _find_coloured_rows(
@@ -933,12 +898,16 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
     It may belong to a level, `down` times coarser than the image.
     """
     grey = convert_if_grey(data)
-    if grey is not None and data.ndim > 2 and _has_coloured_border(data):
-        warn(
-            f"{path.name} has a coloured line along its border, which is read as "
-            "grey: crop it if necessary.",
-            "border-coloured",
-        )
+    has_samples = data.ndim > 2 and data.shape[2] >= _SAMPLES
+    if grey is not None and has_samples and min(data.shape[:2]) >= _MIN_FRAMED:
+        edges = [data[:_BORDER], data[-_BORDER:], data[:, :_BORDER]]
+        gaps = [np.ptp(np.asarray(n)[..., :3].astype(float), axis=2) for n in edges]
+        if any(_find_coloured_rows(data, gap.max(axis=1)).any() for gap in gaps):
+            warn(
+                f"{path.name} has a coloured line along its border, which is read as "
+                "grey: crop it if necessary.",
+                "border-coloured",
+            )
     if grey is None and colour == "luminance":
         grey = luminance(data[..., :3])
     if grey is None:
@@ -1070,21 +1039,6 @@ def scale_rows(rows: int, down: float) -> int:
     return math.ceil(round(rows / down, 3))
 
 
-def _get_databar_rows(path: Path, source: RawImage, options: ReadOptions) -> int:
-    """Return the number of rows to crop at the bottom."""
-    height = source.data.shape[0]
-    if options.databar_rows is not None:
-        rows = scale_rows(options.databar_rows, source.coarser[0])
-        if rows >= height:
-            msg = (
-                f"{path} has {height} rows, so a data bar cannot have {rows} rows: set "
-                "fewer data-bar rows."
-            )
-            raise ReadError(msg, code="out-of-range")
-        return rows
-    return source.databar_rows if options.crop_databar else 0
-
-
 # Whether stored rows and columns are exchanged, and then reversed: TIFF 6.0, page 36;
 # EXIF uses the same numbers.
 _TURNS = {
@@ -1140,21 +1094,6 @@ def _get_pixel_size(source: RawImage) -> PixelSize | None:
     ):
         return own
     return stated_size
-
-
-def _get_display_settings(source: RawImage) -> DisplaySettings | None:
-    """Return the display settings from the record, with updated contrast limits."""
-    own, stated_look = (
-        None if source.record is None else source.record.look,
-        source.look,
-    )
-    if (
-        own is None
-        or stated_look is None
-        or np.allclose(own.limits, stated_look.limits)
-    ):
-        return own or stated_look
-    return own.model_copy(update={"limits": stated_look.limits})
 
 
 def _get_file_metadata(source: RawImage) -> dict[str, object]:
@@ -1213,9 +1152,16 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     sentences = source.get_warnings(path)
     source = replace(source, data=to_native_byte_order(path, source.data))
     # a header refers to stored rows, a user to displayed rows
+    bar = source.databar_rows if options.crop_databar else 0
     if options.databar_rows is not None:
         source = _rotate_upright(source)
-    bar = _get_databar_rows(path, source, options)
+        bar = scale_rows(options.databar_rows, source.coarser[0])
+        if bar >= source.data.shape[0]:
+            msg = (
+                f"{path} has {source.data.shape[0]} rows, so a data bar cannot have "
+                f"{bar} rows: set fewer data-bar rows."
+            )
+            raise ReadError(msg, code="out-of-range")
     source = _rotate_upright(
         replace(source, data=source.data[: len(source.data) - bar])
     )
@@ -1225,6 +1171,10 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
     spacing = source.spacing_px or (record.spacing_px if record is not None else (1, 1))
     placed_by = size if source.origin or record is None else record.pixel_size_nm
+    own, stated = None if record is None else record.look, source.look
+    look = own or stated
+    if own and stated and not np.allclose(own.limits, stated.limits):
+        look = own.model_copy(update={"limits": stated.limits})
     micrograph = Micrograph(
         data=data,
         pixel_size_nm=placed_by,
@@ -1236,7 +1186,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
             **_create_metadata(source, data, bar, sentences),
             **({} if origin_of_size is None else {ORIGIN_KEY: origin_of_size}),
         },
-        look=_get_display_settings(source),
+        look=look,
     )
     down, across = source.coarser
     typed_size, error = (
@@ -1259,9 +1209,14 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         metadata["warnings"] = sentences
     above = source.data[: stored_shape[0] - source.databar_rows]
     source = _rotate_upright(replace(source, data=above))
-    databar_rows = 0
-    if not source.databar_rows and source.record is None:
-        databar_rows = _detect_databar(source.data)
+    databar_rows, data = 0, source.data
+    in_memory = isinstance(data, np.ndarray) and data.dtype.kind in "buif"
+    if not source.databar_rows and source.record is None and in_memory:
+        if data.ndim == 2 or data.shape[2] < _SAMPLES:
+            databar_rows = detect_databar(data if data.ndim == 2 else data[..., 0])
+        else:
+            databar_rows = _count_coloured_bar_rows(data, _colour_differences(data))
+            databar_rows = databar_rows or detect_databar(luminance(data))
     rows, columns = source.data.shape[:2]
     history = None if source.record is None else source.record.provenance
     size, origin = _get_pixel_size(source), _find_size_source(bare, source)
@@ -1283,15 +1238,4 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         suggested_databar_rows=databar_rows,
         network=None if network is None else network[0],
         metadata=metadata,
-    )
-
-
-def _detect_databar(data: ReadableArray) -> int:
-    """Detect a data bar if the pixels are in memory."""
-    if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
-        return 0
-    if data.ndim == 2 or data.shape[2] < _SAMPLES:
-        return detect_databar(data if data.ndim == 2 else data[..., 0])
-    return _count_coloured_bar_rows(data, _colour_differences(data)) or detect_databar(
-        luminance(data)
     )

@@ -76,7 +76,22 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
     contents of the file, if already read.
     """
     if path.suffix.lower() == _PARQUET:
-        return _read_parquet(path)
+        _, parquet = _import_pyarrow(path, "read", ReadError)
+        with convert_decoding_errors(path, "Parquet"), open_file(path) as stream:
+            columns = parquet.read_table(stream).to_pydict()
+        texts = (
+            tuple(
+                cell
+                if isinstance(cell, str)
+                else ""
+                if cell is None
+                else str(_format_cell(cell))
+                for cell in row
+            )
+            for row in zip(*columns.values(), strict=True)
+        )
+        filled = tuple(item for item in enumerate(texts, start=2) if any(item[1]))
+        return Sheet(tuple(columns), filled)
     try:
         text = read_text(path, "utf-8-sig") if text is None else text
         header = text.partition("\n")[0]
@@ -107,10 +122,23 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
 
 def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
     """Write columns atomically as ``.csv`` or ``.parquet``."""
-    if path.suffix.lower() == _PARQUET:
-        _write_parquet(path, columns)
+    if path.suffix.lower() != _PARQUET:
+        write_rows(path, [list(columns), *zip(*columns.values(), strict=True)])
         return
-    write_rows(path, [list(columns), *zip(*columns.values(), strict=True)])
+    arrow, parquet = _import_pyarrow(path, "written", WriteError)
+    columns_by_name = {}
+    converter: type[float | str]
+    for name, cells in columns.items():  # booleans, numbers or text, perhaps missing
+        kinds = {type(cell) for cell in cells if cell is not None}
+        if kinds == {bool}:
+            columns_by_name[name] = arrow.array(cells)
+            continue
+        are_numbers = bool(kinds) and kinds <= {int, float}
+        kind, converter = (arrow.float64, float) if are_numbers else (arrow.string, str)
+        values = [None if cell is None else converter(cell) for cell in cells]
+        columns_by_name[name] = arrow.array(values, type=kind())
+    with replace_atomically(path) as place:
+        parquet.write_table(arrow.table(columns_by_name), place)
 
 
 def write_rows(
@@ -184,42 +212,3 @@ def _import_pyarrow(
             "'napari-semsr[table]', or use a .csv file."
         )
         raise kind(msg, code="extra-missing") from error
-
-
-def _read_parquet(path: Path) -> Sheet:
-    """Read a Parquet table with typed columns as text."""
-    _, parquet = _import_pyarrow(path, "read", ReadError)
-    with convert_decoding_errors(path, "Parquet"), open_file(path) as stream:
-        columns = parquet.read_table(stream).to_pydict()
-    cells = zip(*columns.values(), strict=True)
-    rows = (
-        tuple(
-            cell
-            if isinstance(cell, str)
-            else ""
-            if cell is None
-            else str(_format_cell(cell))
-            for cell in row
-        )
-        for row in cells
-    )
-    non_empty = tuple(item for item in enumerate(rows, start=2) if any(item[1]))
-    return Sheet(tuple(columns), non_empty)
-
-
-def _write_parquet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
-    """Write typed columns of booleans, numbers or text, with missing values."""
-    arrow, parquet = _import_pyarrow(path, "written", WriteError)
-    columns_by_name = {}
-    converter: type[float | str]
-    for name, cells in columns.items():
-        kinds = {type(cell) for cell in cells if cell is not None}
-        if kinds == {bool}:
-            columns_by_name[name] = arrow.array(cells)
-            continue
-        are_numbers = bool(kinds) and kinds <= {int, float}
-        kind, converter = (arrow.float64, float) if are_numbers else (arrow.string, str)
-        values = [None if cell is None else converter(cell) for cell in cells]
-        columns_by_name[name] = arrow.array(values, type=kind())
-    with replace_atomically(path) as place:
-        parquet.write_table(arrow.table(columns_by_name), place)

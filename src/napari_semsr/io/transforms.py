@@ -125,7 +125,26 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
     ending = next((end for end in writers if path.name.lower().endswith(end)), None)
     transform = transform_file.transform
     if ending is None:
-        text = _format_json(transform_file)
+        affine = transform.affine if isinstance(transform, Elastic) else transform
+        values: dict[str, object] = {
+            "semsr_transform": _VERSION,
+            "kind": transform_file.kind,
+            **_CONVENTIONS,
+            "from": asdict(transform_file.moving),
+            "to": asdict(transform_file.fixed),
+            "matrix": _get_matrix_rows(affine),
+        }
+        if isinstance(transform, Elastic):
+            bending = transform.bending
+            values["bspline"] = {
+                "order": _ORDER,
+                "origin": list(bending.origin),
+                "spacing": list(bending.spacing),
+                "coefficients": bending.coefficients.tolist(),
+            }
+        if transform_file.quality:
+            values["quality"] = dict(transform_file.quality)
+        text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     elif isinstance(transform, Elastic):
         msg = (
             f"An elastic transform cannot be written as {path.name}, which can only "
@@ -136,30 +155,6 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
         text = writers[ending](transform, transform_file)
     with replace_atomically(path) as place:
         place.write_text(text, encoding="utf-8")
-
-
-def _format_json(transform_file: StoredTransform) -> str:
-    transform = transform_file.transform
-    affine = transform.affine if isinstance(transform, Elastic) else transform
-    values: dict[str, object] = {
-        "semsr_transform": _VERSION,
-        "kind": transform_file.kind,
-        **_CONVENTIONS,
-        "from": asdict(transform_file.moving),
-        "to": asdict(transform_file.fixed),
-        "matrix": _get_matrix_rows(affine),
-    }
-    if isinstance(transform, Elastic):
-        bending = transform.bending
-        values["bspline"] = {
-            "order": _ORDER,
-            "origin": list(bending.origin),
-            "spacing": list(bending.spacing),
-            "coefficients": bending.coefficients.tolist(),
-        }
-    if transform_file.quality:
-        values["quality"] = dict(transform_file.quality)
-    return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def _get_matrix_rows(affine: Affine) -> list[list[float]]:
@@ -324,7 +319,26 @@ def read_landmarks(
     sheet = read_sheet(path, "landmarks")
     places_read = {}
     for side, image in (("moving", moving), ("fixed", fixed)):
-        places_read[side] = _get_landmark_unit(path, sheet.names, side, image)
+        units = [
+            unit
+            for unit in ("nm", "px")
+            if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(sheet.names)
+        ]
+        if not units:
+            columns = format_one_line(", ".join(sheet.names)) or "nothing"
+            msg = (
+                f"{path} must have the columns {','.join(_COLUMNS)} (or _px in place "
+                f"of _nm), got {columns}."
+            )
+            raise ReadError(msg, code="table-invalid")
+        if units[0] == "nm" and image.pixel_size_nm is None:
+            msg = (
+                f"{path} has landmarks in nm, but {image.name} has no pixel size: set "
+                f"its pixel size, or use landmarks in pixels ({side}_y_px, "
+                f"{side}_x_px)."
+            )
+            raise ReadError(msg, code="pixel-size-missing")
+        places_read[side] = units[0]
     places: dict[str, list[list[float]]] = {side: [] for side in places_read}
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
@@ -338,28 +352,6 @@ def read_landmarks(
         _convert_to_nm(places["moving"], places_read["moving"], moving),
         _convert_to_nm(places["fixed"], places_read["fixed"], fixed),
     )
-
-
-def _get_landmark_unit(
-    path: Path, names: Sequence[str], side: str, image: Micrograph
-) -> str:
-    """Return the unit of the landmarks in one of the images."""
-    for unit in ("nm", "px"):
-        if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(names):
-            if unit == "nm" and image.pixel_size_nm is None:
-                msg = (
-                    f"{path} has landmarks in nm, but {image.name} has no pixel size: "
-                    f"set its pixel size, or use landmarks in pixels ({side}_y_px, "
-                    f"{side}_x_px)."
-                )
-                raise ReadError(msg, code="pixel-size-missing")
-            return unit
-    columns = format_one_line(", ".join(names)) or "nothing"
-    msg = (
-        f"{path} must have the columns {','.join(_COLUMNS)} (or _px in place of _nm), "
-        f"got {columns}."
-    )
-    raise ReadError(msg, code="table-invalid")
 
 
 def _convert_to_nm(

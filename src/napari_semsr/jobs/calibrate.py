@@ -117,7 +117,7 @@ class ScaleBarReport(Result):
         )
 
     @property
-    def stated(self) -> Annotated[str | None, Quantity("Stated in the file")]:
+    def stated_size(self) -> Annotated[str | None, Quantity("Stated in the file")]:
         """Pixel size stated in the file, as text."""
         return None if self.stated_nm is None else format_pixel_size(self.stated_nm)
 

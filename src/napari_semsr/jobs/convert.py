@@ -115,8 +115,22 @@ def save_image(
 ) -> Job[Converted]:
     """Write an image unchanged with its history, overwriting any existing file."""
     path = _OUTPUT.check_path(output, (), REPLACING)
-    if not isinstance(image, Micrograph):
-        return (yield from _save_stack(image, path))
+    if not isinstance(image, Micrograph):  # a stack
+        if output_format(path) not in ("ome-tiff", "tiff"):
+            msg = (
+                f"To save a stack of {len(image)} planes, the output must end in "
+                f".ome.tif or .tif, got {path.name}: change the suffix."
+            )
+            raise WriteError(msg, code="format-unsupported")
+        yield Progress(0, 0, f"writing {path.name}")
+        first, planes = image[0], (plane.array() for plane in image)
+        write_pages(first, {"plane": len(image)}, planes, path)
+        return Converted(
+            output=str(path),
+            shape=(len(image), *first.shape),
+            dtype=stored_type(path, first.dtype),
+            pixel_size_nm=first.pixel_size_nm,
+        )
     if output_format(path) == "ome-zarr":
         more = read_companions(image, path)
         yield from write_blocks(
@@ -177,27 +191,6 @@ def create_saving_verb(
     inputs = tuple(ImageInput(image, "an image") for image in images)
     output = Output("the image")
     return Verb(name, inputs, options, Converted, run, output=output, reads=False)
-
-
-def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
-    """Write the planes of a stack as pages of a TIFF."""
-    if output_format(path) not in ("ome-tiff", "tiff"):
-        msg = (
-            f"To save a stack of {len(planes)} planes, the output must end in .ome.tif "
-            f"or .tif, got {path.name}: change the suffix."
-        )
-        raise WriteError(msg, code="format-unsupported")
-    yield Progress(0, 0, f"writing {path.name}")
-    first = planes[0]
-    write_pages(
-        first, {"plane": len(planes)}, (plane.array() for plane in planes), path
-    )
-    return Converted(
-        output=str(path),
-        shape=(len(planes), *first.shape),
-        dtype=stored_type(path, first.dtype),
-        pixel_size_nm=first.pixel_size_nm,
-    )
 
 
 CONVERT = Verb(

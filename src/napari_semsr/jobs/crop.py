@@ -156,7 +156,7 @@ class Cropped(ImageResult):
         return "interpolated" if self.resampled else "unchanged"
 
     @property
-    def moved(self) -> Annotated[str | None, Quantity("Moved by")]:
+    def shift_text(self) -> Annotated[str | None, Quantity("Moved by")]:
         """Shift of the image, as text."""
         if self.shift_px is None or self.shift_nm is None:
             return None
@@ -340,7 +340,19 @@ def _get_corners(box: Box) -> tuple[int, int, int, int]:
 
 def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
     """Plan a crop on the image grid: a box, or the gap-free area."""
-    _check_area_options(options)
+    if options.like_pixel_size_nm is not None:
+        msg = (
+            "`like_pixel_size_nm` requires a reference: set `like`, or use "
+            "`pixel_size_nm` for the image."
+        )
+        raise OptionError(msg, code="missing-value")
+    if not (options.box or options.box_nm or options.gap_free):
+        msg = "Set an area: `like`, `box`, `box_nm` or `gap_free`."
+        raise OptionError(msg, code="missing-value")
+    if options.align:
+        msg = "`align` requires a reference: set `like`."
+        raise OptionError(msg, code="missing-value")
+    _check_search_option(options)
     grid = Grid.from_image(image)
     if options.box_nm is None:
         y0, x0, y1, x1 = options.box or (0, 0, *image.shape)
@@ -384,48 +396,6 @@ def _plan_common_area(
         msg = "Set either a box or a reference (`like`), not both."
         raise OptionError(msg, code="options-contradict")
     _check_search_option(options)
-    target, source = _get_grids(image, reference)
-    box = _find_common_area(image, reference, target, source)
-    shift = None
-    if options.align:
-        yield Progress(0, 0, "finding the shift")
-        shift = _find_shift(image, reference, box, source, options.search)
-        y, x = shift.shift_px
-        source = source.move((y * target.pitch[0], x * target.pitch[1]))
-        box = _find_common_area(image, reference, target, source)
-    whole = GridImage.from_image(reference, target)
-    part = whole.crop(box)
-    plan = _CropPlan(GridImage.from_image(image, part.grid, source), box, part, shift)
-    return (yield from _exclude_gaps(plan)) if options.gap_free else plan
-
-
-def _check_area_options(options: CropOptions) -> None:
-    """Raise an error if no area is set, or if an option requires a reference."""
-    if options.like_pixel_size_nm is not None:
-        msg = (
-            "`like_pixel_size_nm` requires a reference: set `like`, or use "
-            "`pixel_size_nm` for the image."
-        )
-        raise OptionError(msg, code="missing-value")
-    if not (options.box or options.box_nm or options.gap_free):
-        msg = "Set an area: `like`, `box`, `box_nm` or `gap_free`."
-        raise OptionError(msg, code="missing-value")
-    if options.align:
-        msg = "`align` requires a reference: set `like`."
-        raise OptionError(msg, code="missing-value")
-    _check_search_option(options)
-
-
-def _check_search_option(options: CropOptions) -> None:
-    """Raise an error if a search range is set without `align`."""
-    usual = CropOptions.model_fields["search"].default
-    if options.search != usual and not options.align:
-        msg = "A search range (`search`) requires `align`: set both."
-        raise OptionError(msg, code="option-without-effect")
-
-
-def _get_grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
-    """Return reference and image grids in a common coordinate system in nm."""
     for one, name in ((image, "pixel_size_nm"), (reference, "like_pixel_size_nm")):
         if one.pixel_size_nm is None:
             msg = (
@@ -450,7 +420,26 @@ def _get_grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
             "origin-missing",
         )
         source = Grid(source.shape, source.pitch, target.corner)
-    return target, source
+    box = _find_common_area(image, reference, target, source)
+    shift = None
+    if options.align:
+        yield Progress(0, 0, "finding the shift")
+        shift = _find_shift(image, reference, box, source, options.search)
+        y, x = shift.shift_px
+        source = source.move((y * target.pitch[0], x * target.pitch[1]))
+        box = _find_common_area(image, reference, target, source)
+    whole = GridImage.from_image(reference, target)
+    part = whole.crop(box)
+    plan = _CropPlan(GridImage.from_image(image, part.grid, source), box, part, shift)
+    return (yield from _exclude_gaps(plan)) if options.gap_free else plan
+
+
+def _check_search_option(options: CropOptions) -> None:
+    """Raise an error if a search range is set without `align`."""
+    usual = CropOptions.model_fields["search"].default
+    if options.search != usual and not options.align:
+        msg = "A search range (`search`) requires `align`: set both."
+        raise OptionError(msg, code="option-without-effect")
 
 
 def _find_common_area(

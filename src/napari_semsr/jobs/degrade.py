@@ -13,7 +13,6 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
-    RealArray,
     option,
     to_dtype,
 )
@@ -99,8 +98,30 @@ class DegradedFile(Result):
 
 def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
     """Add blur, haze, drift, charging and noise to an image, keeping its dtype."""
+    from napari_semsr.simulation import degrade_plane, get_grey_range
+
     yield Progress(1, 3, f"degrading {image.name}")
-    data, parameters = _degrade_values(image.array(), run.options)
+    options, grey = run.options, image.array()
+    option_values: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ("seed", "uniform_fog", "airlight", "stretch")
+    }
+    if not options.has_effects and options.kind != "none":
+        degradation = degrade_plane(grey, options.kind, **option_values)
+        data, parameters = degradation.image, degradation.parameters
+    else:  # integers are rounded only once, at the end
+        low, high = get_grey_range(grey)
+        values, blurring = grey.astype(np.float64), dict[str, object]()
+        if options.kind != "none":
+            degradation = degrade_plane(
+                values, options.kind, levels=(low, high), **option_values
+            )
+            values, blurring = degradation.image, degradation.parameters
+        unit, effects = add_effects(
+            (values - low) / (high - low), options, seed=options.seed
+        )
+        data = to_dtype(unit * (high - low) + low, grey.dtype)[0]
+        parameters = {**blurring, **effects, "black": low, "white": high}
     result = image.replace(data=data, provenance=(yield from run.compose_history()))
     yield Progress(2, 3, "writing")
     run.write_image(result)
@@ -112,32 +133,6 @@ def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
         pixel_size_nm=result.pixel_size_nm,
         image=result,
     )
-
-
-def _degrade_values(
-    image: RealArray, options: DegradeOptions
-) -> tuple[RealArray, dict[str, object]]:
-    """Degrade grey values, rounding integers only once at the end."""
-    from napari_semsr.simulation import degrade_plane, get_grey_range
-
-    kind = options.kind
-    option_values: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in ("seed", "uniform_fog", "airlight", "stretch")
-    }
-    if not options.has_effects and kind != "none":
-        result = degrade_plane(image, kind, **option_values)
-        return result.image, result.parameters
-    low, high = get_grey_range(image)
-    grey, parameters = image.astype(np.float64), {}
-    if kind != "none":
-        blurred_grey = degrade_plane(grey, kind, levels=(low, high), **option_values)
-        grey, parameters = blurred_grey.image, blurred_grey.parameters
-    values, effects = add_effects(
-        (grey - low) / (high - low), options, seed=options.seed
-    )
-    made_grey = to_dtype(values * (high - low) + low, image.dtype)[0]
-    return made_grey, {**parameters, **effects, "black": low, "white": high}
 
 
 DEGRADE = Verb(

@@ -112,7 +112,7 @@ class UnfinishedResult:
     image: str  # name of the input
     model: str  # Name of the model
     options: dict[str, object]  # Options of the run, as for `EnhanceOptions`
-    done: int  # Finished tiles
+    tiles_done: int  # Finished tiles
     tiles: int  # All tiles
 
 
@@ -210,7 +210,16 @@ class EnhancedFile(ImageResult):
 
 def _enhance(run: Run[EnhanceOptions]) -> Job[Any]:
     """Enhance a plane into a store or a file, or in memory if there is no output."""
-    return _enhance_plane(run) if run.targets else _enhance_in_memory(run)
+    if run.targets:
+        return (yield from _enhance_plane(run))
+    # without maps or a cluster
+    path = find_model(run.parameters["model"])
+    run.open_images()
+    image, model = run.images["image"], models.load_model(path)
+    yield from compare_with_training_area(image, model, run.options)
+    provenance = yield from _create_provenance(run, model, path)
+    job = inference.enhance_array(image, model, run.options, provenance=provenance)
+    return (yield from job)
 
 
 def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
@@ -567,17 +576,6 @@ def combine_changes(changes: Sequence[Change | None]) -> Change | None:
         largest=max(item.largest for item in known_changes),
         hardly=all(item.hardly for item in known_changes),
     )
-
-
-def _enhance_in_memory(run: Run[EnhanceOptions]) -> Job[Micrograph]:
-    """Enhance an image in memory, without maps or a cluster."""
-    path = find_model(run.parameters["model"])
-    run.open_images()
-    image, model = run.images["image"], models.load_model(path)
-    yield from compare_with_training_area(image, model, run.options)
-    provenance = yield from _create_provenance(run, model, path)
-    job = inference.enhance_array(image, model, run.options, provenance=provenance)
-    return (yield from job)
 
 
 ENHANCE = Verb(

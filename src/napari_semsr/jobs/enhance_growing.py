@@ -79,7 +79,18 @@ class GrowingEnhancement:
         show: Callable[[GrowingMosaic, Box], None],
     ) -> None:
         self._model = models.load_model(find_model(model))
-        _check_model(self._model)
+        field = np.random.default_rng(0).random((64, 64), np.float32)
+        boxes = inference.prepare_preview(
+            Micrograph(field, None, "test"), self._model, halo_tolerance=_TOLERANCE
+        )
+        if not boxes.exact:
+            msg = (
+                f"Model {self._model.card.name} uses whole-image statistics, but the "
+                "mosaic is still incomplete: choose another model, or enhance the "
+                "finished mosaic."
+            )
+            raise OptionError(msg, code="receptive-field-unbounded")
+        boxes.enhance(Box.from_shape(field.shape))  # a network that fails, fails here
         self._place, self._display, self._show = place, display, show
         self._mosaic: GrowingMosaic | None = None
         self._output: GrowingMosaic | None = None
@@ -197,20 +208,6 @@ class GrowingEnhancement:
         size = self._mosaic.store.record.pixel_size_nm
         return Micrograph(window, size, "the mosaic so far")
 
-    def _measure_mosaic(self, box: Box) -> None:
-        """Measure the grey values of the growing mosaic, and queue all blocks again."""
-        with self._lock:
-            self._written_px = 0
-        boxes = inference.prepare_preview(
-            self._create_input(box), self._model, halo_tolerance=_TOLERANCE
-        )
-        boxes.predictor.add_layer_check(self._wait_for_pause)
-        with self._lock:
-            self._boxes, self._measured_box = boxes, box
-            for place in self._blocks_done:
-                self._changes.setdefault(place, 0.0)
-            self._blocks_done.clear()
-
     def _enhance_block(self, place: IntPair) -> None:
         """Enhance a block from its current pixels, unless it is empty."""
         mosaic, block = self._mosaic, self._get_block(place)
@@ -219,7 +216,18 @@ class GrowingEnhancement:
             return
         whole, (rows, columns) = mosaic.box, self._measured_box.shape
         if self._written_px >= rows * columns:
-            self._measure_mosaic(whole)
+            # measure the grey values again, and queue all blocks
+            with self._lock:
+                self._written_px = 0
+            boxes = inference.prepare_preview(
+                self._create_input(whole), self._model, halo_tolerance=_TOLERANCE
+            )
+            boxes.predictor.add_layer_check(self._wait_for_pause)
+            with self._lock:
+                self._boxes, self._measured_box = boxes, whole
+                for finished_place in self._blocks_done:
+                    self._changes.setdefault(finished_place, 0.0)
+                self._blocks_done.clear()
         boxes = self._boxes
         if whole != self._measured_box:
             corner = self._measured_box.relative_to(whole).corner
@@ -241,18 +249,3 @@ class GrowingEnhancement:
         with self._lock:
             self._blocks_done.add(place)
         self._show(self._output, fine)
-
-
-def _check_model(model: Any) -> None:
-    """Raise an error for a network that fails or needs the whole mosaic."""
-    field = np.random.default_rng(0).random((64, 64), np.float32)
-    boxes = inference.prepare_preview(
-        Micrograph(field, None, "test"), model, halo_tolerance=_TOLERANCE
-    )
-    if not boxes.exact:
-        msg = (
-            f"Model {model.card.name} uses whole-image statistics, but the mosaic is "
-            "still incomplete: choose another model, or enhance the finished mosaic."
-        )
-        raise OptionError(msg, code="receptive-field-unbounded")
-    boxes.enhance(Box.from_shape(field.shape))

@@ -717,7 +717,22 @@ def _get_card_values(description: dict[str, Any], name: str) -> dict[str, object
         )
         raise CheckpointError(msg, code="model-unsuitable")
     for tensor in (inputs[0], outputs[0]):
-        _check_axes(tensor, name)
+        axes = tensor["axes"]
+        kinds = [axis.get("type") for axis in axes]
+        sides = [axis.get("id") for axis in axes if axis.get("type") == "space"]
+        if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
+            axes_text = format_one_line(
+                ", ".join(str(a.get("id") or a.get("type")) for a in axes)
+            )
+            msg = (
+                f"A network must have the axes batch, channel, y, x, but {name} has "
+                f"{axes_text}."
+            )
+            raise CheckpointError(msg, code="model-unsuitable")
+        many = len(axes[1].get("channel_names") or (0,))
+        if many != 1:
+            msg = f"A network must have one channel, but {name} has {many}."
+            raise CheckpointError(msg, code="model-unsuitable")
     after = [step["id"] for step in outputs[0].get("postprocessing") or ()]
     if set(after) - {"ensure_dtype"}:
         msg = (
@@ -732,28 +747,6 @@ def _get_card_values(description: dict[str, Any], name: str) -> dict[str, object
     ]
     scaling = _translate_scaling(inputs[0].get("preprocessing") or (), name)
     return scaling | ({"pixel_size_nm": (min(sizes), max(sizes))} if sizes else {})
-
-
-def _check_axes(tensor: dict[str, Any], name: str) -> None:
-    """Raise an error for axes other than batch, one channel, y and x."""
-    axes = tensor["axes"]
-    kinds = [axis.get("type") for axis in axes]
-    sides = [axis.get("id") for axis in axes if axis.get("type") == "space"]
-    if kinds != ["batch", "channel", "space", "space"] or sides != ["y", "x"]:
-        axes_text = format_one_line(
-            ", ".join(str(a.get("id") or a.get("type")) for a in axes)
-        )
-        msg = (
-            f"A network must have the axes batch, channel, y, x, but {name} has "
-            f"{axes_text}."
-        )
-        raise CheckpointError(msg, code="model-unsuitable")
-    many = len(axes[1].get("channel_names") or (0,))
-    if many != 1:
-        raise CheckpointError(
-            f"A network must have one channel, but {name} has {many}.",
-            code="model-unsuitable",
-        )
 
 
 def _translate_scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, object]:

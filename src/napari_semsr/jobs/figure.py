@@ -210,9 +210,16 @@ def _create_cells(
     for number, image in enumerate(images):
         if not _is_map(image):
             continue
-        under = _find_measured_image(image, plain) or _get_previous_image(
-            images, number
-        )
+        under = _find_measured_image(image, plain)
+        if under is None and number and not _is_map(images[number - 1]):
+            under = images[number - 1]
+        if under is None:
+            msg = (
+                f"`overlay` places a map on the preceding image, but {image.name} is "
+                f"preceded by {('another map' if number else 'none')}: pass an image "
+                "first, then its map."
+            )
+            raise OptionError(msg, code="image-missing")
         place = next(n for n, cell in enumerate(cells) if cell.image is under)
         if cells[place].above is None:
             cells[place] = replace(cells[place], above=image)
@@ -235,7 +242,12 @@ def _find_measured_image(
     inputs = () if history is None else history.defining_step().inputs
     for record in sorted(inputs, key=lambda item: item.role != "enhanced"):
         for image, own in images:
-            if _is_same_image(record, own):
+            then, now = record.provenance, own.provenance
+            if (record.digest is not None and record.digest == own.digest) or (
+                then.reproducible_record() == now.reproducible_record()
+                if then is not None and now is not None
+                else record.path is not None and record.path == own.path
+            ):
                 return image
     if inputs:
         msg = (
@@ -244,30 +256,6 @@ def _find_measured_image(
         )
         raise OptionError(msg, code="image-missing")
     return None
-
-
-def _is_same_image(one: InputRecord, other: InputRecord) -> bool:
-    """Return whether two records describe the same image."""
-    if one.digest is not None and one.digest == other.digest:
-        return True
-    if one.provenance is not None and other.provenance is not None:
-        return (
-            one.provenance.reproducible_record()
-            == other.provenance.reproducible_record()
-        )
-    return one.path is not None and one.path == other.path
-
-
-def _get_previous_image(images: Sequence[Micrograph], number: int) -> Micrograph:
-    """Return the image that precedes a map whose history names no image."""
-    if number and not _is_map(images[number - 1]):
-        return images[number - 1]
-    msg = (
-        f"`overlay` places a map on the preceding image, but {images[number].name} is "
-        f"preceded by {('another map' if number else 'none')}: pass an image first, "
-        "then its map."
-    )
-    raise OptionError(msg, code="image-missing")
 
 
 def _is_map(image: Micrograph) -> bool:
@@ -326,24 +314,23 @@ def create_caption(
                 f"{letter}Made by the network {name}." for name in network_names
             ]
             continue
-        part_names = ", under ".join(_describe_image(part) for part in parts)
-        sentences.append(f"{letter}{part_names}{bar and f'; {bar}'}.")
-    return " ".join(sentences)
-
-
-def _describe_image(image: Micrograph) -> str:
-    """Describe an image, the networks that made it, and its restoration."""
-    words, networks = [image.name], _list_networks(image)
-    if networks:
-        which = "network" if len(networks) == 1 else "networks"
-        words.append(f"made by the {which} {' and '.join(networks)}")
-    steps = () if image.provenance is None else image.provenance.steps()
-    for step in (one for one in steps if one.job == "restore"):
-        method_name = METHOD_CALLED.get(
-            step.options.get("method", ""), "unknown method"
+        descriptions = []
+        for part in parts:  # with its networks, and its restoration
+            words, networks = [part.name], _list_networks(part)
+            if networks:
+                which = "network" if len(networks) == 1 else "networks"
+                words.append(f"made by the {which} {' and '.join(networks)}")
+            steps = () if part.provenance is None else part.provenance.steps()
+            methods = [s.options.get("method", "") for s in steps if s.job == "restore"]
+            words += [
+                f"restored ({METHOD_CALLED.get(method, 'unknown method')})"
+                for method in methods
+            ]
+            descriptions.append(", ".join(words))
+        sentences.append(
+            f"{letter}{', under '.join(descriptions)}{bar and f'; {bar}'}."
         )
-        words.append(f"restored ({method_name})")
-    return ", ".join(words)
+    return " ".join(sentences)
 
 
 def _list_networks(image: Micrograph) -> list[str]:

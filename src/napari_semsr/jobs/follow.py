@@ -315,14 +315,18 @@ class ScanFollower:
     is_stopped: Callable[[], bool]
     rest: Callable[[float], object] = time.sleep
     _since: float = field(default_factory=time.monotonic)
-    _unstated: set[str] = field(
+    _unlisted_frames: set[str] = field(
         default_factory=set
     )  # frames without a row in the table
     _changes: int = 0  # changes of the table at the last search
 
     def run(self) -> Job[None]:
         """Process new frames until the scan ends."""
-        yield from self._wait_for_folder()
+        while not (self.folder.exists or self.has_ended() or self._is_idle()):
+            yield WaitingProgress(
+                0, 0, f"waiting for the folder {self.folder.folder} to appear"
+            )
+            time.sleep(_POLL_S)
         while not self.has_ended():
             last = time.monotonic()
             for frame in self.folder.poll():
@@ -345,10 +349,10 @@ class ScanFollower:
         if self._changes == self.folder.changes:
             return
         self._changes = self.folder.changes
-        for name in sorted(self._unstated):
+        for name in sorted(self._unlisted_frames):
             corner = self.folder.frame_corner(name)
             if corner is not None:
-                self._unstated.remove(name)
+                self._unlisted_frames.remove(name)
                 self.scan.set_position(name, corner, self.folder.unit)
 
     def has_ended(self) -> bool:
@@ -359,13 +363,6 @@ class ScanFollower:
     def _is_idle(self) -> bool:
         """Return whether no new frame arrived within the idle time."""
         return self.idle_s is not None and time.monotonic() - self._since > self.idle_s
-
-    def _wait_for_folder(self) -> Job[None]:
-        while not (self.folder.exists or self.has_ended() or self._is_idle()):
-            yield WaitingProgress(
-                0, 0, f"waiting for the folder {self.folder.folder} to appear"
-            )
-            time.sleep(_POLL_S)
 
     def _get_progress(self) -> Progress:
         frame_count = len(self.scan)
@@ -388,7 +385,7 @@ class ScanFollower:
         how: dict[str, Any] = {"unit": folder.unit, "pixel_size_nm": size}
         corner = folder.frame_corner(frame.name)
         if corner is None:
-            self._unstated.add(frame.name)
+            self._unlisted_frames.add(frame.name)
         take = partial(self.scan.add_frame, frame.name, frame.pixels, corner, **how)
         for doubt in (yield from self._retry_until_possible(take)) or ():
             yield WaitingProgress(0, 0, doubt)

@@ -80,30 +80,37 @@ def open_image(
     image: Image | Source, options: ReadOptions | None = None, *, blank: bool = False
 ) -> Micrograph:
     """Open the input of a job, or read a file that is already open."""
-    image_opened = _read_image(image, options or ReadOptions())
+    options = options or ReadOptions()
+    if isinstance(image, Micrograph):
+        image_opened = _apply_read_options(image, options)
+    else:
+        source = image if isinstance(image, Source) else open_source(image)
+        path, image_opened = source.path, source.read(options)
+        warn_about_missing_blocks(path, options.series or 0, options.level)
+        count = image_opened.metadata.get("series", 1)
+        own, which = count_series(image_opened.metadata, count)
+        if own > 1 and options.series is None:
+            warn(
+                f"{path.name} contains {own} images, and {which} is used. To use "
+                f"another, set series to a number from 0 to {count - 1}.",
+                "several-images",
+            )
+    if image_opened.dtype.kind == "f":  # infinite and huge grey values become NaN
+        data, own_name, dtype = image_opened.data, image_opened.name, image_opened.dtype
+        data = (
+            data.map_blocks(mask_fill_values, own_name, dtype=dtype)
+            if image_opened.is_lazy
+            else mask_fill_values(data, own_name)
+        )
+        if data is not image_opened.data:
+            image_opened = image_opened.replace(
+                data=data, look=image_opened.look, path=image_opened.path
+            )
     if not blank and image_opened.dtype.kind == "f" and is_empty(image_opened.data):
         name = get_image_name(image.path if isinstance(image, Source) else image)
         msg = f"{name} has no finite pixels: check that the file is complete."
         raise ReadError(msg, code="no-finite-values")
     return image_opened
-
-
-def _read_image(image: Image | Source, options: ReadOptions) -> Micrograph:
-    """Open an image from memory or a file, without checking its grey values."""
-    if isinstance(image, Micrograph):
-        return _mask_invalid_values(_apply_read_options(image, options))
-    source = image if isinstance(image, Source) else open_source(image)
-    path, image_opened = source.path, source.read(options)
-    warn_about_missing_blocks(path, options.series or 0, options.level)
-    count = image_opened.metadata.get("series", 1)
-    own, which = count_series(image_opened.metadata, count)
-    if own > 1 and options.series is None:
-        warn(
-            f"{path.name} contains {own} images, and {which} is used. To use "
-            f"another, set series to a number from 0 to {count - 1}.",
-            "several-images",
-        )
-    return _mask_invalid_values(image_opened)
 
 
 def open_source(image: str | os.PathLike[str]) -> Source:
@@ -195,19 +202,6 @@ def check_grey_levels(image: Micrograph, dtype: str | None) -> Message | None:
         "contrast-stretched .png without it.",
         "values-rounded",
     )
-
-
-def _mask_invalid_values(image: Micrograph) -> Micrograph:
-    """Replace infinite and huge grey values with NaN, lazily in a lazy image."""
-    if image.dtype.kind != "f":
-        return image
-    if image.is_lazy:
-        data = image.data.map_blocks(mask_fill_values, image.name, dtype=image.dtype)
-    else:
-        data = mask_fill_values(image.data, image.name)
-    if data is image.data:
-        return image
-    return image.replace(data=data, look=image.look, path=image.path)
 
 
 def read_store_image(store: OmeZarrStore) -> Micrograph:
@@ -521,11 +515,24 @@ class Result:
 
         A length without values in nm has a column in px.
         """
-        return {
-            title: table
-            for title, name in self.TABLES.items()
-            if (table := _table_of(self, name))
-        }
+        tables: dict[str, dict[str, list[Any]]] = {}
+        for title, name in self.TABLES.items():
+            quantities = get_record_quantities(get_quantities(type(self))[name][0].keys)
+            rows = getattr(self, name)
+            columns = {key: [row[key] for row in rows] for key in quantities}
+            known_keys = {
+                key
+                for key, values in columns.items()
+                if any(value is not None for value in values)
+            }
+            known_keys -= {quantities[key].also for key in known_keys}
+            shown_columns = {
+                f"{quantities[k].label} ({quantities[k].unit})".removesuffix(" ()"): v
+                for k, v in columns.items()
+                if k in known_keys
+            }
+            tables |= {title: shown_columns} if shown_columns else {}
+        return tables
 
     def discs(self) -> tuple[FloatArray, FloatArray] | None:
         """Return centres ``(y, x)`` (N, 2) and diameters (N,) in px, if any."""
@@ -541,19 +548,6 @@ class Result:
             size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
             record["pixel_size_basis"] = get_size_basis(size, error)
         return record
-
-
-def _table_of(result: Result, name: str) -> dict[str, list[Any]]:
-    """Convert a list of records to columns, keyed by label and unit."""
-    quantities = get_record_quantities(get_quantities(type(result))[name][0].keys)
-    columns = {key: [row[key] for row in getattr(result, name)] for key in quantities}
-    known = {k for k, values in columns.items() if any(v is not None for v in values)}
-    spare = {quantities[key].also for key in known}
-    return {
-        f"{quantities[k].label} ({quantities[k].unit})".removesuffix(" ()"): columns[k]
-        for k in columns
-        if k in known - spare
-    }
 
 
 SIZES = ("pixel_size_nm", "pixel_size_sd_nm", "pixel_size_basis")

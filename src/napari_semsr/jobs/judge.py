@@ -8,7 +8,7 @@ results are resampled by the same map.
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,7 +67,7 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.crop import CROP, CropOptions, find_shared_gap_free_box
-from napari_semsr.jobs.enhance import ENHANCE, EnhancedFile
+from napari_semsr.jobs.enhance import ENHANCE
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -352,6 +352,8 @@ def _fill_table(
     models: dict[str, Path],
 ) -> Job[None]:
     """Measure the input stored in a folder, and the results computed from it."""
+    from napari_semsr.models import read_card
+
     yield Progress(0, 0, "measuring the input")
     input_image = open_image(before).replace(name=name)
     table.add_image(INPUT, lens.resample(input_image))
@@ -375,11 +377,21 @@ def _fill_table(
         )
         yield Progress(0, 0, f"measuring the result of {model}")
         seen_image = lens.resample(open_image(after)).replace(name=f"{name} by {model}")
-        table.add_image(
-            model,
-            seen_image,
-            _describe_model(path, enhanced_file, options_of_run.get("translate", str)),
-        )
+        card, report = read_card(path), enhanced_file.report
+        translate = options_of_run.get("translate", str)
+        model_facts = {
+            "name": card.name,
+            "digest": enhanced_file.provenance.model_digest,
+            "description": card.description,
+            "limits": card.limits,
+            "device": report.device,
+            "precision": report.precision,
+            "seconds": report.seconds,
+            "notes": [
+                Message(translate(note), get_error_code(note)) for note in report.notes
+            ],
+        }
+        table.add_image(model, seen_image, model_facts)
 
 
 # Inputs and area of the comparison.
@@ -504,27 +516,6 @@ def _warn_about_inputs(source: Micrograph, sem: Micrograph) -> None:
             "comparison is not a measured image.",
             "made-by-network",
         )
-
-
-def _describe_model(
-    path: Path, enhanced_file: EnhancedFile, translate: Callable[[str], str]
-) -> dict[str, Any]:
-    from napari_semsr.models import read_card
-
-    card = read_card(path)
-    return {
-        "name": card.name,
-        "digest": enhanced_file.provenance.model_digest,
-        "description": card.description,
-        "limits": card.limits,
-        "device": enhanced_file.report.device,
-        "precision": enhanced_file.report.precision,
-        "seconds": enhanced_file.report.seconds,
-        "notes": [
-            Message(translate(note), get_error_code(note))
-            for note in enhanced_file.report.notes
-        ],
-    }
 
 
 # Resampling onto the SEM image.
@@ -674,7 +665,7 @@ def _fit_half_filters(
         rows, columns = image.shape
         half = Box(start, stop, 0, columns) if axis == 0 else Box(0, rows, start, stop)
         pairs = list(_cut_patches(image, target, half))
-        finite = [np.isfinite(seen) & np.isfinite(truth) for seen, truth in pairs]
+        finite = [np.isfinite(patch) & np.isfinite(truth) for patch, truth in pairs]
         places = int(sum(both.sum() for both in finite))
         taps = min(_TAPS, math.isqrt(places // _PER_TAP), min(half.shape) // 3)
         taps = (taps - 1) // 2 * 2 + 1

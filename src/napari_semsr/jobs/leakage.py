@@ -84,9 +84,16 @@ def _compute_fractions(
             evaluated_image.pixel_size_nm is not None
         )
         areas = entry["areas"] if same_unit else None
-        yield (
-            None if areas is None else _compute_covered_fraction(evaluated_image, areas)
-        )
+        if areas is None:
+            yield None
+            continue
+        grid = Grid.from_image(evaluated_image)
+        at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
+        y, x = (c + at * (e - c) for c, e in zip(grid.corner, grid.end, strict=True))
+        is_covered = np.zeros((_SAMPLES, _SAMPLES), bool)
+        for y0, x0, y1, x1 in areas:
+            is_covered |= np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
+        yield float(is_covered.mean())
 
 
 def get_training_digests(card: Mapping[str, Any]) -> set[str]:
@@ -94,14 +101,3 @@ def get_training_digests(card: Mapping[str, Any]) -> set[str]:
     entries = card.get("training", {}).get(TRAINED_ON) or ()
     records = [one for one in entries if isinstance(one, dict)]
     return {str(one.get("digest")) for one in records if one.get("role") == LIGHT}
-
-
-def _compute_covered_fraction(image: Micrograph, areas: list[list[float]]) -> float:
-    """Compute the fraction of an image that is covered by the given areas."""
-    grid = Grid.from_image(image)
-    at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
-    y, x = (c + at * (e - c) for c, e in zip(grid.corner, grid.end, strict=True))
-    is_covered = np.zeros((_SAMPLES, _SAMPLES), bool)
-    for y0, x0, y1, x1 in areas:
-        is_covered |= np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
-    return float(is_covered.mean())

@@ -1,6 +1,5 @@
 """Mosaic of in-memory frames sent by a microscope control program."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -112,17 +111,15 @@ class LiveMosaic:
         self._scan = LiveScan(self._place, self._files.read, self.options)
         self._stated_corners: dict[str, FloatPair | None] = {}
         self._has_table = False  # whether it has the positions of all frames
-        for frame in self._list_existing_frames():
+        # frames of an interrupted scan; complete if unchanged the second time
+        old_frames: list[Any] = [
+            frame for _ in range(2) for frame in self._files.poll()
+        ]
+        whole = (frame for frame in old_frames if frame.pixels is not None)
+        for frame in sorted(whole, key=lambda frame: str(frame.name)):
             corner = self._files.frame_corner(frame.name)
             self._stated_corners[frame.name] = corner
             self._add_frame(frame.name, frame.pixels, corner)
-
-    def _list_existing_frames(self) -> Iterator[Any]:
-        """Yield the frames of an interrupted scan, ordered by name."""
-        # files count as complete if unchanged the second time
-        frames = [frame for _ in range(2) for frame in self._files.poll()]
-        whole = (frame for frame in frames if frame.pixels is not None)
-        yield from sorted(whole, key=lambda frame: str(frame.name))
 
     def __enter__(self) -> Self:
         return self
@@ -209,7 +206,15 @@ class LiveMosaic:
         self._files.kind = kind
         is_new = file_name not in self._stated_corners
         self._stated_corners[file_name] = corner
-        self._write_position_table(file_name, is_new=is_new)
+        table = self.folder / _TABLE  # written if all frames have a position
+        if self._has_table and is_new and corner is not None:
+            write_positions(table, {file_name: corner}, "nm", append=True)
+        else:
+            self._has_table = None not in self._stated_corners.values()
+            if self._has_table:
+                write_positions(table, self._stated_corners, "nm")
+            else:
+                table.unlink(missing_ok=True)
         return self._add_frame(file_name, pixels, corner)
 
     def _add_frame(
@@ -223,18 +228,6 @@ class LiveMosaic:
             if not self._scan.run_step():
                 break
         return tuple(doubts)
-
-    def _write_position_table(self, name: str, *, is_new: bool) -> None:
-        """Write the stated positions, if all frames have one."""
-        path, corner = self.folder / _TABLE, self._stated_corners[name]
-        if self._has_table and is_new and corner is not None:
-            write_positions(path, {name: corner}, "nm", append=True)
-            return
-        self._has_table = None not in self._stated_corners.values()
-        if self._has_table:
-            write_positions(path, self._stated_corners, "nm")
-        else:
-            path.unlink(missing_ok=True)
 
     def finish(self) -> StitchedFile:
         """Stitch all frames as `stitch` does, replacing the growing mosaic.

@@ -110,7 +110,7 @@ class PairsMade(Result):
     same_place: list[list[str]] = field(default_factory=list)
 
     @property
-    def scaled(self) -> Annotated[str | None, Quantity("Scale")]:
+    def scale_text(self) -> Annotated[str | None, Quantity("Scale")]:
         """Scale with its reason, if it is not 1 or was chosen automatically."""
         if self.scale == 1 and not self.scale_note:
             return None
@@ -547,7 +547,19 @@ def _match_by_name(
     if left_out == keys:
         msg = f"`leave_out` must not name all images, got all {len(keys)} names."
         raise OptionError(msg, code="nothing-to-train")
-    names = [_index_unique_names(side, left_out) for side in sides]
+    names: list[dict[str, Image]] = []
+    for side in sides:
+        images: dict[str, Image] = {}
+        for key, image in ((k, one) for k, one in side if k not in left_out):
+            if key in images:
+                msg = (
+                    "Images matched by name must have unique names, got "
+                    f"{get_image_name(images[key])} and {get_image_name(image)} for "
+                    f"{key}: rename one, or exclude both with `leave_out={key}`."
+                )
+                raise ReadError(msg, code="names-alike")
+            images[key] = image
+        names.append(images)
     alone = sorted(set(names[0]) ^ set(names[1]))
     if alone:
         lacks = "LOW" if alone[0] in names[1] else "HIGH"
@@ -574,25 +586,6 @@ def _get_match_keys(side: Any, images: list[Image]) -> list[str]:
     if in_memory and len(names) > len(set(names)) == 1:  # default name of arrays
         return [str(number) for number, _ in enumerate(names, 1)]
     return [remove_suffixes(name) for name in names]
-
-
-def _index_unique_names(
-    images_by_key: list[tuple[str, Image]], left_out: set[str]
-) -> dict[str, Image]:
-    """Index the remaining images by name; raise an error for duplicate names."""
-    images: dict[str, Image] = {}
-    for key, image in images_by_key:
-        if key in left_out:
-            continue
-        if key in images:
-            msg = (
-                "Images matched by name must have unique names, got "
-                f"{get_image_name(images[key])} and {get_image_name(image)} for {key}: "
-                f"rename one, or exclude both with `leave_out={key}`."
-            )
-            raise ReadError(msg, code="names-alike")
-        images[key] = image
-    return images
 
 
 _ANY = "*"

@@ -114,11 +114,11 @@ def _run_planes(
     write_pages(first, axes, pages, target)
     for item in results:
         shutil.rmtree(item.output)
-    combined: R = replace(
+    combined_result: R = replace(
         results[0],
         output=str(target),
         shape=(*page_axes(axes).values(), *first.shape),
         provenance=history,
         **sum_up(results),
     )
-    return combined
+    return combined_result

@@ -180,7 +180,7 @@ class Registered(Result):
 
     no_error: ClassVar = "not known"
     pixel_size = create_pixel_size_figure()
-    found = create_property(
+    map_text = create_property(
         lambda result: f"{result.model}, by {_SEARCHES[result.searched]}", "Map"
     )
 
@@ -205,7 +205,7 @@ class Registered(Result):
     scale = create_property(
         lambda result: result.transform["scale"], "Scale", form=".4f"
     )
-    mirrored = create_property(
+    is_mirrored = create_property(
         lambda result: bool(result.transform["mirrored"]), "Mirrored"
     )
     bending = create_property(
@@ -213,7 +213,7 @@ class Registered(Result):
     )
 
     @property
-    def tested(self) -> Annotated[str | None, Quantity("Tested on")]:
+    def tested_on(self) -> Annotated[str | None, Quantity("Tested on")]:
         """Number of landmarks or patches that the residuals were measured on."""
         kind = "landmarks held out" if self.unreliable is None else "patches held out"
         return None if self.residual_median_nm is None else f"{self.patches} {kind}"
@@ -316,13 +316,14 @@ def register_with_run_options(
     fixed: Image,
     reading: ReadOptions,
     *,
-    resumed: StoredTransform | None = None,
+    resumed_transform: StoredTransform | None = None,
     **changes: object,
 ) -> Job[Registered]:
     """Register two images with the options and files of another command.
 
     `reading` applies to the fixed image; `changes` override options. A map that the run
-    found before it was interrupted, `resumed`, replaces the search and its options.
+    found before it was interrupted, `resumed_transform`, replaces the search and its
+    options.
     """
     chosen_options = run.options.model_dump(include={*RegisterOptions.model_fields})
     search = {
@@ -333,7 +334,11 @@ def register_with_run_options(
         yield from REGISTER.job(
             moving,
             fixed,
-            **(search if resumed is None else {"transform": resumed}),
+            **(
+                search
+                if resumed_transform is None
+                else {"transform": resumed_transform}
+            ),
             opening=run.opening,
             fixed_opening=reading,
         )
@@ -432,7 +437,17 @@ def _find_or_apply_transform(
     options, landmarks = run.options, run.parameters.get("landmarks")
     transform, records = run.parameters.get("transform"), run.records
     if transform is not None:
-        _check_no_search_options(options, landmarks)
+        usual = RegisterOptions().model_dump()
+        names = (name for name, v in options.model_dump().items() if v != usual[name])
+        flags = [f"`{name}`" for name in names]
+        if landmarks is not None:
+            flags.append("`landmarks`")
+        if flags:
+            msg = (
+                f"A stored transform is applied unchanged: omit {', '.join(flags)}, "
+                "or the transform."
+            )
+            raise OptionError(msg, code="options-contradict")
         if not isinstance(transform, StoredTransform):
             transform = read_transform(Path(transform))
         if unsized_role is not None:
@@ -526,23 +541,6 @@ def _find_transform(
             "landmarks-contradict",
         )
     return registration
-
-
-def _check_no_search_options(
-    options: RegisterOptions, landmarks: Landmarks | Where | None
-) -> None:
-    """Raise an error if search options are set together with a transform."""
-    usual = RegisterOptions().model_dump()
-    names = (name for name, v in options.model_dump().items() if v != usual[name])
-    flags = [f"`{name}`" for name in names]
-    if landmarks is not None:
-        flags.append("`landmarks`")
-    if flags:
-        msg = (
-            f"A stored transform is applied unchanged: omit {', '.join(flags)}, "
-            "or the transform."
-        )
-        raise OptionError(msg, code="options-contradict")
 
 
 def check_transform_images(
@@ -688,10 +686,17 @@ def create_transform_record(
 def _warn_if_unreliable(registration: Registration, options: RegisterOptions) -> None:
     """Warn about anything that makes a registration unreliable."""
     if registration.searched == "full" and options.search == "near":
+        found_transform = registration.transform
+        affine = (
+            found_transform.affine
+            if isinstance(found_transform, Elastic)
+            else found_transform
+        )
+        mirror_note = "mirrored, " if affine.is_mirrored else ""
         warn(
             "No match was found near the stated pixel sizes, so all rotations were "
-            f"searched: {_describe_orientation(registration.transform)}. Compare the "
-            "images.",
+            f"searched: {mirror_note}rotated by {affine.degrees:.1f} degrees, scaled "
+            f"by {affine.scale:.3f}. Compare the images.",
             "found-elsewhere",
         )
     if registration.overlap < _LITTLE:
@@ -726,13 +731,6 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
             f"images differ there, or {or_else}.",
             "map-unconfirmed",
         )
-
-
-def _describe_orientation(transform: Affine | Elastic) -> str:
-    """Describe the rotation and scale of a transform."""
-    affine = transform.affine if isinstance(transform, Elastic) else transform
-    pose_text = f"rotated by {affine.degrees:.1f} degrees, scaled by {affine.scale:.3f}"
-    return f"mirrored, {pose_text}" if affine.is_mirrored else pose_text
 
 
 LANDMARKS_IN = FileInput(

@@ -108,7 +108,16 @@ class InputSearch:
         if path is None and isinstance(one, CallOutput):
             return one
         if path is None:
-            raise _create_missing_error(call, role, file)
+            where = "at no recorded path"
+            if file.path:
+                where = f"not at {format_one_line(file.path, _LONGEST)}"
+            digest = file.digest or "without a digest"
+            msg = (
+                f"Cannot find the {_get_role(call, role)} {file.name!r} ({digest}), an "
+                f"input of {call.verb}: it is {where}, nor next to the output. Pass "
+                "its folder as `inputs` to find it by its digest."
+            )
+            raise ReadError(msg, code="file-missing")
         self.compare_digest(call, role, file, now)
         return File(path=str(path))
 
@@ -233,20 +242,6 @@ def _get_role(call: Call, name: str) -> str:
     """Return the role of an input as named in histories."""
     item = require_verb(call.verb).arguments.get(name)
     return getattr(item, "role", "") or name.replace("_", " ")
-
-
-def _create_missing_error(call: Call, role: str, file: File) -> ReadError:
-    """Return the error for a missing input."""
-    where = "at no recorded path"
-    if file.path:
-        where = f"not at {format_one_line(file.path, _LONGEST)}"
-    digest = file.digest or "without a digest"
-    return ReadError(
-        f"Cannot find the {_get_role(call, role)} {file.name!r} ({digest}), an input "
-        f"of {call.verb}: it is {where}, nor next to the output. Pass its folder as "
-        "`inputs` to find it by its digest.",
-        code="file-missing",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,8 +514,8 @@ def _bind_inputs(plan: Plan, search: InputSearch) -> Job[Plan]:
         for role, value in call.inputs.items():
             inputs_found: list[Input] = []
             for one in value if isinstance(value, tuple) else (value,):
-                found = yield from search.find_input(bound_call, role, one)
-                inputs_found.append(found)
+                found_input = yield from search.find_input(bound_call, role, one)
+                inputs_found.append(found_input)
             inputs = {
                 role: tuple(inputs_found) if inputs_found[1:] else inputs_found[0]
             }
@@ -597,24 +592,19 @@ def _set_thread_count(record: Provenance, path: Path) -> Iterator[None]:
             torch.set_num_threads(usual)
 
 
-def _match_output_format(plan: Plan, stored_path: Path) -> Plan:
-    """Write the output of the last call in the format of the stored one."""
-    call = plan.calls[-1]
-    output = require_verb(call.verb).output
-    if output is None or not output.is_image:
-        return plan
-    middle = ".ome" if stored_path.stem.lower().endswith(".ome") else ""
-    place = {output.name: f"{call.name}/again{middle}{stored_path.suffix}"}
-    last = call.replace(outputs=call.outputs | place)
-    return plan.replace(calls=(*plan.calls[:-1], last))
-
-
 def _rerun_plan(
     history: RecordedPlan, search: InputSearch, folder: Path, size: int
 ) -> Job[Path]:
     """Execute the plan of an output in another folder; return the new output."""
     path = search.output
-    plan = _match_output_format(_restore_device(history, path), path)
+    plan = _restore_device(history, path)
+    last = plan.calls[-1]
+    output = require_verb(last.verb).output
+    if output is not None and output.is_image:  # in the format of the stored one
+        middle = ".ome" if path.stem.lower().endswith(".ome") else ""
+        place = {output.name: f"{last.name}/again{middle}{path.suffix}"}
+        last = last.replace(outputs=last.outputs | place)
+        plan = plan.replace(calls=(*plan.calls[:-1], last))
     plan = yield from _bind_inputs(plan, search)
     _check_simulation_size(plan, size, path.name)
 

@@ -11,7 +11,6 @@ from napari_semsr.analysis import Change, measure_change
 from napari_semsr.core import (
     LEVELS,
     Figure,
-    FloatPair,
     InputRecord,
     Job,
     Micrograph,
@@ -85,19 +84,12 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
     if kernel_record.get("optics") != "pupil":
         return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
     size = image.pixel_size_nm or (pixel_nm, pixel_nm)
-    return text, _compute_pupil_psf(kernel_record, size, pixel_nm, choice.path)
-
-
-def _compute_pupil_psf(
-    record: dict[str, object], size: FloatPair, pixel_nm: float, name: str
-) -> Micrograph:
-    """Compute the in-focus, on-axis point-spread function of a simulated microscope.
-
-    `size`: pixel size of the image to restore; `pixel_nm`: of the camera.
-    """
+    # in focus, on the axis of the simulated microscope
     from napari_semsr.simulation import OPTICS, MicroscopeOptions, compute_psf
 
-    optics = MicroscopeOptions.parse({k: record[k] for k in OPTICS if k in record})
+    optics = MicroscopeOptions.parse(
+        {k: kernel_record[k] for k in OPTICS if k in kernel_record}
+    )
     if not np.isclose(*size):
         msg = (
             f"The PSF of a microscope requires square pixels, got {size[0]:g} x "
@@ -106,7 +98,7 @@ def _compute_pupil_psf(
         raise OptionError(msg, code="pixels-not-square")
     side = 2 * int(np.ceil(_REACH * optics.fwhm_nm / size[0])) + 1
     kernel = compute_psf(optics, [(0.0, 1.0)], size[0], side, box_px=pixel_nm / size[0])
-    return Micrograph(kernel, parse_pixel_size(size), Path(name).name)
+    return text, Micrograph(kernel, parse_pixel_size(size), Path(choice.path).name)
 
 
 _TILES = "Restoring tiles"
@@ -118,8 +110,8 @@ _ESTIMATE_WARNING = (  # given once: the width of the blur differs between plane
 
 
 METHOD_CALLED = {
-    method: called
-    for called, method in (
+    method: label
+    for label, method in (
         get_display(RestoreOptions.model_fields["method"]).choices or {}
     ).items()
 }

@@ -512,7 +512,19 @@ class _ScanWriter:
             parts.append("sem")
         if self.options.sem_view:
             yield Progress(0, 0, "simulating the realistic SEM image")
-            self._write_sem_view()
+            view = simulation.simulate_view(self.scan, self.options)
+            path = self.place / "sem" / "view.tif"
+            path.parent.mkdir(exist_ok=True)
+            size = parse_pixel_size(view.pixel_nm)
+            moving = Micrograph(view.image, size, path.stem)
+            write_fei(moving, path)
+            other = self.place / "truth" / "object.ome.tif"
+            transform_file = StoredTransform(  # from the image to the scan
+                view.transform,
+                ImageIdentity.from_image(moving, digest_path(path)),
+                ImageIdentity.from_image(read(other), digest_path(other)),
+            )
+            write_transform(self.place / "truth" / "view.json", transform_file)
             parts += [] if self.options.sem else ["sem"]
         return tuple(parts)
 
@@ -533,22 +545,6 @@ class _ScanWriter:
         rows_shown = [row[:2] for row in (header, *rows)]
         write_rows(self.place / "heights.csv", rows_shown)
         return names
-
-    def _write_sem_view(self) -> None:
-        """Write the realistic SEM image, and the transform from it to the scan."""
-        view = simulation.simulate_view(self.scan, self.options)
-        path = self.place / "sem" / "view.tif"
-        path.parent.mkdir(exist_ok=True)
-        size = parse_pixel_size(view.pixel_nm)
-        moving = Micrograph(view.image, size, path.stem)
-        write_fei(moving, path)
-        other = self.place / "truth" / "object.ome.tif"
-        transform_file = StoredTransform(
-            view.transform,
-            ImageIdentity.from_image(moving, digest_path(path)),
-            ImageIdentity.from_image(read(other), digest_path(other)),
-        )
-        write_transform(self.place / "truth" / "view.json", transform_file)
 
 
 # A live scan, written as by an instrument: frame by frame, each in parts.

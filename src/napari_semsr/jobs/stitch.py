@@ -553,7 +553,7 @@ class StitchedFile(Result):
     )
 
     @property
-    def joined(self) -> str:
+    def verdict(self) -> str:
         """One-line quality assessment of the mosaic."""
         if not self.solution.has_sufficient_placement:
             return "too few to be reliable: see the warnings"
@@ -567,9 +567,9 @@ class StitchedFile(Result):
         )
 
     @property
-    def placed(
+    def placed_frames(
         self,
-    ) -> Annotated[str, Quantity("Frames", verdict="joined", large=True)]:
+    ) -> Annotated[str, Quantity("Frames", verdict="verdict", large=True)]:
         """Number of placed frames, out of all frames."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
@@ -612,10 +612,17 @@ class StitchedFile(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Return the figures, plus distortion, halves, heights and excluded frames."""
-        rows = {
-            **get_declared_figures(self),
-            "Distortion": self._create_distortion_figure(),
-        }
+        share, sd = 100 * self.distortion, self.distortion_sd
+        note = "at the rim"
+        if self.distortion_from == "calibration" and sd is not None:
+            note += ", by calibration"
+        elif not share:
+            note += ", none found"
+        distortion = Figure("not measured")
+        if sd is not None or share:
+            error = None if sd is None else 100 * sd
+            distortion = Figure(share, "%", ".3g", note, error)
+        rows = {**get_declared_figures(self), "Distortion": distortion}
         for name, half in zip("ab", self.halves, strict=False):
             rows[f"Half {name}"] = Figure(
                 f"{half['output']} ({len(half['frames'])} frames)"
@@ -628,18 +635,6 @@ class StitchedFile(Result):
         for fault in self.left_out:
             rows[f"Left out: {fault.frame}"] = Figure(fault.reason)
         return rows
-
-    def _create_distortion_figure(self) -> Figure:
-        """Return a figure for the corrected distortion and its error."""
-        share, sd = 100 * self.distortion, self.distortion_sd
-        if sd is None and not share:
-            return Figure("not measured")
-        note = "at the rim"
-        if self.distortion_from == "calibration" and sd is not None:
-            note += ", by calibration"
-        elif not share:
-            note += ", none found"
-        return Figure(share, "%", ".3g", note, None if sd is None else 100 * sd)
 
 
 def _convert_to_nm(px: float | None, size: FloatPair | None) -> float | None:
@@ -701,9 +696,17 @@ def _stitch_folder(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
 def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
     """Follow a scan that is still running, if requested."""
     options = run.options
+    if not options.follow and run.existing.resume:
+        # interrupted while, or after, following a scan: its frames already exist
+        place, record = output_store_path(run.required_target, resume=True), None
+        if is_live_mosaic(place):
+            remove_target(place)
+        else:
+            record = read_store_state(place)[0]
+        if record is not None and record.provenance is not None:
+            left = record.provenance.options.get("other_frames", "refuse")
+            run.options = options.replace(other_frames=left)
     if not options.follow:
-        if run.existing.resume:
-            _prepare_resume(run)
         return FollowedScan()
     if _has_several_heights(run):
         msg = (
@@ -724,21 +727,6 @@ def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
     run.options = options.replace(other_frames="leave-out")
     run.existing = OverwritePolicy(overwrite=True, keep=True)
     return outcome
-
-
-def _prepare_resume(run: _Stitching) -> None:
-    """Prepare to resume a run interrupted while, or after, following a scan.
-
-    Its frames already exist.
-    """
-    place = output_store_path(run.required_target, resume=True)
-    if is_live_mosaic(place):
-        remove_target(place)
-        return
-    record = read_store_state(place)[0]
-    if record is not None and record.provenance is not None:
-        left = record.provenance.options.get("other_frames", "refuse")
-        run.options = run.options.replace(other_frames=left)
 
 
 def _solve_and_write(
@@ -948,7 +936,18 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         scans.append((yield from opening))
     warn_once(sentences, "heights")
     yield Progress(0, 0, "looking for the sharpest height")
-    kept_scans, power = stitching.rescale_extreme_values(_select_common_frames(scans))
+    common = set(scans[0].names).intersection(*(scan.names for scan in scans))
+    shapes = {scan.frame_shape for scan in scans}
+    if len(shapes) > 1 or len(common) < 2:
+        msg = (
+            f"All heights must have the same frame names and shape; {len(common)} of "
+            f"{len(scans[0])} names are common to all heights, and the shapes are "
+            f"{', '.join((f'{y}x{x}' for y, x in sorted(shapes)))}."
+        )
+        raise ReadError(msg, code="frames-differ")
+    kept_scans, power = stitching.rescale_extreme_values(
+        [select_frames(scan, common) for scan in scans]
+    )
     number = stitching.find_sharpest(kept_scans)
     kept_scans[number] = kept_scans[number].replace(
         name=_get_folder(run).resolve().name
@@ -965,19 +964,6 @@ def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | N
         if table is None and not own.is_file() and shared_table.is_file()
         else table
     )
-
-
-def _select_common_frames(scans: list[Acquisition]) -> list[Acquisition]:
-    common = set(scans[0].names).intersection(*(scan.names for scan in scans))
-    shapes = {scan.frame_shape for scan in scans}
-    if len(shapes) > 1 or len(common) < 2:
-        msg = (
-            f"All heights must have the same frame names and shape; {len(common)} of "
-            f"{len(scans[0])} names are common to all heights, and the shapes are "
-            f"{', '.join((f'{y}x{x}' for y, x in sorted(shapes)))}."
-        )
-        raise ReadError(msg, code="frames-differ")
-    return [select_frames(scan, common) for scan in scans]
 
 
 def _plan_mosaic(

@@ -462,25 +462,17 @@ def _override_recipe(
         )
     plan = plan.replace(**changes_given) if changes_given else plan
     if plan.is_blind_spot and plan.data.pairs is not None:
-        plan = _adapt_own_image_recipe(plan, Path(plan.data.pairs))
+        record = open_pairs(Path(plan.data.pairs)).record
+        names = [record["sources"][side][0]["name"] for side in ("low", "high")]
+        both = bool(record["options"].get("second_scan"))
+        sentence = f" Trained on {' and '.join(names if both else names[:1])}."
+        description = plan.description.removesuffix(sentence) + sentence  # once
+        # each of two scans is the best target for the other, except for noise
+        two_scans = {"kind": "supervised", "loss": "mse", "measure": "gain_db"}
+        plan = plan.replace(description=description, **(two_scans if both else {}))
     if from_scratch:  # the architecture is kept, the initial weights are not
         plan = plan.reset_unused_options().replace(start_from=None, local_from=None)
     return plan
-
-
-def _adapt_own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Recipe":
-    """Switch to supervised training for two scans, and name the images used."""
-    record = open_pairs(path).record
-    names = [record["sources"][side][0]["name"] for side in ("low", "high")]
-    both = bool(record["options"].get("second_scan"))
-    sentence = f" Trained on {' and '.join(names if both else names[:1])}."
-    description = plan.description.removesuffix(sentence) + sentence  # once
-    if not both:
-        return plan.replace(description=description)
-    # each scan is the best target for the other, except for noise
-    return plan.replace(
-        kind="supervised", loss="mse", measure="gain_db", description=description
-    )
 
 
 def _check_data(plan: "training.Recipe", folder: Path) -> None:

@@ -280,7 +280,10 @@ def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
     if _RANK in os.environ and _REQUEST in os.environ:
         request, send = os.environ[_REQUEST], lambda *_: None
     else:
-        line, rest = _read_first_line(source)
+        received_bytes = b""
+        while b"\n" not in received_bytes and (part := os.read(source, 1 << 16)):
+            received_bytes += part
+        line, _, rest = received_bytes.partition(b"\n")
         request = os.environ[_REQUEST] = line.decode()
         threading.Thread(target=_await_stop, args=(source, rest), daemon=True).start()
     logging.disable(logging.CRITICAL)
@@ -355,18 +358,6 @@ def _reserve_streams() -> tuple[int, Say]:
                     return
 
     return source, send
-
-
-def _read_first_line(source: int) -> tuple[bytes, bytes]:
-    """Read the request line; also return any data read beyond it."""
-    line_read = b""
-    while b"\n" not in line_read:
-        part = os.read(source, 1 << 16)
-        if not part:
-            break
-        line_read += part
-    line, _, rest = line_read.partition(b"\n")
-    return line, rest
 
 
 def _await_stop(source: int, rest: bytes) -> None:

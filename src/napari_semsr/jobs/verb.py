@@ -607,8 +607,19 @@ class Verb(Generic[O, R]):
                 own | (self.hidden_options if name == "opening" else {})
             )
         if self.reading_prefixes:
-            both = ("opening", f"{self.reading_prefixes[1]}_opening")
-            parts |= zip(both, self._parse_read_options(values), strict=True)
+            names = (*ReadOptions.model_fields, CALIBRATION.name)
+            both, *alone = (
+                apply_calibration(
+                    {n: values[side + n] for n in names if side + n in values},
+                    [ReadOptions],
+                )
+                for side in ("", *(f"{side}_" for side in self.reading_prefixes))
+            )
+            groups = ("opening", f"{self.reading_prefixes[1]}_opening")
+            for group, own in zip(groups, alone, strict=True):
+                if "pixel_size_nm" in own:  # another one, to which no error applies
+                    own.setdefault("pixel_size_sd_nm", None)
+                parts[group] = ReadOptions.parse({**both, **own})
         return parts
 
     def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:
@@ -638,23 +649,6 @@ class Verb(Generic[O, R]):
             )
             raise OptionError(msg, code="unknown-option")
         return self.parse(options)
-
-    def _parse_read_options(
-        self, values: Mapping[str, object]
-    ) -> Iterator[ReadOptions]:
-        """Yield the reading options for each of two images."""
-        names = (*ReadOptions.model_fields, CALIBRATION.name)
-        both, *alone = (
-            apply_calibration(
-                {name: values[side + name] for name in names if side + name in values},
-                [ReadOptions],
-            )
-            for side in ("", *(f"{side}_" for side in self.reading_prefixes))
-        )
-        for own in alone:
-            if "pixel_size_nm" in own:  # the error of another pixel size does not apply
-                own.setdefault("pixel_size_sd_nm", None)
-            yield ReadOptions.parse({**both, **own})
 
     def start(self, values: Mapping[str, object], **how: object) -> Job[R]:
         """Create the job from named values, including options."""
@@ -692,7 +686,18 @@ class Verb(Generic[O, R]):
         keeps = self.resumes and values.pop("keep", True)
         run.existing = OverwritePolicy(overwrite, resume, keeps)
         check_devices((run.options, *values.values()))
-        self._check_outputs(run, values)
+        files = [values.get(item.name) for item in self.files]
+        by = [one for one in files if isinstance(one, (str, os.PathLike))]
+        run.inputs = get_image_paths(*_iterate_images(run.image_inputs.values()), *by)
+        for output in self.all_outputs:
+            place = values.pop(output.name, None)
+            if place is not None:
+                place_checked = output.check_path(place, run.inputs, run.existing)
+                run.targets[output.name] = place_checked
+        if self.output is not None:
+            run.target = run.targets.get(self.output.name)
+        for one, other in combinations(run.targets.values(), 2):
+            check_outputs_differ(one, other)
         if self.opens:
             run.open_images()
         images_open = (run.images.get(item.name) for item in self.images if self.opens)
@@ -726,21 +731,6 @@ class Verb(Generic[O, R]):
         run.roles = {item.name: item.role for item in self.images}
         run.guides = tuple(item.name for item in self.images if item.guide)
         return run
-
-    def _check_outputs(self, run: Run[O], values: dict[str, Any]) -> None:
-        """Raise an error for outputs that cannot or must not be written."""
-        files = [values.get(item.name) for item in self.files]
-        by = [one for one in files if isinstance(one, (str, os.PathLike))]
-        run.inputs = get_image_paths(*_iterate_images(run.image_inputs.values()), *by)
-        for output in self.all_outputs:
-            place = values.pop(output.name, None)
-            if place is not None:
-                place_checked = output.check_path(place, run.inputs, run.existing)
-                run.targets[output.name] = place_checked
-        if self.output is not None:
-            run.target = run.targets.get(self.output.name)
-        for one, other in combinations(run.targets.values(), 2):
-            check_outputs_differ(one, other)
 
 
 def check_devices(sets: Iterable[object]) -> None:

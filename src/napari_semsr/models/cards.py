@@ -154,7 +154,14 @@ def _read_header(path: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         msg = f"{path.name} has a safetensors header that is not a JSON object."
         raise CheckpointError(msg, code="model-damaged")
-    expected_bytes, size = 8 + length + _count_weight_bytes(header), path.stat().st_size
+    # the weights end at the last of their offsets
+    rows = [row for row in header.values() if isinstance(row, dict)]
+    offset_pairs = [row.get("data_offsets") for row in rows]
+    ends = [
+        offsets[-1] for offsets in offset_pairs if isinstance(offsets, list) and offsets
+    ]
+    weight_bytes = max((end for end in ends if isinstance(end, int)), default=0)
+    expected_bytes, size = 8 + length + weight_bytes, path.stat().st_size
     if size < expected_bytes:
         msg = (
             f"{path.name} is truncated: it has {size} of {expected_bytes} bytes; copy "
@@ -162,16 +169,6 @@ def _read_header(path: Path) -> dict[str, Any]:
         )
         raise CheckpointError(msg, code="file-truncated")
     return header
-
-
-def _count_weight_bytes(header: dict[str, object]) -> int:
-    """Return the number of weight bytes declared by a header."""
-    rows = [row for row in header.values() if isinstance(row, dict)]
-    offset_pairs = [row.get("data_offsets") for row in rows]
-    ends = [
-        offsets[-1] for offsets in offset_pairs if isinstance(offsets, list) and offsets
-    ]
-    return max((end for end in ends if isinstance(end, int)), default=0)
 
 
 def read_card(path: Path) -> ModelCard:

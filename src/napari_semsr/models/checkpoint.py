@@ -225,8 +225,12 @@ def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> No
 _loaded_in: set[int] = set()  # ids of processes that loaded a model
 
 
-def _check_not_forked() -> None:
-    """Raise an error in a process forked from one that has used a model."""
+def load_model(name_or_path: str | Path) -> LoadedModel:
+    """Load a bundled model or a model file, in evaluation mode.
+
+    Raises a `SemsrError` in a process forked from one that has loaded a model, and a
+    `CheckpointError` if the file is damaged or its options need more weights.
+    """
     if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
         msg = (
             "Models cannot be used in a process forked after a model was used, because "
@@ -235,15 +239,6 @@ def _check_not_forked() -> None:
         )
         raise SemsrError(msg, code="process-forked")
     _loaded_in.add(os.getpid())
-
-
-def load_model(name_or_path: str | Path) -> LoadedModel:
-    """Load a bundled model or a model file, in evaluation mode.
-
-    Raises a `SemsrError` in a process forked from one that has loaded a model, and a
-    `CheckpointError` if the file is damaged or its options need more weights.
-    """
-    _check_not_forked()
     path = resolve_model_path(name_or_path)
     if path.stat().st_size > _SIZE_LIMIT:
         size = path.stat().st_size / 2**30

@@ -8,7 +8,7 @@ field are measured by running it (`measure_onnx`).
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,7 @@ from napari_semsr.core import CheckpointError, format_one_line
 from napari_semsr.io import path_exists
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, TensorProto
 
 _SIZE_LIMIT = 2**31 - 1  # bytes; largest protobuf message
 _MESSAGE_LENGTH = 300  # length of texts from a file or a library in a message; chosen
@@ -139,20 +139,17 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
 def _is_data_dependent(graph: "GraphProto") -> bool:
     """Check whether the control flow depends on grey values, not only on sizes."""
     sizes = {"", *(tensor.name for tensor in graph.initializer)}
+    kinds = import_onnx().TensorProto
+    real = (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE, kinds.BFLOAT16)
     for node in graph.node:
         if node.op_type in ("Shape", "Size") or sizes.issuperset(node.input):
             sizes.update(node.output)
-        elif node.op_type in _DECIDING and not _is_float_cast(node):
-            return True
+        elif node.op_type in _DECIDING:
+            to = [a.i for a in node.attribute if a.name == "to"]
+            # a cast between real types changes only the numeric precision
+            if node.op_type != "Cast" or any(kind not in real for kind in to):
+                return True
     return False
-
-
-def _is_float_cast(node: "NodeProto") -> bool:
-    """Check whether a node changes only the numeric precision."""
-    kinds = import_onnx().TensorProto
-    real = (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE, kinds.BFLOAT16)
-    to = [a.i for a in node.attribute if a.name == "to"]
-    return node.op_type == "Cast" and all(kind in real for kind in to)
 
 
 def _to_text(name: str | bytes) -> str:
@@ -170,23 +167,18 @@ def _create_unsupported_error(name: str, what: str) -> CheckpointError:
 # Forbidden contents of a file.
 
 
-def _iterate_tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
-    """Yield all stored tensors of a graph, including attributes."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-
-
 def _check_tensors(model: "ModelProto", name: str, folder: Path | None) -> None:
     """Load external weights into the graph; raise an error for invalid tensors."""
     onnx = import_onnx()
     helper = import_onnx("onnx.external_data_helper")
-    for tensor in _iterate_tensors(model.graph):
+    tensors = [*model.graph.initializer]
+    for sparse in model.graph.sparse_initializer:
+        tensors += sparse.values, sparse.indices
+    for attribute in (one for node in model.graph.node for one in node.attribute):
+        if attribute.HasField("t"):
+            tensors.append(attribute.t)
+        tensors += attribute.tensors
+    for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             place = _find_weights_folder(tensor, name, folder)
             try:
@@ -246,12 +238,12 @@ def _inline_functions(model: "ModelProto", name: str) -> "ModelProto":
         return model
     try:
         inliner = import_onnx("onnx.inliner")
-        inlined: ModelProto = inliner.inline_local_functions(model)
+        inlined_model: ModelProto = inliner.inline_local_functions(model)
     except Exception as error:
         reason = format_one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"The functions of {name} cannot be inlined: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
-    return inlined
+    return inlined_model
 
 
 def _check_nodes(model: "ModelProto", name: str) -> None:

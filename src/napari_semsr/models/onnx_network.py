@@ -11,7 +11,7 @@ import io
 import warnings
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from napari_semsr.models.architectures import InformedRestorer
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.onnx_graph import OnnxGraph, import_onnx, read_graph
 from napari_semsr.models.probing import ProbeResult, find_smallest_side, probe_network
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks usually halve sizes
 _EQUAL = 1e-5  # of the range; rounding causes 1e-6, a misaligned grid 4e-5 or more
@@ -326,7 +323,19 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     else:
         whole = _AnySizeNetwork(copy.deepcopy(module), card.stride, card.scale).eval()
         model = onnx.load_model_from_string(_trace_network(whole, card))
-    _write_card(model, card)
+    metadata = {
+        CARD_KEY: card.model_dump_json(),
+        "name": card.name,
+        "description": card.description,
+        "input": describe_scaling(card),
+        "limits": card.limits,
+        "licence": card.licence,
+    }
+    if card.pixel_size_nm is not None:
+        metadata["pixel_size_nm"] = " to ".join(f"{v:g}" for v in card.pixel_size_nm)
+    del model.metadata_props[:]
+    import_onnx("onnx.helper").set_model_props(model, metadata)
+    model.doc_string = card.description
     data: bytes = model.SerializeToString()
     if not isinstance(module, OnnxNetwork):
         _check_outputs(data, whole, card)
@@ -366,22 +375,6 @@ def _trace_network(whole: nn.Module, card: ModelCard) -> bytes:
         msg = f"{card.name} cannot be written as ONNX: {first.rstrip('.')}."
         raise CheckpointError(msg, code="export-unsupported") from error
     return buffer.getvalue()
-
-
-def _write_card(model: "ModelProto", card: ModelCard) -> None:
-    metadata = {
-        CARD_KEY: card.model_dump_json(),
-        "name": card.name,
-        "description": card.description,
-        "input": describe_scaling(card),
-        "limits": card.limits,
-        "licence": card.licence,
-    }
-    if card.pixel_size_nm is not None:
-        metadata["pixel_size_nm"] = " to ".join(f"{v:g}" for v in card.pixel_size_nm)
-    del model.metadata_props[:]
-    import_onnx("onnx.helper").set_model_props(model, metadata)
-    model.doc_string = card.description
 
 
 def describe_scaling(card: ModelCard) -> str:

@@ -155,23 +155,6 @@ def find_smallest_side(module: nn.Module, *, stride: int) -> int:
     raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _measure_spread(module: nn.Module, side: int, across: int, stride: int) -> int:
-    """Measure how far NaN values or changes spread in four directions."""
-    middle = round_up(side // 2, stride)
-    spread_of = _find_changes if getattr(module, "opaque", False) else _find_nan_outputs
-    reach = 0
-    for axis in (2, 3):
-        shape = (1, 1, side, across) if axis == 2 else (1, 1, across, side)
-        for start, length in ((0, middle), (middle, side - middle)):
-            spread = spread_of(module, shape, axis, start, length)
-            scale = spread.shape[axis] // side
-            edge, hit = middle * scale, spread.any(1).any(4 - axis)[0]
-            far = (hit[edge:] if start == 0 else hit[:edge].flip(0)).nonzero()
-            distance = int(far.max()) + 1 if far.numel() else 0
-            reach = max(reach, -(-distance // scale))
-    return reach
-
-
 def _find_nan_outputs(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
@@ -218,8 +201,19 @@ def measure_receptive_field(module: nn.Module, *, stride: int) -> int:
     module_copy = _cpu_copy(module)
     across = find_smallest_side(module_copy, stride=stride)
     side = round_up(max(_FIRST_SIDE, 4 * across), stride)
+    opaque = getattr(module_copy, "opaque", False)
+    spread_of = _find_changes if opaque else _find_nan_outputs
     while side <= _LAST_SIDE:
-        reach = _measure_spread(module_copy, side, across, stride)
+        reach, middle = 0, round_up(side // 2, stride)
+        for axis in (2, 3):  # NaN values or changes spread in four directions
+            shape = (1, 1, side, across) if axis == 2 else (1, 1, across, side)
+            for start, length in ((0, middle), (middle, side - middle)):
+                spread = spread_of(module_copy, shape, axis, start, length)
+                scale = spread.shape[axis] // side
+                edge, hit = middle * scale, spread.any(1).any(4 - axis)[0]
+                far = (hit[edge:] if start == 0 else hit[:edge].flip(0)).nonzero()
+                distance = int(far.max()) + 1 if far.numel() else 0
+                reach = max(reach, -(-distance // scale))
         if reach < side // 2 - stride:
             return reach
         side *= 2

@@ -47,20 +47,6 @@ class Variation:
     offset: float = 0.0
 
 
-def _sample_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:
-    flips = rng.random(2) < 0.5
-    sign = 1 if rng.random() < 0.5 else -1
-    low, high = np.log(options.zoom[0]), np.log(options.zoom[1])
-    return Variation(
-        up_down=bool(flips[0]) and options.flips,
-        left_right=bool(flips[1]) and options.flips,
-        angle_deg=float(sign * rng.choice(options.angles_deg)),
-        zoom=float(np.exp(rng.uniform(low, high))),
-        gain=float(1 + rng.uniform(-options.gain, options.gain)),
-        offset=float(rng.uniform(-options.offset, options.offset)),
-    )
-
-
 def augment_patch(
     patch: RealArray, variation: Variation, value_range: FloatPair = (0.0, 1.0)
 ) -> RealArray:
@@ -108,7 +94,18 @@ def augment_pair(
     or float64 for wider types.
     """
     rng = np.random.default_rng(seed)
-    variation = _sample_variation(options or AugmentOptions(), rng)
+    settings = options or AugmentOptions()
+    flips = rng.random(2) < 0.5
+    sign = 1 if rng.random() < 0.5 else -1
+    low_zoom, high_zoom = np.log(settings.zoom[0]), np.log(settings.zoom[1])
+    variation = Variation(
+        up_down=bool(flips[0]) and settings.flips,
+        left_right=bool(flips[1]) and settings.flips,
+        angle_deg=float(sign * rng.choice(settings.angles_deg)),
+        zoom=float(np.exp(rng.uniform(low_zoom, high_zoom))),
+        gain=float(1 + rng.uniform(-settings.gain, settings.gain)),
+        offset=float(rng.uniform(-settings.offset, settings.offset)),
+    )
     return augment_patch(low, variation, low_range), augment_patch(
         high, variation, high_range
     )

@@ -115,9 +115,15 @@ def split_patches(
     elif options.whole_images or len(free) < _ENOUGH * len(members):
         sets = _split_groups(members, groups, options, salt)
     else:
-        sets = _split_patches(
-            free, _scale_fractions(options, len(members) / len(free)), salt=salt
-        )
+        # larger held-out fractions of these match those of all patches
+        held_out = options.validation + options.test
+        times = len(members) / len(free)
+        times = min(times, _MAX_HELD / held_out) if held_out else 1.0
+        if times > 1:
+            options = options.replace(
+                validation=times * options.validation, test=times * options.test
+            )
+        sets = _split_patches(free, options, salt=salt)
         rng = np.random.default_rng([options.seed, salt, 1])
         train = sets[SPLITS[0]] + whole
         sets[SPLITS[0]] = [train[i] for i in rng.permutation(len(train))]
@@ -129,17 +135,6 @@ def split_patches(
 
 _ENOUGH = 0.2  # least fraction of the patches from which to hold out; chosen
 _MAX_HELD = 0.8  # largest fraction of them that may be held out
-
-
-def _scale_fractions(options: PairOptions, times: float) -> PairOptions:
-    """Increase the held-out fractions of a subset to match those of all patches."""
-    share_out = options.validation + options.test
-    times = min(times, _MAX_HELD / share_out) if share_out else 1.0
-    if times <= 1:
-        return options
-    return options.replace(
-        validation=times * options.validation, test=times * options.test
-    )
 
 
 def _split_groups(
@@ -300,20 +295,19 @@ class _LatticeAssignment:
         roomy = [k for k in order if free.get(k, 0) > target]
         if not roomy or (round(target) < 1 and len(free) < len(order)):
             return
-        regions = list(self._generate_regions(roomy[0]))
-        for left, place in enumerate(self.rng.permutation(len(regions))):
-            part = target / (len(regions) - left)
-            target -= self._assign_rectangle(roomy[0], regions[place], number, part)
-
-    def _generate_regions(self, source: int) -> Iterator[tuple[slice, slice]]:
-        """Yield regions of a lattice, one for each held-out block."""
+        # regions of a lattice, one for each held-out block
         side = _REGION * (self.apart - 1)
         lines = [
             np.linspace(0, n, max(1, n // side) + 1).astype(int)
-            for n in self.sets[source].shape
+            for n in self.sets[roomy[0]].shape
         ]
-        for row, column in np.ndindex(len(lines[0]) - 1, len(lines[1]) - 1):
-            yield slice(*lines[0][row : row + 2]), slice(*lines[1][column : column + 2])
+        regions = [
+            (slice(*lines[0][row : row + 2]), slice(*lines[1][column : column + 2]))
+            for row, column in np.ndindex(len(lines[0]) - 1, len(lines[1]) - 1)
+        ]
+        for left, place in enumerate(self.rng.permutation(len(regions))):
+            part = target / (len(regions) - left)
+            target -= self._assign_rectangle(roomy[0], regions[place], number, part)
 
     def _assign_rectangle(
         self, source: int, region: tuple[slice, slice], number: int, target: float
@@ -321,7 +315,12 @@ class _LatticeAssignment:
         """Assign the best rectangle of a region to a set; return its patch count."""
         sets, reach = self.sets[source], self.apart - 1
         sums = np.pad((sets == 0).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        spans = [_list_intervals(part) for part in region]
+        spans = []  # starts and stops (2, N) of intervals along each lattice axis
+        for part in region:
+            lines = np.linspace(part.start, part.stop, _LINES + 1).astype(int)
+            lines = np.unique(lines)
+            first, last = np.triu_indices(len(lines), 1)
+            spans.append(np.stack([lines[first], lines[last]]))
         count = _sum_rectangles(sums, spans[0], spans[1])
         wide = [
             np.clip(span + np.array([-reach, reach])[:, None], 0, n)
@@ -340,13 +339,6 @@ class _LatticeAssignment:
         outer = _view_rectangle(sets, wide[0][:, row], wide[1][:, column])
         outer[outer == 0] = _BORDER_SET
         return int(count[row, column])
-
-
-def _list_intervals(part: slice) -> NDArray[np.intp]:
-    """Return the starts and stops (2, N) of intervals along one lattice axis."""
-    lines = np.unique(np.linspace(part.start, part.stop, _LINES + 1).astype(int))
-    first, last = np.triu_indices(len(lines), 1)
-    return np.stack([lines[first], lines[last]])
 
 
 def _sum_rectangles(
@@ -593,7 +585,21 @@ def _select_similar_patches(
             usable_places, options, salt=salt, groups=groups[side]
         )
         _count_unassigned(rejections, usable_places, places_by_set[side])
-    return _balance_sets(places_by_set, densities, options, rejections), candidates
+    sets: _Sets = {}
+    for number, name in enumerate(SPLITS):
+        rng = np.random.default_rng([options.seed, 2, number])
+        first, second = places_by_set["low"][name], places_by_set["high"][name]
+        selection = balance_densities(
+            [densities["low", place] for place in first],
+            [densities["high", place] for place in second],
+            rng,
+        )
+        pairs = [(first[i], second[j]) for i, j in zip(*selection, strict=True)]
+        left = len(first) + len(second) - 2 * len(pairs)
+        if left:
+            rejections["density"] += left
+        sets[name] = [pairs[i] for i in rng.permutation(len(pairs))]
+    return sets, candidates
 
 
 def _count_unassigned(
@@ -607,33 +613,6 @@ def _count_unassigned(
     )
     if lost_count:
         rejections["border"] += lost_count
-
-
-def _balance_sets(
-    places_by_set: dict[str, dict[str, list[PatchPosition]]],
-    densities: dict[tuple[str, PatchPosition], float],
-    options: PairOptions,
-    rejections: Counter[str],
-) -> _Sets:
-    """Remove patches until LOW and HIGH have equal density in each set."""
-    sets: _Sets = {}
-    for number, name in enumerate(SPLITS):
-        rng = np.random.default_rng([options.seed, 2, number])
-        first, second = places_by_set["low"][name], places_by_set["high"][name]
-        selection = balance_densities(
-            [densities["low", place] for place in first],
-            [densities["high", place] for place in second],
-            rng,
-        )
-        pairs = [
-            (first[i], second[j])
-            for i, j in zip(selection[0], selection[1], strict=True)
-        ]
-        left = len(first) + len(second) - 2 * len(pairs)
-        if left:
-            rejections["density"] += left
-        sets[name] = [pairs[i] for i in rng.permutation(len(pairs))]
-    return sets
 
 
 def _list_patches(
@@ -757,27 +736,21 @@ def _find_best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
     full = np.fft.irfft2(product, size)
     top, left = (n - 1 for n in inner.shape)
     sums = full[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
-    spread = _compute_window_deviation(a, inner.shape)
-    correlations = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
-    y, x = np.unravel_index(int(np.argmax(correlations)), correlations.shape)
-    return (int(y) - reach, int(x) - reach), float(correlations[y, x])
-
-
-def _compute_window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Compute the standard deviation in every window that lies inside the image."""
-    sums = []
-    for part in (values, values**2):
+    rows, columns = inner.shape
+    moments = []  # of every window that lies inside the image
+    for part in (a, a**2):
         table = np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        rows, columns = shape
-        sums.append(
+        window_sums = (
             table[rows:, columns:]
             - table[:-rows, columns:]
             - table[rows:, :-columns]
             + table[:-rows, :-columns]
         )
-    count = shape[0] * shape[1]
-    variance = sums[1] / count - (sums[0] / count) ** 2
-    return np.asarray(np.sqrt(np.maximum(variance, 0)))
+        moments.append(window_sums / inner.size)
+    spread = np.sqrt(np.maximum(moments[1] - moments[0] ** 2, 0))
+    correlations = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
+    y, x = np.unravel_index(int(np.argmax(correlations)), correlations.shape)
+    return (int(y) - reach, int(x) - reach), float(correlations[y, x])
 
 
 # Unpaired sets of equal pattern density.
@@ -897,7 +870,13 @@ def _align_by_transform(
 ) -> tuple[AlignedImage, AlignedImage]:
     """Resample LOW to the part of HIGH that it covers, using a transform."""
     scale, grid = options.scale_factor, Grid.from_image(high)
-    outline_places = transform(_sample_outline(Grid.from_image(low)))
+    low_grid = Grid.from_image(low)
+    along = np.linspace(0, 1, _BORDER)
+    places = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1)
+    outer = np.ones((_BORDER, _BORDER), bool)
+    outer[1:-1, 1:-1] = False
+    corner, end = np.array(low_grid.corner), np.array(low_grid.end)
+    outline_places = transform(corner + places[outer] * (end - corner))
     pitch = np.array(grid.pitch)
     corners = [
         (border - grid.corner) / pitch
@@ -932,16 +911,6 @@ def _align_by_transform(
     return AlignedImage.from_image(low, is_resampled=True), AlignedImage.from_image(
         high, is_resampled=is_resampled
     )
-
-
-def _sample_outline(grid: Grid) -> FloatArray:
-    """Return positions (N, 2) along the border of a grid."""
-    along = np.linspace(0, 1, _BORDER)
-    places = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1)
-    corner, end = np.array(grid.corner), np.array(grid.end)
-    outer = np.ones((_BORDER, _BORDER), bool)
-    outer[1:-1, 1:-1] = False
-    return np.asarray(corner + places[outer] * (end - corner))
 
 
 def _to_pair(values: RealArray) -> FloatPair:

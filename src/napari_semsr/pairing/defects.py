@@ -75,7 +75,9 @@ def add_defects(
     pixels_wanted = int(share * finite.sum())
     if not pixels_wanted or not finite.any():
         return DefectCopy(low.astype(np.float32), values, is_changed)
-    soft = _smooth_finite(values, finite)
+    total = ndimage.gaussian_filter(np.where(finite, values, 0), _SOFT_PX)
+    weight = ndimage.gaussian_filter(finite.astype(np.float32), _SOFT_PX)
+    soft = np.where(finite, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
     contrast = float(np.diff(np.percentile(soft[finite], _CONTRAST))[0])
     places = np.flatnonzero(finite)
     count, left = 0, int(_TRIES * max(1, pixels_wanted // 50))
@@ -102,14 +104,6 @@ def add_defects(
         is_changed[box] |= inside
         count += int(is_changed[box].sum()) - before
     return DefectCopy(_apply_change(low, values - high, kernel), values, is_changed)
-
-
-def _smooth_finite(image: Float32Array, finite: BoolArray) -> Float32Array:
-    """Smooth an image using only its finite pixels."""
-    without_gaps = np.where(finite, image, 0)
-    total = ndimage.gaussian_filter(without_gaps, _SOFT_PX)
-    weight = ndimage.gaussian_filter(finite.astype(np.float32), _SOFT_PX)
-    return np.where(finite, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
 
 
 def _apply_change(

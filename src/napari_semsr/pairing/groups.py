@@ -55,15 +55,21 @@ def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[ImageMatch
     small: list[FloatArray] = []
     for number, image in enumerate(images):
         yield Progress(number, len(images), f"comparing {what} images with one another")
-        small.append(_normalise_image(_downsample(image.array(), shrink)))
+        values = _downsample(image.array(), shrink)
+        # without pixel noise and shading, and of unit standard deviation
+        smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
+        smooth = smooth - ndimage.gaussian_filter(values, _SHADING_PX)
+        spread = np.median(np.abs(smooth)) * 1.5
+        smooth = np.clip(smooth, -4 * spread, 4 * spread)
+        small.append(smooth / max(float(smooth.std()), 1e-300))
     side = fft.next_fast_len(2 * max(max(one.shape) for one in small), real=True)
     spectra = [_compute_spectrum(one, side) for one in small]
     matches = []
     for second in range(1, len(images)):
         yield Progress(second, len(images), f"comparing {what} images with one another")
         for turn in range(8):
-            flipped = small[second] if turn < 4 else small[second][::-1]
-            turned_image = np.rot90(flipped, turn % 4)
+            flipped_image = small[second] if turn < 4 else small[second][::-1]
+            turned_image = np.rot90(flipped_image, turn % 4)
             spectrum = np.conj(_compute_spectrum(turned_image, side))
             for first in range(second):
                 shift = _find_common_shift(
@@ -130,15 +136,6 @@ def _are_pixels_aligned(first: Micrograph, second: Micrograph) -> bool:
         for shift in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
     )
     return here >= max(correlations_moved)
-
-
-def _normalise_image(values: FloatArray) -> FloatArray:
-    """Remove shading and pixel noise, and normalise to unit standard deviation."""
-    smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
-    smooth = smooth - ndimage.gaussian_filter(values, _SHADING_PX)
-    spread = np.median(np.abs(smooth)) * 1.5
-    smooth = np.clip(smooth, -4 * spread, 4 * spread)
-    return np.asarray(smooth / max(float(smooth.std()), 1e-300))
 
 
 def _compute_spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:

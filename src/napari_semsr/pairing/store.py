@@ -232,14 +232,28 @@ class PairStore:
             "high": options.get("align", False),
         } | dict.fromkeys(options.get("overridden") or (), True)
         sources_found = []
+        sets = [name for name in SPLITS[:2] if self.counts[name]]
         for side in ("low", "high"):
             images = [item for item in inputs if item["role"] == side]
-            areas = self._list_training_areas(side)
+            scale = int(self.record["scale"]) if side == "high" else 1
+            extent = int(self.record["patch"]) * scale
+            areas: dict[int, list[list[float]]] = {}  # by image
+            for name in sets:
+                places: Any = self.group[f"{name}/{side}_places"]
+                for number, *corner in np.asarray(places[:]).tolist():
+                    source = self.record["sources"][side][number]
+                    pitch = np.array(source["pixel_size_nm"] or source["spacing_px"])
+                    first = np.array(corner) - 0.5
+                    start = np.array(source["origin"]) + first * pitch
+                    area = [*start, *(start + extent * pitch)]
+                    areas.setdefault(number, []).append(
+                        [round(float(v), 3) for v in area]
+                    )
             for number, (image, source) in enumerate(
                 zip(images, self.record["sources"][side], strict=True)
             ):
                 has_size = source["pixel_size_nm"] is not None
-                here = None if is_moved[side] else areas.get(number, [])
+                here = None if is_moved[side] else _merge_areas(areas.get(number, []))
                 unit = "nm" if has_size else "px"
                 sources_found += [
                     {"name": one["name"], "digest": digest, "unit": unit, "areas": here}
@@ -247,25 +261,6 @@ class PairStore:
                     if (digest := one["digest"]) is not None
                 ]
         return sources_found
-
-    def _list_training_areas(self, side: str) -> dict[int, list[list[float]]]:
-        """Return the training areas, keyed by image index."""
-        scale = int(self.record["scale"]) if side == "high" else 1
-        extent = int(self.record["patch"]) * scale
-        areas_found: dict[int, list[list[float]]] = {}
-        for name in SPLITS[:2]:
-            if not self.counts[name]:
-                continue
-            places: Any = self.group[f"{name}/{side}_places"]
-            for number, *corner in np.asarray(places[:]).tolist():
-                source = self.record["sources"][side][number]
-                pitch = np.array(source["pixel_size_nm"] or source["spacing_px"])
-                start = np.array(source["origin"]) + (np.array(corner) - 0.5) * pitch
-                area = [*start, *(start + extent * pitch)]
-                areas_found.setdefault(number, []).append(
-                    [round(float(v), 3) for v in area]
-                )
-        return {number: _merge_areas(areas) for number, areas in areas_found.items()}
 
     def draw_contact_sheet(self) -> NDArray[np.uint8]:
         """Draw pairs of each set, LOW next to HIGH, with the training set on top."""
@@ -339,10 +334,22 @@ def _draw_pairs(store: PairStore, name: str) -> NDArray[np.uint8]:
     cells = []
     for index in indices:
         ranges = store.get_ranges(name, int(index))
-        pair = [
-            _create_thumbnail(np.asarray(array[int(index)]), value_range)
-            for array, value_range in zip(arrays, ranges, strict=True)
-        ]
+        pair = []
+        for array, (low, high) in zip(arrays, ranges, strict=True):
+            patch = np.asarray(array[int(index)])
+            values = (patch.astype(float) - low) / max(high - low, 1e-300)
+            ratio = patch.shape[0] / _THUMB
+            if ratio > 1:
+                values = ndimage.gaussian_filter(values, (ratio - 1) / 2)
+            small = ndimage.affine_transform(
+                values,
+                np.diag([ratio, ratio]),
+                offset=(ratio - 1) / 2,
+                output_shape=(_THUMB, _THUMB),
+                order=1,
+                mode="nearest",
+            )
+            pair.append(np.rint(np.clip(small, 0, 1) * _WHITE).astype(np.uint8))
         cells.append(np.pad(np.hstack(pair), ((0, _GAP), (0, _BETWEEN))))
     rows = []
     for first in range(0, len(cells), _ACROSS):
@@ -350,24 +357,3 @@ def _draw_pairs(store: PairStore, name: str) -> NDArray[np.uint8]:
         blank = np.zeros_like(cells[0])
         rows.append(np.hstack([*row, *[blank] * (_ACROSS - len(row))]))
     return np.vstack(rows)
-
-
-def _create_thumbnail(
-    patch: NDArray[np.generic], value_range: FloatPair
-) -> NDArray[np.uint8]:
-    """Downsample a patch and convert it to 8 bits."""
-    low, high = value_range
-    values = (patch.astype(float) - low) / max(high - low, 1e-300)
-    ratio = patch.shape[0] / _THUMB
-    if ratio > 1:
-        values = ndimage.gaussian_filter(values, (ratio - 1) / 2)
-    small = ndimage.affine_transform(
-        values,
-        np.diag([ratio, ratio]),
-        offset=(ratio - 1) / 2,
-        output_shape=(_THUMB, _THUMB),
-        order=1,
-        mode="nearest",
-    )
-    grey_levels = np.rint(np.clip(small, 0, 1) * _WHITE)
-    return np.asarray(grey_levels, dtype=np.uint8)

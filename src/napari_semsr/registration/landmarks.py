@@ -170,15 +170,6 @@ def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
     >>> fit.transform(np.array([5.0, 50.0])).round(6) + 0.0
     array([ 0., 90.])
     """
-    _check_landmarks(landmarks)
-    linear = _fit_affine(landmarks, "affine", is_mirrored=False).linear
-    is_mirrored = bool(np.linalg.det(linear) < 0)
-    return LandmarkFit(
-        landmarks, model, _fit_affine(landmarks, model, is_mirrored=is_mirrored)
-    )
-
-
-def _check_landmarks(landmarks: Landmarks) -> None:
     if len(landmarks) < _LEAST:
         msg = (
             f"A transform needs at least {_LEAST} landmark pairs, got "
@@ -202,6 +193,11 @@ def _check_landmarks(landmarks: Landmarks) -> None:
             "the transform: add one far from that line."
         )
         raise RegistrationError(msg, code="landmarks-on-line")
+    linear = _fit_affine(landmarks, "affine", is_mirrored=False).linear
+    is_mirrored = bool(np.linalg.det(linear) < 0)
+    return LandmarkFit(
+        landmarks, model, _fit_affine(landmarks, model, is_mirrored=is_mirrored)
+    )
 
 
 def _compute_flatness(landmarks: Landmarks) -> float:

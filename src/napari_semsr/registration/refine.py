@@ -132,7 +132,7 @@ class PyramidLevel:
         self.pitch = pitch_nm
         self.grid = create_grid(fixed, pitch_nm)
         large = max(self.grid.shape) > _IN_MEMORY
-        self._fixed = fixed if large else _load_image(fixed, pitch_nm)
+        self._fixed_image = fixed if large else _load_image(fixed, pitch_nm)
         large = max(moving.shape) * max(moving.scale) / pitch_nm > _IN_MEMORY
         self.moving = moving if large else _load_image(moving, pitch_nm)
         self._fields: dict[float, Field] = {}
@@ -147,7 +147,7 @@ class PyramidLevel:
         inner = box.intersection(Box.from_shape(self.grid.shape))
         fixed_part = np.full(box.shape, np.nan, np.float32)
         fixed_part[inner.relative_to(box).slices] = (
-            GridImage.from_image(self._fixed, self.grid).crop(inner).read()
+            GridImage.from_image(self._fixed_image, self.grid).crop(inner).read()
         )
         return fixed_part
 

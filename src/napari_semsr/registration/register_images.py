@@ -135,10 +135,10 @@ class CorrelationSearch:
 
     def __init__(self, moving: Micrograph, fixed: Micrograph, pitch_nm: float) -> None:
         self.pitch = pitch_nm
-        self._fixed = resample_to_pitch(fixed, pitch_nm)
+        self._fixed_image = resample_to_pitch(fixed, pitch_nm)
         self._moving = resample_to_pitch(moving, pitch_nm)
         self._field = _subtract_mean(
-            compute_orientations(self._fixed.data, SEARCH_WIDTH_PX)
+            compute_orientations(self._fixed_image.data, SEARCH_WIDTH_PX)
         )
         sides = (np.array(self._moving.shape) - 1) / 2 * pitch_nm
         self._centre = np.array(self._moving.origin) + sides
@@ -151,7 +151,7 @@ class CorrelationSearch:
             return []
         largest = max(scale for _, scale, _ in steps_tried)
         side = int(np.ceil(np.hypot(*self._moving.shape) * largest)) + 2
-        shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]
+        shape = [fft.next_fast_len(n + side - 1) for n in self._fixed_image.shape]
         spectra = _compute_spectra(self._field, shape)
         places_found, chance = [], []
         for number, (degrees, scale, mirror) in enumerate(steps_tried):
@@ -188,7 +188,7 @@ class CorrelationSearch:
             affine.linear, np.array(affine.shift) - at_centre
         )
         side = int(np.ceil(np.hypot(*self._moving.shape) * affine.scale)) + 4
-        shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]
+        shape = [fft.next_fast_len(n + side - 1) for n in self._fixed_image.shape]
         spectra = _compute_spectra(self._field, shape)
         score_map = self._score_shifts(centred_map, side, shape, spectra)
         if score_map is None:
@@ -235,7 +235,7 @@ class CorrelationSearch:
         """Return the transform for the position of a score, in pixels."""
         middle = at * self.pitch + (side - 1) / 2 * self.pitch
         return Affine.from_matrix(
-            affine.linear, np.array(affine.shift) + self._fixed.origin + middle
+            affine.linear, np.array(affine.shift) + self._fixed_image.origin + middle
         )
 
 
@@ -601,7 +601,14 @@ def _find_transform(
                 moving, fixed, search, places[:_CANDIDATES], fit, model
             )
             if rivals and rivals[0].score > _ALIKE:
-                raise _create_ambiguity_error(rivals)
+                alike = [rival for rival in rivals if rival.score > _ALIKE]
+                shift_text = describe_shift(alike[0].shift_nm)
+                msg = (
+                    f"The images match at {1 + len(alike)} or more positions, as for a "
+                    f"repeating pattern; the second-best position is {shift_text} of "
+                    "the best: mark three points as landmarks, or use a larger field."
+                )
+                raise RegistrationRefused(msg, "ambiguous", alike)
             return fit, score, step, tuple(rivals)
     msg = (
         f"{moving.name!r} was not found in {fixed.name!r} at any rotation, with or "
@@ -609,18 +616,6 @@ def _find_transform(
         "that the images overlap by at least 30 %, or mark points as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
-
-
-def _create_ambiguity_error(
-    rivals: Sequence[AlternativeTransform],
-) -> RegistrationRefused:
-    rivals = [rival for rival in rivals if rival.score > _ALIKE]
-    msg = (
-        f"The images match at {1 + len(rivals)} or more positions, as for a repeating "
-        f"pattern; the second-best position is {describe_shift(rivals[0].shift_nm)} of "
-        "the best: mark three points as landmarks, or use a larger field."
-    )
-    return RegistrationRefused(msg, "ambiguous", rivals)
 
 
 def _select_best(

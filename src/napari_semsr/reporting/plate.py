@@ -119,7 +119,13 @@ def draw_plate(
         tall = max(_compute_height(images[i], widths[i]) for i in row)
         cells += [(i, (i - first) * (width + _GAP_MM), top, tall) for i in row]
         top += tall + _GAP_MM
-    lines = _wrap_text(caption, width_mm, dpi)
+    lines: list[str] = []
+    for word in caption.split():  # longer words are not broken
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _measure_text_mm(longer, _POINTS, dpi) <= width_mm:
+            lines[-1] = longer
+        else:
+            lines.append(word)
     whole = top + _LINE_MM * len(lines) + (_GAP_MM if lines else -_GAP_MM)
     if whole > _TALLEST_MM:
         msg = (
@@ -142,18 +148,6 @@ def draw_plate(
     across_px, down_px = (round(inches * dpi) for inches in figure.get_size_inches())
     data = render_figure(figure, kind, dpi, {"Title": title})
     return Plate(data, (down_px, across_px))
-
-
-def _wrap_text(text: str, width_mm: float, dpi: int) -> list[str]:
-    """Wrap text to a width; longer words are not broken."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _measure_text_mm(longer, _POINTS, dpi) <= width_mm:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
 
 
 def _measure_text_mm(text: str, points: float, dpi: float) -> float:

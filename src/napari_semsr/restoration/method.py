@@ -343,22 +343,15 @@ def _richardson_lucy(
         factor = scipy.signal.convolve(
             image / blurred_estimate, mirrored_kernel, mode="same"
         )
-        damping = np.clip(
-            1 - tv * _compute_curvature(estimate), 1 / _STEEPEST, _STEEPEST
-        )
+        # the curvature: divergence of the normalised gradient
+        down = np.diff(estimate, axis=0, append=estimate[-1:])
+        right = np.diff(estimate, axis=1, append=estimate[:, -1:])
+        length = np.sqrt(down**2 + right**2 + _EDGE**2)
+        down, right = down / length, right / length
+        curvature = np.diff(down, axis=0, prepend=0) + np.diff(right, axis=1, prepend=0)
+        damping = np.clip(1 - tv * curvature, 1 / _STEEPEST, _STEEPEST)
         estimate = np.maximum(estimate * factor / damping, 0)
     return estimate
-
-
-def _compute_curvature(image: FloatArray) -> FloatArray:
-    """Compute the divergence of the normalised gradient."""
-    down = np.diff(image, axis=0, append=image[-1:])
-    right = np.diff(image, axis=1, append=image[:, -1:])
-    length = np.sqrt(down**2 + right**2 + _EDGE**2)
-    down, right = down / length, right / length
-    return np.asarray(
-        np.diff(down, axis=0, prepend=0) + np.diff(right, axis=1, prepend=0)
-    )
 
 
 def _estimate_kernel(
@@ -466,29 +459,6 @@ def _compute_wiener_response(
     point[side // 2, side // 2] = 1
     reg = None if regulariser is None else regulariser.astype(complex)
     return np.asarray(restoration.wiener(point, kernel, balance, reg=reg, clip=False))
-
-
-def _compute_wiener_filter(
-    kernel: FloatArray, grain: SpectrumModel, rings: RadialPower
-) -> FilterKernel:
-    """Compute the Wiener filter for a power-law sample with white noise.
-
-    A blur is never known exactly. Its error counts as noise too: a tenth of the blurred
-    sample's power, averaged over neighbouring frequencies. This matters only where a
-    kernel transmits nothing. The power of lines and gratings is concentrated at
-    frequencies where it exceeds any power law.
-    """
-    side = _get_plane_side(kernel)
-    y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
-    frequency = np.hypot(y * rings.steps[0], x * rings.steps[1])
-    transmission = ndimage.gaussian_filter1d(
-        rings.average_transfer(kernel), _NEIGHBOURS
-    )
-    wrong = _MISMATCH * np.interp(frequency, rings.frequency, transmission)
-    ratio, repeats = rings.compute_noise_to_signal(grain, kernel, side)
-    return _crop_response(
-        _compute_wiener_response(kernel, 1.0, np.sqrt(ratio + wrong)), even=repeats
-    )
 
 
 def _choose_cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
@@ -770,7 +740,20 @@ def _compute_filter(
     """Compute the filter of a linear method, and its parameters."""
     balance = options.balance
     if options.method == "wiener" and balance is None:
-        taps = _compute_wiener_filter(psf.kernel, grain, rings)
+        side = _get_plane_side(psf.kernel)
+        y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
+        frequency = np.hypot(y * rings.steps[0], x * rings.steps[1])
+        # A blur is never known exactly. Its error counts as noise too: a tenth of the
+        # blurred sample's power, averaged over neighbouring frequencies. This matters
+        # only where a kernel transmits nothing.
+        transmission = ndimage.gaussian_filter1d(
+            rings.average_transfer(psf.kernel), _NEIGHBOURS
+        )
+        wrong = _MISMATCH * np.interp(frequency, rings.frequency, transmission)
+        # lines and gratings exceed any power law at some frequencies: repeats
+        ratio, repeats = rings.compute_noise_to_signal(grain, psf.kernel, side)
+        response = _compute_wiener_response(psf.kernel, 1.0, np.sqrt(ratio + wrong))
+        taps = _crop_response(response, even=repeats)
         return taps, {"balance": None, "exponent": grain.exponent}
     if balance is None and options.method == "cls":
         balance = _choose_cls_balance(psf.kernel, rings, grain.noise)

@@ -61,40 +61,36 @@ def has_structure(blocks: list[FloatArray]) -> bool:
         return False
     if blocks[0].shape[0] < _MIN_PX:
         return True
-    plain = [_remove_dust(_subtract_gradient(block)) for block in blocks]
+    plain = []
+    for block in blocks:
+        # without the best-fitting second-order surface
+        line = np.linspace(-1, 1, block.shape[0])
+        y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
+        terms = np.stack([np.ones_like(x), y, x, x * x, x * y, y * y], axis=1)
+        fit = np.linalg.lstsq(terms, block.ravel(), rcond=None)[0]
+        even = np.asarray(block - (terms @ fit).reshape(block.shape))
+        # a few pixels far from the median are dust; if more, they belong to the image
+        soft = ndimage.gaussian_filter(even, 1.0)
+        off = np.abs(soft - np.median(soft))
+        spread = np.median(off) / 0.6745
+        far = ndimage.binary_dilation(off > _FAR * spread, iterations=3)
+        if spread and 0 < far.mean() <= _DUST:
+            even = np.where(far, np.median(even), even)
+        plain.append(even)
     if _is_steep_or_periodic(plain):
         return True
     blocks_by_contrast = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
     blocks_by_contrast = blocks_by_contrast[:_MAX_BLOCKS]
-    rounding = max(_find_grey_step(block) for block in blocks) ** 2 / 12
+    grey_steps = [0.0]
+    for block in blocks:
+        values = np.unique(block)
+        if _FEW_LEVELS < values.size < block.size / 4:
+            grey_steps.append(float(np.diff(values).min()))
     return _differs_from_surrogates(
         [plain[n] for n in blocks_by_contrast],
         [blocks[n] for n in blocks_by_contrast],
-        rounding,
+        rounding=max(grey_steps) ** 2 / 12,
     )
-
-
-def _subtract_gradient(block: FloatArray) -> FloatArray:
-    """Subtract the best-fitting second-order surface from a block."""
-    line = np.linspace(-1, 1, block.shape[0])
-    y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
-    terms = np.stack([np.ones_like(x), y, x, x * x, x * y, y * y], axis=1)
-    fit = np.linalg.lstsq(terms, block.ravel(), rcond=None)[0]
-    return np.asarray(block - (terms @ fit).reshape(block.shape))
-
-
-def _remove_dust(block: FloatArray) -> FloatArray:
-    """Replace a few pixels far from the median, and their neighbours, by the median.
-
-    If there are more than a few, they belong to the image.
-    """
-    soft = ndimage.gaussian_filter(block, 1.0)
-    middle = np.median(soft)
-    spread = np.median(np.abs(soft - middle)) / 0.6745
-    far = ndimage.binary_dilation(np.abs(soft - middle) > _FAR * spread, iterations=3)
-    if not spread or not 0 < far.mean() <= _DUST:
-        return block
-    return np.where(far, np.median(block), block)
 
 
 def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
@@ -126,13 +122,6 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
         and middle > _STEEP * high
         and high > _ABOVE * floor
     )
-
-
-def _find_grey_step(block: FloatArray) -> float:
-    """Find the step between grey values; 0 if there are too few or too many values."""
-    values = np.unique(block)
-    is_rounded = _FEW_LEVELS < values.size < block.size / 4
-    return float(np.diff(values).min()) if is_rounded else 0.0
 
 
 def _differs_from_surrogates(

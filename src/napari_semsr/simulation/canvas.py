@@ -89,33 +89,24 @@ class Canvas:
     ) -> Float32Array:
         """Create a smooth random relief (Y, X) with mean 0 and standard deviation 1.
 
-        White noise on knots at fixed positions in nm, blurred by a Gaussian: the same
-        relief at any pixel size.
+        White noise on knots at fixed positions, one correlation length apart, blurred
+        by a Gaussian: the same relief at any pixel size.
         """
-        weights = [
-            _compute_knot_weights(count, self.pixel_nm, correlation_nm)
-            for count in self.shape
-        ]
+        reach = 4
+        weights = []
+        for count in self.shape:
+            at = (np.arange(count) + 0.5) * self.pixel_nm / correlation_nm + reach
+            first = np.floor(at).astype(int) - reach
+            columns = np.maximum(first[:, None] + np.arange(2 * reach + 1), 0)
+            values = np.exp(-0.5 * (at[:, None] - columns) ** 2)
+            values /= np.sqrt((values**2).sum(axis=1, keepdims=True))
+            knots = int(np.ceil(count * self.pixel_nm / correlation_nm)) + 2 * reach + 2
+            rows = np.repeat(np.arange(count), columns.shape[1])
+            flat = (values.astype(np.float32).ravel(), (rows, columns.ravel()))
+            weights.append(sparse.csr_array(flat, shape=(count, knots)))
         noise = rng.standard_normal([w.shape[1] for w in weights], dtype=np.float32)
         half = weights[0] @ noise
         return np.ascontiguousarray((weights[1] @ half.T).T)
-
-
-def _compute_knot_weights(
-    count: int, pixel_nm: float, correlation_nm: float
-) -> sparse.csr_array:
-    """Compute Gaussian weights of knots that are one correlation length apart."""
-    reach = 4
-    step = correlation_nm
-    at = (np.arange(count) + 0.5) * pixel_nm / step + reach
-    first = np.floor(at).astype(int) - reach
-    columns = np.maximum(first[:, None] + np.arange(2 * reach + 1), 0)
-    values = np.exp(-0.5 * (at[:, None] - columns) ** 2)
-    values /= np.sqrt((values**2).sum(axis=1, keepdims=True))
-    knots = int(np.ceil(count * pixel_nm / step)) + 2 * reach + 2
-    rows = np.repeat(np.arange(count), columns.shape[1])
-    flat = (values.astype(np.float32).ravel(), (rows, columns.ravel()))
-    return sparse.csr_array(flat, shape=(count, knots))
 
 
 # Gaussian blur whose width varies with position.

@@ -110,8 +110,16 @@ def create_smooth_field(
     box = window or (slice(0, shape[0]), slice(0, shape[1]))
     if step == 1:
         return np.asarray(field[box])
-    rows, columns = (np.arange(s.start, s.stop) / step for s in box)
-    return _interpolate(field, rows, columns)
+    for axis, part in enumerate(box):  # bilinear interpolation
+        where = np.arange(part.start, part.stop) / step
+        below = np.minimum(where.astype(int), max(field.shape[axis] - 2, 0))
+        above = np.minimum(below + 1, field.shape[axis] - 1)
+        share = (where - below).reshape((-1, 1) if axis == 0 else (1, -1))
+        field = (
+            np.take(field, below, axis) * (1 - share)
+            + np.take(field, above, axis) * share
+        )
+    return np.asarray(field)
 
 
 def create_field_window(
@@ -129,20 +137,6 @@ def create_field_window(
         slice(corner[1], corner[1] + shape[1]),
     )
     return create_smooth_field(field_shape, correlation_px, rng, window=window)
-
-
-def _interpolate(
-    field: FloatArray, rows: FloatArray, columns: FloatArray
-) -> FloatArray:
-    """Interpolate a field bilinearly on a grid of rows and columns."""
-    for axis, where in ((0, rows), (1, columns)):
-        low = np.minimum(where.astype(int), max(field.shape[axis] - 2, 0))
-        high = np.minimum(low + 1, field.shape[axis] - 1)
-        share = (where - low).reshape((-1, 1) if axis == 0 else (1, -1))
-        field = (
-            np.take(field, low, axis) * (1 - share) + np.take(field, high, axis) * share
-        )
-    return field
 
 
 def apply_fog(
@@ -396,20 +390,6 @@ def _dim_by_mean_haze(
     return airlight + (clear - airlight) * float(transmission.mean())
 
 
-def _add_noise(
-    low: FloatArray, ranges: DegradationRanges, rng: np.random.Generator
-) -> FloatArray:
-    """Add Poisson-Gaussian noise, as a fraction of the image's range."""
-    span = np.ptp(low)
-    if rng.random() >= ranges.noisy or span == 0:
-        return low
-    level = ranges.noise * rng.random() ** 2 * span
-    shot = rng.random()
-    relative = (low - low.min()) / span
-    deviation = level * np.sqrt(1 - shot + 2 * shot * relative)
-    return np.asarray(low + deviation * rng.standard_normal(low.shape))
-
-
 def degrade_randomly(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
 ) -> DegradedScene:
@@ -430,7 +410,13 @@ def degrade_randomly(
             apply_fog(low, -np.log(transmission), airlight),
             _dim_by_mean_haze(truth, transmission, airlight),
         )
-    low = _add_noise(low, ranges, rng)
+    contrast = np.ptp(low)
+    if rng.random() < ranges.noisy and contrast != 0:  # Poisson-Gaussian noise
+        noise = ranges.noise * rng.random() ** 2 * contrast
+        shot = rng.random()
+        relative = (low - low.min()) / contrast
+        deviation = noise * np.sqrt(1 - shot + 2 * shot * relative)
+        low = np.asarray(low + deviation * rng.standard_normal(low.shape))
     bottom, span = get_scaling_range(low)
     if rng.random() < ranges.eight_bit:
         step = span / rng.uniform(80, 255)

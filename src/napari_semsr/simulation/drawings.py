@@ -142,20 +142,6 @@ _DRAWERS: dict[Phantom, _Distance] = {
 PHANTOMS: tuple[Phantom, ...] = tuple(_DRAWERS)
 
 
-def _apply_sem_contrast(distance: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Apply SEM contrast: material, bright edges, grain and slow shading."""
-    inside = np.clip(0.5 - distance, 0, 1)
-    ground, object_grey = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)
-    decay = rng.uniform(1.0, 6.0)
-    edge = inside * np.exp(-np.maximum(-distance, 0) / decay) * rng.uniform(0, 0.6)
-    slope = np.gradient(np.clip(distance, -8, 8), axis=1) * rng.uniform(0, 0.12)
-    grain = create_smooth_field(distance.shape, rng.uniform(0.6, 3.0), rng) - 0.5
-    coarse = create_smooth_field(distance.shape, rng.uniform(8, 40), rng) - 0.5
-    image = ground + (object_grey - ground) * inside + edge + slope * (distance < 8)
-    image += grain * rng.uniform(0.0, 0.25) + coarse * rng.uniform(0.0, 0.2)
-    return np.asarray(ndimage.gaussian_filter(image, rng.uniform(0.0, 0.6)))
-
-
 def draw_phantom(
     kind: Phantom, shape: IntPair, *, seed: int = 0, pitch_px: float | None = None
 ) -> Float32Array:
@@ -178,7 +164,18 @@ def draw_phantom(
         if pitch_px is None
         else pitch_px
     )
-    image = _apply_sem_contrast(_DRAWERS[kind](shape, rng, pitch), rng)
+    distance = _DRAWERS[kind](shape, rng, pitch)
+    # SEM contrast: material, bright edges, grain and slow shading
+    inside = np.clip(0.5 - distance, 0, 1)
+    ground, object_grey = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)
+    decay = rng.uniform(1.0, 6.0)
+    edge = inside * np.exp(-np.maximum(-distance, 0) / decay) * rng.uniform(0, 0.6)
+    slope = np.gradient(np.clip(distance, -8, 8), axis=1) * rng.uniform(0, 0.12)
+    grain = create_smooth_field(distance.shape, rng.uniform(0.6, 3.0), rng) - 0.5
+    coarse = create_smooth_field(distance.shape, rng.uniform(8, 40), rng) - 0.5
+    image = ground + (object_grey - ground) * inside + edge + slope * (distance < 8)
+    image += grain * rng.uniform(0.0, 0.25) + coarse * rng.uniform(0.0, 0.2)
+    image = ndimage.gaussian_filter(image, rng.uniform(0.0, 0.6))
     low, high = float(image.min()), float(image.max())
     unit_range = (image - low) / (high - low) if high > low else np.zeros(shape)
     return unit_range.astype(np.float32)

@@ -105,11 +105,7 @@ def _random_blur(
                 kernel = scipy.signal.convolve(kernel, disk)
     kernel = np.maximum(kernel, 0)
     kernel = kernel / kernel.sum()
-    return kernel, _measure_blur_faults(kernel)
-
-
-def _measure_blur_faults(kernel: FloatArray) -> _FaultNumbers:
-    """Measure the standard deviations, slant and flatness of a kernel."""
+    # its standard deviations, slant and flatness
     y, x = np.indices(kernel.shape, dtype=float)
     y, x = y - (kernel * y).sum(), x - (kernel * x).sum()
     yy, xx, xy = ((kernel * part).sum() for part in (y * y, x * x, x * y))
@@ -120,7 +116,7 @@ def _measure_blur_faults(kernel: FloatArray) -> _FaultNumbers:
     wide = [math.log(math.sqrt(max(part, 0)) + NO_BLUR) for part in (yy, xx)]
     is_blurred = yy + xx > 0.02  # narrower kernels have the shape of a pixel
     shape = (slant, float(np.clip(flat, -1, 1))) if is_blurred else (0.0, 0.0)
-    return wide[0], wide[1], *shape
+    return kernel, (wide[0], wide[1], *shape)
 
 
 def _random_noise(

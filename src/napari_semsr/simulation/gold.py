@@ -104,16 +104,22 @@ def draw_islands(
     y, x = canvas.get_pixel_centres()
     wide = 0.35 * packing.pitch_nm
     warp = [packing.crooked_nm * canvas.create_relief(wide, rng) for _ in range(2)]
-    at = [
-        _to_blocks((plane + line).astype(np.float32), blocks)
-        for plane, line in zip(warp, (y, x), strict=True)
-    ]
-    depth, grain = _compute_depth_and_grain(
+    at = []
+    for plane, line in zip(warp, (y, x), strict=True):
+        # reordered into (blocks, pixels of a block), and back below
+        parts = (
+            (plane + line).astype(np.float32).reshape(blocks, _BLOCK, blocks, _BLOCK)
+        )
+        parts = np.ascontiguousarray(parts.swapaxes(1, 2))
+        at.append(parts.reshape(blocks**2, _BLOCK**2))
+    planes = []
+    for values in _compute_depth_and_grain(
         at[0], at[1], near, np.float32(packing.corner_nm)
-    )
-    return Islands(
-        *(_to_plane(plane, blocks)[:side, :side] for plane in (depth, grain))
-    )
+    ):
+        parts = values.reshape(blocks, blocks, _BLOCK, _BLOCK).swapaxes(1, 2)
+        plane = np.ascontiguousarray(parts).reshape(whole, whole)
+        planes.append(plane[:side, :side])
+    return Islands(*planes)
 
 
 def _find_near_sites(
@@ -176,39 +182,22 @@ def _compute_depth_and_grain(
             off = power[other] - power[own]
             off *= near.scale[own, other]
             off -= near.half_gap[own, other]
-            within = (
-                off if within is None else _compute_rounded_minimum(within, off, corner)
-            )
+            if within is None:
+                within = off
+                continue
+            # the minimum of the two distances, rounded where they are similar
+            close = corner - np.abs(within - off)
+            np.maximum(close, 0, out=close)
+            np.minimum(within, off, out=within)
+            close *= close
+            close *= np.float32(0.25) / corner
+            within -= close
         if within is None:
             continue
         within = np.where(near.empty[own], -_FAR, within)
         grain = np.where(within > depth, near.grain[own], grain)
         np.maximum(depth, within, out=depth)
     return depth, grain
-
-
-def _compute_rounded_minimum(
-    first: Float32Array, second: Float32Array, length: np.float32
-) -> Float32Array:
-    """Compute the minimum of two distances, rounded where they are similar."""
-    close = length - np.abs(first - second)
-    np.maximum(close, 0, out=close)
-    np.minimum(first, second, out=first)
-    close *= close
-    close *= np.float32(0.25) / length
-    first -= close
-    return first
-
-
-def _to_blocks(plane: Float32Array, blocks: int) -> Float32Array:
-    """Reorder a plane into ``(blocks, pixels of a block)``."""
-    parts = plane.reshape(blocks, _BLOCK, blocks, _BLOCK).swapaxes(1, 2)
-    return np.ascontiguousarray(parts).reshape(blocks**2, _BLOCK**2)
-
-
-def _to_plane(parts: Float32Array, blocks: int) -> Float32Array:
-    whole = parts.reshape(blocks, blocks, _BLOCK, _BLOCK).swapaxes(1, 2)
-    return np.ascontiguousarray(whole).reshape(blocks * _BLOCK, blocks * _BLOCK)
 
 
 FINE_NM = 7.1  # pixel of the fine image of de Haan et al. (2019)
@@ -308,7 +297,18 @@ class GoldOptions(Options):
                 f"{side}."
             )
             raise OptionError(msg, code="out-of-range")
-        islands = draw_islands(2 * side, FINE_NM, _draw_packing(self, rng), rng)
+        pitch = float(np.exp(rng.uniform(*np.log(self.pitch_nm))))
+        packing = Packing(
+            pitch_nm=pitch,
+            size_spread=float(rng.uniform(*self.size_spread)),
+            gap_nm=self.gap_nm,
+            gap_spread=self.gap_spread,
+            touching=self.touching,
+            missing=self.missing,
+            corner_nm=self.corner * pitch,
+            crooked_nm=0.06 * pitch,
+        )
+        islands = draw_islands(2 * side, FINE_NM, packing, rng)
         canvas = Canvas((2 * side, 2 * side), FINE_NM, self.sidewall_nm)
         decay = rng.uniform(6.0, 16.0)  # of the bright edges
         edge = np.exp(np.minimum(-islands.depth_nm / np.float32(decay), 0))
@@ -390,18 +390,3 @@ def _apply_probe(emission: Float32Array, fwhm_nm: float) -> Float32Array:
     sigma = fwhm_nm / FWHM / FINE_NM
     image = ndimage.gaussian_filter(emission, sigma, mode="mirror", truncate=3.0)
     return np.asarray(image, dtype=np.float32)
-
-
-def _draw_packing(options: GoldOptions, rng: np.random.Generator) -> Packing:
-    """Draw the island arrangement of one field."""
-    pitch = float(np.exp(rng.uniform(*np.log(options.pitch_nm))))
-    return Packing(
-        pitch_nm=pitch,
-        size_spread=float(rng.uniform(*options.size_spread)),
-        gap_nm=options.gap_nm,
-        gap_spread=options.gap_spread,
-        touching=options.touching,
-        missing=options.missing,
-        corner_nm=options.corner * pitch,
-        crooked_nm=0.06 * pitch,
-    )

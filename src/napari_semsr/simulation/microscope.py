@@ -265,36 +265,25 @@ def create_illumination_field(
 ) -> Float32Array:
     """Create a frame's illumination: vignetting, offset, tilt, dust, field stop."""
     towards, sideways = rng.uniform(0, 2 * np.pi, 2)
-    y, x = _unit_grid(size)
+    # centred coordinates, in units of half the side
+    line = np.asarray(np.linspace(-1, 1, size) * (size - 1) / size, dtype=np.float64)
+    y, x = line[:, None], line[None, :]
     centre = options.offcentre * np.array([np.sin(towards), np.cos(towards)])
     outer = options.field_radius
     rho2 = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / outer**2
     light = options.rim_brightness**rho2
     light *= 1 + options.tilt * (y * np.sin(sideways) + x * np.cos(sideways)) / outer
-    light *= _simulate_specks(options.dust, size, rng)
-    if options.field == "round":
-        past = (np.hypot(y, x) - _ROUND_RADIUS) / _RIM_SOFTNESS
-        light /= 1 + np.exp(np.clip(2 * (past - 2.5), -60, 60))
-    return np.asarray(light, dtype=np.float32)
-
-
-def _unit_grid(size: int) -> tuple[FloatArray, FloatArray]:
-    """Return centred coordinates, in units of half the side, as an open grid."""
-    line = np.linspace(-1, 1, size) * (size - 1) / size
-    line = np.asarray(line, dtype=np.float64)
-    return line[:, None], line[None, :]
-
-
-def _simulate_specks(count: int, size: int, rng: np.random.Generator) -> FloatArray:
-    """Simulate the transmission of out-of-focus specks on the optics."""
-    y, x = _unit_grid(size)
-    through = np.ones((size, size))
-    for _ in range(count):
+    through = np.ones((size, size))  # out-of-focus specks on the optics
+    for _ in range(options.dust):
         cy, cx = rng.uniform(-0.9, 0.9, 2)
         radius, depth = rng.uniform(0.01, 0.05), rng.uniform(0.1, 0.5)
         off = (np.hypot(y - cy, x - cx) - radius) / (0.4 * radius)
         through *= 1 - depth / (1 + np.exp(np.clip(off * 2, -60, 60)))
-    return through
+    light *= through
+    if options.field == "round":
+        past = (np.hypot(y, x) - _ROUND_RADIUS) / _RIM_SOFTNESS
+        light /= 1 + np.exp(np.clip(2 * (past - 2.5), -60, 60))
+    return np.asarray(light, dtype=np.float32)
 
 
 # The camera: photons to counts, with shot noise, read noise and offset.

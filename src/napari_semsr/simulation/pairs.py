@@ -164,7 +164,24 @@ def _draw_imaging_settings(
         0.0 if dim == 0 else float(np.exp(rng.uniform(np.log(dim), np.log(bright))))
     )
     quiet, loud = np.log(options.read_noise)
-    microscope = _draw_optics(rng, options).replace(
+    if rng.random() < options.gaussian:
+        optics = MicroscopeOptions(
+            optics="gaussian",
+            resolution_nm=float(rng.uniform(*options.resolution_nm)),
+            depth_of_field_nm=float(rng.uniform(*options.depth_of_field_nm)),
+        )
+    else:
+        aperture = float(rng.uniform(*options.numerical_aperture))
+        low, high = options.refractive_index
+        least = max(low, compute_minimum_index(aperture))
+        optics = MicroscopeOptions(
+            numerical_aperture=aperture,
+            refractive_index=float(rng.uniform(least, high)),
+            coherence_factor=float(rng.uniform(*options.coherence_factor)),
+            spherical_waves=options.spherical_waves * float(rng.uniform(-1, 1)),
+            coma_waves=options.coma_waves * float(rng.random()),
+        )
+    microscope = optics.replace(
         wavelength_nm=wavelength_nm,
         photons=photons,
         read_noise=float(np.exp(rng.uniform(quiet, loud))),
@@ -186,28 +203,6 @@ def _draw_imaging_settings(
         place=(float(radius * np.sin(turn)), float(radius * np.cos(turn))),
         focus_drift_nm=(drift * float(np.sin(way)), drift * float(np.cos(way))),
         bending_px=(bending, y, x),
-    )
-
-
-def _draw_optics(
-    rng: np.random.Generator, options: SsumPairOptions
-) -> MicroscopeOptions:
-    """Draw random optics: either a lens or a Gaussian blur."""
-    if rng.random() < options.gaussian:
-        return MicroscopeOptions(
-            optics="gaussian",
-            resolution_nm=float(rng.uniform(*options.resolution_nm)),
-            depth_of_field_nm=float(rng.uniform(*options.depth_of_field_nm)),
-        )
-    aperture = float(rng.uniform(*options.numerical_aperture))
-    low, high = options.refractive_index
-    least = max(low, compute_minimum_index(aperture))
-    return MicroscopeOptions(
-        numerical_aperture=aperture,
-        refractive_index=float(rng.uniform(least, high)),
-        coherence_factor=float(rng.uniform(*options.coherence_factor)),
-        spherical_waves=options.spherical_waves * float(rng.uniform(-1, 1)),
-        coma_waves=options.coma_waves * float(rng.random()),
     )
 
 
@@ -475,6 +470,14 @@ def _simulate_pair(
     off = _crop_centre(level, field.side) - look.microscope.focus_nm
     radii = half_light_radius_nm(look.microscope, off)
     blur_px = float(np.sqrt(np.mean(radii**2))) / _HALF_LIGHT / pixel
+    # a few representative distances from the focus, and their fractions
+    edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
+    counts, _ = np.histogram(off, edges)
+    depths = [
+        (float(at), float(count) / off.size)
+        for at, count in zip((edges[1:] + edges[:-1]) / 2, counts, strict=True)
+        if count
+    ]
     return SsumPair(
         low,
         high,
@@ -486,23 +489,9 @@ def _simulate_pair(
         look,
         _scale_grey_levels(light, low_range),
         blur_px,
-        compute_psf(
-            look.microscope, _choose_depths(off), pixel, SPREAD_PX, place=look.place
-        ),
+        compute_psf(look.microscope, depths, pixel, SPREAD_PX, place=look.place),
         float(off.mean()) / focus_depth_nm(look.microscope),
     )
-
-
-def _choose_depths(off: NDArray[np.floating]) -> list[FloatPair]:
-    """Return a few representative distances from the focus, and their fractions."""
-    edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
-    counts, _ = np.histogram(off, edges)
-    middles = (edges[1:] + edges[:-1]) / 2
-    return [
-        (float(at), float(count) / off.size)
-        for at, count in zip(middles, counts, strict=True)
-        if count
-    ]
 
 
 def _bin_pixels(image: NDArray[Any]) -> NDArray[Any]:

@@ -97,15 +97,30 @@ def create_random_surface(
     height, material, kind = _draw_single_sample(canvas, settings, rng, first_seed)
     if rng.random() < settings.joined:
         other, stuff, name = _draw_single_sample(canvas, settings, rng, first_seed)
-        side = _create_side_mask(canvas, rng)
+        # the coverage of one side of a straight or winding border
+        y, x = canvas.get_pixel_centres()
+        turn = rng.uniform(0, 2 * np.pi)
+        place = rng.uniform(0.25, 0.75, 2) * canvas.extent_nm
+        distance = (y - place[0]) * np.cos(turn) + (x - place[1]) * np.sin(turn)
+        if rng.random() < 0.5:
+            winding = canvas.create_relief(float(rng.uniform(200, 900)), rng)
+            distance = distance + 150 * winding
+        side = canvas.compute_coverage(distance)
         height = height * side + other * (1 - side)
         material = material * side + stuff * (1 - side)
         kind = f"{kind}+{name}"
     if settings.changed > 0 and rng.random() < settings.changed:
         _change_objects(canvas, height, material, settings, rng)
     if rng.random() < settings.bent:
-        height = height + settings.bend_nm * float(rng.random()) * _create_slope(
-            canvas, rng
+        # a tilted, slightly wavy plane
+        bend_nm = settings.bend_nm * float(rng.random())
+        y, x = canvas.get_pixel_centres()
+        turn = rng.uniform(0, 2 * np.pi)
+        plane = (y * np.cos(turn) + x * np.sin(turn)) / max(canvas.extent_nm)
+        plane = plane + 0.15 * canvas.create_relief(1800.0, rng)
+        low, high = float(plane.min()), float(plane.max())
+        height = height + bend_nm * np.asarray(
+            (plane - low) / (high - low), dtype=np.float32
         )
     height -= height.min()
     return Specimen(
@@ -123,7 +138,29 @@ def _draw_single_sample(
         height = relief * 0.15 * canvas.create_relief(float(rng.uniform(60, 600)), rng)
         material = np.zeros(canvas.shape, np.float32)
     else:
-        surface = _draw_kind(kind, canvas, ranges, rng, first_seed)
+        kind_name: Kind = next(name for name in KINDS if name == kind)
+        low, high = _PITCHES[kind_name]
+        low, high = (float(np.clip(v, low, high)) for v in ranges.pitch_nm)
+        pitch = max(_draw_log_uniform((low, high), rng), 2 * canvas.pixel_nm)
+        relief_nm = min(_draw_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch)
+        if kind == "particles":
+            relief_nm = pitch * float(rng.uniform(0.4, 1))
+        options = ObjectOptions(
+            phantom=kind_name,
+            pitch_nm=pitch,
+            relief_nm=relief_nm,
+            angle_deg=float(rng.uniform(*ranges.angle_deg)),
+            disorder=float(rng.uniform(*ranges.disorder)),
+            packing="hexagonal" if rng.random() < 0.4 else "random",
+            sidewall_nm=canvas.sidewall_nm,
+        )
+        surface = draw_object(
+            kind_name,
+            canvas.shape,
+            pixel_nm=canvas.pixel_nm,
+            options=options,
+            seed=first_seed + int(rng.integers(2**31)),
+        )
         height, material = surface.height_nm, surface.material
     if kind == "dots":
         _add_dot_array(canvas, height, material, relief, ranges, rng)
@@ -134,38 +171,6 @@ def _draw_single_sample(
     if rng.random() < ranges.exchanged:
         material = 1 - material
     return height, material * np.float32(rng.uniform(*_COVER)), kind
-
-
-def _draw_kind(
-    kind: str,
-    canvas: Canvas,
-    ranges: SampleRanges,
-    rng: np.random.Generator,
-    first_seed: int,
-) -> Specimen:
-    kind_name: Kind = next(name for name in KINDS if name == kind)
-    low, high = _PITCHES[kind_name]
-    low, high = (float(np.clip(v, low, high)) for v in ranges.pitch_nm)
-    pitch = max(_draw_log_uniform((low, high), rng), 2 * canvas.pixel_nm)
-    relief = min(_draw_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch)
-    if kind == "particles":
-        relief = pitch * float(rng.uniform(0.4, 1))
-    options = ObjectOptions(
-        phantom=kind_name,
-        pitch_nm=pitch,
-        relief_nm=relief,
-        angle_deg=float(rng.uniform(*ranges.angle_deg)),
-        disorder=float(rng.uniform(*ranges.disorder)),
-        packing="hexagonal" if rng.random() < 0.4 else "random",
-        sidewall_nm=canvas.sidewall_nm,
-    )
-    return draw_object(
-        kind_name,
-        canvas.shape,
-        pixel_nm=canvas.pixel_nm,
-        options=options,
-        seed=first_seed + int(rng.integers(2**31)),
-    )
 
 
 def _add_shapes(
@@ -327,31 +332,6 @@ def _create_ring(
 
 
 _FORMS: tuple[Form, ...] = (_create_bar, _create_bar, _create_disc, _create_ring)
-
-
-def _create_side_mask(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
-    """Compute the coverage of one side of a straight or winding border."""
-    y, x = canvas.get_pixel_centres()
-    turn = rng.uniform(0, 2 * np.pi)
-    height, width = canvas.extent_nm
-    place = rng.uniform(0.25, 0.75, 2) * (height, width)
-    distance = (y - place[0]) * np.cos(turn) + (x - place[1]) * np.sin(turn)
-    if rng.random() < 0.5:
-        distance = distance + 150 * canvas.create_relief(
-            float(rng.uniform(200, 900)), rng
-        )
-    return canvas.compute_coverage(distance)
-
-
-def _create_slope(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
-    """Create a tilted, slightly wavy plane with values from 0 to 1."""
-    y, x = canvas.get_pixel_centres()
-    turn = rng.uniform(0, 2 * np.pi)
-    reach = max(canvas.extent_nm)
-    plane = (y * np.cos(turn) + x * np.sin(turn)) / reach
-    plane = plane + 0.15 * canvas.create_relief(1800.0, rng)
-    low, high = float(plane.min()), float(plane.max())
-    return np.asarray((plane - low) / (high - low), dtype=np.float32)
 
 
 def _draw_log_uniform(bounds: FloatPair, rng: np.random.Generator) -> float:

@@ -528,27 +528,22 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     ]
     kinds = ("blank", "foreign")
     bad = {int(frame): kinds[i % 2] for i, frame in enumerate(bad_indices)}
-    return ScanPlan(nominal, true, _simulate_frame_gains(options, count), bad)
+    # light level of each frame: slow drift with slight noise
+    rng = options.create_rng(RandomStream.LIGHT)
+    course = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * along + rng.uniform()))
+    course = course + 0.1 * rng.standard_normal(count)
+    span = float(np.ptp(course))
+    gains = np.asarray(1 - options.light_fall * along)
+    if span != 0:
+        course = (course - course.min()) / span - 0.5
+        gains = (1 + options.illumination_drift * course) * gains
+    return ScanPlan(nominal, true, gains, bad)
 
 
 def _apply_stage_geometry(nominal: FloatArray, options: ScanOptions) -> FloatArray:
     """Apply the scale and skew of a stage to nominal positions."""
     skewed_corners = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
     return np.asarray(options.stage_scale * skewed_corners)
-
-
-def _simulate_frame_gains(options: ScanOptions, count: int) -> FloatArray:
-    """Simulate the light level of each frame: slow drift with slight noise."""
-    rng = options.create_rng(RandomStream.LIGHT)
-    time = np.linspace(0, 1, count)
-    course = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * time + rng.uniform()))
-    course = course + 0.1 * rng.standard_normal(count)
-    span = float(np.ptp(course))
-    fall = 1 - options.light_fall * time
-    if span == 0:
-        return np.asarray(fall)
-    course = (course - course.min()) / span - 0.5
-    return np.asarray((1 + options.illumination_drift * course) * fall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -722,14 +717,25 @@ def simulate_clean_frame(
 _FREE_WIDTH, _FREE_CONTRAST = 3.0, 0.5  # for a sphere without contact; chosen
 
 
-def _image_frame(
+def _simulate_frame_light(
     scene: Scene,
     coefficients: Float32Array,
-    corner: FloatArray,
+    plan: ScanPlan,
     index: int,
     options: ScanOptions,
 ) -> FloatArray:
-    """Image one frame with the focus and contact at its acquisition time."""
+    """Return the reflectance in a frame: of its own area, of another area, or none."""
+    kind = plan.bad.get(index)
+    if kind == "blank":
+        return np.zeros((options.frame_px, options.frame_px))
+    if kind is not None:
+        rng = options.create_rng(RandomStream.FOREIGN, index)
+        low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
+        elsewhere = simulate_clean_frame(
+            scene, coefficients, rng.uniform(low, high), options
+        )
+        return elsewhere[::-1].T  # mirrored: matches no area
+    corner = plan.true_px[index]
     if options.focus_drift_nm:
         way = options.focus_drift_nm * index / max(options.frame_count - 1, 1)
         focus_options = options.replace(focus_nm=options.focus_nm + way)
@@ -745,28 +751,6 @@ def _image_frame(
     mean = image.mean()
     wide = ndimage.gaussian_filter(image, sigma, mode="nearest")
     return np.asarray(mean + _FREE_CONTRAST * (wide - mean))
-
-
-def _simulate_frame_light(
-    scene: Scene,
-    coefficients: Float32Array,
-    plan: ScanPlan,
-    index: int,
-    options: ScanOptions,
-) -> FloatArray:
-    """Return the reflectance in a frame: of its own area, of another area, or none."""
-    kind = plan.bad.get(index)
-    if kind == "blank":
-        return np.zeros((options.frame_px, options.frame_px))
-    corner = plan.true_px[index]
-    if kind is None:
-        return _image_frame(scene, coefficients, corner, index, options)
-    rng = options.create_rng(RandomStream.FOREIGN, index)
-    low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
-    elsewhere = simulate_clean_frame(
-        scene, coefficients, rng.uniform(low, high), options
-    )
-    return elsewhere[::-1].T  # mirrored: matches no area
 
 
 def simulate_scan(

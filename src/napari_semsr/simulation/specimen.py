@@ -124,25 +124,14 @@ def _draw_pits(canvas: Canvas, sizes: _FeatureSizes, rng: np.random.Generator) -
         for first, last in zip(ends[:-1:2], ends[1::2], strict=False):
             middle = centre + along * (first + last) / 2 + aside * track * pitch
             half = max((last - first) / 2 - half_width, 0.0)
-            _draw_pit(canvas, depth, middle, along, half, half_width)
+            span = np.abs(along) * half + half_width  # of a stroke with round ends
+            for box, dy, dx in canvas.iterate_window(middle, *span):
+                forth = np.abs(dy * along[0] + dx * along[1])
+                sideways = dx * along[0] - dy * along[1]
+                distance = np.hypot(np.maximum(forth - half, 0), sideways) - half_width
+                pit = canvas.compute_coverage(distance)
+                np.maximum(depth[box], pit, out=depth[box])
     return sizes.relief_nm * (1 - depth), np.ones(canvas.shape, np.float32)
-
-
-def _draw_pit(
-    canvas: Canvas,
-    depth: Float32Array,
-    middle: FloatArray,
-    along: FloatArray,
-    half: float,
-    radius: float,
-) -> None:
-    """Draw one pit: a stroke with round ends."""
-    span = np.abs(along) * half + radius
-    for box, dy, dx in canvas.iterate_window(middle, *span):
-        forth = np.abs(dy * along[0] + dx * along[1])
-        sideways = dx * along[0] - dy * along[1]
-        distance = np.hypot(np.maximum(forth - half, 0), sideways) - radius
-        np.maximum(depth[box], canvas.compute_coverage(distance), out=depth[box])
 
 
 def _draw_lattice(
@@ -209,7 +198,14 @@ def _draw_particles(
     shadow = np.zeros(canvas.shape, np.float32)
     flatness = sizes.relief_nm / pitch
     for (cy, cx), radius in zip(centres, radii, strict=True):
-        _draw_sphere(canvas, height, shadow, (cy, cx), radius, flatness)
+        for box, dy, dx in canvas.iterate_window((cy, cx), radius):
+            off = np.hypot(dy, dx)
+            inside = canvas.compute_coverage(off - radius)
+            dome = np.sqrt(np.maximum(1 - (off / radius) ** 2, 0))
+            top = flatness * radius * (1 + dome)
+            below = height[box]
+            np.maximum(below, below * (1 - inside) + inside * top, out=below)
+            np.maximum(shadow[box], inside, out=shadow[box])
     return height, shadow
 
 
@@ -240,25 +236,6 @@ def _scatter_spheres(
             by_cell.setdefault((row, column), []).append(index)
             sites.append(index)
     return centres[sites], radii[sites]
-
-
-def _draw_sphere(
-    canvas: Canvas,
-    height: Float32Array,
-    material: Float32Array,
-    centre: FloatPair,
-    radius: float,
-    flatness: float,
-) -> None:
-    """Draw one sphere on the ground; `flatness`: ratio of height to width."""
-    for box, dy, dx in canvas.iterate_window(centre, radius):
-        off = np.hypot(dy, dx)
-        inside = canvas.compute_coverage(off - radius)
-        dome = np.sqrt(np.maximum(1 - (off / radius) ** 2, 0))
-        top = flatness * radius * (1 + dome)
-        ground = height[box]
-        np.maximum(ground, ground * (1 - inside) + inside * top, out=ground)
-        np.maximum(material[box], inside, out=material[box])
 
 
 # Circuit: two layers of wires with vias and pads.

@@ -17,7 +17,6 @@ from napari_semsr.core import (
     Affine,
     BSplineDisplacement,
     Elastic,
-    Float32Array,
     FloatArray,
     IntPair,
     OptionError,
@@ -104,7 +103,14 @@ def simulate_view(scan: Scan, options: ViewOptions) -> View:
     pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
     shape, transform = _fit_view(scan, options, pixel)
     contrast = compute_sem_contrast(surface)
-    image = _sample_view(scan, contrast, shape, pixel, transform)
+    smooth = ndimage.spline_filter(contrast, order=3, output=np.float32)
+    image = np.empty(shape)
+    columns = np.arange(shape[1]) * pixel
+    for top in range(0, shape[0], _BAND):
+        rows = np.arange(top, min(top + _BAND, shape[0])) * pixel
+        places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
+        y, x = np.moveaxis(transform(places), -1, 0) / _get_frame_pixel_nm(scan)
+        image[top : top + rows.size] = scan.scene.sample(smooth, y, x)
     effects = EffectOptions(
         charging=options.view_charging, photons=options.view_electrons
     )
@@ -172,47 +178,22 @@ def _create_transform(
         return affine
     lines = (np.linspace(0, (n - 1) * pixel, _LOOKS) for n in shape)
     places = affine(np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1))
+    top_left, end = places.min(axis=(0, 1)), places.max(axis=(0, 1))
+    spacing = (end - top_left) / _KNOTS
+    (y, x), (down, across) = (top_left - spacing).tolist(), spacing.tolist()
     rng = scan.options.create_rng(RandomStream.VIEW, 2)
-    return Elastic(affine, _create_bending(places, options.view_bending_nm, rng))
-
-
-def _create_bending(
-    places: FloatArray, largest: float, rng: np.random.Generator
-) -> BSplineDisplacement:
-    """Create a smooth random displacement of positions (Y, X, 2) in the scan plane."""
-    low, high = places.min(axis=(0, 1)), places.max(axis=(0, 1))
-    spacing = (high - low) / _KNOTS
-    (y, x), (down, across) = (low - spacing).tolist(), spacing.tolist()
     random_values = rng.standard_normal((2, _KNOTS + 3, _KNOTS + 3))
     displacement = BSplineDisplacement(
         (y, x), (down, across), random_values
     ).displacement(places)
-    share = largest / np.hypot(displacement[..., 0], displacement[..., 1]).max()
+    largest = np.hypot(displacement[..., 0], displacement[..., 1]).max()
+    share = options.view_bending_nm / largest
     bending = BSplineDisplacement((y, x), (down, across), share * random_values)
     if bending.min_jacobian() < _MIN_AREA:
         msg = (
-            f"A displacement of {largest:g} nm nearly folds a view of "
-            f"{high[0] - low[0]:.4g} x {high[1] - low[1]:.4g} nm: lower "
+            f"A displacement of {options.view_bending_nm:g} nm nearly folds a view of "
+            f"{end[0] - top_left[0]:.4g} x {end[1] - top_left[1]:.4g} nm: lower "
             "`view_bending_nm`."
         )
         raise OptionError(msg, code="out-of-range")
-    return bending
-
-
-def _sample_view(
-    scan: Scan,
-    contrast: Float32Array,
-    shape: IntPair,
-    pixel: float,
-    transform: Affine | Elastic,
-) -> FloatArray:
-    """Sample the emission at the position of each pixel of a view."""
-    smooth = ndimage.spline_filter(contrast, order=3, output=np.float32)
-    image = np.empty(shape)
-    columns = np.arange(shape[1]) * pixel
-    for top in range(0, shape[0], _BAND):
-        rows = np.arange(top, min(top + _BAND, shape[0])) * pixel
-        places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
-        y, x = np.moveaxis(transform(places), -1, 0) / _get_frame_pixel_nm(scan)
-        image[top : top + rows.size] = scan.scene.sample(smooth, y, x)
-    return image
+    return Elastic(affine, bending)

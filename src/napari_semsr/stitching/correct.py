@@ -307,18 +307,7 @@ class _Solver:
 
     def reposition_detached_frames(self) -> None:
         """Move frames of struck overlaps to positions that clearly fit better."""
-        waiting = self._find_detached_groups()
-        while waiting:
-            gains = {group: self._find_better_position(group) for group in waiting}
-            gains = {group: gain for group, gain in gains.items() if gain[0] > 0}
-            if not gains:
-                return
-            group = max(gains, key=lambda one: gains[one][0])
-            self.positions[list(group)] = gains[group][1]
-            waiting.remove(group)
-
-    def _find_detached_groups(self) -> list[tuple[int, ...]]:
-        """List the frames and groups of frames that struck overlaps connected."""
+        # the frames and groups of frames that struck overlaps connected
         labels = self._label_groups(self.list_constraints())
         groups: set[tuple[int, ...]] = set()
         ends = {index for pair in self.hand.struck_pairs for index in pair}
@@ -335,11 +324,16 @@ class _Solver:
                 apart = max(labels[first], labels[second])  # the largest group has 0
                 groups.add(tuple(np.flatnonzero(labels == apart).tolist()))
         groups |= {(index,) for index in ends | without_place}
-        return sorted(
-            group
-            for group in groups
-            if not {*group} & (self.hand.dropped_frames | self.hand.places.keys())
-        )
+        held_frames = self.hand.dropped_frames | self.hand.places.keys()
+        waiting = sorted(group for group in groups if held_frames.isdisjoint(group))
+        while waiting:
+            gains = {group: self._find_better_position(group) for group in waiting}
+            gains = {group: gain for group, gain in gains.items() if gain[0] > 0}
+            if not gains:
+                return
+            group = max(gains, key=lambda one: gains[one][0])
+            self.positions[list(group)] = gains[group][1]
+            waiting.remove(group)
 
     def _find_better_position(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
         """Find a clearly better position for a group; return its gain and corners."""
@@ -461,15 +455,36 @@ class _Solver:
 
         `every`: from new shifts of all pairs, for frames whose brightness was wrong.
         """
-        state, base = self.state, self._select_kept_shifts()
+        state = self.state
         if state.is_nominal:  # where overlaps do not decide, except for manual ones
             return
+        # shifts of overlapping pairs, linearised at the solved positions
+        refined_shifts = () if state.refinement is None else state.refinement.shifts
+        shifts_of_pairs = {(item.first, item.second): item for item in refined_shifts}
+        base = {
+            pair: shifts_of_pairs[pair]
+            for pair in self.free_pairs
+            if pair in shifts_of_pairs
+        }
         for _ in range(_SWEEPS):
             free = self.free_pairs
             changed_pairs = {
                 p for p in free if every or self.compute_distance_moved(p) > _MIN_MOVE
             }
-            fresh = self._compare_pairs(sorted(changed_pairs))
+            fitting = []
+            for pair in sorted(changed_pairs):
+                shift = round_shift(self.positions, pair)
+                fit = compute_coefficient(state.frames, pair, shift)
+                if fit[1] > state.threshold:
+                    fitting.append(pair)
+            linearised_shifts = linearise_pairs(
+                state.frames, self.positions, fitting, 1.0, around=self.free_pairs
+            )
+            fresh = {
+                (item.first, item.second): item
+                for item in linearised_shifts
+                if np.hypot(*item.step) <= TOLERANCE_PX
+            }
             same = [
                 replace(item, step=item.step[:2] - self._compute_shift_change(p))
                 for p, item in base.items()
@@ -489,34 +504,6 @@ class _Solver:
         self.shifts = {
             **{p: at for p, at in self.shifts.items() if p not in changed_pairs},
             **{p: self.compute_shift(p) for p in fresh},
-        }
-
-    def _select_kept_shifts(self) -> dict[IntPair, LinearisedShift]:
-        """Return shifts of overlapping pairs, linearised at the solved positions."""
-        shifts = () if self.state.refinement is None else self.state.refinement.shifts
-        shifts_of_pairs = {(item.first, item.second): item for item in shifts}
-        return {
-            pair: shifts_of_pairs[pair]
-            for pair in self.free_pairs
-            if pair in shifts_of_pairs
-        }
-
-    def _compare_pairs(
-        self, pairs: Sequence[IntPair]
-    ) -> dict[IntPair, LinearisedShift]:
-        """Compare pairs at their current shifts; omit those that do not fit."""
-        frames, fitting = self.state.frames, []
-        for pair in pairs:
-            shift = round_shift(self.positions, pair)
-            if compute_coefficient(frames, pair, shift)[1] > self.state.threshold:
-                fitting.append(pair)
-        linearised_shifts = linearise_pairs(
-            frames, self.positions, fitting, 1.0, around=self.free_pairs
-        )
-        return {
-            (item.first, item.second): item
-            for item in linearised_shifts
-            if np.hypot(*item.step) <= TOLERANCE_PX
         }
 
     def _solve_steps(
@@ -690,19 +677,16 @@ def _update_layout(state: State, solver: _Solver) -> None:
         state.positions, tuple(joints), (*contradicting, *contradicted_joints)
     )
     searched_pairs = {(item.first, item.second) for item in state.candidates}
-    state.candidates = [
-        *state.candidates,
-        *(_evaluate_current_shift(state, p) for p in sorted(in_use - searched_pairs)),
-    ]
-
-
-def _evaluate_current_shift(state: State, pair: IntPair) -> Candidates:
-    """Evaluate a pair at its current shift, without a search."""
-    shift = round_shift(state.positions, pair)
-    ncc, score, weight = (
-        np.array([value]) for value in compute_coefficient(state.frames, pair, shift)
-    )
-    return Candidates(*pair, np.array([shift], dtype=np.int64), ncc, score, weight)
+    more = []
+    for pair in sorted(in_use - searched_pairs):  # at the current shift, without search
+        shift = round_shift(state.positions, pair)
+        ncc, score, weight = (
+            np.array([value])
+            for value in compute_coefficient(state.frames, pair, shift)
+        )
+        shifts = np.array([shift], dtype=np.int64)
+        more.append(Candidates(*pair, shifts, ncc, score, weight))
+    state.candidates = [*state.candidates, *more]
 
 
 def _match_brightness(state: State, solver: _Solver) -> CorrectedFrames:

@@ -240,23 +240,17 @@ def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArr
         if np.isfinite(best[[seed.first, seed.second]]).all():
             continue
         trial_count += 1
-        positions = _grow_from_seed(count, seed, joints, judge)
+        positions = np.full((count, 2), np.nan)
+        positions[seed.first] = 0.0
+        if judge(seed.second, np.array(seed.shift), positions) < _MIN_COMMON:
+            continue
+        positions[seed.second] = seed.shift
+        positions = _place_more_frames(joints, judge, positions)
         if np.isfinite(positions).sum() > np.isfinite(best).sum():
             best = positions
         if np.isfinite(best).all():
             break
     return best
-
-
-def _grow_from_seed(
-    count: int, seed: Overlap, joints: Sequence[Overlap], judge: Judge
-) -> FloatArray:
-    positions = np.full((count, 2), np.nan)
-    positions[seed.first] = 0.0
-    if judge(seed.second, np.array(seed.shift), positions) < _MIN_COMMON:
-        return np.full((count, 2), np.nan)
-    positions[seed.second] = seed.shift
-    return _place_more_frames(joints, judge, positions)
 
 
 def _place_more_frames(
@@ -341,9 +335,15 @@ def match_frames(
     scale = np.sqrt(NOISE_AREA / max(corrected_frames.grain, NOISE_AREA))
     joints: dict[tuple[int, int, int, int], Overlap] = {}
     few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
-    for first, second, shift in _find_trial_shifts(
-        *_compute_small_spectra(corrected_frames, factor), few, frames
-    ):
+    rows, columns = (side // factor for side in corrected_frames.frame_shape)
+    height, width = (fft.next_fast_len(2 * n, real=True) for n in (rows, columns))
+    size = height, width
+    spectra, powers = [], []  # of the reduced frames, and of their squares
+    for index in range(len(corrected_frames.acquisition)):
+        band = corrected_frames.reduce_frame(index, factor)
+        spectra.append(fft.rfft2(band, s=size))
+        powers.append(fft.rfft2(band**2, s=size))
+    for first, second, shift in _find_trial_shifts(spectra, powers, size, few, frames):
         nominal = (shift[0] * factor, shift[1] * factor)
         item = search_shifts(corrected_frames, (first, second), nominal, around)
         score = min(item.weight.max(initial=0.0) * scale, _STRONG)
@@ -352,21 +352,6 @@ def match_frames(
             joint = Overlap(first, second, (float(y), float(x)), score)
             joints[first, second, y, x] = joint
     return list(joints.values())
-
-
-def _compute_small_spectra(
-    frames: CorrectedFrames, factor: int
-) -> tuple[Spectra, Spectra, IntPair]:
-    """Compute the spectra of all frames, reduced by `factor`, and of their squares."""
-    rows, columns = (side // factor for side in frames.frame_shape)
-    height, width = (fft.next_fast_len(2 * n, real=True) for n in (rows, columns))
-    size = height, width
-    spectra, powers = [], []
-    for index in range(len(frames.acquisition)):
-        band = frames.reduce_frame(index, factor)
-        spectra.append(fft.rfft2(band, s=size))
-        powers.append(fft.rfft2(band**2, s=size))
-    return spectra, powers, size
 
 
 def _find_trial_shifts(
@@ -389,24 +374,17 @@ def _find_trial_shifts(
             floor = max(0.03 * float(spread.max()), _TINY)
             score = cross / np.sqrt(np.maximum(spread, floor))
             score[spread <= floor] = 0
-            trials += [(h, first, second, s) for h, s in _find_highest_peaks(score)]
+            around = ndimage.maximum_filter(score, _APART, mode="wrap")
+            places = np.flatnonzero(((score == around) & (score > 0)).ravel())
+            highest = np.argsort(-score.ravel()[places], kind="stable")[:_PEAKS]
+            for place in places[highest].tolist():
+                y, x = divmod(place, score.shape[1])
+                y = y - score.shape[0] if y > score.shape[0] // 2 else y
+                x = x - score.shape[1] if x > score.shape[1] // 2 else x
+                trials.append((float(score.flat[place]), first, second, (y, x)))
     if len(trials) <= few:
         return [item[1:] for item in trials]
     heights = np.array([item[0] for item in trials])
     middle = float(np.median(heights))
     spread_of = 1.4826 * float(np.median(np.abs(heights - middle)))
     return [item[1:] for item in trials if item[0] > middle + 3 * spread_of]
-
-
-def _find_highest_peaks(score: NDArray[np.float32]) -> list[tuple[float, IntPair]]:
-    """Find the heights and shifts of the highest peaks of a periodic surface."""
-    around = ndimage.maximum_filter(score, _APART, mode="wrap")
-    places = np.flatnonzero(((score == around) & (score > 0)).ravel())
-    order = places[np.argsort(-score.ravel()[places], kind="stable")[:_PEAKS]]
-    peaks = []
-    for place in order:
-        y, x = divmod(int(place), score.shape[1])
-        y = y - score.shape[0] if y > score.shape[0] // 2 else y
-        x = x - score.shape[1] if x > score.shape[1] // 2 else x
-        peaks.append((float(score.flat[place]), (y, x)))
-    return peaks

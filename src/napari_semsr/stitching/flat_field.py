@@ -145,19 +145,6 @@ def _find_unlit_blocks(means: FloatArray, noise: float) -> NDArray[np.bool_]:
     return np.asarray(unlit)
 
 
-def _compute_typical_frame(frames: RealArray, dark: FloatArray) -> FloatArray:
-    """Compute the median of the frames, each normalised by its level; `dark` (N,)."""
-    rows, columns = frames.shape[1:]
-    middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
-    level = np.nanmedian(middle.reshape(len(frames), -1), axis=1) - dark
-    usable = level > 0.05 * max(float(np.nanmedian(level)), 1e-12)
-    if not usable.any():
-        return np.ones((rows, columns))
-    scaled_frames = (frames - dark[:, None, None])[usable] / level[usable, None, None]
-    typical = np.nan_to_num(np.nanmedian(scaled_frames, axis=0), nan=0.0)
-    return np.asarray(typical, dtype=np.float64)
-
-
 def _compute_distances(
     shape: tuple[int, int], centre: tuple[float, float]
 ) -> FloatArray:
@@ -206,8 +193,17 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
     if sound < 8:  # chosen: two rings for each of the cubic's four coefficients
         return close
     log, trust = np.log(profile[:sound]), np.maximum(counts[:sound], 1e-3)
-    profile_fit, wrong = _fit_even_polynomial(log, trust, end)
-    if wrong > _SHARP / 2:
+    # a cubic in the squared radius, extended to the end
+    unit = (np.arange(end) / sound) ** 2
+    design = np.stack([unit**power for power in range(4)], axis=1)
+    root = np.sqrt(trust)
+    inside = design[:sound]
+    profile_fit = design @ np.linalg.lstsq(inside * root[:, None], log * root)[0]
+    left = np.abs(profile_fit[:sound] - log)
+    order = np.argsort(left)
+    share = np.cumsum(trust[order]) / trust.sum()
+    misfit = float(left[order][np.searchsorted(share, 0.5)])
+    if misfit > _SHARP / 2:
         profile_fit = _fit_parabolas(log, trust, end)
     smooth = close.copy()
     smooth[:end] = np.exp(profile_fit)
@@ -215,21 +211,6 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
     if np.abs(smooth[check] / close[check] - 1).max() > 2 * _SHARP:
         smooth[check.start : end] = close[check.start : end]
     return smooth
-
-
-def _fit_even_polynomial(
-    log: FloatArray, counts: FloatArray, end: int
-) -> tuple[FloatArray, float]:
-    """Fit a cubic in the squared radius, extended to `end`; also return the misfit."""
-    unit = (np.arange(end) / len(log)) ** 2
-    design = np.stack([unit**power for power in range(4)], axis=1)
-    root = np.sqrt(counts)
-    inside = design[: len(log)]
-    profile_fit = design @ np.linalg.lstsq(inside * root[:, None], log * root)[0]
-    left = np.abs(profile_fit[: len(log)] - log)
-    order = np.argsort(left)
-    share = np.cumsum(counts[order]) / counts.sum()
-    return profile_fit, float(left[order][np.searchsorted(share, 0.5)])
 
 
 def _fit_parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
@@ -369,7 +350,17 @@ def estimate_initial_flat(
     # of pixels that are missing in all frames, or of empty frames
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         dark = _measure_dark_levels(frames)
-        typical = _compute_typical_frame(frames, dark)
+        # the median of the frames, each normalised by its level
+        rows, columns = frames.shape[1:]
+        middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
+        level = np.nanmedian(middle.reshape(len(frames), -1), axis=1) - dark
+        usable = level > 0.05 * max(float(np.nanmedian(level)), 1e-12)
+        typical = np.ones((rows, columns))
+        if usable.any():
+            scaled_frames = (frames - dark[:, None, None])[usable]
+            scaled_frames = scaled_frames / level[usable, None, None]
+            typical = np.nan_to_num(np.nanmedian(scaled_frames, axis=0), nan=0.0)
+            typical = np.asarray(typical, dtype=np.float64)
     centre, gain = find_field_centre(typical)
     off_centre = (
         gain < 0.5 and not is_centred

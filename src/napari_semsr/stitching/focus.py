@@ -38,7 +38,7 @@ from napari_semsr.stitching.frames import CorrectedFrames, fill_holes
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
 from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import Candidates, search_shifts
+from napari_semsr.stitching.pairwise import search_shifts
 from napari_semsr.stitching.refine import refine_positions
 from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
@@ -133,7 +133,7 @@ class FocusPlan:
     # one per height, all on the grid of the solved one, ascending
     plans: tuple[FusionPlan, ...]
     z_nm: tuple[float, ...]  # Their heights
-    solved: int  # index of the solved one: the mosaic covers its frames
+    solved_index: int  # index of the solved one: the mosaic covers its frames
 
     @property
     def shape(self) -> IntPair:
@@ -166,13 +166,13 @@ class FocusPlan:
         share = np.where(is_reached, np.maximum(energy / best, 1e-3), 0) ** _SHARPEST
         total = np.where(is_reached, share * np.stack(images), 0).sum(axis=0)
         mean = total / np.maximum(share.sum(axis=0), 1e-30)
-        mean[~is_reached[self.solved]] = np.nan
+        mean[~is_reached[self.solved_index]] = np.nan
         floor = np.stack(noises).min(axis=0)
         height = _find_peak_height(np.maximum(energy - floor, 0), np.array(self.z_nm))
         unsure = best <= np.maximum(_BEYOND_NOISE * floor, 1e-30)
         height[unsure | ~is_reached.all(axis=0)] = np.nan
         coverage = np.where(
-            is_reached[self.solved],
+            is_reached[self.solved_index],
             np.sum(counts, axis=0, dtype=np.uint16),
             np.uint16(0),
         )
@@ -338,41 +338,29 @@ def _measure_shifts(
     for pair in pairs:
         candidates = search_shifts(frames, pair, (0, 0), (reach[0], reach[1]))
         here = first_places[pair[0] % count]
-        if _is_reliable_match(candidates, threshold) and np.isfinite(here).all():
-            good = candidates.shifts[
-                candidates.score >= _NEARLY * candidates.best_score
-            ]
-            shift = good[np.argmin(np.hypot(good[:, 0], good[:, 1]))]
-            positions[pair[0]], positions[pair[1]] = here, here + shift
-            sure_pairs.append(pair)
-            shifts.append(shift)
-            likeness.append(float(candidates.ncc[0]))
-    if len(sure_pairs) <= len(pairs) / 2 or not _are_consistent(
-        np.array(shifts), likeness
-    ):
+        best_score = candidates.best_score
+        if best_score <= threshold or not np.isfinite(here).all():
+            continue
+        # both show the same field: by one clear peak or by periods
+        runners_up, ncc = candidates.score[1:2], float(candidates.ncc[0])
+        if not ((runners_up < _RUNNER_UP * best_score).all() or ncc >= _ALIKE):
+            continue
+        good = candidates.shifts[candidates.score >= _NEARLY * best_score]
+        shift = good[np.argmin(np.hypot(good[:, 0], good[:, 1]))]
+        positions[pair[0]], positions[pair[1]] = here, here + shift
+        sure_pairs.append(pair)
+        shifts.append(shift)
+        likeness.append(ncc)
+    if len(sure_pairs) <= len(pairs) / 2:
+        return frame_shifts
+    off = np.median(np.hypot(*(np.array(shifts) - np.median(shifts, axis=0)).T))
+    if not (off <= _TOGETHER_PX or np.median(likeness) >= _LIKE):
         return frame_shifts
     for sweep in refine_positions(frames, positions, sure_pairs, (2.0, 1.0, 1.0)):
         positions = sweep.positions
     for first, second in sure_pairs:
         frame_shifts[first % count] = positions[second] - positions[first]
     return frame_shifts
-
-
-def _is_reliable_match(candidates: Candidates, threshold: float) -> bool:
-    """Check that two frames show the same field: by one clear peak or by periods."""
-    if candidates.best_score <= threshold:
-        return False
-    alone = (
-        len(candidates.score) < 2
-        or candidates.score[1] < _RUNNER_UP * candidates.best_score
-    )
-    return alone or float(candidates.ncc[0]) >= _ALIKE
-
-
-def _are_consistent(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
-    """Return whether a height's frame shifts agree or match with high correlation."""
-    off = np.hypot(*(shifts - np.median(shifts, axis=0)).T)
-    return float(np.median(off)) <= _TOGETHER_PX or float(np.median(likeness)) >= _LIKE
 
 
 def _pool_shifts(

@@ -225,7 +225,15 @@ class CorrectedFrames:
         if gain != 1:
             single /= np.float32(gain)
         if self.rotations[index].any():
-            places = self._undistort(self._rotate_positions(index))
+            turn, scale = self.rotations[index]  # about the frame's centre
+            matrix = (1 + scale) * np.array(
+                [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+            )
+            centre = (np.array(self.frame_shape) - 1) / 2
+            grid = np.indices(self.frame_shape, np.float64)
+            turned_places = np.einsum("ab,byx->ayx", matrix, grid)
+            turned_places += (centre - matrix @ centre)[:, None, None]
+            places = self._undistort(turned_places)
             shifted_frame = (
                 _interpolate_image(single, places),
                 _interpolate_weight(weight, places),
@@ -241,18 +249,6 @@ class CorrectedFrames:
             new_weight,
             _sample_mask(is_clipped, self._places),
         )
-
-    def _rotate_positions(self, index: int) -> FloatArray:
-        """Compute positions, (2, Y, X), rotated and scaled about a frame's centre."""
-        turn, scale = self.rotations[index]
-        matrix = (1 + scale) * np.array(
-            [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
-        )
-        centre = (np.array(self.frame_shape) - 1) / 2
-        offset = centre - matrix @ centre
-        grid = np.indices(self.frame_shape, np.float64)
-        turned_places = np.einsum("ab,byx->ayx", matrix, grid) + offset[:, None, None]
-        return np.asarray(turned_places)
 
     def _undistort(self, places: FloatArray) -> FloatArray:
         """Compute the pixels, (2, …), at given positions of undistorted frames."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     Acquisition,
     FirstFrame,
-    FloatArray,
     FrameOrder,
     IntPair,
     RegistrationError,
@@ -152,27 +151,11 @@ def _weigh_axis_matches(
             shifts.append(shift * side)
             weights.append(joint.weight)
             which.append((joint.first, joint.second))
-    weight, fits = _weigh_agreeing_pairs(
-        np.array(shifts), weights, which, _SAME_STEP * side.max()
-    )
-    return weight, fits, pairs
-
-
-def _weigh_agreeing_pairs(
-    shifts: FloatArray,
-    weights: Sequence[float],
-    which: Sequence[IntPair],
-    tolerance: float,
-) -> tuple[float, int]:
-    """Return the total weight and the number of the pairs that agree on the best step.
-
-    `shifts` (M, 2); only the best match of each pair counts.
-    """
-    best = 0.0, 0
-    for shift in shifts:
-        heaviest: dict[IntPair, float] = {}
-        for k in np.flatnonzero(np.abs(shifts - shift).max(axis=1) <= tolerance):
-            pair = which[int(k)]
-            heaviest[pair] = max(heaviest.get(pair, 0.0), weights[int(k)])
+    best, steps = (0.0, 0), np.array(shifts)
+    for shift in steps:
+        agrees = np.abs(steps - shift).max(axis=1) <= _SAME_STEP * side.max()
+        heaviest: dict[IntPair, float] = {}  # only the best match of a pair counts
+        for k in np.flatnonzero(agrees).tolist():
+            heaviest[which[k]] = max(heaviest.get(which[k], 0.0), weights[k])
         best = max(best, (sum(heaviest.values()), len(heaviest)))
-    return best
+    return *best, pairs

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
@@ -106,12 +105,17 @@ def split_frames(whole: FusionPlan) -> BoolArray:
     for index in np.flatnonzero(has_place):
         counts[int(in_first[index]), cells[index]] += 1
     for _ in range(_SWEEPS):
-        to_move = [
-            index
-            for index in np.flatnonzero(has_place)
-            if _switch_half(counts, cells[index], in_first, int(index))
-        ]
-        if not to_move:
+        has_moved = False
+        for frame in np.flatnonzero(has_place).tolist():
+            here = int(in_first[frame])
+            own, other = counts[here, cells[frame]], counts[1 - here, cells[frame]]
+            # the frame itself covers its cells; in the other half it may cover more
+            if np.count_nonzero(own > 1) > np.count_nonzero(other > 0):
+                counts[here, cells[frame]] -= 1
+                counts[1 - here, cells[frame]] += 1
+                in_first[frame] = not in_first[frame]
+                has_moved = True
+        if not has_moved:
             break
     return in_first
 
@@ -141,22 +145,6 @@ def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
             even[index] = not even[before[index]]
         is_visited[order] = True
     return even
-
-
-def _switch_half(
-    counts: NDArray[np.int_], cells: NDArray[np.intp], in_first: BoolArray, index: int
-) -> bool:
-    """Move a frame to the other half if coverage increases; `counts` (2, C)."""
-    here = int(in_first[index])
-    own, other = counts[here, cells], counts[1 - here, cells]
-    now = np.count_nonzero(other > 0)  # the frame itself covers its cells
-    then = np.count_nonzero(own > 1)
-    if then <= now:
-        return False
-    counts[here, cells] -= 1
-    counts[1 - here, cells] += 1
-    in_first[index] = not in_first[index]
-    return True
 
 
 def _plan_half(

@@ -388,18 +388,6 @@ def find_rivals(item: Candidates, threshold: float) -> BoolArray:
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
 
 
-def _weigh_candidates(
-    frames: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
-) -> ShiftChoice:
-    """Weigh the candidates of a pair by their residuals."""
-    shifts = item.shifts[find_rivals(item, threshold)][:_MAX_CANDIDATES]
-    if lines and item.along:
-        shifts = np.concatenate([shifts, np.array(item.along)])
-    return weigh_shifts(
-        frames, (item.first, item.second), shifts, float(item.weight[0])
-    )
-
-
 def weigh_shifts(
     frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
@@ -466,7 +454,11 @@ def compute_layout(
     for pair_count, item in enumerate(good):
         # except on a lattice, peaks below the threshold are chance
         least = threshold if is_periodic else threshold / _RIVAL_SCORE
-        choices.append(_weigh_candidates(frames, item, least, lines=lines))
+        shifts = item.shifts[find_rivals(item, least)][:_MAX_CANDIDATES]
+        if lines and item.along:
+            shifts = np.concatenate([shifts, np.array(item.along)])
+        pair, weight = (item.first, item.second), float(item.weight[0])
+        choices.append(weigh_shifts(frames, pair, shifts, weight))
         yield Progress(pair_count + 1, len(candidates), "Comparing possible shifts")
     open_still = sum(not choice.is_certain for choice in choices)
     if is_periodic or open_still > (0 if is_stated else MOSTLY * len(choices)):
@@ -481,21 +473,19 @@ def compute_layout(
         return resolve_periods(
             len(nominal), sure_choices, nominal, look, is_stated=is_stated
         )
-    candidates_in_use = [
-        _select_candidate(item, choice) if len(choice.shifts) > 1 else item
-        for item, choice in zip(good, choices, strict=True)
-        if choice.is_certain
-    ]
+    candidates_in_use = []
+    for item, choice in zip(good, choices, strict=True):
+        if not choice.is_certain:
+            continue
+        kept_candidates = item
+        if len(choice.shifts) > 1:  # keep only the chosen candidate
+            nearest = int(np.argmin(np.abs(item.shifts - choice.shifts[0]).max(axis=1)))
+            shifts = np.rint(choice.shifts[:1]).astype(np.int64)
+            which = slice(nearest, nearest + 1)
+            values = (item.ncc[which], item.score[which], item.weight[which])
+            kept_candidates = Candidates(item.first, item.second, shifts, *values)
+        candidates_in_use.append(kept_candidates)
     return solve_layout(len(nominal), candidates_in_use, threshold, nominal), set()
-
-
-def _select_candidate(item: Candidates, choice: ShiftChoice) -> Candidates:
-    """Keep only the chosen candidate of a pair."""
-    nearest = int(np.argmin(np.abs(item.shifts - choice.shifts[0]).max(axis=1)))
-    shifts = np.rint(choice.shifts[:1]).astype(np.int64)
-    which = slice(nearest, nearest + 1)
-    values = (item.ncc[which], item.score[which], item.weight[which])
-    return Candidates(item.first, item.second, shifts, *values)
 
 
 def _compute_residuals(joints: Sequence[Overlap], positions: FloatArray) -> FloatArray:
@@ -531,9 +521,18 @@ def solve_layout(
         return Layout(np.full((count, 2), np.nan), (), ())
     positions = _fit_robust_positions(count, joints, prior)
     for _ in range(5):
-        joints, contradicting, has_changed = _choose_candidates(
-            good, threshold, positions
-        )
+        joints, contradicting, has_changed = [], [], False
+        for item in good:  # the accepted candidate that agrees with the layout
+            apart = positions[item.second] - positions[item.first]
+            distance = np.hypot(*(item.shifts - apart).T)
+            distance[item.score <= threshold] = np.inf
+            which = 0 if distance[0] <= TOLERANCE_PX else int(np.argmin(distance))
+            if distance[which] > TOLERANCE_PX:
+                first = _create_overlap(item, item.shifts[0], item.weight[0])
+                contradicting.append(first)
+                continue
+            has_changed |= which != 0
+            joints.append(_create_overlap(item, item.shifts[which], item.weight[which]))
         positions = _fit_robust_positions(count, joints, prior) if joints else positions
         if not has_changed:
             break
@@ -546,26 +545,6 @@ def solve_layout(
         positions[:] = np.nan
     main_joints = tuple(j for j in joints if labels[j.first] == 0)
     return Layout(positions, main_joints, tuple(contradicting))
-
-
-def _choose_candidates(
-    good: Sequence[Candidates], threshold: float, positions: FloatArray
-) -> tuple[list[Overlap], list[Overlap], bool]:
-    """Choose the accepted candidate of each pair that agrees with the layout."""
-    joints, contradicting, has_changed = [], [], False
-    for item in good:
-        apart = positions[item.second] - positions[item.first]
-        away = np.hypot(*(item.shifts - apart).T)
-        away[item.score <= threshold] = np.inf
-        which = int(np.argmin(away))
-        if away[0] <= TOLERANCE_PX:
-            which = 0
-        if away[which] > TOLERANCE_PX:
-            contradicting.append(_create_overlap(item, item.shifts[0], item.weight[0]))
-            continue
-        has_changed |= which != 0
-        joints.append(_create_overlap(item, item.shifts[which], item.weight[which]))
-    return joints, contradicting, has_changed
 
 
 def resolve_periods(

@@ -16,7 +16,7 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
-from napari_semsr.core import BoolArray, FloatArray, IntPair, RegistrationError
+from napari_semsr.core import FloatArray, IntPair, RegistrationError
 from napari_semsr.stitching.flat_field import sample_evenly
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
@@ -360,28 +360,6 @@ def _find_line_constraints(
     return ties, float(np.sqrt(np.mean(squares))), min(periods)
 
 
-def _project_across(
-    item: LinearisedShift, normal: FloatArray | None
-) -> LinearisedShift:
-    """Project a measured shift onto the direction perpendicular to the lines."""
-    if normal is None:
-        return item
-    part = np.outer(normal, normal)
-    step = normal * np.clip(normal @ item.step, -MAX_STEP, MAX_STEP)
-    return replace(item, information=part @ item.information @ part, step=step)
-
-
-def _compute_spread(matrix: sparse.csc_array, is_held: BoolArray) -> FloatArray:
-    """Compute standard deviations, (N, 2), in px, relative to the mean position."""
-    count = matrix.shape[0] // 2
-    if count > DENSE_LIMIT:
-        return np.full((count, 2), np.nan)
-    mean = np.ones((count, 1)) * is_held.T / is_held.sum()
-    less_mean = np.kron(np.eye(count) - mean, np.eye(2))
-    variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
-    return np.sqrt(NOISE_RATIO * np.diag(variance)).reshape(count, 2)
-
-
 def _refine_all_positions(
     state: State, places: FloatArray, pairs: Sequence[IntPair], lines: set[IntPair]
 ) -> LinePlacement:
@@ -402,7 +380,16 @@ def _refine_all_positions(
         flat = [s for s in measured_shifts if (s.first, s.second) in lines]
         normals, groups = _find_directions(flat)
         axes = dict(zip(map(id, flat), normals[groups], strict=True))
-        shifts = [_project_across(item, axes.get(id(item))) for item in measured_shifts]
+        shifts = []
+        for item in measured_shifts:
+            normal = axes.get(id(item))
+            if normal is None:
+                shifts.append(item)
+                continue
+            part = np.outer(normal, normal)
+            step = normal * np.clip(normal @ item.step, -MAX_STEP, MAX_STEP)
+            information = part @ item.information @ part
+            shifts.append(replace(item, information=information, step=step))
         noise = float(np.median([item.variance for item in shifts]))
         ties = [
             _Constraint(
@@ -416,7 +403,13 @@ def _refine_all_positions(
     tie_joints = [Overlap(*tie.pair, (0.0, 0.0), 1.0) for tie in ties]
     is_held = (label_components(count, tie_joints) == 0)[:, None]
     positions = np.where(is_held, nominal + places, np.nan)
-    spread = np.where(is_held, _compute_spread(matrix, is_held), np.nan)
+    spread = np.full((count, 2), np.nan)
+    if count <= DENSE_LIMIT:  # standard deviations relative to the mean position
+        mean = np.ones((count, 1)) * is_held.T / is_held.sum()
+        less_mean = np.kron(np.eye(count) - mean, np.eye(2))
+        variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
+        spread = np.sqrt(NOISE_RATIO * np.diag(variance)).reshape(count, 2)
+    spread = np.where(is_held, spread, np.nan)
     return LinePlacement(
         positions, RefinedPositions(positions, tuple(shifts), spread), error
     )
@@ -479,18 +472,6 @@ def place_across_lines(state: State) -> LinePlacement:
     return replace(across, error_px=error)
 
 
-def _fits_along_line(state: State, item: LinearisedShift) -> bool:
-    """Return whether a placed pair fits equally well farther along a direction."""
-    if not is_degenerate(item.information):
-        return False
-    along = np.linalg.eigh(item.information[:2, :2])[1][:, 0]
-    here = state.positions[item.second] - state.positions[item.first]
-    shifts = np.rint([here, here + _ALONG_PX * along, here - _ALONG_PX * along])
-    pair = (item.first, item.second)
-    choice = weigh_shifts(state.frames, pair, shifts.astype(np.int64), 1.0)
-    return not choice.is_certain
-
-
 def place_along_lines(state: State) -> list[int]:
     """Place frames connected only by lines at their stated positions; list them.
 
@@ -499,7 +480,18 @@ def place_along_lines(state: State) -> list[int]:
     """
     refined_shifts = () if state.refinement is None else state.refinement.shifts
     shifts = [s for s in refined_shifts if state.is_placed[[s.first, s.second]].all()]
-    lines = {(s.first, s.second) for s in shifts if _fits_along_line(state, s)}
+    lines = set()
+    for item in shifts:
+        if not is_degenerate(item.information):
+            continue
+        # whether the pair fits equally well farther along a direction
+        pair = (item.first, item.second)
+        along = np.linalg.eigh(item.information[:2, :2])[1][:, 0]
+        here = state.positions[item.second] - state.positions[item.first]
+        places = np.rint([here, here + _ALONG_PX * along, here - _ALONG_PX * along])
+        choice = weigh_shifts(state.frames, pair, places.astype(np.int64), 1.0)
+        if not choice.is_certain:
+            lines.add(pair)
     if not lines:
         return []
     pairs = [(s.first, s.second) for s in shifts]

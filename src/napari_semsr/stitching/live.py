@@ -176,11 +176,13 @@ class _PairShifts:
 
     def find_reachable(self, start: Iterable[int], hops: int) -> set[int]:
         """Return the given frames and all frames reachable within `hops` pairs."""
-        found = rim = set(start)
+        reachable_frames = rim = set(start)
         for _ in range(hops):
-            rim = {other for index in rim for other in self.get_pairs(index)} - found
-            found = found | rim
-        return found
+            rim = {
+                other for index in rim for other in self.get_pairs(index)
+            } - reachable_frames
+            reachable_frames = reachable_frames | rim
+        return reachable_frames
 
 
 def _are_known(places: FloatArray) -> BoolArray:
@@ -331,7 +333,16 @@ class LivePlacement:
         self._links.remove_frame(index)
         self.provisional.discard(index)
         self.positions[index] = np.nan
-        corner = self._search_position(index)
+        # the corner of the frame in whole pixels, (2,), from its image
+        place, corner = self._predict_position(index), None
+        if place is None:
+            corner = self._search_everywhere(index)
+        else:
+            for share in _REACHES:
+                reach = self._compute_search_range(share)
+                corner = self._find_position_nearby(index, place, reach)
+                if corner is not None:
+                    break
         if corner is None:
             self.misfits.add(index)
             self._place_at_stated_position(index)
@@ -340,7 +351,16 @@ class LivePlacement:
         self.positions[index] = corner
         self._refine_frame(index)
         self._optimise_neighbourhood(index)
-        self.pending |= self._find_nearby_unplaced(index)
+        # unplaced frames that may overlap this one, and now and then all others
+        search_range = self._compute_search_range(_REACHES[-1])
+        side = np.array(self._stack.frame_shape) + search_range
+        waiting = np.array(self.list_unplaced(), dtype=int)
+        with np.errstate(invalid="ignore"):
+            away = np.abs(self.positions[waiting] - self.positions[index])
+        self.pending.update(waiting[(away < side).all(axis=1)].tolist())
+        if np.count_nonzero(self.is_placed) % _RETRIES == 0:
+            unknown = waiting[np.isnan(away).any(axis=1)]
+            self.pending.update(unknown[-_RETRIES:].tolist())
         return True
 
     def retry_pending(self, most: int = 1) -> int:
@@ -353,19 +373,6 @@ class LivePlacement:
                 return count
             self.place_frame(min(self.pending))
         return most
-
-    def _find_nearby_unplaced(self, index: int) -> set[int]:
-        """Find unplaced frames that may overlap the given frame."""
-        side = np.array(self._stack.frame_shape) + self._compute_search_range(
-            _REACHES[-1]
-        )
-        waiting = np.array(self.list_unplaced(), dtype=int)
-        with np.errstate(invalid="ignore"):
-            away = np.abs(self.positions[waiting] - self.positions[index])
-        near = set(waiting[(away < side).all(axis=1)].tolist())
-        if np.count_nonzero(self.is_placed) % _RETRIES == 0:
-            near.update(waiting[np.isnan(away).any(axis=1)][-_RETRIES:].tolist())
-        return near
 
     def list_neighbours(self, index: int) -> list[int]:
         """List the frames that a frame was compared with."""
@@ -444,20 +451,6 @@ class LivePlacement:
             self._matrix = axes.matrix
         elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
             self._matrix = stage.matrix
-
-    def _search_position(self, index: int) -> FloatArray | None:
-        """Find the corner of a frame in whole pixels, (2,), from its image."""
-        place = self._predict_position(index)
-        if place is None:
-            return self._search_everywhere(index)
-        for share in _REACHES:
-            if (
-                corner := self._find_position_nearby(
-                    index, place, self._compute_search_range(share)
-                )
-            ) is not None:
-                return corner
-        return None
 
     def _compute_search_range(self, share: float) -> IntPair:
         rows, columns = self._stack.frame_shape
@@ -548,18 +541,6 @@ class LivePlacement:
 
     # Measured shifts of pairs, and all positions from them.
 
-    def _list_pairs(self, index: int) -> list[IntPair]:
-        """List the pairs of a frame with enough overlap."""
-        side = np.array(self._stack.frame_shape)
-        with np.errstate(invalid="ignore"):
-            near = (np.abs(self.positions - self.positions[index]) < side).all(axis=1)
-        near &= self.is_placed
-        near[index] = True
-        numbers = np.flatnonzero(near)
-        pairs = find_overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
-        pairs_found = [(int(numbers[a]), int(numbers[b])) for a, b in pairs]
-        return [pair for pair in pairs_found if index in pair]
-
     def _measure_pairs(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
         """Measure the shifts of pairs at their resampling positions."""
         near = {i: {i, *self._links.get_pairs(i)} for pair in pairs for i in pair}
@@ -576,7 +557,15 @@ class LivePlacement:
 
     def _refine_frame(self, index: int) -> None:
         """Refine a new frame against its neighbours and store the measured shifts."""
-        pairs = self._list_pairs(index)
+        side = np.array(self._stack.frame_shape)
+        with np.errstate(invalid="ignore"):
+            near = (np.abs(self.positions - self.positions[index]) < side).all(axis=1)
+        near &= self.is_placed
+        near[index] = True
+        numbers = np.flatnonzero(near)
+        local = find_overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
+        pairs_found = [(int(numbers[a]), int(numbers[b])) for a, b in local]
+        pairs = [pair for pair in pairs_found if index in pair]
         shifts: list[LinearisedShift] = []
         for sweep in range(_SWEEPS):
             self._references.set_position(index, self.positions[index])
@@ -789,8 +778,8 @@ class LivePlacement:
             for item in self._measure_pairs(pairs[done_count : done_count + _BATCH]):
                 self._links.store_shift(item)
         self._fit_stage()
-        solved = {*numbers[fits].tolist()}
-        self.pending = {*range(len(self.names))} - solved - self.blank
+        fitting_numbers = {*numbers[fits].tolist()}
+        self.pending = {*range(len(self.names))} - fitting_numbers - self.blank
         while self.pending:
             yield Progress(0, len(self.pending), "Placing the other frames")
             self.retry_pending()

@@ -1,10 +1,9 @@
 """Expected positions of frames: as stated, from a grid, or from the images alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair
@@ -131,7 +130,15 @@ def find_alternative_axes(
         near = np.hypot(*(away - shift).T) < MAX_JITTER * shape.min()
         return np.asarray(near & (np.abs(away) < shape - 4).all(axis=1))
 
-    seeds = [np.eye(2), *_propose_maps(apart, shift)]
+    seeds: list[FloatArray] = [np.eye(2)]  # and maps from one stated step to its shift
+    for place in sample_evenly(len(apart), _SEEDS):
+        step = complex(to_complex(apart[place]))
+        step_seen = complex(to_complex(shift[place]))
+        if 1 / _MAX_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MAX_SCALE:
+            seeds.append(to_matrix(step_seen / step))
+            # the same with y mirrored first
+            mirrored = to_matrix(step_seen / step.conjugate())
+            seeds.append(mirrored @ np.diag([-1.0, 1.0]))
     fits = np.array([find_fitting_pairs(matrix).sum() for matrix in seeds])
     if fits[0] >= _AS_WELL * fits.max():
         return None
@@ -271,24 +278,19 @@ def _average_step(certain: Sequence[FloatArray], side: float) -> FloatArray | No
     return np.asarray(np.mean(every[close], axis=0))
 
 
-def _propose_maps(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
-    """Yield maps from a stated step of `apart`, (J, 2), to its `shift`, (J, 2)."""
-    for place in sample_evenly(len(apart), _SEEDS):
-        step = complex(to_complex(apart[place]))
-        step_seen = complex(to_complex(shift[place]))
-        if 1 / _MAX_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MAX_SCALE:
-            yield to_matrix(step_seen / step)
-            # the same with y mirrored first
-            yield to_matrix(step_seen / step.conjugate()) @ np.diag([-1.0, 1.0])
-
-
 def _measure_steps(frames: CorrectedFrames) -> FloatArray:
     """Measure the steps between rows and between columns of a grid from neighbours."""
     cells = frames.acquisition.grid_cells()
     grid = frames.acquisition.grid or (1, len(cells))
+    place = {(int(r), int(c)): index for index, (r, c) in enumerate(cells)}
     steps: list[FloatArray | None] = []
-    for axis in range(2):
-        pairs = _select_adjacent_pairs(cells, axis)
+    for axis, (y, x) in enumerate(((1, 0), (0, 1))):
+        pairs = [
+            (index, place[r + y, c + x])
+            for (r, c), index in place.items()
+            if (r + y, c + x) in place
+        ]
+        pairs = pairs[:: max(1, len(pairs) // _TRIALS)]  # distributed over the grid
         steps.append(_find_common_step(frames, pairs, axis) if pairs else None)
     rows, columns = frames.frame_shape
     lacking = [step is None and grid[axis] > 1 for axis, step in enumerate(steps)]
@@ -303,18 +305,6 @@ def _measure_steps(frames: CorrectedFrames) -> FloatArray:
     down = np.array([rows, 0.0]) if steps[0] is None else steps[0]
     along = np.array([0.0, columns]) if steps[1] is None else steps[1]
     return np.stack([down, along])
-
-
-def _select_adjacent_pairs(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
-    """Select pairs of adjacent cells along one axis, distributed over the grid."""
-    place = {(int(r), int(c)): index for index, (r, c) in enumerate(cells)}
-    step = (1, 0) if axis == 0 else (0, 1)
-    pairs = [
-        (index, place[r + step[0], c + step[1]])
-        for (r, c), index in place.items()
-        if (r + step[0], c + step[1]) in place
-    ]
-    return pairs[:: max(1, len(pairs) // _TRIALS)]
 
 
 def _find_common_step(

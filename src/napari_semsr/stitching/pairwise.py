@@ -158,10 +158,13 @@ def correlate_frames(
         nominal[0] - reach[0] - one.y0 + two.y0,
         nominal[1] - reach[1] - one.x0 + two.x0,
     )
-    size = [
-        fft.next_fast_len(_compute_transform_length(a, b, s, 2 * r + 1), real=True)
-        for a, b, s, r in zip(first.shape, second.shape, start, reach, strict=True)
-    ]
+    size = []
+    for a, b, s, r in zip(first.shape, second.shape, start, reach, strict=True):
+        least, most = -(b - 1), a - 1
+        low, high = max(s, least), min(s + 2 * r, most)
+        # lag l also receives l + n and l - n: keep those outside the possible lags
+        length = max(a, b, high - least + 1, most - low + 1)
+        size.append(fft.next_fast_len(length, real=True))
     spectra = [fft.rfft2(part, s=size) for part in (first, second, first**2, second**2)]
     product = np.stack([spectra[0] * spectra[1].conj(), spectra[2] * spectra[3].conj()])
     lags = fft.irfft2(product, s=size)
@@ -169,29 +172,17 @@ def correlate_frames(
     columns = (start[1] + np.arange(2 * reach[1] + 1)) % size[1]
     cross, variance = lags[:, rows[:, None], columns[None]]
     origin = (nominal[0] - reach[0], nominal[1] - reach[1])
-    cross = np.where(
-        _find_possible_shifts(frames.frame_shape, origin, cross.shape), cross, 0
+    # only shifts with a sufficient overlap
+    tall, wide = (
+        np.maximum(side - np.abs(first_shift + np.arange(count)), 0)
+        for side, first_shift, count in zip(
+            frames.frame_shape, origin, cross.shape, strict=True
+        )
     )
+    is_possible = (tall >= _MIN_SIDE)[:, None] & (wide >= _MIN_SIDE)[None]
+    is_possible &= np.outer(tall, wide) >= _MIN_PIXELS
+    cross = np.where(is_possible, cross, 0)
     return CorrelationSurface(cross, np.maximum(variance, 0), origin)
-
-
-def _compute_transform_length(first: int, second: int, start: int, lags: int) -> int:
-    """Return a transform length that avoids wraparound of the requested lags."""
-    least, most = -(second - 1), first - 1
-    low, high = max(start, least), min(start + lags - 1, most)
-    # lag l also receives l + n and l - n: keep those outside the possible lags
-    return max(first, second, high - least + 1, most - low + 1)
-
-
-def _find_possible_shifts(
-    shape: IntPair, origin: IntPair, size: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """Return the mask of shifts with a sufficient overlap."""
-    rows = shape[0] - np.abs(origin[0] + np.arange(size[0]))
-    columns = shape[1] - np.abs(origin[1] + np.arange(size[1]))
-    rows, columns = np.maximum(rows, 0), np.maximum(columns, 0)
-    wide = (rows >= _MIN_SIDE)[:, None] & (columns >= _MIN_SIDE)[None]
-    return np.asarray(wide & (np.outer(rows, columns) >= _MIN_PIXELS))
 
 
 def find_highest_peaks(

@@ -87,7 +87,13 @@ def linearise_pair(
     total = _sum_weights(sweep, first, one, around)[inside]
     weight = product[inside] / total
     freedom = float(((a_weight + b_weight)[inside] / total).sum())
-    columns = _stack_nuisance_columns(one.shape, inside, a, b)
+    # free too: offset, gain, and gain that varies linearly along y and x
+    mean = (a + b)[inside] / 2
+    ramps = (
+        (place / max(side - 1, 1) - 0.5).astype(np.float32)
+        for place, side in zip(np.nonzero(inside), one.shape, strict=True)
+    )
+    columns = np.stack([np.ones(len(mean), np.float32), mean - mean.mean(), *ramps])
     if stretch is not None:
         apart = [plane[two.slices] - plane[one.slices] for plane in stretch]
         for slope in (a_slopes, b_slopes):
@@ -104,18 +110,6 @@ def linearise_pair(
     cross = (cross + cross.T) / 2
     power = float(np.vdot(weight, difference**2))
     return _eliminate_nuisance((first, second), normal, right, cross, (power, freedom))
-
-
-def _stack_nuisance_columns(
-    shape: IntPair, inside: NDArray[np.bool_], a: Float32Array, b: Float32Array
-) -> Float32Array:
-    """Stack offset, gain, and gain that varies linearly along y and x."""
-    mean = (a + b)[inside] / 2
-    ramps = (
-        (place / max(side - 1, 1) - 0.5).astype(np.float32)
-        for place, side in zip(np.nonzero(inside), shape, strict=True)
-    )
-    return np.stack([np.ones(len(mean), np.float32), mean - mean.mean(), *ramps])
 
 
 def _eliminate_nuisance(
@@ -181,16 +175,6 @@ class RefinedPositions:
     sigma_px: FloatArray
 
 
-def _bound_step(item: LinearisedShift) -> FloatArray:
-    """Limit the step of a pair to its linear range."""
-    if len(item.step) == 2:
-        return np.clip(item.step, -MAX_STEP, MAX_STEP)
-    # shift and rim of a small overlap are nearly equivalent: limiting each separately
-    # would pull along directions that the pair determines well
-    _, axes = np.linalg.eigh(item.information)
-    return np.asarray(axes @ np.clip(axes.T @ item.step, -MAX_STEP, MAX_STEP))
-
-
 def assemble_matrix(
     count: int, first: NDArray[np.intp], second: NDArray[np.intp], blocks: FloatArray
 ) -> sparse.csc_array:
@@ -229,8 +213,16 @@ def assemble_equations(
     second = np.array([item.second for item in shifts], dtype=np.intp)
     doubt = np.array([max(item.variance, 0.5 * noise) for item in shifts])
     blocks = np.stack([item.information for item in shifts]) / doubt[:, None, None]
-    steps = np.stack([_bound_step(item) for item in shifts])
-    pull = np.einsum("kab,kb->ka", blocks, steps)
+    steps = []
+    for item in shifts:  # within the linear range
+        if len(item.step) == 2:
+            steps.append(np.clip(item.step, -MAX_STEP, MAX_STEP))
+            continue
+        # shift and rim of a small overlap are nearly equivalent: limiting each
+        # separately would pull along directions that the pair determines well
+        _, axes = np.linalg.eigh(item.information)
+        steps.append(axes @ np.clip(axes.T @ item.step, -MAX_STEP, MAX_STEP))
+    pull = np.einsum("kab,kb->ka", blocks, np.stack(steps))
     pulls = [pull[:, :2], *np.moveaxis(blocks[:, :2, 2:], 2, 0)]
     right = np.zeros((len(pulls), count, 2))
     for own, each in zip(right, pulls, strict=True):
@@ -388,7 +380,18 @@ def measure_rim_displacement(
     step = float(pull[0] - right[1].ravel() @ moves) / stiffness
     moves = (moves - step * coupling).reshape(count, 2)
     smoothing_area = NOISE_RATIO * sigma**2
-    excess = _compute_excess_scatter(shifts, moves, step, noise * smoothing_area)
+    # scatter of the pairs relative to pixel noise: three values each, minus the fitted
+    # parameters; the median is robust
+    excess, free = 1.0, 3 * len(shifts) - 2 * count - 1
+    if free > 0:
+        sums = []
+        for item in shifts:
+            move = moves[item.second] - moves[item.first]
+            left = item.step - np.array([*move, step])
+            power = float(left @ item.information @ left)
+            sums.append(power / (noise * smoothing_area))
+        expected_chi2 = special.chdtri(3, 0.5) * free / (3 * len(shifts))
+        excess = max(1.0, float(np.sqrt(np.median(sums) / expected_chi2)))
     spread = float(np.sqrt(smoothing_area / stiffness))
     has_place = np.isfinite(positions).all(axis=1)
     pull_of_frames = coupling.reshape(count, 2)
@@ -398,22 +401,6 @@ def measure_rim_displacement(
         * excess
     )
     return RimDisplacement(step, spread, excess, moves, pull_of_frames)
-
-
-def _compute_excess_scatter(
-    shifts: Sequence[LinearisedShift], moves: FloatArray, step: float, noise: float
-) -> float:
-    """Compute the scatter of the pairs relative to pixel noise, at least 1."""
-    sums = []
-    for item in shifts:
-        left = item.step - np.array([*(moves[item.second] - moves[item.first]), step])
-        sums.append(float(left @ item.information @ left) / noise)
-    # three values each, minus the fitted parameters; the median is robust
-    free = 3 * len(shifts) - 2 * len(moves) - 1
-    if free <= 0:
-        return 1.0
-    expected_chi2 = special.chdtri(3, 0.5) * free / (3 * len(shifts))
-    return max(1.0, float(np.sqrt(np.median(sums) / expected_chi2)))
 
 
 # Small rotation and scale of every frame, estimated together with its position.

@@ -462,7 +462,9 @@ class _ShadingProblem:
             )
             normal, right = self._assemble_normal_equations(bright, weight, target)
             if with_field:
-                field = self._differentiate_field(level, units)
+                # the difference's derivatives by surface and dark level, (M, F + 1)
+                dark = (units[:, 0] - units[:, 1]) * self.unit
+                field = np.column_stack([self.surface_apart * level[:, None], dark])
                 more = field @ correction.surface
                 heavy = field * weight[:, None]
                 mixed_terms = bright.T @ heavy
@@ -481,7 +483,13 @@ class _ShadingProblem:
             correction = _Correction(surface, *np.split(numbers, 2))
             if learns:
                 self._estimate_variances(correction, np.asarray(np.linalg.inv(normal)))
-            if _compute_change(before, correction) < _CONVERGENCE:
+            change = max(
+                float(
+                    np.abs(getattr(correction, f.name) - getattr(before, f.name)).max()
+                )
+                for f in fields(_Correction)
+            )
+            if change < _CONVERGENCE:
                 break
         if with_field and rounds > _FEW_ROUNDS:
             size = len(self.pull)
@@ -574,11 +582,6 @@ class _ShadingProblem:
         shape = (len(level), 2 * self.count)
         return sparse.csr_array((entries, columns, starts), shape)
 
-    def _differentiate_field(self, level: FloatArray, units: FloatArray) -> FloatArray:
-        """Differentiate the difference by surface and dark level, (M, F + 1)."""
-        dark = (units[:, 0] - units[:, 1]) * self.unit
-        return np.column_stack([self.surface_apart * level[:, None], dark])
-
     def _assemble_normal_equations(
         self, bright: sparse.csr_array, weight: FloatArray, target: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
@@ -618,14 +621,6 @@ class _ShadingProblem:
         self.flicker = max(self.scatter, _STEADY)
         self.hold = compute_gain_prior(count, self.flicker)
         self.offset_sd = float(np.clip(sizes[1], _MIN_OFFSETS, _MAX_OFFSETS))
-
-
-def _compute_change(before: _Correction, after: _Correction) -> float:
-    """Return the largest change of any parameter."""
-    return max(
-        float(np.abs(getattr(after, f.name) - getattr(before, f.name)).max())
-        for f in fields(_Correction)
-    )
 
 
 def choose_flat_field(
@@ -921,22 +916,13 @@ def _compute_mosaic_slope(
     left = (value - design @ numbers)[:, None] * design
     ends = np.cumsum([len(part) for part in values])[:-1]
     scores = np.stack([part.sum(axis=0) for part in np.split(left, ends)])
-    covariance = (
-        inverse
-        @ (scores.T @ scores)
-        @ inverse
-        * _compute_small_sample_factor(len(scores))
-    )
+    # Hotelling's limit for two means of few frames over that of infinitely many
+    factor, count = 1e12, len(scores)  # two frames have no limit
+    if count > 2:
+        factor = float(
+            (count - 1) * np.expm1(_CONTRADICTS / (count - 2)) / _CONTRADICTS
+        )
+    covariance = inverse @ (scores.T @ scores) @ inverse * factor
     level = max(float(numbers[0]), 1e-12)
     spread = covariance[1:, 1:] / level**2 + 1e-10 * np.eye(2)
     return numbers[1:] / level, spread, level
-
-
-def _compute_small_sample_factor(count: int) -> float:
-    """Compute the factor that widens a variance estimated from few values.
-
-    Hotelling's limit for two means of `count` frames over that of infinitely many.
-    """
-    if count < 3:  # two values have no limit
-        return 1e12
-    return float((count - 1) * np.expm1(_CONTRADICTS / (count - 2)) / _CONTRADICTS)

@@ -9,7 +9,6 @@ from scipy import fft
 from napari_semsr.core import (
     MAX_DISTORTION,
     Acquisition,
-    Box,
     FieldDistortion,
     Float32Array,
     FloatArray,
@@ -146,7 +145,12 @@ def _score_distortions(
     boxes = compute_overlap_boxes(shape, shift)
     if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
         return np.zeros(len(amounts))
-    corners, size = _divide_into_blocks(boxes[1])
+    box = boxes[1]  # filled evenly by blocks
+    counts = [max(1, side // _BLOCK) for side in box.shape]
+    size = (box.shape[0] // counts[0], box.shape[1] // counts[1])
+    cells = np.indices(counts).reshape(2, -1).T
+    corners = cells * np.array(size) + np.array((box.y0, box.x0))
+    corners = corners[:: -(-len(corners) // _BLOCKS)]
     y, x = (corners + (np.array(size) - 1) / 2).T
     there = np.stack(radial_displacement(y, x, shape))
     here = np.stack(radial_displacement(y + shift[0], x + shift[1], shape))
@@ -168,15 +172,6 @@ def _score_distortions(
             total += lag[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
         best[which] = total.max()
     return best
-
-
-def _divide_into_blocks(box: Box) -> tuple[NDArray[np.int64], IntPair]:
-    """Return corners, (B, 2), of blocks that fill a box evenly, and their shape."""
-    counts = [max(1, side // _BLOCK) for side in box.shape]
-    size = (box.shape[0] // counts[0], box.shape[1] // counts[1])
-    cells = np.indices(counts).reshape(2, -1).T
-    corners = cells * np.array(size) + np.array((box.y0, box.x0))
-    return corners[:: -(-len(corners) // _BLOCKS)], size
 
 
 def _correlate_blocks(
@@ -638,24 +633,24 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
         state.distortion_doubt = rim_moves.doubt_px
         if abs(rim_moves.step) < _CONVERGENCE * rim_moves.sigma:
             break
-    if not (amount and _is_distorted(state)):
+    is_distorted, field_amount = False, abs(state.frames.distortion)
+    if (
+        amount
+        and field_amount
+        and state.distortion_sd is not None
+        and state.refinement is not None
+    ):  # significant and worth correcting
+        error = float(np.nanmedian(np.hypot(*state.refinement.sigma_px.T)))
+        is_distorted = (
+            field_amount > _BEYOND_DOUBT * state.distortion_sd
+            and field_amount * state.rim_radius > error
+        )
+    if not is_distorted:
         state.frames, state.positions = before
         state.distortion_doubt = None
         if state.frames.distortion:
             state.frames = state.frames.copy_with_changes(distortion=0.0)
     return amount
-
-
-def _is_distorted(state: State) -> bool:
-    """Return whether the distortion is significant and worth correcting."""
-    amount = abs(state.frames.distortion)
-    if not amount or state.distortion_sd is None or state.refinement is None:
-        return False
-    error = float(np.nanmedian(np.hypot(*state.refinement.sigma_px.T)))
-    return (
-        amount > _BEYOND_DOUBT * state.distortion_sd
-        and amount * state.rim_radius > error
-    )
 
 
 def _check_known_distortion(state: State, field_distortion: FieldDistortion) -> None:

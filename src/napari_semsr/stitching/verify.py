@@ -11,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 
 from napari_semsr.core import (
-    BoolArray,
     FloatArray,
     FloatPair,
     IntPair,
@@ -169,15 +168,6 @@ def list_valid_overlaps(state: State) -> list[Overlap]:
     return ties
 
 
-def _find_unconnected_frames(state: State) -> list[int]:
-    """List placed frames not connected to most others by valid overlaps."""
-    ties = list_valid_overlaps(state)
-    labels = np.ones(len(state.positions), np.int64)
-    if ties:
-        labels = label_components(len(state.positions), ties)
-    return np.flatnonzero(state.is_placed & (labels != 0)).tolist()
-
-
 def finish_solution(state: State) -> StitchSolution:
     """Remove unsupported positions, collect warnings, and create the solution."""
     _verify_positions(state)
@@ -293,7 +283,13 @@ def _compare_stage_axes(
     if state.is_nominal or state.has_ambiguous_axes:
         return None
     if state.ambiguous:
-        positions = np.where(_find_certain_frames(state)[:, None], positions, np.nan)
+        # only frames connected to most others by unique shifts
+        joints = () if state.layout is None else state.layout.joints
+        sure = [j for j in joints if (j.first, j.second) not in state.ambiguous]
+        is_certain = np.zeros(len(positions), bool)
+        if sure:
+            is_certain = label_components(len(positions), sure) == 0
+        positions = np.where(is_certain[:, None], positions, np.nan)
     side = min(acquisition.frame_shape)
     if state.has_positions:
         axes = fit_axes(state.nominal, positions, side)
@@ -358,24 +354,33 @@ def _check_open_periods(state: State) -> None:
         raise RegistrationError(msg, code="periodic")
 
 
-def _find_certain_frames(state: State) -> BoolArray:
-    """Return the mask of frames, (N,), connected to most others by unique shifts."""
-    joints = () if state.layout is None else state.layout.joints
-    sure = [j for j in joints if (j.first, j.second) not in state.ambiguous]
-    count = len(state.positions)
-    return label_components(count, sure) == 0 if sure else np.zeros(count, bool)
-
-
 def _verify_positions(state: State) -> None:
     """Remove unsupported positions, and collect warnings."""
-    slides = _has_open_lines(state)
+    # lines along which shifts are undetermined
+    joints = [item for item in state.candidates if item.best_score > state.threshold]
+    open_still = [
+        item.along and (item.first, item.second) in state.ambiguous for item in joints
+    ]
+    slides = sum(map(bool, open_still)) > LINES * len(joints)
     if slides:
         _place_across_lines(state)
-    for index in () if slides else _find_unconnected_frames(state):
-        state.positions[index] = np.nan
-    if not slides:
+    else:
+        # without frames that valid overlaps do not connect to most others
+        ties = list_valid_overlaps(state)
+        labels = np.ones(len(state.positions), np.int64)
+        if ties:
+            labels = label_components(len(state.positions), ties)
+        state.positions[state.is_placed & (labels != 0)] = np.nan
         check_periods(state)
-        _place_along_lines(state)
+        hanging = place_along_lines(state)
+        if state.is_stated and hanging:
+            sentence = (
+                f"{len(hanging)} of {len(state.positions)} frames are connected to "
+                "most others only by lines of one direction, along which they fit "
+                "anywhere; the nominal positions along the lines are used: "
+                f"{_format_frame_names(state, hanging)}."
+            )
+            state.warnings.append(Message(sentence, "lines-only"))
     without_place = np.flatnonzero(~state.is_placed).tolist()
     if len(without_place) == len(state.positions):
         is_given = state.frames.flat.method in FIXED_METHODS
@@ -386,7 +391,15 @@ def _verify_positions(state: State) -> None:
         )
         raise UnplacedError(msg, state.find_likely_grids(), code="nothing-placed")
     doubtful = warn_of_unplaced(state)
-    _check_placed_count(state, doubtful)
+    many = MOSTLY * len(state.candidates)
+    repeating = 0 < many <= sum(map(is_repetitive, state.candidates))
+    if repeating and 2 * len(doubtful) > len(state.positions):
+        msg = (
+            f"The sample is periodic, and only {state.is_placed.sum()} of "
+            f"{len(state.positions)} frames could be placed, possibly by chance: "
+            f"{state.advice}, or scan with more overlap."
+        )
+        raise UnplacedError(msg, state.find_likely_grids(), code="periodic")
     if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         sentence = Message(
             "Too many frames could not be placed, so the others may be placed by "
@@ -429,19 +442,6 @@ def warn_of_unplaced(state: State) -> list[int]:
     return doubtful
 
 
-def _check_placed_count(state: State, doubtful: Sequence[int]) -> None:
-    """Raise an error for a periodic sample if most frames cannot be placed."""
-    many = MOSTLY * len(state.candidates)
-    repeating = 0 < many <= sum(map(is_repetitive, state.candidates))
-    if repeating and 2 * len(doubtful) > len(state.positions):
-        msg = (
-            f"The sample is periodic, and only {state.is_placed.sum()} of "
-            f"{len(state.positions)} frames could be placed, possibly by chance: "
-            f"{state.advice}, or scan with more overlap."
-        )
-        raise UnplacedError(msg, state.find_likely_grids(), code="periodic")
-
-
 def check_periods(state: State, *, refuses: bool = True) -> None:
     """Warn if the stage decides between periods; raise an error if it cannot."""
     if state.is_stated and refuses:
@@ -470,15 +470,6 @@ def check_periods(state: State, *, refuses: bool = True) -> None:
     state.warnings.append(sentence)
 
 
-def _has_open_lines(state: State) -> bool:
-    """Return whether the overlaps contain lines along which shifts are undetermined."""
-    joints = [item for item in state.candidates if item.best_score > state.threshold]
-    open_still = [
-        item.along and (item.first, item.second) in state.ambiguous for item in joints
-    ]
-    return sum(map(bool, open_still)) > LINES * len(joints)
-
-
 def _place_across_lines(state: State) -> None:
     """Place frames by the images across lines and by stated positions along them."""
     if not state.is_stated:
@@ -491,19 +482,6 @@ def _place_across_lines(state: State) -> None:
     sentence = (
         f"{ALONG_LINES}along them the nominal positions are used; their error across "
         f"the lines, measured from the images, is {placement.error_px:.2g} px."
-    )
-    state.warnings.append(Message(sentence, "lines-only"))
-
-
-def _place_along_lines(state: State) -> None:
-    """Place line-connected frames at their stated positions, with a warning."""
-    hanging = place_along_lines(state)
-    if not (state.is_stated and hanging):
-        return
-    sentence = (
-        f"{len(hanging)} of {len(state.positions)} frames are connected to most others "
-        "only by lines of one direction, along which they fit anywhere; the nominal "
-        f"positions along the lines are used: {_format_frame_names(state, hanging)}."
     )
     state.warnings.append(Message(sentence, "lines-only"))
 
@@ -636,15 +614,6 @@ def _warn_of_shading(state: State, left: float) -> None:
     state.warnings.append(sentence)
 
 
-def _return_to_nominal(state: State) -> None:
-    """Move placed frames to their stated positions and update the refinement."""
-    state.positions = np.where(state.is_placed[:, None], state.nominal, np.nan)
-    state.is_nominal = True
-    pairs, width = state.list_overlapping_pairs(), 1.0  # as in the last sweep
-    for sweep in refine_positions(state.frames, state.positions, pairs, (width,)):
-        state.refinement = replace(sweep, positions=state.positions)
-
-
 def _compare_with_nominal(state: State) -> None:
     """Use nominal positions, with a warning, if they fit clearly better."""
     nominal = np.where(state.is_placed[:, None], state.nominal, np.nan)
@@ -656,7 +625,12 @@ def _compare_with_nominal(state: State) -> None:
         state, find_overlapping_pairs(nominal, shape), nominal
     )
     if before > solution + _CLEARLY:
-        _return_to_nominal(state)
+        state.positions, state.is_nominal = nominal, True
+        # one sweep, as wide as the last one
+        for sweep in refine_positions(
+            state.frames, nominal, state.list_overlapping_pairs(), (1.0,)
+        ):
+            state.refinement = replace(sweep, positions=nominal)
         sentence = Message(
             f"Solved positions fit the images less well (correlation {solution:.2f}) "
             f"than the nominal positions ({before:.2f}): the nominal positions are "

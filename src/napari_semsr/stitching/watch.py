@@ -30,7 +30,6 @@ from napari_semsr.core import (
 from napari_semsr.stitching.frames import FRAME_BAND, estimate_noise
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.pairwise import compute_overlap_boxes, round_shift
-from napari_semsr.stitching.solution import StitchSolution
 
 _FIRST = 4  # reference frames of the scan; chosen: as many as in the first solution
 # Share of the light of the first frames. Measured on three scans whose light falls:
@@ -189,20 +188,16 @@ class ScanMonitor:
             if self._attempts.get(index) == near:
                 continue
             self._attempts[index] = near
-            if not self._is_misfit(index, solution):
+            best = placement.find_best_fit(index)
+            fits = [np.arctanh(min(p.quality, 0.999)) for p in solution.pairs if p.used]
+            if best is None or not fits or not self._detail.has_evident_detail(index):
+                continue
+            if not best.fit + best.doubt < _MISFIT * np.median(fits):
                 continue
             self._named_unplaced.add(index)
             sentence = _UNPLACED_TEXT.format(placement.names[index])
             messages.append(Message(sentence, "frame-not-placed"))
         return messages
-
-    def _is_misfit(self, index: int, solution: StitchSolution) -> bool:
-        """Return whether a frame fits clearly worse than overlaps of this scan do."""
-        best = self._placement.find_best_fit(index)
-        fits = [np.arctanh(min(p.quality, 0.999)) for p in solution.pairs if p.used]
-        if best is None or not fits or not self._detail.has_evident_detail(index):
-            return False
-        return bool(best.fit + best.doubt < _MISFIT * np.median(fits))
 
 
 def _list_nearby_frames(placement: LivePlacement, index: int) -> list[int]:
@@ -317,7 +312,12 @@ class _ContrastMonitor:
         if count < _MIN_SIDE**2:
             return None
         weights = [frame_data.weight[box.slices][inside] for box in boxes]
-        common, noise = weights[0] * weights[1], self._estimate_noise_power()
+        common = weights[0] * weights[1]
+        frame_count = len(self._placement)
+        if frame_count >= 2 * self._noise[0]:
+            self._noise = frame_count, estimate_noise(frame_data) ** 2
+        # noise power of the detail where the field is brightest
+        noise = self._noise[1] * _compute_noise_factor()
         contrasts, evident = [], []
         for number, box, other in zip(pair, boxes, weights[::-1], strict=True):
             # in units of equal noise; times the weight of both, as both show one area
@@ -378,13 +378,6 @@ class _ContrastMonitor:
         variance = (_WORTH * _PRIOR + free * scatter) / (_WORTH + free)
         error = np.sqrt(variance * float(contrast @ spread))
         return float(contrast @ values), float(error)
-
-    def _estimate_noise_power(self) -> float:
-        """Return the noise power of the detail where the field is brightest."""
-        count = len(self._placement)
-        if count >= 2 * self._noise[0]:
-            self._noise = count, estimate_noise(self._frames) ** 2
-        return self._noise[1] * _compute_noise_factor()
 
 
 @cache

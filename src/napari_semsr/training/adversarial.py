@@ -248,7 +248,14 @@ class PairedGan(AdversarialLearner):
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
             return content
-        adversarial = self._adversarial_loss(low, high, output)
+        kind, factor = self.gan.adversarial, self.gan.generator_factor
+        with freeze(self.judge_of_high):
+            fake = self.judge_of_high(self._discriminator_input(low, output)).float()
+            real: Tensor | None = None
+            if kind == "relativistic":
+                real = self.judge_of_high(self._discriminator_input(low, high)).float()
+        with self.full_precision():
+            adversarial = generator_loss(kind, fake, real, factor=factor)
         shares, gan_steps = self.gan.shares, step - self.gan.content_only_steps
         rough = content.new_zeros(())
         if shares is not None:  # otherwise it has no weight
@@ -280,18 +287,6 @@ class PairedGan(AdversarialLearner):
         )
         old_and_new = self.history.swap_images(fake.float(), step)
         return discriminator_step_loss(self.judge_of_high, real, old_and_new, self.gan)
-
-    def _adversarial_loss(self, low: Tensor, high: Tensor, output: Tensor) -> Tensor:
-        """Return the generator's adversarial loss, with the discriminator frozen."""
-        kind = self.gan.adversarial
-        with freeze(self.judge_of_high):
-            fake = self.judge_of_high(self._discriminator_input(low, output)).float()
-            real: Tensor | None = None
-            if kind == "relativistic":
-                real = self.judge_of_high(self._discriminator_input(low, high)).float()
-        with self.full_precision():
-            factor = self.gan.generator_factor
-            return generator_loss(kind, fake, real, factor=factor)
 
     def _discriminator_input(self, low: Tensor, image: Tensor) -> Tensor:
         if not self.gan.conditional:

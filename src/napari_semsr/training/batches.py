@@ -82,29 +82,22 @@ def _open_bank(
     fields: tuple[str, ...], recipe: Recipe, scale: int, report: Report
 ) -> list[Any]:
     """Open the arrays of a recipe's scene bank, creating the bank if necessary."""
-    folder = Path(recipe.data.bank_folder or "banks") / _get_bank_name(
-        recipe, scale, fields
-    )
-    if not (folder / _MARK).exists():
-        _create_bank(recipe, scale, folder, report)
-    paths = [folder / f"{name}.npy" for name in fields]
-    return [np.load(p, mmap_mode="c") if p.exists() else None for p in paths]
-
-
-def _get_bank_name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
-    """Return the name of a bank: a digest of all options that affect its scenes."""
+    # its name is a digest of all options that affect its scenes
     data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
     degradations = recipe.degradations.model_dump(mode="json")
     if not recipe.data.sources.get("images"):  # options for images have no effect
-        data = {
-            name: data[name] for name in ("sources", "superlens", "scene_px", "bank")
-        }
-        degradations = {}
+        names = ("sources", "superlens", "scene_px", "bank")
+        data, degradations = {name: data[name] for name in names}, {}
     if recipe.needs_whole_scenes:
         degradations = recipe.faults.model_dump(mode="json")
     parts = fields if recipe.needs_whole_scenes else ()
     key = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
-    return hashlib.sha256(key.encode()).hexdigest()[:16]
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder = Path(recipe.data.bank_folder or "banks") / name
+    if not (folder / _MARK).exists():
+        _create_bank(recipe, scale, folder, report)
+    paths = [folder / f"{name}.npy" for name in fields]
+    return [np.load(p, mmap_mode="c") if p.exists() else None for p in paths]
 
 
 def _create_bank(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:

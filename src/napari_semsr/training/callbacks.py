@@ -196,7 +196,11 @@ class Recorder(Callback):
         stale = patience_steps is not None and step - best >= patience_steps
         if is_stopped or schedule_step >= last or _broadcast(trainer, stale):
             trainer.should_stop = True
-        sentence = f"loss {loss:.4f}, {self._format_best()}"
+        measure = EXPECTED_GAIN if EXPECTED_GAIN in self.best else self.recipe.measure
+        state = "no ground truth" if self.best else "not yet evaluated"
+        if measure in self.best:
+            state = "best " + _NAMES[measure].format(self.best[measure])
+        sentence = f"loss {loss:.4f}, {state}"
         self.reports.put(StepReport(schedule_step, last, sentence, loss=loss))
 
     def _read_loss(self, loss: Tensor, *, now: bool) -> float:
@@ -228,23 +232,20 @@ class Recorder(Callback):
             )
             raise SemsrError(msg, code="score-not-finite")
         better = value == math.inf or value > self.best.get(measure, -math.inf)
-        if better or self._is_first_with_discriminator(step):
+        # pixel errors are lowest before the discriminators contribute, so that the best
+        # model would otherwise never be one trained with them
+        is_first_adversarial = (
+            self.recipe.is_adversarial
+            and bool(self.best)
+            and self.best["step"] <= self.recipe.gan.content_only_steps < step
+        )
+        if better or is_first_adversarial:
             self._save_best(
                 module.best_network, module.auxiliary_networks(), figures, step
             )
         self._save_state(trainer)
         with self.folder.convert_save_errors():
             self.folder.write_preview(module.best_network, module.validator.pairs)
-
-    def _is_first_with_discriminator(self, step: int) -> bool:
-        """Return whether `step` is the first validation with a discriminator.
-
-        Pixel errors are lowest before the discriminators contribute, so that the best
-        model would otherwise never be one trained with them.
-        """
-        if not self.recipe.is_adversarial or not self.best:
-            return False
-        return self.best["step"] <= self.recipe.gan.content_only_steps < step
 
     def _save_best(
         self,
@@ -268,12 +269,6 @@ class Recorder(Callback):
     def _save_state(self, trainer: lightning.Trainer) -> None:
         self.folder.save_state(trainer, self.best)
         self._saved_s = time.monotonic()
-
-    def _format_best(self) -> str:
-        measure = EXPECTED_GAIN if EXPECTED_GAIN in self.best else self.recipe.measure
-        if measure not in self.best:
-            return "not yet evaluated" if not self.best else "no ground truth"
-        return "best " + _NAMES[measure].format(self.best[measure])
 
 
 def _broadcast(trainer: lightning.Trainer, value: float) -> float:

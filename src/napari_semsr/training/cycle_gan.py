@@ -238,7 +238,7 @@ class CycleGan(AdversarialLearner):
             weak = KernelOptions(sigma_px=gan.start_sigma_px)
             self.start = Blur(create_kernel(weak))
         fields = collect_unpaired_fields(recipe, pairs)
-        self.unpaired = [UnpairedValidator(*each) for each in fields]
+        self.unpaired_validators = [UnpairedValidator(*each) for each in fields]
 
     def generators(self) -> nn.Module:
         """Return both generators."""
@@ -255,7 +255,15 @@ class CycleGan(AdversarialLearner):
     def compute_generator_loss(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of both generators; the images show different areas."""
         if step < self.gan.content_only_steps:
-            return self._warm_up_loss(low, high)
+            # identity, or a weak blur and its inverse
+            weak = None if self.start is None else self.start(high)
+            image = self.network(high if weak is None else weak).float()
+            warm_ups: list[Way] = [(image, high, image)]
+            if self.gan.kernel is None:
+                given_image, target = (low, low) if weak is None else (high, weak)
+                image = self.back(given_image).float()
+                warm_ups.append((image, target, image))
+            return self._sum_losses(low, high, *warm_ups)
         clear, kept_high = self._translate(self.network, low, high)
         if self.gan.kernel is None:
             coarse, kept_low = self._translate(self.back, high, low)
@@ -266,27 +274,51 @@ class CycleGan(AdversarialLearner):
         with freeze_running_statistics(self.generators()):
             back_low = self.back(self._add_noise(clear))
             back_high = self.network(self._add_noise(partly_detached))
-        adversarial = self._adversarial_loss(clear, coarse)
+        outputs = {"high": clear, "low": coarse}
+        with freeze(self.judges):
+            scores = [
+                judge(outputs[name]).float() for name, judge in self.judges.items()
+            ]
+        with self.full_precision():
+            kind = self.gan.adversarial
+            factor = self.gan.generator_factor * self.gan.adversarial_weight
+            parts = [generator_loss(kind, score, factor=factor) for score in scores]
+        adversarial = torch.stack(parts).sum()
         ways = (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
         return self._sum_losses(low, high, *ways, adversarial=adversarial)
-
-    def _warm_up_loss(self, low: Tensor, high: Tensor) -> Tensor:
-        """Return the warm-up loss: identity, or a weak blur and its inverse."""
-        weak = None if self.start is None else self.start(high)
-        clear = self.network(high if weak is None else weak).float()
-        ways: list[Way] = [(clear, high, clear)]
-        if self.gan.kernel is None:
-            given_image, target = (low, low) if weak is None else (high, weak)
-            coarse = self.back(given_image).float()
-            ways.append((coarse, target, coarse))
-        return self._sum_losses(low, high, *ways)
 
     def _sum_losses(
         self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor
     ) -> Tensor:
         """Sum and record the loss terms, including that of a trainable blur."""
+        gan = self.gan
+        kept_ways = [
+            (back, original, image)
+            for back, original, image in ways
+            if image is not None
+        ]
+        same = PIXEL_LOSSES[gan.identity]
+        round_trip = cycle_ssim_loss if gan.cycle == "ssim" else PIXEL_LOSSES[gan.cycle]
         with self.full_precision():
-            terms = self._loss_terms(*ways)
+            parts = {
+                "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
+                "identity": (
+                    gan.identity_weight,
+                    [same(image.float(), original) for _, original, image in kept_ways],
+                ),
+                "edge": (
+                    gan.edge_weight,
+                    [
+                        edge_loss(back, image.float(), gan.edge_operator)
+                        for back, _, image in kept_ways
+                    ],
+                ),
+            }
+            terms = {
+                name: weight * torch.stack(term).sum()
+                for name, (weight, term) in parts.items()
+                if weight and term
+            }
             if isinstance(self.back, TrainableBlur):
                 terms["spectrum"] = self.back.spectrum_loss(low, high)
         terms |= more
@@ -311,7 +343,8 @@ class CycleGan(AdversarialLearner):
         """Evaluate on pairs, if there are any, and on unpaired images if requested."""
         figures = super().validate_pairs() if self.validator.pairs else {}
         unpaired_figures = [
-            one.evaluate(self.best_network, self.back) for one in self.unpaired
+            one.evaluate(self.best_network, self.back)
+            for one in self.unpaired_validators
         ]
         names = dict.fromkeys(name for each in unpaired_figures for name in each)
         return figures | {
@@ -336,44 +369,6 @@ class CycleGan(AdversarialLearner):
     def _add_noise(self, image: Tensor) -> Tensor:
         noise = self.gan.cycle_noise
         return image + noise * torch.randn_like(image) if noise else image
-
-    def _adversarial_loss(self, clear: Tensor, coarse: Tensor) -> Tensor:
-        """Return the generators' adversarial loss, with the discriminators frozen."""
-        outputs = {"high": clear, "low": coarse}
-        with freeze(self.judges):
-            scores = [
-                judge(outputs[name]).float() for name, judge in self.judges.items()
-            ]
-        with self.full_precision():
-            gan = self.gan
-            factor = gan.generator_factor * gan.adversarial_weight
-            parts = [generator_loss(gan.adversarial, s, factor=factor) for s in scores]
-        return torch.stack(parts).sum()
-
-    def _loss_terms(self, *ways: Way) -> dict[str, Tensor]:
-        gan = self.gan
-        identity_pairs = [
-            (image, sent_image) for _, sent_image, image in ways if image is not None
-        ]
-        edges = [(back, image) for back, _, image in ways if image is not None]
-        same = PIXEL_LOSSES[gan.identity]
-        round_trip = cycle_ssim_loss if gan.cycle == "ssim" else PIXEL_LOSSES[gan.cycle]
-        parts = {
-            "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
-            "identity": (
-                gan.identity_weight,
-                [same(k.float(), s) for k, s in identity_pairs],
-            ),
-            "edge": (
-                gan.edge_weight,
-                [edge_loss(b, k.float(), gan.edge_operator) for b, k in edges],
-            ),
-        }
-        return {
-            name: weight * torch.stack(term).sum()
-            for name, (weight, term) in parts.items()
-            if weight and term
-        }
 
 
 # Loss terms on (B, C, H, W), grey values of 0 to 1. Where a paper's formula is
@@ -425,7 +420,15 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
     level_a, level_b = (x.detach().mean((-1, -2), keepdim=True) for x in (a, b))
     a, b = a - level_a, b - level_b
     products = torch.stack((a, b, a * a, b * b, a * b))
-    down, across = (_create_window_matrix(side, like=a) for side in a.shape[-2:])
+    matrices = []  # (side - 10, side), weighted window means along each axis
+    reach = _WINDOW // 2
+    for side in a.shape[-2:]:
+        places = torch.arange(side, dtype=a.dtype, device=a.device)
+        distance = places - (places[: side - 2 * reach, None] + reach)
+        weights = torch.exp(-distance.square() / (2 * _SIGMA**2))
+        weights = weights * (distance.abs() <= reach)
+        matrices.append(weights / weights.sum(1, keepdim=True))
+    down, across = matrices
     mean_a, mean_b, aa, bb, ab = down @ products @ across.T
     covariance_term = 2 * (ab - mean_a * mean_b) + c2
     spread = (aa - mean_a**2) + (bb - mean_b**2) + c2
@@ -433,16 +436,6 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
     light = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
     similarity: Tensor = light * covariance_term / spread
     return similarity
-
-
-def _create_window_matrix(side: int, like: Tensor) -> Tensor:
-    """Return the matrix (side - 10, side) of weighted window means along one axis."""
-    places = torch.arange(side, dtype=like.dtype, device=like.device)
-    reach = _WINDOW // 2
-    distance = places - (places[: side - 2 * reach, None] + reach)
-    weights = torch.exp(-distance.square() / (2 * _SIGMA**2))
-    weights = weights * (distance.abs() <= reach)
-    return weights / weights.sum(1, keepdim=True)
 
 
 def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:

@@ -36,7 +36,6 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.models import (
-    ModelCard,
     build_discriminator,
     build_network,
     check_bf16,
@@ -345,7 +344,18 @@ def should_use_bf16(
             check_bf16(device)
             return True
         return has_fast_bf16(device)
-    wrong_channels = _find_faulty_channels(network)
+    # of dilated convolutions whose gradients are wrong in bf16 with channels last:
+    # PyTorch 2.13 returns NaN or ends the process
+    wrong_channels = next(
+        (
+            channels
+            for module in network.modules()
+            if isinstance(module, nn.Conv2d) and max(module.dilation) > 1
+            for channels in (module.in_channels, module.out_channels)
+            if channels % _BLOCK
+        ),
+        None,
+    )
     if recipe.precision == "bf16":
         if wrong_channels is not None:
             msg = (
@@ -356,17 +366,6 @@ def should_use_bf16(
             raise OptionError(msg, code="precision-unsupported")
         return True
     return wrong_channels is None and has_fast_bf16(device)
-
-
-def _find_faulty_channels(network: nn.Module) -> int | None:
-    """Return the channel count of a convolution with wrong gradients, or None."""
-    # In bf16 with channels last, PyTorch 2.13 returns NaN or ends the process.
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
-            for channels in (module.in_channels, module.out_channels):
-                if channels % _BLOCK:
-                    return channels
-    return None
 
 
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
@@ -558,26 +557,23 @@ def compare_models(
     comparison = Comparison(
         name, len(pairs), start_name, rows, is_better, off_nm, off_px
     )
-    card = trained_model.card if is_better else _create_initial_card(recipe, network)
+    card = trained_model.card
+    if not is_better:
+        start = read_card(resolve_model_path(str(recipe.start_from)))
+        initial_figures = make_learner(network, recipe).validate_pairs()
+        card = create_model_card(recipe, network, {**initial_figures, "step": 0})
+        learnt_from = start.training.get("learnt_from", [])
+        card = card.model_copy(
+            update={
+                "pixel_size_nm": start.pixel_size_nm,
+                "resample_factors": start.resample_factors,
+                "training": {**card.training, "learnt_from": learnt_from},
+            }
+        )
     training_record = {**card.training, "comparison": asdict(comparison)}
     card = card.model_copy(update={"training": training_record})
     save_model(model, trained_model.module if is_better else network, card)
     return comparison
-
-
-def _create_initial_card(recipe: Recipe, network: nn.Module) -> ModelCard:
-    """Create the model card of a network that training did not improve."""
-    start = read_card(resolve_model_path(str(recipe.start_from)))
-    figures = make_learner(network, recipe).validate_pairs()
-    card = create_model_card(recipe, network, {**figures, "step": 0})
-    learnt_from = start.training.get("learnt_from", [])
-    return card.model_copy(
-        update={
-            "pixel_size_nm": start.pixel_size_nm,
-            "resample_factors": start.resample_factors,
-            "training": {**card.training, "learnt_from": learnt_from},
-        }
-    )
 
 
 class _BicubicUpsampling(nn.Module):

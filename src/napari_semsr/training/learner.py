@@ -156,7 +156,15 @@ class Learner(lightning.LightningModule):
         for config in (
             () if self._trainer is None else self.trainer.lr_scheduler_configs
         ):
-            _set_learning_rate(config.scheduler, self.recipe.learning_rate)
+            scheduler: Any = config.scheduler
+            rate = self.recipe.learning_rate
+            if all(base == rate for base in scheduler.base_lrs):
+                continue
+            scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
+            groups = scheduler.optimizer.param_groups
+            for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
+                group["initial_lr"] = rate
+                group["lr"] = rate * factor(scheduler.last_epoch)
         is_mixed = self._trainer is not None and self.trainer.precision == "bf16-mixed"
         if is_mixed or self.device.type != "cpu":
             self.to(memory_format=get_memory_layout(self.device))
@@ -255,17 +263,6 @@ class Learner(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-
-def _set_learning_rate(scheduler: Any, rate: float) -> None:
-    """Change the maximum learning rate of a scheduler and the current rate."""
-    if all(base == rate for base in scheduler.base_lrs):
-        return
-    scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
-    groups = scheduler.optimizer.param_groups
-    for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
-        group["initial_lr"] = rate
-        group["lr"] = rate * factor(scheduler.last_epoch)
 
 
 # added to the mean square, 40 dB below the range: a patch that needs no change must

@@ -449,7 +449,7 @@ class _Trainer:
             network = build_network(ARCHITECTURE, {})
         layout = get_memory_layout(device)
         self.network: nn.Module = network.to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.averaged_network = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=options.learning_rate
         )
@@ -488,7 +488,9 @@ class _Trainer:
             yield Progress(number, self.options.copies, "copying the area")
             for part, (low, high) in enumerate(units):
                 seed = (self.options.seed, number, part)
-                box = _choose_box(low.shape, seed)
+                rng, side = np.random.default_rng([*seed, 1]), int(_COPY_PX**0.5)
+                starts = [int(rng.integers(max(0, n - side) + 1)) for n in low.shape]
+                box = tuple(slice(start, start + side) for start in starts)
                 defects = add_defects(
                     low[box],
                     high[box],
@@ -549,7 +551,9 @@ class _Trainer:
         share = (1 + _MEAN) / (self.steps + _MEAN)
         with torch.no_grad():
             for mean, value in zip(
-                self.averaged.parameters(), self.network.parameters(), strict=True
+                self.averaged_network.parameters(),
+                self.network.parameters(),
+                strict=True,
             ):
                 mean.lerp_(value, share)
 
@@ -567,13 +571,20 @@ class _Trainer:
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
                 continue
-            box, inner = _find_held_out_boxes(one.held_out)
+            outer, inner = [], []  # with context, and the held-out part therein
+            for axis, size in enumerate(one.held_out.shape):
+                at = np.flatnonzero(one.held_out.any(axis=1 - axis))
+                first, last = int(at[0]), int(at[-1]) + 1
+                start = max(0, first - _CONTEXT_PX)
+                outer.append(slice(start, min(size, last + _CONTEXT_PX)))
+                inner.append(slice(first - start, last - start))
+            box = tuple(outer)
             low = _scale_to_unit(one.low[box], self.levels)
             low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
             rows, columns = low.shape
             even = np.pad(low, ((0, rows % 2), (0, columns % 2)), mode="edge")
             network_input = torch.from_numpy(even)[None, None].to(self.device)
-            output = self.averaged(
+            output = self.averaged_network(
                 network_input.contiguous(
                     memory_format=get_memory_layout(network_input.device)
                 )
@@ -585,7 +596,7 @@ class _Trainer:
             after += _sum_squared_errors(image[usable], truth[usable])
             black, white = self.levels
             previews.append(
-                image[inner] * np.float32(white - black) + np.float32(black)
+                image[tuple(inner)] * np.float32(white - black) + np.float32(black)
             )
         gain = 10 * math.log10(before / after) if before and after else None
         return gain, tuple(previews)
@@ -629,7 +640,7 @@ class _Trainer:
         """Return the current model with the state for resuming."""
         check_finite(
             "weights are",
-            torch.stack([p.sum() for p in self.averaged.parameters()]),
+            torch.stack([p.sum() for p in self.averaged_network.parameters()]),
             self.steps,
         )
         return AreaFit.from_state(copy.deepcopy(self.state_dict()))
@@ -638,7 +649,7 @@ class _Trainer:
         """Return the state for `load_state_dict`."""
         return {
             "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict(),
+            "averaged": self.averaged_network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps,
             "seconds": self.seconds,
@@ -659,7 +670,7 @@ class _Trainer:
             )
             raise CheckpointError(msg, code="other-run")
         self.network.load_state_dict(state["network"])
-        self.averaged.load_state_dict(state["averaged"])
+        self.averaged_network.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self.curve = list(state["curve"])
@@ -681,17 +692,6 @@ def _common_range(images: Sequence[RealArray]) -> FloatPair:
 def _scale_to_unit(image: RealArray, levels: FloatPair) -> Float32Array:
     """Scale an image so that `levels` are mapped to 0 and 1."""
     return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
-
-
-def _choose_box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
-    """Choose a random part of a large image for a copy."""
-    rng = np.random.default_rng([*seed, 1])
-    side = int(_COPY_PX**0.5)
-    rows, columns = (
-        slice(start, start + side)
-        for start in (int(rng.integers(max(0, n - side) + 1)) for n in shape)
-    )
-    return rows, columns
 
 
 def _create_planes(
@@ -727,21 +727,6 @@ def _window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
 
 
 _CONTEXT_PX = 96  # around a held-out part; chosen: more than the receptive field
-
-
-def _find_held_out_boxes(
-    held_out: BoolArray,
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return a box with context around the held-out part, and that part in it."""
-    outer, inner = [], []
-    for axis in (0, 1):
-        at = np.flatnonzero(held_out.any(axis=1 - axis))
-        first, last = int(at[0]), int(at[-1]) + 1
-        start = max(0, first - _CONTEXT_PX)
-        stop = min(held_out.shape[axis], last + _CONTEXT_PX)
-        outer.append(slice(start, stop))
-        inner.append(slice(first - start, last - start))
-    return (outer[0], outer[1]), (inner[0], inner[1])
 
 
 def _sum_squared_errors(image: RealArray, truth: NDArray[Any]) -> float:

@@ -462,7 +462,14 @@ def load_recipe(path: Path) -> Recipe:
     usual = {name: Recipe.model_fields[name].default for name in persons}
     option_names = [name for name in values if values[name] != usual.get(name)]
     check_user_only_options(option_names, persons, f"The recipe {path.name}")
-    return _make_absolute(Recipe.parse(values), path.parent)
+    plain = Recipe.parse(values).model_dump()
+    for name in (*FILES, "data.root", "data.scans_root", "data.bank_folder"):
+        table, last = _find_table(plain, name)
+        value = table.get(last)
+        is_model = name in ("start_from", "local_from") and value in list_bundled()
+        if value is not None and not is_model:
+            table[last] = str(_resolve_path(path.parent / value))
+    return Recipe.parse(plain)
 
 
 def _find_table(values: dict[str, object], name: str) -> tuple[dict[str, Any], str]:
@@ -521,15 +528,3 @@ def _resolve_path(path: Path) -> Path:
             f"{error}."
         )
         raise OptionError(msg, code="recipe-invalid") from error
-
-
-def _make_absolute(recipe: Recipe, folder: Path) -> Recipe:
-    """Convert the paths of a recipe, relative to its folder, to absolute ones."""
-    plain = recipe.model_dump()
-    for name in (*FILES, "data.root", "data.scans_root", "data.bank_folder"):
-        table, last = _find_table(plain, name)
-        value = table.get(last)
-        model = name in ("start_from", "local_from") and value in list_bundled()
-        if value is not None and not model:
-            table[last] = str(_resolve_path(folder / value))
-    return Recipe.parse(plain)

@@ -131,7 +131,15 @@ class RestorerLearner(Learner):
             )
             haze = survey.estimate_haze(hazy_scenes.statistics)
             estimated_faults = survey.estimate_faults(block_scenes.statistics)
-            within = survey.estimate_faults(_cut_random_window(block_scenes.statistics))
+            # a random window of blocks, the same for all scenes (S, 21, h, w)
+            window: list[slice] = []
+            for blocks in block_scenes.statistics.shape[-2:]:
+                least = min(_MIN_WINDOW, blocks)
+                length = int(torch.randint(least, blocks + 1, ()))
+                first = int(torch.randint(0, blocks - length + 1, ()))
+                window.append(slice(first, first + length))
+            rows, columns = window
+            within = survey.estimate_faults(block_scenes.statistics[..., rows, columns])
         loss = torch.zeros((), device=estimated_faults.device)
         if self.recipe.learns in ("all", "survey"):
             both = fault_loss(estimated_faults, block_scenes.faults) + fault_loss(
@@ -216,15 +224,3 @@ def blurred_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
     half = spread.shape[-1] // 2
     rows, columns = (slice(half, half + n) for n in error.shape[-2:])
     return visible_error[..., rows, columns]
-
-
-def _cut_random_window(statistics: Tensor) -> Tensor:
-    """Cut a random window of blocks, the same for all scenes (S, 21, h, w)."""
-    place: list[slice] = []
-    for blocks in statistics.shape[-2:]:
-        least = min(_MIN_WINDOW, blocks)
-        length = int(torch.randint(least, blocks + 1, ()))
-        first = int(torch.randint(0, blocks - length + 1, ()))
-        place.append(slice(first, first + length))
-    rows, columns = place
-    return statistics[..., rows, columns]

@@ -132,7 +132,14 @@ class RunFolder:
     def check(self, *, resume: bool, overwrite: bool) -> dict[str, float]:
         """Check that the run can use the folder; return its best model's figures."""
         run_dir, state = self.path, self.state_file
-        self._check_files()
+        replaceable = (_RECIPE, INPUTS, self.model_file.name)  # even if links
+        for name in (*_RUN_FILES, "board", *replaceable):
+            path = run_dir / name
+            is_link = name not in replaceable and path.is_symlink()
+            if is_link or (path.exists() and not (path.is_file() or path.is_dir())):
+                kind = "a link" if is_link else "a pipe or device"
+                msg = f"{path} must be a file of the run, but is {kind}: remove it."
+                raise WriteError(msg, code="unsafe-content")
         if resume and not state.exists():
             msg = f"There is no run to resume in {run_dir}; omit `resume` to start one."
             raise CheckpointError(msg, code="run-missing")
@@ -159,17 +166,6 @@ class RunFolder:
         if resume and best.exists():
             return dict(yaml.safe_load(read_text(best)))
         return {}
-
-    def _check_files(self) -> None:
-        """Raise an error for files of the run that are links, pipes or devices."""
-        replaceable = (_RECIPE, INPUTS, self.model_file.name)  # even if links
-        for name in (*_RUN_FILES, "board", *replaceable):
-            path = self.path / name
-            is_link = name not in replaceable and path.is_symlink()
-            if is_link or (path.exists() and not (path.is_file() or path.is_dir())):
-                kind = "a link" if is_link else "a pipe or device"
-                msg = f"{path} must be a file of the run, got {kind}; remove it."
-                raise WriteError(msg, code="unsafe-content")
 
     def _check_same_run(self) -> None:
         """Check that a run is resumed with the same model and recipe."""

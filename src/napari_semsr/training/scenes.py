@@ -274,17 +274,33 @@ class SceneDataset(Dataset[Scenes]):
             for entry in recipe.data.scans
             if max(recipe.data.scanned, recipe.data.slow) > 0
         ]
-        self.slow = [
-            _crop_to_finite(high) for _, high in self.scans if recipe.data.slow > 0
-        ]
+        self.slow: list[Float32Array] = []
+        for _, high in self.scans if recipe.data.slow > 0 else ():
+            edge, (rows, columns) = 0, high.shape
+            while not np.isfinite(high[edge : rows - edge, edge : -edge or None]).all():
+                edge += 1
+            part = high[edge : rows - edge, edge : columns - edge]
+            black, white = np.percentile(part, (0.05, 99.95))
+            part = (part - black) / max(float(white - black), 1e-6)
+            self.slow.append(np.asarray(np.clip(part, 0, 1), dtype=np.float32))
 
     def __getitem__(self, place: int) -> Scenes:
         rng = np.random.default_rng([self.recipe.seed, place])
+        recipe, data = self.recipe, self.recipe.data
         if self.superlens is not None:
             scene = self.superlens.scene(place)
+        elif not recipe.needs_whole_scenes:
+            image = self.sample_clear_image(rng)
+            scene = degrade_randomly(image, recipe.degradations, rng)
+        elif self.scans and rng.random() < data.scanned:
+            scene = _crop_scans(self.scans, data.scene_px, rng)
         else:
-            scene = self._create_scene(rng)
-        data = self.recipe.data
+            image = self.sample_clear_image(rng)
+            for _ in range(_TRIES):  # until one is not empty
+                if image.std() >= _MIN_CONTRAST:
+                    break
+                image = self.sample_clear_image(rng)
+            scene = apply_random_faults(image, recipe.faults, rng)
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
         blocks = data.scene_px // BLOCK
@@ -299,20 +315,6 @@ class SceneDataset(Dataset[Scenes]):
             torch.from_numpy(_POINT if scene.spread is None else scene.spread),
             torch.from_numpy(corners),
         )
-
-    def _create_scene(self, rng: np.random.Generator) -> DegradedScene:
-        """Cut a scene from real scans, or degrade a clear one."""
-        recipe = self.recipe
-        if recipe.needs_whole_scenes:
-            if self.scans and rng.random() < recipe.data.scanned:
-                return _crop_scans(self.scans, recipe.data.scene_px, rng)
-            image = self.sample_clear_image(rng)
-            for _ in range(_TRIES):  # until one is not empty
-                if image.std() >= _MIN_CONTRAST:
-                    break
-                image = self.sample_clear_image(rng)
-            return apply_random_faults(image, recipe.faults, rng)
-        return degrade_randomly(self.sample_clear_image(rng), recipe.degradations, rng)
 
     def sample_clear_image(self, rng: np.random.Generator) -> Float32Array:
         """Return a random clear scene, simulated or cut from an image."""
@@ -388,19 +390,6 @@ def read_scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32A
     return ((low - bottom) / span).astype(np.float32), ((high - bottom) / span).astype(
         np.float32
     )
-
-
-def _crop_to_finite(slow: Float32Array) -> Float32Array:
-    """Crop a registered scan to its finite pixels, and scale it to the range 0 to 1."""
-    left = 0
-    while not np.isfinite(
-        slow[left : slow.shape[0] - left, left : -left or None]
-    ).all():
-        left += 1
-    part = slow[left : slow.shape[0] - left, left : slow.shape[1] - left]
-    low, high = np.percentile(part, (0.05, 99.95))
-    unit_range = np.clip((part - low) / max(float(high - low), 1e-6), 0, 1)
-    return np.asarray(unit_range, dtype=np.float32)
 
 
 _TRIES = 50

@@ -133,10 +133,22 @@ class UnpairedValidator:
                 again = restore_field(back, output.astype(np.float32))
                 cycle_gains.append(float(np.abs(again - field).mean()))
         apart = np.abs(np.mean(spectra, axis=0) - self._target_power).mean()
+        # sliced Wasserstein distance of the patches, relative to the target's spread
+        rng = np.random.default_rng(_SEED)
+        views = rng.normal(size=(self._patches.shape[1], _VIEWS))
+        views -= views.mean(0)
+        views /= np.linalg.norm(views, axis=0)
+        own = np.concatenate(patches)
+        count = min(len(own), len(self._patches))
+        shares = (np.arange(count) + 0.5) / count
+        a, b = (
+            np.quantile(part @ views, shares, axis=0) for part in (own, self._patches)
+        )
+        spread = max(np.abs(b - b.mean(0)).mean(), _TINY)
         all_figures = {
             EXPECTED_GAIN: float(np.mean(gains)),
             "spectrum_db": float(10 / np.log(10) * apart),
-            "patches": _compute_distance(np.concatenate(patches), self._patches),
+            "patches": float(np.abs(a - b).mean() / spread),
         }
         if cycle_gains:
             all_figures["returned"] = float(np.mean(cycle_gains))
@@ -185,17 +197,3 @@ def _cut_patches(field: FloatArray) -> FloatArray:
         for y, x in zip(rows, columns, strict=True)
     ]
     return np.stack(cut)
-
-
-def _compute_distance(patches: FloatArray, target_patches: FloatArray) -> float:
-    """Return the sliced Wasserstein distance relative to the target spread."""
-    rng = np.random.default_rng(_SEED)
-    views = rng.normal(size=(target_patches.shape[1], _VIEWS))
-    views -= views.mean(0)
-    views /= np.linalg.norm(views, axis=0)
-    count = min(len(patches), len(target_patches))
-    shares = (np.arange(count) + 0.5) / count
-    a, b = (
-        np.quantile(part @ views, shares, axis=0) for part in (patches, target_patches)
-    )
-    return float(np.abs(a - b).mean() / max(np.abs(b - b.mean(0)).mean(), _TINY))

@@ -88,7 +88,17 @@ def create_validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationP
         small = (side // 2, side // 2)
         clear += [draw_phantom(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
     if recipe.needs_whole_scenes:
-        return _create_faulty_pairs(clear, recipe)
+        pairs = []
+        for index, plane in enumerate(clear):
+            # each fault alone, all faults, and none
+            for number, (kind, shares) in enumerate(_ALONE.items()):
+                rng = np.random.default_rng([PHANTOM_SEED, index, number])
+                faults = recipe.faults.replace(**shares)
+                faulty = apply_random_faults(plane, faults, rng)
+                images = faulty.low * WHITE, faulty.high * WHITE
+                known_faults = faulty.faults if recipe.learns == "sharpener" else None
+                pairs.append(ValidationPair(kind, *images, known_faults))
+        return pairs
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
     kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]
     pairs = [
@@ -111,21 +121,6 @@ _ALONE = {
     "all": {"blurred": 1.0, "veiled": 0.5, "noisy": 1.0},
     "none": {"blurred": 0.0, "veiled": 0.0, "noisy": 0.0},
 }
-
-
-def _create_faulty_pairs(
-    clear: list[Float32Array], recipe: Recipe
-) -> list[ValidationPair]:
-    """Create pairs with each fault alone, with all faults, and with none."""
-    pairs = []
-    for index, image in enumerate(clear):
-        for number, (kind, shares) in enumerate(_ALONE.items()):
-            rng = np.random.default_rng([PHANTOM_SEED, index, number])
-            faulty = apply_random_faults(image, recipe.faults.replace(**shares), rng)
-            low, high = faulty.low * WHITE, faulty.high * WHITE
-            known_faults = faulty.faults if recipe.learns == "sharpener" else None
-            pairs.append(ValidationPair(kind, low, high, known_faults))
-    return pairs
 
 
 def bin_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
@@ -288,9 +283,17 @@ def create_preview(
     network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
 ) -> Micrograph | None:
     """Create a preview image of a held-out patch, its output and its ground truth."""
-    low, high = _choose_preview(recipe, pairs)
-    if low is None:
+    high = None
+    if pairs:  # the same at every validation
+        best = max(pairs, key=lambda pair: float(np.std(pair.high)))
+        low = best.low.astype(np.float32)
+        high = None if recipe.is_blind_spot else best.high.astype(np.float32)
+    elif recipe.data.pairs is None:
         return None
+    else:
+        store = open_pairs(Path(recipe.data.pairs))
+        name = "validation" if store.counts["validation"] else "train"
+        low = np.asarray(store.get_arrays(name)[0][0], dtype=np.float32)
     low = _crop_centre(low, _PREVIEW_PX)
     output = restore_field(network, low)
     scale = output.shape[0] // low.shape[0]
@@ -305,21 +308,6 @@ def create_preview(
         size = open_pairs(Path(recipe.data.pairs)).record.get("pixel_size_nm")
     picture = row.astype(np.float32)
     return Micrograph(picture, parse_pixel_size(size), "low | output | truth")
-
-
-def _choose_preview(
-    recipe: Recipe, pairs: list[ValidationPair]
-) -> tuple[Float32Array | None, Float32Array | None]:
-    """Choose the patch of the preview, the same at every validation."""
-    if pairs:
-        best = max(pairs, key=lambda pair: float(np.std(pair.high)))
-        low = best.low.astype(np.float32)
-        return low, None if recipe.is_blind_spot else best.high.astype(np.float32)
-    if recipe.data.pairs is None:
-        return None, None
-    store = open_pairs(Path(recipe.data.pairs))
-    name = "validation" if store.counts["validation"] else "train"
-    return np.asarray(store.get_arrays(name)[0][0], dtype=np.float32), None
 
 
 _LOBES = 3  # of Lanczos's kernel
@@ -341,27 +329,23 @@ def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
     ridge = _RIDGE * power.diagonal(dim1=1, dim2=2).sum(-1) + torch.finfo().tiny
     power = power + ridge[:, None, None] * torch.eye(2, device=power.device).to(power)
     shift = truth.new_zeros(len(truth), 2)
-    shifted_image = truth
+    shifted_image, reach = truth, _LOBES + 1
+    taps_at = torch.arange(-reach, reach + 1, device=truth.device).to(truth)
     for _ in range(_STEPS):
         difference = _crop_border(_smooth(shifted_image) - smooth_image).flatten(2)
         difference = difference - difference.mean(-1, keepdim=True)
         step = torch.linalg.solve(power, slopes @ difference.transpose(1, 2))[..., 0]
         shift = (shift + step).clamp(-most_px, most_px)
-        shifted_image = _shift_images(truth, shift)
+        # with a Lanczos kernel
+        at = taps_at + shift[..., None]
+        taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)
+        taps = (taps / taps.sum(-1, keepdim=True))[:, :, None]
+        shifted_image = _convolve(truth, taps[:, 0, :, :, None], taps[:, 1, :, None])
     return shifted_image
 
 
 def _crop_border(x: Tensor) -> Tensor:
     return x[..., _BORDER:-_BORDER, _BORDER:-_BORDER]
-
-
-def _shift_images(x: Tensor, shift: Tensor) -> Tensor:
-    """Shift images (B, 1, H, W) by (B, 2) pixels, with a Lanczos kernel."""
-    reach = _LOBES + 1
-    at = torch.arange(-reach, reach + 1, device=x.device).to(x) + shift[..., None]
-    taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)
-    taps = (taps / taps.sum(-1, keepdim=True))[:, :, None]
-    return _convolve(x, taps[:, 0, :, :, None], taps[:, 1, :, None])
 
 
 def _smooth(x: Tensor) -> Tensor:

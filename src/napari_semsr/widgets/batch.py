@@ -26,7 +26,6 @@ from napari_semsr.jobs import (
     plan_batch,
 )
 from napari_semsr.widgets.base import (
-    Columns,
     Form,
     Labels,
     Panel,
@@ -254,7 +253,13 @@ class BatchPanel(Panel):
     def show_outcome(self, report: BatchReport) -> None:
         """Show the results table and the number of processed images."""
         self.report = report
-        self.rows.fill(_select_shown_rows(report))
+        rows = report.rows[:_MAX_ROWS]
+        columns = [k for k in rows[0] if any(row[k] is not None for row in rows)]
+        heads = [name for name in _FIRST if name in columns]
+        heads += [name for name in columns if name not in (*_FIRST, "image")]
+        self.rows.fill(
+            {name: [_format_cell(row[name]) for row in rows] for name in heads}
+        )
         self.report_button.setVisible(bool(report.report))
         failure_text = (
             f", {report.failed} failed (see the error column)" if report.failed else ""
@@ -301,15 +306,6 @@ def describe_step(step: dict[str, Any]) -> str:
         for name, value in options.items()
     )
     return f"{verb}: {', '.join(options_text)}" if options else verb
-
-
-def _select_shown_rows(report: BatchReport) -> Columns:
-    """Return the first rows of the report, without empty columns."""
-    rows = report.rows[:_MAX_ROWS]
-    columns = [k for k in rows[0] if any(row[k] is not None for row in rows)]
-    heads = [name for name in _FIRST if name in columns]
-    heads += [name for name in columns if name not in (*_FIRST, "image")]
-    return {name: [_format_cell(row[name]) for row in rows] for name in heads}
 
 
 def _format_cell(cell: object) -> str:

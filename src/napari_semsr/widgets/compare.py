@@ -281,25 +281,6 @@ def _resample_planes(
     return [stack_planes(levels_drawn).reshape(shape)]
 
 
-def _create_blend(
-    layer: Image, source: Image | None, image: Micrograph, outcome: JobOutput
-) -> _Blend:
-    """Create the mixture of a result and its input, including all stack planes."""
-    draw: Callable[[], Job[list[object]]]
-    if outcome.planes and source is not None:
-        images, planes = list_planes(source), outcome.planes
-        draw = partial(_resample_planes, images, planes, layer.data.shape)
-        image, result, after = images[0], planes[0], [layer.data]
-    else:
-        flat = source is not None and source.multiscale and source.ndim == 2
-        coarser_levels = list(source.data)[1:] if source is not None and flat else []
-        result = outcome.output.micrograph
-        after = [item.data for item in outcome.output.levels]
-        after = after if layer.multiscale else after[:1]
-        draw = partial(resample_levels, image, coarser_levels, result, after)
-    return _Blend(layer, image, result, after, draw, _get_stores(source))
-
-
 class CompareControls(Form):
     """Controls for comparing two layers, usable before, during and after a run."""
 
@@ -401,7 +382,22 @@ class CompareControls(Form):
         if apart:
             setattr(layer, _APART, True)
         else:
-            setattr(layer, _BLEND, _create_blend(layer, source, image, outcome))
+            draw: Callable[[], Job[list[object]]]
+            if outcome.planes and source is not None:
+                images, planes = list_planes(source), outcome.planes
+                draw = partial(_resample_planes, images, planes, layer.data.shape)
+                image, result, after = images[0], planes[0], [layer.data]
+            else:
+                flat = source is not None and source.multiscale and source.ndim == 2
+                coarser_levels = (
+                    list(source.data)[1:] if source is not None and flat else []
+                )
+                result = outcome.output.micrograph
+                after = [item.data for item in outcome.output.levels]
+                after = after if layer.multiscale else after[:1]
+                draw = partial(resample_levels, image, coarser_levels, result, after)
+            blend = _Blend(layer, image, result, after, draw, _get_stores(source))
+            setattr(layer, _BLEND, blend)
         self.select_layers(source, layer)
         self._show_strength()
 
@@ -498,29 +494,25 @@ class CompareControls(Form):
 
     def _report_strength(self, blend: _Blend | None) -> None:
         """Report that a mixture is shown, or why the strength cannot be set."""
-        if blend is None or blend.strength >= 1:
-            self.note.setText("" if blend else self._explain_missing_strength())
-            return
-        part = f"{blend.strength:.0%}"
-        self.note.setText(
-            f"{blend.layer.name} is shown, measured and saved at {part} strength; the "
-            f"remainder is {blend.image.name}."
-        )
-
-    def _explain_missing_strength(self) -> str:
-        """Explain why the strength of the right layer cannot be set."""
-        layer = self.right.value
-        if layer is None or step_before(layer) not in _RESULTS:
-            return ""
-        if getattr(layer, _APART, False):
-            return (
-                f"The strength of {layer.name} cannot be set: its grey levels differ "
-                "from the input's, so a mixture of both would be meaningless."
+        layer, note = self.right.value, ""
+        if blend is not None and blend.strength < 1:
+            part = f"{blend.strength:.0%}"
+            note = (
+                f"{blend.layer.name} is shown, measured and saved at {part} strength; "
+                f"the remainder is {blend.image.name}."
             )
-        return (
-            f"The strength of {layer.name} can only be set in the session that created "
-            "it; run the step again to set it."
-        )
+        elif blend is None and layer is not None and step_before(layer) in _RESULTS:
+            note = (
+                f"The strength of {layer.name} can only be set in the session that "
+                "created it; run the step again to set it."
+            )
+            if getattr(layer, _APART, False):
+                note = (
+                    f"The strength of {layer.name} cannot be set: its grey levels "
+                    "differ from the input's, so a mixture of both would be "
+                    "meaningless."
+                )
+        self.note.setText(note)
 
     def _set_strength(self, percent: int) -> None:
         """Show the right layer at the given strength once its input is prepared."""

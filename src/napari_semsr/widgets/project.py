@@ -9,7 +9,6 @@ import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
-from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
@@ -375,11 +374,27 @@ class SavePanel(Panel):
             if path is None:
                 return
             full = self.extent.value == "full"
-            if not full:
-                self._require_canvas()
-            write_screenshot(
-                _picture(self.viewer, full=full), path, network_lines(layers_shown)
-            )
+            window = self.window()
+            canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
+            if (
+                not full
+                and canvas is not None
+                and min(canvas.width(), canvas.height()) < _MIN_PX
+            ):
+                msg = (
+                    f"The canvas must be at least {_MIN_PX} px wide for a figure, got "
+                    f"{canvas.width()} px; make the window wider."
+                )
+                raise OptionError(msg, code="canvas-too-small")
+            with _without_handles(self.viewer):
+                if full:
+                    extent = self.viewer.layers.extent
+                    sides = np.diff(extent.world[:, -2:], axis=0)[0] / extent.step[-2:]
+                    factor = min(1.0, _LARGEST_PX / float(max(sides)))
+                    shot = self.viewer.export_figure(scale_factor=factor, flash=False)
+                else:
+                    shot = self.viewer.screenshot(canvas_only=True, flash=False)
+            write_screenshot(np.asarray(shot), path, network_lines(layers_shown))
             self.notify(f"Figure saved as {path}.")
 
     def figure_options(self) -> FigureOptions:
@@ -395,17 +410,6 @@ class SavePanel(Panel):
                 msg = "A report needs a visible image layer; make one visible first."
                 raise OptionError(msg, code="nothing-visible")
             self.write_report(images)
-
-    def _require_canvas(self) -> None:
-        """Raise an error if the canvas is too narrow for a screenshot."""
-        window = self.window()
-        canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
-        if canvas is not None and min(canvas.width(), canvas.height()) < _MIN_PX:
-            msg = (
-                f"The canvas must be at least {_MIN_PX} px wide for a figure, got "
-                f"{canvas.width()} px; make the window wider."
-            )
-            raise OptionError(msg, code="canvas-too-small")
 
     def _show_paper(self, _: object = None) -> None:
         self.paper.setVisible(self.extent.value == _PAPER)
@@ -441,17 +445,6 @@ def network_lines(layers: list[Layer]) -> list[str]:
         if NETWORK_KEY in item.metadata
     }
     return [f"{name}: output of network {model}" for name, model in networks.items()]
-
-
-def _picture(viewer: Viewer, *, full: bool) -> NDArray[np.uint8]:
-    """Take a screenshot of the canvas, or of the full extent of the visible layers."""
-    with _without_handles(viewer):
-        if not full:
-            return np.asarray(viewer.screenshot(canvas_only=True, flash=False))
-        extent = viewer.layers.extent
-        sides = np.diff(extent.world[:, -2:], axis=0)[0] / extent.step[-2:]
-        factor = min(1.0, _LARGEST_PX / float(max(sides)))
-        return np.asarray(viewer.export_figure(scale_factor=factor, flash=False))
 
 
 @contextmanager

@@ -107,5 +107,7 @@ def test_counts_are_not_negative_beyond_their_noise(mean, read, refuses):
     if not refuses:
         thin_counts(image, options)
         return
-    with refused(OptionError, "counts-negative", f"mean of {mean:g} electrons"):
+    with refused(
+        OptionError, "counts-negative", f"image averages {mean:g} electrons per pixel"
+    ):
         thin_counts(image, options)

@@ -147,7 +147,7 @@ def test_cut_off_must_be_that_of_both_and_needs_a_pixel_size(rng) -> None:
         with refused(
             OptionError,
             "pixel-size-missing",
-            match="150 nm needs images with a pixel size",
+            match="150 nm requires images with a pixel size",
         ):
             verb(*bare, cut_off_nm=150)
 

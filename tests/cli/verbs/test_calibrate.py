@@ -186,10 +186,10 @@ def test_bars_are_refused_in_one_sentence(refused, barred, grating):
     plain = str(grating)
     assert "No printed scale bar was found" in refused("calibrate", plain, "--bar")
     for words, said in (
-        (("--bar", "wide"), "look like '50 um'"),
-        (("--bar", "-3"), "look like '50 um'"),
+        (("--bar", "wide"), "must be given as '50 um'"),
+        (("--bar", "-3"), "must be given as '50 um'"),
         (("--bar", "1,000 nm"), "without a thousands separator"),
-        (("--bar", "-o", "b.json"), "needs the printed length"),
+        (("--bar", "-o", "b.json"), "the printed length of the scale bar is required"),
         (("--bar", "5 um", "--pitch-nm", "3"), "omit pitch_nm"),
     ):
         assert said in refused("calibrate", str(barred), *words)

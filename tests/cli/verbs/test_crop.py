@@ -80,7 +80,7 @@ def test_box_in_pixels_and_in_nm(semsr, images, tmp_path):
 def test_wrong_input_is_refused_in_one_line(refused, tmp_path):
     start = ("crop", "a.ome.tif", "-o", "out.ome.zarr")
     assert "--like-pixel-size-nm" in refused(*start, "--like", "bare.png")
-    assert "no file nothing.tif" in refused(*start, "--like", "nothing.tif")
+    assert "nothing.tif does not exist" in refused(*start, "--like", "nothing.tif")
     assert "got 'x'" in refused(*start, "--box", 0, 0, "x", 4)
     assert "4 arguments" in refused(*start, "--box", 0, 0)
     assert "at least 64 px" in refused(*start, "--like", "a.ome.tif", "--align")

@@ -79,7 +79,7 @@ def test_decorrelation_says_the_cut_off_and_that_of_blocks(semsr, tmp_path, rng)
     assert "nm" in rows["Cut-off"]
     blocks = _rows(semsr("decorrelation", path, "--pixel-size-nm", 4, "--block", 128))
     assert blocks["10 to 90 %"].endswith("nm")
-    assert blocks["Blocks"].startswith("4 of 128 px, 0 without")
+    assert blocks["Blocks"].startswith("4 blocks of 128 px, 0 without")
     even = _saved(tmp_path / "even.tif", np.full((128, 128), 7.0))
     assert _rows(semsr("decorrelation", even))["Cut-off"][2:].startswith("(no-signal: ")
 
@@ -130,5 +130,5 @@ def test_a_clipped_line_ends_in_one_sentence(semsr, tmp_path):
     said = semsr("profile", path, "--line", "20,10,20,110", "--json")
     assert said.code == 2
     assert said.record["code"] == "clipped"
-    assert "must not be clipped" in said.err
+    assert "the profile is clipped" in said.err
     assert "Traceback" not in said.err

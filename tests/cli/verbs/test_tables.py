@@ -83,7 +83,7 @@ def test_gaps_of_one_image_have_a_row_each(semsr, low):
         (("metrics", "folder"), "empty folder"),
         (("metrics", "fitted.csv"), "column image"),
         (("error-map", "pairs.csv"), None),
-        (("error-map", "low"), "needs 2 images"),
+        (("error-map", "low"), "must have 2 images"),
         (("error-map", "low/1.tif", "-o", "out.tif"), "enhanced is missing"),
         (("frc-map", "low/1.tif"), "-o"),
         (("frc-map", "low", "-o", "out.tif"), "--table"),
@@ -95,11 +95,11 @@ def test_gaps_of_one_image_have_a_row_each(semsr, low):
         (("metrics", "pairs.csv", "low"), "lists all images of each row"),
         (
             ("metrics", "low", "pairs.csv"),
-            "a table that names both images without a second input",
+            "To use a table, name both images in its rows",
         ),
         (
             ("metrics", "pairs.csv", "--table", "pairs.csv", "--overwrite"),
-            "is the input",
+            "is also the input",
         ),
         (("profile", "low"), "line"),
     ],

@@ -216,4 +216,4 @@ def test_tiles_are_computed_alone_where_memory_runs_out(make_loaded, rng, monkey
     monkeypatch.setattr(Predictor, "predict", predict)
     found = run(enhance_array(image, loaded, options))
     np.testing.assert_allclose(found.data, expected, atol=1e-5)
-    assert "one by one" in found.metadata["enhance"]["notes"][0]
+    assert "one at a time" in found.metadata["enhance"]["notes"][0]

@@ -555,7 +555,7 @@ OME = (
         (
             'SizeZ="1" SizeC="1" SizeT="1"',
             '><UUID FileName="../a.tif">u</UUID></TiffData><TiffData',
-            "refers to a file outside its folder, ../a.tif",
+            r"refers to a file outside its folder \(\.\./a\.tif\)",
         ),
     ],
 )

@@ -252,7 +252,7 @@ def test_a_newer_version_is_read_with_a_warning(foreign):
         warnings.simplefilter("always")
         found = registry.read(path)
     sentences = " ".join(str(one.message) for one in caught)
-    assert "OME-Zarr 0.6 is not a supported version" in sentences
+    assert "OME-Zarr 0.6 is not fully supported (supported: 0.1 to 0.5)" in sentences
     assert "Additional coordinate systems of the image are ignored" in sentences
     assert found.pixel_size_nm == (100.0, 100.0)
 

@@ -38,8 +38,8 @@ def refuse(scans, tmp_path, batch):
 @pytest.mark.parametrize(
     ("text", "needs"),
     [
-        ("", "A steps file must have"),
-        ("- frc", "A steps file must have"),
+        ("", "The steps file must define inputs, output and steps"),
+        ("- frc", "The steps file must define inputs, output and steps"),
         ("inputs: [", "as a steps file"),
         (b"\xff\xfe\x00", "as a steps file"),
         ("steps: !!python/object/apply:os.system ['true']", "could not determine"),
@@ -48,8 +48,8 @@ def refuse(scans, tmp_path, batch):
         ("a: " + "[" * 40 + "]" * 40, "16 levels deep"),
         ("a: " + "[" * 100_000, "16 levels deep"),
         ("a: " + "9" * 10_000, "as a steps file"),
-        ("#" * (1 << 20) + "\n", "more than the limit"),
-        (f"{HEAD}stepz: []", "no entry 'stepz'"),
+        ("#" * (1 << 20) + "\n", "above the limit of 1 MiB"),
+        (f"{HEAD}stepz: []", "unknown entry 'stepz'"),
         ("output: made\nsteps: [frc]", "must have a path for inputs"),
         ("inputs: scans\nsteps: [frc]", "must have a path for output"),
         ("inputs: 3\noutput: made\nsteps: [frc]", "must have a path for inputs"),
@@ -61,7 +61,7 @@ def refuse(scans, tmp_path, batch):
         (f"{HEAD}steps: [frc]\nreport: {{output: /tmp/a.html}}", "must not set output"),
         (
             f"{HEAD}steps: [frc]\nreport: {{inputs: /etc}}",
-            "must not set inputs, which the batch sets",
+            "must not set inputs, which is set by the batch",
         ),
         (f"{HEAD}steps: [frc]\nreport: {{output=/tmp/a: b}}", "no option 'output=/tmp"),
         (f"{HEAD}steps: [frc]\nreport: {{criterion: 3/4}}", "'3-sigma', got '3/4'"),
@@ -98,7 +98,7 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("[frc]", "must be a command"),
         ("{frc: , gaps: }", "must be one command"),
         ("{name: a}", "must be one command"),
-        ("frc: half-bit", "must be a table, name: value"),
+        ("frc: half-bit", "must be a table of name: value"),
         ("{name: ../a, frc: }", "lower-case letters"),
         ("{name: 3, frc: }", "lower-case letters"),
         ("frc: {criterium: 1/7}", "no option 'criterium'; did you mean criterion?"),
@@ -185,7 +185,7 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
     (tmp_path / "made" / ".batch").symlink_to(tmp_path / "away")
     asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": ["frc"]}
     with pytest.raises(
-        WriteError, match=r"\.batch must be a folder of a batch, got a link"
+        WriteError, match=r"\.batch must be a batch folder, but is a link"
     ):
         batch(asked)
     assert not any((tmp_path / "away").iterdir())
@@ -274,7 +274,7 @@ def test_a_step_takes_what_its_command_takes(plan, verb):
         for flag in (one for one in action.option_strings if one.startswith("--")):
             if action.dest in left:
                 with pytest.raises(
-                    OptionError, match=f"must not set {flag}, which the batch sets"
+                    OptionError, match=f"must not set {flag}, which is set by the batch"
                 ):
                     plan(verb.name, {flag: True})
             elif not is_for_a_person(verb.arguments[action.dest]):

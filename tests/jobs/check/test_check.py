@@ -116,7 +116,7 @@ def test_sources_change_what_can_be_told(name):
         assert right["erased"].all()
         assert not none["inserted"].any()
         assert none["erased"].all()
-        discs += len(trial.places.inserted) + len(trial.places.erased)
+        discs += len(trial.places.inserted_discs) + len(trial.places.erased_discs)
     assert discs > 0
 
 
@@ -194,9 +194,9 @@ def test_faults_are_said_in_a_sentence(tiny, scene, tmp_path):
         (scene.truth, {"held_out": tmp_path}, OptionError, "not both"),
         (None, {"held_out": tmp_path}, OptionError, "lists no held-out images"),
         (None, {"options": {"task": "gold"}}, OptionError, "scale 2, got 1"),
-        (np.ones((40, 40)), {}, ReadError, "got 40 x 40 px in image"),
+        (np.ones((40, 40)), {}, ReadError, "image has 40 x 40 px"),
         (np.diag(np.full(128, np.nan)), {}, ReadError, "NaN or Inf pixels"),
-        (np.ones((128, 128)), {}, ReadError, "contrast and room"),
+        (np.ones((128, 128)), {}, ReadError, "contrast and enough space"),
     ):
         drawn = Micrograph(image) if isinstance(image, np.ndarray) else image
         with pytest.raises(error, match=match):

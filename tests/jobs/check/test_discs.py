@@ -76,23 +76,25 @@ def test_local_contrast_of_two_levels_is_their_distance():
 
 def test_choose_places_finds_plain_ground_and_blobs(blobs, rng):
     places = DiscPositions.choose(blobs, (8, 8), rng)
-    assert len(places.inserted) == len(places.erased) == 8
+    assert len(places.inserted_discs) == len(places.erased_discs) == 8
     contrast = measure_local_contrast(blobs)
 
     def half(discs):
         return 0.5 * contrast[tuple(discs.centres.astype(int).T)]
 
-    away = places.inserted.measure_contrast(blobs) / half(places.inserted)
+    away = places.inserted_discs.measure_contrast(blobs) / half(places.inserted_discs)
     assert np.abs(away).max() < 0.3
-    gone = places.erased.erase_from(blobs)
-    lost = places.erased.measure_contrast(blobs) - places.erased.measure_contrast(gone)
-    assert np.all(np.abs(lost) > 0.8 * half(places.erased))
+    gone = places.erased_discs.erase_from(blobs)
+    lost = places.erased_discs.measure_contrast(
+        blobs
+    ) - places.erased_discs.measure_contrast(gone)
+    assert np.all(np.abs(lost) > 0.8 * half(places.erased_discs))
 
 
 def test_choose_places_keeps_discs_apart_and_off_the_border(blobs, rng):
     places = DiscPositions.choose(blobs, (20, 20), rng)
-    centres = np.vstack([places.inserted.centres, places.erased.centres])
-    radii = np.concatenate([places.inserted.radii, places.erased.radii])
+    centres = np.vstack([places.inserted_discs.centres, places.erased_discs.centres])
+    radii = np.concatenate([places.inserted_discs.radii, places.erased_discs.radii])
     assert set(radii) <= set(RADII_PX)
     assert centres.min() >= MARGIN_PX
     assert centres.max() < 192 - MARGIN_PX
@@ -108,7 +110,7 @@ def test_choose_places_does_so_in_any_grey_scale(blobs):
         for image in (blobs, 0.01 * blobs - 3)
     )
     for change in ("inserted", "erased"):
-        one, two = getattr(plain, change), getattr(other, change)
+        one, two = getattr(plain, f"{change}_discs"), getattr(other, f"{change}_discs")
         assert len(one) == 6
         np.testing.assert_array_equal(one.centres, two.centres)
 
@@ -117,7 +119,7 @@ def test_choose_places_does_so_in_any_grey_scale(blobs):
 def test_choose_places_finds_none_without_contrast_or_room(shape, rng):
     image = np.zeros(shape) if shape[0] > 48 else rng.uniform(0, 255, shape)
     places = DiscPositions.choose(image, (5, 5), rng)
-    assert len(places.inserted) == len(places.erased) == 0
+    assert len(places.inserted_discs) == len(places.erased_discs) == 0
 
 
 def test_discs_keep_within_bounds(blobs, rng):
@@ -125,9 +127,9 @@ def test_discs_keep_within_bounds(blobs, rng):
 
     def steps(*bounds):
         changed = places.apply_changes(blobs, rng, *bounds)
-        return places.inserted.measure_contrast(
+        return places.inserted_discs.measure_contrast(
             changed
-        ) - places.inserted.measure_contrast(blobs)
+        ) - places.inserted_discs.measure_contrast(blobs)
 
     dark = steps((0, 101))
     assert np.all(dark < 0)
@@ -142,8 +144,8 @@ def trial():
     image = 128 + 40 * image / image.std()
     places = DiscPositions.choose(image, (10, 10), rng)
     made = DiscTrial.from_truths(image, places.apply_changes(image, rng), places)
-    assert len(made.places.inserted) >= 8
-    assert len(made.places.erased) >= 4
+    assert len(made.places.inserted_discs) >= 8
+    assert len(made.places.erased_discs) >= 4
     return made
 
 
@@ -170,13 +172,13 @@ def test_false_texture_does_not_pass_for_showing_nothing(trial, rng):
 
 
 def test_a_trial_drops_discs_that_made_no_difference(trial):
-    centres = np.vstack([trial.places.inserted.centres, [[40.0, 40.0]]])
-    radii = np.append(trial.places.inserted.radii, 3.0)
+    centres = np.vstack([trial.places.inserted_discs.centres, [[40.0, 40.0]]])
+    radii = np.append(trial.places.inserted_discs.radii, 3.0)
     changed = trial.with_changes.copy()
     changed[20:60, 20:60] = trial.original[20:60, 20:60]
-    more = DiscPositions(Discs(centres, radii), trial.places.erased)
+    more = DiscPositions(Discs(centres, radii), trial.places.erased_discs)
     kept = DiscTrial.from_truths(trial.original, changed, more)
-    assert [40.0, 40.0] not in kept.places.inserted.centres.tolist()
+    assert [40.0, 40.0] not in kept.places.inserted_discs.centres.tolist()
 
 
 def test_tally_counts_by_radius_and_change(trial):
@@ -187,7 +189,7 @@ def test_tally_counts_by_radius_and_change(trial):
     for change in ("inserted", "erased"):
         own = [row for row in rows if row.change == change]
         discs = sum(row.discs for row in own)
-        assert discs == 2 * len(getattr(trial.places, change))
+        assert discs == 2 * len(getattr(trial.places, f"{change}_discs"))
         assert sum(row.enhanced for row in own) == discs
         assert sum(row.degraded for row in own) == 0
     assert [row.radius_px for row in rows] == sorted(row.radius_px for row in rows)
@@ -195,11 +197,11 @@ def test_tally_counts_by_radius_and_change(trial):
 
 @pytest.mark.parametrize(("share", "told"), [(0.3, False), (0.37, True)])
 def test_a_disc_is_told_from_a_third_of_the_local_contrast(trial, share, told):
-    inserted, original = trial.places.inserted, trial.original
+    inserted, original = trial.places.inserted_discs, trial.original
     local = measure_local_contrast(original)[inserted.pixel_indices]
     plain = np.abs(inserted.measure_contrast(original)) < 0.1 * local
     assert plain.sum() >= 4
     discs, none = inserted.select(plain), inserted.select(np.zeros_like(plain))
     changed = discs.insert_into(original, share * local[plain])
     kept = DiscTrial.from_truths(original, changed, DiscPositions(discs, none))
-    assert len(kept.places.inserted) == (len(discs) if told else 0)
+    assert len(kept.places.inserted_discs) == (len(discs) if told else 0)

@@ -38,9 +38,9 @@ def twice(request):
 
 
 def test_the_truth_shows_all_and_draws_nothing_that_was_removed(twice):
-    assert len(twice.inserted) >= 2
-    assert len(twice.erased) >= 2
-    count = len(twice.inserted) + len(twice.erased)
+    assert len(twice.inserted_discs) >= 2
+    assert len(twice.erased_discs) >= 2
+    count = len(twice.inserted_discs) + len(twice.erased_discs)
 
     def judge(*images):
         left = list(images)
@@ -54,7 +54,7 @@ def test_the_truth_shows_all_and_draws_nothing_that_was_removed(twice):
     assert judge(5 - 2 * before, 5 - 2 * after) == [count, 0]  # of any grey scale
     assert judge(0 * before, 0 * after) == [0, 0]
     # blind to the removal: what was removed is drawn, what was put in is missed
-    assert judge(before, before) == [len(twice.erased)] * 2
+    assert judge(before, before) == [len(twice.erased_discs)] * 2
 
 
 def test_both_images_have_the_same_noise(twice):
@@ -64,7 +64,7 @@ def test_both_images_have_the_same_noise(twice):
     ]
     assert np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1] > 0.99
     change = twice.measure_optical_change()
-    assert change.shape == (len(twice.inserted) + len(twice.erased),)
+    assert change.shape == (len(twice.inserted_discs) + len(twice.erased_discs),)
     assert (change > 0).all()
 
 
@@ -88,7 +88,7 @@ def test_light_and_a_linear_filter_are_counted_next_to_a_model():
 
 
 def test_samples_without_room_are_refused():
-    with pytest.raises(OptionError, match="got a side of 40"):
+    with pytest.raises(OptionError, match=r"must be at least 96 px wide .* got 40 px"):
         run(count_removals({}, simulate_circuits(40, count=5), side=40))
     with pytest.raises(ReadError, match="more than 4"):
         run(count_removals({}, simulate_circuits(96, count=4), side=96))

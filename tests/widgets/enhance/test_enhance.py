@@ -74,7 +74,9 @@ def test_card_is_shown(panel):
     card, text = panel.model.card, panel.model.text.text()
     assert card["description"] in text
     assert re.search(
-        r"discs added or removed: \d+ % are shown correctly by its output", text
+        r"discs added or removed: \d+ % of the discs are reproduced correctly "
+        r"in its output",
+        text,
     )
     assert card["limits"] not in text
     assert not panel.model.more.header.isChecked()
@@ -581,7 +583,7 @@ def test_a_model_of_the_same_place_is_proposed_first(
 
 def test_the_bundled_model_of_mosaics_is_called_a_preview(panel):
     panel.model.show_model("ssum-sem")
-    assert "A preview" in panel.model.text.text()
+    assert "Preview model, trained on simulated samples" in panel.model.text.text()
     assert "Train on SEM" in panel.model.text.text()
     assert "ssum-sem (preview)" in [label for label, _ in list_installed_models()]
 

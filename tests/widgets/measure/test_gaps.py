@@ -27,8 +27,8 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     panel.image.value = model.layers["taken"]
     assert panel.reference.value is model.layers["truth"]  # proposed
     said = run_panel(panel)
-    assert said.startswith("Found 1 gap between 2 particles, present in ")
-    assert "of the field and covering 20% of it" in said
+    assert said.startswith("Found 1 gap between 2 particles, distributed over ")
+    assert "of the field and covering 20% of its area" in said
     text = panel.figures.text()
     assert "Not seen" in text
     (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
@@ -76,7 +76,9 @@ def test_particles_without_a_gap_are_drawn_alone(panel, add, model, run_panel):
     image = np.where(np.hypot(y - 32, x - 48) < 14, 200.0, 20.0).astype(np.float32)
     panel.image.value = add(model, Micrograph(image, parse_pixel_size(5.0), "one"))
     panel.reference.value = None
-    assert run_panel(panel).startswith("Found 0 gaps between 1 particles, present in ")
+    assert run_panel(panel).startswith(
+        "Found 0 gaps between 1 particles, distributed over "
+    )
     drawn = [axes.get_ylabel() for axes in panel.plot.axes if axes.has_data()]
     assert drawn == ["Particles"]
 

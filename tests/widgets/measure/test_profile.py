@@ -247,5 +247,5 @@ def test_a_clipped_line_is_drawn_but_not_measured(panel, draw, model):
     draw(40, 10, 40, 110)
     found = panel.findings()
     assert "Line, FWHM" not in found.numbers
-    assert "must not be clipped" in panel.remarks.text()
+    assert "the profile is clipped" in panel.remarks.text()
     assert found.curves["field"]

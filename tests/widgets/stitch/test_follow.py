@@ -97,7 +97,7 @@ def test_frames_appear_in_one_layer_as_they_come(
     follower = panel.follower
     qtbot.mouseClick(follower.button, LEFT)
     assert follower.is_following
-    assert "There is no" in panel.about.text()
+    assert "scan does not exist" in panel.about.text()
     folder.mkdir()
     shutil.copy(scan / "positions.csv", folder)
     kind = napari_semsr.read(scan / "frame_000.tif").array().dtype
@@ -109,7 +109,7 @@ def test_frames_appear_in_one_layer_as_they_come(
     bring(0, 1)
     qtbot.waitUntil(lambda: follower.layer is not None, timeout=LIMIT_MS)
     about = panel.about
-    qtbot.waitUntil(lambda: "There is no" not in about.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: "does not exist" not in about.text(), timeout=LIMIT_MS)
     layer = follower.layer
     low, high = layer.contrast_limits
     layer.contrast_limits = limits = (low, (low + high) / 2)
@@ -133,7 +133,7 @@ def test_frames_appear_in_one_layer_as_they_come(
     qtbot.waitUntil(lambda: "6 frames processed" in frames.text(), timeout=LIMIT_MS)
     qtbot.mouseClick(follower.button, LEFT)
     finish(panel)
-    assert "6 of 6 frames stitched" in panel.status.text()
+    assert "Stitched 6 of 6 frames" in panel.status.text()
     assert layer.name not in viewer.layers
     final = viewer.layers["scan mosaic"]
     assert tuple(final.contrast_limits) == limits
@@ -219,7 +219,7 @@ def test_a_folder_that_was_missing_is_looked_into_once_it_is_there(
     panel = StitchMosaicPanel(make_napari_viewer_proxy())
     qtbot.addWidget(panel)
     panel.folder.value = tmp_path / "scan"
-    assert "There is no" in panel.about.text()
+    assert "scan does not exist" in panel.about.text()
     (tmp_path / "frames").mkdir()
     for path in [*scan.glob("*.tif"), scan / "positions.csv"]:
         shutil.copy(path, tmp_path / "frames")

@@ -370,14 +370,20 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
 @pytest.mark.parametrize(
     ("wrong", "needs"),
     [
-        ("same", "two layers, got soft"),
-        ("foreign", "patches is usable (uncorrelated"),
+        ("same", "must be different layers, got soft for both"),
+        ("foreign", "patches are usable (uncorrelated"),
         ("small", "lower 'Patch (px)'"),
-        ("no-store", "Choose a store of pairs"),
-        ("bundled", "model sem-restore exists already"),
-        ("no-name", "needs a name"),
+        ("no-store", "Choose a .zarr store of pairs"),
+        ("bundled", "model sem-restore already exists"),
+        (
+            "no-name",
+            "Enter a model name of letters, digits, '_', '-', '+' and '.', got ''",
+        ),
         ("bad-name", "got '../mine'"),
-        ("in-use", "has other files; choose another name, or set 'Replace an ear"),
+        (
+            "in-use",
+            "already contains other files; choose another name, or set 'Replace an ear",
+        ),
         ("taken", "or set 'Replace an earlier one'"),
     ],
 )

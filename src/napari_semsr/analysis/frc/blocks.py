@@ -301,33 +301,23 @@ def _mark_invalid_splits(
     full: Geometry,
 ) -> None:
     """Set the reason codes of images (B, Y, X) with an invalid split."""
-    code[(code == 0) & _has_coloured_noise(stack, full)] = get_reason_code(
-        "correlated-noise"
-    )
+    spectrum = full.transform(stack)
+    power = full.project(np.square(np.abs(spectrum))) / full.rings.samples
+    x, weight = full.relative_frequency, full.effective
+    inner, corner = ((x >= a) & (x < b) for a, b in (_INNER_BAND, _CORNER_BAND))
+    if inner.any() and corner.any():
+        # resampling, filtering or lossy compression colours the noise: the power up to
+        # Nyquist differs from that in the corners beyond
+        low, beyond = (
+            power[:, band] @ weight[band] / weight[band].sum()
+            for band in (inner, corner)
+        )
+        error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
+        ratio = np.log(np.maximum(low, 1e-30) / np.maximum(beyond, 1e-30))
+        is_coloured = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
+        code[(code == 0) & is_coloured] = get_reason_code("correlated-noise")
     high = crossing > _NYQUIST_SHARE * full.rings.nyquist
     code[(code == 0) & high] = get_reason_code("beyond-nyquist")
-
-
-def _has_coloured_noise(stack: Float32Array, geometry: Geometry) -> BoolArray:
-    """Check whether the noise of each block is coloured (not white).
-
-    `stack` (B, Y, X); returns (B,), True if the power between 0.38 and 0.48 cycles per
-    pixel differs from that in the corners beyond Nyquist by more than 15 % and three
-    standard errors, as after resampling, filtering or lossy compression.
-    """
-    spectrum = geometry.transform(stack)
-    power = geometry.project(np.square(np.abs(spectrum))) / geometry.rings.samples
-    x = geometry.relative_frequency
-    inner, corner = ((x >= a) & (x < b) for a, b in (_INNER_BAND, _CORNER_BAND))
-    weight = geometry.effective
-    if not (inner.any() and corner.any()):
-        return np.zeros(len(stack), bool)
-    low, high = (
-        power[:, band] @ weight[band] / weight[band].sum() for band in (inner, corner)
-    )
-    error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
-    ratio = np.log(np.maximum(low, 1e-30) / np.maximum(high, 1e-30))
-    return np.asarray(np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error))
 
 
 # Correlation of two mosaics, estimated from two halves of one.

@@ -37,9 +37,7 @@ from napari_semsr.core import (
     MORE,
     SIGMA,
     Z95,
-    BoolArray,
     Box,
-    Float32Array,
     FloatArray,
     FloatPair,
     Grid,
@@ -297,7 +295,14 @@ def thin_counts(
         total += float(electrons.sum(where=finite))
         below += float(np.minimum(electrons, 0).sum(where=finite))
         number += int(np.count_nonzero(finite))
-        halves[:, rows] = _split_counts(electrons, finite, spread, rng)
+        electrons[~finite] = np.nan
+        whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
+        heads = rng.binomial(whole.astype(np.int64), 0.5)
+        # also for negative values, the total power of both is that of the mean
+        power = np.maximum(spread**2 + np.nan_to_num(electrons - whole), 0)
+        own = rng.standard_normal(electrons.shape) * np.sqrt(power) / 2
+        half = heads - whole / 2 + own
+        halves[:, rows] = electrons / 2 + half, electrons / 2 - half
     # the negative part of pure noise of mean 0 has the mean -0.4 R
     lowest = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
     if number and (total < 0 or below < lowest - 0.5):
@@ -309,20 +314,6 @@ def thin_counts(
         raise OptionError(msg, code="counts-negative")
     first, second = halves
     return image.replace(data=first), image.replace(data=second)
-
-
-def _split_counts(
-    electrons: FloatArray, finite: BoolArray, spread: float, rng: np.random.Generator
-) -> Float32Array:
-    """Split electrons (Y, X) into two halves (2, Y, X)."""
-    electrons = np.where(finite, electrons, np.nan)
-    whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
-    heads = rng.binomial(whole.astype(np.int64), 0.5)
-    # also for negative values, the total power of both is that of the mean
-    power = np.maximum(spread**2 + np.nan_to_num(electrons - whole), 0)
-    own = rng.standard_normal(electrons.shape) * np.sqrt(power) / 2
-    half = heads - whole / 2 + own
-    return np.stack([electrons / 2 + half, electrons / 2 - half]).astype(np.float32)
 
 
 # Requirements for correlating two images: grids, pixel sizes.

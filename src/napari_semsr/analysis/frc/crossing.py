@@ -68,18 +68,29 @@ class FrcCriterion:
         `threshold` (K,), or (B, K) if it differs between pairs; `floor`: the same for a
         threshold of 1/7, below which rings contribute little.
         """
-        if self.estimator == "plain":
-            start = 2 if self.criterion == "3-sigma" else 1
-            return _find_ring_crossings(curve, geometry, threshold, start)
-        return fit_crossing(
-            curve,
-            geometry,
-            threshold,
-            floor,
-            reference=self.reference,
-            copies=2.0 if self.single else 1.0,
-            end=self.end and self.end * (2.0 if self.single else 1.0),
-        )
+        if self.estimator != "plain":
+            return fit_crossing(
+                curve,
+                geometry,
+                threshold,
+                floor,
+                reference=self.reference,
+                copies=2.0 if self.single else 1.0,
+                end=self.end and self.end * (2.0 if self.single else 1.0),
+            )
+        start, rings = 2 if self.criterion == "3-sigma" else 1, geometry.rings.complete
+        frequency = geometry.rings.frequency[:rings]
+        effective = geometry.effective[:rings]
+        crossing = find_first_crossing(curve, threshold, frequency, start=start)
+        slope = fit_slope(curve, crossing, frequency, effective)
+        level = _interpolate_rings(threshold, np.nan_to_num(crossing) / frequency[1])
+        count = np.interp(np.nan_to_num(crossing), frequency, effective)
+        noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
+        steep = np.maximum(-slope, 1e-9)
+        above = np.asarray((curve[:, start:] >= threshold[..., start:]).any(axis=1))
+        misfit = np.full(crossing.shape, _FLOOR)
+        spread = np.hypot(noise / (steep * crossing), misfit)
+        return Crossings(crossing, spread, misfit, above, np.zeros(len(curve), bool))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +106,6 @@ class Crossings:
     above: BoolArray
     # (B,) Whether it was fitted with the known optical cut-off
     under_lens: BoolArray
-
-
-def _find_ring_crossings(
-    curve: FloatArray, geometry: Geometry, threshold: FloatArray, start: int
-) -> Crossings:
-    """Find the first crossing of each curve, and its spread (noise over slope)."""
-    rings = geometry.rings.complete
-    frequency = geometry.rings.frequency[:rings]
-    crossing = find_first_crossing(curve, threshold, frequency, start=start)
-    slope = fit_slope(curve, crossing, frequency, geometry.effective[:rings])
-    level = _interpolate_rings(threshold, np.nan_to_num(crossing) / frequency[1])
-    count = np.interp(np.nan_to_num(crossing), frequency, geometry.effective[:rings])
-    noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
-    steep = np.maximum(-slope, 1e-9)
-    above = np.asarray((curve[:, start:] >= threshold[..., start:]).any(axis=1))
-    misfit = np.full(crossing.shape, _FLOOR)
-    spread = np.hypot(noise / (steep * crossing), misfit)
-    return Crossings(crossing, spread, misfit, above, np.zeros(len(curve), bool))
 
 
 def _interpolate_rings(values: FloatArray, place: FloatArray) -> FloatArray:
@@ -438,26 +431,6 @@ def _estimate_start_parameters(
     return np.stack([mean_y - slope * mean_x, np.zeros_like(slope), -slope], axis=1)
 
 
-def _predict_correlations(
-    theta: FloatArray,
-    falls: FloatArray,
-    ends: FloatArray,
-    lens: FloatArray,
-    matrix: FloatArray,
-    power: float,
-) -> tuple[FloatArray, FloatArray]:
-    """Compute the ring correlations ``(B, J)`` and derivatives ``(B, 3, J)``."""
-    exponent = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * ends + lens
-    density = np.exp(np.clip(exponent, -_LIMIT, _LIMIT))
-    stack = np.stack([density, -density * falls, -density * ends], axis=1)
-    mixture = stack @ matrix.T
-    ratio = mixture[:, 0]
-    base = ratio / (1 + ratio)
-    rho = np.minimum(base**power, 1 - _CLOSE)
-    chain = power * rho / np.maximum(ratio * (1 + ratio), 1e-30)
-    return rho, mixture * chain[:, None, :]
-
-
 @dataclass(frozen=True, slots=True)
 class _FitState:
     """Optimiser state: parameters, likelihood, gradient and Fisher information."""
@@ -503,8 +476,14 @@ class _FitProblem:
 
     def evaluate(self, theta: FloatArray) -> _FitState:
         """Evaluate the penalised likelihood and its derivatives."""
-        model = self.falls, self.ends, self.lens, self.matrix, self.power
-        rho, jacobian = _predict_correlations(theta, *model)
+        exponent = theta[:, :1] - theta[:, 1:2] * self.falls - theta[:, 2:] * self.ends
+        density = np.exp(np.clip(exponent + self.lens, -_LIMIT, _LIMIT))
+        stack = np.stack([density, -density * self.falls, -density * self.ends], axis=1)
+        mixture = stack @ self.matrix.T
+        ratio = mixture[:, 0]
+        rho = np.minimum((ratio / (1 + ratio)) ** self.power, 1 - _CLOSE)
+        chain = self.power * rho / np.maximum(ratio * (1 + ratio), 1e-30)
+        jacobian = mixture * chain[:, None, :]
         narrow = 1 - rho**2
         wide = 1 - rho * self.curve
         value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))

@@ -28,13 +28,6 @@ _Key = tuple[str, str]  # digest, and the image or frame in it; "" for any
 _NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
 
 
-def _adds_noise(record: Provenance) -> bool:
-    adds_noise = record.job == "degrade" and any(
-        record.options.get(name) for name in _NOISE
-    )
-    return adds_noise or record.job == "simulate"
-
-
 def _iterate_ancestors(
     record: Provenance | None, *, noisy: bool = True, split: bool = True
 ) -> Iterator[tuple[_Key, bool]]:
@@ -44,7 +37,9 @@ def _iterate_ancestors(
     """
     if record is None:
         return
-    if _adds_noise(record):
+    if record.job == "simulate" or (
+        record.job == "degrade" and any(record.options.get(name) for name in _NOISE)
+    ):
         yield (
             (json.dumps(record.reproducible_record(), sort_keys=True, default=str), ""),
             noisy,

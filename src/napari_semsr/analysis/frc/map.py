@@ -6,7 +6,6 @@ that keeps both.
 """
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from napari_semsr.analysis.frc.blocks import Measurement
 from napari_semsr.analysis.frc.correlation import FrcOptions, FrcPlan
 from napari_semsr.analysis.frc.rings import (
-    Geometry,
     RingSums,
     plan_geometry,
 )
@@ -40,7 +38,6 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     Job,
-    Message,
     Micrograph,
     OptionError,
     Options,
@@ -73,7 +70,7 @@ class FrcMap:
     # the centre of the first block
     map: Micrograph
     measured: Float32Array  # The same before filling; NaN without a crossing
-    filled: BoolArray  # Blocks that were filled
+    is_filled: BoolArray  # Blocks that were filled
     # 0 if there is a crossing, otherwise the index in `reason_names` plus one
     reasons: NDArray[np.uint8]
     # Standard deviation of the resolution's logarithm in each block
@@ -226,35 +223,23 @@ def _plan_map(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockP
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
         if side < _SMALLEST_BLOCK:
-            raise OptionError(_explain_block_limit(shape, options.blocks_per_axis))
+            field = f"{shape[0]}x{shape[1]} px"
+            most = min(shape) // _SMALLEST_BLOCK
+            if not most:
+                msg = (
+                    f"A block needs at least {_SMALLEST_BLOCK} px, but the field has "
+                    f"only {field}; use a larger field."
+                )
+                raise OptionError(msg, code="image-too-small")
+            msg = (
+                f"{options.blocks_per_axis} adjacent blocks do not fit: the field has "
+                f"{field}, and a block needs at least {_SMALLEST_BLOCK} px. Use {most} "
+                "or fewer blocks."
+            )
+            raise OptionError(msg, code="too-many-blocks")
         return plan_blocks(shape, block=side, step=max(side, 1))
     block = options.block or (_SINGLE_BLOCK if single else _PAIR_BLOCK)
     return plan_blocks(shape, block=block, step=options.step)
-
-
-def _explain_block_limit(shape: IntPair, wanted_count: int) -> Message:
-    """Explain why the requested blocks do not fit along the shorter side of a field."""
-    field = f"{shape[0]}x{shape[1]} px"
-    most = min(shape) // _SMALLEST_BLOCK
-    if not most:
-        return Message(
-            f"A block needs at least {_SMALLEST_BLOCK} px, but the field has only "
-            f"{field}; use a larger field.",
-            "image-too-small",
-        )
-    return Message(
-        f"{wanted_count} adjacent blocks do not fit: the field has {field}, and a "
-        f"block needs at least {_SMALLEST_BLOCK} px. Use {most} or fewer blocks.",
-        "too-many-blocks",
-    )
-
-
-def _iterate_strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
-    """Yield ranges of block rows whose pixels fit into the memory for one strip."""
-    fitting = (STRIP_PIXELS // columns - plan.block) // plan.step + 1
-    rows = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
-    for start in range(0, plan.grid[0], rows):
-        yield start, min(start + rows, plan.grid[0])
 
 
 def _read_blocks(
@@ -315,19 +300,6 @@ def _measure_batch(
     return plan.correlate(first[places], *beside)
 
 
-def _fill_failed_blocks(is_measured: Float32Array) -> tuple[Float32Array, BoolArray]:
-    """Fill each failed block with the value of the nearest measured block."""
-    missing = ~np.isfinite(is_measured)
-    if missing.all() or not missing.any():
-        return is_measured.copy(), np.zeros_like(missing)
-    from scipy.ndimage import distance_transform_edt  # slow to import
-
-    nearest = distance_transform_edt(
-        missing, return_distances=False, return_indices=True
-    )
-    return is_measured[tuple(nearest)], missing
-
-
 def measure_frc_map(
     a: Micrograph,
     b: Micrograph | None = None,
@@ -352,9 +324,13 @@ def measure_frc_map(
         yield from _measure_blocks(grids, (a, b, whole), plan, thinned_plan)
     side = plan.block // 2 if thinned_plan.single else plan.block
     geometry = plan_geometry((side, side), thinned_plan.pitch, options.tukey)
-    shared_reason = (
-        None if options.reference else _find_field_reason(grids, plan, geometry)
-    )
+    shared_reason: Reason | None = None
+    is_identical = bool(np.all(grids.code == get_reason_code("identical")))
+    if grids.sums is not None and not (options.reference or is_identical):
+        # shared noise of all blocks together, as single blocks may be too small
+        copies = grids.code.size * min(1.0, (plan.step / plan.block) ** 2)
+        if has_plateau(grids.sums, geometry, copies=max(1.0, copies))[0]:
+            shared_reason = "correlated-noise"
     if grids.sums is not None and b is not None and whole is None:
         curve = grids.sums.correlation[0, : geometry.rings.complete]
         thinned_plan = thinned_plan.check_shared_noise(
@@ -372,18 +348,6 @@ def measure_frc_map(
     )
 
 
-def _find_field_reason(
-    grids: _MapArrays, plan: BlockPlan, geometry: Geometry
-) -> Reason | None:
-    """Test all blocks together for shared noise, as single blocks may be too small."""
-    if grids.sums is None or np.all(grids.code == get_reason_code("identical")):
-        return None
-    share = min(1.0, (plan.step / plan.block) ** 2)
-    copies = max(1.0, grids.code.size * share)
-    has_common_pattern = bool(has_plateau(grids.sums, geometry, copies=copies)[0])
-    return "correlated-noise" if has_common_pattern else None
-
-
 def _measure_blocks(
     grids: _MapArrays,
     images: tuple[Micrograph, Micrograph | None, Micrograph | None],
@@ -394,9 +358,13 @@ def _measure_blocks(
     a, b, whole = images
     total = plan.grid[0] * plan.grid[1]
     done_count = 0
+    # strips of block rows whose pixels fit into the memory for one strip
+    fitting = (STRIP_PIXELS // a.shape[1] - plan.block) // plan.step + 1
+    strip = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
     yield Progress(0, total, "Reading the field")
     with ThreadPoolExecutor(count_available_cores()) as pool:
-        for rows in _iterate_strips(plan, a.shape[1]):
+        for top in range(0, plan.grid[0], strip):
+            rows = top, min(top + strip, plan.grid[0])
             first, unit = _read_blocks(a, plan, rows)
             # halves and whole need one unit, as their powers are compared
             common = None if whole is None else unit
@@ -435,11 +403,15 @@ def _create_map(
     sized_image = frc_plan.size_source
     nm = sized_image.mean_pixel_size_nm
     measured_values = ((nm or 1.0) / grids.crossing).astype(np.float32)
-    map_values, is_filled = (
-        _fill_failed_blocks(measured_values)
-        if fill
-        else (measured_values.copy(), np.zeros(plan.grid, bool))
-    )
+    map_values, is_filled = measured_values.copy(), np.zeros(plan.grid, bool)
+    missing = ~np.isfinite(measured_values)
+    if fill and missing.any() and not missing.all():
+        from scipy.ndimage import distance_transform_edt  # slow to import
+
+        nearest = distance_transform_edt(
+            missing, return_distances=False, return_indices=True
+        )
+        map_values, is_filled = measured_values[tuple(nearest)], missing
     method = frc_plan.describe_method(under_lens=grids.under_lens)
     misfit = grids.misfit[np.isfinite(grids.misfit)]
     pitch = sized_image.scale
@@ -464,7 +436,7 @@ def _create_map(
     return FrcMap(
         map=image,
         measured=measured_values,
-        filled=is_filled,
+        is_filled=is_filled,
         reasons=grids.code,
         relative_sd=grids.spread.astype(np.float32),
         block=plan.block,

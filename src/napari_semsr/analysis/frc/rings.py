@@ -110,12 +110,19 @@ class Geometry:
         place = flat.argmax(axis=1)
         peak = flat[np.arange(len(flat)), place].astype(np.float64)
         peak[self.rings.index.ravel()[place] <= _CENTRE] = 0
+        rows, half = cross.shape[1:]
+        x_end = np.s_[:, 0, int(2 * LINE_BAND * (half - 1)) :]
+        y_end = np.s_[:, int(LINE_BAND * rows) : rows // 2 + 1, 0]
+        lines = []  # correlations near the end of each frequency axis
+        for end in (x_end, y_end):
+            c, p, q = (plane[end].sum(axis=1, dtype=np.float64) for plane in planes)
+            lines.append(c / np.sqrt(np.maximum(p * q, _TINY)))
         return RingSums(
             sums[0],
             sums[1],
             sums[2],
             peak / np.maximum(np.abs(sums[0]).sum(axis=1), _TINY),
-            _compute_axis_correlations(cross, power_a, power_b),
+            np.stack(lines, axis=1),
         )
 
 
@@ -185,20 +192,3 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
         rings.samples / 2 * window_power,
         projection,
     )
-
-
-def _compute_axis_correlations(
-    cross: Float32Array, power_a: Float32Array, power_b: Float32Array
-) -> FloatArray:
-    """Compute the correlation near the end of each frequency axis."""
-    rows, half = cross.shape[1:]
-    x = np.s_[:, 0, int(2 * LINE_BAND * (half - 1)) :]
-    y = np.s_[:, int(LINE_BAND * rows) : rows // 2 + 1, 0]
-    lines = []
-    for axis in (x, y):
-        c, p, q = (
-            plane[axis].sum(axis=1, dtype=np.float64)
-            for plane in (cross, power_a, power_b)
-        )
-        lines.append(c / np.sqrt(np.maximum(p * q, _TINY)))
-    return np.stack(lines, axis=1)

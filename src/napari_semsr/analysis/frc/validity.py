@@ -259,25 +259,19 @@ class _LobePlan:
     halo: tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
-    """Compute a cosine-sum window like SciPy's, without its slow import.
-
-    The lobe has as many bins on each side as there are terms.
-    """
-    place = 2 * np.pi * (np.arange(size) + 0.5) / size
-    order = np.arange(len(terms))
-    return np.asarray(np.cos(np.outer(place, order)) @ ((-1.0) ** order * terms))
-
-
 @lru_cache(maxsize=4)
 def _plan_lobes(shape: IntPair) -> _LobePlan:
     """Prepare the window, rings and neighbourhood of a lobe."""
     terms = _COSINES_STEEP if min(shape) >= _LARGE_PX else _COSINES_HANN
-    window = np.outer(*(_cosine_window(size, terms) for size in shape))
+    # cosine-sum windows like SciPy's, without its slow import
+    sides = [2 * np.pi * (np.arange(size) + 0.5) / size for size in shape]
+    order = np.arange(len(terms))
+    factors = (-1.0) ** order * terms
+    window = np.outer(*(np.cos(np.outer(side, order)) @ factors for side in sides))
     rows = np.rint(np.abs(np.fft.fftfreq(shape[0])) * min(shape))
     columns = np.rint(np.abs(np.fft.fftfreq(shape[1])) * min(shape))
     index = np.rint(np.hypot(rows[:, None], columns[None, :])).astype(np.int32)
-    reach = len(terms)
+    reach = len(terms)  # the lobe has as many bins on each side
     grid = np.arange(-2 * reach, 2 * reach + 1)
     dy, dx = np.meshgrid(grid, grid, indexing="ij")
     distance = np.hypot(dy, dx)

@@ -23,7 +23,6 @@ from pydantic import field_validator
 
 from napari_semsr.core import (
     Affine,
-    BoolArray,
     Box,
     FloatArray,
     IntPair,
@@ -142,7 +141,16 @@ class LineReader:
     def __init__(self, data: ReadableArray) -> None:
         self.data = data
         self.shape: IntPair = (int(data.shape[0]), int(data.shape[1]))
-        self._edges = [_get_chunk_edges(data, axis) for axis in (0, 1)]
+        chunks = getattr(data, "chunks", None)
+        self._edges: list[NDArray[np.int64]] = []  # chunk borders along each axis
+        for axis, size in enumerate(self.shape):
+            step: Any = chunks[axis] if chunks is not None else _BLOCK
+            edges = (
+                [0, *np.cumsum(step)]
+                if isinstance(step, tuple)
+                else [*range(0, size, step), size]
+            )
+            self._edges.append(np.array(edges, dtype=np.int64))
         largest = math.prod(int(np.diff(edges).max()) for edges in self._edges)
         most = max(1, _KEPT_BYTES // (largest * np.dtype(data.dtype).itemsize))
         self._chunk = lru_cache(most)(partial(_read_chunk, data, self._edges))
@@ -158,33 +166,20 @@ class LineReader:
         if isinstance(self.data, np.ndarray):
             values[inside] = self.data[rows[inside], columns[inside]]
             return values
+        down, right = self._edges
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
-            if inside[part].any():
-                self._read_part(rows[part], columns[part], inside[part], values[part])
+            y, x = rows[part][inside[part]], columns[part][inside[part]]
+            chunk = (np.searchsorted(down, y, "right") - 1) * len(right)
+            chunk += np.searchsorted(right, x, "right") - 1
+            chunk_values = np.empty(y.shape)
+            for number in np.unique(chunk):
+                here = chunk == number
+                row, column = divmod(int(number), len(right))
+                block = self._chunk(row, column)
+                chunk_values[here] = block[y[here] - down[row], x[here] - right[column]]
+            values[part][inside[part]] = chunk_values
         return values
-
-    def _read_part(
-        self,
-        rows: RealArray,
-        columns: RealArray,
-        inside: BoolArray,
-        line_values: FloatArray,
-    ) -> None:
-        """Read the pixels of each chunk that overlaps a section of the band."""
-        y, x = rows[inside], columns[inside]
-        down, right = self._edges
-        count = len(right)
-        chunk = (np.searchsorted(down, y, "right") - 1) * count
-        chunk += np.searchsorted(right, x, "right") - 1
-        values = np.empty(y.shape)
-        for number in np.unique(chunk):
-            here = chunk == number
-            place = (int(number) // count, int(number) % count)
-            block = self._chunk(*place)
-            top, left = (self._edges[axis][place[axis]] for axis in (0, 1))
-            values[here] = block[y[here] - top, x[here] - left]
-        line_values[inside] = values
 
 
 def _read_chunk(
@@ -193,15 +188,6 @@ def _read_chunk(
     top, bottom = edges[0][row : row + 2].tolist()
     left, right = edges[1][column : column + 2].tolist()
     return read_box(data, Box(top, bottom, left, right))
-
-
-def _get_chunk_edges(data: ReadableArray, axis: int) -> NDArray[np.int64]:
-    """Return the chunk borders along one axis."""
-    size, chunks = int(data.shape[axis]), getattr(data, "chunks", None)
-    step: Any = chunks[axis] if chunks is not None else _BLOCK
-    if isinstance(step, tuple):
-        return np.array([0, *np.cumsum(step)], dtype=np.int64)
-    return np.array([*range(0, size, step), size], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,8 +375,15 @@ class _Band:
         row, column = (np.floor(i + _ROUND).astype(np.int64) for i in (at, to))
         down, right = np.maximum(at - row, 0), np.maximum(to - column, 0)
         total, missing = np.zeros(at.shape), np.zeros(at.shape)
+        rows, columns = self.values.shape
         for step, beside in np.ndindex(2, 2):
-            value = self._get_values(row + step, column + beside)
+            line = row + step - self.first
+            inside = (line >= 0) & (line < rows)
+            line = np.clip(line, 0, rows - 1)
+            place = column + beside - self.base[line]
+            inside &= (place >= 0) & (place < columns)
+            value = self.values[line, np.clip(place, 0, columns - 1)]
+            value = np.where(inside, value, np.nan)  # outside the band
             weight = np.abs(1 - step - down) * np.abs(1 - beside - right)
             finite = np.isfinite(value)
             total += np.where(finite, value, 0) * weight
@@ -401,17 +394,6 @@ class _Band:
         mean = np.full(len(count), np.nan)
         np.divide(total.sum(axis=1), count, out=mean, where=count > 0)
         return mean
-
-    def _get_values(self, row: RealArray, column: RealArray) -> FloatArray:
-        """Return pixel values; NaN outside the band."""
-        rows, columns = self.values.shape
-        row = row - self.first
-        inside = (row >= 0) & (row < rows)
-        row = np.clip(row, 0, rows - 1)
-        column = column - self.base[row]
-        inside &= (column >= 0) & (column < columns)
-        value = self.values[row, np.clip(column, 0, columns - 1)]
-        return np.where(inside, value, np.nan)
 
     def get_pixels(self, course: _PixelLine) -> tuple[FloatArray, FloatArray]:
         """Return pixel positions along the line, and the grey values."""

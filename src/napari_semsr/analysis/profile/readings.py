@@ -212,7 +212,9 @@ def measure_profile(
             code="no-structure" if finite.size else "no-finite-values",
         )
     noise = _estimate_noise(profile)
-    dark = polarity == "dark" or (polarity == "auto" and _is_mostly_bright(profile))
+    low, middle, high = np.percentile(finite, (2, 50, 98))
+    is_mostly_bright = bool(high - middle < middle - low)
+    dark = polarity == "dark" or (polarity == "auto" and is_mostly_bright)
     features = _find_features(profile, noise, dark=dark, prominence=prominence)
     step = _find_step(profile, features, noise)
     if polarity == "auto" and step is None and (dark or not features.peaks):
@@ -251,13 +253,6 @@ def _estimate_noise(profile: Profile) -> float:
         return 0.0
     bends = values[2:] - 2 * values[1:-1] + values[:-2]
     return float(_MAD * np.median(np.abs(bends)) / math.sqrt(6))
-
-
-def _is_mostly_bright(profile: Profile) -> bool:
-    """Check whether most of a profile is closer to its maximum than to its minimum."""
-    finite = profile.intensity[np.isfinite(profile.intensity)]
-    low, middle, high = np.percentile(finite, (2, 50, 98))
-    return bool(high - middle < middle - low)
 
 
 def _crosses_dark_lines(dark: _Features, bright: _Features) -> bool:
@@ -605,7 +600,16 @@ def _fit_group(
     heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
     best = None
     for _ in range(_TURNS):
-        low, high = _find_fit_range(features, numbers, places, widths)
+        # up to the adjacent saddles
+        low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
+        high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
+        low = max(low, _find_foot(features, peaks[0], -1))
+        high = min(high, _find_foot(features, peaks[-1], 1))
+        if numbers[0] > 0:
+            low = max(low, _find_saddle(features, numbers[0] - 1))
+        if numbers[-1] + 1 < len(features.peaks):
+            high = min(high, _find_saddle(features, numbers[-1]))
+        low, high = max(low, 0.0), min(high, float(features.place[-1]))
         inside = (profile.place_px >= low) & (profile.place_px <= high)
         at, values = profile.place_px[inside] - low, profile.value[inside]
         sigmas = np.divide(widths, GAUSSIAN_FWHM)
@@ -624,24 +628,6 @@ def _fit_group(
             break
         widths = widths_told
     return best
-
-
-def _find_fit_range(
-    features: _Features,
-    numbers: Sequence[int],
-    places: Sequence[float],
-    widths: Sequence[float],
-) -> tuple[float, float]:
-    """Return the fit range of a group of lines, up to the adjacent saddles."""
-    low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
-    high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
-    low = max(low, _find_foot(features, features.peaks[numbers[0]], -1))
-    high = min(high, _find_foot(features, features.peaks[numbers[-1]], 1))
-    if numbers[0] > 0:
-        low = max(low, _find_saddle(features, numbers[0] - 1))
-    if numbers[-1] + 1 < len(features.peaks):
-        high = min(high, _find_saddle(features, numbers[-1]))
-    return max(low, 0.0), min(high, float(features.place[-1]))
 
 
 def _find_foot(features: _Features, peak: int, way: int) -> float:
@@ -673,28 +659,28 @@ def _fit_models(
     width = begin[:, 2] * GAUSSIAN_FWHM
     boxes = np.column_stack([begin[:, :2], width / 6, width])
     bell, box = (fit_lines(at, values, start, area) for start in (begin, boxes))
-    fits = [fit for fit in (bell, box) if fit and _is_plausible(fit, begin, length)]
-    fits = [fit for fit in fits if fit is not box or _has_distinct_boxes(fit)]
+    fits = [
+        fit
+        for fit in (bell, box)
+        if fit
+        and all(  # every line kept its sign and is in the fit range
+            line[0] * start[0] > 0
+            and 0 <= line[1] <= length
+            and abs(line[1] - start[1]) <= GAUSSIAN_FWHM * start[2] / 2
+            for line, start in zip(fit.line_parameters, begin, strict=True)
+        )
+    ]
+    fits = [
+        fit
+        for fit in fits
+        if fit is not box
+        or all(  # every box must be distinguishable from its blur
+            width_from_log(line[3])
+            > _MIN_BOX * math.hypot(width_from_log(line[2]), fit.area_px)
+            for line in fit.line_parameters
+        )
+    ]
     return sorted(fits, key=lambda fit: fit.akaike_criterion)
-
-
-def _has_distinct_boxes(fit: ModelFit) -> bool:
-    """Check that every box is distinguishable from its blur."""
-    return all(
-        width_from_log(line[3])
-        > _MIN_BOX * math.hypot(width_from_log(line[2]), fit.area_px)
-        for line in fit.line_parameters
-    )
-
-
-def _is_plausible(fit: ModelFit, begin: FloatArray, length: float) -> bool:
-    """Check that every line kept its sign and is in the fit range."""
-    return all(
-        line[0] * start[0] > 0
-        and 0 <= line[1] <= length
-        and abs(line[1] - start[1]) <= GAUSSIAN_FWHM * start[2] / 2
-        for line, start in zip(fit.line_parameters, begin, strict=True)
-    )
 
 
 # Limits of a line's fitted FWHM among others over its plain width: wide overlapping
@@ -752,7 +738,18 @@ def _measure_pairs(
             left, right = one.estimate_position(at), two.estimate_position(0)
             apart = right.value - left.value
             distance = create_estimate(apart, math.hypot(left.sd, right.sd))
-            dip = _estimate_distant_dip(one, at, two)
+            # lines that hardly overlap: the sum of their separate fits
+            course = np.linspace(left.value, right.value, _FINE + 1)
+            levels = [
+                np.abs(group.fit.evaluate(course - group.start, background=False))
+                for group in (one, two)
+            ]
+            level = levels[0] + levels[1]
+            low = float(min(level[0], level[-1]))
+            noise = [g.fit.noise / math.sqrt(g.fit.pixels) for g in (one, two)]
+            dip = create_estimate(
+                1 - float(level.min() / low), math.hypot(*noise) / low
+            )
         sparrow = _classify_dip(dip, 0.0)  # which needs no background
         bare = [group.has_background for group in (one, two) if group]
         if reason is None and not all(bare):
@@ -793,22 +790,6 @@ def _estimate_dip(group: _LineGroup, first: int) -> Estimate:
         return 1 - float(level[lowest] / lower)
 
     return group.fit.estimate(compute_dip)
-
-
-def _estimate_distant_dip(one: _LineGroup, last: int, two: _LineGroup) -> Estimate:
-    """Estimate the dip between two barely overlapping lines from separate fits."""
-    ends = one.estimate_position(last).value, two.estimate_position(0).value
-    places = np.linspace(*ends, _FINE + 1)
-    levels = [
-        np.abs(group.fit.evaluate(places - group.start, background=False))
-        for group in (one, two)
-    ]
-    level = levels[0] + levels[1]
-    lower = min(level[0], level[-1])
-    noise = [group.fit.noise / math.sqrt(group.fit.pixels) for group in (one, two)]
-    return create_estimate(
-        1 - float(level.min() / lower), math.hypot(*noise) / float(lower)
-    )
 
 
 def _classify_dip(dip: Estimate | None, least: float) -> Verdict:
@@ -860,7 +841,15 @@ def _measure_edge(
     if not fits:
         edge = EdgeReading(None, None, plain, step)
         return Readings((), (), edge, False, noise, low, high, None, ())
-    fit, width = fits[0], _estimate_edge_width(fits)
+    fit = fits[0]
+    width, *others = (
+        one.estimate(lambda p: EDGE_10_90 * width_from_log(p[3]), positive=True)
+        for one in fits[:2]
+    )
+    if others:
+        weight = compute_akaike_weight(fits[0], fits[1])
+        degrees = fits[0].degrees_of_freedom
+        width = average_estimates(width, others[0], weight, degrees)
     at = fit.estimate(lambda p: float(p[2]))
     sure = width if width.sd <= _MAX_SD * width.value else None
     places = np.linspace(
@@ -904,18 +893,6 @@ def _fit_edge(
             (low, rise, place, sigma, *(slope or [0])),
         ]
     return best
-
-
-def _estimate_edge_width(fits: Sequence[ModelFit]) -> Estimate:
-    """Estimate the 10-90 % width from both models of an edge."""
-    best, *others = (
-        fit.estimate(lambda p: EDGE_10_90 * width_from_log(p[3]), positive=True)
-        for fit in fits[:2]
-    )
-    if not others:
-        return best
-    weight = compute_akaike_weight(fits[0], fits[1])
-    return average_estimates(best, others[0], weight, fits[0].degrees_of_freedom)
 
 
 def _find_level_crossing(

@@ -159,23 +159,18 @@ def _significant_bits(
         return {BITS_KEY: stored_bits}
     vendor_values = page.tags.valueof(_MICRO_MANAGER)
     tags = (page.tags.valueof(tag) for tag in (_LARGEST_SAMPLE, _LARGEST_VALUE))
+    largest = [value[0] if isinstance(value, tuple) else value for value in tags]
     bit_depths: list[Any] = [
         by_ome,
         vendor_values.get("BitDepth") if isinstance(vendor_values, Mapping) else None,
         *_BITS_TEXT.findall(text)[:1],
-        *(_infer_bit_depth(one[0] if isinstance(one, tuple) else one) for one in tags),
+        *(n.bit_length() for n in largest if isinstance(n, int) and not n & (n + 1)),
     ]
     for value in bit_depths:
         with suppress(TypeError, ValueError):
             if 1 < int(value) <= width:
                 return {BITS_KEY: int(value)}
     return {}
-
-
-def _infer_bit_depth(value: Any) -> int | None:
-    """Return the bit length of a value that is all ones in binary, otherwise None."""
-    is_count = isinstance(value, int) and value > 0 and value & (value + 1) == 0
-    return value.bit_length() if is_count else None
 
 
 def _read_ome_image(
@@ -242,20 +237,6 @@ def _apply_lut(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
         raise ReadError(msg, code="file-damaged") from error
 
 
-def _invert_white(
-    data: Any, bits: int, look: DisplaySettings | None
-) -> tuple[Any, DisplaySettings | None]:
-    """Invert integer grey values for which zero is white."""
-    if data.dtype.kind == "b":
-        return ~data, look
-    if data.dtype.kind == "u":
-        white = 2**bits - 1
-        data = data.dtype.type(white) - data
-    else:  # for signed integers the centre is between -1 and 0
-        white, data = -1, ~data
-    return data, _map_limits(look, lambda limit: white - limit)
-
-
 def _map_limits(
     look: DisplaySettings | None, change: "Callable[[float], float]"
 ) -> DisplaySettings | None:
@@ -294,21 +275,6 @@ def _read_grey_calibration(
     )
     warnings.append(sentence)
     return None
-
-
-def _apply_grey_calibration(
-    data: Any, line: tuple[float, float], look: DisplaySettings | None
-) -> tuple[Any, DisplaySettings | None]:
-    """Apply a linear calibration to grey values and their contrast limits."""
-    shift, slope = line
-    ends = sorted((shift, shift + slope * np.iinfo(data.dtype).max))
-    look = _map_limits(look, lambda limit: limit * slope + shift)
-    for dtype in (data.dtype, np.dtype(np.int16)):
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
-        exact = abs(slope) == 1 and shift.is_integer()
-        if exact and low <= ends[0] and ends[1] <= high:
-            return (data.astype(np.int32) * int(slope) + int(shift)).astype(dtype), look
-    return (data * slope + shift).astype(np.float32), look
 
 
 _NO_DATA = 42113  # "GDAL_NODATA": the value of missing pixels in maps, as text
@@ -366,11 +332,27 @@ def _convert_grey_values(
     """
     is_inverted = white_bits > 0
     if is_inverted and line in (None, _SIGNED_16) and data.dtype.kind != "f":
-        data, look = _invert_white(data, white_bits, look)
-        is_inverted = False
+        kind, is_inverted = data.dtype.kind, False
+        # for signed integers the centre is between -1 and 0
+        white = 2**white_bits - 1 if kind == "u" else -1
+        data = data.dtype.type(white) - data if kind == "u" else ~data
+        if kind != "b":
+            look = _map_limits(look, lambda limit: white - limit)
     if line is not None:
-        data, look = _apply_grey_calibration(data, line, look)
-        is_inverted ^= line[1] < 0
+        shift, slope = line
+        look = _map_limits(look, lambda limit: limit * slope + shift)
+        ends = sorted((shift, shift + slope * np.iinfo(data.dtype).max))
+        fitting = [
+            dtype
+            for dtype in (data.dtype, np.dtype(np.int16))
+            if np.iinfo(dtype).min <= ends[0] and ends[1] <= np.iinfo(dtype).max
+        ]
+        if abs(slope) == 1 and shift.is_integer() and fitting:
+            values = data.astype(np.int32) * int(slope) + int(shift)
+            data = values.astype(fitting[0])
+        else:
+            data = (data * slope + shift).astype(np.float32)
+        is_inverted ^= slope < 0
     if is_inverted:
         sentence = Message(
             "The file has an inverted lookup table, which shows small grey values "
@@ -453,6 +435,17 @@ def _parse_pixel_count(value: str | None) -> int | None:
     return int(number) if math.isfinite(number) and 1 <= number < 1e7 else None
 
 
+# The entries that describe the acquisition, by section.
+_FEI_ENTRIES = {
+    "System": ("SystemType", "Software"),
+    "EBeam": ("HV", "BeamCurrent", "HFW", "VFW", "WD"),
+    "Scan": ("Dwelltime", "PixelWidth", "PixelHeight"),
+    "Image": ("ResolutionX", "ResolutionY"),
+    "PrivateFei": ("DatabarHeight", "TimeOfCreation"),
+    "DatabarData": ("flAccV", "flMagn", "flWD"),
+}
+
+
 def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
     """Parse FEI and Thermo Fisher INI text without reading pixels."""
     sections = _parse_ini(text)
@@ -478,7 +471,12 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
             "pixel-size-invalid",
         )
         warnings.append(sentence)
-    metadata = _select_fei_entries(sections)
+    metadata = {
+        f"{section}.{key}": sections[section][key]
+        for section, keys in _FEI_ENTRIES.items()
+        for key in keys
+        if sections.get(section, {}).get(key)
+    }
     frame_image = RawImage(
         "TIFF", None, size, "FEI", metadata=metadata, warnings=tuple(warnings[:1])
     )
@@ -488,40 +486,6 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
     return apply_frame_metadata(
         frame_image, "FEI's header", (rows, columns or shape[1]), shape
     )
-
-
-def _select_fei_entries(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Return the entries that describe the acquisition."""
-    keys_wanted = {
-        "System": ("SystemType", "Software"),
-        "EBeam": ("HV", "BeamCurrent", "HFW", "VFW", "WD"),
-        "Scan": ("Dwelltime", "PixelWidth", "PixelHeight"),
-        "Image": ("ResolutionX", "ResolutionY"),
-        "PrivateFei": ("DatabarHeight", "TimeOfCreation"),
-        "DatabarData": ("flAccV", "flMagn", "flWD"),
-    }
-    return {
-        f"{section}.{key}": sections[section][key]
-        for section, keys in keys_wanted.items()
-        for key in keys
-        if sections.get(section, {}).get(key)
-    }
-
-
-def _split_zeiss_text(text: str) -> tuple[list[str], dict[str, str]]:
-    """Split the text of a Zeiss header into unnamed numbers and named values."""
-    lines = [line.strip() for line in text.splitlines()]
-    numbers: list[str] = []
-    values: dict[str, str] = {}
-    is_labelled = False
-    for i, line in enumerate(lines):
-        if line.startswith(("AP_", "DP_", "SV_")):
-            is_labelled = True
-            following = lines[i + 1] if i + 1 < len(lines) else ""
-            values[line] = following.partition("=")[2].strip()
-        elif not is_labelled:
-            numbers.append(line)
-    return numbers, values
 
 
 def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
@@ -544,7 +508,15 @@ def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
 
 def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
     """Parse Zeiss SmartSEM text without reading pixels."""
-    numbers, values = _split_zeiss_text(text)
+    # unnamed numbers come first, and then values, each on the line after its name
+    lines = [line.strip() for line in text.splitlines()]
+    numbers: list[str] = []
+    values: dict[str, str] = {}
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
+        if line.startswith(("AP_", "DP_", "SV_")):
+            values[line] = following.partition("=")[2].strip()
+        elif not values:
+            numbers.append(line)
     metadata = {
         key: values[key]
         for key in (
@@ -633,30 +605,25 @@ _PRINT_UNITS = [unit_to_nm(unit) for unit in _TAG_UNITS.values()]
 _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 
-def _read_resolution(page: "tifffile.TiffPage", name: str) -> float | None:
-    """Read pixels per unit along one axis from a possibly damaged rational."""
-    tag = page.tags.get(name)
-    value: Any = None if tag is None else tag.value
-    try:
-        if isinstance(value, tuple | list):
-            top, bottom = float(value[0]), float(value[1])
-            number = top / bottom
-        else:
-            number = float(value)
-    except (TypeError, ValueError, ArithmeticError, IndexError):
-        return None
-    return number if math.isfinite(number) and number > 0 else None
-
-
 def _read_pixel_pitches(
     page: "tifffile.TiffPage", unit: str, y_unit: str | None = None
 ) -> PixelSize | None:
     """Return the pixel size from both resolution tags; `y_unit` is for rows."""
     tags = (("YResolution", y_unit or unit), ("XResolution", unit))
-    resolutions = [(_read_resolution(page, name), per) for name, per in tags]
-    return create_pixel_size(
-        [None if r is None else to_nm(1 / r, per) for r, per in resolutions]
-    )
+    lengths: list[float | None] = []
+    for name, per in tags:
+        tag = page.tags.get(name)
+        value: Any = None if tag is None else tag.value
+        number = 0.0
+        with suppress(TypeError, ValueError, ArithmeticError, IndexError):
+            # rationals may be damaged
+            if isinstance(value, tuple | list):
+                number = float(value[0]) / float(value[1])
+            else:
+                number = float(value)
+        is_valid = math.isfinite(number) and number > 0
+        lengths.append(to_nm(1 / number, per) if is_valid else None)
+    return create_pixel_size(lengths)
 
 
 def _read_tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
@@ -800,14 +767,6 @@ def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:
     _check_file_size(path, max(ends))
 
 
-def _segment_bytes(page: "tifffile.TiffPage") -> int:
-    """Return the decoded size of one tile or strip in bytes, including padding."""
-    sides = page.tilelength, page.tilewidth
-    if not page.is_tiled:
-        sides = min(page.rowsperstrip, page.imagelength), page.imagewidth
-    return math.prod(sides) * page.samplesperpixel * np.dtype(page.dtype).itemsize
-
-
 def _check_file_size(path: Path, end: int) -> None:
     size = path.stat().st_size
     if end > size:
@@ -888,7 +847,12 @@ def _find_plane(
     if page.parent is tif:
         _check_pixel_data(path, page)
         check_claimed_size(path, plane_source.nbytes, sum(page.databytecounts))
-        check_claimed_size(path, _segment_bytes(key), sum(page.databytecounts))
+        # the decoded size of one tile or strip, including padding
+        strip = min(key.rowsperstrip, key.imagelength), key.imagewidth
+        sides = (key.tilelength, key.tilewidth) if key.is_tiled else strip
+        pixel_bytes = key.samplesperpixel * np.dtype(key.dtype).itemsize
+        segment_bytes = math.prod(sides) * pixel_bytes
+        check_claimed_size(path, segment_bytes, sum(page.databytecounts))
     return replace(
         plane_source, page=outer, block=_choose_block_shape(key, plane_source.extent)
     )
@@ -1010,6 +974,8 @@ def _read_companion_xml(
     """Read OME-XML that is in another file or contains invalid characters."""
     from xml.etree import ElementTree as ET
 
+    from tifffile import TiffFile
+
     text = tif.ome_metadata or ""
     own = _parse_ome(text)
     if own is None:
@@ -1021,7 +987,18 @@ def _read_companion_xml(
     name = where[0].get("MetadataFile") or ""
     root: Element | None = None
     with suppress(SemsrError, OSError, ValueError):  # `with_name` refuses other folders
-        root = _parse_ome(_read_ome_xml(path.with_name(name)))
+        companion = path.with_name(name)
+        with open_file(companion) as stream:
+            is_tiff = stream.read(4).startswith(_MAGIC)
+        if is_tiff:
+            with (
+                convert_decoding_errors(companion, "TIFF"),
+                TiffFile(companion) as other,
+            ):
+                content = str(other.ome_metadata or "")
+        else:
+            content = read_text(companion)
+        root = _parse_ome(content)
     if root is None:
         sentence = Message(
             f"The OME-XML is in {format_one_line(f'{name:.80}')!r}, which is not a "
@@ -1033,18 +1010,6 @@ def _read_companion_xml(
     # identifies this file even if it was renamed
     root.set("UUID", own.get("UUID", ""))
     return ET.tostring(root, encoding="unicode")
-
-
-def _read_ome_xml(path: Path) -> str:
-    """Read OME-XML from a text file or a TIFF."""
-    import tifffile
-
-    with open_file(path) as stream:
-        is_tiff = stream.read(4).startswith(_MAGIC)
-    if not is_tiff:
-        return read_text(path)
-    with convert_decoding_errors(path, "TIFF"), tifffile.TiffFile(path) as tif:
-        return str(tif.ome_metadata or "")
 
 
 def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
@@ -1072,24 +1037,22 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
         )
         raise ReadError(msg, code="outside-folder")
     size = max(1, tif.pages.first.size)
-    planes = max(
-        (_count_stated_planes(element, size) for element in elements), default=0
-    )
+    planes = 0
+    for element in elements:
+        numbers = {
+            key: int(value[:_DIGITS])
+            for key, value in element.items()
+            if value.isdecimal()
+        }
+        area = math.prod(numbers.get(f"Size{axis}", 1) for axis in "XYZCT")
+        counts = (numbers.get(key, 0) for key in _COUNTS)
+        planes = max(planes, area // size, *counts)
     if planes > _MAX_PLANES:
         msg = (
             f"{path} states {planes:.3g} planes, more than the maximum of "
             f"{_MAX_PLANES} for a TIFF: export it again."
         )
         raise ReadError(msg, code="too-many-planes")
-
-
-def _count_stated_planes(element: "Element", size: int) -> int:
-    """Return the number of planes of `size` pixels stated in an OME-XML element."""
-    numbers = {
-        key: int(value[:_DIGITS]) for key, value in element.items() if value.isdecimal()
-    }
-    sides = [numbers.get(f"Size{axis}", 1) for axis in "XYZCT"]
-    return max(math.prod(sides) // size, *(numbers.get(key, 0) for key in _COUNTS))
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -1131,7 +1094,15 @@ def read_calibration(path: Path) -> RawImage:
 def _list_own_series(tif: "tifffile.TiffFile") -> list[int]:
     """List the full-resolution images with planes in this file itself."""
     own = [i for i, one in enumerate(tif.series) if _has_own_planes(tif, one)] or [0]
-    return [i for i in own if not _is_reduced(tif.series[i].keyframe)] or own
+    full = []
+    for i in own:
+        page = tif.series[i].keyframe
+        former = page.tags.valueof(_FORMER_SUBFILE)
+        if (
+            not page.is_reduced and former != _FORMER_REDUCED
+        ):  # either tag may declare it
+            full.append(i)
+    return full or own
 
 
 def _default_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
@@ -1144,11 +1115,6 @@ def _default_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
         return own[0]
     larger = [number for number in own if _is_thumbnail(pages[own[0]], pages[number])]
     return max(larger, key=lambda number: pages[number].size, default=own[0])
-
-
-def _is_reduced(page: "tifffile.TiffPage") -> bool:
-    """Return whether either tag declares a page a reduced-resolution copy."""
-    return page.is_reduced or page.tags.valueof(_FORMER_SUBFILE) == _FORMER_REDUCED
 
 
 def _is_thumbnail(page: "tifffile.TiffPage", whole: "tifffile.TiffPage") -> bool:
@@ -1201,7 +1167,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         facts.pop(BITS_KEY, None)
     return replace(
         image,
-        format=_get_dialect(tif),
+        format="OME-TIFF" if tif.is_ome else "ImageJ TIFF" if tif.is_imagej else "TIFF",
         data=data,
         levels=len(levels),
         series=count,
@@ -1375,9 +1341,3 @@ def _convert_to_level(
         databar_rows=scale_rows(image.databar_rows, down),
         coarser=(down, across),
     )
-
-
-def _get_dialect(tif: "tifffile.TiffFile") -> str:
-    if tif.is_ome:
-        return "OME-TIFF"
-    return "ImageJ TIFF" if tif.is_imagej else "TIFF"

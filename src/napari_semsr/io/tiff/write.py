@@ -61,15 +61,13 @@ def _choose_resolution(
         unit = next(fits, list(units)[-1])
         per_unit = [Fraction(units[unit]) / Fraction(pitch) for pitch in size]
         if all(1 / _MAX_RATIONAL <= value <= _MAX_RATIONAL for value in per_unit):
-            y, x = (_to_rational(value) for value in per_unit)
-            return unit, (x, y)
+            # the closest numerators and denominators that fit into a tag
+            y, x = (
+                value.limit_denominator(int(_MAX_RATIONAL / max(value, Fraction(1))))
+                for value in per_unit
+            )
+            return unit, ((x.numerator, x.denominator), (y.numerator, y.denominator))
     return "pixel", ((1, 1), (1, 1))
-
-
-def _to_rational(value: Fraction) -> _Rational:
-    """Return the closest numerator and denominator that fit into a tag."""
-    fraction = value.limit_denominator(int(_MAX_RATIONAL / max(value, Fraction(1))))
-    return fraction.numerator, fraction.denominator
 
 
 def _resolution_tags(image: Micrograph) -> dict[str, Any]:

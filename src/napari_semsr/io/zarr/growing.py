@@ -46,7 +46,7 @@ class GrowingMosaic:
     origin: IntPair = (0, 0)  # pixel at the first row and column of the store
     _moves: int = 0  # number of times that the files of the chunks were renamed
     # rows and columns of the chunks with pixels, counted from the mosaic's origin
-    _written: set[IntPair] = field(default_factory=set, repr=False)
+    _written_chunks: set[IntPair] = field(default_factory=set, repr=False)
     # the last chunks that were written
     _recent: dict[IntPair, Float32Array] = field(default_factory=dict, repr=False)
     # held while the store is extended
@@ -111,7 +111,7 @@ class GrowingMosaic:
         self.level0[whole.relative_to(self.box).slices] = pixels
         with self._lock:
             for place, chunk in zip(self._list_chunk_indices(box), chunks, strict=True):
-                self._written.add(place)
+                self._written_chunks.add(place)
                 self._recent.pop(place, None)
                 self._recent[place] = pixels[chunk.relative_to(whole).slices].copy()
             while len(self._recent) * 4 * self.chunk**2 > _RECENT_BYTES:
@@ -123,7 +123,9 @@ class GrowingMosaic:
             with self._lock:
                 store, moves = self.box, self._moves
                 places = [
-                    p for p in self._list_chunk_indices(box) if p in self._written
+                    p
+                    for p in self._list_chunk_indices(box)
+                    if p in self._written_chunks
                 ]
                 recent = [self._recent.get(place) for place in places]
             result = np.full(box.shape, np.nan, np.float32)
@@ -162,32 +164,24 @@ class GrowingMosaic:
         self.level0.resize((rows, columns))
         if any(before):
             self._moves += 1
-            self._rename_chunks(before[0], before[1])
+            name = self.level0.metadata.encode_chunk_key((0, 0)).rpartition("/")[0]
+            top = (self.store.path / self.level0.path / name).parent
+            # the chunk files, if any were written, get other names, the last one first
+            paths = top.iterdir() if top.is_dir() else ()
+            numbered_paths = [path for path in paths if path.name.isdecimal()]
+            for row in sorted(numbered_paths, key=lambda item: -int(item.name)):
+                chunks = [item for item in row.iterdir() if item.name.isdecimal()]
+                for item in sorted(chunks, key=lambda item: -int(item.name)):
+                    item.rename(row / str(int(item.name) + before[1]))
+                row.rename(top / str(int(row.name) + before[0]))
             y, x = self.origin
             self.origin = y - before[0] * self.chunk, x - before[1] * self.chunk
-            self._write_start_position()
-
-    def _rename_chunks(self, down: int, right: int) -> None:
-        """Rename the chunk files, starting with the last."""
-        name = self.level0.metadata.encode_chunk_key((0, 0)).rpartition("/")[0]
-        top = (self.store.path / self.level0.path / name).parent
-        if not top.is_dir():
-            return  # nothing was written yet
-        rows = [item for item in top.iterdir() if item.name.isdecimal()]
-        for row in sorted(rows, key=lambda item: -int(item.name)):
-            chunks = [item for item in row.iterdir() if item.name.isdecimal()]
-            for item in sorted(chunks, key=lambda item: -int(item.name)):
-                item.rename(row / str(int(item.name) + right))
-            row.rename(top / str(int(row.name) + down))
-
-    def _write_start_position(self) -> None:
-        """Write the position of the first pixel to the metadata."""
-        record = self.store.record
-        pitch = record.pixel_size_nm or record.spacing_px
-        steps = zip(self.start_position, self.origin, pitch, strict=True)
-        y, x = (start + at * step for start, at, step in steps)
-        self.store.write_metadata(replace(record, origin=(y, x)), 1)
-        self.store.write_note(_LIVE, {"origin_px": list(self.origin)})
+            record = self.store.record
+            pitch = record.pixel_size_nm or record.spacing_px
+            steps = zip(self.start_position, self.origin, pitch, strict=True)
+            down, right = (start + at * step for start, at, step in steps)
+            self.store.write_metadata(replace(record, origin=(down, right)), 1)
+            self.store.write_note(_LIVE, {"origin_px": list(self.origin)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,17 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
     if not matches(path, b"" if path.is_dir() else b"file"):
         return
     try:
-        levels, block_count = _open_levels(path, series, level)
+        import zarr
+
+        from napari_semsr.core import FolderStore
+
+        group = zarr.open_group(FolderStore(path, read_only=True), mode="r")
+        image = _find_image(path, group, series)
+        block_count = get_recorded_block_count(image.group)
+        numbers = [level]
+        if block_count is not None:
+            numbers = list(range(len(_get_level_metadata(path, image))))
+        levels = [_open_level(path, image, each) for each in numbers]
         blocks_there = sum(count_blocks(path, level) for level in levels)
         whole = block_count
         if whole is None:
@@ -227,26 +237,6 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
             f"are read as {value}: {remedy}",
             "blocks-missing",
         )
-
-
-def _open_levels(
-    path: Path, series: int, level: int
-) -> tuple[list["ZarrArray"], int | None]:
-    """Open all levels if their number of files is recorded, otherwise only one."""
-    import zarr
-
-    from napari_semsr.core import FolderStore
-
-    image = _find_image(
-        path, zarr.open_group(FolderStore(path, read_only=True), mode="r"), series
-    )
-    block_count = get_recorded_block_count(image.group)
-    numbers = (
-        range(len(_get_level_metadata(path, image)))
-        if block_count is not None
-        else (level,)
-    )
-    return [_open_level(path, image, each) for each in numbers], block_count
 
 
 def get_ome_attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
@@ -338,20 +328,14 @@ def _open_level(path: Path, image: _Image, level: int) -> "ZarrArray":
     return array
 
 
-def _get_stated_axes(image: _Image, ndim: int) -> object:
-    """Return the stated axes of an image, whose location depends on the version."""
-    axes = image.metadata.get("axes")
-    if axes is None and ndim == 5:  # before 0.3 the axes were always these
-        return list("tczyx")
-    systems = image.metadata.get("coordinateSystems")  # since 0.6, levels first
-    if axes is None and isinstance(systems, list) and systems:
-        return systems[0].get("axes") if isinstance(systems[0], dict) else None
-    return axes
-
-
 def _get_axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
     """Return the axes of an image and check that the last two are y and x."""
-    axes_stated = _get_stated_axes(image, ndim)
+    axes_stated = image.metadata.get("axes")
+    systems = image.metadata.get("coordinateSystems")  # since 0.6, levels first
+    if axes_stated is None and ndim == 5:  # before 0.3 the axes were always these
+        axes_stated = list("tczyx")
+    elif axes_stated is None and isinstance(systems, list) and systems:
+        axes_stated = systems[0].get("axes") if isinstance(systems[0], dict) else None
     axes_listed = axes_stated if isinstance(axes_stated, list) else []
     axes = [a if isinstance(a, dict) else {"name": a} for a in axes_listed]
     names = [str(a.get("name", "")).lower() for a in axes]
@@ -420,7 +404,14 @@ def _apply_transform(
 ) -> _LevelTransform:
     """Apply a scale or translation given as one number per axis."""
     kind = step["type"]
-    numbers = _get_yx_numbers(step.get(kind), ndim)
+    values: Any = step.get(kind)
+    numbers: tuple[float, ...] | None = None
+    is_list = isinstance(values, list) and len(values) == ndim
+    if is_list and all(type(value) in (int, float) for value in values):
+        with suppress(OverflowError):
+            numbers = tuple(float(value) for value in values[-2:])
+    if numbers is not None and not all(map(math.isfinite, numbers)):
+        numbers = None
     if numbers is None:
         unknown = "pixel size" if kind == "scale" else "position"
         doubt = Message(
@@ -437,19 +428,6 @@ def _apply_transform(
     before = place.scale or (1.0, 1.0)
     scale = (before[0] * y, before[1] * x)
     return replace(place, scale=scale, shift=(down * y, across * x))
-
-
-def _get_yx_numbers(values: object, ndim: int) -> FloatPair | None:
-    """Return the y and x values of a list with one number per axis, if valid."""
-    if not isinstance(values, list) or len(values) != ndim:
-        return None
-    if any(type(value) not in (int, float) for value in values):
-        return None
-    try:
-        y, x = (float(value) for value in values[-2:])
-    except OverflowError:
-        return None
-    return (y, x) if math.isfinite(y) and math.isfinite(x) else None
 
 
 def _read_level(
@@ -471,7 +449,7 @@ def _read_level(
         record = replace(record, pixel_size_nm=None)
     if image.version not in _VERSIONS:
         doubt = Message(
-            f"OME-Zarr {image.version} is not supported (supported versions: "
+            f"OME-Zarr {image.version} is not fully supported (supported: "
             f"{_VERSIONS[0]} to {_VERSIONS[-1]}): check the pixel size.",
             "other-version",
         )
@@ -604,7 +582,12 @@ class _CheckedArray:
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 self._check_unchanged()
-                msg = f"block {self._block_name(index)}: {reason}"
+                # the file of the first block
+                chunks = self.array.shards or self.array.chunks
+                starts = [n.start or 0 if isinstance(n, slice) else n for n in index]
+                block = tuple(n // c for n, c in zip(starts, chunks, strict=True))
+                file_name = self.array.metadata.encode_chunk_key(block)
+                msg = f"block {self.array.path}/{file_name}: {reason}"
                 raise ValueError(msg) from error
         # checked after reading, since it may be removed meanwhile
         self._check_unchanged()
@@ -617,13 +600,6 @@ class _CheckedArray:
         ):
             msg = f"{self.path} was replaced or moved since it was opened: open "
             raise ReadError(msg + "it again.", code="content-changed")
-
-    def _block_name(self, index: Any) -> str:
-        """Return the file name of the first block in an index."""
-        chunks = self.array.shards or self.array.chunks
-        starts = [one.start or 0 if isinstance(one, slice) else one for one in index]
-        place = tuple(at // chunk for at, chunk in zip(starts, chunks, strict=True))
-        return f"{self.array.path}/{self.array.metadata.encode_chunk_key(place)}"
 
 
 def _compute_calibration(

@@ -190,11 +190,31 @@ class OmeZarrStore:
 
     def mark_damaged_unfinished(self) -> None:
         """Mark units with missing or damaged files as unfinished, and warn."""
-        marks = _read_marks(self.marks)
+        places = list(np.ndindex(*_to_int_pair(self.marks.shape)))
+        marks: dict[IntPair, int | None] = dict.fromkeys(places)  # None: damaged file
+        if _is_decodable(self.marks, ...):
+            values = np.asarray(self.marks[...])
+            marks = {place: int(values[place]) for place in places}
+        else:
+            for place in places:
+                if _is_decodable(self.marks, place):
+                    marks[place] = int(np.asarray(self.marks[place]))
         places_done = [place for place, mark in marks.items() if mark != 0]
-        damaged_places = [
-            place for place in places_done if not self._is_intact(place, marks[place])
-        ]
+        damaged_places = []
+        for place in places_done:
+            if marks[place] is None or self.marks.dtype.itemsize > 1:
+                is_intact = False
+                with suppress(ReadError):  # a pipe, a device or an oversized file
+                    is_intact = marks[place] == self._compute_mark(*place)
+            else:
+                box = self.box(*place)
+                is_intact = all(
+                    file.is_file() for file in self._list_unit_files(*place)
+                ) and all(
+                    _is_decodable(one, box.slices) for one in self._get_finest_arrays()
+                )
+            if not is_intact:
+                damaged_places.append(place)
         self.mark_unfinished(damaged_places)
         if damaged_places:
             warn(
@@ -202,19 +222,6 @@ class OmeZarrStore:
                 f"{self.path.name} are missing or damaged and will be recomputed.",
                 "tiles-lost",
             )
-
-    def _is_intact(self, place: IntPair, mark: int | None) -> bool:
-        """Return whether all files of a finished write unit are intact."""
-        if mark is None or self.marks.dtype.itemsize > 1:
-            try:
-                return mark == self._compute_mark(*place)
-            except ReadError:  # a pipe, a device or an oversized file
-                return False
-        files = all(file.is_file() for file in self._list_unit_files(*place))
-        box = self.box(*place)
-        return files and all(
-            _is_decodable(one, box.slices) for one in self._get_finest_arrays()
-        )
 
     def pending_units(self) -> list[IntPair]:
         """List the unfinished units as ``(row, column)``."""
@@ -340,18 +347,6 @@ class OmeZarrStore:
         _write_metadata(
             group, _label_attributes(self.record, name, levels, self.version)
         )
-
-
-def _read_marks(marks: "ZarrArray") -> dict[IntPair, int | None]:
-    """Read all marks, with None for marks in damaged files."""
-    places = list(np.ndindex(*_to_int_pair(marks.shape)))
-    if _is_decodable(marks, ...):
-        values = np.asarray(marks[...])
-        return {place: int(values[place]) for place in places}
-    return {
-        place: int(np.asarray(marks[place])) if _is_decodable(marks, place) else None
-        for place in places
-    }
 
 
 def _is_decodable(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) -> bool:
@@ -765,7 +760,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
 
 
 def _image_attributes(
-    record: Record, levels: int, dtype: np.dtype[np.generic], version: str
+    record: Record, levels: int, dtype: np.dtype[Any], version: str
 ) -> dict[str, Any]:
     """Return the metadata of an image for a given OME-Zarr version.
 
@@ -775,7 +770,20 @@ def _image_attributes(
     ome = _import_models(version)
     method = None if record.look is not None and record.look.classes else "mean"
     image = _create_multiscale(record, record.name, levels, version, method)
-    display = None if record.look is None else _create_omero(record.look, dtype, ome)
+    display = None
+    if record.look is not None:  # contrast limits and colour, for other viewers
+        start, end = least, most = record.look.limits
+        if dtype.kind in "ui":
+            info = np.iinfo(dtype)
+            least, most = min(start, info.min), max(end, info.max)
+        hue = record.look.colormap.removeprefix("#")[:6].upper()
+        plain = record.look.colormap.startswith("#") and len(hue) == 6
+        channel = ome.OmeroChannel(
+            window=ome.OmeroWindow(start=start, end=end, min=least, max=most),
+            color=hue if plain else "FFFFFF",
+            active=True,
+        )
+        display = ome.Omero(channels=[channel])
     metadata: Any = ome.Image(multiscales=[image], omero=display)
     return dict(metadata.model_dump(exclude_none=True))
 
@@ -802,23 +810,6 @@ def _label_attributes(
     # The model makes floats of the values, which readers expect as integers.
     metadata = dict(label.model_dump(exclude_none=True, by_alias=True))
     return metadata | {"image-label": about}
-
-
-def _create_omero(look: DisplaySettings, dtype: np.dtype[Any], ome: ModuleType) -> Any:
-    """Return the contrast limits and colour of an image for other viewers."""
-    start, end = look.limits
-    least, most = look.limits
-    if dtype.kind in "ui":
-        info = np.iinfo(dtype)
-        least, most = min(start, info.min), max(end, info.max)
-    hue = look.colormap.removeprefix("#")[:6].upper()
-    plain = look.colormap.startswith("#") and len(hue) == 6
-    channel = ome.OmeroChannel(
-        window=ome.OmeroWindow(start=start, end=end, min=least, max=most),
-        color=hue if plain else "FFFFFF",
-        active=True,
-    )
-    return ome.Omero(channels=[channel])
 
 
 def _create_multiscale(

@@ -149,34 +149,28 @@ def check_correlation(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None
     contrasts = [
         (_measure_contrast(light), _measure_contrast(sem)) for light, sem in planes
     ]
-    if any(_is_correlated(pairs) for pairs in (images, contrasts)):
-        return
+    for pairs in (images, contrasts):
+        products = [
+            part.mean()
+            for first, second in pairs
+            for rows in np.array_split(first * second, _PARTS, axis=0)
+            for part in np.array_split(rows, _PARTS, axis=1)
+        ]
+        error = float(np.std(products, ddof=1)) / math.sqrt(len(products))
+        if error > 0 and float(np.mean(products)) > _CERTAIN * error:
+            return
     names = ", ".join(area.name for area in areas)
-    share = np.mean([_compute_correlation(*pair) for pair in images])
+    correlations = []
+    for light, sem in images:  # both have a mean of zero
+        scale = math.sqrt(float((light**2).mean() * (sem**2).mean()))
+        correlations.append(float((light * sem).mean()) / scale if scale else 0.0)
     msg = (
         "No usable training patches: the optical image does not correlate with "
-        f"{names} (correlation {share:.2f} on the held-out part). Check that all "
-        "images show the same area, or mark corresponding points as landmarks."
+        f"{names} (correlation {np.mean(correlations):.2f} on the held-out part). "
+        "Check that all images show the same area, or mark corresponding points as "
+        "landmarks."
     )
     raise AdaptationError(msg, "pairs-uncorrelated")
-
-
-def _is_correlated(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> bool:
-    """Return whether image pairs (Y, X) have a significantly positive mean product."""
-    products = [
-        part.mean()
-        for first, second in pairs
-        for rows in np.array_split(first * second, _PARTS, axis=0)
-        for part in np.array_split(rows, _PARTS, axis=1)
-    ]
-    error = float(np.std(products, ddof=1)) / math.sqrt(len(products))
-    return error > 0 and float(np.mean(products)) > _CERTAIN * error
-
-
-def _compute_correlation(first: FloatArray, second: FloatArray) -> float:
-    """Return the correlation of two zero-mean images."""
-    scale = math.sqrt(float((first**2).mean() * (second**2).mean()))
-    return float((first * second).mean()) / scale if scale else 0.0
 
 
 def _measure_contrast(image: FloatArray) -> FloatArray:

@@ -294,18 +294,18 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
         images[LINEAR].append(linear.apply(light)[area.held_out.slices])
     before = evaluate(areas, images, cut_off)
     fit = yield from _train(run, areas, levels, before)
-    trained = yield from _write_model(run, mosaic, areas, fit, levels)
+    trained_file = yield from _write_model(run, mosaic, areas, fit, levels)
     try:
-        images = yield from _enhance_held_out(run, areas, trained, levels)
+        images = yield from _enhance_held_out(run, areas, trained_file, levels)
         evaluations = evaluate(areas, images, cut_off, before)
         require_gain(evaluations, ADAPTED_MODEL)
     except BaseException as error:
-        trained.unlink()  # a model of an earlier training is kept
+        trained_file.unlink()  # a model of an earlier training is kept
         if isinstance(error, AdaptationError):
             error.facts["steps"] = fit.steps
             error.facts["registration"] = to_json_value(registrations[0])
         raise
-    model, is_new = _publish(trained)
+    model, is_new = _publish(trained_file)
     applied_images = yield from _enhance_images(run, model, is_new=is_new)
     provenance = compose_provenance(
         "adapt", run.options.model_dump(mode="json"), *run.records.values()
@@ -341,11 +341,11 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     )
 
 
-def _publish(trained: Path) -> tuple[Path, bool]:
+def _publish(trained_file: Path) -> tuple[Path, bool]:
     """Publish a trained model, and return whether it differs from the existing one."""
-    model = trained.with_name(trained.name.removeprefix("."))
-    is_new = not model.is_file() or model.read_bytes() != trained.read_bytes()
-    trained.replace(model)
+    model = trained_file.with_name(trained_file.name.removeprefix("."))
+    is_new = not model.is_file() or model.read_bytes() != trained_file.read_bytes()
+    trained_file.replace(model)
     return model, is_new
 
 
@@ -370,7 +370,12 @@ def _prepare_areas(
     mosaic_given = run.image_inputs["mosaic"]
     yield from _record_image(run, LIGHT, mosaic_given, mosaic, run.opening)
     areas, facts = [], []
-    search = _search_of(run)
+    if isinstance(landmarks, (str, os.PathLike)):
+        landmarks = digest_path(Path(landmarks))
+    search_options = run.options.model_dump(
+        mode="json", include={*RegisterOptions.model_fields}
+    )
+    search = {**search_options, "landmarks": to_json_value(landmarks)}
     for number, image in enumerate(sems, 1):
         sem_image = open_image(image, run.get_read_options("sem")).replace(
             name=get_image_name(image)
@@ -380,34 +385,27 @@ def _prepare_areas(
             run, f"sem {number}", image, sem_image, run.get_read_options("sem")
         )
         transform_file = run.required_target / _TRANSFORM.format(number)
-        resumed = None
+        resumed_transform = None
         if run.existing.resume and transform is None and transform_file.is_file():
-            resumed = read_transform(transform_file)
-            if resumed.quality.get(_SEARCH, search) != search:
-                resumed = None
-        registration = yield from register_sem(run, image, sem_image.name, resumed)
+            resumed_transform = read_transform(transform_file)
+            if resumed_transform.quality.get(_SEARCH, search) != search:
+                resumed_transform = None
+        registration = yield from register_sem(
+            run, image, sem_image.name, resumed_transform
+        )
         if not transform_file.is_file() or transform is None:
-            stored = registration.stored
-            quality = {**stored.quality, _SEARCH: search}
-            write_transform(transform_file, replace(stored, quality=quality))
-        found = registration.registration
-        facts.append(describe_registration(found))
+            stored_transform = registration.stored
+            quality = {**stored_transform.quality, _SEARCH: search}
+            write_transform(transform_file, replace(stored_transform, quality=quality))
+        found_registration = registration.registration
+        facts.append(describe_registration(found_registration))
         try:
-            areas.append(create_shared_area(shown_image, sem_image, found.transform))
+            areas.append(
+                create_shared_area(shown_image, sem_image, found_registration.transform)
+            )
         except ShapeError as error:
             raise AdaptationError(str(error), "not-registered") from error
     return areas, facts
-
-
-def _search_of(run: Run[AdaptOptions]) -> dict[str, Any]:
-    """Return all registration settings."""
-    landmarks = run.parameters["landmarks"]
-    if isinstance(landmarks, (str, os.PathLike)):
-        landmarks = digest_path(Path(landmarks))
-    options = run.options.model_dump(
-        mode="json", include={*RegisterOptions.model_fields}
-    )
-    return {**options, "landmarks": to_json_value(landmarks)}
 
 
 def _record_image(
@@ -428,16 +426,16 @@ def register_sem(
     run: Run[AdaptOptions],
     sem: Image,
     name: str,
-    resumed: StoredTransform | None,
+    resumed_transform: StoredTransform | None,
 ) -> Job[Registered]:
     """Register a mosaic to an SEM image, elastically if affine is insufficient."""
     settings = run.options
-    is_found = resumed is not None or run.parameters["transform"] is not None
+    is_found = resumed_transform is not None or run.parameters["transform"] is not None
     # as given, so that a transform recognises their files
     images = run.image_inputs["mosaic"], sem, run.get_read_options("sem")
     try:
         registration = yield from register_with_run_options(
-            run, *images, resumed=resumed
+            run, *images, resumed_transform=resumed_transform
         )
         bends = not is_found and settings.model == "affine"
         if (
@@ -620,7 +618,7 @@ def _get_stem(image: Image) -> str:
 def _enhance_held_out(
     run: Run[AdaptOptions],
     areas: Sequence[SharedArea],
-    trained: Path,
+    trained_file: Path,
     levels: FloatPair,
 ) -> Job[dict[str, list[NDArray[Any]]]]:
     """Enhance the held-out parts with both models, in the mosaic's grey range."""
@@ -629,7 +627,7 @@ def _enhance_held_out(
     images: dict[str, list[NDArray[Any]]] = {}
     for name, path in (
         (MOSAIC_MODEL, find_model(MOSAIC_MODEL)),
-        (ADAPTED_MODEL, trained),
+        (ADAPTED_MODEL, trained_file),
     ):
         yield Progress(0, 0, f"evaluating the {name}")
         model = models.load_model(path)

@@ -74,6 +74,19 @@ def draw_held_out_images(
     differs_png = draw_image_png(
         differs, pixel, limits=(0.0, float(differs.max()) or 1.0), width_px=_WHOLE_PX
     )
+    curve_png = None
+    rows_measured = [row for row in curve if row["gain_db"] is not None]
+    if len(rows_measured) >= 2:
+        seconds, gains = (
+            np.array([row[name] for row in rows_measured])
+            for name in ("seconds", "gain_db")
+        )
+        linear = np.full(2, linear_gain_db or np.nan)
+        lines = (
+            Line(ADAPTED_MODEL, seconds, gains),
+            Line(LINEAR, seconds[[0, -1]], linear, kind="threshold"),
+        )
+        curve_png = draw_plot_png(Plot("Training", "time (s)", f"gain ({DB})", lines))
     return {
         "look_here": differs_png,
         "wholes": {
@@ -83,30 +96,5 @@ def draw_held_out_images(
             name: draw_plane(plane[y : y + rows, x : x + columns], _DETAIL_PX)
             for name, plane in planes.items()
         },
-        "curve": _plot_curve(curve, linear_gain_db),
+        "curve": curve_png,
     }
-
-
-def _plot_curve(
-    curve: "Sequence[Mapping[str, Any]]", linear_gain_db: float | None
-) -> bytes | None:
-    """Plot the gain on the held-out part against training time."""
-    rows = [row for row in curve if row["gain_db"] is not None]
-    if len(rows) < 2:
-        return None
-    seconds, gains = (
-        np.array([row[name] for row in rows]) for name in ("seconds", "gain_db")
-    )
-    ends = seconds[[0, -1]]
-    linear = np.full(2, linear_gain_db or np.nan)
-    return draw_plot_png(
-        Plot(
-            "Training",
-            "time (s)",
-            f"gain ({DB})",
-            (
-                Line(ADAPTED_MODEL, seconds, gains),
-                Line(LINEAR, ends, linear, kind="threshold"),
-            ),
-        )
-    )

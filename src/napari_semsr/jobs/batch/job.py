@@ -167,27 +167,28 @@ class _ResultTable:
     def rows(self) -> list[Cells]:
         """Return all rows; images not yet processed are marked as pending."""
         outcomes, pending = self.outcomes, PlanOutcome({}, _PENDING)
-        return [
-            self._create_row(one, outcomes.get(one.name, pending))
-            for one in self.plan.images
-        ]
-
-    def _create_row(self, task: ImageTask, outcome: PlanOutcome) -> Cells:
-        cells: Cells = {}
-        for call in task.plan.calls[: len(outcome.records)]:
-            record, prefix = outcome.records[call.name], call.name.replace("-", "_")
-            output = require_verb(call.verb).output
-            if output is not None and output.name in call.outputs:
-                cells[f"{prefix}_output"] = call.outputs[output.name]
-            cells |= {f"{prefix}_{name}": cell for name, cell in record.figures.items()}
-        return {
-            "image": format_table_path(Path(task.image), self.plan.table_path),
-            "name": task.name,
-            **task.cells,
-            **{name: cells.get(name) for name in self.plan.columns},
-            "warnings": " ".join(_get_warnings(outcome)) or None,
-            "error": outcome.error,
-        }
+        rows: list[Cells] = []
+        for task in self.plan.images:
+            outcome = outcomes.get(task.name, pending)
+            cells: Cells = {}
+            for call in task.plan.calls[: len(outcome.records)]:
+                record, prefix = outcome.records[call.name], call.name.replace("-", "_")
+                output = require_verb(call.verb).output
+                if output is not None and output.name in call.outputs:
+                    cells[f"{prefix}_output"] = call.outputs[output.name]
+                figures = record.figures.items()
+                cells |= {f"{prefix}_{name}": cell for name, cell in figures}
+            rows.append(
+                {
+                    "image": format_table_path(Path(task.image), self.plan.table_path),
+                    "name": task.name,
+                    **task.cells,
+                    **{name: cells.get(name) for name in self.plan.columns},
+                    "warnings": " ".join(_get_warnings(outcome)) or None,
+                    "error": outcome.error,
+                }
+            )
+        return rows
 
     def add_result(self, task: ImageTask, result: PlanOutcome) -> None:
         """Add the result of an image, or the failed step with its error."""

@@ -7,7 +7,7 @@ options, missing files, outputs outside the folder, and outputs that collide.
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -172,7 +172,8 @@ class _Step:
     def columns(self) -> tuple[str, ...]:
         """Table columns of the step's outputs and results."""
         output, prefix = self.verb.output, self.name.replace("-", "_")
-        names = _get_result_columns(self.verb, self.verb.get_result_type(self.values))
+        kind = self.verb.get_result_type(self.values)
+        names = get_columns(kind) if self.verb.makes_table else kind.NUMBERS
         if output is not None and output.name in self.values:
             names = ("output", *names)
         return tuple(f"{prefix}_{name}" for name in names)
@@ -282,13 +283,6 @@ NO_STEPS = {
 """Reasons why some commands cannot be batch steps."""
 
 
-def _get_result_columns(
-    verb: Verb[Options, Result], kind: type[Result]
-) -> tuple[str, ...]:
-    """Return the names of a command's result columns."""
-    return get_columns(kind) if verb.makes_table else kind.NUMBERS
-
-
 def _parse_steps(entries: object) -> list[_Step]:
     """Parse the list of steps."""
     if not isinstance(entries, (list, tuple)) or not entries:
@@ -311,13 +305,24 @@ def _parse_step(number: int, entry: object, names_in_use: Sequence[str]) -> _Ste
         raise OptionError(msg, code="wrong-type")
     verbs = [key for key in table if key != "name"]
     if len(verbs) != 1 or not isinstance(verbs[0], str):
-        verb_names = format_one_line(", ".join(map(str, verbs))) or "none"
+        verbs_given = format_one_line(", ".join(map(str, verbs))) or "none"
         msg = (
             f"Step {number} must be one command, with its options below it, got "
-            f"{verb_names}."
+            f"{verbs_given}."
         )
         raise OptionError(msg, code="wrong-type")
-    verb, options = _get_step_verb(number, verbs[0]), table[verbs[0]]
+    if verbs[0] not in VERBS:
+        verb_names = [one for one in VERBS if one not in NO_STEPS]
+        near = difflib.get_close_matches(verbs[0], verb_names, n=_NEAR)
+        suggestion = f"did you mean {' or '.join(near)}?"
+        hint = suggestion if near else f"the commands are {', '.join(verb_names)}."
+        msg = f"Step {number} is {verbs[0]!r:.60}, which is not a command; {hint}"
+        raise OptionError(msg, code="verb-unknown")
+    verb, options = get_verb(verbs[0]), table[verbs[0]]
+    if verb is None or verbs[0] in NO_STEPS:
+        why = NO_STEPS[verbs[0]]
+        msg = f"Step {number} is {verbs[0]}, which cannot be a step: {why}."
+        raise OptionError(msg, code="verb-unsuitable")
     if not isinstance(options, (Mapping, type(None))):
         msg = (
             f"The options of step {number} ({verb.name}) must be a table of name: "
@@ -340,36 +345,7 @@ def _parse_step(number: int, entry: object, names_in_use: Sequence[str]) -> _Ste
     return _Step(number, name, verb, options or {})
 
 
-def _get_step_verb(number: int, name: str) -> Verb[Options, Result]:
-    """Return a command by name; raise an error if it cannot be a step."""
-    if name not in VERBS:
-        verb_names = [one for one in VERBS if one not in NO_STEPS]
-        near = difflib.get_close_matches(name, verb_names, n=_NEAR)
-        suggestion = f"did you mean {' or '.join(near)}?"
-        hint = suggestion if near else f"the commands are {', '.join(verb_names)}."
-        msg = f"Step {number} is {name!r:.60}, which is not a command; {hint}"
-        raise OptionError(msg, code="verb-unknown")
-    verb = get_verb(name)
-    if verb is None or name in NO_STEPS:
-        msg = f"Step {number} is {name}, which cannot be a step: {NO_STEPS[name]}."
-        raise OptionError(msg, code="verb-unsuitable")
-    return verb
-
-
 # Placeholders.
-
-
-def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
-    """Raise an error for input columns whose names are reserved."""
-    names_in_use = {"input", "previous", "warnings", "error"}
-    names_in_use |= {name for step in steps for name in step.columns}
-    for name in columns:
-        if name in names_in_use or name.startswith(_STEP_MARK) or not name:
-            msg = (
-                f"The input table has a column {name!r:.60}, a name reserved for the "
-                "batch: rename the column."
-            )
-            raise OptionError(msg, code="name-taken")
 
 
 # Images.
@@ -394,7 +370,12 @@ def _find_inputs(inputs_path: Path, folder: Path) -> list[_InputImage]:
     """Find the input images, and raise an error if they are in the output folder."""
     whole = folder.resolve()
     if inputs_path.is_file() and inputs_path.suffix.lower() in SHEET_SUFFIXES:
-        images = list(_read_table(inputs_path))
+        root, images = inputs_path.absolute().parent, []
+        for _, cells in read_image_rows(inputs_path, [("image",)]):
+            image = match_disk_spelling(root / cells.pop("image"))
+            name = cells.pop("name", "")
+            stem = file_stem(name) if name else _get_image_name(image)
+            images.append(_InputImage(image, stem, cells, root))
     else:
         paths = [path.absolute() for path in find_images(inputs_path)]
         paths_outside = [path for path in paths if whole not in path.resolve().parents]
@@ -437,17 +418,6 @@ def _get_image_name(path: Path) -> str:
         if name.lower().endswith(ending):
             return file_stem(name[: -len(ending)])
     return file_stem(path.stem if path.is_file() or path.suffix == ".zarr" else name)
-
-
-def _read_table(path: Path) -> Iterator[_InputImage]:
-    """Read the rows of a table, with paths relative to its folder."""
-    root = path.absolute().parent
-    for _, cells in read_image_rows(path, [("image",)]):
-        image = match_disk_spelling(root / cells.pop("image"))
-        name = cells.pop("name", "")
-        yield _InputImage(
-            image, file_stem(name) if name else _get_image_name(image), cells, root
-        )
 
 
 # Steps of one image.
@@ -551,7 +521,11 @@ class _TaskBuilder:
             raise step.create_error(fault, "wrong-type")
         if value is None or (option and isinstance(value, (int, float))):
             return value
-        pieces = self._fill_text(step, str(value), plain=isinstance(item, Output))
+        plain = isinstance(item, Output)  # table cells stay text in paths to write
+        pieces = [
+            self._fill_placeholder(step, part, plain=plain) if number % 2 else part
+            for number, part in enumerate(_PLACEHOLDER.split(str(value)))
+        ]
         pieces = [one for one in pieces if one != ""]
         if not pieces:
             return None
@@ -562,13 +536,6 @@ class _TaskBuilder:
             whole = text if option else File(path=text)
             return whole if pieces[1:] else pieces[0]
         return self._find_file(step, name, item, text)
-
-    def _fill_text(self, step: _Step, text: str, *, plain: bool) -> list[object]:
-        """Fill placeholders with names and files; with `plain`, cells stay text."""
-        return [
-            self._fill_placeholder(step, part, plain=plain) if number % 2 else part
-            for number, part in enumerate(_PLACEHOLDER.split(text))
-        ]
 
     def _fill_placeholder(self, step: _Step, place: str, *, plain: bool) -> Input | str:
         """Return the value of a placeholder; raise an error if it is unknown."""
@@ -619,7 +586,9 @@ class _TaskBuilder:
         file = not isinstance(item, FieldInfo) and not getattr(
             item, "takes_name", False
         )
-        file = file or (name == "psf" and _is_kernel_file(text))
+        if name == "psf":
+            with suppress(OptionError):  # the command checks the text
+                file = file or parse_psf(text).kind == "file"
         file = file or (name == "flat_field" and text not in ("auto", "none"))
         model = isinstance(item, FileInput) and name == "model"
         there = path_exists(path) and (path.suffix != "" or (file and not model))
@@ -657,13 +626,6 @@ class _TaskBuilder:
             )
             raise step.create_error(fault, "name-taken")
         return below
-
-
-def _is_kernel_file(text: str) -> bool:
-    """Return whether a PSF is given as a file, whose content the command checks."""
-    with suppress(OptionError):
-        return parse_psf(text).kind == "file"
-    return False
 
 
 def _is_list(value: object) -> bool:
@@ -746,7 +708,15 @@ def plan_batch(
         raise WriteError(msg, code="output-is-file")
     steps_found = _parse_steps(content.get("steps"))
     images = _find_inputs(where, folder)
-    _check_columns([*images[0].cells], steps_found)
+    names_in_use = {"input", "previous", "warnings", "error"}
+    names_in_use |= {name for step in steps_found for name in step.columns}
+    for name in images[0].cells:
+        if name in names_in_use or name.startswith(_STEP_MARK) or not name:
+            msg = (
+                f"The input table has a column {name!r:.60}, a name reserved for the "
+                "batch: rename the column."
+            )
+            raise OptionError(msg, code="name-taken")
     makers = (_TaskBuilder(image, folder, base, steps_found) for image in images)
     tasks = tuple(maker.build_task() for maker in makers)
     _check_outputs(tasks)
@@ -808,7 +778,20 @@ def extract_steps(history: Provenance) -> tuple[list[dict[str, Any]], str]:
     them, or ``""``. Raises `CheckpointError` if the model of a step no longer exists.
     """
     steps_found = _find_last_calls(history)
-    steps = [{call.verb: _get_step_options(call, step)} for call, step in steps_found]
+    steps = []
+    for call, step in steps_found:
+        verb, first_input = require_verb(call.verb), step.inputs[0]
+        sets = verb.parse(call.options)
+        options = _get_changed_options(verb, sets["options"])
+        reading = sets["opening"]
+        if step.model_name is not None and "model" in verb.arguments:
+            options["model"] = find_source_model(step)
+        if first_input.provenance is not None and first_input.path is None:
+            # an image in memory has its data bar removed; a file is read again
+            calls = create_plan(step, Path(step.job)).calls[:-1]
+            if reading.databar_rows in {c.options.get("databar_rows") for c in calls}:
+                reading = reading.replace(databar_rows=None)
+        steps.append({call.verb: options | _get_changed_options(verb, reading)})
     before = steps_found[0][1].inputs[0].provenance if steps_found else history
     return steps, "" if before is None else before.job
 
@@ -839,21 +822,6 @@ def _find_last_calls(history: Provenance) -> list[tuple[Call, Provenance]]:
             break
         calls.insert(0, (call, step))
     return calls
-
-
-def _get_step_options(call: Call, history: Provenance) -> dict[str, object]:
-    """Return the options of a call in the format of a step."""
-    verb, first_input = require_verb(call.verb), history.inputs[0]
-    sets = verb.parse(call.options)
-    options, reading = _get_changed_options(verb, sets["options"]), sets["opening"]
-    if history.model_name is not None and "model" in verb.arguments:
-        options["model"] = find_source_model(history)
-    if first_input.provenance is not None and first_input.path is None:
-        # an image in memory has its data bar removed; a file is read again
-        before = create_plan(history, Path(history.job)).calls[:-1]
-        if reading.databar_rows in {one.options.get("databar_rows") for one in before}:
-            reading = reading.replace(databar_rows=None)
-    return options | _get_changed_options(verb, reading)
 
 
 def _get_changed_options(

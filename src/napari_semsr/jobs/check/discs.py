@@ -137,8 +137,8 @@ class Discs:
 class DiscPositions:
     """Positions of discs to insert and to erase."""
 
-    inserted: Discs  # no disc touches another's ring
-    erased: Discs
+    inserted_discs: Discs  # no disc touches another's ring
+    erased_discs: Discs
 
     @classmethod
     def choose(
@@ -176,7 +176,7 @@ class DiscPositions:
         A disc whose mean would leave the range of grey levels, `bounds`, gets the
         opposite sign.
         """
-        discs = self.inserted
+        discs = self.inserted_discs
         sizes = _SHARE * measure_local_contrast(image)[discs.pixel_indices]
         steps: FloatArray = sizes * rng.choice([-1.0, 1.0], len(discs))
         for index, (centre, radius) in enumerate(discs):
@@ -187,7 +187,7 @@ class DiscPositions:
             )
             if not bounds[0] <= new_value <= bounds[1]:
                 steps[index] *= -1
-        return discs.insert_into(self.erased.erase_from(image), steps)
+        return discs.insert_into(self.erased_discs.erase_from(image), steps)
 
 
 def measure_local_contrast(image: FloatArray) -> FloatArray:
@@ -215,7 +215,18 @@ def _choose_positions(
     free = np.zeros(image.shape, dtype=bool)
     free[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] = True
     free &= (contrast > 0) & (contrast >= _LEAST * (high - low))
-    fits = {radius: _find_positions(image, contrast, radius) for radius in radii}
+    fits: dict[int, dict[Change, BoolArray]] = {}
+    for radius in radii:
+        disc = _compute_ring_mean(image, 0, radius - 0.5)
+        rim = _compute_ring_mean(image, radius + 0.5, radius + 1.5)
+        ring = _compute_ring_mean(image, radius + 1, 2 * radius + 1)
+        step = _SHARE * contrast
+        something = np.abs(disc - rim)
+        plain = np.abs(rim - ring) <= _PLAIN * something
+        fits[radius] = {
+            "erased": (something >= step) & plain,
+            "inserted": np.abs(disc - ring) <= _PLAIN * step,
+        }
     spread = 2 * max(radii) + 1 + _APART_PX
     counts_wanted: dict[Change, int] = {"inserted": counts[0], "erased": counts[1]}
     for number in range(max(counts)):
@@ -229,22 +240,6 @@ def _choose_positions(
             reach = 2 * radius + 1 + spread
             box = _get_slices((y, x), reach, image.shape)
             free[box] &= _compute_distances(box, (y, x)) > reach
-
-
-def _find_positions(
-    image: FloatArray, contrast: FloatArray, radius: int
-) -> dict[Change, BoolArray]:
-    """Return masks of the positions at which a disc may be inserted or erased."""
-    disc = _compute_ring_mean(image, 0, radius - 0.5)
-    rim = _compute_ring_mean(image, radius + 0.5, radius + 1.5)
-    ring = _compute_ring_mean(image, radius + 1, 2 * radius + 1)
-    step = _SHARE * contrast
-    something = np.abs(disc - rim)
-    plain = np.abs(rim - ring) <= _PLAIN * something
-    return {
-        "erased": (something >= step) & plain,
-        "inserted": np.abs(disc - ring) <= _PLAIN * step,
-    }
 
 
 def _compute_ring_mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
@@ -324,8 +319,8 @@ class DiscTrial:
             clear = step > _CLEAR_CONTRAST * local[discs.pixel_indices]
             return discs.select(clear & (np.abs(without) <= _HIDDEN_CONTRAST * step))
 
-        inserted_discs = keep_discs(places.inserted, original, changed_truth)
-        erased_discs = keep_discs(places.erased, changed_truth, original)
+        inserted_discs = keep_discs(places.inserted_discs, original, changed_truth)
+        erased_discs = keep_discs(places.erased_discs, changed_truth, original)
         return cls(original, changed_truth, DiscPositions(inserted_discs, erased_discs))
 
     def find_shown_discs(self, image: FloatArray) -> dict[Change, BoolArray]:
@@ -343,8 +338,10 @@ class DiscTrial:
 
         places = self.places
         return {
-            "inserted": is_shown(places.inserted, self.original, self.with_changes),
-            "erased": ~is_shown(places.erased, self.with_changes, self.original),
+            "inserted": is_shown(
+                places.inserted_discs, self.original, self.with_changes
+            ),
+            "erased": ~is_shown(places.erased_discs, self.with_changes, self.original),
         }
 
 
@@ -366,8 +363,10 @@ class DiscResult:
     """Discs reproduced correctly by an enhanced image and by its input."""
 
     places: DiscPositions
-    enhanced: dict[Change, BoolArray]  # as `DiscTrial.find_shown_discs` returns them
-    degraded: dict[Change, BoolArray]
+    enhanced_hits: dict[
+        Change, BoolArray
+    ]  # as `DiscTrial.find_shown_discs` returns them
+    degraded_hits: dict[Change, BoolArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,8 +386,8 @@ def count_discs(verdicts: Iterable[DiscResult]) -> tuple[DiscCount, ...]:
     counts = {(radius, change): [0, 0, 0] for radius in RADII_PX for change in changes}
     for verdict in verdicts:
         for change in changes:
-            radii = getattr(verdict.places, change).radii
-            rows = (radii, verdict.enhanced[change], verdict.degraded[change])
+            radii = getattr(verdict.places, f"{change}_discs").radii
+            rows = (radii, verdict.enhanced_hits[change], verdict.degraded_hits[change])
             for radius, enhanced_right, degraded_right in zip(*rows, strict=True):
                 row = counts[int(radius), change]
                 row[:] = (

@@ -193,7 +193,7 @@ class ClearImageSet:
         return "given" if self.images else "drawn"
 
     def load_images(self, card: "models.ModelCard", side: int) -> list[FloatArray]:
-        """Read the central crop of each image."""
+        """Read the central crop of each image, with grey values from 0 to 255."""
         if self.held_out is None:
             sources = [(image, self.opening, 0) for image in self.images]
         else:
@@ -209,12 +209,29 @@ class ClearImageSet:
                 (folder / entry["file"], self.opening, int(entry.get("crop_bottom", 0)))
                 for entry in entries
             ]
-        return [
-            _prepare_clear_image(
-                open_image(image, how), crop_rows, side, get_image_name(image)
-            )
-            for image, how, crop_rows in sources
-        ]
+        images_scaled = []
+        for image, how, crop_rows in sources:
+            clear, name = open_image(image, how), get_image_name(image)
+            rows, columns = clear.shape[0] - crop_rows, clear.shape[1]
+            box = central_box((rows, columns), side)
+            part = np.asarray(clear.data[box.slices], np.float64)
+            least = 4 * MARGIN_PX
+            if min(part.shape, default=0) < least:
+                msg = (
+                    f"Clear images must be at least {least} px high and wide, but "
+                    f"{name} has {rows} x {columns} px."
+                )
+                raise ReadError(msg, code="image-too-small")
+            if not np.isfinite(part).all():
+                msg = (
+                    f"Clear images must be finite, but {name} contains NaN or Inf "
+                    "pixels."
+                )
+                raise ReadError(msg, code="pixels-missing")
+            low, high = np.percentile(part, _CLIP_PERCENTILES)
+            unit_range = (part - low) * (_WHITE / max(high - low, 1e-12))
+            images_scaled.append(np.asarray(np.clip(np.rint(unit_range), 0, _WHITE)))
+        return images_scaled
 
 
 def get_recipe_data(card: "models.ModelCard") -> dict[str, Any]:
@@ -222,28 +239,6 @@ def get_recipe_data(card: "models.ModelCard") -> dict[str, Any]:
     recipe = card.training.get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     return data if isinstance(data, dict) else {}
-
-
-def _prepare_clear_image(
-    image: Micrograph, rows_cropped: int, side: int, name: str
-) -> FloatArray:
-    """Crop the centre of an image and scale grey values to the range 0 to 255."""
-    rows, columns = image.shape[0] - rows_cropped, image.shape[1]
-    box = central_box((rows, columns), side)
-    part = np.asarray(image.data[box.slices], np.float64)
-    least = 4 * MARGIN_PX
-    if min(part.shape, default=0) < least:
-        msg = (
-            f"Clear images must be at least {least} px high and wide, but {name} has "
-            f"{rows} x {columns} px."
-        )
-        raise ReadError(msg, code="image-too-small")
-    if not np.isfinite(part).all():
-        msg = f"Clear images must be finite, but {name} contains NaN or Inf pixels."
-        raise ReadError(msg, code="pixels-missing")
-    low, high = np.percentile(part, _CLIP_PERCENTILES)
-    unit_range = (part - low) * (_WHITE / max(high - low, 1e-12))
-    return np.asarray(np.clip(np.rint(unit_range), 0, _WHITE))
 
 
 # A source yields ground truths, each changed and then degraded in every way that the
@@ -441,12 +436,38 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
         tuple(images), request.parameters["held_out"], request.opening
     )
     condition_checks: list[ConditionCheck] = []
-    tasks = _choose_tasks(model.card, settings, clear)
+    if settings.task != "auto":
+        tasks: list[Task] = [settings.task]
+    elif clear.kind != "drawn":
+        tasks = ["images"]
+    else:
+        shares = get_recipe_data(model.card).get("sources") or {}
+        if model.card.architecture == "place":  # trained on one pair of images only
+            shares = {"superlens": 1}
+        tasks = [task for task in _TASKS if shares.get(task, 0) > 0] or ["images"]
+    if clear.kind != "drawn" and tasks != ["images"]:
+        msg = f"The task {tasks[0]} simulates its own samples; omit the clear images."
+        raise OptionError(msg, code="options-contradict")
     for source in list(_create_sources(tasks, model.card, settings, clear)):
         condition_checks += yield from evaluate_source(source, model, settings)
     removals = None
     if "superlens" in tasks:
-        removals = yield from _check_removals(model, settings)
+        # simulated samples, each imaged twice
+        scale = model.card.scale
+        how = inference.EnhanceOptions(device=settings.device)
+        side = settings.size_px // scale
+
+        def enhance(light: Micrograph) -> RealArray:
+            return run(inference.enhance_array(light, model, how)).array()
+
+        removals = yield from count_removals(
+            {MODEL: enhance},
+            simulate_circuits(side, count=_MAX_TRUTHS, seed=settings.seed),
+            side=side,
+            scale=scale,
+            objects=settings.discs,
+            seed=settings.seed,
+        )
     result = ModelCheck(
         model=model.card.name,
         path=str(path),
@@ -463,28 +484,6 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
     checks = _collect_checks(model.card, result)
     models.write_card(path, model.card.model_copy(update={"checks": checks}))
     return replace(result, digest=models.file_digest(path))
-
-
-def _check_removals(
-    model: "models.LoadedModel", options: CheckOptions
-) -> Job[Removals]:
-    """Test an optical-image model on simulated samples, each imaged twice."""
-    scale, how = model.card.scale, inference.EnhanceOptions(device=options.device)
-    side = options.size_px // scale
-
-    def enhance(light: Micrograph) -> RealArray:
-        return run(inference.enhance_array(light, model, how)).array()
-
-    return (
-        yield from count_removals(
-            {MODEL: enhance},
-            simulate_circuits(side, count=_MAX_TRUTHS, seed=options.seed),
-            side=side,
-            scale=scale,
-            objects=options.discs,
-            seed=options.seed,
-        )
-    )
 
 
 def _collect_checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, object]:
@@ -509,24 +508,6 @@ def _collect_checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, o
         for name, condition_records in checks.items()
         if condition_records
     }
-
-
-def _choose_tasks(
-    card: "models.ModelCard", options: CheckOptions, clear: ClearImageSet
-) -> list[Task]:
-    if options.task != "auto":
-        tasks: list[Task] = [options.task]
-    elif clear.kind != "drawn":
-        tasks = ["images"]
-    else:
-        shares = get_recipe_data(card).get("sources") or {}
-        if card.architecture == "place":  # trained on one pair of images only
-            shares = {"superlens": 1}
-        tasks = [task for task in _TASKS if shares.get(task, 0) > 0] or ["images"]
-    if clear.kind != "drawn" and tasks != ["images"]:
-        msg = f"The task {tasks[0]} simulates its own samples; omit the clear images."
-        raise OptionError(msg, code="options-contradict")
-    return tasks
 
 
 def _create_sources(
@@ -565,7 +546,7 @@ def evaluate_source(
             counts = math.ceil(left[0] / rest), min(left[1], more)
         scenes = source.create_scenes(index, counts)
         places = scenes[0].trial.places
-        if len(places.inserted) + len(places.erased) == 0:
+        if len(places.inserted_discs) + len(places.erased_discs) == 0:
             continue
         truths += 1
         for scene in scenes:
@@ -586,7 +567,7 @@ def evaluate_source(
                 trial.places, result, trial.find_shown_discs(degraded_image)
             )
             verdicts[scene.condition].append(verdict)
-        have = have[0] + len(places.inserted), have[1] + len(places.erased)
+        have = have[0] + len(places.inserted_discs), have[1] + len(places.erased_discs)
     if truths == 0:
         msg = (
             "Clear images must have contrast and enough space for discs, but none of "

@@ -146,7 +146,7 @@ def count_removals(
         instrument = MicroscopePair(optics, side, scale, seed, index)
         counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
         places = ChangedSample.create(surface, instrument, counts)
-        counts_found = len(places.inserted), len(places.erased)
+        counts_found = len(places.inserted_discs), len(places.erased_discs)
         if not any(counts_found):
             continue
         fields += 1
@@ -240,8 +240,8 @@ class ChangedSample:
 
     pairs: tuple[SsumPair, SsumPair]  # before, after
     truths: tuple[FloatArray, FloatArray]  # their SEM images on one grey scale
-    inserted: Discs  # present in the second state
-    erased: Discs  # present in the first state
+    inserted_discs: Discs  # present in the second state
+    erased_discs: Discs  # present in the first state
 
     @classmethod
     def create(
@@ -257,7 +257,12 @@ class ChangedSample:
         )
         truths = original, _restore_grey_scale(after.high, after.high_range)
         kept_places = DiscTrial.from_truths(*truths, places).places
-        return cls((before, after), truths, kept_places.inserted, kept_places.erased)
+        return cls(
+            (before, after),
+            truths,
+            kept_places.inserted_discs,
+            kept_places.erased_discs,
+        )
 
     def find_shown_objects(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
         """Find the objects an image shows when present, and when removed (N,)."""
@@ -267,7 +272,7 @@ class ChangedSample:
             image = np.asarray(call(light), np.float64)
             images.append(matched_gain(image, truth) * image)
         shown_there, drawn_there = [], []
-        for discs, there in ((self.inserted, 1), (self.erased, 0)):
+        for discs, there in ((self.inserted_discs, 1), (self.erased_discs, 0)):
             true_contrast = discs.measure_contrast(self.truths[there])
             shown_there.append(
                 discs.measure_contrast(images[there]) / true_contrast >= _HALF
@@ -290,7 +295,7 @@ class ChangedSample:
         change = (clean[1] - clean[0]) ** 2
         noise = (noisy[0] - clean[0]) ** 2
         changes = []
-        for discs in (self.inserted, self.erased):
+        for discs in (self.inserted_discs, self.erased_discs):
             own = discs.to_grid(1 / scale)
             square = own.sum_pixels(noise) / own.sum_pixels(np.ones_like(noise))
             changes.append(np.sqrt(own.sum_pixels(change) / square))
@@ -317,7 +322,8 @@ def _change_surface(
     factor = _FINE // instrument.scale
     margin = (surface.height_nm.shape[0] - _FINE * instrument.side) // 2
     inserted_discs, erased_discs = (
-        discs.to_grid(factor, margin) for discs in (places.inserted, places.erased)
+        discs.to_grid(factor, margin)
+        for discs in (places.inserted_discs, places.erased_discs)
     )
     height, material = (
         erased_discs.erase_from(plane.astype(np.float64))

@@ -56,7 +56,7 @@ class ErrorMapReport(MapResult):
 
     rse: Annotated[
         float,
-        Quantity("RSE", LEVELS, also="rse_percent", verdict="explained", large=True),
+        Quantity("RSE", LEVELS, also="rse_percent", verdict="verdict", large=True),
     ]
     rse_percent: Annotated[float, Quantity("RSE", PERCENT, ".3g")]
     rsp: Annotated[float, Quantity("RSP", "", ".4f", large=True)]
@@ -74,7 +74,7 @@ class ErrorMapReport(MapResult):
     pixels: Annotated[int, Quantity("Pixels", shown=False)]
 
     @property
-    def explained(self) -> str:
+    def verdict(self) -> str:
         """Assessment of the error."""
         share = max(self.rsp, 0.0) ** 2
         return (
@@ -82,7 +82,7 @@ class ErrorMapReport(MapResult):
         )
 
     @property
-    def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
+    def shift_text(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
         """Shift of the enhanced image as text."""
         return format_shift(self.shift_px)
 

@@ -46,7 +46,7 @@ _OF_GAP = {
 }
 
 
-_PLOTTED: dict[str, Any] = {"shown": False, "tabled": False}
+_PLOT_ONLY: dict[str, Any] = {"shown": False, "tabled": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +67,19 @@ class GapReport(ImageMeasurement):
             getattr(gap, f"width_{unit}") for gap in result.result.found
         ],
         *("widths", "Widths"),
-        **_PLOTTED,
+        **_PLOT_ONLY,
     )
     reference_widths_nm, reference_widths_px = create_length_properties(
         lambda result, unit: [
             getattr(gap, f"reference_{unit}") for gap in result.result.found
         ],
         *("reference_widths", "Widths, reference"),
-        **_PLOTTED,
+        **_PLOT_ONLY,
     )
     diameters_nm, diameters_px = create_length_properties(
         lambda result, unit: list(result.result.get_diameters(unit)),
         *("diameters", "Diameters"),
-        **_PLOTTED,
+        **_PLOT_ONLY,
     )
 
     @property

@@ -126,10 +126,10 @@ def _measure_particles(
 ) -> core.Job[ParticleSizes]:
     """Measure particles, warn about unclear outlines, and write the table."""
     get_calibrated_image(image, None)  # warns of a missing pixel size
-    found = yield from measure_particles(
+    particles = yield from measure_particles(
         image, run.options, is_labels=run.options.labels
     )
-    count, clear, sizes = len(found.labels), found.clear, found.diameters_px
+    count, clear, sizes = len(particles.labels), particles.clear, particles.diameters_px
     if clear is not None and clear < _MIN_CLEAR and count >= _MIN_COUNT:
         core.warn(
             f"Only {clear:.0%} of the particles found in {image.name}, weighted by "
@@ -139,18 +139,18 @@ def _measure_particles(
         )
     nm, error = image.mean_pixel_size_nm or np.nan, core.length_error(image)
     pixel_nm = image.pixel_size_nm or (np.nan, np.nan)
-    y_nm, x_nm = (image.origin + found.centres_px * pixel_nm).T
+    y_nm, x_nm = (image.origin + particles.centres_px * pixel_nm).T
     values = {
-        "label": found.labels,
-        **dict(zip(("y_px", "x_px"), found.centres_px.T, strict=True)),
+        "label": particles.labels,
+        **dict(zip(("y_px", "x_px"), particles.centres_px.T, strict=True)),
         "y_nm": y_nm,
         "x_nm": x_nm,
-        "area_nm2": found.areas_px * nm**2,
-        "area_px": found.areas_px,
+        "area_nm2": particles.areas_px * nm**2,
+        "area_px": particles.areas_px,
         "equivalent_diameter_nm": sizes * nm,
         "equivalent_diameter_px": sizes,
         "equivalent_diameter_sd_nm": sizes * nm * (error or np.nan),
-        "eccentricity": found.eccentricities,
+        "eccentricity": particles.eccentricities,
     }
     table = to_json_value({name: values[name] for name in _COLUMNS})
     if run.target is not None:
@@ -159,10 +159,10 @@ def _measure_particles(
     return ParticleSizes(
         **run.get_result_fields(image),
         particles=count,
-        cut=found.cut,
-        smaller=found.too_small,
-        counted=found.known_px / math.prod(image.shape),
-        covered=float(found.areas_px.sum() / max(1, found.known_px)),
+        cut=particles.cut,
+        smaller=particles.too_small,
+        counted=particles.known_px / math.prod(image.shape),
+        covered=float(particles.areas_px.sum() / max(1, particles.known_px)),
         clear=clear,
         size_error=error,
         rows=convert_to_rows(table),

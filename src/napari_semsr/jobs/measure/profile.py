@@ -118,18 +118,11 @@ class MeasuredCurve(PixelSizeResult):
         readings = self.readings
         if len(readings.lines) < _SEVERAL:
             return {}
-        tables = {"Dark lines" if readings.dark else "Lines": self._create_line_table()}
-        return (
-            {**tables, "Neighbours": self._create_pair_table()}
-            if readings.pairs
-            else tables
-        )
-
-    def _create_line_table(self) -> Mapping[str, Sequence[float | str | None]]:
-        lines, k, unit = self.readings.lines, self.profile.per_px, self.unit
+        lines, k, unit = readings.lines, self.profile.per_px, self.unit
         fits = [line.fwhm and self.convert_to_axis_unit(line.fwhm) for line in lines]
         plain = [line.plain_fwhm for line in lines]
-        return {
+        tables: dict[str, Mapping[str, Sequence[float | str | None]]] = {}
+        tables["Dark lines" if readings.dark else "Lines"] = {
             "line": range(1, len(lines) + 1),
             f"at ({unit})": [k * line.position for line in lines],
             f"FWHM ({unit})": [one.value if one else None for one in fits],
@@ -138,24 +131,24 @@ class MeasuredCurve(PixelSizeResult):
             "95 % from": [one.low if one else None for one in fits],
             "95 % to": [one.high if one else None for one in fits],
         }
-
-    def _create_pair_table(self) -> Mapping[str, Sequence[float | str | None]]:
-        pairs, unit = self.readings.pairs, self.unit
+        if not readings.pairs:
+            return tables
+        pairs = readings.pairs
         apart = [
             pair.distance and self.convert_to_axis_unit(pair.distance) for pair in pairs
         ]
         dips = [pair.dip for pair in pairs]
-        rayleigh = f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %"
-        return {
+        tables["Neighbours"] = {
             "lines": [f"{pair.first + 1}, {pair.first + 2}" for pair in pairs],
             f"apart ({unit})": [one.value if one else None for one in apart],
             "dip (%)": [100 * one.value if one else None for one in dips],
-            rayleigh: [pair.rayleigh for pair in pairs],
+            f"Rayleigh {100 * RAYLEIGH_DIP:.3g} %": [pair.rayleigh for pair in pairs],
             f"{_PLUS_MINUS} ({unit})": [one.sd if one else None for one in apart],
             f"{_PLUS_MINUS} (%)": [100 * one.sd if one else None for one in dips],
             "Sparrow": [pair.sparrow for pair in pairs],
             "plain dip (%)": [100 * pair.plain_dip for pair in pairs],
         }
+        return tables
 
 
 # record keys of each line, of two neighbours, and of an edge

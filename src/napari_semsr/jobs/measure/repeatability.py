@@ -95,7 +95,7 @@ class RepeatabilityReport(MapResult):
             return "mostly noise: averaging more scans reduces it"
         return "mostly not noise: drift, charging or focus changed between the scans"
 
-    moved = create_property(
+    shift_text = create_property(
         lambda result: format_shift(result.shift_px), "Moved by", tabled=False
     )
 

@@ -177,7 +177,16 @@ def _create_input_rows(
                 f"second input, got {second}."
             )
             raise OptionError(msg, code="options-contradict")
-        return list(_read_sheet_rows(measure, Path(images)))
+        rows, folder = [], Path(images).parent
+        for columns, cells in read_image_rows(
+            Path(images), measure.roles, measure.required_image_count
+        ):
+            names = [cells[name] if name else "" for name in columns]
+            places = (match_disk_spelling(folder / n) if n else None for n in names)
+            own = {"", *_get_table_columns(measure), *columns}
+            other: Cells = {k: v or None for k, v in cells.items() if k not in own}
+            rows.append(_InputRow(tuple(places), other))
+        return rows
     firsts = find_images(images)
     if second is None:
         return _check_files_exist([_check_count(measure, [path]) for path in firsts])
@@ -208,9 +217,9 @@ def _check_count(measure: MeasuringCommand, paths: Sequence[Path | None]) -> _In
     if not least <= len(paths) <= most or None in paths[:least]:
         count = f"{least}" if least == most else f"{least} or {most}"
         msg = (
-            f"A row must have {count} image{('s' if most > 1 else '')} "
-            f"({' and '.join(measure.image_columns)}), got {len(paths)}; pass both, or "
-            "a table with one column per image."
+            f"A row must have {count} image{'s' if most > 1 else ''} "
+            f"({' and '.join(measure.image_columns)}), got {len(paths)}; pass as many, "
+            "or a table with one column per image."
         )
         raise OptionError(msg, code="wrong-image-count")
     return _InputRow((*paths, *[None] * (most - len(paths))))
@@ -245,19 +254,6 @@ def _pair_images(
 
 def _get_stem(path: Path) -> str:
     return _IMAGE_END.sub("", normalize("NFC", path.name))
-
-
-def _read_sheet_rows(measure: MeasuringCommand, path: Path) -> Iterator[_InputRow]:
-    """Yield the rows of a table, resolving paths relative to its folder."""
-    for columns, cells in read_image_rows(
-        path, measure.roles, measure.required_image_count
-    ):
-        names = [cells[name] if name else "" for name in columns]
-        paths = tuple(
-            match_disk_spelling(path.parent / name) if name else None for name in names
-        )
-        own = {"", *_get_table_columns(measure), *columns}
-        yield _InputRow(paths, {k: v or None for k, v in cells.items() if k not in own})
 
 
 def read_image_rows(
@@ -421,8 +417,13 @@ class _TableRows:
                 continue
             if row["fingerprint"] == _compute_fingerprint(self.way, item):
                 self.item_rows[number] = {**row, **row_begun}
+        folder = Path() if self.place is None else self.place.parent
         self.others = [
-            row for row in earlier_rows.values() if self._has_existing_images(row)
+            row
+            for row in earlier_rows.values()
+            if all(
+                path_exists(folder / str(row[name])) for name in names if row.get(name)
+            )
         ]
         self.dropped_rows = len(earlier_rows) - len(self.others)
         ways = [str(row["fingerprint"] or self.way) for row in self.others]
@@ -442,16 +443,26 @@ class _TableRows:
                 "rows-dropped",
             )
 
-    def _has_existing_images(self, row: Cells) -> bool:
-        """Return whether all images of a stored row still exist."""
-        folder = Path() if self.place is None else self.place.parent
-        row_values = [row.get(name) for name in self.measure.image_columns]
-        return all(path_exists(folder / str(path)) for path in row_values if path)
-
     def measure_all(self, options: Mapping[str, object]) -> Job[int]:
         """Measure missing rows, keeping finished rows if the run is stopped."""
         todo = [number for number, row in enumerate(self.item_rows) if row is None]
-        tasks = [self._create_task(number, options) for number in todo]
+        verb, tasks = self.measure.verb, []
+        for number in todo:
+            item = self.items[number]
+            row_begun = {
+                **self.create_row(item),
+                "fingerprint": _compute_fingerprint(self.way, item),
+            }
+            files = zip(verb.images, item.paths, strict=True)
+            inputs = {one.name: File(path=str(path)) for one, path in files if path}
+            how = {"verb": verb.name, "inputs": inputs, "options": options}
+            call = Call.parse({"name": verb.name, **how})
+            # shortest name that distinguishes rows
+            path = item.paths[self.measure.required_image_count - 1]
+            name = "" if path is None else path.name
+            # without a call if the row cannot be measured
+            plan = Plan(calls=() if item.fault else (call,))
+            tasks.append(PlanTask(name, plan, cells=row_begun, number=number))
         yield from execute_plans(tasks, self._add_result, self._write_table)
         return len(todo)
 
@@ -460,23 +471,6 @@ class _TableRows:
         rows = self.list_rows()
         if self.place is not None and rows and (self.dropped_rows or self.has_new_rows):
             write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
-
-    def _create_task(self, number: int, options: Mapping[str, object]) -> PlanTask:
-        """Create the task of a row, without a call if the row cannot be measured."""
-        item, verb = self.items[number], self.measure.verb
-        row_begun = {
-            **self.create_row(item),
-            "fingerprint": _compute_fingerprint(self.way, item),
-        }
-        files = zip(verb.images, item.paths, strict=True)
-        inputs = {one.name: File(path=str(path)) for one, path in files if path}
-        how = {"verb": verb.name, "inputs": inputs, "options": options}
-        call = Call.parse({"name": verb.name, **how})
-        # shortest name that distinguishes rows
-        path = item.paths[self.measure.required_image_count - 1]
-        name = "" if path is None else path.name
-        plan = Plan(calls=() if item.fault else (call,))
-        return PlanTask(name, plan, cells=row_begun, number=number)
 
     def _add_result(self, task: PlanTask, outcome: PlanOutcome) -> None:
         """Add a measured row, storing an error in a cell."""

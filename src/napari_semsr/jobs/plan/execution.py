@@ -327,21 +327,19 @@ class Results:
     ) -> Job[str]:
         marks = []
         for role, one in call.iterate_inputs():
-            marks.append([role, (yield from self._describe_input(one))])
+            if isinstance(one, CallOutput):
+                marks.append([role, f"{self.keys[one.call]} {one.part or ''}"])
+                continue
+            # by its content, independently of its path
+            path = Path(one.path) if isinstance(one, File) else Path()
+            digests = [(yield from self._get_digest(path))]
+            for other in filter(path_exists, list_companion_files(path)):
+                digests.append((yield from self._get_digest(other)))  # noqa: PERF401 - yields
+            marks.append([role, " ".join(digests)])
         version = software_versions().get("napari-semsr")
         content = [call.verb, version, options, marks, call.outputs]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _describe_input(self, one: Input) -> Job[str]:
-        """Describe the content of an input, independently of its path."""
-        if isinstance(one, CallOutput):
-            return f"{self.keys[one.call]} {one.part or ''}"
-        path = Path(one.path) if isinstance(one, File) else Path()
-        marks = [(yield from self._get_digest(path))]
-        for other in filter(path_exists, list_companion_files(path)):
-            marks.append((yield from self._get_digest(other)))  # noqa: PERF401 - yields
-        return " ".join(marks)
 
     def _get_digest(self, path: Path) -> Job[str]:
         """Return the digest of a file, recomputed only if the file changed."""

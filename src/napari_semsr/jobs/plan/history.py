@@ -106,7 +106,20 @@ class _HistoryReader:
 
     def add_call(self, history: Provenance, depth: int = 0) -> CallOutput:
         """Add the call recorded in a history, after the calls that made its inputs."""
-        verb = self._get_verb(history)
+        if history.job in _LAST_COMMITS:
+            msg = (
+                f"{self.file.name} was made by {history.job!r}, which was removed "
+                f"from this package; use commit {_LAST_COMMITS[history.job]}."
+            )
+            raise ReadError(msg, code="other-version")
+        verb = _get_job_verb(history.job)
+        if verb is None:
+            msg = (
+                f"{self.file.name} was made by {history.job!r}, which cannot be run "
+                "again; jobs that can be run again: "
+                f"{', '.join(list_repeatable_jobs())}."
+            )
+            raise ReadError(msg, code="history-unknown")
         with convert_decoding_errors(self.file, "a history"):
             current = _add_guides(verb, history)
             if history.job in _CURRENT:
@@ -135,24 +148,6 @@ class _HistoryReader:
         )
         self.records[name] = history
         return CallOutput(call=name, part=part)
-
-    def _get_verb(self, history: Provenance) -> Verb[Options, Result]:
-        """Return the command of a job; raise an error if it cannot be run again."""
-        if history.job in _LAST_COMMITS:
-            msg = (
-                f"{self.file.name} was made by {history.job!r}, which was removed "
-                f"from this package; use commit {_LAST_COMMITS[history.job]}."
-            )
-            raise ReadError(msg, code="other-version")
-        verb = _get_job_verb(history.job)
-        if verb is None:
-            msg = (
-                f"{self.file.name} was made by {history.job!r}, which cannot be run "
-                "again; jobs that can be run again: "
-                f"{', '.join(list_repeatable_jobs())}."
-            )
-            raise ReadError(msg, code="history-unknown")
-        return verb
 
     def _get_options(
         self, verb: Verb[Options, Result], history: Provenance

@@ -441,7 +441,7 @@ def _try_measure(
     job: Job[T],
     key: str = "",
     say: Callable[[T], Sequence[Number]] = lambda _: (),
-    part: Callable[[T], Any] = lambda found: found,
+    part: Callable[[T], Any] = lambda result: result,
 ) -> Job[T | None]:
     """Run a measurement; record the reason if it fails.
 
@@ -473,8 +473,8 @@ def _try_measure_frc(
             (FRC,),
             FRC_VERB.job(*values, options=frc_options, **how),
             "frc",
-            lambda found: [create_frc_number(found.result, image, found.note)],
-            lambda found: found.result,
+            lambda report: [create_frc_number(report.result, image, report.note)],
+            lambda report: report.result,
         )
     )
 
@@ -763,13 +763,23 @@ def describe_methods(
     others = ", ".join(
         f"{label} {versions[n]}" for n, label in names.items() if n in versions
     )
+    sentences = [
+        f"{item.label} was made by the network {name} ({digest})."
+        for item in parts.pictures
+        for name, digest in item.networks
+    ]
+    if sentences:
+        sentences.append(
+            "The output of a network is an estimate. A resolution measured from the "
+            "output alone describes the output, not the sample."
+        )
     paragraphs = [
         (
             f"Images were measured with napari-semsr {versions['napari-semsr']} "
             f"({others})."
         ),
         *_describe_pixel_sizes(parts.pictures),
-        *_describe_networks(parts.pictures),
+        *([" ".join(sentences)] if sentences else ()),
         *_describe_single_images(parts.pictures, cites),
         *_describe_comparisons(parts.pairs, cites),
         *_describe_files(parts.records, cites),
@@ -793,20 +803,6 @@ def _describe_pixel_sizes(pictures: "Sequence[ReportImage]") -> Iterable[str]:
             for size_text, names in sizes_told.items()
         )
         yield " ".join(sizes)
-
-
-def _describe_networks(pictures: "Sequence[ReportImage]") -> Iterable[str]:
-    sentences = [
-        f"{item.label} was made by the network {name} ({digest})."
-        for item in pictures
-        for name, digest in item.networks
-    ]
-    if sentences:
-        sentences.append(
-            "The output of a network is an estimate. A resolution measured from the "
-            "output alone describes the output, not the sample."
-        )
-        yield " ".join(sentences)
 
 
 def _describe_single_images(
@@ -904,10 +900,21 @@ def _describe_comparisons(
             "both unchanged and after the gain and offset that best match the image "
             "to its reference"
         )
+        ranges = (
+            (f"{format_value(x.data_range)} ({x.data_range_basis})", pair.label)
+            for pair in pairs
+            for x in pair.measures.results.values()
+            if isinstance(x, Metrics)
+        )
+        labels: dict[str, dict[str, None]] = {}
+        for span, label in ranges:
+            labels.setdefault(span, {})[label] = None
+        spans = (f"{span} for {_join_names(list(of))}" for span, of in labels.items())
         yield (
             f"Pairs were compared by PSNR, SSIM {cites('wang')} (11 x 11 Gaussian "
             "window, K₁ = 0.01, K₂ = 0.03) and NRMSE, with grey levels "
-            f"{(after if is_fitted else 'unchanged')}. {_describe_data_ranges(pairs)}"
+            f"{(after if is_fitted else 'unchanged')}. The data range is "
+            f"{'; '.join(spans)}."
         )
     if _has_value(pairs, (EMD,)):
         yield "Grey levels were compared by the earth mover's distance."
@@ -925,18 +932,6 @@ def _describe_comparisons(
             "and offset. RSE is the remaining root mean square difference, and RSP is "
             "Pearson's correlation coefficient."
         )
-
-
-def _describe_data_ranges(pairs: "Sequence[ImagePair]") -> str:
-    """Describe the data range of grey levels and its origin."""
-    labels: dict[str, dict[str, None]] = {}
-    for pair in pairs:
-        for result in pair.measures.results.values():
-            if isinstance(result, Metrics):
-                span = f"{format_value(result.data_range)} ({result.data_range_basis})"
-                labels.setdefault(span, {})[pair.label] = None
-    spans = (f"{span} for {_join_names(list(of))}" for span, of in labels.items())
-    return f"The data range is {'; '.join(spans)}."
 
 
 _OF_SPLIT = (("diagonal", ("koho",)), ("binomial", ("rieger",)))
@@ -1172,7 +1167,15 @@ def _list_facts(item: "ReportImage") -> Iterator[tuple[str, object]]:
     yield "Digest", item.record.digest
     for name, digest in item.networks:
         yield f"Network {name}", digest
-    yield from _list_exposure_settings(image.metadata)
+    for name, key, factor, unit in _INSTRUMENT:  # recorded by the microscope
+        value = image.metadata.get(key)
+        try:
+            if value and factor is not None:
+                yield name, f"{float(value) * factor:.4g} {unit}"
+            elif value:
+                yield name, str(value)
+        except ValueError:
+            continue
 
 
 _INSTRUMENT = (
@@ -1185,19 +1188,6 @@ _INSTRUMENT = (
     ("Dwell time", "Scan.Dwelltime", 1e6, "µs"),
 )
 """Metadata entries shown in a legend: FEI writes SI units, Zeiss other units."""
-
-
-def _list_exposure_settings(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the exposure settings recorded by the microscope."""
-    for name, key, factor, unit in _INSTRUMENT:
-        value = metadata.get(key)
-        try:
-            if value and factor is not None:
-                yield name, f"{float(value) * factor:.4g} {unit}"
-            elif value:
-                yield name, str(value)
-        except ValueError:
-            continue
 
 
 def _format_pixel_size(image: Micrograph) -> str:

@@ -309,8 +309,8 @@ def create_emd_numbers(histogram: Histogram) -> list[Number]:
 def create_error_numbers(report: ErrorMapReport) -> list[Number]:
     """Return the measures of agreement of an enhanced image with its reference."""
     method = (
-        f"enhanced image shifted by {report.moved}, blurred with a Gaussian, matched "
-        f"in gain and offset; {report.pixels} pixels"
+        f"enhanced image shifted by {report.shift_text}, blurred with a Gaussian, "
+        f"matched in gain and offset; {report.pixels} pixels"
     )
     names = ("rse", "rsp", "sigma_nm", "alpha", "beta")
     return [_create_result_number(report, name, method=method) for name in names]

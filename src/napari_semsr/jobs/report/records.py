@@ -87,21 +87,6 @@ class StoredNumbers:
         return (self.content["summary"] if many else self.content).get(key) is not None
 
 
-def _get_key_quantities(name: str) -> dict[str, Quantity]:
-    """Map the keys of a command's records to result fields and options."""
-    verb = get_verb(name)
-    if verb is None:
-        return {}
-    words = {key: get_display(info) for key, info in verb.options.model_fields.items()}
-    quantities = {
-        k: declare_quantity(quantity.label, quantity.unit)
-        for k, quantity in words.items()
-    }
-    for kind in (*get_args(verb.gives), *verb.result.INSTEAD.values(), verb.result):
-        quantities |= get_record_quantities(kind)
-    return {key: quantity for key, quantity in quantities.items() if quantity.label}
-
-
 def get_curves(name: str) -> tuple[Curve, ...]:
     """Return the curves that a command declares."""
     verb = get_verb(name)
@@ -129,7 +114,13 @@ def read_record(path: Path) -> StoredNumbers:
         reason = getattr(error, "strerror", None) or "it is not JSON"
         msg = f"{path} cannot be read: {reason}."
         raise ReadError(msg) from error
-    verb = _detect_verb(content)
+    verb = None
+    if isinstance(content, dict) and content.get("kind") in _KNOWN_KINDS:
+        verb = str(content["kind"])
+    elif isinstance(content, dict):
+        fits = (name for name, k in KINDS.items() if content.keys() >= {*k.split()})
+        verb = next(fits, None)
+    verb = _CURRENT_VERBS.get(verb or "", verb)
     if verb is None:
         msg = (
             f"{path.name} is not the JSON file of a measuring command: use the output "
@@ -187,7 +178,15 @@ def _create_stored_numbers(
     content_shown = {
         k: v for k, v in content.items() if k not in curve_keys | _ELSEWHERE
     }
-    quantities = _get_key_quantities(verb)
+    command, quantities = get_verb(verb), dict[str, Quantity]()
+    if command is not None:  # keys of its records: result fields and options
+        fields = command.options.model_fields
+        words = {key: get_display(info) for key, info in fields.items()}
+        quantities = {k: declare_quantity(q.label, q.unit) for k, q in words.items()}
+        instead = command.result.INSTEAD.values()
+        for kind in (*get_args(command.gives), *instead, command.result):
+            quantities |= get_record_quantities(kind)
+        quantities = {key: q for key, q in quantities.items() if q.label}
     if _is_table(content):
         quantities, content_shown = _declare_columns(verb, content)
     numbers, sheets = _list_numbers(quantities, content_shown)
@@ -200,32 +199,22 @@ def _create_stored_numbers(
             why = f"{reason}." if reason and number.value is None else number.reason
             numbers[place] = replace(numbers[place], threshold=threshold, reason=why)
     notes = [*(content.get("warnings") or []), content.get("note")]
+    images = content.get("images") or content.get("image") or []
+    if isinstance(images, str):
+        images = [images]
+    else:
+        images = list(map(str, images)) if isinstance(images, list) else []
+        images += [str(content[k]) for k in ("optical", "sem") if content.get(k)]
     return StoredNumbers(
         name=path.name,
         digest=digest_path(path),
         verb=verb,
-        images=_get_image_names(content),
+        images=tuple(images),
         numbers=[one for one in numbers if one.value is not None or one.reason],
         sheets=sheets,
         notes=[str(note) for note in notes if note],
         content=content,
     )
-
-
-def _detect_verb(content: Any) -> str | None:
-    if not isinstance(content, dict):
-        return None
-    if content.get("kind") in _KNOWN_KINDS:
-        kind: str | None = str(content["kind"])
-    else:
-        keys = content.keys()
-        fits = (
-            name
-            for name, keys_needed in KINDS.items()
-            if keys >= {*keys_needed.split()}
-        )
-        kind = next(fits, None)
-    return _CURRENT_VERBS.get(kind or "", kind)
 
 
 def _is_table(content: Mapping[str, Any]) -> bool:
@@ -258,15 +247,6 @@ def _declare_columns(
     return quantities, {"summary": total, "rows": rows}
 
 
-def _get_image_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    images = content.get("images") or content.get("image") or []
-    if isinstance(images, str):
-        return (images,)
-    names = [str(item) for item in images] if isinstance(images, list) else []
-    names += [str(content[key]) for key in ("optical", "sem") if content.get(key)]
-    return tuple(names)
-
-
 def _list_numbers(
     quantities: Mapping[str, Quantity], record: Mapping[str, Any]
 ) -> tuple[list[Number], list[NumbersTable]]:
@@ -297,17 +277,12 @@ def _list_numbers(
         more, inner_tables = _list_numbers(
             get_record_quantities(quantity.keys or plain), value
         )
-        numbers += (
-            replace(one, name=_prefix_label(quantity.label, one.name)) for one in more
-        )
+        for one in more:
+            first = one.name[:1].lower() if one.name[1:2].islower() else one.name[:1]
+            name = f"{quantity.label}, {first}{one.name[1:]}"
+            numbers.append(replace(one, name=name))
         sheets += inner_tables
     return numbers, sheets
-
-
-def _prefix_label(label: str, name: str) -> str:
-    """Return the name of a number in a nested record."""
-    plain = name[1:2].islower()
-    return f"{label}, {name[:1].lower() if plain else name[:1]}{name[1:]}"
 
 
 def _get_companion_keys(quantities: Mapping[str, Quantity]) -> set[str]:
@@ -333,21 +308,21 @@ def _create_table(
     names = [name for name in names if name and is_known(name)][:_MAX_CELLS]
     columns = {name: quantities[name] for name in names}
     heads = (f"{q.label} ({q.unit})" if q.unit else q.label for q in columns.values())
-    cells = [
-        (name, *(_format_figure(q, key, row) for key, q in columns.items()))
-        for name, row in [*rows.items()][:_MAX_ROWS]
-    ]
+    cells = []
+    for name, row in [*rows.items()][:_MAX_ROWS]:
+        texts = [name]
+        for key, q in columns.items():
+            value, sd = row.get(key), row.get(q.sd) if q.sd else None
+            if isinstance(value, bool):
+                texts.append("yes" if value else "no")
+            elif not isinstance(value, (int, float)):
+                texts.append(NO_VALUE if value is None else str(value))
+            else:  # with the declared number of digits
+                sd = sd if isinstance(sd, (int, float)) else None
+                texts.append(str(Figure(float(value), "", q.form, sd=sd)))
+        cells.append(tuple(texts))
     left_out = max(0, len(rows) - _MAX_ROWS)
     return NumbersTable(quantity.label, ("", *heads), tuple(cells), left_out)
-
-
-def _format_figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
-    """Format a cell with the declared number of digits."""
-    value, sd = row.get(key), row.get(quantity.sd) if quantity.sd else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return _format_cell(value)
-    has_sd = isinstance(sd, (int, float))
-    return str(Figure(float(value), "", quantity.form, sd=sd if has_sd else None))
 
 
 def _format_number(number: Number) -> Number:
@@ -369,11 +344,3 @@ def _format_number(number: Number) -> Number:
         error = f"{mean} ± {spread} {number.unit}".rstrip()
         text = f"{len(plain)} values, mean {error} (s.d.)"
     return replace(number, value=text, also="")
-
-
-def _format_cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return format_value(float(value))
-    return NO_VALUE if value is None else str(value)

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import FloatArray
-
 Edges = Literal["zeros", "reflect", "replicate"]
 """Padding mode of convolutions at the image border."""
 
@@ -211,15 +209,6 @@ def upsample_bicubic(x: Tensor, scale: int) -> Tensor:
 _LOBES = 3  # half width of Lanczos's window in input pixels
 
 
-def _compute_lanczos_weights(scale: int) -> FloatArray:
-    """Compute the filter taps (scale, 7) for each output phase."""
-    shifts = (np.arange(scale) + 0.5) / scale - 0.5
-    away = np.arange(-_LOBES, _LOBES + 1) - shifts[:, None]
-    inside = np.abs(away) < _LOBES
-    taps = np.where(inside, np.sinc(away) * np.sinc(away / _LOBES), 0)
-    return np.asarray(taps / taps.sum(1, keepdims=True))
-
-
 class LanczosUpsampling(nn.Module):
     """Lanczos upsampling (windowed sinc) with replicated borders."""
 
@@ -228,9 +217,13 @@ class LanczosUpsampling(nn.Module):
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        taps = torch.tensor(
-            _compute_lanczos_weights(scale), dtype=torch.float32, device="cpu"
-        )
+        # the filter taps (scale, 7) for each output phase
+        shifts = (np.arange(scale) + 0.5) / scale - 0.5
+        away = np.arange(-_LOBES, _LOBES + 1) - shifts[:, None]
+        inside = np.abs(away) < _LOBES
+        weights = np.where(inside, np.sinc(away) * np.sinc(away / _LOBES), 0)
+        weights = np.asarray(weights / weights.sum(1, keepdims=True))
+        taps = torch.tensor(weights, dtype=torch.float32, device="cpu")
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

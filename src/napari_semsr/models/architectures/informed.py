@@ -132,7 +132,7 @@ class ThreeScale(nn.Module):
     """
 
     filters: Tensor  # (48, 16, 7, 7), packed Wiener filters of the field
-    taken: Tensor | None  # (3, 1, 1), fixed shares of the filters' changes
+    filter_shares: Tensor | None  # (3, 1, 1), fixed shares of the filters' changes
     most: Tensor | None  # (corrections, 1, 1), limits of further changes
 
     scale = 1
@@ -154,7 +154,7 @@ class ThreeScale(nn.Module):
             return nn.ModuleList(DilatedBlock(width) for _ in range(count))
 
         self.register_buffer("filters", create_zero_filters(), persistent=False)
-        self.register_buffer("taken", None, persistent=False)
+        self.register_buffer("filter_shares", None, persistent=False)
         self.register_buffer("most", None, persistent=False)
         self.stem = nn.Conv2d(4 * (1 + FILTERS), first, 3, padding=1)
         self.down = nn.ModuleList(
@@ -253,9 +253,9 @@ class ThreeScale(nn.Module):
         corrections = self.estimate_corrections(planes, keep=keep)
         inner_planes = planes if keep is None else planes[..., *keep.slices]
         image = inner_planes[:, :1]
-        if self.taken is not None and self.most is not None:
+        if self.filter_shares is not None and self.most is not None:
             corrections = corrections.clamp(-self.most, self.most)
-            changes = (inner_planes[:, 1:] - image) * self.taken
+            changes = (inner_planes[:, 1:] - image) * self.filter_shares
             corrections = torch.cat([changes, corrections], dim=1)
         # limits the output for inputs unlike the training data
         most = 1 + image.abs()
@@ -344,7 +344,10 @@ class Sharpener(nn.Module):
         plain_part.load_state_dict(state)
         denoise, deblur = shares.unbind()
         share_tensor = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
-        plain_part.filters, plain_part.taken = filters, share_tensor[:, None, None]
+        plain_part.filters, plain_part.filter_shares = (
+            filters,
+            share_tensor[:, None, None],
+        )
         plain_part.most = (gate.most * shares)[:, None, None]
         return plain_part
 

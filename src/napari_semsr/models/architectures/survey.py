@@ -93,35 +93,6 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
     return haze.airlight + (field - haze.airlight) * gain
 
 
-def _build_cosine_matrix() -> Tensor:
-    """Return the orthonormal DCT matrix for one line of a block, (16, 16)."""
-    n = torch.arange(BLOCK, dtype=torch.float64)
-    rows: Tensor = (
-        torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
-    )
-    rows[0] = BLOCK**-0.5
-    return rows.float()
-
-
-def _build_band_weights() -> Tensor:
-    """Return the weights that average a block's 256 energies into bands, (16, 256).
-
-    Twelve rings of frequency, the finest along each axis only, and the finest of one
-    axis with the coarse of the other, where streaks and slow detectors appear.
-    """
-    y, x = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
-    radius = torch.hypot(y.double(), x.double())
-    masks = [
-        (radius >= low) & (radius < high) for low, high in itertools.pairwise(_EDGES)
-    ]
-    masks += [(x == 0) & (y >= _LOW), (y == 0) & (x >= _LOW)]
-    masks += [
-        (y >= _HIGH) & (x > 0) & (x <= _LOW),
-        (x >= _HIGH) & (y > 0) & (y <= _LOW),
-    ]
-    return torch.stack([m.flatten() / m.sum() for m in masks]).float()
-
-
 def _find_blank_blocks(logs: Tensor) -> Tensor:
     """Find blank blocks: constant blocks and block rows of a data bar.
 
@@ -182,39 +153,9 @@ class _ReplicatedBlock(DilatedBlock):
         super().__init__(width, edges="replicate")
 
 
-def _compute_energies(field: Tensor) -> Tensor:
-    """Compute block energies in four bands from differences of means.
-
-    Means over 1, 2, 4, 8 and 16 px. `field` (B, 1, H, W), sides multiples of 16;
-    returns (B, 4, H / 16, W / 16), from fine to coarse.
-    """
-    energies = []
-    for band in range(_COARSE):
-        coarse = functional.avg_pool2d(field, 2)
-        squares = functional.avg_pool2d(field.square(), 2) - coarse.square()
-        side = BLOCK >> (band + 1)
-        energies.append(functional.avg_pool2d(squares.clamp_min(0), side))
-        field = coarse
-    return torch.cat(energies, dim=1)
-
-
 def _compute_log_energies(energies: Tensor) -> Tensor:
     """Compute log energies, scaled to order unity."""
     return 0.3 * (energies + _MIN_ENERGY).log()
-
-
-def _estimate_airlight(means: Tensor, transmission: Tensor) -> Tensor:
-    """Estimate the grey level at zero transmission (the airlight), (B, 1, 1, 1).
-
-    The lower its transmission, the closer a block is to the airlight, which is
-    extrapolated by a line through means over transmission. `means`, `transmission` (B,
-    1, h, w), the latter with a mean of 1.
-    """
-    grey = means.mean((-1, -2), keepdim=True)
-    away = transmission - 1
-    slope = ((means - grey) * away).mean((-1, -2), keepdim=True)
-    slope = slope / (away.square().mean((-1, -2), keepdim=True) + _MIN_PASSED**2)
-    return grey - slope
 
 
 class TransmissionNet(nn.Module):
@@ -253,8 +194,13 @@ class TransmissionNet(nn.Module):
         # normalise the transmission to a mean of 1: even dimming is not haze
         transmission = (-log_gain).exp()
         share = transmission.mean((-1, -2), keepdim=True)
-        airlight = _estimate_airlight(means, transmission / share)
-        airlight = airlight + output[:, 1:].mean((-1, -2), keepdim=True)
+        # the lower its transmission, the closer a block is to the airlight, the grey
+        # level at zero transmission: extrapolated by a line of means over transmission
+        grey = means.mean((-1, -2), keepdim=True)
+        away = transmission / share - 1
+        slope = ((means - grey) * away).mean((-1, -2), keepdim=True)
+        slope = slope / (away.square().mean((-1, -2), keepdim=True) + _MIN_PASSED**2)
+        airlight = grey - slope + output[:, 1:].mean((-1, -2), keepdim=True)
         return Haze(log_gain + share.log(), airlight)
 
 
@@ -273,8 +219,27 @@ class SurveyNet(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         with torch.device("cpu"):  # on "meta", hypot would load torch's compiler, 1 s
-            cosines, bands = _build_cosine_matrix(), _build_band_weights()
-        self.register_buffer("cosines", cosines, persistent=False)
+            # the orthonormal DCT matrix for one line of a block, (16, 16)
+            n = torch.arange(BLOCK, dtype=torch.float64)
+            waves = torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None])
+            waves = waves * (2 / BLOCK) ** 0.5
+            waves[0] = BLOCK**-0.5
+            # weights that average a block's 256 energies into bands, (16, 256): twelve
+            # rings of frequency, the finest along each axis only, and the finest of one
+            # axis with the coarse of the other, where streaks and slow detectors appear
+            y, x = torch.meshgrid(
+                torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij"
+            )
+            radius = torch.hypot(y.double(), x.double())
+            rings = itertools.pairwise(_EDGES)
+            masks = [(radius >= low) & (radius < high) for low, high in rings]
+            masks += [(x == 0) & (y >= _LOW), (y == 0) & (x >= _LOW)]
+            masks += [
+                (y >= _HIGH) & (x > 0) & (x <= _LOW),
+                (x >= _HIGH) & (y > 0) & (y <= _LOW),
+            ]
+            bands = torch.stack([m.flatten() / m.sum() for m in masks]).float()
+        self.register_buffer("cosines", waves.float(), persistent=False)
         self.register_buffer("bands", bands, persistent=False)
         self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
         self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
@@ -299,7 +264,14 @@ class SurveyNet(nn.Module):
         spectrum = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)
         bands = (spectrum @ self.bands.T).permute(0, 3, 1, 2)
         mean = blocks.mean((-1, -2))[:, None]
-        return torch.cat([mean, bands, _compute_energies(field)], dim=1)
+        energies = []
+        for band in range(_COARSE):  # from fine to coarse: means over 1, 2, 4, 8, 16 px
+            coarse = functional.avg_pool2d(field, 2)
+            squares = functional.avg_pool2d(field.square(), 2) - coarse.square()
+            side = BLOCK >> (band + 1)
+            energies.append(functional.avg_pool2d(squares.clamp_min(0), side))
+            field = coarse
+        return torch.cat([mean, bands, *energies], dim=1)
 
     def estimate_haze(self, statistics: Tensor) -> Haze:
         """Estimate the haze of fields from their `statistics`."""

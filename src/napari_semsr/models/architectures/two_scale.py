@@ -174,7 +174,11 @@ class TwoScale(nn.Module):
             fine = run_block(block, fine, turn)
         coarse = self.down(fine).to(fine.dtype)
         if self.wide_out is not None:
-            coarse = coarse + self._process_wide_context(coarse, self.wide_out)
+            coarse = coarse + functional.interpolate(
+                self.wide_out(self.wide(functional.avg_pool2d(coarse, 4))),
+                scale_factor=4.0,
+                mode="bilinear",
+            )
         for block in get_level_blocks(self.context):
             coarse = run_block(block, coarse, turn)
         fine = fine + functional.pixel_shuffle(self.up(coarse), 2)
@@ -194,10 +198,3 @@ class TwoScale(nn.Module):
         if self.scale > 1:  # exact when tiled; the head learns the rest
             base = x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
         return base + self.estimate_corrections(x)
-
-    def _process_wide_context(self, coarse: Tensor, out: nn.Module) -> Tensor:
-        """Process a large neighbourhood at reduced resolution."""
-        pooled_features = out(self.wide(functional.avg_pool2d(coarse, 4)))
-        return functional.interpolate(
-            pooled_features, scale_factor=4.0, mode="bilinear"
-        )

@@ -75,7 +75,7 @@ def wiener_taps(
     deviations along rows and columns in pixels, and their correlation; `rings` (R,) and
     (B, R), frequencies in cycles per pixel and the power there; returns (B, 3, 21, 21).
     """
-    rows, columns, _ = blur
+    rows, columns, slant = blur
     power = noise.square() + _ROUNDING
     variance = (rows.square() + columns.square()) / 2
     height, slope = _fit_power_law(rings, power, variance)
@@ -84,7 +84,10 @@ def wiener_taps(
     log_f = (y**2 + x**2).clamp_min(_LOWEST**2).log() / 2
     prior = torch.exp(height[:, None, None] - slope[:, None, None] * log_f)
     prior = prior.clamp_max(_MAX_POWER)
-    exponent = _compute_blur_exponent(y, x, blur)
+    # the log transmission of Gaussian blurs
+    yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
+    xy = (slant * rows * columns)[:, None, None] * (x * y)
+    exponent = -2 * math.pi**2 * (yy + xx + 2 * xy)
     likeness, targets = [], []
     for share, doubt in zip(_DEBLUR, _WIDTH_DOUBT, strict=True):
         transmission, power_transmission = _average_transmission(
@@ -134,7 +137,13 @@ def sharpening_taps(
     power_transmission = transmission.square()
     lets, away = _compute_transmission(power_transmission)
     if noise is None:
-        along, flat = _estimate_floors(spectrum, power_transmission)
+        flat = estimate_white_floor(spectrum)[:, None, None]
+        along = _estimate_line_floor(spectrum, power_transmission)
+        across = _estimate_line_floor(
+            _swap_axes(spectrum), _swap_axes(power_transmission)
+        )
+        # what both directions share is not noise of lines, but the image
+        along = torch.minimum(along, flat + (along - across).clamp_min(0))
     else:
         along = flat = _compute_known_floor(noise)[:, None, None]
     likeness, targets = [], []
@@ -201,32 +210,11 @@ def _compute_transmission(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
     return lets, away
 
 
-def _estimate_floors(
-    spectrum: Tensor, power_transmission: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Estimate the power of line noise (B, 1, 33) and of white noise (B, 1, 1)."""
-    flat = estimate_white_floor(spectrum)[:, None, None]
-    along = _estimate_line_floor(spectrum, power_transmission)
-    across = _estimate_line_floor(_swap_axes(spectrum), _swap_axes(power_transmission))
-    # what both directions share is not noise of lines, but the image
-    return torch.minimum(along, flat + (along - across).clamp_min(0)), flat
-
-
 def estimate_white_floor(spectrum: Tensor) -> Tensor:
     """Estimate the noise variance (B,) at frequencies with almost no signal."""
     corner = _compute_corner_weights(spectrum)
     floor = (spectrum * corner).sum((1, 2)) / corner.sum()
     return floor.clamp_min(_MIN_FLOOR)
-
-
-def _compute_line_threshold(spectrum: Tensor) -> Tensor:
-    """Return the spectral-line threshold, relative to the ring power, (B, 1, 1)."""
-    corner, floor = (
-        _compute_corner_weights(spectrum),
-        estimate_white_floor(spectrum)[:, None, None],
-    )
-    mean_square = ((spectrum / floor - 1).square() * corner).sum((1, 2)) / corner.sum()
-    return (1 + _LINE_SCATTER * mean_square.sqrt()).clamp_min(_LINE)[:, None, None]
 
 
 def _compute_corner_weights(spectrum: Tensor) -> Tensor:
@@ -239,16 +227,6 @@ def _compute_corner_weights(spectrum: Tensor) -> Tensor:
 def _compute_known_floor(noise: Tensor) -> Tensor:
     """Return the variance of known noise, at least the rounding variance."""
     return noise.square().clamp_min(_MIN_FLOOR)
-
-
-def _compute_blur_exponent(
-    y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]
-) -> Tensor:
-    """Compute the log transmission of Gaussian blurs; returns (B, 64, 33)."""
-    rows, columns, slant = blur
-    yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
-    xy = (slant * rows * columns)[:, None, None] * (x * y)
-    return -2 * math.pi**2 * (yy + xx + 2 * xy)
 
 
 def _sample_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -387,7 +365,11 @@ def _measure_lines(
 ) -> Tensor:
     """Measure spectral lines far above the power of their ring; 0 elsewhere."""
     usual = compute_ring_medians(spectrum)
-    least = _compute_line_threshold(spectrum) * torch.maximum(usual[:, ring], floor)
+    corner = _compute_corner_weights(spectrum)
+    white = estimate_white_floor(spectrum)[:, None, None]
+    scatter = ((spectrum / white - 1).square() * corner).sum((1, 2)) / corner.sum()
+    threshold = (1 + _LINE_SCATTER * scatter.sqrt()).clamp_min(_LINE)[:, None, None]
+    least = threshold * torch.maximum(usual[:, ring], floor)
     line = (spectrum > least) & (lets > _MIN_PASSED)
     return torch.where(line, (spectrum - floor) / lets.clamp_min(_MIN_PASSED), 0.0)
 

@@ -303,7 +303,19 @@ class _ComboElider(QObject):
         is_ours = isinstance(event, QPaintEvent | QHelpEvent)
         if not is_ours or not isinstance(source, QComboBox):
             return super().eventFilter(source, event)
-        option, text = _get_elided_text(source)
+        option = QStyleOptionComboBox()
+        option.initFrom(source)
+        style = source.style()
+        assert style is not None  # noqa: S101 - every widget has one
+        room = style.subControlRect(
+            QStyle.ComplexControl.CC_ComboBox,
+            option,
+            QStyle.SubControl.SC_ComboBoxEditField,
+            source,
+        ).width()
+        middle = Qt.TextElideMode.ElideMiddle
+        metrics = source.fontMetrics()
+        text = metrics.elidedText(source.currentText(), middle, room - 2)
         if isinstance(event, QPaintEvent):
             option.currentText = text
             painter = QStylePainter(source)
@@ -316,22 +328,6 @@ class _ComboElider(QObject):
             QToolTip.showText(event.globalPos(), tooltip, source)
             return True
         return super().eventFilter(source, event)
-
-
-def _get_elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
-    """Return the style option of a combo box, and its elided text."""
-    option = QStyleOptionComboBox()
-    option.initFrom(box)
-    style = box.style()
-    assert style is not None  # noqa: S101 - every widget has one
-    room = style.subControlRect(
-        QStyle.ComplexControl.CC_ComboBox,
-        option,
-        QStyle.SubControl.SC_ComboBoxEditField,
-        box,
-    ).width()
-    middle = Qt.TextElideMode.ElideMiddle
-    return option, box.fontMetrics().elidedText(box.currentText(), middle, room - 2)
 
 
 def elide_combo_box(box: QComboBox) -> None:
@@ -451,23 +447,21 @@ def compute_minimum_width(widget: QWidget) -> int:
     if isinstance(widget, QPushButton | QCheckBox):  # whose text may wrap now
         text, others = " ".join(widget.text().split()), widget.property(TEXTS)
         if others:
-            return max(_compute_button_width(widget, each) for each in (text, *others))
+            option, style, widths = QStyleOptionButton(), widget.style(), []
+            assert style is not None  # noqa: S101 - every widget has one
+            option.initFrom(widget)
+            kind = QStyle.ContentsType.CT_PushButton
+            for label in (text, *others):
+                option.text = label
+                size = QSize(metrics.horizontalAdvance(label), metrics.height())
+                full = style.sizeFromContents(kind, option, size, widget)
+                widths.append(full.width())
+            return max(widths)
         return _compute_frame_width(widget) + metrics.horizontalAdvance(text)
     letters = _MIN_LETTERS * metrics.averageCharWidth()
     own = Qt.FindChildOption.FindDirectChildrenOnly
     field = isinstance(widget, QLineEdit) or widget.findChild(QLineEdit, options=own)
     return widget.minimumSizeHint().width() + (letters if field else 0)
-
-
-def _compute_button_width(button: QWidget, text: str) -> int:
-    """Return the width of a button with another label."""
-    option, style, metrics = QStyleOptionButton(), button.style(), button.fontMetrics()
-    assert style is not None  # noqa: S101 - every widget has one
-    option.initFrom(button)
-    option.text = text
-    size = QSize(metrics.horizontalAdvance(text), metrics.height())
-    kind = QStyle.ContentsType.CT_PushButton
-    return style.sizeFromContents(kind, option, size, button).width()
 
 
 class _FlowLayout(QFlowLayout):

@@ -217,18 +217,6 @@ def _get_type(annotation: object) -> tuple[Any, bool]:
     return get_args(kind)[0] if is_annotated else kind, type(None) in parts
 
 
-def _get_bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
-    """Return the range of a spin box from the bounds of a pydantic field."""
-    least: float = 0 if kind is int else -_LARGEST_FLOAT
-    most: float = _LARGEST_INT if kind is int else _LARGEST_FLOAT
-    for item in field.metadata:
-        least = getattr(item, "ge", None) or getattr(item, "gt", None) or least
-        most = getattr(item, "le", None) or getattr(item, "lt", None) or most
-        if getattr(item, "ge", None) == 0 or getattr(item, "gt", None) == 0:
-            least = 0
-    return {"min": kind(least), "max": kind(most)}
-
-
 def _get_entries(field: FieldInfo) -> dict[str, object]:
     """Return the values of an option by the entries shown in a panel."""
     kind, _ = _get_type(field.annotation)
@@ -244,27 +232,35 @@ class _OptionControl:
         self.kind, self.optional = _get_type(field.annotation)
         self._none = 0
         words = get_display(field)
-        self.widget = self._create_widget(name, field)
-        self.widget.label = words.full_label
-        self.widget.tooltip = field.description or words.full_label
-
-    def _create_widget(self, name: str, field: FieldInfo) -> Any:
-        words = get_display(field)
         default = field.get_default(call_default_factory=True)
         if words.choices is not None or get_origin(self.kind) is Literal:
             texts = _get_entries(field)
             if self.optional and None not in texts.values():
                 texts = {_AUTOMATIC: None} | texts
-            return ComboBox(name=name, choices=list(texts.items()), value=default)
-        if self.kind in (int, float):
-            return self._create_spin_box(name, field, default)
-        if self.kind is bool:
-            return CheckBox(name=name, value=bool(default), text=words.full_label)
-        value = "" if default is None else default
-        return create_widget(value=value, annotation=self.kind, name=name)
+            choices = list(texts.items())
+            widget: Any = ComboBox(name=name, choices=choices, value=default)
+        elif self.kind in (int, float):
+            widget = self._create_spin_box(name, field, default)
+        elif self.kind is bool:
+            widget = CheckBox(name=name, value=bool(default), text=words.full_label)
+        else:
+            value = "" if default is None else default
+            widget = create_widget(value=value, annotation=self.kind, name=name)
+        self.widget = widget
+        self.widget.label = words.full_label
+        self.widget.tooltip = field.description or words.full_label
 
     def _create_spin_box(self, name: str, field: FieldInfo, default: Any) -> Any:
-        options, step = _get_bounds(field, self.kind), get_display(field).step
+        # the range is that of the field
+        least: float = 0 if self.kind is int else -_LARGEST_FLOAT
+        most: float = _LARGEST_INT if self.kind is int else _LARGEST_FLOAT
+        for item in field.metadata:
+            least = getattr(item, "ge", None) or getattr(item, "gt", None) or least
+            most = getattr(item, "le", None) or getattr(item, "lt", None) or most
+            if getattr(item, "ge", None) == 0 or getattr(item, "gt", None) == 0:
+                least = 0
+        options: dict[str, Any] = {"min": self.kind(least), "max": self.kind(most)}
+        step = get_display(field).step
         if step is not None:
             options["step"] = step
         if not self.optional:

@@ -405,7 +405,13 @@ class Panel(QWidget):
         self._build_layout()
         self.history, self.session = get_removed_layers(viewer), get_session(viewer)
         self.session.changed.connect(self._show_unsaved)
-        self._bind_keys()
+        bind_key(self, RUN, self.run_button.click)
+        bind_key(self, RUN.replace("Return", "Enter"), self.run_button.click)
+        bind_key(self, HELP, self.show_help)
+        bind_key(self, HIDE, self._switch.toggle_results, anywhere=True)
+        bind_key(self, FLIP, self._switch.toggle_input, anywhere=True)
+        self._escape = bind_key(self, CANCEL, self.cancel_button.click)
+        self._escape.setEnabled(False)  # Escape has other uses when nothing is running
         viewer.dims.events.connect(self._show_plane)
         events = viewer.layers.events
         for name in ("inserted", "removed", "reordered", "renamed"):
@@ -545,15 +551,6 @@ class Panel(QWidget):
         for row in (self.notes, self.progress_bar, self.buttons):
             foot.addWidget(row)
         return foot
-
-    def _bind_keys(self) -> None:
-        bind_key(self, RUN, self.run_button.click)
-        bind_key(self, RUN.replace("Return", "Enter"), self.run_button.click)
-        bind_key(self, HELP, self.show_help)
-        bind_key(self, HIDE, self._switch.toggle_results, anywhere=True)
-        bind_key(self, FLIP, self._switch.toggle_input, anywhere=True)
-        self._escape = bind_key(self, CANCEL, self.cancel_button.click)
-        self._escape.setEnabled(False)  # Escape has other uses when nothing is running
 
     # -- parts for the panels ---------------------------------------------
 
@@ -1524,24 +1521,19 @@ def _format_wide_table(title: str, columns: Columns) -> str:
         if full and len(parts[-1]) > 1:
             parts.append([first])
         parts[-1].append(head)
-    parts_shown = [
-        _format_columns({head: cells[head] for head in part}) for part in parts
-    ]
+    gap, parts_shown = "&nbsp;" * _GAP, []
+    for part in parts:
+        titles = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in part)
+        columns_shown = (cells[head] for head in part)
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(cell)}{gap}</td>' for cell in row)}</tr>"
+            for row in list(zip(*columns_shown, strict=True))[:_MAX_SHOWN]
+        )
+        parts_shown.append(f"<table><tr>{titles}</tr>{rows}</table>")
     more, rest = len(cells[first]) - _MAX_SHOWN, ""
     if more > 0:
         rest = f"<p>and {more} more rows; Copy and Save numbers include all.</p>"
     return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
-
-
-def _format_columns(columns: Mapping[str, Sequence[str]]) -> str:
-    """Format a few columns side by side as rich text."""
-    gap = "&nbsp;" * _GAP
-    heads = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in columns)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}{gap}</td>' for cell in row)}</tr>"
-        for row in list(zip(*columns.values(), strict=True))[:_MAX_SHOWN]
-    )
-    return f"<table><tr>{heads}</tr>{rows}</table>"
 
 
 def _find_headline_figure(numbers: Numbers) -> tuple[str, Figure] | None:

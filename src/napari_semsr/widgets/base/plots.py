@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -74,16 +73,13 @@ class _Canvas(FigureCanvasQTAgg):
             self._stale, self._behind = False, None
             self.draw()  # type: ignore[no-untyped-call]
         if self._moving:
-            self._draw_animated_lines()
+            if self._behind is None:
+                self._behind = self.copy_from_bbox(self.figure.bbox)  # type: ignore[no-untyped-call]
+            self.restore_region(self._behind)  # type: ignore[no-untyped-call]
+            for line in self._moving:
+                if line.axes is not None:
+                    line.axes.draw_artist(line)
         super().paintEvent(event)  # type: ignore[no-untyped-call]
-
-    def _draw_animated_lines(self) -> None:
-        if self._behind is None:
-            self._behind = self.copy_from_bbox(self.figure.bbox)  # type: ignore[no-untyped-call]
-        self.restore_region(self._behind)  # type: ignore[no-untyped-call]
-        for line in self._moving:
-            if line.axes is not None:
-                line.axes.draw_artist(line)
 
 
 class PlotCanvas(QWidget):
@@ -174,24 +170,19 @@ class PlotCanvas(QWidget):
 
     def _set_colours(self, text: str, plane: str) -> None:
         """Set the colours of text and background."""
-        for axes in self.axes:
-            for part in (axes, *axes.child_axes):
-                _set_axes_colours(part, text, plane)
-
-
-def _set_axes_colours(axes: Any, text: str, plane: str) -> None:
-    """Set the colours of one set of axes; a secondary axis has no background."""
-    axes.set_facecolor(plane)
-    axes.title.set(color=text, fontsize=9)
-    axes.tick_params(colors=text, which="both", labelsize=8)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=text, fontsize=9)
-    axes.spines[:].set(color=text, alpha=0.4)
-    legend = axes.get_legend()
-    if legend is not None:
-        legend.get_frame().set(facecolor=plane, edgecolor="none", alpha=0.8)
-        for item in legend.get_texts():
-            item.set(color=text, fontsize=8)
+        # secondary axes have no background
+        for axes in [part for own in self.axes for part in (own, *own.child_axes)]:
+            axes.set_facecolor(plane)
+            axes.title.set(color=text, fontsize=9)
+            axes.tick_params(colors=text, which="both", labelsize=8)
+            for label in (axes.xaxis.label, axes.yaxis.label):
+                label.set(color=text, fontsize=9)
+            axes.spines[:].set(color=text, alpha=0.4)
+            legend = axes.get_legend()
+            if legend is not None:
+                legend.get_frame().set(facecolor=plane, edgecolor="none", alpha=0.8)
+                for item in legend.get_texts():
+                    item.set(color=text, fontsize=8)
 
 
 def add_legend(axes: Axes) -> None:

@@ -3,6 +3,7 @@
 import atexit
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.events import Event
 from napari.utils.notifications import Notification, notification_manager
 from napari.viewer import Viewer
-from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QFont, QFontMetricsF
 
@@ -130,32 +130,30 @@ def remove_store(layer: Layer, others: Iterable[Layer]) -> None:
     A store that another layer shows, or a job may read, is kept until napari closes;
     one in a project, while the project lists it. Stores of other processes are kept.
     """
-    path = layer.metadata.get(STORE_KEY)
+    store = layer.metadata.get(STORE_KEY)
     is_shared = any(
-        path in (item.metadata.get(STORE_KEY), *item.metadata.get(DRAWN_KEY, ()))
+        store in (item.metadata.get(STORE_KEY), *item.metadata.get(DRAWN_KEY, ()))
         for item in others
     )
-    if not path or is_shared or has_active_jobs():
+    if not store or is_shared or has_active_jobs():
         return
-    if is_temporary(path) or _is_unlisted(Path(path)):
-        remove_created_store(Path(path))
+    path = Path(store)
+    if not is_temporary(store):
+        if path.parent not in _project:
+            return
+        try:
+            layers_listed = read_project(path.parent).layers
+        except ReadError:
+            return
+        if any(item.store == path.name for item in layers_listed):
+            return
+    remove_created_store(path)
 
 
 def remove_created_store(path: Path) -> None:
     """Remove a store, if this process created it."""
     if path.resolve() in _given_paths:
         shutil.rmtree(path.resolve(), ignore_errors=True)
-
-
-def _is_unlisted(path: Path) -> bool:
-    """Return whether a store is in the open project but no longer listed there."""
-    if path.parent not in _project:
-        return False
-    try:
-        layers_listed = read_project(path.parent).layers
-    except ReadError:
-        return False
-    return all(item.store != path.name for item in layers_listed)
 
 
 def set_project_folder(folder: Path | None) -> None:
@@ -622,8 +620,21 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
     ):  # a copy is another layer
         layer.metadata.pop(IDENTITY_KEY, None)
     _update_colour_bars(viewer)
-    _fit_uncalibrated_layer(viewer, layer)
     images = list_grey_layers(viewer)
+    if layer.ndim >= 2 and not is_calibrated(layer) and get_fit(layer)[0] == 1:
+        # results and helper layers of a fitted image are displayed at its position
+        fitted_images = (
+            item
+            for item in images
+            if item is not layer
+            and get_fit(item)[0] != 1
+            and _belongs_to_image(layer, item)
+        )
+        image = next(fitted_images, None)
+        if image is not None:
+            fit_to_field(layer, *get_fit(image))
+        elif layer in images:
+            _fit_uncalibrated_images(viewer, [layer])
     if layer not in images:
         return
     others = [item for item in images if item is not layer]
@@ -652,26 +663,6 @@ def fit_view_to_image(viewer: ViewerModel, layer: Layer) -> None:
         )
 
 
-def _fit_uncalibrated_layer(viewer: ViewerModel, layer: Layer) -> None:
-    """Fit an uncalibrated layer to the field in view, if other images are calibrated.
-
-    Results and helper layers of a fitted image are displayed at its position.
-    """
-    if layer.ndim < 2 or is_calibrated(layer) or get_fit(layer)[0] != 1:
-        return
-    for item in list_grey_layers(viewer):
-        if (
-            item is not layer
-            and get_fit(item)[0] != 1
-            and _belongs_to_image(layer, item)
-        ):
-            factor, shift = get_fit(item)
-            fit_to_field(layer, factor, shift)
-            return
-    if layer in list_grey_layers(viewer):
-        _fit_uncalibrated_images(viewer, [layer])
-
-
 def _belongs_to_image(layer: Layer, image: Layer) -> bool:
     """Return whether a layer belongs to an image, by its history, mark or size.
 
@@ -695,9 +686,16 @@ def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> No
         return
     for item in layers:
         remove_fit(item)
-    low, high = _get_visible_field(
-        viewer, [item for item in sized_layers if item.visible]
-    )
+    camera = host.get_camera(viewer)
+    half = host.get_viewbox_size(viewer) / camera.zoom / 2
+    middle = np.array(camera.center[-2:])
+    low, high = view = np.array([middle - half, middle + half])
+    layers_shown = [item for item in sized_layers if item.visible]
+    if layers_shown:  # their visible part, unless all are out of view
+        ends = np.array([item.extent.world[:, -2:] for item in layers_shown])
+        start = np.maximum(ends[:, 0].min(axis=0), view[0])
+        stop = np.minimum(ends[:, 1].max(axis=0), view[1])
+        low, high = (start, stop) if np.all(stop > start) else view
     ends = np.array([item.extent.world[:, -2:] for item in layers])
     first, last = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
     step = np.max([item.extent.step[-2:] for item in layers], axis=0)
@@ -706,22 +704,6 @@ def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> No
         shift = (low + high) / 2 - factor * (first + last) / 2
         for item in layers:
             fit_to_field(item, factor, shift)
-
-
-def _get_visible_field(
-    viewer: ViewerModel, layers: Sequence[Layer]
-) -> NDArray[np.float64]:
-    """Return the visible part of layers, or the view if none is visible."""
-    camera = host.get_camera(viewer)
-    half = host.get_viewbox_size(viewer) / camera.zoom / 2
-    middle = np.array(camera.center[-2:])
-    view = np.array([middle - half, middle + half])
-    if not layers:
-        return view
-    ends = np.array([item.extent.world[:, -2:] for item in layers])
-    low = np.maximum(ends[:, 0].min(axis=0), view[0])
-    high = np.minimum(ends[:, 1].max(axis=0), view[1])
-    return np.array([low, high]) if np.all(high > low) else view
 
 
 def _release_fitted_layers(viewer: ViewerModel) -> None:
@@ -785,18 +767,13 @@ def get_stated_size(layer: Layer | None) -> PixelSize | None:
     if size_known is None or size_known[0] != path:
         colour = isinstance(layer, Image) and layer.rgb
         columns = get_finest_level(layer).shape[-2 if colour else -1]
-        _stated_sizes[layer] = size_known = path, _read_pixel_size(Path(path), columns)
+        size = None
+        with suppress(SemsrError, OSError, ValueError):  # napari could still read it
+            facts = describe(Path(path))
+            if facts.series == 1 and facts.shape[-1] == columns:
+                size = facts.pixel_size_nm
+        _stated_sizes[layer] = size_known = path, size
     return size_known[1]
-
-
-def _read_pixel_size(path: Path, columns: int) -> PixelSize | None:
-    """Read the pixel size from a file with a single image of a given width."""
-    try:
-        facts = describe(path)
-    except (SemsrError, OSError, ValueError):
-        return None  # napari could still read it
-    one = facts.series == 1 and facts.shape[-1] == columns
-    return facts.pixel_size_nm if one else None
 
 
 def apply_stated_size(viewer: ViewerModel, layer: Layer) -> None:

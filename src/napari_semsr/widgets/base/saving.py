@@ -101,17 +101,6 @@ def ask_new_project(parent: QWidget | None) -> Path | None:
     return path
 
 
-def _has_known_suffix(path: Path, filters: Mapping[str, str]) -> bool:
-    """Return whether a path has the suffix of a writable format."""
-    if not filters.keys() <= _FILTERS.keys():
-        return path.suffix.lower() in filters.values()
-    try:
-        output_format(path)
-    except WriteError:
-        return False
-    return True
-
-
 def _complete_path(
     path: Path,
     suffix: str,
@@ -125,7 +114,14 @@ def _complete_path(
     """
     stores = [item for item in path.parents if item.name.endswith(".ome.zarr")]
     target = stores[-1] if stores else path
-    if not _has_known_suffix(target, filters):
+    is_known = target.suffix.lower() in filters.values()
+    if filters.keys() <= _FILTERS.keys():  # any suffix of a writable format
+        try:
+            output_format(target)
+            is_known = True
+        except WriteError:
+            is_known = False
+    if not is_known:
         target = target.with_name(f"{target.name}{suffix}")
     if target == path or not target.exists():
         return target

@@ -137,16 +137,6 @@ class _RemovedLayer:
     unsaved_layer: Layer | None = None  # before that
 
 
-def _has_typed_size(layer: Layer) -> bool:
-    """Return whether a layer's pixel size was typed in and is not in a file."""
-    if not isinstance(layer, Image):
-        return False
-    opened_with_size = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
-    return has_new_pixel_size(layer) or (
-        opened_with_size and SAVED_KEY not in layer.metadata
-    )
-
-
 class LayerSource(NamedTuple):
     """Location of a layer's pixels in a project."""
 
@@ -284,7 +274,16 @@ class Session(QObject):
             names += [
                 f"the pixel size of {item.name}"
                 for item in self.viewer.layers
-                if item not in images_made and _has_typed_size(item)
+                if isinstance(item, Image)
+                and item not in images_made
+                # typed in, and not in a file
+                and (
+                    has_new_pixel_size(item)
+                    or (
+                        "pixel_size_nm" in item.metadata.get(READ_KEY, {})
+                        and SAVED_KEY not in item.metadata
+                    )
+                )
             ]
         return names
 
@@ -371,8 +370,23 @@ class Session(QObject):
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
             set_form_values(panel, self._options.get(panel.title, {}))
-        _set_window_state(self.viewer, project.window)
-        self._steps = dict(project.window.get("steps") or {})
+        viewer, state = self.viewer, project.window
+        # invalid values are ignored
+        with suppress(ValueError, TypeError):
+            if state.get("active") in viewer.layers:
+                viewer.layers.selection.active = viewer.layers[state["active"]]
+        for item, name in _get_view_objects(viewer):
+            value = state.get(name)
+            if item is viewer.dims and isinstance(value, list):
+                value = tuple(value) if len(value) == viewer.dims.ndim else None
+            if value is not None:
+                with suppress(ValueError, TypeError):
+                    setattr(item, name, value)
+        if state.get("scale_bar"):
+            show_scale_bar(viewer)
+        elif "scale_bar" in state:
+            host.get_scale_bar(viewer).visible = False
+        self._steps = dict(state.get("steps") or {})
         window = self._steps_window()
         if is_alive(window) and self._steps:
             window.show_state(self._steps)
@@ -571,13 +585,25 @@ class Session(QObject):
         steps = self._steps_window()
         if is_alive(steps):
             self._steps = steps.state()
+        viewer = self.viewer
+        active = viewer.layers.selection.active
+        window: dict[str, object] = to_json_value(
+            {
+                **{
+                    name: getattr(item, name)
+                    for item, name in _get_view_objects(viewer)
+                },
+                "scale_bar": host.get_scale_bar(viewer).visible,
+                "active": None if active is None else active.name,
+            }
+        )
         return Project(
             inputs={
                 key: one for key, one in self._inputs.items() if key in inputs_named
             },
             layers=(*layers, *self._lost_layers),
             options=self._options,
-            window=_get_window_state(self.viewer) | {"steps": self._steps},
+            window=window | {"steps": self._steps},
         )
 
     def _insert_removed_layers(self, layers: list[ProjectLayer]) -> None:
@@ -886,7 +912,12 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     if isinstance(layer, _VERTICES):
         data = [np.asarray(item).tolist() for item in layer.data]
     if isinstance(layer, Shapes | Points) and not data:
-        _save_drawing_style(layer, attributes_kept)
+        for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
+            attributes_kept.pop(name, None)
+        for name in ("edge_color", "face_color", "edge_width", "border_color"):
+            if name in attributes_kept:
+                attributes_kept[name] = getattr(layer, f"current_{name}")
+        attributes_kept.pop("border_width", None)
     source = place or LayerSource()
     return ProjectLayer(
         kind=kind,
@@ -899,50 +930,10 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     )
 
 
-def _save_drawing_style(layer: Shapes | Points, pens: dict[str, object]) -> None:
-    """Save the drawing colours and sizes of an empty layer."""
-    for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
-        pens.pop(name, None)
-    for name in ("edge_color", "face_color", "edge_width", "border_color"):
-        if name in pens:
-            pens[name] = getattr(layer, f"current_{name}")
-    pens.pop("border_width", None)
-
-
-def _get_window_state(viewer: ViewerModel) -> dict[str, object]:
-    active = viewer.layers.selection.active
-    state: dict[str, object] = to_json_value(
-        {
-            **{name: getattr(item, name) for item, name in _get_view_objects(viewer)},
-            "scale_bar": host.get_scale_bar(viewer).visible,
-            "active": None if active is None else active.name,
-        }
-    )
-    return state
-
-
 def _get_view_objects(viewer: ViewerModel) -> list[tuple[Camera | Dims, str]]:
     """Return the objects and attributes that define the view, in order of setting."""
     dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
     return dims + [(host.get_camera(viewer), n) for n in ("angles", "center", "zoom")]
-
-
-def _set_window_state(viewer: ViewerModel, state: dict[str, object]) -> None:
-    """Restore the view, ignoring invalid values."""
-    with suppress(ValueError, TypeError):
-        if state.get("active") in viewer.layers:
-            viewer.layers.selection.active = viewer.layers[state["active"]]
-    for item, name in _get_view_objects(viewer):
-        value = state.get(name)
-        if item is viewer.dims and isinstance(value, list):
-            value = tuple(value) if len(value) == viewer.dims.ndim else None
-        if value is not None:
-            with suppress(ValueError, TypeError):
-                setattr(item, name, value)
-    if state.get("scale_bar"):
-        show_scale_bar(viewer)
-    elif "scale_bar" in state:
-        host.get_scale_bar(viewer).visible = False
 
 
 def _iterate_controls(panel: object) -> Iterator[tuple[str, Any]]:

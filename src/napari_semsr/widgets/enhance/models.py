@@ -335,15 +335,6 @@ class ModelChooser(Form):
         panel: Any = open_panel(self.viewer, "Train")
         panel.take_noisy(self._layer)
 
-    def _is_unsuitable(self) -> bool:
-        """Return whether no model is selected, or it is for other pixel sizes."""
-        from napari_semsr.inference import TrainedPixelSizes, plan_resampling
-
-        if "name" not in self.card:
-            return True
-        trained_sizes = TrainedPixelSizes.from_card(self.card)
-        return plan_resampling(self._field[0], trained_sizes).beyond
-
     def refresh(self) -> None:
         """Read the card of the chosen model."""
         self.card = {}
@@ -359,7 +350,12 @@ class ModelChooser(Form):
         card = self.card
         card_shown = format_card(card, *self._field)
         text = card_shown if card else "No model is installed; add a model file."
-        offers_own = self._layer is not None and self._is_unsuitable()
+        offers_own = self._layer is not None
+        if offers_own and "name" in card:
+            from napari_semsr.inference import TrainedPixelSizes, plan_resampling
+
+            trained_sizes = TrainedPixelSizes.from_card(card)
+            offers_own = plan_resampling(self._field[0], trained_sizes).beyond
         if offers_own:
             text += (
                 f"<p>If no other model fits, train on this image. {OWN_IMAGE_TIME}</p>"

@@ -410,20 +410,16 @@ class MousePreview(OverlayLayer):
             self._desk.request_box(Box.from_shape((self.side_px, self.side_px), (y, x)))
         answer = self._desk.take_result()
         if answer is not None:
-            self._show_pixels(subject, *answer)
+            (box, pixels), image = answer, subject[1]
+            pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
+            corner = np.asarray(image.origin) + (
+                (np.array([box.y0, box.x0]) - 0.5) * np.asarray(image.scale) + pitch / 2
+            )
+            limits = tuple(layer.contrast_limits)
+            look = create_layer_keywords(image, contrast_limits=limits, name=_NAME)
+            self.show_pixels(pixels, look | {"scale": pitch, "translate": corner})
             if subject[3].blur_px is None:
                 self.found.emit(self._desk.blur_px)
-
-    def _show_pixels(self, subject: Subject, box: Box, pixels: RealArray) -> None:
-        """Show the enhanced pixels at their position."""
-        source, image, _, _ = subject
-        pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
-        corner = np.asarray(image.origin) + (
-            (np.array([box.y0, box.x0]) - 0.5) * np.asarray(image.scale) + pitch / 2
-        )
-        limits = tuple(source.contrast_limits)
-        look = create_layer_keywords(image, contrast_limits=limits, name=_NAME)
-        self.show_pixels(pixels, look | {"scale": pitch, "translate": corner})
 
     def _restart_if_idle(self, busy: bool) -> None:
         if self._is_wanted and not busy:
@@ -1121,20 +1117,16 @@ class EnhancePanel(Panel):
         for path in stores:
             record = None if path in stores_shown else find_unfinished_result(path)
             if record is not None and (output_typed is None or self._is_resuming()):
-                self._offer_store(path, record.image)
+                layers_by_name = {layer.name: layer for layer in self.viewer.layers}
+                if layers_by_name.get(record.image) in self.layer.choices:
+                    self.layer.value = layers_by_name[record.image]
+                self._store_offered = path
+                self.output.value, self.existing.value = path, "resume"
+                with self.show_errors():
+                    self._load_unfinished_options()
+                    sentence = f"{path.name} is unfinished; Enhance resumes it."
+                    self.show_status(sentence)
                 return
-
-    def _offer_store(self, path: Path, image: str) -> None:
-        """Fill the form with the settings of an unfinished store, to resume it."""
-        layers_by_name = {layer.name: layer for layer in self.viewer.layers}
-        if layers_by_name.get(image) in self.layer.choices:
-            self.layer.value = layers_by_name[image]
-        self._store_offered = path
-        self.output.value, self.existing.value = path, "resume"
-        with self.show_errors():
-            self._load_unfinished_options()
-            sentence = f"{path.name} is unfinished; Enhance resumes it."
-            self.show_status(sentence)
 
     def _show_cancelled(self) -> None:
         self._keep_or_remove_layer()

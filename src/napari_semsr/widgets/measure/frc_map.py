@@ -24,7 +24,6 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     OptionError,
-    Plot,
     Provenance,
     SemsrError,
     ShapeError,
@@ -219,19 +218,12 @@ def _measure_frc(
     except SemsrError as error:  # the map raises its own error
         why = str(error)
     blocks = yield from FRC_MAP.job(*images, halves=halves, options=options)
-    within = _find_blocks_in_regions(regions, blocks)
-    return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note, within)
-
-
-def _find_blocks_in_regions(
-    regions: Sequence[Region], report: FrcMapReport
-) -> Mapping[str, NDArray[np.bool_]]:
-    """Return, for each region, a mask of the blocks whose centres are inside."""
-    grid = report.result.map
+    grid = blocks.result.map
     rows, columns = np.indices(grid.shape)
-    places = np.stack([rows.ravel(), columns.ravel()], axis=1) * grid.scale
-    places = places + np.array(grid.origin)
-    return {one.name: one.contains(places).reshape(grid.shape) for one in regions}
+    centres = np.stack([rows.ravel(), columns.ravel()], axis=1) * grid.scale
+    centres = centres + np.array(grid.origin)
+    within = {one.name: one.contains(centres).reshape(grid.shape) for one in regions}
+    return FrcOutcome(blocks, whole, alone, part, why, blocks.note or note, within)
 
 
 class FrcMapPanel(Panel):
@@ -501,8 +493,14 @@ class FrcMapPanel(Panel):
         yield
         _plot_resolutions(plot.axes[0], outcome)
         yield
+        alone = outcome.alone
         if outcome.whole is not None:
-            draw_plot(plot.axes[1], _create_frc_plot(outcome.whole, outcome.alone))
+            (frc,) = get_plots(outcome.whole, FRC.curves)
+            if alone is not None and alone.result.resolution_px is not None:
+                (other,) = get_plots(alone, DECORRELATION.curves)
+                line = replace(other.lines[-1], label="decorrelation")
+                frc = replace(frc, lines=(*frc.lines, line))
+            draw_plot(plot.axes[1], frc)
         plot.refresh()
 
 
@@ -593,16 +591,6 @@ def _plot_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
     add_legend(axes)
     axes.set_xlabel(f"Resolution ({report.unit})")
     axes.set_ylabel("Blocks")
-
-
-def _create_frc_plot(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
-    """Create a plot of the whole-field FRC and the decorrelation curve."""
-    (plot,) = get_plots(whole, FRC.curves)
-    if alone is None or alone.result.resolution_px is None:
-        return plot
-    (other,) = get_plots(alone, DECORRELATION.curves)
-    line = replace(other.lines[-1], label="decorrelation")
-    return replace(plot, lines=(*plot.lines, line))
 
 
 def _create_curves(outcome: FrcOutcome) -> Mapping[str, Columns]:

@@ -182,29 +182,39 @@ class GapsPanel(GroundTruthPanel):
 
     def draw_plots(self, report: Any) -> Mapping[str, Columns]:
         """Draw the plots, and fill the table of gaps."""
-        self.rows.fill(_create_displayed_rows(report.result, report.unit), sorts=True)
+        result, unit = report.result, report.unit
+        table, digits = result.create_table(), 1 if unit == "nm" else 2
+        heads = {
+            "kind": "Gap",
+            f"reference_width_{unit}": f"Ref. ({unit})",
+            f"width_{unit}": f"Width ({unit})",
+            f"error_{unit}": f"Error ({unit})",
+            f"y_{unit}": f"y ({unit})",
+            f"x_{unit}": f"x ({unit})",
+        }
+        if result.reference_background is None:
+            del heads[f"reference_width_{unit}"], heads[f"error_{unit}"]
+        rows = {
+            head: [round(x, digits) if isinstance(x, float) else x for x in table[key]]
+            for key, head in heads.items()
+        }
+        self.rows.fill(rows, sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
         super().draw_plots(report)
-        return _create_curves(report)
-
-
-def _create_displayed_rows(gaps: Gaps, unit: str) -> Columns:
-    """Return the rows of the displayed table, with lengths in one unit."""
-    table, digits = gaps.create_table(), 1 if unit == "nm" else 2
-    heads = {
-        "kind": "Gap",
-        f"reference_width_{unit}": f"Ref. ({unit})",
-        f"width_{unit}": f"Width ({unit})",
-        f"error_{unit}": f"Error ({unit})",
-        f"y_{unit}": f"y ({unit})",
-        f"x_{unit}": f"x ({unit})",
-    }
-    if gaps.reference_background is None:
-        del heads[f"reference_width_{unit}"], heads[f"error_{unit}"]
-    return {
-        head: [round(x, digits) if isinstance(x, float) else x for x in table[key]]
-        for key, head in heads.items()
-    }
+        curves: dict[str, Columns] = {}
+        if result.found or result.invented:
+            image, reference = report.histograms
+            columns: dict[str, Sequence[float] | RealArray] = {
+                f"from ({unit})": image.edges[:-1],
+                f"to ({unit})": image.edges[1:],
+                "image": image.counts,
+            }
+            if reference is not None:
+                columns["reference"] = reference.counts
+            curves |= {"gaps": _create_table(result), "widths": columns}
+        if result.sizes:
+            curves["particles"] = {f"diameter ({unit})": result.get_diameters(unit)}
+        return curves
 
 
 def _create_table(gaps: Gaps) -> Mapping[str, list[float | str]]:
@@ -215,22 +225,3 @@ def _create_table(gaps: Gaps) -> Mapping[str, list[float | str]]:
         head = f"{word} ({unit})" if word else name
         rows[head] = [float("nan") if value is None else value for value in values]
     return rows
-
-
-def _create_curves(report: GapReport) -> Mapping[str, Columns]:
-    """Return the curves saved with the results: gaps, histogram and diameters."""
-    result, unit = report.result, report.unit
-    curves: dict[str, Columns] = {}
-    if result.found or result.invented:
-        image, reference = report.histograms
-        columns: dict[str, Sequence[float] | RealArray] = {
-            f"from ({unit})": image.edges[:-1],
-            f"to ({unit})": image.edges[1:],
-            "image": image.counts,
-        }
-        if reference is not None:
-            columns["reference"] = reference.counts
-        curves |= {"gaps": _create_table(result), "widths": columns}
-    if result.sizes:
-        curves["particles"] = {f"diameter ({unit})": result.get_diameters(unit)}
-    return curves

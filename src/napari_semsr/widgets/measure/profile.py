@@ -295,22 +295,6 @@ class ProfilePanel(Panel):
         world = [lines.data_to_world(vertex) for vertex in vertices[:2]]
         return np.array(world)[:, -2:]
 
-    def _get_line_ends(
-        self, images: Sequence[Image]
-    ) -> tuple[float, float, float, float]:
-        """Return the line ends in the coordinates in which the images are measured."""
-        lines = self.line.value
-        ends = None if lines is None else self._find_line_ends(lines)
-        if lines is None or ends is None:
-            msg = (
-                "There is no line in the displayed plane; press Draw a line, and drag "
-                "across a structure."
-            )
-            raise OptionError(msg, code="line-missing")
-        ends = world_to_layer(images[0], ends) * get_drawing_scale(lines, images[0])
-        (y0, x0), (y1, x1) = ends.tolist()
-        return y0, x0, y1, x1
-
     # -- measuring ---------------------------------------------------------------
 
     def _list_images(self) -> list[Image]:
@@ -347,7 +331,18 @@ class ProfilePanel(Panel):
         images = self._list_images()
         requests = [self._create_read_request(layer, images[0]) for layer in images]
         get_common_unit([one.image for one in requests])
-        line = self._get_line_ends(images)
+        lines = self.line.value
+        ends = None if lines is None else self._find_line_ends(lines)
+        if lines is None or ends is None:
+            msg = (
+                "There is no line in the displayed plane; press Draw a line, and drag "
+                "across a structure."
+            )
+            raise OptionError(msg, code="line-missing")
+        # in the coordinates in which the images are measured
+        ends = world_to_layer(images[0], ends) * get_drawing_scale(lines, images[0])
+        (y0, x0), (y1, x1) = ends.tolist()
+        line = y0, x0, y1, x1
         values = self.form.create_options(line=line).model_dump(exclude={"line"})
         width = values.pop("width") * min(one.to_plane.scale for one in requests)
         return requests, line, width, values
@@ -442,6 +437,14 @@ class ProfilePanel(Panel):
             for text in (*profiles.problems, *(one.problem for one in profiles.layers))
             if text
         )
+        curves: dict[str, Columns] = {}
+        x, y = PROFILE.curves[0].axis_labels(profiles.unit)
+        for number, one in enumerate(profiles.layers, start=1):
+            name = f"{one.name} ({number})" if one.name in curves else one.name
+            curves[name] = {
+                x: one.profile.distance_px * one.profile.per_px,
+                y: one.profile.intensity,
+            }
         count = len(profiles.layers)
         long = profiles.layers[0].profile
         length = f"{format_number(long.length_px * long.per_px)} {profiles.unit}"
@@ -451,7 +454,7 @@ class ProfilePanel(Panel):
             f"{sentence}: {_summarise_profile(profiles.layers[0])}."
             if count == 1
             else f"{sentence}.",
-            curves=_create_curves(profiles),
+            curves=curves,
             tables=tables,
             more=more,
             reveal=reveal,
@@ -553,18 +556,6 @@ def _downsample_profile(profile: Profile) -> tuple[FloatArray, FloatArray]:
     )
     indices = (at + ends).ravel()
     return x[indices], np.where(np.repeat(finite, 2), y[indices], np.nan)
-
-
-def _create_curves(profiles: ProfileSet) -> Mapping[str, Columns]:
-    curves: dict[str, Columns] = {}
-    x, y = PROFILE.curves[0].axis_labels(profiles.unit)
-    for number, one in enumerate(profiles.layers, start=1):
-        name = f"{one.name} ({number})" if one.name in curves else one.name
-        curves[name] = {
-            x: one.profile.distance_px * one.profile.per_px,
-            y: one.profile.intensity,
-        }
-    return curves
 
 
 def _summarise_profile(one: LayerProfile) -> str:

@@ -101,11 +101,21 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
     if layer is None:
         return []
     scale = get_drawing_scale(layer, image)
-    regions = list(
-        _read_label_regions(panel, layer, image, scale)
-        if isinstance(layer, Labels)
-        else _read_shape_regions(panel, layer, image, scale)
-    )
+    if isinstance(layer, Labels):
+        plane = np.asarray(
+            get_finest_level(layer)[get_displayed_plane(layer, panel.viewer.dims)]
+        )
+        linear, shift = get_display_transform(layer)
+        linear, shift = linear / get_fit(image)[0], world_to_layer(image, shift)
+        to_pixels = np.linalg.inv(scale[:, None] * linear)
+        place = np.vstack([to_pixels, shift * scale])
+        names = np.unique(plane)
+        regions = [
+            Region(f"label {name}", "label", place, plane, int(name))
+            for name in names[names != 0].tolist()
+        ]
+    else:
+        regions = list(_read_shape_regions(panel, layer, image, scale))
     if not 0 < len(regions) <= _MAX_REGIONS:
         msg = (
             f"Regions must be 1 to {_MAX_REGIONS} rectangles, ellipses, polygons or "
@@ -127,23 +137,6 @@ def _read_shape_regions(
         area = "ellipse" if kind == "ellipse" else "polygon"
         if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
             yield Region(f"{kind} {index + 1}", area, vertices * scale)
-
-
-def _read_label_regions(
-    panel: Panel, layer: Labels, image: Image, scale: FloatArray
-) -> Sequence[Region]:
-    plane = np.asarray(
-        get_finest_level(layer)[get_displayed_plane(layer, panel.viewer.dims)]
-    )
-    linear, shift = get_display_transform(layer)
-    linear, shift = linear / get_fit(image)[0], world_to_layer(image, shift)
-    to_pixels = np.linalg.inv(scale[:, None] * linear)
-    place = np.vstack([to_pixels, shift * scale])
-    names = np.unique(plane)
-    return [
-        Region(f"label {name}", "label", place, plane, int(name))
-        for name in names[names != 0].tolist()
-    ]
 
 
 # Pixels inside regions.

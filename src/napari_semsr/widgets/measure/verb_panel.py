@@ -143,7 +143,13 @@ class VerbPanel(Panel):
         # folded groups come last
         below: list[QWidget] = [self.form]
         if first.resumes:
-            below.append(self._create_output_form())
+            self.output = create_store_edit()
+            self.replace = CheckBox(
+                name="replace",
+                text="Replace an existing store",
+                tooltip="If unticked, an existing store is kept.",
+            )
+            below.append(Form(self.output, self.replace))
         self.add_group("Layers", self._layers, *below)
         self.frames = create_group_forms(first.options)
         for frame, form in self.frames.items():
@@ -170,15 +176,6 @@ class VerbPanel(Panel):
         if self.output is None:
             return None
         return get_entered_store(self.output, stack=self.uses_all_planes())
-
-    def _create_output_form(self) -> Form:
-        self.output = create_store_edit()
-        self.replace = CheckBox(
-            name="replace",
-            text="Replace an existing store",
-            tooltip="If unticked, an existing store is kept.",
-        )
-        return Form(self.output, self.replace)
 
     def add_groups(self) -> None:
         """Add option groups between the options and the results."""

@@ -16,7 +16,6 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
-    RealArray,
     ShapeError,
     get_figures,
 )
@@ -183,11 +182,6 @@ class AdaptPanel(Panel):
         more = len(self.sem.choices) > 2 or bool(self.more.value)
         self.images.show_row("more", more and not self._map.has_transform)
 
-    def _sems(self) -> list[Layer]:
-        """Return the SEM images; only the registered one if a registration is given."""
-        more = () if self._map.has_transform else self.more.value
-        return [self.sem.value, *(one for one in more if one is not self.sem.value)]
-
     def take_registered(
         self, mosaic: Layer, sem: Layer, transform_file: StoredTransform
     ) -> None:
@@ -200,7 +194,10 @@ class AdaptPanel(Panel):
 
     def job(self) -> PanelTask:
         """Create the batch task from the form."""
-        mosaic, sems = self.mosaic.value, self._sems()
+        mosaic, sem = self.mosaic.value, self.sem.value
+        # a given registration is of one SEM image only
+        more = () if self._map.has_transform else self.more.value
+        sems: list[Layer] = [sem, *(one for one in more if one is not sem)]
         transform = self._map.get_transform()
         images = (
             self.read_layer(mosaic, is_unturned=transform is not None),
@@ -266,7 +263,26 @@ class AdaptPanel(Panel):
         self.stop_button.setEnabled(True)
         self._linear = step.linear_gain_db
         if step.shown:
-            self._show_held_out(step.shown)
+            # the held-out area side by side: optical, enhanced, SEM
+            low = np.concatenate([plane.ravel() for plane in step.shown]).min()
+            gap = np.full((step.shown[0].shape[0], _GAP_PX), low)
+            parts = [part for plane in step.shown for part in (plane, gap)][:-1]
+            data = np.concatenate(parts, axis=1).astype(np.float32)
+            if self.layer is None:
+                # to the right of all other layers
+                size = self.read_layer(self.mosaic.value).pixel_size_nm
+                extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
+                far = extent[1, 1] + _FAR * float(np.ptp(extent[:, 1]))
+                image = Micrograph(data, size, origin=(float(extent[0, 0]), float(far)))
+                keywords = create_layer_keywords(
+                    image, name="held-out part: optical | now | SEM"
+                )
+                keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
+                self.layer = self.viewer.add_image(image.data, **keywords)
+                self.viewer.reset_view()
+                self._view = self._camera()
+            elif self.layer in self.viewer.layers:
+                self.layer.data = data
             if step.gain_db is not None:
                 self._curve.append((step.seconds, step.gain_db))
                 self._draw()
@@ -277,31 +293,6 @@ class AdaptPanel(Panel):
             (self._folder / STOP).touch()
             self.stop_button.setEnabled(False)
             self.show_status("Ending the training with the current model …")
-
-    def _show_held_out(self, planes: tuple[RealArray, ...]) -> None:
-        """Show the held-out area side by side: optical, enhanced, SEM."""
-        finite = np.concatenate([plane.ravel() for plane in planes])
-        gap = np.full((planes[0].shape[0], _GAP_PX), finite.min())
-        parts = [part for plane in planes for part in (plane, gap)][:-1]
-        data = np.concatenate(parts, axis=1).astype(np.float32)
-        if self.layer is None:
-            self._add(data)
-        elif self.layer in self.viewer.layers:
-            self.layer.data = data
-
-    def _add(self, data: RealArray) -> None:
-        """Add the held-out area as a layer to the right of all others."""
-        size = self.read_layer(self.mosaic.value).pixel_size_nm
-        extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
-        far = extent[1, 1] + _FAR * float(np.ptp(extent[:, 1]))
-        image = Micrograph(data, size, origin=(float(extent[0, 0]), float(far)))
-        keywords = create_layer_keywords(
-            image, name="held-out part: optical | now | SEM"
-        )
-        keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
-        self.layer = self.viewer.add_image(image.data, **keywords)
-        self.viewer.reset_view()
-        self._view = self._camera()
 
     def _remove_held_out(self) -> None:
         """Remove the held-out layer, and reset the view unless the user moved it."""

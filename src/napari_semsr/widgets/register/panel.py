@@ -1,6 +1,6 @@
 """Register to SEM: align a layer to another of the same area, with error estimate."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -224,18 +224,15 @@ class LandmarkControls(Form):
             sentence += f"click the same point in {names[1 - alone]}."
         self.note.setText(self._panel.translate(sentence.strip()))
         for layer in self.points:
-            self._number(layer, off if layer in self.points[1:] else ())
+            labels = [str(n + 1) for n in range(len(layer.data))]
+            residuals = off if layer in self.points[1:] else ()
+            for place, far in enumerate(residuals):
+                labels[place] += f" ({format_rounded(far)} {_unit_of(layer)})"
+            with _in_view(layer):
+                layer.features = {"label": labels}
         self.undo_button.setEnabled(bool(first or second))
         self.save_button.setEnabled(pairs > 0)
         self._on_changed()
-
-    def _number(self, layer: Points, off: Iterable[float]) -> None:
-        """Label each landmark with its number and its residual."""
-        labels = [str(n + 1) for n in range(len(layer.data))]
-        for place, far in enumerate(off):
-            labels[place] += f" ({format_rounded(far)} {_unit_of(layer)})"
-        with _in_view(layer):
-            layer.features = {"label": labels}
 
     def _fit_pairs(self, landmarks: Landmarks) -> tuple[str, FloatArray]:
         """Fit the landmark pairs; return a description and the residual of each."""
@@ -898,7 +895,13 @@ class RegisterPanel(Panel):
         with self.show_errors():
             images = self._read(is_unturned=True)
             moving, fixed_side = map(ImageIdentity.from_image, images)
-            shown_map = _map_shown(self.moving.value)
+            layer = self.moving.value
+            nm = get_nm_scale(layer)  # the layer's unit, if not a length: refused later
+            linear, shift = get_display_transform(layer)
+            # without the layer's scale and translation
+            linear = nm[:, None] * linear / (nm * layer.scale[-2:])
+            shift = nm * shift - linear @ (nm * layer.translate[-2:])
+            shown_map = Affine.from_matrix(linear, shift)
             self._apply(images, StoredTransform(shown_map, moving, fixed_side))
 
     def _apply(
@@ -1120,17 +1123,6 @@ class RegisterPanel(Panel):
             f"validation and {pairs_made.test} for testing in {pairs_made.output}. "
             "Choose this store in Train, under 'Learn from: a store of pairs'."
         )
-
-
-def _map_shown(layer: Image) -> Affine:
-    """Return a layer's displayed transform without scale and translation, in nm.
-
-    In the layer's unit if that is not a length; such a layer raises an error later.
-    """
-    nm = get_nm_scale(layer)
-    linear, shift = get_display_transform(layer)
-    linear = nm[:, None] * linear / (nm * layer.scale[-2:])
-    return Affine.from_matrix(linear, nm * shift - linear @ (nm * layer.translate[-2:]))
 
 
 def find_pair(

@@ -21,8 +21,6 @@ from qtpy.QtWidgets import QWidget
 from napari_semsr.core import (
     Box,
     Float32Array,
-    FloatArray,
-    FloatPair,
     Job,
     Micrograph,
     OptionError,
@@ -77,12 +75,6 @@ _TIP = (
 )
 
 
-def _halve(values: Float32Array) -> Float32Array:
-    """Average blocks of 2 x 2 pixels; the mean is NaN if any of the four is NaN."""
-    rows = values[::2] + values[1::2]
-    return np.asarray((rows[:, ::2] + rows[:, 1::2]) / np.float32(4))
-
-
 class GrowingLevels:
     """Resolution levels of a growing mosaic.
 
@@ -115,7 +107,9 @@ class GrowingLevels:
             if whole != self._box:
                 self._extend(mosaic, whole)
             for number, level in enumerate(self._coarse, 1):
-                values = _halve(values)
+                # the mean of 2 x 2 pixels is NaN if any of the four is
+                rows = values[::2] + values[1::2]
+                values = np.asarray((rows[:, ::2] + rows[:, 1::2]) / np.float32(4))
                 y, x = (v >> number for v in part.corner)
                 level[
                     Box.from_shape((values.shape[0], values.shape[1]), (y, x)).slices
@@ -415,15 +409,13 @@ class FolderFollower(QWidget):
         if not host.is_on_screen(self._panel.viewer):
             return
         if self._mosaic.update():
-            self._show_doubts()
+            lines = self._mosaic.levels.doubts
+            earlier = len(lines) - _LINES
+            more = [f"{earlier} earlier ones."] if earlier > 0 else []
+            shown = "".join(f"<p>{text}</p>" for text in [*more, *lines[-_LINES:]])
+            self.doubts.setText(shown)
         if self.layer is not None:
             self._enhanced_layer.update(tuple(self.layer.contrast_limits))
-
-    def _show_doubts(self) -> None:
-        lines = self._mosaic.levels.doubts
-        earlier = len(lines) - _LINES
-        more = [f"{earlier} earlier ones."] if earlier > 0 else []
-        self.doubts.setText("".join(f"<p>{t}</p>" for t in [*more, *lines[-_LINES:]]))
 
     def _leave(self) -> None:
         """Reset the button, and remove the layers and their stores."""
@@ -453,7 +445,11 @@ class FolderFollower(QWidget):
         mosaic = self._panel.viewer.layers[outcome.output.micrograph.name]
         if layer is not None:
             mosaic.contrast_limits = layer.contrast_limits
-            shift = _shift(followed_scan.positions, outcome.result.corners)
+            # median shift in px from the live to the final positions
+            corners, live = outcome.result.corners, followed_scan.positions
+            both = [(at, corners.get(name)) for name, at in live.items()]
+            steps = [np.subtract(new, old) for old, new in both if old and new]
+            shift = np.median(steps, axis=0) if steps else np.zeros(2)
             center[-2:] += shift * layer.scale + mosaic.translate
             camera.center, camera.zoom = tuple(center), zoom
         if model is not None:
@@ -462,12 +458,3 @@ class FolderFollower(QWidget):
             enhance.layer.value = mosaic
             enhance.model.show_model(model)
             enhance.run()
-
-
-def _shift(
-    live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
-) -> FloatArray:
-    """Return the median shift (2,) in px from the live to the final positions."""
-    both = [(at, final_corners.get(name)) for name, at in live.items()]
-    steps = [np.subtract(new, old) for old, new in both if old and new]
-    return np.median(steps, axis=0) if steps else np.zeros(2)

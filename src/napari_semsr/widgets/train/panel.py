@@ -21,7 +21,6 @@ from napari_semsr.core import (
     DB,
     Figure,
     Message,
-    Micrograph,
     OptionError,
     Progress,
     SemsrError,
@@ -315,7 +314,18 @@ class TrainView(QWidget):
             return
         data = np.asarray(picture.array(), dtype=np.float32)
         if self.layer is None:
-            self._add(picture.replace(data=data))
+            place = 0.0, 0.0  # to the right of all other layers
+            if len(self.viewer.layers):
+                extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
+                gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
+                place = float(extent[0, 0]), float(extent[1, 1]) + gap
+            picture_placed = picture.replace(data=data, origin=place)
+            keywords = create_layer_keywords(picture_placed, name=self._title())
+            keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
+            self.layer = self.viewer.add_image(picture_placed.data, **keywords)
+            self.look_button.setVisible(True)
+            show_scale_bar(self.viewer)
+            self.viewer.reset_view()
         elif self.layer in self.viewer.layers:
             self.layer.data = data
             self.layer.name = self._title()
@@ -327,21 +337,6 @@ class TrainView(QWidget):
         steps = curve.get("step", np.zeros(0))
         at = f" ({steps[-1]:.0f})" if steps.size else ""
         return " | ".join(parts) + at
-
-    def _add(self, picture: Micrograph) -> None:
-        """Add the preview layer to the right of all other layers."""
-        place = 0.0, 0.0
-        if len(self.viewer.layers):
-            extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
-            gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
-            place = float(extent[0, 0]), float(extent[1, 1]) + gap
-        picture_placed = picture.replace(origin=place)
-        keywords = create_layer_keywords(picture_placed, name=self._title())
-        keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
-        self.layer = self.viewer.add_image(picture_placed.data, **keywords)
-        self.look_button.setVisible(True)
-        show_scale_bar(self.viewer)
-        self.viewer.reset_view()
 
     def look(self) -> None:
         """Fill the view with the preview layer."""
@@ -753,7 +748,18 @@ class TrainPanel(Panel):
         """Create the batch task from the form."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace = bool(self.replace.value)
-        self._check_name(name, replace=replace)
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+            msg = (
+                "Enter a model name of letters, digits, '_', '-', '+' and '.', got "
+                f"{name!r}."
+            )
+            raise OptionError(msg, code="name-invalid")
+        name_is_taken = get_model_origin(name)
+        if name_is_taken == "bundled" or (name_is_taken and not replace):
+            msg = f"The model {name} already exists; choose another name" + (
+                "." if name_is_taken == "bundled" else ", or set `overwrite`."
+            )
+            raise OptionError(msg, code="name-taken")
         run_dir = self.get_output_path()
         _check_run_folder(run_dir, replace=replace)
         cut = self._cut() if self.pairs.own or self.pairs.cuts else None
@@ -771,21 +777,6 @@ class TrainPanel(Panel):
         device = str(get_preference("computing", "device"))
         make = partial(train_and_import, request, cut, device=device)
         return PanelTask(make, self.show_outcome, partial(self._watch, request))
-
-    def _check_name(self, name: str, *, replace: bool) -> None:
-        """Raise an error if a name is not valid in the model library."""
-        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-            msg = (
-                "The model name must consist of letters, digits, '_', '-', '+' and "
-                f"'.', got {name!r}."
-            )
-            raise OptionError(msg, code="name-invalid")
-        name_is_taken = get_model_origin(name)
-        if name_is_taken == "bundled" or (name_is_taken and not replace):
-            msg = f"The model {name} already exists; choose another name" + (
-                "." if name_is_taken == "bundled" else ", or set `overwrite`."
-            )
-            raise OptionError(msg, code="name-taken")
 
     def _cut(self) -> PairRequest | OwnImage:
         """Read the training layers: two, or a noisy one with optional second scan."""
@@ -895,9 +886,25 @@ class TrainPanel(Panel):
             )
             return
         NEWS.changed.emit()
+        over, linear = (outcome.compute_gain(n) for n in ("untouched", "linear filter"))
+        figures, held_out = outcome.validation or {}, ""
+        gain, hidden_gain = figures.get("gain_db"), figures.get("hidden_db")
+        if over is not None and linear is not None:
+            pairs = outcome.comparison["pairs"]
+            held_out = (
+                f": {over:+.2f} {DB} over {_start_of(outcome)} and {linear:+.2f} {DB} "
+                f"over the best linear filter, on {pairs} held-out pairs"
+            )
+        elif hidden_gain is not None:
+            more = "" if hidden_gain > 0 else "; more steps may help"
+            held_out = (
+                f" ({hidden_gain:+.2f} {DB} on hidden pixels over a local mean{more})"
+            )
+        elif gain is not None:
+            held_out = f" ({gain:+.2f} {DB} on held-out pairs)"
         self.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
-            f"{_held_out_gain(outcome)}; it is now listed in Enhance."
+            f"{held_out}; it is now listed in Enhance."
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -937,23 +944,6 @@ class TrainPanel(Panel):
             f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
             "far is now listed in Enhance; Resume continues from here."
         )
-
-
-def _held_out_gain(outcome: Trained) -> str:
-    """Describe the gain from training on held-out data, if known."""
-    over, linear = (outcome.compute_gain(n) for n in ("untouched", "linear filter"))
-    if over is not None and linear is not None:
-        pairs = outcome.comparison["pairs"]
-        return (
-            f": {over:+.2f} {DB} over {_start_of(outcome)} and {linear:+.2f} {DB} over "
-            f"the best linear filter, on {pairs} held-out pairs"
-        )
-    figures = outcome.validation or {}
-    gain, hidden_gain = figures.get("gain_db"), figures.get("hidden_db")
-    if hidden_gain is not None:
-        more = "" if hidden_gain > 0 else "; more steps may help"
-        return f" ({hidden_gain:+.2f} {DB} on hidden pixels over a local mean{more})"
-    return "" if gain is None else f" ({gain:+.2f} {DB} on held-out pairs)"
 
 
 def _start_of(outcome: Trained) -> str:
