@@ -141,8 +141,8 @@ def judge_fields(fields: int) -> None:
     for _ in range(fields):
         taken, truth = draw_field(rng)
         found.append(run(measure_gaps(taken, truth, options=options)))
-    gaps = sum(len(one.found) for one in found)
-    share = sum(len(one.found) - one.detected for one in found) / gaps
+    gaps = sum(len(one.found_gaps) for one in found)
+    share = sum(len(one.found_gaps) - one.detected for one in found) / gaps
     errors = np.concatenate([one.compute_width_errors("px") for one in found])
     means = float(np.abs(errors).mean()), float(errors.mean())
     about = f"{gaps / fields:.0f} gaps a field, "

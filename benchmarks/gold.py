@@ -204,7 +204,9 @@ class Score:
         made, true = fine(image), fine(truth)
         found = run(measure_gaps(made, true))
         errors = found.compute_width_errors("nm")
-        self.widths_nm += [g.width_nm for g in found.found if g.width_nm is not None]
+        self.widths_nm += [
+            g.width_nm for g in found.found_gaps if g.width_nm is not None
+        ]
         inner = (slice(BORDER, -BORDER),) * 2
         near = measure_metrics(fine(image[inner]), fine(truth[inner]), data_range=1.0)
         power, wanted = (
@@ -228,10 +230,10 @@ class Score:
         }
         self.fields.append(
             {
-                "gaps": len(found.found),
-                "missed": len(found.found) - found.detected,
+                "gaps": len(found.found_gaps),
+                "missed": len(found.found_gaps) - found.detected,
                 "own": found.own or 0,
-                "invented": len(found.invented),
+                "invented": len(found.invented_gaps),
                 "widths": errors.size,
             }
             | {

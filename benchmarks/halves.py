@@ -112,10 +112,12 @@ def compare(kind: str, seed: int, given: argparse.Namespace) -> tuple[FrcMap, ..
 
 def medians(one: FrcMap, other: FrcMap) -> tuple[float, float, int]:
     """Medians of two maps on the blocks that both have, and how many these are."""
-    both = np.isfinite(one.measured) & np.isfinite(other.measured)
+    both = np.isfinite(one.measured_values) & np.isfinite(other.measured_values)
     if not both.any():
         return float("nan"), float("nan"), 0
-    first, second = (float(np.median(item.measured[both])) for item in (one, other))
+    first, second = (
+        float(np.median(item.measured_values[both])) for item in (one, other)
+    )
     return first, second, int(both.sum())
 
 

@@ -202,11 +202,11 @@ def score(kind: str, noise: float, bits: int, seeds: Iterator[int]) -> dict[str,
         found, wanted = found + hits, wanted + int(field.wanted.sum())
         right, measured = right + matches, measured + result.particles
         gaps += result.gaps
-        wrong = [is_across(field, gap.ends_px) for gap in result.found]
+        wrong = [is_across(field, gap.ends_px) for gap in result.found_gaps]
         across.append(sum(wrong))
         errors += [
             width_error(field, gap)
-            for gap, bad in zip(result.found, wrong, strict=True)
+            for gap, bad in zip(result.found_gaps, wrong, strict=True)
             if not bad and gap.width_px is not None
         ]
     return {

@@ -269,7 +269,7 @@ def measure(task: Task, data: Path, peers: tuple[str, ...]) -> dict:
         row |= {
             "stated_px": found.error_px,
             "overlap": found.overlap,
-            "searched": found.searched,
+            "searched": found.search_name,
             "score": found.score,
             "patches": len(reliable),
             "unreliable": 1 - float(np.mean(reliable)),

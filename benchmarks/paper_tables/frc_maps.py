@@ -113,7 +113,7 @@ def _kept(found: FrcMap) -> dict[str, Any]:
     filled = np.asarray(found.map.array(), float)
     return {
         "nm": [[_rounded(v) for v in line] for line in filled],
-        "missing": (~np.isfinite(found.measured)).tolist(),
+        "missing": (~np.isfinite(found.measured_values)).tolist(),
     }
 
 
@@ -123,7 +123,7 @@ def _rounded(value: float) -> float | None:
 
 def blocks(found: FrcMap) -> dict[str, Any]:
     """Give the figures of one map; blocks that were filled do not count."""
-    values = found.measured[np.isfinite(found.measured)]
+    values = found.measured_values[np.isfinite(found.measured_values)]
     fine = found.reason_counts.get(_UP_TO_NYQUIST, 0)
     return {
         "values": [float(v) for v in values],

@@ -63,7 +63,9 @@ def measure_gold(
         found[name] |= width_row(one.widths_nm)
         found[name]["undetected"] = sum(row["missed"] for row in one.fields)
     truths = [fine(pair.high.astype(float)) for pair in pairs]
-    known = [g.width_nm for truth in truths for g in run(measure_gaps(truth)).found]
+    known = [
+        g.width_nm for truth in truths for g in run(measure_gaps(truth)).found_gaps
+    ]
     found["truth"] = width_row([width for width in known if width is not None])
     return found
 

@@ -62,18 +62,18 @@ def gap_row(image: Image, clean: Image) -> dict[str, float | None]:
     made, true = (Micrograph(part.astype(np.float32), size) for part in (image, clean))
     found = run(measure_gaps(made, true))
     errors = found.compute_width_errors("nm")
-    known = [g.reference_nm for g in found.found if g.reference_nm is not None]
-    narrow = [g for g in found.found if (g.reference_nm or np.inf) < NARROW_NM]
+    known = [g.reference_nm for g in found.found_gaps if g.reference_nm is not None]
+    narrow = [g for g in found.found_gaps if (g.reference_nm or np.inf) < NARROW_NM]
     both = [(g.width_nm, g.reference_nm) for g in narrow]
-    missed = len(found.found) - found.detected
+    missed = len(found.found_gaps) - found.detected
     return {
-        "gaps": len(found.found),
+        "gaps": len(found.found_gaps),
         "narrow": len(narrow),
         "narrow_missed": sum(not g.detected for g in narrow),
         "narrow_error_nm": sum(abs(a - b) for a, b in both if a and b),
         "narrow_known": sum(a is not None for a, _ in both),
         "reference_nm": float(np.mean(known)) if known else None,
-        "undetected_percent": 100 * missed / max(len(found.found), 1),
+        "undetected_percent": 100 * missed / max(len(found.found_gaps), 1),
         "width_error_nm": float(np.abs(errors).mean()) if errors.size else None,
         "signed_width_error_nm": float(errors.mean()) if errors.size else None,
         "invented_percent": 100 * (found.invented_fraction or 0.0),

@@ -136,7 +136,7 @@ def made_gaps(**changes):
     ]
     new = Gap((9, 9), None, ((0, 0), (1, 1)), 1.5, None, None, None, "invented")
     sizes = [Particle((k, k), 8.0 + k, None, k > 0) for k in range(4)]
-    known = {"sizes": (*sizes,), "invented": (new,), "own": 6, "size_error": 0.1}
+    known = {"sizes": (*sizes,), "invented_gaps": (new,), "own": 6, "size_error": 0.1}
     counts = {"bright": 9, "covered": 0.126, "populated": 0.5}
     made = Gaps(4, 11, 0, (*found,), 3.0, 2.0, **known, **counts)
     return replace(made, **changes)
@@ -146,11 +146,11 @@ def test_gaps_are_summed_up_in_words():
     gaps = made_gaps()
     assert (gaps.gaps, gaps.detected, gaps.detection_text) == (6, 5, "5 of 6")
     assert gaps.verdict == "5 of 6 seen, 1 invented"
-    assert gaps.counted == (
+    assert gaps.count_text == (
         "4 particles of 9 bright regions, distributed over 50% of the field and "
         "covering 13% of its area"
     )
-    assert made_gaps(bright=4).counted.startswith("4 particles, distributed over")
+    assert made_gaps(bright=4).count_text.startswith("4 particles, distributed over")
     assert gaps.neighbours == "11"
     left_out = replace(gaps, excluded=2, across=1).neighbours
     assert (
@@ -169,4 +169,4 @@ def test_gaps_are_summed_up_in_words():
         alone.undetected_interval,
     ) == (None,) * 3
     assert (alone.invented_fraction, alone.invented_interval) == (None, None)
-    assert replace(gaps, found=()).undetected_fraction is None
+    assert replace(gaps, found_gaps=()).undetected_fraction is None

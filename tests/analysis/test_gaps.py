@@ -45,8 +45,8 @@ def test_noise_is_no_particles(rng):
 @pytest.mark.parametrize("width", [3.0, 8.0])
 def test_width_is_that_between_the_rims(width):
     found = gaps_of(micrograph(row(width), 2.0))
-    assert (found.particles, found.pairs, len(found.found)) == (2, 1, 1)
-    (gap,) = found.found
+    assert (found.particles, found.pairs, len(found.found_gaps)) == (2, 1, 1)
+    (gap,) = found.found_gaps
     # 80 % of a rim one or two pixels wide lies 0.3 to 0.6 px inside the outline
     assert width + 0.5 < gap.width_px < width + 1.4
     assert gap.width_nm == pytest.approx(2 * gap.width_px)
@@ -68,8 +68,8 @@ def test_blurred_gap_is_undetected_and_counted():
     found = gaps_of(
         micrograph(blurred, 4.0), micrograph(sharp, 4.0), options=GapOptions(reach=0.5)
     )
-    shown = [gap.detected for gap in found.found]
-    widths = [round(gap.reference_px) for gap in found.found]
+    shown = [gap.detected for gap in found.found_gaps]
+    widths = [round(gap.reference_px) for gap in found.found_gaps]
     assert dict(zip(widths, shown, strict=True)) == {3: False, 13: True}
     assert found.undetected_fraction == 1 - sum(shown) / len(shown)
     assert found.compute_width_errors("nm").size == sum(shown)
@@ -81,29 +81,29 @@ def test_a_wide_particle_leaves_the_gaps_of_others_as_they_are():
     wide = discs(*each, (280, 120, 70, 100), shape=(360, 240))
     found = gaps_of(micrograph(wide))
     assert found.particles == alone.particles + 1
-    near = [one for one in found.found if one.place_px[0] <= 180]
-    assert [one.place_px for one in near] == [one.place_px for one in alone.found]
-    assert len(found.found) > len(near)  # those beside the wide one
+    near = [one for one in found.found_gaps if one.place_px[0] <= 180]
+    assert [one.place_px for one in near] == [one.place_px for one in alone.found_gaps]
+    assert len(found.found_gaps) > len(near)  # those beside the wide one
 
 
 def test_which_neighbours_have_a_gap():
     found = gaps_of(micrograph(row(6.0, (100, 70))))
-    assert (found.pairs, found.excluded, len(found.found)) == (1, 1, 0)
+    assert (found.pairs, found.excluded, len(found.found_gaps)) == (1, 1, 0)
     assert gaps_of(micrograph(row(6.0, (100, 85)))).excluded == 0
     data = discs((40, 30, 12, 100), (40, 60, 12, 100), (40, 90, 12, 100))
     assert gaps_of(micrograph(data), options=GapOptions(reach=3.0)).pairs == 2
     found = gaps_of(micrograph(row(-4.0)))
-    assert (found.particles, found.pairs, len(found.found)) == (2, 1, 0)
+    assert (found.particles, found.pairs, len(found.found_gaps)) == (2, 1, 0)
 
 
 def test_dark_particles_and_directions_in_nm_change_no_gap():
     data = row(6.0)
     bright = gaps_of(micrograph(data))
     dark = gaps_of(micrograph(255 - data), options=GapOptions(dark=True))
-    assert dark.found == bright.found
+    assert dark.found_gaps == bright.found_gaps
     assert dark.background == pytest.approx(225)
     for image, side in ((micrograph(data, (3, 2)), 2), (micrograph(data.T, (3, 2)), 3)):
-        (gap,) = gaps_of(image).found
+        (gap,) = gaps_of(image).found_gaps
         assert gap.width_nm == pytest.approx(side * gap.width_px)
 
 
@@ -120,16 +120,16 @@ def test_oblong_pixels_change_no_neighbours(pitch):
 
     expected, found = seen((2, 2)), seen(pitch)
     assert found.particles == 6
-    assert len(found.found) == len(expected.found)
-    assert np.mean([gap.width_nm for gap in found.found]) == pytest.approx(
-        np.mean([gap.width_nm for gap in expected.found]), rel=0.05
+    assert len(found.found_gaps) == len(expected.found_gaps)
+    assert np.mean([gap.width_nm for gap in found.found_gaps]) == pytest.approx(
+        np.mean([gap.width_nm for gap in expected.found_gaps]), rel=0.05
     )
 
 
 @pytest.mark.parametrize("data", [np.zeros((20, 20)), discs((40, 40, 10, 90))])
 def test_without_two_particles_there_is_no_gap(data):
     found = gaps_of(micrograph(data), micrograph(data))
-    assert found.found == ()
+    assert found.found_gaps == ()
     assert found.undetected_fraction is None
 
 
@@ -145,24 +145,26 @@ def test_each_gap_is_found_missed_or_invented():
     )
     kinds = {
         (round(gap.place_px[0]), round(gap.place_px[1])): gap.kind
-        for gap in (*found.found, *found.invented)
+        for gap in (*found.found_gaps, *found.invented_gaps)
     }
     assert kinds[(25, 58)] == "missed"
     assert kinds[(95, 60)] == "found"
     assert kinds[(95, 139)] == "invented"
-    assert found.invented_fraction == len(found.invented) / found.own
+    assert found.invented_fraction == len(found.invented_gaps) / found.own
     low, high = found.undetected_interval
     assert low < found.undetected_fraction < high
-    (wrong,) = found.invented
+    (wrong,) = found.invented_gaps
     assert wrong.width_px > 3
     assert wrong.reference_px is None
     back = gaps_of(micrograph(truth), micrograph(taken), options=GapOptions(reach=0.7))
-    assert [gap.place_px for gap in back.found if not gap.detected] == [wrong.place_px]
+    assert [gap.place_px for gap in back.found_gaps if not gap.detected] == [
+        wrong.place_px
+    ]
 
 
 def test_ends_lie_on_the_rims_as_far_apart_as_the_gap_is_wide():
     image = micrograph(row(6.0), 2.0).replace(origin=(100.0, -40.0))
-    (gap,) = gaps_of(image).found
+    (gap,) = gaps_of(image).found_gaps
     (y0, x0), (y1, x1) = gap.ends_px
     assert np.hypot(y1 - y0, x1 - x0) == pytest.approx(gap.width_px)
     assert (x0, x1) == pytest.approx((79.5, 86.5), abs=0.5)
@@ -212,8 +214,10 @@ def test_wrong_input_is_refused():
 def test_the_error_of_the_mean_in_nm_has_that_of_the_pixel_size():
     found = gaps_of(micrograph(row(6.0), 2.0))
     widths = np.random.default_rng(0).normal(12, 2, 60)
-    gaps = tuple(replace(found.found[0], width_px=w, width_nm=2 * w) for w in widths)
-    sure = replace(found, found=gaps)
+    gaps = tuple(
+        replace(found.found_gaps[0], width_px=w, width_nm=2 * w) for w in widths
+    )
+    sure = replace(found, found_gaps=gaps)
     unsure = replace(sure, size_error=0.1)
     in_px, in_nm = (
         each.compute_histograms(("px"), 1.0)[0].fit for each in (sure, unsure)
@@ -249,29 +253,29 @@ def test_particles_of_a_twentieth_of_the_contrast_are_found_in_little_noise(rng)
     image = ndimage.gaussian_filter(discs(bright, *faint, shape=(60, 130)), 1.0)
     found = gaps_of(micrograph(image + rng.normal(0, 0.5, image.shape)))
     assert found.particles == 3
-    assert len(found.found) == 1  # between the faint ones
+    assert len(found.found_gaps) == 1  # between the faint ones
 
 
 @pytest.mark.parametrize("height", [25, 60])
 def test_no_gap_lies_across_an_object(height):
     pair = (40, 40, 20, 180), (40, 118, 20, 180)
     apart = gaps_of(micrograph(discs(*pair)))
-    assert (len(apart.found), apart.across) == (1, 0)
+    assert (len(apart.found_gaps), apart.across) == (1, 0)
     # between them an object that is too small to be a particle, or too faint
     between = discs(*pair, (40, 79, 9, height))
     options = GapOptions(min_diameter_px=30)
     found = gaps_of(micrograph(between), options=options)
     assert (found.particles, found.pairs) == (2, 1)
-    assert (len(found.found), found.across) == (0, 1)
+    assert (len(found.found_gaps), found.across) == (0, 1)
     assert found.bright == 3
-    assert "2 particles of 3 bright regions" in found.counted
+    assert "2 particles of 3 bright regions" in found.count_text
 
 
 def test_a_gap_does_not_lie_on_a_particle_with_a_dark_middle():
     left = discs((40, 40, 30, 180)) - discs((40, 52, 12, 120)) + 30
     image = np.maximum(left, discs((40, 120, 30, 180)))
     found = gaps_of(micrograph(image))
-    for gap in found.found:
+    for gap in found.found_gaps:
         assert gap.width_px < 30
 
 
@@ -282,7 +286,7 @@ def test_the_share_of_the_field_with_particles_is_stated():
     half = [one for one in each if one[1] < 64]
     found = gaps_of(micrograph(discs(*half, shape=(128, 128))))
     assert found.populated == pytest.approx(0.5)
-    assert "32 particles, distributed over 50% of the field" in found.counted
+    assert "32 particles, distributed over 50% of the field" in found.count_text
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
@@ -293,5 +297,5 @@ def test_particles_on_sloping_ground_are_those_on_level_ground(share, rng):
     slope = 100 * share * np.linspace(0, 1, 208)
     level, sloping = (gaps_of(micrograph(i)) for i in (drawn, drawn + slope))
     assert sloping.particles == level.particles == len(each)
-    assert len(sloping.found) == len(level.found)
+    assert len(sloping.found_gaps) == len(level.found_gaps)
     assert sloping.mean_width_px == pytest.approx(level.mean_width_px, rel=0.02)

@@ -158,10 +158,10 @@ def test_blocks_lie_side_by_side_and_those_without_an_answer_do_not_count() -> N
     for count in (10, 5):
         options = FrcMapOptions(blocks_per_axis=count, fill="nearest")
         found = run(measure_frc_map(images[0], images[1], options))
-        assert found.measured.shape == (count, count)
+        assert found.measured_values.shape == (count, count)
         assert found.block == 172 // count
         row = blocks(found)
-        missing = int(np.isnan(found.measured).sum())
+        missing = int(np.isnan(found.measured_values).sum())
         assert missing >= count
         assert len(row["values"]) == count**2 - missing
         assert row["missing"] == pytest.approx(100 * missing / count**2)

@@ -192,7 +192,9 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     napari_semsr.convert(made.output, copy)
     found = measured(copy)
     assert (found.method, found.note) == (mosaic.method, mosaic.note)
-    np.testing.assert_array_equal(found.result.measured, mosaic.result.measured)
+    np.testing.assert_array_equal(
+        found.result.measured_values, mosaic.result.measured_values
+    )
     counts = [read(label_path(path, COVERAGE)) for path in (Path(made.output), copy)]
     np.testing.assert_array_equal(*(item.array() for item in counts))
 

@@ -399,7 +399,7 @@ def test_model_that_gains_above_the_cut_off_alone_is_told(job_of, tmp_path, know
     )
     options = JudgeOptions(cut_off_nm=100 if known else None)
     job = job_of(optical, sem, models=[_sharpener(tmp_path)], options=options)
-    text = "sharpener gains only above the optical cut-off"
+    text = "sharpener improves the image only above the optical cut-off"
     with capture_warnings([].append):
         made = run(job)
     row, record = made.models["sharpener"], made.to_json()["models"]["sharpener"]

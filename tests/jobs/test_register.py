@@ -204,7 +204,7 @@ def test_landmarks_start_a_map_that_the_images_refine(views):
     seen = register(moving, fixed, landmarks=rough)
     off = seen.registration.transform(marks.moving) - marks.fixed
     assert np.hypot(*off.T).max() < 10
-    assert seen.registration.searched == "landmarks"
+    assert seen.registration.search_name == "landmarks"
 
 
 @pytest.mark.broad

@@ -249,7 +249,7 @@ def test_pixel_size_of_a_registered_image_is_that_of_the_other(
     told = {"fixed": "view.tif", "pixel_size_nm": [8.0, 8.0]}
     made = Provenance(job="register", options=told)
     result, _, _ = made_of([scene.first.replace(provenance=made)], tmp_path)
-    assert "that of view.tif, to which it was registered." in result.methods[1]
+    assert "taken from view.tif, to which it was registered." in result.methods[1]
 
 
 @pytest.mark.broad

@@ -50,7 +50,7 @@ def test_the_map_is_found_and_its_stated_error_is_of_the_true_ones_size(near):
     moving, fixed, truth, found = near
     off = distances(found.transform, truth, moving, fixed)
     assert off.max() < 0.5
-    assert found.searched == "near"
+    assert found.search_name == "near"
     assert found.mutual_information_after > 2 * found.mutual_information_before
     assert np.sqrt(np.mean(off**2)) < 3 * found.error_px
     assert found.error_px < 0.5
@@ -112,7 +112,7 @@ def test_near_goes_on_to_full():
     turned = {"degrees": 35.0, "shift_nm": (90.0, -150.0)}
     moving, fixed, truth = draw_views(128, seed=5, **turned)
     found = run(register(moving, fixed))
-    assert found.searched == "full"
+    assert found.search_name == "full"
     assert distances(found.transform, truth, moving, fixed).max() < 0.5
 
 
@@ -173,7 +173,7 @@ def test_landmarks_alone_are_evaluated_by_each_other():
     exact = register_landmarks(moving, fixed, Landmarks(places, there))
     assert distances(exact.transform, truth, moving, fixed).max() < 1e-6
     assert exact.error_px < 1e-6
-    assert exact.searched == "landmarks"
+    assert exact.search_name == "landmarks"
     assert (exact.score, exact.rivals, exact.residuals.side_nm) == (0, (), 0)
     assert exact.mutual_information_after > 2 * exact.mutual_information_before > 0
     assert 0.8 < exact.overlap < 1
@@ -258,7 +258,7 @@ def test_a_start_saves_the_search(near):
     similarity = RegistrationOptions(model="similarity")
     for options, begin in ((RegistrationOptions(), start), (similarity, truth)):
         found = run(register(moving, fixed, options, start=begin))
-        assert found.searched == "landmarks"
+        assert found.search_name == "landmarks"
         assert found.transform.is_similarity or options.model != "similarity"
         assert distances(found.transform, truth, moving, fixed).max() < 0.5
 

@@ -70,13 +70,13 @@ def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():
     size = (FINE_NM, FINE_NM)
     truth = Micrograph(pair.high, size)
     own = run(measure_gaps(truth, truth))
-    assert len(own.found) > 80
+    assert len(own.found_gaps) > 80
     assert own.undetected_fraction == 0
     fine = ndimage.zoom(pair.low, 2, order=3, mode="reflect", grid_mode=True)
     seen = run(measure_gaps(Micrograph(fine, size), truth))
     assert 0.06 < seen.undetected_fraction < 0.25
     assert 2.5 < np.abs(seen.compute_width_errors("nm")).mean() < 5.5
-    widths = [gap.reference_px for gap in own.found]
+    widths = [gap.reference_px for gap in own.found_gaps]
     assert 2 < np.median(widths) < 7
 
 

@@ -322,12 +322,12 @@ def test_what_was_saved_without_its_size_is_told(
     choose(tmp_path / "sharp.ome.tif", ".ome.tif")
     restore.save_button.click()
     finish(restore)
-    assert not restore.unsaved.text()
+    assert not restore.unsaved_label.text()
     group.layer.value, group.pixel_size.value = field, (5.0, 5.0)
     group.apply_button.click()
-    assert "field · wiener" in restore.unsaved.text()
+    assert "field · wiener" in restore.unsaved_label.text()
     group.undo_button.click()
-    assert not restore.unsaved.text()
+    assert not restore.unsaved_label.text()
 
 
 CORNERS = np.array([[0, 0], [0, 50], [30, 0], [30, 50.0]])

@@ -60,7 +60,7 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
     panel.show_warning(LONG)
     assert shown_buttons(panel) == before
     assert panel.notes.unfolding.isVisible()
-    panel.unsaved.setText(LONG)
+    panel.unsaved_label.setText(LONG)
     panel.plane.setText(LONG)
     panel.runner.stepped.emit(Progress(1, 3, LONG))
     panel.progress_bar.setVisible(True)
@@ -70,7 +70,7 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
     foot = panel.run_button, panel.cancel_button, panel.help_button
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
     panel.notes.unfolding.click()
-    for label in (panel.status, panel.warning_label, panel.unsaved, panel.plane):
+    for label in (panel.status, panel.warning_label, panel.unsaved_label, panel.plane):
         label.setText("")
     panel.progress_bar.setVisible(False)
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)

@@ -231,7 +231,7 @@ def test_a_stack_is_saved_whole(
     panel.all_planes.value = True
     run_panel(panel)
     made = next(layer for layer in model.layers if layer is not stack)
-    assert made.name in panel.unsaved.text()
+    assert made.name in panel.unsaved_label.text()
 
     def ask(_parent, _title, _place, filters):
         assert ".zarr" not in filters
@@ -240,7 +240,7 @@ def test_a_stack_is_saved_whole(
     monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
     panel.save_button.click()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
-    assert panel.unsaved.text() == ""
+    assert panel.unsaved_label.text() == ""
     [(data, attributes, _)] = read_layers(str(tmp_path / "kept.ome.tif"))
     np.testing.assert_array_equal(np.asarray(data), made.data)
     np.testing.assert_allclose(attributes["scale"][1:], (10, 10))

@@ -413,7 +413,7 @@ class Gaps:
     # Pairs of neighbours excluded for their unequal peaks
     excluded: Annotated[int, declare_quantity("Excluded")]
     # Gaps of the reference or, without one, of the image
-    found: tuple[Gap, ...] = field(metadata=_NOT_STORED)
+    found_gaps: tuple[Gap, ...] = field(metadata=_NOT_STORED)
     # Background grey level that was subtracted
     background: Annotated[float, declare_quantity("Background", LEVELS)]
     reference_background: Annotated[
@@ -421,7 +421,7 @@ class Gaps:
     ]
     sizes: tuple[Particle, ...] = field(default=(), metadata=_NOT_STORED)
     # Gaps of the image that the reference does not show
-    invented: tuple[Gap, ...] = field(default=(), metadata=_NOT_STORED)
+    invented_gaps: tuple[Gap, ...] = field(default=(), metadata=_NOT_STORED)
     # Gaps between particles found on the image; None without a reference
     own: int | None = field(default=None, metadata=_NOT_STORED)
     # Relative standard deviation of the pixel size, included in all intervals in nm
@@ -460,7 +460,7 @@ class Gaps:
         return f"{self.pairs}{f' ({left_out} left out)' if left_out else ''}"
 
     @property
-    def counted(self) -> Annotated[str, Quantity("Counted", tabled=False)]:
+    def count_text(self) -> Annotated[str, Quantity("Counted", tabled=False)]:
         """Number of particles and their fraction of the field, as text."""
         smaller = self.bright - self.particles
         of = f" of {self.bright} bright regions" if smaller else ""
@@ -474,12 +474,12 @@ class Gaps:
         self,
     ) -> Annotated[int, Quantity("Gaps", form="d", verdict="verdict", large=True)]:
         """Number of gaps in the reference or, without a reference, in the image."""
-        return len(self.found)
+        return len(self.found_gaps)
 
     @property
     def detected(self) -> Annotated[int, Quantity("Detected", shown=False)]:
         """Number of gaps that the image shows."""
-        return sum(gap.detected for gap in self.found)
+        return sum(gap.detected for gap in self.found_gaps)
 
     @property
     def detection_text(self) -> Annotated[str | None, Quantity("Seen", tabled=False)]:
@@ -492,7 +492,7 @@ class Gaps:
         """Assessment of the number of gaps."""
         if self.reference_background is None:
             return "of this image only: errors need a reference image"
-        return f"{self.detection_text} seen, {len(self.invented)} invented"
+        return f"{self.detection_text} seen, {len(self.invented_gaps)} invented"
 
     @property
     def undetected_fraction(
@@ -501,9 +501,9 @@ class Gaps:
         float | None, Quantity("Not seen", form=".1%", interval="undetected_interval")
     ]:
         """Fraction of reference gaps that the image does not show."""
-        if self.reference_background is None or not self.found:
+        if self.reference_background is None or not self.found_gaps:
             return None
-        return 1 - self.detected / len(self.found)
+        return 1 - self.detected / len(self.found_gaps)
 
     @property
     def undetected_interval(
@@ -515,7 +515,7 @@ class Gaps:
         if self.reference_background is None:
             return None
         return compute_fraction_interval(
-            len(self.found) - self.detected, len(self.found)
+            len(self.found_gaps) - self.detected, len(self.found_gaps)
         )
 
     @property
@@ -525,14 +525,14 @@ class Gaps:
         float | None, Quantity("Invented", form=".1%", interval="invented_interval")
     ]:
         """Fraction of image gaps that the reference does not show."""
-        return len(self.invented) / self.own if self.own else None
+        return len(self.invented_gaps) / self.own if self.own else None
 
     @property
     def invented_interval(
         self,
     ) -> Annotated[FloatPair | None, declare_quantity("Its interval")]:
         """95 % Wilson interval of the undetected fraction."""
-        return compute_fraction_interval(len(self.invented), self.own or 0)
+        return compute_fraction_interval(len(self.invented_gaps), self.own or 0)
 
     mean_width_nm, mean_width_px, mean_width_interval_nm, mean_width_interval_px = (
         _create_mean_properties(
@@ -576,7 +576,7 @@ class Gaps:
 
         One for each gap that both show; empty if there is none or the unit is unknown.
         """
-        errors = (_compute_width_error(gap, unit) for gap in self.found)
+        errors = (_compute_width_error(gap, unit) for gap in self.found_gaps)
         return np.array(_remove_none(errors), dtype=float)
 
     def compute_interval(self, values: FloatArray, unit: str) -> FloatPair | None:
@@ -595,7 +595,7 @@ class Gaps:
         names = f"width_{unit}", f"reference_{unit}"
         image, reference = (
             np.array(
-                _remove_none(getattr(gap, name) for gap in self.found), dtype=float
+                _remove_none(getattr(gap, name) for gap in self.found_gaps), dtype=float
             )
             for name in names
         )
@@ -639,7 +639,7 @@ class Gaps:
         Kind, position of the centre, width in the reference and in the image, and their
         difference, in px and nm; None if there is none.
         """
-        gaps = (*self.found, *self.invented)
+        gaps = (*self.found_gaps, *self.invented_gaps)
         columns: dict[str, list[float | str | None]] = {
             "kind": [gap.kind for gap in gaps]
         }
@@ -753,11 +753,11 @@ def measure_gaps(
         bright=bright,
         covered=float(np.mean(labels > 0)),
         populated=_compute_populated_fraction(labels),
-        found=tuple(gaps),
+        found_gaps=tuple(gaps),
         background=background,
         reference_background=guide_background,
         sizes=_measure_particles(labels, count, image),
-        invented=tuple(invented_gaps),
+        invented_gaps=tuple(invented_gaps),
         own=own,
         size_error=length_error(image),
     )

@@ -1171,10 +1171,10 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
     spacing = source.spacing_px or (record.spacing_px if record is not None else (1, 1))
     placed_by = size if source.origin or record is None else record.pixel_size_nm
-    own, stated = None if record is None else record.look, source.look
-    look = own or stated
-    if own and stated and not np.allclose(own.limits, stated.limits):
-        look = own.model_copy(update={"limits": stated.limits})
+    own, source_look = None if record is None else record.look, source.look
+    look = own or source_look
+    if own and source_look and not np.allclose(own.limits, source_look.limits):
+        look = own.model_copy(update={"limits": source_look.limits})
     micrograph = Micrograph(
         data=data,
         pixel_size_nm=placed_by,

@@ -90,8 +90,8 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
             )
             for row in zip(*columns.values(), strict=True)
         )
-        filled = tuple(item for item in enumerate(texts, start=2) if any(item[1]))
-        return Sheet(tuple(columns), filled)
+        filled_rows = tuple(item for item in enumerate(texts, start=2) if any(item[1]))
+        return Sheet(tuple(columns), filled_rows)
     try:
         text = read_text(path, "utf-8-sig") if text is None else text
         header = text.partition("\n")[0]

@@ -632,9 +632,9 @@ def describe_registration(registration: Registration) -> dict[str, Any]:
         "overlap": registration.overlap,
         "mutual_information_before": registration.mutual_information_before,
         "mutual_information_after": registration.mutual_information_after,
-        "searched": registration.searched,
+        "searched": registration.search_name,
         "score": registration.score
-        if registration.searched in ("near", "full")
+        if registration.search_name in ("near", "full")
         else None,
         "rivals": to_json_value(registration.rivals),
         "residual_median_nm": None if none else float(np.median(off)),
@@ -685,7 +685,7 @@ def create_transform_record(
 
 def _warn_if_unreliable(registration: Registration, options: RegisterOptions) -> None:
     """Warn about anything that makes a registration unreliable."""
-    if registration.searched == "full" and options.search == "near":
+    if registration.search_name == "full" and options.search == "near":
         found_transform = registration.transform
         affine = (
             found_transform.affine
@@ -717,7 +717,7 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
         warn(
             "The error of the transform is unknown: add another landmark, or let the "
             "images refine the transform."
-            if registration.searched == "landmarks"
+            if registration.search_name == "landmarks"
             else "The stored transform does not include an expected error.",
             "map-error-unknown",
         )

@@ -371,7 +371,7 @@ class Registration:
     mutual_information_after: float
     residuals: Residuals
     score: float  # of the search's best candidate, in standard deviations of chance
-    searched: str  # source of the transform: near, full, landmarks or stored
+    search_name: str  # source of the transform: near, full, landmarks or stored
     rivals: tuple[AlternativeTransform, ...] = ()  # alternatives, the best first
 
 
@@ -908,7 +908,7 @@ def evaluate_transform(
         mutual_information_after=after,
         residuals=residuals,
         score=0.0,
-        searched=search_name,
+        search_name=search_name,
     )
 
 

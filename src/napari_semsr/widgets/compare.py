@@ -550,7 +550,7 @@ class CompareControls(Form):
             first, second = map(panel.read_layer, both)
             panel.start(
                 lambda: self._compute_difference(first, second),
-                lambda opened: self._add_difference(opened, both),
+                lambda image: self._add_difference(image, both),
                 "Difference",
             )
 

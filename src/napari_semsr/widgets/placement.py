@@ -35,7 +35,7 @@ class TransformSelector:
             otherwise,
             ("by a saved transform …", _BY_FILE),
         )
-        self.placed = ComboBox(
+        self.kind_box = ComboBox(
             name="placed", label=label, tooltip=tooltip, choices=self._kinds
         )
         moving, fixed_box = images
@@ -50,9 +50,9 @@ class TransformSelector:
             filter="*.json",
             nullable=True,
         )
-        form.add_row(self.placed)
+        form.add_row(self.kind_box)
         form.add_row(self.transform)
-        self.placed.changed.connect(self.update_rows)
+        self.kind_box.changed.connect(self.update_rows)
         self.update_rows()
 
     def update_rows(self, _: object = None, *, is_asked: bool | None = None) -> None:
@@ -61,14 +61,14 @@ class TransformSelector:
         None keeps the last value.
         """
         self._is_asked = self._is_asked if is_asked is None else is_asked
-        is_stored = self.placed.value == _BY_FILE
+        is_stored = self.kind_box.value == _BY_FILE
         self._form.show_row("placed", self._is_asked)
         self._form.show_row("transform", self._is_asked and is_stored)
 
     @property
     def has_transform(self) -> bool:
         """Whether a transform is available, from a registration or a file."""
-        return self.placed.value in (_BY_IMAGES, _BY_FILE)
+        return self.kind_box.value in (_BY_IMAGES, _BY_FILE)
 
     def select_registration(self, transform_file: StoredTransform) -> None:
         """Select the transform from a registration that has just finished."""
@@ -77,12 +77,12 @@ class TransformSelector:
             f"as registered: {transform_file.moving.name} to "
             f"{transform_file.fixed.name}"
         )
-        self.placed.choices = [(label, _BY_IMAGES), *self._kinds]
-        self.placed.value = _BY_IMAGES
+        self.kind_box.choices = [(label, _BY_IMAGES), *self._kinds]
+        self.kind_box.value = _BY_IMAGES
 
     def get_transform(self) -> StoredTransform | Path | None:
         """Return the selected transform, or None."""
-        if self.placed.value != _BY_FILE:
+        if self.kind_box.value != _BY_FILE:
             return self._map_given if self.has_transform else None
         path_typed = get_entered_path(self.transform)
         if path_typed is None:

@@ -279,7 +279,7 @@ class SavePanel(Panel):
             self.session.list_created_images(),
             self.session.list_unsaved_names(),
         )
-        self.unsaved.setText(describe_unsaved(names))
+        self.unsaved_label.setText(describe_unsaved(names))
         layer_chosen = self.chosen_layer()
         self.made_list.blockSignals(True)
         self.made_list.clear()

@@ -27,7 +27,7 @@ def test_map_lies_on_the_block_centres_and_agrees_with_its_statistics(pair):
     assert found.blocks == found.map.data.size
     assert found.field_reason is None
     assert found.failed == sum(found.reason_counts.values())
-    assert found.median_nm == pytest.approx(np.nanmedian(found.measured))
+    assert found.median_nm == pytest.approx(np.nanmedian(found.measured_values))
     assert found.p10_nm <= found.median_nm <= found.p90_nm
     assert found.median_nm == pytest.approx(50, rel=0.1)
 
@@ -45,17 +45,19 @@ def test_lazy_input_and_strips_give_the_same_map(pair, monkeypatch):
     whole = run(measure_frc_map(*pair, options))
     lazy = [m.replace(data=da.from_array(m.data, chunks=50)) for m in pair]
     parts = run(measure_frc_map(*lazy, options))
-    np.testing.assert_allclose(whole.measured, parts.measured, rtol=1e-5)
+    np.testing.assert_allclose(whole.measured_values, parts.measured_values, rtol=1e-5)
     monkeypatch.setattr("napari_semsr.analysis.frc.map.STRIP_PIXELS", 1)
     strips = run(measure_frc_map(*pair, options))
-    np.testing.assert_allclose(whole.measured, strips.measured, rtol=1e-5)
+    np.testing.assert_allclose(whole.measured_values, strips.measured_values, rtol=1e-5)
 
 
 def test_each_block_equals_its_own_measurement(pair) -> None:
     found = run(measure_frc_map(*pair, FrcMapOptions(step=40)))
     cut = [m.replace(data=m.data[40:104, 80:144]) for m in pair]
     alone = run(measure_frc_map(*cut))
-    np.testing.assert_allclose(alone.measured[0, 0], found.measured[1, 2], rtol=1e-3)
+    np.testing.assert_allclose(
+        alone.measured_values[0, 0], found.measured_values[1, 2], rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("estimator", ["exact", "plain"])
@@ -80,11 +82,11 @@ def test_failed_blocks_are_nan_with_a_reason_and_filling_is_visible(pair) -> Non
     holes = pair[0].replace(data=data)
     bare = run(measure_frc_map(holes, pair[1], FrcMapOptions(step=32)))
     full = run(measure_frc_map(holes, pair[1], FrcMapOptions(step=32, fill="nearest")))
-    assert np.isnan(bare.measured[0, 0])
+    assert np.isnan(bare.measured_values[0, 0])
     assert bare.reason_names[bare.reasons[0, 0] - 1] == "no-signal"
     assert np.isfinite(full.map.data).all()
-    np.testing.assert_array_equal(full.is_filled, np.isnan(bare.measured))
-    np.testing.assert_array_equal(full.measured, bare.measured)
+    np.testing.assert_array_equal(full.is_filled, np.isnan(bare.measured_values))
+    np.testing.assert_array_equal(full.measured_values, bare.measured_values)
     np.testing.assert_array_equal(full.reasons, bare.reasons)
     assert not bare.is_filled.any()
 
@@ -144,7 +146,7 @@ def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(pai
     assert low < found.median_nm < high
     assert low * high == pytest.approx(found.median_nm**2)
     half = float(np.log(high / found.median_nm))
-    noise = np.sqrt(np.mean(found.relative_sd[np.isfinite(found.measured)] ** 2))
+    noise = np.sqrt(np.mean(found.relative_sd[np.isfinite(found.measured_values)] ** 2))
     blocks = found.blocks - found.failed
     assert half == pytest.approx(1.96 * noise * np.sqrt(np.pi / 2 / blocks), rel=1e-3)
     closer = replace(found, step=32)  # of each block a quarter is its own
@@ -159,15 +161,15 @@ def test_interval_of_the_median_narrows_with_blocks_and_holds_the_pixel_size(pai
         - (1.96 * whole.model_error) ** 2
     )
     assert noise < half
-    lost = replace(found, measured=np.full_like(found.measured, np.nan))
+    lost = replace(found, measured_values=np.full_like(found.measured_values, np.nan))
     assert lost.median_interval is None
 
 
 def test_some_of_the_blocks_are_summed_up(pair) -> None:
     found = run(measure_frc_map(*pair, FrcMapOptions(step=32)))
-    values = found.measured.copy()
+    values = found.measured_values.copy()
     values[0, 0] = np.nan
-    torn = replace(found, measured=values)
+    torn = replace(found, measured_values=values)
     inside = np.zeros(values.shape, bool)
     inside[0] = True
     some = torn.summarise(inside)
@@ -185,5 +187,5 @@ def test_grey_levels_of_any_size_give_the_same_map(pair, gain: float) -> None:
     plain = run(measure_frc_map(*pair, options))
     scaled = [m.replace(data=gain * (m.data + 3)) for m in pair]
     found = run(measure_frc_map(*scaled, options))
-    np.testing.assert_allclose(found.measured, plain.measured, rtol=1e-3)
+    np.testing.assert_allclose(found.measured_values, plain.measured_values, rtol=1e-3)
     assert found.failed == plain.failed

@@ -69,7 +69,7 @@ def test_map_is_that_of_the_whole(images) -> None:
     assert found.map.name == "mosaic FRC map"
     assert found.incomplete == 0
     alone = run(measure_frc_map(first, second, FrcMapOptions(step=32)))
-    assert np.nanmedian(alone.measured) > found.median_nm
+    assert np.nanmedian(alone.measured_values) > found.median_nm
 
 
 def test_blocks_that_one_half_does_not_cover_are_counted(images) -> None:
@@ -79,7 +79,7 @@ def test_blocks_that_one_half_does_not_cover_are_counted(images) -> None:
     options = FrcMapOptions(step=64)
     found = run(measure_frc_map(first.replace(data=data), second, options, whole=whole))
     assert found.incomplete == 1
-    assert np.isnan(found.measured[0, 0])
+    assert np.isnan(found.measured_values[0, 0])
     assert found.reason_counts == {"no-signal": 1}
 
 

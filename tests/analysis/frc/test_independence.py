@@ -177,7 +177,7 @@ def test_a_map_sees_a_copy_and_says_what_its_numbers_are():
     images, options = (Micrograph(first), Micrograph(copy)), FrcMapOptions(step=64)
     found = run(measure_frc_map(*images, options))
     assert found.reason_counts == {"not-independent": found.blocks}
-    assert np.isnan(found.measured).all()
+    assert np.isnan(found.measured_values).all()
     told = run(measure_frc_map(*images, options.replace(allow_self=True)))
     assert told.failed < told.blocks
     assert "repeatability" in told.method

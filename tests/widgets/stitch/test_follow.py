@@ -167,8 +167,8 @@ def test_blocks_in_view_are_enhanced_as_the_mosaic_grows(
         target=partial(napari_semsr.simulate, folder, live=0.4, **SCAN)
     )
     source.start()
-    qtbot.waitUntil(lambda: follower.enhanced is not None, timeout=LIMIT_MS)
-    layer, enhanced = follower.layer, follower.enhanced
+    qtbot.waitUntil(lambda: follower.enhanced_layer is not None, timeout=LIMIT_MS)
+    layer, enhanced = follower.layer, follower.enhanced_layer
     keep_picture(viewer, "stitch-follow-enhanced")
     source.join()
     frames = panel.status

@@ -69,7 +69,7 @@ class FrcMap:
     # Resolution in `unit`, filled if requested; its pixel size is the step, its origin
     # the centre of the first block
     map: Micrograph
-    measured: Float32Array  # The same before filling; NaN without a crossing
+    measured_values: Float32Array  # The same before filling; NaN without a crossing
     is_filled: BoolArray  # Blocks that were filled
     # 0 if there is a crossing, otherwise the index in `reason_names` plus one
     reasons: NDArray[np.uint8]
@@ -110,7 +110,7 @@ class FrcMap:
 
     def percentile(self, share: float) -> float | None:
         """Return a percentile of the resolutions, in `unit`; None if all failed."""
-        finite = self.measured[np.isfinite(self.measured)]
+        finite = self.measured_values[np.isfinite(self.measured_values)]
         return float(np.percentile(finite, share)) if finite.size else None
 
     @property
@@ -122,7 +122,7 @@ class FrcMap:
         size. None if all failed.
         """
         median = self.percentile(50)
-        finite = np.isfinite(self.measured)
+        finite = np.isfinite(self.measured_values)
         if median is None:
             return None
         share = min(1.0, (self.step / self.block) ** 2)
@@ -136,7 +136,7 @@ class FrcMap:
 
     def summarise(self, inside: BoolArray) -> BlockSummary:
         """Summarise the blocks (Y, X) inside a region."""
-        values = self.measured[inside]
+        values = self.measured_values[inside]
         finite = values[np.isfinite(values)]
         spread: tuple[float | None, ...] = (None, None, None)
         if finite.size:
@@ -435,7 +435,7 @@ def _create_map(
     )
     return FrcMap(
         map=image,
-        measured=measured_values,
+        measured_values=measured_values,
         is_filled=is_filled,
         reasons=grids.code,
         relative_sd=grids.spread.astype(np.float32),

@@ -106,7 +106,7 @@ class Profile:
     distance_px: FloatArray
     intensity: FloatArray  # (K,) Mean across the band; NaN where it has no pixel
     per_px: float  # Length of such a pixel in the plane, nm if calibrated
-    calibrated: bool
+    is_calibrated: bool
     length_sd: float  # Its relative standard deviation, 0 if unknown
     lines: int  # Parallel lines that were averaged
     place_px: FloatArray  # (N,) Positions of the known pixels in the band
@@ -119,12 +119,12 @@ class Profile:
     @property
     def nm_per_px(self) -> float | None:
         """Pixel length along the line in nm; None without a pixel size."""
-        return self.per_px if self.calibrated else None
+        return self.per_px if self.is_calibrated else None
 
     @property
     def distance_nm(self) -> FloatArray | None:
         """Distance from the line's start in nm; None without a pixel size."""
-        return self.distance_px * self.per_px if self.calibrated else None
+        return self.distance_px * self.per_px if self.is_calibrated else None
 
     @property
     def length_px(self) -> float:

@@ -301,7 +301,7 @@ def _check_unclipped(
                 profile, features, side, _CLIPPED_SIDE, name, white=white
             )
         return
-    unit = "nm" if profile.calibrated else "px"
+    unit = "nm" if profile.is_calibrated else "px"
     for peak in features.peaks:
         ends = _find_line_ends(features, features.smooth, peak)
         if ends is None:

@@ -64,14 +64,14 @@ class GapReport(ImageMeasurement):
 
     widths_nm, widths_px = create_length_properties(
         lambda result, unit: [
-            getattr(gap, f"width_{unit}") for gap in result.result.found
+            getattr(gap, f"width_{unit}") for gap in result.result.found_gaps
         ],
         *("widths", "Widths"),
         **_PLOT_ONLY,
     )
     reference_widths_nm, reference_widths_px = create_length_properties(
         lambda result, unit: [
-            getattr(gap, f"reference_{unit}") for gap in result.result.found
+            getattr(gap, f"reference_{unit}") for gap in result.result.found_gaps
         ],
         *("reference_widths", "Widths, reference"),
         **_PLOT_ONLY,
@@ -99,7 +99,7 @@ class GapReport(ImageMeasurement):
         self,
     ) -> Annotated[list[FloatPair], declare_quantity("Position of each gap", "px")]:
         """Centres ``(y, x)`` of the gaps."""
-        return [gap.place_px for gap in self.result.found]
+        return [gap.place_px for gap in self.result.found_gaps]
 
     @property
     def histogram(
@@ -120,7 +120,7 @@ class GapReport(ImageMeasurement):
     @property
     def invented(self) -> Annotated[int | None, Quantity("Invented", shown=False)]:
         """Number of gaps in the image that the reference does not show."""
-        return None if self.result.own is None else len(self.result.invented)
+        return None if self.result.own is None else len(self.result.invented_gaps)
 
     def figures(self) -> dict[str, Figure]:
         """Return median widths, and means of the fitted Gaussians."""
@@ -243,7 +243,7 @@ GAPS = Verb(
     >>> distance = np.minimum(np.hypot(y - 32, x - 30), np.hypot(y - 32, x - 62))
     >>> two = 1 / (1 + np.exp(distance - 12))
     >>> found = semsr.gaps(two, pixel_size_nm=2)
-    >>> found.particles, [round(gap.width_nm, 1) for gap in found.found]
+    >>> found.particles, [round(gap.width_nm, 1) for gap in found.found_gaps]
     (2, [22.0])
     """,
 )

@@ -57,7 +57,7 @@ class MeasuredCurve(PixelSizeResult):
     @property
     def unit(self) -> str:
         """Unit of the position axis."""
-        return "nm" if self.profile.calibrated else "px"
+        return "nm" if self.profile.is_calibrated else "px"
 
     def convert_to_axis_unit(self, length: Estimate) -> Estimate:
         """Convert a length to the axis unit, including the calibration error."""
@@ -379,7 +379,7 @@ def _record_length(
 ) -> dict[str, object]:
     """Create the record of a length in nm and px, fitted and from crossings."""
     in_nm = None
-    if plain is not None and profile.calibrated:
+    if plain is not None and profile.is_calibrated:
         in_nm = plain * profile.per_px
     return {
         **_record_estimate(name, _convert_to_nm(profile, fit_length), "_nm"),

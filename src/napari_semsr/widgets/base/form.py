@@ -348,7 +348,7 @@ def use_panel_labels(text: str, read: Callable[[], Labels] = dict) -> str:
 
     text = replace_option_names(_BRACKETS.sub(replace_part, text), name)
     return _OPTION.sub(
-        lambda found: _find_row_label(found[1], "", labels) or found[0], text
+        lambda match: _find_row_label(match[1], "", labels) or match[0], text
     )
 
 

@@ -532,13 +532,13 @@ class Panel(QWidget):
             policy = part.sizePolicy()
             policy.setRetainSizeWhenHidden(True)
             part.setSizePolicy(policy)
-        self.unsaved = RichLabel()
+        self.unsaved_label = RichLabel()
         self.status, self.plane, self.warning_label = (
             RichLabel(),
             RichLabel(),
             RichLabel(),
         )
-        texts = (self.status, self.warning_label, self.unsaved, self.plane)
+        texts = (self.status, self.warning_label, self.unsaved_label, self.plane)
         self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MAX_LINES)
         self._mending = create_timer(self, self._check_resolved_error, _LOOK_MS)
         self._causes: tuple[object, ...] | None = (
@@ -1049,7 +1049,7 @@ class Panel(QWidget):
         ]
         self.save_button.setVisible(bool(self.own_layers))
         names = [item.name for item in self.own_layers if is_unsaved(item)]
-        self.unsaved.setText(describe_unsaved(names))
+        self.unsaved_label.setText(describe_unsaved(names))
 
     def save(self) -> None:
         """Ask where to save the active layer or the last result, and save it."""
@@ -1111,7 +1111,9 @@ class Panel(QWidget):
                 parts = [self.read_displayed_layer(layer) for layer in images]
                 self.start(
                     partial(draw_figure, parts, path, self.figure_options()),
-                    lambda made: self.notify(f"The figure is saved as {made.path}."),
+                    lambda figure: self.notify(
+                        f"The figure is saved as {figure.path}."
+                    ),
                     "Save figure",
                 )
 

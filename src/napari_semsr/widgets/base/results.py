@@ -502,7 +502,7 @@ _LOOK_PX = 1000  # side of the sample that is checked for colour; chosen
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _BAR_WIDTH = 90  # px of a colour bar with its numbers and margins
 _NAME_PT, _MIN_PT = 10.0, 5.0  # font sizes: napari's, and the least readable one
-_ENLARGED = 1.5  # width of text on napari's canvas over that in a widget; measured
+_TEXT_FACTOR = 1.5  # width of text on napari's canvas over that in a widget; measured
 _SAME_SIDE = 0.02  # relative, of a side; chosen: rounding of a scaled image's size
 
 
@@ -555,7 +555,7 @@ def _update_colour_bars(viewer: ViewerModel) -> None:
         if layer.metadata.get(BAR_KEY) and layer.colorbar.visible:
             font = QFont()
             font.setPointSizeF(_NAME_PT)
-            width = _ENLARGED * QFontMetricsF(font).horizontalAdvance(layer.name)
+            width = _TEXT_FACTOR * QFontMetricsF(font).horizontalAdvance(layer.name)
             size = _NAME_PT * min(1.0, room / max(width, 1.0))
             layer.name_overlay.font_size = max(size, _MIN_PT)
 

@@ -135,8 +135,8 @@ class _JobRun:
         self.has_begun = self.idle = False
         self.last_sentence = ""
         self.cancel = Event()
-        self.returned = Event()
-        self.returned.set()  # until a thread works on it
+        self.return_event = Event()
+        self.return_event.set()  # until a thread works on it
         self.value: object = None
         self.error: BaseException | None = None
         self.is_shown = True
@@ -160,14 +160,14 @@ class _JobRun:
         make, self._make = self._make, None
         if make is None:
             return
-        self.returned.clear()
+        self.return_event.clear()
         try:
             with background_priority(), capture_warnings(self._emit_warning):
                 self.value = self._run_steps(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
         _get_queue().ended.emit(self)
-        self.returned.set()
+        self.return_event.set()
 
     def _emit_warning(self, warning: str) -> None:
         if warning not in self._warnings_heard:
@@ -418,7 +418,7 @@ def _cancel_all_jobs() -> None:
     for run in runs:
         run.cancel.set()
     for run in runs:
-        run.returned.wait(_LAST_STEP_S)
+        run.return_event.wait(_LAST_STEP_S)
     if runs:
         _get_thread_pool().waitForDone(_THREAD_END_MS)
 

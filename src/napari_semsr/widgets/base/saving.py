@@ -163,23 +163,23 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 @relabel_errors()
 def _write_layers(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
     """Save layers in the format of the path's suffix; the default is `suffix`."""
-    opened: list[Image | Labels] = []
+    opened_layers: list[Image | Labels] = []
     attributes_opened: list[dict[str, Any]] = []
     others: list[str] = []
     for item in layers:
         layer = Layer.create(*item)
         if isinstance(layer, Image | Labels):
             show_colour_bar(layer)  # napari passes everything except this
-            opened.append(layer)
+            opened_layers.append(layer)
             attributes_opened.append(item[1])
         else:
             others.append(f"{layer.name} ({item[2]})")
     images: list[tuple[Micrograph, ...]] = []
-    for layer in opened:
+    for layer in opened_layers:
         first, *more = list_planes(layer)
         images.append((first.replace(look=get_display_settings(layer)), *more))
     target = _choose_target(path, suffix)
-    for layer, (first, *_) in zip(opened, images, strict=True):
+    for layer, (first, *_) in zip(opened_layers, images, strict=True):
         check_not_source(first, layer.metadata, target)
         check_stack(layer, target)
     if len(images) == 1:

@@ -556,7 +556,7 @@ def _compute_histograms(
 
     The whole field comes first; there are no edges if no block has a resolution.
     """
-    values = np.asarray(outcome.blocks.result.measured, dtype=float)
+    values = np.asarray(outcome.blocks.result.measured_values, dtype=float)
     finite = values[np.isfinite(values)]
     if not finite.size:
         return np.zeros(0), {}
@@ -597,13 +597,13 @@ def _create_curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
     """Return tables of all blocks with their positions, and of all curves."""
     report = outcome.blocks
     result, grid = report.result, report.result.map
-    rows, columns = np.indices(result.measured.shape)
+    rows, columns = np.indices(result.measured_values.shape)
     names = np.array(["", *result.reason_names], dtype=object)
     curves: dict[str, Columns] = {
         "blocks": {
             f"y ({grid.unit})": (grid.origin[0] + rows * grid.scale[0]).ravel(),
             f"x ({grid.unit})": (grid.origin[1] + columns * grid.scale[1]).ravel(),
-            f"resolution ({result.unit})": result.measured.ravel(),
+            f"resolution ({result.unit})": result.measured_values.ravel(),
             "relative standard deviation": result.relative_sd.ravel(),
             "the same including that of the pixel size": np.hypot(
                 result.relative_sd, result.size_error

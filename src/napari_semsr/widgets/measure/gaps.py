@@ -78,10 +78,12 @@ class GapsPanel(GroundTruthPanel):
 
         result, unit = report.result, report.unit
         gaps, invented_gaps = (
-            select_inside(result.found),
-            select_inside(result.invented),
+            select_inside(result.found_gaps),
+            select_inside(result.invented_gaps),
         )
-        part = replace(result, found=tuple(gaps), invented=tuple(invented_gaps))
+        part = replace(
+            result, found_gaps=tuple(gaps), invented_gaps=tuple(invented_gaps)
+        )
         widths = [width for gap in gaps if (width := getattr(gap, f"width_{unit}"))]
         row: dict[str, Cell] = {
             "particles": len(select_inside(result.sizes)),
@@ -103,16 +105,16 @@ class GapsPanel(GroundTruthPanel):
     def sentence(self, outcome: VerbOutcome) -> str:
         """Return a sentence that states the number of gaps."""
         gaps = outcome.report.result
-        count = len(gaps.found)
-        return f"Found {count} gap{'s'[: count != 1]} between {gaps.counted}."
+        count = len(gaps.found_gaps)
+        return f"Found {count} gap{'s'[: count != 1]} between {gaps.count_text}."
 
     def format_legend(self, report: GapReport) -> str:
         """Return a legend of the marks with their counts, as rich text."""
         gaps = report.result
         counts = {
             "found": gaps.detected,
-            "missed": len(gaps.found) - gaps.detected,
-            "invented": len(gaps.invented),
+            "missed": len(gaps.found_gaps) - gaps.detected,
+            "invented": len(gaps.invented_gaps),
         }
         counts_shown = counts if gaps.own is not None else {"found": gaps.detected}
         sentences = []
@@ -150,7 +152,7 @@ class GapsPanel(GroundTruthPanel):
         if layer not in self.viewer.layers:
             return
         result, part = outcome.report.result, outcome.image
-        gaps = (*result.found, *result.invented)
+        gaps = (*result.found_gaps, *result.invented_gaps)
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))
         self._marks = None
@@ -202,7 +204,7 @@ class GapsPanel(GroundTruthPanel):
         self.rows.setVisible(bool(self.rows.rowCount()))
         super().draw_plots(report)
         curves: dict[str, Columns] = {}
-        if result.found or result.invented:
+        if result.found_gaps or result.invented_gaps:
             image, reference = report.histograms
             columns: dict[str, Sequence[float] | RealArray] = {
                 f"from ({unit})": image.edges[:-1],

@@ -149,7 +149,7 @@ def _measure_profiles(
     if not profiles:
         raise ShapeError(problems[0])
     yield Progress(len(requests), len(requests), "done")
-    unit = "nm" if profiles[0].profile.calibrated else "px"
+    unit = "nm" if profiles[0].profile.is_calibrated else "px"
     return ProfileSet(tuple(profiles), tuple(problems), unit, fits)
 
 

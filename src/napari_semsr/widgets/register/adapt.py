@@ -117,7 +117,7 @@ class AdaptPanel(Panel):
             otherwise=("by the images", "search"),
             remedy="let the images be registered",
         )
-        self.placed, self.transform = self._map.placed, self._map.transform
+        self.placed, self.transform = self._map.kind_box, self._map.transform
         self.form = OptionsForm(AdaptOptions)
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", self.images)

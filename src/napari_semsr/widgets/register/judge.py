@@ -86,7 +86,7 @@ class JudgePanel(Panel):
             otherwise=("by the images", "search"),
             remedy="let the images be registered",
         )
-        self.placed, self.transform = self._map.placed, self._map.transform
+        self.placed, self.transform = self._map.kind_box, self._map.transform
         self.form = OptionsForm(JudgeOptions)
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", Form(self.optical, self.sem, self.networks))

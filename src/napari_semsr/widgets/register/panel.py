@@ -1181,7 +1181,7 @@ def _describe_result(registration: Registration, moving: str, fixed_name: str) -
     if np.isfinite(registration.error_nm):
         nm, px = format_rounded(registration.error_nm), f"{registration.error_px:.2g}"
         sentence += f", with an expected error of {nm} nm ({px} px)"
-    if registration.searched == "full":
+    if registration.search_name == "full":
         sentence += ", after a search over all rotations"
     return f"{sentence}."
 

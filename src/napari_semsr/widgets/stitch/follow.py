@@ -333,7 +333,7 @@ class FolderFollower(QWidget):
         return self._mosaic.layer
 
     @property
-    def enhanced(self) -> "Image | None":
+    def enhanced_layer(self) -> "Image | None":
         """Layer of the enhanced mosaic, which grows with the mosaic."""
         return self._enhanced_layer.layer
 
@@ -363,14 +363,14 @@ class FolderFollower(QWidget):
         options, target, how = self._read(folder)
         place = find_free_store_path(f"{folder.name}-growing")
         fine_place = find_free_store_path(f"{folder.name}-growing-enhanced")
-        mosaic, enhanced = (
+        mosaic_layer, fine_layer = (
             GrowingLayer(self._panel, path) for path in (place, fine_place)
         )
         stop, end = threading.Event(), threading.Event()
 
         def make() -> Job[object]:
             is_done = False
-            display: GrowingLevels | GrowingEnhancement = mosaic.levels
+            display: GrowingLevels | GrowingEnhancement = mosaic_layer.levels
             try:
                 if model is not None:
                     from napari_semsr.widgets.enhance import start_torch  # slow
@@ -378,7 +378,10 @@ class FolderFollower(QWidget):
                     yield from start_torch()
                     yield Progress(0, 0, "Loading the model")
                     display = self._enhancement = GrowingEnhancement(
-                        model, fine_place, mosaic.levels, enhanced.levels.show_block
+                        model,
+                        fine_place,
+                        mosaic_layer.levels,
+                        fine_layer.levels.show_block,
                     )
                 result = yield from follow_and_stitch(
                     folder, (place, target), options, display, stop.is_set, **how
@@ -393,7 +396,7 @@ class FolderFollower(QWidget):
         self._enhancement = None
         if not self._panel.start(make, show, _FOLLOW):
             return
-        self._mosaic, self._enhanced_layer = mosaic, enhanced
+        self._mosaic, self._enhanced_layer = mosaic_layer, fine_layer
         self._stop, self._end = stop, end
         self.doubts.setText("")
         self.button.setText(_STOP)
@@ -412,8 +415,8 @@ class FolderFollower(QWidget):
             lines = self._mosaic.levels.doubts
             earlier = len(lines) - _LINES
             more = [f"{earlier} earlier ones."] if earlier > 0 else []
-            shown = "".join(f"<p>{text}</p>" for text in [*more, *lines[-_LINES:]])
-            self.doubts.setText(shown)
+            html = "".join(f"<p>{text}</p>" for text in [*more, *lines[-_LINES:]])
+            self.doubts.setText(html)
         if self.layer is not None:
             self._enhanced_layer.update(tuple(self.layer.contrast_limits))
 

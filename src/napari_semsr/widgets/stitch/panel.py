@@ -248,7 +248,7 @@ class StitchMosaicPanel(Panel):
         self._show_rows()
         self.folder.changed.connect(self.look)
         # a grid that is entered has an order, and perhaps a known overlap
-        self.grid.changed.connect(self.advanced.expand_if_set)
+        self.grid.changed.connect(self.advanced_section.expand_if_set)
         self.calibration.changed.connect(self._show_calibration)
         self.form.on_change("colour", lambda _: self.look())
         self._take_open_scan()
@@ -333,10 +333,10 @@ class StitchMosaicPanel(Panel):
         distortion_form = Form(
             self.positions, self.distortion, self.distortion_amount.native
         )
-        self.advanced = CollapsibleSection(
+        self.advanced_section = CollapsibleSection(
             "Advanced", tooltip, distortion_form, self.form
         )
-        self.add_group("Settings", self.how, self.advanced)
+        self.add_group("Settings", self.how, self.advanced_section)
 
     def _build_results(self) -> None:
         self.output = create_store_edit("mosaic")

@@ -418,7 +418,7 @@ class PairsForm(Form):
             otherwise=("on one grid", "grid"),
             remedy="choose 'on one grid'",
         )
-        self.placed, self.transform = self.lies.placed, self.lies.transform
+        self.placed, self.transform = self.lies.kind_box, self.lies.transform
         self.store = FileEdit(
             name="store",
             label="Store",
@@ -638,9 +638,9 @@ class TrainPanel(Panel):
         self.add_group("Recipe", self.recipe)
         tooltip = "Patch size and run folder; rarely needed."
         more = Form(self.pairs.patch, self.folder)
-        self.advanced = CollapsibleSection("Advanced", tooltip, more)
+        self.advanced_section = CollapsibleSection("Advanced", tooltip, more)
         where = Form(self.name, self.steps, self.replace)
-        self.add_group("Run", where, self.advanced)
+        self.add_group("Run", where, self.advanced_section)
         self.add_results("Training", self.view)
         self._results_title = ""  # the figures are always of this run
         self.recipe.changed.connect(self._follow_recipe)
