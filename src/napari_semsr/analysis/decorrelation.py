@@ -182,7 +182,9 @@ class Decorrelation:
         """Number and size of the blocks and number of failed blocks, as text."""
         if self.block is None:
             return None
-        lack = f"{self.failed} without a cut-off, {self.gaps} skipped because of gaps"
+        lack = (
+            f"{self.failed} without a cut-off, {self.gaps} more skipped because of gaps"
+        )
         return f"{self.blocks} blocks of {self.block} px, {lack}"
 
 

@@ -182,7 +182,7 @@ class _GratingFit:
 
 
 def _compute_local_mean(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
-    """Compute the local mean of the finite pixels."""
+    """Compute the local mean of the pixels in a mask."""
     wide = max(3, min(plane.shape) // 6)
     both = [plane * finite, finite.astype(np.float64)]
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Repeatability: difference between two scans of a field, and its noise part.
+"""Repeatability: difference between two scans of a field, and its noise fraction.
 
 Neither of two scans is the ground truth. Exchanging them therefore changes only the
 unit: grey levels are those of the first.

@@ -19,7 +19,7 @@ FirstFrame = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 
 class Frames(Protocol):
-    """Array-like stack of frames of equal shape and type, read one at a time."""
+    """Array-like stack of frames (Y, X) of one shape and type, read one at a time."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -33,7 +33,7 @@ class Frames(Protocol):
 
 
 class BoundedCache:
-    """Thread-safe array cache by key that evicts the least recently used entries."""
+    """Thread-safe keyed array cache that evicts the least recently used entries."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes

@@ -201,7 +201,7 @@ def is_empty(data: ReadableArray) -> bool:
 
 
 def finite_mean(data: ReadableArray) -> float:
-    """Compute the mean of the finite pixels, chunk by chunk; 0 without any."""
+    """Compute the mean of the finite pixels, chunk by chunk; 0 if there are none."""
     total, count = 0.0, 0
     for block in read_chunks(data):
         valid = block[np.isfinite(block)] if block.dtype.kind == "f" else block

@@ -234,7 +234,7 @@ def _remove_run_details(record: dict[str, Any]) -> dict[str, Any]:
 
 
 class DisplaySettings(BaseModel):
-    """Display settings of an image, named as in napari's image layer.
+    """Display settings of an image, named as in napari image layers.
 
     A colour map is a name, or a colour such as ``#ff8800`` to which black fades; a
     custom one stores its colours (RGBA from 0 to 1), and their positions from 0 to 1
@@ -520,7 +520,7 @@ class Micrograph:
         return image_resized.with_size_source(how).replace(spacing_px=spacing)
 
     def with_size_source(self, how: str, *, in_file: bool = False) -> "Micrograph":
-        """Return a copy that records the source of its pixel size, if known."""
+        """Return a copy that records the source of its pixel size, if it has one."""
         if self.pixel_size_nm is None:
             return self
         origin = create_size_source(how, self.pixel_size_nm, in_file=in_file)

@@ -140,7 +140,7 @@ class TilePlan:
 
     @property
     def grid(self) -> IntPair:
-        """Number of tile rows and columns."""
+        """Shape of the tile grid, (rows, columns)."""
         rows, columns = (-(-size // self.core) for size in self.shape)
         return rows, columns
 
@@ -256,7 +256,7 @@ def plan_tiles(
         )
         raise OptionError(msg, code="out-of-range")
     if halo < 0:
-        msg = f"The halo must be 0 px or more, got {halo}."
+        msg = f"The halo must be at least 0 px, got {halo}."
         raise OptionError(msg, code="out-of-range")
     rows, columns = (round_up(max(int(size), minimum), stride) for size in shape)
     return TilePlan(

@@ -380,7 +380,7 @@ class _OtherSample:
 
 @dataclass(frozen=True, slots=True)
 class _SemComparison:
-    """An acquired SEM image and its restorations, compared with the ground truth."""
+    """Acquired SEM image and its restorations, compared with the ground truth."""
 
     versions: dict[str, ImageComparison]
     truth: Micrograph

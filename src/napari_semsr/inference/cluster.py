@@ -89,7 +89,7 @@ class RunPlugin(WorkerPlugin):
         register_run(self.token, self.run)
 
     def teardown(self, worker: object) -> None:
-        """Stop the run when the worker leaves or the run ends."""
+        """Stop the run on this worker when the worker leaves or the run ends."""
         unregister_run(self.token)
 
 

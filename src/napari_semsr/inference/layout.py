@@ -88,7 +88,7 @@ def plan_resampling(
     trained_sizes: TrainedPixelSizes,
     resample: Literal["auto", "keep", "never"] = "auto",
 ) -> ResamplingPlan:
-    """Choose how to resample an image for a model from their pixel sizes.
+    """Choose how to resample an image for a model, given both pixel sizes.
 
     The field is not resampled if either is unknown, or if they are within 5 % of each
     other. Otherwise the field is resampled to the nearest trained pixel size, if the

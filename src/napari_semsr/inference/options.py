@@ -238,7 +238,7 @@ class EnhanceReport:
 
     @property
     def seam(self) -> Annotated[str, Quantity("Seam index")]:
-        """Seam index, which image edges increase, or the reason why it is missing."""
+        """Seam index, or the reason why it is missing; image edges increase it."""
         if self.tiles == 1:
             return "none: one tile"
         if math.isnan(self.tile_mismatch):

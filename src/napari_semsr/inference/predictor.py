@@ -552,7 +552,7 @@ class Predictor:
         return _KERNEL_SHARE * need
 
     def memory_budget(self, memory_gb: float | None) -> int:
-        """Return the memory limit of a run in bytes, by default most free memory."""
+        """Return a run's memory limit in bytes, by default most of the free memory."""
         if memory_gb is not None:
             return int(memory_gb * 1e9)
         return int(_SHARE * get_free_memory(self.device))

@@ -49,7 +49,7 @@ _SIDE = 256  # side of a window from which statistics are sampled; chosen
 
 
 def stratify_tiles(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
-    """Order tiles into bands of similar mean, sorted by standard deviation.
+    """Order tiles in bands of similar mean, each sorted by standard deviation.
 
     Every second band is reversed, so that neighbours in this order are similar.
     """
@@ -92,9 +92,9 @@ class SampledStatistics:
         """Describe the sample and its error."""
         return (
             f"Approximate: the statistics were measured on {self.sample_tiles} of "
-            f"{self.tiles} tiles of the field. On held-out tiles, the estimated RMS "
-            f"difference from the exact result is about {self.error:.2g} of the "
-            "result's standard deviation."
+            f"{self.tiles} small tiles of the field. As estimated on held-out tiles, "
+            f"the RMS difference from the exact result is about {self.error:.2g} of "
+            "the result's standard deviation."
         )
 
     def to_json(self) -> dict[str, object]:

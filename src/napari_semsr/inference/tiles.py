@@ -443,7 +443,7 @@ class SeamMeter:
 
     @property
     def seam_index(self) -> float:
-        """Mean step across borders relative to steps beside them; 1 if no borders."""
+        """Mean step across borders relative to steps beside them; 1 without borders."""
         if self._inner_steps > 0:
             return self._steps / self._inner_steps
         return 1.0 if self._steps == 0 else math.inf

@@ -117,7 +117,7 @@ class _Image:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Return whether a file has one of these formats; reads more of it for MRC."""
+    """Return whether a file starts like one of these formats; MRC needs more bytes."""
     return path.is_file() and bool(_detect_format(path, head))
 
 

@@ -867,7 +867,7 @@ def _open_usable_frames(
     is_folder: bool,
     leave_out: bool,
 ) -> Job[Acquisition]:
-    """Open the frames, omitting duplicates; raise `ReadError` if fewer than two."""
+    """Open the frames, omitting duplicates; raise `ReadError` for fewer than two."""
     results, names = _FrameChecks(), list[str]()
     if is_folder:
         job = _open_folder(path, table, results, how, leave_out=leave_out)

@@ -114,7 +114,7 @@ def can_read_more_than_napari(path: Path) -> bool:
 
 
 def _has_real_pixels(store: Path) -> bool:
-    """Return whether the finest level is real-valued, with at most three axes."""
+    """Return whether a store's finest level is real-valued, with at most three axes."""
     for level in ("0", "s0", "scale0/image"):
         for name in ("zarr.json", ".zarray"):
             if (file := store / level / name).is_file():
@@ -147,7 +147,7 @@ def _has_positions(path: Path) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    """Return whether the contents of a path are recognised as an image or store."""
+    """Return whether a path is recognised by its content as an image or store."""
     from napari_semsr.io.formats import Source
 
     try:
@@ -202,9 +202,10 @@ def read_layers(path: Paths) -> list[LayerTuple]:
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         msg = (
-            f"{names[0]}{more} opened in colour, which cannot be measured or enhanced: "
-            "right-click the layer and choose Split RGB, read the luminance "
-            "(`colour=luminance`), or crop the coloured rows (`databar_rows`)."
+            f"{names[0]}{more} opened in colour, but colour layers cannot be measured "
+            "or enhanced: right-click the layer and choose Split RGB, read the "
+            "luminance (`colour=luminance`), or crop the coloured rows "
+            "(`databar_rows`)."
         )
         warn(msg, "colour-image")
     return layers

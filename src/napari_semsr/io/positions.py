@@ -390,9 +390,9 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
     if not corners:
         labels = shorten(next(iter(stage_places)))
         msg = (
-            f"The labels in {path} must occur in the image names in {folder}, but no "
-            f"image is named after {labels}: rename the images, or pass a table of "
-            "positions."
+            f"The labels in {path} must occur in the image or folder names in "
+            f"{folder}, but none contains a label such as {labels}: rename the images, "
+            "or pass a table of positions."
         )
         raise ReadError(msg, code="frames-missing")
     return Positions(path, "nm", corners, files=(path,))

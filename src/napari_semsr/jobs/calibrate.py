@@ -134,7 +134,7 @@ def _calibrate(
         write_calibration(run.target, calibration)
     uneven = calibration.uneven_px is not None and Message(
         f"The scale varies across the field by up to {calibration.uneven_px:.2g} px "
-        "at the edge, as for a tilted grating: level the grating and image it again. "
+        "at the rim, as for a tilted grating: level the grating and image it again. "
         "Pixel size and distortion apply to the centre.",
         "scale-uneven",
     )

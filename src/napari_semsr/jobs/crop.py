@@ -190,7 +190,7 @@ def _crop(
         msg = "To crop the reference (`like_output`), also set an output for the image."
         raise OptionError(msg, code="missing-value")
     if beside is not None and like is None:
-        msg = "To crop a reference, set it with `like`."
+        msg = "To crop the reference (`like_output`), also set a reference (`like`)."
         raise OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
     image_given, resampling = run.image_inputs["image"], plan.area.resampling

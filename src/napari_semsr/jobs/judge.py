@@ -599,8 +599,8 @@ class _ComparisonTable:
         if model is not None and light.is_only_above_cut_off:
             warn(
                 f"{name} improves the image only above the optical cut-off (periods "
-                f"below {metrics.cut_off_nm:.4g} nm): this detail was predicted from "
-                "training samples, not observed.",
+                f"below {metrics.cut_off_nm:.4g} nm): detail there was predicted "
+                "from training samples, not observed.",
                 "gain-beyond-optics",
             )
         warn_if_trained_on([(picture, picture), (sem, sem)])

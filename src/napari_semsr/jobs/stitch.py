@@ -173,7 +173,7 @@ def _get_part_paths(mosaic: Path) -> dict[str, Path]:
 # a failed or cancelled run leaves nothing, unless it can be resumed.
 
 HEIGHT = "height"
-"""Name of the height map, the height at which each pixel is sharpest."""
+"""Name of the height map: the height at which each pixel is sharpest."""
 HALF = "half"
 """History key under which the name and frames of a half are recorded."""
 

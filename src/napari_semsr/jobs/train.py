@@ -64,7 +64,7 @@ class TrainOptions(Options):
         None,
         "Patch",
         "Side length of the training patches, at most that of the pairs; smaller "
-        "patches yield more of them.",
+        "patches are more numerous.",
         unit="px",
     )
     from_scratch: bool = option(
@@ -528,8 +528,8 @@ def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> N
     pixel_size = _get_trained_sizes(card)
     if fine is None:
         warn(
-            f"The pairs have no single pixel size. {card.name} was trained for "
-            f"{pixel_size.describe()}, which is assumed: set the sizes "
+            f"The pairs have no pixel size, or more than one. {card.name} was "
+            f"trained for {pixel_size.describe()}, which is assumed: set the sizes "
             "(`low_pixel_nm`, `high_pixel_nm`), and train on pairs of one pixel size.",
             "pixel-size-missing",
         )

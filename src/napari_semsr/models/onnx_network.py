@@ -221,8 +221,8 @@ def measure_onnx(
     msg = (
         "A network must accept fields whose sides are multiples of 1, 2, 4 ... or "
         f"{_STRIDES[-1]} px, use memory in proportion to the field size, and give the "
-        "same values if the crop is shifted: this graph fails for all of these strides "
-        f"({reason})."
+        "same values for a field cropped at another position: this graph fails for all "
+        f"of these strides ({reason})."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
@@ -235,8 +235,8 @@ def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
     if left or not 1 <= scale <= _LARGEST_SCALE:
         msg = f"for {smallest} x {smallest} px it returns "
         msg += (
-            f"{output.shape[2]} x {output.shape[3]}, not 1 to {_LARGEST_SCALE} "
-            "pixels per input pixel"
+            f"{output.shape[2]} x {output.shape[3]}, not 1 to {_LARGEST_SCALE} pixels "
+            "per input pixel along each axis"
         )
         raise RuntimeError(msg)
     network.scale = scale

@@ -127,7 +127,7 @@ def _downsample(values: RealArray, shrink: int) -> FloatArray:
 
 
 def _are_pixels_aligned(first: Micrograph, second: Micrograph) -> bool:
-    """Return whether two images correlate best unshifted, not shifted by a pixel."""
+    """Return whether two images correlate better unshifted than shifted by a pixel."""
     if first.shape != second.shape:
         return False
     a, b = (_downsample(one.array(), 1) for one in (first, second))

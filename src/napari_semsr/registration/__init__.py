@@ -1,4 +1,4 @@
-"""Registration of two images by search, refinement or landmarks."""
+"""Registration of two images by search, refinement and landmarks."""
 
 import lazy_loader
 

@@ -201,7 +201,7 @@ def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
 
 
 def _compute_flatness(landmarks: Landmarks) -> float:
-    """Return the landmarks' width-to-length ratio, the smaller of the two images."""
+    """Return the landmarks' width-to-length ratio in the image where it is smaller."""
     flatness = []
     for places in (landmarks.moving, landmarks.fixed):
         length, width = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)

@@ -612,8 +612,8 @@ def _find_transform(
             return fit, score, step, tuple(rivals)
     msg = (
         f"{moving.name!r} was not found in {fixed.name!r} at any rotation, with or "
-        "without mirroring, or at any scale within 20 %: check the pixel sizes and "
-        "that the images overlap by at least 30 %, or mark points as landmarks."
+        "without mirroring, for scale differences of up to 20 %: check the pixel sizes "
+        "and that the images overlap by at least 30 %, or mark points as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 

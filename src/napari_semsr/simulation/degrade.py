@@ -1,4 +1,4 @@
-"""Degradations of Gao et al. (2024): blur, fog or both; as published or random.
+"""Degradations of Gao et al. (2024): blur, fog or hybrid; as published or random.
 
 The image is scaled to 0-255 by the range of its data type (floats, and images with
 values below 0, by their own range), degraded, and returned in its own type. Fog is ``I

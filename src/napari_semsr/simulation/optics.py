@@ -133,7 +133,7 @@ def compute_light_field(
 def _choose_focus_levels(
     off: NDArray[np.floating], options: MicroscopeOptions
 ) -> tuple[FloatArray, float]:
-    """Return the focus distances at which a surface is imaged, and their step."""
+    """Return the defocus distances at which a surface is imaged, and their step."""
     low, high = float(off.min()), float(off.max())
     rim = abs(float(_compute_defocus_phase(np.ones(1), options)[0])) * (high - low)
     if rim < 0.02 * _STEP:

@@ -375,7 +375,7 @@ def simulate_validation_pairs(
     options: SsumPairOptions | None = None,
     first: int = 0,
 ) -> list[SsumPair]:
-    """Simulate the validation fields, which select a checkpoint but do not train.
+    """Simulate the validation fields, used to select a checkpoint, not for training.
 
     Field ``i``, counted from `first`, comes from ``default_rng([VALIDATION_STREAM,
     i])`` and shows one kind of sample, in the order of ``options.kinds``, repeated; the

@@ -145,7 +145,7 @@ def _fit_view(
 
 
 def _get_scene_area(scan: Scan) -> tuple[FloatArray, FloatArray]:
-    """Return the centres of a scene's first and last pixels, in scan coordinates."""
+    """Return the first and last pixel centres of a scene, in scan coordinates (nm)."""
     scene, frame_nm = scan.scene, _get_frame_pixel_nm(scan)
     first = np.array(scene.origin_px)
     last = first + (np.array(scene.sharp.shape) - 1) / scene.oversampling

@@ -122,7 +122,7 @@ def find_possible_positions(
     is_placed: bool,
     proposals: Sequence[IntPair] = (),
 ) -> list[GroupPosition]:
-    """Find the positions where a group fits above chance and close to the best fit.
+    """Find the positions where a group fits above chance and about as well as the best.
 
     `middle` (2,): expected move of the group, with a standard deviation of `spread` px
     along each axis; the other arguments are those of `compare_positions`.

@@ -1,4 +1,4 @@
-"""Manual corrections of a mosaic."""
+"""Manual corrections to a mosaic."""
 
 from typing import Self
 
@@ -11,14 +11,14 @@ _CONTRADICTS = 0.5  # px; chosen: the error of moving a frame by hand
 
 
 class PlacedFrame(Options):
-    """Fixed top-left corner of a frame, as in `positions` of the mosaic."""
+    """Fixed top-left corner of a frame, in mosaic coordinates (see `positions`)."""
 
     y_px: float
     x_px: float
 
 
 class JoinedPair(Options):
-    """Manual shift: position of the second frame minus the first, ``(y, x)``."""
+    """Manual pairwise shift: second frame position minus first, ``(y, x)``."""
 
     first: str
     second: str
@@ -26,7 +26,7 @@ class JoinedPair(Options):
 
 
 class Corrections(Options):
-    """Manual corrections of a mosaic, with frames given by name.
+    """Manual corrections to a mosaic, with frames identified by name.
 
     `strike`: overlaps that are not used; `drop`: frames that are left out; `place`:
     fixed frames, in the coordinates of the mosaic without corrections; `join`: shifts
@@ -46,16 +46,22 @@ class Corrections(Options):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
-        """Raise an error for entries that contradict each other."""
+        """Raise an error if any corrections contradict each other."""
         struck_pairs = {frozenset(pair) for pair in self.strike}
         joined_pairs = [frozenset((item.first, item.second)) for item in self.join]
         for pair in (*struck_pairs, *joined_pairs):
             if len(pair) == 1:
-                msg = f"an overlap needs two frames, got frame {min(pair)} twice"
+                msg = (
+                    f"an overlap needs two different frames, but frame {min(pair)} is "
+                    "given twice"
+                )
                 raise ValueError(msg)
             if pair in struck_pairs and pair in joined_pairs:
                 first, second = sorted(pair)
-                msg = f"the overlap of {first} and {second} is both struck and joined"
+                msg = (
+                    f"the overlap of {first} and {second} is listed in both `strike` "
+                    "and `join`"
+                )
                 raise ValueError(msg)
         for what, names in (
             ("placed", {*self.place}),
@@ -67,8 +73,8 @@ class Corrections(Options):
         misfit = self._compute_misfit()
         if misfit > _CONTRADICTS:
             msg = (
-                f"placed frames and joins contradict each other by {misfit:.3g} px: "
-                "keep only the correct ones"
+                f"placed frames and joins disagree by {misfit:.3g} px: remove the "
+                "incorrect ones"
             )
             raise ValueError(msg)
         return self

@@ -1,4 +1,4 @@
-"""Placement of frames without positions or grid, by their images alone.
+"""Placement of frames from image content alone, without positions or a grid.
 
 Every pair is correlated at low resolution, and its best peaks are refined. Starting
 from the surest shift, a frame is added where most shifts place it, but only if it then
@@ -41,7 +41,7 @@ _TINY = 1e-12  # chosen: only to avoid division by zero
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Fraction of detail that overlapping frames share."""
+    """Fraction of image detail shared by overlapping frames."""
 
     pairs: NDArray[np.int64]  # (M, 2) frames of each pair
     common: FloatArray  # (M,) Sum of products over the overlap
@@ -72,12 +72,12 @@ class Agreement:
 
     @property
     def noise(self) -> float:
-        """Noise power of a pixel: median of the pairs' residuals."""
+        """Noise power per pixel, estimated as the median residual of all pairs."""
         left = (self.power - self.common) / np.maximum(self.pixels, 1)
         return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
 
     def compute_fractions(self, count: int, without: Sequence[int] = ()) -> FloatArray:
-        """Return the fraction of each frame's detail shared by its neighbours, (N,)."""
+        """Return the (N,) fractions of each frame's detail shared by its neighbours."""
         is_asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
         common, power, pixels = np.zeros((3, count))
         for column in range(2):
@@ -88,7 +88,7 @@ class Agreement:
         return _compute_shared_fraction(common, power, pixels, self.noise)
 
     def find_misfits(self, count: int) -> list[int]:
-        """Return the frames whose detail is missing in their neighbours."""
+        """Return the frames whose detail is missing from their neighbours."""
         misfit_frames: list[int] = []
         while True:
             share = self.compute_fractions(count, misfit_frames)
@@ -104,7 +104,7 @@ class Agreement:
 def _compute_shared_fraction(
     common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
 ) -> FloatArray:
-    """Return the fraction of detail shared beyond noise; NaN if there is hardly any."""
+    """Return the shared fraction of detail above noise, NaN for too little detail."""
     detail = power - pixels * noise
     doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
     evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
@@ -159,7 +159,7 @@ _MIN_PIXELS = 300  # px of an overlap; chosen: in smaller ones noise dominates
 def discover_positions(
     frames: CorrectedFrames, joints: Sequence[Overlap], noise: float
 ) -> FloatArray:
-    """Find approximate positions if neither positions nor a grid are known.
+    """Find approximate positions when neither positions nor a grid is known.
 
     `joints`: from `match_frames`; `noise`: noise power of a band-passed pixel.
     Positions are top-left corners in px, (N, 2), NaN for frames that do not fit the
@@ -170,7 +170,7 @@ def discover_positions(
     if not np.isfinite(places).any():
         msg = (
             f"{count} frames without positions must overlap to be placed, but no two "
-            "of them fit: pass positions or a grid."
+            "of them match: pass positions or a grid."
         )
         raise UnplacedError(
             msg, find_likely_grids(frames.acquisition, joints), code="no-overlap"
@@ -189,9 +189,9 @@ def discover_positions(
     ]
     if 2 * sum(np.abs(joint.shift).max() < _STILL_PX for joint in strong) > len(strong):
         msg = (
-            "Frames match best without any shift, because all of them show the same "
-            "dust, scratch or data bar: pass positions or a grid, and a flat-field "
-            "image that shows it."
+            "Frames match best at zero shift because they all show the same dust, "
+            "scratch or data bar: pass positions or a grid, and a flat-field image "
+            "that contains it."
         )
         raise UnplacedError(msg, (), code="fixed-pattern")
     if len(sure) < _AGREE * len(strong):
@@ -215,7 +215,7 @@ def _compute_shared_detail(
     place: FloatArray,
     positions: FloatArray,
 ) -> float:
-    """Return the fraction of detail that placed frames share; 0 if there is none."""
+    """Return the fraction of a frame's detail shared with placed frames, 0 if none."""
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
         shift = np.round(place - positions[other])
@@ -231,7 +231,7 @@ def _compute_shared_detail(
 
 
 def grow_layout(count: int, joints: Sequence[Overlap], judge: Judge) -> FloatArray:
-    """Place frames, (N, 2), one by one, so that each agrees with all previous ones."""
+    """Compute (N, 2) positions by adding frames that agree with all earlier ones."""
     best = np.full((count, 2), np.nan)
     trial_count = 0
     for seed in sorted(joints, key=lambda joint: -joint.weight):
@@ -259,7 +259,7 @@ def _place_more_frames(
     positions: FloatArray,
     least: float = _MIN_COMMON,
 ) -> FloatArray:
-    """Place further frames that fit those already placed in `positions`, (N, 2).
+    """Place further frames that match those already placed in `positions` (N, 2).
 
     `least`: share of common detail that a frame with a strong match needs.
     """
@@ -325,7 +325,7 @@ def place_stray_frames(
 def match_frames(
     corrected_frames: CorrectedFrames, frames: Sequence[int] | None = None
 ) -> list[Overlap]:
-    """Find possible shifts of all pairs, or of some frames, at full resolution.
+    """Find candidate shifts at full resolution for all pairs or for some frames.
 
     Scores are in standard deviations of unrelated fine-grained noise; the grain of the
     sample may be coarser.
@@ -361,7 +361,7 @@ def _find_trial_shifts(
     few: int,
     frames: Sequence[int] | None,
 ) -> list[tuple[int, int, IntPair]]:
-    """Find shifts at the correlation peaks of pairs; if more than `few`, the best."""
+    """Find shifts at the correlation peaks of pairs; clear ones if more than `few`."""
     trials: list[tuple[float, int, int, IntPair]] = []
     frames_wanted = {*(range(len(spectra)) if frames is None else frames)}
     for first in range(len(spectra)):

@@ -61,7 +61,7 @@ class FlatField:
 
     @property
     def weight(self) -> Float32Array:
-        """Return the inverse variance of a corrected pixel, 0 outside the field."""
+        """Inverse variance of each corrected pixel, 0 outside the field."""
         return np.where(self.valid, self.flat**2, 0).astype(np.float32)
 
 
@@ -78,7 +78,7 @@ def sample_evenly(count: int, most: int) -> list[int]:
 
 
 def compute_valid_mask(flat: RealArray) -> NDArray[np.bool_]:
-    """Return the mask, (Y, X), of sufficiently bright pixels, without the rim."""
+    """Return the (Y, X) mask of sufficiently bright pixels, excluding the rim."""
     bright = flat > MIN_FLAT
     if bright.all():
         return np.ones(flat.shape, bool)
@@ -88,13 +88,13 @@ def compute_valid_mask(flat: RealArray) -> NDArray[np.bool_]:
 
 
 def _compute_block_means(frames: RealArray, block: int = _BLOCK) -> FloatArray:
-    """Compute the means of square blocks; incomplete border blocks are omitted."""
+    """Compute the means of square blocks, omitting incomplete border blocks."""
     blocks = split_blocks(frames, block).astype(np.float64)
     return np.asarray(np.nanmean(blocks, axis=(2, 4)))
 
 
 def _measure_dark_levels(frames: RealArray) -> FloatArray:
-    """Return the mean of each frame's darkest blocks, (N,), or 0 if they have signal.
+    """Measure the (N,) dark levels of the frames in unlit blocks, or 0 without any.
 
     Except for noise, a block without signal has the same mean in every frame, or the
     same as the other blocks without signal of its frame; a block with signal varies far
@@ -135,7 +135,7 @@ def _measure_dark_levels(frames: RealArray) -> FloatArray:
 
 
 def _find_unlit_blocks(means: FloatArray, noise: float) -> NDArray[np.bool_]:
-    """Find the darkest blocks, (R, C), if they are similar in all frames of `means`."""
+    """Return the (R, C) mask of the darkest blocks if alike in all `means`."""
     level = np.nanmedian(means, axis=0)
     spread = 1.4826 * np.nanmedian(np.abs(means - level), axis=0)
     low = np.nanquantile(level, 0.02)
@@ -178,7 +178,7 @@ def compute_radial_flat(
 
 
 def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
-    """Smooth a radial profile strongly within the field, and little at its edge.
+    """Smooth a radial profile strongly within the field and weakly at its edge.
 
     Vignetting is even and smooth: its logarithm is a low-order polynomial in the square
     of the radius, which suppresses traces of the sample in the rings, above all in the
@@ -214,7 +214,7 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def _fit_parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
-    """Fit local parabolas to ring values, extended to `end`."""
+    """Fit local parabolas to ring values, extrapolated to `end`."""
     inside = np.arange(len(log), dtype=float)
     width = max(4.0, len(log) / 8)
     profile_fit = np.empty(end)
@@ -229,7 +229,7 @@ def _fit_parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
 
 
 def find_field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
-    """Find the centre ``(y, x)``, in px, about which a frame is most nearly circular.
+    """Find the centre ``(y, x)`` of a frame's circular symmetry, in px.
 
     `typical` (Y, X). The second value is the misfit relative to that about the centre.
     """
@@ -283,7 +283,7 @@ _MAX_FIXED = 0.2
 def _compute_common_detail(
     frames: Float32Array, in_light: Float32Array, width: int
 ) -> tuple[Float32Array, Float32Array]:
-    """Compute the median relative detail of frames (N, Y, X) and its error."""
+    """Compute the median relative detail of frames (N, Y, X) and its standard error."""
     detail = np.empty_like(frames)
     within = np.maximum(ndimage.uniform_filter(in_light, width), np.float32(1e-3))
     for frame, own in zip(frames, detail, strict=True):
@@ -298,7 +298,7 @@ def _compute_common_detail(
 
 
 def _compute_median(stack: Float32Array) -> Float32Array:
-    """Compute the median along the first axis, faster if there is no NaN."""
+    """Compute the median along the first axis, with a fast path if there is no NaN."""
     if np.isnan(stack).any():
         return np.asarray(np.nanmedian(stack, axis=0))
     in_order = np.sort(np.ascontiguousarray(np.moveaxis(stack, 0, -1)), axis=-1)
@@ -309,7 +309,7 @@ def _compute_median(stack: Float32Array) -> Float32Array:
 def _estimate_fixed_pattern(
     frames: Float32Array, valid: NDArray[np.bool_]
 ) -> Float32Array:
-    """Estimate the relative sensitivity, (Y, X), of specks; 1 elsewhere.
+    """Estimate the (Y, X) relative sensitivity at specks, 1 elsewhere.
 
     `frames` (N, Y, X) are divided by that flat field.
     """
@@ -407,7 +407,7 @@ class SurfaceBasis:
         self.centre = middle if centre is None else centre
 
     def evaluate(self, place: FloatArray) -> FloatArray:
-        """Evaluate all functions, (M, F), at positions ``(y, x)`` in px, (M, 2)."""
+        """Evaluate the (M, F) basis functions at positions (M, 2), ``(y, x)`` in px."""
         if not self.knots:
             return self._evaluate_radial(place)
         rows = self._evaluate_splines(place[:, 0], self.shape[0])
@@ -428,7 +428,7 @@ class SurfaceBasis:
         )
 
     def compute_prior(self) -> FloatArray:
-        """Compute the prior inverse covariance, (F, F), of the coefficients."""
+        """Compute the (F, F) prior inverse covariance of the coefficients."""
         if not self.knots:
             return _FREE * np.eye(len(_POWERS))
         size = self.knots + 3
@@ -444,7 +444,7 @@ class SurfaceBasis:
         return whole
 
     def compute_tilts(self) -> FloatArray:
-        """Return coefficients, (F, 2), of slopes of 1 per half frame along y and x.
+        """Return (F, 2) coefficients for unit slope per half frame along y and x.
 
         Splines represent a slope exactly by coefficients that rise evenly between
         knots.
@@ -457,7 +457,7 @@ class SurfaceBasis:
         return np.concatenate([np.zeros((len(_POWERS), 2)), np.transpose(splines)])
 
     def evaluate_shapes(self, place: FloatArray) -> FloatArray:
-        """Evaluate the broad shapes of a mean frame, (M, 4).
+        """Evaluate the four low-order shapes of a mean frame, (M, 4).
 
         Tilt along y and x, second and fourth power of the distance from the centre,
         with lengths in half frames; `place` (M, 2), ``(y, x)`` in px of a frame.
@@ -468,13 +468,13 @@ class SurfaceBasis:
         return np.column_stack([unit, radius2, radius2**2])
 
     def compute_shape_matrix(self, place: FloatArray) -> FloatArray:
-        """Compute the matrix (4, F) from coefficients to shapes; `place` (M, 2)."""
+        """Compute the (4, F) matrix mapping coefficients to shapes; `place` (M, 2)."""
         shapes = self.evaluate_shapes(place.astype(float))
         centred_shapes = shapes - shapes.mean(axis=0)
         return np.linalg.pinv(centred_shapes) @ self.evaluate(place.astype(float))
 
     def evaluate_surface(self, coefficients: FloatArray) -> FloatArray:
-        """Evaluate a surface at every pixel of a frame, (Y, X); `coefficients` (F,)."""
+        """Evaluate a surface (Y, X) at every pixel of a frame; `coefficients` (F,)."""
         free, size = len(_POWERS), self.knots + 3
         rows = self._evaluate_splines(
             np.arange(self.shape[0], dtype=float), self.shape[0]

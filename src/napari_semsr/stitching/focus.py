@@ -1,4 +1,4 @@
-"""A scan at several heights of the focal plane, fused into one mosaic in focus.
+"""Focus stacking of scans at several focal-plane heights into one mosaic.
 
 The positions of one height have been solved. Every frame of another height shows the
 same field as the frame of its stage stop at that height, more or less blurred, so it is
@@ -76,7 +76,7 @@ _BAND_SHARE = (
 
 @dataclass(frozen=True, slots=True)
 class _ConcatenatedFrames:
-    """Frames of several scans, one scan after another."""
+    """Frames of several scans, concatenated."""
 
     parts: tuple[Acquisition, ...]
 
@@ -98,7 +98,7 @@ class _ConcatenatedFrames:
 
 @dataclass(frozen=True, slots=True)
 class HeightShift:
-    """Shift of one height relative to the solved height."""
+    """Lateral shift of one focal height relative to the solved height."""
 
     z_nm: float  # Height of the focal plane
     # mean position of its frames minus those of the solved height; None if it could not
@@ -128,7 +128,7 @@ def find_sharpest(heights: Sequence[Acquisition]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FocusPlan:
-    """Plan of a mosaic of several heights, not yet computed."""
+    """Plan of a multi-height mosaic whose blocks are computed on request."""
 
     # one per height, all on the grid of the solved one, ascending
     plans: tuple[FusionPlan, ...]
@@ -137,13 +137,13 @@ class FocusPlan:
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of the mosaic."""
+        """Shape of the mosaic (rows, columns)."""
         return self.plans[0].shape
 
     def compute_block(
         self, box: Box
     ) -> tuple[Float32Array, NDArray[np.uint16], Float32Array]:
-        """Compute one rectangle of the mosaic, given in mosaic pixels.
+        """Compute a rectangular block of the mosaic, given in mosaic pixels.
 
         Returns grey values from the heights that are sharpest at each pixel, NaN
         outside all frames; the number of frames there, of all heights; and the height
@@ -182,7 +182,7 @@ class FocusPlan:
 def _compute_detail(
     image: Float32Array, usable: NDArray[np.bool_]
 ) -> tuple[Float32Array, Float32Array]:
-    """Compute the energy of detail around each pixel, and its noise contribution."""
+    """Compute the local detail energy at each pixel and its noise contribution."""
     cover = usable.astype(np.float32)
     without_gaps = np.where(usable, image, np.float32(0))
 
@@ -325,7 +325,7 @@ def _measure_shifts(
     first_places: FloatArray,
     threshold: float,
 ) -> FloatArray:
-    """Find each frame's shift from another height; NaN if uncertain.
+    """Measure each frame's shift relative to another height, NaN if uncertain.
 
     `first_places` (N, 2), corners of the other height's frames; `threshold`: score that
     chance does not reach.
@@ -366,7 +366,7 @@ def _measure_shifts(
 def _pool_shifts(
     z_nm: float, places: FloatArray, solved_places: FloatArray
 ) -> tuple[FloatArray, HeightShift]:
-    """Replace nearly equal frame shifts of a height by their mean, and report it.
+    """Average the frame shifts at one height if nearly equal, and summarise them.
 
     `places`, `solved_places` (N, 2), corners of its frames and of the solved ones.
     """

@@ -32,7 +32,7 @@ _BANDED_BYTES = 256 << 20
 # Widths of the band-pass in px, as in the recorded trials: correlation of its output
 # has errors of 0.04 to 0.10 px, after a Laplacian of 0.24 to 1.0 px.
 FRAME_BAND = _FINE, _COARSE = 0.5, 5.0
-"""Widths of both Gaussians of the band-pass, in px."""
+"""Standard deviations of the two band-pass Gaussians, in px."""
 _ROUNDING = 1e-6  # share of a grey value: rounding of float32 in both filters
 # Standard deviation of white noise after a Gaussian of 0.5 px: along one axis the sum
 # of the squared weights is 0.641, whose root is the factor for each axis.
@@ -52,7 +52,7 @@ with less ringing than four.
 
 
 def fill_holes(raw: RealArray) -> tuple[Float32Array, BoolArray]:
-    """Fill missing pixels with the nearest valid ones; also return the valid mask."""
+    """Fill missing pixels with the nearest valid ones; return image and valid mask."""
     single = raw.astype(np.float32)
     finite = np.isfinite(single)
     if not finite.all():
@@ -70,7 +70,7 @@ _STRIDE = 4  # px; chosen: enough for a quantile
 
 @dataclass(frozen=True, slots=True)
 class _ScaledFrames:
-    """Frames with grey values scaled by a power of 2, without rounding."""
+    """Frames with grey values scaled losslessly by a power of 2."""
 
     whole: Frames
     power: int
@@ -90,7 +90,7 @@ class _ScaledFrames:
 def rescale_extreme_values(
     scans: Sequence[Acquisition],
 ) -> tuple[list[Acquisition], int]:
-    """Scale extreme grey values to a normal range, by the same factor for all scans.
+    """Scale extreme grey values to a normal range, using one factor for all scans.
 
     Returns the scans, and the power of 2 by which their values are multiplied.
     """
@@ -124,7 +124,7 @@ def _interpolate_image(image: Float32Array, places: FloatArray) -> Float32Array:
 
 
 def _interpolate_weight(weight: Float32Array, places: FloatArray) -> Float32Array:
-    """Interpolate a weight at the given positions, (2, Y, X)."""
+    """Interpolate a weight map at positions (2, Y, X)."""
     # a position is valid only if all of its source pixels are
     around = ndimage.minimum_filter(weight, 3, mode="constant")
     weights = ndimage.map_coordinates(around, places, order=1)
@@ -133,7 +133,7 @@ def _interpolate_weight(weight: Float32Array, places: FloatArray) -> Float32Arra
 
 
 def _sample_mask(mask: BoolArray, places: FloatArray) -> BoolArray:
-    """Sample a mask at the given positions, (2, Y, X), by nearest neighbour."""
+    """Sample a mask at positions (2, Y, X) by nearest neighbour."""
     if not mask.any():
         return mask
     return np.asarray(ndimage.map_coordinates(mask, places, order=0))
@@ -192,12 +192,12 @@ class CorrectedFrames:
         return self.acquisition.frame_shape
 
     def correct(self, index: int) -> tuple[Float32Array, Float32Array]:
-        """Return the corrected frame and its weight, (Y, X) each."""
+        """Return the corrected frame and its weight map, both (Y, X)."""
         planes = self._get_planes(index)
         return planes[0], planes[1]
 
     def find_clipped(self, index: int) -> BoolArray:
-        """Find where a corrected frame shows clipped pixels."""
+        """Return the mask of clipped pixels in a corrected frame."""
         return self._get_planes(index)[2]
 
     def _get_planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
@@ -251,7 +251,7 @@ class CorrectedFrames:
         )
 
     def _undistort(self, places: FloatArray) -> FloatArray:
-        """Compute the pixels, (2, …), at given positions of undistorted frames."""
+        """Map positions (2, …) in undistorted frames to raw-frame pixels."""
         if not self.distortion:
             return places
         y, x = undistort(
@@ -265,11 +265,11 @@ class CorrectedFrames:
         return np.nan_to_num(np.stack([y, x]), nan=-2.0)
 
     def compute_raw_positions(self, places: FloatArray) -> FloatArray:
-        """Compute the raw-frame pixels at the given positions, (M, 2)."""
+        """Map positions (M, 2) in undistorted frames to raw-frame pixels."""
         return self._undistort(places.T).T
 
     def compute_stretch(self) -> tuple[Float32Array, Float32Array]:
-        """Compute each pixel's displacement along y and x per pixel at the rim."""
+        """Compute each pixel's y and x displacement per pixel of rim displacement."""
         places = np.indices(self.frame_shape, np.float64)
         if self.distortion:
             places = self._places
@@ -301,7 +301,7 @@ class CorrectedFrames:
 
     @cached_property
     def grain(self) -> float:
-        """Area in pixels of one detail in the band-passed frames.
+        """Typical area of a detail in the band-passed frames, in pixels.
 
         From the correlation of the squares, minus that of the weight: for normal values
         this is the sum of the squared correlations, for a few grains in noise the area
@@ -325,7 +325,7 @@ class CorrectedFrames:
         return max(lobe / max(float(likeness[0, 0]), 1e-30), 1.0)
 
     def band_pass(self, index: int) -> Float32Array:
-        """Return the band-passed frame, (Y, X), scaled to uniform noise.
+        """Return the band-passed frame (Y, X), normalised to uniform noise variance.
 
         Gaussian of 0.5 px minus Gaussian of 5 px, by normalised convolution, times the
         root of the weight; 0 outside the field. ``~index`` is that frame rotated by 180
@@ -352,7 +352,7 @@ class CorrectedFrames:
         return band
 
     def reduce_frame(self, index: int, factor: int) -> Float32Array:
-        """Return the band-passed frame at reduced size, (Y // factor, X // factor)."""
+        """Return the downsampled band-passed frame, (Y // factor, X // factor)."""
         image, weight = self.correct(index)
         rows, columns = (side // factor for side in image.shape)
         cut = (slice(rows * factor), slice(columns * factor))
@@ -389,5 +389,5 @@ def estimate_noise(frames: CorrectedFrames) -> float:
 
 
 def compute_band_noise(noise: float) -> float:
-    """Return the noise power of a band-passed pixel."""
+    """Return the noise power per pixel of the band-passed frames."""
     return (FINE_NOISE * noise) ** 2

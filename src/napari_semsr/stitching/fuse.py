@@ -1,4 +1,4 @@
-"""Fusion: any rectangle of the mosaic from the frames that overlap it.
+"""Fusion of overlapping frames into any rectangle of the mosaic.
 
 A plan has the position of every frame; `FusionPlan.compute_block` computes one
 rectangle and depends on nothing else, so that blocks may be computed in any order, by
@@ -35,14 +35,14 @@ _FAINT = 1e-3  # chosen: a rim is used alone where no other frame reaches
 
 
 def _compute_lanczos_weights(part: float) -> FloatArray:
-    """Compute weights that interpolate a row at ``x - part``; their sum is one."""
+    """Compute Lanczos weights to interpolate a row at ``x - part``, summing to 1."""
     place = np.arange(-LOBES, LOBES + 1) + part
     weights = np.sinc(place) * np.sinc(place / LOBES) * (np.abs(place) < LOBES)
     return np.asarray(weights / weights.sum())
 
 
 def compute_feather(frames: CorrectedFrames) -> Float32Array:
-    """Compute the relative weight of a frame's pixels near the edge of its field."""
+    """Compute the feathering weights of a frame, which decrease towards its edge."""
     valid = frames.weight > 0
     padded_mask = np.pad(valid, 1)
     distance = ndimage.distance_transform_edt(padded_mask)[1:-1, 1:-1]
@@ -54,7 +54,7 @@ def compute_feather(frames: CorrectedFrames) -> Float32Array:
 
 @dataclass(frozen=True, slots=True)
 class FusionPlan:
-    """Plan of a mosaic, not yet computed."""
+    """Plan of a mosaic whose blocks are computed on request."""
 
     frames: CorrectedFrames
     positions: FloatArray  # (N, 2) top-left corners; NaN for frames that are left out
@@ -88,7 +88,7 @@ class FusionPlan:
         )
 
     def _find_nearby_frames(self, box: Box) -> BoolArray:
-        """Return the mask of frames, (N,), that may reach into a rectangle."""
+        """Return the (N,) mask of frames that may overlap a rectangle."""
         rows, columns = self.frames.frame_shape
         y, x = self.positions.T
         with np.errstate(invalid="ignore"):
@@ -97,7 +97,7 @@ class FusionPlan:
         return np.asarray(near)
 
     def compute_block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
-        """Compute one rectangle of the mosaic, given in mosaic pixels.
+        """Compute a rectangular block of the mosaic, given in mosaic pixels.
 
         Returns grey values, NaN outside all frames, and the number of frames at each
         pixel.
@@ -130,7 +130,7 @@ class FusionPlan:
     def _resample_frame(
         self, index: int, box: Box
     ) -> tuple[tuple[slice, slice], Float32Array, Float32Array] | None:
-        """Resample a frame to a rectangle's grid: return box, grey values, weights."""
+        """Resample a frame to a rectangle's grid; return box, values and weights."""
         corner = np.round(self.positions[index]).astype(int)
         shift = self.positions[index] - corner
         frame = Box.from_shape(
@@ -164,7 +164,7 @@ def plan_fusion(
     solution: StitchSolution,
     options: StitchOptions | None = None,
 ) -> FusionPlan:
-    """Plan the mosaic of a solved scan; blocks are computed on request.
+    """Plan the mosaic of a solved scan, with blocks computed on request.
 
     Raises
     ------
@@ -174,12 +174,12 @@ def plan_fusion(
     options = StitchOptions() if options is None else options
     if len(acquisition) != len(solution.positions_px):
         msg = (
-            f"The solution must belong to these {len(acquisition)} frames, but holds "
-            f"{len(solution.positions_px)} positions."
+            f"The solution has {len(solution.positions_px)} positions for "
+            f"{len(acquisition)} frames: use the solution of this scan."
         )
         raise RegistrationError(msg, code="solution-of-other-scan")
     if not solution.is_placed.any():
-        msg = "A mosaic needs at least one placed frame, got none."
+        msg = "Cannot create a mosaic because no frame is placed."
         raise RegistrationError(msg, code="nothing-placed")
     frames = CorrectedFrames(
         acquisition,

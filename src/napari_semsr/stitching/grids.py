@@ -1,4 +1,4 @@
-"""Likely acquisition grids of frames, from the overlaps in their images.
+"""Likely acquisition grids, inferred from overlaps between frames.
 
 In the right grid most neighbours along an axis are one step apart. For each grid with
 as many cells as frames, the step is the one on which most matches along each axis
@@ -70,7 +70,7 @@ class UnplacedError(RegistrationError):
 
 
 def describe_grids(grids: Sequence[LikelyGrid]) -> str:
-    """Describe the best grid in a sentence to append to a message."""
+    """Return a sentence describing the best grid, to append to a message."""
     if not grids:
         return ""
     return f" The grid that fits the overlaps best is {grids[0]}."
@@ -79,7 +79,7 @@ def describe_grids(grids: Sequence[LikelyGrid]) -> str:
 def find_likely_grids(
     acquisition: Acquisition, joints: "Sequence[Overlap]"
 ) -> tuple[LikelyGrid, ...]:
-    """Find grids, other than the scan's own, that agree with most matches."""
+    """Find grids, other than the scan's own, that fit the matched pairs best."""
     grids: list[tuple[float, LikelyGrid]] = []
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
@@ -107,7 +107,7 @@ def find_likely_grids(
 
 
 def _list_grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
-    """List all grids of a given number of frames; a single line has only one order."""
+    """Yield all grids with `count` frames; a single line has only one order."""
     for rows in range(1, count + 1):
         if count % rows:
             continue
@@ -128,7 +128,7 @@ def _weigh_axis_matches(
     joints: "Sequence[Overlap]",
     axis: int,
 ) -> tuple[float, int, int]:
-    """Weigh the matches between neighbours along an axis that agree on one step.
+    """Sum the weights of neighbour matches that agree on one step along an axis.
 
     `numbers`: index of each frame in the cells, -1 for none. Returns the weight, the
     number of agreeing pairs, and of all pairs.

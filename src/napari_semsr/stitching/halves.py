@@ -46,7 +46,7 @@ _SWEEPS = 8
 
 @dataclass(frozen=True, slots=True)
 class HalfPlan:
-    """Plan of a mosaic from half of the frames, not yet computed."""
+    """Plan of a mosaic from half of the frames, with blocks computed on request."""
 
     name: Literal["a", "b"]
     frames: tuple[str, ...]  # names of its frames
@@ -89,7 +89,7 @@ def plan_halves(
 
 
 def split_frames(whole: FusionPlan) -> BoolArray:
-    """Select the frames of the first half; return their mask, (N,)."""
+    """Assign frames to two halves; return the (N,) mask of the first half."""
     positions = whole.positions
     has_place = np.asarray(np.isfinite(positions).all(axis=1))
     in_first: BoolArray = _colour_frames(positions, whole.frames.frame_shape)
@@ -121,7 +121,7 @@ def split_frames(whole: FusionPlan) -> BoolArray:
 
 
 def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
-    """Two-colour the spanning tree of the widest overlaps."""
+    """Two-colour the spanning tree of the largest overlaps."""
     count = len(positions)
     pairs = find_touching_pairs(positions, shape)
     area = np.zeros(len(pairs))

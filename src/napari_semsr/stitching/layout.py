@@ -73,7 +73,7 @@ class Layout:
 
 
 def label_components(count: int, joints: Sequence[Overlap]) -> NDArray[np.int64]:
-    """Label groups of frames connected by overlaps, (N,); the largest group is 0."""
+    """Return (N,) group labels of connected frames; the largest group is 0."""
     first = [joint.first for joint in joints]
     second = [joint.second for joint in joints]
     graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
@@ -90,7 +90,7 @@ def fit_positions(
     weights: FloatArray,
     prior: FloatArray | None = None,
 ) -> FloatArray:
-    """Fit positions (N, 2) to all shifts; unconnected frames keep the `prior`."""
+    """Fit positions (N, 2) to all shifts; unconnected frames keep their `prior`."""
     first = np.array([joint.first for joint in joints], dtype=np.intp)
     second = np.array([joint.second for joint in joints], dtype=np.intp)
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
@@ -137,7 +137,7 @@ _LATTICE_SHARE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class ChanceLevel:
-    """Distribution of the score of unrelated frames of one scan.
+    """Distribution of matching scores between unrelated frames of one scan.
 
     The evidence of a peak, half of its squared score, exceeds `least` at `WINDOWS`
     positions among `shifts`, and becomes rarer beyond it by an exponential tail (of a
@@ -156,7 +156,7 @@ class ChanceLevel:
     def compute_threshold(
         self, shift_count: float, significance: float
     ) -> tuple[float, bool]:
-        """Compute the acceptance score for shifts, and whether the frames are periodic.
+        """Compute the score threshold for shifts and whether frames are periodic.
 
         A share `_BY_CHANCE` of unrelated pairs exceeds it somewhere among `shift_count`
         shifts. As the slope is itself estimated, from n peaks, a further peak exceeds
@@ -184,7 +184,7 @@ class ChanceLevel:
 def measure_chance_level(
     frames: CorrectedFrames, typical_shifts: Sequence[IntPair]
 ) -> ChanceLevel:
-    """Measure the largest score that unrelated frames of this scan reach by chance.
+    """Measure the distribution of chance scores between unrelated frames of a scan.
 
     Frames are compared with others rotated by 180 degrees, over the overlap at
     `typical_shifts`: these have the same detail and nothing in common.
@@ -237,18 +237,18 @@ def measure_chance_threshold(
     reach: IntPair,
     significance: float,
 ) -> tuple[float, bool]:
-    """Measure the chance level of a search and return its threshold."""
+    """Return the score threshold of a search and whether frames are periodic."""
     chance = measure_chance_level(frames, shifts)
     return chance.compute_threshold(count_shifts(reach), significance)
 
 
 def count_shifts(reach: IntPair) -> float:
-    """Count the shifts of a search."""
+    """Return the number of shifts in a search range."""
     return float((2 * reach[0] + 1) * (2 * reach[1] + 1))
 
 
 def _compute_normal_height(shifts: float, grain: float, rate: float) -> float:
-    """Compute the height that normal fields exceed at a `rate` among `shifts`.
+    """Compute the peak height that normal fields exceed at `rate` among `shifts`.
 
     From the mean number of peaks (Adler, The Geometry of Random Fields, 1981).
     """
@@ -272,7 +272,8 @@ def is_repetitive(item: Candidates) -> bool:
 # an edge across an overlap or two of a real scan is left to the other overlaps.
 LINES = 0.3
 MOSTLY = 0.3
-"""Fraction of ambiguous overlaps from which a sample counts as periodic; chosen."""
+"""Fraction of ambiguous overlaps above which a sample is treated as periodic (chosen).
+"""
 ALONG_LINES = (
     "The overlaps contain lines of one direction, along which they fit anywhere: "
 )
@@ -286,7 +287,7 @@ _MAX_CANDIDATES = 14  # chosen: more than the eight neighbours on a square latti
 # Standard deviations. Trials with weak disorder: the first peak was wrong in 9 of 24
 # pairs, the smallest residual in 1, and with this bound none without a warning.
 CERTAIN = 5.0
-"""Standard deviations by which the residual of a shift must exceed the best one's."""
+"""Standard deviations above the smallest residual at which a shift is ruled out."""
 _BLOCK = 12  # px; chosen: much larger than the grain, yet several fit a small overlap
 # Pixels over which squared differences are correlated: the integral of
 # exp(-r^2 / 2), the squared correlation of noise behind a Gaussian of 1 px.
@@ -320,7 +321,7 @@ class ShiftChoice:
 def _measure_residual(
     frames: CorrectedFrames, pair: IntPair, shift: FloatArray
 ) -> tuple[FloatArray, float, float] | None:
-    """Refine one shift of a pair; return it, the residual variance and its error."""
+    """Refine a shift of a pair; return shift, residual variance and its error."""
     shift = shift.astype(float)
     result = None
     for _ in range(_ROUNDS):
@@ -347,7 +348,7 @@ def _measure_residual(
 def _fit_shift(
     crops: Sequence[Float32Array], part: tuple[float, float]
 ) -> tuple[FloatArray, float, float]:
-    """Fit shift, offset, gain and tilt; return the step and the residual."""
+    """Fit shift, offset, gain and tilt; return shift step, variance and its error."""
     a, a_weight, b, b_weight = crops
     a, a_y, a_x = resample_frame(a, (0.0, 0.0), 1.0)
     b, b_y, b_x = resample_frame(b, part, 1.0)
@@ -383,7 +384,7 @@ def _sum_blocks(plane: NDArray[np.float64]) -> FloatArray:
 
 
 def find_rivals(item: Candidates, threshold: float) -> BoolArray:
-    """Return which candidates of a pair, (K,), may be correct; at least one is."""
+    """Return the (K,) mask of plausible candidate shifts of a pair, at least one."""
     alike = item.ncc > _RIVAL_NCC * item.ncc.max(initial=0.0)
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
 
@@ -391,7 +392,7 @@ def find_rivals(item: Candidates, threshold: float) -> BoolArray:
 def weigh_shifts(
     frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
-    """Weigh candidate shifts of a pair, (K, 2), best first, by their residuals.
+    """Compare candidate shifts (K, 2) of a pair, best first, by their residuals.
 
     Shifts whose overlap is too small for a residual count as possible.
     """
@@ -443,7 +444,7 @@ def compute_layout(
     is_periodic: bool,
     is_stated: bool,
 ) -> Job[tuple[Layout, set[IntPair]]]:
-    """Place frames by their pairs; also return the pairs with ambiguous shifts.
+    """Place frames by their pairwise shifts; also return ambiguous pairs.
 
     `nominal` (N, 2), `is_stated`: whether the scan states them, which then decides if
     the images do not; `is_periodic`: whether unrelated frames match too.
@@ -513,7 +514,7 @@ def _fit_robust_positions(
 def solve_layout(
     count: int, candidates: Sequence[Candidates], threshold: float, prior: FloatArray
 ) -> Layout:
-    """Place frames by consistent shifts; `prior` (N, 2)."""
+    """Place frames using mutually consistent shifts; `prior` (N, 2)."""
     good = [item for item in candidates if item.best_score > threshold]
     joints = [_create_overlap(item, item.shifts[0], item.weight[0]) for item in good]
     contradicting: list[Overlap] = []
@@ -555,7 +556,7 @@ def resolve_periods(
     *,
     is_stated: bool = True,
 ) -> tuple[Layout, set[IntPair]]:
-    """Compute the layout of a periodic sample; `look` weighs additional shifts.
+    """Compute the layout of a periodic sample; `look` evaluates additional shifts.
 
     Frames that the images do not determine are at `nominal` if it `is_stated`, and have
     no position otherwise.
@@ -612,7 +613,7 @@ def _find_group_move(
     expected_move: FloatArray,
     look: Callable[[ShiftChoice, FloatArray], float],
 ) -> tuple[FloatArray, bool]:
-    """Find a group's move relative to the main group, and whether it is unique."""
+    """Find a group's shift relative to the main group, and whether it is unique."""
     moves_offered, signs = [], []
     for c in bridge:
         signs.append(1.0 if c.first in main else -1.0)
@@ -654,7 +655,7 @@ def merge_close_proposals(proposals: FloatArray, same: float) -> FloatArray:
 def _split_by_agreement(
     choices: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
 ) -> tuple[list[Overlap], list[Overlap]]:
-    """Return the shifts that agree with the layout, and those that contradict it."""
+    """Split shifts into those that agree with the layout and those that do not."""
     agreeing, contradicting = [], []
     for c in choices:
         if c.first not in main or c.second not in main:
@@ -720,7 +721,7 @@ _LONE = 0.8  # share of the peak; chosen: on a lattice the next one is nearly as
 
 @dataclass(frozen=True, slots=True)
 class FramePosition:
-    """Position of a frame from all of its neighbours."""
+    """Position of a frame determined from all of its neighbours."""
 
     position: FloatArray  # (2,) top-left corner, in whole pixels
     score: float  # score of all its overlaps as if they were one
@@ -728,7 +729,7 @@ class FramePosition:
 
 @dataclass(frozen=True, slots=True)
 class GroupCorrelation:
-    """Correlation of a group of frames with all other placed ones."""
+    """Correlation of a group of frames with all other placed frames."""
 
     pairs: list[IntPair]  # compared pairs, the frame of the group second
     score: FloatArray  # (H, W) score of moves of the group, in standard deviations
@@ -786,7 +787,7 @@ def place_by_neighbours(
     reach: IntPair,
     threshold: float,
 ) -> FramePosition | None:
-    """Place a frame by its placed neighbours; None if not better than chance.
+    """Place a frame using its placed neighbours, or return None if not above chance.
 
     `expected_place` (2,), `positions` (N, 2): top-left corners in px, NaN for frames
     without a position; `threshold`: score that a pair of unrelated frames does not

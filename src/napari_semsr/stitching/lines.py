@@ -1,4 +1,4 @@
-"""Frames whose overlaps contain lines: placed by the images across, as stated along.
+"""Placement across lines in overlaps by images, along them by stated positions.
 
 An overlap of parallel lines fits at any shift along them. Across them it fits at one
 shift, or at one per period, which the stated positions select if their error is clearly
@@ -86,13 +86,13 @@ class _Constraint:
 
 
 def is_degenerate(information: FloatArray) -> bool:
-    """Return whether the information, (2, 2), leaves one direction undetermined."""
+    """Return whether an information matrix (2, 2) leaves one direction undetermined."""
     least, most = np.linalg.eigvalsh(information[:2, :2])
     return bool(least < _FLAT * most)
 
 
 def _find_directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, list[int]]:
-    """Find common unit normals of lines, (K, 2), and each pair's index."""
+    """Find the unit normals of common lines, (K, 2), and the normal of each pair."""
     if not shifts:
         return np.zeros((0, 2)), []
     blocks = np.stack([s.information / max(s.variance, 1e-30) for s in shifts])
@@ -116,7 +116,7 @@ def _find_directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, lis
 def _linearise_pair(
     state: State, pair: IntPair, shift: FloatArray
 ) -> LinearisedShift | None:
-    """Linearise one pair at a shift, (2,)."""
+    """Linearise a pair around a given shift (2,)."""
     places = np.full(state.nominal.shape, np.nan)
     places[pair[0]], places[pair[1]] = 0.0, shift
     shifts = linearise_pairs(state.frames, places, [pair], 1.0)
@@ -126,7 +126,7 @@ def _linearise_pair(
 def _refine_pair(
     state: State, pair: IntPair, near: FloatArray, part: FloatArray
 ) -> FloatArray | None:
-    """Find the best-fitting shift of a pair; None if it fits nowhere.
+    """Find the best-fitting shift of a pair, or None if no shift fits.
 
     `part` (2, 2) projects a step, ``(y, x)``, onto the permitted directions.
     """
@@ -145,7 +145,7 @@ def _refine_pair(
 def _find_period(
     state: State, frames: Sequence[int], normal: FloatArray, usual: float
 ) -> float:
-    """Find the period of the lines in px; infinite if there is none.
+    """Find the period of the lines, in px, or infinity if they are not periodic.
 
     From the autocorrelation of some frames, up to `_FAR` of a frame; `usual`:
     correlation of two frames of the same area.
@@ -193,7 +193,7 @@ def _refine_line_pairs(
 def _find_position_errors(
     count: int, pairs: Sequence[_LinePair], sure: Sequence[_Constraint]
 ) -> tuple[FloatArray, FloatArray]:
-    """Find errors of stated positions across lines, (N,), modulo the period.
+    """Find the (N,) errors of stated positions across lines, modulo the period.
 
     Follows the surest pairs from frame to frame; returns also the connected units,
     (N,).
@@ -260,10 +260,10 @@ def _check_period_ambiguity(
         is_open = share > 0.5 or count * share ** (count - 1) > _BY_CHANCE
     if is_open:
         msg = (
-            f"{ALONG_LINES}across the lines they fit equally well after a shift of one "
-            f"period, {period:.3g} px, and the stated positions are not accurate "
-            "enough to decide: set the largest error of a position (max-shift-px) if "
-            f"it is below {period / 4:.2g} px."
+            f"{ALONG_LINES}across the lines, they fit equally well after a shift of "
+            f"one period ({period:.3g} px), and the stated positions are not accurate "
+            "enough to decide. Set the maximum position error (max-shift-px) if it is "
+            f"below {period / 4:.2g} px."
         )
         raise RegistrationError(msg, code="periodic")
 
@@ -293,7 +293,7 @@ def _compute_chance_probability(
 def _solve_displacements(
     count: int, ties: Sequence[_Constraint], hold: float
 ) -> tuple[FloatArray, sparse.csc_array]:
-    """Solve for displacements from stated positions, (N, 2), from all constraints.
+    """Solve all constraints for (N, 2) displacements from the stated positions.
 
     `hold` is the weight of the stated positions. Returns the matrix, (2 N, 2 N), too.
     """
@@ -352,9 +352,9 @@ def _find_line_constraints(
         and _compute_chance_probability(pairs, state.nominal, periods) > _BY_CHANCE
     ):
         msg = (
-            f"{ALONG_LINES}across the lines they do not confirm the stated positions: "
-            "set the largest error of a position (max-shift-px); the stated positions "
-            "are then used along the lines."
+            f"{ALONG_LINES}across the lines, they do not confirm the stated positions. "
+            "To use the stated positions along the lines, set the maximum position "
+            "error (max-shift-px)."
         )
         raise RegistrationError(msg, code="lines-only")
     return ties, float(np.sqrt(np.mean(squares))), min(periods)
@@ -363,7 +363,7 @@ def _find_line_constraints(
 def _refine_all_positions(
     state: State, places: FloatArray, pairs: Sequence[IntPair], lines: set[IntPair]
 ) -> LinePlacement:
-    """Refine all positions together; pairs with `lines` only across the lines.
+    """Refine all positions jointly; pairs with `lines` count only across the lines.
 
     `places` (N, 2): displacement of frames from their stated positions, NaN for frames
     without one, which are in no pair.
@@ -454,8 +454,8 @@ def place_across_lines(state: State) -> LinePlacement:
     )
     if not ties:
         msg = (
-            f"{ALONG_LINES}across the lines they do not match anywhere near the stated "
-            "positions: check the positions and their unit."
+            f"{ALONG_LINES}across the lines, they do not match anywhere near the "
+            "stated positions. Check the positions and their unit."
         )
         raise RegistrationError(msg, code="lines-only")
     ties += sure

@@ -1,4 +1,4 @@
-"""Placement of frames one after another, while a scan is acquired.
+"""Incremental placement of frames while a scan is acquired.
 
 While a scan has few frames it is repeatedly solved as a whole, in steps that run while
 idle (`LivePlacement.solve_all_frames`): this determines the flat field, the axes of the
@@ -111,7 +111,7 @@ class _GrowingFrames(CorrectedFrames):
         self._banded_cache = BoundedCache(_BANDED_BYTES)
 
     def grow(self, acquisition: Acquisition) -> None:
-        """Add frames, of gain 1."""
+        """Add frames with unit gain."""
         more = len(acquisition) - len(self.acquisition)
         self.acquisition = acquisition
         self.gains = np.append(self.gains, np.ones(more))
@@ -135,7 +135,7 @@ class _ReferenceFrames(ResampledFrames):
         self._cache = BoundedCache(_RESAMPLED_BYTES)
 
     def set_position(self, index: int, position: FloatArray) -> None:
-        """Set the position of a frame, and resample it again."""
+        """Set the position of a frame and resample it."""
         more = index + 1 - len(self.corners)
         if more > 0:
             self.corners = np.append(self.corners, np.zeros((more, 2), int), axis=0)
@@ -145,12 +145,12 @@ class _ReferenceFrames(ResampledFrames):
         self._cache.drop(index)
 
     def compute_shift(self, pair: IntPair) -> FloatArray:
-        """Return the shift of a resampled pair, (2,): second frame minus first."""
+        """Return the shift (2,) of a resampled pair, second frame minus first."""
         places = self.corners[list(pair)] + self.parts[list(pair)]
         return np.asarray(places[1] - places[0])
 
     def compute_distances(self, positions: FloatArray) -> FloatArray:
-        """Return distances along each axis from the positions of resampling, (N, 2)."""
+        """Return the (N, 2) distances from the resampling positions along each axis."""
         return np.abs(positions - self.corners - self.parts)
 
 
@@ -186,7 +186,7 @@ class _PairShifts:
 
 
 def _are_known(places: FloatArray) -> BoolArray:
-    """Return which positions, (N, 2), are known, (N,)."""
+    """Return the (N,) mask of known positions (N, 2)."""
     return np.asarray(np.isfinite(places).all(axis=1))
 
 
@@ -218,7 +218,7 @@ def _run_in_thread(job: Job[_T]) -> Job[_T]:
 
 
 class LivePlacement:
-    """Positions of the frames of a scan that is being acquired.
+    """Frame positions of a scan in progress.
 
     Parameters
     ----------
@@ -281,7 +281,7 @@ class LivePlacement:
 
     @property
     def is_placed(self) -> BoolArray:
-        """Mask of the frames placed by their images, (N,)."""
+        """Mask (N,) of the frames placed by their images."""
         has_position = _are_known(self.positions)
         has_position[sorted(self.provisional)] = False
         return has_position
@@ -323,7 +323,7 @@ class LivePlacement:
         self.pending.discard(index)
 
     def place_frame(self, index: int) -> bool:
-        """Place a frame among those that overlap it; return whether it succeeded."""
+        """Place a frame using those that overlap it; return whether this succeeded."""
         self.pending.discard(index)
         if index in self.blank:
             return False
@@ -379,7 +379,7 @@ class LivePlacement:
         return list(self._links.get_pairs(index))
 
     def list_changed_frames(self) -> list[int]:
-        """List the frames that moved, or were added, since they were last fused."""
+        """List frames that were added or moved since the last fusion."""
         here = _are_known(self.positions)
         was = _are_known(self._fused_positions)
         with np.errstate(invalid="ignore"):
@@ -391,7 +391,7 @@ class LivePlacement:
         return np.flatnonzero((here != was) | (here & distances)).tolist()
 
     def get_fused_position(self, index: int) -> FloatArray:
-        """Return the corner, (2,), at which a frame was last fused; NaN if never."""
+        """Return the corner (2,) where a frame was last fused; NaN if never fused."""
         return np.asarray(self._fused_positions[index])
 
     def mark_fused(self, index: int) -> None:
@@ -400,7 +400,7 @@ class LivePlacement:
         self._stale.discard(index)
 
     def plan_mosaic(self, origin: IntPair, shape: IntPair) -> FusionPlan:
-        """Plan the current mosaic; `origin`: pixel ``(y, x)`` of its corner."""
+        """Plan the current mosaic; `origin` is the pixel ``(y, x)`` of its corner."""
         positions = self.positions - np.array(origin)
         pedestal = 0.0 if self.solution is None else self.solution.pedestal
         how = self._feather, self.options.blend, shape, pedestal
@@ -416,7 +416,7 @@ class LivePlacement:
             self.provisional.add(index)
 
     def _predict_position(self, index: int) -> FloatArray | None:
-        """Predict the corner of a frame, (2,), from its stated position."""
+        """Predict the corner (2,) of a frame from its stated position."""
         stated_corner = self.stated_corners[index]
         if not np.isfinite(stated_corner).all():
             return None
@@ -462,7 +462,7 @@ class LivePlacement:
     def _select_nearby_positions(
         self, index: int, place: FloatArray, reach: IntPair
     ) -> FloatArray:
-        """Return corners, (N, 2), of nearby placed frames; NaN for others.
+        """Return corners (N, 2) of nearby placed frames, NaN for other frames.
 
         Frames elsewhere are not used, so that the time does not grow with the scan.
         """
@@ -473,7 +473,7 @@ class LivePlacement:
         return np.where(near[:, None], self.positions, np.nan)
 
     def find_best_fit(self, index: int) -> GroupPosition | None:
-        """Find the best fit of a frame to the placed ones; None without an overlap.
+        """Find the best fit of a frame to placed frames, or None without overlap.
 
         Searches the same distance from the expected position as `place`.
         """
@@ -491,7 +491,7 @@ class LivePlacement:
     def _find_position_nearby(
         self, index: int, expected_place: FloatArray, reach: IntPair
     ) -> FloatArray | None:
-        """Find a frame's position near an expected one; None if not above chance."""
+        """Search for a frame near its expected position; None if not above chance."""
         if self._chance is None:
             return None
         shift_count, significance = count_shifts(reach), self.options.significance
@@ -528,7 +528,7 @@ class LivePlacement:
         return None
 
     def _select_frames(self, frame_numbers: Sequence[int], **more: Any) -> Acquisition:
-        """Create an acquisition from some of the frames."""
+        """Create an acquisition from a subset of the frames."""
         numbers = list(frame_numbers)
 
         def read_frame(index: int) -> RealArray:
@@ -589,13 +589,13 @@ class LivePlacement:
             self._links.store_shift(item)
 
     def _compute_misfit(self, item: LinearisedShift) -> FloatArray:
-        """Return the measured shift of a pair minus that of its positions, (2,)."""
+        """Return the measured minus the current shift of a pair, (2,)."""
         first, second = pair = item.first, item.second
         apart = self.positions[second] - self.positions[first]
         return np.asarray(self._references.compute_shift(pair) + item.step - apart)
 
     def _optimise_neighbourhood(self, index: int) -> None:
-        """Solve the positions around a frame together, from their current values.
+        """Jointly optimise positions around a frame, starting from current values.
 
         Frames more than some pairs away do not move; more are included while the last
         ones move.
@@ -624,7 +624,7 @@ class LivePlacement:
                 self._links.store_shift(item)
 
     def _solve_moves(self, free: set[int], around: set[int]) -> dict[int, FloatArray]:
-        """Solve for the moves of some frames, keeping the surrounding frames fixed."""
+        """Solve for displacements of some frames, with the surrounding ones fixed."""
         numbers, items = sorted(around), []
         places = {number: place for place, number in enumerate(numbers)}
         for one in sorted(free):
@@ -642,7 +642,7 @@ class LivePlacement:
         return {number: steps[places[number]] for number in free}
 
     def _match_gain(self, index: int, shifts: Sequence[LinearisedShift]) -> None:
-        """Find the gain of a frame from its overlaps with others."""
+        """Estimate the gain of a frame from its overlaps with other frames."""
         logs, counts = [], []
         for item in shifts:
             pair = (item.first, item.second)
@@ -671,11 +671,11 @@ class LivePlacement:
 
     @property
     def is_solution_due(self) -> bool:
-        """Whether enough frames were added to solve all of them again."""
+        """Whether enough frames were added to solve all frames again."""
         return len(self.names) - len(self.blank) >= self._solve_at
 
     def solve_all_frames(self) -> Job[None]:
-        """Solve all frames so far; positions, brightness and axes change at the end.
+        """Solve all frames so far; update positions, brightness and axes at the end.
 
         The solution runs in a thread, as its steps take seconds: frames may be added
         between the steps of this job, which are short.
@@ -712,7 +712,7 @@ class LivePlacement:
     def _solve_frames(
         self, part: Acquisition
     ) -> Job[tuple[StitchSolution, ChanceLevel] | None]:
-        """Solve some frames, and measure their chance level; changes no state."""
+        """Solve some frames and measure their chance level without changing state."""
         try:
             # without a grid, as some of its frames are missing
             options = self.options.replace(
@@ -738,7 +738,7 @@ class LivePlacement:
         solution: StitchSolution,
         chance: ChanceLevel,
     ) -> Job[None]:
-        """Apply a solution of some frames, and place the remaining frames again."""
+        """Apply a solution of some frames and place the remaining ones again."""
         numbers, new_positions = np.array(numbers_solved), solution.positions_px
         fits = solution.is_placed
         before = self.positions[numbers]

@@ -1,4 +1,4 @@
-"""Expected positions of frames: as stated, from a grid, or from the images alone."""
+"""Expected frame positions: stated, from a grid, or from the images alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +85,7 @@ _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 def find_nominal_positions(
     frames: CorrectedFrames,
 ) -> tuple[FloatArray, bool, Sequence[Overlap]]:
-    """Find expected positions, (N, 2), whether they are stated, and all matches."""
+    """Return expected positions (N, 2), whether these are stated, and all matches."""
     acquisition = frames.acquisition
     positions = acquisition.nominal_corners()
     if positions is not None:
@@ -198,7 +198,7 @@ class PossibleRotations:
 
 
 def compute_period_fraction(away: float, period: float) -> float:
-    """Return the fraction of shifts in half a period that are at most `away` px."""
+    """Return the fraction of shifts within half a period that are at most `away` px."""
     return min(1.0, 2 * away / period) ** 2
 
 
@@ -208,7 +208,7 @@ def find_possible_rotations(
     pairs: Sequence[IntPair],
     most_px: float | None = None,
 ) -> PossibleRotations:
-    """Find rotations and scales of stated positions, (N, 2), that fit neighbours.
+    """Find rotations and scales of stated positions (N, 2) that match neighbours.
 
     The nearest of the `pairs` are used together. `most_px`: largest error of the
     difference of two stated positions, if known.
@@ -264,13 +264,13 @@ def find_possible_rotations(
 
 
 def _measure_rival_distance(choice: ShiftChoice) -> float:
-    """Return the distance from a pair's best shift to the next that fits as well."""
+    """Return the distance from a pair's best shift to the nearest equally good one."""
     rivals = choice.shifts[choice.doubt < CERTAIN][1:] - choice.shifts[0]
     return float(np.hypot(*rivals.T).min(initial=np.inf))
 
 
 def _average_step(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
-    """Average shifts, (2,), of most pairs if within a tenth of a side; else None."""
+    """Average the step (2,) if most pairs agree within a tenth of a side; else None."""
     every = np.stack(certain)
     close = np.abs(every - np.median(every, axis=0)).max(axis=1) <= 0.1 * side
     if close.sum() * 2 <= len(certain):
@@ -279,7 +279,7 @@ def _average_step(certain: Sequence[FloatArray], side: float) -> FloatArray | No
 
 
 def _measure_steps(frames: CorrectedFrames) -> FloatArray:
-    """Measure the steps between rows and between columns of a grid from neighbours."""
+    """Measure the row and column steps of a grid from neighbouring frames."""
     cells = frames.acquisition.grid_cells()
     grid = frames.acquisition.grid or (1, len(cells))
     place = {(int(r), int(c)): index for index, (r, c) in enumerate(cells)}
@@ -298,7 +298,7 @@ def _measure_steps(frames: CorrectedFrames) -> FloatArray:
         what = "rows" if lacking[0] else "columns"
         msg = (
             f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid have no common detail "
-            "at any shift: check grid and order, or set the overlap."
+            "at any shift: check the grid and order, or set the overlap."
         )
         others = find_likely_grids(frames.acquisition, match_frames(frames))
         raise UnplacedError(msg, others, code="no-overlap")
@@ -345,7 +345,7 @@ def _find_common_step(
     if len(steps) > 1:
         what = "columns" if axis else "rows"
         msg = (
-            f"The sample is periodic: neighbouring {what} fit equally well at "
+            f"The sample is periodic, and neighbouring {what} fit equally well at "
             f"{len(steps)} distances: set the overlap, or pass positions."
         )
         raise UnplacedError(msg, (), code="periodic")
@@ -354,7 +354,7 @@ def _find_common_step(
 
 
 def _find_likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:
-    """Find the steps possible for all pairs; only one if a pair is certain."""
+    """Find the steps that fit all pairs, only one if any pair is certain."""
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
     if certain:
         return certain[:1]

@@ -15,7 +15,7 @@ from napari_semsr.core import (
 
 
 class StitchOptions(Options):
-    """Options of a mosaic; None means taken from the scan or measured."""
+    """Stitching options; None means that a value is taken from the scan or measured."""
 
     flat_field: str = Field(
         default="auto",
@@ -90,7 +90,7 @@ class StitchOptions(Options):
     @field_validator("distortion", mode="before")
     @classmethod
     def _validate_distortion(cls, value: object) -> object:
-        """Validate a keyword or a number, also as text, that does not fold a frame."""
+        """Validate a keyword or a number (also as text) that does not fold a frame."""
         if value is None or value in ("auto", "none"):
             return value
         try:

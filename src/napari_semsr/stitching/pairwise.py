@@ -1,4 +1,4 @@
-"""Shift between two frames: candidate peaks, scored on the actual overlap.
+"""Candidate shifts between two frames, scored on their actual overlap.
 
 Shifts are ``position[second] - position[first]`` in whole pixels: the pixel ``x`` of
 the second frame shows what ``x + shift`` of the first one shows. The correlation is
@@ -73,7 +73,7 @@ class Candidates:
 def compute_overlap_boxes(
     shape: IntPair, shift: IntPair, grow: IntPair = (0, 0)
 ) -> tuple[Box, Box] | None:
-    """Return the overlapping boxes of two frames, each extended within its frame."""
+    """Return the overlap boxes of two frames, extended within each frame."""
     frame, other_frame = Box.from_shape(shape), Box.from_shape(shape, shift)
     common = frame.intersection(other_frame).grow(grow)
     if not (common.overlaps(frame) and common.overlaps(other_frame)):
@@ -123,7 +123,7 @@ class CorrelationSurface:
     def find_ridge(
         self, best: IntPair, nominal: IntPair, shape: IntPair
     ) -> tuple[IntPair, ...]:
-        """Find two shifts on a ridge: the one nearest to nominal, and an end."""
+        """Find two shifts on a ridge: the one closest to nominal and the far end."""
         start = np.array(self.origin)
         y, x = np.array(best) - start
         height = self.compute_height(shape)
@@ -188,7 +188,7 @@ def correlate_frames(
 def find_highest_peaks(
     score: FloatArray | Float32Array, least: float | None
 ) -> list[IntPair]:
-    """Find the highest separate peaks of a surface; `score` (H, W).
+    """Find the highest distinct peaks of a surface `score` (H, W).
 
     All above `least`, if it is given.
     """
@@ -315,7 +315,7 @@ _CACHE_BYTES = 256 << 20
 
 
 def _sample_kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
-    """Sample a Gaussian and its derivative, normalised to slope one for a ramp."""
+    """Sample a Gaussian and its derivative, normalised to unit slope on a ramp."""
     radius = int(np.ceil(3.6 * sigma)) + 1
     place = np.arange(-radius, radius + 1) + part
     smooth = np.exp(-0.5 * (place / sigma) ** 2)
@@ -329,7 +329,7 @@ def _sample_kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
 def resample_frame(
     image: Float32Array, part: tuple[float, float], sigma: float
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Smooth a frame (Y, X), shift it by less than a pixel, and compute its slopes."""
+    """Smooth a frame (Y, X), apply a sub-pixel shift, and compute its gradient."""
     (smooth_y, slope_y), (smooth_x, slope_x) = (_sample_kernels(sigma, p) for p in part)
     rows = ndimage.correlate1d(image, smooth_y, axis=0, mode="nearest")
     steep = ndimage.correlate1d(image, slope_y, axis=0, mode="nearest")
@@ -341,7 +341,7 @@ def resample_frame(
 
 
 class ResampledFrames:
-    """Frames on the mosaic's grid, smoothed by a Gaussian, computed on request."""
+    """Gaussian-smoothed frames on the mosaic grid, computed on request."""
 
     def __init__(
         self,
@@ -363,7 +363,7 @@ class ResampledFrames:
         self._cache = BoundedCache(_CACHE_BYTES)
 
     def get_planes(self, index: int) -> tuple[Float32Array, ...]:
-        """Return weight, grey values and, on request, slopes along y and x, (Y, X)."""
+        """Return weight, grey values and, optionally, y and x slopes, each (Y, X)."""
         planes: tuple[Float32Array, ...] = self._cache.get(
             index, lambda: self._compute_planes(index)
         )
@@ -387,7 +387,7 @@ class ResampledFrames:
         return self._erode_weight(weight), image
 
     def _erode_weight(self, weight: Float32Array) -> Float32Array:
-        """Return the weight, set to 0 at the rim affected by smoothing."""
+        """Return the weight with the rim affected by smoothing set to 0."""
         mask, mask_pair = weight > 0, self._inside
         if mask_pair is None or not np.array_equal(mask_pair[0], mask):
             side = 2 * self.margin + 1

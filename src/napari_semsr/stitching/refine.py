@@ -1,4 +1,4 @@
-"""Sub-pixel positions of all frames together, to the noise limit.
+"""Joint sub-pixel refinement of all frame positions to the noise limit.
 
 Each sweep resamples every frame once onto the mosaic's grid by sampled Gaussians,
 linearises every pair, and moves all frames at once, each pair weighted by its 2 x 2
@@ -50,7 +50,7 @@ class LinearisedShift:
 def _sum_weights(
     sweep: ResampledFrames, first: int, box: Box, around: Sequence[int]
 ) -> Float32Array:
-    """Sum the weights of all frames over a part of one frame."""
+    """Sum the weights of all frames over a box within one frame."""
     total = np.zeros(box.shape, np.float32)
     corner = sweep.corners[first] + (box.y0, box.x0)
     for other in around:
@@ -69,7 +69,7 @@ def linearise_pair(
     around: Sequence[int],
     stretch: tuple[Float32Array, Float32Array] | None = None,
 ) -> LinearisedShift | None:
-    """Linearise a pair at its current positions; None below 200 common pixels.
+    """Linearise a pair at its current positions; None for under 200 shared pixels.
 
     `stretch`: displacement of each pixel, along y and x, per pixel at the rim; if
     given, that displacement is free too.
@@ -160,7 +160,7 @@ _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no 
 DENSE_LIMIT = 1500  # chosen: their matrix, 3000^2 doubles, takes 72 MB
 """Number of frames above which errors are not computed."""
 NOISE_RATIO = 4 * np.pi
-"""Ratio of the noise variance before to that after a Gaussian of 1 px."""
+"""Ratio of noise variance before to noise variance after a Gaussian of 1 px."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class RefinedPositions:
 def assemble_matrix(
     count: int, first: NDArray[np.intp], second: NDArray[np.intp], blocks: FloatArray
 ) -> sparse.csc_array:
-    """Assemble the matrix of positions, (2 N, 2 N), from blocks of pairs.
+    """Assemble the (2 N, 2 N) matrix of the positions from per-pair blocks.
 
     `first` and `second`, (P,), are the frames of each pair, `blocks` (P, >= 2, >= 2)
     the inverse covariance of its shift.
@@ -238,7 +238,7 @@ def assemble_equations(
 def solve_steps(
     count: int, shifts: Sequence[LinearisedShift], free: BoolArray | None = None
 ) -> tuple[FloatArray, sparse.csc_array]:
-    """Solve for the moves of all frames, (N, 2); unconnected frames do not move.
+    """Solve for the (N, 2) displacements of all frames, 0 for unconnected frames.
 
     `free`: which frames, (N,), may move. Returns also the matrix of the normal
     equations of all, (2 N, 2 N).
@@ -271,7 +271,7 @@ def linearise_pairs(
     with_stretch: bool = False,
     around: Sequence[IntPair] = (),
 ) -> list[LinearisedShift]:
-    """Linearise all pairs, in the given order; `around`: further overlapping pairs."""
+    """Linearise all pairs in the given order; `around`: other overlapping pairs."""
     sweep = ResampledFrames(frames, positions, sigma)
     stretch = frames.compute_stretch() if with_stretch else None
     near = [{index} for index in range(len(positions))]  # overlapping frames
@@ -345,7 +345,7 @@ def compute_spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class RimDisplacement:
-    """Displacement at the rim, estimated from all pairs together."""
+    """Rim displacement estimated jointly from all pairs."""
 
     step: float  # change of the displacement, in px
     sigma: float  # its standard deviation by noise, in px
@@ -361,7 +361,7 @@ def measure_rim_displacement(
     pairs: Sequence[IntPair],
     sigma: float,
 ) -> RimDisplacement | None:
-    """Estimate the remaining displacement at the rim of all frames, to first order.
+    """Estimate the residual rim displacement of all frames, to first order.
 
     `positions` (N, 2), accurate to a pixel or two, NaN if left out; `sigma`: width
     of the Gaussian in px. None if no pair has enough overlap.
@@ -421,7 +421,7 @@ _FREE = 4  # shift along y and x, rotation, scale
 def refine_rotations(
     corrected_frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> tuple[CorrectedFrames, FloatArray]:
-    """Refine rotations, scales and positions together.
+    """Refine rotations, scales and positions jointly.
 
     `positions` (N, 2), top-left corners, accurate to a pixel; NaN for frames left out.
     """
@@ -444,7 +444,7 @@ def refine_rotations(
 def _differentiate_frame(
     slope: tuple[FloatArray, FloatArray], place: FloatArray, shape: IntPair
 ) -> list[FloatArray]:
-    """Differentiate the difference by one frame's shift, rotation and scale."""
+    """Differentiate a pair's difference w.r.t. a frame's shift, rotation and scale."""
     half = max(shape) / 2
     y = (place[0] - (shape[0] - 1) / 2) / half
     x = (place[1] - (shape[1] - 1) / 2) / half
@@ -497,7 +497,7 @@ def _compute_normal_equations(
 def _solve_rotations(
     count: int, blocks: list[tuple[IntPair, tuple[FloatArray, FloatArray, float]]]
 ) -> FloatArray:
-    """Solve for shift (px), rotation and scale (times half a frame) of every frame."""
+    """Solve for shift (px), rotation and scale (px at half a frame) of every frame."""
     noise = float(np.median([block[2] for _, block in blocks]))
     true = noise * NOISE_RATIO * _SIGMA**2
     rows, columns, values = [], [], []

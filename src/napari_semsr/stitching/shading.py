@@ -1,4 +1,4 @@
-"""Shading, gains and offsets from overlaps, where the scene cancels.
+"""Estimation of shading, gains and offsets from overlaps, where the scene cancels.
 
 A frame is ``dark + offset + gain * flat * scene``, with a gain and an offset per frame,
 for instance by automatic brightness. In a block that two frames share, their corrected
@@ -52,7 +52,7 @@ _SOUND = 16  # px of a block; chosen: the noise of their mean is twice that of a
 
 @dataclass(frozen=True, slots=True)
 class OverlapBlocks:
-    """Blocks that two frames share; columns are the first and the second frame."""
+    """Blocks shared by two frames; columns are the first and the second frame."""
 
     pair: NDArray[np.int64]  # (M,) index of the pair
     frames: NDArray[np.int64]  # (M, 2) its frames
@@ -66,7 +66,7 @@ class OverlapBlocks:
 
 
 def sum_blocks(plane: NDArray[np.float32]) -> FloatArray:
-    """Sum a plane over blocks of 8 px, (Y // 8, X // 8), without a partial border."""
+    """Sum a plane over 8 px blocks, (Y // 8, X // 8), dropping partial blocks."""
     blocks = split_blocks(plane, _BLOCK).astype(np.float64)
     return np.asarray(blocks.sum(axis=(1, 3)))
 
@@ -74,7 +74,7 @@ def sum_blocks(plane: NDArray[np.float32]) -> FloatArray:
 def _compute_shared_blocks(
     frames: ResampledFrames, pair: IntPair, *, with_clipped: bool
 ) -> tuple[RealArray, ...] | None:
-    """Compute both frames' block means, positions and variances in their overlap.
+    """Compute block means, positions and variances of both frames in their overlap.
 
     Clipped pixels of either frame are left out, unless `with_clipped`.
     """
@@ -170,7 +170,7 @@ def measure_remaining_shading(
     pairs: Sequence[IntPair],
     pedestal: float = 0.0,
 ) -> float:
-    """Compute the relative difference of corrected frames in their overlaps.
+    """Compute the RMS relative difference between corrected frames in overlaps.
 
     RMS over all blocks, without noise, which is estimated from mixed second differences
     of blocks two blocks apart, in which changes along either axis cancel. At least the
@@ -307,7 +307,7 @@ def _compute_scatter(values: FloatArray) -> float:
 
 
 def compute_gain_prior(count: int, flicker: float) -> FloatArray:
-    """Return the prior inverse covariance, (N, N), of the log gains."""
+    """Return the (N, N) prior inverse covariance of the log gains."""
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
     for shape, rate in zip((time, time**2 - 1 / 3), _DRIFT, strict=True):
@@ -320,7 +320,7 @@ def compute_gain_prior(count: int, flicker: float) -> FloatArray:
 def _compute_trend_projector(
     positions: FloatArray, is_known: NDArray[np.bool_]
 ) -> FloatArray:
-    """Compute the projector, (N, N), that removes trends caused by a tilted field.
+    """Compute the (N, N) projector that removes trends caused by a tilted field.
 
     `is_known` (N,) are frames with overlaps; for few frames only the mean is removed.
     """
@@ -395,7 +395,7 @@ class _ShadingProblem:
 
     @property
     def zero_correction(self) -> _Correction:
-        """Correction without any effect."""
+        """Identity correction."""
         none = np.zeros(self.count)
         return _Correction(np.zeros(len(self.pull)), none, none)
 
@@ -421,7 +421,7 @@ class _ShadingProblem:
         return problem
 
     def copy_without_shape_prior(self, tilts: FloatArray) -> "_ShadingProblem":
-        """Return a copy with some shapes, (F, 2), limited only by gains and offsets."""
+        """Return a copy with shapes (F, 2) constrained only by gains and offsets."""
         problem = copy(self)
         prior = self.prior[:-1, :-1]
         tilt_terms = prior @ tilts
@@ -441,7 +441,7 @@ class _ShadingProblem:
         learns: bool = False,
         rounds: int = _ROUNDS,
     ) -> _Correction:
-        """Fit gains and offsets, and also the field if `with_field`.
+        """Fit gains, offsets and, if `with_field`, the flat field.
 
         `learns`: also the noise and the variance between frames, which are then kept.
         """
@@ -572,7 +572,7 @@ class _ShadingProblem:
     def _differentiate_brightness(
         self, level: FloatArray, units: FloatArray
     ) -> sparse.csr_array:
-        """Differentiate the difference by each gain and offset, (M, 2 N)."""
+        """Differentiate the differences w.r.t. each gain and offset, (M, 2 N)."""
         signs = np.array([1.0, -1.0])
         gains, offsets = level[:, None] * signs, units * signs * self.level
         entries = np.concatenate([gains, offsets], axis=1).ravel()
@@ -599,7 +599,7 @@ class _ShadingProblem:
     def _estimate_variances(
         self, correction: _Correction, covariance: FloatArray
     ) -> None:
-        """Estimate the variances of gains and offsets from frame to frame.
+        """Estimate the frame-to-frame variances of gains and offsets.
 
         One step of expectation maximisation, without trends over the mosaic.
         """
@@ -644,7 +644,7 @@ def choose_flat_field(
     def compare_scatter(
         part: OverlapBlocks, centre: FloatPair | None
     ) -> tuple[float, ...]:
-        """Return the scatter after fits of gains and offsets, and of a round field."""
+        """Return the scatter after fitting gains and offsets, then a round field."""
         basis = SurfaceBasis(frames.frame_shape, 0, centre)
         problem = _ShadingProblem(part, frames, positions, basis)
         every = np.ones(len(part.pair), bool)
@@ -672,7 +672,7 @@ def choose_flat_field(
 
 
 def _divide_blocks(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks:
-    """Divide blocks of frames by an additional shading, (Y, X)."""
+    """Divide blocks of frames by an additional (Y, X) shading."""
     light = np.stack(
         [
             ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
@@ -783,7 +783,7 @@ def refine_shading(
 def _cross_validate(
     with_roundness: _ShadingProblem, frames: _Correction
 ) -> bool | None:
-    """Cross-validate the field between halves of the pairs; None if too few."""
+    """Cross-validate the field between halves of the pairs; None for too few pairs."""
     pair = with_roundness.blocks.pair
     halves = pair % 2 == 0, pair % 2 == 1
     if not all(half.any() for half in halves):
@@ -810,7 +810,7 @@ def _fit_with_tilt(
     correction: _Correction,
     mean: tuple[FloatArray, FloatArray, FloatArray],
 ) -> _Correction:
-    """Fit the field with the tilt of the mean frame, for steady light.
+    """Fit the field using the tilt of the mean frame, assuming steady light.
 
     `mean` is its shape, its covariance and its matrix from coefficients. If overlaps
     contradict it, the smaller tilt is more likely: that of the field if the light
@@ -838,7 +838,7 @@ def _minimise_trend(
     even: CorrectedFrames,
     positions: FloatArray,
 ) -> _Correction:
-    """Choose the field's slope and dark level to minimise trends of automatic gains.
+    """Choose the field slope and dark level that minimise trends in automatic gains.
 
     A field times exp(a p) at position p in a frame, gains times exp(a x) of frames at
     x and a sample times exp(-a (x + p)) give the same frames, whatever their offsets:
@@ -896,7 +896,7 @@ def _minimise_trend(
 def _compute_mosaic_slope(
     even: CorrectedFrames, positions: FloatArray
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Compute the mosaic's relative slope, (2,), per half frame, covariance, and level.
+    """Compute the mosaic's relative slope (2,) per half frame, covariance and level.
 
     From blocks of all frames, which are treated as independent.
     """

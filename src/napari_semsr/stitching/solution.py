@@ -40,7 +40,7 @@ class StageFit:
     scatter_px: float  # RMS residual: the error of the stage
 
     def predict(self, nominal: FloatArray) -> FloatArray:
-        """Predict positions, (N, 2), from `nominal` ones, (N, 2)."""
+        """Predict positions (N, 2) from `nominal` positions (N, 2)."""
         return nominal @ self.matrix.T + self.offset
 
 
@@ -71,7 +71,7 @@ class StageAxes:
 
     @property
     def scale(self) -> float | None:
-        """Camera px per stated px: the geometric mean of both directions.
+        """Camera pixels per stated pixel, as the geometric mean of both directions.
 
         None if no pixel size converts stated positions to px.
         """
@@ -80,7 +80,7 @@ class StageAxes:
 
     @property
     def shear(self) -> float | None:
-        """Tangent of the axes' deviation from a right angle.
+        """Tangent of the angle by which the axes deviate from a right angle.
 
         Positive if the stage's ``y`` axis is tilted towards its ``x`` axis; None if the
         frames are in a line or too few.
@@ -97,7 +97,7 @@ class StageAxes:
 
     @property
     def displacement(self) -> FloatArray:
-        """Relative deviation, (2,), of stage steps along each axis from image axes."""
+        """Relative deviation (2,) of stage steps from the image axes, per axis."""
         return np.asarray(np.hypot(*(self.matrix - np.eye(2))))
 
     @property
@@ -117,12 +117,12 @@ class StageAxes:
         return f"{', '.join(first)} and {last}" if first else last
 
     def compose(self, axes: FloatArray) -> "StageAxes":
-        """Return the composition with another map, (2, 2), applied first."""
+        """Return the composition with another map (2, 2) that is applied first."""
         each = np.multiply(axes.T, self.doubt, where=axes.T != 0, out=np.zeros((2, 2)))
         return replace(self, matrix=self.matrix @ axes, doubt=np.hypot(*each.T))
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the values with their record names."""
+        """Return the values keyed by their names in the record."""
         names = ("angle_deg", "scale", "shear")
         return {name: getattr(self, name) for name in names}
 
@@ -161,7 +161,7 @@ _ENOUGH_PLACED = 0.8
 
 
 def is_placement_sufficient(has_place: BoolArray) -> bool:
-    """Return whether enough frames, (N,), are placed for a reliable result."""
+    """Return whether enough frames (N,) are placed for a reliable result."""
     return bool(has_place.sum() >= _ENOUGH_PLACED * len(has_place))
 
 
@@ -224,7 +224,7 @@ class StitchSolution:
 
     @property
     def has_sufficient_placement(self) -> bool:
-        """Whether enough frames are placed."""
+        """Whether enough frames are placed for a reliable result."""
         return is_placement_sufficient(self.is_placed)
 
     @property
@@ -353,12 +353,12 @@ def to_complex(steps: FloatArray) -> NDArray[np.complex128]:
 
 
 def to_matrix(turn: complex) -> FloatArray:
-    """Return the matrix for ``(y, x)``, (2, 2), that multiplies x + iy by `turn`."""
+    """Return the (2, 2) matrix on ``(y, x)`` that multiplies x + iy by `turn`."""
     return np.array([[turn.real, turn.imag], [-turn.imag, turn.real]])
 
 
 def _compute_start_residuals(have: FloatArray, want: FloatArray) -> FloatArray:
-    """Return residuals (N,) for the best rotation and scale from a pair of frames."""
+    """Return (N,) residuals for the best rotation and scale from a pair of frames."""
     stated_places, solved_places = to_complex(have), to_complex(want)
     first, second = np.triu_indices(len(have), 1)
     sound = np.abs(stated_places[second] - stated_places[first]) > 0

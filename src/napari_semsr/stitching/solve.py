@@ -108,7 +108,7 @@ _MIN_PAIRS = 3  # chosen: fewer have no meaningful scatter
 def estimate_distortion(
     frames: CorrectedFrames, shifts: dict[IntPair, IntPair], reach: int
 ) -> float:
-    """Estimate the distortion that makes overlaps agree best; 0 if insignificant.
+    """Estimate the distortion that makes overlaps agree best, or 0 if insignificant.
 
     `shifts`: whole-pixel position of the second frame of a pair minus that of the
     first, right to within `reach` px.
@@ -240,8 +240,8 @@ def _apply_options(acquisition: Acquisition, options: StitchOptions) -> Acquisit
     if min(acquisition.frame_shape) < _MIN_FRAME:
         rows, columns = acquisition.frame_shape
         msg = (
-            f"Frames need at least {_MIN_FRAME} x {_MIN_FRAME} px for stitching, got "
-            f"{rows} x {columns} px: use the original camera frames."
+            f"Frames must be at least {_MIN_FRAME} x {_MIN_FRAME} px for stitching, "
+            f"got {rows} x {columns} px: use the original camera frames."
         )
         raise RegistrationError(msg, code="image-too-small")
     option_names = {"grid", "order", "first", "overlap"}
@@ -269,13 +269,13 @@ def _get_flat_field(
         return create_uniform_flat(shape, 0.0, "none")
     if flat_given is None:
         msg = (
-            f"The flat field {options.flat_field!r} must be auto, none or an image "
-            "that the caller has read: pass it as `flat`."
+            "The flat field must be auto, none or an image, got "
+            f"{options.flat_field!r}: read the image and pass it as `flat`."
         )
         raise OptionError(msg, code="flat-field-missing")
     if flat_given.shape != shape:
         msg = (
-            f"The flat field must have the frames' shape {shape}, got "
+            f"The flat field must have the same shape as the frames, {shape}, got "
             f"{flat_given.shape}: acquire it with the same camera settings."
         )
         raise ShapeError(msg, code="sizes-differ")
@@ -366,7 +366,7 @@ _OTHER_SHIFT = 0.1
 
 
 def _compute_map_difference(first: FloatArray, second: FloatArray) -> float:
-    """Return the relative difference of two linear maps, (2, 2)."""
+    """Return the relative difference between two (2, 2) linear maps."""
     return float(np.hypot(*(first - second)).max())
 
 
@@ -404,7 +404,7 @@ def count_tried_shifts(state: State) -> float:
 
 
 def _place_remaining_frames(state: State) -> None:
-    """Place remaining frames by their placed neighbours, the most certain first."""
+    """Place remaining frames by their placed neighbours, most certain first."""
     stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
     if stage is None:
         return
@@ -550,7 +550,7 @@ def _place_frames(state: State) -> Job[None]:
         msg = (
             f"None of the overlaps between the {len(state.acquisition)} frames is "
             "significant (best score "
-            f"{max((f.best_score for f in state.candidates), default=0):.1f}, needed "
+            f"{max((f.best_score for f in state.candidates), default=0):.1f}, required "
             f"{state.threshold:.1f}): {state.advice}."
         )
         raise UnplacedError(msg, state.find_likely_grids(), code="no-overlap")
@@ -671,11 +671,11 @@ def _check_known_distortion(state: State, field_distortion: FieldDistortion) -> 
         return
     if abs(more) > _BEYOND_DOUBT * np.hypot(error, field_distortion.sd):
         sentence = Message(
-            f"The overlaps show a distortion of {field_distortion.amount + more:.4f} "
-            f"+- {error:.1g} at the rim, but the calibration states "
-            f"{field_distortion.amount:.4f} +- {field_distortion.sd:.1g}: check that "
-            "the calibration image was taken through the same sphere, with the same "
-            "part of the camera.",
+            "The overlaps show a rim distortion of "
+            f"{field_distortion.amount + more:.4f} +- {error:.1g}, but the "
+            f"calibration states {field_distortion.amount:.4f} +- "
+            f"{field_distortion.sd:.1g}: check that the calibration image was "
+            "acquired through the same sphere and with the same camera region.",
             "distortion-contradicts",
         )
         state.warnings.append(sentence)
@@ -684,7 +684,7 @@ def _check_known_distortion(state: State, field_distortion: FieldDistortion) -> 
 def _solve_state(
     state: State, field_distortion: FieldDistortion | None
 ) -> Job[StitchSolution | RegistrationError]:
-    """Solve a scan from its expected positions, or return an error."""
+    """Solve a scan from its expected positions; return the solution or an error."""
     options, frames_before = state.options, state.frames
     try:
         yield from _search_layout(state)
@@ -728,7 +728,7 @@ def _check_stated_positions(
     field_distortion: FieldDistortion | None,
     result: StitchSolution | RegistrationError,
 ) -> Job[StitchSolution | RegistrationError]:
-    """Check stated positions that fit too few frames.
+    """Check the stated positions if they fit too few frames.
 
     Raises an error if all are at one position; uses axes by which most frames fit.
     """
@@ -739,8 +739,8 @@ def _check_stated_positions(
     if before < half and (span < _SMALL_PART * np.array(shape)).all():
         msg = (
             "Positions must be spread over the scan, but all are within "
-            f"{span.max():.2g} px of each other, and a frame has "
-            f"{shape[0]}x{shape[1]} px: {state.advice}."
+            f"{span.max():.2g} px of each other with frames of {shape[0]}x{shape[1]} "
+            f"px: {state.advice}."
         )
         return RegistrationError(msg, code="positions-invalid")
     yield Progress(0, 0, "Comparing the stage's axes with those of the images")

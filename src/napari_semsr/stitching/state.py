@@ -69,17 +69,17 @@ class State:
 
     @property
     def is_placed(self) -> BoolArray:
-        """Mask of the placed frames, (N,)."""
+        """Mask (N,) of the placed frames."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
     @property
     def has_sufficient_placement(self) -> bool:
-        """Whether enough frames are placed."""
+        """Whether enough frames are placed for a reliable result."""
         return is_placement_sufficient(self.is_placed)
 
     @property
     def has_positions(self) -> bool:
-        """Whether the scan states positions of a known size in px."""
+        """Whether the scan has stated positions that can be converted to px."""
         acquisition = self.acquisition
         in_nm = acquisition.nominal_nm is not None
         has_size = in_nm and acquisition.pixel_size_nm is not None
@@ -92,7 +92,7 @@ class State:
 
     @property
     def advice(self) -> str:
-        """Advice on the inputs to check if frames do not fit."""
+        """Advice on which inputs to check if frames do not fit."""
         acquisition = self.acquisition
         if self.has_positions and acquisition.nominal_px is None:
             return "check the positions, their unit and the pixel size"
@@ -100,7 +100,7 @@ class State:
             return "check the positions and their unit"
         if acquisition.grid is None:
             return "pass positions or a grid"
-        return f"check grid{', overlap' if acquisition.overlap else ''} and order"
+        return f"check the grid{(', overlap' if acquisition.overlap else '')} and order"
 
     def find_likely_grids(self) -> tuple[LikelyGrid, ...]:
         """Find the grids that fit the overlaps, if the scan states no positions."""
@@ -112,7 +112,7 @@ class State:
 
     @property
     def rim_radius(self) -> float:
-        """Distance of the rim from the centre of a frame, in px."""
+        """Distance from the centre of a frame to its rim, in px."""
         return min(self.acquisition.frame_shape) / 2
 
     def list_overlapping_pairs(self) -> list[IntPair]:

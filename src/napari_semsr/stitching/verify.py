@@ -1,4 +1,4 @@
-"""Final checks of a solution, and its output.
+"""Final checks and output of a solution.
 
 Every position must be supported by images, and the result better than the nominal
 positions; anything else is removed or causes a warning.
@@ -122,7 +122,7 @@ def _get_linearised_shifts(state: State) -> dict[IntPair, LinearisedShift]:
 
 
 def _has_other_shift(linearised_shift: LinearisedShift | None) -> bool:
-    """Return whether a pair's measured shift differs from that of its positions."""
+    """Return whether a pair's measured shift differs from its position difference."""
     return (
         linearised_shift is not None
         and float(np.hypot(*linearised_shift.step)) > TOLERANCE_PX
@@ -130,7 +130,7 @@ def _has_other_shift(linearised_shift: LinearisedShift | None) -> bool:
 
 
 def is_valid_overlap(state: State, joint: Overlap) -> bool:
-    """Return whether two frames agree with their shift, or match better than chance.
+    """Return whether two frames agree at their shift or match better than chance.
 
     Before shading is corrected a shift may be wrong by more than a few pixels.
     """
@@ -219,9 +219,9 @@ def create_solution(
         and not (state.has_sufficient_placement or find_loop_pairs(pairs_in_use))
     ):
         msg = (
-            f"Overlapping frames must agree, but only {state.is_placed.sum()} of "
-            f"{len(state.positions)} do, with {axes.description}, and no loop of "
-            f"overlaps confirms them: {state.advice}."
+            f"Only {state.is_placed.sum()} of {len(state.positions)} overlapping "
+            f"frames agree, with {axes.description}, and no loop of overlaps confirms "
+            f"this: {state.advice}."
         )
         raise RegistrationError(msg, code="axes-unconfirmed")
     # with stage positions, every pair can contradict them
@@ -305,8 +305,9 @@ def _compare_stage_axes(
     before = state.fitted_as_stated
     if before is not None:
         statement = (
-            f"with the stated axes {before} of {len(positions)} frames fit; used "
-            f"instead: {axes.description}, which fits {state.is_placed.sum()} frames"
+            f"only {before} of {len(positions)} frames fit the stated axes, whereas "
+            f"{state.is_placed.sum()} frames fit with the axes used instead, "
+            f"{axes.description}"
         )
     if before is not None or axes.has_deviation:
         sentence = f"The stage axes differ from the image axes: {statement}."
@@ -347,9 +348,9 @@ def _check_open_periods(state: State) -> None:
         below = f", if it is below {turns.period / 4:.2g} px" if has_period else ""
         msg = (
             "The sample is periodic: its frames fit equally well after a shift of one "
-            f"period, and the stated {what} are not accurate enough to decide: set the "
-            f"largest error of a position (max-shift-px){below}, or pass positions "
-            "along the image axes, in pixels."
+            f"period, and the stated {what} are not accurate enough to decide. Set the "
+            f"maximum position error (max-shift-px){below}, or pass positions along "
+            "the image axes, in pixels."
         )
         raise RegistrationError(msg, code="periodic")
 
@@ -376,8 +377,8 @@ def _verify_positions(state: State) -> None:
         if state.is_stated and hanging:
             sentence = (
                 f"{len(hanging)} of {len(state.positions)} frames are connected to "
-                "most others only by lines of one direction, along which they fit "
-                "anywhere; the nominal positions along the lines are used: "
+                "most others only by lines in one direction, along which they fit "
+                "anywhere. Their nominal positions along the lines are used: "
                 f"{_format_frame_names(state, hanging)}."
             )
             state.warnings.append(Message(sentence, "lines-only"))
@@ -386,8 +387,8 @@ def _verify_positions(state: State) -> None:
         is_given = state.frames.flat.method in FIXED_METHODS
         flat = ", or let the flat field be estimated (auto)" if is_given else ""
         msg = (
-            f"Overlapping frames must agree, but none of {len(without_place)} does: "
-            f"{state.advice}{flat}."
+            f"Overlapping frames must agree, but none of the {len(without_place)} "
+            f"frames do: {state.advice}{flat}."
         )
         raise UnplacedError(msg, state.find_likely_grids(), code="nothing-placed")
     doubtful = warn_of_unplaced(state)
@@ -402,9 +403,9 @@ def _verify_positions(state: State) -> None:
         raise UnplacedError(msg, state.find_likely_grids(), code="periodic")
     if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         sentence = Message(
-            "Too many frames could not be placed, so the others may be placed by "
-            "chance and wrong by whole periods: compare them with the stage, or scan "
-            "with more overlap.",
+            "Too many frames could not be placed, so the others may have been placed "
+            "by chance and be off by whole periods: compare their positions with the "
+            "stage, or scan with more overlap.",
             "placement-doubtful",
         )
         state.warnings.append(sentence)
@@ -416,7 +417,7 @@ def _verify_positions(state: State) -> None:
 
 
 def warn_of_unplaced(state: State) -> list[int]:
-    """Warn of unplaced and stray frames; return the doubtful ones."""
+    """Warn about unplaced and stray frames; return the doubtful ones."""
     without_place = np.flatnonzero(~state.is_placed).tolist()
     for index in without_place:
         misfit = "fits no placed frame: foreign, displaced too far, or too dark"
@@ -464,7 +465,7 @@ def check_periods(state: State, *, refuses: bool = True) -> None:
         raise UnplacedError(msg, (), code="periodic")
     sentence = Message(
         f"{many} equally well after a shift of one period, so the stated positions "
-        "decide: a position that is wrong by half a period misplaces its frame.",
+        "decide. A position error of half a period misplaces a frame.",
         "periodic",
     )
     state.warnings.append(sentence)
@@ -480,14 +481,14 @@ def _place_across_lines(state: State) -> None:
     state.positions, state.refinement = placement.positions, placement.refinement
     state.is_nominal, state.reasons = True, {}
     sentence = (
-        f"{ALONG_LINES}along them the nominal positions are used; their error across "
-        f"the lines, measured from the images, is {placement.error_px:.2g} px."
+        f"{ALONG_LINES}the nominal positions are used along the lines. Their error "
+        f"across the lines, measured from the images, is {placement.error_px:.2g} px."
     )
     state.warnings.append(Message(sentence, "lines-only"))
 
 
 def _ask_for_grid(state: State) -> bool:
-    """Ask for grid or positions if the images alone are insufficient.
+    """Ask for a grid or positions if the images alone are insufficient.
 
     Returns whether too few frames are placed to be reliable.
     """
@@ -529,7 +530,7 @@ def _ask_for_grid(state: State) -> bool:
 
 
 def warn_of_uncertainty(state: State) -> None:
-    """Warn of positions that are poorly constrained by overlaps."""
+    """Warn about positions that are poorly constrained by overlaps."""
     if state.refinement is None:
         return
     spread = np.hypot(*state.refinement.sigma_px.T)
@@ -558,7 +559,7 @@ def _format_frame_names(state: State, frames: Sequence[int]) -> str:
 
 
 def _compute_pedestal(state: State) -> float:
-    """Compute the grey value that compensates offsets below 0.
+    """Compute the grey value that compensates for negative offsets.
 
     The overlaps determine differences of offsets, not the level without light.
     """
@@ -585,10 +586,10 @@ def _warn_of_shading(state: State, left: float) -> None:
     gradient = float(np.expm1(np.ptp(along)))
     if gradient > UNEVEN and state.options.match_gain:
         sentence = Message(
-            f"A gradient of {100 * gradient:.2g} % over the mosaic may be real or "
-            "caused by uneven illumination, which overlaps cannot distinguish if the "
-            "brightness of each frame is automatic: acquire the frames with fixed "
-            "brightness, or pass a flat-field image.",
+            f"A gradient of {100 * gradient:.2g} % across the mosaic may be real or "
+            "due to uneven illumination. Overlaps cannot distinguish these if frame "
+            "brightness is automatic: acquire the frames with fixed brightness, or "
+            "pass a flat-field image.",
             "gradient-undecided",
         )
         state.warnings.append(sentence)
@@ -615,7 +616,7 @@ def _warn_of_shading(state: State, left: float) -> None:
 
 
 def _compare_with_nominal(state: State) -> None:
-    """Use nominal positions, with a warning, if they fit clearly better."""
+    """Use nominal positions and issue a warning if they fit clearly better."""
     nominal = np.where(state.is_placed[:, None], state.nominal, np.nan)
     shape = state.acquisition.frame_shape
     solution = _compute_mean_correlation(
@@ -633,8 +634,8 @@ def _compare_with_nominal(state: State) -> None:
             state.refinement = replace(sweep, positions=nominal)
         sentence = Message(
             f"Solved positions fit the images less well (correlation {solution:.2f}) "
-            f"than the nominal positions ({before:.2f}): the nominal positions are "
-            "used.",
+            f"than the nominal positions ({before:.2f}), so the nominal positions "
+            "are used.",
             "nominal-positions-taken",
         )
         state.warnings.append(sentence)
@@ -742,7 +743,7 @@ def _find_spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[in
 
 
 def find_loop_pairs(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
-    """Return the pairs in loops, which other pairs can contradict.
+    """Return the pairs in loops, which can be checked against other pairs.
 
     Excludes pairs that alone connect frames: the branches of a tree, and a bridge
     between two loops.
@@ -788,7 +789,7 @@ def _compute_residual(pairs: Sequence[PairReport]) -> float | None:
 def estimate_pixel_size(
     nominal_nm: FloatArray, solved_positions: FloatArray
 ) -> PixelSize | None:
-    """Estimate the pixel size ``(y, x)`` from solved pixels and the stage's nanometres.
+    """Estimate the pixel size ``(y, x)`` from solved (px) and stage (nm) positions.
 
     `nominal_nm`, `solved_positions` (N, 2), in nm and px. An axis along which the stage
     did not move gets the other's value; None if it moved along neither.

@@ -1,4 +1,4 @@
-"""Faults while a scan is acquired: no light, less light, changing detail.
+"""Fault detection during acquisition: no light, less light, changing detail.
 
 Where two frames overlap they show the same area, so that the sample cancels in the
 ratio of their brightness and of their detail. Each pair gives the difference of two
@@ -71,20 +71,20 @@ _STAGE = 0.05
 _FLOOR = 1e-3  # share of the contrast; below it is noise
 _RECHECKS = 8  # frames compared again after a solution, per new one; chosen
 _DETAIL_BYTES = 32 << 20  # chosen: 128 frames of 256 px
-_LESS_LIGHT = "Frame {}: its brightness is {:.0f} % of that of the first frames."
+_LESS_LIGHT = "Frame {}: brightness is {:.0f} % of the first frames' brightness."
 _LESS_DETAIL = (
-    "Frame {}: it shows {:.0f} % of the contrast of the first frames in the same area: "
-    "contact or focus may be lost."
+    "Frame {}: contrast is {:.0f} % of the first frames' contrast in the same area. "
+    "Contact or focus may be lost."
 )
 _OTHER_DETAIL = (
-    "Frame {}: it shows {:.0f} % of the contrast of the first frames in the same area, "
-    "after a similar change in the previous frame: the focus may drift."
+    "Frame {}: contrast is {:.0f} % of the first frames' contrast in the same area, "
+    "after a similar change in the previous frame. The focus may be drifting."
 )
 
 
 @dataclass(slots=True)
 class _ValueHistory:
-    """Logarithms of one value per frame during a scan."""
+    """History of one logarithmic value per frame during a scan."""
 
     least: float  # ratio to the first frames below which a frame is named
     both_ways: bool  # whether a frame above the inverse is named, too
@@ -92,7 +92,7 @@ class _ValueHistory:
     is_named: bool = False
 
     def add_value(self, index: int, value: float) -> float | None:
-        """Add the value of a frame; return its ratio if it needs a warning."""
+        """Add the value of a frame; return its ratio if a warning is needed."""
         self.values[index] = value
         first = sorted(self.values)[:_FIRST]
         ratio = float(np.exp(value - np.median([self.values[i] for i in first])))
@@ -382,7 +382,7 @@ class _ContrastMonitor:
 
 @cache
 def _compute_noise_factor() -> float:
-    """Return the power of unit white noise after smoothing and band-pass."""
+    """Return the power of unit white noise after smoothing and band-pass filtering."""
     point = np.zeros((65, 65))
     point[32, 32] = 1
     fine, coarse = (ndimage.gaussian_filter(point, sigma) for sigma in FRAME_BAND)

@@ -38,7 +38,7 @@ def _cross_entropy(score: Tensor, target: float) -> Tensor:
 def generator_loss(
     kind: Adversarial, fake: Tensor, real: Tensor | None = None, *, factor: float = 1.0
 ) -> Tensor:
-    """Return the loss of a generator; only the relativistic form uses `real`."""
+    """Return the generator loss; only the relativistic form uses `real`."""
     if kind == "least-squares":
         return factor * (fake - 1).square().mean()
     if kind == "cross-entropy":
@@ -55,7 +55,7 @@ def generator_loss(
 def discriminator_loss(
     kind: Adversarial, real: Tensor, fake: Tensor, *, factor: float = 0.5
 ) -> Tensor:
-    """Return the loss of a discriminator: `factor` times the sum of both parts."""
+    """Return the discriminator loss, `factor` times the sum of real and fake terms."""
     if kind == "least-squares":
         return factor * ((real - 1).square().mean() + fake.square().mean())
     if kind == "cross-entropy":
@@ -69,7 +69,7 @@ def discriminator_loss(
 def discriminator_step_loss(
     discriminator: nn.Module, real: Tensor, fake: Tensor, options: GanOptions
 ) -> Tensor:
-    """Return the loss of a discriminator on images (B, C, H, W), in full precision."""
+    """Return the discriminator loss on images (B, C, H, W) in full precision."""
     scores = discriminator(real), discriminator(fake)
     with torch.autocast(real.device.type, enabled=False):
         real_scores, fake_scores = (score.float() for score in scores)
@@ -82,7 +82,7 @@ def discriminator_step_loss(
 
 
 class AdversarialLearner(Learner, ABC):
-    """Learner that trains generators and discriminators in turn."""
+    """Learner that alternately trains generators and discriminators."""
 
     judged: Tensor
 
@@ -95,12 +95,12 @@ class AdversarialLearner(Learner, ABC):
         self.gan = recipe.gan
 
     def generators(self) -> nn.Module:
-        """Return the networks that the first optimiser trains."""
+        """Return the networks trained by the first optimiser."""
         return self.network
 
     @abstractmethod
     def discriminators(self) -> nn.Module:
-        """Return the networks that the second optimiser trains."""
+        """Return the networks trained by the second optimiser."""
 
     def auxiliary_networks(self) -> nn.Module:
         """Return the discriminators."""
@@ -108,16 +108,16 @@ class AdversarialLearner(Learner, ABC):
 
     @abstractmethod
     def compute_generator_loss(self, low: Tensor, high: Tensor, step: int) -> Tensor:
-        """Return the loss of the generators on images (B, 1, H, W)."""
+        """Return the generator loss on images (B, 1, H, W)."""
 
     @abstractmethod
     def compute_discriminator_loss(
         self, low: Tensor, high: Tensor, step: int
     ) -> Tensor:
-        """Return the loss of the discriminators on the generators' last output."""
+        """Return the discriminator loss on the last generator output."""
 
     def training_step(self, batch: Patches, _index: int) -> dict[str, Tensor]:
-        """Take a step of the generators and, on schedule, of the discriminators."""
+        """Train the generators and, if scheduled, the discriminators for one step."""
         low, high = flatten_scenes(batch)
         step = self.global_step
         first, second = cast("list[LightningOptimizer]", self.optimizers())
@@ -150,7 +150,7 @@ class AdversarialLearner(Learner, ABC):
             nn.utils.clip_grad_norm_(group["params"], self.recipe.clip_norm)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return two Adam optimisers: for the generators and for the discriminators."""
+        """Return two Adam optimisers, one for generators, one for discriminators."""
         share = self.gan.discriminator_rate
         return [
             self.create_adam(self.generators()),
@@ -206,7 +206,7 @@ _LEAST = 1e-8  # so that a term that is still zero gets a finite weight
 
 
 class PairedGan(AdversarialLearner):
-    """Learner of one generator: adversarial and content loss, optional total variation.
+    """Learner of one generator with adversarial, content and optional TV losses.
 
     Total variation has a weight only if the recipe sets shares, as de Haan does.
     """
@@ -239,7 +239,7 @@ class PairedGan(AdversarialLearner):
         return self.judge_of_high
 
     def compute_generator_loss(self, low: Tensor, high: Tensor, step: int) -> Tensor:
-        """Return the loss of the generator."""
+        """Return the generator loss."""
         output = self.network(self.set_memory_layout(low))
         self._output = output.detach()
         with self.full_precision():
@@ -279,7 +279,7 @@ class PairedGan(AdversarialLearner):
     def compute_discriminator_loss(
         self, low: Tensor, high: Tensor, step: int
     ) -> Tensor:
-        """Return the loss of the discriminator."""
+        """Return the discriminator loss."""
         output = high if self._output is None else self._output
         real, fake = (
             self._discriminator_input(low, high),

@@ -1,4 +1,4 @@
-"""Scenes simulated in advance by all processors, stored in files, sampled at random.
+"""Cache of scenes simulated in parallel, stored in files and sampled at random.
 
 A GPU trains on scenes many times faster than they can be simulated. A bank is made
 once and shared by all runs that need the same scenes. It is a folder with one
@@ -128,7 +128,10 @@ def _create_scenes(recipe: Recipe, scale: int) -> Dataset[object]:
     if not recipe.needs_whole_scenes:
         return ScenePairs(recipe, scale)
     if scale != 1:
-        msg = f"Kind {recipe.kind} needs a network of scale 1, got scale {scale}."
+        msg = (
+            f"Training kind {recipe.kind} requires a network of scale 1, got scale "
+            f"{scale}."
+        )
         raise OptionError(msg, code="model-unsuitable")
     return (BlockDataset if recipe.learns == "survey" else SceneDataset)(recipe)
 
@@ -153,8 +156,8 @@ def _write_scenes(
             size = count * sum(part[0].nbytes for part in parts)
             if size > _LARGEST:
                 msg = (
-                    f"The scenes of data.bank must take at most {_LARGEST >> 30} GiB, "
-                    f"but {count} of them take {size / (1 << 30):.3g} GiB; lower "
+                    f"The scenes of data.bank may take at most {_LARGEST >> 30} GiB, "
+                    f"but {count} scenes take {size / (1 << 30):.3g} GiB; lower "
                     "data.bank."
                 )
                 raise OptionError(msg, code="out-of-range")
@@ -213,13 +216,13 @@ class _RandomBatches(Generic[Batch]):
         raise NotImplementedError
 
     def sample_scenes(self, step: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
-        """Sample the scenes of a step; return random generator and numbers."""
+        """Sample the scenes of a step; return random generator and scene indices."""
         rng = np.random.default_rng([self.recipe.seed, step, self.stream])
         return rng, rng.integers(0, self.count, self.per_step)
 
 
 class BlockBatches(_RandomBatches[BlockScenes]):
-    """Random batches of the stored block statistics that a survey is trained on."""
+    """Random batches of stored block statistics for training the survey network."""
 
     def __init__(
         self, recipe: Recipe, report: Report, first_step: int, process: int

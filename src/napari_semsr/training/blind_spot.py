@@ -1,4 +1,4 @@
-"""Blind-spot training: a noisy image is its own target, at masked pixels.
+"""Blind-spot training: a noisy image is its own target at masked pixels.
 
 A network predicts pixels that are masked in its input. It cannot predict their noise,
 which is independent of what it sees, so it learns the signal [1]_, [2]_. If the noise
@@ -81,7 +81,7 @@ def mask_pixels(
 
 
 def measure_correlation_range(fields: list[RealArray]) -> IntPair:
-    """Measure the range of noise correlation in a scan, in rows and columns."""
+    """Measure the noise correlation range of a scan along rows and columns."""
     blocks = np.concatenate(
         [
             split_blocks(field.astype(float), _BLOCK)
@@ -101,7 +101,7 @@ def measure_correlation_range(fields: list[RealArray]) -> IntPair:
 
 
 def _noise_correlation(blocks: FloatArray) -> FloatArray:
-    """Return the median correlation of noise along lines (N, Y, X), by distance."""
+    """Return the median noise correlation along lines (N, Y, X) at each distance."""
     noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
     power = np.maximum((noise**2).mean((1, 2)), 1e-12)
     return np.array(
@@ -131,7 +131,7 @@ class BlindSpot(Supervised):
         )
 
     def training_step(self, batch: Patches, _index: int) -> Tensor:
-        """Return the loss of one batch of `Patches`, of which only `low` is used."""
+        """Return the loss of one batch of `Patches`, using only `low`."""
         images = flatten_scenes(Patches(*batch)).low
         masked_images = mask_pixels(images, self.recipe.hidden.every_px, self.reach)
         prediction = self.run(self.set_memory_layout(masked_images.image))
@@ -143,7 +143,7 @@ class BlindSpot(Supervised):
 
     @torch.inference_mode()
     def validate_pairs(self) -> dict[str, float]:
-        """Compare the predictions of masked pixels with the mean around them."""
+        """Compare predictions of masked pixels with the mean of their surroundings."""
         rng = torch.Generator().manual_seed(0)
         network, sums = self.best_network, np.zeros(2)
         learning, stride = network.training, int(getattr(network, "stride", 1))

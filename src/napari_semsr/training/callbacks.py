@@ -1,4 +1,4 @@
-"""Callbacks of a run: validate, save the best model and the state, report progress.
+"""Training callbacks: validate, save the best model and state, report progress.
 
 Figures go to a CSV file, and to TensorBoard's log if that package is installed. We
 write the CSV file ourselves, since Lightning's logger deletes it when a run is resumed.
@@ -67,7 +67,7 @@ class MetricsLogger:
         self.run_dir, self.loggers = run_dir, loggers
 
     def log(self, row: dict[str, float]) -> None:
-        """Add the metrics of one step by name, including ``step``."""
+        """Log the metrics of one step, keyed by name and including ``step``."""
         path, columns = self.run_dir / "curve.csv", list(row)
         before: list[list[str]] = []
         if path.exists():
@@ -115,7 +115,7 @@ class StepReport(Progress):
 
 
 class Recorder(Callback):
-    """Callback that validates, keeps the best model, saves the state, and reports.
+    """Callback that validates, saves the best model and state, and reports progress.
 
     Of several processes only the one with `writes` evaluates and writes. `reports`
     receives progress from the training thread; set `stop` to end the run after its
@@ -204,7 +204,7 @@ class Recorder(Callback):
         self.reports.put(StepReport(schedule_step, last, sentence, loss=loss))
 
     def _read_loss(self, loss: Tensor, *, now: bool) -> float:
-        """Read the loss; from a GPU only a few times a second, as reading blocks."""
+        """Read the loss, on a GPU only a few times per second since reading blocks."""
         since = time.monotonic() - self._read_s
         if now or loss.device.type == "cpu" or since >= _READ_EVERY_S:
             self._loss, self._read_s = float(loss), time.monotonic()
@@ -227,8 +227,8 @@ class Recorder(Callback):
         value = figures.get(measure, math.inf)  # without a measure the newest is kept
         if math.isnan(value):
             msg = (
-                f"The {measure} of the held-out pairs is not a number at step {step}; "
-                "check the validation pairs for NaN pixels."
+                f"The {measure} of the held-out pairs is NaN at step {step}; check the "
+                "validation pairs for NaN pixels."
             )
             raise SemsrError(msg, code="score-not-finite")
         better = value == math.inf or value > self.best.get(measure, -math.inf)
@@ -254,7 +254,7 @@ class Recorder(Callback):
         figures: dict[str, float],
         step: int,
     ) -> None:
-        """Save the best network so far, with the networks trained along with it."""
+        """Save the best network so far and its auxiliary networks."""
         self.best.clear()
         self.best.update(figures, step=step)
         with self.folder.convert_save_errors():
@@ -272,7 +272,7 @@ class Recorder(Callback):
 
 
 def _broadcast(trainer: lightning.Trainer, value: float) -> float:
-    """Return the value of the first process if several train together."""
+    """Broadcast a value from the first process if several processes train together."""
     if trainer.world_size == 1:
         return value
     return float(trainer.strategy.broadcast(value))
@@ -311,7 +311,7 @@ def create_model_card(
 
 
 _digest = functools.lru_cache(maxsize=1024)(digest_path)
-"""Digest of a file, computed once for all models that a run saves."""
+"""Cached file digest, computed once for all models that a run saves."""
 
 
 def _list_training_data(recipe: Recipe) -> list[object]:
@@ -362,7 +362,7 @@ def _get_training_pixel_size(recipe: Recipe) -> FloatPair | None:
 
 @functools.lru_cache(maxsize=8)
 def probe_architecture(architecture: str, options: str) -> ProbeResult:
-    """Probe an untrained network of an architecture, since weights do not matter."""
+    """Probe an architecture with an untrained network, since weights do not matter."""
     plain = build_network(architecture, yaml.safe_load(options))
     stride = int(getattr(plain, "stride", 1))
     return probe_network(getattr(plain, "local", plain), stride=stride)

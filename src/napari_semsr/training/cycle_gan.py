@@ -1,4 +1,4 @@
-"""CycleGAN: two generators trained without pairs, one of which may be a blur.
+"""CycleGAN training of two generators on unpaired images; one may be a blur.
 
 The cycle runs from the degraded images and from the clear ones (the systems of Sun and
 of Gao). With a kernel, the second generator is a convolution (Lim et al. 2020,
@@ -81,15 +81,16 @@ def _read_kernel(path: Path) -> FloatArray:
     odd = len(sides) == 2 and all(n % 2 for n in sides) and max(sides) <= _LARGEST
     if not odd or not np.isfinite(kernel).all() or kernel.sum() <= 0:
         msg = (
-            f"A kernel must be a finite image with odd sides up to {_LARGEST} px and a "
-            f"positive sum, got {' x '.join(map(str, sides))} px in {path.name}."
+            f"A kernel must be a finite image with odd side lengths up to {_LARGEST} "
+            f"px and a positive sum, got {' x '.join(map(str, sides))} px in "
+            f"{path.name}."
         )
         raise ReadError(msg, code="kernel-invalid")
     return np.asarray(kernel)
 
 
 class Blur(nn.Module):
-    """Convolution with a kernel, with noise during training; edges are reflected."""
+    """Blur by a kernel with reflected edges, adding noise during training."""
 
     kernel: Tensor
 
@@ -144,7 +145,7 @@ class TrainableBlur(nn.Module):
 
     @torch.no_grad()
     def _update_mean(self, images: Tensor, mean: Tensor) -> None:
-        """Add a batch to a mean power spectrum, in place."""
+        """Update a mean power spectrum with a batch, in place."""
         varying = images[:, 0].float()
         varying = (varying - varying.mean((-1, -2), keepdim=True)) * self.window
         power = torch.fft.rfft2(varying, norm="ortho").abs().square().mean(0)
@@ -159,7 +160,7 @@ def create_blur(options: KernelOptions, side: int) -> Blur | TrainableBlur:
         return Blur(kernel, options.noise)
     if max(kernel.shape) > side:
         msg = (
-            f"A learnt kernel must not be larger than the patches of {side} px, got "
+            f"A learnt kernel must not exceed the patch size of {side} px, got "
             f"{max(kernel.shape)} px."
         )
         raise OptionError(msg, code="kernel-too-large")
@@ -167,7 +168,7 @@ def create_blur(options: KernelOptions, side: int) -> Blur | TrainableBlur:
 
 
 def _blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
-    """Convolve with reflected edges, in fp32, and add noise."""
+    """Convolve in fp32 with reflected edges and add noise."""
     rows, columns = (n // 2 for n in kernel.shape[-2:])
     padded_image = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
     with torch.autocast(x.device.type, enabled=False):
@@ -180,7 +181,7 @@ def _blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
 
 
 Way = tuple[Tensor, Tensor, Tensor | None]
-"""Image after the cycle, the input, and the other generator's output for the input."""
+"""Cycled image, its input, and the other generator's output for that input."""
 
 
 @contextmanager
@@ -206,7 +207,10 @@ class CycleGan(AdversarialLearner):
         super().__init__(network, recipe, pairs)
         scale = int(getattr(network, "scale", 1))
         if scale != 1:
-            msg = f"Kind cycle-gan needs a network of scale 1, got scale {scale}."
+            msg = (
+                "Training kind cycle-gan requires a network of scale 1, got scale "
+                f"{scale}."
+            )
             raise OptionError(msg, code="model-unsuitable")
         gan, side = self.gan, recipe.data.patch_px
         has_kernel = gan.kernel is not None and not gan.kernel.learnt
@@ -253,7 +257,7 @@ class CycleGan(AdversarialLearner):
         return nn.ModuleDict({"back": self.back, "judges": self.judges})
 
     def compute_generator_loss(self, low: Tensor, high: Tensor, step: int) -> Tensor:
-        """Return the loss of both generators; the images show different areas."""
+        """Return the loss of both generators on images of different areas."""
         if step < self.gan.content_only_steps:
             # identity, or a weak blur and its inverse
             weak = None if self.start is None else self.start(high)
@@ -328,7 +332,7 @@ class CycleGan(AdversarialLearner):
     def compute_discriminator_loss(
         self, low: Tensor, high: Tensor, step: int
     ) -> Tensor:
-        """Return the loss of the discriminators."""
+        """Return the summed discriminator loss."""
         true = {"high": high, "low": low}
         losses = []
         for name, judge in self.judges.items():
@@ -340,7 +344,7 @@ class CycleGan(AdversarialLearner):
         return torch.stack(losses).sum()
 
     def validate_pairs(self) -> dict[str, float]:
-        """Evaluate on pairs, if there are any, and on unpaired images if requested."""
+        """Evaluate on pairs, if available, and on unpaired images, if requested."""
         figures = super().validate_pairs() if self.validator.pairs else {}
         unpaired_figures = [
             one.evaluate(self.best_network, self.back)
@@ -354,7 +358,7 @@ class CycleGan(AdversarialLearner):
     def _translate(
         self, generator: nn.Module, image: Tensor, other: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Translate images; also translate `other`, which should not change."""
+        """Translate images and also `other`, which should remain unchanged."""
         if not (self.gan.identity_weight or self.gan.edge_weight):
             return generator(image), None
         if self.at_once:
@@ -392,25 +396,25 @@ _LEVEL = 1e-12  # the root has no derivative at zero; flat areas give 1e-6
 
 
 def cycle_ssim_loss(output: Tensor, image: Tensor) -> Tensor:
-    """Return 1 - SSIM, from 0 to 2: half of Gao's equation 11."""
+    """Return 1 - SSIM, between 0 and 2 (half of Gao's equation 11)."""
     return 1 - ssim(output, image).mean()
 
 
 def edge_loss(
     output: Tensor, image: Tensor, operator: EdgeOperator = "sobel"
 ) -> Tensor:
-    """Return the mean squared difference of edges: half of Gao's equation 13."""
+    """Return the mean squared difference of edge maps (half of Gao's equation 13)."""
     return functional.mse_loss(
         edge_magnitude(output, operator), edge_magnitude(image, operator)
     )
 
 
 def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
-    """Compute the SSIM map, -1 to 1, of two images (B, C, H, W), without borders."""
+    """Compute the SSIM map, -1 to 1, of two images (B, C, H, W), excluding borders."""
     if first.shape != second.shape or min(first.shape[-2:]) < _WINDOW:
         msg = (
-            f"SSIM needs two images of equal shape and at least {_WINDOW} px, got "
-            f"{tuple(first.shape)} and {tuple(second.shape)}."
+            f"SSIM requires two images of equal shape with sides of at least {_WINDOW} "
+            f"px, got {tuple(first.shape)} and {tuple(second.shape)}."
         )
         alike = first.shape == second.shape
         raise ShapeError(msg, code="image-too-small" if alike else "sizes-differ")
@@ -456,7 +460,7 @@ def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
 def _edge_kernels(
     operator: EdgeOperator, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Return the kernels of an edge operator, (2 or 8, 1, 3, 3)."""
+    """Return the kernels (2 or 8, 1, 3, 3) of an edge operator."""
     kernels = torch.zeros(8, 3, 3)
     if operator == "kirsch":
         for turn, mask in enumerate(kernels):

@@ -1,4 +1,4 @@
-"""Training run of a recipe: writes a model file and a learning curve; can be resumed.
+"""Resumable training run of a recipe, writing a model file and a learning curve.
 
 `train` is the whole run. Lightning's trainer runs in a separate thread, so that the job
 is a generator that a panel or a command can drive and stop. The files of a run are
@@ -162,22 +162,22 @@ def train(
 
 
 def _set_bank_folder(recipe: Recipe, run_dir: Path, folder_name: str | None) -> Recipe:
-    """Set the folder of the scene bank, by default in the run folder."""
+    """Set the scene bank folder, by default inside the run folder."""
     if not recipe.data.bank or not recipe.has_simulated_scenes:
         return recipe
     inside = run_dir.resolve()
     place = Path(folder_name or recipe.data.bank_folder or inside / BANKS).resolve()
     if folder_name is None and not place.is_relative_to(inside):
         msg = (
-            f"data.bank_folder must be in the folder of the run, {inside}, got "
-            f"{place}; remove it from the recipe, or pass `bank_folder`."
+            f"data.bank_folder must be inside the run folder {inside}, got {place}; "
+            "remove it from the recipe, or pass `bank_folder`."
         )
         raise OptionError(msg, code="outside-folder")
     return recipe.replace(data=recipe.data.replace(bank_folder=str(place)))
 
 
 def build_initial_network(recipe: Recipe) -> nn.Module:
-    """Build the initial network of a training run, with its initial weights."""
+    """Build the network of a training run with its initial weights."""
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.architecture, recipe.architecture_options)
     if recipe.start_from is not None:
@@ -217,8 +217,8 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
     if side % stride:
         near = max(side // stride, 1) * stride
         msg = (
-            f"patch_px must be a multiple of the network's {stride} px, got {side}; "
-            f"use {near}."
+            f"patch_px must be a multiple of the network stride of {stride} px, got "
+            f"{side}; use {near}."
         )
         raise OptionError(msg, code="patch-size-unsuitable")
     check_discriminator_patches(recipe, scale, stride)
@@ -239,8 +239,8 @@ def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None
     for larger in range(side + stride, _LARGEST_PX + 1, stride):
         if _can_process(judge, shape, larger * scale):
             msg = (
-                f"The discriminator {name} is too deep for patch_px = {side}: it needs "
-                f"at least {larger}."
+                f"The discriminator {name} is too deep for patch_px = {side}: use at "
+                f"least {larger}."
             )
             raise OptionError(msg, code="patch-size-unsuitable")
 
@@ -255,7 +255,7 @@ def _can_process(judge: nn.Module, shape: IntPair, side: int) -> bool:
 
 
 def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
-    """Choose the training device by the name that the user gave.
+    """Choose the training device from the name given by the user.
 
     ``auto`` takes a CUDA GPU or the CPU: other devices have not been validated for
     training. Warns if a GPU fails its test; raises an `OptionError` if a device is
@@ -267,8 +267,8 @@ def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
         there, what = device_count(device.type), "GPUs"
     if recipe.devices > there:
         msg = (
-            f"devices must not exceed the {there} {what} of this machine, got "
-            f"{recipe.devices}."
+            f"devices must not exceed the number of {what} on this machine ({there}), "
+            f"got {recipe.devices}."
         )
         raise OptionError(msg, code="device-missing")
     lacking = [n for n in ("MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
@@ -277,9 +277,9 @@ def choose_training_device(recipe: Recipe, name: str = "auto") -> torch.device:
     )  # by torchrun or SLURM
     if recipe.nodes > 1 and lacking and not by_launcher:
         msg = (
-            f"nodes: {recipe.nodes} needs {' and '.join(lacking)} as environment "
-            "variables on each machine, with a port of the first one, and NODE_RANK on "
-            "the others."
+            f"nodes: {recipe.nodes} requires {' and '.join(lacking)} in the "
+            "environment of each machine (address and a port of the first machine), "
+            "and NODE_RANK on the others."
         )
         raise OptionError(msg, code="missing-value")
     return device
@@ -302,7 +302,7 @@ def is_main_process(recipe: Recipe) -> bool:
 
 @contextmanager
 def _restore_environment() -> Iterator[None]:
-    """Restore Lightning's environment variables, so that a later run works."""
+    """Restore environment variables changed by Lightning so that later runs work."""
     before = {name: os.environ.get(name) for name in (*_VARIABLES, "OMP_NUM_THREADS")}
     try:
         yield
@@ -336,7 +336,7 @@ def _choose_device(recipe: Recipe, name: str) -> torch.device:
 def should_use_bf16(
     recipe: Recipe, network: nn.Module, device: torch.device = _CPU
 ) -> bool:
-    """Return whether to train in mixed precision, by the recipe and the device."""
+    """Return whether to train in mixed precision, given the recipe and device."""
     if recipe.precision == "fp32":
         return False
     if device.type != "cpu":
@@ -359,9 +359,9 @@ def should_use_bf16(
     if recipe.precision == "bf16":
         if wrong_channels is not None:
             msg = (
-                "precision: bf16 fails on a CPU for a dilated convolution of "
-                f"{wrong_channels} channels, which is not a multiple of {_BLOCK}; "
-                "use fp32 or auto."
+                "precision: bf16 fails on a CPU for dilated convolutions with a "
+                f"channel count that is not a multiple of {_BLOCK}, got "
+                f"{wrong_channels}; use fp32 or auto."
             )
             raise OptionError(msg, code="precision-unsupported")
         return True
@@ -480,7 +480,7 @@ def _translate_error(error: Exception) -> Exception:
     if "loading state_dict" in str(error) or "optimizer state" in str(error):
         msg = (
             "The saved state belongs to another network or recipe; resume with the "
-            "recipe of the run, or start again with `overwrite`."
+            "original recipe, or start again with `overwrite`."
         )
         return CheckpointError(msg, code="other-run")
     return error
@@ -577,7 +577,7 @@ def compare_models(
 
 
 class _BicubicUpsampling(nn.Module):
-    """Bicubic upsampling of the input to the pixels of the ground truth."""
+    """Bicubic upsampling of the input to the ground-truth grid."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Base of all kinds of training: averaged weights, clock, validation, optimiser.
+"""Base class of all learners: averaged weights, clock, validation, optimiser.
 
 Lightning's averaging of weights is not used: it includes discriminators and stored
 images, does not shorten the average at the start, and saves the weights under other
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 PIXEL_LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
-"""Pixel losses by their names in recipes."""
+"""Pixel losses, keyed by their names in recipes."""
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def _create_divergence_error(what: str, step: int, furthest: Tensor) -> SemsrErr
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Return the learning rate at a step relative to its maximum: warm-up and decay."""
+    """Return the learning rate as a fraction of its maximum, with warm-up and decay."""
     rise = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
     if recipe.schedule == "milestones":
         milestones_passed = sum(step >= milestone for milestone in recipe.milestones)
@@ -96,7 +96,7 @@ _STRIDE = 1_000_003  # between the torch seeds of two runs
 
 
 class Learner(lightning.LightningModule):
-    """Base Lightning module for training by a recipe.
+    """Base Lightning module for training from a recipe.
 
     Random numbers within a step (dropout) depend only on the recipe's seed and the
     step, so that a resumed run equals an uninterrupted one.
@@ -129,11 +129,11 @@ class Learner(lightning.LightningModule):
 
     @property
     def best_network(self) -> nn.Module:
-        """The network that is evaluated and saved: the averaged one, if available."""
+        """Network that is evaluated and saved, with averaged weights if available."""
         return self.network if self.averaged is None else self.averaged
 
     def auxiliary_networks(self) -> nn.Module | None:
-        """Return the networks trained along with the saved one, or None."""
+        """Return the networks trained together with the saved one, or None."""
         return None
 
     def load_auxiliary_networks(self, weights: Mapping[str, Tensor]) -> None:
@@ -152,7 +152,7 @@ class Learner(lightning.LightningModule):
             raise CheckpointError(msg, code="weights-mismatch") from error
 
     def on_train_start(self) -> None:
-        """Start the clock, set the learning rate and the memory layout of weights."""
+        """Start the clock, and set the learning rate and the weight memory layout."""
         for config in (
             () if self._trainer is None else self.trainer.lr_scheduler_configs
         ):
@@ -178,7 +178,7 @@ class Learner(lightning.LightningModule):
             checkpoint["state_dict"]["spent"] = torch.full_like(self.spent, seconds)
 
     def schedule_step(self, step: int) -> int:
-        """Return the position of a step in the schedule, by steps or elapsed time."""
+        """Return the schedule position of a step, by step count or elapsed time."""
         if self._start_s is None or self.recipe.minutes is None:
             return step
         share = (time.monotonic() - self._start_s) / (60 * self.recipe.minutes)
@@ -189,7 +189,7 @@ class Learner(lightning.LightningModule):
         return learning_rate_factor(self.schedule_step(step), self.recipe)
 
     def on_train_batch_start(self, _batch: object, _index: int) -> None:
-        """Seed the random numbers of the step."""
+        """Seed the random number generator for the step."""
         torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -199,7 +199,7 @@ class Learner(lightning.LightningModule):
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
-        """Update the averaged weights, with a shorter average at the start."""
+        """Update the averaged weights, averaging over fewer steps at the start."""
         if self.averaged is None:
             return
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
@@ -211,7 +211,7 @@ class Learner(lightning.LightningModule):
                 mean.copy_(present[name])
 
     def check_finite(self, what: str, value: Tensor, *values: Tensor) -> None:
-        """Raise a `SemsrError` if a value is not finite; on a GPU with a short delay.
+        """Raise a `SemsrError` if a value is not finite, slightly delayed on a GPU.
 
         No wrong weights are saved meanwhile: `check_weights` is called before saving.
         """
@@ -229,7 +229,7 @@ class Learner(lightning.LightningModule):
             raise _create_divergence_error(what, self.global_step, furthest)
 
     def set_memory_layout(self, images: Tensor) -> Tensor:
-        """Return images (B, C, H, W) in the memory layout that suits the device."""
+        """Convert images (B, C, H, W) to the preferred memory layout of the device."""
         return images.contiguous(memory_format=get_memory_layout(images.device))
 
     def check_weights(self) -> None:

@@ -1,4 +1,4 @@
-"""Training patches of degraded scenes, as pairs or from two different scenes."""
+"""Training patches of degraded scenes, paired or from two different scenes."""
 
 from typing import NamedTuple, Self, TypeVar
 
@@ -37,7 +37,7 @@ class Patches(NamedTuple):
         high_corners: NDArray[np.int64],
         side: int,
     ) -> Self:
-        """Cut patches of images (S, 1, H, W) at corners (S, P, 2)."""
+        """Cut patches from images (S, 1, H, W) at corners (S, P, 2)."""
         scale = high.shape[-1] // low.shape[-1]
         return cls(
             cut_patches(low, corners, side),
@@ -53,7 +53,7 @@ class Patches(NamedTuple):
         high_corners: NDArray[np.int64],
         side: int,
     ) -> Self:
-        """Cut patches of a degraded and a clear image (Y, X) at corners (P, 2)."""
+        """Cut patches from a degraded and a clear image (Y, X) at corners (P, 2)."""
         coarse, fine = (
             torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
             for image in (low, high)
@@ -81,7 +81,7 @@ def flatten_scenes(batch: Patches) -> Patches:
 
 
 def bin_pixels(image: NDArray[np.floating], scale: int) -> Float32Array:
-    """Average blocks of pixels; incomplete blocks are dropped."""
+    """Average blocks of pixels, dropping incomplete blocks."""
     blocks = split_blocks(image, scale)
     return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
 
@@ -93,7 +93,7 @@ def stretch_contrast(image: NDArray[_Float]) -> NDArray[_Float]:
 
 
 class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Endless dataset of scenes, degraded and sampled `scale` times coarser."""
+    """Infinite dataset of scenes, degraded and downsampled by `scale`."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe, self.scale = recipe, scale
@@ -124,7 +124,7 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         return bin_pixels(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
 
     def choose_source(self, place: int) -> str:
-        """Choose the source of a scene, the same for scenes that share a sample."""
+        """Choose a scene's source, the same for all scenes that share a sample."""
         if len(self.names) == 1:
             return self.names[0]
         seed = [self.recipe.seed, place // _SCENES_PER_SAMPLE, _SOURCE]
@@ -140,7 +140,7 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 class ScenePatches(Dataset[Patches]):
-    """Dataset of patches of random scenes; clear ones differ for `cycle-gan`."""
+    """Dataset of random scene patches; unpaired for `cycle-gan`."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe

@@ -1,4 +1,4 @@
-"""Training of a small network on one area imaged by both light microscope and SEM.
+"""Training of a small network on one area imaged by a light microscope and an SEM.
 
 The network (`models.architectures.place`) is trained from scratch on whole images on
 one grid, in memory, by Adam at a constant rate. The result is the mean of its weights
@@ -55,7 +55,7 @@ from napari_semsr.training.learner import check_finite
 
 ARCHITECTURE = "place"
 STEPS = 960
-"""Default number of training steps, which `benchmarks/adapt.py` measures."""
+"""Default number of training steps, determined with `benchmarks/adapt.py`."""
 _BURST_S = 0.5  # between two calls of `should_stop`; chosen: feels immediate
 _EVALUATION = 0.05  # share of the time that evaluation may take; chosen
 _TRIAL = 0.05  # share of the time for numbers of threads that were slower; chosen
@@ -105,7 +105,7 @@ class AreaOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class AreaImages:
-    """Optical and SEM image of one area, on the same grid.
+    """Optical and SEM images of one area on the same grid.
 
     Attributes
     ----------
@@ -256,7 +256,7 @@ def load_area_state(path: Path) -> dict[str, Any]:
     except Exception as error:
         msg = f"Cannot read the training state {path}; train again (`overwrite`)."
         raise CheckpointError(msg, code="file-damaged") from error
-    msg = f"The training state {path} is from another version; train again."
+    msg = f"The training state {path} was written by another version; train again."
     raise CheckpointError(msg, code="other-version")
 
 
@@ -371,7 +371,7 @@ def _set_thread_count(count: int) -> Iterator[None]:
 
 
 class _ThreadTuner:
-    """Selection of the number of threads with the currently fastest steps.
+    """Selector of the thread count that currently gives the fastest steps.
 
     The threads of a step wait for each other: if other programs use the cores, a step
     with two takes much longer than with one. So one, half and all are tried, and those
@@ -402,7 +402,7 @@ class _ThreadTuner:
 
 
 class _EvaluationTimer:
-    """Timer of evaluations."""
+    """Timer that schedules evaluations."""
 
     def __init__(self, began: float, every_s: float) -> None:
         self.began, self.every_s = began, every_s
@@ -415,7 +415,7 @@ class _EvaluationTimer:
         return last or self._start_time >= self._next
 
     def schedule_next(self) -> None:
-        """Set the time of the next evaluation, later if the last one was slow."""
+        """Schedule the next evaluation, later if the last one was slow."""
         now = time.monotonic()
         took = now - self._start_time
         self._next = now + max(self.every_s, took / _EVALUATION)
@@ -524,7 +524,7 @@ class _Trainer:
     # Steps.
 
     def run_burst(self, began: float, seconds: float | None, steps: int | None) -> None:
-        """Train for half a second, or to the end."""
+        """Train for half a second or until the end of training."""
         start = time.monotonic()
         while not self.is_done(seconds, steps):
             self.train_step()
@@ -558,7 +558,7 @@ class _Trainer:
                 mean.lerp_(value, share)
 
     def is_done(self, seconds: float | None, steps: int | None) -> bool:
-        """Return whether the limit of time or steps is reached."""
+        """Return whether the time or step limit is reached."""
         late = seconds is not None and self.seconds >= seconds
         return late or (steps is not None and self.steps >= steps)
 
@@ -566,7 +566,7 @@ class _Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float | None, tuple[Float32Array, ...]]:
-        """Return the gain on the held-out parts (None if none), and the outputs."""
+        """Return the gain on held-out areas (None without any) and the outputs."""
         before, after, previews = 0.0, 0.0, []
         for one in self.images:
             if one.held_out is None or not one.held_out.any():

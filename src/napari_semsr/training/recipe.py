@@ -1,4 +1,4 @@
-"""Recipes: YAML files that define how a model is trained, validated before any work."""
+"""Recipes: YAML files that define model training, validated before a run starts."""
 
 import itertools
 import os
@@ -137,7 +137,7 @@ EdgeOperator = Literal["sobel", "prewitt", "kirsch"]
 
 
 class KernelOptions(Options):
-    """Options of the blur that replaces the second generator of a cycle."""
+    """Options of the blur that replaces the second generator of a CycleGAN."""
 
     # standard deviation of a Gaussian
     sigma_px: float = Field(default=1.0, gt=0, le=50)
@@ -163,7 +163,7 @@ class KernelOptions(Options):
 
 
 class GanOptions(Options):
-    """Options of the discriminators, and of the loss terms and their weights."""
+    """Options of the discriminators, loss terms and loss weights."""
 
     # discriminator network, and its arguments
     discriminator: str = "patch-gan"
@@ -358,7 +358,7 @@ class Recipe(Options):
 
     @property
     def is_unpaired(self) -> bool:
-        """Whether clear patches show other areas than the degraded ones."""
+        """Whether clear patches show different areas than the degraded ones."""
         return self.kind == "cycle-gan"
 
     @property
@@ -367,7 +367,7 @@ class Recipe(Options):
         return self.kind == "restorer"
 
     def scale_to_steps(self, steps: int) -> Self:
-        """Return the recipe with its whole schedule scaled to this number of steps."""
+        """Return the recipe with its schedule scaled to the given number of steps."""
         share = steps / self.steps
 
         def scale_count(count: int) -> int:
@@ -387,7 +387,7 @@ class Recipe(Options):
         )
 
     def reset_unused_options(self) -> Self:
-        """Replace the architecture ``same`` with that of the model to start from."""
+        """Replace the architecture ``same`` with that specified by the start model."""
         if self.architecture != SAME or self.start_from is None:
             return self
         card = read_card(resolve_model_path(self.start_from))
@@ -473,7 +473,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def _find_table(values: dict[str, object], name: str) -> tuple[dict[str, Any], str]:
-    """Return the table and the key of an option from its dotted name."""
+    """Return the table and key that a dotted option name refers to."""
     *above, last = name.split(".")
     table: object = values
     for part in above:
@@ -513,7 +513,7 @@ def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     base_values = _read_values(source, above)
     tables = [table.get("data") or {} for table in (base_values, values)]
     if not all(isinstance(table, dict) for table in tables):
-        msg = f"data must be a table of options in {path} and in {source}."
+        msg = f"data must be a table of options in both {path} and {source}."
         raise OptionError(msg, code="recipe-invalid")
     return {**base_values, **values, "data": {**tables[0], **tables[1]}}
 

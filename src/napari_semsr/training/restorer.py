@@ -1,4 +1,4 @@
-"""Training of an `InformedRestorer`, survey and local part, on whole scenes.
+"""Training of the survey and local parts of an `InformedRestorer` on whole scenes.
 
 Haze is estimated from a scene and removed before patches are cut.
 """
@@ -75,7 +75,7 @@ def fault_loss(estimates: Tensor, faults: Tensor) -> Tensor:
 
 
 class RestorerLearner(Learner):
-    """Learner that conditions the local part on true or estimated faults at random."""
+    """Learner that randomly conditions the local part on true or estimated faults."""
 
     network: InformedRestorer
 
@@ -83,7 +83,7 @@ class RestorerLearner(Learner):
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
         if not isinstance(network, InformedRestorer):
-            msg = "Kind restorer needs the architecture informed."
+            msg = "Training kind restorer requires the architecture informed."
             raise OptionError(msg, code="options-contradict")
         module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(module, recipe, pairs)

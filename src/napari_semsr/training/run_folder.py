@@ -1,4 +1,4 @@
-"""Folder of a training run: its files, and the checks before a run is resumed.
+"""Folder of a training run: its files and the checks before resuming.
 
 It contains ``recipe.yaml``, ``inputs.yaml`` (digests of the training data),
 ``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best model),
@@ -130,7 +130,7 @@ class RunFolder:
         return self.path / f"{self.recipe.name}.safetensors"
 
     def check(self, *, resume: bool, overwrite: bool) -> dict[str, float]:
-        """Check that the run can use the folder; return its best model's figures."""
+        """Check that the run can use the folder; return the best model's metrics."""
         run_dir, state = self.path, self.state_file
         replaceable = (_RECIPE, INPUTS, self.model_file.name)  # even if links
         for name in (*_RUN_FILES, "board", *replaceable):
@@ -178,14 +178,14 @@ class RunFolder:
             return  # a run can be resumed without it
         if name != recipe.name:
             msg = (
-                f"The run in {run_dir} trains the model {name}, got the name "
-                f"{recipe.name}; resume with `name={name}`."
+                f"The run in {run_dir} is training {name}, not {recipe.name}; to "
+                f"resume, pass `name={name}`."
             )
             raise CheckpointError(msg, code="other-run")
         check_recipe(recipe, before, run_dir)
 
     def digest_inputs(self) -> Digests:
-        """Digest the training data by kind and name, and a few patches of stores."""
+        """Compute digests of training files, and of a few patches of each store."""
         digests: Digests = {}
         data, kernel = self.recipe.data, self.recipe.gan.kernel
         if data.pairs is not None:
@@ -201,7 +201,7 @@ class RunFolder:
         return digests
 
     def check_inputs(self, now: Digests) -> None:
-        """Raise an error if pairs or images changed; names and folders may differ."""
+        """Raise an error if data contents changed; names and folders may differ."""
         run_dir = self.path
         try:
             before = yaml.safe_load(read_text(run_dir / INPUTS))
@@ -223,7 +223,7 @@ class RunFolder:
                     if new in then
                     else (
                         f"The run in {run_dir} was started with the {_KINDS[kind]} "
-                        f"{old}, got {new} with different contents. {_REMEDY}."
+                        f"{old}, but {new} has different contents. {_REMEDY}."
                     )
                 )
                 raise CheckpointError(
@@ -231,7 +231,7 @@ class RunFolder:
                 )
 
     def begin(self, inputs: Digests, *, resume: bool) -> None:
-        """Write recipe and digests; unless resuming, remove files of an earlier run."""
+        """Write recipe and digests, removing files of earlier runs unless resuming."""
         with self.convert_save_errors():
             # another process may have removed the folder
             self.path.mkdir(parents=True, exist_ok=True)
@@ -255,7 +255,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self, *, resume: bool) -> Iterator[None]:
-        """Lock the folder; when resuming, wait for workers of a killed run to end."""
+        """Lock the folder; when resuming, wait for workers of a killed run to exit."""
         patience_s = _WORKERS_END_S if resume else 0
         store_lock = StoreLock(self.path.resolve(), patience_s=patience_s)
         try:
@@ -277,19 +277,19 @@ class RunFolder:
 
     @contextmanager
     def convert_save_errors(self) -> Iterator[None]:
-        """Raise a `WriteError` if saving fails; the last saved state remains."""
+        """Convert save errors to `WriteError`; the last saved state remains."""
         try:
             yield
         except (OSError, SafetensorError) as error:
             first = str(error).splitlines()[0]
             msg = (
-                f"Cannot save the run in {self.path}: {first}. The last saved state "
-                "remains: free some space, then continue with `resume`."
+                f"Cannot save the run in {self.path}: {first}. The last saved state is "
+                "intact: free some disk space, then continue with `resume`."
             )
             raise WriteError(msg) from error
 
     def save_state(self, trainer: lightning.Trainer, best: dict[str, float]) -> None:
-        """Write the state to a temporary file that then replaces the last one."""
+        """Save the state atomically, replacing the last one."""
         partial = self.path / _PARTIAL
         with self.convert_save_errors():
             first = trainer.is_global_zero
@@ -337,7 +337,7 @@ def _write_table(path: Path, plain: object) -> None:
 
 
 def check_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> None:
-    """Raise an error if a recipe differs from that of the run to resume."""
+    """Raise an error if a recipe differs from the recipe of the run to resume."""
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
     if recipe.is_adversarial and (
@@ -359,7 +359,7 @@ def check_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> No
         if key not in free and values[0] != values[1]:
             texts = [json.dumps(value).strip('"') for value in values]
             short = max(map(len, texts)) <= _LONGEST
-            differs = f"was {texts[0]}, got {texts[1]}" if short else "differs"
+            differs = f"was {texts[0]}, is now {texts[1]}" if short else "differs"
             differences.append(f"{key} {differs}")
     if differences:
         more = (
@@ -414,7 +414,7 @@ def _digest_files(root: Path, names: set[str]) -> dict[str, str]:
 
 
 def _digest_pairs(path: Path) -> str:
-    """Digest the metadata of a store, and the first and last patch of each set."""
+    """Digest a store's metadata and the first and last patch of each set."""
     store = open_pairs(path)
     record = {k: v for k, v in store.record.items() if k != "provenance"}
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""Training scenes: clear images that are degraded, or simulated instruments.
+"""Training scenes: degraded clear images or simulated instrument pairs.
 
 Item ``i`` depends only on the seed and ``i``, so that a resumed run sees the same data
 as an uninterrupted one, whatever the number of workers.
@@ -56,14 +56,14 @@ _SHADING_PX = 8.0  # sigma; smoother variations are shading, not noise; chosen
 
 
 class _SimulatedInstrument:
-    """Base class of simulated instruments, whose pairs depend on seed and index."""
+    """Base class of simulated instruments with pairs determined by seed and index."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.data, self.seed, self.scale = recipe.data, recipe.seed, scale
 
 
 class Superlens(_SimulatedInstrument):
-    """Superlens mosaic and SEM image; consecutive pairs share one simulated sample."""
+    """Simulated superlens and SEM pairs; consecutive pairs share one sample."""
 
     pixel_nm = SsumPairOptions().pixel_nm
     _LOOKS = 4  # pairs made of one sample; chosen
@@ -72,7 +72,7 @@ class Superlens(_SimulatedInstrument):
     _pairs: Sequence[SsumPair] = ()
 
     def pair(self, place: int) -> Pair:
-        """Return a pair; each image has its own grey-value scale."""
+        """Return a pair, each image with its own grey-value scale."""
         image_pair = self._get_image_pair(place)
         return image_pair.low, image_pair.high
 
@@ -132,7 +132,7 @@ class Gold(_SimulatedInstrument):
     _SCALE = 2  # ratio of the magnifications; chosen
 
     def pair(self, place: int) -> Pair:
-        """Return a pair; both images have the grey-value scale of the degraded one."""
+        """Return a pair, both images with the grey-value scale of the degraded one."""
         rng = np.random.default_rng([self.seed, place, _TRAINING])
         return self._simulate_pair(rng, random_gold_options(rng))
 
@@ -218,7 +218,7 @@ _POINT[SPREAD_PX // 2, SPREAD_PX // 2] = 1
 
 
 class Scenes(NamedTuple):
-    """One scene or a batch; images have the grey-value scale of the degraded one."""
+    """Scene or batch of scenes with the grey-value scale of the degraded image."""
 
     low: Tensor  # (1, H, W)
     high: Tensor  # (1, H, W)
@@ -253,7 +253,7 @@ class BlockScenes(NamedTuple):
 
 
 class SceneDataset(Dataset[Scenes]):
-    """Endless dataset of random scenes, indexed over the whole run."""
+    """Infinite dataset of random scenes, indexed over the whole run."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -368,7 +368,7 @@ class BlockDataset(Dataset[BlockScenes]):
 
 
 def read_scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]:
-    """Read two registered scans; match grey values of the slow to the fast one."""
+    """Read two registered scans; match the slow scan's grey values to the fast one."""
     low, high = (
         read(root / name, colour="luminance").array().astype(np.float64)
         for name in (entry.low, entry.high)
@@ -399,7 +399,7 @@ _MIN_CONTRAST = 0.02  # standard deviation, of a range of 1; below, almost empty
 def _crop_scans(
     scans: list[tuple[Float32Array, Float32Array]], side: int, rng: np.random.Generator
 ) -> DegradedScene:
-    """Crop a square from both scans unrotated, as noise correlates along lines."""
+    """Crop a square from both scans, unrotated because noise correlates along lines."""
     for _ in range(_TRIES):
         low, high = scans[int(rng.integers(len(scans)))]
         y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in low.shape)
@@ -407,7 +407,10 @@ def _crop_scans(
         if np.isfinite(high).all() and low.shape == (side, side):
             break
     else:
-        msg = f"No pair of scans overlaps by {side} x {side} px; lower data.scene_px."
+        msg = (
+            f"No pair of scans has a common area of {side} x {side} px; lower "
+            "data.scene_px."
+        )
         raise OptionError(msg, code="image-too-small")
     flips = [slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2)]
     low, high = (np.ascontiguousarray(part[*flips]) for part in (low, high))

@@ -46,7 +46,7 @@ class StoredPatches(Dataset[Patches]):
         self.store = open_matching_store(recipe, scale)
         if not (recipe.is_unpaired or self.store.is_paired):
             msg = (
-                f"{self.store.path.name} has unpaired patches, which need kind "
+                f"{self.store.path.name} contains unpaired patches, which require kind "
                 f"cycle-gan, got kind {recipe.kind}."
             )
             raise ReadError(msg, code="pairs-not-matched")
@@ -121,14 +121,14 @@ def open_matching_store(recipe: Recipe, scale: int) -> PairStore:
     store_scale, side = int(store.record["scale"]), int(store.record["patch"])
     if store_scale != scale:
         msg = (
-            f"A network of scale {scale} needs pairs of that scale, got {store_scale} "
-            f"in {store.path.name}; cut pairs with `scale={scale}`."
+            f"A network of scale {scale} requires pairs of the same scale, got scale "
+            f"{store_scale} in {store.path.name}; cut pairs with `scale={scale}`."
         )
         raise ShapeError(msg, code="scale-mismatch")
     if side < recipe.data.patch_px:
         msg = (
-            f"Patches of {store.path.name} must be at least patch_px = "
-            f"{recipe.data.patch_px} px, got {side}; lower data.patch_px."
+            f"Patches in {store.path.name} must be at least patch_px = "
+            f"{recipe.data.patch_px} px wide, got {side} px; lower data.patch_px."
         )
         raise ShapeError(msg, code="patch-size-unsuitable")
     return store

@@ -82,7 +82,7 @@ def _read_patches(store: PairStore, name: str, side: int) -> list[FloatArray]:
 
 
 def split_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
-    """Combine degraded images of one half with clear ones of the other half."""
+    """Combine degraded images of one half with clear images of the other half."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
         for side in ("low", "high")
@@ -110,7 +110,7 @@ class UnpairedValidator:
     def evaluate(
         self, network: nn.Module, back: nn.Module | None = None
     ) -> dict[str, float]:
-        """Evaluate a network and, given `back`, the cycle back to its input."""
+        """Evaluate a network and, if `back` is given, the cycle back to its input."""
         gains, spectra, patches, cycle_gains = [], [], [], []
         for field in self.low:
             output = restore_field(network, field).astype(float)
@@ -160,7 +160,7 @@ class UnpairedValidator:
 
 
 class _RingSpectrum:
-    """Mean power in rings of spatial frequency, over half-overlapping blocks."""
+    """Mean power in spatial-frequency rings over half-overlapping blocks."""
 
     def __init__(self, side: int) -> None:
         self.side = side
@@ -171,7 +171,7 @@ class _RingSpectrum:
         self.counts = np.bincount(self._ring, minlength=_RINGS + 1)[:_RINGS]
 
     def cross_power(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        """Return the mean cross-power of two images over blocks, by ring (24,)."""
+        """Return the mean cross-power of two images over blocks, per ring (24,)."""
         total = np.zeros(_RINGS + 1)
         rows, columns = (
             range(0, n - self.side + 1, max(1, self.side // 2)) for n in first.shape
@@ -189,7 +189,7 @@ class _RingSpectrum:
 
 
 def _cut_patches(field: FloatArray) -> FloatArray:
-    """Cut patches at random positions, (400, 49)."""
+    """Cut patches (400, 49) at random positions."""
     rng = np.random.default_rng(_SEED)
     rows, columns = (rng.integers(0, n - _PATCH_PX + 1, _PATCHES) for n in field.shape)
     cut = [

@@ -184,7 +184,7 @@ def frc_cutoff_per_px(image: RealArray, truth: RealArray) -> float:
 def restore_field(
     module: nn.Module, image: RealArray, faults: Float32Array | None = None
 ) -> Float32Array:
-    """Run a network on a small image in fp32 without tiles, with given faults."""
+    """Run a network in fp32 without tiling on a small image with given faults."""
     low, high = np.percentile(image, PERCENTILES)
     span = max(float(high - low), 1e-6)
     stride, scale = (int(getattr(module, name, 1)) for name in ("stride", "scale"))
@@ -319,7 +319,7 @@ _BORDER = 4  # px that the padding affects
 
 @torch.no_grad()
 def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
-    """Shift ground truths onto images (B, 1, H, W), at most `most_px` on each axis."""
+    """Align ground truths with images (B, 1, H, W), by at most `most_px` per axis."""
     if most_px == 0:
         return truth
     smooth_image = _smooth(image)

@@ -1,4 +1,4 @@
-"""Panels: the only package that imports Qt and napari."""
+"""Panels of the plugin; the only package that imports Qt and napari."""
 
 from napari_semsr.widgets.host import check_napari
 

@@ -212,7 +212,9 @@ class BatchPanel(Panel):
                 ]
             lines += [f"{n}. {describe_step(step)}" for n, step in enumerate(steps, 1)]
             count = len(plan_batch(self._read_plan()).images)
-            lines.append(f"Applied to {count} image{('' if count == 1 else 's')}.")
+            lines.append(
+                f"Will be applied to {count} image{('' if count == 1 else 's')}."
+            )
         except SemsrError as error:
             lines.append(self.translate(str(error)))
         self.plan_note.setText("\n".join(lines))

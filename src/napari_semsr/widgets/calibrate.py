@@ -1,4 +1,4 @@
-"""Set a layer's pixel size: typed in, or from a known line or grating."""
+"""Pixel size of a layer: typed in, from a line of known length, or from a grating."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -410,7 +410,7 @@ class CalibrateGroup(Form):
         self._show_length()
 
     def _show_length(self, event: object = None) -> None:
-        """Show the last line's length; the line layer references this weakly."""
+        """Show the last line's length; the line layer holds this method weakly."""
         if not is_alive(self):
             return
         line, size, text = self._find_line_layer(), self.pixel_size.value, ""

@@ -75,7 +75,7 @@ def create_result_name(viewer: ViewerModel, source: str, step: str) -> str:
 
 
 def find_free_name(viewer: ViewerModel, name: str) -> str:
-    """Return an unused layer name, appending a number to the given name if needed."""
+    """Return an unused layer name, appending a number (2 or higher) if needed."""
     names_in_use = {item.name for item in viewer.layers}
     names = itertools.chain([name], (f"{name} {n}" for n in itertools.count(2)))
     return next(item for item in names if item not in names_in_use)
@@ -728,7 +728,7 @@ def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
 
 
 def disable_cache(layer: Layer) -> None:
-    """Disable the dask cache, so that threads can compute a lazy layer on drawing.
+    """Disable the dask cache, so that threads can compute a lazy layer during drawing.
 
     napari keeps computed chunks in a dask cache that two threads corrupt (dask issue
     10396: `KeyError` in both); the layer is drawn without it from now on.

@@ -10,7 +10,7 @@ from napari_semsr.widgets.measure import VerbOutcome, VerbPanel
 
 
 class RestorePanel(VerbPanel):
-    """Panel that restores a layer by a classical method, and compares the two."""
+    """Panel that restores a layer by a classical method and compares the result."""
 
     title = run_label = "Restore"
     verb = RESTORE

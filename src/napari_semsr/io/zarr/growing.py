@@ -77,7 +77,7 @@ class GrowingMosaic:
 
     @property
     def shape(self) -> IntPair:
-        """Number of rows and columns in the store."""
+        """Shape of the store, (rows, columns)."""
         rows, columns = self.level0.shape
         return int(rows), int(columns)
 

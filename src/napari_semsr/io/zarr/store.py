@@ -139,7 +139,7 @@ class OmeZarrStore:
 
     @property
     def shape(self) -> IntPair:
-        """Number of rows and columns in the image."""
+        """Shape of the image, (rows, columns)."""
         return _to_int_pair(self.level0.shape)
 
     @property

@@ -177,7 +177,7 @@ def require_gain(evaluations: Mapping[str, Evaluation], name: str) -> None:
         has = "no error" if gain is None else f"{gain:+.2f} ± {error or 0.0:.2f} dB"
         msg = (
             f"The trained model is not better than {_NAMES.get(rival, rival)} on the "
-            f"held-out part (gain ± standard error: {has}) and is not kept: train "
+            f"held-out part ({has}, gain ± standard error) and is not kept: train "
             "longer (`minutes`), check the registration, or use an SEM image of a "
             "larger area."
         )

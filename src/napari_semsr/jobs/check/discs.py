@@ -346,7 +346,7 @@ class DiscTrial:
 
 
 def matched_gain(image: FloatArray, truth: FloatArray) -> float:
-    """Return the gain that matches the standard deviation of an image to another.
+    """Return the gain that matches an image's standard deviation to another's.
 
     Contrasts do not depend on the offset. The gain is 0 if an image is constant.
     """

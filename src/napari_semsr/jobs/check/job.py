@@ -348,7 +348,7 @@ class SimulatedGold(GroundTruthSource):
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
         if scale != 2:
-            msg = f"Task gold requires a network of scale 2, got {scale}."
+            msg = f"The gold task requires a network of scale 2, got {scale}."
             raise OptionError(msg, code="model-unsuitable")
         self.side, self.seed, self.gold = side, seed, GoldOptions()
         probe = float(np.mean(self.gold.coarse_probe_nm))
@@ -398,7 +398,7 @@ class CheckOptions(Options):
     discs: int = option(
         200,
         "Objects",
-        ("Number of objects to insert and to remove, each."),
+        ("Number of objects to insert; the same number is removed."),
         ge=4,
         le=10000,
     )
@@ -487,7 +487,7 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
 
 
 def _collect_checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, object]:
-    """Return the checks for a model card: the new one and those still valid."""
+    """Return the checks for a model card: the new one and earlier ones still valid."""
     record_known = DiscRecord.from_card(card.model_dump())
     discs = {kind: dict(record.content) for kind, record in record_known.items()}
     if result.conditions:

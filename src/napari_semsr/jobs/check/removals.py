@@ -209,7 +209,7 @@ def _enlarge(image: RealArray, scale: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class MicroscopePair:
-    """Optical microscope and SEM that image one simulated sample with equal noise."""
+    """Optical microscope and SEM for one simulated sample, with repeatable noise."""
 
     optics: MicroscopeOptions
     side: int

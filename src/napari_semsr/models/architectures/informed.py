@@ -318,7 +318,7 @@ class Sharpener(nn.Module):
     def limit_corrections(
         self, corrections: Tensor, planes: Tensor, gate: "Gate"
     ) -> Tensor:
-        """Scale and limit the network's corrections of the filtered images.
+        """Scale and limit the network's corrections relative to the filters'.
 
         `corrections` (B, 2, H, W); `planes` (B, 4, H, W).
         """

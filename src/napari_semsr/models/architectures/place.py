@@ -47,7 +47,7 @@ class PlaceNet(nn.Module):
         self.head = init_layer_zero(nn.Conv2d(width, 4, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Restore normalised images (B, 1, H, W) with even sides."""
+        """Restore normalised (B, 1, H, W) with even sides to (B, 1, H, W)."""
         features = self.body(self.stem(functional.pixel_unshuffle(x, 2)))
         output: Tensor = x + functional.pixel_shuffle(self.head(features), 2)
         return output

@@ -1,4 +1,4 @@
-"""Dock the plugin's panels as tabs, since stacked docks would be too small."""
+"""Docking of the plugin's panels as tabs, since stacked docks would be too small."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _OURS = "semsr dock"
 _PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
 VERB_PANELS = {title: f"measure.verb_panel:{name}" for title, name in PANELS.items()}
-"""Panels generated from a command, as ``module:class``; the class is the command."""
+"""Panels generated from commands, as ``module:class``; the class is the command name.
+"""
 ASIDE = {
     "Batch": "batch:BatchPanel",
     "Check model": "enhance.models:CheckPanel",

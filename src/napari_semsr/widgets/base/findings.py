@@ -25,9 +25,9 @@ MADE_BY = "made by the network"
 
 
 Numbers = Mapping[str, Figure | str]
-"""Results by name: numbers or text."""
+"""Results (numbers or text), keyed by name."""
 Columns = Mapping[str, Iterable[float | str | None]]
-"""Columns of a curve or table by their headers, which end in the unit in brackets."""
+"""Columns of a curve or table, keyed by headers that end in the unit in brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Findings:
         return "; ".join(line for line in self.origin if MADE_BY in line)
 
     def to_text(self) -> str:
-        """Return the numbers, or the curves if there are none, separated by tabs."""
+        """Return the numbers, or else the curves, as tab-separated text."""
         rows = self._create_number_rows() if self.numbers else self._create_curve_rows()
         marks = [[self.caption]] if self.caption else []
         return format_tab_separated([*rows, *self._create_table_rows(), *marks])
@@ -92,7 +92,7 @@ class Findings:
         ]
 
     def _create_table_rows(self) -> list[list[str]]:
-        """Return the rows of each table, after an empty row."""
+        """Return the rows of each table, preceded by an empty row."""
         rows: list[list[str]] = []
         for columns in self.tables.values():
             cells = [list(map(_format_cell, values)) for values in columns.values()]
@@ -100,7 +100,7 @@ class Findings:
         return rows
 
     def _create_curve_rows(self) -> list[list[str]]:
-        """Return all columns of all curves side by side; short ones are padded."""
+        """Return the columns of all curves side by side, padding shorter ones."""
         columns = [
             [f"{name}: {head}", *map(_format_cell, values)]
             for name, columns in self.curves.items()
@@ -110,14 +110,14 @@ class Findings:
 
 
 def _format_cell(value: object) -> str:
-    """Format a number with all digits; None becomes empty."""
+    """Format a number with all digits, or None as an empty cell."""
     if value is None or value != value:
         return ""
     return str(value) if isinstance(value, str | bool | np.bool_) else f"{value:.10g}"
 
 
 def format_tab_separated(rows: Iterable[Iterable[object]]) -> str:
-    """Join rows with tabs for spreadsheets; None becomes empty."""
+    """Join rows with tabs for spreadsheets, with None as empty cells."""
     cells = (["" if cell is None else str(cell) for cell in row] for row in rows)
     return "\n".join("\t".join(map(escape_formula, row)) for row in cells)
 
@@ -127,14 +127,14 @@ def copy_to_clipboard(text: str) -> str:
     clipboard = QApplication.clipboard()
     if clipboard is not None:
         clipboard.setText(text)
-    return "Copied: paste the text into a spreadsheet."
+    return "Copied. Paste the text into a spreadsheet."
 
 
 _WIDEST_PX = 240  # of a column of a table; chosen: two columns are in view
 
 
 class RowTable(QTableWidget):
-    """A read-only table with a selected row."""
+    """Read-only table with row selection."""
 
     def __init__(self, tooltip: str, height: int) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class RowTable(QTableWidget):
             heads.setStretchLastSection(True)
 
     def fill(self, columns: Columns, *, sorts: bool = False) -> None:
-        """Fill the table with columns by header; with `sorts`, users can sort it."""
+        """Fill the table with columns keyed by header, sortable if `sorts` is set."""
         self.setSortingEnabled(False)
         self.clear()
         cells = [list(column) for column in columns.values()]

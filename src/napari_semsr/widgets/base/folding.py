@@ -1,4 +1,4 @@
-"""Widgets that fit a narrow dock and any font: text wraps or is elided, rows break."""
+"""Widgets for narrow docks and any font: text wraps or is elided, rows wrap."""
 
 import html
 import math
@@ -54,7 +54,7 @@ _PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # padding of a spin box in napari's styl
 _MIN_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
 TEXTS = "other_texts"
-"""Qt property of a button: all its possible labels, which determine its width."""
+"""Qt property of a button with all its possible labels, which determine its width."""
 _MIN_LETTERS = (
     7  # characters of a name in a list or field: the rest is elided or scrolled
 )
@@ -82,7 +82,7 @@ def set_part_visible(part: QWidget, on: bool) -> None:
 
 
 class RichLabel(QTextBrowser):
-    """Label with wrapping rich text, whose height adapts to its width.
+    """Rich-text label that wraps and adapts its height to its width.
 
     Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which are
     coloured by the theme. Links open in the web browser; one that is not an address is
@@ -194,7 +194,7 @@ class ScrollBox(QScrollArea):
         set_up_scroll_area(self, content)
         self.unfolding = QPushButton(_RIGHT, self)
         self.unfolding.setCheckable(True)
-        self.unfolding.setToolTip("Show all of the text, or only a few lines.")
+        self.unfolding.setToolTip("Show the full text or only a few lines.")
         self.unfolding.setStyleSheet(
             "QPushButton, QPushButton:checked "
             "{ background: transparent; padding: 0px; }"
@@ -295,7 +295,7 @@ def _compute_frame_width(button: QAbstractButton) -> int:
 
 
 class _ComboElider(QObject):
-    """Event filter that elides long entries of a combo box, with a full tooltip."""
+    """Event filter that elides long combo box entries and shows them in a tooltip."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Handle painting, and the tooltip of an elided entry."""
@@ -331,7 +331,7 @@ class _ComboElider(QObject):
 
 
 def elide_combo_box(box: QComboBox) -> None:
-    """Allow a combo box to be narrower than its entries, which are elided."""
+    """Allow a combo box to be narrower than its entries by eliding them."""
     box.setSizeAdjustPolicy(box.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(_MIN_LETTERS)
     view = box.view()
@@ -380,7 +380,7 @@ class _DecimalSeparatorFilter(QObject):
         return super().eventFilter(source, event)
 
     def replace_separator(self, text: str) -> None:
-        """Replace the decimal mark in pasted text, if it has exactly one."""
+        """Replace the decimal separator in pasted text that contains exactly one."""
         box, line, point = _get_spin_box_parts(self)
         other = "." if point == "," else ","
         if box.decimals() and point not in text and text.count(other) == 1:
@@ -425,7 +425,7 @@ class _TrailingZeroRemover(QObject):
 
 
 def _get_spin_box_parts(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
-    """Return the spin box of a helper, its line edit and its decimal separator."""
+    """Return a helper's spin box with its line edit and decimal separator."""
     box = helper.parent()
     assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - created for one
     line = box.lineEdit()
@@ -434,7 +434,7 @@ def _get_spin_box_parts(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str
 
 
 def compute_minimum_width(widget: QWidget) -> int:
-    """Return the minimum width of a control, in which only names may be elided."""
+    """Return the minimum width of a control at which only names are elided."""
     metrics = widget.fontMetrics()
     if isinstance(
         widget, QAbstractSpinBox
@@ -484,11 +484,11 @@ class _FlowLayout(QFlowLayout):
         return QSize(width + gaps, self.heightForWidth(_ANY_WIDTH))
 
     def minimumSize(self) -> QSize:  # noqa: N802 - Qt's name
-        """Return the size of a narrow layout, in which the text of buttons wraps."""
+        """Return the size of a narrow layout with wrapped button text."""
         return QSize(_NARROW_PX, self.heightForWidth(_ANY_WIDTH))
 
     def _break_lines(self, room: int) -> list[list[tuple[QWidget, int]]]:
-        """Break the widgets into lines; return those of each line with their widths."""
+        """Break the widgets into lines; return each line's widgets and widths."""
         items = (self.itemAt(number) for number in range(self.count()))
         parts = [item.widget() for item in items if item and not item.isEmpty()]
         lines: list[list[tuple[QWidget, int]]] = []
@@ -505,7 +505,7 @@ class _FlowLayout(QFlowLayout):
         return lines
 
     def _lay_out(self, rect: QRect, *, test: bool = False) -> int:
-        """Lay out the widgets, unless only measuring; return the height."""
+        """Lay out the widgets unless `test` is set; return the height."""
         top = rect.top()
         for line in self._break_lines(rect.width()):
             fixed_policy = QSizePolicy.Policy.Fixed
@@ -538,7 +538,7 @@ class WrappingRow(QWidget):
             self._lines.addWidget(widget)
 
     def insert_widget(self, place: int, widget: QWidget) -> None:
-        """Add a widget at an index."""
+        """Insert a widget at an index."""
         after = range(self._lines.count() - place)
         items = [self._lines.takeAt(place) for _ in after]
         self._lines.addWidget(widget)
@@ -547,7 +547,7 @@ class WrappingRow(QWidget):
 
 
 class CollapsibleSection(QWidget):
-    """Section of widgets that can be collapsed below its title."""
+    """Collapsible section of widgets below a title."""
 
     def __init__(self, title: str, tooltip: str, *widgets: QWidget) -> None:
         super().__init__()

@@ -53,10 +53,10 @@ from napari_semsr.widgets.base.folding import (
 from napari_semsr.widgets.base.places import get_start_folder
 
 Labels = Mapping[str, tuple[str, Mapping[str, str]]]
-"""Labels of options and of their values in a panel, by option name."""
+"""Panel labels of options and their values, keyed by option name."""
 
 _AUTOMATIC = "automatic"
-_MORE_TOLD = "Settings that few users need."
+_MORE_TOLD = "Settings that are rarely needed."
 _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
 # napari's selection is hardly visible in either theme; text on this one is readable
 _SELECTION_STYLE = (
@@ -92,7 +92,7 @@ def create_button(text: str, call: Callable[..., object], tooltip: str) -> QPush
 
 
 def _choose_path(edit: FileEdit) -> None:
-    """Ask for a path, starting at the entered one or next to the data."""
+    """Ask for a path, starting at the entered path or next to the data."""
     text = edit.line_edit.value.strip()
     path_typed = Path(text).expanduser().absolute()
     begin = path_typed if text and path_typed.parent.is_dir() else get_start_folder()
@@ -103,7 +103,7 @@ def _choose_path(edit: FileEdit) -> None:
 
 
 class Form(QWidget):
-    """A column of labelled controls that fits a narrow dock."""
+    """Column of labelled controls that fits a narrow dock."""
 
     def __init__(self, *controls: Widget | QWidget) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Form(QWidget):
         return was_handled
 
     def get_labels(self) -> Labels:
-        """Return the labels of rows and entries, by option name."""
+        """Return the row and entry labels, keyed by option name."""
         all_labels = {}
         for name, control in self._controls_by_name.items():
             label = getattr(control, "text", "") or getattr(control, "label", "")
@@ -218,7 +218,7 @@ def _get_type(annotation: object) -> tuple[Any, bool]:
 
 
 def _get_entries(field: FieldInfo) -> dict[str, object]:
-    """Return the values of an option by the entries shown in a panel."""
+    """Return the values of an option, keyed by the entries shown in a panel."""
     kind, _ = _get_type(field.annotation)
     values = get_args(kind) if get_origin(kind) is Literal else ()
     entries = {_AUTOMATIC if value == "auto" else str(value): value for value in values}
@@ -226,7 +226,7 @@ def _get_entries(field: FieldInfo) -> dict[str, object]:
 
 
 class _OptionControl:
-    """Widget of an option, with its value."""
+    """Widget for editing the value of an option."""
 
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.kind, self.optional = _get_type(field.annotation)
@@ -355,7 +355,7 @@ def use_panel_labels(text: str, read: Callable[[], Labels] = dict) -> str:
 def _find_label(
     labels: Labels, verb: str, option: str, value: str, unknown: str = ""
 ) -> str:
-    """Return how a panel names a command, or an option and its value."""
+    """Return the panel label of a command, or of an option and its value."""
     value = "" if value == "…" else value
     if verb:
         verb = FUNCTIONS.get(verb, verb)
@@ -373,7 +373,7 @@ def _find_label(
 
 
 def _find_row_label(option: str, value: str, labels: Labels) -> str:
-    """Return the row of a panel and the entry to choose; empty if there is none."""
+    """Return the label of a panel row and its entry, or an empty string."""
     names = (option, *_OTHER_NAMES.get(option, ()))
     label, choices = next((labels[name] for name in names if name in labels), ("", {}))
     entries = (value, *_ENTRIES.get(option, ()))
@@ -398,7 +398,7 @@ def create_option_widget(model: type[Options], name: str) -> Any:
 
 
 def get_command_labels(names: Iterable[str]) -> Labels:
-    """Return the panel labels of the options of commands, by option name."""
+    """Return the panel labels of command options, keyed by option name."""
     labels: Labels = {}
     for verb in filter(None, map(get_verb, names)):
         labels = {
@@ -409,7 +409,7 @@ def get_command_labels(names: Iterable[str]) -> Labels:
 
 
 def _get_option_labels(*models: type[Options]) -> Labels:
-    """Return the row and entry labels of options, by option name."""
+    """Return the row and entry labels of options, keyed by option name."""
     fields = [item for model in models for item in model.model_fields.items()]
     return {
         name: (
@@ -422,7 +422,7 @@ def _get_option_labels(*models: type[Options]) -> Labels:
 
 
 class OptionsForm(Form):
-    """Form for the labelled fields of an option set that belong to one group."""
+    """Form for the labelled fields in one group of an option set."""
 
     def __init__(self, model: type[Options], *, group: str = "") -> None:
         groups: dict[str, list[str]] = {group: [], MORE: []}
@@ -459,7 +459,7 @@ class OptionsForm(Form):
 
     @property
     def user_only_names(self) -> frozenset[str]:
-        """Options that only the user may set, never a loaded file."""
+        """Options that only the user may set, not a loaded file."""
         return user_only_options(self._model)
 
     def values(self) -> dict[str, Any]:
@@ -474,7 +474,7 @@ class OptionsForm(Form):
                 self._fold.set_expanded()
 
     def show_row(self, name: str, visible: bool) -> None:
-        """Show or hide one row with its label, also among the folded ones."""
+        """Show or hide a row with its label, including rows in the collapsed group."""
         if name in self._more:
             self._more_rows.show_row(name, visible)
         else:
@@ -504,7 +504,7 @@ class OptionsForm(Form):
 
 
 def create_group_forms(model: type[Options]) -> dict[str, OptionsForm]:
-    """Create a form for each further group of an option set."""
+    """Create a form for each additional group of an option set."""
     words = map(get_display, model.model_fields.values())
     groups = dict.fromkeys(one.group for one in words if one.label)
     return {
@@ -519,7 +519,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},
     "storage": {"cache_folder": "", "cache_gib": 4.0},
 }
-"""Defaults of ``configurations`` in the manifest; a test checks that they are equal."""
+"""Defaults of ``configurations`` in the manifest (their equality is tested)."""
 
 
 def get_preference(category: str, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Undo the last removal of layers from a viewer."""
+"""Undo of the last layer removal in a viewer."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.widgets.base.results import remove_store
 
 MADE_KEY = "semsr made"
-"""Key in a layer's metadata for the title of the panel that created it."""
+"""Layer metadata key for the title of the panel that created the layer."""
 
 _Removal = list[tuple[int, Layer]]
 """Removed layers in order, with their former indices in the layer list."""
@@ -37,12 +37,12 @@ class RemovedLayers:
 
     @property
     def layers(self) -> list[Layer]:
-        """Layers of the viewer, for callers that must not keep it alive."""
+        """Layers of the viewer, without keeping the viewer alive."""
         viewer = self._viewer()
         return [] if viewer is None else list(viewer.layers)
 
     def remove_layers(self, layers: Sequence[Layer]) -> None:
-        """Remove those of the given layers that still exist."""
+        """Remove the given layers that still exist."""
         viewer = self._viewer()
         for layer in layers:
             if viewer is not None and layer in viewer.layers:
@@ -50,11 +50,11 @@ class RemovedLayers:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether removals are currently final, since a panel makes them."""
+        """Whether removals are currently final because a panel performs them."""
         return self._quiet
 
     def remove_dependents(self, layer: Layer, others: Sequence[Layer]) -> None:
-        """Remove layers that belong to a removed one; undo restores all."""
+        """Remove layers that depend on a removed layer; undo restores all of them."""
         for item in filter(self.layers.__contains__, others):
             if self.can_restore(layer):
                 self._last.append((self.layers.index(item), item))
@@ -71,13 +71,13 @@ class RemovedLayers:
 
     @property
     def undo_text(self) -> str:
-        """Removal that can be undone, such as "removal of mosaic"; empty if none."""
+        """Removal that can be undone, such as "removal of mosaic", or empty."""
         there = self.layers
         is_gone = self._viewer() and any(item not in there for _, item in self._last)
         return self._text if is_gone else ""
 
     def undo(self) -> str:
-        """Restore the layers removed last, and return the undo text; empty if none."""
+        """Restore the last removed layers; return the undo text, empty if none."""
         text, viewer = self.undo_text, self._viewer()
         if text and viewer is not None:
             for index, layer in reversed(self._last):
@@ -124,7 +124,7 @@ class RemovedLayers:
 
 
 def _finalise_removal(removal: _Removal, others: Sequence[Layer]) -> None:
-    """Make a removal final; stores that other layers show are kept."""
+    """Make a removal final, keeping stores that other layers still show."""
     while removal:
         remove_store(removal.pop()[1], others)
 

@@ -1,4 +1,4 @@
-"""Open pages of the manual in the web browser."""
+"""Access to the manual in the web browser."""
 
 import re
 from functools import cache
@@ -15,7 +15,7 @@ _ON_THE_WEB = "https://github.com/napari-semsr/napari-semsr/blob/main/docs"
 
 
 def get_manual_folder() -> Path:
-    """Return the folder of the pages: in the package, or in the source tree."""
+    """Return the manual folder, in the package or in the source tree."""
     package_docs = _PACKAGE / "docs"
     return package_docs if package_docs.is_dir() else _PACKAGE.parents[1] / "docs"
 
@@ -41,7 +41,7 @@ def _read_troubleshooting() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def find_advice(message: str) -> str | None:
-    """Return the section of the manual about a message, if there is one.
+    """Return the manual section about a message, or None.
 
     `message`: as raised by the job, with the option names of commands.
     """

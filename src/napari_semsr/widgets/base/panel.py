@@ -149,7 +149,7 @@ HIDE, FLIP = "Ctrl+Shift+H", "Ctrl+Shift+B"
 def bind_key(
     widget: QWidget, key: str, call: Callable[[], object], *, anywhere: bool = False
 ) -> QShortcut:
-    """Bind a key to a function, while a widget has the focus or is visible."""
+    """Bind a key to a function while a widget has the focus or is visible."""
     context = Qt.ShortcutContext.WidgetWithChildrenShortcut
     if anywhere:  # the canvas has the focus while the user looks at a result
         context = Qt.ShortcutContext.WindowShortcut
@@ -225,7 +225,7 @@ _Planes = dict[Image, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class PanelTask:
-    """Task that Run starts; all parts except the job may be generators.
+    """Task started by Run; all callbacks except the job may be generators.
 
     The window repaints and responds at each ``yield``.
     """
@@ -254,7 +254,7 @@ def _run_with_plots(make: _Make) -> Job[object]:
 
 
 def _get_modification_time(path: str) -> int | None:
-    """Return when a path was last changed, in ns; None if it does not exist."""
+    """Return the modification time of a path in ns, or None if it does not exist."""
     try:
         return Path(path).stat().st_mtime_ns
     except (OSError, ValueError):
@@ -280,7 +280,7 @@ class FindingsBar(WrappingRow):
         self.plot_button = create_button(
             "Save plot…",
             self.save_plot,
-            "Save the plot on a white background, as PNG with 300 dpi or as SVG.",
+            "Save the plot on a white background, as PNG (300 dpi) or SVG.",
         )
         self.figure_button = create_button(
             "Save figure…",
@@ -292,8 +292,8 @@ class FindingsBar(WrappingRow):
             "Report…",
             panel.report_findings,
             "Measure the layers again with all suitable methods, and write a "
-            "printable page: images, numbers with their methods, text for a Methods "
-            "section.",
+            "printable page with images, numbers with their methods, and text for a "
+            "Methods section.",
         )
         sharing = self.copy_button, self.save_button, self.plot_button
         pages = self.figure_button, self.page_button
@@ -329,7 +329,7 @@ class FindingsBar(WrappingRow):
 
 
 def _refresh_choices(box: CategoricalWidget[Any]) -> None:
-    """Update a list of layers, keeping the choice even if it was renamed.
+    """Update a layer list, keeping the selection even if a layer was renamed.
 
     magicgui identifies the choice by its name.
     """
@@ -359,7 +359,9 @@ class Panel(QWidget):
     plots = False
     """Whether a result is plotted."""
     reports = True
-    """Whether the panel offers a report on its layers; false if it writes its own."""
+    """Whether the panel offers a report on its layers (false if it writes its own
+    report).
+    """
     help_place = "panels.md"  # page and heading of the manual
 
     @property
@@ -373,7 +375,7 @@ class Panel(QWidget):
     """Emitted when the panel is removed from its dock."""
 
     queue: str | None = "computing"
-    """Queue of the jobs that Run starts: jobs of one queue run one after another."""
+    """Queue for jobs started by Run; jobs in the same queue run one after another."""
 
     def __init__(self, viewer: Viewer, title: str, run_label: str = "Run") -> None:
         super().__init__()
@@ -507,12 +509,12 @@ class Panel(QWidget):
         tooltip = f"Stop after the current step ({CANCEL})."
         self.cancel_button = create_button(self._cancel_label, self.cancel, tooltip)
         self.cancel_button.setEnabled(False)
-        tooltip = "Save the layer created here, in a format of your choice."
+        tooltip = "Save the layer created by this panel in a format of your choice."
         self.save_button = create_button("Save…", self.save, tooltip)
         self.save_button.setVisible(False)
         tooltip = (
-            f"Open the manual page of this panel ({HELP}).\n{HIDE} hides and shows its "
-            f"results, {FLIP} shows their input."
+            f"Open the manual page of this panel ({HELP}).\n{HIDE} hides or shows the "
+            f"results, and {FLIP} shows their input."
         )
         self.help_button = create_button("?", self.show_help, tooltip)
         fixed_policy = QSizePolicy.Policy.Fixed
@@ -569,14 +571,14 @@ class Panel(QWidget):
         ticks: Sequence[QWidget] = (),
         below: Sequence[QWidget] = (),
     ) -> None:
-        """Add the group of results, hidden until there are some.
+        """Add the results group, hidden until there are results.
 
         `helpers` is the label of the tick box for the panel's helper layers, which is
         above the common buttons, with other `ticks`.
         """
         self.headline, self.remarks = RichLabel(), RichLabel()
         self.figures, self._results_title = RichLabel(), title
-        tooltip = "All numbers of the result, with their methods."
+        tooltip = "Show all numbers of the result with their methods."
         self.all_figures = CollapsibleSection("All numbers", tooltip, self.figures)
         self.helpers = CheckBox(
             text=helpers,
@@ -605,7 +607,7 @@ class Panel(QWidget):
         path: Path | None = None,
         leader: Layer | None = None,
     ) -> Iterator[list[Layer]]:
-        """Context in which added layers replace those of an earlier run on the inputs.
+        """Replace layers of an earlier run on the inputs with those added in the block.
 
         Yields the earlier ones, to be removed first. Layers that the user renamed or
         saved are kept, except one of the store `path`. The order of layers and the view
@@ -666,7 +668,7 @@ class Panel(QWidget):
     def clear_plot(
         self, *, rows: int = 1, height: int = 240, place: int = 0
     ) -> "PlotCanvas":
-        """Return the empty plot of the results, created on first use."""
+        """Return the cleared results plot, creating it on first use."""
         if self.plot is None:
             from napari_semsr.widgets.base.plots import PlotCanvas
 
@@ -734,11 +736,11 @@ class Panel(QWidget):
         self.show_status(sentence)
 
     def findings(self) -> Findings:
-        """Return the latest results, to copy and save."""
+        """Return the latest results for copying and saving."""
         return self._findings
 
     def reveal_results(self) -> None:
-        """Show the group of results, scrolled to its top."""
+        """Show the results group and scroll to its top."""
         self.results.setVisible(True)
         self.helpers.native.setVisible(bool(self._find_helper_layers()))
         self.sharing.refresh()
@@ -757,7 +759,7 @@ class Panel(QWidget):
         layers: Callable[[], Sequence[Layer]] | None = None,
         none: str | None = None,
     ) -> ComboBox:
-        """Create a list of layers that follows the viewer; by default of grey ones.
+        """Create a layer list that follows the viewer, by default of grey layers.
 
         The last image is first and is proposed; maps are last.
         """
@@ -779,7 +781,7 @@ class Panel(QWidget):
         return box
 
     def create_image_boxes(self, verb: Verb[Any, Any]) -> list[ComboBox]:
-        """Create a list of layers for each image that a command reads."""
+        """Create a layer list for each image that a command reads."""
         return [
             self.create_layer_box(item.name, item.title, item.tooltip)
             for item in verb.images
@@ -788,7 +790,7 @@ class Panel(QWidget):
     def create_layer_list(
         self, tooltip: str, height: int, *, name: str = "layers", label: str = ""
     ) -> Select:
-        """Create a list of grey layers with multiple selection."""
+        """Create a multiple-selection list of grey layers."""
         rows = Select(
             name=name,
             label=label or None,
@@ -830,12 +832,12 @@ class Panel(QWidget):
     # -- stacks --------------------------------------------------------------
 
     def create_planes_box(self) -> CheckBox:
-        """Create a tick box for all planes, shown if the input is a stack."""
+        """Create the all-planes tick box, shown if the input is a stack."""
         self.all_planes = CheckBox(
             name="all_planes",
             text="All planes",
             tooltip=(
-                "Process all planes and create a stack; otherwise process only the "
+                "Process all planes and create a stack instead of processing only the "
                 "displayed plane."
             ),
         )
@@ -843,7 +845,7 @@ class Panel(QWidget):
         return self.all_planes
 
     def uses_all_planes(self) -> bool:
-        """Return whether all planes of the input are to be processed."""
+        """Return whether to process all planes of the input."""
         takes_all = self.all_planes is not None and bool(self.all_planes.value)
         return takes_all and bool(self._get_stacks())
 
@@ -902,7 +904,7 @@ class Panel(QWidget):
         return next((item for item in layers if get_databar_rows(item)), None)
 
     def _show_databar(self, _: object = None) -> None:
-        """Offer to crop a data bar of the selected image."""
+        """Offer to crop the data bar of the selected image."""
         if is_alive(self):
             layer = self._find_databar_layer()
             self.databar_button.setVisible(layer in self.viewer.layers)
@@ -931,7 +933,7 @@ class Panel(QWidget):
         ]
 
     def _update_offers(self, _: object = None) -> None:
-        """Offer what the selected layers lack: a stated pixel size, their luminance."""
+        """Offer to use the stated pixel sizes or luminance of the selected layers."""
         if not is_alive(self):
             return
         layers_chosen = self._get_selected_layers()
@@ -972,7 +974,7 @@ class Panel(QWidget):
             box.value = layer_made
 
     def accepts_layer(self, layer: Layer) -> bool:
-        """Return whether a layer is selected in the list when it becomes active."""
+        """Return whether to select a layer in the list when it becomes active."""
         return not layer.metadata.get(LIVE_KEY)
 
     def choose_input(self, layer: Layer) -> None:
@@ -1028,7 +1030,7 @@ class Panel(QWidget):
         self._show_unsaved()
 
     def _run_in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
-        """Run a function that adds layers; events are processed after each part."""
+        """Run a function that adds layers, processing Qt events after each step."""
         self._layers_shown.clear()
         with self._record_added_layers():
             parts = act() or iter(())
@@ -1041,7 +1043,7 @@ class Panel(QWidget):
         self._layers_shown.clear()
 
     def _show_unsaved(self) -> None:
-        """List the layers that are lost when napari closes, and offer to save them."""
+        """List layers that would be lost when napari closes; offer to save them."""
         if not is_alive(self):
             return
         self.own_layers = [
@@ -1066,7 +1068,7 @@ class Panel(QWidget):
         write: Callable[[Path], object],
         sentence: str = "Saved as {}.",
     ) -> None:
-        """Ask for a file name, write the file, and report; ``{}`` becomes the path."""
+        """Ask for a file name, write the file, and report its path as ``{}``."""
         path = ask_file(self, title, name, kinds)
         if path is not None:
             with self.show_errors():
@@ -1074,7 +1076,7 @@ class Panel(QWidget):
                 self.show_status(sentence.format(path))
 
     def save_as(self, layer: Image) -> None:
-        """Ask where to save a layer, with all planes of a stack, and save it."""
+        """Ask where to save a layer, including all planes of a stack, and save it."""
         with self.show_errors():
             look, stack = get_display_settings(layer), layer.ndim > 2
             planes = list_planes(layer) if stack else [self.read_layer(layer)]
@@ -1092,7 +1094,7 @@ class Panel(QWidget):
     def _show_saved(self, layer: Image, saved_file: Converted) -> None:
         record_saved_path(layer.metadata, saved_file)
         self._show_unsaved()
-        self.notify(f"{layer.name} is saved as {saved_file.output}.")
+        self.notify(f"{layer.name} was saved as {saved_file.output}.")
 
     def _show_not_saved(self) -> None:
         self.show_status("Nothing was saved.")
@@ -1149,7 +1151,7 @@ class Panel(QWidget):
     def write_report(
         self, layers: Sequence[Image], findings: Sequence[PanelFindings] = ()
     ) -> None:
-        """Ask for a file name, and report on layers; two of equal shape are a pair."""
+        """Ask for a file name and report on layers, two of equal shape as a pair."""
         with self.show_errors():
             images: list[Any] = [self.read_displayed_layer(layer) for layer in layers]
             name = f"{layers[0].name if layers else self.title} report"
@@ -1200,7 +1202,7 @@ class Panel(QWidget):
         return any(runner.is_busy for runner in self._runners)
 
     def job(self) -> PanelTask:
-        """Read the form, and return the task; called when Run is pressed."""
+        """Read the form and return the task that Run starts."""
         raise NotImplementedError
 
     def get_output_path(self) -> Path | None:
@@ -1208,7 +1210,7 @@ class Panel(QWidget):
         return None
 
     def run(self) -> None:
-        """Start or queue the job with the values of the form, or report why not."""
+        """Start or queue the job with the values of the form, or explain why not."""
         request = self._read_form_state()
         if self.queue is None and self.runner.is_busy:
             self.show_status(_RUNNING)
@@ -1222,7 +1224,7 @@ class Panel(QWidget):
                 self._start_run(request)
 
     def _read_form_state(self) -> tuple[Any, ...]:
-        """Read everything that determines a run, including the plane that is shown."""
+        """Read everything that determines a run, including the displayed plane."""
 
         def find_widgets(kind: type[_Part]) -> list[_Part]:
             return [
@@ -1290,7 +1292,7 @@ class Panel(QWidget):
             yield from self._run_in_parts(prepare)
 
     def record_sources(self, layers: Sequence[Image]) -> None:
-        """Record the layers of a result, and their planes."""
+        """Record the source layers of a result and their planes."""
         read, dims = self._layers_read, self.viewer.dims
         self._source_planes = {
             item: read.get(item, get_displayed_plane(item, dims)) for item in layers
@@ -1311,7 +1313,7 @@ class Panel(QWidget):
     def cancel(self) -> None:
         """Remove the last waiting job from the queue, or stop the running one."""
         if self.runner.cancel_last_waiting():
-            self.show_status("Removed from the queue; nothing was done.")
+            self.show_status("Removed from the queue; the job was not run.")
             self._show_buttons()
         else:
             self.stop()
@@ -1423,12 +1425,12 @@ class Panel(QWidget):
         show_error(sentence)
 
     def _show_job_problem(self, text: str) -> None:
-        """Show why a job failed; clean-up by the panel does not clear the error."""
+        """Show why a job failed, keeping the error during clean-up by the panel."""
         self.show_problem(text)
         self._causes = None
 
     def _find_causes(self) -> tuple[object, ...]:
-        """Return what an error may depend on: the form, its files, other layers."""
+        """Return possible causes of an error: the form, its files, other layers."""
         *typed_values, _ = self._read_form_state()
         files = [
             _get_modification_time(text) for text in typed_values[0] if os.sep in text
@@ -1469,7 +1471,7 @@ class Panel(QWidget):
         self.warning_label.setText("")
 
     def get_labels(self) -> Labels:
-        """Return the labels of rows and entries, by option name."""
+        """Return the row and entry labels, keyed by option name."""
         labels_by_form = [form.get_labels() for form in self.findChildren(Form)]
         return {name: label for one in labels_by_form for name, label in one.items()}
 
@@ -1479,7 +1481,7 @@ class Panel(QWidget):
 
     @contextmanager
     def show_errors(self) -> Iterator[None]:
-        """Context that shows an error instead of raising it."""
+        """Show errors raised in this context instead of propagating them."""
         try:
             yield
         except SemsrError as error:
@@ -1534,12 +1536,15 @@ def _format_wide_table(title: str, columns: Columns) -> str:
         parts_shown.append(f"<table><tr>{titles}</tr>{rows}</table>")
     more, rest = len(cells[first]) - _MAX_SHOWN, ""
     if more > 0:
-        rest = f"<p>and {more} more rows; Copy and Save numbers include all.</p>"
+        rest = (
+            f"<p>... and {more} more rows. Copy and Save numbers include all of "
+            "them.</p>"
+        )
     return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
 
 
 def _find_headline_figure(numbers: Numbers) -> tuple[str, Figure] | None:
-    """Return the first number to show in large type, preferably a known one."""
+    """Return the first number to show in large type, preferring known values."""
     large_figures = [
         (k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large
     ]

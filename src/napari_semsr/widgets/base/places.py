@@ -1,4 +1,4 @@
-"""Start folders of file dialogs: that of the data, or the last one chosen for it."""
+"""Start folders of file dialogs: the data folder or the last folder chosen for it."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _output_folders: dict[Path, Path] = {}  # last output folder of data in a folder
 
 
 def get_start_folder() -> Path:
-    """Return the start folder of a dialog: that of the data, or the last one chosen.
+    """Return a dialog's start folder: the data folder or the last one chosen for it.
 
     Frames have their own folder; their results go next to it.
     """
@@ -35,7 +35,7 @@ def _find_data_folder() -> Path | None:
 
 
 def remember_folder(path: Path) -> None:
-    """Remember an output folder, for later results of the same data."""
+    """Remember an output folder for later results of the same data."""
     update_save_history(str(path))
     data = _find_data_folder()
     if data is not None:

@@ -1,4 +1,4 @@
-"""A matplotlib canvas that follows napari's theme, and shared parts of plots."""
+"""Matplotlib canvas that follows napari's theme, and shared plotting functions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ _ABOVE_TICKS = 4.2  # character heights above an upper axis; chosen
 
 
 def warm_up_plotting() -> None:
-    """Draw a plot off screen, to load fonts before the first one is shown."""
+    """Draw a plot off screen to load fonts before the first plot is shown."""
     figure = Figure(dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -45,7 +45,7 @@ def warm_up_plotting() -> None:
 
 
 class _Canvas(FigureCanvasQTAgg):
-    """Canvas that draws only on paint events: once for many requests, if visible."""
+    """Canvas drawn only on paint events: once for many requests, only if visible."""
 
     def __init__(self, figure: Figure) -> None:
         super().__init__(figure)  # type: ignore[no-untyped-call]
@@ -54,7 +54,7 @@ class _Canvas(FigureCanvasQTAgg):
         self._behind: object = None  # background: everything except the moving lines
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
-        """Pass the wheel to the panel, which scrolls; matplotlib would consume it."""
+        """Pass wheel events on to scroll the panel; matplotlib would consume them."""
         event.ignore()
 
     def draw_idle(self) -> None:
@@ -107,11 +107,11 @@ class PlotCanvas(QWidget):
             self.refresh()
 
     def redraw_lines(self, lines: Sequence[Line2D]) -> None:
-        """Redraw animated lines; axes and everything else are kept."""
+        """Redraw only the animated lines, keeping everything else."""
         self.canvas.redraw_lines(lines)
 
     def clear(self) -> None:
-        """Empty the axes."""
+        """Clear the axes."""
         self.canvas.redraw_lines(())
         for axes in self.axes:
             axes.clear()
@@ -209,7 +209,7 @@ def add_legend(axes: Axes) -> None:
 
 
 def shorten_label(text: str, length: int = 34) -> str:
-    """Shorten a long name in its middle."""
+    """Shorten a long name by eliding its middle."""
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
@@ -218,7 +218,7 @@ _PEN = CurveStyle(COLOURS)
 
 
 def draw_plot(axes: Axes, plot: Plot) -> None:
-    """Draw curves with axis labels in the style of panels, and the legend above."""
+    """Draw curves in panel style, with axis labels and a legend above the axes."""
     lines = (replace(line, label=shorten_label(line.label)) for line in plot.lines)
     draw_curves(axes, replace(plot, lines=tuple(lines)), _PEN)
     for part in (axes, *axes.child_axes):

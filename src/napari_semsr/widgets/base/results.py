@@ -1,4 +1,4 @@
-"""Paths of results, and how written results are opened and shown."""
+"""Result paths, and opening and display of written results."""
 
 import atexit
 import shutil
@@ -101,7 +101,7 @@ _given_paths: set[Path] = set()
 
 
 def get_cache_folder() -> Path:
-    """Return the cache folder, created on first use, removed when napari closes."""
+    """Return the cache folder, created on first use and removed when napari closes."""
     if not _folder or not _folder[0].is_dir():
         parent = str(get_preference("storage", "cache_folder")).strip() or None
         try:
@@ -118,7 +118,7 @@ def get_cache_folder() -> Path:
 
 
 def remove_cache() -> None:
-    """Remove the cache folder with its content."""
+    """Remove the cache folder and its contents."""
     for folder in _folder:
         shutil.rmtree(folder, ignore_errors=True)
     _folder.clear()
@@ -162,7 +162,7 @@ def set_project_folder(folder: Path | None) -> None:
 
 
 def is_unsaved(layer: Layer) -> bool:
-    """Return whether a finished layer is only in memory or temporary folders.
+    """Return whether a finished layer exists only in memory or temporary folders.
 
     Also true if its pixel size has changed since, unless an open project keeps it.
     """
@@ -178,7 +178,7 @@ def is_unsaved(layer: Layer) -> bool:
 
 
 def has_new_pixel_size(layer: Layer) -> bool:
-    """Return whether the pixel size of a layer differs from that of its file."""
+    """Return whether a layer's pixel size differs from the pixel size in its file."""
     about, has_size = get_image_record(layer), is_calibrated(layer)
     if "pixel_size_nm" not in about:
         return has_size and SIZE_ERROR_KEY in about  # set here, error known or not
@@ -240,20 +240,22 @@ class OutputTarget:
 
 
 def create_store_edit(what: str = "result") -> FileEdit:
-    """Create the field for the output path of a result, which may be empty."""
+    """Create the optional output path field of a result."""
     return FileEdit(
         name="output",
         label="Save as",
-        tooltip=f"A store, NAME.ome.zarr; if empty, the {what} is in a temporary "
-        "folder that is removed when napari closes. Save… writes TIFF or PNG "
-        "afterwards.",
+        tooltip=(
+            f"Store to write, NAME.ome.zarr. If empty, the {what} is stored in a "
+            "temporary folder that is removed when napari closes. Use Save… to write "
+            "TIFF or PNG afterwards."
+        ),
         mode=FileDialogMode.OPTIONAL_FILE,
         filter="*.ome.zarr",
     )
 
 
 def get_entered_path(edit: FileEdit) -> Path | None:
-    """Return the path in an optional field; None if it is empty."""
+    """Return the path in an optional field, or None if it is empty."""
     text = str(edit.value or "").strip()
     return None if text in ("", ".") else Path(text)
 
@@ -269,7 +271,7 @@ def get_entered_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
     ending = path.suffix.lower()
     if stack and ending == ".zarr":
         msg = (
-            f"All planes together are saved as .ome.tif, got {path.name}: change the "
+            f"A stack of all planes is saved as .ome.tif, got {path.name}: change the "
             "name under Save as."
         )
         raise OptionError(msg, code="suffix-unknown")
@@ -280,9 +282,8 @@ def get_entered_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
         return path
     if ending in _IMAGES:
         msg = (
-            "A result is first written as a store, NAME.ome.zarr: remove the suffix "
-            f"of {path.name} under Save as, and press Save… afterwards for another "
-            "format."
+            "Results are first written as a store, NAME.ome.zarr: remove the suffix of "
+            f"{path.name} under Save as, and use Save… afterwards for another format."
         )
         raise OptionError(msg, code="suffix-unknown")
     stem = path.stem if ending == ".zarr" else path.name
@@ -317,7 +318,7 @@ STRIP_PX = 1 << 24  # pixels that are averaged at once; chosen
 
 @dataclass(frozen=True, slots=True)
 class OpenedImage:
-    """An opened image, with its pyramid and reading options."""
+    """Opened image with its pyramid and reading options."""
 
     micrograph: Micrograph  # the finest level asked for
     levels: tuple[Micrograph, ...]  # finest first; one entry without a pyramid
@@ -361,7 +362,7 @@ def open_store(path: str | Path) -> Job[OpenedImage]:
 
 @dataclass(frozen=True, slots=True)
 class JobOutput:
-    """Result of a job, with its output images opened."""
+    """Result of a job with its opened output images."""
 
     result: Any  # result of the job
     output: OpenedImage
@@ -404,7 +405,7 @@ def run_and_open(
 
 
 def create_coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
-    """Downsample a lazy image strip by strip, to levels in memory down to 2048 px.
+    """Downsample a lazy image strip by strip to in-memory levels down to 2048 px.
 
     napari computes every chunk of a single-scale lazy layer when it is added. With
     coarse levels made in the job's thread, it reads only what is visible.
@@ -426,7 +427,7 @@ def create_coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
 
 
 def _compute_array(part: Any) -> RealArray:
-    """Compute with threads, outside napari's dask cache, which is not thread-safe.
+    """Compute with threads, bypassing napari's dask cache, which is not thread-safe.
 
     Naming the scheduler, or leaving it out, would import `distributed`.
     """
@@ -447,7 +448,7 @@ def _average_blocks(part: RealArray) -> RealArray:
 
 
 def add_stack(viewer: Viewer, outcome: JobOutput, source: Image, name: str) -> Image:
-    """Add a stack that was made plane by plane, with the axes of its source."""
+    """Add a stack computed plane by plane, using the axes of its source."""
     planes, lead = outcome.planes, source.ndim - 2
     keywords = create_layer_keywords(planes[0], name=name)
     for key, values in {
@@ -577,7 +578,7 @@ PIXEL_EVENTS = ("data", "paint", "labels_update")
 
 
 def _track_pixel_changes(layer: Layer) -> None:
-    """Forget the files of an image if its pixels differ, now and later."""
+    """Forget the source files of an image if its pixels differ, now or later."""
     if isinstance(layer, Image | Labels):
         _record_shape(layer)
         for name in PIXEL_EVENTS:
@@ -586,21 +587,21 @@ def _track_pixel_changes(layer: Layer) -> None:
 
 
 def _on_pixels_changed(event: Event) -> None:
-    """Forget the files of replaced pixels, and record that in the history."""
+    """Forget the source files of replaced pixels and record the edit in the history."""
     layer = event.source
     record_edit(layer)
     _forget_files(layer)
 
 
 def _record_shape(layer: Image | Labels) -> None:
-    """Record the shape of an image, to recognise crops and projections of it."""
+    """Record the shape of an image to recognise its crops and projections."""
     shape = get_finest_level(layer).shape
     if layer.metadata.setdefault(SHAPE_KEY, shape) != shape:
         _forget_files(layer)
 
 
 def _forget_files(layer: Image | Labels) -> None:
-    """Forget the files whose pixels differ from the current ones of an image.
+    """Forget source files whose pixels differ from the current pixels of an image.
 
     The image may still be displayed from them.
     """
@@ -679,7 +680,7 @@ def _belongs_to_image(layer: Layer, image: Layer) -> bool:
 
 
 def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
-    """Scale images without a pixel size, as a group, to the field of the others."""
+    """Scale images without a pixel size, as a group, to the extent of the others."""
     sized_layers = [item for item in list_grey_layers(viewer) if is_calibrated(item)]
     plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
     if not (sized_layers and layers and tuple(viewer.dims.displayed) == plane):
@@ -707,7 +708,7 @@ def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> No
 
 
 def _release_fitted_layers(viewer: ViewerModel) -> None:
-    """Display images in pixels again if none has a pixel size any longer."""
+    """Display images in pixel units again if none has a pixel size any more."""
     images = list_grey_layers(viewer)
     if any(is_calibrated(item) for item in images):
         return
@@ -719,7 +720,7 @@ def _release_fitted_layers(viewer: ViewerModel) -> None:
 
 
 def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
-    """Ask once for the pixel size of an image without one, if others have one."""
+    """Ask once for an image's missing pixel size if other images have one."""
     layers_asked = _layers_asked_about.setdefault(viewer, set())
     if layer.name in layers_asked:
         return
@@ -732,8 +733,8 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
             show_panel_by_title(model, "Open mosaic", "Image").focus_pixel_size(layer)
 
     question = (
-        f"Not to scale: {layer.name} has no pixel size, and is shown at the size of "
-        "the field in view."
+        f"Not to scale: {layer.name} has no pixel size and is shown at the size of the "
+        "visible field."
     )
     offer_action(question, "Set its pixel size", open_size_panel)
 
@@ -745,11 +746,11 @@ def offer_action(text: str, label: str, call: Callable[[], object]) -> None:
 
 
 class _ActionNotification(Notification):
-    """Notification with a button, whose source napari shows."""
+    """Notification with a button and the plugin as its source."""
 
     @property
     def source(self) -> str:
-        """Name of the plugin, instead of napari's default, a Python object."""
+        """Name of the plugin instead of a Python object, napari's default."""
         return "Superlens SEM"
 
 
@@ -777,7 +778,7 @@ def get_stated_size(layer: Layer | None) -> PixelSize | None:
 
 
 def apply_stated_size(viewer: ViewerModel, layer: Layer) -> None:
-    """Set the pixel size of a layer to that of its file."""
+    """Set the pixel size of a layer to the one stated in its file."""
     size = get_stated_size(layer)
     if size is not None:
         origin = create_size_source(
@@ -791,7 +792,7 @@ def apply_stated_size(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def is_coloured(layer: Layer | None) -> bool:
-    """Return whether an image layer is coloured, not grey stored as RGB."""
+    """Return whether an image layer has colours, rather than grey stored as RGB."""
     if not (isinstance(layer, Image) and layer.rgb):
         return False
     if layer not in _colour_layers:
@@ -835,7 +836,7 @@ def describe_databar(layer: Layer) -> str:
 
 
 def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
-    """Replace a layer by one without its data bar, otherwise unchanged."""
+    """Replace a layer by an otherwise identical one without its data bar."""
     rows = get_databar_rows(layer)
     if layer not in viewer.layers or not rows:
         return

@@ -1,4 +1,4 @@
-"""Run jobs in threads, heavy ones one after another, without leaks.
+"""Leak-free execution of jobs in threads, with heavy jobs one after another.
 
 A service is a generator of `Progress`. Qt generator workers swallow `RuntimeError`
 and leave the generator open when they are stopped, so a *function* worker drives
@@ -57,7 +57,7 @@ _THREAD_END_MS = (
 _BREATH_MS = 10  # ms from one part to the next: Qt asks a window to paint within 5 ms
 
 Parts = Iterator[None] | None
-"""Remaining parts, run one per turn of the event loop; None if there are none."""
+"""Remaining parts, run one per iteration of the event loop, or None."""
 
 
 _Q = TypeVar("_Q", bound=QObject)
@@ -81,7 +81,7 @@ def create_timer(
     *,
     once: bool = False,
 ) -> QTimer:
-    """Create a timer that calls a function repeatedly, or `once`."""
+    """Create a timer that calls a function repeatedly or, if `once`, a single time."""
     timer = QTimer(parent)
     timer.setInterval(milliseconds)
     timer.setSingleShot(once)
@@ -151,12 +151,12 @@ class _JobRun:
 
     @property
     def owner(self) -> "JobRunner | None":
-        """The requesting object; None once Qt has destroyed it."""
+        """Requesting object, or None once Qt has destroyed it."""
         owner_found = self._owner()
         return owner_found if is_alive(owner_found) else None
 
     def __call__(self) -> None:
-        """Run the job to its end, or until the cancel event is set."""
+        """Run the job to completion, or until the cancel event is set."""
         make, self._make = self._make, None
         if make is None:
             return
@@ -219,7 +219,7 @@ class _Worker(FunctionWorker[None]):
 
 
 class _Queue(QObject):
-    """All jobs of the session, waiting and running, in the order of requests.
+    """Queue of all waiting and running jobs of the session, in request order.
 
     It outlives the panels, so a job without a panel still frees its slot.
     """
@@ -244,7 +244,7 @@ class _Queue(QObject):
         return [run for run in (*self.runs_shown, *self.runs) if run.owner is owner]
 
     def watch_windows(self) -> None:
-        """Collect the garbage of closed windows here, in the main thread.
+        """Garbage-collect closed windows in the main thread.
 
         napari's canvas keeps an OpenGL context and its surface in a reference cycle.
         Python collects in any thread that allocates, and Qt crashes if they are
@@ -272,15 +272,13 @@ class _Queue(QObject):
                     widget.deleteLater()
 
     def start_ready_jobs(self) -> None:
-        """Start jobs that need not wait any longer, and update the others' messages."""
+        """Start jobs that no longer need to wait; update the messages of the others."""
         self.runs = [run for run in self.runs if run.has_begun or run.owner is not None]
         for run in list(self.runs):
             if run in self.runs and not run.has_begun:
                 before = self._find_blocking_runs(run)
                 if before:
-                    sentence = (
-                        f"Waiting for {before[0].title} ({len(before)} before it)"
-                    )
+                    sentence = f"Waiting for {before[0].title} ({len(before)} ahead)"
                     owner = run.owner
                     if (
                         owner is not None
@@ -297,7 +295,7 @@ class _Queue(QObject):
                 )
 
     def _find_blocking_runs(self, run: _JobRun) -> list[_JobRun]:
-        """Return the jobs that must end before one starts."""
+        """Return the jobs that must end before a job can start."""
         place = self.runs.index(run)
         others = [o for n, o in enumerate(self.runs) if o.has_begun or n < place]
         runs_shown = [other for other in self.runs_shown if other.owner is run.owner]
@@ -332,7 +330,7 @@ class _Queue(QObject):
         parts: Iterator[None],
         end: Callable[[Exception | None], None],
     ) -> None:
-        """Run the next part, and leave the rest to later turns of the event loop.
+        """Run the next part and leave the rest to later event-loop iterations.
 
         The window repaints and responds between two parts.
         """
@@ -381,7 +379,7 @@ class _Queue(QObject):
         )
 
     def _finish_run(self, run: _JobRun, error: Exception | None) -> None:
-        """Remove a job whose result is shown."""
+        """Remove a job whose result has been shown."""
         self.runs_shown.remove(run)
         self._report_end(run, error)
 
@@ -409,7 +407,7 @@ def _get_queue() -> _Queue:
 
 
 def _cancel_all_jobs() -> None:
-    """Cancel the jobs that still run when Python ends, and wait for them.
+    """Cancel jobs that are still running when Python exits, and wait for them.
 
     A thread that outlives Qt aborts Python. Workers and windows of other plugins are
     not touched: they may be destroyed already, and napari ends its workers.
@@ -435,7 +433,7 @@ def destroy_after_jobs(widget: QWidget) -> None:
 
 
 def has_active_jobs() -> bool:
-    """Return whether any panel runs a job, which may read what another panel shows."""
+    """Return whether any panel runs a job, which may read layers of another panel."""
     return bool(_get_queue().runs)
 
 
@@ -455,7 +453,7 @@ def check_layers_unused(layers: Iterable[Layer]) -> None:
         if read and not run.cancel.is_set():
             msg = (
                 f"{run.title} uses {read[0].name} with its current pixel size; wait "
-                "until it has ended, or cancel it, then change the size."
+                "for the job to end or cancel it, then change the size."
             )
             raise OptionError(msg, code="layer-in-use")
 
@@ -472,9 +470,9 @@ class JobRunner(QObject):
     failed = QtSignal(str)
     """Emits the error as one sentence."""
     logged = QtSignal(str)
-    """Emits the log file of the error, after `failed`."""
+    """Emits the path of the error log file, after `failed`."""
     cancelled = QtSignal()
-    """Emitted when a cancelled job has really ended."""
+    """Emitted when a cancelled job has actually ended."""
     busy_changed = QtSignal(bool)
     """Emits True when the first job is accepted and False when the last has ended."""
 
@@ -510,7 +508,7 @@ class JobRunner(QObject):
         make: Callable[[], Job[object]],
         request: JobRequest = _AT_ONCE,
     ) -> bool:
-        """Start a job, or let it wait for those before it in its queue."""
+        """Start a job, or queue it behind earlier jobs."""
         if request.queue is None and self.is_running:
             return False
         queue, first = _get_queue(), not self.is_busy
@@ -554,7 +552,7 @@ class JobRunner(QObject):
         return True
 
     def report_end(self, run: _JobRun, error: BaseException | None) -> None:
-        """Report how a job ended; it is no longer in the queue."""
+        """Report how a job ended, after it has left the queue."""
         if not self.is_busy:
             self.busy_changed.emit(False)
         if error is None:

@@ -538,8 +538,9 @@ def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
     if finite.any() and np.mean((new - old) ** 2) > min(old.var(), new.var()):
         msg = (
             f"The grey levels of {first.name} and {second.name} have no common scale, "
-            "as in images from two instruments, so their difference would show nothing "
-            "else. Use Overlay in two colours, Flicker or Before | after instead."
+            "as in images from two instruments, so their difference would show only "
+            "this mismatch. Use Overlay in two colours, Flicker or Before | after "
+            "instead."
         )
         raise OptionError(msg, code="grey-scales-differ")
 

@@ -1,4 +1,4 @@
-"""Follow a folder that a microscope writes to, showing its growing mosaic.
+"""Growing mosaic of a folder to which a microscope writes during a scan.
 
 The job's thread passes on blocks of the store as they are written; another thread
 passes on enhanced blocks, which grow in a second layer. A timer of the main thread

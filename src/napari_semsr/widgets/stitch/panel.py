@@ -413,7 +413,9 @@ class StitchMosaicPanel(Panel):
                         f"{100 * distortion.sd:.2g}"
                     )
                     field = format_shape(distortion.shape)
-                    sentence += f"; distortion {share} % at the edge of a {field} field"
+                    sentence += (
+                        f"; distortion {share} % at the edge of the field ({field})"
+                    )
         self.calibration_label.setText(sentence)
         self.pixel_size.setEnabled(not sentence)
         self.pixel_size.value = size

@@ -700,7 +700,7 @@ class TrainPanel(Panel):
         self.resume_button = create_button(
             "Resume",
             self.resume,
-            "Resume a stopped run of this panel, or from a folder.",
+            "Resume a stopped run, either of this panel or from a folder.",
         )
         self.buttons.insert_widget(1, self.resume_button)
         return foot

@@ -373,7 +373,7 @@ class StepsWindow(QWidget):
 
     @property
     def page(self) -> StepPage:
-        """The page of the current step."""
+        """Page of the current step."""
         return self.pages[self.stack.currentIndex()]
 
     def show_step(self, number: int) -> None:
