@@ -304,7 +304,7 @@ def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
         ("[]", "must contain a JSON object"),
         ("{}", "contains no positions"),
         (json.dumps({"POSITIONS": [{"LABEL": "a"}]}), "label, x and y for each"),
-        (json.dumps(position_list(1)), "no image is named after"),
+        (json.dumps(position_list(1)), "none contains a label such as"),
         (json.dumps(position_list(1)).replace("30.0", "1e999"), "x and y for each"),
     ]:
         table.write_text(text)

@@ -189,7 +189,7 @@ def test_a_gradient_that_automatic_gains_leave_open_is_named(scene):
     scan = brightened(scans.cut_scan(scene, flat=flat, seed=3), GAINS, OFFSETS)
     solution = run(solve_mosaic(scan.acquisition))
     (warning,) = solution.warnings
-    assert "may be real or caused by uneven illumination" in warning
+    assert "may be real or due to uneven illumination" in warning
 
 
 def test_field_gains_and_sample_trade_a_slope(scene):

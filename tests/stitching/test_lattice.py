@@ -123,7 +123,7 @@ def test_a_grating_is_placed_by_the_images_across_and_as_stated_along(pitch, deg
     assert across < 0.3
     assert along < 0.05
     warning = next(one for one in solution.warnings if one.code == "lines-only")
-    assert "along them the nominal positions are used" in warning
+    assert "the nominal positions are used along the lines" in warning
     assert solution.stage is None  # of what it was not compared with
     assert solution.residual_px < 0.1
     assert 0.3 < np.nanmax(solution.sigma_px) < 3  # along, by the error across
