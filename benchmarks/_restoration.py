@@ -61,10 +61,12 @@ def by_frequency(image: Image, truth: Image) -> dict[str, list[float]]:
 
 def true_kernel(kind: str) -> Image:
     """Give the blur of a set, as `degrade` applies it."""
-    kernel = gao.gaussian_kernel(gao.BLUR_SIGMA_PX, gao.BLUR_SIZE_PX)
+    kernel = gao.create_gaussian_kernel(gao.BLUR_SIGMA_PX, gao.BLUR_SIZE_PX)
     if kind == "hybrid":
-        kernel = signal.convolve(kernel, gao.motion_kernel(gao.MOTION_LENGTH_PX, 0.0))
-        kernel = signal.convolve(kernel, gao.disk_kernel(gao.DEFOCUS_RADIUS_PX))
+        kernel = signal.convolve(
+            kernel, gao.create_motion_kernel(gao.MOTION_LENGTH_PX, 0.0)
+        )
+        kernel = signal.convolve(kernel, gao.create_disk_kernel(gao.DEFOCUS_RADIUS_PX))
     return np.asarray(kernel)
 
 

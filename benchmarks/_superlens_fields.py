@@ -12,11 +12,11 @@ from scipy import ndimage
 
 from napari_semsr.core import Float32Array
 from napari_semsr.simulation import SsumPairOptions, get_surface_shape
-from napari_semsr.simulation.canvas import Canvas, box_distance
+from napari_semsr.simulation.canvas import Canvas, compute_box_distance
 from napari_semsr.simulation.specimen import (
-    ObjectOptions,
+    PhantomOptions,
     Specimen,
-    draw_object,
+    draw_specimen,
 )
 
 FINE_NM = 10.0
@@ -111,8 +111,8 @@ def margin_nm(side: int = SIDE) -> float:
 
 def chip(pitch_nm: float, seed: int, relief_nm: float, side: int = SIDE) -> Specimen:
     """Draw wiring whose lines and gaps are half as wide as its pitch."""
-    options = ObjectOptions(phantom="circuit", pitch_nm=pitch_nm, relief_nm=relief_nm)
-    return draw_object(
+    options = PhantomOptions(phantom="circuit", pitch_nm=pitch_nm, relief_nm=relief_nm)
+    return draw_specimen(
         "circuit",
         get_surface_shape(side),
         pixel_nm=FINE_NM,
@@ -345,5 +345,7 @@ def _feature(
     """Draw one disc or line."""
     for box, dy, dx in canvas.iterate_window(place, *half):
         disc = form == "discs"
-        distance = np.hypot(dy, dx) - half[0] if disc else box_distance(dy, dx, half)
+        distance = (
+            np.hypot(dy, dx) - half[0] if disc else compute_box_distance(dy, dx, half)
+        )
         np.maximum(onto[box], canvas.compute_coverage(distance), out=onto[box])

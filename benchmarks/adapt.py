@@ -58,7 +58,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.demonstration.runs import compare_positions
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.io import STORE_KEY, ImageIdentity, StoredTransform
 from napari_semsr.jobs import (
     ADAPT,
@@ -75,12 +75,12 @@ from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.restoration import fit_cross_validated_filter
 from napari_semsr.simulation import (
     ScanOptions,
-    ViewOptions,
+    SemViewOptions,
     simulate_scan,
-    simulate_view,
+    simulate_sem_view,
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training import AreaFit, AreaImages, AreaOptions, fit_area
+from napari_semsr.training import AreaFitResult, AreaImages, AreaOptions, fit_area
 from napari_semsr.widgets.samples import optical_and_sem
 
 Image = NDArray[np.floating]
@@ -133,7 +133,7 @@ def look(sample: Sample, seed: int, higher_nm: float = 0.0) -> Place:
         plan = plan_fusion(frames, solution)
         placed = compare_positions(solution.positions_px, scan.nominal_px, scan.true_px)
         origin = placed.origin_px + np.nanmin(solution.positions_px, axis=0)
-        view = simulate_view(scan, ViewOptions())
+        view = simulate_sem_view(scan, SemViewOptions())
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}.npz")
         np.savez(
@@ -182,10 +182,10 @@ def gain_db(place: Place, image: Image) -> float:
 
 def enhanced(place: Place, model: LoadedModel) -> Image:
     """Enhance a mosaic as the product does."""
-    return run(enhance_array(place.mosaic, model, EnhanceOptions())).array()
+    return run(enhance_in_memory(place.mosaic, model, EnhanceOptions())).array()
 
 
-def model_of(fit: AreaFit) -> LoadedModel:
+def model_of(fit: AreaFitResult) -> LoadedModel:
     """Give a trained network as a model, scaled as `semsr adapt` writes it."""
     card = fit.create_card("place", input_scaling="percentiles")
     return LoadedModel(fit.network, card, "sha256:" + "0" * 64)
@@ -306,7 +306,7 @@ def train(
     steps: int,
     seed: int = 0,
     state: dict[str, Any] | None = None,
-) -> AreaFit:
+) -> AreaFitResult:
     """Train for so many steps, or go on from a state."""
     options = AreaOptions(seed=seed)
     how = {"seconds": None, "state": state, "report_every_s": float("inf")}
@@ -478,7 +478,7 @@ def run_removals(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     model = own_model(sample)
 
     def enhance(light: Micrograph) -> Image:
-        return run(enhance_array(light, model, EnhanceOptions())).array()
+        return run(enhance_in_memory(light, model, EnhanceOptions())).array()
 
     side, seed = REMOVALS_PX, sample.seed
     surfaces = simulate_circuits(side, count=60, seed=seed)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.analysis import CalibrateOptions, measure_grating
-from napari_semsr.core import Calibration, RegistrationError, distort
+from napari_semsr.core import Calibration, RegistrationError, distort_positions
 from napari_semsr.simulation import scan as superlens
 
 NM = 20.0
@@ -85,7 +85,9 @@ def seen(
 ) -> NDArray[Any]:
     """Draw a grating without noise, tilted along a way."""
     centre, side, pitch = truth["centre_px"], truth["side"], truth["pitch"]
-    y, x = distort(*np.indices(shape, float), shape, truth["distortion"], centre=centre)
+    y, x = distort_positions(
+        *np.indices(shape, float), shape, truth["distortion"], centre=centre
+    )
     y, x = y - (side - 1) / 2 - centre[0], x - (side - 1) / 2 - centre[1]
     near = 1 + truth["tilt"] * (y * np.sin(way) + x * np.cos(way)) / side
     y, x = truth["pixel_size_nm"][0] / NM * y / near, x / near

@@ -27,13 +27,13 @@ from scipy.stats import beta
 from skimage import io as skio
 
 from napari_semsr.core import Acquisition, RegistrationError, run
-from napari_semsr.core.acquisition import grid_cells
+from napari_semsr.core.acquisition import compute_grid_cells
 from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import count_shifts, measure_chance_level
 from napari_semsr.stitching.nominal import find_touching_pairs
-from napari_semsr.stitching.pairwise import round_shift, search_shifts
+from napari_semsr.stitching.pairwise import compute_rounded_shift, search_shifts
 
 Image = NDArray[np.float64]
 DATA = ROOT.parent / "shared" / "data" / "sem"
@@ -202,7 +202,7 @@ def scan_of(
         frames = frames.clip(None, LEVEL + 0.5 * CONTRAST)
     frames = np.rint(frames).clip(0, 255).astype(np.uint8)
     names = tuple(f"{k}" for k in range(count))
-    nominal = grid_cells(count, GRID) * round((1 - overlap) * side)
+    nominal = compute_grid_cells(count, GRID) * round((1 - overlap) * side)
     return Acquisition(frames, names, nominal_px=nominal.astype(float))
 
 
@@ -216,7 +216,7 @@ def joined_pairs(acquisition: Acquisition) -> tuple[int, int]:
     nominal = acquisition.nominal_corners()
     side = min(acquisition.frame_shape)
     pairs = find_touching_pairs(nominal, acquisition.frame_shape)
-    shifts = [round_shift(nominal, pair) for pair in pairs]
+    shifts = [compute_rounded_shift(nominal, pair) for pair in pairs]
     chance = measure_chance_level(prepared, shifts)
     above, repeating = np.zeros((2, len(pairs)), bool)
     for share in (0.1, 0.2, 0.4):

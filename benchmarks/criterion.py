@@ -24,7 +24,11 @@ from napari_semsr.core import run
 from napari_semsr.models import build_network
 from napari_semsr.training import Recipe, load_recipe, train
 from napari_semsr.training.run_folder import STATE
-from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator, split_pairs
+from napari_semsr.training.unpaired import (
+    EXPECTED_GAIN,
+    UnpairedValidator,
+    create_unpaired_fields,
+)
 from napari_semsr.training.validation import Validator, collect_validation_fields
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +86,7 @@ def main() -> int:
         recipe = recipe_of(weight)
         pairs = collect_validation_fields(recipe, 1)
         truth = Validator(pairs)
-        blind = [UnpairedValidator(*each) for each in split_pairs(pairs)]
+        blind = [UnpairedValidator(*each) for each in create_unpaired_fields(pairs)]
         for path in checkpoints(recipe, asked.runs / recipe.name):
             network = build_network(
                 recipe.architecture, recipe.architecture_options

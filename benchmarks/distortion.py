@@ -17,7 +17,7 @@ import numpy as np
 from _scans import MOVES, STEP, information, taken
 from _shared import in_line, read_options
 
-from napari_semsr.core import radial_displacement, run
+from napari_semsr.core import compute_radial_displacement, run
 from napari_semsr.simulation import scan as superlens
 from napari_semsr.stitching import StitchOptions, StitchSolution, solve_mosaic
 from tests.stitching import scans
@@ -62,7 +62,9 @@ def bounds(scan: superlens.Scan) -> tuple[float, float, float]:
     options, slopes, weights = scan.options, [], []
     count, side = len(scan.true_px), options.frame_px
     coefficients = scan.scene.compute_spline_coefficients()
-    bend = np.stack(radial_displacement(*np.indices((side, side), float), (side, side)))
+    bend = np.stack(
+        compute_radial_displacement(*np.indices((side, side), float), (side, side))
+    )
     for index, place in enumerate(scan.true_px):
         light = scan.flat * scan.gains[index]
         clean, *moved = (

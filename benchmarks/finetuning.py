@@ -56,13 +56,13 @@ from napari_semsr.models import load_model
 from napari_semsr.pairing import SPLITS, PairOptions, PairStore, open_pairs
 from napari_semsr.simulation import (
     ScanOptions,
+    SemViewOptions,
     Specimen,
-    ViewOptions,
     simulate_scan,
-    simulate_view,
+    simulate_sem_view,
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training.stored_pairs import scale_to_unit
+from napari_semsr.training.stored_pairs import scale_to_unit_range
 from napari_semsr.training.validation import ValidationPair, Validator
 
 MODEL = "ssum-sem"
@@ -141,8 +141,8 @@ def look(sample: Sample) -> Place:
     views = [
         Micrograph(view.image, parse_pixel_size(view.pixel_nm), "sem")
         for view in (
-            simulate_view(scan, ViewOptions()),
-            simulate_view(scan, ViewOptions(view_electrons=0, view_charging=0)),
+            simulate_sem_view(scan, SemViewOptions()),
+            simulate_sem_view(scan, SemViewOptions(view_electrons=0, view_charging=0)),
         )
     ]
     return Place(mosaic, *views)
@@ -178,7 +178,7 @@ def test_pairs(trained_on: Path, told: Path) -> list[ValidationPair]:
                 greys = other.get_ranges(name, number)
                 images = (np.asarray(part[number]) for part in (low, high))
                 pair = [
-                    255 * scale_to_unit(image, grey)
+                    255 * scale_to_unit_range(image, grey)
                     for image, grey in zip(images, greys, strict=True)
                 ]
                 found.append(ValidationPair("pairs", *pair))

@@ -39,9 +39,9 @@ from napari_semsr.simulation import (
     HELD_OUT_SEED,
     ImagingSettings,
     MicroscopeOptions,
-    ObjectOptions,
+    PhantomOptions,
     SsumPairOptions,
-    draw_object,
+    draw_specimen,
     get_surface_shape,
     simulate_ssum_pair,
 )
@@ -64,10 +64,10 @@ Field = tuple[NDArray[np.float32], NDArray[np.float32], float, float]
 
 def fields(kind: str, first: int, count: int) -> Iterator[Field]:
     """Give planes (6, Y, X), that of all light last, SEM, cut-off and pixel in nm."""
-    options = ObjectOptions.parse({"phantom": kind, **KINDS[kind]})
+    options = PhantomOptions.parse({"phantom": kind, **KINDS[kind]})
     for number in range(first, first + count):
         rng = np.random.default_rng([SEED, list(KINDS).index(kind), number])
-        surface = draw_object(
+        surface = draw_specimen(
             options.phantom,
             get_surface_shape(SIDE),
             pixel_nm=SsumPairOptions().pixel_nm / 2,

@@ -27,7 +27,7 @@ from napari_semsr.analysis.gaps import (
     choose_bin_edges,
     compute_fraction_interval,
     compute_mean_interval,
-    count_widths,
+    compute_width_histogram,
     measure_gaps,
 )
 from napari_semsr.core import Micrograph, run
@@ -93,7 +93,7 @@ def judge_gaussians(repeats: int) -> None:
         held, off, plain = [], [], []
         for _ in range(repeats):
             widths = rng.normal(30, 8, count)
-            found = count_widths(widths, choose_bin_edges(widths))
+            found = compute_width_histogram(widths, choose_bin_edges(widths))
             fit = found.fit
             if fit is not None:
                 plain.append(abs(fit.mean - 30) <= 1.96 * own_error(found))

@@ -46,8 +46,8 @@ from napari_semsr.analysis import (
     measure_metrics,
 )
 from napari_semsr.core import Micrograph, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.models import list_bundled, load_model
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
+from napari_semsr.models import list_bundled_models, load_model
 from napari_semsr.restoration import RestoreOptions, prepare_restoration
 from napari_semsr.simulation.gold import (
     COARSE_NM,
@@ -55,7 +55,7 @@ from napari_semsr.simulation.gold import (
     GoldOptions,
     GoldPair,
     create_gold_rng,
-    random_gold_pair,
+    simulate_random_gold_pair,
 )
 
 Image = NDArray[np.float64]
@@ -166,7 +166,9 @@ def linear_fit(pairs: Iterable[tuple[Image, Image]]) -> Method:
 def best_linear(options: GoldOptions, side: int) -> Method:
     """Fit the best linear filter to fields that are not judged."""
     drawn = (
-        random_gold_pair(side, np.random.default_rng([FIT_SEED, index]), options)
+        simulate_random_gold_pair(
+            side, np.random.default_rng([FIT_SEED, index]), options
+        )
         for index in range(FITTED_ON)
     )
     return linear_fit((pair.low.astype(float), pair.high) for pair in drawn)
@@ -183,7 +185,7 @@ def network(name: str) -> Method:
             image = Micrograph(
                 low.astype(np.float32), pixel_size_nm=(COARSE_NM, COARSE_NM)
             )
-        result = run(enhance_array(image, loaded, EnhanceOptions(device="cpu")))
+        result = run(enhance_in_memory(image, loaded, EnhanceOptions(device="cpu")))
         return result.array().astype(float)
 
     return apply
@@ -380,7 +382,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Print the table; with ``-o`` draw pictures."""
-    own = [name for name in list_bundled() if name == "sem-2x"]
+    own = [name for name in list_bundled_models() if name == "sem-2x"]
     arguments = read_options(
         __doc__,
         "--fields=8 --no-peers --output=FILE --rows=FILE",
@@ -395,7 +397,9 @@ def main() -> None:
     options = chosen_options(arguments.set)
     methods = methods_of(arguments, options)
     pairs = [
-        random_gold_pair(arguments.side, create_gold_rng("judging", index), options)
+        simulate_random_gold_pair(
+            arguments.side, create_gold_rng("judging", index), options
+        )
         for index in range(arguments.first, arguments.first + arguments.fields)
     ]
     scores, first = judge(methods, pairs)

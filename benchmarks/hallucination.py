@@ -21,14 +21,14 @@ from _superlens_fields import USUAL
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
-    match_affine,
+    fit_gain_and_offset,
     measure_agreement,
     measure_frc,
     measure_metrics,
     measure_misfit,
 )
 from napari_semsr.core import Micrograph, measure_percentiles, parse_pixel_size, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.ensemble import ALL
 from napari_semsr.models import load_model
 from napari_semsr.simulation import simulate_validation_pairs
@@ -75,7 +75,7 @@ def looked_at(shown: Image, truth: Image, pixel_nm: float) -> dict[str, float]:
     """Measure a picture alone, and against the truth."""
     inner = slice(BORDER_PX, -BORDER_PX)
     cut, true = shown[inner, inner], truth[inner, inner]
-    gain, offset = match_affine(cut, true)
+    gain, offset = fit_gain_and_offset(cut, true)
     size = parse_pixel_size(pixel_nm)
     alone = measure_frc(Micrograph(cut, size))
     both = measure_agreement(Micrograph(cut, size), Micrograph(true, size))
@@ -95,7 +95,7 @@ def spread_of(low: Micrograph, model: Any, options: EnhanceOptions) -> Image:
     for pose in ALL:  # of (B, C, Y, X)
         laid = pose.apply(torch.from_numpy(low.array().astype(np.float32))[None, None])
         given = low.replace(data=laid[0, 0].contiguous().numpy())
-        back = torch.from_numpy(run(enhance_array(given, model, options)).array())
+        back = torch.from_numpy(run(enhance_in_memory(given, model, options)).array())
         made.append(pose.undo(back[None, None])[0, 0].numpy())
     return np.std(made, axis=0, ddof=1)
 
@@ -109,7 +109,7 @@ def measure(number: int, models: dict[str, Any]) -> tuple[list[Row], dict[str, I
     rows.append(Row("the input", kind, figures))
     options = EnhanceOptions(dtype="float32")
     for name, model in models.items():
-        made = run(enhance_array(low, model, options))
+        made = run(enhance_in_memory(low, model, options))
         shown[name] = made.array()
         figures = looked_at(
             made.array().astype(float), truth.array().astype(float), pixel

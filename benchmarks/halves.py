@@ -40,7 +40,7 @@ from napari_semsr.stitching import (
     FusionPlan,
     StitchSolution,
     plan_fusion,
-    plan_halves,
+    plan_mosaic_halves,
     solve_mosaic,
 )
 
@@ -98,7 +98,7 @@ def compare(kind: str, seed: int, given: argparse.Namespace) -> tuple[FrcMap, ..
     other = run(simulate_scan(options.replace(seed=seed + ANOTHER), scan.scene.surface))
     (frames, solution, whole), (_, _, again) = solve(scan), solve(other)
     moved = again.positions - away(whole, scan) + away(again, other)
-    halves = run(plan_halves(frames, solution, whole))
+    halves = run(plan_mosaic_halves(frames, solution, whole))
     box = Box.from_shape(whole.shape)
     mosaic = fuse(whole, box)
     two = map_of(mosaic, fuse(replace(again, positions=moved), box))

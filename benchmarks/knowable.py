@@ -35,9 +35,9 @@ from superlens import look
 from torch import nn
 from torch.nn import functional
 
-from napari_semsr.analysis import match_affine
+from napari_semsr.analysis import fit_gain_and_offset
 from napari_semsr.models import build_network
-from napari_semsr.simulation import gaussian_kernel, simulate_ssum_pair
+from napari_semsr.simulation import create_gaussian_kernel, simulate_ssum_pair
 from napari_semsr.simulation.degrade import (
     BLUR_SIGMA_PX,
     BLUR_SIZE_PX,
@@ -72,7 +72,7 @@ DISTINCT, DECEIVED = 0.0, 0.5
 
 def psnr_db(image: Image, truth: Image, white: float) -> float:
     """Give the PSNR after the best gain and offset."""
-    gain, offset = match_affine(image, truth)
+    gain, offset = fit_gain_and_offset(image, truth)
     error = float(np.mean((gain * image + offset - truth) ** 2))
     return float(10 * np.log10(white**2 / max(error, 1e-12)))
 
@@ -228,7 +228,7 @@ class Inverse(nn.Module):
 
     def __init__(self, sigma_px: float, noise_to_signal: float) -> None:
         super().__init__()
-        kernel = gaussian_kernel(sigma_px, BLUR_SIZE_PX).astype(np.float32)
+        kernel = create_gaussian_kernel(sigma_px, BLUR_SIZE_PX).astype(np.float32)
         self.kernel, self.noise_to_signal = torch.from_numpy(kernel), noise_to_signal
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -248,7 +248,7 @@ class Inverse(nn.Module):
 
 def blurred(sigma_px: float) -> Blur:
     """Make the generator that blurs by a Gaussian."""
-    return Blur(gaussian_kernel(sigma_px, BLUR_SIZE_PX).astype(np.float32))
+    return Blur(create_gaussian_kernel(sigma_px, BLUR_SIZE_PX).astype(np.float32))
 
 
 def preferred(steps: int) -> None:

@@ -35,11 +35,15 @@ from napari_semsr.analysis import measure_metrics
 from napari_semsr.core import Micrograph, run
 from napari_semsr.io import read
 from napari_semsr.jobs import PAIRS
-from napari_semsr.models import list_bundled
+from napari_semsr.models import list_bundled_models
 from napari_semsr.pairing import PairOptions, PairStore, open_pairs
 from napari_semsr.training import load_recipe
 from napari_semsr.training.scenes import load_clear_image
-from napari_semsr.training.validation import ValidationPair, Validator, affine_psnr_db
+from napari_semsr.training.validation import (
+    ValidationPair,
+    Validator,
+    compute_affine_psnr_db,
+)
 
 SEED = 41
 PICTURES = Path("../shared/data/magnification_pairs")
@@ -185,14 +189,14 @@ def pictures_table(rows: Iterable[dict[str, Any]]) -> str:
 def near(image: Image, truth: Image) -> float:
     """PSNR of a tile after the best gain, offset and shift of half a pixel."""
     judge = Validator([], margin=BORDER, shift_px=0.5)
-    return affine_psnr_db(
+    return compute_affine_psnr_db(
         *judge.align_and_crop(image, ValidationPair("real", image, truth))
     )
 
 
 def main() -> None:
     """Print one table for each way of taking the coarse image."""
-    own = [name for name in list_bundled() if name == "sem-2x"]
+    own = [name for name in list_bundled_models() if name == "sem-2x"]
     arguments = read_options(
         __doc__,
         "--side=512 --rows=FILE",

@@ -28,7 +28,7 @@ from napari_semsr.core import Box, Micrograph, Resampling, parse_pixel_size, run
 from napari_semsr.inference import (
     EnhanceOptions,
     TrainedPixelSizes,
-    enhance_array,
+    enhance_in_memory,
     plan_resampling,
 )
 from napari_semsr.models import LoadedModel, load_model
@@ -57,7 +57,7 @@ def enhanced(
     field: Micrograph, loaded: LoadedModel, options: EnhanceOptions
 ) -> NDArray[Any]:
     """Enhance a field."""
-    return np.asarray(run(enhance_array(field, loaded, options)).data)
+    return np.asarray(run(enhance_in_memory(field, loaded, options)).data)
 
 
 def grid_of(field: Micrograph, loaded: LoadedModel) -> Resampling:

@@ -36,7 +36,7 @@ from scipy import ndimage
 
 from napari_semsr import restore
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.io import read
 from napari_semsr.jobs import REGISTER, RegisterOptions
 from napari_semsr.models import LoadedModel, load_model
@@ -148,7 +148,7 @@ class Judge:
 def restored(low: Image, judge: Judge, **told: float) -> Image:
     """Enhance."""
     image = Micrograph(low.astype(np.uint8))
-    job = enhance_array(image, judge.loaded, judge.options.replace(**told))
+    job = enhance_in_memory(image, judge.loaded, judge.options.replace(**told))
     return np.asarray(run(job).array(), dtype=float)
 
 

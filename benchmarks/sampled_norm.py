@@ -26,7 +26,7 @@ from torch import nn
 
 from napari_semsr.core import Micrograph, run as finish
 from napari_semsr.inference import EnhanceOptions
-from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.engine import enhance_in_memory
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import measure_sample
 from napari_semsr.inference.tiles import TiledRun
@@ -58,7 +58,7 @@ def compare() -> Iterator[dict[str, Any]]:
     loaded, image = network("resnet", WIDTH), Micrograph(field((SIDE, SIDE)))
     options = EnhanceOptions(tile=PART, norm="tile", precision="fp32", device="cpu")
     whole = options.replace(norm="whole", memory_gb=100)
-    expected = finish(enhance_array(image, loaded, whole)).data
+    expected = finish(enhance_in_memory(image, loaded, whole)).data
 
     def error(result: Any) -> float:
         return float(np.sqrt(np.mean((result - expected) ** 2)) / expected.std())
@@ -76,7 +76,7 @@ def compare() -> Iterator[dict[str, Any]]:
             "stated": found.error,
             "measured": error(result),
         }
-    result = finish(enhance_array(image, loaded, options))
+    result = finish(enhance_in_memory(image, loaded, options))
     report = result.metadata["enhance"]
     yield {
         "tile": error(result.data),
@@ -90,7 +90,9 @@ def cancel(name: str, norm: str, moments: tuple[float, ...]) -> dict[str, Any]:
     waits, ends = [0.0], []
     loaded, options = network(name), EnhanceOptions(norm=norm)
     for moment in moments:
-        job = enhance_array(Micrograph(field((1024, 1024)), None, "f"), loaded, options)
+        job = enhance_in_memory(
+            Micrograph(field((1024, 1024)), None, "f"), loaded, options
+        )
         next(job)
         begun = last = time.perf_counter()
         while last - begun < moment and next(job, None):

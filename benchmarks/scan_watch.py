@@ -34,7 +34,10 @@ import stitching
 from napari_semsr.core import Acquisition, run
 from napari_semsr.io import open_frames
 from napari_semsr.simulation import ScanOptions, simulate_scan
-from napari_semsr.stitching.flat_field import compute_valid_mask, create_uniform_flat
+from napari_semsr.stitching.flat_field import (
+    compute_valid_mask,
+    create_uniform_flat_field,
+)
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.watch import ScanMonitor
@@ -81,7 +84,7 @@ def followed(
 def known(scan: Any) -> dict[int, list[str]]:
     """Compare details with positions and flat field known; give what is named."""
     names = tuple(scan.names)
-    flat = create_uniform_flat(scan.flat.shape, scan.options.offset, "none")
+    flat = create_uniform_flat_field(scan.flat.shape, scan.options.offset, "none")
     flat = replace(flat, flat=scan.flat, valid=compute_valid_mask(scan.flat))
     live = SimpleNamespace(
         frames=CorrectedFrames(Acquisition(scan.frames, names), flat),

@@ -65,9 +65,9 @@ def probe(kind: str) -> float:
     from _networks import random_model
 
     from napari_semsr.inference.predictor import Predictor
-    from napari_semsr.models import list_bundled, load_model
+    from napari_semsr.models import list_bundled_models, load_model
 
-    loaded = load_model(kind) if kind in list_bundled() else random_model(kind)
+    loaded = load_model(kind) if kind in list_bundled_models() else random_model(kind)
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     begun = time.process_time()
     _ = predictor.probe

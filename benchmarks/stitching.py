@@ -33,7 +33,7 @@ from scipy import ndimage
 from skimage import io as skio
 
 from napari_semsr.core import run
-from napari_semsr.core.acquisition import Acquisition, grid_cells
+from napari_semsr.core.acquisition import Acquisition, compute_grid_cells
 from napari_semsr.stitching import solve_mosaic
 from tests.stitching import scans
 
@@ -178,7 +178,7 @@ def run_peer(
     python: Path, name: str, scan: scans.Scan, case: Case
 ) -> dict[str, object]:
     """RMS and seconds of a peer, or why it has none."""
-    cells = grid_cells(len(scan.truth), case.grid)
+    cells = compute_grid_cells(len(scan.truth), case.grid)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scan.npz"
         np.savez(
@@ -294,7 +294,7 @@ class LazyFrames:
 def solve_large(count: int) -> None:
     """Solve `count` frames of 512 px; print seconds, memory and error."""
     columns = round(count**0.5)
-    cells = grid_cells(count, (count // columns, columns))
+    cells = compute_grid_cells(count, (count // columns, columns))
     rng = np.random.default_rng(0)
     nominal = cells * 350.0
     corners = np.round(nominal + rng.uniform(-6, 6, nominal.shape)).astype(int) + 8

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_semsr.io import read
-from napari_semsr.restoration.method import sample_blocks
+from napari_semsr.restoration.method import read_sample_blocks
 from napari_semsr.restoration.structure import has_structure
 from napari_semsr.simulation import draw_phantom
 
@@ -115,7 +115,7 @@ def field(
 
 def shows(image: NDArray[np.uint8]) -> bool:
     """Whether an image counts as structure."""
-    return has_structure(sample_blocks(image))
+    return has_structure(read_sample_blocks(image))
 
 
 def main() -> int:  # noqa: C901, PLR0912

@@ -59,13 +59,13 @@ from napari_semsr.analysis import (
     FrcOptions,
     Metrics,
     compute_band_gain,
-    match_affine,
+    fit_gain_and_offset,
     measure_frc,
     measure_metrics,
     structural_similarity,
 )
 from napari_semsr.core import Micrograph, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.models import LoadedModel, load_model
 from napari_semsr.simulation import (
     SAMPLE_KINDS,
@@ -113,7 +113,7 @@ class Judge:
         """Optical, filtered and enhanced image, and the truth, on one grid."""
         low = Micrograph(pair.low, (pair.pixel_nm,) * 2)
         options = EnhanceOptions(dtype="float32", self_ensemble=self.self_ensemble)
-        made = run(enhance_array(low, self.loaded, options))
+        made = run(enhance_in_memory(low, self.loaded, options))
         truth = np.clip(pair.high, 0, 1).astype(float) * 255
         images = {"optical": enlarged(pair.low, self.scale)}
         if self.with_oracle and linear:
@@ -165,7 +165,7 @@ def scores(images: dict[str, Image], pixel_nm: float, scale: int) -> dict[str, A
         if name == "truth":
             continue
         part = inner(image, scale)
-        gain, offset = match_affine(part, truth)
+        gain, offset = fit_gain_and_offset(part, truth)
         fitted = np.clip(gain * part + offset, 0, 255)
         error = float(np.mean((fitted - truth) ** 2))
         result = measure_frc(

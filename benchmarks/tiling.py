@@ -28,7 +28,11 @@ from _shared import least_of, read_options
 from numpy.typing import NDArray
 
 from napari_semsr.core import Box, Micrograph, round_up, run
-from napari_semsr.inference import EnhanceOptions, configure_for_image, enhance_array
+from napari_semsr.inference import (
+    EnhanceOptions,
+    configure_model_for_image,
+    enhance_in_memory,
+)
 from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
@@ -46,7 +50,7 @@ Way = Callable[[], NDArray[Any]]
 
 def predictor_of(loaded: LoadedModel, image: NDArray[Any], precision: str) -> Predictor:
     """Make the network for a field, as the engine does of one that surveys fields."""
-    network, _ = configure_for_image(Micrograph(image), loaded, EnhanceOptions())
+    network, _ = configure_model_for_image(Micrograph(image), loaded, EnhanceOptions())
     return Predictor(network, precision=precision)
 
 
@@ -79,7 +83,7 @@ def clear(
 def tiled(loaded: LoadedModel, image: NDArray[Any], tile: int, precision: str) -> Any:
     """Run a field through the engine."""
     options = EnhanceOptions(tile=tile, precision=precision)
-    return run(enhance_array(Micrograph(image), loaded, options))
+    return run(enhance_in_memory(Micrograph(image), loaded, options))
 
 
 def peer_ways(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import napari_semsr
 from napari_semsr.cli.command import build_parser
-from napari_semsr.jobs import DiscRecord, Removals
-from napari_semsr.models.cards import list_bundled, read_card, resolve_model_path
+from napari_semsr.jobs import DiscRecord, RemovalTest
+from napari_semsr.models.cards import list_bundled_models, read_card, resolve_model_path
 
 PACKAGE = Path(napari_semsr.__file__).parent
 API, MADE = "napari_semsr.api", "napari_semsr.functions"
@@ -134,12 +134,12 @@ def checks_page() -> str:
         "image is in standard deviations of its noise.",
         "",
     ]
-    for name in list_bundled():
+    for name in list_bundled_models():
         card = read_card(resolve_model_path(name)).model_dump()
         for kind, record in DiscRecord.from_card(card).items():
             lines += [f"## {name}, {kind.replace('_', ' ')} images", ""]
             lines += [*check_table(record.rows()), ""]
-        removals = Removals.from_card(card)
+        removals = RemovalTest.from_card(card)
         if removals is not None:
             lines += [f"## {name}, removed objects", "", *check_table(removals.rows())]
             lines += ["", removals.describe("model"), ""]

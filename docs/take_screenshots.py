@@ -464,7 +464,7 @@ def photograph_every(folder: Path, only: list[str]) -> None:
         for name in only or every_name():
             # A dialog would wait for an answer forever.
             new = Path(_SCRATCH.name) / f"{theme}.semsr"
-            project.ask_new_project = lambda _, new=new: new
+            project.ask_new_project_path = lambda _, new=new: new
             viewer = new_viewer(SHOWN.get(name, "exposures"))
             place, panel = viewer.window.add_plugin_dock_widget(PLUGIN, name)
             settle()

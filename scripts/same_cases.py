@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from napari_semsr.cli.command import build_parser
 from napari_semsr.io import ReadOptions
-from napari_semsr.models import list_bundled
+from napari_semsr.models import list_bundled_models
 from tests.hostile.commands import LINES, write_inputs
 from tests.tiny_models import write_tiny_recipe
 
@@ -263,7 +263,7 @@ CHAINS = {
             f"enhance first.tif -o out.ome.zarr --model {name} --precision fp32 --json",
             f"enhance stack.tif -o out.ome.tif --model {name} --json",
         ]
-        for name in list_bundled()
+        for name in list_bundled_models()
     },
 }
 PYTHON = (

@@ -55,7 +55,7 @@ def press_run(panel: Any) -> None:
 
 def use_panels(viewer: Any, scan: Path) -> None:
     """Stitch a scan, enhance the mosaic with each bundled model, and map it."""
-    from napari_semsr.models import list_bundled
+    from napari_semsr.models import list_bundled_models
     from napari_semsr.widgets.base import open_panel
 
     stitch = open_panel(viewer, "Stitch mosaic")
@@ -63,7 +63,7 @@ def use_panels(viewer: Any, scan: Path) -> None:
     press_run(stitch)
     mosaic = viewer.layers["scan mosaic"]
     enhance = open_panel(viewer, "Enhance")
-    for name in list_bundled():
+    for name in list_bundled_models():
         enhance.layer.value = mosaic
         enhance.model.choose(name)
         press_run(enhance)

@@ -10,7 +10,7 @@ from napari_semsr.core.progress import Job, run
 from napari_semsr.core.tiling import TilePlan
 from napari_semsr.core.types import IntPair
 from napari_semsr.inference.engine import enhance_to_store, plan_run
-from napari_semsr.inference.layout import OutputPlan, create_output, plan_output
+from napari_semsr.inference.layout import OutputPlan, create_output_store, plan_output
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.network_input import plan_field_tiles
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
@@ -47,7 +47,7 @@ def store_for(
 ) -> OmeZarrStore:
     """Make or reopen the store of a run."""
     output = output_of(image, loaded, options)
-    return create_output(path, output, name=image.name, **how)
+    return create_output_store(path, output, name=image.name, **how)
 
 
 def fill(

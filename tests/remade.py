@@ -9,7 +9,7 @@ import tifffile
 
 import napari_semsr as semsr
 from napari_semsr.core import run
-from napari_semsr.io import half_paths, read, write
+from napari_semsr.io import get_half_paths, read, write
 from napari_semsr.jobs import (
     DEGRADE,
     DegradeOptions,
@@ -124,7 +124,7 @@ def stitch(at: Place, seed: int) -> None:
 def stitch_half(at: Place, seed: int) -> None:
     """Give one of its halves."""
     semsr.stitch(at.scan(), at.out, halves=True)
-    at.out = half_paths(at.out)[seed % 2]
+    at.out = get_half_paths(at.out)[seed % 2]
 
 
 def stitch_height(at: Place, seed: int) -> None:

@@ -38,12 +38,12 @@ from napari_semsr.registration import (
     register,
 )
 from napari_semsr.restoration.method import (
-    DetailError,
+    InsufficientDetailError,
     RestoreOptions,
     prepare_restoration as choose_restoration,
 )
 from napari_semsr.stitching import StitchOptions
-from napari_semsr.stitching.grids import UnplacedError
+from napari_semsr.stitching.grids import UnplacedFramesError
 
 
 def _write(path, content=b"x"):
@@ -111,9 +111,16 @@ def test_refusal_has_the_code_of_its_cause(code, tmp_path):
 
 
 def test_error_with_facts_has_a_code_too():
-    assert get_error_code(DetailError("a")) == DetailError("a").to_json()["code"]
-    assert get_error_code(UnplacedError("No place.", (), "periodic")) == "periodic"
-    assert get_error_code(UnplacedError("No place.", ())) == RegistrationError.code
+    assert (
+        get_error_code(InsufficientDetailError("a"))
+        == InsufficientDetailError("a").to_json()["code"]
+    )
+    assert (
+        get_error_code(UnplacedFramesError("No place.", (), "periodic")) == "periodic"
+    )
+    assert (
+        get_error_code(UnplacedFramesError("No place.", ())) == RegistrationError.code
+    )
     with pytest.raises(DeviceMemoryError) as refused:
         require_memory("FRC", (1 << 30, 1 << 30), 8)
     assert get_error_code(refused.value) == "memory"

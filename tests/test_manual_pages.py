@@ -5,14 +5,14 @@ from pathlib import Path
 
 import yaml
 
-from napari_semsr.widgets.base.manual import slug
+from napari_semsr.widgets.base.manual import create_heading_anchor
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SOURCES = DOCS.parent / "src" / "napari_semsr"
 PAGES = [*DOCS.glob("*.md"), *(DOCS / "validation").glob("*.md")]
 TEXTS = {page: page.read_text("utf-8") for page in PAGES}
 ANCHORS = {
-    page: set(map(slug, re.findall(r"^#+ +(.+)$", text, re.MULTILINE)))
+    page: set(map(create_heading_anchor, re.findall(r"^#+ +(.+)$", text, re.MULTILINE)))
     for page, text in TEXTS.items()
 }
 MAX_WORDS, MAX_OF_A_TASK = 40_000, 450  # aims: 40 000 and 400

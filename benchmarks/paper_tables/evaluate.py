@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from napari_semsr.models import list_bundled
+from napari_semsr.models import list_bundled_models
 from paper_tables.curves import read_curve
 from paper_tables.frc_maps import measure_maps
 from paper_tables.gao import (
@@ -90,7 +90,7 @@ def _trained(runs: Path, names: tuple[str, ...]) -> Models:
 
 def _with_bundled(models: Models, names: tuple[str, ...]) -> Models:
     """Add bundled models, where they are there."""
-    return {**models, **{n: n for n in names if n in list_bundled()}}
+    return {**models, **{n: n for n in names if n in list_bundled_models()}}
 
 
 def _degraded(extent: Extent, *, stretch: bool = True) -> dict[str, list[Pair]]:

@@ -18,12 +18,12 @@ from restorer import clear_images as judged_images
 from napari_semsr.analysis.metrics import (
     average_gradient,
     contrast,
-    match_affine,
+    fit_gain_and_offset,
     spatial_frequency,
     structural_similarity,
 )
 from napari_semsr.core import Micrograph, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.models import load_model
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.simulation import degrade as gao
@@ -77,7 +77,7 @@ def by_model(name: str | Path) -> Method:
 
     def apply(low: Image) -> Image:
         image = Micrograph(low.astype(np.uint8))
-        made = run(enhance_array(image, loaded, EnhanceOptions(dtype="float32")))
+        made = run(enhance_in_memory(image, loaded, EnhanceOptions(dtype="float32")))
         return made.array().astype(float)
 
     return apply
@@ -102,7 +102,7 @@ def score(image: Image, truth: Image) -> dict[str, float | None]:
     PSNR and SSIM with either constant; AG, CON and SF of the image as it is.
     """
     near, wanted = inner(np.clip(np.rint(image), 0, WHITE)), inner(truth)
-    gain, offset = match_affine(inner(image), wanted)
+    gain, offset = fit_gain_and_offset(inner(image), wanted)
     fitted = np.clip(np.rint(gain * inner(image) + offset), 0, WHITE)
     return {
         "psnr": _psnr_db(near, wanted),

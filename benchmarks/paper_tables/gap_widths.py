@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from _shared import picture
 
-from napari_semsr.analysis.gaps import WidthFit, count_widths
+from napari_semsr.analysis.gaps import WidthFit, compute_width_histogram
 
 BIN_NM, LAST_NM = 2.0, 80.0  # de Haan's bins are not told: these are chosen
 EDGES_NM = np.arange(0, LAST_NM + BIN_NM / 2, BIN_NM)
@@ -15,7 +15,7 @@ EDGES_NM = np.arange(0, LAST_NM + BIN_NM / 2, BIN_NM)
 
 def width_row(widths_nm: Sequence[float]) -> dict[str, Any]:
     """Give histogram and Gaussian of one image's gaps."""
-    found = count_widths(widths_nm, EDGES_NM)
+    found = compute_width_histogram(widths_nm, EDGES_NM)
     return {
         "seen": len(widths_nm),
         "width_counts": list(found.counts),

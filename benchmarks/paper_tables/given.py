@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.models import list_bundled, read_card, resolve_model_path
+from napari_semsr.models import list_bundled_models, read_card, resolve_model_path
 from napari_semsr.simulation.degrade import BLUR_SIGMA_PX, BLUR_SIZE_PX, Kind
 from paper_tables.markdown import paragraphs
 
@@ -89,7 +89,7 @@ def _kernel_of(kernel: Mapping[str, Any], kind: Kind | None) -> str:
 
 def _from_bundled(start: str | None) -> bool:
     """Tell whether training began with a bundled model, by its name."""
-    return start is not None and Path(start).stem in list_bundled()
+    return start is not None and Path(start).stem in list_bundled_models()
 
 
 def _saw(recipe: Mapping[str, Any], kind: Kind) -> bool:

@@ -9,7 +9,11 @@ from gold import Score, fine, judge, methods_of, network, percent
 
 from napari_semsr.analysis import measure_gaps
 from napari_semsr.core import run
-from napari_semsr.simulation import GoldOptions, create_gold_rng, random_gold_pair
+from napari_semsr.simulation import (
+    GoldOptions,
+    create_gold_rng,
+    simulate_random_gold_pair,
+)
 from paper_tables.gap_widths import width_row
 from paper_tables.spread import Bad, standard_error, worst
 
@@ -51,7 +55,7 @@ def measure_gold(
     methods |= {name: network(str(model)) for name, model in models.items()}
     say(f"gold: {fields} fields, {len(methods)} methods")
     pairs = [
-        random_gold_pair(side, create_gold_rng("judging", index), options)
+        simulate_random_gold_pair(side, create_gold_rng("judging", index), options)
         for index in range(first_seed, first_seed + fields)
     ]
     scores, _ = judge(methods, pairs)

@@ -26,7 +26,7 @@ from superlens import (
 
 from napari_semsr.analysis import (
     FrcMapOptions,
-    match_affine,
+    fit_gain_and_offset,
     measure_frc_map,
     measure_histogram,
 )
@@ -130,7 +130,7 @@ def measure_quality(
 def matched(shown: Shown, name: str) -> tuple[Image, Image]:
     """Bring an image's greys to those of the truth; leave out the border of both."""
     image, truth = (inner(shown.images[n], shown.scale) for n in (name, "truth"))
-    gain, offset = match_affine(image, truth)
+    gain, offset = fit_gain_and_offset(image, truth)
     return np.clip(gain * image + offset, 0, 255), truth
 
 

@@ -14,7 +14,7 @@ from _superlens_fields import chip
 from superlens import Judge, enlarged, in_focus, scores
 
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM
 from paper_tables.markdown import number, table
 from paper_tables.page_lens import NAMES
@@ -44,7 +44,7 @@ def measure_whole(
     for name, judge in judges.items():
         say(f"superlens, a whole field: {name}")
         began = time.perf_counter()
-        made = run(enhance_array(low, judge.loaded, EnhanceOptions()))
+        made = run(enhance_in_memory(low, judge.loaded, EnhanceOptions()))
         images[name] = np.asarray(made.array(), float)
         took[name] = {"seconds": time.perf_counter() - began}
         done = made.metadata["enhance"]

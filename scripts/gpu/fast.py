@@ -22,11 +22,11 @@ from torch import nn
 
 import napari_semsr as semsr
 from napari_semsr.core import DeviceMemoryError, Micrograph, run
-from napari_semsr.inference import EnhanceOptions, enhance_array, plan_run
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory, plan_run
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io import write
-from napari_semsr.models import list_bundled, load_model
+from napari_semsr.models import list_bundled_models, load_model
 
 HAAN_PX, HAAN_THEIRS, HAAN_GOAL = 780, 3.66, 100.0  # on a GTX 1080 Ti
 HAAN = {"width": 32, "levels": 4, "scale": 2}  # as recipes/de-haan.yaml
@@ -83,7 +83,7 @@ def de_haan(device: torch.device, side: int, rounds: int) -> dict[str, Any]:
                 alone._module(batch)
 
         def product(precision: str = precision) -> None:
-            run(enhance_array(image, loaded, options.replace(precision=precision)))
+            run(enhance_in_memory(image, loaded, options.replace(precision=precision)))
 
         for name, work, images in (
             ("alone", network, len(batch)),
@@ -203,7 +203,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "field.ome.zarr"
         write(Micrograph(image), store)
-        for name in sorted(list_bundled()):
+        for name in sorted(list_bundled_models()):
             with report.trying(name):
                 large_field(name, device, store, image, report)
     return report.close()

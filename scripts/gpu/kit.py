@@ -49,7 +49,7 @@ def settle(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-_plain_convolutions = predictor.full_precision_convolutions
+_plain_convolutions = predictor.use_fp32_convolutions
 
 
 def use_tf32(allowed: bool) -> None:
@@ -59,9 +59,7 @@ def use_tf32(allowed: bool) -> None:
     """
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
-    predictor.full_precision_convolutions = (
-        nullcontext if allowed else _plain_convolutions
-    )
+    predictor.use_fp32_convolutions = nullcontext if allowed else _plain_convolutions
 
 
 class Report:

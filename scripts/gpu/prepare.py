@@ -19,7 +19,7 @@ import tifffile
 from gpu.adapt import FIGURES, IMAGES as IMAGES_OF_PLACE, train, with_part_held_out
 from gpu.kit import IMAGES, KIT, PLACE, ROOT
 
-from napari_semsr.core import count_available_cores, processor_name
+from napari_semsr.core import count_available_cores, get_processor_name
 from napari_semsr.io import read
 from napari_semsr.training import load_recipe
 
@@ -111,7 +111,7 @@ def take_place(demo: Path | None) -> None:
     np.savez_compressed(PLACE / IMAGES_OF_PLACE, low=low, high=high)
     reached = train(with_part_held_out(low, high), "cpu", None, STEPS)[-1]
     figures = reached | {
-        "processor": processor_name(),
+        "processor": get_processor_name(),
         "cores": count_available_cores(),
     }
     (PLACE / FIGURES).write_text(json.dumps(figures, indent=1) + "\n")

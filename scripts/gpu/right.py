@@ -21,9 +21,9 @@ from gpu.kit import Report, device_of, read_call, rounded, use_tf32
 from numpy.typing import NDArray
 
 from napari_semsr.core import DeviceMemoryError, Micrograph, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.models import LoadedModel, list_bundled, load_model
+from napari_semsr.models import LoadedModel, list_bundled_models, load_model
 
 LIVE = "resnet, instance norm"
 MOST = {"fp32": 1e-4, "bf16_rms": 1 / 255, "bf16_worst": 8 / 255}  # of the range
@@ -34,7 +34,7 @@ SEED = 0
 
 def networks() -> dict[str, LoadedModel]:
     """Load the bundled models and a network with live norms."""
-    found = {name: load_model(name) for name in sorted(list_bundled())}
+    found = {name: load_model(name) for name in sorted(list_bundled_models())}
     options = {"width": 16, "blocks": 3, "norm": "instance", "dropout": 0}
     return found | {LIVE: random_model("resnet", options)}
 
@@ -44,7 +44,7 @@ def enhanced(
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Enhance an image in memory; give the result and the notes of the run."""
     told = EnhanceOptions(device=device, **options)
-    made = run(enhance_array(Micrograph(image), loaded, told))
+    made = run(enhance_in_memory(Micrograph(image), loaded, told))
     return np.asarray(made.array(), np.float32), made.metadata["enhance"]["notes"]
 
 

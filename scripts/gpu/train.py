@@ -43,7 +43,7 @@ from napari_semsr.training.batches import CachedBatches, SceneCache, normalise_s
 from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.fit import build_initial_network
-from napari_semsr.training.learner import Learner, learning_rate_factor
+from napari_semsr.training.learner import Learner, compute_learning_rate_factor
 from napari_semsr.training.patches import Patches
 from napari_semsr.training.unpaired import EXPECTED_GAIN
 from napari_semsr.training.validation import collect_validation_fields
@@ -228,7 +228,7 @@ class Stepper:
                     told = judge.decide(step, self.batch)
                 row += [number for column in told for number in column]
             whole.append(row)
-            rate = recipe.learning_rate * learning_rate_factor(step, recipe)
+            rate = recipe.learning_rate * compute_learning_rate_factor(step, recipe)
             decay = min(recipe.ema, (1 + step) / (10 + step))
             real.append((rate, rate * recipe.gan.discriminator_rate, 1 - decay))
         return Chances(torch.tensor(whole), torch.tensor(real))

@@ -55,7 +55,7 @@ def lazy_enhance(
     path = jobs.find_model(model)
     source = jobs.open_image(convert_source(image), settings["opening"])
     loaded_model = models.load_model(path)
-    return inference.enhance_lazy(source, loaded_model, settings["options"])
+    return inference.create_enhanced_array(source, loaded_model, settings["options"])
 
 
 def measure_table(

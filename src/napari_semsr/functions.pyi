@@ -20,11 +20,11 @@ from napari_semsr.jobs.adapt.job import Adapted
 from napari_semsr.jobs.batch.job import BatchReport
 from napari_semsr.jobs.calibrate import CalibrationReport, ScaleBarReport
 from napari_semsr.jobs.check.job import ModelCheck
-from napari_semsr.jobs.convert import Converted
+from napari_semsr.jobs.convert import ConvertedFile
 from napari_semsr.jobs.crop import Cropped
 from napari_semsr.jobs.doctor import DoctorReport
 from napari_semsr.jobs.enhance import EnhancedFile
-from napari_semsr.jobs.figure import FigureMade
+from napari_semsr.jobs.figure import CreatedFigure
 from napari_semsr.jobs.info import Description
 from napari_semsr.jobs.judge import Judged
 from napari_semsr.jobs.measure.error_map import ErrorMapReport
@@ -34,7 +34,7 @@ from napari_semsr.jobs.measure.profile import ProfileReport
 from napari_semsr.jobs.measure.repeatability import RepeatabilityReport
 from napari_semsr.jobs.measure.resolution import SpectrumReport
 from napari_semsr.jobs.models import ArchitectureList, ModelFile, ModelList
-from napari_semsr.jobs.pairs import PairsMade
+from napari_semsr.jobs.pairs import CreatedPairs
 from napari_semsr.jobs.register import Registered
 from napari_semsr.jobs.replay import ReplayReport
 from napari_semsr.jobs.report.job import ReportMade
@@ -75,7 +75,7 @@ def convert(
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Unpack[Reading],
-) -> Converted: ...
+) -> ConvertedFile: ...
 
 class CropKeywords(Reading, total=False):
     like_output: PathLike | None  # None
@@ -356,7 +356,7 @@ def pairs(
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Unpack[Reading],
-) -> PairsMade: ...
+) -> CreatedPairs: ...
 def adapt(
     mosaic: Source,
     sem: Sequence[Source],
@@ -614,7 +614,7 @@ def figure(
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Unpack[Reading],
-) -> FigureMade: ...
+) -> CreatedFigure: ...
 def batch(
     steps: Mapping[str, Any] | PathLike,
     *,

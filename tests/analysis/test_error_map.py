@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from napari_semsr.analysis import ErrorPair, ErrorSums, FittedPair, fit_blur_and_gain
+from napari_semsr.analysis import AlignedPair, ErrorSums, FittedPair, fit_blur_and_gain
 from napari_semsr.core import (
     Box,
     Micrograph,
@@ -20,11 +20,11 @@ def scene(rng: np.random.Generator, shape: tuple[int, int], width: float) -> np.
     return 10 * ndimage.gaussian_filter(rng.normal(size=shape), width)
 
 
-def pair_of(reference, enhanced, **place) -> ErrorPair:
-    return ErrorPair.from_images(Micrograph(reference), Micrograph(enhanced), **place)
+def pair_of(reference, enhanced, **place) -> AlignedPair:
+    return AlignedPair.from_images(Micrograph(reference), Micrograph(enhanced), **place)
 
 
-def tally_of(pair: ErrorPair, boxes: list[Box] | None = None):
+def tally_of(pair: AlignedPair, boxes: list[Box] | None = None):
     fit = run(fit_blur_and_gain(pair))
     field, tally = FittedPair(pair, fit), ErrorSums(0.0)
     for box in boxes or [Box.from_shape(pair.shape)]:
@@ -92,7 +92,7 @@ def test_blur_is_round_where_pixels_are_oblong(rng):
     sharp = scene(rng, (150, 240), 1)
     seen = ndimage.gaussian_filter(sharp, (2, 4))
     size = parse_pixel_size((20, 10))
-    pair = ErrorPair.from_images(Micrograph(seen, size), Micrograph(sharp, size))
+    pair = AlignedPair.from_images(Micrograph(seen, size), Micrograph(sharp, size))
     fit, tally = tally_of(pair)
     assert fit.sigma_px == pytest.approx(np.sqrt(8), abs=0.01)
     assert tally.rse < 0.01 * seen.std()
@@ -129,7 +129,7 @@ def test_part_of_a_field_is_laid_where_it_is(rng):
     sharp = scene(rng, (150, 150), 1)
     seen = Micrograph(ndimage.gaussian_filter(sharp, 2), (10.0, 10.0), "seen")
     part = Micrograph(sharp[30:130, 40:120], (10.0, 10.0), origin=(300.0, 400.0))
-    pair = ErrorPair.from_images(seen, part)
+    pair = AlignedPair.from_images(seen, part)
     assert pair.shape == (100, 80)
     assert pair.reference.grid.corner == (295.0, 395.0)
     assert run(fit_blur_and_gain(pair)).sigma_px == pytest.approx(2, abs=0.1)
@@ -139,11 +139,13 @@ def test_field_around_a_reference_is_no_finer_image(rng):
     sharp = Micrograph(scene(rng, (160, 240), 1), (10.0, 10.0), "sharp")
     seen = ndimage.gaussian_filter(sharp.array(), 2)[40:120, 60:180]
     part = Micrograph(seen, (10.0, 10.0), "seen", origin=(400.0, 600.0))
-    pair = ErrorPair.from_images(part, sharp)
+    pair = AlignedPair.from_images(part, sharp)
     assert pair.factor == 1
     assert run(fit_blur_and_gain(pair)).sigma_px == pytest.approx(2, abs=0.1)
     with warned("pixel-size-contradicts", match="2 times finer.*set its origin"):
-        assert ErrorPair.from_images(part.replace(origin=(0.0, 0.0)), sharp).factor == 2
+        assert (
+            AlignedPair.from_images(part.replace(origin=(0.0, 0.0)), sharp).factor == 2
+        )
 
 
 @pytest.mark.broad
@@ -174,6 +176,6 @@ def test_what_cannot_be_compared_or_tells_nothing_is_refused(rng):
             run(fit_blur_and_gain(pair_of(*images)))
     near = Micrograph(square, (5.0, 5.0))
     with refused(ShapeError, "reference-finer"):
-        ErrorPair.from_images(near, Micrograph(square, (20.0, 20.0)))
+        AlignedPair.from_images(near, Micrograph(square, (20.0, 20.0)))
     with refused(ShapeError, "no-overlap"):
-        ErrorPair.from_images(near, near.replace(origin=(9000.0, 0.0)))
+        AlignedPair.from_images(near, near.replace(origin=(9000.0, 0.0)))

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from napari_semsr.analysis import (
     FAMILIARITY,
-    Familiarity,
+    BlockFeatures,
     compute_unfamiliar_percentage,
 )
 from napari_semsr.core import CheckpointError, run
@@ -22,7 +22,7 @@ def texture(pitch_px, seed, side=400):
 
 @pytest.fixture(scope="module")
 def place():
-    return Familiarity.from_parts([texture(8, 0)])
+    return BlockFeatures.from_parts([texture(8, 0)])
 
 
 def share(place, image):
@@ -44,7 +44,7 @@ def test_another_focus_is_unlike_the_place(place):
 
 def test_a_card_holds_it(place):
     training = json.loads(json.dumps({FAMILIARITY: place.to_json()}))
-    again = Familiarity.from_model_card(training)
+    again = BlockFeatures.from_model_card(training)
     image = texture(8, 1)
     assert again.compute_distances(image)[1] == pytest.approx(
         place.compute_distances(image)[1], rel=0.01
@@ -59,11 +59,11 @@ def test_blocks_with_gaps_are_left_out(place):
 
 
 def test_a_place_of_few_blocks_has_none():
-    assert Familiarity.from_parts([texture(8, 0)[:100, :100]]) is None
+    assert BlockFeatures.from_parts([texture(8, 0)[:100, :100]]) is None
 
 
 def test_a_card_without_a_place_has_none():
-    assert Familiarity.from_model_card({}) is None
+    assert BlockFeatures.from_model_card({}) is None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_card_without_a_place_has_none():
 def test_a_damaged_card_is_refused(place, wrong):
     record = {**place.to_json(), **wrong} if isinstance(wrong, dict) else wrong
     with pytest.raises(CheckpointError, match="training area is damaged"):
-        Familiarity.from_model_card({FAMILIARITY: record})
+        BlockFeatures.from_model_card({FAMILIARITY: record})
 
 
 def test_an_image_is_compared_block_by_block_on_the_scale_of_the_model(place):

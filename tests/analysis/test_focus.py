@@ -4,7 +4,7 @@ import pytest
 from napari_semsr.analysis import Falloff
 from napari_semsr.analysis.focus import _COARSE, _DEPTH_DB, _FINE, _SHARP_EDGES_DB
 from napari_semsr.core import CheckpointError, Micrograph, parse_pixel_size
-from napari_semsr.simulation import MicroscopeOptions, focus_depth_nm
+from napari_semsr.simulation import MicroscopeOptions, compute_focus_depth_nm
 from napari_semsr.simulation.optics import _FINE as _SAMPLES, compute_transfer_function
 
 SIZE = parse_pixel_size(20.0)
@@ -15,7 +15,7 @@ CUT_OFF = OPTICS.cut_off_nm
 def lens(options: MicroscopeOptions, depths: float, v: np.ndarray) -> np.ndarray:
     """Transfer, at frequencies over the cut-off, some depths of focus away."""
     found = compute_transfer_function(
-        options, [(depths * focus_depth_nm(options), 1.0)]
+        options, [(depths * compute_focus_depth_nm(options), 1.0)]
     )
     middle = found.shape[0] // 2
     row = np.abs(found[middle, middle:])

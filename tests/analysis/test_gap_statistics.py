@@ -10,7 +10,7 @@ from napari_semsr.analysis.gaps import (
     choose_bin_edges,
     compute_fraction_interval,
     compute_mean_interval,
-    count_widths,
+    compute_width_histogram,
 )
 from napari_semsr.core import OptionError
 from tests.refusals import refused
@@ -18,7 +18,9 @@ from tests.refusals import refused
 
 def test_gaussian_finds_the_mean_of_known_widths():
     widths = np.random.default_rng(7).normal(31.0, 6.0, 4000)
-    found = count_widths([*widths, 300.0], choose_bin_edges([*widths, 300.0]))
+    found = compute_width_histogram(
+        [*widths, 300.0], choose_bin_edges([*widths, 300.0])
+    )
     assert found.beyond >= 1
     assert sum(found.counts) + found.beyond == 4001
     assert found.fit.mean == pytest.approx(31.0, abs=4 * found.fit.error)
@@ -31,10 +33,10 @@ def test_gaussian_finds_the_mean_of_known_widths():
 
 
 def test_too_few_widths_have_no_gaussian():
-    assert count_widths([30.0, 31.0], np.arange(0, 82, 2)).fit is None
-    assert count_widths([], choose_bin_edges([])).counts == (0,)
-    assert count_widths([5.0] * 20, choose_bin_edges([5.0] * 20)).beyond == 0
-    whole = count_widths([1.0, 2.0, 3.0, 3.5], [0.0, 1.0, 2.0, 3.0])
+    assert compute_width_histogram([30.0, 31.0], np.arange(0, 82, 2)).fit is None
+    assert compute_width_histogram([], choose_bin_edges([])).counts == (0,)
+    assert compute_width_histogram([5.0] * 20, choose_bin_edges([5.0] * 20)).beyond == 0
+    whole = compute_width_histogram([1.0, 2.0, 3.0, 3.5], [0.0, 1.0, 2.0, 3.0])
     assert (sum(whole.counts), whole.beyond) == (3, 1)  # the last edge is in its bin
 
 
@@ -43,7 +45,7 @@ def test_error_of_the_gaussian_holds_its_mean():
     rng, held = np.random.default_rng(3), []
     for _ in range(60):
         widths = rng.normal(30, 8, 60)
-        fit = count_widths(widths, choose_bin_edges(widths)).fit
+        fit = compute_width_histogram(widths, choose_bin_edges(widths)).fit
         held.append(abs(fit.mean - 30) < 1.96 * fit.error)
     assert np.mean(held) > 0.84
 

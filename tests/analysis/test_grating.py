@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis import CalibrateOptions, measure_grating
-from napari_semsr.core import OptionError, RegistrationError, distort
+from napari_semsr.core import OptionError, RegistrationError, distort_positions
 from tests.refusals import refused
 
 SIDE, PITCH, NM = 240, 11.3, 20.0
@@ -16,7 +16,7 @@ def picture(
     shape=(SIDE, SIDE), dark=False, seed=0, centre=(0, 0), tilt=0.0, phase=0.7,
 ):  # fmt: skip
     """Draw a grating in pixels of an x pitch of one; `tall`: y over x."""
-    y, x = distort(*np.indices(shape, float), shape, bent, centre=centre)
+    y, x = distort_positions(*np.indices(shape, float), shape, bent, centre=centre)
     y, x = y - (shape[0] - 1) / 2 - centre[0], x - (shape[1] - 1) / 2 - centre[1]
     near = 1 + tilt * (x + y) / min(shape)
     y, x = y / near, x / near

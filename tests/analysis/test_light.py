@@ -8,7 +8,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.analysis import compute_band_gain, measure_agreement, measure_metrics
-from napari_semsr.analysis.light import format_cut_off_warning, split_at_cut_off
+from napari_semsr.analysis.light import format_cut_off_warning, split_frequencies
 from napari_semsr.core import InputRecord, Micrograph, OptionError, Provenance
 from napari_semsr.core.fourier import tukey_window_2d
 from tests.refusals import refused
@@ -48,7 +48,7 @@ def _gain(after, before, truth):
 )
 def test_both_parts_add_up_to_the_windowed_plane(shape, size):
     plane = np.random.default_rng(0).normal(3, 1, shape)
-    below, above = split_at_cut_off(plane, END, size)
+    below, above = split_frequencies(plane, END, size)
     window = tukey_window_2d(shape, 0.5)
     whole = (plane - plane.mean()) * window / np.sqrt((window**2).mean())
     np.testing.assert_allclose(below + above, whole, atol=1e-12)

@@ -11,7 +11,7 @@ from napari_semsr.analysis import (
     measure_gaps,
     measure_metrics,
     structural_similarity,
-    sum_part_errors,
+    sum_section_errors,
 )
 from napari_semsr.analysis.metrics import (
     Metrics,
@@ -179,7 +179,7 @@ def test_figures_do_not_depend_on_the_unit_of_grey_levels(images, factor):
 
 def test_errors_of_parts_add_up_to_the_whole(images) -> None:
     a, b = (image.astype(float) for image in images)
-    parts = sum_part_errors(a, b)
+    parts = sum_section_errors(a, b)
     assert parts.shape == (16,)
     assert parts.sum() == pytest.approx(((a - b) ** 2).sum())
     assert parts[0] == pytest.approx(((a - b)[:10, :14] ** 2).sum())
@@ -188,13 +188,15 @@ def test_errors_of_parts_add_up_to_the_whole(images) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 64), (2, 64), (64, 3), (3, 3)])
 def test_no_pixel_of_a_narrow_image_counts_twice(shape):
-    assert sum_part_errors(np.zeros(shape), np.ones(shape)).sum() == shape[0] * shape[1]
+    assert (
+        sum_section_errors(np.zeros(shape), np.ones(shape)).sum() == shape[0] * shape[1]
+    )
 
 
 def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
     noisy, clean = images
     half = ((noisy.astype(float) + clean) / 2).astype(np.float32)
-    before, after = sum_part_errors(noisy, clean), sum_part_errors(half, clean)
+    before, after = sum_section_errors(noisy, clean), sum_section_errors(half, clean)
     gain, error = compute_psnr_gain(after, before)
     psnr = [
         measure_metrics(Micrograph(image), Micrograph(clean), data_range=255).psnr_db

@@ -10,7 +10,7 @@ from skimage.measure import profile_line
 
 from napari_semsr.analysis import (
     LineReader,
-    check_line_inside,
+    check_line_bounds,
     measure_profile,
     read_profile,
 )
@@ -302,7 +302,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     with refused(OptionError, "line-without-length"):
         read_profile(image, (5, 5, 5, 5))
     with pytest.raises(OptionError, match="must be inside field"):
-        check_line_inside(image, (5, 5, 5, 500))
+        check_line_bounds(image, (5, 5, 5, 500))
     with refused(ShapeError, "outside-image"):
         read_profile(image, (500, 500, 600, 600))
     empty = image.replace(data=np.full((20, 20), np.nan))

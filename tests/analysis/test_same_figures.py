@@ -14,7 +14,7 @@ from scipy import ndimage
 
 import napari_semsr as semsr
 from napari_semsr import analysis
-from napari_semsr.core import Micrograph, distort, run
+from napari_semsr.core import Micrograph, distort_positions, run
 from tests.same_figures import assert_same, write_record
 
 RECORD = Path(__file__).with_suffix("").with_name("same_figures.json")
@@ -90,7 +90,7 @@ def blurred() -> np.ndarray:
 
 def bent() -> np.ndarray:
     """Crossed lines, distorted about a place beside the middle."""
-    at = distort(
+    at = distort_positions(
         *np.indices((SIDE, SIDE), float), (SIDE, SIDE), -0.03, centre=(-25, 14)
     )
     both = lines(21.7) + np.rot90(lines(21.7))
@@ -186,9 +186,9 @@ MEASURES = {
         part="rest",
         unit="percent",
     ),
-    "familiarity": lambda: analysis.Familiarity.from_parts([scene()]).compute_distances(
-        scene(9)
-    )[1],
+    "familiarity": lambda: analysis.BlockFeatures.from_parts(
+        [scene()]
+    ).compute_distances(scene(9))[1],
 }
 
 

@@ -15,7 +15,7 @@ from napari_semsr.core.errors import ReadError, ShapeError
 from napari_semsr.core.progress import Progress, warn
 from napari_semsr.jobs import VERBS
 from napari_semsr.jobs.images import Result
-from napari_semsr.stitching import UnplacedError
+from napari_semsr.stitching import UnplacedFramesError
 from tests import children
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
@@ -248,7 +248,7 @@ def test_a_refusal_says_what_was_warned_of_before_it(semsr, info_does):
     def job():
         yield Progress(0, 1, "working")
         warnings.warn_explicit("cut the bar", UserWarning, command.__file__, 1)
-        raise UnplacedError("No place.", ())
+        raise UnplacedFramesError("No place.", ())
 
     info_does(job)
     said = semsr("info", "x")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import BoundedCache, check_grid_options
-from napari_semsr.core.acquisition import Acquisition, grid_cells
+from napari_semsr.core.acquisition import Acquisition, compute_grid_cells
 from napari_semsr.core.errors import OptionError, ShapeError
 from tests.refusals import refused
 
@@ -20,23 +20,23 @@ def acquisition(count=4, **known):
 
 
 def test_grid_cells_serpentine_turns_every_second_row():
-    cells = grid_cells(6, (2, 3), "serpentine")
+    cells = compute_grid_cells(6, (2, 3), "serpentine")
     assert cells.tolist() == [[0, 0], [0, 1], [0, 2], [1, 2], [1, 1], [1, 0]]
 
 
 def test_grid_cells_run_by_columns_and_from_any_corner():
-    cells = grid_cells(6, (2, 3), "column")
+    cells = compute_grid_cells(6, (2, 3), "column")
     assert cells.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1], [0, 2], [1, 2]]
-    cells = grid_cells(6, (2, 3), "column-serpentine", "bottom-right")
+    cells = compute_grid_cells(6, (2, 3), "column-serpentine", "bottom-right")
     assert cells.tolist() == [[1, 2], [0, 2], [0, 1], [1, 1], [1, 0], [0, 0]]
-    cells = grid_cells(6, (2, 3), "row", "top-right")
+    cells = compute_grid_cells(6, (2, 3), "row", "top-right")
     assert cells.tolist() == [[0, 2], [0, 1], [0, 0], [1, 2], [1, 1], [1, 0]]
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (0, 6), (7, 1), (-2, -3)], ids=str)
 def test_grid_cells_refuses_another_number(grid):
     with pytest.raises(OptionError, match="got 6"):
-        grid_cells(6, grid)
+        compute_grid_cells(6, grid)
 
 
 def test_acquisition_describes_its_frames_and_parses_a_new_pixel_size():

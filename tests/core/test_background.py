@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.core import background, background_priority, release_free_memory
+from napari_semsr.core import background, release_free_memory, use_background_priority
 from tests.children import run_python
 
 LINUX = pytest.mark.skipif(
@@ -18,14 +18,14 @@ LINUX = pytest.mark.skipif(
 
 def test_the_interpreter_is_handed_over_sooner_while_any_run_goes_on():
     usual = sys.getswitchinterval()
-    first, second = background_priority(), background_priority()
+    first, second = use_background_priority(), use_background_priority()
     with first:
         second.__enter__()
         assert sys.getswitchinterval() < usual
     assert sys.getswitchinterval() < usual
     second.__exit__(None, None, None)
     assert sys.getswitchinterval() == usual
-    with pytest.raises(ValueError, match="stop"), background_priority():
+    with pytest.raises(ValueError, match="stop"), use_background_priority():
         raise ValueError("stop")
     assert sys.getswitchinterval() == usual
 
@@ -40,7 +40,7 @@ def test_only_the_thread_and_those_it_starts_are_lowered():
 
     def work():
         for _ in range(2):
-            with background_priority():
+            with use_background_priority():
                 note()
         helper = threading.Thread(target=note)
         helper.start()
@@ -50,7 +50,7 @@ def test_only_the_thread_and_those_it_starts_are_lowered():
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    with background_priority():  # the main thread keeps its priority
+    with use_background_priority():  # the main thread keeps its priority
         assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
     assert len(set(found)) == 1
     assert found[0] > before or before == 19

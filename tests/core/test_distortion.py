@@ -6,48 +6,56 @@ import pytest
 from napari_semsr.core import (
     MAX_DISTORTION,
     FieldDistortion,
-    distort,
-    radial_displacement,
-    undistort,
+    compute_radial_displacement,
+    distort_positions,
+    undistort_positions,
 )
 
 
 def test_distortion_moves_the_rim_of_the_shorter_side_and_not_the_centre():
-    y, x = distort(np.array([31.5, 31.5]), np.array([31.5, 63.5]), (64, 64), 0.05)
+    y, x = distort_positions(
+        np.array([31.5, 31.5]), np.array([31.5, 63.5]), (64, 64), 0.05
+    )
     assert y == pytest.approx([31.5, 31.5])
     assert x == pytest.approx([31.5, 63.5 + 0.05 * 32])
-    _, x = distort(31.5, 49.5 + 32, (64, 100), 0.05)
+    _, x = distort_positions(31.5, 49.5 + 32, (64, 100), 0.05)
     assert x == pytest.approx(49.5 + 32 * 1.05)
 
 
 @pytest.mark.parametrize("amount", [0.2, 0.03, -0.01, -0.1])
 def test_undistort_is_the_inverse(amount):
     places = np.indices((48, 64), float)
-    back = undistort(*distort(*places, (48, 64), amount), (48, 64), amount)
+    back = undistort_positions(
+        *distort_positions(*places, (48, 64), amount), (48, 64), amount
+    )
     assert np.allclose(back, places, atol=1e-7)
 
 
 def test_what_no_pixel_shows_is_told():
-    y, x = undistort(23.5, np.array([31.5, 63.0, 90.0]), (48, 64), -MAX_DISTORTION)
+    y, x = undistort_positions(
+        23.5, np.array([31.5, 63.0, 90.0]), (48, 64), -MAX_DISTORTION
+    )
     assert np.isfinite(x).tolist() == np.isfinite(y).tolist() == [True, False, False]
 
 
 def test_rim_displacement_is_the_slope_of_the_distortion():
     places = np.indices((48, 64), float)
-    more, less = (distort(*places, (48, 64), sign * 1e-4 / 24) for sign in (1, -1))
+    more, less = (
+        distort_positions(*places, (48, 64), sign * 1e-4 / 24) for sign in (1, -1)
+    )
     slope = (np.array(more) - np.array(less)) / 2e-4
-    assert np.allclose(radial_displacement(*places, (48, 64)), slope, atol=1e-6)
+    assert np.allclose(compute_radial_displacement(*places, (48, 64)), slope, atol=1e-6)
 
 
 def test_a_centre_off_the_middle_stays_where_it_is():
-    y, x = distort(23.5 - 4, 31.5 + 6, (48, 64), 0.05, centre=(-4, 6))
+    y, x = distort_positions(23.5 - 4, 31.5 + 6, (48, 64), 0.05, centre=(-4, 6))
     assert (y, x) == pytest.approx((19.5, 37.5))
     places = np.indices((48, 64), float)
-    bent = distort(*places, (48, 64), 0.05, centre=(-4, 6))
-    back = undistort(*bent, (48, 64), 0.05, centre=(-4, 6))
+    bent = distort_positions(*places, (48, 64), 0.05, centre=(-4, 6))
+    back = undistort_positions(*bent, (48, 64), 0.05, centre=(-4, 6))
     assert np.allclose(back, places, atol=1e-7)
     slope = (np.array(bent) - places) / (0.05 * 24)
-    found = radial_displacement(*places, (48, 64), centre=(-4, 6))
+    found = compute_radial_displacement(*places, (48, 64), centre=(-4, 6))
     assert np.allclose(found, slope, atol=1e-9)
 
 
@@ -57,7 +65,7 @@ def test_a_distortion_is_that_of_the_same_pixels_in_a_frame_of_another_size():
     part = whole.adapt_to_shape((80, 50))
     assert (part.amount, part.sd, part.shape) == (0.01, 0.0005, (80, 50))
     for one, (y, x) in ((whole, (49.5, 99.5)), (part, (39.5, 24.5))):
-        there = distort(y - 20, x - 10, one.shape, one.amount)
+        there = distort_positions(y - 20, x - 10, one.shape, one.amount)
         assert np.subtract(there, (y, x)) == pytest.approx([-20.16, -10.08])
     unknown = FieldDistortion(amount=0.04, sd=0.002)
     assert unknown.adapt_to_shape((80, 50)) is unknown

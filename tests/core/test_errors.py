@@ -44,10 +44,10 @@ def test_words_of_a_file_and_what_was_given_are_shortened():
     long = errors.format_one_line("a" * 10_000)
     assert len(long) == len(errors.format_one_line("b" * 5_000)) < 1000
     assert long.endswith("a…")
-    assert errors.shorten("a" * 100) == "'" + "a" * 58 + "…"
-    assert errors.shorten("a" * 40) == repr("a" * 40)
-    assert errors.shorten([[[[[1]]]]]) == "[[[[[...]]]]]"
-    assert errors.shorten([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"
+    assert errors.shorten_value("a" * 100) == "'" + "a" * 58 + "…"
+    assert errors.shorten_value("a" * 40) == repr("a" * 40)
+    assert errors.shorten_value([[[[[1]]]]]) == "[[[[[...]]]]]"
+    assert errors.shorten_value([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"
 
 
 def test_code_names_the_cause():

@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from napari_semsr.core import (
+    compute_relative_pitch,
     create_rings,
-    relative_pitch,
     tukey_window,
     tukey_window_2d,
 )
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.fourier import radial_frequency
+from napari_semsr.core.fourier import compute_radial_frequency
 from tests.refusals import refused
 
 sides = st.integers(2, 33)
@@ -44,7 +44,7 @@ def test_tapers_out_of_range_and_lines_are_refused():
 @settings(deadline=None, max_examples=30)
 @given(rows=sides, columns=sides, ratio=st.sampled_from([0.5, 1.0, 1.7]))
 def test_rings_partition_the_full_plane(rows: int, columns: int, ratio: float) -> None:
-    rings = create_rings((rows, columns), relative_pitch((ratio, 1.0)))
+    rings = create_rings((rows, columns), compute_relative_pitch((ratio, 1.0)))
     assert rings.samples.sum() == rows * columns
     assert rings.samples[0] == 1
     assert rings.frequency[rings.complete - 1] <= rings.nyquist * (1 + 1e-9)
@@ -74,10 +74,10 @@ def test_rings_are_one_bin_of_the_shorter_side_wide() -> None:
 
 
 def test_frequencies_are_physical_for_oblong_pixels():
-    pitch = relative_pitch((20.0, 5.0))
+    pitch = compute_relative_pitch((20.0, 5.0))
     assert pitch == pytest.approx((2.0, 0.5))
-    radius = radial_frequency((16, 16), pitch)
+    radius = compute_radial_frequency((16, 16), pitch)
     assert radius[1, 0] == pytest.approx(1 / (16 * 2.0))
     assert radius[0, 1] == pytest.approx(1 / (16 * 0.5))
     assert create_rings((16, 16), pitch).nyquist == pytest.approx(0.25)
-    assert relative_pitch((7.7, 7.7)) == (1.0, 1.0)
+    assert compute_relative_pitch((7.7, 7.7)) == (1.0, 1.0)

@@ -6,14 +6,14 @@ from hypothesis.extra import numpy as hnp
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.intensity import (
+    compute_finite_mean,
     contrast_limits,
-    finite_mean,
+    convert_dtype,
+    estimate_noise_level,
     mark_clipped_pixels,
     mask_clipped_values,
     measure_percentiles,
-    noise_level,
     read_chunks,
-    to_dtype,
 )
 from tests.refusals import refused
 
@@ -67,15 +67,15 @@ def test_field_range_is_not_misled_by_one_hot_pixel_and_refuses_bad_input():
 
 def test_finite_mean_leaves_out_nan():
     image = np.array([[1.0, np.nan], [np.inf, 3.0]])
-    assert finite_mean(image) == 2.0
-    assert finite_mean(np.full((2, 2), np.nan)) == 0.0
-    assert finite_mean(np.array([[1, 4]], np.uint8)) == 2.5
+    assert compute_finite_mean(image) == 2.0
+    assert compute_finite_mean(np.full((2, 2), np.nan)) == 0.0
+    assert compute_finite_mean(np.array([[1, 4]], np.uint8)) == 2.5
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "float16"])
 def test_to_dtype_round_trips_what_fits(dtype):
     image = np.arange(100).reshape(10, 10).astype(dtype)
-    back, clipped = to_dtype(image.astype(np.float32), dtype)
+    back, clipped = convert_dtype(image.astype(np.float32), dtype)
     assert back.dtype == dtype
     assert clipped == 0
     np.testing.assert_array_equal(back, image)
@@ -83,31 +83,31 @@ def test_to_dtype_round_trips_what_fits(dtype):
 
 def test_to_dtype_rounds_clips_and_counts():
     image = np.array([-3.0, 0.5, 1.5, 254.6, 256.0, np.nan, np.inf], np.float32)
-    result, clipped = to_dtype(image, np.uint8)
+    result, clipped = convert_dtype(image, np.uint8)
     assert result.tolist() == [0, 0, 2, 255, 255, 0, 255]
     assert clipped == 4
-    assert to_dtype(np.array([-1, 300]), np.uint8)[0].tolist() == [0, 255]
-    assert to_dtype(np.array([1e9]), np.float16)[1] == 1
-    assert to_dtype(np.array([1e30]), np.int64)[0][0] > 9e18
+    assert convert_dtype(np.array([-1, 300]), np.uint8)[0].tolist() == [0, 255]
+    assert convert_dtype(np.array([1e9]), np.float16)[1] == 1
+    assert convert_dtype(np.array([1e30]), np.int64)[0][0] > 9e18
     with pytest.raises(OptionError, match="complex64"):
-        to_dtype(image, np.complex64)
+        convert_dtype(image, np.complex64)
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
 def test_parts_of_a_field_lose_what_the_whole_loses(lazy):
     image = np.array([[-1.0, 0, 255.4, 256], [np.nan, np.inf, 7, 300]])
     data = da.from_array(image, chunks=(1, 3)) if lazy else image
-    lost = [to_dtype(part, "uint8")[1] for part in read_chunks(data)]
-    assert sum(lost) == to_dtype(image, "uint8")[1] == 5
+    lost = [convert_dtype(part, "uint8")[1] for part in read_chunks(data)]
+    assert sum(lost) == convert_dtype(image, "uint8")[1] == 5
 
 
 def test_noise_level_is_that_of_white_noise_on_a_slope(rng):
     y, x = np.mgrid[:200, :300]
     image = 3.0 * y - 2.0 * x + rng.normal(0, 7, y.shape)
     image[50:60] = np.nan
-    assert noise_level(image) == pytest.approx(7, rel=0.03)
-    assert noise_level(3.0 * y[:, :1]) == 0
-    assert np.isnan(noise_level(np.full((3, 3), np.nan)))
+    assert estimate_noise_level(image) == pytest.approx(7, rel=0.03)
+    assert estimate_noise_level(3.0 * y[:, :1]) == 0
+    assert np.isnan(estimate_noise_level(np.full((3, 3), np.nan)))
 
 
 def test_contrast_limits_are_percentiles_of_the_coarsest_level(rng):

@@ -9,9 +9,9 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import (
     Options,
     check_user_only_options,
-    device_option,
+    declare_device_option,
+    get_user_only_options,
     option,
-    user_only_options,
 )
 from napari_semsr.inference import EnhanceOptions
 from tests.refusals import refused, warned
@@ -48,7 +48,7 @@ def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
         address: str | None = option(None, user_only=True)
         count: int = 1
 
-    persons = user_only_options(Elsewhere)
+    persons = get_user_only_options(Elsewhere)
     assert persons == {"address"}
     check_user_only_options(["count"], persons, place)
     with refused(OptionError, "unsafe-content", f"^{place} must not set address"):
@@ -102,7 +102,7 @@ class Outer(Options):
     many: tuple[Inner, ...] = ()
     pair: tuple[float, float] = (0, 1)
     shares: dict[Literal["a", "b"], float] = Field(default_factory=dict)
-    device: str = device_option()
+    device: str = declare_device_option()
     count: int = 3
 
 

@@ -8,7 +8,7 @@ from napari_semsr.core.micrograph import (
     Provenance,
     digest_path,
     digest_with_progress,
-    software_versions,
+    get_software_versions,
 )
 
 
@@ -52,7 +52,7 @@ def test_network_is_the_last_one_upstream():
 
 def test_time_and_versions_are_stated():
     assert Provenance(job="convert").created.endswith("+00:00")
-    found = software_versions()
+    found = get_software_versions()
     assert {"python", "numpy", "scipy"} <= set(found)
 
 

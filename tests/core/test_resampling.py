@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from napari_semsr.core import Box, Resampling, interpolation_dtype
+from napari_semsr.core import Box, Resampling, get_interpolation_dtype
 
 STEPS = [Fraction(1, 2), Fraction(2), Fraction(5, 3), Fraction(337, 1000)]
 
@@ -87,4 +87,4 @@ def test_double_precision_is_kept_where_single_would_lose():
     kinds = {"u1": "f4", "u2": "f4", "?": "f4", "f2": "f4", "f4": "f4"}
     kinds |= {"i4": "f8", "u8": "f8", "f8": "f8"}
     for kind, working in kinds.items():
-        assert interpolation_dtype(np.dtype(kind)) == np.dtype(working)
+        assert get_interpolation_dtype(np.dtype(kind)) == np.dtype(working)

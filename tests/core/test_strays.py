@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.core import find_stray_pixels, stray_pixel_masks
+from napari_semsr.core import compute_stray_pixel_masks, find_stray_pixels
 
 
 def _scene(rng, noise=10.0, shape=(192, 224)):
@@ -32,7 +32,7 @@ def test_stray_pixels_are_found_and_nothing_else(place, level, rng):
     mask[PLACES[place]] = True
     proper = image[~mask]
     image[mask] = level
-    stray, wanted = stray_pixel_masks(image)
+    stray, wanted = compute_stray_pixel_masks(image)
     np.testing.assert_array_equal(stray, mask)
     # a wide area within the grey scale may be what a sample shows
     is_filled = place != "block" or level == 65535
@@ -57,7 +57,7 @@ def test_a_third_of_a_line_of_a_small_field_is_found_wherever_it_begins(
     mask = np.zeros(image.shape, bool)
     mask[place] = True
     image[mask] = level
-    stray, wanted = stray_pixel_masks(image)
+    stray, wanted = compute_stray_pixel_masks(image)
     np.testing.assert_array_equal(stray, mask)
     np.testing.assert_array_equal(wanted, mask)
 
@@ -68,17 +68,17 @@ def test_what_belongs_to_an_image_is_not_stray(rng):
     for at in ((30.2, 40.6), (120, 77), (150.5, 180.5)):  # as small as optics show
         away = (y - at[0]) ** 2 + (x - at[1]) ** 2
         dark += 200 * np.exp(-away / 2 / 0.7**2)
-    assert not stray_pixel_masks(dark)[0].any()
+    assert not compute_stray_pixel_masks(dark)[0].any()
     disc = np.where(np.hypot(y - 80.3, x - 90.7) < 9, 250.0, 20.0)
     ball = ndimage.gaussian_filter(disc, 0.6) + rng.normal(0, 3, disc.shape)
-    assert not stray_pixel_masks(ball)[0].any()
+    assert not compute_stray_pixel_masks(ball)[0].any()
     bar = _scene(rng)
     bar[151:] = 0
     bar[160:172:2, 40:120:3] = 255  # letters
-    assert not stray_pixel_masks(bar)[0].any()
+    assert not compute_stray_pixel_masks(bar)[0].any()
     counts = rng.exponential(4, (192, 224))  # noise of rare high values
-    assert stray_pixel_masks(counts)[0].mean() < 1e-4
-    assert not stray_pixel_masks(rng.poisson(0.3, (192, 224)))[0].any()
+    assert compute_stray_pixel_masks(counts)[0].mean() < 1e-4
+    assert not compute_stray_pixel_masks(rng.poisson(0.3, (192, 224)))[0].any()
     assert find_stray_pixels(np.full((64, 64), 7, np.uint8)) is None
     assert find_stray_pixels(np.full((64, 64), np.nan)) is None
 

@@ -8,10 +8,10 @@ import pytest
 from napari_semsr.core import (
     Calibration,
     Micrograph,
+    compute_length_error,
     describe_pixel_size,
     format_pixel_size,
     get_size_basis,
-    length_error,
     parse_pixel_size,
     widen_interval,
 )
@@ -27,12 +27,12 @@ def test_basis_and_errors_of_lengths():
     assert get_size_basis((5, 5), None) == "stated"
     assert get_size_basis((5, 5), (0.1, 0.1)) == "calibrated"
     image = calibrated((10, 20), (0.1, 0.4))
-    assert length_error(image, (1, 0)) == pytest.approx(0.01)
-    assert length_error(image, (0, 3)) == pytest.approx(0.02)
-    assert length_error(image, (1, -1)) == pytest.approx(0.015)
-    assert length_error(image) == pytest.approx(0.015)
-    assert length_error(calibrated((10, 20), None)) == 0
-    assert length_error(calibrated(None, None)) == 0
+    assert compute_length_error(image, (1, 0)) == pytest.approx(0.01)
+    assert compute_length_error(image, (0, 3)) == pytest.approx(0.02)
+    assert compute_length_error(image, (1, -1)) == pytest.approx(0.015)
+    assert compute_length_error(image) == pytest.approx(0.015)
+    assert compute_length_error(calibrated((10, 20), None)) == 0
+    assert compute_length_error(calibrated(None, None)) == 0
 
 
 def test_sides_are_widened_in_quadrature():

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from napari_semsr.cli.command import list_arguments, replace_with_flags
+from napari_semsr.cli.command import convert_names_to_flags, list_arguments
 from napari_semsr.core import (
     describe_shift,
     format_number,
@@ -116,13 +116,13 @@ def test_each_option_and_verb_that_is_named_is_one():
     ],
 )
 def test_options_become_flags(text, said):
-    assert replace_with_flags(text, list_arguments("enhance")) == said
+    assert convert_names_to_flags(text, list_arguments("enhance")) == said
 
 
 def test_an_option_with_a_flag_of_another_name_is_said_as_that():
     known = list_arguments("simulate")
     assert (
-        replace_with_flags("Give `phantom` or `image`.", known)
+        convert_names_to_flags("Give `phantom` or `image`.", known)
         == "Give --phantom or --from."
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 from napari_semsr.core import Micrograph, Provenance, run
-from napari_semsr.io import describe, open_frames, read, write, write_fei
+from napari_semsr.io import describe, open_frames, read, write, write_fei_tiff
 from tests.hostile.czi import write_czi
 from tests.mutations import damaged_bytes, damaged_json, damaged_text
 
@@ -178,7 +178,7 @@ def write_tiffs(folder: Path) -> None:
     for name, how in kinds.items():
         options = {"metadata": None, **how}
         tifffile.imwrite(folder / f"{name}.tif", options.pop("data"), **options)
-    write_fei(_our_own(), folder / "fei.tif")
+    write_fei_tiff(_our_own(), folder / "fei.tif")
     write(_our_own("float32"), folder / "ours.ome.tif")
     write(_our_own(), folder / "ours.tif")
 

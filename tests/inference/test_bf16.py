@@ -6,8 +6,8 @@ import torch
 from scipy import ndimage
 
 from napari_semsr.core import Micrograph, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
-from napari_semsr.models import build_network, list_bundled, load_model
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
+from napari_semsr.models import build_network, list_bundled_models, load_model
 
 SIDE = 96
 MAX_RMS, MOST = 1.0, 8.0  # grey levels, of 255 over the range of the result
@@ -48,7 +48,7 @@ def _apart(name, draw, seed, **options):
     model, image = load_model(name), Micrograph(grey)
     full, half = (
         run(
-            enhance_array(
+            enhance_in_memory(
                 image,
                 model,
                 EnhanceOptions(
@@ -65,7 +65,7 @@ def _apart(name, draw, seed, **options):
 
 
 @pytest.mark.parametrize("draw", FIELDS)
-@pytest.mark.parametrize("name", sorted(list_bundled()))
+@pytest.mark.parametrize("name", sorted(list_bundled_models()))
 def test_bf16_is_within_a_grey_level_of_fp32(name, draw) -> None:
     rms, worst = _apart(name, draw, 0)
     assert rms <= MAX_RMS

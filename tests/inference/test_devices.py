@@ -11,7 +11,7 @@ from torch import nn
 
 from napari_semsr.core import DeviceMemoryError, Micrograph, run
 from napari_semsr.inference import predictor as predicting, statistics
-from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.engine import enhance_in_memory
 from napari_semsr.inference.executors import (
     LocalExecutor,
     TileWorker,
@@ -22,8 +22,8 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import (
     Predictor,
     choose_device,
-    full_precision_convolutions,
-    network_details,
+    get_network_details,
+    use_fp32_convolutions,
 )
 from napari_semsr.inference.statistics import FixedMoments, MeasuredMoments
 from napari_semsr.inference.tiles import TiledRun
@@ -106,11 +106,11 @@ def test_a_card_that_differs_or_fails_is_left_and_that_is_said(
         ": the CPU is used instead; set `device=mps` to override this."
     )
     field = Micrograph(rng.random((40, 50), dtype=np.float32))
-    made = run(enhance_array(field, loaded, FP32.replace(device="auto")))
+    made = run(enhance_in_memory(field, loaded, FP32.replace(device="auto")))
     report = made.metadata["enhance"]
     assert report["device"] == "cpu"
     assert report["notes"].count(note) == 1
-    assert network_details(EnhanceOptions(), loaded)["device"] == "cpu: Apple M9"
+    assert get_network_details(EnhanceOptions(), loaded)["device"] == "cpu: Apple M9"
     assert len(asked) == 1  # it is remembered
     assert choose_device(loaded, "mps") == (torch.device("mps"), None)  # who insists
 
@@ -171,11 +171,11 @@ def card(monkeypatch):
 def test_a_run_on_a_card_is_that_on_the_cpu(kind, make_loaded, rng, card):
     loaded = make_loaded(kind)
     field = Micrograph(rng.random((150, 130), dtype=np.float32))
-    made = run(enhance_array(field, loaded, FP32))
+    made = run(enhance_in_memory(field, loaded, FP32))
     report = made.metadata["enhance"]
     assert report["device"] == "xpu"
     assert report["tiles"] > 8  # more than a batch
-    whole = run(enhance_array(field, loaded, FP32.replace(tile=256)))
+    whole = run(enhance_in_memory(field, loaded, FP32.replace(tile=256)))
     np.testing.assert_allclose(made.data, whole.data, atol=1e-5 * np.ptp(whole.data))
 
 
@@ -279,12 +279,12 @@ def test_fp32_on_a_card_is_not_tf32_and_settings_are_put_back():
     before = cudnn.allow_tf32, cudnn.benchmark
     try:
         cudnn.allow_tf32, cudnn.benchmark = True, True
-        with full_precision_convolutions():
+        with use_fp32_convolutions():
             assert not cudnn.allow_tf32
             assert not cudnn.benchmark
         assert cudnn.allow_tf32
         assert cudnn.benchmark
-        with pytest.raises(ZeroDivisionError), full_precision_convolutions():
+        with pytest.raises(ZeroDivisionError), use_fp32_convolutions():
             raise ZeroDivisionError
         assert cudnn.allow_tf32
     finally:
@@ -301,7 +301,7 @@ def test_the_newer_switch_of_tf32_is_respected():
         conv.fp32_precision, rnn.fp32_precision = "tf32", "ieee"
         with pytest.raises(RuntimeError):  # the older one is then of no use
             _ = torch.backends.cudnn.allow_tf32
-        with full_precision_convolutions():
+        with use_fp32_convolutions():
             assert conv.fp32_precision == "ieee"
         assert conv.fp32_precision == "tf32"
     finally:

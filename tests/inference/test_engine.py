@@ -15,7 +15,7 @@ from napari_semsr.core.errors import (
     ShapeError,
     WriteError,
 )
-from napari_semsr.inference import EnhanceOptions, engine, enhance_array
+from napari_semsr.inference import EnhanceOptions, engine, enhance_in_memory
 from napari_semsr.io import create_store, read
 from tests import children
 from tests.enhancing import fill, store_for
@@ -30,7 +30,7 @@ def _field(rng, shape, dtype=np.uint8):
 
 
 def _enhanced(image, loaded, **options):
-    return run(enhance_array(Micrograph(image), loaded, FP32.replace(**options)))
+    return run(enhance_in_memory(Micrograph(image), loaded, FP32.replace(**options)))
 
 
 @pytest.mark.parametrize("shape", [(101, 75), (33, 31)], ids=str)
@@ -104,7 +104,7 @@ def test_scale_and_calibration_go_together(make_loaded, rng):
     plain, size = _field(rng, (20, 30)), parse_pixel_size((4.0, 6.0))
     image = Micrograph(plain, size, origin=(100.0, 0.0))
     made = Provenance(job="enhance")
-    result = run(enhance_array(image, make_loaded("double"), FP32, provenance=made))
+    result = run(enhance_in_memory(image, make_loaded("double"), FP32, provenance=made))
     assert result.provenance == made
     assert result.shape == (40, 60)
     assert result.pixel_size_nm == (2.0, 3.0)
@@ -178,7 +178,7 @@ def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
     steps = []
     report = run(fill(image, loaded, store, FP32), steps.append)
     found = read(tmp_path / "out.ome.zarr")
-    expected = run(enhance_array(image, loaded, FP32))
+    expected = run(enhance_in_memory(image, loaded, FP32))
     np.testing.assert_array_equal(found.array(), expected.data)
     assert found.pixel_size_nm == (2.5, 2.5)
     assert found.origin == expected.origin
@@ -220,7 +220,7 @@ def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
     nothing = run(fill(image, loaded, complete, FP32))
     assert nothing.resumed == 20
     assert complete.read_notes()["report"]["resumed"] == report.resumed
-    expected = run(enhance_array(image, loaded, FP32)).data
+    expected = run(enhance_in_memory(image, loaded, FP32)).data
     np.testing.assert_array_equal(read(tmp_path / "out.ome.zarr").array(), expected)
 
 
@@ -255,7 +255,7 @@ def test_a_run_goes_on_in_the_arithmetic_that_it_was_begun_in(
     store = store_for(tmp_path / "a.ome.zarr", image, loaded, options, provenance=made)
     report = run(fill(image, loaded, store, options))
     assert (report.precision, len(report.notes)) == (precision, notes)
-    alike = run(enhance_array(image, loaded, options.replace(precision=precision)))
+    alike = run(enhance_in_memory(image, loaded, options.replace(precision=precision)))
     np.testing.assert_array_equal(store.level0[:], alike.data)
 
 

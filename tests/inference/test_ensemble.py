@@ -15,7 +15,7 @@ from napari_semsr.core import (
     mirror_condition,
     run,
 )
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.ensemble import ALL, FLIPS
 from napari_semsr.models.checkpoint import LoadedModel
 from tests.refusals import refused
@@ -34,7 +34,7 @@ def field(rng: np.random.Generator) -> np.ndarray:
 def enhanced(field: np.ndarray, loaded: LoadedModel, **options: object) -> np.ndarray:
     """Enhance in fp32."""
     chosen = EnhanceOptions(precision="fp32").replace(**options)
-    return run(enhance_array(Micrograph(field), loaded, chosen)).array()
+    return run(enhance_in_memory(Micrograph(field), loaded, chosen)).array()
 
 
 @pytest.mark.parametrize("turn", ALL)

@@ -11,8 +11,8 @@ from napari_semsr.core import Box, Micrograph, run
 from napari_semsr.inference import (
     EnhanceOptions,
     EnhanceReport,
-    enhance_array,
-    enhance_lazy,
+    create_enhanced_array,
+    enhance_in_memory,
 )
 from napari_semsr.inference.network_input import (
     HazeMap,
@@ -46,11 +46,11 @@ def test_gain_of_a_pixel_does_not_depend_on_the_window(rng):
 def test_tiles_equal_the_untiled_definition(make_loaded, whole, hazy, tile):
     loaded = make_loaded("informed")
     options = EnhanceOptions(tile=tile, precision="fp32")
-    made = run(enhance_array(Micrograph(hazy), loaded, options))
+    made = run(enhance_in_memory(Micrograph(hazy), loaded, options))
     np.testing.assert_allclose(made.array(), whole(hazy, loaded), atol=2e-6)
     least, most = made.metadata["enhance"]["haze_gain"]
     assert least < most
-    lazy = enhance_lazy(Micrograph(da.from_array(hazy, 40)), loaded, options)
+    lazy = create_enhanced_array(Micrograph(da.from_array(hazy, 40)), loaded, options)
     np.testing.assert_allclose(lazy.compute(), made.array(), atol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_haze_is_left_when_asked(make_loaded: Make, hazy: np.ndarray) -> None:
     loaded = make_loaded("informed")
     asked = ({"haze": False}, {"dehaze": 0.0}, {})
     options = (EnhanceOptions(precision="fp32", **how) for how in asked)
-    images = (enhance_array(Micrograph(hazy), loaded, one) for one in options)
+    images = (enhance_in_memory(Micrograph(hazy), loaded, one) for one in options)
     made, none, usual = map(run, images)
     np.testing.assert_allclose(made.array(), none.array(), atol=1e-6)
     assert np.abs(made.array() - usual.array()).max() > 1e-3

@@ -10,15 +10,27 @@ from scipy import ndimage
 
 from napari_semsr.core import NO_BLUR, Micrograph, OptionError, get_blur, get_noise, run
 from napari_semsr.core.tiling import Box
-from napari_semsr.inference import enhance_array, enhance_lazy, prepare_preview
+from napari_semsr.inference import (
+    create_enhanced_array,
+    enhance_in_memory,
+    prepare_preview,
+)
 from napari_semsr.inference.network_input import measure_scaling, survey_field
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models import Haze, InformedRestorer, LoadedModel, power_spectrum
-from napari_semsr.models.architectures.informed import (
-    compute_filters,
-    compute_sharpening_filters,
+from napari_semsr.models import (
+    Haze,
+    InformedRestorer,
+    LoadedModel,
+    compute_power_spectrum,
 )
-from napari_semsr.models.architectures.wiener import estimate_white_floor, filter_images
+from napari_semsr.models.architectures.informed import (
+    compute_sharpening_filters,
+    compute_wiener_filters,
+)
+from napari_semsr.models.architectures.wiener import (
+    estimate_white_noise_floor,
+    filter_images,
+)
 from napari_semsr.simulation import draw_phantom
 from tests.refusals import refused, warned
 
@@ -35,7 +47,7 @@ def field(rng: np.random.Generator) -> np.ndarray:
 def enhanced(field: np.ndarray, loaded: LoadedModel, **options: object) -> Micrograph:
     """Enhance in fp32."""
     chosen = EnhanceOptions(precision="fp32").replace(**options)
-    return run(enhance_array(Micrograph(field), loaded, chosen))
+    return run(enhance_in_memory(Micrograph(field), loaded, chosen))
 
 
 def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
@@ -43,7 +55,7 @@ def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
     x, condition = torch.rand(1, 1, 64, 48), torch.randn(9)
     rings = torch.rand(12)
     with torch.no_grad():
-        through = filter_images(x, compute_filters(condition[None], rings[None]))
+        through = filter_images(x, compute_wiener_filters(condition[None], rings[None]))
         planes = torch.cat([x, through], dim=1)
         both = module.local.estimate_corrections(
             planes, module.compute_conditions(condition[None])
@@ -56,7 +68,7 @@ def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
 def test_an_untrained_sharpener_is_a_wiener_filter() -> None:
     module = InformedRestorer((8, 8, 8), survey_width=8, sharpener=(8, 8, 8))
     x, condition = torch.rand(1, 1, 64, 64), torch.zeros(9)
-    spectrum = power_spectrum(x)
+    spectrum = compute_power_spectrum(x)
     taps = filter_images(x, compute_sharpening_filters(condition[None], spectrum))
     for denoise, deblur in ((1.0, 1.0), (1.0, 0.0), (0.5, 0.25)):
         how = {"denoise": denoise, "deblur": deblur, "spectrum": spectrum[0]}
@@ -113,7 +125,7 @@ def test_without_noise_the_filter_is_hardly_corrected(make_loaded: Make) -> None
     x, away = torch.from_numpy(smooth)[None, None], []
     for noise in (0.0, 0.1):
         seen = x + noise * torch.randn_like(x)
-        spectrum = power_spectrum(seen)
+        spectrum = compute_power_spectrum(seen)
         taps = filter_images(
             seen, compute_sharpening_filters(condition[None], spectrum)
         )
@@ -171,12 +183,12 @@ def test_no_pixel_leaves_the_filter_by_more_than_half_the_noise(make_loaded, noi
     condition = torch.full((9,), math.log(2.0 + NO_BLUR))
     condition[7:] = 0
     x = 0.45 + 0.1 * torch.rand(1, 1, 64, 64)
-    spectrum = power_spectrum(x)
+    spectrum = compute_power_spectrum(x)
     known = None if noise is None else torch.tensor([noise])
     taps = filter_images(
         x, compute_sharpening_filters(condition[None], spectrum, known)
     )
-    deviation = estimate_white_floor(spectrum).sqrt() if noise is None else known
+    deviation = estimate_white_noise_floor(spectrum).sqrt() if noise is None else known
     for denoise, deblur in ((1.0, 1.0), (0.5, 0.25)):
         how = {"denoise": denoise, "deblur": deblur, "noise": noise}
         made = module.build_restorer(
@@ -248,10 +260,10 @@ def test_preview_and_lazy_show_what_a_run_shows(make_loaded, field, asked):
     boxes = prepare_preview(Micrograph(field), loaded, options)
     place, made = boxes.enhance(Box(16, 60, 20, 70))
     np.testing.assert_allclose(made, whole[place.slices], atol=1e-5)
-    lazy = enhance_lazy(Micrograph(field), loaded, options)
+    lazy = create_enhanced_array(Micrograph(field), loaded, options)
     np.testing.assert_allclose(lazy.compute(), whole, atol=1e-5)
     # the model itself was not changed by any field
-    part = enhance_lazy(Micrograph(field[:40]), loaded, options).compute()
+    part = create_enhanced_array(Micrograph(field[:40]), loaded, options).compute()
     assert part.shape == (40, 118)
 
 

@@ -6,7 +6,7 @@ from dask.callbacks import Callback
 
 import napari_semsr
 from napari_semsr.core import Micrograph, OptionError
-from napari_semsr.inference import EnhanceOptions, enhance_lazy
+from napari_semsr.inference import EnhanceOptions, create_enhanced_array
 from napari_semsr.models.checkpoint import LoadedModel
 from tests.refusals import refused
 
@@ -16,7 +16,7 @@ OPTIONS = EnhanceOptions(tile=16, precision="fp32", device="cpu")
 def test_a_slice_runs_only_the_tiles_that_it_needs(make_loaded, rng):
     ran = []
     image = Micrograph(rng.random((64, 64)))
-    array = enhance_lazy(image, make_loaded("plain"), OPTIONS)[20:30, 36:40]
+    array = create_enhanced_array(image, make_loaded("plain"), OPTIONS)[20:30, 36:40]
     unfused = dask.config.set({"optimization.fuse.active": False})
     with unfused, Callback(pretask=lambda key, *_: ran.append(key)):
         array.compute()
@@ -26,13 +26,15 @@ def test_a_slice_runs_only_the_tiles_that_it_needs(make_loaded, rng):
 
 def test_names_follow_field_options_and_model(make_loaded, rng):
     image, loaded = rng.random((20, 20)), make_loaded("plain")
-    first = enhance_lazy(Micrograph(image), loaded, OPTIONS)
-    assert enhance_lazy(Micrograph(image), loaded, OPTIONS).name == first.name
+    first = create_enhanced_array(Micrograph(image), loaded, OPTIONS)
+    assert create_enhanced_array(Micrograph(image), loaded, OPTIONS).name == first.name
     retrained = LoadedModel(loaded.module, loaded.card, "sha256:other")
     others = [
-        enhance_lazy(Micrograph(image), retrained, OPTIONS),
-        enhance_lazy(Micrograph(image + 1), loaded, OPTIONS),
-        enhance_lazy(Micrograph(image), loaded, OPTIONS.replace(dtype="uint8")),
+        create_enhanced_array(Micrograph(image), retrained, OPTIONS),
+        create_enhanced_array(Micrograph(image + 1), loaded, OPTIONS),
+        create_enhanced_array(
+            Micrograph(image), loaded, OPTIONS.replace(dtype="uint8")
+        ),
     ]
     keys = [set(array.dask) for array in [first, *others]]
     for one in keys[1:]:
@@ -47,7 +49,7 @@ def test_a_mapped_file_is_named_by_the_file_and_the_part(make_loaded, rng, tmp_p
 
     def name(part=np.s_[:20], mode="r"):
         image = Micrograph(np.load(path, mmap_mode=mode)[part])
-        return enhance_lazy(image, loaded, OPTIONS).name
+        return create_enhanced_array(image, loaded, OPTIONS).name
 
     first = name()
     assert name() == first
@@ -64,7 +66,7 @@ def test_a_field_in_memory_is_enhanced_as_one_in_chunks(resample, make_loaded, r
     field, loaded = rng.random((70, 45)), make_loaded("plain", pixel_size_nm=(5, 5))
     options = OPTIONS.replace(resample=resample)
     whole, chunked = (
-        enhance_lazy(Micrograph(data, (7.0, 6.0)), loaded, options)
+        create_enhanced_array(Micrograph(data, (7.0, 6.0)), loaded, options)
         for data in (field, da.from_array(field, (11, 64)))
     )
     assert whole.chunks == chunked.chunks

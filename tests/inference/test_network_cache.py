@@ -9,8 +9,8 @@ from napari_semsr.inference import predictor as measured
 from napari_semsr.inference.predictor import (
     Predictor,
     cache_folder,
+    compute_network_digest,
     get_probed_network,
-    network_digest,
 )
 
 
@@ -50,11 +50,13 @@ def test_what_a_card_claims_is_not_believed(make_loaded, caplog):
 
 def test_the_digest_knows_weights_structure_and_code(make_loaded):
     one, other = make_loaded("plain").module, make_loaded("plain").module
-    assert network_digest(one) == network_digest(other)
+    assert compute_network_digest(one) == compute_network_digest(other)
     with torch.no_grad():
         other.first.weight[0, 0, 0, 0] += 1
-    assert network_digest(one) != network_digest(other)
-    assert network_digest(torch.nn.ReLU()) != network_digest(torch.nn.Tanh())
+    assert compute_network_digest(one) != compute_network_digest(other)
+    assert compute_network_digest(torch.nn.ReLU()) != compute_network_digest(
+        torch.nn.Tanh()
+    )
 
 
 @pytest.mark.parametrize("damage", ["no json", "[1, 2]", {"halo": 16}, None])

@@ -5,10 +5,10 @@ import pytest
 from napari_semsr.core import Box, ReadError
 from napari_semsr.inference.network_input import (
     Scaling,
+    get_source_box,
+    mask_missing_pixels,
     measure_scaling,
     read_window,
-    set_missing_pixels,
-    source_box,
 )
 from tests.refusals import refused
 
@@ -67,10 +67,10 @@ def test_a_wide_gap_goes_on_with_what_lies_beside_it():
 
 
 def test_source_box_holds_all_that_is_read_and_set_missing_every_finer_pixel():
-    assert source_box(Box(48, 56, 0, 8), (90, 90)) == Box(24, 80, 0, 32)
-    assert source_box(Box(0, 4, 0, 4), (1, 3)) == Box(0, 1, 0, 3)
+    assert get_source_box(Box(48, 56, 0, 8), (90, 90)) == Box(24, 80, 0, 32)
+    assert get_source_box(Box(0, 4, 0, 4), (1, 3)) == Box(0, 1, 0, 3)
     missing = np.array([[True, False], [False, False]])
     result = np.zeros((4, 4), np.float32)
-    set_missing_pixels(result, missing, 2)
+    mask_missing_pixels(result, missing, 2)
     assert np.isnan(result[:2, :2]).all()
     assert np.isfinite(result).sum() == 12

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Box, Micrograph, parse_pixel_size, run
-from napari_semsr.inference import EnhanceOptions, enhance_array, prepare_preview
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory, prepare_preview
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 BOXES = [Box(8, 40, 12, 44), Box(-30, 2, 90, 122), Box(0, 500, 0, 500)]
@@ -22,7 +22,7 @@ def test_boxes_equal_the_run(kind, size_nm, make_loaded, rng):
     data = 200 * (smooth + 0.2 * rng.random((101, 75)))
     image = Micrograph(data.astype(np.uint8), parse_pixel_size(size_nm))
     loaded = make_loaded(kind, pixel_size_nm=(10.0, 10.0) if size_nm else None)
-    whole = run(enhance_array(image, loaded, FP32)).data
+    whole = run(enhance_in_memory(image, loaded, FP32)).data
     boxes = prepare_preview(image, loaded, FP32)
     assert boxes.exact
     for wish in BOXES:

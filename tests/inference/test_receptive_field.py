@@ -12,7 +12,7 @@ from napari_semsr.models import (
     measure_effective_halo,
     probe_network,
 )
-from napari_semsr.models.probing import find_smallest_side
+from napari_semsr.models.probing import find_minimum_field_size
 from tests.models.reach import measure
 from tests.refusals import refused
 
@@ -79,9 +79,9 @@ def test_probing_leaves_the_network_as_it_was(make_loaded):
 
 def test_smallest_side_is_found_and_bounded():
     reflecting = nn.Conv2d(1, 1, 7, padding=3, padding_mode="reflect")
-    assert find_smallest_side(reflecting, stride=1) == 4
+    assert find_minimum_field_size(reflecting, stride=1) == 4
     with refused(CheckpointError, "model-unsuitable", match="all sides up to 64 px"):
-        find_smallest_side(nn.Conv2d(3, 1, 3), stride=1)
+        find_minimum_field_size(nn.Conv2d(3, 1, 3), stride=1)
 
 
 def test_the_effective_halo_follows_the_tolerance():

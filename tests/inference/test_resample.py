@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Box, Micrograph, Resampling, parse_pixel_size, run
-from napari_semsr.inference import enhance_array, enhance_lazy
+from napari_semsr.inference import create_enhanced_array, enhance_in_memory
 from napari_semsr.inference.executors import TileWorker
 from napari_semsr.inference.network_input import ResampledField, plan_field_tiles
 from napari_semsr.inference.options import EnhanceOptions
@@ -38,7 +38,7 @@ def _by_hand(field, loaded, steps):
     there = Resampling(field.shape, steps)
     seen = Micrograph(_resample(field.array(), there, there.shape))
     options = FP32.replace(tile=None, norm="whole")
-    made = run(enhance_array(seen, loaded, options)).data
+    made = run(enhance_in_memory(seen, loaded, options)).data
     back = Resampling(made.shape, (1 / steps[0], 1 / steps[1]))
     scale = loaded.card.scale
     return _resample(made, back, (field.shape[0] * scale, field.shape[1] * scale))
@@ -67,7 +67,7 @@ def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
     field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
     expected = _by_hand(field, loaded, steps)
     for tile in (16, None):
-        result = run(enhance_array(field, loaded, FP32.replace(tile=tile)))
+        result = run(enhance_in_memory(field, loaded, FP32.replace(tile=tile)))
         assert result.shape == expected.shape
         error = np.abs(result.data - expected).max()
         assert error <= 1e-5 * np.ptp(expected)
@@ -88,7 +88,7 @@ def test_networks_that_look_at_the_field_see_the_resampled_one(norm, make_loaded
     steps = (Fraction(2, 3), Fraction(2, 3))
     expected = _by_hand(field, loaded, steps)
     options = FP32.replace(norm=norm)
-    result = run(enhance_array(field, loaded, options))
+    result = run(enhance_in_memory(field, loaded, options))
     report = result.metadata["enhance"]
     assert report["tile_mismatch"] <= 1e-5
     assert result.shape == field.shape
@@ -105,8 +105,8 @@ def test_the_result_lies_where_the_field_does(size, make_loaded, rng):
     for kind, scale in (("identity", 1), ("double", 2)):
         loaded = make_loaded(kind, **TRAINED)
         options = FP32.replace(resample="never")
-        plain = run(enhance_array(field, loaded, options))
-        result = run(enhance_array(field, loaded, FP32))
+        plain = run(enhance_in_memory(field, loaded, options))
+        result = run(enhance_in_memory(field, loaded, FP32))
         assert result.shape == plain.shape == (61 * scale, 48 * scale)
         assert result.pixel_size_nm == plain.pixel_size_nm == (size / scale,) * 2
         assert result.origin == plain.origin
@@ -116,10 +116,10 @@ def test_the_result_lies_where_the_field_does(size, make_loaded, rng):
 def test_fields_without_a_pixel_size_and_open_cards_are_as_before(make_loaded, rng):
     field = _field(rng, (70, 60), 20.0)
     open_card, trained = make_loaded("plain"), make_loaded("plain", **TRAINED)
-    expected = run(enhance_array(field, open_card, FP32))
+    expected = run(enhance_in_memory(field, open_card, FP32))
     unknown = Micrograph(field.data)
     for image, loaded in ((unknown, trained), (unknown, open_card)):
-        made = run(enhance_array(image, loaded, FP32))
+        made = run(enhance_in_memory(image, loaded, FP32))
         np.testing.assert_array_equal(made.data, expected.data)
         assert made.metadata["enhance"]["seen_pixel_size_nm"] is None
         notes = made.metadata["enhance"]["notes"]
@@ -129,14 +129,14 @@ def test_fields_without_a_pixel_size_and_open_cards_are_as_before(make_loaded, r
 def test_beyond_the_range_the_network_runs_and_one_note_warns(make_loaded, rng):
     field, loaded = _field(rng, (50, 60), 21.0), make_loaded("plain", **TRAINED)
     told = []
-    made = run(enhance_array(field, loaded, FP32), told.append)
-    open_card = run(enhance_array(field, make_loaded("plain"), FP32))
+    made = run(enhance_in_memory(field, loaded, FP32), told.append)
+    open_card = run(enhance_in_memory(field, make_loaded("plain"), FP32))
     np.testing.assert_array_equal(made.data, open_card.data)
     notes = made.metadata["enhance"]["notes"]
     assert ["the result is unreliable" in note for note in notes] == [True]
     assert sum("the result is unreliable" in step.message for step in told) == 1
     wide = make_loaded("plain", **TRAINED, resample_factors=(0.25, 4.0))
-    again = run(enhance_array(field, wide, FP32))
+    again = run(enhance_in_memory(field, wide, FP32))
     assert "is resampled" in again.metadata["enhance"]["notes"][0]
 
 
@@ -146,7 +146,7 @@ def test_beyond_the_range_the_network_runs_and_one_note_warns(make_loaded, rng):
 )
 def test_thin_fields_work(kind, shape, size, make_loaded, rng):
     field, loaded = _field(rng, shape, size), make_loaded(kind, **TRAINED)
-    result = run(enhance_array(field, loaded, FP32))
+    result = run(enhance_in_memory(field, loaded, FP32))
     assert result.shape == tuple(n * loaded.card.scale for n in shape)
     assert np.isfinite(result.data).all()
 
@@ -155,11 +155,11 @@ def test_thin_fields_work(kind, shape, size, make_loaded, rng):
 def test_short_memory_cuts_the_resampled_tiles(make_loaded, rng):
     field = _field(rng, (90, 70), 20.0)
     options = FP32.replace(tile=64)
-    made = run(enhance_array(field, make_loaded("tiny", **TRAINED), options))
+    made = run(enhance_in_memory(field, make_loaded("tiny", **TRAINED), options))
     assert "Not enough memory" in " ".join(made.metadata["enhance"]["notes"])
     tiny = make_loaded("tiny", **TRAINED)
     tiny.module.limit = 10**9
-    expected = run(enhance_array(field, tiny, options)).data
+    expected = run(enhance_in_memory(field, tiny, options)).data
     np.testing.assert_allclose(made.data, expected, atol=1e-3)
 
 
@@ -177,12 +177,12 @@ def test_lazy_equals_the_engine(kind, source, size, make_loaded, rng):
     field.data[3, 4] = np.nan
     data = field.data if source == "numpy" else da.from_array(field.data, chunks=25)
     loaded, given = make_loaded(kind, **TRAINED), field.replace(data=data)
-    array = enhance_lazy(given, loaded, FP32)
-    expected = run(enhance_array(field, loaded, FP32)).data
+    array = create_enhanced_array(given, loaded, FP32)
+    expected = run(enhance_in_memory(field, loaded, FP32)).data
     assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
     np.testing.assert_allclose(array.compute(), expected, atol=1e-3)
     if size is not None:
-        other = enhance_lazy(given, loaded, FP32.replace(resample="never"))
+        other = create_enhanced_array(given, loaded, FP32.replace(resample="never"))
         tiles = {k for k in array.dask if "semsr-tile" in str(k)}
         assert not tiles & set(other.dask)
 
@@ -213,7 +213,7 @@ def test_a_resumed_run_gives_the_same_bits(kind, make_loaded, rng, tmp_path):
 @pytest.mark.parametrize(("kind", "size"), [("double", 6.0), ("strided", 17.0)])
 def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng):
     field, loaded = _field(rng, (140, 110), size), make_loaded(kind, **TRAINED)
-    expected = run(enhance_array(field, loaded, FP32)).data
+    expected = run(enhance_in_memory(field, loaded, FP32)).data
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = plan_of(field, loaded, FP32, predictor)
     given = plan.data, plan.output, loaded.card, predictor.probe
@@ -234,9 +234,9 @@ def test_results_may_stay_on_the_models_grid(kind, size, make_loaded, rng, tmp_p
     field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
     scale, there = loaded.card.scale, Resampling(field.shape, steps)
     seen = Micrograph(_resample(field.array(), there, there.shape))
-    expected = run(enhance_array(seen, loaded, FP32)).data
+    expected = run(enhance_in_memory(seen, loaded, FP32)).data
     options = FP32.replace(resample="keep")
-    result = run(enhance_array(field, loaded, options))
+    result = run(enhance_in_memory(field, loaded, options))
     np.testing.assert_allclose(result.data, expected, atol=1e-5 * np.ptp(expected))
     for axis in (0, 1):
         pitch = field.pixel_size_nm[axis] * float(steps[axis]) / scale
@@ -245,7 +245,7 @@ def test_results_may_stay_on_the_models_grid(kind, size, make_loaded, rng, tmp_p
         assert result.origin[axis] - pitch / 2 == pytest.approx(border)
         extent = field.shape[axis] * field.pixel_size_nm[axis]
         assert 0 <= result.shape[axis] * pitch - extent < pitch * scale
-    lazy = enhance_lazy(field, loaded, options).compute()
+    lazy = create_enhanced_array(field, loaded, options).compute()
     np.testing.assert_allclose(lazy, result.data, atol=1e-3)
     store = store_for(tmp_path / "kept.zarr", field, loaded, options)
     report = run(fill(field, loaded, store, options))
@@ -257,7 +257,7 @@ def test_missing_pixels_are_missing_on_the_grid_of_the_model(make_loaded, rng):
     field = _field(rng, (60, 64), 20.0, np.float32)
     field.data[20:23, 30:33] = np.nan
     options = FP32.replace(resample="keep")
-    made = run(enhance_array(field, make_loaded("double", **TRAINED), options))
+    made = run(enhance_in_memory(field, make_loaded("double", **TRAINED), options))
     gaps = np.isnan(field.data).repeat(4, 0).repeat(4, 1)
     np.testing.assert_array_equal(np.isnan(made.data), gaps)
 

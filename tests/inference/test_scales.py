@@ -9,7 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr.core import Micrograph, parse_pixel_size, run
-from napari_semsr.inference import LiveField, enhance_array, enhance_lazy, plan_output
+from napari_semsr.inference import (
+    LiveField,
+    create_enhanced_array,
+    enhance_in_memory,
+    plan_output,
+)
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
 from napari_semsr.models import LoadedModel, ModelCard
@@ -97,7 +102,7 @@ def test_tiles_equal_the_whole(kind, scale, image, whole):
     loaded = _loaded(kind, scale)
     expected = whole(image.array(), loaded)
     for tile in (16, 22):
-        made = run(enhance_array(image, loaded, FP32.replace(tile=tile)))
+        made = run(enhance_in_memory(image, loaded, FP32.replace(tile=tile)))
         _is_right(made, expected, image, scale)
         report = made.metadata["enhance"]
         assert report["norm"] == ("whole" if kind.endswith("norm") else "none")
@@ -122,6 +127,6 @@ def test_live_and_lazy_equal_the_whole(kind, scale, image, whole, tmp_path):
     run(fill(image, loaded, store, options, live=live))
     np.testing.assert_array_equal(live.levels[0][:, :], store.level0[:])
     _is_right(read(path), expected, image, scale)
-    lazy = enhance_lazy(image, loaded, options)
+    lazy = create_enhanced_array(image, loaded, options)
     assert lazy.shape == shape
     assert np.abs(lazy.compute() - expected).max() <= 1e-5 * np.ptp(expected)

@@ -14,13 +14,13 @@ from napari_semsr.core import (
     WriteError,
     run,
 )
-from napari_semsr.inference import enhance_array, enhance_lazy
+from napari_semsr.inference import create_enhanced_array, enhance_in_memory
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sampled import (
     SampledStatistics,
-    draw_evenly,
+    draw_stratified_sample,
     stratify_tiles,
 )
 from napari_semsr.inference.statistics import (
@@ -50,7 +50,7 @@ def test_a_field_that_does_not_fit_takes_statistics_of_a_sample(
 ):
     image, loaded = _uneven(rng, shape), make_loaded("norm")
     expected = whole(image, loaded)
-    result = run(enhance_array(Micrograph(image), loaded, SMALL.replace(tile=48)))
+    result = run(enhance_in_memory(Micrograph(image), loaded, SMALL.replace(tile=48)))
     report = result.metadata["enhance"]
     assert report["norm"] == "sampled"
     assert report["tile_mismatch"] <= 1e-5
@@ -64,11 +64,11 @@ def test_a_field_that_does_not_fit_takes_statistics_of_a_sample(
 def test_whole_is_refused_where_the_field_does_not_fit(make_loaded, rng):
     image, options = Micrograph(_uneven(rng, (101, 75))), SMALL.replace(norm="whole")
     with pytest.raises(DeviceMemoryError, match=r"is insufficient.*`norm=sampled`"):
-        run(enhance_array(image, make_loaded("norm"), options))
+        run(enhance_in_memory(image, make_loaded("norm"), options))
     with pytest.raises(
         DeviceMemoryError, match=r"whole field in one pass.*crop the field"
     ):
-        run(enhance_array(image, make_loaded("global"), SMALL))
+        run(enhance_in_memory(image, make_loaded("global"), SMALL))
 
 
 @pytest.mark.parametrize("norm", ["auto", "whole"])
@@ -76,7 +76,7 @@ def test_a_pass_that_runs_out_of_memory_is_done_in_tiles(
     norm, make_loaded, rng, monkeypatch
 ):
     image, loaded = Micrograph(_uneven(rng, (160, 144))), make_loaded("norm")
-    expected = run(enhance_array(image, loaded, SMALL))
+    expected = run(enhance_in_memory(image, loaded, SMALL))
     predict = Predictor.predict
 
     def limited(self, window, *given):
@@ -88,9 +88,9 @@ def test_a_pass_that_runs_out_of_memory_is_done_in_tiles(
     options = SMALL.replace(memory_gb=8.0, norm=norm)
     if norm == "whole":
         with pytest.raises(DeviceMemoryError, match="`norm=sampled`"):
-            run(enhance_array(image, loaded, options))
+            run(enhance_in_memory(image, loaded, options))
         return
-    made = run(enhance_array(image, loaded, options))
+    made = run(enhance_in_memory(image, loaded, options))
     report = made.metadata["enhance"]
     assert report["norm"] == "sampled"
     assert "Not enough memory: Device cuda has no memory left." in report["notes"]
@@ -117,7 +117,7 @@ def test_a_deep_network_without_norms_gives_the_same_in_tiles(make_loaded, whole
     expected = whole(image, loaded)
     for memory, note in ((1e-6, None), (8.0, "whole field is processed in one pass")):
         options = SMALL.replace(memory_gb=memory, tile=64)
-        made = run(enhance_array(Micrograph(image), loaded, options))
+        made = run(enhance_in_memory(Micrograph(image), loaded, options))
         assert np.abs(made.data - expected).max() <= 1e-5 * np.ptp(expected)
         report = made.metadata["enhance"]
         assert report["norm"] == "none"
@@ -140,7 +140,9 @@ def test_moments_in_double_precision_change_nothing_and_fit_one_network(make_loa
 def test_statistics_of_a_sample_serve_a_lazy_field(make_loaded, whole, rng):
     image, loaded = _uneven(rng, (90, 75)), make_loaded("norm")
     expected = whole(image, loaded)
-    lazy = enhance_lazy(Micrograph(image), loaded, SMALL.replace(norm="sampled"))
+    lazy = create_enhanced_array(
+        Micrograph(image), loaded, SMALL.replace(norm="sampled")
+    )
     assert lazy.numblocks == (3, 3)
     assert 0 < np.abs(lazy.compute() - expected).max() < np.ptp(expected)
 
@@ -151,7 +153,7 @@ def _store(tmp_path, image, loaded, options, **how):
 
 def test_a_resumed_run_is_identical(make_loaded, rng, tmp_path, monkeypatch):
     image, loaded = Micrograph(_uneven(rng, (161, 130))), make_loaded("norm")
-    expected = run(enhance_array(image, loaded, SMALL))
+    expected = run(enhance_in_memory(image, loaded, SMALL))
     store = _store(tmp_path, image, loaded, SMALL)
     job = fill(image, loaded, store, SMALL)
     while len(store.pending_units()) > 23:
@@ -185,13 +187,15 @@ def test_sampled_statistics_say_how_far_off_they_are(make_loaded, whole, rng):
     loaded = make_loaded("norm")
     expected = whole(image, loaded)
     options = SMALL.replace(norm="sampled", tile=16)
-    result = run(enhance_array(Micrograph(image), loaded, options))
+    result = run(enhance_in_memory(Micrograph(image), loaded, options))
     report = result.metadata["enhance"]
     assert report["norm"] == "sampled"
     assert "Approximate" in report["notes"][0]
     measured = float(np.sqrt(np.mean((result.data - expected) ** 2)) / expected.std())
     assert measured / 3 < report["norm_error"] < 3 * measured
-    naive = run(enhance_array(Micrograph(image), loaded, options.replace(norm="tile")))
+    naive = run(
+        enhance_in_memory(Micrograph(image), loaded, options.replace(norm="tile"))
+    )
     worse = np.sqrt(np.mean((naive.data - expected) ** 2)) / expected.std()
     assert measured < worse
     assert report["tile_mismatch"] <= 1e-5 < naive.metadata["enhance"]["tile_mismatch"]
@@ -240,10 +244,10 @@ def test_strata_draw_evenly(rng):
     mean = rng.random(100)
     order = stratify_tiles(mean, rng.random(100), 10)
     assert sorted(order) == list(range(100))
-    drawn = draw_evenly(order, 10, rng)
+    drawn = draw_stratified_sample(order, 10, rng)
     assert len(set(drawn)) == 10
     assert abs(mean[drawn].mean() - mean.mean()) < 0.1
-    assert draw_evenly(order, 500, rng) == order
+    assert draw_stratified_sample(order, 500, rng) == order
 
 
 def test_a_tolerance_narrows_the_halo_and_says_so(make_loaded, whole, rng):
@@ -257,7 +261,7 @@ def test_a_tolerance_narrows_the_halo_and_says_so(make_loaded, whole, rng):
     errors = []
     for tolerance in (None, 0.01):
         options = SMALL.replace(halo_tolerance=tolerance)
-        result = run(enhance_array(Micrograph(image), loaded, options))
+        result = run(enhance_in_memory(Micrograph(image), loaded, options))
         errors.append(np.abs(result.data - expected).max() / np.ptp(expected))
     report = result.metadata["enhance"]
     assert 5 < report["halo_px"] < 21

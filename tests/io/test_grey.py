@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.io.read_image import to_grey, to_native_byte_order
+from napari_semsr.io.read_image import convert_to_grey, convert_to_native_byte_order
 from tests.refusals import warned
 
 
@@ -21,12 +21,14 @@ def test_to_grey_of_equal_channels_is_the_channel(tmp_path, grey, channels, lazy
     if channels in (2, 4):
         stored[..., -1] = 255
     data = da.from_array(stored, chunks=(5, 6, -1)) if lazy else stored
-    assert np.array_equal(np.asarray(to_grey(tmp_path, data, colour="refuse")), grey)
+    assert np.array_equal(
+        np.asarray(convert_to_grey(tmp_path, data, colour="refuse")), grey
+    )
 
 
 def test_to_grey_tolerates_jpeg_rounding(tmp_path, grey):
     stored = np.stack([grey, grey + 1, grey + 2], axis=-1)
-    found = to_grey(tmp_path, stored, colour="refuse")
+    found = convert_to_grey(tmp_path, stored, colour="refuse")
     assert found.dtype == np.uint8
     assert np.abs(found.astype(int) - grey - 1).max() <= 1
 
@@ -34,8 +36,8 @@ def test_to_grey_tolerates_jpeg_rounding(tmp_path, grey):
 def test_to_grey_refuses_colour_unless_asked(tmp_path, grey):
     stored = np.stack([grey, grey, 250 - grey], axis=-1)
     with pytest.raises(ReadError, match="colour channels differ by up to"):
-        to_grey(tmp_path, stored, colour="refuse")
-    luma = to_grey(tmp_path, stored, colour="luminance")
+        convert_to_grey(tmp_path, stored, colour="refuse")
+    luma = convert_to_grey(tmp_path, stored, colour="luminance")
     wanted = 0.886 * grey.astype(float) + 0.114 * stored[..., 2]
     assert np.abs(luma - wanted).max() <= 0.51
 
@@ -57,33 +59,33 @@ def exported(rng, bar=0, frame=0, side=100):
 def test_line_in_colour_along_the_border_is_told_and_read_as_grey(tmp_path, rng, frame):
     stored = exported(rng, frame=frame)
     with warned("border-coloured"):
-        found = to_grey(tmp_path / "a.png", stored, colour="refuse")
+        found = convert_to_grey(tmp_path / "a.png", stored, colour="refuse")
     inner = np.s_[frame:, frame:-frame]
     np.testing.assert_array_equal(found[inner], stored[..., 0][inner])
     with pytest.raises(ReadError, match="colour channels differ"):
-        to_grey(tmp_path, exported(rng, frame=4), colour="refuse")
+        convert_to_grey(tmp_path, exported(rng, frame=4), colour="refuse")
 
 
 def test_bar_in_colour_below_a_grey_image_is_named(tmp_path, rng):
     stored = exported(rng, bar=18)
     with pytest.raises(ReadError, match=r"bottom 18 rows.*`databar_rows=18`"):
-        to_grey(tmp_path, stored, colour="refuse")
-    found = to_grey(tmp_path, stored[:-18], colour="refuse")
+        convert_to_grey(tmp_path, stored, colour="refuse")
+    found = convert_to_grey(tmp_path, stored[:-18], colour="refuse")
     np.testing.assert_array_equal(found, stored[:-18, :, 0])
     stored[40, 50] = 0, 0, 255  # colour in the image, too
     with pytest.raises(ReadError, match="colour channels differ"):
-        to_grey(tmp_path, stored, colour="refuse")
+        convert_to_grey(tmp_path, stored, colour="refuse")
 
 
 def test_to_grey_compares_unsigned_channels_without_wrapping(tmp_path):
     stored = np.zeros((2, 2, 3), np.uint8)
     stored[..., 0] = 255
     with pytest.raises(ReadError, match="255 of 255"):
-        to_grey(tmp_path, stored, colour="refuse")
+        convert_to_grey(tmp_path, stored, colour="refuse")
 
 
 def test_native_swaps_bytes_without_changing_values(tmp_path, grey):
-    found = to_native_byte_order(tmp_path, grey.astype(">u2"))
+    found = convert_to_native_byte_order(tmp_path, grey.astype(">u2"))
     assert found.dtype == np.uint16
     assert found.dtype.isnative
     assert np.array_equal(found, grey)

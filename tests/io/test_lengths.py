@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.io.read_image import (
+    convert_to_nm,
     create_pixel_size,
+    get_nm_per_unit,
     parse_length_nm,
     parse_metadata_length_nm,
-    to_nm,
-    unit_to_nm,
 )
 
 
@@ -31,12 +31,12 @@ from napari_semsr.io.read_image import (
     ],
 )
 def test_unit_nm_knows_every_usual_spelling(unit, size):
-    assert unit_to_nm(unit) == size
+    assert get_nm_per_unit(unit) == size
 
 
 @pytest.mark.parametrize("unit", ["", "pixel", "px", "furlong", "s", "m/s"])
 def test_unit_nm_refuses_what_is_no_length(unit):
-    assert unit_to_nm(unit) is None
+    assert get_nm_per_unit(unit) is None
 
 
 @pytest.mark.parametrize(
@@ -44,17 +44,17 @@ def test_unit_nm_refuses_what_is_no_length(unit):
     ["nan", "-inf", "0", "-1", "text", "", "1e400", "1e999999999", None, b"", True],
 )
 def test_to_nm_turns_bad_numbers_into_none(value):
-    assert to_nm(value, "nm") is None
+    assert convert_to_nm(value, "nm") is None
 
 
 @given(st.floats(1e-3, 1e6))
 def test_to_nm_keeps_every_digit_of_nanometres(value):
-    assert to_nm(value, "nm") == value
-    assert to_nm(repr(value), "nm") == value
+    assert convert_to_nm(value, "nm") == value
+    assert convert_to_nm(repr(value), "nm") == value
 
 
 def test_to_nm_is_decimal():
-    assert to_nm("7.70833e-09", "m") == 7.70833
+    assert convert_to_nm("7.70833e-09", "m") == 7.70833
 
 
 @pytest.mark.parametrize(

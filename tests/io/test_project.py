@@ -21,10 +21,10 @@ from napari_semsr.io import (
     ProjectLayer,
     add_recent_project,
     copy_with_links,
+    get_project_folder,
     is_project,
     list_recent_projects,
     open_project,
-    project_folder,
     read_array,
     read_project,
     record_input,
@@ -61,7 +61,7 @@ def test_what_is_written_is_read_from_the_folder_or_its_file(folder):
     layer = ProjectLayer(kind="points", name="a", data=[[1, 2.5]])
     write_project(folder, Project(layers=(layer,), window={"zoom": 2}, version=1))
     for path in (folder, folder / "project.json"):
-        assert project_folder(path) == folder
+        assert get_project_folder(path) == folder
         assert is_project(path)
         found = read_project(path)
         assert found.layers == (layer,)

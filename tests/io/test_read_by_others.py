@@ -146,7 +146,7 @@ def test_tiff_has_a_type_that_others_read(tmp_path, suffix, dtype, pages):
     found = registry.read(path, plane=pages - 1)
     assert np.array_equal(found.array(), data)
     assert found.pixel_size_nm == SIZE
-    assert registry.stored_type(path, dtype) == found.dtype.name
+    assert registry.get_stored_type(path, dtype) == found.dtype.name
 
 
 def test_a_mask_is_not_black_in_imagej(tmp_path):

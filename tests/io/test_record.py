@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
-from napari_semsr.io.files import Record, create_record
+from napari_semsr.io.files import Record, create_image_record
 from tests.strategies import pixel_sizes
 
 _MADE = Provenance(
@@ -19,7 +19,7 @@ _MADE = Provenance(
 @given(pixel_sizes())
 def test_record_survives_json(size):
     image = Micrograph(np.zeros((2, 3)), size, "caf\u00e9", _MADE, origin=(1.5, -2.25))
-    record = create_record(image)
+    record = create_image_record(image)
     assert Record.from_json(record.to_json()) == record
     assert record.to_json().isascii()
 
@@ -51,5 +51,5 @@ def test_record_from_json_ignores_what_is_not_ours(text):
     ],
 )
 def test_record_from_dict_ignores_damaged_records(key, value):
-    values = create_record(Micrograph(np.zeros((2, 3)))).to_dict()
+    values = create_image_record(Micrograph(np.zeros((2, 3)))).to_dict()
     assert Record.from_dict({**values, key: value}) is None

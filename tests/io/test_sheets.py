@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.io.layers import list_images
-from napari_semsr.io.sheets import check_sheet, read_sheet, write_sheet
+from napari_semsr.io.sheets import check_sheet_path, read_sheet, write_sheet
 from tests.refusals import refused
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")))
@@ -73,7 +73,7 @@ def test_parquet_says_how_to_get_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = tmp_path / "table.parquet"
     with pytest.raises(WriteError, match=r"napari-semsr\[table\]"):
-        check_sheet(path)
+        check_sheet_path(path)
     path.write_bytes(b"PAR1")
     with pytest.raises(ReadError, match=r"napari-semsr\[table\]"):
         read_sheet(path, "images")

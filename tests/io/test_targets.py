@@ -5,8 +5,8 @@ import pytest
 from napari_semsr.core.errors import WriteError
 from napari_semsr.io.files import (
     check_target,
+    get_output_format,
     move,
-    output_format,
     remove_target,
     replace_atomically,
     write_atomically,
@@ -27,7 +27,7 @@ from tests.refusals import refused
     ],
 )
 def test_output_kind_follows_the_longest_suffix(tmp_path, name, kind):
-    assert output_format(tmp_path / name) == kind
+    assert get_output_format(tmp_path / name) == kind
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_output_kind_follows_the_longest_suffix(tmp_path, name, kind):
 )
 def test_output_kind_refuses_other_suffixes(tmp_path, name):
     with refused(WriteError, "suffix-unknown"):
-        output_format(tmp_path / name)
+        get_output_format(tmp_path / name)
 
 
 def test_check_target_refuses_missing_folder(tmp_path):

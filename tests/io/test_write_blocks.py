@@ -8,7 +8,7 @@ import pytest
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.formats import output_store_path, read, write_blocks
+from napari_semsr.io.formats import get_output_store_path, read, write_blocks
 from napari_semsr.io.zarr.image import create_image_store
 
 SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
@@ -34,7 +34,9 @@ def written(image, target, *, stop=None, error=None, resume=False, resumable=Tru
             target,
             lambda place: create_image_store(image, place, chunk=32, resume=resume),
             lambda store: store.fill(blocks(store), "filling"),
-            kept_store=output_store_path(target, resume=resume) if resumable else None,
+            kept_store=get_output_store_path(target, resume=resume)
+            if resumable
+            else None,
         )
     )
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Micrograph, ShapeError, parse_pixel_size, run
-from napari_semsr.io import halve
+from napari_semsr.io import downsample_block
 from napari_semsr.jobs import blend_levels, resample_levels, subtract_images
 from tests.refusals import refused
 
@@ -26,7 +26,7 @@ def drawn(shape, size):
 
 
 def levels_of(image):
-    return [image.data, halve(image.data)]
+    return [image.data, downsample_block(image.data)]
 
 
 def values(levels):
@@ -71,7 +71,7 @@ def test_an_image_is_drawn_in_the_pixels_of_what_was_made_of_it():
 
 
 def test_levels_that_an_image_has_are_taken_and_others_made(before):
-    known = [halve(before.data)]
+    known = [downsample_block(before.data)]
     result = before.replace(data=before.data + 1)
     taken = run(resample_levels(before, known, result, levels_of(result)))
     assert taken[0] is before.data

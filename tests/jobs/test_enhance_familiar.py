@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
-from napari_semsr.analysis import FAMILIARITY, Familiarity
+from napari_semsr.analysis import FAMILIARITY, BlockFeatures
 from napari_semsr.cli.command import main
 from napari_semsr.core import (
     Micrograph,
@@ -43,7 +43,7 @@ def field(pitch_px, seed=1, pixel_nm=20.0):
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
     """A tiny model with the record of a training place, as *adapt* writes it."""
-    place = Familiarity.from_parts([(texture(8, 0) - 1000) / 500])
+    place = BlockFeatures.from_parts([(texture(8, 0) - 1000) / 500])
     card = {"input_scaling": "percentiles", "pixel_size_nm": (20.0, 20.0)}
     training = {FAMILIARITY: place.to_json()}
     return write_tiny_model(

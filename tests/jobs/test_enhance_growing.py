@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from napari_semsr.core import Box, Micrograph, OptionError, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.io import GrowingMosaic
 from napari_semsr.jobs import GrowingEnhancement
 from napari_semsr.models import load_model
@@ -89,7 +89,7 @@ def test_blocks_are_those_of_enhancing_the_whole(tmp_path, display, scene, grow,
         rest_until(growing, display, 16)
     whole = Micrograph(np.asarray(mosaic.level0), SIZE, "whole")
     expected = run(
-        enhance_array(whole, load_model(path), EnhanceOptions(precision="fp32"))
+        enhance_in_memory(whole, load_model(path), EnhanceOptions(precision="fp32"))
     )
     enhanced = display.enhanced
     assert enhanced.box == WHOLE.scale(scale)

@@ -17,7 +17,7 @@ from napari_semsr.cli import main
 from napari_semsr.core import CheckpointError, Micrograph, OptionError, WriteError
 from napari_semsr.models import (
     CARD_KEY,
-    list_bundled,
+    list_bundled_models,
     load_model,
     read_card,
     resolve_model_path,
@@ -180,7 +180,7 @@ def _run_as_described(package):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_bundled())
+@pytest.mark.parametrize("name", list_bundled_models())
 def test_every_bundled_model_goes_out_for_bioimageio(tmp_path, field, name):
     out = tmp_path / "package.zip"
     told = {}

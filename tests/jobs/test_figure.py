@@ -23,7 +23,7 @@ from napari_semsr.jobs import (
     FigureOptions,
     FrcMapJobOptions,
 )
-from napari_semsr.reporting import format_bar_length
+from napari_semsr.reporting import format_scale_bar_length
 from napari_semsr.restoration import RestoreOptions
 from tests.refusals import refused
 
@@ -363,11 +363,11 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
 
 
 def test_bars_are_told_in_the_unit_that_reads_best() -> None:
-    assert format_bar_length(500, has_size=True) == "500 nm"
-    assert format_bar_length(2000, has_size=True) == "2 µm"
-    assert format_bar_length(20_000, has_size=True) == "20 µm"
-    assert format_bar_length(1e6, has_size=True) == "1 mm"
-    assert format_bar_length(50, has_size=False) == "50 px"
+    assert format_scale_bar_length(500, has_size=True) == "500 nm"
+    assert format_scale_bar_length(2000, has_size=True) == "2 µm"
+    assert format_scale_bar_length(20_000, has_size=True) == "20 µm"
+    assert format_scale_bar_length(1e6, has_size=True) == "1 mm"
+    assert format_scale_bar_length(50, has_size=False) == "50 px"
 
 
 def bars_in(path: Path, columns: int) -> list[int]:

@@ -355,6 +355,6 @@ def test_the_first_interrupt_ends_the_following(scan, tmp_path):
 
 
 def test_what_follows_is_left_to_a_person():
-    from napari_semsr.core import user_only_options
+    from napari_semsr.core import get_user_only_options
 
-    assert {"follow", "until", "idle"} <= user_only_options(StitchFolderOptions)
+    assert {"follow", "until", "idle"} <= get_user_only_options(StitchFolderOptions)

@@ -10,7 +10,7 @@ import zarr
 import napari_semsr
 from napari_semsr.cli.command import main
 from napari_semsr.core import Grid, OptionError, ReadError, WriteError, run
-from napari_semsr.io import COVERAGE, half_paths, label_path, read
+from napari_semsr.io import COVERAGE, get_half_paths, get_label_path, read
 from napari_semsr.jobs import (
     FRC,
     FRC_MAP,
@@ -57,7 +57,7 @@ def measured(path):
 def test_halves_lie_on_the_grid_of_the_mosaic(made):
     mosaic = read(made.output)
     halves = [read(half["output"]) for half in made.halves]
-    beside = [str(path) for path in half_paths(Path(made.output))]
+    beside = [str(path) for path in get_half_paths(Path(made.output))]
     assert [half["output"] for half in made.halves] == beside
     for half in halves:
         assert Grid.from_image(half) == Grid.from_image(mosaic)
@@ -112,7 +112,7 @@ def test_frc_of_two_images_measures_the_part_without_gaps(made):
 
 
 def test_frc_of_a_mosaic_alone_tells_of_halves_and_of_gaps(own):
-    for half in half_paths(own):
+    for half in get_half_paths(own):
         shutil.rmtree(half)
     data = read(own).array().copy()
     data[:5] = np.nan
@@ -135,7 +135,7 @@ def test_another_pixel_size_is_that_of_the_halves_too(made):
 def test_command_warns_where_halves_are_missing(own, capsys):
     assert main(["frc", str(own), "--json"]) == 0
     assert "warning" not in capsys.readouterr().err.lower()
-    for half in half_paths(own):
+    for half in get_half_paths(own):
         shutil.rmtree(half)
     for verb in (["frc", str(own)], ["frc-map", str(own), "-o", f"{own}.tif"]):
         assert main([*verb, "--json"]) == 0
@@ -151,7 +151,7 @@ def alone(path, why):
 
 
 def test_halves_that_cannot_be_read_or_are_missing_are_told(own):
-    first, second = half_paths(own)
+    first, second = get_half_paths(own)
     (second / "zarr.json").write_text("{")
     alone(own, "cannot be read")
     shutil.rmtree(second)
@@ -170,7 +170,7 @@ def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
 
 @pytest.mark.broad
 def test_halves_on_another_grid_are_not_used(own):
-    group = zarr.open_group(half_paths(own)[0], mode="r+")
+    group = zarr.open_group(get_half_paths(own)[0], mode="r+")
     ome = dict(group.attrs["ome"])
     for item in ome["multiscales"][0]["datasets"]:
         item["coordinateTransformations"][0]["scale"] = [10.0, 10.0]
@@ -195,14 +195,16 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
     np.testing.assert_array_equal(
         found.result.measured_values, mosaic.result.measured_values
     )
-    counts = [read(label_path(path, COVERAGE)) for path in (Path(made.output), copy)]
+    counts = [
+        read(get_label_path(path, COVERAGE)) for path in (Path(made.output), copy)
+    ]
     np.testing.assert_array_equal(*(item.array() for item in counts))
 
 
 @pytest.mark.broad
 def test_copy_replaces_no_halves_unasked(made, tmp_path):
-    beside = half_paths(tmp_path / "copy.ome.zarr")[0]
-    shutil.copytree(half_paths(Path(made.output))[1], beside)
+    beside = get_half_paths(tmp_path / "copy.ome.zarr")[0]
+    shutil.copytree(get_half_paths(Path(made.output))[1], beside)
     with pytest.raises(WriteError, match="half-a"):
         napari_semsr.convert(made.output, tmp_path / "copy.ome.zarr")
     assert not (tmp_path / "copy.ome.zarr").exists()
@@ -212,7 +214,7 @@ def test_copy_replaces_no_halves_unasked(made, tmp_path):
 def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
     mosaic, copy = tmp_path / f"m{first}", tmp_path / "m.tif"
     napari_semsr.convert(made.output, mosaic)
-    before = [path.stat().st_ino for path in half_paths(mosaic)]
+    before = [path.stat().st_ino for path in get_half_paths(mosaic)]
     other = read(mosaic, pixel_size_nm=21).replace(path=str(mosaic))
     for write in (napari_semsr.convert, napari_semsr.write):
         with pytest.raises(
@@ -222,8 +224,8 @@ def test_copy_of_the_same_name_shares_the_halves(made, tmp_path, first):
         assert not copy.exists()
     napari_semsr.convert(mosaic, copy)
     assert measured(copy).method.startswith("mosaic-halves")
-    assert read(label_path(copy, COVERAGE)).shape == read(copy).shape
-    assert [path.stat().st_ino for path in half_paths(mosaic)] == before
+    assert read(get_label_path(copy, COVERAGE)).shape == read(copy).shape
+    assert [path.stat().st_ino for path in get_half_paths(mosaic)] == before
 
 
 def test_store_of_the_same_name_is_refused_before_it_is_written(made, tmp_path):
@@ -285,10 +287,10 @@ def test_stopped_work_leaves_nothing(scan, tmp_path, at):
 def test_interrupted_work_goes_on(scan, made, tmp_path):
     target = tmp_path / "m.ome.zarr"
     stop_at(STITCH.job(scan, target, options=HALVES, keep=True), "Fusing", 1)
-    for path in half_paths(target):
+    for path in get_half_paths(target):
         with pytest.raises(ReadError, match="resume"):
             read(path)
     run(STITCH.job(scan, target, options=HALVES, resume=True))
-    for path, half in zip(half_paths(target), made.halves, strict=True):
+    for path, half in zip(get_half_paths(target), made.halves, strict=True):
         wanted = read(half["output"]).array()
         np.testing.assert_array_equal(read(path).array(), wanted)

@@ -13,12 +13,12 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.jobs.crop import CROP, CropOptions
-from napari_semsr.jobs.exchange import check_no_code
+from napari_semsr.jobs.exchange import check_no_executable_code
 from napari_semsr.jobs.images import (
-    check_grey_levels,
-    check_not_input,
+    check_output_not_input,
     check_target_file,
     check_target_folder,
+    create_grey_level_note,
 )
 from napari_semsr.jobs.measure.noise import NOISE
 from napari_semsr.jobs.measure.table import get_measuring_command
@@ -38,13 +38,16 @@ def _crop(**how):
         ("suffix-unknown", lambda a: check_target_file(a / "b.txt", suffixes=[".csv"])),
         ("output-exists", lambda a: check_target_file(a / "a.csv", suffixes=[".csv"])),
         ("folder-missing", lambda a: check_target_folder(a / "b" / "c")),
-        ("output-is-input", lambda a: check_not_input(a / "a.csv", [a / "a.csv"])),
+        (
+            "output-is-input",
+            lambda a: check_output_not_input(a / "a.csv", [a / "a.csv"]),
+        ),
         ("missing-value", lambda _: _crop()),
         ("outside-image", lambda _: _crop(box=(90, 90, 95, 95))),
         ("pixel-size-missing", lambda _: _crop(box_nm=(0, 0, 5, 5))),
         ("pixel-size-missing", lambda _: run(REGISTER.job(IMAGE, IMAGE))),
         ("verb-unknown", lambda _: get_measuring_command("taste")),
-        ("unsafe-content", lambda _: check_no_code(Path("model.pt"))),
+        ("unsafe-content", lambda _: check_no_executable_code(Path("model.pt"))),
         (
             "image-too-small",
             lambda _: run(NOISE.job(IMAGE.replace(data=GREY[:5, :5], path=None))),
@@ -67,4 +70,4 @@ def test_a_warning_has_a_code():
 
 def test_a_note_on_grey_values_has_a_code():
     fine = IMAGE.replace(data=GREY / 255.0, path=None)
-    assert get_error_code(check_grey_levels(fine, "uint8")) == "values-rounded"
+    assert get_error_code(create_grey_level_note(fine, "uint8")) == "values-rounded"

@@ -8,7 +8,7 @@ import zarr
 
 import napari_semsr
 from napari_semsr.core import IncompleteError, Micrograph, SemsrError, run
-from napari_semsr.io import half_paths, read
+from napari_semsr.io import get_half_paths, read
 from napari_semsr.jobs import CROP, STITCH, CropOptions, StitchFolderOptions
 from tests.refusals import warned
 
@@ -78,7 +78,7 @@ def test_an_interrupted_mosaic_is_completed(scan, tmp_path, name, focus):
 def test_a_mosaic_stays_until_the_one_that_replaces_it_is_whole(scan, tmp_path, late):
     target, options = tmp_path / "m.ome.zarr", StitchFolderOptions(halves=True)
     run(STITCH.job(scan, target, options=options.replace(blend="seam")))
-    paths = [target, *half_paths(target)]
+    paths = [target, *get_half_paths(target)]
     before = [read(path).array() for path in paths]
     job = STITCH.job(scan, target, options=options, overwrite=True)
     if late:  # when both halves are whole, and the mosaic but for its coarser levels
@@ -91,7 +91,7 @@ def test_a_mosaic_stays_until_the_one_that_replaces_it_is_whole(scan, tmp_path, 
         np.testing.assert_array_equal(read(path).array(), values)
     run(STITCH.job(scan, target, options=options, resume=True))
     run(STITCH.job(scan, tmp_path / "whole.ome.zarr", options=options))
-    others = [tmp_path / "whole.ome.zarr", *half_paths(tmp_path / "whole.ome.zarr")]
+    others = [tmp_path / "whole.ome.zarr", *get_half_paths(tmp_path / "whole.ome.zarr")]
     for path, other in zip(paths, others, strict=True):
         np.testing.assert_array_equal(read(path).array(), read(other).array())
     assert not list(tmp_path.glob(".*"))

@@ -19,7 +19,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs.train import (
     TRAIN,
-    OwnImage,
+    OwnImageRequest,
     PairRequest,
     TrainOptions,
     create_training_request,
@@ -52,7 +52,7 @@ def _noisy(seed: int, side: int = 160, shift: int = 0) -> Micrograph:
 def test_one_image_makes_a_model_that_says_whose_it_is(
     recipe: Path, tmp_path: Path
 ) -> None:
-    made = run(TRAIN.job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1))))
+    made = run(TRAIN.job(recipe, tmp_path / "run", cut=OwnImageRequest(_noisy(1))))
     assert made.comparison is None
     assert np.isfinite(made.validation["hidden_db"])
     card = load_model(made.model).card
@@ -89,10 +89,10 @@ def test_run_on_one_image_goes_on_where_it_was_stopped(
     recipe: Path, tmp_path: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(TRAIN.job(recipe, whole, cut=OwnImage(_noisy(1))))
+    run(TRAIN.job(recipe, whole, cut=OwnImageRequest(_noisy(1))))
     plain = yaml.safe_load(recipe.read_text())
     recipe.write_text(yaml.safe_dump({**plain, "stop_after": 2}))
-    run(TRAIN.job(recipe, parts, cut=OwnImage(_noisy(1))))
+    run(TRAIN.job(recipe, parts, cut=OwnImageRequest(_noisy(1))))
     kept = yaml.safe_load((parts / "recipe.yaml").read_text())
     (parts / "recipe.yaml").write_text(yaml.safe_dump({**kept, "stop_after": None}))
     ended = train(parts / "recipe.yaml", parts, resume=True)
@@ -110,7 +110,9 @@ def test_second_scan_is_registered_and_learnt_from(
 ) -> None:
     second = _noisy(2, shift=3)
     darker = second.replace(data=0.5 * second.array() + 0.1)
-    made = run(TRAIN.job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1), darker)))
+    made = run(
+        TRAIN.job(recipe, tmp_path / "run", cut=OwnImageRequest(_noisy(1), darker))
+    )
     card = load_model(made.model).card
     assert card.training["recipe"]["kind"] == "supervised"
     assert "Trained on scan 1 and scan 2" in card.description
@@ -145,7 +147,7 @@ def test_second_scan_is_registered_and_learnt_from(
 def test_image_that_teaches_nothing_is_refused_and_nothing_is_left(
     image: np.ndarray, error: type[SemsrError], said: str, recipe: Path, tmp_path: Path
 ) -> None:
-    own = OwnImage(Micrograph(image.astype(np.float32), name="mine"))
+    own = OwnImageRequest(Micrograph(image.astype(np.float32), name="mine"))
     with pytest.raises(error, match=said):
         run(TRAIN.job(recipe, tmp_path / "runs" / "a", cut=own))
     assert not (tmp_path / "runs").exists()
@@ -163,7 +165,7 @@ def test_images_as_microscopes_write_them_are_learnt_from(
         image[:60, :60] = np.nan
     else:
         image = np.clip(image, 0.3, 0.6)
-    own = OwnImage(Micrograph(image, name="mine"))
+    own = OwnImageRequest(Micrograph(image, name="mine"))
     made = run(
         TRAIN.job(recipe, tmp_path / "run", cut=own, options=TrainOptions(steps=2))
     )
@@ -175,7 +177,7 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
 ) -> None:
     image = _noisy(1)
     with refused(OptionError, "recipe-unsuitable"):
-        run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
+        run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImageRequest(image)))
     with refused(OptionError, "recipe-unsuitable"):
         run(TRAIN.job(recipe, tmp_path / "a", cut=PairRequest(image, image)))
     with refused(OptionError, "missing-value", match=r"one image; pass it as `image`"):
@@ -186,9 +188,9 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
 def test_images_are_asked_for_in_one_way() -> None:
     assert create_training_request(None, None) is None
     assert create_training_request("a", "b") == PairRequest("a", "b")
-    assert create_training_request(None, None, image="a", second="b") == OwnImage(
-        "a", "b"
-    )
+    assert create_training_request(
+        None, None, image="a", second="b"
+    ) == OwnImageRequest("a", "b")
     for given, said in (
         ({"low": "a", "high": None}, "requires both `low` and `high`"),
         ({"low": None, "high": None, "second": "a"}, "requires a first one"),

@@ -11,7 +11,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform, write_transform
 from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing import PairTransform
-from napari_semsr.pairing.cut import is_unreliable
+from napari_semsr.pairing.cut import is_transform_unreliable
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
 from tests.refusals import refused
@@ -466,7 +466,7 @@ def test_patch_is_doubtful_where_half_of_its_map_is():
 
     def doubtful(low: float, high: float) -> bool:
         corners = np.array([low, low]), np.array([high, high])
-        return is_unreliable(found, *corners)
+        return is_transform_unreliable(found, *corners)
 
     assert not doubtful(-20, 100)  # one of three
     assert doubtful(-20, 20)  # the only one

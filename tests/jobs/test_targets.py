@@ -3,7 +3,7 @@ import os
 import pytest
 
 from napari_semsr.core.errors import WriteError
-from napari_semsr.io import output_store_path
+from napari_semsr.io import get_output_store_path
 from napari_semsr.jobs import images as targets
 from napari_semsr.jobs.images import (
     check_image_target,
@@ -88,6 +88,6 @@ def test_check_image_target_lets_a_store_be_completed(tmp_path):
         targets.check_image_target(store)
     with pytest.raises(WriteError):
         targets.check_image_target(store, inputs=[store], resume=True)
-    beside = output_store_path(tmp_path / "a.tif", resume=True)
+    beside = get_output_store_path(tmp_path / "a.tif", resume=True)
     assert beside.parent == tmp_path
     assert beside.name.startswith(".")

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.cards import (
     ModelCard,
-    file_digest,
-    list_bundled,
+    compute_model_digest,
+    list_bundled_models,
     read_card,
     resolve_model_path,
     write_card,
@@ -53,7 +53,7 @@ def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
     again = load_model(str(model_file))
     image = torch.rand(1, 1, 16, 16)
     assert loaded.card == read_card(model_file) == CARD
-    assert loaded.digest == again.digest == file_digest(model_file)
+    assert loaded.digest == again.digest == compute_model_digest(model_file)
     assert torch.equal(loaded.module(image), again.module(image))
     assert not loaded.module.training
     assert not list(model_file.parent.glob(".*partial"))
@@ -77,7 +77,7 @@ def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_bundled_models_load_and_fit_the_limits() -> None:
-    names = list_bundled()
+    names = list_bundled_models()
     assert "sem-restore" in names
     assert sum(resolve_model_path(name).stat().st_size for name in names) <= 40e6
     for name in names:
@@ -159,7 +159,7 @@ def test_write_card_keeps_every_byte_of_the_weights(model_file):
     write_card(model_file, longer)
     after = load_model(model_file)
     assert after.card == longer
-    assert after.digest == file_digest(model_file) != before.digest
+    assert after.digest == compute_model_digest(model_file) != before.digest
     for name, weights in before.module.state_dict().items():
         assert torch.equal(weights, after.module.state_dict()[name])
     write_card(model_file, before.card)

@@ -16,7 +16,7 @@ from napari_semsr.models.devices import (
     get_memory_layout,
     has_fast_bf16,
     has_float64,
-    is_out_of_memory,
+    is_out_of_memory_error,
     release_memory,
     to_device,
 )
@@ -227,9 +227,9 @@ def test_bf16_is_asked_of_the_very_card(cards, monkeypatch):
 
 def test_bf16_is_refused_where_apples_system_has_none(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_: False)
-    devices.check_bf16(CPU)
+    devices.check_bf16_support(CPU)
     with refused(OptionError, "precision-unsupported"):
-        devices.check_bf16(torch.device("mps"))
+        devices.check_bf16_support(torch.device("mps"))
 
 
 def test_what_torch_holds_and_does_not_use_is_free(monkeypatch):
@@ -297,7 +297,7 @@ def test_memory_of_apples_card_is_the_machines(monkeypatch):
 def test_every_device_says_in_its_words_that_memory_ran_out(error, monkeypatch):
     released = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.append(True))
-    assert is_out_of_memory(error)
+    assert is_out_of_memory_error(error)
     device = torch.device("cuda:1")
     with (
         pytest.raises(DeviceMemoryError, match="cuda:1 ran out of memory for a tile"),

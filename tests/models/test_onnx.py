@@ -15,8 +15,8 @@ from napari_semsr.models import (
     build_network,
     export_onnx,
     load_model,
-    measure_onnx,
     probe_network,
+    probe_onnx_network,
     read_graph,
     save_model,
 )
@@ -100,23 +100,23 @@ def test_onnx_gives_what_torch_gives_whatever_the_size(name):
 def test_what_a_graph_does_not_say_is_measured_as_of_the_network():
     network, card = _network("edsr")
     data = export_onnx(network, card)
-    graph, found = measure_onnx(data)
+    graph, found = probe_onnx_network(data)
     assert (graph.scale, graph.stride) == (card.scale, card.stride)
     assert found == probe_network(network, stride=card.stride)
-    _, told = measure_onnx(data, stride=2 * card.stride)
+    _, told = probe_onnx_network(data, stride=2 * card.stride)
     assert told.halo % (2 * card.stride) == 0
 
 
 @pytest.mark.broad
 def test_a_graph_that_looks_at_all_of_a_field_has_no_halo():
     network, card = _network("resnet")
-    _, found = measure_onnx(export_onnx(network, card))
+    _, found = probe_onnx_network(export_onnx(network, card))
     assert found.halo is None
 
 
 def test_a_model_file_holds_a_graph_as_any_other_network(tmp_path):
     network, card = _network("two-scale")
-    graph, found = measure_onnx(export_onnx(network, card))
+    graph, found = probe_onnx_network(export_onnx(network, card))
     onnx = {"architecture": "onnx", "options": {"scale": 2, "stride": 4}}
     told = card.model_copy(update=onnx)
     save_model(tmp_path / "n.safetensors", graph, told)
@@ -246,7 +246,7 @@ BAD = {
 def test_a_graph_is_refused_in_one_sentence(tmp_path, name):
     model, reason = BAD[name]
     with pytest.raises(CheckpointError) as caught:
-        measure_onnx(_read(model, tmp_path).serialise())
+        probe_onnx_network(_read(model, tmp_path).serialise())
     said = str(caught.value)
     assert reason in said
     assert said.endswith(".")
@@ -290,7 +290,7 @@ def test_a_rectifier_does_not_hide_how_far_a_graph_looks():
         helper.make_node("MaxPool", ["b"], ["y"], kernel_shape=[3, 3], pads=[1] * 4),
     ]
     model = _model(nodes, weights=[weight])
-    network, found = measure_onnx(model.SerializeToString())
+    network, found = probe_onnx_network(model.SerializeToString())
     assert found.halo == 3 + 1 + 1
     assert network.stride == 1
 
@@ -301,7 +301,7 @@ def test_values_that_decide_are_run_whole():
         helper.make_node("Where", ["a", "x", "w"], ["y"]),
     ]
     model = _model(nodes, weights=[_numbers("w", np.zeros((), np.float32))])
-    _, found = measure_onnx(model.SerializeToString())
+    _, found = probe_onnx_network(model.SerializeToString())
     assert found.halo is None
 
 
@@ -311,7 +311,7 @@ def test_a_graph_that_takes_one_value_of_all_of_a_field_has_no_halo(pool):
         helper.make_node(pool, ["x"], ["a"]),
         helper.make_node("Sub", ["x", "a"], ["y"]),
     ]
-    _, found = measure_onnx(_model(nodes).SerializeToString())
+    _, found = probe_onnx_network(_model(nodes).SerializeToString())
     assert found.halo is None
 
 
@@ -322,7 +322,7 @@ def test_an_output_that_no_layer_makes_is_refused():
     model = _model([_node("Relu")])
     model.graph.node[0].output[0] = "z"
     with pytest.raises(CheckpointError, match=r"not valid ONNX|Runtime cannot load"):
-        measure_onnx(_read(model).serialise())
+        probe_onnx_network(_read(model).serialise())
 
 
 def test_sides_below_zero_are_refused():
@@ -335,7 +335,7 @@ def test_sides_below_zero_are_refused():
     ]
     model = _model(nodes, weights=[weight, *numbers])
     with refused(CheckpointError, "model-unsuitable"):
-        measure_onnx(_read(model).serialise())
+        probe_onnx_network(_read(model).serialise())
 
 
 def _chain(steps, kind):
@@ -358,7 +358,7 @@ def _chain(steps, kind):
 def test_sizes_that_follow_from_each_other_are_worked_out(kind):
     numbers = [_numbers(name, np.array([n])) for name, n in (("i", 0), ("j", 1))]
     data = _model(_chain(80, kind), weights=numbers).SerializeToString()
-    assert measure_onnx(data)[0].scale == 1
+    assert probe_onnx_network(data)[0].scale == 1
 
 
 def test_numbers_of_no_kind_are_refused():
@@ -368,7 +368,7 @@ def test_numbers_of_no_kind_are_refused():
     with pytest.raises(
         CheckpointError, match=r"ONNX Runtime cannot load|not valid ONNX"
     ):
-        measure_onnx(model.SerializeToString())
+        probe_onnx_network(model.SerializeToString())
 
 
 def test_a_graph_that_takes_no_field_is_refused_on_small_ones(monkeypatch):
@@ -383,7 +383,7 @@ def test_a_graph_that_takes_no_field_is_refused_on_small_ones(monkeypatch):
     scale = _numbers("w", np.ones((1, 1, 3, 3), np.float32))
     model = _model([_node("LayerNormalization", "x", "w")], weights=[scale])
     with refused(CheckpointError, "model-unsuitable"):
-        measure_onnx(model.SerializeToString())
+        probe_onnx_network(model.SerializeToString())
     assert max(seen) <= 1024
 
 
@@ -393,5 +393,5 @@ def test_onnx_runtime_prints_nothing_of_a_graph_that_it_refuses(capfd):
     data = model.SerializeToString()
     data = data.replace(b"LayerNormalization", b"LayerNormalizatio\xb1")
     with pytest.raises(CheckpointError):
-        measure_onnx(data)
+        probe_onnx_network(data)
     assert capfd.readouterr() == ("", "")

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from napari_semsr.core.progress import run
-from napari_semsr.models import list_bundled, load_model, load_training_networks
+from napari_semsr.models import list_bundled_models, load_model, load_training_networks
 from napari_semsr.training import Recipe, train
 from napari_semsr.training.run_folder import STATE
 from tests.children import SLOW_LIMIT_S, run as run_child
@@ -86,7 +86,7 @@ def test_steps_are_those_of_the_package(steps, tmp_path):
 
 KEYS = {
     "right": {"limits", "side_px", "arithmetic", "tiles", "too_large", "two_processes"},
-    "fast": {"de_haan", *(f"models, {name}" for name in list_bundled())},
+    "fast": {"de_haan", *(f"models, {name}" for name in list_bundled_models())},
     "adapt": {"place"},
     "train": {"sun", "gao-a"},
 }

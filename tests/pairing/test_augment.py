@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from napari_semsr.pairing.augment import (
     AugmentOptions,
-    Variation,
+    PatchVariation,
     augment_pair,
     augment_patch,
 )
@@ -39,24 +39,24 @@ def test_other_seed_gives_another_variation(smooth, one, two):
 def test_right_angles_and_flips_only_move_pixels(rng, angle, flip):
     patch = rng.random((9, 9)).astype(np.float32)
     made = augment_patch(
-        patch, Variation(up_down=flip, left_right=flip, angle_deg=angle)
+        patch, PatchVariation(up_down=flip, left_right=flip, angle_deg=angle)
     )
     np.testing.assert_array_equal(np.sort(made.ravel()), np.sort(patch.ravel()))
 
 
 def test_turns_are_undone_by_their_opposite_and_agree_with_exact_ones(smooth):
-    exact = augment_patch(smooth, Variation(angle_deg=90))
-    nearly = augment_patch(smooth, Variation(angle_deg=90, zoom=1 + 1e-9))
+    exact = augment_patch(smooth, PatchVariation(angle_deg=90))
+    nearly = augment_patch(smooth, PatchVariation(angle_deg=90, zoom=1 + 1e-9))
     np.testing.assert_allclose(exact, nearly, atol=1e-3)
-    there = augment_patch(smooth, Variation(angle_deg=30, zoom=1.25))
-    back = augment_patch(there, Variation(angle_deg=-30, zoom=0.8))
+    there = augment_patch(smooth, PatchVariation(angle_deg=30, zoom=1.25))
+    back = augment_patch(there, PatchVariation(angle_deg=-30, zoom=0.8))
     middle = np.s_[24:40, 24:40]
     assert np.abs(back - smooth)[middle].max() < 0.1
 
 
 def test_finer_patch_is_varied_like_the_coarser(smooth):
     fine = ndimage.zoom(smooth, 2, order=3, mode="mirror", grid_mode=True)
-    variation = Variation(angle_deg=30, zoom=0.9, left_right=True)
+    variation = PatchVariation(angle_deg=30, zoom=0.9, left_right=True)
     low, high = augment_patch(smooth, variation), augment_patch(fine, variation)
     binned = high.reshape(64, 2, 64, 2).mean((1, 3))
     assert np.abs(binned - low)[16:48, 16:48].max() < 0.1
@@ -64,7 +64,7 @@ def test_finer_patch_is_varied_like_the_coarser(smooth):
 
 def test_grey_levels_follow_the_range():
     patch = np.full((4, 4), 110, np.uint8)
-    made = augment_patch(patch, Variation(gain=1.1, offset=0.05), (10, 210))
+    made = augment_patch(patch, PatchVariation(gain=1.1, offset=0.05), (10, 210))
     np.testing.assert_allclose(made, 10 + 110 + 10, rtol=1e-6)
 
 

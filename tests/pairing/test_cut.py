@@ -4,7 +4,11 @@ from hypothesis import given, strategies as st
 from scipy import ndimage
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.pairing.cut import DensityMeter, balance_densities, check_pair
+from napari_semsr.pairing.cut import (
+    DensityMeter,
+    balance_densities,
+    find_pair_rejection_reason,
+)
 from napari_semsr.pairing.options import PairOptions
 
 OPTIONS = PairOptions(patch=64)
@@ -19,9 +23,14 @@ def patch(rng) -> np.ndarray:
 
 def test_blurred_noisy_inverted_and_two_to_one_pairs_are_kept(patch, rng):
     low = ndimage.gaussian_filter(patch, 1.5) + rng.normal(0, 0.05, patch.shape)
-    assert check_pair(low, patch, RANGES, OPTIONS) is None
-    assert check_pair(1 - low, patch, RANGES, OPTIONS) is None
-    assert check_pair(patch, np.kron(patch, np.ones((2, 2))), RANGES, OPTIONS) is None
+    assert find_pair_rejection_reason(low, patch, RANGES, OPTIONS) is None
+    assert find_pair_rejection_reason(1 - low, patch, RANGES, OPTIONS) is None
+    assert (
+        find_pair_rejection_reason(
+            patch, np.kron(patch, np.ones((2, 2))), RANGES, OPTIONS
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,17 +39,26 @@ def test_blurred_noisy_inverted_and_two_to_one_pairs_are_kept(patch, rng):
 def test_only_larger_shifts_are_found(patch, shift, reason):
     low = np.roll(patch, shift, (0, 1))
     options = OPTIONS.replace(min_correlation=0.0)
-    assert check_pair(low, patch, RANGES, options) == reason
+    assert find_pair_rejection_reason(low, patch, RANGES, options) == reason
 
 
 def test_what_a_map_brought_together_need_not_look_alike(patch, rng):
     other = rng.random((64, 64))
-    assert check_pair(other, patch, RANGES, OPTIONS) == "uncorrelated"
-    assert check_pair(other, patch, RANGES, OPTIONS, is_mapped=True) is None
+    assert find_pair_rejection_reason(other, patch, RANGES, OPTIONS) == "uncorrelated"
+    assert (
+        find_pair_rejection_reason(other, patch, RANGES, OPTIONS, is_mapped=True)
+        is None
+    )
     asked = OPTIONS.replace(min_correlation=0.3)
-    assert check_pair(other, patch, RANGES, asked, is_mapped=True) == "uncorrelated"
+    assert (
+        find_pair_rejection_reason(other, patch, RANGES, asked, is_mapped=True)
+        == "uncorrelated"
+    )
     blank = np.full_like(patch, 0.5)
-    assert check_pair(blank, patch, RANGES, OPTIONS, is_mapped=True) == "empty"
+    assert (
+        find_pair_rejection_reason(blank, patch, RANGES, OPTIONS, is_mapped=True)
+        == "empty"
+    )
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -48,7 +66,7 @@ def test_empty_and_missing_on_either_side(patch, side):
     for value, reason in ((0.5, "empty"), (np.nan, "not-finite")):
         pair = [patch.copy(), patch.copy()]
         pair[side][:] = value
-        assert check_pair(*pair, RANGES, OPTIONS) == reason
+        assert find_pair_rejection_reason(*pair, RANGES, OPTIONS) == reason
 
 
 shares = st.lists(st.floats(0, 1), max_size=40)

@@ -14,7 +14,7 @@ from napari_semsr.registration.quality import (
     compare_candidates,
     compute_held_out_residuals,
     compute_mutual_information,
-    compute_overlap,
+    compute_overlap_fraction,
     estimate_uncertainty,
 )
 from napari_semsr.registration.refine import PatchShifts, fit_patches
@@ -112,7 +112,9 @@ STRAIGHT = BSplineDisplacement(
 )
 def test_overlap_is_what_both_show_of_the_smaller(transform, share):
     for kind in (transform, Elastic(transform, STRAIGHT)):
-        assert compute_overlap(kind, IMAGE, IMAGE) == pytest.approx(share, abs=0.006)
+        assert compute_overlap_fraction(kind, IMAGE, IMAGE) == pytest.approx(
+            share, abs=0.006
+        )
 
 
 def test_another_place_is_compared_cell_by_cell(rng):

@@ -18,10 +18,10 @@ from napari_semsr.registration import (
     Landmarks,
     RegistrationOptions,
     RegistrationRefused,
-    Residuals,
+    RegistrationResiduals,
     register,
     register_landmarks,
-    register_uncalibrated,
+    register_uncalibrated_images,
     rescale_pixel_size,
 )
 from tests.refusals import refused
@@ -155,7 +155,7 @@ def test_the_pixel_size_that_an_image_lacks_is_found(role, power):
     images[role] = rescale_pixel_size(
         images[role], 1 / 40
     )  # as if a pixel had about 0.5 nm
-    factor, found = run(register_uncalibrated(**images, unsized_role=role))
+    factor, found = run(register_uncalibrated_images(**images, unsized_role=role))
     assert factor == pytest.approx(40 * truth.scale**power, rel=0.006)
     assert found.transform.scale == pytest.approx(1, abs=0.006)
     images[role] = rescale_pixel_size(images[role], factor)
@@ -239,7 +239,7 @@ def test_empty_images_and_those_without_pixel_size_or_sides_are_refused(near):
 
 
 def test_without_residuals_there_are_none():
-    none = Residuals()
+    none = RegistrationResiduals()
     assert (none.places_nm.shape, none.off_nm.shape) == ((0, 2), (0, 2))
     assert (none.reliable.shape, none.error_nm.shape) == ((0,), (0,))
     assert (none.reliable.dtype, none.side_nm) == (bool, 0)

@@ -5,9 +5,9 @@ import pytest
 
 from napari_semsr.core import Affine, run
 from napari_semsr.registration.register_images import (
-    Candidate,
     CorrelationSearch,
     SearchRanges,
+    TransformCandidate,
 )
 from tests.two_views import draw_views
 
@@ -36,7 +36,9 @@ def test_steps_reach_the_limits_and_are_no_larger_than_a_line(turn, stretch, mir
 
 def test_steps_around_a_place_are_its_neighbours_to_all_sides():
     place = Affine.create_similarity(33.0, scale=1.08)
-    steps = SearchRanges(180, 0.1).list_nearby_steps([Candidate(9.0, place)], SIDE)
+    steps = SearchRanges(180, 0.1).list_nearby_steps(
+        [TransformCandidate(9.0, place)], SIDE
+    )
     turns, scales, mirrors = (
         np.array(sorted(set(v))) for v in zip(*steps, strict=True)
     )
@@ -46,7 +48,7 @@ def test_steps_around_a_place_are_its_neighbours_to_all_sides():
     assert abs(np.radians(turns[1] - 33)) <= STEP / 2
     assert abs(np.log(scales[1] / 1.08)) <= STEP / 2
     twice = SearchRanges(180, 0.1).list_nearby_steps(
-        [Candidate(9.0, place), Candidate(8.0, place)], SIDE
+        [TransformCandidate(9.0, place), TransformCandidate(8.0, place)], SIDE
     )
     assert twice == steps
 

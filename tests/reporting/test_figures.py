@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import Curve, Line, Plot, add_threshold
+from napari_semsr.core import CurveDeclaration, Line, Plot, add_threshold_line
 from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.reporting.figures import (
-    choose_bar_length,
+    choose_scale_bar_length,
     draw_image_png,
     draw_overlaps_png,
     draw_plot_png,
@@ -46,7 +46,7 @@ def test_joints_png_of_any_joints(pixel, used):
 
 @pytest.mark.parametrize("extent", [0.3, 1, 7.77, 64, 999, 12345, 3.4e6])
 def test_bar_length_is_round_and_fits(extent):
-    found = choose_bar_length(extent)
+    found = choose_scale_bar_length(extent)
     assert 0.1 * extent <= found <= 0.28 * extent
     assert f"{found:.0e}"[0] in "125"
 
@@ -74,13 +74,13 @@ def test_plot_png_with_gaps(pixel, log):
     frequency = np.linspace(0.01, 0.5, 20)
     values = np.exp(-frequency)
     values[3] = np.nan
-    lines = add_threshold(
+    lines = add_threshold_line(
         [
             Line("a", frequency, values, 0.2, "5 px"),
             Line("b", frequency, values, colour=3),
         ]
     )
-    curve = Curve("FRC", "frequency_per_px", "correlation", "", "y", log=log)
+    curve = CurveDeclaration("FRC", "frequency_per_px", "correlation", "", "y", log=log)
     over = [line.convert_to_per_um(pixel) for line in lines]
     plot = curve.combine(over, has_size=pixel is not None)
     made = draw_plot_png(plot, (300, 200))

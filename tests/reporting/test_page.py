@@ -11,7 +11,7 @@ from napari_semsr.reporting.page import (
     format_length,
     format_value,
     list_provenance,
-    render,
+    render_template,
     write_page,
 )
 
@@ -62,7 +62,7 @@ def checked(name: str = "Title", parts: tuple[str, ...] = ()) -> Checker:
     """A page with every tag, in which a user or a file named all that can be named."""
     png = draw_image_png(np.eye(8), (10.0, 10.0), limits=(0, 1), width_px=64)
     checker = Checker()
-    checker.feed(render(TAGS, name=name, parts=parts, png=png))
+    checker.feed(render_template(TAGS, name=name, parts=parts, png=png))
     checker.close()
     assert checker.open == []
     return checker
@@ -92,7 +92,7 @@ def test_render_escapes_what_users_and_files_name(wicked):
 
 def test_render_refuses_what_the_page_was_not_given():
     with pytest.raises(UndefinedError, match="nobody"):
-        render("{{ nobody }}")
+        render_template("{{ nobody }}")
 
 
 def test_render_needs_nothing_from_outside():
@@ -100,7 +100,7 @@ def test_render_needs_nothing_from_outside():
     sources = [image["src"] for image in found.of("img")]
     sources += [link["href"] for link in found.of("link")]
     assert all(source.startswith("data:") for source in sources)
-    text = render(TAGS, name="Title", parts=(), png=b"")
+    text = render_template(TAGS, name="Title", parts=(), png=b"")
     assert text.startswith("<!DOCTYPE html>")
     assert "http://" not in text
     assert "https://" not in text

@@ -8,7 +8,7 @@ from napari_semsr.restoration.method import (
     RadialPower,
     RestoreOptions,
     prepare_restoration,
-    sample_blocks,
+    read_sample_blocks,
 )
 from napari_semsr.restoration.psf import PointSpreadFunction
 
@@ -50,7 +50,9 @@ def fit(image, sigma=None):
     known = (
         [] if sigma is None else [PointSpreadFunction.from_sigma((sigma, sigma)).kernel]
     )
-    return RadialPower.from_blocks(sample_blocks(image), image.dtype).fit_model(*known)
+    return RadialPower.from_blocks(read_sample_blocks(image), image.dtype).fit_model(
+        *known
+    )
 
 
 def test_noise_is_found_where_the_blur_is_known():
@@ -73,19 +75,19 @@ def test_rounding_is_all_the_noise_of_a_quiet_field(sigma, exponent):
 
 def test_blocks_are_finite_and_white_noise_has_its_variance_in_every_ring():
     image = np.random.default_rng(0).normal(5, 2, (512, 512))
-    rings = RadialPower.from_blocks(sample_blocks(image), image.dtype)
+    rings = RadialPower.from_blocks(read_sample_blocks(image), image.dtype)
     np.testing.assert_allclose(rings.power[20:], 4, rtol=0.3)
     image = np.full((7, 300), np.nan)
     image[3] = 1
-    blocks = sample_blocks(image)
+    blocks = read_sample_blocks(image)
     assert all(block.shape == (32, 32) and np.isfinite(block).all() for block in blocks)
 
 
 def test_blocks_with_gaps_tell_nothing_where_there_are_whole_ones():
     image = np.random.default_rng(0).normal(5, 2, (300, 520))
     image[:, 270:] += 100
-    blocks = sample_blocks(image)
+    blocks = read_sample_blocks(image)
     image[::40, 500:] = np.nan
-    kept = sample_blocks(image)
+    kept = read_sample_blocks(image)
     assert (len(blocks), len(kept)) == (2, 1)
     np.testing.assert_array_equal(kept[0], blocks[0])

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.simulation.canvas import Canvas, box_distance, compute_coverage
+from napari_semsr.simulation.canvas import (
+    Canvas,
+    compute_box_distance,
+    compute_coverage,
+)
 
 
 @given(at=st.floats(-40, 40), sidewall=st.floats(0, 30), pixel=st.floats(1, 30))
@@ -21,7 +25,9 @@ def test_cover_falls_over_the_edge_and_box_distance_is_round_at_corners():
     assert compute_coverage(np.array([-50.0, 0.0, 50.0]), 10, 8) == pytest.approx(
         [1, 0.5, 0]
     )
-    found = box_distance(np.array([0.0, 0.0, 13.0]), np.array([0.0, 9.0, 9.0]), (10, 5))
+    found = compute_box_distance(
+        np.array([0.0, 0.0, 13.0]), np.array([0.0, 9.0, 9.0]), (10, 5)
+    )
     assert found == pytest.approx([-5, 4, 5])
 
 

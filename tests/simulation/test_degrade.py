@@ -17,7 +17,11 @@ def clear() -> np.ndarray:
 
 @pytest.mark.parametrize(
     "kernel",
-    [gao.gaussian_kernel(1.0, 7), gao.disk_kernel(0.0), gao.motion_kernel(7.5, 30.0)],
+    [
+        gao.create_gaussian_kernel(1.0, 7),
+        gao.create_disk_kernel(0.0),
+        gao.create_motion_kernel(7.5, 30.0),
+    ],
     ids=["gaussian", "point-disc", "oblique-line"],
 )
 def test_kernels_keep_the_mean(kernel):
@@ -27,7 +31,7 @@ def test_kernels_keep_the_mean(kernel):
 
 
 def test_motion_kernel_turns_anticlockwise_with_y_downwards() -> None:
-    kernel = gao.motion_kernel(9.0, 45.0)
+    kernel = gao.create_motion_kernel(9.0, 45.0)
     half = kernel.shape[0] // 2
     assert kernel[half - 2, half + 2] > kernel[half + 2, half + 2]
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.optics import focus_depth_nm
+from napari_semsr.simulation.optics import compute_focus_depth_nm
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from tests.refusals import refused
 
@@ -58,7 +58,7 @@ def test_heights_show_every_field_blurred_alike_wherever_it_lies(rng):
     picture = ndimage.gaussian_filter(rng.random((160, 260)), 1)
     scan = run_scan_simulation(picture, OPTIONS.replace(photons=0, read_noise=0))
     low, middle, high = scan.simulate_height_scans(3)
-    depth = focus_depth_nm(scan.options)
+    depth = compute_focus_depth_nm(scan.options)
     assert [step.focus_nm for step in (low, middle, high)] == [-depth, 0, depth]
     assert middle.shift_px == (0, 0)
     assert np.array_equal(middle.frames, scan.frames)

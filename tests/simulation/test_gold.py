@@ -8,8 +8,8 @@ from napari_semsr.simulation.gold import (
     FINE_NM,
     GoldOptions,
     create_gold_rng,
-    random_gold_options,
-    random_gold_pair,
+    create_random_gold_options,
+    simulate_random_gold_pair,
 )
 from tests.refusals import refused
 
@@ -22,13 +22,13 @@ _CLEAN = GoldOptions(
 
 
 def test_coarse_image_is_the_binned_fine_one(rng):
-    pair = random_gold_pair(64, rng, _CLEAN)
+    pair = simulate_random_gold_pair(64, rng, _CLEAN)
     binned = pair.high.reshape(64, 2, 64, 2).mean((1, 3))
     np.testing.assert_allclose(pair.low, binned, atol=0.005)
 
 
 def test_pairs_are_registered_with_noise_and_a_wider_probe(rng):
-    pair = random_gold_pair(96, rng)
+    pair = simulate_random_gold_pair(96, rng)
     binned = pair.high.reshape(96, 2, 96, 2).mean((1, 3))
     spectra = np.fft.fft2(pair.low - 0.5) * np.conj(np.fft.fft2(binned - 0.5))
     correlation = np.fft.ifft2(spectra).real
@@ -40,7 +40,9 @@ def test_pairs_are_registered_with_noise_and_a_wider_probe(rng):
 
 def test_fine_image_is_free_of_noise_unless_asked_for():
     quiet, noisy = (
-        random_gold_pair(64, np.random.default_rng(3), GoldOptions(fine_electrons=n))
+        simulate_random_gold_pair(
+            64, np.random.default_rng(3), GoldOptions(fine_electrons=n)
+        )
         for n in (0.0, 500.0)
     )
     added = noisy.high - quiet.high
@@ -55,18 +57,18 @@ def test_streams_of_chance_differ():
 
 
 def test_half_of_what_is_learnt_from_is_the_tuned_sample(rng):
-    drawn = [random_gold_options(rng) for _ in range(100)]
+    drawn = [create_random_gold_options(rng) for _ in range(100)]
     assert 30 < sum(options == GoldOptions() for options in drawn) < 70
     assert {options.fine_probe_nm for options in drawn} == {GoldOptions().fine_probe_nm}
     for options in drawn[:6]:
-        pair = random_gold_pair(24, rng, options)
+        pair = simulate_random_gold_pair(24, rng, options)
         assert np.isfinite(pair.low).all()
         assert np.isfinite(pair.high).all()
 
 
 @pytest.mark.broad
 def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():
-    pair = random_gold_pair(160, create_gold_rng("validation", 0))
+    pair = simulate_random_gold_pair(160, create_gold_rng("validation", 0))
     size = (FINE_NM, FINE_NM)
     truth = Micrograph(pair.high, size)
     own = run(measure_gaps(truth, truth))
@@ -85,11 +87,11 @@ def test_what_cannot_be_drawn_is_refused(rng):
         with pytest.raises(OptionError):
             GoldOptions().replace(**changes)
     with refused(OptionError, "out-of-range", match="at least 16 px wide, got 8"):
-        random_gold_pair(8, rng)
+        simulate_random_gold_pair(8, rng)
 
 
 def test_a_pair_is_an_emission_looked_at_twice():
-    pair = random_gold_pair(32, np.random.default_rng(3))
+    pair = simulate_random_gold_pair(32, np.random.default_rng(3))
     rng = np.random.default_rng(3)
     again = GoldOptions().create_pair(GoldOptions().simulate_emission(32, rng), rng)
     assert np.array_equal(pair.low, again.low)

@@ -8,7 +8,7 @@ from napari_semsr.simulation.microscope import (
     compute_expected_counts,
     compute_reflectance,
     create_illumination_field,
-    expose,
+    simulate_camera_counts,
 )
 
 
@@ -73,7 +73,9 @@ def test_tilt_and_dust_leave_their_marks():
 def test_mean_and_variance_follow_photons_and_read_noise(photons, read, rng):
     light = 0.3
     options = MicroscopeOptions(photons=photons, read_noise=read, dark_counts=5000)
-    counts = expose(np.full((300, 300), light), options, rng).astype(float)
+    counts = simulate_camera_counts(np.full((300, 300), light), options, rng).astype(
+        float
+    )
     shot = options.full_scale**2 * light / photons if photons else 0
     expected = shot + read**2
     assert counts.mean() == pytest.approx(5000 + 60000 * light, rel=0.01)
@@ -86,6 +88,6 @@ def test_offsets_keep_noise_above_zero_and_without_noise_counts_are_the_expected
     assert MicroscopeOptions(read_noise=1000, dark_counts=0).offset == 0
     options = MicroscopeOptions(photons=0, read_noise=0)
     light = rng.random((8, 8))
-    counts = expose(light, options, rng)
+    counts = simulate_camera_counts(light, options, rng)
     assert np.abs(counts - compute_expected_counts(light, options)).max() <= 0.5
-    assert expose(np.full((2, 2), 9.0), options, rng).max() == 65535
+    assert simulate_camera_counts(np.full((2, 2), 9.0), options, rng).max() == 65535

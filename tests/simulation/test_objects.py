@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.specimen import KINDS, ObjectOptions, draw_object
+from napari_semsr.simulation.specimen import KINDS, PhantomOptions, draw_specimen
 from tests.refusals import refused
 
 
 def drawn(kind, shape=(96, 120), pixel_nm=20.0, seed=0, **options):
-    chosen = ObjectOptions(**options)
-    return draw_object(kind, shape, pixel_nm=pixel_nm, options=chosen, seed=seed)
+    chosen = PhantomOptions(**options)
+    return draw_specimen(kind, shape, pixel_nm=pixel_nm, options=chosen, seed=seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)

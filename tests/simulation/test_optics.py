@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation import MicroscopeOptions, compute_psf, focus_depth_nm
+from napari_semsr.simulation import (
+    MicroscopeOptions,
+    compute_focus_depth_nm,
+    compute_psf,
+)
 from napari_semsr.simulation.optics import (
+    compute_gaussian_fwhm_nm,
+    compute_half_light_radius_nm,
     compute_light_field,
     create_source_points,
-    gaussian_fwhm_nm,
-    half_light_radius_nm,
     simulate_image,
 )
 
@@ -185,17 +189,19 @@ def test_a_field_of_aberrations_is_that_of_its_places(rng):
 
 @pytest.mark.parametrize("options", [LENS, GAUSSIAN, LENS.replace(spherical_waves=1)])
 def test_focus_ends_where_half_of_the_light_lies_twice_as_wide_in_area(options):
-    depth = focus_depth_nm(options)
-    least, end = half_light_radius_nm(options, np.array([0.0, depth]))
+    depth = compute_focus_depth_nm(options)
+    least, end = compute_half_light_radius_nm(options, np.array([0.0, depth]))
     assert end / least == pytest.approx(np.sqrt(2), rel=0.01)
-    assert (np.diff(half_light_radius_nm(options, np.linspace(0, depth, 9))) >= 0).all()
+    assert (
+        np.diff(compute_half_light_radius_nm(options, np.linspace(0, depth, 9))) >= 0
+    ).all()
 
 
 @pytest.mark.parametrize("off", [0.0, 150.0])
 def test_half_of_a_points_light_lies_within_the_stated_radius(off):
     spread = point(LENS, off, pixel_nm=10.0, side=301)
     y, x = np.indices(spread.shape) - 150
-    radius = half_light_radius_nm(LENS, off) / 10
+    radius = compute_half_light_radius_nm(LENS, off) / 10
     assert spread[np.hypot(y, x) <= radius].sum() == pytest.approx(0.5, abs=0.03)
 
 
@@ -210,7 +216,7 @@ def test_a_gaussian_has_the_stated_width_at_each_height(height):
         row = part[60] / part[60, 60]
         width = 2 * np.interp(-0.5, -row[60:100], np.arange(40)) * 8
         assert width == pytest.approx(80 * np.sqrt(1 + (off / 100) ** 2), rel=0.01)
-        assert gaussian_fwhm_nm(GAUSSIAN, off) == pytest.approx(width, rel=0.01)
+        assert compute_gaussian_fwhm_nm(GAUSSIAN, off) == pytest.approx(width, rel=0.01)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.3, 1.0])

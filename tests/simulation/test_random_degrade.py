@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from napari_semsr.simulation import DegradationRanges, degrade as gao, degrade_randomly
+from napari_semsr.simulation import (
+    DegradationRanges,
+    apply_random_degradation,
+    degrade as gao,
+)
 from napari_semsr.simulation.drawings import draw_phantom
 
 
@@ -15,7 +19,9 @@ def clear() -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_target_is_an_affine_change_of_the_clear_image(clear, seed):
-    scene = degrade_randomly(clear, DegradationRanges(), np.random.default_rng(seed))
+    scene = apply_random_degradation(
+        clear, DegradationRanges(), np.random.default_rng(seed)
+    )
     correlation = np.corrcoef(clear.ravel(), scene.high.ravel())[0, 1]
     assert correlation == pytest.approx(1, abs=1e-5)
 
@@ -26,10 +32,10 @@ SHARP |= {"hybrid": 0, "near_paper": 0}
 
 def test_without_blur_and_noise_the_input_is_the_target_or_hazed_as_stated(clear):
     still = DegradationRanges(blur=1, fog=0, **SHARP)
-    scene = degrade_randomly(clear, still, np.random.default_rng(0))
+    scene = apply_random_degradation(clear, still, np.random.default_rng(0))
     assert np.abs(scene.low - scene.high).max() < 1e-3
     veiled = DegradationRanges(blur=0, fog=1, fog_scale_px=(10, 12), **SHARP)
-    scene = degrade_randomly(clear, veiled, np.random.default_rng(0))
+    scene = apply_random_degradation(clear, veiled, np.random.default_rng(0))
     assert np.ptp(scene.log_gain) > 0.05
     lifted = scene.airlight + (scene.low - scene.airlight) * np.exp(scene.log_gain)
     assert np.abs(lifted - scene.high).max() < 2e-3
@@ -41,7 +47,7 @@ def test_scenes_as_in_the_paper_are_what_degrade_makes(kind: gao.Kind) -> None:
     clear = draw_phantom("particles", (96, 96), seed=3)
     shares = {name: float(name == kind) for name in gao.KINDS}
     ranges = DegradationRanges(**shares, as_paper=1.0)
-    scene = degrade_randomly(clear, ranges, np.random.default_rng(1))
+    scene = apply_random_degradation(clear, ranges, np.random.default_rng(1))
     eight = np.rint(clear * 255).astype(np.uint8)
     if kind == "blur":  # the others have a haze of their own chance
         low = gao.degrade_plane(eight, kind).image
@@ -61,7 +67,7 @@ def test_share_of_sharp_images_is_hardly_blurred() -> None:
 
     def errors(share: float) -> list[float]:
         scenes = [
-            degrade_randomly(
+            apply_random_degradation(
                 clear, still.replace(sharp=share), np.random.default_rng(seed)
             )
             for seed in range(6)

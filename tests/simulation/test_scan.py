@@ -13,7 +13,7 @@ from napari_semsr.simulation.scan import (
     run_scan_simulation,
     simulate_clean_frame,
 )
-from napari_semsr.simulation.specimen import draw_object
+from napari_semsr.simulation.specimen import draw_specimen
 from tests.refusals import refused
 
 SMALL = ScanOptions(frames_grid=(2, 2), frame_px=64, jitter_px=3.0)
@@ -208,14 +208,14 @@ def test_aberrations_belong_to_places_in_a_frame():
 
 
 def test_own_surface_can_be_scanned():
-    surface = draw_object("pits", (320, 320), pixel_nm=10.0, seed=1)
+    surface = draw_specimen("pits", (320, 320), pixel_nm=10.0, seed=1)
     found = run_scan_simulation(surface, SMALL)
     assert found.scene.surface is surface
     assert found.pixel_size_nm == (20, 20)
     with pytest.raises(ShapeError, match="px of 10 nm, got 320 x 320 px of 9 nm"):
-        run_scan_simulation(draw_object("pits", (320, 320), pixel_nm=9.0), SMALL)
+        run_scan_simulation(draw_specimen("pits", (320, 320), pixel_nm=9.0), SMALL)
     with refused(ShapeError, "image-too-small"):
-        run_scan_simulation(draw_object("pits", (60, 60), pixel_nm=10.0), SMALL)
+        run_scan_simulation(draw_specimen("pits", (60, 60), pixel_nm=10.0), SMALL)
 
 
 @pytest.mark.parametrize(

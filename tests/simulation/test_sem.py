@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.simulation.microscope import compute_reflectance
 from napari_semsr.simulation.sem import compute_sem_contrast, simulate_sem_image
-from napari_semsr.simulation.specimen import Specimen, draw_object
+from napari_semsr.simulation.specimen import Specimen, draw_specimen
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_depth_of_field_is_large():
 
 
 def test_contrast_is_not_that_of_light():
-    sample = draw_object("circuit", (150, 150), pixel_nm=10, seed=1)
+    sample = draw_specimen("circuit", (150, 150), pixel_nm=10, seed=1)
     light = compute_reflectance(sample.height_nm, sample.material, 10.0)
     beam = compute_sem_contrast(sample)
     assert np.corrcoef(light.ravel(), beam.ravel())[0, 1] < 0.6

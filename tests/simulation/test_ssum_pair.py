@@ -20,7 +20,7 @@ from napari_semsr.simulation.samples import (
     SampleRanges,
     create_random_surface,
 )
-from napari_semsr.simulation.specimen import ObjectOptions, Specimen, draw_object
+from napari_semsr.simulation.specimen import PhantomOptions, Specimen, draw_specimen
 from tests.refusals import refused
 
 SIDE = 96
@@ -31,9 +31,9 @@ STILL = ImagingSettings(GAUSSIAN)
 
 def drawn(side: int = SIDE, **options: object) -> Specimen:
     """Draw a sample of the size that a field needs."""
-    chosen = ObjectOptions.parse({"phantom": "grating", "relief_nm": 20, **options})
+    chosen = PhantomOptions.parse({"phantom": "grating", "relief_nm": 20, **options})
     how = {"pixel_nm": 10, "options": chosen, "seed": 4}
-    return draw_object(chosen.phantom, get_surface_shape(side), **how)
+    return draw_specimen(chosen.phantom, get_surface_shape(side), **how)
 
 
 def taken(surface: Specimen, look: ImagingSettings = STILL, scale: int = 1) -> SsumPair:

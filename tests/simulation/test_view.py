@@ -13,13 +13,13 @@ from napari_semsr.core import (
 )
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from napari_semsr.simulation.sem import compute_sem_contrast
-from napari_semsr.simulation.view import ViewOptions, simulate_view
+from napari_semsr.simulation.view import SemViewOptions, simulate_sem_view
 from tests.refusals import refused
 
 SCAN = ScanOptions(
     phantom="particles", frames_grid=(2, 2), frame_px=128, jitter_px=2.0, seed=3
 )
-STILL = ViewOptions(view_electrons=0, view_charging=0)
+STILL = SemViewOptions(view_electrons=0, view_charging=0)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def shift_between(image, other):
     ids=["default", "turned, mirrored, bent", "coarse, sheared"],
 )
 def test_the_map_lays_a_view_on_the_straight_image(scan, options):
-    scene, view = scan.scene, simulate_view(scan, options)
+    scene, view = scan.scene, simulate_sem_view(scan, options)
     straight = Micrograph(
         255 * compute_sem_contrast(scene.surface).astype(float),
         (10.0, 10.0),
@@ -67,20 +67,20 @@ def test_the_map_lays_a_view_on_the_straight_image(scan, options):
 
 def test_a_map_is_what_was_asked_for(scan):
     turned = STILL.replace(view_turn_deg=12.0, view_shear=0.0, view_bending_nm=0.0)
-    found = simulate_view(scan, turned).transform
+    found = simulate_sem_view(scan, turned).transform
     assert isinstance(found, Affine)
     assert found.is_similarity
     assert found.degrees == pytest.approx(12.0)
-    mirrored = simulate_view(scan, turned.replace(view_mirror=True)).transform
+    mirrored = simulate_sem_view(scan, turned.replace(view_mirror=True)).transform
     assert mirrored.is_mirrored
-    drifted = simulate_view(scan, turned.replace(view_shear=0.05)).transform
+    drifted = simulate_sem_view(scan, turned.replace(view_shear=0.05)).transform
     moved = drifted.linear - found.linear
     assert np.hypot(*moved[:, 0]) == pytest.approx(0.05)
     assert np.allclose(moved[:, 1], 0)
 
 
 def test_a_bending_is_as_large_as_asked_for(scan):
-    view = simulate_view(scan, STILL.replace(view_bending_nm=30.0))
+    view = simulate_sem_view(scan, STILL.replace(view_bending_nm=30.0))
     assert isinstance(view.transform, Elastic)
     rows, columns = (np.arange(n) * view.pixel_nm for n in view.image.shape)
     places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
@@ -90,12 +90,12 @@ def test_a_bending_is_as_large_as_asked_for(scan):
 
 @pytest.mark.broad
 def test_a_view_has_a_pixel_and_field_of_its_own_and_noise_leaves_the_map_alone(scan):
-    view = simulate_view(scan, STILL.replace(view_pixel_nm=9.0, view_field=0.5))
+    view = simulate_sem_view(scan, STILL.replace(view_pixel_nm=9.0, view_field=0.5))
     have = 10.0 * (np.array(scan.scene.sharp.shape) - 1)
     assert view.pixel_nm == 9.0
     assert np.array(view.image.shape) * 9 == pytest.approx(0.5 * have, abs=9)
-    loud = simulate_view(scan, STILL.replace(view_electrons=20, view_charging=0.5))
-    still = simulate_view(scan, STILL)
+    loud = simulate_sem_view(scan, STILL.replace(view_electrons=20, view_charging=0.5))
+    still = simulate_sem_view(scan, STILL)
     assert loud.transform.affine == still.transform.affine
     assert np.std(loud.image.astype(float) - still.image) > 10
 
@@ -103,7 +103,7 @@ def test_a_view_has_a_pixel_and_field_of_its_own_and_noise_leaves_the_map_alone(
 @pytest.mark.broad
 def test_a_strip_is_shown_in_part_rather_than_beyond_its_border():
     strip = run_scan_simulation(None, SCAN.replace(frames_grid=(1, 6)))
-    view = simulate_view(strip, STILL.replace(view_turn_deg=20.0))
+    view = simulate_sem_view(strip, STILL.replace(view_turn_deg=20.0))
     assert view.image.shape[1] < 0.7 * strip.scene.sharp.shape[1] / 0.8
 
 
@@ -113,9 +113,9 @@ def test_what_cannot_be_shown_is_refused(scan, rng):
         ({"view_bending_nm": 2000.0, "view_field": 0.2}, "nearly folds"),
     ):
         with pytest.raises(OptionError, match=said):
-            simulate_view(scan, STILL.replace(**options))
+            simulate_sem_view(scan, STILL.replace(**options))
     image = run_scan_simulation(
         rng.random((200, 200)), SCAN.replace(frames_grid=(1, 1))
     )
     with refused(OptionError, "heights-missing"):
-        simulate_view(image, STILL)
+        simulate_sem_view(image, STILL)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.core.acquisition import Acquisition, grid_cells
+from napari_semsr.core.acquisition import Acquisition, compute_grid_cells
 from napari_semsr.core.micrograph import parse_pixel_size
 
 MARGIN = 16
@@ -99,7 +99,7 @@ def cut_scan(
     """
     rng = np.random.default_rng(seed)
     count = grid[0] * grid[1]
-    cells = grid_cells(count, grid, order, first)
+    cells = compute_grid_cells(count, grid, order, first)
     nominal = cells * (side * (1 - overlap))
     moved = nominal @ np.asarray(stage).T + rng.uniform(-jitter, jitter, (count, 2))
     truth = moved - moved.min(axis=0) + MARGIN + 2

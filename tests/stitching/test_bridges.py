@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.core import Acquisition, run
 from napari_semsr.simulation import ScanOptions, draw_phantom, simulate_scan
-from napari_semsr.stitching import UnplacedError, solve_mosaic
+from napari_semsr.stitching import UnplacedFramesError, solve_mosaic
 from napari_semsr.stitching.bridges import GroupPosition, choose_nearest_position
 from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -84,7 +84,7 @@ def test_frames_of_a_sample_with_repeating_parts_are_right_or_left_out(
 @pytest.mark.broad
 def test_a_repeating_sample_of_which_most_frames_fit_nowhere_is_refused():
     how = {"overlap": 0.25, "jitter": 5.0, "sigma": 4.0, "order": "serpentine"}
-    with refused(UnplacedError, "periodic"):
+    with refused(UnplacedFramesError, "periodic"):
         solved(
             "circuit", 24.28317942407566, 7040, grid=(3, 4), known="positions", **how
         )

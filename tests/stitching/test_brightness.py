@@ -10,10 +10,13 @@ from napari_semsr.core.progress import run
 from napari_semsr.stitching import (
     StitchOptions,
     plan_fusion,
-    plan_halves,
+    plan_mosaic_halves,
     solve_mosaic,
 )
-from napari_semsr.stitching.flat_field import create_uniform_flat, estimate_initial_flat
+from napari_semsr.stitching.flat_field import (
+    create_uniform_flat_field,
+    estimate_initial_flat,
+)
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.shading import (
@@ -152,7 +155,7 @@ def test_shading_that_bends_across_overlaps_is_measured(scene, corner):
     flat = scans.square_flat(128, corner)
     scan = scans.cut_scan(scene, flat=flat, seed=3)
     prepared = CorrectedFrames(
-        scan.acquisition, create_uniform_flat((128, 128), 2000.0, "none")
+        scan.acquisition, create_uniform_flat_field((128, 128), 2000.0, "none")
     )
     pairs = find_overlapping_pairs(scan.truth, (128, 128))
     clean = (scan.clean * flat + 2000).astype(np.float32)
@@ -233,7 +236,7 @@ def test_halves_are_as_even_as_the_whole(scene):
     scan = brightened(scan, GAINS, OFFSETS)
     solution = run(solve_mosaic(scan.acquisition))
     whole = plan_fusion(scan.acquisition, solution)
-    halves = run(plan_halves(scan.acquisition, solution, whole))
+    halves = run(plan_mosaic_halves(scan.acquisition, solution, whole))
     box = Box(0, whole.shape[0], 0, whole.shape[1])
     image = whole.compute_block(box)[0]
     for half in halves:

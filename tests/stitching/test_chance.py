@@ -7,15 +7,15 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core import Acquisition, RegistrationError, run
-from napari_semsr.stitching.flat_field import create_uniform_flat
+from napari_semsr.stitching.flat_field import create_uniform_flat_field
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import (
     Overlap,
     measure_chance_threshold,
-    place_by_neighbours,
+    place_frame_by_neighbours,
 )
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import compute_coefficient, search_shifts
+from napari_semsr.stitching.pairwise import compute_correlation, search_shifts
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.stitching.solve import count_tried_shifts, solve_mosaic
 from napari_semsr.stitching.state import State
@@ -62,7 +62,7 @@ def prepared_frames(frames, noise=4, seed=0):
     frames += np.random.default_rng(seed).normal(0, noise, frames.shape)
     acquisition = Acquisition(frames.astype(np.float32), tuple("abcd"[: len(frames)]))
     return CorrectedFrames(
-        acquisition, create_uniform_flat(frames.shape[1:], 0.0, "none")
+        acquisition, create_uniform_flat_field(frames.shape[1:], 0.0, "none")
     )
 
 
@@ -89,7 +89,7 @@ def one_grain(place):
 
 def test_one_grain_on_another_says_nothing_and_many_grains_do():
     frames = prepared_frames([one_grain((40, 80)), one_grain((50, 20))], noise=0.1)
-    ncc, score, _ = compute_coefficient(frames, (0, 1), (-10, 60))
+    ncc, score, _ = compute_correlation(frames, (0, 1), (-10, 60))
     assert ncc > 0.95
     assert score < 1
     scene = grains(np.random.default_rng(1), (128, 230), 27)
@@ -178,14 +178,14 @@ def test_one_grain_places_no_frame_among_its_neighbours():
     frames = prepared_frames([one_grain(place) for place in grains_at], noise=0.1)
     positions = np.array([(0.0, 0.0), (4.0, 0.0), (np.nan, np.nan)])
     expected, reach = np.array([0.0, 66.0]), (16, 16)
-    found = place_by_neighbours(frames, 2, expected, positions, reach, 3.0)
+    found = place_frame_by_neighbours(frames, 2, expected, positions, reach, 3.0)
     assert found is None
 
 
 def test_a_search_led_by_the_images_counts_all_shifts():
     frames = np.zeros((2, 100, 80), np.float32)
     scan = Acquisition(frames, ("a", "b"), grid=(1, 2))
-    prepared = CorrectedFrames(scan, create_uniform_flat((100, 80), 0.0, "none"))
+    prepared = CorrectedFrames(scan, create_uniform_flat_field((100, 80), 0.0, "none"))
     state = State(scan, StitchOptions(), prepared, np.zeros((2, 2)), False)
     state.reach = (16, 16)
     assert count_tried_shifts(state) == 33**2

@@ -8,7 +8,7 @@ from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.stitching.discovery import Agreement, grow_layout, match_frames
 from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import UnplacedError, find_likely_grids
+from napari_semsr.stitching.grids import UnplacedFramesError, find_likely_grids
 from napari_semsr.stitching.layout import Overlap
 from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
@@ -87,7 +87,7 @@ def test_a_refused_order_names_the_one_that_places_the_frames(
     scene = scans.texture((520, 520), 4)
     scan = scans.cut_scan(scene, order=order, first=first, **how)
     stated = scan.acquisition.replace(order="row", first="top-left")
-    with pytest.raises(UnplacedError) as refused:
+    with pytest.raises(UnplacedFramesError) as refused:
         run(solve_mosaic(stated))
     best = refused.value.grids[0]
     assert f"{grid[0]}x{grid[1]}, order {order}, first {first}" in str(refused.value)

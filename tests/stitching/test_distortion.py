@@ -11,14 +11,14 @@ from napari_semsr.core import (
     Box,
     FieldDistortion,
     OptionError,
-    distort,
+    distort_positions,
     run,
 )
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
 from napari_semsr.stitching.flat_field import FlatField
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import round_shift
+from napari_semsr.stitching.pairwise import compute_rounded_shift
 from napari_semsr.stitching.solve import estimate_distortion
 from tests.stitching import scans
 
@@ -112,7 +112,9 @@ def test_overlaps_that_contradict_a_calibration_are_told(bent):
 def test_a_centre_off_the_middle_is_taken_back():
     centre = (9.0, -14.0)
     scene, places = scans.texture((360, 360), 3), []
-    grid = distort(*np.indices((SIDE, SIDE), float), (SIDE, SIDE), 0.05, centre=centre)
+    grid = distort_positions(
+        *np.indices((SIDE, SIDE), float), (SIDE, SIDE), 0.05, centre=centre
+    )
     rng = np.random.default_rng(0)
     frames = []
     for cell in np.ndindex(3, 3):
@@ -154,7 +156,7 @@ def frames_of(acquisition):
 def test_blocks_of_the_overlaps_give_a_first_guess():
     scan, acquisition = take(0.05, vignetting=1.0)
     pairs = [*((i, i + 3) for i in range(6)), *((i, i + 1) for i in (0, 1, 3, 4, 6, 7))]
-    shifts = {pair: round_shift(scan.nominal_px, pair) for pair in pairs}
+    shifts = {pair: compute_rounded_shift(scan.nominal_px, pair) for pair in pairs}
     assert 0.03 <= estimate_distortion(frames_of(acquisition), shifts, 10) <= 0.07
 
 

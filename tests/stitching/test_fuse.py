@@ -9,7 +9,7 @@ import pytest
 
 from napari_semsr.core import Acquisition, Box, RegistrationError
 from napari_semsr.stitching import StitchOptions, plan_fusion
-from napari_semsr.stitching.flat_field import FlatField, create_uniform_flat
+from napari_semsr.stitching.flat_field import FlatField, create_uniform_flat_field
 from napari_semsr.stitching.solution import StitchSolution
 from tests.refusals import refused
 from tests.stitching import scans
@@ -113,7 +113,7 @@ def plan_of(frames, positions, *, flat=None, gains=None, blend="feather", pedest
         positions_px=np.array(positions, float), nominal_px=None, names=scan.names,
         left_out=(), pairs=(), residual_px=None, residual_median_px=None,
         residual_worst_px=None, sigma_px=np.zeros(2),
-        flat=create_uniform_flat(frames.shape[1:], 0.0, (
+        flat=create_uniform_flat_field(frames.shape[1:], 0.0, (
             "none"
         )) if flat is None else flat,
         gains=np.ones(count) if gains is None else np.array(gains, float),

@@ -7,7 +7,7 @@ import pytest
 
 from napari_semsr.core import Box, RegistrationError, run
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
-from napari_semsr.stitching.halves import plan_halves, split_frames
+from napari_semsr.stitching.halves import plan_mosaic_halves, select_first_half_frames
 from tests.refusals import refused
 from tests.stitching import scans
 
@@ -30,7 +30,7 @@ def whole(scan, solution):
 
 @pytest.fixture(scope="module")
 def halves(scan, solution, whole):
-    return run(plan_halves(scan.acquisition, solution, whole))
+    return run(plan_mosaic_halves(scan.acquisition, solution, whole))
 
 
 def blocks(*plans):
@@ -38,7 +38,7 @@ def blocks(*plans):
 
 
 def test_a_grid_is_split_as_a_checkerboard(whole, halves, solution):
-    first = split_frames(whole).reshape(3, 3)
+    first = select_first_half_frames(whole).reshape(3, 3)
     assert np.array_equal(first, np.indices((3, 3)).sum(axis=0) % 2 == 0)
     assert sorted(halves[0].frames + halves[1].frames) == sorted(solution.names)
     assert [half.name for half in halves] == ["a", "b"]
@@ -61,7 +61,9 @@ def test_halves_share_the_grid_and_cover_together_what_all_cover(whole, halves):
 
 def test_scattered_frames_put_one_into_each_half(whole):
     positions = np.random.default_rng(0).uniform(0, 400, (24, 2))
-    first = split_frames(replace(whole, positions=positions, shape=(560, 560)))
+    first = select_first_half_frames(
+        replace(whole, positions=positions, shape=(560, 560))
+    )
     counts = np.zeros((2, 560, 560), int)
     for number, (y, x) in zip(first.astype(int), np.rint(positions), strict=True):
         counts[number, int(y) : int(y) + 128, int(x) : int(x) + 128] += 1
@@ -76,7 +78,7 @@ def test_a_half_knows_nothing_of_the_other_frames(scan, solution, halves):
     others = [taken.names.index(name) for name in halves[1].frames]
     frames[others] = rng.permuted(frames[others], axis=1)
     changed = taken.replace(frames=frames)
-    again = run(plan_halves(changed, solution, plan_fusion(changed, solution)))
+    again = run(plan_mosaic_halves(changed, solution, plan_fusion(changed, solution)))
     (before, _), (after, _) = blocks(halves[0].plan, again[0].plan)
     assert np.array_equal(before, after, equal_nan=True)
     (before, _), (after, _) = blocks(halves[1].plan, again[1].plan)
@@ -87,7 +89,7 @@ def test_a_flat_field_that_is_given_is_that_of_both(scan):
     options = StitchOptions(flat_field="file", match_gain=False)
     solution = run(solve_mosaic(scan.acquisition, options, flat=scan.flat))
     whole = plan_fusion(scan.acquisition, solution, options)
-    made = run(plan_halves(scan.acquisition, solution, whole, options))
+    made = run(plan_mosaic_halves(scan.acquisition, solution, whole, options))
     for half in made:
         np.testing.assert_array_equal(half.plan.frames.flat.flat, solution.flat.flat)
         np.testing.assert_allclose(half.plan.frames.gains, 1)
@@ -100,4 +102,4 @@ def test_one_frame_has_no_halves(scan, solution, whole):
     with refused(
         RegistrationError, "too-few-frames", match="at least two placed frames, got 1"
     ):
-        run(plan_halves(scan.acquisition, alone, whole))
+        run(plan_mosaic_halves(scan.acquisition, alone, whole))

@@ -9,7 +9,7 @@ import pytest
 from napari_semsr.core import RegistrationError
 from napari_semsr.core.progress import run
 from napari_semsr.stitching import lines
-from napari_semsr.stitching.layout import ShiftChoice, resolve_periods
+from napari_semsr.stitching.layout import ShiftChoice, compute_periodic_layout
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solve import solve_mosaic
 from tests.refusals import refused
@@ -336,11 +336,11 @@ def test_resolve_lets_several_pairs_decide_or_asks_the_stage_and_says_so():
         choice(2, 3, [(0, 50), (0, 60)], [0, 4.9]),
         choice(0, 3, [(50, 50), (50, 60)], [0, 4.9]),
     ]
-    layout, ambiguous = resolve_periods(4, weighed, nominal, improbable)
+    layout, ambiguous = compute_periodic_layout(4, weighed, nominal, improbable)
     assert not ambiguous
     assert np.allclose(layout.positions[3] - layout.positions[0], (50, 50), atol=0.1)
     nominal = np.array([[0.0, 0.0], [0.0, 50.0]])
     weighed = [choice(0, 1, [(0, 60), (0, 49)], [0, 1.0])]
-    layout, ambiguous = resolve_periods(2, weighed, nominal, improbable)
+    layout, ambiguous = compute_periodic_layout(2, weighed, nominal, improbable)
     assert ambiguous == {(0, 1)}
     assert np.allclose(layout.positions[1] - layout.positions[0], (0, 49))

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from napari_semsr.stitching.flat_field import create_uniform_flat
+from napari_semsr.stitching.flat_field import create_uniform_flat_field
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import (
     ChanceLevel,
     Overlap,
     ShiftChoice,
+    compute_periodic_layout,
     correlate_group,
-    find_rivals,
+    find_rival_candidates,
     fit_positions,
-    is_repetitive,
+    has_repetitive_peaks,
     label_components,
     merge_close_proposals,
-    resolve_periods,
     solve_layout,
 )
 from napari_semsr.stitching.nominal import (
@@ -96,7 +96,9 @@ def test_the_stage_decides_between_periods_wherever_its_origin_is():
     choice = ShiftChoice(0, 1, np.array([(0.0, 60), (0, 49)]), np.array([0, 1.0]), 20.0)
     for origin in (0.0, 5.0, -400.0):
         nominal = np.array([[0.0, 0.0], [0.0, 50.0]]) + origin
-        layout, ambiguous = resolve_periods(2, [choice], nominal, lambda *_: 6.0)
+        layout, ambiguous = compute_periodic_layout(
+            2, [choice], nominal, lambda *_: 6.0
+        )
         assert ambiguous == {(0, 1)}
         assert np.allclose(layout.positions[1] - layout.positions[0], (0, 49))
 
@@ -104,7 +106,7 @@ def test_the_stage_decides_between_periods_wherever_its_origin_is():
 def prepared_scan(scene, **how):
     scan = scans.cut_scan(scene, grid=(1, 2), side=64, overlap=0.5, **how)
     return scan, CorrectedFrames(
-        scan.acquisition, create_uniform_flat((64, 64), 0.0, "none")
+        scan.acquisition, create_uniform_flat_field((64, 64), 0.0, "none")
     )
 
 
@@ -126,7 +128,7 @@ def test_the_step_of_frames_that_share_nothing_is_bounded_and_weighs_little():
         frames=rng.integers(9000, 11000, (2, 64, 64)).astype(np.uint16)
     )
     shared = linearise_pair(ResampledFrames(frames, scan.truth, 1.0), 0, 1, [0, 1])
-    frames = CorrectedFrames(other, create_uniform_flat((64, 64), 0.0, "none"))
+    frames = CorrectedFrames(other, create_uniform_flat_field((64, 64), 0.0, "none"))
     apart = linearise_pair(ResampledFrames(frames, scan.truth, 1.0), 0, 1, [0, 1])
     assert np.hypot(*shared.step) < 0.05
     precision = [np.trace(item.information) / item.variance for item in (shared, apart)]
@@ -188,7 +190,7 @@ def test_rivals_are_nearly_as_good(ncc, score, expected):
     item = Candidates(
         0, 1, np.zeros((len(ncc), 2)), *map(np.array, (ncc, score, score))
     )
-    assert find_rivals(item, 5.0).tolist() == [*expected]
+    assert find_rival_candidates(item, 5.0).tolist() == [*expected]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_rivals_are_nearly_as_good(ncc, score, expected):
 def test_a_lattice_has_more_than_three_high_peaks(score, ncc, expected):
     shares = np.full(len(score), ncc)
     item = Candidates(0, 1, np.zeros((len(score), 2)), shares, np.array(score), shares)
-    assert is_repetitive(item) == expected
+    assert has_repetitive_peaks(item) == expected
 
 
 def test_frames_that_nothing_connects_stay_as_before():
@@ -232,7 +234,7 @@ def test_what_the_images_do_not_decide_has_no_place_unless_it_is_stated():
     def place(doubt, first=60.0, **how):
         shifts = np.array([(50.0, first), (50, 109 - first)])
         third = ShiftChoice(0, 2, shifts, np.array([0, doubt]), 20.0)
-        layout, ambiguous = resolve_periods(
+        layout, ambiguous = compute_periodic_layout(
             3, [open_pair, sure, third], nominal, far_off, **how
         )
         return layout.positions - layout.positions[1], ambiguous, layout

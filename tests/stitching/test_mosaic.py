@@ -10,7 +10,10 @@ from napari_semsr.core import OptionError, RegistrationError, ShapeError, run
 from napari_semsr.core.acquisition import UnusedFrame
 from napari_semsr.io.frames import open_frames
 from napari_semsr.stitching import StitchOptions, solve_mosaic
-from napari_semsr.stitching.flat_field import create_uniform_flat, estimate_initial_flat
+from napari_semsr.stitching.flat_field import (
+    create_uniform_flat_field,
+    estimate_initial_flat,
+)
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Layout, Overlap
 from napari_semsr.stitching.pairwise import Candidates
@@ -193,7 +196,7 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
     state = placed(square_scan, layout=Layout(truth, (), ()))
     with pytest.raises(RegistrationError, match=r"none of 9 does: .* their unit\.$"):
         finish_solution(state)
-    flat = create_uniform_flat((128, 128), 0.0, "none")
+    flat = create_uniform_flat_field((128, 128), 0.0, "none")
     state = placed(square_scan, layout=Layout(truth, (), ()))
     state = replace(state, frames=state.frames.copy_with_changes(flat=flat))
     with pytest.raises(RegistrationError, match=r"unit, or let the flat field .*auto"):

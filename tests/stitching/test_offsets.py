@@ -10,7 +10,7 @@ from napari_semsr.stitching.flat_field import estimate_initial_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
     CorrelationSurface,
-    compute_common_coefficient,
+    compute_joint_correlation,
     compute_overlap_boxes,
     correlate_frames,
     find_highest_peaks,
@@ -150,13 +150,13 @@ def test_a_coefficient_counts_details_and_a_weight_pixels(grain, details, rng):
     other = signs.copy()
     other[:5] *= -1  # a quarter
     for sign in (1, -1):
-        found = compute_common_coefficient(
+        found = compute_joint_correlation(
             plain(signs, sign * other, grain=grain), [ALL]
         )
         score = np.sqrt(details * -np.log(1 - 0.25))
         expected = (0.5, score, np.arctanh(0.5) * np.sqrt(600 / 3))
         assert found == pytest.approx([sign * value for value in expected])
-    same = compute_common_coefficient(plain(signs, signs, grain=grain), [ALL])
+    same = compute_joint_correlation(plain(signs, signs, grain=grain), [ALL])
     most = np.sqrt(details * -np.log(1 - 0.999**2)), np.arctanh(0.999) * np.sqrt(200)
     assert same == pytest.approx((1.0, *most))
 
@@ -171,7 +171,7 @@ def test_overlaps_count_as_one_where_both_frames_have_light(rng):
     frames = plain(*bands, root=root)
     cross = (bands[0] * bands[1])[:, :20].sum()
     cross += (bands[0, 10:, 5:20] * bands[2, :20, :15]).sum()
-    found = compute_common_coefficient(frames, pairs)
+    found = compute_joint_correlation(frames, pairs)
     ncc = cross / 900
     assert found[0] == pytest.approx(ncc)
     assert found[1] == pytest.approx(
@@ -182,12 +182,12 @@ def test_overlaps_count_as_one_where_both_frames_have_light(rng):
     slope = np.linspace(0.5, 1.5, 40)[None].repeat(30, 0)
     weight = slope**2
     every = weight.sum() ** 2 / (weight**2).sum()
-    same = compute_common_coefficient(plain(bands[0], bands[0], root=slope), [ALL])
+    same = compute_joint_correlation(plain(bands[0], bands[0], root=slope), [ALL])
     assert same[2] == pytest.approx(np.arctanh(0.999) * np.sqrt(every / 3))
     # one grain fits any other
     grain = np.zeros((30, 40))
     grain[7, 9] = 5
-    assert compute_common_coefficient(plain(grain, grain), [ALL])[:2] == (
+    assert compute_joint_correlation(plain(grain, grain), [ALL])[:2] == (
         pytest.approx(1),
         0,
     )
@@ -197,7 +197,7 @@ def test_overlaps_count_as_one_where_both_frames_have_light(rng):
 def test_fewer_than_400_pixels_have_no_coefficient(shift, counts, rng):
     band = rng.choice([-1.0, 1.0], (30, 40))
     moved = np.roll(band, (-shift[0], -shift[1]), (0, 1))
-    found = compute_common_coefficient(plain(band, moved), [((0, 1), shift)])
+    found = compute_joint_correlation(plain(band, moved), [((0, 1), shift)])
     assert found[0] == pytest.approx(float(counts))
     assert counts or found == (0, 0, 0)
-    assert compute_common_coefficient(plain(0 * band, band), [ALL]) == (0, 0, 0)
+    assert compute_joint_correlation(plain(0 * band, band), [ALL]) == (0, 0, 0)

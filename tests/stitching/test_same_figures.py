@@ -20,7 +20,7 @@ from napari_semsr.stitching import (
     StitchSolution,
     correct_mosaic,
     plan_fusion,
-    plan_halves,
+    plan_mosaic_halves,
     solve_mosaic,
 )
 from tests.same_figures import assert_same, write_record
@@ -97,7 +97,7 @@ def of_lines() -> StitchSolution:
 def fused(blend: str) -> list[Any]:
     acquisition = scan(known="positions", overlap=0.4, pixel_size_nm=5).acquisition
     plan = plan_fusion(acquisition, solved(), StitchOptions(blend=blend))
-    halves = run(plan_halves(acquisition, solved(), plan))
+    halves = run(plan_mosaic_halves(acquisition, solved(), plan))
     return [
         one.compute_block(Box.from_shape(plan.shape))
         for one in (plan, *(h.plan for h in halves))

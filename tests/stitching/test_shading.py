@@ -9,7 +9,7 @@ from napari_semsr.stitching import StitchOptions, solve_mosaic
 from napari_semsr.stitching.flat_field import (
     FlatField,
     SurfaceBasis,
-    compute_radial_flat,
+    compute_radial_flat_field,
     compute_valid_mask,
     estimate_initial_flat,
     find_field_centre,
@@ -199,7 +199,7 @@ def test_centres_and_radial_fields_are_found():
     assert found == pytest.approx((63.5 + 128 * 0.06, 63.5 - 128 * 0.05), abs=0.7)
     flat = scans.square_flat(128)
     inside = np.hypot(*(np.indices(flat.shape) - 63.5)) < 85
-    assert np.abs(compute_radial_flat(flat) / flat / 1.0 - 1)[inside].max() < 0.02
+    assert np.abs(compute_radial_flat_field(flat) / flat / 1.0 - 1)[inside].max() < 0.02
 
 
 def test_valid_mask_leaves_out_the_dark_and_its_edge():

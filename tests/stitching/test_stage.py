@@ -8,7 +8,7 @@ from skimage.transform import AffineTransform
 
 from napari_semsr.core import RegistrationError, run
 from napari_semsr.stitching import solve_mosaic
-from napari_semsr.stitching.solution import StageAxes, fit_axes, fit_stage
+from napari_semsr.stitching.solution import StageAxes, fit_stage_axes, fit_stage_map
 from napari_semsr.stitching.verify import estimate_pixel_size
 from tests.stitching import scans
 
@@ -19,10 +19,10 @@ def test_fit_stage_recovers_scale_turn_and_scatter(rng):
     angle = np.deg2rad(1.5)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     solved = GRID @ (1.04 * turn).T + (7, -3)
-    fit = fit_stage(GRID, solved)
+    fit = fit_stage_map(GRID, solved)
     assert np.allclose(fit.matrix, 1.04 * turn, rtol=1e-6)
     assert np.allclose(fit.predict(GRID), solved)
-    noisy = fit_stage(GRID, solved + rng.normal(0, 2, GRID.shape))
+    noisy = fit_stage_map(GRID, solved + rng.normal(0, 2, GRID.shape))
     assert noisy.scatter_px == pytest.approx(2 * np.sqrt(2), rel=0.3)
 
 
@@ -30,11 +30,11 @@ def test_fit_stage_ignores_outliers_and_by_shift_only_moves():
     solved = GRID + np.array([5.0, 5.0])
     solved[3] += 60
     solved[7] = np.nan
-    fit = fit_stage(GRID, solved)
+    fit = fit_stage_map(GRID, solved)
     assert np.allclose(fit.predict(GRID)[0], GRID[0] + 5, atol=0.5)
-    fit = fit_stage(GRID, 1.1 * GRID, "shift")
+    fit = fit_stage_map(GRID, 1.1 * GRID, "shift")
     assert np.array_equal(fit.matrix, np.eye(2))
-    assert fit_stage(GRID, np.full(GRID.shape, np.nan)) is None
+    assert fit_stage_map(GRID, np.full(GRID.shape, np.nan)) is None
 
 
 def test_pixel_size_from_stage_takes_both_axes_or_that_which_moved():
@@ -116,7 +116,7 @@ def values(axes):
 )
 def test_fit_axes_reads_angle_scale_and_shear(angle, scale, shear):
     matrix = axes_matrix(angle, scale, shear)
-    found = fit_axes(GRID, GRID @ matrix.T + (40, 7), 100)
+    found = fit_stage_axes(GRID, GRID @ matrix.T + (40, 7), 100)
     assert np.allclose(found.matrix, matrix, atol=1e-6)
     assert values(found) == pytest.approx((angle, scale, shear), abs=1e-4)
     assert found.has_deviation == (abs(np.deg2rad(angle)) > 0.02)
@@ -130,14 +130,14 @@ def test_fit_axes_ignores_wrong_positions_and_does_not_take_jitter_for_a_turn(rn
     solved = GRID @ matrix.T
     wrong = GRID.copy()
     wrong[[1, 6, 7, 12, 13, 19]] += rng.uniform(-3000, 3000, (6, 2))
-    found = fit_axes(wrong, solved, 100)
+    found = fit_stage_axes(wrong, solved, 100)
     assert values(found) == pytest.approx((12, 1.1, 0), abs=0.01)
     surely = [
-        fit_axes(GRID, GRID + rng.uniform(-8, 8, GRID.shape), 100).has_deviation
+        fit_stage_axes(GRID, GRID + rng.uniform(-8, 8, GRID.shape), 100).has_deviation
         for _ in range(100)
     ]
     assert sum(surely) <= 2
-    assert fit_axes(GRID, rng.uniform(0, 400, GRID.shape), 100) is None
+    assert fit_stage_axes(GRID, rng.uniform(0, 400, GRID.shape), 100) is None
 
 
 @pytest.mark.parametrize("flip", [(1, 1), (1, -1), (-1, 1)])
@@ -147,25 +147,25 @@ def test_fit_axes_holds_with_two_positions_in_five_wrong(rng, angle, flip):
     wrong = GRID.copy()
     some = rng.choice(len(GRID), 8, replace=False)
     wrong[some] += rng.uniform(-3000, 3000, (8, 2))
-    found = fit_axes(wrong, GRID @ matrix.T + (40, 7), 100)
+    found = fit_stage_axes(wrong, GRID @ matrix.T + (40, 7), 100)
     assert np.allclose(found.matrix, matrix, atol=0.01)
 
 
 @pytest.mark.parametrize("frames", [[0, 1], [0, 1, 5], range(5), range(0, 20, 5)])
 def test_fit_axes_of_a_line_or_few_frames_leaves_the_shear_open(frames):
     some = GRID[list(frames)]
-    found = fit_axes(some, some @ axes_matrix(-6, 0.9).T, 100)
+    found = fit_stage_axes(some, some @ axes_matrix(-6, 0.9).T, 100)
     assert values(found) == (pytest.approx(-6), pytest.approx(0.9), None)
     assert found.has_deviation == (
         len(some) > 2
     )  # of one joint it may be a stage's error
-    assert fit_axes(some[:1], some[:1], 100) is None
+    assert fit_stage_axes(some[:1], some[:1], 100) is None
 
 
 def test_fit_axes_tells_mirrored_axes_apart():
     for flip, how, turn in (((1, -1), "x", -170), ((-1, 1), "y", 10)):
         matrix = axes_matrix(10) @ np.diag(flip)
-        found = fit_axes(GRID, GRID @ matrix.T, 100)
+        found = fit_stage_axes(GRID, GRID @ matrix.T, 100)
         assert found.angle_deg == pytest.approx(turn)
         assert found.description == f"{how} mirrored and a rotation of 10.0 degrees"
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.core.errors import get_error_code
 from napari_semsr.core.progress import run
-from napari_semsr.stitching.flat_field import create_uniform_flat
+from napari_semsr.stitching.flat_field import create_uniform_flat_field
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.watch import ScanMonitor
@@ -130,7 +130,7 @@ class Known:
 
     def __init__(self, frames, positions, flat, dark):
         names = tuple(str(number) for number in range(len(frames)))
-        field = replace(create_uniform_flat(flat.shape, dark, "none"), flat=flat)
+        field = replace(create_uniform_flat_field(flat.shape, dark, "none"), flat=flat)
         self.frames = CorrectedFrames(Acquisition(frames, names), field)
         self.names, self.blank, self.solution = names, set(), None
         self.provisional = set()

@@ -10,9 +10,9 @@ import yaml
 import napari_semsr as semsr
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.training.batches import CachedBatches, SceneCache, TrainingData
-from napari_semsr.training.patches import Patches, ScenePairs
+from napari_semsr.training.patches import Patches, ScenePairDataset
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.scenes import BlockScenes, Scenes
+from napari_semsr.training.scenes import SceneBatch, SurveyBatch
 from tests.refusals import refused
 
 COUNT = 20
@@ -37,7 +37,7 @@ def test_bank_holds_the_scenes_that_a_run_without_it_would_see(tmp_path: Path) -
     assert bank.low.shape == (COUNT, 64, 64)
     assert bank.high.shape == (COUNT, 128, 128)
     assert bank.log_gain is None
-    low, high = ScenePairs(asked, 2).pair(7)
+    low, high = ScenePairDataset(asked, 2).pair(7)
     np.testing.assert_allclose(bank.low[7], low, atol=2e-3)
     np.testing.assert_allclose(bank.high[7], high, atol=2e-3)
 
@@ -137,7 +137,7 @@ def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
 def test_haze_comes_with_scenes(tmp_path: Path) -> None:
     asked = recipe(tmp_path, "restorer")
     batch = next(iter(TrainingData(asked, scale=1).train_dataloader()))
-    assert isinstance(batch, Scenes)
+    assert isinstance(batch, SceneBatch)
     assert batch.log_gain.shape == (2, 1, 4, 4)
     assert batch.airlight.shape == (2, 1)
     assert batch.corners.shape == (2, 2, 2)
@@ -148,7 +148,7 @@ def test_a_survey_learns_from_statistics_made_ahead(tmp_path: Path) -> None:
     ahead = TrainingData(asked, scale=1).train_dataloader()
     data = asked.data.replace(bank=0)
     drawn = TrainingData(asked.replace(data=data), scale=1).train_dataloader()
-    batch, first = (BlockScenes(*next(iter(some))) for some in (ahead, drawn))
+    batch, first = (SurveyBatch(*next(iter(some))) for some in (ahead, drawn))
     assert batch.statistics.shape == first.statistics.shape == (2, 21, 8, 8)
     assert batch.contrast.shape == batch.log_gain.shape == (2, 1, 8, 8)
     own = np.load(next(tmp_path.glob("*/statistics.npy")))

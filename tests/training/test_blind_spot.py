@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from napari_semsr.models.checkpoint import build_network
 from napari_semsr.training.blind_spot import (
-    BlindSpot,
+    BlindSpotLearner,
     mask_pixels,
     measure_correlation_range,
 )
@@ -78,7 +78,7 @@ def test_reach_is_that_of_the_noise_and_not_of_the_sample() -> None:
     assert (found["alike_rows_px"], found["alike_columns_px"]) == (1, 4)
 
 
-def _learner(noisy: np.ndarray, **changes) -> BlindSpot:
+def _learner(noisy: np.ndarray, **changes) -> BlindSpotLearner:
     recipe = Recipe(
         name="own", kind="blind-spot", measure="hidden_db", ema=0.9, **changes
     )
@@ -87,7 +87,7 @@ def _learner(noisy: np.ndarray, **changes) -> BlindSpot:
         "two-scale", {"width": 8, "fine_blocks": 1, "dilations": [1]}
     )
     grey = 128 + 32 * noisy
-    return BlindSpot(network, recipe, [ValidationPair("pairs", grey, grey)])
+    return BlindSpotLearner(network, recipe, [ValidationPair("pairs", grey, grey)])
 
 
 @pytest.mark.parametrize("slow", [pytest.param(False, marks=pytest.mark.broad), True])

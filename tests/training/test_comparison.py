@@ -16,7 +16,7 @@ from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.fit import (
     build_initial_network,
     compare_models,
-    fit_pair_filter,
+    fit_linear_filter_to_pairs,
 )
 from napari_semsr.training.recipe import load_recipe
 from napari_semsr.training.validation import Validator, read_stored_pairs
@@ -41,7 +41,7 @@ def _pairs(folder: Path, scale: int, sigma: float = 1.0, **options: float) -> Pa
 def test_linear_filter_undoes_a_blur_without_noise(tmp_path: Path, scale: int) -> None:
     store = open_pairs(_pairs(tmp_path, scale))
     validator = Validator(read_stored_pairs(store, "test"), margin=2 * scale)
-    found = validator.evaluate(fit_pair_filter(store, scale))
+    found = validator.evaluate(fit_linear_filter_to_pairs(store, scale))
     assert found["gain_db"] > 2
 
 

@@ -31,7 +31,7 @@ from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import DataOptions, Recipe
 from napari_semsr.training.restorer import RestorerLearner
 from napari_semsr.training.run_folder import RunFolder
-from napari_semsr.training.scenes import Scenes
+from napari_semsr.training.scenes import SceneBatch
 from napari_semsr.training.validation import ValidationPair
 from tests.stopping import stop_at
 
@@ -257,7 +257,7 @@ def test_corners_of_patches_stay_where_they_are_read(monkeypatch):
         return type(batch)(*(part.to(device) for part in batch))
 
     monkeypatch.setattr(Learner, "transfer_batch_to_device", move)
-    scenes = Scenes(*(torch.zeros(2, 2) for _ in Scenes._fields))
+    scenes = SceneBatch(*(torch.zeros(2, 2) for _ in SceneBatch._fields))
     there = torch.device("meta")
     made = RestorerLearner.transfer_batch_to_device(
         RestorerLearner.__new__(RestorerLearner), scenes, there, 0
@@ -312,12 +312,12 @@ def test_batches_are_pinned_for_cuda_alone(kind):
 def test_filters_are_made_where_there_is_double_precision(monkeypatch):
     network = build_network("informed", {"widths": (8, 16, 16), "down": (1, 1, 1)})
     condition, rings = network.survey.usual[None], torch.ones(1, 12)
-    expected = informed.compute_filters(condition, rings)
+    expected = informed.compute_wiener_filters(condition, rings)
     moved: list[int] = []
     to_cpu = Tensor.cpu
     monkeypatch.setattr(informed, "has_float64", lambda device: False)
     monkeypatch.setattr(Tensor, "cpu", lambda self: moved.append(1) or to_cpu(self))
-    assert torch.equal(informed.compute_filters(condition, rings), expected)
+    assert torch.equal(informed.compute_wiener_filters(condition, rings), expected)
     assert len(moved) == 2
 
 
@@ -329,4 +329,4 @@ def test_a_compiler_that_fails_is_told_in_a_sentence():
     assert "Cannot find a working triton." in str(made)
     full = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
     assert isinstance(vars(loop)["_translate_error"](full), DeviceMemoryError)
-    assert devices.is_out_of_memory(full)
+    assert devices.is_out_of_memory_error(full)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.degrade import gaussian_kernel
+from napari_semsr.simulation.degrade import create_gaussian_kernel
 from napari_semsr.training.cycle_gan import (
     Blur,
     TrainableBlur,
@@ -41,8 +41,8 @@ def test_learnt_kernel_is_a_kernel_and_begins_as_told() -> None:
 def test_kernel_is_learnt_from_images_of_different_places() -> None:
     sigma = 1.2
     torch.manual_seed(3)
-    true = Blur(gaussian_kernel(sigma, 11).astype(np.float32), noise=1e-3)
-    coarse = Blur(gaussian_kernel(0.5, 7).astype(np.float32))
+    true = Blur(create_gaussian_kernel(sigma, 11).astype(np.float32), noise=1e-3)
+    coarse = Blur(create_gaussian_kernel(0.5, 7).astype(np.float32))
     begun = KernelOptions(sigma_px=0.5, size_px=11)
     learnt = TrainableBlur(create_kernel(begun), 1e-3, 32)
     optimiser = torch.optim.Adam(learnt.parameters(), lr=1e-2)
@@ -51,6 +51,6 @@ def test_kernel_is_learnt_from_images_of_different_places() -> None:
         optimiser.zero_grad()
         learnt.spectrum_loss(true(other), sharp).backward()
         optimiser.step()
-    wanted = gaussian_kernel(sigma, 11)
+    wanted = create_gaussian_kernel(sigma, 11)
     found = np.abs(learnt.kernel()[0, 0].detach().numpy() - wanted).sum()
     assert found < np.abs(create_kernel(begun) - wanted).sum() / 2

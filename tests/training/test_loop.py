@@ -23,11 +23,11 @@ from napari_semsr.training import (
     learner as supervised,
     validation,
 )
-from napari_semsr.training.learner import learning_rate_factor
+from napari_semsr.training.learner import compute_learning_rate_factor
 from napari_semsr.training.recipe import DataOptions, Recipe
 from napari_semsr.training.validation import (
     ValidationPair,
-    affine_psnr_db,
+    compute_affine_psnr_db,
     restore_field,
 )
 from tests.refusals import refused
@@ -94,7 +94,7 @@ def test_state_is_saved_between_validations_too(tmp_path, monkeypatch):
 
 def test_learning_rate_rises_stays_and_falls() -> None:
     recipe = RECIPE.replace(steps=100, warmup_steps=10, decay_steps=40)
-    factors = [learning_rate_factor(s, recipe) for s in range(101)]
+    factors = [compute_learning_rate_factor(s, recipe) for s in range(101)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[10:61] == [1.0] * 51
     assert factors[80] == pytest.approx(0.5)
@@ -103,10 +103,10 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 def test_affine_psnr_ignores_gain_and_offset_and_restoring_keeps_shapes(rng):
     truth = rng.integers(0, 255, (20, 20)).astype(np.uint8)
-    assert affine_psnr_db(truth * 0.3 + 40, truth) > 100
+    assert compute_affine_psnr_db(truth * 0.3 + 40, truth) > 100
     noisy = truth + rng.normal(0, 5, truth.shape)
     expected = 10 * np.log10(255**2 / 25)
-    assert affine_psnr_db(noisy, truth) == pytest.approx(expected, abs=0.5)
+    assert compute_affine_psnr_db(noisy, truth) == pytest.approx(expected, abs=0.5)
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3, padding=1))
     assert restore_field(network, rng.normal(100, 10, (13, 18))).shape == (13, 18)
 
@@ -114,10 +114,12 @@ def test_affine_psnr_ignores_gain_and_offset_and_restoring_keeps_shapes(rng):
 def test_log_mse_counts_decibels_whatever_the_error() -> None:
     high = torch.rand(2, 1, 16, 16)
     slight, heavy = (high + error for error in (0.03, 0.3))
-    gained = supervised.log_mse(heavy, high) - supervised.log_mse(slight, high)
+    gained = supervised.log_mse_loss(heavy, high) - supervised.log_mse_loss(
+        slight, high
+    )
     assert float(gained) == pytest.approx(np.log(100), rel=0.15)  # 20 dB
     exact = high.clone().requires_grad_()
-    supervised.log_mse(exact, high).backward()
+    supervised.log_mse_loss(exact, high).backward()
     assert exact.grad is not None
     assert torch.isfinite(exact.grad).all()
 
@@ -230,13 +232,15 @@ def test_memory_that_ran_out_is_said(tmp_path, monkeypatch):
 @pytest.mark.broad
 def test_run_of_given_minutes_ends_in_time(tmp_path, monkeypatch):
     rates: list[float] = []
-    factor = learning_rate_factor
+    factor = compute_learning_rate_factor
 
     def seen(step: int, recipe: Recipe) -> float:
         rates.append(factor(step, recipe))
         return rates[-1]
 
-    monkeypatch.setattr("napari_semsr.training.learner.learning_rate_factor", seen)
+    monkeypatch.setattr(
+        "napari_semsr.training.learner.compute_learning_rate_factor", seen
+    )
     long = {"steps": 100_000, "decay_steps": 90_000, "validate_every": 50_000}
     result = run(loop.train(RECIPE.replace(**long, minutes=0.01), tmp_path / "run"))
     assert 0 < result.steps < 10_000

@@ -10,9 +10,9 @@ import torch
 
 from napari_semsr.models import InformedRestorer
 from napari_semsr.models.architectures.wiener import (
+    compute_power_spectrum,
     compute_ring_medians,
-    power_spectrum,
-    sharpening_taps,
+    compute_sharpening_taps,
 )
 from napari_semsr.training.blind_spot import mask_pixels
 
@@ -54,7 +54,7 @@ def test_medians_of_rings_are_those_of_their_pixels() -> None:
 def test_a_spectrum_without_a_filter_gives_none_and_no_network() -> None:
     spectrum = torch.full((1, 64, 33), torch.nan)
     width = torch.ones(1)
-    taps = sharpening_taps(spectrum, (width, width, 0 * width))
+    taps = compute_sharpening_taps(spectrum, (width, width, 0 * width))
     assert not taps.isfinite().any()
     network = InformedRestorer((8, 8, 8), sharpener=(8, 8, 8))
     with pytest.raises(RuntimeError, match="no Wiener filter"):
@@ -63,7 +63,7 @@ def test_a_spectrum_without_a_filter_gives_none_and_no_network() -> None:
 
 def test_what_is_kept_for_a_device_serves_gradients_too() -> None:
     with torch.inference_mode():
-        power_spectrum(torch.rand(1, 1, 64, 64))
+        compute_power_spectrum(torch.rand(1, 1, 64, 64))
         compute_ring_medians(torch.rand(1, 64, 33))
     spectrum = torch.rand(1, 64, 33, requires_grad=True)
     compute_ring_medians(spectrum).sum().backward()

@@ -17,14 +17,14 @@ from napari_semsr.training.adversarial import (
 )
 from napari_semsr.training.callbacks import MetricsLogger
 from napari_semsr.training.cycle_gan import Blur, create_kernel
-from napari_semsr.training.learner import Learner, learning_rate_factor
+from napari_semsr.training.learner import Learner, compute_learning_rate_factor
 from napari_semsr.training.recipe import KernelOptions, Recipe
 from napari_semsr.training.validation import (
     ValidationPair,
     Validator,
-    align_truth,
+    align_ground_truth,
     bin_pairs,
-    frc_cutoff_per_px,
+    compute_frc_cutoff_per_px,
 )
 from tests.refusals import refused
 
@@ -83,10 +83,10 @@ def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
 
 def test_rate_falls_on_a_line_or_at_milestones() -> None:
     line = Recipe(name="a", steps=10, warmup_steps=0, decay_steps=5, schedule="linear")
-    found = [learning_rate_factor(s, line) for s in range(11)]
+    found = [compute_learning_rate_factor(s, line) for s in range(11)]
     assert found == pytest.approx([1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
     steps = line.replace(schedule="milestones", milestones=(3, 6))
-    assert [learning_rate_factor(s, steps) for s in (2, 3, 6)] == [1, 0.5, 0.25]
+    assert [compute_learning_rate_factor(s, steps) for s in (2, 3, 6)] == [1, 0.5, 0.25]
 
 
 def test_mean_of_weights_follows_and_steps_are_seeded() -> None:
@@ -145,9 +145,9 @@ def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(rng):
     assert found["gain_db"] == found["gain_db_blur"] == pytest.approx(0, abs=1e-3)
     assert 0 < found["ssim"] < 1
     assert Validator([]).evaluate(torch.nn.Identity()) == {}
-    assert frc_cutoff_per_px(truth, truth) == 0.5
+    assert compute_frc_cutoff_per_px(truth, truth) == 0.5
     noise = rng.normal(size=truth.shape)
-    assert frc_cutoff_per_px(noise, truth) < found["frc_per_px"] <= 0.5
+    assert compute_frc_cutoff_per_px(noise, truth) < found["frc_per_px"] <= 0.5
 
 
 def test_judge_leaves_the_border_out() -> None:
@@ -184,12 +184,12 @@ def test_truth_is_moved_no_further_than_allowed(rng, shift):
         for by in (shift, np.subtract(shift, allowed))
     )
     image = torch.from_numpy(fine)[None, None].requires_grad_()
-    moved = align_truth(truth, image, 0.5)
+    moved = align_ground_truth(truth, image, 0.5)
     assert not moved.requires_grad
     inner = (..., slice(8, -8), slice(8, -8))
     error = float((moved - left)[inner].std())
     assert error < 0.02 * fine.std()
-    assert align_truth(truth, image, 0.0) is truth
+    assert align_ground_truth(truth, image, 0.0) is truth
 
 
 def test_coarse_pairs_keep_the_truth() -> None:

@@ -15,7 +15,7 @@ from napari_semsr.training import (
 )
 from tests.refusals import refused
 
-TRAINER = places._Trainer  # noqa: SLF001 - its steps take a stated time in some tests
+TRAINER = places._AreaTrainer  # noqa: SLF001 - its steps take a stated time in some tests
 QUICK = AreaOptions(patch_px=32, batch=2, copies=1, learning_rate=2e-3)
 
 

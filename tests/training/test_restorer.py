@@ -14,8 +14,8 @@ from napari_semsr.simulation import SsumPairOptions, draw_phantom
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.recipe import DataOptions, Recipe, ScanEntry
-from napari_semsr.training.restorer import RestorerLearner, blurred_error, fault_loss
-from napari_semsr.training.scenes import BlockScenes, SceneDataset, Scenes
+from napari_semsr.training.restorer import RestorerLearner, blur_error_image, fault_loss
+from napari_semsr.training.scenes import SceneBatch, SceneDataset, SurveyBatch
 from tests.refusals import refused
 
 SMALL = {"widths": [8, 8, 8], "down": [1, 1, 1], "up": [1, 1], "survey_width": 8}
@@ -34,10 +34,10 @@ def recipe(**changes: object) -> Recipe:
     return made.replace(**changes)
 
 
-def batch(asked: Recipe, count: int = 3) -> Scenes:
+def batch(asked: Recipe, count: int = 3) -> SceneBatch:
     """Gather scenes as a loader does."""
     scenes = SceneDataset(asked)
-    return Scenes(*default_collate([scenes[n] for n in range(count)]))
+    return SceneBatch(*default_collate([scenes[n] for n in range(count)]))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_part_may_learn_alone(part: str) -> None:
     learner = RestorerLearner(network, recipe(learns=part), [])
     scenes = batch(recipe())
     seen = (
-        BlockScenes.from_scenes(scenes, network.survey) if part == "survey" else scenes
+        SurveyBatch.from_scenes(scenes, network.survey) if part == "survey" else scenes
     )
     learner.training_step(seen, 0).backward()
     for name, weight in network.named_parameters():
@@ -185,15 +185,15 @@ def test_the_microscope_sees_no_error_that_it_cannot_resolve() -> None:
     fine = torch.zeros(1, 1, 64, 64)
     fine[..., ::2] = 1
     fine[..., 1::2] = -1
-    seen = blurred_error(fine, spread, 1)[..., 16:-16, 16:-16]
+    seen = blur_error_image(fine, spread, 1)[..., 16:-16, 16:-16]
     assert seen.abs().max() < 1e-3
     disc = torch.zeros(1, 1, 64, 64)
     disc[..., 28:36, 28:36] = 1
-    both = blurred_error(torch.cat([disc, fine]), spread, 2)
+    both = blur_error_image(torch.cat([disc, fine]), spread, 2)
     assert both[0].max() > 0.5
     assert both[0].argmax() // 64 in range(31, 33)
     # a processor may take the kernels of one image and of two in another order
-    torch.testing.assert_close(both[1], blurred_error(fine, spread, 1)[0])
+    torch.testing.assert_close(both[1], blur_error_image(fine, spread, 1)[0])
 
 
 @pytest.mark.broad

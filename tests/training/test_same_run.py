@@ -17,7 +17,7 @@ from napari_semsr.jobs.pairs import PAIRS
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.drawings import draw_phantom
 from napari_semsr.training import Recipe, fit as loop, learner as supervised
-from napari_semsr.training.run_folder import INPUTS, RunFolder, check_recipe
+from napari_semsr.training.run_folder import INPUTS, RunFolder, check_same_recipe
 from tests.refusals import refused
 
 RUN = {"batch": 2, "steps": 2, "warmup_steps": 0, "decay_steps": 0, "validate_every": 1}
@@ -185,19 +185,19 @@ def test_recipes_and_blurs_of_an_earlier_version_are_no_others(tmp_path):
     before = RECIPE.model_dump(mode="json")
     del before["loss"]
     before["gone"] = before["data"]["gone"] = 5
-    check_recipe(RECIPE, before, tmp_path)
+    check_same_recipe(RECIPE, before, tmp_path)
     with pytest.raises(CheckpointError, match="minutes"):
-        check_recipe(RECIPE.replace(minutes=1.0), before, tmp_path)
+        check_same_recipe(RECIPE.replace(minutes=1.0), before, tmp_path)
     blurred = RECIPE.replace(kind="cycle-gan", gan={"kernel": {}, "history": 0})
     before = blurred.model_dump(mode="json")
     del before["gan"]["kernel"]["learnt"]
     before["gan"]["kernel"]["spectrum_weight"] = 1.0
-    check_recipe(blurred, before, tmp_path)
+    check_same_recipe(blurred, before, tmp_path)
     bare = blurred.replace(gan={"history": 0})
     with pytest.raises(CheckpointError, match=r"kernel\.sigma_px was 1\.0, got null"):
-        check_recipe(bare, before, tmp_path)
+        check_same_recipe(bare, before, tmp_path)
     with pytest.raises(CheckpointError, match=r"kernel\.sigma_px was null, got 1\.0"):
-        check_recipe(blurred, bare.model_dump(mode="json"), tmp_path)
+        check_same_recipe(blurred, bare.model_dump(mode="json"), tmp_path)
 
 
 def test_spectra_of_a_learnt_blur_keep_the_side_of_patches(tmp_path: Path) -> None:
@@ -207,9 +207,9 @@ def test_spectra_of_a_learnt_blur_keep_the_side_of_patches(tmp_path: Path) -> No
         larger = asked.replace(data=asked.data.replace(patch_px=24))
         given = larger, asked.model_dump(mode="json"), tmp_path
         if not learnt:
-            check_recipe(*given)
+            check_same_recipe(*given)
     with pytest.raises(CheckpointError, match=r"patch_px was 16, got 24"):
-        check_recipe(*given)
+        check_same_recipe(*given)
 
 
 def test_fault_in_a_worker_process_is_one_sentence(tmp_path, monkeypatch):

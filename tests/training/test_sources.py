@@ -8,7 +8,7 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.models.checkpoint import build_network
 from napari_semsr.training.callbacks import create_model_card
 from napari_semsr.training.fit import make_learner
-from napari_semsr.training.patches import ScenePairs, ScenePatches
+from napari_semsr.training.patches import ScenePairDataset, ScenePatchDataset
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS
 from tests.refusals import refused
@@ -26,7 +26,7 @@ def recipe(kind: str = "supervised", **sources: float) -> Recipe:
 )
 def test_pairs_depend_on_their_number_alone(name: str) -> None:
     asked, scale = recipe(**{name: 1.0}), 2
-    one, other = ScenePairs(asked, scale), ScenePairs(asked, scale)
+    one, other = ScenePairDataset(asked, scale), ScenePairDataset(asked, scale)
     assert not np.array_equal(other.pair(2)[0], other.pair(9)[0])
     low, high = one.pair(6)
     again = other.pair(6)
@@ -46,14 +46,14 @@ def test_scenes_of_one_sample_differ_in_the_look_alone() -> None:
 
 
 def test_sources_are_mixed_by_their_shares() -> None:
-    scenes = ScenePairs(recipe(superlens=1.0, gold=3.0), 2)
+    scenes = ScenePairDataset(recipe(superlens=1.0, gold=3.0), 2)
     names = [scenes.choose_source(place) for place in range(0, 4000, 4)]
     assert 0.7 < names.count("gold") / len(names) < 0.8
 
 
 @pytest.mark.broad
 def test_unpaired_patches_show_another_sample() -> None:
-    patches = ScenePatches(recipe("cycle-gan", superlens=1.0), 1)
+    patches = ScenePatchDataset(recipe("cycle-gan", superlens=1.0), 1)
     _, truth = patches.scenes.pair(0)
     high = patches[0].high[0, 0].numpy()
     assert abs(np.corrcoef(truth.ravel(), high.ravel())[0, 1]) < 0.9

@@ -14,12 +14,12 @@ from scipy import ndimage
 from napari_semsr.core import OptionError, ReadError, ShapeError, run
 from napari_semsr.models import ModelCard, build_network, load_model, save_model
 from napari_semsr.pairing import AugmentOptions, augment_pair
-from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, SetWriter
+from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, PatchSetWriter
 from napari_semsr.simulation.drawings import PHANTOMS, draw_phantom
 from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.recipe import DataOptions
-from napari_semsr.training.stored_pairs import StoredPatches, scale_to_unit
+from napari_semsr.training.stored_pairs import StoredPatchDataset, scale_to_unit_range
 from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator
 from tests.refusals import refused
 
@@ -42,7 +42,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         group = zarr.open_group(tmp_path / "pairs.zarr", mode="w")
         numbers, side = itertools.count(), (SIDE * scale, SIDE * scale)
         for name, count in COUNTS.items():
-            writer = SetWriter(group.create_group(name), count)
+            writer = PatchSetWriter(group.create_group(name), count)
             for number in itertools.islice(numbers, count):
                 high = draw_phantom(PHANTOMS[number % len(PHANTOMS)], side, seed=number)
                 low = ndimage.gaussian_filter(high, 1.5)[::scale, ::scale]
@@ -79,7 +79,7 @@ def recipe(store: Path, **changes: Any) -> Recipe:
 
 def test_items_depend_on_their_place_alone(make_store: MakeStore) -> None:
     asked = recipe(make_store())
-    whole, other = StoredPatches(asked, 1), StoredPatches(asked, 1)
+    whole, other = StoredPatchDataset(asked, 1), StoredPatchDataset(asked, 1)
     assert not torch.equal(other[3].low, whole[25].low)
     for a, b in zip(whole[25], other[25], strict=True):
         assert torch.equal(a, b)
@@ -90,7 +90,7 @@ def test_items_depend_on_their_place_alone(make_store: MakeStore) -> None:
 PLAIN = {"flips": False, "angles_deg": [0], "zoom": [1, 1], "gain": 0, "offset": 0}
 
 
-def _numbers(dataset: StoredPatches) -> list[tuple[int, int]]:
+def _numbers(dataset: StoredPatchDataset) -> list[tuple[int, int]]:
     """Which pairs the two patches of each item are of."""
     every = [np.asarray(a) for a in dataset.store.get_arrays("train")]
     greys = ((1000, 500), (0, 200))
@@ -110,7 +110,7 @@ def _numbers(dataset: StoredPatches) -> list[tuple[int, int]]:
 def test_each_pass_takes_every_pair_once(make_store: MakeStore, kind: str) -> None:
     data = {"pairs": str(make_store()), "patch_px": SIDE, "augment": PLAIN}
     asked = recipe(make_store(), kind=kind, data=data)
-    found = _numbers(StoredPatches(asked, 1))
+    found = _numbers(StoredPatchDataset(asked, 1))
     lows, highs = zip(*found, strict=True)
     for numbers in (lows[:6], lows[6:]):
         assert sorted(numbers) == list(range(6))
@@ -132,7 +132,7 @@ def test_a_batch_is_of_drawn_scenes_and_of_the_store(make_store, tmp_path):
     batches = TrainingData(asked, 1).train_dataloader()
     low, high = batches.sample_batch(3)
     assert low.shape == high.shape == (4, 1, 1, 32, 32)
-    items = StoredPatches(asked, 1)
+    items = StoredPatchDataset(asked, 1)
     for row, place in ((2, 6), (3, 7)):  # two at each of the three steps before it
         assert torch.equal(low[row], items[place].low)
         assert torch.equal(high[row], items[place].high)
@@ -164,16 +164,16 @@ def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     store = make_store()
     with refused(ShapeError, "scale-mismatch", match="`scale=2`"):
-        StoredPatches(recipe(store), 2)
+        StoredPatchDataset(recipe(store), 2)
     large = recipe(store, data={"pairs": str(store), "patch_px": 64})
     with refused(ShapeError, "patch-size-unsuitable", match="patch_px = 64 px, got 48"):
-        StoredPatches(large, 1)
+        StoredPatchDataset(large, 1)
     with refused(ReadError, "pairs-not-matched"):
-        StoredPatches(recipe(make_store(kind="unpaired")), 1)
+        StoredPatchDataset(recipe(make_store(kind="unpaired")), 1)
     with pytest.raises(ReadError, match="has NaN or infinite pixels"):
-        StoredPatches(recipe(make_store(spoil=np.nan)), 1)[0]
+        StoredPatchDataset(recipe(make_store(spoil=np.nan)), 1)[0]
     for fill, value in ((-9999.0, r"-4.9985e\+06"), (1e30, r"5e\+32")):
-        items = StoredPatches(recipe(make_store(spoil=fill)), 1)
+        items = StoredPatchDataset(recipe(make_store(spoil=fill)), 1)
         says = f"grey value of {value}, "
         with pytest.raises(ReadError, match=says):
             items[0]
@@ -274,5 +274,5 @@ def test_small_grey_spans_are_learnt_from_as_large_ones(rng, unit, zero, dtype) 
     options = AugmentOptions(flips=False, angles_deg=(0,), zoom=(1, 1), offset=0.1)
     varied, _ = augment_pair(patch, patch, 1, options=options, low_range=grey)
     expected, _ = augment_pair(values, values, 1, options=options)
-    np.testing.assert_allclose(scale_to_unit(varied, grey), expected, atol=1e-5)
-    np.testing.assert_allclose(scale_to_unit(patch, grey), values, atol=1e-5)
+    np.testing.assert_allclose(scale_to_unit_range(varied, grey), expected, atol=1e-5)
+    np.testing.assert_allclose(scale_to_unit_range(patch, grey), values, atol=1e-5)

@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 )
 
 import napari_semsr
-from napari_semsr.widgets.base import ASIDE, RichLabel
+from napari_semsr.widgets.base import ASIDE, RichTextLabel
 from napari_semsr.widgets.base.panel import Panel
 from tests.children import LIMIT_S
 
@@ -102,7 +102,7 @@ def _needs(item: QWidget) -> tuple[int, int]:
         if item.wordWrap():
             return 0, item.heightForWidth(item.width())
         return item.sizeHint().width(), item.sizeHint().height()
-    if isinstance(item, RichLabel):
+    if isinstance(item, RichTextLabel):
         page = item.document().size()
         return int(item.document().idealWidth()), int(page.height())
     if isinstance(item, QGroupBox):
@@ -151,7 +151,14 @@ def cut_off(root: QWidget) -> Iterator[str]:
 
 def overlapping(root: QWidget) -> Iterator[str]:
     """Controls that lie over each other."""
-    kinds = (QAbstractButton, QLabel, QComboBox, QAbstractSpinBox, QLineEdit, RichLabel)
+    kinds = (
+        QAbstractButton,
+        QLabel,
+        QComboBox,
+        QAbstractSpinBox,
+        QLineEdit,
+        RichTextLabel,
+    )
     controls = [item for item in shown(root) if isinstance(item, kinds)]
     for one, other in combinations(controls, 2):
         beside = one.parentWidget() is other.parentWidget()

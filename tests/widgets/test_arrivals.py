@@ -9,7 +9,7 @@ from tifffile import TiffWriter, imwrite
 from napari_semsr.core import Micrograph, contrast_limits
 from napari_semsr.io import get_reader, write
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.results import crop_databar, get_databar_rows
+from napari_semsr.widgets.base.results import crop_databar, get_databar_row_count
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.samples import watch_viewer
 from napari_semsr.widgets.window.dock import StepsWindow
@@ -159,7 +159,7 @@ def crop(viewer):
     def press():
         crop_databar(viewer, viewer.layers[0])
         (layer,) = viewer.layers
-        assert not get_databar_rows(layer)
+        assert not get_databar_row_count(layer)
         return layer
 
     return press

@@ -15,7 +15,7 @@ from napari_semsr.widgets.base import COLOURS
 from napari_semsr.widgets.measure.frc_map import REASON_COLOURS, REGION_COLOURS
 from napari_semsr.widgets.measure.gaps import LOOKS
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
-from napari_semsr.widgets.stitch.panel import joint_colour
+from napari_semsr.widgets.stitch.panel import get_overlap_colour
 
 # What eyes see of linear red, green and blue, after Machado, Oliveira & Fernandes
 # (2009), doi:10.1109/TVCG.2009.113, where a kind of cone is missing.
@@ -46,7 +46,7 @@ EYES = {
 APART = 15.0  # CIEDE2000; 2 is just seen side by side, small marks need far more
 OFF_A_MAP = 12.0
 JOINTS = [
-    joint_colour(SimpleNamespace(used=used, ambiguous=used, quality=1.0))[:3]
+    get_overlap_colour(SimpleNamespace(used=used, ambiguous=used, quality=1.0))[:3]
     for used in (True, False)
 ]
 CLASSES = {

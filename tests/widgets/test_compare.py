@@ -220,7 +220,9 @@ def test_a_mixture_is_not_saved_by_the_store_of_its_result(
     assert is_unsaved(layer)
     saved = tmp_path / "mixed.ome.tif"
     model.layers.selection.active = layer
-    monkeypatch.setattr("napari_semsr.widgets.base.panel.ask_path", lambda *_: saved)
+    monkeypatch.setattr(
+        "napari_semsr.widgets.base.panel.ask_save_path", lambda *_: saved
+    )
     panel.save_button.click()
     qtbot.waitUntil(lambda: not panel.is_busy, timeout=LIMIT_MS)
     assert not is_unsaved(layer)

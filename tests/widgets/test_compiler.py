@@ -5,7 +5,7 @@ Their LLVM clashes with Mesa's: a process with an OpenGL window ends.
 
 import pytest
 
-from napari_semsr.models import list_bundled
+from napari_semsr.models import list_bundled_models
 from tests.children import run_python
 
 PANELS = """
@@ -55,4 +55,4 @@ check("training")
 
 @pytest.mark.broad
 def test_no_panel_imports_a_compiler(tmp_path):
-    run_python(PANELS, *list_bundled(), cwd=tmp_path)
+    run_python(PANELS, *list_bundled_models(), cwd=tmp_path)

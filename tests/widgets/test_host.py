@@ -107,7 +107,7 @@ def test_the_left_layer_is_left_where_hidden_layers_take_cells(count):
         assert rows == 1
         assert places == sorted(set(places))
         assert columns <= 3
-        host.show_overlaid(viewer)
+        host.disable_grid_view(viewer)
         assert (grid.enabled, grid.stride, grid.shape) == (False, 1, (-1, -1))
 
 
@@ -115,13 +115,13 @@ def test_the_bar_of_napari_0_7_0_is_given_the_unit_of_the_layers(monkeypatch):
     bar = SimpleNamespace(unit=None)
     viewer = SimpleNamespace(scale_bar=bar, layers=SimpleNamespace(units=("nm", "nm")))
     monkeypatch.setattr(napari, "__version__", "0.7.1")
-    host.label_scale_bar(viewer)
+    host.set_scale_bar_unit(viewer)
     assert bar.unit is None  # it takes the unit itself, and warns of one that is set
     monkeypatch.setattr(napari, "__version__", "0.7.0")
-    host.label_scale_bar(viewer)
+    host.set_scale_bar_unit(viewer)
     assert bar.unit == "nm"
     viewer.layers.units = None
-    host.label_scale_bar(viewer)
+    host.set_scale_bar_unit(viewer)
     assert bar.unit is None
 
 

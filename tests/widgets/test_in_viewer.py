@@ -13,8 +13,8 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 from napari_semsr.core.progress import Progress
 from napari_semsr.io import BAR_KEY
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base import ASIDE, RichLabel, open_panel
-from napari_semsr.widgets.compare import BeforeAfter
+from napari_semsr.widgets.base import ASIDE, RichTextLabel, open_panel
+from napari_semsr.widgets.compare import BeforeAfterOverlay
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import Endless, exposures_of
 
@@ -35,7 +35,7 @@ def labels_cut_off(panel) -> list[str]:
     """Texts of visible notes that are lower than what they have to show."""
     return [
         note.text()
-        for note in panel.findChildren(RichLabel)
+        for note in panel.findChildren(RichTextLabel)
         if note.isVisible() and note.height() < note.document().size().height()
     ]
 
@@ -215,7 +215,7 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
 @pytest.mark.broad
 def test_what_covers_the_left_part_follows_the_size_of_the_window(viewer, qtbot, add):
     image = add(viewer, exposures_of((256, 256))[0])
-    cover = BeforeAfter(viewer)
+    cover = BeforeAfterOverlay(viewer)
     cover.move_divider(image, 0.5)
     whole = cover.layer.data.shape
     host.get_camera(viewer).zoom *= 4

@@ -22,9 +22,9 @@ from napari_semsr.widgets.layers import (
     find_free_name,
     get_common_unit,
     get_network_name,
+    get_nm_per_unit,
     have_same_grid,
     micrograph_from_layer,
-    nm_per_unit,
     show_scale_bar,
 )
 
@@ -66,7 +66,7 @@ def test_micrograph_from_layer_converts_lengths(unit, nm):
 
 @pytest.mark.parametrize("unit", ["pixel", "s"])
 def test_nm_per_unit_is_none_for_what_is_no_length(unit):
-    assert nm_per_unit(unit) is None
+    assert get_nm_per_unit(unit) is None
 
 
 def made_by_network(job: str = "enhance") -> Provenance:

@@ -9,13 +9,13 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.io.layers import READ_KEY, crop_rows
+from napari_semsr.io.layers import READ_KEY, crop_bottom_rows
 from napari_semsr.jobs import SIMULATE, STITCH, SimulateOptions
 from napari_semsr.widgets import host
-from napari_semsr.widgets.base.results import get_databar_rows
+from napari_semsr.widgets.base.results import get_databar_row_count
 from napari_semsr.widgets.layers import (
     add_drawing_layer,
-    get_fit,
+    get_display_fit,
     get_layer_pixel_size,
     micrograph_from_layer,
 )
@@ -155,7 +155,7 @@ def test_an_image_without_a_pixel_size_is_fitted_to_the_field_in_view(
 def test_what_is_made_of_a_fitted_image_is_shown_where_that_is(model, panel, add):
     model.add_image(GRAIN, name="sized", scale=(9, 9), units=("nm", "nm"))
     bare = model.add_image(GRAIN, name="bare")
-    assert get_fit(bare)[0] > 1
+    assert get_display_fit(bare)[0] > 1
     half = model.add_image(
         GRAIN[::2, ::2], name="live", scale=(2, 2), translate=(0.5, 0.5)
     )
@@ -344,7 +344,9 @@ def test_rows_and_pixel_size_are_those_of_level_0(
     panel.pixel_size.value = (10.0, 10.0)
     run_panel(panel)
     (layer,) = model.layers
-    cropped = crop_rows(layer.as_layer_data_tuple(), get_databar_rows(layer))
+    cropped = crop_bottom_rows(
+        layer.as_layer_data_tuple(), get_databar_row_count(layer)
+    )
     assert cropped[1]["metadata"][READ_KEY]["databar_rows"] == 60
     panel.bar_button.click()
     finish(panel)

@@ -31,7 +31,11 @@ from napari_semsr.core.progress import Progress
 from napari_semsr.io.formats import write
 from napari_semsr.widgets.base import ASIDE, PanelTask, create_panel
 from napari_semsr.widgets.base.history import get_removed_layers
-from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url, slug
+from napari_semsr.widgets.base.manual import (
+    create_heading_anchor,
+    get_manual_folder,
+    get_manual_url,
+)
 from napari_semsr.widgets.base.runner import is_alive
 from napari_semsr.widgets.base.session import get_session
 from napari_semsr.widgets.measure.metrics import MetricsPanel
@@ -176,7 +180,7 @@ def test_controls_say_what_they_are_and_take_either_point(
     assert page != "panels.md"  # its own, not what all share
     text = (get_manual_folder() / page).read_text("utf-8")
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    assert not heading or heading in map(slug, headings)
+    assert not heading or heading in map(create_heading_anchor, headings)
     panel.help_button.click()
     assert opened == [get_manual_url(panel.help_place)]
 

@@ -53,8 +53,8 @@ from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
-    add_frames,
-    lay_frames,
+    add_frame_layers,
+    create_frame_layers,
 )
 from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
@@ -845,7 +845,9 @@ def test_frames_come_back_as_they_were_laid_or_replaced(
     (tmp_path / "scan.json").write_text('{"grid": [2, 2], "overlap": 0.1}')
     panel = project.panel_of(model)
     laid = StitchFolderOptions(grid=(1, 4), overlap=0.4, pixel_size_nm=5)
-    add_frames(model, run(lay_frames(tmp_path, laid if done == "laid" else None)))
+    add_frame_layers(
+        model, run(create_frame_layers(tmp_path, laid if done == "laid" else None))
+    )
     frames, outlines = model.layers
     if done == "replaced":
         frames.data = frames.data // 2

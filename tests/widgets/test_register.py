@@ -17,7 +17,7 @@ from napari_semsr.io import (
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
 from napari_semsr.widgets.layers import (
-    get_fit,
+    get_display_fit,
     get_provenance,
     micrograph_from_layer,
 )
@@ -221,7 +221,7 @@ def test_an_sem_image_on_the_mosaic_leads_on_with_the_map_turned_round(
     panel.fixed.value = light
     assert panel.moving.value is electrons  # the other list takes what this one had
     assert "Registered electrons to light" in run_panel(panel)
-    stored, low, high = panel._both()  # noqa: SLF001 - what all buttons go on with
+    stored, low, high = panel._get_registered_pair()  # noqa: SLF001 - what all buttons go on with
     assert (low, high) == (light, electrons)
     assert (stored.moving.name, stored.fixed.name) == ("light", "electrons")
     assert missed_nm(stored.transform) < 10
@@ -243,7 +243,7 @@ def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     panel.show()
     add(model, FIXED).metadata["micrograph"]["vendor"] = "FEI"
     light = add(model, moving_image().replace(pixel_size_nm=None))
-    assert get_fit(light)[0] > 1  # it is shown at the size of the field in view
+    assert get_display_fit(light)[0] > 1  # it is shown at the size of the field in view
     assert (panel.moving.value, panel.fixed.value.name) == (light, "electrons")
     said = run_panel(panel)
     assert "Registered light to electrons" in said

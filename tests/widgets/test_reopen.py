@@ -12,7 +12,7 @@ from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io import get_reader, write
 from napari_semsr.jobs import FRC_MAP
-from napari_semsr.widgets.layers import create_layer_keywords, nm_per_unit
+from napari_semsr.widgets.layers import create_layer_keywords, get_nm_per_unit
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
@@ -134,7 +134,7 @@ def finest(layer):
 def world(layer):
     """Places of two corners in nm, or in pixels where there is no length."""
     ends = [[0.0] * layer.ndim, [n - 1.0 for n in finest(layer).shape]]
-    k = [nm_per_unit(unit) or 1.0 for unit in layer.units]
+    k = [get_nm_per_unit(unit) or 1.0 for unit in layer.units]
     return np.array([layer.data_to_world(end) for end in ends]) * k
 
 

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
-from napari_semsr.io import write_fei
+from napari_semsr.io import write_fei_tiff
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.widgets.enhance.panel import EnhancePanel
@@ -302,7 +302,7 @@ def test_stitching_goes_on_with_the_electron_image_of_the_folder(
     assert not panel.register_button.isVisibleTo(panel)
     (folder / "sem").mkdir()
     seen = Micrograph(np.full((80, 80), 90, np.uint8), (8.0, 8.0))
-    write_fei(seen, folder / "sem" / "view.tif")
+    write_fei_tiff(seen, folder / "sem" / "view.tif")
     panel.form.set_values(significance=5)
     run_panel(panel)
     assert panel.register_button.isVisibleTo(panel)

@@ -3,7 +3,7 @@
 import pytest
 
 from napari_semsr.core import OptionError
-from napari_semsr.widgets.base import relabel_errors, use_panel_labels
+from napari_semsr.widgets.base import convert_names_to_panel_labels, relabel_errors
 
 LABELS = {
     "norm": ("Normalisation", {"whole": "whole", "sampled": "sampled", "tile": "tile"}),
@@ -50,7 +50,7 @@ LABELS = {
     ],
 )
 def test_options_become_rows_of_the_panel(text, said):
-    assert use_panel_labels(text, lambda: LABELS) == said
+    assert convert_names_to_panel_labels(text, lambda: LABELS) == said
 
 
 def test_errors_for_napari_keep_their_class_and_their_code():

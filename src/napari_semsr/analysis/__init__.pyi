@@ -1,9 +1,9 @@
 from .change import (
     Change as Change,
-    block_means as block_means,
+    compute_block_means as compute_block_means,
     find_common_grid as find_common_grid,
     measure_change as measure_change,
-    read_on_grid as read_on_grid,
+    read_resampled as read_resampled,
     split_into_blocks as split_into_blocks,
 )
 from .decorrelation import (
@@ -12,8 +12,8 @@ from .decorrelation import (
     measure_decorrelation as measure_decorrelation,
 )
 from .error_map import (
+    AlignedPair as AlignedPair,
     ErrorMapOptions as ErrorMapOptions,
-    ErrorPair as ErrorPair,
     ErrorSums as ErrorSums,
     FittedPair as FittedPair,
     fit_blur_and_gain as fit_blur_and_gain,
@@ -22,7 +22,7 @@ from .familiarity import (
     BLOCK_PX as BLOCK_PX,
     FAMILIARITY as FAMILIARITY,
     UNLIKE_PERCENT as UNLIKE_PERCENT,
-    Familiarity as Familiarity,
+    BlockFeatures as BlockFeatures,
     compute_unfamiliar_percentage as compute_unfamiliar_percentage,
 )
 from .focus import (
@@ -33,7 +33,7 @@ from .frc.blocks import has_shared_noise as has_shared_noise
 from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,
-    compare_with_nyquist as compare_with_nyquist,
+    describe_nyquist_ratio as describe_nyquist_ratio,
     measure_agreement as measure_agreement,
     measure_frc as measure_frc,
 )
@@ -75,11 +75,11 @@ from .metrics import (
     MetricsOptions as MetricsOptions,
     compute_band_gain as compute_band_gain,
     compute_psnr_gain as compute_psnr_gain,
-    match_affine as match_affine,
+    fit_gain_and_offset as fit_gain_and_offset,
     measure_histogram as measure_histogram,
     measure_metrics as measure_metrics,
     structural_similarity as structural_similarity,
-    sum_part_errors as sum_part_errors,
+    sum_section_errors as sum_section_errors,
 )
 from .misfit import (
     Misfit as Misfit,
@@ -102,19 +102,19 @@ from .profile.line import (
     LineReader as LineReader,
     Profile as Profile,
     ProfileOptions as ProfileOptions,
-    check_line_inside as check_line_inside,
+    check_line_bounds as check_line_bounds,
     read_profile as read_profile,
 )
 from .profile.readings import (
     RAYLEIGH_DIP as RAYLEIGH_DIP,
-    Readings as Readings,
+    ProfileReadings as ProfileReadings,
     measure_profile as measure_profile,
 )
 from .repeatability import (
     RepeatabilitySums as RepeatabilitySums,
     ScanComparison as ScanComparison,
     ScanPair as ScanPair,
-    match_scans as match_scans,
+    match_grey_levels as match_grey_levels,
 )
 from .scale_bar import (
     find_scale_bar as find_scale_bar,

@@ -20,11 +20,11 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     RealArray,
+    estimate_noise_level,
     map_parallel,
     mask_clipped_values,
-    noise_level,
     read_box,
-    split_blocks,
+    reshape_into_blocks,
 )
 
 # Chosen: up to 16 million pixels are all compared, in less than two seconds; larger
@@ -127,7 +127,7 @@ def measure_change(
     noise = max(noise, noise_sd or 0.0)
 
     def compute_change(box: Box) -> FloatArray:
-        change = read_on_grid(after, second, grid, box) - read_on_grid(
+        change = read_resampled(after, second, grid, box) - read_resampled(
             before, first, grid, box
         )
         return np.abs(change[np.isfinite(change)])
@@ -189,8 +189,8 @@ def _estimate_noise_and_step(
     step = max(1, -(-len(boxes) // _GRAIN_BLOCKS))
 
     def sample_block(box: Box) -> tuple[float, FloatArray]:
-        block = read_on_grid(image, lies, grid, box)
-        return noise_level(mask_clipped_values(block)), block[
+        block = read_resampled(image, lies, grid, box)
+        return estimate_noise_level(mask_clipped_values(block)), block[
             ::_SAMPLE, ::_SAMPLE
         ].ravel()
 
@@ -207,7 +207,7 @@ def _estimate_noise_and_step(
     )
 
 
-def read_on_grid(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
+def read_resampled(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
     """Read a box of a coarser grid by averaging image pixels.
 
     Returns means over the areas of the coarse pixels; NaN if much of a pixel is
@@ -229,18 +229,18 @@ def read_on_grid(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatAr
     values = read_box(image.data, Box(*spans[0], *spans[1])).astype(np.float64)
     finite = np.isfinite(values)
     if finite.all():
-        return _area_means(values, edges)
-    means = _area_means(np.where(finite, values, 0.0), edges)
-    means[_area_means(finite.astype(np.float64), edges) < 1 - _GAP] = np.nan
+        return _compute_area_means(values, edges)
+    means = _compute_area_means(np.where(finite, values, 0.0), edges)
+    means[_compute_area_means(finite.astype(np.float64), edges) < 1 - _GAP] = np.nan
     return means
 
 
-def block_means(image: RealArray, side: int) -> NDArray[Any]:
+def compute_block_means(image: RealArray, side: int) -> NDArray[Any]:
     """Average an image (Y, X) over square blocks, ignoring incomplete ones."""
-    return np.asarray(split_blocks(image, side).mean(axis=(1, 3)))
+    return np.asarray(reshape_into_blocks(image, side).mean(axis=(1, 3)))
 
 
-def _area_means(values: FloatArray, edges: list[FloatArray]) -> FloatArray:
+def _compute_area_means(values: FloatArray, edges: list[FloatArray]) -> FloatArray:
     """Average values over the cells between edges, one axis at a time."""
     for axis, places in enumerate(edges):
         first, side = round(places[0]), round(places[1] - places[0])

@@ -29,7 +29,7 @@ from scipy import fft
 
 from napari_semsr.analysis.frc import (
     Reason,
-    compare_with_nyquist,
+    describe_nyquist_ratio,
     is_periodic,
     read_finite_array,
 )
@@ -44,13 +44,13 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ShapeError,
+    compute_length_error,
+    compute_relative_pitch,
     count_available_cores,
     create_rings,
     declare_quantity,
-    length_error,
     plan_blocks,
     read_box,
-    relative_pitch,
     require_memory,
     tukey_window_2d,
     widen_interval,
@@ -153,7 +153,7 @@ class Decorrelation:
     @property
     def verdict(self) -> str:
         """Assessment of the cut-off."""
-        words = compare_with_nyquist(self.resolution_px)
+        words = describe_nyquist_ratio(self.resolution_px)
         if self.resolution_px is not None:
             periods = 1 / (self.resolution_px * float(self.frequency_per_px[0]))
             if periods < _PERIODS:
@@ -223,11 +223,11 @@ def measure_decorrelation(
             f"{image.shape[0]}x{image.shape[1]} px in {image.name}; use a larger area."
         )
         raise ShapeError(msg, code="image-too-small")
-    pitch = relative_pitch(image.scale)
+    pitch = compute_relative_pitch(image.scale)
     if side is None:
         yield Progress(0, 1, "transforming")
         require_memory(image.name, image.shape, _BYTES_PER_PX)
-        return _summarise(
+        return _summarise_curves(
             image, [_find_peak(read_finite_array(image), pitch)], (1, 1), None, 0
         )
     plan_blocks(
@@ -254,10 +254,10 @@ def measure_decorrelation(
             "smaller blocks (`block`) or crop to a gap-free area."
         )
         raise ShapeError(msg, code="gaps-everywhere")
-    return _summarise(image, curves, grid, side, len(curves) - len(usable))
+    return _summarise_curves(image, curves, grid, side, len(curves) - len(usable))
 
 
-def _summarise(
+def _summarise_curves(
     image: Micrograph,
     curves: "list[_Curve | None] | list[_Curve]",
     grid: IntPair,
@@ -280,7 +280,7 @@ def _summarise(
         step = 1 / ring - 1 / (ring + width)  # error: the step to the next ring
         low, high = interval = middle - step, middle + 1 / (ring - width) - 1 / ring
         if nm is not None:
-            error = length_error(image)
+            error = compute_length_error(image)
             interval_nm = widen_interval(middle * nm, (low * nm, high * nm), error)
     if side is None:
         p10 = p90 = None

@@ -25,7 +25,7 @@ import scipy  # the submodules are loaded lazily
 from pydantic import model_validator
 from scipy import fft, ndimage
 
-from napari_semsr.analysis.change import block_means, split_into_blocks
+from napari_semsr.analysis.change import compute_block_means, split_into_blocks
 from napari_semsr.core import (
     Box,
     Float32Array,
@@ -39,10 +39,10 @@ from napari_semsr.core import (
     Options,
     Progress,
     ShapeError,
+    compute_relative_pitch,
     count_available_cores,
     find_gap_free_box,
     option,
-    relative_pitch,
     warn,
 )
 
@@ -135,7 +135,7 @@ class ErrorMapOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorFit:
+class BlurAndGainFit:
     """Fitted blur, gain and offset between an enhanced image and its reference."""
 
     alpha: float  # gain and offset of its grey levels
@@ -168,7 +168,7 @@ class ErrorFit:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorPair:
+class AlignedPair:
     """Pair of a reference and an enhanced image aligned to it."""
 
     reference: GridImage  # overlap of both images
@@ -223,7 +223,7 @@ class ErrorPair:
 
     def get_axis_sigmas(self, sigma_px: float) -> FloatPair:
         """Return the standard deviations (y, x) in px of a Gaussian isotropic in nm."""
-        y, x = relative_pitch(self.enhanced.grid.pitch)
+        y, x = compute_relative_pitch(self.enhanced.grid.pitch)
         return sigma_px / y, sigma_px / x
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
@@ -336,7 +336,7 @@ def _fold_coefficients(coefficients: FloatArray, factor: int) -> FloatArray:
     return folded_sum
 
 
-def _gaussian_gain(size: int, sigma: float, factor: int) -> FloatArray:
+def _compute_gaussian_gain(size: int, sigma: float, factor: int) -> FloatArray:
     """Return the cosine-space gain of a Gaussian and of `factor`-sample averaging."""
     wave = np.pi * np.arange(size) / size
     reach = int(_REACH * sigma + 0.5)
@@ -364,7 +364,7 @@ def _fit_line(moments: FloatArray) -> tuple[float, float, float]:
     return gain, (first - gain * second) / count, max(0.0, whole - gain * covariance)
 
 
-def fit_blur_and_gain(pair: ErrorPair) -> Job[ErrorFit]:
+def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
     """Fit the blur, gain and offset between an enhanced image and its reference.
 
     Images of up to 2048 px are fitted as a whole, larger ones by eight evenly spaced
@@ -389,7 +389,7 @@ def fit_blur_and_gain(pair: ErrorPair) -> Job[ErrorFit]:
         raise ShapeError(msg, code="nothing-to-measure")
 
     def sum_moments(sigma: float) -> FloatArray:
-        gains = cache(partial(_gaussian_gain, factor=pair.factor))
+        gains = cache(partial(_compute_gaussian_gain, factor=pair.factor))
         sigmas = pair.get_axis_sigmas(sigma)
         sums = [block.compute_moments(gains, sigmas, pair.factor) for block in blocks]
         return np.asarray(np.sum(sums, axis=0))
@@ -414,7 +414,7 @@ def fit_blur_and_gain(pair: ErrorPair) -> Job[ErrorFit]:
         sigma = 0.0
     total = sum_moments(sigma)
     gain, offset, rest = _fit_line(total)
-    return ErrorFit(
+    return BlurAndGainFit(
         alpha=float(gain),
         beta=float(offset),
         sigma_px=sigma,
@@ -428,7 +428,9 @@ def _crop_gap_free(
     reference: FloatArray, enhanced: FloatArray, factor: int
 ) -> tuple[FloatArray, FloatArray] | None:
     """Crop a block to its largest gap-free area in both images; None if too small."""
-    usable = np.isfinite(reference) & (block_means(np.isfinite(enhanced), factor) == 1)
+    usable = np.isfinite(reference) & (
+        compute_block_means(np.isfinite(enhanced), factor) == 1
+    )
     box: Box | None = Box.from_shape(usable.shape)
     if not usable.all():
         box = find_gap_free_box(usable, least=_LEAST)
@@ -437,7 +439,7 @@ def _crop_gap_free(
     return reference[box.slices], enhanced[box.scale(factor).slices]
 
 
-def _check_contrast(pair: ErrorPair, moments: FloatArray) -> None:
+def _check_contrast(pair: AlignedPair, moments: FloatArray) -> None:
     """Raise an error if either image is constant and cannot be fitted."""
     count, first, second, squares, powers, _ = moments
     for area, total, square in (
@@ -495,8 +497,8 @@ class ErrorSums:
 class FittedPair:
     """An image pair with its fit, evaluated block by block."""
 
-    pair: ErrorPair
-    fit: ErrorFit  # fit of the enhanced image to the reference
+    pair: AlignedPair
+    fit: BlurAndGainFit  # fit of the enhanced image to the reference
 
     def read(self, box: Box) -> tuple[Float32Array, Float32Array]:
         """Return a box of the reference and of the degraded enhanced image.
@@ -514,13 +516,13 @@ class FittedPair:
             inner = part.relative_to(window).scale(factor).slices
             finite = np.isfinite(fine)
             if finite.all():
-                smooth = _blur(fine, sigmas)
+                smooth = _apply_gaussian_blur(fine, sigmas)
             else:  # normalise by the weights of known pixels; gaps remain gaps
-                smooth = _blur(np.where(finite, fine, 0.0), sigmas)
-                weight = _blur(finite.astype(np.float32), sigmas)
+                smooth = _apply_gaussian_blur(np.where(finite, fine, 0.0), sigmas)
+                weight = _apply_gaussian_blur(finite.astype(np.float32), sigmas)
                 smooth /= np.maximum(weight, _MIN_KNOWN)
                 smooth[~finite | (weight < _MIN_KNOWN)] = np.nan
-            means = block_means(smooth[inner], factor)
+            means = compute_block_means(smooth[inner], factor)
             degraded_part = np.asarray(
                 self.fit.alpha * means + self.fit.beta, np.float32
             )
@@ -528,6 +530,6 @@ class FittedPair:
         return reference_block, result
 
 
-def _blur(image: Float32Array, sigmas: FloatPair) -> Float32Array:
+def _apply_gaussian_blur(image: Float32Array, sigmas: FloatPair) -> Float32Array:
     """Apply a Gaussian blur with reflected borders."""
     return np.asarray(ndimage.gaussian_filter(image, sigmas, truncate=_REACH))

@@ -50,7 +50,7 @@ _FLOOR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Familiarity:
+class BlockFeatures:
     """Block features (M, F) of a field, and the distance limit."""
 
     looks: FloatArray
@@ -113,12 +113,12 @@ class Familiarity:
             )
             familiarity = cls(looks, spread, float(record["limit"]))
         except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise damaged_card_error("its training area") from error
+            raise create_damaged_card_error("its training area") from error
         has_shapes = looks.ndim == 2 and looks.shape[1:] == spread.shape == (_NUMBERS,)
         positive = bool((spread > 0).all()) and familiarity.limit > 0
         finite = all(np.isfinite(v).all() for v in (looks, spread, familiarity.limit))
         if not (has_shapes and len(looks) >= _NEAREST and positive and finite):
-            raise damaged_card_error("its training area")
+            raise create_damaged_card_error("its training area")
         return familiarity
 
     def compare(
@@ -163,7 +163,7 @@ def compute_unfamiliar_percentage(distances: FloatArray) -> float | None:
     return 100 * float((finite > 1).mean()) if finite.size else None
 
 
-def damaged_card_error(what: str) -> CheckpointError:
+def create_damaged_card_error(what: str) -> CheckpointError:
     """Return the error for a damaged model-card entry."""
     return CheckpointError(
         f"The model card entry for {what} is damaged; use another copy of the model "

@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 from scipy import fft
 
-from napari_semsr.analysis.familiarity import damaged_card_error
+from napari_semsr.analysis.familiarity import create_damaged_card_error
 from napari_semsr.analysis.light import find_cut_off
 from napari_semsr.analysis.metrics import compute_psnr_gain
 from napari_semsr.core import Box, FloatArray, Micrograph, read_box
@@ -128,5 +128,5 @@ class Falloff:
         try:
             falloff = cls(float(record["falloff_db"]), float(record["error_db"]))
         except (TypeError, ValueError, KeyError) as error:
-            raise damaged_card_error("the focus of its training area") from error
+            raise create_damaged_card_error("the focus of its training area") from error
         return falloff

@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, spatial
 from skimage import filters, measure, morphology, segmentation
 
-from napari_semsr.analysis.frc import check_grids
+from napari_semsr.analysis.frc import check_same_grid
 from napari_semsr.analysis.metrics import read_finite_values
 from napari_semsr.core import (
     LEVELS,
@@ -51,12 +51,12 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     RealArray,
+    compute_length_error,
+    compute_relative_pitch,
     create_length_properties,
     declare_quantity,
-    length_error,
-    noise_level,
+    estimate_noise_level,
     option,
-    relative_pitch,
     widen_interval,
 )
 
@@ -178,7 +178,9 @@ def choose_bin_edges(
     return np.arange(count + 1, dtype=float) * step
 
 
-def count_widths(widths: Iterable[float], edges: ArrayLike) -> WidthHistogram:
+def compute_width_histogram(
+    widths: Iterable[float], edges: ArrayLike
+) -> WidthHistogram:
     """Histogram the widths and fit a Gaussian by ordinary least squares.
 
     Widths have a long tail, unlike a Gaussian: the mean of the fit is that of the peak.
@@ -226,7 +228,11 @@ def _fit_gaussian(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the covariance, which is not used
             best, _ = scipy.optimize.curve_fit(
-                _evaluate_gaussian, middle, counts, start, jac=_gaussian_derivatives
+                _evaluate_gaussian,
+                middle,
+                counts,
+                start,
+                jac=_compute_gaussian_derivatives,
             )
     except RuntimeError:
         return None
@@ -240,7 +246,7 @@ def _evaluate_gaussian(
     return np.asarray(height * np.exp(-0.5 * ((x - mean) / sigma) ** 2))
 
 
-def _gaussian_derivatives(
+def _compute_gaussian_derivatives(
     x: FloatArray, height: float, mean: float, sigma: float
 ) -> FloatArray:
     away = (x - mean) / sigma
@@ -577,7 +583,7 @@ class Gaps:
         One for each gap that both show; empty if there is none or the unit is unknown.
         """
         errors = (_compute_width_error(gap, unit) for gap in self.found_gaps)
-        return np.array(_remove_none(errors), dtype=float)
+        return np.array(_remove_none_values(errors), dtype=float)
 
     def compute_interval(self, values: FloatArray, unit: str) -> FloatPair | None:
         """Return the 95 % interval of a mean length or mean length difference.
@@ -595,7 +601,8 @@ class Gaps:
         names = f"width_{unit}", f"reference_{unit}"
         image, reference = (
             np.array(
-                _remove_none(getattr(gap, name) for gap in self.found_gaps), dtype=float
+                _remove_none_values(getattr(gap, name) for gap in self.found_gaps),
+                dtype=float,
             )
             for name in names
         )
@@ -616,7 +623,7 @@ class Gaps:
         share = self.size_error if unit == "nm" else 0.0
         histograms_made: list[WidthHistogram] = []
         for each in widths:
-            one = count_widths(each, edges)
+            one = compute_width_histogram(each, edges)
             fit = one.fit
             if fit is not None:
                 fit = replace(fit, error=math.hypot(fit.error, share * fit.mean))
@@ -631,7 +638,7 @@ class Gaps:
         Empty if there are none or the unit is unknown.
         """
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
-        return np.array(_remove_none(whole), dtype=float)
+        return np.array(_remove_none_values(whole), dtype=float)
 
     def create_table(self) -> dict[str, list[float | str | None]]:
         """Return table columns with one row per gap, invented gaps last.
@@ -669,7 +676,7 @@ def _compute_width_error(gap: Gap, unit: str) -> float | None:
     )
 
 
-def _remove_none(values: Iterable[float | None]) -> list[float]:
+def _remove_none_values(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
@@ -711,7 +718,7 @@ def measure_gaps(
     """
     settings = options or GapOptions()
     if reference is not None:
-        check_grids(image, reference)
+        check_same_grid(image, reference)
     plane = read_finite_values(image, "Gaps")
     values, background = _subtract_background(plane, dark=settings.dark)
     guide, guide_background = values, None
@@ -719,7 +726,7 @@ def measure_gaps(
         plane = read_finite_values(reference, "Gaps")
         guide, guide_background = _subtract_background(plane, dark=settings.dark)
     regions, count, bright = yield from _label_particles(guide, settings)
-    pitch = np.array(relative_pitch(image.scale))
+    pitch = np.array(compute_relative_pitch(image.scale))
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield Progress(0, 0, f"measuring gaps between {count} particles")
@@ -759,7 +766,7 @@ def measure_gaps(
         sizes=_measure_particles(labels, count, image),
         invented_gaps=tuple(invented_gaps),
         own=own,
-        size_error=length_error(image),
+        size_error=compute_length_error(image),
     )
 
 
@@ -804,7 +811,7 @@ def _find_gaps(
     would cross an object.
     """
     gaps, left_out, across = [], 0, 0
-    noise = noise_level(guide) / math.sqrt(len(_LINES))
+    noise = estimate_noise_level(guide) / math.sqrt(len(_LINES))
     for line in lines:
         dip = _measure_dip(guide, line, noise)
         left_out += not dip.equal
@@ -857,7 +864,7 @@ def _compute_centres(
 
 def _subtract_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, float]:
     """Subtract the background; return the difference and the background."""
-    upright = _level_background(-values if dark else values)
+    upright = _flatten_background(-values if dark else values)
     low, high = float(upright.min()), float(upright.max())
     level = low
     if high > low:
@@ -865,7 +872,7 @@ def _subtract_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray,
     return upright - level, -level if dark else level
 
 
-def _level_background(values: FloatArray) -> FloatArray:
+def _flatten_background(values: FloatArray) -> FloatArray:
     """Level a sloping or curved background, keeping its mean.
 
     A second-order polynomial is fitted to the low grey levels of the parts of the
@@ -881,14 +888,15 @@ def _level_background(values: FloatArray) -> FloatArray:
                 levels.append(float(np.percentile(part, _LOW)))
                 places.append((rows.mean(), columns.mean()))
     low = np.array(levels)
-    terms = _polynomial_terms(np.array(places).T, values.shape)
+    terms = _evaluate_polynomial_terms(np.array(places).T, values.shape)
     weight, best = np.ones(low.size), np.zeros(terms.shape[1])
     for _ in range(_ROUNDS):
         root = np.sqrt(weight)
         best = np.linalg.lstsq(terms * root[:, None], low * root, rcond=None)[0]
         weight = np.where(low > terms @ best, _ABOVE, 1.0)
     ground = (
-        _polynomial_terms(np.indices(values.shape, dtype=float), values.shape) @ best
+        _evaluate_polynomial_terms(np.indices(values.shape, dtype=float), values.shape)
+        @ best
     )
     span = float(np.ptp(ground))
     follow = np.mean(np.abs(low - terms @ best) < _FOLLOWS * span)
@@ -900,7 +908,7 @@ def _level_background(values: FloatArray) -> FloatArray:
     return level + float(ground.mean()) if span > _SLOPING * apart else values
 
 
-def _polynomial_terms(places: FloatArray, shape: IntPair) -> FloatArray:
+def _evaluate_polynomial_terms(places: FloatArray, shape: IntPair) -> FloatArray:
     """Evaluate the terms of a second-order polynomial at rows and columns (2, ...)."""
     y, x = (place / side - 0.5 for place, side in zip(places, shape, strict=True))
     return np.stack([np.ones_like(y), y, x, y * y, x * y, x * x], axis=-1)
@@ -915,7 +923,7 @@ def _label_particles(
     particle is outlined after the narrowest Gaussian in which its outline is above the
     noise; the remainder is searched again until nothing more is found.
     """
-    noise = noise_level(np.where(missing, np.nan, values))
+    noise = estimate_noise_level(np.where(missing, np.nan, values))
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES_PX]
     while scales:
@@ -1005,7 +1013,7 @@ def _keep_bright_parts(
     return np.where(is_kept, np.cumsum(is_kept), 0)[parts], int(is_kept.sum())
 
 
-def _sort_by_label(
+def _sort_pixels_by_label(
     values: FloatArray, labels: NDArray[np.int32]
 ) -> tuple[NDArray[np.intp], FloatArray]:
     """Sort labelled pixels by label, then by value."""
@@ -1029,7 +1037,7 @@ def _compute_label_quantiles(
     values: FloatArray, labels: NDArray[np.int32], count: int, share: float
 ) -> FloatArray:
     """Return a quantile of each label from 1 to `count`; -inf for empty labels."""
-    numbers, levels = _sort_by_label(values, labels)
+    numbers, levels = _sort_pixels_by_label(values, labels)
     size = np.bincount(numbers, minlength=count + 1)[1:]
     place = np.cumsum(size) - size + share * np.maximum(size - 1, 0)
     levels = np.append(levels, 0.0)  # so that a last label without values has an index
@@ -1072,7 +1080,7 @@ def _find_basins(
     if not count:
         return basins, np.zeros(1)
     while True:
-        numbers, levels = _sort_by_label(height, basins)
+        numbers, levels = _sort_pixels_by_label(height, basins)
         ends = np.cumsum(np.bincount(numbers, minlength=count + 1))[1:]
         own = levels[ends - 1]
         for _ in range(_TURNS):  # the height must not depend on a few bright spots
@@ -1198,7 +1206,10 @@ def _connect_neighbours(
     for a, b in _find_near_pairs(labels, centres, reach, furthest, pitch):
         ends = int(a) + 1, int(b) + 1
         labels_passed = ndimage.map_coordinates(
-            labels, _line_points(centres[a], centres[b]), order=0, mode="nearest"
+            labels,
+            _compute_line_points(centres[a], centres[b]),
+            order=0,
+            mode="nearest",
         )
         others = set(np.unique(labels_passed)) - {0, *ends}
         inside = labels_passed == ends[0], labels_passed == ends[1]
@@ -1245,7 +1256,9 @@ def _find_near_pairs(
     return np.unique(np.sort(near, axis=1), axis=0)
 
 
-def _line_points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArray:
+def _compute_line_points(
+    start: FloatArray, stop: FloatArray, aside: float = 0.0
+) -> FloatArray:
     """Return points along a line, optionally shifted sideways."""
     along = stop - start
     length = max(float(np.hypot(*along)), 1e-9)
@@ -1257,7 +1270,7 @@ def _line_points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> Flo
 
 def _measure_dip(values: FloatArray, line: _PairLine, noise: float) -> _Dip:
     """Measure the grey-level minimum between two particles."""
-    points = [_line_points(line.start, line.stop, aside) for aside in _LINES]
+    points = [_compute_line_points(line.start, line.stop, aside) for aside in _LINES]
     levels = ndimage.map_coordinates(
         values, np.concatenate(points, axis=1), order=1, mode="nearest"
     )

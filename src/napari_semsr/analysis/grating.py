@@ -30,9 +30,9 @@ from napari_semsr.core import (
     Options,
     RealArray,
     RegistrationError,
-    distort,
+    compute_radial_displacement,
+    distort_positions,
     option,
-    radial_displacement,
 )
 
 _SMOOTH = 0.8  # periods; such a Gaussian reduces the mean and other orders to e^-12
@@ -234,7 +234,7 @@ def _choose_wave_vectors(
     plane: FloatArray, vectors: FloatArray, lattice: str, spectrum: _Spectrum
 ) -> FloatArray:
     """Choose the fundamental wave and, for a lattice, a second wave across it."""
-    first = _find_fundamental(plane, vectors[0], spectrum)
+    first = _find_fundamental_wave(plane, vectors[0], spectrum)
     across = [
         wave
         for wave in vectors[1:]
@@ -254,7 +254,7 @@ def _choose_wave_vectors(
     return _estimate_central_waves(plane, np.stack([first, second]))
 
 
-def _find_fundamental(
+def _find_fundamental_wave(
     plane: FloatArray, wave: FloatArray, spectrum: _Spectrum
 ) -> FloatArray:
     """Find the fundamental of a second- or third-order wave.
@@ -335,13 +335,13 @@ def _choose_distortion_model(
     return replace(none, waves=waves, phases=phases, centre=centre), "centre"
 
 
-def _field_centre(places: FloatArray, shape: IntPair) -> FloatArray:
+def _get_field_centre(places: FloatArray, shape: IntPair) -> FloatArray:
     """Return the centre of the field in a shape that broadcasts with `places`."""
     middle = (np.array(shape) - 1) / 2
     return np.asarray(middle.reshape(2, *[1] * (places.ndim - 1)))
 
 
-def _second_order_terms(away: FloatArray, shape: IntPair) -> FloatArray:
+def _compute_second_order_terms(away: FloatArray, shape: IntPair) -> FloatArray:
     """Compute yy, yx and xx divided by the squared radius of the rim, (3, …)."""
     y, x = away / (min(shape) / 2)
     return np.stack([y * y, y * x, x * x])
@@ -352,12 +352,14 @@ def _position_derivatives(
 ) -> FloatArray:
     """Compute derivatives (…, 2, N) of positions (2, N) by each shared parameter."""
     y, x = fit.centre
-    rim = np.stack(radial_displacement(places[0], places[1], shape, centre=(y, x)))
+    rim = np.stack(
+        compute_radial_displacement(places[0], places[1], shape, centre=(y, x))
+    )
     rim *= min(shape) / 2
     if free == "none":
         return rim[None]
-    off = _field_centre(places, shape) + fit.centre[:, None]
-    terms = _second_order_terms(places - off, shape)
+    off = _get_field_centre(places, shape) + fit.centre[:, None]
+    terms = _compute_second_order_terms(places - off, shape)
     if free == "centre":
         more = fit.distortion * np.einsum("jat,tn->jan", _OFF_CENTRE, terms)
     else:
@@ -377,13 +379,15 @@ def _refine_fit(
     """Fit waves and distortion to the phases within a given radius."""
     shape = plane.shape
     grid = np.indices(shape, np.float64)
-    away = grid - _field_centre(grid, shape)
+    away = grid - _get_field_centre(grid, shape)
     y, x = fit.centre
     # undistorted pixel positions (2, …) relative to the field's centre
-    even = np.stack(distort(grid[0], grid[1], shape, fit.distortion, centre=(y, x)))
-    even -= _field_centre(grid, shape)
+    even = np.stack(
+        distort_positions(grid[0], grid[1], shape, fit.distortion, centre=(y, x))
+    )
+    even -= _get_field_centre(grid, shape)
     if fit.lean.any():
-        terms = _second_order_terms(away, shape)
+        terms = _compute_second_order_terms(away, shape)
         even += np.tensordot(fit.directions.T @ fit.lean, terms, 1)
     width = _SMOOTH / float(np.hypot(*fit.waves.T).min())
     step = max(1, round(width), -(-max(shape) // _ROWS))
@@ -415,10 +419,10 @@ def _refine_fit(
             np.abs(residuals) ** 2 / max(np.median(np.abs(residuals)) ** 2, 1e-30)
         )
     residuals = np.concatenate(left), np.concatenate(weight)
-    return _take_step(fit, free, np.hstack(rows), *residuals, (width, step))
+    return _update_fit(fit, free, np.hstack(rows), *residuals, (width, step))
 
 
-def _take_step(
+def _update_fit(
     fit: _GratingFit,
     free: _Freedom,
     design: FloatArray,
@@ -501,7 +505,7 @@ def _create_calibration(
     free_of_centre = free != "centre"
     around = np.linspace(0, np.pi, 90)
     rim = np.stack([np.sin(around), np.cos(around)]) * (min(shape) / 2)
-    uneven = fit.lean @ _second_order_terms(rim, (shape[0], shape[1]))
+    uneven = fit.lean @ _compute_second_order_terms(rim, (shape[0], shape[1]))
     first = fit.waves[0]
     lines = lattice == "lines"
     return Calibration(

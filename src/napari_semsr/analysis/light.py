@@ -15,10 +15,10 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     Micrograph,
+    compute_relative_pitch,
     count_available_cores,
     create_rings,
     option,
-    relative_pitch,
     tukey_window_2d,
 )
 
@@ -94,7 +94,7 @@ def format_cut_off_note(found_nm: float | None, end_nm: float | None) -> str:
     return f"finer than the optical cut-off of {end_nm:.4g} nm"
 
 
-def split_at_cut_off(
+def split_frequencies(
     plane: FloatArray, cut_off_nm: float, pixel_size_nm: FloatPair
 ) -> tuple[FloatArray, FloatArray]:
     """Split a plane (Y, X) into frequencies below and above the optical cut-off.
@@ -107,7 +107,7 @@ def split_at_cut_off(
     window = tukey_window_2d(shape, _TAPER)
     window /= math.sqrt(np.mean(window**2))  # to a mean square of 1
     spectrum = fft.rfft2(window * (plane - plane.mean()), workers=cores)
-    rings = create_rings(shape, relative_pitch(pixel_size_nm))
+    rings = create_rings(shape, compute_relative_pitch(pixel_size_nm))
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm
     finer = (rings.frequency > end)[rings.index]
     below, above = (

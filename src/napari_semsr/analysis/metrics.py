@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, minimum_filter
 
-from napari_semsr.analysis.frc import check_grids
-from napari_semsr.analysis.light import CutOff, find_cut_off, split_at_cut_off
+from napari_semsr.analysis.frc import check_same_grid
+from napari_semsr.analysis.light import CutOff, find_cut_off, split_frequencies
 from napari_semsr.core import (
     DB,
     FLAT,
@@ -273,7 +273,7 @@ class Metrics:
         return why if small else None
 
 
-def _remove_missing(values: FloatArray) -> FloatArray:
+def _remove_missing_pixels(values: FloatArray) -> FloatArray:
     """Return the finite pixels (N,), or the array itself if all pixels are finite."""
     finite = np.isfinite(values)
     return values if finite.all() else values[finite]
@@ -287,7 +287,7 @@ def average_gradient(image: FloatArray) -> float:
     """
     dx = np.diff(image, axis=1)[:-1]
     dy = np.diff(image, axis=0)[:, :-1]
-    slopes = _remove_missing(np.sqrt((dx**2 + dy**2) / 2))
+    slopes = _remove_missing_pixels(np.sqrt((dx**2 + dy**2) / 2))
     return float(slopes.mean()) if slopes.size else 0.0
 
 
@@ -296,19 +296,21 @@ def contrast(image: FloatArray) -> float:
 
     `image` (Y, X); over all horizontal and vertical pairs; 0 for a single pixel.
     """
-    dx, dy = (_remove_missing(np.diff(image, axis=axis)) for axis in (1, 0))
+    dx, dy = (_remove_missing_pixels(np.diff(image, axis=axis)) for axis in (1, 0))
     pairs = dx.size + dy.size
     return float(((dx**2).sum() + (dy**2).sum()) / pairs) if pairs else 0.0
 
 
 def spatial_frequency(image: FloatArray) -> float:
     """Compute √(mean Δx² + mean Δy²) over rows and columns; `image` (Y, X)."""
-    rows, columns = (_remove_missing(np.diff(image, axis=axis)) for axis in (1, 0))
+    rows, columns = (
+        _remove_missing_pixels(np.diff(image, axis=axis)) for axis in (1, 0)
+    )
     total = sum(float((d**2).mean()) for d in (rows, columns) if d.size)
     return math.sqrt(total)
 
 
-def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
+def fit_gain_and_offset(image: FloatArray, reference: FloatArray) -> FloatPair:
     """Fit the gain and offset that map an image (Y, X) or (N,) to a reference.
 
     Uses least squares; a constant image gets gain 0.
@@ -324,7 +326,7 @@ def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
 _PARTS = 4  # parts along each side of a field, whose scatter gives errors; chosen
 
 
-def sum_part_errors(image: RealArray, reference: RealArray) -> FloatArray:
+def sum_section_errors(image: RealArray, reference: RealArray) -> FloatArray:
     """Sum the squared errors of an image (Y, X) in each section of the field.
 
     Returns the sums of 16 parts, row by row: (16,); fewer if the image has fewer rows.
@@ -445,7 +447,7 @@ def structural_similarity(
 _APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filters less
 
 
-def _choose_range(
+def _choose_data_range(
     image: Micrograph, reference: Micrograph | None, *, alike: bool
 ) -> tuple[float, RangeSource]:
     """Choose a common data range for both images; return it with its source.
@@ -571,7 +573,7 @@ def measure_metrics(
         Shortest period that the light transmitted; by default from the image's history.
     """
     if reference is not None:
-        check_grids(image, reference)
+        check_same_grid(image, reference)
     options = MetricsOptions.parse(
         {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
     )
@@ -594,14 +596,14 @@ def measure_metrics(
     values, target = _read_planes(image, reference, cut_off_nm)
     span, source = options.data_range, _USER_SOURCE
     if span is None:
-        span, source = _choose_range(image, reference, alike=match is None)
+        span, source = _choose_data_range(image, reference, alike=match is None)
     if not span > 0:
         msg = (
             "The data range must be positive, but the image is constant; set "
             "`data_range`."
         )
         raise OptionError(msg, code="image-blank")
-    peak = float(np.abs(_remove_missing(values)).max())
+    peak = float(np.abs(_remove_missing_pixels(values)).max())
     if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
         msg = (
             "The data range must be of a similar magnitude to the grey values, got "
@@ -619,7 +621,7 @@ def measure_metrics(
     if reference is None or target is None:
         return own
     if match is not None and not np.ptp(
-        _remove_missing(target)
+        _remove_missing_pixels(target)
     ):  # every image would match a constant
         msg = (
             "Matching grey levels needs a reference with contrast, but "
@@ -653,10 +655,12 @@ def _add_reference_metrics(
         values[np.isnan(target)] = np.nan
     gain, offset = 1.0, 0.0
     if match == "affine":
-        gain, offset = match_affine(_remove_missing(values), _remove_missing(target))
+        gain, offset = fit_gain_and_offset(
+            _remove_missing_pixels(values), _remove_missing_pixels(target)
+        )
         values = gain * values + offset
-    error = float(np.mean(_remove_missing((values - target) ** 2)))
-    energy = float(np.mean(_remove_missing(target**2)))
+    error = float(np.mean(_remove_missing_pixels((values - target) ** 2)))
+    energy = float(np.mean(_remove_missing_pixels(target**2)))
     metrics = replace(
         own,
         psnr_db=_compute_psnr(error),
@@ -672,13 +676,14 @@ def _add_reference_metrics(
     if not (cut_off_nm and pixel_size_nm and rings):
         return metrics
     image_bands, truth = (
-        split_at_cut_off(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)
+        split_frequencies(plane, cut_off_nm, pixel_size_nm)
+        for plane in (values, target)
     )
     # The gain is fitted again to the band below only: otherwise content above would
     # change it, and thus the error below.
-    gain = 1.0 if match is None else match_affine(image_bands[0], truth[0])[0]
+    gain = 1.0 if match is None else fit_gain_and_offset(image_bands[0], truth[0])[0]
     below, above = (
-        sum_part_errors(gain * one, other)
+        sum_section_errors(gain * one, other)
         for one, other in zip(image_bands, truth, strict=True)
     )
     return replace(

@@ -22,9 +22,9 @@ import numpy as np
 from scipy import ndimage
 
 from napari_semsr.analysis.change import (
-    block_means,
+    compute_block_means,
     find_common_grid,
-    read_on_grid,
+    read_resampled,
     split_into_blocks,
 )
 from napari_semsr.core import (
@@ -35,8 +35,8 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    estimate_noise_level,
     find_gap_free_box,
-    noise_level,
     parse_pixel_size,
 )
 
@@ -96,7 +96,7 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     for number, box in enumerate(boxes):
         yield Progress(number, 2 * len(boxes), "blurring the result again")
         both = [
-            read_on_grid(image, of, grid, box)
+            read_resampled(image, of, grid, box)
             for image, of in zip((before, after), lies, strict=True)
         ]
         finite = np.isfinite(both[0]) & np.isfinite(both[1])
@@ -126,7 +126,7 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     ridge = _RIDGE * np.trace(power) / many * np.eye(many)
     weights = np.linalg.solve(power + ridge, cross)
     left = (total - 2 * weights @ cross + weights @ power @ weights) / count
-    noise = float(np.median([noise_level(original) for original, _ in blocks]))
+    noise = float(np.median([estimate_noise_level(original) for original, _ in blocks]))
     contrast = total / count
     if contrast < _LEAST * noise**2 or contrast == 0:
         return None
@@ -152,7 +152,7 @@ def map_misfit(
         yield Progress(number, len(boxes), "mapping the misfit")
         wide_box = box.grow(_BORDER).intersection(field)
         original, output = (
-            read_on_grid(image, of, grid, wide_box)
+            read_resampled(image, of, grid, wide_box)
             for image, of in zip((before, after), lies, strict=True)
         )
         finite = np.isfinite(original) & np.isfinite(output)
@@ -167,7 +167,7 @@ def map_misfit(
         ):
             left = left - weight * ramp  # excluding the unreliable border
         square = np.where(finite, left**2, np.nan)
-        means = block_means(square[box.relative_to(wide_box).slices], _MAP_BIN)
+        means = compute_block_means(square[box.relative_to(wide_box).slices], _MAP_BIN)
         y, x = (v // _MAP_BIN for v in (box.y0 - field.y0, box.x0 - field.x0))
         squares[y : y + means.shape[0], x : x + means.shape[1]] = means
     finite = np.isfinite(squares)

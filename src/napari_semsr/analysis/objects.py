@@ -29,7 +29,7 @@ from napari_semsr.core import (
     Quantity,
     ShapeError,
     create_property,
-    noise_level,
+    estimate_noise_level,
 )
 
 _DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: between noise and shading
@@ -101,7 +101,7 @@ def find_object_diameter(reference: FloatArray) -> float:
     Maximises the variance of the scale-normalised Laplacian minus that of white noise
     of the same strength as in the image.
     """
-    noise = noise_level(reference)
+    noise = estimate_noise_level(reference)
     plane = np.asarray(reference, dtype=np.float64)
 
     def compute_contrast(diameter: float) -> float:
@@ -152,7 +152,7 @@ def count_objects(
         _scale_to_display_range(one, diameter) for one in (image, reference)
     )
     responses = [_compute_response(one, diameter) for one in (image_displayed, true)]
-    noise = noise_level(true) * _compute_noise_response(diameter)
+    noise = estimate_noise_level(true) * _compute_noise_response(diameter)
     extrema = [_find_extrema(response, diameter) for response in responses]
     heights = np.abs(extrema[1].heights)
     strong = float(np.percentile(heights, _STRONGEST)) if heights.size else 0.0

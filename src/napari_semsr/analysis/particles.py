@@ -9,7 +9,13 @@ from scipy import ndimage
 from skimage import measure, segmentation
 
 from napari_semsr.analysis.gaps import ParticleOptions, find_particles
-from napari_semsr.core import FloatArray, Job, Micrograph, ShapeError, relative_pitch
+from napari_semsr.core import (
+    FloatArray,
+    Job,
+    Micrograph,
+    ShapeError,
+    compute_relative_pitch,
+)
 
 _MAX_PARTS = 2  # average objects per label; chosen: grey levels have more
 # A clear particle shares less than this part of its outline with others, and fills
@@ -76,7 +82,7 @@ def measure_particles(
     else:
         labels, too_small = yield from find_particles(image, settings)
         numbers = np.arange(labels.max() + 1)
-    pitch = relative_pitch(image.scale)
+    pitch = compute_relative_pitch(image.scale)
     regions = measure.regionprops_table(labels, properties=_PROPERTIES, spacing=pitch)
     diameters = np.sqrt(regions["area"] * 4 / np.pi)
     is_known = np.isfinite(image.array())

@@ -31,7 +31,7 @@ from typing import Self
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.analysis.change import block_means, split_into_blocks
+from napari_semsr.analysis.change import compute_block_means, split_into_blocks
 from napari_semsr.core import (
     Box,
     Float32Array,
@@ -148,7 +148,7 @@ def _compute_noise_fractions(area: GridImage) -> tuple[FloatPair, FloatPair]:
     return (power[0], power[1]), (power[2] / _ROUGH_POWER, power[3] / _ROUGH_POWER)
 
 
-def _fourth_differences(values: FloatArray, axis: int) -> FloatArray:
+def _compute_fourth_differences(values: FloatArray, axis: int) -> FloatArray:
     """Compute fourth differences along an axis; NaN at the border."""
     differences = np.full(values.shape, np.nan)
     np.moveaxis(differences, axis, 0)[2:-2] = np.diff(
@@ -158,7 +158,7 @@ def _fourth_differences(values: FloatArray, axis: int) -> FloatArray:
 
 
 @dataclass(frozen=True, slots=True)
-class GreyMatch:
+class GreyLevelMapping:
     """Grey-level mapping from the second scan to the first."""
 
     gain: float  # first = offset + gain · second
@@ -172,20 +172,20 @@ class GreyMatch:
     kept_rough: float
 
 
-def match_scans(pair: ScanPair) -> Job[GreyMatch]:
+def match_grey_levels(pair: ScanPair) -> Job[GreyLevelMapping]:
     """Match the grey levels of two scans without using either as reference.
 
     All squares without gaps are used.
     """
     boxes = split_into_blocks(Box.from_shape(pair.shape), None, _PART)
-    squares = _SquareSums()
+    squares = _BlockSums()
     roughs = np.zeros((2, 4))
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "matching grey levels")
         both = pair.read(box)
-        squares.add(*(block_means(part, _SQUARE) for part in both))
+        squares.add(*(compute_block_means(part, _SQUARE) for part in both))
         for axis in (0, 1):
-            first, second = (_fourth_differences(part, axis) for part in both)
+            first, second = (_compute_fourth_differences(part, axis) for part in both)
             finite = np.isfinite(first) & np.isfinite(second)
             first, second = first[finite], second[finite]
             roughs[axis] += [first.size, first @ first, first @ second, second @ second]
@@ -201,7 +201,7 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     # smooth noise loses less by interpolation, as it has less fine detail
     fine = noise[1 - axis] / noise[axis] if noise[axis] > 0 else 1.0
     across = 1 - (1 - pair.noise_share[1 - axis]) * fine
-    return GreyMatch(
+    return GreyLevelMapping(
         gain,
         means[0] - gain * means[1],
         cross_moments / math.sqrt(power[0] * power[1]),
@@ -213,7 +213,7 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
 
 
 @dataclass
-class _SquareSums:
+class _BlockSums:
     """Sums over squares of two scans, centred on their means for precision."""
 
     sums: FloatArray = field(default_factory=lambda: np.zeros(6))
@@ -256,7 +256,7 @@ class _SquareSums:
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatabilityPart:
+class RepeatabilitySection:
     """Section of the map and its contribution to the overall results."""
 
     values: Float32Array  # grey levels; NaN where unknown
@@ -268,11 +268,11 @@ class ScanComparison:
     """Two matched scans, compared block by block."""
 
     pair: ScanPair
-    match: GreyMatch  # match of the grey levels
+    match: GreyLevelMapping  # match of the grey levels
     part: str  # quantity of the map
     window: int  # pixels along the side of the windows
 
-    def compare(self, box: Box) -> RepeatabilityPart:
+    def compare(self, box: Box) -> RepeatabilitySection:
         """Compare both scans in a box; return the map and its sums."""
         reach = self.window // 2 + len(_ROUGH) // 2
         around = box.grow(reach).intersection(Box.from_shape(self.pair.shape))
@@ -282,7 +282,7 @@ class ScanComparison:
         scale = 2 * _ROUGH_POWER * self.match.kept_rough
         power, noise = (
             apart**2 / 2,
-            _fourth_differences(apart, self.match.axis) ** 2 / scale,
+            _compute_fourth_differences(apart, self.match.axis) ** 2 / scale,
         )
         inner = box.relative_to(around).slices
         finite = np.isfinite(power)
@@ -298,7 +298,7 @@ class ScanComparison:
         own, rough = power[inner], noise[inner]
         sums = [np.isfinite(own).sum(), np.nansum(own)]
         sums += [np.isfinite(rough).sum(), np.nansum(rough)]
-        return RepeatabilityPart(
+        return RepeatabilitySection(
             deviations.astype(np.float32), np.array(sums, dtype=float)
         )
 
@@ -329,7 +329,7 @@ class RepeatabilitySums:
     _counts: FloatArray = field(default_factory=lambda: np.zeros(_BINS.size + 1))
     _map_sums: FloatArray = field(default_factory=lambda: np.zeros(2))
 
-    def add(self, part: RepeatabilityPart) -> None:
+    def add(self, part: RepeatabilitySection) -> None:
         """Add the pixels of a section of the map."""
         self._sums += part.sums
         finite = part.values[np.isfinite(part.values)].astype(np.float64)

@@ -16,9 +16,9 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     ShapeError,
+    compute_relative_pitch,
     count_available_cores,
     create_rings,
-    relative_pitch,
     require_memory,
     tukey_window_2d,
 )
@@ -78,9 +78,9 @@ def _compute_power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
     return power / float((window**2).sum())
 
 
-def _average_radially(m: Micrograph, power: FloatArray) -> RadialSpectrum:
+def _compute_radial_average(m: Micrograph, power: FloatArray) -> RadialSpectrum:
     """Average the half-plane power over rings."""
-    rings = create_rings(m.shape, relative_pitch(m.scale))
+    rings = create_rings(m.shape, compute_relative_pitch(m.scale))
     complete = slice(1, rings.complete)
     mean = rings.sum_rings(power)[complete] / np.maximum(rings.samples[complete], 1)
     frequency = rings.frequency[complete]
@@ -100,7 +100,7 @@ def compute_radial_spectrum(
 
     The mean is subtracted and a window applied, without padding.
     """
-    return _average_radially(m, _compute_power(m, options or SpectrumOptions()))
+    return _compute_radial_average(m, _compute_power(m, options or SpectrumOptions()))
 
 
 def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:
@@ -130,4 +130,4 @@ def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> S
             "centred": True,
         },
     )
-    return Spectrum(_average_radially(m, power), power_image)
+    return Spectrum(_compute_radial_average(m, power), power_image)

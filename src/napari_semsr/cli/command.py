@@ -29,7 +29,7 @@ from napari_semsr.core import (
     WaitingProgress,
     configure_allocator,
     describe_error,
-    escape_invisible,
+    escape_invisible_characters,
     get_error_code,
     replace_option_names,
     run,
@@ -60,7 +60,9 @@ class _Parser(argparse.ArgumentParser):
     def expand_help(self) -> None:
         """Replace option names in help texts with their flags."""
         for action in self._actions:
-            action.help = action.help and replace_with_flags(action.help, self._actions)
+            action.help = action.help and convert_names_to_flags(
+                action.help, self._actions
+            )
 
     def format_help(self) -> str:
         """Return the help text, composed only on request."""
@@ -85,7 +87,7 @@ class _Parser(argparse.ArgumentParser):
             if name in ("/".join(action.option_strings), action.metavar, action.dest):
                 choices = ", ".join(str(item) for item in action.choices or ())
                 description = choices or re.split(r";| \(", str(action.help or ""))[0]
-                description = replace_with_flags(description, self._actions)
+                description = convert_names_to_flags(description, self._actions)
                 return f"{name} ({description})" if description else name
         return name
 
@@ -119,7 +121,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
-    _add_common(parser)
+    _add_common_options(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
     for name, text in VERBS.items():
         one = _add_parser(verbs, name, text)
@@ -147,10 +149,10 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
             _add_arguments(_add_parser(place, action, ACTIONS[full]), full)
     else:
         load_command(name).configure(parser)
-    _add_common(parser)
+    _add_common_options(parser)
 
 
-def replace_with_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
+def convert_names_to_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
     """Replace option and command names in text with command-line syntax."""
 
     def format_reference(verb: str, option: str, value: str) -> str:
@@ -162,7 +164,7 @@ def replace_with_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
     return replace_option_names(text, format_reference)
 
 
-def _replace_with_command_flags(words: Sequence[str], text: str) -> str:
+def _convert_option_names(words: Sequence[str], text: str) -> str:
     """Replace option names in a sentence with the flags of the current command."""
     if "`" not in text:
         return text
@@ -170,7 +172,7 @@ def _replace_with_command_flags(words: Sequence[str], text: str) -> str:
     action = next((word for word in words if word in get_actions(verb)), "")
     name = f"{verb} {action}".strip()
     whole = name and (action or not get_actions(verb))
-    return replace_with_flags(text, list_arguments(name) if whole else ())
+    return convert_names_to_flags(text, list_arguments(name) if whole else ())
 
 
 def _format_option(
@@ -193,7 +195,7 @@ def _get_full_command_name(arguments: argparse.Namespace) -> str:
     return f"{verb} {arguments.action}" if get_actions(verb) else verb
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
     """Add the options common to all commands, allowed before or after the name."""
     group = parser.add_argument_group("output")
     for flag, text in _COMMON.items():
@@ -327,7 +329,7 @@ def _to_printable(text: str, stream: TextIO) -> str:
     """Escape control characters and characters that the stream cannot encode."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return (
-        escape_invisible(text, lines=True)
+        escape_invisible_characters(text, lines=True)
         .encode(encoding, errors="backslashreplace")
         .decode(encoding)
     )
@@ -356,13 +358,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     verb = next((word for word in words if word in VERBS), None)
     quiet = "--quiet" in words or _is_helper_process(verb)
-    console = Console(
-        "--json" in words, quiet, partial(_replace_with_command_flags, words)
-    )
+    console = Console("--json" in words, quiet, partial(_convert_option_names, words))
     signals: list[int] = []
     try:
         with _handle_termination(signals), _silence_logging(debug=debug):
-            return _run(words, verb, console, debug=debug)
+            return _run_command(words, verb, console, debug=debug)
     except KeyboardInterrupt:
         return _report_interrupt(verb, console, debug=debug)
     except BrokenPipeError:
@@ -415,7 +415,9 @@ def _is_helper_process(verb: str | None) -> bool:
     return verb == "train" and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
-def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -> int:
+def _run_command(
+    words: list[str], verb: str | None, console: Console, *, debug: bool
+) -> int:
     """Parse and run a command, raising every failure as an exception."""
     verb_word = next((word for word in words if not word.startswith("-")), None)
     if verb is None and verb_word is not None:

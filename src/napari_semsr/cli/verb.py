@@ -14,7 +14,7 @@ from napari_semsr.core import (
     Job,
     OptionError,
     Options,
-    escape_invisible,
+    escape_invisible_characters,
     format_shape,
     get_display,
     get_figures,
@@ -95,13 +95,13 @@ def check_path(text: str) -> str:
     return text
 
 
-def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+def _add_overwrite_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing output"
     )
 
 
-def _add_input(place: Any, item: Any, *, optional: bool) -> None:
+def _add_input_argument(place: Any, item: Any, *, optional: bool) -> None:
     many = getattr(item, "many", False)
     how: dict[str, object] = {"metavar": item.metavar, "help": item.help}
     default = getattr(item, "default", None)
@@ -140,7 +140,7 @@ class _OutputAction(argparse.Action):
             self.place.default = argparse.SUPPRESS
 
 
-def _add_output(parser: Any, group: Any, item: "jobs.Output") -> None:
+def _add_output_argument(parser: Any, group: Any, item: "jobs.Output") -> None:
     how = {"metavar": item.metavar, "type": check_path, "help": item.help}
     if not item.flag:
         how["metavar"] = item.name.upper() if item.metavar == "OUT" else item.metavar
@@ -174,11 +174,11 @@ class Command:
         for place, item in enumerate(verb.inputs):
             # for a command that measures, a table names both images
             optional = item.optional or (verb.makes_table and place > 0)
-            _add_input(group if item.flag else parser, item, optional=optional)
+            _add_input_argument(group if item.flag else parser, item, optional=optional)
         for output in verb.all_outputs:
-            _add_output(parser, group, output)
+            _add_output_argument(parser, group, output)
         if verb.all_outputs or verb.replaces:
-            _add_overwrite(parser)
+            _add_overwrite_option(parser)
         if verb.resumes:
             help_text = "resume an interrupted output"
             parser.add_argument("--resume", action="store_true", help=help_text)
@@ -204,7 +204,7 @@ class Command:
                 help="keep rows of the table whose files and options are the same",
             )
             if not verb.all_outputs:
-                _add_overwrite(parser)
+                _add_overwrite_option(parser)
 
     @property
     def _has_table(self) -> bool:
@@ -277,7 +277,7 @@ class Command:
     def summarise(self, result: Any) -> str:
         """Return the summary of a result, starting with its output file."""
         if isinstance(result, jobs.MeasuredTable):
-            return _summarise(result)
+            return _format_summary(result)
         rows = [(name, str(figure)) for name, figure in get_figures(result).items()]
         output = getattr(result, "output", getattr(result, "path", None))
         if self.verb.all_outputs and output is not None:
@@ -292,7 +292,7 @@ def _format_tables(result: "jobs.Result") -> Iterator[str]:
     for title, table in result.tables().items():
         rows = [
             [
-                escape_invisible(
+                escape_invisible_characters(
                     str(Figure(one) if isinstance(one, float | None) else one)
                 )
                 for one in row
@@ -312,7 +312,7 @@ def _format_tables(result: "jobs.Result") -> Iterator[str]:
             )
 
 
-def _summarise(result: "jobs.MeasuredTable") -> str:
+def _format_summary(result: "jobs.MeasuredTable") -> str:
     """Format the mean and standard deviation over images, and any failures."""
     counts = f"{result.measured} measured"
     counts += f", {result.kept} kept" if result.kept else ""
@@ -342,6 +342,9 @@ def _summarise(result: "jobs.MeasuredTable") -> str:
 
 def format_columns(rows: Iterable[tuple[str, str]]) -> str:
     """Format names and values in two columns."""
-    pairs = [(escape_invisible(name), escape_invisible(value)) for name, value in rows]
+    pairs = [
+        (escape_invisible_characters(name), escape_invisible_characters(value))
+        for name, value in rows
+    ]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)

@@ -6,16 +6,16 @@ from .acquisition import (
     Frames as Frames,
     UnusedFrame as UnusedFrame,
     check_grid_options as check_grid_options,
-    grid_cells as grid_cells,
+    compute_grid_cells as compute_grid_cells,
 )
 from .background import (
-    background_priority as background_priority,
     configure_allocator as configure_allocator,
     count_available_cores as count_available_cores,
     load_torch_libraries as load_torch_libraries,
     map_parallel as map_parallel,
     release_free_memory as release_free_memory,
     require_memory as require_memory,
+    use_background_priority as use_background_priority,
 )
 from .calibration import (
     MAX_DISTORTION as MAX_DISTORTION,
@@ -23,13 +23,13 @@ from .calibration import (
     BarCalibration as BarCalibration,
     Calibration as Calibration,
     FieldDistortion as FieldDistortion,
+    compute_length_error as compute_length_error,
+    compute_radial_displacement as compute_radial_displacement,
     describe_pixel_size as describe_pixel_size,
-    distort as distort,
+    distort_positions as distort_positions,
     format_pixel_size as format_pixel_size,
     get_size_basis as get_size_basis,
-    length_error as length_error,
-    radial_displacement as radial_displacement,
-    undistort as undistort,
+    undistort_positions as undistort_positions,
     widen_interval as widen_interval,
 )
 from .condition import (
@@ -55,17 +55,17 @@ from .errors import (
     ShapeError as ShapeError,
     WriteError as WriteError,
     describe_error as describe_error,
-    escape_invisible as escape_invisible,
+    escape_invisible_characters as escape_invisible_characters,
     format_one_line as format_one_line,
     get_error_code as get_error_code,
     replace_option_names as replace_option_names,
-    shorten as shorten,
+    shorten_value as shorten_value,
 )
 from .fourier import (
     Rings as Rings,
+    compute_relative_pitch as compute_relative_pitch,
     create_rings as create_rings,
     ideal_otf as ideal_otf,
-    relative_pitch as relative_pitch,
     tukey_window as tukey_window,
     tukey_window_2d as tukey_window_2d,
 )
@@ -75,14 +75,16 @@ from .grids import (
     Resampling as Resampling,
     crop_to_box as crop_to_box,
     find_gap_free_box as find_gap_free_box,
-    interpolation_dtype as interpolation_dtype,
+    get_interpolation_dtype as get_interpolation_dtype,
 )
 from .intensity import (
     OVEREXPOSED_SHARE as OVEREXPOSED_SHARE,
     ROUNDING as ROUNDING,
+    compute_finite_mean as compute_finite_mean,
     contrast_limits as contrast_limits,
+    convert_dtype as convert_dtype,
+    estimate_noise_level as estimate_noise_level,
     find_clipped_level as find_clipped_level,
-    finite_mean as finite_mean,
     is_empty as is_empty,
     is_white as is_white,
     mark_clipped_pixels as mark_clipped_pixels,
@@ -90,9 +92,7 @@ from .intensity import (
     mask_clipped_values as mask_clipped_values,
     mask_fill_values as mask_fill_values,
     measure_percentiles as measure_percentiles,
-    noise_level as noise_level,
     read_chunks as read_chunks,
-    to_dtype as to_dtype,
 )
 from .micrograph import (
     BITS_KEY as BITS_KEY,
@@ -104,25 +104,25 @@ from .micrograph import (
     Micrograph as Micrograph,
     PixelSize as PixelSize,
     Provenance as Provenance,
+    compute_optical_cut_off_nm as compute_optical_cut_off_nm,
     create_size_source as create_size_source,
     describe_size_source as describe_size_source,
     digest_path as digest_path,
     digest_with_progress as digest_with_progress,
-    encode_name as encode_name,
-    optical_cut_off_nm as optical_cut_off_nm,
+    encode_path as encode_path,
+    get_processor_name as get_processor_name,
+    get_software_versions as get_software_versions,
     parse_pixel_size as parse_pixel_size,
-    processor_name as processor_name,
-    software_versions as software_versions,
 )
 from .opening import (
     describe_access_error as describe_access_error,
     is_system_file as is_system_file,
-    iterate_causes as iterate_causes,
+    iter_exception_causes as iter_exception_causes,
     list_files_recursively as list_files_recursively,
     list_folder as list_folder,
     open_file as open_file,
     read_bytes as read_bytes,
-    read_rest as read_rest,
+    read_remaining_bytes as read_remaining_bytes,
 )
 from .options import (
     MORE as MORE,
@@ -130,12 +130,12 @@ from .options import (
     Options as Options,
     check_user_only_options as check_user_only_options,
     count_values as count_values,
-    device_option as device_option,
+    declare_device_option as declare_device_option,
     get_display as get_display,
+    get_user_only_options as get_user_only_options,
     option as option,
     to_text as to_text,
     update_value_name as update_value_name,
-    user_only_options as user_only_options,
 )
 from .progress import (
     Job as Job,
@@ -154,12 +154,12 @@ from .quantities import (
     FLAT as FLAT,
     LEVELS as LEVELS,
     SIGMA as SIGMA,
-    Curve as Curve,
+    CurveDeclaration as CurveDeclaration,
     Figure as Figure,
     Line as Line,
     Plot as Plot,
     Quantity as Quantity,
-    add_threshold as add_threshold,
+    add_threshold_line as add_threshold_line,
     create_length_properties as create_length_properties,
     create_property as create_property,
     declare_length as declare_length,
@@ -181,21 +181,21 @@ from .quantities import (
 )
 from .strays import (
     StrayPixels as StrayPixels,
+    compute_stray_pixel_masks as compute_stray_pixel_masks,
     find_stray_pixels as find_stray_pixels,
-    stray_pixel_masks as stray_pixel_masks,
 )
 from .tiling import (
     BlockPlan as BlockPlan,
     Box as Box,
     Tile as Tile,
     TilePlan as TilePlan,
-    central_box as central_box,
+    get_central_box as get_central_box,
     plan_blocks as plan_blocks,
     plan_tiles as plan_tiles,
     read_box as read_box,
     reflect_indices as reflect_indices,
+    reshape_into_blocks as reshape_into_blocks,
     round_up as round_up,
-    split_blocks as split_blocks,
 )
 from .transforms import (
     Affine as Affine,

@@ -108,7 +108,7 @@ class UnusedFrame:
     reason: str
 
 
-def grid_cells(
+def compute_grid_cells(
     count: int,
     grid: IntPair,
     order: FrameOrder = "row",
@@ -190,7 +190,7 @@ class Acquisition:
             )
             raise OptionError(msg, code="out-of-range")
         if self.grid is not None and self.cells is None:
-            grid_cells(count, self.grid, self.order, self.first)
+            compute_grid_cells(count, self.grid, self.order, self.first)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -215,7 +215,7 @@ class Acquisition:
         if self.cells is not None:
             return self.cells
         grid = self.grid or (1, len(self))
-        return grid_cells(len(self), grid, self.order, self.first)
+        return compute_grid_cells(len(self), grid, self.order, self.first)
 
     def grid_corners(self) -> FloatArray | None:
         """Return top-left corners in px (N, 2) from grid and overlap, if known."""

@@ -74,7 +74,7 @@ def map_parallel(
 
 
 @contextmanager
-def background_priority() -> Iterator[None]:
+def use_background_priority() -> Iterator[None]:
     """Run this thread, and threads it starts, at lower priority than the main one.
 
     Thread priority is lowered on Linux only, and stays lowered, since a user may not

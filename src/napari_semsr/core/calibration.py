@@ -128,7 +128,7 @@ _ROUNDS = 12  # of Newton's method; accurate to 1e-9 px except at the fold
 _MIDDLE = (0.0, 0.0)
 
 
-def _centre_distances(
+def _compute_centre_distances(
     y: ArrayLike, x: ArrayLike, shape: IntPair, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return y and x distances from the centre, and the normalised squared radius."""
@@ -137,17 +137,17 @@ def _centre_distances(
     return dy, dx, np.asarray((dy**2 + dx**2) / (min(shape) / 2) ** 2)
 
 
-def _scale_radially(
+def _apply_radial_scaling(
     y: ArrayLike, x: ArrayLike, shape: IntPair, factor: FloatArray, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray]:
-    dy, dx, _ = _centre_distances(y, x, shape, centre)
+    dy, dx, _ = _compute_centre_distances(y, x, shape, centre)
     return (
         np.asarray((shape[0] - 1) / 2 + centre[0] + dy * factor),
         np.asarray((shape[1] - 1) / 2 + centre[1] + dx * factor),
     )
 
 
-def distort(
+def distort_positions(
     y: ArrayLike,
     x: ArrayLike,
     shape: IntPair,
@@ -160,11 +160,11 @@ def distort(
     Positions along y and x. The amount is the displacement at the rim over its radius,
     the centre is relative to the centre of the frame, ``(y, x)`` in px.
     """
-    radius2 = _centre_distances(y, x, shape, centre)[2]
-    return _scale_radially(y, x, shape, 1 + amount * radius2, centre)
+    radius2 = _compute_centre_distances(y, x, shape, centre)[2]
+    return _apply_radial_scaling(y, x, shape, 1 + amount * radius2, centre)
 
 
-def undistort(
+def undistort_positions(
     y: ArrayLike,
     x: ArrayLike,
     shape: IntPair,
@@ -176,21 +176,23 @@ def undistort(
 
     NaN where no pixel shows the position, beyond the radius at which a field folds.
     """
-    shift_share = amount * _centre_distances(y, x, shape, centre)[2]
+    shift_share = amount * _compute_centre_distances(y, x, shape, centre)[2]
     is_shown = shift_share > _FOLD
     bent_share = np.where(is_shown, shift_share, 0.0)
     factor = np.ones_like(bent_share)
     for _ in range(_ROUNDS):
         cubic = bent_share * factor**2
         factor -= (factor * (1 + cubic) - 1) / (1 + 3 * cubic)
-    return _scale_radially(y, x, shape, np.where(is_shown, factor, np.nan), centre)
+    return _apply_radial_scaling(
+        y, x, shape, np.where(is_shown, factor, np.nan), centre
+    )
 
 
-def radial_displacement(
+def compute_radial_displacement(
     y: ArrayLike, x: ArrayLike, shape: IntPair, *, centre: FloatPair = _MIDDLE
 ) -> tuple[FloatArray, FloatArray]:
     """Return the displacement of pixels along y and x for 1 px at the rim."""
-    dy, dx, radius2 = _centre_distances(y, x, shape, centre)
+    dy, dx, radius2 = _compute_centre_distances(y, x, shape, centre)
     share = radius2 / (min(shape) / 2)
     return np.asarray(dy * share), np.asarray(dx * share)
 
@@ -239,7 +241,7 @@ def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> s
     return f"{format_pixel_size(size_nm, sd_nm)} ({get_size_basis(size_nm, sd_nm)})"
 
 
-def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
+def compute_length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
     """Return the relative standard deviation of a length due to the pixel size.
 
     `along` is its direction ``(y, x)`` in the plane; by default lengths of all

@@ -132,7 +132,7 @@ def get_error_code(problem: object) -> str:
 _LONGEST = 60  # chosen: the value fits into one line of the message
 
 
-def shorten(value: object) -> str:
+def shorten_value(value: object) -> str:
     """Format a value for one line of a message, shortening long values."""
     brief = reprlib.Repr()
     brief.maxlevel = 4
@@ -165,7 +165,7 @@ _INVISIBLE = re.compile(
 )
 
 
-def escape_invisible(text: str, *, lines: bool = False) -> str:
+def escape_invisible_characters(text: str, *, lines: bool = False) -> str:
     """Escape invisible characters and terminal control characters.
 
     The result is safe in any terminal, UTF-8 and XML. With `lines`, line feeds and tabs
@@ -185,7 +185,7 @@ def format_one_line(text: str, longest: int = _LONGEST) -> str:
 
     It is truncated to `longest` characters.
     """
-    plain = escape_invisible(text)
+    plain = escape_invisible_characters(text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 

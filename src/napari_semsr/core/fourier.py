@@ -51,7 +51,7 @@ def tukey_window_2d(shape: IntPair, alpha: float) -> FloatArray:
     return plane
 
 
-def relative_pitch(scale: FloatPair) -> FloatPair:
+def compute_relative_pitch(scale: FloatPair) -> FloatPair:
     """Return pixel pitches ``(y, x)`` relative to their geometric mean.
 
     The scale may have any unit; ``(1, 1)`` for square pixels.
@@ -69,7 +69,7 @@ def ideal_otf(v: FloatArray) -> FloatArray:
     return np.asarray(2 / np.pi * (np.arccos(v) - v * np.sqrt(1 - v * v)))
 
 
-def radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
+def compute_radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
     """Return the radial frequency of every half-plane sample (Y, X // 2 + 1)."""
     rows = np.fft.fftfreq(shape[0], pitch[0])
     columns = np.fft.rfftfreq(shape[1], pitch[1])
@@ -122,7 +122,7 @@ def create_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
             f"{shape[0]}x{shape[1]} px."
         )
         raise ShapeError(msg, code="image-too-small")
-    radius = radial_frequency(shape, pitch)
+    radius = compute_radial_frequency(shape, pitch)
     width = 1 / min(shape[0] * pitch[0], shape[1] * pitch[1])
     index = np.rint(radius / width).astype(np.int32)
     index[(index == 0) & (radius > 0)] = 1

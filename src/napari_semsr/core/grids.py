@@ -66,8 +66,10 @@ class Resampling:
         """
         spans = []
         for axis, span in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
-            first, _ = _kernel_weights(span, self.steps[axis], self.offsets[axis])
-            last = int(first[-1]) + _kernel_width(self.steps[axis])
+            first, _ = _compute_kernel_weights(
+                span, self.steps[axis], self.offsets[axis]
+            )
+            last = int(first[-1]) + _compute_kernel_width(self.steps[axis])
             indices = reflect_indices(int(first[0]), last, self.size[axis])
             spans.append((int(indices.min()), int(indices.max()) + 1))
         return Box(*spans[0], *spans[1])
@@ -83,7 +85,7 @@ class Resampling:
         slices = []
         spans = (box.y0, box.y1, place.y0), (box.x0, box.x1, place.x0)
         for axis, (start, stop, corner) in enumerate(spans):
-            numerator, denominator = _pixel_centres(
+            numerator, denominator = _compute_pixel_centres(
                 (start, stop), self.steps[axis], self.offsets[axis]
             )
             at = (2 * numerator + denominator) // (2 * denominator)
@@ -97,9 +99,9 @@ class Resampling:
         The block (Y, X) has the finite grey values of the region `place` of the field,
         which holds ``source(box)``. Values are of `interpolation_dtype`.
         """
-        kind = interpolation_dtype(block.dtype)
-        down = self._weight_matrix(0, (box.y0, box.y1), (place.y0, place.y1))
-        across = self._weight_matrix(1, (box.x0, box.x1), (place.x0, place.x1))
+        kind = get_interpolation_dtype(block.dtype)
+        down = self._compute_weight_matrix(0, (box.y0, box.y1), (place.y0, place.y1))
+        across = self._compute_weight_matrix(1, (box.x0, box.x1), (place.x0, place.x1))
         values = np.asarray(block, dtype=np.float64)
         if down is not None:
             values = down @ values
@@ -111,7 +113,7 @@ class Resampling:
             values = values[:, box.x0 - place.x0 : box.x1 - place.x0]
         return np.ascontiguousarray(values, dtype=kind)
 
-    def _weight_matrix(self, axis: int, span: IntPair, place: IntPair) -> Any:
+    def _compute_weight_matrix(self, axis: int, span: IntPair, place: IntPair) -> Any:
         """Return the weights of one axis as a matrix; None if the grids are equal."""
         step, size, offset = self.steps[axis], self.size[axis], self.offsets[axis]
         together = step == 1 and offset == 0
@@ -119,8 +121,8 @@ class Resampling:
             return None
         from scipy import sparse  # most fields are never resampled
 
-        first, weights = _kernel_weights(span, step, offset)
-        width = _kernel_width(step)
+        first, weights = _compute_kernel_weights(span, step, offset)
+        width = _compute_kernel_width(step)
         low = int(first[0])
         indices = reflect_indices(low, int(first[-1]) + width, size) - place[0]
         columns = indices[(first - low)[:, None] + np.arange(width)]
@@ -129,18 +131,18 @@ class Resampling:
         return sparse.csr_matrix((weights.ravel(), columns.ravel(), starts), shape)
 
 
-def interpolation_dtype(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
+def get_interpolation_dtype(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     """Return the dtype for interpolation: float32, or float64 for wider types."""
     narrow = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float32 if narrow else np.float64)
 
 
-def _kernel_width(step: Fraction) -> int:
+def _compute_kernel_width(step: Fraction) -> int:
     """Return the number of source pixels that contribute to a new pixel."""
     return 2 * math.ceil(_LOBES * max(step, Fraction(1)))
 
 
-def _pixel_centres(
+def _compute_pixel_centres(
     span: IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], int]:
     """Return new pixel centres in source pixels: numerators and denominator."""
@@ -151,12 +153,12 @@ def _pixel_centres(
     return above + numerators, 2 * parts
 
 
-def _kernel_weights(
+def _compute_kernel_weights(
     span: IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], FloatArray]:
     """Return the first source pixel and the weights for each new pixel."""
-    width = _kernel_width(step)
-    centre, over = _pixel_centres(span, step, offset)
+    width = _compute_kernel_width(step)
+    centre, over = _compute_pixel_centres(span, step, offset)
     below = centre // over
     share = (centre - below * over) / over
     first = below - width // 2 + 1
@@ -305,7 +307,7 @@ class GridImage:
     def dtype(self) -> np.dtype[np.generic]:
         """Data type of the grey values; a float type if they are interpolated."""
         own = self.image.dtype
-        return interpolation_dtype(own) if self.is_resampled else own
+        return get_interpolation_dtype(own) if self.is_resampled else own
 
     def crop(self, box: Box) -> Self:
         """Return a section of the image, given as a box in its pixels."""

@@ -37,13 +37,16 @@ def read_chunks(data: ReadableArray) -> Iterator[RealArray]:
     Each block is read once; small chunks are read several at a time.
     """
     down, across = getattr(data, "chunks", None) or (_BLOCK, _BLOCK)
-    rows, columns = _block_borders(down, data, 0), _block_borders(across, data, 1)
+    rows, columns = (
+        _compute_block_borders(down, data, 0),
+        _compute_block_borders(across, data, 1),
+    )
     for y0, y1 in itertools.pairwise(rows):
         for x0, x1 in itertools.pairwise(columns):
             yield read_box(data, Box(y0, y1, x0, x1))
 
 
-def _block_borders(
+def _compute_block_borders(
     chunk: int | tuple[int, ...], data: ReadableArray, axis: int
 ) -> list[int]:
     """Return block borders along one axis, combining small chunks."""
@@ -64,7 +67,7 @@ def _has_direct_bins(dtype: np.dtype[np.generic]) -> bool:
     return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
 
 
-def _compute_keys(block: RealArray) -> NDArray[np.uint32]:
+def _compute_sort_keys(block: RealArray) -> NDArray[np.uint32]:
     """Map finite pixels to unsigned integers of the same order."""
     if _has_direct_bins(block.dtype):
         return block.ravel().astype(np.uint32)
@@ -78,7 +81,7 @@ def _compute_keys(block: RealArray) -> NDArray[np.uint32]:
     return np.where(bits & _SIGN, ~bits, bits | _SIGN)
 
 
-def _invert_key(key: int, dtype: np.dtype[np.generic]) -> float:
+def _invert_sort_key(key: int, dtype: np.dtype[np.generic]) -> float:
     """Convert one key back to a grey value; inverse of `_compute_keys`."""
     if _has_direct_bins(dtype):
         return float(key)
@@ -89,7 +92,7 @@ def _invert_key(key: int, dtype: np.dtype[np.generic]) -> float:
     return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
 
 
-def _order_statistics(
+def _compute_order_statistics(
     data: ReadableArray, ranks_of: Callable[[int], list[int]]
 ) -> dict[int, float]:
     """Return the values at the ranks that `ranks_of(count)` returns."""
@@ -103,15 +106,17 @@ def _order_statistics(
         if block.dtype == np.uint8:  # four times as fast as bincount
             counts[:256] += Image.fromarray(block).histogram()
         else:
-            counts += np.bincount(_compute_keys(block) >> shift, minlength=_BINS)
+            counts += np.bincount(_compute_sort_keys(block) >> shift, minlength=_BINS)
     total = np.cumsum(counts)
     ranks: list[int] = ranks_of(int(total[-1]))
     buckets = {rank: int(np.searchsorted(total, rank, side="right")) for rank in ranks}
     if short:
-        return {rank: _invert_key(bucket, dtype) for rank, bucket in buckets.items()}
+        return {
+            rank: _invert_sort_key(bucket, dtype) for rank, bucket in buckets.items()
+        }
     fine = {bucket: np.zeros(_BINS, dtype=np.int64) for bucket in buckets.values()}
     for block in read_chunks(data) if fine else ():
-        keys = _compute_keys(block)
+        keys = _compute_sort_keys(block)
         upper = keys >> shift
         for bucket, table in fine.items():
             lower = keys[upper == bucket] & np.uint32(_BINS - 1)
@@ -120,7 +125,7 @@ def _order_statistics(
     for rank, bucket in buckets.items():
         below = int(total[bucket] - counts[bucket])
         low = int(np.searchsorted(np.cumsum(fine[bucket]), rank - below, side="right"))
-        statistics[rank] = _invert_key((bucket << 16) | low, dtype)
+        statistics[rank] = _invert_sort_key((bucket << 16) | low, dtype)
     return statistics
 
 
@@ -147,7 +152,7 @@ def measure_percentiles(
         places.extend(share / 100 * (count - 1) for share in (low, high))
         return sorted({r for p in places for r in (math.floor(p), math.ceil(p))})
 
-    values = _order_statistics(data, compute_ranks)
+    values = _compute_order_statistics(data, compute_ranks)
     if not values:
         return 0.0, 0.0
     first, second = (
@@ -200,7 +205,7 @@ def is_empty(data: ReadableArray) -> bool:
     return not any(np.isfinite(block).any() for block in read_chunks(data))
 
 
-def finite_mean(data: ReadableArray) -> float:
+def compute_finite_mean(data: ReadableArray) -> float:
     """Compute the mean of the finite pixels, chunk by chunk; 0 if there are none."""
     total, count = 0.0, 0
     for block in read_chunks(data):
@@ -210,7 +215,7 @@ def finite_mean(data: ReadableArray) -> float:
     return total / count if count else 0.0
 
 
-def to_dtype(array: RealArray, dtype: DTypeLike) -> tuple[RealArray, int]:
+def convert_dtype(array: RealArray, dtype: DTypeLike) -> tuple[RealArray, int]:
     """Convert grey values to another data type, with rounding and clipping.
 
     Integers are rounded to the nearest, halves to even, and NaN becomes 0. Also
@@ -237,19 +242,19 @@ def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[RealArray, 
         own = np.iinfo("u1" if array.dtype.kind == "b" else array.dtype)
         least, most = max(info.min, own.min), min(info.max, own.max)
         result = np.clip(array, least, most).astype(target)
-        return result, _count_outside(array, least, most)
+        return result, _count_out_of_range(array, least, most)
     wide = np.rint(array.astype(np.float64))
     high = float(info.max)
     if high > info.max:
         high = float(np.nextafter(high, 0.0))
     missing = np.isnan(wide)
-    count = int(np.count_nonzero(missing)) + _count_outside(wide, info.min, high)
+    count = int(np.count_nonzero(missing)) + _count_out_of_range(wide, info.min, high)
     np.clip(wide, info.min, high, out=wide)
     wide[missing] = 0
     return wide.astype(target), count
 
 
-def _count_outside(array: RealArray, low: float, high: float) -> int:
+def _count_out_of_range(array: RealArray, low: float, high: float) -> int:
     """Count values outside a closed range, ignoring NaN."""
     return int(np.count_nonzero((array < low) | (array > high)))
 
@@ -290,7 +295,7 @@ _MEDIAN = 0.6745  # median of a normal deviate's absolute value
 _SECOND = 6.0  # standard deviation of the second differences, for unit noise
 
 
-def noise_level(values: RealArray) -> float:
+def estimate_noise_level(values: RealArray) -> float:
     """Estimate the standard deviation of white noise in an image, in grey levels.
 
     From the median of second differences along both axes of the image (Y, X), which

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shorten
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError, shorten_value
 from napari_semsr.core.opening import list_files_recursively, open_file
 from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
@@ -47,7 +47,7 @@ def parse_pixel_size(value: object) -> PixelSize | None:
     ):
         msg = (
             "A pixel size must be one or two positive numbers in nm, got "
-            f"{shorten(value)}."
+            f"{shorten_value(value)}."
         )
         raise OptionError(msg, code="pixel-size-invalid")
     return PixelSize((float(numbers[0]), float(numbers[1])))
@@ -65,7 +65,9 @@ class InputRecord(BaseModel):
     path: str | None = None  # None for an image in memory
 
 
-def optical_cut_off_nm(wavelength_nm: float, numerical_aperture: float) -> float:
+def compute_optical_cut_off_nm(
+    wavelength_nm: float, numerical_aperture: float
+) -> float:
     """Return the shortest period that a pupil transfers with incoherent light."""
     return wavelength_nm / (2 * numerical_aperture)
 
@@ -133,7 +135,7 @@ class Provenance(BaseModel):
         ):
             case True, float() | int() as wavelength, float() | int() as aperture:
                 if wavelength > 0 and aperture > 0:
-                    return optical_cut_off_nm(wavelength, aperture)
+                    return compute_optical_cut_off_nm(wavelength, aperture)
         before = (item.provenance for item in self.inputs if item.provenance)
         cut_offs = (step.optical_cut_off_nm() for step in before)
         return min(filter(None, cut_offs), default=None)
@@ -285,7 +287,7 @@ def create_size_source(
     return {"how": how, "pixel_size_nm": list(size), "in_file": in_file}
 
 
-def _recorded_size_source(step: Provenance) -> dict[str, object] | None:
+def _get_recorded_size_source(step: Provenance) -> dict[str, object] | None:
     """Return the recorded pixel-size source of a step's input, if any."""
     origin = step.options.get(ORIGIN_KEY)
     if isinstance(origin, dict) and {"how", "pixel_size_nm"} <= set(origin):
@@ -322,7 +324,7 @@ def describe_size_source(
         ):
             break  # unchanged since
         jobs.append(step.job)
-        before = _recorded_size_source(step)
+        before = _get_recorded_size_source(step)
         if before is not None:
             origin_found = origin_found or before
             break
@@ -405,7 +407,10 @@ class Micrograph:
             try:
                 object.__setattr__(self, "data", np.asarray(self.data))
             except (TypeError, ValueError):
-                msg = f"A micrograph must be a (Y, X) image, got {shorten(self.data)}."
+                msg = (
+                    "A micrograph must be a (Y, X) image, got "
+                    f"{shorten_value(self.data)}."
+                )
                 raise ShapeError(msg, code="wrong-type") from None
         if hasattr(self.data, "coords"):
             msg = (
@@ -615,7 +620,7 @@ _STEP = 32 << 20  # bytes between progress reports; chosen: hashed in 0.1 s or l
 
 
 @cache
-def processor_name() -> str:
+def get_processor_name() -> str:
     """Return the processor name of this machine, as named by its vendor if known."""
     cpu_info = Path("/proc/cpuinfo")
     try:
@@ -630,7 +635,7 @@ def processor_name() -> str:
 
 
 @cache
-def software_versions() -> dict[str, str]:
+def get_software_versions() -> dict[str, str]:
     """Return the versions of the installed packages that affect a result.
 
     Read once per process, since it takes some 10 ms.
@@ -644,7 +649,7 @@ def software_versions() -> dict[str, str]:
     return versions
 
 
-def encode_name(path: Path) -> bytes:
+def encode_path(path: Path) -> bytes:
     """Encode a relative path for a digest, even if it is not valid Unicode."""
     return path.as_posix().encode(errors="surrogatepass")
 
@@ -668,7 +673,7 @@ def digest_with_progress(path: Path) -> Job[str]:
     reported_bytes = 0
     for file in files:
         if path.is_dir():
-            digest.update(encode_name(file.relative_to(path)))
+            digest.update(encode_path(file.relative_to(path)))
         with open_file(file) as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)

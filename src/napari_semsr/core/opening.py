@@ -87,7 +87,7 @@ _WINDOWS = {
 }
 
 
-def iterate_causes(error: BaseException) -> Iterator[BaseException]:
+def iter_exception_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception and its chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
@@ -100,7 +100,7 @@ def describe_access_error(path: Path, error: BaseException) -> Message | None:
 
     A decoder may also raise `OSError` for damaged data, but without an error number.
     """
-    for one in iterate_causes(error):
+    for one in iter_exception_causes(error):
         if isinstance(one, OSError) and one.errno is not None:
             text = _WINDOWS.get(getattr(one, "winerror", 0)) or _REFUSALS.get(one.errno)
             if text is not None:
@@ -122,10 +122,10 @@ def open_file(path: Path) -> BufferedReader:
 def read_bytes(path: Path, most: int) -> bytes:
     """Read a whole file; raise `ReadError` if it has more than `most` bytes."""
     with open_file(path) as stream:
-        return read_rest(stream, path, most)
+        return read_remaining_bytes(stream, path, most)
 
 
-def read_rest(stream: BufferedReader, path: Path, most: int) -> bytes:
+def read_remaining_bytes(stream: BufferedReader, path: Path, most: int) -> bytes:
     """Read the rest of an open file, with the same limit as `read_bytes`."""
     size = os.fstat(stream.fileno()).st_size
     if size > most:

@@ -20,7 +20,12 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from napari_semsr.core.errors import Message, OptionError, format_one_line, shorten
+from napari_semsr.core.errors import (
+    Message,
+    OptionError,
+    format_one_line,
+    shorten_value,
+)
 from napari_semsr.core.progress import warn
 
 _CONSTRAINTS = {
@@ -79,7 +84,7 @@ def _format_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
             return f"Option {message}."
         return f"{message[:1].upper()}{message[1:]}."
     if first["type"] != "missing" and " got " not in message:
-        message = f"{message}, got {shorten(first['input'])}"
+        message = f"{message}, got {shorten_value(first['input'])}"
     if first["loc"][-1:] == (_KEY,):
         return f"A key of option {_format_location(first['loc'][:-2])} {message}."
     joint = " " if message.startswith("must ") else ": "
@@ -110,7 +115,7 @@ def _format_unknown_option(first: ErrorDetails, model: type[BaseModel]) -> str:
     for part in above:
         if table is not None and isinstance(part, str):
             info = table.model_fields.get(part)
-            table = None if info is None else _find_model(info.annotation)
+            table = None if info is None else _find_option_model(info.annotation)
     known_names = [] if table is None else list(table.model_fields)
     near = difflib.get_close_matches(str(name), known_names, n=1)
     sentence = f"Unknown option '{_format_location(first['loc'])}'"
@@ -121,11 +126,11 @@ def _format_unknown_option(first: ErrorDetails, model: type[BaseModel]) -> str:
     return f"{sentence}."
 
 
-def _find_model(annotation: object) -> type[BaseModel] | None:
+def _find_option_model(annotation: object) -> type[BaseModel] | None:
     """Find the option set in the annotation of a field, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    models = (_find_model(part) for part in get_args(annotation))
+    models = (_find_option_model(part) for part in get_args(annotation))
     return next((part for part in models if part is not None), None)
 
 
@@ -163,7 +168,7 @@ class Options(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
+    def _reject_booleans(cls, value: object, info: ValidationInfo) -> object:
         kinds = _collect_types(cls.model_fields[str(info.field_name)].annotation)
         parts = value if isinstance(value, (list, tuple)) else (value,)
         has_boolean = any(isinstance(part, bool) for part in parts)  # 1 for Python
@@ -302,7 +307,7 @@ _DEVICE_DESCRIPTION = (
 )
 
 
-def device_option(
+def declare_device_option(
     description: str = _DEVICE_DESCRIPTION, *, trains: bool = False
 ) -> Any:
     """Declare the device for running or training a model."""
@@ -349,7 +354,7 @@ def to_text(info: FieldInfo, value: object) -> object:
     return str(value) if number and not {int, float, bool} & kinds else value
 
 
-def user_only_options(model: type[BaseModel]) -> frozenset[str]:
+def get_user_only_options(model: type[BaseModel]) -> frozenset[str]:
     """Return the names of the options of a set that only a user may set."""
     fields = model.model_fields.items()
     return frozenset(name for name, info in fields if get_display(info).user_only)

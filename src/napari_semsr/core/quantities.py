@@ -453,7 +453,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class CurveDeclaration:
     """Plot declaration: axis labels and the result fields to draw as lines."""
 
     # of the plot and its axes, with units
@@ -566,7 +566,7 @@ _CRITERION_LABELS = {"3-sigma": f"3{SIGMA}"}
 _AGAINST_TRUTH = "√(1/7)"
 
 
-def add_threshold(lines: Sequence[Line]) -> list[Line]:
+def add_threshold_line(lines: Sequence[Line]) -> list[Line]:
     """Add the threshold for the correlation with a noise-free reference image."""
     x = np.array([0.0, max((float(line.x.max()) for line in lines), default=1.0)])
     level = np.full(2, (1 / 7) ** 0.5)
@@ -584,7 +584,7 @@ def _to_float_array(values: object) -> FloatArray | None:
     return np.where(np.abs(read) < _LARGEST, read, np.nan)
 
 
-def get_plots(result: object, curves: Sequence[Curve]) -> list[Plot]:
+def get_plots(result: object, curves: Sequence[CurveDeclaration]) -> list[Plot]:
     """Return the plots of a result, from its `plots` method or its curves."""
     own = getattr(result, "plots", None)
     if callable(own):

@@ -120,7 +120,7 @@ def find_stray_pixels(data: ReadableArray) -> StrayPixels | None:
     def search_tile(tile: Tile) -> tuple[NDArray[np.intp], Float32Array]:
         box = tile.core.grow(_MARGIN).intersection(Box.from_shape(shape))
         window = read_box(data, box)
-        stray, to_fill = stray_pixel_masks(window)
+        stray, to_fill = compute_stray_pixel_masks(window)
         own = tile.core.relative_to(box).slices
         stray_places = np.argwhere(stray[own])
         values = (
@@ -142,7 +142,7 @@ def find_stray_pixels(data: ReadableArray) -> StrayPixels | None:
     return StrayPixels(all_places[order], np.concatenate(values)[order])
 
 
-def stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
+def compute_stray_pixel_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     """Return masks of all stray pixels of an image (Y, X) and of those to fill."""
     with np.errstate(over="ignore"):
         values = np.asarray(field, np.float32)

@@ -303,14 +303,14 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return indices
 
 
-def central_box(shape: IntPair, side: int) -> Box:
+def get_central_box(shape: IntPair, side: int) -> Box:
     """Return the central box of an image, at most `side` px on each axis."""
     rows, columns = (min(n, side) for n in shape)
     corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
     return Box.from_shape((rows, columns), corner)
 
 
-def split_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
+def reshape_into_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
     """View an image (..., Y, X) as square blocks (..., rows, side, columns, side).
 
     An incomplete far border is dropped.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.core.grids import Grid, Resampling, interpolation_dtype
+from napari_semsr.core.grids import Grid, Resampling, get_interpolation_dtype
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, RealArray
@@ -320,7 +320,7 @@ class WarpedImage:
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Data type of the grey values; pixels outside the image are NaN."""
-        return interpolation_dtype(self.image.dtype)
+        return get_interpolation_dtype(self.image.dtype)
 
     @cached_property
     def _sampling_step(self) -> FloatArray:

@@ -26,7 +26,7 @@ class FolderStore(LocalStore):
         """Read a file in the folder, or a part of it; None if it does not exist."""
         if not self._is_open:
             await self._open()
-        return await asyncio.to_thread(self._read, key, prototype, byte_range)
+        return await asyncio.to_thread(self._read_file, key, prototype, byte_range)
 
     def get_sync(
         self,
@@ -37,7 +37,7 @@ class FolderStore(LocalStore):
     ) -> Buffer | None:
         """Read a file synchronously, like `get`."""
         self._ensure_open_sync()
-        return self._read(key, prototype, byte_range)
+        return self._read_file(key, prototype, byte_range)
 
     async def get_partial_values(
         self,
@@ -48,7 +48,7 @@ class FolderStore(LocalStore):
         parts = (self.get(key, prototype, part) for key, part in key_ranges)
         return list(await asyncio.gather(*parts))
 
-    def _read(
+    def _read_file(
         self, key: str, prototype: BufferPrototype | None, part: ByteRequest | None
     ) -> Buffer | None:
         path = self.root / key

@@ -25,12 +25,12 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     WriteError,
-    add_threshold,
+    add_threshold_line,
     create_property,
     crop_to_box,
     get_error_code,
+    get_software_versions,
     option,
-    software_versions,
     warn,
 )
 from napari_semsr.demonstration.runs import (
@@ -72,11 +72,11 @@ from napari_semsr.jobs import (
 )
 from napari_semsr.reporting import (
     choose_grey_limits,
-    draw_errors_png,
     draw_image_png,
     draw_overlaps_png,
     draw_overlay_png,
     draw_plot_png,
+    draw_position_errors_png,
     format_value,
     list_provenance,
     paste_frames,
@@ -226,7 +226,7 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
                 "enhance": read_record(paths["sem_enhanced_record"]),
             },
             "options": settings.model_dump(mode="json"),
-            "versions": software_versions(),
+            "versions": get_software_versions(),
         }
     )
     write_json(paths["figures"], figures)
@@ -537,7 +537,7 @@ def _draw_stitching(scan: StitchedScan) -> dict[str, object]:
             ("Solved positions, expected error", compute_rms(scan.sigma_px), None),
         ],
         "pixel_nm": scan.mosaic.mean_pixel_size_nm or np.nan,
-        "cloud": draw_errors_png(before, after),
+        "cloud": draw_position_errors_png(before, after),
         "weakest": pairs_in_use[:_WEAKEST],
         "stems": [name.rpartition(".")[0] or name for name in frames.names],
     }
@@ -568,7 +568,7 @@ def _plot_correlations(
             zip(names, resolutions, strict=True), 1
         )
     ]
-    over = [line.convert_to_per_um(pixel_nm) for line in add_threshold(lines)]
+    over = [line.convert_to_per_um(pixel_nm) for line in add_threshold_line(lines)]
     return draw_plot_png(FRC.curves[0].combine(over, has_size=pixel_nm is not None))
 
 

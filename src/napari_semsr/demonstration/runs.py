@@ -78,7 +78,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class FramePlacement:
     """Positions (y, x) of N frames and their errors; NaN for excluded frames."""
 
     has_place: NDArray[np.bool_]  # (N,), frames that have a position
@@ -99,7 +99,7 @@ class StitchedScan:
     solved_px: FloatArray  # (N, 2)
     sigma_px: FloatArray  # (N, 2), their standard deviations
     mosaic: Micrograph
-    placement: Placement
+    placement: FramePlacement
 
     @classmethod
     def read(cls, folder: Path, role: str, scan: str, options: SimulateOptions) -> Self:
@@ -268,12 +268,12 @@ def apply_wiener_filter(image: Micrograph, *, sigma_px: float = 1.0) -> Microgra
     # Orieux, Giovannelli, Rodet, J. Opt. Soc. Am. A 27, 1593 (2010)
     from skimage.restoration import unsupervised_wiener
 
-    from napari_semsr.simulation import gaussian_kernel  # imports scipy.signal
+    from napari_semsr.simulation import create_gaussian_kernel  # imports scipy.signal
 
     data = np.asarray(image.array(), dtype=np.float64)
     low = float(data.min())
     span = max(float(data.max()) - low, 1e-12)
-    kernel = gaussian_kernel(sigma_px, 2 * max(1, round(3 * sigma_px)) + 1)
+    kernel = create_gaussian_kernel(sigma_px, 2 * max(1, round(3 * sigma_px)) + 1)
     restored_image, _ = unsupervised_wiener(
         (data - low) / span, kernel, clip=False, rng=0
     )
@@ -283,7 +283,7 @@ def apply_wiener_filter(image: Micrograph, *, sigma_px: float = 1.0) -> Microgra
 
 def compare_positions(
     solved_px: FloatArray, nominal_px: FloatArray, true_px: FloatArray
-) -> Placement:
+) -> FramePlacement:
     """Compare solved and nominal corners (N, 2) with the true corners."""
     has_place: NDArray[np.bool_] = ~np.isnan(solved_px[:, 0])
     origin = (true_px - solved_px)[has_place].mean(axis=0)
@@ -292,7 +292,7 @@ def compare_positions(
         has_place[:, None], solved_px + origin - true_px, np.nan
     )
     stage = np.where(has_place[:, None], nominal_px - true_px, np.nan)
-    return Placement(
+    return FramePlacement(
         has_place,
         origin,
         aligned_px,

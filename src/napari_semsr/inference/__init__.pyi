@@ -3,18 +3,18 @@ from .cluster import (
     report_missing_workers as report_missing_workers,
 )
 from .engine import (
-    enhance_array as enhance_array,
+    enhance_in_memory as enhance_in_memory,
     enhance_to_store as enhance_to_store,
     plan_run as plan_run,
 )
 from .layout import (
     TrainedPixelSizes as TrainedPixelSizes,
-    create_output as create_output,
+    create_output_store as create_output_store,
     plan_output as plan_output,
     plan_resampling as plan_resampling,
 )
 from .lazy import (
-    enhance_lazy as enhance_lazy,
+    create_enhanced_array as create_enhanced_array,
     prepare_preview as prepare_preview,
 )
 from .live import LiveField as LiveField
@@ -26,7 +26,7 @@ from .options import (
     EnhanceReport as EnhanceReport,
 )
 from .plan import (
-    configure_for_image as configure_for_image,
+    configure_model_for_image as configure_model_for_image,
     prepare_model_input as prepare_model_input,
 )
-from .predictor import network_details as network_details
+from .predictor import get_network_details as get_network_details

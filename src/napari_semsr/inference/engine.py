@@ -47,7 +47,7 @@ from napari_semsr.inference.executors import (
 )
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField
-from napari_semsr.inference.network_input import set_missing_pixels
+from napari_semsr.inference.network_input import mask_missing_pixels
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
 from napari_semsr.inference.plan import (
     choose_block,
@@ -218,7 +218,7 @@ def enhance_to_store(
     and chooses the order of tiles. Progress is reported at least ten times a second;
     closing the job keeps finished tiles and stops within a layer of the network.
     """
-    report = yield from _execute(run, StoreSink(store, live))
+    report = yield from _execute_run(run, StoreSink(store, live))
     if not store.is_complete:
         plain = {  # JSON has no NaN or infinity
             name: None if isinstance(one, float) and not math.isfinite(one) else one
@@ -229,7 +229,7 @@ def enhance_to_store(
     return report
 
 
-def enhance_array(
+def enhance_in_memory(
     micrograph: Micrograph,
     model: LoadedModel,
     options: EnhanceOptions | None = None,
@@ -246,7 +246,7 @@ def enhance_array(
     frame = output.frame
     result = np.empty(frame.shape, dtype=output.dtype)
     run = yield from plan_run(micrograph, output, model, settings)
-    report = yield from _execute(run, ArraySink(result))
+    report = yield from _execute_run(run, ArraySink(result))
     return Micrograph(
         data=result,
         pixel_size_nm=frame.pixel_size_nm,
@@ -258,7 +258,7 @@ def enhance_array(
     )
 
 
-def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
+def _execute_run(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
     """Execute a planned run and return its report."""
     plan, predictor, watch = run.plan, run.predictor, run.watch
     with watch:
@@ -360,7 +360,7 @@ def _run_whole_field(run: TiledRun, predictor: Predictor, places: Places) -> Wor
         )
         with MeasuredMoments():
             output = predictor.predict(window, plan.scaling)
-        set_missing_pixels(output, missing, plan.model.card.scale)
+        mask_missing_pixels(output, missing, plan.model.card.scale)
         return output
 
     with LocalExecutor(run, predictor) as executor:

@@ -33,7 +33,7 @@ from napari_semsr.core import (
     count_available_cores,
     round_up,
 )
-from napari_semsr.inference.network_input import set_missing_pixels
+from napari_semsr.inference.network_input import mask_missing_pixels
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun, TileResult
 from napari_semsr.models import release_memory
@@ -171,26 +171,26 @@ class TileWorker:
         while True:
             pieces = self.pieces
             try:
-                for part in plan.split_tile(tile, self._piece_side(pieces)):
+                for part in plan.split_tile(tile, self._compute_piece_size(pieces)):
                     window, missing = self._read_window(part.window)
                     scaling, inner = self.run.plan.scaling, part.local_core
                     result = self.predictor.predict(window, scaling, inner)
                     missing = None if missing is None else missing[inner.slices]
-                    set_missing_pixels(result, missing, scale)
+                    mask_missing_pixels(result, missing, scale)
                     place = part.core.relative_to(tile.core).scale(scale)
                     core[place.slices] = result
             except DeviceMemoryError:
                 self._halve_pieces(pieces)
             else:
                 piece = self.run.write_output(tile.index, core, tile.core)
-                side = self._piece_side(pieces)
+                side = self._compute_piece_size(pieces)
                 sentence = (
                     f"Not enough memory: tiles are computed in pieces of {side} px."
                 )
                 note = Message(sentence, "device-memory")
                 return replace(piece, edges={}).with_note(note)
 
-    def _piece_side(self, pieces: int) -> int:
+    def _compute_piece_size(self, pieces: int) -> int:
         """Return the side length of a piece, a multiple of the stride."""
         plan = self.run.plan.tiles
         return round_up(max(1, plan.core // pieces), plan.stride)
@@ -199,7 +199,7 @@ class TileWorker:
         """Halve the pieces, or raise an error if they already have minimum size."""
         plan = self.run.plan.tiles
         smallest = round_up(_SMALLEST_PIECE, plan.stride)
-        side = self._piece_side(piece_count)
+        side = self._compute_piece_size(piece_count)
         if side <= smallest:
             window = side + 2 * plan.halo
             msg = (

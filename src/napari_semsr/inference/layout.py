@@ -135,7 +135,7 @@ def plan_resampling(
     if resample == "never":
         note += ": it is not resampled, as requested."
         return ResamplingPlan(None, pixel_size_nm, Message(note, "not-resampled"))
-    steps = _resampling_step(ratios[0]), _resampling_step(ratios[1])
+    steps = _compute_resampling_step(ratios[0]), _compute_resampling_step(ratios[1])
     network_size = parse_pixel_size(
         tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
     )
@@ -154,7 +154,7 @@ def plan_resampling(
     return ResamplingPlan(steps, network_size, Message(f"{note}.", "resampled"))
 
 
-def _resampling_step(ratio: float) -> Fraction:
+def _compute_resampling_step(ratio: float) -> Fraction:
     """Return the number of image pixels per network pixel for a pixel-size ratio."""
     if ratio >= 1:
         return 1 / Fraction(ratio).limit_denominator(_LARGEST_DENOMINATOR)
@@ -258,7 +258,7 @@ def plan_output(
     return OutputPlan(frame, fit, core, scale, dtype)
 
 
-def create_output(
+def create_output_store(
     path: Path,
     output: OutputPlan,
     *,

@@ -26,15 +26,15 @@ from napari_semsr.core import (
     Micrograph,
     RealArray,
     Resampling,
+    convert_dtype,
     get_blur,
     run as finish,
-    to_dtype,
 )
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.network_input import (
     ResampledField,
+    get_source_box,
     plan_field_tiles,
-    source_box,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import get_sampled_statistics, plan_enhancement
@@ -54,7 +54,7 @@ _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class _FieldPart:
+class _FieldRegion:
     """Image region indexed in whole-image coordinates."""
 
     block: RealArray  # (Y, X) The pixels
@@ -132,7 +132,7 @@ def _enhance_tile(
     """Enhance one tile, given its input window and the image `shape`."""
     tile, field = plan.tile(block_id), plan.data
     source = _get_source_box(plan, block_id, shape)
-    part = _FieldPart(block, (source.y0, source.x0), shape)
+    part = _FieldRegion(block, (source.y0, source.x0), shape)
     data = replace(field, source=part) if isinstance(field, ResampledField) else part
     plan = replace(plan, data=data, model=model)
     with _one_at_a_time:
@@ -142,10 +142,10 @@ def _enhance_tile(
         predictor.statistics = None
     core = plan.outputs.tile(*tile.index).core
     part_values, inner = plan.convert_output(core, *core_values)
-    return to_dtype(part_values[inner.slices], plan.output.dtype)[0]
+    return convert_dtype(part_values[inner.slices], plan.output.dtype)[0]
 
 
-def enhance_lazy(
+def create_enhanced_array(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions | None = None
 ) -> da.Array:
     """Enhance an image lazily.
@@ -165,10 +165,10 @@ def enhance_lazy(
         nowhere = ArraySink(np.empty(0))
         sampling = get_sampled_statistics(TiledRun(plan, None), predictor, nowhere)
         statistics = finish(sampling).statistics
-    return _build_array(micrograph, plan, statistics)
+    return _build_dask_array(micrograph, plan, statistics)
 
 
-def _build_array(
+def _build_dask_array(
     micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
 ) -> da.Array:
     """Build a dask array with one task per tile."""
@@ -254,7 +254,7 @@ def _get_source_box(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
     window = plan.tile(index).window
     if isinstance(plan.data, ResampledField):
         return plan.data.source_box(window)
-    return source_box(window, shape)
+    return get_source_box(window, shape)
 
 
 # Small parts of a field, enhanced as in a run of the whole field.
@@ -299,7 +299,7 @@ class BoxPreview:
         tile = self.plan.create_tile(place)
         core_values = self.plan.compute_tile(self.predictor, tile)
         part, inner = self.plan.convert_output(place, *core_values)
-        return place, to_dtype(part[inner.slices], self.plan.output.dtype)[0]
+        return place, convert_dtype(part[inner.slices], self.plan.output.dtype)[0]
 
     def extend(self, micrograph: Micrograph, corner: IntPair) -> "BoxPreview":
         """Return a preview for an image that has grown, without remeasuring it.

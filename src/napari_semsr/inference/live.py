@@ -24,10 +24,10 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     RealArray,
-    to_dtype,
+    convert_dtype,
 )
 from napari_semsr.inference.layout import OutputPlan
-from napari_semsr.io import OmeZarrStore, halve, level_shapes
+from napari_semsr.io import OmeZarrStore, compute_pyramid_shapes, downsample_block
 
 # Levels for display. Each is array-like: it returns finished tiles, and elsewhere the
 # resampled input, so that reading never waits for the network.
@@ -51,17 +51,19 @@ class ResampledInput:
         sources = self.sources
         fine = [item for item in sources if item.shape[0] * step >= self.shape[0]]
         source = (fine or sources[:1])[-1]  # the coarsest source that is fine enough
-        rows = _source_indices((box.y0, box.y1), step, source.shape[0], self.shape[0])
-        columns = _source_indices(
+        rows = _compute_source_indices(
+            (box.y0, box.y1), step, source.shape[0], self.shape[0]
+        )
+        columns = _compute_source_indices(
             (box.x0, box.x1), step, source.shape[1], self.shape[1]
         )
-        part = _index_axis(_index_axis(source, rows, 0), columns, 1)
+        part = _select_along_axis(_select_along_axis(source, rows, 0), columns, 1)
         if self.grey is not None:
             low, high = self.grey
             part = (part.astype(np.float32) - low) / ((high - low) or 1.0)
         if self.dtype.kind == "f":
             return np.array(part, dtype=self.dtype)
-        return to_dtype(part, self.dtype)[0]
+        return convert_dtype(part, self.dtype)[0]
 
     def average_levels(self) -> None:
         """Add coarser sources by averaging, to avoid noise in coarse levels.
@@ -75,12 +77,12 @@ class ResampledInput:
         while max(sources[-1].shape) > _STRIP:
             fine = sources[-1]
             strips = range(0, fine.shape[0], _STRIP)
-            parts = [halve(fine[top : top + _STRIP]) for top in strips]
+            parts = [downsample_block(fine[top : top + _STRIP]) for top in strips]
             sources.append(np.concatenate(parts))
         self.sources = sources
 
 
-def _source_indices(
+def _compute_source_indices(
     span: IntPair, step: int, size: int, level_count: int
 ) -> NDArray[np.intp]:
     """Return the source index of each pixel in a level along one axis."""
@@ -88,7 +90,9 @@ def _source_indices(
     return np.minimum(centres.astype(np.intp), size - 1)
 
 
-def _index_axis(source: RealArray, places: NDArray[np.intp], axis: int) -> RealArray:
+def _select_along_axis(
+    source: RealArray, places: NDArray[np.intp], axis: int
+) -> RealArray:
     """Index an axis at increasing positions, as a view if evenly spaced."""
     pitch = int(places[1] - places[0]) if places.size > 1 else 1
     first, last = int(places[0]), int(places[-1])
@@ -123,7 +127,7 @@ class LevelStore:
         if self._array is not None:
             self._array[box.slices] = block
             return
-        for part, stored_block in self._stored_blocks(box, "r+"):
+        for part, stored_block in self._iterate_stored_blocks(box, "r+"):
             stored_block[...] = block[part]
 
     def read(self, box: Box) -> RealArray:
@@ -131,11 +135,11 @@ class LevelStore:
         if self._array is not None:
             return self._array[box.slices].copy()
         values = np.empty(box.shape, self._dtype)
-        for part, stored_block in self._stored_blocks(box, "r"):
+        for part, stored_block in self._iterate_stored_blocks(box, "r"):
             values[part] = stored_block
         return values
 
-    def _stored_blocks(
+    def _iterate_stored_blocks(
         self, box: Box, mode: Literal["r", "r+"]
     ) -> Iterator[tuple[tuple[slice, slice], RealArray]]:
         """Yield slices of a region with the matching part of each stored block."""
@@ -269,15 +273,15 @@ class TileQueue:
     def take_tiles(self, count: int = 1, timeout: float = 0.0) -> list[IntPair]:
         """Remove the most urgent tiles from the queue and return them."""
         with self._change:
-            places = self._next_tiles(count)
+            places = self._get_next_tiles(count)
             if not places and timeout:
                 self._change.wait(timeout)
-                places = self._next_tiles(count)
+                places = self._get_next_tiles(count)
             for place in places:
                 self._pending[place] = False
             return places
 
-    def _next_tiles(self, count: int) -> list[IntPair]:
+    def _get_next_tiles(self, count: int) -> list[IntPair]:
         """Return the most urgent tiles; the caller must hold the lock."""
         rows, columns = np.nonzero(self._pending)
         if not rows.size:
@@ -348,9 +352,9 @@ class LiveField:
         # tiles are halved as often as this splits no pixels
         sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
         most = min(((side & -side).bit_length() - 1 for side in sides), default=32)
-        shapes = level_shapes(shape, smallest=_COARSEST)[: most + 1]
+        shapes = compute_pyramid_shapes(shape, smallest=_COARSEST)[: most + 1]
         self._stores = [LevelStore(each, self.dtype) for each in shapes[1:]]
-        self.levels = [LiveLevel(shape, self.dtype, unit, self._read_finest)]
+        self.levels = [LiveLevel(shape, self.dtype, unit, self._read_finest_level)]
         for level, each in enumerate(shapes[1:], start=1):
             read = partial(self._read_level, level)
             self.levels.append(LiveLevel(each, self.dtype, unit, read))
@@ -409,14 +413,14 @@ class LiveField:
         """Display a tile already in the store; return whether it was displayed."""
         if self._level0 is None or not self._is_stored[place]:
             return False
-        box = self._tile_box(place)
+        box = self._get_tile_box(place)
         self.show_tile(box, np.asarray(self._level0[box.slices]))
         return True
 
     def show_external_tile(self, place: IntPair) -> None:
         """Display a tile written by another process, unless it is already shown."""
         if self._level0 is not None and not self._is_drawn[place]:
-            box = self._tile_box(place)
+            box = self._get_tile_box(place)
             self.show_tile(box, np.asarray(self._level0[box.slices]))
 
     def show_tile(self, box: Box, tile: RealArray) -> None:
@@ -425,7 +429,7 @@ class LiveField:
         self._cache.put(place, tile)
         part, at = tile, box
         for level in self._stores:
-            part = halve(part)
+            part = downsample_block(part)
             at = Box.from_shape(part.shape, (at.y0 // 2, at.x0 // 2))
             level.write(at, part)
         with self._lock:
@@ -434,7 +438,7 @@ class LiveField:
 
     # -- called by the viewer --------------------------------------------------
 
-    def _read_finest(self, box: Box) -> RealArray:
+    def _read_finest_level(self, box: Box) -> RealArray:
         """Read level 0, with the input in place of unfinished tiles."""
         until = time.perf_counter() + _READING_S
         high, wide = self.unit
@@ -450,7 +454,7 @@ class LiveField:
         for place in places:
             if not self._is_stored[place]:
                 continue
-            outer = self._tile_box(place)
+            outer = self._get_tile_box(place)
             inner = outer.intersection(box)
             tile = self._cache.get(place)
             level0 = self._level0
@@ -481,7 +485,7 @@ class LiveField:
 
     # -- helpers ---------------------------------------------------------------
 
-    def _tile_box(self, place: IntPair) -> Box:
+    def _get_tile_box(self, place: IntPair) -> Box:
         corner = place[0] * self.unit[0], place[1] * self.unit[1]
         return Box.from_shape(self.unit, corner).intersection(
             Box.from_shape(self.shape)

@@ -31,9 +31,9 @@ from napari_semsr.core import (
     Resampling,
     Tile,
     TilePlan,
+    compute_finite_mean,
     find_stray_pixels,
-    finite_mean,
-    interpolation_dtype,
+    get_interpolation_dtype,
     measure_percentiles,
     plan_tiles,
     read_box,
@@ -48,7 +48,7 @@ from napari_semsr.models import (
     ModelCard,
     ProbeResult,
     SurveyResult,
-    power_spectrum,
+    compute_power_spectrum,
 )
 
 # Grey values: scaled by percentiles of the whole field, and back.
@@ -61,7 +61,7 @@ _EXACT_IN_FLOAT32 = 2  # bytes of integers that float32 represents exactly; chos
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def _working_dtype(dtype: np.dtype[np.generic]) -> type[np.floating]:
+def _get_working_dtype(dtype: np.dtype[np.generic]) -> type[np.floating]:
     """Return float32 if it represents all values of a dtype exactly, else float64."""
     small = dtype.kind != "f" and dtype.itemsize <= _EXACT_IN_FLOAT32
     return np.float32 if small or dtype == np.float32 else np.float64
@@ -81,7 +81,7 @@ class Scaling:
     def normalise(self, window: RealArray) -> Float32Array:
         """Scale grey values (Y, X) to the input range of the network."""
         span = self.high - self.low or 1.0
-        working = _working_dtype(window.dtype)
+        working = _get_working_dtype(window.dtype)
         values = np.subtract(window, working(self.low), dtype=working)
         values /= working(span)
         return np.ascontiguousarray(values, dtype=np.float32)
@@ -107,7 +107,7 @@ def measure_scaling(
             "precision; scale them down first."
         )
         raise ReadError(msg, code="values-too-large")
-    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    mean = compute_finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return Scaling(low, high, mean, back)
 
 
@@ -116,7 +116,7 @@ def compute_scaling(data: ReadableArray, card: ModelCard) -> Scaling:
     back = card.grey == "input"
     if card.input_scaling == "percentiles":
         return measure_scaling(data, card.input_percentiles, back=back)
-    mean = finite_mean(data)
+    mean = compute_finite_mean(data)
     if card.input_scaling == "levels":
         return Scaling(*card.input_levels, mean, back)
     total, count = 0.0, 0  # total squared deviation of finite pixels from their mean
@@ -128,7 +128,7 @@ def compute_scaling(data: ReadableArray, card: ModelCard) -> Scaling:
     return Scaling(mean, mean + math.sqrt(total / max(count, 1)), mean, back)
 
 
-def source_box(box: Box, shape: IntPair) -> Box:
+def get_source_box(box: Box, shape: IntPair) -> Box:
     """Return the image region that `read_window` may access."""
     wide_box = box.grow(_REACH)
     rows = reflect_indices(wide_box.y0, wide_box.y1, shape[0])
@@ -175,7 +175,7 @@ def read_window(
     return without_gaps[_REACH:-_REACH, _REACH:-_REACH], missing
 
 
-def set_missing_pixels(
+def mask_missing_pixels(
     result: Float32Array, missing: BoolArray | None, scale: int
 ) -> None:
     """Set output pixels to NaN, in place, where input pixels are missing."""
@@ -236,7 +236,7 @@ class HazeMap:
 
     def remove_haze(self, window: RealArray, box: Box) -> RealArray:
         """Remove the haze from a window (Y, X)."""
-        working = _working_dtype(window.dtype)
+        working = _get_working_dtype(window.dtype)
         without_haze = np.subtract(window, working(self.airlight), dtype=working)
         without_haze *= self.interpolate_gain(box)
         without_haze += working(self.airlight)
@@ -295,7 +295,9 @@ def survey_field(
     return FieldSurvey(veil, tuple(condition), tuple(rings))
 
 
-def _window_corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
+def _iterate_window_corners(
+    shape: IntPair, side: int, pitch: int = 1
+) -> Iterator[IntPair]:
     """Return the corners of windows spread over an image, at multiples of `pitch`."""
     starts = (
         np.linspace(0, max(n - side, 0), _WINDOWS).astype(int) // pitch * pitch
@@ -310,7 +312,7 @@ def _survey_windows(
     """Survey full-resolution windows of an image and return the median estimates."""
     surveys: list[SurveyResult] = []
     empty: list[SurveyResult] = []
-    for y, x in _window_corners(data.shape, _WINDOW, BLOCK):
+    for y, x in _iterate_window_corners(data.shape, _WINDOW, BLOCK):
         box = Box(y, y + _WINDOW, x, x + _WINDOW)
         statistics = compute_block_statistics(
             data, box, scaling, 1, module.survey.compute_statistics
@@ -339,14 +341,14 @@ def measure_spectrum(
     """
     spectra: list[torch.Tensor] = []
     spectra_with_gaps: list[torch.Tensor] = []
-    for y, x in _window_corners(data.shape, _SPECTRUM_PX):
+    for y, x in _iterate_window_corners(data.shape, _SPECTRUM_PX):
         box = Box.from_shape((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
         box = box.intersection(Box.from_shape(data.shape))
         window, missing = read_window(data, box, scaling.mean)
         without_haze = window if haze is None else haze.remove_haze(window, box)
         field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
         missing_tensor = None if missing is None else torch.from_numpy(missing)
-        power = power_spectrum(field, missing_tensor)[0]
+        power = compute_power_spectrum(field, missing_tensor)[0]
         (spectra if missing_tensor is None else spectra_with_gaps).append(power)
     all_spectra = torch.stack(spectra or spectra_with_gaps)
     # areas outside a mosaic have no power
@@ -384,7 +386,7 @@ def compute_block_statistics(
                 nearly = share >= _NEARLY_COMPLETE
                 usable_blocks[place] = np.where(nearly, 1, share)
                 few = missing & nearly.repeat(pitch, 0).repeat(pitch, 1)
-                window = _fill_with_noise(window, missing, few)
+                window = _fill_missing_pixels(window, missing, few)
             if shrink > 1:
                 window = _compute_block_means(window, shrink)
             field = torch.from_numpy(scaling.normalise(window))[None, None]
@@ -432,7 +434,7 @@ def _compute_block_means(values: NDArray[Any], pitch: int) -> Float32Array:
     return means
 
 
-def _fill_with_noise(
+def _fill_missing_pixels(
     window: RealArray, missing: BoolArray, to_fill: BoolArray
 ) -> RealArray:
     """Fill missing pixels `to_fill` (Y, X) of a window (Y, X) with realistic noise.
@@ -517,7 +519,7 @@ class ResampledField:
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Data type of the grey values."""
-        return interpolation_dtype(np.dtype(self.source.dtype))
+        return get_interpolation_dtype(np.dtype(self.source.dtype))
 
     def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
         rows, columns = (
@@ -540,8 +542,8 @@ class ResampledField:
 
     def source_box(self, window: Box) -> Box:
         """Return the image region that a window of this array depends on."""
-        inside = self.there.source_region(source_box(window, self.shape))
-        return source_box(inside, self.there.size)
+        inside = self.there.source_region(get_source_box(window, self.shape))
+        return get_source_box(inside, self.there.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -581,7 +583,7 @@ class GridMapping:
         block = self.back.resample(part, source_part, target_box)
         if np.dtype(source.dtype).kind == "f":
             missing = ~np.isfinite(read_box(source, wide_box))
-            set_missing_pixels(block, missing, self.scale)
+            mask_missing_pixels(block, missing, self.scale)
         return block, core.relative_to(wide_box).scale(self.scale)
 
     def _enlarge_box(self, core: Box) -> Box:
@@ -627,7 +629,7 @@ def _resample_to_grid(
     if fit.steps is None:
         return data
     there = Resampling(shape, fit.steps)
-    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    mean = compute_finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return ResampledField(data, there, mean, gaps=fit.keep)
 
 

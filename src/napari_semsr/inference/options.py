@@ -11,7 +11,7 @@ from napari_semsr.core import (
     GreyType,
     Options,
     Quantity,
-    device_option,
+    declare_device_option,
     option,
 )
 
@@ -21,7 +21,7 @@ WEIGHTS, ADVANCED_GROUP = "Noise, blur and haze", "Advanced"
 _ROUNDING = 1e-6  # of the range; summing in another order changes less
 
 
-def _weight_option(label: str, description: str) -> Any:
+def _declare_weight_option(label: str, description: str) -> Any:
     """Declare an option that sets the fraction of a correction to apply."""
     return option(1.0, label, description, step=0.1, group=WEIGHTS, ge=0, le=1)
 
@@ -29,7 +29,7 @@ def _weight_option(label: str, description: str) -> Any:
 class EnhanceOptions(Options):
     """Options for applying a network to an image."""
 
-    device: str = device_option()
+    device: str = declare_device_option()
     tile: int | None = option(
         None,
         "Tile",
@@ -73,15 +73,15 @@ class EnhanceOptions(Options):
         },
         flags={"no_resample": "never"},
     )
-    denoise: float = _weight_option(
+    denoise: float = _declare_weight_option(
         "Noise removed",
         "Fraction of the noise to remove, for models with separate corrections.",
     )
-    deblur: float = _weight_option(
+    deblur: float = _declare_weight_option(
         "Blur removed",
         "Fraction of the blur to correct, for models with separate corrections.",
     )
-    dehaze: float = _weight_option(
+    dehaze: float = _declare_weight_option(
         "Haze removed", "Fraction of the haze to remove, for models that remove haze."
     )
     noise_percent: float | None = option(

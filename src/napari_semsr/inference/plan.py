@@ -189,7 +189,7 @@ def _configure_network(
     return model, FieldSurvey(haze, condition)
 
 
-def configure_for_image(
+def configure_model_for_image(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[LoadedModel, tuple[float, ...] | None]:
     """Return the network configured for an image, and the image's degradations.
@@ -271,7 +271,7 @@ def choose_strategy(
         return ExecutionStrategy("none" if is_bounded else "whole", "whole", notes)
     if is_bounded:
         return ExecutionStrategy("none", "tiles")
-    return _fallback_strategy(predictor, options, f"({need})", previous)
+    return _choose_fallback_strategy(predictor, options, f"({need})", previous)
 
 
 def _requested_strategy(
@@ -295,7 +295,7 @@ def _requested_strategy(
     return ExecutionStrategy("sampled", "tiles")
 
 
-def _fallback_strategy(
+def _choose_fallback_strategy(
     predictor: Predictor, options: EnhanceOptions, need: str, previous: str | None
 ) -> ExecutionStrategy:
     """Return the tiled strategy with sampled statistics, or raise an error."""

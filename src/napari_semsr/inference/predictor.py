@@ -53,12 +53,12 @@ from napari_semsr.models import (
     ModelCard,
     ProbeResult,
     TorchCallInterceptor,
-    check_bf16,
+    check_bf16_support,
     convert_memory_errors,
     find_device,
-    find_smallest_side,
+    find_minimum_field_size,
     get_device_name,
-    get_first_line,
+    get_first_error_line,
     get_free_memory,
     get_memory_layout,
     has_fast_bf16,
@@ -77,7 +77,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "bf16":
-        check_bf16(device)
+        check_bf16_support(device)
     elif name != "fp32":  # as in the history of a resumed result
         msg = f"Precision must be auto, fp32 or bf16, got {name!r}."
         raise OptionError(msg, code="unknown-value")
@@ -91,7 +91,9 @@ def _choose_precision(model: LoadedModel, name: str, device: torch.device) -> st
     return "fp32" if alone else precision
 
 
-def network_details(options: EnhanceOptions, model: LoadedModel) -> dict[str, object]:
+def get_network_details(
+    options: EnhanceOptions, model: LoadedModel
+) -> dict[str, object]:
     """Return network and device details to record in a result's history.
 
     They are ``model_name`` and ``model_digest``, ``device`` with the name of the CPU or
@@ -108,14 +110,15 @@ def network_details(options: EnhanceOptions, model: LoadedModel) -> dict[str, ob
 
 
 @contextmanager
-def _convert_errors(device: torch.device, what: str) -> Iterator[None]:
+def _convert_torch_errors(device: torch.device, what: str) -> Iterator[None]:
     """Convert torch errors to package errors, since Qt threads lose `RuntimeError`."""
     try:
         with convert_memory_errors(device, what):
             yield
     except RuntimeError as error:
         msg = (
-            f"The network could not compute {what} on {device}: {get_first_line(error)}"
+            f"The network could not compute {what} on {device}: "
+            f"{get_first_error_line(error)}"
         )
         raise SemsrError(msg, code="computation-failed") from error
 
@@ -162,7 +165,7 @@ def _find_device_fault(model: LoadedModel, device_found: Device) -> str | None:
     """Describe how a test tile on a device differs from the CPU, or return None."""
     module, stride = _unwrap_ensemble(model.module), model.card.stride
     side = round_up(
-        max(_SAMPLE, find_smallest_side(_get_tile_network(model), stride=stride)),
+        max(_SAMPLE, find_minimum_field_size(_get_tile_network(model), stride=stride)),
         stride,
     )
     tile = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
@@ -178,7 +181,7 @@ def _find_device_fault(model: LoadedModel, device_found: Device) -> str | None:
         except DeviceMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - of whatever kind, it is of no use
-            return f"fails on a test tile ({get_first_line(error).rstrip('.')})"
+            return f"fails on a test tile ({get_first_error_line(error).rstrip('.')})"
     if output.shape != expected_output.shape:
         return "gives a test tile another shape than the CPU"
     span = float(expected_output.max() - expected_output.min()) or 1.0
@@ -305,7 +308,7 @@ def cache_folder() -> Path:
     )
 
 
-def network_digest(module: nn.Module) -> str:
+def compute_network_digest(module: nn.Module) -> str:
     """Return a digest of everything that may affect a network's receptive field."""
     digest = hashlib.sha256()
     versions = torch.__version__, importlib.metadata.version("napari-semsr"), _METHOD
@@ -358,7 +361,7 @@ class ProbedNetwork:
 
         def measure() -> float:
             network = copy.deepcopy(self._network)
-            smallest = find_smallest_side(network, stride=stride)
+            smallest = find_minimum_field_size(network, stride=stride)
             side = round_up(max(_SAMPLE, smallest), stride)
             return measure_peak_bytes(network, (side, side)) / side**2
 
@@ -385,7 +388,7 @@ class ProbedNetwork:
     ) -> _T:
         """Return a property from the cache, or measure and store it."""
         if self._entries is None:  # read the file only once
-            name = f"{network_digest(self._network)}.json"
+            name = f"{compute_network_digest(self._network)}.json"
             self._path = cache_folder() / "networks" / name
             self._entries = _read_measurements(self._path)
         entries = self._entries
@@ -454,7 +457,7 @@ class Predictor:
         if isinstance(module, InformedRestorer):
             module = module.local
         self.source = _get_tile_network(model)  # the original network, on the CPU
-        with _convert_errors(self.device, "the weights"):
+        with _convert_torch_errors(self.device, "the weights"):
             self._module = copy_to_device(module, self.device)
 
     def create_field_predictor(self, model: LoadedModel) -> "Predictor":
@@ -509,8 +512,8 @@ class Predictor:
         """Set up a computation: disable gradients, set precision, convert errors."""
         is_mixed = self.precision == "bf16"
         with (
-            _convert_errors(self.device, what),
-            _exclusive_launch(self.device),
+            _convert_torch_errors(self.device, what),
+            _lock_launches(self.device),
             torch.no_grad(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed),
         ):
@@ -617,7 +620,7 @@ class Predictor:
                     output = run_network(self._module, batch, keep)
             arrive = _start_host_copy(output[:, 0])
             del batch, output
-        with _convert_errors(self.device, what):
+        with _convert_torch_errors(self.device, what):
             result = arrive()  # meanwhile the next pass may be launched
         output_shape = (rows, columns) if keep is None else keep.shape
         check_scale(self.card, output_shape, result.shape[1:])
@@ -641,17 +644,17 @@ _launching = threading.RLock()
 
 
 @contextmanager
-def _exclusive_launch(device: torch.device) -> Iterator[None]:
+def _lock_launches(device: torch.device) -> Iterator[None]:
     """Launch passes one at a time, with full-precision convolutions."""
     if device.type == "cpu":
         yield
         return
-    with _launching, full_precision_convolutions():
+    with _launching, use_fp32_convolutions():
         yield
 
 
 @contextmanager
-def full_precision_convolutions() -> Iterator[None]:
+def use_fp32_convolutions() -> Iterator[None]:
     """Compute GPU convolutions in true fp32, always with the same algorithm.
 
     By default cuDNN computes fp32 convolutions in TF32, which has 10 bits; Lightning

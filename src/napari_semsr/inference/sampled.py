@@ -41,7 +41,7 @@ from napari_semsr.inference.statistics import (
     pool_sums,
 )
 from napari_semsr.inference.tiles import TiledRun
-from napari_semsr.models import LiveNorm, NormInterceptor
+from napari_semsr.models import InstanceNormCall, NormInterceptor
 
 # Representative parts of a field, drawn evenly over mean and standard deviation.
 
@@ -61,7 +61,7 @@ def stratify_tiles(mean: FloatArray, spread: FloatArray, draws: int) -> list[int
     return order
 
 
-def draw_evenly(
+def draw_stratified_sample(
     order: Sequence[int], count: int, rng: np.random.Generator
 ) -> list[int]:
     """Draw one tile at random from each of `count` equal intervals of a ranking."""
@@ -141,10 +141,10 @@ def measure_sample(
         mean[number], spread[number] = core.mean(), core.std()
     order = stratify_tiles(mean, spread, count)
     rng = np.random.default_rng(seed)
-    sample_indices = draw_evenly(order, count, rng)
+    sample_indices = draw_stratified_sample(order, count, rng)
     sample_set = set(sample_indices)
     rest = [number for number in order if number not in sample_set] or order
-    held_out = [tiles[i] for i in draw_evenly(rest, _HELD_OUT_TILES, rng)]
+    held_out = [tiles[i] for i in draw_stratified_sample(rest, _HELD_OUT_TILES, rng)]
     sample = [tiles[i] for i in sample_indices]
     yield Progress(0, 0, "Statistics of a sample")
     whole = sampler.measure_moments(sample)
@@ -182,7 +182,7 @@ class _BatchMoments(NormInterceptor):
         self.moments: list[Moments] = []
         self._cores, self._side = cores, side
 
-    def _normalise(self, norm: LiveNorm) -> torch.Tensor:
+    def _normalise(self, norm: InstanceNormCall) -> torch.Tensor:
         images = norm.input
         finer = [
             Fraction(side, size)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from napari_semsr.core import SemsrError, WriteError
-from napari_semsr.models import LiveNorm, NormInterceptor, has_float64
+from napari_semsr.models import InstanceNormCall, NormInterceptor, has_float64
 
 _BLOCK_VALUES = 2**17  # values summed at once, so that rounding is small; chosen
 _CARDS_BLOCK_VALUES = 2**24  # 128 MB; for a GPU, where calls take most time
@@ -25,7 +25,7 @@ class Moments:
     mean: Tensor
     variance: Tensor  # Population variance
 
-    def normalise(self, x: Tensor, norm: LiveNorm) -> Tensor:
+    def normalise(self, x: Tensor, norm: InstanceNormCall) -> Tensor:
         """Apply ``(x - mean) / sqrt(variance + eps) * weight + bias``.
 
         `x` (B, C, H, W), the norm's input or a window of it; the result has its type.
@@ -42,7 +42,7 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class TileSums:
     """Sums over one tile, used to compute the statistics of a layer."""
 
     count: float  # Pixels
@@ -50,7 +50,7 @@ class Sums:
     second: Tensor  # (C,) Sum of their squares
 
 
-def compute_sums(values: Tensor) -> Sums:
+def compute_sums(values: Tensor) -> TileSums:
     """Sum an image `values` (1, C, Y, X) in float64, a few rows at a time."""
     here = values.device if has_float64(values.device) else torch.device("cpu")
     rows = values[0].to(here).permute(1, 2, 0)
@@ -67,10 +67,10 @@ def compute_sums(values: Tensor) -> Sums:
         flat = part_values.view(-1, channels)
         first += flat.sum(0)
         second += flat.square_().sum(0)
-    return Sums(float(height * width), first.cpu(), second.cpu())
+    return TileSums(float(height * width), first.cpu(), second.cpu())
 
 
-def pool_sums(tiles: Iterable[Sums], device: torch.device) -> Moments:
+def pool_sums(tiles: Iterable[TileSums], device: torch.device) -> Moments:
     """Pool tile sums into moments, in the given order."""
     sums = list(tiles)
     count = sum(t.count for t in sums)
@@ -105,8 +105,8 @@ class Statistics:
         layers = [
             {
                 "count": layer.count,
-                "mean": _encode(layer.mean),
-                "variance": _encode(layer.variance),
+                "mean": _encode_tensor(layer.mean),
+                "variance": _encode_tensor(layer.variance),
             }
             for layer in self.moments
         ]
@@ -119,20 +119,20 @@ class Statistics:
             moments = tuple(
                 Moments(
                     float(layer["count"]),
-                    _decode(layer["mean"]),
-                    _decode(layer["variance"]),
+                    _decode_tensor(layer["mean"]),
+                    _decode_tensor(layer["variance"]),
                 )
                 for layer in value["layers"]
             )
             return cls(moments)
 
 
-def _encode(values: Tensor) -> str:
+def _encode_tensor(values: Tensor) -> str:
     raw = values.cpu().numpy().astype("<f8").tobytes()
     return base64.b64encode(raw).decode("ascii")
 
 
-def _decode(text: str) -> Tensor:
+def _decode_tensor(text: str) -> Tensor:
     raw = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f8")
     return torch.from_numpy(raw.astype(np.float64))
 
@@ -146,7 +146,7 @@ def move_to_device(moments: Sequence[Moments], device: torch.device) -> list[Mom
 class MeasuredMoments(NormInterceptor):
     """Interceptor that normalises by double-precision moments of the input."""
 
-    def _normalise(self, norm: LiveNorm) -> Tensor:
+    def _normalise(self, norm: InstanceNormCall) -> Tensor:
         """Normalise each image by its own moments."""
         here = norm.input.device
         answers = [
@@ -166,7 +166,7 @@ class FixedMoments(NormInterceptor):
         super().__init__()
         self._moments = moments
 
-    def _normalise(self, norm: LiveNorm) -> Tensor:
+    def _normalise(self, norm: InstanceNormCall) -> Tensor:
         has_answer = self.count < len(self._moments)
         channels = int(norm.input.shape[1])
         if not has_answer or len(self._moments[self.count].mean) != channels:

@@ -18,15 +18,15 @@ from napari_semsr.core import (
     Tile,
     TilePlan,
     WriteError,
-    to_dtype,
+    convert_dtype,
 )
 from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.inference.network_input import (
     GridMapping,
     HazeMap,
     Scaling,
+    mask_missing_pixels,
     read_window,
-    set_missing_pixels,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.statistics import Statistics
@@ -125,7 +125,7 @@ class EnhancePlan:
         scale = self.model.card.scale
         if self.regrid is not None:
             return self.regrid.resample_output(self.data.source, core, values, box)
-        set_missing_pixels(values, missing, scale)
+        mask_missing_pixels(values, missing, scale)
         return values, core.relative_to(box).scale(scale)
 
     def read_clean_window(self, box: Box) -> tuple[RealArray, BoolArray | None]:
@@ -179,7 +179,7 @@ class TiledRun:
     ) -> "TileResult":
         """Write an output tile `values` (Y * scale, X * scale) to the target."""
         core = self.plan.outputs.tile(*place).core
-        typed_values, clipped_count = to_dtype(values, self.target.dtype)
+        typed_values, clipped_count = convert_dtype(values, self.target.dtype)
         self.target[core.scale(self.plan.model.card.scale).slices] = typed_values
         return TileResult(place, clipped_count, edges, sample_pixels(values))
 
@@ -356,8 +356,8 @@ class Edge:
 def sample_edges(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
     """Sample up to 256 pixels per line along each border of the core box `inner`."""
     rows, columns = inner.slices
-    down = prediction[:, columns][:, :: _sample_spacing(inner.shape[1])]
-    along = prediction[rows][:: _sample_spacing(inner.shape[0])].T
+    down = prediction[:, columns][:, :: _compute_sample_spacing(inner.shape[1])]
+    along = prediction[rows][:: _compute_sample_spacing(inner.shape[0])].T
     return {
         _ABOVE: _extract_edge(down, inner.y0, 1, inner.shape[0]),
         _BELOW: _extract_edge(down, inner.y1 - 1, -1, inner.shape[0]),
@@ -366,7 +366,7 @@ def sample_edges(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
     }
 
 
-def _sample_spacing(length: int) -> int:
+def _compute_sample_spacing(length: int) -> int:
     """Return the sample spacing that yields at most 256 samples."""
     return -(-length // _SAMPLES)
 
@@ -421,7 +421,9 @@ class SeamMeter:
                 (other.outer, edge.first),
             ):
                 if outer_values is not None:
-                    difference = _finite_values([outer_values.astype(np.float64) - own])
+                    difference = _concatenate_finite_values(
+                        [outer_values.astype(np.float64) - own]
+                    )
                     self._squares += float(np.sum(difference**2))
                     self._pixels += difference.size
             step = np.abs(edge.first.astype(np.float64) - other.first)
@@ -438,7 +440,7 @@ class SeamMeter:
         if not self._pixels:
             return math.nan
         rms = math.sqrt(self._squares / self._pixels)
-        low, high = np.percentile(_finite_values(self._samples), [1, 99])
+        low, high = np.percentile(_concatenate_finite_values(self._samples), [1, 99])
         return rms / float(high - low) if high > low else float(rms > 0)
 
     @property
@@ -449,7 +451,9 @@ class SeamMeter:
         return 1.0 if self._steps == 0 else math.inf
 
 
-def _finite_values(arrays: Iterable[NDArray[np.floating]]) -> NDArray[np.floating]:
+def _concatenate_finite_values(
+    arrays: Iterable[NDArray[np.floating]],
+) -> NDArray[np.floating]:
     """Concatenate the finite values of arrays."""
     all_values = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
     finite_values: NDArray[np.floating] = all_values[np.isfinite(all_values)]

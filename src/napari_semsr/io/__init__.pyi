@@ -16,24 +16,24 @@ from .files import (
     COVERAGE as COVERAGE,
     StoreLock as StoreLock,
     check_target as check_target,
-    companion_path as companion_path,
     convert_decoding_errors as convert_decoding_errors,
     convert_write_errors as convert_write_errors,
-    file_stem as file_stem,
+    create_file_stem as create_file_stem,
+    create_missing_file_error as create_missing_file_error,
     find_leftover_paths as find_leftover_paths,
+    get_companion_path as get_companion_path,
+    get_disk_spelling as get_disk_spelling,
     get_display_name as get_display_name,
-    half_paths as half_paths,
-    label_path as label_path,
-    match_disk_spelling as match_disk_spelling,
-    missing_file_error as missing_file_error,
+    get_half_paths as get_half_paths,
+    get_label_path as get_label_path,
+    get_output_format as get_output_format,
     move as move,
-    output_format as output_format,
     path_exists as path_exists,
     read_json_object as read_json_object,
     read_text as read_text,
     remove_target as remove_target,
     replace_atomically as replace_atomically,
-    temporary_path as temporary_path,
+    use_temporary_path as use_temporary_path,
     write_atomically as write_atomically,
 )
 from .formats import (
@@ -42,10 +42,10 @@ from .formats import (
     count_planes as count_planes,
     describe as describe,
     finalise_store as finalise_store,
-    output_store_path as output_store_path,
+    get_output_store_path as get_output_store_path,
+    get_stored_type as get_stored_type,
     read as read,
     read_companions as read_companions,
-    stored_type as stored_type,
     write as write,
     write_blocks as write_blocks,
 )
@@ -73,15 +73,18 @@ from .layers import (
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
     STRENGTH_KEY as STRENGTH_KEY,
+    create_layer_attributes as create_layer_attributes,
     create_scan_layers as create_scan_layers,
-    crop_rows as crop_rows,
+    crop_bottom_rows as crop_bottom_rows,
     is_scan as is_scan,
-    layer_attributes as layer_attributes,
     list_images as list_images,
     stack_planes as stack_planes,
 )
 from .log import log_error as log_error
-from .napari_hooks import get_reader as get_reader, is_preferred as is_preferred
+from .napari_hooks import (
+    get_reader as get_reader,
+    is_preferred_reader as is_preferred_reader,
+)
 from .png import write_screenshot as write_screenshot
 from .positions import write_fiji_positions as write_fiji_positions
 from .project import (
@@ -92,10 +95,10 @@ from .project import (
     ProjectLayer as ProjectLayer,
     add_recent_project as add_recent_project,
     copy_with_links as copy_with_links,
+    get_project_folder as get_project_folder,
     is_project as is_project,
     list_recent_projects as list_recent_projects,
     open_project as open_project,
-    project_folder as project_folder,
     read_array as read_array,
     read_project as read_project,
     record_input as record_input,
@@ -110,29 +113,29 @@ from .read_image import (
     SERIES_KEY as SERIES_KEY,
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
-    convert_if_grey as convert_if_grey,
     count_series as count_series,
     detect_databar as detect_databar,
     list_companion_files as list_companion_files,
     luminance as luminance,
     parse_length_nm as parse_length_nm,
     remove_suffixes as remove_suffixes,
+    try_convert_to_grey as try_convert_to_grey,
 )
 from .sheets import (
     SHEET_SUFFIXES as SHEET_SUFFIXES,
     TABLE_SUFFIXES as TABLE_SUFFIXES,
     Cell as Cell,
-    check_sheet as check_sheet,
+    check_sheet_path as check_sheet_path,
     escape_formula as escape_formula,
     format_csv as format_csv,
     read_sheet as read_sheet,
-    write_rows as write_rows,
+    write_csv as write_csv,
     write_sheet as write_sheet,
 )
 from .tiff.write import (
-    check_pages as check_pages,
-    page_axes as page_axes,
-    write_fei as write_fei,
+    check_page_axes as check_page_axes,
+    get_page_axes as get_page_axes,
+    write_fei_tiff as write_fei_tiff,
     write_pages as write_pages,
 )
 from .transforms import (
@@ -151,14 +154,14 @@ from .zarr.growing import (
 )
 from .zarr.image import (
     create_image_store as create_image_store,
-    fill_store as fill_store,
     warn_about_missing_blocks as warn_about_missing_blocks,
+    write_image_to_store as write_image_to_store,
 )
 from .zarr.series import write_series as write_series
 from .zarr.store import (
     OmeZarrStore as OmeZarrStore,
+    compute_pyramid_shapes as compute_pyramid_shapes,
     create_store as create_store,
-    halve as halve,
-    level_shapes as level_shapes,
+    downsample_block as downsample_block,
     read_store_state as read_store_state,
 )

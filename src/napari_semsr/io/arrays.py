@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import Micrograph, PixelSize, ShapeError, shorten, warn
-from napari_semsr.io.read_image import create_pixel_size, to_nm, unit_to_nm
+from napari_semsr.core import Micrograph, PixelSize, ShapeError, shorten_value, warn
+from napari_semsr.io.read_image import convert_to_nm, create_pixel_size, get_nm_per_unit
 
 _INPUTS = "An image must be a path, a Micrograph or an array (Y, X)"
 _NOWHERE = (0.0, 0.0)
@@ -72,8 +72,8 @@ def _convert_labelled_array(value: Any) -> Micrograph:
         ]
         if long:
             msg = (
-                f"{_INPUTS}, got an additional axis {shorten(long[0])}: select one "
-                "index along it."
+                f"{_INPUTS}, got an additional axis {shorten_value(long[0])}: select "
+                "one index along it."
             )
             raise ShapeError(msg, code="too-many-axes")
         order = [i for i, name in enumerate(names) if name not in "yx"]
@@ -112,8 +112,8 @@ def _read_coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]
             else:
                 off = np.abs(values - values[0] - step * np.arange(values.size)).max()
                 step = step if off <= _EVEN * abs(step) else None
-        lengths.append(None if step is None else to_nm(abs(step), unit))
-        nm = unit_to_nm(unit)
+        lengths.append(None if step is None else convert_to_nm(abs(step), unit))
+        nm = get_nm_per_unit(unit)
         starts.append(float(places[0]) * nm if nm and step and step > 0 else 0.0)
     size = create_pixel_size(lengths)
     if size is None:

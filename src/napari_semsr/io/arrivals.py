@@ -23,7 +23,7 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     capture_warnings,
-    grid_cells,
+    compute_grid_cells,
     mask_fill_values,
     open_file,
 )
@@ -299,7 +299,7 @@ class FrameFolder:
         try:
             order: Any = layout.get("order") or "row"
             first: Any = layout.get("first") or "top-left"
-            row, column = grid_cells(count, grid, order, first)[number]
+            row, column = compute_grid_cells(count, grid, order, first)[number]
         except OptionError:
             return None
         rows, columns = self.kind[0]

@@ -37,10 +37,10 @@ from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     choose_plane,
+    convert_to_grey,
+    convert_to_nm,
     create_pixel_size,
-    named_axes,
-    to_grey,
-    to_nm,
+    get_axis_sizes,
 )
 
 _MAGIC = b"ZISRAWFILE"
@@ -83,7 +83,7 @@ class CziTiles:
         if pixels.shape[:2] != self.shape[1:]:
             msg = f"{self.path} has changed since it was opened: open it again."
             raise ReadError(msg, code="content-changed")
-        return np.asarray(to_grey(self.path, pixels, colour=self.colour))
+        return np.asarray(convert_to_grey(self.path, pixels, colour=self.colour))
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         series=scenes,
         channels=channels,
         planes=planes,
-        axes=named_axes(axes, counts),
+        axes=get_axis_sizes(axes, counts),
         metadata={**({} if bits is None else {BITS_KEY: bits}), **chosen_scene},
         doubts=doubts,
     )
@@ -284,7 +284,7 @@ def _read_directory(
             return tiles, None, None, (doubt,)
         lengths: dict[str, float | None] = {}
         for item in root.iterfind("./Metadata/Scaling/Items/Distance"):
-            lengths[item.get("Id", "")] = to_nm(item.findtext("Value"), "m")
+            lengths[item.get("Id", "")] = convert_to_nm(item.findtext("Value"), "m")
         size = create_pixel_size((lengths.get("Y"), lengths.get("X")))
         bits = root.findtext("./Metadata/Information/Image/ComponentBitCount") or ""
         return tiles, size, int(bits) if bits.strip().isdecimal() else None, ()

@@ -88,14 +88,14 @@ class _Axis:
     @property
     def step_nm(self) -> float | None:
         unit = "angstrom" if self.unit == "A" else self.unit
-        return None if self.step is None else images.to_nm(self.step, unit)
+        return None if self.step is None else images.convert_to_nm(self.step, unit)
 
     @property
     def axis_letter(self) -> str:
         """Letter that identifies the axis in `choose_plane`."""
         if self.unit in ("s", "ms", "min"):
             return "t"
-        return "p" if images.unit_to_nm(self.unit) is None else "z"
+        return "p" if images.get_nm_per_unit(self.unit) is None else "z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def _detect_format(path: Path, head: bytes) -> str:
         header = stream.read(_MRC_HEADER)
     is_named = path.suffix.lower() in images.MRC_SUFFIXES
     if header[208:211] == b"MAP" or (
-        is_named and any(_plausible_byte_orders(header, "<>"))
+        is_named and any(_find_plausible_byte_orders(header, "<>"))
     ):
         return "MRC"
     return ""
@@ -177,7 +177,7 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
         series=len(images_found),
         channels=channels,
         planes=planes,
-        axes=images.named_axes(axes, counts),
+        axes=images.get_axis_sizes(axes, counts),
         name=f"{path.stem} {image.name}".strip() if len(images_found) > 1 else None,
         metadata=which,
     )
@@ -218,7 +218,7 @@ def _round_to_fewest_digits(value: float, within: float = 0.0) -> float:
     return next((one for one in digits if abs(one - value) <= within), value)
 
 
-def _find_refusal_reason(axes: Sequence[_Axis], dtype: Any) -> str:
+def _find_rejection_reason(axes: Sequence[_Axis], dtype: Any) -> str:
     """Return why an array is not an image of the sample, or an empty string."""
     if any(axis.unit.lower() in _ENERGY for axis in axes):
         return _SPECTRUM
@@ -263,8 +263,8 @@ def _describe_dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     about, kind = more.get("Meta Data") or {}, int(data["DataType"])
     form = _to_text(about.get("Format")) if isinstance(about, dict) else ""
     microscope = more.get("Microscope Info") or {}
-    is_calibrated = images.unit_to_nm(axes[-1].unit) is not None
-    refusal = _find_refusal_reason(axes, "c8" if kind in _DM_COMPLEX else "u1")
+    is_calibrated = images.get_nm_per_unit(axes[-1].unit) is not None
+    refusal = _find_rejection_reason(axes, "c8" if kind in _DM_COMPLEX else "u1")
     if form.startswith("Spectrum") or "spim" in more:
         refusal = _SPECTRUM
     elif form.startswith("Diffraction") or (
@@ -326,7 +326,7 @@ def _list_ser_images(path: Path) -> tuple[list[_Image], str | None]:
     unit = "1/m" if max(map(abs, steps)) >= 1 else "m"
     axes = [_Axis(n, step, unit) for n, step in zip(shape, steps, strict=True)]
     dtype = np.dtype(fields[-1][1][0]).newbyteorder("<").str
-    if refusal := _find_refusal_reason(axes, dtype):
+    if refusal := _find_rejection_reason(axes, dtype):
         return [_Image("", refusal=refusal)], _FEI
     before = np.dtype(fields[:-1]).itemsize
 
@@ -396,7 +396,7 @@ def _describe_array(
     """Describe an HDF5 dataset whose row and column axes are `sides`."""
     outer = [n for n in range(array.ndim) if n not in sides]
     axes_in_order = [axes[n] for n in (*outer, *sides)] if array.ndim > 1 else axes
-    refusal = _find_refusal_reason(axes_in_order, array.dtype)
+    refusal = _find_rejection_reason(axes_in_order, array.dtype)
     if refusal or not hdf5.is_self_contained(array):
         return _Image(name, refusal=refusal or "an array in another file")
     hdf5.check_chunks(path, array)
@@ -471,7 +471,7 @@ def _read_ncem_axis(dim: Any, size: int) -> _Axis:
 # MRC
 
 
-def _plausible_byte_orders(header: bytes, orders: str) -> list[str]:
+def _find_plausible_byte_orders(header: bytes, orders: str) -> list[str]:
     """Return the byte orders for which the sizes and mode in a header are valid."""
     candidates = []
     for order in orders:
@@ -493,7 +493,7 @@ def _list_mrc_images(path: Path) -> tuple[list[_Image], str | None]:
             raise ValueError(msg)
         # the stamp is often wrong, so the size of the file is checked first
         byte_orders = "><" if header[212] == 0x11 else "<>"
-        orders = _plausible_byte_orders(header, byte_orders)
+        orders = _find_plausible_byte_orders(header, byte_orders)
         if not orders:
             mode = struct.unpack_from(f"{byte_orders[0]}i", header, 12)[0]
             msg = f"mode {mode} is not supported"

@@ -34,8 +34,8 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     describe_access_error,
-    escape_invisible,
-    iterate_causes,
+    escape_invisible_characters,
+    iter_exception_causes,
     list_folder,
     parse_pixel_size,
     read_bytes,
@@ -114,7 +114,7 @@ _UNSUPPORTED_TEXT = re.compile(
 
 def _create_error_message(path: Path, kind: str, error: Exception) -> Message:
     """Return the message for a missing library, an unsupported format, or damage."""
-    for one in iterate_causes(error):
+    for one in iter_exception_causes(error):
         reason, name = _format_reason(one), type(one).__name__
         missing = isinstance(one, ImportError) or name == "UnknownCodecError"
         if missing or _MISSING.search(reason):
@@ -157,7 +157,7 @@ def path_exists(path: Path) -> bool:
         return False
 
 
-def match_disk_spelling(path: Path) -> Path:
+def get_disk_spelling(path: Path) -> Path:
     """Return a path as spelt on disk, which may differ in Unicode composition.
 
     macOS stores an e and an accent where other systems store one letter; our tables
@@ -173,14 +173,15 @@ def match_disk_spelling(path: Path) -> Path:
                 equivalent_names = (
                     name
                     for name in sorted(item.name for item in real_path.iterdir())
-                    if composed_name in (normalize("NFC", name), escape_invisible(name))
+                    if composed_name
+                    in (normalize("NFC", name), escape_invisible_characters(name))
                 )
                 spelling = next(equivalent_names, part)
         real_path /= spelling
     return real_path
 
 
-def missing_file_error(path: Path) -> ReadError:
+def create_missing_file_error(path: Path) -> ReadError:
     """Return the error for a missing file, suggesting a similar name."""
     try:
         names = [item.name for item in path.parent.iterdir()]
@@ -266,7 +267,7 @@ COVERAGE = "coverage"
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
-def output_format(path: Path) -> str:
+def get_output_format(path: Path) -> str:
     """Return the format of an output, a key of `_SUFFIXES`, by its suffix."""
     name = path.name.lower()
     for suffix, kind in _SUFFIXES.items():
@@ -286,7 +287,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     Raises a `WriteError` if the suffix is unknown, the folder is missing, or an
     existing output must not be replaced.
     """
-    kind = output_format(path)
+    kind = get_output_format(path)
     if not path.parent.is_dir():
         msg = f"The output folder {path.parent} does not exist: create it first."
         raise WriteError(msg, code="folder-missing")
@@ -355,10 +356,13 @@ class StoreLock:
         from filelock import FileLock, Timeout
 
         self._lock: FileLock | None = None
-        if _lock_path(folder).is_symlink():  # its target would be emptied
-            msg = f"{_lock_path(folder)} must be a lock file, but is a link: remove it."
+        if _get_lock_path(folder).is_symlink():  # its target would be emptied
+            msg = (
+                f"{_get_lock_path(folder)} must be a lock file, but is a link: remove "
+                "it."
+            )
             raise WriteError(msg, code="unsafe-content")
-        lock = FileLock(_lock_path(folder), is_singleton=True, thread_local=False)
+        lock = FileLock(_get_lock_path(folder), is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=patience_s)
         except Timeout as error:
@@ -383,7 +387,7 @@ class StoreLock:
     @staticmethod
     def check(folder: Path) -> None:
         """Raise `WriteError` if another process holds the lock of a store."""
-        if _lock_path(folder).is_file() or _lock_path(folder).is_symlink():
+        if _get_lock_path(folder).is_file() or _get_lock_path(folder).is_symlink():
             StoreLock(folder)
 
     def release(self, *, force: bool = True) -> None:
@@ -403,26 +407,26 @@ class StoreLock:
         lock.release(force=force)
 
 
-def _lock_path(folder: Path) -> Path:
+def _get_lock_path(folder: Path) -> Path:
     """Return the path of the lock file next to a store."""
     return folder.with_name(f".held.{folder.name}")
 
 
-def label_path(target: Path, name: str) -> Path:
+def get_label_path(target: Path, name: str) -> Path:
     """Return the path of a label image, inside a store or next to any other file."""
     if target.name.lower().endswith(".zarr"):
         return target / LABELS / name
     return target.with_name(f"{_remove_suffix(target)}.{name}.tif")
 
 
-def companion_path(target: Path, name: str) -> Path:
+def get_companion_path(target: Path, name: str) -> Path:
     """Return the store path of an output's companion image, such as heights."""
     return target.with_name(f"{_remove_suffix(target)}.{name}.ome.zarr")
 
 
-def half_paths(mosaic: Path) -> tuple[Path, Path]:
+def get_half_paths(mosaic: Path) -> tuple[Path, Path]:
     """Return the paths of both halves of a mosaic, whether or not they exist."""
-    return companion_path(mosaic, "half-a"), companion_path(mosaic, "half-b")
+    return get_companion_path(mosaic, "half-a"), get_companion_path(mosaic, "half-b")
 
 
 def _remove_suffix(path: Path) -> str:
@@ -433,7 +437,7 @@ def _remove_suffix(path: Path) -> str:
     return path.name
 
 
-def file_stem(name: str) -> str:
+def create_file_stem(name: str) -> str:
     """Convert an image name to a file name without suffix.
 
     It has letters, digits, ``_``, ``-`` and ``.``.
@@ -450,10 +454,10 @@ def get_display_name(path: Path, name: str) -> str:
     if any(parent.name.lower().endswith(".zarr") for parent in path.parents):
         return name
     stem = _remove_suffix(path)
-    return name if file_stem(name) == stem else stem
+    return name if create_file_stem(name) == stem else stem
 
 
-def partial_store_path(target: Path) -> Path:
+def get_partial_store_path(target: Path) -> Path:
     """Return the path of the hidden store from which an output can be resumed."""
     return target.with_name(f".{target.name}.part.ome.zarr")
 
@@ -486,7 +490,7 @@ def convert_write_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def temporary_path(
+def use_temporary_path(
     path: Path, suffix: str | None = None, *, place: Path | None = None
 ) -> Iterator[Path]:
     """Yield a hidden path next to a given path and remove it afterwards.
@@ -543,7 +547,7 @@ def write_atomically(path: Path, place: Path | None = None) -> Iterator[Path]:
     The hidden name is in the same folder, with the same suffixes, or is a `place` on
     which several processes agree; an existing file of the final name is replaced.
     """
-    with temporary_path(path, place=place) as hidden_path:
+    with use_temporary_path(path, place=place) as hidden_path:
         yield hidden_path
         replace_output(hidden_path, path)
 
@@ -641,7 +645,7 @@ class Record:
             return None
 
 
-def create_record(image: Micrograph) -> Record:
+def create_image_record(image: Micrograph) -> Record:
     """Return the record to write with the pixels of an image."""
     history = image.provenance
     # the history may contain other values

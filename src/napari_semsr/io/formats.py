@@ -30,12 +30,12 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    convert_dtype,
     digest_with_progress,
     list_folder,
     open_file,
     read_bytes,
-    read_rest,
-    to_dtype,
+    read_remaining_bytes,
 )
 from napari_semsr.io.files import (
     COVERAGE,
@@ -43,13 +43,13 @@ from napari_semsr.io.files import (
     check_target,
     convert_decoding_errors,
     convert_write_errors,
-    half_paths,
-    label_path,
-    output_format,
-    partial_store_path,
+    get_half_paths,
+    get_label_path,
+    get_output_format,
+    get_partial_store_path,
     path_exists,
     replace_output,
-    temporary_path,
+    use_temporary_path,
     write_atomically,
 )
 from napari_semsr.io.read_image import (
@@ -58,8 +58,8 @@ from napari_semsr.io.read_image import (
     FileInfo,
     RawImage,
     ReadOptions,
-    to_info,
-    to_micrograph,
+    create_file_info,
+    create_micrograph,
 )
 from napari_semsr.io.zarr import OmeZarrStore, read_coverage, read_store_state
 
@@ -140,7 +140,9 @@ class Source:
             row = _detect_format(path, head)
             if not (whole and row.one_plane):
                 return cls(path, row)
-            return cls(path, row, head + read_rest(stream, path, _LARGEST_FILE))
+            return cls(
+                path, row, head + read_remaining_bytes(stream, path, _LARGEST_FILE)
+            )
 
     def compute_digest(self) -> Job[str]:
         """Compute the digest of the file once and free its contents."""
@@ -163,7 +165,7 @@ class Source:
             # for several images, reading raises an error or chooses one
             if not first and raw.planes * raw.channels == 1:
                 self._raw = (series, dataset), raw
-            return to_info(self.path, raw)
+            return create_file_info(self.path, raw)
 
     def read_axes(self, options: ReadOptions) -> dict[str, int]:
         """Return the sizes of the plane axes without reading pixels.
@@ -191,8 +193,8 @@ class Source:
                 or raw_image[0] != (options.series, options.dataset)
                 or (*place, options.plane) != (0, None, None, None, None)
             ):
-                return to_micrograph(self.path, self._decode(options), options)
-            return to_micrograph(self.path, raw_image[1], options)
+                return create_micrograph(self.path, self._decode(options), options)
+            return create_micrograph(self.path, raw_image[1], options)
 
     def _decode(self, options: ReadOptions, **how: object) -> RawImage:
         if self.format.one_plane:
@@ -393,18 +395,18 @@ def write(
         else:
             data = _convert_block(data, target_type)
         image = image.replace(data=data, look=image.look)
-    module, function = _WRITERS[output_format(path)]
+    module, function = _WRITERS[get_output_format(path)]
     getattr(import_module(f"napari_semsr.io.{module}"), function)(image, path)
     for place, item in more.items():
         write(item, place, overwrite=True)
 
 
-def stored_type(path: Path, dtype: DTypeLike) -> str:
+def get_stored_type(path: Path, dtype: DTypeLike) -> str:
     """Return the grey-value type stored in an output for a given `dtype`.
 
     Not every format has every type.
     """
-    kind = output_format(path)
+    kind = get_output_format(path)
     if kind in ("ome-tiff", "tiff"):
         import tifffile
 
@@ -421,11 +423,11 @@ def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     mosaic's own name shares the existing ones; raises a `WriteError` if these have
     another grid.
     """
-    kind, source = output_format(path), Path(image.path or "")
+    kind, source = get_output_format(path), Path(image.path or "")
     if image.path is None or kind == "png" or source.absolute() == path.absolute():
         return {}
     images: dict[Path, Micrograph] = {}
-    for half, place in zip(half_paths(source), half_paths(path), strict=True):
+    for half, place in zip(get_half_paths(source), get_half_paths(path), strict=True):
         stored_half = read(half) if path_exists(half) else None
         if stored_half is None or stored_half.shape != image.shape:
             continue
@@ -440,15 +442,18 @@ def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
                 "in pixel size or origin: choose another name."
             )
             raise WriteError(msg, code="pixel-size-contradicts")
-    place = label_path(path, COVERAGE)
+    place = get_label_path(path, COVERAGE)
     counts = None if kind == "ome-zarr" else read_coverage(image)
-    if counts is not None and place.resolve() != label_path(source, COVERAGE).resolve():
+    if (
+        counts is not None
+        and place.resolve() != get_label_path(source, COVERAGE).resolve()
+    ):
         images[place] = counts
     return images
 
 
 def _convert_block(block: Any, dtype: np.dtype[np.generic]) -> object:
-    return to_dtype(block, dtype)[0]
+    return convert_dtype(block, dtype)[0]
 
 
 # All outputs: fill a store block by block, finish it, convert and rename it.
@@ -482,7 +487,7 @@ def write_blocks(
     run leaves nothing. Raises a `WriteError` for errors of the system.
     """
     with (
-        _hidden_store(target)
+        _use_hidden_store(target)
         if kept_store is None
         else finalise_store(kept_store, target) as place
     ):
@@ -494,14 +499,14 @@ def write_blocks(
             result = yield from fill(store)
             if not store.is_complete:
                 yield from store.finish()
-        if output_format(target) != "ome-zarr":
+        if get_output_format(target) != "ome-zarr":
             yield Progress(0, 0, f"writing {target.name}")
             write(read(place), target, overwrite=True)
             _write_labels(store, target)
     return WrittenOutput(
         result=result,
         shape=store.shape,
-        dtype=stored_type(target, store.level0.dtype),
+        dtype=get_stored_type(target, store.level0.dtype),
         pixel_size_nm=store.record.pixel_size_nm,
     )
 
@@ -516,27 +521,29 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
     for name in store.group.require_group(LABELS).group_keys():
         counts = da.from_zarr(store.group[f"{LABELS}/{name}/0"])
         label = image.replace(data=counts, name=f"{image.name} {name}")
-        write(label, label_path(target, name), overwrite=True)
+        write(label, get_label_path(target, name), overwrite=True)
 
 
 @contextmanager
-def _hidden_store(target: Path) -> Iterator[Path]:
+def _use_hidden_store(target: Path) -> Iterator[Path]:
     """Yield a hidden store, then rename it if the output is a store, else delete it."""
-    is_store = output_format(target) == "ome-zarr"
+    is_store = get_output_format(target) == "ome-zarr"
     store_context = (
-        write_atomically(target) if is_store else temporary_path(target, ".ome.zarr")
+        write_atomically(target)
+        if is_store
+        else use_temporary_path(target, ".ome.zarr")
     )
     with convert_write_errors(target), store_context as place:
         yield place
 
 
-def output_store_path(target: Path, *, resume: bool) -> Path:
+def get_output_store_path(target: Path, *, resume: bool) -> Path:
     """Return the path of the store to fill, which is kept if writing fails.
 
     The output itself if it is a store, otherwise a hidden store next to it; also hidden
     if a complete store is replaced, which is kept until the new one is complete.
     """
-    hidden_path = partial_store_path(target)
+    hidden_path = get_partial_store_path(target)
     if not target.name.lower().endswith(".zarr"):
         return hidden_path
     if read_store_state(target)[1].get("complete") is False:
@@ -551,10 +558,10 @@ def finalise_store(place: Path, target: Path) -> Iterator[Path]:
     Remains of an earlier run next to the target are removed, too.
     """
     yield place
-    if place != target and output_format(target) == "ome-zarr":
+    if place != target and get_output_format(target) == "ome-zarr":
         with convert_write_errors(target):
             replace_output(place, target)
-    shutil.rmtree(partial_store_path(target), ignore_errors=True)
+    shutil.rmtree(get_partial_store_path(target), ignore_errors=True)
 
 
 @contextmanager

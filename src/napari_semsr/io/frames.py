@@ -32,20 +32,20 @@ from napari_semsr.core import (
     UnusedFrame,
     capture_warnings,
     check_grid_options,
+    compute_grid_cells,
     find_clipped_level,
     format_one_line,
     format_pixel_size,
-    grid_cells,
     is_system_file,
     mark_equal_values,
     mask_fill_values,
     parse_pixel_size,
-    shorten,
+    shorten_value,
     warn,
     warn_once,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
-from napari_semsr.io.files import match_disk_spelling, path_exists, read_json_object
+from napari_semsr.io.files import get_disk_spelling, path_exists, read_json_object
 from napari_semsr.io.formats import FORMATS, Source, count_planes
 from napari_semsr.io.positions import (
     Positions,
@@ -61,7 +61,7 @@ from napari_semsr.io.sheets import read_sheet
 _RECENT = BoundedCache(32 << 20)
 
 
-def _read_cached(
+def _read_cached_frame(
     path: Path,
     plane: int | None,
     how: Mapping[str, object],
@@ -91,7 +91,7 @@ class _StoredFrames:
     def __getitem__(self, index: int) -> RealArray:
         with capture_warnings(lambda _: None):  # the warning was shown at opening
             path, plane = self.places[index]
-            return _read_cached(path, plane, self.how, lambda: self.read(index))
+            return _read_cached_frame(path, plane, self.how, lambda: self.read(index))
 
     def read(self, index: int) -> RealArray:
         """Read a frame; raise `ReadError` if it changed after the scan was opened."""
@@ -150,7 +150,7 @@ _HEADERS: dict[tuple[str, ...], str] = {
 }
 
 
-def _check_inside(folder: Path, name: str, path: Path) -> str:
+def _check_frame_name(folder: Path, name: str, path: Path) -> str:
     """Check that a frame name refers to a file inside its folder."""
     target, inside = folder / name, False
     if name and not Path(name).is_absolute():
@@ -163,7 +163,7 @@ def _check_inside(folder: Path, name: str, path: Path) -> str:
             "paths to other folders."
         )
         raise ReadError(msg, code="outside-folder")
-    return match_disk_spelling(target).relative_to(folder).as_posix()
+    return get_disk_spelling(target).relative_to(folder).as_posix()
 
 
 def read_positions(path: Path, folder: Path) -> Positions:
@@ -171,7 +171,9 @@ def read_positions(path: Path, folder: Path) -> Positions:
     others = read_foreign_positions(path, folder)
     if others is not None:
         rows = others.corners.items()
-        inside = {_check_inside(folder, name, path): corner for name, corner in rows}
+        inside = {
+            _check_frame_name(folder, name, path): corner for name, corner in rows
+        }
         return replace(others, corners=inside)
     return read_positions_table(path, folder)
 
@@ -193,7 +195,7 @@ def read_positions_table(
     unplaced_names: list[str] = []
     for line, row in sheet.rows:
         frame, y, x = (*row, "", "", "")[:3]
-        name = _check_inside(folder, frame, path)
+        name = _check_frame_name(folder, frame, path)
         if name in corners or name in unplaced_names:
             msg = (
                 f"{path} lists frame {name} twice (again on line {line}): keep one "
@@ -239,7 +241,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     heights: dict[Path, float] = {}
     for line, row in sheet.rows:
         frame_name, z_nm = (*row, "", "")[:2]
-        name = _check_inside(folder, frame_name, path)
+        name = _check_frame_name(folder, frame_name, path)
         where = f"{path} line {line}"
         height = sheet.parse_number(z_nm, where, "a finite number, got {}")
         if not (folder / name).is_dir():
@@ -341,7 +343,7 @@ def _select_files(
             f"{positions.path.name} must list the frames of {folder}, but none of the "
             f"{len(positions.corners)} listed frames exists"
         )
-        raise ReadError(f"{msg}{_heights_advice(folder)}.", code="frames-missing")
+        raise ReadError(f"{msg}{_format_heights_hint(folder)}.", code="frames-missing")
     missing = [name for name in positions.corners if name not in set(present)]
     names_in_table = {*positions.corners, *without_place}
     names_without_place = [name for name in names_listed if name not in names_in_table]
@@ -443,7 +445,7 @@ def _describe_frames(
                 grey = mask_fill_values(image.array(), name)
             results.check_frame(name, grey)
             results.histories[name] = image.provenance
-            _read_cached(folder / name, None, how, partial(np.asarray, grey))
+            _read_cached_frame(folder / name, None, how, partial(np.asarray, grey))
         except SemsrError as error:
             why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
             faults.append(UnusedFrame(name, why))
@@ -519,10 +521,10 @@ def _raise_too_few_frames(
         f"{what_is_there}{why}"
     )
     code = "frames-unusable" if faults else "too-few-frames"
-    raise ReadError(f"{msg}{_heights_advice(folder)}.", code=code)
+    raise ReadError(f"{msg}{_format_heights_hint(folder)}.", code=code)
 
 
-def _heights_advice(folder: Path) -> str:
+def _format_heights_hint(folder: Path) -> str:
     """Return a hint if a folder has frames at several heights."""
     if not (folder / HEIGHTS).is_file():
         return ""
@@ -691,7 +693,7 @@ def _open_file(
         with capture_warnings(sentences.append):
             pixels = frames.read(number)
         results.check_frame(name, pixels)
-        _read_cached(*places[number], how, partial(np.asarray, pixels))
+        _read_cached_frame(*places[number], how, partial(np.asarray, pixels))
     warn_once(sentences, f"frames of {path.stem}")
     return _create_acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
@@ -719,9 +721,9 @@ def parse_scan_values(
         msg = (
             f"{folder / 'scan.json'} must state grid as two integers, overlap as a "
             "fraction, and pixel_size_nm in nm, got "
-            f"{shorten(values_found.get('grid'))}, "
-            f"{shorten(values_found.get('overlap'))} and "
-            f"{shorten(values_found.get('pixel_size_nm'))}."
+            f"{shorten_value(values_found.get('grid'))}, "
+            f"{shorten_value(values_found.get('overlap'))} and "
+            f"{shorten_value(values_found.get('pixel_size_nm'))}."
         )
         raise ReadError(msg, code="content-invalid") from error
     for name, kind in (("order", FrameOrder), ("first", FirstFrame)):
@@ -736,7 +738,7 @@ def parse_scan_values(
             *others, last = get_args(kind)
             msg = (
                 f"{folder / 'scan.json'} must state {name} as {', '.join(others)} or "
-                f"{last}, got {shorten(value)}: correct it, or set --{name}."
+                f"{last}, got {shorten_value(value)}: correct it, or set --{name}."
             )
             raise ReadError(msg, code="unknown-value")
         values[name] = value
@@ -922,7 +924,9 @@ def _add_layout(
         grid = values.pop("grid")
         slots = acquisition.slots or (acquisition.names,)
         fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
-        cells = dict(zip(fit, grid_cells(len(fit), grid, order, first), strict=True))
+        cells = dict(
+            zip(fit, compute_grid_cells(len(fit), grid, order, first), strict=True)
+        )
         # blank frames are omitted if the grid has no cells for them
         blank = {name: _BLANK for name in acquisition.names if name not in fit}
         acquisition = _remove_frames(acquisition, blank)

@@ -130,7 +130,9 @@ def raw_image(
         )
         sizes = {n: " x ".join(map(str, item.shape)) for n, item in datasets.items()}
         descriptions = {n: f"{size} {datasets[n].dtype}" for n, size in sizes.items()}
-    lengths = [images.to_nm(value, "um") for value in np.ravel(element_size)[-2:]]
+    lengths = [
+        images.convert_to_nm(value, "um") for value in np.ravel(element_size)[-2:]
+    ]
     pitch = images.create_pixel_size(lengths) if len(lengths) == 2 else None
     doubt = Message(
         f"element_size_um of {name} must be positive lengths (z, y, x), got "
@@ -147,7 +149,7 @@ def raw_image(
         pixel_size_nm=pitch,
         channels=channels,
         planes=planes,
-        axes=images.named_axes(axes, sides),
+        axes=images.get_axis_sizes(axes, sides),
         name=None if len(datasets) == 1 else f"{path.stem} {name.strip('/')}",
         metadata={
             "dataset": name,

@@ -375,7 +375,7 @@ def _read_channels(
             name = f"{name} channel {channel}"
         layers.append(_reshape_to_axes(_stack_levels(levels, name), info.axes))
         how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": before + channel}}
-        layers[-1][1]["metadata"] |= how | {SHAPE_KEY: _finest_shape(layers[-1][0])}
+        layers[-1][1]["metadata"] |= how | {SHAPE_KEY: _get_finest_shape(layers[-1][0])}
         if info.suggested_databar_rows:
             layers[-1][1]["metadata"][ROWS_KEY] = info.suggested_databar_rows
     return layers
@@ -396,7 +396,7 @@ def _reshape_to_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
     return data, about, kind
 
 
-def _finest_shape(data: Any) -> tuple[int, ...]:
+def _get_finest_shape(data: Any) -> tuple[int, ...]:
     """Return the shape of the finest level of a layer."""
     return tuple((data[0] if isinstance(data, list) else data).shape)
 
@@ -419,7 +419,7 @@ def create_layer(
     """Create a calibrated napari layer for an image; its `data` may be in colour."""
     values = image.data if data is None else data
     first = values[0] if isinstance(values, list) else values
-    attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2))
+    attributes = create_layer_attributes(image, extra=first.ndim - (3 if rgb else 2))
     attributes |= {"multiscale": isinstance(values, list), "rgb": rgb}
     if image.look is not None and image.look.classes:
         del attributes["rgb"]
@@ -430,7 +430,7 @@ def create_layer(
     return values, attributes, "image"
 
 
-def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
+def create_layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
     """Return the keyword arguments of a calibrated napari layer.
 
     `extra` axes precede y and x.
@@ -507,7 +507,7 @@ def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> Laye
     return create_layer(finest, data=values, coarsest=coarsest, rgb=rgb)
 
 
-def crop_rows(layer: LayerTuple, rows: int) -> LayerTuple:
+def crop_bottom_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     """Crop the bottom rows (a data bar) from all planes and levels of a layer.
 
     This is recorded in its metadata, for reading the file again.
@@ -624,7 +624,7 @@ def create_scan_layers(
         attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
     read = {
         READ_KEY: {"frames": True, **options},
-        SHAPE_KEY: _finest_shape(layers[0][0]),
+        SHAPE_KEY: _get_finest_shape(layers[0][0]),
     }
     layers[0][1]["metadata"] |= read
     return layers

@@ -16,7 +16,7 @@ _MAX_BYTES = 1_000_000  # size of a log before it is rotated; chosen
 _PACKAGES = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
 
 
-def error_log_path() -> Path:
+def get_error_log_path() -> Path:
     """Return the path of the error log of the panels, which may not exist."""
     folder = platformdirs.user_state_path("napari-semsr", appauthor=False)
     return folder / "errors.log"
@@ -30,7 +30,7 @@ def log_error(
     By default to the log of panels. Returns None if it cannot be written; no error is
     raised.
     """
-    path = error_log_path() if path is None else path
+    path = get_error_log_path() if path is None else path
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     text = "".join(traceback.format_exception(error))
     versions = [f"Python {platform.python_version()}", platform.platform()]

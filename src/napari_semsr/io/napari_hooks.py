@@ -18,7 +18,7 @@ from napari_semsr.io.layers import (
 from napari_semsr.io.project import is_project, read_project_layers
 
 
-def is_preferred(path: Paths) -> bool:
+def is_preferred_reader(path: Paths) -> bool:
     """Return whether to prefer this package over napari's own readers for paths."""
     paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
     if len(paths) == 1 and is_project(paths[0]):

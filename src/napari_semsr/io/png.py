@@ -31,7 +31,7 @@ from napari_semsr.io.files import (
     check_claimed_size,
     choose_index,
     convert_decoding_errors,
-    create_record,
+    create_image_record,
     replace_atomically,
 )
 from napari_semsr.io.read_image import (
@@ -217,17 +217,19 @@ def _read_text_chunk(name: str, content: bytes) -> tuple[str, str] | None:
         if name == "tEXt":
             return keyword, rest.decode("latin-1")
         if name == "zTXt":
-            return keyword, _inflate(rest[1:]).decode("latin-1")
+            return keyword, _decompress_data(rest[1:]).decode("latin-1")
         if name == "iTXt":
             is_compressed = rest[:1] == b"\1"
             text = rest[2:].split(b"\0", 2)[2]
-            return keyword, (_inflate(text) if is_compressed else text).decode("utf-8")
+            return keyword, (_decompress_data(text) if is_compressed else text).decode(
+                "utf-8"
+            )
     except (ValueError, IndexError, zlib.error):
         return None
     return None
 
 
-def _inflate(data: bytes) -> bytes:
+def _decompress_data(data: bytes) -> bytes:
     """Decompress data up to a size limit."""
     return zlib.decompressobj().decompress(data, _LARGEST_RECORD)
 
@@ -267,7 +269,7 @@ def write(image: Micrograph, path: Path) -> None:
         look = look.model_copy(update={"limits": tuple(limits)})
     info = PngInfo()
     info.add_itxt(
-        RECORD_KEY, replace(create_record(image), look=look).to_json(), zip=True
+        RECORD_KEY, replace(create_image_record(image), look=look).to_json(), zip=True
     )
     if data.dtype != np.uint8:
         values = (data.astype(np.float64) - low) / (high - low)

@@ -24,10 +24,10 @@ from napari_semsr.core import (
     format_one_line,
     list_folder,
     open_file,
-    shorten,
+    shorten_value,
 )
 from napari_semsr.io.files import read_json_object, read_text, replace_atomically
-from napari_semsr.io.read_image import decode_text, to_nm
+from napari_semsr.io.read_image import convert_to_nm, decode_text
 
 FIJI_REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
 _LISTS = (".pos", ".json")
@@ -65,7 +65,7 @@ def find_foreign_positions(folder: Path) -> Path | None:
     lists = [path for path in list_folder(folder) if path.suffix.lower() == ".pos"]
     with suppress(ReadError):
         if _list_metadata_files(folder) or _list_stacks(folder):
-            positions = _read_micro_manager(folder)
+            positions = _read_micro_manager_positions(folder)
             if len(set(positions.corners.values())) > 1:
                 return folder
     return lists[0] if len(lists) == 1 else None
@@ -74,7 +74,7 @@ def find_foreign_positions(folder: Path) -> Path | None:
 def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
     """Read Fiji or Micro-Manager positions; return None for other tables."""
     if path.is_dir():
-        return _read_micro_manager(path)
+        return _read_micro_manager_positions(path)
     if path.suffix.lower() in _LISTS:
         return _read_position_list(path, folder)
     if path.suffix.lower() != ".txt":
@@ -86,14 +86,14 @@ def read_foreign_positions(path: Path, folder: Path) -> Positions | None:
         msg = f"{path} cannot be read as text ({error})."
         raise ReadError(msg, code="file-damaged") from error
     if text.lstrip().startswith("{"):
-        return _read_metadata(path.parent, [path], folder)
-    return _read_fiji(path, text)
+        return _read_metadata_positions(path.parent, [path], folder)
+    return _parse_fiji_positions(path, text)
 
 
 # Fiji
 
 
-def _read_fiji(path: Path, text: str) -> Positions:
+def _parse_fiji_positions(path: Path, text: str) -> Positions:
     corners: dict[str, tuple[float, float]] = {}
     dim, heights = None, set[float]()
     for number, line in enumerate(text.split("\n"), 1):
@@ -103,7 +103,8 @@ def _read_fiji(path: Path, text: str) -> Positions:
         if setting := _SETTING.fullmatch(line):
             if setting[1].lower() == "dim" and setting[2] not in ("2", "3"):
                 raise ReadError(
-                    f"{where} must be 'dim = 2' or 'dim = 3', got {shorten(line)}.",
+                    f"{where} must be 'dim = 2' or 'dim = 3', got "
+                    f"{shorten_value(line)}.",
                     code="positions-invalid",
                 )
             dim = int(setting[2]) if setting[1].lower() == "dim" else dim
@@ -112,7 +113,7 @@ def _read_fiji(path: Path, text: str) -> Positions:
         numbers = _parse_numbers(tile[3]) if tile else None
         if tile is None or numbers is None or len(numbers) != (dim or len(numbers)):
             form = "(x, y, z)" if dim == 3 else "(x, y)"
-            line_text = shorten(format_one_line(line))
+            line_text = shorten_value(format_one_line(line))
             raise ReadError(
                 f"{where} must have the form NAME; ; {form}, got {line_text}.",
                 code="positions-invalid",
@@ -200,10 +201,10 @@ def _list_stacks(folder: Path) -> list[Path]:
     return stacks if len(stacks) > 1 else []
 
 
-def _read_micro_manager(folder: Path) -> Positions:
+def _read_micro_manager_positions(folder: Path) -> Positions:
     files = _list_metadata_files(folder)
     if files:
-        return _read_metadata(folder, files, folder)
+        return _read_metadata_positions(folder, files, folder)
     import tifffile
 
     entries = []
@@ -219,7 +220,9 @@ def _read_micro_manager(folder: Path) -> Positions:
     return _read_stage_positions(folder, folder, entries, [])
 
 
-def _read_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:
+def _read_metadata_positions(
+    path: Path, files: Sequence[Path], folder: Path
+) -> Positions:
     entries = []
     for file in files:
         record = read_json_object(file)
@@ -268,7 +271,9 @@ def _read_stage_positions(
         except ValueError:
             name = frame.name
         corners.setdefault(name, (numbers[1] * _NM, numbers[0] * _NM))
-        sizes.add(to_nm(value.get("PixelSizeUm", value.get("PixelSize_um")), "um"))
+        sizes.add(
+            convert_to_nm(value.get("PixelSizeUm", value.get("PixelSize_um")), "um")
+        )
         maps.add(_read_stage_matrix(path, value))
     if not corners:
         msg = (
@@ -321,8 +326,8 @@ def _read_stage_matrix(
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
         msg = (
             f"In {path}, {name} must be the pixel-to-stage matrix, got "
-            f"{shorten(stage_map)}: measure it again in Micro-Manager, or pass a table "
-            "of positions."
+            f"{shorten_value(stage_map)}: measure it again in Micro-Manager, or pass a "
+            "table of positions."
         )
         raise ReadError(msg, code="positions-invalid")
     return None if (xy, yx) == (0, 0) and xx == yy > 0 else (xx, xy, yx, yy)
@@ -388,7 +393,7 @@ def _read_position_list(path: Path, folder: Path) -> Positions:
             raise ReadError(msg, code="several-images")
         corners |= dict.fromkeys(matching, corner)
     if not corners:
-        labels = shorten(next(iter(stage_places)))
+        labels = shorten_value(next(iter(stage_places)))
         msg = (
             f"The labels in {path} must occur in the image or folder names in "
             f"{folder}, but none contains a label such as {labels}: rename the images, "
@@ -402,7 +407,7 @@ def _iterate_positions(
     path: Path, values: Mapping[str, object]
 ) -> Iterator[tuple[str, tuple[float, float]]]:
     """Yield label and stage position ``(y, x)`` in nm, from Micro-Manager 1.4 or 2."""
-    plain = _extract_values(values.get("map", values))
+    plain = _extract_property_values(values.get("map", values))
     rows = plain.get("POSITIONS") or plain.get("StagePositions") or []
     for row in rows if isinstance(rows, list) else []:
         try:
@@ -419,7 +424,7 @@ def _iterate_positions(
         except (AttributeError, LookupError, StopIteration, TypeError, ValueError):
             label, x, y = "", math.nan, math.nan
         if not (math.isfinite(x) and math.isfinite(y)):
-            row_text = shorten(row)
+            row_text = shorten_value(row)
             msg = (
                 f"{path} must contain a label, x and y for each position, got "
                 f"{row_text}."
@@ -428,13 +433,15 @@ def _iterate_positions(
         yield str(label), (y * _NM, x * _NM)
 
 
-def _extract_values(value: object) -> Any:
+def _extract_property_values(value: object) -> Any:
     """Extract the values from a property map with explicit types."""
     if isinstance(value, dict):
         for key in ("scalar", "array"):
             if key in value and "type" in value:
-                return _extract_values(value[key])
-        return {key: _extract_values(item) for key, item in value.items()}
+                return _extract_property_values(value[key])
+        return {key: _extract_property_values(item) for key, item in value.items()}
     return (
-        [_extract_values(item) for item in value] if isinstance(value, list) else value
+        [_extract_property_values(item) for item in value]
+        if isinstance(value, list)
+        else value
     )

@@ -31,20 +31,20 @@ from napari_semsr.core import (
     capture_warnings,
     describe_access_error,
     digest_path,
-    encode_name,
+    encode_path,
     format_one_line,
     get_error_code,
+    get_software_versions,
     list_files_recursively,
     run,
-    shorten,
-    software_versions,
+    shorten_value,
     warn,
 )
 from napari_semsr.io.files import (
     convert_decoding_errors,
     convert_write_errors,
-    half_paths,
-    match_disk_spelling,
+    get_disk_spelling,
+    get_half_paths,
     path_exists,
     read_text,
     replace_atomically,
@@ -66,7 +66,7 @@ from napari_semsr.io.layers import (
     Paths,
     create_layer,
     create_scan_layers,
-    crop_rows,
+    crop_bottom_rows,
     read_layers,
 )
 
@@ -89,13 +89,13 @@ Kind = Literal["image", "labels", "shapes", "points", "vectors", "tracks"]
 _OF_PIXELS = ("image", "labels")
 
 
-class _Section(BaseModel):
+class _ProjectSection(BaseModel):
     """Section of the project file; fields of later minor versions are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class ProjectInput(_Section):
+class ProjectInput(_ProjectSection):
     """Input file or folder outside the project."""
 
     path: str  # relative to the project's folder, with "/", or absolute
@@ -104,7 +104,7 @@ class ProjectInput(_Section):
     stamp: tuple[int, int]
 
 
-class ProjectLayer(_Section):
+class ProjectLayer(_ProjectSection):
     """A layer of the project."""
 
     kind: Kind  # kind in napari
@@ -133,7 +133,7 @@ class ProjectLayer(_Section):
         return bool(self.read and self.read.get("frames"))
 
 
-class Project(_Section):
+class Project(_ProjectSection):
     """Contents of ``project.json``."""
 
     format: Literal["napari-semsr project"] = "napari-semsr project"
@@ -146,20 +146,20 @@ class Project(_Section):
     window: dict[str, Any] = {}  # camera, axes and the chosen layer
 
 
-def project_folder(path: Path) -> Path:
+def get_project_folder(path: Path) -> Path:
     """Return the project folder, given the folder or its ``project.json``."""
     return path.parent if path.name == _FILE else path
 
 
 def is_project(path: Path) -> bool:
     """Return whether a path has a ``project.json``, or the suffix of a project."""
-    folder = project_folder(path)
+    folder = get_project_folder(path)
     return folder.suffix == PROJECT_SUFFIX or (folder / _FILE).is_file()
 
 
 def read_project(path: Path) -> Project:
     """Read and validate a project from its folder or ``project.json``."""
-    file = project_folder(path) / _FILE
+    file = get_project_folder(path) / _FILE
     try:
         values = json.loads(read_text(file))
         newer = values["format"] == _FORMAT and values["version"] > _VERSION
@@ -172,24 +172,24 @@ def read_project(path: Path) -> Project:
     except OSError as error:
         refusal = describe_access_error(file, error)
         if refusal is None:
-            raise _damage_error(file, error) from error
+            raise _create_damage_error(file, error) from error
         raise ReadError(refusal) from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise _damage_error(file, error) from error
+        raise _create_damage_error(file, error) from error
     if newer:
         msg = (
             f"{file} was saved by a newer napari-semsr (project version "
-            f"{shorten(values['version'])}, but this version reads up to {_VERSION}): "
-            "update napari-semsr."
+            f"{shorten_value(values['version'])}, but this version reads up to "
+            f"{_VERSION}): update napari-semsr."
         )
         raise ReadError(msg, code="other-version")
     try:
         return Project.model_validate(values)
     except ValidationError as error:
-        raise _damage_error(file, error) from error
+        raise _create_damage_error(file, error) from error
 
 
-def _damage_error(file: Path, error: Exception) -> ReadError:
+def _create_damage_error(file: Path, error: Exception) -> ReadError:
     """Return the error for a damaged project file."""
     reason = str(error).splitlines()[0]
     return ReadError(
@@ -204,7 +204,7 @@ def write_project(folder: Path, project: Project) -> None:
     written_project = project.model_copy(
         update={
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": software_versions(),
+            "versions": get_software_versions(),
         }
     )
     text = json.dumps(
@@ -225,17 +225,17 @@ def copy_with_links(source: Path, target: Path) -> None:
     Its files are never modified. The halves of a mosaic, which are next to it,
     are copied too.
     """
-    beside = zip(half_paths(source), half_paths(target), strict=True)
+    beside = zip(get_half_paths(source), get_half_paths(target), strict=True)
     for source_file, target_file in ((source, target), *beside):
         if source_file == source or source_file.is_dir():
             with (
                 convert_write_errors(target_file),
                 write_atomically(target_file) as place,
             ):
-                shutil.copytree(source_file, place, copy_function=_link_or_copy)
+                shutil.copytree(source_file, place, copy_function=_link_or_copy_file)
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def _link_or_copy_file(source: str, target: str) -> None:
     """Hard-link a file, or copy it if linking fails."""
     try:
         os.link(source, target)
@@ -375,7 +375,7 @@ def _list_input_files(path: Path, frames: bool) -> list[Path]:
     ]
 
 
-def _file_stamp(files: Iterable[Path]) -> tuple[int, int]:
+def _compute_file_stamp(files: Iterable[Path]) -> tuple[int, int]:
     """Return the total size in bytes and latest modification time of an input."""
     stats = [file.stat() for file in files]
     return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
@@ -389,7 +389,7 @@ def _compute_digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
 
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update(encode_name(Path(file.name)) + digest_path(file).encode())
+        digest.update(encode_path(Path(file.name)) + digest_path(file).encode())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -401,7 +401,7 @@ def record_input(
     The digest is computed unless one of the `inputs`, by digest, has it.
     """
     files = _list_input_files(path, frames)
-    stamp, absolute = _file_stamp(files), str(path.resolve())
+    stamp, absolute = _compute_file_stamp(files), str(path.resolve())
     place = absolute
     with suppress(ValueError):  # another drive
         place = Path(os.path.relpath(absolute, folder.resolve())).as_posix()
@@ -418,12 +418,12 @@ def _find_input(
     """Find an input by digest or name; also return whether the digest matches."""
     name = PurePosixPath(one.path).name
     candidates = [folder / one.path, Path(one.absolute), folder.parent / name]
-    places = map(match_disk_spelling, candidates)
+    places = map(get_disk_spelling, candidates)
     # a device, which may be endless, is neither
     there = [p for p in places if path_exists(p) and (p.is_file() or p.is_dir())]
     for place in there:
         files = _list_input_files(place, frames)
-        size, modified_at = _file_stamp(files)
+        size, modified_at = _compute_file_stamp(files)
         if size == one.stamp[0] and (
             modified_at == one.stamp[1]  # otherwise its contents are read
             or _compute_digest(place, frames, files) == digest
@@ -450,7 +450,7 @@ class OpenedProject:
 
 def open_project(path: Path) -> Job[OpenedProject]:
     """Open a project with all layers whose pixels are available."""
-    folder = project_folder(path).resolve()
+    folder = get_project_folder(path).resolve()
     project = read_project(folder)
     frames = {layer.input for layer in project.layers if layer.has_frames_input}
     paths: dict[str, Path | None] = {}
@@ -558,7 +558,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
         msg = f"{source} no longer has channel {which}."
         raise ReadError(msg, code="plane-missing")
     rows = (layer.read or {}).get("databar_rows")
-    return crop_rows(layers[which], int(rows)) if rows else layers[which]
+    return crop_bottom_rows(layers[which], int(rows)) if rows else layers[which]
 
 
 def read_project_layers(path: Paths) -> list[LayerTuple]:
@@ -574,14 +574,14 @@ def read_project_layers(path: Paths) -> list[LayerTuple]:
 # -- recent projects ----------------------------------------------------------------
 
 
-def _recent_projects_path() -> Path:
+def _get_recent_projects_path() -> Path:
     return platformdirs.user_state_path("napari-semsr", appauthor=False) / "recent.json"
 
 
 def list_recent_projects() -> list[Path]:
     """List recently opened projects that still exist, most recent first."""
     try:
-        paths = json.loads(_recent_projects_path().read_text("utf-8"))
+        paths = json.loads(_get_recent_projects_path().read_text("utf-8"))
         return [Path(item) for item in paths if (Path(item) / _FILE).is_file()]
     except (OSError, ValueError, TypeError):
         return []
@@ -593,7 +593,7 @@ def add_recent_project(folder: Path) -> None:
         folder,
         *(p for p in list_recent_projects() if p != folder),
     ]
-    file = _recent_projects_path()
+    file = _get_recent_projects_path()
     with suppress(OSError, WriteError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(file) as place:

@@ -35,7 +35,7 @@ from napari_semsr.core import (
     RealArray,
     create_size_source,
     describe_size_source,
-    escape_invisible,
+    escape_invisible_characters,
     format_pixel_size,
     get_error_code,
     open_file,
@@ -44,7 +44,7 @@ from napari_semsr.core import (
     read_box,
     warn,
 )
-from napari_semsr.io.files import Record, choose_index, half_paths, path_exists
+from napari_semsr.io.files import Record, choose_index, get_half_paths, path_exists
 
 # Conversion of lengths in files to nanometres.
 #
@@ -101,7 +101,7 @@ _MICRO = (
 _JAVA_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # escapes of Java
 
 
-def unit_to_nm(unit: str) -> float | None:
+def get_nm_per_unit(unit: str) -> float | None:
     """Return the number of nanometres in a length unit, such as ``"micron"``."""
     text = _JAVA_ESCAPE.sub(lambda match: chr(int(match[1], 16)), unit.strip()).lower()
     for prefix in _MICRO:
@@ -116,9 +116,9 @@ def unit_to_nm(unit: str) -> float | None:
     return _NM_PER_UNIT.get(_SYNONYMS.get(text, text))
 
 
-def to_nm(value: object, unit: str) -> float | None:
+def convert_to_nm(value: object, unit: str) -> float | None:
     """Convert a number, or its text, to nanometres; None if it is not a length."""
-    size = unit_to_nm(unit)
+    size = get_nm_per_unit(unit)
     if size is None or isinstance(value, bool):
         return None
     try:
@@ -146,11 +146,11 @@ def parse_metadata_length_nm(text: str, unit: str = "") -> float | None:
 
     A comma is a decimal comma: programs do not print separators of thousands.
     """
-    alone = to_nm(text, unit)
+    alone = convert_to_nm(text, unit)
     match = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
     if alone is not None or match is None:
         return alone
-    return to_nm(match.group(1).replace(",", "."), match.group(2))
+    return convert_to_nm(match.group(1).replace(",", "."), match.group(2))
 
 
 def create_pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
@@ -340,7 +340,7 @@ def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
 AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 
-def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
+def get_axis_sizes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     """Return the names and sizes of the axes that precede rows and columns.
 
     Unnamed axes are ``plane``, adjacent ones combined; further ones, after a named
@@ -365,7 +365,7 @@ def choose_plane(
     index on each axis.
     """
     pairs = list(zip(axes, sizes, strict=True))
-    sizes_by_axis = named_axes(axes, sizes)
+    sizes_by_axis = get_axis_sizes(axes, sizes)
     axes_text = ", ".join(
         f"{axis} {size}" for axis, size in sizes_by_axis.items() if size > 1
     )
@@ -444,7 +444,7 @@ def _list_text_files(path: Path) -> list[Path]:
 
 def list_companion_files(path: Path) -> list[Path]:
     """List the companion files of an image: mosaic halves and text files."""
-    return [*half_paths(path), *_list_text_files(path)]
+    return [*get_half_paths(path), *_list_text_files(path)]
 
 
 # half-width Katakana, from a Western micro sign, and private letters
@@ -481,17 +481,21 @@ def _read_sidecar(
         with suppress(OSError), open_file(beside) as stream:
             text = decode_text(stream.read(_LARGEST_SIDECAR))
         if beside.suffix.lower() == ".hdr":
-            frame_image, frame = parse_tescan(text, shape, name), None
+            frame_image, frame = parse_tescan_header(text, shape, name), None
         else:
-            frame_image, frame = _parse_jeol(text, name)
+            frame_image, frame = _parse_jeol_text(text, name)
             if frame_image is None:
-                frame_image, frame = _parse_hitachi(text, name)
+                frame_image, frame = _parse_hitachi_text(text, name)
         if frame_image is None:
             continue
         if frame is not None:
             frame_image = apply_frame_metadata(frame_image, name, frame, shape, own)
         size = frame_image.pixel_size_nm
-        if own is None or size is None or _is_close_pixel_size(own, size, _SAME_PITCH):
+        if (
+            own is None
+            or size is None
+            or _are_pixel_sizes_close(own, size, _SAME_PITCH)
+        ):
             return frame_image
         doubt = Message(
             f"{path.name} states a pixel size of {format_pixel_size(own)}, but {name} "
@@ -526,7 +530,9 @@ def apply_frame_metadata(
     below = shape[0] - round(rows / stretch)
     if columns != shape[1]:
         whole = -_ROUNDING_ROWS <= below <= _TALLEST * shape[0]
-        if not whole or (own and size and _is_close_pixel_size(own, size, _SAME_PITCH)):
+        if not whole or (
+            own and size and _are_pixel_sizes_close(own, size, _SAME_PITCH)
+        ):
             return _treat_as_crop(frame_image, source, frame, shape, own)
     return replace(
         frame_image,
@@ -548,7 +554,9 @@ def _treat_as_crop(
     if size is None:
         return image
     differ = (
-        own and stated_size and not _is_close_pixel_size(own, stated_size, _SAME_PITCH)
+        own
+        and stated_size
+        and not _are_pixel_sizes_close(own, stated_size, _SAME_PITCH)
     )
     size_text = format_pixel_size(size)
     size_text += (
@@ -579,7 +587,7 @@ def parse_rows_and_columns(
 _TextMetadata = tuple[RawImage | None, tuple[int, int] | None]
 
 
-def _parse_jeol(text: str, name: str) -> _TextMetadata:
+def _parse_jeol_text(text: str, name: str) -> _TextMetadata:
     """Parse JEOL microscope text for metadata and frame size."""
     keys: dict[str, str] = {}
     statements: dict[str, list[str]] = {}
@@ -590,7 +598,7 @@ def _parse_jeol(text: str, name: str) -> _TextMetadata:
             statements.setdefault(key.lstrip("$"), []).append(keys[key])
     if not any(key.startswith(("CM_", "SM_")) for key in statements):
         return None, None
-    size, warnings = _jeol_pixel_size(statements, name)
+    size, warnings = _get_jeol_pixel_size(statements, name)
     image, full = (
         next(filter(None, map(parse_rows_and_columns, statements.get(key, ()))), None)
         for key in _FRAMES
@@ -609,7 +617,7 @@ def _parse_jeol(text: str, name: str) -> _TextMetadata:
     return frame_image, frame
 
 
-def _jeol_pixel_size(
+def _get_jeol_pixel_size(
     statements: Mapping[str, Sequence[str]], name: str
 ) -> tuple[PixelSize | None, tuple[str, ...]]:
     """Return the most precise pixel size, or the reason why it is unknown."""
@@ -628,7 +636,7 @@ def _jeol_pixel_size(
     if by_error:
         size, rounding = by_error[0]
         if all(
-            _is_close_pixel_size(size, a, rounding + b + _SAME_PITCH)
+            _are_pixel_sizes_close(size, a, rounding + b + _SAME_PITCH)
             for a, b in by_error
         ):
             return size, ()
@@ -669,7 +677,7 @@ def _scale_bar_pitch(marker: str, bar: str) -> tuple[PixelSize, float] | None:
     return PixelSize((length / pixels, length / pixels)), 0.5 / pixels
 
 
-def _parse_hitachi(text: str, name: str) -> _TextMetadata:
+def _parse_hitachi_text(text: str, name: str) -> _TextMetadata:
     """Parse Hitachi microscope INI text for metadata and frame size."""
     start = text.lower().find(_HITACHI)
     if start < 0:
@@ -695,7 +703,9 @@ def _parse_hitachi(text: str, name: str) -> _TextMetadata:
     return image, frame
 
 
-def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
+def parse_tescan_header(
+    text: str, shape: tuple[int, int], name: str
+) -> RawImage | None:
     """Parse TESCAN microscope INI text from the source `name`."""
     keys = {key: value.strip() for key, value in _SETTING.findall(text)}
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
@@ -812,7 +822,7 @@ _BORDER = 3  # px; chosen: FEI's line is one or two wide
 _MIN_FRAMED = 64  # px; chosen: in smaller images a frame is a large part
 
 
-def _full_scale(dtype: np.dtype[Any]) -> float:
+def _get_white_level(dtype: np.dtype[Any]) -> float:
     """Return the grey value of white for a data type."""
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
 
@@ -826,7 +836,7 @@ class ColourError(ReadError):
         self.databar_rows = bar  # number of lowest rows that contain all colour
 
 
-def _colour_differences(samples: Any) -> NDArray[np.float64]:
+def _compute_colour_differences(samples: Any) -> NDArray[np.float64]:
     """Return the largest difference between red, green and blue in each row.
 
     Microscopes draw a coloured line around exported images.
@@ -851,7 +861,7 @@ def _find_coloured_rows(
     samples: Any, spreads: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Find rows with colour differences beyond JPEG rounding."""
-    return spreads > _TOLERANCE * _full_scale(np.dtype(samples.dtype))
+    return spreads > _TOLERANCE * _get_white_level(np.dtype(samples.dtype))
 
 
 def _count_coloured_bar_rows(samples: Any, spreads: NDArray[np.float64]) -> int:
@@ -878,26 +888,30 @@ def luminance(samples: Any) -> Any:
     return total.astype(samples.dtype)
 
 
-def convert_if_grey(samples: Any) -> Any | None:
+def try_convert_to_grey(samples: Any) -> Any | None:
     """Convert a colour-encoded image (Y, X, S) to grey (Y, X), if it is grey.
 
     None if red, green and blue differ by more than the rounding of JPEG.
     """
     if samples.ndim == 2:
         return samples
-    spread = float(_colour_differences(samples).max()) if samples.shape[2] > 2 else 0.0
+    spread = (
+        float(_compute_colour_differences(samples).max())
+        if samples.shape[2] > 2
+        else 0.0
+    )
     if spread == 0:
         return samples[..., 0]
-    within = spread <= _TOLERANCE * _full_scale(np.dtype(samples.dtype))
+    within = spread <= _TOLERANCE * _get_white_level(np.dtype(samples.dtype))
     return luminance(samples[..., :3]) if within else None
 
 
-def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
+def convert_to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
     """Convert stored pixels, (Y, X) or (Y, X, S), to one grey plane (Y, X).
 
     It may belong to a level, `down` times coarser than the image.
     """
-    grey = convert_if_grey(data)
+    grey = try_convert_to_grey(data)
     has_samples = data.ndim > 2 and data.shape[2] >= _SAMPLES
     if grey is not None and has_samples and min(data.shape[:2]) >= _MIN_FRAMED:
         edges = [data[:_BORDER], data[-_BORDER:], data[:, :_BORDER]]
@@ -911,11 +925,11 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
     if grey is None and colour == "luminance":
         grey = luminance(data[..., :3])
     if grey is None:
-        spreads = _colour_differences(data)
+        spreads = _compute_colour_differences(data)
         bar = _count_coloured_bar_rows(data, spreads)
         msg = (
             f"{path} must be a grey image, but its colour channels differ by up to "
-            f"{spreads.max():g} of {_full_scale(np.dtype(data.dtype)):g}: use its "
+            f"{spreads.max():g} of {_get_white_level(np.dtype(data.dtype)):g}: use its "
             "luminance (`colour=luminance`)."
         )
         if bar:
@@ -927,7 +941,7 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
     return grey
 
 
-def to_native_byte_order(path: Path, data: Any) -> Any:
+def convert_to_native_byte_order(path: Path, data: Any) -> Any:
     """Convert samples to native byte order; raise `ReadError` if empty."""
     if 0 in data.shape:
         msg = f"{path} must contain at least one pixel, got shape {tuple(data.shape)}."
@@ -1034,7 +1048,7 @@ def _add_sidecar_metadata(path: Path, source: RawImage) -> RawImage:
     )
 
 
-def scale_rows(rows: int, down: float) -> int:
+def scale_row_count(rows: int, down: float) -> int:
     """Convert a row count from level 0 to a level `down` times coarser."""
     return math.ceil(round(rows / down, 3))
 
@@ -1080,7 +1094,7 @@ def _rotate_upright(source: RawImage) -> RawImage:
     )
 
 
-def _is_close_pixel_size(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
+def _are_pixel_sizes_close(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
     """Return whether two pixel sizes are equal to the precision of a rational tag."""
     return bool(np.allclose(a, b, rtol=within, atol=0))
 
@@ -1090,7 +1104,7 @@ def _get_pixel_size(source: RawImage) -> PixelSize | None:
     own = None if source.record is None else source.record.pixel_size_nm
     stated_size = source.pixel_size_nm
     if own is not None and (
-        stated_size is None or _is_close_pixel_size(own, stated_size)
+        stated_size is None or _are_pixel_sizes_close(own, stated_size)
     ):
         return own
     return stated_size
@@ -1141,7 +1155,7 @@ def _find_size_source(bare: RawImage, source: RawImage) -> dict[str, Any] | None
     return create_size_source(how, size, in_file=True)
 
 
-def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
+def create_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
     """Convert the image selected by the options to a micrograph."""
     bare, source = source, _add_sidecar_metadata(path, source)
     origin_of_size = _find_size_source(bare, source)
@@ -1150,12 +1164,12 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     ):
         warn(sentence)
     sentences = source.get_warnings(path)
-    source = replace(source, data=to_native_byte_order(path, source.data))
+    source = replace(source, data=convert_to_native_byte_order(path, source.data))
     # a header refers to stored rows, a user to displayed rows
     bar = source.databar_rows if options.crop_databar else 0
     if options.databar_rows is not None:
         source = _rotate_upright(source)
-        bar = scale_rows(options.databar_rows, source.coarser[0])
+        bar = scale_row_count(options.databar_rows, source.coarser[0])
         if bar >= source.data.shape[0]:
             msg = (
                 f"{path} has {source.data.shape[0]} rows, so a data bar cannot have "
@@ -1165,7 +1179,9 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     source = _rotate_upright(
         replace(source, data=source.data[: len(source.data) - bar])
     )
-    data = to_grey(path, source.data, colour=options.colour, down=source.coarser[0])
+    data = convert_to_grey(
+        path, source.data, colour=options.colour, down=source.coarser[0]
+    )
     record, size = source.record, _get_pixel_size(source)
     name = source.name or (record.name if record else remove_suffixes(path.name))
     origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
@@ -1178,7 +1194,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     micrograph = Micrograph(
         data=data,
         pixel_size_nm=placed_by,
-        name=escape_invisible(name),
+        name=escape_invisible_characters(name),
         provenance=None if record is None else record.provenance,
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),
@@ -1200,7 +1216,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     )
 
 
-def to_info(path: Path, source: RawImage) -> FileInfo:
+def create_file_info(path: Path, source: RawImage) -> FileInfo:
     """Describe a file."""
     bare, source = source, _add_sidecar_metadata(path, source)
     stored_shape = tuple(int(n) for n in source.data.shape)
@@ -1215,7 +1231,9 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         if data.ndim == 2 or data.shape[2] < _SAMPLES:
             databar_rows = detect_databar(data if data.ndim == 2 else data[..., 0])
         else:
-            databar_rows = _count_coloured_bar_rows(data, _colour_differences(data))
+            databar_rows = _count_coloured_bar_rows(
+                data, _compute_colour_differences(data)
+            )
             databar_rows = databar_rows or detect_databar(luminance(data))
     rows, columns = source.data.shape[:2]
     history = None if source.record is None else source.record.provenance

@@ -22,7 +22,7 @@ from napari_semsr.core import (
     WriteError,
     describe_access_error,
     open_file,
-    shorten,
+    shorten_value,
 )
 from napari_semsr.io.files import convert_decoding_errors, read_text, replace_atomically
 
@@ -64,7 +64,7 @@ class Sheet:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            msg = f"{where} must contain {what.format(shorten(cell))}."
+            msg = f"{where} must contain {what.format(shorten_value(cell))}."
             raise ReadError(msg, code="table-invalid")
         return value
 
@@ -123,7 +123,7 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
 def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
     """Write columns atomically as ``.csv`` or ``.parquet``."""
     if path.suffix.lower() != _PARQUET:
-        write_rows(path, [list(columns), *zip(*columns.values(), strict=True)])
+        write_csv(path, [list(columns), *zip(*columns.values(), strict=True)])
         return
     arrow, parquet = _import_pyarrow(path, "written", WriteError)
     columns_by_name = {}
@@ -141,7 +141,7 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
         parquet.write_table(arrow.table(columns_by_name), place)
 
 
-def write_rows(
+def write_csv(
     path: Path, rows: Iterable[Iterable[Cell]], *, append: bool = False
 ) -> None:
     """Write rows atomically as CSV; the first row contains the column names.
@@ -186,7 +186,7 @@ def escape_formula(text: str) -> str:
     return text
 
 
-def check_sheet(path: Path) -> None:
+def check_sheet_path(path: Path) -> None:
     """Check in advance that a table can be written."""
     if path.suffix.lower() == _PARQUET:
         _import_pyarrow(path, "written", WriteError)

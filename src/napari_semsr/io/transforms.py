@@ -32,10 +32,10 @@ from napari_semsr.core import (
     ReadError,
     describe_access_error,
     format_one_line,
-    shorten,
+    shorten_value,
 )
 from napari_semsr.io.files import read_text, replace_atomically
-from napari_semsr.io.sheets import read_sheet, write_rows
+from napari_semsr.io.sheets import read_sheet, write_csv
 
 _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
@@ -121,7 +121,11 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
     napari layer's ``affine``; otherwise own JSON. Lengths are in nm, quality values
     finite. Other formats cannot store a displacement that is applied after a matrix.
     """
-    writers = {".ngff.json": _format_ngff, ".tfm": _format_itk, ".csv": _format_napari}
+    writers = {
+        ".ngff.json": _format_ngff_transform,
+        ".tfm": _format_itk_transform,
+        ".csv": _format_napari_transform,
+    }
     ending = next((end for end in writers if path.name.lower().endswith(end)), None)
     transform = transform_file.transform
     if ending is None:
@@ -163,7 +167,7 @@ def _get_matrix_rows(affine: Affine) -> list[list[float]]:
     return [[*row, move] for row, move in pairs]
 
 
-def _format_ngff(affine: Affine, transform_file: StoredTransform) -> str:
+def _format_ngff_transform(affine: Affine, transform_file: StoredTransform) -> str:
     axes = [{"name": n, "type": "space", "unit": "nanometer"} for n in _AXES]
     names = ("moving", "fixed")
     values = {
@@ -181,7 +185,7 @@ def _format_ngff(affine: Affine, transform_file: StoredTransform) -> str:
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
-def _format_itk(affine: Affine, _: StoredTransform) -> str:
+def _format_itk_transform(affine: Affine, _: StoredTransform) -> str:
     (yy, yx, y), (xy, xx, x) = _get_matrix_rows(affine.inverse())
     numbers = " ".join(repr(float(v)) for v in (xx, xy, yx, yy, x, y))
     lines = [
@@ -194,7 +198,7 @@ def _format_itk(affine: Affine, _: StoredTransform) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _format_napari(affine: Affine, _: StoredTransform) -> str:
+def _format_napari_transform(affine: Affine, _: StoredTransform) -> str:
     rows = [*_get_matrix_rows(affine), [0.0, 0.0, 1.0]]
     return "".join(",".join(repr(float(v)) for v in row) + "\n" for row in rows)
 
@@ -216,7 +220,10 @@ def read_transform(path: Path) -> StoredTransform:
         msg = f"{path} is not a transform: register two images and save the transform"
         raise ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
-        msg = f"{path} is a transform of version {shorten(values['semsr_transform'])}"
+        msg = (
+            f"{path} is a transform of version "
+            f"{shorten_value(values['semsr_transform'])}"
+        )
         raise ReadError(
             f"{msg}, but only version {_VERSION} can be read: update napari-semsr.",
             code="other-version",
@@ -235,7 +242,7 @@ def read_transform(path: Path) -> StoredTransform:
 def _parse_transform(values: dict[str, Any]) -> StoredTransform:
     for key, convention in _CONVENTIONS.items():
         if values.get(key, convention) != convention:
-            msg = f"its {key} must be {convention}, got {shorten(values[key])}"
+            msg = f"its {key} must be {convention}, got {shorten_value(values[key])}"
             raise ValueError(msg)
     rows = np.array(values["matrix"], dtype=float)
     if rows.shape != (2, 3):
@@ -246,14 +253,15 @@ def _parse_transform(values: dict[str, Any]) -> StoredTransform:
     if values["kind"] not in _KINDS:
         msg = (
             f"its kind must be one of {', '.join(_KINDS)}, got "
-            f"{shorten(values['kind'])}"
+            f"{shorten_value(values['kind'])}"
         )
         raise ValueError(msg)
     if values["kind"] == "elastic":
         spline = values["bspline"]
         if spline.get("order", _ORDER) != _ORDER:
             msg = (
-                f"its spline must be of order {_ORDER}, got {shorten(spline['order'])}"
+                f"its spline must be of order {_ORDER}, got "
+                f"{shorten_value(spline['order'])}"
             )
             raise ValueError(msg)
         bending = BSplineDisplacement(
@@ -375,4 +383,4 @@ def write_landmarks(
     columns = [f"{name[:-2]}{units[n // 2]}" for n, name in enumerate(_COLUMNS)]
     rows = np.hstack([moving, fixed_places]).tolist()
     cells = ([f"{value:.6f}" for value in row] for row in rows)
-    write_rows(path, [columns, *cells])
+    write_csv(path, [columns, *cells])

@@ -10,7 +10,7 @@ from .adapt.job import (
     Adapted as Adapted,
     AdaptOptions as AdaptOptions,
     AdaptProgress as AdaptProgress,
-    AppliedImage as AppliedImage,
+    EnhancedImage as EnhancedImage,
 )
 from .adapt.page import draw_held_out_images as draw_held_out_images
 from .batch.job import (
@@ -19,8 +19,8 @@ from .batch.job import (
     BatchReport as BatchReport,
 )
 from .batch.steps import (
+    extract_command_names as extract_command_names,
     extract_steps as extract_steps,
-    extract_verbs as extract_verbs,
     plan_batch as plan_batch,
 )
 from .blend import (
@@ -48,11 +48,11 @@ from .check_record import (
     MODEL as MODEL,
     DiscRecord as DiscRecord,
     RemovalCount as RemovalCount,
-    Removals as Removals,
+    RemovalTest as RemovalTest,
 )
 from .convert import (
     CONVERT as CONVERT,
-    Converted as Converted,
+    ConvertedFile as ConvertedFile,
     save_image as save_image,
     save_images as save_images,
 )
@@ -71,9 +71,9 @@ from .enhance import (
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
     EnhancedFile as EnhancedFile,
+    create_unfamiliarity_map as create_unfamiliarity_map,
     find_unfinished_result as find_unfinished_result,
     is_instrument_model as is_instrument_model,
-    map_unfamiliarity as map_unfamiliarity,
 )
 from .enhance_growing import GrowingEnhancement as GrowingEnhancement
 from .exchange import ImportOptions as ImportOptions
@@ -169,7 +169,7 @@ from .models import (
 )
 from .pairs import (
     PAIRS as PAIRS,
-    PairsMade as PairsMade,
+    CreatedPairs as CreatedPairs,
     choose_pair_options as choose_pair_options,
 )
 from .plan.call import (
@@ -225,7 +225,7 @@ from .stitch import (
 from .train import (
     HELD_OUT as HELD_OUT,
     TRAIN as TRAIN,
-    OwnImage as OwnImage,
+    OwnImageRequest as OwnImageRequest,
     PairRequest as PairRequest,
     RecipeInfo as RecipeInfo,
     Trained as Trained,

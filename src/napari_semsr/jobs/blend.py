@@ -20,12 +20,12 @@ from napari_semsr.core import (
     ReadableArray,
     RealArray,
     ShapeError,
+    convert_dtype,
     read_box,
     run,
-    to_dtype,
 )
-from napari_semsr.io import SINGLE_PX, halve
-from napari_semsr.jobs.convert import create_saving_verb
+from napari_semsr.io import SINGLE_PX, downsample_block
+from napari_semsr.jobs.convert import create_save_command
 from napari_semsr.jobs.images import (
     compose_derived_provenance,
     compose_provenance,
@@ -63,11 +63,13 @@ def resample_levels(
         if fits:
             image_levels.append(fits[0])
         else:
-            image_levels.append((yield from _downsample(image_levels[-1], image.name)))
+            image_levels.append(
+                (yield from _downsample_level(image_levels[-1], image.name))
+            )
     return image_levels
 
 
-def _downsample(fine: ReadableArray, name: str) -> Job[Any]:
+def _downsample_level(fine: ReadableArray, name: str) -> Job[Any]:
     """Downsample to the next pyramid level, in memory unless the level is large."""
     rows, columns = fine.shape
     if rows * columns > 4 * _HELD_PX:
@@ -75,12 +77,16 @@ def _downsample(fine: ReadableArray, name: str) -> Job[Any]:
 
         even = da.asarray(fine).rechunk(2 * _CHUNK)
         sizes = [tuple(-(-n // 2) for n in chunks) for chunks in even.chunks]
-        return even.map_blocks(halve, chunks=sizes, dtype=fine.dtype)
+        return even.map_blocks(downsample_block, chunks=sizes, dtype=fine.dtype)
     step = max(2, _STRIP_PX // columns // 2 * 2)
     parts = []
     for top in range(0, rows, step):
         yield Progress(top, rows, f"creating an overview of {name}")
-        parts.append(halve(read_box(fine, Box(top, min(top + step, rows), 0, columns))))
+        parts.append(
+            downsample_block(
+                read_box(fine, Box(top, min(top + step, rows), 0, columns))
+            )
+        )
     return np.concatenate(parts)
 
 
@@ -116,7 +122,7 @@ def _mix_values(before: RealArray, after: RealArray, strength: float) -> RealArr
     """Blend grey values, and return them in the dtype of the result."""
     share = np.float32(strength)
     mixture = np.asarray(before, np.float32) * (1 - share) + after * share
-    return to_dtype(mixture, after.dtype)[0]
+    return convert_dtype(mixture, after.dtype)[0]
 
 
 def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
@@ -164,7 +170,9 @@ class BlendOptions(Options):
     strength: FiniteFloat
 
 
-def _blend(options: BlendOptions, image: Micrograph, result: Micrograph) -> Micrograph:
+def _blend_images(
+    options: BlendOptions, image: Micrograph, result: Micrograph
+) -> Micrograph:
     """Blend a result with its input, using `blend_levels`."""
     levels = run(resample_levels(image, (), result, [result.data]))
     blended_image = blend_levels(levels, [result.data], options.strength)[0]
@@ -174,8 +182,8 @@ def _blend(options: BlendOptions, image: Micrograph, result: Micrograph) -> Micr
     return result.replace(data=blended_image, provenance=history)
 
 
-BLEND = create_saving_verb("blend", BlendOptions, _blend, "input", "result")
-DIFFERENCE = create_saving_verb(
+BLEND = create_save_command("blend", BlendOptions, _blend_images, "input", "result")
+DIFFERENCE = create_save_command(
     "difference",
     Options,
     lambda _, a, b: subtract_images(b, a),

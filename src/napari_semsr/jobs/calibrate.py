@@ -122,12 +122,12 @@ class ScaleBarReport(Result):
         return None if self.stated_nm is None else format_pixel_size(self.stated_nm)
 
 
-def _calibrate(
+def _calibrate_pixel_size(
     run: Run[CalibrateOptions], image: Micrograph
 ) -> Job[CalibrationReport | ScaleBarReport]:
     """Measure pixel size, skew and distortion from a grating or a printed scale bar."""
     if run.options.bar is not False:
-        return (yield from _measure_bar(run, image))
+        return (yield from _measure_scale_bar(run, image))
     yield Progress(1, 2, "measuring the grating")
     calibration = measure_grating(image.array(), run.options)
     if run.target is not None:
@@ -151,7 +151,9 @@ def _calibrate(
     return CalibrationReport(run.image_names[0], run.output, calibration, warnings)
 
 
-def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarReport]:
+def _measure_scale_bar(
+    run: Run[CalibrateOptions], image: Micrograph
+) -> Job[ScaleBarReport]:
     length, length_nm = run.options.bar, None
     if length is not True:  # a bare number is in nm
         length_nm = parse_length_nm(str(length), "nm")
@@ -227,7 +229,7 @@ CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
     ),
     CalibrateOptions,
     CalibrationReport,
-    _calibrate,
+    _calibrate_pixel_size,
     title="grating or bar",
     output=Output(
         "output file of the calibration, .json",

@@ -64,12 +64,12 @@ class DiscRecord:
         """Return the condition with the smallest fraction of correct discs."""
         pairs = {
             name: (both["enhanced"], both["degraded"])
-            for name, both in self._resolved_totals()
+            for name, both in self._iterate_resolved_totals()
         }
         name = min(pairs, key=lambda name: pairs[name])
         return name, *pairs[name]
 
-    def _resolved_totals(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def _iterate_resolved_totals(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the totals over all resolved discs, for conditions that have any."""
         for name, shares in self.content["conditions"].items():
             both = shares["resolved"]["together"]
@@ -138,7 +138,7 @@ class DiscRecord:
         """Return a short summary for the resolved discs."""
         return ", ".join(
             f"{name} {100 * both['enhanced']:.1f} %"
-            for name, both in self._resolved_totals()
+            for name, both in self._iterate_resolved_totals()
         )
 
 
@@ -205,7 +205,7 @@ class RemovalCount:
     @property
     def drawn_interval(self) -> FloatPair | None:
         """95 % Wilson interval of `drawn_percent`."""
-        return self._interval(self.drawn)
+        return self._compute_interval(self.drawn)
 
     @property
     def difference_interval(self) -> FloatPair | None:
@@ -219,7 +219,7 @@ class RemovalCount:
         """
         middle, shown_interval, drawn_interval = (
             self.difference,
-            self._interval(self.shown),
+            self._compute_interval(self.shown),
             self.drawn_interval,
         )
         if middle is None or shown_interval is None or drawn_interval is None:
@@ -229,7 +229,7 @@ class RemovalCount:
         up = hypot(shown_interval[1] - one, other - drawn_interval[0])
         return middle - down, middle + up
 
-    def _interval(self, count: int) -> FloatPair | None:
+    def _compute_interval(self, count: int) -> FloatPair | None:
         from napari_semsr.analysis import compute_percent_interval  # rarely needed
 
         return (
@@ -242,7 +242,7 @@ class RemovalCount:
         """Return counts, percentages and intervals."""
         return asdict(self) | {
             "shown_percent": _round_values(self.shown_percent),
-            "shown_interval": _round_values(self._interval(self.shown)),
+            "shown_interval": _round_values(self._compute_interval(self.shown)),
             "drawn_percent": _round_values(self.drawn_percent),
             "drawn_interval": _round_values(self.drawn_interval),
             "j_points": _round_values(self.difference),
@@ -283,7 +283,7 @@ _GROUPS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Removals:
+class RemovalTest:
     """Counts of present and removed objects shown, in the same simulated samples.
 
     `light_tells` and `light_cannot_tell` count positions for each image, by its name:

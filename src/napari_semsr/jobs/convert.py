@@ -13,18 +13,18 @@ from napari_semsr.core import (
     Options,
     Progress,
     WriteError,
+    convert_dtype,
     option,
     read_chunks,
-    to_dtype,
     warn,
 )
 from napari_semsr.io import (
     create_image_store,
-    fill_store,
-    output_format,
+    get_output_format,
+    get_stored_type,
     read_companions,
-    stored_type,
     write_blocks,
+    write_image_to_store,
     write_pages,
     write_series,
 )
@@ -53,7 +53,7 @@ class ConvertOptions(Options):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Converted(ImageResult):
+class ConvertedFile(ImageResult):
     """Result of a conversion."""
 
     output: str
@@ -64,7 +64,7 @@ _OUTPUT = Output(
 )
 
 
-def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
+def _convert_image(run: Run[ConvertOptions], image: Micrograph) -> Job[ConvertedFile]:
     """Write an image in the format given by the output file suffix."""
     image_given, dtype = run.image_inputs["image"], run.options.dtype
     # records of this job hold the reading options next to the dtype
@@ -79,7 +79,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     clipped_count = 0
     if dtype is not None:
         clipped_count = sum(
-            to_dtype(part, dtype)[1] for part in read_chunks(image.data)
+            convert_dtype(part, dtype)[1] for part in read_chunks(image.data)
         )
     if clipped_count:
         warn(
@@ -94,7 +94,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     )
     image = image.replace(provenance=history, path=lies)
     path, version = run.targets["output"], run.options.zarr_version
-    if version != "0.5" and output_format(path) != "ome-zarr":
+    if version != "0.5" and get_output_format(path) != "ome-zarr":
         msg = (
             f"`zarr_version` applies only to .ome.zarr outputs, got {path.name}: omit "
             "`zarr_version`, or change the suffix."
@@ -112,11 +112,11 @@ def save_image(
     *,
     dtype: str | None = None,
     zarr_version: str = "0.5",
-) -> Job[Converted]:
+) -> Job[ConvertedFile]:
     """Write an image unchanged with its history, overwriting any existing file."""
     path = _OUTPUT.check_path(output, (), REPLACING)
     if not isinstance(image, Micrograph):  # a stack
-        if output_format(path) not in ("ome-tiff", "tiff"):
+        if get_output_format(path) not in ("ome-tiff", "tiff"):
             msg = (
                 f"To save a stack of {len(image)} planes, the output must end in "
                 f".ome.tif or .tif, got {path.name}: change the suffix."
@@ -125,38 +125,38 @@ def save_image(
         yield Progress(0, 0, f"writing {path.name}")
         first, planes = image[0], (plane.array() for plane in image)
         write_pages(first, {"plane": len(image)}, planes, path)
-        return Converted(
+        return ConvertedFile(
             output=str(path),
             shape=(len(image), *first.shape),
-            dtype=stored_type(path, first.dtype),
+            dtype=get_stored_type(path, first.dtype),
             pixel_size_nm=first.pixel_size_nm,
         )
-    if output_format(path) == "ome-zarr":
+    if get_output_format(path) == "ome-zarr":
         more = read_companions(image, path)
         yield from write_blocks(
             path,
             lambda place: create_image_store(
                 image, place, dtype=dtype, version=zarr_version
             ),
-            lambda store: fill_store(store, image, f"writing {path.name}"),
+            lambda store: write_image_to_store(store, image, f"writing {path.name}"),
         )
         for place, item in more.items():
             overwrite_image(item, place)
     else:
         yield Progress(0, 0, f"writing {path.name}")
         overwrite_image(image, path, dtype=dtype)
-    return Converted(
+    return ConvertedFile(
         output=str(path),
         shape=image.shape,
-        dtype=stored_type(path, dtype or image.dtype),
+        dtype=get_stored_type(path, dtype or image.dtype),
         pixel_size_nm=image.pixel_size_nm,
     )
 
 
-def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[Converted]]:
+def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[ConvertedFile]]:
     """Write images to one OME-Zarr store, overwriting any existing one."""
     path = _OUTPUT.check_path(output, (), REPLACING)
-    if output_format(path) != "ome-zarr":
+    if get_output_format(path) != "ome-zarr":
         msg = (
             f"To save {len(images)} images together, the output must end in .ome.zarr, "
             f"got {path.name}: change the suffix, or save the images one by one."
@@ -164,7 +164,7 @@ def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[Converte
         raise WriteError(msg, code="format-unsupported")
     places = yield from write_series(images, path)
     return [
-        Converted(
+        ConvertedFile(
             output=str(place),
             shape=image.shape,
             dtype=str(image.dtype),
@@ -174,31 +174,31 @@ def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[Converte
     ]
 
 
-def create_saving_verb(
+def create_save_command(
     name: str,
     options: type[Options],
     make: Callable[..., Micrograph],
     *images: str,
-) -> Verb[Options, Converted]:
+) -> Verb[Options, ConvertedFile]:
     """Declare a job (not a command) that recreates an in-memory image.
 
     `make` returns the image for the options and the opened `images`.
     """
 
-    def run(run: Run[Options], *image: Micrograph) -> Job[Converted]:
+    def run(run: Run[Options], *image: Micrograph) -> Job[ConvertedFile]:
         return (yield from save_image(make(run.options, *image), run.required_target))
 
     inputs = tuple(ImageInput(image, "an image") for image in images)
     output = Output("the image")
-    return Verb(name, inputs, options, Converted, run, output=output, reads=False)
+    return Verb(name, inputs, options, ConvertedFile, run, output=output, reads=False)
 
 
 CONVERT = Verb(
     "convert",
     (ImageInput("image", "the image to convert"),),
     ConvertOptions,
-    Converted,
-    _convert,
+    ConvertedFile,
+    _convert_image,
     output=_OUTPUT,
     title="conversion",
     example="""

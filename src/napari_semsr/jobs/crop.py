@@ -24,20 +24,20 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ShapeError,
-    central_box,
+    convert_dtype,
     create_size_source,
     describe_shift,
     find_gap_free_box,
     format_shift,
+    get_central_box,
     get_declared_figures,
     option,
-    to_dtype,
     warn,
 )
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
-    check_databar,
     compose_provenance,
+    create_databar_note,
     get_image_name,
     to_json_value,
     write_pixels,
@@ -182,7 +182,7 @@ class _CropPlan:
     shift: Shift | None = None
 
 
-def _crop(
+def _crop_image(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[Cropped]:
     settings, beside = run.options, run.targets.get("like_output")
@@ -195,7 +195,7 @@ def _crop(
     plan, record = yield from _plan_crop(run, image, like)
     image_given, resampling = run.image_inputs["image"], plan.area.resampling
     reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
-    note = check_databar(get_image_name(image_given), image, reach)
+    note = create_databar_note(get_image_name(image_given), image, reach)
     if note and not isinstance(image_given, Micrograph):
         warn(note)
     about = _create_metadata(image, plan.area, record)
@@ -203,7 +203,7 @@ def _crop(
     existing = run.existing
     if run.target is None:
         yield Progress(0, 0, "cutting")
-        data, clipped_count = to_dtype(plan.area.read(), dtype)
+        data, clipped_count = convert_dtype(plan.area.read(), dtype)
         more = {**about.metadata, "crop": to_json_value(_describe_position(plan))}
         cropped_image, kind = (
             about.replace(data=np.array(data), metadata=more),
@@ -273,10 +273,10 @@ def _plan_crop(
     # names given by the user: parts of one image share the inner name
     source = image.replace(name=get_image_name(run.image_inputs["image"]))
     if like is None:
-        plan = yield from _plan_box(source, run.options)
+        plan = yield from _plan_box_crop(source, run.options)
         return plan, (yield from run.compose_history())
     reference = like.replace(name=get_image_name(run.image_inputs["like"]))
-    plan = yield from _plan_common_area(source, reference, run.options)
+    plan = yield from _plan_common_area_crop(source, reference, run.options)
     if "like_output" not in run.targets and plan.box.shape != like.shape:
         box = plan.box
         warn(
@@ -338,7 +338,7 @@ def _get_corners(box: Box) -> tuple[int, int, int, int]:
 # Choose the area: a box, or the common area of two images.
 
 
-def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
+def _plan_box_crop(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
     """Plan a crop on the image grid: a box, or the gap-free area."""
     if options.like_pixel_size_nm is not None:
         msg = (
@@ -369,7 +369,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
         if 0 in box_wanted.shape:
             msg = (
                 f"The box contains no pixels of {image.name}, whose pixel size is "
-                f"{_format_sides(grid.pitch)} nm: enlarge the box."
+                f"{_format_side_lengths(grid.pitch)} nm: enlarge the box."
             )
             raise ShapeError(msg, code="box-empty")
     rows, columns = image.shape
@@ -388,7 +388,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
     return (yield from _exclude_gaps(plan)) if options.gap_free else plan
 
 
-def _plan_common_area(
+def _plan_common_area_crop(
     image: Micrograph, reference: Micrograph, options: CropOptions
 ) -> Job[_CropPlan]:
     """Plan a crop to the common area of two images, on the reference grid."""
@@ -408,8 +408,8 @@ def _plan_common_area(
     if not all(1 / _FARTHEST <= value <= _FARTHEST for value in ratio):
         msg = (
             f"{image.name} and {reference.name} must have similar pixel sizes, got "
-            f"{_format_sides(source.pitch)} and {_format_sides(target.pitch)} nm: "
-            "check both."
+            f"{_format_side_lengths(source.pitch)} and "
+            f"{_format_side_lengths(target.pitch)} nm: check both."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
     has_origin = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
@@ -461,7 +461,7 @@ def _find_shift(
     image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
 ) -> Shift:
     """Find the shift at the centre of the common area."""
-    window = central_box(box.shape, _WINDOW).move(box.corner)
+    window = get_central_box(box.shape, _WINDOW).move(box.corner)
     fixed_area = GridImage.from_image(reference, Grid.from_image(reference)).crop(
         window
     )
@@ -508,7 +508,7 @@ def _format_extent(grid: Grid) -> str:
     return f"y {y0:.5g} to {y1:.5g}, x {x0:.5g} to {x1:.5g} nm"
 
 
-def _format_sides(values: Any) -> str:
+def _format_side_lengths(values: Any) -> str:
     """Format two numbers, or one if they are equal."""
     y, x = values
     return f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
@@ -560,7 +560,7 @@ CROP = Verb(
     ),
     CropOptions,
     Cropped,
-    _crop,
+    _crop_image,
     title="area and cutting",
     output=Output(
         "file of the result; its suffix sets the format",

@@ -13,8 +13,8 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    convert_dtype,
     option,
-    to_dtype,
 )
 from napari_semsr.jobs.images import Result, to_json_value
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
@@ -96,7 +96,7 @@ class DegradedFile(Result):
         return rows
 
 
-def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
+def _degrade_image(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
     """Add blur, haze, drift, charging and noise to an image, keeping its dtype."""
     from napari_semsr.simulation import degrade_plane, get_grey_range
 
@@ -120,7 +120,7 @@ def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
         unit, effects = add_effects(
             (values - low) / (high - low), options, seed=options.seed
         )
-        data = to_dtype(unit * (high - low) + low, grey.dtype)[0]
+        data = convert_dtype(unit * (high - low) + low, grey.dtype)[0]
         parameters = {**blurring, **effects, "black": low, "white": high}
     result = image.replace(data=data, provenance=(yield from run.compose_history()))
     yield Progress(2, 3, "writing")
@@ -140,7 +140,7 @@ DEGRADE = Verb(
     (ImageInput("image", "a sharp grey image", label="Layer"),),
     DegradeOptions,
     DegradedFile,
-    _degrade,
+    _degrade_image,
     title="degradation",
     output=Output(
         "file of the result; its suffix sets the format",

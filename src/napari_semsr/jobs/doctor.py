@@ -17,7 +17,7 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     SemsrError,
-    processor_name,
+    get_processor_name,
 )
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.verb import Run, Verb
@@ -105,7 +105,7 @@ def _check_installation(_: Run[Options]) -> Job[DoctorReport]:
         __version__,
         platform.python_version(),
         platform.platform(),
-        processor_name(),
+        get_processor_name(),
         free / _GB,
         devices,
         packages,

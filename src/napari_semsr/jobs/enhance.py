@@ -19,9 +19,9 @@ from napari_semsr import inference, models
 from napari_semsr.analysis import (
     BLOCK_PX,
     UNLIKE_PERCENT,
+    BlockFeatures,
     Change,
     Falloff,
-    Familiarity,
     Misfit,
     compute_unfamiliar_percentage,
     map_misfit,
@@ -56,12 +56,12 @@ from napari_semsr.core import (
 from napari_semsr.inference import ClusterOptions, EnhanceOptions, EnhanceReport
 from napari_semsr.io import (
     OmeZarrStore,
-    output_store_path,
+    get_output_store_path,
     read,
     read_store_state,
     write_blocks,
 )
-from napari_semsr.jobs.focus import check_focus
+from napari_semsr.jobs.focus import create_focus_warning
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -77,7 +77,7 @@ from napari_semsr.jobs.models import (
     MOSAIC_MODEL,
     find_model,
 )
-from napari_semsr.jobs.planes import extend_to_stacks
+from napari_semsr.jobs.planes import extend_job_to_stacks
 from napari_semsr.jobs.verb import (
     ImageInput,
     ImageResult,
@@ -118,7 +118,7 @@ class UnfinishedResult:
 
 def find_unfinished_result(path: Path) -> UnfinishedResult | None:
     """Read the settings of an unfinished output, or return None."""
-    record, notes, counts = read_store_state(output_store_path(path, resume=True))
+    record, notes, counts = read_store_state(get_output_store_path(path, resume=True))
     if record is None or notes.get("complete"):
         return None
     history = record.provenance
@@ -130,7 +130,7 @@ def find_unfinished_result(path: Path) -> UnfinishedResult | None:
     return UnfinishedResult(image, history.model_name or "", options, *counts)
 
 
-def _match_existing_store(
+def _get_recorded_input(
     place: Path, image: Image, source: Micrograph, provenance: Provenance
 ) -> Job[tuple[Micrograph, Provenance]]:
     """Return the input and provenance as recorded in the store to resume."""
@@ -208,7 +208,7 @@ class EnhancedFile(ImageResult):
         return Result.to_json(self) | digest
 
 
-def _enhance(run: Run[EnhanceOptions]) -> Job[Any]:
+def _enhance_image(run: Run[EnhanceOptions]) -> Job[Any]:
     """Enhance a plane into a store or a file, or in memory if there is no output."""
     if run.targets:
         return (yield from _enhance_plane(run))
@@ -218,7 +218,7 @@ def _enhance(run: Run[EnhanceOptions]) -> Job[Any]:
     image, model = run.images["image"], models.load_model(path)
     yield from compare_with_training_area(image, model, run.options)
     provenance = yield from _create_provenance(run, model, path)
-    job = inference.enhance_array(image, model, run.options, provenance=provenance)
+    job = inference.enhance_in_memory(image, model, run.options, provenance=provenance)
     return (yield from job)
 
 
@@ -241,9 +241,9 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     )
     yield Progress(0, 0, f"recording the input {get_image_name(image)}")
     provenance = yield from _create_provenance(run, model, path)
-    place = output_store_path(target, resume=existing.resume)
+    place = get_output_store_path(target, resume=existing.resume)
     if existing.resume:
-        source, provenance = yield from _match_existing_store(
+        source, provenance = yield from _get_recorded_input(
             place, image, source, provenance
         )
     output_plan = (
@@ -253,7 +253,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     )
 
     def create_store(place: Path) -> OmeZarrStore:
-        return inference.create_output(
+        return inference.create_output_store(
             place,
             output_plan,
             name=source.name,
@@ -350,10 +350,10 @@ def compare_with_training_area(
     card = model.card
     focus, place = (
         Falloff.from_model_card(card.training),
-        Familiarity.from_model_card(card.training),
+        BlockFeatures.from_model_card(card.training),
     )
     if focus is not None or is_instrument_model(card.model_dump()):
-        sentence = check_focus(source, focus, card.name)
+        sentence = create_focus_warning(source, focus, card.name)
         if sentence is not None:
             warn(sentence)
     if place is None and not wants_map:
@@ -372,7 +372,7 @@ def compare_with_training_area(
     return percent, _create_distance_map(far, source, shape) if wants_map else None
 
 
-def map_unfamiliarity(
+def create_unfamiliarity_map(
     source: Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
 ) -> Job[Micrograph]:
     """Map each block's distance from the training area, relative to the limit.
@@ -385,7 +385,7 @@ def map_unfamiliarity(
         If the image is smaller than a block.
     """
     model_file = models.load_model(find_model(model))
-    place = Familiarity.from_model_card(model_file.card.training)
+    place = BlockFeatures.from_model_card(model_file.card.training)
     far, shape = yield from _measure_distances(
         place, source, model_file, options, wants_map=True
     )
@@ -393,7 +393,7 @@ def map_unfamiliarity(
 
 
 def _measure_distances(
-    place: Familiarity | None,
+    place: BlockFeatures | None,
     source: Micrograph,
     model: "models.LoadedModel",
     options: EnhanceOptions,
@@ -519,7 +519,7 @@ def _create_provenance(
     history = yield from run.compose_history(
         model_record, **({TRAINED_ON: training_images} if training_images else {})
     )
-    return history.model_copy(update=inference.network_details(run.options, model))
+    return history.model_copy(update=inference.get_network_details(run.options, model))
 
 
 def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
@@ -543,9 +543,9 @@ def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
         seam_index=max(item.seam_index for item in reports),
         clipped=clipped_count,
         haze_gain=(min(gains), max(gains)) if gains else None,
-        noise_percent=_get_largest(item.noise_percent for item in reports),
-        blur_px=_get_largest(item.blur_px for item in reports),
-        norm_error=_get_largest(item.norm_error for item in reports),
+        noise_percent=_get_largest_value(item.noise_percent for item in reports),
+        blur_px=_get_largest_value(item.blur_px for item in reports),
+        norm_error=_get_largest_value(item.norm_error for item in reports),
         notes=tuple(notes),
     )
     return {
@@ -553,11 +553,13 @@ def _summarise_planes(results: Sequence[EnhancedFile]) -> dict[str, object]:
         "clipped": clipped_count,
         "change": combine_changes([item.change for item in results]),
         "misfit": max(misfits, key=lambda misfit: misfit.share, default=None),
-        "unfamiliar_percent": _get_largest(item.unfamiliar_percent for item in results),
+        "unfamiliar_percent": _get_largest_value(
+            item.unfamiliar_percent for item in results
+        ),
     }
 
 
-def _get_largest(values: Iterable[float | None]) -> float | None:
+def _get_largest_value(values: Iterable[float | None]) -> float | None:
     """Return the largest known value, or None."""
     return max((value for value in values if value is not None), default=None)
 
@@ -583,7 +585,7 @@ ENHANCE = Verb(
     (ImageInput("image", "the image to enhance", stack=True),),
     EnhanceOptions,
     EnhancedFile,
-    extend_to_stacks(_enhance, _summarise_planes),
+    extend_job_to_stacks(_enhance_image, _summarise_planes),
     title="tiles",
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(

@@ -174,7 +174,7 @@ class GrowingEnhancement:
         except Exception as error:  # noqa: BLE001 - in any case, the scan continues
             self.show_warning(f"Enhancement of the growing mosaic stopped: {error}")
 
-    def _get_block(self, place: IntPair) -> Box:
+    def _get_block_box(self, place: IntPair) -> Box:
         assert self._mosaic is not None  # noqa: S101 - it has blocks
         side = self._mosaic.chunk
         block = Box.from_shape((side, side), (place[0] * side, place[1] * side))
@@ -189,11 +189,11 @@ class GrowingEnhancement:
             quiet = [
                 place
                 for place, changed_s in self._changes.items()
-                if changed_s < latest and self._get_block(place).overlaps(view)
+                if changed_s < latest and self._get_block_box(place).overlaps(view)
             ]
 
             def view_distance(place: IntPair) -> float:
-                box = self._get_block(place)
+                box = self._get_block_box(place)
                 down = box.y0 + box.y1 - view.y0 - view.y1
                 return float(np.hypot(down, box.x0 + box.x1 - view.x0 - view.x1))
 
@@ -210,7 +210,7 @@ class GrowingEnhancement:
 
     def _enhance_block(self, place: IntPair) -> None:
         """Enhance a block from its current pixels, unless it is empty."""
-        mosaic, block = self._mosaic, self._get_block(place)
+        mosaic, block = self._mosaic, self._get_block_box(place)
         assert mosaic is not None  # noqa: S101 - it has blocks
         if not np.isfinite(mosaic.read(block)).any():
             return

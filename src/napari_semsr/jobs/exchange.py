@@ -153,7 +153,7 @@ class ImportOptions(Options):
 # Export.
 
 
-def export_to_format(
+def export_model_file(
     model: Path,
     target: Path,
     kind: Literal["onnx", "bioimageio"],
@@ -199,7 +199,7 @@ def _fix_statistics(
     Also returns a note on what the file does not contain.
     """
     image, usual = open_image(field, opening), inference.EnhanceOptions()
-    module, condition = inference.configure_for_image(image, model, usual)
+    module, condition = inference.configure_model_for_image(image, model, usual)
     if condition is None:
         msg = (
             f"{model.card.name} cannot use {get_image_name(field)}: `field` applies "
@@ -359,7 +359,7 @@ def _create_readme(card: "models.ModelCard", note: str, halo: int) -> str:
         card.description,
         note and f"**{note}**",
         "## Input and output",
-        models.describe_scaling(card),
+        models.describe_input_scaling(card),
         _SCALING,
         (
             f"Each output pixel depends on a context margin of {halo} px on each side. "
@@ -478,7 +478,7 @@ def _describe_scaling(card: "models.ModelCard") -> list[dict[str, object]]:
 # Import.
 
 
-def check_no_code(path: Path) -> None:
+def check_no_executable_code(path: Path) -> None:
     """Raise an error if a file can execute code when loaded."""
     kind = _RUNS_CODE.get(path.suffix.lower())
     if kind is not None:
@@ -489,7 +489,7 @@ def check_no_code(path: Path) -> None:
         raise CheckpointError(msg, code="unsafe-content")
 
 
-def import_from_file(
+def import_model_file(
     path: Path, options: ImportOptions
 ) -> tuple["nn.Module", "models.ModelCard"]:
     """Import a network from an ONNX file or a package, and probe it."""
@@ -532,7 +532,7 @@ def _create_network(
                     **statements,
                     "pixel_size_nm": size,
                 }  # axes state only one bound
-        network, probe_result = models.measure_onnx(
+        network, probe_result = models.probe_onnx_network(
             graph.serialise(), stride=card_values.get("stride")
         )
         new_card = {
@@ -764,12 +764,15 @@ def _translate_scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, 
         if step == "zero_mean_unit_variance":
             return {"input_scaling": "deviation"}
         if step == "fixed_zero_mean_unit_variance":
-            mean, spread = _to_number(kwargs["mean"]), _to_number(kwargs["std"])
-            return _create_levels(mean, mean + spread)
+            mean, spread = (
+                _convert_to_number(kwargs["mean"]),
+                _convert_to_number(kwargs["std"]),
+            )
+            return _create_input_levels(mean, mean + spread)
         if step == "scale_linear":
-            gain = _to_number(kwargs.get("gain", 1.0))
-            zero = -_to_number(kwargs.get("offset", 0.0)) / gain
-            return _create_levels(zero, zero + 1 / gain)
+            gain = _convert_to_number(kwargs.get("gain", 1.0))
+            zero = -_convert_to_number(kwargs.get("offset", 0.0)) / gain
+            return _create_input_levels(zero, zero + 1 / gain)
     step_names = ", ".join(str(s["id"]) for s in real)
     msg = (
         f"{name} uses an unsupported form of preprocessing: "
@@ -778,13 +781,13 @@ def _translate_scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, 
     raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _create_levels(zero: float, one: float) -> dict[str, object]:
+def _create_input_levels(zero: float, one: float) -> dict[str, object]:
     if not (math.isfinite(zero) and math.isfinite(one) and zero < one):
         msg = f"grey values {zero} and {one} cannot be mapped to 0 and 1"
         raise ValueError(msg)
     return {"input_scaling": "levels", "input_levels": (zero, one)}
 
 
-def _to_number(value: Any) -> float:
+def _convert_to_number(value: Any) -> float:
     """Convert a value, or a list with one value, to a number."""
     return float(value[0] if isinstance(value, list) and len(value) == 1 else value)

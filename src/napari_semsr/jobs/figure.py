@@ -36,8 +36,8 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.restore import METHOD_CALLED
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.reporting import (
-    PlateImage,
-    PlateOverlay,
+    FigureImage,
+    FigureOverlay,
     choose_column_count,
     choose_grey_limits,
     describe_scale_bars,
@@ -110,7 +110,7 @@ class FigureOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class FigureMade(Result):
+class CreatedFigure(Result):
     """Created figure, with the pixel size of its first image."""
 
     path: str
@@ -126,7 +126,7 @@ class FigureMade(Result):
     )
 
 
-def _draw_figure(run: Run[FigureOptions]) -> Job[FigureMade]:
+def _draw_figure(run: Run[FigureOptions]) -> Job[CreatedFigure]:
     settings, path = run.options, run.required_target
     images: Sequence[Image] = run.image_inputs["images"]
     if not 1 <= len(images) <= _MOST:
@@ -152,7 +152,7 @@ def _draw_figure(run: Run[FigureOptions]) -> Job[FigureMade]:
         images_shown.append(part)
     greys = [image for image in images_shown if image.unit is None]
     if settings.greys == "common" and greys:  # one scale for all except maps
-        alike = iter(unify_display(greys))
+        alike = iter(unify_display_settings(greys))
         images_shown = [
             next(alike) if image.unit is None else image for image in images_shown
         ]
@@ -173,7 +173,7 @@ def _draw_figure(run: Run[FigureOptions]) -> Job[FigureMade]:
     if text is not None:
         with replace_atomically(text) as beside:
             beside.write_text(whole + "\n", encoding="utf-8", errors="backslashreplace")
-    return FigureMade(
+    return CreatedFigure(
         path=str(path),
         pixel_size_nm=images_opened[0].pixel_size_nm,
         shape=plate.shape,
@@ -266,7 +266,7 @@ def _is_map(image: Micrograph) -> bool:
 
 def _create_overlay(
     above: Micrograph, image: Micrograph, options: FigureOptions, count: int
-) -> Job[PlateOverlay]:
+) -> Job[FigureOverlay]:
     """Downsample a map for the figure, and find its position."""
     if above.unit != image.unit:
         bare = above if above.pixel_size_nm is None else image
@@ -277,17 +277,19 @@ def _create_overlay(
         raise OptionError(msg, code="pixel-size-missing")
     plain = options.replace(inset=None)
     overlay = yield from create_plate_image(above, image, plain, count)
-    factor = _compute_factor(above, options, count)
+    factor = _compute_downsampling_factor(above, options, count)
     size = np.multiply(overlay.values.shape, np.multiply(above.scale, factor))
     start = np.array(Grid.from_image(above).corner) - Grid.from_image(image).corner
-    pixel = np.multiply(image.scale, _compute_factor(image, options, count))
+    pixel = np.multiply(
+        image.scale, _compute_downsampling_factor(image, options, count)
+    )
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
     whole = np.multiply(image.shape, image.scale) / pixel
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
         msg = f"The map {above.name} does not overlap {image.name}."
         raise ShapeError(msg, code="no-overlap")
     opacity = above.look.opacity if above.look is not None else 1.0
-    return PlateOverlay(
+    return FigureOverlay(
         values=overlay.values,
         corners=(float(top), float(left), float(bottom), float(right)),
         limits=overlay.limits,
@@ -298,7 +300,7 @@ def _create_overlay(
 
 
 def create_caption(
-    cells: Sequence[_FigureCell], plates: Sequence[PlateImage], options: FigureOptions
+    cells: Sequence[_FigureCell], plates: Sequence[FigureImage], options: FigureOptions
 ) -> str:
     """Create the caption, always marking images made by a network."""
     sentences = [options.caption.strip()] if options.caption.strip() else []
@@ -341,9 +343,9 @@ def _list_networks(image: Micrograph) -> list[str]:
 
 def create_plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
-) -> Job[PlateImage]:
+) -> Job[FigureImage]:
     """Downsample an image for the figure, and choose its colour map."""
-    factor = _compute_factor(image, options, count)
+    factor = _compute_downsampling_factor(image, options, count)
     box = None if options.inset is None else _get_inset_box(options.inset, image, first)
     values = yield from _average_blocks(image, factor)
     if not np.isfinite(values).any():
@@ -364,7 +366,7 @@ def create_plate_image(
         if unit is None and look.colour_bar:
             unit = "value"
     (y, x), history = image.scale, image.provenance
-    return PlateImage(
+    return FigureImage(
         values=values,
         pixel=(y * factor, x * factor),
         limits=limits,
@@ -381,7 +383,7 @@ def create_plate_image(
     )
 
 
-def unify_display(images: Sequence[PlateImage]) -> list[PlateImage]:
+def unify_display_settings(images: Sequence[FigureImage]) -> list[FigureImage]:
     """Use the same contrast, gamma and colour map for all images."""
     first, ends = images[0], np.array([image.limits for image in images])
     same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in images)
@@ -416,7 +418,9 @@ def _get_colormap(name: str, look: DisplaySettings) -> "str | Colormap | None":
     return ListedColormap(np.stack(shades, axis=1), colormap)
 
 
-def _compute_factor(image: Micrograph, options: FigureOptions, count: int) -> int:
+def _compute_downsampling_factor(
+    image: Micrograph, options: FigureOptions, count: int
+) -> int:
     """Return the number of pixels averaged into one along each axis.
 
     Twice as many pixels remain as are drawn: block averages alias finer detail, and
@@ -475,7 +479,7 @@ FIGURE = Verb(
         ),
     ),
     FigureOptions,
-    FigureMade,
+    CreatedFigure,
     _draw_figure,
     title="figure",
     output=Output(

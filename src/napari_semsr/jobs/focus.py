@@ -7,7 +7,7 @@ from napari_semsr.core import (
 )
 
 
-def check_focus(
+def create_focus_warning(
     image: Micrograph, place: Falloff | None = None, model: str = ""
 ) -> Message | None:
     """Return a warning if a scan is out of focus by more than the depth of focus.

@@ -34,8 +34,8 @@ from napari_semsr.io import (
     GrowingMosaic,
     StoreLock,
     convert_write_errors,
+    get_output_store_path,
     is_live_mosaic,
-    output_store_path,
     remove_target,
 )
 from napari_semsr.stitching import StitchOptions
@@ -387,18 +387,18 @@ class ScanFollower:
         if corner is None:
             self._unlisted_frames.add(frame.name)
         take = partial(self.scan.add_frame, frame.name, frame.pixels, corner, **how)
-        for doubt in (yield from self._retry_until_possible(take)) or ():
+        for doubt in (yield from self._retry_file_access(take)) or ():
             yield WaitingProgress(0, 0, doubt)
-        yield from self._retry_until_possible(partial(self.scan.fuse_frame, frame.name))
+        yield from self._retry_file_access(partial(self.scan.fuse_frame, frame.name))
         # one step, even if frames arrive without a pause
         yield from self._run_deferred_step()
         self._since = time.monotonic()
         yield self._get_progress()
 
     def _run_deferred_step(self) -> Job[bool]:
-        return bool((yield from self._retry_until_possible(self.scan.run_step)))
+        return bool((yield from self._retry_file_access(self.scan.run_step)))
 
-    def _retry_until_possible(self, work: Callable[[], object]) -> Job[Any]:
+    def _retry_file_access(self, work: Callable[[], object]) -> Job[Any]:
         """Retry reading and writing while the disk is full or frames are missing."""
         while True:
             try:
@@ -467,7 +467,7 @@ def follow_scan(
             f"{folder.folder}."
         )
         raise OptionError(msg, code="folder-missing")
-    place = output_store_path(target, resume=False)
+    place = get_output_store_path(target, resume=False)
     with convert_write_errors(place):
         lock = StoreLock(place)  # even before the first frame
         if is_live_mosaic(place):

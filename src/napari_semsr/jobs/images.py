@@ -33,19 +33,19 @@ from napari_semsr.core import (
     count_available_cores,
     digest_path,
     digest_with_progress,
+    get_processor_name,
     get_quantities,
     get_record_quantities,
     get_size_basis,
+    get_software_versions,
     get_stored_names,
     get_value,
     is_empty,
     list_folder,
     map_parallel,
     mask_fill_values,
-    processor_name,
     read_box,
     run,
-    software_versions,
     warn,
 )
 from napari_semsr.io import (
@@ -58,16 +58,16 @@ from napari_semsr.io import (
     check_target,
     count_series,
     create_image_store,
+    create_missing_file_error,
     detect_databar,
-    missing_file_error,
-    output_format,
-    output_store_path,
+    get_output_format,
+    get_output_store_path,
     path_exists,
     warn_about_missing_blocks,
     write,
     write_blocks,
+    write_csv,
     write_fiji_positions,
-    write_rows,
 )
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ def open_source(image: str | os.PathLike[str]) -> Source:
     """Open an image file for reading and for recording its digest."""
     path = Path(image)
     if not path_exists(path):
-        raise missing_file_error(path)
+        raise create_missing_file_error(path)
     return Source.from_path(path)
 
 
@@ -167,7 +167,7 @@ def correct_pixel_sizes(
     ]
 
 
-def check_databar(
+def create_databar_note(
     name: str, image: Micrograph, reach: float | None = None
 ) -> Message | None:
     """Return a note if an image seems to contain an unrecorded data bar.
@@ -189,7 +189,7 @@ def check_databar(
 _FEW_LEVELS = 16  # a sixteenth of the range is the noise of a fast scan
 
 
-def check_grey_levels(image: Micrograph, dtype: str | None) -> Message | None:
+def create_grey_level_note(image: Micrograph, dtype: str | None) -> Message | None:
     """Return a note if an integer dtype leaves too few grey levels."""
     if dtype is None or np.dtype(dtype).kind == "f" or image.dtype.kind != "f":
         return None
@@ -314,7 +314,7 @@ def record_file(path: str | os.PathLike[str], role: str) -> InputRecord:
     )
 
 
-def guide_record(record: InputRecord, role: str) -> InputRecord:
+def create_guide_record(record: InputRecord, role: str) -> InputRecord:
     """Create the record of an auxiliary image, without its history."""
     return record.model_copy(update={"role": role, "provenance": None})
 
@@ -343,7 +343,7 @@ def get_record_path(path: str | os.PathLike[str]) -> str:
     return Path(path).absolute().as_posix()
 
 
-def record_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
+def create_stack_record(record: InputRecord, options: ReadOptions) -> InputRecord:
     """Create the record of a fully read stack from the record of one plane."""
     whole = (record.digest or "").partition("#")[0] + _format_selection(options)
     return record.model_copy(update={"digest": whole})
@@ -363,8 +363,8 @@ def compose_provenance(
         inputs=inputs,
         guides=tuple(guides),
         part=part,
-        versions=software_versions(),
-        device=f"cpu: {processor_name()}",
+        versions=get_software_versions(),
+        device=f"cpu: {get_processor_name()}",
         threads=count_available_cores(),
     )
 
@@ -481,7 +481,9 @@ def to_json_value(value: object) -> Any:
     return _convert_scalar(value)
 
 
-def convert_to_rows(columns: Mapping[str, Iterable[object]]) -> list[dict[str, object]]:
+def convert_columns_to_rows(
+    columns: Mapping[str, Iterable[object]],
+) -> list[dict[str, object]]:
     """Convert table columns to a list of rows, keyed by column name."""
     cells = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in cells]
@@ -569,9 +571,9 @@ def check_image_target(
     A store that is written tile by tile may be resumed.
     """
     path = Path(output)
-    check_not_input(path, inputs)
-    if not (resume and path.exists() and output_format(path) == "ome-zarr"):
-        _check_parent(path)
+    check_output_not_input(path, inputs)
+    if not (resume and path.exists() and get_output_format(path) == "ome-zarr"):
+        _check_parent_folder(path)
         check_target(path, overwrite=overwrite)
     return path
 
@@ -587,7 +589,7 @@ class OverwritePolicy:
     def find_resumable_store(self, target: Path) -> Path | None:
         """Return the store that a later run can resume, or None if none is kept."""
         keeps = self.keep or self.resume
-        return output_store_path(target, resume=self.resume) if keeps else None
+        return get_output_store_path(target, resume=self.resume) if keeps else None
 
     def get_write_options(self, place: Path, target: Path) -> dict[str, Any]:
         """Return the options for a writer; a hidden path can always be overwritten."""
@@ -619,8 +621,8 @@ def check_target_file(
         suffixes_text = " or ".join(suffixes)
         msg = f"The output must end in {suffixes_text}, got {path.name}."
         raise WriteError(msg, code="suffix-unknown")
-    check_not_input(path, inputs)
-    _check_parent(path)
+    check_output_not_input(path, inputs)
+    _check_parent_folder(path)
     if path.is_dir():
         msg = f"{path} is a folder; set a file name."
         raise WriteError(msg, code="output-is-folder")
@@ -640,7 +642,7 @@ def check_target_folder(
     first = path
     while parents and not first.absolute().parent.exists():
         first = first.absolute().parent
-    _check_parent(first)
+    _check_parent_folder(first)
     if path.exists() and not path.is_dir():
         msg = f"{path} is a file; choose a folder."
         raise WriteError(msg, code="output-is-file")
@@ -650,7 +652,9 @@ def check_target_folder(
     return path
 
 
-def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
+def check_output_not_input(
+    path: Path, inputs: Iterable[str | os.PathLike[str]]
+) -> None:
     """Raise an error if an output is also an input."""
     for item in inputs:
         source, target = _resolve_path(Path(item)), _resolve_path(path)
@@ -681,7 +685,7 @@ def check_outputs_differ(target: Path, beside: Path) -> None:
         raise WriteError(msg, code="outputs-coincide")
 
 
-def _check_parent(path: Path) -> None:
+def _check_parent_folder(path: Path) -> None:
     """Raise an error if a folder is missing or read-only."""
     parent = path.absolute().parent
     if parent.exists() and not parent.is_dir():
@@ -720,7 +724,7 @@ def write_positions(
         for name, corner in places.items()
     ]
     header = [] if append else [["frame", f"y_{unit}", f"x_{unit}"]]
-    write_rows(path, header + rows, append=append)
+    write_csv(path, header + rows, append=append)
 
 
 # Write images that are computed on demand.

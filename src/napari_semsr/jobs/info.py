@@ -17,7 +17,7 @@ from napari_semsr.core import (
     format_shape,
     warn,
 )
-from napari_semsr.io import describe, missing_file_error, read
+from napari_semsr.io import create_missing_file_error, describe, read
 from napari_semsr.jobs.images import Result, to_json_value
 from napari_semsr.jobs.verb import FileInput, Run, Verb
 
@@ -57,12 +57,12 @@ class Description(Result):
         return {name: Figure(value) for name, value in rows.items()}
 
 
-def _describe(run: Run[Options]) -> Job[Description]:
+def _describe_file(run: Run[Options]) -> Job[Description]:
     """Describe a file without reading its pixels."""
     path = Path(run.parameters["path"])
     yield Progress(0, 1, f"reading {path.name}")
     if not path.exists():
-        raise missing_file_error(path)
+        raise create_missing_file_error(path)
     facts = to_json_value(describe(path, dataset=run.opening.dataset))
     sentences = list(facts["metadata"].get("warnings", ()))
     with capture_warnings(sentences.append):
@@ -105,7 +105,7 @@ INFO = Verb(
     (),
     Options,
     Description,
-    _describe,
+    _describe_file,
     files=(
         FileInput(
             "path",

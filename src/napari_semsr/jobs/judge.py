@@ -28,7 +28,7 @@ from napari_semsr.analysis import (
     measure_agreement,
     measure_frc,
     measure_metrics,
-    sum_part_errors,
+    sum_section_errors,
 )
 from napari_semsr.core import (
     DB,
@@ -50,7 +50,7 @@ from napari_semsr.core import (
     Quantity,
     ShapeError,
     WarpedImage,
-    add_threshold,
+    add_threshold_line,
     crop_to_box,
     declare_quantity,
     fill_gaps,
@@ -88,9 +88,9 @@ from napari_semsr.jobs.register import (
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
+    check_pixel_sizes,
     describe_registration,
-    register_with_run_options,
-    require_pixel_sizes,
+    register_image_pair,
 )
 from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
 from napari_semsr.registration import Registration
@@ -256,7 +256,7 @@ class Judged(Result):
         return rows
 
 
-def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
+def _judge_image(run: Run[JudgeOptions]) -> Job[Judged]:
     """Register an image to an SEM image of its area, enhance it, and evaluate both.
 
     `translate` adapts instructions on the page to commands or panels. If no map is
@@ -289,10 +289,8 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "ReportImages"]
     )
     source = open_image(optical, opening).replace(name=get_image_name(optical))
     fixed_image = open_image(sem, fixed_opening).replace(name=get_image_name(sem))
-    require_pixel_sizes(moving=source, fixed=fixed_image)
-    registration = yield from register_with_run_options(
-        run, optical, sem, fixed_opening
-    )
+    check_pixel_sizes(moving=source, fixed=fixed_image)
+    registration = yield from register_image_pair(run, optical, sem, fixed_opening)
     placed_image = registration.image
     assert placed_image is not None  # noqa: S101 - returned if not written
     _warn_about_inputs(source, fixed_image)
@@ -315,7 +313,9 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "ReportImages"]
         before = Path(folder) / "input.ome.zarr"
         cutting = CropOptions(box=reasons)
         yield from CROP.job(optical, output=before, options=cutting, opening=opening)
-        yield from _fill_table(table, lens, before, source.name, models_by_name)
+        yield from _fill_comparison_table(
+            table, lens, before, source.name, models_by_name
+        )
     yield Progress(0, 0, "writing the report")
     area = _create_area_record(registration, table.sem, box, fixed_image)
     _warn_about_map(area, registration.registration)
@@ -344,7 +344,7 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "ReportImages"]
     return result, table.pictures
 
 
-def _fill_table(
+def _fill_comparison_table(
     table: "_ComparisonTable",
     lens: "_AreaResampler",
     before: Path,
@@ -579,7 +579,7 @@ class _ComparisonTable:
         )
         grey = picture.array() * np.float32(metrics.gain) + np.float32(metrics.offset)
         matched_image = picture.replace(data=grey).with_size_error(sem.pixel_size_sd_nm)
-        errors = sum_part_errors(grey, sem.array())
+        errors = sum_section_errors(grey, sem.array())
         first = self._input
         self._input = errors if first is None else first
         gain = (None, None) if first is None else compute_psnr_gain(errors, first)
@@ -664,7 +664,7 @@ def _fit_half_filters(
         yield Progress(number - 1, len(ends), f"fitting the {LINEAR}")
         rows, columns = image.shape
         half = Box(start, stop, 0, columns) if axis == 0 else Box(0, rows, start, stop)
-        pairs = list(_cut_patches(image, target, half))
+        pairs = list(_crop_patches(image, target, half))
         finite = [np.isfinite(patch) & np.isfinite(truth) for patch, truth in pairs]
         places = int(sum(both.sum() for both in finite))
         taps = min(_TAPS, math.isqrt(places // _PER_TAP), min(half.shape) // 3)
@@ -683,7 +683,7 @@ def _fit_half_filters(
     return _CrossFilteredImage(image, axis, middle, (filters[1], filters[0]))
 
 
-def _cut_patches(
+def _crop_patches(
     image: Micrograph, target: WarpedImage, half: Box
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Yield patches spread over one half, with their target values."""
@@ -733,7 +733,9 @@ def write_report(path: Path, result: "Judged", pictures: ReportImages) -> None:
     """Write the report page."""
     pictures.add_image(_SEM, pictures.sem.array())
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
-    lines = add_threshold([row.frc.create_line(row.name) for row in result.pictures])
+    lines = add_threshold_line(
+        [row.frc.create_line(row.name) for row in result.pictures]
+    )
     history, models = result.provenance, result.models.items()
     digests = [
         *((item.name, item.digest) for item in history.inputs),
@@ -795,7 +797,7 @@ JUDGE = Verb(
     ),
     JudgeOptions,
     Judged,
-    _judge,
+    _judge_image,
     title="registration and measures",
     files=(
         FileInput(

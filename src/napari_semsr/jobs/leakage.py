@@ -31,7 +31,7 @@ def warn_if_trained_on(
             shares = [
                 share
                 for sources_of_image, judged_name in images
-                for share in _compute_fractions(
+                for share in _compute_trained_fractions(
                     sources_of_image, judged_name, entries, opening
                 )
             ]
@@ -67,7 +67,7 @@ def _list_models(
         yield from _list_models(item.provenance)
 
 
-def _compute_fractions(
+def _compute_trained_fractions(
     image_given: Image | Source,
     evaluated_image: Micrograph,
     entries: list[dict[str, Any]],

@@ -19,7 +19,7 @@ from napari_semsr.core import (
     parse_pixel_size,
     run,
 )
-from napari_semsr.io import FrameFolder, output_store_path, remove_target, write
+from napari_semsr.io import FrameFolder, get_output_store_path, remove_target, write
 from napari_semsr.jobs.follow import LiveScan, list_moved_frames, open_frame_folder
 from napari_semsr.jobs.images import check_image_target, write_positions
 from napari_semsr.jobs.stitch import STITCH, StitchedFile, StitchFolderOptions
@@ -104,7 +104,7 @@ class LiveMosaic:
                 "folder with frames=, or use the existing frames with resume=True."
             )
             raise WriteError(msg, code="foreign-files")
-        self._place = output_store_path(self.output, resume=False)
+        self._place = get_output_store_path(self.output, resume=False)
         if resume and self._place.exists():
             remove_target(self._place)
         self._files: FrameFolder = open_frame_folder(self.folder, None, self.options)

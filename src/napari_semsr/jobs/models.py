@@ -29,17 +29,17 @@ from napari_semsr.core import (
     list_folder,
 )
 from napari_semsr.io import replace_atomically
-from napari_semsr.jobs.check_record import MODEL, DiscRecord, Removals
+from napari_semsr.jobs.check_record import MODEL, DiscRecord, RemovalTest
 from napari_semsr.jobs.exchange import (
     SUFFIXES,
     ExportOptions,
     ImportOptions,
     Kind,
-    check_no_code,
-    export_to_format,
-    import_from_file,
+    check_no_executable_code,
+    export_model_file,
+    import_model_file,
 )
-from napari_semsr.jobs.images import Result, check_not_input, to_json_value
+from napari_semsr.jobs.images import Result, check_output_not_input, to_json_value
 from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
 
 
@@ -145,7 +145,7 @@ class ModelFile(Result):
             figures_shown |= {
                 f"{about}, {name}": Figure(sentence) for name, _, sentence in lines
             }
-        removals = Removals.from_card(self.card)
+        removals = RemovalTest.from_card(self.card)
         if removals is not None:
             figures_shown |= removals.figures(MODEL)
         return get_declared_figures(self) | figures_shown
@@ -191,7 +191,8 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     name = str(name_or_path)
     imported_file = get_library_folder() / f"{name}{_SUFFIX}"
     is_name = (
-        not any(mark in name for mark in "/\\") and name not in models.list_bundled()
+        not any(mark in name for mark in "/\\")
+        and name not in models.list_bundled_models()
     )
     if is_name and imported_file.is_file():
         return imported_file
@@ -208,7 +209,7 @@ def find_source_model(history: Provenance) -> str:
     for place in filter(None, (name, *files)):
         with suppress(SemsrError, OSError, ValueError):
             path = find_model(place)
-            if digest is None or models.file_digest(path) == digest:
+            if digest is None or models.compute_model_digest(path) == digest:
                 return place
     msg = (
         f"The model {format_one_line(name)} ({digest}) that created this image is "
@@ -220,7 +221,7 @@ def find_source_model(history: Provenance) -> str:
 
 def get_model_origin(name: str) -> str | None:
     """Return whether a model is bundled or imported; None if not in the library."""
-    if name in models.list_bundled():
+    if name in models.list_bundled_models():
         return "bundled"
     return "imported" if (get_library_folder() / f"{name}{_SUFFIX}").is_file() else None
 
@@ -228,7 +229,7 @@ def get_model_origin(name: str) -> str | None:
 def _list_models(_: Run[Options]) -> Job[ModelList]:
     yield Progress(0, 1, "reading cards")
     names = sorted(
-        models.list_bundled(), key=lambda name: (name != DEFAULT_MODEL, name)
+        models.list_bundled_models(), key=lambda name: (name != DEFAULT_MODEL, name)
     )
     paths = [models.resolve_model_path(name) for name in names]
     folder = get_library_folder()
@@ -258,14 +259,14 @@ def _export_model(run: Run[ExportOptions]) -> Job[ModelFile]:
     if not name.endswith(SUFFIXES[kind]):
         msg = f"The output must end in {SUFFIXES[kind]}, got {target.name}."
         raise WriteError(msg, code="suffix-unknown")
-    check_not_input(target, [path])
+    check_output_not_input(target, [path])
     if kind == "semsr":
         if field is not None or authors:
             msg = "`field` and `authors` apply only to ONNX and bioimage.io exports."
             raise OptionError(msg, code="option-without-effect")
         _copy_atomically(path, target)
         return _describe_model_file(target)
-    card = export_to_format(
+    card = export_model_file(
         path,
         target,
         kind,
@@ -283,7 +284,7 @@ def _import_model(run: Run[ImportOptions]) -> Job[ModelFile]:
     if not path.is_file():
         msg = f"File not found: {path}. Pass a {_SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg, code="file-missing")
-    check_no_code(path)
+    check_no_executable_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
     if options.get_card_values() and not foreign:
         msg = (
@@ -292,22 +293,22 @@ def _import_model(run: Run[ImportOptions]) -> Job[ModelFile]:
         )
         raise OptionError(msg, code="option-without-effect")
     if foreign:
-        module, card = import_from_file(path, options)
-        target = _prepare_target(run, path, card.name)
+        module, card = import_model_file(path, options)
+        target = _prepare_library_path(run, path, card.name)
         yield Progress(1, 2, "writing")
         models.save_model(target, module, card)
     else:
         name = models.load_model(path).card.name
-        target = _prepare_target(run, path, name)
+        target = _prepare_library_path(run, path, name)
         yield Progress(1, 2, "copying")
         if target.resolve() != path.resolve():
             _copy_atomically(path, target)
     return _describe_model_file(target)
 
 
-def _prepare_target(run: Run[ImportOptions], path: Path, name: str) -> Path:
+def _prepare_library_path(run: Run[ImportOptions], path: Path, name: str) -> Path:
     """Return the library path for an imported model, and create its folder."""
-    if name in models.list_bundled():
+    if name in models.list_bundled_models():
         msg = (
             f"The name {name} of {path.name} is already used by a bundled model; "
             "choose another name (`name`, for an ONNX file)."
@@ -338,7 +339,7 @@ def _describe_model_file(
     return ModelFile(
         path=str(path),
         bundled=path.parent.resolve() == models.WEIGHTS.resolve(),
-        digest=models.file_digest(path),
+        digest=models.compute_model_digest(path),
         megabytes=round(path.stat().st_size / 1e6, 3),
         card=to_json_value(card or models.read_card(path)),
     )

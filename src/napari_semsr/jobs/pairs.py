@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_semsr import inference
-from napari_semsr.analysis import block_means
+from napari_semsr.analysis import compute_block_means
 from napari_semsr.core import (
     BoolArray,
     Box,
@@ -78,7 +78,7 @@ _MOST = 4  # as `PairOptions.scale`
 
 
 @dataclass(frozen=True, slots=True)
-class PairsMade(Result):
+class CreatedPairs(Result):
     """Result of cutting pairs: number of pairs, and of patches rejected by reason.
 
     `pairing` is ``paired`` or ``unpaired``; `patch` is the side of a LOW patch, `scale`
@@ -132,14 +132,14 @@ class PairsMade(Result):
         return rows
 
 
-def _cut_pairs(run: Run[PairOptions]) -> Job[PairsMade]:
+def _crop_pairs(run: Run[PairOptions]) -> Job[CreatedPairs]:
     """Cut corresponding patches, and divide them into three disjoint sets."""
     target, transform = run.required_target, run.parameters["transform"]
     low, high, settings = run.image_inputs["low"], run.image_inputs["high"], run.options
     lows, highs, folders = _list_images(low, high)
     is_paired = not folders or settings.match == "name" or settings.align
     if folders and is_paired:
-        lows, highs = _match_by_name((low, lows), (high, highs), settings)
+        lows, highs = _match_images_by_name((low, lows), (high, highs), settings)
     if transform is not None and not isinstance(transform, StoredTransform):
         transform = read_transform(Path(transform))
     if transform is not None and folders:
@@ -206,7 +206,7 @@ def _cut_pairs(run: Run[PairOptions]) -> Job[PairsMade]:
     overwrite_image(
         Micrograph(open_pairs(target).draw_contact_sheet(), name=sheet.stem), sheet
     )
-    return PairsMade(
+    return CreatedPairs(
         output=str(target),
         sheet=str(sheet),
         pairing="paired" if is_paired else "unpaired",
@@ -318,7 +318,7 @@ def _align_pair(
         (rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner
     )
     image = WarpedImage(moving, target_grid, registration.registration.transform).read()
-    means = block_means(image, scale)
+    means = compute_block_means(image, scale)
     box = _find_known_box(np.isfinite(means))
     part, part_moved = low.array()[box.slices], image[box.scale(scale).slices]
     gain, offset = _fit_grey_levels(means[box.slices], part)
@@ -490,7 +490,7 @@ def _compute_stated_scale(low: Micrograph, high: Micrograph) -> int | None:
 
 def _list_images(low: object, high: object) -> tuple[list[Image], list[Image], bool]:
     """Return the LOW and HIGH images, and whether they come from folders."""
-    first, second = _list_side(low), _list_side(high)
+    first, second = _list_side_images(low), _list_side_images(high)
     many = isinstance(first, list)
     if many != isinstance(second, list):
         msg = (
@@ -501,7 +501,7 @@ def _list_images(low: object, high: object) -> tuple[list[Image], list[Image], b
     return (first, second, True) if many else ([first], [second], False)
 
 
-def _list_side(side: Any) -> Any:
+def _list_side_images(side: Any) -> Any:
     """List the files of a folder, sorted by name."""
     if isinstance(side, (list, tuple)):
         return list(side)
@@ -526,7 +526,7 @@ def _list_side(side: Any) -> Any:
     return paths
 
 
-def _match_by_name(
+def _match_images_by_name(
     low: tuple[object, list[Image]],
     high: tuple[object, list[Image]],
     options: PairOptions,
@@ -636,8 +636,8 @@ PAIRS = Verb(
         ),
     ),
     PairOptions,
-    PairsMade,
-    _cut_pairs,
+    CreatedPairs,
+    _crop_pairs,
     title="pairs",
     files=(
         FileInput(

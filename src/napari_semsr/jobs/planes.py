@@ -16,12 +16,12 @@ from napari_semsr.core import (
     map_progress,
 )
 from napari_semsr.io import (
-    check_pages,
-    output_format,
-    page_axes,
+    check_page_axes,
+    get_output_format,
+    get_page_axes,
     write_pages,
 )
-from napari_semsr.jobs.images import OverwritePolicy, open_image, record_all_planes
+from napari_semsr.jobs.images import OverwritePolicy, create_stack_record, open_image
 from napari_semsr.jobs.verb import O, R, Run
 
 
@@ -36,7 +36,7 @@ def _get_axis_sizes(run: Run[O]) -> dict[str, int]:
     return run.get_source("image").read_axes(run.opening)
 
 
-def extend_to_stacks(
+def extend_job_to_stacks(
     job: Callable[[Run[O]], Job[R]],
     sum_up: Callable[[Sequence[R]], dict[str, object]],
 ) -> Callable[[Run[O]], Job[R]]:
@@ -44,12 +44,14 @@ def extend_to_stacks(
 
     def run_on_planes(run: Run[O]) -> Job[R]:
         by_plane = run.target is not None
-        return (yield from _run_planes(job, run, sum_up) if by_plane else job(run))
+        return (
+            yield from _run_job_on_planes(job, run, sum_up) if by_plane else job(run)
+        )
 
     return run_on_planes
 
 
-def _run_planes(
+def _run_job_on_planes(
     job: Callable[[Run[O]], Job[R]],
     run: Run[O],
     sum_up: Callable[[Sequence[R]], dict[str, object]],
@@ -76,13 +78,13 @@ def _run_planes(
                 f"{planes} planes: choose one plane (`plane`)."
             )
             raise OptionError(msg, code="several-planes")
-    if output_format(target) not in ("ome-tiff", "tiff"):
+    if get_output_format(target) not in ("ome-tiff", "tiff"):
         msg = (
             f"A stack of {planes} planes can only be written as .ome.tif or .tif, got "
             f"{target.name}: change the suffix, or choose one plane (`plane`)."
         )
         raise WriteError(msg, code="format-unsupported")
-    check_pages(axes, target)
+    check_page_axes(axes, target)
     results: list[Any] = []
     for plane in range(planes):
         reading = run.opening if stack else run.opening.replace(plane=plane)
@@ -103,7 +105,7 @@ def _run_planes(
     history = results[0].provenance
     inputs = tuple(record for item in results for record in item.provenance.inputs)
     if not stack:  # the records of planes include their index
-        inputs = (record_all_planes(inputs[0], run.opening),)
+        inputs = (create_stack_record(inputs[0], run.opening),)
     plane_record = {
         "options": {**history.options, "reading": reading_options},
         "inputs": inputs,
@@ -117,7 +119,7 @@ def _run_planes(
     combined_result: R = replace(
         results[0],
         output=str(target),
-        shape=(*page_axes(axes).values(), *first.shape),
+        shape=(*get_page_axes(axes).values(), *first.shape),
         provenance=history,
         **sum_up(results),
     )

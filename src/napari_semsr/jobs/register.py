@@ -59,19 +59,19 @@ from napari_semsr.jobs.verb import (
     Output,
     Run,
     Verb,
-    create_pixel_size_figure,
+    create_pixel_size_property,
 )
 from napari_semsr.registration import (
     AlternativeTransform,
     Landmarks,
     Registration,
     RegistrationOptions,
-    Residuals,
+    RegistrationResiduals,
     evaluate_transform,
     fit_landmarks,
     register,
     register_landmarks,
-    register_uncalibrated,
+    register_uncalibrated_images,
     rescale_pixel_size,
 )
 
@@ -179,7 +179,7 @@ class Registered(Result):
         return f"{self.error_px:.2g} pixels of the coarser image: check the overlay"
 
     no_error: ClassVar = "not known"
-    pixel_size = create_pixel_size_figure()
+    pixel_size = create_pixel_size_property()
     map_text = create_property(
         lambda result: f"{result.model}, by {_SEARCHES[result.searched]}", "Map"
     )
@@ -225,7 +225,7 @@ class Registered(Result):
         return describe_alternative(rivals[0]) if rivals else None
 
 
-def require_pixel_sizes(**images: Micrograph) -> None:
+def check_pixel_sizes(**images: Micrograph) -> None:
     """Raise an error if an image lacks the pixel size that a measurement needs."""
     for role, image in images.items():
         if image.pixel_size_nm is None:
@@ -310,7 +310,7 @@ def _register_images(
     )
 
 
-def register_with_run_options(
+def register_image_pair(
     run: Run[O],
     moving: Image,
     fixed: Image,
@@ -494,7 +494,7 @@ def _find_transform(
     """Find the transform from image structure, optionally starting from landmarks."""
     moving, fixed_image = run.images["moving"], run.images["fixed"]
     if landmarks is None and unsized_role is not None and not options.landmarks_only:
-        job = register_uncalibrated(
+        job = register_uncalibrated_images(
             moving, fixed_image, options, unsized_role=unsized_role
         )
         factor, registration = yield from job
@@ -596,13 +596,13 @@ def check_transform_images(
 # Records of a map.
 
 
-def read_residuals(transform_file: StoredTransform) -> Residuals:
+def read_residuals(transform_file: StoredTransform) -> RegistrationResiduals:
     """Read the residuals of a stored transform; empty if it has none."""
     residuals = transform_file.quality.get("residuals")
     if not isinstance(residuals, Mapping):
-        return Residuals()
+        return RegistrationResiduals()
     try:
-        read = Residuals(
+        read = RegistrationResiduals(
             np.array(residuals["places_nm"], dtype=float).reshape(-1, 2),
             np.array(residuals["off_nm"], dtype=float).reshape(-1, 2),
             np.array(residuals["reliable"], dtype=bool).reshape(-1),

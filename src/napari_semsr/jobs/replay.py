@@ -29,13 +29,13 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     SemsrError,
+    convert_dtype,
     format_one_line,
     get_declared_figures,
     map_progress,
     read_box,
     release_free_memory,
-    shorten,
-    to_dtype,
+    shorten_value,
 )
 from napari_semsr.io import (
     ReadOptions,
@@ -113,9 +113,9 @@ class InputSearch:
                 where = f"not at {format_one_line(file.path, _LONGEST)}"
             digest = file.digest or "without a digest"
             msg = (
-                f"Cannot find the {_get_role(call, role)} {file.name!r} ({digest}), an "
-                f"input of {call.verb}: it is {where}, nor next to the output. Pass "
-                "its folder as `inputs` to find it by its digest."
+                f"Cannot find the {_get_input_role(call, role)} {file.name!r} "
+                f"({digest}), an input of {call.verb}: it is {where}, nor next to the "
+                "output. Pass its folder as `inputs` to find it by its digest."
             )
             raise ReadError(msg, code="file-missing")
         self.compare_digest(call, role, file, now)
@@ -137,7 +137,7 @@ class InputSearch:
             )
             difference = Difference("model", name, file.digest, now, sentence)
         else:
-            what = f"{_get_role(call, role)} {file.name}"
+            what = f"{_get_input_role(call, role)} {file.name}"
             sentence = f"The {what} has changed: {then} was recorded, but {there}."
             difference = Difference("input", file.name, file.digest, now, sentence)
         if difference not in self.differences:
@@ -238,7 +238,7 @@ def _shorten_digest(digest: str | None) -> str:
     return f"{kind}:{value[:_DIGEST_DIGITS]}{'#' + part if part else ''}"
 
 
-def _get_role(call: Call, name: str) -> str:
+def _get_input_role(call: Call, name: str) -> str:
     """Return the role of an input as named in histories."""
     item = require_verb(call.verb).arguments.get(name)
     return getattr(item, "role", "") or name.replace("_", " ")
@@ -430,7 +430,7 @@ def _compare_planes(
         yield Progress(number, len(boxes), f"comparing {first.name}")
         one, two = (read_box(image.data, box) for image in (first, second))
         if two.dtype != one.dtype:  # saved with another dtype
-            two = to_dtype(two, one.dtype)[0]
+            two = convert_dtype(two, one.dtype)[0]
         pixels.add_block(plane, box, one, two)
         release_free_memory()  # of decoded chunks
     yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
@@ -503,7 +503,7 @@ _LARGE = 1 << 26  # pixels of a scene that a single frame may need; chosen: 3 GB
 _BYTES = 110  # bytes per simulated pixel; measured: 108 for a specimen, 55 for a scan
 
 
-def _bind_inputs(plan: Plan, search: InputSearch) -> Job[Plan]:
+def _locate_inputs(plan: Plan, search: InputSearch) -> Job[Plan]:
     """Find the files that a plan reads; keep the calls whose outputs are missing."""
     names_needed = {plan.result.call} if plan.result else set()
     calls: list[Call] = []
@@ -579,7 +579,7 @@ def _set_thread_count(record: Provenance, path: Path) -> Iterator[None]:
     if count is not None and not 1 <= count <= _MAX_THREADS:
         msg = (
             f"The thread count in the history of {path.name} must be from 1 to "
-            f"{_MAX_THREADS}, got {shorten(count)}."
+            f"{_MAX_THREADS}, got {shorten_value(count)}."
         )
         raise ReadError(msg, code="out-of-range")
     usual = torch.get_num_threads()
@@ -605,7 +605,7 @@ def _rerun_plan(
         place = {output.name: f"{last.name}/again{middle}{path.suffix}"}
         last = last.replace(outputs=last.outputs | place)
         plan = plan.replace(calls=(*plan.calls[:-1], last))
-    plan = yield from _bind_inputs(plan, search)
+    plan = yield from _locate_inputs(plan, search)
     _check_simulation_size(plan, size, path.name)
 
     def create_thread_context(call: Call) -> AbstractContextManager[None]:

@@ -18,16 +18,16 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     Quantity,
+    convert_dtype,
     get_declared_figures,
     get_display,
     get_figures,
     parse_pixel_size,
-    to_dtype,
     warn,
 )
 from napari_semsr.io import (
     OmeZarrStore,
-    output_store_path,
+    get_output_store_path,
     read_json_object,
     write_blocks,
 )
@@ -39,7 +39,7 @@ from napari_semsr.jobs.images import (
     record_file,
     to_json_value,
 )
-from napari_semsr.jobs.planes import extend_to_stacks
+from napari_semsr.jobs.planes import extend_job_to_stacks
 from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
 from napari_semsr.restoration import (
     RestoreOptions,
@@ -196,7 +196,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         data, clipped_total = np.empty(about.shape, dtype), 0
         pieces = restorer.restore_tiles(source.data, plan)
         for done_count, (tile, values) in enumerate(pieces, start=1):
-            data[tile.core.slices], clipped_part = to_dtype(values, dtype)
+            data[tile.core.slices], clipped_part = convert_dtype(values, dtype)
             clipped_total += clipped_part
             yield Progress(done_count, len(plan), _TILES)
         more = {**about.metadata, "restore": parameters}
@@ -222,7 +222,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         change = yield from measure_change(source, read_store_image(store), noise)
         return clipped_count, change
 
-    kept_store = output_store_path(target, resume=run.existing.resume)
+    kept_store = get_output_store_path(target, resume=run.existing.resume)
     written_file = yield from write_blocks(
         target, create_store, fill_store, kept_store=kept_store
     )
@@ -278,7 +278,7 @@ RESTORE = Verb(
     (ImageInput("image", "the grey image to restore", label="Layer", stack=True),),
     RestoreOptions,
     RestoredFile,
-    extend_to_stacks(_restore_plane, _summarise_planes),
+    extend_job_to_stacks(_restore_plane, _summarise_planes),
     title="restoration",
     output=Output(
         "file of the result; its suffix sets the format",

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from napari_semsr import simulation
 from napari_semsr.core import Micrograph, Options, parse_pixel_size
-from napari_semsr.jobs.convert import create_saving_verb
+from napari_semsr.jobs.convert import create_save_command
 from napari_semsr.jobs.images import compose_derived_provenance, compose_provenance
 
 # Sizes chosen: large enough for a demonstration, small enough to simulate quickly.
@@ -84,7 +84,7 @@ def simulate_exposure(
 def simulate_gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     """Simulate the sample "gold on carbon at two magnifications"."""
     rng = simulation.create_gold_rng("judging", _SHOWN_GOLD + seed)
-    pair = simulation.random_gold_pair(_GOLD_PX, rng)
+    pair = simulation.simulate_random_gold_pair(_GOLD_PX, rng)
     history = compose_provenance("gold", {"side": _GOLD_PX, "seed": seed})
     off = (simulation.FINE_NM - simulation.COARSE_NM) / 2
     coarse, fine = (
@@ -103,15 +103,15 @@ def simulate_gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     return coarse, fine
 
 
-SPECIMEN = create_saving_verb(
+SPECIMEN = create_save_command(
     "specimen", SpecimenOptions, lambda o: simulate_specimen(o.shape, seed=o.seed)
 )
-EXPOSURE = create_saving_verb(
+EXPOSURE = create_save_command(
     "exposure",
     ExposureOptions,
     lambda o, truth: simulate_exposure(truth, **dict(o)),
     "truth",
 )
-GOLD = create_saving_verb(
+GOLD = create_save_command(
     "gold", GoldPairOptions, lambda o: simulate_gold_pair(seed=o.seed)[o.part == "fine"]
 )

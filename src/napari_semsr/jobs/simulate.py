@@ -30,9 +30,9 @@ from napari_semsr.core import (
     digest_path,
     format_pixel_size,
     format_shape,
+    get_software_versions,
     list_folder,
     parse_pixel_size,
-    software_versions,
     warn,
 )
 from napari_semsr.io import (
@@ -43,10 +43,10 @@ from napari_semsr.io import (
     move,
     read,
     remove_target,
-    temporary_path,
+    use_temporary_path,
     write,
-    write_fei,
-    write_rows,
+    write_csv,
+    write_fei_tiff,
     write_transform,
 )
 from napari_semsr.jobs.images import (
@@ -56,7 +56,7 @@ from napari_semsr.jobs.images import (
     write_positions,
 )
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
-from napari_semsr.simulation import OPTICS, ObjectOptions, ScanOptions, ViewOptions
+from napari_semsr.simulation import OPTICS, PhantomOptions, ScanOptions, SemViewOptions
 
 _MARK = Path("truth") / "microscope.json"
 """File that identifies a simulated scan."""
@@ -72,7 +72,7 @@ _OURS = (
 _OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # folders of a focal series
 _MAX_HEIGHTS = 1000  # limit of three digits
 _OF_PHANTOMS = (
-    *ObjectOptions.model_fields,
+    *PhantomOptions.model_fields,
     "objective",
     "microsphere",
     "camera_pixel_um",
@@ -82,7 +82,7 @@ _FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # bytes per pixel: sharp and blurred, in float32
 
 
-class SimulateOptions(ScanOptions, ViewOptions):
+class SimulateOptions(ScanOptions, SemViewOptions):
     """Options for a simulated scan and its further images."""
 
     positions: Literal["px", "nm", "none"] = Field(
@@ -217,7 +217,7 @@ def _simulate_scan(
     if settings.live is not None:
         faults = _LiveFaults.from_options(settings)
         scan = faults.add_to_scan(scan)
-        with convert_write_errors(target), temporary_path(target) as place:
+        with convert_write_errors(target), use_temporary_path(target) as place:
             place.mkdir()
             writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
             extra = yield from _write_live_scan(target, settings, writer, faults)
@@ -271,7 +271,7 @@ def _check_scan(
     if (options.sem or options.sem_view) and image is not None:
         msg = "An SEM image requires a simulated sample (`phantom`), got an image."
         raise OptionError(msg, code="options-contradict")
-    usual = ViewOptions().model_dump()
+    usual = SemViewOptions().model_dump()
     views = options.model_dump(include={*usual})
     if views != usual and not options.sem_view:
         msg = "The `view_…` options require `sem_view`: set it as well."
@@ -343,7 +343,7 @@ def _create_size_error(options: SimulateOptions, need: str) -> DeviceMemoryError
 @contextmanager
 def _stage_scan_folder(target: Path) -> Iterator[Path]:
     """Write to a hidden folder, and move its contents to the target when complete."""
-    with convert_write_errors(target), temporary_path(target) as place:
+    with convert_write_errors(target), use_temporary_path(target) as place:
         place.mkdir()
         yield place
         _clear_scan_folder(target)
@@ -480,7 +480,7 @@ class _ScanWriter:
             "image_offset_px": scene.image_offset_px,
             "gains": dict(zip(scan.names, scan.gains, strict=True)),
             "bad_frames": {scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
-            "versions": software_versions(),
+            "versions": get_software_versions(),
         }
         _write_json(folder / "microscope.json", parameters)
 
@@ -496,7 +496,7 @@ class _ScanWriter:
                 )
             parts.append("exposures")
         if self.options.has_heights:
-            parts += yield from self._write_heights(self.options.focal_series)
+            parts += yield from self._write_height_scans(self.options.focal_series)
         elif self.options.focal_series:
             yield Progress(0, 0, "focusing")
             steps = self.scan.simulate_focal_series(self.options.focal_series)
@@ -512,12 +512,12 @@ class _ScanWriter:
             parts.append("sem")
         if self.options.sem_view:
             yield Progress(0, 0, "simulating the realistic SEM image")
-            view = simulation.simulate_view(self.scan, self.options)
+            view = simulation.simulate_sem_view(self.scan, self.options)
             path = self.place / "sem" / "view.tif"
             path.parent.mkdir(exist_ok=True)
             size = parse_pixel_size(view.pixel_nm)
             moving = Micrograph(view.image, size, path.stem)
-            write_fei(moving, path)
+            write_fei_tiff(moving, path)
             other = self.place / "truth" / "object.ome.tif"
             transform_file = StoredTransform(  # from the image to the scan
                 view.transform,
@@ -528,7 +528,7 @@ class _ScanWriter:
             parts += [] if self.options.sem else ["sem"]
         return tuple(parts)
 
-    def _write_heights(self, count: int) -> Job[list[str]]:
+    def _write_height_scans(self, count: int) -> Job[list[str]]:
         """Write one scan for each focal height, and a table of the heights."""
         names, rows = [], []
         for index, height in enumerate(self.scan.simulate_height_scans(count)):
@@ -541,9 +541,9 @@ class _ScanWriter:
             rows.append([name, f"{height.focus_nm:.6g}", f"{y:.6f}", f"{x:.6f}"])
             names.append(name)
         header = ["folder", "z_nm", "y_px", "x_px"]
-        write_rows(self.place / "truth" / "heights.csv", [header, *rows])
+        write_csv(self.place / "truth" / "heights.csv", [header, *rows])
         rows_shown = [row[:2] for row in (header, *rows)]
-        write_rows(self.place / "heights.csv", rows_shown)
+        write_csv(self.place / "heights.csv", rows_shown)
         return names
 
 
@@ -617,7 +617,7 @@ def _write_live_scan(
             yield from _wait(seconds * _PAUSE, step)
         else:
             data = (writer.place / name_written).read_bytes()
-            yield from _write_in_parts(target / names[number], data, seconds, step)
+            yield from _write_file_in_parts(target / names[number], data, seconds, step)
         if rows:
             half = len(rows[number]) // 2
             _append_text(table, rows[number][:half])
@@ -628,14 +628,14 @@ def _write_live_scan(
         if done_count == again:
             path = target / names[faults.twice]
             data = (writer.place / path.name).read_bytes()
-            yield from _write_in_parts(path, data, seconds, step)
+            yield from _write_file_in_parts(path, data, seconds, step)
     extra = yield from writer.write_further_images()
     for name in (*extra, *(["heights.csv"] if options.has_heights else [])):
         move(writer.place / name, target / name)
     return extra
 
 
-def _write_in_parts(
+def _write_file_in_parts(
     path: Path, data: bytes, seconds: float, step: Callable[[], Progress]
 ) -> Job[None]:
     first = int(_FIRST_PART * len(data))

@@ -42,7 +42,7 @@ from napari_semsr.core import (
     create_size_source,
     digest_path,
     digest_with_progress,
-    encode_name,
+    encode_path,
     format_pixel_size,
     get_declared_figures,
     map_progress,
@@ -58,15 +58,15 @@ from napari_semsr.io import (
     ReadOptions,
     TypedSize,
     WrittenOutput,
-    companion_path,
     convert_write_errors,
     finalise_store,
-    half_paths,
+    get_companion_path,
+    get_half_paths,
+    get_label_path,
+    get_output_store_path,
     is_live_mosaic,
-    label_path,
     natural_sort_key,
     open_frames,
-    output_store_path,
     read_heights,
     read_json_object,
     read_store_state,
@@ -75,7 +75,7 @@ from napari_semsr.io import (
     write_atomically,
     write_blocks,
 )
-from napari_semsr.jobs.focus import check_focus
+from napari_semsr.jobs.focus import create_focus_warning
 from napari_semsr.jobs.follow import (
     FollowedScan,
     follow_scan,
@@ -85,7 +85,7 @@ from napari_semsr.jobs.follow import (
 from napari_semsr.jobs.images import (
     OverwritePolicy,
     Result,
-    check_not_input,
+    check_output_not_input,
     compose_provenance,
     create_input_record,
     get_record_path,
@@ -99,7 +99,7 @@ from napari_semsr.jobs.verb import (
     Output,
     Run,
     Verb,
-    create_pixel_size_figure,
+    create_pixel_size_property,
 )
 from napari_semsr.stitching import StitchOptions
 
@@ -130,7 +130,7 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
         for item in acquisition.files
     ]
     for number, (name, item) in enumerate(sorted(named_files)):
-        whole.update(encode_name(name) + digest_path(item).encode())
+        whole.update(encode_path(name) + digest_path(item).encode())
         yield Progress(number + 1, len(named_files), doing)
     return f"sha256:{whole.hexdigest()}"
 
@@ -142,7 +142,7 @@ def combine_digests(digests: Sequence[str]) -> str:
     return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
-def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
+def _compute_folder_digest(folder: Path, values: Mapping[str, Any]) -> Job[str]:
     """Compute the digest of the scan in a folder, or of the scans at its heights."""
     options = StitchFolderOptions.from_history(values)
     table_given = values.get("positions")
@@ -162,8 +162,11 @@ def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
 
 def _get_part_paths(mosaic: Path) -> dict[str, Path]:
     """Return the paths of a mosaic's companion images, keyed by part."""
-    halves = dict(zip(("half-a", "half-b"), half_paths(mosaic), strict=True))
-    height, coverage = companion_path(mosaic, "height"), label_path(mosaic, COVERAGE)
+    halves = dict(zip(("half-a", "half-b"), get_half_paths(mosaic), strict=True))
+    height, coverage = (
+        get_companion_path(mosaic, "height"),
+        get_label_path(mosaic, COVERAGE),
+    )
     return {**halves, HEIGHT: height, COVERAGE: coverage}
 
 
@@ -180,7 +183,7 @@ HALF = "half"
 
 def _write_mosaic(
     plan: "stitching.FusionPlan | stitching.FocusPlan",
-    halves: "tuple[stitching.HalfPlan, ...]",
+    halves: "tuple[stitching.MosaicHalfPlan, ...]",
     about: Micrograph,
     run: "_Stitching",
     power: int,
@@ -284,7 +287,7 @@ def _get_mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
 
 def _create_companions(
     plan: "stitching.FusionPlan | stitching.FocusPlan",
-    halves: "tuple[stitching.HalfPlan, ...]",
+    halves: "tuple[stitching.MosaicHalfPlan, ...]",
     about: Micrograph,
     run: "_Stitching",
 ) -> Iterator[tuple[Micrograph, Path, IntPair]]:
@@ -528,7 +531,7 @@ class StitchedFile(Result):
     seconds: Annotated[float, Quantity("Time", "s", ".3g")]
     frame_shape: IntPair = field(metadata={"json": False})
     solution: "stitching.StitchSolution" = field(metadata={"json": False})
-    scans: "_Scans" = field(metadata={"json": False}, repr=False)
+    scans: "_ScanSet" = field(metadata={"json": False}, repr=False)
     plan: "stitching.FusionPlan | stitching.FocusPlan" = field(
         metadata={"json": False}, repr=False
     )
@@ -544,7 +547,7 @@ class StitchedFile(Result):
             for item in self.positions
         }
 
-    pixel_size = create_pixel_size_figure()
+    pixel_size = create_pixel_size_property()
     by_stage = create_property(
         lambda result: (
             result.stage_pixel_size_nm and format_pixel_size(result.stage_pixel_size_nm)
@@ -666,14 +669,14 @@ def _has_several_heights(run: _Stitching) -> bool:
 
 def _get_height_path(run: _Stitching) -> Path | None:
     return (
-        companion_path(run.required_target, "height")
+        get_companion_path(run.required_target, "height")
         if _has_several_heights(run)
         else None
     )
 
 
 def _get_half_paths(run: _Stitching) -> tuple[Path, ...]:
-    return half_paths(run.required_target) if run.options.halves else ()
+    return get_half_paths(run.required_target) if run.options.halves else ()
 
 
 def _get_flat_path(run: _Stitching) -> Path | None:
@@ -688,7 +691,7 @@ def _stitch_folder(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
     _check_outputs(run, positions_out)
     outcome = yield from _follow_scan(run)
     try:
-        return (yield from _solve_and_write(run, outcome, positions_out, start))
+        return (yield from _solve_and_write_mosaic(run, outcome, positions_out, start))
     finally:
         outcome.release_lock()
 
@@ -698,7 +701,7 @@ def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
     options = run.options
     if not options.follow and run.existing.resume:
         # interrupted while, or after, following a scan: its frames already exist
-        place, record = output_store_path(run.required_target, resume=True), None
+        place, record = get_output_store_path(run.required_target, resume=True), None
         if is_live_mosaic(place):
             remove_target(place)
         else:
@@ -729,7 +732,7 @@ def _follow_scan(run: _Stitching) -> Job[FollowedScan]:
     return outcome
 
 
-def _solve_and_write(
+def _solve_and_write_mosaic(
     run: _Stitching,
     outcome: FollowedScan,
     positions_out: Path | None,
@@ -777,7 +780,7 @@ def _solve_and_write(
     written_file = yield from _write_mosaic(plan, halves, about, run, scans.power)
     focus = None
     if not scans.folders and find_cut_off(about) is not None:
-        focus = check_focus(open_image(run.required_target))
+        focus = create_focus_warning(open_image(run.required_target))
     corners = _index_corners(acquisition, solution)
     if positions_out is not None:
         write_positions(positions_out, corners)
@@ -785,7 +788,7 @@ def _solve_and_write(
     errors = dict(zip(solution.names, solution.sigma_px.tolist(), strict=True))
     return StitchedFile(
         output=str(run.required_target),
-        coverage=str(label_path(run.required_target, COVERAGE)),
+        coverage=str(get_label_path(run.required_target, COVERAGE)),
         height=None if height is None else str(height),
         halves=tuple(
             {"output": str(path), "frames": list(half.frames)}
@@ -851,7 +854,7 @@ def _get_estimated_values(
 
 
 def _create_height_rows(
-    scans: "_Scans", shifts: Sequence["stitching.HeightShift"]
+    scans: "_ScanSet", shifts: Sequence["stitching.HeightShift"]
 ) -> tuple[dict[str, object], ...]:
     """Return each height with its shift, or null if the height was excluded."""
     return tuple(
@@ -895,7 +898,7 @@ def _get_solution_values(solution: "stitching.StitchSolution") -> dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Scans:
+class _ScanSet:
     """Frames acquired at one or several heights."""
 
     folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
@@ -910,7 +913,7 @@ class _Scans:
         return self.acquisitions[self.number]
 
 
-def _open_scans(run: _Stitching) -> Job[_Scans]:
+def _open_scans(run: _Stitching) -> Job[_ScanSet]:
     """Open the frames of a scan, at each height if there are several."""
     if not _has_several_heights(run):
         scan = yield from open_scan(
@@ -925,7 +928,7 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
             )
             raise ReadError(msg, code="several-images")
         [in_float32], power = stitching.rescale_extreme_values([scan])
-        return _Scans((), (), (in_float32,), power=power)
+        return _ScanSet((), (), (in_float32,), power=power)
     heights = read_heights(_get_folder(run))
     scans = []
     sentences: list[str] = []
@@ -953,7 +956,7 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         name=_get_folder(run).resolve().name
     )
     folders, z_nm = zip(*heights, strict=True)
-    return _Scans(folders, z_nm, tuple(kept_scans), number, power)
+    return _ScanSet(folders, z_nm, tuple(kept_scans), number, power)
 
 
 def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | None:
@@ -967,12 +970,12 @@ def choose_height_table(folder: Path, top: Path, table: Path | None) -> Path | N
 
 
 def _plan_mosaic(
-    scans: _Scans, solution: "stitching.StitchSolution", options: StitchFolderOptions
+    scans: _ScanSet, solution: "stitching.StitchSolution", options: StitchFolderOptions
 ) -> Job[
     tuple[
         "stitching.FusionPlan | stitching.FocusPlan",
         tuple["stitching.HeightShift", ...],
-        tuple["stitching.HalfPlan", ...],
+        tuple["stitching.MosaicHalfPlan", ...],
     ]
 ]:
     """Plan a single-height mosaic and its halves, or a mosaic of several heights."""
@@ -985,7 +988,7 @@ def _plan_mosaic(
     plan = stitching.plan_fusion(scans.solved_scan, solution, options)
     if not options.halves:
         return plan, (), ()
-    halves = yield from stitching.plan_halves(
+    halves = yield from stitching.plan_mosaic_halves(
         scans.solved_scan, solution, plan, options
     )
     return plan, (), halves
@@ -1016,23 +1019,25 @@ def _check_outputs(run: _Stitching, positions_out: Path | None) -> None:
     paths = (_get_folder(run), _get_table_path(run), _get_flat_path(run))
     inputs = [path for path in paths if path is not None]
     target = run.required_target
-    check_not_input(target, inputs)
-    coverage = label_path(target, COVERAGE)
+    check_output_not_input(target, inputs)
+    coverage = get_label_path(target, COVERAGE)
     beside = [coverage] if coverage.parent == target.parent else []
     for more in (*beside, _get_height_path(run), *_get_half_paths(run)):
         if more is not None:
             Output("").check_path(more, inputs, run.existing)
     if positions_out is not None:
-        check_not_input(positions_out, [*inputs, _get_folder(run) / "positions.csv"])
+        check_output_not_input(
+            positions_out, [*inputs, _get_folder(run) / "positions.csv"]
+        )
 
 
 def _create_provenance(
-    run: _Stitching, scans: _Scans, more: Sequence[InputRecord]
+    run: _Stitching, scans: _ScanSet, more: Sequence[InputRecord]
 ) -> Job[Provenance]:
     """Create the provenance of the mosaic."""
     former = _get_mosaic_to_correct(run)
     if former is not None:  # the frames that were solved
-        update = {"options": _record_options(run)}
+        update = {"options": _get_recorded_options(run)}
         return former.provenance.model_copy(update=update)
     folders = scans.folders or (_get_folder(run),)
     inputs = []
@@ -1053,10 +1058,12 @@ def _create_provenance(
     guides = []
     if _has_several_heights(run):
         guides.append(record_file(_get_folder(run).resolve() / HEIGHTS, "heights"))
-    return compose_provenance("stitch", _record_options(run), *inputs, guides=guides)
+    return compose_provenance(
+        "stitch", _get_recorded_options(run), *inputs, guides=guides
+    )
 
 
-def _record_options(run: _Stitching) -> dict[str, object]:
+def _get_recorded_options(run: _Stitching) -> dict[str, object]:
     """Return the options to record in the history."""
     options = {
         k: v for k, v in to_json_value(run.options).items() if k not in _FOLLOWING
@@ -1183,7 +1190,7 @@ def _index_corners(
 
 
 def _collect_warnings(
-    scans: _Scans,
+    scans: _ScanSet,
     solution: "stitching.StitchSolution",
     written_file: WrittenOutput[int],
     shifts: Sequence["stitching.HeightShift"],
@@ -1240,7 +1247,7 @@ STITCH = Verb(
             optional=False,
             metavar="FRAMES_DIR",
             role="frames",
-            digest=_digest_folder,
+            digest=_compute_folder_digest,
         ),
         FileInput(
             "positions",

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     ShapeError,
-    device_option,
+    declare_device_option,
     format_rounded,
     get_declared_figures,
     measure_percentiles,
@@ -36,7 +36,7 @@ from napari_semsr.jobs.images import (
     Image,
     OverwritePolicy,
     Result,
-    check_not_input,
+    check_output_not_input,
     check_target_folder,
     get_image_name,
     open_image,
@@ -85,7 +85,7 @@ class TrainingEnvironment(Options):
         "can share; default: the run folder.",
         user_only=True,
     )
-    device: str = device_option(
+    device: str = declare_device_option(
         "Device: auto (a CUDA GPU, otherwise the CPU), cpu, cuda or mps; cuda:1 is the "
         "second GPU.",
         trains=True,
@@ -198,7 +198,7 @@ class PairRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnImage:
+class OwnImageRequest:
     """A noisy image to train on, alone or with a second scan of the same area."""
 
     image: Image  # image that the model is for
@@ -212,7 +212,7 @@ def create_training_request(
     *,
     image: Image | None = None,
     second: Image | None = None,
-) -> PairRequest | OwnImage | None:
+) -> PairRequest | OwnImageRequest | None:
     """Return the training images that the user passed: a pair, one image, or None."""
     if (low is None) != (high is None) or (low is None and transform is not None):
         msg = "Training on an image pair requires both `low` and `high`."
@@ -224,7 +224,7 @@ def create_training_request(
         msg = "Pass either `low` and `high`, or `image`, not both."
         raise OptionError(msg, code="options-contradict")
     if image is not None:
-        return OwnImage(image, second)
+        return OwnImageRequest(image, second)
     return None if low is None or high is None else PairRequest(low, high, transform)
 
 
@@ -384,7 +384,7 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
             )
 
         return (
-            yield from train_on_cut_pairs(
+            yield from train_on_cropped_pairs(
                 train_on_store,
                 cut,
                 folder,
@@ -404,7 +404,7 @@ def _train_model(run: Run[TrainOptions]) -> Job[Trained]:
         raise OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
     values = {"pairs": pairs, "start_from": start_from, **settings.model_dump()}
     plan = _override_recipe(plan, values | place.get_device_counts())
-    _check_data(plan, folder)
+    _check_training_data(plan, folder)
     fit_result = yield from training.train(
         plan,
         folder,
@@ -475,7 +475,7 @@ def _override_recipe(
     return plan
 
 
-def _check_data(plan: "training.Recipe", folder: Path) -> None:
+def _check_training_data(plan: "training.Recipe", folder: Path) -> None:
     """Warn about leakage between sets; raise an error if usable pairs are missing."""
     if common := plan.data.find_duplicate_files():
         warn(
@@ -487,7 +487,7 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
     if plan.data.pairs is None:
         return
     path = Path(plan.data.pairs)
-    check_not_input(folder, [path])
+    check_output_not_input(folder, [path])
     store = open_pairs(path)
     counts = store.counts
     if counts["train"] < _MIN_PAIRS:
@@ -555,9 +555,9 @@ def _warn_about_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> N
 # Pairs that are cut for a run are stored next to its folder.
 
 
-def train_on_cut_pairs(
+def train_on_cropped_pairs(
     train: Callable[[Path], Job[Trained]],
-    cut: PairRequest | OwnImage,
+    cut: PairRequest | OwnImageRequest,
     run_dir: str | os.PathLike[str],
     *,
     recipe: str | os.PathLike[str],
@@ -573,7 +573,7 @@ def train_on_cut_pairs(
     folder = check_target_folder(run_dir, empty=False, parents=True)
     store, before = _get_pairs_folder(folder), _get_start_time(folder)
     plan = training.load_recipe(_find_recipe(recipe))
-    if isinstance(cut, OwnImage):
+    if isinstance(cut, OwnImageRequest):
         cut = yield from _prepare_own_image(cut, plan, patch)
     elif plan.is_blind_spot:  # it would not use the clear image
         msg = (
@@ -612,10 +612,10 @@ def train_on_cut_pairs(
 
 
 def _check_same_images(
-    folder: Path, store: Path, cut: PairRequest | OwnImage | None
+    folder: Path, store: Path, cut: PairRequest | OwnImageRequest | None
 ) -> Job[None]:
     """Raise an error if a run is resumed with images other than those of its pairs."""
-    if isinstance(cut, OwnImage):
+    if isinstance(cut, OwnImageRequest):
         cut = PairRequest(cut.image, cut.image if cut.second is None else cut.second)
     history = open_pairs(store).record.get("provenance")
     if cut is None or history is None:
@@ -642,7 +642,7 @@ _MAX_PLACES = 1000  # chosen: patches of larger images do not overlap
 
 
 def _prepare_own_image(
-    own: OwnImage, plan: "training.Recipe", patch: int | None
+    own: OwnImageRequest, plan: "training.Recipe", patch: int | None
 ) -> Job[PairRequest]:
     """Pair an image with itself, or with a second scan to be registered."""
     if own.second is None and not plan.is_blind_spot:

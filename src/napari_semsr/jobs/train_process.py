@@ -39,12 +39,12 @@ from napari_semsr.jobs.images import OverwritePolicy, to_json_value
 from napari_semsr.jobs.models import MODELS_IMPORT
 from napari_semsr.jobs.train import (
     TRAIN,
-    OwnImage,
+    OwnImageRequest,
     PairRequest,
     Trained,
     TrainingEnvironment,
     TrainOptions,
-    train_on_cut_pairs,
+    train_on_cropped_pairs,
 )
 
 _MODULE = "napari_semsr.jobs.train_process"
@@ -92,7 +92,7 @@ class TrainStep(Progress):
 
 def train_and_import(
     request: TrainRequest,
-    cut: PairRequest | OwnImage | None = None,
+    cut: PairRequest | OwnImageRequest | None = None,
     *,
     device: str = "auto",
 ) -> Job[Trained]:
@@ -106,7 +106,7 @@ def train_and_import(
     if cut is None:
         training_result = yield from train()
     else:
-        training_result = yield from train_on_cut_pairs(
+        training_result = yield from train_on_cropped_pairs(
             train,
             cut,
             request.run_dir,
@@ -272,7 +272,9 @@ _RANK = "LOCAL_RANK"
 Say = Callable[[str, Any], None]
 
 
-def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
+def serve_training_request(
+    train: Callable[[dict[str, object], Say], dict[str, object]],
+) -> int:
     """Train at the request of the parent process; return the exit status."""
     source, send = _reserve_streams()
     # A background process may ignore it.
@@ -285,7 +287,9 @@ def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
             received_bytes += part
         line, _, rest = received_bytes.partition(b"\n")
         request = os.environ[_REQUEST] = line.decode()
-        threading.Thread(target=_await_stop, args=(source, rest), daemon=True).start()
+        threading.Thread(
+            target=_wait_for_stop, args=(source, rest), daemon=True
+        ).start()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("always")
     warnings.showwarning = lambda message, _kind, file, *_: (
@@ -360,7 +364,7 @@ def _reserve_streams() -> tuple[int, Say]:
     return source, send
 
 
-def _await_stop(source: int, rest: bytes) -> None:
+def _wait_for_stop(source: int, rest: bytes) -> None:
     """Wait for a second line or the end of stdin, then interrupt the training once."""
     if not rest:
         os.read(source, 1)
@@ -368,4 +372,4 @@ def _await_stop(source: int, rest: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(_run_training))
+    sys.exit(serve_training_request(_run_training))

@@ -20,7 +20,7 @@ from napari_semsr.core import (
     ORIGIN_KEY,
     SIZE_ERROR_KEY,
     Box,
-    Curve,
+    CurveDeclaration,
     Float32Array,
     FloatPair,
     InputRecord,
@@ -51,19 +51,19 @@ from napari_semsr.jobs.images import (
     Image,
     OverwritePolicy,
     Result,
-    check_databar,
-    check_grey_levels,
     check_image_target,
-    check_not_input,
+    check_output_not_input,
     check_outputs_differ,
     check_target_file,
     check_target_folder,
     collect_warnings,
     compose_provenance,
     correct_pixel_sizes,
+    create_databar_note,
+    create_grey_level_note,
+    create_guide_record,
     get_image_name,
     get_image_paths,
-    guide_record,
     open_image,
     open_source,
     record_input,
@@ -79,7 +79,7 @@ R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
 
-def create_pixel_size_figure(**more: object) -> property:
+def create_pixel_size_property(**more: object) -> property:
     """Create a result property that shows the pixel size with its uncertainty."""
 
     def format_size(result: Any) -> str:
@@ -96,7 +96,7 @@ class PixelSizeResult(Result):
     pixel_size_nm: Annotated[FloatPair | None, Quantity("Pixel size", shown=False)]
     pixel_size_sd_nm: FloatPair | None
 
-    pixel_size = create_pixel_size_figure(tabled=False)
+    pixel_size = create_pixel_size_property(tabled=False)
 
     @property
     def pixel_size_basis(
@@ -140,7 +140,7 @@ class ImageResult(Result):
     clipped: int = 0  # pixels clipped to the data type
     image: Micrograph | None = field(default=None, metadata={"json": False})
 
-    pixel_size = create_pixel_size_figure()
+    pixel_size = create_pixel_size_property()
     clipped_pixels = create_property(
         lambda result: result.clipped or None, "Clipped pixels"
     )
@@ -236,7 +236,7 @@ class Output:
         replaces = existing.overwrite or (existing.resume and self.remade)
         how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
-            check_not_input(Path(place), inputs)
+            check_output_not_input(Path(place), inputs)
             empty = not (replaces or self.grows)
             return check_target_folder(place, empty=empty, parents=self.grows)
         if self.is_image and Path(place).suffix.lower() not in self.also:
@@ -365,12 +365,12 @@ class Run(Generic[O]):
             )
             dtype = getattr(self.options, "dtype", None)
             if role == next(iter(self.image_inputs)) and (
-                note := check_grey_levels(image_opened, dtype)
+                note := create_grey_level_note(image_opened, dtype)
             ):
                 warn(note)
             if isinstance(image_given, Micrograph) or self.verb in _WITH_BARS:
                 continue
-            if note := check_databar(get_image_name(image_given), image_opened):
+            if note := create_databar_note(get_image_name(image_given), image_opened):
                 warn(note)
         alike = [role for role in self.images if role not in self.readings]
         opened_so = correct_pixel_sizes(
@@ -427,7 +427,7 @@ class Run(Generic[O]):
         for role in (role for role in self.image_inputs if role in self.images):
             record = yield from self.record_image(role)
             if role in self.guides:  # guides do not count as a shared source of images
-                lead_records.append(guide_record(record, role))
+                lead_records.append(create_guide_record(record, role))
             else:
                 records.append(record)
         options_told = {
@@ -499,7 +499,9 @@ class Verb(Generic[O, R]):
     resumes: bool = False
     replaces: bool = False  # files to overwrite on request, other than an output
     makes_table: bool = False  # also accepts many images, with a row for each
-    curves: tuple[Curve, ...] = ()  # plots of its result in panels and reports
+    curves: tuple[
+        CurveDeclaration, ...
+    ] = ()  # plots of its result in panels and reports
     gives: Any = None  # return type of its function, if not the result
     value: str = ""  # attribute of the result that is returned
     example: str = ""  # doctest of the function

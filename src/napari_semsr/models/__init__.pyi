@@ -17,14 +17,14 @@ from .architectures.survey import (
     dehaze as dehaze,
 )
 from .architectures.wiener import (
+    compute_power_spectrum as compute_power_spectrum,
     estimate_widest_blur as estimate_widest_blur,
-    power_spectrum as power_spectrum,
 )
 from .cards import (
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,
-    file_digest as file_digest,
-    list_bundled as list_bundled,
+    compute_model_digest as compute_model_digest,
+    list_bundled_models as list_bundled_models,
     read_card as read_card,
     resolve_model_path as resolve_model_path,
     write_card as write_card,
@@ -40,18 +40,18 @@ from .checkpoint import (
 )
 from .devices import (
     Device as Device,
-    check_bf16 as check_bf16,
+    check_bf16_support as check_bf16_support,
     convert_memory_errors as convert_memory_errors,
     device_count as device_count,
     find_device as find_device,
     find_training_device as find_training_device,
     get_device_name as get_device_name,
-    get_first_line as get_first_line,
+    get_first_error_line as get_first_error_line,
     get_free_memory as get_free_memory,
     get_memory_layout as get_memory_layout,
     has_fast_bf16 as has_fast_bf16,
     has_float64 as has_float64,
-    is_out_of_memory as is_out_of_memory,
+    is_out_of_memory_error as is_out_of_memory_error,
     release_memory as release_memory,
     to_device as to_device,
 )
@@ -59,16 +59,16 @@ from .onnx_graph import read_graph as read_graph
 from .onnx_network import (
     CARD_KEY as CARD_KEY,
     OPSET as OPSET,
-    describe_scaling as describe_scaling,
+    describe_input_scaling as describe_input_scaling,
     export_onnx as export_onnx,
-    measure_onnx as measure_onnx,
+    probe_onnx_network as probe_onnx_network,
 )
 from .probing import (
-    LiveNorm as LiveNorm,
+    InstanceNormCall as InstanceNormCall,
     NormInterceptor as NormInterceptor,
     ProbeResult as ProbeResult,
     TorchCallInterceptor as TorchCallInterceptor,
-    find_smallest_side as find_smallest_side,
+    find_minimum_field_size as find_minimum_field_size,
     measure_effective_fields as measure_effective_fields,
     measure_effective_halo as measure_effective_halo,
     probe_network as probe_network,

@@ -114,14 +114,14 @@ class ModelCard(BaseModel):
         return value
 
 
-def list_bundled() -> list[str]:
+def list_bundled_models() -> list[str]:
     """Return the names of the models shipped with the package."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
 def resolve_model_path(name_or_path: str | Path) -> Path:
     """Find a model by its bundled name or by the path of a ``.safetensors`` file."""
-    if str(name_or_path) in list_bundled():
+    if str(name_or_path) in list_bundled_models():
         return WEIGHTS / f"{name_or_path}.safetensors"
     path = Path(name_or_path)
     if path.is_file():
@@ -131,8 +131,9 @@ def resolve_model_path(name_or_path: str | Path) -> Path:
             f"{path} does not exist: check the path.", code="file-missing"
         )
     msg = (
-        f"A model must be one of {', '.join(list_bundled()) or '(none bundled)'} or a "
-        f".safetensors file, got {str(name_or_path)!r}."
+        "A model must be one of "
+        f"{', '.join(list_bundled_models()) or '(none bundled)'} or a .safetensors "
+        f"file, got {str(name_or_path)!r}."
     )
     raise CheckpointError(msg, code="model-unknown")
 
@@ -216,7 +217,7 @@ def write_card(path: Path, card: ModelCard) -> None:
         raise WriteError(msg) from error
 
 
-def file_digest(path: Path) -> str:
+def compute_model_digest(path: Path) -> str:
     """Compute the digest of a model file: ``sha256:`` and 64 hexadecimal digits."""
     with open_file(path) as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()

@@ -25,13 +25,13 @@ from napari_semsr.core import (
     describe_access_error,
     format_one_line,
     read_bytes,
-    shorten,
+    shorten_value,
 )
 from napari_semsr.io import write_atomically
 from napari_semsr.models.architectures import ARCHITECTURES, DISCRIMINATORS
 from napari_semsr.models.cards import (
     ModelCard,
-    file_digest,
+    compute_model_digest,
     read_card,
     resolve_model_path,
 )
@@ -50,15 +50,19 @@ _CARD_ARCHITECTURES = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 def build_network(architecture: str, options: dict[str, object]) -> nn.Module:
     """Build a network of `ARCHITECTURES` with fresh weights, in training mode."""
-    return _build_from_registry(ARCHITECTURES, "architecture", architecture, options)
+    return _build_network_from_registry(
+        ARCHITECTURES, "architecture", architecture, options
+    )
 
 
 def build_discriminator(discriminator: str, options: dict[str, object]) -> nn.Module:
     """Build a network listed in `DISCRIMINATORS` with fresh weights, for training."""
-    return _build_from_registry(DISCRIMINATORS, "discriminator", discriminator, options)
+    return _build_network_from_registry(
+        DISCRIMINATORS, "discriminator", discriminator, options
+    )
 
 
-def _build_from_registry(
+def _build_network_from_registry(
     shelf: dict[str, Callable[..., nn.Module]],
     kind: str,
     name: str,
@@ -79,10 +83,10 @@ def _build_from_registry(
         raise CheckpointError(msg, code="unknown-option")
     try:
         module = shelf[name](**options)
-        _check_layers(module)
+        _check_layer_sizes(module)
     except _REFUSALS as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        options_text = shorten(options)
+        options_text = shorten_value(options)
         msg = (
             f"{kind.capitalize()} {name} cannot be built from {options_text}: {reason}."
         )
@@ -90,7 +94,7 @@ def _build_from_registry(
     return module
 
 
-def _check_layers(network: nn.Module) -> None:
+def _check_layer_sizes(network: nn.Module) -> None:
     """Raise an error for layer sizes that PyTorch can build but not run."""
     for part in network.modules():
         if any(0 in weights.shape for weights in part.parameters(recurse=False)):
@@ -130,7 +134,7 @@ def _build_within_limits(
     It is first built without values, so that huge sizes need no memory.
     """
     if card.architecture not in ARCHITECTURES:  # a graph has its own limits
-        return _build_from_registry(
+        return _build_network_from_registry(
             _CARD_ARCHITECTURES, "architecture", card.architecture, card.options
         )
     weight_count = sum(weights.numel() for weights in state.values())
@@ -150,14 +154,14 @@ def _check_size(card: ModelCard, *, parts: int, numbers: int) -> None:
     """Check a network's numbers of modules and weights without allocating memory."""
     if _find_largest_number(card.options) > numbers:
         raise _TooManyWeightsError
-    with _limit_modules(parts), torch.device("meta"):
+    with _limit_module_count(parts), torch.device("meta"):
         sketch = build_network(card.architecture, card.options)
     if sum(weights.numel() for weights in sketch.parameters()) > numbers:
         raise _TooManyWeightsError
 
 
 @contextmanager
-def _limit_modules(parts: int) -> Iterator[None]:
+def _limit_module_count(parts: int) -> Iterator[None]:
     """Limit the number of modules built by this thread."""
     thread, number = threading.get_ident(), itertools.count(1)
 
@@ -268,7 +272,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         raise CheckpointError(msg, code="weights-not-finite")
     if isinstance(module, OnnxNetwork):
         module.get_runner()  # rejects unsafe graphs
-    return LoadedModel(module.eval(), card, file_digest(path))
+    return LoadedModel(module.eval(), card, compute_model_digest(path))
 
 
 def load_training_networks(name_or_path: str | Path) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     Message,
     OptionError,
     RealArray,
-    processor_name,
+    get_processor_name,
 )
 
 _CARDS = {"cuda": "an NVIDIA or AMD GPU", "mps": "an Apple GPU", "xpu": "an Intel GPU"}
@@ -93,7 +93,7 @@ def find_device(name: str = "auto") -> Device:
         msg = f"Device {name} does not exist: PyTorch finds only {last}."
         raise OptionError(msg, code="device-missing")
     device = torch.device(name)
-    failure = _find_failure(device)
+    failure = _find_device_failure(device)
     if failure is not None:
         msg = f"{failure}: use `device=cpu`."
         raise OptionError(msg, code="device-unusable")
@@ -130,20 +130,20 @@ def _find_working_device() -> Device:
         for index in range(device_count(kind)):
             device = torch.device(kind if index == 0 else f"{kind}:{index}")
             try:
-                failure = _find_failure(device)
+                failure = _find_device_failure(device)
             except DeviceMemoryError as error:
                 failure = str(error).rstrip(".")
             if failure is None:
-                return Device(device, _create_note(failures, f"{device}"))
+                return Device(device, _create_device_note(failures, f"{device}"))
             failures.append(failure)
     if not failures and torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         reason = _explain_missing_device("cuda")
         if not any(words in reason for words in _NO_CARD):
             failures.append(f"CUDA cannot be used ({reason})")
-    return Device(torch.device("cpu"), _create_note(failures, "the CPU"))
+    return Device(torch.device("cpu"), _create_device_note(failures, "the CPU"))
 
 
-def _create_note(failures: list[str], device_name: str) -> str | None:
+def _create_device_note(failures: list[str], device_name: str) -> str | None:
     if not failures:
         return None
     return Message(f"{failures[0]}: using {device_name} instead.", "device-unusable")
@@ -165,7 +165,7 @@ def _explain_missing_device(kind: str) -> str:
         for name, value in hidden_by.items():
             if value is not None:
                 return f"{name} is {value!r}"
-        return get_first_line(error).partition(". ")[0].rstrip(".")
+        return get_first_error_line(error).partition(". ")[0].rstrip(".")
     return "none is visible"
 
 
@@ -180,7 +180,7 @@ working_devices: set[tuple[int, torch.device]] = set()
 warnings.filterwarnings("ignore", message="CUDA initialization")
 
 
-def _find_failure(device: torch.device) -> str | None:
+def _find_device_failure(device: torch.device) -> str | None:
     """Return why a device cannot compute, or None; tested once per process.
 
     A card may be unusable: too old for this PyTorch, used exclusively by another
@@ -223,7 +223,7 @@ def _explain_failure(device: torch.device, error: Exception) -> str:
                     f"PyTorch {torch.__version__} is built for "
                     f"{', '.join(architectures)}"
                 )
-    return get_first_line(error).rstrip(".")
+    return get_first_error_line(error).rstrip(".")
 
 
 def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
@@ -242,7 +242,7 @@ def get_device_name(device: torch.device) -> str:
     """Return the vendor name of the processor or GPU."""
     if device.type in ("cuda", "xpu"):
         return str(getattr(torch, device.type).get_device_name(device))
-    return processor_name()  # an Apple chip contains both
+    return get_processor_name()  # an Apple chip contains both
 
 
 def has_float64(device: torch.device) -> bool:
@@ -265,7 +265,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def check_bf16(device: torch.device) -> None:
+def check_bf16_support(device: torch.device) -> None:
     """Raise an error for bf16 on MPS before macOS 14, where PyTorch ignores it."""
     if device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
         msg = "bf16 on Apple's GPU needs macOS 14 or newer: use `precision=fp32`."
@@ -349,7 +349,7 @@ def release_memory(device: torch.device) -> None:
         getattr(torch, device.type).empty_cache()
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory_error(error: BaseException) -> bool:
     """Return whether an error is an out-of-memory error of any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -366,7 +366,7 @@ def convert_memory_errors(device: torch.device, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory_error(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they keep tensors alive
         release_memory(device)
@@ -374,6 +374,6 @@ def convert_memory_errors(device: torch.device, what: str) -> Iterator[None]:
         raise DeviceMemoryError(msg) from error
 
 
-def get_first_line(error: BaseException) -> str:
+def get_first_error_line(error: BaseException) -> str:
     """Return the first line of an error message, or the error type if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

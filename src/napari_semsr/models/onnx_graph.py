@@ -114,7 +114,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     _check_tensors(model, name, folder)
     model = _inline_functions(model, name)
     _check_nodes(model, name)
-    source = _find_input(model, name)
+    source = _find_graph_input(model, name)
     if len(model.graph.output) != 1:
         output_count = len(model.graph.output)
         raise _create_unsupported_error(
@@ -152,7 +152,7 @@ def _is_data_dependent(graph: "GraphProto") -> bool:
     return False
 
 
-def _to_text(name: str | bytes) -> str:
+def _convert_to_text(name: str | bytes) -> str:
     """Convert a name read from a file to printable text."""
     return format_one_line(name if isinstance(name, str) else repr(name))
 
@@ -194,8 +194,9 @@ def _check_tensors(model: "ModelProto", name: str, folder: Path | None) -> None:
         element_count = math.prod(tensor.dims)
         if min(tensor.dims, default=1) < 0 or element_count > 2 * tensor.ByteSize():
             msg = (
-                f"{name} is damaged: its tensor {_to_text(tensor.name) or '(unnamed)'} "
-                f"declares {element_count} elements in {tensor.ByteSize()} bytes."
+                f"{name} is damaged: its tensor "
+                f"{_convert_to_text(tensor.name) or '(unnamed)'} declares "
+                f"{element_count} elements in {tensor.ByteSize()} bytes."
             )
             raise CheckpointError(msg, code="model-damaged")
 
@@ -207,8 +208,9 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
     where = PurePosixPath(location.replace("\\", "/"))
     if folder is None:
         msg = (
-            f"{name} stores weights in another file, {_to_text(location)}, but only "
-            "weights inside the model file are supported here; save them in one file."
+            f"{name} stores weights in another file, {_convert_to_text(location)}, but "
+            "only weights inside the model file are supported here; save them in one "
+            "file."
         )
         raise CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
@@ -223,7 +225,7 @@ def _find_weights_folder(tensor: "TensorProto", name: str, folder: Path | None) 
         msg = f"{name} refers to weights at {location!r}, outside its own folder."
         raise CheckpointError(msg, code="outside-folder")
     if not path_exists(inside / where) or not (inside / where).is_file():
-        location = _to_text(location)
+        location = _convert_to_text(location)
         msg = (
             f"{name} needs the weights file {location}, which is not in the same "
             "folder; copy both files."
@@ -259,11 +261,11 @@ def _check_nodes(model: "ModelProto", name: str) -> None:
             why = "uses random numbers, so that tiles would differ"
         else:
             continue
-        msg = f"{name} uses the operator {_to_text(operator)}, which {why}."
+        msg = f"{name} uses the operator {_convert_to_text(operator)}, which {why}."
         raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _find_input(model: "ModelProto", name: str) -> str:
+def _find_graph_input(model: "ModelProto", name: str) -> str:
     """Find the only input, which must be a grey image of any size."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]

@@ -30,7 +30,11 @@ from napari_semsr.core import (
 from napari_semsr.models.architectures import InformedRestorer
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.onnx_graph import OnnxGraph, import_onnx, read_graph
-from napari_semsr.models.probing import ProbeResult, find_smallest_side, probe_network
+from napari_semsr.models.probing import (
+    ProbeResult,
+    find_minimum_field_size,
+    probe_network,
+)
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks usually halve sizes
 _EQUAL = 1e-5  # of the range; rounding causes 1e-6, a misaligned grid 4e-5 or more
@@ -44,7 +48,7 @@ _MESSAGE_LENGTH = 200  # length of texts from a library in a message; chosen
 _NO_MEMORY = "alloc"  # common text of its out-of-memory messages
 
 
-class _Runner:
+class _GraphRunner:
     """Validated graph, ready to run from several threads."""
 
     def __init__(self, data: bytes) -> None:
@@ -85,7 +89,7 @@ class _Runner:
         return arrays
 
 
-_running: weakref.WeakValueDictionary[str, _Runner] = weakref.WeakValueDictionary()
+_running: weakref.WeakValueDictionary[str, _GraphRunner] = weakref.WeakValueDictionary()
 
 
 def _create_session(data: bytes) -> Any:
@@ -132,7 +136,7 @@ class OnnxNetwork(nn.Module):
         self.scale, self.stride = scale, stride
         graph_bytes = np.frombuffer(data, dtype=np.uint8).copy()
         self.register_buffer("graph", torch.from_numpy(graph_bytes))
-        self._runner: _Runner | None = None
+        self._runner: _GraphRunner | None = None
 
     def _load_from_state_dict(
         self, state: Mapping[str, Tensor], prefix: str, *rest: object
@@ -152,12 +156,12 @@ class OnnxNetwork(nn.Module):
         """Exclude state that cannot be copied or pickled."""
         return {**self.__dict__, "_runner": None}
 
-    def get_runner(self) -> _Runner:
+    def get_runner(self) -> _GraphRunner:
         """Return the validated graph runner, created once per process."""
         if self._runner is None:
             data = self.graph.cpu().numpy().tobytes()
             key = hashlib.sha256(data).hexdigest()
-            runner_found = _running.get(key) or _Runner(data)
+            runner_found = _running.get(key) or _GraphRunner(data)
             _running[key] = self._runner = runner_found
         return self._runner
 
@@ -189,7 +193,7 @@ class OnnxNetwork(nn.Module):
 # Properties that a foreign graph does not state: stride and receptive field.
 
 
-def measure_onnx(
+def probe_onnx_network(
     data: bytes, *, stride: int | None = None
 ) -> tuple[OnnxNetwork, ProbeResult]:
     """Build a network from an ONNX graph, and measure its stride and receptive field.
@@ -203,7 +207,7 @@ def measure_onnx(
         network = OnnxNetwork(1, step, data=data).eval()
         network.get_runner()  # raises an error for problems that no stride solves
         try:
-            smallest = find_smallest_side(network, stride=step)
+            smallest = find_minimum_field_size(network, stride=step)
             side = round_up(max(smallest, _TEST_SIDE), step)
             first, second = (network.activation_bytes((n, n)) for n in (side, 2 * side))
             if second > _GROWTH * first:
@@ -327,7 +331,7 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
         CARD_KEY: card.model_dump_json(),
         "name": card.name,
         "description": card.description,
-        "input": describe_scaling(card),
+        "input": describe_input_scaling(card),
         "limits": card.limits,
         "licence": card.licence,
     }
@@ -342,14 +346,14 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     return data
 
 
-def _choose_side(stride: int) -> int:
+def _choose_field_size(stride: int) -> int:
     """Return a small field size that is large enough for every layer."""
     return max(64, 2 * stride)
 
 
 def _trace_network(whole: nn.Module, card: ModelCard) -> bytes:
     """Trace a network on a field, and write it as ONNX."""
-    side = _choose_side(card.stride)
+    side = _choose_field_size(card.stride)
     field = torch.rand(1, 1, side + 1, side + 3)
     buffer = io.BytesIO()
     axes = {
@@ -377,7 +381,7 @@ def _trace_network(whole: nn.Module, card: ModelCard) -> bytes:
     return buffer.getvalue()
 
 
-def describe_scaling(card: ModelCard) -> str:
+def describe_input_scaling(card: ModelCard) -> str:
     """Describe the grey-value scaling of a network's input."""
     low, high = card.input_percentiles
     ways = {
@@ -394,7 +398,7 @@ def describe_scaling(card: ModelCard) -> str:
 def _check_outputs(data: bytes, whole: nn.Module, card: ModelCard) -> None:
     """Check that ONNX Runtime and torch agree on fields of several sizes."""
     network = OnnxNetwork(card.scale, card.stride, data=data).eval()
-    side, rng = _choose_side(card.stride), torch.Generator().manual_seed(0)
+    side, rng = _choose_field_size(card.stride), torch.Generator().manual_seed(0)
     for rows, columns in _TEST_MARGINS:
         field = torch.rand(1, 1, side + rows, side + columns, generator=rng)
         with torch.no_grad():

@@ -30,7 +30,7 @@ _SIGNATURE = inspect.signature(functional.instance_norm)
 
 
 @dataclass(frozen=True, slots=True)
-class LiveNorm:
+class InstanceNormCall:
     """Arguments of a normalisation call on an image ``(B, C, H, W)``."""
 
     input: Tensor
@@ -39,9 +39,9 @@ class LiveNorm:
     eps: float
 
 
-def find_live_norm(
+def find_instance_norm_call(
     func: object, args: tuple[object, ...], kwargs: dict[str, object]
-) -> LiveNorm | None:
+) -> InstanceNormCall | None:
     """Return the norm call if it uses the image's own statistics, otherwise None."""
     if func is not functional.instance_norm:
         return None
@@ -51,7 +51,7 @@ def find_live_norm(
     live = arguments["use_input_stats"] or arguments["running_mean"] is None
     if not live or arguments["input"].dim() != 4:
         return None
-    return LiveNorm(
+    return InstanceNormCall(
         arguments["input"], arguments["weight"], arguments["bias"], arguments["eps"]
     )
 
@@ -85,7 +85,7 @@ class NormInterceptor(TorchCallInterceptor):
         super().__init__()
         self.count = 0
 
-    def _normalise(self, norm: LiveNorm) -> Tensor:
+    def _normalise(self, norm: InstanceNormCall) -> Tensor:
         """Return the replacement for the norm's output; the input by default."""
         return norm.input
 
@@ -96,7 +96,7 @@ class NormInterceptor(TorchCallInterceptor):
         kwargs: dict[str, object],
     ) -> object:
         """Replace a live norm; run other calls."""
-        norm = find_live_norm(func, args, kwargs)
+        norm = find_instance_norm_call(func, args, kwargs)
         if norm is None:
             return func(*args, **kwargs)
         result = self._normalise(norm)
@@ -132,11 +132,11 @@ class ProbeResult:
     smallest: int  # Smallest side, a multiple of the stride, that the network accepts
 
 
-def _cpu_copy(module: nn.Module) -> nn.Module:
+def _copy_to_cpu(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu", torch.float32).eval()
 
 
-def find_smallest_side(module: nn.Module, *, stride: int) -> int:
+def find_minimum_field_size(module: nn.Module, *, stride: int) -> int:
     """Find the smallest side, a multiple of the stride, that a network accepts."""
     network = module.eval()
     multiples = (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM)
@@ -166,7 +166,7 @@ def _find_nan_outputs(
     return output.isnan()
 
 
-def _find_changes(
+def _find_changed_outputs(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
     """Find which outputs change if a part of a field changes.
@@ -198,11 +198,11 @@ def measure_receptive_field(module: nn.Module, *, stride: int) -> int:
             "The receptive field is unknown because the control flow depends on values."
         )
         raise ShapeError(msg, code="receptive-field-unbounded")
-    module_copy = _cpu_copy(module)
-    across = find_smallest_side(module_copy, stride=stride)
+    module_copy = _copy_to_cpu(module)
+    across = find_minimum_field_size(module_copy, stride=stride)
     side = round_up(max(_FIRST_SIDE, 4 * across), stride)
     opaque = getattr(module_copy, "opaque", False)
-    spread_of = _find_changes if opaque else _find_nan_outputs
+    spread_of = _find_changed_outputs if opaque else _find_nan_outputs
     while side <= _LAST_SIDE:
         reach, middle = 0, round_up(side // 2, stride)
         for axis in (2, 3):  # NaN values or changes spread in four directions
@@ -226,8 +226,8 @@ def measure_receptive_field(module: nn.Module, *, stride: int) -> int:
 
 def probe_network(module: nn.Module, *, stride: int) -> ProbeResult:
     """Measure all properties of a single-channel network needed for tiling."""
-    module_copy = _cpu_copy(module)
-    smallest = find_smallest_side(module_copy, stride=stride)
+    module_copy = _copy_to_cpu(module)
+    smallest = find_minimum_field_size(module_copy, stride=stride)
     with torch.no_grad(), NormInterceptor() as mode:
         module_copy(torch.zeros(1, 1, smallest, smallest))
     try:
@@ -265,8 +265,8 @@ def measure_effective_halo(
     if not 0 < tolerance < 1:
         msg = f"A tolerance must be between 0 and 1, got {tolerance}."
         raise OptionError(msg, code="out-of-range")
-    module_copy = _cpu_copy(module)
-    across = find_smallest_side(module_copy, stride=stride)
+    module_copy = _copy_to_cpu(module)
+    across = find_minimum_field_size(module_copy, stride=stride)
     side = 2 * round_up(halo + across, stride)
     rng = torch.Generator().manual_seed(seed)
     reach = 0

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from napari_semsr.core import FloatPair, Options, RealArray, interpolation_dtype
+from napari_semsr.core import FloatPair, Options, RealArray, get_interpolation_dtype
 
 _ANGLES = (0, 30, 45, 60, 90)  # those of Sun et al., and none
 
@@ -35,7 +35,7 @@ class AugmentOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class Variation:
+class PatchVariation:
     """One random variation of a patch pair."""
 
     up_down: bool = False
@@ -48,10 +48,10 @@ class Variation:
 
 
 def augment_patch(
-    patch: RealArray, variation: Variation, value_range: FloatPair = (0.0, 1.0)
+    patch: RealArray, variation: PatchVariation, value_range: FloatPair = (0.0, 1.0)
 ) -> RealArray:
     """Apply a variation to one patch (N, N)."""
-    patch_values = patch.astype(interpolation_dtype(patch.dtype))
+    patch_values = patch.astype(get_interpolation_dtype(patch.dtype))
     patch_values = patch_values[::-1] if variation.up_down else patch_values
     patch_values = patch_values[:, ::-1] if variation.left_right else patch_values
     quarter, rest = divmod(variation.angle_deg, 90)
@@ -98,7 +98,7 @@ def augment_pair(
     flips = rng.random(2) < 0.5
     sign = 1 if rng.random() < 0.5 else -1
     low_zoom, high_zoom = np.log(settings.zoom[0]), np.log(settings.zoom[1])
-    variation = Variation(
+    variation = PatchVariation(
         up_down=bool(flips[0]) and settings.flips,
         left_right=bool(flips[1]) and settings.flips,
         angle_deg=float(sign * rng.choice(settings.angles_deg)),

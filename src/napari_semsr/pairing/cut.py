@@ -47,11 +47,11 @@ from napari_semsr.core import (
     RealArray,
     ShapeError,
     WarpedImage,
+    estimate_noise_level,
     measure_percentiles,
-    noise_level,
     read_box,
 )
-from napari_semsr.pairing.groups import ImageGroups, find_matches
+from napari_semsr.pairing.groups import ImageGroups, find_matching_images
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 # Patches of images and their assignment to sets: no pixel is in two sets.
@@ -184,13 +184,13 @@ def _split_patches(
     names = [name for name in SPLITS if options.split_fractions[name] > 0]
     if options.whole_images:
         sets_of_sources = dict(
-            zip(sources, _assign_randomly(len(sources), options, rng), strict=True)
+            zip(sources, _assign_random_sets(len(sources), options, rng), strict=True)
         )
         sets = np.array([sets_of_sources[place.source] for place in in_order])
     elif apart == 1:
-        sets = _assign_randomly(len(in_order), options, rng)
+        sets = _assign_random_sets(len(in_order), options, rng)
     else:
-        sets = _assign_held_out(in_order, options, apart, rng)
+        sets = _assign_separated_sets(in_order, options, apart, rng)
     places_by_set = {
         name: [in_order[i] for i in rng.permutation(np.flatnonzero(sets == number))]
         for number, name in enumerate(SPLITS)
@@ -213,7 +213,7 @@ def _split_patches(
     return places_by_set
 
 
-def _assign_randomly(
+def _assign_random_sets(
     count: int, options: PairOptions, rng: np.random.Generator
 ) -> NDArray[np.intp]:
     """Return random set numbers for non-overlapping patches."""
@@ -241,7 +241,7 @@ _REGION = 54
 _NONE, _BORDER_SET = -1, 3  # no patch; a patch that overlaps two sets
 
 
-def _assign_held_out(
+def _assign_separated_sets(
     places: Sequence[PatchPosition],
     options: PairOptions,
     apart: int,
@@ -334,9 +334,9 @@ class _LatticeAssignment:
         score[~possible] = np.inf
         choice = self.rng.choice(np.flatnonzero(score == score.min()))
         row, column = np.unravel_index(choice, score.shape)
-        inner = _view_rectangle(sets, spans[0][:, row], spans[1][:, column])
+        inner = _get_lattice_view(sets, spans[0][:, row], spans[1][:, column])
         inner[inner == 0] = number
-        outer = _view_rectangle(sets, wide[0][:, row], wide[1][:, column])
+        outer = _get_lattice_view(sets, wide[0][:, row], wide[1][:, column])
         outer[outer == 0] = _BORDER_SET
         return int(count[row, column])
 
@@ -350,7 +350,7 @@ def _sum_rectangles(
     return sums_within
 
 
-def _view_rectangle(
+def _get_lattice_view(
     sets: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[np.intp]:
     """Return a view of a rectangular part of a lattice."""
@@ -469,7 +469,7 @@ def select_pairs(
         matches = []
         for side in ("low", "high"):
             images_of = [one.image for one in sides[side]]
-            matches += yield from find_matches(images_of, side.upper())
+            matches += yield from find_matching_images(images_of, side.upper())
         groups = ImageGroups.from_matches(len(sides["low"]), matches)
         same_place = groups.list_names([one.image.name for one in sides["low"]])
         sets, candidates, by_image = yield from _select_matching_patches(
@@ -482,7 +482,7 @@ def select_pairs(
         groups_of = {}
         for side in ("low", "high"):
             images_of = [one.image for one in sides[side]]
-            matches = yield from find_matches(images_of, side.upper())
+            matches = yield from find_matching_images(images_of, side.upper())
             groups_of[side] = ImageGroups.from_matches(len(images_of), matches)
             same_place += groups_of[side].list_names([one.name for one in images_of])
         sets, candidates = yield from _select_similar_patches(
@@ -524,7 +524,7 @@ def _select_matching_patches(
     rejections: list[Counter[str]] = [Counter() for _ in sides["low"]]
     for number, place in enumerate(places):
         low, high = (sides[side][place.source] for side in ("low", "high"))
-        reason = check_pair(
+        reason = find_pair_rejection_reason(
             read_box(low.image.data, place.box),
             read_box(high.image.data, place.box.scale(options.scale_factor)),
             (low.value_range, high.value_range),
@@ -535,7 +535,9 @@ def _select_matching_patches(
             centre = np.array(Grid.from_image(low.image).box_origin(place.box))
             pitch = np.array(low.image.scale)
             corner = centre - pitch / 2
-            if is_unreliable(pair_map, corner, corner + pitch * options.patch):
+            if is_transform_unreliable(
+                pair_map, corner, corner + pitch * options.patch
+            ):
                 reason = "unreliable"
         if reason is None:
             usable_places.append(place)
@@ -546,7 +548,7 @@ def _select_matching_patches(
     rows = []
     for source, one in enumerate(sides["low"]):
         own = {k: [p for p in v if p.source == source] for k, v in sets.items()}
-        _count_unassigned(
+        _count_unassigned_patches(
             rejections[source], [p for p in usable_places if p.source == source], own
         )
         counts = {name: len(pairs_found) for name, pairs_found in own.items()}
@@ -574,7 +576,7 @@ def _select_similar_patches(
         for number, place in enumerate(places):
             source = sides[side][place.source]
             patch = read_box(source.image.data, place.box.scale(scale))
-            reason = check_patch(patch, source.value_range, options)
+            reason = find_patch_rejection_reason(patch, source.value_range, options)
             if reason is None:
                 usable_places.append(place)
                 densities[side, place] = meters[place.source].measure_density(patch)
@@ -584,7 +586,7 @@ def _select_similar_patches(
         places_by_set[side] = split_patches(
             usable_places, options, salt=salt, groups=groups[side]
         )
-        _count_unassigned(rejections, usable_places, places_by_set[side])
+        _count_unassigned_patches(rejections, usable_places, places_by_set[side])
     sets: _Sets = {}
     for number, name in enumerate(SPLITS):
         rng = np.random.default_rng([options.seed, 2, number])
@@ -602,7 +604,7 @@ def _select_similar_patches(
     return sets, candidates
 
 
-def _count_unassigned(
+def _count_unassigned_patches(
     rejections: Counter[str],
     usable_places: list[PatchPosition],
     sets: dict[str, list[PatchPosition]],
@@ -654,7 +656,9 @@ def _find_common_pixel_size(
 # Checks of patches.
 
 
-def is_unreliable(pair_map: PairTransform, start: FloatArray, stop: FloatArray) -> bool:
+def is_transform_unreliable(
+    pair_map: PairTransform, start: FloatArray, stop: FloatArray
+) -> bool:
     """Return whether a transform is unreliable in at least half of a patch.
 
     `start`, `stop`: corners of the patch in the plane of HIGH. At least half of the
@@ -671,7 +675,7 @@ _SMOOTH_PX = 1.0  # chosen: suppresses pixel noise
 _BETTER = 0.02  # least gain of correlation by a shift; chosen: less is chance
 
 
-def check_patch(
+def find_patch_rejection_reason(
     patch: RealArray, value_range: FloatPair, options: PairOptions
 ) -> str | None:
     """Return the reason for rejecting a patch (Y, X), or None."""
@@ -683,7 +687,7 @@ def check_patch(
     return "empty" if spread == 0 or spread < options.min_contrast * span else None
 
 
-def check_pair(
+def find_pair_rejection_reason(
     low: RealArray,
     high: RealArray,
     ranges: tuple[FloatPair, FloatPair],
@@ -698,7 +702,7 @@ def check_pair(
     their steps in SEM: then the residuals of the transform are used instead.
     """
     for patch, value_range in zip((low, high), ranges, strict=True):
-        wrong = check_patch(patch, value_range, options)
+        wrong = find_patch_rejection_reason(patch, value_range, options)
         if wrong is not None:
             return wrong
     if is_mapped and options.min_correlation is None:
@@ -843,7 +847,7 @@ def align_images(
             _downsample_image(high, options.shrink_factor),
         )
     else:
-        pair = _resample_to_common_pixel(low, high, options)
+        pair = _resample_to_common_pixel_size(low, high, options)
     scale = options.scale_factor
     rows, columns = (
         min(a, b // scale) for a, b in zip(pair[0].shape, pair[1].shape, strict=True)
@@ -901,7 +905,9 @@ def _align_by_transform(
         fine = pitch
         high = high.replace(data=high.data[: rows * scale, : columns * scale])
     high_grid = Grid(
-        (rows, columns), _to_pair(fine * scale), Grid.from_image(high).corner
+        (rows, columns),
+        _convert_to_float_pair(fine * scale),
+        Grid.from_image(high).corner,
     )
     low = low.replace(
         data=WarpedImage(low, high_grid, transform).read(),
@@ -913,7 +919,7 @@ def _align_by_transform(
     )
 
 
-def _to_pair(values: RealArray) -> FloatPair:
+def _convert_to_float_pair(values: RealArray) -> FloatPair:
     return float(values[0]), float(values[1])
 
 
@@ -931,12 +937,12 @@ def _are_pixels_aligned(
     same = bool(np.all(np.abs(ratio - 1) < _SAME))
     target = options.pixel_nm
     same &= target is None or bool(np.allclose(b, target, rtol=_SAME))
-    first, second = _get_grids(low, high, options)
+    first, second = _get_pair_grids(low, high, options)
     second_grid = replace(second, corner=first.corner).to_box(second)
     return same and second_grid == Box.from_shape(high.shape)
 
 
-def _resample_to_common_pixel(
+def _resample_to_common_pixel_size(
     low: Micrograph, high: Micrograph, options: PairOptions
 ) -> tuple[Micrograph, Micrograph]:
     """Resample HIGH to the common pixel size and LOW to `scale` times that size."""
@@ -954,7 +960,7 @@ def _resample_to_common_pixel(
     pixel = options.pixel_nm or float(np.sqrt(b[0] * b[1]))
     fine = np.full(2, pixel * options.shrink_factor)
     coarse = fine * options.scale_factor
-    first, second = _get_grids(low, high, options)
+    first, second = _get_pair_grids(low, high, options)
     start = np.maximum(first.corner, second.corner)
     stop = np.minimum(first.end, second.end)
     rows, columns = (int(n) for n in np.floor((stop - start) / coarse + 1e-6))
@@ -971,7 +977,7 @@ def _resample_to_common_pixel(
     )
 
 
-def _get_grids(
+def _get_pair_grids(
     low: Micrograph, high: Micrograph, options: PairOptions
 ) -> tuple[Grid, Grid]:
     """Return both grids, with a common corner if aligned or without origins."""
@@ -985,8 +991,8 @@ def _resample_image(
     image: Micrograph, offset: FloatArray, pitch: FloatArray, shape: IntPair
 ) -> Micrograph:
     """Resample an image to a grid whose corner is shifted inwards by `offset`."""
-    own, sides = Grid.from_image(image), _to_pair(pitch)
-    grid = Grid(shape, sides, _to_pair(own.corner + offset))
+    own, sides = Grid.from_image(image), _convert_to_float_pair(pitch)
+    grid = Grid(shape, sides, _convert_to_float_pair(own.corner + offset))
     size = "spacing_px" if image.pixel_size_nm is None else "pixel_size_nm"
     return image.replace(
         data=GridImage.from_image(image, grid).read(),
@@ -1057,7 +1063,7 @@ def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
     missing = ~np.isfinite(values)
     values[missing] = 0
     if options.denoise:
-        numbers, sigma = NUMBERS["denoise"], noise_level(values)
+        numbers, sigma = NUMBERS["denoise"], estimate_noise_level(values)
         values = restoration.denoise_nl_means(
             values,
             patch_size=int(numbers["patch_px"]),

@@ -84,7 +84,7 @@ def add_defects(
     while count < pixels_wanted and left and contrast > 0:
         left -= 1
         centre = np.unravel_index(rng.choice(places), high.shape)
-        shape = _Shape.random(rng)
+        shape = _ObjectShape.random(rng)
         box = shape.find_box(centre, high.shape)
         if box is None or not finite[box].all():
             continue
@@ -123,7 +123,7 @@ def _apply_change(
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class _ObjectShape:
     """Ellipse or rectangle centred in a square."""
 
     half_axes: tuple[float, float]
@@ -131,7 +131,7 @@ class _Shape:
     is_box: bool
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> "_Shape":
+    def random(cls, rng: np.random.Generator) -> "_ObjectShape":
         a, b = rng.uniform(*HALF_AXES_PX, 2)
         return cls((a, b), rng.uniform(0, np.pi), bool(rng.random() < 0.5))
 

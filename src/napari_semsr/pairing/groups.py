@@ -47,7 +47,9 @@ class ImageMatch:
     congruent: bool  # whether pixels at the same index show the same
 
 
-def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[ImageMatch]]:
+def find_matching_images(
+    images: Sequence[Micrograph], what: str
+) -> Job[list[ImageMatch]]:
     """Find pairs of images that show the same area, at least partly."""
     if len(images) < 2:
         return []
@@ -55,7 +57,7 @@ def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[ImageMatch
     small: list[FloatArray] = []
     for number, image in enumerate(images):
         yield Progress(number, len(images), f"comparing {what} images with one another")
-        values = _downsample(image.array(), shrink)
+        values = _downsample_image(image.array(), shrink)
         # without pixel noise and shading, and of unit standard deviation
         smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
         smooth = smooth - ndimage.gaussian_filter(values, _SHADING_PX)
@@ -113,7 +115,7 @@ class ImageGroups:
         return [group for group in names_by_group.values() if len(group) > 1]
 
 
-def _downsample(values: RealArray, shrink: int) -> FloatArray:
+def _downsample_image(values: RealArray, shrink: int) -> FloatArray:
     """Average over blocks, replacing missing pixels with the mean of the others."""
     field = np.asarray(values, float)
     finite = np.isfinite(field)
@@ -130,7 +132,7 @@ def _are_pixels_aligned(first: Micrograph, second: Micrograph) -> bool:
     """Return whether two images correlate better unshifted than shifted by a pixel."""
     if first.shape != second.shape:
         return False
-    a, b = (_downsample(one.array(), 1) for one in (first, second))
+    a, b = (_downsample_image(one.array(), 1) for one in (first, second))
     here, *correlations_moved = (
         abs(_correlate_overlap(a, b, shift))
         for shift in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))

@@ -45,7 +45,7 @@ _CHUNK_BYTES = 1 << 22  # chosen: some tens of patches, read together in trainin
 
 
 @dataclass(slots=True)
-class SetWriter:
+class PatchSetWriter:
     """Writer for the patches of one set, one chunk at a time."""
 
     group: "zarr.Group"  # Group of the set; its arrays are created with the first patch
@@ -123,7 +123,7 @@ def write_pairs(
     group.attrs[ATTRIBUTE] = record
     done_count = 0
     for name, pairs in choice.sets.items():
-        writer = SetWriter(group.create_group(name), len(pairs))
+        writer = PatchSetWriter(group.create_group(name), len(pairs))
         for first, second in pairs:
             low = choice.read_patch("low", first.source, first.box)
             high = choice.read_patch("high", second.source, second.box)
@@ -192,17 +192,17 @@ class PairStore:
     def get_ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
         """Return the grey ranges (percentiles 0.1, 99.9) of a pair's images."""
         first, second = (
-            self._get_source(name, side, index) for side in ("low", "high")
+            self._get_source_record(name, side, index) for side in ("low", "high")
         )
         (a, b), (c, d) = first["range"], second["range"]
         return (float(a), float(b)), (float(c), float(d))
 
     def get_image_name(self, name: str, side: str, index: int) -> str | None:
         """Return the image name for one `side` of a pair, if stored."""
-        image: str | None = self._get_source(name, side, index).get("name")
+        image: str | None = self._get_source_record(name, side, index).get("name")
         return image
 
-    def _get_source(self, name: str, side: str, index: int) -> dict[str, Any]:
+    def _get_source_record(self, name: str, side: str, index: int) -> dict[str, Any]:
         array = f"{name}/{side}_places"
         if array not in self._sources:  # read once
             places: Any = self.group[array]
@@ -257,26 +257,28 @@ class PairStore:
                 unit = "nm" if has_size else "px"
                 sources_found += [
                     {"name": one["name"], "digest": digest, "unit": unit, "areas": here}
-                    for one in _trace_sources(image)
+                    for one in _iterate_source_records(image)
                     if (digest := one["digest"]) is not None
                 ]
         return sources_found
 
     def draw_contact_sheet(self) -> NDArray[np.uint8]:
         """Draw pairs of each set, LOW next to HIGH, with the training set on top."""
-        bands = [_draw_pairs(self, name) for name in SPLITS if self.counts[name]]
+        bands = [
+            _draw_pair_thumbnails(self, name) for name in SPLITS if self.counts[name]
+        ]
         line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
         parts = [part for band in bands for part in (line, band)]
         return np.concatenate([*parts, line])
 
 
-def _trace_sources(image: dict[str, Any]) -> Iterator[dict[str, object]]:
+def _iterate_source_records(image: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Yield the records of an image and of the images it was cropped from."""
     yield image
     history = image.get("provenance")
     if history is not None and history["job"] == "crop":
         for item in history["inputs"]:
-            yield from _trace_sources(item)
+            yield from _iterate_source_records(item)
 
 
 def _merge_areas(areas: list[list[float]]) -> list[list[float]]:
@@ -325,7 +327,7 @@ _GAP, _BETWEEN = 2, 8  # pixels within a pair and between pairs; chosen
 _WHITE = 255
 
 
-def _draw_pairs(store: PairStore, name: str) -> NDArray[np.uint8]:
+def _draw_pair_thumbnails(store: PairStore, name: str) -> NDArray[np.uint8]:
     """Draw a sample of the pairs of one set."""
     count = store.counts[name]
     shown_count = min(_MOST[name], count)

@@ -7,11 +7,11 @@ from .register_images import (
     Registration as Registration,
     RegistrationOptions as RegistrationOptions,
     RegistrationRefused as RegistrationRefused,
-    Residuals as Residuals,
+    RegistrationResiduals as RegistrationResiduals,
     evaluate_transform as evaluate_transform,
     register as register,
     register_landmarks as register_landmarks,
-    register_uncalibrated as register_uncalibrated,
+    register_uncalibrated_images as register_uncalibrated_images,
     rescale_pixel_size as rescale_pixel_size,
 )
 from .shift import Shift as Shift, find_shift as find_shift

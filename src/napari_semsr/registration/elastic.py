@@ -63,7 +63,7 @@ class ElasticFit:
     edge_nm: float  # as in `TransformFit`
     patches: PatchShifts
     off_nm: FloatArray  # (N, 2) of held-out patches
-    knots: "_Knots"
+    knots: "_KnotGrid"
     stiff: float
     covariance: FloatArray  # (2K, 2K) of the knots' displacements (K, 2), nm²
 
@@ -76,11 +76,13 @@ class ElasticFit:
     def refit(self, patches: PatchShifts) -> Elastic:
         """Fit the same knots with the same stiffness to other patches."""
         data = _Displacements.from_patches(patches, self.transform.affine)
-        return _fit_without_folds(data, replace(self, patches=patches)).transform
+        return _fit_fold_free_displacement(
+            data, replace(self, patches=patches)
+        ).transform
 
 
 @dataclass(frozen=True, slots=True)
-class _Knots:
+class _KnotGrid:
     """Grid of knots over a field."""
 
     origin: FloatPair
@@ -88,7 +90,9 @@ class _Knots:
     shape: IntPair
 
     @classmethod
-    def from_extent(cls, low: FloatArray, high: FloatArray, spacing: float) -> "_Knots":
+    def from_extent(
+        cls, low: FloatArray, high: FloatArray, spacing: float
+    ) -> "_KnotGrid":
         count = np.ceil((high - low) / spacing).astype(int) + 1 + 2 * _BEYOND
         first = (low + high) / 2 - (count - 1) / 2 * spacing
         return cls((first[0], first[1]), spacing, (int(count[0]), int(count[1])))
@@ -190,17 +194,17 @@ def _fit_bending(
     cell = np.minimum((8 * (data.at - data.at.min(axis=0)) / span).astype(int), 7)
     number = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
     parts = [number == part for part in range(_FOLDS)]
-    fewest = _Knots.from_extent(low, high, _SPACINGS[-1] * pitch)
+    fewest = _KnotGrid.from_extent(low, high, _SPACINGS[-1] * pitch)
     while np.prod(fewest.shape) > _KNOTS:
-        fewest = _Knots.from_extent(low, high, fewest.spacing * 1.25)
+        fewest = _KnotGrid.from_extent(low, high, fewest.spacing * 1.25)
     knot_grids = (
-        _Knots.from_extent(low, high, spacing * pitch) for spacing in _SPACINGS[:-1]
+        _KnotGrid.from_extent(low, high, spacing * pitch) for spacing in _SPACINGS[:-1]
     )
     grids = [fewest, *(grid for grid in knot_grids if np.prod(grid.shape) <= _KNOTS)]
     choices = (
         (miss, number, stiff, off)
         for number, grid in enumerate(grids)
-        for stiff, miss, off in _try_stiffness(data, grid, parts)
+        for stiff, miss, off in _iterate_stiffness_errors(data, grid, parts)
     )
     _, number, stiff, off = min(choices, key=lambda choice: choice[0])
     knots = grids[number]
@@ -209,13 +213,15 @@ def _fit_bending(
     )
     nothing = np.empty((0, 0))
     start = ElasticFit(Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing)
-    return _fit_without_folds(data, start)
+    return _fit_fold_free_displacement(data, start)
 
 
-def _fit_without_folds(data: _Displacements, bending_before: ElasticFit) -> ElasticFit:
+def _fit_fold_free_displacement(
+    data: _Displacements, bending_before: ElasticFit
+) -> ElasticFit:
     """Fit a displacement without folds."""
     knots, stiff = bending_before.knots, bending_before.stiff
-    system = _System(data, knots)
+    system = _NormalEquations(data, knots)
     while True:
         values, edge = system.solve(stiff, _ROUNDS)
         shape = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
@@ -231,12 +237,12 @@ def _fit_without_folds(data: _Displacements, bending_before: ElasticFit) -> Elas
         stiff *= 10
 
 
-def _try_stiffness(
-    data: _Displacements, knots: _Knots, parts: list[BoolArray]
+def _iterate_stiffness_errors(
+    data: _Displacements, knots: _KnotGrid, parts: list[BoolArray]
 ) -> Iterator[tuple[float, float, FloatArray]]:
     """Yield each stiffness with its held-out error and residuals."""
     systems = [
-        (out, _System(data.select(~out), knots))
+        (out, _NormalEquations(data.select(~out), knots))
         for out in parts
         if out.any() and (~out).sum() >= _FEWEST // 2
     ]
@@ -254,10 +260,10 @@ def _try_stiffness(
         yield stiff, float(np.log1p(misfit / scale).mean() + np.log(scale)), off.copy()
 
 
-class _System:
+class _NormalEquations:
     """Normal equations for the knots; patch weights are kept between fits."""
 
-    def __init__(self, data: _Displacements, knots: _Knots) -> None:
+    def __init__(self, data: _Displacements, knots: _KnotGrid) -> None:
         self._data = data
         self._weights = np.ones(len(data.at))
         self._basis = knots.evaluate_basis(data.at)

@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Grid, GridImage, Micrograph, RealArray, noise_level
+from napari_semsr.core import (
+    Grid,
+    GridImage,
+    Micrograph,
+    RealArray,
+    estimate_noise_level,
+)
 
 Field = NDArray[np.complex64]
 
@@ -55,7 +61,7 @@ def compute_orientations(images: RealArray, width_px: float) -> Field:
     `width_px` is the standard deviation of the Gaussian derivative filter.
     """
     rise, finite, floor = _compute_gradients(images, width_px)
-    return _divide_finite(rise**2, np.abs(rise) ** 2 + floor, finite)
+    return _divide_finite_values(rise**2, np.abs(rise) ** 2 + floor, finite)
 
 
 def compute_outlines(
@@ -76,11 +82,13 @@ def compute_outlines(
         for plane in (power, finite.astype(np.float32))
     )
     around /= np.maximum(share, _SHARE)
-    outline = _divide_finite(rise**2, around + floor, finite)
-    return outline, _divide_finite(rise, np.maximum(np.abs(rise), 1e-12), finite)
+    outline = _divide_finite_values(rise**2, around + floor, finite)
+    return outline, _divide_finite_values(rise, np.maximum(np.abs(rise), 1e-12), finite)
 
 
-def _divide_finite(above: Field, below: RealArray, finite: NDArray[np.bool_]) -> Field:
+def _divide_finite_values(
+    above: Field, below: RealArray, finite: NDArray[np.bool_]
+) -> Field:
     """Divide finite values; return 0 elsewhere."""
     quotient = above / np.where(finite, below, 1)
     return np.asarray(np.where(finite, quotient, 0), np.complex64)
@@ -139,5 +147,5 @@ def has_structure(image: RealArray) -> bool:
     one, two = (width**2 for width in _BAND_PX)
     kept_noise = (1 / one + 1 / two - 4 / (one + two)) / (4 * np.pi)
     rounding = (_ROUNDING * float(np.abs(without_gaps).max())) ** 2
-    by_noise = kept_noise * noise_level(without_gaps) ** 2
+    by_noise = kept_noise * estimate_noise_level(without_gaps) ** 2
     return float(np.var((fine - coarse)[finite])) > max(_MORE * by_noise, rounding)

@@ -103,7 +103,7 @@ def compute_held_out_residuals(map_fit: TransformFit, model: Model) -> FloatArra
     return off
 
 
-def sample_overlap(
+def get_overlap_positions(
     transform: Transform, moving: Micrograph, fixed: Micrograph
 ) -> FloatArray:
     """Return evenly spaced moving-image positions (N, 2) in the overlap, in nm."""
@@ -125,7 +125,7 @@ def _find_mapped_positions(
     return places, np.asarray(inside)
 
 
-def compute_overlap(
+def compute_overlap_fraction(
     transform: Affine | Elastic, moving: Micrograph, fixed: Micrograph
 ) -> float:
     """Return the overlap as a fraction of the smaller image's area."""
@@ -200,7 +200,7 @@ def compare_candidates(
     return float(theirs.sum() / ours.sum()), float(each.mean() / max(error, 1e-12))
 
 
-def compute_field(
+def compute_orientation_field(
     image: Micrograph, grid: Grid, transform: Transform, width_px: float
 ) -> Field:
     """Compute the orientations of an image resampled to a grid by a transform."""

@@ -183,7 +183,7 @@ def measure_shifts(
         return None
     one_by_one = max(level.grid.shape) > _WHOLE_PX
     edge = edge_nm / level.pitch
-    cut = (_compute_patches_separately if one_by_one else _crop_patches)(
+    cut = (_compute_patch_fields if one_by_one else _crop_patches)(
         level, transform, corners, plan, edge
     )
     ours, theirs, rise = cut
@@ -282,7 +282,7 @@ def _move_edges(field: Field, rise: Field, edge: float) -> Field:
     return np.asarray(sampled_parts[0] + 1j * sampled_parts[1], np.complex64)
 
 
-def _compute_patches_separately(
+def _compute_patch_fields(
     level: PyramidLevel,
     transform: Transform,
     corners: list[IntPair],

@@ -36,12 +36,12 @@ from napari_semsr.registration.orientation import (
 from napari_semsr.registration.quality import (
     AlternativeTransform,
     compare_candidates,
-    compute_field,
     compute_held_out_residuals,
     compute_mutual_information,
-    compute_overlap,
+    compute_orientation_field,
+    compute_overlap_fraction,
     estimate_uncertainty,
-    sample_overlap,
+    get_overlap_positions,
 )
 from napari_semsr.registration.refine import (
     BY_WIDTH,
@@ -90,13 +90,13 @@ class SearchRanges:
             count = int(np.ceil(2 * np.pi / step))
             turns = np.arange(count) * 360 / count - 180
         else:
-            turns = _sample_range(self.turn_degrees, np.degrees(step))
-        scales = np.exp(_sample_range(np.log1p(self.stretch), step))
+            turns = _create_search_values(self.turn_degrees, np.degrees(step))
+        scales = np.exp(_create_search_values(np.log1p(self.stretch), step))
         mirrors = (False, True) if self.with_mirror else (False,)
         return list(itertools.product(turns, scales, mirrors))
 
     def list_nearby_steps(
-        self, places: "Sequence[Candidate]", side: int
+        self, places: "Sequence[TransformCandidate]", side: int
     ) -> list[tuple[float, float, bool]]:
         """Return rotations, scales and mirror flags near candidates at `side` px."""
         step = _LOST_PX / (_RADIUS * side)
@@ -116,14 +116,14 @@ class SearchRanges:
         ]
 
 
-def _sample_range(reach: float, step: float) -> FloatArray:
+def _create_search_values(reach: float, step: float) -> FloatArray:
     """Return values from -reach to reach in steps of at most `step`."""
     count = int(np.ceil(reach / step))
     return np.linspace(-reach, reach, 2 * count + 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class TransformCandidate:
     """Candidate transform found by a search."""
 
     score: float  # standard deviations of chance
@@ -145,7 +145,7 @@ class CorrelationSearch:
 
     def run(
         self, steps_tried: Sequence[tuple[float, float, bool]], keep: int
-    ) -> Job[list[Candidate]]:
+    ) -> Job[list[TransformCandidate]]:
         """Try rotations, scales and mirroring; return the candidates, best first."""
         if not (steps_tried and self._field.any()):
             return []
@@ -175,13 +175,13 @@ class CorrelationSearch:
         sigma = _TO_SIGMA * float(np.median(chance)) if chance else 1.0
         places_found.sort(key=lambda item: -item[0])
         return [
-            Candidate(
+            TransformCandidate(
                 score / max(sigma, 1e-12), self._create_transform(affine, at, side)
             )
             for score, affine, at in places_found[:keep]
         ]
 
-    def find_rivals(self, affine: Affine, keep: int) -> list[Candidate]:
+    def find_rivals(self, affine: Affine, keep: int) -> list[TransformCandidate]:
         """Find other high-scoring shifts at the same rotation and scale."""
         at_centre = affine(self._centre)
         centred_map = Affine.from_matrix(
@@ -199,7 +199,7 @@ class CorrelationSearch:
         places = np.argwhere(peaks & (scores > 0))
         heights = scores[tuple(places.T)]
         return [
-            Candidate(
+            TransformCandidate(
                 float(heights[k]),
                 self._create_transform(
                     centred_map, _unwrap_shifts(places[k], shape, side), side
@@ -342,7 +342,7 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Residuals:
+class RegistrationResiduals:
     """Residuals of held-out patches or landmarks, possibly empty."""
 
     # (N, 2) centres of the patches in the plane of the fixed image
@@ -369,7 +369,7 @@ class Registration:
     overlap: float  # Fraction of the smaller image that the other shows
     mutual_information_before: float  # in bits, with the images at their origins
     mutual_information_after: float
-    residuals: Residuals
+    residuals: RegistrationResiduals
     score: float  # of the search's best candidate, in standard deviations of chance
     search_name: str  # source of the transform: near, full, landmarks or stored
     rivals: tuple[AlternativeTransform, ...] = ()  # alternatives, the best first
@@ -408,7 +408,7 @@ def register(
         near = _compute_span(moving, fixed) / _SIDES["near"][0][0]
         pitch = max(near, *moving.scale, *fixed.scale)
         near_start = _refine_candidate(
-            moving, fixed, Candidate(0.0, start), pitch, model
+            moving, fixed, TransformCandidate(0.0, start), pitch, model
         )
         if near_start is None:
             msg = (
@@ -433,7 +433,7 @@ def rescale_pixel_size(image: Micrograph, factor: float) -> Micrograph:
     return image.replace(pixel_size_nm=size, origin=origin)
 
 
-def register_uncalibrated(
+def register_uncalibrated_images(
     moving: Micrograph,
     fixed: Micrograph,
     options: RegistrationOptions | None = None,
@@ -472,7 +472,7 @@ def register_uncalibrated(
     )
     for step in steps:
         wide = _RANGES[step].stretch
-        spread = _sample_range(np.log(_MAX_RATIO), 2 * np.log1p(wide))
+        spread = _create_search_values(np.log(_MAX_RATIO), 2 * np.log1p(wide))
         best = [(0.0, alike * float(np.exp(exponent))) for exponent in spread]
         for side, kept_count in _RATIO_SIDES:
             ratios: list[tuple[float, float]] = []
@@ -512,7 +512,7 @@ def register_uncalibrated(
 
 def _search_best_candidate(
     moving: Micrograph, fixed: Micrograph, step: Step, side: int
-) -> Job[Candidate | None]:
+) -> Job[TransformCandidate | None]:
     """Search for the best candidate, if any, in images of `side` pixels."""
     span = _compute_span(moving, fixed)
     pitch = max(span / side, *moving.scale, *fixed.scale)
@@ -575,7 +575,7 @@ def _find_transform(
             )
             raise RegistrationRefused(msg, "no-structure")
     for step in steps:
-        places: list[Candidate] = []
+        places: list[TransformCandidate] = []
         finished_pitch = np.inf
         for side_wanted, near in _SIDES[step]:
             pitch = max(span / side_wanted, fine)
@@ -592,12 +592,14 @@ def _find_transform(
             if not places or places[0].score < _CLEAR:
                 continue
             yield Progress(0, 0, "refining")
-            best = _select_best(moving, fixed, places[:_CANDIDATES], pitch, model)
+            best = _select_best_candidate(
+                moving, fixed, places[:_CANDIDATES], pitch, model
+            )
             if best is None:
                 continue
             fit, score = best
             yield Progress(0, 0, "looking for other positions that fit")
-            rivals = _find_rivals(
+            rivals = _find_alternative_transforms(
                 moving, fixed, search, places[:_CANDIDATES], fit, model
             )
             if rivals and rivals[0].score > _ALIKE:
@@ -618,16 +620,16 @@ def _find_transform(
     raise RegistrationRefused(msg, "no-overlap")
 
 
-def _select_best(
+def _select_best_candidate(
     moving: Micrograph,
     fixed: Micrograph,
-    places: Sequence[Candidate],
+    places: Sequence[TransformCandidate],
     pitch: float,
     model: Model,
 ) -> tuple[TransformFit, float] | None:
     """Refine the first distinct candidates and return the best-supported one."""
-    middle = sample_overlap(places[0].affine, moving, fixed)
-    candidates: list[Candidate] = []
+    middle = get_overlap_positions(places[0].affine, moving, fixed)
+    candidates: list[TransformCandidate] = []
     for place in places:
         apart = (
             np.abs(place.affine(middle) - other.affine(middle)).max()
@@ -649,7 +651,11 @@ def _select_best(
 
 
 def _refine_candidate(
-    moving: Micrograph, fixed: Micrograph, place: Candidate, pitch: float, model: Model
+    moving: Micrograph,
+    fixed: Micrograph,
+    place: TransformCandidate,
+    pitch: float,
+    model: Model,
 ) -> TransformFit | None:
     """Refine a candidate from the search pixel size to the finest pixel size."""
     fine = max(*moving.scale, *fixed.scale)
@@ -703,17 +709,17 @@ def _is_consistent(fit: TransformFit, pitch: float) -> bool:
     return agree >= _FEWEST + _AGREE * int(significant.sum())
 
 
-def _find_rivals(
+def _find_alternative_transforms(
     moving: Micrograph,
     fixed: Micrograph,
     search: CorrelationSearch,
-    places: Sequence[Candidate],
+    places: Sequence[TransformCandidate],
     fit: TransformFit,
     model: Model,
 ) -> list[AlternativeTransform]:
     """Find alternative transforms that fit, best first."""
     best, same = fit.affine, _SAME_PX * search.pitch
-    middle = sample_overlap(best, moving, fixed)
+    middle = get_overlap_positions(best, moving, fixed)
 
     def measure_distance(one: Affine, other: Affine) -> float:
         # Over half of the field: on a distorted image several transforms each fit a
@@ -727,8 +733,8 @@ def _find_rivals(
         PyramidLevel(moving, fixed, pitch),
     ]
     grid = levels[-1].grid
-    ours = compute_field(fixed, grid, Affine(), SEARCH_WIDTH_PX)
-    theirs = compute_field(moving, grid, best, SEARCH_WIDTH_PX)
+    ours = compute_orientation_field(fixed, grid, Affine(), SEARCH_WIDTH_PX)
+    theirs = compute_orientation_field(moving, grid, best, SEARCH_WIDTH_PX)
     rivals = []
     # scores near the best of the same search: a repeating pattern shifted by a period
     # hardly loses overlap; a fit of a corner alone is not evidence
@@ -753,7 +759,7 @@ def _find_rivals(
                 affine = refined_place.affine
         if measure_distance(affine, best) < same:
             continue
-        other = compute_field(moving, grid, affine, SEARCH_WIDTH_PX)
+        other = compute_orientation_field(moving, grid, affine, SEARCH_WIDTH_PX)
         score, sure = compare_candidates(ours, theirs, other, _CELL_PX)
         if score > _NEARLY and sure < _SURE:
             score = max(score, 1.0)  # the difference is not significant
@@ -785,7 +791,7 @@ def _evaluate_fit(
             )
     yield Progress(0, 0, "estimating the error")
     transform: Affine | Elastic = fit.affine if bending is None else bending.transform
-    places = sample_overlap(transform, moving, fixed)
+    places = get_overlap_positions(transform, moving, fixed)
     if bending is None:
         patches, off = (
             fit.patches,
@@ -807,7 +813,9 @@ def _evaluate_fit(
         model=options.model if bending is not None else _get_linear_model(options),
         search_name=search_name,
         error_nm=float(np.sqrt(square_error(places).mean())),
-        residuals=Residuals(patches.places, off, ~is_doubtful, patches.side_nm, errors),
+        residuals=RegistrationResiduals(
+            patches.places, off, ~is_doubtful, patches.side_nm, errors
+        ),
     )
 
 
@@ -871,7 +879,7 @@ def evaluate_transform(
     model: str,
     search_name: str,
     error_nm: float,
-    residuals: Residuals,
+    residuals: RegistrationResiduals,
 ) -> Registration:
     """Evaluate a given transform, in nm, between two calibrated images.
 
@@ -883,7 +891,7 @@ def evaluate_transform(
     RegistrationRefused
         If the transformed moving image does not overlap the fixed one.
     """
-    overlap = compute_overlap(transform, moving, fixed)
+    overlap = compute_overlap_fraction(transform, moving, fixed)
     if overlap <= 0:
         msg = (
             f"Under this transform, {moving.name!r} does not overlap {fixed.name!r}: "
@@ -929,7 +937,9 @@ def register_landmarks(
         If the landmarks do not determine a transform.
     """
     fit = fit_landmarks(landmarks, model)
-    expected_error = fit.estimate_error(sample_overlap(fit.transform, moving, fixed))
+    expected_error = fit.estimate_error(
+        get_overlap_positions(fit.transform, moving, fixed)
+    )
     error = np.nan
     if expected_error is not None and expected_error.size:
         error = float(np.sqrt(np.mean(expected_error**2)))
@@ -940,7 +950,7 @@ def register_landmarks(
         model=model,
         search_name="landmarks",
         error_nm=error,
-        residuals=Residuals(
+        residuals=RegistrationResiduals(
             places_nm=landmarks.fixed,
             off_nm=fit.held_out_residuals,
             reliable=np.ones(len(landmarks), dtype=bool),

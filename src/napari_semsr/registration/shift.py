@@ -78,7 +78,7 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
         If there is no structure, or no reliable shift.
     """
     _check_shapes(fixed.shape, moving.shape, reach)
-    first, second = _band_pass(fixed), _band_pass(moving)
+    first, second = _apply_band_pass(fixed), _apply_band_pass(moving)
     if not (first.any() and second.any()):
         msg = (
             "One of the images has no structure in the common area: use images with "
@@ -141,7 +141,7 @@ def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -
         raise ShapeError(msg, code="image-too-small")
 
 
-def _band_pass(image: RealArray) -> FloatArray:
+def _apply_band_pass(image: RealArray) -> FloatArray:
     """Band-pass filter an image; missing pixels become 0."""
     values = np.asarray(image, dtype=np.float64)
     finite = np.isfinite(values)

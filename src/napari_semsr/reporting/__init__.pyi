@@ -2,13 +2,13 @@ from .figures import (
     CurveStyle as CurveStyle,
     choose_grey_limits as choose_grey_limits,
     draw_curves as draw_curves,
-    draw_errors_png as draw_errors_png,
     draw_image_png as draw_image_png,
-    draw_offsets as draw_offsets,
     draw_overlaps_png as draw_overlaps_png,
     draw_overlay_png as draw_overlay_png,
     draw_plot_png as draw_plot_png,
-    format_bar_length as format_bar_length,
+    draw_position_errors as draw_position_errors,
+    draw_position_errors_png as draw_position_errors_png,
+    format_scale_bar_length as format_scale_bar_length,
     paste_frames as paste_frames,
 )
 from .page import (
@@ -22,8 +22,8 @@ from .page import (
     write_page as write_page,
 )
 from .plate import (
-    PlateImage as PlateImage,
-    PlateOverlay as PlateOverlay,
+    FigureImage as FigureImage,
+    FigureOverlay as FigureOverlay,
     choose_column_count as choose_column_count,
     describe_scale_bars as describe_scale_bars,
     draw_plate as draw_plate,

@@ -93,7 +93,7 @@ def draw_overlay_png(
     )
     figure, axes = _create_image_axes(first, pixel_nm, _WIDE_PX)
     _draw_image(axes, np.stack([magenta, green, magenta], axis=-1), pixel_nm, (0, 1))
-    high, (down, across) = _get_extent(first, pixel_nm)[0], pixel_nm or (1.0, 1.0)
+    high, (down, across) = _get_image_extent(first, pixel_nm)[0], pixel_nm or (1.0, 1.0)
     for name, box in boxes.items():
         corner = box.x0 * across, box.y0 * down
         rows, columns = box.shape
@@ -235,7 +235,7 @@ def draw_overlaps_png(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    height, width = _get_extent(mosaic, pixel_nm)
+    height, width = _get_image_extent(mosaic, pixel_nm)
     figure = _create_figure(_WIDE_PX, round(_WIDE_PX * 0.86 * height / width))
     axes = figure.add_axes((0.0, 0.0, 0.86, 1.0))
     axes.set_axis_off()
@@ -260,7 +260,7 @@ def draw_overlaps_png(
     return _render_png(figure)
 
 
-def draw_errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
+def draw_position_errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
     """Plot the position errors before and after stitching, each at its own scale."""
     figure = _create_figure(860, 404)
     both = (
@@ -269,14 +269,14 @@ def draw_errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
     )
     for left, title, errors, colour in both:
         axes = figure.add_axes((left, 0.14, 0.39, 0.76))
-        draw_offsets(axes, errors, colour)
+        draw_position_errors(axes, errors, colour)
         axes.set(xlabel="x (px)", ylabel="y (px)")
         axes.set_title(title, fontsize=10.5)
         _add_grid(axes)
     return _render_png(figure)
 
 
-def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
+def draw_position_errors(axes: "Axes", offsets: FloatArray, colour: str) -> None:
     """Plot position errors (N, 2); y points down, as in an image."""
     finite = offsets[np.isfinite(offsets).all(axis=1)]
     reach = 1.15 * float(np.abs(finite).max(initial=1e-6))
@@ -293,14 +293,14 @@ def choose_grey_limits(image: RealArray) -> tuple[float, float]:
     return low, high if high > low else low + max(1e-6 * abs(low), 1e-6)
 
 
-def choose_bar_length(extent: float) -> float:
+def choose_scale_bar_length(extent: float) -> float:
     """Choose a bar length of 1, 2 or 5 times a power of ten, below 28 % of a width."""
     limit = extent * _BAR_SHARE
     power = 10.0 ** math.floor(math.log10(limit))
     return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
-def format_bar_length(length: float, *, has_size: bool) -> str:
+def format_scale_bar_length(length: float, *, has_size: bool) -> str:
     """Format the length of a scale bar, given in nm if calibrated, otherwise in px."""
     if not has_size:
         return f"{length:g} px"
@@ -310,7 +310,7 @@ def format_bar_length(length: float, *, has_size: bool) -> str:
     return f"{length:g} nm"
 
 
-def _get_extent(
+def _get_image_extent(
     image: RealArray, pixel_nm: tuple[float, float] | None
 ) -> tuple[float, float]:
     """Return the height and width of an image in nm, or in px without a pixel size."""
@@ -329,7 +329,7 @@ def _create_figure(width_px: int, height_px: int) -> "Figure":
 def _create_image_axes(
     image: RealArray, pixel_nm: tuple[float, float] | None, width_px: int
 ) -> tuple["Figure", "Axes"]:
-    height, width = _get_extent(image, pixel_nm)
+    height, width = _get_image_extent(image, pixel_nm)
     figure = _create_figure(width_px, max(24, round(width_px * height / width)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -346,13 +346,13 @@ def _draw_image(
     """Draw an image with a white, dark-edged scale bar in the lower left."""
     from matplotlib.patches import Rectangle
 
-    height, width = _get_extent(image, pixel_nm)
+    height, width = _get_image_extent(image, pixel_nm)
     artist = axes.imshow(
         np.ma.masked_invalid(image), vmin=limits[0], vmax=limits[1],
         extent=(0, width, height, 0), aspect="auto", **look,
     )  # fmt: skip
-    long = choose_bar_length(width)
-    words = format_bar_length(long, has_size=pixel_nm is not None)
+    long = choose_scale_bar_length(width)
+    words = format_scale_bar_length(long, has_size=pixel_nm is not None)
     left, thick = width * 0.035, min(height * 0.02, width * 0.015)
     low = height * 0.95
     axes.add_patch(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_semsr.core import format_number, software_versions
+from napari_semsr.core import format_number, get_software_versions
 from napari_semsr.io import replace_atomically
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ NO_VALUE = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def render(template: str, **values: object) -> str:
+def render_template(template: str, **values: object) -> str:
     """Render a template as a complete, self-contained HTML document."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -33,7 +33,7 @@ def render(template: str, **values: object) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.globals["version"] = software_versions()["napari-semsr"]
+    environment.globals["version"] = get_software_versions()["napari-semsr"]
     environment.filters |= {
         "base64": lambda png: base64.b64encode(png).decode("ascii"),
         # width and height of a PNG, so that the page does not jump while it loads
@@ -52,7 +52,7 @@ def render(template: str, **values: object) -> str:
 
 def write_page(path: Path, template: Path, **values: object) -> None:
     """Write a page atomically; `values` are the variables of its template."""
-    text = render(template.read_text(encoding="utf-8"), **values)
+    text = render_template(template.read_text(encoding="utf-8"), **values)
     with replace_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -72,7 +72,7 @@ def list_provenance(
     return [
         *((f"Option {name}", value) for name, value in _flatten_options(options)),
         *((f"Digest of {name}", digest) for name, digest in digests),
-        *((f"Version of {name}", v) for name, v in software_versions().items()),
+        *((f"Version of {name}", v) for name, v in get_software_versions().items()),
     ]
 
 

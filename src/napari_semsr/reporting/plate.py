@@ -9,8 +9,8 @@ import numpy as np
 from napari_semsr.core import FloatPair, IntPair, RealArray, ShapeError
 from napari_semsr.reporting.figures import (
     EMPTY,
-    choose_bar_length,
-    format_bar_length,
+    choose_scale_bar_length,
+    format_scale_bar_length,
     render_figure,
     write_text,
 )
@@ -36,7 +36,7 @@ _WORDS: Any = {"edge": 1.2, "fontsize": _POINTS}  # text on an image
 
 
 @dataclass(frozen=True, slots=True)
-class PlateOverlay:
+class FigureOverlay:
     """Map overlaid on an image of a figure."""
 
     values: RealArray  # (Y, X) The map; NaN shows the image
@@ -49,7 +49,7 @@ class PlateOverlay:
 
 
 @dataclass(frozen=True, slots=True)
-class PlateImage:
+class FigureImage:
     """One image of a figure."""
 
     values: RealArray  # (Y, X) Grey values or a map; NaN is a light blue-grey
@@ -67,7 +67,7 @@ class PlateImage:
     inset: RealArray | None = None
     gamma: float = 1.0  # Exponent of the grey levels, as in napari
     # A map shown over the image; the colour bar is then that of the map
-    overlay: PlateOverlay | None = None
+    overlay: FigureOverlay | None = None
 
     @property
     def size(self) -> FloatPair:
@@ -81,7 +81,7 @@ class PlateImage:
         return self.unit if self.overlay is None else self.overlay.unit
 
 
-class Plate(NamedTuple):
+class RenderedFigure(NamedTuple):
     """A rendered figure."""
 
     data: bytes  # of the file
@@ -96,7 +96,7 @@ def choose_column_count(count: int, columns: int | None, width_mm: float) -> int
 
 
 def draw_plate(
-    images: Sequence[PlateImage],
+    images: Sequence[FigureImage],
     *,
     kind: str,
     width_mm: float,
@@ -104,14 +104,17 @@ def draw_plate(
     columns: int | None = None,
     caption: str = "",
     title: str = "",
-) -> Plate:
+) -> RenderedFigure:
     """Draw images in rows, with letters, scale bars, colour bars and insets."""
     from matplotlib.figure import Figure
 
     count = len(images)
     across = choose_column_count(count, columns, width_mm)
     width = (width_mm - _GAP_MM * (across - 1)) / across
-    widths, bars = _compute_image_widths(images, width), _choose_bar_lengths(images)
+    widths, bars = (
+        _compute_image_widths(images, width),
+        _choose_scale_bar_lengths(images),
+    )
     cells: list[tuple[int, float, float, float]] = []  # image, left, top, height
     top = 0.0
     for first in range(0, count, across):
@@ -138,7 +141,7 @@ def draw_plate(
     for i, left, down, _ in cells:
         letter = f"{chr(ord('a') + i)}" if count > 1 else ""
         place = left, down, widths[i]
-        _draw_cell(figure, images[i], place, (width_mm, whole), letter, bars[i])
+        _draw_panel(figure, images[i], place, (width_mm, whole), letter, bars[i])
     if lines:
         figure.text(
             0, 1 - (top + 0.2 * _LINE_MM) / whole, "\n".join(lines),
@@ -147,7 +150,7 @@ def draw_plate(
         )  # fmt: skip
     across_px, down_px = (round(inches * dpi) for inches in figure.get_size_inches())
     data = render_figure(figure, kind, dpi, {"Title": title})
-    return Plate(data, (down_px, across_px))
+    return RenderedFigure(data, (down_px, across_px))
 
 
 def _measure_text_mm(text: str, points: float, dpi: float) -> float:
@@ -165,30 +168,32 @@ def _fit_font_size(text: str, points: float, room_mm: float, dpi: float) -> floa
     return points * min(1.0, room_mm / max(_measure_text_mm(text, points, dpi), 1e-9))
 
 
-def _has_common_scale(images: Sequence[PlateImage]) -> bool:
+def _has_common_scale(images: Sequence[FigureImage]) -> bool:
     """Check whether all images have the same unit and similar field widths."""
     wide = [image.size[1] for image in images]
     units = {image.has_size for image in images}
     return len(units) == 1 and max(wide) <= _MAX_APART * min(wide)
 
 
-def _choose_bar_lengths(images: Sequence[PlateImage]) -> list[float]:
+def _choose_scale_bar_lengths(images: Sequence[FigureImage]) -> list[float]:
     """Choose each scale bar's length, the same for all images with a common scale."""
     wide = [image.size[1] for image in images]
     one = _has_common_scale(images)
-    return [choose_bar_length(min(wide) if one else own) for own in wide]
+    return [choose_scale_bar_length(min(wide) if one else own) for own in wide]
 
 
-def describe_scale_bars(images: Sequence[PlateImage]) -> list[str]:
+def describe_scale_bars(images: Sequence[FigureImage]) -> list[str]:
     """Describe each image's scale bar for a caption; empty if it has none."""
-    each = zip(images, _choose_bar_lengths(images), strict=True)
+    each = zip(images, _choose_scale_bar_lengths(images), strict=True)
     return [
-        "" if i.is_spectrum else f"bar {format_bar_length(long, has_size=i.has_size)}"
+        ""
+        if i.is_spectrum
+        else f"bar {format_scale_bar_length(long, has_size=i.has_size)}"
         for i, long in each
     ]
 
 
-def _compute_image_widths(images: Sequence[PlateImage], width: float) -> list[float]:
+def _compute_image_widths(images: Sequence[FigureImage], width: float) -> list[float]:
     """Compute image widths, excluding colour bars, in cells of a given width."""
     room = [
         width
@@ -202,23 +207,23 @@ def _compute_image_widths(images: Sequence[PlateImage], width: float) -> list[fl
     return [scale * own for own in wide]
 
 
-def _compute_height(image: PlateImage, shown_share: float) -> float:
+def _compute_height(image: FigureImage, shown_share: float) -> float:
     """Return the height of an image drawn at a given width, including its inset."""
     tall = shown_share * image.size[0] / image.size[1]
     if image.box is not None and image.inset is not None:
-        tall += _GAP_MM + shown_share * _compute_box_ratio(image)
+        tall += _GAP_MM + shown_share * _compute_box_aspect_ratio(image)
     return tall
 
 
-def _compute_box_ratio(image: PlateImage) -> float:
+def _compute_box_aspect_ratio(image: FigureImage) -> float:
     y, x = image.pixel
     y0, x0, y1, x1 = image.box or (0, 0, 1, 1)
     return (y1 - y0) * y / ((x1 - x0) * x)
 
 
-def _draw_cell(
+def _draw_panel(
     figure: "Figure",
-    image: PlateImage,
+    image: FigureImage,
     place: tuple[float, float, float],
     whole: FloatPair,
     letter: str,
@@ -269,10 +274,10 @@ def _draw_cell(
         left,
         down + tall + _GAP_MM,
         shown_share,
-        shown_share * _compute_box_ratio(image),
+        shown_share * _compute_box_aspect_ratio(image),
     )
     pixel = (rows * py / image.inset.shape[0], columns * px / image.inset.shape[1])
-    _draw_image(below, image, image.inset, pixel, choose_bar_length(columns * px))
+    _draw_image(below, image, image.inset, pixel, choose_scale_bar_length(columns * px))
     if image.overlay is not None:
         top, left, bottom, right = image.overlay.corners
         moved_limits = top - y0, left - x0, bottom - y0, right - x0
@@ -295,7 +300,7 @@ def _keep_ticks_inside(bar: "Colorbar", tall_mm: float) -> None:
 
 def _draw_image(
     axes: "Axes",
-    image: PlateImage,
+    image: FigureImage,
     values: RealArray,
     pixel: FloatPair,
     long: float,
@@ -326,7 +331,7 @@ def _draw_image(
             edgecolor="black", linewidth=0.3,
         )
     )  # fmt: skip
-    words = format_bar_length(long, has_size=image.has_size)
+    words = format_scale_bar_length(long, has_size=image.has_size)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM
     size = _fit_font_size(
@@ -340,7 +345,9 @@ def _draw_image(
     return artist
 
 
-def _draw_overlay(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> "AxesImage":
+def _draw_overlay(
+    axes: "Axes", overlay: FigureOverlay, pixel: FloatPair
+) -> "AxesImage":
     """Draw a map over an image, below its letter and scale bar; keep axis limits."""
     from matplotlib import colormaps
 

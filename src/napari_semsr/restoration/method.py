@@ -200,7 +200,7 @@ class RadialPower:
         return grain
 
 
-def sample_blocks(data: ReadableArray) -> list[FloatArray]:
+def read_sample_blocks(data: ReadableArray) -> list[FloatArray]:
     """Read a few evenly spaced square blocks of a field.
 
     `data` (Y, X); returns (N, N) grey values, reflected beyond the border of a small
@@ -461,7 +461,9 @@ def _compute_wiener_response(
     return np.asarray(restoration.wiener(point, kernel, balance, reg=reg, clip=False))
 
 
-def _choose_cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
+def _choose_regularisation_weight(
+    kernel: FloatArray, rings: RadialPower, noise: float
+) -> float:
     """Choose the regularisation weight so that the misfit equals the noise.
 
     The constraint of constrained least squares [1]_: the mean square of ``image - blur
@@ -526,7 +528,7 @@ _TILE = 512  # px; chosen: with the largest halo less than 10 MB of doubles
 _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
 
 
-class DetailError(ReadError):
+class InsufficientDetailError(ReadError):
     """Error for an area without enough detail to estimate its blur."""
 
     code = "too-little-detail"
@@ -574,18 +576,18 @@ class Restorer:
         span = self.high - self.low
         values = window.astype(float)
         if span <= 0:
-            return values[_inner_slices(values.shape, halo)]
+            return values[_get_inner_slices(values.shape, halo)]
         values = (values - self.low) / span
         if self.taps is not None:
             spare = halo - self.taps.radius
-            output = self.taps.apply(values[_inner_slices(values.shape, spare)])
+            output = self.taps.apply(values[_get_inner_slices(values.shape, spare)])
         else:
             output = _richardson_lucy(
                 np.maximum(values, 0),
                 self.psf.kernel,
                 iterations=self.options.iterations,
                 tv=self.options.tv,
-            )[_inner_slices(values.shape, halo)]
+            )[_get_inner_slices(values.shape, halo)]
         return np.asarray(output * span + self.low)
 
     def create_plan(self, shape: IntPair) -> TilePlan:
@@ -635,20 +637,20 @@ class Restorer:
         if window.dtype.kind != "f":
             return self._restore_window(window, halo).astype(np.float32)
         missing = ~np.isfinite(window)
-        missing_part = missing[_inner_slices(window.shape, halo)]
+        missing_part = missing[_get_inner_slices(window.shape, halo)]
         if missing_part.all():
             return np.full(box.shape, np.nan, np.float32)
         if missing.any():
             more = math.ceil(math.sqrt(2) * halo)
             wide = read_box(data, box.grow(halo + more))
             without_gaps = fill_gaps(wide, np.isfinite(wide))
-            window = without_gaps[_inner_slices(wide.shape, more)]
+            window = without_gaps[_get_inner_slices(wide.shape, more)]
         output = self._restore_window(window, halo).astype(np.float32)
         output[missing_part] = np.nan
         return output
 
 
-def _inner_slices(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
+def _get_inner_slices(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
     rows, columns = shape
     return slice(width, rows - width), slice(width, columns - width)
 
@@ -676,7 +678,7 @@ def prepare_restoration(
             "was written or copied completely."
         )
         raise ReadError(msg, code="no-finite-values")
-    blocks = sample_blocks(micrograph.data)
+    blocks = read_sample_blocks(micrograph.data)
     pitch = micrograph.scale
     steps = min(pitch) / pitch[0], min(pitch) / pitch[1]
     rings = RadialPower.from_blocks(blocks, micrograph.dtype, steps)
@@ -684,7 +686,7 @@ def prepare_restoration(
     flat = high <= low
     estimates = psf is None or options.method == "blind"
     if estimates and not flat and not has_structure(blocks):
-        raise DetailError(micrograph.name)
+        raise InsufficientDetailError(micrograph.name)
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit_model().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)
@@ -756,7 +758,7 @@ def _compute_filter(
         taps = _crop_response(response, even=repeats)
         return taps, {"balance": None, "exponent": grain.exponent}
     if balance is None and options.method == "cls":
-        balance = _choose_cls_balance(psf.kernel, rings, grain.noise)
+        balance = _choose_regularisation_weight(psf.kernel, rings, grain.noise)
     elif balance is None:
         block = max(blocks, key=lambda b: float(b.std()))
         balance = _sample_balance(psf.kernel, block, grain.noise, options.seed)

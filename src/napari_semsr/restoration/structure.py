@@ -77,7 +77,7 @@ def has_structure(blocks: list[FloatArray]) -> bool:
         if spread and 0 < far.mean() <= _DUST:
             even = np.where(far, np.median(even), even)
         plain.append(even)
-    if _is_steep_or_periodic(plain):
+    if _is_spectrum_steep_or_periodic(plain):
         return True
     blocks_by_contrast = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
     blocks_by_contrast = blocks_by_contrast[:_MAX_BLOCKS]
@@ -93,7 +93,7 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     )
 
 
-def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
+def _is_spectrum_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     """Check whether the spectrum has lines or falls steeply at the coarsest rings."""
     side = blocks[0].shape[0]
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2)
@@ -205,7 +205,7 @@ def _compute_moments(
         for spectrum, terms in zip(spectra, slopes, strict=True):
             values = fft.irfft2(spectrum * band, (side, side))
             cut = values[: cell * _CELLS, : cell * _CELLS]
-            energy = _average_in_cells(cut**2)
+            energy = _compute_cell_means(cut**2)
             logs = np.log(np.maximum(energy, 1e-12 * energy.max() + 1e-300))
             smooth = terms @ (terms.T @ logs)
             rest.append(logs - smooth)
@@ -272,7 +272,7 @@ def _compute_periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
     return np.asarray(np.fft.rfft2(block) - np.fft.rfft2(jumps) / curve)
 
 
-def _average_in_cells(values: FloatArray) -> FloatArray:
+def _compute_cell_means(values: FloatArray) -> FloatArray:
     """Average a block over its 8 x 8 cells; returns (64,)."""
     cell = values.shape[0] // _CELLS
     cut = values[: cell * _CELLS, : cell * _CELLS]
@@ -283,7 +283,7 @@ def _create_regressors(block: FloatArray) -> FloatArray:
     """Return regressors of the noise contrast, (64, 7): a surface and the mean."""
     line = np.linspace(-1, 1, _CELLS)
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
-    mean = _average_in_cells(block)
+    mean = _compute_cell_means(block)
     level = np.log(np.maximum(mean - block.min(), 1e-3 * np.ptp(block) + 1e-300))
     terms = np.stack([np.ones_like(x), y, x, y * y, x * y, x * x, level], axis=1)
     return np.asarray(np.linalg.qr(terms)[0])

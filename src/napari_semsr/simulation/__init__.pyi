@@ -2,11 +2,11 @@ from .degrade import (
     KINDS as KINDS,
     DegradationRanges as DegradationRanges,
     DegradedScene as DegradedScene,
+    apply_random_degradation as apply_random_degradation,
     compute_blur_width_px as compute_blur_width_px,
+    create_gaussian_kernel as create_gaussian_kernel,
     create_smooth_field as create_smooth_field,
     degrade_plane as degrade_plane,
-    degrade_randomly as degrade_randomly,
-    gaussian_kernel as gaussian_kernel,
     get_grey_range as get_grey_range,
 )
 from .drawings import (
@@ -22,16 +22,16 @@ from .gold import (
     FINE_NM as FINE_NM,
     GoldOptions as GoldOptions,
     create_gold_rng as create_gold_rng,
-    random_gold_options as random_gold_options,
-    random_gold_pair as random_gold_pair,
+    create_random_gold_options as create_random_gold_options,
+    simulate_random_gold_pair as simulate_random_gold_pair,
 )
 from .microscope import (
     OPTICS as OPTICS,
     MicroscopeOptions as MicroscopeOptions,
 )
 from .optics import (
+    compute_focus_depth_nm as compute_focus_depth_nm,
     compute_psf as compute_psf,
-    focus_depth_nm as focus_depth_nm,
 )
 from .pairs import (
     SPREAD_PX as SPREAD_PX,
@@ -59,11 +59,11 @@ from .sem import (
     add_noise as add_noise,
 )
 from .specimen import (
-    ObjectOptions as ObjectOptions,
+    PhantomOptions as PhantomOptions,
     Specimen as Specimen,
-    draw_object as draw_object,
+    draw_specimen as draw_specimen,
 )
 from .view import (
-    ViewOptions as ViewOptions,
-    simulate_view as simulate_view,
+    SemViewOptions as SemViewOptions,
+    simulate_sem_view as simulate_sem_view,
 )

@@ -36,7 +36,7 @@ def compute_coverage(
     return np.asarray(1 - mean / pixel_nm, dtype=np.float32)
 
 
-def box_distance(dy: FloatArray, dx: FloatArray, half: FloatPair) -> FloatArray:
+def compute_box_distance(dy: FloatArray, dx: FloatArray, half: FloatPair) -> FloatArray:
     """Compute the signed distance to an axis-aligned rectangle."""
     y, x = np.abs(dy) - half[0], np.abs(dx) - half[1]
     outside = np.hypot(np.maximum(y, 0), np.maximum(x, 0))
@@ -121,16 +121,18 @@ _DEPTH_RATIO = 1.3
 _MAX_DEPTHS = 7  # maximum number of blur widths for an image; chosen
 
 
-def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32Array:
+def apply_varying_blur(
+    image: Float32Array, fwhm_px: NDArray[np.floating]
+) -> Float32Array:
     """Blur an image (Y, X) with a full width at half maximum that varies by pixel."""
     sigma = (fwhm_px / FWHM).astype(np.float32)
     light = np.zeros(image.shape, np.float32)
     cover = np.zeros(image.shape, np.float32)
     for level, share in split_blur_widths(sigma):
         if share is None:
-            return gaussian_blur(image, level)
-        light += gaussian_blur(image * share, level)
-        cover += gaussian_blur(share, level)
+            return apply_gaussian_blur(image, level)
+        light += apply_gaussian_blur(image * share, level)
+        cover += apply_gaussian_blur(share, level)
     return light / cover
 
 
@@ -151,7 +153,7 @@ def split_blur_widths(
         yield level, np.asarray(share, dtype=np.float32)
 
 
-def gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
+def apply_gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
     """Blur an image (Y, X) by a Gaussian truncated at 4.5 standard deviations."""
     blurred_image = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=4.5)
     return np.asarray(blurred_image, dtype=np.float32)

@@ -52,7 +52,7 @@ class DegradedImage:
     parameters: dict[str, object]  # Parameters of the degradation
 
 
-def gaussian_kernel(
+def create_gaussian_kernel(
     sigma_px: float = BLUR_SIGMA_PX, size_px: int = BLUR_SIZE_PX
 ) -> FloatArray:
     """Return a Gaussian blur kernel (N, N) with odd N and a sum of one.
@@ -65,7 +65,7 @@ def gaussian_kernel(
     return np.asarray(kernel / kernel.sum())
 
 
-def disk_kernel(radius_px: float) -> FloatArray:
+def create_disk_kernel(radius_px: float) -> FloatArray:
     """Return an out-of-focus blur kernel: a disc with antialiased rim, (N, N)."""
     half = int(np.ceil(radius_px + 0.5))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
@@ -73,7 +73,7 @@ def disk_kernel(radius_px: float) -> FloatArray:
     return np.asarray(kernel / kernel.sum())
 
 
-def motion_kernel(length_px: float, angle_deg: float) -> FloatArray:
+def create_motion_kernel(length_px: float, angle_deg: float) -> FloatArray:
     """Return a motion blur kernel: a line one pixel wide, (N, N)."""
     half = int(np.ceil(length_px / 2 + 1))
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
@@ -163,20 +163,20 @@ def get_grey_range(image: NDArray[Any]) -> FloatPair:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def create_kernels(kind: Kind) -> list[FloatArray]:
+def create_blur_kernels(kind: Kind) -> list[FloatArray]:
     """Return the blur kernels (K, L) of a degradation, in the order of application."""
-    kernels = [gaussian_kernel()]
+    kernels = [create_gaussian_kernel()]
     if kind == "hybrid":
         kernels += [
-            motion_kernel(MOTION_LENGTH_PX, 0.0),
-            disk_kernel(DEFOCUS_RADIUS_PX),
+            create_motion_kernel(MOTION_LENGTH_PX, 0.0),
+            create_disk_kernel(DEFOCUS_RADIUS_PX),
         ]
     return kernels
 
 
 def compute_blur_width_px(kind: Kind) -> float:
     """Compute the combined FWHM of a degradation's kernels, along the wider axis."""
-    kernel = functools.reduce(scipy.signal.convolve, create_kernels(kind))
+    kernel = functools.reduce(scipy.signal.convolve, create_blur_kernels(kind))
     half = [n // 2 for n in kernel.shape]
     widths = []
     for line in (kernel[half[0]], kernel[:, half[1]]):  # interpolated
@@ -223,7 +223,7 @@ def degrade_plane(
     low, high = levels or get_grey_range(image)
     clear = (image.astype(float) - low) * (255 / (high - low))
     result = clear
-    for kernel in create_kernels(kind):
+    for kernel in create_blur_kernels(kind):
         result = ndimage.convolve(result, kernel, mode="reflect")
     parameters: dict[str, object] = {
         "gaussian_sigma_px": BLUR_SIGMA_PX,
@@ -334,15 +334,15 @@ class DegradedScene:
     spread: Float32Array | None = None
 
 
-def _random_blur_kernel(
+def _create_random_blur_kernel(
     kind: str, ranges: DegradationRanges, rng: np.random.Generator
 ) -> FloatArray:
     if kind != "hybrid" and ranges.sharp > 0 and rng.random() < ranges.sharp:
-        return gaussian_kernel(rng.uniform(*_SHARP_PX), BLUR_SIZE_PX)
+        return create_gaussian_kernel(rng.uniform(*_SHARP_PX), BLUR_SIZE_PX)
     near = rng.random() < ranges.near_paper
     sigma = rng.uniform(0.75, 1.25) if near else rng.uniform(*ranges.sigma_px)
     size = 7 if near or rng.random() < 0.5 else 2 * int(np.ceil(3 * sigma)) + 1
-    kernel = gaussian_kernel(sigma, size)
+    kernel = create_gaussian_kernel(sigma, size)
     if kind != "hybrid":
         return kernel
     if near:
@@ -352,9 +352,9 @@ def _random_blur_kernel(
         length, radius = rng.uniform(*ranges.motion_px), rng.uniform(*ranges.defocus_px)
         angle = rng.uniform(0, 180)
     if near or rng.random() < 0.7:
-        kernel = scipy.signal.convolve(kernel, motion_kernel(length, angle))
+        kernel = scipy.signal.convolve(kernel, create_motion_kernel(length, angle))
     if near or rng.random() < 0.7:
-        kernel = scipy.signal.convolve(kernel, disk_kernel(radius))
+        kernel = scipy.signal.convolve(kernel, create_disk_kernel(radius))
     return kernel
 
 
@@ -383,22 +383,22 @@ def _simulate_transmission(
     return np.exp(-(low + (high - low) * field))
 
 
-def _dim_by_mean_haze(
+def _apply_mean_haze(
     clear: FloatArray, transmission: FloatArray, airlight: float
 ) -> FloatArray:
     """Dim a clear image by the mean haze, since only haze variation is corrected."""
     return airlight + (clear - airlight) * float(transmission.mean())
 
 
-def degrade_randomly(
+def apply_random_degradation(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
 ) -> DegradedScene:
     """Degrade a clear image (Y, X) in [0, 1] with random settings."""
     if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
-        return _degrade_as_published(clear, ranges, rng)
-    kind = _choose_kind(ranges, rng)
+        return _apply_published_degradation(clear, ranges, rng)
+    kind = _choose_degradation_kind(ranges, rng)
     truth = clear.astype(float)
-    low = convolve(truth, _random_blur_kernel(kind, ranges, rng))
+    low = convolve(truth, _create_random_blur_kernel(kind, ranges, rng))
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind == "fog" or (kind == "hybrid" and rng.random() < 0.8):
         transmission = _simulate_transmission((low.shape[0], low.shape[1]), ranges, rng)
@@ -408,7 +408,7 @@ def degrade_randomly(
         log_gain = np.log(transmission.mean() / transmission)
         low, truth = (
             apply_fog(low, -np.log(transmission), airlight),
-            _dim_by_mean_haze(truth, transmission, airlight),
+            _apply_mean_haze(truth, transmission, airlight),
         )
     contrast = np.ptp(low)
     if rng.random() < ranges.noisy and contrast != 0:  # Poisson-Gaussian noise
@@ -426,13 +426,13 @@ def degrade_randomly(
     return _create_scene(low, truth, log_gain, airlight, (bottom, span))
 
 
-def _degrade_as_published(
+def _apply_published_degradation(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
 ) -> DegradedScene:
     """Degrade like `degrade_plane`, and also return the ground truth."""
-    kind = _choose_kind(ranges, rng)
+    kind = _choose_degradation_kind(ranges, rng)
     low = truth = clear.astype(float)
-    for kernel in create_kernels(kind):
+    for kernel in create_blur_kernels(kind):
         low = convolve(low, kernel)
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind != "blur":
@@ -442,7 +442,7 @@ def _degrade_as_published(
         transmission = np.exp(-(first + (last - first) * field))
         log_gain = np.log(transmission.mean() / transmission)
         hazy_image = apply_fog(low, -np.log(transmission), airlight)
-        truth = _dim_by_mean_haze(truth, transmission, airlight)
+        truth = _apply_mean_haze(truth, transmission, airlight)
         gain = low.std() / max(float(hazy_image.std()), 1e-9)
         offset = low.mean() - gain * hazy_image.mean()
         low, truth, airlight = (
@@ -452,7 +452,9 @@ def _degrade_as_published(
     return _create_scene(low, truth, log_gain, airlight, get_scaling_range(low))
 
 
-def _choose_kind(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
+def _choose_degradation_kind(
+    ranges: DegradationRanges, rng: np.random.Generator
+) -> Kind:
     shares = np.array([ranges.blur, ranges.fog, ranges.hybrid], dtype=float)
     return KINDS[int(rng.choice(len(shares), p=shares / shares.sum()))]
 

@@ -12,14 +12,14 @@ import numpy as np
 from scipy import ndimage, spatial
 
 from napari_semsr.core import Float32Array, FloatArray, IntPair, OptionError
-from napari_semsr.simulation.canvas import box_distance
+from napari_semsr.simulation.canvas import compute_box_distance
 from napari_semsr.simulation.degrade import create_smooth_field
 
 Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
 _Distance = Callable[[IntPair, np.random.Generator, float], FloatArray]
 
 
-def _pixel_coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
+def _compute_pixel_coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
     return y, x
 
@@ -42,7 +42,7 @@ def _compute_disc_distance(
 
 def _draw_grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
     """Draw a grating with slightly rough edges at a random angle."""
-    y, x = _pixel_coordinates(shape)
+    y, x = _compute_pixel_coordinates(shape)
     angle = rng.uniform(0, np.pi)
     rough = (create_smooth_field(shape, 2.0, rng) - 0.5) * rng.uniform(0, 1.5)
     phase = (x * np.cos(angle) + y * np.sin(angle) + rough) % pitch
@@ -52,7 +52,7 @@ def _draw_grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
 
 def _draw_pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
     """Draw tracks of pits of random run lengths, as on an optical disc."""
-    y, x = _pixel_coordinates(shape)
+    y, x = _compute_pixel_coordinates(shape)
     angle = rng.uniform(-0.3, 0.3)
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
@@ -99,7 +99,7 @@ def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
     """Draw Manhattan wires on a routing grid, with vias."""
     grid = tuple(int(np.ceil(n / pitch)) + 1 for n in shape)
     distance = np.full(shape, pitch)
-    y, x = _pixel_coordinates(shape)
+    y, x = _compute_pixel_coordinates(shape)
     for _ in range(int(grid[0] * grid[1] * rng.uniform(0.15, 0.4)) + 1):
         row, column = rng.integers(0, grid[0]), rng.integers(0, grid[1])
         length = int(rng.integers(1, 9))
@@ -110,7 +110,9 @@ def _draw_circuit(shape: IntPair, rng: np.random.Generator, pitch: float) -> Flo
         low = np.maximum(0, (centre - half - pitch).astype(int))
         high = np.maximum(0, (centre + half + pitch).astype(int) + 1)
         box = np.s_[low[0] : high[0], low[1] : high[1]]
-        wire = box_distance(y[box] - centre[0], x[box] - centre[1], (half[0], half[1]))
+        wire = compute_box_distance(
+            y[box] - centre[0], x[box] - centre[1], (half[0], half[1])
+        )
         distance[box] = np.minimum(distance[box], wire)
     cells = rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2))
     vias = np.asarray((cells + 0.5) * pitch, dtype=np.float64)
@@ -124,7 +126,7 @@ def _draw_fracture(
     """Draw facets of a fracture surface by the distance to the nearest cell border."""
     count = max(4, int(shape[0] * shape[1] / pitch**2))
     seeds = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
-    y, x = _pixel_coordinates(shape)
+    y, x = _compute_pixel_coordinates(shape)
     warp = (create_smooth_field(shape, pitch / 3, rng) - 0.5) * pitch
     points = np.stack([y + warp, x - warp], -1).reshape(-1, 2)
     nearest, _ = spatial.cKDTree(seeds).query(points, k=2)

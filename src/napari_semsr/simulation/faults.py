@@ -37,10 +37,10 @@ from napari_semsr.simulation.degrade import (
     DegradedScene,
     apply_fog,
     convolve,
+    create_disk_kernel,
     create_field_window,
-    disk_kernel,
+    create_motion_kernel,
     get_scaling_range,
-    motion_kernel,
 )
 
 
@@ -80,7 +80,7 @@ def _create_gaussian_kernel(sigma: float, ratio: float, angle: float) -> FloatAr
     return np.asarray(np.exp(-0.5 * ((u / long) ** 2 + (v / short) ** 2)))
 
 
-def _random_blur(
+def _create_random_blur_kernel(
     ranges: FaultRanges, rng: np.random.Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
     """Draw a random blur kernel: Gaussian, defocus, drift, or a combination of them."""
@@ -93,15 +93,15 @@ def _random_blur(
             sigma, math.exp(abs(rng.normal(0, 0.4))), angle
         )
     elif kind == "defocus":
-        kernel = disk_kernel(rng.uniform(0.6, ranges.defocus_px))
+        kernel = create_disk_kernel(rng.uniform(0.6, ranges.defocus_px))
     else:
         degrees = 0.0 if rng.random() < 0.4 else rng.uniform(0, 180)
-        kernel = motion_kernel(rng.uniform(0.5, ranges.motion_px), degrees)
+        kernel = create_motion_kernel(rng.uniform(0.5, ranges.motion_px), degrees)
         if kind == "several":
             soft = _create_gaussian_kernel(rng.uniform(0.3, 1.6), 1.0, 0.0)
             kernel = scipy.signal.convolve(kernel, soft)
             if rng.random() < 0.7:
-                disk = disk_kernel(rng.uniform(0.5, ranges.defocus_px))
+                disk = create_disk_kernel(rng.uniform(0.5, ranges.defocus_px))
                 kernel = scipy.signal.convolve(kernel, disk)
     kernel = np.maximum(kernel, 0)
     kernel = kernel / kernel.sum()
@@ -119,7 +119,7 @@ def _random_blur(
     return kernel, (wide[0], wide[1], *shape)
 
 
-def _random_noise(
+def _create_random_noise(
     image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: np.random.Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
     """Draw random shot and read noise, with smear, for an image in [0, 1]."""
@@ -230,7 +230,7 @@ def apply_random_faults(
     truth = clear.astype(float)
     blurred_image, blur = truth, _SHARP
     if rng.random() < ranges.blurred:
-        kernel, blur = _random_blur(ranges, rng)
+        kernel, blur = _create_random_blur_kernel(ranges, rng)
         blurred_image = convolve(truth, kernel)
     low, noiseless = blurred_image, blurred_image
     log_gain, airlight = np.zeros(truth.shape), float(low.mean())
@@ -247,7 +247,7 @@ def apply_random_faults(
     if rng.random() < ranges.noisy:
         bottom, span = get_scaling_range(low)
         smear = _random_detector(rng)
-        field, noise = _random_noise((low - bottom) / span, ranges, smear, rng)
+        field, noise = _create_random_noise((low - bottom) / span, ranges, smear, rng)
         low, noiseless, truth = (smear(part) for part in (low, noiseless, truth))
         low = low + span * field
         deviation = span * float(field.std())

@@ -57,7 +57,7 @@ _FAR = np.float32(1e4)
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
+class IslandPacking:
     """Parameters of the island arrangement."""
 
     pitch_nm: float  # Mean distance between neighbours
@@ -82,7 +82,7 @@ class Islands:
 
 
 @dataclass(frozen=True, slots=True)
-class _NearSites:
+class _NearbySites:
     """Sites near the centre of each of ``B`` blocks."""
 
     place: Float32Array  # (2, NEAR, B, 1)
@@ -94,13 +94,13 @@ class _NearSites:
 
 
 def draw_islands(
-    side: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
+    side: int, pixel_nm: float, packing: IslandPacking, rng: np.random.Generator
 ) -> Islands:
     """Draw islands on a square field; cells should be wider than a block of 8 px."""
     blocks = -(-side // _BLOCK)
     whole = blocks * _BLOCK
     canvas = Canvas((whole, whole), pixel_nm, 0.0)
-    near = _find_near_sites(blocks, pixel_nm, packing, rng)
+    near = _find_nearby_sites(blocks, pixel_nm, packing, rng)
     y, x = canvas.get_pixel_centres()
     wide = 0.35 * packing.pitch_nm
     warp = [packing.crooked_nm * canvas.create_relief(wide, rng) for _ in range(2)]
@@ -122,9 +122,9 @@ def draw_islands(
     return Islands(*planes)
 
 
-def _find_near_sites(
-    blocks: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
-) -> _NearSites:
+def _find_nearby_sites(
+    blocks: int, pixel_nm: float, packing: IslandPacking, rng: np.random.Generator
+) -> _NearbySites:
     """Find the sites near each block, on a larger, jittered lattice."""
     pitch = packing.pitch_nm
     count = int(np.ceil(blocks * _BLOCK * pixel_nm / pitch)) + 6
@@ -154,7 +154,7 @@ def _find_near_sites(
     gaps = packing.gap_nm * np.exp(packing.gap_spread * special.ndtri(free))
     # touching islands overlap a little
     half_gap = np.where(share < packing.touching, -packing.corner_nm, gaps) / 2
-    return _NearSites(
+    return _NearbySites(
         place[..., None],
         weight[neighbours].astype(np.float32)[..., None],
         grain[neighbours][..., None],
@@ -165,7 +165,7 @@ def _find_near_sites(
 
 
 def _compute_depth_and_grain(
-    y: Float32Array, x: Float32Array, near: _NearSites, corner: np.float32
+    y: Float32Array, x: Float32Array, near: _NearbySites, corner: np.float32
 ) -> tuple[Float32Array, Float32Array]:
     """Compute the depth of each pixel within its island, and the island's grain."""
     power = [
@@ -298,7 +298,7 @@ class GoldOptions(Options):
             )
             raise OptionError(msg, code="out-of-range")
         pitch = float(np.exp(rng.uniform(*np.log(self.pitch_nm))))
-        packing = Packing(
+        packing = IslandPacking(
             pitch_nm=pitch,
             size_spread=float(rng.uniform(*self.size_spread)),
             gap_nm=self.gap_nm,
@@ -355,7 +355,7 @@ def create_gold_rng(
     return np.random.default_rng([index, _STREAMS[purpose]])
 
 
-def random_gold_options(rng: np.random.Generator) -> GoldOptions:
+def create_random_gold_options(rng: np.random.Generator) -> GoldOptions:
     """Draw a sample and a probe for training, from wider ranges than the tuned ones.
 
     Half of the draws use the tuned ranges; the others vary sizes, gaps, bare patches,
@@ -377,7 +377,7 @@ def random_gold_options(rng: np.random.Generator) -> GoldOptions:
     )
 
 
-def random_gold_pair(
+def simulate_random_gold_pair(
     side: int, rng: np.random.Generator, options: GoldOptions | None = None
 ) -> GoldPair:
     """Draw a random field of `side` coarse pixels and image it twice."""

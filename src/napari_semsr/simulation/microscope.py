@@ -25,7 +25,7 @@ from napari_semsr.core import (
     Float32Array,
     FloatArray,
     Options,
-    optical_cut_off_nm,
+    compute_optical_cut_off_nm,
 )
 from napari_semsr.simulation.specimen import declare_fraction, declare_option
 
@@ -186,7 +186,7 @@ class MicroscopeOptions(Options):
         """Shortest period that the optics transmit, in nm; None for a Gaussian."""
         if self.optics == "gaussian":
             return None
-        return optical_cut_off_nm(self.wavelength_nm, self.numerical_aperture)
+        return compute_optical_cut_off_nm(self.wavelength_nm, self.numerical_aperture)
 
     @property
     def fwhm_nm(self) -> float:
@@ -296,7 +296,7 @@ def compute_expected_counts(
     return options.offset + options.full_scale * np.asarray(light, np.float64)
 
 
-def expose(
+def simulate_camera_counts(
     light: NDArray[np.floating], options: MicroscopeOptions, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
     """Simulate camera counts for light, with shot noise, read noise and rounding."""

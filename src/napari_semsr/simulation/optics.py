@@ -75,8 +75,8 @@ def simulate_image(
     off = np.asarray(0.0 if height_nm is None else height_nm) - options.focus_nm
     off = np.broadcast_to(off.astype(np.float32), light.shape)
     if options.optics == "gaussian":
-        sigma = gaussian_fwhm_nm(options, off) / FWHM / pixel_nm
-        return _blur_by_width(
+        sigma = compute_gaussian_fwhm_nm(options, off) / FWHM / pixel_nm
+        return _apply_varying_blur(
             light, sigma.astype(np.float32), (1 - bin_factor**-2) / 12
         )
     rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
@@ -92,7 +92,7 @@ def simulate_image(
     bands = [np.fft.fftfreq(g) * g / n / rim for g, n in zip(small, shape, strict=True)]
     levels, step = _choose_focus_levels(off, options)
     errors, waves = [], []
-    for share, spherical, coma in _iterate_zones(options, place):
+    for share, spherical, coma in _iterate_field_zones(options, place):
         errors.append((spherical, coma))
         field, spectra = wave if share is None else wave * share, []
         for level in levels:  # the light is divided among the levels
@@ -142,7 +142,7 @@ def _choose_focus_levels(
     return levels, float(levels[1] - levels[0])
 
 
-def _iterate_zones(
+def _iterate_field_zones(
     options: MicroscopeOptions, place: Place | None
 ) -> Iterator[tuple[Float32Array | None, float, FloatPair]]:
     """Yield the zones of a field: weight, spherical aberration and coma in waves."""
@@ -306,24 +306,26 @@ def compute_transfer_function(
     return np.asarray(transfer_function)
 
 
-def _interpolate_transfer(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
+def _interpolate_transfer_function(
+    fine: Complex, y: FloatArray, x: FloatArray
+) -> Complex:
     """Interpolate a transfer function at frequencies relative to the rim frequency."""
     middle = fine.shape[0] // 2
     line = (np.arange(fine.shape[0]) - middle) / _FINE
     # the difference to a pupil without errors has no cusp at zero
     whole = fine[middle, middle].real
-    more = fine - whole * _compute_ideal_transfer(line[:, None], line[None])
+    more = fine - whole * _compute_ideal_otf(line[:, None], line[None])
     lines = [np.clip(middle + _FINE * v, 0, fine.shape[0] - 1) for v in (y, x)]
     places = np.broadcast_arrays(*lines)
     parts = [
         ndimage.map_coordinates(part, places, order=1)
         for part in (more.real, more.imag)
     ]
-    transfer_values = whole * _compute_ideal_transfer(y, x) + parts[0] + 1j * parts[1]
+    transfer_values = whole * _compute_ideal_otf(y, x) + parts[0] + 1j * parts[1]
     return np.asarray(transfer_values, np.complex64)
 
 
-def _compute_ideal_transfer(y: FloatArray, x: FloatArray) -> FloatArray:
+def _compute_ideal_otf(y: FloatArray, x: FloatArray) -> FloatArray:
     """Return the incoherent transfer function of an aberration-free pupil."""
     return ideal_otf(np.hypot(y, x) / 2)
 
@@ -343,7 +345,7 @@ def _filter_waves(
                 fine = compute_transfer_function(
                     options, [(level, 1.0)], spherical, coma
                 )
-                total += part * _interpolate_transfer(
+                total += part * _interpolate_transfer_function(
                     fine, bands[0][:, None], bands[1][None]
                 )
     return total
@@ -371,14 +373,17 @@ def compute_psf(
         squares = -2 * np.pi**2 * (y * y + x * x)
         spectrum: Complex | FloatArray = sum(
             share
-            * np.exp(squares * (gaussian_fwhm_nm(options, off) / FWHM / pixel_nm) ** 2)
+            * np.exp(
+                squares
+                * (compute_gaussian_fwhm_nm(options, off) / FWHM / pixel_nm) ** 2
+            )
             for off, share in depths
         )
     else:
         rim = options.numerical_aperture / options.wavelength_nm * pixel_nm
-        ((_, spherical, coma),) = _iterate_zones(options, place)
+        ((_, spherical, coma),) = _iterate_field_zones(options, place)
         fine = compute_transfer_function(options, depths, spherical, coma)
-        spectrum = _interpolate_transfer(fine, y / rim, x / rim)
+        spectrum = _interpolate_transfer_function(fine, y / rim, x / rim)
         spectrum = spectrum * np.sinc(box_px * y) * np.sinc(box_px * x)
     spread = fft.irfft2(spectrum, (whole, whole))
     part = np.roll(spread, (side // 2, side // 2), (0, 1))[:side, :side]
@@ -388,15 +393,15 @@ def compute_psf(
 # A Gaussian instead of a lens.
 
 
-def gaussian_fwhm_nm(
+def compute_gaussian_fwhm_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
 ) -> NDArray[np.floating]:
     """Return the FWHM of a Gaussian as a function of the distance from focus."""
-    off = np.asarray(off_nm) / focus_depth_nm(options)
+    off = np.asarray(off_nm) / compute_focus_depth_nm(options)
     return options.fwhm_nm * np.sqrt(1 + off**2)
 
 
-def _blur_by_width(
+def _apply_varying_blur(
     light: Float32Array, sigma: Float32Array, less: float
 ) -> Float32Array:
     """Blur each pixel (Y, X) by its own width; `less`: variance already applied."""
@@ -424,18 +429,18 @@ def _blur_by_width(
 # Width of a point: radius of the circle that contains half of its light.
 
 
-def half_light_radius_nm(
+def compute_half_light_radius_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
 ) -> FloatArray:
     """Return the half-light radius of a point, in nm, as a function of defocus."""
     off = np.abs(np.asarray(off_nm, np.float64))
     if options.optics == "gaussian":
-        return np.asarray(gaussian_fwhm_nm(options, off) / 2, np.float64)
+        return np.asarray(compute_gaussian_fwhm_nm(options, off) / 2, np.float64)
     table = np.linspace(0, max(float(off.max()), 1.0), 33)
     return np.asarray(np.interp(off, table, _compute_half_light_radii(options, table)))
 
 
-def focus_depth_nm(options: MicroscopeOptions) -> float:
+def compute_focus_depth_nm(options: MicroscopeOptions) -> float:
     """Return the distance in nm from the focal plane up to which a point is in focus.
 
     There the radius that contains half of a point's light is sqrt(2) times its minimum.

@@ -33,10 +33,10 @@ from napari_semsr.simulation.microscope import (
 )
 from napari_semsr.simulation.optics import (
     ANY_FOCUS,
+    compute_focus_depth_nm,
+    compute_half_light_radius_nm,
     compute_light_field,
     compute_psf,
-    focus_depth_nm,
-    half_light_radius_nm,
     simulate_image,
 )
 from napari_semsr.simulation.samples import SampleRanges, create_random_surface
@@ -187,7 +187,7 @@ def _draw_imaging_settings(
         read_noise=float(np.exp(rng.uniform(quiet, loud))),
     )
     far = ANY_FOCUS if rng.random() < options.any_focus else 1.0
-    away = far * focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
+    away = far * compute_focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
     focus = float(surface.height_nm.mean()) - away
     # positions are uniform over the area of the field
     radius, turn = np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
@@ -468,7 +468,7 @@ def _simulate_pair(
         low = np.asarray(np.rint(low * 255) / 255, np.float32)
     high, high_range = _scale_by_percentiles(field.electrons)
     off = _crop_centre(level, field.side) - look.microscope.focus_nm
-    radii = half_light_radius_nm(look.microscope, off)
+    radii = compute_half_light_radius_nm(look.microscope, off)
     blur_px = float(np.sqrt(np.mean(radii**2))) / _HALF_LIGHT / pixel
     # a few representative distances from the focus, and their fractions
     edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
@@ -490,7 +490,7 @@ def _simulate_pair(
         _scale_grey_levels(light, low_range),
         blur_px,
         compute_psf(look.microscope, depths, pixel, SPREAD_PX, place=look.place),
-        float(off.mean()) / focus_depth_nm(look.microscope),
+        float(off.mean()) / compute_focus_depth_nm(look.microscope),
     )
 
 

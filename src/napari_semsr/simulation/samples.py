@@ -13,15 +13,15 @@ from collections.abc import Callable
 import numpy as np
 
 from napari_semsr.core import Float32Array, FloatArray, FloatPair, IntPair, Options
-from napari_semsr.simulation.canvas import Canvas, Distance, box_distance
+from napari_semsr.simulation.canvas import Canvas, Distance, compute_box_distance
 from napari_semsr.simulation.specimen import (
     KINDS,
     Kind,
-    ObjectOptions,
+    PhantomOptions,
     Specimen,
     declare_fraction,
     declare_option,
-    draw_object,
+    draw_specimen,
 )
 
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
@@ -145,7 +145,7 @@ def _draw_single_sample(
         relief_nm = min(_draw_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch)
         if kind == "particles":
             relief_nm = pitch * float(rng.uniform(0.4, 1))
-        options = ObjectOptions(
+        options = PhantomOptions(
             phantom=kind_name,
             pitch_nm=pitch,
             relief_nm=relief_nm,
@@ -154,7 +154,7 @@ def _draw_single_sample(
             packing="hexagonal" if rng.random() < 0.4 else "random",
             sidewall_nm=canvas.sidewall_nm,
         )
-        surface = draw_object(
+        surface = draw_specimen(
             kind_name,
             canvas.shape,
             pixel_nm=canvas.pixel_nm,
@@ -312,7 +312,9 @@ def _create_rotated_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
     cos, sin = np.cos(turn), np.sin(turn)
 
     def compute_distance(dy: FloatArray, dx: FloatArray) -> FloatArray:
-        return np.asarray(box_distance(dy * cos - dx * sin, dy * sin + dx * cos, half))
+        return np.asarray(
+            compute_box_distance(dy * cos - dx * sin, dy * sin + dx * cos, half)
+        )
 
     return compute_distance, float(np.hypot(*half))
 

@@ -27,8 +27,8 @@ from napari_semsr.core import (
     Progress,
     RealArray,
     ShapeError,
-    distort,
-    grid_cells,
+    compute_grid_cells,
+    distort_positions,
     parse_pixel_size,
     run,
 )
@@ -37,15 +37,15 @@ from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
     compute_reflectance,
     create_illumination_field,
-    expose,
+    simulate_camera_counts,
 )
-from napari_semsr.simulation.optics import Place, focus_depth_nm, simulate_image
+from napari_semsr.simulation.optics import Place, compute_focus_depth_nm, simulate_image
 from napari_semsr.simulation.sem import simulate_sem_image
 from napari_semsr.simulation.specimen import (
-    ObjectOptions,
+    PhantomOptions,
     Specimen,
     declare_option,
-    draw_object,
+    draw_specimen,
 )
 
 # Scene: image of the whole scanned area by an ideal camera, finer than the frames.
@@ -69,7 +69,7 @@ _BAND = 256  # rows resampled at once; chosen: limits the memory
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class ScanExtent:
     """Area required by a scan, in frame pixels."""
 
     low: FloatPair  # First ``(y, x)`` of a pixel centre of any frame
@@ -135,7 +135,7 @@ class Scene:
     def from_image(
         cls,
         image: RealArray,
-        extent: Extent,
+        extent: ScanExtent,
         oversampling: int,
         binning: float,
         options: MicroscopeOptions,
@@ -323,7 +323,7 @@ _NOISE = {
 }  # of the camera
 
 
-class ScanOptions(MicroscopeOptions, ObjectOptions):
+class ScanOptions(MicroscopeOptions, PhantomOptions):
     """Options for a simulated scan: sample, microscope, stage."""
 
     frames_grid: IntPair = declare_option(
@@ -459,7 +459,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         )
         return 2 if 4 * rows * columns <= _LARGE_SCENE else 1
 
-    def compute_extent(self) -> Extent:
+    def compute_extent(self) -> ScanExtent:
         """Compute the largest area, in frame pixels, that jittered frames may cover."""
         last = self.frame_px - 1
         spare = self.jitter_px + self.drift_px + self.tilt_shift_px + 1
@@ -467,7 +467,9 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         stage = _apply_stage_geometry(plan_scan(self).nominal_px, self)
         low = stage.min(axis=0) - spare
         high = stage.max(axis=0) + last + spare
-        return Extent((float(low[0]), float(low[1])), (float(high[0]), float(high[1])))
+        return ScanExtent(
+            (float(low[0]), float(low[1])), (float(high[0]), float(high[1]))
+        )
 
     def fit_binning(self, shape: tuple[int, ...]) -> float:
         """Choose the number of image pixels per frame pixel for a given image shape.
@@ -508,7 +510,7 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
         msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
         raise OptionError(msg, code="out-of-range")
     grid, first = options.frames_grid, options.first
-    cells = grid_cells(count, grid, options.frame_order, first)
+    cells = compute_grid_cells(count, grid, options.frame_order, first)
     nominal = np.asarray(cells * options.step_px, dtype=float)
     true = _apply_stage_geometry(nominal, options)
     true += (
@@ -587,7 +589,7 @@ class Scan(ScanPlan):
         noise = [
             options.create_rng(RandomStream.REPEAT, index) for index in range(count)
         ]
-        return np.stack([expose(light, options, rng) for rng in noise])
+        return np.stack([simulate_camera_counts(light, options, rng) for rng in noise])
 
     def simulate_focal_series(self, count: int) -> tuple[FocalStep, ...]:
         """Simulate the central field with the focal plane at several ascending heights.
@@ -597,9 +599,11 @@ class Scan(ScanPlan):
         """
         steps = []
         for index, height in enumerate(self._choose_heights(count)):
-            light = self._simulate_central_light(self._refocus(height))
+            light = self._simulate_central_light(self._create_refocused_scene(height))
             noise = self.options.create_rng(RandomStream.FOCUS, index)
-            steps.append(FocalStep(height, expose(light, self.options, noise)))
+            steps.append(
+                FocalStep(height, simulate_camera_counts(light, self.options, noise))
+            )
         return tuple(steps)
 
     def simulate_height_scans(self, count: int) -> Iterator[HeightScan]:
@@ -614,7 +618,7 @@ class Scan(ScanPlan):
                 options.create_rng(RandomStream.LEAN, level).uniform(-1, 1, 2)
                 * options.tilt_shift_px
             )
-            scene = self._refocus(height)
+            scene = self._create_refocused_scene(height)
             coefficients = scene.compute_spline_coefficients()
             plan = replace(self, true_px=self.true_px + lean)
             frames = np.empty_like(self.frames)
@@ -622,14 +626,14 @@ class Scan(ScanPlan):
                 light = _simulate_frame_light(scene, coefficients, plan, index, options)
                 noise = options.create_rng(RandomStream.HEIGHT, level * total + index)
                 light_reaching = light * self.flat * self.gains[index]
-                frames[index] = expose(light_reaching, options, noise)
+                frames[index] = simulate_camera_counts(light_reaching, options, noise)
             yield HeightScan(height, frames, (float(lean[0]), float(lean[1])))
 
     def _choose_heights(self, count: int) -> list[float]:
         if count < 2:
             msg = f"A focal series needs at least 2 steps, got {count}."
             raise OptionError(msg, code="out-of-range")
-        depth = focus_depth_nm(self.options)
+        depth = compute_focus_depth_nm(self.options)
         low, high = -depth, depth
         if self.scene.surface is not None:
             relief = self.scene.surface.height_nm
@@ -649,7 +653,7 @@ class Scan(ScanPlan):
             self.scene.surface, rng=self.options.create_rng(RandomStream.SEM)
         )
 
-    def _refocus(self, height_nm: float) -> Scene:
+    def _create_refocused_scene(self, height_nm: float) -> Scene:
         return self.scene.with_optics(self.options.replace(focus_nm=height_nm))
 
     def _simulate_central_light(self, scene: Scene) -> FloatArray:
@@ -661,7 +665,7 @@ class Scan(ScanPlan):
         return np.asarray(clean * self.flat * self.gains[self.central_index])
 
 
-def _make_scene(
+def _create_scene(
     source: Specimen | RealArray | None, options: ScanOptions
 ) -> tuple[Scene, FloatPair | None]:
     """Create the scene of a scan; also return the pixel size of frames, or None."""
@@ -682,10 +686,10 @@ def _make_scene(
         raise OptionError(msg, code="pixels-not-square")
     blur = 2 * options.fwhm_nm / pixel  # aberrated frames need a margin
     (top, left), (bottom, right) = extent.low, extent.high
-    extent = Extent((top - blur, left - blur), (bottom + blur, right + blur))
+    extent = ScanExtent((top - blur, left - blur), (bottom + blur, right + blur))
     shape, origin = extent.get_fine_grid(options.fine_factor)
     fine = pixel / options.fine_factor
-    surface = source or draw_object(
+    surface = source or draw_specimen(
         options.phantom, shape, pixel_nm=fine, options=options, seed=options.seed
     )
     have = surface.height_nm.shape
@@ -710,7 +714,7 @@ def simulate_clean_frame(
         coefficients = scene.compute_spline_coefficients()
     y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")
     if options.distortion:
-        y, x = distort(y, x, (size, size), options.distortion)
+        y, x = distort_positions(y, x, (size, size), options.distortion)
     return scene.sample(coefficients, y + corner[0], x + corner[1])
 
 
@@ -760,7 +764,7 @@ def simulate_scan(
     count = options.frame_count
     yield Progress(0, count + 1, "simulating the sample")
     plan = plan_scan(options)
-    scene, pixel = _make_scene(source, options)
+    scene, pixel = _create_scene(source, options)
     coefficients = scene.compute_spline_coefficients()
     flat = create_illumination_field(
         options, options.frame_px, options.create_rng(RandomStream.FIELD)
@@ -770,7 +774,9 @@ def simulate_scan(
         yield Progress(index + 1, count + 1, f"frame {index + 1} of {count}")
         light = _simulate_frame_light(scene, coefficients, plan, index, options)
         noise = options.create_rng(RandomStream.NOISE, index)
-        frames[index] = expose(light * flat * plan.gains[index], options, noise)
+        frames[index] = simulate_camera_counts(
+            light * flat * plan.gains[index], options, noise
+        )
     yield Progress(count + 1, count + 1, "scanned")
     return Scan(
         *(plan.nominal_px, plan.true_px, plan.gains, plan.bad),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import Float32Array, FloatArray, Options, option
-from napari_semsr.simulation.canvas import blur_by_width
+from napari_semsr.simulation.canvas import apply_varying_blur
 from napari_semsr.simulation.specimen import Specimen
 
 # Scan effects: drift, charging, shot noise and read noise.
@@ -186,7 +186,7 @@ def compute_sem_contrast(
     own = 0.30 + 0.22 * surface.material
     emission = (own + edges * wall) * (1 - shadows * depth)
     width = np.hypot(_BEAM_NM, 2 * _CONVERGENCE * height) / pixel
-    return np.clip(blur_by_width(emission.astype(np.float32), width), 0, 1)
+    return np.clip(apply_varying_blur(emission.astype(np.float32), width), 0, 1)
 
 
 def simulate_sem_image(

@@ -21,7 +21,7 @@ from napari_semsr.core import (
     OptionError,
     Options,
 )
-from napari_semsr.simulation.canvas import Canvas, box_distance
+from napari_semsr.simulation.canvas import Canvas, compute_box_distance
 
 # Height in nm, and share of the second material
 _Maps = tuple[Float32Array, Float32Array]
@@ -44,7 +44,7 @@ def declare_fraction(default: float, description: str) -> Any:
     return declare_option(default, description, ge=0, le=1)
 
 
-class ObjectOptions(Options):
+class PhantomOptions(Options):
     """Options for the sample to draw; lengths in nanometres."""
 
     phantom: Kind = declare_option("circuit", "sample to draw")
@@ -290,7 +290,9 @@ def _draw_plate(
     top: float,
 ) -> None:
     for box, dy, dx in canvas.iterate_window(centre, *half):
-        inside = canvas.compute_coverage(box_distance(dy, dx, (half[0], half[1])))
+        inside = canvas.compute_coverage(
+            compute_box_distance(dy, dx, (half[0], half[1]))
+        )
         np.maximum(height[box], np.float32(top) * inside, out=height[box])
         np.maximum(metal[box], inside, out=metal[box])
 
@@ -372,19 +374,19 @@ _DEFAULTS: dict[Kind, _KindDefaults] = {
 KINDS: tuple[Kind, ...] = tuple(_DEFAULTS)
 
 
-def draw_object(
+def draw_specimen(
     kind: Kind,
     shape: IntPair,
     *,
     pixel_nm: float,
-    options: ObjectOptions | None = None,
+    options: PhantomOptions | None = None,
     seed: int = 0,
 ) -> Specimen:
     """Draw a sample of a given kind; `pixel_nm`: side of a pixel."""
     if kind not in _DEFAULTS:
         msg = f"Phantom must be one of {', '.join(KINDS)}, got {kind!r}."
         raise OptionError(msg, code="unknown-value")
-    settings = options or ObjectOptions()
+    settings = options or PhantomOptions()
     default = _DEFAULTS[kind]
     pitch = settings.pitch_nm or default.pitch_nm
     if pitch < 2 * pixel_nm:

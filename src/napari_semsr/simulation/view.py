@@ -35,7 +35,7 @@ _MIN_AREA = 0.5  # smallest local area; below, a bending nearly folds; chosen
 _BAND = 256  # rows sampled at once; chosen: limits the memory
 
 
-class ViewOptions(Options):
+class SemViewOptions(Options):
     """Options for an SEM image of the scanned area with its own axes."""
 
     view_pixel_nm: float | None = declare_option(
@@ -90,7 +90,7 @@ class View:
     transform: Affine | Elastic
 
 
-def simulate_view(scan: Scan, options: ViewOptions) -> View:
+def simulate_sem_view(scan: Scan, options: SemViewOptions) -> View:
     """Image the simulated sample of a scan with a separate SEM.
 
     The map leads from the image to the plane of the scan; its origin is the centre of
@@ -101,7 +101,7 @@ def simulate_view(scan: Scan, options: ViewOptions) -> View:
         msg = "An SEM image requires a simulated sample (`phantom`), got an image."
         raise OptionError(msg, code="heights-missing")
     pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
-    shape, transform = _fit_view(scan, options, pixel)
+    shape, transform = _fit_sem_view(scan, options, pixel)
     contrast = compute_sem_contrast(surface)
     smooth = ndimage.spline_filter(contrast, order=3, output=np.float32)
     image = np.empty(shape)
@@ -119,8 +119,8 @@ def simulate_view(scan: Scan, options: ViewOptions) -> View:
     return View(grey, pixel, transform)
 
 
-def _fit_view(
-    scan: Scan, options: ViewOptions, pixel: float
+def _fit_sem_view(
+    scan: Scan, options: SemViewOptions, pixel: float
 ) -> tuple[IntPair, Affine | Elastic]:
     """Find the shape of a view within the sample, and its transform to the scan."""
     low, high = _get_scene_area(scan)
@@ -159,7 +159,7 @@ def _get_frame_pixel_nm(scan: Scan) -> float:
 
 
 def _create_transform(
-    scan: Scan, options: ViewOptions, shape: IntPair, pixel: float
+    scan: Scan, options: SemViewOptions, shape: IntPair, pixel: float
 ) -> Affine | Elastic:
     """Create a random transform of a view: centre, rotation, drift and bending."""
     low, high = _get_scene_area(scan)

@@ -12,8 +12,11 @@ from .focus import (
 )
 from .frames import rescale_extreme_values as rescale_extreme_values
 from .fuse import FusionPlan as FusionPlan, plan_fusion as plan_fusion
-from .grids import LikelyGrid as LikelyGrid, UnplacedError as UnplacedError
-from .halves import HalfPlan as HalfPlan, plan_halves as plan_halves
+from .grids import LikelyGrid as LikelyGrid, UnplacedFramesError as UnplacedFramesError
+from .halves import (
+    MosaicHalfPlan as MosaicHalfPlan,
+    plan_mosaic_halves as plan_mosaic_halves,
+)
 from .live import LivePlacement as LivePlacement
 from .options import StitchOptions as StitchOptions
 from .solution import PairReport as PairReport, StitchSolution as StitchSolution

@@ -29,11 +29,11 @@ from napari_semsr.stitching.layout import (
 )
 from napari_semsr.stitching.pairwise import (
     PEAK_PX,
-    compute_common_coefficient,
+    compute_joint_correlation,
+    compute_rounded_shift,
     find_highest_peaks,
-    round_shift,
 )
-from napari_semsr.stitching.solution import fit_stage
+from napari_semsr.stitching.solution import fit_stage_map
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import find_loop_pairs, list_valid_overlaps
 
@@ -51,7 +51,7 @@ class GroupPosition:
     doubt: float  # Standard deviation of `fit`
 
 
-def evaluate_position(
+def evaluate_group_position(
     frames: CorrectedFrames,
     pairs: Sequence[IntPair],
     positions: FloatArray,
@@ -60,16 +60,16 @@ def evaluate_position(
     """Evaluate the overlaps of pairs jointly, with the second frames displaced."""
     overlaps = []
     for pair in pairs:
-        y, x = round_shift(positions, pair)
+        y, x = compute_rounded_shift(positions, pair)
         overlaps.append((pair, (y + move[0], x + move[1])))
-    ncc, score, _ = compute_common_coefficient(frames, overlaps)
+    ncc, score, _ = compute_joint_correlation(frames, overlaps)
     fit = float(np.arctanh(np.clip(ncc, -0.999, 0.999)))
     # the score implies this number of independent details
     doubt = float(np.sqrt(-2 * np.log(1 / np.cosh(fit)))) / max(score, 1e-9)
     return GroupPosition(move, score, fit, doubt)
 
 
-def compare_positions(
+def compare_group_positions(
     frames: CorrectedFrames,
     group: Sequence[int],
     positions: FloatArray,
@@ -102,7 +102,7 @@ def compare_positions(
             moves.add(move)
     places: list[GroupPosition] = []
     places_tried = [
-        evaluate_position(frames, correlation.pairs, positions, move)
+        evaluate_group_position(frames, correlation.pairs, positions, move)
         for move in sorted(moves)
     ]
     for place in sorted(places_tried, key=lambda place: -place.fit):
@@ -130,7 +130,7 @@ def find_possible_positions(
     if state.chance is None:
         return []
     y, x = np.round(middle).astype(int)
-    places = compare_positions(
+    places = compare_group_positions(
         state.frames, group, positions, state.reach, (int(y), int(x)),
         is_placed=is_placed, proposals=proposals,
     )  # fmt: skip
@@ -165,7 +165,7 @@ def choose_nearest_position(
     return places[int(first)] if excess > -np.log(_BY_CHANCE) else None
 
 
-def place_near_prediction(state: State, index: int) -> bool:
+def try_place_frame(state: State, index: int) -> bool:
     """Place a frame near its expected position if exactly one position fits.
 
     Returns whether it fits anywhere there, even equally well at several positions.
@@ -198,7 +198,7 @@ def predict_positions(
     rest = [index for index in rest if index not in state.strays]
     others = np.full_like(state.positions, np.nan)
     others[rest] = state.positions[rest]
-    stage = fit_stage(state.nominal, others, state.options.stage_model)
+    stage = fit_stage_map(state.nominal, others, state.options.stage_model)
     members = state.nominal[list(group)]
     if stage is None or state.matches:  # these have already placed the frames
         return np.full_like(members, np.nan), np.inf
@@ -218,7 +218,7 @@ def predict_positions(
     return places, float(np.sqrt(variance * (leverage + 1 / len(at))))
 
 
-def check_bridges(state: State) -> Job[bool]:
+def reposition_bridged_frames(state: State) -> Job[bool]:
     """Check doubtful connections between groups of frames, using all their overlaps.
 
     A shift that no loop confirms is doubtful, and so are the shifts that separate
@@ -246,7 +246,7 @@ def check_bridges(state: State) -> Job[bool]:
             np.flatnonzero((labels == labels[end]) & state.is_placed).tolist()
             for end in pair
         ]
-        has_changed |= _check_cut(state, sides, ())
+        has_changed |= _reposition_cut_frames(state, sides, ())
     cuts = _find_contradicted_cuts(state)
     for checked_count, (sides, moves) in enumerate(cuts):
         yield Progress(
@@ -255,7 +255,7 @@ def check_bridges(state: State) -> Job[bool]:
         if state.is_placed[
             [*sides[0], *sides[1]]
         ].all():  # still, after the previous cuts
-            has_changed |= _check_cut(state, sides, moves)
+            has_changed |= _reposition_cut_frames(state, sides, moves)
     return has_changed
 
 
@@ -337,7 +337,7 @@ def find_minimum_cut(
     return second_side
 
 
-def _check_cut(
+def _reposition_cut_frames(
     state: State, sides: Sequence[list[int]], proposals: Sequence[IntPair]
 ) -> bool:
     """Check the positions of the frames in the smaller component of a cut.
@@ -390,7 +390,7 @@ def _check_cut(
     if state.layout is not None:
         other_joints = [j for j in joints if j not in across]
         for joint in across:
-            y, x = round_shift(state.positions, (joint.first, joint.second))
+            y, x = compute_rounded_shift(state.positions, (joint.first, joint.second))
             other_joints.append(replace(joint, shift=(float(y), float(x))))
         state.layout = replace(state.layout, joints=tuple(other_joints))
     return True

@@ -33,11 +33,11 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.bridges import (
     GroupPosition,
-    evaluate_position,
+    evaluate_group_position,
     find_minimum_cut,
 )
 from napari_semsr.stitching.corrections import Corrections
-from napari_semsr.stitching.flat_field import sample_evenly
+from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import (
     CERTAIN,
@@ -47,12 +47,16 @@ from napari_semsr.stitching.layout import (
     label_components,
 )
 from napari_semsr.stitching.nominal import find_overlapping_pairs
-from napari_semsr.stitching.pairwise import Candidates, compute_coefficient, round_shift
+from napari_semsr.stitching.pairwise import (
+    Candidates,
+    compute_correlation,
+    compute_rounded_shift,
+)
 from napari_semsr.stitching.refine import (
     LinearisedShift,
     RefinedPositions,
-    assemble_equations,
-    compute_spread,
+    assemble_normal_equations,
+    compute_position_spread,
     linearise_pairs,
     solve_steps,
 )
@@ -70,8 +74,8 @@ from napari_semsr.stitching.verify import (
     UNEVEN,
     check_periods,
     create_solution,
-    warn_of_uncertainty,
-    warn_of_unplaced,
+    warn_of_uncertain_positions,
+    warn_of_unplaced_frames,
 )
 
 _NAMES = 3  # frames named in a message; chosen: it stays readable
@@ -195,7 +199,7 @@ def _index_corrections(
 
 
 @dataclass(slots=True)
-class _Solver:
+class _CorrectionSolver:
     """Solver that applies manual corrections to a solved scan."""
 
     state: State  # copy of the solved state
@@ -291,11 +295,11 @@ class _Solver:
             )
             if (min(other, members[row]), max(other, members[row])) not in by_hand
         ]
-        place = evaluate_position(self.state.frames, pairs, self.positions)
+        place = evaluate_group_position(self.state.frames, pairs, self.positions)
         self.positions = before
         return place
 
-    def _compute_gain(self, group: Sequence[int], move: FloatArray) -> float:
+    def _compute_fit_improvement(self, group: Sequence[int], move: FloatArray) -> float:
         """Return how much a move improves a group's fit, in standard deviations."""
         if self.state.is_nominal:
             return 0.0  # the images do not decide
@@ -401,7 +405,7 @@ class _Solver:
         for label, far in hanging.items():
             hung: list[int] = np.flatnonzero(labels == label).tolist()
             move = np.median(far, axis=0)
-            if self._compute_gain(hung, move) > -_AS_WELL:
+            if self._compute_fit_improvement(hung, move) > -_AS_WELL:
                 self.positions[hung] += move
 
     def apply_joins(self) -> None:
@@ -442,7 +446,7 @@ class _Solver:
                 continue
             if {*group} & self.hand.places.keys():
                 continue
-            best_gain = self._compute_gain(group, moves[number])
+            best_gain = self._compute_fit_improvement(group, moves[number])
             if best is None or best_gain > gain + _AS_WELL:
                 best, gain = number, best_gain
         if best is not None:
@@ -473,8 +477,8 @@ class _Solver:
             }
             fitting = []
             for pair in sorted(changed_pairs):
-                shift = round_shift(self.positions, pair)
-                fit = compute_coefficient(state.frames, pair, shift)
+                shift = compute_rounded_shift(self.positions, pair)
+                fit = compute_correlation(state.frames, pair, shift)
                 if fit[1] > state.threshold:
                     fitting.append(pair)
             linearised_shifts = linearise_pairs(
@@ -491,7 +495,7 @@ class _Solver:
                 if p not in changed_pairs
             ]
             shifts = [*same, *fresh.values()]
-            steps, matrix = self._solve_steps(shifts)
+            steps, matrix = self._solve_frame_moves(shifts)
             self.positions = self.positions + steps
             if np.nanmax(np.abs(steps)) < _CONVERGENCE:
                 break
@@ -499,14 +503,16 @@ class _Solver:
         still = np.abs(fine - self.before).max(axis=1) < _STILL
         still[list(self.hand.places)] = False
         self.positions = np.where(still[:, None], self.before, fine)
-        spread = np.where(np.isfinite(fine), compute_spread(matrix, 1.0), np.nan)
+        spread = np.where(
+            np.isfinite(fine), compute_position_spread(matrix, 1.0), np.nan
+        )
         state.refinement = RefinedPositions(self.positions, tuple(shifts), spread)
         self.shifts = {
             **{p: at for p, at in self.shifts.items() if p not in changed_pairs},
             **{p: self.compute_shift(p) for p in fresh},
         }
 
-    def _solve_steps(
+    def _solve_frame_moves(
         self, shifts: Sequence[LinearisedShift]
     ) -> tuple[FloatArray, sparse.csc_array]:
         """Solve for position updates of all frames, (N, 2); also return the matrix."""
@@ -525,7 +531,7 @@ class _Solver:
             return np.zeros((count, 2)), sparse.eye_array(2 * count).tocsc()
         if not self.fixed_places:
             return solve_steps(count, items)
-        matrix, right, _, _ = assemble_equations(count, items, noise)
+        matrix, right, _, _ = assemble_normal_equations(count, items, noise)
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
         fixed_frames = list(self.fixed_places)
@@ -615,7 +621,9 @@ def correct_mosaic(
         },
         warnings=[],
     )
-    solver = _Solver(state, hand, solved_state.positions, shifts, solution.pedestal)
+    solver = _CorrectionSolver(
+        state, hand, solved_state.positions, shifts, solution.pedestal
+    )
     solver.apply_corrections()
     yield Progress(0, 0, "Solving positions with corrections")
     solver.refine_positions()
@@ -641,16 +649,16 @@ def correct_mosaic(
         remaining = _measure_remaining_shading(state, solver)
     _update_layout(state, solver)
     check_periods(state, refuses=False)
-    warn_of_unplaced(state)
-    warn_of_uncertainty(state)
+    warn_of_unplaced_frames(state)
+    warn_of_uncertain_positions(state)
     outcome = create_solution(state, solution.pedestal, remaining)
     return replace(outcome, state=solved_state, base=solution)
 
 
-def _measure_remaining_shading(state: State, solver: _Solver) -> float:
+def _measure_remaining_shading(state: State, solver: _CorrectionSolver) -> float:
     """Measure the remaining shading on a sample of pairs and on all moved pairs."""
     pairs = state.list_overlapping_pairs()
-    some = {pairs[k] for k in sample_evenly(len(pairs), _SAMPLE)}
+    some = {pairs[k] for k in choose_evenly_spaced_indices(len(pairs), _SAMPLE)}
     pairs_to_measure = [
         p for p in pairs if p in some or solver.compute_distance_moved(p) > _MIN_MOVE
     ]
@@ -658,7 +666,7 @@ def _measure_remaining_shading(state: State, solver: _Solver) -> float:
     return measure_remaining_shading(*where, solver.pedestal)
 
 
-def _update_layout(state: State, solver: _Solver) -> None:
+def _update_layout(state: State, solver: _CorrectionSolver) -> None:
     """Update the layout with the pairwise shifts of the corrected positions."""
     hand = solver.hand
     joints = [
@@ -679,17 +687,17 @@ def _update_layout(state: State, solver: _Solver) -> None:
     searched_pairs = {(item.first, item.second) for item in state.candidates}
     more = []
     for pair in sorted(in_use - searched_pairs):  # at the current shift, without search
-        shift = round_shift(state.positions, pair)
+        shift = compute_rounded_shift(state.positions, pair)
         ncc, score, weight = (
             np.array([value])
-            for value in compute_coefficient(state.frames, pair, shift)
+            for value in compute_correlation(state.frames, pair, shift)
         )
         shifts = np.array([shift], dtype=np.int64)
         more.append(Candidates(*pair, shifts, ncc, score, weight))
     state.candidates = [*state.candidates, *more]
 
 
-def _match_brightness(state: State, solver: _Solver) -> CorrectedFrames:
+def _match_brightness(state: State, solver: _CorrectionSolver) -> CorrectedFrames:
     """Match the brightness of moved frames to the other frames."""
     far = np.abs(state.positions - solver.before).max(axis=1)
     is_moved = state.is_placed & ~(far <= TOLERANCE_PX)

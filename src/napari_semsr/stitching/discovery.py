@@ -16,12 +16,12 @@ from scipy import fft, ndimage
 
 from napari_semsr.core import FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.grids import UnplacedError, find_likely_grids
+from napari_semsr.stitching.grids import UnplacedFramesError, find_likely_grids
 from napari_semsr.stitching.layout import Overlap, fit_positions
 from napari_semsr.stitching.pairwise import (
     NOISE_AREA,
     compute_overlap_boxes,
-    round_shift,
+    compute_rounded_shift,
     search_shifts,
 )
 
@@ -61,7 +61,7 @@ class Agreement:
         pairs_in_use, sums = [], []
         for pair in pairs:
             sums_of_pair = _compute_overlap_sums(
-                corrected_frames, pair, round_shift(positions, pair)
+                corrected_frames, pair, compute_rounded_shift(positions, pair)
             )
             if sums_of_pair is not None:
                 pairs_in_use.append(pair)
@@ -172,7 +172,7 @@ def discover_positions(
             f"{count} frames without positions must overlap to be placed, but no two "
             "of them match: pass positions or a grid."
         )
-        raise UnplacedError(
+        raise UnplacedFramesError(
             msg, find_likely_grids(frames.acquisition, joints), code="no-overlap"
         )
     agreeing = []
@@ -193,14 +193,14 @@ def discover_positions(
             "scratch or data bar: pass positions or a grid, and a flat-field image "
             "that contains it."
         )
-        raise UnplacedError(msg, (), code="fixed-pattern")
+        raise UnplacedFramesError(msg, (), code="fixed-pattern")
     if len(sure) < _AGREE * len(strong):
         msg = (
             "Frames without positions need detail that does not repeat, but only "
             f"{len(sure)} of {len(strong)} strong matches between them agree: pass "
             "positions or a grid."
         )
-        raise UnplacedError(
+        raise UnplacedFramesError(
             msg, find_likely_grids(frames.acquisition, joints), code="ambiguous"
         )
     weights = np.array([joint.weight for joint in agreeing])

@@ -20,7 +20,7 @@ from napari_semsr.core import (
     Float32Array,
     FloatArray,
     RealArray,
-    split_blocks,
+    reshape_into_blocks,
 )
 
 # Share of the brightest value. As in the recorded trials: there a corrected pixel has 1
@@ -65,13 +65,15 @@ class FlatField:
         return np.where(self.valid, self.flat**2, 0).astype(np.float32)
 
 
-def create_uniform_flat(shape: tuple[int, ...], dark: float, method: str) -> FlatField:
+def create_uniform_flat_field(
+    shape: tuple[int, ...], dark: float, method: str
+) -> FlatField:
     """Return a flat field without shading."""
     ones = np.ones(shape, np.float32)
     return FlatField(ones, dark, ones > 0, method)
 
 
-def sample_evenly(count: int, most: int) -> list[int]:
+def choose_evenly_spaced_indices(count: int, most: int) -> list[int]:
     """Choose frames evenly spread over the scan."""
     chosen_frames = np.unique(np.linspace(0, count - 1, min(count, most)).round())
     return [int(index) for index in chosen_frames]
@@ -89,7 +91,7 @@ def compute_valid_mask(flat: RealArray) -> NDArray[np.bool_]:
 
 def _compute_block_means(frames: RealArray, block: int = _BLOCK) -> FloatArray:
     """Compute the means of square blocks, omitting incomplete border blocks."""
-    blocks = split_blocks(frames, block).astype(np.float64)
+    blocks = reshape_into_blocks(frames, block).astype(np.float64)
     return np.asarray(np.nanmean(blocks, axis=(2, 4)))
 
 
@@ -145,14 +147,14 @@ def _find_unlit_blocks(means: FloatArray, noise: float) -> NDArray[np.bool_]:
     return np.asarray(unlit)
 
 
-def _compute_distances(
+def _compute_centre_distances(
     shape: tuple[int, int], centre: tuple[float, float]
 ) -> FloatArray:
     y, x = np.ogrid[: shape[0], : shape[1]]
     return np.hypot(y - centre[0], x - centre[1])
 
 
-def compute_radial_flat(
+def compute_radial_flat_field(
     typical: FloatArray, centre: tuple[float, float] | None = None
 ) -> FloatArray:
     """Compute a flat field that depends only on the distance from a centre.
@@ -163,7 +165,7 @@ def compute_radial_flat(
     """
     rows, columns = typical.shape
     centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
-    distance = _compute_distances((rows, columns), centre)
+    distance = _compute_centre_distances((rows, columns), centre)
     ring = np.round(distance).astype(np.intp).ravel()
     order = np.argsort(ring, kind="stable")
     counts = np.bincount(ring)
@@ -238,7 +240,9 @@ def find_field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
     middle = (np.array(small.shape) - 1) / 2
 
     def compute_scatter(centre: FloatArray) -> float:
-        distance = _compute_distances(small.shape, (centre[0], centre[1])).ravel()
+        distance = _compute_centre_distances(
+            small.shape, (centre[0], centre[1])
+        ).ravel()
         ring = distance.astype(np.intp)
         part = distance - ring
         index = np.concatenate([ring, ring + 1])
@@ -316,7 +320,7 @@ def _estimate_fixed_pattern(
     ones = np.ones(valid.shape, np.float32)
     if len(frames) < _MIN_FRAMES:
         return ones
-    frames = frames[sample_evenly(len(frames), _MAX_FRAMES)]
+    frames = frames[choose_evenly_spaced_indices(len(frames), _MAX_FRAMES)]
     in_light = valid.astype(np.float32)
     fine, error = _compute_common_detail(frames, in_light, _NARROW_PX)
     is_seen = (np.abs(fine) > _SPECK_LEVEL * error) & valid
@@ -345,7 +349,10 @@ def estimate_initial_flat(
     `is_centred`: centred on the frame, wherever the frames are brightest.
     """
     some = np.arange(len(acquisition)) if among is None else among
-    read = (acquisition.read(int(some[i])) for i in sample_evenly(len(some), _SAMPLE))
+    read = (
+        acquisition.read(int(some[i]))
+        for i in choose_evenly_spaced_indices(len(some), _SAMPLE)
+    )
     frames = np.stack([frame.astype(np.float32) for frame in read])
     # of pixels that are missing in all frames, or of empty frames
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
@@ -367,7 +374,7 @@ def estimate_initial_flat(
     )  # chosen: a fitted centre must halve the misfit
     method = "radial, off centre" if off_centre else "radial"
     own = centre if off_centre else None
-    flat = compute_radial_flat(typical, own).astype(np.float32)
+    flat = compute_radial_flat_field(typical, own).astype(np.float32)
     valid = compute_valid_mask(flat)
     frames -= dark[:, None, None].astype(np.float32)
     frames /= np.maximum(flat, np.float32(MIN_FLAT))
@@ -409,18 +416,18 @@ class SurfaceBasis:
     def evaluate(self, place: FloatArray) -> FloatArray:
         """Evaluate the (M, F) basis functions at positions (M, 2), ``(y, x)`` in px."""
         if not self.knots:
-            return self._evaluate_radial(place)
-        rows = self._evaluate_splines(place[:, 0], self.shape[0])
-        columns = self._evaluate_splines(place[:, 1], self.shape[1])
+            return self._evaluate_radial_basis(place)
+        rows = self._evaluate_spline_basis(place[:, 0], self.shape[0])
+        columns = self._evaluate_spline_basis(place[:, 1], self.shape[1])
         splines = np.einsum("na,nb->nab", rows, columns).reshape(len(place), -1)
-        return np.concatenate([self._evaluate_radial(place), splines], axis=1)
+        return np.concatenate([self._evaluate_radial_basis(place), splines], axis=1)
 
-    def _evaluate_radial(self, place: FloatArray) -> FloatArray:
+    def _evaluate_radial_basis(self, place: FloatArray) -> FloatArray:
         half = max(self.shape) / 2
         unit = np.hypot(*((place - np.array(self.centre)) / half).T)
         return np.stack([unit**power for power in _POWERS], axis=1)
 
-    def _evaluate_splines(self, place: FloatArray, size: int) -> FloatArray:
+    def _evaluate_spline_basis(self, place: FloatArray, size: int) -> FloatArray:
         unit = np.clip((place + 0.5) / size, 0, 1 - 1e-9) * self.knots
         joints = np.arange(-3, self.knots + 4, dtype=float)
         return np.asarray(
@@ -476,13 +483,15 @@ class SurfaceBasis:
     def evaluate_surface(self, coefficients: FloatArray) -> FloatArray:
         """Evaluate a surface (Y, X) at every pixel of a frame; `coefficients` (F,)."""
         free, size = len(_POWERS), self.knots + 3
-        rows = self._evaluate_splines(
+        rows = self._evaluate_spline_basis(
             np.arange(self.shape[0], dtype=float), self.shape[0]
         )
-        columns = self._evaluate_splines(
+        columns = self._evaluate_spline_basis(
             np.arange(self.shape[1], dtype=float), self.shape[1]
         )
         grid = np.indices(self.shape).reshape(2, -1).T.astype(float)
-        radial = (self._evaluate_radial(grid) @ coefficients[:free]).reshape(self.shape)
+        radial = (self._evaluate_radial_basis(grid) @ coefficients[:free]).reshape(
+            self.shape
+        )
         splines: FloatArray = rows @ coefficients[free:].reshape(size, size) @ columns.T
         return radial + splines

@@ -33,8 +33,8 @@ from napari_semsr.core import (
     RealArray,
     RegistrationError,
 )
-from napari_semsr.stitching.flat_field import sample_evenly
-from napari_semsr.stitching.frames import CorrectedFrames, fill_holes
+from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
+from napari_semsr.stitching.frames import CorrectedFrames, fill_missing_pixels
 from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
 from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
@@ -111,7 +111,10 @@ def find_sharpest(heights: Sequence[Acquisition]) -> int:
     """Find the height whose frames contain the most detail above noise."""
     places = []
     for height in heights:
-        frames = (fill_holes(height.read(i)) for i in sample_evenly(len(height), 9))
+        frames = (
+            fill_missing_pixels(height.read(i))
+            for i in choose_evenly_spaced_indices(len(height), 9)
+        )
         sharpness = []  # power of detail over brightness, minus that of noise
         for frame, usable in frames:
             if not usable.any():
@@ -155,7 +158,7 @@ class FocusPlan:
         images, counts, energies, noises = [], [], [], []
         for plan in self.plans:
             image, count = plan.compute_block(wide)
-            energy, noise = _compute_detail(image, count > 0)
+            energy, noise = _compute_detail_energy(image, count > 0)
             images.append(image[inner])
             counts.append(count[inner])
             energies.append(energy[inner])
@@ -179,7 +182,7 @@ class FocusPlan:
         return mean.astype(np.float32), coverage, height
 
 
-def _compute_detail(
+def _compute_detail_energy(
     image: Float32Array, usable: NDArray[np.bool_]
 ) -> tuple[Float32Array, Float32Array]:
     """Compute the local detail energy at each pixel and its noise contribution."""

@@ -18,12 +18,12 @@ from napari_semsr.core import (
     FloatPair,
     Frames,
     RealArray,
+    compute_radial_displacement,
     fill_gaps,
     mark_clipped_pixels,
-    radial_displacement,
-    undistort,
+    undistort_positions,
 )
-from napari_semsr.stitching.flat_field import FlatField, sample_evenly
+from napari_semsr.stitching.flat_field import FlatField, choose_evenly_spaced_indices
 
 # Chosen: 240 frames of 512 px in float32, with weights and without, so that neighbours
 # in the previous row are still cached; frames of larger scans are corrected again.
@@ -51,7 +51,7 @@ with less ringing than four.
 """
 
 
-def fill_holes(raw: RealArray) -> tuple[Float32Array, BoolArray]:
+def fill_missing_pixels(raw: RealArray) -> tuple[Float32Array, BoolArray]:
     """Fill missing pixels with the nearest valid ones; return image and valid mask."""
     single = raw.astype(np.float32)
     finite = np.isfinite(single)
@@ -98,7 +98,7 @@ def rescale_extreme_values(
     for scan in scans:
         if scan.dtype.itemsize <= 2:
             continue
-        for index in sample_evenly(len(scan), _SCALE_FRAMES):
+        for index in choose_evenly_spaced_indices(len(scan), _SCALE_FRAMES):
             magnitudes = np.abs(
                 scan.read(index)[::_STRIDE, ::_STRIDE].astype(np.float32)
             )
@@ -113,7 +113,7 @@ def rescale_extreme_values(
     return [s.replace(frames=_ScaledFrames(s.frames, power)) for s in scans], power
 
 
-def _low_pass(image: Float32Array, sigma: float) -> Float32Array:
+def _apply_low_pass(image: Float32Array, sigma: float) -> Float32Array:
     return np.asarray(
         ndimage.gaussian_filter(image, sigma, mode="constant", truncate=3.0)
     )
@@ -132,7 +132,7 @@ def _interpolate_weight(weight: Float32Array, places: FloatArray) -> Float32Arra
     return np.where(weights > 0.02, weights, np.float32(0)).astype(np.float32)
 
 
-def _sample_mask(mask: BoolArray, places: FloatArray) -> BoolArray:
+def _interpolate_mask(mask: BoolArray, places: FloatArray) -> BoolArray:
     """Sample a mask at positions (2, Y, X) by nearest neighbour."""
     if not mask.any():
         return mask
@@ -176,11 +176,13 @@ class CorrectedFrames:
         # inverse variance of a pixel of an unrotated frame of gain 1
         self.weight = flat.weight
         if distortion:
-            self._places = self._undistort(np.indices(flat.flat.shape, np.float64))
+            self._places = self._undistort_positions(
+                np.indices(flat.flat.shape, np.float64)
+            )
             self.weight = _interpolate_weight(flat.weight, self._places)
         self.root = np.sqrt(self.weight)
         self._low_passes = tuple(
-            np.maximum(_low_pass(self.weight, sigma), 1e-6)
+            np.maximum(_apply_low_pass(self.weight, sigma), 1e-6)
             for sigma in (_FINE, _COARSE)
         )
         self._corrected_cache = BoundedCache(_CORRECTED_BYTES)
@@ -202,17 +204,19 @@ class CorrectedFrames:
 
     def _get_planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
         planes: tuple[Float32Array, Float32Array, BoolArray] = (
-            self._corrected_cache.get(index, lambda: self._correct(index))
+            self._corrected_cache.get(index, lambda: self._correct_frame(index))
         )
         return planes
 
-    def _correct(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
+    def _correct_frame(
+        self, index: int
+    ) -> tuple[Float32Array, Float32Array, BoolArray]:
         raw = self.acquisition.read(index)
         gain = float(self.gains[index])
         weight = (
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
-        single, usable = fill_holes(raw)
+        single, usable = fill_missing_pixels(raw)
         whole, is_clipped = (
             bool(usable.all()),
             mark_clipped_pixels(single, _CLIPPED_SHARE),
@@ -233,12 +237,12 @@ class CorrectedFrames:
             grid = np.indices(self.frame_shape, np.float64)
             turned_places = np.einsum("ab,byx->ayx", matrix, grid)
             turned_places += (centre - matrix @ centre)[:, None, None]
-            places = self._undistort(turned_places)
+            places = self._undistort_positions(turned_places)
             shifted_frame = (
                 _interpolate_image(single, places),
                 _interpolate_weight(weight, places),
             )
-            return *shifted_frame, _sample_mask(is_clipped, places)
+            return *shifted_frame, _interpolate_mask(is_clipped, places)
         if not self.distortion:
             return single, weight, is_clipped
         new_weight = _interpolate_weight(weight, self._places)
@@ -247,14 +251,14 @@ class CorrectedFrames:
         return (
             _interpolate_image(single, self._places),
             new_weight,
-            _sample_mask(is_clipped, self._places),
+            _interpolate_mask(is_clipped, self._places),
         )
 
-    def _undistort(self, places: FloatArray) -> FloatArray:
+    def _undistort_positions(self, places: FloatArray) -> FloatArray:
         """Map positions (2, …) in undistorted frames to raw-frame pixels."""
         if not self.distortion:
             return places
-        y, x = undistort(
+        y, x = undistort_positions(
             places[0],
             places[1],
             self.frame_shape,
@@ -266,14 +270,14 @@ class CorrectedFrames:
 
     def compute_raw_positions(self, places: FloatArray) -> FloatArray:
         """Map positions (M, 2) in undistorted frames to raw-frame pixels."""
-        return self._undistort(places.T).T
+        return self._undistort_positions(places.T).T
 
     def compute_stretch(self) -> tuple[Float32Array, Float32Array]:
         """Compute each pixel's y and x displacement per pixel of rim displacement."""
         places = np.indices(self.frame_shape, np.float64)
         if self.distortion:
             places = self._places
-        y, x = radial_displacement(
+        y, x = compute_radial_displacement(
             places[0], places[1], self.frame_shape, centre=self.centre_px
         )
         return y.astype(np.float32), x.astype(np.float32)
@@ -309,7 +313,7 @@ class CorrectedFrames:
         """
         power = np.zeros(self.frame_shape)
         total = max(float(self.weight.sum()), 1e-30)
-        for index in sample_evenly(len(self.acquisition), _SAMPLE):
+        for index in choose_evenly_spaced_indices(len(self.acquisition), _SAMPLE):
             square = self.band_pass(index) ** 2
             square = square - self.weight * (float(square.sum()) / total)
             power += np.abs(fft.fft2(square)) ** 2
@@ -341,7 +345,7 @@ class CorrectedFrames:
         image, weight = self.correct(index)
         product = image * self.weight
         fine, coarse = (
-            _low_pass(product, sigma) / blurred_image
+            _apply_low_pass(product, sigma) / blurred_image
             for sigma, blurred_image in zip(
                 (_FINE, _COARSE), self._low_passes, strict=True
             )
@@ -363,8 +367,8 @@ class CorrectedFrames:
 
         small_weight = average_blocks(weight)
         small = average_blocks(image * weight)
-        level = _low_pass(small, _COARSE) / np.maximum(
-            _low_pass(small_weight, _COARSE), 1e-6
+        level = _apply_low_pass(small, _COARSE) / np.maximum(
+            _apply_low_pass(small_weight, _COARSE), 1e-6
         )
         own = small / np.maximum(small_weight, 1e-6)
         return np.where(
@@ -381,7 +385,7 @@ def estimate_noise(frames: CorrectedFrames) -> float:
     """
     inside = ndimage.binary_erosion(frames.flat.valid, np.ones((3, 3)))
     levels = []
-    for index in sample_evenly(len(frames.acquisition), _SAMPLE):
+    for index in choose_evenly_spaced_indices(len(frames.acquisition), _SAMPLE):
         frame = frames.acquisition.read(index).astype(np.float32)
         smooth = ndimage.convolve(frame, _CROSS, mode="nearest")[inside]
         levels.append(1.4826 * np.nanmedian(np.abs(smooth)) / 6)

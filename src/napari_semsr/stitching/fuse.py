@@ -41,7 +41,7 @@ def _compute_lanczos_weights(part: float) -> FloatArray:
     return np.asarray(weights / weights.sum())
 
 
-def compute_feather(frames: CorrectedFrames) -> Float32Array:
+def compute_feather_weights(frames: CorrectedFrames) -> Float32Array:
     """Compute the feathering weights of a frame, which decrease towards its edge."""
     valid = frames.weight > 0
     padded_mask = np.pad(valid, 1)
@@ -196,5 +196,5 @@ def plan_fusion(
         int(last[0]) + acquisition.frame_shape[0],
         int(last[1]) + acquisition.frame_shape[1],
     )
-    feather, pedestal = compute_feather(frames), solution.pedestal
+    feather, pedestal = compute_feather_weights(frames), solution.pedestal
     return FusionPlan(frames, positions, feather, options.blend, shape, pedestal)

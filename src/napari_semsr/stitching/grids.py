@@ -18,7 +18,7 @@ from napari_semsr.core import (
     FrameOrder,
     IntPair,
     RegistrationError,
-    grid_cells,
+    compute_grid_cells,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class LikelyGrid:
         return asdict(self)
 
 
-class UnplacedError(RegistrationError):
+class UnplacedFramesError(RegistrationError):
     """Error for frames that cannot be placed from their images alone.
 
     `grids` are those that fit the overlaps, the most likely first.
@@ -84,7 +84,7 @@ def find_likely_grids(
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
         for grid, order, first in _list_grids(len(slots)):
-            cells = grid_cells(len(slots), grid, order, first)
+            cells = compute_grid_cells(len(slots), grid, order, first)
             axes = [
                 _weigh_axis_matches(acquisition, cells, numbers, joints, k)
                 for k in range(2)

@@ -27,10 +27,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.flat_field import (
     FIXED_METHODS,
-    create_uniform_flat,
+    create_uniform_flat_field,
     estimate_initial_flat,
 )
-from napari_semsr.stitching.fuse import FusionPlan, compute_feather
+from napari_semsr.stitching.fuse import FusionPlan, compute_feather_weights
 from napari_semsr.stitching.nominal import find_touching_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.shading import COARSE_KNOTS, FINE_KNOTS
@@ -45,7 +45,7 @@ _SWEEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class HalfPlan:
+class MosaicHalfPlan:
     """Plan of a mosaic from half of the frames, with blocks computed on request."""
 
     name: Literal["a", "b"]
@@ -53,12 +53,12 @@ class HalfPlan:
     plan: FusionPlan  # on the grid of the whole mosaic
 
 
-def plan_halves(
+def plan_mosaic_halves(
     acquisition: Acquisition,
     solution: StitchSolution,
     whole: FusionPlan,
     options: StitchOptions | None = None,
-) -> Job[tuple[HalfPlan, HalfPlan]]:
+) -> Job[tuple[MosaicHalfPlan, MosaicHalfPlan]]:
     """Plan two mosaics, each from half of the placed frames of a solved scan.
 
     `whole` is the mosaic of all frames; `options` are those of the solution.
@@ -76,23 +76,23 @@ def plan_halves(
             "without halves."
         )
         raise RegistrationError(msg, code="too-few-frames")
-    first = split_frames(whole)
+    first = select_first_half_frames(whole)
     sides: tuple[tuple[Literal["a", "b"], BoolArray], ...]
     sides = ("a", first), ("b", solution.is_placed & ~first)
-    halves: list[HalfPlan] = []
+    halves: list[MosaicHalfPlan] = []
     for name, half in sides:
         yield Progress(len(halves), 2, f"Estimating the flat field of half {name}")
         frames = tuple(solution.names[i] for i in np.flatnonzero(half))
-        plan = _plan_half(acquisition, solution, whole, options, half)
-        halves.append(HalfPlan(name, frames, plan))
+        plan = _plan_mosaic_half(acquisition, solution, whole, options, half)
+        halves.append(MosaicHalfPlan(name, frames, plan))
     return halves[0], halves[1]
 
 
-def split_frames(whole: FusionPlan) -> BoolArray:
+def select_first_half_frames(whole: FusionPlan) -> BoolArray:
     """Assign frames to two halves; return the (N,) mask of the first half."""
     positions = whole.positions
     has_place = np.asarray(np.isfinite(positions).all(axis=1))
-    in_first: BoolArray = _colour_frames(positions, whole.frames.frame_shape)
+    in_first: BoolArray = _assign_frame_halves(positions, whole.frames.frame_shape)
     in_first &= has_place
     step = max(1, min(whole.frames.frame_shape) // _CELLS)
     valid = (whole.feather > 0)[step // 2 :: step, step // 2 :: step]
@@ -120,7 +120,7 @@ def split_frames(whole: FusionPlan) -> BoolArray:
     return in_first
 
 
-def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
+def _assign_frame_halves(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
     """Two-colour the spanning tree of the largest overlaps."""
     count = len(positions)
     pairs = find_touching_pairs(positions, shape)
@@ -147,7 +147,7 @@ def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
     return even
 
 
-def _plan_half(
+def _plan_mosaic_half(
     acquisition: Acquisition,
     solution: StitchSolution,
     whole: FusionPlan,
@@ -160,7 +160,9 @@ def _plan_half(
         flat = estimate_initial_flat(acquisition, np.flatnonzero(in_half))
         if solution.flat.method.startswith("none"):
             # decided by all overlaps; those within a half may be too few
-            flat = create_uniform_flat(flat.flat.shape, flat.dark, "none is better")
+            flat = create_uniform_flat_field(
+                flat.flat.shape, flat.dark, "none is better"
+            )
     frames = whole.frames.copy_with_changes(flat=flat)
     positions = np.where(in_half[:, None], whole.positions, np.nan)
     state = State(acquisition, options, frames, whole.positions, True)
@@ -177,5 +179,8 @@ def _plan_half(
     )
     frames = after.copy_with_changes(gains=after.gains * float(np.exp(factor)))
     return replace(
-        whole, frames=frames, positions=positions, feather=compute_feather(frames)
+        whole,
+        frames=frames,
+        positions=positions,
+        feather=compute_feather_weights(frames),
     )

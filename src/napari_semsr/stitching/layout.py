@@ -36,11 +36,11 @@ from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
     PEAK_PX,
     Candidates,
-    compute_common_coefficient,
+    compute_joint_correlation,
     compute_overlap_boxes,
+    compute_rounded_shift,
     correlate_frames,
     resample_frame,
-    round_shift,
     search_shifts,
 )
 
@@ -163,7 +163,7 @@ class ChanceLevel:
         ``least + x / slope`` with a probability of ``(1 + x / n) ** -n`` (a Lomax
         distribution) instead of ``exp(-x)``.
         """
-        normal = _compute_normal_height(shift_count, self.grain, _BY_CHANCE)
+        normal = _compute_gaussian_field_height(shift_count, self.grain, _BY_CHANCE)
         repeats = self.repeats or self.usual > normal
         if repeats or not self.slope:
             return max(significance, normal), repeats
@@ -173,7 +173,7 @@ class ChanceLevel:
     def compute_chance_score(self, shift_count: float, rate: float) -> float:
         """Compute the score that unrelated frames exceed at a given rate."""
         if not self.slope:
-            return _compute_normal_height(shift_count, self.grain, rate)
+            return _compute_gaussian_field_height(shift_count, self.grain, rate)
         # ratio of the expected to the permitted number of peaks above `least`
         excess = max(_WINDOWS * shift_count / self.shifts / rate, 1.0)
         peaks = _WINDOWS + _PRIOR
@@ -225,7 +225,8 @@ def measure_chance_level(
         usual=usual,
         spread=1.4826 * float(np.median(np.abs(best - usual))),
         repeats=bool(
-            np.mean([is_repetitive(i) or bool(i.along) for i in scores_found]) > 0.5
+            np.mean([has_repetitive_peaks(i) or bool(i.along) for i in scores_found])
+            > 0.5
         ),
         grain=frames.grain,
     )
@@ -247,7 +248,7 @@ def count_shifts(reach: IntPair) -> float:
     return float((2 * reach[0] + 1) * (2 * reach[1] + 1))
 
 
-def _compute_normal_height(shifts: float, grain: float, rate: float) -> float:
+def _compute_gaussian_field_height(shifts: float, grain: float, rate: float) -> float:
     """Compute the peak height that normal fields exceed at `rate` among `shifts`.
 
     From the mean number of peaks (Adler, The Geometry of Random Fields, 1981).
@@ -259,7 +260,7 @@ def _compute_normal_height(shifts: float, grain: float, rate: float) -> float:
     return height
 
 
-def is_repetitive(item: Candidates) -> bool:
+def has_repetitive_peaks(item: Candidates) -> bool:
     """Return whether a pair has several peaks nearly as high as the best."""
     return (
         len(item.score) > 3  # chosen: a lattice has more
@@ -383,7 +384,7 @@ def _sum_blocks(plane: NDArray[np.float64]) -> FloatArray:
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
-def find_rivals(item: Candidates, threshold: float) -> BoolArray:
+def find_rival_candidates(item: Candidates, threshold: float) -> BoolArray:
     """Return the (K,) mask of plausible candidate shifts of a pair, at least one."""
     alike = item.ncc > _RIVAL_NCC * item.ncc.max(initial=0.0)
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
@@ -421,7 +422,7 @@ def weigh_shifts(
     return ShiftChoice(*pair, places, doubt, weight, least)
 
 
-def _compute_doubt(
+def _compute_excess_residual(
     frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
 ) -> float:
     """Compute the excess residual of an additional shift of a pair."""
@@ -455,7 +456,7 @@ def compute_layout(
     for pair_count, item in enumerate(good):
         # except on a lattice, peaks below the threshold are chance
         least = threshold if is_periodic else threshold / _RIVAL_SCORE
-        shifts = item.shifts[find_rivals(item, least)][:_MAX_CANDIDATES]
+        shifts = item.shifts[find_rival_candidates(item, least)][:_MAX_CANDIDATES]
         if lines and item.along:
             shifts = np.concatenate([shifts, np.array(item.along)])
         pair, weight = (item.first, item.second), float(item.weight[0])
@@ -470,8 +471,8 @@ def compute_layout(
             for item, choice in zip(good, choices, strict=True)
             if choice.is_certain or item.ncc[0] > _RIVAL_NCC * usual
         ]
-        look = partial(_compute_doubt, frames)
-        return resolve_periods(
+        look = partial(_compute_excess_residual, frames)
+        return compute_periodic_layout(
             len(nominal), sure_choices, nominal, look, is_stated=is_stated
         )
     candidates_in_use = []
@@ -548,7 +549,7 @@ def solve_layout(
     return Layout(positions, main_joints, tuple(contradicting))
 
 
-def resolve_periods(
+def compute_periodic_layout(
     count: int,
     choices: Sequence[ShiftChoice],
     nominal: FloatArray,
@@ -699,7 +700,7 @@ def confirm_weak_pairs(
         has_places = np.isfinite(layout.positions[list(pair)]).all()
         if item.best_score > threshold or not has_places:
             continue
-        shift = round_shift(layout.positions, pair)
+        shift = compute_rounded_shift(layout.positions, pair)
         near = search_shifts(frames, pair, shift, around)
         agrees = np.abs(near.shifts - shift).max(axis=1) <= _AGREES
         which = np.flatnonzero(agrees & (near.score > least))[:1]
@@ -756,7 +757,7 @@ def correlate_group(
     for other in sorted(others - {*group}):
         for index in group:
             pair = (other, index)
-            shift = round_shift(positions, pair)
+            shift = compute_rounded_shift(positions, pair)
             if compute_overlap_boxes(frames.frame_shape, shift) is None:
                 continue
             scores = correlate_frames(frames, pair, shift, reach)
@@ -779,7 +780,7 @@ def correlate_group(
     return GroupCorrelation(pairs, score, score / np.sqrt(np.maximum(pixels, 1)))
 
 
-def place_by_neighbours(
+def place_frame_by_neighbours(
     frames: CorrectedFrames,
     index: int,
     expected_place: FloatArray,
@@ -807,7 +808,9 @@ def place_by_neighbours(
         return None
     move = (int(y) - reach[0], int(x) - reach[1])
     around[index] += move
-    overlaps = [(pair, round_shift(around, pair)) for pair in correlation.pairs]
-    height = compute_common_coefficient(frames, overlaps)[1]
+    overlaps = [
+        (pair, compute_rounded_shift(around, pair)) for pair in correlation.pairs
+    ]
+    height = compute_joint_correlation(frames, overlaps)[1]
     place = (corner + np.array(move)).astype(float)
     return FramePosition(place, height) if height > threshold else None

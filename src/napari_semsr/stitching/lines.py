@@ -17,7 +17,7 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from napari_semsr.core import FloatArray, IntPair, RegistrationError
-from napari_semsr.stitching.flat_field import sample_evenly
+from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     TOLERANCE_PX,
@@ -77,7 +77,7 @@ class LinePlacement:
 
 
 @dataclass(frozen=True, slots=True)
-class _Constraint:
+class _PairConstraint:
     """Shift of one pair relative to the stated positions."""
 
     pair: IntPair
@@ -91,7 +91,9 @@ def is_degenerate(information: FloatArray) -> bool:
     return bool(least < _FLAT * most)
 
 
-def _find_directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, list[int]]:
+def _find_line_normals(
+    shifts: Sequence[LinearisedShift],
+) -> tuple[FloatArray, list[int]]:
     """Find the unit normals of common lines, (K, 2), and the normal of each pair."""
     if not shifts:
         return np.zeros((0, 2)), []
@@ -123,7 +125,7 @@ def _linearise_pair(
     return shifts[0] if shifts else None
 
 
-def _refine_pair(
+def _refine_pair_shift(
     state: State, pair: IntPair, near: FloatArray, part: FloatArray
 ) -> FloatArray | None:
     """Find the best-fitting shift of a pair, or None if no shift fits.
@@ -142,7 +144,7 @@ def _refine_pair(
     return shift if np.abs(move).max() < MAX_STEP else None
 
 
-def _find_period(
+def _find_line_period(
     state: State, frames: Sequence[int], normal: FloatArray, usual: float
 ) -> float:
     """Find the period of the lines, in px, or infinity if they are not periodic.
@@ -154,7 +156,7 @@ def _find_period(
     far = int(_FAR * side)
     steps = np.arange(0, far - 1, 0.25)
     heights = []
-    for place in sample_evenly(len(frames), _FRAMES):
+    for place in choose_evenly_spaced_indices(len(frames), _FRAMES):
         index = frames[place]
         scores = correlate_frames(state.frames, (index, index), (0, 0), (far, far))
         if scores is not None:
@@ -175,7 +177,7 @@ def _refine_line_pairs(
     state: State, lines: Sequence[Candidates], shifts: Sequence[LinearisedShift]
 ) -> list[_LinePair]:
     """Refine pairs of frames with lines one by one."""
-    normals, groups = _find_directions(shifts)
+    normals, groups = _find_line_normals(shifts)
     pairs = []
     for item, group in zip(lines, groups, strict=True):
         pair, normal = (item.first, item.second), normals[group]
@@ -183,7 +185,7 @@ def _refine_line_pairs(
         near = np.array(item.along[0] if item.along else item.shifts[0], dtype=float)
         # as far along the lines as stated
         near = stated_shift + normal * (normal @ (near - stated_shift))
-        shift = _refine_pair(state, pair, near, np.outer(normal, normal))
+        shift = _refine_pair_shift(state, pair, near, np.outer(normal, normal))
         if shift is not None:
             away = float(normal @ (shift - stated_shift))
             pairs.append(_LinePair(pair, normal, away, item.best_score, group))
@@ -191,7 +193,7 @@ def _refine_line_pairs(
 
 
 def _find_position_errors(
-    count: int, pairs: Sequence[_LinePair], sure: Sequence[_Constraint]
+    count: int, pairs: Sequence[_LinePair], sure: Sequence[_PairConstraint]
 ) -> tuple[FloatArray, FloatArray]:
     """Find the (N,) errors of stated positions across lines, modulo the period.
 
@@ -291,7 +293,7 @@ def _compute_chance_probability(
 
 
 def _solve_displacements(
-    count: int, ties: Sequence[_Constraint], hold: float
+    count: int, ties: Sequence[_PairConstraint], hold: float
 ) -> tuple[FloatArray, sparse.csc_array]:
     """Solve all constraints for (N, 2) displacements from the stated positions.
 
@@ -309,8 +311,8 @@ def _solve_displacements(
 
 
 def _find_line_constraints(
-    state: State, pairs: Sequence[_LinePair], sure: Sequence[_Constraint]
-) -> tuple[list[_Constraint], float, float]:
+    state: State, pairs: Sequence[_LinePair], sure: Sequence[_PairConstraint]
+) -> tuple[list[_PairConstraint], float, float]:
     """Find line constraints, the position error across lines, and the period.
 
     The error is an RMS, the period the shortest, both in px.
@@ -330,7 +332,7 @@ def _find_line_constraints(
             own[0].normal,
             sorted({i for item in own for i in item.pair}),
         )
-        period = _find_period(state, frames_met, normal, usual)
+        period = _find_line_period(state, frames_met, normal, usual)
         periods += [min(period, far)] * len(own)
         errors, labels = _find_position_errors(count, own, sure)
         for label in np.unique(labels[frames_met]):
@@ -346,7 +348,7 @@ def _find_line_constraints(
             left = off - period * np.rint(off / period) if period < np.inf else off
             if abs(left) < TOLERANCE_PX:
                 weight = np.outer(normal, normal)
-                ties.append(_Constraint(item.pair, weight, (away - left) * normal))
+                ties.append(_PairConstraint(item.pair, weight, (away - left) * normal))
     if (
         most is None
         and _compute_chance_probability(pairs, state.nominal, periods) > _BY_CHANCE
@@ -378,7 +380,7 @@ def _refine_all_positions(
             state.frames, nominal + places, sorted(pairs), 1.0
         )
         flat = [s for s in measured_shifts if (s.first, s.second) in lines]
-        normals, groups = _find_directions(flat)
+        normals, groups = _find_line_normals(flat)
         axes = dict(zip(map(id, flat), normals[groups], strict=True))
         shifts = []
         for item in measured_shifts:
@@ -392,7 +394,7 @@ def _refine_all_positions(
             shifts.append(replace(item, information=information, step=step))
         noise = float(np.median([item.variance for item in shifts]))
         ties = [
-            _Constraint(
+            _PairConstraint(
                 (item.first, item.second),
                 item.information / max(item.variance, 0.5 * noise, 1e-30),
                 places[item.second] - places[item.first] + item.step,
@@ -443,7 +445,7 @@ def place_across_lines(state: State) -> LinePlacement:
     flat_pairs = {(s.first, s.second) for s in flat}
     joints = () if state.layout is None else state.layout.joints
     sure = [
-        _Constraint(
+        _PairConstraint(
             pair, np.eye(2), joint.shift - (nominal[pair[1]] - nominal[pair[0]])
         )
         for joint in joints
@@ -464,15 +466,15 @@ def place_across_lines(state: State) -> LinePlacement:
     for pair in sorted(state.ambiguous & first_shifts.keys() - flat_pairs):
         stated_shift = nominal[pair[1]] - nominal[pair[0]]
         near = stated_shift + places[pair[1]] - places[pair[0]]
-        shift = _refine_pair(state, pair, near, np.eye(2))
+        shift = _refine_pair_shift(state, pair, near, np.eye(2))
         if shift is not None and np.hypot(*(shift - near)) < period / 4:
-            ties.append(_Constraint(pair, np.eye(2), shift - stated_shift))
+            ties.append(_PairConstraint(pair, np.eye(2), shift - stated_shift))
     lines = {item.pair for item in pairs}
     across = _refine_all_positions(state, places, [tie.pair for tie in ties], lines)
     return replace(across, error_px=error)
 
 
-def place_along_lines(state: State) -> list[int]:
+def place_frames_along_lines(state: State) -> list[int]:
     """Place frames connected only by lines at their stated positions; list them.
 
     Without stated positions they have none. Other frames, and positions across lines,

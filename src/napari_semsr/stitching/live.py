@@ -33,27 +33,31 @@ from napari_semsr.core import (
     RealArray,
     RegistrationError,
 )
-from napari_semsr.stitching.bridges import GroupPosition, compare_positions
+from napari_semsr.stitching.bridges import GroupPosition, compare_group_positions
 from napari_semsr.stitching.discovery import match_frames
-from napari_semsr.stitching.flat_field import create_uniform_flat
+from napari_semsr.stitching.flat_field import create_uniform_flat_field
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.fuse import FusionPlan, compute_feather
+from napari_semsr.stitching.fuse import FusionPlan, compute_feather_weights
 from napari_semsr.stitching.layout import (
     TOLERANCE_PX,
     ChanceLevel,
     count_shifts,
     measure_chance_level,
-    place_by_neighbours,
+    place_frame_by_neighbours,
 )
 from napari_semsr.stitching.nominal import find_overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import ResampledFrames, round_shift
+from napari_semsr.stitching.pairwise import ResampledFrames, compute_rounded_shift
 from napari_semsr.stitching.refine import (
     LinearisedShift,
     linearise_pair,
     solve_steps,
 )
-from napari_semsr.stitching.solution import StitchSolution, fit_axes, fit_stage
+from napari_semsr.stitching.solution import (
+    StitchSolution,
+    fit_stage_axes,
+    fit_stage_map,
+)
 from napari_semsr.stitching.solve import solve_mosaic
 
 # Chosen: 200 frames of 256 px and their neighbours in the previous row; memory does not
@@ -185,12 +189,12 @@ class _PairShifts:
         return reachable_frames
 
 
-def _are_known(places: FloatArray) -> BoolArray:
+def _get_known_mask(places: FloatArray) -> BoolArray:
     """Return the (N,) mask of known positions (N, 2)."""
     return np.asarray(np.isfinite(places).all(axis=1))
 
 
-def _run_in_thread(job: Job[_T]) -> Job[_T]:
+def _run_job_in_thread(job: Job[_T]) -> Job[_T]:
     """Run a job in a thread; each step waits briefly for it to finish."""
     stop = threading.Event()
 
@@ -264,10 +268,10 @@ class LivePlacement:
         self.solution: StitchSolution | None = None
         self._stack = _FrameStack(read, frame_shape, np.dtype(dtype))
         empty = Acquisition(self._stack, ())
-        flat_field = create_uniform_flat(frame_shape, 0.0, "none")
+        flat_field = create_uniform_flat_field(frame_shape, 0.0, "none")
         self.frames = _GrowingFrames(empty, flat_field)
         self._references = _ReferenceFrames(self.frames)
-        self._feather = compute_feather(self.frames)
+        self._feather = compute_feather_weights(self.frames)
         self._chance: ChanceLevel | None = None
         # of each pair: step and information at its positions of resampling
         self._links = _PairShifts()
@@ -282,7 +286,7 @@ class LivePlacement:
     @property
     def is_placed(self) -> BoolArray:
         """Mask (N,) of the frames placed by their images."""
-        has_position = _are_known(self.positions)
+        has_position = _get_known_mask(self.positions)
         has_position[sorted(self.provisional)] = False
         return has_position
 
@@ -328,7 +332,7 @@ class LivePlacement:
         if index in self.blank:
             return False
         if self._chance is None:
-            self._place_at_stated_position(index)
+            self._use_stated_position(index)
             return bool(np.isfinite(self.positions[index]).all())
         self._links.remove_frame(index)
         self.provisional.discard(index)
@@ -336,16 +340,16 @@ class LivePlacement:
         # the corner of the frame in whole pixels, (2,), from its image
         place, corner = self._predict_position(index), None
         if place is None:
-            corner = self._search_everywhere(index)
+            corner = self._search_all_placed_frames(index)
         else:
             for share in _REACHES:
                 reach = self._compute_search_range(share)
-                corner = self._find_position_nearby(index, place, reach)
+                corner = self._find_nearby_position(index, place, reach)
                 if corner is not None:
                     break
         if corner is None:
             self.misfits.add(index)
-            self._place_at_stated_position(index)
+            self._use_stated_position(index)
             return False
         self.misfits.discard(index)
         self.positions[index] = corner
@@ -380,8 +384,8 @@ class LivePlacement:
 
     def list_changed_frames(self) -> list[int]:
         """List frames that were added or moved since the last fusion."""
-        here = _are_known(self.positions)
-        was = _are_known(self._fused_positions)
+        here = _get_known_mask(self.positions)
+        was = _get_known_mask(self._fused_positions)
         with np.errstate(invalid="ignore"):
             distances = (
                 np.abs(self.positions - self._fused_positions).max(axis=1)
@@ -408,7 +412,7 @@ class LivePlacement:
 
     # Expected and actual position of a frame.
 
-    def _place_at_stated_position(self, index: int) -> None:
+    def _use_stated_position(self, index: int) -> None:
         """Place a frame at its stated position, if it has one."""
         place = self._predict_position(index)
         if place is not None:
@@ -427,9 +431,9 @@ class LivePlacement:
                 return None
             matrix = np.eye(2) if self.unit == "px" else np.diag(1 / np.array(size))
         has_place = (
-            _are_known(self.positions) if self._chance is None else self.is_placed
+            _get_known_mask(self.positions) if self._chance is None else self.is_placed
         )
-        has_place &= _are_known(self.stated_corners)
+        has_place &= _get_known_mask(self.stated_corners)
         has_place[index] = False
         others = np.flatnonzero(has_place)
         if not len(others):
@@ -443,10 +447,10 @@ class LivePlacement:
     def _fit_stage(self) -> None:
         """Fit the map from stated positions to camera pixels on all placed frames."""
         solved_positions = np.where(self.is_placed[:, None], self.positions, np.nan)
-        axes = fit_axes(
+        axes = fit_stage_axes(
             self.stated_corners, solved_positions, min(self._stack.frame_shape)
         )
-        stage = fit_stage(self.stated_corners, solved_positions)
+        stage = fit_stage_map(self.stated_corners, solved_positions)
         if axes is not None:
             self._matrix = axes.matrix
         elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
@@ -485,10 +489,10 @@ class LivePlacement:
             return None
         positions = self._select_nearby_positions(index, place, reach)
         positions[index] = place
-        places = compare_positions(self.frames, [index], positions, reach)
+        places = compare_group_positions(self.frames, [index], positions, reach)
         return places[0] if places else None
 
-    def _find_position_nearby(
+    def _find_nearby_position(
         self, index: int, expected_place: FloatArray, reach: IntPair
     ) -> FloatArray | None:
         """Search for a frame near its expected position; None if not above chance."""
@@ -497,14 +501,14 @@ class LivePlacement:
         shift_count, significance = count_shifts(reach), self.options.significance
         threshold, _ = self._chance.compute_threshold(shift_count, significance)
         around = self._select_nearby_positions(index, expected_place, reach)
-        if not _are_known(around).any():
+        if not _get_known_mask(around).any():
             return None
-        place_found = place_by_neighbours(
+        place_found = place_frame_by_neighbours(
             self.frames, index, expected_place, around, reach, threshold
         )
         return None if place_found is None else place_found.position
 
-    def _search_everywhere(self, index: int) -> FloatArray | None:
+    def _search_all_placed_frames(self, index: int) -> FloatArray | None:
         """Place a frame without a stated position, trying recent frames first."""
         placed_frames = np.flatnonzero(self.is_placed).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
@@ -522,7 +526,7 @@ class LivePlacement:
                 if joint.weight < _SURE:
                     break
                 place = self.positions[some[joint.first]] + joint.shift
-                corner = self._find_position_nearby(index, place, reach)
+                corner = self._find_nearby_position(index, place, reach)
                 if corner is not None:
                     return corner
         return None
@@ -541,7 +545,7 @@ class LivePlacement:
 
     # Measured shifts of pairs, and all positions from them.
 
-    def _measure_pairs(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
+    def _measure_pair_shifts(self, pairs: Sequence[IntPair]) -> list[LinearisedShift]:
         """Measure the shifts of pairs at their resampling positions."""
         near = {i: {i, *self._links.get_pairs(i)} for pair in pairs for i in pair}
         for first, second in pairs:
@@ -569,11 +573,11 @@ class LivePlacement:
         shifts: list[LinearisedShift] = []
         for sweep in range(_SWEEPS):
             self._references.set_position(index, self.positions[index])
-            shifts = self._measure_pairs(pairs)
+            shifts = self._measure_pair_shifts(pairs)
             if not shifts:
                 return
             if sweep == 0:
-                self._match_gain(index, shifts)
+                self._fit_frame_gain(index, shifts)
             normal, right = 1e-12 * np.eye(2), np.zeros(2)
             for item in shifts:
                 sign = 1.0 if item.second == index else -1.0
@@ -604,7 +608,7 @@ class LivePlacement:
         while True:
             free = self._links.find_reachable(around, hops)
             around = self._links.find_reachable(free, 1)
-            moves = self._solve_moves(free, around)
+            moves = self._solve_frame_moves(free, around)
             rim = self._links.find_reachable(around - free, 1) & free
             if all(np.abs(moves[i]).max() <= _STILL for i in rim):
                 break
@@ -620,10 +624,12 @@ class LivePlacement:
             pairs = [
                 (a.first, a.second) for a in self._links.get_pairs(number).values()
             ]
-            for item in self._measure_pairs(pairs):
+            for item in self._measure_pair_shifts(pairs):
                 self._links.store_shift(item)
 
-    def _solve_moves(self, free: set[int], around: set[int]) -> dict[int, FloatArray]:
+    def _solve_frame_moves(
+        self, free: set[int], around: set[int]
+    ) -> dict[int, FloatArray]:
         """Solve for displacements of some frames, with the surrounding ones fixed."""
         numbers, items = sorted(around), []
         places = {number: place for place, number in enumerate(numbers)}
@@ -641,7 +647,7 @@ class LivePlacement:
         steps, _ = solve_steps(len(numbers), items, is_free)
         return {number: steps[places[number]] for number in free}
 
-    def _match_gain(self, index: int, shifts: Sequence[LinearisedShift]) -> None:
+    def _fit_frame_gain(self, index: int, shifts: Sequence[LinearisedShift]) -> None:
         """Estimate the gain of a frame from its overlaps with other frames."""
         logs, counts = [], []
         for item in shifts:
@@ -682,7 +688,7 @@ class LivePlacement:
         """
         in_light = [i for i in range(len(self.names)) if i not in self.blank]
         in_light = in_light[: max(_SOLUTION_SIZES[-1], int(self._solve_at))]
-        has_position = _are_known(self.stated_corners)
+        has_position = _get_known_mask(self.stated_corners)
         frames_to_solve = [i for i in in_light if has_position[i]]
         has_stated = 2 * len(frames_to_solve) > len(in_light)
         frames_to_solve = frames_to_solve if has_stated else in_light
@@ -698,7 +704,7 @@ class LivePlacement:
         )
         names = list(self.names)
         try:
-            solution = yield from _run_in_thread(self._solve_frames(part))
+            solution = yield from _run_job_in_thread(self._solve_frames(part))
         except ReadError:
             self._solve_at = frame_count  # again, once the frames can be read
             raise
@@ -729,7 +735,7 @@ class LivePlacement:
             solution.offsets,
         )  # fmt: skip
         pairs = find_overlapping_pairs(solution.positions_px, self._stack.frame_shape)
-        shifts = [round_shift(solution.positions_px, pair) for pair in pairs]
+        shifts = [compute_rounded_shift(solution.positions_px, pair) for pair in pairs]
         return solution, measure_chance_level(frames, shifts)
 
     def _apply_solution(
@@ -742,7 +748,7 @@ class LivePlacement:
         numbers, new_positions = np.array(numbers_solved), solution.positions_px
         fits = solution.is_placed
         before = self.positions[numbers]
-        can_compare = fits & _are_known(before)
+        can_compare = fits & _get_known_mask(before)
         start = can_compare if can_compare.any() else fits
         offset = np.median(before[start] - new_positions[start], axis=0)
         if not np.isfinite(offset).all():
@@ -760,7 +766,7 @@ class LivePlacement:
         )  # fmt: skip
         self.solution, self._chance = solution, chance
         self.misfits.clear()
-        self._feather = compute_feather(self.frames)
+        self._feather = compute_feather_weights(self.frames)
         self._references, self._links = _ReferenceFrames(self.frames), _PairShifts()
         self.positions[numbers] = np.where(
             fits[:, None], new_positions + offset, np.nan
@@ -775,7 +781,9 @@ class LivePlacement:
         ]
         for done_count in range(0, len(pairs), _BATCH):
             yield Progress(done_count, len(pairs), "Measuring pairs of frames")
-            for item in self._measure_pairs(pairs[done_count : done_count + _BATCH]):
+            for item in self._measure_pair_shifts(
+                pairs[done_count : done_count + _BATCH]
+            ):
                 self._links.store_shift(item)
         self._fit_stage()
         fitting_numbers = {*numbers[fits].tolist()}

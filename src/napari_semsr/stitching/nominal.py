@@ -8,7 +8,7 @@ from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair
 from napari_semsr.stitching.discovery import discover_positions, match_frames
-from napari_semsr.stitching.flat_field import sample_evenly
+from napari_semsr.stitching.flat_field import choose_evenly_spaced_indices
 from napari_semsr.stitching.frames import (
     CorrectedFrames,
     compute_band_noise,
@@ -18,7 +18,7 @@ from napari_semsr.stitching.grids import (
     ASIDE,
     MAX_STEP,
     MIN_STEP,
-    UnplacedError,
+    UnplacedFramesError,
     find_likely_grids,
 )
 from napari_semsr.stitching.layout import (
@@ -28,19 +28,19 @@ from napari_semsr.stitching.layout import (
     MAX_DOUBT,
     Overlap,
     ShiftChoice,
-    find_rivals,
+    find_rival_candidates,
     measure_chance_threshold,
     merge_close_proposals,
     weigh_shifts,
 )
-from napari_semsr.stitching.pairwise import round_shift, search_shifts
+from napari_semsr.stitching.pairwise import compute_rounded_shift, search_shifts
 from napari_semsr.stitching.solution import (
     AXES,
     MAX_JITTER,
+    convert_to_complex,
+    convert_to_matrix,
     find_nearest_axes,
-    fit_axes,
-    to_complex,
-    to_matrix,
+    fit_stage_axes,
 )
 
 _MIN_PIXELS = 600  # chosen: above the 400 that a pair needs for a coefficient
@@ -91,7 +91,7 @@ def find_nominal_positions(
     if positions is not None:
         return positions, True, ()
     if acquisition.grid is not None:
-        steps = _measure_steps(frames)
+        steps = _measure_grid_steps(frames)
         return acquisition.grid_cells() @ steps, False, ()
     joints = match_frames(frames)
     noise = compute_band_noise(estimate_noise(frames))
@@ -131,13 +131,13 @@ def find_alternative_axes(
         return np.asarray(near & (np.abs(away) < shape - 4).all(axis=1))
 
     seeds: list[FloatArray] = [np.eye(2)]  # and maps from one stated step to its shift
-    for place in sample_evenly(len(apart), _SEEDS):
-        step = complex(to_complex(apart[place]))
-        step_seen = complex(to_complex(shift[place]))
+    for place in choose_evenly_spaced_indices(len(apart), _SEEDS):
+        step = complex(convert_to_complex(apart[place]))
+        step_seen = complex(convert_to_complex(shift[place]))
         if 1 / _MAX_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MAX_SCALE:
-            seeds.append(to_matrix(step_seen / step))
+            seeds.append(convert_to_matrix(step_seen / step))
             # the same with y mirrored first
-            mirrored = to_matrix(step_seen / step.conjugate())
+            mirrored = convert_to_matrix(step_seen / step.conjugate())
             seeds.append(mirrored @ np.diag([-1.0, 1.0]))
     fits = np.array([find_fitting_pairs(matrix).sum() for matrix in seeds])
     if fits[0] >= _AS_WELL * fits.max():
@@ -152,7 +152,7 @@ def find_alternative_axes(
         have, want = apart[inside] @ named_axes.T, shift[inside]
         # in both directions, so that steps have zero mean
         both = [np.concatenate([steps, -steps]) for steps in (have, want)]
-        axes_fit = fit_axes(both[0], both[1], int(shape.min()))
+        axes_fit = fit_stage_axes(both[0], both[1], int(shape.min()))
         if axes_fit is None:
             break
         best = (
@@ -224,8 +224,8 @@ def find_possible_rotations(
     nearest = np.flatnonzero(far < _ALIKE * usual)
     length = float(np.median(far[nearest]))
     choices, lines = [], 0
-    sample = nearest[sample_evenly(len(nearest), _NEIGHBOURS)].tolist()
-    whole_shifts = [round_shift(nominal, pairs[place]) for place in sample]
+    sample = nearest[choose_evenly_spaced_indices(len(nearest), _NEIGHBOURS)].tolist()
+    whole_shifts = [compute_rounded_shift(nominal, pairs[place]) for place in sample]
     threshold, _ = measure_chance_threshold(frames, whole_shifts, around, _MIN_SCORE)
     for place, shift in zip(sample, whole_shifts, strict=True):
         pair = pairs[place]
@@ -234,9 +234,13 @@ def find_possible_rotations(
             continue
         lines += bool(item.along)
         order = np.argsort(-item.ncc, kind="stable")
-        order = order[find_rivals(item, threshold)[order]][:_RIVALS]
+        order = order[find_rival_candidates(item, threshold)[order]][:_RIVALS]
         choice = weigh_shifts(frames, pair, item.shifts[order], item.weight[0])
-        turns_seen = length * to_complex(choice.shifts) / to_complex(steps[place])
+        turns_seen = (
+            length
+            * convert_to_complex(choice.shifts)
+            / convert_to_complex(steps[place])
+        )
         choices.append(
             replace(choice, shifts=np.stack([turns_seen.imag, turns_seen.real], 1))
         )
@@ -251,12 +255,12 @@ def find_possible_rotations(
     if choices and not certain:
         steps_found, doubt = _find_likely_steps(choices), 0.0
     else:
-        common_step = _average_step(certain, length) if certain else None
+        common_step = _compute_average_step(certain, length) if certain else None
         steps_found, doubt = [] if common_step is None else [common_step], np.inf
         if len(certain) > 1:
             scatter = np.hypot(*np.std(certain, axis=0, ddof=1)) / np.sqrt(len(certain))
             doubt = float(scatter * stdtrit(len(certain) - 1, 1 - _BY_CHANCE / 2))
-    turns = [complex(to_complex(turn)) / length for turn in steps_found]
+    turns = [complex(convert_to_complex(turn)) / length for turn in steps_found]
     turns.sort(key=lambda turn: abs(turn - 1))
     if most_px is not None:
         turns = [turn for turn in turns if abs(turn - 1) * length <= most_px]
@@ -269,7 +273,9 @@ def _measure_rival_distance(choice: ShiftChoice) -> float:
     return float(np.hypot(*rivals.T).min(initial=np.inf))
 
 
-def _average_step(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
+def _compute_average_step(
+    certain: Sequence[FloatArray], side: float
+) -> FloatArray | None:
     """Average the step (2,) if most pairs agree within a tenth of a side; else None."""
     every = np.stack(certain)
     close = np.abs(every - np.median(every, axis=0)).max(axis=1) <= 0.1 * side
@@ -278,7 +284,7 @@ def _average_step(certain: Sequence[FloatArray], side: float) -> FloatArray | No
     return np.asarray(np.mean(every[close], axis=0))
 
 
-def _measure_steps(frames: CorrectedFrames) -> FloatArray:
+def _measure_grid_steps(frames: CorrectedFrames) -> FloatArray:
     """Measure the row and column steps of a grid from neighbouring frames."""
     cells = frames.acquisition.grid_cells()
     grid = frames.acquisition.grid or (1, len(cells))
@@ -301,7 +307,7 @@ def _measure_steps(frames: CorrectedFrames) -> FloatArray:
             "at any shift: check the grid and order, or set the overlap."
         )
         others = find_likely_grids(frames.acquisition, match_frames(frames))
-        raise UnplacedError(msg, others, code="no-overlap")
+        raise UnplacedFramesError(msg, others, code="no-overlap")
     down = np.array([rows, 0.0]) if steps[0] is None else steps[0]
     along = np.array([0.0, columns]) if steps[1] is None else steps[1]
     return np.stack([down, along])
@@ -329,14 +335,14 @@ def _find_common_step(
         item = search_shifts(frames, pair, nominal, around, threshold / 2)
         if item.best_score > threshold:
             order = np.argsort(-item.ncc, kind="stable")
-            order = order[find_rivals(item, threshold)[order]]
+            order = order[find_rival_candidates(item, threshold)[order]]
             shifts = item.shifts[order[:_RIVALS]]
             choices.append(weigh_shifts(frames, pair, shifts, item.weight[0]))
         else:  # lines across an overlap are too few to stand out from chance
             item = search_shifts(frames, pair, nominal, around)
         lines += bool(item.along)
     if lines > LINES * len(pairs):
-        raise UnplacedError(
+        raise UnplacedFramesError(
             f"{ALONG_LINES}pass the positions of the frames.", (), code="lines-only"
         )
     if not choices:
@@ -348,9 +354,9 @@ def _find_common_step(
             f"The sample is periodic, and neighbouring {what} fit equally well at "
             f"{len(steps)} distances: set the overlap, or pass positions."
         )
-        raise UnplacedError(msg, (), code="periodic")
+        raise UnplacedFramesError(msg, (), code="periodic")
     certain = [c.shifts[0] for c in choices if c.is_certain] or steps
-    return _average_step(certain, side.max())
+    return _compute_average_step(certain, side.max())
 
 
 def _find_likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:

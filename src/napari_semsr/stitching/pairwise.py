@@ -83,7 +83,7 @@ def compute_overlap_boxes(
     )
 
 
-def round_shift(positions: FloatArray, pair: IntPair) -> IntPair:
+def compute_rounded_shift(positions: FloatArray, pair: IntPair) -> IntPair:
     """Return a pair's rounded shift, second minus first; `positions` (N, 2)."""
     shift = np.round(positions[pair[1]] - positions[pair[0]])
     return int(shift[0]), int(shift[1])
@@ -210,14 +210,14 @@ def find_highest_peaks(
     return [(int(rows[k]), int(columns[k])) for k in peaks]
 
 
-def compute_coefficient(
+def compute_correlation(
     frames: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, float]:
     """Compute the correlation, score and weight of two frames at one shift."""
-    return compute_common_coefficient(frames, [(pair, shift)])
+    return compute_joint_correlation(frames, [(pair, shift)])
 
 
-def compute_common_coefficient(
+def compute_joint_correlation(
     frames: CorrectedFrames, overlaps: Sequence[tuple[IntPair, IntPair]]
 ) -> tuple[float, float, float]:
     """Compute the joint correlation of several pairs, each at a given shift.
@@ -297,10 +297,10 @@ def search_shifts(
         along = (
             scores.find_ridge(shifts[0], nominal, frames.frame_shape) if shifts else ()
         )
-    coefficients = [compute_coefficient(frames, pair, shift) for shift in shifts]
+    coefficients = [compute_correlation(frames, pair, shift) for shift in shifts]
     ncc, score, weight = np.array(coefficients).reshape(-1, 3).T
     lowest = _HOLLOW * ncc.max(initial=0.0)
-    if any(compute_coefficient(frames, pair, shift)[0] < lowest for shift in along):
+    if any(compute_correlation(frames, pair, shift)[0] < lowest for shift in along):
         along = ()  # a dip of the variance looked like a ridge
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
@@ -314,7 +314,9 @@ def search_shifts(
 _CACHE_BYTES = 256 << 20
 
 
-def _sample_kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
+def _compute_smoothing_kernels(
+    sigma: float, part: float
+) -> tuple[FloatArray, FloatArray]:
     """Sample a Gaussian and its derivative, normalised to unit slope on a ramp."""
     radius = int(np.ceil(3.6 * sigma)) + 1
     place = np.arange(-radius, radius + 1) + part
@@ -330,7 +332,9 @@ def resample_frame(
     image: Float32Array, part: tuple[float, float], sigma: float
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Smooth a frame (Y, X), apply a sub-pixel shift, and compute its gradient."""
-    (smooth_y, slope_y), (smooth_x, slope_x) = (_sample_kernels(sigma, p) for p in part)
+    (smooth_y, slope_y), (smooth_x, slope_x) = (
+        _compute_smoothing_kernels(sigma, p) for p in part
+    )
     rows = ndimage.correlate1d(image, smooth_y, axis=0, mode="nearest")
     steep = ndimage.correlate1d(image, slope_y, axis=0, mode="nearest")
     return (
@@ -382,7 +386,7 @@ class ResampledFrames:
                 image, (y, x), self.sigma
             )
         for axis, part in enumerate((y, x)):
-            smooth, _ = _sample_kernels(self.sigma, part)
+            smooth, _ = _compute_smoothing_kernels(self.sigma, part)
             image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")
         return self._erode_weight(weight), image
 
@@ -397,5 +401,5 @@ class ResampledFrames:
 
     def get_overlap_boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
         """Return the overlapping boxes of two frames."""
-        shift = round_shift(self.corners, (first, second))
+        shift = compute_rounded_shift(self.corners, (first, second))
         return compute_overlap_boxes(self.frames.frame_shape, shift)

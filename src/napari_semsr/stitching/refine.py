@@ -109,10 +109,12 @@ def linearise_pair(
     cross = ((one_slope * weight) @ other.T).astype(float)
     cross = (cross + cross.T) / 2
     power = float(np.vdot(weight, difference**2))
-    return _eliminate_nuisance((first, second), normal, right, cross, (power, freedom))
+    return _eliminate_nuisance_parameters(
+        (first, second), normal, right, cross, (power, freedom)
+    )
 
 
-def _eliminate_nuisance(
+def _eliminate_nuisance_parameters(
     pair: IntPair,
     normal: FloatArray,
     right: FloatArray,
@@ -200,7 +202,7 @@ def assemble_matrix(
     return sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
 
 
-def assemble_equations(
+def assemble_normal_equations(
     count: int, shifts: Sequence[LinearisedShift], noise: float
 ) -> tuple[sparse.csc_array, FloatArray, FloatArray, FloatArray]:
     """Assemble the normal equations of all positions.
@@ -244,7 +246,7 @@ def solve_steps(
     equations of all, (2 N, 2 N).
     """
     noise = float(np.median([item.variance for item in shifts]))
-    matrix, right, _, _ = assemble_equations(count, shifts, noise)
+    matrix, right, _, _ = assemble_normal_equations(count, shifts, noise)
     if free is None:
         return splu(matrix).solve(right[0].ravel()).reshape(count, 2), matrix
     free_columns = np.flatnonzero(np.repeat(free, 2))
@@ -312,11 +314,13 @@ def refine_positions(
         positions = positions + steps
         if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _CONVERGENCE:
             last_sigma = sigma
-        spread = np.where(np.isfinite(positions), compute_spread(matrix, sigma), np.nan)
+        spread = np.where(
+            np.isfinite(positions), compute_position_spread(matrix, sigma), np.nan
+        )
         yield RefinedPositions(positions.copy(), tuple(shifts), spread)
 
 
-def compute_spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
+def compute_position_spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     """Compute standard deviations relative to the mean position of the largest group.
 
     Smoothing by `sigma` divides the noise variance by ``4 pi sigma^2`` and correlates
@@ -372,7 +376,7 @@ def measure_rim_displacement(
         return None
     noise = float(np.median([item.variance for item in shifts]))
     count = len(positions)
-    held_matrix, right, pull, stiff = assemble_equations(count, shifts, noise)
+    held_matrix, right, pull, stiff = assemble_normal_equations(count, shifts, noise)
     moves, coupling = splu(held_matrix).solve(right.reshape(2, -1).T).T
     stiffness = float(stiff[0] - right[1].ravel() @ coupling)
     if stiffness <= 0:

@@ -30,14 +30,14 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     RealArray,
-    split_blocks,
+    reshape_into_blocks,
 )
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
     SurfaceBasis,
     compute_valid_mask,
-    create_uniform_flat,
+    create_uniform_flat_field,
     estimate_initial_flat,
 )
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -67,7 +67,7 @@ class OverlapBlocks:
 
 def sum_blocks(plane: NDArray[np.float32]) -> FloatArray:
     """Sum a plane over 8 px blocks, (Y // 8, X // 8), dropping partial blocks."""
-    blocks = split_blocks(plane, _BLOCK).astype(np.float64)
+    blocks = reshape_into_blocks(plane, _BLOCK).astype(np.float64)
     return np.asarray(blocks.sum(axis=(1, 3)))
 
 
@@ -264,7 +264,7 @@ def _find_valid_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
     return inside, corners + (_BLOCK - 1) / 2
 
 
-def _sample_frames(has_place: BoolArray) -> list[int]:
+def _select_sample_frames(has_place: BoolArray) -> list[int]:
     """Select a sample of the placed frames."""
     placed_frames = np.flatnonzero(has_place)
     return [
@@ -273,7 +273,7 @@ def _sample_frames(has_place: BoolArray) -> list[int]:
     ]
 
 
-def _compute_mean_shape(
+def _compute_tilt_and_roundness(
     frames: CorrectedFrames, has_place: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Compute the mean frame's tilt and roundness, covariance, and block positions."""
@@ -281,7 +281,7 @@ def _compute_mean_shape(
     place = frames.compute_raw_positions(centres)
     shapes = basis.evaluate_shapes(place)
     moments = []
-    for index in _sample_frames(has_place):
+    for index in _select_sample_frames(has_place):
         sums = sum_blocks(frames.correct(int(index))[0])[inside]
         in_light = sums > 0
         if in_light.sum() * 2 < len(in_light):
@@ -337,7 +337,7 @@ def _compute_trend_projector(
 
 
 @dataclass(frozen=True, slots=True)
-class _Correction:
+class _ShadingCorrection:
     """Parameters of the remaining correction."""
 
     # (F + 1,) coefficients of the logarithm of the missing shading, then the dark level
@@ -394,10 +394,10 @@ class _ShadingProblem:
         self.covariance = np.eye(size)  # of the last fit with the field
 
     @property
-    def zero_correction(self) -> _Correction:
+    def zero_correction(self) -> _ShadingCorrection:
         """Identity correction."""
         none = np.zeros(self.count)
-        return _Correction(np.zeros(len(self.pull)), none, none)
+        return _ShadingCorrection(np.zeros(len(self.pull)), none, none)
 
     @property
     def is_steady(self) -> bool:
@@ -435,19 +435,19 @@ class _ShadingProblem:
     def fit(
         self,
         in_fit: BoolArray,
-        start: _Correction,
+        start: _ShadingCorrection,
         *,
         with_field: bool,
         learns: bool = False,
         rounds: int = _ROUNDS,
-    ) -> _Correction:
+    ) -> _ShadingCorrection:
         """Fit gains, offsets and, if `with_field`, the flat field.
 
         `learns`: also the noise and the variance between frames, which are then kept.
         """
         correction = start
         for _ in range(rounds):
-            left, level, units = self._evaluate(correction)
+            left, level, units = self._evaluate_correction(correction)
             weighted_residual = left * np.sqrt(self.relative)
             scatter = max(
                 _compute_scatter(weighted_residual[in_fit]), _MIN_NOISE * self.level
@@ -480,14 +480,14 @@ class _ShadingProblem:
             before = correction
             surface, numbers = np.split(numbers, [len(numbers) - 2 * self.count])
             surface = surface if with_field else before.surface
-            correction = _Correction(surface, *np.split(numbers, 2))
+            correction = _ShadingCorrection(surface, *np.split(numbers, 2))
             if learns:
                 self._estimate_variances(correction, np.asarray(np.linalg.inv(normal)))
             change = max(
                 float(
                     np.abs(getattr(correction, f.name) - getattr(before, f.name)).max()
                 )
-                for f in fields(_Correction)
+                for f in fields(_ShadingCorrection)
             )
             if change < _CONVERGENCE:
                 break
@@ -497,7 +497,11 @@ class _ShadingProblem:
         return correction
 
     def create_shading(
-        self, flat: FlatField, correction: _Correction, *, is_refined: bool = False
+        self,
+        flat: FlatField,
+        correction: _ShadingCorrection,
+        *,
+        is_refined: bool = False,
     ) -> Shading:
         """Create the fit result, normalised to a mean gain of 1.
 
@@ -511,7 +515,10 @@ class _ShadingProblem:
         return Shading(flat, gains, offsets, is_refined)
 
     def correct_flat_field(
-        self, frames: CorrectedFrames, basis: SurfaceBasis, correction: _Correction
+        self,
+        frames: CorrectedFrames,
+        basis: SurfaceBasis,
+        correction: _ShadingCorrection,
     ) -> FlatField:
         """Correct the flat field and the dark level using a fit result."""
         missing = np.exp(
@@ -526,7 +533,7 @@ class _ShadingProblem:
         )
 
     def correct_frames(
-        self, frames: CorrectedFrames, flat: FlatField, correction: _Correction
+        self, frames: CorrectedFrames, flat: FlatField, correction: _ShadingCorrection
     ) -> CorrectedFrames:
         """Correct frames using a fit result and a flat field."""
         return frames.copy_with_changes(
@@ -535,23 +542,25 @@ class _ShadingProblem:
             offsets=frames.offsets + correction.offsets * self.level,
         )
 
-    def compute_scatter(self, in_fit: BoolArray, correction: _Correction) -> float:
+    def compute_scatter(
+        self, in_fit: BoolArray, correction: _ShadingCorrection
+    ) -> float:
         """Compute the robust scatter of the differences after a correction."""
-        left = self._evaluate(correction)[0] * np.sqrt(self.relative)
+        left = self._evaluate_correction(correction)[0] * np.sqrt(self.relative)
         return _compute_scatter(left[in_fit])
 
     def compute_relative_scatter(
-        self, in_fit: BoolArray, correction: _Correction
+        self, in_fit: BoolArray, correction: _ShadingCorrection
     ) -> float:
         """Compute the robust scatter of relative differences within pairs."""
-        left, level, _ = self._evaluate(correction)
+        left, level, _ = self._evaluate_correction(correction)
         pair = self.blocks.pair[in_fit]
         share = (left / np.maximum(level, _MIN_LEVEL * self.level))[in_fit]
         mean = np.bincount(pair, share) / np.maximum(np.bincount(pair), 1)
         return _compute_scatter(share - mean[pair])
 
-    def _evaluate(
-        self, correction: _Correction
+    def _evaluate_correction(
+        self, correction: _ShadingCorrection
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the frames' difference, their level, and 1 / (shading * gain)."""
         blocks, size = self.blocks, len(self.pull) - 1
@@ -597,7 +606,7 @@ class _ShadingProblem:
         return normal, right
 
     def _estimate_variances(
-        self, correction: _Correction, covariance: FloatArray
+        self, correction: _ShadingCorrection, covariance: FloatArray
     ) -> None:
         """Estimate the frame-to-frame variances of gains and offsets.
 
@@ -636,10 +645,10 @@ def choose_flat_field(
     flat = frames.flat
     if not flat.valid.all():
         return flat  # a field that ends within the frame is certainly shaded
-    blocks = _thin_blocks(compare_overlap_blocks(frames, positions, pairs))
+    blocks = _subsample_blocks(compare_overlap_blocks(frames, positions, pairs))
     if len(blocks.pair) < _ENOUGH_BLOCKS:
         return flat
-    plain = _divide_blocks(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
+    plain = _apply_shading_correction(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
 
     def compare_scatter(
         part: OverlapBlocks, centre: FloatPair | None
@@ -664,14 +673,18 @@ def choose_flat_field(
     if len(without) > 1 and with_it[-1] > _BETTER * without[-1]:
         placed_frames = np.flatnonzero(np.isfinite(positions[:, 0]))
         flat = estimate_initial_flat(frames.acquisition, placed_frames, is_centred=True)
-        blocks_in_light = _divide_blocks(plain, np.maximum(flat.flat, MIN_FLAT))
+        blocks_in_light = _apply_shading_correction(
+            plain, np.maximum(flat.flat, MIN_FLAT)
+        )
         with_it = compare_scatter(blocks_in_light, None)
     if with_it[0] < without[0] or not flat.valid.all():
         return flat
-    return create_uniform_flat(flat.flat.shape, flat.dark, "none is better")
+    return create_uniform_flat_field(flat.flat.shape, flat.dark, "none is better")
 
 
-def _divide_blocks(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks:
+def _apply_shading_correction(
+    blocks: OverlapBlocks, shade: NDArray[np.floating]
+) -> OverlapBlocks:
     """Divide blocks of frames by an additional (Y, X) shading."""
     light = np.stack(
         [
@@ -688,7 +701,7 @@ def _divide_blocks(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> Overla
     )
 
 
-def _thin_blocks(blocks: OverlapBlocks) -> OverlapBlocks:
+def _subsample_blocks(blocks: OverlapBlocks) -> OverlapBlocks:
     step = -(-len(blocks.pair) // _MAX_BLOCKS)
     if step <= 1:
         return blocks
@@ -712,7 +725,9 @@ def refine_shading(
     `expected_frames` have the most likely gains and offsets: 1 and 0 without it;
     `is_fixed`: the flat field does not change.
     """
-    blocks = _thin_blocks(compare_overlap_blocks(corrected_frames, positions, pairs))
+    blocks = _subsample_blocks(
+        compare_overlap_blocks(corrected_frames, positions, pairs)
+    )
     if not len(blocks.pair):
         none = np.zeros(len(positions))
         return Shading(corrected_frames.flat, none, none, False)
@@ -734,7 +749,7 @@ def refine_shading(
         return problem.create_shading(corrected_frames.flat, frames)
     even = problem.correct_frames(corrected_frames, corrected_frames.flat, frames)
     has_place: BoolArray = ~np.isnan(positions[:, 0])
-    shape, spread, place = _compute_mean_shape(even, has_place, basis)
+    shape, spread, place = _compute_tilt_and_roundness(even, has_place, basis)
     reader = basis.compute_shape_matrix(place)
     # a tilt of the mean frame may be from the sample, roundness is not
     trust = np.zeros_like(spread)
@@ -758,7 +773,7 @@ def refine_shading(
             problem.correct_flat_field(corrected_frames, basis, correction),
             correction,
         )
-        other = _minimise_trend(
+        other = _minimise_gain_trends(
             with_roundness, correction, basis, (reader, place), even, positions
         )
         if problem.scatter <= _EQUAL:  # gains without a trend show the slope
@@ -781,7 +796,7 @@ def refine_shading(
 
 
 def _cross_validate(
-    with_roundness: _ShadingProblem, frames: _Correction
+    with_roundness: _ShadingProblem, frames: _ShadingCorrection
 ) -> bool | None:
     """Cross-validate the field between halves of the pairs; None for too few pairs."""
     pair = with_roundness.blocks.pair
@@ -807,9 +822,9 @@ def _cross_validate(
 def _fit_with_tilt(
     problem: _ShadingProblem,
     with_roundness: _ShadingProblem,
-    correction: _Correction,
+    correction: _ShadingCorrection,
     mean: tuple[FloatArray, FloatArray, FloatArray],
-) -> _Correction:
+) -> _ShadingCorrection:
     """Fit the field using the tilt of the mean frame, assuming steady light.
 
     `mean` is its shape, its covariance and its matrix from coefficients. If overlaps
@@ -830,14 +845,14 @@ def _fit_with_tilt(
     return with_tilt.fit(every, correction, with_field=True)
 
 
-def _minimise_trend(
+def _minimise_gain_trends(
     with_roundness: _ShadingProblem,
-    correction_found: _Correction,
+    correction_found: _ShadingCorrection,
     basis: SurfaceBasis,
     reading: tuple[FloatArray, FloatArray],
     even: CorrectedFrames,
     positions: FloatArray,
-) -> _Correction:
+) -> _ShadingCorrection:
     """Choose the field slope and dark level that minimise trends in automatic gains.
 
     A field times exp(a p) at position p in a frame, gains times exp(a x) of frames at
@@ -903,7 +918,7 @@ def _compute_mosaic_slope(
     inside, centres = _find_valid_blocks(even)
     half = max(even.frame_shape) / 2
     designs, values = [], []
-    for index in _sample_frames(np.isfinite(positions[:, 0])):
+    for index in _select_sample_frames(np.isfinite(positions[:, 0])):
         image, weight = even.correct(index)
         is_inside = sum_blocks((weight > 0).astype(np.float32))[inside] == _BLOCK**2
         values.append(sum_blocks(image)[inside][is_inside] / _BLOCK**2)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from napari_semsr.core import BoolArray, FloatArray, FloatPair, PixelSize, UnusedFrame
-from napari_semsr.stitching.flat_field import FlatField, sample_evenly
+from napari_semsr.stitching.flat_field import FlatField, choose_evenly_spaced_indices
 from napari_semsr.stitching.grids import LikelyGrid
 
 
@@ -246,7 +246,7 @@ parameters.
 """
 
 
-def fit_stage(
+def fit_stage_map(
     nominal: FloatArray,
     solved_positions: FloatArray,
     model: Literal["affine", "shift"] = "affine",
@@ -293,7 +293,7 @@ _DOUBT = 1e-3  # probability that a difference is chance; chosen as for pairs
 _STARTS = 300  # pairs of frames; chosen: a quarter of them are right even at half
 
 
-def fit_axes(
+def fit_stage_axes(
     stated_positions: FloatArray, solved_positions: FloatArray, side: int
 ) -> StageAxes | None:
     """Fit the linear part of the map from stated to solved positions.
@@ -313,7 +313,7 @@ def fit_axes(
     count = len(have)
     if count < 2 or np.ptp(have, axis=0).max() <= 0:
         return None
-    left = _compute_start_residuals(have, want)
+    left = _compute_initial_residuals(have, want)
     for _ in range(_REWEIGHINGS):
         scale = max(2 * float(np.median(left)), _MIN_SCALE)
         weight = 1 / (1 + (left / scale) ** 2)
@@ -329,8 +329,11 @@ def fit_axes(
             spread = np.diag(np.linalg.inv(near.T @ near))
         else:
             size = max(float((near**2).sum()), 1e-30)
-            turn = complex(to_complex(near).conj() @ to_complex(far)) / size
-            matrix = to_matrix(turn)
+            turn = (
+                complex(convert_to_complex(near).conj() @ convert_to_complex(far))
+                / size
+            )
+            matrix = convert_to_matrix(turn)
             spread = np.full(2, 1 / size)
         left = np.hypot(*(want - goal - (have - centre) @ matrix.T).T)
     if np.median(left) > _MAX_LEFT * side:
@@ -347,23 +350,23 @@ def fit_axes(
     return StageAxes(matrix, doubt, is_whole)
 
 
-def to_complex(steps: FloatArray) -> NDArray[np.complex128]:
+def convert_to_complex(steps: FloatArray) -> NDArray[np.complex128]:
     """Convert steps ``(y, x)``, (..., 2), to complex numbers x + iy."""
     return np.asarray(steps[..., 1] + 1j * steps[..., 0])
 
 
-def to_matrix(turn: complex) -> FloatArray:
+def convert_to_matrix(turn: complex) -> FloatArray:
     """Return the (2, 2) matrix on ``(y, x)`` that multiplies x + iy by `turn`."""
     return np.array([[turn.real, turn.imag], [-turn.imag, turn.real]])
 
 
-def _compute_start_residuals(have: FloatArray, want: FloatArray) -> FloatArray:
+def _compute_initial_residuals(have: FloatArray, want: FloatArray) -> FloatArray:
     """Return (N,) residuals for the best rotation and scale from a pair of frames."""
-    stated_places, solved_places = to_complex(have), to_complex(want)
+    stated_places, solved_places = convert_to_complex(have), convert_to_complex(want)
     first, second = np.triu_indices(len(have), 1)
     sound = np.abs(stated_places[second] - stated_places[first]) > 0
     first, second = first[sound], second[sound]
-    some = sample_evenly(len(first), _STARTS)
+    some = choose_evenly_spaced_indices(len(first), _STARTS)
     first, second = first[some], second[some]
     steps_seen = (solved_places[second] - solved_places[first])[:, None]
     from_first = solved_places - solved_places[first, None]

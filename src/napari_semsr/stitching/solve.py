@@ -21,15 +21,15 @@ from napari_semsr.core import (
     RegistrationError,
     ShapeError,
     check_grid_options,
-    radial_displacement,
+    compute_radial_displacement,
 )
-from napari_semsr.stitching.bridges import check_bridges, place_near_prediction
+from napari_semsr.stitching.bridges import reposition_bridged_frames, try_place_frame
 from napari_semsr.stitching.discovery import place_stray_frames
 from napari_semsr.stitching.flat_field import (
     FIXED_METHODS,
     FlatField,
     compute_valid_mask,
-    create_uniform_flat,
+    create_uniform_flat_field,
     estimate_initial_flat,
 )
 from napari_semsr.stitching.frames import (
@@ -37,14 +37,14 @@ from napari_semsr.stitching.frames import (
     compute_band_noise,
     estimate_noise,
 )
-from napari_semsr.stitching.grids import UnplacedError
+from napari_semsr.stitching.grids import UnplacedFramesError
 from napari_semsr.stitching.layout import (
     FramePosition,
     compute_layout,
     confirm_weak_pairs,
     count_shifts,
     measure_chance_level,
-    place_by_neighbours,
+    place_frame_by_neighbours,
 )
 from napari_semsr.stitching.nominal import (
     find_alternative_axes,
@@ -55,7 +55,7 @@ from napari_semsr.stitching.nominal import (
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import (
     compute_overlap_boxes,
-    round_shift,
+    compute_rounded_shift,
     search_shifts,
 )
 from napari_semsr.stitching.refine import (
@@ -72,14 +72,14 @@ from napari_semsr.stitching.shading import (
 from napari_semsr.stitching.solution import (
     NOTICEABLE,
     StitchSolution,
-    fit_axes,
-    fit_stage,
-    to_matrix,
+    convert_to_matrix,
+    fit_stage_axes,
+    fit_stage_map,
 )
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import (
     finish_solution,
-    is_featureless,
+    is_featureless_frame,
     remove_misfits,
 )
 
@@ -152,8 +152,8 @@ def _score_distortions(
     corners = cells * np.array(size) + np.array((box.y0, box.x0))
     corners = corners[:: -(-len(corners) // _BLOCKS)]
     y, x = (corners + (np.array(size) - 1) / 2).T
-    there = np.stack(radial_displacement(y, x, shape))
-    here = np.stack(radial_displacement(y + shift[0], x + shift[1], shape))
+    there = np.stack(compute_radial_displacement(y, x, shape))
+    here = np.stack(compute_radial_displacement(y + shift[0], x + shift[1], shape))
     # (amounts, blocks, 2)
     moves = np.rint(np.multiply.outer(amounts, (there - here).T)).astype(int)
     around = int(np.abs(moves).max()) + reach
@@ -266,7 +266,7 @@ def _get_flat_field(
     if options.flat_field == "auto" and flat_given is None:
         return estimate_initial_flat(acquisition)
     if options.flat_field == "none" and flat_given is None:
-        return create_uniform_flat(shape, 0.0, "none")
+        return create_uniform_flat_field(shape, 0.0, "none")
     if flat_given is None:
         msg = (
             "The flat field must be auto, none or an image, got "
@@ -335,7 +335,7 @@ def _rotate_positions(state: State) -> bool:
     if not state.is_stated or state.turns is not None:
         return False
     shape = state.acquisition.frame_shape
-    axes = fit_axes(state.nominal, state.positions, min(shape))
+    axes = fit_stage_axes(state.nominal, state.positions, min(shape))
     seems = np.eye(2) if axes is None else axes.matrix
     is_plain = state.has_sufficient_placement and not (
         state.is_periodic or state.ambiguous
@@ -349,7 +349,7 @@ def _rotate_positions(state: State) -> bool:
     # a grid and its overlap are along the axes of the camera
     if len(state.turns.turns) != 1 or not state.has_positions:
         return False
-    turn = to_matrix(state.turns.turns[0])
+    turn = convert_to_matrix(state.turns.turns[0])
     least = min(max(NOTICEABLE, state.turns.doubt), _OTHER_SHIFT)
     if _compute_map_difference(turn, np.eye(2)) < least:
         return False
@@ -379,7 +379,7 @@ def _search_all_pairs(state: State) -> Job[None]:
             f"nominal positions: {state.advice}."
         )
         raise RegistrationError(msg, code="no-overlap")
-    shifts = {pair: round_shift(state.nominal, pair) for pair in touching}
+    shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in touching}
     expected_shifts = tuple(shifts.values())
     if state.chance is None or state.chance.expected_shifts != expected_shifts:
         state.chance = measure_chance_level(state.frames, expected_shifts)
@@ -405,7 +405,7 @@ def count_tried_shifts(state: State) -> float:
 
 def _place_remaining_frames(state: State) -> None:
     """Place remaining frames by their placed neighbours, most certain first."""
-    stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
+    stage = fit_stage_map(state.nominal, state.positions, state.options.stage_model)
     if stage is None:
         return
     expected_places = stage.predict(state.nominal)
@@ -413,7 +413,7 @@ def _place_remaining_frames(state: State) -> None:
     while waiting.any():
         sure: dict[int, FramePosition] = {}
         for index in np.flatnonzero(waiting).tolist():
-            place = place_by_neighbours(
+            place = place_frame_by_neighbours(
                 state.frames,
                 index,
                 expected_places[index],
@@ -441,13 +441,13 @@ def _place_stray_frames(state: State) -> None:
     without_place = [
         i
         for i in np.flatnonzero(~state.is_placed).tolist()
-        if not is_featureless(state, i)
+        if not is_featureless_frame(state, i)
     ]
     if state.is_placed.mean() < _MOSTLY_RIGHT or state.is_periodic:
         return
     # frames that also fit near their position have repeating detail
     without_place = [
-        index for index in without_place if not place_near_prediction(state, index)
+        index for index in without_place if not try_place_frame(state, index)
     ]
     if not without_place:
         return
@@ -522,7 +522,7 @@ def _estimate_distortion(state: State, frames_before: CorrectedFrames) -> float:
         reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
         return estimate_distortion(frames_before, shifts, reach)
     pairs = [(item.first, item.second) for item in state.candidates]
-    shifts = {pair: round_shift(state.nominal, pair) for pair in pairs}
+    shifts = {pair: compute_rounded_shift(state.nominal, pair) for pair in pairs}
     return estimate_distortion(
         frames_before, shifts, max(_compute_search_range(state, _FIRST_REACH))
     )
@@ -553,13 +553,13 @@ def _place_frames(state: State) -> Job[None]:
             f"{max((f.best_score for f in state.candidates), default=0):.1f}, required "
             f"{state.threshold:.1f}): {state.advice}."
         )
-        raise UnplacedError(msg, state.find_likely_grids(), code="no-overlap")
+        raise UnplacedFramesError(msg, state.find_likely_grids(), code="no-overlap")
     state.noise = estimate_noise(state.frames)
     yield Progress(0, 0, "Placing frames without a match")
     _place_remaining_frames(state)
     yield Progress(0, 0, "Refining flat field and gains")
     update_shading(state, COARSE_KNOTS)
-    yield from check_bridges(state)
+    yield from reposition_bridged_frames(state)
     _place_remaining_frames(state)
     _place_stray_frames(state)
     # the recorded trials used three sweeps at 2 px and five at 1 px; the number here is
@@ -699,7 +699,7 @@ def _solve_state(
             )
         if remove_misfits(state):
             _place_remaining_frames(state)
-        yield from check_bridges(state)
+        yield from reposition_bridged_frames(state)
         update_shading(state, FINE_KNOTS)
         if options.distortion == "auto" and state.frames.distortion:
             yield from _measure_distortion(state, _LAST_SWEEPS)
@@ -718,7 +718,7 @@ def _solve_state(
 _SMALL_PART = 0.1
 
 
-def _count_placed(result: StitchSolution | RegistrationError) -> int:
+def _count_placed_frames(result: StitchSolution | RegistrationError) -> int:
     return 0 if isinstance(result, RegistrationError) else int(result.is_placed.sum())
 
 
@@ -734,7 +734,7 @@ def _check_stated_positions(
     """
     if isinstance(result, StitchSolution) and result.has_sufficient_placement:
         return result
-    before, half = _count_placed(result), len(frames_before.acquisition) / 2
+    before, half = _count_placed_frames(result), len(frames_before.acquisition) / 2
     span, shape = np.ptp(state.nominal, axis=0), frames_before.frame_shape
     if before < half and (span < _SMALL_PART * np.array(shape)).all():
         msg = (
@@ -761,7 +761,7 @@ def _check_stated_positions(
     )
     turned_state.axes, turned_state.fitted_as_stated = axes, before
     other = yield from _solve_state(turned_state, field_distortion)
-    if isinstance(other, RegistrationError) or _count_placed(other) <= max(
+    if isinstance(other, RegistrationError) or _count_placed_frames(other) <= max(
         before, half
     ):
         return result

@@ -23,22 +23,26 @@ from napari_semsr.core import (
 from napari_semsr.stitching.discovery import Agreement
 from napari_semsr.stitching.flat_field import FIXED_METHODS
 from napari_semsr.stitching.frames import FINE_NOISE, compute_band_noise
-from napari_semsr.stitching.grids import UnplacedError, describe_grids
+from napari_semsr.stitching.grids import UnplacedFramesError, describe_grids
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     LINES,
     MOSTLY,
     TOLERANCE_PX,
     Overlap,
-    is_repetitive,
+    has_repetitive_peaks,
     label_components,
 )
-from napari_semsr.stitching.lines import place_across_lines, place_along_lines
+from napari_semsr.stitching.lines import place_across_lines, place_frames_along_lines
 from napari_semsr.stitching.nominal import (
     compute_period_fraction,
     find_overlapping_pairs,
 )
-from napari_semsr.stitching.pairwise import Candidates, compute_coefficient, round_shift
+from napari_semsr.stitching.pairwise import (
+    Candidates,
+    compute_correlation,
+    compute_rounded_shift,
+)
 from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, refine_positions
 from napari_semsr.stitching.shading import measure_remaining_shading
 from napari_semsr.stitching.solution import (
@@ -46,8 +50,8 @@ from napari_semsr.stitching.solution import (
     PairReport,
     StageAxes,
     StitchSolution,
-    fit_axes,
-    fit_stage,
+    fit_stage_axes,
+    fit_stage_map,
 )
 from napari_semsr.stitching.state import State
 
@@ -79,7 +83,7 @@ DROP_REASON = "left out by hand"
 """Reason for leaving out a frame dropped by the user."""
 
 
-def is_featureless(state: State, index: int) -> bool:
+def is_featureless_frame(state: State, index: int) -> bool:
     """Return whether a frame has hardly any detail above its noise."""
     band = state.frames.band_pass(index)
     inside = state.frames.root > 0
@@ -110,7 +114,9 @@ def _compute_mean_correlation(
 ) -> float:
     """Compute the mean correlation coefficient of pairs at given positions."""
     values = [
-        compute_coefficient(state.frames, pair, round_shift(positions, pair))[0]
+        compute_correlation(state.frames, pair, compute_rounded_shift(positions, pair))[
+            0
+        ]
         for pair in pairs
     ]
     return float(np.mean(values)) if values else 0.0
@@ -121,7 +127,7 @@ def _get_linearised_shifts(state: State) -> dict[IntPair, LinearisedShift]:
     return {(item.first, item.second): item for item in shifts}
 
 
-def _has_other_shift(linearised_shift: LinearisedShift | None) -> bool:
+def _has_deviating_shift(linearised_shift: LinearisedShift | None) -> bool:
     """Return whether a pair's measured shift differs from its position difference."""
     return (
         linearised_shift is not None
@@ -140,10 +146,10 @@ def is_valid_overlap(state: State, joint: Overlap) -> bool:
         return False  # a frame was dropped since then
     if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
         return True
-    shift = round_shift(state.positions, pair)
+    shift = compute_rounded_shift(state.positions, pair)
     return (
         not state.is_periodic
-        and compute_coefficient(state.frames, pair, shift)[1] > state.threshold
+        and compute_correlation(state.frames, pair, shift)[1] > state.threshold
     )
 
 
@@ -155,7 +161,7 @@ def list_valid_overlaps(state: State) -> list[Overlap]:
         joint
         for joint in joints
         if is_valid_overlap(state, joint)
-        and not _has_other_shift(linearised_shifts.get((joint.first, joint.second)))
+        and not _has_deviating_shift(linearised_shifts.get((joint.first, joint.second)))
     ]
     if ties:
         # frames without an accepted shift are supported by all of their pairs together
@@ -263,7 +269,7 @@ def create_solution(
         threshold=state.threshold,
         stage=None
         if state.is_nominal
-        else fit_stage(state.nominal, state.positions, state.options.stage_model),
+        else fit_stage_map(state.nominal, state.positions, state.options.stage_model),
         stage_to_camera=axes,
         pixel_size_nm=stated_size or estimated_size,
         estimated_pixel_size_nm=estimated_size,
@@ -292,10 +298,10 @@ def _compare_stage_axes(
         positions = np.where(is_certain[:, None], positions, np.nan)
     side = min(acquisition.frame_shape)
     if state.has_positions:
-        axes = fit_axes(state.nominal, positions, side)
+        axes = fit_stage_axes(state.nominal, positions, side)
     elif acquisition.nominal_nm is not None and estimated_size is not None:
         stated_positions = acquisition.nominal_nm / float(np.mean(estimated_size))
-        axes = fit_axes(stated_positions, positions, side)
+        axes = fit_stage_axes(stated_positions, positions, side)
     else:
         return None
     if axes is None:
@@ -321,7 +327,7 @@ def _compare_stage_axes(
 _BY_CHANCE, _GRID_BY_CHANCE = 1e-3, 1e-2
 
 
-def _check_open_periods(state: State) -> None:
+def _check_unresolved_periods(state: State) -> None:
     """Raise an error if neither the images nor the stage determine the positions.
 
     On a periodic sample each shift may be wrong by a period. The stage decides if its
@@ -373,7 +379,7 @@ def _verify_positions(state: State) -> None:
             labels = label_components(len(state.positions), ties)
         state.positions[state.is_placed & (labels != 0)] = np.nan
         check_periods(state)
-        hanging = place_along_lines(state)
+        hanging = place_frames_along_lines(state)
         if state.is_stated and hanging:
             sentence = (
                 f"{len(hanging)} of {len(state.positions)} frames are connected to "
@@ -390,18 +396,20 @@ def _verify_positions(state: State) -> None:
             f"Overlapping frames must agree, but none of the {len(without_place)} "
             f"frames do: {state.advice}{flat}."
         )
-        raise UnplacedError(msg, state.find_likely_grids(), code="nothing-placed")
-    doubtful = warn_of_unplaced(state)
+        raise UnplacedFramesError(msg, state.find_likely_grids(), code="nothing-placed")
+    doubtful = warn_of_unplaced_frames(state)
     many = MOSTLY * len(state.candidates)
-    repeating = 0 < many <= sum(map(is_repetitive, state.candidates))
+    repeating = 0 < many <= sum(map(has_repetitive_peaks, state.candidates))
     if repeating and 2 * len(doubtful) > len(state.positions):
         msg = (
             f"The sample is periodic, and only {state.is_placed.sum()} of "
             f"{len(state.positions)} frames could be placed, possibly by chance: "
             f"{state.advice}, or scan with more overlap."
         )
-        raise UnplacedError(msg, state.find_likely_grids(), code="periodic")
-    if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
+        raise UnplacedFramesError(msg, state.find_likely_grids(), code="periodic")
+    if not _warn_of_missing_grid(state) and len(doubtful) > _MANY * len(
+        state.positions
+    ):
         sentence = Message(
             "Too many frames could not be placed, so the others may have been placed "
             "by chance and be off by whole periods: compare their positions with the "
@@ -411,17 +419,17 @@ def _verify_positions(state: State) -> None:
         state.warnings.append(sentence)
     if slides:
         return  # the warning of lines states the error of the stage
-    warn_of_uncertainty(state)
+    warn_of_uncertain_positions(state)
     if state.is_stated:
         _compare_with_nominal(state)
 
 
-def warn_of_unplaced(state: State) -> list[int]:
+def warn_of_unplaced_frames(state: State) -> list[int]:
     """Warn about unplaced and stray frames; return the doubtful ones."""
     without_place = np.flatnonzero(~state.is_placed).tolist()
     for index in without_place:
         misfit = "fits no placed frame: foreign, displaced too far, or too dark"
-        reason = _PLAIN if is_featureless(state, index) else misfit
+        reason = _PLAIN if is_featureless_frame(state, index) else misfit
         state.reasons.setdefault(index, reason)
     doubtful = [
         i for i in without_place if state.reasons[i] not in (_PLAIN, DROP_REASON)
@@ -446,7 +454,7 @@ def warn_of_unplaced(state: State) -> list[int]:
 def check_periods(state: State, *, refuses: bool = True) -> None:
     """Warn if the stage decides between periods; raise an error if it cannot."""
     if state.is_stated and refuses:
-        _check_open_periods(state)
+        _check_unresolved_periods(state)
     if not state.ambiguous:
         return
     count = len(state.ambiguous)
@@ -462,7 +470,7 @@ def check_periods(state: State, *, refuses: bool = True) -> None:
             f"{many} equally well after a shift of one period: set {what_else}the "
             "overlap, or pass positions."
         )
-        raise UnplacedError(msg, (), code="periodic")
+        raise UnplacedFramesError(msg, (), code="periodic")
     sentence = Message(
         f"{many} equally well after a shift of one period, so the stated positions "
         "decide. A position error of half a period misplaces a frame.",
@@ -487,7 +495,7 @@ def _place_across_lines(state: State) -> None:
     state.warnings.append(Message(sentence, "lines-only"))
 
 
-def _ask_for_grid(state: State) -> bool:
+def _warn_of_missing_grid(state: State) -> bool:
     """Ask for a grid or positions if the images alone are insufficient.
 
     Returns whether too few frames are placed to be reliable.
@@ -510,7 +518,7 @@ def _ask_for_grid(state: State) -> bool:
     if not state.has_sufficient_placement:
         if acquisition.grid is not None and state.grids:
             msg = f"The grid does not fit the overlaps: {how}."
-            raise UnplacedError(msg, state.grids, code="grid-mismatch")
+            raise UnplacedFramesError(msg, state.grids, code="grid-mismatch")
         remedy = "set grid and order, or pass positions"
         if acquisition.grid is not None:
             remedy = f"{state.advice}, or pass positions"
@@ -529,7 +537,7 @@ def _ask_for_grid(state: State) -> bool:
     return not state.has_sufficient_placement
 
 
-def warn_of_uncertainty(state: State) -> None:
+def warn_of_uncertain_positions(state: State) -> None:
     """Warn about positions that are poorly constrained by overlaps."""
     if state.refinement is None:
         return
@@ -703,7 +711,7 @@ def _create_pair_reports(state: State) -> tuple[PairReport, ...]:
         dropped_pairs |= {
             pair
             for pair in shifts_in_use
-            if _has_other_shift(linearised_shifts.get(pair))
+            if _has_deviating_shift(linearised_shifts.get(pair))
         }
     pairs = [
         _create_pair_report(
@@ -807,7 +815,7 @@ def estimate_pixel_size(
         return None
     if spread_directions.all():
         matrix = np.linalg.lstsq(pixels, stage)[0]
-        fit = fit_stage(solved_positions, nominal_nm)
+        fit = fit_stage_map(solved_positions, nominal_nm)
         if fit is not None and has_both.sum() >= ENOUGH:
             matrix = fit.matrix.T  # the median ignores wrong positions
         scale = np.hypot(matrix[:, 0], matrix[:, 1])

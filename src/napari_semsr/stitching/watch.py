@@ -29,7 +29,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.frames import FRAME_BAND, estimate_noise
 from napari_semsr.stitching.live import LivePlacement
-from napari_semsr.stitching.pairwise import compute_overlap_boxes, round_shift
+from napari_semsr.stitching.pairwise import compute_overlap_boxes, compute_rounded_shift
 
 _FIRST = 4  # reference frames of the scan; chosen: as many as in the first solution
 # Share of the light of the first frames. Measured on three scans whose light falls:
@@ -239,7 +239,7 @@ class _ContrastMonitor:
             ]
         behind, self._behind = self._behind[:_RECHECKS], self._behind[_RECHECKS:]
         for number in (*behind, index):
-            self._measure_pairs(number)
+            self._measure_contrast_changes(number)
         first_frames = self._compute_total_change(index)
         if first_frames is None:
             return []
@@ -265,10 +265,10 @@ class _ContrastMonitor:
 
     def has_evident_detail(self, index: int) -> bool:
         """Return whether a frame overlaps another with detail above the noise."""
-        self._measure_pairs(index)
+        self._measure_contrast_changes(index)
         return any(index in pair for pair in self._changes)
 
-    def _measure_pairs(self, index: int) -> None:
+    def _measure_contrast_changes(self, index: int) -> None:
         for other in _list_nearby_frames(self._placement, index):
             pair = min(index, other), max(index, other)
             if other not in self._placement.blank and pair not in self._changes:
@@ -282,7 +282,7 @@ class _ContrastMonitor:
         None if the first one has hardly any. At stated positions two frames do not show
         exactly the same area: differences within the stage's error count less.
         """
-        y, x = round_shift(self._placement.positions, pair)
+        y, x = compute_rounded_shift(self._placement.positions, pair)
         if not self._placement.provisional & {*pair}:
             return self._compute_change_at_shift(pair, (y, x))
         rows, columns = (round(_STAGE * side) for side in self._frames.frame_shape)
@@ -341,7 +341,7 @@ class _ContrastMonitor:
         return np.asarray(
             self._bands.get(
                 index,
-                lambda: _filter_band(self._frames.band_pass(index)),
+                lambda: _apply_band_pass(self._frames.band_pass(index)),
             )
         )
 
@@ -386,10 +386,10 @@ def _compute_noise_factor() -> float:
     point = np.zeros((65, 65))
     point[32, 32] = 1
     fine, coarse = (ndimage.gaussian_filter(point, sigma) for sigma in FRAME_BAND)
-    return float((_filter_band(fine - coarse) ** 2).sum())
+    return float((_apply_band_pass(fine - coarse) ** 2).sum())
 
 
-def _filter_band(image: RealArray) -> RealArray:
+def _apply_band_pass(image: RealArray) -> RealArray:
     """Filter an image (Y, X) to the frequency band used for comparison."""
     fine, coarse = (ndimage.gaussian_filter(image, sigma) for sigma in _BAND)
     return np.asarray(fine - coarse)

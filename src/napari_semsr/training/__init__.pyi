@@ -1,6 +1,6 @@
 from .fit import choose_training_device as choose_training_device, train as train
 from .place import (
-    AreaFit as AreaFit,
+    AreaFitResult as AreaFitResult,
     AreaImages as AreaImages,
     AreaOptions as AreaOptions,
     AreaProgress as AreaProgress,

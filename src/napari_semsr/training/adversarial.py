@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models import build_discriminator, to_device, upsample_bicubic
-from napari_semsr.training.learner import PIXEL_LOSSES, Learner, freeze
+from napari_semsr.training.learner import PIXEL_LOSSES, Learner, freeze_weights
 from napari_semsr.training.patches import Patches, flatten_scenes
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
-from napari_semsr.training.validation import ValidationPair, align_truth
+from napari_semsr.training.validation import ValidationPair, align_ground_truth
 
 if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
 
 
-def _cross_entropy(score: Tensor, target: float) -> Tensor:
+def _compute_cross_entropy(score: Tensor, target: float) -> Tensor:
     return functional.binary_cross_entropy_with_logits(
         score, score.new_full((), target).expand_as(score)
     )
@@ -42,11 +42,11 @@ def generator_loss(
     if kind == "least-squares":
         return factor * (fake - 1).square().mean()
     if kind == "cross-entropy":
-        return factor * _cross_entropy(fake, 1.0)
+        return factor * _compute_cross_entropy(fake, 1.0)
     if real is None:
         msg = "the relativistic loss needs the scores of real images, got none"
         raise ValueError(msg)
-    both = _cross_entropy(fake - real.mean(), 1.0) + _cross_entropy(
+    both = _compute_cross_entropy(fake - real.mean(), 1.0) + _compute_cross_entropy(
         real - fake.mean(), 0.0
     )
     return factor * both / 2
@@ -59,14 +59,16 @@ def discriminator_loss(
     if kind == "least-squares":
         return factor * ((real - 1).square().mean() + fake.square().mean())
     if kind == "cross-entropy":
-        return factor * (_cross_entropy(real, 1.0) + _cross_entropy(fake, 0.0))
-    both = _cross_entropy(real - fake.mean(), 1.0) + _cross_entropy(
+        return factor * (
+            _compute_cross_entropy(real, 1.0) + _compute_cross_entropy(fake, 0.0)
+        )
+    both = _compute_cross_entropy(real - fake.mean(), 1.0) + _compute_cross_entropy(
         fake - real.mean(), 0.0
     )
     return factor * both
 
 
-def discriminator_step_loss(
+def compute_discriminator_step_loss(
     discriminator: nn.Module, real: Tensor, fake: Tensor, options: GanOptions
 ) -> Tensor:
     """Return the discriminator loss on images (B, C, H, W) in full precision."""
@@ -243,17 +245,21 @@ class PairedGan(AdversarialLearner):
         output = self.network(self.set_memory_layout(low))
         self._output = output.detach()
         with self.full_precision():
-            truth = align_truth(high, output.float(), self.recipe.shift_px)
+            truth = align_ground_truth(high, output.float(), self.recipe.shift_px)
             content = PIXEL_LOSSES[self.gan.content](output.float(), truth)
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
             return content
         kind, factor = self.gan.adversarial, self.gan.generator_factor
-        with freeze(self.judge_of_high):
-            fake = self.judge_of_high(self._discriminator_input(low, output)).float()
+        with freeze_weights(self.judge_of_high):
+            fake = self.judge_of_high(
+                self._get_discriminator_input(low, output)
+            ).float()
             real: Tensor | None = None
             if kind == "relativistic":
-                real = self.judge_of_high(self._discriminator_input(low, high)).float()
+                real = self.judge_of_high(
+                    self._get_discriminator_input(low, high)
+                ).float()
         with self.full_precision():
             adversarial = generator_loss(kind, fake, real, factor=factor)
         shares, gan_steps = self.gan.shares, step - self.gan.content_only_steps
@@ -282,13 +288,15 @@ class PairedGan(AdversarialLearner):
         """Return the discriminator loss."""
         output = high if self._output is None else self._output
         real, fake = (
-            self._discriminator_input(low, high),
-            self._discriminator_input(low, output),
+            self._get_discriminator_input(low, high),
+            self._get_discriminator_input(low, output),
         )
         old_and_new = self.history.swap_images(fake.float(), step)
-        return discriminator_step_loss(self.judge_of_high, real, old_and_new, self.gan)
+        return compute_discriminator_step_loss(
+            self.judge_of_high, real, old_and_new, self.gan
+        )
 
-    def _discriminator_input(self, low: Tensor, image: Tensor) -> Tensor:
+    def _get_discriminator_input(self, low: Tensor, image: Tensor) -> Tensor:
         if not self.gan.conditional:
             return image
         return torch.cat(

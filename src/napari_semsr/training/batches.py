@@ -25,18 +25,18 @@ from napari_semsr.io import move
 from napari_semsr.models import get_free_memory, to_device
 from napari_semsr.training.patches import (
     Patches,
-    ScenePairs,
-    ScenePatches,
+    ScenePairDataset,
+    ScenePatchDataset,
     flatten_scenes,
 )
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import (
-    BlockDataset,
-    BlockScenes,
+    SceneBatch,
     SceneDataset,
-    Scenes,
+    SurveyBatch,
+    SurveyDataset,
 )
-from napari_semsr.training.stored_pairs import StoredPatches
+from napari_semsr.training.stored_pairs import StoredPatchDataset
 
 Report = Callable[[int, int], None]
 """Called with the number of finished scenes and the total; may raise an error to stop.
@@ -75,10 +75,10 @@ class SceneCache(NamedTuple):
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
         """Open the scene cache of a recipe, creating it if necessary."""
-        return cls(*_open_bank(cls._fields, recipe, scale, report))
+        return cls(*_open_scene_bank(cls._fields, recipe, scale, report))
 
 
-def _open_bank(
+def _open_scene_bank(
     fields: tuple[str, ...], recipe: Recipe, scale: int, report: Report
 ) -> list[Any]:
     """Open the arrays of a recipe's scene bank, creating the bank if necessary."""
@@ -107,7 +107,11 @@ def _create_bank(recipe: Recipe, scale: int, folder: Path, report: Report) -> No
     try:
         partial_folder.mkdir(parents=True, exist_ok=True)
         _write_scenes(
-            partial_folder, _create_scenes(recipe, scale), count, recipe.workers, report
+            partial_folder,
+            _create_scene_dataset(recipe, scale),
+            count,
+            recipe.workers,
+            report,
         )
         (partial_folder / _MARK).write_text(
             json.dumps({"count": count}), encoding="utf-8"
@@ -123,30 +127,30 @@ def _create_bank(recipe: Recipe, scale: int, folder: Path, report: Report) -> No
         shutil.rmtree(partial_folder, ignore_errors=True)
 
 
-def _create_scenes(recipe: Recipe, scale: int) -> Dataset[object]:
+def _create_scene_dataset(recipe: Recipe, scale: int) -> Dataset[object]:
     """Create the dataset of scenes for a recipe, indexed over the whole run."""
     if not recipe.needs_whole_scenes:
-        return ScenePairs(recipe, scale)
+        return ScenePairDataset(recipe, scale)
     if scale != 1:
         msg = (
             f"Training kind {recipe.kind} requires a network of scale 1, got scale "
             f"{scale}."
         )
         raise OptionError(msg, code="model-unsuitable")
-    return (BlockDataset if recipe.learns == "survey" else SceneDataset)(recipe)
+    return (SurveyDataset if recipe.learns == "survey" else SceneDataset)(recipe)
 
 
 def _write_scenes(
     folder: Path, source: Dataset[object], count: int, workers: int, report: Report
 ) -> None:
     """Write the scenes created by the worker processes, in order."""
-    blocks = isinstance(source, BlockDataset)
-    fields = BlockScenes._fields if blocks else SceneCache._fields
+    blocks = isinstance(source, SurveyDataset)
+    fields = SurveyBatch._fields if blocks else SceneCache._fields
     loader: DataLoader[object] = DataLoader(
         Subset(source, range(count)),
         batch_size=_CHUNK,
         num_workers=workers,
-        collate_fn=_stack if blocks else _stack_scenes,
+        collate_fn=_stack_tensors if blocks else _stack_scenes,
     )
     arrays: list[np.memmap[tuple[int, ...], np.dtype[np.generic]]] = []
     scene_count = 0
@@ -180,11 +184,11 @@ def _write_scenes(
 
 def _stack_scenes(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """Stack scenes in the worker process, with images as 16-bit floats."""
-    planes = [part.squeeze(1) for part in _stack(items)]
+    planes = [part.squeeze(1) for part in _stack_tensors(items)]
     return [part.half() if n < _IMAGES else part for n, part in enumerate(planes)]
 
 
-def _stack(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
+def _stack_tensors(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.stack(part) for part in zip(*items, strict=True)]
 
 
@@ -221,19 +225,19 @@ class _RandomBatches(Generic[Batch]):
         return rng, rng.integers(0, self.count, self.per_step)
 
 
-class BlockBatches(_RandomBatches[BlockScenes]):
+class BlockBatches(_RandomBatches[SurveyBatch]):
     """Random batches of stored block statistics for training the survey network."""
 
     def __init__(
         self, recipe: Recipe, report: Report, first_step: int, process: int
     ) -> None:
-        self.arrays = _open_bank(BlockScenes._fields, recipe, 1, report)
+        self.arrays = _open_scene_bank(SurveyBatch._fields, recipe, 1, report)
         super().__init__(recipe, first_step, process, len(self.arrays[0]))
 
-    def sample_batch(self, step: int) -> BlockScenes:
+    def sample_batch(self, step: int) -> SurveyBatch:
         """Sample the batch of a step."""
         _, numbers = self.sample_scenes(step)
-        return BlockScenes(*(torch.from_numpy(a[numbers]) for a in self.arrays))
+        return SurveyBatch(*(torch.from_numpy(a[numbers]) for a in self.arrays))
 
 
 class PatchSelection(NamedTuple):
@@ -245,7 +249,7 @@ class PatchSelection(NamedTuple):
     high_corners: NDArray[np.int64]  # (S, P, 2) in the clear ones
 
 
-class CachedBatches(_RandomBatches[Scenes | Patches]):
+class CachedBatches(_RandomBatches[SceneBatch | Patches]):
     """Random batches of cached scenes, held on the training GPU if they fit."""
 
     def __init__(
@@ -269,7 +273,7 @@ class CachedBatches(_RandomBatches[Scenes | Patches]):
         self.low, self.high = (to_device(a) for a in (cache.low, cache.high))
         self.rest = [to_device(a) for a in cache[2:] if a is not None]
 
-    def sample_batch(self, step: int) -> Scenes | Patches:
+    def sample_batch(self, step: int) -> SceneBatch | Patches:
         """Sample the batch of a step for the recipe's kind of training."""
         numbers, others, corners, high_corners = self.select_patches(step)
         low, high = (
@@ -281,7 +285,7 @@ class CachedBatches(_RandomBatches[Scenes | Patches]):
             noiseless, log_gain, airlight, faults, spread = (
                 part[there].float() for part in self.rest
             )
-            return Scenes(
+            return SceneBatch(
                 low,
                 high,
                 noiseless[:, None],
@@ -329,7 +333,7 @@ class MixedBatches(_RandomBatches[Patches]):
         super().__init__(
             recipe, simulated_batches.first_step, process, simulated_batches.count
         )
-        self.scenes, self.items = simulated_batches, StoredPatches(recipe, scale)
+        self.scenes, self.items = simulated_batches, StoredPatchDataset(recipe, scale)
         self.process, self.of = process, of
         simulated_count = simulated_batches.per_step * recipe.data.patches_per_scene
         self.pairs_per_step = max(1, recipe.batch - simulated_count)
@@ -399,11 +403,11 @@ class TrainingData(lightning.LightningDataModule):
         )
         items: Dataset[object]
         if has_stores:
-            items = StoredPatches(recipe, self.scale)
+            items = StoredPatchDataset(recipe, self.scale)
         elif recipe.needs_whole_scenes:
-            items = _create_scenes(recipe, self.scale)
+            items = _create_scene_dataset(recipe, self.scale)
         else:
-            items = ScenePatches(recipe, self.scale)
+            items = ScenePatchDataset(recipe, self.scale)
         return DataLoader(
             Subset(items, range(first + number, end, of)),
             batch_size=per_step,

@@ -19,11 +19,11 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import FloatArray, IntPair, RealArray, split_blocks
-from napari_semsr.training.learner import Supervised
+from napari_semsr.core import FloatArray, IntPair, RealArray, reshape_into_blocks
+from napari_semsr.training.learner import SupervisedLearner
 from napari_semsr.training.patches import Patches, flatten_scenes
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.stored_pairs import open_matching_store
+from napari_semsr.training.stored_pairs import open_pair_store
 from napari_semsr.training.validation import WHITE, ValidationPair, read_stored_pairs
 
 _MARGIN = 2  # pixels on either side of a masked region, which replace its grey values
@@ -84,7 +84,7 @@ def measure_correlation_range(fields: list[RealArray]) -> IntPair:
     """Measure the noise correlation range of a scan along rows and columns."""
     blocks = np.concatenate(
         [
-            split_blocks(field.astype(float), _BLOCK)
+            reshape_into_blocks(field.astype(float), _BLOCK)
             .swapaxes(1, 2)
             .reshape(-1, _BLOCK, _BLOCK)
             for field in fields
@@ -93,14 +93,14 @@ def measure_correlation_range(fields: list[RealArray]) -> IntPair:
     structure = ndimage.gaussian_filter(blocks, (0, *(_FLAT_SIGMA_PX,) * 2)).std((1, 2))
     order = np.argsort(structure)
     flat_ones = blocks[order[: max(1, int(len(order) * _FLAT))]]
-    along = _noise_correlation(flat_ones)
-    across = _noise_correlation(flat_ones.swapaxes(1, 2))
+    along = _compute_noise_correlation(flat_ones)
+    across = _compute_noise_correlation(flat_ones.swapaxes(1, 2))
     return _find_correlation_limit(across - along), _find_correlation_limit(
         along - across
     )
 
 
-def _noise_correlation(blocks: FloatArray) -> FloatArray:
+def _compute_noise_correlation(blocks: FloatArray) -> FloatArray:
     """Return the median noise correlation along lines (N, Y, X) at each distance."""
     noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
     power = np.maximum((noise**2).mean((1, 2)), 1e-12)
@@ -117,7 +117,7 @@ def _find_correlation_limit(excess: FloatArray) -> int:
     return int(np.argmin(np.append(excess >= _NOISE_CORRELATION, False)))
 
 
-class BlindSpot(Supervised):
+class BlindSpotLearner(SupervisedLearner):
     """Learner that trains a network to predict masked pixels of noisy patches."""
 
     def __init__(
@@ -125,7 +125,7 @@ class BlindSpot(Supervised):
     ) -> None:
         super().__init__(network, recipe, pairs)
         if recipe.hidden.reach is None and recipe.data.pairs is not None:
-            pairs = read_stored_pairs(open_matching_store(recipe, 1), "train")
+            pairs = read_stored_pairs(open_pair_store(recipe, 1), "train")
         self.reach = recipe.hidden.reach or measure_correlation_range(
             [one.low for one in pairs]
         )

@@ -33,7 +33,7 @@ from napari_semsr.core import (
     SemsrError,
     digest_path,
 )
-from napari_semsr.io import read_text, write_rows
+from napari_semsr.io import read_text, write_csv
 from napari_semsr.models import (
     ModelCard,
     ProbeResult,
@@ -78,7 +78,7 @@ class MetricsLogger:
         texts = {name: f"{value:.6g}" for name, value in row.items()}
         texts["step"] = f"{row['step']:.0f}"  # all digits: each step is one row
         now = [texts.get(name, "") for name in columns]
-        write_rows(path, [columns, *before, now])
+        write_csv(path, [columns, *before, now])
         figures = {name: value for name, value in row.items() if name != "step"}
         for logger in self.loggers:
             logger.log_metrics(figures, int(row["step"]))
@@ -167,10 +167,10 @@ class Recorder(Callback):
         """Report each step; validate and save at the specified intervals."""
         step = trainer.global_step
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
-        schedule_step = int(_broadcast(trainer, module.schedule_step(step)))
+        schedule_step = int(_broadcast_value(trainer, module.schedule_step(step)))
         is_evaluated = step % self.recipe.validate_every == 0 or schedule_step >= last
         loss = self._read_loss(outputs["loss"], now=is_evaluated)
-        is_stopped = bool(_broadcast(trainer, self.stop.is_set()))
+        is_stopped = bool(_broadcast_value(trainer, self.stop.is_set()))
         if is_stopped and not self._has_started:
             trainer.should_stop = True
             return
@@ -181,10 +181,10 @@ class Recorder(Callback):
             self.begin()
             if self._start is not None:
                 (network, figures), self._start = self._start, None
-                self._save_best(network, None, figures, 0)
+                self._save_best_model(network, None, figures, 0)
         if is_evaluated:
-            self._validate(trainer, module, loss)
-        elif is_stopped or _broadcast(
+            self._validate_model(trainer, module, loss)
+        elif is_stopped or _broadcast_value(
             trainer, time.monotonic() - self._saved_s >= self.save_every_s
         ):
             module.check_weights()
@@ -194,7 +194,7 @@ class Recorder(Callback):
             None if patience is None else patience * self.recipe.validate_every
         )
         stale = patience_steps is not None and step - best >= patience_steps
-        if is_stopped or schedule_step >= last or _broadcast(trainer, stale):
+        if is_stopped or schedule_step >= last or _broadcast_value(trainer, stale):
             trainer.should_stop = True
         measure = EXPECTED_GAIN if EXPECTED_GAIN in self.best else self.recipe.measure
         state = "no ground truth" if self.best else "not yet evaluated"
@@ -210,7 +210,7 @@ class Recorder(Callback):
             self._loss, self._read_s = float(loss), time.monotonic()
         return self._loss
 
-    def _validate(
+    def _validate_model(
         self, trainer: lightning.Trainer, module: Learner, loss: float
     ) -> None:
         module.check_weights()
@@ -240,14 +240,14 @@ class Recorder(Callback):
             and self.best["step"] <= self.recipe.gan.content_only_steps < step
         )
         if better or is_first_adversarial:
-            self._save_best(
+            self._save_best_model(
                 module.best_network, module.auxiliary_networks(), figures, step
             )
         self._save_state(trainer)
         with self.folder.convert_save_errors():
             self.folder.write_preview(module.best_network, module.validator.pairs)
 
-    def _save_best(
+    def _save_best_model(
         self,
         network: nn.Module,
         beside: nn.Module | None,
@@ -271,7 +271,7 @@ class Recorder(Callback):
         self._saved_s = time.monotonic()
 
 
-def _broadcast(trainer: lightning.Trainer, value: float) -> float:
+def _broadcast_value(trainer: lightning.Trainer, value: float) -> float:
     """Broadcast a value from the first process if several processes train together."""
     if trainer.world_size == 1:
         return value

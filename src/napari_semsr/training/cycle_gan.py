@@ -29,14 +29,14 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import read
 from napari_semsr.models import build_discriminator, build_network
-from napari_semsr.simulation import gaussian_kernel
+from napari_semsr.simulation import create_gaussian_kernel
 from napari_semsr.training.adversarial import (
     AdversarialLearner,
     ImageBuffer,
-    discriminator_step_loss,
+    compute_discriminator_step_loss,
     generator_loss,
 )
-from napari_semsr.training.learner import PIXEL_LOSSES, freeze
+from napari_semsr.training.learner import PIXEL_LOSSES, freeze_weights
 from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
 from napari_semsr.training.unpaired import UnpairedValidator, collect_unpaired_fields
 from napari_semsr.training.validation import ValidationPair
@@ -60,7 +60,7 @@ _EMPTY = 1e-9  # power of no signal at all
 def create_kernel(options: KernelOptions) -> Float32Array:
     """Create or read a kernel (N, M) with odd sides, normalised to a sum of 1."""
     if options.file is None:
-        kernel = gaussian_kernel(options.sigma_px, options.size_px)
+        kernel = create_gaussian_kernel(options.sigma_px, options.size_px)
     else:
         kernel = _read_kernel(Path(options.file))
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
@@ -102,7 +102,7 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Blur images (B, 1, H, W), in fp32."""
-        return _blur(x, self.kernel, self.noise if self.training else 0.0)
+        return _apply_blur(x, self.kernel, self.noise if self.training else 0.0)
 
 
 class TrainableBlur(nn.Module):
@@ -130,12 +130,12 @@ class TrainableBlur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Blur images (B, 1, H, W), in fp32."""
-        return _blur(x, self.kernel(), self.noise if self.training else 0.0)
+        return _apply_blur(x, self.kernel(), self.noise if self.training else 0.0)
 
     def spectrum_loss(self, low: Tensor, high: Tensor) -> Tensor:
         """Return the loss between log spectra of degraded and blurred images."""
-        self._update_mean(low, self.mean_low)
-        self._update_mean(high, self.mean_high)
+        self._update_mean_spectrum(low, self.mean_low)
+        self._update_mean_spectrum(high, self.mean_high)
         transfer = torch.fft.rfft2(self.kernel()[0, 0], s=(self.side, self.side))
         expected_power = transfer.abs().square() * self.mean_high + self.noise**2
         measured_power = self.mean_low + _EMPTY
@@ -144,7 +144,7 @@ class TrainableBlur(nn.Module):
         return loss
 
     @torch.no_grad()
-    def _update_mean(self, images: Tensor, mean: Tensor) -> None:
+    def _update_mean_spectrum(self, images: Tensor, mean: Tensor) -> None:
         """Update a mean power spectrum with a batch, in place."""
         varying = images[:, 0].float()
         varying = (varying - varying.mean((-1, -2), keepdim=True)) * self.window
@@ -167,7 +167,7 @@ def create_blur(options: KernelOptions, side: int) -> Blur | TrainableBlur:
     return TrainableBlur(kernel, options.noise, side)
 
 
-def _blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
+def _apply_blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
     """Convolve in fp32 with reflected edges and add noise."""
     rows, columns = (n // 2 for n in kernel.shape[-2:])
     padded_image = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
@@ -268,9 +268,9 @@ class CycleGan(AdversarialLearner):
                 image = self.back(given_image).float()
                 warm_ups.append((image, target, image))
             return self._sum_losses(low, high, *warm_ups)
-        clear, kept_high = self._translate(self.network, low, high)
+        clear, kept_high = self._translate_images(self.network, low, high)
         if self.gan.kernel is None:
-            coarse, kept_low = self._translate(self.back, high, low)
+            coarse, kept_low = self._translate_images(self.back, high, low)
         else:
             coarse, kept_low = self.back(high), None
         self._outputs = {"high": clear.detach(), "low": coarse.detach()}
@@ -279,7 +279,7 @@ class CycleGan(AdversarialLearner):
             back_low = self.back(self._add_noise(clear))
             back_high = self.network(self._add_noise(partly_detached))
         outputs = {"high": clear, "low": coarse}
-        with freeze(self.judges):
+        with freeze_weights(self.judges):
             scores = [
                 judge(outputs[name]).float() for name, judge in self.judges.items()
             ]
@@ -339,7 +339,9 @@ class CycleGan(AdversarialLearner):
             history = cast("ImageBuffer", self.histories[name])
             old_and_new = history.swap_images(self._outputs[name].float(), step)
             losses.append(
-                discriminator_step_loss(judge, true[name], old_and_new, self.gan)
+                compute_discriminator_step_loss(
+                    judge, true[name], old_and_new, self.gan
+                )
             )
         return torch.stack(losses).sum()
 
@@ -355,7 +357,7 @@ class CycleGan(AdversarialLearner):
             n: float(np.mean([each[n] for each in unpaired_figures])) for n in names
         }
 
-    def _translate(
+    def _translate_images(
         self, generator: nn.Module, image: Tensor, other: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Translate images and also `other`, which should remain unchanged."""
@@ -405,7 +407,8 @@ def edge_loss(
 ) -> Tensor:
     """Return the mean squared difference of edge maps (half of Gao's equation 13)."""
     return functional.mse_loss(
-        edge_magnitude(output, operator), edge_magnitude(image, operator)
+        compute_edge_magnitude(output, operator),
+        compute_edge_magnitude(image, operator),
     )
 
 
@@ -442,9 +445,9 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
     return similarity
 
 
-def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
+def compute_edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
     """Return the gradient magnitude of images (B, C, H, W); a slope of 1 gives 8."""
-    kernels = _edge_kernels(operator, image.dtype, image.device)
+    kernels = _create_edge_kernels(operator, image.dtype, image.device)
     padded_image = functional.pad(
         image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
     )
@@ -457,7 +460,7 @@ def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
 
 
 @functools.cache  # a copy to a GPU at every step would make it wait
-def _edge_kernels(
+def _create_edge_kernels(
     operator: EdgeOperator, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Return the kernels (2 or 8, 1, 3, 3) of an edge operator."""

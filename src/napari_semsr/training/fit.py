@@ -38,12 +38,12 @@ from napari_semsr.core import (
 from napari_semsr.models import (
     build_discriminator,
     build_network,
-    check_bf16,
+    check_bf16_support,
     device_count,
     find_training_device,
-    get_first_line,
+    get_first_error_line,
     has_fast_bf16,
-    is_out_of_memory,
+    is_out_of_memory_error,
     load_model,
     load_training_networks,
     read_card,
@@ -55,14 +55,14 @@ from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.adversarial import PairedGan
 from napari_semsr.training.batches import TrainingData
-from napari_semsr.training.blind_spot import BlindSpot
+from napari_semsr.training.blind_spot import BlindSpotLearner
 from napari_semsr.training.callbacks import Recorder, create_model_card
 from napari_semsr.training.cycle_gan import CycleGan
-from napari_semsr.training.learner import Learner, Supervised
+from napari_semsr.training.learner import Learner, SupervisedLearner
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.restorer import RestorerLearner
 from napari_semsr.training.run_folder import BANKS, RunFolder
-from napari_semsr.training.stored_pairs import open_matching_store, scale_to_unit
+from napari_semsr.training.stored_pairs import open_pair_store, scale_to_unit_range
 from napari_semsr.training.validation import (
     Validator,
     collect_validation_fields,
@@ -71,10 +71,10 @@ from napari_semsr.training.validation import (
 
 _LEARNERS: dict[str, type[Learner]] = {
     "restorer": RestorerLearner,
-    "supervised": Supervised,
+    "supervised": SupervisedLearner,
     "paired-gan": PairedGan,
     "cycle-gan": CycleGan,
-    "blind-spot": BlindSpot,
+    "blind-spot": BlindSpotLearner,
 }
 _LARGEST_PX = 2048  # of the patches that a recipe may ask for
 _BLOCK = 16  # channels
@@ -212,7 +212,7 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
     """Raise an error if network, discriminator or store cannot use the patch size."""
     scale, side = _get_scale(network), recipe.data.patch_px
     if recipe.data.pairs is not None:
-        open_matching_store(recipe, scale)
+        open_pair_store(recipe, scale)
     stride = int(getattr(network, "stride", 1))
     if side % stride:
         near = max(side // stride, 1) * stride
@@ -234,10 +234,10 @@ def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None
     side, whole = recipe.data.patch_px, recipe.data.pairs is not None
     count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
     shape = count, int(options.get("channels", 1))
-    if _can_process(judge, shape, side * scale):
+    if _can_process_patches(judge, shape, side * scale):
         return
     for larger in range(side + stride, _LARGEST_PX + 1, stride):
-        if _can_process(judge, shape, larger * scale):
+        if _can_process_patches(judge, shape, larger * scale):
             msg = (
                 f"The discriminator {name} is too deep for patch_px = {side}: use at "
                 f"least {larger}."
@@ -245,7 +245,7 @@ def check_discriminator_patches(recipe: Recipe, scale: int, stride: int) -> None
             raise OptionError(msg, code="patch-size-unsuitable")
 
 
-def _can_process(judge: nn.Module, shape: IntPair, side: int) -> bool:
+def _can_process_patches(judge: nn.Module, shape: IntPair, side: int) -> bool:
     """Return whether a discriminator can process patches of the given side."""
     try:
         judge(torch.empty((*shape, side, side), device="meta"))
@@ -341,7 +341,7 @@ def should_use_bf16(
         return False
     if device.type != "cpu":
         if recipe.precision == "bf16":
-            check_bf16(device)
+            check_bf16_support(device)
             return True
         return has_fast_bf16(device)
     # of dilated convolutions whose gradients are wrong in bf16 with channels last:
@@ -471,10 +471,11 @@ def _translate_error(error: Exception) -> Exception:
     if type(error).__module__.startswith(_COMPILERS):
         msg = (
             "compiled: true fails with this PyTorch and device: "
-            f"{get_first_line(error).rstrip('.')}. Set compiled: false in the recipe."
+            f"{get_first_error_line(error).rstrip('.')}. Set compiled: false in the "
+            "recipe."
         )
         return OptionError(msg, code="compiler-unusable")
-    if is_out_of_memory(error):
+    if is_out_of_memory_error(error):
         msg = "Not enough memory for training; lower batch or patch_px in the recipe."
         return DeviceMemoryError(msg)
     if "loading state_dict" in str(error) or "optimizer state" in str(error):
@@ -523,10 +524,10 @@ def compare_models(
     if not open_pairs(Path(recipe.data.pairs)).is_paired:
         return None
     scale = int(getattr(network, "scale", 1))
-    store = open_matching_store(recipe, scale)
+    store = open_pair_store(recipe, scale)
     name = "test" if store.counts["test"] else "validation"
     pairs = read_stored_pairs(store, name)
-    linear = fit_pair_filter(store, scale)
+    linear = fit_linear_filter_to_pairs(store, scale)
     # beyond a patch nothing is known, and a mosaic has few borders
     margin = linear.kernels.shape[-1] // 2 * scale
     validator = Validator(
@@ -603,7 +604,7 @@ class LinearFilter(nn.Module):
         return functional.pixel_shuffle(phases, self.scale)
 
 
-def fit_pair_filter(store: PairStore, scale: int) -> LinearFilter:
+def fit_linear_filter_to_pairs(store: PairStore, scale: int) -> LinearFilter:
     """Fit the least-squares filter from LOW to HIGH on the training pairs."""
     low, high = store.get_arrays("train")
     taps = min(_TAPS // scale, int(low.shape[1]) // _BORDER) // 2 * 2 + 1
@@ -616,7 +617,7 @@ def fit_pair_filter(store: PairStore, scale: int) -> LinearFilter:
     def iterate_patches() -> Iterator[tuple[Float32Array, Float32Array]]:
         for number in numbers.tolist():
             image, truth = (
-                scale_to_unit(np.asarray(part[number]), grey)
+                scale_to_unit_range(np.asarray(part[number]), grey)
                 for part, grey in zip(
                     (low, high), store.get_ranges("train", number), strict=True
                 )

@@ -22,7 +22,11 @@ from napari_semsr.core import CheckpointError, SemsrError
 from napari_semsr.models import get_memory_layout
 from napari_semsr.training.patches import Patches, flatten_scenes
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.validation import ValidationPair, Validator, align_truth
+from napari_semsr.training.validation import (
+    ValidationPair,
+    Validator,
+    align_ground_truth,
+)
 
 if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -32,7 +36,7 @@ PIXEL_LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 
 
 @contextmanager
-def freeze(network: nn.Module) -> Iterator[None]:
+def freeze_weights(network: nn.Module) -> Iterator[None]:
     """Freeze the weights of a network while gradients still pass through it."""
     network.requires_grad_(False)
     try:
@@ -52,10 +56,10 @@ def check_finite(what: str, value: Tensor, step: int, *values: Tensor) -> None:
     if it exceeds five ranges; otherwise the learning rate.
     """
     if not torch.isfinite(value).all():
-        raise _create_divergence_error(what, step, _find_largest_grey(values))
+        raise _create_divergence_error(what, step, _find_largest_grey_value(values))
 
 
-def _find_largest_grey(values: Sequence[Tensor]) -> Tensor:
+def _find_largest_grey_value(values: Sequence[Tensor]) -> Tensor:
     """Return the largest absolute grey value, or 0 without patches."""
     if not values:
         return torch.zeros(())
@@ -77,7 +81,7 @@ def _create_divergence_error(what: str, step: int, furthest: Tensor) -> SemsrErr
     )
 
 
-def learning_rate_factor(step: int, recipe: Recipe) -> float:
+def compute_learning_rate_factor(step: int, recipe: Recipe) -> float:
     """Return the learning rate as a fraction of its maximum, with warm-up and decay."""
     rise = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
     if recipe.schedule == "milestones":
@@ -186,7 +190,7 @@ class Learner(lightning.LightningModule):
 
     def rate_factor(self, step: int) -> float:
         """Return the learning rate relative to its maximum, by step or elapsed time."""
-        return learning_rate_factor(self.schedule_step(step), self.recipe)
+        return compute_learning_rate_factor(self.schedule_step(step), self.recipe)
 
     def on_train_batch_start(self, _batch: object, _index: int) -> None:
         """Seed the random number generator for the step."""
@@ -218,7 +222,7 @@ class Learner(lightning.LightningModule):
         if value.device.type == "cpu":
             check_finite(what, value, self.global_step, *values)
             return
-        fine, furthest = torch.isfinite(value).all(), _find_largest_grey(values)
+        fine, furthest = torch.isfinite(value).all(), _find_largest_grey_value(values)
         before, most = self._pending_checks.get(what, (fine, furthest))
         fine, furthest = fine & before, torch.maximum(furthest, most)
         self._pending_checks[what] = fine, furthest
@@ -270,7 +274,9 @@ class Learner(lightning.LightningModule):
 _SQUARE_FLOOR = 1e-4
 
 
-def log_mse(prediction: Tensor, high: Tensor, floor: float = _SQUARE_FLOOR) -> Tensor:
+def log_mse_loss(
+    prediction: Tensor, high: Tensor, floor: float = _SQUARE_FLOOR
+) -> Tensor:
     """Average the log of each patch's mean squared error, equivalent to negative PSNR.
 
     If the ground truth is uncertain, the squared error is least, and PSNR highest, at
@@ -282,7 +288,7 @@ def log_mse(prediction: Tensor, high: Tensor, floor: float = _SQUARE_FLOOR) -> T
     return (square + floor).log().mean()
 
 
-class Supervised(Learner):
+class SupervisedLearner(Learner):
     """Learner for supervised training of any network on pairs of patches."""
 
     def __init__(
@@ -298,9 +304,11 @@ class Supervised(Learner):
         """Return the loss of one batch of `Patches`."""
         low, high = flatten_scenes(Patches(*batch))
         prediction = self.run(self.set_memory_layout(low))
-        compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse)
+        compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse_loss)
         with self.full_precision():
             output = prediction.float()
-            loss = compare(output, align_truth(high, output, self.recipe.shift_px))
+            loss = compare(
+                output, align_ground_truth(high, output, self.recipe.shift_px)
+            )
         self.check_finite("loss is", loss, low, high)
         return loss

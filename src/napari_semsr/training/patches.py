@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_semsr.core import Float32Array, split_blocks
+from napari_semsr.core import Float32Array, reshape_into_blocks
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS, SceneDataset
 
@@ -40,8 +40,8 @@ class Patches(NamedTuple):
         """Cut patches from images (S, 1, H, W) at corners (S, P, 2)."""
         scale = high.shape[-1] // low.shape[-1]
         return cls(
-            cut_patches(low, corners, side),
-            cut_patches(high, scale * high_corners, scale * side),
+            crop_patches(low, corners, side),
+            crop_patches(high, scale * high_corners, scale * side),
         )
 
     @classmethod
@@ -62,7 +62,7 @@ class Patches(NamedTuple):
         return cls(both.low[0], both.high[0])
 
 
-def cut_patches(
+def crop_patches(
     images: Tensor, corners: Tensor | NDArray[np.int64], side: int
 ) -> Tensor:
     """Cut patches (S, P, C, side, side) of images (S, C, H, W) at (S, P, 2) corners."""
@@ -82,7 +82,7 @@ def flatten_scenes(batch: Patches) -> Patches:
 
 def bin_pixels(image: NDArray[np.floating], scale: int) -> Float32Array:
     """Average blocks of pixels, dropping incomplete blocks."""
-    blocks = split_blocks(image, scale)
+    blocks = reshape_into_blocks(image, scale)
     return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
 
 
@@ -92,7 +92,7 @@ def stretch_contrast(image: NDArray[_Float]) -> NDArray[_Float]:
     return np.asarray((image - low) / max(float(high - low), 1e-6), dtype=image.dtype)
 
 
-class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
+class ScenePairDataset(Dataset[tuple[Tensor, Tensor]]):
     """Infinite dataset of scenes, degraded and downsampled by `scale`."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
@@ -139,26 +139,26 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         return stretch_contrast(self.scenes.sample_clear_image(rng))
 
 
-class ScenePatches(Dataset[Patches]):
+class ScenePatchDataset(Dataset[Patches]):
     """Dataset of random scene patches; unpaired for `cycle-gan`."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe
-        self.scenes = ScenePairs(recipe, scale)
+        self.scenes = ScenePairDataset(recipe, scale)
 
     def __getitem__(self, place: int) -> Patches:
         low, high = self.scenes.pair(place)
-        corners = self._choose_corners(place, _CORNERS)
+        corners = self._choose_patch_corners(place, _CORNERS)
         high_corners = corners
         if self.recipe.is_unpaired:
             high, high_corners = (
                 self.scenes.unpaired_image(place),
-                self._choose_corners(place, _OTHER),
+                self._choose_patch_corners(place, _OTHER),
             )
         side = self.recipe.data.patch_px
         return Patches.cut_pair(low, high, corners, high_corners, side)
 
-    def _choose_corners(self, place: int, stream: int) -> NDArray[np.int64]:
+    def _choose_patch_corners(self, place: int, stream: int) -> NDArray[np.int64]:
         """Choose random corners of patches, in pixels of the degraded image."""
         data = self.recipe.data
         rng = np.random.default_rng([self.recipe.seed, place, stream, _CORNERS])

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from napari_semsr.analysis import match_affine
+from napari_semsr.analysis import fit_gain_and_offset
 from napari_semsr.core import (
     DB,
     BoolArray,
@@ -158,7 +158,7 @@ class AreaProgress(Progress):
 
 
 @dataclass(frozen=True, slots=True)
-class AreaFit:
+class AreaFitResult:
     """Network trained on one area.
 
     Attributes
@@ -273,7 +273,7 @@ def fit_area(
     report_every_s: float = 3.0,
     levels: FloatPair | None = None,
     save: Callable[[dict[str, object]], None] | None = None,
-) -> Job[AreaFit]:
+) -> Job[AreaFitResult]:
     """Train a network on one area, from scratch or from a saved state.
 
     For the same options and steps the result is the same, however often it reports,
@@ -331,7 +331,7 @@ def fit_area(
     if seconds is None and steps is None:
         steps = STEPS
     yield Progress(0, 0, "preparing the area")
-    trainer = _Trainer(list(images), options, torch.device(device), levels)
+    trainer = _AreaTrainer(list(images), options, torch.device(device), levels)
     if state is not None:
         trainer.load_state_dict(state)
     yield from trainer.prepare()
@@ -429,7 +429,7 @@ class _TrainingPlanes:
     corners: NDArray[np.intp]  # of patches, as flat pixel indices
 
 
-class _Trainer:
+class _AreaTrainer:
     """Network, optimiser, averaged weights and data of a training run."""
 
     def __init__(
@@ -442,8 +442,10 @@ class _Trainer:
         self.images, self.options, self.device = images, options, device
         self.steps, self.seconds = 0, 0.0
         self.curve: list[dict[str, object]] = []
-        self.levels = levels or _common_range([i.low for i in images])
-        self.sem_levels = _common_range([_mask_held_out(i) for i in images])
+        self.levels = levels or _compute_common_range([i.low for i in images])
+        self.sem_levels = _compute_common_range(
+            [_mask_held_out_pixels(i) for i in images]
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             network = build_network(ARCHITECTURE, {})
@@ -464,12 +466,14 @@ class _Trainer:
         """Scale the images to their ranges and create the copies."""
         units = [
             (
-                _scale_to_unit(i.low, self.levels),
-                _scale_to_unit(_mask_held_out(i), self.sem_levels),
+                _scale_to_unit_range(i.low, self.levels),
+                _scale_to_unit_range(_mask_held_out_pixels(i), self.sem_levels),
             )
             for i in self.images
         ]
-        self.originals = [_create_planes(low, high, None, self) for low, high in units]
+        self.originals = [
+            _create_training_planes(low, high, None, self) for low, high in units
+        ]
         if not any(part.corners.size for part in self.originals):
             msg = (
                 f"No usable training patches: no square of {self.options.patch_px} px "
@@ -499,7 +503,9 @@ class _Trainer:
                     share=self.options.defect_share,
                 )
                 self.copies.append(
-                    _create_planes(defects.low, defects.high, defects.change_mask, self)
+                    _create_training_planes(
+                        defects.low, defects.high, defects.change_mask, self
+                    )
                 )
 
     def sample_batch(self) -> Tensor:
@@ -579,7 +585,7 @@ class _Trainer:
                 outer.append(slice(start, min(size, last + _CONTEXT_PX)))
                 inner.append(slice(first - start, last - start))
             box = tuple(outer)
-            low = _scale_to_unit(one.low[box], self.levels)
+            low = _scale_to_unit_range(one.low[box], self.levels)
             low = np.where(np.isfinite(low), low, np.float32(np.nanmean(low)))
             rows, columns = low.shape
             even = np.pad(low, ((0, rows % 2), (0, columns % 2)), mode="edge")
@@ -636,14 +642,14 @@ class _Trainer:
             images=images,
         )
 
-    def current_fit(self) -> AreaFit:
+    def current_fit(self) -> AreaFitResult:
         """Return the current model with the state for resuming."""
         check_finite(
             "weights are",
             torch.stack([p.sum() for p in self.averaged_network.parameters()]),
             self.steps,
         )
-        return AreaFit.from_state(copy.deepcopy(self.state_dict()))
+        return AreaFitResult.from_state(copy.deepcopy(self.state_dict()))
 
     def state_dict(self) -> dict[str, object]:
         """Return the state for `load_state_dict`."""
@@ -676,26 +682,29 @@ class _Trainer:
         self.curve = list(state["curve"])
 
 
-def _mask_held_out(images: AreaImages) -> RealArray:
+def _mask_held_out_pixels(images: AreaImages) -> RealArray:
     """Return the SEM image with NaN at the held-out pixels."""
     if images.held_out is None:
         return images.high
     return np.where(images.held_out, np.nan, images.high)
 
 
-def _common_range(images: Sequence[RealArray]) -> FloatPair:
+def _compute_common_range(images: Sequence[RealArray]) -> FloatPair:
     """Return the pooled 0.1 and 99.9 percentiles of all images."""
     low, high = measure_percentiles(np.concatenate([i.ravel() for i in images])[None])
     return low, high if high > low else low + 1.0
 
 
-def _scale_to_unit(image: RealArray, levels: FloatPair) -> Float32Array:
+def _scale_to_unit_range(image: RealArray, levels: FloatPair) -> Float32Array:
     """Scale an image so that `levels` are mapped to 0 and 1."""
     return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
 
 
-def _create_planes(
-    low: Float32Array, high: Float32Array, changed_area: BoolArray | None, of: _Trainer
+def _create_training_planes(
+    low: Float32Array,
+    high: Float32Array,
+    changed_area: BoolArray | None,
+    of: _AreaTrainer,
 ) -> _TrainingPlanes:
     """Stack optical image, SEM image and weights, and find the usable patches."""
     options = of.options
@@ -704,8 +713,8 @@ def _create_planes(
     side, edge = options.patch_px, options.border_px
     if min(low.shape) < side:
         return _TrainingPlanes(torch.empty(3, 0, 0), np.empty(0, np.intp))
-    full = _window_sums(finite, side) == side**2
-    counts = _window_sums(weight > 0, side - 2 * edge)
+    full = _compute_window_sums(finite, side) == side**2
+    counts = _compute_window_sums(weight > 0, side - 2 * edge)
     rows, columns = full.shape
     counts = counts[edge : edge + rows, edge : edge + columns]
     enough = counts >= _MIN_KNOWN * (side - 2 * edge) ** 2
@@ -719,7 +728,7 @@ def _create_planes(
     )
 
 
-def _window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
+def _compute_window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
     """Count the true pixels in each square of the given side, indexed by its corner."""
     table = np.pad(values.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     rows = table[side:] - table[:-side]
@@ -731,5 +740,5 @@ _CONTEXT_PX = 96  # around a held-out part; chosen: more than the receptive fiel
 
 def _sum_squared_errors(image: RealArray, truth: NDArray[Any]) -> float:
     """Sum the squared errors of pixels after fitting gain and offset."""
-    gain, offset = match_affine(image[None].astype(float), truth[None])
+    gain, offset = fit_gain_and_offset(image[None].astype(float), truth[None])
     return float(((gain * image + offset - truth) ** 2).sum())

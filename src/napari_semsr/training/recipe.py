@@ -14,12 +14,12 @@ from napari_semsr.core import (
     ReadError,
     check_user_only_options,
     count_values,
+    get_user_only_options,
     option,
-    shorten,
-    user_only_options,
+    shorten_value,
 )
 from napari_semsr.io import read_text
-from napari_semsr.models import list_bundled, read_card, resolve_model_path
+from napari_semsr.models import list_bundled_models, read_card, resolve_model_path
 from napari_semsr.pairing import AugmentOptions
 from napari_semsr.simulation import DegradationRanges, FaultRanges, SsumPairOptions
 
@@ -400,7 +400,7 @@ class Recipe(Options):
         folders = {"data": {"root", "scans_root", "bank_folder"}}
         plain = self.model_dump(mode="json", exclude=folders)
         for name in FILES:
-            table, last = _find_table(plain, name)
+            table, last = _find_option_table(plain, name)
             if table.get(last) is not None:
                 table[last] = Path(table[last]).name
         return plain
@@ -457,22 +457,26 @@ def load_recipe(path: Path) -> Recipe:
     `OptionError` if a key is unknown, a value is out of range, or an option may only be
     set by the user.
     """
-    values = _read_values(path)
-    persons = user_only_options(Recipe)
+    values = _read_option_table(path)
+    persons = get_user_only_options(Recipe)
     usual = {name: Recipe.model_fields[name].default for name in persons}
     option_names = [name for name in values if values[name] != usual.get(name)]
     check_user_only_options(option_names, persons, f"The recipe {path.name}")
     plain = Recipe.parse(values).model_dump()
     for name in (*FILES, "data.root", "data.scans_root", "data.bank_folder"):
-        table, last = _find_table(plain, name)
+        table, last = _find_option_table(plain, name)
         value = table.get(last)
-        is_model = name in ("start_from", "local_from") and value in list_bundled()
+        is_model = (
+            name in ("start_from", "local_from") and value in list_bundled_models()
+        )
         if value is not None and not is_model:
             table[last] = str(_resolve_path(path.parent / value))
     return Recipe.parse(plain)
 
 
-def _find_table(values: dict[str, object], name: str) -> tuple[dict[str, Any], str]:
+def _find_option_table(
+    values: dict[str, object], name: str
+) -> tuple[dict[str, Any], str]:
     """Return the table and key that a dotted option name refers to."""
     *above, last = name.split(".")
     table: object = values
@@ -481,7 +485,7 @@ def _find_table(values: dict[str, object], name: str) -> tuple[dict[str, Any], s
     return (table if isinstance(table, dict) else {}), last
 
 
-def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read_option_table(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a table of options, with included files as defaults."""
     above = (*above, path.resolve())
     try:
@@ -510,7 +514,7 @@ def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if _resolve_path(source) in above:
         msg = f"A recipe must not include itself, got {source} in {path}."
         raise OptionError(msg, code="recipe-invalid")
-    base_values = _read_values(source, above)
+    base_values = _read_option_table(source, above)
     tables = [table.get("data") or {} for table in (base_values, values)]
     if not all(isinstance(table, dict) for table in tables):
         msg = f"data must be a table of options in both {path} and {source}."
@@ -524,7 +528,7 @@ def _resolve_path(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         msg = (
-            f"A recipe must contain valid file paths, got {shorten(str(path))}: "
+            f"A recipe must contain valid file paths, got {shorten_value(str(path))}: "
             f"{error}."
         )
         raise OptionError(msg, code="recipe-invalid") from error

@@ -19,10 +19,10 @@ from napari_semsr.models import (
     replace_blur,
     to_device,
 )
-from napari_semsr.training.learner import Learner, log_mse
-from napari_semsr.training.patches import cut_patches
+from napari_semsr.training.learner import Learner, log_mse_loss
+from napari_semsr.training.patches import crop_patches
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.scenes import BlockScenes, Scenes
+from napari_semsr.training.scenes import SceneBatch, SurveyBatch
 from napari_semsr.training.validation import ValidationPair
 
 _FAULT_WEIGHT = 0.1  # of the loss on estimated faults; chosen
@@ -40,7 +40,7 @@ _MIN_HAZE = 0.05  # haze that varies by less has little weight
 _HAZE_FLOOR = 0.02  # weight of a block without contrast
 
 
-def haze_loss(haze: Haze, scenes: BlockScenes) -> Tensor:
+def haze_loss(haze: Haze, scenes: SurveyBatch) -> Tensor:
     """Return the error after haze correction relative to the error without it."""
     level = scenes.airlight[:, :, None, None]
     weight = scenes.contrast
@@ -119,13 +119,13 @@ class RestorerLearner(Learner):
         survey, alone = self.network.survey, self.recipe.learns == "survey"
         with self.full_precision():
             block_scenes = (
-                BlockScenes(*batch)
+                SurveyBatch(*batch)
                 if alone
-                else BlockScenes.from_scenes(Scenes(*batch), survey)
+                else SurveyBatch.from_scenes(SceneBatch(*batch), survey)
             )
             # the loss of faults is cheap, and uses all scenes
             hazy_scenes = (
-                BlockScenes(*(p[:_HAZE_SCENES] for p in block_scenes))
+                SurveyBatch(*(p[:_HAZE_SCENES] for p in block_scenes))
                 if alone
                 else block_scenes
             )
@@ -147,7 +147,7 @@ class RestorerLearner(Learner):
             )
             loss = _FAULT_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
         if not alone:
-            scenes = Scenes(*batch)
+            scenes = SceneBatch(*batch)
             clear = dehaze(scenes.low, haze.drop_uncertain() if self.sharpens else haze)
             if self.sharpens:
                 condition = replace_blur(estimated_faults, scenes.faults).clone()
@@ -172,12 +172,12 @@ class RestorerLearner(Learner):
         return loss
 
     def _compute_patch_loss(
-        self, scenes: Scenes, planes: Tensor, condition: Tensor, gate: Gate | None
+        self, scenes: SceneBatch, planes: Tensor, condition: Tensor, gate: Gate | None
     ) -> Tensor:
         """Return the loss of the trained part on patches."""
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
         planes, high, noiseless = (
-            cut_patches(part, scenes.corners, side).flatten(0, 1)
+            crop_patches(part, scenes.corners, side).flatten(0, 1)
             for part in (planes, scenes.high, scenes.noiseless)
         )
         image = planes[:, :1]
@@ -193,20 +193,20 @@ class RestorerLearner(Learner):
                 )
             noise, blur = corrections.chunk(2, dim=1)
             quiet = image + noise
-            loss = log_mse(quiet + blur, high, _FINE_FLOOR)
-            loss = loss + _NOISE_WEIGHT * log_mse(quiet, noiseless, _FINE_FLOOR)
+            loss = log_mse_loss(quiet + blur, high, _FINE_FLOOR)
+            loss = loss + _NOISE_WEIGHT * log_mse_loss(quiet, noiseless, _FINE_FLOOR)
             level = functional.avg_pool2d(quiet + blur - high, _LEVEL_PX)
-            loss = loss + _LEVEL_WEIGHT * log_mse(
+            loss = loss + _LEVEL_WEIGHT * log_mse_loss(
                 level, torch.zeros_like(level), _LEVEL_FLOOR
             )
             if self.recipe.data_weight > 0:
-                error = blurred_error(quiet + blur - high, scenes.spread, many)
-                term = log_mse(error, torch.zeros_like(error), _FINE_FLOOR)
+                error = blur_error_image(quiet + blur - high, scenes.spread, many)
+                term = log_mse_loss(error, torch.zeros_like(error), _FINE_FLOOR)
                 loss = loss + self.recipe.data_weight * term
             return loss
 
 
-def blurred_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
+def blur_error_image(error: Tensor, spread: Tensor, many: int) -> Tensor:
     """Blur an error image with the point-spread function of the microscope.
 
     If output and ground truth agree after the blur, the output agrees with the optical

@@ -36,8 +36,8 @@ from napari_semsr.core import (
     WriteError,
     describe_access_error,
     digest_path,
+    get_user_only_options,
     list_folder,
-    user_only_options,
 )
 from napari_semsr.io import (
     StoreLock,
@@ -182,7 +182,7 @@ class RunFolder:
                 f"resume, pass `name={name}`."
             )
             raise CheckpointError(msg, code="other-run")
-        check_recipe(recipe, before, run_dir)
+        check_same_recipe(recipe, before, run_dir)
 
     def digest_inputs(self) -> Digests:
         """Compute digests of training files, and of a few patches of each store."""
@@ -194,10 +194,10 @@ class RunFolder:
         elif data.sources.get("images"):
             for kind in _LISTS:
                 names = {entry.file for entry in getattr(data, kind)}
-                digests[kind] = _digest_files(Path(data.root), names)
+                digests[kind] = _compute_file_digests(Path(data.root), names)
         if kernel is not None and kernel.file is not None:
             file = Path(kernel.file)
-            digests["kernel"] = _digest_files(file.parent, {file.name})
+            digests["kernel"] = _compute_file_digests(file.parent, {file.name})
         return digests
 
     def check_inputs(self, now: Digests) -> None:
@@ -246,7 +246,7 @@ class RunFolder:
                     file.unlink(missing_ok=True)
             # without options that a recipe must not set, so that it can be loaded
             left_out: dict[str, bool | set[str]] = dict.fromkeys(
-                user_only_options(Recipe), True
+                get_user_only_options(Recipe), True
             )
             left_out["data"] = {"bank_folder"}
             plain = self.recipe.model_dump(mode="json", exclude=left_out)
@@ -336,7 +336,7 @@ def _write_table(path: Path, plain: object) -> None:
         beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
-def check_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> None:
+def check_same_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> None:
     """Raise an error if a recipe differs from the recipe of the run to resume."""
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
@@ -345,7 +345,8 @@ def check_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> No
     ):
         free = free - {"data.patch_px"}  # stored images and spectra have this side
     now, then = (
-        _flatten(t) for t in (recipe.model_dump(mode="json"), _update_recipe(before))
+        _flatten_table(t)
+        for t in (recipe.model_dump(mode="json"), _update_recipe(before))
     )
 
     def comparable_value(key: str, value: Any) -> object:
@@ -393,19 +394,19 @@ def _update_recipe(before: dict[str, object]) -> dict[str, object]:
         return complete_recipe
 
 
-def _flatten(table: dict[str, object], above: str = "") -> dict[str, object]:
+def _flatten_table(table: dict[str, object], above: str = "") -> dict[str, object]:
     """Flatten nested tables to a single table with dotted option names."""
     flat_values: dict[str, object] = {}
     for key, value in table.items():
         name = f"{above}{key}"
         if isinstance(value, dict) and name not in _WHOLE:
-            flat_values |= _flatten(value, f"{name}.")
+            flat_values |= _flatten_table(value, f"{name}.")
         else:
             flat_values[name] = value
     return flat_values
 
 
-def _digest_files(root: Path, names: set[str]) -> dict[str, str]:
+def _compute_file_digests(root: Path, names: set[str]) -> dict[str, str]:
     return {
         name: digest_path(root / name)
         for name in sorted(names)

@@ -38,13 +38,13 @@ from napari_semsr.simulation import (
     GoldOptions,
     SsumPair,
     SsumPairOptions,
+    apply_random_degradation,
     apply_random_faults,
     create_gold_rng,
+    create_random_gold_options,
     create_smooth_field,
-    degrade_randomly,
     draw_phantom,
-    random_gold_options,
-    random_gold_pair,
+    simulate_random_gold_pair,
     simulate_random_ssum_pairs,
     simulate_validation_pairs,
 )
@@ -134,7 +134,7 @@ class Gold(_SimulatedInstrument):
     def pair(self, place: int) -> Pair:
         """Return a pair, both images with the grey-value scale of the degraded one."""
         rng = np.random.default_rng([self.seed, place, _TRAINING])
-        return self._simulate_pair(rng, random_gold_options(rng))
+        return self._simulate_pair(rng, create_random_gold_options(rng))
 
     def validation_pairs(self, count: int) -> list[Pair]:
         """Return fixed pairs that are not used in training."""
@@ -148,7 +148,7 @@ class Gold(_SimulatedInstrument):
         if self.scale != self._SCALE:
             msg = f"The source gold needs a network of scale 2, got scale {self.scale}."
             raise OptionError(msg, code="model-unsuitable")
-        pair = random_gold_pair(self.data.scene_px, rng, options)
+        pair = simulate_random_gold_pair(self.data.scene_px, rng, options)
         return pair.low, pair.high
 
 
@@ -217,7 +217,7 @@ _POINT = np.zeros((SPREAD_PX, SPREAD_PX), np.float32)
 _POINT[SPREAD_PX // 2, SPREAD_PX // 2] = 1
 
 
-class Scenes(NamedTuple):
+class SceneBatch(NamedTuple):
     """Scene or batch of scenes with the grey-value scale of the degraded image."""
 
     low: Tensor  # (1, H, W)
@@ -230,7 +230,7 @@ class Scenes(NamedTuple):
     corners: Tensor  # (P, 2), rows and columns of the corners of patches
 
 
-class BlockScenes(NamedTuple):
+class SurveyBatch(NamedTuple):
     """Survey input and targets of a scene or a batch, in blocks of 16 px."""
 
     statistics: Tensor  # (21, h, w), `SurveyNet.statistics` of the degraded image
@@ -240,7 +240,7 @@ class BlockScenes(NamedTuple):
     faults: Tensor  # (9,)
 
     @classmethod
-    def from_scenes(cls, scenes: Scenes, survey: SurveyNet) -> Self:
+    def from_scenes(cls, scenes: SceneBatch, survey: SurveyNet) -> Self:
         """Compute the statistics of a batch of scenes."""
         level = scenes.airlight[:, :, None, None]
         return cls(
@@ -252,7 +252,7 @@ class BlockScenes(NamedTuple):
         )
 
 
-class SceneDataset(Dataset[Scenes]):
+class SceneDataset(Dataset[SceneBatch]):
     """Infinite dataset of random scenes, indexed over the whole run."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -284,14 +284,14 @@ class SceneDataset(Dataset[Scenes]):
             part = (part - black) / max(float(white - black), 1e-6)
             self.slow.append(np.asarray(np.clip(part, 0, 1), dtype=np.float32))
 
-    def __getitem__(self, place: int) -> Scenes:
+    def __getitem__(self, place: int) -> SceneBatch:
         rng = np.random.default_rng([self.recipe.seed, place])
         recipe, data = self.recipe, self.recipe.data
         if self.superlens is not None:
             scene = self.superlens.scene(place)
         elif not recipe.needs_whole_scenes:
             image = self.sample_clear_image(rng)
-            scene = degrade_randomly(image, recipe.degradations, rng)
+            scene = apply_random_degradation(image, recipe.degradations, rng)
         elif self.scans and rng.random() < data.scanned:
             scene = _crop_scans(self.scans, data.scene_px, rng)
         else:
@@ -305,7 +305,7 @@ class SceneDataset(Dataset[Scenes]):
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
         blocks = data.scene_px // BLOCK
         log_gain = scene.log_gain.reshape(blocks, BLOCK, blocks, BLOCK).mean((1, 3))
-        return Scenes(
+        return SceneBatch(
             torch.from_numpy(scene.low[None]),
             torch.from_numpy(scene.high[None]),
             torch.from_numpy(scene.noiseless[None]),
@@ -354,16 +354,16 @@ class SceneDataset(Dataset[Scenes]):
         return 1 - image if rng.random() < data.inverted else image
 
 
-class BlockDataset(Dataset[BlockScenes]):
+class SurveyDataset(Dataset[SurveyBatch]):
     """Dataset of survey inputs and targets for the scenes of `SceneDataset`."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.scenes, self.survey = SceneDataset(recipe), SurveyNet()
 
-    def __getitem__(self, place: int) -> BlockScenes:
-        one = Scenes(*(part[None] for part in self.scenes[place]))
-        return BlockScenes(
-            *(part[0] for part in BlockScenes.from_scenes(one, self.survey))
+    def __getitem__(self, place: int) -> SurveyBatch:
+        one = SceneBatch(*(part[None] for part in self.scenes[place]))
+        return SurveyBatch(
+            *(part[0] for part in SurveyBatch.from_scenes(one, self.survey))
         )
 
 

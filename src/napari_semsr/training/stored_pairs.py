@@ -13,7 +13,7 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     ShapeError,
-    interpolation_dtype,
+    get_interpolation_dtype,
 )
 from napari_semsr.pairing import PairStore, augment_pair, open_pairs
 from napari_semsr.training.patches import Patches
@@ -31,19 +31,19 @@ def _get_epoch_order(seed: int, epoch: int, stream: int, count: int) -> tuple[in
     return tuple(int(i) for i in rng.permutation(count))
 
 
-def scale_to_unit(patch: RealArray, grey: FloatPair) -> Float32Array:
+def scale_to_unit_range(patch: RealArray, grey: FloatPair) -> Float32Array:
     """Scale a patch so that the percentiles of its image become 0 and 1."""
     low, high = grey
-    values = patch.astype(interpolation_dtype(patch.dtype)) - low
+    values = patch.astype(get_interpolation_dtype(patch.dtype)) - low
     return np.asarray(values / (high - low or 1.0), dtype=np.float32)
 
 
-class StoredPatches(Dataset[Patches]):
+class StoredPatchDataset(Dataset[Patches]):
     """Dataset of stored patches, indexed over the run; unpaired for `cycle-gan`."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe
-        self.store = open_matching_store(recipe, scale)
+        self.store = open_pair_store(recipe, scale)
         if not (recipe.is_unpaired or self.store.is_paired):
             msg = (
                 f"{self.store.path.name} contains unpaired patches, which require kind "
@@ -77,9 +77,9 @@ class StoredPatches(Dataset[Patches]):
         side = self.recipe.data.patch_px
         rng = np.random.default_rng([self.recipe.seed, place, _CUT])
         corner = np.array([[rng.integers(0, n - side + 1) for n in low.shape]])
-        clear = scale_to_unit(high, greys[1])
+        clear = scale_to_unit_range(high, greys[1])
         return Patches.cut_pair(
-            scale_to_unit(low, greys[0]), clear, corner, corner, side
+            scale_to_unit_range(low, greys[0]), clear, corner, corner, side
         )
 
     def _get_pair_number(self, place: int, stream: int, count: int) -> int:
@@ -96,7 +96,7 @@ class StoredPatches(Dataset[Patches]):
             fault = "has NaN or infinite pixels"
             code = "pixels-missing"
         else:
-            away = np.abs(scale_to_unit(patch, grey))
+            away = np.abs(scale_to_unit_range(patch, grey))
             if away.max() > _MAX_RANGES:
                 value = float(patch.ravel()[away.argmax()])
                 code = "values-too-large"
@@ -115,7 +115,7 @@ class StoredPatches(Dataset[Patches]):
         raise ReadError(msg, code=code)
 
 
-def open_matching_store(recipe: Recipe, scale: int) -> PairStore:
+def open_pair_store(recipe: Recipe, scale: int) -> PairStore:
     """Open the store of a recipe, and check its scale and its patch size."""
     store = open_pairs(Path(str(recipe.data.pairs)))
     store_scale, side = int(store.record["scale"]), int(store.record["patch"])

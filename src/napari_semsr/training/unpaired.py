@@ -26,7 +26,7 @@ from napari_semsr.core import FloatArray
 from napari_semsr.pairing import PairStore
 from napari_semsr.training.patches import stretch_contrast
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.stored_pairs import open_matching_store, scale_to_unit
+from napari_semsr.training.stored_pairs import open_pair_store, scale_to_unit_range
 from napari_semsr.training.validation import (
     WHITE,
     ValidationPair,
@@ -57,10 +57,10 @@ def collect_unpaired_fields(
     the recipe's measure is the expected gain.
     """
     if pairs:
-        return split_pairs(pairs) if recipe.measure == EXPECTED_GAIN else []
+        return create_unpaired_fields(pairs) if recipe.measure == EXPECTED_GAIN else []
     if recipe.data.pairs is None or not recipe.is_unpaired:
         return []
-    store = open_matching_store(recipe, 1)
+    store = open_pair_store(recipe, 1)
     if store.is_paired:
         return []
     name = "validation" if store.counts["validation"] else "train"
@@ -74,14 +74,14 @@ def _read_patches(store: PairStore, name: str, side: int) -> list[FloatArray]:
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST)).round())
     return [
         WHITE
-        * scale_to_unit(np.asarray(array[n]), store.get_ranges(name, n)[side]).astype(
-            float
-        )
+        * scale_to_unit_range(
+            np.asarray(array[n]), store.get_ranges(name, n)[side]
+        ).astype(float)
         for n in numbers.astype(int).tolist()
     ]
 
 
-def split_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
+def create_unpaired_fields(pairs: Sequence[ValidationPair]) -> list[Fields]:
     """Combine degraded images of one half with clear images of the other half."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
@@ -97,14 +97,16 @@ class UnpairedValidator:
         self.low = low
         side = min(_BLOCK_PX, *(n for field in (*low, *high) for n in field.shape))
         self._rings = _RingSpectrum(side)
-        target_power = np.mean([self._log_power(field) for field in high], axis=0)
-        input_power = np.mean([self._log_power(field) for field in low], axis=0)
+        target_power = np.mean(
+            [self._compute_log_power(field) for field in high], axis=0
+        )
+        input_power = np.mean([self._compute_log_power(field) for field in low], axis=0)
         self._target_power, self._lacking = (
             target_power,
             np.exp(target_power - input_power),
         )
         self._patches = np.concatenate(
-            [_cut_patches(stretch_contrast(field)) for field in high]
+            [_crop_patches(stretch_contrast(field)) for field in high]
         )
 
     def evaluate(
@@ -128,7 +130,7 @@ class UnpairedValidator:
             errors = [float(np.sum(e * weight)) + _TINY for e in (before, after)]
             gains.append(10 * np.log10(errors[0] / errors[1]))
             spectra.append(np.log(power_g))
-            patches.append(_cut_patches(g))
+            patches.append(_crop_patches(g))
             if back is not None:
                 again = restore_field(back, output.astype(np.float32))
                 cycle_gains.append(float(np.abs(again - field).mean()))
@@ -154,7 +156,7 @@ class UnpairedValidator:
             all_figures["returned"] = float(np.mean(cycle_gains))
         return all_figures
 
-    def _log_power(self, field: FloatArray) -> FloatArray:
+    def _compute_log_power(self, field: FloatArray) -> FloatArray:
         unit = stretch_contrast(field)
         return np.asarray(np.log(self._rings.cross_power(unit, unit)))
 
@@ -188,7 +190,7 @@ class _RingSpectrum:
         return np.asarray(mean + _TINY if first is second else mean)
 
 
-def _cut_patches(field: FloatArray) -> FloatArray:
+def _crop_patches(field: FloatArray) -> FloatArray:
     """Cut patches (400, 49) at random positions."""
     rng = np.random.default_rng(_SEED)
     rows, columns = (rng.integers(0, n - _PATCH_PX + 1, _PATCHES) for n in field.shape)

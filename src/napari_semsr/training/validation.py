@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from napari_semsr.analysis import (
     FrcOptions,
-    match_affine,
+    fit_gain_and_offset,
     measure_frc,
     structural_similarity,
 )
@@ -37,7 +37,7 @@ from napari_semsr.simulation import (
 from napari_semsr.training.patches import bin_pixels
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS, PHANTOM_SEED, load_clear_image
-from napari_semsr.training.stored_pairs import open_matching_store, scale_to_unit
+from napari_semsr.training.stored_pairs import open_pair_store, scale_to_unit_range
 
 _SLIGHT_BLUR_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
@@ -65,7 +65,7 @@ def collect_validation_fields(recipe: Recipe, scale: int) -> list[ValidationPair
     """Collect the validation images with ground truth from all sources of a recipe."""
     pairs: list[ValidationPair] = []
     if recipe.data.pairs is not None:
-        store = open_matching_store(recipe, scale)
+        store = open_pair_store(recipe, scale)
         pairs += read_stored_pairs(store, "validation") if store.is_paired else []
     if not recipe.has_simulated_scenes:
         return pairs
@@ -144,7 +144,10 @@ def read_stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
     for number in numbers.astype(int).tolist():
         greys = store.get_ranges(name, number)
         images = (np.asarray(a[number]) for a in (low, high))
-        pair = [scale_to_unit(i, g) * WHITE for i, g in zip(images, greys, strict=True)]
+        pair = [
+            scale_to_unit_range(i, g) * WHITE
+            for i, g in zip(images, greys, strict=True)
+        ]
         pairs.append(ValidationPair("pairs", *pair))
     return pairs
 
@@ -157,20 +160,20 @@ _NYQUIST = 0.5
 _ONE_GREY_DB = 20 * math.log10(WHITE)  # errors below one grey value are invisible
 
 
-def affine_psnr_db(image: RealArray, truth: RealArray) -> float:
+def compute_affine_psnr_db(image: RealArray, truth: RealArray) -> float:
     """Return the PSNR for grey values 0-255 after fitting gain and offset."""
-    error = truth.astype(float) - _match_greys(image, truth)
+    error = truth.astype(float) - _match_grey_levels(image, truth)
     return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
 
-def _match_greys(image: RealArray, truth: RealArray) -> FloatArray:
+def _match_grey_levels(image: RealArray, truth: RealArray) -> FloatArray:
     """Match the grey values of an image to the ground truth by gain and offset."""
     x = image.astype(float)
-    gain, offset = match_affine(x, truth.astype(float))
+    gain, offset = fit_gain_and_offset(x, truth.astype(float))
     return np.asarray(gain * x + offset)
 
 
-def frc_cutoff_per_px(image: RealArray, truth: RealArray) -> float:
+def compute_frc_cutoff_per_px(image: RealArray, truth: RealArray) -> float:
     """Return the frequency, per pixel, up to which image and ground truth agree."""
     a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
     # allow_self: the image may have been simulated from the ground truth
@@ -232,7 +235,9 @@ class Validator:
             scale = pair.high.shape[0] // pair.low.shape[0]
             low = torch.from_numpy(pair.low.astype(np.float32))[None, None]
             image = np.asarray(upsample_bicubic(low, scale)[0, 0].numpy())
-            self._before.append(affine_psnr_db(*self.align_and_crop(image, pair)))
+            self._before.append(
+                compute_affine_psnr_db(*self.align_and_crop(image, pair))
+            )
 
     def align_and_crop(
         self, image: RealArray, pair: ValidationPair
@@ -242,7 +247,9 @@ class Validator:
             torch.from_numpy(np.asarray(one, np.float32))[None, None]
             for one in (pair.high, image)
         )
-        shifted_truth = align_truth(truth, image_tensor, self.shift_px)[0, 0].numpy()
+        shifted_truth = align_ground_truth(truth, image_tensor, self.shift_px)[
+            0, 0
+        ].numpy()
         return self._crop_margin(image), self._crop_margin(
             shifted_truth if self.shift_px else pair.high
         )
@@ -259,17 +266,17 @@ class Validator:
         for pair, before in zip(self.pairs, self._before, strict=True):
             output = restore_field(network, pair.low, pair.faults)
             output_part, high = self.align_and_crop(output, pair)
-            psnr = affine_psnr_db(output_part, high)
+            psnr = compute_affine_psnr_db(output_part, high)
             gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
             truth = high.astype(float)
             similar = structural_similarity(
-                _match_greys(output_part, truth), truth, WHITE
+                _match_grey_levels(output_part, truth), truth, WHITE
             )
             if similar is not None:
                 row["ssim"] = similar
             if self.cross_frc:
-                row["frc_per_px"] = frc_cutoff_per_px(output_part, truth)
+                row["frc_per_px"] = compute_frc_cutoff_per_px(output_part, truth)
             for name, value in row.items():
                 all_figures.setdefault(name, []).append(value)
         names = sorted(all_figures, key=lambda name: not name.startswith("gain"))
@@ -318,11 +325,11 @@ _BORDER = 4  # px that the padding affects
 
 
 @torch.no_grad()
-def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
+def align_ground_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
     """Align ground truths with images (B, 1, H, W), by at most `most_px` per axis."""
     if most_px == 0:
         return truth
-    smooth_image = _smooth(image)
+    smooth_image = _smooth_images(image)
     down, across = torch.gradient(smooth_image, dim=(-2, -1))
     slopes = _crop_border(torch.cat([down, across], 1)).flatten(2)
     power = slopes @ slopes.transpose(1, 2)
@@ -332,7 +339,9 @@ def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
     shifted_image, reach = truth, _LOBES + 1
     taps_at = torch.arange(-reach, reach + 1, device=truth.device).to(truth)
     for _ in range(_STEPS):
-        difference = _crop_border(_smooth(shifted_image) - smooth_image).flatten(2)
+        difference = _crop_border(_smooth_images(shifted_image) - smooth_image).flatten(
+            2
+        )
         difference = difference - difference.mean(-1, keepdim=True)
         step = torch.linalg.solve(power, slopes @ difference.transpose(1, 2))[..., 0]
         shift = (shift + step).clamp(-most_px, most_px)
@@ -340,7 +349,9 @@ def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
         at = taps_at + shift[..., None]
         taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)
         taps = (taps / taps.sum(-1, keepdim=True))[:, :, None]
-        shifted_image = _convolve(truth, taps[:, 0, :, :, None], taps[:, 1, :, None])
+        shifted_image = _convolve_images(
+            truth, taps[:, 0, :, :, None], taps[:, 1, :, None]
+        )
     return shifted_image
 
 
@@ -348,14 +359,14 @@ def _crop_border(x: Tensor) -> Tensor:
     return x[..., _BORDER:-_BORDER, _BORDER:-_BORDER]
 
 
-def _smooth(x: Tensor) -> Tensor:
+def _smooth_images(x: Tensor) -> Tensor:
     away = torch.arange(-_BORDER, _BORDER + 1, device=x.device)
     taps = torch.exp(-((away / _SIGMA_PX) ** 2) / 2)
     taps = (taps / taps.sum()).to(x).expand(len(x), 1, -1)
-    return _convolve(x, taps[..., None], taps[:, :, None])
+    return _convolve_images(x, taps[..., None], taps[:, :, None])
 
 
-def _convolve(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
+def _convolve_images(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Convolve each image with its own two kernels, (B, 1, K, 1) and (B, 1, 1, K)."""
     half, count = across.shape[-1] // 2, len(x)
     wide = functional.pad(x, (half, half, half, half), mode="replicate")

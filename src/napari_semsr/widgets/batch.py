@@ -21,8 +21,8 @@ from napari_semsr.jobs import (
     VERBS,
     BatchOptions,
     BatchReport,
+    extract_command_names,
     extract_steps,
-    extract_verbs,
     plan_batch,
 )
 from napari_semsr.widgets.base import (
@@ -30,14 +30,14 @@ from napari_semsr.widgets.base import (
     Labels,
     Panel,
     PanelTask,
-    RichLabel,
-    RowTable,
+    RichTextLabel,
+    SelectableTable,
     WrappingRow,
-    ask_file,
+    ask_output_file,
     copy_to_clipboard,
     create_button,
     create_option_widget,
-    format_tab_separated,
+    format_tab_separated_rows,
     get_command_labels,
     get_entered_path,
     is_alive,
@@ -74,7 +74,7 @@ class BatchPanel(Panel):
             layers=self._find_layers_with_steps,
             none=_FILE,
         )
-        self.plan_note = RichLabel()
+        self.plan_note = RichTextLabel()
         self.steps_button = create_button(
             "Save the steps…",
             self.save_steps,
@@ -120,7 +120,7 @@ class BatchPanel(Panel):
             self.output
         )  # none yet; typed text is kept
         tooltip = "Table in the output folder, with one column per value."
-        self.rows = RowTable(tooltip, _TABLE_HEIGHT)
+        self.rows = SelectableTable(tooltip, _TABLE_HEIGHT)
         self.report: BatchReport | None = None
         self.report_button = create_button(
             "Open the report",
@@ -140,12 +140,12 @@ class BatchPanel(Panel):
             ),
             self.report_button,
         )
-        self.add_group("What it does", RichLabel(_ABOUT))
+        self.add_group("What it does", RichTextLabel(_ABOUT))
         self.files = Form(self.layer, self.steps, self.inputs, self.output)
         self.add_group("Files", self.files, self.plan_note, self.steps_button)
         self.add_group("Running", Form(self.workers, self.overwrite))
         self.add_results("Table", self.rows, buttons)
-        self.inputs.changed.connect(self._propose_output)
+        self.inputs.changed.connect(self._propose_output_folder)
         for row in (self.layer, self.inputs, self.output):
             row.changed.connect(self._show_plan)
         self._show_plan()
@@ -165,7 +165,7 @@ class BatchPanel(Panel):
 
     def _find_layers_with_steps(self) -> list[Layer]:
         images = list_image_layers(self.viewer)
-        return [layer for layer in images if extract_layer_verbs(layer)]
+        return [layer for layer in images if extract_layer_command_names(layer)]
 
     def _read_plan(self) -> dict[str, object]:
         """Return the steps and images in the format of a steps file."""
@@ -181,7 +181,7 @@ class BatchPanel(Panel):
             "steps": extract_layer_steps(self.layer.value)[0],
         }
 
-    def _propose_output(self, _: object = None) -> None:
+    def _propose_output_folder(self, _: object = None) -> None:
         """Propose an output folder next to the images, unless one was entered."""
         inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
         if self.layer.value is None or output != self._output_proposed or not inputs:
@@ -221,14 +221,14 @@ class BatchPanel(Panel):
 
     def get_labels(self) -> Labels:
         """Return the panel labels of the step options."""
-        names = extract_layer_verbs(self.layer.value) or VERBS
+        names = extract_layer_command_names(self.layer.value) or VERBS
         return {**get_command_labels(names), **super().get_labels()}
 
     def save_steps(self) -> None:
         """Ask for a file name, and write the steps file."""
         with self.show_errors():
             plan = self._read_plan()
-            path = ask_file(self, "Save the steps", "steps", _YAML)
+            path = ask_output_file(self, "Save the steps", "steps", _YAML)
             if path is not None:
                 text = yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
                 path.write_text(text, encoding="utf-8")
@@ -274,7 +274,7 @@ class BatchPanel(Panel):
         """Copy the table."""
         if self.report is not None:
             rows = self.report.rows
-            text = format_tab_separated([rows[0], *(row.values() for row in rows)])
+            text = format_tab_separated_rows([rows[0], *(row.values() for row in rows)])
             self.show_status(copy_to_clipboard(text))
 
     def open_folder(self) -> None:
@@ -294,10 +294,10 @@ def extract_layer_steps(layer: Layer | None) -> tuple[list[dict[str, object]], s
     return ([], "") if history is None else extract_steps(history)
 
 
-def extract_layer_verbs(layer: Layer | None) -> list[str]:
+def extract_layer_command_names(layer: Layer | None) -> list[str]:
     """Return the step commands recorded in a layer's history."""
     history = None if layer is None else get_provenance(layer)
-    return [] if history is None else extract_verbs(history)
+    return [] if history is None else extract_command_names(history)
 
 
 def describe_step(step: dict[str, Any]) -> str:

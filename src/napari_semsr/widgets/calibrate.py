@@ -33,12 +33,12 @@ from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Form,
     Panel,
-    RichLabel,
+    RichTextLabel,
     WrappingRow,
     accept_decimal_separators,
     check_layers_unused,
     create_button,
-    find_explaining_layers,
+    find_helper_layers,
     get_removed_layers,
     hide_trailing_zeros,
     is_alive,
@@ -50,21 +50,21 @@ from napari_semsr.widgets.layers import (
     TYPED_SIZE,
     add_line_layer,
     apply_pixel_size,
-    create_fit_keywords,
+    create_display_fit_keywords,
     get_display_transform,
-    get_enlargement,
+    get_enlargement_factors,
     get_file_path,
     get_identity,
     get_layer_pixel_size,
+    get_pixel_size_metadata,
     get_pixel_transform,
     get_provenance,
-    get_size_metadata,
     get_unit_factors,
     is_calibrated,
     list_grey_layers,
     list_image_layers,
     micrograph_from_layer,
-    record_size_metadata,
+    record_pixel_size_metadata,
     resize_pixels,
     show_scale_bar,
     world_to_pixels,
@@ -100,7 +100,7 @@ class PixelSizeEdit(QWidget):
             choices=list(_UNITS_NM),
             value="nm",
         )
-        self.note = RichLabel()
+        self.note = RichTextLabel()
         boxes = (self.height_box, self.width_box, self.unit_box)
         stack_widgets(self, WrappingRow(*(box.native for box in boxes)), self.note)
         self._are_linked = True
@@ -226,7 +226,7 @@ def _get_last_line(line: Shapes | None) -> NDArray[np.float64]:
     return lines[-1]
 
 
-def _is_on_same_grid(item: Layer, layer: Layer) -> bool:
+def _have_same_pixel_grid(item: Layer, layer: Layer) -> bool:
     """Return whether two layers share a pixel grid."""
     pairs = zip(get_display_transform(item), get_display_transform(layer), strict=True)
     alike = tuple(item.units[-2:]) == tuple(layer.units[-2:])
@@ -238,7 +238,7 @@ def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
 
     If they name no open image, return all layers on its pixel grid.
     """
-    own = find_explaining_layers(viewer, image)
+    own = find_helper_layers(viewer, image)
     names = {name for item in viewer.layers for name in (item.name, get_identity(item))}
     layers = []
     for item in viewer.layers:
@@ -251,7 +251,7 @@ def _find_dependent_layers(viewer: Viewer, image: Image) -> list[Layer]:
             )
         else:
             helps = item in own or of or item.metadata.get(HELPER_KEY)
-            lies = bool(helps) and _is_on_same_grid(item, image)
+            lies = bool(helps) and _have_same_pixel_grid(item, image)
         layers += [item] if lies else []
     return layers
 
@@ -293,7 +293,7 @@ def _find_derived_images(
     return layers_found, layers_outdated
 
 
-class CalibrateGroup(Form):
+class CalibrationControls(Form):
     """Controls that calibrate an open layer."""
 
     def __init__(self, panel: Panel, layer: ComboBox) -> None:
@@ -320,11 +320,11 @@ class CalibrateGroup(Form):
             *(*line, *grating, self.undo_button),
         ):
             self.add_row(row)
-        self._history.changed.connect(self._show_undo)
-        viewer.layers.events.inserted.connect(self._show_undo)
-        self._show_undo()
-        layer.changed.connect(self._show_size)
-        self._show_size(layer.value)
+        self._history.changed.connect(self._update_undo_button)
+        viewer.layers.events.inserted.connect(self._update_undo_button)
+        self._update_undo_button()
+        layer.changed.connect(self._show_pixel_size)
+        self._show_pixel_size(layer.value)
 
     def _build_line_controls(self) -> list[Widget | QWidget]:
         self.distance = FloatSpinBox(
@@ -345,7 +345,7 @@ class CalibrateGroup(Form):
             choices=list(_UNITS_NM),
             value="nm",
         )
-        self.length = RichLabel()
+        self.length = RichTextLabel()
         self.draw_button = create_button(
             "Draw a line",
             self.start_drawing,
@@ -391,7 +391,7 @@ class CalibrateGroup(Form):
             "Measure the pixel size and its error, and the skew and distortion of "
             "the field, from a grating that fills the layer.",
         )
-        self.grating = RichLabel()
+        self.grating = RichTextLabel()
         self.save_button = create_button(
             "Save calibration…",
             self.save_calibration,
@@ -400,21 +400,24 @@ class CalibrateGroup(Form):
         )
         return [self.pitch, self.grating_button, self.grating, self.save_button]
 
-    def _show_size(self, layer: Image | None) -> None:
+    def _show_pixel_size(self, layer: Image | None) -> None:
         try:
             size = micrograph_from_layer(layer).pixel_size_nm
         except SemsrError:
             size = None
         self.pixel_size.value = size
         self._show_grating_result(None)
-        self._show_length()
+        self._show_line_length()
 
-    def _show_length(self, event: object = None) -> None:
+    def _show_line_length(self, event: object = None) -> None:
         """Show the last line's length; the line layer holds this method weakly."""
         if not is_alive(self):
             return
         line, size, text = self._find_line_layer(), self.pixel_size.value, ""
-        if line is not None and self._find_owner(line) not in (None, self.layer.value):
+        if line is not None and self._find_line_image(line) not in (
+            None,
+            self.layer.value,
+        ):
             line = None
         with suppress(OptionError):
             text = f"The line is {measure_line_length(line, (1, 1)):.1f} px long"
@@ -436,7 +439,7 @@ class CalibrateGroup(Form):
         own = [
             i
             for i in layers
-            if layer_chosen is not None and self._find_owner(i) is layer_chosen
+            if layer_chosen is not None and self._find_line_image(i) is layer_chosen
         ]
         return next(iter(own or layers), None)
 
@@ -446,9 +449,9 @@ class CalibrateGroup(Form):
             if self.pixel_size.value is None:
                 msg = "Enter a pixel size first; both values must be greater than zero."
                 raise OptionError(msg, code="missing-value")
-            self._calibrate(self.pixel_size.value)
+            self._calibrate_pixel_size(self.pixel_size.value)
 
-    def _calibrate(
+    def _calibrate_pixel_size(
         self,
         size: tuple[float, float],
         error: tuple[float, float] | None = None,
@@ -459,10 +462,10 @@ class CalibrateGroup(Form):
         ratios, layers_outdated = self._find_affected_layers(layer)
         check_layers_unused(ratios)
         old = {item: {name: getattr(item, name) for name in _GRID} for item in ratios}
-        errors = {item: get_size_metadata(item) for item in ratios}
+        errors = {item: get_pixel_size_metadata(item) for item in ratios}
         layers_hidden = [item for item in layers_outdated if item.visible]
         self._sizes.append((layer, old, errors, layers_hidden))
-        self._show_undo()
+        self._update_undo_button()
         with _keep_view(self._viewer, layer):
             for item, ratio in ratios.items():
                 share = None if error is None else np.array(error) * ratio
@@ -470,7 +473,7 @@ class CalibrateGroup(Form):
                 apply_pixel_size(item, new_size, share, origin=origin)
         for item in layers_outdated:
             item.visible = False
-        self._show_changed(ratios, before.pixel_size_nm, layers_outdated)
+        self._show_changed_layers(ratios, before.pixel_size_nm, layers_outdated)
 
     def _find_affected_layers(
         self, layer: Image
@@ -486,8 +489,8 @@ class CalibrateGroup(Form):
         ratios: dict[Layer, NDArray[np.float64]] = {}
         for one in (layer, *layers_made):
             lying = _find_dependent_layers(self._viewer, one)
-            free = line is not None and self._find_owner(line) is None
-            if free and one is layer and _is_on_same_grid(line, one):
+            free = line is not None and self._find_line_image(line) is None
+            if free and one is layer and _have_same_pixel_grid(line, one):
                 lying.append(line)
             ratios |= dict.fromkeys(
                 (one, *lying), get_layer_pixel_size(one) / get_layer_pixel_size(layer)
@@ -500,11 +503,11 @@ class CalibrateGroup(Form):
             there = self._viewer.layers
             at = [n for n, size in enumerate(self._sizes) if size[0] in there]
             if at:
-                self._restore_sizes(*self._sizes[at[-1]])
+                self._restore_pixel_sizes(*self._sizes[at[-1]])
                 del self._sizes[at[-1]]
-                self._show_undo()
+                self._update_undo_button()
 
-    def _restore_sizes(
+    def _restore_pixel_sizes(
         self,
         layer: Image,
         grids: _Facts,
@@ -526,16 +529,18 @@ class CalibrateGroup(Form):
         with _keep_view(self._viewer, layer):
             for item, name in product(grids, _GRID):
                 setattr(item, name, grids[item][name])
-            size = layer.scale[-2:] * get_enlargement(layer)
+            size = layer.scale[-2:] * get_enlargement_factors(layer)
             for item in since:
                 resize_pixels(item, size * ratios[item], layer.units[-2:])
         for item, facts in (errors | dict.fromkeys(since, errors[layer])).items():
-            record_size_metadata(item, facts)
+            record_pixel_size_metadata(item, facts)
         for item in (*layers_hidden, *layers_outdated):
             item.visible = item in layers_hidden
-        self._show_changed([*grids, *since], before.pixel_size_nm, layers_outdated)
+        self._show_changed_layers(
+            [*grids, *since], before.pixel_size_nm, layers_outdated
+        )
 
-    def _show_changed(
+    def _show_changed_layers(
         self,
         layers: Iterable[Layer],
         before: tuple[float, float] | None,
@@ -544,7 +549,7 @@ class CalibrateGroup(Form):
         layer: Image
         layer, *others = (item for item in layers if isinstance(item, Image))
         self.layer.value = layer
-        self._show_size(layer)
+        self._show_pixel_size(layer)
         show_scale_bar(self._viewer)
         self._panel.session.changed.emit()  # it has unsaved changes now
         now, mixed_note = self.pixel_size.value, explain_missing_scale_bar(self._viewer)
@@ -558,7 +563,7 @@ class CalibrateGroup(Form):
             f"{format_pixel_size(now)}.{along}{mixed_note}"
         )
 
-    def _show_undo(self, event: object = None) -> None:
+    def _update_undo_button(self, event: object = None) -> None:
         """Enable Undo while a recalibrated layer exists."""
         if is_alive(self):
             there, history = self._viewer.layers, self._history
@@ -581,19 +586,21 @@ class CalibrateGroup(Form):
         linear, shift = get_pixel_transform(layer)
         units = layer.units[-2:]
         grid = {"units": units, "scale": np.diag(linear), "translate": shift}
-        fit = create_fit_keywords(layer)
+        fit = create_display_fit_keywords(layer)
         grid["affine"] = fit.get("affine", np.eye(3))
         if line is None:
             width = max(micrograph.shape) / 300
             line = add_line_layer(self._viewer, _LINE_LAYER, width, **grid)
-        elif self._find_owner(line) is not layer or not _is_on_same_grid(line, layer):
+        elif self._find_line_image(line) is not layer or not _have_same_pixel_grid(
+            line, layer
+        ):
             line.data = []
             for name, value in grid.items():
                 setattr(line, name, value)
         marks = {MARK_KEY: get_identity(layer), **fit.get("metadata", {})}
         line.metadata.update(marks)
-        line.events.data.connect(self._show_length)
-        self._show_length()
+        line.events.data.connect(self._show_line_length)
+        self._show_line_length()
         self._viewer.layers.selection.active = line
         line.mode = "add_line"
         self._panel.show_status(
@@ -607,7 +614,7 @@ class CalibrateGroup(Form):
             image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
             make = partial(CALIBRATE.job, image, options=options)
             self._panel.start(
-                make, partial(self._show_bar, layer), "Find the printed bar"
+                make, partial(self._draw_scale_bar_line, layer), "Find the printed bar"
             )
 
     def _select_layer(self, layer: Layer) -> None:
@@ -617,7 +624,7 @@ class CalibrateGroup(Form):
             raise OptionError(msg, code="layer-missing")
         self.layer.value = layer
 
-    def _show_bar(self, layer: Layer, report: ScaleBarReport) -> None:
+    def _draw_scale_bar_line(self, layer: Layer, report: ScaleBarReport) -> None:
         """Draw the line from one end of the bar to the other."""
         self._select_layer(layer)
         self._select_line_tool()
@@ -649,15 +656,19 @@ class CalibrateGroup(Form):
                 raise OptionError(msg, code="out-of-range")
             options = CalibrateOptions(pitch_nm=self.pitch.value)
             make = partial(CALIBRATE.job, image, options=options)
-            show = partial(self._show_grating, layer)
+            show = partial(self._apply_grating_calibration, layer)
             self._panel.start(make, show, "Calibrate from a grating")
 
-    def _show_grating(self, layer: Layer, report: CalibrationReport) -> None:
+    def _apply_grating_calibration(
+        self, layer: Layer, report: CalibrationReport
+    ) -> None:
         """Set the pixel size of the layer, and report its error."""
         calibration = report.calibration
         self._select_layer(layer)
         how = f"from a grating with a period of {self.pitch.value:g} nm"
-        self._calibrate(calibration.pixel_size_nm, calibration.pixel_size_sd_nm, how)
+        self._calibrate_pixel_size(
+            calibration.pixel_size_nm, calibration.pixel_size_sd_nm, how
+        )
         lines = [f"{name}: {figure}" for name, figure in get_figures(report).items()]
         lines += report.warnings
         self._show_grating_result(calibration, "\n".join(lines))
@@ -688,7 +699,7 @@ class CalibrateGroup(Form):
             y, x = micrograph_from_layer(self.layer.value).scale
             line, layer = self._find_line_layer(), self.layer.value
             if line is not None and len(line.data) and isinstance(layer, Image):
-                self._check_line(line, layer)
+                self._check_line_image(line, layer)
             length = measure_line_length(line, (y, x))
             if self.distance.value <= 0:
                 msg = (
@@ -699,17 +710,19 @@ class CalibrateGroup(Form):
             k = true_nm / length
             how = f"from a scale line of {true_nm:g} nm over "
             how += f"{measure_line_length(line, (1, 1)):.1f} px"
-            self._calibrate((y * k, x * k), how=how)
+            self._calibrate_pixel_size((y * k, x * k), how=how)
 
-    def _check_line(self, line: Shapes, layer: Image) -> None:
+    def _check_line_image(self, line: Shapes, layer: Image) -> None:
         """Raise an error if a line may belong to another image."""
-        if not _is_on_same_grid(line, layer):
+        if not _have_same_pixel_grid(line, layer):
             msg = "The line is on the grid of another layer; press Draw a line again."
             raise OptionError(msg, code="line-of-other-image")
-        owner = self._find_owner(line)
+        owner = self._find_line_image(line)
         if owner is None:
             alike = [
-                i for i in list_grey_layers(self._viewer) if _is_on_same_grid(line, i)
+                i
+                for i in list_grey_layers(self._viewer)
+                if _have_same_pixel_grid(line, i)
             ]
             owner = layer if alike in ([], [layer]) else None
         if owner is None or owner is not layer:
@@ -737,7 +750,7 @@ class CalibrateGroup(Form):
             )
             raise OptionError(msg, code="ambiguous")
 
-    def _find_owner(self, line: Shapes) -> Image | None:
+    def _find_line_image(self, line: Shapes) -> Image | None:
         """Return the image for which a line was drawn, if it is still open."""
         of = line.metadata.get(MARK_KEY)
         images = list_image_layers(self._viewer)

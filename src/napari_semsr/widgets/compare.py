@@ -48,7 +48,7 @@ from napari_semsr.widgets.base import (
     JobOutput,
     OpenedImage,
     Panel,
-    RichLabel,
+    RichTextLabel,
     add_opened_image,
     create_button,
     create_coarse_levels,
@@ -61,11 +61,11 @@ from napari_semsr.widgets.layers import (
     find_free_name,
     get_display_transform,
     get_displayed_plane,
+    get_last_job_name,
     get_source_identities,
     get_visible_box,
     list_image_layers,
     list_planes,
-    step_before,
 )
 
 _LATER_MS = (
@@ -117,7 +117,7 @@ class OverlayLayer(QObject):
         self.layer = None
 
 
-class BeforeAfter(OverlayLayer):
+class BeforeAfterOverlay(OverlayLayer):
     """Overlay that covers the left part of the view with another layer."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
@@ -126,8 +126,8 @@ class BeforeAfter(OverlayLayer):
         self._share = 0.0
         self._later = create_timer(self, self.update_overlay, _LATER_MS, once=True)
         for event in (host.get_camera(viewer).events, viewer.dims.events.point):
-            event.connect(self._on_moved)
-        host.connect_to_resize(viewer, self._on_moved)
+            event.connect(self._schedule_overlay_update)
+        host.connect_to_resize(viewer, self._schedule_overlay_update)
 
     def move_divider(self, source: Image | None, share: float) -> None:
         """Move the divider between the two layers."""
@@ -181,7 +181,7 @@ class BeforeAfter(OverlayLayer):
         }
         self.show_pixels(pixels, look)
 
-    def _on_moved(self, _: object = None) -> None:
+    def _schedule_overlay_update(self, _: object = None) -> None:
         if is_alive(self) and self.layer is not None:
             self._later.start()
 
@@ -214,7 +214,7 @@ _RESULTS = ("enhance", "restore")
 
 
 @dataclass(eq=False)
-class _Blend:
+class _BlendedResult:
     """Mixture of a result with its input, stored with the layer."""
 
     layer: Image
@@ -264,7 +264,7 @@ class _Blend:
         }
 
 
-def _get_stores(source: Layer | None) -> list[str]:
+def _get_store_paths(source: Layer | None) -> list[str]:
     about = {} if source is None else source.metadata
     own = [str(about[STORE_KEY])] if about.get(STORE_KEY) else []
     return [*own, *about.get(DRAWN_KEY, ())]
@@ -291,16 +291,16 @@ class CompareControls(Form):
         panel.unread.append(self)
         self._alone = LayerIsolator(viewer)
         self._pair: tuple[Layer, ...] = ()  # the compared layers
-        self.before = BeforeAfter(viewer, self)
+        self.before = BeforeAfterOverlay(viewer, self)
         self._make_controls()
         self._ticks = [self.beside]  # display modes, one at a time
         for box in (self.left, self.right):
             box.changed.connect(self._restart_comparison)
         self.right.changed.connect(self._show_strength)
-        self.split.changed.connect(self._show_split)
-        self.beside.changed.connect(self._put_side_by_side)
+        self.split.changed.connect(self._show_split_view)
+        self.beside.changed.connect(self._show_side_by_side)
         self.strength.changed.connect(self._set_strength)
-        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
         panel.closed.connect(self.end_comparison)
         self._show_strength()
 
@@ -347,7 +347,7 @@ class CompareControls(Form):
             min=0,
             max=100,
         )
-        self.note = RichLabel()
+        self.note = RichTextLabel()
         self.difference_button = create_button(
             "Difference",
             self.subtract,
@@ -396,12 +396,14 @@ class CompareControls(Form):
                 after = [item.data for item in outcome.output.levels]
                 after = after if layer.multiscale else after[:1]
                 draw = partial(resample_levels, image, coarser_levels, result, after)
-            blend = _Blend(layer, image, result, after, draw, _get_stores(source))
+            blend = _BlendedResult(
+                layer, image, result, after, draw, _get_store_paths(source)
+            )
             setattr(layer, _BLEND, blend)
         self.select_layers(source, layer)
         self._show_strength()
 
-    def _on_removed(self, event: Event) -> None:
+    def _on_layer_removed(self, event: Event) -> None:
         """End the comparison if a compared layer is removed."""
         if is_alive(self) and event.value in self._pair:
             self.end_comparison()
@@ -411,7 +413,7 @@ class CompareControls(Form):
         if any(item not in self._viewer.layers for item in self._pair):
             self.end_comparison()
         elif self.split.value:
-            self._show_split(self.split.value)
+            self._show_split_view(self.split.value)
         for tick in self._ticks:
             if tick.value:
                 tick.value = False
@@ -433,7 +435,7 @@ class CompareControls(Form):
 
     # -- before | after, side by side -----------------------------------------
 
-    def _show_split(self, percent: int) -> None:
+    def _show_split_view(self, percent: int) -> None:
         if percent:
             self._clear_ticks()
         left, right = self.left.value, self.right.value
@@ -458,7 +460,7 @@ class CompareControls(Form):
         self._alone.show_only(*both)
         return True
 
-    def _put_side_by_side(self, on: bool) -> None:
+    def _show_side_by_side(self, on: bool) -> None:
         if on and not self._show_compared_layers(self.beside):
             return
         camera = host.get_camera(self._viewer)
@@ -469,7 +471,7 @@ class CompareControls(Form):
         else:
             self._alone.restore_visibility()
             self._pair = ()
-            host.show_overlaid(self._viewer)
+            host.disable_grid_view(self._viewer)
         camera.center, camera.zoom = view
 
     def end_comparison(self) -> None:
@@ -480,7 +482,7 @@ class CompareControls(Form):
 
     # -- strength ---------------------------------------------------------------
 
-    def _get_blend(self) -> _Blend | None:
+    def _get_blend(self) -> _BlendedResult | None:
         """Return the mixture of the right layer, if it is a result of a known input."""
         return getattr(self.right.value, _BLEND, None)
 
@@ -492,7 +494,7 @@ class CompareControls(Form):
             self.strength.value = 100 if blend is None else round(100 * blend.strength)
         self._report_strength(blend)
 
-    def _report_strength(self, blend: _Blend | None) -> None:
+    def _report_strength(self, blend: _BlendedResult | None) -> None:
         """Report that a mixture is shown, or why the strength cannot be set."""
         layer, note = self.right.value, ""
         if blend is not None and blend.strength < 1:
@@ -501,7 +503,9 @@ class CompareControls(Form):
                 f"{blend.layer.name} is shown, measured and saved at {part} strength; "
                 f"the remainder is {blend.image.name}."
             )
-        elif blend is None and layer is not None and step_before(layer) in _RESULTS:
+        elif (
+            blend is None and layer is not None and get_last_job_name(layer) in _RESULTS
+        ):
             note = (
                 f"The strength of {layer.name} can only be set in the session that "
                 "created it; run the step again to set it."
@@ -527,14 +531,14 @@ class CompareControls(Form):
         elif percent < 100:
             self._show_strength()
 
-    def _use_prepared_input(self, blend: _Blend, before: list[object]) -> None:
+    def _use_prepared_input(self, blend: _BlendedResult, before: list[object]) -> None:
         """Use the prepared input, and apply the current slider position."""
         blend.before = before
         self._panel.show_status("")
         if self._get_blend() is blend:
             self._show_mixture(blend, int(self.strength.value))
 
-    def _show_mixture(self, blend: _Blend, percent: int) -> None:
+    def _show_mixture(self, blend: _BlendedResult, percent: int) -> None:
         blend.show_mixture(percent / 100)
         self._report_strength(blend)
         self.before.update_overlay()
@@ -580,7 +584,7 @@ class CompareControls(Form):
             colormap=_DIVERGING,
             contrast_limits=(-most, most),
         )
-        layer.metadata[DRAWN_KEY] = [p for one in layers for p in _get_stores(one)]
+        layer.metadata[DRAWN_KEY] = [p for one in layers for p in _get_store_paths(one)]
         layer.metadata[SOURCES_KEY] = get_source_identities(layers)
         layer.colorbar.visible = True
         self._panel.show_status(

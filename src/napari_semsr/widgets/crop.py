@@ -18,7 +18,7 @@ from napari_semsr.widgets.base import (
     Panel,
     PanelTask,
     add_opened_image,
-    choose_target,
+    choose_output_target,
     create_button,
     run_and_open,
 )
@@ -27,10 +27,10 @@ from napari_semsr.widgets.layers import (
     create_result_name,
     find_visible_shapes,
     get_drawing_scale,
+    get_nm_per_unit,
     is_calibrated,
     list_grey_layers,
     list_user_layers,
-    nm_per_unit,
     world_to_layer,
 )
 
@@ -56,7 +56,7 @@ def _read_drawn_box(
         factors = get_drawing_scale(shapes, layer)
         corners = (*(low * factors).tolist(), *(high * factors).tolist())
         return CropOptions.parse({"box_nm": corners})
-    if any(nm_per_unit(unit) for unit in shapes.units[-2:]):
+    if any(get_nm_per_unit(unit) for unit in shapes.units[-2:]):
         msg = (
             f"Layer {image.name!r} has no pixel size, but {shapes.name!r} was drawn in "
             "nm; set a pixel size in Open mosaic, under Calibrate a layer."
@@ -105,13 +105,13 @@ class CropPanel(Panel):
         self.add_group("Area", which, self.form, Form(self.keep))
         self.add_results("Result")
         # not magicgui's signal, which does not report None
-        self.like.native.currentIndexChanged.connect(self._show_rows)
-        self.form.on_change("align", self._show_rows)
+        self.like.native.currentIndexChanged.connect(self._update_form_rows)
+        self.form.on_change("align", self._update_form_rows)
         self._layer_offered: Layer | None = None
         self.layer.changed.connect(self._propose_image)
         self.follow_active_layer(self.layer)
         self._propose_image()
-        self._show_rows()
+        self._update_form_rows()
 
     def select_rectangle_tool(self) -> None:
         """Select the rectangle tool, on a Shapes layer over the image to crop."""
@@ -138,7 +138,7 @@ class CropPanel(Panel):
             self._layer_offered = others[-1] if others else None
             self.like.value = self._layer_offered
 
-    def _show_rows(self, _: object = None) -> None:
+    def _update_form_rows(self, _: object = None) -> None:
         image = isinstance(self.like.value, Image)
         self.form.show_row("gap_free", self.like.value is not None)
         self.form.show_row("align", image)
@@ -167,9 +167,14 @@ class CropPanel(Panel):
         if not values["align"]:
             del values["search"]  # its row is hidden then
         options = CropOptions.parse(values)
-        target, beside = choose_target(None, f"{image.name} crop", image.shape), None
+        target, beside = (
+            choose_output_target(None, f"{image.name} crop", image.shape),
+            None,
+        )
         if reference is not None:
-            beside = choose_target(None, f"{reference.name} crop", reference.shape).path
+            beside = choose_output_target(
+                None, f"{reference.name} crop", reference.shape
+            ).path
 
         def create_job() -> Job[JobOutput]:
             job = CROP.job(

@@ -3,7 +3,7 @@
 from napari.viewer import Viewer
 
 from napari_semsr.jobs import DEGRADE, DegradeOptions
-from napari_semsr.widgets.measure import VerbOutcome, VerbPanel
+from napari_semsr.widgets.measure import CommandOutcome, VerbPanel
 
 
 class DegradePanel(VerbPanel):
@@ -22,6 +22,6 @@ class DegradePanel(VerbPanel):
         """Return the name of the degradation."""
         return "degraded" if options.kind == "none" else options.kind
 
-    def sentence(self, outcome: VerbOutcome) -> str:
+    def sentence(self, outcome: CommandOutcome) -> str:
         """Return a sentence that reports the degradation."""
         return f"Degraded {outcome.images[0].name}."

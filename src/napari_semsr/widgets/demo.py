@@ -15,7 +15,7 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Panel,
     PanelTask,
-    RichLabel,
+    RichTextLabel,
     add_opened_image,
     create_button,
     find_free_path,
@@ -74,7 +74,7 @@ class DemoPanel(Panel):
             "Show the report in the web browser.",
         )
         self.report = ""
-        self.add_group("What it does", RichLabel(_ABOUT))
+        self.add_group("What it does", RichTextLabel(_ABOUT))
         self.add_group("Samples", self.form, Form(self.folder))
         self.add_results("Results", self.report_button)
 

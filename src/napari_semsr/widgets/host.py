@@ -90,7 +90,7 @@ def _get_grid_column(index: int, count: int, stride: int, columns: int) -> int:
     return first // abs(stride) % columns
 
 
-def show_overlaid(viewer: "ViewerModel") -> None:
+def disable_grid_view(viewer: "ViewerModel") -> None:
     """Show layers on top of each other again, without a grid."""
     cells = get_grid(viewer)
     cells.enabled, cells.stride = False, 1
@@ -104,7 +104,7 @@ def get_scale_bar(viewer: "ViewerModel") -> "ScaleBarOverlay":
     return viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
 
 
-def label_scale_bar(viewer: "ViewerModel") -> None:
+def set_scale_bar_unit(viewer: "ViewerModel") -> None:
     """Set the scale-bar unit to the layer unit, unless napari does so itself."""
     if () < _get_napari_version() < _UNIT_OF_LAYERS:
         units = viewer.layers.units

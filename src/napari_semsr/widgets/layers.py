@@ -27,8 +27,8 @@ from napari_semsr.core import (
     ShapeError,
     contrast_limits,
     create_size_source,
+    get_software_versions,
     parse_pixel_size,
-    software_versions,
 )
 from napari_semsr.io import (
     BAR_KEY,
@@ -38,9 +38,9 @@ from napari_semsr.io import (
     READ_KEY,
     SAVED_KEY,
     STORE_KEY,
-    convert_if_grey,
-    layer_attributes,
+    create_layer_attributes,
     luminance,
+    try_convert_to_grey,
 )
 from napari_semsr.widgets import host
 
@@ -81,7 +81,7 @@ def find_free_name(viewer: ViewerModel, name: str) -> str:
     return next(item for item in names if item not in names_in_use)
 
 
-def nm_per_unit(unit: object) -> float | None:
+def get_nm_per_unit(unit: object) -> float | None:
     """Return the length of a layer unit in nm, or None if it is not a length.
 
     Returns nanometres per unit; None if it is not a length (``pixel``).
@@ -97,42 +97,42 @@ def nm_per_unit(unit: object) -> float | None:
 
 def get_nm_scale(layer: Layer) -> NDArray[np.float64]:
     """Return nm per layer unit along y and x, or 1 if the unit is not a length."""
-    return np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
+    return np.array([get_nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
 
 
-def get_enlargement(layer: Layer) -> FloatArray:
+def get_enlargement_factors(layer: Layer) -> FloatArray:
     """Return the factors (y, x) by which a layer's affine transform scales pixels."""
     gain: FloatArray = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
-    return gain / get_fit(layer)[0]
+    return gain / get_display_fit(layer)[0]
 
 
 _FIT_KEY = "semsr fit to the field"
 """Layer metadata key: factor and shift (y, x) of `fit_to_field`."""
 
 
-def fit_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
+def fit_layer_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
     """Scale and shift an uncalibrated layer for display only.
 
     Its displayed position is ``factor * position + shift`` in world units. Size,
     position and measurements of the layer do not change: they are read by `placed_by`
     and `get_enlargement`.
     """
-    remove_fit(layer)
+    remove_display_fit(layer)
     layer.affine = (
         _create_enlargement_matrix(layer, factor, shift) @ layer.affine.affine_matrix
     )
     layer.metadata[_FIT_KEY] = [float(factor), *map(float, np.asarray(shift))]
 
 
-def remove_fit(layer: Layer) -> None:
+def remove_display_fit(layer: Layer) -> None:
     """Remove the scaling and shift that `fit_to_field` applied for display."""
-    factor, shift = get_fit(layer)
+    factor, shift = get_display_fit(layer)
     if layer.metadata.pop(_FIT_KEY, None) is not None:
         fit = _create_enlargement_matrix(layer, factor, shift)
         layer.affine = np.linalg.inv(fit) @ layer.affine.affine_matrix
 
 
-def get_fit(layer: Layer) -> tuple[float, NDArray[np.float64]]:
+def get_display_fit(layer: Layer) -> tuple[float, NDArray[np.float64]]:
     """Return the factor and shift (y, x) of `fit_to_field`; 1 and 0 if not fitted.
 
     A layer reset by napari's button *Reset transform* is not fitted any more.
@@ -154,9 +154,9 @@ def _create_enlargement_matrix(
     return matrix
 
 
-def create_fit_keywords(layer: Layer) -> dict[str, Any]:
+def create_display_fit_keywords(layer: Layer) -> dict[str, Any]:
     """Return layer keywords that apply the same display fit to a plane."""
-    if get_fit(layer)[0] == 1:
+    if get_display_fit(layer)[0] == 1:
         return {}
     fit = layer.metadata[_FIT_KEY]
     plane = np.eye(3)
@@ -166,13 +166,13 @@ def create_fit_keywords(layer: Layer) -> dict[str, Any]:
 
 def world_to_layer(layer: Layer, world: ArrayLike) -> NDArray[np.float64]:
     """Convert world positions (N, 2) to layer positions, without the display fit."""
-    factor, shift = get_fit(layer)
+    factor, shift = get_display_fit(layer)
     return (np.asarray(world, dtype=float) - shift) / factor
 
 
 def layer_to_world(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
     """Convert layer positions (N, 2) to world positions, including the display fit."""
-    factor, shift = get_fit(layer)
+    factor, shift = get_display_fit(layer)
     return np.asarray(own, dtype=float) * factor + shift
 
 
@@ -182,12 +182,14 @@ def get_pixel_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
     It is `get_display_transform` without `fit_to_field`.
     """
     linear, shift = get_display_transform(layer)
-    return linear / get_fit(layer)[0], world_to_layer(layer, shift)
+    return linear / get_display_fit(layer)[0], world_to_layer(layer, shift)
 
 
 def get_layer_pixel_size(layer: Layer) -> FloatArray:
     """Return the pixel size of a layer in nm, or in pixels if uncalibrated."""
-    pitch: FloatArray = layer.scale[-2:] * get_enlargement(layer) * get_nm_scale(layer)
+    pitch: FloatArray = (
+        layer.scale[-2:] * get_enlargement_factors(layer) * get_nm_scale(layer)
+    )
     return pitch
 
 
@@ -214,13 +216,13 @@ def is_map(layer: Layer) -> bool:
     return history is not None and history.quantity("nm") is not None
 
 
-def step_before(layer: Layer) -> str | None:
+def get_last_job_name(layer: Layer) -> str | None:
     """Return the name of the job that made a layer, ignoring crops and copies."""
     history = get_provenance(layer)
     return None if history is None else history.defining_step().job
 
 
-def get_jobs(layer: Layer) -> set[str]:
+def get_job_names(layer: Layer) -> set[str]:
     """Return the names of all jobs that led to a layer, ignoring crops and copies."""
     history = get_provenance(layer)
     jobs = set() if history is None else {step.job for step in history.steps()}
@@ -243,12 +245,14 @@ def is_superlens(layer: Layer) -> bool:
 
 def is_ground_truth(layer: Layer) -> bool:
     """Return whether a layer is a ground truth, by name or history."""
-    return step_before(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
+    return get_last_job_name(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
 
 
 def is_acquired(layer: Layer) -> bool:
     """Return whether a layer was acquired rather than computed or simulated."""
-    is_derived = step_before(layer) in _MADE_OF_ANOTHER or layer.metadata.get(LIVE_KEY)
+    is_derived = get_last_job_name(layer) in _MADE_OF_ANOTHER or layer.metadata.get(
+        LIVE_KEY
+    )
     return not is_derived and not is_ground_truth(layer)
 
 
@@ -306,7 +310,7 @@ def _get_scale_and_translation(layer: Layer) -> tuple[FloatArray, FloatArray]:
     scale = np.diag(linear)
     if np.allclose(scale, layer.scale[-2:], rtol=1e-9, atol=0):
         scale = np.asarray(layer.scale[-2:], dtype=float)  # which has all digits
-    if get_fit(layer)[0] != 1 and np.allclose(shift, layer.translate[-2:]):
+    if get_display_fit(layer)[0] != 1 and np.allclose(shift, layer.translate[-2:]):
         shift = np.asarray(layer.translate[-2:], dtype=float)
     return scale, shift
 
@@ -374,7 +378,7 @@ def format_layer_and_plane(layer: Image, place: Sequence[int]) -> str:
 
 def _convert_to_grey(layer: Layer, plane: object) -> object:
     """Return a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; raise an error for colour."""
-    grey = convert_if_grey(plane)
+    grey = try_convert_to_grey(plane)
     if grey is None:
         msg = (
             f"Layer {layer.name!r} must be a grey image, got a colour image. "
@@ -452,7 +456,7 @@ def record_edit(layer: Layer, *, of: Layer | None = None) -> None:
     edit_history = Provenance(
         job=_EDIT,
         inputs=(InputRecord(role="image", **before),),
-        versions=software_versions(),
+        versions=get_software_versions(),
     )
     metadata = {"provenance": edit_history.model_dump(mode="json")}
     layer.metadata["micrograph"] = get_image_record(layer) | metadata
@@ -519,12 +523,12 @@ def micrograph_from_layer(
         provenance=get_provenance(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if has_size else (float(pitch[0]), float(pitch[1])),
-        metadata=get_size_metadata(layer) | bits,
+        metadata=get_pixel_size_metadata(layer) | bits,
         path=get_file_path(layer),
     )
 
 
-def get_size_metadata(layer: Layer) -> dict[str, object]:
+def get_pixel_size_metadata(layer: Layer) -> dict[str, object]:
     """Return the relative error and the source of a layer's pixel size.
 
     Another program, or napari's controls, may have changed its scale since.
@@ -548,7 +552,7 @@ def get_file_path(layer: Layer) -> str | None:
     about = layer.metadata
     store_opened = about.get(STORE_KEY) if READ_KEY in about else None
     file_name = about.get(SAVED_KEY) or store_opened
-    if file_name is None and step_before(layer) != _EDIT:
+    if file_name is None and get_last_job_name(layer) != _EDIT:
         file_name = layer.source.path
     return None if file_name is None else Path(file_name).absolute().as_posix()
 
@@ -572,19 +576,19 @@ def apply_pixel_size(
     size_source = origin or create_size_source(
         TYPED_SIZE, (float(size[0]), float(size[1]))
     )
-    record_size_metadata(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: size_source})
+    record_pixel_size_metadata(layer, {SIZE_ERROR_KEY: share, ORIGIN_KEY: size_source})
     resize_pixels(layer, size_nm, ("nm", "nm"))
 
 
 def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[object]) -> None:
     """Set the pixel size of a layer in any unit, and scale its position accordingly."""
     fit = layer.metadata.get(_FIT_KEY)
-    remove_fit(layer)
+    remove_display_fit(layer)
     if fit is not None:  # without effect with a pixel size; undoing the size needs it
         layer.metadata[_FIT_KEY] = fit
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
-    scale[-2:] = np.divide(size, get_enlargement(layer))
+    scale[-2:] = np.divide(size, get_enlargement_factors(layer))
     ratio = scale[-2:] / old[-2:]
     translate[-2:] *= ratio
     affine = np.array(layer.affine.affine_matrix)
@@ -593,7 +597,7 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[object]) -> Non
     layer.units = (*layer.units[:-2], *units)
 
 
-def record_size_metadata(layer: Layer, facts: dict[str, object]) -> None:
+def record_pixel_size_metadata(layer: Layer, facts: dict[str, object]) -> None:
     """Record the error and source of a layer's pixel size, or remove both."""
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     known_facts = {k: v for k, v in get_image_record(layer).items() if k not in keys}
@@ -604,7 +608,7 @@ def create_layer_keywords(
     micrograph: Micrograph, *, levels: Sequence[object] | None = None, **extra: object
 ) -> dict[str, Any]:
     """Return keywords for ``viewer.add_image`` to show a calibrated micrograph."""
-    keywords = layer_attributes(micrograph)
+    keywords = create_layer_attributes(micrograph)
     data = micrograph.data if levels is None else list(levels)
     if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
         keywords["cache"] = False
@@ -773,7 +777,9 @@ def get_unit_factors(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
     """Return the factors that convert a layer's units to the viewer's common units."""
     units = (viewer.layers.units or layer.units)[-layer.ndim :]
     pairs = zip(layer.units, units, strict=True)
-    return np.array([(nm_per_unit(u) or 1) / (nm_per_unit(v) or 1) for u, v in pairs])
+    return np.array(
+        [(get_nm_per_unit(u) or 1) / (get_nm_per_unit(v) or 1) for u, v in pairs]
+    )
 
 
 def show_scale_bar(viewer: ViewerModel) -> None:
@@ -794,13 +800,13 @@ def update_scale_bar(viewer: ViewerModel) -> bool:
     is_mixed = len({is_calibrated(item) for item in list_grey_layers(viewer)}) > 1
     # not hidden: vispy crashes if that happens before it is drawn
     host.get_scale_bar(viewer).opacity = float(not is_mixed)
-    host.label_scale_bar(viewer)
+    host.set_scale_bar_unit(viewer)
     return is_mixed
 
 
 def is_calibrated(layer: Layer) -> bool:
     """Return whether a layer has a pixel size."""
-    return all(nm_per_unit(unit) is not None for unit in layer.units[-2:])
+    return all(get_nm_per_unit(unit) is not None for unit in layer.units[-2:])
 
 
 MARK_KEY = "semsr landmarks"
@@ -831,7 +837,7 @@ def create_overlay_keywords(image: Micrograph, panel: str, of: Layer) -> dict[st
 
     `of`: the layer of the image, or one that contains it.
     """
-    fit = create_fit_keywords(of)
+    fit = create_display_fit_keywords(of)
     return {
         **fit,
         "metadata": {
@@ -891,8 +897,8 @@ def get_drawing_scale(layer: Layer, image: Layer) -> NDArray[np.float64]:
 
     napari displays layers without a length unit as if they had the image's.
     """
-    theirs = [nm_per_unit(unit) for unit in image.units[-2:]]
-    own = [nm_per_unit(unit) for unit in layer.units[-2:]]
+    theirs = [get_nm_per_unit(unit) for unit in image.units[-2:]]
+    own = [get_nm_per_unit(unit) for unit in layer.units[-2:]]
     return np.array(
         [1.0 if k is None else one or k for one, k in zip(own, theirs, strict=True)]
     )

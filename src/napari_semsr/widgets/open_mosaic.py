@@ -40,26 +40,26 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Panel,
     PanelTask,
-    RichLabel,
+    RichTextLabel,
     add_opened_image,
     create_button,
     fit_view_to_image,
     get_start_folder,
     is_alive,
-    open_levels,
+    open_image_levels,
 )
 from napari_semsr.widgets.calibrate import (
-    CalibrateGroup,
+    CalibrationControls,
     PixelSizeEdit,
     explain_missing_scale_bar,
 )
 from napari_semsr.widgets.stitch import (
     Coverage,
-    add_frames,
-    coverage_of,
-    lay_frames,
-    look_into,
-    scan_facts,
+    add_frame_layers,
+    create_frame_layers,
+    describe_scan,
+    get_coverage_path,
+    inspect_scan,
 )
 
 _NOTHING = "Choose a file to see its shape and calibration."
@@ -88,12 +88,12 @@ def _describe_scan(path: Path) -> Job[tuple[Acquisition, dict[str, object]]]:
     scenes, channels = count_scenes(path) if path.is_file() else (1, 1)
     of = StitchFolderOptions(channel=0 if channels > 1 else None)
     try:
-        scan, _ = yield from look_into(path, of)
+        scan, _ = yield from inspect_scan(path, of)
     except ReadError as error:
         if scenes < 2 or get_error_code(error) != "frames-differ":
             raise
         of = of.model_copy(update={"series": 0})
-        scan, _ = yield from look_into(path, of)
+        scan, _ = yield from inspect_scan(path, of)
     facts = {"series": scenes, "axes": {"c": channels}}
     return scan, facts | {"metadata": {SERIES_KEY: of.series}}
 
@@ -120,7 +120,7 @@ class OpenMosaicPanel(Panel):
             self._choose_folder,
             "For an OME-Zarr store or a folder of frames.",
         )
-        self.about = RichLabel(_NOTHING)
+        self.about = RichTextLabel(_NOTHING)
         self.dataset = ComboBox(
             name="dataset",
             label="Dataset",
@@ -148,7 +148,7 @@ class OpenMosaicPanel(Panel):
             min=0,
             max=100_000,
         )
-        self.bar_note = RichLabel()
+        self.bar_note = RichTextLabel()
         self.bar_button = create_button(
             "Crop these rows",
             self.crop_data_bar,
@@ -161,7 +161,7 @@ class OpenMosaicPanel(Panel):
         self.shown_layer: Layer | None = None
         self._layer_outdated: Layer | None = None
         layer = self.create_layer_box("layer", "Layer", "The layer to calibrate.")
-        self.calibrate = CalibrateGroup(self, layer)
+        self.calibrate = CalibrationControls(self, layer)
         self._coverage = Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
         where, how = Form(self.path, choose), Form(self.pixel_size, self.bar)
@@ -186,7 +186,7 @@ class OpenMosaicPanel(Panel):
     def _show_coverage(self, _: object = None) -> None:
         """Offer to show a mosaic's coverage as an overlay, if available."""
         if is_alive(self):
-            has_coverage = coverage_of(self.calibrate.layer.value) is not None
+            has_coverage = get_coverage_path(self.calibrate.layer.value) is not None
             self.over.setVisible(has_coverage)
             if self.coverage.value and has_coverage:
                 self._coverage.show()
@@ -310,7 +310,7 @@ class OpenMosaicPanel(Panel):
         acquisition, counts = scan
         size = self.pixel_size.value = acquisition.pixel_size_nm
         self.facts, self._path_described = {"pixel_size_nm": size, **counts}, path
-        self.about.setText(scan_facts(acquisition))
+        self.about.setText(describe_scan(acquisition))
         self._update_index_rows(self.facts)
         self.bar_note.setText("")
         self.show_status(f"{path.name} can be opened.")
@@ -372,13 +372,13 @@ class OpenMosaicPanel(Panel):
             int(self.facts.get("databar_rows") or 0),
         )
         options: ReadOptions = self.form.create_options(
-            pixel_size_nm=self._get_corrected_size(),
+            pixel_size_nm=self._get_corrected_pixel_size(),
             databar_rows=None if rows == databar_rows else rows,
             dataset=self.dataset.value,
         )
         return options
 
-    def _get_corrected_size(self) -> PixelSize | None:
+    def _get_corrected_pixel_size(self) -> PixelSize | None:
         """Return the entered pixel size; None if it equals the file's."""
         size, stated_size = self.pixel_size.value, self.facts.get("pixel_size_nm")
         # the boxes round to six decimals, which must not replace the file's digits
@@ -402,17 +402,17 @@ class OpenMosaicPanel(Panel):
         if is_scan(path):
             choice = self.form.create_options()
             of = StitchFolderOptions(
-                pixel_size_nm=self._get_corrected_size(),
+                pixel_size_nm=self._get_corrected_pixel_size(),
                 series=choice.series,
                 channel=choice.channel,
             )
-            return PanelTask(lambda: lay_frames(path, of), self._show_frames)
+            return PanelTask(lambda: create_frame_layers(path, of), self._show_frames)
         options, levels = self.create_options(), int(self.facts.get("levels") or 1)
         show = partial(self.show_image, layer_outdated=layer_outdated)
-        return PanelTask(lambda: open_levels(path, options, levels=levels), show)
+        return PanelTask(lambda: open_image_levels(path, options, levels=levels), show)
 
     def _show_frames(self, layers: list[Any]) -> None:
-        sentence = add_frames(self.viewer, layers)
+        sentence = add_frame_layers(self.viewer, layers)
         self.show_status(f"{sentence} Use Stitch mosaic to join them.")
 
     def show_image(

@@ -20,11 +20,11 @@ from napari_semsr.widgets.base import (
     Labels,
     OptionsForm,
     Panel,
-    RichLabel,
-    ask_file,
-    ask_new_project,
+    RichTextLabel,
+    ask_new_project_path,
+    ask_output_file,
     create_button,
-    describe_unsaved,
+    describe_unsaved_content,
     elide_items,
     get_command_labels,
     get_start_folder,
@@ -33,9 +33,9 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     get_file_path,
+    get_last_job_name,
     get_provenance,
     list_image_layers,
-    step_before,
 )
 
 _LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
@@ -62,12 +62,12 @@ class SavePanel(Panel):
             "Save everything in a folder NAME.semsr. From then on, results are written "
             "there, and nothing is lost when napari is closed."
         )
-        self.about = RichLabel(_NO_PROJECT)
+        self.about = RichTextLabel(_NO_PROJECT)
         self.recent = ComboBox(
             name="recent",
             label="Recent",
             tooltip="Open a recent project.",
-            choices=_recent_choices,
+            choices=_create_recent_choices,
         )
         self.open_button = create_button(
             "Open project…",
@@ -133,7 +133,7 @@ class SavePanel(Panel):
         self._build_groups()
         self._connect()
         self._show_project()
-        self._show_undo()
+        self._update_undo_button()
 
     def _build_groups(self) -> None:
         self.add_group(
@@ -151,17 +151,17 @@ class SavePanel(Panel):
         self.add_group("Removed layers", self.undo_button)
 
     def _connect(self) -> None:
-        self.recent.changed.connect(self._open_recent)
-        self.extent.changed.connect(self._show_paper)
-        self._show_paper()
-        self.made_list.currentItemChanged.connect(self._choose)
-        self.history.changed.connect(self._show_undo)
+        self.recent.changed.connect(self._open_recent_project)
+        self.extent.changed.connect(self._update_paper_form)
+        self._update_paper_form()
+        self.made_list.currentItemChanged.connect(self._select_item_layer)
+        self.history.changed.connect(self._update_undo_button)
         self.session.changed.connect(self._show_project)
         self.session.said.connect(self.notify)
-        self.session.failed.connect(self._show_failed)
-        self.session.runner.busy_changed.connect(self._show_saving)
+        self.session.failed.connect(self._show_failure)
+        self.session.runner.busy_changed.connect(self._show_saving_state)
         self.session.runner.stepped.connect(self._show_step)
-        self.viewer.layers.selection.events.active.connect(self._show_made)
+        self.viewer.layers.selection.events.active.connect(self._update_result_list)
 
     # -- project ---------------------------------------------------------------
 
@@ -170,9 +170,9 @@ class SavePanel(Panel):
         """Whether something is being saved, here or into the project."""
         return super().is_busy or self.session.runner.is_busy
 
-    def _show_saving(self, busy: bool) -> None:
+    def _show_saving_state(self, busy: bool) -> None:
         """Show that a project is being saved or opened."""
-        self._show_buttons()
+        self._update_buttons()
         if busy:
             self._show_busy(busy)
         else:
@@ -184,20 +184,20 @@ class SavePanel(Panel):
             self.new_project()
         else:
             self.session.exclude_removed_layers()
-            self.session.save(self._show_all_saved)
+            self.session.save(self._report_saved_project)
 
     def new_project(self) -> None:
         """Ask for the path of a new project, and save everything into it."""
         with self.show_errors():
-            folder = ask_new_project(self)
+            folder = ask_new_project_path(self)
             if folder is not None:
-                self.session.create_project(folder, self._show_all_saved)
+                self.session.create_project(folder, self._report_saved_project)
 
-    def _show_failed(self, text: str) -> None:
+    def _show_failure(self, text: str) -> None:
         """Show a failure in the panel, in addition to napari's notification."""
         self.status.setText(text, "problem")
 
-    def _show_all_saved(self) -> None:
+    def _report_saved_project(self) -> None:
         folder, left = self.session.folder, self.session.list_excluded_names()
         sentence = "" if folder is None else f"Everything is saved in {folder.name}."
         if left:
@@ -219,9 +219,9 @@ class SavePanel(Panel):
             self, "Open project NAME.semsr", str(get_start_folder())
         )
         if path_chosen:
-            self._open(Path(path_chosen))
+            self._open_project_path(Path(path_chosen))
 
-    def _open(self, path: Path) -> None:
+    def _open_project_path(self, path: Path) -> None:
         """Open a project, unless the user chooses to keep unsaved content."""
         names = self.session.list_unsaved_names()
         if names:
@@ -235,9 +235,9 @@ class SavePanel(Panel):
                 "A project is being saved; try again when saving has finished."
             )
 
-    def _open_recent(self, path: Path | None) -> None:
+    def _open_recent_project(self, path: Path | None) -> None:
         if path is not None:
-            self._open(path)
+            self._open_project_path(path)
 
     def _show_project(self) -> None:
         """Show the open project, and update the list of recent projects."""
@@ -245,7 +245,7 @@ class SavePanel(Panel):
             return
         folder = self.session.folder
         self._run_label = label = _NEW if folder is None else "Save project now"
-        self._show_buttons()
+        self._update_buttons()
         sentence = (
             (f"{folder} is open; changes are saved automatically.")
             if folder
@@ -264,22 +264,22 @@ class SavePanel(Panel):
             self.recent.native.clear()  # else new ones are last
             self.recent.reset_choices()
             self.recent.value = None
-        self._show_made()
+        self._update_result_list()
 
     # -- layers ----------------------------------------------------------------
 
-    def _show_unsaved(self) -> None:
+    def _show_unsaved_content(self) -> None:
         """Update the list of results and the note on unsaved content."""
-        self._show_made()
+        self._update_result_list()
 
-    def _show_made(self, event: object = None) -> None:
+    def _update_result_list(self, event: object = None) -> None:
         if not is_alive(self):
             return
         images_made, names = (
             self.session.list_created_images(),
             self.session.list_unsaved_names(),
         )
-        self.unsaved_label.setText(describe_unsaved(names))
+        self.unsaved_label.setText(describe_unsaved_content(names))
         layer_chosen = self.chosen_layer()
         self.made_list.blockSignals(True)
         self.made_list.clear()
@@ -307,7 +307,9 @@ class SavePanel(Panel):
             active if isinstance(active, Image) or not images_made else images_made[-1]
         )
 
-    def _choose(self, item: QListWidgetItem | None, _: object = None) -> None:
+    def _select_item_layer(
+        self, item: QListWidgetItem | None, _: object = None
+    ) -> None:
         name = None if item is None else item.data(Qt.ItemDataRole.UserRole)
         if name in self.viewer.layers:
             self.viewer.layers.selection.active = self.viewer.layers[name]
@@ -326,12 +328,12 @@ class SavePanel(Panel):
                 msg = "Only a saved layer can be reproduced; save it first."
                 raise OptionError(msg, code="layer-not-saved")
             title = "Reproduce"
-            self.start(lambda: REPLAY.job(path), self._show_replayed, title)
+            self.start(lambda: REPLAY.job(path), self._show_replay_report, title)
 
     def get_labels(self) -> Labels:
         """Return the panel labels of the options of a layer's job."""
         layer = self.chosen_layer()
-        before = None if layer is None else step_before(layer)
+        before = None if layer is None else get_last_job_name(layer)
         return {
             **get_command_labels([before] if before else []),
             **super().get_labels(),
@@ -350,7 +352,7 @@ class SavePanel(Panel):
                 "image; choose another layer, or a steps file."
             )
 
-    def _show_replayed(self, report: ReplayReport) -> None:
+    def _show_replay_report(self, report: ReplayReport) -> None:
         """Show whether the reproduced file is identical to the saved one."""
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
@@ -370,7 +372,7 @@ class SavePanel(Panel):
                 msg = "A figure needs a visible layer; make one visible first."
                 raise OptionError(msg, code="nothing-visible")
             name = f"{layers_shown[-1].name} figure"
-            path = ask_file(self, "Save figure", name, {"PNG (*.png)": ".png"})
+            path = ask_output_file(self, "Save figure", name, {"PNG (*.png)": ".png"})
             if path is None:
                 return
             full = self.extent.value == "full"
@@ -386,7 +388,7 @@ class SavePanel(Panel):
                     f"{canvas.width()} px; make the window wider."
                 )
                 raise OptionError(msg, code="canvas-too-small")
-            with _without_handles(self.viewer):
+            with _hide_handles(self.viewer):
                 if full:
                     extent = self.viewer.layers.extent
                     sides = np.diff(extent.world[:, -2:], axis=0)[0] / extent.step[-2:]
@@ -394,7 +396,7 @@ class SavePanel(Panel):
                     shot = self.viewer.export_figure(scale_factor=factor, flash=False)
                 else:
                     shot = self.viewer.screenshot(canvas_only=True, flash=False)
-            write_screenshot(np.asarray(shot), path, network_lines(layers_shown))
+            write_screenshot(np.asarray(shot), path, format_network_lines(layers_shown))
             self.notify(f"Figure saved as {path}.")
 
     def figure_options(self) -> FigureOptions:
@@ -411,7 +413,7 @@ class SavePanel(Panel):
                 raise OptionError(msg, code="nothing-visible")
             self.write_report(images)
 
-    def _show_paper(self, _: object = None) -> None:
+    def _update_paper_form(self, _: object = None) -> None:
         self.paper.setVisible(self.extent.value == _PAPER)
 
     # -- removed layers --------------------------------------------------------
@@ -421,7 +423,7 @@ class SavePanel(Panel):
         with self.show_errors():
             self.show_status(f"Undone: {self.history.undo()}.")
 
-    def _show_undo(self) -> None:
+    def _update_undo_button(self) -> None:
         if not is_alive(self):
             return
         text = self.history.undo_text
@@ -429,7 +431,7 @@ class SavePanel(Panel):
         self.undo_button.setText(f"Undo {text}".strip())
 
 
-def _recent_choices(_: object) -> list[tuple[str, Path | None]]:
+def _create_recent_choices(_: object) -> list[tuple[str, Path | None]]:
     """Return the recent projects, preceded by an empty entry."""
     return [
         ("choose one", None),
@@ -437,7 +439,7 @@ def _recent_choices(_: object) -> list[tuple[str, Path | None]]:
     ]
 
 
-def network_lines(layers: list[Layer]) -> list[str]:
+def format_network_lines(layers: list[Layer]) -> list[str]:
     """Return one line for each layer that was created by a network."""
     networks = {
         item.name: str(item.metadata[NETWORK_KEY]["model"])
@@ -448,7 +450,7 @@ def network_lines(layers: list[Layer]) -> list[str]:
 
 
 @contextmanager
-def _without_handles(viewer: Viewer) -> Iterator[None]:
+def _hide_handles(viewer: Viewer) -> Iterator[None]:
     """Hide napari's selection boxes and handles temporarily."""
     before = []
     for layer in viewer.layers:

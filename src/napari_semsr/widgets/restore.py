@@ -6,7 +6,7 @@ from napari.viewer import Viewer
 from napari_semsr.jobs import RESTORE, RestoredFile
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.widgets.compare import CompareControls, describe_small_change
-from napari_semsr.widgets.measure import VerbOutcome, VerbPanel
+from napari_semsr.widgets.measure import CommandOutcome, VerbPanel
 
 
 class RestorePanel(VerbPanel):
@@ -31,13 +31,13 @@ class RestorePanel(VerbPanel):
         return options.method
 
     def compare_with_source(
-        self, layer: Image, source: Layer, outcome: VerbOutcome
+        self, layer: Image, source: Layer, outcome: CommandOutcome
     ) -> None:
         """Prepare the comparison of a result with its source, at any strength."""
         if outcome.output is not None:
             self.look.set_result(layer, source, outcome.images[0], outcome.output)
 
-    def sentence(self, outcome: VerbOutcome) -> str:
+    def sentence(self, outcome: CommandOutcome) -> str:
         """Describe the result, and whether it shows more than noise."""
         report: RestoredFile = outcome.report
         count = len(outcome.planes)

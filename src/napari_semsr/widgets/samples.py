@@ -19,7 +19,7 @@ def watch_viewer() -> None:
         watch_images(viewer)
 
 
-def _layers(*micrographs: "Micrograph") -> list[LayerData]:
+def _create_layer_data(*micrographs: "Micrograph") -> list[LayerData]:
     from napari_semsr.widgets.layers import create_layer_keywords
 
     watch_viewer()
@@ -31,7 +31,9 @@ def degraded_and_truth() -> list[LayerData]:
     from napari_semsr.jobs import simulate_exposure, simulate_specimen
 
     truth = simulate_specimen()
-    return _layers(truth, simulate_exposure(truth, noise_seed=1, name="degraded"))
+    return _create_layer_data(
+        truth, simulate_exposure(truth, noise_seed=1, name="degraded")
+    )
 
 
 def two_exposures() -> list[LayerData]:
@@ -39,7 +41,7 @@ def two_exposures() -> list[LayerData]:
     from napari_semsr.jobs import simulate_exposure, simulate_specimen
 
     truth, names = simulate_specimen(), ("first exposure", "second exposure")
-    return _layers(
+    return _create_layer_data(
         *(
             simulate_exposure(truth, noise_seed=n, name=name)
             for n, name in enumerate(names, 1)
@@ -51,7 +53,7 @@ def gold_pair() -> list[LayerData]:
     """Simulate gold on carbon at two magnifications of the same field of view."""
     from napari_semsr.jobs import simulate_gold_pair as draw_gold_pair
 
-    return _layers(*reversed(draw_gold_pair()))
+    return _create_layer_data(*reversed(draw_gold_pair()))
 
 
 def superlens_scan() -> list[LayerData]:
@@ -105,7 +107,9 @@ def optical_and_sem(seed: int = 0) -> list[LayerData]:
     run(STITCH.job(folder, mosaic))
     paths = {"optical mosaic": mosaic, "SEM image": folder / "sem" / "view.tif"}
     images = ((name, read(path)) for name, path in paths.items())
-    layers = _layers(*(i.replace(name=name, data=i.array()) for name, i in images))
+    layers = _create_layer_data(
+        *(i.replace(name=name, data=i.array()) for name, i in images)
+    )
     for (_, attributes, _), path in zip(layers, paths.values(), strict=True):
         attributes["metadata"] |= {STORE_KEY: str(path.resolve())}
     return layers

@@ -5,7 +5,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_semsr.analysis import FrcOptions, FrcResult, measure_frc
-from napari_semsr.analysis.frc.correlation import compare_with_nyquist, crop_to_overlap
+from napari_semsr.analysis.frc.correlation import (
+    crop_to_overlap,
+    describe_nyquist_ratio,
+)
 from napari_semsr.analysis.frc.rings import RingSums
 from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
 from tests.refusals import refused
@@ -196,7 +199,7 @@ def test_images_are_cut_to_what_they_share(shift, rng) -> None:
     ],
 )
 def test_a_resolution_is_compared_with_two_pixels(resolution, said):
-    assert compare_with_nyquist(resolution) == said
+    assert describe_nyquist_ratio(resolution) == said
 
 
 def test_pooled_rings_are_sums_of_all_pairs(rng):

@@ -3,8 +3,8 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis import FrcOptions, measure_frc
-from napari_semsr.analysis.frc.correlation import check_grids
-from napari_semsr.analysis.frc.independence import is_known_dependent
+from napari_semsr.analysis.frc.correlation import check_same_grid
+from napari_semsr.analysis.frc.independence import is_noise_dependent
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core import InputRecord, Micrograph, Provenance, parse_pixel_size, run
 from napari_semsr.core.errors import OptionError, ShapeError
@@ -20,14 +20,14 @@ def enhanced(source: str, data=IMAGE) -> Micrograph:  # type: ignore[no-untyped-
 
 
 def test_outputs_of_one_acquisition_alone_are_not_independent():
-    assert is_known_dependent(enhanced("a"), enhanced("a"))
-    assert is_known_dependent(enhanced("a"), None)
-    assert not is_known_dependent(enhanced("a"), enhanced("b"))
-    assert not is_known_dependent(enhanced("a"), Micrograph(IMAGE))
-    assert not is_known_dependent(Micrograph(IMAGE), None)
+    assert is_noise_dependent(enhanced("a"), enhanced("a"))
+    assert is_noise_dependent(enhanced("a"), None)
+    assert not is_noise_dependent(enhanced("a"), enhanced("b"))
+    assert not is_noise_dependent(enhanced("a"), Micrograph(IMAGE))
+    assert not is_noise_dependent(Micrograph(IMAGE), None)
     record = InputRecord(role="image", name="raw", digest="a")
     plane = Micrograph(IMAGE, provenance=Provenance(job="convert", inputs=(record,)))
-    assert not is_known_dependent(plane, plane.replace(data=IMAGE + 1))  # of one stack
+    assert not is_noise_dependent(plane, plane.replace(data=IMAGE + 1))  # of one stack
 
 
 def test_frc_refuses_them_and_names_what_it_is_told_to_do(make_pair) -> None:
@@ -49,14 +49,14 @@ def test_map_marks_every_block(make_pair) -> None:
 
 def test_different_shapes_and_pixel_sizes_are_refused():
     with pytest.raises(ShapeError, match="64x64 px and 64x32 px"):
-        check_grids(Micrograph(IMAGE), Micrograph(IMAGE[:, :32]))
+        check_same_grid(Micrograph(IMAGE), Micrograph(IMAGE[:, :32]))
     a = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10))
     near = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10.005))
     far = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10.1))
-    check_grids(a, near)
-    check_grids(a, Micrograph(IMAGE))
+    check_same_grid(a, near)
+    check_same_grid(a, Micrograph(IMAGE))
     with refused(OptionError, "pixel-sizes-differ"):
-        check_grids(a, far)
+        check_same_grid(a, far)
 
 
 def step(job: str, *digests: str, before: Provenance | None = None, **options):  # type: ignore[no-untyped-def]
@@ -112,7 +112,7 @@ RAW = step("crop", "raw")
 )
 def test_histories_show_which_images_share_noise(first, second, dependent):
     pair = (Micrograph(IMAGE, provenance=made) for made in (first, second))
-    assert is_known_dependent(*pair) is dependent
+    assert is_noise_dependent(*pair) is dependent
 
 
 def test_a_reference_may_be_the_object_but_no_version_of_the_image():
@@ -121,9 +121,9 @@ def test_a_reference_may_be_the_object_but_no_version_of_the_image():
         Micrograph(IMAGE, provenance=made)
         for made in (restored, OBJECT, step("restore", "raw"), RAW)
     )
-    assert not is_known_dependent(image, truth, reference=True)
-    assert is_known_dependent(truth, image, reference=True)
-    assert is_known_dependent(raw, other, reference=True)
+    assert not is_noise_dependent(image, truth, reference=True)
+    assert is_noise_dependent(truth, image, reference=True)
+    assert is_noise_dependent(raw, other, reference=True)
 
 
 def test_enhanced_halves_of_one_mosaic_are_not_independent():
@@ -131,7 +131,7 @@ def test_enhanced_halves_of_one_mosaic_are_not_independent():
         step("enhance", name, before=kept).model_copy(update={"model_digest": "net"})
         for name, kept in (("x", half("a", "1.tif")), ("y", half("b", "2.tif")))
     )
-    assert is_known_dependent(*(Micrograph(IMAGE, provenance=one) for one in made))
+    assert is_noise_dependent(*(Micrograph(IMAGE, provenance=one) for one in made))
 
 
 def exposures(seed: int, *, lines: float = 0.0):  # type: ignore[no-untyped-def]

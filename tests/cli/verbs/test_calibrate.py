@@ -8,7 +8,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core import Micrograph, OptionError, ReadError
 from napari_semsr.io import read, write
-from napari_semsr.simulation import create_gold_rng, random_gold_pair
+from napari_semsr.simulation import create_gold_rng, simulate_random_gold_pair
 from tests.refusals import refused
 
 PITCH_NM = 300
@@ -58,7 +58,7 @@ def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, tmp_path):
     asked = ("--calibration", "c.json", "--json")
     rng = np.random.default_rng(0)
     write(Micrograph(rng.random((128, 128)).astype("float32")), tmp_path / "a.ome.tif")
-    gold = random_gold_pair(128, create_gold_rng("validation", 0)).high
+    gold = simulate_random_gold_pair(128, create_gold_rng("validation", 0)).high
     write(Micrograph(gold), tmp_path / "gold.ome.tif")
     # frames of a grating fit at every period
     chip = ("--phantom", "circuit", "--frames-grid", "1x2", "--frame-px", "128")

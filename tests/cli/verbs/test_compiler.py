@@ -10,7 +10,12 @@ import pytest
 import torch
 import yaml
 
-from napari_semsr.models import ModelCard, build_network, list_bundled, save_model
+from napari_semsr.models import (
+    ModelCard,
+    build_network,
+    list_bundled_models,
+    save_model,
+)
 from tests.children import run_python
 
 SMALL = {
@@ -121,7 +126,7 @@ def test_no_verb_of_a_network_imports_a_compiler(name, images, monkeypatch):
         lines = [
             ("enhance", "first.tif", "-o", f"{at}.tif", "--model", other, *CPU)
             for at, other in enumerate(
-                [*list_bundled(), _write_small("correction", images)]
+                [*list_bundled_models(), _write_small("correction", images)]
             )
         ]
     lines += [

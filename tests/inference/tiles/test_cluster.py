@@ -14,7 +14,7 @@ from distributed.protocol.pickle import dumps
 
 from napari_semsr.core import Cancelled, OptionError, SemsrError, WaitingProgress, run
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.inference import EnhanceOptions, cluster, enhance_array
+from napari_semsr.inference import EnhanceOptions, cluster, enhance_in_memory
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LoadedModel, ModelCard, build_network
@@ -63,7 +63,9 @@ def _listening(process=None):
 
 def test_nothing_listens(make_loaded, rng):
     before = _listening()
-    job = enhance_array(Micrograph(rng.random((80, 80))), make_loaded("plain"), OPTIONS)
+    job = enhance_in_memory(
+        Micrograph(rng.random((80, 80))), make_loaded("plain"), OPTIONS
+    )
     for _ in job:
         assert _listening() <= before
 
@@ -171,7 +173,7 @@ def test_statistics_of_a_sample_are_measured_before_tiles_run_there(
     values = rng.random((101, 75)) * np.linspace(50, 250, 75)
     image, loaded = Micrograph(values.astype(np.uint8)), make_loaded("norm")
     options = OPTIONS.replace(tile=32, memory_gb=1e-6)
-    here = run(enhance_array(image, loaded, options)).data
+    here = run(enhance_in_memory(image, loaded, options)).data
     path = tmp_path / "e.zarr"
     store = store_for(path, image, loaded, options)
     job = fill(image, loaded, store, options, scheduler=address)
@@ -246,7 +248,7 @@ def test_killed_workers_lose_nothing(rng, tmp_path):
     loaded = LoadedModel(build_network("resnet", how).eval(), card, "sha256:0")
     image = Micrograph((rng.random((301, 275)) * 250).astype(np.uint8))
     options = OPTIONS.replace(norm="sampled")
-    expected = run(enhance_array(image, loaded, options)).data
+    expected = run(enhance_in_memory(image, loaded, options)).data
     path = tmp_path / "k.zarr"
     store = store_for(path, image, loaded, options)
     with LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as there:

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from napari_semsr.core import DeviceMemoryError, Micrograph, OptionError, Progress, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.inference.executors import (
     LocalExecutor,
     create_tile_source,
@@ -82,7 +82,7 @@ def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path):
     _Gate.held.clear()
     again = store_for(tmp_path / "a.zarr", image, loaded, FP32, resume=True)
     run(fill(image, loaded, again, FP32))
-    expected = run(enhance_array(image, loaded, FP32)).data
+    expected = run(enhance_in_memory(image, loaded, FP32)).data
     np.testing.assert_array_equal(again.level0[:], expected)
 
 
@@ -193,9 +193,9 @@ def test_tiles_share_windows_where_memory_allows(make_loaded, rng, monkeypatch, 
     data = rng.random((600, 540), dtype=np.float32)
     data[200:210, 500:530] = np.nan
     image, options = Micrograph(data), EnhanceOptions(precision="fp32")
-    shared = run(enhance_array(image, loaded, options))
+    shared = run(enhance_in_memory(image, loaded, options))
     assert len(shapes) == 1
-    alone = run(enhance_array(image, loaded, options.replace(memory_gb=1e-3)))
+    alone = run(enhance_in_memory(image, loaded, options.replace(memory_gb=1e-3)))
     assert len(shapes) == 1 + 4
     np.testing.assert_allclose(shared.data, alone.data, atol=1e-5)
     assert shared.metadata["enhance"]["tile_mismatch"] < 1e-5
@@ -205,7 +205,7 @@ def test_tiles_are_computed_alone_where_memory_runs_out(make_loaded, rng, monkey
     loaded = make_loaded("plain")
     image = Micrograph(rng.random((540, 530), dtype=np.float32))
     options = EnhanceOptions(precision="fp32")
-    expected = run(enhance_array(image, loaded, options)).data
+    expected = run(enhance_in_memory(image, loaded, options)).data
     real = Predictor.predict
 
     def predict(self, window, scaling, keep=None):
@@ -214,6 +214,6 @@ def test_tiles_are_computed_alone_where_memory_runs_out(make_loaded, rng, monkey
         return real(self, window, scaling, keep)
 
     monkeypatch.setattr(Predictor, "predict", predict)
-    found = run(enhance_array(image, loaded, options))
+    found = run(enhance_in_memory(image, loaded, options))
     np.testing.assert_allclose(found.data, expected, atol=1e-5)
     assert "one at a time" in found.metadata["enhance"]["notes"][0]

@@ -8,9 +8,9 @@ import tifffile
 from hypothesis import given, strategies as st
 
 from napari_semsr.core import Micrograph, parse_pixel_size
-from napari_semsr.io import formats as registry, write_fei
-from napari_semsr.io.read_image import parse_tescan
-from napari_semsr.io.tiff.read import parse_fei, parse_zeiss
+from napari_semsr.io import formats as registry, write_fei_tiff
+from napari_semsr.io.read_image import parse_tescan_header
+from napari_semsr.io.tiff.read import parse_fei_header, parse_zeiss_header
 
 
 @pytest.mark.parametrize("tag", [34680, 34682])
@@ -93,7 +93,7 @@ def test_a_header_may_have_any_encoding(tmp_path, grey, encoding, micro, kind):
 @pytest.mark.parametrize("pixel", [8.0, (3.3, 3.7), 1e-3 / 3])
 def test_fei_reads_what_is_written_as_fei(tmp_path, grey, pixel):
     image = Micrograph(grey, parse_pixel_size(pixel))
-    write_fei(image, tmp_path / "view.tif")
+    write_fei_tiff(image, tmp_path / "view.tif")
     found = registry.read(tmp_path / "view.tif")
     assert found.metadata["vendor"] == "FEI"
     assert found.pixel_size_nm == pytest.approx(image.pixel_size_nm, rel=1e-9)
@@ -193,12 +193,12 @@ def test_zeiss_leaves_a_field_that_does_not_fit_and_says_so(forge, width, height
 
 def _tescan(text, shape):
     """Read a TESCAN's text as the tag of a TIFF."""
-    return parse_tescan(f"PixelSizeX={text}", shape, "tag")
+    return parse_tescan_header(f"PixelSizeX={text}", shape, "tag")
 
 
 @given(st.text(max_size=200), st.integers(1, 5), st.integers(1, 5))
 def test_parsers_never_fail_on_any_text(text, rows, columns):
-    for parse in (parse_fei, parse_zeiss, _tescan):
+    for parse in (parse_fei_header, parse_zeiss_header, _tescan):
         found = parse(text, (rows, columns))
         assert found.pixel_size_nm is None or min(found.pixel_size_nm) > 0
         assert 0 <= found.databar_rows < rows

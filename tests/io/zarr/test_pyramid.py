@@ -7,13 +7,17 @@ import pytest
 from hypothesis import given
 
 from napari_semsr.io import read
-from napari_semsr.io.zarr.store import create_store, halve, level_shapes
+from napari_semsr.io.zarr.store import (
+    compute_pyramid_shapes,
+    create_store,
+    downsample_block,
+)
 from tests.strategies import images, shapes
 
 
 @given(shapes(1, 5000))
 def test_level_shapes_halve_until_small(shape):
-    found = level_shapes(shape, smallest=256)
+    found = compute_pyramid_shapes(shape, smallest=256)
     assert found[0] == shape
     assert max(found[-1]) <= 256
     for (rows, columns), (fewer, narrower) in itertools.pairwise(found):
@@ -23,7 +27,7 @@ def test_level_shapes_halve_until_small(shape):
 
 @given(images())
 def test_halve_keeps_type_and_range(image):
-    small = halve(image)
+    small = downsample_block(image)
     assert small.dtype == image.dtype
     assert small.shape == tuple(-(-n // 2) for n in image.shape)
     assert small.min() >= image.min() - 1e-3
@@ -32,24 +36,24 @@ def test_halve_keeps_type_and_range(image):
 
 def test_halve_averages_two_by_two():
     image = np.arange(16, dtype=np.float32).reshape(4, 4)
-    assert np.array_equal(halve(image), [[2.5, 4.5], [10.5, 12.5]])
+    assert np.array_equal(downsample_block(image), [[2.5, 4.5], [10.5, 12.5]])
 
 
 def test_halve_leaves_nan_out_of_the_mean():
     image = np.array([[1, np.nan, np.nan, np.nan], [3, 2, np.nan, np.nan]], "f4")
-    small = halve(image)
+    small = downsample_block(image)
     assert small[0, 0] == 2
     assert np.isnan(small[0, 1])
 
 
 def test_halve_decides_booleans_by_majority():
     image = np.array([[True, True, False, False], [True, False, False, True]])
-    assert np.array_equal(halve(image), [[True, False]])
+    assert np.array_equal(downsample_block(image), [[True, False]])
 
 
 def test_halve_is_exact_for_large_integers():
     image = np.full((2, 2), 2**31 - 1, dtype=np.int32)
-    assert halve(image)[0, 0] == 2**31 - 1
+    assert downsample_block(image)[0, 0] == 2**31 - 1
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])

@@ -12,7 +12,7 @@ from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.micrograph import Provenance
 from napari_semsr.io import formats as registry
 from napari_semsr.io.zarr.image import warn_about_missing_blocks
-from napari_semsr.io.zarr.store import create_store, halve
+from napari_semsr.io.zarr.store import create_store, downsample_block
 from tests.refusals import refused, warned
 
 _SHAPE, _CHUNK = (70, 90), 32
@@ -73,11 +73,11 @@ def test_levels_are_means_and_lie_where_they_belong(tmp_path, options, image):
     _finish(store)
     assert registry.describe(path).levels == 3
     half = registry.read(path, level=1)
-    assert np.array_equal(half.array(), halve(image))
+    assert np.array_equal(half.array(), downsample_block(image))
     assert half.pixel_size_nm == (10.0, 12.0)
     assert half.origin == (2.0 + 2.5, 3.0 + 3.0)
     quarter = registry.read(path, level=2)
-    assert np.array_equal(quarter.array(), halve(halve(image)))
+    assert np.array_equal(quarter.array(), downsample_block(downsample_block(image)))
 
 
 def test_unfinished_store_is_refused_by_name(tmp_path, options, image):
@@ -194,7 +194,7 @@ def test_resume_mends_a_complete_store(tmp_path, options, image, damage, torn):
     _fill(second, image)
     _finish(second)
     assert np.array_equal(registry.read(path).array(), image)
-    assert np.array_equal(registry.read(path, level=1).array(), halve(image))
+    assert np.array_equal(registry.read(path, level=1).array(), downsample_block(image))
 
 
 def test_store_travels_to_workers(tmp_path, options, image):

@@ -19,7 +19,7 @@ from napari_semsr.core import (
     WriteError,
 )
 from napari_semsr.io import read, read_sheet, write
-from napari_semsr.jobs import extract_steps, extract_verbs
+from napari_semsr.jobs import extract_command_names, extract_steps
 from tests.children import LIMIT_S, started
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
@@ -359,7 +359,7 @@ def test_steps_of_a_history_take_the_very_model_or_are_refused(
         write_tiny_model(tmp_path, limits="a later training")
         with refused(CheckpointError, "model-unknown"):
             extract_steps(made)
-        assert extract_verbs(made) == ["enhance"]
+        assert extract_command_names(made) == ["enhance"]
         return
     steps, _ = extract_steps(made)
     output = tmp_path / "made"

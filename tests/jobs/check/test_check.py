@@ -17,9 +17,9 @@ from napari_semsr.jobs.check.job import (
     MODELS_CHECK,
     CheckOptions,
     ClearImages,
-    DegradedTruth,
+    DegradedInput,
     GroundTruthSource,
-    SimulatedGold,
+    SimulatedGoldSource,
     evaluate_source,
 )
 from napari_semsr.jobs.check_record import DiscRecord
@@ -53,10 +53,10 @@ class Clear(GroundTruthSource):
         self.widths_px = {"clear": 0.0}
         self._images = ClearImages.simulate(160, scale=1, seed=0)
 
-    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
+    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedInput]:
         trial = self._images.create_scenes(index, counts)[0].trial
         return [
-            DegradedTruth(
+            DegradedInput(
                 "clear", Micrograph(trial.with_changes.astype(np.float32)), trial
             )
         ]
@@ -93,7 +93,7 @@ def test_a_truth_shows_all_and_a_flat_image_nothing(network, inserted, erased):
 SOURCES = {
     "gao": lambda: ClearImages.simulate(160, scale=1, seed=1),
     "binned": lambda: ClearImages.simulate(160, scale=2, seed=1),
-    "gold": lambda: SimulatedGold(80, scale=2, seed=1),
+    "gold": lambda: SimulatedGoldSource(80, scale=2, seed=1),
 }
 
 
@@ -147,7 +147,7 @@ def test_check_repeats_by_seed_and_leaves_the_file_alone(tiny):
         for seed in (3, 3, 4)
     )
     assert tiny.read_bytes() == before
-    assert first.digest == cards.file_digest(tiny)
+    assert first.digest == cards.compute_model_digest(tiny)
     card = first.to_card()
     assert set(card["conditions"]) == {"blur", "fog", "hybrid"}
     assert card == again.to_card()
@@ -257,7 +257,7 @@ def test_command_checks_writes_and_tells(tiny, capsys):
     assert main([*words, "--write", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["written"]
-    assert record["digest"] == cards.file_digest(tiny)
+    assert record["digest"] == cards.compute_model_digest(tiny)
     assert record["conditions"]["blur"]["radii"][0]["inserted"]["discs"] > 0
     assert main(["models", "info", str(tiny)]) == 0
     assert "discs, drawn" in capsys.readouterr().out

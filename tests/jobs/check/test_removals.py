@@ -18,7 +18,7 @@ from napari_semsr.jobs.check.removals import (
     count_removals,
     simulate_circuits,
 )
-from napari_semsr.jobs.check_record import LIGHT, LINEAR, RemovalCount, Removals
+from napari_semsr.jobs.check_record import LIGHT, LINEAR, RemovalCount, RemovalTest
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import build_network, load_model, save_model
 from tests.tiny_models import write_tiny_model
@@ -139,11 +139,11 @@ def test_a_model_of_light_is_asked_twice(tmp_path, capsys):
     found = run(MODELS_CHECK.job(path, options=FEW.replace(write=True)))
     assert found.conditions == ()
     record = json.loads(json.dumps(found.to_json()))["removals"]
-    assert Removals.from_json(record) == found.removals
+    assert RemovalTest.from_json(record) == found.removals
     checks = load_model(path).card.checks
     assert checks["removals"] == {"seed": 0, **record}
     assert checks["discs"] == {"given": {"conditions": {"fog": former}}}
-    assert Removals.from_card(load_model(path).card.model_dump()) == found.removals
+    assert RemovalTest.from_card(load_model(path).card.model_dump()) == found.removals
     assert main(["models", "info", str(path)]) == 0
     assert "Drawn though removed, if light can show it" in capsys.readouterr().out
 
@@ -152,7 +152,7 @@ def test_the_page_of_an_adapted_model_has_the_share_of_its_row():
     lines = (ROOT / "benchmarks/rows/adapt.jsonl").read_text("utf-8").splitlines()
     rows = map(json.loads, lines)
     (row,) = (row for row in rows if row["part"] == "removals")
-    found = Removals.from_json(row)
+    found = RemovalTest.from_json(row)
     count = found.light_tells["adapted"]
     low, high = count.drawn_interval
     page = " ".join(PAGE.read_text("utf-8").split())
@@ -165,5 +165,5 @@ def test_the_page_of_an_adapted_model_has_the_share_of_its_row():
 
 @pytest.mark.parametrize("nonsense", [3, [], {"rows": {"model": {}}}, {"rows": 1}])
 def test_a_card_with_nonsense_has_no_record(nonsense):
-    assert Removals.from_card({"checks": {"removals": nonsense}}) is None
-    assert Removals.from_card({}) is None
+    assert RemovalTest.from_card({"checks": {"removals": nonsense}}) is None
+    assert RemovalTest.from_card({}) is None

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from napari_semsr.core import Micrograph, run
-from napari_semsr.inference import EnhanceOptions, enhance_array
+from napari_semsr.inference import EnhanceOptions, enhance_in_memory
 from napari_semsr.models import LoadedModel, ModelCard, probe_network
 from napari_semsr.models.architectures.place import PlaceNet
 from tests.models.reach import count_weights
@@ -44,9 +44,11 @@ def test_tiles_equal_the_whole() -> None:
     model = LoadedModel(network, card, "sha256:" + "0" * 64)
     image = Micrograph(np.random.default_rng(0).random((101, 90), np.float32))
     whole = run(
-        enhance_array(image, model, EnhanceOptions(tile=128, precision="fp32"))
+        enhance_in_memory(image, model, EnhanceOptions(tile=128, precision="fp32"))
     ).array()
-    tiled = run(enhance_array(image, model, EnhanceOptions(tile=32, precision="fp32")))
+    tiled = run(
+        enhance_in_memory(image, model, EnhanceOptions(tile=32, precision="fp32"))
+    )
     assert tiled.metadata["enhance"]["tiles"] > 1
     np.testing.assert_allclose(tiled.array(), whole, atol=2e-6)
     given = torch.from_numpy(np.pad(image.array(), ((0, 1), (0, 0)), mode="reflect"))

@@ -2,16 +2,16 @@
 
 import torch
 
-from napari_semsr.models.architectures.two_scale import TwoScale
+from napari_semsr.models.architectures.two_scale import TwoScaleNet
 
 
 def test_untrained_network_returns_its_input() -> None:
     image = torch.rand(2, 1, 24, 40)
-    assert torch.equal(TwoScale(width=8)(image), image)
+    assert torch.equal(TwoScaleNet(width=8)(image), image)
 
 
 def test_gradients_reach_every_weight() -> None:
-    network = TwoScale(width=4, fine_blocks=1, dilations=(1,))
+    network = TwoScaleNet(width=4, fine_blocks=1, dilations=(1,))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     network(torch.rand(1, 1, 16, 16)).square().sum().backward()
@@ -21,9 +21,9 @@ def test_gradients_reach_every_weight() -> None:
 
 
 def test_wide_branch_starts_silent_and_then_sees_far() -> None:
-    network = TwoScale(width=4, fine_blocks=1, dilations=(1,), wide_blocks=1)
+    network = TwoScaleNet(width=4, fine_blocks=1, dilations=(1,), wide_blocks=1)
     assert network.stride == 16
-    plain = TwoScale(width=4, fine_blocks=1, dilations=(1,))
+    plain = TwoScaleNet(width=4, fine_blocks=1, dilations=(1,))
     shared = {k: v for k, v in network.state_dict().items() if "wide" not in k}
     torch.nn.init.normal_(shared["head.weight"])
     plain.load_state_dict(shared)

@@ -9,14 +9,14 @@ from scipy import ndimage, signal
 from torch.nn import functional
 
 from napari_semsr.core import NO_BLUR, NO_NOISE
-from napari_semsr.models import InformedRestorer, power_spectrum
-from napari_semsr.models.architectures.informed import compute_filters
+from napari_semsr.models import InformedRestorer, compute_power_spectrum
+from napari_semsr.models.architectures.informed import compute_wiener_filters
 from napari_semsr.models.architectures.wiener import (
+    compute_sharpening_taps,
+    compute_wiener_taps,
     estimate_widest_blur,
     filter_images,
     pack_taps,
-    sharpening_taps,
-    wiener_taps,
 )
 from napari_semsr.simulation import draw_phantom
 
@@ -37,7 +37,7 @@ def test_packed_filters_equal_plain_convolution() -> None:
 def test_filters_keep_the_mean_and_without_faults_the_image() -> None:
     rings = torch.tensor([0.02, 0.1, 0.3, 0.5]), torch.tensor([[1.0, 0.03, 4e-3, 1e-3]])
     none = torch.zeros(1)
-    taps = wiener_taps(none, (none, none, none), rings)
+    taps = compute_wiener_taps(none, (none, none, none), rings)
     torch.testing.assert_close(taps.sum((-1, -2)), torch.ones(1, 3))
     assert taps[0, 0, 10, 10] > 0.98
 
@@ -53,7 +53,7 @@ def test_true_condition_brings_the_image_nearer(noise: float, blur: float) -> No
     condition[:, 0] = math.log(noise + NO_NOISE)
     condition[:, 5:7] = math.log(blur + NO_BLUR)
     rings = InformedRestorer((8, 8, 8), survey_width=8).analyse_field(x).rings
-    made = filter_images(x, compute_filters(condition, rings))[0, 0].numpy()
+    made = filter_images(x, compute_wiener_filters(condition, rings))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     before, after = (np.square(a - clear)[inner].mean() for a in (low, made))
     assert after < 0.9 * before
@@ -61,12 +61,12 @@ def test_true_condition_brings_the_image_nearer(noise: float, blur: float) -> No
 
 def test_white_noise_has_its_variance_at_every_frequency() -> None:
     torch.manual_seed(4)
-    power = power_spectrum(0.1 * torch.randn(1, 1, 512, 512))
+    power = compute_power_spectrum(0.1 * torch.randn(1, 1, 512, 512))
     assert power.shape == (1, 64, 33)
     inner = power[:, 3:-3, 3:]
     torch.testing.assert_close(inner.mean(), torch.tensor(0.01), rtol=0.02, atol=0)
     assert inner.std() < 0.0015
-    assert power_spectrum(torch.rand(1, 1, 20, 300)).isfinite().all()
+    assert compute_power_spectrum(torch.rand(1, 1, 20, 300)).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,9 @@ def test_a_known_blur_is_undone_under_any_noise(noise, blur, along):
     low = ndimage.gaussian_filter(clear, blur) + noise * grain / grain.std()
     x = torch.from_numpy(low.astype(np.float32))[None, None]
     width = torch.tensor([blur])
-    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    taps = compute_sharpening_taps(
+        compute_power_spectrum(x), (width, width, torch.zeros(1))
+    )
     made = filter_images(x, pack_taps(taps))[0].numpy()
     inner = np.s_[12:-12, 12:-12]
     before, after = (np.square(a - clear)[inner].mean() for a in (low, made[0]))
@@ -95,7 +97,9 @@ def test_what_is_sharp_already_bears_a_width_that_is_too_large(told):
     seen = np.rint(255 * clear) / 255
     x = torch.from_numpy(seen.astype(np.float32))[None, None]
     width = torch.tensor([told])
-    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    taps = compute_sharpening_taps(
+        compute_power_spectrum(x), (width, width, torch.zeros(1))
+    )
     made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     assert made.std() < 2 * clear.std()
 
@@ -106,7 +110,9 @@ def test_no_wider_blur_is_undone_than_there_can_have_been(noise):
     grain = noise * np.random.default_rng(2).standard_normal(clear.shape)
     for width in (0.7, 1.4, 2.5):
         low = np.rint(255 * (ndimage.gaussian_filter(clear, width) + grain)) / 255
-        seen = power_spectrum(torch.from_numpy(low.astype(np.float32))[None, None])[0]
+        seen = compute_power_spectrum(
+            torch.from_numpy(low.astype(np.float32))[None, None]
+        )[0]
         assert estimate_widest_blur(seen, width) == width
         assert estimate_widest_blur(seen, 0.5) == 0.5
         assert estimate_widest_blur(seen, 0.004) == 0.004
@@ -119,7 +125,9 @@ def test_noise_of_a_small_field_is_no_line(side):
     grain = np.random.default_rng(2).standard_normal((side, side))
     x = torch.from_numpy((0.5 + 0.06 * grain).astype(np.float32))[None, None]
     width = torch.tensor([1.0])
-    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    taps = compute_sharpening_taps(
+        compute_power_spectrum(x), (width, width, torch.zeros(1))
+    )
     assert filter_images(x, pack_taps(taps))[0, 0].std() < 1.2 * x.std()
 
 
@@ -130,9 +138,9 @@ def test_lines_come_back_and_keep_their_grey_level(blur, noise, period):
     low = ndimage.gaussian_filter(clear, blur)
     low += noise * np.random.default_rng(2).standard_normal(clear.shape)
     x = torch.from_numpy(low.astype(np.float32))[None, None]
-    width, seen = torch.tensor([blur]), power_spectrum(x)
+    width, seen = torch.tensor([blur]), compute_power_spectrum(x)
     assert estimate_widest_blur(seen[0], blur) == blur
-    taps = sharpening_taps(seen, (width, width, torch.zeros(1)))
+    taps = compute_sharpening_taps(seen, (width, width, torch.zeros(1)))
     made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     before, after = (np.square(a - clear)[inner].mean() for a in (low, made))
@@ -163,7 +171,9 @@ def test_sharpening_is_nearly_as_good_as_if_all_were_known(slope, blur, noise):
     ideal = np.fft.irfft2(np.fft.rfft2(low) * best)
     x = torch.from_numpy(low.astype(np.float32))[None, None]
     width = torch.tensor([blur])
-    taps = sharpening_taps(power_spectrum(x), (width, width, torch.zeros(1)))
+    taps = compute_sharpening_taps(
+        compute_power_spectrum(x), (width, width, torch.zeros(1))
+    )
     made = filter_images(x, pack_taps(taps))[0, 0].numpy()
     inner = np.s_[12:-12, 12:-12]
     least, error = (np.square(a - clear)[inner].mean() for a in (ideal, made))
@@ -174,9 +184,9 @@ def test_sharpening_is_nearly_as_good_as_if_all_were_known(slope, blur, noise):
 def test_strange_conditions_and_spectra_give_finite_filters():
     torch.manual_seed(3)
     conditions, rings = 4 * torch.randn(20, 9), torch.rand(20, 12) ** 8
-    assert compute_filters(conditions, rings).isfinite().all()
-    assert compute_filters(conditions, torch.zeros(20, 12)).isfinite().all()
+    assert compute_wiener_filters(conditions, rings).isfinite().all()
+    assert compute_wiener_filters(conditions, torch.zeros(20, 12)).isfinite().all()
     blur = 6 * torch.rand(20), 6 * torch.rand(20), 1.8 * torch.rand(20) - 0.9
     for spectra in (torch.rand(20, 64, 33) ** 8, torch.zeros(20, 64, 33)):
-        assert sharpening_taps(spectra, blur).isfinite().all()
-        assert sharpening_taps(spectra, blur, torch.rand(20)).isfinite().all()
+        assert compute_sharpening_taps(spectra, blur).isfinite().all()
+        assert compute_sharpening_taps(spectra, blur, torch.rand(20)).isfinite().all()

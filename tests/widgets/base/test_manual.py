@@ -8,10 +8,10 @@ from qtpy.QtGui import QDesktopServices
 import napari_semsr
 from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.base.manual import (
+    create_heading_anchor,
     get_manual_folder,
     get_manual_url,
     open_manual,
-    slug,
 )
 
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -32,7 +32,9 @@ def test_the_built_manual_comes_first_and_what_is_not_there_is_on_the_web(
 
 def test_every_panel_names_a_heading_of_the_manual():
     anchors = {
-        path.name: set(map(slug, HEADING.findall(path.read_text("utf-8"))))
+        path.name: set(
+            map(create_heading_anchor, HEADING.findall(path.read_text("utf-8")))
+        )
         for path in get_manual_folder().glob("*.md")
     }
     root = Path(napari_semsr.__file__).parent / "widgets"

@@ -17,7 +17,7 @@ from napari_semsr.core.progress import Job, Progress, WaitingProgress
 from napari_semsr.widgets.base.runner import (
     JobRequest,
     JobRunner,
-    destroy_after_jobs,
+    destroy_widget_after_jobs,
     is_alive,
 )
 from tests.children import LIMIT_MS, LIMIT_S, run_python
@@ -113,7 +113,7 @@ def test_cancel_closes_the_generator(qtbot, runner):
 def leave_dock(panel: QWidget) -> None:
     """Take a panel out of its dock, as napari does when that is closed."""
     panel.setParent(None)
-    destroy_after_jobs(panel)
+    destroy_widget_after_jobs(panel)
 
 
 def test_a_panel_that_left_its_dock_is_destroyed_after_its_job(qtbot):

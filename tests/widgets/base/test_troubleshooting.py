@@ -11,13 +11,13 @@ from qtpy.QtWidgets import QMainWindow
 from napari_semsr.cli.command import build_parser
 from napari_semsr.core import OptionError
 from napari_semsr.core.progress import Progress, warn
-from napari_semsr.io.log import error_log_path
+from napari_semsr.io.log import get_error_log_path
 from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.base.manual import (
-    find_advice,
+    create_heading_anchor,
+    find_manual_section,
     get_manual_folder,
     get_manual_url,
-    slug,
 )
 from napari_semsr.widgets.restore import RestorePanel
 from tests.sources import trees
@@ -28,7 +28,7 @@ SAMPLE = "7"  # stands for names and numbers, of which the page knows none
 
 
 def place(heading: str) -> str:
-    return f"troubleshooting.md#{slug(heading)}"
+    return f"troubleshooting.md#{create_heading_anchor(heading)}"
 
 
 def _templates(tree: ast.AST) -> Iterator[str]:
@@ -57,11 +57,19 @@ def _templates(tree: ast.AST) -> Iterator[str]:
 
 def answered() -> set[str | None]:
     """Places that what the package could say leads to."""
-    return {find_advice(text) for tree in trees().values() for text in _templates(tree)}
+    return {
+        find_manual_section(text)
+        for tree in trees().values()
+        for text in _templates(tree)
+    }
 
 
 def test_headings_of_the_page_differ():
-    assert len({slug(heading) for heading in ENTRIES}) == len(ENTRIES) > 50
+    assert (
+        len({create_heading_anchor(heading) for heading in ENTRIES})
+        == len(ENTRIES)
+        > 50
+    )
 
 
 @pytest.mark.broad
@@ -86,7 +94,7 @@ def test_options_that_it_names_are_those_of_commands(capsys):
 
 
 def test_what_nobody_wrote_about_has_no_entry():
-    assert find_advice("It rains.") is None
+    assert find_manual_section("It rains.") is None
 
 
 @pytest.fixture
@@ -139,8 +147,8 @@ def test_a_job_that_fails_offers_the_log(panel, finish, opened):
         links = re.findall(r'href="([^"]+)"', panel.status.toHtml())
         assert links[0] == advice
         panel.status.anchorClicked.emit(QUrl(links[1]))
-        assert opened.pop().toLocalFile() == str(error_log_path())
-    said = error_log_path().read_text("utf-8")
+        assert opened.pop().toLocalFile() == str(get_error_log_path())
+    said = get_error_log_path().read_text("utf-8")
     assert "OptionError: Take another." in said
     assert "KeyError: '<lost>'" in said
     assert "test_troubleshooting.py" in said

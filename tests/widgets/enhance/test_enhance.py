@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis import FAMILIARITY, Familiarity
+from napari_semsr.analysis import FAMILIARITY, BlockFeatures
 from napari_semsr.core import InputRecord, Provenance, digest_path, measure_percentiles
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io import NETWORK_KEY, STORE_KEY, STRENGTH_KEY, read, write
-from napari_semsr.jobs import LINEAR, MODEL, RemovalCount, Removals, digest_values
+from napari_semsr.jobs import LINEAR, MODEL, RemovalCount, RemovalTest, digest_values
 from napari_semsr.jobs.models import find_model
 from napari_semsr.widgets.base import form, results
 from napari_semsr.widgets.base.manual import get_manual_folder, get_manual_url
@@ -22,8 +22,8 @@ from napari_semsr.widgets.enhance import (
     panel as enhance_module,
 )
 from napari_semsr.widgets.enhance.models import (
-    format_card,
-    format_card_details,
+    format_model_card,
+    format_model_card_details,
     list_installed_models,
 )
 from napari_semsr.widgets.enhance.panel import EnhancePanel
@@ -103,11 +103,11 @@ def test_card_warns_of_an_untrained_pixel_size():
     amber = 'class="warning"'
 
     def text(size, *resample):
-        return format_card(card, parse_pixel_size(size), *resample)
+        return format_model_card(card, parse_pixel_size(size), *resample)
 
     assert "the result is unreliable" in text(100)
     assert amber in text(100)
-    assert "5 to 20 nm per pixel" in format_card_details(card)
+    assert "5 to 20 nm per pixel" in format_model_card_details(card)
     assert "The field has" not in text(10) + text(None)
     assert "is resampled to 20 nm" in text(30)
     assert amber not in text(30)
@@ -122,22 +122,22 @@ def test_card_tells_what_the_check_with_discs_found():
     wide = dict.fromkeys(("inserted", "erased", "together"), shares)
     fog = {"radii": [], "resolved": wide}
     card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
-    assert "fog 97.8 %" in format_card_details(card)
+    assert "fog 97.8 %" in format_model_card_details(card)
     said = "98 % are shown correctly by its output, 50 % by its input (fog)"
-    assert f"with discs added or removed: {said}" in format_card(card, None)
-    assert "better than its input" in format_card(card, None)
+    assert f"with discs added or removed: {said}" in format_model_card(card, None)
+    assert "better than its input" in format_model_card(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.78, "discs": 400}
-    assert "worse than its input" in format_card(card, None)
+    assert "worse than its input" in format_model_card(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.66}
-    assert "as well as its input" in format_card(card, None)
+    assert "as well as its input" in format_model_card(card, None)
     count = RemovalCount(objects=50, shown=49, drawn=14)
     tells = dict.fromkeys((MODEL, LINEAR), count)
     none = dict.fromkeys(tells, RemovalCount(objects=0, shown=0, drawn=0))
-    card["checks"]["removals"] = Removals(1, tells, none).to_json()
-    assert "showed 28 % of them" in format_card(card, None)
-    assert "28 % of 50" in format_card_details(card)
-    assert "has not been checked" in format_card({"name": "n"}, None)
-    assert "discs" not in format_card_details({"name": "n"})
+    card["checks"]["removals"] = RemovalTest(1, tells, none).to_json()
+    assert "showed 28 % of them" in format_model_card(card, None)
+    assert "28 % of 50" in format_model_card_details(card)
+    assert "has not been checked" in format_model_card({"name": "n"}, None)
+    assert "discs" not in format_model_card_details({"name": "n"})
 
 
 def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):
@@ -415,7 +415,7 @@ def test_a_tick_shows_where_an_image_is_unlike_the_training_place(
     half = grain(1)
     half[:, 192:] = 2 * grain(2, width=4.0)[:, 192:]
     low, high = measure_percentiles(half)
-    place = Familiarity.from_parts(
+    place = BlockFeatures.from_parts(
         [(grain(seed) - low) / (high - low) for seed in (3, 4)]
     )
     panel.layer.value = add(model, Micrograph(half, (10.0, 10.0), "half"))
@@ -448,7 +448,7 @@ def test_a_tick_shows_where_an_image_is_unlike_the_training_place(
 def test_a_small_image_has_no_unfamiliar_map_and_says_so(
     panel, model, run_panel, tmp_path, add
 ):
-    place = Familiarity.from_parts([grain(3), grain(4)])
+    place = BlockFeatures.from_parts([grain(3), grain(4)])
     panel.layer.value = add(model, Micrograph(grain(1, 80), (10.0, 10.0), "small"))
     panel.model.add_file(
         write_tiny_model(tmp_path, training={FAMILIARITY: place.to_json()})
@@ -591,7 +591,7 @@ def test_the_bundled_model_of_mosaics_is_called_a_preview(panel):
 def test_an_image_unlike_the_training_place_is_warned_of(
     panel, run_panel, tmp_path, rng
 ):
-    place = Familiarity.from_parts([rng.random((300, 300))])
+    place = BlockFeatures.from_parts([rng.random((300, 300))])
     training = {FAMILIARITY: place.to_json()}
     panel.model.add_file(write_tiny_model(tmp_path, training=training))
     run_panel(panel)

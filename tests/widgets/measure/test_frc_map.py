@@ -7,7 +7,7 @@ from napari_semsr.widgets.layers import get_network_name
 from napari_semsr.widgets.measure.frc_map import (
     REASON_COLOURS,
     FrcMapPanel,
-    add_failed_layer,
+    add_failed_blocks_layer,
 )
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from tests.widgets.scenes import outlined, with_gaps
@@ -191,7 +191,7 @@ def test_every_reason_has_a_colour_and_a_text():
 
 def test_no_failed_block_adds_no_layer(model):
     grid = Micrograph(np.ones((3, 3), np.float32))
-    assert add_failed_layer(model, grid, np.zeros((3, 3), np.uint8), "x") is None
+    assert add_failed_blocks_layer(model, grid, np.zeros((3, 3), np.uint8), "x") is None
     assert len(model.layers) == 0
 
 

@@ -13,7 +13,11 @@ from qtpy.QtCore import Qt
 import napari_semsr
 from napari_semsr.stitching import Corrections, PairReport
 from napari_semsr.widgets import host
-from napari_semsr.widgets.stitch.by_hand import corrections_path, misfit_of, short_names
+from napari_semsr.widgets.stitch.by_hand import (
+    compute_misfit,
+    get_corrections_path,
+    shorten_file_names,
+)
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.stitching import scans
@@ -116,7 +120,9 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     assert viewer.layers["lattice mosaic"].visible
     row = row_of(by_hand, "f003", "f004")
     assert by_hand.table.item(row, 2).text() == "set by hand"
-    stored = json.loads(corrections_path(Path(made.output)).read_text(encoding="utf-8"))
+    stored = json.loads(
+        get_corrections_path(Path(made.output)).read_text(encoding="utf-8")
+    )
     assert stored["join"][0]["first"] == "f003.tif"
     assert napari_semsr.replay(made.output).identical
 
@@ -201,9 +207,9 @@ def test_the_misfit_of_an_overlap_that_disagrees_is_how_far_it_is_away():
     refined = PairReport(0, 1, (0, 50), 0.9, 9, used=True, residual_px=0.25)
     away = PairReport(0, 1, (0, 54), 0.9, 9, used=False, reason="disagrees with others")
     chance = PairReport(0, 1, (9, 9), 0.1, 1, used=False, reason="not above chance")
-    assert misfit_of(refined, positions) == 0.25
-    assert misfit_of(away, positions) == 5
-    assert np.isnan(misfit_of(chance, positions))
+    assert compute_misfit(refined, positions) == 0.25
+    assert compute_misfit(away, positions) == 5
+    assert np.isnan(compute_misfit(chance, positions))
 
 
 @pytest.mark.parametrize(
@@ -218,4 +224,4 @@ def test_the_misfit_of_an_overlap_that_disagrees_is_how_far_it_is_away():
     ],
 )
 def test_names_in_the_list_are_short_and_differ(names, labels):
-    assert short_names(names) == labels
+    assert shorten_file_names(names) == labels

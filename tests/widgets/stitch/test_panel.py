@@ -20,7 +20,7 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
-    joint_colour,
+    get_overlap_colour,
 )
 from tests.children import LIMIT_MS
 
@@ -446,7 +446,7 @@ def test_colours_tell_used_from_doubtful():
     used = PairReport(0, 1, (0, 0), 0.8, 9, used=True)
     unsure = PairReport(0, 1, (0, 0), 0.8, 9, used=True, ambiguous=True)
     refused = PairReport(0, 1, (0, 0), 0.8, 9, used=False)
-    colours = [joint_colour(pair) for pair in (used, unsure, refused)]
+    colours = [get_overlap_colour(pair) for pair in (used, unsure, refused)]
     assert colours[0] == colormaps["viridis"](0.8)
     assert len(set(colours)) == 3
     assert colours[2][3] < 1

@@ -26,7 +26,7 @@ from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets import host
 from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME, ModelChooser
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
-from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_curve
+from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_training_curve
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
@@ -455,9 +455,9 @@ def test_proposed_name_is_free_and_a_typed_one_stays(panel, folder, recipe):
 
 def test_curve_is_read_as_far_as_it_is_written(tmp_path):
     path = tmp_path / "curve.csv"
-    assert read_curve(path) == {}
+    assert read_training_curve(path) == {}
     path.write_text("step,loss,gain_db\n5,1,2\n10,3,\n5,4,6\n15,")
-    curve = read_curve(path)
+    curve = read_training_curve(path)
     np.testing.assert_array_equal(curve["step"], (5, 10, 15))
     np.testing.assert_array_equal(curve["gain_db"], (6, np.nan, np.nan))
 

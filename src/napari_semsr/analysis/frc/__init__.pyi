@@ -1,6 +1,6 @@
 from .correlation import (
-    check_grids as check_grids,
-    compare_with_nyquist as compare_with_nyquist,
+    check_same_grid as check_same_grid,
+    describe_nyquist_ratio as describe_nyquist_ratio,
     read_finite_array as read_finite_array,
 )
 from .validity import (

@@ -60,7 +60,7 @@ class Measurement:
         return tuple(REASONS[code - 1] if code else None for code in self.code)
 
 
-def _standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
+def _standardise_blocks(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
     """Subtract each block's mean and divide by its standard deviation.
 
     `stack` (B, Y, X). Returns blocks (B, Y, X) with mean 0 and standard deviation 1 (0
@@ -120,7 +120,7 @@ def correlate_blocks(
         return _create_empty_measurement(len(first))
     geometry = plan_geometry(block_shape, pitch, tukey)
     question = FrcCriterion(criterion, estimator, reference, second is None, end)
-    a, sd = _standardise(first)
+    a, sd = _standardise_blocks(first)
     valid = np.isfinite(sd) & (sd > 0)
     incomplete = np.isnan(sd)
     noise = None
@@ -128,7 +128,7 @@ def correlate_blocks(
         b = None
         sums = _compute_diagonal_sums(a, geometry)
     else:
-        b, sd_b = _standardise(second)
+        b, sd_b = _standardise_blocks(second)
         valid &= np.isfinite(sd_b) & (sd_b > 0)
         incomplete |= np.isnan(sd_b)
         ramp = None if shift is None else geometry.phase_ramp(shift)
@@ -179,7 +179,7 @@ def has_shared_noise(
     `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which to move the second.
     """
     geometry = plan_geometry((first.shape[0], first.shape[1]), (1.0, 1.0), 0.5)
-    a, b = (_standardise(image[None])[0] for image in (first, second))
+    a, b = (_standardise_blocks(image[None])[0] for image in (first, second))
     lying, at_shift = (
         geometry.sum_rings(a, b),
         geometry.sum_rings(a, b, geometry.phase_ramp(shift)),
@@ -354,7 +354,7 @@ def _compute_noise_ratios(
     `sums` of the standardised halves; `deviations` (B,): the standard deviations by
     which they were divided; `whole` (B, Y, X).
     """
-    stack, deviation = _standardise(whole)
+    stack, deviation = _standardise_blocks(whole)
     power = geometry.project(np.square(np.abs(geometry.transform(stack))))
     a, b, c = (np.nan_to_num(item)[:, None] for item in (*deviations, deviation))
     band = slice(1, int(np.searchsorted(geometry.relative_frequency, _SMOOTH_BAND)))

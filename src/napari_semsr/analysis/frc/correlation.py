@@ -21,8 +21,8 @@ from napari_semsr.analysis.frc.crossing import (
 )
 from napari_semsr.analysis.frc.independence import (
     has_unexplained_correlation,
-    is_known_dependent,
-    is_known_independent,
+    is_noise_dependent,
+    is_noise_independent,
 )
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import (
@@ -50,11 +50,11 @@ from napari_semsr.core import (
     ReadableArray,
     ReadError,
     ShapeError,
+    compute_length_error,
+    compute_relative_pitch,
     declare_quantity,
     format_number,
-    length_error,
     option,
-    relative_pitch,
     require_memory,
     warn,
 )
@@ -163,7 +163,7 @@ _FINEST_PX = 2.0  # shortest period in pixels (Nyquist)
 _NEAR = 1.1  # above this multiple of it, smaller pixels hardly help; chosen
 
 
-def compare_with_nyquist(resolution_px: float | None) -> str:
+def describe_nyquist_ratio(resolution_px: float | None) -> str:
     """Describe a resolution relative to the finest detail that the pixels can show.
 
     Empty without a resolution.
@@ -233,7 +233,7 @@ class FrcResult:
         if self.doubt:
             return "doubtful"
         beyond = format_cut_off_note(self.resolution_nm, self.cut_off_nm)
-        return beyond or compare_with_nyquist(self.resolution_px)
+        return beyond or describe_nyquist_ratio(self.resolution_px)
 
     @property
     def cut_off_warning(self) -> str:
@@ -321,7 +321,7 @@ def thin_counts(
 _PIXEL_TOLERANCE = 1e-3  # chosen: files round values; one pixel in a field of 1000
 
 
-def check_grids(a: Micrograph, b: Micrograph) -> None:
+def check_same_grid(a: Micrograph, b: Micrograph) -> None:
     """Check that two images share a grid, and warn if their origins differ."""
     if a.shape != b.shape:
         msg = (
@@ -422,9 +422,9 @@ class FrcPlan:
             msg = "A binomial split requires a single image of counts, got two images."
             raise OptionError(msg, code="options-contradict")
         if b is not None:
-            check_grids(a, b)
+            check_same_grid(a, b)
         if whole is not None:
-            check_grids(a, whole)
+            check_same_grid(a, whole)
             if options.reference:
                 msg = (
                     "A noise-free reference must be a second image, got two halves of "
@@ -432,7 +432,7 @@ class FrcPlan:
                 )
                 raise OptionError(msg, code="options-contradict")
             end = find_common_cut_off((whole,), whole, options)
-            reason = is_known_dependent(a, b)
+            reason = is_noise_dependent(a, b)
             return cls(
                 options,
                 False,
@@ -450,8 +450,8 @@ class FrcPlan:
             raise OptionError(msg, code="second-image-missing")
         first = a if a.pixel_size_nm is not None or b is None else b
         single = b is None and not from_one_image
-        reason = is_known_dependent(a, b, reference=options.reference)
-        needs_test = b is not None and not reason and not is_known_independent(a, b)
+        reason = is_noise_dependent(a, b, reference=options.reference)
+        needs_test = b is not None and not reason and not is_noise_independent(a, b)
         optical = (a,) if b is None or options.reference else (a, b)
         end = find_common_cut_off(optical, first, options)
         return cls(
@@ -494,7 +494,7 @@ class FrcPlan:
     @property
     def pitch(self) -> FloatPair:
         """Relative pixel pitch ``(y, x)``."""
-        return relative_pitch(self.size_source.scale)
+        return compute_relative_pitch(self.size_source.scale)
 
     @property
     def cut_off_frequency(self) -> float | None:
@@ -637,12 +637,15 @@ def measure_frc(
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
     pixels = None if frequency is None else 1 / frequency
-    nm, error = plan.size_source.mean_pixel_size_nm, length_error(plan.size_source)
+    nm, error = (
+        plan.size_source.mean_pixel_size_nm,
+        compute_length_error(plan.size_source),
+    )
     result = FrcResult(
         resolution_px=pixels,
         resolution_nm=None if pixels is None or nm is None else pixels * nm,
-        interval_px=_compute_interval(pixels, 1.0, spread),
-        interval_nm=_compute_interval(pixels, nm, math.hypot(spread, error)),
+        interval_px=_compute_length_interval(pixels, 1.0, spread),
+        interval_nm=_compute_length_interval(pixels, nm, math.hypot(spread, error)),
         criterion=options.criterion,
         estimator=options.estimator or "exact",
         method=plan.describe_method(under_lens=bool(outcome.under_lens[0])),
@@ -667,7 +670,7 @@ def measure_frc(
     return replace(result, correlation_below=below, correlation_above=above)
 
 
-def _compute_interval(
+def _compute_length_interval(
     pixels: float | None, size: float | None, spread: float
 ) -> FloatPair | None:
     """Compute the 95 % interval of a length from the standard error of its log."""

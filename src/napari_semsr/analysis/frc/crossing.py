@@ -390,7 +390,7 @@ def _estimate_pilot_crossing(
     return np.clip(crossing, low, high)
 
 
-def _compute_half_range(pilot: FloatArray, geometry: Geometry) -> FloatArray:
+def _compute_half_width(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     """Return the range of rings above the pilot crossing, as a fraction of it."""
     half_width = _RINGS_WANTED * geometry.rings.bin_width / pilot
     return np.clip(half_width, _NARROWEST, _WIDEST)
@@ -404,7 +404,7 @@ def _compute_ring_weights(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
-    half = _compute_half_range(pilot, geometry)[:, None]
+    half = _compute_half_width(pilot, geometry)[:, None]
     v = frequency[None, :] / pilot[:, None]
     lower = half * _LOWER_SHARE
     weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
@@ -498,7 +498,7 @@ class _FitProblem:
         return _FitState(theta, value, gradient, fisher)
 
 
-def _maximise(problem: _FitProblem, theta: FloatArray) -> _FitState:
+def _maximise_likelihood(problem: _FitProblem, theta: FloatArray) -> _FitState:
     """Maximise the likelihood by Fisher scoring with damped steps.
 
     Pairs leave the batch as soon as their steps are small.
@@ -526,19 +526,19 @@ def _maximise(problem: _FitProblem, theta: FloatArray) -> _FitState:
 
 def _fit_model(problem: _FitProblem, theta: FloatArray) -> _FitState:
     """Fit the model, and refit it with c = 0 if c is negative."""
-    best = _maximise(problem, theta)
+    best = _maximise_likelihood(problem, theta)
     rising = np.flatnonzero(best.theta[:, 2] < 0)
     if rising.size:
         fixed_theta = np.array([*problem.ridge[:2], _ZERO_PENALTY])
         straight = replace(problem.select(rising), ridge=fixed_theta)
         theta = best.theta[rising] * [1.0, 1.0, 0.0]
         best.copy_improvements(
-            _maximise(straight, theta), rising, np.ones(rising.size, bool)
+            _maximise_likelihood(straight, theta), rising, np.ones(rising.size, bool)
         )
     return best
 
 
-def _compute_log_lens_power(x: FloatArray) -> FloatArray:
+def _compute_log_otf_power(x: FloatArray) -> FloatArray:
     """Compute ln T², the log power of ideal optics; `x`: frequency over cut-off."""
     power = np.square(ideal_otf(x))
     return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
@@ -548,13 +548,13 @@ def _fit_with_cut_off(
     problem: _FitProblem, frequency: FloatArray, nodes: FloatArray, end: float
 ) -> _FitState:
     """Fit curves with a known optical cut-off; `frequency` (J,) of their rings."""
-    lens_power = _compute_log_lens_power(frequency / end)
+    lens_power = _compute_log_otf_power(frequency / end)
     inner_curve = np.clip(problem.curve, 0.03, 0.98)
     weight = problem.weight * np.exp(lens_power)
     level = weight * (np.log(inner_curve / (1 - inner_curve)) - lens_power)
     theta = np.zeros((len(inner_curve), 3))
     theta[:, 0] = level.sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
-    lens = _compute_log_lens_power(nodes / end)
+    lens = _compute_log_otf_power(nodes / end)
     through_lens = replace(problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR)
     return _fit_model(through_lens, theta)
 
@@ -601,7 +601,7 @@ def fit_crossing(
         ends_earlier = (under.value >= best.value - _MAX_LOSS) & (pilot > _FAR * end)
         best.copy_improvements(under, np.arange(len(curve)), ends_earlier)
         ends[ends_earlier] = end
-    inner = 1 - _LOWER_SHARE * _compute_half_range(pilot, geometry)
+    inner = 1 - _LOWER_SHARE * _compute_half_width(pilot, geometry)
     model = _SpectrumModel(best.theta, pilot, ends)
     return _find_model_crossing(model, best.fisher, inner, frequency, threshold, power)
 
@@ -618,7 +618,7 @@ class _SpectrumModel:
         """Evaluate ln S at frequencies (B, F)."""
         u = frequency / self.pilot[:, None]
         a, b, c = (self.theta[:, [place]] for place in range(3))
-        lens = _compute_log_lens_power(frequency / self.ends[:, None])
+        lens = _compute_log_otf_power(frequency / self.ends[:, None])
         return np.asarray(a - b * np.log(np.maximum(u, _LEAST)) - c * u**2 + lens)
 
     def compute_slope(self, crossing: FloatArray) -> FloatArray:

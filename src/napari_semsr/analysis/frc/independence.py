@@ -15,7 +15,7 @@ from napari_semsr.core import (
     Provenance,
     ReadableArray,
     RealArray,
-    central_box,
+    get_central_box,
     read_box,
 )
 
@@ -67,7 +67,7 @@ def _have_common_key(some: set[_Key], others: set[_Key]) -> bool:
     )
 
 
-def is_known_dependent(
+def is_noise_dependent(
     a: Micrograph, b: Micrograph | None, *, reference: bool = False
 ) -> bool:
     """Check whether two images share noise according to their histories.
@@ -104,7 +104,7 @@ def is_known_dependent(
     )
 
 
-def is_known_independent(a: Micrograph, b: Micrograph) -> bool:
+def is_noise_independent(a: Micrograph, b: Micrograph) -> bool:
     """Check whether the noise of both images is simulated or from different frames.
 
     For images that `is_known_dependent` accepts.
@@ -167,7 +167,8 @@ def has_unexplained_correlation(
     second is nearly free of noise, so that its own spectrum is not used.
     """
     one, other = (
-        read_box(data, central_box(data.shape, _LARGEST_PX)) for data in (first, second)
+        read_box(data, get_central_box(data.shape, _LARGEST_PX))
+        for data in (first, second)
     )
     spectra, samples = _compute_block_spectra(one, other, shift)
     block_spectra = [spectra]

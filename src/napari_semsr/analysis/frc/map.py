@@ -42,8 +42,8 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
+    compute_length_error,
     count_available_cores,
-    length_error,
     option,
     parse_pixel_size,
     plan_blocks,
@@ -446,7 +446,7 @@ def _create_map(
         field_reason=shared_reason,
         incomplete=grids.incomplete,
         shift_px=frc_plan.shift,
-        size_error=length_error(sized_image),
+        size_error=compute_length_error(sized_image),
         model_error=float(np.median(misfit)) if misfit.size else 0.0,
         cut_off_nm=frc_plan.cut_off_nm,
     )

@@ -249,7 +249,7 @@ _COSINES_HANN = (0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class _LobePlan:
+class _LobeTestPlan:
     """Precomputed data for the periodicity test of a given block shape."""
 
     window: Float32Array
@@ -260,7 +260,7 @@ class _LobePlan:
 
 
 @lru_cache(maxsize=4)
-def _plan_lobes(shape: IntPair) -> _LobePlan:
+def _plan_lobe_test(shape: IntPair) -> _LobeTestPlan:
     """Prepare the window, rings and neighbourhood of a lobe."""
     terms = _COSINES_STEEP if min(shape) >= _LARGE_PX else _COSINES_HANN
     # cosine-sum windows like SciPy's, without its slow import
@@ -277,7 +277,7 @@ def _plan_lobes(shape: IntPair) -> _LobePlan:
     distance = np.hypot(dy, dx)
     core = distance <= reach
     halo = (distance > reach + 0.5) & (distance <= 2 * reach)
-    return _LobePlan(
+    return _LobeTestPlan(
         window.astype(np.float32),
         reach,
         index,
@@ -295,7 +295,7 @@ def _sum_rings(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
     )
 
 
-def _compute_isolated_fraction(cross: Float32Array, plan: _LobePlan) -> FloatArray:
+def _compute_isolated_fraction(cross: Float32Array, plan: _LobeTestPlan) -> FloatArray:
     """Compute the fraction of coherent power in the strongest isolated lobes."""
     batch, rows, columns = cross.shape
     total = np.maximum(cross.sum(axis=(1, 2), dtype=np.float64), _TINY)
@@ -336,7 +336,7 @@ def _crop_centre(stack: Float32Array) -> Float32Array:
 def _has_dominant_lobes(stack: Float32Array) -> BoolArray:
     """Check whether isolated lobes of (B, Y, X) hold most power above white noise."""
     stack = _crop_centre(stack)
-    plan = _plan_lobes((stack.shape[1], stack.shape[2]))
+    plan = _plan_lobe_test((stack.shape[1], stack.shape[2]))
     power = np.abs(fft.fft2(stack * plan.window, axes=(1, 2))) ** 2
     half = power[:, :, : power.shape[2] // 2 + 1].reshape(len(power), -1)
     at = half.shape[1] // 2
@@ -360,7 +360,7 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
         rows, columns = (size - size % 2 for size in first.shape[1:])
         first, second = first[:, :rows:2, :columns:2], first[:, 1:rows:2, 1:columns:2]
     first, second = _crop_centre(first), _crop_centre(second)
-    plan = _plan_lobes((first.shape[1], first.shape[2]))
+    plan = _plan_lobe_test((first.shape[1], first.shape[2]))
     a = fft.fft2(first * plan.window, axes=(1, 2))
     b = fft.fft2(second * plan.window, axes=(1, 2))
     if single:  # removes the shift of half a pixel on both axes

@@ -134,7 +134,7 @@ def create_estimate(
     return Estimate(value, sd, value - k * sd, value + k * sd)
 
 
-def width_from_log(log: float) -> float:
+def convert_log_width(log: float) -> float:
     """Convert the logarithm of a width to the width, clipped to a finite range."""
     return math.exp(min(max(log, _SMALLEST), _LARGEST))
 
@@ -263,7 +263,7 @@ def _evaluate_model(
 
 def _compute_total_blur(log: float, area: float) -> tuple[float, float]:
     """Return the blur including the pixel area, and its log-width derivative."""
-    sigma = width_from_log(log)
+    sigma = convert_log_width(log)
     both = math.hypot(sigma, area)
     return both, sigma**2 / both
 
@@ -287,7 +287,7 @@ def _evaluate_box(
 ) -> FloatArray:
     height, centre, log, log_box = line
     both, slope = _compute_total_blur(log, area)
-    box = width_from_log(log_box)
+    box = convert_log_width(log_box)
     s = math.sqrt(2) * both
     top = box / 2 / s
     a, b = (places - centre) / s + top, (places - centre) / s - top

@@ -32,7 +32,7 @@ from napari_semsr.core import (
     ReadableArray,
     RealArray,
     ShapeError,
-    length_error,
+    compute_length_error,
     option,
     read_box,
 )
@@ -86,7 +86,7 @@ class ProfileOptions(Options):
 
     @field_validator("line", mode="before")
     @classmethod
-    def _parse_ends(cls, value: Any) -> tuple[float, ...]:
+    def _parse_line_ends(cls, value: Any) -> tuple[float, ...]:
         """Parse four numbers from a string."""
         parts = value.split(",") if isinstance(value, str) else value
         try:
@@ -279,7 +279,7 @@ def read_profile(
         ends = to_plane(ends)
     course = _map_to_pixels(ends[0], ends[1], to_plane, width, width_px)
     _check_band_width(course)
-    band = _Band.from_reader(course, reader or LineReader(image.data))
+    band = _LineBand.from_reader(course, reader or LineReader(image.data))
     share, places = course.get_samples()
     curve = band.average(places)
     at, value = band.get_pixels(course)
@@ -300,7 +300,7 @@ def read_profile(
         curve,
         per_px,
         has_size,
-        length_error(image, course.vector * image.scale) if has_size else 0.0,
+        compute_length_error(image, course.vector * image.scale) if has_size else 0.0,
         course.lines,
         at / per_px,
         value,
@@ -321,7 +321,7 @@ def _check_band_width(course: _PixelLine) -> None:
         raise OptionError(msg, code="out-of-range")
 
 
-def check_line_inside(
+def check_line_bounds(
     image: Micrograph, line: tuple[float, float, float, float]
 ) -> None:
     """Raise an error if a line ``(y0, x0, y1, x1)`` in px extends beyond its image."""
@@ -336,7 +336,7 @@ def check_line_inside(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Band:
+class _LineBand:
     """Pixels in the band around a line, row by row along its main axis."""
 
     major: int  # that axis
@@ -345,7 +345,7 @@ class _Band:
     values: FloatArray  # (M, W)
 
     @classmethod
-    def from_reader(cls, course: _PixelLine, reader: LineReader) -> "_Band":
+    def from_reader(cls, course: _PixelLine, reader: LineReader) -> "_LineBand":
         major = int(np.argmax(np.abs(course.vector)))
         minor = 1 - major
         _, places = course.get_samples()

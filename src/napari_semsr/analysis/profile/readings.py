@@ -32,10 +32,10 @@ from napari_semsr.analysis.profile.fits import (
     average_estimates,
     compute_akaike_weight,
     compute_fwhm,
+    convert_log_width,
     create_estimate,
     fit_edge,
     fit_lines,
-    width_from_log,
 )
 from napari_semsr.analysis.profile.line import Profile
 from napari_semsr.core import (
@@ -143,7 +143,7 @@ class PairReading:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Readings:
+class ProfileReadings:
     """Lines, edge and pairs measured in a profile."""
 
     lines: tuple[LineReading, ...]  # In order along the line, like the pairs
@@ -165,7 +165,7 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Features:
+class _CurveFeatures:
     """A curve, inverted for dark lines, and its peaks."""
 
     place: FloatArray
@@ -185,7 +185,7 @@ def measure_profile(
     polarity: Literal["auto", "bright", "dark"] = "auto",
     prominence: float = 0.1,
     pixel: Literal["area", "point"] = "area",
-) -> Readings:
+) -> ProfileReadings:
     """Measure the lines, edge and line pairs of a profile, or explain their absence.
 
     `prominence` is the minimum rise of a line above its surroundings, over the
@@ -226,7 +226,7 @@ def measure_profile(
             features.peaks and _crosses_dark_lines(features, other)
         ):
             features, dark = other, not dark
-    _check_unclipped(profile, features, step)
+    _check_profile_clipping(profile, features, step)
     area = profile.spread_px if pixel == "area" else 0.0
     sign = -1.0 if dark else 1.0
     if step is not None:
@@ -234,7 +234,7 @@ def measure_profile(
     if not features.peaks:
         base, top = sign * features.base, sign * float(features.smooth.max())
         reason = "no line or edge is distinguishable from noise"
-        return Readings((), (), None, dark, noise, base, top, reason, ())
+        return ProfileReadings((), (), None, dark, noise, base, top, reason, ())
     owners = _fit_groups(profile, features, area, sign)
     lines = _measure_lines(owners, features, sign)
     pairs = _measure_pairs(owners, lines, features)
@@ -242,7 +242,7 @@ def measure_profile(
     curves = tuple(group.sample_model() for group in groups)
     top = sign * max(float(features.smooth[peak]) for peak in features.peaks)
     base = sign * features.base
-    return Readings(lines, pairs, None, dark, noise, base, top, None, curves)
+    return ProfileReadings(lines, pairs, None, dark, noise, base, top, None, curves)
 
 
 def _estimate_noise(profile: Profile) -> float:
@@ -255,7 +255,7 @@ def _estimate_noise(profile: Profile) -> float:
     return float(_MAD * np.median(np.abs(bends)) / math.sqrt(6))
 
 
-def _crosses_dark_lines(dark: _Features, bright: _Features) -> bool:
+def _crosses_dark_lines(dark: _CurveFeatures, bright: _CurveFeatures) -> bool:
     """Check whether a profile with both kinds of lines crosses the dark ones.
 
     A gap between bright objects, or next to one, is as deep as these are high, or
@@ -287,8 +287,8 @@ def _crosses_dark_lines(dark: _Features, bright: _Features) -> bool:
 # Clipped lines and edges.
 
 
-def _check_unclipped(
-    profile: Profile, features: _Features, step: FloatPair | None
+def _check_profile_clipping(
+    profile: Profile, features: _CurveFeatures, step: FloatPair | None
 ) -> None:
     """Raise an error if a line, an edge or the background is clipped."""
     at, bright = profile.place_px, not features.turned_over
@@ -297,7 +297,7 @@ def _check_unclipped(
         middle = sum(step) / 2 if bright else -sum(step) / 2
         for side, white in (level > middle, bright), (level < middle, not bright):
             name = f"{'bright' if white else 'dark'} side of the edge"
-            _check_part_unclipped(
+            _check_section_clipping(
                 profile, features, side, _CLIPPED_SIDE, name, white=white
             )
         return
@@ -309,21 +309,21 @@ def _check_unclipped(
             ends = place - width / 2, place + width / 2
         line = (at >= ends[0]) & (at <= ends[1])
         name = f"line at {sum(ends) / 2 * profile.per_px:.4g} {unit}"
-        _check_part_unclipped(
+        _check_section_clipping(
             profile, features, line, OVEREXPOSED_SHARE, name, white=bright
         )
         reach = _REACH * (ends[1] - ends[0])
         quarter = (3 * features.base + features.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
         name = f"background of the {name}"
-        _check_part_unclipped(
+        _check_section_clipping(
             profile, features, ground, _CLIPPED_SIDE, name, white=not bright
         )
 
 
-def _check_part_unclipped(
+def _check_section_clipping(
     profile: Profile,
-    features: _Features,
+    features: _CurveFeatures,
     part: BoolArray,
     share: float,
     name: str,
@@ -402,7 +402,7 @@ def _has_abrupt_plateau(profile: Profile, level: float, *, white: bool) -> bool:
 
 def _find_features(
     profile: Profile, noise: float, *, dark: bool, prominence: float
-) -> _Features:
+) -> _CurveFeatures:
     """Find peaks, doubling the smoothing until one exceeds the noise."""
     place = profile.distance_px
     level = -profile.intensity if dark else profile.intensity.copy()
@@ -425,7 +425,7 @@ def _find_features(
     # level of the surroundings: median of the values below the centre of the range
     base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
     peak_places = tuple(int(peak) for peak in peaks if not gaps[peak])
-    return _Features(
+    return _CurveFeatures(
         place, level, without_gaps, smooth, width, peak_places, float(base), step, dark
     )
 
@@ -457,7 +457,7 @@ def _find_half_maximum(
 
 
 def _find_line_ends(
-    features: _Features, level: FloatArray, peak: int
+    features: _CurveFeatures, level: FloatArray, peak: int
 ) -> FloatPair | None:
     """Find a line's half-maximum crossings, unless another line is between them."""
     left, right = _find_half_maximum(features.place, level, peak, features.base)
@@ -468,7 +468,7 @@ def _find_line_ends(
     return None if is_merged else (left, right)
 
 
-def _estimate_position_and_width(features: _Features, peak: int) -> FloatPair:
+def _estimate_position_and_width(features: _CurveFeatures, peak: int) -> FloatPair:
     """Estimate the position and width of a line on a smoothed curve.
 
     The peak of a broad line may be a bump anywhere on it: its centre is used.
@@ -556,14 +556,14 @@ def _estimate_fwhm(fit: ModelFit, number: int) -> Estimate:
 
 
 def _compute_line_fwhm(line: FloatArray) -> float:
-    return compute_fwhm(*(width_from_log(log) for log in line[2:]))
+    return compute_fwhm(*(convert_log_width(log) for log in line[2:]))
 
 
 _Owner = tuple[_LineGroup | None, int]  # the fit of a line, and its index in it
 
 
 def _fit_groups(
-    profile: Profile, features: _Features, area: float, sign: float
+    profile: Profile, features: _CurveFeatures, area: float, sign: float
 ) -> list[_Owner]:
     """Fit lines with overlapping surroundings together."""
     places, widths = zip(
@@ -588,7 +588,7 @@ def _fit_groups(
 
 def _fit_group(
     profile: Profile,
-    features: _Features,
+    features: _CurveFeatures,
     begin: Sequence[FloatPair],
     numbers: Sequence[int],
     area: float,
@@ -603,8 +603,8 @@ def _fit_group(
         # up to the adjacent saddles
         low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
         high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
-        low = max(low, _find_foot(features, peaks[0], -1))
-        high = min(high, _find_foot(features, peaks[-1], 1))
+        low = max(low, _find_adjacent_minimum(features, peaks[0], -1))
+        high = min(high, _find_adjacent_minimum(features, peaks[-1], 1))
         if numbers[0] > 0:
             low = max(low, _find_saddle(features, numbers[0] - 1))
         if numbers[-1] + 1 < len(features.peaks):
@@ -630,7 +630,7 @@ def _fit_group(
     return best
 
 
-def _find_foot(features: _Features, peak: int, way: int) -> float:
+def _find_adjacent_minimum(features: _CurveFeatures, peak: int, way: int) -> float:
     """Find the lowest point on one side of a line, before the curve rises again.
 
     If that is above half of the line's height, the profile may end on an object, which
@@ -645,7 +645,7 @@ def _find_foot(features: _Features, peak: int, way: int) -> float:
     return float(features.place[peak + way * int(np.argmin(side[: again[0]]))])
 
 
-def _find_saddle(features: _Features, first: int) -> float:
+def _find_saddle(features: _CurveFeatures, first: int) -> float:
     """Find the lowest point between two adjacent peaks."""
     one, two = features.peaks[first], features.peaks[first + 1]
     return float(features.place[one + int(np.argmin(features.smooth[one : two + 1]))])
@@ -675,8 +675,8 @@ def _fit_models(
         for fit in fits
         if fit is not box
         or all(  # every box must be distinguishable from its blur
-            width_from_log(line[3])
-            > _MIN_BOX * math.hypot(width_from_log(line[2]), fit.area_px)
+            convert_log_width(line[3])
+            > _MIN_BOX * math.hypot(convert_log_width(line[2]), fit.area_px)
             for line in fit.line_parameters
         )
     ]
@@ -692,7 +692,7 @@ _BLUR_PX = 2.0
 
 
 def _measure_lines(
-    owners: Sequence[_Owner], features: _Features, sign: float
+    owners: Sequence[_Owner], features: _CurveFeatures, sign: float
 ) -> tuple[LineReading, ...]:
     """Measure every line by its fit and its half-maximum crossings."""
     read = []
@@ -723,7 +723,7 @@ def _measure_lines(
 
 
 def _measure_pairs(
-    owners: Sequence[_Owner], lines: Sequence[LineReading], features: _Features
+    owners: Sequence[_Owner], lines: Sequence[LineReading], features: _CurveFeatures
 ) -> tuple[PairReading, ...]:
     pairs = []
     distance: Estimate | None
@@ -802,7 +802,9 @@ def _classify_dip(dip: Estimate | None, least: float) -> Verdict:
 # Edges.
 
 
-def _find_step(profile: Profile, features: _Features, noise: float) -> FloatPair | None:
+def _find_step(
+    profile: Profile, features: _CurveFeatures, noise: float
+) -> FloatPair | None:
     """Return the levels before and after an edge; None if there is no edge."""
     level = -features.without_gaps if features.turned_over else features.without_gaps
     count = max(2, round(_ENDS * len(level)))
@@ -818,8 +820,12 @@ def _find_step(profile: Profile, features: _Features, noise: float) -> FloatPair
 
 
 def _measure_edge(
-    profile: Profile, features: _Features, levels: FloatPair, noise: float, area: float
-) -> Readings:
+    profile: Profile,
+    features: _CurveFeatures,
+    levels: FloatPair,
+    noise: float,
+    area: float,
+) -> ProfileReadings:
     before, after = levels
     step = after - before
     sign = -1.0 if features.turned_over else 1.0
@@ -840,10 +846,10 @@ def _measure_edge(
     low, high = sorted(levels)
     if not fits:
         edge = EdgeReading(None, None, plain, step)
-        return Readings((), (), edge, False, noise, low, high, None, ())
+        return ProfileReadings((), (), edge, False, noise, low, high, None, ())
     fit = fits[0]
     width, *others = (
-        one.estimate(lambda p: EDGE_10_90 * width_from_log(p[3]), positive=True)
+        one.estimate(lambda p: EDGE_10_90 * convert_log_width(p[3]), positive=True)
         for one in fits[:2]
     )
     if others:
@@ -857,7 +863,7 @@ def _measure_edge(
     )
     edge = EdgeReading(at, sure, plain, float(fit.parameters[1]))
     curves = ((places, fit.evaluate(places)),)
-    return Readings((), (), edge, False, noise, low, high, None, curves)
+    return ProfileReadings((), (), edge, False, noise, low, high, None, curves)
 
 
 def _fit_edge(
@@ -885,7 +891,7 @@ def _fit_edge(
         low, rise, place, log, *slope = best[0].parameters.tolist()
         if former and abs(former[0].parameters[3] - log) < _CONVERGENCE:
             break
-        sigma = width_from_log(log)
+        sigma = convert_log_width(log)
         reach = max(_EDGE_REACH * math.hypot(sigma, area), _MIN_REACH_PX)
         near = np.abs(places - place) <= reach
         starts_tried = [

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     SemsrError,
-    escape_invisible,
+    escape_invisible_characters,
     format_one_line,
     open_file,
 )
@@ -44,16 +44,16 @@ from napari_semsr.io.read_image import (
     ReadOptions,
     apply_frame_metadata,
     choose_plane,
+    convert_to_nm,
     create_lazy_plane,
     create_pixel_size,
     decode_text,
-    named_axes,
+    get_axis_sizes,
+    get_nm_per_unit,
     parse_metadata_length_nm,
     parse_rows_and_columns,
-    parse_tescan,
-    scale_rows,
-    to_nm,
-    unit_to_nm,
+    parse_tescan_header,
+    scale_row_count,
 )
 
 if TYPE_CHECKING:
@@ -71,20 +71,20 @@ _DIGITS = 18  # digits of a number; chosen: enough for any number of planes
 _NO_LENGTH = ("pixel", "reference frame")
 
 
-def _parse_ome(text: str) -> "Element | None":
+def _parse_ome_xml(text: str) -> "Element | None":
     from xml.etree import ElementTree as ET
 
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         return None
     plain = text.strip().rstrip("\0")
     # some writers leave control characters in names, which XML does not have
-    for xml_text in (plain, escape_invisible(plain, lines=True)):
+    for xml_text in (plain, escape_invisible_characters(plain, lines=True)):
         with suppress(ET.ParseError):
             return ET.fromstring(xml_text)  # noqa: S314
     return None
 
 
-def _local_name(element: "Element") -> str:
+def _get_local_name(element: "Element") -> str:
     return element.tag.rpartition("}")[2]
 
 
@@ -96,8 +96,8 @@ def _has_planes(
     An image whose files are all missing does not count as a series.
     """
     for data in image.iter():
-        if _local_name(data) == "TiffData":
-            uuid = next((e for e in data if _local_name(e) == "UUID"), None)
+        if _get_local_name(data) == "TiffData":
+            uuid = next((e for e in data if _get_local_name(e) == "UUID"), None)
             if uuid is None or (own and uuid.text == own):
                 return True
             if files(uuid.get("FileName", "")):
@@ -109,7 +109,7 @@ def _read_series_metadata(
     root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None, str | None]:
     """Read the pixel size, name and bit depth of a series; None if missing."""
-    images, count = [e for e in root if _local_name(e) == "Image"], len(tif.series)
+    images, count = [e for e in root if _get_local_name(e) == "Image"], len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
     # if the set of a file was ignored, only its own images are read
     files = (lambda n: (folder / n).is_file()) if tif.is_ome else name.__eq__
@@ -143,7 +143,7 @@ _LARGEST_VALUE, _LARGEST_SAMPLE = 281, 341  # tags of the largest grey value
 _MICRO_MANAGER = 51123
 
 
-def _significant_bits(
+def _get_significant_bits(
     page: "tifffile.TiffPage", by_ome: str | None, text: str
 ) -> dict[str, int]:
     """Return the number of significant bits, or an empty dictionary if unknown.
@@ -177,7 +177,7 @@ def _read_ome_image(
     image: "Element", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None, str | None]:
     """Read the pixel size ``(y, x)`` in nm, name and bit depth of an OME image."""
-    pixels = next((e for e in image if _local_name(e) == "Pixels"), None)
+    pixels = next((e for e in image if _get_local_name(e) == "Pixels"), None)
     if pixels is None:
         return None, image.get("Name"), None
     sizes = [
@@ -187,7 +187,9 @@ def _read_ome_image(
         )
         for a in "YX"
     ]
-    size = create_pixel_size([None if v is None else to_nm(v, u) for v, u in sizes])
+    size = create_pixel_size(
+        [None if v is None else convert_to_nm(v, u) for v, u in sizes]
+    )
     size_texts = [f"{v} {u}" for v, u in sizes if v is not None and u not in _NO_LENGTH]
     if size is None and size_texts:
         sentence = Message(
@@ -237,7 +239,7 @@ def _apply_lut(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
         raise ReadError(msg, code="file-damaged") from error
 
 
-def _map_limits(
+def _convert_contrast_limits(
     look: DisplaySettings | None, change: "Callable[[float], float]"
 ) -> DisplaySettings | None:
     """Apply a grey-value conversion to the contrast limits."""
@@ -292,7 +294,7 @@ def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> 
     if data.dtype.kind not in "uif" or not math.isfinite(value):
         return data  # NaN and infinities are missing anyway
     lazy = hasattr(data, "dask")
-    if not lazy and not _is_no_data(data, value).any():
+    if not lazy and not _get_no_data_mask(data, value).any():
         return data
     sentence = Message(
         f"Pixels with value {value:g} are treated as missing: the file defines this "
@@ -304,13 +306,13 @@ def _mask_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> 
 
     def mask_no_data(block: RealArray) -> RealArray:
         with_gaps = block.astype(working)
-        with_gaps[_is_no_data(block, value)] = np.nan
+        with_gaps[_get_no_data_mask(block, value)] = np.nan
         return with_gaps
 
     return data.map_blocks(mask_no_data, dtype=working) if lazy else mask_no_data(data)
 
 
-def _is_no_data(data: RealArray, value: float) -> BoolArray:
+def _get_no_data_mask(data: RealArray, value: float) -> BoolArray:
     """Mark pixels equal to a value rounded to their data type, e.g. -3.4e38."""
     if data.dtype.kind != "f":
         return np.asarray(data == value)
@@ -337,10 +339,10 @@ def _convert_grey_values(
         white = 2**white_bits - 1 if kind == "u" else -1
         data = data.dtype.type(white) - data if kind == "u" else ~data
         if kind != "b":
-            look = _map_limits(look, lambda limit: white - limit)
+            look = _convert_contrast_limits(look, lambda limit: white - limit)
     if line is not None:
         shift, slope = line
-        look = _map_limits(look, lambda limit: limit * slope + shift)
+        look = _convert_contrast_limits(look, lambda limit: limit * slope + shift)
         ends = sorted((shift, shift + slope * np.iinfo(data.dtype).max))
         fitting = [
             dtype
@@ -404,12 +406,12 @@ def _read_vendor_metadata(
     for code in _FEI_TAGS:
         text = _read_tag_text(tif, page, code)
         if text is not None:
-            return parse_fei(text, shape)
+            return parse_fei_header(text, shape)
     text = _read_tag_text(tif, page, _ZEISS_TAG)
     if text is not None:
-        return parse_zeiss(text, shape)
+        return parse_zeiss_header(text, shape)
     text = _read_tag_text(tif, page, _TESCAN_TAG)
-    return parse_tescan(text or "", shape, f"tag {_TESCAN_TAG}")
+    return parse_tescan_header(text or "", shape, f"tag {_TESCAN_TAG}")
 
 
 def _parse_ini(text: str) -> dict[str, dict[str, str]]:
@@ -446,7 +448,7 @@ _FEI_ENTRIES = {
 }
 
 
-def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
+def parse_fei_header(text: str, shape: tuple[int, int]) -> RawImage:
     """Parse FEI and Thermo Fisher INI text without reading pixels."""
     sections = _parse_ini(text)
     image = sections.get("Image", {})
@@ -461,7 +463,7 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
         size_texts = [scan.get("PixelHeight"), scan.get("PixelWidth")]
         if not any(size_texts):
             continue
-        size = create_pixel_size([to_nm(value, "m") for value in size_texts])
+        size = create_pixel_size([convert_to_nm(value, "m") for value in size_texts])
         if size is not None:
             warnings = []
             break
@@ -497,7 +499,7 @@ def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
     length = parse_metadata_length_nm(label)
     if length is None or len(numbers) < 4:
         return length
-    exact = to_nm(numbers[3], "m")
+    exact = convert_to_nm(numbers[3], "m")
     digits = label.split()[0].partition(".")[2]
     unit = parse_metadata_length_nm(f"1 {label.split()[-1]}") or 0.0
     half = 0.5 * 10.0 ** -len(digits) * unit
@@ -506,7 +508,7 @@ def _refine_pixel_size(label: str, numbers: list[str]) -> float | None:
     return length
 
 
-def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
+def parse_zeiss_header(text: str, shape: tuple[int, int]) -> RawImage:
     """Parse Zeiss SmartSEM text without reading pixels."""
     # unnamed numbers come first, and then values, each on the line after its name
     lines = [line.strip() for line in text.splitlines()]
@@ -536,7 +538,7 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
     image = RawImage("TIFF", None, None, "Zeiss", metadata=metadata)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
-        return _compute_size_from_field(image, values, shape)
+        return _add_pixel_size_from_fov(image, values, shape)
     length = _refine_pixel_size(label, numbers)
     if length is None:
         warning = Message(
@@ -549,7 +551,7 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
     return _rescale_to_page(image, length, values, shape)
 
 
-def _compute_size_from_field(
+def _add_pixel_size_from_fov(
     image: RawImage, values: Mapping[str, str], shape: tuple[int, int]
 ) -> RawImage:
     """Compute the pixel size of an older file from its field of view.
@@ -601,7 +603,7 @@ def _rescale_to_page(
 # Pixel size of other TIFFs: ImageJ, resolution tags.
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
-_PRINT_UNITS = [unit_to_nm(unit) for unit in _TAG_UNITS.values()]
+_PRINT_UNITS = [get_nm_per_unit(unit) for unit in _TAG_UNITS.values()]
 _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 
@@ -622,7 +624,7 @@ def _read_pixel_pitches(
             else:
                 number = float(value)
         is_valid = math.isfinite(number) and number > 0
-        lengths.append(to_nm(1 / number, per) if is_valid else None)
+        lengths.append(convert_to_nm(1 / number, per) if is_valid else None)
     return create_pixel_size(lengths)
 
 
@@ -653,7 +655,7 @@ def _read_imagej_pixel_size(
             "pixel-size-invalid",
         )
         warnings.append(sentence)
-    elif max(size) > LARGEST_PRINTED_NM and unit_to_nm(unit) in _PRINT_UNITS:
+    elif max(size) > LARGEST_PRINTED_NM and get_nm_per_unit(unit) in _PRINT_UNITS:
         return None  # ImageJ uses resolution tags as a calibration
     return size
 
@@ -696,7 +698,7 @@ class _PlaneSource:
             return self.extent
         return (*self.extent, self.shape[self.axes.index("S")])
 
-    def _order_samples(self, samples: RealArray) -> RealArray:
+    def _reorder_samples(self, samples: RealArray) -> RealArray:
         """Move colour samples to the last axis, or select one of them."""
         if "S" not in self.axes:
             return samples
@@ -715,7 +717,7 @@ class _PlaneSource:
         if self.offset is not None:
             count = math.prod(self.shape)
             flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
-            return self._order_samples(flat.reshape(self.shape))
+            return self._reorder_samples(flat.reshape(self.shape))
         import tifffile
 
         how = dict(self.how)
@@ -726,7 +728,7 @@ class _PlaneSource:
             page = self._find_page(tif)
             page.parent.filehandle.open()  # `tifffile` closes the other files of a set
             plane = np.asarray(page.asarray()).reshape(self.shape)
-        return self._order_samples(plane)
+        return self._reorder_samples(plane)
 
     def read_window(self, rows: slice, columns: slice) -> RealArray:
         index = tuple(
@@ -735,7 +737,7 @@ class _PlaneSource:
         if self.offset is not None:
             with convert_decoding_errors(self.path, "TIFF"):
                 view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
-                return self._order_samples(np.array(view[index]))
+                return self._reorder_samples(np.array(view[index]))
         import tifffile
         import zarr
 
@@ -750,7 +752,7 @@ class _PlaneSource:
                 part = zarr.open_array(store, mode="r")[index]
             finally:
                 store.close()
-        return self._order_samples(np.asarray(part))
+        return self._reorder_samples(np.asarray(part))
 
 
 def _check_pixel_data(path: Path, page: "tifffile.TiffPage") -> None:
@@ -906,7 +908,10 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
     listener = _WarningHandler(complaints)
     _logger.addHandler(listener)
     try:
-        with convert_decoding_errors(path, "TIFF"), _open(path, complaints) as tif:
+        with (
+            convert_decoding_errors(path, "TIFF"),
+            _open_tiff_set(path, complaints) as tif,
+        ):
             if not len(tif.series):
                 msg = f"{path} is a TIFF without an image: export it again."
                 raise ReadError(msg, code="no-image")
@@ -916,7 +921,7 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
 
 
 @contextmanager
-def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
+def _open_tiff_set(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
     """Open a TIFF, even if its OME-XML is in another file of the set.
 
     OME-XML that does not list this file is ignored, as if it were missing; `warnings`
@@ -926,12 +931,12 @@ def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
 
     with tifffile.TiffFile(path) as tif:
         text = _read_companion_xml(path, tif, warnings)
-        if text is None and not (fault := _find_set_fault(path, tif)):
+        if text is None and not (fault := _explain_incomplete_set(path, tif)):
             yield tif
             return
     if text is not None:
         with tifffile.TiffFile(path, omexml=text) as tif:
-            if not (fault := _find_set_fault(path, tif)):
+            if not (fault := _explain_incomplete_set(path, tif)):
                 yield tif
                 return
     warnings.append(fault)
@@ -939,9 +944,9 @@ def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
         yield tif
 
 
-def _find_set_fault(path: Path, tif: "tifffile.TiffFile") -> str:
+def _explain_incomplete_set(path: Path, tif: "tifffile.TiffFile") -> str:
     """Return why only this file's planes are read; empty if the set is complete."""
-    _check_ome(path, tif)
+    _check_ome_references(path, tif)
     if "FileName" not in (tif.ome_metadata or "") or not tif.series:
         return ""
     own = [one for one in tif.series if _has_own_planes(tif, one)]
@@ -977,12 +982,12 @@ def _read_companion_xml(
     from tifffile import TiffFile
 
     text = tif.ome_metadata or ""
-    own = _parse_ome(text)
+    own = _parse_ome_xml(text)
     if own is None:
         return None
-    where = [element for element in own if _local_name(element) == "BinaryOnly"]
+    where = [element for element in own if _get_local_name(element) == "BinaryOnly"]
     if not where:
-        is_plain = text == escape_invisible(text, lines=True)
+        is_plain = text == escape_invisible_characters(text, lines=True)
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where[0].get("MetadataFile") or ""
     root: Element | None = None
@@ -998,7 +1003,7 @@ def _read_companion_xml(
                 content = str(other.ome_metadata or "")
         else:
             content = read_text(companion)
-        root = _parse_ome(content)
+        root = _parse_ome_xml(content)
     if root is None:
         sentence = Message(
             f"The OME-XML is in {format_one_line(f'{name:.80}')!r}, which is not a "
@@ -1012,7 +1017,7 @@ def _read_companion_xml(
     return ET.tostring(root, encoding="unicode")
 
 
-def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
+def _check_ome_references(path: Path, tif: "tifffile.TiffFile") -> None:
     """Raise `ReadError` if OME-XML refers to other folders or too many planes.
 
     `tifffile` opens every part that is named, and lists every plane that is stated.
@@ -1023,7 +1028,7 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
     if "FileName" not in ome and ("<!DOCTYPE" in ome or "<!ENTITY" in ome):
         tif.is_ome = False  # `tifffile` would parse entities unchecked
         return
-    root = _parse_ome(ome)
+    root = _parse_ome_xml(ome)
     elements = [] if root is None else list(root.iter())
     names = [element.get("FileName") or "" for element in elements]
     away = next(
@@ -1071,9 +1076,9 @@ def is_grey(path: Path) -> bool:
             return False
         sizes: list[int] = []
         if tif.is_ome:
-            root = _parse_ome(tif.ome_metadata or "")
+            root = _parse_ome_xml(tif.ome_metadata or "")
             pixels = () if root is None else root.iter()
-            first = next((e for e in pixels if _local_name(e) == "Pixels"), None)
+            first = next((e for e in pixels if _get_local_name(e) == "Pixels"), None)
             if first is not None:
                 sizes = [int(first.get(f"Size{axis}", 1)) for axis in "ZCT"]
         elif tif.is_imagej:
@@ -1217,7 +1222,7 @@ def _choose_plane(
     sample = places[-1] if by_sample else None
     where = places[: len(shape)]
     outer = int(np.ravel_multi_index(where, shape)) if shape else 0
-    return channels, planes, named_axes(axis_names, counts), outer, sample
+    return channels, planes, get_axis_sizes(axis_names, counts), outer, sample
 
 
 def _read_metadata(
@@ -1230,12 +1235,14 @@ def _read_metadata(
     maker = _read_vendor_metadata(tif, page)
     text, warnings = str(page.description or ""), list[str]()
     if maker is not None:
-        bits = _significant_bits(page, None, text)
+        bits = _get_significant_bits(page, None, text)
         return replace(maker, metadata={**maker.metadata, **bits})
     size: PixelSize | None = None
     name, record, look, depth = None, None, None, None
     first = tif.pages.first
-    root = _parse_ome(tif.ome_metadata or (first.description if first.is_ome else ""))
+    root = _parse_ome_xml(
+        tif.ome_metadata or (first.description if first.is_ome else "")
+    )
     if root is not None:
         size, name, depth = _read_series_metadata(root, series, tif, warnings)
         record = find_ome_record(root)
@@ -1274,7 +1281,7 @@ def _read_metadata(
             for name, tag in tags.items()
             if tag is not None and isinstance(tag.value, str)
         }
-        | _significant_bits(page, depth, text),
+        | _get_significant_bits(page, depth, text),
         warnings=tuple(warnings),
         place_doubts=(cut,) if cut else (),
     )
@@ -1338,6 +1345,6 @@ def _convert_to_level(
         ),
         spacing_px=(spacing[0] * down, spacing[1] * across),
         pixel_size_nm=size and PixelSize((size[0] * down, size[1] * across)),
-        databar_rows=scale_rows(image.databar_rows, down),
+        databar_rows=scale_row_count(image.databar_rows, down),
         coarser=(down, across),
     )

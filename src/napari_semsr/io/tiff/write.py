@@ -14,17 +14,17 @@ from napari_semsr.core import (
     PixelSize,
     RealArray,
     WriteError,
-    escape_invisible,
+    escape_invisible_characters,
 )
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
-    create_record,
-    output_format,
+    create_image_record,
+    get_output_format,
     replace_atomically,
 )
 from napari_semsr.io.tiff.read import read_calibration
-from napari_semsr.io.zarr import halve, level_shapes
+from napari_semsr.io.zarr import compute_pyramid_shapes, downsample_block
 
 # An output has the first of these types that holds all its values. Bio-Formats reads
 # no other types, and ImageJ's own decoder only the first three.
@@ -70,7 +70,7 @@ def _choose_resolution(
     return "pixel", ((1, 1), (1, 1))
 
 
-def _resolution_tags(image: Micrograph) -> dict[str, Any]:
+def _create_resolution_tags(image: Micrograph) -> dict[str, Any]:
     """Return resolution tags for readers that ignore ImageJ and OME metadata."""
     unit, per_unit = _choose_resolution(image.pixel_size_nm, {"cm": 10**7})
     return {"resolution": per_unit, "resolutionunit": 3 if unit == "cm" else 1}
@@ -83,7 +83,7 @@ def _find_lossless_type(
     return next((np.dtype(t) for t in types if np.can_cast(dtype, t)), None)
 
 
-def _to_ome_type(data: RealArray, path: Path) -> RealArray:
+def _convert_to_ome_type(data: RealArray, path: Path) -> RealArray:
     """Convert grey values to a type supported by OME, or raise `WriteError`."""
     if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
         for value in (data.min(), data.max()):
@@ -94,14 +94,14 @@ def _to_ome_type(data: RealArray, path: Path) -> RealArray:
                     "instead."
                 )
                 raise WriteError(msg, code="out-of-range")
-    return data.astype(_ome_type(data.dtype), copy=False)
+    return data.astype(_get_ome_type(data.dtype), copy=False)
 
 
-def _ome_type(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
+def _get_ome_type(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     return _find_lossless_type(dtype, _OME_TYPES) or np.dtype(np.float64)
 
 
-def _to_imagej_type(data: RealArray, path: Path) -> RealArray:
+def _convert_to_imagej_type(data: RealArray, path: Path) -> RealArray:
     """Convert grey values to a type supported by ImageJ, or to float64.
 
     Fiji opens float64 through Bio-Formats.
@@ -109,7 +109,7 @@ def _to_imagej_type(data: RealArray, path: Path) -> RealArray:
     kind = _find_lossless_type(data.dtype, _IMAGEJ_TYPES)
     if kind is not None:
         return data.astype(kind, copy=False)
-    wide = _to_ome_type(data, path).astype(np.float64, copy=False)
+    wide = _convert_to_ome_type(data, path).astype(np.float64, copy=False)
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float32)
     return narrow if np.array_equal(narrow, wide, equal_nan=True) else wide
@@ -131,28 +131,28 @@ def write_imagej(image: Micrograph, path: Path) -> None:
             f"GB for {path}: write .ome.tif or .ome.zarr."
         )
         raise WriteError(msg, code="image-too-large")
-    data = np.ascontiguousarray(_to_imagej_type(image.array(), path))
+    data = np.ascontiguousarray(_convert_to_imagej_type(image.array(), path))
     imagej = data.dtype.name in _IMAGEJ_TYPES
-    options = _imagej_options(image, "YX")
+    options = _create_imagej_options(image, "YX")
     if not imagej:
         options = {
             "metadata": None,
             "description": _format_record(image),
-            **_resolution_tags(image),
+            **_create_resolution_tags(image),
         }
     with (
-        _verify_and_rename(path, image) as temporary,
+        _rename_verified_file(path, image) as temporary,
         tifffile.TiffWriter(temporary, imagej=imagej) as tif,
     ):
         tif.write(data, photometric="minisblack", **options)
 
 
 @contextmanager
-def _verify_and_rename(path: Path, image: Micrograph) -> Iterator[Path]:
+def _rename_verified_file(path: Path, image: Micrograph) -> Iterator[Path]:
     """Rename a file after checking that its metadata can be read."""
     with replace_atomically(path) as place:
         yield place
-        calibration, record = read_calibration(place), create_record(image)
+        calibration, record = read_calibration(place), create_image_record(image)
         if (
             calibration.record != Record.from_json(record.to_json())
             or calibration.warnings
@@ -164,7 +164,7 @@ def _verify_and_rename(path: Path, image: Micrograph) -> Iterator[Path]:
             raise WriteError(msg, code="record-not-kept")
 
 
-def write_fei(image: Micrograph, path: Path) -> None:
+def write_fei_tiff(image: Micrograph, path: Path) -> None:
     """Write a TIFF like those of FEI and Thermo Fisher electron microscopes.
 
     The image must be calibrated and have unsigned integers. A private tag states field
@@ -200,10 +200,10 @@ def write_fei(image: Micrograph, path: Path) -> None:
 
 
 def _format_record(image: Micrograph) -> str:
-    return f"{RECORD_KEY}={create_record(image).to_json()}"
+    return f"{RECORD_KEY}={create_image_record(image).to_json()}"
 
 
-def _imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
+def _create_imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
     """Return the ImageJ options: scale, contrast limits, and the metadata record."""
     keywords: dict[str, Any] = {}
     if image.look is not None:
@@ -215,12 +215,14 @@ def _imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
     return {"metadata": keywords, "resolution": per_unit}
 
 
-def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
+def _create_ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
     """Return OME-XML attributes: sizes with units, and the metadata record."""
     metadata: dict[str, Any] = {
         "axes": axes,
-        "Name": escape_invisible(image.name),  # XML holds no control characters
-        "MapAnnotation": {RECORD_KEY: create_record(image).to_json()},
+        "Name": escape_invisible_characters(
+            image.name
+        ),  # XML holds no control characters
+        "MapAnnotation": {RECORD_KEY: create_image_record(image).to_json()},
     }
     if image.significant_bits is not None:
         metadata["SignificantBits"] = image.significant_bits
@@ -239,7 +241,7 @@ def _iterate_tiles(data: Any, path: Path) -> Iterator[RealArray]:
     """
     rows, columns = data.shape
     for top in range(0, rows, _BAND):
-        band = _to_ome_type(np.asarray(data[top : top + _BAND]), path)
+        band = _convert_to_ome_type(np.asarray(data[top : top + _BAND]), path)
         for y in range(0, band.shape[0], _TILE):
             for x in range(0, columns, _TILE):
                 part = band[y : y + _TILE, x : x + _TILE]
@@ -251,10 +253,10 @@ def write_ome(image: Micrograph, path: Path) -> None:
     """Write a tiled, losslessly compressed OME-TIFF, with a pyramid if large."""
     import tifffile
 
-    dtype = _ome_type(image.dtype)
+    dtype = _get_ome_type(image.dtype)
     shapes = [image.shape]
     if max(image.shape) >= _PYRAMID_FROM:
-        shapes = level_shapes(image.shape, smallest=1024)
+        shapes = compute_pyramid_shapes(image.shape, smallest=1024)
     options: dict[str, Any] = {
         "dtype": dtype,
         "tile": (_TILE, _TILE),
@@ -264,22 +266,22 @@ def write_ome(image: Micrograph, path: Path) -> None:
     }
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
     with (
-        _verify_and_rename(path, image) as temporary,
+        _rename_verified_file(path, image) as temporary,
         tifffile.TiffWriter(temporary, ome=True, bigtiff=nbytes >= 2**31) as tif,
     ):
         tif.write(
             _iterate_tiles(image.data, path),
             shape=image.shape,
             subifds=len(shapes) - 1,
-            metadata=_ome_metadata(image, "YX"),
-            **_resolution_tags(image),
+            metadata=_create_ome_metadata(image, "YX"),
+            **_create_resolution_tags(image),
             **options,
         )
         coarse = image.data
         for shape in shapes[1:]:
             tops = range(0, coarse.shape[0], _BAND)
             bands = (np.asarray(coarse[top : top + _BAND]) for top in tops)
-            coarse = np.concatenate([halve(band) for band in bands])
+            coarse = np.concatenate([downsample_block(band) for band in bands])
             tif.write(
                 _iterate_tiles(coarse, path),
                 shape=shape,
@@ -289,7 +291,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
             )
 
 
-def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
+def get_page_axes(axes: Mapping[str, int]) -> dict[str, int]:
     """Return the TIFF axes of a stack: T for times, Z for all others.
 
     If times are between other axes, all are combined into one.
@@ -303,9 +305,9 @@ def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
     return sizes_by_axis
 
 
-def check_pages(axes: Mapping[str, int], path: Path) -> None:
+def check_page_axes(axes: Mapping[str, int], path: Path) -> None:
     """Raise `WriteError` if a file cannot hold the axes of a stack in their order."""
-    if output_format(path) == "tiff" and [*page_axes(axes)] == ["Z", "T"]:
+    if get_output_format(path) == "tiff" and [*get_page_axes(axes)] == ["Z", "T"]:
         msg = (
             "ImageJ stacks store all heights for each time point, but the stack for "
             f"{path} has all time points for each height: write .ome.tif instead."
@@ -326,11 +328,11 @@ def write_pages(
     """
     import tifffile
 
-    sizes_by_axis = page_axes(axes)
+    sizes_by_axis = get_page_axes(axes)
     planes = math.prod(sizes_by_axis.values())
-    ome = output_format(path) == "ome-tiff"
+    ome = get_output_format(path) == "ome-tiff"
     kind = (
-        _ome_type(first.dtype)
+        _get_ome_type(first.dtype)
         if ome
         else _find_lossless_type(first.dtype, _IMAGEJ_TYPES)
     )
@@ -340,14 +342,17 @@ def write_pages(
             f"{first.dtype} for {path}: write .ome.tif."
         )
         raise WriteError(msg, code="grey-type-unsupported")
-    convert = _to_ome_type if ome else _to_imagej_type
+    convert = _convert_to_ome_type if ome else _convert_to_imagej_type
     letters = f"{''.join(sizes_by_axis)}YX"
-    options = _imagej_options(first, letters)
+    options = _create_imagej_options(first, letters)
     if ome:  # ImageJ opens it by its tags alone
-        options = {"metadata": _ome_metadata(first, letters), **_resolution_tags(first)}
+        options = {
+            "metadata": _create_ome_metadata(first, letters),
+            **_create_resolution_tags(first),
+        }
     size = planes * first.shape[0] * first.shape[1] * kind.itemsize
     with (
-        _verify_and_rename(path, first) as temporary,
+        _rename_verified_file(path, first) as temporary,
         tifffile.TiffWriter(
             temporary, ome=ome, imagej=not ome, bigtiff=ome and size >= 2**31
         ) as tif,

@@ -5,7 +5,7 @@ from .image import (
 from .series import list_series as list_series, write_series as write_series
 from .store import (
     OmeZarrStore as OmeZarrStore,
-    halve as halve,
-    level_shapes as level_shapes,
+    compute_pyramid_shapes as compute_pyramid_shapes,
+    downsample_block as downsample_block,
     read_store_state as read_store_state,
 )

@@ -98,7 +98,7 @@ class GrowingMosaic:
         Raises an `OSError` if the disk is full.
         """
         with self._lock:
-            self._extend(box)
+            self._extend_store(box)
         chunks = [
             Box.from_shape(
                 (self.chunk, self.chunk), (row * self.chunk, column * self.chunk)
@@ -147,7 +147,7 @@ class GrowingMosaic:
         columns = range(box.x0 // self.chunk, -(-box.x1 // self.chunk))
         return list(product(rows, columns))
 
-    def _extend(self, box: Box) -> None:
+    def _extend_store(self, box: Box) -> None:
         """Add chunks on each side where a rectangle exceeds the store."""
         before, after = [], []
         low, high = (box.y0, box.x0), (box.y1, box.x1)

@@ -23,9 +23,9 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     SemsrError,
-    escape_invisible,
+    escape_invisible_characters,
     run,
-    shorten,
+    shorten_value,
     warn,
 )
 from napari_semsr.io.files import (
@@ -36,17 +36,17 @@ from napari_semsr.io.files import (
     Record,
     choose_index,
     convert_decoding_errors,
-    create_record,
-    label_path,
+    create_image_record,
+    get_label_path,
     replace_atomically,
 )
 from napari_semsr.io.read_image import (
     RawImage,
     ReadOptions,
     choose_plane,
+    convert_to_nm,
     create_pixel_size,
-    named_axes,
-    to_nm,
+    get_axis_sizes,
 )
 from napari_semsr.io.zarr.store import (
     OmeZarrStore,
@@ -89,7 +89,7 @@ def create_image_store(
     default. `how` sets other chunks, version, overwrite or resume, as for
     `create_store`.
     """
-    record = create_record(about)
+    record = create_image_record(about)
     rows, columns = shape or about.shape
     large = min(rows, columns) > _SHARDED_FROM and "chunk" not in how
     options = {
@@ -112,7 +112,9 @@ def create_image_store(
     )
 
 
-def fill_store(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
+def write_image_to_store(
+    store: OmeZarrStore, image: Micrograph, message: str
+) -> Job[int]:
     """Fill a store with an image and its coverage.
 
     Returns the number of pixels outside the range of the store's type.
@@ -131,7 +133,7 @@ def fill_store(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]
 
 def read_coverage(image: Micrograph) -> Micrograph | None:
     """Read the coverage of a mosaic (number of frames per pixel) from its folder."""
-    place = None if image.path is None else label_path(Path(image.path), COVERAGE)
+    place = None if image.path is None else get_label_path(Path(image.path), COVERAGE)
     if place is None or not matches(place, b""):
         return None
     counts = raw_image(place, ReadOptions()).data
@@ -148,7 +150,7 @@ def write(image: Micrograph, path: Path) -> None:
     with replace_atomically(path) as place:
         store = create_image_store(image, place)
         with store.release_lock_on_exit():
-            run(fill_store(store, image, f"writing {path.name}"))
+            run(write_image_to_store(store, image, f"writing {path.name}"))
             deque(store.finish(), maxlen=0)
 
 
@@ -156,7 +158,7 @@ _HINT = "choose the folder that ends in .ome.zarr and holds the image"
 
 
 @dataclass(frozen=True, slots=True)
-class _Image:
+class _MultiscaleImage:
     """A multiscale image in a store."""
 
     group: "zarr.Group"
@@ -211,7 +213,7 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
         numbers = [level]
         if block_count is not None:
             numbers = list(range(len(_get_level_metadata(path, image))))
-        levels = [_open_level(path, image, each) for each in numbers]
+        levels = [_open_level_array(path, image, each) for each in numbers]
         blocks_there = sum(count_blocks(path, level) for level in levels)
         whole = block_count
         if whole is None:
@@ -229,7 +231,11 @@ def warn_about_missing_blocks(path: Path, series: int = 0, level: int = 0) -> No
             else "only a part was copied, copy it again."
         )
         fill = levels[0].fill_value
-        value = f"{fill:g}" if isinstance(fill, np.number | np.bool) else shorten(fill)
+        value = (
+            f"{fill:g}"
+            if isinstance(fill, np.number | np.bool)
+            else shorten_value(fill)
+        )
         if fill is None:
             value = "0, since it states no fill value"
         warn(
@@ -252,7 +258,7 @@ def get_ome_attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
 
 def _format_value(value: object) -> str:
     """Format a store value for a message."""
-    return escape_invisible(str(value))[:_LONGEST_WORD]
+    return escape_invisible_characters(str(value))[:_LONGEST_WORD]
 
 
 def _get_multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -264,7 +270,7 @@ def _get_multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(entries) if entries and is_list else []
 
 
-def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
+def _find_image(path: Path, group: "zarr.Group", series: int) -> _MultiscaleImage:
     """Find a multiscale image in a group or in its numbered subgroups."""
     import zarr
 
@@ -272,12 +278,12 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
     scales = _get_multiscales(attributes)
     if scales:
         number = choose_index(path, "series", series, len(scales))
-        return _Image(group, scales[number], version, len(scales))
+        return _MultiscaleImage(group, scales[number], version, len(scales))
     if "plate" in attributes or "well" in attributes:
         msg = f"{path} is a plate or well of many images: choose the path of one field."
         raise ReadError(msg, code="several-images")
     if isinstance(attributes.get(LABELS), list):
-        labels = shorten(attributes[LABELS])
+        labels = shorten_value(attributes[LABELS])
         msg = f"{path} is a group of label images: choose the path of one of {labels}."
         raise ReadError(msg, code="several-images")
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
@@ -290,23 +296,23 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
         )
         raise ReadError(msg, code="no-image")
     image = _find_image(path, child, 0)
-    return _Image(image.group, image.metadata, image.version, len(names))
+    return _MultiscaleImage(image.group, image.metadata, image.version, len(names))
 
 
-def _get_level_metadata(path: Path, image: _Image) -> list[dict[str, Any]]:
+def _get_level_metadata(path: Path, image: _MultiscaleImage) -> list[dict[str, Any]]:
     """Return the metadata of the pyramid levels of an image, finest first."""
     datasets = image.metadata.get("datasets")
     levels = datasets if isinstance(datasets, list) else []
     if not levels or not all(isinstance(one, dict) and "path" in one for one in levels):
         msg = (
             f"{path} must list its levels under datasets, each with a path, got "
-            f"{shorten(datasets)}: correct its metadata."
+            f"{shorten_value(datasets)}: correct its metadata."
         )
         raise ReadError(msg, code="metadata-damaged")
     return levels
 
 
-def _open_level(path: Path, image: _Image, level: int) -> "ZarrArray":
+def _open_level_array(path: Path, image: _MultiscaleImage, level: int) -> "ZarrArray":
     """Open the array of a level inside the store."""
     import zarr
 
@@ -328,7 +334,7 @@ def _open_level(path: Path, image: _Image, level: int) -> "ZarrArray":
     return array
 
 
-def _get_axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
+def _get_axes(path: Path, image: _MultiscaleImage, ndim: int) -> list[dict[str, Any]]:
     """Return the axes of an image and check that the last two are y and x."""
     axes_stated = image.metadata.get("axes")
     systems = image.metadata.get("coordinateSystems")  # since 0.6, levels first
@@ -341,8 +347,9 @@ def _get_axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
     names = [str(a.get("name", "")).lower() for a in axes]
     if len(names) != ndim or names[-2:] != ["y", "x"] or len({*names}) < ndim:
         msg = (
-            f"{path} must have unique axes that end in y and x, got {shorten(names)} "
-            f"for {ndim} dimensions: write it again with axes in that order."
+            f"{path} must have unique axes that end in y and x, got "
+            f"{shorten_value(names)} for {ndim} dimensions: write it again with axes "
+            "in that order."
         )
         raise ReadError(msg, code="axis-missing")
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
@@ -359,7 +366,7 @@ class _LevelTransform:
 
 
 def _read_level_transform(
-    image: _Image, dataset: Mapping[str, Any], ndim: int
+    image: _MultiscaleImage, dataset: Mapping[str, Any], ndim: int
 ) -> _LevelTransform:
     """Read scale and translation of a level, combined with those of the image."""
     own = dataset.get("coordinateTransformations")
@@ -385,7 +392,7 @@ def _read_level_transform(
         elif kind in ("scale", "translation"):
             place = _apply_transform(place, name, step, ndim)
         elif kind != "identity":
-            what = shorten(kind if isinstance(kind, str) else step)
+            what = shorten_value(kind if isinstance(kind, str) else step)
             doubt = Message(
                 f"The transformation {what} of {name} is not supported: the position "
                 "is left unknown, as is the pixel size unless you set it.",
@@ -416,7 +423,8 @@ def _apply_transform(
         unknown = "pixel size" if kind == "scale" else "position"
         doubt = Message(
             f"The {kind} of {name} must be {ndim} numbers, one for each axis, got "
-            f"{shorten(step.get(kind, dict(step)))}: the {unknown} is left unknown.",
+            f"{shorten_value(step.get(kind, dict(step)))}: the {unknown} is left "
+            "unknown.",
             "pixel-size-invalid" if kind == "scale" else "place-unknown",
         )
         if kind == "scale":
@@ -431,12 +439,12 @@ def _apply_transform(
 
 
 def _read_level(
-    path: Path, image: _Image, record: Record | None, options: ReadOptions
+    path: Path, image: _MultiscaleImage, record: Record | None, options: ReadOptions
 ) -> RawImage:
     """Read a level with its metadata."""
     datasets = _get_level_metadata(path, image)
     level = choose_index(path, "level", options.level, len(datasets))
-    array = _open_level(path, image, level)
+    array = _open_level_array(path, image, level)
     axes = _get_axes(path, image, array.ndim)
     outer = [str(a["name"]) for a in axes[:-2]]
     sizes = array.shape[:-2]
@@ -463,7 +471,7 @@ def _read_level(
         series=image.count,
         channels=channels,
         planes=planes,
-        axes=named_axes(outer, sizes),
+        axes=get_axis_sizes(outer, sizes),
         record=record,
         origin=origin,
         spacing_px=spacing,
@@ -475,7 +483,9 @@ def _read_level(
     )
 
 
-def _read_display_settings(image: _Image, channel: int) -> DisplaySettings | None:
+def _read_display_settings(
+    image: _MultiscaleImage, channel: int
+) -> DisplaySettings | None:
     """Read the contrast limits and colour of a channel from OMERO metadata."""
     attributes, _ = get_ome_attributes(image.group)
     try:
@@ -507,7 +517,7 @@ def _create_lazy_array(path: Path, array: "ZarrArray", index: tuple[int, ...]) -
     name = f"zarr-{tokenize(str(path.resolve()), array.path, stamps)}"
     chunks = array.shards or array.chunks
     _check_blocks(path, array, chunks)
-    blocks = _CheckedArray(path, array, _creation_stamp(path, array))
+    blocks = _CheckedArray(path, array, _get_creation_stamp(path, array))
     return da.from_array(blocks, chunks=chunks, name=name, inline_array=True)[index]
 
 
@@ -535,7 +545,7 @@ def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None
         raise ReadError(msg, code="blocks-too-large")
 
 
-def _creation_stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | None:
+def _get_creation_stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | None:
     """Return a stamp that changes when an array is recreated; None if it is gone."""
     for name in ("zarr.json", ".zarray"):
         with suppress(OSError):
@@ -596,7 +606,7 @@ class _CheckedArray:
     def _check_unchanged(self) -> None:
         if (
             self.file_state is not None
-            and _creation_stamp(self.path, self.array) != self.file_state
+            and _get_creation_stamp(self.path, self.array) != self.file_state
         ):
             msg = f"{self.path} was replaced or moved since it was opened: open "
             raise ReadError(msg + "it again.", code="content-changed")
@@ -619,7 +629,7 @@ def _compute_calibration(
             doubts = (Message(sentence, "pixel-size-missing"),)
         return None, (0.0, 0.0), ratio, doubts
     (y, x), (down, across) = place.scale, place.shift
-    lengths = [to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
+    lengths = [convert_to_nm(s, u) for s, u in zip((y, x), units, strict=True)]
     size = create_pixel_size(lengths)
     if size is not None:
         grow = [n / s for n, s in zip(size, (y, x), strict=True)]
@@ -642,7 +652,7 @@ def _compute_calibration(
 
 def _compute_level_ratio(
     path: Path,
-    image: _Image,
+    image: _MultiscaleImage,
     level: int,
     array: "ZarrArray",
     place: _LevelTransform,
@@ -654,7 +664,7 @@ def _compute_level_ratio(
     """
     if level == 0:
         return (1.0, 1.0), place
-    finest = _open_level(path, image, 0)
+    finest = _open_level_array(path, image, 0)
     whole = _read_level_transform(
         image, _get_level_metadata(path, image)[0], finest.ndim
     ).scale

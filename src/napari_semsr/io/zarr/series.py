@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from napari_semsr.core import Grid, Job, Micrograph, escape_invisible
-from napari_semsr.io.files import LABELS, file_stem, replace_atomically
+from napari_semsr.core import Grid, Job, Micrograph, escape_invisible_characters
+from napari_semsr.io.files import LABELS, create_file_stem, replace_atomically
 from napari_semsr.io.zarr.image import (
     create_image_store,
-    fill_store,
     get_ome_attributes,
+    write_image_to_store,
 )
 from napari_semsr.io.zarr.store import get_package_attributes, register_label
 
@@ -33,7 +33,7 @@ def _choose_groups(images: Sequence[Micrograph]) -> list[str]:
         for parent in parents if index in labels else ():
             if Grid.from_image(images[parent]) == Grid.from_image(images[index]):
                 stem = place = (
-                    f"{places[parent]}/{LABELS}/{file_stem(images[index].name)}"
+                    f"{places[parent]}/{LABELS}/{create_file_stem(images[index].name)}"
                 )
                 while place in places.values():
                     place = f"{stem}-{index}"
@@ -78,7 +78,7 @@ def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
                 register_label(root[places[index].split("/")[0]], place.name)  # type: ignore[arg-type]
             store = create_image_store(image, place)
             with store.release_lock_on_exit():
-                yield from fill_store(
+                yield from write_image_to_store(
                     store, image, f"writing {path.name}: {image.name}"
                 )
                 yield from store.finish()
@@ -140,7 +140,7 @@ def _create_ome_xml(images: dict[str, Micrograph]) -> str:
             f'<Pixels ID="Pixels:{place}" DimensionOrder="XYZCT" Type="{kind}"'
             f' SizeX="{columns}" SizeY="{rows}" SizeZ="1" SizeC="1" SizeT="1"{sizes}>'
         )
-        name = quoteattr(escape_invisible(image.name))
+        name = quoteattr(escape_invisible_characters(image.name))
         lines += [
             f'<Image ID="Image:{place}" Name={name}>',
             pixels,

@@ -39,12 +39,12 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     WriteError,
-    escape_invisible,
+    convert_dtype,
+    escape_invisible_characters,
     is_system_file,
     map_parallel,
     parse_pixel_size,
     read_bytes,
-    to_dtype,
     update_value_name,
     warn,
 )
@@ -140,7 +140,7 @@ class OmeZarrStore:
     @property
     def shape(self) -> IntPair:
         """Shape of the image, (rows, columns)."""
-        return _to_int_pair(self.level0.shape)
+        return _convert_to_int_pair(self.level0.shape)
 
     @property
     def version(self) -> str:
@@ -159,9 +159,9 @@ class OmeZarrStore:
 
     def mark_done(self, row: int, column: int) -> None:
         """Mark a write unit as finished after its pixels were written."""
-        self.marks[row, column] = self._compute_mark(row, column)
+        self.marks[row, column] = self._compute_done_mark(row, column)
 
-    def _compute_mark(self, row: int, column: int) -> int:
+    def _compute_done_mark(self, row: int, column: int) -> int:
         """Compute the mark of a write unit, which is 1 if the unit has no file."""
         if self.marks.dtype.itemsize == 1:
             return 1
@@ -190,7 +190,7 @@ class OmeZarrStore:
 
     def mark_damaged_unfinished(self) -> None:
         """Mark units with missing or damaged files as unfinished, and warn."""
-        places = list(np.ndindex(*_to_int_pair(self.marks.shape)))
+        places = list(np.ndindex(*_convert_to_int_pair(self.marks.shape)))
         marks: dict[IntPair, int | None] = dict.fromkeys(places)  # None: damaged file
         if _is_decodable(self.marks, ...):
             values = np.asarray(self.marks[...])
@@ -205,7 +205,7 @@ class OmeZarrStore:
             if marks[place] is None or self.marks.dtype.itemsize > 1:
                 is_intact = False
                 with suppress(ReadError):  # a pipe, a device or an oversized file
-                    is_intact = marks[place] == self._compute_mark(*place)
+                    is_intact = marks[place] == self._compute_done_mark(*place)
             else:
                 box = self.box(*place)
                 is_intact = all(
@@ -251,7 +251,7 @@ class OmeZarrStore:
         for number, place, block in zip(numbers, places, blocks, strict=True):
             values, outside = np.asarray(block), 0
             if values.dtype.newbyteorder("=") != self.level0.dtype:
-                values, outside = to_dtype(values, self.level0.dtype)
+                values, outside = convert_dtype(values, self.level0.dtype)
             self.level0[self.box(*place).slices] = values
             self.mark_done(*place)
             clipped_count += outside
@@ -270,9 +270,11 @@ class OmeZarrStore:
     def write_metadata(self, record: Record, levels: int) -> None:
         """Write the OME metadata of the image from a record and its levels."""
         attributes = (
-            _label_attributes(record, record.name, levels, self.version)
+            _create_label_attributes(record, record.name, levels, self.version)
             if self.path.parent.name == LABELS
-            else _image_attributes(record, levels, self.level0.dtype, self.version)
+            else _create_image_attributes(
+                record, levels, self.level0.dtype, self.version
+            )
         )
         _write_metadata(self.group, attributes)
 
@@ -302,8 +304,8 @@ class OmeZarrStore:
             )
             raise WriteError(msg, code="output-incomplete")
         has_classes = self.record.look is not None and self.record.look.classes
-        reduce = _subsample if has_classes else halve
-        yield from _build_levels(self.group, self.level0, self.unit, reduce)
+        reduce = _subsample_block if has_classes else downsample_block
+        yield from _write_coarse_levels(self.group, self.level0, self.unit, reduce)
         levels_made = len(_compute_level_shapes(self.level0))
         self.write_metadata(self.record, levels_made)
         names = map(str, range(levels_made))
@@ -342,10 +344,12 @@ class OmeZarrStore:
         Each has every second pixel of the finer one: counts and classes have no mean.
         """
         group = self.group.require_group(f"{LABELS}/{name}")
-        deque(_build_levels(group, finest, self.unit, _subsample), maxlen=0)
+        deque(
+            _write_coarse_levels(group, finest, self.unit, _subsample_block), maxlen=0
+        )
         levels = len(_compute_level_shapes(finest))
         _write_metadata(
-            group, _label_attributes(self.record, name, levels, self.version)
+            group, _create_label_attributes(self.record, name, levels, self.version)
         )
 
 
@@ -374,7 +378,7 @@ def count_blocks(path: Path, array: "ZarrArray") -> int:
     )
 
 
-def level_shapes(
+def compute_pyramid_shapes(
     shape: tuple[int, int], *, smallest: int = 256
 ) -> list[tuple[int, int]]:
     """Return the shapes of all pyramid levels, finest first, rounding up odd sides.
@@ -388,7 +392,7 @@ def level_shapes(
     return shapes
 
 
-def halve(block: RealArray) -> RealArray:
+def downsample_block(block: RealArray) -> RealArray:
     """Average blocks of 2 x 2 pixels of any real or boolean type, keeping the type.
 
     NaN pixels are left out of the mean; a pixel made of NaN only stays NaN. At odd
@@ -415,17 +419,19 @@ def halve(block: RealArray) -> RealArray:
         return np.asarray(mean.astype(block.dtype))
 
 
-def _subsample(block: RealArray) -> RealArray:
+def _subsample_block(block: RealArray) -> RealArray:
     """Take every second pixel of counts or classes, which cannot be averaged."""
     return block[::2, ::2]
 
 
 def _compute_level_shapes(finest: "ZarrArray") -> list[IntPair]:
     """Return the shapes of all levels, down to one that fits into one chunk."""
-    return level_shapes(_to_int_pair(finest.shape), smallest=max(finest.chunks))
+    return compute_pyramid_shapes(
+        _convert_to_int_pair(finest.shape), smallest=max(finest.chunks)
+    )
 
 
-def _build_levels(
+def _write_coarse_levels(
     group: "zarr.Group",
     finest: "ZarrArray",
     unit: IntPair,
@@ -436,7 +442,7 @@ def _build_levels(
     The memory for bands across the whole width would grow with the image.
     """
     shapes = _compute_level_shapes(finest)
-    grids = [list(_iterate_corners(each, unit)) for each in shapes[1:]]
+    grids = [list(_iterate_unit_corners(each, unit)) for each in shapes[1:]]
     total, count, source = sum(map(len, grids)), 0, finest
     high, wide = unit
     for level, corners in enumerate(grids, start=1):
@@ -455,14 +461,14 @@ def _build_levels(
         source = target
 
 
-def _iterate_corners(shape: IntPair, unit: IntPair) -> Iterator[IntPair]:
+def _iterate_unit_corners(shape: IntPair, unit: IntPair) -> Iterator[IntPair]:
     """Yield the corners of the write units of a level, row by row."""
     for y in range(0, shape[0], unit[0]):
         for x in range(0, shape[1], unit[1]):
             yield y, x
 
 
-def _to_int_pair(shape: tuple[int, ...]) -> IntPair:
+def _convert_to_int_pair(shape: tuple[int, ...]) -> IntPair:
     """Convert a shape to a pair of integers."""
     rows, columns = shape
     return int(rows), int(columns)
@@ -473,7 +479,7 @@ def register_label(image: "zarr.Group", name: str) -> "zarr.Group":
     version = _get_version(image)
     labels = image.require_group(LABELS)
     names = [*(one for one in sorted(labels.group_keys()) if one != name), name]
-    about = _import_models(version).LabelsGroup(labels=names)
+    about = _import_metadata_models(version).LabelsGroup(labels=names)
     _write_metadata(labels, about.model_dump(exclude_none=True))
     return labels
 
@@ -522,7 +528,7 @@ def _get_version(group: "zarr.Group") -> str:
     return "0.4" if group.metadata.zarr_format == 2 else "0.5"
 
 
-def _import_models(version: str) -> ModuleType:
+def _import_metadata_models(version: str) -> ModuleType:
     """Import the metadata models for a version of OME-Zarr."""
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
@@ -574,18 +580,18 @@ def create_store(
         significant_bits=significant_bits,
     )
     plan = _StoreLayout(
-        shape=_to_int_pair(shape),
+        shape=_convert_to_int_pair(shape),
         dtype=np.dtype(dtype),
         chunk=(min(rows, shape[0]), min(columns, shape[1])),
         per_shard=chunks_per_shard if version == "0.5" else 1,
         version=version,
     )
     if resume and path.exists():
-        return _reopen(path, plan, record)
+        return _reopen_store(path, plan, record)
     if not any((path.parent / mark).is_file() for mark in ZARR_MARKS):
         check_target(path, overwrite=overwrite)  # a group in a store has no suffix
     remove_target(path)
-    return _create(path, plan, record)
+    return _create_new_store(path, plan, record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -608,7 +614,7 @@ class _StoreLayout:
         return math.ceil(rows / self.unit[0]), math.ceil(columns / self.unit[1])
 
 
-def _create(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
+def _create_new_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
     import zarr
 
     from napari_semsr.core import FolderStore
@@ -625,7 +631,7 @@ def _create(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
     with convert_write_errors(path), ExitStack() as clean_up:
         clean_up.callback(shutil.rmtree, path, ignore_errors=True)
         lock = StoreLock(path)
-        metadata = _image_attributes(record, 1, plan.dtype, plan.version)
+        metadata = _create_image_attributes(record, 1, plan.dtype, plan.version)
         notes = {
             ATTRIBUTE: {"complete": False, RECORD_KEY: record.to_dict()},
             **_wrap_metadata(metadata, plan.version),
@@ -677,7 +683,7 @@ def read_store_state(
     return Record.from_dict(notes.get(RECORD_KEY)), notes, progress
 
 
-def _reopen(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
+def _reopen_store(path: Path, plan: _StoreLayout, record: Record) -> OmeZarrStore:
     """Open an interrupted store and check that it matches the current run."""
     import zarr
 
@@ -749,8 +755,8 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
     return all(
         _is_decodable(level, Box.from_shape(unit, corner).slices)
         for level in levels
-        for unit in [_to_int_pair(level.shards or level.chunks)]
-        for corner in _iterate_corners(_to_int_pair(level.shape), unit)
+        for unit in [_convert_to_int_pair(level.shards or level.chunks)]
+        for corner in _iterate_unit_corners(_convert_to_int_pair(level.shape), unit)
     )
 
 
@@ -759,7 +765,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool
 # Composed and validated by yaozarrs: invalid metadata are never written.
 
 
-def _image_attributes(
+def _create_image_attributes(
     record: Record, levels: int, dtype: np.dtype[Any], version: str
 ) -> dict[str, Any]:
     """Return the metadata of an image for a given OME-Zarr version.
@@ -767,7 +773,7 @@ def _image_attributes(
     The axes have units if the image is calibrated; otherwise the scale is in pixels of
     the parent image.
     """
-    ome = _import_models(version)
+    ome = _import_metadata_models(version)
     method = None if record.look is not None and record.look.classes else "mean"
     image = _create_multiscale(record, record.name, levels, version, method)
     display = None
@@ -788,11 +794,14 @@ def _image_attributes(
     return dict(metadata.model_dump(exclude_none=True))
 
 
-def _label_attributes(
+def _create_label_attributes(
     record: Record, name: str, levels: int, version: str
 ) -> dict[str, Any]:
     """Compose the metadata of a label image, with the colours of its classes."""
-    ome, classes = _import_models(version), record.look.classes if record.look else ()
+    ome, classes = (
+        _import_metadata_models(version),
+        record.look.classes if record.look else (),
+    )
     colours = [
         {"label-value": value, "rgba": list(bytes.fromhex(f"{colour[1:]:f<8}"))}
         for value, colour, _ in classes
@@ -816,7 +825,7 @@ def _create_multiscale(
     record: Record, name: str, levels: int, version: str, method: str | None = None
 ) -> Any:
     """Return position and scale of each level, and the downsampling method."""
-    ome = _import_models(version)
+    ome = _import_metadata_models(version)
     unit = None if record.pixel_size_nm is None else "nanometer"
     pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
     datasets = [
@@ -837,5 +846,8 @@ def _create_multiscale(
     ]
     axes: list[Any] = [ome.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
     return ome.Multiscale(
-        name=escape_invisible(name), axes=axes, datasets=datasets, type=method
+        name=escape_invisible_characters(name),
+        axes=axes,
+        datasets=datasets,
+        type=method,
     )

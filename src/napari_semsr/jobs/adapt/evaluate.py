@@ -16,7 +16,7 @@ from napari_semsr.analysis import (
     count_objects,
     find_object_diameter,
     measure_metrics,
-    sum_part_errors,
+    sum_section_errors,
 )
 from napari_semsr.core import DB, FloatArray, Quantity, declare_quantity
 from napari_semsr.jobs.adapt.areas import AdaptationError, SharedArea
@@ -112,7 +112,7 @@ def evaluate(
         errors = SquaredErrors(
             np.concatenate(
                 [
-                    sum_part_errors(image, truth.array())
+                    sum_section_errors(image, truth.array())
                     for image, truth in zip(matched_images, truths, strict=True)
                 ]
             ),

@@ -24,11 +24,11 @@ from napari_semsr import inference, models, training
 from napari_semsr.analysis import (
     FAMILIARITY,
     FOCUS,
+    BlockFeatures,
     CutOff,
     Falloff,
-    Familiarity,
     find_cut_off,
-    match_affine,
+    fit_gain_and_offset,
 )
 from napari_semsr.core import (
     DB,
@@ -47,8 +47,8 @@ from napari_semsr.core import (
     ShapeError,
     WarpedImage,
     count_available_cores,
+    declare_device_option,
     declare_quantity,
-    device_option,
     digest_path,
     find_stray_pixels,
     get_declared_figures,
@@ -60,7 +60,7 @@ from napari_semsr.core import (
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import (
     StoredTransform,
-    file_stem,
+    create_file_stem,
     read_transform,
     write_transform,
 )
@@ -76,7 +76,7 @@ from napari_semsr.jobs.adapt.evaluate import (
     evaluate,
     require_gain,
 )
-from napari_semsr.jobs.adapt.look import filter_mosaic, map_difference
+from napari_semsr.jobs.adapt.look import create_difference_map, filter_mosaic
 from napari_semsr.jobs.adapt.page import write_report
 from napari_semsr.jobs.adapt.process import fit_in_process
 from napari_semsr.jobs.check_record import LINEAR
@@ -100,9 +100,9 @@ from napari_semsr.jobs.register import (
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
+    check_pixel_sizes,
     describe_registration,
-    register_with_run_options,
-    require_pixel_sizes,
+    register_image_pair,
 )
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.registration import RegistrationRefused
@@ -131,7 +131,7 @@ class AdaptOptions(RegisterOptions):
     )
     cut_off_nm: CutOff = None
     seed: int = option(0, "Seed", "Random seed, for reproducible training.", ge=0)
-    device: str = device_option()
+    device: str = declare_device_option()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class AdaptProgress(Progress):
 
 
 @dataclass(frozen=True, slots=True)
-class AppliedImage(Result):
+class EnhancedImage(Result):
     """Image enhanced by the adapted model.
 
     `unfamiliar_percent` is the share of its blocks that are unlike the training area;
@@ -186,7 +186,7 @@ class Adapted(Result):
         dict[str, Evaluation],
         declare_quantity("Evaluation", keys=Evaluation),
     ]
-    applied: list[AppliedImage]
+    applied: list[EnhancedImage]
     linear: Annotated[str, Quantity("Result of the linear filter")]
     look_here: Annotated[str, Quantity("Look here")]
     cut_off_nm: float | None
@@ -252,7 +252,7 @@ class Adapted(Result):
 _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd_db"]
 
 
-def _adapt(run: Run[AdaptOptions]) -> Job[Adapted]:
+def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
     """Register, train, evaluate, enhance, and write the report page."""
     result, warnings = yield from run.run_with_warnings(
         _adapt_model(run, time.monotonic())
@@ -293,7 +293,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
         images[INPUT].append(light[area.held_out.slices])
         images[LINEAR].append(linear.apply(light)[area.held_out.slices])
     before = evaluate(areas, images, cut_off)
-    fit = yield from _train(run, areas, levels, before)
+    fit = yield from _train_model(run, areas, levels, before)
     trained_file = yield from _write_model(run, mosaic, areas, fit, levels)
     try:
         images = yield from _enhance_held_out(run, areas, trained_file, levels)
@@ -310,14 +310,16 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     provenance = compose_provenance(
         "adapt", run.options.model_dump(mode="json"), *run.records.values()
     )
-    stem = _get_stem(run.image_inputs["mosaic"])
+    stem = _get_output_stem(run.image_inputs["mosaic"])
     linear_file, look_file = (
         folder / f"{stem}-{end}.ome.zarr" for end in ("linear", "look-here")
     )
     filter_result = yield from filter_mosaic(shown_image, linear, provenance)
     overwrite_image(filter_result, linear_file)
     overwrite_image(
-        map_difference(filter_result, open_image(applied_images[0].output), provenance),
+        create_difference_map(
+            filter_result, open_image(applied_images[0].output), provenance
+        ),
         look_file,
     )
     return Adapted(
@@ -380,7 +382,7 @@ def _prepare_areas(
         sem_image = open_image(image, run.get_read_options("sem")).replace(
             name=get_image_name(image)
         )
-        require_pixel_sizes(mosaic=mosaic, sem=sem_image)
+        check_pixel_sizes(mosaic=mosaic, sem=sem_image)
         yield from _record_image(
             run, f"sem {number}", image, sem_image, run.get_read_options("sem")
         )
@@ -434,22 +436,22 @@ def register_sem(
     # as given, so that a transform recognises their files
     images = run.image_inputs["mosaic"], sem, run.get_read_options("sem")
     try:
-        registration = yield from register_with_run_options(
+        registration = yield from register_image_pair(
             run, *images, resumed_transform=resumed_transform
         )
         bends = not is_found and settings.model == "affine"
         if (
             bends
-            and not _is_accurate(registration, COSTLY_PX)
+            and not _is_accurate_registration(registration, COSTLY_PX)
             and not settings.landmarks_only
         ):
-            other = yield from register_with_run_options(run, *images, model="elastic")
+            other = yield from register_image_pair(run, *images, model="elastic")
             registration = min(registration, other, key=_get_error_px)
     except RegistrationRefused as refused:
         msg = f"{name} cannot be registered: {refused}"
         facts = to_json_value(refused.to_json())
         raise AdaptationError(msg, "not-registered", registration=facts) from refused
-    if not _is_accurate(registration, _WORST_PX):
+    if not _is_accurate_registration(registration, _WORST_PX):
         msg = (
             f"The expected registration error of {name} is {registration.error_px:.2g} "
             f"px, but image pairs must match within {_WORST_PX:g} px: mark "
@@ -457,7 +459,7 @@ def register_sem(
         )
         facts = to_json_value(describe_registration(registration.registration))
         raise AdaptationError(msg, "not-registered", registration=facts)
-    if not _is_accurate(registration, COSTLY_PX):
+    if not _is_accurate_registration(registration, COSTLY_PX):
         warn(
             f"The expected registration error of {name} is "
             f"{registration.error_px:.2g} px, which costs 0.3 dB or more: landmarks "
@@ -473,7 +475,7 @@ def _get_error_px(registration: Registered) -> float:
     return math.inf if error is None or math.isnan(error) else error
 
 
-def _is_accurate(registration: Registered, limit_px: float) -> bool:
+def _is_accurate_registration(registration: Registered, limit_px: float) -> bool:
     """Return whether the registration error is small enough or unknown."""
     return (
         registration.searched == "stored" and math.isinf(_get_error_px(registration))
@@ -483,12 +485,12 @@ def _is_accurate(registration: Registered, limit_px: float) -> bool:
 # Train, and write the model.
 
 
-def _train(
+def _train_model(
     run: Run[AdaptOptions],
     areas: Sequence[SharedArea],
     levels: FloatPair,
     before: Mapping[str, Evaluation],
-) -> Job["training.AreaFit"]:
+) -> Job["training.AreaFitResult"]:
     """Train on the training parts, resuming an interrupted run."""
     settings, folder = run.options, run.required_target
     state_file, stop = folder / _STATE, folder / STOP
@@ -525,13 +527,13 @@ def _train(
         preview: tuple[FloatArray, ...] = ()
         if step.images:
             now = step.images[0].astype(float)
-            gain, offset = match_affine(now, sem)
+            gain, offset = fit_gain_and_offset(now, sem)
             preview = before[INPUT].images[0], gain * now + offset, sem
         common = step.done, step.total, step.message, step.seconds_left
         gains = step.gain_db, before[LINEAR].gain_db
         return AdaptProgress(*common, step.seconds, *gains, preview)
 
-    place_fit: training.AreaFit = yield from map_progress(job, convert_progress)
+    place_fit: training.AreaFitResult = yield from map_progress(job, convert_progress)
     return place_fit
 
 
@@ -539,21 +541,21 @@ def _write_model(
     run: Run[AdaptOptions],
     mosaic: Micrograph,
     areas: Sequence[SharedArea],
-    fit: "training.AreaFit",
+    fit: "training.AreaFitResult",
     levels: FloatPair,
 ) -> Job[Path]:
     """Write the model with its card, under a hidden name until it proves a gain."""
     yield Progress(0, 0, "writing the model")
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
-    name = f"{_get_stem(run.image_inputs['mosaic'])[:80]}-{today}"
+    name = f"{_get_output_stem(run.image_inputs['mosaic'])[:80]}-{today}"
     unit_range = [
         (area.light.array()[area.training_box.slices] - levels[0])
         / (levels[1] - levels[0])
         for area in areas
     ]
     place, focus = (
-        Familiarity.from_parts(unit_range),
+        BlockFeatures.from_parts(unit_range),
         Falloff.from_image(mosaic, run.options.cut_off_nm),
     )
     card = fit.create_card(
@@ -604,12 +606,12 @@ def _record_trained_area(
     }
 
 
-def _get_stem(image: Image) -> str:
+def _get_output_stem(image: Image) -> str:
     """Return the stem of output names, which is the image name without its suffix."""
     name = get_image_name(image)
     if not isinstance(image, Micrograph):
         name = re.sub(r"(\.ome)?\.\w+$", "", name)
-    return file_stem(name)
+    return create_file_stem(name)
 
 
 # Evaluate.
@@ -634,7 +636,7 @@ def _enhance_held_out(
         model = replace(model, card=model.card.model_copy(update=level_options))
         images[name] = []
         for area in areas:
-            output = yield from inference.enhance_array(area.light, model, options)
+            output = yield from inference.enhance_in_memory(area.light, model, options)
             if output.shape != area.light.shape:  # a model for another pixel size
                 data = WarpedImage(output, Grid.from_image(area.light), Affine()).read()
                 output = area.light.replace(data=data)
@@ -648,16 +650,16 @@ def _enhance_held_out(
 
 def _enhance_images(
     run: Run[AdaptOptions], model: Path, *, is_new: bool
-) -> Job[list[AppliedImage]]:
+) -> Job[list[EnhancedImage]]:
     """Enhance all images, and compare them with the training area.
 
     Results of an earlier model are not resumed.
     """
     images_given = [run.image_inputs["mosaic"], *(run.image_inputs.get("apply") or ())]
     options = EnhanceOptions(device=run.options.device)
-    results: list[AppliedImage] = []
+    results: list[EnhancedImage] = []
     for image in images_given:
-        stem = _get_stem(image)
+        stem = _get_output_stem(image)
         names_in_use = {Path(one.output).name for one in results}
         names = (
             f"{stem}-enhanced{n}.ome.zarr"
@@ -677,7 +679,7 @@ def _enhance_images(
             resume=resumes,
         )
         results.append(
-            AppliedImage(
+            EnhancedImage(
                 get_image_name(image),
                 enhanced_file.output or "",
                 enhanced_file.unfamiliar_percent,
@@ -711,7 +713,7 @@ ADAPT = Verb(
     ),
     AdaptOptions,
     Adapted,
-    _adapt,
+    _run_adaptation,
     title="registration and training",
     files=(LANDMARKS_IN, TRANSFORM_IN),
     output=Output(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from napari_semsr.analysis import match_affine
+from napari_semsr.analysis import fit_gain_and_offset
 from napari_semsr.core import (
     Affine,
     Box,
@@ -48,7 +48,7 @@ def filter_mosaic(
     return mosaic.replace(data=result, provenance=about)
 
 
-def map_difference(
+def create_difference_map(
     linear_image: Micrograph, model_image: Micrograph, provenance: Provenance
 ) -> Micrograph:
     """Map the absolute difference between the model and filter results.
@@ -82,6 +82,6 @@ def compute_difference(model: Float32Array, linear: Float32Array) -> Float32Arra
         model_values, linear_values = (
             one[finite].astype(np.float64) for one in (model, linear)
         )
-        gain, offset = match_affine(model_values, linear_values)
+        gain, offset = fit_gain_and_offset(model_values, linear_values)
         result[finite] = np.abs(gain * model[finite] + offset - linear[finite])
     return result

@@ -18,7 +18,7 @@ from napari_semsr import training
 from napari_semsr.core import Job, Progress, run
 from napari_semsr.io import write_atomically
 from napari_semsr.jobs.images import to_json_value
-from napari_semsr.jobs.train_process import ChildProcess, Say, serve
+from napari_semsr.jobs.train_process import ChildProcess, Say, serve_training_request
 
 if TYPE_CHECKING:
     from napari_semsr.training import AreaImages, AreaOptions
@@ -36,7 +36,7 @@ def fit_in_process(
     should_stop: Callable[[], bool] = lambda: False,
     save: Callable[[dict[str, Any]], None] | None = None,
     **how: Any,
-) -> Job["training.AreaFit"]:
+) -> Job["training.AreaFitResult"]:
     """Run `training.fit_area` in another process, with the same arguments.
 
     Closing the job stops that process with its state saved.
@@ -64,7 +64,7 @@ def fit_in_process(
             while True:
                 for key, value in child.receive_messages():
                     if key == "result":
-                        return training.AreaFit.from_state(
+                        return training.AreaFitResult.from_state(
                             training.load_area_state(folder / _STATE)
                         )
                     last = _read_report(folder, value)
@@ -90,7 +90,7 @@ def _read_report(folder: Path, value: dict[str, Any]) -> Progress:
     return training.AreaProgress(**value, images=images)
 
 
-def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
+def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
     """Train as requested, and save the state in the request folder."""
     folder = Path(request["folder"])
     with np.load(folder / _IMAGES) as arrays_stored:
@@ -132,4 +132,4 @@ def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(_train))
+    sys.exit(serve_training_request(_run_training))

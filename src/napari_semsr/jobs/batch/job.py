@@ -116,7 +116,7 @@ def _run_batch(run: Run[BatchOptions]) -> Job[BatchReport]:
     table, mark = _ResultTable(plan), plan.folder / STATE / _RUN
     how: Any = {"workers": workers, "scheduler": scheduler, "mark": mark}
     yield from execute_plans(plan.images, table.add_result, table.write_table, **how)
-    pages = yield from _write_pages(plan, table)
+    pages = yield from _write_report_pages(plan, table)
     table.warn_about_failures()
     results = table.outcomes.values()
     ran = sum(one.ran for one in results)
@@ -246,7 +246,7 @@ def _get_warnings(outcome: PlanOutcome) -> list[str]:
 # The report.
 
 
-def _write_pages(plan: BatchPlan, table: _ResultTable) -> Job[tuple[str, ...]]:
+def _write_report_pages(plan: BatchPlan, table: _ResultTable) -> Job[tuple[str, ...]]:
     """Write the report pages of all images, unless they are up to date."""
     if plan.report is None:
         return ()

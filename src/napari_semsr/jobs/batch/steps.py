@@ -36,8 +36,8 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     SHEET_SUFFIXES,
     Cell,
-    file_stem,
-    match_disk_spelling,
+    create_file_stem,
+    get_disk_spelling,
     path_exists,
 )
 from napari_semsr.jobs.images import Result
@@ -152,7 +152,7 @@ def read_steps(path: Path) -> object:
 
 
 @dataclass(frozen=True)
-class _Step:
+class _BatchStep:
     """Step of a steps file."""
 
     number: int  # 0 for the report
@@ -283,7 +283,7 @@ NO_STEPS = {
 """Reasons why some commands cannot be batch steps."""
 
 
-def _parse_steps(entries: object) -> list[_Step]:
+def _parse_steps(entries: object) -> list[_BatchStep]:
     """Parse the list of steps."""
     if not isinstance(entries, (list, tuple)) or not entries:
         msg = f"steps must be a list of commands with options, got {entries!r:.60}."
@@ -291,13 +291,13 @@ def _parse_steps(entries: object) -> list[_Step]:
     if len(entries) > _MAX_STEPS:
         msg = f"A batch can have at most {_MAX_STEPS} steps, got {len(entries)}."
         raise OptionError(msg, code="out-of-range")
-    steps: list[_Step] = []
+    steps: list[_BatchStep] = []
     for number, entry in enumerate(entries, start=1):
         steps.append(_parse_step(number, entry, [step.name for step in steps]))
     return steps
 
 
-def _parse_step(number: int, entry: object, names_in_use: Sequence[str]) -> _Step:
+def _parse_step(number: int, entry: object, names_in_use: Sequence[str]) -> _BatchStep:
     """Parse one step: a command, optionally with options and a name."""
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
@@ -342,7 +342,7 @@ def _parse_step(number: int, entry: object, names_in_use: Sequence[str]) -> _Ste
     if name.replace("-", "_") in {one.replace("-", "_") for one in names_in_use}:
         msg = f"Two steps have the name {name}; rename step {number}."
         raise OptionError(msg, code="names-alike")
-    return _Step(number, name, verb, options or {})
+    return _BatchStep(number, name, verb, options or {})
 
 
 # Placeholders.
@@ -366,15 +366,15 @@ def _shorten_path(path: Path) -> str:
     return format_one_line(str(path), _PATH_LENGTH)
 
 
-def _find_inputs(inputs_path: Path, folder: Path) -> list[_InputImage]:
+def _find_input_images(inputs_path: Path, folder: Path) -> list[_InputImage]:
     """Find the input images, and raise an error if they are in the output folder."""
     whole = folder.resolve()
     if inputs_path.is_file() and inputs_path.suffix.lower() in SHEET_SUFFIXES:
         root, images = inputs_path.absolute().parent, []
         for _, cells in read_image_rows(inputs_path, [("image",)]):
-            image = match_disk_spelling(root / cells.pop("image"))
+            image = get_disk_spelling(root / cells.pop("image"))
             name = cells.pop("name", "")
-            stem = file_stem(name) if name else _get_image_name(image)
+            stem = create_file_stem(name) if name else _get_image_name(image)
             images.append(_InputImage(image, stem, cells, root))
     else:
         paths = [path.absolute() for path in find_images(inputs_path)]
@@ -416,8 +416,10 @@ def _get_image_name(path: Path) -> str:
     name = path.name
     for ending in (".ome.zarr", ".ome.tiff", ".ome.tif"):
         if name.lower().endswith(ending):
-            return file_stem(name[: -len(ending)])
-    return file_stem(path.stem if path.is_file() or path.suffix == ".zarr" else name)
+            return create_file_stem(name[: -len(ending)])
+    return create_file_stem(
+        path.stem if path.is_file() or path.suffix == ".zarr" else name
+    )
 
 
 # Steps of one image.
@@ -427,7 +429,7 @@ class _TaskBuilder:
     """Builder of the task for an image, filling placeholders and finding files."""
 
     def __init__(
-        self, image: _InputImage, folder: Path, base: Path, steps: Sequence[_Step]
+        self, image: _InputImage, folder: Path, base: Path, steps: Sequence[_BatchStep]
     ) -> None:
         self.image = image
         self.folder = folder
@@ -447,7 +449,7 @@ class _TaskBuilder:
         image_facts = image.name, plan, folder, state, cells
         return ImageTask(*image_facts, image=str(image.path), last=last)
 
-    def build_call(self, step: _Step) -> Call:
+    def build_call(self, step: _BatchStep) -> Call:
         """Build the call for a step."""
         inputs, options, outputs = (
             dict[str, object](),
@@ -460,7 +462,7 @@ class _TaskBuilder:
                 continue  # not given, or an empty cell of the table
             if isinstance(step.arguments[name], Output):
                 outputs[name] = value
-            elif _is_input(value):
+            elif _has_inputs(value):
                 inputs[name] = value
             else:
                 options[name] = value
@@ -485,13 +487,18 @@ class _TaskBuilder:
         how = {"verb": step.verb.name, "options": options, "outputs": outputs}
         return Call.parse({"name": step.name, "inputs": inputs, **how})
 
-    def _convert_value(self, step: _Step, name: str, value_given: object) -> Any:
+    def _convert_value(self, step: _BatchStep, name: str, value_given: object) -> Any:
         """Convert a value to the argument type: a list, a single value or text."""
-        value, item = self._fill_value(step, name, value_given), step.arguments[name]
+        value, item = (
+            self._fill_value_placeholders(step, name, value_given),
+            step.arguments[name],
+        )
         if isinstance(item, FieldInfo):
             if _is_list(value):
-                value = [self._convert_to_text(v) if _is_input(v) else v for v in value]
-            return value if _is_input(value) else to_text(item, value)
+                value = [
+                    self._convert_to_text(v) if _has_inputs(v) else v for v in value
+                ]
+            return value if _has_inputs(value) else to_text(item, value)
         many = getattr(item, "many", False)
         if _is_list(value) and not many:
             raise step.create_error(
@@ -507,10 +514,10 @@ class _TaskBuilder:
             return str(self.folder / self.paths[one.call])
         return one.path if isinstance(one, File) else str(one)
 
-    def _fill_value(self, step: _Step, name: str, value: Any) -> Any:
+    def _fill_value_placeholders(self, step: _BatchStep, name: str, value: Any) -> Any:
         """Fill the placeholders of a value; return None if they are empty."""
         if _is_list(value):
-            each = [self._fill_value(step, name, one) for one in value]
+            each = [self._fill_value_placeholders(step, name, one) for one in value]
             return [one for one in each if one is not None] or None
         item = step.arguments[name]
         option = isinstance(item, FieldInfo)
@@ -523,7 +530,7 @@ class _TaskBuilder:
             return value
         plain = isinstance(item, Output)  # table cells stay text in paths to write
         pieces = [
-            self._fill_placeholder(step, part, plain=plain) if number % 2 else part
+            self._get_placeholder_value(step, part, plain=plain) if number % 2 else part
             for number, part in enumerate(_PLACEHOLDER.split(str(value)))
         ]
         pieces = [one for one in pieces if one != ""]
@@ -532,12 +539,14 @@ class _TaskBuilder:
         text = "".join(map(self._convert_to_text, pieces))
         if isinstance(item, Output):
             return self._get_output_path(step, name, text)
-        if _is_input(pieces):
+        if _has_inputs(pieces):
             whole = text if option else File(path=text)
             return whole if pieces[1:] else pieces[0]
         return self._find_file(step, name, item, text)
 
-    def _fill_placeholder(self, step: _Step, place: str, *, plain: bool) -> Input | str:
+    def _get_placeholder_value(
+        self, step: _BatchStep, place: str, *, plain: bool
+    ) -> Input | str:
         """Return the value of a placeholder; raise an error if it is unknown."""
         image = self.image
         if place == "previous":
@@ -548,7 +557,7 @@ class _TaskBuilder:
             return image.name
         if place in image.cells:
             cell = image.cells[place]
-            path = match_disk_spelling(image.root / cell)
+            path = get_disk_spelling(image.root / cell)
             a_file = path.suffix != "" or path.is_dir()
             file = cell != "" and not plain and a_file and path_exists(path)
             return File(path=str(path)) if file else cell
@@ -576,13 +585,13 @@ class _TaskBuilder:
 
     def _find_file(
         self,
-        step: _Step,
+        step: _BatchStep,
         name: str,
         item: ImageInput | FileInput | FieldInfo,
         text: str,
     ) -> File | str:
         """Return a file path by name, relative to the folder of the steps file."""
-        path = match_disk_spelling(self.base / text)
+        path = get_disk_spelling(self.base / text)
         file = not isinstance(item, FieldInfo) and not getattr(
             item, "takes_name", False
         )
@@ -605,7 +614,7 @@ class _TaskBuilder:
             raise ReadError(msg, code="file-missing")
         return text
 
-    def _get_output_path(self, step: _Step, name: str, text: str) -> str:
+    def _get_output_path(self, step: _BatchStep, name: str, text: str) -> str:
         """Return the path of an output; raise an error if it is outside the folder."""
         parts = PurePosixPath(text.replace("\\", "/")).parts
         windows = PureWindowsPath(text)
@@ -632,7 +641,7 @@ def _is_list(value: object) -> bool:
     return isinstance(value, (list, tuple))
 
 
-def _is_input(value: Any) -> bool:
+def _has_inputs(value: Any) -> bool:
     """Return whether an argument contains files or step outputs."""
     each = value if _is_list(value) else [value]
     return any(isinstance(one, (File, CallOutput)) for one in each)
@@ -692,8 +701,8 @@ def plan_batch(
                 f"{', '.join(keys)}."
             )
             raise OptionError(msg, code="unknown-option")
-    where = _get_path("inputs", content, base, inputs)
-    folder = _get_path("output", content, base, output)
+    where = _resolve_batch_path("inputs", content, base, inputs)
+    folder = _resolve_batch_path("output", content, base, output)
     report = content.get("report", False)
     if not isinstance(report, (bool, Mapping)):
         msg = (
@@ -707,7 +716,7 @@ def plan_batch(
         )
         raise WriteError(msg, code="output-is-file")
     steps_found = _parse_steps(content.get("steps"))
-    images = _find_inputs(where, folder)
+    images = _find_input_images(where, folder)
     names_in_use = {"input", "previous", "warnings", "error"}
     names_in_use |= {name for step in steps_found for name in step.columns}
     for name in images[0].cells:
@@ -727,7 +736,10 @@ def plan_batch(
 
 def _read_report_options(options: Mapping[str, object]) -> dict[str, object]:
     """Read the options of the report, except its path and content."""
-    step, values = _Step(0, REPORT, require_verb(REPORT), options), dict[str, object]()
+    step, values = (
+        _BatchStep(0, REPORT, require_verb(REPORT), options),
+        dict[str, object](),
+    )
     for name, value in step.given_values.items():
         item = step.arguments[name]
         if not isinstance(item, FieldInfo):
@@ -737,7 +749,7 @@ def _read_report_options(options: Mapping[str, object]) -> dict[str, object]:
     return values
 
 
-def _get_path(
+def _resolve_batch_path(
     name: str,
     content: Mapping[str, object],
     base: Path,
@@ -796,7 +808,7 @@ def extract_steps(history: Provenance) -> tuple[list[dict[str, Any]], str]:
     return steps, "" if before is None else before.job
 
 
-def extract_verbs(history: Provenance) -> list[str]:
+def extract_command_names(history: Provenance) -> list[str]:
     """Return the commands of the steps in a history, even if models are missing."""
     return [call.verb for call, _ in _find_last_calls(history)]
 

@@ -90,7 +90,7 @@ class Discs:
         """Return the contrast between each disc and its surrounding ring."""
         contrasts = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
-            box = _get_slices(centre, 2 * radius + 1, image.shape)
+            box = _get_box_slices(centre, 2 * radius + 1, image.shape)
             away = _compute_distances(box, centre)
             part = image[box]
             ring = (away >= radius + 1) & (away <= 2 * radius + 1)
@@ -101,7 +101,7 @@ class Discs:
         """Sum the pixels of each disc and its ring; return an array (N,)."""
         disc_sums = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
-            box = _get_slices(centre, 2 * radius + 1, image.shape)
+            box = _get_box_slices(centre, 2 * radius + 1, image.shape)
             disc_sums[index] = image[box][
                 _compute_distances(box, centre) <= 2 * radius + 1
             ].sum()
@@ -111,7 +111,7 @@ class Discs:
         """Add discs with edges smoothed over one pixel, keeping the texture inside."""
         changed_image = image.copy()
         for (centre, radius), step in zip(self, steps, strict=True):
-            box = _get_slices(centre, radius + 1, image.shape)
+            box = _get_box_slices(centre, radius + 1, image.shape)
             changed_image[box] += step * np.clip(
                 radius + 0.5 - _compute_distances(box, centre), 0, 1
             )
@@ -121,9 +121,9 @@ class Discs:
         """Fill discs, enlarged by half a pixel, by harmonic interpolation."""
         changed_image = image.copy()
         for centre, radius in self:
-            box = _get_slices(centre, radius + 2, image.shape)
+            box = _get_box_slices(centre, radius + 2, image.shape)
             part = changed_image[box]
-            part[...] = _fill_harmonically(
+            part[...] = _fill_masked_pixels(
                 part, _compute_distances(box, centre) <= radius + 0.5
             )
         return changed_image
@@ -180,7 +180,7 @@ class DiscPositions:
         sizes = _SHARE * measure_local_contrast(image)[discs.pixel_indices]
         steps: FloatArray = sizes * rng.choice([-1.0, 1.0], len(discs))
         for index, (centre, radius) in enumerate(discs):
-            box = _get_slices(centre, radius, image.shape)
+            box = _get_box_slices(centre, radius, image.shape)
             new_value = (
                 image[box][_compute_distances(box, centre) <= radius].mean()
                 + steps[index]
@@ -238,7 +238,7 @@ def _choose_positions(
             y, x = divmod(int(rng.choice(places)), image.shape[1])
             yield change, (y, x, radius)
             reach = 2 * radius + 1 + spread
-            box = _get_slices((y, x), reach, image.shape)
+            box = _get_box_slices((y, x), reach, image.shape)
             free[box] &= _compute_distances(box, (y, x)) > reach
 
 
@@ -254,7 +254,7 @@ def _compute_ring_mean(image: FloatArray, inner: float, outer: float) -> FloatAr
     )
 
 
-def _fill_harmonically(part: FloatArray, inside: BoolArray) -> FloatArray:
+def _fill_masked_pixels(part: FloatArray, inside: BoolArray) -> FloatArray:
     """Fill masked pixels by solving Laplace's equation."""
     index = np.full(part.shape, -1)
     index[inside] = np.arange(inside.sum())
@@ -276,7 +276,7 @@ def _fill_harmonically(part: FloatArray, inside: BoolArray) -> FloatArray:
     return filled_part
 
 
-def _get_slices(
+def _get_box_slices(
     centre: FloatPair | FloatArray, reach: float, shape: tuple[int, ...]
 ) -> tuple[slice, slice]:
     """Return slices of the box within a given distance of a centre."""
@@ -325,7 +325,7 @@ class DiscTrial:
 
     def find_shown_discs(self, image: FloatArray) -> dict[Change, BoolArray]:
         """Find the discs reproduced correctly by an image of any grey scale."""
-        matched_image = matched_gain(image, self.with_changes) * image
+        matched_image = compute_matching_gain(image, self.with_changes) * image
 
         def is_shown(
             discs: Discs, absent: FloatArray, present: FloatArray
@@ -345,7 +345,7 @@ class DiscTrial:
         }
 
 
-def matched_gain(image: FloatArray, truth: FloatArray) -> float:
+def compute_matching_gain(image: FloatArray, truth: FloatArray) -> float:
     """Return the gain that matches an image's standard deviation to another's.
 
     Contrasts do not depend on the offset. The gain is 0 if an image is constant.

@@ -21,7 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_semsr import inference, models
-from napari_semsr.analysis import block_means
+from napari_semsr.analysis import compute_block_means
 from napari_semsr.core import (
     Figure,
     FloatArray,
@@ -33,8 +33,8 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     RealArray,
-    central_box,
-    device_option,
+    declare_device_option,
+    get_central_box,
     get_declared_figures,
     map_progress,
     option,
@@ -51,7 +51,7 @@ from napari_semsr.jobs.check.discs import (
     count_discs,
 )
 from napari_semsr.jobs.check.removals import count_removals, simulate_circuits
-from napari_semsr.jobs.check_record import CHANGES, MODEL, DiscRecord, Removals
+from napari_semsr.jobs.check_record import CHANGES, MODEL, DiscRecord, RemovalTest
 from napari_semsr.jobs.images import Image, Result, get_image_name, open_image
 from napari_semsr.jobs.models import MODEL_IN, find_model
 from napari_semsr.jobs.verb import FileInput, ImageInput, Run, Verb
@@ -63,9 +63,9 @@ from napari_semsr.simulation import (
     GoldOptions,
     add_noise,
     compute_blur_width_px,
+    create_gaussian_kernel,
     degrade_plane,
     draw_phantom,
-    gaussian_kernel,
 )
 
 
@@ -121,7 +121,7 @@ class ModelCheck(Result):
     seed: int
     conditions: tuple[ConditionCheck, ...] = field(metadata={"json": False})
     # of a model for optical images; None for others
-    removals: Removals | None = field(metadata={"json": False})
+    removals: RemovalTest | None = field(metadata={"json": False})
     written: Annotated[bool, Quantity("Written into the card")]
     seconds: Annotated[float, Quantity("Time", "s", ".1f")]
 
@@ -197,7 +197,7 @@ class ClearImageSet:
         if self.held_out is None:
             sources = [(image, self.opening, 0) for image in self.images]
         else:
-            entries = get_recipe_data(card).get("held_out") or []
+            entries = get_training_data_info(card).get("held_out") or []
             if not entries:
                 msg = (
                     f"The model card of {card.name} lists no held-out images; pass "
@@ -213,7 +213,7 @@ class ClearImageSet:
         for image, how, crop_rows in sources:
             clear, name = open_image(image, how), get_image_name(image)
             rows, columns = clear.shape[0] - crop_rows, clear.shape[1]
-            box = central_box((rows, columns), side)
+            box = get_central_box((rows, columns), side)
             part = np.asarray(clear.data[box.slices], np.float64)
             least = 4 * MARGIN_PX
             if min(part.shape, default=0) < least:
@@ -234,7 +234,7 @@ class ClearImageSet:
         return images_scaled
 
 
-def get_recipe_data(card: "models.ModelCard") -> dict[str, Any]:
+def get_training_data_info(card: "models.ModelCard") -> dict[str, Any]:
     """Return the training data description from a model card."""
     recipe = card.training.get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
@@ -250,7 +250,7 @@ _ELECTRONS = 1000.0  # dose per pixel of the simulated images; chosen: a slow sc
 
 
 @dataclass(frozen=True, slots=True)
-class DegradedTruth:
+class DegradedInput:
     """Degraded network input, with its ground truth."""
 
     condition: str  # kind of degradation
@@ -276,7 +276,7 @@ class GroundTruthSource(ABC):
     count: int | None = None
 
     @abstractmethod
-    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
+    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedInput]:
         """Change one ground truth and apply each degradation to it."""
 
 
@@ -316,7 +316,7 @@ class ClearImages(GroundTruthSource):
 
         return cls(create_image, scale=scale, seed=seed)
 
-    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
+    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedInput]:
         """Change one image and apply each degradation to it."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
         clear = self._image(index)
@@ -330,20 +330,20 @@ class ClearImages(GroundTruthSource):
         if self.scale > 1:
             # blur, average over blocks, expose
             soft = ndimage.convolve(
-                changed_image / _WHITE, gaussian_kernel(), mode="reflect"
+                changed_image / _WHITE, create_gaussian_kernel(), mode="reflect"
             )
-            coarse = block_means(soft, self.scale)
+            coarse = compute_block_means(soft, self.scale)
             exposure = _WHITE * add_noise(coarse, _ELECTRONS, 0.0, rng)
             low = np.clip(np.rint(exposure), 0, _WHITE).astype(np.uint8)
-            return [DegradedTruth("binned", Micrograph(low, name="binned"), trial)]
+            return [DegradedInput("binned", Micrograph(low, name="binned"), trial)]
         return [
-            DegradedTruth(kind, Micrograph(low.image, name=kind), trial)
+            DegradedInput(kind, Micrograph(low.image, name=kind), trial)
             for kind in KINDS
             for low in [degrade_plane(grey, kind, seed=self.seed + index)]
         ]
 
 
-class SimulatedGold(GroundTruthSource):
+class SimulatedGoldSource(GroundTruthSource):
     """Simulated gold on carbon, imaged at half of the magnification."""
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
@@ -354,7 +354,7 @@ class SimulatedGold(GroundTruthSource):
         probe = float(np.mean(self.gold.coarse_probe_nm))
         self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
 
-    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
+    def create_scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedInput]:
         """Change one simulated sample, and simulate a coarse scan of it."""
         rng = np.random.default_rng([self.seed, index, _STREAM])
         emission = self.gold.simulate_emission(self.side, rng).astype(np.float64)
@@ -370,7 +370,7 @@ class SimulatedGold(GroundTruthSource):
         )
         trial = DiscTrial.from_truths(original, truth, places)
         size = parse_pixel_size(COARSE_NM)
-        return [DegradedTruth("gold", Micrograph(pair.low, size, "gold"), trial)]
+        return [DegradedInput("gold", Micrograph(pair.low, size, "gold"), trial)]
 
 
 Task = Literal["images", "superlens", "gold"]
@@ -415,7 +415,7 @@ class CheckOptions(Options):
         multiple_of=32,
     )
     seed: int = option(0, "Seed", "Random seed of the disc positions.", ge=0)
-    device: str = device_option()
+    device: str = declare_device_option()
     write: bool = option(
         False,
         "Add to the model card",
@@ -424,7 +424,7 @@ class CheckOptions(Options):
     )
 
 
-def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
+def _check_model(request: Run[CheckOptions]) -> Job[ModelCheck]:
     """Count the objects that a model reproduces, and those that it invents."""
     start = time.perf_counter()
     settings = request.options
@@ -441,14 +441,14 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
     elif clear.kind != "drawn":
         tasks = ["images"]
     else:
-        shares = get_recipe_data(model.card).get("sources") or {}
+        shares = get_training_data_info(model.card).get("sources") or {}
         if model.card.architecture == "place":  # trained on one pair of images only
             shares = {"superlens": 1}
         tasks = [task for task in _TASKS if shares.get(task, 0) > 0] or ["images"]
     if clear.kind != "drawn" and tasks != ["images"]:
         msg = f"The task {tasks[0]} simulates its own samples; omit the clear images."
         raise OptionError(msg, code="options-contradict")
-    for source in list(_create_sources(tasks, model.card, settings, clear)):
+    for source in list(_create_truth_sources(tasks, model.card, settings, clear)):
         condition_checks += yield from evaluate_source(source, model, settings)
     removals = None
     if "superlens" in tasks:
@@ -458,7 +458,7 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
         side = settings.size_px // scale
 
         def enhance(light: Micrograph) -> RealArray:
-            return run(inference.enhance_array(light, model, how)).array()
+            return run(inference.enhance_in_memory(light, model, how)).array()
 
         removals = yield from count_removals(
             {MODEL: enhance},
@@ -483,7 +483,7 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
         return result
     checks = _collect_checks(model.card, result)
     models.write_card(path, model.card.model_copy(update={"checks": checks}))
-    return replace(result, digest=models.file_digest(path))
+    return replace(result, digest=models.compute_model_digest(path))
 
 
 def _collect_checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, object]:
@@ -510,7 +510,7 @@ def _collect_checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, o
     }
 
 
-def _create_sources(
+def _create_truth_sources(
     tasks: Iterable[Task],
     card: "models.ModelCard",
     options: CheckOptions,
@@ -520,7 +520,7 @@ def _create_sources(
     side = options.size_px
     for task in tasks:
         if task == "gold":
-            yield SimulatedGold(side // card.scale, **options_used)
+            yield SimulatedGoldSource(side // card.scale, **options_used)
         elif task == "images" and clear.kind == "drawn":
             yield ClearImages.simulate(side, **options_used)
         elif task == "images":
@@ -555,7 +555,7 @@ def evaluate_source(
                 2 * options.discs,
                 f"{scene.condition}, ground truth {truths}",
             )
-            job = inference.enhance_array(scene.field, model, how)
+            job = inference.enhance_in_memory(scene.field, model, how)
 
             def repeat_step(_: Progress, step: Progress = step) -> Progress:
                 return step
@@ -594,7 +594,7 @@ MODELS_CHECK = Verb(
     ),
     CheckOptions,
     ModelCheck,
-    _check,
+    _check_model,
     opens=False,
     files=(
         MODEL_IN,

@@ -32,7 +32,7 @@ from napari_semsr.jobs.check.discs import (
     DiscPositions,
     Discs,
     DiscTrial,
-    matched_gain,
+    compute_matching_gain,
     measure_local_contrast,
 )
 from napari_semsr.jobs.check_record import (
@@ -40,18 +40,18 @@ from napari_semsr.jobs.check_record import (
     LINEAR,
     TELLS_SD,
     RemovalCount,
-    Removals,
+    RemovalTest,
 )
 from napari_semsr.restoration import fit_cross_validated_filter
 from napari_semsr.simulation import (
     HELD_OUT_SEED,
     ImagingSettings,
     MicroscopeOptions,
-    ObjectOptions,
+    PhantomOptions,
     Specimen,
     SsumPair,
     SsumPairOptions,
-    draw_object,
+    draw_specimen,
     get_surface_shape,
     simulate_ssum_pair,
 )
@@ -81,7 +81,7 @@ def count_removals(
     scale: int = 1,
     objects: int = 200,
     seed: int = 0,
-) -> Job[Removals]:
+) -> Job[RemovalTest]:
     """Count objects that images show when present, and still show when removed.
 
     Spots of 2 to 5 px radius are removed from each specimen, in height and material,
@@ -132,12 +132,12 @@ def count_removals(
     filters = []
     for index, surface in enumerate(islice(specimen_iterator, _FIT_FIELDS)):
         pair = MicroscopePair(optics, side, scale, seed, index).simulate_images(surface)
-        filters.append((_enlarge(pair.low, scale), pair.high))
+        filters.append((_enlarge_image(pair.low, scale), pair.high))
     linear = fit_cross_validated_filter(filters)
     calls: dict[str, EnhanceCall] = {
         **enhance,
-        LIGHT: lambda light: _enlarge(light.array(), scale),
-        LINEAR: lambda light: linear.apply(_enlarge(light.array(), scale)),
+        LIGHT: lambda light: _enlarge_image(light.array(), scale),
+        LINEAR: lambda light: linear.apply(_enlarge_image(light.array(), scale)),
     }
     none = RemovalCount(objects=0, shown=0, drawn=0)
     tells, cannot = dict.fromkeys(calls, none), dict.fromkeys(calls, none)
@@ -166,7 +166,7 @@ def count_removals(
             f"(`size_px`), or more than {_FIT_FIELDS} of them."
         )
         raise ReadError(msg, code="nothing-to-measure")
-    return Removals(fields, tells, cannot)
+    return RemovalTest(fields, tells, cannot)
 
 
 def simulate_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Specimen]:
@@ -176,9 +176,9 @@ def simulate_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Speci
     and a relief of 40 nm, within the depth of focus. The optical image shows some
     objects and hides others, and a linear filter can enhance those that it shows.
     """
-    look = ObjectOptions(phantom="circuit", pitch_nm=240.0, relief_nm=40.0)
+    look = PhantomOptions(phantom="circuit", pitch_nm=240.0, relief_nm=40.0)
     for index in range(count):
-        yield draw_object(
+        yield draw_specimen(
             look.phantom,
             get_surface_shape(side),
             pixel_nm=SsumPairOptions().pixel_nm / _FINE,
@@ -197,7 +197,7 @@ def _count_objects(
     )
 
 
-def _enlarge(image: RealArray, scale: int) -> FloatArray:
+def _enlarge_image(image: RealArray, scale: int) -> FloatArray:
     """Resample an optical image to the SEM image grid by cubic splines."""
     plane = np.asarray(image, np.float64)
     if scale == 1:
@@ -270,7 +270,7 @@ class ChangedSample:
         for pair, truth in zip(self.pairs, self.truths, strict=True):
             light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
             image = np.asarray(call(light), np.float64)
-            images.append(matched_gain(image, truth) * image)
+            images.append(compute_matching_gain(image, truth) * image)
         shown_there, drawn_there = [], []
         for discs, there in ((self.inserted_discs, 1), (self.erased_discs, 0)):
             true_contrast = discs.measure_contrast(self.truths[there])

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from napari_semsr.analysis import (
+    AlignedPair,
     ErrorMapOptions,
-    ErrorPair,
     ErrorSums,
     FittedPair,
-    block_means,
+    compute_block_means,
     fit_blur_and_gain,
 )
 from napari_semsr.core import (
@@ -93,14 +93,14 @@ class ErrorMapReport(MapResult):
         return None if share == 1 else f"{share:.1%} of the field"
 
 
-def _map_errors(
+def _create_error_map(
     run: Run[ErrorMapOptions], reference: Micrograph, enhanced_image: Micrograph
 ) -> Job[ErrorMapReport | RepeatabilityReport]:
     settings = run.options
     run.warn_if_trained_on()
     if settings.scans:
         return (yield from compare_scans(run, reference, enhanced_image))
-    lying, offset = ErrorPair.from_images(reference, enhanced_image), Offset()
+    lying, offset = AlignedPair.from_images(reference, enhanced_image), Offset()
     whole, shared_pixels = (
         rows * columns for rows, columns in (reference.shape, lying.shape)
     )
@@ -113,7 +113,7 @@ def _map_errors(
 
     def read_pair(box: Box) -> tuple[FloatArray, FloatArray]:
         fixed_block, fine = lying.read(box)
-        return fixed_block, block_means(fine, lying.factor)
+        return fixed_block, compute_block_means(fine, lying.factor)
 
     if settings.align:
         yield Progress(0, 0, "looking for a shift")
@@ -121,7 +121,7 @@ def _map_errors(
             "images", read_pair, lying.shape, settings.search_radius_px
         )
     shift = offset.shift or (0.0, 0.0)
-    pair = ErrorPair.from_images(reference, enhanced_image, shift)
+    pair = AlignedPair.from_images(reference, enhanced_image, shift)
     fit = yield from fit_blur_and_gain(pair)
     fit.warn_if_doubtful(reference.name, enhanced_image.name)
     release_free_memory()  # used by the fit, before the field is read
@@ -183,7 +183,7 @@ ERROR_MAP: Verb[ErrorMapOptions, ErrorMapReport | RepeatabilityReport] = Verb(
     ),
     ErrorMapOptions,
     ErrorMapReport,
-    _map_errors,
+    _create_error_map,
     output=MAP_OUT,
     title="comparison",
     makes_table=True,

@@ -26,9 +26,9 @@ from napari_semsr.core import (
     format_number,
     get_declared_figures,
 )
-from napari_semsr.io import write_rows
+from napari_semsr.io import write_csv
 from napari_semsr.jobs.images import (
-    convert_to_rows,
+    convert_columns_to_rows,
     get_calibrated_image,
     to_json_value,
 )
@@ -92,7 +92,7 @@ class GapReport(ImageMeasurement):
         self,
     ) -> Annotated[list[dict[str, Any]], declare_quantity("Each gap", keys=_OF_GAP)]:
         """Measured values of each gap."""
-        return convert_to_rows(self.result.create_table())
+        return convert_columns_to_rows(self.result.create_table())
 
     @property
     def places_px(
@@ -205,7 +205,7 @@ def _measure_gaps(
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
             for row in zip(*columns.values(), strict=True)
         )
-        write_rows(target, [list(columns), *rows])
+        write_csv(target, [list(columns), *rows])
     return report
 
 

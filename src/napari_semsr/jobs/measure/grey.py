@@ -10,7 +10,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     FLAT,
-    Curve,
+    CurveDeclaration,
     Job,
     Micrograph,
     Progress,
@@ -59,7 +59,7 @@ METRICS = Verb(
     title="comparison",
     makes_table=True,
     curves=(
-        Curve(
+        CurveDeclaration(
             "Grey levels",
             "bins",
             ("counts", "reference_counts"),

@@ -201,5 +201,9 @@ NOISE = Verb(
     _measure_noise,
     title="measurement",
     makes_table=True,
-    curves=(core.Curve("Noise", "levels", "noise_at", "grey level", "noise s.d."),),
+    curves=(
+        core.CurveDeclaration(
+            "Noise", "levels", "noise_at", "grey level", "noise s.d."
+        ),
+    ),
 )

@@ -18,7 +18,7 @@ from napari_semsr.core import (
     RealArray,
     RegistrationError,
     ShapeError,
-    central_box,
+    get_central_box,
     get_error_code,
     measure_percentiles,
     read_box,
@@ -83,7 +83,7 @@ def find_offset(
     shift, doubt = None, ""
     for side in sides:
         try:
-            shift = find_shift(*read(central_box(shape, side)), reach=reach)
+            shift = find_shift(*read(get_central_box(shape, side)), reach=reach)
         except (RegistrationError, ShapeError) as error:
             doubt = Message(str(error), get_error_code(error))
             if max(shape) > side:

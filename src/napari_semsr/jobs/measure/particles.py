@@ -18,7 +18,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import TABLE_SUFFIXES, write_sheet
 from napari_semsr.jobs.images import (
-    convert_to_rows,
+    convert_columns_to_rows,
     get_calibrated_image,
     to_json_value,
 )
@@ -50,7 +50,7 @@ class ParticleSizeOptions(ParticleOptions):
     )
 
 
-def _statistic(
+def _create_statistic_properties(
     key: str, label: str, compute: Callable[[Any], Any], **more: Any
 ) -> tuple[property, property, property]:
     """Create properties for a diameter statistic: in nm, its error, and in px."""
@@ -92,20 +92,26 @@ class ParticleSizes(ImageMeasurement):
     counts: list[int]
     output: str | None
 
-    median_nm, median_sd_nm, median_px = _statistic(
+    median_nm, median_sd_nm, median_px = _create_statistic_properties(
         "median", "Median diameter", np.median, large=True
     )
-    mean_nm, mean_sd_nm, mean_px = _statistic("mean", "Mean diameter", np.mean)
-    spread_nm, spread_sd_nm, spread_px = _statistic(
+    mean_nm, mean_sd_nm, mean_px = _create_statistic_properties(
+        "mean", "Mean diameter", np.mean
+    )
+    spread_nm, spread_sd_nm, spread_px = _create_statistic_properties(
         "spread",
         "S.d. of diameters",
         lambda sizes: np.std(sizes, ddof=1) if len(sizes) > 1 else np.nan,
     )
-    lower_quartile_nm, lower_quartile_sd_nm, lower_quartile_px = _statistic(
-        "lower_quartile", "Lower quartile", lambda sizes: np.quantile(sizes, 0.25)
+    lower_quartile_nm, lower_quartile_sd_nm, lower_quartile_px = (
+        _create_statistic_properties(
+            "lower_quartile", "Lower quartile", lambda sizes: np.quantile(sizes, 0.25)
+        )
     )
-    upper_quartile_nm, upper_quartile_sd_nm, upper_quartile_px = _statistic(
-        "upper_quartile", "Upper quartile", lambda sizes: np.quantile(sizes, 0.75)
+    upper_quartile_nm, upper_quartile_sd_nm, upper_quartile_px = (
+        _create_statistic_properties(
+            "upper_quartile", "Upper quartile", lambda sizes: np.quantile(sizes, 0.75)
+        )
     )
 
     def get_diameters(self, unit: str) -> list[float]:
@@ -137,7 +143,7 @@ def _measure_particles(
             "image may contain no particles, or only dark ones (`dark`).",
             "particles-doubtful",
         )
-    nm, error = image.mean_pixel_size_nm or np.nan, core.length_error(image)
+    nm, error = image.mean_pixel_size_nm or np.nan, core.compute_length_error(image)
     pixel_nm = image.pixel_size_nm or (np.nan, np.nan)
     y_nm, x_nm = (image.origin + particles.centres_px * pixel_nm).T
     values = {
@@ -165,7 +171,7 @@ def _measure_particles(
         covered=float(particles.areas_px.sum() / max(1, particles.known_px)),
         clear=clear,
         size_error=error,
-        rows=convert_to_rows(table),
+        rows=convert_columns_to_rows(table),
         edges_nm=None if np.isnan(nm) else (edges * nm).tolist(),
         edges_px=edges.tolist(),
         counts=counts.tolist(),
@@ -189,7 +195,7 @@ PARTICLES = Verb(
     title="particles",
     makes_table=True,
     curves=(
-        core.Curve(
+        core.CurveDeclaration(
             "Diameters",
             "edges_{unit}",
             "counts",

@@ -13,15 +13,15 @@ from napari_semsr.analysis import (
     Estimate,
     Profile,
     ProfileOptions,
-    Readings,
-    check_line_inside,
+    ProfileReadings,
+    check_line_bounds,
     measure_profile,
     read_profile,
 )
 from napari_semsr.core import (
     FLAT,
     LEVELS,
-    Curve,
+    CurveDeclaration,
     Figure,
     Job,
     Micrograph,
@@ -52,7 +52,7 @@ class MeasuredCurve(PixelSizeResult):
     """Profile along a line, with its measurements."""
 
     profile: Profile
-    readings: Readings = field(metadata=FLAT)
+    readings: ProfileReadings = field(metadata=FLAT)
 
     @property
     def unit(self) -> str:
@@ -254,7 +254,7 @@ class ProfileReport(MeasuredCurve):
     @property
     def lines(self) -> Annotated[list[Any], declare_quantity("Lines", keys=_OF_LINE)]:
         """Measurements of each line."""
-        length = partial(_record_length, self.profile)
+        length = partial(_create_length_record, self.profile)
         return [
             {
                 "model": line.model,
@@ -270,12 +270,12 @@ class ProfileReport(MeasuredCurve):
         self,
     ) -> Annotated[list[Any], declare_quantity("Neighbours", keys=_OF_PAIR)]:
         """Measurements of each pair of neighbouring lines."""
-        length = partial(_record_length, self.profile)
+        length = partial(_create_length_record, self.profile)
         return [
             {
                 "lines": [pair.first, pair.first + 1],
                 **length("distance", pair.distance, pair.plain_distance),
-                **_record_estimate("dip", pair.dip),
+                **_create_estimate_record("dip", pair.dip),
                 "dip_plain": pair.plain_dip,
                 "rayleigh": pair.rayleigh,
                 "sparrow": pair.sparrow,
@@ -289,7 +289,7 @@ class ProfileReport(MeasuredCurve):
         self,
     ) -> Annotated[dict[str, Any] | None, declare_quantity("Edge", keys=_OF_EDGE)]:
         """Measurements of the edge, if there is one."""
-        edge, length = self.readings.edge, partial(_record_length, self.profile)
+        edge, length = self.readings.edge, partial(_create_length_record, self.profile)
         if edge is None:
             return None
         return {
@@ -331,7 +331,7 @@ class ProfileReport(MeasuredCurve):
             )
         elif stem == "edge_10_90" and readings.edge is not None:
             fit_length, plain = readings.edge.width, readings.edge.plain_width
-        return _record_length(self.profile, stem, fit_length, plain)
+        return _create_length_record(self.profile, stem, fit_length, plain)
 
     def figures(self) -> dict[str, Figure]:
         """Return the settings and measurements of the curve."""
@@ -374,7 +374,7 @@ def _convert_to_nm(profile: Profile, length: Estimate | None) -> Estimate | None
     return Estimate(k * length.value, k * sd, low, high)
 
 
-def _record_length(
+def _create_length_record(
     profile: Profile, name: str, fit_length: Estimate | None, plain: float | None
 ) -> dict[str, object]:
     """Create the record of a length in nm and px, fitted and from crossings."""
@@ -382,14 +382,14 @@ def _record_length(
     if plain is not None and profile.is_calibrated:
         in_nm = plain * profile.per_px
     return {
-        **_record_estimate(name, _convert_to_nm(profile, fit_length), "_nm"),
-        **_record_estimate(name, fit_length, "_px"),
+        **_create_estimate_record(name, _convert_to_nm(profile, fit_length), "_nm"),
+        **_create_estimate_record(name, fit_length, "_px"),
         f"{name}_plain_nm": in_nm,
         f"{name}_plain_px": plain,
     }
 
 
-def _record_estimate(
+def _create_estimate_record(
     name: str, estimate: Estimate | None, unit: str = ""
 ) -> dict[str, object]:
     """Create the record of an estimate with standard deviation and interval."""
@@ -402,7 +402,7 @@ def _record_estimate(
 
 def _measure_profile(run: Run[ProfileOptions], image: Micrograph) -> Job[ProfileReport]:
     settings, sized_image = run.options, get_calibrated_image(image, None)
-    check_line_inside(sized_image, settings.line)
+    check_line_bounds(sized_image, settings.line)
     profile = read_profile(sized_image, settings.line, width_px=settings.width)
     yield Progress(1, 2, "measuring")
     how = settings.model_dump(include={"polarity", "prominence", "pixel"})
@@ -424,7 +424,7 @@ PROFILE = Verb(
     title="profile",
     makes_table=True,
     curves=(
-        Curve(
+        CurveDeclaration(
             "Grey levels along the line",
             "distance_{unit}",
             "intensity",

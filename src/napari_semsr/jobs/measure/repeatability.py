@@ -12,7 +12,7 @@ from napari_semsr.analysis import (
     RepeatabilitySums,
     ScanComparison,
     ScanPair,
-    match_scans,
+    match_grey_levels,
 )
 from napari_semsr.core import (
     LEVELS,
@@ -23,10 +23,10 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
-    central_box,
     create_property,
     declare_quantity,
     format_shift,
+    get_central_box,
     map_parallel,
     warn,
 )
@@ -120,7 +120,7 @@ def compare_scans(
             "map is limited to this overlap.",
             "partly-covered",
         )
-    match = yield from match_scans(pair)
+    match = yield from match_grey_levels(pair)
     if match.correlation <= 0:
         warn(
             f"The grey levels of {other.name} are inverted relative to {one.name} (r "
@@ -140,7 +140,7 @@ def compare_scans(
 
     kind = "repeatability" if settings.part == "all" else "repeatability without noise"
     count, power, *_ = repeat_field.compare(
-        central_box(pair.shape, min(512, *pair.shape))
+        get_central_box(pair.shape, min(512, *pair.shape))
     ).sums
     top = _BRIGHTEST[settings.part] * math.sqrt(power / max(count, 1.0))
     about = scale.create_metadata(f"{kind} of {one.name}", one, pair.first.grid, top)

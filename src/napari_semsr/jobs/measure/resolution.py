@@ -19,7 +19,7 @@ from napari_semsr.analysis import (
     FrcResult,
     RadialSpectrum,
     SpectrumOptions,
-    compare_with_nyquist,
+    describe_nyquist_ratio,
     find_cut_off,
     format_cut_off_note,
     format_cut_off_warning,
@@ -32,7 +32,7 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     FLAT,
     Box,
-    Curve,
+    CurveDeclaration,
     DisplaySettings,
     Figure,
     FloatPair,
@@ -45,10 +45,10 @@ from napari_semsr.core import (
     Quantity,
     RealArray,
     SemsrError,
-    central_box,
     contrast_limits,
     create_property,
     declare_quantity,
+    get_central_box,
     get_declared_figures,
     get_error_code,
     option,
@@ -56,9 +56,9 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import (
-    half_paths,
+    get_half_paths,
     read,
-    write_rows,
+    write_csv,
 )
 from napari_semsr.jobs.crop import crop_to_gap_free_box
 from napari_semsr.jobs.images import (
@@ -92,7 +92,7 @@ def find_halves(
     mosaic: Path, mosaic_image: Micrograph
 ) -> tuple[Halves | None, Message | None]:
     """Find the halves of a mosaic, or return the reason if they are missing."""
-    paths = half_paths(mosaic)
+    paths = get_half_paths(mosaic)
     there = [path for path in paths if path.exists()]
     history = mosaic_image.provenance
     if not there and (history is None or history.defining_step().job != "stitch"):
@@ -170,7 +170,7 @@ def _find_offset(
     offset = measure_offset(first, second)
     if offset.shift is None or settings.reference:
         return offset
-    middle = central_box(first.shape, _NOISE_PX)
+    middle = get_central_box(first.shape, _NOISE_PX)
     one, other = (read_box(image.data, middle) for image in (first, second))
     if not has_shared_noise(one, other, offset.shift):
         return offset
@@ -248,7 +248,9 @@ class FrcReport(_CorrelationReport):
     result: FrcResult = field(metadata=FLAT)
 
 
-def _get_halves(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | None]:
+def _get_mosaic_halves(
+    run: Run[Any], first: Micrograph
+) -> tuple[Halves | None, str | None]:
     """Return the halves of a single mosaic, or the reason why they are missing."""
     halves, image = run.parameters.get("halves"), run.image_inputs["a"]
     alone = "b" not in run.image_inputs and halves is None
@@ -270,13 +272,13 @@ def _record_images(
     return (yield from append_image_records((first, second), records))
 
 
-def _correlate(
+def _correlate_images(
     run: Run[FrcJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcReport]:
     settings, sized_image = run.options, get_calibrated_image(first, second)
     if second is not None:
         run.warn_if_trained_on()
-    halves, note = _get_halves(run, first)
+    halves, note = _get_mosaic_halves(run, first)
     first, second = yield from _record_images(run, first, second)
     box: Box | None = None
     if halves is not None:
@@ -310,7 +312,7 @@ def _correlate(
     )
 
 
-def _declare_images(alone: str) -> tuple[ImageInput, ImageInput]:
+def _declare_image_inputs(alone: str) -> tuple[ImageInput, ImageInput]:
     """Declare the image inputs; `alone` describes how a single image is measured."""
     first = (
         "an image; a single mosaic is measured with the halves that "
@@ -332,14 +334,14 @@ def _declare_images(alone: str) -> tuple[ImageInput, ImageInput]:
 
 FRC = Verb(
     "frc",
-    _declare_images("is split"),
+    _declare_image_inputs("is split"),
     FrcJobOptions,
     FrcReport,
-    _correlate,
+    _correlate_images,
     title="measurement",
     makes_table=True,
     curves=(
-        Curve(
+        CurveDeclaration(
             "Fourier ring correlation",
             "frequency_per_px",
             "correlation",
@@ -425,7 +427,7 @@ class FrcMapReport(_CorrelationReport):
     def verdict(self) -> str:
         """Assessment of the median resolution."""
         beyond = format_cut_off_note(self.median_nm, self.cut_off_nm)
-        return beyond or compare_with_nyquist(self.median_px)
+        return beyond or describe_nyquist_ratio(self.median_px)
 
     def figures(self) -> dict[str, Figure]:
         """Return the figures of the map, with the number of failed blocks by reason."""
@@ -437,11 +439,11 @@ class FrcMapReport(_CorrelationReport):
         return rows
 
 
-def _map_resolution(
+def _create_resolution_map(
     run: Run[FrcMapJobOptions], first: Micrograph, second: Micrograph | None
 ) -> Job[FrcMapReport]:
     settings, sized_image = run.options, get_calibrated_image(first, second)
-    halves, note = _get_halves(run, first)
+    halves, note = _get_mosaic_halves(run, first)
     first, second = yield from _record_images(run, first, second)
     offset = _find_offset(first, second, settings)
     records = []
@@ -508,10 +510,10 @@ _OF_MAP = (
 )
 FRC_MAP = Verb(
     "frc-map",
-    _declare_images("has its blocks split"),
+    _declare_image_inputs("has its blocks split"),
     FrcMapJobOptions,
     FrcMapReport,
-    _map_resolution,
+    _create_resolution_map,
     title="measurement",
     output=MAP_OUT,
     makes_table=True,
@@ -566,7 +568,7 @@ DECORRELATION = Verb(
     title="measurement",
     makes_table=True,
     curves=(
-        Curve(
+        CurveDeclaration(
             "Decorrelation analysis",
             "frequency_per_px",
             ("correlation", "filtered"),
@@ -648,7 +650,7 @@ def _measure_spectrum(
         for place, (q, power) in enumerate(each):
             in_um = "" if per_um is None else f"{per_um[place]:.8g}"
             rows.append([f"{q:.8g}", in_um, f"{power:.8g}"])
-        write_rows(target, rows)
+        write_csv(target, rows)
     elif target is not None:
         look = create_spectrum_display(spectrum.image.data)
         history = yield from run.compose_history()
@@ -685,7 +687,7 @@ SPECTRUM = Verb(
     title="measurement",
     makes_table=True,
     curves=(
-        Curve(
+        CurveDeclaration(
             "Radial power spectrum",
             "frequency_per_px",
             "power",

@@ -27,8 +27,8 @@ from napari_semsr.core import (
     format_one_line,
     get_columns,
     get_error_code,
+    get_software_versions,
     is_system_file,
-    software_versions,
     warn,
 )
 from napari_semsr.io import (
@@ -36,13 +36,13 @@ from napari_semsr.io import (
     TABLE_SUFFIXES,
     Cell,
     ReadOptions,
-    check_sheet,
-    half_paths,
+    check_sheet_path,
+    create_missing_file_error,
+    get_disk_spelling,
+    get_half_paths,
     is_scan,
     list_companion_files,
     list_images,
-    match_disk_spelling,
-    missing_file_error,
     natural_sort_key,
     path_exists,
     read_sheet,
@@ -155,7 +155,7 @@ def find_images(images: str | os.PathLike[str]) -> list[Path]:
             images_text = format_one_line(os.fspath(images), 300)
             msg = f"No file matches {images_text}; check the pattern."
             raise ReadError(msg, code="file-missing")
-    halves = {half for one in paths_found for half in half_paths(one)}
+    halves = {half for one in paths_found for half in get_half_paths(one)}
     return [one for one in paths_found if one not in halves]
 
 
@@ -168,7 +168,7 @@ def _create_input_rows(
             parts = [one] if isinstance(one, (str, os.PathLike)) else list(one)
             parts += [second] if second is not None and len(parts) == 1 else []
             paths = [None if part is None else Path(part) for part in parts]
-            items.append(_check_count(measure, paths))
+            items.append(_check_image_count(measure, paths))
         return items
     if _is_sheet(Path(images)):
         if second is not None:
@@ -182,14 +182,16 @@ def _create_input_rows(
             Path(images), measure.roles, measure.required_image_count
         ):
             names = [cells[name] if name else "" for name in columns]
-            places = (match_disk_spelling(folder / n) if n else None for n in names)
+            places = (get_disk_spelling(folder / n) if n else None for n in names)
             own = {"", *_get_table_columns(measure), *columns}
             other: Cells = {k: v or None for k, v in cells.items() if k not in own}
             rows.append(_InputRow(tuple(places), other))
         return rows
     firsts = find_images(images)
     if second is None:
-        return _check_files_exist([_check_count(measure, [path]) for path in firsts])
+        return _check_files_exist(
+            [_check_image_count(measure, [path]) for path in firsts]
+        )
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
             f"The second input must be an image, a folder or a glob, got {second}. To "
@@ -199,7 +201,9 @@ def _create_input_rows(
     seconds = find_images(second)
     if is_image_collection(images) and is_image_collection(second):
         return _pair_images(firsts, seconds, second)
-    pairs = [_check_count(measure, [one, other]) for one in firsts for other in seconds]
+    pairs = [
+        _check_image_count(measure, [one, other]) for one in firsts for other in seconds
+    ]
     return _check_files_exist(pairs)
 
 
@@ -207,11 +211,13 @@ def _check_files_exist(items: list[_InputRow]) -> list[_InputRow]:
     """Raise an error if a file is missing, before a table is written."""
     for path in dict.fromkeys(path for item in items for path in item.paths):
         if path is not None and not path.exists():
-            raise missing_file_error(path)
+            raise create_missing_file_error(path)
     return items
 
 
-def _check_count(measure: MeasuringCommand, paths: Sequence[Path | None]) -> _InputRow:
+def _check_image_count(
+    measure: MeasuringCommand, paths: Sequence[Path | None]
+) -> _InputRow:
     """Raise an error for too few or too many images in a row."""
     least, most = measure.required_image_count, len(measure.roles)
     if not least <= len(paths) <= most or None in paths[:least]:
@@ -231,14 +237,14 @@ def _pair_images(
     """Pair images of two folders by name; suffixes may differ."""
     by_name = {normalize("NFC", path.name): path for path in seconds}
     by_name |= {path.name: path for path in seconds}
-    by_stem = {_get_stem(path): path for path in reversed(seconds)}
+    by_stem = {_get_image_stem(path): path for path in reversed(seconds)}
     items = []
     for path in firsts:
         names = path.name, normalize("NFC", path.name)
         paths = filter(None, (by_name.get(name) for name in names))
-        other = next(paths, by_stem.get(_get_stem(path)))
+        other = next(paths, by_stem.get(_get_image_stem(path)))
         fault = Message(
-            f"There is no image named {_get_stem(path)} in {where}.",
+            f"There is no image named {_get_image_stem(path)} in {where}.",
             "second-image-missing",
         )
         items.append(_InputRow((path, other), fault="" if other else fault))
@@ -252,7 +258,7 @@ def _pair_images(
     return items
 
 
-def _get_stem(path: Path) -> str:
+def _get_image_stem(path: Path) -> str:
     return _IMAGE_END.sub("", normalize("NFC", path.name))
 
 
@@ -333,7 +339,7 @@ def _parse_cell(text: str, mark: str) -> Cell:
     return text
 
 
-def _read_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
+def _read_table_rows(path: Path, measure: MeasuringCommand) -> list[Cells]:
     """Read the rows of a table to resume."""
     sheet = read_sheet(path, "measured images")
     columns = _get_table_columns(measure)
@@ -543,10 +549,10 @@ def measure_table_job(
         "opening": (opening or ReadOptions()).model_dump(mode="json"),
     }
     way: dict[str, object] = {**how, "measure": name, "switches": {}}
-    way["version"] = software_versions().get("napari-semsr")
+    way["version"] = get_software_versions().get("napari-semsr")
     rows = _TableRows(measure, items, target, _compute_digest(way))
     if target is not None and target.exists() and not existing.overwrite:
-        rows.restore_rows(_read_rows(target, measure))
+        rows.restore_rows(_read_table_rows(target, measure))
     measured_count = yield from rows.measure_all(how["opening"] | how["options"])
     every = rows.list_rows()
     own_rows = every[: len(items)]
@@ -586,7 +592,7 @@ def _check_table(
             "ones, set `overwrite` to start again, or choose another name."
         )
         raise WriteError(msg, code="output-exists")
-    check_sheet(target)
+    check_sheet_path(target)
     return target
 
 

@@ -29,17 +29,17 @@ from napari_semsr.core import (
     digest_with_progress,
     get_cells,
     get_error_code,
+    get_software_versions,
     list_files_recursively,
     map_progress,
     read_bytes,
     run,
-    software_versions,
 )
 from napari_semsr.io import (
     Cell,
     ReadOptions,
+    get_output_store_path,
     list_companion_files,
-    output_store_path,
     path_exists,
     read_store_state,
     replace_atomically,
@@ -178,7 +178,7 @@ def list_digest_functions(call: Call, role: str, file: File) -> tuple[Digest, ..
     return digest_bytes, partial(digest_grey_values, reading=reading)
 
 
-def _check_content(call: Call, role: str, file: File) -> Job[None]:
+def _check_file_digest(call: Call, role: str, file: File) -> Job[None]:
     """Raise an error for a file whose content does not match its digest."""
     if file.digest is None:
         return
@@ -279,7 +279,9 @@ class Results:
         """Return the valid result of a call, if any, and delete an invalid one."""
         if self.place is None:
             return None
-        self.keys[call.name] = key = yield from self._compute_key(call, call.options)
+        self.keys[call.name] = key = yield from self._compute_call_key(
+            call, call.options
+        )
         record = self._file.calls.get(call.name)
         there = all((self.folder / path).exists() for path in call.outputs.values())
         same = record is not None and there and record.key == key
@@ -290,7 +292,7 @@ class Results:
         ):
             return record
         if self._file.calls.pop(call.name, None) is not None:
-            self._write()  # before the call changes its outputs
+            self._write_results()  # before the call changes its outputs
         return None
 
     def mark_started(self, call: Call) -> Job[bool]:
@@ -300,10 +302,10 @@ class Results:
         """
         if self.place is None:
             return False
-        key = yield from self._compute_key(call, None)
+        key = yield from self._compute_call_key(call, None)
         was_begun = self._file.begun.get(call.name) == key
         self._file.begun[call.name] = key
-        self._write()
+        self._write_results()
         return was_begun
 
     def add(self, call: Call, result: CallRecord) -> CallRecord:
@@ -314,7 +316,7 @@ class Results:
         self._file.begun.pop(call.name, None)
         states = {"key": self.keys[call.name], "outputs": self._get_output_states(call)}
         self._file.calls[call.name] = record = result.model_copy(update=states)
-        self._write()
+        self._write_results()
         return record
 
     def _get_output_states(self, call: Call) -> dict[str, list[Cell]]:
@@ -322,7 +324,7 @@ class Results:
             path: read_file_state(self.folder / path) for path in call.outputs.values()
         }
 
-    def _compute_key(
+    def _compute_call_key(
         self, call: Call, options: Mapping[str, object] | None
     ) -> Job[str]:
         marks = []
@@ -336,7 +338,7 @@ class Results:
             for other in filter(path_exists, list_companion_files(path)):
                 digests.append((yield from self._get_digest(other)))  # noqa: PERF401 - yields
             marks.append([role, " ".join(digests)])
-        version = software_versions().get("napari-semsr")
+        version = get_software_versions().get("napari-semsr")
         content = [call.verb, version, options, marks, call.outputs]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -350,7 +352,7 @@ class Results:
             self._file.files[str(path)] = stamp
         return stamp[1]
 
-    def _write(self) -> None:
+    def _write_results(self) -> None:
         assert self.place is not None  # noqa: S101 - checked by callers
         self.place.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(self.place) as place:
@@ -358,7 +360,7 @@ class Results:
             place.write_text(text, encoding="utf-8")  # non-UTF-8 names are escaped
 
 
-def _run_with_overall_progress(
+def _run_job_with_progress(
     step: Progress, job: Job[T], hear: Callable[[str], object] = id, share: int = 0
 ) -> Job[T]:
     """Run a job, reporting its progress as a part of the overall progress."""
@@ -413,10 +415,10 @@ def execute(
         yield step
         for role, one in call.iterate_inputs():
             if isinstance(one, File):
-                yield from _run_with_overall_progress(
-                    step, _check_content(call, role, one)
+                yield from _run_job_with_progress(
+                    step, _check_file_digest(call, role, one)
                 )
-        result_kept = yield from _run_with_overall_progress(
+        result_kept = yield from _run_job_with_progress(
             step, results.find_valid_record(call)
         )
         if result_kept is None:
@@ -451,7 +453,8 @@ def _run_call(
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     verb, values = require_verb(call.verb), collect_arguments(call, calls, folder)
     places = [
-        output_store_path(folder / path, resume=True) for path in call.outputs.values()
+        get_output_store_path(folder / path, resume=True)
+        for path in call.outputs.values()
     ]
     is_begun = verb.resumes and (
         resume
@@ -460,12 +463,12 @@ def _run_call(
     how: dict[str, Any] = {"hear": sentences.append, "share": _PARTS}
     job = verb.start(values, overwrite=True, resume=is_begun)
     try:
-        result = yield from _run_with_overall_progress(step, job, **how)
+        result = yield from _run_job_with_progress(step, job, **how)
     except SemsrError as error:
         if not is_begun or error.code not in ("other-run", "not-resumable"):
             raise
         job = verb.start(values, overwrite=True)
-        result = yield from _run_with_overall_progress(step, job, **how)
+        result = yield from _run_job_with_progress(step, job, **how)
     record = result.to_json()
     if RECORD in call.outputs:
         numbers = {"kind": call.verb, **to_json_value(record)}
@@ -552,13 +555,13 @@ def execute_plans(
     count = min(workers, len(tasks))
     try:
         if mark is not None and scheduler is not None:
-            yield from _execute_on_workers(tasks, add_outcome, scheduler, mark)
+            yield from _execute_plans_on_workers(tasks, add_outcome, scheduler, mark)
         elif mark is not None and count > 1:
             with _start_local_cluster(count) as address:
-                yield from _execute_on_workers(tasks, add_outcome, address, mark)
+                yield from _execute_plans_on_workers(tasks, add_outcome, address, mark)
         else:
-            with nullcontext() if mark is None else _mark_execution(mark):
-                yield from _execute_locally(tasks, add_outcome)
+            with nullcontext() if mark is None else _write_execution_token(mark):
+                yield from _execute_plans_locally(tasks, add_outcome)
     finally:
         keep()
 
@@ -576,7 +579,7 @@ def execute_task(task: PlanTask) -> Job[PlanOutcome]:
 
 
 @contextmanager
-def _mark_execution(mark: Path) -> Iterator[str]:
+def _write_execution_token(mark: Path) -> Iterator[str]:
     """Write a token for this execution that stops workers of other executions."""
     token = uuid.uuid4().hex
     with replace_atomically(mark) as place:
@@ -587,7 +590,7 @@ def _mark_execution(mark: Path) -> Iterator[str]:
         mark.unlink(missing_ok=True)
 
 
-def _execute_locally(
+def _execute_plans_locally(
     tasks: Sequence[Task], report: Callable[[Task, PlanOutcome], object]
 ) -> Job[None]:
     """Execute plans one after the other."""
@@ -635,7 +638,7 @@ def _start_local_cluster(workers: int) -> Iterator[str]:
         yield str(cluster.scheduler_address)
 
 
-def execute_on_worker(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
+def execute_task_on_worker(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
     """Execute a plan on a worker, until another execution starts or this one ends."""
     looked_at = float("-inf")
 
@@ -660,7 +663,7 @@ def execute_on_worker(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
     return run(execute_task(task), check_execution)
 
 
-def _execute_on_workers(
+def _execute_plans_on_workers(
     tasks: Sequence[Task],
     report: Callable[[Task, PlanOutcome], object],
     address: str,
@@ -676,7 +679,7 @@ def _execute_on_workers(
     ended_tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with connect_client(address) as client:
         try:
-            with _mark_execution(
+            with _write_execution_token(
                 mark
             ) as token:  # removed first, so that workers stop soon
                 while waiting or running:
@@ -686,7 +689,7 @@ def _execute_on_workers(
                         key = f"plan-{task.name}-{token[:8]}"
                         how: Any = {"pure": False, "key": key}
                         future = client.submit(
-                            execute_on_worker, task, mark, token, **how
+                            execute_task_on_worker, task, mark, token, **how
                         )
                         running[future] = task
                         future.add_done_callback(ended_tasks.put)

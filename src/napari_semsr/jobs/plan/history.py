@@ -19,7 +19,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     check_user_only_options,
-    user_only_options,
+    get_user_only_options,
 )
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, convert_decoding_errors
 from napari_semsr.jobs.enhance import MISFIT
@@ -28,7 +28,7 @@ from napari_semsr.jobs.index import JOBS, get_verb
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
 from napari_semsr.jobs.stitch import HALF, combine_digests
 from napari_semsr.jobs.verb import FileInput, Verb
-from napari_semsr.simulation import ViewOptions
+from napari_semsr.simulation import SemViewOptions
 
 _LAST_COMMITS = {"trust": "b537c11d"}  # last commit that had each former job
 _CURRENT_JOBS = {"repeatability": "error-map"}  # current names of former jobs
@@ -85,10 +85,10 @@ def read_history(history: Provenance, file: Path) -> RecordedPlan:
 
 def list_repeatable_jobs() -> list[str]:
     """Return the jobs whose output can be reproduced."""
-    return [job for job in (*JOBS, *_CURRENT_JOBS) if _get_job_verb(job) is not None]
+    return [job for job in (*JOBS, *_CURRENT_JOBS) if _get_job_command(job) is not None]
 
 
-def _get_job_verb(job: str) -> Verb[Options, Result] | None:
+def _get_job_command(job: str) -> Verb[Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
     name = _CURRENT_JOBS.get(job, job)
     verb = get_verb(name) if name in JOBS else None
@@ -112,7 +112,7 @@ class _HistoryReader:
                 f"from this package; use commit {_LAST_COMMITS[history.job]}."
             )
             raise ReadError(msg, code="other-version")
-        verb = _get_job_verb(history.job)
+        verb = _get_job_command(history.job)
         if verb is None:
             msg = (
                 f"{self.file.name} was made by {history.job!r}, which cannot be run "
@@ -155,7 +155,7 @@ class _HistoryReader:
         """Return the options of a call, including the reading options."""
         options_stored, fields = history.options, verb.options.model_fields
         own = {name: options_stored[name] for name in fields if name in options_stored}
-        check_user_only_options(own, user_only_options(verb.options), "A history")
+        check_user_only_options(own, get_user_only_options(verb.options), "A history")
         try:
             options = verb.options.from_history(own)
         except OptionError as error:
@@ -347,7 +347,7 @@ def _update_simulate_history(history: Provenance, file: Path) -> Provenance:
         )
         raise ReadError(msg, code="history-incomplete")
     phantom = {"phantom"} if history.inputs else set()
-    out = {*ViewOptions.model_fields, "sem_view"} | phantom
+    out = {*SemViewOptions.model_fields, "sem_view"} | phantom
     return _replace_options(
         history, {k: v for k, v in history.options.items() if k not in out}
     )

@@ -30,25 +30,29 @@ from napari_semsr.core import (
     Provenance,
     SemsrError,
     ShapeError,
-    central_box,
     crop_to_box,
     format_pixel_size,
     format_shape,
+    get_central_box,
     get_error_code,
+    get_software_versions,
     option,
-    software_versions,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.crop import crop_to_gap_free_box
-from napari_semsr.jobs.figure import FigureOptions, create_plate_image, unify_display
+from napari_semsr.jobs.figure import (
+    FigureOptions,
+    create_plate_image,
+    unify_display_settings,
+)
 from napari_semsr.jobs.images import (
     Image,
     Result,
     append_image_records,
-    check_databar,
-    check_not_input,
+    check_output_not_input,
     collect_warnings,
     correct_pixel_sizes,
+    create_databar_note,
     get_image_name,
     get_image_paths,
     open_image,
@@ -86,14 +90,14 @@ from napari_semsr.jobs.report.numbers import (
 from napari_semsr.jobs.report.records import (
     StoredNumbers,
     get_curves,
-    is_record,
+    is_record_file,
     read_record,
 )
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.reporting import (
     NO_VALUE,
     TIMES,
-    PlateImage,
+    FigureImage,
     describe_scale_bars,
     draw_plate,
     draw_plot_png,
@@ -273,7 +277,7 @@ def _create_report(run: Run[ReportOptions]) -> Job[ReportMade]:
     images_given = [part for one in images for part in one]
     page, numbers = run.required_target, run.required_target.with_suffix(_NUMBERS)
     for place in (page, numbers):
-        check_not_input(place, [*get_image_paths(*images_given), *files])
+        check_output_not_input(place, [*get_image_paths(*images_given), *files])
     records = [read_record(path) for path in files]
     pictures = yield from _open_images(images_given, reading)
     each = list(pictures.values())
@@ -330,7 +334,7 @@ def _separate_inputs(
             images.append(_check_pair(one))
         elif isinstance(one, Micrograph):
             images.append((one,))
-        elif is_record(Path(one)):
+        elif is_record_file(Path(one)):
             files.append(Path(one))
         else:
             images.append((one,))
@@ -374,7 +378,7 @@ def _check_pair(pair: tuple[Image, ...]) -> tuple[Image, ...]:
         msg = f"A pair must be two different images, got {names}."
         raise OptionError(msg, code="same-image")
     for path in get_image_paths(*pair):
-        if is_record(path):
+        if is_record_file(path):
             msg = f"A pair must be two images, got the JSON file {path.name}."
             raise OptionError(msg, code="wrong-type")
     return pair
@@ -435,7 +439,7 @@ def _create_pair(reference: ReportImage, other: ReportImage) -> ImagePair:
 # Measurements.
 
 
-def _try_measure(
+def _try_measurement(
     measures: Measurements,
     names: Sequence[str],
     job: Job[T],
@@ -458,7 +462,7 @@ def _try_measure(
     return result
 
 
-def _try_measure_frc(
+def _try_frc_measurement(
     measures: Measurements,
     image: Micrograph,
     options: ReportOptions,
@@ -468,7 +472,7 @@ def _try_measure_frc(
     """Try to measure the FRC, with lengths based on the pixel size of an image."""
     frc_options = FrcJobOptions(criterion=options.criterion)
     return (
-        yield from _try_measure(
+        yield from _try_measurement(
             measures,
             (FRC,),
             FRC_VERB.job(*values, options=frc_options, **how),
@@ -479,7 +483,7 @@ def _try_measure_frc(
     )
 
 
-def _wrap_as_job(make: Callable[..., T], *values: Any, **how: Any) -> Job[T]:
+def _wrap_function_as_job(make: Callable[..., T], *values: Any, **how: Any) -> Job[T]:
     """Wrap a function without progress steps as a job."""
     yield from ()
     return make(*values, **how)
@@ -494,7 +498,7 @@ def _measure_image(
     item: ReportImage, options: ReportOptions, progress: Progress
 ) -> Job[None]:
     measures, image = item.measures, item.image
-    box = central_box(image.shape, _MIDDLE_PX)
+    box = get_central_box(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
         item.box = box
         sentence = (
@@ -509,9 +513,9 @@ def _measure_image(
         return
     measures.numbers += create_grey_numbers(part)
     if item.path is not None and item.box is None:
-        note = check_databar(item.label, part)
+        note = create_databar_note(item.label, part)
         measures.notes += [note] if note else []
-    whole = yield from _try_measure(
+    whole = yield from _try_measurement(
         measures, (FRC, DECORRELATION), crop_to_gap_free_box(part)
     )
     if whole is None:
@@ -541,16 +545,20 @@ def _measure_image(
         ),
         (
             SHARPNESS,
-            _wrap_as_job(measure_metrics, full),
+            _wrap_function_as_job(measure_metrics, full),
             "metrics",
             create_sharpness_numbers,
         ),
-        (("Histogram",), _wrap_as_job(measure_histogram, part), "histogram"),
-        (("Spectrum",), _wrap_as_job(compute_radial_spectrum, full), "spectrum"),
+        (("Histogram",), _wrap_function_as_job(measure_histogram, part), "histogram"),
+        (
+            ("Spectrum",),
+            _wrap_function_as_job(compute_radial_spectrum, full),
+            "spectrum",
+        ),
     )
     for names, job, key, *say in each:
         yield _add_step_name(progress, "sharpness" if key == "metrics" else key)
-        yield from _try_measure(measures, names, job, key, *say)
+        yield from _try_measurement(measures, names, job, key, *say)
 
 
 def _measure_frc(
@@ -567,7 +575,7 @@ def _measure_frc(
     parts = halves and (crop_to_box(halves[0], box), crop_to_box(halves[1], box))
     measures, source = item.measures, full if parts is None else part
     how: Any = (measures, item.image, options, source)
-    result = yield from _try_measure_frc(*how, halves=parts)
+    result = yield from _try_frc_measurement(*how, halves=parts)
     if result is None:
         return
     if parts is not None:
@@ -593,7 +601,7 @@ def _compare_pair(
         (pair.reference.record, pair.other.record),
     )
     if first.shape == second.shape:
-        box = central_box(first.shape, _MIDDLE_PX)
+        box = get_central_box(first.shape, _MIDDLE_PX)
         if box.shape != first.shape:
             sentence = f"Compared in the central {box.shape[0]} x {box.shape[1]} px."
             measures.notes.append(Message(sentence, "measured-in-part"))
@@ -601,17 +609,17 @@ def _compare_pair(
     parts = first, second
     if first.shape == second.shape:
         every = (*AS_THEY_ARE, FRC)
-        cut = yield from _try_measure(
+        cut = yield from _try_measurement(
             measures, every, crop_to_gap_free_box(first, second)
         )
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
     yield _add_step_name(progress, "PSNR and SSIM")
     for names, match in ((AS_THEY_ARE, None), (MATCHED_NAMES, "affine")):
-        near = _wrap_as_job(measure_metrics, parts[1], parts[0], match=match)
+        near = _wrap_function_as_job(measure_metrics, parts[1], parts[0], match=match)
         key = f"metrics {match or 'as they are'}"
-        yield from _try_measure(measures, names, near, key, create_metric_numbers)
-    histogram_job = _wrap_as_job(measure_histogram, second, first)
-    yield from _try_measure(
+        yield from _try_measurement(measures, names, near, key, create_metric_numbers)
+    histogram_job = _wrap_function_as_job(measure_histogram, second, first)
+    yield from _try_measurement(
         measures, (EMD,), histogram_job, "histogram", create_emd_numbers
     )
     yield _add_step_name(progress, "Fourier ring correlation")
@@ -619,7 +627,9 @@ def _compare_pair(
     yield _add_step_name(progress, "error map")
     map_errors = ERROR_MAP.job(first, second)
     how: Any = {"say": create_error_numbers, "part": ErrorMapReport.to_json}
-    errors = yield from _try_measure(measures, ERRORS, map_errors, "error_map", **how)
+    errors = yield from _try_measurement(
+        measures, ERRORS, map_errors, "error_map", **how
+    )
     pair.map = None if errors is None else errors.map
     measures.notes[:] = dict.fromkeys(measures.notes)
 
@@ -629,7 +639,7 @@ def _correlate_pair(
 ) -> Job[None]:
     """Measure the frequency up to which both images agree."""
     sized_part = next((part for part in parts if part.pixel_size_nm), parts[0])
-    result = yield from _try_measure_frc(pair.measures, sized_part, options, *parts)
+    result = yield from _try_frc_measurement(pair.measures, sized_part, options, *parts)
     if result is not None and result.found_shift_px is not None:
         (y, x), error = result.found_shift_px, result.found_shift_sd_px
         shift = f"({y:+.2f}, {x:+.2f}) px".replace("-", "\N{MINUS SIGN}")
@@ -648,7 +658,7 @@ def _create_record(
     parts: ReportContents,
     history: Provenance,
 ) -> dict[str, Any]:
-    version = software_versions()["napari-semsr"]
+    version = get_software_versions()["napari-semsr"]
 
     def create_measure_record(
         measures: Measurements, *inputs: ReportImage
@@ -758,7 +768,7 @@ def describe_methods(
     parts: "ReportContents",
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Describe the measurements; return sentences and references."""
-    cites, versions = _CitationList(), software_versions()
+    cites, versions = _CitationList(), get_software_versions()
     names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
     others = ", ".join(
         f"{label} {versions[n]}" for n, label in names.items() if n in versions
@@ -1027,7 +1037,7 @@ def write_report(
     pictures, pairs = parts.pictures, parts.pairs
     total = len(pictures) + len(pairs) + 1
     rows_shown: list[tuple[Any, ...]] = []
-    plates: list[PlateImage] = []
+    plates: list[FigureImage] = []
     for number, item in enumerate(pictures):
         yield Progress(number, total, f"drawing {item.label}")
         plate = yield from create_plate_image(item.image, item.image, _WHOLE, 1)
@@ -1037,7 +1047,13 @@ def write_report(
         bar_text = f"B{bar[1:]}; shown" if bar else "Shown"
         caption = f"{bar_text} from {low} to {high}."
         rows_shown.append(
-            (item, _draw_plate(plate, _WHOLE), caption, list(_list_facts(item)), plots)
+            (
+                item,
+                _draw_plate(plate, _WHOLE),
+                caption,
+                list(_list_image_facts(item)),
+                plots,
+            )
         )
         small = yield from create_plate_image(item.image, item.image, _SMALL, 1)
         plates.append(small)
@@ -1088,7 +1104,7 @@ def write_report(
 # Images.
 
 
-def _draw_plate(plate: PlateImage, options: FigureOptions) -> bytes:
+def _draw_plate(plate: FigureImage, options: FigureOptions) -> bytes:
     """Draw an image with its scale bar, narrower if it would not fit on a page."""
     high, wide = plate.size
     fitting = max(_SHEET_MM * wide / high, _STRIP_MM)
@@ -1097,10 +1113,10 @@ def _draw_plate(plate: PlateImage, options: FigureOptions) -> bytes:
     return draw_plate([plate], kind="png", **size).data
 
 
-def _group_by_contrast(plates: Sequence[PlateImage]) -> list[set[int]]:
+def _group_by_contrast(plates: Sequence[FigureImage]) -> list[set[int]]:
     """Group images whose median grey levels are within each other's contrast range."""
 
-    def is_similar(one: PlateImage, other: PlateImage) -> bool:
+    def is_similar(one: FigureImage, other: FigureImage) -> bool:
         if one.unit is not None or other.unit is not None:
             return False
         middle = float(np.nanmedian(one.values))
@@ -1120,13 +1136,13 @@ def _group_by_contrast(plates: Sequence[PlateImage]) -> list[set[int]]:
 
 def _draw_gallery(
     pictures: "Sequence[ReportImage]",
-    plates: Sequence[PlateImage],
+    plates: Sequence[FigureImage],
     groups: Sequence[set[int]],
 ) -> list[tuple[str, bytes]]:
     """Draw thumbnails of all images, sharing a grey scale among similar ones."""
-    plates_shown: dict[int, PlateImage] = {}
+    plates_shown: dict[int, FigureImage] = {}
     for group in map(sorted, groups):
-        alike = unify_display([plates[i] for i in group])
+        alike = unify_display_settings([plates[i] for i in group])
         plates_shown |= dict(zip(group, alike, strict=True))
     return [
         (item.label, _draw_plate(plates_shown[i], _SMALL))
@@ -1152,7 +1168,7 @@ def _describe_grey_scales(
 # Facts about an image, a pair, a file.
 
 
-def _list_facts(item: "ReportImage") -> Iterator[tuple[str, object]]:
+def _list_image_facts(item: "ReportImage") -> Iterator[tuple[str, object]]:
     """List the facts about an image and its exposure."""
     image = item.image
     yield "Size", f"{format_shape(image.shape)}, {image.dtype}"

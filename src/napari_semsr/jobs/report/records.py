@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from napari_semsr.core import (
-    Curve,
+    CurveDeclaration,
     Figure,
     Quantity,
     ReadError,
@@ -19,7 +19,7 @@ from napari_semsr.core import (
     digest_path,
     get_display,
     get_record_quantities,
-    shorten,
+    shorten_value,
 )
 from napari_semsr.io import ReadOptions, convert_decoding_errors, read_text
 from napari_semsr.jobs.index import MEASURES, get_verb
@@ -87,13 +87,13 @@ class StoredNumbers:
         return (self.content["summary"] if many else self.content).get(key) is not None
 
 
-def get_curves(name: str) -> tuple[Curve, ...]:
+def get_curves(name: str) -> tuple[CurveDeclaration, ...]:
     """Return the curves that a command declares."""
     verb = get_verb(name)
     return () if verb is None else verb.curves
 
 
-def is_record(path: Path) -> bool:
+def is_record_file(path: Path) -> bool:
     """Return whether a path has the suffix of a JSON file."""
     return path.suffix.lower() == ".json"
 
@@ -136,12 +136,14 @@ def _parse_number(text: str) -> int | float:
     """Parse a number; raise an error for NaN and infinity."""
     value = float(text)
     if not math.isfinite(value):
-        msg = f"{shorten(text)} is not a number"
+        msg = f"{shorten_value(text)} is not a number"
         raise ValueError(msg)
     return int(text) if text.lstrip("-").isdigit() else value
 
 
-def _check_curves(content: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+def _check_curves(
+    content: Mapping[str, Any], curves: Sequence[CurveDeclaration]
+) -> None:
     """Raise an error for curves without numbers, or with axes of different lengths."""
     for curve in curves:
         unit = "px" if content.get(curve.x.format(unit="nm")) is None else "nm"
@@ -165,7 +167,7 @@ def _check_numbers(name: str, content: Mapping[str, Any]) -> Any:
     kinds = {type(value) for value in item} if isinstance(item, list) else {str}
     are_numbers = kinds <= {int, float, type(None)} and kinds & {int, float}
     if item is not None and not are_numbers:
-        msg = f"{name} must be a list of numbers, got {shorten(item)}"
+        msg = f"{name} must be a list of numbers, got {shorten_value(item)}"
         raise ValueError(msg)
     return item
 

@@ -95,7 +95,7 @@ def init_layer_he(layer: nn.Conv2d, factor: float = 1.0) -> None:
     init_layer_normal(layer, factor * math.sqrt(2 / layer.weight[0].numel()))
 
 
-def init_normal(module: nn.Module) -> None:
+def init_weights_normal(module: nn.Module) -> None:
     """Initialise convolution weights as in Pix2Pix and CycleGAN."""
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):

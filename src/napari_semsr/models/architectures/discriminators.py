@@ -39,7 +39,7 @@ from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
     build_double_convolution,
     build_stage,
-    init_normal,
+    init_weights_normal,
     needs_bias,
 )
 
@@ -77,7 +77,7 @@ class PatchGAN(nn.Module):
             inputs = outputs
         self.features = nn.Sequential(*layers)
         self.head = nn.Conv2d(inputs, 1, 4, padding=1)
-        init_normal(self)
+        init_weights_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score (B, channels, H, W) of 24 px or more as (B, 1, H/8 - 2, W/8 - 2)."""

@@ -56,35 +56,37 @@ from napari_semsr.models.architectures.survey import (
 )
 from napari_semsr.models.architectures.two_scale import (
     DilatedBlock,
-    TwoScale,
+    TwoScaleNet,
     create_zero_filters,
     get_level_blocks,
     run_block,
 )
 from napari_semsr.models.architectures.wiener import (
     FILTERS,
-    estimate_white_floor,
+    compute_power_spectrum,
+    compute_sharpening_taps,
+    compute_wiener_taps,
+    estimate_white_noise_floor,
     filter_images,
     pack_taps,
-    power_spectrum,
-    sharpening_taps,
-    wiener_taps,
 )
 from napari_semsr.models.devices import has_float64, to_device
 
 
-def compute_filters(condition: Tensor, rings: Tensor) -> Tensor:
+def compute_wiener_filters(condition: Tensor, rings: Tensor) -> Tensor:
     """Compute packed Wiener filters from `condition` (B, 9) and `rings` (B, 12)."""
     device = condition.device
     with torch.no_grad(), disable_autocast(condition):
-        condition, rings = _to_float64(condition), _to_float64(rings)
+        condition, rings = _convert_to_float64(condition), _convert_to_float64(rings)
         noise = (condition.float()[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
         frequency = to_device(torch.tensor(RINGS), condition.device)
-        taps = wiener_taps(noise, _extract_blur(condition), (frequency, rings.float()))
+        taps = compute_wiener_taps(
+            noise, _extract_blur(condition), (frequency, rings.float())
+        )
     return pack_taps(taps.to(device))
 
 
-def _to_float64(values: Tensor) -> Tensor:
+def _convert_to_float64(values: Tensor) -> Tensor:
     """Convert values to double precision, on the CPU if unsupported by the device."""
     return values if has_float64(values.device) else values.cpu()
 
@@ -117,13 +119,18 @@ def compute_sharpening_filters(
     """Compute packed sharpening filters for a `condition` (B, 9)."""
     device = condition.device
     with torch.no_grad(), disable_autocast(condition):
-        spectrum, condition = _to_float64(spectrum), _to_float64(condition)
-        noise = None if noise is None else _to_float64(noise)
-        taps = sharpening_taps(spectrum.float(), _extract_blur(condition), noise)
+        spectrum, condition = (
+            _convert_to_float64(spectrum),
+            _convert_to_float64(condition),
+        )
+        noise = None if noise is None else _convert_to_float64(noise)
+        taps = compute_sharpening_taps(
+            spectrum.float(), _extract_blur(condition), noise
+        )
     return pack_taps(taps.to(device))
 
 
-class ThreeScale(nn.Module):
+class ThreeScaleNet(nn.Module):
     """Residual network without normalisation at 1/2, 1/4 and 1/8 of the resolution.
 
     `widths`: channels at each; `down`, `up`: residual blocks at each, on the way down,
@@ -232,12 +239,12 @@ class ThreeScale(nn.Module):
 
     def _compute_input_regions(self, keep: Box) -> list[Box]:
         """Compute the input regions that each block and the head need for an output."""
-        need = _snap_to_grid(keep, 2).grow(2)
+        need = _snap_box_to_grid(keep, 2).grow(2)
         needs = [need]
         steps = [2 ** (1 + n) for n in range(len(self.down))]
         levels = zip((*self.down, *self.up), (*steps, *steps[-2::-1]), strict=True)
         for level, step in reversed(list(levels)):
-            need = _snap_to_grid(need, step)
+            need = _snap_box_to_grid(need, step)
             for _ in get_level_blocks(level):
                 need = need.grow(2 * step)  # two layers of 3 x 3
                 needs.append(need)
@@ -273,7 +280,7 @@ class _FeatureMap(NamedTuple):
         """Crop to a region extended to the grid; None keeps the whole map."""
         if need is None:
             return self
-        box = _snap_to_grid(need, grid).intersection(self.box)
+        box = _snap_box_to_grid(need, grid).intersection(self.box)
         y0, y1, x0, x1 = (v // self.step for v in astuple(box.relative_to(self.box)))
         return _FeatureMap(self.map[..., y0:y1, x0:x1], box, self.step)
 
@@ -281,7 +288,7 @@ class _FeatureMap(NamedTuple):
         return _FeatureMap(output, self.box, step or self.step)
 
 
-def _snap_to_grid(box: Box, grid: int) -> Box:
+def _snap_box_to_grid(box: Box, grid: int) -> Box:
     """Extend a box outwards to the grid."""
     y0, x0 = (v // grid * grid for v in (box.y0, box.x0))
     y1, x1 = (-(-v // grid) * grid for v in (box.y1, box.x1))
@@ -305,7 +312,7 @@ class Sharpener(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = (tuple(widths), tuple(down), tuple(up))
-        self.local = ThreeScale(*self.shape, corrections=2)
+        self.local = ThreeScaleNet(*self.shape, corrections=2)
         self.embed, self.tell = _build_condition_layers(self.local)
         shares = torch.zeros(2, 1 + FILTERS)
         shares[0, 3] = 1.0  # the noise is the change by the filter against noise
@@ -329,18 +336,18 @@ class Sharpener(nn.Module):
 
     def build_network(
         self, filters: Tensor, gate: "Gate", shares: Tensor
-    ) -> ThreeScale:
+    ) -> ThreeScaleNet:
         """Build a plain network for one field, without conditioning.
 
         `shares` (2,), the weights of the two corrections.
         """
-        plain_part = ThreeScale(*self.shape, corrections=2)
+        plain_part = ThreeScaleNet(*self.shape, corrections=2)
         state = dict(self.local.state_dict())
         state["head.bias"] = state["head.bias"] - self.start
         for part in _HEAD:
-            state[part] = _weight_corrections(state[part], gate.share * shares).flatten(
-                0, 1
-            )
+            state[part] = _apply_correction_weights(
+                state[part], gate.share * shares
+            ).flatten(0, 1)
         plain_part.load_state_dict(state)
         denoise, deblur = shares.unbind()
         share_tensor = torch.stack([deblur, torch.zeros_like(deblur), denoise - deblur])
@@ -355,7 +362,7 @@ class Sharpener(nn.Module):
 _HEAD = "head.weight", "head.bias"
 
 
-def _weight_corrections(part: Tensor, shares: Tensor) -> Tensor:
+def _apply_correction_weights(part: Tensor, shares: Tensor) -> Tensor:
     """Weight a head's corrections, in the channel order of pixel-shuffle."""
     both: Tensor = part.reshape(2, -1, *part.shape[1:])
     return both * shares.reshape(2, *[1] * part.ndim)
@@ -370,12 +377,14 @@ class Gate(NamedTuple):
     @classmethod
     def from_spectrum(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
         """Compute the limits from a field's spectrum, or from a known noise level."""
-        power = estimate_white_floor(spectrum) if noise is None else noise.square()
+        power = (
+            estimate_white_noise_floor(spectrum) if noise is None else noise.square()
+        )
         return cls(power / (power + _FAINT**2), _MAX_CHANGED * power.sqrt())
 
 
 def _build_condition_layers(
-    local: ThreeScale | TwoScale,
+    local: ThreeScaleNet | TwoScaleNet,
 ) -> tuple[nn.Sequential, nn.ModuleList]:
     """Build the layers that compute scales and shifts for a local network's blocks."""
     embed = nn.Sequential(
@@ -431,15 +440,15 @@ class InformedRestorer(nn.Module):
         self.survey = SurveyNet(survey_width)
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.dilations = tuple(dilations)
-        self.local = self._build_local(corrections=2)
+        self.local = self._build_local_network(corrections=2)
         self.embed, self.tell = _build_condition_layers(self.local)
         self.sharpener = Sharpener(sharpener, down, up) if sharpener else None
 
-    def _build_local(self, corrections: int) -> ThreeScale | TwoScale:
+    def _build_local_network(self, corrections: int) -> ThreeScaleNet | TwoScaleNet:
         widths, down, up = self.shape
         if not self.dilations:
-            return ThreeScale(widths, down, up, corrections)
-        return TwoScale(
+            return ThreeScaleNet(widths, down, up, corrections)
+        return TwoScaleNet(
             widths[0],
             down[0],
             self.dilations,
@@ -466,7 +475,9 @@ class InformedRestorer(nn.Module):
         condition (B, 9) is in the order of `core.FAULTS`, `rings` (B, 12) is the power
         at `RINGS`. No gradient passes through the filters.
         """
-        through = filter_images(clear.detach(), compute_filters(condition, rings))
+        through = filter_images(
+            clear.detach(), compute_wiener_filters(condition, rings)
+        )
         return torch.cat([clear, through], dim=1)
 
     def stack_sharpening_planes(
@@ -478,7 +489,7 @@ class InformedRestorer(nn.Module):
         the correction.
         """
         fixed_clear = clear.detach()
-        spectrum = power_spectrum(fixed_clear)
+        spectrum = compute_power_spectrum(fixed_clear)
         filters = compute_sharpening_filters(condition, spectrum)
         planes = torch.cat([clear, filter_images(fixed_clear, filters)], dim=1)
         return planes, Gate.from_spectrum(spectrum)
@@ -509,7 +520,7 @@ class InformedRestorer(nn.Module):
         deblur: float = 1.0,
         spectrum: Tensor | None = None,
         noise: float | None = None,
-    ) -> ThreeScale | TwoScale:
+    ) -> ThreeScaleNet | TwoScaleNet:
         """Build the network that restores tiles of a dehazed field.
 
         From the condition (9,) in the order of `core.FAULTS`, the power (12,) at
@@ -518,7 +529,7 @@ class InformedRestorer(nn.Module):
         deviation of the noise, if that is known in addition to the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
-        local_part: ThreeScale | TwoScale
+        local_part: ThreeScaleNet | TwoScaleNet
         if spectrum is not None and self.sharpener is not None:
             noise_tensor = None if noise is None else shares.new_tensor([noise])
             filters = compute_sharpening_filters(
@@ -527,11 +538,11 @@ class InformedRestorer(nn.Module):
             gate = Gate.from_spectrum(spectrum[None], noise_tensor)
             local_part = self.sharpener.build_network(filters, gate, shares)
         else:
-            local_part = self._build_local(corrections=1)
-            local_part.filters = compute_filters(condition[None], rings[None])
+            local_part = self._build_local_network(corrections=1)
+            local_part.filters = compute_wiener_filters(condition[None], rings[None])
             state = dict(self.local.state_dict())
             for part in _HEAD:
-                state[part] = _weight_corrections(state[part], shares).sum(0)
+                state[part] = _apply_correction_weights(state[part], shares).sum(0)
             local_part.load_state_dict(state)
         if not local_part.filters.isfinite().all():
             msg = "no Wiener filter could be computed from the field's spectrum"
@@ -552,7 +563,7 @@ class InformedRestorer(nn.Module):
         their blur.
         """
         survey = self.analyse_field(field)
-        local: ThreeScale | TwoScale = self.local
+        local: ThreeScaleNet | TwoScaleNet = self.local
         condition = survey.condition
         sharpen = faults is not None and self.sharpener is not None
         clear = dehaze(field, survey.haze.drop_uncertain() if sharpen else survey.haze)

@@ -37,7 +37,7 @@ from napari_semsr.models.architectures.blocks import (
     ResidualBlock,
     SubPixelUpsampling,
     build_stage,
-    init_normal,
+    init_weights_normal,
     needs_bias,
 )
 
@@ -47,7 +47,7 @@ _SLOPES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class MultiResidual(nn.Module):
+class MultiResidualNet(nn.Module):
     """Residual network with nine blocks of 64 maps at a quarter of the resolution."""
 
     def __init__(
@@ -78,7 +78,7 @@ class MultiResidual(nn.Module):
             *(SubPixelUpsampling(width, rectifier()) for _ in range(2))
         )
         self.head = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
-        init_normal(self)
+        init_weights_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate a normalised image; `x` (B, 1, H, W); returns (B, 1, H, W)."""

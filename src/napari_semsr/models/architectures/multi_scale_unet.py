@@ -37,7 +37,7 @@ from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
     build_norm,
     build_stage,
-    init_normal,
+    init_weights_normal,
 )
 from napari_semsr.models.architectures.discriminators import PatchGAN
 
@@ -112,7 +112,7 @@ class MultiScaleUNet(nn.Module):
             for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.head = nn.ConvTranspose2d(2 * width, 1, 4, stride=2, padding=1)
-        init_normal(self)
+        init_weights_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate a normalised image; `x` (B, 1, H, W); returns (B, 1, H, W)."""

@@ -33,7 +33,7 @@ from torch.nn import functional
 from napari_semsr.models.architectures.blocks import (
     MAX_LEVELS,
     build_stage,
-    init_normal,
+    init_weights_normal,
     needs_bias,
 )
 
@@ -86,7 +86,7 @@ class Pix2PixUNet(nn.Module):
             )
             inputs = 2 * outputs
         self.head = double(inputs, channels)
-        init_normal(self)
+        init_weights_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate a normalised image (B, channels, H, W)."""

@@ -16,7 +16,7 @@ from napari_semsr.models.architectures.edsr import EDSR
 from napari_semsr.models.architectures.espcn import ESPCN
 from napari_semsr.models.architectures.esrgan import RRDBNet
 from napari_semsr.models.architectures.informed import InformedRestorer
-from napari_semsr.models.architectures.multi_residual import MultiResidual
+from napari_semsr.models.architectures.multi_residual import MultiResidualNet
 from napari_semsr.models.architectures.multi_scale_unet import (
     MultiScaleDiscriminator,
     MultiScaleUNet,
@@ -26,11 +26,11 @@ from napari_semsr.models.architectures.place import PlaceNet
 from napari_semsr.models.architectures.resnet import ResNetGenerator
 from napari_semsr.models.architectures.srcnn import SRCNN, AttentionSRCNN
 from napari_semsr.models.architectures.srgan import SRResNet
-from napari_semsr.models.architectures.two_scale import TwoScale
+from napari_semsr.models.architectures.two_scale import TwoScaleNet
 from napari_semsr.models.architectures.vdsr import VDSR
 
 PUBLISHED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "multi-residual": MultiResidual,
+    "multi-residual": MultiResidualNet,
     "multi-scale-unet": MultiScaleUNet,
     "de-haan-unet": DeHaanUNet,
     "srcnn": SRCNN,
@@ -106,7 +106,7 @@ class ResidualWrapper(nn.Module):
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "two-scale": TwoScale,
+    "two-scale": TwoScaleNet,
     "informed": InformedRestorer,
     "place": PlaceNet,
     "correction": ResidualWrapper,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from napari_semsr.models.architectures.blocks import (
     ResidualBlock,
     build_stage,
-    init_normal,
+    init_weights_normal,
     needs_bias,
 )
 
@@ -67,7 +67,7 @@ class ResNetGenerator(nn.Module):
             *build_stage(double(2 * width, width), norm, relu),
             wide(width, channels),
         )
-        init_normal(self)
+        init_weights_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate a normalised image (B, channels, H, W)."""

@@ -92,7 +92,7 @@ def create_zero_filters() -> Tensor:
     return torch.zeros(FILTERS * size, size, 7, 7)
 
 
-class TwoScale(nn.Module):
+class TwoScaleNet(nn.Module):
     """Residual network without normalisation at 1/2, 1/4 and 1/16 of the resolution.
 
     `scale`: output pixels per input pixel along each axis; `told`: Wiener-filtered

@@ -66,7 +66,7 @@ _MAX_RISE = 0.2  # log of power; more than for true widths
 _STEP_PX = 0.1  # step between widths that are tried
 
 
-def wiener_taps(
+def compute_wiener_taps(
     noise: Tensor, blur: tuple[Tensor, Tensor, Tensor], rings: tuple[Tensor, Tensor]
 ) -> Tensor:
     """Compute the Wiener filters of fields from noise, blur and power.
@@ -99,7 +99,7 @@ def wiener_taps(
     return (taps / taps.sum((-1, -2), keepdim=True)).float()
 
 
-def power_spectrum(field: Tensor, without_gaps: Tensor | None = None) -> Tensor:
+def compute_power_spectrum(field: Tensor, without_gaps: Tensor | None = None) -> Tensor:
     """Average the power of Hann-windowed blocks of 64 px with 50 % overlap.
 
     Returns (B, 64, 33) for (B, 1, H, W); for white noise, its variance at each
@@ -123,7 +123,7 @@ def power_spectrum(field: Tensor, without_gaps: Tensor | None = None) -> Tensor:
     return spectrum
 
 
-def sharpening_taps(
+def compute_sharpening_taps(
     spectrum: Tensor, blur: tuple[Tensor, Tensor, Tensor], noise: Tensor | None = None
 ) -> Tensor:
     """Compute the sharpening filters of fields with known blur.
@@ -133,26 +133,28 @@ def sharpening_taps(
     `wiener_taps`; `noise` (B,), standard deviations if these are also known; returns
     (B, 3, 21, 21).
     """
-    transmission = _sample_blur(blur)
+    transmission = _compute_blur_transmission(blur)
     power_transmission = transmission.square()
     lets, away = _compute_transmission(power_transmission)
     if noise is None:
-        flat = estimate_white_floor(spectrum)[:, None, None]
-        along = _estimate_line_floor(spectrum, power_transmission)
-        across = _estimate_line_floor(
+        flat = estimate_white_noise_floor(spectrum)[:, None, None]
+        along = _estimate_line_noise_floor(spectrum, power_transmission)
+        across = _estimate_line_noise_floor(
             _swap_axes(spectrum), _swap_axes(power_transmission)
         )
         # what both directions share is not noise of lines, but the image
         along = torch.minimum(along, flat + (along - across).clamp_min(0))
     else:
-        along = flat = _compute_known_floor(noise)[:, None, None]
+        along = flat = _compute_known_noise_floor(noise)[:, None, None]
     likeness, targets = [], []
     for floor, cross in (
         (along, transmission),
         (flat, transmission),
         (along, power_transmission),
     ):
-        power = _measure_power(spectrum, floor.expand_as(spectrum), lets, away)
+        power = _measure_clear_image_power(
+            spectrum, floor.expand_as(spectrum), lets, away
+        )
         likeness.append(power_transmission * power.from_image + floor)
         targets.append(
             cross * (power.from_image if cross is power_transmission else power.likely)
@@ -177,16 +179,18 @@ def estimate_widest_blur(
         spectrum.device
     )
     spectra = spectrum.expand(len(widths), -1, -1)
-    power_transmission = _sample_blur(
+    power_transmission = _compute_blur_transmission(
         (widths, widths, torch.zeros_like(widths))
     ).square()
     lets, away = _compute_transmission(power_transmission)
     noise_floor = (
-        None if noise is None else _compute_known_floor(torch.full_like(widths, noise))
+        None
+        if noise is None
+        else _compute_known_noise_floor(torch.full_like(widths, noise))
     )
-    floor = estimate_white_floor(spectra) if noise_floor is None else noise_floor
+    floor = estimate_white_noise_floor(spectra) if noise_floor is None else noise_floor
     floor = floor[:, None, None].expand_as(spectra)
-    log_ratio = _measure_power(spectra, floor, lets, away).increase
+    log_ratio = _measure_clear_image_power(spectra, floor, lets, away).increase
     noise_floor, bears = log_ratio.isfinite(), log_ratio <= _MAX_RISE + log_ratio[0]
     # too little is measured for wide ones: use the result for the widest measured
     bears = torch.where(
@@ -203,14 +207,17 @@ def _compute_transmission(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
     )
     usual = away.clamp_min(_LOWEST) ** -_USUAL_SLOPE
     lets = (
-        (_smear_power(power_transmission * usual) / _smear_power(usual))
+        (
+            _apply_spectral_leakage(power_transmission * usual)
+            / _apply_spectral_leakage(usual)
+        )
         .float()
         .clamp_min(0)
     )
     return lets, away
 
 
-def estimate_white_floor(spectrum: Tensor) -> Tensor:
+def estimate_white_noise_floor(spectrum: Tensor) -> Tensor:
     """Estimate the noise variance (B,) at frequencies with almost no signal."""
     corner = _compute_corner_weights(spectrum)
     floor = (spectrum * corner).sum((1, 2)) / corner.sum()
@@ -224,12 +231,12 @@ def _compute_corner_weights(spectrum: Tensor) -> Tensor:
     return (torch.hypot(y, x) > _CORNER) * _compute_column_multiplicity(x)
 
 
-def _compute_known_floor(noise: Tensor) -> Tensor:
+def _compute_known_noise_floor(noise: Tensor) -> Tensor:
     """Return the variance of known noise, at least the rounding variance."""
     return noise.square().clamp_min(_MIN_FLOOR)
 
 
-def _sample_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def _compute_blur_transmission(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Compute the transmission of Gaussian blurs sampled at pixels, (B, 64, 33)."""
     rows, columns, slant = (part.double()[:, None, None] for part in blur)
     away = _SIDE * torch.fft.fftfreq(_SIDE, device=rows.device)
@@ -242,7 +249,7 @@ def _sample_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     return transmission.float()
 
 
-def _smear_power(power: Tensor) -> Tensor:
+def _apply_spectral_leakage(power: Tensor) -> Tensor:
     """Smear power (..., 64, 33) by the window of `power_spectrum`."""
     lag = 2 * math.pi * torch.arange(_SIDE, device=power.device) / _SIDE
     window_power = (2 + lag.cos()) / 3
@@ -265,7 +272,7 @@ def _compute_column_multiplicity(x: Tensor) -> Tensor:
     return torch.where((x == 0) | (x == _NYQUIST), 1.0, 2.0)
 
 
-def _estimate_line_floor(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
+def _estimate_line_noise_floor(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
     """Estimate the noise power as a function of frequency along a line, (B, 1, 33).
 
     Noise is independent from row to row, so its power is constant across lines, while
@@ -290,7 +297,7 @@ def _estimate_line_floor(spectrum: Tensor, power_transmission: Tensor) -> Tensor
     return floor.clamp_min(_MIN_FLOOR)[:, None]
 
 
-class _ClearPower(NamedTuple):
+class _ClearImagePower(NamedTuple):
     """Power of the clear image (B, 64, 33), isotropic except for spectral lines."""
 
     from_image: Tensor  # measured power, corrected for the stated blur
@@ -298,9 +305,9 @@ class _ClearPower(NamedTuple):
     increase: Tensor  # (B,) Log of the former over the latter, NaN if not measured
 
 
-def _measure_power(
+def _measure_clear_image_power(
     spectrum: Tensor, floor: Tensor, lets: Tensor, away: Tensor
-) -> _ClearPower:
+) -> _ClearImagePower:
     """Measure the clear image's power, extrapolating below the noise by a power law.
 
     All (B, 64, 33) except `away` (64, 33), frequencies. `lets`: power transmission of
@@ -355,7 +362,7 @@ def _measure_power(
         torch.lerp(log[:, below], log[:, below + 1], part).exp()
         for log in (log_power, falling)
     )
-    return _ClearPower(
+    return _ClearImagePower(
         torch.maximum(implied_power, own), torch.maximum(likely, own), rise_log
     )
 
@@ -366,7 +373,7 @@ def _measure_lines(
     """Measure spectral lines far above the power of their ring; 0 elsewhere."""
     usual = compute_ring_medians(spectrum)
     corner = _compute_corner_weights(spectrum)
-    white = estimate_white_floor(spectrum)[:, None, None]
+    white = estimate_white_noise_floor(spectrum)[:, None, None]
     scatter = ((spectrum / white - 1).square() * corner).sum((1, 2)) / corner.sum()
     threshold = (1 + _LINE_SCATTER * scatter.sqrt()).clamp_min(_LINE)[:, None, None]
     least = threshold * torch.maximum(usual[:, ring], floor)

@@ -10,32 +10,32 @@ from .findings import (
     Columns as Columns,
     Findings as Findings,
     Numbers as Numbers,
-    RowTable as RowTable,
+    SelectableTable as SelectableTable,
     copy_to_clipboard as copy_to_clipboard,
-    format_tab_separated as format_tab_separated,
+    format_tab_separated_rows as format_tab_separated_rows,
 )
 from .folding import (
     COLOURS as COLOURS,
     CollapsibleSection as CollapsibleSection,
-    RichLabel as RichLabel,
+    RichTextLabel as RichTextLabel,
     WrappingRow as WrappingRow,
     accept_decimal_separators as accept_decimal_separators,
     elide_items as elide_items,
     hide_trailing_zeros as hide_trailing_zeros,
-    set_part_visible as set_part_visible,
+    set_widget_visible as set_widget_visible,
     stack_widgets as stack_widgets,
 )
 from .form import (
     Form as Form,
     Labels as Labels,
     OptionsForm as OptionsForm,
+    convert_names_to_panel_labels as convert_names_to_panel_labels,
     create_button as create_button,
     create_group_forms as create_group_forms,
     create_option_widget as create_option_widget,
     get_command_labels as get_command_labels,
     get_preference as get_preference,
     relabel_errors as relabel_errors,
-    use_panel_labels as use_panel_labels,
 )
 from .history import (
     get_removed_layers as get_removed_layers,
@@ -49,9 +49,9 @@ from .panel import (
     TIMES as TIMES,
     Panel as Panel,
     PanelTask as PanelTask,
-    are_plots_imported as are_plots_imported,
     format_legend as format_legend,
     format_value_table as format_value_table,
+    is_plotting_imported as is_plotting_imported,
 )
 from .places import (
     get_start_folder as get_start_folder,
@@ -70,7 +70,7 @@ from .results import (
     add_opened_image as add_opened_image,
     add_stack as add_stack,
     check_cache_space as check_cache_space,
-    choose_target as choose_target,
+    choose_output_target as choose_output_target,
     create_coarse_levels as create_coarse_levels,
     create_store_edit as create_store_edit,
     find_free_path as find_free_path,
@@ -78,7 +78,7 @@ from .results import (
     fit_view_to_image as fit_view_to_image,
     get_entered_path as get_entered_path,
     get_entered_store as get_entered_store,
-    open_levels as open_levels,
+    open_image_levels as open_image_levels,
     open_store as open_store,
     run_and_open as run_and_open,
     watch_images as watch_images,
@@ -87,18 +87,18 @@ from .runner import (
     JobRunner as JobRunner,
     check_layers_unused as check_layers_unused,
     create_timer as create_timer,
-    destroy_after_jobs as destroy_after_jobs,
+    destroy_widget_after_jobs as destroy_widget_after_jobs,
     is_alive as is_alive,
 )
 from .saving import (
-    ask_existing as ask_existing,
-    ask_file as ask_file,
-    ask_new_project as ask_new_project,
+    ask_existing_file as ask_existing_file,
+    ask_new_project_path as ask_new_project_path,
+    ask_output_file as ask_output_file,
 )
 from .session import (
-    describe_unsaved as describe_unsaved,
+    describe_unsaved_content as describe_unsaved_content,
     get_session as get_session,
 )
 from .together import (
-    find_explaining_layers as find_explaining_layers,
+    find_helper_layers as find_helper_layers,
 )

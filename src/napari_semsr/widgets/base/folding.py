@@ -70,7 +70,7 @@ _ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}
 _MIDDLE = 128
 
 
-def set_part_visible(part: QWidget, on: bool) -> None:
+def set_widget_visible(part: QWidget, on: bool) -> None:
     """Show or hide a part of a panel.
 
     A part without a parent would flash as a window; it is shown with its parent.
@@ -81,7 +81,7 @@ def set_part_visible(part: QWidget, on: bool) -> None:
         part.setVisible(on)
 
 
-class RichLabel(QTextBrowser):
+class RichTextLabel(QTextBrowser):
     """Rich-text label that wraps and adapts its height to its width.
 
     Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which are
@@ -120,7 +120,7 @@ class RichLabel(QTextBrowser):
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
         """Set the text, optionally styled as a `kind` such as a warning."""
-        set_part_visible(self, bool(text))
+        set_widget_visible(self, bool(text))
         if (text or "", kind, []) == (self._text, self._kind, self._links):
             return
         self._text, self._kind, self._links = text or "", kind, []
@@ -469,12 +469,12 @@ class _FlowLayout(QFlowLayout):
 
     def heightForWidth(self, width: int) -> int:  # noqa: N802 - Qt's name
         """Return the height of all lines."""
-        return self._lay_out(QRect(0, 0, width, 0), test=True)
+        return self._lay_out_widgets(QRect(0, 0, width, 0), test=True)
 
     def setGeometry(self, rect: QRect) -> None:  # noqa: N802 - Qt's name
         """Lay out the widgets."""
         QLayout.setGeometry(self, rect)
-        self._lay_out(rect)
+        self._lay_out_widgets(rect)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Return the size of a single line."""
@@ -504,7 +504,7 @@ class _FlowLayout(QFlowLayout):
             left -= need + _GAP_PX
         return lines
 
-    def _lay_out(self, rect: QRect, *, test: bool = False) -> int:
+    def _lay_out_widgets(self, rect: QRect, *, test: bool = False) -> int:
         """Lay out the widgets unless `test` is set; return the height."""
         top = rect.top()
         for line in self._break_lines(rect.width()):

@@ -36,8 +36,8 @@ from napari_semsr.core import (
     Options,
     SemsrError,
     get_display,
+    get_user_only_options,
     replace_option_names,
-    user_only_options,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import FUNCTIONS, get_verb
@@ -67,7 +67,7 @@ _LARGEST_INT = 1_000_000  # bound of a box without one; chosen
 _LARGEST_FLOAT = 1e9
 
 
-class _WheelGuard(QObject):
+class _WheelEventFilter(QObject):
     """Event filter that passes the mouse wheel from unfocused controls to the panel."""
 
     def eventFilter(self, control: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
@@ -118,7 +118,7 @@ class Form(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         self._rows: dict[str, tuple[QWidget, QLabel | None]] = {}
         self._controls_by_name: dict[str, Any] = {}
-        self._guard = _WheelGuard(self)
+        self._guard = _WheelEventFilter(self)
         for control in controls:
             self.add_row(control)
 
@@ -208,7 +208,7 @@ class Form(QWidget):
                 part.setVisible(visible)
 
 
-def _get_type(annotation: object) -> tuple[Any, bool]:
+def _get_plain_type(annotation: object) -> tuple[Any, bool]:
     """Return the plain type of an annotation, and whether None is allowed."""
     union = get_origin(annotation) in (Union, types.UnionType)
     parts = get_args(annotation) if union else (annotation,)
@@ -217,9 +217,9 @@ def _get_type(annotation: object) -> tuple[Any, bool]:
     return get_args(kind)[0] if is_annotated else kind, type(None) in parts
 
 
-def _get_entries(field: FieldInfo) -> dict[str, object]:
+def _get_option_entries(field: FieldInfo) -> dict[str, object]:
     """Return the values of an option, keyed by the entries shown in a panel."""
-    kind, _ = _get_type(field.annotation)
+    kind, _ = _get_plain_type(field.annotation)
     values = get_args(kind) if get_origin(kind) is Literal else ()
     entries = {_AUTOMATIC if value == "auto" else str(value): value for value in values}
     return dict(get_display(field).choices or entries)
@@ -229,12 +229,12 @@ class _OptionControl:
     """Widget for editing the value of an option."""
 
     def __init__(self, name: str, field: FieldInfo) -> None:
-        self.kind, self.optional = _get_type(field.annotation)
+        self.kind, self.optional = _get_plain_type(field.annotation)
         self._none = 0
         words = get_display(field)
         default = field.get_default(call_default_factory=True)
         if words.choices is not None or get_origin(self.kind) is Literal:
-            texts = _get_entries(field)
+            texts = _get_option_entries(field)
             if self.optional and None not in texts.values():
                 texts = {_AUTOMATIC: None} | texts
             choices = list(texts.items())
@@ -327,7 +327,7 @@ _BETWEEN = re.compile(r", or | or | and |, |; ")
 _UNKNOWN = "\0"
 
 
-def use_panel_labels(text: str, read: Callable[[], Labels] = dict) -> str:
+def convert_names_to_panel_labels(text: str, read: Callable[[], Labels] = dict) -> str:
     """Replace names of options and commands in a sentence with panel labels.
 
     `read` returns the labels of the panel that shows the sentence. Advice in brackets
@@ -336,7 +336,7 @@ def use_panel_labels(text: str, read: Callable[[], Labels] = dict) -> str:
     if "`" not in text and not _OPTION.match(text):
         return text
     labels = read()
-    name = partial(_find_label, labels)
+    name = partial(_find_panel_label, labels)
 
     def replace_part(match: re.Match[str]) -> str:
         known_name = partial(name, unknown=_UNKNOWN)
@@ -352,7 +352,7 @@ def use_panel_labels(text: str, read: Callable[[], Labels] = dict) -> str:
     )
 
 
-def _find_label(
+def _find_panel_label(
     labels: Labels, verb: str, option: str, value: str, unknown: str = ""
 ) -> str:
     """Return the panel label of a command, or of an option and its value."""
@@ -388,7 +388,7 @@ def relabel_errors() -> Iterator[None]:
     try:
         yield
     except SemsrError as error:
-        error.args = (use_panel_labels(str(error)),)
+        error.args = (convert_names_to_panel_labels(str(error)),)
         raise
 
 
@@ -414,7 +414,7 @@ def _get_option_labels(*models: type[Options]) -> Labels:
     return {
         name: (
             get_display(info).full_label,
-            {str(v): k for k, v in _get_entries(info).items()},
+            {str(v): k for k, v in _get_option_entries(info).items()},
         )
         for name, info in fields
         if get_display(info).label
@@ -460,7 +460,7 @@ class OptionsForm(Form):
     @property
     def user_only_names(self) -> frozenset[str]:
         """Options that only the user may set, not a loaded file."""
-        return user_only_options(self._model)
+        return get_user_only_options(self._model)
 
     def values(self) -> dict[str, Any]:
         """Return the current values."""

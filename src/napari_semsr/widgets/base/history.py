@@ -10,7 +10,7 @@ from napari.utils.events import Event
 from psygnal import Signal
 
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
-from napari_semsr.widgets.base.results import remove_store
+from napari_semsr.widgets.base.results import remove_layer_store
 
 MADE_KEY = "semsr made"
 """Layer metadata key for the title of the panel that created the layer."""
@@ -32,7 +32,7 @@ class RemovedLayers:
         self._text = ""
         self._removing = False  # whether further removals belong to the same step
         self._quiet = False
-        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
         finalize(viewer, _finalise_removal, self._last, []).atexit = False
 
     @property
@@ -101,7 +101,7 @@ class RemovedLayers:
         finally:
             self._quiet = before
 
-    def _on_removed(self, event: Event) -> None:
+    def _on_layer_removed(self, event: Event) -> None:
         """Record a removed layer; layers removed together are restored together."""
         layer, viewer = event.value, self._viewer()
         if viewer is None:
@@ -111,7 +111,7 @@ class RemovedLayers:
             or layer.metadata.get(HELPER_KEY) is True  # which was only temporary
             or layer.metadata.get(LIVE_KEY)  # its results were removed with its run
         ):
-            remove_store(layer, viewer.layers)
+            remove_layer_store(layer, viewer.layers)
         else:
             if not self._removing:
                 _finalise_removal(self._last, [*viewer.layers, layer])
@@ -126,7 +126,7 @@ class RemovedLayers:
 def _finalise_removal(removal: _Removal, others: Sequence[Layer]) -> None:
     """Make a removal final, keeping stores that other layers still show."""
     while removal:
-        remove_store(removal.pop()[1], others)
+        remove_layer_store(removal.pop()[1], others)
 
 
 def unwrap_viewer(viewer: ViewerModel) -> ViewerModel:

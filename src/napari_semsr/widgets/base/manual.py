@@ -20,13 +20,13 @@ def get_manual_folder() -> Path:
     return package_docs if package_docs.is_dir() else _PACKAGE.parents[1] / "docs"
 
 
-def slug(heading: str) -> str:
+def create_heading_anchor(heading: str) -> str:
     """Return the anchor of a heading, as in the built manual and on GitHub."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
 @cache
-def _read_troubleshooting() -> tuple[tuple[re.Pattern[str], str], ...]:
+def _read_troubleshooting_entries() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Return the message pattern and section of each troubleshooting entry."""
     try:
         text = (get_manual_folder() / _TROUBLES).read_text("utf-8")
@@ -36,17 +36,19 @@ def _read_troubleshooting() -> tuple[tuple[re.Pattern[str], str], ...]:
     for heading in re.findall(r"^### +(.+)$", text, re.MULTILINE):
         parts = map(re.escape, heading.split("…"))
         pattern = re.compile(".+?".join(parts), re.DOTALL)
-        troubles.append((pattern, f"{_TROUBLES}#{slug(heading)}"))
+        troubles.append((pattern, f"{_TROUBLES}#{create_heading_anchor(heading)}"))
     return tuple(troubles)
 
 
-def find_advice(message: str) -> str | None:
+def find_manual_section(message: str) -> str | None:
     """Return the manual section about a message, or None.
 
     `message`: as raised by the job, with the option names of commands.
     """
     places = (
-        place for pattern, place in _read_troubleshooting() if pattern.search(message)
+        place
+        for pattern, place in _read_troubleshooting_entries()
+        if pattern.search(message)
     )
     return next(places, None)
 

@@ -57,7 +57,7 @@ from napari_semsr.core import (
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, NETWORK_KEY, STORE_KEY
 from napari_semsr.jobs import (
     REPORT,
-    Converted,
+    ConvertedFile,
     FigureOptions,
     PanelFindings,
     ReportMade,
@@ -76,7 +76,7 @@ from napari_semsr.widgets.base.findings import (
 from napari_semsr.widgets.base.folding import (
     TEXTS,
     CollapsibleSection,
-    RichLabel,
+    RichTextLabel,
     ScrollBox,
     WrappingRow,
     create_link,
@@ -86,20 +86,20 @@ from napari_semsr.widgets.base.folding import (
 from napari_semsr.widgets.base.form import (
     Form,
     Labels,
+    convert_names_to_panel_labels,
     create_button,
-    use_panel_labels,
 )
 from napari_semsr.widgets.base.history import MADE_KEY, get_removed_layers
-from napari_semsr.widgets.base.manual import find_advice, open_manual, show_file
+from napari_semsr.widgets.base.manual import find_manual_section, open_manual, show_file
 from napari_semsr.widgets.base.results import (
-    add_luminance,
-    apply_stated_size,
+    add_luminance_layer,
+    apply_stated_pixel_size,
     crop_databar,
     describe_databar,
-    get_databar_rows,
-    get_stated_size,
+    get_databar_row_count,
+    get_stated_pixel_size,
     is_coloured,
-    is_kept,
+    is_saved_by_user,
     is_unsaved,
 )
 from napari_semsr.widgets.base.runner import (
@@ -108,18 +108,18 @@ from napari_semsr.widgets.base.runner import (
     Parts,
     check_path_unused,
     create_timer,
-    destroy_after_jobs,
+    destroy_widget_after_jobs,
     is_alive,
 )
 from napari_semsr.widgets.base.saving import (
-    ask_file,
-    ask_path,
-    check_not_source,
-    check_stack,
+    ask_output_file,
+    ask_save_path,
+    check_output_not_source,
+    check_stack_format,
     draw_figure,
     record_saved_path,
 )
-from napari_semsr.widgets.base.session import describe_unsaved, get_session
+from napari_semsr.widgets.base.session import describe_unsaved_content, get_session
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import RUN_KEY
 from napari_semsr.widgets.layers import (
@@ -235,18 +235,18 @@ class PanelTask:
     begin: _Begin | None = None  # called before the job starts
 
 
-def are_plots_imported() -> bool:
+def is_plotting_imported() -> bool:
     """Return whether the plotting packages are imported."""
     return _PLOTS in sys.modules
 
 
-def _run_with_plots(make: _Make) -> Job[object]:
+def _run_job_with_plotting(make: _Make) -> Job[object]:
     """Import and warm up the packages that show a job's result, in the job's thread.
 
     matplotlib takes a second or more, and so do napari's imports for the first layer
     with labels or features.
     """
-    if not are_plots_imported():
+    if not is_plotting_imported():
         yield Progress(0, 0, "Starting matplotlib (once after napari starts)")
         importlib.import_module(_PLOTS).warm_up_plotting()
         LabelLayer(np.zeros((1, 1), np.uint8))
@@ -328,7 +328,7 @@ class FindingsBar(WrappingRow):
             self._panel.save_file("Save plot", findings.title, _PICTURES, write)
 
 
-def _refresh_choices(box: CategoricalWidget[Any]) -> None:
+def _refresh_layer_choices(box: CategoricalWidget[Any]) -> None:
     """Update a layer list, keeping the selection even if a layer was renamed.
 
     magicgui identifies the choice by its name.
@@ -406,7 +406,7 @@ class Panel(QWidget):
         self.all_planes: CheckBox | None = None
         self._build_layout()
         self.history, self.session = get_removed_layers(viewer), get_session(viewer)
-        self.session.changed.connect(self._show_unsaved)
+        self.session.changed.connect(self._show_unsaved_content)
         bind_key(self, RUN, self.run_button.click)
         bind_key(self, RUN.replace("Return", "Enter"), self.run_button.click)
         bind_key(self, HELP, self.show_help)
@@ -425,11 +425,11 @@ class Panel(QWidget):
             runner.failed.connect(self._show_job_problem)
             runner.logged.connect(self._show_log_link)
             runner.warned.connect(self.show_warning)
-            runner.busy_changed.connect(self._show_buttons)
+            runner.busy_changed.connect(self._update_buttons)
         self.runner.busy_changed.connect(self._show_busy)
         self.runner.cancelled.connect(self._show_cancelled)
         self.looker.cancelled.connect(self._show_inspection_cancelled)
-        self.saver.cancelled.connect(self._show_not_saved)
+        self.saver.cancelled.connect(self._report_saving_cancelled)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Cancel the job and destroy the panel when it is removed from its dock.
@@ -439,7 +439,7 @@ class Panel(QWidget):
         parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
         if parent_changed and self.parent() is None:
             self.cancel_all_jobs()
-            destroy_after_jobs(self)
+            destroy_widget_after_jobs(self)
         super().changeEvent(event)
 
     def cancel_all_jobs(self) -> None:
@@ -456,9 +456,9 @@ class Panel(QWidget):
         tabify_widget(self, self.title)
         self.session.watch_panel(self)
         for box in self._boxes:  # a result shown while computed has a history now
-            _refresh_choices(box)
+            _refresh_layer_choices(box)
         self._show_databar()  # the input may have one by now
-        self._update_offers()
+        self._update_offered_actions()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
         """Release the reference to a panel without a dock."""
@@ -534,11 +534,11 @@ class Panel(QWidget):
             policy = part.sizePolicy()
             policy.setRetainSizeWhenHidden(True)
             part.setSizePolicy(policy)
-        self.unsaved_label = RichLabel()
+        self.unsaved_label = RichTextLabel()
         self.status, self.plane, self.warning_label = (
-            RichLabel(),
-            RichLabel(),
-            RichLabel(),
+            RichTextLabel(),
+            RichTextLabel(),
+            RichTextLabel(),
         )
         texts = (self.status, self.warning_label, self.unsaved_label, self.plane)
         self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MAX_LINES)
@@ -576,15 +576,15 @@ class Panel(QWidget):
         `helpers` is the label of the tick box for the panel's helper layers, which is
         above the common buttons, with other `ticks`.
         """
-        self.headline, self.remarks = RichLabel(), RichLabel()
-        self.figures, self._results_title = RichLabel(), title
+        self.headline, self.remarks = RichTextLabel(), RichTextLabel()
+        self.figures, self._results_title = RichTextLabel(), title
         tooltip = "Show all numbers of the result with their methods."
         self.all_figures = CollapsibleSection("All numbers", tooltip, self.figures)
         self.helpers = CheckBox(
             text=helpers,
             tooltip="Show the layers that explain the result.",
         )
-        self.helpers.changed.connect(self._show_helpers)
+        self.helpers.changed.connect(self._show_helper_layers)
         parts = (self.headline, self.remarks, self.all_figures)
         widgets = (*widgets, *parts, *ticks, self.helpers.native)
         self.sharing = FindingsBar(self)
@@ -596,7 +596,7 @@ class Panel(QWidget):
         layers = self.viewer.layers
         return [item for item in layers if item.metadata.get(HELPER_KEY) == self.title]
 
-    def _show_helpers(self, is_shown: bool) -> None:
+    def _show_helper_layers(self, is_shown: bool) -> None:
         for layer in self._find_helper_layers():
             layer.visible = is_shown
 
@@ -623,7 +623,7 @@ class Panel(QWidget):
             if item.metadata.get(RUN_KEY) == run | {"name": item.name}
             and (
                 HELPER_KEY in item.metadata
-                or not is_kept(item)
+                or not is_saved_by_user(item)
                 or item.metadata.get(STORE_KEY) == str(path and path.resolve())
             )
         }
@@ -651,7 +651,7 @@ class Panel(QWidget):
                 layers.move(layers.index(item), places[item.name])
         if places:
             camera.center, camera.zoom = center, zoom
-        self._show_helpers(bool(self.helpers.value))
+        self._show_helper_layers(bool(self.helpers.value))
         results = [item for item in layers_added if HELPER_KEY not in item.metadata]
         if results:
             layers.selection.active = results[-1]
@@ -777,7 +777,7 @@ class Panel(QWidget):
             tooltip=tooltip,
             choices=list_choices,
         )
-        self._register_box(box)
+        self._register_layer_box(box)
         return box
 
     def create_image_boxes(self, verb: Verb[Any, Any]) -> list[ComboBox]:
@@ -800,15 +800,15 @@ class Panel(QWidget):
             ],
         )
         rows.native.setFixedHeight(height)
-        self._register_box(rows)
+        self._register_layer_box(rows)
         return rows
 
-    def _register_box(self, box: CategoricalWidget[Any]) -> None:
+    def _register_layer_box(self, box: CategoricalWidget[Any]) -> None:
         """Keep a list of layers up to date."""
         box.reset_choices()
         self._boxes.append(box)
         box.changed.connect(self._show_plane)
-        box.changed.connect(self._update_offers)
+        box.changed.connect(self._update_offered_actions)
         self._show_plane()
 
     def _on_layers_changed(self, event: Event | None = None) -> None:
@@ -822,10 +822,10 @@ class Panel(QWidget):
                 )
                 self._layers_shown.append(event.value)
             for box in self._boxes:
-                _refresh_choices(box)
+                _refresh_layer_choices(box)
             self._show_plane()
-            self._update_offers()
-            self._show_unsaved()
+            self._update_offered_actions()
+            self._show_unsaved_content()
             self._select_active_layer()
             self.clear_resolved_error()
 
@@ -901,7 +901,7 @@ class Panel(QWidget):
         """Return the selected image if its lowest rows look like a data bar."""
         layer_chosen = None if self._input is None else self._input.value
         layers = layer_chosen if isinstance(layer_chosen, list) else [layer_chosen]
-        return next((item for item in layers if get_databar_rows(item)), None)
+        return next((item for item in layers if get_databar_row_count(item)), None)
 
     def _show_databar(self, _: object = None) -> None:
         """Offer to crop the data bar of the selected image."""
@@ -932,12 +932,12 @@ class Panel(QWidget):
             item for item in dict.fromkeys(layers_chosen) if item in self.viewer.layers
         ]
 
-    def _update_offers(self, _: object = None) -> None:
+    def _update_offered_actions(self, _: object = None) -> None:
         """Offer to use the stated pixel sizes or luminance of the selected layers."""
         if not is_alive(self):
             return
         layers_chosen = self._get_selected_layers()
-        sizes = {item: get_stated_size(item) for item in layers_chosen}
+        sizes = {item: get_stated_pixel_size(item) for item in layers_chosen}
         lacking = {item: size for item, size in sizes.items() if size}
         self.size_button.setVisible(bool(lacking))
         for item, size in lacking.items():
@@ -958,7 +958,7 @@ class Panel(QWidget):
     def apply_stated_sizes(self) -> None:
         """Set the pixel sizes of the selected layers from their files."""
         for layer in self._get_selected_layers():
-            apply_stated_size(self.viewer, layer)
+            apply_stated_pixel_size(self.viewer, layer)
         for box in self._boxes:  # the proposed layers may depend on it
             box.changed.emit(box.value)
         self.session.changed.emit()  # it has unsaved changes now
@@ -969,7 +969,7 @@ class Panel(QWidget):
         if not isinstance(colour_layer, Image):
             return
         boxes = [box for box in self._boxes if box.value is colour_layer]
-        layer_made = add_luminance(self.viewer, colour_layer)
+        layer_made = add_luminance_layer(self.viewer, colour_layer)
         for box in boxes:
             box.value = layer_made
 
@@ -1026,10 +1026,10 @@ class Panel(QWidget):
         images = [item for item in list_image_layers(self.viewer) if item in new]
         self.own_layers += [item for item in images if FOLDER_KEY not in item.metadata]
         if any(item.metadata.get(HELPER_KEY) == self.title for item in new):
-            self._show_helpers(bool(self.helpers.value))  # before they are drawn
-        self._show_unsaved()
+            self._show_helper_layers(bool(self.helpers.value))  # before they are drawn
+        self._show_unsaved_content()
 
-    def _run_in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
+    def _run_function_in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
         """Run a function that adds layers, processing Qt events after each step."""
         self._layers_shown.clear()
         with self._record_added_layers():
@@ -1042,7 +1042,7 @@ class Panel(QWidget):
                 yield
         self._layers_shown.clear()
 
-    def _show_unsaved(self) -> None:
+    def _show_unsaved_content(self) -> None:
         """List layers that would be lost when napari closes; offer to save them."""
         if not is_alive(self):
             return
@@ -1051,7 +1051,7 @@ class Panel(QWidget):
         ]
         self.save_button.setVisible(bool(self.own_layers))
         names = [item.name for item in self.own_layers if is_unsaved(item)]
-        self.unsaved_label.setText(describe_unsaved(names))
+        self.unsaved_label.setText(describe_unsaved_content(names))
 
     def save(self) -> None:
         """Ask where to save the active layer or the last result, and save it."""
@@ -1069,7 +1069,7 @@ class Panel(QWidget):
         sentence: str = "Saved as {}.",
     ) -> None:
         """Ask for a file name, write the file, and report its path as ``{}``."""
-        path = ask_file(self, title, name, kinds)
+        path = ask_output_file(self, title, name, kinds)
         if path is not None:
             with self.show_errors():
                 write(path)
@@ -1081,22 +1081,22 @@ class Panel(QWidget):
             look, stack = get_display_settings(layer), layer.ndim > 2
             planes = list_planes(layer) if stack else [self.read_layer(layer)]
             planes = [plane.replace(look=look) for plane in planes]
-            path = ask_path(self, layer)
+            path = ask_save_path(self, layer)
             if path is not None:
                 check_path_unused(path)
-                check_not_source(planes[0], layer.metadata, path)
-                check_stack(layer, path)
+                check_output_not_source(planes[0], layer.metadata, path)
+                check_stack_format(layer, path)
                 image = planes if stack else planes[0]
-                request = JobRequest(show=partial(self._show_saved, layer))
+                request = JobRequest(show=partial(self._report_saved_layer, layer))
                 make = partial(save_image, image, path)
                 self.saver.start(f"Save {layer.name}", make, request)
 
-    def _show_saved(self, layer: Image, saved_file: Converted) -> None:
+    def _report_saved_layer(self, layer: Image, saved_file: ConvertedFile) -> None:
         record_saved_path(layer.metadata, saved_file)
-        self._show_unsaved()
+        self._show_unsaved_content()
         self.notify(f"{layer.name} was saved as {saved_file.output}.")
 
-    def _show_not_saved(self) -> None:
+    def _report_saving_cancelled(self) -> None:
         self.show_status("Nothing was saved.")
 
     # -- figures -------------------------------------------------------------
@@ -1108,7 +1108,9 @@ class Panel(QWidget):
             if not images:
                 msg = "A figure needs a visible image layer; show one first."
                 raise OptionError(msg, code="nothing-visible")
-            path = ask_file(self, "Save figure", f"{images[-1].name} figure", _PAPERS)
+            path = ask_output_file(
+                self, "Save figure", f"{images[-1].name} figure", _PAPERS
+            )
             if path is not None:
                 parts = [self.read_displayed_layer(layer) for layer in images]
                 self.start(
@@ -1155,7 +1157,7 @@ class Panel(QWidget):
         with self.show_errors():
             images: list[Any] = [self.read_displayed_layer(layer) for layer in layers]
             name = f"{layers[0].name if layers else self.title} report"
-            path = ask_file(self, "Save report", name, _PAGES)
+            path = ask_output_file(self, "Save report", name, _PAGES)
             if path is None:
                 return
             if len(images) == 2 and images[0].shape == images[1].shape:
@@ -1253,7 +1255,7 @@ class Panel(QWidget):
         under = None if self._input is None else self._input.value
         read = dict(self._layers_read)
         begin = partial(self._prepare_run, under, read, work.begin)
-        make = partial(_run_with_plots, work.make) if self.plots else work.make
+        make = partial(_run_job_with_plotting, work.make) if self.plots else work.make
         finish = partial(self._finish_job, work.show, is_run=True)
         request = JobRequest(
             self.queue, begin, finish, path, request_values, tuple(read)
@@ -1265,11 +1267,11 @@ class Panel(QWidget):
                 f"{self.runner.waiting_count}"
             )
             self.show_status(f"{sentence} after the running job.")
-        self._show_buttons()
+        self._update_buttons()
 
     def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
         """Start a job of this panel immediately, or report that one is running."""
-        make = partial(_run_with_plots, make) if self.plots else make
+        make = partial(_run_job_with_plotting, make) if self.plots else make
         finish = partial(self._finish_job, on_result, is_run=title is None)
         reads = tuple(self._layers_read)
         request = JobRequest(begin=self._clear_warnings, show=finish, reads=reads)
@@ -1285,11 +1287,11 @@ class Panel(QWidget):
         self._source_planes = read
         self._switch.under = under
         self._clear_warnings()
-        self._show_buttons()
+        self._update_buttons()
         if self._results_title:
             self.results.setTitle(f"{self._results_title}: earlier run")
         if prepare is not None:
-            yield from self._run_in_parts(prepare)
+            yield from self._run_function_in_parts(prepare)
 
     def record_sources(self, layers: Sequence[Image]) -> None:
         """Record the source layers of a result and their planes."""
@@ -1314,7 +1316,7 @@ class Panel(QWidget):
         """Remove the last waiting job from the queue, or stop the running one."""
         if self.runner.cancel_last_waiting():
             self.show_status("Removed from the queue; the job was not run.")
-            self._show_buttons()
+            self._update_buttons()
         else:
             self.stop()
 
@@ -1329,9 +1331,9 @@ class Panel(QWidget):
     def _finish_job(
         self, show: _Show, value: object, *, is_run: bool
     ) -> Iterator[None]:
-        self._show_buttons()
+        self._update_buttons()
         with self.show_errors():
-            yield from self._run_in_parts(partial(show, value))
+            yield from self._run_function_in_parts(partial(show, value))
             if not self.isVisible():
                 show_info(self.status.text())
             if is_run:
@@ -1362,7 +1364,7 @@ class Panel(QWidget):
                 layout.activate()
             self.status.repaint()  # the next call may block the main thread briefly
 
-    def _show_buttons(self, _: object = None) -> None:
+    def _update_buttons(self, _: object = None) -> None:
         """Enable and label the buttons for the current state."""
         runner = self.runner
         queues = runner.is_busy and self.queue is not None
@@ -1415,8 +1417,8 @@ class Panel(QWidget):
         It is removed when a value changes, a layer is added, removed or resized, or a
         file named in the form appears or disappears.
         """
-        sentence, place = self.translate(text), find_advice(text)
-        self._causes = self._find_causes()
+        sentence, place = self.translate(text), find_manual_section(text)
+        self._causes = self._find_error_causes()
         self._mending.start()
         self._set_updates_enabled()
         self.status.setText(sentence, "problem")
@@ -1429,7 +1431,7 @@ class Panel(QWidget):
         self.show_problem(text)
         self._causes = None
 
-    def _find_causes(self) -> tuple[object, ...]:
+    def _find_error_causes(self) -> tuple[object, ...]:
         """Return possible causes of an error: the form, its files, other layers."""
         *typed_values, _ = self._read_form_state()
         files = [
@@ -1445,12 +1447,12 @@ class Panel(QWidget):
     def clear_resolved_error(self) -> None:
         """Clear an error whose cause may have been resolved."""
         has_causes = self._mending.isActive() and self._causes is not None
-        if has_causes and self._causes != self._find_causes():
+        if has_causes and self._causes != self._find_error_causes():
             self.show_status("")
 
     def _check_resolved_error(self) -> None:
         if self._causes is None:
-            self._causes = self._find_causes()
+            self._causes = self._find_error_causes()
         self.clear_resolved_error()
 
     def _show_log_link(self, path: str) -> None:
@@ -1459,7 +1461,7 @@ class Panel(QWidget):
 
     def show_warning(self, text: str) -> None:
         """Show a warning about a result, until the next run."""
-        sentence, place = self.translate(text), find_advice(text)
+        sentence, place = self.translate(text), find_manual_section(text)
         link = "" if place is None else f" {create_link(_WHAT_TO_DO, place)}"
         line = f'<p class="warning">{html.escape(sentence, quote=False)}{link}</p>'
         if line not in self.warning_label.text():
@@ -1477,7 +1479,7 @@ class Panel(QWidget):
 
     def translate(self, text: str) -> str:
         """Rephrase a job's message with the labels of this panel."""
-        return use_panel_labels(text, self.get_labels)
+        return convert_names_to_panel_labels(text, self.get_labels)
 
     @contextmanager
     def show_errors(self) -> Iterator[None]:

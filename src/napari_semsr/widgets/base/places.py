@@ -34,7 +34,7 @@ def _find_data_folder() -> Path | None:
     return None
 
 
-def remember_folder(path: Path) -> None:
+def remember_output_folder(path: Path) -> None:
     """Remember an output folder for later results of the same data."""
     update_save_history(str(path))
     data = _find_data_folder()

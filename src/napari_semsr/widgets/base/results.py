@@ -48,16 +48,16 @@ from napari_semsr.io import (
     STORE_KEY,
     STRENGTH_KEY,
     ReadOptions,
-    convert_if_grey,
-    crop_rows,
+    create_file_stem,
+    create_layer_attributes,
+    create_missing_file_error,
+    crop_bottom_rows,
     describe,
-    file_stem,
-    layer_attributes,
     luminance,
-    missing_file_error,
     read,
     read_project,
     stack_planes,
+    try_convert_to_grey,
     warn_about_missing_blocks,
 )
 from napari_semsr.jobs import INFO
@@ -74,9 +74,9 @@ from napari_semsr.widgets.layers import (
     create_layer_keywords,
     create_result_name,
     fill_view,
-    fit_to_field,
+    fit_layer_to_field,
+    get_display_fit,
     get_finest_level,
-    get_fit,
     get_identity,
     get_image_record,
     get_input_names,
@@ -84,7 +84,7 @@ from napari_semsr.widgets.layers import (
     is_calibrated,
     list_grey_layers,
     record_edit,
-    remove_fit,
+    remove_display_fit,
     show_colour_bar,
     show_scale_bar,
     update_colour_bars,
@@ -124,7 +124,7 @@ def remove_cache() -> None:
     _folder.clear()
 
 
-def remove_store(layer: Layer, others: Iterable[Layer]) -> None:
+def remove_layer_store(layer: Layer, others: Iterable[Layer]) -> None:
     """Remove the store of a layer whose removal is final.
 
     A store that another layer shows, or a job may read, is kept until napari closes;
@@ -188,7 +188,7 @@ def has_new_pixel_size(layer: Layer) -> bool:
     return not np.allclose(recorded_size, get_layer_pixel_size(layer))
 
 
-def is_kept(layer: Layer) -> bool:
+def is_saved_by_user(layer: Layer) -> bool:
     """Return whether the user saved a layer to a path of their choice."""
     paths = [Path(layer.metadata.get(key) or "") for key in (SAVED_KEY, STORE_KEY)]
     return any(
@@ -205,7 +205,7 @@ def find_free_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
 
 def find_free_path(folder: Path, name: str, suffix: str) -> Path:
     """Return an unused path in a folder."""
-    stem = file_stem(name)
+    stem = create_file_stem(name)
     path, number = folder / f"{stem}{suffix}", 1
     while path.resolve() in _given_paths or path.exists() or path.is_symlink():
         number += 1
@@ -290,7 +290,7 @@ def get_entered_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
     return path.with_name(f"{stem}.ome.zarr")
 
 
-def choose_target(
+def choose_output_target(
     edit: FileEdit | None,
     name: str,
     shape: tuple[int, int],
@@ -326,7 +326,7 @@ class OpenedImage:
     options: ReadOptions = field(default_factory=ReadOptions)  # as requested
 
 
-def open_levels(
+def open_image_levels(
     path: Path, options: ReadOptions, *, levels: int = 1
 ) -> Job[OpenedImage]:
     """Open an image and, for level 0, the pyramid that is stored with it.
@@ -334,7 +334,7 @@ def open_levels(
     `options`: which image of it, its pixel size and its data bar.
     """
     if not path.exists():
-        raise missing_file_error(path)
+        raise create_missing_file_error(path)
     many = options.level == 0 and not options.databar_rows
     level_numbers = range(levels) if many and levels > 1 else range(1)
     images = []
@@ -344,7 +344,7 @@ def open_levels(
         images.append(read(path, **one.model_dump()))
         if max(images[0].shape) <= SINGLE_PX:
             if images[0].is_lazy:
-                whole = _compute_array(images[0].data)
+                whole = _compute_dask_array(images[0].data)
                 images = [images[0].replace(data=whole, look=images[0].look)]
             break
     if len(images) == 1 and images[0].is_lazy and min(images[0].shape) >= _FACTOR:
@@ -357,7 +357,7 @@ def open_store(path: str | Path) -> Job[OpenedImage]:
     """Open a store that was just written, with its pyramid."""
     about = yield from INFO.job(path)
     levels = int(about.facts.get("levels") or 1)
-    return (yield from open_levels(Path(path), ReadOptions(), levels=levels))
+    return (yield from open_image_levels(Path(path), ReadOptions(), levels=levels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,14 +419,14 @@ def create_coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
             number, len(starts), (f"creating an overview of {micrograph.name}")
         )
         part = micrograph.data[start : min(start + step, rows)]
-        strips.append(_average_blocks(_compute_array(part)))
+        strips.append(_average_blocks(_compute_dask_array(part)))
     levels = [np.concatenate(strips)]
     while max(levels[-1].shape) > SINGLE_PX and min(levels[-1].shape) >= _FACTOR:
         levels.append(_average_blocks(levels[-1]))
     return [micrograph.replace(data=level) for level in levels]
 
 
-def _compute_array(part: Any) -> RealArray:
+def _compute_dask_array(part: Any) -> RealArray:
     """Compute with threads, bypassing napari's dask cache, which is not thread-safe.
 
     Naming the scheduler, or leaving it out, would import `distributed`.
@@ -474,7 +474,7 @@ def add_opened_image(
     many = len(data) > 1
     image = opened_store.micrograph
     if image.look is not None and image.look.classes:
-        about = layer_attributes(image) | keywords
+        about = create_layer_attributes(image) | keywords
         del about["rgb"]
         layer = viewer.add_labels(data if many else data[0], multiscale=many, **about)
     else:
@@ -527,13 +527,13 @@ def watch_images(viewer: ViewerModel) -> None:
         model = of_viewer()
         if model is not None and event.type == "inserted":
             _track_pixel_changes(event.value)
-            _show_inserted(model, event.value)
+            _set_up_inserted_layer(model, event.value)
             event.value.events.visible.connect(update_viewer)
             if isinstance(event.value, Image):
                 if BAR_KEY not in event.value.metadata:  # which may cover a map
                     _update_colour_bars(model)
                 # after all other callbacks
-                QTimer.singleShot(0, partial(_raise_drawings, of_viewer))
+                QTimer.singleShot(0, partial(_raise_drawing_layers, of_viewer))
         elif model is not None:
             if event.type == "removed":
                 _release_fitted_layers(model)
@@ -561,7 +561,7 @@ def _update_colour_bars(viewer: ViewerModel) -> None:
             layer.name_overlay.font_size = max(size, _MIN_PT)
 
 
-def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
+def _raise_drawing_layers(of_viewer: Callable[[], ViewerModel | None]) -> None:
     """Move drawing layers, such as the scale line, above later images."""
     viewer = of_viewer()
     if viewer is None:
@@ -613,7 +613,7 @@ def _forget_files(layer: Image | Labels) -> None:
     _record_shape(layer)
 
 
-def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
+def _set_up_inserted_layer(viewer: ViewerModel, layer: Layer) -> None:
     """Show scale bar and colour bar of an image, and position it among others."""
     identities = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
     if (
@@ -622,18 +622,18 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
         layer.metadata.pop(IDENTITY_KEY, None)
     _update_colour_bars(viewer)
     images = list_grey_layers(viewer)
-    if layer.ndim >= 2 and not is_calibrated(layer) and get_fit(layer)[0] == 1:
+    if layer.ndim >= 2 and not is_calibrated(layer) and get_display_fit(layer)[0] == 1:
         # results and helper layers of a fitted image are displayed at its position
         fitted_images = (
             item
             for item in images
             if item is not layer
-            and get_fit(item)[0] != 1
+            and get_display_fit(item)[0] != 1
             and _belongs_to_image(layer, item)
         )
         image = next(fitted_images, None)
         if image is not None:
-            fit_to_field(layer, *get_fit(image))
+            fit_layer_to_field(layer, *get_display_fit(image))
         elif layer in images:
             _fit_uncalibrated_images(viewer, [layer])
     if layer not in images:
@@ -648,7 +648,7 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
     if is_mixed:
         bare = next(item for item in (layer, *others) if not is_calibrated(item))
         _ask_pixel_size(viewer, bare)
-    if get_databar_rows(layer):
+    if get_databar_row_count(layer):
         sentence = f"{describe_databar(layer)}, in {layer.name}."
         offer_action(sentence, "Crop it", lambda: crop_databar(viewer, layer))
 
@@ -656,7 +656,7 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
 def fit_view_to_image(viewer: ViewerModel, layer: Layer) -> None:
     """Fill the view with an opened image, unless it is fitted to the view."""
     others = [item for item in list_grey_layers(viewer) if item is not layer]
-    if others and get_fit(layer)[0] == 1:
+    if others and get_display_fit(layer)[0] == 1:
         fill_view(viewer, layer)
     if is_calibrated(layer):
         _fit_uncalibrated_images(
@@ -676,7 +676,7 @@ def _belongs_to_image(layer: Layer, image: Layer) -> bool:
     if image.name in get_input_names(layer):
         return True
     own, its = (np.ptp(item.extent.world[:, -2:], axis=0) for item in (layer, image))
-    return bool(np.allclose(own * get_fit(image)[0], its, rtol=_SAME_SIDE))
+    return bool(np.allclose(own * get_display_fit(image)[0], its, rtol=_SAME_SIDE))
 
 
 def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
@@ -686,7 +686,7 @@ def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> No
     if not (sized_layers and layers and tuple(viewer.dims.displayed) == plane):
         return
     for item in layers:
-        remove_fit(item)
+        remove_display_fit(item)
     camera = host.get_camera(viewer)
     half = host.get_viewbox_size(viewer) / camera.zoom / 2
     middle = np.array(camera.center[-2:])
@@ -704,7 +704,7 @@ def _fit_uncalibrated_images(viewer: ViewerModel, layers: Sequence[Layer]) -> No
     if factor > 0 and np.isfinite(factor):
         shift = (low + high) / 2 - factor * (first + last) / 2
         for item in layers:
-            fit_to_field(item, factor, shift)
+            fit_layer_to_field(item, factor, shift)
 
 
 def _release_fitted_layers(viewer: ViewerModel) -> None:
@@ -712,9 +712,9 @@ def _release_fitted_layers(viewer: ViewerModel) -> None:
     images = list_grey_layers(viewer)
     if any(is_calibrated(item) for item in images):
         return
-    fitted_layers = [item for item in viewer.layers if get_fit(item)[0] != 1]
+    fitted_layers = [item for item in viewer.layers if get_display_fit(item)[0] != 1]
     for item in fitted_layers:
-        remove_fit(item)
+        remove_display_fit(item)
     if fitted_layers:
         viewer.reset_view()
 
@@ -754,7 +754,7 @@ class _ActionNotification(Notification):
         return "Superlens SEM"
 
 
-def get_stated_size(layer: Layer | None) -> PixelSize | None:
+def get_stated_pixel_size(layer: Layer | None) -> PixelSize | None:
     """Return the pixel size stated in a layer's file, if the layer has none.
 
     For layers opened by napari's readers: in nm, (y, x); None for others.
@@ -777,14 +777,14 @@ def get_stated_size(layer: Layer | None) -> PixelSize | None:
     return size_known[1]
 
 
-def apply_stated_size(viewer: ViewerModel, layer: Layer) -> None:
+def apply_stated_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     """Set the pixel size of a layer to the one stated in its file."""
-    size = get_stated_size(layer)
+    size = get_stated_pixel_size(layer)
     if size is not None:
         origin = create_size_source(
             f"by the file {Path(layer.source.path or '').name}", size
         )
-        has_fit = get_fit(layer)[0] != 1
+        has_fit = get_display_fit(layer)[0] != 1
         apply_pixel_size(layer, size, origin=origin)
         show_scale_bar(viewer)
         if has_fit or len(list_grey_layers(viewer)) == 1:
@@ -800,12 +800,12 @@ def is_coloured(layer: Layer | None) -> bool:
         plane = values[(0,) * (values.ndim - 3)]
         step = max(1, max(plane.shape[:2]) // _LOOK_PX)
         _colour_layers[layer] = (
-            convert_if_grey(np.asarray(plane[::step, ::step])) is None
+            try_convert_to_grey(np.asarray(plane[::step, ::step])) is None
         )
     return _colour_layers[layer]
 
 
-def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
+def add_luminance_layer(viewer: ViewerModel, layer: Image) -> Image:
     """Add the luminance of a colour layer as a grey one, which becomes active."""
     colours = layer.data if layer.multiscale else [layer.data]
     levels = [luminance(one[..., :3]) for one in colours]
@@ -822,7 +822,7 @@ def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
     return layer_made
 
 
-def get_databar_rows(layer: Layer | None) -> int:
+def get_databar_row_count(layer: Layer | None) -> int:
     """Return the number of bottom rows that look like a data bar."""
     return 0 if layer is None else int(layer.metadata.get(ROWS_KEY) or 0)
 
@@ -831,17 +831,17 @@ def describe_databar(layer: Layer) -> str:
     """Describe where a data bar begins."""
     return (
         "Data bar below row "
-        f"{get_finest_level(layer).shape[-2] - get_databar_rows(layer)}"
+        f"{get_finest_level(layer).shape[-2] - get_databar_row_count(layer)}"
     )
 
 
 def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
     """Replace a layer by an otherwise identical one without its data bar."""
-    rows = get_databar_rows(layer)
+    rows = get_databar_row_count(layer)
     if layer not in viewer.layers or not rows:
         return
     whole = layer.as_layer_data_tuple()
-    cut, about, kind = crop_rows(whole, rows)
+    cut, about, kind = crop_bottom_rows(whole, rows)
     if kind == "image" and not about["rgb"]:
         before, after = (
             contrast_limits(list(data) if about["multiscale"] else data)

@@ -41,9 +41,9 @@ from napari_semsr.core import (
     SemsrError,
     TimeEstimator,
     WaitingProgress,
-    background_priority,
     capture_warnings,
     release_free_memory,
+    use_background_priority,
 )
 from napari_semsr.io import log_error
 
@@ -162,8 +162,8 @@ class _JobRun:
             return
         self.return_event.clear()
         try:
-            with background_priority(), capture_warnings(self._emit_warning):
-                self.value = self._run_steps(make())
+            with use_background_priority(), capture_warnings(self._emit_warning):
+                self.value = self._run_job_steps(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
         _get_queue().ended.emit(self)
@@ -174,7 +174,7 @@ class _JobRun:
             self._warnings_heard.add(warning)
             _get_queue().warned.emit(self, warning)
 
-    def _run_steps(self, job: Job[object]) -> object:
+    def _run_job_steps(self, job: Job[object]) -> object:
         last_report = last_return = 0.0
         pace = TimeEstimator()
         try:
@@ -196,7 +196,7 @@ class _JobRun:
         raise Cancelled(msg)
 
 
-class _Worker(FunctionWorker[None]):
+class _JobWorker(FunctionWorker[None]):
     """Function worker whose `quit` also stops the job."""
 
     def run(self) -> None:
@@ -218,7 +218,7 @@ class _Worker(FunctionWorker[None]):
         super().quit()
 
 
-class _Queue(QObject):
+class _JobQueue(QObject):
     """Queue of all waiting and running jobs of the session, in request order.
 
     It outlives the panels, so a job without a panel still frees its slot.
@@ -260,9 +260,9 @@ class _Queue(QObject):
     def destroy_later(self, widget: QWidget) -> None:
         """Destroy an undocked widget when its jobs have ended."""
         self._left.append(widget)
-        QTimer.singleShot(0, self._destroy_waiting)
+        QTimer.singleShot(0, self._destroy_waiting_widgets)
 
-    def _destroy_waiting(self) -> None:
+    def _destroy_waiting_widgets(self) -> None:
         left, self._left = self._left, []
         for widget in left:
             if is_alive(widget) and widget.parent() is None:
@@ -291,7 +291,9 @@ class _Queue(QObject):
                 begin, run.has_begun = run.request.begin, True
                 run.request = replace(run.request, begin=_do_nothing)  # releases it
                 self._run_next_part(
-                    run, _iterate_parts(begin), partial(self._start_thread, run)
+                    run,
+                    _iterate_function_parts(begin),
+                    partial(self._start_thread, run),
                 )
 
     def _find_blocking_runs(self, run: _JobRun) -> list[_JobRun]:
@@ -319,7 +321,7 @@ class _Queue(QObject):
             # waiting is decided here: Qt has a thread per core, so on one core a job
             # that waits for its user would block all others
             _get_thread_pool().releaseThread()
-            create_worker(run, _worker_class=_Worker).start()
+            create_worker(run, _worker_class=_JobWorker).start()
         else:
             self.runs.remove(run)
             self._report_end(run, error)
@@ -374,7 +376,7 @@ class _Queue(QObject):
         self.runs_shown.append(run)
         self._run_next_part(
             run,
-            _iterate_parts(partial(run.request.show, run.value)),
+            _iterate_function_parts(partial(run.request.show, run.value)),
             partial(self._finish_run, run),
         )
 
@@ -390,20 +392,20 @@ class _Queue(QObject):
             owner.report_end(run, error)
         run.value = run.error = None
         self.start_ready_jobs()
-        self._destroy_waiting()
+        self._destroy_waiting_widgets()
 
 
-def _iterate_parts(act: Callable[[], Parts]) -> Iterator[None]:
+def _iterate_function_parts(act: Callable[[], Parts]) -> Iterator[None]:
     """Run a function, and yield its remaining parts."""
     yield from act() or ()
 
 
 @cache
-def _get_queue() -> _Queue:
+def _get_queue() -> _JobQueue:
     """Return the queue of the session, created in the main thread on first use."""
     # zarr ends its threads in atexit; a job would wait for them forever
     getattr(threading, "_register_atexit", atexit.register)(_cancel_all_jobs)
-    return _Queue()
+    return _JobQueue()
 
 
 def _cancel_all_jobs() -> None:
@@ -421,7 +423,7 @@ def _cancel_all_jobs() -> None:
         _get_thread_pool().waitForDone(_THREAD_END_MS)
 
 
-def destroy_after_jobs(widget: QWidget) -> None:
+def destroy_widget_after_jobs(widget: QWidget) -> None:
     """Destroy a widget that was removed from its dock, once its jobs have ended.
 
     Python would destroy it, since its controls form reference cycles, in any thread

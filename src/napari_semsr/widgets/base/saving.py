@@ -21,19 +21,19 @@ from napari_semsr.io import (
     PROJECT_SUFFIX,
     SAVED_KEY,
     STORE_KEY,
-    file_stem,
-    output_format,
-    project_folder,
+    create_file_stem,
+    get_output_format,
+    get_project_folder,
 )
 from napari_semsr.jobs import (
     FIGURE,
-    Converted,
+    ConvertedFile,
     FigureOptions,
     save_image,
     save_images,
 )
 from napari_semsr.widgets.base.form import relabel_errors
-from napari_semsr.widgets.base.places import get_start_folder, remember_folder
+from napari_semsr.widgets.base.places import get_start_folder, remember_output_folder
 from napari_semsr.widgets.layers import (
     get_display_settings,
     list_planes,
@@ -52,17 +52,17 @@ _STACK_FILTERS = {
 }
 
 
-def ask_path(parent: QWidget, layer: Layer) -> Path | None:
+def ask_save_path(parent: QWidget, layer: Layer) -> Path | None:
     """Ask where to save a layer; return None if the user cancels."""
     filters = _FILTERS if layer.ndim == 2 else _STACK_FILTERS
-    return ask_file(parent, f"Save {layer.name}", layer.name, filters)
+    return ask_output_file(parent, f"Save {layer.name}", layer.name, filters)
 
 
-def ask_file(
+def ask_output_file(
     parent: QWidget, title: str, name: str, filters: Mapping[str, str]
 ) -> Path | None:
     """Ask for a file name with a valid suffix; return None if the user cancels."""
-    place = get_start_folder() / file_stem(name)
+    place = get_start_folder() / create_file_stem(name)
     path_typed, filter_chosen = QFileDialog.getSaveFileName(
         parent, title, str(place), ";;".join(filters)
     )
@@ -72,11 +72,13 @@ def ask_file(
         else None
     )
     if path is not None:
-        remember_folder(path)
+        remember_output_folder(path)
     return path
 
 
-def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | None:
+def ask_existing_file(
+    parent: QWidget, title: str, filters: Iterable[str]
+) -> Path | None:
     """Ask for an existing file; return None if the user cancels."""
     path_chosen, _ = QFileDialog.getOpenFileName(
         parent, title, str(get_start_folder()), ";;".join(filters)
@@ -84,7 +86,7 @@ def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | 
     return Path(path_chosen) if path_chosen else None
 
 
-def ask_new_project(parent: QWidget | None) -> Path | None:
+def ask_new_project_path(parent: QWidget | None) -> Path | None:
     """Ask for the path of a new project; return None if the user cancels."""
     place = get_start_folder() / f"project{PROJECT_SUFFIX}"
     path_typed, _ = QFileDialog.getSaveFileName(
@@ -92,12 +94,12 @@ def ask_new_project(parent: QWidget | None) -> Path | None:
     )
     if not path_typed:
         return None
-    path = project_folder(Path(path_typed))
+    path = get_project_folder(Path(path_typed))
     inside = [item for item in path.parents if item.suffix == PROJECT_SUFFIX]
     path = inside[-1] if inside else path
     if path.suffix != PROJECT_SUFFIX:
         path = path.with_name(f"{path.name}{PROJECT_SUFFIX}")
-    remember_folder(path)
+    remember_output_folder(path)
     return path
 
 
@@ -117,7 +119,7 @@ def _complete_path(
     is_known = target.suffix.lower() in filters.values()
     if filters.keys() <= _FILTERS.keys():  # any suffix of a writable format
         try:
-            output_format(target)
+            get_output_format(target)
             is_known = True
         except WriteError:
             is_known = False
@@ -134,7 +136,9 @@ def _complete_path(
     return target if QMessageBox.question(parent, "Save", question) == yes else None
 
 
-def check_not_source(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
+def check_output_not_source(
+    image: Micrograph, metadata: dict[str, Any], path: Path
+) -> None:
     """Raise an error if saving a layer would replace the store it is read from."""
     store = Path(metadata.get(STORE_KEY) or "")
     if image.is_lazy and path.resolve() in (store, *store.parents):
@@ -145,7 +149,7 @@ def check_not_source(image: Micrograph, metadata: dict[str, Any], path: Path) ->
         raise OptionError(msg, code="output-is-input")
 
 
-def record_saved_path(metadata: dict[str, object], saved_file: Converted) -> None:
+def record_saved_path(metadata: dict[str, object], saved_file: ConvertedFile) -> None:
     """Record the saved path in a layer's metadata, unless the file is a PNG."""
     if not saved_file.output.lower().endswith(".png"):
         metadata[SAVED_KEY] = saved_file.output
@@ -178,10 +182,10 @@ def _write_layers(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[
     for layer in opened_layers:
         first, *more = list_planes(layer)
         images.append((first.replace(look=get_display_settings(layer)), *more))
-    target = _choose_target(path, suffix)
+    target = _choose_save_path(path, suffix)
     for layer, (first, *_) in zip(opened_layers, images, strict=True):
-        check_not_source(first, layer.metadata, target)
-        check_stack(layer, target)
+        check_output_not_source(first, layer.metadata, target)
+        check_stack_format(layer, target)
     if len(images) == 1:
         [planes] = images
         results = [run(save_image(planes if planes[1:] else planes[0], target))]
@@ -205,7 +209,7 @@ def _write_layer(
     return _write_layers(suffix, path, [(data, attributes, kind)])
 
 
-def _choose_target(
+def _choose_save_path(
     path: str, suffix: str, filters: Mapping[str, str] = _FILTERS
 ) -> Path:
     """Return the path with its suffix; raise an error if an existing file is kept."""
@@ -232,7 +236,7 @@ def write_figure(path: str, layers: Sequence[LayerTuple]) -> list[str]:
         for layer in (Layer.create(*item) for item in layers)
         if isinstance(layer, Image) and layer.visible
     ]
-    target = _choose_target(path, ".pdf", {"PDF (*.pdf)": ".pdf"})
+    target = _choose_save_path(path, ".pdf", {"PDF (*.pdf)": ".pdf"})
     return [run(draw_figure(images, target)).path]
 
 
@@ -254,7 +258,7 @@ def draw_figure(
     return (yield from FIGURE.rerun(images, path, options=plain))
 
 
-def check_stack(layer: Layer, path: Path) -> None:
+def check_stack_format(layer: Layer, path: Path) -> None:
     """Raise an error if a stack would be saved in a format without planes."""
     if layer.ndim > 3:
         msg = (
@@ -263,7 +267,7 @@ def check_stack(layer: Layer, path: Path) -> None:
             "Stack, and save the stacks one by one."
         )
         raise OptionError(msg, code="too-many-axes")
-    if layer.ndim > 2 and output_format(path) not in ("ome-tiff", "tiff"):
+    if layer.ndim > 2 and get_output_format(path) not in ("ome-tiff", "tiff"):
         msg = (
             f"Layer {layer.name!r} is a stack and must be saved as .ome.tif or .tif, "
             f"got {path.name}. Choose one of these formats, or right-click the layer "

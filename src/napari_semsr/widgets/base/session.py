@@ -151,20 +151,20 @@ metadata.
 """
 
 
-def describe_unsaved(names: list[str]) -> str:
+def describe_unsaved_content(names: list[str]) -> str:
     """Describe unsaved content; return an empty string if everything is saved."""
     sentence = f"Not saved, and will be lost when napari is closed: {', '.join(names)}."
     return sentence if names else ""
 
 
-def ask_unsaved(parent: QWidget, names: list[str]) -> str:
+def ask_about_unsaved_content(parent: QWidget, names: list[str]) -> str:
     """Ask whether to ``"save"`` or ``"discard"`` results, or to ``"cancel"``."""
     if QGuiApplication.platformName() in _NO_ONE:
         return "discard"
     kinds = QMessageBox.StandardButton
     buttons = kinds.Save | kinds.Discard | kinds.Cancel
     icon, title = QMessageBox.Icon.Question, "Results are not saved"
-    box = QMessageBox(icon, title, describe_unsaved(names), buttons, parent)
+    box = QMessageBox(icon, title, describe_unsaved_content(names), buttons, parent)
     save = box.button(kinds.Save)
     if save is not None:
         save.setText("Save into a project…")
@@ -188,11 +188,11 @@ class Session(QObject):
         finalize(viewer, self.deleteLater).atexit = False
         self._viewer = ref(viewer)
         self.folder: Path | None = None
-        self.ask = ask_unsaved
+        self.ask = ask_about_unsaved_content
         self.runner = JobRunner(self)
-        self.runner.returned.connect(self._finish)
-        self.runner.failed.connect(self._fail)
-        self.runner.cancelled.connect(self._fail_cancelled)
+        self.runner.returned.connect(self._finish_job)
+        self.runner.failed.connect(self._report_failure)
+        self.runner.cancelled.connect(self._report_saving_cancelled)
         self._changed_layers: WeakSet[Layer] = (
             WeakSet()
         )  # layers changed since their pixels were saved
@@ -211,11 +211,11 @@ class Session(QObject):
         self._history.removed.connect(self._on_removal_undoable)
         self._removed_names: list[str] = []
         self._offer = create_timer(self, self._offer_undo, 0, once=True)
-        self._taking = create_timer(self, self._continue_opened_project, 0, once=True)
+        self._taking = create_timer(self, self._resume_opened_project, 0, once=True)
         watch_images(viewer)
         self._together = LayerLinker(self, viewer, self._history)
         events = viewer.layers.events
-        events.inserted.connect(self._on_inserted)
+        events.inserted.connect(self._on_layer_inserted)
         events.removed.connect(self._on_layer_removed)
         events.reordered.connect(self._schedule_save)
         camera = host.get_camera(viewer)
@@ -330,7 +330,7 @@ class Session(QObject):
         if self._steps:
             window.show_state(self._steps)
 
-    def _on_inserted(self, event: Event) -> None:
+    def _on_layer_inserted(self, event: Event) -> None:
         self._removed_layers = [
             item for item in self._removed_layers if item.layer() is not event.value
         ]
@@ -343,7 +343,7 @@ class Session(QObject):
         if self.folder is None and PROJECT_KEY in layer.metadata:
             self._taking.start()
 
-    def _continue_opened_project(self) -> None:
+    def _resume_opened_project(self) -> None:
         """Resume the project to which all open layers belong, if there is one."""
         if self.folder is not None or self._viewer() is None:
             return
@@ -390,7 +390,7 @@ class Session(QObject):
         window = self._steps_window()
         if is_alive(window) and self._steps:
             window.show_state(self._steps)
-        self._set_folder(folder)
+        self._set_project_folder(folder)
 
     def _on_layer_changed(self, event: Event) -> None:
         """Record a layer change, so that changed pixels are saved again."""
@@ -466,10 +466,10 @@ class Session(QObject):
             raise WriteError(msg, code="output-exists")
         write_project(folder, Project())
         self._reset_project()
-        self._set_folder(folder)
+        self._set_project_folder(folder)
         self.save(then)
 
-    def _set_folder(self, folder: Path) -> None:
+    def _set_project_folder(self, folder: Path) -> None:
         self.folder = folder.resolve()
         set_project_folder(self.folder)
         finalize(self.viewer, set_project_folder, None).atexit = False
@@ -494,7 +494,7 @@ class Session(QObject):
         sources = [(layer, self._get_pixel_writer(layer)) for layer in layers]
         left = [(layer, bring) for layer, bring in sources if bring is not None]
         if left:
-            self.runner.start("Save project", partial(self._store_all, left))
+            self.runner.start("Save project", partial(self._store_all_layers, left))
         else:
             self._write_project()
 
@@ -516,7 +516,9 @@ class Session(QObject):
             item.record.name for item in self._removed_layers if item.record is not None
         ]
 
-    def _store_all(self, left: list[tuple[Layer, _Bring]]) -> Job[Callable[[], None]]:
+    def _store_all_layers(
+        self, left: list[tuple[Layer, _Bring]]
+    ) -> Job[Callable[[], None]]:
         results = []
         for number, (layer, bring) in enumerate(left):
             yield Progress(number, len(left), f"saving {layer.name}")
@@ -552,20 +554,20 @@ class Session(QObject):
                 self._outdated_paths.clear()
             self.failing = False
         except SemsrError as error:
-            self._fail(str(error))
+            self._report_failure(str(error))
             return
         then, self._then = self._then, []
         for call in then:
             call()
         self.changed.emit()
 
-    def _finish(self, show: Callable[[], object]) -> None:
+    def _finish_job(self, show: Callable[[], object]) -> None:
         show()
 
-    def _fail_cancelled(self) -> None:
-        self._fail("Saving was cancelled.")
+    def _report_saving_cancelled(self) -> None:
+        self._report_failure("Saving was cancelled.")
 
-    def _fail(self, text: str) -> None:
+    def _report_failure(self, text: str) -> None:
         self._then.clear()
         self.failing, self._opening = not self._opening, False
         show_error(text)  # even if no panel shows it
@@ -574,7 +576,9 @@ class Session(QObject):
 
     def _describe_project(self) -> Project:
         """Return a description of the open project."""
-        layers_kept = [item for item in self.viewer.layers if self._can_save(item)]
+        layers_kept = [
+            item for item in self.viewer.layers if self._can_save_layer(item)
+        ]
         layers = [
             describe_layer(item, self._kept_sources.get(item)) for item in layers_kept
         ]
@@ -615,7 +619,7 @@ class Session(QObject):
         for item in reversed(list(self._removed_layers)):
             layer = item.unsaved_layer
             if layer is not None and layer not in self._changed_layers:
-                if self._can_save(layer):
+                if self._can_save_layer(layer):
                     item.record = describe_layer(layer, self._kept_sources.get(layer))
                     item.unsaved_layer = None
                 elif not isinstance(
@@ -628,7 +632,7 @@ class Session(QObject):
             elif one is not None:
                 layers.insert(item.index, one)
 
-    def _can_save(self, layer: Layer) -> bool:
+    def _can_save_layer(self, layer: Layer) -> bool:
         """Return whether a layer in its current state can be saved in a project."""
         if isinstance(layer, Vectors | Tracks):
             return bool(np.size(layer.data) <= _MAX_NUMBERS)
@@ -639,7 +643,7 @@ class Session(QObject):
         layers = (
             item for item in self.viewer.layers if not _is_temporary_overlay(item)
         )
-        return [item.name for item in layers if not self._can_save(item)]
+        return [item.name for item in layers if not self._can_save_layer(item)]
 
     # -- pixels -----------------------------------------------------------
 
@@ -811,7 +815,7 @@ class Session(QObject):
             centre = window.centralWidget()
             inside = [] if centre is None else centre.findChildren(QWidget)
             by_user = event.spontaneous() or any(item.isVisible() for item in inside)
-            if by_user and not self._may_close(window):
+            if by_user and not self._can_close_window(window):
                 event.ignore()
                 return True
         return super().eventFilter(source, event)
@@ -825,7 +829,7 @@ class Session(QObject):
             panel.deleteLater()
             QCoreApplication.sendPostedEvents(panel, QEvent.Type.DeferredDelete)
 
-    def _may_close(self, window: QMainWindow) -> bool:
+    def _can_close_window(self, window: QMainWindow) -> bool:
         names = self.list_unsaved_names()
         if (
             self.folder is None
@@ -857,15 +861,15 @@ class Session(QObject):
 
     def _save_and_close(self, window: QMainWindow) -> None:
         """Save to the open project, or ask for the path of a new one; then close."""
-        from napari_semsr.widgets.base.saving import ask_new_project
+        from napari_semsr.widgets.base.saving import ask_new_project_path
 
         if self.folder is not None:
             self.save(window.close)
-        elif folder := ask_new_project(window):
+        elif folder := ask_new_project_path(window):
             try:
                 self.create_project(folder, window.close)
             except SemsrError as error:
-                self._fail(str(error))
+                self._report_failure(str(error))
 
 
 # -- layers, forms and windows as JSON ----------------------------------------------
@@ -962,7 +966,7 @@ def _connect_change(item: Any, call: Callable[..., None]) -> None:
         item.native.currentIndexChanged.connect(call)
 
 
-def _remove_user_only(
+def _remove_user_only_options(
     values: dict[str, object], form: OptionsForm
 ) -> dict[str, object]:
     """Return the values, excluding options that only the user may set."""
@@ -974,7 +978,7 @@ def get_form_values(panel: object) -> dict[str, object]:
     values = {}
     for name, item in _iterate_controls(panel):
         form = isinstance(item, OptionsForm)
-        value = _remove_user_only(item.values(), item) if form else item.value
+        value = _remove_user_only_options(item.values(), item) if form else item.value
         if isinstance(value, Layer):
             value = value.name
         if not isinstance(value, list):  # of layers
@@ -988,7 +992,7 @@ def set_form_values(panel: Any, values: dict[str, Any]) -> None:
     for name, item in list(_iterate_controls(panel)):
         value = values.get(name)
         if isinstance(item, OptionsForm):
-            for key, one in _remove_user_only(value or {}, item).items():
+            for key, one in _remove_user_only_options(value or {}, item).items():
                 with suppress(ValueError, TypeError, LookupError):
                     item.set_values(**{key: update_value_name(key, one)})
         elif name in values:

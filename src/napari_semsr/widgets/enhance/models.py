@@ -30,7 +30,7 @@ from napari_semsr.jobs import (
     ImportOptions,
     ModelCheck,
     ModelFile,
-    Removals,
+    RemovalTest,
     get_training_digests,
     get_validation_gain_db,
 )
@@ -41,8 +41,8 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Panel,
     PanelTask,
-    RichLabel,
-    ask_existing,
+    RichTextLabel,
+    ask_existing_file,
     create_button,
     format_value_table,
     get_entered_path,
@@ -87,7 +87,7 @@ _IMAGES = {
 }
 
 
-def format_card(
+def format_model_card(
     card: Mapping[str, object],
     pixel_size_nm: PixelSize | None,
     resample: Literal["auto", "keep", "never"] = "auto",
@@ -121,7 +121,7 @@ def format_card(
 
 def _format_checks(card: Mapping[str, object]) -> str:
     """Describe the check results; for discs, report the worst condition."""
-    records, removals = DiscRecord.from_card(card), Removals.from_card(card)
+    records, removals = DiscRecord.from_card(card), RemovalTest.from_card(card)
     link = f'<a href="{_CHECK_PAGE}">How this is checked</a>. {_CHOICE}'
     if removals is not None:
         return f"{removals.describe(MODEL)} {link}"
@@ -139,7 +139,7 @@ def _format_checks(card: Mapping[str, object]) -> str:
     )
 
 
-def format_card_details(card: Mapping[str, Any]) -> str:
+def format_model_card_details(card: Mapping[str, Any]) -> str:
     """Return the details of a model card as rich text."""
     from napari_semsr.inference import TrainedPixelSizes
 
@@ -156,7 +156,7 @@ def format_card_details(card: Mapping[str, Any]) -> str:
     }
     for kind, record in DiscRecord.from_card(card).items():
         rows[f"Discs, {kind.replace('_', ' ')} images"] = record.summary()
-    removals = Removals.from_card(card)
+    removals = RemovalTest.from_card(card)
     if removals is not None:
         figures = removals.figures(MODEL)
         rows |= {f"{name}, simulated samples": str(figures[name]) for name in figures}
@@ -186,7 +186,7 @@ def list_installed_models() -> list[tuple[str, str]]:
     return better + worse
 
 
-def find_models_trained_on(read: Callable[[], set[str]]) -> list[str]:
+def find_models_by_training_data(read: Callable[[], set[str]]) -> list[str]:
     """Return the names of models trained on an image with any of the digests.
 
     Digests are computed only if a model states the data it was trained on.
@@ -222,7 +222,7 @@ class ModelChooser(Form):
             name="model",
             label="Model",
             tooltip="Model to run.",
-            choices=self._list_choices,
+            choices=self._list_model_choices,
         )
         self.file_button = create_button(
             "Add a model file…",
@@ -230,7 +230,7 @@ class ModelChooser(Form):
             "A .safetensors file with a model card is used in place; an ONNX file or "
             "a bioimage.io zip archive is imported first.",
         )
-        self.text, self.details = RichLabel(), RichLabel()
+        self.text, self.details = RichTextLabel(), RichTextLabel()
         tooltip = "Training data, limits and licence of the model."
         text = "Check this model…"
         check_tooltip = (
@@ -241,7 +241,7 @@ class ModelChooser(Form):
         self.more = CollapsibleSection("More", tooltip, self.details, *buttons)
         self.own_button = create_button(
             "Train on this image alone…",
-            self._open_training,
+            self._open_train_panel,
             "Denoise with a network trained on this image only. Opens the Train "
             f"panel with this image selected. {OWN_IMAGE_TIME}",
         )
@@ -251,7 +251,7 @@ class ModelChooser(Form):
         self.box.reset_choices()
         self._model_proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
-        NEWS.changed.connect(self._refresh_list)
+        NEWS.changed.connect(self._refresh_model_list)
         NEWS.arrived.connect(self.choose)
         self.refresh()
 
@@ -261,12 +261,12 @@ class ModelChooser(Form):
         value: str | None = self.box.value
         return value
 
-    def _list_choices(self, _: object) -> list[tuple[str, str]]:
+    def _list_model_choices(self, _: object) -> list[tuple[str, str]]:
         return list_installed_models() + [
             (Path(file).name, file) for file in self._files
         ]
 
-    def _refresh_list(self) -> None:
+    def _refresh_model_list(self) -> None:
         """Update the list and the card after the model library has changed."""
         if is_alive(self):
             self.box.reset_choices()
@@ -305,7 +305,7 @@ class ModelChooser(Form):
         self.box.value = self._model_proposed
 
     def _choose_file(self) -> None:
-        path = ask_existing(self, "Model", [MODEL_FILES])
+        path = ask_existing_file(self, "Model", [MODEL_FILES])
         if path is not None:
             self.open_model_file(path)
 
@@ -331,7 +331,7 @@ class ModelChooser(Form):
         self._field, self._layer = (pixel_size_nm, resample, advice), layer
         self._update_text()
 
-    def _open_training(self) -> None:
+    def _open_train_panel(self) -> None:
         panel: Any = open_panel(self.viewer, "Train")
         panel.take_noisy(self._layer)
 
@@ -348,7 +348,7 @@ class ModelChooser(Form):
 
     def _update_text(self) -> None:
         card = self.card
-        card_shown = format_card(card, *self._field)
+        card_shown = format_model_card(card, *self._field)
         text = card_shown if card else "No model is installed; add a model file."
         offers_own = self._layer is not None
         if offers_own and "name" in card:
@@ -362,7 +362,7 @@ class ModelChooser(Form):
             )
         self.own_button.setVisible(offers_own)
         self.text.setText(text)
-        self.details.setText(format_card_details(card) if "name" in card else "")
+        self.details.setText(format_model_card_details(card) if "name" in card else "")
         self.more.setVisible("name" in card)
 
 
@@ -459,26 +459,26 @@ class ImportPanel(Panel):
         self.add_group("Not in the file", self.form, self.range)
         self.add_group("Library", Form(self.overwrite))
         self.add_results("Imported")
-        self.form.on_change("scaling", self._show_range)
-        self.file.changed.connect(self._show_rows)
-        self._show_range(None)
-        self._show_rows(None)
+        self.form.on_change("scaling", self._update_scaling_rows)
+        self.file.changed.connect(self._update_form_rows)
+        self._update_scaling_rows(None)
+        self._update_form_rows(None)
 
     def choose(self, path: str | Path) -> None:
         """Use a file that was chosen elsewhere."""
         self.file.value = Path(path)
 
-    def _has_card(self) -> bool:
+    def _has_model_card(self) -> bool:
         """Return whether the file has a complete model card."""
         path = get_entered_path(self.file)
         return path is not None and path.suffix.lower() == ".safetensors"
 
-    def _show_rows(self, _: object) -> None:
+    def _update_form_rows(self, _: object) -> None:
         """Enable the detail rows only if the file has no model card."""
-        self.form.setEnabled(not self._has_card())
-        self.range.setEnabled(not self._has_card())
+        self.form.setEnabled(not self._has_model_card())
+        self.range.setEnabled(not self._has_model_card())
 
-    def _show_range(self, scaling: str | None) -> None:
+    def _update_scaling_rows(self, scaling: str | None) -> None:
         """Show the two scaling values, if the scaling method needs them."""
         self.range.setVisible(scaling in _RANGES)
         if scaling not in _RANGES:
@@ -497,7 +497,7 @@ class ImportPanel(Panel):
             raise OptionError(msg, code="missing-value")
         options = None
         job = MODELS_IMPORT.rerun if self.overwrite.value else MODELS_IMPORT.job
-        if not self._has_card():
+        if not self._has_model_card():
             scaling = self.form.values()["scaling"]
             ends = tuple(float(end.value) for end in self.ends)
             options = self.form.create_options(
@@ -510,5 +510,7 @@ class ImportPanel(Panel):
         NEWS.changed.emit()
         name = str(model_file.card["name"])
         NEWS.arrived.emit(name)
-        more = format_card(model_file.card, None) + format_card_details(model_file.card)
+        more = format_model_card(model_file.card, None) + format_model_card_details(
+            model_file.card
+        )
         self.show_result({}, f"{name} is installed and listed in Enhance.", more=more)

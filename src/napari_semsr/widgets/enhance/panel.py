@@ -34,11 +34,11 @@ from napari_semsr.core import (
     RealArray,
     SemsrError,
     ShapeError,
-    background_priority,
     contrast_limits,
     get_figures,
     load_torch_libraries,
     run,
+    use_background_priority,
 )
 from napari_semsr.inference import (
     ADVANCED_GROUP,
@@ -62,11 +62,11 @@ from napari_semsr.jobs import (
     PreviewChannel,
     check_image_target,
     collect_digests,
+    create_unfamiliarity_map,
     digest_image,
     digest_values,
     find_unfinished_result,
     is_instrument_model,
-    map_unfamiliarity,
     run_preview,
 )
 from napari_semsr.restoration import parse_psf
@@ -80,10 +80,10 @@ from napari_semsr.widgets.base import (
     OutputTarget,
     Panel,
     PanelTask,
-    RichLabel,
+    RichTextLabel,
     add_opened_image,
     add_stack,
-    choose_target,
+    choose_output_target,
     create_store_edit,
     create_timer,
     get_entered_store,
@@ -97,13 +97,17 @@ from napari_semsr.widgets.compare import (
     OverlayLayer,
     describe_small_change,
 )
-from napari_semsr.widgets.enhance.models import ModelChooser, find_models_trained_on
+from napari_semsr.widgets.enhance.models import (
+    ModelChooser,
+    find_models_by_training_data,
+)
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     create_result_name,
     disable_cache,
     find_free_name,
     get_displayed_plane,
+    get_last_job_name,
     get_network_name,
     get_provenance,
     get_visible_box,
@@ -111,7 +115,6 @@ from napari_semsr.widgets.layers import (
     is_superlens,
     list_planes,
     show_scale_bar,
-    step_before,
     world_to_pixels,
 )
 
@@ -144,7 +147,7 @@ def _preload_torch() -> None:
     """Import torch once in the background, while a panel is idle."""
 
     def load_in_background() -> None:
-        with background_priority(), suppress(Exception):  # a run reports the error
+        with use_background_priority(), suppress(Exception):  # a run reports the error
             _import_torch()
 
     # not a daemon: Python must not exit during the import
@@ -245,7 +248,7 @@ class LiveLayer(QObject):
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         self.layer.metadata[LIVE_KEY] = True
         setattr(self.layer, _RUN_KEY, self)
-        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.removed.connect(self._on_any_layer_removed)
         self._view = get_visible_box(viewer, self.layer)
         live.set_view(self._view)
         self._timer = create_timer(self, self.on_timeout, _DRAW_MS)
@@ -318,7 +321,7 @@ class LiveLayer(QObject):
         if self.store.temporary:
             shutil.rmtree(self.store.path, ignore_errors=True)
 
-    def _on_removed(self, event: "NapariEvent") -> None:
+    def _on_any_layer_removed(self, event: "NapariEvent") -> None:
         if is_alive(self) and event.value == self.layer:
             self._timer.stop()
             self.is_wanted = False
@@ -352,8 +355,8 @@ class MousePreview(OverlayLayer):
         self._place: tuple[float, ...] = ()
         self._desk = PreviewChannel()
         self.runner = JobRunner(self)
-        self.runner.failed.connect(self._fail)
-        self.runner.busy_changed.connect(self._restart_if_idle)
+        self.runner.failed.connect(self._report_failure)
+        self.runner.busy_changed.connect(self._restart_preview_if_idle)
         self._timer = create_timer(self, self.on_timeout, _TICK_MS)
         viewer.dims.events.point.connect(self._on_plane_changed)
 
@@ -366,7 +369,7 @@ class MousePreview(OverlayLayer):
         try:
             subject = self._read()
         except SemsrError as error:
-            self._fail(str(error))
+            self._report_failure(str(error))
             return
         _, image, model, options = subject
         self._subject, self._desk, self._place = subject, PreviewChannel(), ()
@@ -421,11 +424,11 @@ class MousePreview(OverlayLayer):
             if subject[3].blur_px is None:
                 self.found.emit(self._desk.blur_px)
 
-    def _restart_if_idle(self, busy: bool) -> None:
+    def _restart_preview_if_idle(self, busy: bool) -> None:
         if self._is_wanted and not busy:
             self.start()
 
-    def _fail(self, text: str) -> None:
+    def _report_failure(self, text: str) -> None:
         self._is_wanted = False
         self.stop()
         self._say(text)
@@ -638,7 +641,7 @@ class EnhancePanel(Panel):
                 "area."
             ),
         )
-        self.unmade = RichLabel()  # why a ticked map cannot be made
+        self.unmade = RichTextLabel()  # why a ticked map cannot be made
         self.output = create_store_edit()
         self.existing = ComboBox(
             name="existing",
@@ -649,7 +652,7 @@ class EnhancePanel(Panel):
             ),
             choices=list(_EXISTING.items()),
         )
-        self.look = EnhanceCompareControls(self, self._read_subject)
+        self.look = EnhanceCompareControls(self, self._read_run_inputs)
         self.live: LiveLayer | None = None
         self._outcome: JobOutput | None = None  # of the last run, whole
         self._options_shown: tuple[EnhanceOptions | None, EnhanceOptions | None] = (
@@ -671,7 +674,7 @@ class EnhancePanel(Panel):
         self.follow_active_layer(self.layer)
         self._propose_model(self.layer.value)
         self._compare_model(self.layer.value)
-        self._update_rows()
+        self._update_form_rows()
         self._offer_to_resume()
 
     def _connect_signals(self) -> None:
@@ -679,7 +682,7 @@ class EnhancePanel(Panel):
         self.layer.changed.connect(self._propose_model)
         self.layer.changed.connect(self._compare_model)
         self.layer.changed.connect(self.look.select_layers)
-        self.model.changed.connect(self._update_rows)
+        self.model.changed.connect(self._update_form_rows)
         self.form.on_change("resample", lambda _: self._compare_model(self.layer.value))
         self.whole.changed.connect(self._set_whole_image)
         planes = [] if self.all_planes is None else [self.all_planes.changed]
@@ -705,7 +708,7 @@ class EnhancePanel(Panel):
         fits = layer is not None and is_superlens(layer)
         own: list[str] = []  # a network's output is not what the model was trained on
         if layer is not None and get_network_name(layer) is None:
-            own = find_models_trained_on(partial(self._compute_digests, layer))
+            own = find_models_by_training_data(partial(self._compute_digests, layer))
         usual = MOSAIC_MODEL if fits else None
         self.model.propose_model(own[-1] if own else usual)
 
@@ -731,13 +734,13 @@ class EnhancePanel(Panel):
             size = self.read_layer(layer).pixel_size_nm
         except SemsrError:
             size = None
-        is_registered = layer is not None and step_before(layer) == "register"
+        is_registered = layer is not None and get_last_job_name(layer) == "register"
         advice = _BEFORE_REGISTERED if is_registered else ""
         self.model.compare_with_layer(
             size, self.form.values()["resample"], advice, layer
         )
 
-    def _update_rows(self) -> None:
+    def _update_form_rows(self) -> None:
         self.form.show_row("norm", bool(self.model.card.get("norms")))
         model_has_size = self.model.card.get("pixel_size_nm") is not None
         self.form.show_row("resample", model_has_size)
@@ -789,7 +792,7 @@ class EnhancePanel(Panel):
         if self.live is not None:
             self.live.live.queue.whole = whole
 
-    def _read_subject(self) -> Subject:
+    def _read_run_inputs(self) -> Subject:
         """Read the layer, image, model and options."""
         layer, model = self.layer.value, self.model.value
         micrograph = self.read_layer(layer)
@@ -852,7 +855,7 @@ class EnhancePanel(Panel):
             options,
         )  # the form rounds the values
 
-    def _find_resumable(
+    def _find_resumable_layer(
         self, request: tuple[object, ...], path: Path | None, existing: str
     ) -> LiveLayer | None:
         """Find an unfinished layer with the same settings and plane.
@@ -888,7 +891,7 @@ class EnhancePanel(Panel):
     def job(self) -> PanelTask:
         """Create the task from the form; the layer is added when the run starts."""
         options_before = self._load_unfinished_options()
-        source, micrograph, model, options = self._read_subject()
+        source, micrograph, model, options = self._read_run_inputs()
         options = options_before or options
         self._compare_model(source)
         arguments = {
@@ -905,7 +908,7 @@ class EnhancePanel(Panel):
         there = self._outcome
         if there is not None and any(maps.values()) and self._has_result(request, path):
             job = partial(
-                _make_maps, micrograph, there, maps, model, options, again=True
+                _create_maps, micrograph, there, maps, model, options, again=True
             )
             return PanelTask(job, self._show_maps)
         card, existing = dict(self.model.card), str(self.existing.value)
@@ -914,14 +917,16 @@ class EnhancePanel(Panel):
             int(card.get("scale", 1)),
         )
         shape, count = micrograph.shape, len(planes)
-        target = choose_target(self.output, name, shape, scale, existing, planes=count)
+        target = choose_output_target(
+            self.output, name, shape, scale, existing, planes=count
+        )
 
         def start_run() -> None:
             self.look.stop_preview()
             self._outcome = self.live = None
             if planes:  # they are not drawn during the run
                 return
-            live = self.live = self._find_resumable(request, path, existing)
+            live = self.live = self._find_resumable_layer(request, path, existing)
             if live is None:
                 field, keywords = create_live_field(
                     micrograph,
@@ -942,11 +947,11 @@ class EnhancePanel(Panel):
             else:
                 live.resume(self._on_layer_removed)
             # the job need not wait for the window to be drawn
-            QTimer.singleShot(0, partial(self._show_with_source, source))
+            QTimer.singleShot(0, partial(self._show_layer_with_source, source))
 
         def create_job() -> Job[EnhanceOutcome]:
             place = target if self.live is None else self.live.store
-            return _enhance_and_map(
+            return _enhance_and_create_maps(
                 planes or micrograph, place, self.live, maps, **arguments
             )
 
@@ -965,7 +970,7 @@ class EnhancePanel(Panel):
             and path in (None, live.store.path)
         )
 
-    def _show_with_source(self, source: Image) -> None:
+    def _show_layer_with_source(self, source: Image) -> None:
         """Show a layer that is being enhanced next to its source, with a scale bar."""
         if is_alive(self) and self.live is not None and self.live.is_shown:
             show_scale_bar(self.viewer)
@@ -1070,9 +1075,9 @@ class EnhancePanel(Panel):
         """Check for unfinished stores, and import torch while the panel is idle."""
         super().showEvent(event)
         self._check_project_stores()
-        QTimer.singleShot(_AHEAD_MS, self._preload_if_visible)
+        QTimer.singleShot(_AHEAD_MS, self._preload_torch_if_visible)
 
-    def _preload_if_visible(self) -> None:
+    def _preload_torch_if_visible(self) -> None:
         if is_alive(self) and self.isVisible():
             _preload_torch()
 
@@ -1149,7 +1154,7 @@ def _has_training_area(card: Mapping[str, Any]) -> bool:
     return FAMILIARITY in (card.get("training") or {})
 
 
-def _enhance_and_map(
+def _enhance_and_create_maps(
     image: Any,
     target: OutputTarget,
     live_layer: LiveLayer | None,
@@ -1177,11 +1182,11 @@ def _enhance_and_map(
         keep=lambda: live_layer and live_layer.is_wanted and live_layer.live.tiles_done,
     )
     how = arguments["model"], arguments["options"]
-    maps_made = yield from _make_maps(image, outcome, maps, *how)
+    maps_made = yield from _create_maps(image, outcome, maps, *how)
     return replace(maps_made, seconds=time.monotonic() - start)
 
 
-def _make_maps(
+def _create_maps(
     micrograph: Micrograph,
     outcome: JobOutput,
     maps: Mapping[str, bool],
@@ -1207,7 +1212,7 @@ def _make_maps(
         maps_shown[MISFIT] = yield from map_misfit(micrograph, result_image, misfit)
     if maps[UNFAMILIAR]:
         try:
-            maps_shown[UNFAMILIAR] = yield from map_unfamiliarity(
+            maps_shown[UNFAMILIAR] = yield from create_unfamiliarity_map(
                 micrograph, model, options
             )
         except ShapeError as error:  # of an image smaller than a block

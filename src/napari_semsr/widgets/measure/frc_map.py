@@ -32,7 +32,12 @@ from napari_semsr.core import (
     get_figures,
     get_plots,
 )
-from napari_semsr.io import HELPER_KEY, STORE_KEY, half_paths, layer_attributes
+from napari_semsr.io import (
+    HELPER_KEY,
+    STORE_KEY,
+    create_layer_attributes,
+    get_half_paths,
+)
 from napari_semsr.jobs import (
     DECORRELATION,
     FRC,
@@ -54,7 +59,7 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Panel,
     PanelTask,
-    RichLabel,
+    RichTextLabel,
     create_button,
 )
 from napari_semsr.widgets.layers import (
@@ -64,7 +69,8 @@ from napari_semsr.widgets.layers import (
     find_free_name,
     get_common_unit,
     get_file_path,
-    get_jobs,
+    get_job_names,
+    get_last_job_name,
     get_network_name,
     get_provenance,
     get_source_identities,
@@ -75,16 +81,15 @@ from napari_semsr.widgets.layers import (
     show_colour_bar,
     show_colour_bar_in_steps,
     show_scale_bar,
-    step_before,
 )
 from napari_semsr.widgets.measure.regions import (
     Region,
     create_region_box,
-    format_part_note,
-    propose_partner,
+    format_measured_area_note,
+    propose_partner_layer,
     read_image_pair,
     read_regions,
-    show_outline,
+    show_area_outlines,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +138,7 @@ def _show_measured_image(viewer: Viewer, layer: Image) -> str:
     return " and ".join(item.name for item in layers_hidden)
 
 
-def add_failed_layer(
+def add_failed_blocks_layer(
     viewer: Viewer,
     result: Micrograph,
     codes: NDArray[np.uint8],
@@ -156,7 +161,7 @@ def add_failed_layer(
         opacity=0.8,
     )
     name = create_result_name(viewer, name, "failed blocks")
-    keywords = layer_attributes(result.replace(data=codes, name=name, look=look))
+    keywords = create_layer_attributes(result.replace(data=codes, name=name, look=look))
     del keywords["rgb"]
     keywords["metadata"] |= {HELPER_KEY: _TITLE}
     return viewer.add_labels(codes, **keywords)
@@ -259,7 +264,7 @@ class FrcMapPanel(Panel):
             "table and in the histogram.",
         )
         self.form = OptionsForm(FrcMapJobOptions)
-        self.advice = RichLabel()
+        self.advice = RichTextLabel()
         self.layers = Form(self.first, self.second, self.split_mosaic, self.regions)
         self.add_group("Layers", self.advice, self.layers)
         self.add_group("Blocks", self.form)
@@ -268,7 +273,7 @@ class FrcMapPanel(Panel):
             return [
                 item
                 for item in list_image_layers(viewer)
-                if step_before(item) == "frc-map"
+                if get_last_job_name(item) == "frc-map"
                 and _DIFFERENCE_KEY not in item.metadata
             ]
 
@@ -298,7 +303,7 @@ class FrcMapPanel(Panel):
             box.native.currentIndexChanged.connect(self._update_advice)
         self.split_mosaic.changed.connect(self._update_advice)
         self.follow_active_layer(self.first)
-        propose_partner(
+        propose_partner_layer(
             self,
             self.first,
             self.second,
@@ -324,7 +329,9 @@ class FrcMapPanel(Panel):
         first, second = self.first.value, self.second.value
         alone = first is not None and second is None and is_stitched(first)
         store = _get_store_path(first) if alone else None
-        there = store is not None and all(path.exists() for path in half_paths(store))
+        there = store is not None and all(
+            path.exists() for path in get_half_paths(store)
+        )
         text = _HALVES if there else _ONE_MOSAIC
         is_needed = alone and not self.split_mosaic.value
         self.advice.setText(text if is_needed else "")
@@ -382,7 +389,7 @@ class FrcMapPanel(Panel):
                 )
                 raise OptionError(msg, code="nothing-to-measure")
             unit = "nm" if first.pixel_size_nm is not None else "px"
-            difference_layer = self._add_difference(first, apart, (before, after))
+            difference_layer = self._add_difference_map(first, apart, (before, after))
             sentence = (
                 f"Both maps are scaled to {DASH.join(map(format_number, limits))} "
                 f"{unit}. {difference_layer.name!r}: median {np.median(finite):+.4g} "
@@ -392,7 +399,7 @@ class FrcMapPanel(Panel):
             )
             self.show_status(sentence)
 
-    def _add_difference(
+    def _add_difference_map(
         self, grid: Micrograph, apart: FloatArray, maps: tuple[Image, Image]
     ) -> Image:
         """Add a layer with the difference of two maps, with a diverging colour map."""
@@ -444,7 +451,9 @@ class FrcMapPanel(Panel):
                     yield
                     yield from show_colour_bar_in_steps(map_layer)
                     yield
-                    add_failed_layer(self.viewer, result.map, result.reasons, name)
+                    add_failed_blocks_layer(
+                        self.viewer, result.map, result.reasons, name
+                    )
                     yield
             hidden_note = (
                 "" if self._found_none else _show_measured_image(self.viewer, layer)
@@ -453,7 +462,7 @@ class FrcMapPanel(Panel):
             show_scale_bar(self.viewer)
             yield
         part = outcome.part
-        yield from show_outline(self, {layer: [part]} if part else {})
+        yield from show_area_outlines(self, {layer: [part]} if part else {})
         yield from self._draw_plots(outcome)
         yield
         self.show_result(
@@ -539,7 +548,9 @@ def _crop_to_common_blocks(
 def _have_same_processing(first: Image, other: Image) -> bool:
     """Return whether two layers were acquired and processed in the same way."""
     return (
-        is_acquired(first) and is_acquired(other) and get_jobs(first) == get_jobs(other)
+        is_acquired(first)
+        and is_acquired(other)
+        and get_job_names(first) == get_job_names(other)
     )
 
 
@@ -667,7 +678,7 @@ def _get_metrics(outcome: FrcOutcome) -> Numbers:
         name: blocks[name] for name in _get_statistics(outcome.blocks) if name in blocks
     }
     resolution = whole.pop("Resolution", None)
-    where = format_part_note(outcome.part) if outcome.part else ""
+    where = format_measured_area_note(outcome.part) if outcome.part else ""
     rows["Whole field"] = (
         f"left out: {outcome.why}"
         if resolution is None

@@ -15,13 +15,13 @@ from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Columns,
     Findings,
-    RowTable,
+    SelectableTable,
     copy_to_clipboard,
     create_button,
 )
 from napari_semsr.widgets.layers import create_overlay_keywords
 from napari_semsr.widgets.measure.regions import Cell, Region, get_region_box
-from napari_semsr.widgets.measure.verb_panel import GroundTruthPanel, VerbOutcome
+from napari_semsr.widgets.measure.verb_panel import CommandOutcome, GroundTruthPanel
 
 # Colours of Okabe and Ito, distinct for colour-blind users; the shapes mean the same
 LOOKS = {
@@ -49,13 +49,13 @@ class GapsPanel(GroundTruthPanel):
     def create_result_widgets(self) -> Sequence[QWidget]:
         """Create the table of gaps and a button to copy it."""
         tooltip = "Select a row to centre the view on its gap."
-        self.rows = RowTable(tooltip, _TABLE_HEIGHT)
+        self.rows = SelectableTable(tooltip, _TABLE_HEIGHT)
         self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
         self.rows.setSelectionMode(self.rows.SelectionMode.SingleSelection)
         heads = self.rows.horizontalHeader()
         if heads is not None:
             heads.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.rows.itemSelectionChanged.connect(self._centre_chosen_gap)
+        self.rows.itemSelectionChanged.connect(self._centre_view_on_gap)
         self.copy_button = create_button(
             "Copy table",
             self.copy_table,
@@ -64,7 +64,7 @@ class GapsPanel(GroundTruthPanel):
         return self.rows, self.copy_button
 
     def measure_region(
-        self, outcome: VerbOutcome, options: Options, region: Region
+        self, outcome: CommandOutcome, options: Options, region: Region
     ) -> Mapping[str, Cell]:
         """Count the gaps and particles whose centres are inside a region."""
         del options
@@ -102,7 +102,7 @@ class GapsPanel(GroundTruthPanel):
             }
         return row
 
-    def sentence(self, outcome: VerbOutcome) -> str:
+    def sentence(self, outcome: CommandOutcome) -> str:
         """Return a sentence that states the number of gaps."""
         gaps = outcome.report.result
         count = len(gaps.found_gaps)
@@ -133,7 +133,7 @@ class GapsPanel(GroundTruthPanel):
             text = Findings(self.title, findings.origin, curves=rows).to_text()
             self.show_status(copy_to_clipboard(text))
 
-    def _centre_chosen_gap(self) -> None:
+    def _centre_view_on_gap(self) -> None:
         """Centre the view on the gap of the selected row."""
         marks, row = self._marks, self.rows.get_selected_row()
         if marks is None or marks not in self.viewer.layers or row is None:
@@ -144,7 +144,7 @@ class GapsPanel(GroundTruthPanel):
         place = marks.data_to_world(marks.data[row])
         camera.center = (camera.center[0], *place[-2:])
 
-    def add_marks(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
+    def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
         """Mark each gap with a line along its width, and a point that holds its data.
 
         Its colour and the shape of the point show its kind.
@@ -177,7 +177,7 @@ class GapsPanel(GroundTruthPanel):
                     symbol=[look[1] for look in looks],
                     features={
                         name: np.asarray(of)
-                        for name, of in _create_table(result).items()
+                        for name, of in _create_gap_table(result).items()
                     },
                     **create_overlay_keywords(part, self.title, layer),
                 )
@@ -213,13 +213,13 @@ class GapsPanel(GroundTruthPanel):
             }
             if reference is not None:
                 columns["reference"] = reference.counts
-            curves |= {"gaps": _create_table(result), "widths": columns}
+            curves |= {"gaps": _create_gap_table(result), "widths": columns}
         if result.sizes:
             curves["particles"] = {f"diameter ({unit})": result.get_diameters(unit)}
         return curves
 
 
-def _create_table(gaps: Gaps) -> Mapping[str, list[float | str]]:
+def _create_gap_table(gaps: Gaps) -> Mapping[str, list[float | str]]:
     """Return table columns with one row per gap, using NaN for missing widths."""
     rows = {}
     for name, values in gaps.create_table().items():

@@ -17,7 +17,7 @@ from napari_semsr.widgets.measure.regions import (
     crop_to_region,
     get_region_box,
 )
-from napari_semsr.widgets.measure.verb_panel import GroundTruthPanel, VerbOutcome
+from napari_semsr.widgets.measure.verb_panel import CommandOutcome, GroundTruthPanel
 
 _ELSEWHERE = frozenset(
     {
@@ -45,7 +45,7 @@ class MetricsPanel(GroundTruthPanel):
         return GroundTruthPanel.rank_reference(image, other) or int(made_of)
 
     def measure_region(
-        self, outcome: VerbOutcome, options: Any, region: Region
+        self, outcome: CommandOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Measure grey levels in the whole region, the rest in its inner rectangle."""
         # one range for all regions, so that their PSNR can be compared

@@ -44,19 +44,19 @@ from napari_semsr.widgets.base import (
     OptionsForm,
     Panel,
     PanelTask,
-    RichLabel,
-    are_plots_imported,
+    RichTextLabel,
     create_button,
     is_alive,
+    is_plotting_imported,
 )
 from napari_semsr.widgets.layers import (
     add_drawing_layer,
     find_visible_shapes,
     get_common_unit,
+    get_display_fit,
     get_display_transform,
     get_displayed_plane,
     get_drawing_scale,
-    get_fit,
     get_nm_scale,
     is_calibrated,
     list_grey_layers,
@@ -186,7 +186,7 @@ class ProfilePanel(Panel):
             "Add a Shapes layer or use the chosen one, and select its line tool; "
             "then drag across a structure.",
         )
-        self.hint = RichLabel(_HINT)
+        self.hint = RichTextLabel(_HINT)
         self.form = OptionsForm(ProfileOptions)
         self.live = CheckBox(
             name="live",
@@ -214,10 +214,10 @@ class ProfilePanel(Panel):
         self.follower.returned.connect(self._show_live_profiles)
         self.follower.failed.connect(self.show_status)
         for runner in (self.runner, self.follower):
-            runner.busy_changed.connect(self._measure_if_moved)
+            runner.busy_changed.connect(self._measure_if_line_moved)
         self.follow_active_layer(self.layers)
         self.line.changed.connect(self._watch_line_layer)
-        self.alike.changed.connect(self._redraw)
+        self.alike.changed.connect(self._redraw_profiles)
         for name in self.form.option_names:
             self.form.get_widget(name).changed.connect(self._on_line_moved)
         self.layers.changed.connect(self._on_line_moved)
@@ -316,7 +316,7 @@ class ProfilePanel(Panel):
             reader = (layer.data, place, LineReader(image.data))
             self._readers[id(layer)] = reader
         linear, shift = get_display_transform(layer)
-        linear, shift = linear / get_fit(first)[0], world_to_layer(first, shift)
+        linear, shift = linear / get_display_fit(first)[0], world_to_layer(first, shift)
         has_size = is_calibrated(layer)
         k = get_nm_scale(layer) if has_size else np.ones(2)
         size = tuple(np.linalg.norm(k[:, None] * linear, axis=0).tolist())
@@ -359,7 +359,7 @@ class ProfilePanel(Panel):
             partial(_measure_profiles, *request), self.show_profiles, note_origin
         )
 
-    def _measure_if_moved(self, busy: bool) -> None:
+    def _measure_if_line_moved(self, busy: bool) -> None:
         """Measure again if the line moved during the last measurement."""
         if self._waiting and not busy:
             self._on_line_moved()
@@ -389,7 +389,7 @@ class ProfilePanel(Panel):
             return
         self._profiles_drawn = state
         read = partial(_measure_profiles, *request, fits=not self._is_held)
-        if are_plots_imported() and (self._is_held or self.profiles is not None):
+        if is_plotting_imported() and (self._is_held or self.profiles is not None):
             self.record_sources(self._list_images())
             self.follower.start(self.title, read)
         elif self._is_held:  # which imports the plotting packages
@@ -416,7 +416,7 @@ class ProfilePanel(Panel):
         yield
         self._show_numbers(profiles, reveal=True)
 
-    def _redraw(self, _: object = None) -> None:
+    def _redraw_profiles(self, _: object = None) -> None:
         if self.profiles is not None and is_alive(self):
             self._draw_profiles(self.profiles)
 
@@ -473,7 +473,9 @@ class ProfilePanel(Panel):
         curves, scales = [], []
         for one in profiles.layers:
             x, y = _downsample_profile(one.profile)
-            low, high = _get_bounds([(x, y)])[:2] if self.alike.value else (0.0, 1.0)
+            low, high = (
+                _get_curve_bounds([(x, y)])[:2] if self.alike.value else (0.0, 1.0)
+            )
             low, high = (low, high) if high > low else (0.0, 1.0)
             scales.append((low, high))
             curves.append((x * one.profile.per_px, (y - low) / (high - low)))
@@ -506,7 +508,7 @@ class ProfilePanel(Panel):
         self._names_drawn = [*names, profiles.unit] if moving else []
         if moving:
             axes.margins(y=_ROOM)
-            axes.set_xlim(0, (1 + _ROOM) * _get_bounds(curves)[2])
+            axes.set_xlim(0, (1 + _ROOM) * _get_curve_bounds(curves)[2])
             axes.set_ylim(*axes.get_ylim())
             canvas.redraw_lines(self._lines)
         canvas.refresh()
@@ -519,7 +521,7 @@ class ProfilePanel(Panel):
             return False
         axes = self.plot.axes[0]
         (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-        low, high, longest = _get_bounds(curves)
+        low, high, longest = _get_curve_bounds(curves)
         if not (bottom <= low and high <= top and right / 2 <= longest <= right):
             return False
         for line, curve in zip(self._lines, curves, strict=True):
@@ -528,7 +530,7 @@ class ProfilePanel(Panel):
         return True
 
 
-def _get_bounds(
+def _get_curve_bounds(
     curves: Sequence[tuple[FloatArray, FloatArray]],
 ) -> tuple[float, float, float]:
     """Return the minimum and maximum of the curves, and the longest curve's length."""

@@ -31,11 +31,11 @@ from napari_semsr.widgets.base import Columns, Panel
 from napari_semsr.widgets.layers import (
     create_overlay_keywords,
     find_visible_shapes,
+    get_display_fit,
     get_display_transform,
     get_displayed_plane,
     get_drawing_scale,
     get_finest_level,
-    get_fit,
     have_same_grid,
     list_grey_layers,
     list_user_layers,
@@ -106,7 +106,7 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
             get_finest_level(layer)[get_displayed_plane(layer, panel.viewer.dims)]
         )
         linear, shift = get_display_transform(layer)
-        linear, shift = linear / get_fit(image)[0], world_to_layer(image, shift)
+        linear, shift = linear / get_display_fit(image)[0], world_to_layer(image, shift)
         to_pixels = np.linalg.inv(scale[:, None] * linear)
         place = np.vstack([to_pixels, shift * scale])
         names = np.unique(plane)
@@ -213,7 +213,7 @@ _APART_PX = 0.5  # beyond this, another pixel is the nearest
 _COLOUR = "#ff8fd8"  # does not occur in viridis: visible on a map
 
 
-def propose_partner(
+def propose_partner_layer(
     panel: Panel,
     image: ComboBox,
     partner: ComboBox,
@@ -278,12 +278,12 @@ def read_image_pair(
     return images
 
 
-def format_part_note(part: Micrograph) -> str:
+def format_measured_area_note(part: Micrograph) -> str:
     """Return a note that states the shape of the measured part."""
     return f"in the largest gap-free rectangle, {format_shape(part.shape)}"
 
 
-def show_outline(
+def show_area_outlines(
     panel: Panel, parts: Mapping[Layer, Sequence[Micrograph]]
 ) -> Iterator[None]:
     """Outline the measured areas of layers, replacing the panel's earlier outlines.

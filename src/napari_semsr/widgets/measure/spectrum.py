@@ -27,7 +27,7 @@ from napari_semsr.jobs import (
     create_spectrum_display,
     crop_to_gap_free_box,
 )
-from napari_semsr.widgets.base import Form, Panel, PanelTask, RichLabel, is_alive
+from napari_semsr.widgets.base import Form, Panel, PanelTask, RichTextLabel, is_alive
 from napari_semsr.widgets.layers import (
     create_layer_keywords,
     create_result_name,
@@ -38,9 +38,9 @@ from napari_semsr.widgets.measure.regions import (
     Region,
     create_region_box,
     crop_to_inner_rectangle,
-    format_part_note,
+    format_measured_area_note,
     read_regions,
-    show_outline,
+    show_area_outlines,
 )
 
 # The centred spectrum as a layer, and its labelled rings.
@@ -233,7 +233,7 @@ class SpectrumPanel(Panel):
             "regions is measured, without a 2-D spectrum.",
         )
         form = Form(self.layers.native, self.regions, self.planes, self.rings)
-        self.add_group("Layers", form, RichLabel(_NOTE))
+        self.add_group("Layers", form, RichTextLabel(_NOTE))
         self.add_results("Radial spectra", helpers="Show what was measured")
         self.follow_active_layer(self.layers)
         viewer.layers.selection.events.changed.connect(self._use_selected_layers)
@@ -290,7 +290,7 @@ class SpectrumPanel(Panel):
         for layer, image, part in trios:
             if in_regions or part is not image:
                 cut.setdefault(layer, []).append(part)
-        yield from show_outline(self, cut)
+        yield from show_area_outlines(self, cut)
         if spectra.planes and not is_replaced:
             self.viewer.reset_view()
             yield
@@ -300,7 +300,8 @@ class SpectrumPanel(Panel):
         many = "spectrum" if count == 1 else "spectra"
         regions_measured = [one for own in cut.values() for one in own]
         where = "<br>".join(
-            f"{part.name} {format_part_note(part)}" for part in regions_measured
+            f"{part.name} {format_measured_area_note(part)}"
+            for part in regions_measured
         )
         several = count > 1
         sizes = {

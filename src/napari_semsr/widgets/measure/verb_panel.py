@@ -44,7 +44,7 @@ from napari_semsr.widgets.base import (
     PanelTask,
     add_opened_image,
     add_stack,
-    choose_target,
+    choose_output_target,
     create_group_forms,
     create_store_edit,
     get_entered_store,
@@ -67,18 +67,18 @@ from napari_semsr.widgets.measure.regions import (
     Region,
     create_region_box,
     crop_to_region,
-    format_part_note,
+    format_measured_area_note,
     get_region_box,
     measure_regions,
-    propose_partner,
+    propose_partner_layer,
     read_image_pair,
     read_regions,
-    show_outline,
+    show_area_outlines,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class VerbOutcome:
+class CommandOutcome:
     """Images processed by a command, and the results."""
 
     images: Sequence[Micrograph]  # as they were read
@@ -210,14 +210,16 @@ class VerbPanel(Panel):
             more.append(("labels", True))
         options = self.form.create_options(**dict(more))
         planes = list_planes(layers[0]) if self.uses_all_planes() else ()
-        request = VerbOutcome(images, images[0], self.step(options), planes)
+        request = CommandOutcome(images, images[0], self.step(options), planes)
         target = None
         if verb.makes_image:
             title = create_result_name(self.viewer, images[0].name, request.step)
             replaces = self.output is not None and self.replace.value
             there = "replace" if replaces else "refuse"
             sizes = images[0].shape, 1, there
-            target = choose_target(self.output, title, *sizes, planes=len(planes))
+            target = choose_output_target(
+                self.output, title, *sizes, planes=len(planes)
+            )
         regions = []
         if self.regions is not None:
             regions = read_regions(self, self.regions.value, layers[0])
@@ -227,11 +229,11 @@ class VerbPanel(Panel):
     def _run_command(
         self,
         verb: Verb[Options, Result],
-        request: VerbOutcome,
+        request: CommandOutcome,
         options: Options,
         target: OutputTarget | None,
         regions: Sequence[Region],
-    ) -> Job[VerbOutcome]:
+    ) -> Job[CommandOutcome]:
         """Run the command, and measure its results in each region."""
         parts, box = request.images, None
         if self.cuts_gaps:
@@ -257,12 +259,12 @@ class VerbPanel(Panel):
         return replace(outcome, regions=(yield from measure_regions(regions, measure)))
 
     def measure_region(
-        self, outcome: VerbOutcome, options: Any, region: Region
+        self, outcome: CommandOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
         """Measure a region with the options of the command."""
         raise NotImplementedError
 
-    def show_outcome(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
+    def show_outcome(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
         """Add any resulting image as a layer, and show the metrics."""
         report = outcome.report
         figures: Numbers = get_figures(report)
@@ -274,9 +276,12 @@ class VerbPanel(Panel):
                 figures = {**figures, "Store": str(report.output)}
         if self.cuts_gaps:
             part = {layer: [outcome.image]} if outcome.is_part else {}
-            yield from show_outline(self, part)
+            yield from show_area_outlines(self, part)
             if part:
-                figures = {**figures, "Measured": format_part_note(outcome.image)}
+                figures = {
+                    **figures,
+                    "Measured": format_measured_area_note(outcome.image),
+                }
         yield from self.add_marks(layer, outcome)
         yield
         # rows of a report are saved with its curves, as there may be thousands
@@ -303,7 +308,7 @@ class VerbPanel(Panel):
             yield
 
     def _add_image(
-        self, source: Layer, outcome: VerbOutcome, outcome_made: JobOutput
+        self, source: Layer, outcome: CommandOutcome, outcome_made: JobOutput
     ) -> Iterator[None]:
         """Add the resulting image, or a stack of all planes, as a new layer."""
         title = create_result_name(self.viewer, outcome.images[0].name, outcome.step)
@@ -320,11 +325,11 @@ class VerbPanel(Panel):
         return self.verb.name.replace("-", " ")
 
     def compare_with_source(
-        self, layer: Image, source: Layer, outcome: VerbOutcome
+        self, layer: Image, source: Layer, outcome: CommandOutcome
     ) -> None:
         """Show a resulting image next to its source."""
 
-    def add_marks(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
+    def add_marks(self, layer: Layer, outcome: CommandOutcome) -> Iterator[None]:
         """Add helper layers for the result, such as measured discs, step by step."""
         discs = outcome.report.discs()
         if discs is None or layer not in self.viewer.layers:
@@ -345,7 +350,7 @@ class VerbPanel(Panel):
                     **create_overlay_keywords(outcome.image, self.title, layer),
                 )
 
-    def sentence(self, outcome: VerbOutcome) -> str:
+    def sentence(self, outcome: CommandOutcome) -> str:
         """Return a sentence with the main values, to be shown above the metrics."""
         report = outcome.report
         figures = get_figures(report)
@@ -395,7 +400,7 @@ class GroundTruthPanel(VerbPanel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.image, self.reference = self.boxes.values()
-        self._propose = propose_partner(
+        self._propose = propose_partner_layer(
             self, self.image, self.reference, self.rank_reference
         )
         image = self.image.value
@@ -492,7 +497,7 @@ class ErrorMapPanel(VerbPanel):
             before.value = best
 
     def measure_region(
-        self, outcome: VerbOutcome, options: Options, region: Region
+        self, outcome: CommandOutcome, options: Options, region: Region
     ) -> Mapping[str, Cell]:
         """Summarise the errors in one region."""
         del options

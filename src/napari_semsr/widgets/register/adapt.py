@@ -38,17 +38,17 @@ from napari_semsr.widgets.base import (
     PanelTask,
     WrappingRow,
     add_opened_image,
-    are_plots_imported,
+    convert_names_to_panel_labels,
     create_button,
     find_free_store_path,
+    is_plotting_imported,
     open_store,
     show_file,
-    use_panel_labels,
 )
 from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.layers import create_layer_keywords, create_result_name
 from napari_semsr.widgets.placement import TransformSelector
-from napari_semsr.widgets.register.panel import find_pair
+from napari_semsr.widgets.register.panel import find_image_pair
 
 _PAGES = {"Report (*.html)": ".html"}
 _LIST_HEIGHT = 70
@@ -57,20 +57,20 @@ _FAR = 0.04  # of the width of all layers, distance to the held-out part
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class _AdaptOutcome:
     result: Adapted
     mosaic: OpenedImage
     linear: OpenedImage
     look_here: OpenedImage
 
 
-def _adapt(
+def _run_adaptation(
     *images: Micrograph | list[Micrograph], folder: Path, **how: object
-) -> Job[_Outcome]:
+) -> Job[_AdaptOutcome]:
     """Train, add the model to the library, and open the enhanced mosaic."""
     adaptation = yield from ADAPT.job(*images, folder, **how)
     yield from MODELS_IMPORT.rerun(Path(adaptation.model))
-    return _Outcome(
+    return _AdaptOutcome(
         adaptation,
         (yield from open_store(adaptation.applied[0].output)),
         (yield from open_store(adaptation.linear)),
@@ -150,9 +150,9 @@ class AdaptPanel(Panel):
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
         self._layers_offered: tuple[Layer | None, ...] = ()
-        self.placed.changed.connect(self._show_rows)
-        self._propose()
-        self._show_rows()
+        self.placed.changed.connect(self._update_form_rows)
+        self._propose_layers()
+        self._update_form_rows()
 
     # -- which layers -------------------------------------------------------------
 
@@ -160,22 +160,22 @@ class AdaptPanel(Panel):
         """Update the lists of layers, and propose newly opened layers."""
         super()._on_layers_changed(event)
         if not self.is_busy:
-            self._propose()
-        self._show_rows()
+            self._propose_layers()
+        self._update_form_rows()
 
-    def _propose(self) -> None:
+    def _propose_layers(self) -> None:
         """Propose a mosaic and an SEM image, unless the user has already chosen."""
         boxes = self.mosaic, self.sem
         if self._layers_offered and self._layers_offered != tuple(
             box.value for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.own_layers)
+        pair = find_image_pair(self.viewer, self.own_layers)
         if pair is not None:
             self.mosaic.value, self.sem.value = pair
             self._layers_offered = pair
 
-    def _show_rows(self, _: object = None) -> None:
+    def _update_form_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
             self.form.show_row(name, not self._map.has_transform)
         # usually one SEM image; a registration has one
@@ -225,16 +225,16 @@ class AdaptPanel(Panel):
         if folder is None or not resume:
             folder = find_free_store_path(f"{images[0].name} adapted", "")
         make = partial(
-            _adapt,
+            _run_adaptation,
             images[0],
             list(images[1:]),
             folder=folder,
-            translate=partial(use_panel_labels, read=lambda: labels),
+            translate=partial(convert_names_to_panel_labels, read=lambda: labels),
             options=options,
             transform=transform,
             resume=resume,
         )
-        watch = partial(self._watch, folder, request)
+        watch = partial(self._prepare_progress, folder, request)
         return PanelTask(make, partial(self.show_outcome, mosaic), watch)
 
     def translate(self, text: str) -> str:
@@ -242,7 +242,7 @@ class AdaptPanel(Panel):
         place = "as landmarks in Register to SEM, then press 'Train on SEM' there"
         return super().translate(text).replace("as landmarks", place)
 
-    def _watch(self, folder: Path, request: tuple[object, ...]) -> None:
+    def _prepare_progress(self, folder: Path, request: tuple[object, ...]) -> None:
         """Prepare to show the progress; a resumed run keeps its curve and layer."""
         if folder != self._folder:
             self._curve.clear()
@@ -280,12 +280,12 @@ class AdaptPanel(Panel):
                 keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
                 self.layer = self.viewer.add_image(image.data, **keywords)
                 self.viewer.reset_view()
-                self._view = self._camera()
+                self._view = self._get_camera_state()
             elif self.layer in self.viewer.layers:
                 self.layer.data = data
             if step.gain_db is not None:
                 self._curve.append((step.seconds, step.gain_db))
-                self._draw()
+                self._draw_gain_curve()
 
     def stop_here(self) -> None:
         """End the training with the current model."""
@@ -299,17 +299,17 @@ class AdaptPanel(Panel):
         if self.layer in self.viewer.layers:
             with self.history.make_removals_final():
                 self.viewer.layers.remove(self.layer)
-            if self._camera() == self._view:
+            if self._get_camera_state() == self._view:
                 self.viewer.reset_view()
         self.layer = None
 
-    def _camera(self) -> tuple[object, ...]:
+    def _get_camera_state(self) -> tuple[object, ...]:
         camera = host.get_camera(self.viewer)
         return camera.center, camera.zoom
 
-    def _draw(self) -> None:
+    def _draw_gain_curve(self) -> None:
         """Plot the gain over training time, with the gain of the linear filter."""
-        if not are_plots_imported() or len(self._curve) < 1:
+        if not is_plotting_imported() or len(self._curve) < 1:
             return
         plot = self.clear_plot(height=170)
         seconds, gains = np.array(self._curve).T
@@ -323,7 +323,7 @@ class AdaptPanel(Panel):
         axes.grid(visible=True, alpha=0.15)
         plot.refresh()
 
-    def show_outcome(self, mosaic: Image, outcome: _Outcome) -> Iterator[None]:
+    def show_outcome(self, mosaic: Image, outcome: _AdaptOutcome) -> Iterator[None]:
         """Add the enhanced mosaic, and show the gain and the invented objects."""
         adaptation = outcome.result
         self._request = None  # it is finished
@@ -349,7 +349,7 @@ class AdaptPanel(Panel):
             self.own_layers.append(enhanced_layer)
         yield
         NEWS.changed.emit()
-        self._draw()
+        self._draw_gain_curve()
         seconds, gains = np.array(self._curve).reshape(-1, 2).T
         self.show_result(
             get_figures(adaptation),

@@ -30,23 +30,23 @@ from napari_semsr.widgets.base import (
     Panel,
     PanelTask,
     WrappingRow,
+    convert_names_to_panel_labels,
     create_button,
     find_free_store_path,
     show_file,
-    use_panel_labels,
 )
 from napari_semsr.widgets.enhance import list_installed_models
 from napari_semsr.widgets.layers import get_vendor
 from napari_semsr.widgets.placement import TransformSelector
 from napari_semsr.widgets.register.panel import (
-    find_pair,
-    refusal_numbers,
+    describe_refusal,
+    find_image_pair,
 )
 
 _PAGES = {"Report (*.html)": ".html"}
 
 
-def _judge(
+def _judge_images(
     *images: Micrograph | Path, **how: object
 ) -> Job[Judged | RegistrationRefused]:
     """Evaluate images; return a refusal as a result, to list alternative positions."""
@@ -106,11 +106,11 @@ class JudgePanel(Panel):
         )
         self.report: Path | None = None
         self._layers_offered: tuple[Layer | None, ...] = ()
-        self.placed.changed.connect(self._show_rows)
+        self.placed.changed.connect(self._update_form_rows)
         self.optical.changed.connect(self._propose_model)
-        self._propose()
+        self._propose_layers()
         self._propose_model()
-        self._show_rows()
+        self._update_form_rows()
 
     # -- which layers -------------------------------------------------------------
 
@@ -118,16 +118,16 @@ class JudgePanel(Panel):
         """Update the lists of layers, and propose newly opened layers."""
         super()._on_layers_changed(event)
         if not self.is_busy:
-            self._propose()
+            self._propose_layers()
 
-    def _propose(self) -> None:
+    def _propose_layers(self) -> None:
         """Propose a mosaic and an SEM image, unless the user has already chosen."""
         boxes = self.optical, self.sem
         if self._layers_offered and self._layers_offered != tuple(
             box.value for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.own_layers)
+        pair = find_image_pair(self.viewer, self.own_layers)
         if pair is None:  # without pixel sizes; a layer cannot be its own reference
             left = [item for item in self.optical.choices if item is not self.sem.value]
             if self.optical.value is not self.sem.value or not left:
@@ -143,7 +143,7 @@ class JudgePanel(Panel):
         name = DEFAULT_MODEL if is_vendor_file else MOSAIC_MODEL
         self.networks.value = [name] if name in self.networks.choices else []
 
-    def _show_rows(self, _: object = None) -> None:
+    def _update_form_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
             self.form.show_row(name, not self._map.has_transform)
 
@@ -172,10 +172,10 @@ class JudgePanel(Panel):
             options = options.replace(model="affine", search="near")  # not used
         labels = self.get_labels()  # read now: the job runs in a thread
         make = partial(
-            _judge,
+            _judge_images,
             *images,
             find_free_store_path(f"{images[0].name} judged", ".html"),
-            translate=partial(use_panel_labels, read=lambda: labels),
+            translate=partial(convert_names_to_panel_labels, read=lambda: labels),
             models=list(self.networks.value),
             options=options,
             transform=transform,
@@ -193,7 +193,7 @@ class JudgePanel(Panel):
         for button in (self.report_button, self.keep_button):
             button.setEnabled(has_result)
         if isinstance(result, RegistrationRefused):
-            self.show_result(refusal_numbers(result), str(result))
+            self.show_result(describe_refusal(result), str(result))
             raise result
         self.report = Path(result.output)
         self.show_result(

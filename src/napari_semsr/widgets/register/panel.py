@@ -40,7 +40,7 @@ from napari_semsr.io import (
 from napari_semsr.jobs import (
     PAIRS,
     REGISTER,
-    PairsMade,
+    CreatedPairs,
     Registered,
     RegisterOptions,
     choose_pair_options,
@@ -67,11 +67,11 @@ from napari_semsr.widgets.base import (
     OutputTarget,
     Panel,
     PanelTask,
-    RichLabel,
+    RichTextLabel,
     WrappingRow,
     add_opened_image,
-    ask_existing,
-    ask_file,
+    ask_existing_file,
+    ask_output_file,
     check_cache_space,
     create_button,
     create_timer,
@@ -84,13 +84,14 @@ from napari_semsr.widgets.compare import CompareControls, LayerIsolator
 from napari_semsr.widgets.layers import (
     MARK_KEY,
     apply_pixel_size,
-    create_fit_keywords,
+    create_display_fit_keywords,
     create_overlay_keywords,
     create_result_name,
     fill_view,
     find_free_name,
     get_display_transform,
     get_identity,
+    get_last_job_name,
     get_layer_pixel_size,
     get_nm_scale,
     get_pixel_transform,
@@ -103,7 +104,6 @@ from napari_semsr.widgets.layers import (
     layer_to_world,
     list_grey_layers,
     list_user_layers,
-    step_before,
     world_to_layer,
 )
 
@@ -141,7 +141,7 @@ class LandmarkControls(Form):
         self._alone = LayerIsolator(panel.viewer)
         self.add_button = create_button(
             "Add landmarks",
-            self._set,
+            self._toggle_marking,
             "Click a point in the moving image, then the same point in the fixed "
             "image; the view switches between the two. Press again to finish. "
             "Landmarks can be moved and deleted like other points.",
@@ -159,12 +159,12 @@ class LandmarkControls(Form):
             "Save the landmark pairs as a CSV table, in nm, or in pixels for an "
             "image without a pixel size.",
         )
-        self.note = RichLabel()
+        self.note = RichTextLabel()
         buttons = (self.add_button, self.undo_button, self.load_button)
         self.add_row(WrappingRow(*buttons, self.save_button))
         self.add_row(self.note)
-        panel.viewer.layers.events.inserted.connect(self._on_inserted)
-        panel.viewer.layers.events.removed.connect(self._on_removed)
+        panel.viewer.layers.events.inserted.connect(self._on_layer_inserted)
+        panel.viewer.layers.events.removed.connect(self._on_layer_removed)
         panel.closed.connect(self.stop)
         self.show_fit()
 
@@ -183,7 +183,9 @@ class LandmarkControls(Form):
         pairs = min(self.counts)
         if pairs < _MIN_PAIRS:
             return None
-        moving, fixed_places = (_places_nm(layer)[:pairs] for layer in self.points)
+        moving, fixed_places = (
+            _get_positions_nm(layer)[:pairs] for layer in self.points
+        )
         return Landmarks(moving, fixed_places)
 
     def left_aside(self) -> str:
@@ -227,8 +229,8 @@ class LandmarkControls(Form):
             labels = [str(n + 1) for n in range(len(layer.data))]
             residuals = off if layer in self.points[1:] else ()
             for place, far in enumerate(residuals):
-                labels[place] += f" ({format_rounded(far)} {_unit_of(layer)})"
-            with _in_view(layer):
+                labels[place] += f" ({format_rounded(far)} {_get_position_unit(layer)})"
+            with _show_hidden_layer(layer):
                 layer.features = {"label": labels}
         self.undo_button.setEnabled(bool(first or second))
         self.save_button.setEnabled(pairs > 0)
@@ -244,7 +246,7 @@ class LandmarkControls(Form):
         off = np.where(
             np.isfinite(fit.held_out_distances), fit.held_out_distances, fit.distances
         )
-        worst, unit = int(off.argmax()), _unit_of(self.points[1])
+        worst, unit = int(off.argmax()), _get_position_unit(self.points[1])
         return (
             f"{len(landmarks)} pairs fit to within {format_rounded(rms)} {unit} "
             f"(r.m.s.); landmark {worst + 1} is {format_rounded(off[worst])} {unit} "
@@ -253,7 +255,7 @@ class LandmarkControls(Form):
 
     # -- marking ------------------------------------------------------------------
 
-    def _pair(self) -> tuple[Image, Image] | None:
+    def _get_image_pair(self) -> tuple[Image, Image] | None:
         """Return the two images; show a message unless they are different."""
         moving, fixed_layer = self._images()
         if moving is None or fixed_layer is None or moving is fixed_layer:
@@ -261,16 +263,16 @@ class LandmarkControls(Form):
             return None
         return moving, fixed_layer
 
-    def _set(self, on: bool) -> None:
+    def _toggle_marking(self, on: bool) -> None:
         if not on:
             self.stop()
             return
-        pair = self._pair()
+        pair = self._get_image_pair()
         if pair is None:
             self.add_button.setChecked(False)
             return
-        self._make_layers(*pair)
-        self._go_on()
+        self._add_points_layers(*pair)
+        self._show_next_image()
 
     def stop(self) -> None:
         """Stop marking, and restore the previous view."""
@@ -285,17 +287,17 @@ class LandmarkControls(Form):
         for layer in self.points:
             layer.visible = False
 
-    def _make_layers(self, moving: Image, fixed_layer: Image) -> None:
+    def _add_points_layers(self, moving: Image, fixed_layer: Image) -> None:
         """Add the two points layers, unless these images already have them."""
         there = self._viewer.layers
         if self._of == (moving, fixed_layer) and all(p in there for p in self.points):
             return
         active = there.selection.active
-        self._follow(
+        self._watch_points_layers(
             (moving, fixed_layer),
             (
-                self._new_points(moving, fixed_layer, _MARK_COLOURS[0]),
-                self._new_points(fixed_layer, moving, _MARK_COLOURS[1]),
+                self._add_empty_points_layer(moving, fixed_layer, _MARK_COLOURS[0]),
+                self._add_empty_points_layer(fixed_layer, moving, _MARK_COLOURS[1]),
             ),
         )
         there.selection.active = active
@@ -313,25 +315,29 @@ class LandmarkControls(Form):
             if pair == (layer.metadata.get(MARK_KEY), layer.metadata.get(_PARTNER_KEY))
         ]
         if len(marks) == 2 and not self.points:
-            self._follow(images, tuple(marks))
+            self._watch_points_layers(images, tuple(marks))
 
-    def _follow(self, images: ImagePair, points: tuple[Points, ...]) -> None:
+    def _watch_points_layers(
+        self, images: ImagePair, points: tuple[Points, ...]
+    ) -> None:
         """Use two point layers for the landmarks of two images, and watch them."""
         self._of, self.points = images, points
         for layer in points:
-            layer.events.data.connect(self._on_data)
+            layer.events.data.connect(self._on_points_changed)
             for name in _GRID:
-                getattr(layer.events, name).connect(self._on_grid)
+                getattr(layer.events, name).connect(self._on_grid_changed)
 
-    def _on_inserted(self, event: Event) -> None:
+    def _on_layer_inserted(self, event: Event) -> None:
         """Show landmarks that were restored from a project or by Undo."""
         if is_alive(self) and _PARTNER_KEY in event.value.metadata:
             self.show_fit()
 
-    def _new_points(self, image: Image, other: Image, colour: str) -> Points:
+    def _add_empty_points_layer(
+        self, image: Image, other: Image, colour: str
+    ) -> Points:
         """Add an empty points layer over an image."""
         side = max(image.level_shapes[0][-2:])
-        fit = create_fit_keywords(image)
+        fit = create_display_fit_keywords(image)
         marks = {MARK_KEY: get_identity(image), _PARTNER_KEY: get_identity(other)}
         return self._viewer.add_points(
             np.empty((0, 2)),
@@ -357,12 +363,12 @@ class LandmarkControls(Form):
             **{**fit, "metadata": {**fit.get("metadata", {}), **marks}},
         )
 
-    def _on_grid(self, _: object = None) -> None:
+    def _on_grid_changed(self, _: object = None) -> None:
         """Refit the landmarks after the pixel size of an image has changed."""
         if is_alive(self):
             self.show_fit()
 
-    def _on_data(self, event: Event) -> None:
+    def _on_points_changed(self, event: Event) -> None:
         """Update the landmarks after points were added, moved or removed."""
         action = str(getattr(event.action, "value", event.action))
         is_own = is_alive(self) and event.source in self.points
@@ -374,22 +380,24 @@ class LandmarkControls(Form):
             indices_kept = [
                 n for n in range(len(other.data)) if n not in indices_removed
             ]
-            self._replace(other, other.data[indices_kept])
+            self._replace_points(other, other.data[indices_kept])
         self.show_fit()
         if action == "added" and self.add_button.isChecked():
-            QTimer.singleShot(0, self._go_on)  # napari still handles the click
+            QTimer.singleShot(
+                0, self._show_next_image
+            )  # napari still handles the click
 
-    def _replace(self, layer: Points, data: FloatArray) -> None:
+    def _replace_points(self, layer: Points, data: FloatArray) -> None:
         """Replace the points of a layer without handling the change event."""
         self._linking = True
         try:
-            with _in_view(layer):
+            with _show_hidden_layer(layer):
                 layer.selected_data = set()
                 layer.data = data
         finally:
             self._linking = False
 
-    def _go_on(self) -> None:
+    def _show_next_image(self) -> None:
         """Show the image to be marked next, and activate its points layer."""
         if not (is_alive(self) and self.add_button.isChecked() and self.points):
             return
@@ -413,11 +421,11 @@ class LandmarkControls(Form):
         first, second = self.counts
         if max(first, second):
             layer = self.points[0 if first > second else 1]
-            self._replace(layer, layer.data[:-1])
+            self._replace_points(layer, layer.data[:-1])
             self.show_fit()
-            self._go_on()
+            self._show_next_image()
 
-    def _on_removed(self, event: Event) -> None:
+    def _on_layer_removed(self, event: Event) -> None:
         """Discard the landmarks if one of their layers is removed."""
         if is_alive(self) and event.value in (*self.points, *self._of):
             self.stop()
@@ -432,20 +440,20 @@ class LandmarkControls(Form):
 
     def load(self) -> None:
         """Ask for a CSV table, and show its landmark pairs."""
-        pair = self._pair()
+        pair = self._get_image_pair()
         if pair is None:
             return
-        path = ask_existing(self, "Load landmarks", _TABLES)
+        path = ask_existing_file(self, "Load landmarks", _TABLES)
         if path is None:
             return
         with self._panel.show_errors():
             images = [self._panel.read_layer(layer) for layer in pair]
             places = read_landmarks(path, *images)
-            self._make_layers(*pair)
+            self._add_points_layers(*pair)
             for layer, places_found in zip(self.points, places, strict=True):
                 world = layer_to_world(layer, places_found / get_nm_scale(layer))
                 there = [layer.world_to_data(place) for place in world]
-                self._replace(layer, np.array(there).reshape(-1, 2))
+                self._replace_points(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
             self._panel.show_status(
                 f"Loaded {len(places[0])} landmark pairs from {path}."
@@ -453,11 +461,11 @@ class LandmarkControls(Form):
 
     def save(self) -> None:
         """Ask for a file name, and save the landmark pairs."""
-        pairs, images = min(self.counts), self._pair()
+        pairs, images = min(self.counts), self._get_image_pair()
         if pairs and images is not None:
-            units = [_unit_of(layer) for layer in self.points]
+            units = [_get_position_unit(layer) for layer in self.points]
             moving, fixed_places = (
-                _places_nm(layer) if unit == "nm" else _places_px(layer, image)
+                _get_positions_nm(layer) if unit == "nm" else _places_px(layer, image)
                 for layer, image, unit in zip(self.points, images, units, strict=True)
             )
             moving, fixed_places = moving[:pairs], fixed_places[:pairs]
@@ -475,7 +483,7 @@ class LandmarkControls(Form):
 
 
 @contextmanager
-def _in_view(layer: Points) -> Iterator[None]:
+def _show_hidden_layer(layer: Points) -> Iterator[None]:
     """Show a hidden layer temporarily, so that napari updates its labels."""
     was_visible, layer.visible = layer.visible, True
     try:
@@ -484,7 +492,7 @@ def _in_view(layer: Points) -> Iterator[None]:
         layer.visible = was_visible
 
 
-def _places_nm(layer: Points) -> FloatArray:
+def _get_positions_nm(layer: Points) -> FloatArray:
     """Return positions in nm, or in the layer's own unit if it is not a length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
     own = world_to_layer(layer, np.array(world, dtype=float).reshape(-1, 2))
@@ -495,11 +503,11 @@ def _places_nm(layer: Points) -> FloatArray:
 def _places_px(layer: Points, image: Image) -> FloatArray:
     """Return positions in image pixels, relative to the centre of the first pixel."""
     linear, shift = get_pixel_transform(image)
-    places = np.linalg.solve(linear, (_places_nm(layer) - shift).T).T
+    places = np.linalg.solve(linear, (_get_positions_nm(layer) - shift).T).T
     return np.asarray(places, dtype=float)
 
 
-def _unit_of(layer: Layer) -> str:
+def _get_position_unit(layer: Layer) -> str:
     """Return the unit of the positions in a layer."""
     return "nm" if is_calibrated(layer) else "px"
 
@@ -514,7 +522,7 @@ _WINDOW_PX = 1024  # chosen: quickly read, and enough to compare the grey levels
 _BLOCK_PX = 8  # chosen: reduces the noise of a pixel to an eighth
 
 
-def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
+def _check_common_grey_scale(first: Micrograph, second: Micrograph) -> Job[None]:
     """Check that the grey levels of two images have a common scale.
 
     Without one, their difference varies more than one of the images: it shows less of
@@ -574,9 +582,9 @@ class OverlayControls(CompareControls):
         self.show_row(
             "strength", False
         )  # images of two instruments have no common grey scale
-        self._timer = create_timer(self, self._turn, _TURN_MS)
-        self.overlay.changed.connect(self._put_over)
-        self.flicker.changed.connect(self._put_in_turn)
+        self._timer = create_timer(self, self._toggle_upper_layer, _TURN_MS)
+        self.overlay.changed.connect(self._toggle_overlay)
+        self.flicker.changed.connect(self._toggle_flicker)
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
         """Stop the flicker when its tick box is hidden."""
@@ -588,17 +596,17 @@ class OverlayControls(CompareControls):
         self, first: Micrograph, second: Micrograph
     ) -> Job[OpenedImage]:
         """Subtract two images if their grey levels have a common scale."""
-        yield from _require_one_scale(first, second)
+        yield from _check_common_grey_scale(first, second)
         return (yield from super()._compute_difference(first, second))
 
-    def _upper(self) -> Image:
+    def _get_upper_layer(self) -> Image:
         """Return the upper of the two layers."""
         upper: Image = max(self._pair, key=list(self._viewer.layers).index)
         return upper
 
-    def _put_over(self, on: bool) -> None:
+    def _toggle_overlay(self, on: bool) -> None:
         if on and self._show_compared_layers(self.overlay):
-            upper = self._upper()
+            upper = self._get_upper_layer()
             for layer, colour in zip(self._pair, (_LEFT, _RIGHT), strict=True):
                 self._looks[layer] = {name: getattr(layer, name) for name in _LOOK}
                 layer.colormap, layer.opacity = colour, 1.0
@@ -609,25 +617,25 @@ class OverlayControls(CompareControls):
                 for name, value in look.items():
                     setattr(layer, name, value)
             self._looks.clear()
-            self._show_all()
+            self._show_all_layers()
 
-    def _put_in_turn(self, on: bool) -> None:
+    def _toggle_flicker(self, on: bool) -> None:
         if on and self._show_compared_layers(self.flicker):
             self._timer.start()
         elif not on:
             self._timer.stop()
-            self._show_all()
+            self._show_all_layers()
 
-    def _show_all(self) -> None:
+    def _show_all_layers(self) -> None:
         if not (self.overlay.value or self.flicker.value):
             self._alone.restore_visibility()
             self._pair = ()
 
-    def _turn(self) -> None:
+    def _toggle_upper_layer(self) -> None:
         if any(layer not in self._viewer.layers for layer in self._pair):
             self.end_comparison()
         elif self._pair:
-            upper = self._upper()
+            upper = self._get_upper_layer()
             upper.visible = not upper.visible
 
 
@@ -651,7 +659,7 @@ _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _Result = tuple[Registered, JobOutput] | RegistrationRefused
 
 
-def _register(
+def _register_images(
     moving: Micrograph, fixed_image: Micrograph, **how: object
 ) -> Job[_Result]:
     """Register two images and resample the moving one, or return a refusal.
@@ -683,7 +691,10 @@ class RegisterPanel(Panel):
         self.form = OptionsForm(RegisterOptions)
         self.look = OverlayControls(self)
         self.marks = LandmarkControls(
-            self, self._images, lambda: self.form.values()["model"], self._show_rows
+            self,
+            self._get_image_layers,
+            lambda: self.form.values()["model"],
+            self._update_form_rows,
         )
         self.apply_button = create_button(
             "Apply a transform…",
@@ -717,9 +728,9 @@ class RegisterPanel(Panel):
         self._layers_chosen: dict[str, Layer | None] = {}
         self._layers_followed: list[Layer] = []  # whose transform is watched
         self._connect()
-        self._propose()
-        self._follow_transform()
-        self._show_rows()
+        self._propose_layers()
+        self._watch_moving_transform()
+        self._update_form_rows()
 
     def _build_results(self) -> None:
         self.transform_button = create_button(
@@ -772,7 +783,7 @@ class RegisterPanel(Panel):
 
     def _connect(self) -> None:
         for box, other in ((self.moving, self.fixed), (self.fixed, self.moving)):
-            box.changed.connect(partial(self._part, box, other))
+            box.changed.connect(partial(self._keep_layers_different, box, other))
             box.changed.connect(self.marks.show_fit)
         self.form.on_change("model", self.marks.show_fit)
         self.marks.add_button.pressed.connect(self.look.end_comparison)
@@ -781,18 +792,18 @@ class RegisterPanel(Panel):
 
     # -- which layers -----------------------------------------------------------
 
-    def _images(self) -> tuple[Image | None, Image | None]:
+    def _get_image_layers(self) -> tuple[Image | None, Image | None]:
         return self.moving.value, self.fixed.value
 
     def _on_layers_changed(self, event: Event | None = None) -> None:
         """Update the lists of layers, and propose newly opened layers."""
-        with self._proposing():
+        with self._mark_changes_as_proposed():
             super()._on_layers_changed(event)
         if not self.is_busy:
-            self._propose()
+            self._propose_layers()
 
     @contextmanager
-    def _proposing(self) -> Iterator[None]:
+    def _mark_changes_as_proposed(self) -> Iterator[None]:
         """Mark changes as made by the panel rather than by the user."""
         before, self._proposes = self._proposes, True
         try:
@@ -800,7 +811,7 @@ class RegisterPanel(Panel):
         finally:
             self._proposes = before
 
-    def _propose(self) -> None:
+    def _propose_layers(self) -> None:
         """Propose a mosaic and an SEM image, unless the user has already chosen."""
         boxes = self.moving, self.fixed
         if any(
@@ -808,12 +819,14 @@ class RegisterPanel(Panel):
             for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.own_layers, is_unsized=True)
+        pair = find_image_pair(self.viewer, self.own_layers, is_unsized=True)
         if pair is not None:
-            with self._proposing():
+            with self._mark_changes_as_proposed():
                 self.moving.value, self.fixed.value = pair
 
-    def _part(self, box: ComboBox, other: ComboBox, _: object = None) -> None:
+    def _keep_layers_different(
+        self, box: ComboBox, other: ComboBox, _: object = None
+    ) -> None:
         """Keep the two layers different, swapping the choices if necessary."""
         if box.value is not None and box.value is other.value:
             left = [item for item in other.choices if item is not box.value]
@@ -823,27 +836,27 @@ class RegisterPanel(Panel):
         self._layers_chosen = {one.name: one.value for one in (self.moving, self.fixed)}
         if not self._proposes:
             self._layers_wanted = dict(self._layers_chosen)
-        self._follow_transform()
+        self._watch_moving_transform()
         self.look.select_layers(self.fixed.value, self.moving.value)
 
-    def _follow_transform(self) -> None:
+    def _watch_moving_transform(self) -> None:
         """Show the button for the moving layer's displayed transform, if it has one."""
         layer = self.moving.value
         for old in self._layers_followed:
-            old.events.disconnect(self._show_turned)
+            old.events.disconnect(self._update_shown_button)
         self._layers_followed = [] if layer is None else [layer]
         for event in _TRANSFORM_EVENTS if layer is not None else ():
-            getattr(layer.events, event).connect(self._show_turned)
-        self._show_turned()
+            getattr(layer.events, event).connect(self._update_shown_button)
+        self._update_shown_button()
 
-    def _show_turned(self, _: object = None) -> None:
+    def _update_shown_button(self, _: object = None) -> None:
         if is_alive(self):
             layer = self.moving.value
             self.shown_button.setVisible(
                 layer is not None and is_rotated_or_sheared(layer)
             )
 
-    def _show_rows(self, _: object = None) -> None:
+    def _update_form_rows(self, _: object = None) -> None:
         """Offer registration by landmarks alone if there are enough of them."""
         if hasattr(self, "marks"):
             has_landmarks = self.marks.landmarks() is not None
@@ -853,9 +866,11 @@ class RegisterPanel(Panel):
 
     # -- running ------------------------------------------------------------------
 
-    def _read(self, *, is_unturned: bool = False) -> tuple[Micrograph, Micrograph]:
+    def _read_images(
+        self, *, is_unturned: bool = False
+    ) -> tuple[Micrograph, Micrograph]:
         """Read both layers, the moving one with or without its displayed transform."""
-        moving, fixed_layer = self._images()
+        moving, fixed_layer = self._get_image_layers()
         images = (
             self.read_layer(moving, is_unturned=is_unturned),
             self.read_layer(fixed_layer),
@@ -871,30 +886,30 @@ class RegisterPanel(Panel):
 
     def job(self) -> PanelTask:
         """Create the batch task from the form."""
-        images = self._read()
+        images = self._read_images()
         self.marks.stop()
         how = {
             "options": self.form.create_options(),
             "landmarks": self.marks.landmarks(),
         }
-        make = partial(_register, *images, **how)
-        return PanelTask(make, partial(self.show_outcome, *self._images()))
+        make = partial(_register_images, *images, **how)
+        return PanelTask(make, partial(self.show_outcome, *self._get_image_layers()))
 
     def apply(self) -> None:
         """Ask for a stored transform, and apply it to the chosen layers."""
-        path = ask_existing(self, "Apply a transform", _TRANSFORMS)
+        path = ask_existing_file(self, "Apply a transform", _TRANSFORMS)
         if path is not None:
             self.apply_file(path)
 
     def apply_file(self, path: Path) -> None:
         """Apply a stored transform to the chosen layers."""
         with self.show_errors():
-            self._apply(self._read(), read_transform(path))
+            self._apply_transform(self._read_images(), read_transform(path))
 
     def take_shown(self) -> None:
         """Resample the moving layer onto the fixed one as displayed in napari."""
         with self.show_errors():
-            images = self._read(is_unturned=True)
+            images = self._read_images(is_unturned=True)
             moving, fixed_side = map(ImageIdentity.from_image, images)
             layer = self.moving.value
             nm = get_nm_scale(layer)  # the layer's unit, if not a length: refused later
@@ -903,13 +918,15 @@ class RegisterPanel(Panel):
             linear = nm[:, None] * linear / (nm * layer.scale[-2:])
             shift = nm * shift - linear @ (nm * layer.translate[-2:])
             shown_map = Affine.from_matrix(linear, shift)
-            self._apply(images, StoredTransform(shown_map, moving, fixed_side))
+            self._apply_transform(
+                images, StoredTransform(shown_map, moving, fixed_side)
+            )
 
-    def _apply(
+    def _apply_transform(
         self, images: tuple[Micrograph, Micrograph], transform: StoredTransform
     ) -> None:
-        make = partial(_register, *images, transform=transform)
-        self.start(make, partial(self.show_outcome, *self._images()))
+        make = partial(_register_images, *images, transform=transform)
+        self.start(make, partial(self.show_outcome, *self._get_image_layers()))
 
     def show_outcome(
         self, moving: Image, fixed_layer: Image, result: _Result
@@ -920,7 +937,7 @@ class RegisterPanel(Panel):
             button.setEnabled(not isinstance(result, RegistrationRefused))
         self.take_size_button.setVisible(False)
         if isinstance(result, RegistrationRefused):
-            self.show_result(refusal_numbers(result), str(result))
+            self.show_result(describe_refusal(result), str(result))
             raise result
         registration, outcome = result
         size = registration.found_pixel_size_nm
@@ -943,7 +960,9 @@ class RegisterPanel(Panel):
         with self.replace_earlier_layers(moving, fixed_layer, leader=layer) as earlier:
             yield from self.remove_earlier_layers(earlier)
             about = registration.registration
-            for helper in self._add_helpers(about, layer, outcome.output, moving.name):
+            for helper in self._add_helper_layers(
+                about, layer, outcome.output, moving.name
+            ):
                 helpers.append(helper)
                 yield
         moving.visible = False
@@ -965,7 +984,7 @@ class RegisterPanel(Panel):
         }
         figures: Numbers = get_figures(registration)
         if helpers:
-            arrows_note = f"enlarged {_arrow_factor(about):g} {TIMES}"
+            arrows_note = f"enlarged {_compute_arrow_factor(about):g} {TIMES}"
             figures = {**figures, "Arrows": arrows_note}
         self.show_result(
             figures,
@@ -974,7 +993,7 @@ class RegisterPanel(Panel):
             curves={"residuals": residuals},
         )
 
-    def _add_helpers(
+    def _add_helper_layers(
         self,
         registration: Registration,
         layer: Image,
@@ -989,7 +1008,7 @@ class RegisterPanel(Panel):
         pitch, origin = np.array(image.scale), np.array(image.origin)
         places = (residuals.places_nm[finite] - origin) / pitch
         off, reliable = residuals.off_nm[finite] / pitch, residuals.reliable[finite]
-        side, times = residuals.side_nm / pitch, _arrow_factor(registration)
+        side, times = residuals.side_nm / pitch, _compute_arrow_factor(registration)
         width = max(1.0, _THIN * float(side.min()), _SEEN_SHARE * max(image.shape))
         # An unreliable patch matches anywhere: it has a box, as an arrow would mislead.
         is_shown = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
@@ -1050,7 +1069,7 @@ class RegisterPanel(Panel):
             sentence = "Transform saved as {}."
             self.save_file("Save transform", name, _TRANSFORMS, write, sentence)
 
-    def _both(self) -> tuple[StoredTransform, Image, Image] | None:
+    def _get_registered_pair(self) -> tuple[StoredTransform, Image, Image] | None:
         """Return the mosaic-to-SEM transform and both layers, if they are open.
 
         If the SEM image was moved onto the mosaic, the transform is inverted.
@@ -1059,7 +1078,7 @@ class RegisterPanel(Panel):
             registration, moving, fixed_layer = self.last_registration
             stored_map, there = registration.stored, self.viewer.layers
             if moving in there and fixed_layer in there:
-                if _sem_score(moving) <= _sem_score(fixed_layer):
+                if _compute_sem_score(moving) <= _compute_sem_score(fixed_layer):
                     return stored_map, moving, fixed_layer
                 if isinstance(stored_map.transform, Affine):
                     quality_facts = {
@@ -1082,18 +1101,18 @@ class RegisterPanel(Panel):
 
     def train(self) -> None:
         """Open Train with both layers and their transform."""
-        self._go_on("Train")
+        self._open_follow_up_panel("Train")
 
     def adapt(self) -> None:
         """Open Train on SEM with both layers and their transform."""
-        self._go_on("Train on SEM")
+        self._open_follow_up_panel("Train on SEM")
 
     def judge(self) -> None:
         """Open Judge by SEM with both layers and their transform."""
-        self._go_on("Judge by SEM")
+        self._open_follow_up_panel("Judge by SEM")
 
-    def _go_on(self, name: str) -> None:
-        both = self._both()
+    def _open_follow_up_panel(self, name: str) -> None:
+        both = self._get_registered_pair()
         if both is not None:
             transform_file, low, high = both
             panel: Any = switch_panel(self, self.viewer, name)
@@ -1101,11 +1120,11 @@ class RegisterPanel(Panel):
 
     def cut_pairs(self) -> None:
         """Ask for a store path, and write training pairs cut from both images to it."""
-        both = self._both()
+        both = self._get_registered_pair()
         if both is None:
             return
         transform_file, low, high = both
-        path = ask_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
+        path = ask_output_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
         if path is not None:
             with self.show_errors():
                 images = self.read_layer(low, is_unturned=True), self.read_layer(high)
@@ -1116,9 +1135,9 @@ class RegisterPanel(Panel):
                 options = choose_pair_options(*images, **how)
                 how = {"options": options, "transform": transform_file}
                 make = partial(PAIRS.rerun, *images, path, **how)
-                self.start(make, self._show_pairs, "Cut pairs")
+                self.start(make, self._report_saved_pairs, "Cut pairs")
 
-    def _show_pairs(self, pairs_made: PairsMade) -> None:
+    def _report_saved_pairs(self, pairs_made: CreatedPairs) -> None:
         self.show_status(
             f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} for "
             f"validation and {pairs_made.test} for testing in {pairs_made.output}. "
@@ -1126,7 +1145,7 @@ class RegisterPanel(Panel):
         )
 
 
-def find_pair(
+def find_image_pair(
     viewer: Viewer, layers_made: Sequence[Image], *, is_unsized: bool = False
 ) -> tuple[Image, Image] | None:
     """Guess which layers are an optical image and an SEM image of the same area.
@@ -1143,23 +1162,23 @@ def find_pair(
     exposures = [
         item
         for item in layers_with_size
-        if is_acquired(item) and step_before(item) != "register"
+        if is_acquired(item) and get_last_job_name(item) != "register"
     ] or layers_with_size
     if len(exposures) < 2:
         return None
-    fixed_layer = max(reversed(exposures), key=_sem_score)
+    fixed_layer = max(reversed(exposures), key=_compute_sem_score)
     rest = [item for item in reversed(exposures) if item is not fixed_layer]
-    return min(rest, key=_sem_score), fixed_layer
+    return min(rest, key=_compute_sem_score), fixed_layer
 
 
-def _sem_score(layer: Image) -> tuple[int, float]:
+def _compute_sem_score(layer: Image) -> tuple[int, float]:
     """Rank a layer by its resemblance to an SEM image: vendor tags, small pixels."""
     has_vendor = bool(get_vendor(layer))
     size = float(get_layer_pixel_size(layer)[1]) if is_calibrated(layer) else np.inf
     return int(has_vendor) - int(is_stitched(layer)), -size
 
 
-def _arrow_factor(registration: Registration) -> float:
+def _compute_arrow_factor(registration: Registration) -> float:
     """Compute the factor for enlarging arrows: 1 to 9, 10, 20 or 30.
 
     Only reliable patches determine it, as the others match anywhere.
@@ -1187,7 +1206,7 @@ def _describe_result(registration: Registration, moving: str, fixed_name: str) -
     return f"{sentence}."
 
 
-def refusal_numbers(refusal: RegistrationRefused) -> Numbers:
+def describe_refusal(refusal: RegistrationRefused) -> Numbers:
     """Describe why registration failed, and list positions that fit equally well."""
     numbers: dict[str, Figure | str] = {"Map": _REFUSAL_TEXTS[refusal.reason]}
     for number, rival in enumerate(refusal.rivals, 1):

@@ -1,10 +1,10 @@
 from .coverage import (
     Coverage as Coverage,
-    coverage_of as coverage_of,
+    get_coverage_path as get_coverage_path,
 )
 from .panel import (
-    add_frames as add_frames,
-    lay_frames as lay_frames,
-    look_into as look_into,
-    scan_facts as scan_facts,
+    add_frame_layers as add_frame_layers,
+    create_frame_layers as create_frame_layers,
+    describe_scan as describe_scan,
+    inspect_scan as inspect_scan,
 )

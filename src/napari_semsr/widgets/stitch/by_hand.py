@@ -25,7 +25,7 @@ from napari_semsr.stitching import Corrections, PairReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Panel,
-    RichLabel,
+    RichTextLabel,
     WrappingRow,
     create_button,
     stack_widgets,
@@ -45,7 +45,7 @@ _HELP = (
 )
 
 
-def misfit_of(pair: PairReport, positions: FloatArray) -> float:
+def compute_misfit(pair: PairReport, positions: FloatArray) -> float:
     """Compute the misfit in px between an overlap and positions (N, 2), or NaN."""
     if np.isfinite(pair.residual_px):
         return pair.residual_px
@@ -54,7 +54,7 @@ def misfit_of(pair: PairReport, positions: FloatArray) -> float:
     return float(np.hypot(*(apart - pair.shift_px))) if is_known else float("nan")
 
 
-def corrections_path(mosaic: Path) -> Path:
+def get_corrections_path(mosaic: Path) -> Path:
     """Return the path of a mosaic's corrections file."""
     stem = mosaic.name.removesuffix(".zarr").removesuffix(".ome")
     return mosaic.with_name(f"{stem}.corrections.json")
@@ -67,7 +67,7 @@ def write_corrections(path: Path, corrections: Corrections) -> None:
         place.write_text(f"{text}\n", encoding="utf-8")
 
 
-def short_names(names: Sequence[str]) -> list[str]:
+def shorten_file_names(names: Sequence[str]) -> list[str]:
     """Shorten file names so that two names and a state fit into one list row.
 
     Leaves out suffixes, and the letters with which all begin; equal names are kept.
@@ -113,8 +113,8 @@ class CorrectionList(QWidget):
             row = vertical.defaultSectionSize()
             self.table.setFixedHeight((_ROWS + 1) * row)
         self.table.installEventFilter(self)
-        self.table.itemSelectionChanged.connect(self._show_selected)
-        self.about = RichLabel(_HELP)
+        self.table.itemSelectionChanged.connect(self._show_selected_overlap)
+        self.about = RichTextLabel(_HELP)
         self.accept_button, self.strike_button = (
             create_button(
                 "Accept",
@@ -171,7 +171,8 @@ class CorrectionList(QWidget):
         self._mosaic_file, self._mosaic = mosaic_file, mosaic
         positions = mosaic_file.solution.positions_px
         misfits = [
-            (misfit_of(pair, positions), pair) for pair in mosaic_file.solution.pairs
+            (compute_misfit(pair, positions), pair)
+            for pair in mosaic_file.solution.pairs
         ]
         misfits.sort(key=lambda one: -np.nan_to_num(one[0], nan=-1.0))
         self._rows = [pair for _, pair in misfits]
@@ -179,25 +180,28 @@ class CorrectionList(QWidget):
         self.table.clearSelection()
         self.table.scrollToTop()
         self.table.setRowCount(len(misfits))
-        labels = short_names(mosaic_file.solution.names)
+        labels = shorten_file_names(mosaic_file.solution.names)
         for row, (misfit, pair) in enumerate(misfits):
             names = f"{labels[pair.first]} {_DASH} {labels[pair.second]}"
             number = f"{misfit:.2f}" if np.isfinite(misfit) else _DASH
-            full_names = f"{self._name(pair.first)} {_DASH} {self._name(pair.second)}"
+            full_names = (
+                f"{self._get_frame_name(pair.first)} {_DASH} "
+                f"{self._get_frame_name(pair.second)}"
+            )
             for column, text in enumerate((names, number, "")):
                 item = QTableWidgetItem(text)
                 item.setToolTip(full_names)
                 self.table.setItem(row, column, item)
         self.table.blockSignals(False)
-        self._show_states()
-        self._show_about()
+        self._show_overlap_states()
+        self._show_description()
 
-    def _name(self, frame: int) -> str:
+    def _get_frame_name(self, frame: int) -> str:
         return (
             "" if self._mosaic_file is None else self._mosaic_file.solution.names[frame]
         )
 
-    def _show_states(self) -> None:
+    def _show_overlap_states(self) -> None:
         """Show the correction of each overlap or, if none, whether it is used."""
         corrections = self.corrections
         pairs_struck = {frozenset(pair) for pair in corrections.strike}
@@ -205,7 +209,10 @@ class CorrectionList(QWidget):
             frozenset((item.first, item.second)) for item in corrections.join
         }
         for row, pair in enumerate(self._rows):
-            names = [self._name(pair.first), self._name(pair.second)]
+            names = [
+                self._get_frame_name(pair.first),
+                self._get_frame_name(pair.second),
+            ]
             state = "used" if pair.used else pair.reason or "not used"
             if frozenset(names) in pairs_struck:
                 state = "rejected"
@@ -220,7 +227,7 @@ class CorrectionList(QWidget):
                 item.setText(state)
                 item.setToolTip(state)
 
-    def _show_about(self) -> None:
+    def _show_description(self) -> None:
         if self._frames_shown is None:
             corrections = self.corrections
             count = sum(
@@ -237,7 +244,7 @@ class CorrectionList(QWidget):
             self.about.setText(f"{_HELP} Corrections: {count}." if count else _HELP)
             return
         y, x = self._nudge
-        fixed_name, moved_name = map(self._name, self._frames)
+        fixed_name, moved_name = map(self._get_frame_name, self._frames)
         self.about.setText(
             f"{fixed_name} is green, {moved_name} magenta, moved by ({y:+.1f}, "
             f"{x:+.1f}) px."
@@ -263,7 +270,7 @@ class CorrectionList(QWidget):
         self._frames_shown, self._layers_hidden = None, []
         self._nudge = np.zeros(2)
 
-    def _show_selected(self) -> None:
+    def _show_selected_overlap(self) -> None:
         rows = {item.row() for item in self.table.selectedItems()}
         if len(rows) == 1:
             pair = self._rows[rows.pop()]
@@ -280,7 +287,7 @@ class CorrectionList(QWidget):
             return
         self.leave()
         self._frames = (first, second)
-        positions = self._corners(mosaic_file)
+        positions = self._get_frame_corners(mosaic_file)
         frames = mosaic_file.solution.state.frames
         planes = []
         for index in self._frames:
@@ -300,7 +307,7 @@ class CorrectionList(QWidget):
             ):
                 layer = viewer.add_image(
                     plane,
-                    name=f"{self._name(index)} ({colour})",
+                    name=f"{self._get_frame_name(index)} ({colour})",
                     colormap=colour,
                     blending="additive",
                     contrast_limits=(limits[0], max(limits[1], limits[0] + 1e-6)),
@@ -318,7 +325,7 @@ class CorrectionList(QWidget):
         self._frames_shown = layers_shown[0], layers_shown[1]
         viewer.layers.selection.active = layers_shown[1]
         self._look_at(positions)
-        self._show_about()
+        self._show_description()
 
     def _bind_arrows(self, layer: Image) -> None:
         """Let the arrow keys move the magenta frame while a frame is selected."""
@@ -326,11 +333,11 @@ class CorrectionList(QWidget):
             for modifier, step in (("", _STEP), ("Shift-", _FINE_STEP)):
 
                 def move(_: object, y: float = y * step, x: float = x * step) -> None:
-                    self._nudge_by(y, x)
+                    self._move_frame(y, x)
 
                 layer.bind_key(f"{modifier}{key}", move, overwrite=True)
 
-    def _corners(self, mosaic_file: StitchedFile) -> FloatArray:
+    def _get_frame_corners(self, mosaic_file: StitchedFile) -> FloatArray:
         """Return the corners (2, 2) of both frames, as solved or as moved by hand.
 
         If one of them has no position, the overlap's own shift is used.
@@ -342,7 +349,7 @@ class CorrectionList(QWidget):
             if not np.isfinite(shift).all() and {one.first, one.second} == {*pair}:
                 sign = 1 if one.first == pair[0] else -1
                 shift = sign * np.nan_to_num(one.shift_px)
-        names = [self._name(frame) for frame in pair]
+        names = [self._get_frame_name(frame) for frame in pair]
         for item in self.corrections.join:
             if {item.first, item.second} == {*names}:
                 sign = 1 if item.first == names[0] else -1
@@ -380,11 +387,11 @@ class CorrectionList(QWidget):
             if name in _KEYS and self._frames_shown is not None:
                 fine = event.modifiers() & Qt.KeyboardModifier.ShiftModifier
                 step = _FINE_STEP if fine else _STEP
-                self._nudge_by(*(step * along for along in _KEYS[name]))
+                self._move_frame(*(step * along for along in _KEYS[name]))
                 return True
         return bool(super().eventFilter(source, event))
 
-    def _nudge_by(self, y: float, x: float) -> None:
+    def _move_frame(self, y: float, x: float) -> None:
         """Move the magenta frame, and update the shift of the overlap accordingly."""
         if self._frames_shown is None or self._mosaic_file is None:
             return
@@ -395,19 +402,19 @@ class CorrectionList(QWidget):
         shift = (
             np.array(moved_layer.translate) - np.array(fixed_layer.translate)
         ) / scale
-        names = [self._name(frame) for frame in self._frames]
+        names = [self._get_frame_name(frame) for frame in self._frames]
         join = {
             "first": names[0],
             "second": names[1],
             "shift_px": [round(float(value), 6) for value in shift],
         }
-        if self._change(names, join=join):
+        if self._update_correction(names, join=join):
             self._nudge = self._nudge + np.array((y, x))
         else:
             moved_layer.translate = before
-        self._show_about()
+        self._show_description()
 
-    def _change(self, pair: list[str], **entry: Any) -> bool:
+    def _update_correction(self, pair: list[str], **entry: Any) -> bool:
         """Replace the correction of an overlap or frame; return whether it is valid.
 
         `entry`: one ``strike``, ``join``, ``drop`` or ``place`` of `Corrections`, or
@@ -441,17 +448,17 @@ class CorrectionList(QWidget):
         except OptionError as error:
             self._panel.show_problem(str(error))
             return False
-        self._show_states()
+        self._show_overlap_states()
         return True
 
-    def _pair(self) -> list[str]:
+    def _get_frame_names(self) -> list[str]:
         """Return the names of the two displayed frames."""
         if self._frames_shown is None:
             msg = "Choose an overlap in the list first."
             raise OptionError(msg, code="missing-value")
-        return [self._name(frame) for frame in self._frames]
+        return [self._get_frame_name(frame) for frame in self._frames]
 
-    def _next(self) -> None:
+    def _show_next_overlap(self) -> None:
         """Show the next overlap in the list."""
         row = self.table.currentRow() + 1
         if row < self.table.rowCount():
@@ -460,47 +467,51 @@ class CorrectionList(QWidget):
     def accept(self) -> None:
         """Use the displayed overlap, as found or as moved by hand."""
         with self._panel.show_errors():
-            pair = self._pair()
+            pair = self._get_frame_names()
             joins = self.corrections.join
             if not any({one.first, one.second} == {*pair} for one in joins):
-                self._change(pair)
-            self._next()
+                self._update_correction(pair)
+            self._show_next_overlap()
 
     def reset(self) -> None:
         """Discard the corrections of the displayed overlap."""
         with self._panel.show_errors():
-            self._change(self._pair())
+            self._update_correction(self._get_frame_names())
             self._show_frames(*self._frames)
 
     def show_whole(self) -> None:
         """Show the mosaic instead of two frames."""
         self.table.clearSelection()
         self.leave()
-        self._show_about()
+        self._show_description()
 
     def strike(self) -> None:
         """Exclude the displayed overlap when solving for positions."""
         with self._panel.show_errors():
-            pair = self._pair()
-            self._change(pair, strike=pair)
-            self._next()
+            pair = self._get_frame_names()
+            self._update_correction(pair, strike=pair)
+            self._show_next_overlap()
 
     def swap(self) -> None:
         """Swap the frames, so that the arrow keys move the other one."""
         with self._panel.show_errors():
-            self._pair()
+            self._get_frame_names()
             self._show_frames(*self._frames[::-1])
 
     def drop(self) -> None:
         """Exclude the magenta frame from the mosaic."""
         with self._panel.show_errors():
-            pair = self._pair()
-            self._change(pair, drop=pair[1])
+            pair = self._get_frame_names()
+            self._update_correction(pair, drop=pair[1])
 
     def fix(self) -> None:
         """Fix the magenta frame at its displayed position."""
         with self._panel.show_errors():
-            pair, mosaic_file, mosaic = self._pair(), self._mosaic_file, self._mosaic
+            pair, mosaic_file, mosaic = (
+                self._get_frame_names(),
+                self._mosaic_file,
+                self._mosaic,
+            )
             if self._frames_shown is None or mosaic_file is None or mosaic is None:
                 return
             solution = mosaic_file.solution
@@ -513,10 +524,10 @@ class CorrectionList(QWidget):
                 shift = solution.base.positions_px - solution.positions_px
                 at = at + np.nanmedian(shift, axis=0)
             y, x = at.tolist()
-            self._change(pair, place={pair[1]: {"y_px": y, "x_px": x}})
+            self._update_correction(pair, place={pair[1]: {"y_px": y, "x_px": x}})
 
     def clear(self) -> None:
         """Discard all corrections."""
         self.corrections = Corrections()
-        self._show_states()
+        self._show_overlap_states()
         self.show_whole()

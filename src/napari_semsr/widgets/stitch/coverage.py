@@ -9,7 +9,7 @@ from napari.layers import Image, Layer
 from napari.utils.colormaps import Colormap, ensure_colormap
 from qtpy.QtCore import QObject
 
-from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, label_path
+from napari_semsr.io import BAR_KEY, COVERAGE, HELPER_KEY, STORE_KEY, get_label_path
 from napari_semsr.widgets.base import (
     JobRunner,
     OpenedImage,
@@ -22,10 +22,10 @@ from napari_semsr.widgets.layers import MARK_KEY, get_identity, show_colour_bar
 _NAME = COVERAGE
 
 
-def coverage_of(layer: Layer | None) -> Path | None:
+def get_coverage_path(layer: Layer | None) -> Path | None:
     """Return the path of the coverage stored with a mosaic, or None."""
     store = None if layer is None else layer.metadata.get(STORE_KEY)
-    path = label_path(Path(store), _NAME) if store else None
+    path = get_label_path(Path(store), _NAME) if store else None
     return path if path is not None and path.exists() else None
 
 
@@ -42,7 +42,7 @@ class Coverage(QObject):
         )
         self._of: Image | None = None
         self._runner = JobRunner(self)
-        self._runner.returned.connect(self._add)
+        self._runner.returned.connect(self._add_coverage_layer)
         self._runner.failed.connect(panel.show_problem)
         self.tick.changed.connect(self.show)
 
@@ -56,7 +56,7 @@ class Coverage(QObject):
             self._panel.history.remove_layers(layers_shown)
         if not self.tick.value or mosaic is None:
             return
-        path = coverage_of(mosaic)
+        path = get_coverage_path(mosaic)
         if mosaic not in layers or path is None:
             self.tick.value = False
             reason = "was removed" if mosaic not in layers else "has no coverage"
@@ -65,7 +65,7 @@ class Coverage(QObject):
         self._of = mosaic
         self._runner.start("Show coverage", lambda: open_store(path))
 
-    def _add(self, opened_store: OpenedImage) -> None:
+    def _add_coverage_layer(self, opened_store: OpenedImage) -> None:
         """Add a layer with one colour per frame count, transparent where uncovered."""
         viewer, mosaic = self._panel.viewer, self._of
         if not is_alive(self) or not self.tick.value:

@@ -35,14 +35,14 @@ from napari_semsr.jobs import (
     follow_scan,
     open_frame_folder,
 )
-from napari_semsr.stitching import UnplacedError
+from napari_semsr.stitching import UnplacedFramesError
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     Form,
     JobOutput,
     OutputTarget,
     Panel,
-    RichLabel,
+    RichTextLabel,
     create_button,
     create_timer,
     find_free_store_path,
@@ -136,14 +136,14 @@ class GrowingLevels:
             return [GrowingWindow(self.mosaic, self._box), *self._coarse], self._box
 
 
-def follow_and_stitch(
+def follow_and_stitch_scan(
     folder: Path,
     places: tuple[Path, Path],
     options: StitchFolderOptions,
     display: GrowingLevels | GrowingEnhancement,
     is_stopped: Callable[[], bool],
     **how: Any,
-) -> Job[tuple[JobOutput | UnplacedError, FollowedScan]]:
+) -> Job[tuple[JobOutput | UnplacedFramesError, FollowedScan]]:
     """Follow a scan until the user stops it, then stitch its frames.
 
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
@@ -161,7 +161,7 @@ def follow_and_stitch(
     job = STITCH.job(folder, places[1], options=options_left, keep=False, **how)
     try:
         outcome = yield from run_and_open(job, OutputTarget(places[1]))
-    except UnplacedError as error:
+    except UnplacedFramesError as error:
         return error, followed_scan
     stitched_file = outcome.result
     warnings = (*stitched_file.warnings, *followed_scan.warnings(stitched_file.corners))
@@ -194,7 +194,7 @@ class GrowingLayer:
         levels, viewer = self.levels, self._panel.viewer
         if levels.changes == self._changes_shown:
             if limits is not None:
-                self._show_limits(limits)
+                self._set_contrast_limits(limits)
             return False
         self._changes_shown = levels.changes
         data, box = levels.levels()
@@ -213,10 +213,12 @@ class GrowingLayer:
                 self.layer.translate = translate  # which slices it again
         self._box = box
         if self.layer is not None:
-            self._show_limits(limits or self._measure_limits(data[1]) or self._limits)
+            self._set_contrast_limits(
+                limits or self._measure_contrast_limits(data[1]) or self._limits
+            )
         return True
 
-    def _show_limits(self, limits: tuple[float, ...]) -> None:
+    def _set_contrast_limits(self, limits: tuple[float, ...]) -> None:
         """Set the contrast limits, unless the user has changed them."""
         layer = self.layer
         if layer is None or self._limits != tuple(layer.contrast_limits):
@@ -225,7 +227,7 @@ class GrowingLayer:
             layer.contrast_limits = limits
             self._limits = tuple(layer.contrast_limits)
 
-    def _measure_limits(self, level: Float32Array) -> tuple[float, ...] | None:
+    def _measure_contrast_limits(self, level: Float32Array) -> tuple[float, ...] | None:
         """Measure contrast limits if enough was added; None if there is no contrast."""
         if self._changes_shown < _MORE * self._limits_at:
             return None
@@ -238,7 +240,10 @@ class GrowingLayer:
 
     def _add(self, data: list[Any], box: Box, limits: tuple[float, ...] | None) -> None:
         """Add the layer as soon as its first pixels have contrast."""
-        mosaic, measured_limits = self.levels.mosaic, self._measure_limits(data[1])
+        mosaic, measured_limits = (
+            self.levels.mosaic,
+            self._measure_contrast_limits(data[1]),
+        )
         if mosaic is None or measured_limits is None:
             return
         record, place = mosaic.store.record, mosaic.store.path
@@ -309,10 +314,10 @@ class FolderFollower(QWidget):
             choices=lambda _: list_installed_models() if self.enhance.value else [],
         )
         self._model_row = Form(self.model)
-        self.enhance.changed.connect(self._show_models)
-        NEWS.changed.connect(self._show_models)
-        self._show_models()
-        self.doubts = RichLabel()
+        self.enhance.changed.connect(self._update_model_row)
+        NEWS.changed.connect(self._update_model_row)
+        self._update_model_row()
+        self.doubts = RichTextLabel()
         stack_widgets(
             self, self.button, self.enhance.native, self._model_row, self.doubts
         )
@@ -337,7 +342,7 @@ class FolderFollower(QWidget):
         """Layer of the enhanced mosaic, which grows with the mosaic."""
         return self._enhanced_layer.layer
 
-    def _show_models(self, _: object = None) -> None:
+    def _update_model_row(self, _: object = None) -> None:
         if is_alive(self):
             self.model.reset_choices()
             self._model_row.setVisible(self.enhance.value)
@@ -349,9 +354,9 @@ class FolderFollower(QWidget):
             self.button.setEnabled(False)
             return
         with self._panel.show_errors():
-            self._start()
+            self._start_following()
 
-    def _start(self) -> None:
+    def _start_following(self) -> None:
         folder = get_entered_path(self._panel.folder)  # type: ignore[attr-defined]
         if folder is None:
             msg = "Choose a folder of frames first."
@@ -383,7 +388,7 @@ class FolderFollower(QWidget):
                         mosaic_layer.levels,
                         fine_layer.levels.show_block,
                     )
-                result = yield from follow_and_stitch(
+                result = yield from follow_and_stitch_scan(
                     folder, (place, target), options, display, stop.is_set, **how
                 )
                 is_done = True
@@ -392,7 +397,7 @@ class FolderFollower(QWidget):
                     end.set()  # cancelled, or an error
             return result
 
-        show = partial(self._finish, folder, options, how, model)
+        show = partial(self._show_final_mosaic, folder, options, how, model)
         self._enhancement = None
         if not self._panel.start(make, show, _FOLLOW):
             return
@@ -405,7 +410,7 @@ class FolderFollower(QWidget):
     def update_layer(self) -> None:
         """Show additions since the last update, if the canvas is visible."""
         if self._end.is_set():
-            self._leave()
+            self._end_following()
             return
         if self._enhancement is not None:
             self._enhancement.set_view(self._mosaic.view())
@@ -420,7 +425,7 @@ class FolderFollower(QWidget):
         if self.layer is not None:
             self._enhanced_layer.update(tuple(self.layer.contrast_limits))
 
-    def _leave(self) -> None:
+    def _end_following(self) -> None:
         """Reset the button, and remove the layers and their stores."""
         self._timer.stop()
         self._enhancement = None
@@ -429,21 +434,21 @@ class FolderFollower(QWidget):
         self._mosaic.remove()
         self._enhanced_layer.remove()
 
-    def _finish(
+    def _show_final_mosaic(
         self,
         folder: Path,
         options: StitchFolderOptions,
         how: Mapping[str, object],
         model: str | None,
-        result: tuple[JobOutput | UnplacedError, FollowedScan],
+        result: tuple[JobOutput | UnplacedFramesError, FollowedScan],
     ) -> Iterator[None]:
         """Replace the growing mosaic with the final one, keeping view and contrast."""
         outcome, followed_scan = result
         camera, layer = host.get_camera(self._panel.viewer), self.layer
         center, zoom = np.array(camera.center), camera.zoom
-        self._leave()
+        self._end_following()
         yield from self._show(outcome, folder, how["positions"], options)
-        if isinstance(outcome, UnplacedError):
+        if isinstance(outcome, UnplacedFramesError):
             return
         mosaic = self._panel.viewer.layers[outcome.output.micrograph.name]
         if layer is not None:

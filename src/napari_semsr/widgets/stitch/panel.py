@@ -49,12 +49,12 @@ from napari_semsr.jobs import (
     StitchFolderOptions,
     open_scan,
 )
-from napari_semsr.reporting import draw_offsets
+from napari_semsr.reporting import draw_position_errors
 from napari_semsr.stitching import (
     Corrections,
     LikelyGrid,
     PairReport,
-    UnplacedError,
+    UnplacedFramesError,
 )
 from napari_semsr.widgets.base import (
     COLOURS,
@@ -68,7 +68,7 @@ from napari_semsr.widgets.base import (
     OutputTarget,
     Panel,
     PanelTask,
-    RichLabel,
+    RichTextLabel,
     add_opened_image,
     create_button,
     create_option_widget,
@@ -79,7 +79,7 @@ from napari_semsr.widgets.base import (
     get_entered_path,
     get_entered_store,
     is_alive,
-    open_levels,
+    open_image_levels,
     open_store,
     run_and_open,
     stack_widgets,
@@ -97,7 +97,7 @@ from napari_semsr.widgets.layers import (
 )
 from napari_semsr.widgets.stitch.by_hand import (
     CorrectionList,
-    corrections_path,
+    get_corrections_path,
     write_corrections,
 )
 from napari_semsr.widgets.stitch.coverage import Coverage
@@ -139,7 +139,7 @@ _OVERLAP_COLUMNS = [
 ]
 
 
-def look_into(
+def inspect_scan(
     folder: Path, options: StitchFolderOptions | None = None
 ) -> Job[tuple[Acquisition, int]]:
     """Open a scan at its lowest height; return it and the number of heights."""
@@ -150,7 +150,7 @@ def look_into(
     return scan.replace(name=folder.resolve().name), len(heights)
 
 
-def _look_for_frames(
+def _try_inspect_scan(
     folder: Path, options: StitchFolderOptions
 ) -> Job[tuple[Acquisition, int] | ReadError]:
     """Inspect a scan; return the error if it has too few frames.
@@ -158,14 +158,14 @@ def _look_for_frames(
     Such a folder can be followed, so it is not an error before a run.
     """
     try:
-        return (yield from look_into(folder, options))
+        return (yield from inspect_scan(folder, options))
     except ReadError as error:
         if get_error_code(error) != "too-few-frames":
             raise
         return error
 
 
-def lay_frames(
+def create_frame_layers(
     folder: Path, options: StitchFolderOptions | None = None
 ) -> Job[Sequence[tuple[object, dict[str, object], str]]]:
     """Create layers of a scan's frames at nominal positions, for `add_frames`."""
@@ -177,7 +177,7 @@ def lay_frames(
     return create_scan_layers(acquisition, folder, **options_stated)
 
 
-def add_frames(
+def add_frame_layers(
     viewer: Viewer, layers: Sequence[tuple[object, dict[str, object], str]]
 ) -> str:
     """Add frame layers to the viewer, and describe how the frames are placed."""
@@ -189,7 +189,7 @@ def add_frames(
     return "The scan has no positions, so the frames are shown as a stack."
 
 
-def correct_file(
+def correct_mosaic_file(
     mosaic_file: StitchedFile,
     folder: Path,
     corrections: Corrections,
@@ -209,7 +209,7 @@ def correct_file(
         again=mosaic_file,
     )
     outcome = yield from run_and_open(job, OutputTarget(target))
-    write_corrections(corrections_path(target), corrections)
+    write_corrections(get_corrections_path(target), corrections)
     return outcome
 
 
@@ -236,24 +236,26 @@ class StitchMosaicPanel(Panel):
             self.show_frames,
             "Add the raw frames at the positions stated by the scan.",
         )
-        self.about = RichLabel(_NOTHING)
-        self._missing_timer = create_timer(self, self._look_for_missing, _LOOK_MS)
-        self.follower = FolderFollower(self, self._read_settings, self._show_stitched)
+        self.about = RichTextLabel(_NOTHING)
+        self._missing_timer = create_timer(self, self._check_missing_folder, _LOOK_MS)
+        self.follower = FolderFollower(
+            self, self._read_settings, self._show_stitched_mosaic
+        )
         form = Form(self.folder, self.show_button)
         self.add_group("Frames", form, self.about, self.follower)
-        self._build_how()
+        self._build_settings()
         self._build_results()
         for control in (self.focus, self.flat, self.distortion):
-            control.changed.connect(self._show_rows)
-        self._show_rows()
+            control.changed.connect(self._update_form_rows)
+        self._update_form_rows()
         self.folder.changed.connect(self.look)
         # a grid that is entered has an order, and perhaps a known overlap
         self.grid.changed.connect(self.advanced_section.expand_if_set)
         self.calibration.changed.connect(self._show_calibration)
         self.form.on_change("colour", lambda _: self.look())
-        self._take_open_scan()
+        self._select_open_scan()
 
-    def _build_how(self) -> None:
+    def _build_settings(self) -> None:
         self.focus = create_option_widget(StitchFolderOptions, "focus")
         self.grid = LineEdit(
             name="grid",
@@ -275,7 +277,7 @@ class StitchMosaicPanel(Panel):
             mode=FileDialogMode.OPTIONAL_FILE,
             filter="*.json",
         )
-        self.calibration_label = RichLabel()
+        self.calibration_label = RichTextLabel()
         self.flat = ComboBox(
             name="flat",
             label="Flat field",
@@ -351,15 +353,15 @@ class StitchMosaicPanel(Panel):
         self.target = Form(self.output, self.existing, self.halves)
         self.add_group("Mosaic", self.target)
         self._mosaic: Image | None = None
-        self.trouble, self.question = RichLabel(), QWidget()
-        question = RichLabel("In which grid were the frames recorded? Stitch as")
+        self.trouble, self.question = RichTextLabel(), QWidget()
+        question = RichTextLabel("In which grid were the frames recorded? Stitch as")
         stack_widgets(self.question, question)
         # above the footer, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
         self._grids: tuple[LikelyGrid, ...] = ()
         self._answers = QButtonGroup(self.question)
-        self._answers.idClicked.connect(self._stitch_as)
+        self._answers.idClicked.connect(self._stitch_with_grid)
         self._coverage = Coverage(self, lambda: self._mosaic)
         self.coverage = self._coverage.tick
         self.register_button = create_button(
@@ -386,7 +388,7 @@ class StitchMosaicPanel(Panel):
         ) = None
         self._electrons: Path | None = None
 
-    def _show_rows(self, _: object = None) -> None:
+    def _update_form_rows(self, _: object = None) -> None:
         """Show only the applicable rows; scans of several heights have no halves."""
         self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
         is_number = self.distortion.value == _DISTORTION_NUMBER
@@ -430,9 +432,9 @@ class StitchMosaicPanel(Panel):
         if event is None or event.type != "inserted":
             return
         if is_alive(self) and FOLDER_KEY in event.value.metadata:
-            self._take_open_scan()
+            self._select_open_scan()
 
-    def _take_open_scan(self) -> None:
+    def _select_open_scan(self) -> None:
         for layer in reversed(self.viewer.layers):
             scan_folder = layer.metadata.get(FOLDER_KEY)
             if scan_folder is not None and Path(scan_folder).exists():
@@ -454,8 +456,8 @@ class StitchMosaicPanel(Panel):
         """Describe the contents of a folder."""
         folder_chosen = folder or self.folder.value
         self._missing_timer.stop()
-        self._show_size(None)
-        self._ask_grid(())
+        self._show_pixel_size(None)
+        self._offer_grids(())
         if not isinstance(folder_chosen, Path) or folder_chosen == Path():
             self.about.setText(_NOTHING)
         elif not folder_chosen.exists():
@@ -464,10 +466,10 @@ class StitchMosaicPanel(Panel):
         else:
             self.about.setText("")
             how = StitchFolderOptions(colour=self.form.values()["colour"])
-            look = partial(_look_for_frames, folder_chosen, how)
-            self.start_inspection("Look into folder", look, self._show_facts)
+            look = partial(_try_inspect_scan, folder_chosen, how)
+            self.start_inspection("Look into folder", look, self._show_scan_description)
 
-    def _look_for_missing(self) -> None:
+    def _check_missing_folder(self) -> None:
         """Inspect a missing folder as soon as it exists."""
         folder = get_entered_path(self.folder)
         if folder is None or not folder.exists():
@@ -478,7 +480,7 @@ class StitchMosaicPanel(Panel):
         else:
             self.look()
 
-    def _show_facts(self, scan: tuple[Acquisition, int] | ReadError) -> None:
+    def _show_scan_description(self, scan: tuple[Acquisition, int] | ReadError) -> None:
         if isinstance(scan, ReadError):
             self.about.setText(
                 f"{scan} Use Follow this folder to wait for more frames."
@@ -486,16 +488,16 @@ class StitchMosaicPanel(Panel):
             self.show_status("")
             return
         acquisition, heights = scan
-        facts = scan_facts(acquisition)
+        facts = describe_scan(acquisition)
         if heights:
             facts += f" There are {heights} heights, which can be merged by focus."
         self.about.setText(facts)
         self.focus.value = "max" if heights else "none"
         self.how.show_row("focus", bool(heights))
-        self._show_size(acquisition.pixel_size_nm)
+        self._show_pixel_size(acquisition.pixel_size_nm)
         self.show_status(f"{acquisition.name} can be stitched.")
 
-    def _show_size(self, size: PixelSize | None) -> None:
+    def _show_pixel_size(self, size: PixelSize | None) -> None:
         """Show the scan's pixel size, unless a calibration overrides it."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
@@ -506,8 +508,8 @@ class StitchMosaicPanel(Panel):
         with self.show_errors():
             folder, options = self.typed_folder(), self.options()
             self.start(
-                lambda: lay_frames(folder, options),
-                lambda layers: self.show_status(add_frames(self.viewer, layers)),
+                lambda: create_frame_layers(folder, options),
+                lambda layers: self.show_status(add_frame_layers(self.viewer, layers)),
                 "Show frames",
             )
 
@@ -550,18 +552,20 @@ class StitchMosaicPanel(Panel):
         folder = self.typed_folder()
         options, target, how = self._read_settings(folder)
 
-        def make() -> Job[JobOutput | UnplacedError]:
+        def make() -> Job[JobOutput | UnplacedFramesError]:
             job = STITCH.job(folder, target, options=options, keep=False, **how)
             try:
                 outcome = yield from run_and_open(job, OutputTarget(target))
-            except UnplacedError as error:
+            except UnplacedFramesError as error:
                 return error
             height = outcome.result.height
             beside = None if height is None else (yield from open_store(height))
             return replace(outcome, beside=beside)
 
-        def show(outcome: JobOutput | UnplacedError) -> Iterator[None]:
-            yield from self._show_stitched(outcome, folder, how["positions"], options)
+        def show(outcome: JobOutput | UnplacedFramesError) -> Iterator[None]:
+            yield from self._show_stitched_mosaic(
+                outcome, folder, how["positions"], options
+            )
 
         return PanelTask(make, show)
 
@@ -578,18 +582,18 @@ class StitchMosaicPanel(Panel):
         }
         return self.options(), target, how
 
-    def _show_stitched(
+    def _show_stitched_mosaic(
         self,
-        outcome: JobOutput | UnplacedError,
+        outcome: JobOutput | UnplacedFramesError,
         folder: Path,
         positions: Path | None,
         options: StitchFolderOptions,
     ) -> Iterator[None]:
         """Show the mosaic and allow corrections, or offer grids for its frames."""
-        if isinstance(outcome, UnplacedError):
-            self._ask_grid(outcome.grids)
+        if isinstance(outcome, UnplacedFramesError):
+            self._offer_grids(outcome.grids)
             raise outcome
-        self._ask_grid(outcome.result.solution.grids)
+        self._offer_grids(outcome.result.solution.grids)
         self._last_corrected = outcome.result, folder, positions, options
         yield from self.show_outcome(outcome, folder)
 
@@ -607,7 +611,7 @@ class StitchMosaicPanel(Panel):
             yield from self.show_outcome(outcome, folder)
 
         job = partial(
-            correct_file, mosaic_file, folder, corrections, positions, options
+            correct_mosaic_file, mosaic_file, folder, corrections, positions, options
         )
         self.start(job, show, "Solve again")
 
@@ -679,7 +683,7 @@ class StitchMosaicPanel(Panel):
         """Whether the grid of the frames could not be determined from their images."""
         return not self.question.isHidden()
 
-    def _ask_grid(self, grids: Sequence[LikelyGrid]) -> None:
+    def _offer_grids(self, grids: Sequence[LikelyGrid]) -> None:
         """Offer grids that match the overlaps; each button stitches with its grid."""
         self._grids = tuple(grids)
         for former in self._answers.buttons():
@@ -695,7 +699,7 @@ class StitchMosaicPanel(Panel):
             cast("QVBoxLayout", self.question.layout()).addWidget(button)
         self.question.setVisible(bool(grids))
 
-    def _stitch_as(self, number: int) -> None:
+    def _stitch_with_grid(self, number: int) -> None:
         """Stitch with one of the offered grids."""
         item = self._grids[number]
         rows, columns = item.grid
@@ -708,10 +712,10 @@ class StitchMosaicPanel(Panel):
         path = self._electrons
         if path is None:
             return
-        make = partial(open_levels, path, ReadOptions())
-        self.start(make, self._register_to, "Open SEM image")
+        make = partial(open_image_levels, path, ReadOptions())
+        self.start(make, self._open_register_panel, "Open SEM image")
 
-    def _register_to(self, opened_store: OpenedImage) -> None:
+    def _open_register_panel(self, opened_store: OpenedImage) -> None:
         """Show the SEM image unless it is already open, and open Register to SEM."""
         there = str(cast("Path", opened_store.path).resolve())
         if all(item.metadata.get(STORE_KEY) != there for item in self.viewer.layers):
@@ -730,7 +734,7 @@ def _find_sem_image(folder: Path) -> Path | None:
     return min(images, key=lambda item: item.stem != "view", default=None)
 
 
-def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
+def _align_nominal_corners(mosaic_file: StitchedFile) -> FloatArray | None:
     """Return the nominal corners, aligned to the solved corners by a common offset.
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
@@ -748,14 +752,16 @@ def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
     return aligned_px
 
 
-def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
+def _create_frame_rectangles(
+    corners: FloatArray, frame: tuple[int, int]
+) -> list[FloatArray]:
     """Create rectangles along the outer edges of the frames."""
     rows, columns = frame
     box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
     return [box + corner for corner in corners]
 
 
-def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
+def get_overlap_colour(pair: PairReport) -> tuple[float, float, float, float]:
     """Return the colour of an overlap by its quality, faint if it is unused."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
@@ -782,11 +788,11 @@ def _add_shapes_layers(
     }
     names, has_place = np.array(solution.names), solution.is_placed
     corners = solution.positions_px
-    nominal = _aligned_nominal(mosaic_file)
+    nominal = _align_nominal_corners(mosaic_file)
     if nominal is not None:
         has_nominal = np.isfinite(nominal).all(axis=1)
         viewer.add_shapes(
-            _boxes(nominal[has_nominal], frame),
+            _create_frame_rectangles(nominal[has_nominal], frame),
             shape_type="rectangle",
             name=create_result_name(viewer, name, "nominal outlines"),
             edge_color=[
@@ -799,7 +805,7 @@ def _add_shapes_layers(
         yield
     y_px, x_px = corners[has_place].T
     viewer.add_shapes(
-        _boxes(corners[has_place], frame),
+        _create_frame_rectangles(corners[has_place], frame),
         shape_type="rectangle",
         name=create_result_name(viewer, name, "outlines"),
         edge_color=_SOLVED_COLOUR,
@@ -823,7 +829,7 @@ def _add_shapes_layers(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
         name=create_result_name(viewer, name, "overlaps"),
-        edge_color=np.array([joint_colour(pair) for pair in pairs]),
+        edge_color=np.array([get_overlap_colour(pair) for pair in pairs]),
         features=ends | features,
         **keywords,
     )
@@ -875,18 +881,18 @@ def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
 
 def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
     """Plot the deviation of each frame from its nominal position."""
-    nominal = _aligned_nominal(mosaic_file)
+    nominal = _align_nominal_corners(mosaic_file)
     if nominal is None:
         return
     distances = (mosaic_file.solution.positions_px - nominal)[
         mosaic_file.solution.is_placed
     ]
-    draw_offsets(axes, distances, _JOINT)
+    draw_position_errors(axes, distances, _JOINT)
     axes.set_xlabel("Solved minus nominal, x (px)")
     axes.set_ylabel("y (px)")
 
 
-def scan_facts(acquisition: Acquisition) -> str:
+def describe_scan(acquisition: Acquisition) -> str:
     """Describe the frames, pixel size and positions of a scan."""
     shape, kind = format_shape(acquisition.frame_shape), acquisition.dtype
     lines = [
@@ -932,7 +938,7 @@ def _joints_table(mosaic_file: StitchedFile) -> Columns:
 
 def _frames_table(mosaic_file: StitchedFile) -> Columns:
     """Return a table of all frame positions, including deviations from the stage."""
-    solution, nominal = mosaic_file.solution, _aligned_nominal(mosaic_file)
+    solution, nominal = mosaic_file.solution, _align_nominal_corners(mosaic_file)
     y, x = np.where(solution.is_placed[:, None], solution.positions_px, np.nan).T
     table: dict[str, Sequence[str] | FloatArray]
     table = {"frame": solution.names, "y (px)": y, "x (px)": x}

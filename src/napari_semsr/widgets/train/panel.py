@@ -35,7 +35,7 @@ from napari_semsr.jobs import (
     MODELS_IMPORT,
     MOSAIC_MODEL,
     ModelFile,
-    OwnImage,
+    OwnImageRequest,
     PairRequest,
     RecipeInfo,
     Trained,
@@ -57,8 +57,7 @@ from napari_semsr.widgets.base import (
     Form,
     Panel,
     PanelTask,
-    RichLabel,
-    are_plots_imported,
+    RichTextLabel,
     create_button,
     create_option_widget,
     create_timer,
@@ -66,6 +65,7 @@ from napari_semsr.widgets.base import (
     get_entered_path,
     get_preference,
     is_alive,
+    is_plotting_imported,
     open_panel,
     stack_widgets,
 )
@@ -142,7 +142,7 @@ _GAP_SHARE = 0.04  # between images; chosen
 _MAX_POINTS = 4000  # points of a drawn curve; chosen
 
 
-def read_curve(path: Path) -> dict[str, np.ndarray]:
+def read_training_curve(path: Path) -> dict[str, np.ndarray]:
     """Read the training curve of a run, as far as it has been written."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
@@ -165,7 +165,7 @@ def _number(text: str | None) -> float:
         return float("nan")
 
 
-def read_best(path: Path) -> dict[str, float]:
+def read_best_metrics(path: Path) -> dict[str, float]:
     """Read the step and metrics of a run's best model, if there is one."""
     try:
         best = {name: float(it) for name, it in yaml.safe_load(read_text(path)).items()}
@@ -182,7 +182,7 @@ class TrainView(QWidget):
         self.viewer = viewer
         self.plot: Any = None
         self.layer: Image | None = None
-        self.figures = RichLabel()
+        self.figures = RichTextLabel()
         self.look_button = create_button(
             "Show the preview",
             self.look,
@@ -200,12 +200,12 @@ class TrainView(QWidget):
     @property
     def curve(self) -> dict[str, np.ndarray]:
         """Columns of the run's training curve so far."""
-        return {} if self._run is None else read_curve(self._run / _CURVE)
+        return {} if self._run is None else read_training_curve(self._run / _CURVE)
 
     @property
     def best(self) -> dict[str, float]:
         """Step and metrics of the run's best model so far."""
-        return {} if self._run is None else read_best(self._run / _BEST_FIGURES)
+        return {} if self._run is None else read_best_metrics(self._run / _BEST_FIGURES)
 
     def watch(self, run_dir: Path, *, is_resumed: bool = False) -> None:
         """Start watching a run, or continue watching the previous one."""
@@ -238,13 +238,19 @@ class TrainView(QWidget):
         """Show new files and new steps of the run."""
         if self._run is None:
             return
-        if self._is_new(_PREVIEW):
+        if self._has_file_changed(_PREVIEW):
             self._show_preview(self._run / _PREVIEW)
-        if any([self._is_new(_CURVE), self._is_new(_BEST_FIGURES), self._dirty]):
+        if any(
+            [
+                self._has_file_changed(_CURVE),
+                self._has_file_changed(_BEST_FIGURES),
+                self._dirty,
+            ]
+        ):
             self._dirty = False
-            self._draw()
+            self._draw_curves()
 
-    def _is_new(self, name: str) -> bool:
+    def _has_file_changed(self, name: str) -> bool:
         """Return whether a file of the run has changed since the last check."""
         assert self._run is not None  # noqa: S101 - poll has looked
         try:
@@ -255,11 +261,11 @@ class TrainView(QWidget):
         self._stamps_seen[name] = stamp
         return has_changed
 
-    def _draw(self) -> None:
+    def _draw_curves(self) -> None:
         """Show the metrics, and draw the curves once matplotlib is imported."""
         curve = self.curve
-        self.figures.setText(format_value_table(self._rows()))
-        if not are_plots_imported():  # the job imports it in its thread
+        self.figures.setText(format_value_table(self._create_result_rows()))
+        if not is_plotting_imported():  # the job imports it in its thread
             self._dirty = True
             return
         from napari_semsr.widgets.base import PlotCanvas
@@ -286,10 +292,10 @@ class TrainView(QWidget):
         curves = {"training": {"step": step, "loss": loss}} if len(step) else {}
         if curve:
             curves["held out"] = curve
-        numbers = self._rows() if self._run is not None else {}
+        numbers = self._create_result_rows() if self._run is not None else {}
         return Findings(title, (str(self._run),), numbers, curves, self.plot)
 
-    def _rows(self) -> dict[str, Figure | str]:
+    def _create_result_rows(self) -> dict[str, Figure | str]:
         """Return rows with the best validation and the remaining time."""
         rows: dict[str, Figure | str] = {}
         best = self.best
@@ -320,7 +326,9 @@ class TrainView(QWidget):
                 gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
                 place = float(extent[0, 0]), float(extent[1, 1]) + gap
             picture_placed = picture.replace(data=data, origin=place)
-            keywords = create_layer_keywords(picture_placed, name=self._title())
+            keywords = create_layer_keywords(
+                picture_placed, name=self._create_preview_title()
+            )
             keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
             self.layer = self.viewer.add_image(picture_placed.data, **keywords)
             self.look_button.setVisible(True)
@@ -328,9 +336,9 @@ class TrainView(QWidget):
             self.viewer.reset_view()
         elif self.layer in self.viewer.layers:
             self.layer.data = data
-            self.layer.name = self._title()
+            self.layer.name = self._create_preview_title()
 
-    def _title(self) -> str:
+    def _create_preview_title(self) -> str:
         """Return the name of the preview layer, including the step."""
         curve = self.curve
         parts = ["low", "output"] + ["truth"] * ("gain_db" in curve)
@@ -384,7 +392,7 @@ _LAYER_LABELS = {  # labels of the two layer lists, by the source of pairs
 _LARGEST_PATCH = 2048  # largest value; chosen
 
 
-def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
+def _create_count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     """Create a number box whose default is given by the recipe."""
     box: FloatSpinBox = create_option_widget(TrainOptions, name)
     box.max, box.step = most, step
@@ -426,12 +434,12 @@ class PairsForm(Form):
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
         )
-        self.patch = _count_box("patch", most=_LARGEST_PATCH, step=16)
+        self.patch = _create_count_box("patch", most=_LARGEST_PATCH, step=16)
         self.add_row(self.store)
-        self.source.changed.connect(self._show_rows)
-        self._show_rows()
+        self.source.changed.connect(self._update_form_rows)
+        self._update_form_rows()
 
-    def _show_rows(self, _: object = None) -> None:
+    def _update_form_rows(self, _: object = None) -> None:
         for name, words in zip(
             ("low", "high"), _LAYER_LABELS.get(self.source.value, ()), strict=False
         ):
@@ -505,12 +513,12 @@ class RecipeForm(Form):
             tooltip="Fine-tune a model, or start with random weights.",
             choices=[],
         )
-        self.text = RichLabel()
+        self.text = RichTextLabel()
         for row in (self.box, self.file, self.text, self.start):
             self.add_row(row)
         self.box.changed.connect(lambda _: self.refresh())
         self.file.changed.connect(lambda _: self.refresh())
-        NEWS.changed.connect(self._renew)
+        NEWS.changed.connect(self._refresh_model_list)
         self.refresh()
 
     @property
@@ -518,12 +526,12 @@ class RecipeForm(Form):
         """Name or path of the selected recipe."""
         return str(self.file.value if self.box.value == _FILE else self.box.value)
 
-    def _renew(self) -> None:
+    def _refresh_model_list(self) -> None:
         """Update the list of models after one was added."""
         if is_alive(self):
-            self._list_starts(self.start.value)
+            self._list_initial_models(self.start.value)
 
-    def _list_starts(self, start_chosen: str) -> None:
+    def _list_initial_models(self, start_chosen: str) -> None:
         """Fill the list of initial models in order, keeping the choice."""
         own = self.facts.start_from if self.facts else None
         rows = [("random weights, as in the recipe", _AS_IT_SAYS)]
@@ -556,7 +564,7 @@ class RecipeForm(Form):
                 f"of {self.facts.patch_px} px</p>"
             )
         self.text.setText(text)
-        self._list_starts(_AS_IT_SAYS)
+        self._list_initial_models(_AS_IT_SAYS)
         self.changed.emit()
 
     def require_facts(self) -> RecipeInfo:
@@ -605,7 +613,7 @@ class TrainPanel(Panel):
         self.pairs = PairsForm(self.create_layer_box)
         self.recipe = RecipeForm()
         self.name = create_option_widget(TrainOptions, "name")
-        self.steps = _count_box("steps", most=_LONGEST, step=100)
+        self.steps = _create_count_box("steps", most=_LONGEST, step=100)
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
@@ -632,7 +640,7 @@ class TrainPanel(Panel):
             "resulting pair."
         )
         self.degrade_button = create_button(
-            "Degrade a layer…", self._show_degrade, source_tooltip
+            "Degrade a layer…", self._open_degrade_panel, source_tooltip
         )
         self.add_group("Pairs", self.pairs, self.degrade_button)
         self.add_group("Recipe", self.recipe)
@@ -643,22 +651,22 @@ class TrainPanel(Panel):
         self.add_group("Run", where, self.advanced_section)
         self.add_results("Training", self.view)
         self._results_title = ""  # the figures are always of this run
-        self.recipe.changed.connect(self._follow_recipe)
-        self.pairs.source.changed.connect(self._follow_source)
-        self.name.changed.connect(lambda _: self._show_folder())
-        self.runner.failed.connect(self._settle)
-        self._propose()
+        self.recipe.changed.connect(self._on_recipe_changed)
+        self.pairs.source.changed.connect(self._on_source_changed)
+        self.name.changed.connect(lambda _: self._show_default_folder())
+        self.runner.failed.connect(self._show_final_state)
+        self._propose_name()
         self.follow_active_layer(self.pairs.low)
-        self._choose_high()
-        self.pairs.low.changed.connect(self._choose_high)
-        self._propose_start()
+        self._propose_high_layer()
+        self.pairs.low.changed.connect(self._propose_high_layer)
+        self._propose_initial_model()
         for signal in (self.pairs.low.changed, self.pairs.source.changed):
-            signal.connect(self._propose_start)
+            signal.connect(self._propose_initial_model)
 
-    def _show_degrade(self) -> None:
+    def _open_degrade_panel(self) -> None:
         open_panel(self.viewer, "Degrade")
 
-    def _propose_start(self, _: object = None) -> None:
+    def _propose_initial_model(self, _: object = None) -> None:
         """Propose an initial model that suits the selected images."""
         layers = self.pairs.cuts or self.pairs.own
         low = self.pairs.low.value if layers else None
@@ -675,7 +683,7 @@ class TrainPanel(Panel):
             is_better = is_better or not all(map(get_vendor, images))
         return super().accepts_layer(layer) and not is_better
 
-    def _choose_high(self, _: object = None) -> None:
+    def _propose_high_layer(self, _: object = None) -> None:
         """Propose a layer other than Low: ground truth or SEM, if available."""
         low, high = self.pairs.low.value, self.pairs.high.value
         others = [item for item in list_grey_layers(self.viewer) if item is not low]
@@ -707,22 +715,22 @@ class TrainPanel(Panel):
 
     # -- reading the form ------------------------------------------------------
 
-    def _follow_recipe(self) -> None:
+    def _on_recipe_changed(self) -> None:
         """Update the data source, name and initial model for the selected recipe."""
         if self.recipe.facts is not None:
             self.pairs.learn_by(self.recipe.facts.kind)
-        self._propose()
-        self._propose_start()
+        self._propose_name()
+        self._propose_initial_model()
 
-    def _follow_source(self, _: object = None) -> None:
+    def _on_source_changed(self, _: object = None) -> None:
         """Select the recipe for noisy images if the source is a noisy image."""
         if self.pairs.own:
             self.recipe.box.value = _BY_ITSELF
         elif self.recipe.box.value == _BY_ITSELF and self.pairs.cuts:
             self.recipe.box.value = _FIRST
-        self._choose_high()
+        self._propose_high_layer()
 
-    def _propose(self) -> None:
+    def _propose_name(self) -> None:
         """Propose an unused name, unless the user has entered one."""
         facts = self.recipe.facts
         if facts is None or self.name.value not in ("", self._start_proposed):
@@ -733,9 +741,9 @@ class TrainPanel(Panel):
             name = f"{facts.name}-{number}"
         self._start_proposed = name
         self.name.value = name
-        self._show_folder()
+        self._show_default_folder()
 
-    def _show_folder(self) -> None:
+    def _show_default_folder(self) -> None:
         """Show the default folder of the run."""
         default = str(get_runs_folder() / str(self.name.value))
         self.folder.line_edit.native.setPlaceholderText(default)
@@ -776,9 +784,9 @@ class TrainPanel(Panel):
         )
         device = str(get_preference("computing", "device"))
         make = partial(train_and_import, request, cut, device=device)
-        return PanelTask(make, self.show_outcome, partial(self._watch, request))
+        return PanelTask(make, self.show_outcome, partial(self._watch_run, request))
 
-    def _cut(self) -> PairRequest | OwnImage:
+    def _cut(self) -> PairRequest | OwnImageRequest:
         """Read the training layers: two, or a noisy one with optional second scan."""
         pairs, own = self.pairs, self.pairs.own
         # a transform, known or to be determined, relates both
@@ -786,7 +794,7 @@ class TrainPanel(Panel):
             pairs.low.value, is_unturned=not own and pairs.lies.has_transform
         )
         if pairs.source.value == _ALONE:
-            return OwnImage(low)
+            return OwnImageRequest(low)
         high = self.read_layer(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and High must be different layers, got {low.name} for both."
@@ -798,7 +806,7 @@ class TrainPanel(Panel):
                 )
             raise OptionError(msg, code="same-image")
         return (
-            OwnImage(low, high)
+            OwnImageRequest(low, high)
             if own
             else PairRequest(low, high, pairs.lies.get_transform())
         )
@@ -824,7 +832,7 @@ class TrainPanel(Panel):
             "Train."
         )
 
-    def _watch(self, request: TrainRequest) -> None:
+    def _watch_run(self, request: TrainRequest) -> None:
         """Start watching the progress of a run."""
         self._request, self.steps_done, self._left = request, 0, False
         self.view.watch(Path(request.run_dir), is_resumed=request.resume)
@@ -847,7 +855,7 @@ class TrainPanel(Panel):
             run_dir = Path(path_chosen)
         with self.show_errors():
             request = TrainRequest.from_run_folder(run_dir)
-            self._watch(request)
+            self._watch_run(request)
             device = str(get_preference("computing", "device"))
             make = partial(train_and_import, request, device=device)
             self.start(make, self.show_outcome)
@@ -871,18 +879,19 @@ class TrainPanel(Panel):
         self.steps_done = step.done
         self.view.add_step(step)
 
-    def _settle(self, _: str = "") -> None:
+    def _show_final_state(self, _: str = "") -> None:
         self._clock.stop()
         self.view.settle()
 
     def show_outcome(self, outcome: Trained) -> None:
         """Report the model's metrics, and update the lists of models."""
         self.view.comparison = outcome.comparison
-        self._settle()
+        self._show_final_state()
         if not outcome.kept:
             self.show_status(
-                f"Training produced no model better than {_start_of(outcome)} on "
-                "held-out pairs, so no model was added to Enhance."
+                "Training produced no model better than "
+                f"{_get_initial_model_name(outcome)} on held-out pairs, so no model "
+                "was added to Enhance."
             )
             return
         NEWS.changed.emit()
@@ -892,8 +901,9 @@ class TrainPanel(Panel):
         if over is not None and linear is not None:
             pairs = outcome.comparison["pairs"]
             held_out = (
-                f": {over:+.2f} {DB} over {_start_of(outcome)} and {linear:+.2f} {DB} "
-                f"over the best linear filter, on {pairs} held-out pairs"
+                f": {over:+.2f} {DB} over {_get_initial_model_name(outcome)} and "
+                f"{linear:+.2f} {DB} over the best linear filter, on {pairs} held-out "
+                "pairs"
             )
         elif hidden_gain is not None:
             more = "" if hidden_gain > 0 else "; more steps may help"
@@ -922,7 +932,7 @@ class TrainPanel(Panel):
         self._left = True
 
     def _show_cancelled(self) -> None:
-        self._settle()
+        self._show_final_state()
         run_dir = None if self._request is None else Path(self._request.run_dir)
         if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
             self.show_status("Stopped before the first step; nothing has changed.")
@@ -935,9 +945,9 @@ class TrainPanel(Panel):
                 "Resume continues from there."
             )
             return
-        self.start(lambda: MODELS_IMPORT.rerun(model), self._describe_stopped, "Keep")
+        self.start(lambda: MODELS_IMPORT.rerun(model), self._report_stopped_run, "Keep")
 
-    def _describe_stopped(self, model: ModelFile) -> None:
+    def _report_stopped_run(self, model: ModelFile) -> None:
         """Report that the run was stopped, and that its best model is listed."""
         NEWS.changed.emit()
         self.show_status(
@@ -946,7 +956,7 @@ class TrainPanel(Panel):
         )
 
 
-def _start_of(outcome: Trained) -> str:
+def _get_initial_model_name(outcome: Trained) -> str:
     """Return the name of the initial model."""
     comparison = outcome.comparison or {}
     return str(comparison.get("begun_with") or "the initial model")

@@ -27,16 +27,16 @@ def __getattr__(name: str) -> Callable[[], None]:
     if title is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return partial(_open, title)
+    return partial(_open_panel, title)
 
 
-def _open(panel: str) -> Any:
+def _open_panel(panel: str) -> Any:
     viewer = current_viewer()
     return None if viewer is None else open_panel(viewer, panel)
 
 
 def denoise() -> None:
     """Open the Train panel to train a denoiser on the active layer only."""
-    panel = _open("Train")
+    panel = _open_panel("Train")
     if panel is not None:
         panel.take_noisy(panel.viewer.layers.selection.active)

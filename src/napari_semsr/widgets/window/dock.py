@@ -26,17 +26,17 @@ from napari_semsr.widgets.base import (
     ASIDE,
     VERB_PANELS,
     Panel,
-    RichLabel,
+    RichTextLabel,
     WrappingRow,
     create_button,
     create_panel,
-    destroy_after_jobs,
+    destroy_widget_after_jobs,
     get_session,
     get_start_folder,
     is_alive,
     open_manual,
     open_panel,
-    set_part_visible,
+    set_widget_visible,
     stack_widgets,
     tabify_widget,
 )
@@ -167,14 +167,14 @@ class ButtonRow(WrappingRow):
         self.buttons: list[QPushButton] = []
         self._group = QButtonGroup(self)
         for number, (text, tooltip) in enumerate(texts):
-            button = create_button(text, self._press, tooltip)
+            button = create_button(text, self._on_button_pressed, tooltip)
             button.setCheckable(True)
             self._group.addButton(button, number)
             self.insert_widget(number, button)
             self.buttons.append(button)
-        set_part_visible(self, len(texts) > 1)
+        set_widget_visible(self, len(texts) > 1)
 
-    def _press(self) -> None:
+    def _on_button_pressed(self) -> None:
         self.chosen.emit(self._group.checkedId())
 
     def check(self, number: int) -> None:
@@ -202,7 +202,7 @@ class StepRow(ButtonRow):
                 return
 
 
-def _with_margins(*widgets: QWidget) -> QVBoxLayout:
+def _create_margin_layout(*widgets: QWidget) -> QVBoxLayout:
     """Lay out widgets vertically, with the margins of panels."""
     column = QVBoxLayout()
     column.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
@@ -211,7 +211,7 @@ def _with_margins(*widgets: QWidget) -> QVBoxLayout:
     return column
 
 
-class Beginning(QWidget):
+class StartPage(QWidget):
     """Page shown while no image is open, with samples and links to the manual."""
 
     frames_chosen = QtSignal(object)
@@ -220,13 +220,16 @@ class Beginning(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        note = RichLabel("Nothing is open. Choose a file below, or a folder of frames.")
+        note = RichTextLabel(
+            "Nothing is open. Choose a file below, or a folder of frames."
+        )
         tooltip = "Choose a folder of frames to stitch."
         self.frames_button = create_button(
-            "Folder of frames…", self._ask_frames, tooltip
+            "Folder of frames…", self._ask_frame_folder, tooltip
         )
         self.buttons = [
-            create_button(item.title, self._open, item.tooltip) for item in SAMPLES
+            create_button(item.title, self._open_sample, item.tooltip)
+            for item in SAMPLES
         ]
         tooltip = (
             "Open the manual: a ten-minute tutorial with a sample, from opening to "
@@ -234,19 +237,21 @@ class Beginning(QWidget):
         )
         self.help_button = create_button("First steps", self._show_help, tooltip)
         tooltip = "Run the whole workflow on simulated samples, and write a report."
-        self.demo_button = create_button("Demonstration", self._show_demo, tooltip)
+        self.demo_button = create_button(
+            "Demonstration", self._open_demo_panel, tooltip
+        )
         first = WrappingRow(self.frames_button, self.help_button, self.demo_button)
         samples = WrappingRow(*self.buttons)
-        stack_widgets(self, note, first, RichLabel("Or open a sample:"), samples)
+        stack_widgets(self, note, first, RichTextLabel("Or open a sample:"), samples)
 
-    def _ask_frames(self) -> None:
+    def _ask_frame_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(
             self, "Folder of frames", str(get_start_folder())
         )
         if folder:
             self.frames_chosen.emit(Path(folder))
 
-    def _open(self) -> None:
+    def _open_sample(self) -> None:
         button_pressed = self.sender()
         for item, button in zip(SAMPLES, self.buttons, strict=True):
             if button is button_pressed:
@@ -255,7 +260,7 @@ class Beginning(QWidget):
     def _show_help(self) -> None:
         open_manual("first-steps.md")
 
-    def _show_demo(self) -> None:
+    def _open_demo_panel(self) -> None:
         open_panel(self._viewer, "Demonstration")
 
 
@@ -275,11 +280,11 @@ class StepPage(QWidget):
         self.titles = list(step.panels)
         texts = [(title, f"{step.title}: {title}") for title in self.titles]
         self.kinds = ButtonRow(texts)
-        self.kinds.chosen.connect(self._choose)
+        self.kinds.chosen.connect(self._show_chosen_panel)
         self.stack = QStackedLayout()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(_with_margins(self.kinds))
+        column.addLayout(_create_margin_layout(self.kinds))
         column.addLayout(self.stack, stretch=1)
 
     @property
@@ -304,15 +309,15 @@ class StepPage(QWidget):
             panel = create_panel(self._viewer, self.step.panels[title])
             self.panels[title] = panel
             self.stack.addWidget(panel)
-            panel.ran.connect(self._note_run)
+            panel.ran.connect(self._on_run_finished)
         self.stack.setCurrentWidget(self.panels[title])
         self.kinds.check(self.titles.index(title))
         self.moved.emit()
 
-    def _choose(self, number: int) -> None:
+    def _show_chosen_panel(self, number: int) -> None:
         self.show_kind(self.titles[number])
 
-    def _note_run(self) -> None:
+    def _on_run_finished(self) -> None:
         self.ran.emit(self.step.key)
 
 
@@ -332,8 +337,8 @@ class StepsWindow(QWidget):
         texts = [(step.title, step.hint) for step in STEPS]
         self.steps = StepRow(texts)
         self.steps.chosen.connect(self.show_step)
-        self.hint = RichLabel()
-        self.beginning = Beginning(viewer)
+        self.hint = RichTextLabel()
+        self.beginning = StartPage(viewer)
         self.beginning.frames_chosen.connect(self._show_frames)
         self.next_button = create_button(
             "Next", self.show_next, "Continue with the result of this step."
@@ -345,7 +350,7 @@ class StepsWindow(QWidget):
         menu = QMenu(self.others)
         for title in sorted(ASIDE):
             menu.addAction(title)
-        menu.triggered.connect(self._show_chosen)
+        menu.triggered.connect(self._show_chosen_panel)
         self.others.setMenu(menu)
         self.pages = [StepPage(viewer, step) for step in STEPS]
         holder = QWidget()  # napari looks for widgets in its docks
@@ -354,19 +359,19 @@ class StepsWindow(QWidget):
             self.stack.addWidget(page)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
-        column.addLayout(_with_margins(self.steps, self.hint, self.beginning))
+        column.addLayout(_create_margin_layout(self.steps, self.hint, self.beginning))
         column.addWidget(holder, stretch=1)
         foot = self.next_button, self.figure_button, self.others
-        column.addLayout(_with_margins(WrappingRow(*foot)))
-        viewer.layers.events.inserted.connect(self._on_inserted)
-        viewer.layers.events.removed.connect(self._on_removed)
+        column.addLayout(_create_margin_layout(WrappingRow(*foot)))
+        viewer.layers.events.inserted.connect(self._on_layer_inserted)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
         self.show_step(0)
         visible = [layer for layer in viewer.layers if layer.visible]
         if any(FOLDER_KEY in layer.metadata for layer in visible):
             self.pages[0].show_kind(FRAMES)
         for page in self.pages:
             page.moved.connect(self.moved)
-            page.ran.connect(self._note_run)
+            page.ran.connect(self._on_run_finished)
         get_session(viewer).watch_steps(self)
 
     # -- going from step to step ------------------------------------------------
@@ -382,7 +387,7 @@ class StepsWindow(QWidget):
         self.page.show_kind()
         self.steps.check(number)
         self.hint.setText(STEPS[number].hint)
-        self._mark()
+        self._update_step_marks()
         self.moved.emit()
 
     def show_panel(self, title: str) -> Panel | None:
@@ -394,7 +399,7 @@ class StepsWindow(QWidget):
                 return page.panel
         return None
 
-    def _show_chosen(self, action: QAction) -> None:
+    def _show_chosen_panel(self, action: QAction) -> None:
         self.show_other(action.text())
 
     def show_other(self, title: str) -> QWidget:
@@ -432,52 +437,52 @@ class StepsWindow(QWidget):
                 page.show_kind(names[name])
         keys = [step.key for step in STEPS]
         self._ran |= {*keys} & {*(state.get("done") or ())}
-        self._mark()
+        self._update_step_marks()
         if state.get("step") in keys:
             self.show_step(keys.index(state["step"]))
 
     def show_next(self) -> None:
         """Show the next step for which enough images are open."""
-        self.show_step(min([*self._later(), len(STEPS) - 1]))
+        self.show_step(min([*self._find_later_steps(), len(STEPS) - 1]))
 
-    def _later(self) -> list[int]:
+    def _find_later_steps(self) -> list[int]:
         """Return the later steps for which enough images are open."""
-        opened_count = len(self._images_opened())
+        opened_count = len(self._get_open_images())
         later = range(self.stack.currentIndex() + 1, len(STEPS))
         return [number for number in later if STEPS[number].images <= opened_count]
 
-    def _images_opened(self) -> list[Image]:
+    def _get_open_images(self) -> list[Image]:
         """Return the open grey images that are not frames."""
         grey = list_grey_layers(self.viewer)
         return [layer for layer in grey if FOLDER_KEY not in layer.metadata]
 
-    def _on_inserted(self, event: Event) -> None:
+    def _on_layer_inserted(self, event: Event) -> None:
         """Show the stitching panel if frames are opened, and update the progress."""
         layer = event.value
         frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched
         if frames and is_alive(self):
             self.show_step(0)
             self.page.show_kind(FRAMES)
-        self._mark()
+        self._update_step_marks()
 
-    def _on_removed(self, _: object = None) -> None:
+    def _on_layer_removed(self, _: object = None) -> None:
         """Reset the progress when no layer is left."""
         if not self.viewer.layers:
             self._ran.clear()
-        self._mark()
+        self._update_step_marks()
 
     # -- progress ------------------------------------------------------------------
 
-    def _note_run(self, key: str) -> None:
+    def _on_run_finished(self, key: str) -> None:
         self._ran.add(key)
-        self._mark()
+        self._update_step_marks()
         self.moved.emit()
 
-    def _mark(self, _: object = None) -> None:
+    def _update_step_marks(self, _: object = None) -> None:
         """Show which steps are finished, and which one is next."""
         if not is_alive(self):
             return
-        has_opened, later = bool(self._images_opened()), self._later()
+        has_opened, later = bool(self._get_open_images()), self._find_later_steps()
         first = self.stack.currentIndex() == 0
         self.beginning.setVisible(first and not self.viewer.layers)
         self.next_button.setVisible(bool(later) and (has_opened or not first))
@@ -516,5 +521,5 @@ class StepsWindow(QWidget):
             for page in self.pages:
                 for panel in page.panels.values():
                     panel.cancel_all_jobs()
-            destroy_after_jobs(self)
+            destroy_widget_after_jobs(self)
         super().changeEvent(event)
