@@ -395,7 +395,17 @@ def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
         return np.asarray(np.sum(sums, axis=0))
 
     plain_moments = sum_moments(0.0)
-    _check_contrast(pair, plain_moments)
+    count, first, second, squares, powers, _ = plain_moments
+    for image, first_moment, square in (
+        (pair.reference.image, first, squares),
+        (pair.enhanced.image, second, powers),
+    ):
+        if square / count - (first_moment / count) ** 2 <= _FLAT * square / count:
+            msg = (
+                f"An error map needs contrast, but {image.name} is constant where "
+                "the images overlap; choose another image."
+            )
+            raise ShapeError(msg, code="image-blank")
     widest = _WIDEST_PX * pair.factor
     steps = np.geomspace(_FINEST_PX, widest, _STEPS - 1)
     places = np.concatenate([[0.0], steps])
@@ -437,21 +447,6 @@ def _crop_gap_free(
     if box is None or min(box.shape) < _LEAST:
         return None
     return reference[box.slices], enhanced[box.scale(factor).slices]
-
-
-def _check_contrast(pair: AlignedPair, moments: FloatArray) -> None:
-    """Raise an error if either image is constant and cannot be fitted."""
-    count, first, second, squares, powers, _ = moments
-    for area, total, square in (
-        (pair.reference, first, squares),
-        (pair.enhanced, second, powers),
-    ):
-        if square / count - (total / count) ** 2 <= _FLAT * square / count:
-            msg = (
-                f"An error map needs contrast, but {area.image.name} is constant where "
-                "the images overlap; choose another image."
-            )
-            raise ShapeError(msg, code="image-blank")
 
 
 @dataclass

@@ -416,24 +416,18 @@ def _compare_pixels(stored_path: Path, again: Path) -> Job[_PixelDifferences]:
         if first.shape != second.shape:
             pixels.other, pixels.largest = second.shape, None
             return pixels
-        yield from _compare_planes(pixels, plane, first, second)
+        boxes = split_into_blocks(Box.from_shape(first.shape), None, _BLOCK)
+        for number, box in enumerate(boxes):
+            yield Progress(number, len(boxes), f"comparing {first.name}")
+            one, two = (read_box(image.data, box) for image in (first, second))
+            if two.dtype != one.dtype:  # saved with another dtype
+                two = convert_dtype(two, one.dtype)[0]
+            pixels.add_block(plane, box, one, two)
+            release_free_memory()  # of decoded chunks
+        yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
     if planes > 1:
         pixels.shape = pixels.other = (planes, *pixels.shape)
     return pixels
-
-
-def _compare_planes(
-    pixels: _PixelDifferences, plane: int, first: Micrograph, second: Micrograph
-) -> Job[None]:
-    boxes = split_into_blocks(Box.from_shape(first.shape), None, _BLOCK)
-    for number, box in enumerate(boxes):
-        yield Progress(number, len(boxes), f"comparing {first.name}")
-        one, two = (read_box(image.data, box) for image in (first, second))
-        if two.dtype != one.dtype:  # saved with another dtype
-            two = convert_dtype(two, one.dtype)[0]
-        pixels.add_block(plane, box, one, two)
-        release_free_memory()  # of decoded chunks
-    yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
 
 
 # Other differences.

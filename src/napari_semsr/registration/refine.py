@@ -206,31 +206,25 @@ def measure_shifts(
         axis=-1,
     )
     places = np.array(level.grid.corner) + (first + middle) * level.pitch
-    return PatchShifts(
-        moving_places=transform.inverse()(places + off[sure] * level.pitch),
-        places=places,
-        edges=_compute_edge_shifts(weight, rise[enough][sure]),
-        edge_nm=edge_nm,
-        surety=surety[sure] / level.pitch**2,
-        strength=strength[sure],
-        side_nm=size * level.pitch,
-    )
-
-
-def _compute_edge_shifts(weight: FloatArray, rise: Field) -> FloatArray:
-    """Return each patch's shift (N, 2) if every edge moves by 1 along its gradient.
-
-    One shift is fitted to the edges of a patch, each across its direction.
-    """
-    total = weight.sum(axis=(1, 2))
-    mean = (weight * rise).sum(axis=(1, 2))
-    twice = (weight * rise**2).sum(axis=(1, 2))
+    # the shift of a patch if every edge moves by 1 along its gradient: one shift is
+    # fitted to the edges, each across its direction
+    used_rise = rise[enough][sure]
+    mean = (weight * used_rise).sum(axis=(1, 2))
+    twice = (weight * used_rise**2).sum(axis=(1, 2))
     across = np.empty((len(total), 2, 2))
     across[:, 0, 0] = (total - twice.real) / 2 + _ROUND * total
     across[:, 1, 1] = (total + twice.real) / 2 + _ROUND * total
     across[:, 0, 1] = across[:, 1, 0] = twice.imag / 2
     pulls = np.stack([mean.imag, mean.real], axis=-1)
-    return np.asarray(np.linalg.solve(across, pulls[..., None])[..., 0])
+    return PatchShifts(
+        moving_places=transform.inverse()(places + off[sure] * level.pitch),
+        places=places,
+        edges=np.asarray(np.linalg.solve(across, pulls[..., None])[..., 0]),
+        edge_nm=edge_nm,
+        surety=surety[sure] / level.pitch**2,
+        strength=strength[sure],
+        side_nm=size * level.pitch,
+    )
 
 
 def _crop_patches(

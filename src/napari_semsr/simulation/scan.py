@@ -176,7 +176,15 @@ class Scene:
         part = image[
             start[0] : start[0] + size_needed[0], start[1] : start[1] + size_needed[1]
         ]
-        sharp = _resample(_to_reflectance(part), shape, oversampling / binning)
+        grey = np.asarray(part, dtype=np.float32)
+        low, high = np.percentile(grey, _PERCENTILES)
+        if high <= low:
+            grey = np.full(grey.shape, 0.5, np.float32)
+        else:  # as reflectance; rare extremes are clipped
+            bottom, top = _REFLECTANCE
+            grey = np.clip((grey - low) / (high - low), 0, 1)
+            grey = np.asarray(bottom + (top - bottom) * grey, dtype=np.float32)
+        sharp = _resample(grey, shape, oversampling / binning)
         per_fine = binning / oversampling
         offset = [
             s - 0.5 + per_fine * (0.5 - o * oversampling)
@@ -262,17 +270,6 @@ class Scene:
             prefilter=False,
         )
         return np.asarray(samples)
-
-
-def _to_reflectance(image: RealArray) -> Float32Array:
-    """Scale grey values to reflectance; rare extremes are clipped."""
-    grey = np.asarray(image, dtype=np.float32)
-    low, high = np.percentile(grey, _PERCENTILES)
-    if high <= low:
-        return np.full(grey.shape, 0.5, np.float32)
-    bottom, top = _REFLECTANCE
-    unit = np.clip((grey - low) / (high - low), 0, 1)
-    return np.asarray(bottom + (top - bottom) * unit, dtype=np.float32)
 
 
 def _resample(image: Float32Array, shape: IntPair, factor: float) -> Float32Array:

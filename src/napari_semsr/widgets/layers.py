@@ -376,19 +376,6 @@ def format_layer_and_plane(layer: Image, place: Sequence[int]) -> str:
     return ", ".join(filter(None, (layer.name, format_plane_name(layer, place))))
 
 
-def _convert_to_grey(layer: Layer, plane: object) -> object:
-    """Return a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; raise an error for colour."""
-    grey = try_convert_to_grey(plane)
-    if grey is None:
-        msg = (
-            f"Layer {layer.name!r} must be a grey image, got a colour image. "
-            "Right-click it in the layer list and choose Split RGB, or open its file "
-            "with Open mosaic and use its luminance."
-        )
-        raise ShapeError(msg, code="colour-image")
-    return grey
-
-
 class _LuminanceArray:
     """Luminance of a colour plane ``(Y, X, S)``, computed lazily."""
 
@@ -514,10 +501,20 @@ def micrograph_from_layer(
         plane_values = np.asanyarray(plane_values)  # with its mask
     as_colour = colour and isinstance(layer, Image) and layer.rgb
     bits = {k: v for k, v in get_image_record(layer).items() if k == BITS_KEY}
-    return Micrograph(
-        data=_LuminanceArray(plane_values)
+    grey = (
+        _LuminanceArray(plane_values)
         if as_colour
-        else _convert_to_grey(layer, plane_values),
+        else try_convert_to_grey(plane_values)
+    )
+    if grey is None:
+        msg = (
+            f"Layer {layer.name!r} must be a grey image, got a colour image. "
+            "Right-click it in the layer list and choose Split RGB, or open its file "
+            "with Open mosaic and use its luminance."
+        )
+        raise ShapeError(msg, code="colour-image")
+    return Micrograph(
+        data=grey,
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if has_size else None,
         name=layer.name,
         provenance=get_provenance(layer),

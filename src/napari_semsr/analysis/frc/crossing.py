@@ -544,21 +544,6 @@ def _compute_log_otf_power(x: FloatArray) -> FloatArray:
     return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
 
 
-def _fit_with_cut_off(
-    problem: _FitProblem, frequency: FloatArray, nodes: FloatArray, end: float
-) -> _FitState:
-    """Fit curves with a known optical cut-off; `frequency` (J,) of their rings."""
-    lens_power = _compute_log_otf_power(frequency / end)
-    inner_curve = np.clip(problem.curve, 0.03, 0.98)
-    weight = problem.weight * np.exp(lens_power)
-    level = weight * (np.log(inner_curve / (1 - inner_curve)) - lens_power)
-    theta = np.zeros((len(inner_curve), 3))
-    theta[:, 0] = level.sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-9)
-    lens = _compute_log_otf_power(nodes / end)
-    through_lens = replace(problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR)
-    return _fit_model(through_lens, theta)
-
-
 def fit_crossing(
     curve: FloatArray,
     geometry: Geometry,
@@ -596,8 +581,18 @@ def fit_crossing(
     problem = _FitProblem(part, weight, *basis, power, _RIDGE, np.zeros(3))
     best = _fit_model(problem, theta)
     ends = np.full(len(curve), np.inf)
-    if end is not None:
-        under = _fit_with_cut_off(problem, frequency[first:last], nodes, end)
+    if end is not None:  # fit with a known optical cut-off
+        lens_power = _compute_log_otf_power(frequency[first:last] / end)
+        inner_curve = np.clip(part, 0.03, 0.98)
+        lens_weight = weight * np.exp(lens_power)
+        level = lens_weight * (np.log(inner_curve / (1 - inner_curve)) - lens_power)
+        start = np.zeros((len(inner_curve), 3))
+        start[:, 0] = level.sum(axis=1) / np.maximum(lens_weight.sum(axis=1), 1e-9)
+        lens = _compute_log_otf_power(nodes / end)
+        through_lens = replace(
+            problem, lens=lens, ridge=_RIDGE_OF_LENS, cost=_COST_OF_BLUR
+        )
+        under = _fit_model(through_lens, start)
         ends_earlier = (under.value >= best.value - _MAX_LOSS) & (pilot > _FAR * end)
         best.copy_improvements(under, np.arange(len(curve)), ends_earlier)
         ends[ends_earlier] = end

@@ -278,7 +278,13 @@ def read_profile(
         to_plane = Affine.from_matrix(scale, np.zeros(2))
         ends = to_plane(ends)
     course = _map_to_pixels(ends[0], ends[1], to_plane, width, width_px)
-    _check_band_width(course)
+    most = max(1, int(_MAX_SAMPLES / (course.length_px + 1)))
+    if course.lines > most:  # it would need too much memory
+        msg = (
+            f"A band of {course.length_px:.0f} px length must be at most {most} px "
+            f"wide, got {course.lines}; use a narrower band or a shorter line."
+        )
+        raise OptionError(msg, code="out-of-range")
     band = _LineBand.from_reader(course, reader or LineReader(image.data))
     share, places = course.get_samples()
     curve = band.average(places)
@@ -308,17 +314,6 @@ def read_profile(
         np.dtype(image.dtype),
         image.significant_bits,
     )
-
-
-def _check_band_width(course: _PixelLine) -> None:
-    """Raise an error if a band would need too much memory."""
-    most = max(1, int(_MAX_SAMPLES / (course.length_px + 1)))
-    if course.lines > most:
-        msg = (
-            f"A band of {course.length_px:.0f} px length must be at most {most} px "
-            f"wide, got {course.lines}; use a narrower band or a shorter line."
-        )
-        raise OptionError(msg, code="out-of-range")
 
 
 def check_line_bounds(

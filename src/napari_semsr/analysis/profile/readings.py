@@ -211,7 +211,12 @@ def measure_profile(
             f"{msg} a structure.",
             code="no-structure" if finite.size else "no-finite-values",
         )
-    noise = _estimate_noise(profile)
+    order = np.argsort(profile.place_px, kind="stable")
+    values = profile.value[order]
+    noise = 0.0  # standard deviation of a pixel, from second differences
+    if len(values) >= 3:
+        bends = values[2:] - 2 * values[1:-1] + values[:-2]
+        noise = float(_MAD * np.median(np.abs(bends)) / math.sqrt(6))
     low, middle, high = np.percentile(finite, (2, 50, 98))
     is_mostly_bright = bool(high - middle < middle - low)
     dark = polarity == "dark" or (polarity == "auto" and is_mostly_bright)
@@ -243,16 +248,6 @@ def measure_profile(
     top = sign * max(float(features.smooth[peak]) for peak in features.peaks)
     base = sign * features.base
     return ProfileReadings(lines, pairs, None, dark, noise, base, top, None, curves)
-
-
-def _estimate_noise(profile: Profile) -> float:
-    """Estimate the noise standard deviation of a pixel from second differences."""
-    order = np.argsort(profile.place_px, kind="stable")
-    values = profile.value[order]
-    if len(values) < 3:
-        return 0.0
-    bends = values[2:] - 2 * values[1:-1] + values[:-2]
-    return float(_MAD * np.median(np.abs(bends)) / math.sqrt(6))
 
 
 def _crosses_dark_lines(dark: _CurveFeatures, bright: _CurveFeatures) -> bool:

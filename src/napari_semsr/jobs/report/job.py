@@ -623,7 +623,14 @@ def _compare_pair(
         measures, (EMD,), histogram_job, "histogram", create_emd_numbers
     )
     yield _add_step_name(progress, "Fourier ring correlation")
-    yield from _correlate_pair(pair, parts, options)
+    sized_part = next((part for part in parts if part.pixel_size_nm), parts[0])
+    result = yield from _try_frc_measurement(measures, sized_part, options, *parts)
+    if result is not None and result.found_shift_px is not None:
+        (y, x), error = result.found_shift_px, result.found_shift_sd_px
+        shift = f"({y:+.2f}, {x:+.2f}) px".replace("-", "\N{MINUS SIGN}")
+        shift += "" if error is None else f" ± {error:.2f} px"
+        method = "found by cross-correlation"
+        measures.numbers.append(Number("Shift, down and right", shift, method=method))
     yield _add_step_name(progress, "error map")
     map_errors = ERROR_MAP.job(first, second)
     how: Any = {"say": create_error_numbers, "part": ErrorMapReport.to_json}
@@ -632,21 +639,6 @@ def _compare_pair(
     )
     pair.map = None if errors is None else errors.map
     measures.notes[:] = dict.fromkeys(measures.notes)
-
-
-def _correlate_pair(
-    pair: ImagePair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
-) -> Job[None]:
-    """Measure the frequency up to which both images agree."""
-    sized_part = next((part for part in parts if part.pixel_size_nm), parts[0])
-    result = yield from _try_frc_measurement(pair.measures, sized_part, options, *parts)
-    if result is not None and result.found_shift_px is not None:
-        (y, x), error = result.found_shift_px, result.found_shift_sd_px
-        shift = f"({y:+.2f}, {x:+.2f}) px".replace("-", "\N{MINUS SIGN}")
-        shift += "" if error is None else f" ± {error:.2f} px"
-        method = "found by cross-correlation"
-        number = Number("Shift, down and right", shift, method=method)
-        pair.measures.numbers.append(number)
 
 
 # All values.

@@ -714,7 +714,11 @@ class Panel(QWidget):
             for name, number in numbers.items()
             if not is_temporary(str(number))  # a path that moves, or disappears
         }
-        first = _find_headline_figure(numbers)
+        large_figures = [
+            (k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large
+        ]
+        known_figures = [one for one in large_figures if one[1].value is not None]
+        first = next(iter(known_figures + large_figures), None)
         large = "" if first is None else self.translate(_format_headline(*first))
         self.headline.setText(large)
         sheets = "".join(_format_wide_table(*item) for item in (tables or {}).items())
@@ -1543,15 +1547,6 @@ def _format_wide_table(title: str, columns: Columns) -> str:
             "them.</p>"
         )
     return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
-
-
-def _find_headline_figure(numbers: Numbers) -> tuple[str, Figure] | None:
-    """Return the first number to show in large type, preferring known values."""
-    large_figures = [
-        (k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large
-    ]
-    known_figures = [one for one in large_figures if one[1].value is not None]
-    return next(iter(known_figures + large_figures), None)
 
 
 def _format_headline(name: str, figure: Figure) -> str:

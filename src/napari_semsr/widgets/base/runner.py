@@ -276,7 +276,26 @@ class _JobQueue(QObject):
         self.runs = [run for run in self.runs if run.has_begun or run.owner is not None]
         for run in list(self.runs):
             if run in self.runs and not run.has_begun:
-                before = self._find_blocking_runs(run)
+                # the jobs that must end before this one can start
+                place = self.runs.index(run)
+                earlier = [
+                    o for n, o in enumerate(self.runs) if o.has_begun or n < place
+                ]
+                before = [
+                    other for other in self.runs_shown if other.owner is run.owner
+                ]
+                before += [
+                    other
+                    for other in earlier
+                    if other is not run
+                    and (
+                        other.owner is run.owner
+                        or (
+                            other.request.queue == run.request.queue is not None
+                            and not other.idle
+                        )
+                    )
+                ]
                 if before:
                     sentence = f"Waiting for {before[0].title} ({len(before)} ahead)"
                     owner = run.owner
@@ -295,24 +314,6 @@ class _JobQueue(QObject):
                     _iterate_function_parts(begin),
                     partial(self._start_thread, run),
                 )
-
-    def _find_blocking_runs(self, run: _JobRun) -> list[_JobRun]:
-        """Return the jobs that must end before a job can start."""
-        place = self.runs.index(run)
-        others = [o for n, o in enumerate(self.runs) if o.has_begun or n < place]
-        runs_shown = [other for other in self.runs_shown if other.owner is run.owner]
-        return runs_shown + [
-            other
-            for other in others
-            if other is not run
-            and (
-                other.owner is run.owner
-                or (
-                    other.request.queue == run.request.queue is not None
-                    and not other.idle
-                )
-            )
-        ]
 
     def _start_thread(self, run: _JobRun, error: Exception | None) -> None:
         """Start the thread of a job, unless its preparation failed."""

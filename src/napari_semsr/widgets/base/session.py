@@ -778,7 +778,19 @@ class Session(QObject):
         """Show the layers of a project as they were saved."""
         viewer = self.viewer
         self._opening = False
-        layers_made, layers_lost, sentences = _create_layers(project_opened)
+        layers_made: list[tuple[ProjectLayer, Layer]] = []
+        layers_lost = list(project_opened.missing)
+        sentences = list(project_opened.messages)
+        for record, (data, keywords, kind) in project_opened.layers:
+            try:
+                layers_made.append((record, Layer.create(data, keywords, kind)))
+            except Exception as error:  # noqa: BLE001 - of napari, or what it is built on
+                layers_lost.append(record)
+                why = " ".join(str(error).split())
+                sentences.append(
+                    f"Layer {record.name!r} was skipped because its description in "
+                    f"project.json is invalid ({why}); copy the project again."
+                )
         self.folder = None  # the project that was open must not lose its layers
         self._reset_project()
         with self._history.make_removals_final():
@@ -795,7 +807,9 @@ class Session(QObject):
                 )
             if record.store and record.kind == "labels":  # which can be painted on
                 self._own[layer] = project_opened.folder / record.store
-        self._resume_project(project_opened.folder, project_opened.project, layers_lost)
+        self._resume_project(
+            project_opened.folder, project_opened.project, tuple(layers_lost)
+        )
         then()
         count = len(layers_made)
         sentence = (
@@ -856,45 +870,19 @@ class Session(QObject):
             return not self.failing
         answer = self.ask(window, names)
         if answer == "save":
-            self._save_and_close(window)
+            from napari_semsr.widgets.base.saving import ask_new_project_path
+
+            if self.folder is not None:
+                self.save(window.close)
+            elif folder := ask_new_project_path(window):
+                try:
+                    self.create_project(folder, window.close)
+                except SemsrError as error:
+                    self._report_failure(str(error))
         return answer == "discard"
-
-    def _save_and_close(self, window: QMainWindow) -> None:
-        """Save to the open project, or ask for the path of a new one; then close."""
-        from napari_semsr.widgets.base.saving import ask_new_project_path
-
-        if self.folder is not None:
-            self.save(window.close)
-        elif folder := ask_new_project_path(window):
-            try:
-                self.create_project(folder, window.close)
-            except SemsrError as error:
-                self._report_failure(str(error))
 
 
 # -- layers, forms and windows as JSON ----------------------------------------------
-
-
-def _create_layers(
-    project_opened: OpenedProject,
-) -> tuple[list[tuple[ProjectLayer, Layer]], tuple[ProjectLayer, ...], tuple[str, ...]]:
-    """Create the layers of a project, and report invalid layer descriptions."""
-    layers_made, layers_lost, sentences = (
-        [],
-        list(project_opened.missing),
-        list(project_opened.messages),
-    )
-    for record, (data, keywords, kind) in project_opened.layers:
-        try:
-            layers_made.append((record, Layer.create(data, keywords, kind)))
-        except Exception as error:  # noqa: BLE001 - of napari, or what it is built on
-            layers_lost.append(record)
-            why = " ".join(str(error).split())
-            sentences.append(
-                f"Layer {record.name!r} was skipped because its description in "
-                f"project.json is invalid ({why}); copy the project again."
-            )
-    return layers_made, tuple(layers_lost), tuple(sentences)
 
 
 def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:

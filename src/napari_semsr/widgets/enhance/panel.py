@@ -31,7 +31,6 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     Progress,
-    RealArray,
     SemsrError,
     ShapeError,
     contrast_limits,
@@ -178,7 +177,17 @@ def create_live_field(
     from napari_semsr.inference import LiveField, plan_output
 
     output = plan_output(micrograph, card, options)
-    sources = _list_levels_in_memory(micrograph, layer)
+    levels: list[Any] = [micrograph.data]
+    if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
+        levels += list(layer.data)[1:]
+    # those that can be displayed without computation
+    sources = [item for item in levels if isinstance(item, np.ndarray)]
+    coarsest = levels[-1]
+    if not sources and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
+        sources = [np.asarray(coarsest)]
+    if not sources:  # a medium grey
+        middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
+        sources = [np.full((1, 1), middle)]
     own = card.get("grey", "input") != "input"  # its grey levels are those of the model
     grey = contrast_limits(sources) if own else None
     live = LiveField(output, sources, grey=grey, whole=whole)
@@ -198,22 +207,6 @@ def create_live_field(
     mark = {"model": str(card.get("name")), "digest": None}  # not known yet
     keywords["metadata"][NETWORK_KEY] = mark
     return live, keywords
-
-
-def _list_levels_in_memory(
-    micrograph: Micrograph, layer: Image | None
-) -> list[RealArray]:
-    """Return the levels of an image that can be displayed without computation."""
-    levels: list[Any] = [micrograph.data]
-    if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
-        levels += list(layer.data)[1:]
-    levels_in_memory = [item for item in levels if isinstance(item, np.ndarray)]
-    coarsest = levels[-1]
-    if not levels_in_memory and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
-        levels_in_memory = [np.asarray(coarsest)]
-    # otherwise a medium grey
-    middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
-    return levels_in_memory or [np.full((1, 1), middle)]
 
 
 def find_unfinished_layers(viewer: ViewerModel) -> "list[LiveLayer]":

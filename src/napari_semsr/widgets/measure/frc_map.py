@@ -123,21 +123,6 @@ REASON_COLOURS = {
 }
 
 
-def _show_measured_image(viewer: Viewer, layer: Image) -> str:
-    """Show the measured image, and hide network outputs that cover it.
-
-    Otherwise the map would seem to be theirs. Returns the names of hidden layers.
-    """
-    layer.visible = True
-    above = list(viewer.layers)[viewer.layers.index(layer) + 1 :]
-    layers_hidden = [
-        item for item in above if item.visible and get_network_name(item) is not None
-    ]
-    for item in layers_hidden:
-        item.visible = False
-    return " and ".join(item.name for item in layers_hidden)
-
-
 def add_failed_blocks_layer(
     viewer: Viewer,
     result: Micrograph,
@@ -455,10 +440,19 @@ class FrcMapPanel(Panel):
                         self.viewer, result.map, result.reasons, name
                     )
                     yield
-            hidden_note = (
-                "" if self._found_none else _show_measured_image(self.viewer, layer)
-            )
-            where += f"; hidden: {hidden_note}" if hidden_note else ""
+            if not self._found_none:
+                layer.visible = True
+                above = list(self.viewer.layers)[self.viewer.layers.index(layer) + 1 :]
+                # network outputs that cover the image: the map would seem to be theirs
+                layers_hidden = [
+                    item
+                    for item in above
+                    if item.visible and get_network_name(item) is not None
+                ]
+                for item in layers_hidden:
+                    item.visible = False
+                hidden_note = " and ".join(item.name for item in layers_hidden)
+                where += f"; hidden: {hidden_note}" if hidden_note else ""
             show_scale_bar(self.viewer)
             yield
         part = outcome.part

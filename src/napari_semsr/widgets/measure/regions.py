@@ -115,7 +115,15 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
             for name in names[names != 0].tolist()
         ]
     else:
-        regions = list(_read_shape_regions(panel, layer, image, scale))
+        regions = []
+        for index in find_visible_shapes(layer, panel.viewer.dims):
+            kind, shape = layer.shape_type[index], layer.data[index]
+            world = [layer.data_to_world(vertex)[-2:] for vertex in shape]
+            vertices = world_to_layer(image, world)
+            area = "ellipse" if kind == "ellipse" else "polygon"
+            # lines and paths are ignored
+            if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
+                regions.append(Region(f"{kind} {index + 1}", area, vertices * scale))
     if not 0 < len(regions) <= _MAX_REGIONS:
         msg = (
             f"Regions must be 1 to {_MAX_REGIONS} rectangles, ellipses, polygons or "
@@ -124,19 +132,6 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
         )
         raise OptionError(msg, code="out-of-range" if regions else "regions-missing")
     return regions
-
-
-def _read_shape_regions(
-    panel: Panel, layer: Shapes, image: Image, scale: FloatArray
-) -> Iterator[Region]:
-    """Yield the regions of a Shapes layer; lines and paths are ignored."""
-    for index in find_visible_shapes(layer, panel.viewer.dims):
-        kind, shape = layer.shape_type[index], layer.data[index]
-        world = [layer.data_to_world(vertex)[-2:] for vertex in shape]
-        vertices = world_to_layer(image, world)
-        area = "ellipse" if kind == "ellipse" else "polygon"
-        if kind in {"rectangle", "ellipse", "polygon"} and len(vertices) > 2:
-            yield Region(f"{kind} {index + 1}", area, vertices * scale)
 
 
 # Pixels inside regions.

@@ -160,17 +160,6 @@ class Spectra:
     planes: tuple[RealArray, ...]
 
 
-def _crop_to_valid_pixels(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
-    """Crop images to their valid pixels; images on the same grid get the same crop."""
-    parts: dict[int, Micrograph] = {}
-    grids = [Grid.from_image(image) for image in images]
-    for grid in dict.fromkeys(grids):
-        alike = [place for place, other in enumerate(grids) if other == grid]
-        cut, _ = yield from crop_to_gap_free_box(*(images[place] for place in alike))
-        parts |= zip(alike, cut, strict=True)
-    return tuple(parts[place] for place in range(len(images)))
-
-
 def _compute_spectra(
     images: Sequence[Micrograph],
     regions: Sequence[Sequence[Region]],
@@ -192,7 +181,14 @@ def _compute_spectra(
         images = parts = tuple(cut)
         planes = False
     else:
-        parts = yield from _crop_to_valid_pixels(images)
+        valid_parts: dict[int, Micrograph] = {}
+        grids = [Grid.from_image(image) for image in images]
+        for grid in dict.fromkeys(grids):  # images on the same grid get the same crop
+            alike = [place for place, other in enumerate(grids) if other == grid]
+            of_grid = [images[place] for place in alike]
+            crops, _ = yield from crop_to_gap_free_box(*of_grid)
+            valid_parts |= zip(alike, crops, strict=True)
+        parts = tuple(valid_parts[place] for place in range(len(images)))
     for number, image in enumerate(parts):
         yield Progress(number, len(images), f"transforming {image.name}")
         whole = measure_spectrum(image) if planes else None
@@ -271,8 +267,14 @@ class SpectrumPanel(Panel):
 
         Each 2-D spectrum is one layer.
         """
+        from napari_semsr.widgets.base import draw_plot
+
         self.spectra = spectra
-        yield from self._draw_plots(spectra)
+        canvas = self.clear_plot(height=300)
+        yield
+        draw_plot(canvas.axes[0], spectra.radial)
+        canvas.refresh()
+        yield
         is_replaced = True
         images = zip(layers, spectra.images, spectra.parts, strict=True)
         planes = zip(images, spectra.planes, strict=False)
@@ -312,13 +314,3 @@ class SpectrumPanel(Panel):
         }
         sentence = f"{count} radial {many} with frequencies in {unit}."
         self.show_result(sizes, sentence, curves=spectra.radial.columns, more=where)
-
-    def _draw_plots(self, spectra: Spectra) -> Iterator[None]:
-        """Plot all radial power spectra, in µm⁻¹ or cycles per pixel."""
-        from napari_semsr.widgets.base import draw_plot
-
-        canvas = self.clear_plot(height=300)
-        yield
-        draw_plot(canvas.axes[0], spectra.radial)
-        canvas.refresh()
-        yield

@@ -37,7 +37,6 @@ from napari_semsr.widgets.base import (
     Form,
     JobOutput,
     Numbers,
-    OpenedImage,
     OptionsForm,
     OutputTarget,
     Panel,
@@ -269,9 +268,28 @@ class VerbPanel(Panel):
         report = outcome.report
         figures: Numbers = get_figures(report)
         if isinstance(report, MapResult) and outcome.output is not None:
-            yield from self._add_map(outcome.output.output)
+            map_made = outcome.output.output
+            # its kind, its image, its unit in brackets
+            kind, _, rest = map_made.micrograph.name.partition(" of ")
+            source, _, unit = rest.rpartition(" (")
+            with self.replace_earlier_layers(kind, *self._source_planes) as earlier:
+                yield from self.remove_earlier_layers(earlier)
+                title = create_result_name(self.viewer, source, f"{kind} ({unit}")
+                layer_made = add_opened_image(self.viewer, map_made, name=title)
+                hide_other_maps(self.viewer, layer_made)
+                yield
         elif outcome.output is not None:
-            yield from self._add_image(layer, outcome, outcome.output)
+            made = outcome.output
+            title = create_result_name(
+                self.viewer, outcome.images[0].name, outcome.step
+            )
+            layer_made = (
+                add_stack(self.viewer, made, layer, title)
+                if made.planes
+                else add_opened_image(self.viewer, made.output, name=title)
+            )
+            yield
+            self.compare_with_source(layer_made, layer, outcome)
             if self.output is not None:
                 figures = {**figures, "Store": str(report.output)}
         if self.cuts_gaps:
@@ -294,30 +312,6 @@ class VerbPanel(Panel):
             tables=outcome.regions,
             more=self.format_legend(report),
         )
-
-    def _add_map(self, opened_store: OpenedImage) -> Iterator[None]:
-        """Add a map over the images, replacing the previous one."""
-        # its kind, its image, its unit in brackets
-        kind, _, rest = opened_store.micrograph.name.partition(" of ")
-        source, _, unit = rest.rpartition(" (")
-        with self.replace_earlier_layers(kind, *self._source_planes) as earlier:
-            yield from self.remove_earlier_layers(earlier)
-            title = create_result_name(self.viewer, source, f"{kind} ({unit}")
-            layer = add_opened_image(self.viewer, opened_store, name=title)
-            hide_other_maps(self.viewer, layer)
-            yield
-
-    def _add_image(
-        self, source: Layer, outcome: CommandOutcome, outcome_made: JobOutput
-    ) -> Iterator[None]:
-        """Add the resulting image, or a stack of all planes, as a new layer."""
-        title = create_result_name(self.viewer, outcome.images[0].name, outcome.step)
-        if outcome_made.planes:
-            layer = add_stack(self.viewer, outcome_made, source, title)
-        else:
-            layer = add_opened_image(self.viewer, outcome_made.output, name=title)
-        yield
-        self.compare_with_source(layer, source, outcome)
 
     def step(self, options: Any) -> str:
         """Return the step name that is appended to a layer's name in results."""

@@ -294,15 +294,6 @@ class AdaptPanel(Panel):
             self.stop_button.setEnabled(False)
             self.show_status("Ending the training with the current model …")
 
-    def _remove_held_out(self) -> None:
-        """Remove the held-out layer, and reset the view unless the user moved it."""
-        if self.layer in self.viewer.layers:
-            with self.history.make_removals_final():
-                self.viewer.layers.remove(self.layer)
-            if self._get_camera_state() == self._view:
-                self.viewer.reset_view()
-        self.layer = None
-
     def _get_camera_state(self) -> tuple[object, ...]:
         camera = host.get_camera(self.viewer)
         return camera.center, camera.zoom
@@ -327,7 +318,12 @@ class AdaptPanel(Panel):
         """Add the enhanced mosaic, and show the gain and the invented objects."""
         adaptation = outcome.result
         self._request = None  # it is finished
-        self._remove_held_out()
+        if self.layer in self.viewer.layers:
+            with self.history.make_removals_final():
+                self.viewer.layers.remove(self.layer)
+            if self._get_camera_state() == self._view:  # the user has not moved it
+                self.viewer.reset_view()
+        self.layer = None
         self.report = Path(adaptation.report)
         self._report_row.setVisible(True)
         name = Path(adaptation.model).stem

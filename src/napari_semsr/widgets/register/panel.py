@@ -197,14 +197,43 @@ class LandmarkControls(Form):
 
     def show_fit(self, _: object = None) -> None:
         """Show how well the landmark pairs fit, and number the landmarks."""
-        self._reuse_layers()
+        images = self._images()
+        there = [image for image in images if image in self._viewer.layers]
+        identities = [get_identity(image) for image in there if image is not None]
+        # existing landmarks of the two images, such as those from a project
+        marks = [
+            layer
+            for pair in zip(identities, reversed(identities), strict=True)
+            for layer in list_user_layers(self._viewer, Points)
+            if pair == (layer.metadata.get(MARK_KEY), layer.metadata.get(_PARTNER_KEY))
+        ]
+        if len(marks) == 2 and not self.points:
+            self._watch_points_layers(images, tuple(marks))
         first, second = self.counts
         pairs = min(first, second)
         sentence, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
         try:
             landmarks = self.landmarks()
             if landmarks is not None:
-                sentence, off = self._fit_pairs(landmarks)
+                stiff = (
+                    self._model() == "similarity" or len(landmarks) < _PAIRS_FOR_ERROR
+                )
+                fit = fit_landmarks(landmarks, "similarity" if stiff else "affine")
+                rms = float(np.sqrt((fit.distances**2).mean()))
+                # each residual is from the fit to the other landmarks: a fit that
+                # includes the landmark itself looks too good
+                off = np.where(
+                    np.isfinite(fit.held_out_distances),
+                    fit.held_out_distances,
+                    fit.distances,
+                )
+                worst, unit = int(off.argmax()), _get_position_unit(self.points[1])
+                sentence = (
+                    f"{len(landmarks)} pairs fit to within {format_rounded(rms)} "
+                    f"{unit} (r.m.s.); landmark {worst + 1} is "
+                    f"{format_rounded(off[worst])} {unit} from the position predicted "
+                    "by the others."
+                )
             else:
                 sentence = (
                     (
@@ -235,23 +264,6 @@ class LandmarkControls(Form):
         self.undo_button.setEnabled(bool(first or second))
         self.save_button.setEnabled(pairs > 0)
         self._on_changed()
-
-    def _fit_pairs(self, landmarks: Landmarks) -> tuple[str, FloatArray]:
-        """Fit the landmark pairs; return a description and the residual of each."""
-        stiff = self._model() == "similarity" or len(landmarks) < _PAIRS_FOR_ERROR
-        fit = fit_landmarks(landmarks, "similarity" if stiff else "affine")
-        rms = float(np.sqrt((fit.distances**2).mean()))
-        # each residual is from the fit to the other landmarks: a fit that includes
-        # the landmark itself looks too good
-        off = np.where(
-            np.isfinite(fit.held_out_distances), fit.held_out_distances, fit.distances
-        )
-        worst, unit = int(off.argmax()), _get_position_unit(self.points[1])
-        return (
-            f"{len(landmarks)} pairs fit to within {format_rounded(rms)} {unit} "
-            f"(r.m.s.); landmark {worst + 1} is {format_rounded(off[worst])} {unit} "
-            "from the position predicted by the others."
-        ), off
 
     # -- marking ------------------------------------------------------------------
 
@@ -302,20 +314,6 @@ class LandmarkControls(Form):
         )
         there.selection.active = active
         self.show_fit()
-
-    def _reuse_layers(self) -> None:
-        """Use existing landmarks of the two images, such as those from a project."""
-        images = self._images()
-        there = [image for image in images if image in self._viewer.layers]
-        identities = [get_identity(image) for image in there if image is not None]
-        marks = [
-            layer
-            for pair in zip(identities, reversed(identities), strict=True)
-            for layer in list_user_layers(self._viewer, Points)
-            if pair == (layer.metadata.get(MARK_KEY), layer.metadata.get(_PARTNER_KEY))
-        ]
-        if len(marks) == 2 and not self.points:
-            self._watch_points_layers(images, tuple(marks))
 
     def _watch_points_layers(
         self, images: ImagePair, points: tuple[Points, ...]
@@ -727,7 +725,13 @@ class RegisterPanel(Panel):
         self._proposes = False
         self._layers_chosen: dict[str, Layer | None] = {}
         self._layers_followed: list[Layer] = []  # whose transform is watched
-        self._connect()
+        for box, other in ((self.moving, self.fixed), (self.fixed, self.moving)):
+            box.changed.connect(partial(self._keep_layers_different, box, other))
+            box.changed.connect(self.marks.show_fit)
+        self.form.on_change("model", self.marks.show_fit)
+        self.marks.add_button.pressed.connect(self.look.end_comparison)
+        for tick in (self.look.overlay, self.look.flicker, self.look.beside):
+            tick.native.pressed.connect(self.marks.stop)
         self._propose_layers()
         self._watch_moving_transform()
         self._update_form_rows()
@@ -780,15 +784,6 @@ class RegisterPanel(Panel):
         )
         below = [WrappingRow(*self.further)]
         self.add_results("Result", helpers="Show residuals", below=below)
-
-    def _connect(self) -> None:
-        for box, other in ((self.moving, self.fixed), (self.fixed, self.moving)):
-            box.changed.connect(partial(self._keep_layers_different, box, other))
-            box.changed.connect(self.marks.show_fit)
-        self.form.on_change("model", self.marks.show_fit)
-        self.marks.add_button.pressed.connect(self.look.end_comparison)
-        for tick in (self.look.overlay, self.look.flicker, self.look.beside):
-            tick.native.pressed.connect(self.marks.stop)
 
     # -- which layers -----------------------------------------------------------
 

@@ -769,7 +769,21 @@ class TrainPanel(Panel):
             )
             raise OptionError(msg, code="name-taken")
         run_dir = self.get_output_path()
-        _check_run_folder(run_dir, replace=replace)
+        # before pairs are cut
+        if not replace and run_dir.is_dir() and list_folder(run_dir):
+            contents = (
+                "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
+            )
+            msg = (
+                f"The folder {run_dir} already contains {contents}; choose another "
+                "name, or set `overwrite`."
+            )
+            raise WriteError(msg, code="output-exists")
+        try:
+            run_dir.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"The folder {run_dir.parent} cannot be created: {error.strerror}."
+            raise WriteError(msg) from error
         cut = self._cut() if self.pairs.own or self.pairs.cuts else None
         store = self.pairs.store_path() if cut is None else None
         request = TrainRequest(
@@ -960,21 +974,3 @@ def _get_initial_model_name(outcome: Trained) -> str:
     """Return the name of the initial model."""
     comparison = outcome.comparison or {}
     return str(comparison.get("begun_with") or "the initial model")
-
-
-def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
-    """Raise an error if a run folder is not empty, before pairs are cut."""
-    if not replace and run_dir.is_dir() and list_folder(run_dir):
-        contents = (
-            "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
-        )
-        msg = (
-            f"The folder {run_dir} already contains {contents}; choose another name, "
-            "or set `overwrite`."
-        )
-        raise WriteError(msg, code="output-exists")
-    try:
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"The folder {run_dir.parent} cannot be created: {error.strerror}."
-        raise WriteError(msg) from error
