@@ -129,7 +129,7 @@ def test_blocks_with_a_gap_are_left_out(rng):
     assert (found.blocks, found.gaps) == (1, 1)
     assert (
         found.blocks_text
-        == "1 blocks of 256 px, 0 without a cut-off, 1 skipped because of gaps"
+        == "1 blocks of 256 px, 0 without a cut-off, 1 more skipped because of gaps"
     )
     assert np.isnan(found.values_px[0, 0])
     assert found.resolution_px == pytest.approx(5, rel=0.05)

@@ -178,7 +178,7 @@ TYPED = {"how": "typed", "pixel_size_nm": [10.0, 10.0]}
 CALIBRATED = {"pixel_size_nm": 10.0, "pixel_size_sd_nm": 0.1}
 STEPS = [("b", {}), ("convert", {}), ("a", {}), ("a", {})]
 TWICE = "typed as 10 nm, divided by 2 by its step"
-REGISTERED = "that of b, to which it was registered"
+REGISTERED = "taken from b, to which it was registered"
 UNKNOWN = ", whose history does not record the source"
 
 

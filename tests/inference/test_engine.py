@@ -309,7 +309,7 @@ loaded = LoadedModel(nn.Identity(), card, sys.argv[3])
 image = Micrograph(np.arange(25600, dtype=np.float32).reshape(160, 160))
 options = inference.EnhanceOptions(tile=32, precision="fp32", device="cpu")
 output = inference.plan_output(image, card.model_dump(), options)
-store = inference.create_output(Path(sys.argv[1]), output)
+store = inference.create_output_store(Path(sys.argv[1]), output)
 planned = run(inference.plan_run(image, output, loaded, options, store=store))
 for step in inference.enhance_to_store(planned, store):
     time.sleep(0.1)

@@ -236,7 +236,7 @@ def test_read_takes_a_pixel_size_and_a_crop_from_the_user(tmp_path, grey):
 @pytest.mark.parametrize("value", [2**53 + 1, -(2**60)])
 def test_write_tiff_refuses_whole_numbers_that_no_type_holds(tmp_path, suffix, value):
     image = Micrograph(np.full((4, 4), value, np.int64))
-    with pytest.raises(WriteError, match=f"up to 2\\*\\*53.*int64, got {value}"):
+    with pytest.raises(WriteError, match=f"up to 2\\*\\*53.*int64 TIFFs, got {value}"):
         registry.write(image, tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
 

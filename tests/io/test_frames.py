@@ -273,7 +273,10 @@ def bad_single(folder):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (bad_sizes, "4 of 12x16 uint16 .* 1 of 12x17.* move others out of the folder"),
+        (
+            bad_sizes,
+            "4 of 12x16 uint16 .* 1 of 12x17.* move the others out of the folder",
+        ),
         (bad_magnification, "frame2.tif has 10 nm and frame10.tif has 20 nm"),
         (bad_names, "different names"),
         (bad_path, "inside"),

@@ -156,5 +156,5 @@ def test_napari_gets_a_layer_of_each_dataset(make, grey):
 @pytest.mark.broad
 def test_napari_gets_a_screenful_and_is_told_of_the_rest(make, grey):
     path = make({f"{n:02}": grey for n in range(15)})
-    with pytest.warns(UserWarning, match="holds 15 datasets, of which the first 12"):
+    with pytest.warns(UserWarning, match="contains 15 datasets, of which the first 12"):
         assert len(read_layers(str(path))) == 12

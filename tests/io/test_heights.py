@@ -50,7 +50,7 @@ def test_heights_come_rising(folder, rows):
         ("folder,z_nm\nz_000,1\nz_001,nan\n", "line 3 must contain a finite number"),
         (
             "folder,z_nm\nz_000,1\nz_003,2\n",
-            "line 3 must contain the name of a folder next to it",
+            "line 3 must contain the name of a folder next to the file",
         ),
         (
             "folder,z_nm\nz_000,1\nz_000,2\n",

@@ -232,7 +232,7 @@ def test_picture_of_a_map_has_no_quantity(tmp_path):
     path, made = tmp_path / "map.png", Provenance(job="frc-map")
     values = np.linspace(30, 60, 64, dtype=np.float32).reshape(8, 8)
     registry.write(Micrograph(values, (10, 10), provenance=made), path)
-    with pytest.warns(UserWarning, match="display image of a map, resolution"):
+    with pytest.warns(UserWarning, match=r"display image of a map \(resolution"):
         found = registry.read(path)
     assert found.quantity is None
     step = InputRecord(role="image", name="map", provenance=found.provenance)

@@ -222,7 +222,9 @@ def test_outputs_are_replaced_when_that_is_said(tmp_path):
     with refused(SemsrError, "output-exists"):
         run(CROP.job(image, output=place, options=options))
     run(CROP.job(image, output=place, options=options, overwrite=True))
-    with refused(OptionError, "missing-value", match="also set a reference (`like`)"):
+    with refused(
+        OptionError, "missing-value", match=r"also set a reference \(`like`\)"
+    ):
         crop(
             image, tmp_path / "b.tif", like_output=tmp_path / "c.tif", box=(0, 0, 9, 9)
         )

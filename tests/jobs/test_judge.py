@@ -346,7 +346,7 @@ def test_images_that_share_too_little_are_refused(job_of, tmp_path):
     job = job_of(moving, fixed, Affine(STILL.matrix, (0.0, 1700.0)))
     with (
         warned("overlap-small"),
-        pytest.raises(SemsrError, match="at least 64 px"),
+        pytest.raises(SemsrError, match="at least 64 SEM pixels"),
     ):
         run(job)
     assert list(tmp_path.iterdir()) == []

@@ -166,7 +166,10 @@ def test_folders_matched_by_name_are_pairs(scene, tmp_path):
         napari_semsr.pairs(*line, overwrite=True, **options)
     made = napari_semsr.pairs(*line, overwrite=True, leave_out="two", **options)
     assert made.candidates == 20
-    for names, said in (("tow", "got tow; known are one, two"), ("one,two", "got all")):
+    for names, said in (
+        ("tow", "got tow; the existing names are one, two"),
+        ("one,two", "got all"),
+    ):
         with pytest.raises(SemsrError, match=said):
             napari_semsr.pairs(*line, overwrite=True, leave_out=names, **options)
 

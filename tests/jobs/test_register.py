@@ -272,7 +272,8 @@ def test_small_overlap_and_a_large_error_are_told(views):
     )
     with (
         warned(
-            "overlap-small", match="overlap by 18% of the smaller one, less than 30%"
+            "overlap-small",
+            match="covers only 18% of the smaller image, less than 30%",
         ),
         warned(
             "map-imprecise",

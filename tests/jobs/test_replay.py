@@ -152,8 +152,11 @@ def test_other_shape_and_calibration_are_told(place, a):
     )
     found = semsr.replay(path)
     assert found.max_abs_difference is None
-    assert "50 x 60 px, but 60 x 60 px when replayed" in said(found, "pixels")[0]
-    assert "The pixel size was 20, 20 nm when stored" in said(found, "calibration")[0]
+    assert (
+        "50 x 60 px as stored, but 60 x 60 px when replayed" in said(found, "pixels")[0]
+    )
+    [size] = said(found, "calibration")
+    assert "The pixel size is 20, 20 nm in the stored output, but 10, 10 nm" in size
 
 
 def test_other_input_is_named_with_both_digests(cut, a):

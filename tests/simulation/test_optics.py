@@ -235,7 +235,7 @@ def test_source_points_fill_the_illumination(factor):
         ({"depth_of_field_nm": 80}, "depth_of_field_nm applies only to Gaussian"),
         (
             {"optics": "gaussian", "coma_waves": 0.1},
-            "coma_waves applies only to a lens",
+            "coma_waves applies only to pupil optics",
         ),
         ({"coherence_factor": 2}, "must be at most 1"),
     ],

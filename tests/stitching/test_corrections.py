@@ -176,7 +176,10 @@ def test_a_frame_that_found_no_place_is_joined(plain):
             "must name frames of the scan, got f099; its 12 frames are f000 to f011",
         ),
         ({"drop": names_of(*range(11))}, "leave at least two frames, but they drop 11"),
-        ({"strike": [("f000", "f000")]}, "needs two frames, got frame f000 twice"),
+        (
+            {"strike": [("f000", "f000")]},
+            "needs two different frames, but frame f000 is given twice",
+        ),
         (
             {"join": [{"first": "f000", "second": "f001", "shift_px": (0, 1e9)}]},
             r"within 1152 x 1152 px.* got 0, 1e\+09 for f000 and f001",
@@ -191,7 +194,7 @@ def test_a_frame_that_found_no_place_is_joined(plain):
                 "strike": [("f001", "f000")],
                 "join": [{"first": "f000", "second": "f001", "shift_px": (0, 9)}],
             },
-            "overlap of f000 and f001 is both struck and joined",
+            "overlap of f000 and f001 is listed in both strike and join",
         ),
         (
             {
@@ -201,7 +204,7 @@ def test_a_frame_that_found_no_place_is_joined(plain):
                 },
                 "join": [{"first": "f000", "second": "f001", "shift_px": (0, 70)}],
             },
-            "Placed frames and joins contradict each other",
+            "Placed frames and joins disagree by",
         ),
         ({"place": {"f000": {"y_px": float("nan"), "x_px": 1}}}, "finite number"),
         ({"dorp": []}, "did you mean drop"),

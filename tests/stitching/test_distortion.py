@@ -101,7 +101,7 @@ def test_a_scan_without_distortion_stays_as_it_was(still):
 @pytest.mark.broad
 def test_overlaps_that_contradict_a_calibration_are_told(bent):
     (message,) = calibrated(bent[1], 0.02).warnings
-    told = r"The overlaps show a distortion of (\S+) \+- 0\.000"
+    told = r"The overlaps show a rim distortion of (\S+) \+- 0\.000"
     (found,) = re.findall(told, message)
     assert float(found) == pytest.approx(0.03, rel=0.05)
     assert "the calibration states 0.0200 +- 0.0003" in message

@@ -167,7 +167,7 @@ def test_scans_without_overlap_or_anything_in_common_are_refused(square_scan, rn
         run(solve_mosaic(acquisition))
     with pytest.raises(RegistrationError, match="no two of them match"):
         run(solve_mosaic(acquisition.replace(nominal_px=None, grid=None)))
-    with pytest.raises(RegistrationError, match="check grid and order"):
+    with pytest.raises(RegistrationError, match="check the grid and order"):
         run(solve_mosaic(acquisition.replace(nominal_px=None)))
 
 
@@ -194,7 +194,9 @@ def placed(scan, **known):
 def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_scan):
     truth = square_scan.truth
     state = placed(square_scan, layout=Layout(truth, (), ()))
-    with pytest.raises(RegistrationError, match=r"none of 9 does: .* their unit\.$"):
+    with pytest.raises(
+        RegistrationError, match=r"none of the 9 frames do: .* their unit\.$"
+    ):
         finish_solution(state)
     flat = create_uniform_flat_field((128, 128), 0.0, "none")
     state = placed(square_scan, layout=Layout(truth, (), ()))
@@ -253,7 +255,7 @@ def test_frames_whose_one_joint_misses_itself_or_was_not_measured_are_told(
     # placed among all of its neighbours, one of them holds them as well
     rescued = hung(square_scan, chain, 15.0, rescued_frames={6})
     assert rescued.is_placed.all()
-    with pytest.raises(RegistrationError, match="none of 9 does"):
+    with pytest.raises(RegistrationError, match="none of the 9 frames do"):
         hung(square_scan, [(5, 6)], 15.0, rescued_frames={7})
 
 
@@ -317,7 +319,7 @@ def test_each_overlap_is_reported_with_its_shift_and_doubt(square_scan):
             "check the positions, their unit and the pixel size",
         ),
         ({"grid": (3, 3)}, "check the grid and order"),
-        ({"grid": (3, 3), "overlap": 0.3}, "check grid, overlap and order"),
+        ({"grid": (3, 3), "overlap": 0.3}, "check the grid, overlap and order"),
         ({}, "pass positions or a grid"),
     ],
     ids=["px", "nm", "grid", "overlap", "nothing"],
@@ -335,7 +337,7 @@ def test_too_few_frames_of_a_grid_ask_for_another_one(square_scan):
     joint = Overlap(0, 1, tuple(square_scan.truth[1] - square_scan.truth[0]), 9.0)
     state.layout, state.is_stated = Layout(state.positions, (joint,), ()), False
     said = " ".join(finish_solution(state).warnings)
-    assert "check grid and order, or pass positions." in said
+    assert "check the grid and order, or pass positions." in said
     assert "set grid" not in said
 
 

@@ -89,7 +89,9 @@ def test_devices_that_cannot_train_are_refused(monkeypatch):
     monkeypatch.setattr(loop, "device_count", lambda kind: 4)
     assert choose_training_device(several) == CUDA
     assert choose_training_device(several, "cpu") == CPU
-    with pytest.raises(OptionError, match="the 4 GPUs of this machine, got 8"):
+    with pytest.raises(
+        OptionError, match="number of GPUs on this machine \\(4\\), got 8"
+    ):
         choose_training_device(RECIPE.replace(devices=8), "cuda")
 
 

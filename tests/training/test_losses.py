@@ -94,7 +94,9 @@ def test_ssim_in_half_precision_is_as_good() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 10, 30), (1, 1, 30, 31)])
 def test_ssim_refuses_what_does_not_fit(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match="equal shape and at least 11 px, got"):
+    with pytest.raises(
+        ShapeError, match="equal shape with sides of at least 11 px, got"
+    ):
         ssim(torch.zeros(shape), torch.zeros(1, 1, *shape[-2:])[..., :30])
 
 

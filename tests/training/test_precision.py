@@ -37,7 +37,7 @@ def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
     with refused(
         OptionError,
         "precision-unsupported",
-        match="24 channels.* multiple of 16",
+        match="channel count that is not a multiple of 16, got 24",
     ):
         should_use_bf16(_recipe("bf16"), ODD)
     assert should_use_bf16(_recipe("bf16"), EVEN)

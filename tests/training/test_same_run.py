@@ -102,7 +102,9 @@ def test_fault_in_the_first_step_leaves_a_run_alone(begun, tmp_path, monkeypatch
 def test_other_pairs_are_refused_and_the_same_elsewhere_are_not(begun, tmp_path):
     held = _held(begun)
     other = _cut(tmp_path / "b.zarr", seed=1)
-    with pytest.raises(CheckpointError, match=r"the pairs a\.zarr, got b\.zarr"):
+    with pytest.raises(
+        CheckpointError, match=r"the pairs a\.zarr, but b\.zarr has different"
+    ):
         run(loop.train(_from(other), begun, resume=True))
     assert _held(begun) == held
     moved = (tmp_path / "a.zarr").rename(tmp_path / "moved.zarr")
@@ -114,7 +116,9 @@ def test_other_pairs_are_refused_and_the_same_elsewhere_are_not(begun, tmp_path)
 
 def test_other_recipe_is_refused_by_what_differs(begun: Path, tmp_path: Path) -> None:
     store = tmp_path / "a.zarr"
-    with pytest.raises(CheckpointError, match=r"seed was 0, got 3; loss was l1, got m"):
+    with pytest.raises(
+        CheckpointError, match=r"seed was 0, is now 3; loss was l1, is now m"
+    ):
         run(loop.train(_from(store, loss="mse", seed=3), begun, resume=True))
     free = _from(store, batch=3, steps=3, learning_rate=1e-5, workers=1)
     assert run(loop.train(free, begun, resume=True)).steps == 3
@@ -156,7 +160,7 @@ def test_images_that_changed_lists_are_refused(kept: str, tmp_path: Path) -> Non
     told = r"the training image a\.png have changed"
     if kept == "no recipe":  # which would tell by its lists
         now = {"train": {"b.png": "2"}, "validation": {"a.png": "1"}}
-        told = r"the training image a\.png, got b\.png"
+        told = r"the training image a\.png, but b\.png has different"
     with pytest.raises(CheckpointError, match=told):
         RunFolder(tmp_path, RECIPE).check_inputs(now)
 
@@ -194,9 +198,13 @@ def test_recipes_and_blurs_of_an_earlier_version_are_no_others(tmp_path):
     before["gan"]["kernel"]["spectrum_weight"] = 1.0
     check_same_recipe(blurred, before, tmp_path)
     bare = blurred.replace(gan={"history": 0})
-    with pytest.raises(CheckpointError, match=r"kernel\.sigma_px was 1\.0, got null"):
+    with pytest.raises(
+        CheckpointError, match=r"kernel\.sigma_px was 1\.0, is now null"
+    ):
         check_same_recipe(bare, before, tmp_path)
-    with pytest.raises(CheckpointError, match=r"kernel\.sigma_px was null, got 1\.0"):
+    with pytest.raises(
+        CheckpointError, match=r"kernel\.sigma_px was null, is now 1\.0"
+    ):
         check_same_recipe(blurred, bare.model_dump(mode="json"), tmp_path)
 
 
@@ -208,7 +216,7 @@ def test_spectra_of_a_learnt_blur_keep_the_side_of_patches(tmp_path: Path) -> No
         given = larger, asked.model_dump(mode="json"), tmp_path
         if not learnt:
             check_same_recipe(*given)
-    with pytest.raises(CheckpointError, match=r"patch_px was 16, got 24"):
+    with pytest.raises(CheckpointError, match=r"patch_px was 16, is now 24"):
         check_same_recipe(*given)
 
 

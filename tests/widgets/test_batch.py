@@ -102,7 +102,7 @@ def test_a_cancelled_batch_goes_on(panel, run_panel):
 @pytest.mark.broad
 def test_a_failing_image_is_told_and_shown_first(panel, run_panel, tmp_path):
     (tmp_path / "scans" / "s1.tif").write_bytes(b"no image")
-    assert run_panel(panel) == "3 images done, 1 failed (column error)."
+    assert run_panel(panel) == "3 images done, 1 failed (see the error column)."
     heads, rows = texts(panel.rows)
     assert heads[1] == "error"
     assert rows[1][1].startswith("degrade: ")
@@ -184,7 +184,7 @@ def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     said = shown.plan_note.text()
     assert "1. crop: box 0 0 32 40" in said
     assert "2. degrade" in said
-    assert "For 4 images." in said
+    assert "Will be applied to 4 images." in said
     assert run_panel(shown) == "4 images done."
     again = semsr.read(tmp_path / "made" / "degrade" / "s1.ome.tif")
     np.testing.assert_array_equal(again.array(), shown.viewer.layers[0].data)
@@ -219,7 +219,7 @@ def test_warnings_of_steps_are_in_the_words_of_their_panels(
     panel.layer.value = model.layers[0]
     panel.inputs.value = scans
     run_panel(panel)
-    assert "set 'Blur' if it is known" in panel.warning_label.text()
+    assert "set 'Blur' if the blur is known" in panel.warning_label.text()
 
 
 def test_a_button_below_a_result_leads_to_its_steps(shown, hold):

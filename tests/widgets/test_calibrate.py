@@ -505,13 +505,13 @@ def test_line_under_another_image_or_off_its_own_is_asked_about(panel, model):
     group, other = _two_images(panel, model)
     other.visible = True
     group.set_scale_from_line()
-    assert "other covers it" in panel.status.text()
+    assert "other covers that area" in panel.status.text()
     other.visible = False
     for ends in ([[10, 5], [10, 80]], [[-9, 5], [20, 5]]):
         model.layers["Scale line"].data = []
         model.layers["Scale line"].add_lines(np.array(ends, dtype=float))
         group.set_scale_from_line()
-        assert "ends outside field" in panel.status.text()
+        assert "The line extends beyond field" in panel.status.text()
     assert not is_calibrated(model.layers["field"])
     assert not is_calibrated(other)
 

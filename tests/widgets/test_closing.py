@@ -190,7 +190,7 @@ def test_changes_that_cannot_be_saved_are_asked_for(opened, closings, qtbot, tmp
     panel.window().close()
     assert closings.count == 0
     panel.window().close()
-    assert asked == [["the last changes of kept.semsr"]]
+    assert asked == [["the latest changes to kept.semsr"]]
     answer("discard")
     panel.window().close()
     assert closings.count == 1

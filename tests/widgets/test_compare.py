@@ -360,10 +360,10 @@ def test_a_removed_result_comes_back_with_its_strength(panel, model, set_strengt
 def test_hardly_anything_is_said_in_the_table_and_in_a_sentence():
     change = Change(0.1, 2.0, 0.0, noise=4.0, level=1.0, looked_at=0.25, hardly=True)
     rows, said = get_figures(change), describe_small_change(change)
-    assert said == " Hardly changed: the method has no effect here."
+    assert said == " The image is almost unchanged: the method has no effect here."
     mean = rows["Mean change"]
     assert mean.large
-    assert f"{mean.verdict}." == said.strip().lower()
+    assert f"the image is {mean.verdict}." == said.strip().lower()
     told = "0.1 grey levels (0.025 times the noise)"
     assert str(replace(mean, verdict="")) == told
     assert str(rows["Change seen in"]) == "25 % of the field"

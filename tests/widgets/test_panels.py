@@ -377,7 +377,7 @@ def says(panel, text):
 
 def test_panels_compute_one_after_another(two, qtbot, counting):
     (first, second), (shown, jobs) = two, counting
-    assert second.status.text() == "Waiting for Metrics (1 before it)"
+    assert second.status.text() == "Waiting for Metrics (1 ahead)"
     assert second.cancel_button.isEnabled()
     assert second.run_button.text() == "Queue"
     qtbot.waitUntil(says(first, "half of 0"), timeout=LIMIT_MS)

@@ -902,7 +902,7 @@ def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
         content["window"] |= {"zoom": "x", "center": None, "point": [1]}
     viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["mark"]
-    assert "Layer 'field' was left out, since its description" in panel.status.text()
+    assert "Layer 'field' was skipped because its description" in panel.status.text()
     project.save_again(panel)
     assert {item["name"] for item in listed(project.path)["layers"]} == {
         "field",

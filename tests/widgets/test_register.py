@@ -105,7 +105,7 @@ def test_both_are_never_one_layer(panel, opened):
 
 def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     said = run_panel(panel)
-    assert "Registered light to electrons, expected to be" in said
+    assert "Registered light to electrons, with an expected error of" in said
     layer = opened.layers["light · registered"]
     image = micrograph_from_layer(layer)
     assert Grid.from_image(image) == Grid.from_image(FIXED)
@@ -247,9 +247,7 @@ def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     assert (panel.moving.value, panel.fixed.value.name) == (light, "electrons")
     said = run_panel(panel)
     assert "Registered light to electrons" in said
-    assert (
-        "was estimated by registering it with electrons" in panel.warning_label.text()
-    )
+    assert "was estimated by registration with electrons" in panel.warning_label.text()
     assert panel.last_registration[0].found_pixel_size_nm == pytest.approx(10, rel=0.01)
     assert missed_nm(panel.last_registration[0].registration.transform) < 20
     assert "Set the measured pixel size of light" in panel.take_size_button.text()
@@ -389,8 +387,8 @@ def test_marks_of_an_image_without_a_pixel_size_are_told_and_kept_in_pixels(
     for places, marks in zip((MARKS, MARKS[::-1]), panel.marks.points, strict=True):
         marks.data = places
     panel.marks.show_fit()
-    assert " px; landmark " in panel.marks.note.text()
-    assert " px from where the others predict it" in panel.marks.note.text()
+    assert " px (r.m.s.); landmark " in panel.marks.note.text()
+    assert " px from the position predicted by the others" in panel.marks.note.text()
     assert " nm" not in panel.marks.note.text()
     assert all("px)" in text for text in panel.marks.points[1].features["label"])
     table = choose(tmp_path / "places.csv")

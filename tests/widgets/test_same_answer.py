@@ -85,7 +85,7 @@ def by_button(suffix):
         choose(folder / f"saved{suffix}", ".ome.tif")  # which the suffix overrules
         panel.save_as(layer)
         wait(panel, qtbot)
-        assert "is saved as" in panel.status.text()
+        assert "was saved as" in panel.status.text()
         return opened(folder / f"saved{suffix}")
 
     return save

@@ -278,7 +278,7 @@ def test_the_button_saves_what_the_panel_made(
     assert "field · wiener" in panel.unsaved_label.text()
     choose(tmp_path / "kept", suffix)
     path = tmp_path / f"kept{suffix}"
-    assert press_save(panel, qtbot) == f"field · wiener is saved as {path}."
+    assert press_save(panel, qtbot) == f"field · wiener was saved as {path}."
     found = read(path)
     assert found.pixel_size_nm == (10, 10)
     assert found.provenance.job == "restore"
@@ -296,7 +296,7 @@ def test_the_button_asks_before_it_replaces(panel, qtbot, choose, tmp_path, answ
     press_save(panel, qtbot)
     assert "Not saved" in panel.unsaved_label.text()
     answer(True)
-    assert "is saved as" in press_save(panel, qtbot)
+    assert "was saved as" in press_save(panel, qtbot)
     assert read(tmp_path / "kept.ome.zarr").shape == (96, 96)
 
 

@@ -90,7 +90,7 @@ class Change:
     def noise_comparison(self) -> str:
         """Comparison of the mean change with the noise, as text."""
         if self.hardly:
-            return "hardly changed: the method has no effect here"
+            return "almost unchanged: the method has no effect here"
         if not self.noise:
             return ""
         if self.mean < self.noise:

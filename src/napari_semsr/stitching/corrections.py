@@ -59,8 +59,8 @@ class Corrections(Options):
             if pair in struck_pairs and pair in joined_pairs:
                 first, second = sorted(pair)
                 msg = (
-                    f"the overlap of {first} and {second} is listed in both `strike` "
-                    "and `join`"
+                    f"the overlap of {first} and {second} is listed in both strike "
+                    "and join"
                 )
                 raise ValueError(msg)
         for what, names in (

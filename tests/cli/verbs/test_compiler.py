@@ -71,16 +71,17 @@ for line in json.loads(sys.argv[2]):
 LAZY = """
 import numpy as np
 from napari_semsr.core import Box
-from napari_semsr.inference import EnhanceOptions, enhance_lazy, prepare_preview
+from napari_semsr.inference import create_enhanced_array, prepare_preview
+from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import read
 from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.jobs import find_model
 from napari_semsr.models import load_model
 
 image, loaded = read("first.tif"), load_model(find_model(sys.argv[3]))
-made = enhance_lazy(image, loaded, EnhanceOptions(device="cpu", tile=32))
+made = create_enhanced_array(image, loaded, EnhanceOptions(device="cpu", tile=32))
 getattr(made, "data", made).compute(scheduler="synchronous")
-check(enhance_lazy)
+check(create_enhanced_array)
 prepare_preview(image, loaded, EnhanceOptions(device="cpu")).enhance(Box(8, 40, 8, 40))
 check("a preview")
 for data, *_ in get_reader("made.ome.zarr")("made.ome.zarr"):

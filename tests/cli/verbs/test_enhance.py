@@ -235,7 +235,7 @@ def test_memory_that_cannot_be_kept_is_told(semsr, images):
     words = ("enhance", images / "first.tif", "--device", "cpu", "--memory-gb")
     said = semsr(*words, "1e-6", "-o", images / "o.tif")
     assert said.code == 0
-    assert "exceeds the 1e-06 GB" in " ".join(said.out.split())
+    assert "exceeds the limit of 1e-06 GB" in " ".join(said.out.split())
     said = semsr(*words, "50", "-o", images / "p.tif")
     assert "more than" not in " ".join(said.out.split())
 

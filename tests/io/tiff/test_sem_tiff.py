@@ -178,8 +178,8 @@ def test_zeiss_finds_the_pixel_size_by_the_field_where_that_is_all(
 @pytest.mark.parametrize(
     ("width", "height", "said"),
     [
-        (None, "4.474 \u00b5m", "not a length, got ''"),
-        ("nan \u00b5m", None, "not a length, got 'nan \u00b5m'"),
+        (None, "4.474 \u00b5m", "not a length ('')"),
+        ("nan \u00b5m", None, "not a length ('nan \u00b5m')"),
         ("5.965 \u00b5m", "5.965 \u00b5m", "does not match 384 x 512 px"),
     ],
 )

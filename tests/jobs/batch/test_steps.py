@@ -198,7 +198,10 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
         ("", "must have the column image"),
         ("image\n", "has no row"),
         ("picture\ns0.tif\n", "must have the column image"),
-        ("image,name\nscans/s0.tif\n", "line 2 must have 2 cells"),
+        (
+            "image,name\nscans/s0.tif\n",
+            "must have 2 cells, of which image names one",
+        ),
         ("image\nscans/s99.tif\n", "does not exist"),
         ("image\nscans/s0.tif\n./scans/s0.tif\n", "Two inputs have the same name s0"),
         (

@@ -159,7 +159,7 @@ def test_the_page_of_an_adapted_model_has_the_share_of_its_row():
     assert f"drew {count.drawn_percent:.0f} % of the removed objects" in page
     linear = found.light_tells[LINEAR].drawn_percent
     assert (
-        f"(95 % interval {low:.0f} to {high:.0f} %; a linear filter {linear:.0f} %)"
+        f"(95 % interval {low:.0f} to {high:.0f} %; linear filter: {linear:.0f} %)"
     ) in page
 
 

@@ -11,7 +11,7 @@ from tests.widgets.test_panels import make
 LARGE = {  # by the panel: the number, its unit, and words of the verdict
     "FrcMapPanel": ("Median", "nm", "that these pixels can show"),
     "ErrorMapPanel": ("RSE", "grey levels", "of the reference"),
-    "MetricsPanel": ("PSNR", "dB", "% of the range"),
+    "MetricsPanel": ("PSNR", "dB", "% of the data range"),
     "RestorePanel": ("Mean change", "grey levels", "noise of the input"),
     "EnhancePanel": ("Mean change", "grey levels", "noise of the input"),
 }

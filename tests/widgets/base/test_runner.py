@@ -228,7 +228,7 @@ def test_jobs_of_a_queue_follow_each_other_and_one_that_idles_is_passed(qtbot):
     for number, runner in enumerate(runners):
         assert runner.start(f"job {number}", partial(job, number), JobRequest("queue"))
     assert [runner.is_running for runner in runners] == [True, False, False]
-    assert logs[2].steps[-1].message == "Waiting for job 0 (2 before it)"
+    assert logs[2].steps[-1].message == "Waiting for job 0 (2 ahead)"
     gates[1].set()
     kinds[0] = WaitingProgress
     qtbot.waitUntil(lambda: logs[1].returned == [1], timeout=LIMIT_MS)

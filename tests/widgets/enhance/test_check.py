@@ -9,7 +9,7 @@ def test_check_says_how_many_discs_are_shown(model, hold, run_panel):
     panel.model.show_model("sem-restore")
     panel.form.set_values(discs=4, size_px=256, task="images")
     said = run_panel(panel)
-    assert said.startswith("Discs that sem-restore shows correctly: ")
+    assert said.startswith("Discs reproduced correctly by sem-restore: ")
     assert "blur, inserted" in panel.figures.text()
     for told in ("Shown correctly", "% of the discs", "than its input"):
         assert told in panel.headline.text()

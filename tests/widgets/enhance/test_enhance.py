@@ -123,7 +123,10 @@ def test_card_tells_what_the_check_with_discs_found():
     fog = {"radii": [], "resolved": wide}
     card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
     assert "fog 97.8 %" in format_model_card_details(card)
-    said = "98 % are shown correctly by its output, 50 % by its input (fog)"
+    said = (
+        "98 % of the discs are reproduced correctly in its output, 50 % in its input "
+        "(fog)"
+    )
     assert f"with discs added or removed: {said}" in format_model_card(card, None)
     assert "better than its input" in format_model_card(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.78, "discs": 400}
@@ -134,7 +137,7 @@ def test_card_tells_what_the_check_with_discs_found():
     tells = dict.fromkeys((MODEL, LINEAR), count)
     none = dict.fromkeys(tells, RemovalCount(objects=0, shown=0, drawn=0))
     card["checks"]["removals"] = RemovalTest(1, tells, none).to_json()
-    assert "showed 28 % of them" in format_model_card(card, None)
+    assert "but 28 % of them still appear" in format_model_card(card, None)
     assert "28 % of 50" in format_model_card_details(card)
     assert "has not been checked" in format_model_card({"name": "n"}, None)
     assert "discs" not in format_model_card_details({"name": "n"})
@@ -455,7 +458,7 @@ def test_a_small_image_has_no_unfamiliar_map_and_says_so(
     )
     panel.unfamiliar.value = True
     assert "Enhanced in" in run_panel(panel)
-    assert "must contain a block of 96 x 96 px" in panel.warning_label.text()
+    assert "must contain at least one block of 96 x 96 px" in panel.warning_label.text()
     panel.model.add_file(write_tiny_model(tmp_path, name="plain"))
     assert "plain does not record its training area" in panel.unmade.text()
 

@@ -285,7 +285,7 @@ def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
     assert again.form.values()["precision"] == "bf16"
     assert again.form.values()["tile"] == 64
     again.run_button.click()
-    assert "Waiting for Enhance (1 before it)" in again.status.text()
+    assert "Waiting for Enhance (1 ahead)" in again.status.text()
     computed.allow()
     finish(again)
     assert [item.name for item in model.layers] == ["field", "field · sem-restore"]

@@ -145,7 +145,7 @@ def test_map_is_made_where_no_part_is_whole(panel, model, exposures, run_panel):
         data[slice(*half)] = np.nan
         model.layers[exposure.name].data = data
     assert "blocks" in run_panel(panel)
-    assert "left out: No part of second and first" in panel.figures.text()
+    assert "left out: No area of second and first" in panel.figures.text()
     assert not panel.plot.axes[1].get_visible()
 
 
@@ -310,7 +310,7 @@ def test_map_is_shown_over_its_image_and_not_over_what_a_network_made(
     assert model.layers["second"].visible
     assert model.layers["first"].visible
     assert not model.layers["enhanced"].visible
-    assert said.endswith("is shown over the image; enhanced is hidden.")
+    assert said.endswith("is shown over the image; hidden: enhanced.")
     run_panel(panel)
     assert panel.status.text().endswith("is shown over the image.")
 

@@ -238,7 +238,7 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     np.testing.assert_allclose(layer.scale, mosaic.scale)
     np.testing.assert_allclose(layer.translate, mosaic.translate)
     assert units(model) == NM
-    assert "Up to 4 frames" in panel.status.text()
+    assert "covered by up to 4 frames" in panel.status.text()
     assert layer not in list_grey_layers(model)
     assert layer not in panel.own_layers
     assert model.layers.selection.active is mosaic
@@ -339,7 +339,10 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     panel.calibration.value = path
     assert panel.pixel_size.value == (25, 25)
     assert not panel.pixel_size.isEnabled()
-    assert "0.4 \N{PLUS-MINUS SIGN} 0.1 % at the rim" in panel.calibration_label.text()
+    assert (
+        "0.4 \N{PLUS-MINUS SIGN} 0.1 % at the edge of the field"
+        in panel.calibration_label.text()
+    )
     assert panel.distortion.current_choice == "from the calibration"
     run_panel(panel)
     bent = str(panel.findings().numbers["Distortion"])
@@ -355,7 +358,7 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     assert panel.distortion.value == "auto"
     panel.calibration.value = path
     assert "must contain pixel_size_nm" in panel.status.text()
-    assert "must have pixel_size_nm" in run_panel(panel)
+    assert "must contain pixel_size_nm" in run_panel(panel)
 
 
 def test_frames_in_colour_are_looked_into_again_when_asked(make, rng, finish, tmp_path):
@@ -465,7 +468,7 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
             folder / f"{frame.stem}.png"
         )
     panel = make(folder)
-    assert "stitched" in run_panel(panel)
+    assert "Stitched 4 of 4 frames" in run_panel(panel)
     assert "stage error" not in panel.figures.text()
 
 

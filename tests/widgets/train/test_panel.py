@@ -354,7 +354,7 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
 def test_run_to_resume_is_asked_for(panel, training, folder, choose):
     choose(folder)
     panel.resume_button.click()
-    assert "no run to resume" in panel.status.text()
+    assert "No run to resume in" in panel.status.text()
     assert not training.requests
 
 

@@ -678,9 +678,8 @@ def _get_metrics(outcome: FrcOutcome) -> Numbers:
         if resolution is None
         else replace(resolution, note=f"{resolution.note} {where}".strip())
     )
-    for name, figure in (
-        whole or blocks
-    ).items():  # the reasons of failed blocks follow below
+    # the reasons of failed blocks follow below
+    for name, figure in (whole or blocks).items():
         if name != "Note" and not name.startswith(("Failed", "In all")):
             rows.setdefault(name, figure)
     if outcome.alone is not None:
