@@ -41,7 +41,7 @@ def test_what_was_added_is_found(before):
     assert found.largest == pytest.approx(20, rel=1e-3)
     assert found.share == pytest.approx(0.1)
     assert not found.hardly
-    assert "hardly changed" not in found.noise_comparison
+    assert "almost unchanged" not in found.noise_comparison
     data = before.data.copy()
     data[::20, ::20] += 60  # a few pixels, much
     found = run(measure_change(before, before.replace(data=data)))
@@ -90,7 +90,7 @@ def test_without_a_pixel_in_common_nothing_is_told(before):
         (1.0, 2.0, False, "less than the noise of the input"),
         (2.0, 2.0, False, "more than the noise of the input: look at the difference"),
         (2.0, 0.0, False, ""),
-        (1.0, 2.0, True, "hardly changed: the method has no effect here"),
+        (1.0, 2.0, True, "almost unchanged: the method has no effect here"),
     ],
 )
 def test_a_change_is_compared_with_the_noise(mean, noise, hardly, said):

@@ -273,7 +273,7 @@ def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
     assert (store / "labels" / "coverage" / "0").is_dir()
     assert "exists" in run_panel(panel)
     panel.existing.value = True
-    assert "frames in" in run_panel(panel)
+    assert "Stitched " in run_panel(panel)
 
 
 @pytest.mark.broad
