@@ -342,7 +342,7 @@ def run_area(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         for number in range(1, int(fields)):
             place = look(sample, sample.seed + number * MORE_FIELDS)
             found = quietly(lambda p=place: run(REGISTER.job(p.mosaic, p.sem)))
-            back = found.stored.transform.inverse()
+            back = found.stored_transform.transform.inverse()
             sem = WarpedImage(place.sem, Grid.from_image(place.mosaic), back).read()
             images.append(AreaImages(place.mosaic.array(), sem.astype(np.float32)))
         fit = train(images, PLAN["steps"])

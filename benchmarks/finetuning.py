@@ -199,7 +199,7 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
         found = run(REGISTER.job(place.mosaic, place.view))
     except SemsrError as error:
         return {**row, "refused": str(error)}
-    stored = moved(found.stored, off_px, float(place.mosaic.scale[0]))
+    stored = moved(found.stored_transform, off_px, float(place.mosaic.scale[0]))
     options = PairOptions(test=HELD_OUT)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -231,7 +231,11 @@ def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, A
         warnings.simplefilter("ignore")  # the clean view has another digest
         run(
             PAIRS.job(
-                place.mosaic, place.clean, told, options=cut, transform=found.stored
+                place.mosaic,
+                place.clean,
+                told,
+                options=cut,
+                transform=found.stored_transform,
             )
         )
     pairs = test_pairs(store, told)

@@ -442,7 +442,7 @@ def test_the_pixel_size_that_an_image_lacks_is_found(views):
     assert made.error_px < 0.5
     assert [get_error_code(one) for one in said] == ["pixel-size-found"]
     assert made.to_json()["found_pixel_size_nm"] == made.found_pixel_size_nm
-    assert made.image.pixel_size_nm == made.stored.fixed.pixel_size_nm
+    assert made.image.pixel_size_nm == made.stored_transform.fixed.pixel_size_nm
 
 
 def test_landmarks_find_the_pixel_size_too(views):

@@ -541,7 +541,7 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
 ):
     layer = model.add_points([[1, 2]], name="mark")
     panel, path, told = project.save(model), project.path, []
-    panel.session.failed.connect(told.append)
+    panel.session.save_failed.connect(told.append)
     away = path.rename(tmp_path / "away")
     path.write_text("a file lies where the project was")
     layer.name = "mark 0"

@@ -463,7 +463,7 @@ def test_figures_are_told_of_the_layers_that_a_given_map_was_applied_to(
 ):
     path = tmp_path / "map.json"
     run_panel(panel)
-    write_transform(path, panel.last_registration[0].stored)
+    write_transform(path, panel.last_registration[0].stored_transform)
     made = add(opened, moving_image().replace(name="enhanced"))
     made.metadata[NETWORK_KEY] = {"model": "sharper", "digest": "0"}
     panel.moving.value, panel.fixed.value = made, opened.layers["electrons"]
@@ -497,7 +497,7 @@ def test_what_is_shown_turned_is_taken_as_it_is_shown(
     made = opened.layers["light · registered"].data
     expected = WarpedImage(moving_image(), Grid.from_image(FIXED), TRUE).read()
     np.testing.assert_allclose(np.asarray(made), expected, atol=1e-5)
-    assert missed_nm(panel.last_registration[0].stored.transform) < 1e-6
+    assert missed_nm(panel.last_registration[0].stored_transform.transform) < 1e-6
     light.affine = np.eye(3)
     assert panel.shown_button.isHidden()
 

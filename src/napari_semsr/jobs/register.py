@@ -117,7 +117,7 @@ class Registered(Result):
     None if both images had a pixel size.
 
     If nothing is written, `image` is a lazy dask array. It is NaN where the moving
-    image has no data. `registration` is the map, `stored` its form for
+    image has no data. `registration` is the map, `stored_transform` its form for
     `write_transform`. `transform` has the affine matrix ``[[yy, yx, y], [xy, xx, x]]``
     from the moving to the fixed image in nm; also as ``degrees``, ``scale`` and
     ``mirrored``; for an elastic map also the ``spacing_nm`` of its knots and
@@ -167,7 +167,7 @@ class Registered(Result):
     unreliable: Annotated[float | None, Quantity("Unreliable", "of the patches", ".0%")]
     image: Micrograph | None = field(metadata={"json": False})
     registration: Registration = field(metadata={"json": False})
-    stored: StoredTransform = field(metadata={"json": False})
+    stored_transform: StoredTransform = field(metadata={"json": False})
 
     @property
     def verdict(self) -> str:
@@ -187,10 +187,10 @@ class Registered(Result):
     @property
     def shift(self) -> Annotated[str, Quantity("Shift")]:
         """Shift of the centre of the moving image."""
-        side = self.stored.moving
+        side = self.stored_transform.moving
         half = (np.array(side.shape) - 1) / 2
         middle = np.array(side.origin_nm) + half * np.array(side.pixel_size_nm)
-        down, right = (self.stored.transform(middle[None]) - middle)[0]
+        down, right = (self.stored_transform.transform(middle[None]) - middle)[0]
         return describe_shift((float(down), float(right)))
 
     @property
@@ -305,7 +305,7 @@ def _register_images(
         origin=fixed_image.origin,
         image=image_made,
         registration=registration,
-        stored=transform_file,
+        stored_transform=transform_file,
         **describe_registration(registration),
     )
 

@@ -134,7 +134,7 @@ class RestoredFile(ImageResult):
     change: Change | None = None
 
     @property
-    def called(self) -> Annotated[str, Quantity("Method")]:
+    def method_text(self) -> Annotated[str, Quantity("Method")]:
         """Name of the method."""
         return METHOD_CALLED[self.method]
 

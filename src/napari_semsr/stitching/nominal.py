@@ -137,8 +137,8 @@ def find_alternative_axes(
         if 1 / _MAX_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MAX_SCALE:
             seeds.append(convert_to_matrix(step_seen / step))
             # the same with y mirrored first
-            mirrored = convert_to_matrix(step_seen / step.conjugate())
-            seeds.append(mirrored @ np.diag([-1.0, 1.0]))
+            mirror_matrix = convert_to_matrix(step_seen / step.conjugate())
+            seeds.append(mirror_matrix @ np.diag([-1.0, 1.0]))
     fits = np.array([find_fitting_pairs(matrix).sum() for matrix in seeds])
     if fits[0] >= _AS_WELL * fits.max():
         return None

@@ -43,5 +43,6 @@ class RestorePanel(VerbPanel):
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name
         return (
-            f"Restored {what} ({report.called}).{describe_small_change(report.change)}"
+            f"Restored {what} "
+            f"({report.method_text}).{describe_small_change(report.change)}"
         )

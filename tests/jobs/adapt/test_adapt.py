@@ -222,9 +222,10 @@ def test_the_page_names_what_was_invented(adapted):
 
 def test_a_training_shows_the_held_out_part_next_to_sem(adapted):
     _, _, steps = adapted
-    told = [step for step in steps if isinstance(step, AdaptProgress) and step.shown]
+    progress = [step for step in steps if isinstance(step, AdaptProgress)]
+    told = [step for step in progress if step.preview_images]
     assert told
-    light, now, sem = told[-1].shown
+    light, now, sem = told[-1].preview_images
     assert light.shape == now.shape == sem.shape
     assert told[-1].gain_db > told[-1].linear_gain_db
 

@@ -138,15 +138,15 @@ class AdaptOptions(RegisterOptions):
 class AdaptProgress(Progress):
     """Training progress, with results on the held-out part.
 
-    `shown` are the input, the model's present result and the SEM image of the first
-    area, in the grey values of the last; empty if nothing is new. Gains are over the
-    input, on the held-out part.
+    `preview_images` are the input, the model's present result and the SEM image of the
+    first area, in the grey values of the last; empty if nothing is new. Gains are over
+    the input, on the held-out part.
     """
 
     seconds: float = 0.0  # of training
     gain_db: float | None = None
     linear_gain_db: float | None = None
-    shown: tuple[FloatArray, ...] = ()
+    preview_images: tuple[FloatArray, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,7 +396,7 @@ def _prepare_areas(
             run, image, sem_image.name, resumed_transform
         )
         if not transform_file.is_file() or transform is None:
-            stored_transform = registration.stored
+            stored_transform = registration.stored_transform
             quality = {**stored_transform.quality, _SEARCH: search}
             write_transform(transform_file, replace(stored_transform, quality=quality))
         found_registration = registration.registration

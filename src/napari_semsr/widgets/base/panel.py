@@ -423,7 +423,7 @@ class Panel(QWidget):
         for runner in self._runners:
             runner.stepped.connect(self._show_step)
             runner.failed.connect(self._show_job_problem)
-            runner.logged.connect(self._show_log_link)
+            runner.error_logged.connect(self._show_log_link)
             runner.warned.connect(self.show_warning)
             runner.busy_changed.connect(self._update_buttons)
         self.runner.busy_changed.connect(self._show_busy)

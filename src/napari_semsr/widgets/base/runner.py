@@ -472,7 +472,7 @@ class JobRunner(QObject):
     """Emits the result of the job."""
     failed = QtSignal(str)
     """Emits the error as one sentence."""
-    logged = QtSignal(str)
+    error_logged = QtSignal(str)
     """Emits the path of the error log file, after `failed`."""
     cancelled = QtSignal()
     """Emitted when a cancelled job has actually ended."""
@@ -573,4 +573,4 @@ class JobRunner(QObject):
             self.failed.emit(sentence)
             log_file = log_error(run.title, error)
             if log_file is not None:
-                self.logged.emit(str(log_file))
+                self.error_logged.emit(str(log_file))

@@ -178,9 +178,9 @@ class Session(QObject):
 
     changed = QtSignal()
     """Emitted after content was saved or a project was opened."""
-    said = QtSignal(str)
+    message_ready = QtSignal(str)
     """Emits a status message."""
-    failed = QtSignal(str)
+    save_failed = QtSignal(str)
     """Emits an error message."""
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -326,7 +326,7 @@ class Session(QObject):
     def watch_steps(self, window: Any) -> None:
         """Save the state of a workflow window, using its `state` and `show_state`."""
         self._steps_window = ref(window)
-        window.moved.connect(self._schedule_save)
+        window.page_changed.connect(self._schedule_save)
         if self._steps:
             window.show_state(self._steps)
 
@@ -360,7 +360,9 @@ class Session(QObject):
         layers_lost = [item for item in project.layers if item.name not in names]
         self._resume_project(folder, project, tuple(layers_lost))
         self.save()
-        self.said.emit(f"{folder.name} is open; changes are saved automatically.")
+        self.message_ready.emit(
+            f"{folder.name} is open; changes are saved automatically."
+        )
 
     def _resume_project(
         self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
@@ -571,7 +573,7 @@ class Session(QObject):
         self._then.clear()
         self.failing, self._opening = not self._opening, False
         show_error(text)  # even if no panel shows it
-        self.failed.emit(text)
+        self.save_failed.emit(text)
         self.changed.emit()
 
     def _describe_project(self) -> Project:
@@ -816,7 +818,7 @@ class Session(QObject):
             f"Opened {project_opened.folder.name} with {count} "
             f"layer{'s'[: count != 1]}."
         )
-        self.said.emit(" ".join([sentence, *sentences]))
+        self.message_ready.emit(" ".join([sentence, *sentences]))
         self.changed.emit()
 
     # -- closing ---------------------------------------------------------------------

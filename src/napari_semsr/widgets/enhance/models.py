@@ -56,12 +56,12 @@ class _LibraryEvents:
     """Signals that notify open panels of changes in the model library."""
 
     changed = Signal()
-    arrived = Signal(str)
+    model_imported = Signal(str)
 
 
 NEWS = _LibraryEvents()
 """Emitted in the main thread: `changed` when a model was added to the library or its
-card changed, `arrived` with its name when the user has imported one.
+card changed, `model_imported` with its name when the user has imported one.
 """
 
 
@@ -252,7 +252,7 @@ class ModelChooser(Form):
         self._model_proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._refresh_model_list)
-        NEWS.arrived.connect(self.choose)
+        NEWS.model_imported.connect(self.choose)
         self.refresh()
 
     @property
@@ -509,7 +509,7 @@ class ImportPanel(Panel):
         """Show the card, and select the model in open panels."""
         NEWS.changed.emit()
         name = str(model_file.card["name"])
-        NEWS.arrived.emit(name)
+        NEWS.model_imported.emit(name)
         more = format_model_card(model_file.card, None) + format_model_card_details(
             model_file.card
         )

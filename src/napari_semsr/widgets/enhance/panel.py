@@ -331,7 +331,7 @@ Subject = tuple[Image, Micrograph, str, EnhanceOptions]
 class MousePreview(OverlayLayer):
     """Preview of a model's output under the mouse."""
 
-    found = Signal(object)  # the blur measured by the model, in px, or None
+    blur_measured = Signal(object)  # the blur measured by the model, in px, or None
 
     def __init__(
         self,
@@ -415,7 +415,7 @@ class MousePreview(OverlayLayer):
             look = create_layer_keywords(image, contrast_limits=limits, name=_NAME)
             self.show_pixels(pixels, look | {"scale": pitch, "translate": corner})
             if subject[3].blur_px is None:
-                self.found.emit(self._desk.blur_px)
+                self.blur_measured.emit(self._desk.blur_px)
 
     def _restart_preview_if_idle(self, busy: bool) -> None:
         if self._is_wanted and not busy:
@@ -692,7 +692,7 @@ class EnhancePanel(Panel):
             control.changed.connect(self.look.preview.restart_if_active)
         # preview a choice of the user, but not one set by a run
         self.sharpen.kind.native.activated.connect(self.look.start_preview)
-        self.look.preview.found.connect(self.sharpen.show_measured_blur)
+        self.look.preview.blur_measured.connect(self.sharpen.show_measured_blur)
         self.runner.failed.connect(self._keep_or_remove_layer)
         self.session.changed.connect(self._check_project_stores)
 

@@ -279,14 +279,14 @@ class VerbPanel(Panel):
                 hide_other_maps(self.viewer, layer_made)
                 yield
         elif outcome.output is not None:
-            made = outcome.output
+            output = outcome.output
             title = create_result_name(
                 self.viewer, outcome.images[0].name, outcome.step
             )
             layer_made = (
-                add_stack(self.viewer, made, layer, title)
-                if made.planes
-                else add_opened_image(self.viewer, made.output, name=title)
+                add_stack(self.viewer, output, layer, title)
+                if output.planes
+                else add_opened_image(self.viewer, output.output, name=title)
             )
             yield
             self.compare_with_source(layer_made, layer, outcome)

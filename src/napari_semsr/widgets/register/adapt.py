@@ -262,11 +262,12 @@ class AdaptPanel(Panel):
             return
         self.stop_button.setEnabled(True)
         self._linear = step.linear_gain_db
-        if step.shown:
+        if step.preview_images:
             # the held-out area side by side: optical, enhanced, SEM
-            low = np.concatenate([plane.ravel() for plane in step.shown]).min()
-            gap = np.full((step.shown[0].shape[0], _GAP_PX), low)
-            parts = [part for plane in step.shown for part in (plane, gap)][:-1]
+            planes = step.preview_images
+            low = np.concatenate([plane.ravel() for plane in planes]).min()
+            gap = np.full((planes[0].shape[0], _GAP_PX), low)
+            parts = [part for plane in planes for part in (plane, gap)][:-1]
             data = np.concatenate(parts, axis=1).astype(np.float32)
             if self.layer is None:
                 # to the right of all other layers

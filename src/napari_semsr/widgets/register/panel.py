@@ -1042,9 +1042,9 @@ class RegisterPanel(Panel):
         registration_found, *layers = self.last_registration
         for layer in (item for item in layers if not is_calibrated(item)):
             side = (
-                registration_found.stored.moving
+                registration_found.stored_transform.moving
                 if layer is layers[0]
-                else registration_found.stored.fixed
+                else registration_found.stored_transform.fixed
             )
             size = side.pixel_size_nm
             origin = create_size_source("found by registration in napari", size)
@@ -1058,7 +1058,7 @@ class RegisterPanel(Panel):
     def save_transform(self) -> None:
         """Ask for a file name, and save the transform."""
         if self.last_registration is not None:
-            transform_file = self.last_registration[0].stored
+            transform_file = self.last_registration[0].stored_transform
             name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
             write = partial(write_transform, transform_file=transform_file)
             sentence = "Transform saved as {}."
@@ -1071,7 +1071,7 @@ class RegisterPanel(Panel):
         """
         if self.last_registration is not None:
             registration, moving, fixed_layer = self.last_registration
-            stored_map, there = registration.stored, self.viewer.layers
+            stored_map, there = registration.stored_transform, self.viewer.layers
             if moving in there and fixed_layer in there:
                 if _compute_sem_score(moving) <= _compute_sem_score(fixed_layer):
                     return stored_map, moving, fixed_layer

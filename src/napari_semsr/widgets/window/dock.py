@@ -159,7 +159,7 @@ _OPENS = 400  # px; chosen: rows of buttons fold once, plots are readable
 class ButtonRow(WrappingRow):
     """Row of exclusive buttons that wraps onto as many lines as needed."""
 
-    chosen = QtSignal(int)
+    button_chosen = QtSignal(int)
     """Emits the index of the button that was pressed."""
 
     def __init__(self, texts: Sequence[tuple[str, str]]) -> None:
@@ -175,7 +175,7 @@ class ButtonRow(WrappingRow):
         set_widget_visible(self, len(texts) > 1)
 
     def _on_button_pressed(self) -> None:
-        self.chosen.emit(self._group.checkedId())
+        self.button_chosen.emit(self._group.checkedId())
 
     def check(self, number: int) -> None:
         """Check one button without emitting a signal."""
@@ -267,7 +267,7 @@ class StartPage(QWidget):
 class StepPage(QWidget):
     """Page with the panels of one step, each created on first use."""
 
-    moved = QtSignal()
+    page_changed = QtSignal()
     """Emitted when another panel is shown."""
     ran = QtSignal(str)
     """Emits the step when one of its panels has run."""
@@ -280,7 +280,7 @@ class StepPage(QWidget):
         self.titles = list(step.panels)
         texts = [(title, f"{step.title}: {title}") for title in self.titles]
         self.kinds = ButtonRow(texts)
-        self.kinds.chosen.connect(self._show_chosen_panel)
+        self.kinds.button_chosen.connect(self._show_chosen_panel)
         self.stack = QStackedLayout()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -312,7 +312,7 @@ class StepPage(QWidget):
             panel.ran.connect(self._on_run_finished)
         self.stack.setCurrentWidget(self.panels[title])
         self.kinds.check(self.titles.index(title))
-        self.moved.emit()
+        self.page_changed.emit()
 
     def _show_chosen_panel(self, number: int) -> None:
         self.show_kind(self.titles[number])
@@ -324,7 +324,7 @@ class StepPage(QWidget):
 class StepsWindow(QWidget):
     """Widget that guides the user through the steps, passing results between panels."""
 
-    moved = QtSignal()
+    page_changed = QtSignal()
     """Emitted when another step or panel is shown."""
 
     def __init__(self, viewer: Viewer) -> None:
@@ -336,7 +336,7 @@ class StepsWindow(QWidget):
         self._ran: set[str] = set()
         texts = [(step.title, step.hint) for step in STEPS]
         self.steps = StepRow(texts)
-        self.steps.chosen.connect(self.show_step)
+        self.steps.button_chosen.connect(self.show_step)
         self.hint = RichTextLabel()
         self.beginning = StartPage(viewer)
         self.beginning.frames_chosen.connect(self._show_frames)
@@ -370,7 +370,7 @@ class StepsWindow(QWidget):
         if any(FOLDER_KEY in layer.metadata for layer in visible):
             self.pages[0].show_kind(FRAMES)
         for page in self.pages:
-            page.moved.connect(self.moved)
+            page.page_changed.connect(self.page_changed)
             page.ran.connect(self._on_run_finished)
         get_session(viewer).watch_steps(self)
 
@@ -388,7 +388,7 @@ class StepsWindow(QWidget):
         self.steps.check(number)
         self.hint.setText(STEPS[number].hint)
         self._update_step_marks()
-        self.moved.emit()
+        self.page_changed.emit()
 
     def show_panel(self, title: str) -> Panel | None:
         """Show the panel with the given title, in any step; return None if missing."""
@@ -476,7 +476,7 @@ class StepsWindow(QWidget):
     def _on_run_finished(self, key: str) -> None:
         self._ran.add(key)
         self._update_step_marks()
-        self.moved.emit()
+        self.page_changed.emit()
 
     def _update_step_marks(self, _: object = None) -> None:
         """Show which steps are finished, and which one is next."""
