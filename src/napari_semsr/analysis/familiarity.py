@@ -157,7 +157,7 @@ class BlockFeatures:
 def compute_unfamiliar_percentage(distances: FloatArray) -> float | None:
     """Return the percentage of valid blocks that differ from the training field.
 
-    The argument is the result of `Familiarity.compare`; None if no block is known.
+    The argument is the result of `BlockFeatures.compare`; None if no block is known.
     """
     finite = distances[np.isfinite(distances)]
     return 100 * float((finite > 1).mean()) if finite.size else None

@@ -1,8 +1,8 @@
 """Pixel size, skew and distortion, measured from an image of a known grating.
 
 A grating is a phase: ``2 pi k . u(x)``, with the wave vector ``k`` in cycles per pixel
-and the field's distortion in ``u`` (`napari_semsr.core.distort`). The image is
-multiplied by the conjugate of that wave and smoothed over little more than a period,
+and the field's distortion in ``u`` (`napari_semsr.core.distort_positions`). The image
+is multiplied by the conjugate of that wave and smoothed over little more than a period,
 which leaves the local phase difference; slowly varying brightness, other orders and the
 other direction of a lattice are averaged out. Wave vectors and distortion are fitted to
 these phases from the centre of the field outwards, so that no period is lost, and their

@@ -172,7 +172,7 @@ def undistort_positions(
     *,
     centre: FloatPair = _MIDDLE,
 ) -> tuple[FloatArray, FloatArray]:
-    """Map undistorted positions to distorted pixels; inverse of `distort`.
+    """Map undistorted positions to distorted pixels; inverse of `distort_positions`.
 
     NaN where no pixel shows the position, beyond the radius at which a field folds.
     """
@@ -255,7 +255,7 @@ def compute_length_error(image: Micrograph, along: ArrayLike | None = None) -> f
 
 
 def widen_interval(value: float, interval: FloatPair, share: float) -> FloatPair:
-    """Widen the 95 % interval of a length by its `length_error`, in quadrature."""
+    """Add the error `share` of `compute_length_error` to a length's 95 % interval."""
     reach = Z95 * share * abs(value)
     down, up = (math.hypot(end - value, reach) for end in interval)
     return value - down, value + up

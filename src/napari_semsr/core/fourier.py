@@ -113,8 +113,8 @@ class Rings:
 def create_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
     """Divide the Fourier plane of an image into rings.
 
-    The pitch is relative, ``(y, x)``, as from `relative_pitch`. Raises `ShapeError` if
-    a side has fewer than two pixels.
+    The pitch is relative, ``(y, x)``, as from `compute_relative_pitch`. Raises
+    `ShapeError` if a side has fewer than two pixels.
     """
     if min(shape) < 2:
         msg = (

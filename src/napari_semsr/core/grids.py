@@ -97,7 +97,7 @@ class Resampling:
         """Compute the pixels of a box of the new grid.
 
         The block (Y, X) has the finite grey values of the region `place` of the field,
-        which holds ``source(box)``. Values are of `interpolation_dtype`.
+        which holds ``source(box)``. Values are of `get_interpolation_dtype`.
         """
         kind = get_interpolation_dtype(block.dtype)
         down = self._compute_weight_matrix(0, (box.y0, box.y1), (place.y0, place.y1))

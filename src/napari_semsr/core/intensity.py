@@ -82,7 +82,7 @@ def _compute_sort_keys(block: RealArray) -> NDArray[np.uint32]:
 
 
 def _invert_sort_key(key: int, dtype: np.dtype[np.generic]) -> float:
-    """Convert one key back to a grey value; inverse of `_compute_keys`."""
+    """Convert one key back to a grey value; inverse of `_compute_sort_keys`."""
     if _has_direct_bins(dtype):
         return float(key)
     if dtype.kind == "i" and dtype.itemsize <= 2:

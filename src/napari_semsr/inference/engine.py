@@ -158,9 +158,9 @@ def plan_run(
     """Move the network to its device, measure the image, and plan the run.
 
     `output` is from `plan_output` with the same image and options; `store` from
-    `create_output`: an interrupted run is resumed with the strategy and the precision
-    that it recorded. `scheduler` is the address of a dask cluster with access to the
-    same files; without one the run stays in this process.
+    `create_output_store`: an interrupted run is resumed with the strategy and the
+    precision that it recorded. `scheduler` is the address of a dask cluster with access
+    to the same files; without one the run stays in this process.
     """
     settings = options or EnhanceOptions()
     history = None if store is None else store.record.provenance

@@ -511,7 +511,7 @@ def use_temporary_path(
 
 
 def find_leftover_paths(path: Path) -> list[Path]:
-    """List paths from `temporary_path` left behind by killed processes.
+    """List paths from `use_temporary_path` left behind by killed processes.
 
     Includes those of running processes: use it only for a locked folder.
     """

@@ -482,9 +482,9 @@ def write_blocks(
     """Write an image block by block, replacing any existing output.
 
     `make` creates or reopens the store at a given path; `fill` fills it, as
-    `OmeZarrStore.fill` does. In `kept_store`, a `output_store_path`, finished parts are
-    kept when a run fails or is stopped, so that it can be resumed. Otherwise a failed
-    run leaves nothing. Raises a `WriteError` for errors of the system.
+    `OmeZarrStore.fill` does. In `kept_store`, a `get_output_store_path`, finished parts
+    are kept when a run fails or is stopped, so that it can be resumed. Otherwise a
+    failed run leaves nothing. Raises a `WriteError` for errors of the system.
     """
     with (
         _use_hidden_store(target)

@@ -343,9 +343,9 @@ def compare_with_training_area(
     """Compare an image with the training area of a model; warn if they differ.
 
     Also warns if a model of optical images gets one that is out of focus. Returns the
-    percentage that is unlike the area, and the map of `map_unfamiliarity` if requested.
-    Both are None for models that do not record their training area; requesting a map is
-    then an error.
+    percentage that is unlike the area, and the map of `create_unfamiliarity_map` if
+    requested. Both are None for models that do not record their training area;
+    requesting a map is then an error.
     """
     card = model.card
     focus, place = (

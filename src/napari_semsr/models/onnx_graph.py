@@ -3,7 +3,7 @@
 A graph is data, but running an unchecked one can read files, load code, or run forever.
 So `onnx.checker` validates it, only standard operators without subgraphs are accepted,
 and weights must be in the file or in its folder. Output size, memory and receptive
-field are measured by running it (`measure_onnx`).
+field are measured by running it (`probe_onnx_network`).
 """
 
 import math

@@ -56,7 +56,8 @@ def add_defects(
     low, high : (Y, X) numpy.ndarray
         Optical and SEM image on one grid. Objects are placed where SEM is finite.
     kernel : (T, T) numpy.ndarray
-        Filter from SEM to light, correlated with SEM (`restoration.fit_area_filter`).
+        Filter from SEM to light, correlated with SEM
+        (`restoration.fit_cross_validated_filter`).
     seed : int or tuple of int
         Seed of the random numbers.
     share : float, default=0.07

@@ -10,7 +10,7 @@ Steps of the model:
 3. *Field.* Brightness falls as ``v ** rho^2`` from 1 at the centre of the illumination
    to ``v`` at the rim; a round field ends at a circle
    (`create_illumination_field`). Points are displaced radially by ``k rho^2``
-   (`napari_semsr.core.distort`).
+   (`napari_semsr.core.distort_positions`).
 """
 
 from typing import Literal, Self

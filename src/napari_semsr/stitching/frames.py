@@ -150,7 +150,7 @@ class CorrectedFrames:
     Corrects `gains` (N,) and `offsets` (N,), in grey values above the dark level, of
     each frame; `rotations` (N, 2), rotation in radians and relative scale minus 1 of
     each frame; and the `distortion` of the field about `centre_px` from the centre of
-    the frame (`napari_semsr.core.distort`).
+    the frame (`napari_semsr.core.distort_positions`).
     """
 
     def __init__(

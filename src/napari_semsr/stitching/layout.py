@@ -139,7 +139,7 @@ _LATTICE_SHARE = 0.7
 class ChanceLevel:
     """Distribution of matching scores between unrelated frames of one scan.
 
-    The evidence of a peak, half of its squared score, exceeds `least` at `WINDOWS`
+    The evidence of a peak, half of its squared score, exceeds `least` at `_WINDOWS`
     positions among `shifts`, and becomes rarer beyond it by an exponential tail (of a
     normal deviate with a slope of 1).
     """

@@ -296,7 +296,8 @@ def fit_area(
     device : str, default="cpu"
         PyTorch device.
     state : dict, optional
-        `AreaFit.state` of an earlier run with the same images and options, to resume.
+        `AreaFitResult.state` of an earlier run with the same images and options, to
+        resume.
     should_stop : callable, optional
         Called every half second; True ends the training with the current model.
     report_every_s : float, default=3.0

@@ -115,7 +115,7 @@ class RestorerLearner(Learner):
         return moved_batch
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
-        """Return the loss of a batch of `Scenes`, or of `BlockScenes` for a survey."""
+        """Return the loss of a batch of `SceneBatch`, or of `SurveyBatch`."""
         survey, alone = self.network.survey, self.recipe.learns == "survey"
         with self.full_precision():
             block_scenes = (

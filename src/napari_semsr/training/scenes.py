@@ -235,7 +235,7 @@ class SurveyBatch(NamedTuple):
 
     statistics: Tensor  # (21, h, w), `SurveyNet.statistics` of the degraded image
     contrast: Tensor  # (1, h, w), mean square of the clear image about the airlight
-    log_gain: Tensor  # (1, h, w), as in `Scenes`, with what follows
+    log_gain: Tensor  # (1, h, w), as in `SceneBatch`, with what follows
     airlight: Tensor  # (1,)
     faults: Tensor  # (9,)
 

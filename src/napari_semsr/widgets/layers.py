@@ -107,15 +107,15 @@ def get_enlargement_factors(layer: Layer) -> FloatArray:
 
 
 _FIT_KEY = "semsr fit to the field"
-"""Layer metadata key: factor and shift (y, x) of `fit_to_field`."""
+"""Layer metadata key: factor and shift (y, x) of `fit_layer_to_field`."""
 
 
 def fit_layer_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
     """Scale and shift an uncalibrated layer for display only.
 
     Its displayed position is ``factor * position + shift`` in world units. Size,
-    position and measurements of the layer do not change: they are read by `placed_by`
-    and `get_enlargement`.
+    position and measurements of the layer do not change: they are read by functions
+    such as `get_enlargement_factors`, which leave the fit out.
     """
     remove_display_fit(layer)
     layer.affine = (
@@ -125,7 +125,7 @@ def fit_layer_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
 
 
 def remove_display_fit(layer: Layer) -> None:
-    """Remove the scaling and shift that `fit_to_field` applied for display."""
+    """Remove the scaling and shift that `fit_layer_to_field` applied for display."""
     factor, shift = get_display_fit(layer)
     if layer.metadata.pop(_FIT_KEY, None) is not None:
         fit = _create_enlargement_matrix(layer, factor, shift)
@@ -133,7 +133,7 @@ def remove_display_fit(layer: Layer) -> None:
 
 
 def get_display_fit(layer: Layer) -> tuple[float, NDArray[np.float64]]:
-    """Return the factor and shift (y, x) of `fit_to_field`; 1 and 0 if not fitted.
+    """Return factor and shift (y, x) of `fit_layer_to_field`; 1 and 0 if not fitted.
 
     A layer reset by napari's button *Reset transform* is not fitted any more.
     """
@@ -179,7 +179,7 @@ def layer_to_world(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
 def get_pixel_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
     """Return matrix (2, 2) and offset (2,) that map plane pixels to layer positions.
 
-    It is `get_display_transform` without `fit_to_field`.
+    It is `get_display_transform` without `fit_layer_to_field`.
     """
     linear, shift = get_display_transform(layer)
     return linear / get_display_fit(layer)[0], world_to_layer(layer, shift)

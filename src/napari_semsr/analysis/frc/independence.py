@@ -107,7 +107,7 @@ def is_noise_dependent(
 def is_noise_independent(a: Micrograph, b: Micrograph) -> bool:
     """Check whether the noise of both images is simulated or from different frames.
 
-    For images that `is_known_dependent` accepts.
+    For images that `is_noise_dependent` rejects.
     """
     noisy_ancestors = [
         [key for key, noisy in _iterate_ancestors(image.provenance) if noisy]

@@ -1,7 +1,7 @@
 """Default restorer: a survey of a field's faults, and a network that corrects them.
 
 `SurveyNet` analyses the whole field once, and estimates the haze and nine numbers for
-noise and blur (`core.FAULTS`). `ThreeScale` restores the dehazed field tile by tile.
+noise and blur (`core.FAULTS`). `ThreeScaleNet` restores the dehazed field tile by tile.
 The numbers condition it in two ways: the field after Wiener filters computed from them
 is an additional input, and they scale and shift each block's first layer, channel by
 channel. For one field this yields a plain network with its own weights
@@ -16,7 +16,7 @@ sharpener. Its filters are computed from that blur and the field's own spectrum.
 Untrained it is just a Wiener filter, to which it learns a correction.
 
 =======  ==========================================================  ==========
-part     layers of `ThreeScale`                                      resolution
+part     layers of `ThreeScaleNet`                                      resolution
 =======  ==========================================================  ==========
 stem     Wiener filters, pixel-unshuffle 2, 3x3 convolution          1/2
 down     residual blocks, 2x2 stride-2 convolution, twice            1/2, 1/4
@@ -302,7 +302,7 @@ class Sharpener(nn.Module):
     applied: without noise the filter is nearly optimal, and apparent grain belongs to
     the sample. No pixel is corrected by more than a share of the noise, so that for a
     wrong blur the error is that of the filter. `widths`, `down`, `up` as in
-    `ThreeScale`.
+    `ThreeScaleNet`.
     """
 
     start: Tensor  # bias of the head for which the output is that of the filters
@@ -409,15 +409,15 @@ _CONDITION_WIDTH = 64  # channels of the embedded condition
 class InformedRestorer(nn.Module):
     """Combination of `SurveyNet` and a local network conditioned on its estimates.
 
-    `widths`, `down` and `up` are those of `ThreeScale`, `survey_width` is the number of
-    channels of `SurveyNet`. With `dilations`, the local part is a `TwoScale` with these
-    dilations, the first of `widths` as its width, and the first of `down` as its
+    `widths`, `down` and `up` are those of `ThreeScaleNet`, `survey_width` is the number
+    of channels of `SurveyNet`. With `dilations`, the local part is a `TwoScaleNet` with
+    these dilations, the first of `widths` as its width, and the first of `down` as its
     `fine_blocks`.
 
     `survey` analyses the whole field once. `local` restores tiles of the dehazed field;
     its own weights are those for a field with average faults, and it predicts noise and
     loss by blur separately. If the blur is known, a `Sharpener` with the widths
-    `sharpener` replaces it; the local part must then be a `ThreeScale`, so that both
+    `sharpener` replaces it; the local part must then be a `ThreeScaleNet`, so that both
     have the same receptive field.
     """
 
@@ -525,8 +525,8 @@ class InformedRestorer(nn.Module):
 
         From the condition (9,) in the order of `core.FAULTS`, the power (12,) at
         `RINGS`, and the weights of the two corrections. With the field's `spectrum`
-        (64, 33), from `power_spectrum`, the sharpener is used; `noise` is the standard
-        deviation of the noise, if that is known in addition to the blur.
+        (64, 33), from `compute_power_spectrum`, the sharpener is used; `noise` is the
+        standard deviation of the noise, if that is known in addition to the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
         local_part: ThreeScaleNet | TwoScaleNet

@@ -5,11 +5,11 @@ clear image's power as ``c f**-p``, fitted to the spectrum of the field's blocks
 filters follow: one that undoes the blur, one that allows for an error of a quarter in
 its width, and one against noise only.
 
-If the blur is known (`sharpening_taps`), only the field's own spectrum is used: its
-floor is the noise, white or correlated along lines; the power above it, corrected for
-the blur, is that of the clear image, extrapolated below the noise by a power law. Power
-that would rise with frequency is limited, as the actual blur was then narrower. This
-blur is a Gaussian sampled at the pixels, which transmits more near the highest
+If the blur is known (`compute_sharpening_taps`), only the field's own spectrum is used:
+its floor is the noise, white or correlated along lines; the power above it, corrected
+for the blur, is that of the clear image, extrapolated below the noise by a power law.
+Power that would rise with frequency is limited, as the actual blur was then narrower.
+This blur is a Gaussian sampled at the pixels, which transmits more near the highest
 frequency than a continuous one; the smearing of such steep spectra by the window is
 taken into account.
 
@@ -129,9 +129,9 @@ def compute_sharpening_taps(
     """Compute the sharpening filters of fields with known blur.
 
     One for noise that may be correlated along lines, one for white noise, and one
-    against noise only. `spectrum` (B, 64, 33), from `power_spectrum`; `blur` as in
-    `wiener_taps`; `noise` (B,), standard deviations if these are also known; returns
-    (B, 3, 21, 21).
+    against noise only. `spectrum` (B, 64, 33), from `compute_power_spectrum`; `blur` as
+    in `compute_wiener_taps`; `noise` (B,), standard deviations if these are also known;
+    returns (B, 3, 21, 21).
     """
     transmission = _compute_blur_transmission(blur)
     power_transmission = transmission.square()
@@ -170,8 +170,8 @@ def estimate_widest_blur(
 
     With a wider one, the finest detail of the clear image would be the strongest, as
     hardly any of it passes a Gaussian. If that is so even without blur, as for some
-    gratings, it is ignored. `spectrum` (64, 33), from `power_spectrum`; `noise`, its
-    standard deviation if known.
+    gratings, it is ignored. `spectrum` (64, 33), from `compute_power_spectrum`;
+    `noise`, its standard deviation if known.
     """
     most = min(most, WIDEST_BLUR)
     widths_tried = torch.arange(_STEP_PX, WIDEST_BLUR, _STEP_PX)
@@ -250,7 +250,7 @@ def _compute_blur_transmission(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 
 def _apply_spectral_leakage(power: Tensor) -> Tensor:
-    """Smear power (..., 64, 33) by the window of `power_spectrum`."""
+    """Smear power (..., 64, 33) by the window of `compute_power_spectrum`."""
     lag = 2 * math.pi * torch.arange(_SIDE, device=power.device) / _SIDE
     window_power = (2 + lag.cos()) / 3
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))

@@ -168,7 +168,7 @@ def _try_inspect_scan(
 def create_frame_layers(
     folder: Path, options: StitchFolderOptions | None = None
 ) -> Job[Sequence[tuple[object, dict[str, object], str]]]:
-    """Create layers of a scan's frames at nominal positions, for `add_frames`."""
+    """Create layers of a scan's frames at nominal positions, for `add_frame_layers`."""
     acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "reading the frames")
     names, options_stated = set(FRAMES_OPTIONS), {}
