@@ -268,7 +268,7 @@ def test_no_gap_lies_across_an_object(height):
     assert (found.particles, found.pairs) == (2, 1)
     assert (len(found.found_gaps), found.across) == (0, 1)
     assert found.bright == 3
-    assert "2 particles of 3 bright regions" in found.count_text
+    assert "2 particles of 3 regions" in found.count_text
 
 
 def test_a_gap_does_not_lie_on_a_particle_with_a_dark_middle():

@@ -116,6 +116,13 @@ def test_data_range_follows_the_type_of_the_reference() -> None:
     assert measure_metrics(truth).data_range == 1
 
 
+def test_a_stated_depth_beyond_double_precision_is_the_range():
+    top = 2**54 - 1  # rounds to 2**54 in double precision
+    values = np.array([[top // 2, top]], np.uint64)
+    found = measure_metrics(Micrograph(values, metadata={"significant_bits": 54}))
+    assert (found.data_range, found.data_range_from) == (float(top), "file")
+
+
 def test_one_range_serves_images_of_two_types():
     rng = np.random.default_rng(0)
     byte = rng.integers(0, 255, (20, 20)).astype(np.uint8)

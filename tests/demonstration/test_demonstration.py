@@ -123,6 +123,7 @@ def test_demo_truth_of_the_other_sample_is_below_its_mosaic(shown):
 def test_demo_places_every_frame_near_its_truth(shown):
     scan = shown.figures["scan"]
     assert scan["placed"] == scan["frames"] == 20
+    assert {"solved", "resolved"} <= shown.to_json().keys()
     assert scan["solved_error_px"] < 0.1
     assert scan["nominal_error_px"] > 50 * scan["solved_error_px"]
 

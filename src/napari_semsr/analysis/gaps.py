@@ -469,7 +469,7 @@ class Gaps:
     def count_text(self) -> Annotated[str, Quantity("Counted", tabled=False)]:
         """Number of particles and their fraction of the field, as text."""
         smaller = self.bright - self.particles
-        of = f" of {self.bright} bright regions" if smaller else ""
+        of = f" of {self.bright} regions" if smaller else ""
         return (
             f"{self.particles} particles{of}, distributed over {self.populated:.0%} of "
             f"the field and covering {self.covered:.0%} of its area"

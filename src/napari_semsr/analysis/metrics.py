@@ -183,8 +183,8 @@ class Metrics:
     `gain` and `offset` are those of the match. PSNR on both sides of the cut-off uses
     the gain that fits below it (see `split_at_cut_off`); `psnr_above_blank_db` is that
     of an image without frequencies above it. `band_errors` are squared errors below and
-    above, over the data range, as from `sum_part_errors`. `levels` is the histogram of
-    grey levels, if requested.
+    above, over the data range, as from `sum_section_errors`. `levels` is the histogram
+    of grey levels, if requested.
     """
 
     psnr_db: Annotated[
@@ -345,8 +345,8 @@ def compute_psnr_gain(
 ) -> tuple[float | None, float | None]:
     """Compute the PSNR gain of one image over another, and its standard error.
 
-    Both arguments are from `sum_part_errors`, (N,). The standard error is that of the
-    jackknife, in which common errors cancel. None if an image has no error, or one
+    Both arguments are from `sum_section_errors`, (N,). The standard error is that of
+    the jackknife, in which common errors cancel. None if an image has no error, or one
     whose square exceeds single precision.
     """
     if not (0 < errors.sum() < math.inf and 0 < before.sum() < math.inf):
@@ -466,7 +466,7 @@ def _choose_data_range(
     ]
     depths = [m.significant_bits for m in images]
     stated_peaks = [  # of the file's bit depth, unless a pixel exceeds it
-        None if bits is None or peak > (1 << bits) - 1 else float((1 << bits) - 1)
+        None if bits is None or peak > (top := float((1 << bits) - 1)) else top
         for bits, peak in zip(depths, peaks, strict=True)
     ]
     peaks_in_use = [

@@ -126,11 +126,11 @@ class DemoResult(Result):
         lambda result: result.figures["scan"]["nominal_error_px"],
         *("Error of nominal positions", "px", ".3g"),
     )
-    solved_error_px = create_property(
+    solved = create_property(
         lambda result: result.figures["scan"]["solved_error_px"],
         *("Error of solved positions", "px", ".3g"),
     )
-    resolution_nm = create_property(
+    resolved = create_property(
         lambda result: result.figures["mosaic"]["halves"]["resolution_nm"],
         *("Mosaic resolves", "nm", ".3g"),
     )

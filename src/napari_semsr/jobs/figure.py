@@ -251,7 +251,7 @@ def _find_measured_image(
                 return image
     if inputs:
         msg = (
-            f"`overlay` places the map {above.name} on the image that it was measured "
+            f"`overlay` places {above.name} on the image that it was measured "
             f"on, but {inputs[0].name} is not among the images: pass it as well."
         )
         raise OptionError(msg, code="image-missing")
