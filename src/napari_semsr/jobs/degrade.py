@@ -120,7 +120,9 @@ def _degrade_image(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedF
         unit, effects = add_effects(
             (values - low) / (high - low), options, seed=options.seed
         )
+        del values
         data = convert_dtype(unit * (high - low) + low, grey.dtype)[0]
+        del unit
         parameters = {**blurring, **effects, "black": low, "white": high}
     result = image.replace(data=data, provenance=(yield from run.compose_history()))
     yield Progress(2, 3, "writing")

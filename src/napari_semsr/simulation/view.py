@@ -111,6 +111,7 @@ def simulate_sem_view(scan: Scan, options: SemViewOptions) -> View:
         places = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
         y, x = np.moveaxis(transform(places), -1, 0) / _get_frame_pixel_nm(scan)
         image[top : top + rows.size] = scan.scene.sample(smooth, y, x)
+    del smooth, places, y, x
     effects = EffectOptions(
         charging=options.view_charging, photons=options.view_electrons
     )
