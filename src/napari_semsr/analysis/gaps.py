@@ -945,8 +945,8 @@ def _label_particles(
         level, spread = _estimate_background(smooth[~covered_labels], quiet)
         height = np.where(covered_labels, 0.0, smooth - level)
         if not contrast and np.ptp(height) > 0:
-            brighter = height[height > filters.threshold_otsu(height)]
-            contrast = float(np.median(brighter))
+            threshold = filters.threshold_otsu(height)
+            contrast = float(np.median(height[height > threshold]))
         texture = min(_MIN_APART * spread, _MAX_LEAST * contrast)
         least = max(_MIN_APART * quiet, _FAINTEST * contrast, texture)
         if not contrast > least:

@@ -131,6 +131,7 @@ def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
     level = _compute_local_mean(plane, finite)
     in_light = finite & (level > _LIT * level[finite].max())
     plane = np.where(in_light, plane - _compute_local_mean(plane, in_light), 0)
+    del finite, level
     waves = _find_wave_vectors(plane, options.lattice)
     periods = float(np.hypot(*waves[0]) * min(plane.shape))
     if periods < _MIN_PERIODS:
@@ -198,6 +199,7 @@ def _find_wave_vectors(plane: FloatArray, lattice: str) -> FloatArray:
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
     power = np.abs(fft.rfft2(plane * window)) ** 2
     amplitude = np.sqrt(ndimage.gaussian_filter(power, 1.0, mode="wrap"))
+    del window, power
     y, x = np.meshgrid(
         fft.fftfreq(plane.shape[0]), fft.rfftfreq(plane.shape[1]), indexing="ij"
     )
@@ -389,6 +391,7 @@ def _refine_fit(
     if fit.lean.any():
         terms = _compute_second_order_terms(away, shape)
         even += np.tensordot(fit.directions.T @ fit.lean, terms, 1)
+        del terms
     width = _SMOOTH / float(np.hypot(*fit.waves.T).min())
     step = max(1, round(width), -(-max(shape) // _ROWS))
     at = [np.arange(step // 2, side, step) for side in shape]

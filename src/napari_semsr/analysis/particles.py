@@ -79,6 +79,7 @@ def measure_particles(
             )
             raise ShapeError(msg, code="not-labels")
         numbers = numbers.astype(int)
+        del values, parts
     else:
         labels, too_small = yield from find_particles(image, settings)
         numbers = np.arange(labels.max() + 1)

@@ -130,4 +130,5 @@ def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> S
             "centred": True,
         },
     )
+    del full
     return Spectrum(_compute_radial_average(m, power), power_image)

@@ -264,6 +264,7 @@ def write(image: Micrograph, path: Path) -> None:
         if data.dtype.kind != "b" and finite.size:
             low, high = float(finite.min()), float(finite.max())
             high = high if high > low else low + 1.0
+        del finite
     if look is not None and data.dtype != np.uint8:
         limits = [255 * (value - low) / (high - low) for value in look.limits]
         look = look.model_copy(update={"limits": tuple(limits)})

@@ -79,6 +79,7 @@ def add_defects(
     total = ndimage.gaussian_filter(np.where(finite, values, 0), _SOFT_PX)
     weight = ndimage.gaussian_filter(finite.astype(np.float32), _SOFT_PX)
     soft = np.where(finite, total / np.maximum(weight, 1e-6), np.nan).astype(np.float32)
+    del total, weight
     contrast = float(np.diff(np.percentile(soft[finite], _CONTRAST))[0])
     places = np.flatnonzero(finite)
     count, left = 0, int(_TRIES * max(1, pixels_wanted // 50))

@@ -185,6 +185,7 @@ class Scene:
             grey = np.clip((grey - low) / (high - low), 0, 1)
             grey = np.asarray(bottom + (top - bottom) * grey, dtype=np.float32)
         sharp = _resample(grey, shape, oversampling / binning)
+        del grey
         per_fine = binning / oversampling
         offset = [
             s - 0.5 + per_fine * (0.5 - o * oversampling)

@@ -343,7 +343,9 @@ def match_frames(
         band = corrected_frames.reduce_frame(index, factor)
         spectra.append(fft.rfft2(band, s=size))
         powers.append(fft.rfft2(band**2, s=size))
-    for first, second, shift in _find_trial_shifts(spectra, powers, size, few, frames):
+    trials = _find_trial_shifts(spectra, powers, size, few, frames)
+    del spectra, powers
+    for first, second, shift in trials:
         nominal = (shift[0] * factor, shift[1] * factor)
         item = search_shifts(corrected_frames, (first, second), nominal, around)
         score = min(item.weight.max(initial=0.0) * scale, _STRONG)

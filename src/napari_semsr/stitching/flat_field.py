@@ -368,6 +368,7 @@ def estimate_initial_flat(
             scaled_frames = scaled_frames / level[usable, None, None]
             typical = np.nan_to_num(np.nanmedian(scaled_frames, axis=0), nan=0.0)
             typical = np.asarray(typical, dtype=np.float64)
+            del scaled_frames
     centre, gain = find_field_centre(typical)
     off_centre = (
         gain < 0.5 and not is_centred

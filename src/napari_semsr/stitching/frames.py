@@ -237,7 +237,9 @@ class CorrectedFrames:
             grid = np.indices(self.frame_shape, np.float64)
             turned_places = np.einsum("ab,byx->ayx", matrix, grid)
             turned_places += (centre - matrix @ centre)[:, None, None]
+            del grid
             places = self._undistort_positions(turned_places)
+            del turned_places
             shifted_frame = (
                 _interpolate_image(single, places),
                 _interpolate_weight(weight, places),

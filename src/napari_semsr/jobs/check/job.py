@@ -230,6 +230,7 @@ class ClearImageSet:
                 raise ReadError(msg, code="pixels-missing")
             low, high = np.percentile(part, _CLIP_PERCENTILES)
             unit_range = (part - low) * (_WHITE / max(high - low, 1e-12))
+            del clear, part  # before the next image is read
             images_scaled.append(np.asarray(np.clip(np.rint(unit_range), 0, _WHITE)))
         return images_scaled
 
