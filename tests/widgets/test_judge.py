@@ -90,6 +90,14 @@ def test_saved_transform_is_taken(panel, stored, run_panel, tmp_path):
 
 
 @pytest.mark.broad
+def test_a_layer_turned_on_the_screen_is_judged_as_registered(panel, stored, run_panel):
+    panel.networks.value = []
+    panel.optical.value.rotate = 30
+    panel.take_registered(panel.optical.value, panel.sem.value, stored)
+    assert "Evaluated moving against fixed" in run_panel(panel)
+
+
+@pytest.mark.broad
 def test_doubts_on_the_page_are_in_the_panels_words(panel, stored, run_panel, tmp_path):
     residuals = {
         "places_nm": [[500.0, 500.0], [900.0, 900.0]],
@@ -128,7 +136,7 @@ def test_refusal_is_said_and_leaves_no_report(panel, opened, add, run_panel):
 def test_layer_is_not_judged_by_itself(panel, opened):
     panel.optical.value = opened.layers["fixed"]
     panel.run()
-    assert "cannot be its own reference" in panel.status.text()
+    assert "is chosen as both images" in panel.status.text()
 
 
 @pytest.mark.broad

@@ -1,6 +1,5 @@
 """Train on SEM: train a model on the user's own sample, and enhance the mosaic."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from napari.layers import Image, Layer
-from napari.utils.events import Event
 from napari.viewer import Viewer
 
 from napari_semsr.core import (
@@ -16,10 +14,9 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
-    ShapeError,
     get_figures,
 )
-from napari_semsr.io import HELPER_KEY, StoredTransform, replace_atomically
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import (
     ADAPT,
     MODELS_IMPORT,
@@ -31,24 +28,17 @@ from napari_semsr.jobs import (
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
     COLOURS,
-    Form,
     OpenedImage,
-    OptionsForm,
-    Panel,
     PanelTask,
-    WrappingRow,
     add_opened_image,
-    convert_names_to_panel_labels,
     create_button,
     find_free_store_path,
     is_plotting_imported,
     open_store,
-    show_file,
 )
 from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.layers import create_layer_keywords, create_result_name
-from napari_semsr.widgets.placement import TransformSelector
-from napari_semsr.widgets.register.panel import find_image_pair
+from napari_semsr.widgets.register.pair import PairPanel
 
 _PAGES = {"Report (*.html)": ".html"}
 _LIST_HEIGHT = 70
@@ -78,7 +68,7 @@ def _run_adaptation(
     )
 
 
-class AdaptPanel(Panel):
+class AdaptPanel(PairPanel):
     """Panel that trains a small network on the area shared by mosaic and SEM image.
 
     While it trains, a layer shows the held-out part: optical, enhanced so far, and SEM;
@@ -86,9 +76,9 @@ class AdaptPanel(Panel):
     """
 
     plots = True
-    reports = False
     queue = "training"
     help_place = "adapt.md#in-napari"
+    landmark_advice = "as landmarks in Register to SEM, then press 'Train on SEM' there"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train on SEM", "Train")
@@ -105,23 +95,7 @@ class AdaptPanel(Panel):
             name="more",
             label="Further SEM images",
         )
-        self.images = Form(self.mosaic, self.sem, self.more)
-        where = Form()
-        self._map = TransformSelector(
-            where,
-            "Registration",
-            "Transform from Mosaic to SEM image. In Register to SEM, the button "
-            "'Train on SEM' selects the registration result here, including "
-            "landmarks.",
-            images=("Mosaic", "SEM image"),
-            otherwise=("by the images", "search"),
-            remedy="let the images be registered",
-        )
-        self.placed, self.transform = self._map.kind_box, self._map.transform
-        self.form = OptionsForm(AdaptOptions)
-        self.form.show_row("landmarks_only", visible=False)
-        self.add_group("Images", self.images)
-        self.add_group("Settings", where, self.form)
+        self.add_inputs(self.mosaic, self.sem, self.more, AdaptOptions)
         self.stop_button = create_button(
             "Stop here",
             self.stop_here,
@@ -130,65 +104,19 @@ class AdaptPanel(Panel):
         )
         self.stop_button.setEnabled(False)
         self.buttons.insert_widget(1, self.stop_button)
-        self.report_button = create_button(
-            "Open the report",
-            self.open_report,
-            "Open the report in the web browser.",
-        )
-        self.keep_button = create_button(
-            "Save report…",
-            self.save_report,
-            "Save the report, and a .json file with all its numbers next to it.",
-        )
-        self._report_row = WrappingRow(self.report_button, self.keep_button)
-        self.add_results("Training", self._report_row)
-        self.report: Path | None = None
+        self.add_report("Training")
         self.layer: Image | None = None  # the held-out part
         self._view: tuple[object, ...] = ()  # when it was added
         self._folder: Path | None = None
         self._request: tuple[object, ...] | None = None  # request of that folder
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
-        self._layers_offered: tuple[Layer | None, ...] = ()
-        self.placed.changed.connect(self._update_form_rows)
-        self._propose_layers()
-        self._update_form_rows()
-
-    # -- which layers -------------------------------------------------------------
-
-    def _on_layers_changed(self, event: Event | None = None) -> None:
-        """Update the lists of layers, and propose newly opened layers."""
-        super()._on_layers_changed(event)
-        if not self.is_busy:
-            self._propose_layers()
-        self._update_form_rows()
-
-    def _propose_layers(self) -> None:
-        """Propose a mosaic and an SEM image, unless the user has already chosen."""
-        boxes = self.mosaic, self.sem
-        if self._layers_offered and self._layers_offered != tuple(
-            box.value for box in boxes
-        ):
-            return
-        pair = find_image_pair(self.viewer, self.own_layers)
-        if pair is not None:
-            self.mosaic.value, self.sem.value = pair
-            self._layers_offered = pair
 
     def _update_form_rows(self, _: object = None) -> None:
-        for name in ("model", "search"):
-            self.form.show_row(name, not self._map.has_transform)
+        super()._update_form_rows()
         # usually one SEM image; a registration has one
         more = len(self.sem.choices) > 2 or bool(self.more.value)
-        self.images.show_row("more", more and not self._map.has_transform)
-
-    def take_registered(
-        self, mosaic: Layer, sem: Layer, transform_file: StoredTransform
-    ) -> None:
-        """Select two registered layers and their transform for training."""
-        self.mosaic.value, self.sem.value = mosaic, sem
-        self._layers_offered = (None, None)  # chosen by the user
-        self._map.select_registration(transform_file)
+        self.images.show_row("more", more and not self.map.has_transform)
 
     # -- running --------------------------------------------------------------------
 
@@ -196,29 +124,15 @@ class AdaptPanel(Panel):
         """Create the batch task from the form."""
         mosaic, sem = self.mosaic.value, self.sem.value
         # a given registration is of one SEM image only
-        more = () if self._map.has_transform else self.more.value
+        more = () if self.map.has_transform else self.more.value
         sems: list[Layer] = [sem, *(one for one in more if one is not sem)]
-        transform = self._map.get_transform()
-        images = (
-            self.read_layer(mosaic, is_unturned=transform is not None),
-            *map(self.read_layer, sems),
-        )
-        if mosaic in sems:
-            msg = (
-                f"Layer {images[0].name!r} is chosen as both images; open an SEM image "
-                "of an area within the mosaic, and choose it under SEM image."
-            )
-            raise ShapeError(msg, code="same-image")
-        options = self.form.create_options()
-        if transform is not None:
-            options = options.replace(model="affine", search="near")  # not used
-        labels = self.get_labels()  # read now: the job runs in a thread
+        images, arguments = self.read_images(*sems[1:]), self.create_arguments()
         # of unchanged layers; a longer training resumes a shorter one
         request = (
             tuple((id(one), id(one.data)) for one in (mosaic, *sems)),
             tuple(image.pixel_size_nm for image in images),
-            options.replace(minutes=None),
-            transform,
+            arguments["options"].replace(minutes=None),
+            arguments["transform"],
         )
         folder = self._folder
         resume = folder is not None and folder.is_dir() and request == self._request
@@ -227,20 +141,13 @@ class AdaptPanel(Panel):
         make = partial(
             _run_adaptation,
             images[0],
-            list(images[1:]),
+            images[1:],
             folder=folder,
-            translate=partial(convert_names_to_panel_labels, read=lambda: labels),
-            options=options,
-            transform=transform,
             resume=resume,
+            **arguments,
         )
         watch = partial(self._prepare_progress, folder, request)
         return PanelTask(make, partial(self.show_outcome, mosaic), watch)
-
-    def translate(self, text: str) -> str:
-        """Rephrase messages for this panel, which has no landmarks of its own."""
-        place = "as landmarks in Register to SEM, then press 'Train on SEM' there"
-        return super().translate(text).replace("as landmarks", place)
 
     def _prepare_progress(self, folder: Path, request: tuple[object, ...]) -> None:
         """Prepare to show the progress; a resumed run keeps its curve and layer."""
@@ -249,7 +156,7 @@ class AdaptPanel(Panel):
             self.layer = None
         self._folder, self._request, self._linear = folder, request, None
         self.show_result({}, "Training starts after the registration.")
-        self._report_row.setVisible(False)
+        self.report_row.setVisible(False)
 
     def _show_busy(self, busy: bool) -> None:
         super()._show_busy(busy)
@@ -326,7 +233,7 @@ class AdaptPanel(Panel):
                 self.viewer.reset_view()
         self.layer = None
         self.report = Path(adaptation.report)
-        self._report_row.setVisible(True)
+        self.report_row.setVisible(True)
         name = Path(adaptation.model).stem
         path = outcome.mosaic.path
         with self.replace_earlier_layers(mosaic, path=path) as earlier:
@@ -359,24 +266,3 @@ class AdaptPanel(Panel):
             ),
             network=name,
         )
-
-    # -- the report -------------------------------------------------------------------
-
-    def open_report(self) -> None:
-        """Open the report in the web browser."""
-        if self.report is not None:
-            show_file(self.report)
-
-    def save_report(self) -> None:
-        """Ask for a file name, and save the report and its numbers."""
-        report = self.report
-        if report is None:
-            return
-
-        def keep(path: Path) -> None:
-            for suffix in (".html", ".json"):
-                with replace_atomically(path.with_suffix(suffix)) as place:
-                    shutil.copyfile(report.with_suffix(suffix), place)
-
-        sentence = "Report saved as {}, with its numbers next to it."
-        self.save_file("Save report", report.stem, _PAGES, keep, sentence)
