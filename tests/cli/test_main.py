@@ -167,6 +167,29 @@ def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        (("register", "a.tif", "b.tif", "-o", "c.tif"), ""),
+        (("metrics", "folder"), ""),
+        (("metrics", "folder", "--table=t.csv"), " with --resume"),
+        (("enhance", "a.tif", "-o", "c.ome.zarr"), " with --resume"),
+        (("batch", "steps.yaml"), " "),
+    ],
+)
+def test_an_interrupt_names_kept_results_only_where_there_may_be_some(
+    semsr, monkeypatch, words, way
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_run_job", interrupt)
+    said = semsr(*words)
+    assert said.code == 130
+    text = way and f"; run the command again{way.rstrip()} to use finished results"
+    assert said.err == f"semsr {words[0]}: Interrupted{text}.\n"
+
+
 @pytest.mark.broad
 def test_nothing_is_said_after_an_interrupt() -> None:
     code = """
@@ -180,7 +203,7 @@ raise SystemExit(door.main(["info", "x"]))
 """
     run = children.run([sys.executable, "-c", code])
     assert run.returncode == 130
-    assert run.stderr == "semsr info: Interrupted; finished results are kept.\n"
+    assert run.stderr == "semsr info: Interrupted.\n"
 
 
 @pytest.fixture
@@ -210,7 +233,7 @@ def test_interrupt_that_a_library_makes_an_error_of_is_one(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is terminate
     assert said.code == 130
-    assert said.err == "semsr info: Interrupted; finished results are kept.\n"
+    assert said.err == "semsr info: Interrupted.\n"
 
 
 def test_interrupt_that_is_ignored_stays_so(semsr, info_does, interrupt_is):

@@ -338,6 +338,7 @@ def _to_printable(text: str, stream: TextIO) -> str:
 # Parse, run, print, set the exit code.
 
 _SUCCESS, _BAD_INPUT, _INTERRUPT = 0, 2, 130
+_CONTINUED = "batch", "demo"  # commands that keep finished results without an option
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -364,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _handle_termination(signals), _silence_logging(debug=debug):
             return _run_command(words, verb, console, debug=debug)
     except KeyboardInterrupt:
-        return _report_interrupt(verb, console, debug=debug)
+        return _report_interrupt(words, verb, console, debug=debug)
     except BrokenPipeError:
         # to exit without an error
         with suppress(OSError, ValueError):  # not a real stream, or closed already
@@ -372,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _SUCCESS
     except Exception as error:  # noqa: BLE001 - users see a sentence, no traceback
         if signals and not debug:  # C code may raise another error for the interrupt
-            return _report_interrupt(verb, console, debug=debug)
+            return _report_interrupt(words, verb, console, debug=debug)
         message = describe_error(error)
         if debug:
             console.clear()
@@ -398,9 +399,19 @@ def create_warning_record(messages: Sequence[str]) -> dict[str, list[str]]:
     return {"warnings": [*messages], "warning_codes": [*map(get_error_code, messages)]}
 
 
-def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int:
+def _report_interrupt(
+    words: list[str], verb: str | None, console: Console, *, debug: bool
+) -> int:
     if not _is_helper_process(verb):
-        console.error("Interrupted; finished results are kept.", verb)
+        definition, message = get_verb(verb or ""), "Interrupted"
+        has_table = any(word.partition("=")[0] == "--table" for word in words)
+        if definition and (
+            definition.resumes or (definition.makes_table and has_table)
+        ):
+            message += "; run the command again with --resume to use finished results"
+        elif verb in _CONTINUED:
+            message += "; run the command again to use finished results"
+        console.error(f"{message}.", verb)
     if not debug:
         # an interrupted write leaves a task, which asyncio would report at exit
         import atexit

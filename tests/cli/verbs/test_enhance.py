@@ -144,7 +144,9 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, imag
     if process.returncode == 0:
         pytest.skip("the run was over before it could be interrupted")
     assert process.returncode == 130
-    assert err.decode().splitlines()[-1].endswith("finished results are kept.")
+    assert (
+        err.decode().splitlines()[-1].endswith("with --resume to use finished results.")
+    )
     with pytest.raises(IncompleteError, match="resume"):
         read(images / "big.ome.zarr")
     again = semsr(*line, "--resume", "--json")
