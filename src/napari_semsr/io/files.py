@@ -187,11 +187,18 @@ def create_missing_file_error(path: Path) -> ReadError:
         names = [item.name for item in path.parent.iterdir()]
     except (OSError, ValueError):  # no folder, or an unreadable one
         names = []
-    stem = f"{path.name.partition('.')[0]}."
-    same = [name for name in names if name.startswith(stem)]  # in another format
+    from napari_semsr.io.formats import FILE_SUFFIXES  # imports this module
+
+    stem, formats = f"{path.name.partition('.')[0]}.", (*FILE_SUFFIXES, ".zarr")
+    same = [  # in another format
+        name
+        for name in names
+        if name.startswith(stem) and name.lower().endswith(formats)
+    ]
     near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
-    remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the name."
-    return ReadError(f"{path} does not exist; {remedy}", code="file-missing")
+    remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the path."
+    msg = escape_invisible_characters(f"{path} does not exist: {remedy}")
+    return ReadError(msg, code="file-missing")
 
 
 _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients
@@ -285,6 +292,12 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """Check in advance that an output can be written.
 
     Raises a `WriteError` if the suffix is unknown, the folder is missing, or an
+def create_existing_file_error(path: Path) -> WriteError:
+    """Return the error for an output that must not be replaced."""
+    msg = f"{path} already exists: choose another name, or use `overwrite`."
+    return WriteError(msg, code="output-exists")
+
+
     existing output must not be replaced.
     """
     kind = get_output_format(path)
@@ -294,8 +307,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        msg = f"{path} already exists: choose another name, or use `overwrite`."
-        raise WriteError(msg, code="output-exists")
+        raise create_existing_file_error(path)
     is_store = False
     if kind == "ome-zarr" and path.is_dir():
         names = {entry.name for entry in list_folder(path)}

@@ -58,6 +58,7 @@ from napari_semsr.io import (
     check_target,
     count_series,
     create_image_store,
+    create_existing_file_error,
     create_missing_file_error,
     detect_databar,
     get_output_format,
@@ -627,8 +628,7 @@ def check_target_file(
         msg = f"{path} is a folder; set a file name."
         raise WriteError(msg, code="output-is-folder")
     if path.exists() and not overwrite:
-        msg = f"{path} already exists; choose another name or set `overwrite`."
-        raise WriteError(msg, code="output-exists")
+        raise create_existing_file_error(path)
     return path
 
 

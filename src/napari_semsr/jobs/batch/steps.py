@@ -37,6 +37,7 @@ from napari_semsr.io import (
     SHEET_SUFFIXES,
     Cell,
     create_file_stem,
+    create_missing_file_error,
     get_disk_spelling,
     path_exists,
 )
@@ -140,6 +141,8 @@ def read_steps(path: Path) -> object:
         text = read_bytes(path, _LARGEST).decode("utf-8-sig")
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise create_missing_file_error(path) from error
         reason = getattr(error, "strerror", None) or str(error) or "too deep"
         where = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or reason.splitlines()[0]
@@ -392,8 +395,7 @@ def _find_input_images(inputs_path: Path, folder: Path) -> list[_InputImage]:
     by_name: dict[str, _InputImage] = {}
     for one in images:
         if not one.path.exists():
-            msg = f"Input image {_shorten_path(one.path)} does not exist."
-            raise ReadError(msg, code="file-missing")
+            raise create_missing_file_error(one.path)
         if whole == one.path.resolve() or whole in one.path.resolve().parents:
             msg = (
                 f"The input {_shorten_path(one.path)} is in the output folder "
