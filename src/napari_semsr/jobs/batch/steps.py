@@ -691,9 +691,8 @@ def plan_batch(
         path = Path(steps)
         content, base, title = read_steps(path), path.absolute().parent, path.stem
     if not isinstance(content, Mapping):
-        msg = (
-            f"The steps file must define inputs, output and steps, got {content!r:.60}."
-        )
+        what = "is empty" if content is None else "has no entries with names"
+        msg = f"The steps file must define inputs, output and steps, but {what}."
         raise OptionError(msg, code="wrong-type")
     keys = ("inputs", "output", "steps", "report")
     for key in content:
@@ -762,7 +761,8 @@ def _resolve_batch_path(
         return Path(path).absolute()
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        msg = f"The steps file must have a path for {name}, got {value!r:.60}."
+        given = "" if value is None else f", got {value!r:.60}"
+        msg = f"The steps file must have a path for {name}{given}."
         raise OptionError(msg, code="missing-value")
     if not _is_valid_path(base / value):
         msg = f"The steps file has an invalid path for {name}: {value!r:.60}."
