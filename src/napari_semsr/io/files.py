@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -35,6 +35,7 @@ from napari_semsr.core import (
     WriteError,
     describe_access_error,
     escape_invisible_characters,
+    format_alternatives,
     iter_exception_causes,
     list_folder,
     parse_pixel_size,
@@ -274,13 +275,16 @@ COVERAGE = "coverage"
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
-def get_output_format(path: Path) -> str:
-    """Return the format of an output, a key of `_SUFFIXES`, by its suffix."""
+def get_output_format(path: Path, also: Sequence[str] = ()) -> str:
+    """Return the format of an output, a key of `_SUFFIXES`, by its suffix.
+
+    The error names the suffixes that the caller accepts `also`.
+    """
     name = path.name.lower()
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix) and name not in _SUFFIXES:
             return kind
-    suffixes = ".ome.zarr, .ome.tif, .tif or .png"
+    suffixes = format_alternatives([".ome.zarr", ".ome.tif", ".tif", ".png", *also])
     msg = (
         f"The suffix of an image must be {suffixes}, got {path.name!r}: change the "
         "suffix."
@@ -288,16 +292,16 @@ def get_output_format(path: Path) -> str:
     raise WriteError(msg, code="suffix-unknown")
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Check in advance that an output can be written.
-
-    Raises a `WriteError` if the suffix is unknown, the folder is missing, or an
 def create_existing_file_error(path: Path) -> WriteError:
     """Return the error for an output that must not be replaced."""
     msg = f"{path} already exists: choose another name, or use `overwrite`."
     return WriteError(msg, code="output-exists")
 
 
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Check in advance that an output can be written.
+
+    Raises a `WriteError` if the suffix is unknown, the folder is missing, or an
     existing output must not be replaced.
     """
     kind = get_output_format(path)

@@ -240,7 +240,8 @@ class Output:
             empty = not (replaces or self.grows)
             return check_target_folder(place, empty=empty, parents=self.grows)
         if self.is_image and Path(place).suffix.lower() not in self.also:
-            return check_image_target(place, resume=existing.resume, **how)
+            how |= {"resume": existing.resume, "also": self.also}
+            return check_image_target(place, **how)
         if self.ending == _PAIRS:
             if not Path(place).name.lower().endswith(_PAIRS):
                 msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
