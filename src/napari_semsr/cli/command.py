@@ -44,6 +44,8 @@ _COMMON = {
     "--quiet": "no progress and no warnings on stderr",
     "--debug": "show the traceback of an error",
 }
+# a name as Python writes it, but not in a path or in quotes
+_UNDERSCORED = re.compile(r"(?<![\w./\\'\"`-])[a-z]+(?:_[a-z]+)+(?![\w/\\'\"`(-]|\.\w)")
 _MISSING_ARGUMENTS = "the following arguments are required: "
 
 
@@ -166,13 +168,16 @@ def convert_names_to_flags(text: str, arguments: Sequence[argparse.Action]) -> s
 
 def _convert_option_names(words: Sequence[str], text: str) -> str:
     """Replace option names in a sentence with the flags of the current command."""
-    if "`" not in text:
+    if "`" not in text and "_" not in text:
         return text
     verb = next((word for word in words if word in VERBS), "")
     action = next((word for word in words if word in get_actions(verb)), "")
     name = f"{verb} {action}".strip()
     whole = name and (action or not get_actions(verb))
-    return convert_names_to_flags(text, list_arguments(name) if whole else ())
+    arguments = list_arguments(name) if whole else []
+    flags = {one.dest: [*one.option_strings, one.dest][0] for one in arguments}
+    text = _UNDERSCORED.sub(lambda match: flags.get(match[0], match[0]), text)
+    return convert_names_to_flags(text, arguments)
 
 
 def _format_option(
@@ -484,10 +489,8 @@ def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
             raise OptionError(msg, code="unknown-option")
     near = get_close_matches(flag, [*_list_flags(verb), *_COMMON], 1)
     suggestion = f" (did you mean {near[0]}?)" if near else ""
-    msg = (
-        f"Unrecognized arguments: {' '.join(strange)}{suggestion}; see `semsr {verb} "
-        "--help`."
-    )
+    what = "option" if flag.startswith("-") else "argument"
+    msg = f"Unknown {what} {flag}{suggestion}; see `semsr {verb} --help`."
     raise OptionError(msg, code="unknown-option")
 
 
