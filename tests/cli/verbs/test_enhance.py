@@ -110,8 +110,8 @@ def test_enhance_one_pixel_and_holes(semsr, images):
     [
         (("--model", "nobody"), "nobody"),
         (("--model", "text.tif"), "safetensors"),
-        (("--tile", "1"), "Option tile"),
-        (("--tile", "x"), "Option tile"),
+        (("--tile", "1"), "Option --tile"),
+        (("--tile", "x"), "Option --tile"),
         (("--device", "tpu"), "tpu"),
         (("--dtype", "complex64"), "complex64"),
         (("--channel", "4"), "channel"),
