@@ -59,8 +59,21 @@ def test_every_verb_has_a_function_with_a_docstring():
 
 
 def test_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="sharpen"):
+    with pytest.raises(AttributeError, match=r"has no function or class sharpen\.$"):
         _ = napari_semsr.sharpen
+    with pytest.raises(AttributeError, match=r"class metrix; did you mean metrics\?$"):
+        _ = napari_semsr.metrix
+
+
+def test_a_wrong_call_names_the_function():
+    image = np.zeros((64, 64))
+    with pytest.raises(TypeError, match=r"^metrics\(\): missing .* 'image'$"):
+        napari_semsr.metrics()
+    near = r"^Unknown option data_rnge of metrics \(did you mean data_range\?\); valid"
+    with pytest.raises(OptionError, match=near):
+        napari_semsr.metrics(image, data_rnge=1)
+    with pytest.raises(OptionError, match=r"^Unknown options one, zero of metrics; "):
+        napari_semsr.metrics(image, zero=1, one=2)
 
 
 def test_measures_take_arrays_micrographs_and_paths(scene, tmp_path):

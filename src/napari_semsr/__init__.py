@@ -17,7 +17,17 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("napari-semsr")
-    return _public(name)
+    try:
+        return _public(name)
+    except AttributeError:
+        if name in __all__ or name.startswith("_"):
+            raise
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, __all__, 1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        msg = f"napari_semsr has no function or class {name}{hint}"
+        raise AttributeError(msg) from None
 
 
 def __dir__() -> list[str]:

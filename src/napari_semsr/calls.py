@@ -80,7 +80,11 @@ def get_function(name: str) -> Callable[..., Any]:
         own_arguments = {
             key: options.pop(key) for key in [*options] if key in parameters
         }
-        arguments = signature.bind(*positional, **own_arguments).arguments
+        try:
+            arguments = signature.bind(*positional, **own_arguments).arguments
+        except TypeError as error:
+            msg = f"{verb.function_name}(): {error}"
+            raise TypeError(msg) from None
         report = arguments.pop("progress", None)
         first = [i for i in verb.inputs if not i.flag]
         inputs = [arguments.pop(i.name, getattr(i, "default", None)) for i in first]

@@ -88,9 +88,9 @@ def test_help_lists_every_verb_and_the_version_is_printed(semsr):
         (("info",), "required: PATH (an image"),
         (("crop", "a"), "required: -o/--output (file of the result);"),
         (("models",), "required: action (list, info,"),
-        (("info", "a", "b"), "nrecognized arguments: b; see `semsr info --help`"),
-        (("info", "a", "--jsn"), "--jsn (did you mean --json?)"),
-        (("info", "a", "--data-set=a"), "--data-set=a (did you mean --dataset?)"),
+        (("info", "a", "b"), "Unknown argument b; see `semsr info --help`"),
+        (("info", "a", "--jsn"), "Unknown option --jsn (did you mean --json?)"),
+        (("info", "a", "--data-set=a"), "--data-set (did you mean --dataset?)"),
         (("info", ""), "must not be empty"),
         (("frc", "a", "--criterion", "2/7"), "invalid choice: '2/7'"),
     ],
@@ -100,6 +100,22 @@ def test_wrong_usage_is_one_line_that_says_how(refused, words, needs):
     line = refused(*words)
     assert needs in line
     assert "--help`" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (("metrics", "first.tif", "--data-range", "x"), "Option --data-range must be"),
+        (("metrics", "data_range.tif"), "data_range.tif does not exist"),
+        (("metrics", "data_range/a.tif"), "data_range/a.tif does not exist"),
+        (("spectrum", "first.tif", "-o", "a.bmp"), ".tif, .png or .csv, got"),
+        (("figure", "first.tif", "-o", "a.bmp"), ".png, .tif, .tiff or .pdf, got"),
+    ],
+)
+def test_a_refusal_names_options_and_suffixes_as_they_are_typed(
+    refused, images, words, needs
+):
+    assert needs in refused(*words)
 
 
 @pytest.mark.parametrize("value", ["-2px", "-1,5", "-.5um"])
@@ -167,6 +183,29 @@ def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        (("register", "a.tif", "b.tif", "-o", "c.tif"), ""),
+        (("metrics", "folder"), ""),
+        (("metrics", "folder", "--table=t.csv"), " with --resume"),
+        (("enhance", "a.tif", "-o", "c.ome.zarr"), " with --resume"),
+        (("batch", "steps.yaml"), " "),
+    ],
+)
+def test_an_interrupt_names_kept_results_only_where_there_may_be_some(
+    semsr, monkeypatch, words, way
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "load_command", interrupt)
+    said = semsr(*words)
+    assert said.code == 130
+    text = way and f"; run the command again{way.rstrip()} to use finished results"
+    assert said.err == f"semsr {words[0]}: Interrupted{text}.\n"
+
+
 @pytest.mark.broad
 def test_nothing_is_said_after_an_interrupt() -> None:
     code = """
@@ -180,7 +219,7 @@ raise SystemExit(door.main(["info", "x"]))
 """
     run = children.run([sys.executable, "-c", code])
     assert run.returncode == 130
-    assert run.stderr == "semsr info: Interrupted; finished results are kept.\n"
+    assert run.stderr == "semsr info: Interrupted.\n"
 
 
 @pytest.fixture
@@ -210,7 +249,7 @@ def test_interrupt_that_a_library_makes_an_error_of_is_one(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is terminate
     assert said.code == 130
-    assert said.err == "semsr info: Interrupted; finished results are kept.\n"
+    assert said.err == "semsr info: Interrupted.\n"
 
 
 def test_interrupt_that_is_ignored_stays_so(semsr, info_does, interrupt_is):

@@ -50,6 +50,14 @@ def test_words_of_a_file_and_what_was_given_are_shortened():
     assert errors.shorten_value([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"
 
 
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [("", ""), ("a", "a"), ("ab", "a or b"), ("abc", "a, b or c")],
+)
+def test_alternatives_are_joined_as_in_a_sentence(names, text):
+    assert errors.format_alternatives(names) == text
+
+
 def test_code_names_the_cause():
     assert get_error_code(ReadError("a.tif cannot be read.")) == "unreadable"
     assert get_error_code(OptionError("Too many.", code="too-many")) == "too-many"

@@ -76,6 +76,15 @@ def test_time_left_is_told_once_there_is_a_pace():
     assert pace.add_time_left(Progress(1, 0, "who knows"), 30.0).seconds_left is None
 
 
+def test_time_left_restarts_if_work_of_the_same_size_begins_again():
+    pace = TimeEstimator()
+    steps = [(1, 0.0), (9, 90.0), (0, 100.0), (1, 101.0), (3, 103.0)]
+    left = [
+        pace.add_time_left(Progress(n, 10, ""), now).seconds_left for n, now in steps
+    ]
+    assert left == [None, pytest.approx(11.25), None, None, 7.0]
+
+
 STEPS = [(0, 0.0), (2, 5.0), (3, 5.5), (4, 9.0), (5, 11.0)]
 
 

@@ -54,6 +54,7 @@ def test_parameters_are_told_and_the_file_is_repeatable(grey, tmp_path):
         for name in "ab"
     )
     assert {"beta", "charging", "photons", "white"} <= set(first.parameters)
+    assert str(first.figures()["Beta"]) == "1.5, 2.5"
     np.testing.assert_array_equal(
         *(napari_semsr.read(m.output).array() for m in (first, second))
     )

@@ -210,13 +210,14 @@ def test_crop_tells_of_a_data_bar_in_what_it_cuts(
         ("mosaic.tif", "did you mean .*mosaic.ome.zarr?"),
         ("mosaik.ome.zarr", "did you mean .*mosaic.ome.zarr?"),
         ("Frame_01.tif", "did you mean .*frame_1.tif?"),
-        ("other.tif", "check the name."),
-        ("nowhere/mosaic.ome.zarr", "check the name."),
-        ("a\0b", "check the name."),
+        ("other.tif", "check the path."),
+        ("nowhere/mosaic.ome.zarr", "check the path."),
+        ("a\0b", "check the path."),
+        ("r.tif", "check the path."),
     ],
 )
 def test_a_name_that_leads_nowhere_is_met_with_one_like_it(tmp_path, typed, meant):
-    for name in ("mosaic.ome.zarr", "frame_1.tif", "notes.txt"):
+    for name in ("mosaic.ome.zarr", "frame_1.tif", "notes.txt", "r.sh"):
         (tmp_path / name).touch()
     with pytest.raises(ReadError, match=meant):
         open_image(tmp_path / typed)

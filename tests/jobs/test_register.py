@@ -367,7 +367,7 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
         ({"output": out, **over_itself}, SemsrError, "is also the input;"),
         ({"output": out, "transform_out": out}, SemsrError, r"must end in \.json"),
         ({"transform_out": folder / "new.json"}, OptionError, "also set an output"),
-        ({"turn": 3}, OptionError, "Unknown options turn"),
+        ({"turn": 3}, OptionError, "Unknown option turn of register"),
     ):
         with pytest.raises(error, match=match):
             register(folder / "moving.tif", folder / "fixed.tif", overwrite=True, **how)

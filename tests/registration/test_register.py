@@ -1,5 +1,7 @@
 """Images of other contrast come onto each other, and only where they belong."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -217,9 +219,16 @@ def test_a_pattern_that_repeats_is_refused_with_its_rivals():
 def test_images_of_different_places_are_refused():
     moving, _, _ = draw_views(78, seed=6)
     _, fixed, _ = draw_views(78, seed=7)
+    steps = []
     with pytest.raises(RegistrationRefused) as caught:
-        run(register(moving, fixed))
+        run(register(moving, fixed), steps.append)
     assert caught.value.reason == "no-overlap"
+    counted = [step for step in steps if step.total]
+    assert {step.total for step in counted} == {100}
+    for _, search in itertools.groupby(counted, lambda step: step.message):
+        done = [step.done for step in search]
+        assert done == sorted(done)
+    assert len({step.message for step in counted}) == 2
 
 
 def test_empty_images_and_those_without_pixel_size_or_sides_are_refused(near):

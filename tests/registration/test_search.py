@@ -81,3 +81,24 @@ def test_the_true_place_is_the_best_by_far_and_its_rivals_are_other_places():
     shares = [rival.score / same.score for rival in rivals]
     assert shares == sorted(shares, reverse=True)
     assert 0.1 < shares[-1] <= shares[0] < 0.4
+
+
+def test_a_mirrored_image_is_scored_as_if_it_were_resampled():
+    moving, fixed, truth = draw_views(96, degrees=5.0, seed=4)
+    reflected = moving.replace(data=np.asarray(moving.data)[:, ::-1].copy())
+    turns = (-31.0, -5.0, 5.0, 31.0)
+    plain, mirrored = (
+        run(CorrelationSearch(image, fixed, 40.0).run(steps, keep=4))
+        for image, steps in (
+            (moving, [(turn, 1.03, False) for turn in turns]),
+            (reflected, [(turn, 1.03, mirror) for turn in turns for mirror in (0, 1)]),
+        )
+    )
+    assert plain[0].affine.degrees == pytest.approx(5)
+    assert mirrored[0].affine.is_mirrored
+    assert mirrored[0].affine.degrees == pytest.approx(5)
+    middle = truth.inverse()(np.array([[1200.0, 1200.0]]))
+    half = (moving.shape[1] - 1) / 2 * moving.scale[1] + moving.origin[1]
+    same = middle * [1, -1] + [0, 2 * half]
+    there = plain[0].affine(middle)
+    assert mirrored[0].affine(same) == pytest.approx(there, abs=1e-6)

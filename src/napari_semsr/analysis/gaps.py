@@ -309,7 +309,7 @@ class ParticleOptions(Options):
     dark: bool = option(
         False,
         "Particles are dark",
-        ("Whether particles are darker than their surroundings."),
+        ("Particles are darker than their surroundings."),
     )
     min_diameter_px: float = option(  # chosen: smaller ones are noise
         4.0,
@@ -528,7 +528,10 @@ class Gaps:
     def invented_fraction(
         self,
     ) -> Annotated[
-        float | None, Quantity("Invented", form=".1%", interval="invented_interval")
+        float | None,
+        Quantity(
+            "Invented share of its gaps", form=".1%", interval="invented_interval"
+        ),
     ]:
         """Fraction of image gaps that the reference does not show."""
         return len(self.invented_gaps) / self.own if self.own else None

@@ -103,7 +103,7 @@ class CalibrateOptions(Options):
         """Require a period for a grating and no grating options for a bar."""
         of_grating = [name for name in self.model_fields_set if name != "bar"]
         if self.bar is not False and of_grating:
-            option_names = ", ".join(sorted(of_grating))
+            option_names = ", ".join(f"`{name}`" for name in sorted(of_grating))
             msg = (
                 f"Grating options do not apply to a printed bar: omit {option_names} "
                 "or `bar`"

@@ -44,6 +44,10 @@ _COMMON = {
     "--quiet": "no progress and no warnings on stderr",
     "--debug": "show the traceback of an error",
 }
+# an option named as in Python; elsewhere such a word may be a key of a file
+_NAMED_OPTION = re.compile(
+    r"(?<=\bOption )\w+|\b\w+(?= has an effect only if )|(?<= effect only if )\w+"
+)
 _MISSING_ARGUMENTS = "the following arguments are required: "
 
 
@@ -166,13 +170,16 @@ def convert_names_to_flags(text: str, arguments: Sequence[argparse.Action]) -> s
 
 def _convert_option_names(words: Sequence[str], text: str) -> str:
     """Replace option names in a sentence with the flags of the current command."""
-    if "`" not in text:
+    if "`" not in text and not _NAMED_OPTION.search(text):
         return text
     verb = next((word for word in words if word in VERBS), "")
     action = next((word for word in words if word in get_actions(verb)), "")
     name = f"{verb} {action}".strip()
     whole = name and (action or not get_actions(verb))
-    return convert_names_to_flags(text, list_arguments(name) if whole else ())
+    arguments = list_arguments(name) if whole else []
+    flags = {one.dest: [*one.option_strings, one.dest][0] for one in arguments}
+    text = _NAMED_OPTION.sub(lambda match: flags.get(match[0], match[0]), text)
+    return convert_names_to_flags(text, arguments)
 
 
 def _format_option(
@@ -338,6 +345,7 @@ def _to_printable(text: str, stream: TextIO) -> str:
 # Parse, run, print, set the exit code.
 
 _SUCCESS, _BAD_INPUT, _INTERRUPT = 0, 2, 130
+_CONTINUED = "batch", "demo"  # commands that keep finished results without an option
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -364,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _handle_termination(signals), _silence_logging(debug=debug):
             return _run_command(words, verb, console, debug=debug)
     except KeyboardInterrupt:
-        return _report_interrupt(verb, console, debug=debug)
+        return _report_interrupt(words, verb, console, debug=debug)
     except BrokenPipeError:
         # to exit without an error
         with suppress(OSError, ValueError):  # not a real stream, or closed already
@@ -372,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _SUCCESS
     except Exception as error:  # noqa: BLE001 - users see a sentence, no traceback
         if signals and not debug:  # C code may raise another error for the interrupt
-            return _report_interrupt(verb, console, debug=debug)
+            return _report_interrupt(words, verb, console, debug=debug)
         message = describe_error(error)
         if debug:
             console.clear()
@@ -398,9 +406,19 @@ def create_warning_record(messages: Sequence[str]) -> dict[str, list[str]]:
     return {"warnings": [*messages], "warning_codes": [*map(get_error_code, messages)]}
 
 
-def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int:
+def _report_interrupt(
+    words: list[str], verb: str | None, console: Console, *, debug: bool
+) -> int:
     if not _is_helper_process(verb):
-        console.error("Interrupted; finished results are kept.", verb)
+        definition, message = get_verb(verb or ""), "Interrupted"
+        has_table = any(word.partition("=")[0] == "--table" for word in words)
+        if definition and (
+            definition.resumes or (definition.makes_table and has_table)
+        ):
+            message += "; run the command again with --resume to use finished results"
+        elif verb in _CONTINUED:
+            message += "; run the command again to use finished results"
+        console.error(f"{message}.", verb)
     if not debug:
         # an interrupted write leaves a task, which asyncio would report at exit
         import atexit
@@ -473,10 +491,8 @@ def _raise_unknown_arguments(strange: list[str], verb: str) -> NoReturn:
             raise OptionError(msg, code="unknown-option")
     near = get_close_matches(flag, [*_list_flags(verb), *_COMMON], 1)
     suggestion = f" (did you mean {near[0]}?)" if near else ""
-    msg = (
-        f"Unrecognized arguments: {' '.join(strange)}{suggestion}; see `semsr {verb} "
-        "--help`."
-    )
+    what = "option" if flag.startswith("-") else "argument"
+    msg = f"Unknown {what} {flag}{suggestion}; see `semsr {verb} --help`."
     raise OptionError(msg, code="unknown-option")
 
 

@@ -56,6 +56,7 @@ from .errors import (
     WriteError as WriteError,
     describe_error as describe_error,
     escape_invisible_characters as escape_invisible_characters,
+    format_alternatives as format_alternatives,
     format_one_line as format_one_line,
     get_error_code as get_error_code,
     replace_option_names as replace_option_names,

@@ -6,7 +6,7 @@ None derives from `RuntimeError`, which Qt generator workers swallow.
 
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _HALF = 1000  # characters; chosen: the ends hold the given value and the remedy
 
@@ -187,6 +187,11 @@ def format_one_line(text: str, longest: int = _LONGEST) -> str:
     """
     plain = escape_invisible_characters(text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
+
+
+def format_alternatives(names: Sequence[str]) -> str:
+    """Join names for a message: ``a, b or c``."""
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def describe_error(error: Exception) -> str:

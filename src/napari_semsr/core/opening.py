@@ -74,9 +74,7 @@ _REFUSALS = {
             "too-many-open-files",
         ),
     ),
-    errno.ENOENT: Message(
-        "does not exist: check the path, or choose another.", "file-missing"
-    ),
+    errno.ENOENT: Message("does not exist: check the path.", "file-missing"),
     errno.EISDIR: Message("is a folder: choose a file in it.", "not-a-file"),
 }
 # Windows has its own error numbers: for files that are shared or locked, for a drive

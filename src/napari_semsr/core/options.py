@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from napari_semsr.core.errors import (
     Message,
     OptionError,
+    format_alternatives,
     format_one_line,
     shorten_value,
 )
@@ -182,7 +183,7 @@ class Options(BaseModel):
         defaults = {}
         for name, other, choices in self._find_unused_options(self.__dict__):
             needed_values, now = (
-                " or ".join(map(str, some)).lower()
+                format_alternatives([*map(str, some)]).lower()
                 for some in (choices, [getattr(self, other)])
             )
             warn(

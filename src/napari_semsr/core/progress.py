@@ -69,10 +69,11 @@ class TimeEstimator:
     def add_time_left(self, step: P, now: float | None = None) -> P:
         """Return a copy of a step with the estimated time left, once available.
 
-        A new total restarts the estimate. `now` is in seconds on a monotonic clock, by
-        default the system's.
+        A new total or a count of 0 restarts the estimate. `now` is in seconds on a
+        monotonic clock, by default the system's.
         """
         if not step.done or not step.total:
+            self._start = None if step.total else self._start
             return step
         now, start = time.monotonic() if now is None else now, self._start
         if start is None or start[1] != step.total or step.done < start[0]:

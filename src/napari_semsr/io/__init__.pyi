@@ -18,6 +18,7 @@ from .files import (
     check_target as check_target,
     convert_decoding_errors as convert_decoding_errors,
     convert_write_errors as convert_write_errors,
+    create_existing_file_error as create_existing_file_error,
     create_file_stem as create_file_stem,
     create_missing_file_error as create_missing_file_error,
     find_leftover_paths as find_leftover_paths,

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -35,6 +35,7 @@ from napari_semsr.core import (
     WriteError,
     describe_access_error,
     escape_invisible_characters,
+    format_alternatives,
     iter_exception_causes,
     list_folder,
     parse_pixel_size,
@@ -187,11 +188,18 @@ def create_missing_file_error(path: Path) -> ReadError:
         names = [item.name for item in path.parent.iterdir()]
     except (OSError, ValueError):  # no folder, or an unreadable one
         names = []
-    stem = f"{path.name.partition('.')[0]}."
-    same = [name for name in names if name.startswith(stem)]  # in another format
+    from napari_semsr.io.formats import FILE_SUFFIXES  # imports this module
+
+    stem, formats = f"{path.name.partition('.')[0]}.", (*FILE_SUFFIXES, ".zarr")
+    same = [  # in another format
+        name
+        for name in names
+        if name.startswith(stem) and name.lower().endswith(formats)
+    ]
     near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
-    remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the name."
-    return ReadError(f"{path} does not exist; {remedy}", code="file-missing")
+    remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the path."
+    msg = escape_invisible_characters(f"{path} does not exist: {remedy}")
+    return ReadError(msg, code="file-missing")
 
 
 _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients
@@ -267,18 +275,27 @@ COVERAGE = "coverage"
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
-def get_output_format(path: Path) -> str:
-    """Return the format of an output, a key of `_SUFFIXES`, by its suffix."""
+def get_output_format(path: Path, also: Sequence[str] = ()) -> str:
+    """Return the format of an output, a key of `_SUFFIXES`, by its suffix.
+
+    The error names the suffixes that the caller accepts `also`.
+    """
     name = path.name.lower()
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix) and name not in _SUFFIXES:
             return kind
-    suffixes = ".ome.zarr, .ome.tif, .tif or .png"
+    suffixes = format_alternatives([".ome.zarr", ".ome.tif", ".tif", ".png", *also])
     msg = (
         f"The suffix of an image must be {suffixes}, got {path.name!r}: change the "
         "suffix."
     )
     raise WriteError(msg, code="suffix-unknown")
+
+
+def create_existing_file_error(path: Path) -> WriteError:
+    """Return the error for an output that must not be replaced."""
+    msg = f"{path} already exists: choose another name, or use `overwrite`."
+    return WriteError(msg, code="output-exists")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -294,8 +311,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        msg = f"{path} already exists: choose another name, or use `overwrite`."
-        raise WriteError(msg, code="output-exists")
+        raise create_existing_file_error(path)
     is_store = False
     if kind == "ome-zarr" and path.is_dir():
         names = {entry.name for entry in list_folder(path)}

@@ -43,6 +43,7 @@ from napari_semsr.io.files import (
     check_target,
     convert_decoding_errors,
     convert_write_errors,
+    create_missing_file_error,
     get_half_paths,
     get_label_path,
     get_output_format,
@@ -128,8 +129,7 @@ class Source:
         Files that are decoded as a whole are read completely, unless `whole` is False.
         """
         if not path_exists(path):
-            msg = f"{path} does not exist: check the path."
-            raise ReadError(msg, code="file-missing")
+            raise create_missing_file_error(path)
         if path.is_dir():
             return cls(path, _detect_format(path, b""))
         with convert_decoding_errors(path, "an image"), open_file(path) as stream:

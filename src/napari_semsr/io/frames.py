@@ -45,7 +45,12 @@ from napari_semsr.core import (
     warn_once,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
-from napari_semsr.io.files import get_disk_spelling, path_exists, read_json_object
+from napari_semsr.io.files import (
+    create_missing_file_error,
+    get_disk_spelling,
+    path_exists,
+    read_json_object,
+)
 from napari_semsr.io.formats import FORMATS, Source, count_planes
 from napari_semsr.io.positions import (
     Positions,
@@ -837,8 +842,7 @@ def open_frames(
     """
     path = Path(path)
     if not path.exists():
-        msg = f"{path} does not exist: check the path."
-        raise ReadError(msg, code="file-missing")
+        raise create_missing_file_error(path)
     typed_size = ReadOptions.parse({"pixel_size_nm": pixel_size_nm}).pixel_size_nm
     how = {"databar_rows": databar_rows, "colour": colour, "pixel_size_nm": typed_size}
     how |= {"series": series, "channel": channel}

@@ -14,6 +14,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     convert_dtype,
+    format_number,
     option,
 )
 from napari_semsr.jobs.images import Result, to_json_value
@@ -92,6 +93,8 @@ class DegradedFile(Result):
             word, unit = (word, unit) if unit in _UNITS else (name, "")
             number = isinstance(value, int | float) and not isinstance(value, bool)
             label = word.replace("_", " ").capitalize()
+            if isinstance(value, list):
+                value = ", ".join(map(format_number, value))
             rows[label] = Figure(value if number else str(value), unit)
         return rows
 

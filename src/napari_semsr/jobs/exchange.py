@@ -128,8 +128,8 @@ class ImportOptions(Options):
     grey: Literal["input", "unit"] | None = option(
         None,
         "Result",
-        "Whether to scale the output back to the grey levels of the input, or to "
-        "keep it unchanged; default: as in the file, or input.",
+        "input: scale the output back to the grey levels of the input; unit: keep "
+        "it unchanged; default: as in the file, or input.",
         choices={
             "grey levels of the input": "input",
             "of the network": "unit",

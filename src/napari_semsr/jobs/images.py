@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from napari_semsr.core import (
     count_available_cores,
     digest_path,
     digest_with_progress,
+    format_alternatives,
     get_processor_name,
     get_quantities,
     get_record_quantities,
@@ -57,6 +58,7 @@ from napari_semsr.io import (
     WrittenOutput,
     check_target,
     count_series,
+    create_existing_file_error,
     create_image_store,
     create_missing_file_error,
     detect_databar,
@@ -565,15 +567,18 @@ def check_image_target(
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
     resume: bool = False,
+    also: Sequence[str] = (),
 ) -> Path:
     """Raise an error if an image cannot be written to an output path.
 
-    A store that is written tile by tile may be resumed.
+    A store that is written tile by tile may be resumed. The error names the suffixes
+    that the caller accepts `also`.
     """
     path = Path(output)
     check_output_not_input(path, inputs)
     if not (resume and path.exists() and get_output_format(path) == "ome-zarr"):
         _check_parent_folder(path)
+        get_output_format(path, also)
         check_target(path, overwrite=overwrite)
     return path
 
@@ -611,14 +616,14 @@ REPLACING = OverwritePolicy(overwrite=True)
 def check_target_file(
     output: str | os.PathLike[str],
     *,
-    suffixes: Collection[str],
+    suffixes: Sequence[str],
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> Path:
     """Raise an error if a file cannot be written to an output path."""
     path = Path(output)
     if not path.name.lower().endswith(tuple(suffixes)):
-        suffixes_text = " or ".join(suffixes)
+        suffixes_text = format_alternatives(suffixes)
         msg = f"The output must end in {suffixes_text}, got {path.name}."
         raise WriteError(msg, code="suffix-unknown")
     check_output_not_input(path, inputs)
@@ -627,8 +632,7 @@ def check_target_file(
         msg = f"{path} is a folder; set a file name."
         raise WriteError(msg, code="output-is-folder")
     if path.exists() and not overwrite:
-        msg = f"{path} already exists; choose another name or set `overwrite`."
-        raise WriteError(msg, code="output-exists")
+        raise create_existing_file_error(path)
     return path
 
 

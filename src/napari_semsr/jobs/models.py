@@ -282,7 +282,7 @@ def _import_model(run: Run[ImportOptions]) -> Job[ModelFile]:
     yield Progress(0, 2, "checking")
     path, options = Path(run.parameters["file"]), run.options
     if not path.is_file():
-        msg = f"File not found: {path}. Pass a {_SUFFIX}, .onnx or .zip file."
+        msg = f"{path} does not exist: pass a {_SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg, code="file-missing")
     check_no_executable_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])

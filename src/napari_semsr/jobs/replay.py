@@ -279,7 +279,7 @@ def _replay_output(run: Run[Options]) -> Job[ReplayReport]:
     path, inputs = Path(run.parameters["output"]), run.parameters["inputs"]
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
-        msg = f"Input folder does not exist: {folder}"
+        msg = f"The input folder {folder} does not exist: check the path."
         raise ReadError(msg, code="folder-missing")
     # outputs are grey: a colour image fails below, as it has no history
     plane = 0 if _count_planes(path) > 1 else None

@@ -8,6 +8,7 @@ table, and a page of the reference.
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, Union
@@ -240,7 +241,8 @@ class Output:
             empty = not (replaces or self.grows)
             return check_target_folder(place, empty=empty, parents=self.grows)
         if self.is_image and Path(place).suffix.lower() not in self.also:
-            return check_image_target(place, resume=existing.resume, **how)
+            how |= {"resume": existing.resume, "also": self.also}
+            return check_image_target(place, **how)
         if self.ending == _PAIRS:
             if not Path(place).name.lower().endswith(_PAIRS):
                 msg = f"The path of the pair store must end in {_PAIRS}, got {place}."
@@ -645,9 +647,12 @@ class Verb(Generic[O, R]):
                 sorted(name for name, side in defaults.items() if not side)
             )
             more = also if self.reading_prefixes else ""
+            near = get_close_matches(unknown[0], defaults, 1)
+            start = "Unknown option" + "s" * (len(unknown) > 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
             msg = (
-                f"Unknown options {', '.join(unknown)}; valid options are "
-                f"{names}{more}."
+                f"{start} {', '.join(unknown)} of {self.function_name}{hint}; valid "
+                f"options are {names}{more}."
             )
             raise OptionError(msg, code="unknown-option")
         return self.parse(options)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy import fft, ndimage
@@ -22,6 +22,7 @@ from napari_semsr.core import (
     RegistrationError,
     WarpedImage,
     describe_shift,
+    map_progress,
     option,
     warn,
 )
@@ -154,16 +155,19 @@ class CorrelationSearch:
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed_image.shape]
         spectra = _compute_spectra(self._field, shape)
         places_found, chance = [], []
-        for number, (degrees, scale, mirror) in enumerate(steps_tried):
-            yield Progress(number, len(steps_tried), "searching")
-            affine = Affine.create_similarity(
-                degrees,
-                scale=scale,
-                is_mirrored=mirror,
-                about=(self._centre[0], self._centre[1]),
-                shift=(-self._centre[0], -self._centre[1]),
-            )
-            score_map = self._score_shifts(affine, side, shape, spectra)
+        # a mirrored image at one angle shows the reflected field at the opposite angle
+        order = sorted(steps_tried, key=_get_unmirrored_step)
+        unmirrored_step, unmirrored = None, self._field
+        for number, step in enumerate(order):
+            yield Progress(number, len(order), "searching")
+            if _get_unmirrored_step(step) != unmirrored_step:
+                unmirrored_step = _get_unmirrored_step(step)
+                turn = -step[0] if step[2] else step[0]
+                affine = self._rotate_about_centre(turn, step[1])
+                unmirrored = self._compute_field(affine, side)
+            affine = self._rotate_about_centre(*step)
+            field = np.conj(unmirrored[:, ::-1]) if step[2] else unmirrored
+            score_map = self._score_shifts(field, shape, spectra)
             if score_map is None:
                 continue
             scores, enough = score_map
@@ -190,7 +194,8 @@ class CorrelationSearch:
         side = int(np.ceil(np.hypot(*self._moving.shape) * affine.scale)) + 4
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed_image.shape]
         spectra = _compute_spectra(self._field, shape)
-        score_map = self._score_shifts(centred_map, side, shape, spectra)
+        field = self._compute_field(centred_map, side)
+        score_map = self._score_shifts(field, shape, spectra)
         if score_map is None:
             return []
         scores, _ = score_map
@@ -208,20 +213,32 @@ class CorrelationSearch:
             for k in np.argsort(-heights)[:keep]
         ]
 
+    def _rotate_about_centre(
+        self, degrees: float, scale: float, is_mirrored: bool = False
+    ) -> Affine:
+        """Return the transform that also moves the moving image's centre to 0."""
+        y, x = self._centre.tolist()
+        return Affine.create_similarity(
+            degrees, scale=scale, is_mirrored=is_mirrored, about=(y, x), shift=(-y, -x)
+        )
+
+    def _compute_field(self, affine: Affine, side: int) -> Field:
+        """Compute the orientations of the moving image, rotated about its centre."""
+        corner = -side / 2 * self.pitch
+        grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
+        warped = WarpedImage(self._moving, grid, affine).read()
+        return _subtract_mean(compute_orientations(warped, SEARCH_WIDTH_PX))
+
+    @staticmethod
     def _score_shifts(
-        self, affine: Affine, side: int, shape: list[int], spectra: tuple[Field, Field]
+        field: Field, shape: list[int], spectra: tuple[Field, Field]
     ) -> tuple[FloatArray, BoolArray] | None:
-        """Score all shifts of the moving image, rotated about its centre.
+        """Score all shifts of a field of the moving image.
 
         `spectra`: of the fixed image's field and of its power. Returns the scores, and
         a mask of sufficient overlap.
         """
-        corner = -side / 2 * self.pitch
-        grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
-        orientation_field = compute_orientations(
-            WarpedImage(self._moving, grid, affine).read(), SEARCH_WIDTH_PX
-        )
-        transforms, power = _compute_spectra(_subtract_mean(orientation_field), shape)
+        transforms, power = _compute_spectra(field, shape)
         sums = fft.ifft2(spectra[0] * np.conj(transforms), workers=-1).real
         by_chance = fft.irfft2(spectra[1] * np.conj(power), shape, workers=-1) / 2
         if by_chance.max() <= 0:
@@ -237,6 +254,12 @@ class CorrelationSearch:
         return Affine.from_matrix(
             affine.linear, np.array(affine.shift) + self._fixed_image.origin + middle
         )
+
+
+def _get_unmirrored_step(step: tuple[float, float, bool]) -> tuple[float, float]:
+    """Return rotation, rounded, and scale of the unmirrored image of a step."""
+    turn = -step[0] if step[2] else step[0]
+    return round((turn + 180) % 360, 6), step[1]
 
 
 def _subtract_mean(field: Field) -> Field:
@@ -257,6 +280,7 @@ def _unwrap_shifts(at: RealArray, shape: Sequence[int], side: int) -> FloatArray
     return np.where(at > np.array(shape) - side, at - np.array(shape), at).astype(float)
 
 
+T = TypeVar("T")
 Reason = Literal["ambiguous", "no-overlap", "no-structure"]
 Step = Literal["near", "full"]
 
@@ -288,6 +312,7 @@ _MAX_RATIO = 8.0  # ratio of fields' lengths; chosen: the shorter has 16 px of 1
 # Pixels along the longer side of the larger image, and the number of best ratios to
 # examine further; chosen: all of 128 px would take seven times as long.
 _RATIO_SIDES = ((64, 6), (128, 3))
+_PERCENT = 100  # total of the progress of a search
 _RIVALS = 8  # other shifts to examine
 _COMPARABLE = 0.5  # of the best score; a period of a fifth of the field leaves 0.8
 _ALIKE = 0.85  # of the best correlation; a lattice's period reaches 0.95 and more
@@ -474,12 +499,19 @@ def register_uncalibrated_images(
         wide = _RANGES[step].stretch
         spread = _create_search_values(np.log(_MAX_RATIO), 2 * np.log1p(wide))
         best = [(0.0, alike * float(np.exp(exponent))) for exponent in spread]
+        message = "trying pixel sizes" + (" and all rotations" * (step == "full"))
+        tried = [len(spread), *(kept for _, kept in _RATIO_SIDES[:-1])]
+        costs = [
+            side * len(_RANGES[step].list_steps(side))
+            for (side, _), count in zip(_RATIO_SIDES, tried, strict=True)
+            for _ in range(count)
+        ]
+        parts = iter(_list_parts(costs))
         for side, kept_count in _RATIO_SIDES:
             ratios: list[tuple[float, float]] = []
             for _, factor in best:
-                place = yield from _search_best_candidate(
-                    *resize_pair(factor), step, side
-                )
+                job = _search_best_candidate(*resize_pair(factor), step, side)
+                place = yield from _report_part(job, next(parts), message)
                 if place is not None:
                     scale = place.affine.scale
                     trial_factor = (
@@ -508,6 +540,23 @@ def register_uncalibrated_images(
         "least 30 %, or mark points as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
+
+
+def _list_parts(costs: Sequence[int]) -> list[tuple[float, float]]:
+    """Return the start and end of each search, as fractions of the total cost."""
+    ends = np.cumsum([0, *costs]) / sum(costs)
+    return list(itertools.pairwise(ends.tolist()))
+
+
+def _report_part(job: Job[T], part: tuple[float, float], message: str) -> Job[T]:
+    """Report the progress of one of several searches as a percentage of all."""
+    start, end = part
+    return map_progress(
+        job,
+        lambda step: Progress(
+            int(_PERCENT * (start + step.fraction * (end - start))), _PERCENT, message
+        ),
+    )
 
 
 def _search_best_candidate(
@@ -577,7 +626,14 @@ def _find_transform(
     for step in steps:
         places: list[TransformCandidate] = []
         finished_pitch = np.inf
-        for side_wanted, near in _SIDES[step]:
+        message = "searching" + (" all rotations" * (step == "full"))
+        costs = [
+            side * (len(_RANGES[step].list_steps(side)) if near is None else 9 * near)
+            for side, near in _SIDES[step]
+        ]
+        for (side_wanted, near), part in zip(
+            _SIDES[step], _list_parts(costs), strict=True
+        ):
             pitch = max(span / side_wanted, fine)
             if pitch > _FINER * finished_pitch:
                 continue
@@ -588,7 +644,8 @@ def _find_transform(
                 steps_tried = _RANGES[step].list_steps(side)
             else:
                 steps_tried = _RANGES[step].list_nearby_steps(places[:near], side)
-            places = yield from search.run(steps_tried, _PLACES)
+            job = search.run(steps_tried, _PLACES)
+            places = yield from _report_part(job, part, message)
             if not places or places[0].score < _CLEAR:
                 continue
             yield Progress(0, 0, "refining")

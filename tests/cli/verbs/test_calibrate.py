@@ -112,7 +112,7 @@ def test_bad_requests_are_refused_in_one_line(refused, semsr, grating, tmp_path)
     said = refused("calibrate", "noise.ome.tif", "--pitch-nm", "300", "-o", "n.json")
     assert "No grating found" in said
     assert not (tmp_path / "n.json").exists()
-    assert "pitch_nm must be given" in refused("calibrate", str(grating))
+    assert "Option --pitch-nm must be given" in refused("calibrate", str(grating))
     assert ".json" in refused(
         "calibrate", str(grating), "--pitch-nm", "300", "-o", "n.txt"
     )
@@ -190,7 +190,7 @@ def test_bars_are_refused_in_one_sentence(refused, barred, grating):
         (("--bar", "-3"), "must be given as '50 um'"),
         (("--bar", "1,000 nm"), "without a thousands separator"),
         (("--bar", "-o", "b.json"), "the printed length of the scale bar is required"),
-        (("--bar", "5 um", "--pitch-nm", "3"), "omit pitch_nm"),
+        (("--bar", "5 um", "--pitch-nm", "3"), "omit --pitch-nm"),
     ):
         assert said in refused("calibrate", str(barred), *words)
 

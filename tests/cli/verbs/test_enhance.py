@@ -110,8 +110,8 @@ def test_enhance_one_pixel_and_holes(semsr, images):
     [
         (("--model", "nobody"), "nobody"),
         (("--model", "text.tif"), "safetensors"),
-        (("--tile", "1"), "Option tile"),
-        (("--tile", "x"), "Option tile"),
+        (("--tile", "1"), "Option --tile"),
+        (("--tile", "x"), "Option --tile"),
         (("--device", "tpu"), "tpu"),
         (("--dtype", "complex64"), "complex64"),
         (("--channel", "4"), "channel"),
@@ -144,7 +144,9 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, imag
     if process.returncode == 0:
         pytest.skip("the run was over before it could be interrupted")
     assert process.returncode == 130
-    assert err.decode().splitlines()[-1].endswith("finished results are kept.")
+    assert (
+        err.decode().splitlines()[-1].endswith("with --resume to use finished results.")
+    )
     with pytest.raises(IncompleteError, match="resume"):
         read(images / "big.ome.zarr")
     again = semsr(*line, "--resume", "--json")

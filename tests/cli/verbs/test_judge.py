@@ -37,7 +37,7 @@ def test_bad_input_is_refused_in_one_line(refused, pair):
     wrong = ("judge", "bare.tif", "sem.tif", "-o", "page.html", "--models", "none")
     assert "set --moving-pixel-size-nm" in refused(*wrong)
     told = refused(*LINE, "--transform", "map.json", "--data-range", -1)
-    assert "data_range" in told
+    assert "--data-range" in told
     assert not list(pair.glob("*page*"))
 
 

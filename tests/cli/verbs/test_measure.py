@@ -84,6 +84,21 @@ def test_decorrelation_says_the_cut_off_and_that_of_blocks(semsr, tmp_path, rng)
     assert _rows(semsr("decorrelation", even))["Cut-off"][2:].startswith("(no-signal: ")
 
 
+def test_gaps_print_lengths_without_exponents_and_shares_of_something(semsr, tmp_path):
+    y, x = np.mgrid[:96, :96]
+    discs = [(30, 24, 12), (30, 52, 14), (72, 30, 11), (72, 58, 15)]
+    grey = sum(((y - a) ** 2 + (x - b) ** 2 < r**2) * 1.0 for a, b, r in discs)
+    image, other = (
+        _saved(tmp_path / f"{name}.tif", gaussian_filter(values, 1))
+        for name, values in (("image", grey), ("other", np.maximum(grey, y > 90)))
+    )
+    rows = _rows(semsr("gaps", image, other, "--pixel-size-nm", 150))
+    low, high = rows["Diameters, 10 to 90 %"].removesuffix(" nm").split(" to ")
+    assert low.isdecimal()
+    assert high.isdecimal()
+    assert "Invented share of its gaps" in rows
+
+
 @pytest.mark.broad
 def test_what_light_carried_is_told_apart(semsr, refused, tmp_path, rng):
     truth = rng.normal(0, 1, (96, 96))
@@ -98,7 +113,7 @@ def test_what_light_carried_is_told_apart(semsr, refused, tmp_path, rng):
     rows = _rows(semsr("frc", image, reference, "--reference", *how))
     assert rows["Mean FRC below it"].startswith("0.9")
     wrong = (*how[:3], 0.153)
-    said = "Option cut_off_nm must be at least 10"
+    said = "Option --cut-off-nm must be at least 10"
     assert said in refused("metrics", image, reference, *wrong)
 
 

@@ -38,8 +38,8 @@ def refuse(scans, tmp_path, batch):
 @pytest.mark.parametrize(
     ("text", "needs"),
     [
-        ("", "The steps file must define inputs, output and steps"),
-        ("- frc", "The steps file must define inputs, output and steps"),
+        ("", "must define inputs, output and steps, but is empty"),
+        ("- frc", "must define inputs, output and steps, but has no entries"),
         ("inputs: [", "as a steps file"),
         (b"\xff\xfe\x00", "as a steps file"),
         ("steps: !!python/object/apply:os.system ['true']", "could not determine"),
@@ -50,7 +50,7 @@ def refuse(scans, tmp_path, batch):
         ("a: " + "9" * 10_000, "as a steps file"),
         ("#" * (1 << 20) + "\n", "above the limit of 1 MiB"),
         (f"{HEAD}stepz: []", "unknown entry 'stepz'"),
-        ("output: made\nsteps: [frc]", "must have a path for inputs"),
+        ("output: made\nsteps: [frc]", "must have a path for inputs."),
         ("inputs: scans\nsteps: [frc]", "must have a path for output"),
         ("inputs: 3\noutput: made\nsteps: [frc]", "must have a path for inputs"),
         (f"{HEAD}steps: []", "list of commands"),

@@ -37,6 +37,7 @@ from napari_semsr.io import (
     SHEET_SUFFIXES,
     Cell,
     create_file_stem,
+    create_missing_file_error,
     get_disk_spelling,
     path_exists,
 )
@@ -140,6 +141,8 @@ def read_steps(path: Path) -> object:
         text = read_bytes(path, _LARGEST).decode("utf-8-sig")
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise create_missing_file_error(path) from error
         reason = getattr(error, "strerror", None) or str(error) or "too deep"
         where = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or reason.splitlines()[0]
@@ -392,8 +395,7 @@ def _find_input_images(inputs_path: Path, folder: Path) -> list[_InputImage]:
     by_name: dict[str, _InputImage] = {}
     for one in images:
         if not one.path.exists():
-            msg = f"Input image {_shorten_path(one.path)} does not exist."
-            raise ReadError(msg, code="file-missing")
+            raise create_missing_file_error(one.path)
         if whole == one.path.resolve() or whole in one.path.resolve().parents:
             msg = (
                 f"The input {_shorten_path(one.path)} is in the output folder "
@@ -689,9 +691,8 @@ def plan_batch(
         path = Path(steps)
         content, base, title = read_steps(path), path.absolute().parent, path.stem
     if not isinstance(content, Mapping):
-        msg = (
-            f"The steps file must define inputs, output and steps, got {content!r:.60}."
-        )
+        what = "is empty" if content is None else "has no entries with names"
+        msg = f"The steps file must define inputs, output and steps, but {what}."
         raise OptionError(msg, code="wrong-type")
     keys = ("inputs", "output", "steps", "report")
     for key in content:
@@ -760,7 +761,8 @@ def _resolve_batch_path(
         return Path(path).absolute()
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        msg = f"The steps file must have a path for {name}, got {value!r:.60}."
+        given = "" if value is None else f", got {value!r:.60}"
+        msg = f"The steps file must have a path for {name}{given}."
         raise OptionError(msg, code="missing-value")
     if not _is_valid_path(base / value):
         msg = f"The steps file has an invalid path for {name}: {value!r:.60}."

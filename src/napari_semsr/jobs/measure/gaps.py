@@ -138,7 +138,8 @@ class GapReport(ImageMeasurement):
         sizes = gaps.get_diameters(unit)
         if sizes.size:
             low, high = np.quantile(sizes, [0.1, 0.9]).tolist()
-            rows["Diameters, 10 to 90 %"] = Figure(f"{low:.3g} to {high:.3g} {unit}")
+            limits = f"{format_number(low, '.3g')} to {format_number(high, '.3g')}"
+            rows["Diameters, 10 to 90 %"] = Figure(f"{limits} {unit}")
         return rows
 
     def plots(self) -> list[Plot]:
