@@ -34,7 +34,7 @@ class Turn(Options):
 def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
     with warned(
         "option-without-effect",
-        "degrees has an effect only if way is turn or flip, but it is keep",
+        "`degrees` has an effect only if `way` is turn or flip, but it is keep",
     ):
         assert Turn.parse({"degrees": 3.0}).reset_unused_options() == Turn()
     assert Turn.from_history({"degrees": 3.0, "former": 1}) == Turn()
@@ -110,15 +110,15 @@ OPTION = [  # "Option NAME must ..."
     (
         {"device": "tpu"},
         (
-            "device must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second "
+            "`device` must be auto, cpu, cuda, mps or xpu, or cuda:1 for the second "
             "card, got 'tpu'."
         ),
     ),
-    ({"count": "few"}, "count must be a whole number, got 'few'."),
-    ({"count": 2.5}, "count must be a whole number, got 2.5."),
-    ({"pair": 5}, "pair must be a list, got 5."),
-    ({"pair": [1, 2, 3]}, "pair must have at most 2 items, got [1, 2, 3]."),
-    ({"inner": "wide"}, "inner must be a table of options, got 'wide'."),
+    ({"count": "few"}, "`count` must be a whole number, got 'few'."),
+    ({"count": 2.5}, "`count` must be a whole number, got 2.5."),
+    ({"pair": 5}, "`pair` must be a list, got 5."),
+    ({"pair": [1, 2, 3]}, "`pair` must have at most 2 items, got [1, 2, 3]."),
+    ({"inner": "wide"}, "`inner` must be a table of options, got 'wide'."),
     ({"inner": {"side_px": 6}}, "inner.side_px must be a multiple of 4, got 6."),
     ({"inner": {"kind": "x"}}, "inner.kind must be 'wide' or 'narrow', got 'x'."),
 ]
@@ -146,7 +146,7 @@ def test_faults_are_said_plainly_and_once(values, said):
 
 
 def test_rule_that_begins_with_an_option_keeps_its_spelling():
-    with pytest.raises(OptionError, match=r"^Option least must not exceed most"):
+    with pytest.raises(OptionError, match=r"^Option `least` must not exceed most"):
         Inner.parse({"least": 2})
 
 

@@ -104,7 +104,7 @@ def test_integers_are_rounded_and_clipped(scene, tmp_path):
 )
 def test_options_of_other_methods_are_told_and_left_out(scene, method, option):
     with pytest.warns(
-        UserWarning, match=f"has an effect only if method is .*, but it is {method}"
+        UserWarning, match=f"has an effect only if `method` is .*, but it is {method}"
     ):
         made = napari_semsr.restore(sharp(scene), psf="1px", method=method, **option)
     told = made.provenance.options

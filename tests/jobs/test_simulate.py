@@ -194,7 +194,7 @@ def test_option_of_a_phantom_is_told_to_change_nothing_of_an_image(
 ):
     sizes = {"frames_grid": (1, 1), "frame_px": 32, option: 50.0}
     with pytest.warns(
-        UserWarning, match=f"{option} has no effect when an image is scanned"
+        UserWarning, match=f"`{option}` has no effect when an image is scanned"
     ):
         napari_semsr.simulate(tmp_path / "scan", rng.random((100, 100)), **sizes)
     told = json.loads((tmp_path / "scan" / "truth" / "microscope.json").read_text())

@@ -26,7 +26,7 @@ def test_what_is_no_blur_is_refused_in_one_sentence():
         with refused(OptionError, "unknown-value"):
             parse_psf(text)
     with pytest.raises(
-        OptionError, match=r"Option psf: a blur must be .* got '1.5'"
+        OptionError, match=r"Option `psf`: a blur must be .* got '1.5'"
     ) as no:
         RestoreOptions.parse({"psf": "1.5"})
     assert str(no.value).count("got") == 1

@@ -31,8 +31,8 @@ LABELS = {
         ("lower it (`step`, or `patch`).", "lower it ('Patch (px)')."),
         ("lower it (`step`).", "lower it."),
         ("lower `step`.", "lower 'step'."),
-        ("Option patch must be 4.", "'Patch (px)' must be 4."),
-        ("Option other must be 4.", "Option other must be 4."),
+        ("Option `patch` must be 4.", "Option 'Patch (px)' must be 4."),
+        ("Option `other` must be 4.", "Option 'other' must be 4."),
         ("onto one grid (`crop()`).", "onto one grid (Crop)."),
         (
             "cut them off (`crop(gap_free=True)`).",

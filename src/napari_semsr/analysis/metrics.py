@@ -577,12 +577,9 @@ def measure_metrics(
     options = MetricsOptions.parse(
         {"data_range": data_range, "match": match, "cut_off_nm": cut_off_nm}
     )
-    for name, name_of_option in (("match", match), ("cut-off", cut_off_nm)):
-        if name_of_option is not None and reference is None:
-            msg = (
-                f"Option {name} ({name_of_option}) needs a reference, but only one "
-                "image was given."
-            )
+    for name, value in (("match", match), ("cut_off_nm", cut_off_nm)):
+        if value is not None and reference is None:
+            msg = f"Option `{name}` needs a reference, but only one image was given."
             raise OptionError(msg, code="second-image-missing")
     sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
     if cut_off_nm is not None and not any(sizes):

@@ -44,10 +44,6 @@ _COMMON = {
     "--quiet": "no progress and no warnings on stderr",
     "--debug": "show the traceback of an error",
 }
-# an option named as in Python; elsewhere such a word may be a key of a file
-_NAMED_OPTION = re.compile(
-    r"(?<=\bOption )\w+|\b\w+(?= has an effect only if )|(?<= effect only if )\w+"
-)
 _MISSING_ARGUMENTS = "the following arguments are required: "
 
 
@@ -170,16 +166,13 @@ def convert_names_to_flags(text: str, arguments: Sequence[argparse.Action]) -> s
 
 def _convert_option_names(words: Sequence[str], text: str) -> str:
     """Replace option names in a sentence with the flags of the current command."""
-    if "`" not in text and not _NAMED_OPTION.search(text):
+    if "`" not in text:
         return text
     verb = next((word for word in words if word in VERBS), "")
     action = next((word for word in words if word in get_actions(verb)), "")
     name = f"{verb} {action}".strip()
     whole = name and (action or not get_actions(verb))
-    arguments = list_arguments(name) if whole else []
-    flags = {one.dest: [*one.option_strings, one.dest][0] for one in arguments}
-    text = _NAMED_OPTION.sub(lambda match: flags.get(match[0], match[0]), text)
-    return convert_names_to_flags(text, arguments)
+    return convert_names_to_flags(text, list_arguments(name) if whole else ())
 
 
 def _format_option(

@@ -82,14 +82,15 @@ def _format_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
             return f"In {where}: {message}."
         word = re.split(r"[\s:,]", message)[0]
         if word in model.model_fields:
-            return f"Option {message}."
+            return f"Option `{word}`{message.removeprefix(word)}."
         return f"{message[:1].upper()}{message[1:]}."
     if first["type"] != "missing" and " got " not in message:
         message = f"{message}, got {shorten_value(first['input'])}"
     if first["loc"][-1:] == (_KEY,):
         return f"A key of option {_format_location(first['loc'][:-2])} {message}."
     joint = " " if message.startswith("must ") else ": "
-    return f"Option {where}{joint}{message}."
+    name = f"`{where}`" if where.isidentifier() else where
+    return f"Option {name}{joint}{message}."
 
 
 def _format_message(first: ErrorDetails) -> str:
@@ -187,8 +188,8 @@ class Options(BaseModel):
                 for some in (choices, [getattr(self, other)])
             )
             warn(
-                f"{name} has an effect only if {other} is {needed_values}, but it is "
-                f"{now}.",
+                f"`{name}` has an effect only if `{other}` is {needed_values}, but it "
+                f"is {now}.",
                 "option-without-effect",
             )
             defaults[name] = type(self).model_fields[name].default

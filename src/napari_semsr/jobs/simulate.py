@@ -302,7 +302,7 @@ def _fit_options_to_image(
     }
     for name in idle:
         warn(
-            f"{name} has no effect when an image is scanned; it applies only to a "
+            f"`{name}` has no effect when an image is scanned; it applies only to a "
             "`phantom`.",
             "option-without-effect",
         )

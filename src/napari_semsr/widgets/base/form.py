@@ -320,7 +320,6 @@ _PANELS = {
     "judge": "Judge by SEM",
     "models import": "Import model",
 }
-_OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
 _INNER = r"(?:[^()]|\([^()]*\))*"
 _BRACKETS = re.compile(rf" \(({_INNER}`{_INNER})\)")
 _BETWEEN = re.compile(r", or | or | and |, |; ")
@@ -333,7 +332,7 @@ def convert_names_to_panel_labels(text: str, read: Callable[[], Labels] = dict) 
     `read` returns the labels of the panel that shows the sentence. Advice in brackets
     that names options without a control in any panel is left out.
     """
-    if "`" not in text and not _OPTION.match(text):
+    if "`" not in text:
         return text
     labels = read()
     name = partial(_find_panel_label, labels)
@@ -346,10 +345,7 @@ def convert_names_to_panel_labels(text: str, read: Callable[[], Labels] = dict) 
         parts_named = ", ".join(part for part in parts if _UNKNOWN not in part)
         return f" ({parts_named})" if parts_named else ""
 
-    text = replace_option_names(_BRACKETS.sub(replace_part, text), name)
-    return _OPTION.sub(
-        lambda match: _find_row_label(match[1], "", labels) or match[0], text
-    )
+    return replace_option_names(_BRACKETS.sub(replace_part, text), name)
 
 
 def _find_panel_label(
