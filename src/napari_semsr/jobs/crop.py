@@ -42,7 +42,14 @@ from napari_semsr.jobs.images import (
     to_json_value,
     write_pixels,
 )
-from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
+from napari_semsr.jobs.verb import (
+    ImageInput,
+    ImageResult,
+    Output,
+    Run,
+    Verb,
+    get_pixel_size_fields,
+)
 from napari_semsr.registration import Shift, find_shift
 
 _CELLS = 2048  # side of the coarse mask in which gaps are searched
@@ -132,7 +139,6 @@ class Cropped(ImageResult):
 
     like_output: Annotated[str | None, Quantity("Reference")]
     shape: IntPair
-    pixel_size_sd_nm: FloatPair | None
     origin: FloatPair
     area: tuple[int, int, int, int]
     area_of: str = field(metadata={"json": False})
@@ -239,8 +245,7 @@ def _crop_image(
         like_output=None if beside is None else str(beside),
         shape=plan.area.grid.shape,
         dtype=kind,
-        pixel_size_nm=about.pixel_size_nm,
-        pixel_size_sd_nm=about.pixel_size_sd_nm,
+        **get_pixel_size_fields(about),
         origin=about.origin,
         area_of=run.image_names[-1],
         clipped=clipped_count,
