@@ -214,6 +214,16 @@ def test_part_is_the_same_place_of_every_image(
     assert all((half[:, 30:-30] > 240).all() for half in halves)
 
 
+def test_part_that_ends_within_a_pixel_of_another_image_is_drawn(
+    tmp_path: Path,
+) -> None:
+    fine = Micrograph(np.eye(64), (10.0, 10.0), "fine")
+    coarse = Micrograph(np.eye(32), (20.0, 20.0), "coarse", origin=(5.0, 5.0))
+    options = FigureOptions(inset=(3, 3, 5, 5), no_caption=True)
+    made = run(FIGURE.job([fine, coarse], tmp_path / "a.png", options=options))
+    assert made.networks == ()
+
+
 def colours_of(path: Path) -> np.ndarray:
     with Picture.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)

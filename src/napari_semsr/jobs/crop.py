@@ -75,7 +75,9 @@ class CropOptions(Options):
     box_nm: Corners | None = option(
         None,
         "",
-        "the same in nm, relative to the image's origin",
+        "the same in nm: pixels whose centres are from Y0 to Y1 and from X0 to X1, the "
+        "last ones excluded; the centre of the first pixel is at the image's origin, "
+        "0 0 unless its file states another",
         metavar=_CORNERS,
     )
     align: bool = option(
