@@ -262,7 +262,7 @@ def test_files_are_called_by_their_names(tmp_path):
         ShapeError, match=r"one.ome.tif covers .* and two.ome.tif covers y 89"
     ):
         crop(one, like=two)
-    assert crop(one, box=(0, 0, 9, 9)).name == "image"
+    assert crop(one, box=(0, 0, 9, 9)).name == "one"
 
 
 @pytest.mark.parametrize("enhanced", ["image", "reference"])

@@ -146,7 +146,7 @@ def test_caption_says_how_an_image_was_restored(tmp_path: Path) -> None:
     options, path = RestoreOptions(method="cls", psf="1px"), tmp_path / "B.ome.zarr"
     run(RESTORE.job(micrograph(), path, options=options))
     found = run(FIGURE.job([path], tmp_path / "one.png"))
-    assert found.caption == "A, restored (constrained least squares); bar 100 nm."
+    assert found.caption == "B, restored (constrained least squares); bar 100 nm."
 
 
 def test_dollar_signs_in_names_are_no_formula(tmp_path: Path) -> None:

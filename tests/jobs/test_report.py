@@ -299,7 +299,7 @@ def test_images_of_one_name_are_told_apart(scene, tmp_path: Path) -> None:
     result, _, _ = made_of(inputs, tmp_path)
     assert result.images == ("one/same.tif", "two/same.tif")
     again, _, _ = made_of([inputs[0], inputs[0]], tmp_path)
-    assert again.images == ("first",)
+    assert again.images == ("same",)
 
 
 @pytest.mark.broad
