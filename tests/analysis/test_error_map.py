@@ -175,7 +175,17 @@ def test_what_cannot_be_compared_or_tells_nothing_is_refused(rng):
         with pytest.raises(error, match=needs):
             run(fit_blur_and_gain(pair_of(*images)))
     near = Micrograph(square, (5.0, 5.0))
-    with refused(ShapeError, "reference-finer"):
-        AlignedPair.from_images(near, Micrograph(square, (20.0, 20.0)))
+    # exchanging them helps only if one is coarser along both axes
+    for size, origin, code, can_exchange in (
+        ((20.0, 20.0), (0.0, 0.0), "reference-finer", True),
+        ((20.0, 2.0), (0.0, 0.0), "reference-finer", False),
+        ((20.0, 20.0), (9000.0, 0.0), "no-overlap", False),
+    ):
+        other = Micrograph(square, size, "other", origin=origin)
+        with refused(ShapeError, code) as caught:
+            AlignedPair.from_images(near, other)
+        if can_exchange:
+            AlignedPair.from_images(other, near)
+        assert ("exchange both" in str(caught.value)) == can_exchange
     with refused(ShapeError, "no-overlap"):
         AlignedPair.from_images(near, near.replace(origin=(9000.0, 0.0)))

@@ -27,6 +27,18 @@ def test_grid_of_an_image_starts_half_a_pixel_before_its_origin():
     assert grid.move((1, 2)).corner == (1, -38)
 
 
+@pytest.mark.parametrize("pitch", [50.0, 7.7, 0.3])
+@pytest.mark.parametrize("first", [0, 3])
+def test_box_from_centre_to_centre_excludes_the_last_pixel(pitch, first):
+    origin = (0.0, 1000.0)
+    grid = Grid.from_image(
+        Micrograph(np.zeros((99, 99)), (pitch, pitch), "", origin=origin)
+    )
+    start = tuple(o + first * pitch for o in origin)
+    stop = tuple(o + (first + 10) * pitch for o in origin)
+    assert grid.nearest_box(start, stop) == Box(first, first + 10, first, first + 10)
+
+
 @given(
     target=st.tuples(*[st.integers(1, 40)] * 2),
     source=st.tuples(*[st.integers(1, 40)] * 2),

@@ -129,6 +129,8 @@ def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
     assert error(after(step(reading=told), sigma=2)) == pytest.approx((0.1, 0.2))
     assert error(after(step(**told), pixel_size_nm=(10.0, 10.0))) is None
     assert error(step()) is None
+    for junk in ("abc", [0, 0], [1, 2, 3], {"y": 1}, [None, None]):
+        assert error(step(pixel_size_relative_sd=junk)) is None
 
 
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])

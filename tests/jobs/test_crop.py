@@ -51,6 +51,15 @@ def test_box_keeps_pixels_type_and_place(tmp_path):
     assert again.origin == part.origin
 
 
+@pytest.mark.parametrize("origin", [(0.0, 0.0), (100.0, -40.0)])
+def test_box_in_nm_begins_with_the_pixel_at_its_corner(origin):
+    image = _image(origin=origin)
+    y, x = origin
+    part = crop(image, box_nm=(y, x, y + 100, x + 200))
+    assert part.origin == origin
+    np.testing.assert_array_equal(part.array(), image.data[:10, :20])
+
+
 def test_box_without_calibration_counts_pixels():
     image = Micrograph(np.arange(30.0).reshape(5, 6))
     part = crop(image, box=(1, 2, 3, 6))
@@ -189,7 +198,7 @@ def test_images_without_a_place_share_their_corner():
         (None, {"align": True, "box": (0, 0, 5, 5)}, "requires a reference"),
         (None, {"box": (5, 0, 5, 9)}, "Y0 less than Y1"),
         (None, {"box": (95, 0, 99, 9)}, "does not overlap image, which covers 90 x 80"),
-        (None, {"box_nm": (0, 0, 1, 1)}, "contains no pixel"),
+        (None, {"box_nm": (1, 1, 2, 2)}, "contains no pixel"),
         (None, {"box_nm": (9e3, 0, 9.9e3, 50)}, "does not overlap image"),
         (None, {"like_pixel_size_nm": "big"}, "positive numbers"),
         (None, {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)}, "requires a reference"),
@@ -253,7 +262,7 @@ def test_files_are_called_by_their_names(tmp_path):
         ShapeError, match=r"one.ome.tif covers .* and two.ome.tif covers y 89"
     ):
         crop(one, like=two)
-    assert crop(one, box=(0, 0, 9, 9)).name == "image"
+    assert crop(one, box=(0, 0, 9, 9)).name == "one"
 
 
 @pytest.mark.parametrize("enhanced", ["image", "reference"])

@@ -146,7 +146,7 @@ def test_caption_says_how_an_image_was_restored(tmp_path: Path) -> None:
     options, path = RestoreOptions(method="cls", psf="1px"), tmp_path / "B.ome.zarr"
     run(RESTORE.job(micrograph(), path, options=options))
     found = run(FIGURE.job([path], tmp_path / "one.png"))
-    assert found.caption == "A, restored (constrained least squares); bar 100 nm."
+    assert found.caption == "B, restored (constrained least squares); bar 100 nm."
 
 
 def test_dollar_signs_in_names_are_no_formula(tmp_path: Path) -> None:
@@ -212,6 +212,16 @@ def test_part_is_the_same_place_of_every_image(
     below = grey[-30:-15]  # within both parts, above their bars
     halves = np.array_split(below, 2, axis=1)
     assert all((half[:, 30:-30] > 240).all() for half in halves)
+
+
+def test_part_that_ends_within_a_pixel_of_another_image_is_drawn(
+    tmp_path: Path,
+) -> None:
+    fine = Micrograph(np.eye(64), (10.0, 10.0), "fine")
+    coarse = Micrograph(np.eye(32), (20.0, 20.0), "coarse", origin=(5.0, 5.0))
+    options = FigureOptions(inset=(3, 3, 5, 5), no_caption=True)
+    made = run(FIGURE.job([fine, coarse], tmp_path / "a.png", options=options))
+    assert made.networks == ()
 
 
 def colours_of(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -224,6 +225,26 @@ def test_model_that_learnt_here_is_told(tmp_path):
     (told,) = [text for text in made.warnings if "trained on" in text]
     assert "tiny" in told
     assert told in (tmp_path / "p.html").read_text()
+
+
+@pytest.mark.broad
+def test_model_of_other_pixels_is_warned_of(job_of, tmp_path):
+    moving, fixed, truth = draw_views(128)
+    model = write_tiny_model(tmp_path, pixel_size_nm=(2000.0, 2000.0))
+    with warned("pixel-size-unsuitable", match="tiny was trained for 2000 nm"):
+        made = run(job_of(moving, fixed, truth, models=[model]))
+    assert made.models["tiny"].model["notes"][0] in made.warnings
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [(1.5, "nearer to the SEM image than the input"), (-10.26, "by 10.3 dB")],
+)
+def test_loss_of_the_best_model_is_stated(judged, gain, verdict):
+    _, made, _ = judged
+    row = replace(made.models["tiny"], psnr_gain_db=gain)
+    figures = replace(made, models={"tiny": row}).figures()
+    assert figures["Over the input, tiny"].verdict.endswith(verdict)
 
 
 @pytest.mark.broad

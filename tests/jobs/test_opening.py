@@ -8,9 +8,11 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 import napari_semsr as semsr
-from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core import run
+from napari_semsr.core.errors import OptionError, ReadError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, Provenance, digest_path
 from napari_semsr.io.read_image import ReadOptions
+from napari_semsr.jobs.convert import save_images
 from napari_semsr.jobs.images import create_input_record, open_image
 from tests.refusals import refused
 
@@ -19,6 +21,34 @@ def test_open_image_pixel_size_is_overridden(folder, scene):
     options = ReadOptions.parse({"pixel_size_nm": "4,5"})
     for image in (scene.first, folder / "first.tif"):
         assert open_image(image, options).pixel_size_nm == (4, 5)
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif", ".ome.zarr"])
+def test_an_image_has_the_name_of_its_file_not_of_an_ancestor(tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    noisy = np.random.default_rng(1).normal(size=(96, 96)).astype(np.float32)
+    semsr.write(Micrograph(noisy, (5.0, 5.0), "ancestor"), path)
+    assert open_image(path).name == "mine"
+    second = noisy + np.random.default_rng(2).normal(size=noisy.shape)
+    found = semsr.frc_map(path, second, block=32, step=32, pixel_size_nm=5)
+    assert found.map.name == "mine FRC map"
+    with pytest.raises(SemsrError, match="blur cannot be estimated from mine"):
+        semsr.restore(path, method="wiener")
+
+
+def test_images_of_one_store_keep_their_names(tmp_path):
+    images = [Micrograph(np.eye(32), (5.0, 5.0), name) for name in ("one", "two")]
+    run(save_images(images, tmp_path / "both.ome.zarr"))
+    path, reading = tmp_path / "both.ome.zarr", ReadOptions(series=1)
+    assert open_image(path, reading).name == "two"
+
+
+def test_a_restored_stack_keeps_the_name_of_its_input(tmp_path):
+    planes = np.random.default_rng(1).normal(size=(2, 48, 48)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "mine.tif", planes)
+    made = tmp_path / "made.ome.tif"
+    semsr.restore(tmp_path / "mine.tif", made, method="wiener", psf="2px")
+    assert semsr.read(made, plane=0).name == "mine"
 
 
 @pytest.mark.parametrize("known", [None, (320.0, 320.0)], ids=["pixels", "lengths"])

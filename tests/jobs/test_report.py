@@ -258,10 +258,22 @@ def test_several_images_stand_in_one_table(scene, tmp_path: Path) -> None:
     result, page, _ = made_of(images, tmp_path)
     assert result.images == tuple(f"image-{n}" for n in range(3))
     assert "Side by side" in page.text
+    assert "different data ranges" not in page.text
     assert "All images share one grey scale." in page.text
     own, page, _ = made_of(images, tmp_path, options=ReportOptions(greys="own"))
     assert own.images == result.images
     assert "Each image has its own grey scale." in page.text
+
+
+@pytest.mark.broad
+def test_sharpness_of_unequal_data_ranges_is_not_compared(tmp_path: Path) -> None:
+    grey = np.random.default_rng(1).integers(0, 200, (96, 96))
+    images = [Micrograph(grey.astype(t), None, t) for t in ("uint8", "float32")]
+    _, page, told = made_of(images, tmp_path)
+    assert "do not compare them between images with different data ranges" in page.text
+    ranges = [by_name(one["numbers"])["Data range"] for one in told["images"]]
+    assert [one["value"] for one in ranges] == [255, np.ptp(grey)]
+    assert "full scale of the type" in ranges[0]["method"]
 
 
 @pytest.mark.broad
@@ -299,7 +311,7 @@ def test_images_of_one_name_are_told_apart(scene, tmp_path: Path) -> None:
     result, _, _ = made_of(inputs, tmp_path)
     assert result.images == ("one/same.tif", "two/same.tif")
     again, _, _ = made_of([inputs[0], inputs[0]], tmp_path)
-    assert again.images == ("first",)
+    assert again.images == ("same",)
 
 
 @pytest.mark.broad

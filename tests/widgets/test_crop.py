@@ -74,6 +74,12 @@ def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
     np.testing.assert_array_equal(found.array(), WIDE[2:10, 3:9])
     assert found.pixel_size_nm is None
     assert found.origin == (2, 3)
+    corners = layer_to_world(bare, [[0, 0], [5, 6]])  # centres of pixels
+    shapes = model.add_shapes(corners, shape_type="line")
+    panel.layer.value, panel.like.value = bare, shapes
+    assert "bare to 5 × 6 px" in run_panel(panel)  # noqa: RUF001
+    found = micrograph_from_layer(model.layers[-1])
+    np.testing.assert_array_equal(found.array(), WIDE[:5, :6])
 
 
 @pytest.mark.broad

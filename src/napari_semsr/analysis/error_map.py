@@ -193,14 +193,6 @@ class AlignedPair:
             Grid.from_image(reference),
             _find_enhanced_grid(reference, enhanced),
         )
-        ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
-        if min(ratio) * _COARSER < 1:
-            msg = (
-                "The enhanced image must not have larger pixels than the reference, "
-                f"but the pixels of {enhanced.name} are {1 / min(ratio):.3g} times as "
-                "large; pass the reference first."
-            )
-            raise ShapeError(msg, code="reference-finer")
         down, right = (s * p for s, p in zip(shift_px, grid.pitch, strict=True))
         lies = lies.move((down, right))
         box = grid.covered_box(lies)
@@ -210,6 +202,17 @@ class AlignedPair:
                 "origins and pixel sizes, or register the images (`register()`)."
             )
             raise ShapeError(msg, code="no-overlap")
+        ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
+        if min(ratio) * _COARSER < 1:
+            is_coarser = max(ratio) <= _COARSER  # along both axes
+            exchange = f"exchange both if {enhanced.name} is the reference, or "
+            msg = (
+                f"The pixels of {enhanced.name} are {1 / min(ratio):.3g} times as "
+                f"large as those of the reference {reference.name}: "
+                f"{exchange * is_coarser}resample {enhanced.name} to the reference's "
+                "pixels (`crop()` with `like`)."
+            )
+            raise ShapeError(msg, code="reference-finer")
         factor = max(1, round(math.sqrt(ratio[0] * ratio[1])))
         area = GridImage.from_image(reference, grid).crop(box)
         y, x = (pitch / factor for pitch in grid.pitch)

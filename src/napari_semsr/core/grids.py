@@ -216,12 +216,13 @@ class Grid:
         return y, x
 
     def nearest_box(self, start: FloatPair, stop: FloatPair) -> Box:
-        """Return the box between two corners ``(y, x)``, rounded to whole pixels.
+        """Return the box of pixels whose centres are between two corners ``(y, x)``.
 
+        A centre at `start` is inside, one at `stop` is not, to a hundredth of a pixel.
         In pixels of the grid; the box may extend beyond it, or be empty.
         """
         spans = [
-            [math.floor((v - c) / p + 0.5) for v in pair]
+            [math.ceil((v - c) / p - 0.5 - _SLACK_PX) for v in pair]
             for pair, c, p in zip(
                 zip(start, stop, strict=True), self.corner, self.pitch, strict=True
             )

@@ -473,8 +473,10 @@ class Micrograph:
         share = self.metadata.get(SIZE_ERROR_KEY, share)
         if share is None:
             return None
-        y, x = self.pixel_size_nm
-        return parse_pixel_size((y * share[0], x * share[1]))
+        try:
+            return parse_pixel_size(np.multiply(self.pixel_size_nm, share))
+        except (TypeError, ValueError, OptionError):
+            return None  # in a file by another program it may have any form
 
     def with_size_error(self, error: FloatPair | None) -> "Micrograph":
         """Return a copy with the standard deviation ``(y, x)`` of its pixel size in nm.

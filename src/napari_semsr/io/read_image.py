@@ -34,7 +34,6 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     create_size_source,
-    describe_size_source,
     escape_invisible_characters,
     format_pixel_size,
     get_error_code,
@@ -282,6 +281,8 @@ class FileInfo:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     # Source of the pixel size, as text
     pixel_size_from: str | None = None
+    # Its standard deviation ``(y, x)``; None if unknown
+    pixel_size_sd_nm: PixelSize | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -1238,6 +1239,12 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
     rows, columns = source.data.shape[:2]
     history = None if source.record is None else source.record.provenance
     size, origin = _get_pixel_size(source), _find_size_source(bare, source)
+    bare_image = Micrograph(
+        np.zeros((1, 1)),
+        size,
+        provenance=history,
+        metadata={} if origin is None else {ORIGIN_KEY: origin},
+    )
     network = None if history is None else history.last_network()
     return FileInfo(
         format=source.format,
@@ -1245,7 +1252,8 @@ def create_file_info(path: Path, source: RawImage) -> FileInfo:
         stored_shape=stored_shape,
         dtype=np.dtype(source.data.dtype).name,
         pixel_size_nm=size,
-        pixel_size_from=size and describe_size_source(size, origin, history),
+        pixel_size_from=bare_image.pixel_size_from,
+        pixel_size_sd_nm=bare_image.pixel_size_sd_nm,
         vendor=source.vendor,
         levels=source.levels,
         series=source.series,

@@ -34,7 +34,14 @@ from napari_semsr.jobs.images import (
     get_record_path,
     overwrite_image,
 )
-from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
+from napari_semsr.jobs.verb import (
+    ImageInput,
+    ImageResult,
+    Output,
+    Run,
+    Verb,
+    get_pixel_size_fields,
+)
 
 
 class ConvertOptions(Options):
@@ -129,7 +136,7 @@ def save_image(
             output=str(path),
             shape=(len(image), *first.shape),
             dtype=get_stored_type(path, first.dtype),
-            pixel_size_nm=first.pixel_size_nm,
+            **get_pixel_size_fields(first),
         )
     if get_output_format(path) == "ome-zarr":
         more = read_companions(image, path)
@@ -149,7 +156,7 @@ def save_image(
         output=str(path),
         shape=image.shape,
         dtype=get_stored_type(path, dtype or image.dtype),
-        pixel_size_nm=image.pixel_size_nm,
+        **get_pixel_size_fields(image),
     )
 
 
@@ -168,7 +175,7 @@ def save_images(images: Sequence[Micrograph], output: Path) -> Job[list[Converte
             output=str(place),
             shape=image.shape,
             dtype=str(image.dtype),
-            pixel_size_nm=image.pixel_size_nm,
+            **get_pixel_size_fields(image),
         )
         for image, place in zip(images, places, strict=True)
     ]

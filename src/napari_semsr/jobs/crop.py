@@ -42,7 +42,14 @@ from napari_semsr.jobs.images import (
     to_json_value,
     write_pixels,
 )
-from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
+from napari_semsr.jobs.verb import (
+    ImageInput,
+    ImageResult,
+    Output,
+    Run,
+    Verb,
+    get_pixel_size_fields,
+)
 from napari_semsr.registration import Shift, find_shift
 
 _CELLS = 2048  # side of the coarse mask in which gaps are searched
@@ -68,7 +75,9 @@ class CropOptions(Options):
     box_nm: Corners | None = option(
         None,
         "",
-        "the same in nm, relative to the image's origin",
+        "the same in nm: pixels whose centres are from Y0 to Y1 and from X0 to X1, the "
+        "last ones excluded; the centre of the first pixel is at the image's origin, "
+        "0 0 unless its file states another",
         metavar=_CORNERS,
     )
     align: bool = option(
@@ -132,7 +141,6 @@ class Cropped(ImageResult):
 
     like_output: Annotated[str | None, Quantity("Reference")]
     shape: IntPair
-    pixel_size_sd_nm: FloatPair | None
     origin: FloatPair
     area: tuple[int, int, int, int]
     area_of: str = field(metadata={"json": False})
@@ -239,8 +247,7 @@ def _crop_image(
         like_output=None if beside is None else str(beside),
         shape=plan.area.grid.shape,
         dtype=kind,
-        pixel_size_nm=about.pixel_size_nm,
-        pixel_size_sd_nm=about.pixel_size_sd_nm,
+        **get_pixel_size_fields(about),
         origin=about.origin,
         area_of=run.image_names[-1],
         clipped=clipped_count,

@@ -85,6 +85,7 @@ from napari_semsr.jobs.verb import (
     Output,
     Run,
     Verb,
+    get_pixel_size_fields,
 )
 
 # Resume a store that was started differently: from a layer, or from a file.
@@ -299,7 +300,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         output=str(target),
         shape=written_file.shape,
         dtype=written_file.dtype,
-        pixel_size_nm=written_file.pixel_size_nm,
+        **get_pixel_size_fields(source.with_pixel_size(written_file.pixel_size_nm)),
         clipped=report.clipped,
         report=report,
         provenance=provenance,

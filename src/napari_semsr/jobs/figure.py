@@ -454,12 +454,10 @@ def _get_inset_box(
     """Return the inset box of an image, given in pixels of the first image."""
     y0, x0, y1, x1 = inset
     if image is not first and image.unit == first.unit:
-        away = np.subtract(first.origin, image.origin)
         corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # pixel corners, not centres
-        corners_px = np.rint((corners * first.scale + away) / image.scale + 0.5).astype(
-            int
-        )
-        (y0, x0), (y1, x1) = corners_px.tolist()
+        start, stop = (first.origin + corners * first.scale).tolist()
+        box = Grid.from_image(image).nearest_box(start, stop)
+        y0, x0, y1, x1 = box.y0, box.x0, box.y1, box.x1
     rows, columns = image.shape
     if not (0 <= y0 < y1 <= rows and 0 <= x0 < x1 <= columns):
         msg = (

@@ -33,6 +33,7 @@ from napari_semsr.core import (
     count_available_cores,
     digest_path,
     digest_with_progress,
+    escape_invisible_characters,
     format_alternatives,
     get_processor_name,
     get_quantities,
@@ -65,6 +66,7 @@ from napari_semsr.io import (
     get_output_format,
     get_output_store_path,
     path_exists,
+    remove_suffixes,
     warn_about_missing_blocks,
     write,
     write_blocks,
@@ -91,6 +93,9 @@ def open_image(
         warn_about_missing_blocks(path, options.series or 0, options.level)
         count = image_opened.metadata.get("series", 1)
         own, which = count_series(image_opened.metadata, count)
+        if own == 1 and options.dataset is None:  # its record may name an ancestor
+            name = escape_invisible_characters(remove_suffixes(path.name))
+            image_opened = image_opened.replace(name=name)
         if own > 1 and options.series is None:
             warn(
                 f"{path.name} contains {own} images, and {which} is used. To use "

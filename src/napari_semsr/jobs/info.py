@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_semsr.core import (
     FLAT,
     Figure,
     Job,
+    Micrograph,
     Options,
     Progress,
     ReadError,
@@ -19,7 +22,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import create_missing_file_error, describe, read
 from napari_semsr.jobs.images import Result, to_json_value
-from napari_semsr.jobs.verb import FileInput, Run, Verb
+from napari_semsr.jobs.verb import FileInput, Run, Verb, get_pixel_size_fields
 
 _DECODED_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole
@@ -37,13 +40,13 @@ class Description(Result):
         """Return the properties and the first metadata entries."""
         facts = dict(self.facts)
         metadata = facts.pop("metadata", None) or {}
-        network = facts.pop("network", None)
+        network, sd = facts.pop("network", None), facts.pop("pixel_size_sd_nm", None)
         rows = {"path": self.path}
         rows |= {"made by network": f"{network}: an estimate"} if network else {}
         for name, value in facts.items():
             rows[name] = "none" if value is None else str(value)
             if name == "pixel_size_nm":
-                rows[name] = format_pixel_size(value and (value[0], value[1]))
+                rows[name] = format_pixel_size(value, sd)
             elif name == "shape" and isinstance(value, list):
                 rows[name] = format_shape(value)
         metadata_shown = list(metadata.items())[:_MAX_METADATA]
@@ -70,8 +73,11 @@ def _describe_file(run: Run[Options]) -> Job[Description]:
     for sentence in dict.fromkeys(sentences):
         warn(sentence)
     if run.opening.pixel_size_nm is not None:
-        facts["pixel_size_nm"] = list(run.opening.pixel_size_nm)
-        facts["pixel_size_from"] = "typed by the user"
+        image = Micrograph(np.zeros((1, 1))).calibrate(
+            run.opening.pixel_size_nm, run.opening.pixel_size_sd_nm
+        )
+        facts |= to_json_value(get_pixel_size_fields(image))
+        facts["pixel_size_from"] = image.pixel_size_from
     return Description(str(run.parameters["path"]), facts)
 
 

@@ -117,6 +117,8 @@ _BORDER = 17  # points along each side of an area, to test the map; chosen: fast
 _UNCONFIRMED_SHARE = (
     0.1  # share of patches; chosen: beyond, the map affects the figures
 )
+# codes of an enhancement's notes by which its metrics are no measure of the model
+_DOUBTFUL_NOTES = ("pixel-size-unsuitable", "pixel-size-missing", "not-resampled")
 
 # The linear filter.
 _TAPS = 21  # as in training's comparison, and in the benchmarks of restoration
@@ -246,12 +248,12 @@ class Judged(Result):
         gains = {k: row.psnr_gain_db for k, row in self.models.items()}
         known_gains = {k: gain for k, gain in gains.items() if gain is not None}
         if known_gains:
-            label = (
-                "Over the input, "
-                f"{max(known_gains, key=lambda name: known_gains[name])}"
-            )
-            nearer = "nearer" if max(known_gains.values()) > 0 else "no nearer"
-            verdict = f"{nearer} to the SEM image than the input"
+            best = max(known_gains, key=lambda name: known_gains[name])
+            label, gain = f"Over the input, {best}", known_gains[best]
+            verdict = "nearer to the SEM image than the input"
+            if gain <= 0:
+                by = f"{abs(gain):.3g} dB"
+                verdict = f"further from the SEM image than the input, by {by}"
             rows[label] = replace(rows[label], verdict=verdict, large=True)
         return rows
 
@@ -378,6 +380,9 @@ def _fill_comparison_table(
         yield Progress(0, 0, f"measuring the result of {model}")
         seen_image = lens.resample(open_image(after)).replace(name=f"{name} by {model}")
         card, report = read_card(path), enhanced_file.report
+        for note in report.notes:
+            if get_error_code(note) in _DOUBTFUL_NOTES:
+                warn(note)
         translate = options_of_run.get("translate", str)
         model_facts = {
             "name": card.name,

@@ -19,6 +19,7 @@ from napari_semsr.io import (
     check_page_axes,
     get_output_format,
     get_page_axes,
+    read,
     write_pages,
 )
 from napari_semsr.jobs.images import OverwritePolicy, create_stack_record, open_image
@@ -111,7 +112,8 @@ def _run_job_on_planes(
         "inputs": inputs,
     }
     history = history.model_copy(update=plane_record)
-    first: Micrograph = open_image(results[0].output).replace(provenance=history)
+    # `open_image` would name it after the temporary file
+    first = read(results[0].output).replace(provenance=history)
     pages = (open_image(item.output).array() for item in results)
     write_pages(first, axes, pages, target)
     for item in results:

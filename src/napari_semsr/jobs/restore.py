@@ -40,7 +40,14 @@ from napari_semsr.jobs.images import (
     to_json_value,
 )
 from napari_semsr.jobs.planes import extend_job_to_stacks
-from napari_semsr.jobs.verb import ImageInput, ImageResult, Output, Run, Verb
+from napari_semsr.jobs.verb import (
+    ImageInput,
+    ImageResult,
+    Output,
+    Run,
+    Verb,
+    get_pixel_size_fields,
+)
 from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
@@ -188,7 +195,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         "method": run.options.method,
         "parameters": parameters,
         "tiles": len(plan),
-        "pixel_size_nm": source.pixel_size_nm,
+        **get_pixel_size_fields(source),
         "provenance": provenance,
     }
     about = source.replace(provenance=provenance)

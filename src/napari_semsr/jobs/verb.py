@@ -138,6 +138,7 @@ class ImageResult(Result):
     shape: tuple[int, ...]  # rows and columns; planes before them for a stack
     dtype: Annotated[str, Quantity("Type")]
     pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
     clipped: int = 0  # pixels clipped to the data type
     image: Micrograph | None = field(default=None, metadata={"json": False})
 

@@ -9,7 +9,14 @@ from napari.components import Dims
 from napari.layers import Image, Layer, Shapes
 from napari.viewer import Viewer
 
-from napari_semsr.core import Job, Micrograph, ShapeError, format_shape, get_figures
+from napari_semsr.core import (
+    Grid,
+    Job,
+    Micrograph,
+    ShapeError,
+    format_shape,
+    get_figures,
+)
 from napari_semsr.jobs import CROP, CropOptions, Cropped
 from napari_semsr.widgets.base import (
     Form,
@@ -62,11 +69,8 @@ def _read_drawn_box(
             "nm; set a pixel size in Open mosaic, under Calibrate a layer."
         )
         raise ShapeError(msg, code="pixel-size-missing")
-    origin, pitch = np.array(image.origin), np.array(image.scale)
-    first, last = (
-        np.floor((edge - origin) / pitch + 1).astype(int) for edge in (low, high)
-    )
-    return CropOptions.parse({"box": (*first.tolist(), *last.tolist())})
+    box = Grid.from_image(image).nearest_box(low.tolist(), high.tolist())
+    return CropOptions.parse({"box": (box.y0, box.x0, box.y1, box.x1)})
 
 
 class CropPanel(Panel):

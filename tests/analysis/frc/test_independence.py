@@ -43,6 +43,9 @@ def test_frc_refuses_them_and_names_what_it_is_told_to_do(make_pair) -> None:
 
 def test_map_marks_every_block(make_pair) -> None:
     first, _ = make_pair((128, 128))
+    alone = measure_frc(enhanced("a", first))
+    assert alone.why.startswith("not-independent")
+    assert "other" not in alone.why  # no second image was given
     found = run(measure_frc_map(enhanced("a", first), None, FrcMapOptions(block=64)))
     assert found.reason_counts == {"not-independent": found.blocks}
 

@@ -64,6 +64,8 @@ def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, tmp_path):
     chip = ("--phantom", "circuit", "--frames-grid", "1x2", "--frame-px", "128")
     assert semsr("simulate", "chip", *chip, "--distortion", "0.03").code == 0
     for words in (
+        ("info", "a.ome.tif"),
+        ("convert", "a.ome.tif", "c.ome.tif"),
         ("frc", "a.ome.tif"),
         ("frc-map", "a.ome.tif", "-o", "map.ome.tif"),
         ("gaps", "gold.ome.tif"),
@@ -76,6 +78,13 @@ def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, tmp_path):
         assert said.record["pixel_size_nm"] == size
         assert said.record["pixel_size_sd_nm"] == pytest.approx(error)
     # later steps know it from the history, until another size is stated
+    for name in ("b.ome.tif", "c.ome.tif"):
+        about = semsr("info", name, "--json").record
+        assert about["pixel_size_from"] == "from a calibration"
+        assert about["pixel_size_sd_nm"] == pytest.approx(error)
+    assert " ± " in semsr("info", "c.ome.tif").out
+    about = semsr("info", "a.ome.tif", *asked).record
+    assert about["pixel_size_from"] == "from a calibration"
     later = semsr("frc", "b.ome.tif", "--json").record
     assert later["pixel_size_sd_nm"] == pytest.approx(error)
     other = semsr("frc", "b.ome.tif", "--pixel-size-nm", "10", "--json").record

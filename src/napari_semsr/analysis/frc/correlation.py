@@ -529,7 +529,7 @@ class FrcPlan:
             y, x = self.shift
             line += f"; second image aligned by a shift of ({y:.2f}, {x:.2f}) px"
         if self.self_made:
-            line += "; images from one acquisition: repeatability, not resolution"
+            line += "; noise not independent: repeatability, not resolution"
         return line
 
     def check_shared_noise(

@@ -36,7 +36,9 @@ REASON_TEXTS: dict[str, str] = {
     "periodic": "a grating or lattice, for which a ring correlation is meaningless",
     "too-small": "the block is too small for such a coarse resolution",
     "beyond-nyquist": "finer than two pixels, or than one split image can show",
-    "not-independent": "one is derived from the other, or both from one acquisition",
+    "not-independent": (
+        "two images from one acquisition, or one image that a network made"
+    ),
 }
 """Explanation of each reason."""
 

@@ -70,6 +70,7 @@ from napari_semsr.jobs.measure import (
 )
 from napari_semsr.jobs.report.numbers import (
     AS_THEY_ARE,
+    DATA_RANGE,
     DECORRELATION,
     EMD,
     ERRORS,
@@ -1069,6 +1070,7 @@ def write_report(
         (parts.records, "file of measurements", "files of measurements"),
         (parts.findings, "result of a panel", "results of a panel"),
     )
+    ranges = (item.measures.find_number(DATA_RANGE) for item in pictures)
     lede = [f"{len(n)} {one if len(n) == 1 else many}" for n, one, many in counts if n]
     write_page(
         path,
@@ -1086,6 +1088,7 @@ def write_report(
         small=_draw_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
         greys=_describe_grey_scales(pictures, groups),
         tables=list(_create_tables(pictures)),
+        has_unequal_ranges=len({one.value for one in ranges if one is not None}) > 1,
         curves=_plot_all_correlations(pictures),
         provenance=list_provenance(history.options),
         when=history.created.replace("T", " ").removesuffix("+00:00") + " UTC",

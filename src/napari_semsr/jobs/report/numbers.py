@@ -126,6 +126,7 @@ FRC = "Resolution, FRC"
 DECORRELATION = "Cut-off, decorrelation"
 _SHARPNESS = ("average_gradient", "contrast", "spatial_frequency")
 SHARPNESS = _get_labels(Metrics, *_SHARPNESS)
+(DATA_RANGE,) = _get_labels(Metrics, "data_range")
 AS_THEY_ARE = _get_labels(Metrics, "psnr_db", "ssim", "nrmse")
 _FIT_SUFFIX = ", grey levels fitted"
 MATCHED_NAMES = tuple(f"{name}{_FIT_SUFFIX}" for name in AS_THEY_ARE)
@@ -266,10 +267,13 @@ def create_map_numbers(image: Micrograph) -> list[Number]:
 
 
 def create_sharpness_numbers(metrics: Metrics) -> list[Number]:
-    """Return the sharpness measures of a single image."""
+    """Return the sharpness measures of a single image, and their data range."""
     span = f"{format_value(metrics.data_range)} ({metrics.data_range_basis})"
     method = f"with the data range, {span}, scaled to 255"
-    return [_create_result_number(metrics, name, method=method) for name in _SHARPNESS]
+    return [
+        *(_create_result_number(metrics, name, method=method) for name in _SHARPNESS),
+        _create_result_number(metrics, "data_range", method=metrics.data_range_basis),
+    ]
 
 
 def create_metric_numbers(metrics: Metrics) -> list[Number]:
