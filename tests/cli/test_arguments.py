@@ -52,7 +52,7 @@ def test_options_of_typed_values_are_the_models_own():
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (("--side-px", "1"), r"side_px must be at least 2"),
+        (("--side-px", "1"), r"`side_px` must be at least 2"),
         (("--side-px", "many"), r"side_px.*many"),
         (("--share", "nan"), r"share.*finite"),
     ],

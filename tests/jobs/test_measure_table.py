@@ -434,7 +434,7 @@ def test_unknown_measure_and_images_that_do_not_go_together_are_refused(pairs, s
             OptionError,
             r"must have 1 image \(image\), got 2",
         ),
-        (("profile", low), OptionError, "line must be given"),
+        (("profile", low), OptionError, "`line` must be given"),
         (("frc", low, other), ReadError, "have the same names"),
     ):
         with pytest.raises(error, match=match):

@@ -232,10 +232,10 @@ def test_source_points_fill_the_illumination(factor):
     [
         ({"numerical_aperture": 1.9}, r"at most 1\.805 \(0\.95 times the refractive"),
         ({"resolution_nm": 80}, "or `optics=gaussian`"),
-        ({"depth_of_field_nm": 80}, "depth_of_field_nm applies only to Gaussian"),
+        ({"depth_of_field_nm": 80}, "`depth_of_field_nm` applies only to Gaussian"),
         (
             {"optics": "gaussian", "coma_waves": 0.1},
-            "coma_waves applies only to pupil optics",
+            "`coma_waves` applies only to pupil optics",
         ),
         ({"coherence_factor": 2}, "must be at most 1"),
     ],
