@@ -731,7 +731,9 @@ class Panel(QWidget):
         elif not self._folds:
             self.all_figures.set_expanded(on=False)
         self._folds = first is not None
-        number = (numbers, curves or {}, self.plot, tables or {})
+        # a plot without data is hidden
+        plot = None if self.plot is None or self.plot.isHidden() else self.plot
+        number = (numbers, curves or {}, plot, tables or {})
         self._findings = Findings(self.title, tuple(origin), *number)
         planes = dict.fromkeys(format_plane_name(*one) for one in planes_measured)
         self.results.setTitle(": ".join(filter(None, (self._results_title, *planes))))
