@@ -293,7 +293,9 @@ class TrainView(QWidget):
         if curve:
             curves["held out"] = curve
         numbers = self._create_result_rows() if self._run is not None else {}
-        return Findings(title, (str(self._run),), numbers, curves, self.plot)
+        # a plot without data is hidden
+        plot = None if self.plot is None or self.plot.isHidden() else self.plot
+        return Findings(title, (str(self._run),), numbers, curves, plot)
 
     def _create_result_rows(self) -> dict[str, Figure | str]:
         """Return rows with the best validation and the remaining time."""
