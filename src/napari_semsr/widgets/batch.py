@@ -267,7 +267,8 @@ class BatchPanel(Panel):
             f", {report.failed} failed (see the error column)" if report.failed else ""
         )
         self.show_result(
-            get_figures(report), f"{report.done} images done{failure_text}."
+            get_figures(report),
+            f"{report.done} image{'s'[: report.done != 1]} done{failure_text}.",
         )
 
     def copy_table(self) -> None:

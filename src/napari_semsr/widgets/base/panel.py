@@ -1174,7 +1174,8 @@ class Panel(QWidget):
 
     def _show_report(self, report: ReportMade) -> None:
         show_file(report.path)
-        refused_text = f" {report.refused} measures were refused; see there why."
+        many = "measure was" if report.refused == 1 else "measures were"
+        refused_text = f" {report.refused} {many} refused; see there why."
         self.notify(
             f"The report was saved as {report.path}, with its numbers next to it."
             + (refused_text if report.refused else "")
