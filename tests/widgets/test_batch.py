@@ -259,5 +259,9 @@ def test_the_steps_of_a_layer_are_saved_as_a_file(shown, tmp_path, monkeypatch):
         QFileDialog, "getSaveFileName", lambda *_: (str(path), "Steps (*.yaml)")
     )
     shown.steps_button.click()
+    path = tmp_path / "none" / "steps.yaml"
+    shown.steps_button.click()
+    assert str(path) in shown.status.text()
+    path = tmp_path / "steps.yaml"
     report = semsr.batch(path)
     assert (report.done, report.failed) == (4, 0)
