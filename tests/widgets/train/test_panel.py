@@ -385,6 +385,7 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
             "in-use",
             "already contains other files; choose another name, or set 'Replace an ear",
         ),
+        ("resumable", "contains a run; resume it, choose another name, or set"),
         ("taken", "or set 'Replace an earlier one'"),
     ],
 )
@@ -404,6 +405,9 @@ def test_wrong_input_is_one_sentence(
         panel.pairs.source.value = "store"
     elif wrong == "in-use":
         (folder / "notes.txt").touch()
+        panel.folder.value = folder
+    elif wrong == "resumable":
+        (folder / "recipe.yaml").touch()
         panel.folder.value = folder
     elif wrong == "taken":
         (folder / "models").mkdir()

@@ -774,10 +774,10 @@ class TrainPanel(Panel):
         # before pairs are cut
         if not replace and run_dir.is_dir() and list_folder(run_dir):
             contents = (
-                "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
+                "a run; resume it," if (run_dir / _RECIPE).is_file() else "other files;"
             )
             msg = (
-                f"The folder {run_dir} already contains {contents}; choose another "
+                f"The folder {run_dir} already contains {contents} choose another "
                 "name, or set `overwrite`."
             )
             raise WriteError(msg, code="output-exists")
