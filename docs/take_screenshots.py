@@ -440,7 +440,7 @@ SHOWN = {STITCHING: "scan", REGISTER: "place"}
 """Samples for panels that need something other than two exposures."""
 SMALL = {
     "Check model": {"discs": 8, "size_px": 256},
-    "Demonstration": {"frame_px": 144, "size": 192},
+    "Demonstration": {"frame_px": 144},
 }
 """Values entered to keep runs short."""
 UNTRIED = ("Train",)  # a long run; the manual has its screenshot

@@ -94,6 +94,7 @@ def test_grey_stored_as_colour_arrives_grey(tmp_path, grey, suffix):
     [(data, attributes, _)] = hooks.get_reader(str(path))(str(path))
     assert data.shape == grey.shape
     assert not attributes["rgb"]
+    assert attributes["name"] == "a"
 
 
 def test_colour_opens_in_colour_and_says_what_to_do(tmp_path, rng):

@@ -1,11 +1,13 @@
 """What stated a pixel size, through files and steps."""
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 import tifffile
 
 import napari_semsr as semsr
-from napari_semsr.core import Micrograph, Provenance
+from napari_semsr.core import Micrograph, Provenance, micrograph
 from napari_semsr.io import describe, read, write
 
 DATA = np.random.default_rng(0).integers(0, 255, (40, 48)).astype(np.uint8)
@@ -48,3 +50,22 @@ def test_steps_that_change_a_pixel_size_are_named():
     assert finer.pixel_size_from == told
     assert finer.replace(metadata={}).pixel_size_from == told
     assert finer.calibrate((3, 3)).pixel_size_from == "typed by the user"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("a.ome.tif", "uint8"), ("a.tif", "uint8"), ("a.tif", "f8")]
+)
+def test_a_typed_size_is_kept_when_writing_takes_a_while(
+    tmp_path, monkeypatch, name, dtype
+):
+    seconds = iter(range(60))
+
+    class Slow(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1, 0, 0, next(seconds), tzinfo=tz)
+
+    monkeypatch.setattr(micrograph, "datetime", Slow)
+    image = Micrograph(np.eye(8).astype(dtype) * 0.1, (5.0, 5.0))
+    write(image.with_size_source("typed"), tmp_path / name)
+    assert "typed" in read(tmp_path / name).pixel_size_from

@@ -133,6 +133,9 @@ def test_images_and_output_of_the_form_are_taken(panel, run_panel, tmp_path):
     panel.inputs.value = str(tmp_path / "scans" / "s[12].tif")
     panel.output.value = tmp_path / "there"
     assert run_panel(panel) == "2 images done."
+    panel.inputs.value = str(tmp_path / "scans" / "s1.tif")
+    panel.output.value = tmp_path / "alone"
+    assert run_panel(panel) == "1 image done."
     assert (tmp_path / "there" / "table.csv").is_file()
 
 
@@ -256,5 +259,9 @@ def test_the_steps_of_a_layer_are_saved_as_a_file(shown, tmp_path, monkeypatch):
         QFileDialog, "getSaveFileName", lambda *_: (str(path), "Steps (*.yaml)")
     )
     shown.steps_button.click()
+    path = tmp_path / "none" / "steps.yaml"
+    shown.steps_button.click()
+    assert str(path) in shown.status.text()
+    path = tmp_path / "steps.yaml"
     report = semsr.batch(path)
     assert (report.done, report.failed) == (4, 0)

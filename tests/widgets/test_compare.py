@@ -254,6 +254,19 @@ def test_difference_is_a_signed_layer_of_its_own(panel, model, subtract):
     assert "two different layers" in panel.status.text()
 
 
+@pytest.mark.parametrize(
+    ("apart", "said"), [(0, "hardly differ"), (10, "by up to 10 grey levels.")]
+)
+def test_a_constant_difference_is_described(panel, model, subtract, apart, said):
+    model.layers["field · wiener"].data = model.layers["field"].data + apart
+    subtract(panel)
+    assert said in panel.status.text()
+    limits = model.layers[
+        "field · wiener \N{MINUS SIGN} field difference"
+    ].contrast_limits
+    assert limits == [-(apart or 1), apart or 1]
+
+
 def test_layers_of_two_places_have_no_difference(
     panel, model, add, exposures, subtract
 ):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
-from napari.layers import Layer
+from napari.layers import Labels, Layer
 from napari.layers._source import layer_source
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
@@ -28,7 +28,7 @@ from napari_semsr.widgets.base.results import (
     open_store,
     watch_images,
 )
-from napari_semsr.widgets.base.saving import draw_figure
+from napari_semsr.widgets.base.saving import draw_figure, write_tiff
 from napari_semsr.widgets.layers import get_file_path, get_provenance, is_acquired
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -483,6 +483,18 @@ def test_several_layers_are_one_store_and_open_as_they_were(mosaic_with_maps, tm
     for item in read_layers(saved):
         model.add_layer(Layer.create(*item))
     assert _seen(model.layers) == before
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint32, np.int8])
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.tif"])
+def test_labels_in_a_tiff_open_as_labels(tmp_path, name, dtype):
+    labels = Labels(np.arange(12).reshape(3, 4).astype(dtype), name="a")
+    data, attributes, _ = labels.as_layer_data_tuple()
+    [saved] = write_tiff(str(tmp_path / name), data, attributes)
+    [opened] = read_layers(saved)
+    layer = Layer.create(*opened)
+    assert isinstance(layer, Labels)
+    np.testing.assert_array_equal(layer.data, labels.data)
 
 
 def test_others_read_a_store_of_several_layers(mosaic_with_maps, tmp_path):

@@ -28,6 +28,10 @@ LABELS = {
             "is unknown: give it one (`pixel_size_nm`).",
             "is unknown: give it one ('Pixel size' in Open mosaic).",
         ),
+        (
+            "set one of them (`moving_pixel_size_nm` or `fixed_pixel_size_nm`).",
+            "set one of them ('Pixel size' in Open mosaic).",
+        ),
         ("lower it (`step`, or `patch`).", "lower it ('Patch (px)')."),
         ("lower it (`step`).", "lower it."),
         ("lower `step`.", "lower 'step'."),

@@ -470,7 +470,8 @@ def get_display_name(path: Path, name: str) -> str:
     if any(parent.name.lower().endswith(".zarr") for parent in path.parents):
         return name
     stem = _remove_suffix(path)
-    return name if create_file_stem(name) == stem else stem
+    # an image of another format has the name of its file without the suffix
+    return name if name == path.stem or create_file_stem(name) == stem else stem
 
 
 def get_partial_store_path(target: Path) -> Path:

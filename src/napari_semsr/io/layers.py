@@ -423,6 +423,11 @@ def create_layer(
     attributes |= {"multiscale": isinstance(values, list), "rgb": rgb}
     if image.look is not None and image.look.classes:
         del attributes["rgb"]
+        # a TIFF holds some integers as floats, which napari refuses as labels
+        if first.dtype.kind == "f":
+            several = values if isinstance(values, list) else [values]
+            several = [level.astype(np.int64) for level in several]
+            values = several if isinstance(values, list) else several[0]
         return values, attributes, "labels"
     if "contrast_limits" not in attributes:
         limits = contrast_limits(first if coarsest is None else coarsest)

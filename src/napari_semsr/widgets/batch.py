@@ -16,6 +16,7 @@ from napari_semsr.core import (
     count_available_cores,
     get_figures,
 )
+from napari_semsr.io import replace_atomically
 from napari_semsr.jobs import (
     BATCH,
     VERBS,
@@ -171,7 +172,7 @@ class BatchPanel(Panel):
         """Return the steps and images in the format of a steps file."""
         inputs, output = get_entered_path(self.inputs), get_entered_path(self.output)
         if inputs is None or output is None:
-            what = "images" if inputs is None else "output folder"
+            what = "images" if inputs is None else "output"
             msg = f"Choose a folder for the {what}."
             raise OptionError(msg, code="missing-value")
         return {
@@ -231,7 +232,8 @@ class BatchPanel(Panel):
             path = ask_output_file(self, "Save the steps", "steps", _YAML)
             if path is not None:
                 text = yaml.safe_dump(plan, sort_keys=False, allow_unicode=True)
-                path.write_text(text, encoding="utf-8")
+                with replace_atomically(path) as place:
+                    place.write_text(text, encoding="utf-8")
                 self.notify(f"Steps saved as {path}.")
 
     # -- running ---------------------------------------------------------------
@@ -267,7 +269,8 @@ class BatchPanel(Panel):
             f", {report.failed} failed (see the error column)" if report.failed else ""
         )
         self.show_result(
-            get_figures(report), f"{report.done} images done{failure_text}."
+            get_figures(report),
+            f"{report.done} image{'s'[: report.done != 1]} done{failure_text}.",
         )
 
     def copy_table(self) -> None:

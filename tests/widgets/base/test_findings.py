@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +160,15 @@ def test_large_numbers_are_shown_in_digits(value, form, text):
 def test_what_has_no_number_is_a_dash(value):
     assert str(Figure(value, "nm")) == "\N{EN DASH}"
     assert Findings("x", numbers={"a": Figure(value, "nm")}).to_text() == "a\t\tnm\t"
+
+
+def test_one_refused_measure_is_singular(panel, choose, opened, monkeypatch):
+    made = SimpleNamespace(path="report.html", refused=1)
+    monkeypatch.setattr(panel, "start", lambda _, show, __: show(made))
+    choose("report", ".html")
+    panel.sharing.page_button.click()
+    assert "1 measure was refused; see there why." in panel.status.text()
+    assert len(opened) == 1
 
 
 @pytest.mark.broad

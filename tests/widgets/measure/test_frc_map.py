@@ -149,6 +149,23 @@ def test_map_is_made_where_no_part_is_whole(panel, model, exposures, run_panel):
     assert not panel.plot.axes[1].get_visible()
 
 
+def test_a_gap_free_part_of_one_pixel_has_no_curve(panel, model, run_panel):
+    for layer in model.layers:
+        layer.data = np.full(layer.data.shape, np.nan, np.float32)
+        layer.data[5, 5] = 1
+    assert run_panel(panel).startswith("None of the ")
+    assert not panel.plot.axes[1].get_visible()
+
+
+def test_only_a_single_mosaic_may_be_split_anyway(panel, model, run_panel):
+    for layer in model.layers:
+        layer.data = np.full(layer.data.shape, 7, np.uint16)
+    said = run_panel(panel)
+    assert "blocks has a resolution (most: " in said
+    assert "Split the mosaic" not in said
+    assert "The images were not registered." in panel.remarks.text()
+
+
 @pytest.mark.broad
 def test_map_is_not_laid_over_other_images(panel, model, finish):
     panel.run_button.click()

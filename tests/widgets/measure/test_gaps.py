@@ -41,6 +41,17 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     assert found["width (nm)"] == [pytest.approx(width)]
 
 
+def test_a_plot_without_data_is_not_offered(panel, model, run_panel):
+    panel.image.value = model.layers["taken"]
+    panel.reference.value = None
+    run_panel(panel)
+    assert not panel.sharing.plot_button.isHidden()
+    panel.image.value.data = np.full((64, 96), 7, np.uint16)
+    assert run_panel(panel).startswith("Found 0 gaps")
+    assert panel.findings().plot is None
+    assert panel.sharing.plot_button.isHidden()
+
+
 @pytest.mark.parametrize("chosen", ["taken", "Gaps: taken", "Gaps: measured part"])
 def test_a_run_takes_the_place_of_the_one_before(panel, model, run_panel, chosen):
     layer = model.layers["taken"]

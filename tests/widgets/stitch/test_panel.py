@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from magicgui.types import FileDialogMode
 from matplotlib import colormaps
 from napari.utils.notifications import notification_manager
 from PIL import Image
@@ -323,6 +324,11 @@ def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel):
     assert panel.options().distortion == 0.02
     run_panel(panel)
     assert str(panel.findings().numbers["Distortion"]) == "2 % at the rim"
+
+
+@pytest.mark.parametrize("name", ["calibration", "positions", "flat_file"])
+def test_input_files_are_chosen_in_a_dialog_for_existing_files(make, name):
+    assert getattr(make(), name).mode is FileDialogMode.EXISTING_FILE
 
 
 @pytest.mark.broad

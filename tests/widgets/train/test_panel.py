@@ -24,6 +24,7 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import build_network, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets import host
+from napari_semsr.widgets.base import open_panel
 from napari_semsr.widgets.enhance.models import OWN_IMAGE_TIME, ModelChooser
 from napari_semsr.widgets.layers import list_grey_layers, micrograph_from_layer
 from napari_semsr.widgets.train.panel import TrainPanel, TrainView, read_training_curve
@@ -384,6 +385,7 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
             "in-use",
             "already contains other files; choose another name, or set 'Replace an ear",
         ),
+        ("resumable", "contains a run; resume it, choose another name, or set"),
         ("taken", "or set 'Replace an earlier one'"),
     ],
 )
@@ -403,6 +405,9 @@ def test_wrong_input_is_one_sentence(
         panel.pairs.source.value = "store"
     elif wrong == "in-use":
         (folder / "notes.txt").touch()
+        panel.folder.value = folder
+    elif wrong == "resumable":
+        (folder / "recipe.yaml").touch()
         panel.folder.value = folder
     elif wrong == "taken":
         (folder / "models").mkdir()
@@ -473,7 +478,7 @@ def test_real_training_is_watched_and_ends_with_the_viewer(
     viewer = make_napari_viewer_proxy(show=True)
     viewer.window.resize(800, 600)
     add_images(viewer, add, 160)
-    _, panel = viewer.window.add_plugin_dock_widget("napari-semsr", "Train")
+    panel = open_panel(viewer, "Train")
     panel.pairs.low.value = viewer.layers["soft"]
     panel.pairs.high.value = viewer.layers["sharp"]
     use_file(panel, recipe)
@@ -540,7 +545,7 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
     panel.pairs.source.value = "scans"
     assert panel.recipe.value == "own-image"
     panel.pairs.low.value = panel.pairs.high.value = model.layers["first"]
-    assert "second scan must be another layer, got first" in run_panel(panel)
+    assert "second scan must be a different layer, got first" in run_panel(panel)
     panel.pairs.high.value = model.layers["second"]
     run_panel(panel)
     store = open_pairs(Path(training.requests[0].pairs))

@@ -133,30 +133,28 @@ def write_imagej(image: Micrograph, path: Path) -> None:
         raise WriteError(msg, code="image-too-large")
     data = np.ascontiguousarray(_convert_to_imagej_type(image.array(), path))
     imagej = data.dtype.name in _IMAGEJ_TYPES
-    options = _create_imagej_options(image, "YX")
+    record = create_image_record(image).to_json()
+    options = _create_imagej_options(image, "YX", record)
     if not imagej:
         options = {
             "metadata": None,
-            "description": _format_record(image),
+            "description": f"{RECORD_KEY}={record}",
             **_create_resolution_tags(image),
         }
     with (
-        _rename_verified_file(path, image) as temporary,
+        _rename_verified_file(path, record) as temporary,
         tifffile.TiffWriter(temporary, imagej=imagej) as tif,
     ):
         tif.write(data, photometric="minisblack", **options)
 
 
 @contextmanager
-def _rename_verified_file(path: Path, image: Micrograph) -> Iterator[Path]:
+def _rename_verified_file(path: Path, record: str) -> Iterator[Path]:
     """Rename a file after checking that its metadata can be read."""
     with replace_atomically(path) as place:
         yield place
-        calibration, record = read_calibration(place), create_image_record(image)
-        if (
-            calibration.record != Record.from_json(record.to_json())
-            or calibration.warnings
-        ):
+        calibration = read_calibration(place)
+        if calibration.record != Record.from_json(record) or calibration.warnings:
             msg = (
                 f"{path} cannot store the name, pixel size and history of the image: "
                 "rename the image, or write .ome.zarr."
@@ -199,11 +197,7 @@ def write_fei_tiff(image: Micrograph, path: Path) -> None:
         )
 
 
-def _format_record(image: Micrograph) -> str:
-    return f"{RECORD_KEY}={create_image_record(image).to_json()}"
-
-
-def _create_imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
+def _create_imagej_options(image: Micrograph, axes: str, record: str) -> dict[str, Any]:
     """Return the ImageJ options: scale, contrast limits, and the metadata record."""
     keywords: dict[str, Any] = {}
     if image.look is not None:
@@ -211,18 +205,18 @@ def _create_imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
     elif image.dtype.kind == "b":  # otherwise Fiji shows 0 and 1 of 255, both black
         keywords["min"], keywords["max"] = 0, 1
     unit, per_unit = _choose_resolution(image.pixel_size_nm, _UNITS)
-    keywords |= {"unit": unit, "Info": _format_record(image), "axes": axes}
+    keywords |= {"unit": unit, "Info": f"{RECORD_KEY}={record}", "axes": axes}
     return {"metadata": keywords, "resolution": per_unit}
 
 
-def _create_ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
+def _create_ome_metadata(image: Micrograph, axes: str, record: str) -> dict[str, Any]:
     """Return OME-XML attributes: sizes with units, and the metadata record."""
     metadata: dict[str, Any] = {
         "axes": axes,
         "Name": escape_invisible_characters(
             image.name
         ),  # XML holds no control characters
-        "MapAnnotation": {RECORD_KEY: create_image_record(image).to_json()},
+        "MapAnnotation": {RECORD_KEY: record},
     }
     if image.significant_bits is not None:
         metadata["SignificantBits"] = image.significant_bits
@@ -265,15 +259,16 @@ def write_ome(image: Micrograph, path: Path) -> None:
         "predictor": dtype.kind in "ui",  # Bio-Formats supports none for floats
     }
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
+    record = create_image_record(image).to_json()
     with (
-        _rename_verified_file(path, image) as temporary,
+        _rename_verified_file(path, record) as temporary,
         tifffile.TiffWriter(temporary, ome=True, bigtiff=nbytes >= 2**31) as tif,
     ):
         tif.write(
             _iterate_tiles(image.data, path),
             shape=image.shape,
             subifds=len(shapes) - 1,
-            metadata=_create_ome_metadata(image, "YX"),
+            metadata=_create_ome_metadata(image, "YX", record),
             **_create_resolution_tags(image),
             **options,
         )
@@ -344,15 +339,16 @@ def write_pages(
         raise WriteError(msg, code="grey-type-unsupported")
     convert = _convert_to_ome_type if ome else _convert_to_imagej_type
     letters = f"{''.join(sizes_by_axis)}YX"
-    options = _create_imagej_options(first, letters)
+    record = create_image_record(first).to_json()
+    options = _create_imagej_options(first, letters, record)
     if ome:  # ImageJ opens it by its tags alone
         options = {
-            "metadata": _create_ome_metadata(first, letters),
+            "metadata": _create_ome_metadata(first, letters, record),
             **_create_resolution_tags(first),
         }
     size = planes * first.shape[0] * first.shape[1] * kind.itemsize
     with (
-        _rename_verified_file(path, first) as temporary,
+        _rename_verified_file(path, record) as temporary,
         tifffile.TiffWriter(
             temporary, ome=ome, imagej=not ome, bigtiff=ome and size >= 2**31
         ) as tif,

@@ -342,7 +342,8 @@ def convert_names_to_panel_labels(text: str, read: Callable[[], Labels] = dict) 
         parts = [
             replace_option_names(part, known_name) for part in _BETWEEN.split(match[1])
         ]
-        parts_named = ", ".join(part for part in parts if _UNKNOWN not in part)
+        parts_known = (part for part in parts if _UNKNOWN not in part)
+        parts_named = ", ".join(dict.fromkeys(parts_known))
         return f" ({parts_named})" if parts_named else ""
 
     return replace_option_names(_BRACKETS.sub(replace_part, text), name)

@@ -731,7 +731,9 @@ class Panel(QWidget):
         elif not self._folds:
             self.all_figures.set_expanded(on=False)
         self._folds = first is not None
-        number = (numbers, curves or {}, self.plot, tables or {})
+        # a plot without data is hidden
+        plot = None if self.plot is None or self.plot.isHidden() else self.plot
+        number = (numbers, curves or {}, plot, tables or {})
         self._findings = Findings(self.title, tuple(origin), *number)
         planes = dict.fromkeys(format_plane_name(*one) for one in planes_measured)
         self.results.setTitle(": ".join(filter(None, (self._results_title, *planes))))
@@ -1172,7 +1174,8 @@ class Panel(QWidget):
 
     def _show_report(self, report: ReportMade) -> None:
         show_file(report.path)
-        refused_text = f" {report.refused} measures were refused; see there why."
+        many = "measure was" if report.refused == 1 else "measures were"
+        refused_text = f" {report.refused} {many} refused; see there why."
         self.notify(
             f"The report was saved as {report.path}, with its numbers next to it."
             + (refused_text if report.refused else "")

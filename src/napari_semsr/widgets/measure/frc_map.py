@@ -478,7 +478,8 @@ class FrcMapPanel(Panel):
                 f"median {Figure(median, report.unit)}"
             )
         sentence = f"None of the {report.blocks} blocks has a resolution"
-        if outcome.note:  # the halves of a mosaic have too little in common
+        # the halves of a mosaic have too little in common
+        if outcome.note and self.second.value is None:
             note = outcome.note.removesuffix(".")
             return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
         if report.reason is None:
@@ -498,12 +499,12 @@ class FrcMapPanel(Panel):
         yield
         alone = outcome.alone
         if outcome.whole is not None:
-            (frc,) = get_plots(outcome.whole, FRC.curves)
-            if alone is not None and alone.result.resolution_px is not None:
-                (other,) = get_plots(alone, DECORRELATION.curves)
-                line = replace(other.lines[-1], label="decorrelation")
-                frc = replace(frc, lines=(*frc.lines, line))
-            draw_plot(plot.axes[1], frc)
+            for frc in get_plots(outcome.whole, FRC.curves):  # none if too small
+                if alone is not None and alone.result.resolution_px is not None:
+                    (other,) = get_plots(alone, DECORRELATION.curves)
+                    line = replace(other.lines[-1], label="decorrelation")
+                    frc = replace(frc, lines=(*frc.lines, line))
+                draw_plot(plot.axes[1], frc)
         plot.refresh()
 
 

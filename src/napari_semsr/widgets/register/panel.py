@@ -447,6 +447,7 @@ class LandmarkControls(Form):
         with self._panel.show_errors():
             images = [self._panel.read_layer(layer) for layer in pair]
             places = read_landmarks(path, *images)
+            count = len(places[0])
             self._add_points_layers(*pair)
             for layer, places_found in zip(self.points, places, strict=True):
                 world = layer_to_world(layer, places_found / get_nm_scale(layer))
@@ -454,7 +455,7 @@ class LandmarkControls(Form):
                 self._replace_points(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
             self._panel.show_status(
-                f"Loaded {len(places[0])} landmark pairs from {path}."
+                f"Loaded {count} landmark pair{'s'[: count != 1]} from {path}."
             )
 
     def save(self) -> None:
@@ -474,7 +475,7 @@ class LandmarkControls(Form):
                 )
                 self._panel.session.mark_saved_to_file(self.points)
 
-            sentence = f"Saved {pairs} landmark pairs as {{}}."
+            sentence = f"Saved {pairs} landmark pair{'s'[: pairs != 1]} as {{}}."
             self._panel.save_file(
                 "Save landmarks", "landmarks", _TABLES, write, sentence
             )

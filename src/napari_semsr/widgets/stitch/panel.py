@@ -274,7 +274,7 @@ class StitchMosaicPanel(Panel):
             tooltip="File with pixel size and distortion, saved by Calibrate from a "
             "grating in Open mosaic; leave empty to use the scan's pixel "
             "size.",
-            mode=FileDialogMode.OPTIONAL_FILE,
+            mode=FileDialogMode.EXISTING_FILE,
             filter="*.json",
         )
         self.calibration_label = RichTextLabel()
@@ -311,7 +311,7 @@ class StitchMosaicPanel(Panel):
                 "CSV table with the columns frame,y_px,x_px or frame,y_nm,x_nm; leave "
                 "empty to use the folder's positions."
             ),
-            mode=FileDialogMode.OPTIONAL_FILE,
+            mode=FileDialogMode.EXISTING_FILE,
             filter="*.csv",
         )
         self.distortion = ComboBox(

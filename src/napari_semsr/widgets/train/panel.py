@@ -293,7 +293,9 @@ class TrainView(QWidget):
         if curve:
             curves["held out"] = curve
         numbers = self._create_result_rows() if self._run is not None else {}
-        return Findings(title, (str(self._run),), numbers, curves, self.plot)
+        # a plot without data is hidden
+        plot = None if self.plot is None or self.plot.isHidden() else self.plot
+        return Findings(title, (str(self._run),), numbers, curves, plot)
 
     def _create_result_rows(self) -> dict[str, Figure | str]:
         """Return rows with the best validation and the remaining time."""
@@ -772,10 +774,10 @@ class TrainPanel(Panel):
         # before pairs are cut
         if not replace and run_dir.is_dir() and list_folder(run_dir):
             contents = (
-                "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
+                "a run; resume it," if (run_dir / _RECIPE).is_file() else "other files;"
             )
             msg = (
-                f"The folder {run_dir} already contains {contents}; choose another "
+                f"The folder {run_dir} already contains {contents} choose another "
                 "name, or set `overwrite`."
             )
             raise WriteError(msg, code="output-exists")
