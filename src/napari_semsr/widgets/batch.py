@@ -239,7 +239,7 @@ class BatchPanel(Panel):
     # -- running ---------------------------------------------------------------
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         has_layer = self.layer.value is not None
         steps = self._read_plan() if has_layer else get_entered_path(self.steps)
         if steps is None:

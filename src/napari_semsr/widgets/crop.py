@@ -149,7 +149,7 @@ class CropPanel(Panel):
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         layer, like = self.layer.value, self.like.value
         image = self.read_layer(layer)
         values = self.form.values()

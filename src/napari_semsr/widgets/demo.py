@@ -79,7 +79,7 @@ class DemoPanel(Panel):
         self.add_results("Results", self.report_button)
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         options, folder_kept = self.form.create_options(), get_entered_path(self.folder)
         place = (
             find_free_path(folder_kept, _NAME, "")

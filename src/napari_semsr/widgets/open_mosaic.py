@@ -362,7 +362,7 @@ class OpenMosaicPanel(Panel):
     # -- opening ---------------------------------------------------------------
 
     def create_options(self) -> ReadOptions:
-        """Create the batch task from the form.
+        """Create the job from the form.
 
         The options are validated; they have a pixel size only if it differs from the
         file's.
@@ -388,7 +388,7 @@ class OpenMosaicPanel(Panel):
         return None if same else size
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         layer_outdated, self._layer_outdated = self._layer_outdated, None
         path = self.get_entered_path()
         if path == Path():

@@ -387,7 +387,7 @@ class CheckPanel(Panel):
         self.add_results("Results")
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         model, layer = self.model.value, self.image.value
         if model is None:
             msg = "No model is installed; add a model file."
@@ -490,7 +490,7 @@ class ImportPanel(Panel):
             self.range.relabel(end.name, f"{label}, {end.name}", _END)
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         path = get_entered_path(self.file)
         if path is None or path.is_dir():  # if nothing is entered
             msg = "Choose a model file."

@@ -323,7 +323,7 @@ class FrcMapPanel(Panel):
         self.layers.show_row("split_mosaic", alone)
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         options = self.form.create_options()
         layer, second = self.first.value, self.second.value
         if layer is second is not None:

@@ -348,7 +348,7 @@ class ProfilePanel(Panel):
         return requests, line, width, values
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         images, request = self._list_images(), self._create_measure_request()
         here = {id(layer) for layer in self.viewer.layers}  # others are released
         self._readers = {

@@ -243,7 +243,7 @@ class SpectrumPanel(Panel):
                 self.layers.value = layers_chosen
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         layers_chosen = list(self.layers.value)
         if not layers_chosen:
             layers_chosen = list_grey_layers(self.viewer)[-1:]

@@ -184,7 +184,7 @@ class VerbPanel(Panel):
         return ()
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         verb, layers_chosen = self.verb, [box.value for box in self.boxes.values()]
         layers = [
             layer

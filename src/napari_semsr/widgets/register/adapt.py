@@ -121,7 +121,7 @@ class AdaptPanel(PairPanel):
     # -- running --------------------------------------------------------------------
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         mosaic, sem = self.mosaic.value, self.sem.value
         # a given registration is of one SEM image only
         more = () if self.map.has_transform else self.more.value

@@ -75,7 +75,7 @@ class JudgePanel(PairPanel):
         self.networks.value = [name] if name in self.networks.choices else []
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         images = self.read_images()
         make = partial(
             _judge_images,

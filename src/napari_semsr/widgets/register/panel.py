@@ -881,7 +881,7 @@ class RegisterPanel(Panel):
         return images
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         images = self._read_images()
         self.marks.stop()
         how = {

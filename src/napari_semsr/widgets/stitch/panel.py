@@ -516,7 +516,7 @@ class StitchMosaicPanel(Panel):
     # -- stitching --------------------------------------------------------------
 
     def options(self) -> StitchFolderOptions:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         method = str(self.flat.value)
         if method == _FLAT_FILE:
             path = self.flat_file.value
@@ -548,7 +548,7 @@ class StitchMosaicPanel(Panel):
         return get_entered_store(self.output)
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         folder = self.typed_folder()
         options, target, how = self._read_settings(folder)
 

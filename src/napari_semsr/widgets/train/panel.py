@@ -755,7 +755,7 @@ class TrainPanel(Panel):
         return get_entered_path(self.folder) or get_runs_folder() / str(self.name.value)
 
     def job(self) -> PanelTask:
-        """Create the batch task from the form."""
+        """Create the job from the form."""
         facts, name = self.recipe.require_facts(), str(self.name.value).strip()
         replace = bool(self.replace.value)
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
