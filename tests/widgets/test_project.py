@@ -504,7 +504,9 @@ def test_recent_projects_are_offered(model, project, qtbot, tmp_path):
     first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
     for path in (first, second):
         panel = project.save(ViewerModel() if path == second else model, path)
-    assert [item for item in panel.recent.choices if item][:2] == [second, first]
+    # a session of an earlier test may have saved late
+    own = [item for item in panel.recent.choices if item and item.parent == tmp_path]
+    assert own == [second, first]
     panel.recent.value = first
     wait(panel, qtbot)
     assert [item.name for item in panel.viewer.layers] == ["mark"]
