@@ -338,7 +338,10 @@ def _to_printable(text: str, stream: TextIO) -> str:
 # Parse, run, print, set the exit code.
 
 _SUCCESS, _BAD_INPUT, _INTERRUPT = 0, 2, 130
-_CONTINUED = "batch", "demo"  # commands that keep finished results without an option
+_CONTINUABLE_COMMANDS = (
+    "batch",
+    "demo",
+)  # commands that keep finished results without an option
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -409,7 +412,7 @@ def _report_interrupt(
             definition.resumes or (definition.makes_table and has_table)
         ):
             message += "; run the command again with --resume to use finished results"
-        elif verb in _CONTINUED:
+        elif verb in _CONTINUABLE_COMMANDS:
             message += "; run the command again to use finished results"
         console.error(f"{message}.", verb)
     if not debug:

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +44,6 @@ from napari_semsr.core import (
 # Largest compression ratio: a block of 128 kB with one repeated byte takes 4 bytes in
 # zstd; others compress less (zlib 1032, LZW 2730, JPEG 1024).
 _MAX_PACKED = 1 << 15
-_ALIKE = 0.75  # similarity of names, 0 to 1; chosen: a suffix or two letters differ
 _SYNCS_FOLDERS = os.name == "posix"
 _SMALL = 1 << 26  # bytes; chosen: any file may request this much
 _NOT_WRITTEN = {
@@ -180,26 +178,6 @@ def get_disk_spelling(path: Path) -> Path:
                 spelling = next(equivalent_names, part)
         real_path /= spelling
     return real_path
-
-
-def create_missing_file_error(path: Path) -> ReadError:
-    """Return the error for a missing file, suggesting a similar name."""
-    try:
-        names = [item.name for item in path.parent.iterdir()]
-    except (OSError, ValueError):  # no folder, or an unreadable one
-        names = []
-    from napari_semsr.io.formats import FILE_SUFFIXES  # imports this module
-
-    stem, formats = f"{path.name.partition('.')[0]}.", (*FILE_SUFFIXES, ".zarr")
-    same = [  # in another format
-        name
-        for name in names
-        if name.startswith(stem) and name.lower().endswith(formats)
-    ]
-    near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
-    remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the path."
-    msg = escape_invisible_characters(f"{path} does not exist: {remedy}")
-    return ReadError(msg, code="file-missing")
 
 
 _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients

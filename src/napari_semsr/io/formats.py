@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,6 +33,7 @@ from napari_semsr.core import (
     WriteError,
     convert_dtype,
     digest_with_progress,
+    escape_invisible_characters,
     list_folder,
     open_file,
     read_bytes,
@@ -43,7 +45,6 @@ from napari_semsr.io.files import (
     check_target,
     convert_decoding_errors,
     convert_write_errors,
-    create_missing_file_error,
     get_half_paths,
     get_label_path,
     get_output_format,
@@ -102,6 +103,7 @@ FORMATS = (
     Format("MRC", MRC_SUFFIXES, _MICROSCOPES),
 )
 FILE_SUFFIXES = {suffix for row in FORMATS[1:] for suffix in row.suffixes}
+_ALIKE = 0.75  # similarity of names, 0 to 1; chosen: a suffix or two letters differ
 _WRITERS = {
     "ome-zarr": ("zarr.image", "write"),
     "ome-tiff": ("tiff.write", "write_ome"),
@@ -109,6 +111,24 @@ _WRITERS = {
     "png": ("png", "write"),
 }
 """Module and function that write each output format."""
+
+
+def create_missing_file_error(path: Path) -> ReadError:
+    """Return the error for a missing file, suggesting a similar name."""
+    try:
+        names = [item.name for item in path.parent.iterdir()]
+    except (OSError, ValueError):  # no folder, or an unreadable one
+        names = []
+    stem, formats = f"{path.name.partition('.')[0]}.", (*FILE_SUFFIXES, ".zarr")
+    same = [  # in another format
+        name
+        for name in names
+        if name.startswith(stem) and name.lower().endswith(formats)
+    ]
+    near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
+    remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the path."
+    msg = escape_invisible_characters(f"{path} does not exist: {remedy}")
+    return ReadError(msg, code="file-missing")
 
 
 @dataclass(eq=False, slots=True)

@@ -46,12 +46,16 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import (
-    create_missing_file_error,
     get_disk_spelling,
     path_exists,
     read_json_object,
 )
-from napari_semsr.io.formats import FORMATS, Source, count_planes
+from napari_semsr.io.formats import (
+    FORMATS,
+    Source,
+    count_planes,
+    create_missing_file_error,
+)
 from napari_semsr.io.positions import (
     Positions,
     find_foreign_positions,

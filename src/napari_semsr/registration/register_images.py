@@ -157,16 +157,16 @@ class CorrelationSearch:
         places_found, chance = [], []
         # a mirrored image at one angle shows the reflected field at the opposite angle
         order = sorted(steps_tried, key=_get_unmirrored_step)
-        unmirrored_step, unmirrored = None, self._field
+        unmirrored_step, plain_field = None, self._field
         for number, step in enumerate(order):
             yield Progress(number, len(order), "searching")
             if _get_unmirrored_step(step) != unmirrored_step:
                 unmirrored_step = _get_unmirrored_step(step)
                 turn = -step[0] if step[2] else step[0]
                 affine = self._rotate_about_centre(turn, step[1])
-                unmirrored = self._compute_field(affine, side)
+                plain_field = self._compute_field(affine, side)
             affine = self._rotate_about_centre(*step)
-            field = np.conj(unmirrored[:, ::-1]) if step[2] else unmirrored
+            field = np.conj(plain_field[:, ::-1]) if step[2] else plain_field
             score_map = self._score_shifts(field, shape, spectra)
             if score_map is None:
                 continue
@@ -226,8 +226,8 @@ class CorrelationSearch:
         """Compute the orientations of the moving image, rotated about its centre."""
         corner = -side / 2 * self.pitch
         grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
-        warped = WarpedImage(self._moving, grid, affine).read()
-        return _subtract_mean(compute_orientations(warped, SEARCH_WIDTH_PX))
+        warped_image = WarpedImage(self._moving, grid, affine).read()
+        return _subtract_mean(compute_orientations(warped_image, SEARCH_WIDTH_PX))
 
     @staticmethod
     def _score_shifts(
@@ -500,10 +500,10 @@ def register_uncalibrated_images(
         spread = _create_search_values(np.log(_MAX_RATIO), 2 * np.log1p(wide))
         best = [(0.0, alike * float(np.exp(exponent))) for exponent in spread]
         message = "trying pixel sizes" + (" and all rotations" * (step == "full"))
-        tried = [len(spread), *(kept for _, kept in _RATIO_SIDES[:-1])]
+        search_counts = [len(spread), *(count for _, count in _RATIO_SIDES[:-1])]
         costs = [
             side * len(_RANGES[step].list_steps(side))
-            for (side, _), count in zip(_RATIO_SIDES, tried, strict=True)
+            for (side, _), count in zip(_RATIO_SIDES, search_counts, strict=True)
             for _ in range(count)
         ]
         parts = iter(_list_parts(costs))

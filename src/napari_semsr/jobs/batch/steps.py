@@ -761,8 +761,8 @@ def _resolve_batch_path(
         return Path(path).absolute()
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        found = "has none" if value is None else f"has {value!r:.60}"
-        msg = f"The steps file must have a path for {name}, but {found}."
+        content_text = "has none" if value is None else f"has {value!r:.60}"
+        msg = f"The steps file must have a path for {name}, but {content_text}."
         raise OptionError(msg, code="missing-value")
     if not _is_valid_path(base / value):
         msg = f"The steps file has an invalid path for {name}: {value!r:.60}."

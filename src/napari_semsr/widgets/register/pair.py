@@ -91,8 +91,8 @@ class PairPanel(Panel):
     def _propose_layers(self) -> None:
         """Propose a mosaic and an SEM image, unless the user has already chosen."""
         optical, sem = self._pair
-        chosen = tuple(box.value for box in self._pair)
-        if self._layers_offered and self._layers_offered != chosen:
+        layers = tuple(box.value for box in self._pair)
+        if self._layers_offered and self._layers_offered != layers:
             return
         pair = find_image_pair(self.viewer, self.own_layers)
         if pair is None:  # without pixel sizes; a layer cannot be its own reference
@@ -121,8 +121,8 @@ class PairPanel(Panel):
         """Read the optical image, the SEM image and `more` SEM images."""
         optical, sem = (box.value for box in self._pair)
         # the rotation of a layer on the screen is not used besides a transform
-        turned = self.map.get_transform() is not None
-        first = self.read_layer(optical, is_unturned=turned)
+        has_transform = self.map.get_transform() is not None
+        first = self.read_layer(optical, is_unturned=has_transform)
         images = [first, *map(self.read_layer, (sem, *more))]
         if optical in (sem, *more):
             label = self._pair[1].label
