@@ -149,8 +149,8 @@ def test_gaps_are_summed_up_in_words():
     assert (gaps.gaps, gaps.detected, gaps.detection_text) == (6, 5, "5 of 6")
     assert gaps.verdict == "5 of 6 seen, 1 invented"
     assert gaps.count_text == (
-        "4 particles of 9 regions, distributed over 50% of the field and "
-        "covering 13% of its area"
+        "4 particles of 9 regions, distributed over 50 % of the field and "
+        "covering 13 % of its area"
     )
     assert made_gaps(bright=4).count_text.startswith("4 particles, distributed over")
     assert gaps.neighbours == "11"

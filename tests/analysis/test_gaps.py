@@ -286,7 +286,7 @@ def test_the_share_of_the_field_with_particles_is_stated():
     half = [one for one in each if one[1] < 64]
     found = gaps_of(micrograph(discs(*half, shape=(128, 128))))
     assert found.populated == pytest.approx(0.5)
-    assert "32 particles, distributed over 50% of the field" in found.count_text
+    assert "32 particles, distributed over 50 % of the field" in found.count_text
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])

@@ -273,7 +273,7 @@ def test_small_overlap_and_a_large_error_are_told(views):
     with (
         warned(
             "overlap-small",
-            match="covers only 18% of the smaller image, less than 30%",
+            match="covers only 18 % of the smaller image, less than 30 %",
         ),
         warned(
             "map-imprecise",
@@ -298,7 +298,7 @@ def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
     stored = StoredTransform(
         truth, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed), kept
     )
-    with pytest.warns(UserWarning, match="not confirmed in 50% of .*`model=elastic`"):
+    with pytest.warns(UserWarning, match="not confirmed in 50 % of .*`model=elastic`"):
         register(moving, fixed, transform=stored)
     flat = BSplineDisplacement(
         (-1000.0, -1000.0), (1000.0, 1000.0), np.zeros((2, 8, 8))

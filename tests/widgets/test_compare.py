@@ -187,7 +187,7 @@ def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):
     made = micrograph_from_layer(layer).provenance
     set_strength(panel, 25)
     np.testing.assert_allclose(layer.data, 0.75 * source.data + 0.25 * whole, 1e-5)
-    assert "is shown, measured and saved at 25%" in panel.look.note.text()
+    assert "is shown, measured and saved at 25 %" in panel.look.note.text()
     image = micrograph_from_layer(layer)
     assert image.provenance.job == "blend"
     assert image.provenance.options == {"strength": 0.25}

@@ -471,8 +471,9 @@ class Gaps:
         smaller = self.bright - self.particles
         of = f" of {self.bright} regions" if smaller else ""
         return (
-            f"{self.particles} particles{of}, distributed over {self.populated:.0%} of "
-            f"the field and covering {self.covered:.0%} of its area"
+            f"{self.particles} particles{of}, distributed over "
+            f"{100 * self.populated:.0f} % of the field and covering "
+            f"{100 * self.covered:.0f} % of its area"
         )
 
     @property

@@ -155,7 +155,7 @@ def declare_length(key: str, label: str) -> dict[str, Quantity]:
 
 def format_number(value: float, form: str = ".4g") -> str:
     """Format a number; integers keep all digits, and large numbers have no exponent."""
-    text = f"{value:{form}}"
+    text = f"{value:{form}}".replace("%", " %")
     if "e+" not in text or abs(value) >= _PLAIN_BELOW:
         return text
     return f"{value if float(value).is_integer() else float(text):.0f}"

@@ -404,9 +404,9 @@ class _FrameChecks:
             warn(
                 f"{len(over)} of {len(self._white)} frames of {path} look "
                 f"overexposed: pixels at the maximum grey value, {level:g}, cover up "
-                f"to {shares[worst]:.0%} of a frame ({worst}), which hides detail "
-                "and biases positions and grey values. Record the frames with less "
-                "light.",
+                f"to {100 * shares[worst]:.0f} % of a frame ({worst}), which hides "
+                "detail and biases positions and grey values. Record the frames with "
+                "less light.",
                 "saturated",
             )
 

@@ -46,9 +46,9 @@ def warn_if_trained_on(
             if share > 0:
                 warn(
                     f"{opened_image.name} was made by the model {name}, which was "
-                    f"trained on {share:.0%} of the area evaluated here, so the "
-                    "metrics are too optimistic. Evaluate the model on another area, "
-                    "or on a held-out area.",
+                    f"trained on {100 * share:.0f} % of the area evaluated here, so "
+                    "the metrics are too optimistic. Evaluate the model on another "
+                    "area, or on a held-out area.",
                     "not-independent",
                     stacklevel=3,
                 )

@@ -240,7 +240,7 @@ def check_pixel_sizes(**images: Micrograph) -> None:
 def describe_alternative(rival: AlternativeTransform) -> str:
     """Describe an alternative position and how well it fits."""
     share = rival.score
-    alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
+    alike = f"{100 * share:.0f} %" if share <= 1 else f"{share:.1f} times"
     return (
         f"fits {alike} as well, {describe_shift(rival.shift_nm)} from the best "
         f"position, rotated by {rival.degrees:+.1f}°"
@@ -701,9 +701,9 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
         )
     if registration.overlap < _LITTLE:
         warn(
-            f"The overlap covers only {registration.overlap:.0%} of the smaller "
-            f"image, less than {_LITTLE:.0%}: the transform is reliable in the "
-            "overlap, and extrapolated elsewhere.",
+            f"The overlap covers only {100 * registration.overlap:.0f} % of the "
+            f"smaller image, less than {100 * _LITTLE:.0f} %: the transform is "
+            "reliable in the overlap, and extrapolated elsewhere.",
             "overlap-small",
         )
     if registration.error_px > _DOUBTFUL_PX:
@@ -727,8 +727,8 @@ def _warn_if_unreliable(registration: Registration, options: RegisterOptions) ->
         if isinstance(registration.transform, Elastic):
             or_else = "have too little detail for an elastic map (try `model=affine`)"
         warn(
-            f"The transform is not confirmed in {share:.0%} of the overlap: the "
-            f"images differ there, or {or_else}.",
+            f"The transform is not confirmed in {100 * share:.0f} % of the overlap: "
+            f"the images differ there, or {or_else}.",
             "map-unconfirmed",
         )
 

@@ -499,7 +499,7 @@ class CompareControls(Form):
         """Report that a mixture is shown, or why the strength cannot be set."""
         layer, note = self.right.value, ""
         if blend is not None and blend.strength < 1:
-            part = f"{blend.strength:.0%}"
+            part = f"{100 * blend.strength:.0f} %"
             note = (
                 f"{blend.layer.name} is shown, measured and saved at {part} strength; "
                 f"the remainder is {blend.image.name}."

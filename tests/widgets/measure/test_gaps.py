@@ -28,7 +28,7 @@ def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
     assert panel.reference.value is model.layers["truth"]  # proposed
     said = run_panel(panel)
     assert said.startswith("Found 1 gap between 2 particles, distributed over ")
-    assert "of the field and covering 20% of its area" in said
+    assert "of the field and covering 20 % of its area" in said
     text = panel.figures.text()
     assert "Not seen" in text
     (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
@@ -99,7 +99,7 @@ def test_gaps_that_the_image_hides_are_marked_apart(panel, model, run_panel):
     model.layers["taken"].data = np.full((64, 96), 100, np.float32)
     panel.image.value = model.layers["taken"]
     run_panel(panel)
-    assert "100.0%" in panel.figures.text()
+    assert "100.0 %" in panel.figures.text()
     (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
     panel.image.value = model.layers["truth"]
     panel.reference.value = None

@@ -344,8 +344,9 @@ def _check_section_clipping(
     end, remedy = ("greatest", "less") if white else ("least", "more")
     msg = (
         "The width cannot be measured because the profile is clipped: "
-        f"{clipped_share:.0%} of the pixels in the {name} have the {end} grey value, "
-        f"{level:g}. Acquire the image with {remedy} light, or draw the line elsewhere."
+        f"{100 * clipped_share:.0f} % of the pixels in the {name} have the {end} grey "
+        f"value, {level:g}. Acquire the image with {remedy} light, or draw the line "
+        "elsewhere."
     )
     raise ReadError(msg, code="clipped")
 

@@ -76,9 +76,10 @@ class ErrorMapReport(MapResult):
     @property
     def verdict(self) -> str:
         """Assessment of the error."""
-        share = max(self.rsp, 0.0) ** 2
+        percent = 100 * max(self.rsp, 0.0) ** 2
         return (
-            f"after blurring, the image explains {share:.0%} of the reference variance"
+            f"after blurring, the image explains {percent:.0f} % of the reference "
+            "variance"
         )
 
     @property
@@ -90,7 +91,7 @@ class ErrorMapReport(MapResult):
     def fitted_on(self) -> Annotated[str | None, Quantity("Fitted on", tabled=False)]:
         """Fraction of the image used to fit blur and grey levels, if not all of it."""
         share = self.looked_at
-        return None if share == 1 else f"{share:.1%} of the field"
+        return None if share == 1 else f"{100 * share:.1f} % of the field"
 
 
 def _create_error_map(
@@ -107,7 +108,7 @@ def _create_error_map(
     if shared_pixels < 0.99 * whole:
         warn(
             "The enhanced image, and therefore the map, covers only "
-            f"{shared_pixels / whole:.0%} of {reference.name}.",
+            f"{100 * shared_pixels / whole:.0f} % of {reference.name}.",
             "partly-covered",
         )
 

@@ -138,9 +138,9 @@ def _measure_particles(
     count, clear, sizes = len(particles.labels), particles.clear, particles.diameters_px
     if clear is not None and clear < _MIN_CLEAR and count >= _MIN_COUNT:
         core.warn(
-            f"Only {clear:.0%} of the particles found in {image.name}, weighted by "
-            "diameter, are round or convex and isolated: check the outlines. The "
-            "image may contain no particles, or only dark ones (`dark`).",
+            f"Only {100 * clear:.0f} % of the particles found in {image.name}, "
+            "weighted by diameter, are round or convex and isolated: check the "
+            "outlines. The image may contain no particles, or only dark ones (`dark`).",
             "particles-doubtful",
         )
     nm, error = image.mean_pixel_size_nm or np.nan, core.compute_length_error(image)

@@ -116,8 +116,8 @@ def compare_scans(
     whole, shared_pixels = (rows * columns for rows, columns in (one.shape, pair.shape))
     if shared_pixels < _MIN_SHOWN * whole:
         warn(
-            f"The scans overlap in {shared_pixels / whole:.0%} of {one.name}; the "
-            "map is limited to this overlap.",
+            f"The scans overlap in {100 * shared_pixels / whole:.0f} % of {one.name}; "
+            "the map is limited to this overlap.",
             "partly-covered",
         )
     match = yield from match_grey_levels(pair)
