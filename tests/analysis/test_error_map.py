@@ -26,7 +26,7 @@ def pair_of(reference, enhanced, **place) -> AlignedPair:
 
 def tally_of(pair: AlignedPair, boxes: list[Box] | None = None):
     fit = run(fit_blur_and_gain(pair))
-    field, tally = FittedPair(pair, fit), ErrorSums(0.0)
+    field, tally = FittedPair(pair, fit), ErrorSums()
     for box in boxes or [Box.from_shape(pair.shape)]:
         tally.add(*field.read(box))
     return fit, tally
@@ -43,6 +43,18 @@ def test_known_blur_gain_and_offset_are_found(rng, sigma):
     assert tally.rse < 0.02
     assert tally.rsp == pytest.approx(1, abs=1e-4)
     assert fit.looked_at == 1
+
+
+@pytest.mark.parametrize("offset", [1e6, -1e6])
+def test_a_large_offset_of_the_grey_levels_changes_nothing_else(rng, offset):
+    sharp = scene(rng, (96, 130), 1)
+    seen = ndimage.gaussian_filter(sharp, 1.5) + rng.normal(0, 0.1, sharp.shape)
+    plain, plain_sums = tally_of(pair_of(seen, sharp))
+    fit, sums = tally_of(pair_of(seen + offset, sharp - offset))
+    assert fit.sigma_px == pytest.approx(plain.sigma_px, abs=1e-3)
+    assert fit.alpha == pytest.approx(plain.alpha, rel=1e-4)
+    assert sums.rse == pytest.approx(plain_sums.rse, rel=1e-4)
+    assert sums.rsp == pytest.approx(plain_sums.rsp, abs=1e-6)
 
 
 def test_fit_is_the_least_that_any_blur_leaves(rng):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, special
 
 from napari_semsr.analysis.gaps import GapOptions, measure_gaps
 from napari_semsr.core import Micrograph, ReadError, ShapeError, parse_pixel_size, run
@@ -40,6 +40,14 @@ def test_noise_is_no_particles(rng):
     assert (found.particles, found.pairs) == (0, 0)
     seen = row(8.0, (20, 20)) + rng.normal(0, 2, (80, 160))
     assert gaps_of(micrograph(seen)).particles == 2
+
+
+@pytest.mark.parametrize("size", [(3.5, 5.0), (5.0, 3.5), (3.0, 4.5)])
+def test_the_blur_of_discs_in_oblong_pixels_is_no_particles(size):
+    y, x = np.indices((int(1560 / size[0]), int(2080 / size[1])))
+    off = np.hypot(y * size[0] % 520 - 260, x * size[1] % 520 - 260) - 80
+    image = 20 + 50 * special.erfc(off / (8 * 2**0.5))
+    assert gaps_of(micrograph(image, size)).particles == 12
 
 
 @pytest.mark.parametrize("width", [3.0, 8.0])

@@ -39,6 +39,12 @@ def test_ssim_equals_scikit_image(images, k2):
     assert structural_similarity(a, b, 255, k2=k2) == pytest.approx(expected, rel=1e-9)
 
 
+def test_ssim_keeps_its_precision_on_a_large_offset(images):
+    a, b = (x / 255 for x in images)
+    near, far = (structural_similarity(a + 1e4 * n, b + 1e4 * n, 1) for n in (1, 1000))
+    assert far == pytest.approx(near, abs=1e-6)  # their luminance terms are 1
+
+
 def test_figures_of_a_pair_are_those_of_scikit_image_and_of_the_data_range(images):
     a, b = images
     found = measure_metrics(Micrograph(a), Micrograph(b))

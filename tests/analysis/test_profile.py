@@ -399,6 +399,13 @@ def test_a_clipped_line_is_refused_and_one_below_white_is_not(scale, noise):
                 )
 
 
+def test_a_line_with_noise_on_a_large_offset_is_not_clipped():
+    shape = bell(np.indices((40, 160))[1] - 80, 11.0)
+    rough = np.random.default_rng(3).normal(0, 0.1, shape.shape)
+    found = measured(1e6 + 40 * shape + rough)
+    assert found.highest_line.fwhm.value == pytest.approx(11, rel=0.01)
+
+
 @pytest.mark.parametrize("scale", GREY_SCALES)
 def test_a_line_that_is_white_in_a_part_of_the_band_is_refused(scale):
     rows, columns = np.indices((40, 160))

@@ -156,3 +156,10 @@ def test_clipped_pixels_are_those_at_either_end_but_for_rounding(scale, rng):
     np.testing.assert_array_equal(mark_clipped_pixels(image, 1e-3), both)
     assert np.isnan(mask_clipped_values(image)).mean() == np.mean(grey <= 0)
     assert not mark_clipped_pixels(grey).any()
+
+
+def test_noise_on_a_large_offset_is_not_clipped(rng):
+    image = 1e6 + np.minimum(rng.normal(0, 0.3, (60, 70)), 1.0)
+    assert not mark_clipped_pixels(image).any()
+    image[:, :9] = image.max()
+    np.testing.assert_array_equal(mark_clipped_pixels(image), image == image.max())

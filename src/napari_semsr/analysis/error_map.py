@@ -58,6 +58,7 @@ _STEPS = 12  # values of sigma tried before the best is refined; chosen
 _FINEST_PX = 0.25  # smallest sigma above 0; chosen: less has no effect
 _CLOSE_PX = 1e-3  # precision to which sigma is refined; chosen
 _FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
+_BLANK = 1e-13  # share of the squared level: a smaller variance is rounding of float32
 _COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
 _MIN_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
 _SEARCH = {False: 8, True: 16}  # largest shift, px; of two scans: 16; chosen
@@ -140,6 +141,9 @@ class BlurAndGainFit:
 
     alpha: float  # gain and offset of its grey levels
     beta: float
+    # grey levels near the means of the reference and the enhanced image, subtracted
+    # before sums and single precision, as squares of a large offset lose the contrast
+    levels: FloatPair
     # standard deviation of the Gaussian, in pixels of the enhanced image placed over
     # the reference; for oblong pixels in their geometric mean
     sigma_px: float
@@ -378,12 +382,15 @@ def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
     if max(pair.shape) * pair.factor > _WHOLE:
         boxes = split_into_blocks(whole, _FIT_BLOCKS, max(_LEAST, _SIDE // pair.factor))
     blocks: list[_BlockSpectrum] = []
+    levels: FloatPair | None = None
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "fitting blur and grey levels")
         both = _crop_gap_free(*pair.read(box), pair.factor)
         if both is not None:
-            blocks.append(_BlockSpectrum.from_images(*both))
-    if not blocks:
+            levels = levels or (float(both[0].mean()), float(both[1].mean()))
+            parts = (part - level for part, level in zip(both, levels, strict=True))
+            blocks.append(_BlockSpectrum.from_images(*parts))
+    if levels is None:
         msg = (
             f"An error map needs an area of at least {_LEAST}x{_LEAST} px that is "
             f"gap-free in both images, but {pair.reference.image.name} and "
@@ -399,11 +406,12 @@ def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
 
     plain_moments = sum_moments(0.0)
     count, first, second, squares, powers, _ = plain_moments
-    for image, first_moment, square in (
-        (pair.reference.image, first, squares),
-        (pair.enhanced.image, second, powers),
+    for image, level, moment, square in (
+        (pair.reference.image, levels[0], first, squares),
+        (pair.enhanced.image, levels[1], second, powers),
     ):
-        if square / count - (first_moment / count) ** 2 <= _FLAT * square / count:
+        variance = square / count - (moment / count) ** 2
+        if variance <= _FLAT * square / count + _BLANK * level**2:
             msg = (
                 f"An error map needs contrast, but {image.name} is constant where "
                 "the images overlap; choose another image."
@@ -429,7 +437,8 @@ def fit_blur_and_gain(pair: AlignedPair) -> Job[BlurAndGainFit]:
     gain, offset, rest = _fit_line(total)
     return BlurAndGainFit(
         alpha=float(gain),
-        beta=float(offset),
+        beta=float(offset + levels[0] - gain * levels[1]),
+        levels=levels,
         sigma_px=sigma,
         residual=math.sqrt(rest),
         looked_at=float(total[0]) / (pair.shape[0] * pair.shape[1]),
@@ -456,7 +465,6 @@ def _crop_gap_free(
 class ErrorSums:
     """Sums over the compared pixels, from which RSE and RSP are computed."""
 
-    level: float  # close to the mean, so that squares keep their precision
     _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
 
     def add(self, reference: Float32Array, prediction: Float32Array) -> None:
@@ -465,9 +473,7 @@ class ErrorSums:
         for row in range(0, reference.shape[0], step):  # limits double-precision memory
             both = reference[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])
-            first, second = (
-                part[finite].astype(np.float64) - self.level for part in both
-            )
+            first, second = (part[finite].astype(np.float64) for part in both)
             sums = first.size, first.sum(), second.sum()
             rest = first - second
             self._sums += [*sums, first @ first, second @ second, rest @ rest]
@@ -501,16 +507,23 @@ class FittedPair:
     def read(self, box: Box) -> tuple[Float32Array, Float32Array]:
         """Return a box of the reference and of the degraded enhanced image.
 
-        The second is blurred and scaled by the fit; NaN where unknown.
+        The second is blurred and scaled by the fit; NaN where unknown. The level of
+        the reference is subtracted from both.
         """
-        reference_block = self.pair.reference.read(box).astype(np.float32)
+        level, own_level = self.fit.levels
+        offset = self.fit.beta + self.fit.alpha * own_level - level
+        reference_block = np.subtract(
+            self.pair.reference.read(box), level, dtype=np.float64
+        ).astype(np.float32)
         result = np.empty(box.shape, np.float32)
         factor, sigmas = self.pair.factor, self.pair.get_axis_sigmas(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
         whole = Box.from_shape(self.pair.shape)  # its borders are reflected
         for part in split_into_blocks(box, None, _PART):
             window = part.grow(reach).intersection(whole)
-            fine = self.pair.enhanced.read(window.scale(factor)).astype(np.float32)
+            own_block = self.pair.enhanced.read(window.scale(factor))
+            fine = np.subtract(own_block, own_level, dtype=np.float64)
+            fine = fine.astype(np.float32)
             inner = part.relative_to(window).scale(factor).slices
             finite = np.isfinite(fine)
             if finite.all():
@@ -521,9 +534,7 @@ class FittedPair:
                 smooth /= np.maximum(weight, _MIN_KNOWN)
                 smooth[~finite | (weight < _MIN_KNOWN)] = np.nan
             means = compute_block_means(smooth[inner], factor)
-            degraded_part = np.asarray(
-                self.fit.alpha * means + self.fit.beta, np.float32
-            )
+            degraded_part = np.asarray(self.fit.alpha * means + offset, np.float32)
             result[part.relative_to(box).slices] = degraded_part
         return reference_block, result
 

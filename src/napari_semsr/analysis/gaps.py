@@ -729,8 +729,8 @@ def measure_gaps(
     if reference is not None:
         plane = read_finite_values(reference, "Gaps")
         guide, guide_background = _subtract_background(plane, dark=settings.dark)
-    regions, count, bright = yield from _label_particles(guide, settings)
     pitch = np.array(compute_relative_pitch(image.scale))
+    regions, count, bright = yield from _label_particles(guide, settings, pitch)
     lines = _connect_neighbours(regions, count, settings, pitch)
     labels = np.where(regions <= count, regions, 0)
     yield Progress(0, 0, f"measuring gaps between {count} particles")
@@ -739,7 +739,7 @@ def measure_gaps(
     )
     invented_gaps, own = [], None
     if reference is not None:
-        other, number, _ = yield from _label_particles(values, settings)
+        other, number, _ = yield from _label_particles(values, settings, pitch)
         back, _, _ = _find_gaps(
             values, guide, _connect_neighbours(other, number, settings, pitch), image
         )
@@ -799,7 +799,10 @@ def find_particles(
         )
         values = values[tuple(nearest)]
     height, _ = _subtract_background(values, dark=settings.dark)
-    labels, count, bright = yield from _label_particles(height, settings, missing)
+    pitch = np.array(compute_relative_pitch(image.scale))
+    labels, count, bright = yield from _label_particles(
+        height, settings, pitch, missing
+    )
     return np.where((labels <= count) & ~missing, labels, 0), bright - count
 
 
@@ -919,13 +922,17 @@ def _evaluate_polynomial_terms(places: FloatArray, shape: IntPair) -> FloatArray
 
 
 def _label_particles(
-    values: FloatArray, options: ParticleOptions, missing: BoolArray | bool = False
+    values: FloatArray,
+    options: ParticleOptions,
+    pitch: FloatArray,
+    missing: BoolArray | bool = False,
 ) -> Job[tuple[NDArray[np.int32], int, int]]:
     """Label particles from 1 upwards, then bright regions too small to be particles.
 
     Returns labels (Y, X), the number of particles and that of all bright regions. Each
     particle is outlined after the narrowest Gaussian in which its outline is above the
-    noise; the remainder is searched again until nothing more is found.
+    noise; the remainder is searched again until nothing more is found. Gaussians and
+    rims are as wide along both axes of oblong pixels, with the relative `pitch`.
     """
     noise = estimate_noise_level(np.where(missing, np.nan, values))
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
@@ -937,11 +944,11 @@ def _label_particles(
         )
         yield step
         scale, covered_labels = scales[0], (labels > 0) | missing
-        plain = smooth = ndimage.gaussian_filter(values, scale)
+        plain = smooth = ndimage.gaussian_filter(values, scale / pitch)
         if total:
-            covered_labels = ndimage.binary_dilation(covered_labels, iterations=_RIM_PX)
+            covered_labels = _cover_rims(covered_labels, pitch)
             smooth = ndimage.gaussian_filter(
-                np.where(covered_labels, level, values), scale
+                np.where(covered_labels, level, values), scale / pitch
             )
         if covered_labels.all():
             break
@@ -964,13 +971,20 @@ def _label_particles(
         mask = _fill_holes(share, mask) & ~covered_labels
         parts, count = _label_parts(mask, np.where(mask, basins, 0), scale)
         if total:
-            parts, count = _keep_bright_parts(plain, parts, count, least / 2)
+            parts, count = _keep_bright_parts(plain, parts, count, least / 2, pitch)
         labels += np.where(parts, parts + total, 0).astype(np.int32)
         labels = _fill_enclosed_regions(labels)
         total += count
         if not count or scale > _SCALES_PX[0]:
             scales.pop(0)
     return _number_by_size(labels, total, np.pi / 4 * options.min_diameter_px**2)
+
+
+def _cover_rims(mask: BoolArray, pitch: FloatArray) -> BoolArray:
+    """Dilate a mask by a diamond that is at least as wide as rims along both axes."""
+    reach = np.ceil(_RIM_PX / pitch)
+    y, x = (np.abs(np.arange(-far, far + 1)) / far for far in reach)
+    return np.asarray(ndimage.binary_dilation(mask, np.add.outer(y, x) <= 1))
 
 
 def _number_by_size(
@@ -1004,12 +1018,16 @@ def _remove_faint_regions(
 
 
 def _keep_bright_parts(
-    smooth: FloatArray, parts: NDArray[np.int32], count: int, least: float
+    smooth: FloatArray,
+    parts: NDArray[np.int32],
+    count: int,
+    least: float,
+    pitch: FloatArray,
 ) -> tuple[NDArray[np.int32], int]:
     """Keep regions brighter than most of their surroundings, and discard rims."""
     if not count:
         return parts, 0
-    beside = segmentation.expand_labels(parts, _RIM_PX + 1)
+    beside = segmentation.expand_labels(parts, _RIM_PX + 1, spacing=tuple(pitch))
     beside[parts > 0] = 0
     around = _compute_label_quantiles(smooth, beside, count, _MAX_AROUND)
     inner = _compute_label_quantiles(smooth, parts, count, 0.5)

@@ -426,16 +426,24 @@ def structural_similarity(
         whole = minimum_filter(finite.astype(np.uint8), side)[inner] > 0
         if not whole.any():
             return None
-        image, reference = (np.where(finite, one, 0.0) for one in (image, reference))
+        image, reference = (
+            np.where(finite, one, one[finite].mean()) for one in (image, reference)
+        )
     # scikit-image returns identical values, but needs memory for 14 planes instead of 8
 
     def smooth(plane: FloatArray) -> FloatArray:
         return np.asarray(gaussian_filter(plane, _SIGMA, radius=_BORDER))
 
+    # squares of values around 0: those of a large offset would lose the contrast
+    levels = image.mean(), reference.mean()
+    image, reference = image - levels[0], reference - levels[1]
     mean_a, mean_b = smooth(image), smooth(reference)
     var_a = smooth(image * image) - mean_a**2
     var_b = smooth(reference * reference) - mean_b**2
     cov = smooth(image * reference) - mean_a * mean_b
+    del image, reference
+    mean_a += levels[0]
+    mean_b += levels[1]
     c1, c2 = (0.01 * data_range) ** 2, (k2 * data_range) ** 2
     quality = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
     quality /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)

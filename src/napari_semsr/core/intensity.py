@@ -320,15 +320,24 @@ biased: a Gaussian line whose highest tenth is clipped measures 0.5 % too wide."
 _CLIPPED_SHARE, _OVER_NEXT = 0.01, 2.0
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
 """Relative error of a grey value due to rounding in single precision."""
+_EQUAL_SHARE = 1e-3  # of the range of values; chosen: below the noise of detectors
 _DEPTHS = 10, 12, 14  # bits of detectors, stored in two bytes
 
 
 def mark_equal_values(values: RealArray, level: float) -> BoolArray:
-    """Mark values equal to a level, within single precision for floats."""
+    """Mark values equal to a level, within single precision for floats.
+
+    If values vary more than that, the precision is also limited to a share of their
+    range, since single precision of a large offset may exceed the noise.
+    """
     if values.dtype.kind != "f":
         return np.asarray(values == level)
     # averages and interpolation of one value differ in the last bits
-    return np.asarray(np.abs(values - level) <= ROUNDING * abs(level))
+    apart, rounding = np.abs(values - level), ROUNDING * abs(level)
+    span = float(apart.max(initial=0.0, where=np.isfinite(apart)))
+    if span > rounding:
+        rounding = min(rounding, _EQUAL_SHARE * span)
+    return np.asarray(apart <= rounding)
 
 
 def find_clipped_level(

@@ -128,7 +128,7 @@ def _create_error_map(
     release_free_memory()  # used by the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
     scale = MapScale.from_image(reference, settings.unit)
-    tally = ErrorSums(float(np.mean(scale.span)))
+    tally = ErrorSums()
 
     def compute_blocks(boxes: list[Box]) -> Iterator[Float32Array]:
         for fixed_block, errors in map_parallel(FittedPair(pair, fit).read, boxes):
