@@ -457,7 +457,7 @@ def follow_scan(
     Raises
     ------
     ReadError
-        If fewer than two frames arrived.
+        If the folder contains fewer than two frames at the end.
     WriteError
         If another process follows a scan into the same target.
     """
@@ -480,19 +480,17 @@ def follow_scan(
                 folder, scan, until, idle_s, lambda: interrupt() or should_stop(), rest
             )
             yield from follower.run()
-        _check_frame_count(folder.folder, len(scan))
+        # an early stop leaves frames to the final solution
+        count = max(len(scan), folder.count_files())
+        if count < 2:
+            msg = (
+                f"{folder.folder} must contain at least two frames to stitch, but only "
+                f"{count} arrived before the scan ended."
+            )
+            raise ReadError(msg, code="too-few-frames")
     except BaseException:
         lock.release()
         raise
     finally:
         scan.close()
     return FollowedScan(len(scan), scan.positions(), tuple(scan.doubts), lock)
-
-
-def _check_frame_count(folder: Path, count: int) -> None:
-    if count < 2:
-        msg = (
-            f"{folder} must contain at least two frames to stitch, but only {count} "
-            "arrived before the scan ended."
-        )
-        raise ReadError(msg, code="too-few-frames")
