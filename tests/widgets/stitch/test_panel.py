@@ -96,6 +96,8 @@ def test_folder_says_what_it_holds(make, scan):
     assert "Nominal positions are known" in panel.about.text()
     assert panel.pixel_size.value == pytest.approx((20, 20))
     assert panel.status.text() == "scan can be stitched."
+    panel.pixel_size.value = None
+    assert "the stated one is used, 20 nm" in panel.pixel_size.note.text()
 
 
 @pytest.mark.broad

@@ -422,7 +422,7 @@ class StitchMosaicPanel(Panel):
                     )
         self.calibration_label.setText(sentence)
         self.pixel_size.setEnabled(not sentence)
-        self.pixel_size.value = size
+        self.pixel_size.show_stated_size(size)
         self.distortion.choices = choices
         self.distortion.value = choices[0][1]
 
@@ -505,7 +505,7 @@ class StitchMosaicPanel(Panel):
         """Show the scan's pixel size, unless a calibration overrides it."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
-            self.pixel_size.value = size
+            self.pixel_size.show_stated_size(size)
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal positions."""
