@@ -481,16 +481,19 @@ def follow_scan(
             )
             yield from follower.run()
         # an early stop leaves frames to the final solution
-        count = max(len(scan), folder.count_files())
-        if count < 2:
-            msg = (
-                f"{folder.folder} must contain at least two frames to stitch, but only "
-                f"{count} arrived before the scan ended."
-            )
-            raise ReadError(msg, code="too-few-frames")
+        _check_frame_count(folder.folder, max(len(scan), folder.count_files()))
     except BaseException:
         lock.release()
         raise
     finally:
         scan.close()
     return FollowedScan(len(scan), scan.positions(), tuple(scan.doubts), lock)
+
+
+def _check_frame_count(folder: Path, count: int) -> None:
+    if count < 2:
+        msg = (
+            f"{folder} must contain at least two frames to stitch, but only {count} "
+            "arrived before the scan ended."
+        )
+        raise ReadError(msg, code="too-few-frames")
