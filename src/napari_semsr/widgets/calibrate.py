@@ -557,9 +557,7 @@ class CalibrationControls(Form):
         layers_outdated: Sequence[Layer] = (),
     ) -> None:
         layer: Image
-        layer, *others = (
-            item for item in layers if isinstance(item, Image | Labels)
-        )
+        layer, *others = (item for item in layers if isinstance(item, Image | Labels))
         self.layer.value = layer
         self._show_pixel_size(layer)
         show_scale_bar(self._viewer)
