@@ -371,7 +371,8 @@ class ScanFollower:
         return Progress(
             frame_count,
             self.until or 0,
-            (f"following the scan: {frame_count} frames processed"),
+            f"following the scan: {frame_count} frame{'s'[: frame_count != 1]} "
+            "processed",
         )
 
     def _add_frame(self, frame: Any) -> Job[None]:

@@ -483,8 +483,8 @@ def micrograph_from_layer(
         raise ShapeError(NO_IMAGE, code="missing-value")
     if layer.metadata.get(LIVE_KEY):
         msg = (
-            f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "
-            "whole image first."
+            f"Layer {layer.name!r} is still growing or only partly enhanced; let "
+            "Stitch mosaic or Enhance finish it first."
         )
         raise ShapeError(msg, code="incomplete")
     if is_unturned:
