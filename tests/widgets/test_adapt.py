@@ -91,6 +91,16 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, held_out, run
 
 
 @pytest.mark.broad
+def test_layers_may_be_removed_during_the_training(panel, model, held_out, finish):
+    taken(panel, model)
+    panel.run_button.click()
+    model.layers.clear()
+    finish(panel)
+    assert panel.status.text().startswith("Trained mosaic-"), panel.status.text()
+    assert tuple(held_out[0].scale) == (20, 20)
+
+
+@pytest.mark.broad
 def test_a_cancelled_training_is_resumed(
     panel, model, held_out, run_panel, monkeypatch
 ):
