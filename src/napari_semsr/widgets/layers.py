@@ -45,7 +45,7 @@ from napari_semsr.io import (
 from napari_semsr.widgets import host
 
 _EDIT = "edit"  # a step of another program
-_MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend", _EDIT)
+_MADE_OF_ANOTHER = ("adapt", "enhance", "restore", "degrade", "blend", _EDIT)
 _SPECIMEN_STEP = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
