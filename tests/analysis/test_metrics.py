@@ -110,6 +110,12 @@ def test_match_of_a_constant_is_blank_and_to_a_constant_refused(images, level):
     assert plain.ssim < 0.5
 
 
+def test_an_image_without_a_range_of_grey_values_is_refused_by_its_name():
+    flat = Micrograph(np.full((9, 9), 3.0), name="flat")
+    with refused(OptionError, "image-blank", match="but flat is constant"):
+        measure_metrics(flat)
+
+
 def test_data_range_follows_the_type_of_the_reference() -> None:
     real = Micrograph(np.array([[-1.0, 4.0], [0.0, 0.0]]))
     byte = Micrograph(np.array([[1, 2], [3, 4]], np.uint8))

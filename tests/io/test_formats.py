@@ -162,7 +162,8 @@ def test_read_trusts_first_bytes_more_than_names(tmp_path, name, grey):
     [
         ("missing.tif", None, "does not exist"),
         ("empty.tif", b"", "file is empty"),
-        ("text.tif", b"once upon a time", "begins with b'once upo'"),
+        ("text.tif", b"once upon a time", "begins with the text 'once upo'"),
+        ("bytes.tif", b"\x00\xff ab\ncd", "begins with the bytes 00 ff 20 61 62 0a"),
         ("a.czi", b"ZISRAWFILE", "be read as CZI|needs czifile"),
         ("one.tif", b"I", "begins with"),
         ("head.tif", b"II*\0", "cannot be read as TIFF"),

@@ -1,5 +1,7 @@
 """What lies between two images: blends and differences, in memory and lazy."""
 
+import warnings
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -123,3 +125,14 @@ def test_images_of_two_places_or_of_no_size_have_no_difference(before):
     bare = before.replace(pixel_size_nm=None, name="bare")
     with pytest.raises(ShapeError, match="'bare' has none"):
         subtract_images(bare, before)
+
+
+def test_values_beyond_single_precision_are_missing_without_a_warning(before):
+    huge = before.replace(data=np.full(before.shape, 1e300))
+    after = before.replace(data=np.ones(before.shape, np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (blend,) = blend_levels([huge.data], [after.data], 0.5)
+        difference = subtract_images(huge, after).array()
+    assert not np.isfinite(blend).any()
+    assert not np.isfinite(difference).any()

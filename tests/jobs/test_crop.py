@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr import crop, read
-from napari_semsr.core.errors import OptionError, SemsrError, ShapeError
+from napari_semsr.core.errors import OptionError, ReadError, SemsrError, ShapeError
 from napari_semsr.core.micrograph import (
     InputRecord,
     Micrograph,
@@ -293,6 +293,20 @@ def test_gaps_of_two_images_are_cut_off_both_in_place():
     np.testing.assert_array_equal(second.array(), two.data[7:, :-9])
     assert (first.origin, second.origin) == ((170.0, 0.0), (70.0, 0.0))
     assert run(crop_to_gap_free_box(first)) == ((first,), None)  # left as it is
-    one.data[:] = np.nan
-    with pytest.raises(ShapeError, match="No area of waves is free of gaps"):
-        run(crop_to_gap_free_box(one))
+    one.data[:30], two.data[30:] = np.nan, np.nan
+    with pytest.raises(ShapeError, match="No area of waves and waves is free of gaps"):
+        run(crop_to_gap_free_box(one, two))
+
+
+def test_fill_values_are_gaps_and_an_image_of_them_has_no_finite_pixels():
+    image = _waves((60, 80), 10.0, (0.0, 0.0))
+    image.data[:7] = 3e38
+    with warned("pixels-marked-missing"):
+        _, box = run(crop_to_gap_free_box(image))
+    assert (box.corner, box.shape) == ((7, 0), (53, 80))
+    image.data[:] = 3e38
+    with (
+        warned("pixels-marked-missing"),
+        refused(ReadError, "no-finite-values", match="waves has no finite pixels"),
+    ):
+        run(crop_to_gap_free_box(image))

@@ -354,6 +354,17 @@ def test_the_first_interrupt_ends_the_following(scan, tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_stop_before_the_first_poll_stitches_the_frames_that_are_there(
+    scan, offline, tmp_path
+):
+    steps = job(scan, tmp_path / "m.ome.zarr", until=None)
+    while "waiting" not in next(steps).message:
+        pass
+    signal.raise_signal(signal.SIGINT)
+    made = run(steps)
+    assert made.corners == offline.corners
+
+
 def test_what_follows_is_left_to_a_person():
     from napari_semsr.core import get_user_only_options
 

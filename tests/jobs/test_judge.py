@@ -248,6 +248,15 @@ def test_loss_of_the_best_model_is_stated(judged, gain, verdict):
 
 
 @pytest.mark.broad
+def test_a_length_that_is_missing_is_explained_without_a_code(judged):
+    row = judged[1].models["tiny"]
+    for reason, words in (("not-independent", "one acquisition"), (None, "unknown")):
+        frc = replace(row.frc, interval_nm=None, reason=reason)
+        shown = str(dict(replace(row, frc=frc).figures())["Agrees down to"])
+        assert words in shown
+        assert str(reason) not in shown
+
+
 def test_doubts_of_the_map_stand_on_the_page(job_of, tmp_path):
     job = job_of(*draw_views(128), quality={"error_nm": 60.0})
     with (

@@ -327,12 +327,23 @@ def test_existing_outputs_are_kept(scan, tmp_path):
         ),
         ({"flat_field": "missing.tif"}, ReadError, r"missing\.tif does not exist"),
         ({"grid": "2x2"}, OptionError, "2x2 needs 4 frames, got 9"),
+        ({"grid": "0x9"}, OptionError, "one row and one column, got 0x9"),
         ({"grid": "many"}, OptionError, "such as 4x5"),
         ({"pixel_size_nm": "0"}, OptionError, "one or two positive numbers"),
         ({"folder": "nothing"}, ReadError, "does not exist"),
         ({"grid": "3x3", "positions": "p.csv"}, OptionError, "not both"),
     ],
-    ids=["output", "flat-inside", "flat", "grid", "text", "size", "folder", "both"],
+    ids=[
+        "output",
+        "flat-inside",
+        "flat",
+        "grid",
+        "no-rows",
+        "text",
+        "size",
+        "folder",
+        "both",
+    ],
 )
 def test_bad_requests_are_one_sentence(scan, monkeypatch, change, error, said):
     monkeypatch.chdir(scan.parent)

@@ -10,7 +10,7 @@ from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform
 from napari_semsr.jobs.adapt import job as adapting
 from napari_semsr.widgets.base.results import get_cache_folder
-from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.layers import is_acquired, micrograph_from_layer
 from napari_semsr.widgets.register.adapt import AdaptPanel
 from tests.jobs.adapt.test_adapt import light_of, objects, sem_of
 
@@ -82,12 +82,23 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, held_out, run
     assert held_out[0] not in model.layers  # it would widen what Home shows
     for name in ("mosaic · linear filter", "mosaic · look here"):
         assert not model.layers[name].visible
+        assert not is_acquired(model.layers[name])  # so no panel proposes it as input
     assert model.layers[-1].visible
     assert "Objects, input" in panel.findings().to_text()
     assert Path(panel.report).is_file()
     assert not panel.stop_button.isEnabled()
     assert panel.report_button.isVisibleTo(panel)
     assert str(get_cache_folder()) not in panel.figures.text()
+
+
+@pytest.mark.broad
+def test_layers_may_be_removed_during_the_training(panel, model, held_out, finish):
+    taken(panel, model)
+    panel.run_button.click()
+    model.layers.clear()
+    finish(panel)
+    assert panel.status.text().startswith("Trained mosaic-"), panel.status.text()
+    assert tuple(held_out[0].scale) == (20, 20)
 
 
 @pytest.mark.broad

@@ -8,6 +8,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import HELPER_KEY, read_calibration
 from napari_semsr.registration import fit_landmarks
 from napari_semsr.widgets import host
+from napari_semsr.widgets.base import VERB_PANELS, create_panel
 from napari_semsr.widgets.calibrate import apply_pixel_size, measure_line_length
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.layers import (
@@ -213,6 +214,24 @@ def sizes(viewer):
     images = [item for item in viewer.layers if isinstance(item, Image)]
     found = {item.name: micrograph_from_layer(item).pixel_size_nm for item in images}
     return {name: size and pytest.approx(size) for name, size in found.items()}
+
+
+def test_labels_can_be_calibrated_as_particle_sizes_advises(model, hold, run_panel):
+    y, x = np.mgrid[:90, :120]
+    drawn = np.where(np.hypot(y - 45, x - 60) < 12, 5, 0)
+    model.add_labels(drawn, name="drawn")
+    sizes = hold(create_panel(model, VERB_PANELS["Particle sizes"]))
+    run_panel(sizes)
+    assert "Open mosaic" in sizes.warning_label.text()
+    group = hold(OpenMosaicPanel(model)).calibrate
+    group.layer.value = model.layers["drawn"]
+    group.pixel_size.height_box.value = 3.0
+    group.apply_button.click()
+    assert tuple(model.layers["drawn"].scale) == (3, 3)
+    run_panel(sizes)
+    assert "Open mosaic" not in sizes.warning_label.text()
+    group.undo_button.click()
+    assert not is_calibrated(model.layers["drawn"])
 
 
 def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):

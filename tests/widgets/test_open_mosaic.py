@@ -69,6 +69,16 @@ def test_corrected_pixel_size_and_typed_rows_reach_the_layer(
     np.testing.assert_array_equal(model.layers[0].data, GRAIN[:60])
 
 
+def test_an_emptied_pixel_size_shows_that_the_stated_one_is_used(
+    panel, model, sized, finish, run_panel
+):
+    choose(panel, sized, finish)
+    panel.pixel_size.height_box.value = 0
+    assert "the stated one is used, 12.5 nm" in panel.pixel_size.note.text()
+    run_panel(panel)
+    assert micrograph_from_layer(model.layers[0]).pixel_size_nm == (12.5, 12.5)
+
+
 def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_panel):
     path = tmp_path / "bare.png"
     write(Micrograph(GRAIN, None, "bare"), path)

@@ -604,8 +604,8 @@ def measure_metrics(
         span, source = _choose_data_range(image, reference, alike=match is None)
     if not span > 0:
         msg = (
-            "The data range must be positive, but the image is constant; set "
-            "`data_range`."
+            f"The data range must be positive, but {(reference or image).name} is "
+            "constant; set `data_range`."
         )
         raise OptionError(msg, code="image-blank")
     peak = float(np.abs(_remove_missing_pixels(values)).max())

@@ -30,6 +30,7 @@ from napari_semsr.core import (
     ShapeError,
     create_property,
     estimate_noise_level,
+    format_shape,
 )
 
 _DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: between noise and shading
@@ -136,8 +137,8 @@ def count_objects(
     """
     if image.shape != reference.shape:
         msg = (
-            f"Both images must have the same shape, got {image.shape} and "
-            f"{reference.shape}."
+            f"Both images must have the same shape, got {format_shape(image.shape)} "
+            f"and {format_shape(reference.shape)}."
         )
         raise ShapeError(msg, code="sizes-differ")
     diameter = diameter_px or find_object_diameter(reference)

@@ -58,11 +58,12 @@ class ResampledInput:
             (box.x0, box.x1), step, source.shape[1], self.shape[1]
         )
         part = _select_along_axis(_select_along_axis(source, rows, 0), columns, 1)
-        if self.grey is not None:
-            low, high = self.grey
-            part = (part.astype(np.float32) - low) / ((high - low) or 1.0)
-        if self.dtype.kind == "f":
-            return np.array(part, dtype=self.dtype)
+        with np.errstate(over="ignore"):  # infinite pixels count as missing
+            if self.grey is not None:
+                low, high = self.grey
+                part = (part.astype(np.float32) - low) / ((high - low) or 1.0)
+            if self.dtype.kind == "f":
+                return np.array(part, dtype=self.dtype)
         return convert_dtype(part, self.dtype)[0]
 
     def average_levels(self) -> None:

@@ -123,6 +123,13 @@ class FrameFolder:
         except OSError:
             return False
 
+    def count_files(self) -> int:
+        """Count the images in the folder, complete or not."""
+        try:
+            return len(list_image_entries(self.folder))
+        except OSError:
+            return 0
+
     def poll(self) -> Iterator[NewFrame]:
         """Poll the folder and yield newly completed frames, oldest first."""
         self._read_table()

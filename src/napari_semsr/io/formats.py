@@ -245,9 +245,13 @@ def _detect_format(path: Path, head: bytes) -> Format:
                 "frames into a mosaic (`stitch()`), or choose one image in the folder."
             )
     else:
+        start = head[:8]
+        text = start.decode("ascii", "replace")
+        begins = f"the text '{text}'" if text.isprintable() and text.isascii() else ""
+        begins = begins or f"the bytes {start.hex(' ')}"
         msg = (
-            f"{path} must be a {_READABLE} image, but begins with {head[:8]!r}: "
-            "convert it to one of these formats."
+            f"{path} must be a {_READABLE} image, but begins with {begins}: convert it "
+            "to one of these formats."
         )
     raise ReadError(msg, code=code)
 

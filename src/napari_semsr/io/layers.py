@@ -39,7 +39,7 @@ _SHORTEST = 16  # bytes; smallest size of an image file
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
 # Entries of a layer's metadata
-LIVE_KEY = "semsr live"  # while it is being enhanced
+LIVE_KEY = "semsr live"  # while it grows or is being enhanced
 STORE_KEY = "semsr store"  # file or store of its pixels
 SAVED_KEY = "semsr saved"  # where its values were last saved
 NETWORK_KEY = "semsr network"  # model and digest of the last network behind it

@@ -121,7 +121,8 @@ def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
 def _mix_values(before: RealArray, after: RealArray, strength: float) -> RealArray:
     """Blend grey values, and return them in the dtype of the result."""
     share = np.float32(strength)
-    mixture = np.asarray(before, np.float32) * (1 - share) + after * share
+    with np.errstate(over="ignore"):  # infinite pixels count as missing
+        mixture = np.asarray(before, np.float32) * (1 - share) + after * share
     return convert_dtype(mixture, after.dtype)[0]
 
 
@@ -145,9 +146,12 @@ def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
         raise ShapeError(msg, code="no-overlap")
     like = first if coarse is grids[0] else second
     grid = GridImage.from_image(like, coarse).crop(box).grid
-    old, new = (
-        _resample_to_grid(image, grid).astype(np.float32) for image in (first, second)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite counts as missing
+        old, new = (
+            _resample_to_grid(image, grid).astype(np.float32)
+            for image in (first, second)
+        )
+        difference = new - old
     roles = {"minuend": second, "subtrahend": first}
     history = compose_derived_provenance("difference", {}, **roles)
     if not first.is_lazy and not second.is_lazy:  # an array in memory has a digest, too
@@ -156,7 +160,7 @@ def subtract_images(first: Micrograph, second: Micrograph) -> Micrograph:
         )
         history = compose_provenance("difference", {}, *records)
     return like.replace(
-        data=new - old,
+        data=difference,
         name=f"{second.name} \N{MINUS SIGN} {first.name}",
         origin=coarse.box_origin(box),
         provenance=history,

@@ -39,6 +39,7 @@ from napari_semsr.jobs.images import (
     compose_provenance,
     create_databar_note,
     get_image_name,
+    open_image,
     to_json_value,
     write_pixels,
 )
@@ -260,6 +261,7 @@ def crop_to_gap_free_box(
     *images: Micrograph,
 ) -> Job[tuple[tuple[Micrograph, ...], Box | None]]:
     """Crop images of equal shape to their largest common gap-free rectangle."""
+    images = tuple(open_image(image) for image in images)  # which marks fill values
     areas = [GridImage.from_image(image, Grid.from_image(image)) for image in images]
     box = yield from find_shared_gap_free_box(areas)
     if box is None:

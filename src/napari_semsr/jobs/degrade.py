@@ -17,7 +17,7 @@ from napari_semsr.core import (
     format_number,
     option,
 )
-from napari_semsr.jobs.images import Result, to_json_value
+from napari_semsr.jobs.images import Result, require_all_pixels, to_json_value
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.simulation import EffectOptions, add_effects
 
@@ -104,6 +104,7 @@ def _degrade_image(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedF
     from napari_semsr.simulation import degrade_plane, get_grey_range
 
     yield Progress(1, 3, f"degrading {image.name}")
+    require_all_pixels(image)
     options, grey = run.options, image.array()
     option_values: dict[str, Any] = {
         name: getattr(options, name)

@@ -371,7 +371,8 @@ class ScanFollower:
         return Progress(
             frame_count,
             self.until or 0,
-            (f"following the scan: {frame_count} frames processed"),
+            f"following the scan: {frame_count} frame{'s'[: frame_count != 1]} "
+            "processed",
         )
 
     def _add_frame(self, frame: Any) -> Job[None]:
@@ -457,7 +458,7 @@ def follow_scan(
     Raises
     ------
     ReadError
-        If fewer than two frames arrived.
+        If the folder contains fewer than two frames at the end.
     WriteError
         If another process follows a scan into the same target.
     """
@@ -480,7 +481,8 @@ def follow_scan(
                 folder, scan, until, idle_s, lambda: interrupt() or should_stop(), rest
             )
             yield from follower.run()
-        _check_frame_count(folder.folder, len(scan))
+        # an early stop leaves frames to the final solution
+        _check_frame_count(folder.folder, max(len(scan), folder.count_files()))
     except BaseException:
         lock.release()
         raise

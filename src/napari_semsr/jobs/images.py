@@ -120,6 +120,18 @@ def open_image(
     return image_opened
 
 
+def require_all_pixels(image: Micrograph) -> None:
+    """Raise an error if an image has missing pixels."""
+    grey = image.array()
+    missing = grey.size - int(np.count_nonzero(np.isfinite(grey)))
+    if missing:
+        msg = (
+            f"{image.name} has {missing} missing pixels (NaN or infinite); crop it to "
+            "a gap-free area (`crop(gap_free=True)`)."
+        )
+        raise OptionError(msg, code="pixels-missing")
+
+
 def open_source(image: str | os.PathLike[str]) -> Source:
     """Open an image file for reading and for recording its digest."""
     path = Path(image)

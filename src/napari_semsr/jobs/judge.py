@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.analysis import (
+    REASON_TEXTS,
     BandGain,
     CutOff,
     FrcResult,
@@ -196,7 +197,8 @@ class ComparedImage(Result):
         ends = self.frc.interval_nm
         between = "" if ends is None else f"({' to '.join(map(format_rounded, ends))})"
         length = Figure(self.frc.resolution_nm, "nm", ".3g", between)
-        yield "Agrees down to", length if ends else Figure(f"none: {self.frc.reason}")
+        reason = REASON_TEXTS.get(self.frc.reason or "", "its interval is unknown")
+        yield "Agrees down to", length if ends else Figure(f"none: {reason}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,8 +234,8 @@ def _check_images_differ(
     ):
         msg = (
             f"The two images of a pair must differ, but {lows[0].name} and "
-            f"{highs[0].name} have identical pixels: pass LOW and HIGH images of the "
-            "same field."
+            f"{highs[0].name} have identical pixels: choose two different images of "
+            "the same field."
         )
         raise OptionError(msg, code="same-image")
 

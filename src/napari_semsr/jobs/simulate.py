@@ -52,6 +52,7 @@ from napari_semsr.io import (
 from napari_semsr.jobs.images import (
     Result,
     compose_provenance,
+    require_all_pixels,
     to_json_value,
     write_positions,
 )
@@ -200,6 +201,7 @@ def _simulate_scan(
     source, inputs = None, list[InputRecord]()
     if image is not None:
         settings = _fit_options_to_image(image, settings)
+        require_all_pixels(image)
         source = image.array()
         inputs.append((yield from run.record_image("image")))
     shape, _ = settings.compute_extent().get_fine_grid(settings.fine_factor)

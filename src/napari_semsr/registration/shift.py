@@ -28,6 +28,7 @@ from napari_semsr.core import (
     RealArray,
     RegistrationError,
     ShapeError,
+    format_shape,
     tukey_window_2d,
 )
 
@@ -126,7 +127,8 @@ def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
 
 def _check_shapes(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     if fixed != moving:
-        msg = f"Both images must have the same shape, got {fixed} and {moving}."
+        shapes = f"{format_shape(fixed)} and {format_shape(moving)}"
+        msg = f"Both images must have the same shape, got {shapes}."
         raise ShapeError(msg, code="sizes-differ")
     need = max(_MIN_PX, 4 * (reach + 1))
     if min(fixed) < need:

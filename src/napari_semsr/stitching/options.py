@@ -107,6 +107,7 @@ class StitchOptions(Options):
     @classmethod
     def _validate_grid(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and min(value) < 1:
-            msg = "A grid needs at least one row and one column"
+            rows, columns = value
+            msg = f"A grid needs at least one row and one column, got {rows}x{columns}"
             raise ValueError(Message(msg, "out-of-range"))
         return value

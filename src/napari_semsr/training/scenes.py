@@ -25,6 +25,7 @@ from napari_semsr.core import (
     FloatArray,
     OptionError,
     ReadError,
+    format_shape,
     mask_fill_values,
     warn,
 )
@@ -377,8 +378,9 @@ def read_scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32A
     low, high = low[:rows], high[:rows]
     if low.shape != high.shape:
         msg = (
-            f"Scans must have the same size, got {entry.low} with {low.shape} and "
-            f"{entry.high} with {high.shape} px; register them first."
+            f"Scans must have the same size, got {entry.low} with "
+            f"{format_shape(low.shape)} and {entry.high} with "
+            f"{format_shape(high.shape)}; register them first."
         )
         raise OptionError(msg, code="sizes-differ")
     finite = np.isfinite(high)

@@ -156,6 +156,14 @@ class BatchPanel(Panel):
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Propose the last result, unless a steps file is chosen."""
         super().showEvent(event)
+        self._propose_layer()
+
+    def restore_values(self, values: dict[str, Any]) -> None:
+        """Restore form values; a project may have been saved without any result."""
+        super().restore_values(values)
+        self._propose_layer()
+
+    def _propose_layer(self) -> None:
         results = [layer for layer in self.layer.choices if layer is not None]
         if (
             results

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
 from magicgui.widgets.bases import Widget
-from napari.layers import Image, Layer, Shapes
+from napari.layers import Image, Labels, Layer, Shapes
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 from psygnal import Signal
@@ -100,6 +100,7 @@ class PixelSizeEdit(QWidget):
             choices=list(_UNITS_NM),
             value="nm",
         )
+        self._size_stated: PixelSize | None = None
         self.note = RichTextLabel()
         boxes = (self.height_box, self.width_box, self.unit_box)
         stack_widgets(self, WrappingRow(*(box.native for box in boxes)), self.note)
@@ -145,6 +146,11 @@ class PixelSizeEdit(QWidget):
                 control.value = value_shown
         self._on_change()
 
+    def show_stated_size(self, size: PixelSize | None) -> None:
+        """Show a size that is also used if no other one is entered."""
+        self._size_stated = size
+        self.value = size
+
     def _on_height_changed(self, value: float) -> None:
         if self._are_linked and self.width_box.value != value:
             self.width_box.value = value
@@ -156,9 +162,13 @@ class PixelSizeEdit(QWidget):
         self._on_change()
 
     def _on_change(self) -> None:
-        size = self.value
-        text = "Pixel size unknown: results are in pixels." if not size else ""
-        self.note.setText(text or f"= {format_pixel_size(size)} per pixel")
+        size, text = self.value, "Pixel size unknown: results are in pixels."
+        if size:
+            text = f"= {format_pixel_size(size)} per pixel"
+        elif self._size_stated:
+            stated = format_pixel_size(self._size_stated)
+            text = f"No other size entered: the stated one is used, {stated} per pixel."
+        self.note.setText(text)
         self.changed.emit()
 
 
@@ -547,7 +557,7 @@ class CalibrationControls(Form):
         layers_outdated: Sequence[Layer] = (),
     ) -> None:
         layer: Image
-        layer, *others = (item for item in layers if isinstance(item, Image))
+        layer, *others = (item for item in layers if isinstance(item, Image | Labels))
         self.layer.value = layer
         self._show_pixel_size(layer)
         show_scale_bar(self._viewer)

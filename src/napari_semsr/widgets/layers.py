@@ -45,7 +45,7 @@ from napari_semsr.io import (
 from napari_semsr.widgets import host
 
 _EDIT = "edit"  # a step of another program
-_MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend", _EDIT)
+_MADE_OF_ANOTHER = ("adapt", "enhance", "restore", "degrade", "blend", _EDIT)
 _SPECIMEN_STEP = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
@@ -483,8 +483,8 @@ def micrograph_from_layer(
         raise ShapeError(NO_IMAGE, code="missing-value")
     if layer.metadata.get(LIVE_KEY):
         msg = (
-            f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "
-            "whole image first."
+            f"Layer {layer.name!r} is still growing or only partly enhanced; let "
+            "Stitch mosaic or Enhance finish it first."
         )
         raise ShapeError(msg, code="incomplete")
     if is_unturned:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, SpinBox
-from napari.layers import Layer
+from napari.layers import Labels, Layer
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QFileDialog
 
@@ -53,6 +53,7 @@ from napari_semsr.widgets.calibrate import (
     PixelSizeEdit,
     explain_missing_scale_bar,
 )
+from napari_semsr.widgets.layers import list_grey_layers, list_user_layers
 from napari_semsr.widgets.stitch import (
     Coverage,
     add_frame_layers,
@@ -160,7 +161,15 @@ class OpenMosaicPanel(Panel):
         self.bar_button.setVisible(False)
         self.shown_layer: Layer | None = None
         self._layer_outdated: Layer | None = None
-        layer = self.create_layer_box("layer", "Layer", "The layer to calibrate.")
+        layer = self.create_layer_box(
+            "layer",
+            "Layer",
+            "The layer to calibrate.",
+            layers=lambda: [
+                *list_user_layers(viewer, Labels),
+                *list_grey_layers(viewer),
+            ],
+        )
         self.calibrate = CalibrationControls(self, layer)
         self._coverage = Coverage(self, lambda: layer.value)
         self.coverage = self._coverage.tick
@@ -256,7 +265,7 @@ class OpenMosaicPanel(Panel):
         self._which.show_row("luminance", False)
         self.luminance.value = False
         self.about.setText("")
-        self.pixel_size.value = None
+        self.pixel_size.show_stated_size(None)
         self._update_index_rows({})
         self.bar.value = 0
         self.bar_note.setText("")
@@ -286,10 +295,11 @@ class OpenMosaicPanel(Panel):
         facts = self.facts = dict(description.facts)
         self._path_described = Path(description.path)
         self._show_datasets(facts)
-        self.pixel_size.value = parse_pixel_size(facts.get("pixel_size_nm"))
+        size = parse_pixel_size(facts.get("pixel_size_nm"))
+        self.pixel_size.show_stated_size(size)
         lines = [
             f"{format_shape(facts.get('shape') or ())}, {facts.get('dtype')}",
-            f"Pixel size in the file: {format_pixel_size(self.pixel_size.value)}",
+            f"Pixel size in the file: {format_pixel_size(size)}",
         ]
         if facts.get("vendor"):
             lines.append(f"Microscope: {facts['vendor']}")
@@ -308,7 +318,8 @@ class OpenMosaicPanel(Panel):
         self, path: Path, scan: tuple[Acquisition, dict[str, object]]
     ) -> None:
         acquisition, counts = scan
-        size = self.pixel_size.value = acquisition.pixel_size_nm
+        size = acquisition.pixel_size_nm
+        self.pixel_size.show_stated_size(size)
         self.facts, self._path_described = {"pixel_size_nm": size, **counts}, path
         self.about.setText(describe_scan(acquisition))
         self._update_index_rows(self.facts)

@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -122,6 +123,15 @@ def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
     backdrop = ResampledInput([image], (20, 20), np.dtype(np.float32), (50.0, 150.0))
     found = backdrop.read(Box(0, 20, 0, 20), 1)
     np.testing.assert_allclose(found, (image - 50.0) / 100, rtol=1e-6)
+
+
+def test_a_backdrop_beyond_single_precision_is_missing_without_a_warning():
+    for grey in (None, (0.0, 1.0)):
+        image = np.full((20, 20), 1e300)
+        backdrop = ResampledInput([image], (20, 20), np.dtype(np.float32), grey)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not np.isfinite(backdrop.read(Box(0, 20, 0, 20), 1)).any()
 
 
 @pytest.mark.parametrize("columns", [6_200, 900], ids=["file", "memory"])

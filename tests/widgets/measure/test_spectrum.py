@@ -40,6 +40,14 @@ def test_flat_image_is_refused(panel, add, model, grating, run_panel):
     assert "needs contrast, but flat is constant" in run_panel(panel)
 
 
+def test_fill_values_are_missing_in_the_panel_too(
+    panel, add, model, grating, run_panel
+):
+    filled = grating.replace(data=grating.data.astype(float) * 1e300, name="filled")
+    panel.layers.value = [add(model, filled)]
+    assert "filled has no finite pixels" in run_panel(panel)
+
+
 def test_peak_lies_at_the_period(panel, model, run_panel):
     panel.layers.value = [model.layers["grating"]]
     run_panel(panel)

@@ -11,9 +11,11 @@ import pytest
 from qtpy.QtCore import Qt
 
 import napari_semsr
-from napari_semsr.core import Box, Micrograph
+from napari_semsr.core import Box, Micrograph, ShapeError
 from napari_semsr.io import GrowingMosaic
 from napari_semsr.widgets import host
+from napari_semsr.widgets.base import get_session
+from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.stitch.follow import GrowingLayer, GrowingLevels
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
@@ -124,6 +126,12 @@ def test_frames_appear_in_one_layer_as_they_come(
     )
     qtbot.waitUntil(lambda: "frame_002" in follower.doubts.text(), timeout=LIMIT_MS)
     keep_picture(viewer, "stitch-follow")
+    with pytest.raises(ShapeError, match="still growing"):
+        micrograph_from_layer(layer)
+    project = get_session(viewer)
+    project.create_project(tmp_path / "p.semsr")
+    qtbot.waitUntil(lambda: not project.runner.is_busy, timeout=LIMIT_MS)
+    assert project.list_excluded_names() == [layer.name]
     assert [item.name for item in viewer.layers] == [layer.name]
     assert (camera.zoom, camera.center) == view
     assert tuple(layer.contrast_limits) == limits

@@ -67,10 +67,20 @@ def units(viewer):
     return [str(unit) for unit in viewer.layers.units]
 
 
-def test_a_folder_with_one_frame_is_no_error_before_it_is_stitched(
-    make, scan, tmp_path, run_panel
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["frame_000.tif"],
+        ["positions.csv"],
+        ["frame_000.tif", "positions.csv"],
+        ["frame_000.tif", "frame_001.tif", "scan.json"],
+    ],
+)
+def test_a_folder_without_all_frames_is_no_error_before_it_is_stitched(
+    make, scan, tmp_path, run_panel, names
 ):
-    shutil.copy(scan / "frame_000.tif", tmp_path)
+    for name in names:
+        shutil.copy(scan / name, tmp_path)
     shown = len(notification_manager.records)
     panel = make(tmp_path)
     assert "Follow this folder" in panel.about.text()
@@ -86,6 +96,8 @@ def test_folder_says_what_it_holds(make, scan):
     assert "Nominal positions are known" in panel.about.text()
     assert panel.pixel_size.value == pytest.approx((20, 20))
     assert panel.status.text() == "scan can be stitched."
+    panel.pixel_size.value = None
+    assert "the stated one is used, 20 nm" in panel.pixel_size.note.text()
 
 
 @pytest.mark.broad

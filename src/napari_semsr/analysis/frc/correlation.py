@@ -54,6 +54,7 @@ from napari_semsr.core import (
     compute_relative_pitch,
     declare_quantity,
     format_number,
+    format_pixel_size,
     option,
     require_memory,
     warn,
@@ -336,8 +337,10 @@ def check_same_grid(a: Micrograph, b: Micrograph) -> None:
     off = any(abs(math.log(ratio)) > _PIXEL_TOLERANCE for ratio in ratios)
     if off and a.unit == "nm":
         msg = (
-            f"Both images must have the same pixel size, got {a.pixel_size_nm} nm and "
-            f"{b.pixel_size_nm} nm; resample one of them or correct its calibration."
+            f"Both images must have the same pixel size, got "
+            f"{format_pixel_size(a.pixel_size_nm)} and "
+            f"{format_pixel_size(b.pixel_size_nm)}; resample one of them or correct "
+            "its calibration."
         )
         raise OptionError(msg, code="pixel-sizes-differ")
     away = [p - q for p, q in zip(a.origin, b.origin, strict=True)]

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from napari_semsr import core
-from napari_semsr.core import Quantity, option
+from napari_semsr.core import Quantity, format_shape, option
 from napari_semsr.jobs.verb import ImageInput, ImageMeasurement, Run, Verb
 
 _DEVIATE = 0.6745 * 6  # median second difference along both axes for unit noise
@@ -96,7 +96,7 @@ def _measure_noise(
     if min(values.shape) < side + 2:
         msg = (
             f"To measure noise, {image.name} must have at least {side + 2} px on each "
-            f"side, got {values.shape}."
+            f"side, got {format_shape(values.shape)}."
         )
         raise core.ShapeError(msg, code="image-too-small")
     values[~np.isfinite(values)] = np.nan

@@ -119,7 +119,11 @@ from napari_semsr.widgets.base.saving import (
     draw_figure,
     record_saved_path,
 )
-from napari_semsr.widgets.base.session import describe_unsaved_content, get_session
+from napari_semsr.widgets.base.session import (
+    describe_unsaved_content,
+    get_session,
+    set_form_values,
+)
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.base.together import RUN_KEY
 from napari_semsr.widgets.layers import (
@@ -459,6 +463,10 @@ class Panel(QWidget):
             _refresh_layer_choices(box)
         self._show_databar()  # the input may have one by now
         self._update_offered_actions()
+
+    def restore_values(self, values: dict[str, Any]) -> None:
+        """Restore the form values that a project stores for this panel."""
+        set_form_values(self, values)
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
         """Release the reference to a panel without a dock."""

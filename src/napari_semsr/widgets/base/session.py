@@ -311,7 +311,7 @@ class Session(QObject):
         if panel not in self._panels:
             self._panels.add(panel)
             if panel.title in self._options:
-                set_form_values(panel, self._options[panel.title])
+                panel.restore_values(self._options[panel.title])
             for _, item in _iterate_controls(panel):
                 _connect_change(item, self._schedule_save)
         window = panel.parentWidget()
@@ -371,7 +371,7 @@ class Session(QObject):
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
-            set_form_values(panel, self._options.get(panel.title, {}))
+            panel.restore_values(self._options.get(panel.title, {}))
         viewer, state = self.viewer, project.window
         # invalid values are ignored
         with suppress(ValueError, TypeError):

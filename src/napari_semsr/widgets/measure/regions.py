@@ -256,8 +256,8 @@ def read_image_pair(
     shapes = [image.shape for image in images]
     if shapes[0] != shapes[-1]:
         msg = (
-            f"Both images must have the same shape, got {shapes[0]} and {shapes[1]} "
-            "px; crop them to a common grid in the Crop panel."
+            f"Both images must have the same shape, got {format_shape(shapes[0])} and "
+            f"{format_shape(shapes[1])}; crop them to a common grid in the Crop panel."
         )
         raise ShapeError(msg, code="sizes-differ")
     pitch = np.array(images[0].scale)

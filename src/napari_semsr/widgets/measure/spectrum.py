@@ -26,6 +26,7 @@ from napari_semsr.jobs import (
     compose_derived_provenance,
     create_spectrum_display,
     crop_to_gap_free_box,
+    open_image,
 )
 from napari_semsr.widgets.base import Form, Panel, PanelTask, RichTextLabel, is_alive
 from napari_semsr.widgets.layers import (
@@ -169,6 +170,7 @@ def _compute_spectra(
     """Compute the radial and centred spectra of several images or their regions."""
     from napari_semsr.analysis import compute_radial_spectrum, measure_spectrum
 
+    images = [open_image(image) for image in images]  # which marks fill values
     has_size = get_common_unit(images) == "nm"
     lines, centred_spectra = [], []
     if any(regions):

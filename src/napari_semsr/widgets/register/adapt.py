@@ -13,6 +13,7 @@ from napari_semsr.core import (
     DB,
     Job,
     Micrograph,
+    PixelSize,
     Progress,
     get_figures,
 )
@@ -109,6 +110,7 @@ class AdaptPanel(PairPanel):
         self._view: tuple[object, ...] = ()  # when it was added
         self._folder: Path | None = None
         self._request: tuple[object, ...] | None = None  # request of that folder
+        self._pixel_size: PixelSize | None = None  # of its mosaic
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
 
@@ -146,15 +148,19 @@ class AdaptPanel(PairPanel):
             resume=resume,
             **arguments,
         )
-        watch = partial(self._prepare_progress, folder, request)
+        size = images[0].pixel_size_nm
+        watch = partial(self._prepare_progress, folder, request, size)
         return PanelTask(make, partial(self.show_outcome, mosaic), watch)
 
-    def _prepare_progress(self, folder: Path, request: tuple[object, ...]) -> None:
+    def _prepare_progress(
+        self, folder: Path, request: tuple[object, ...], size: PixelSize | None
+    ) -> None:
         """Prepare to show the progress; a resumed run keeps its curve and layer."""
         if folder != self._folder:
             self._curve.clear()
             self.layer = None
         self._folder, self._request, self._linear = folder, request, None
+        self._pixel_size = size
         self.show_result({}, "Training starts after the registration.")
         self.report_row.setVisible(False)
 
@@ -178,10 +184,10 @@ class AdaptPanel(PairPanel):
             data = np.concatenate(parts, axis=1).astype(np.float32)
             if self.layer is None:
                 # to the right of all other layers
-                size = self.read_layer(self.mosaic.value).pixel_size_nm
                 extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
                 far = extent[1, 1] + _FAR * float(np.ptp(extent[:, 1]))
-                image = Micrograph(data, size, origin=(float(extent[0, 0]), float(far)))
+                origin = float(extent[0, 0]), float(far)
+                image = Micrograph(data, self._pixel_size, origin=origin)
                 keywords = create_layer_keywords(
                     image, name="held-out part: optical | now | SEM"
                 )

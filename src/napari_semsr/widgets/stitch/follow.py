@@ -26,7 +26,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
 )
-from napari_semsr.io import GrowingMosaic, GrowingWindow
+from napari_semsr.io import LIVE_KEY, GrowingMosaic, GrowingWindow
 from napari_semsr.jobs import (
     STITCH,
     FollowedScan,
@@ -256,6 +256,7 @@ class GrowingLayer:
             about, contrast_limits=limits or measured_limits
         )
         self._start = np.array(keywords["translate"])
+        keywords["metadata"] = keywords.get("metadata", {}) | {LIVE_KEY: True}
         keywords["name"] = find_free_name(self._panel.viewer, name)
         keywords["translate"] = self._start + np.array(box.corner) * keywords["scale"]
         with self._panel.history.make_removals_final():

@@ -22,7 +22,7 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     Progress,
-    ReadError,
+    SemsrError,
     create_size_source,
     format_pixel_size,
     format_shape,
@@ -128,6 +128,8 @@ _DISTORTIONS = (
 _NOTHING = "Choose a folder of frames to see its contents."
 _LOOK_MS = 500  # between two checks for a missing folder; chosen
 _TITLE = "Stitch mosaic"
+# errors of a folder to which a microscope may still write frames or positions
+_UNFINISHED = ("too-few-frames", "frames-missing", "frames-unusable", "grid-mismatch")
 _OVERLAP_COLUMNS = [
     "used",
     "quality",
@@ -152,15 +154,15 @@ def inspect_scan(
 
 def _try_inspect_scan(
     folder: Path, options: StitchFolderOptions
-) -> Job[tuple[Acquisition, int] | ReadError]:
-    """Inspect a scan; return the error if it has too few frames.
+) -> Job[tuple[Acquisition, int] | SemsrError]:
+    """Inspect a scan; return the error if frames are missing.
 
     Such a folder can be followed, so it is not an error before a run.
     """
     try:
         return (yield from inspect_scan(folder, options))
-    except ReadError as error:
-        if get_error_code(error) != "too-few-frames":
+    except SemsrError as error:
+        if get_error_code(error) not in _UNFINISHED:
             raise
         return error
 
@@ -420,7 +422,7 @@ class StitchMosaicPanel(Panel):
                     )
         self.calibration_label.setText(sentence)
         self.pixel_size.setEnabled(not sentence)
-        self.pixel_size.value = size
+        self.pixel_size.show_stated_size(size)
         self.distortion.choices = choices
         self.distortion.value = choices[0][1]
 
@@ -480,10 +482,12 @@ class StitchMosaicPanel(Panel):
         else:
             self.look()
 
-    def _show_scan_description(self, scan: tuple[Acquisition, int] | ReadError) -> None:
-        if isinstance(scan, ReadError):
+    def _show_scan_description(
+        self, scan: tuple[Acquisition, int] | SemsrError
+    ) -> None:
+        if isinstance(scan, SemsrError):
             self.about.setText(
-                f"{scan} Use Follow this folder to wait for more frames."
+                f"{scan} If the scan is still running, use Follow this folder."
             )
             self.show_status("")
             return
@@ -501,7 +505,7 @@ class StitchMosaicPanel(Panel):
         """Show the scan's pixel size, unless a calibration overrides it."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
-            self.pixel_size.value = size
+            self.pixel_size.show_stated_size(size)
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal positions."""
