@@ -166,8 +166,8 @@ class PixelSizeEdit(QWidget):
         if size:
             text = f"= {format_pixel_size(size)} per pixel"
         elif self._size_stated:
-            stated = format_pixel_size(self._size_stated)
-            text = f"No other size entered: the stated one is used, {stated} per pixel."
+            usual = format_pixel_size(self._size_stated)
+            text = f"No other size entered: the stated one is used, {usual} per pixel."
         self.note.setText(text)
         self.changed.emit()
 

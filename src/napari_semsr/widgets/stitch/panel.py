@@ -129,7 +129,12 @@ _NOTHING = "Choose a folder of frames to see its contents."
 _LOOK_MS = 500  # between two checks for a missing folder; chosen
 _TITLE = "Stitch mosaic"
 # errors of a folder to which a microscope may still write frames or positions
-_UNFINISHED = ("too-few-frames", "frames-missing", "frames-unusable", "grid-mismatch")
+_RUNNING_SCAN_CODES = (
+    "too-few-frames",
+    "frames-missing",
+    "frames-unusable",
+    "grid-mismatch",
+)
 _OVERLAP_COLUMNS = [
     "used",
     "quality",
@@ -162,7 +167,7 @@ def _try_inspect_scan(
     try:
         return (yield from inspect_scan(folder, options))
     except SemsrError as error:
-        if get_error_code(error) not in _UNFINISHED:
+        if get_error_code(error) not in _RUNNING_SCAN_CODES:
             raise
         return error
 
