@@ -240,6 +240,15 @@ def test_a_sample_that_comes_back_in_every_frame_is_no_dust():
     assert np.ptp(np.diff(found.flat[60])) < 0.02  # steps from pixel to pixel
 
 
+def test_a_hole_that_all_frames_have_is_no_dust(scene):
+    scan = scans.cut_scan(scene, grid=(3, 3), flat=scans.square_flat(128), seed=5)
+    whole = estimate_initial_flat(scan.acquisition).flat
+    data = scan.acquisition.frames.astype(np.float32)
+    data[:, 100:120, 5:30] = np.nan
+    with_hole = estimate_initial_flat(scan.acquisition.replace(frames=data)).flat
+    assert np.abs(with_hole / whole - 1).max() < 0.1
+
+
 def test_frames_that_agree_pixel_by_pixel_are_refused(scene):
     dirty = dust(128, 40)
     scan = scans.cut_scan(

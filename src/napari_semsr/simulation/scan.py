@@ -335,7 +335,7 @@ class ScanOptions(MicroscopeOptions, PhantomOptions):
         6.0, "largest stage error on each axis, in pixels", ge=0
     )
     drift_px: float = declare_option(
-        0.0, "total length of the slow drift, in pixels", ge=0
+        0.0, "slow drift from the first to the last frame, in pixels", ge=0
     )
     stage_scale: float = declare_option(
         1.0, "true over nominal step of the stage", gt=0.5, lt=2
@@ -515,7 +515,7 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
         options.create_rng(RandomStream.JITTER).uniform(-1, 1, (count, 2))
         * options.jitter_px
     )
-    # slow drift of the sample: an arc of the given length, starting at zero
+    # slow drift of the sample: an arc whose ends are the given distance apart
     start, turn = options.create_rng(RandomStream.DRIFT).uniform(
         [0, -1.5], [2 * np.pi, 1.5]
     )

@@ -289,8 +289,9 @@ def _compute_common_detail(
 ) -> tuple[Float32Array, Float32Array]:
     """Compute the median relative detail of frames (N, Y, X) and its standard error."""
     detail = np.empty_like(frames)
-    within = np.maximum(ndimage.uniform_filter(in_light, width), np.float32(1e-3))
     for frame, own in zip(frames, detail, strict=True):
+        present = in_light * np.isfinite(frame)
+        within = np.maximum(ndimage.uniform_filter(present, width), np.float32(1e-3))
         level = ndimage.uniform_filter(np.nan_to_num(frame) * in_light, width) / within
         np.divide(frame, np.where(level > 0, level, np.float32(np.inf)), out=own)
     middle = _compute_median(detail)
