@@ -202,6 +202,16 @@ def test_centres_and_radial_fields_are_found():
     assert np.abs(compute_radial_flat_field(flat) / flat / 1.0 - 1)[inside].max() < 0.02
 
 
+def test_an_object_at_the_centre_of_all_frames_is_no_shading():
+    y, x = np.mgrid[:160, :160] - 79.5
+    distance = np.hypot(y, x)
+    true = 1 - 0.25 * (distance / 80) ** 2
+    typical = true * (1 + 0.08 * np.cos(distance / 7))  # no polynomial
+    typical[distance < 5] *= 0.5
+    ratio = compute_radial_flat_field(typical) / true
+    assert (ratio / np.median(ratio))[distance < 5].min() > 0.88
+
+
 def test_valid_mask_leaves_out_the_dark_and_its_edge():
     assert compute_valid_mask(np.full((9, 9), 0.5)).all()
     flat = np.ones((40, 40))

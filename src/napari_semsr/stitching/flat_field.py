@@ -216,16 +216,20 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
 
 
 def _fit_parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
-    """Fit local parabolas to ring values, extrapolated to `end`."""
-    inside = np.arange(len(log), dtype=float)
+    """Fit local parabolas to ring values, extrapolated to `end`.
+
+    Across the centre the profile goes on as its mirror image.
+    """
+    inside = np.arange(1.0 - len(log), len(log))
     width = max(4.0, len(log) / 8)
-    profile_fit = np.empty(end)
+    log, counts = (np.concatenate([each[:0:-1], each]) for each in (log, counts))
+    last, profile_fit = inside[-1], np.empty(end)
     for place in range(end):
-        offset = inside - min(place, len(log) - 1)
+        offset = inside - min(place, last)
         root = np.sqrt(counts * np.exp(-0.5 * (offset / width) ** 2))
         design = np.stack([np.ones_like(offset), offset, offset**2], axis=1)
         level, slope, bend = np.linalg.lstsq(design * root[:, None], log * root)[0]
-        beyond = max(0, place - len(log) + 1)
+        beyond = max(0, place - last)
         profile_fit[place] = level + slope * beyond + bend * beyond**2
     return profile_fit
 
