@@ -34,6 +34,7 @@ from .files import (
     remove_leftovers as remove_leftovers,
     remove_target as remove_target,
     replace_atomically as replace_atomically,
+    replace_output as replace_output,
     use_temporary_path as use_temporary_path,
     write_atomically as write_atomically,
 )
