@@ -1,5 +1,7 @@
 """Laws of outputs: refused early, replaced only on request, whole or absent."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,28 @@ def test_replacing_translates_system_errors(tmp_path):
         fail()
 
 
+def test_array_written_in_part_means_a_full_disk(tmp_path):
+    def fail() -> None:
+        with replace_atomically(tmp_path / "a.tif"):
+            raise OSError("237654 requested and 74740 written")
+
+    with refused(WriteError, "disk-full") as error:
+        fail()
+    assert os.strerror(errno.ENOSPC) in str(error.value)
+
+
+def test_errors_in_a_hidden_folder_name_the_output(tmp_path):
+    def fail() -> None:
+        with use_temporary_path(tmp_path / "scan") as place:
+            place.mkdir()
+            with replace_atomically(place / "a.tif"):
+                raise OSError(errno.EFBIG, "File too large")
+
+    with refused(WriteError, "disk-full") as error:
+        fail()
+    assert str(error.value).startswith(f"{tmp_path / 'scan' / 'a.tif'} could not be")
+
+
 def test_move_takes_no_name_that_is_taken(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
@@ -142,7 +166,7 @@ def test_remains_of_a_killed_process_are_removed_by_the_next_run(tmp_path, name)
     with use_temporary_path(tmp_path / name) as in_use:
         in_use.touch()
         assert len(list(tmp_path.iterdir())) == 6
-        remove_leftovers(tmp_path / "a.ome.zarr")
+        remove_leftovers(tmp_path, "a.ome.zarr")
         assert in_use.exists()
     assert {path.name for path in tmp_path.iterdir()} == {
         *(".a-notes.csv", ".b-0123456789abcd.csv", "a.txt")
@@ -155,7 +179,7 @@ def test_store_hidden_by_a_killed_process_gets_its_name_back(tmp_path):
     (path / "zarr.json").write_text("precious")
     children.run_python(KILLED, path, "replacing")
     assert not path.exists()
-    remove_leftovers(path)
+    remove_leftovers(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert (path / "zarr.json").read_text() == "precious"
 

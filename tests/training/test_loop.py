@@ -174,14 +174,7 @@ def test_overwrite_starts_anew_and_keeps_strangers(tmp_path: Path) -> None:
 @pytest.mark.broad
 def test_what_a_killed_write_left_goes_with_the_next_start(tmp_path: Path) -> None:
     run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
-    killed = """
-import os, sys, pathlib
-from napari_semsr.io import use_temporary_path
-with use_temporary_path(pathlib.Path(sys.argv[1], "preview.tif")) as place:
-    place.touch()
-    os._exit(print(place, flush=True) or 0)
-"""
-    left = Path(children.run_python(killed, tmp_path).strip())
+    left = children.leave_temporary_file(tmp_path / "preview.tif")
     own = tmp_path / ".preview-notes.tif"
     assert left.exists()
     own.touch()

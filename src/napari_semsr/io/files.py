@@ -483,11 +483,14 @@ def convert_write_errors(path: Path) -> Iterator[None]:
     except SemsrError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
+        number = error.errno or 0
+        if not number and "requested and" in str(error):  # numpy: written in part
+            number = errno.ENOSPC
+        reason = os.strerror(number) if number else str(error)
         msg = (
             f"{path} could not be written ({reason}): check disk space and permissions."
         )
-        raise WriteError(msg, code=_NOT_WRITTEN.get(error.errno or 0)) from error
+        raise WriteError(msg, code=_NOT_WRITTEN.get(number)) from error
     except Exception as error:
         if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
             raise
@@ -509,6 +512,11 @@ def use_temporary_path(
     place = path.with_name(hidden_name) if place is None else place
     try:
         yield place
+    except WriteError as error:
+        if str(place) not in str(error):
+            raise
+        msg = str(error).replace(str(place), str(path))
+        raise WriteError(msg, code=error.code) from error
     finally:
         if place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
@@ -530,27 +538,29 @@ def _create_token() -> str:
     return f"{machine:04x}{os.getpid():06x}{uuid.uuid4().hex[:4]}"
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed left behind of an output.
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what processes that were killed left behind in a folder.
 
-    These are hidden files from `use_temporary_path`, also for its companion images. A
-    store that was hidden to be replaced gets its name back if the new one is missing.
+    These are hidden files from `use_temporary_path`: of an output and its companion
+    images, or of all if no `name` is given. A store that was hidden to be replaced gets
+    its name back if the new one is missing.
     """
-    stem, digits = re.escape(path.name.partition(".")[0]), "([0-9a-f]{14})"
+    digits = "([0-9a-f]{14})"
+    stem = re.escape(name.partition(".")[0]) if name else "[^.]+"
     leftover = re.compile(
         rf"\.(?:held\.\.)?{stem}-{digits}(?:\..*)?|\.{digits}\.({stem}(?:\..*)?)"
     )
     names: list[str] = []
     with suppress(OSError):  # missing or unreadable; the output reports it
-        names = [entry.name for entry in path.parent.iterdir()]
+        names = [entry.name for entry in folder.iterdir()]
     machine = _create_token()[:4]
     for match in filter(None, map(leftover.fullmatch, names)):
         token = match[1] or match[2]
         if token[:4] != machine or psutil.pid_exists(int(token[4:10], 16)):
             continue
-        hidden_path = path.with_name(match[0])
+        hidden_path = folder / match[0]
         with suppress(OSError):  # removed by another process
-            if match[3] and not (previous := path.with_name(match[3])).exists():
+            if match[3] and not (previous := folder / match[3]).exists():
                 hidden_path.rename(previous)
             elif hidden_path.is_dir() and not hidden_path.is_symlink():
                 shutil.rmtree(hidden_path)

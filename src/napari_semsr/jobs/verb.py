@@ -703,7 +703,7 @@ class Verb(Generic[O, R]):
             if place is not None:
                 place_checked = output.check_path(place, run.inputs, run.existing)
                 run.targets[output.name] = place_checked
-                remove_leftovers(place_checked)
+                remove_leftovers(place_checked.parent, place_checked.name)
         if self.output is not None:
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):

@@ -241,8 +241,7 @@ class RunFolder:
                     self.model_file,
                 ):
                     file.unlink(missing_ok=True)
-            for name in (*_RUN_FILES, _RECIPE, INPUTS, self.model_file.name):
-                remove_leftovers(self.path / name)
+            remove_leftovers(self.path)
             # without options that a recipe must not set, so that it can be loaded
             left_out: dict[str, bool | set[str]] = dict.fromkeys(
                 get_user_only_options(Recipe), True
