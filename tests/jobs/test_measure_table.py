@@ -20,6 +20,7 @@ from napari_semsr.jobs import (
     measure_table_job,
 )
 from napari_semsr.jobs.plan import read_file_state
+from tests.children import leave_temporary_file
 from tests.refusals import refused, warned
 
 RESUMED = OverwritePolicy(resume=True)
@@ -216,7 +217,10 @@ def measured(pairs, **how):
 def test_rows_of_the_same_files_and_options_are_kept(pairs):
     assert measured(pairs) == (3, 0)
     before = (pairs / "out.csv").read_bytes()
+    left = leave_temporary_file(pairs / "out.csv")
+    assert left.exists()
     assert measured(pairs) == (0, 3)
+    assert not left.exists()
     assert (pairs / "out.csv").read_bytes() == before
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +14,25 @@ from napari_semsr.core.micrograph import digest_path
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.io.transforms import read_transform
+from napari_semsr.jobs import simulate
 from napari_semsr.jobs.simulate import SIMULATE, SimulateOptions
 from napari_semsr.simulation.scan import ScanOptions, run_scan_simulation
 from tests.refusals import refused, warned
 from tests.stopping import stop_at
 
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
+
+
+def interrupt_at(target):
+    """Interrupt the renaming to the target, but no other."""
+    rename = Path.replace
+
+    def replace(path: Path, new: Path) -> Path:
+        if new == target:
+            raise KeyboardInterrupt
+        return rename(path, new)
+
+    return replace
 
 
 def table(path):
@@ -210,6 +225,51 @@ def test_overwriting_leaves_nothing_of_the_earlier_scan(tmp_path):
     run(SIMULATE.job(out_dir=target, options=small, overwrite=True))
     assert len(list(target.glob("frame_*.tif"))) == 2
     assert not (target / "exposures").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open folders are not renamed")
+@pytest.mark.parametrize("existing", [False, True])
+def test_scan_appears_at_once_and_replaces_the_earlier_one_at_once(
+    tmp_path, existing, monkeypatch
+):
+    target, small = tmp_path / "scan", SimulateOptions(**SIZES | {"frames_grid": "1x2"})
+    if existing:
+        run(SIMULATE.job(out_dir=target, options=SimulateOptions(**SIZES)))
+    before = digest_path(target / "frame_003.tif") if existing else None
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulate, "move", interrupt)
+        patch.setattr(Path, "replace", interrupt_at(target))
+        with pytest.raises(KeyboardInterrupt):
+            run(SIMULATE.job(out_dir=target, options=small, overwrite=True))
+    assert list(tmp_path.iterdir()) == ([target] if existing else [])
+    if existing:
+        assert digest_path(target / "frame_003.tif") == before
+
+
+@pytest.mark.parametrize("changing", ["move", "remove_target"])
+def test_interrupted_overwriting_next_to_other_files_can_be_repeated(
+    tmp_path, changing, monkeypatch
+):
+    target, options = tmp_path / "scan", SimulateOptions(**SIZES)
+    run(SIMULATE.job(out_dir=target, options=options))
+    (target / "notes.txt").write_text("precious")
+    change, count = getattr(simulate, changing), iter(range(100))
+
+    def interrupt(*paths: Path) -> None:
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        change(*paths)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patch.setattr(simulate, changing, interrupt)
+        run(SIMULATE.job(out_dir=target, options=options, overwrite=True))
+    run(SIMULATE.job(out_dir=target, options=options, overwrite=True))
+    assert (target / "notes.txt").read_text() == "precious"
+    assert len(list(target.glob("frame_*.tif"))) == 4
 
 
 def test_folder_of_other_things_is_never_replaced(tmp_path):

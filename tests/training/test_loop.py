@@ -30,6 +30,7 @@ from napari_semsr.training.validation import (
     compute_affine_psnr_db,
     restore_field,
 )
+from tests import children
 from tests.refusals import refused
 from tests.stopping import stop_at
 
@@ -173,8 +174,9 @@ def test_overwrite_starts_anew_and_keeps_strangers(tmp_path: Path) -> None:
 @pytest.mark.broad
 def test_what_a_killed_write_left_goes_with_the_next_start(tmp_path: Path) -> None:
     run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
-    left, own = tmp_path / ".preview-0123abcd.tif", tmp_path / ".preview-notes.tif"
-    left.touch()
+    left = children.leave_temporary_file(tmp_path / "preview.tif")
+    own = tmp_path / ".preview-notes.tif"
+    assert left.exists()
     own.touch()
     run(loop.train(RECIPE.replace(stop_after=4), tmp_path, resume=True))
     assert not left.exists()

@@ -1,13 +1,14 @@
 """Shared code for all formats: error messages, atomic output, metadata record."""
 
 import errno
-import glob
 import json
 import logging
 import os
+import platform
 import re
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unicodedata import normalize
+
+import psutil
 
 from napari_semsr.core import (
     BITS_KEY,
@@ -309,12 +312,20 @@ def remove_target(path: Path) -> None:
 
 
 def replace_output(new_path: Path, path: Path) -> None:
-    """Rename a complete output to its final name, then remove the previous one."""
+    """Rename a complete output to its final name, then remove the previous one.
+
+    The previous one is kept if the new one cannot be renamed.
+    """
     sync_to_disk(new_path)
     aside = _hide_store(path) if new_path.is_dir() else None
     if aside == path:
         shutil.rmtree(path)
-    new_path.replace(path)
+    try:
+        new_path.replace(path)
+    except BaseException:
+        if aside not in (None, path) and not path.exists():
+            aside.rename(path)
+        raise
     sync_to_disk(path.parent, inside=False)
     if aside not in (None, path):
         shutil.rmtree(aside)
@@ -329,7 +340,7 @@ def _hide_store(path: Path) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     StoreLock.check(path)
-    hidden_path = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    hidden_path = path.with_name(f".{_create_token()}.{path.name}")
     try:
         return path.rename(hidden_path)
     except OSError:
@@ -472,11 +483,14 @@ def convert_write_errors(path: Path) -> Iterator[None]:
     except SemsrError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
+        number = error.errno or 0
+        if not number and "requested and" in str(error):  # numpy: written in part
+            number = errno.ENOSPC
+        reason = os.strerror(number) if number else str(error)
         msg = (
             f"{path} could not be written ({reason}): check disk space and permissions."
         )
-        raise WriteError(msg, code=_NOT_WRITTEN.get(error.errno or 0)) from error
+        raise WriteError(msg, code=_NOT_WRITTEN.get(number)) from error
     except Exception as error:
         if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
             raise
@@ -494,10 +508,15 @@ def use_temporary_path(
     on which several processes must agree.
     """
     stem, dot, own = path.name.partition(".")
-    hidden_name = f".{stem}-{uuid.uuid4().hex[:8]}{suffix or dot + own}"
+    hidden_name = f".{stem}-{_create_token()}{suffix or dot + own}"
     place = path.with_name(hidden_name) if place is None else place
     try:
         yield place
+    except WriteError as error:
+        if str(place) not in str(error):
+            raise
+        msg = str(error).replace(str(place), str(path))
+        raise WriteError(msg, code=error.code) from error
     finally:
         if place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
@@ -505,13 +524,48 @@ def use_temporary_path(
             place.unlink(missing_ok=True)
 
 
-def find_leftover_paths(path: Path) -> list[Path]:
-    """List paths from `use_temporary_path` left behind by killed processes.
+def get_machine_name() -> str:
+    """Return a name for the host or container in which process IDs are valid."""
+    try:
+        return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return platform.node()
 
-    Includes those of running processes: use it only for a locked folder.
+
+def _create_token() -> str:
+    """Return a random part of a hidden name, with the machine and process using it."""
+    machine = zlib.crc32(get_machine_name().encode()) & 0xFFFF
+    return f"{machine:04x}{os.getpid():06x}{uuid.uuid4().hex[:4]}"
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what processes that were killed left behind in a folder.
+
+    These are hidden files from `use_temporary_path`: of an output and its companion
+    images, or of all if no `name` is given. A store that was hidden to be replaced gets
+    its name back if the new one is missing.
     """
-    stem, dot, own = (glob.escape(part) for part in path.name.partition("."))
-    return sorted(path.parent.glob(f".{stem}-{'[0-9a-f]' * 8}{dot}{own}"))
+    digits = "([0-9a-f]{14})"
+    stem = re.escape(name.partition(".")[0]) if name else "[^.]+"
+    leftover = re.compile(
+        rf"\.(?:held\.\.)?{stem}-{digits}(?:\..*)?|\.{digits}\.({stem}(?:\..*)?)"
+    )
+    names: list[str] = []
+    with suppress(OSError):  # missing or unreadable; the output reports it
+        names = [entry.name for entry in folder.iterdir()]
+    machine = _create_token()[:4]
+    for match in filter(None, map(leftover.fullmatch, names)):
+        token = match[1] or match[2]
+        if token[:4] != machine or psutil.pid_exists(int(token[4:10], 16)):
+            continue
+        hidden_path = folder / match[0]
+        with suppress(OSError):  # removed by another process
+            if match[3] and not (previous := folder / match[3]).exists():
+                hidden_path.rename(previous)
+            elif hidden_path.is_dir() and not hidden_path.is_symlink():
+                shutil.rmtree(hidden_path)
+            else:
+                hidden_path.unlink()
 
 
 def sync_to_disk(path: Path, *, inside: bool = True) -> None:

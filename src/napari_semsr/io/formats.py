@@ -11,7 +11,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -50,6 +50,7 @@ from napari_semsr.io.files import (
     get_output_format,
     get_partial_store_path,
     path_exists,
+    remove_target,
     replace_output,
     use_temporary_path,
     write_atomically,
@@ -579,13 +580,15 @@ def get_output_store_path(target: Path, *, resume: bool) -> Path:
 def finalise_store(place: Path, target: Path) -> Iterator[Path]:
     """Yield a store, then rename it if the output is a store, otherwise delete it.
 
-    Remains of an earlier run next to the target are removed, too.
+    Remains of an earlier run next to the target are removed, too, unless another
+    process is still filling them.
     """
     yield place
     if place != target and get_output_format(target) == "ome-zarr":
         with convert_write_errors(target):
             replace_output(place, target)
-    shutil.rmtree(get_partial_store_path(target), ignore_errors=True)
+    with suppress(WriteError, OSError):
+        remove_target(get_partial_store_path(target))
 
 
 @contextmanager

@@ -620,10 +620,17 @@ class OverwritePolicy:
     def open_store(
         self, about: Micrograph, place: Path, target: Path, **how: Any
     ) -> OmeZarrStore:
-        """Create the store of an output, or open the store to resume."""
-        return create_image_store(
-            about, place, **self.get_write_options(place, target), **how
-        )
+        """Create the store of an output, or open the store to resume.
+
+        An error names the output, not the hidden store next to it.
+        """
+        try:
+            return create_image_store(
+                about, place, **self.get_write_options(place, target), **how
+            )
+        except WriteError as error:
+            msg = str(error).replace(str(place), str(target))
+            raise WriteError(msg, code=error.code) from error
 
 
 REPLACING = OverwritePolicy(overwrite=True)

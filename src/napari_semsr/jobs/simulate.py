@@ -43,6 +43,7 @@ from napari_semsr.io import (
     move,
     read,
     remove_target,
+    replace_output,
     use_temporary_path,
     write,
     write_csv,
@@ -65,10 +66,10 @@ _OURS = (
     "positions.csv",
     "scan.json",
     "heights.csv",
-    "truth",
     "exposures",
     "focal",
     "sem",
+    _MARK.parts[0],
 )
 _OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # folders of a focal series
 _MAX_HEIGHTS = 1000  # limit of three digits
@@ -344,21 +345,35 @@ def _create_size_error(options: SimulateOptions, need: str) -> DeviceMemoryError
 
 @contextmanager
 def _stage_scan_folder(target: Path) -> Iterator[Path]:
-    """Write to a hidden folder, and move its contents to the target when complete."""
+    """Write to a hidden folder, and rename it to the target when complete.
+
+    Only its contents are moved if the target is a link, is the current folder, or has
+    other files; the mark comes first, so that an interrupted run can be repeated.
+    """
     with convert_write_errors(target), use_temporary_path(target) as place:
         place.mkdir()
         yield place
+        present = list_folder(target) if target.is_dir() else []
+        others = set(present).difference(_list_scan_files(target))
+        if not (others or target.is_symlink() or target.resolve() == Path.cwd()):
+            replace_output(place, target)
+            return
         _clear_scan_folder(target)
-        for new in sorted(place.iterdir()):
-            move(new, target / new.name)
+        names = sorted(path.name for path in place.iterdir())
+        for name in sorted(names, key=lambda name: name != _MARK.parts[0]):
+            move(place / name, target / name)
+
+
+def _list_scan_files(folder: Path) -> list[Path]:
+    """List the files of a scan that may be in a folder, the mark last."""
+    frames = (*folder.glob("frame_*.tif"), *folder.glob(_OUR_FOLDERS))
+    return [*frames, *(folder / name for name in _OURS)]
 
 
 def _clear_scan_folder(target: Path) -> None:
     """Create the folder of a scan, removing the files of an earlier scan."""
     target.mkdir(exist_ok=True)
-    ours = (target / name for name in _OURS)
-    files = (*target.glob("frame_*.tif"), *target.glob(_OUR_FOLDERS))
-    for old in (*files, *ours):
+    for old in _list_scan_files(target):
         remove_target(old)
 
 

@@ -46,6 +46,7 @@ from napari_semsr.io import (
     ReadOptions,
     Source,
     apply_calibration,
+    remove_leftovers,
     write,
 )
 from napari_semsr.jobs.images import (
@@ -702,6 +703,7 @@ class Verb(Generic[O, R]):
             if place is not None:
                 place_checked = output.check_path(place, run.inputs, run.existing)
                 run.targets[output.name] = place_checked
+                remove_leftovers(place_checked.parent, place_checked.name)
         if self.output is not None:
             run.target = run.targets.get(self.output.name)
         for one, other in combinations(run.targets.values(), 2):

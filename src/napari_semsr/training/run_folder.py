@@ -41,8 +41,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     StoreLock,
-    find_leftover_paths,
     read_text,
+    remove_leftovers,
     replace_atomically,
     write,
     write_atomically,
@@ -241,9 +241,7 @@ class RunFolder:
                     self.model_file,
                 ):
                     file.unlink(missing_ok=True)
-            for name in (*_RUN_FILES, _RECIPE, INPUTS, self.model_file.name):
-                for file in find_leftover_paths(self.path / name):
-                    file.unlink(missing_ok=True)
+            remove_leftovers(self.path)
             # without options that a recipe must not set, so that it can be loaded
             left_out: dict[str, bool | set[str]] = dict.fromkeys(
                 get_user_only_options(Recipe), True

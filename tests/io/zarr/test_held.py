@@ -8,7 +8,8 @@ import pytest
 
 from napari_semsr.core import Micrograph, ReadError, WriteError
 from napari_semsr.io import create_store, read, write
-from napari_semsr.io.files import check_target
+from napari_semsr.io.files import check_target, get_partial_store_path
+from napari_semsr.io.formats import finalise_store
 from tests import children
 from tests.refusals import refused
 
@@ -52,6 +53,22 @@ def test_a_store_that_is_being_written_is_refused(filling, how):
     process.wait(children.LIMIT_S)
     store = create_store(path, **HOW, **how)
     assert len(store.pending_units()) == (3 if "resume" in how else 4)
+
+
+@pytest.mark.broad
+def test_finishing_a_store_leaves_the_hidden_one_that_another_process_fills(tmp_path):
+    path = tmp_path / "a.ome.zarr"
+    path.mkdir()
+    hidden = get_partial_store_path(path)
+    pipes = {"stdin": children.subprocess.PIPE, "stdout": children.subprocess.PIPE}
+    with children.started([sys.executable, "-c", FILLING, hidden], **pipes) as process:
+        assert process.stdout.readline().strip() == b"begun"
+        with finalise_store(path, path):
+            pass
+        assert hidden.is_dir()
+    with finalise_store(path, path):
+        pass
+    assert not hidden.exists()
 
 
 @pytest.mark.broad

@@ -20,7 +20,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import read, read_sheet, write
 from napari_semsr.jobs import extract_command_names, extract_steps
-from tests.children import LIMIT_S, started
+from tests.children import LIMIT_S, leave_temporary_file, started
 from tests.refusals import refused
 from tests.tiny_models import write_tiny_model
 
@@ -172,6 +172,17 @@ def test_where_no_image_goes_through_the_sentence_says_why(scans, save, batch):
         path.write_bytes(b"nothing")
     with pytest.raises(SemsrError, match=r"None of 6 images completed .* degrade: "):
         batch(save())
+
+
+def test_hidden_files_of_a_killed_run_are_removed(scans, save, batch, tmp_path):
+    steps, out = save(), tmp_path / "made"
+    batch(steps)
+    left = [
+        leave_temporary_file(out / name) for name in ("table.csv", ".batch/i0.json")
+    ]
+    assert all(path.exists() for path in left)
+    batch(steps)
+    assert not any(path.exists() for path in left)
 
 
 def test_a_changed_step_redoes_only_what_depends_on_it(scans, save, batch, tmp_path):

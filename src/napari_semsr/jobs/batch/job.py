@@ -21,7 +21,7 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.inference import ClusterOptions
-from napari_semsr.io import Cell, write_sheet
+from napari_semsr.io import Cell, remove_leftovers, write_sheet
 from napari_semsr.jobs.batch.steps import (
     REPORT,
     STATE,
@@ -152,6 +152,8 @@ def _prepare_output_folder(plan: BatchPlan, existing: OverwritePolicy) -> None:
     except OSError as error:
         msg = f"Cannot write to {folder}: {error.strerror or error}."
         raise WriteError(msg) from error
+    for one in (folder, state):
+        remove_leftovers(one)
 
 
 # The table.

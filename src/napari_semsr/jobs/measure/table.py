@@ -46,6 +46,7 @@ from napari_semsr.io import (
     natural_sort_key,
     path_exists,
     read_sheet,
+    remove_leftovers,
     write_sheet,
 )
 from napari_semsr.jobs.images import REPLACING, OverwritePolicy, Result
@@ -593,6 +594,7 @@ def _check_table(
         )
         raise WriteError(msg, code="output-exists")
     check_sheet_path(target)
+    remove_leftovers(target.parent, target.name)
     return target
 
 

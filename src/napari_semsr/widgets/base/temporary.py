@@ -2,13 +2,14 @@
 
 import json
 import os
-import platform
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
 import psutil
+
+from napari_semsr.io import get_machine_name
 
 _PREFIX = "napari-semsr-"
 _MARK = "session.json"
@@ -25,7 +26,7 @@ def create_temporary_folder(parent: Path | None) -> Path:
         if folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
     new_folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    mark = {"machine": _get_machine_name(), "process": os.getpid()}
+    mark = {"machine": get_machine_name(), "process": os.getpid()}
     (new_folder / _MARK).write_text(json.dumps(mark), "utf-8")
     _own_folders.add(new_folder.resolve())
     return new_folder
@@ -36,14 +37,6 @@ def is_temporary(path: str) -> bool:
     return not _own_folders.isdisjoint(Path(path).resolve().parents)
 
 
-def _get_machine_name() -> str:
-    """Return a name for the host or container in which process IDs are valid."""
-    try:
-        return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return platform.node()
-
-
 def _is_abandoned(folder: Path) -> bool:
     """Return whether a folder's process has ended, or the folder is old and foreign.
 
@@ -51,7 +44,7 @@ def _is_abandoned(folder: Path) -> bool:
     """
     try:
         mark = json.loads((folder / _MARK).read_text("utf-8"))
-        if mark["machine"] == _get_machine_name():
+        if mark["machine"] == get_machine_name():
             return not psutil.pid_exists(int(mark["process"]))
     except (FileNotFoundError, ValueError, TypeError, LookupError):
         pass
