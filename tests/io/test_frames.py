@@ -354,7 +354,7 @@ def test_overexposed_frames_are_told(tmp_path, rng):
     with capture_warnings((heard := []).append):
         run(open_frames(tmp_path))
     assert re.search(
-        r"1 of 4 frames .*4095, cover up to [45]\d% of a frame \(f2.tif\)", *heard
+        r"1 of 4 frames .*4095, cover up to [45]\d % of a frame \(f2.tif\)", *heard
     )
 
 
