@@ -333,6 +333,9 @@ def _may_be_frame(path: Path) -> bool:
     return path.is_file() or (path.suffix.lower() == ".zarr" and path.is_dir())
 
 
+_NO_FILE = "has a position, but there is no such file"  # of a frame
+
+
 def _select_files(
     folder: Path, positions: Positions | None
 ) -> tuple[list[str], list[UnusedFrame]]:
@@ -359,10 +362,7 @@ def _select_files(
     why = f"no position in {positions.path.name}"
     faults = [
         *(UnusedFrame(name, f"{why}: its cells are empty") for name in without_place),
-        *(
-            UnusedFrame(name, "has a position, but there is no such file")
-            for name in missing
-        ),
+        *(UnusedFrame(name, _NO_FILE) for name in missing),
         *(UnusedFrame(name, why) for name in names_without_place),
     ]
     return sorted(present, key=natural_sort_key), faults
@@ -530,6 +530,8 @@ def _raise_too_few_frames(
         f"{what_is_there}{why}"
     )
     code = "frames-unusable" if faults else "too-few-frames"
+    if {fault.reason for fault in faults} == {_NO_FILE}:
+        code = "frames-missing"
     raise ReadError(f"{msg}{_format_heights_hint(folder)}.", code=code)
 
 

@@ -129,12 +129,7 @@ _NOTHING = "Choose a folder of frames to see its contents."
 _LOOK_MS = 500  # between two checks for a missing folder; chosen
 _TITLE = "Stitch mosaic"
 # errors of a folder to which a microscope may still write frames or positions
-_RUNNING_SCAN_CODES = (
-    "too-few-frames",
-    "frames-missing",
-    "frames-unusable",
-    "grid-mismatch",
-)
+_RUNNING_SCAN_CODES = ("too-few-frames", "frames-missing", "grid-mismatch")
 _OVERLAP_COLUMNS = [
     "used",
     "quality",
@@ -492,7 +487,8 @@ class StitchMosaicPanel(Panel):
     ) -> None:
         if isinstance(scan, SemsrError):
             self.about.setText(
-                f"{scan} If the scan is still running, use Follow this folder."
+                f"{self.translate(str(scan))} If the scan is still running, use Follow "
+                "this folder."
             )
             self.show_status("")
             return
