@@ -39,6 +39,10 @@ CHANGED = {
         "profile": "the standard deviation of a distance",
         "enhance-frozen.tif": "how much around its parts a sample sees (c9e0db5f)",
     },
+    "f50b9466": {
+        "stitch-height.tif": "the centre of a flat field, which had a peak",
+        "stitch-height.height.ome.zarr": "as above: the sharpest frame",
+    },
 }
 """Jobs, or files, that a later commit changed on purpose, by the corpus's commit."""
 
