@@ -338,10 +338,8 @@ def _to_printable(text: str, stream: TextIO) -> str:
 # Parse, run, print, set the exit code.
 
 _SUCCESS, _BAD_INPUT, _INTERRUPT = 0, 2, 130
-_CONTINUABLE_COMMANDS = (
-    "batch",
-    "demo",
-)  # commands that keep finished results without an option
+# commands that use finished results again without an option
+_CONTINUABLE_COMMANDS = ("batch", "demo")
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 

@@ -28,6 +28,7 @@ from .files import (
     get_machine_name as get_machine_name,
     get_output_format as get_output_format,
     move as move,
+    name_output_in_errors as name_output_in_errors,
     path_exists as path_exists,
     read_json_object as read_json_object,
     read_text as read_text,

@@ -18,8 +18,6 @@ from types import ModuleType
 from typing import Any
 from unicodedata import normalize
 
-import psutil
-
 from napari_semsr.core import (
     BITS_KEY,
     ORIGIN_KEY,
@@ -511,17 +509,25 @@ def use_temporary_path(
     hidden_name = f".{stem}-{_create_token()}{suffix or dot + own}"
     place = path.with_name(hidden_name) if place is None else place
     try:
-        yield place
-    except WriteError as error:
-        if str(place) not in str(error):
-            raise
-        msg = str(error).replace(str(place), str(path))
-        raise WriteError(msg, code=error.code) from error
+        with name_output_in_errors(place, path):
+            yield place
     finally:
         if place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
         else:
             place.unlink(missing_ok=True)
+
+
+@contextmanager
+def name_output_in_errors(place: Path, path: Path) -> Iterator[None]:
+    """Replace the hidden path in write errors by that of the output."""
+    try:
+        yield
+    except WriteError as error:
+        if str(place) not in str(error):
+            raise
+        msg = str(error).replace(str(place), str(path))
+        raise WriteError(msg, code=error.code) from error
 
 
 def get_machine_name() -> str:
@@ -553,10 +559,15 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
     names: list[str] = []
     with suppress(OSError):  # missing or unreadable; the output reports it
         names = [entry.name for entry in folder.iterdir()]
+    matches = [*filter(None, map(leftover.fullmatch, names))]
+    if not matches:
+        return
+    from psutil import pid_exists
+
     machine = _create_token()[:4]
-    for match in filter(None, map(leftover.fullmatch, names)):
+    for match in matches:
         token = match[1] or match[2]
-        if token[:4] != machine or psutil.pid_exists(int(token[4:10], 16)):
+        if token[:4] != machine or pid_exists(int(token[4:10], 16)):
             continue
         hidden_path = folder / match[0]
         with suppress(OSError):  # removed by another process

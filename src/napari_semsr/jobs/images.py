@@ -65,6 +65,7 @@ from napari_semsr.io import (
     detect_databar,
     get_output_format,
     get_output_store_path,
+    name_output_in_errors,
     path_exists,
     remove_suffixes,
     warn_about_missing_blocks,
@@ -624,13 +625,10 @@ class OverwritePolicy:
 
         An error names the output, not the hidden store next to it.
         """
-        try:
+        with name_output_in_errors(place, target):
             return create_image_store(
                 about, place, **self.get_write_options(place, target), **how
             )
-        except WriteError as error:
-            msg = str(error).replace(str(place), str(target))
-            raise WriteError(msg, code=error.code) from error
 
 
 REPLACING = OverwritePolicy(overwrite=True)

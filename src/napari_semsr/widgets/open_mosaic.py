@@ -373,7 +373,7 @@ class OpenMosaicPanel(Panel):
     # -- opening ---------------------------------------------------------------
 
     def create_options(self) -> ReadOptions:
-        """Create the job from the form.
+        """Create the reading options from the form.
 
         The options are validated; they have a pixel size only if it differs from the
         file's.
