@@ -100,6 +100,29 @@ def test_only_what_changed_runs_again(image, tmp_path):
     assert execute_in(tmp_path, Plan(calls=(cut, other))).ran == 2
 
 
+def test_placeholder_takes_an_image_in_memory_and_its_size_counts(image, tmp_path):
+    plan, state = steps(), tmp_path / "results.json"
+
+    def execute_with(value):
+        results = Results(state, tmp_path, {"image": value})
+        run(execute(plan, tmp_path, results))
+        return results
+
+    micrograph = read(image)
+    results = execute_with(micrograph)
+    assert results.ran == 2
+    assert results.results["cut"].shape == (34, 41)
+    assert read(tmp_path / "cut" / "a.ome.tif").pixel_size_nm == (5, 5)
+    again = execute_with(micrograph.replace())
+    assert (again.ran, again.results) == (0, {})
+    assert execute_with(micrograph.calibrate((6, 6))).ran == 2
+    assert read(tmp_path / "cut" / "a.ome.tif").pixel_size_nm == (6, 6)
+    assert execute_with(micrograph.replace(data=micrograph.array() + 1)).ran == 2
+    assert execute_with(image).ran == 2
+    with pytest.raises(OptionError, match="needs a file for image"):
+        run(execute(plan, tmp_path))
+
+
 def test_call_that_was_interrupted_is_begun_until_it_has_a_result(image, tmp_path):
     """Its options may change, which a longer training does; its inputs may not."""
     cut = steps(File(path=str(image))).calls[0]

@@ -31,7 +31,6 @@ from napari_semsr.core import (
     get_error_code,
     get_software_versions,
     option,
-    warn,
 )
 from napari_semsr.demonstration.runs import (
     FILES,
@@ -187,11 +186,8 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
     yield Progress(0, 0, "checking")
     paths = _prepare_folder(run)
     options = create_scan_options(frame_px=settings.frame_px, seed=settings.seed)
-    adapt_result = (
-        yield from _run_steps(run.required_target, paths["results"], options)
-    )["adapted"]
-    for sentence, code in zip(adapt_result.warnings, adapt_result.codes, strict=True):
-        warn(sentence, code)
+    records = yield from _run_steps(run.required_target, paths["results"], options)
+    records["adapted"].repeat_warnings()
     yield Progress(0, 0, "writing the report")
     scan = StitchedScan.read(run.required_target, "mosaic", "scan", options)
     other = StitchedScan.read(

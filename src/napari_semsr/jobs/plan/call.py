@@ -1,6 +1,6 @@
 """Command calls, and plans of several calls, in JSON form."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -48,7 +48,7 @@ class CallOutput(Options):
 
 
 class Placeholder(Options):
-    """Placeholder for an input, until `Plan.fill` sets a file."""
+    """Placeholder for an input: `Plan.fill` sets a file, or `execute` takes a value."""
 
     type: Literal["hole"] = "hole"
     name: str = "image"
@@ -138,6 +138,13 @@ class Plan(Options):
             dict.fromkeys(one.name for one in each if isinstance(one, Placeholder))
         )
 
+    def check_placeholders(self, names: Container[str]) -> None:
+        """Raise an `OptionError` if a placeholder has another name."""
+        left = [name for name in self.placeholders if name not in names]
+        if left:
+            msg = f"The plan needs a file for {', '.join(left)}."
+            raise OptionError(msg, code="missing-value")
+
     def fill(self, **files: File) -> Self:
         """Return a copy of the plan with placeholders replaced by the given files.
 
@@ -146,10 +153,7 @@ class Plan(Options):
         OptionError
             If a placeholder gets no file.
         """
-        left = [name for name in self.placeholders if name not in files]
-        if left:
-            msg = f"The plan needs a file for {', '.join(left)}."
-            raise OptionError(msg, code="missing-value")
+        self.check_placeholders(files)
 
         def fill_input(one: Input) -> Input:
             return files[one.name] if isinstance(one, Placeholder) else one

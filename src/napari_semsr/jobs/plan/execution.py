@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import queue
 import time
 import uuid
@@ -11,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field
@@ -19,6 +21,7 @@ from napari_semsr.core import (
     Cancelled,
     Job,
     Message,
+    Micrograph,
     OptionError,
     Options,
     Progress,
@@ -34,6 +37,7 @@ from napari_semsr.core import (
     map_progress,
     read_bytes,
     run,
+    warn,
 )
 from napari_semsr.io import (
     Cell,
@@ -46,7 +50,14 @@ from napari_semsr.io import (
 )
 from napari_semsr.jobs.images import Result, digest_values, open_image, to_json_value
 from napari_semsr.jobs.index import get_verb
-from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
+from napari_semsr.jobs.plan.call import (
+    Call,
+    CallOutput,
+    File,
+    Input,
+    Placeholder,
+    Plan,
+)
 from napari_semsr.jobs.verb import FileInput, ImageInput, Verb
 from napari_semsr.reporting import write_json
 
@@ -107,31 +118,36 @@ def find_output_path(call: Call, folder: Path, part: str | None = None) -> Path 
     return verb.output.parts(main).get(part or "", main)
 
 
-def _get_input_path(one: Input, calls: Mapping[str, Call], folder: Path) -> Path:
-    """Return the path of an input."""
-    if isinstance(one, File):
-        return Path(one.path)
-    path = None
-    if isinstance(one, CallOutput):
-        path = find_output_path(calls[one.call], folder, one.part)
-    if path is None:
-        msg = f"An input must be a file or the output of a call, got {one!r:.200}."
-        raise OptionError(msg, code="unknown-value")
-    return path
-
-
 def collect_arguments(
-    call: Call, calls: Mapping[str, Call], folder: Path
+    call: Call,
+    calls: Mapping[str, Call],
+    folder: Path,
+    values: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """Return the arguments of `Verb.start`; `calls` maps names to the plan's calls."""
-    paths = {
-        role: [str(_get_input_path(one, calls, folder)) for one in source]
-        if isinstance(source, tuple)
-        else str(_get_input_path(source, calls, folder))
-        for role, source in call.inputs.items()
+    """Return the arguments of `Verb.start`.
+
+    `calls` maps names to the plan's calls, and `values` placeholders to their values.
+    """
+
+    def get_input(one: Input) -> object:
+        if isinstance(one, Placeholder) and one.name in values:
+            return values[one.name]
+        path: str | Path | None = None
+        if isinstance(one, File):
+            path = one.path
+        elif isinstance(one, CallOutput):
+            path = find_output_path(calls[one.call], folder, one.part)
+        if path is None:
+            msg = f"An input must be a file or the output of a call, got {one!r:.200}."
+            raise OptionError(msg, code="unknown-value")
+        return str(path)
+
+    inputs = {
+        role: [*map(get_input, one)] if isinstance(one, tuple) else get_input(one)
+        for role, one in call.inputs.items()
     }
     outputs = {name: str(folder / path) for name, path in call.outputs.items()}
-    return {**call.options, **paths, **outputs}
+    return {**call.options, **inputs, **outputs}
 
 
 # Digests of file contents, as histories record them.
@@ -241,6 +257,11 @@ class CallRecord(Options):
     outputs: dict[str, list[Cell]] = Field(default_factory=dict)
     key: str = ""
 
+    def repeat_warnings(self) -> None:
+        """Issue the warnings again, to those who capture them now."""
+        for sentence, code in zip(self.warnings, self.codes, strict=True):
+            warn(sentence, code)
+
 
 class _ResultsFile(Options):
     """Plan results by call name, and file digests from the last read."""
@@ -262,12 +283,28 @@ class Results:
         stored and every call runs.
     folder : Path
         The folder of the plan.
+    values : dict of str to object, optional
+        Values of the plan's placeholders: images in memory, paths, and other values
+        with a JSON form.
+
+    Attributes
+    ----------
+    records : dict of str to CallRecord
+        Results of the calls, by name, whether reused or new.
+    results : dict of str to Result
+        What the commands returned for the calls that ran, by name.
     """
 
-    def __init__(self, place: Path | None, folder: Path) -> None:
-        self.place, self.folder = place, folder
+    def __init__(
+        self,
+        place: Path | None,
+        folder: Path,
+        values: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        self.place, self.folder, self.values = place, folder, values
         self.keys: dict[str, str] = {}
-        self.records: dict[str, CallRecord] = {}  # reused or new
+        self.records: dict[str, CallRecord] = {}
+        self.results: dict[str, Any] = {}
         self.warnings: list[str] = []  # warnings of the call that ran last
         self.ran = 0
         self._file = _ResultsFile()
@@ -333,7 +370,11 @@ class Results:
                 marks.append([role, f"{self.keys[one.call]} {one.part or ''}"])
                 continue
             # by its content, independently of its path
-            path = Path(one.path) if isinstance(one, File) else Path()
+            value = one.path if isinstance(one, File) else self.values[one.name]
+            if not isinstance(value, str | os.PathLike):
+                marks.append([role, (yield from _digest_value(value))])
+                continue
+            path = Path(value)
             digests = [(yield from self._get_digest(path))]
             for other in filter(path_exists, list_companion_files(path)):
                 digests.append((yield from self._get_digest(other)))  # noqa: PERF401 - yields
@@ -358,6 +399,16 @@ class Results:
         with replace_atomically(self.place) as place:
             text = json.dumps(self._file.model_dump(), allow_nan=False)
             place.write_text(text, encoding="utf-8")  # non-UTF-8 names are escaped
+
+
+def _digest_value(value: object) -> Job[str]:
+    """Compute the digest of a value in memory: of an image, or of its JSON form."""
+    content: list[object] = [to_json_value(value)]
+    if isinstance(value, Micrograph):
+        fields = "name", "pixel_size_nm", "pixel_size_sd_nm", "origin", "provenance"
+        content = [to_json_value(getattr(value, name)) for name in fields]
+        content.append((yield from digest_values(value)))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _run_job_with_progress(
@@ -385,7 +436,7 @@ def execute(
     Parameters
     ----------
     plan : Plan
-        Without placeholders.
+        Its placeholders have values in `results`.
     folder : Path
         Folder of its outputs; existing ones are overwritten, but a store of a call is
         resumed.
@@ -406,10 +457,10 @@ def execute(
         If the digest of a file differs from that in the plan. Errors of calls are
         raised, too.
     """
-    plan.fill()
+    results = results or Results(None, folder)
+    plan.check_placeholders(results.values)
     calls = {call.name: call for call in plan.calls}
     total = _PARTS * len(plan.calls)
-    results = results or Results(None, folder)
     for number, call in enumerate(plan.calls):
         step = Progress(_PARTS * number, total, call.name)
         yield step
@@ -429,10 +480,9 @@ def execute(
                     call
                 )  # a store records its own state
             with within(call):
-                job = _run_call(
-                    call, calls, folder, step, results.warnings, resume=resume
+                result_kept = yield from _run_call(
+                    call, calls, folder, step, results, resume=resume
                 )
-                result_kept = yield from job
             result_kept = results.add(call, result_kept)
         results.records[call.name] = result_kept
     yield Progress(total, total, "done")
@@ -444,14 +494,15 @@ def _run_call(
     calls: Mapping[str, Call],
     folder: Path,
     step: Progress,
-    sentences: list[str],
+    results: Results,
     *,
     resume: bool,
 ) -> Job[CallRecord]:
-    """Run a call as its command would; append its warnings to `sentences`."""
+    """Run a call as its command would; keep its warnings and its result."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    verb, values = require_verb(call.verb), collect_arguments(call, calls, folder)
+    verb = require_verb(call.verb)
+    values = collect_arguments(call, calls, folder, results.values)
     places = [
         get_output_store_path(folder / path, resume=True)
         for path in call.outputs.values()
@@ -460,7 +511,7 @@ def _run_call(
         resume
         or any(read_store_state(one)[1].get("complete") is False for one in places)
     )
-    how: dict[str, Any] = {"hear": sentences.append, "share": _PARTS}
+    how: dict[str, Any] = {"hear": results.warnings.append, "share": _PARTS}
     job = verb.start(values, overwrite=True, resume=is_begun)
     try:
         result = yield from _run_job_with_progress(step, job, **how)
@@ -469,6 +520,7 @@ def _run_call(
             raise
         job = verb.start(values, overwrite=True)
         result = yield from _run_job_with_progress(step, job, **how)
+    results.results[call.name] = result
     record = result.to_json()
     if RECORD in call.outputs:
         numbers = {"kind": call.verb, **to_json_value(record)}
@@ -476,7 +528,7 @@ def _run_call(
     own = record.get("warnings")  # a job may return warnings
     messages = {
         " ".join(one.split()): get_error_code(one)
-        for one in (*(own if isinstance(own, list) else ()), *sentences)
+        for one in (*(own if isinstance(own, list) else ()), *results.warnings)
     }
     columns = {name: record.get(name) for name in result.NUMBERS}
     return CallRecord(
