@@ -8,7 +8,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.core import Cancelled, OptionError, ReadError, get_error_code, run
-from napari_semsr.io import count_planes, read, write
+from napari_semsr.io import ReadOptions, count_planes, read, write
 from napari_semsr.jobs import get_verb
 from napari_semsr.jobs.plan import (
     RECORD,
@@ -20,6 +20,7 @@ from napari_semsr.jobs.plan import (
     Plan,
     PlanTask,
     Results,
+    create_call,
     create_plan,
     execute,
     execute_plans,
@@ -282,3 +283,19 @@ def test_history_of_a_former_commit_is_a_plan(name):
     options = {option for one in verb.option_groups for option in one.arguments()}
     assert {*last.inputs, *last.options, *last.outputs} <= {*verb.arguments, *options}
     assert find_output_path(last, Path("folder"), plan.result.part) is not None
+
+
+def test_call_is_created_from_option_groups_that_the_command_reads_back(tmp_path):
+    """The options of each image keep their prefix, and what was not set is left out."""
+    register, enhance = get_verb("register"), get_verb("enhance")
+    sets = {
+        "options": register.options.parse({"model": "elastic", "search": "full"}),
+        "opening": ReadOptions.parse({"pixel_size_nm": [20, 20]}),
+        "fixed_opening": ReadOptions.parse({"databar_rows": 12, "channel": 1}),
+    }
+    inputs = {"moving": "optical", "fixed": File(path="sem.tif")}
+    call = create_call("registration", register, inputs, **sets)
+    assert call.inputs["moving"] == Placeholder(name="optical")
+    assert register.parse(call.options) == sets
+    assert register.parse(Call.parse(call.model_dump()).options) == sets
+    assert create_call("a", enhance, {}, options=None).options == {}

@@ -83,15 +83,23 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.leakage import warn_if_trained_on
 from napari_semsr.jobs.measure import FRC
 from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
+from napari_semsr.jobs.plan import (
+    CallOutput,
+    File,
+    Plan,
+    Results,
+    create_call,
+    execute,
+)
 from napari_semsr.jobs.register import (
     COSTLY_PX,
     LANDMARKS_IN,
+    REGISTER,
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
     check_pixel_sizes,
     describe_registration,
-    register_image_pair,
 )
 from napari_semsr.jobs.verb import FileInput, ImageInput, OptionGroup, Output, Run, Verb
 from napari_semsr.registration import Registration
@@ -268,9 +276,10 @@ def _judge_image(run: Run[JudgeOptions]) -> Job[Judged]:
     """
     start, page = time.monotonic(), run.required_target
     yield Progress(0, 0, "checking")
-    (result, pictures), warnings = yield from run.run_with_warnings(
-        _measure_models(run)
-    )
+    with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
+        (result, pictures), warnings = yield from run.run_with_warnings(
+            _measure_models(run, Path(folder))
+        )
     seconds = round(time.monotonic() - start, 2)
     result = replace(result, warnings=warnings, seconds=seconds)
     write_report(page, result, pictures)
@@ -278,8 +287,10 @@ def _judge_image(run: Run[JudgeOptions]) -> Job[Judged]:
     return result
 
 
-def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "ReportImages"]]:
-    """Measure and draw all compared images."""
+def _measure_models(
+    run: Run[JudgeOptions], folder: Path
+) -> Job[tuple[Judged, "ReportImages"]]:
+    """Execute the plan in a folder, and measure and draw all compared images."""
     page = run.required_target
     optical, sem, models = (
         run.image_inputs["optical"],
@@ -294,7 +305,20 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "ReportImages"]
     source = open_image(optical, opening).replace(name=get_image_name(optical))
     fixed_image = open_image(sem, fixed_opening).replace(name=get_image_name(sem))
     check_pixel_sizes(moving=source, fixed=fixed_image)
-    registration = yield from register_image_pair(run, optical, sem, fixed_opening)
+    files = {role: run.parameters[role] for role in ("landmarks", "transform")}
+    results = Results(None, folder, {**run.image_inputs, **files})
+    images = {"moving": "optical", "fixed": "sem"}
+    readings: Any = {"opening": opening, "fixed_opening": fixed_opening}
+    call = create_call(
+        "registration",
+        REGISTER,
+        {**images, **{role: role for role in files}},
+        options=run.options,
+        **readings,
+    )
+    yield from execute(Plan(calls=(call,)), folder, results)
+    results.records[call.name].repeat_warnings()
+    registration: Registered = results.results[call.name]
     placed_image = registration.image
     assert placed_image is not None  # noqa: S101 - returned if not written
     _warn_about_inputs(source, fixed_image)
@@ -310,16 +334,29 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "ReportImages"]
     if models_by_name is None:  # electron microscopes record themselves in metadata
         vendor = source.metadata.get("vendor")
         models_by_name = _find_models([DEFAULT_MODEL if vendor else MOSAIC_MODEL])
-    reasons = lens.find_required_box(
+    box_needed = lens.find_required_box(
         source, _get_context_margin_nm(models_by_name.values(), source)
     )
-    with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
-        before = Path(folder) / "input.ome.zarr"
-        cutting = CropOptions(box=reasons)
-        yield from CROP.job(optical, output=before, options=cutting, opening=opening)
-        yield from _fill_comparison_table(
-            table, lens, before, source.name, models_by_name
+    cutting = create_call(
+        INPUT,
+        CROP,
+        {"image": "optical"},
+        {"output": f"{INPUT}.ome.zarr"},
+        options=CropOptions(box=box_needed),
+        opening=opening,
+    )
+    enhancements = (
+        create_call(
+            name,
+            ENHANCE,
+            {"image": CallOutput(call=INPUT), "model": File(path=str(path))},
+            {"output": f"{number}.ome.zarr"},
+            options=run.parameters.get("enhancing"),
         )
+        for number, (name, path) in enumerate(models_by_name.items())
+    )
+    yield from execute(Plan(calls=(cutting, *enhancements)), folder, results)
+    yield from _fill_comparison_table(table, lens, results, source.name, models_by_name)
     yield Progress(0, 0, "writing the report")
     area = _create_area_record(registration, table.sem, box, fixed_image)
     _warn_about_map(area, registration.registration)
@@ -351,14 +388,15 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "ReportImages"]
 def _fill_comparison_table(
     table: "_ComparisonTable",
     lens: "_AreaResampler",
-    before: Path,
+    results: Results,
     name: str,
     models: dict[str, Path],
 ) -> Job[None]:
-    """Measure the input stored in a folder, and the results computed from it."""
+    """Measure the input, and the results computed from it."""
     from napari_semsr.models import read_card
 
     yield Progress(0, 0, "measuring the input")
+    before = results.results[INPUT].output
     input_image = open_image(before).replace(name=name)
     table.add_image(INPUT, lens.resample(input_image))
     halves = yield from _fit_half_filters(input_image, table.sem, lens.transform)
@@ -368,24 +406,21 @@ def _fill_comparison_table(
             "image-too-small",
         )
     else:
-        after = before.with_name("linear.ome.zarr")
+        after = results.folder / "linear.ome.zarr"
         yield from write_pixels(halves, input_image, after, message="filtering into")
         yield Progress(0, 0, f"measuring the {LINEAR}")
         table.add_image(LINEAR, lens.resample(open_image(after)))
-    options_of_run = table.run.parameters
-    for number, (model, path) in enumerate(models.items()):
-        after = before.with_name(f"{number}.ome.zarr")
-        options = options_of_run.get("enhancing")
-        enhanced_file = yield from ENHANCE.job(
-            before, after, model=path, options=options
-        )
+    translate = table.run.parameters.get("translate", str)
+    for model, path in models.items():
         yield Progress(0, 0, f"measuring the result of {model}")
-        seen_image = lens.resample(open_image(after)).replace(name=f"{name} by {model}")
+        results.records[model].repeat_warnings()
+        enhanced_file = results.results[model]
+        enhanced_image = open_image(enhanced_file.output)
+        seen_image = lens.resample(enhanced_image).replace(name=f"{name} by {model}")
         card, report = read_card(path), enhanced_file.report
         for note in report.notes:
             if get_error_code(note) in _DOUBTFUL_NOTES:
                 warn(note)
-        translate = options_of_run.get("translate", str)
         model_facts = {
             "name": card.name,
             "digest": enhanced_file.provenance.model_digest,

@@ -628,6 +628,18 @@ class Verb(Generic[O, R]):
                 parts[group] = ReadOptions.parse({**both, **own})
         return parts
 
+    def list_values(self, **sets: Options | None) -> dict[str, object]:
+        """Return the values, as JSON, that `parse` converts to these option groups."""
+        first, *others = self.reading_prefixes or ("",)
+        prefixes = {f"{side}_opening": f"{side}_" for side in others}
+        prefixes["opening"] = f"{first}_" if first else ""
+        return {
+            prefixes.get(group, "") + name: value
+            for group, one in sets.items()
+            if one is not None
+            for name, value in one.model_dump(mode="json", exclude_unset=True).items()
+        }
+
     def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:
         """Create the option groups from named options, rejecting unknown names.
 

@@ -5,6 +5,7 @@ from .call import (
     Input as Input,
     Placeholder as Placeholder,
     Plan as Plan,
+    create_call as create_call,
 )
 from .execution import (
     RECORD as RECORD,

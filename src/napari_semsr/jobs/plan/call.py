@@ -1,11 +1,15 @@
 """Command calls, and plans of several calls, in JSON form."""
 
 from collections.abc import Container, Iterator, Mapping
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from napari_semsr.core import OptionError, Options
+
+if TYPE_CHECKING:
+    from napari_semsr.jobs.verb import Verb
 
 
 class File(Options):
@@ -86,6 +90,26 @@ class Call(Options):
         for role, value in self.inputs.items():
             for one in value if isinstance(value, tuple) else (value,):
                 yield role, one
+
+
+def create_call(
+    name: str,
+    verb: "Verb[Any, Any]",
+    inputs: Mapping[str, Input | str],
+    outputs: Mapping[str, str] = MappingProxyType({}),
+    **sets: Options | None,
+) -> Call:
+    """Create a call of a command from its option groups; a text names a placeholder."""
+    return Call(
+        name=name,
+        verb=verb.name,
+        inputs={
+            role: Placeholder(name=one) if isinstance(one, str) else one
+            for role, one in inputs.items()
+        },
+        options=verb.list_values(**sets),
+        outputs=dict(outputs),
+    )
 
 
 class Plan(Options):
