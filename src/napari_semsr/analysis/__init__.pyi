@@ -1,9 +1,7 @@
 from .change import (
     Change as Change,
     compute_block_means as compute_block_means,
-    find_common_grid as find_common_grid,
     measure_change as measure_change,
-    read_resampled as read_resampled,
     split_into_blocks as split_into_blocks,
 )
 from .decorrelation import (

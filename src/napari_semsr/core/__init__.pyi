@@ -107,7 +107,6 @@ from .micrograph import (
     Provenance as Provenance,
     compute_optical_cut_off_nm as compute_optical_cut_off_nm,
     create_size_source as create_size_source,
-    describe_size_source as describe_size_source,
     digest_path as digest_path,
     digest_with_progress as digest_with_progress,
     encode_path as encode_path,
@@ -181,7 +180,6 @@ from .quantities import (
     get_value as get_value,
 )
 from .strays import (
-    StrayPixels as StrayPixels,
     compute_stray_pixel_masks as compute_stray_pixel_masks,
     find_stray_pixels as find_stray_pixels,
 )

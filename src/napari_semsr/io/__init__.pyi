@@ -4,7 +4,6 @@ from .arrays import (
 )
 from .arrivals import (
     FrameFolder as FrameFolder,
-    NewFrame as NewFrame,
 )
 from .calibration import (
     apply_calibration as apply_calibration,

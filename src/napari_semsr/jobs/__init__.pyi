@@ -39,7 +39,6 @@ from .check.job import (
     ModelCheck as ModelCheck,
 )
 from .check.removals import (
-    SUPERLENS as SUPERLENS,
     count_removals as count_removals,
     simulate_circuits as simulate_circuits,
 )
@@ -70,7 +69,6 @@ from .enhance import (
     ENHANCE as ENHANCE,
     MISFIT as MISFIT,
     UNFAMILIAR as UNFAMILIAR,
-    EnhancedFile as EnhancedFile,
     create_unfamiliarity_map as create_unfamiliarity_map,
     find_unfinished_result as find_unfinished_result,
     is_instrument_model as is_instrument_model,
@@ -116,7 +114,6 @@ from .judge import (
     JudgeOptions as JudgeOptions,
 )
 from .leakage import (
-    TRAINED_ON as TRAINED_ON,
     get_training_digests as get_training_digests,
 )
 from .live import LiveMosaic as LiveMosaic
@@ -135,7 +132,6 @@ from .measure.profile import (
     PROFILE as PROFILE,
     MeasuredCurve as MeasuredCurve,
 )
-from .measure.repeatability import RepeatabilityReport as RepeatabilityReport
 from .measure.resolution import (
     DECORRELATION as DECORRELATION,
     FRC as FRC,
@@ -239,7 +235,6 @@ from .train_process import (
     TrainRequest as TrainRequest,
     TrainStep as TrainStep,
     train_and_import as train_and_import,
-    train_in_subprocess as train_in_subprocess,
 )
 from .verb import (
     ImageInput as ImageInput,

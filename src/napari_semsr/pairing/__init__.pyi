@@ -5,7 +5,7 @@ from .cut import (
     prepare_image as prepare_image,
     select_pairs as select_pairs,
 )
-from .defects import DefectCopy as DefectCopy, add_defects as add_defects
+from .defects import add_defects as add_defects
 from .options import SPLITS as SPLITS, PairOptions as PairOptions
 from .store import (
     PairStore as PairStore,

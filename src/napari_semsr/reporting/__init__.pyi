@@ -15,7 +15,6 @@ from .page import (
     NO_VALUE as NO_VALUE,
     TIMES as TIMES,
     format_difference as format_difference,
-    format_resolution as format_resolution,
     format_value as format_value,
     list_provenance as list_provenance,
     write_json as write_json,

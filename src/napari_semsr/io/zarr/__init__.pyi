@@ -2,7 +2,7 @@ from .image import (
     read_coverage as read_coverage,
     warn_about_missing_blocks as warn_about_missing_blocks,
 )
-from .series import list_series as list_series, write_series as write_series
+from .series import list_series as list_series
 from .store import (
     OmeZarrStore as OmeZarrStore,
     compute_pyramid_shapes as compute_pyramid_shapes,

@@ -5,7 +5,6 @@ from .error_map import (
 from .resolution import (
     ALONE as ALONE,
     FRC as FRC,
-    FRC_MAP as FRC_MAP,
     FrcJobOptions as FrcJobOptions,
     find_halves as find_halves,
 )
