@@ -72,7 +72,7 @@ def test_a_wrong_call_names_the_function():
     near = r"^Unknown option data_rnge of metrics \(did you mean data_range\?\); valid"
     with pytest.raises(OptionError, match=near):
         napari_semsr.metrics(image, data_rnge=1)
-    with pytest.raises(OptionError, match=r"^Unknown options one, zero of metrics; "):
+    with refused(OptionError, "unknown-option"):
         napari_semsr.metrics(image, zero=1, one=2)
 
 
@@ -123,5 +123,5 @@ def test_enhance_in_memory_and_into_a_store_agree(scene, tmp_path):
 
 @pytest.mark.parametrize("name", ["frc", "metrics", "enhance", "degrade", "spectrum"])
 def test_unknown_option_is_refused_by_name(scene, name):
-    with pytest.raises(OptionError, match="sharpness"):
+    with refused(OptionError, "unknown-option"):
         getattr(napari_semsr, name)(scene.first, sharpness=3)

@@ -11,7 +11,7 @@ from napari_semsr.analysis import compute_band_gain, measure_agreement, measure_
 from napari_semsr.analysis.light import format_cut_off_warning, split_frequencies
 from napari_semsr.core import InputRecord, Micrograph, OptionError, Provenance
 from napari_semsr.core.fourier import tukey_window_2d
-from tests.refusals import refused
+from tests.refusals import refused, warned
 
 SIZE = (10.0, 10.0)
 END = 80.0  # nm: a period of 8 px
@@ -130,7 +130,9 @@ def test_history_tells_the_cut_off_and_an_option_goes_before_it(parts):
     curve = semsr.frc(image, truth, reference=True)
     assert curve.cut_off_nm == pytest.approx(152.78, abs=0.01)
     assert semsr.frc(image, truth, reference=True, cut_off_nm=END).cut_off_nm == END
-    with pytest.warns(UserWarning, match="finer than the optical cut-off of 152.8 nm"):
+    with warned(
+        "finer-than-optics", match="finer than the optical cut-off of 152.8 nm"
+    ):
         assert semsr.frc(image, truth).cut_off_nm is None  # the other tells none
 
 

@@ -301,7 +301,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     image = Micrograph(bell(COLUMNS - 60, 8.0), name="field")
     with refused(OptionError, "line-without-length"):
         read_profile(image, (5, 5, 5, 5))
-    with pytest.raises(OptionError, match="must be inside field"):
+    with refused(OptionError, "outside-image"):
         check_line_bounds(image, (5, 5, 5, 500))
     with refused(ShapeError, "outside-image"):
         read_profile(image, (500, 500, 600, 600))
@@ -309,7 +309,7 @@ def test_what_cannot_be_measured_is_said_in_a_sentence():
     with pytest.raises(ShapeError, match="without a finite"):
         read_profile(empty, (5, 5, 15, 15))
     flat = read_profile(image.replace(data=np.full((20, 20), 7)), (5, 5, 15, 15))
-    with pytest.raises(ReadError, match="7 everywhere"):
+    with refused(ReadError, "no-structure", match="7 everywhere"):
         measure_profile(flat)
     with refused(OptionError, "out-of-range"):
         read_profile(image, (5, 5, 20, 30), width_px=1e300)
@@ -391,7 +391,7 @@ def test_a_clipped_line_is_refused_and_one_below_white_is_not(scale, noise):
         grey = 40 + height * shape + rough
         for image in (grey, 255 - grey):
             if clipped:
-                with pytest.raises(ReadError, match=r"in the line at (79|80|81)"):
+                with refused(ReadError, "clipped", match=r"in the line at (79|80|81)"):
                     measured(store(image))
             else:
                 assert measured(store(image)).highest_line.fwhm.value == pytest.approx(
@@ -413,7 +413,7 @@ def test_a_line_that_is_white_in_a_part_of_the_band_is_refused(scale):
     for shape, width in ((bar, 23), (bell(columns - 80, 20.0), 20)):
         for part in (rows < 20, rows % 4 == 0, columns < 80):
             grey = 76 + np.where(part, 280, 150) * shape
-            with pytest.raises(ReadError, match=r"in the line at (7|8)"):
+            with refused(ReadError, "clipped", match=r"in the line at (7|8)"):
                 measured(GREY_SCALES[scale](grey))
         found = measured(GREY_SCALES[scale](76 + 150 * shape))
         assert found.highest_line.fwhm.value == pytest.approx(width, rel=0.01)
@@ -428,7 +428,7 @@ def test_lines_and_edges_on_ground_cut_at_black_are_refused(ground):
         grey = ground + 180 * ndimage.gaussian_filter(1.0 * shape, 2) + rough
         with pytest.raises(ReadError, match=f"in the {name}"):
             measured(store(grey))
-    with pytest.raises(ReadError, match="bright side of the edge"):
+    with refused(ReadError, "clipped"):
         measured(store(60 + 220 * ndimage.gaussian_filter(1.0 * (x > 80), 2) + rough))
 
 

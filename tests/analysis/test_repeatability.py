@@ -147,8 +147,10 @@ def test_what_is_no_pair_of_scans_is_said(rng):
     ):
         compared(first, second[:-1])
     sized = [Micrograph(first, (5.0, 5.0), "a"), Micrograph(second, (2.5, 2.5), "b")]
-    with pytest.raises(
-        ShapeError, match="must have the same pixel size, got 5 x 5 nm and"
+    with refused(
+        ShapeError,
+        "pixel-sizes-differ",
+        match="must have the same pixel size, got 5 x 5 nm and",
     ):
         compared(*sized)
     with refused(ShapeError, "image-blank"):

@@ -35,7 +35,7 @@ def test_grid_cells_run_by_columns_and_from_any_corner():
 
 @pytest.mark.parametrize("grid", [(2, 2), (0, 6), (7, 1), (-2, -3)], ids=str)
 def test_grid_cells_refuses_another_number(grid):
-    with pytest.raises(OptionError, match="got 6"):
+    with refused(OptionError, "grid-mismatch", match="got 6"):
         compute_grid_cells(6, grid)
 
 

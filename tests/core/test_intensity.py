@@ -61,7 +61,7 @@ def test_field_range_is_not_misled_by_one_hot_pixel_and_refuses_bad_input():
     )
     with refused(OptionError, "out-of-range"):
         measure_percentiles(np.zeros((2, 2)), 60, 40)
-    with pytest.raises(ShapeError, match="complex64"):
+    with refused(ShapeError, "complex-values", match="complex64"):
         measure_percentiles(np.zeros((2, 2), np.complex64))
 
 
@@ -89,7 +89,7 @@ def test_to_dtype_rounds_clips_and_counts():
     assert convert_dtype(np.array([-1, 300]), np.uint8)[0].tolist() == [0, 255]
     assert convert_dtype(np.array([1e9]), np.float16)[1] == 1
     assert convert_dtype(np.array([1e30]), np.int64)[0][0] > 9e18
-    with pytest.raises(OptionError, match="complex64"):
+    with refused(OptionError, "wrong-type", match="complex64"):
         convert_dtype(image, np.complex64)
 
 

@@ -163,7 +163,7 @@ def test_a_mask_that_hides_nothing_leaves_values():
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "S3", "object"])
 @pytest.mark.parametrize("made", [np.ones, da.ones], ids=["numpy", "dask"])
 def test_values_that_are_no_grey_values_are_refused(made, dtype):
-    with pytest.raises(ReadError, match=r"real grey values, got .* in field"):
+    with refused(ReadError, "complex-values"):
         Micrograph(made((3, 4)).astype(dtype), name="field")
 
 

@@ -343,7 +343,7 @@ def test_an_endless_file_of_a_project_is_refused(put, place):
 @ENDLESS
 def test_an_endless_file_has_no_digest(put, place):
     put(place / "a.bin")
-    with ending(), pytest.raises(SemsrError, match="must be a regular file"):
+    with ending(), refused(SemsrError, "not-a-file"):
         digest_path(place / "a.bin")
 
 

@@ -122,14 +122,14 @@ def test_a_scene_is_chosen_as_a_series(tmp_path, pixels):
     found = registry.read(path, series=1, plane=2)
     assert np.array_equal(found.array(), tiles[4])
     assert found.metadata["series_read"] == 1
-    with pytest.raises(ReadError, match="no series 2"):
+    with refused(ReadError, "plane-missing", match="no series 2"):
         registry.read(path, series=2, plane=0)
     scan = run(open_frames(path, series=0))
     assert scan.nominal_px.tolist() == [[0, 0], [20, 0]]
     scan = run(open_frames(path, series=1))
     assert scan.nominal_px.tolist() == [[0, 100], [20, 100], [40, 100]]
     assert np.array_equal(scan.read(2), tiles[4])
-    with pytest.raises(ReadError, match="no series 2"):
+    with refused(ReadError, "plane-missing", match="no series 2"):
         run(open_frames(path, series=2))
 
 
@@ -202,7 +202,7 @@ def test_a_channel_of_a_mosaic_is_chosen(tmp_path, pixels):
     assert [int(scan.read(n)[0, 0]) for n in range(2)] == [
         int(tiles[n][0, 0]) for n in (2, 3)
     ]
-    with pytest.raises(ReadError, match="no channel 2"):
+    with refused(ReadError, "plane-missing", match="no channel 2"):
         run(open_frames(path, channel=2))
 
 
@@ -214,11 +214,13 @@ def test_channels_and_planes_are_chosen(tmp_path, pixels):
     assert (info.channels, info.planes) == (2, 3)
     assert info.axes["c"] == 2
     assert info.axes["z"] * info.axes.get("t", 1) == 3
-    with pytest.raises(ReadError, match="2 channels"):
+    with refused(ReadError, "several-images", match="2 channels"):
         registry.read(path)
     assert np.array_equal(registry.read(path, channel=1, plane=2).array(), tiles[5])
-    with pytest.raises(
-        ReadError, match=r"has 2 channels: choose one \(`channel`, 0 to 1\)"
+    with refused(
+        ReadError,
+        "several-images",
+        match=r"has 2 channels: choose one \(`channel`, 0 to 1\)",
     ):
         run(open_frames(path))
     layers = hooks.get_reader(str(path))(str(path))
@@ -231,9 +233,9 @@ def test_channels_and_planes_are_chosen(tmp_path, pixels):
 def test_colour_is_refused_or_its_luminance_taken(tmp_path, rng):
     colours = rng.integers(0, 255, (24, 20, 3)).astype(np.uint8)
     path = write_czi(tmp_path / "a.czi", [colours[..., ::-1]] * 2)
-    with pytest.raises(ReadError, match="colour channels differ"):
+    with refused(ReadError, "colour-image"):
         registry.read(path, plane=0)
-    with pytest.raises(ReadError, match="colour channels differ"):
+    with refused(ReadError, "colour-image"):
         run(open_frames(path)).read(0)
     luma = np.rint(colours @ [0.299, 0.587, 0.114])
     found = registry.read(path, plane=0, colour="luminance").array()
@@ -259,7 +261,7 @@ def test_a_locked_file_is_no_damage(tmp_path, pixels, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     for verb in (registry.read, lambda p: run(open_frames(p))):
-        with pytest.raises(ReadError, match=r"cannot be opened \(Permission"):
+        with refused(ReadError, "no-permission"):
             verb(path)
 
 
@@ -273,11 +275,11 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path, pixels, lost):
 
 def test_damaged_metadata_leave_the_pixel_size_unknown(tmp_path, pixels):
     path = write_czi(tmp_path / "a.czi", [pixels], xml="<ImageDocument>")
-    with pytest.warns(UserWarning, match=r"metadata of a\.czi are damaged"):
+    with warned("metadata-damaged"):
         found = registry.read(path)
     assert found.pixel_size_nm is None
     assert np.array_equal(found.array(), pixels)
     assert registry.read(path, pixel_size_nm=3).pixel_size_nm == (3.0, 3.0)
     path = write_czi(tmp_path / "b.czi", [pixels] * 2, xml="")
-    with pytest.warns(UserWarning, match=r"metadata of b\.czi are damaged"):
+    with warned("metadata-damaged"):
         assert run(open_frames(path)).pixel_size_nm is None

@@ -53,8 +53,8 @@ def test_further_images_of_a_file_are_told(tmp_path):
     with tifffile.TiffWriter(path) as file:
         file.write(np.zeros((30, 40), np.uint8), metadata=None)
         file.write(np.ones((20, 40), np.uint8), metadata=None)
-    with pytest.warns(
-        UserWarning, match="contains 2 images, of which the first is shown"
+    with warned(
+        "several-images", match="contains 2 images, of which the first is shown"
     ):
         [(data, _, _)] = layers.read_layers(str(path))
     assert data.shape == (30, 40)
@@ -109,7 +109,7 @@ def test_colour_opens_in_colour_and_says_what_to_do(tmp_path, rng):
     stack = str(tmp_path / "stack.tif")
     samples[1] = samples[1, :, :, :1]
     tifffile.imwrite(stack, samples, photometric="rgb")
-    with pytest.warns(UserWarning, match="in colour"):
+    with warned("colour-image"):
         [(data, attributes, _)] = hooks.get_reader(stack)(stack)
     assert np.array_equal(data, samples)
     assert attributes["axis_labels"] == ("plane", "y", "x")
@@ -143,7 +143,7 @@ def test_folder_without_positions_is_a_stack_of_its_frames(tmp_path, image):
         image.shape,
     ], "images that are no frames of one scan are layers of their own"
     (tmp_path / "positions.csv").write_text("frame,y_px,x_px\n")
-    with pytest.raises(ReadError, match="positions"):
+    with refused(ReadError, "frames-missing"):
         hooks.get_reader(str(tmp_path))(str(tmp_path))
 
 

@@ -9,6 +9,7 @@ import napari_semsr as semsr
 from napari_semsr.core import ReadError, WriteError
 from napari_semsr.io import Source, layers
 from napari_semsr.io.read_image import ReadOptions
+from tests.refusals import refused
 
 TIMES, HEIGHTS, CHANNELS = 3, 5, 2
 SIZES = {"t": TIMES, "z": HEIGHTS, "c": CHANNELS}
@@ -95,9 +96,11 @@ def test_pages_without_names_count_as_planes_alone(tmp_path):
     assert semsr.info(tmp_path / "a.tif").facts["axes"] == {"plane": 6}
     found = [semsr.read(tmp_path / "a.tif", plane=n).array()[0, 0] for n in range(6)]
     assert found == [0, 1, 2, 3, 4, 5]
-    with pytest.raises(ReadError, match="6 planes; choose one: set plane"):
+    with refused(ReadError, "several-images", match="6 planes; choose one: set plane"):
         semsr.read(tmp_path / "a.tif")
-    with pytest.raises(ReadError, match="has no time 1; its times are 0 to 0"):
+    with refused(
+        ReadError, "plane-missing", match="has no time 1; its times are 0 to 0"
+    ):
         semsr.read(tmp_path / "a.tif", time=1, plane=0)
 
 
@@ -142,7 +145,7 @@ def test_times_below_heights_are_kept_in_their_order_or_refused(tmp_path):
     made = semsr.restore(tmp_path / "a.zarr", tmp_path / "made.ome.tif", **how)
     assert made.shape == (HEIGHTS, TIMES, 48, 64)
     assert axes_of(tmp_path / "made.ome.tif") == {"z": HEIGHTS, "t": TIMES}
-    with pytest.raises(WriteError, match=r"ImageJ stacks .*: write \.ome"):
+    with refused(WriteError, "axis-order"):
         semsr.restore(tmp_path / "a.zarr", tmp_path / "made.tif", **how)
 
 

@@ -14,6 +14,7 @@ import tifffile
 
 from napari_semsr.core import Micrograph, WriteError
 from napari_semsr.io import formats as registry, write_pages
+from tests.refusals import refused
 
 SIZE, ORIGIN = (7.5, 2.5), (30.0, 45.0)
 
@@ -127,9 +128,7 @@ def test_tiff_has_a_type_that_others_read(tmp_path, suffix, dtype, pages):
     known = _OME if suffix == ".ome.tif" else _IMAGEJ
     wide = dtype.endswith(("32", "64")) and dtype not in known
     if pages > 1 and suffix == ".tif" and wide:
-        with pytest.raises(
-            WriteError, match=r"stacks must have type.*write \.ome\.tif"
-        ):
+        with refused(WriteError, "grey-type-unsupported"):
             write_pages(image, {"z": pages}, [data] * pages, path)
         return
     if pages > 1:

@@ -54,7 +54,7 @@ def test_check_target_refuses_missing_folder(tmp_path):
 def test_check_target_keeps_what_exists(tmp_path):
     path = tmp_path / "a.tif"
     path.write_text("precious")
-    with pytest.raises(WriteError, match="`overwrite`"):
+    with refused(WriteError, "output-exists"):
         check_target(path, overwrite=False)
     check_target(path, overwrite=True)
 
@@ -97,7 +97,7 @@ def test_replacing_translates_system_errors(tmp_path):
         with replace_atomically(tmp_path / "a.tif"):
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(WriteError, match="No space left on device"):
+    with refused(WriteError, "disk-full"):
         fail()
 
 
@@ -140,7 +140,7 @@ def test_renaming_replaces_a_folder_and_tells_what_the_system_said(tmp_path):
             place.mkdir()
             (place / name).touch()
     assert [p.name for p in path.iterdir()] == ["new"]
-    with pytest.raises(OSError, match="full"), write_atomically(path):
+    with refused(OSError, "system"), write_atomically(path):
         raise OSError("full")
     assert list(tmp_path.iterdir()) == [path]
 

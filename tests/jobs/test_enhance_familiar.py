@@ -19,7 +19,7 @@ from napari_semsr.core import (
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.enhance import ENHANCE
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.tiny_models import write_tiny_model
 
 TINY = EnhanceOptions(tile=128, precision="fp32", device="cpu")
@@ -81,9 +81,7 @@ def test_another_pitch_is_warned_of_once_and_another_model_proposed(
 
 
 def test_in_memory_it_is_warned_of_too(adapted):
-    with pytest.warns(
-        UserWarning, match="differs from the area that own was trained on"
-    ):
+    with warned("image-unfamiliar"):
         semsr.enhance(field(14), model=adapted, device="cpu")
 
 

@@ -89,11 +89,11 @@ def test_what_does_not_belong_together_is_said(images, rng):
     assert any("compared without registration" in str(item.message) for item in heard)
     assert found.rsp < 0.5
     part = sharp.replace(data=sharp.data[:120])
-    with pytest.warns(UserWarning, match="covers only 50 % of seen"):
+    with warned("partly-covered", match="covers only 50 % of seen"):
         semsr.error_map(seen, part)
 
 
 def test_decorrelation_of_a_networks_image_says_what_it_is(images):
     made = Provenance(job="enhance", model_name="tiny", model_digest="sha256:0")
-    with pytest.warns(UserWarning, match="made by the network tiny"):
+    with warned("made-by-network"):
         semsr.decorrelation(images[1].replace(provenance=made))

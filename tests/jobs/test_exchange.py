@@ -102,7 +102,7 @@ def test_onnx_of_another_program_is_told_what_it_needs(tmp_path, own_shelf, fiel
         expected = layer(torch.from_numpy(scaled[None, None]))[0, 0].numpy()
     found = (_enhanced(field, "other", tile=32) - mean) / spread
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-    with pytest.raises(CheckpointError, match=r"\(`name`,"):
+    with refused(CheckpointError, "name-taken"):
         semsr.import_model(out, name="sem-restore")
 
 
@@ -111,7 +111,7 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     tmp_path, own_shelf, field
 ):
     out = tmp_path / "told.onnx"
-    with pytest.raises(CheckpointError, match=r"\(`field`\)"):
+    with refused(CheckpointError, "export-unsupported"):
         semsr.export_model("sem-restore", out)
     assert not out.exists()
     fine = field.replace(pixel_size_nm=(20.0, 20.0))
@@ -127,7 +127,7 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
 
 
 def test_kinds_and_their_suffixes_agree(tmp_path, tiny):
-    with pytest.raises(WriteError, match=r"\.zip"):
+    with refused(WriteError, "suffix-unknown"):
         semsr.export_model(tiny, tmp_path / "a.onnx", to="bioimageio")
     with refused(OptionError, "option-without-effect"):
         semsr.export_model(tiny, tmp_path / "a.safetensors", authors=["A"])

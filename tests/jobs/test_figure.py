@@ -161,7 +161,7 @@ def test_caption_goes_into_a_file_beside_the_figure_where_asked(tmp_path: Path) 
     text = tmp_path / "one.txt"
     assert text.read_text(encoding="utf-8") == "Two. A; bar 100 nm.\n"
     (tmp_path / "one.png").unlink()
-    with pytest.raises(SemsrError, match=r"one\.txt already exists"):
+    with refused(SemsrError, "output-exists"):
         run(FIGURE.job([micrograph()], tmp_path / "one.png", options=options))
     assert not (tmp_path / "one.png").exists()
 
@@ -368,7 +368,7 @@ def test_what_cannot_be_drawn_is_refused(
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SemsrError, match=r"must end in \.png"):
+    with refused(SemsrError, "suffix-unknown"):
         run(FIGURE.job([micrograph()], tmp_path / "bad.jpg"))
 
 

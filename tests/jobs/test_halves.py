@@ -20,7 +20,7 @@ from napari_semsr.jobs import (
     StitchFolderOptions,
     save_image,
 )
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.stopping import stop_at
 
 HALVES = StitchFolderOptions(halves=True)
@@ -119,7 +119,7 @@ def test_frc_of_a_mosaic_alone_tells_of_halves_and_of_gaps(own):
     found = run(FRC.job(read(own).replace(data=data)))
     assert found.note.startswith("Measured in the largest rectangle without gaps")
     assert found.result.shape[0] <= len(data) - 5
-    with pytest.warns(UserWarning, match="stitch with `halves`"):
+    with warned("halves-missing"):
         run(FRC.job(own))
 
 
@@ -143,7 +143,7 @@ def test_command_warns_where_halves_are_missing(own, capsys):
 
 
 def alone(path, why):
-    with pytest.warns(UserWarning, match="It was measured as a single image"):
+    with warned("halves-missing"):
         found = measured(path)
     assert found.method.startswith("single-image FRC")
     assert " It was measured as a single image." in found.note
@@ -205,7 +205,7 @@ def test_copy_takes_halves_and_coverage_along(made, tmp_path, suffix):
 def test_copy_replaces_no_halves_unasked(made, tmp_path):
     beside = get_half_paths(tmp_path / "copy.ome.zarr")[0]
     shutil.copytree(get_half_paths(Path(made.output))[1], beside)
-    with pytest.raises(WriteError, match="half-a"):
+    with refused(WriteError, "output-exists"):
         napari_semsr.convert(made.output, tmp_path / "copy.ome.zarr")
     assert not (tmp_path / "copy.ome.zarr").exists()
 
@@ -271,7 +271,7 @@ def test_existing_halves_are_kept(scan, tmp_path):
     beside = tmp_path / "m.half-b.ome.zarr"
     beside.mkdir()
     (beside / "zarr.json").write_text("precious")
-    with pytest.raises(WriteError, match="`overwrite`"):
+    with refused(WriteError, "output-exists"):
         run(STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES))
     assert (beside / "zarr.json").read_text() == "precious"
 

@@ -23,7 +23,7 @@ from napari_semsr.io import ImageIdentity, StoredTransform, write
 from napari_semsr.jobs import JUDGE, JudgeOptions
 from napari_semsr.jobs.report.records import read_record
 from napari_semsr.registration import Landmarks
-from tests.refusals import warned
+from tests.refusals import refused, warned
 from tests.tiny_models import write_tiny_model
 from tests.two_views import draw_views
 
@@ -220,7 +220,7 @@ def test_model_that_learnt_here_is_told(tmp_path):
         models=[model],
         transform=_stored(moving, fixed, truth),
     )
-    with pytest.warns(UserWarning, match="trained on"):
+    with warned("not-independent"):
         made = run(job)
     (told,) = [text for text in made.warnings if "trained on" in text]
     assert "tiny" in told
@@ -339,7 +339,7 @@ def test_cancelled_run_leaves_nothing(job_of, tmp_path):
 def test_what_is_there_is_not_replaced_unasked(job_of, tmp_path, name):
     views = draw_views(96)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(SemsrError, match="`overwrite`"):
+    with refused(SemsrError, "output-exists"):
         run(job_of(*views))
     assert (tmp_path / name).read_text() == "mine"
     run(job_of(*views, overwrite=True))
@@ -376,7 +376,7 @@ def test_images_that_share_too_little_are_refused(job_of, tmp_path):
     job = job_of(moving, fixed, Affine(STILL.matrix, (0.0, 1700.0)))
     with (
         warned("overlap-small"),
-        pytest.raises(SemsrError, match="at least 64 SEM pixels"),
+        refused(SemsrError, "overlap-too-small", match="at least 64 SEM pixels"),
     ):
         run(job)
     assert list(tmp_path.iterdir()) == []

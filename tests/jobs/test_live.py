@@ -9,6 +9,7 @@ import zarr
 import napari_semsr
 from napari_semsr.core.errors import OptionError, ShapeError, WriteError
 from napari_semsr.io.formats import read
+from tests.refusals import refused
 from tests.stitching import scans
 
 SIZE = 20.0
@@ -77,7 +78,7 @@ def test_another_shape_is_refused_and_nothing_is_lost(scan, tmp_path):
             mosaic.add(frame)
     with pytest.raises(OptionError, match="finite"):
         mosaic.add(scan.acquisition.read(1), (0, np.nan))
-    with pytest.raises(OptionError, match="name"):
+    with refused(OptionError, "name-invalid"):
         mosaic.add(scan.acquisition.read(1), name="../f1")
     assert len(mosaic) == 1
     with (tmp_path / "m.frames" / "positions.csv").open(newline="") as stream:

@@ -171,7 +171,7 @@ def test_mistyped_name_makes_no_table(pairs, second):
 
 def test_missing_partner_is_the_fault_of_its_row(pairs):
     (pairs / "high" / "field2.ome.tif").unlink()
-    with pytest.warns(UserWarning, match="no image named field2"):
+    with warned("images-failed", match="no image named field2"):
         found = run(measure_table_job("frc", pairs / "low", pairs / "high"))
     assert [bool(row["error"]) for row in found.rows] == [False, True, False]
 
@@ -342,16 +342,16 @@ def test_rows_of_images_that_are_not_there_any_more_are_dropped_aloud(pairs):
     resumed(pairs, "high")
     resumed(pairs)
     (pairs / "low" / "field2.tif").unlink()
-    with pytest.warns(
-        UserWarning, match="Dropped 1 row of .*out.csv, because the images no"
+    with warned(
+        "rows-dropped", match="Dropped 1 row of .*out.csv, because the images no"
     ):
         found = resumed(pairs)
     assert (found.images, found.measured, found.kept) == (5, 0, 2)
     assert found.summary["contrast"]["images"] == 5
     assert len(rows_of(pairs / "out.csv")) == 5
     (pairs / "low").rename(pairs / "low-2026")
-    with pytest.warns(
-        UserWarning, match="Dropped 2 rows of .*out.csv, because the images no"
+    with warned(
+        "rows-dropped", match="Dropped 2 rows of .*out.csv, because the images no"
     ):
         found = resumed(pairs, "low-2026")
     assert (found.images, found.measured, found.kept) == (5, 2, 0)
@@ -377,8 +377,8 @@ def test_table_of_which_no_image_is_there_any_more_stays_as_it_is(pairs):
     before = (pairs / "out.csv").read_bytes()
     (pairs / "low").rename(pairs / "elsewhere")
     how = {"table": pairs / "out.csv", "existing": RESUMED}
-    with pytest.warns(
-        UserWarning, match="Dropped 3 rows of .*out.csv, because the images no"
+    with warned(
+        "rows-dropped", match="Dropped 3 rows of .*out.csv, because the images no"
     ):
         found = run(measure_table_job("metrics", [], **how))
     assert (found.images, (pairs / "out.csv").read_bytes()) == (0, before)

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr as semsr
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -97,12 +98,14 @@ def test_gaps_are_left_out_and_a_flat_image_has_no_ratio(scene, rng):
 
 def test_an_image_that_misses_pixels_in_each_block_is_refused(scene):
     scene[::9, ::9] = np.inf
-    with pytest.raises(semsr.SemsrError, match="Every block of 16 px in"):
+    with refused(semsr.SemsrError, "gaps-everywhere", match="Every block of 16 px in"):
         semsr.noise(scene)
 
 
 def test_a_small_image_is_refused():
-    with pytest.raises(
-        semsr.SemsrError, match="image must have at least 18 px on each side"
+    with refused(
+        semsr.SemsrError,
+        "image-too-small",
+        match="image must have at least 18 px on each side",
     ):
         semsr.noise(np.zeros((17, 100)))

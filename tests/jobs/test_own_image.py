@@ -78,8 +78,10 @@ def test_run_goes_on_with_the_images_that_it_was_begun_with(
     train(recipe, image=_noisy(1), **begun)
     for same in (_noisy(1), tmp_path / "one.tif"):
         train(recipe, image=same, resume=True, **begun)
-    with pytest.raises(
-        CheckpointError, match="started with the image scan 1, but scan 2 has different"
+    with refused(
+        CheckpointError,
+        "other-run",
+        match="started with the image scan 1, but scan 2 has different",
     ):
         train(recipe, image=_noisy(2), resume=True, **begun)
 

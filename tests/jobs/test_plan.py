@@ -27,6 +27,7 @@ from napari_semsr.jobs.plan import (
     find_output_path,
     read_history,
 )
+from tests.refusals import refused
 
 ALL = Path(__file__).parents[1] / "corpus"
 OF_EACH_JOB = (
@@ -156,7 +157,7 @@ def test_file_that_changed_is_refused_before_the_call_runs(image, tmp_path):
     recorded = create_plan(read(tmp_path / "cut/a.ome.tif").provenance, image)
     run(execute(recorded, tmp_path / "again"))
     image.write_bytes(image.read_bytes() + b" ")
-    with pytest.raises(ReadError, match=r"image a\.tif of crop has changed since"):
+    with refused(ReadError, "content-changed"):
         run(execute(recorded, tmp_path / "later"))
     assert not (tmp_path / "later").exists()
 

@@ -298,13 +298,13 @@ def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
     stored = StoredTransform(
         truth, ImageIdentity.from_image(moving), ImageIdentity.from_image(fixed), kept
     )
-    with pytest.warns(UserWarning, match="not confirmed in 50 % of .*`model=elastic`"):
+    with warned("map-unconfirmed", match="not confirmed in 50 % of .*`model=elastic`"):
         register(moving, fixed, transform=stored)
     flat = BSplineDisplacement(
         (-1000.0, -1000.0), (1000.0, 1000.0), np.zeros((2, 8, 8))
     )
     bent = StoredTransform(Elastic(truth, flat), stored.moving, stored.fixed, kept)
-    with pytest.warns(UserWarning, match="too little detail .*`model=affine`"):
+    with warned("map-unconfirmed"):
         register(moving, fixed, transform=bent)
     del kept["residuals"]["side_nm"]
     with refused(SemsrError, "file-damaged"):

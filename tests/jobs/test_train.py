@@ -108,9 +108,7 @@ def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
 def test_recipe_of_the_package_is_found_by_name_and_needs_pairs(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"fine-tune of the package.*pass `pairs`"):
         train("fine-tune", tmp_path / "a")
-    with pytest.raises(
-        ReadError, match="Recipe not found: fine-tum; use a YAML file, or one"
-    ):
+    with refused(ReadError, "recipe-unknown"):
         train("fine-tum", tmp_path / "a")
     assert read_recipe_info("fine-tune").start_from == "sem-restore"
     assert [read_recipe_info(name).scale for name in ("de-haan", "srgan")] == [2, 1]
@@ -157,7 +155,9 @@ def test_missing_pixels_in_validation_keep_the_last_good_state(
     array = zarr.open_group(pairs, mode="r+")["validation/low"]
     array[:, 3, 3] = np.nan
     (tmp_path / "a" / "inputs.yaml").unlink()  # else the change would be noticed
-    with pytest.raises(SemsrError, match=r"is NaN at step 2; .* for NaN pixels"):
+    with refused(
+        SemsrError, "score-not-finite", match=r"is NaN at step 2; .* for NaN pixels"
+    ):
         train(recipe, tmp_path / "a", pairs=pairs, resume=True, steps=2)
     assert (tmp_path / "a" / "last.ckpt").read_bytes() == good
 
@@ -191,7 +191,7 @@ def test_hostile_files_are_refused_and_not_executed(
 
 
 def test_no_steps_are_refused(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="at least 1, got 0"):
+    with refused(OptionError, "out-of-range", match="at least 1, got 0"):
         train(recipe, tmp_path / "a", steps=0)
 
 

@@ -148,9 +148,13 @@ def test_landmarks_outside_their_image_are_refused():
     places = np.array([[0.0, 0.0], [999.0, 1999.0], [500.0, 30.0]])
     there = np.array([[500.0, 0.0], [1499.0, 999.0], [700.0, 3.0]])
     Landmarks(places, there).check_bounds(moving, fixed)
-    with pytest.raises(RegistrationError, match="Landmark 2 is outside the moving"):
+    with refused(
+        RegistrationError, "landmark-outside", match="Landmark 2 is outside the moving"
+    ):
         Landmarks(places + np.array([[0], [2], [0]]), there).check_bounds(moving, fixed)
-    with pytest.raises(RegistrationError, match="Landmark 1 is outside the fixed"):
+    with refused(
+        RegistrationError, "landmark-outside", match="Landmark 1 is outside the fixed"
+    ):
         Landmarks(places, there - 1).check_bounds(moving, fixed)
 
 

@@ -53,9 +53,7 @@ def test_gaps_do_not_hold_the_shift_back(field):
 
 def test_strangers_flats_and_shifts_beyond_the_search_are_refused(field, rng):
     fixed = field[30:-30, 30:-30]
-    with pytest.raises(
-        RegistrationError, match=r"No reliable shift|outside the search range"
-    ):
+    with refused(RegistrationError, "beyond-search"):
         find_shift(fixed, rng.normal(size=fixed.shape), reach=16)
     flat = np.ones(fixed.shape)
     for pair in ((fixed, flat), (flat, fixed), (flat, flat)):

@@ -4,6 +4,7 @@ from scipy import ndimage
 
 from napari_semsr.core import ReadError
 from napari_semsr.restoration import fit_cross_validated_filter
+from tests.refusals import refused
 
 
 def place(noise, side=150, seed=0):
@@ -64,5 +65,5 @@ def test_several_images_are_fitted_together():
 @pytest.mark.parametrize("value", [1.0, np.nan])
 def test_images_without_contrast_are_refused(value):
     _, wanted, _ = place(0)
-    with pytest.raises(ReadError, match="contrast"):
+    with refused(ReadError, "no-structure"):
         fit_cross_validated_filter([(np.full_like(wanted, value), wanted)], 7)

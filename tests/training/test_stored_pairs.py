@@ -180,9 +180,9 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
         with pytest.raises(ReadError, match=says):
             items[0]
     items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
-    with pytest.raises(ReadError, match=r"of spoilt\.tif"):
+    with refused(ReadError, "values-too-large"):
         items[0]
-    with pytest.raises(ReadError, match=r"`pairs\(\)`"):
+    with refused(ReadError, "not-a-pair-store"):
         run(loop.train(recipe(tmp_path / "none.zarr"), tmp_path / "run"))
 
 

@@ -17,6 +17,7 @@ from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.restore import RestorePanel
+from tests.refusals import refused
 from tests.widgets.scenes import exposures_of, one_per_axis
 
 LOSSLESS = [".ome.zarr", ".ome.tif", ".tif"]
@@ -303,6 +304,6 @@ def test_other_viewers_find_window_and_colour_in_a_store(tmp_path, model, grey_r
 @pytest.mark.parametrize("turn", [{"rotate": 5}, {"shear": [0.1]}, {"scale": (-1, 1)}])
 def test_turned_layers_are_refused_in_a_sentence(model, tmp_path, grey_ramp, turn):
     layer = model.add_image(grey_ramp, name="field", **turn)
-    with pytest.raises(Exception, match="rotated, sheared or flipped"):
+    with refused(Exception, "layer-turned"):
         layer.save(str(tmp_path / "field.ome.zarr"), plugin=PLUGIN)
     assert list(tmp_path.iterdir()) == []

@@ -205,7 +205,7 @@ def test_pixels_replaced_in_what_another_reader_opened_are_told(model, tmp_path)
 def test_a_layer_is_not_saved_over_the_store_it_is_drawn_from(layer, tmp_path):
     image, shown = layer("pyramid")
     store = tmp_path / "source" / "a.ome.zarr"
-    with pytest.raises(Exception, match=r"displayed from a\.ome\.zarr"):
+    with refused(Exception, "output-is-input"):
         save(shown, store, ".ome.zarr")
     assert_same(store, image)
 

@@ -51,7 +51,7 @@ def test_map_marks_every_block(make_pair) -> None:
 
 
 def test_different_shapes_and_pixel_sizes_are_refused():
-    with pytest.raises(ShapeError, match="64x64 px and 64x32 px"):
+    with refused(ShapeError, "sizes-differ", match="64x64 px and 64x32 px"):
         check_same_grid(Micrograph(IMAGE), Micrograph(IMAGE[:, :32]))
     a = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10))
     near = Micrograph(IMAGE, pixel_size_nm=parse_pixel_size(10.005))

@@ -118,7 +118,7 @@ def test_read_takes_planar_rgb_lazily(forge, grey, small_limit):
 def test_read_refuses_colour_and_converts_on_request(forge, grey):
     colour = np.stack([grey, grey, 255 - grey], axis=-1)
     path = forge(colour, photometric="rgb")
-    with pytest.raises(ReadError, match="`colour=luminance`"):
+    with refused(ReadError, "colour-image"):
         registry.read(path)
     assert registry.read(path, colour="luminance").dtype == np.uint8
 
@@ -136,7 +136,7 @@ def test_read_looks_palettes_up(forge, grey, monkeypatch, lazy):
     assert np.array_equal(turned.array(), 255 - grey)
     table[0] = 0
     path = forge(grey, photometric="palette", colormap=table)
-    with pytest.raises(ReadError, match="colour channels"):
+    with refused(ReadError, "colour-image"):
         registry.read(path)
     assert registry.read(path, colour="luminance").array().shape == grey.shape
 
@@ -171,7 +171,7 @@ def test_read_asks_for_a_channel_of_a_hyperstack(tmp_path, rng, compression):
     tifffile.imwrite(path, data, metadata={"axes": "ZCYX"}, compression=compression)
     info = registry.describe(path)
     assert (info.channels, info.planes) == (3, 2)
-    with pytest.raises(ReadError, match="3 channels"):
+    with refused(ReadError, "several-images", match="3 channels"):
         registry.read(path, plane=0)
     for plane in range(2):
         for channel in range(3):

@@ -120,7 +120,7 @@ def test_what_was_opened_is_not_read_from_what_took_its_place(tmp_path, away):
         path.rename(tmp_path / "b.ome.zarr")
     else:
         create_store(path, **HOW, overwrite=True)
-    with pytest.raises(ReadError, match="was replaced or moved since"):
+    with refused(ReadError, "content-changed"):
         opened.array()
     if away == "moved":
         assert read(tmp_path / "b.ome.zarr").array().all()

@@ -153,7 +153,7 @@ def test_resume_makes_damaged_units_again(
     if torn.startswith("done") and damage is _vanish:  # which is as if never begun
         second = create_store(path, **options, resume=True)
     else:
-        with pytest.warns(UserWarning, match="1 of 3 finished tiles of a.ome.zarr are"):
+        with warned("tiles-lost", match="1 of 3 finished tiles of a.ome.zarr are"):
             second = create_store(path, **options, resume=True)
     assert len(second.pending_units()) == 7
     assert (1, 1) in second.pending_units()
@@ -299,10 +299,10 @@ def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, imag
     _finish(store)
     warn_about_missing_blocks(store.path)
     (store.path / "0" / "c" / "1" / "1").unlink()
-    with pytest.warns(UserWarning, match="^1 of 13 blocks .* only a part was copied"):
+    with warned("blocks-missing", match="^1 of 13 blocks .* only a part was copied"):
         warn_about_missing_blocks(store.path)
     store.group.attrs["semsr"] = {**store.group.attrs["semsr"], "blocks": "many"}
-    with pytest.warns(UserWarning, match="^2 of 9 blocks .* written like this"):
+    with warned("blocks-missing", match="^2 of 9 blocks .* written like this"):
         warn_about_missing_blocks(store.path)
 
 

@@ -176,7 +176,7 @@ def test_light_of_edges_belongs_to_its_sem_image():
     kernel = np.zeros((21, 21))
     kernel[10, 10] = 1
     check_correlation([area_of(light, sem)], kernel)
-    with pytest.raises(AdaptationError, match="does not correlate"):
+    with refused(AdaptationError, "pairs-uncorrelated"):
         check_correlation([area_of(light, sem[::-1, ::-1])], kernel)
 
 
@@ -243,7 +243,7 @@ def test_sem_of_another_place_is_refused(place, tmp_path, seed):
 
 def test_a_model_that_gains_nothing_is_not_kept(place, tmp_path):
     mosaic, sem = place
-    with pytest.raises(AdaptationError, match="is not better than") as caught:
+    with refused(AdaptationError, "no-gain") as caught:
         adapt(mosaic, [sem], tmp_path / "run", steps=0)
     assert caught.value.reason == "no-gain"
     assert caught.value.to_json()["held_out"]
@@ -263,7 +263,7 @@ def test_a_flat_sem_image_is_refused(place, tmp_path):
 def test_a_registration_that_is_a_pixel_off_is_refused(place, tmp_path):
     mosaic, sem = place
     off = lying(mosaic, sem, {"error_nm": 30.0})
-    with pytest.raises(AdaptationError, match="landmarks") as caught:
+    with refused(AdaptationError, "not-registered") as caught:
         adapt(mosaic, [sem], tmp_path / "run", transform=off)
     assert caught.value.reason == "not-registered"
 
@@ -283,7 +283,7 @@ def test_a_transform_knows_the_files_that_it_was_found_with(place, tmp_path):
         write(one, file)
     sides = [ImageIdentity.from_image(read(file), digest_path(file)) for file in files]
     stored = StoredTransform(Affine(), *sides, SURE)
-    with pytest.raises(AdaptationError, match="is not better than"):
+    with refused(AdaptationError, "no-gain"):
         adapt(files[0], [files[1]], tmp_path / "run", steps=0, transform=stored)
 
 
@@ -328,12 +328,12 @@ def test_a_resumed_run_registers_again_only_if_its_search_changed(
     shifts = np.array([[0.0, 0.0], [6.0, -4.0]])
     marks = [Landmarks(points, points + shift) for shift in shifts]
     search = {"transform": None, "options": AdaptOptions(landmarks_only=True)}
-    with pytest.raises(AdaptationError, match="is not better than"):
+    with refused(AdaptationError, "no-gain"):
         adapt(mosaic, [sem], tmp_path, steps=0, landmarks=marks[0], **search)
     stored = tmp_path / "registration-1.json"
     before = read_transform(stored)
     again = {**search, "landmarks": marks[changed], "resume": True}
-    with pytest.raises(AdaptationError, match="is not better than"):
+    with refused(AdaptationError, "no-gain"):
         adapt(mosaic, [sem], tmp_path, steps=0, **again)
     after = read_transform(stored)
     moved = after.transform(points) - before.transform(points)

@@ -12,6 +12,7 @@ from napari_semsr.core import OptionError, SemsrError, WriteError, get_display
 from napari_semsr.jobs import VERBS, Output, get_verb, plan_batch
 from napari_semsr.jobs.batch.steps import NO_STEPS
 from napari_semsr.jobs.plan import collect_arguments
+from tests.refusals import refused
 
 HEAD = "inputs: scans\noutput: made\n"
 
@@ -174,7 +175,7 @@ def test_a_link_in_the_output_folder_leads_nowhere(scans, tmp_path, batch):
     (made / ".batch").mkdir(parents=True)
     (made / "degrade").symlink_to(tmp_path / "away")
     asked = {"inputs": str(scans), "output": str(made), "steps": ["degrade"]}
-    with pytest.raises(OptionError, match="inside the output folder"):
+    with refused(OptionError, "outside-folder"):
         batch(asked)
     assert not any((tmp_path / "away").iterdir())
 
@@ -184,9 +185,7 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / ".batch").symlink_to(tmp_path / "away")
     asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": ["frc"]}
-    with pytest.raises(
-        WriteError, match=r"\.batch must be a batch folder, but is a link"
-    ):
+    with refused(WriteError, "outside-folder"):
         batch(asked)
     assert not any((tmp_path / "away").iterdir())
 

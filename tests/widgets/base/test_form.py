@@ -5,6 +5,7 @@ import pytest
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import Options, option
 from napari_semsr.widgets.base.form import OptionsForm
+from tests.refusals import refused
 
 
 class Example(Options):
@@ -68,7 +69,7 @@ def test_bounds_come_from_the_fields(form):
 
 def test_out_of_range_is_one_sentence(form):
     form.set_values(side=3)
-    with pytest.raises(OptionError, match=r"Option `side` .*16.*got 3\."):
+    with refused(OptionError, "out-of-range", match=r"Option `side` .*16.*got 3\."):
         form.create_options()
 
 
