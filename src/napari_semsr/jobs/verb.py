@@ -196,7 +196,6 @@ class FileInput:
     takes: object = None  # further types that its function accepts
     takes_name: bool = False  # accepts a name instead of a file
     default: str | None = None
-    batch: str = ""
     role: str = ""  # name in histories, if different
     # computes its digest from the call's values, if not from a file
     digest: Callable[..., Job[str]] | None = None

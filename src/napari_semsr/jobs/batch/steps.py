@@ -214,7 +214,7 @@ class _BatchStep:
         """Options of the step, with default values for image and output."""
         inputs = [item for item in self.verb.inputs if not item.flag]
         has_names = bool(inputs) and not getattr(inputs[0], "takes_name", False)
-        usual = tuple(item.batch for item in inputs if item.batch)
+        usual = tuple(item.batch for item in self.verb.images if item.batch)
         usual = usual or ("{previous}",) * has_names
         usual_values = dict(zip((item.name for item in inputs), usual, strict=False))
         output = self.verb.output
