@@ -221,7 +221,15 @@ class _CorrelationReport(ImageMeasurement):
     """
 
     note: Annotated[str | None, Quantity("Note", tabled=False)]
-    found_shift_px: Annotated[FloatPair | None, declare_quantity("Found shift", "px")]
+    found_shift_px: Annotated[
+        FloatPair | None,
+        declare_quantity(
+            *("Shift, down and right", "px", "+.2f"),
+            sd="found_shift_sd_px",
+            method="",
+            definition="found by cross-correlation",
+        ),
+    ]
     found_shift_sd_px: Annotated[
         float | None, declare_quantity("Found shift, s.d.", "px")
     ]
