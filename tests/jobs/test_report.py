@@ -33,6 +33,7 @@ from napari_semsr.jobs import (
     measure_table_job,
     to_json_value,
 )
+from napari_semsr.jobs.report.records import read_record
 from tests.refusals import refused
 from tests.stopping import stop_at
 
@@ -161,6 +162,31 @@ def test_missing_pixels_are_cut_off_and_counted(tmp_path: Path) -> None:
     assert image["measured_box_px"] == [32, 0, 128, 160]
     assert by_name(image["numbers"])["Without a grey level"]["value"] == 25
     assert "largest rectangle without gaps" in page.text
+
+
+def test_measured_and_stored_values_are_the_same(folder: Path) -> None:
+    image = folder / "first.tif"
+    record = run(METRICS.job(image)).to_json()
+    stored = folder / "metrics.json"
+    stored.write_text(json.dumps({"kind": "metrics", **to_json_value(record)}))
+    _, _, told = made_of([image, stored], folder)
+    measured = told["images"][0]["results"]["metrics"]
+    assert measured == {**to_json_value(record), "images": ["first"], "warnings": []}
+    assert read_record(stored).content["method"] == measured["method"]
+    numbers = by_name(told["images"][0]["numbers"])
+    for number in read_record(stored).numbers:
+        if number.name in numbers:
+            assert numbers.pop(number.name).items() >= number.to_json().items()
+    assert set(numbers) == {"Resolution, FRC", "Cut-off, decorrelation"}
+
+
+def test_warnings_of_a_measurement_are_on_the_page_once(scene, tmp_path: Path) -> None:
+    grey = np.roll(scene.truth.array(), 2, axis=1)
+    shifted = scene.truth.replace(data=grey, name="shifted")
+    with pytest.warns(UserWarning, match="is shifted relative to its reference"):
+        _, page, told = made_of([(scene.truth, shifted)], tmp_path)
+    [warning] = [n for n in told["pairs"][0]["notes"] if "is shifted relative" in n]
+    assert page.text.count(warning) == 1
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

@@ -146,10 +146,10 @@ def measure_histogram(
         if high <= low:
             low, high = low - 0.5, high + 0.5
         edges = np.linspace(low, high, bins + 1)
-    top, saturated = values.max(), None
+    top, share = values.max(), None
     if values.dtype.kind in "ui":
         is_top = is_white(float(top), values.dtype, image.significant_bits)
-        saturated = 100 * float(np.mean(values == top)) if is_top else 0.0
+        share = 100 * float(np.mean(values == top)) if is_top else 0.0
     return Histogram(
         edges,
         np.histogram(values, edges)[0].astype(np.int64),
@@ -161,7 +161,7 @@ def measure_histogram(
         highest=float(values.max()),
         emd=None if other is None else earth_movers_distance(values, other),
         missing_percent=100 * (1 - values.size / math.prod(image.shape)),
-        saturated_percent=saturated,
+        saturated_percent=share,
     )
 
 
@@ -203,7 +203,7 @@ class MetricsOptions(Options):
     )
 
 
-_SCALED: Any = {"definition": "grey levels scaled to 255 over the data range"}
+_OF_SHARPNESS: Any = {"definition": "grey levels scaled to 255 over the data range"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,9 +264,9 @@ class Metrics:
     psnr_above_blank_db: Annotated[
         float | None, Quantity("PSNR above it of an image without detail", DB, ".2f")
     ] = None
-    average_gradient: Annotated[float, Quantity("Average gradient", **_SCALED)]
-    contrast: Annotated[float, Quantity("Contrast", **_SCALED)]
-    spatial_frequency: Annotated[float, Quantity("Spatial frequency", **_SCALED)]
+    average_gradient: Annotated[float, Quantity("Average gradient", **_OF_SHARPNESS)]
+    contrast: Annotated[float, Quantity("Contrast", **_OF_SHARPNESS)]
+    spatial_frequency: Annotated[float, Quantity("Spatial frequency", **_OF_SHARPNESS)]
     data_range: Annotated[
         float, Quantity("Data range", LEVELS, verdict="data_range_basis")
     ]

@@ -85,9 +85,9 @@ class ErrorMapReport(MapResult):
     @property
     def method(self) -> Annotated[str, declare_quantity("Method")]:
         """How the enhanced image was matched to the reference, as text."""
-        moved = f"shifted by {self.shift_text}, " if any(self.shift_px) else ""
+        shift = f"shifted by {self.shift_text}, " if any(self.shift_px) else ""
         return (
-            f"enhanced image {moved}blurred with a Gaussian, matched in gain and "
+            f"enhanced image {shift}blurred with a Gaussian, matched in gain and "
             f"offset; {self.pixels} pixels"
         )
 

@@ -443,10 +443,10 @@ def create_image_plan(options: ReportOptions, *, has_halves: bool = False) -> Pl
     """Return the plan that measures an image, with a mosaic's halves if it has them."""
     image, whole = Placeholder(name="image"), Placeholder(name="whole image")
     halves = Placeholder(name="halves")
-    correlated: Any = {"a": image, "halves": halves} if has_halves else {"a": whole}
+    frc_inputs: Any = {"a": image, "halves": halves} if has_halves else {"a": whole}
     return _create_plan(
         ("metrics", "metrics", {"image": image}, {}),
-        ("frc", "frc", correlated, {"criterion": options.criterion}),
+        ("frc", "frc", frc_inputs, {"criterion": options.criterion}),
         ("decorrelation", "decorrelation", {"image": whole}, {}),
         ("spectrum", "spectrum", {"image": whole}, {}),
     )
@@ -456,14 +456,14 @@ def create_pair_plan(options: ReportOptions) -> Plan:
     """Return the plan that compares an image with its reference."""
     image, reference = Placeholder(name="image"), Placeholder(name="reference")
     whole, target = (Placeholder(name=f"whole {i.name}") for i in (image, reference))
-    compared = {"image": whole, "reference": target}
-    mapped = {"reference": reference, "enhanced": image}
-    correlated = {"a": target, "b": whole}
+    metrics_inputs = {"image": whole, "reference": target}
+    map_inputs = {"reference": reference, "enhanced": image}
+    frc_inputs = {"a": target, "b": whole}
     return _create_plan(
-        ("metrics as they are", "metrics", compared, {}),
-        ("metrics affine", "metrics", compared, {"match": "affine"}),
-        ("frc", "frc", correlated, {"criterion": options.criterion}),
-        ("error_map", "error-map", mapped, {}),
+        ("metrics as they are", "metrics", metrics_inputs, {}),
+        ("metrics affine", "metrics", metrics_inputs, {"match": "affine"}),
+        ("frc", "frc", frc_inputs, {"criterion": options.criterion}),
+        ("error_map", "error-map", map_inputs, {}),
     )
 
 
@@ -484,18 +484,21 @@ def _execute_calls(
 
     for call in plan.calls:
         job = execute(Plan(calls=(call,)), results.folder, results)
-        shown = _VALUES[call.name]
+        suffixes = _VALUES[call.name]
         try:
             yield from map_progress(job, add_label)
         except SemsrError as error:
             labels = {key: q.label for key, q in declare_keys(call.verb).items()}
-            names = [f"{labels[k]}{shown[k]}" for k in shown if k not in _NOT_ALWAYS]
+            names = [
+                f"{labels[k]}{suffixes[k]}" for k in suffixes if k not in _NOT_ALWAYS
+            ]
+            names = names or [call.name.capitalize()]
             numbers = [Number(name, None, reason=str(error)) for name in names]
             measurement = Measurement(call.name, call.verb, numbers)
         else:
             record = results.results[call.name].to_json()
             record["warnings"] = [*results.warnings]
-            measurement = describe_record(call.name, call.verb, record, shown)
+            measurement = describe_record(call.name, call.verb, record, suffixes)
         for sentence in results.warnings:
             if get_error_code(sentence) != "made-by-network":  # the page marks it
                 warn(sentence)
@@ -776,7 +779,7 @@ _SENTENCES = {  # with the place of citation and images, and papers
         "",
     ),
     "error-map": (
-        "Error maps{} were made (RSE: root mean square, RSP: Pearson's correlation)",
+        "Error maps{} were made (RSE: root mean square difference, RSP: correlation)",
         "culley",
     ),
     "metrics": (
@@ -795,7 +798,8 @@ _SENTENCES = {  # with the place of citation and images, and papers
 _OF_SHARPNESS = (
     "The average gradient (mean of √((Δx² + Δy²)/2)), the contrast (mean squared "
     "difference of neighbouring pixels) and the spatial frequency (square root of the "
-    "summed mean squared differences along rows and columns){} were computed"
+    "summed mean squared differences along rows and columns){}, of grey levels scaled "
+    "to 255 over the data range, were computed"
 )
 _OF_MAPS = {
     "near": "found by correlation of orientation fields, near the stated pixel sizes",
@@ -810,13 +814,13 @@ def _describe_measurements(
 ) -> Iterable[str]:
     """Describe what each command measured of images, pairs and stored records."""
     items: list[ReportImage | ImagePair] = [*parts.pictures, *parts.pairs]
-    measured = [(item.label, call) for item in items for call in item.measures.calls]
-    measured += [(" and ".join(item.images), item) for item in parts.records]
+    entries = [(item.label, call) for item in items for call in item.measures.calls]
+    entries += [(" and ".join(item.images), item) for item in parts.records]
     groups: dict[tuple[object, ...], list[tuple[str, Measurement]]] = {}
-    for label, item in measured:
+    for label, item in entries:
         kind = bool(item.digest), _AGAINST in label, item.content.get("match")
         groups.setdefault((item.verb, *kind), []).append((label, item))
-    verbs = dict.fromkeys((*_SENTENCES, *(item.verb for _, item in measured)))
+    verbs = dict.fromkeys((*_SENTENCES, *(item.verb for _, item in entries)))
     for verb in verbs:
         for group in (group for key, group in groups.items() if key[0] == verb):
             if any(item.content for _, item in group):  # not all failed
@@ -834,8 +838,8 @@ def _format_method_sentence(
     methods: dict[str, dict[str, None]] = {}  # and the images of each
     reasons: dict[str, dict[str, None]] = {}
     for label, item in group:
-        searched = _OF_MAPS.get(str(item.content.get("searched")), "")
-        method = str(item.content.get("method") or searched)
+        search = _OF_MAPS.get(str(item.content.get("searched")), "")
+        method = str(item.content.get("method") or search)
         for part in filter(None, method.split("; ")):
             methods.setdefault(part, {})[label] = None
         if item.numbers and item.numbers[0].reason:
@@ -1069,12 +1073,12 @@ def _format_pixel_size(image: Micrograph) -> str:
 
 
 def _plot_measurements(
-    measured: Iterable[Measurement], names: Sequence[str] = ("image", "reference")
+    measurements: Iterable[Measurement], names: Sequence[str] = ("image", "reference")
 ) -> list[tuple[str, bytes]]:
     """Plot the curves of measurements; `names` are the image names."""
     plots = (
         curve.create_plot(item.content.get, names)
-        for item in measured
+        for item in measurements
         for curve in get_curves(item.verb)
     )
     each = {plot.title: plot for plot in plots if plot is not None}  # once

@@ -427,11 +427,11 @@ def _create_number(
 def _select_values(
     quantities: Mapping[str, Quantity],
     record: Mapping[str, Any],
-    hidden: Set[str] = frozenset(),
+    elsewhere: Set[str] = frozenset(),
 ) -> dict[str, str]:
     """Return the declared keys of a record that are not shown with other keys."""
-    hidden = hidden | _get_companion_keys(quantities)
-    keys = (key for key in record if key in quantities and key not in hidden)
+    beside = elsewhere | _get_companion_keys(quantities)
+    keys = (key for key in record if key in quantities and key not in beside)
     return dict.fromkeys(keys, "")
 
 
@@ -499,4 +499,4 @@ def _format_number(number: Number) -> Number:
         mean, spread = (format_value(float(part(plain))) for part in (np.mean, np.std))
         error = f"{mean} ± {spread} {number.unit}".rstrip()
         text = f"{len(plain)} values, mean {error} (s.d.)"
-    return replace(number, value=text, also="", sd=None)
+    return replace(number, value=text, unit="", also="", sd=None)
