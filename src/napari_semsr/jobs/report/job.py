@@ -66,9 +66,9 @@ from napari_semsr.jobs.plan import (
     execute,
 )
 from napari_semsr.jobs.report.records import (
-    Measurement,
     Measurements,
     Number,
+    RecordSummary,
     declare_keys,
     describe_record,
     get_curves,
@@ -213,7 +213,7 @@ class ReportContents:
 
     pictures: list[ReportImage]
     pairs: list[ImagePair]
-    records: list[Measurement]
+    records: list[RecordSummary]
     findings: Sequence[PanelFindings]
 
 
@@ -494,7 +494,7 @@ def _execute_calls(
             ]
             names = names or [call.name.capitalize()]
             numbers = [Number(name, None, reason=str(error)) for name in names]
-            measurement = Measurement(call.name, call.verb, numbers)
+            measurement = RecordSummary(call.name, call.verb, numbers)
         else:
             record = results.results[call.name].to_json()
             record["warnings"] = [*results.warnings]
@@ -522,7 +522,7 @@ def _measure_image(
         )
         measures.notes.append(Message(sentence, "measured-in-part"))
     if item.is_map:
-        measures.calls.append(Measurement("map", "", create_map_numbers(part)))
+        measures.calls.append(RecordSummary("map", "", create_map_numbers(part)))
         return
     if item.path is not None and item.box is None:
         note = create_databar_note(item.label, part)
@@ -816,7 +816,7 @@ def _describe_measurements(
     items: list[ReportImage | ImagePair] = [*parts.pictures, *parts.pairs]
     entries = [(item.label, call) for item in items for call in item.measures.calls]
     entries += [(" and ".join(item.images), item) for item in parts.records]
-    groups: dict[tuple[object, ...], list[tuple[str, Measurement]]] = {}
+    groups: dict[tuple[object, ...], list[tuple[str, RecordSummary]]] = {}
     for label, item in entries:
         kind = bool(item.digest), _AGAINST in label, item.content.get("match")
         groups.setdefault((item.verb, *kind), []).append((label, item))
@@ -828,7 +828,7 @@ def _describe_measurements(
 
 
 def _format_method_sentence(
-    verb: str, group: Sequence[tuple[str, Measurement]], cites: _CitationList
+    verb: str, group: Sequence[tuple[str, RecordSummary]], cites: _CitationList
 ) -> str:
     """Return the sentence on a command, with reasons for images without a value."""
     words, names = _SENTENCES.get(verb, (f"{verb.capitalize()}{{}} was computed", ""))
@@ -1073,7 +1073,7 @@ def _format_pixel_size(image: Micrograph) -> str:
 
 
 def _plot_measurements(
-    measurements: Iterable[Measurement], names: Sequence[str] = ("image", "reference")
+    measurements: Iterable[RecordSummary], names: Sequence[str] = ("image", "reference")
 ) -> list[tuple[str, bytes]]:
     """Plot the curves of measurements; `names` are the image names."""
     plots = (

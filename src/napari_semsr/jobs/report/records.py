@@ -132,8 +132,8 @@ class NumbersTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """Record of a measuring command as values, from a call or a JSON file."""
+class RecordSummary:
+    """Values, tables and notes of the record of a command, from a call or a file."""
 
     name: str  # of the call or the file
     verb: str
@@ -154,7 +154,7 @@ class Measurement:
 class Measurements:
     """Measurements of an image or a pair."""
 
-    calls: list[Measurement] = field(default_factory=list)
+    calls: list[RecordSummary] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -187,7 +187,7 @@ def is_record_file(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def read_record(path: Path) -> Measurement:
+def read_record(path: Path) -> RecordSummary:
     """Read the JSON file of a measuring command."""
     try:
         if path.stat().st_size > _LARGEST:
@@ -268,7 +268,7 @@ def describe_record(
     values: Mapping[str, str] | None = None,
     *,
     digest: str = "",
-) -> Measurement:
+) -> RecordSummary:
     """Convert the record of a command to numbers and tables.
 
     `values` limits it to some keys, each with a suffix of its label; otherwise all
@@ -291,7 +291,7 @@ def describe_record(
     else:
         images = list(map(str, images)) if isinstance(images, list) else []
         images += [str(content[k]) for k in ("optical", "sem") if content.get(k)]
-    return Measurement(
+    return RecordSummary(
         name=name,
         verb=verb,
         images=tuple(images),
