@@ -9,6 +9,7 @@ from skimage.metrics import (
 from napari_semsr.analysis import (
     compute_psnr_gain,
     measure_gaps,
+    measure_histogram,
     measure_metrics,
     structural_similarity,
     sum_section_errors,
@@ -108,6 +109,21 @@ def test_match_of_a_constant_is_blank_and_to_a_constant_refused(images, level):
         measure_metrics(image, flat, data_range=255, match="affine")
     plain = measure_metrics(image, flat, data_range=255)
     assert plain.ssim < 0.5
+
+
+def test_method_and_shares_of_pixels_are_stated():
+    grey = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    grey[0] = 255
+    found = measure_metrics(Micrograph(grey), Micrograph(grey // 2), match="affine")
+    assert found.method.startswith("data range 255 (assumed: full scale of the type); ")
+    assert f"matched with gain {found.gain:.4g} and offset" in found.method
+    levels = measure_histogram(Micrograph(grey))
+    assert (levels.missing_percent, levels.saturated_percent) == (0, 10)
+    real = grey.astype(float)
+    real[:2] = np.nan
+    levels = measure_histogram(Micrograph(real))
+    assert levels.missing_percent == pytest.approx(20)
+    assert levels.saturated_percent is None
 
 
 def test_an_image_without_a_range_of_grey_values_is_refused_by_its_name():

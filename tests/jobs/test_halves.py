@@ -1,5 +1,6 @@
 """A mosaic's halves lie beside it, and tell its resolution where they are its own."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -183,6 +184,10 @@ def test_report_on_an_open_mosaic_measures_its_halves(made, tmp_path):
     shown = read(made.output).replace(path=made.output)
     run(REPORT.job([shown], tmp_path / "r.html"))
     assert "mosaic-halves" in (tmp_path / "r.html").read_text()
+    told = json.loads((tmp_path / "r.json").read_text())
+    first, second = told["images"][0]["results"]["frc"]["halves"]
+    assert first.endswith("half a")
+    assert second.endswith("half b")
 
 
 @pytest.mark.quick(1)

@@ -125,6 +125,19 @@ def test_placeholder_takes_an_image_in_memory_and_its_size_counts(image, tmp_pat
         run(execute(plan, tmp_path))
 
 
+def test_value_that_only_the_function_of_a_command_takes_is_passed_on(image, tmp_path):
+    mosaic = read(image)
+    noise = np.random.default_rng(1).normal(0, 0.1, (2, *mosaic.shape))
+    halves = tuple(mosaic.replace(data=mosaic.array() + one) for one in noise)
+    inputs = {"a": Placeholder(), "halves": Placeholder(name="halves")}
+    plan = Plan(calls=(Call(name="frc", verb="frc", inputs=inputs),))
+    results = Results(None, tmp_path, {"image": mosaic, "halves": halves})
+    run(execute(plan, tmp_path, results))
+    direct = run(get_verb("frc").job(mosaic, halves=halves))
+    assert "halves" in direct.result.method
+    assert results.results["frc"].result.method == direct.result.method
+
+
 def test_call_that_was_interrupted_is_begun_until_it_has_a_result(image, tmp_path):
     """Its options may change, which a longer training does; its inputs may not."""
     cut = steps(File(path=str(image))).calls[0]

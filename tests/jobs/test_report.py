@@ -33,7 +33,7 @@ from napari_semsr.jobs import (
     measure_table_job,
     to_json_value,
 )
-from napari_semsr.jobs.report.numbers import create_grey_numbers
+from napari_semsr.jobs.report.records import read_record
 from tests.refusals import refused
 from tests.stopping import stop_at
 
@@ -164,16 +164,42 @@ def test_missing_pixels_are_cut_off_and_counted(tmp_path: Path) -> None:
     assert "largest rectangle without gaps" in page.text
 
 
+def test_measured_and_stored_values_are_the_same(folder: Path) -> None:
+    image = folder / "first.tif"
+    record = run(METRICS.job(image)).to_json()
+    stored = folder / "metrics.json"
+    stored.write_text(json.dumps({"kind": "metrics", **to_json_value(record)}))
+    _, _, told = made_of([image, stored], folder)
+    measured = told["images"][0]["results"]["metrics"]
+    assert measured == {**to_json_value(record), "images": ["first"], "warnings": []}
+    assert read_record(stored).content["method"] == measured["method"]
+    numbers = by_name(told["images"][0]["numbers"])
+    for number in read_record(stored).numbers:
+        if number.name in numbers:
+            assert numbers.pop(number.name).items() >= number.to_json().items()
+    assert set(numbers) == {"Resolution, FRC", "Cut-off, decorrelation"}
+
+
+def test_warnings_of_a_measurement_are_on_the_page_once(scene, tmp_path: Path) -> None:
+    grey = np.roll(scene.truth.array(), 2, axis=1)
+    shifted = scene.truth.replace(data=grey, name="shifted")
+    with pytest.warns(UserWarning, match="is shifted relative to its reference"):
+        _, page, told = made_of([(scene.truth, shifted)], tmp_path)
+    [warning] = [n for n in told["pairs"][0]["notes"] if "is shifted relative" in n]
+    assert page.text.count(warning) == 1
+
+
 @pytest.mark.parametrize("bits", [8, 12, 16])
-def test_saturated_pixels_of_every_depth_are_counted(bits: int) -> None:
+def test_saturated_pixels_of_every_depth_are_counted(bits: int, tmp_path) -> None:
     data = np.random.default_rng(0).integers(0, 200, (64, 64)).astype(np.uint16)
     data[:8] = 2**bits - 1
     image = Micrograph(data.astype(np.uint8) if bits == 8 else data)
-    found = {number.name: number.value for number in create_grey_numbers(image)}
-    assert found["Saturated"] == 12.5
+    _, _, told = made_of([image], tmp_path)
+    assert by_name(told["images"][0]["numbers"])["Saturated"]["value"] == 12.5
 
 
 @pytest.mark.broad
+@pytest.mark.filterwarnings("ignore:second was made by the network a-net")
 def test_networks_are_named_and_are_not_the_reference(scene, tmp_path: Path) -> None:
     history = Provenance(job="enhance", model_name="a-net", model_digest="sha256:12ab")
     enhanced = scene.second.replace(provenance=history)
@@ -182,6 +208,7 @@ def test_networks_are_named_and_are_not_the_reference(scene, tmp_path: Path) -> 
     made = next(item for item in told["images"] if item["name"] == "second")
     assert made["networks"] == [{"name": "a-net", "digest": "sha256:12ab"}]
     assert "sha256:12ab" in page.text
+    assert "decorrelation describes the network's output" in made["notes"][0]
     assert "made by the network a-net (sha256:12ab)" in " ".join(result.methods)
 
 
@@ -218,6 +245,7 @@ def test_methods_name_nothing_that_was_not_done(folder: Path) -> None:
 
 
 @pytest.mark.broad
+@pytest.mark.filterwarnings("ignore:The image is shifted")
 @pytest.mark.parametrize(("shift", "moved"), [(0.0, False), (0.4, True)])
 def test_methods_move_the_enhanced_image_where_it_was_moved(
     scene, tmp_path: Path, shift: float, moved: bool
@@ -225,7 +253,7 @@ def test_methods_move_the_enhanced_image_where_it_was_moved(
     grey = ndimage.shift(scene.truth.array().astype(float), shift, mode="mirror")
     result, _, told = made_of([(scene.truth, scene.truth.replace(data=grey))], tmp_path)
     assert any(told["pairs"][0]["results"]["error_map"]["shift_px"]) is moved
-    words = "subpixel accuracy, blurred" if moved else "image was blurred"
+    words = "enhanced image shifted by" if moved else "image blurred"
     assert words in " ".join(result.methods)
 
 
@@ -327,7 +355,7 @@ def test_pair_is_split_where_the_history_tells_what_light_carried(folder: Path) 
         number = numbers[f"PSNR {band} the optical cut-off"]
         wanted = getattr(figures, f"psnr_{band}_db")
         assert number["value"] == pytest.approx(wanted, abs=0.01)
-        assert "than 80 nm" in number["method"]
+        assert "cut-off 80 nm" in number["method"]
 
 
 @pytest.mark.quick(1)

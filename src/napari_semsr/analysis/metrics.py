@@ -6,7 +6,7 @@ unless an affine match is requested.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from napari_semsr.core import (
     RealArray,
     declare_quantity,
     format_number,
+    is_white,
     option,
     require_memory,
 )
@@ -39,12 +40,18 @@ _BYTES_PER_PX = 48.0  # for each image; measured: growth of peak memory, 4000 x 
 _SHORT = 2  # bytes of a grey value; chosen: one table counts all 65 536 levels
 
 
+_OF_PIXELS: Any = {"method": "", "definition": "over all pixels with a grey level"}
+_PIXELS = "% of the pixels"
+
+
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """Grey-level histogram of an image, and of a reference with the same bins.
 
     `emd` is the earth mover's distance of all pixel values, not of the bins; None
-    without a reference.
+    without a reference. `missing_percent` counts pixels that are not finite, and
+    `saturated_percent` those at the maximum of an integer type or its bit depth; None
+    for other types.
     """
 
     bins: (
@@ -52,12 +59,28 @@ class Histogram:
     )
     counts: NDArray[np.int64]
     reference_counts: NDArray[np.int64] | None
-    mean: Annotated[float, Quantity("Mean grey level", LEVELS)]
-    sd: Annotated[float, Quantity("Standard deviation", LEVELS)]
-    median: Annotated[float, Quantity("Median grey level", LEVELS)]
-    lowest: Annotated[float, Quantity("Lowest grey level", LEVELS)]
-    highest: Annotated[float, Quantity("Highest grey level", LEVELS)]
-    emd: Annotated[float | None, Quantity("Distance of grey levels", LEVELS)]
+    mean: Annotated[float, Quantity("Mean grey level", LEVELS, **_OF_PIXELS)]
+    sd: Annotated[float, Quantity("Standard deviation", LEVELS, **_OF_PIXELS)]
+    median: Annotated[float, Quantity("Median grey level", LEVELS, **_OF_PIXELS)]
+    lowest: Annotated[float, Quantity("Lowest grey level", LEVELS, **_OF_PIXELS)]
+    highest: Annotated[float, Quantity("Highest grey level", LEVELS, **_OF_PIXELS)]
+    emd: Annotated[
+        float | None,
+        Quantity(
+            *("Distance of grey levels", LEVELS),
+            method="",
+            definition="earth mover's distance of all pixel values",
+        ),
+    ]
+    missing_percent: Annotated[
+        float,
+        declare_quantity(
+            "Without a grey level", _PIXELS, method="", definition="counted"
+        ),
+    ]
+    saturated_percent: Annotated[
+        float | None, declare_quantity("Saturated", _PIXELS, **_OF_PIXELS)
+    ]
 
 
 def _read_finite_pixels(m: Micrograph) -> NDArray[np.generic]:
@@ -123,6 +146,10 @@ def measure_histogram(
         if high <= low:
             low, high = low - 0.5, high + 0.5
         edges = np.linspace(low, high, bins + 1)
+    top, share = values.max(), None
+    if values.dtype.kind in "ui":
+        is_top = is_white(float(top), values.dtype, image.significant_bits)
+        share = 100 * float(np.mean(values == top)) if is_top else 0.0
     return Histogram(
         edges,
         np.histogram(values, edges)[0].astype(np.int64),
@@ -133,6 +160,8 @@ def measure_histogram(
         lowest=float(values.min()),
         highest=float(values.max()),
         emd=None if other is None else earth_movers_distance(values, other),
+        missing_percent=100 * (1 - values.size / math.prod(image.shape)),
+        saturated_percent=share,
     )
 
 
@@ -174,6 +203,9 @@ class MetricsOptions(Options):
     )
 
 
+_OF_SHARPNESS: Any = {"definition": "grey levels scaled to 255 over the data range"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """Similarity of an image to a reference, its sharpness, and the data range used.
@@ -197,25 +229,44 @@ class Metrics:
         ),
     ] = None
     ssim: Annotated[
-        float | None, Quantity("SSIM", "", ".4f", reason="missing_ssim_reason")
+        float | None,
+        Quantity(
+            *("SSIM", "", ".4f"),
+            reason="missing_ssim_reason",
+            definition="Gaussian window 11 x 11, standard deviation 1.5 px",
+        ),
     ] = None
     ssim_gao: Annotated[
         float | None, declare_quantity("SSIM, K₂ = 0.02", "", ".4f")
     ] = None
-    nrmse: Annotated[float | None, Quantity("NRMSE", "", ".4f")] = None
+    nrmse: Annotated[
+        float | None,
+        Quantity(
+            *("NRMSE", "", ".4f"),
+            definition="normalised by the root mean square of the reference",
+        ),
+    ] = None
     cut_off_nm: Annotated[float | None, Quantity("Optical cut-off", "nm")] = None
     psnr_below_db: Annotated[
-        float | None, Quantity("PSNR below the optical cut-off", DB, ".2f")
+        float | None,
+        Quantity(
+            *("PSNR below the optical cut-off", DB, ".2f"),
+            definition="error at longer periods",
+        ),
     ] = None
     psnr_above_db: Annotated[
-        float | None, Quantity("PSNR above the optical cut-off", DB, ".2f")
+        float | None,
+        Quantity(
+            *("PSNR above the optical cut-off", DB, ".2f"),
+            definition="error at shorter periods",
+        ),
     ] = None
     psnr_above_blank_db: Annotated[
         float | None, Quantity("PSNR above it of an image without detail", DB, ".2f")
     ] = None
-    average_gradient: Annotated[float, Quantity("Average gradient")]
-    contrast: Annotated[float, Quantity("Contrast")]
-    spatial_frequency: Annotated[float, Quantity("Spatial frequency")]
+    average_gradient: Annotated[float, Quantity("Average gradient", **_OF_SHARPNESS)]
+    contrast: Annotated[float, Quantity("Contrast", **_OF_SHARPNESS)]
+    spatial_frequency: Annotated[float, Quantity("Spatial frequency", **_OF_SHARPNESS)]
     data_range: Annotated[
         float, Quantity("Data range", LEVELS, verdict="data_range_basis")
     ]
@@ -260,12 +311,30 @@ class Metrics:
         return f"RMS error of {share:.2g} % of the data range, {scale}"
 
     @property
-    def missing_psnr_reason(self) -> str | None:
+    def method(self) -> Annotated[str, declare_quantity("Method")]:
+        """Data range, match of grey levels and cut-off, as text."""
+        scale = f"{format_number(self.data_range)} ({self.data_range_basis})"
+        parts = [f"data range {scale}"]
+        if self.match is not None:
+            fit = f"gain {self.gain:.4g} and offset {self.offset:.4g}"
+            parts.append(f"grey levels first matched with {fit}")
+        elif self.psnr_db is not None:
+            parts.append("grey levels unchanged")
+        if self.cut_off_nm is not None:
+            parts.append(f"optical cut-off {self.cut_off_nm:.4g} nm")
+        return "; ".join(parts)
+
+    @property
+    def missing_psnr_reason(
+        self,
+    ) -> Annotated[str | None, declare_quantity("Why PSNR is missing")]:
         """Reason for a missing value despite a reference."""
         return "infinite: all pixels are equal" if self.identical else None
 
     @property
-    def missing_ssim_reason(self) -> str | None:
+    def missing_ssim_reason(
+        self,
+    ) -> Annotated[str | None, declare_quantity("Why SSIM is missing")]:
         """Reason for a missing value despite a reference."""
         was_compared = self.psnr_db is not None or self.identical
         small = was_compared and self.ssim is None

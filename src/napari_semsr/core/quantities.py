@@ -37,7 +37,6 @@ class Quantity:
     label: str
     unit: str = ""
     form: str = _FORM
-    help: str = ""  # explanation for the manual, if the label needs one
     # fields shown with it: the same in another unit (used instead of it if it is
     # None), its standard deviation, its interval
     also: str = ""
@@ -46,6 +45,9 @@ class Quantity:
     within: str = "95 %"  # coverage of the interval
     # field with the reason why the value is missing; without it, None is not shown
     reason: str = ""
+    # field with the method of the result, if it applies, and how this value follows
+    method: str = "method"
+    definition: str = ""
     note: str = ""  # text shown after it everywhere
     verdict: str = ""  # field with an assessment of the value
     column: str = ""  # name in tables; by default from the field's name and unit
@@ -211,13 +213,19 @@ def get_value(result: Any, name: str) -> Any:
 def get_stored_names(kind: type) -> list[str]:
     """Return the names of the stored quantities, including properties.
 
-    Shown quantities without a unit and a format are texts, and are left out.
+    Texts, and shown quantities without a unit and a format, are left out, except the
+    method of a value and the reason why it is missing.
     """
+    quantities = get_quantities(kind)
+    texts = {n for one, _ in quantities.values() for n in (one.reason, one.method)}
     return [
         name
-        for name, (quantity, bare) in get_quantities(kind).items()
-        if bare not in (str, str | None)
-        and (not quantity.shown or quantity.unit or quantity.form != _FORM)
+        for name, (quantity, bare) in quantities.items()
+        if name in texts
+        or (
+            bare not in (str, str | None)
+            and (not quantity.shown or quantity.unit or quantity.form != _FORM)
+        )
     ]
 
 

@@ -83,6 +83,15 @@ class ErrorMapReport(MapResult):
         )
 
     @property
+    def method(self) -> Annotated[str, declare_quantity("Method")]:
+        """How the enhanced image was matched to the reference, as text."""
+        shift = f"shifted by {self.shift_text}, " if any(self.shift_px) else ""
+        return (
+            f"enhanced image {shift}blurred with a Gaussian, matched in gain and "
+            f"offset; {self.pixels} pixels"
+        )
+
+    @property
     def shift_text(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
         """Shift of the enhanced image as text."""
         return format_shift(self.shift_px)

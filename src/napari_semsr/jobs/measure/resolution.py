@@ -221,7 +221,15 @@ class _CorrelationReport(ImageMeasurement):
     """
 
     note: Annotated[str | None, Quantity("Note", tabled=False)]
-    found_shift_px: Annotated[FloatPair | None, declare_quantity("Found shift", "px")]
+    found_shift_px: Annotated[
+        FloatPair | None,
+        declare_quantity(
+            *("Shift, down and right", "px", "+.2f"),
+            sd="found_shift_sd_px",
+            method="",
+            definition="found by cross-correlation",
+        ),
+    ]
     found_shift_sd_px: Annotated[
         float | None, declare_quantity("Found shift, s.d.", "px")
     ]
@@ -243,8 +251,9 @@ class _CorrelationReport(ImageMeasurement):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrcReport(_CorrelationReport):
-    """Fourier ring correlation of one or two images."""
+    """Fourier ring correlation of one or two images, or of a mosaic's halves."""
 
+    halves: tuple[str, ...] | None  # their names
     result: FrcResult = field(metadata=FLAT)
 
 
@@ -305,6 +314,7 @@ def _correlate_images(
     warnings = [_explain_missing_registration(offset), note, where, beyond]
     return FrcReport(
         **run.get_result_fields(sized_image),
+        halves=None if halves is None else (one.name, other.name),
         result=result,
         note=" ".join(filter(None, warnings)) or None,
         found_shift_px=offset.shift_px,

@@ -503,6 +503,8 @@ def _run_call(
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     verb = require_verb(call.verb)
     values = collect_arguments(call, calls, folder, results.values)
+    # what only its function takes, such as the halves of a mosaic in memory
+    more = {name: values[name] for name in call.inputs if name not in verb.arguments}
     places = [
         get_output_store_path(folder / path, resume=True)
         for path in call.outputs.values()
@@ -512,13 +514,13 @@ def _run_call(
         or any(read_store_state(one)[1].get("complete") is False for one in places)
     )
     how: dict[str, Any] = {"hear": results.warnings.append, "share": _PARTS}
-    job = verb.start(values, overwrite=True, resume=is_begun)
+    job = verb.start(values, overwrite=True, resume=is_begun, **more)
     try:
         result = yield from _run_job_with_progress(step, job, **how)
     except SemsrError as error:
         if not is_begun or error.code not in ("other-run", "not-resumable"):
             raise
-        job = verb.start(values, overwrite=True)
+        job = verb.start(values, overwrite=True, **more)
         result = yield from _run_job_with_progress(step, job, **how)
     results.results[call.name] = result
     record = result.to_json()

@@ -2,21 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
-from napari_semsr.analysis import (
-    Decorrelation,
-    Metrics,
-    compute_radial_spectrum,
-    measure_decorrelation,
-    measure_histogram,
-    measure_metrics,
-)
 from napari_semsr.core import (
     Box,
     Figure,
@@ -36,7 +29,9 @@ from napari_semsr.core import (
     get_central_box,
     get_error_code,
     get_software_versions,
+    map_progress,
     option,
+    warn,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.crop import crop_to_gap_free_box
@@ -50,7 +45,6 @@ from napari_semsr.jobs.images import (
     Result,
     append_image_records,
     check_output_not_input,
-    collect_warnings,
     correct_pixel_sizes,
     create_databar_note,
     get_image_name,
@@ -62,34 +56,21 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.leakage import TRAINED_ON
 from napari_semsr.jobs.measure import (
     ALONE,
-    ERROR_MAP,
-    FRC as FRC_VERB,
-    ErrorMapReport,
-    FrcJobOptions,
     find_halves,
 )
-from napari_semsr.jobs.report.numbers import (
-    AS_THEY_ARE,
-    DATA_RANGE,
-    DECORRELATION,
-    EMD,
-    ERRORS,
-    FRC,
-    MATCHED_NAMES,
-    SHARPNESS,
-    Measurements,
-    Number,
-    create_decorrelation_number,
-    create_emd_numbers,
-    create_error_numbers,
-    create_frc_number,
-    create_grey_numbers,
-    create_map_numbers,
-    create_metric_numbers,
-    create_sharpness_numbers,
+from napari_semsr.jobs.plan import (
+    Call,
+    Placeholder,
+    Plan,
+    Results,
+    execute,
 )
 from napari_semsr.jobs.report.records import (
-    StoredNumbers,
+    Measurements,
+    Number,
+    RecordSummary,
+    declare_keys,
+    describe_record,
     get_curves,
     is_record_file,
     read_record,
@@ -108,10 +89,9 @@ from napari_semsr.reporting import (
     write_page,
 )
 
-T = TypeVar("T")
-
 _MOST = 40  # images; chosen: a page of 20 MB still opens at once
 _PAIR = "::"
+_AGAINST = " against "
 _NUMBERS = ".json"
 _INPUT_KINDS = ("images", "pairs", "files")
 _MIDDLE_PX = 4096  # side of the measured centre of a larger image; chosen: 2 GB at most
@@ -224,7 +204,7 @@ class ImagePair:
     @property
     def label(self) -> str:
         """Names of both images."""
-        return f"{self.other.label} against {self.reference.label}"
+        return f"{self.other.label}{_AGAINST}{self.reference.label}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +213,7 @@ class ReportContents:
 
     pictures: list[ReportImage]
     pairs: list[ImagePair]
-    records: list[StoredNumbers]
+    records: list[RecordSummary]
     findings: Sequence[PanelFindings]
 
 
@@ -437,209 +417,186 @@ def _create_pair(reference: ReportImage, other: ReportImage) -> ImagePair:
     return ImagePair(reference, other)
 
 
-# Measurements.
+# Measurements: a plan of calls for each image and each pair. Images are placeholders;
+# the `whole` ones have no gaps.
+
+_GREYS = ("mean", "sd", "lowest", "highest", "missing_percent", "saturated_percent")
+_SHARPNESS = ("average_gradient", "contrast", "spatial_frequency", "data_range")
+_SIMILARITY = ("psnr_db", "ssim", "nrmse")
+_VALUES: dict[str, dict[str, str]] = {
+    "metrics": dict.fromkeys((*_GREYS, *_SHARPNESS), ""),
+    "frc": {"resolution_nm": ", FRC", "found_shift_px": ""},
+    "decorrelation": {"resolution_nm": ", decorrelation"},
+    "spectrum": {},
+    "metrics as they are": dict.fromkeys((*_SIMILARITY, "emd"), ""),
+    "metrics affine": {
+        **dict.fromkeys(_SIMILARITY, ", grey levels fitted"),
+        **dict.fromkeys(("psnr_below_db", "psnr_above_db"), ""),
+    },
+    "error_map": dict.fromkeys(("rse", "rsp", "sigma_nm", "alpha", "beta"), ""),
+}
+"""Keys of each call's record that are shown, with a suffix of their labels."""
+_NOT_ALWAYS = ("found_shift_px", "psnr_below_db", "psnr_above_db")  # of such images
 
 
-def _try_measurement(
-    measures: Measurements,
-    names: Sequence[str],
-    job: Job[T],
-    key: str = "",
-    say: Callable[[T], Sequence[Number]] = lambda _: (),
-    part: Callable[[T], Any] = lambda result: result,
-) -> Job[T | None]:
-    """Run a measurement; record the reason if it fails.
-
-    The result, or a `part` of it, is stored under `key`, with the values from `say`.
-    """
-    try:
-        result = yield from collect_warnings(job, measures.notes)
-    except SemsrError as error:
-        measures.add_failures(names, error)
-        return None
-    if key:
-        measures.results[key] = part(result)
-    measures.numbers += say(result)
-    return result
-
-
-def _try_frc_measurement(
-    measures: Measurements,
-    image: Micrograph,
-    options: ReportOptions,
-    *values: Any,
-    **how: Any,
-) -> Job[Any]:
-    """Try to measure the FRC, with lengths based on the pixel size of an image."""
-    frc_options = FrcJobOptions(criterion=options.criterion)
-    return (
-        yield from _try_measurement(
-            measures,
-            (FRC,),
-            FRC_VERB.job(*values, options=frc_options, **how),
-            "frc",
-            lambda report: [create_frc_number(report.result, image, report.note)],
-            lambda report: report.result,
-        )
+def create_image_plan(options: ReportOptions, *, has_halves: bool = False) -> Plan:
+    """Return the plan that measures an image, with a mosaic's halves if it has them."""
+    image, whole = Placeholder(name="image"), Placeholder(name="whole image")
+    halves = Placeholder(name="halves")
+    frc_inputs: Any = {"a": image, "halves": halves} if has_halves else {"a": whole}
+    return _create_plan(
+        ("metrics", "metrics", {"image": image}, {}),
+        ("frc", "frc", frc_inputs, {"criterion": options.criterion}),
+        ("decorrelation", "decorrelation", {"image": whole}, {}),
+        ("spectrum", "spectrum", {"image": whole}, {}),
     )
 
 
-def _wrap_function_as_job(make: Callable[..., T], *values: Any, **how: Any) -> Job[T]:
-    """Wrap a function without progress steps as a job."""
-    yield from ()
-    return make(*values, **how)
+def create_pair_plan(options: ReportOptions) -> Plan:
+    """Return the plan that compares an image with its reference."""
+    image, reference = Placeholder(name="image"), Placeholder(name="reference")
+    whole, target = (Placeholder(name=f"whole {i.name}") for i in (image, reference))
+    metrics_inputs = {"image": whole, "reference": target}
+    map_inputs = {"reference": reference, "enhanced": image}
+    frc_inputs = {"a": target, "b": whole}
+    return _create_plan(
+        ("metrics as they are", "metrics", metrics_inputs, {}),
+        ("metrics affine", "metrics", metrics_inputs, {"match": "affine"}),
+        ("frc", "frc", frc_inputs, {"criterion": options.criterion}),
+        ("error_map", "error-map", map_inputs, {}),
+    )
 
 
-def _add_step_name(progress: Progress, what: str) -> Progress:
-    """Append the name of the current measurement to a progress message."""
-    return replace(progress, message=f"{progress.message}: {what}")
+def _create_plan(*calls: tuple[str, str, dict[str, Any], dict[str, Any]]) -> Plan:
+    names = ("name", "verb", "inputs", "options")
+    each = (dict[str, Any](zip(names, one, strict=True)) for one in calls)
+    return Plan(calls=tuple(Call(**one) for one in each))
+
+
+def _execute_calls(
+    measures: Measurements, plan: Plan, values: dict[str, Any], progress: Progress
+) -> Job[Results]:
+    """Run each call of a plan; if one fails, its values get the reason."""
+    results = Results(None, Path(), values)  # no call writes a file
+
+    def add_label(step: Progress) -> Progress:
+        return replace(progress, message=f"{progress.message}: {step.message}")
+
+    for call in plan.calls:
+        job = execute(Plan(calls=(call,)), results.folder, results)
+        suffixes = _VALUES[call.name]
+        try:
+            yield from map_progress(job, add_label)
+        except SemsrError as error:
+            labels = {key: q.label for key, q in declare_keys(call.verb).items()}
+            names = [
+                f"{labels[k]}{suffixes[k]}" for k in suffixes if k not in _NOT_ALWAYS
+            ]
+            names = names or [call.name.capitalize()]
+            numbers = [Number(name, None, reason=str(error)) for name in names]
+            measurement = RecordSummary(call.name, call.verb, numbers)
+        else:
+            record = results.results[call.name].to_json()
+            record["warnings"] = [*results.warnings]
+            measurement = describe_record(call.name, call.verb, record, suffixes)
+        for sentence in results.warnings:
+            if get_error_code(sentence) != "made-by-network":  # the page marks it
+                warn(sentence)
+        measures.notes += measurement.notes or results.warnings
+        measures.calls.append(measurement)
+    measures.notes[:] = dict.fromkeys(measures.notes)
+    return results
 
 
 def _measure_image(
     item: ReportImage, options: ReportOptions, progress: Progress
 ) -> Job[None]:
-    measures, image = item.measures, item.image
-    box = get_central_box(image.shape, _MIDDLE_PX)
-    if box.shape != image.shape:
+    yield progress
+    measures, box = item.measures, get_central_box(item.image.shape, _MIDDLE_PX)
+    part = crop_to_box(item.image, box).replace(name=item.label)
+    if box.shape != item.image.shape:
         item.box = box
         sentence = (
             f"Measured in the central {box.shape[0]} x {box.shape[1]} px of "
-            f"{image.shape[0]} x {image.shape[1]} px."
+            f"{item.image.shape[0]} x {item.image.shape[1]} px."
         )
         measures.notes.append(Message(sentence, "measured-in-part"))
-    yield _add_step_name(progress, "grey levels")
-    part = crop_to_box(image, box)
     if item.is_map:
-        measures.numbers += create_map_numbers(part)
+        measures.calls.append(RecordSummary("map", "", create_map_numbers(part)))
         return
-    measures.numbers += create_grey_numbers(part)
     if item.path is not None and item.box is None:
         note = create_databar_note(item.label, part)
         measures.notes += [note] if note else []
-    whole = yield from _try_measurement(
-        measures, (FRC, DECORRELATION), crop_to_gap_free_box(part)
-    )
-    if whole is None:
-        return
-    (full,), gap_free = whole
+    whole, gap_free = part, None
+    with suppress(ShapeError):  # otherwise each call states why it fails
+        (whole,), gap_free = yield from crop_to_gap_free_box(part)
     if gap_free is not None:
         item.box = Box.from_shape(
             gap_free.shape, (box.y0 + gap_free.y0, box.x0 + gap_free.x0)
         )
         sentence = (
-            f"Resolution, spectrum and sharpness are measured in the largest rectangle "
-            f"without gaps, {gap_free.shape[0]} x {gap_free.shape[1]} px."
+            "Resolution and spectrum are measured in the largest rectangle without "
+            f"gaps, {gap_free.shape[0]} x {gap_free.shape[1]} px."
         )
         measures.notes.append(Message(sentence, "measured-in-part"))
-    yield _add_step_name(progress, "Fourier ring correlation")
-    yield from _measure_frc(item, part, full, box, options)
-
-    def create_cut_off_numbers(result: Decorrelation) -> Sequence[Number]:
-        return [create_decorrelation_number(result, image)]
-
-    each: tuple[tuple[Any, ...], ...] = (  # names, job, key, numbers
-        (
-            (DECORRELATION,),
-            measure_decorrelation(full),
-            "decorrelation",
-            create_cut_off_numbers,
-        ),
-        (
-            SHARPNESS,
-            _wrap_function_as_job(measure_metrics, full),
-            "metrics",
-            create_sharpness_numbers,
-        ),
-        (("Histogram",), _wrap_function_as_job(measure_histogram, part), "histogram"),
-        (
-            ("Spectrum",),
-            _wrap_function_as_job(compute_radial_spectrum, full),
-            "spectrum",
-        ),
-    )
-    for names, job, key, *say in each:
-        yield _add_step_name(progress, "sharpness" if key == "metrics" else key)
-        yield from _try_measurement(measures, names, job, key, *say)
-
-
-def _measure_frc(
-    item: ReportImage,
-    part: Micrograph,
-    full: Micrograph,
-    box: Box,
-    options: ReportOptions,
-) -> Job[None]:
-    """Measure the resolution, using a mosaic's halves if they are stored next to it."""
+    values: dict[str, Any] = {"image": part, "whole image": whole}
     halves, note, place = None, None, item.path or item.image.path
     if place is not None:
         halves, note = find_halves(Path(place), item.image)
-    parts = halves and (crop_to_box(halves[0], box), crop_to_box(halves[1], box))
-    measures, source = item.measures, full if parts is None else part
-    how: Any = (measures, item.image, options, source)
-    result = yield from _try_frc_measurement(*how, halves=parts)
-    if result is None:
-        return
-    if parts is not None:
-        measures.results["halves"] = [half.name for half in parts]
+    if halves is not None:
+        values["halves"] = tuple(crop_to_box(half, box) for half in halves)
     if note is not None:
         measures.notes.append(Message(f"{note} {ALONE}", get_error_code(note)))
-    number = measures.find_number(FRC)
-    if item.networks and number is not None and number.value is not None:
-        name = item.networks[-1][0]
-        sentence = (
-            f"{item.label} was made by the network {name}: its resolution and cut-off "
-            "describe the network's output, not the acquired resolution."
-        )
-        measures.notes.append(Message(sentence, "made-by-network"))
+    plan = create_image_plan(options, has_halves=halves is not None)
+    yield from _execute_calls(measures, plan, values, progress)
+
+
+def create_map_numbers(image: Micrograph) -> list[Number]:
+    """Return the median and the spread of a map, in its own unit."""
+    data = image.array().astype(np.float64)
+    finite = data[np.isfinite(data)]
+    unit = (image.quantity or "").partition("(")[2].rstrip(")")
+    ends = np.percentile(finite, (10, 50, 90)).tolist() if finite.size else None
+    median = Number(
+        "Median of the map",
+        ends and ends[1],
+        unit,
+        interval=ends and (ends[0], ends[2]),
+        within="10 to 90 % of the positions",
+        method=f"of {finite.size} positions with a value",
+    )
+    share = 100 * (1 - finite.size / data.size)
+    missing = Number("Without a value", share, "% of the positions", method="counted")
+    return [median, missing]
 
 
 def _compare_pair(
     pair: ImagePair, options: ReportOptions, progress: Progress
 ) -> Job[None]:
-    measures = pair.measures
-    first, second = yield from append_image_records(
-        (pair.reference.image, pair.other.image),
-        (pair.reference.record, pair.other.record),
+    yield progress
+    items, measures = (pair.reference, pair.other), pair.measures
+    images = yield from append_image_records(
+        (items[0].image, items[1].image), (items[0].record, items[1].record)
     )
+    first, second = (
+        image.replace(name=item.label)
+        for image, item in zip(images, items, strict=True)
+    )
+    parts: tuple[Micrograph, ...] = (first, second)
     if first.shape == second.shape:
         box = get_central_box(first.shape, _MIDDLE_PX)
         if box.shape != first.shape:
             sentence = f"Compared in the central {box.shape[0]} x {box.shape[1]} px."
             measures.notes.append(Message(sentence, "measured-in-part"))
-        first, second = crop_to_box(first, box), crop_to_box(second, box)
-    parts = first, second
-    if first.shape == second.shape:
-        every = (*AS_THEY_ARE, FRC)
-        cut = yield from _try_measurement(
-            measures, every, crop_to_gap_free_box(first, second)
-        )
-        parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
-    yield _add_step_name(progress, "PSNR and SSIM")
-    for names, match in ((AS_THEY_ARE, None), (MATCHED_NAMES, "affine")):
-        near = _wrap_function_as_job(measure_metrics, parts[1], parts[0], match=match)
-        key = f"metrics {match or 'as they are'}"
-        yield from _try_measurement(measures, names, near, key, create_metric_numbers)
-    histogram_job = _wrap_function_as_job(measure_histogram, second, first)
-    yield from _try_measurement(
-        measures, (EMD,), histogram_job, "histogram", create_emd_numbers
-    )
-    yield _add_step_name(progress, "Fourier ring correlation")
-    sized_part = next((part for part in parts if part.pixel_size_nm), parts[0])
-    result = yield from _try_frc_measurement(measures, sized_part, options, *parts)
-    if result is not None and result.found_shift_px is not None:
-        (y, x), error = result.found_shift_px, result.found_shift_sd_px
-        shift = f"({y:+.2f}, {x:+.2f}) px".replace("-", "\N{MINUS SIGN}")
-        shift += "" if error is None else f" ± {error:.2f} px"
-        method = "found by cross-correlation"
-        measures.numbers.append(Number("Shift, down and right", shift, method=method))
-    yield _add_step_name(progress, "error map")
-    map_errors = ERROR_MAP.job(first, second)
-    how: Any = {"say": create_error_numbers, "part": ErrorMapReport.to_json}
-    errors = yield from _try_measurement(
-        measures, ERRORS, map_errors, "error_map", **how
-    )
+        parts = first, second = crop_to_box(first, box), crop_to_box(second, box)
+        with suppress(ShapeError):  # otherwise each call states why it fails
+            parts, _ = yield from crop_to_gap_free_box(first, second)
+    values = {"reference": first, "image": second}
+    values |= {"whole reference": parts[0], "whole image": parts[1]}
+    plan = create_pair_plan(options)
+    results = yield from _execute_calls(measures, plan, values, progress)
+    errors = results.results.get("error_map")
     pair.map = None if errors is None else errors.map
-    measures.notes[:] = dict.fromkeys(measures.notes)
 
 
 # All values.
@@ -659,7 +616,7 @@ def _create_record(
         how = {"version": version, "inputs": [item.record.digest for item in inputs]}
         return {
             "numbers": [item.to_json() | how for item in measures.numbers],
-            "results": to_json_value(measures.results),
+            "results": {c.name: c.content for c in measures.calls if c.content},
             "notes": measures.notes,
         }
 
@@ -783,9 +740,7 @@ def describe_methods(
         ),
         *_describe_pixel_sizes(parts.pictures),
         *([" ".join(sentences)] if sentences else ()),
-        *_describe_single_images(parts.pictures, cites),
-        *_describe_comparisons(parts.pairs, cites),
-        *_describe_files(parts.records, cites),
+        *_describe_measurements(parts, cites),
     ]
     return tuple(paragraphs), cites.list_references()
 
@@ -808,150 +763,44 @@ def _describe_pixel_sizes(pictures: "Sequence[ReportImage]") -> Iterable[str]:
         yield " ".join(sizes)
 
 
-def _describe_single_images(
-    pictures: "Sequence[ReportImage]", cites: _CitationList
-) -> Iterable[str]:
-    """Describe the measurements of single images."""
-    of_halves = [item for item in pictures if "halves" in item.measures.results]
-    split = [item for item in pictures if item not in of_halves]
-    for group, how in (
-        (of_halves, "of two mosaics, each from half of the frames of one scan"),
-        (split, "of their diagonally split pixels"),
-    ):
-        items = [item for item in group if item.measures.find_number(FRC)]
-        if not items:
-            continue
-        papers = _cite_frc_papers(items, cites)
-        paper = cites("koho") if group is split else ""
-        start = "The resolution of single images is the Fourier ring correlation "
-        yield _format_method_sentence(
-            f"{start}{papers} {how} {paper}".rstrip(), FRC, items
-        )
-    items = [item for item in pictures if item.measures.find_number(DECORRELATION)]
-    if items:
-        start = "The cut-off of single images is that of decorrelation analysis "
-        yield _format_method_sentence(start + cites("descloux"), DECORRELATION, items)
-    items = [item for item in pictures if "spectrum" in item.measures.results]
-    if items:
-        yield (
-            "Power spectra were averaged over rings of spatial frequency, after "
-            "subtracting the mean and applying a Tukey window."
-        )
-    if _has_value(pictures, SHARPNESS):
-        yield (
-            "The average gradient is the mean of √((Δx² + Δy²)/2), the contrast is the "
-            "mean squared difference of neighbouring pixels, and the spatial frequency "
-            "is the square root of the sum of the mean squared differences along rows "
-            f"and columns {cites('gao')}, with grey levels scaled to 255 over the data "
-            "range."
-        )
-
-
-def _cite_frc_papers(
-    items: "Sequence[ReportImage | ImagePair]", cites: _CitationList
-) -> str:
-    numbers = [item.measures.find_number(FRC) for item in items]
-    has_fixed_threshold = all(
-        item is None or "1/7" in item.threshold for item in numbers
-    )
-    papers = ("nieuwenhuizen", "banterle")
-    return cites(*papers) if has_fixed_threshold else cites(*papers, "van-heel")
-
-
-def _format_method_sentence(
-    start: str, name: str, items: "Sequence[ReportImage | ImagePair]"
-) -> str:
-    """Return the sentence on a method, with reasons for images without a value."""
-    labelled_numbers = [(item.label, item.measures.find_number(name)) for item in items]
-    methods: dict[str, None] = {}
-    extras: dict[str, list[str]] = {}
-    for label, number in labelled_numbers:
-        if number is not None and number.method:
-            first, *rest = number.method.split("; ")
-            methods[first] = None
-            for extra in rest:
-                extras.setdefault(extra, []).append(label)
-    methods_text = [
-        *methods,
-        *(f"{extra} ({_join_names(of)})" for extra, of in extras.items()),
-    ]
-    sentence = f"{start}: {'; '.join(methods_text)}." if methods_text else f"{start}."
-    reasons: dict[str, list[str]] = {}
-    for label, number in labelled_numbers:
-        if number is not None and number.reason:
-            reasons.setdefault(number.reason.rstrip("."), []).append(label)
-    for reason, labels in reasons.items():
-        sentence += f" No value is given for {_join_names(labels)} ({reason})."
-    return sentence
-
-
-def _describe_comparisons(
-    pairs: "Sequence[ImagePair]", cites: _CitationList
-) -> Iterable[str]:
-    """Describe the measurements that compare two images."""
-    items = [item for item in pairs if item.measures.find_number(FRC)]
-    if items:
-        start = (
-            "The resolution of pairs is the Fourier ring correlation of both images "
-        )
-        yield _format_method_sentence(
-            start + _cite_frc_papers(items, cites), FRC, items
-        )
-    is_fitted = _has_value(pairs, MATCHED_NAMES)
-    if is_fitted or _has_value(pairs, AS_THEY_ARE):
-        after = (
-            "both unchanged and after the gain and offset that best match the image "
-            "to its reference"
-        )
-        ranges = (
-            (f"{format_value(x.data_range)} ({x.data_range_basis})", pair.label)
-            for pair in pairs
-            for x in pair.measures.results.values()
-            if isinstance(x, Metrics)
-        )
-        labels: dict[str, dict[str, None]] = {}
-        for span, label in ranges:
-            labels.setdefault(span, {})[label] = None
-        spans = (f"{span} for {_join_names(list(of))}" for span, of in labels.items())
-        yield (
-            f"Pairs were compared by PSNR, SSIM {cites('wang')} (11 x 11 Gaussian "
-            "window, K₁ = 0.01, K₂ = 0.03) and NRMSE, with grey levels "
-            f"{(after if is_fitted else 'unchanged')}. The data range is "
-            f"{'; '.join(spans)}."
-        )
-    if _has_value(pairs, (EMD,)):
-        yield "Grey levels were compared by the earth mover's distance."
-    items_with_map = [item for item in pairs if _has_value([item], ERRORS)]
-    if items_with_map:
-        shifts = {
-            x.label: x.measures.results["error_map"]["shift_px"] for x in items_with_map
-        }
-        names = [name for name, shift in shifts.items() if any(shift)]
-        of = f" ({_join_names(names)})" if len(names) < len(items_with_map) else ""
-        shift_text = f"registered with subpixel accuracy{of}, " if names else ""
-        yield (
-            f"For error maps {cites('culley')}, the enhanced image was "
-            f"{shift_text}blurred with a Gaussian and fitted to the reference by gain "
-            "and offset. RSE is the remaining root mean square difference, and RSP is "
-            "Pearson's correlation coefficient."
-        )
-
-
-_OF_SPLIT = (("diagonal", ("koho",)), ("binomial", ("rieger",)))
-_OF_RECORDS = {
-    "frc": ("Fourier ring correlation", ("nieuwenhuizen", "banterle")),
-    "frc-map": ("Maps of local Fourier ring correlation", ("nieuwenhuizen",)),
-    "decorrelation": ("Decorrelation analysis", ("descloux",)),
-    "spectrum": ("Power spectra, averaged over rings,", ()),
-    "error-map": ("Error maps", ("culley",)),
-    "metrics": ("PSNR, SSIM and NRMSE", ("wang",)),
-    "gaps": ("Gaps between particles", ("de-haan",)),
-    "profile": ("Line profiles", ()),
-    "histogram": ("Histograms of grey levels", ()),
-    "calibrate": ("The pixel size from a grating of known pitch", ()),
-    "register": ("Registration", ()),
-    "judge": ("Networks compared with an SEM image of the same area", ("wang",)),
+_OF_SPLIT = (("diagonal", "koho"), ("binomial", "rieger"))
+_SENTENCES = {  # with the place of citation and images, and papers
+    "frc": (
+        "The resolution by Fourier ring correlation{} was computed",
+        "nieuwenhuizen banterle",
+    ),
+    "frc-map": ("Maps of local Fourier ring correlation{} were made", "nieuwenhuizen"),
+    "decorrelation": (
+        "The cut-off by decorrelation analysis{} was computed",
+        "descloux",
+    ),
+    "spectrum": (
+        "Power spectra{} were windowed (Tukey) and averaged over spatial frequency",
+        "",
+    ),
+    "error-map": (
+        "Error maps{} were made (RSE: root mean square difference, RSP: correlation)",
+        "culley",
+    ),
+    "metrics": (
+        (
+            "PSNR, SSIM (11 x 11 Gaussian window, K₁ = 0.01, K₂ = 0.03), NRMSE and "
+            "distance of grey levels{} were computed"
+        ),
+        "wang",
+    ),
+    "gaps": ("Gaps between particles{} were measured", "de-haan"),
+    "profile": ("Line profiles{} were measured", ""),
+    "calibrate": ("The pixel size{} was measured on a grating of known pitch", ""),
+    "register": ("The registration{} was computed", ""),
+    "judge": ("Networks{} were compared with an SEM image of the same area", "wang"),
 }
+_OF_SHARPNESS = (
+    "The average gradient (mean of √((Δx² + Δy²)/2)), the contrast (mean squared "
+    "difference of neighbouring pixels) and the spatial frequency (square root of the "
+    "summed mean squared differences along rows and columns){}, of grey levels scaled "
+    "to 255 over the data range, were computed"
+)
 _OF_MAPS = {
     "near": "found by correlation of orientation fields, near the stated pixel sizes",
     "full": "found by correlation of orientation fields, at all rotations",
@@ -960,49 +809,64 @@ _OF_MAPS = {
 }
 
 
-def _describe_files(
-    records: "Sequence[StoredNumbers]", cites: _CitationList
+def _describe_measurements(
+    parts: "ReportContents", cites: _CitationList
 ) -> Iterable[str]:
-    """Describe the measurements read from files."""
-    verbs = {item.verb for item in records}
-    for verb in (*_OF_RECORDS, *sorted(verbs - {*_OF_RECORDS})):
-        records_read = [item for item in records if item.verb == verb]
-        if not records_read:
-            continue
-        words, papers = _OF_RECORDS.get(verb, (verb.capitalize(), ()))
-        methods = dict.fromkeys(
-            n.method for item in records_read for n in item.numbers if n.method
-        )
-        searches = (str(item.content.get("searched")) for item in records_read)
-        methods |= dict.fromkeys(_OF_MAPS[way] for way in searches if way in _OF_MAPS)
-        methods_text = " ".join(methods)
-        papers = (
-            *papers,
-            *next((p for word, p in _OF_SPLIT if word in methods_text), ()),
-        )
-        if verb == "metrics" and not any(
-            item.has_value("psnr_db") for item in records_read
-        ):
-            words, papers = "Average gradient, contrast and spatial frequency", ("gao",)
-        paper = f" {cites(*papers)}" if papers else ""
-        how = f": {'; '.join(methods)}" if methods else ""
-        of = dict.fromkeys(name for item in records_read for name in item.images)
-        images = f" of {_join_names(list(of))}" if of else ""
-        yield (
-            f"{words}{paper}{images}, computed with semsr {verb}{how}, as stored in "
-            f"{_join_names([item.name for item in records_read])}."
-        )
+    """Describe what each command measured of images, pairs and stored records."""
+    items: list[ReportImage | ImagePair] = [*parts.pictures, *parts.pairs]
+    entries = [(item.label, call) for item in items for call in item.measures.calls]
+    entries += [(" and ".join(item.images), item) for item in parts.records]
+    groups: dict[tuple[object, ...], list[tuple[str, RecordSummary]]] = {}
+    for label, item in entries:
+        kind = bool(item.digest), _AGAINST in label, item.content.get("match")
+        groups.setdefault((item.verb, *kind), []).append((label, item))
+    verbs = dict.fromkeys((*_SENTENCES, *(item.verb for _, item in entries)))
+    for verb in verbs:
+        for group in (group for key, group in groups.items() if key[0] == verb):
+            if any(item.content for _, item in group):  # not all failed
+                yield _format_method_sentence(verb, group, cites)
 
 
-def _has_value(
-    items: "Sequence[ReportImage | ImagePair]", names: Sequence[str]
-) -> bool:
-    """Return whether any of these values was measured for an image or pair."""
-    numbers = [number for item in items for number in item.measures.numbers]
-    return any(one.name in names and one.value is not None for one in numbers)
+def _format_method_sentence(
+    verb: str, group: Sequence[tuple[str, RecordSummary]], cites: _CitationList
+) -> str:
+    """Return the sentence on a command, with reasons for images without a value."""
+    words, names = _SENTENCES.get(verb, (f"{verb.capitalize()}{{}} was computed", ""))
+    if verb == "metrics" and not any(item.has_value("psnr_db") for _, item in group):
+        words, names = _OF_SHARPNESS, "gao"
+    labels = dict.fromkeys(label for label, item in group if label and item.content)
+    methods: dict[str, dict[str, None]] = {}  # and the images of each
+    reasons: dict[str, dict[str, None]] = {}
+    for label, item in group:
+        search = _OF_MAPS.get(str(item.content.get("searched")), "")
+        method = str(item.content.get("method") or search)
+        for part in filter(None, method.split("; ")):
+            methods.setdefault(part, {})[label] = None
+        if item.numbers and item.numbers[0].reason:
+            reason = item.numbers[0].reason.rstrip(".")
+            reasons.setdefault(reason, {})[label] = None
+    text = "; ".join(
+        method if len(of) >= len(labels) else f"{method} ({_join_names(of)})"
+        for method, of in methods.items()
+    )
+    papers = [*names.split(), *(paper for word, paper in _OF_SPLIT if word in text)]
+    if any(item.content.get("criterion", "1/7") != "1/7" for _, item in group):
+        papers.append("van-heel")
+    subject = f" {cites(*papers)}" if papers else ""
+    subject += f" of {_join_names(labels)}" if labels else ""
+    if group[0][1].digest:
+        subject += f", stored in {_join_names(item.name for _, item in group)},"
+    sentence = f"{words.format(subject)} with semsr {verb}"
+    sentences = [f"{sentence}: {text}." if text else f"{sentence}."]
+    sentences += (
+        f"No value is given for {_join_names(of)} ({reason})."
+        for reason, of in reasons.items()
+    )
+    return " ".join(sentences)
 
 
-def _join_names(names: Sequence[str]) -> str:
+def _join_names(each: Iterable[str]) -> str:
+    names = [*each]
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"
@@ -1034,7 +898,7 @@ def write_report(
     for number, item in enumerate(pictures):
         yield Progress(number, total, f"drawing {item.label}")
         plate = yield from create_plate_image(item.image, item.image, _WHOLE, 1)
-        plots = list(_plot_measurements(item.measures, item.image, [item.label]))
+        plots = _plot_measurements(item.measures.calls, [item.label])
         low, high = map(format_value, plate.limits)
         (bar,) = describe_scale_bars([plate])
         bar_text = f"B{bar[1:]}; shown" if bar else "Shown"
@@ -1058,7 +922,7 @@ def write_report(
             plate = yield from create_plate_image(pair.map, pair.map, _WHOLE, 1)
             errors = _draw_plate(plate, _WHOLE)
         names = [pair.other.label, pair.reference.label]
-        plots = list(_plot_measurements(pair.measures, pair.reference.image, names))
+        plots = _plot_measurements(pair.measures.calls, names)
         comparisons.append((pair, errors, plots))
     yield Progress(total - 1, total, "writing the page")
     groups = [{number} for number in range(len(plates))]
@@ -1070,7 +934,7 @@ def write_report(
         (parts.records, "file of measurements", "files of measurements"),
         (parts.findings, "result of a panel", "results of a panel"),
     )
-    ranges = (item.measures.find_number(DATA_RANGE) for item in pictures)
+    ranges = {i.measures.get_content("metrics").get("data_range") for i in pictures}
     lede = [f"{len(n)} {one if len(n) == 1 else many}" for n, one, many in counts if n]
     write_page(
         path,
@@ -1080,15 +944,12 @@ def write_report(
         lede=", ".join(lede) + ".",
         images=rows_shown,
         pairs=comparisons,
-        records=[
-            (item, list(_plot_curves(item.verb, item.content)))
-            for item in parts.records
-        ],
+        records=[(item, _plot_measurements([item])) for item in parts.records],
         found=parts.findings,
         small=_draw_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
         greys=_describe_grey_scales(pictures, groups),
         tables=list(_create_tables(pictures)),
-        has_unequal_ranges=len({one.value for one in ranges if one is not None}) > 1,
+        has_unequal_ranges=len(ranges - {None}) > 1,
         curves=_plot_all_correlations(pictures),
         provenance=list_provenance(history.options),
         when=history.created.replace("T", " ").removesuffix("+00:00") + " UTC",
@@ -1210,29 +1071,18 @@ def _format_pixel_size(image: Micrograph) -> str:
 
 # Plots of measurements.
 
-_PLOT_VERBS = ("frc", "decorrelation", "spectrum", "histogram")
-
 
 def _plot_measurements(
-    measures: Measurements, image: Micrograph, names: Sequence[str]
-) -> Iterator[tuple[str, bytes]]:
-    """Plot the measurements of an image or a pair."""
-    size = {"pixel_size_nm": image.pixel_size_nm}
-    for verb in _PLOT_VERBS:
-        if verb in measures.results:
-            yield from _plot_curves(
-                verb, to_json_value(measures.results[verb]) | size, names
-            )
-
-
-def _plot_curves(
-    verb: str, content: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
-) -> Iterator[tuple[str, bytes]]:
-    """Plot the curves of a command's JSON result; `names` are the image names."""
-    for curve in get_curves(verb):
-        plot = curve.create_plot(content.get, names)
-        if plot is not None:
-            yield plot.title, draw_plot_png(plot, _PLOT)
+    measurements: Iterable[RecordSummary], names: Sequence[str] = ("image", "reference")
+) -> list[tuple[str, bytes]]:
+    """Plot the curves of measurements; `names` are the image names."""
+    plots = (
+        curve.create_plot(item.content.get, names)
+        for item in measurements
+        for curve in get_curves(item.verb)
+    )
+    each = {plot.title: plot for plot in plots if plot is not None}  # once
+    return [(title, draw_plot_png(plot, _PLOT)) for title, plot in each.items()]
 
 
 # Comparisons of all images.
@@ -1280,17 +1130,19 @@ def _format_cell(number: Number | None) -> str:
 
 def _plot_all_correlations(pictures: "Sequence[ReportImage]") -> bytes | None:
     """Plot the ring correlations of all images, if they share one pixel size."""
-    items = [item for item in pictures if "frc" in item.measures.results]
-    sizes = {item.image.pixel_size_nm for item in items}
-    if not 1 < len(items) <= _CURVES or len(sizes) > 1:
-        return None
-    pixel = items[0].image.mean_pixel_size_nm
-    lines = (
-        item.measures.results["frc"].create_line(item.label, with_crossing=False)
-        for item in items
+    (curve,) = get_curves("frc")
+    each = (
+        (item, curve.create_plot(item.measures.get_content("frc").get))
+        for item in pictures
     )
-    over = [line.convert_to_per_um(pixel) for line in lines]
-    return draw_plot_png(FRC_VERB.curves[0].combine(over, has_size=pixel is not None))
+    plots = {item.label: plot for item, plot in each if plot is not None}
+    sizes = {item.image.pixel_size_nm for item in pictures if item.label in plots}
+    if not 1 < len(plots) <= _CURVES or len(sizes) > 1:
+        return None
+    lines = tuple(
+        replace(plot.lines[0], label=label, mark=None) for label, plot in plots.items()
+    )
+    return draw_plot_png(replace(next(iter(plots.values())), lines=lines))
 
 
 REPORT = Verb(

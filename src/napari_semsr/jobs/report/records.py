@@ -1,9 +1,9 @@
-"""Read JSON files of measuring commands as report values."""
+"""Values of a report: the records of measuring commands, run now or from JSON files."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ import numpy as np
 from napari_semsr.core import (
     CurveDeclaration,
     Figure,
+    FloatPair,
     Quantity,
     ReadError,
     declare_quantity,
@@ -22,14 +23,15 @@ from napari_semsr.core import (
     shorten_value,
 )
 from napari_semsr.io import ReadOptions, convert_decoding_errors, read_text
+from napari_semsr.jobs.images import to_json_value
 from napari_semsr.jobs.index import MEASURES, get_verb
-from napari_semsr.jobs.report.numbers import Number, create_number
 from napari_semsr.reporting import NO_VALUE, format_value
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MAX_ROWS = 40  # rows of a table on the page; chosen: two thirds of a sheet
 _MAX_CELLS = 6  # columns of such a table; chosen: as many as fit on a page
 _SIZES = ("pixel_size_nm", "pixel_size_sd_nm")
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _SHORT = 4  # values of a list written in full; chosen: enough for a box or a line
 
 KINDS = {
@@ -59,6 +61,67 @@ _ELSEWHERE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """Measured value, or the reason why it is missing."""
+
+    name: str
+    value: float | str | None  # None if it could not be measured
+    unit: str = ""  # of the value and of its interval
+    also: str = ""  # in another unit, or a restriction
+    interval: FloatPair | None = None
+    within: str = "95 %"  # coverage of the interval
+    threshold: str = ""
+    method: str = ""
+    reason: str = ""
+    form: str = ".4g"
+    sd: float | None = None  # standard deviation
+
+    @property
+    def text(self) -> str:
+        """Value with its unit as text."""
+        if self.value is None:
+            return "refused" if self.reason else NO_VALUE
+        if isinstance(self.value, str):
+            return self.value
+        also = f" ({self.also})" if self.also else ""
+        error = (
+            "" if self.sd is None else f" {_PLUS_MINUS} {format_value(self.sd, '.2g')}"
+        )
+        return (
+            f"{format_value(self.value, self.form)}{error} {self.unit}".rstrip() + also
+        )
+
+    @property
+    def interval_text(self) -> str:
+        """Interval with its unit, and its coverage if it is not 95 %."""
+        if self.interval is None:
+            return NO_VALUE
+        low, high = (format_value(end, self.form) for end in self.interval)
+        interval_text = f"{low} to {high} {self.unit}".rstrip()
+        return (
+            interval_text
+            if self.within == "95 %"
+            else f"{interval_text} ({self.within})"
+        )
+
+    @property
+    def explanation(self) -> str:
+        """Method, preceded by the reason if there is no value."""
+        return f"{self.reason} {self.method}".strip() if self.reason else self.method
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the number as a record, without formatting fields."""
+        record = to_json_value(self)
+        for name in ("form", "also"):
+            del record[name]
+        if self.interval is None:
+            del record["within"]
+        if self.sd is None:
+            del record["sd"]
+        return {key: value for key, value in record.items() if value != ""}
+
+
+@dataclass(frozen=True, slots=True)
 class NumbersTable:
     """Rows of a JSON file as a table."""
 
@@ -69,22 +132,48 @@ class NumbersTable:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredNumbers:
-    """Contents of a measurement's JSON file."""
+class RecordSummary:
+    """Values, tables and notes of the record of a command, from a call or a file."""
 
-    name: str
-    digest: str
-    verb: str  # command that wrote it
-    images: tuple[str, ...]  # measured images
+    name: str  # of the call or the file
+    verb: str
     numbers: list[Number]
-    sheets: list[NumbersTable]
-    notes: list[str]  # its warnings
-    content: dict[str, Any]
+    images: tuple[str, ...] = ()  # measured images
+    sheets: list[NumbersTable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # its warnings
+    content: dict[str, Any] = field(default_factory=dict)  # empty if the call failed
+    digest: str = ""  # of the file
 
     def has_value(self, key: str) -> bool:
         """Return whether a value exists, for one image or for any in a table."""
         many = _is_table(self.content)
         return (self.content["summary"] if many else self.content).get(key) is not None
+
+
+@dataclass(slots=True)
+class Measurements:
+    """Measurements of an image or a pair."""
+
+    calls: list[RecordSummary] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> list[Number]:
+        """Values of all calls."""
+        return [number for call in self.calls for number in call.numbers]
+
+    @property
+    def refusals(self) -> list[Number]:
+        """Values that could not be measured, with reasons."""
+        return [item for item in self.numbers if item.reason]
+
+    def find_number(self, name: str) -> Number | None:
+        """Find a number by its name."""
+        return next((item for item in self.numbers if item.name == name), None)
+
+    def get_content(self, name: str) -> dict[str, Any]:
+        """Return the record of a call, empty if it failed or did not run."""
+        return next((item.content for item in self.calls if item.name == name), {})
 
 
 def get_curves(name: str) -> tuple[CurveDeclaration, ...]:
@@ -98,7 +187,7 @@ def is_record_file(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def read_record(path: Path) -> StoredNumbers:
+def read_record(path: Path) -> RecordSummary:
     """Read the JSON file of a measuring command."""
     try:
         if path.stat().st_size > _LARGEST:
@@ -129,7 +218,7 @@ def read_record(path: Path) -> StoredNumbers:
         raise ReadError(msg, code="format-unknown")
     with convert_decoding_errors(path, "numbers of a measurement"):
         _check_curves(content, get_curves(verb))
-        return _create_stored_numbers(path, verb, content)
+        return describe_record(path.name, verb, content, digest=digest_path(path))
 
 
 def _parse_number(text: str) -> int | float:
@@ -172,51 +261,59 @@ def _check_numbers(name: str, content: Mapping[str, Any]) -> Any:
     return item
 
 
-def _create_stored_numbers(
-    path: Path, verb: str, content: dict[str, Any]
-) -> StoredNumbers:
-    """Convert the content of a JSON file to numbers and tables."""
-    curve_keys = {key for curve in get_curves(verb) for key in curve.field_names}
-    content_shown = {
-        k: v for k, v in content.items() if k not in curve_keys | _ELSEWHERE
-    }
-    command, quantities = get_verb(verb), dict[str, Quantity]()
-    if command is not None:  # keys of its records: result fields and options
-        fields = command.options.model_fields
-        words = {key: get_display(info) for key, info in fields.items()}
-        quantities = {k: declare_quantity(q.label, q.unit) for k, q in words.items()}
-        instead = command.result.INSTEAD.values()
-        for kind in (*get_args(command.gives), *instead, command.result):
-            quantities |= get_record_quantities(kind)
-        quantities = {key: q for key, q in quantities.items() if q.label}
+def describe_record(
+    name: str,
+    verb: str,
+    content: dict[str, Any],
+    values: Mapping[str, str] | None = None,
+    *,
+    digest: str = "",
+) -> RecordSummary:
+    """Convert the record of a command to numbers and tables.
+
+    `values` limits it to some keys, each with a suffix of its label; otherwise all
+    declared keys are shown.
+    """
+    quantities, record = declare_keys(verb), content
     if _is_table(content):
-        quantities, content_shown = _declare_columns(verb, content)
-    numbers, sheets = _list_numbers(quantities, content_shown)
-    method, threshold, reason = (
-        str(content.get(key) or "") for key in ("method", "criterion", "reason")
-    )
-    for place, number in enumerate(numbers):
-        numbers[place] = replace(number, method=method)
-        if number.name.startswith("Resolution"):
-            why = f"{reason}." if reason and number.value is None else number.reason
-            numbers[place] = replace(numbers[place], threshold=threshold, reason=why)
-    notes = [*(content.get("warnings") or []), content.get("note")]
+        quantities, record = _declare_columns(verb, content)
+    if values is None:
+        curve_keys = {key for curve in get_curves(verb) for key in curve.field_names}
+        values = _select_values(quantities, record, curve_keys | _ELSEWHERE)
+    numbers, sheets = _list_numbers(quantities, record, values)
+    notes = [str(one) for one in content.get("warnings") or []]
+    note = str(content.get("note") or "")
+    for sentence in notes:  # which a note may repeat
+        note = note.replace(sentence, "").strip()
     images = content.get("images") or content.get("image") or []
     if isinstance(images, str):
         images = [images]
     else:
         images = list(map(str, images)) if isinstance(images, list) else []
         images += [str(content[k]) for k in ("optical", "sem") if content.get(k)]
-    return StoredNumbers(
-        name=path.name,
-        digest=digest_path(path),
+    return RecordSummary(
+        name=name,
         verb=verb,
         images=tuple(images),
         numbers=[one for one in numbers if one.value is not None or one.reason],
         sheets=sheets,
-        notes=[str(note) for note in notes if note],
+        notes=[one for one in (*notes, note) if one],
         content=content,
+        digest=digest,
     )
+
+
+def declare_keys(verb: str) -> dict[str, Quantity]:
+    """Return the quantities in a command's records: of its options and results."""
+    command = get_verb(verb)
+    if command is None:
+        return {}
+    words = {k: get_display(info) for k, info in command.options.model_fields.items()}
+    quantities = {k: declare_quantity(q.label, q.unit) for k, q in words.items()}
+    instead = command.result.INSTEAD.values()
+    for kind in (*get_args(command.gives), *instead, command.result):
+        quantities |= get_record_quantities(kind)
+    return {key: q for key, q in quantities.items() if q.label}
 
 
 def _is_table(content: Mapping[str, Any]) -> bool:
@@ -250,25 +347,26 @@ def _declare_columns(
 
 
 def _list_numbers(
-    quantities: Mapping[str, Quantity], record: Mapping[str, Any]
+    quantities: Mapping[str, Quantity],
+    record: Mapping[str, Any],
+    values: Mapping[str, str],
 ) -> tuple[list[Number], list[NumbersTable]]:
-    """Return the declared values of a record: numbers and nested tables."""
+    """Return values of a record, with suffixes of their labels, and nested tables."""
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
-    beside = _get_companion_keys(quantities)
-    for key in (k for k in record if k in quantities and k not in beside):
-        quantity, value = quantities[key], record[key]
+    for key, suffix in values.items():
+        quantity, value = quantities[key], record.get(key)
         if isinstance(value, list) and quantity.keys is not None:
             value = {str(place): row for place, row in enumerate(value, start=1)}
         if not isinstance(value, dict):
-            number = _format_number(create_number(quantities, key, record.get))
+            number = _format_number(_create_number(quantities, key, record))
             if key == "pixel_size_nm" and value is not None:
                 read = ReadOptions.parse({k: record.get(k) for k in _SIZES})
                 size_text = describe_pixel_size(
                     read.pixel_size_nm, read.pixel_size_sd_nm
                 )
                 number = replace(number, value=size_text)
-            numbers.append(number)
+            numbers.append(replace(number, name=f"{number.name}{suffix}"))
             continue
         rows = {name: row for name, row in value.items() if isinstance(row, dict)}
         several = len(rows) + [*value.values()].count(None) == len(value)
@@ -276,20 +374,74 @@ def _list_numbers(
             sheets.append(_create_table(quantity, rows))
             continue
         plain = {name: Quantity(name) for name in value if name not in rows}
-        more, inner_tables = _list_numbers(
-            get_record_quantities(quantity.keys or plain), value
-        )
+        inner = get_record_quantities(quantity.keys or plain)
+        more, inner_tables = _list_numbers(inner, value, _select_values(inner, value))
         for one in more:
             first = one.name[:1].lower() if one.name[1:2].islower() else one.name[:1]
             name = f"{quantity.label}, {first}{one.name[1:]}"
-            numbers.append(replace(one, name=name))
+            method = one.method or str(record.get("method") or "")
+            numbers.append(replace(one, name=name, method=method))
         sheets += inner_tables
     return numbers, sheets
 
 
+def _create_number(
+    quantities: Mapping[str, Quantity], name: str, record: Mapping[str, Any]
+) -> Number:
+    """Create a number from a declared value, or from the reason if it is missing.
+
+    A value that exists only in another unit is returned in that unit.
+    """
+    quantity, value = quantities[name], record.get(name)
+    other = record.get(quantity.also) if quantity.also else None
+    in_px = bool(quantity.also) and record.get("pixel_size_nm", ()) is None
+    if value is None and (in_px or other is not None):
+        return _create_number(quantities, quantity.also, record)
+    also, interval, threshold, reason = [], None, "", ""
+    ends: Any = record.get(quantity.interval) if quantity.interval else None
+    if isinstance(other, int | float):
+        second = quantities[quantity.also]
+        also = [f"{format_value(other, second.form)} {second.unit}".rstrip()]
+    if isinstance(ends, list | tuple) and len(ends) == 2 and None not in ends:
+        interval = (float(ends[0]), float(ends[1]))
+    if quantity.reason:  # older files have only its code
+        reason = str(record.get(quantity.reason) or record.get("reason") or "")
+        threshold = str(record.get("criterion") or "")
+    sd = record.get(quantity.sd) if quantity.sd else None
+    method = record.get(quantity.method) if quantity.method else None
+    return Number(
+        quantity.label,
+        value,
+        quantity.unit,
+        "; ".join([*also, reason] if reason and value is not None else also),
+        interval,
+        quantity.within or "one step, not 95 %",
+        threshold,
+        "; ".join(str(one) for one in (method, quantity.definition) if one),
+        f"{reason}." if reason and value is None else "",
+        quantity.form,
+        sd=float(sd) if isinstance(sd, int | float) else None,
+    )
+
+
+def _select_values(
+    quantities: Mapping[str, Quantity],
+    record: Mapping[str, Any],
+    elsewhere: Set[str] = frozenset(),
+) -> dict[str, str]:
+    """Return the declared keys of a record that are not shown with other keys."""
+    beside = elsewhere | _get_companion_keys(quantities)
+    keys = (key for key in record if key in quantities and key not in beside)
+    return dict.fromkeys(keys, "")
+
+
 def _get_companion_keys(quantities: Mapping[str, Quantity]) -> set[str]:
     """Return the keys that are shown together with other keys."""
-    return {n for q in quantities.values() for n in (q.also, q.sd, q.interval)}
+    return {
+        name
+        for q in quantities.values()
+        for name in (q.also, q.sd, q.interval, q.reason, q.method)
+    }
 
 
 def _create_table(
@@ -339,10 +491,12 @@ def _format_number(number: Number) -> Number:
     plain = [v for v in values if isinstance(v, (int, float)) and v == v]
     if not plain or len(plain) + values.count(None) < len(values):
         return replace(number, value=None)  # if it has no numbers
-    text = ", ".join(NO_VALUE if v is None else format_value(v) for v in values)
-    text = f"{text} {number.unit}".rstrip()
+    form = number.form
+    text = ", ".join(NO_VALUE if v is None else format_value(v, form) for v in values)
+    sd = "" if number.sd is None else f" {_PLUS_MINUS} {format_value(number.sd, '.2g')}"
+    text = f"{text}{sd} {number.unit}".rstrip()
     if len(values) > _SHORT:
         mean, spread = (format_value(float(part(plain))) for part in (np.mean, np.std))
         error = f"{mean} ± {spread} {number.unit}".rstrip()
         text = f"{len(plain)} values, mean {error} (s.d.)"
-    return replace(number, value=text, also="")
+    return replace(number, value=text, unit="", also="", sd=None)
