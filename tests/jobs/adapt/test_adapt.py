@@ -30,7 +30,7 @@ from napari_semsr.jobs.adapt.areas import (
     check_correlation,
     split_training_area,
 )
-from napari_semsr.jobs.adapt.process import fit_with_files
+from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
@@ -394,6 +394,23 @@ def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
         adapt(mosaic, [sem], tmp_path, report=cancel)
     adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
     assert calls_of(steps) == {"mosaic-enhanced", "look-here"}
+
+
+@pytest.mark.broad
+def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(place, tmp_path):
+    light, sem = (one.array() for one in place)
+    options = training.AreaOptions(copies=0, batch=1, patch_px=32)
+    files = {"state_file": tmp_path / "state.pt", "stop_file": tmp_path / "stop"}
+    how = {**files, "levels": (100.0, 900.0), "threads": 1, "seconds": 600.0}
+    job = fit_in_process([training.AreaImages(light, sem)], options, **how)
+    for step in job:
+        if isinstance(step, training.AreaProgress):
+            job.close()
+    before = training.load_area_state(files["state_file"])
+    assert before["steps"] > 0
+    (tmp_path / "stop").touch()
+    found = run(fit_in_process([training.AreaImages(light, sem)], options, **how))
+    assert found.steps == before["steps"]
 
 
 @pytest.mark.parametrize("what", ["sem", "seed", "overwrite"])
