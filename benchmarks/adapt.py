@@ -26,9 +26,11 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -59,7 +61,12 @@ from napari_semsr.core import (
 )
 from napari_semsr.demonstration.runs import compare_positions
 from napari_semsr.inference import EnhanceOptions, enhance_in_memory
-from napari_semsr.io import STORE_KEY, ImageIdentity, StoredTransform
+from napari_semsr.io import (
+    STORE_KEY,
+    ImageIdentity,
+    StoredTransform,
+    read_transform,
+)
 from napari_semsr.jobs import (
     ADAPT,
     FIGURE,
@@ -67,8 +74,10 @@ from napari_semsr.jobs import (
     AdaptOptions,
     FigureOptions,
     count_removals,
+    create_shared_area,
     simulate_circuits,
 )
+from napari_semsr.jobs.adapt import train as training_call
 from napari_semsr.jobs.enhance import compare_with_training_area
 from napari_semsr.jobs.register import REGISTER
 from napari_semsr.models import LoadedModel, load_model
@@ -191,14 +200,21 @@ def model_of(fit: AreaFitResult) -> LoadedModel:
     return LoadedModel(fit.network, card, "sha256:" + "0" * 64)
 
 
-def fit_for(steps: int) -> Callable[..., Any]:
-    """Train as `fit_area` does, for so many steps of one thread."""
+def fit_for(steps: int) -> AbstractContextManager[object]:
+    """Train in this process meanwhile, for so many steps of one thread."""
 
-    def fit(images: Any, options: AreaOptions, **how: Any) -> Any:
+    def fit(
+        images: Any,
+        options: AreaOptions,
+        *,
+        state_file: Path,
+        stop_file: Path,
+        **how: Any,
+    ) -> Any:
         count = {"seconds": None, "steps": steps, "threads": 1}
         return fit_area(images, options, **{**how, **count})
 
-    return fit
+    return patch.object(training_call, "fit_in_process", fit)
 
 
 def quietly(call: Callable[[], Any]) -> Any:
@@ -219,21 +235,22 @@ def run_sample(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
     folder = WORK / sample.name
     began = time.process_time()
     try:
-        made = run(
-            ADAPT.job(
-                one.mosaic,
-                [one.sem],
-                folder,
-                options=AdaptOptions.parse({"cut_off_nm": one.cut_off_nm}),
-                overwrite=folder.exists(),
-                fit=fit_for(PLAN["steps"]),
+        with fit_for(PLAN["steps"]):
+            made = run(
+                ADAPT.job(
+                    one.mosaic,
+                    [one.sem],
+                    folder,
+                    options=AdaptOptions.parse({"cut_off_nm": one.cut_off_nm}),
+                    overwrite=folder.exists(),
+                )
             )
-        )
     except SemsrError as error:
         yield {"case": "", "refused": str(error)}
         return
     spent = time.process_time() - began
-    area = made.areas[0]
+    transform = read_transform(folder / "registration-1.json").transform
+    area = create_shared_area(one.mosaic, one.sem, transform)
     np.savez(
         folder / "area.npz",
         light=area.light.array(),
@@ -438,17 +455,17 @@ def run_useless(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         how = {} if not stated else {"transform": _centred(mosaic, image)}
         folder = WORK / f"useless-{sample.name}-{position}"
         try:
-            made = run(
-                ADAPT.job(
-                    mosaic,
-                    [image],
-                    folder,
-                    options=AdaptOptions.parse({"cut_off_nm": one.cut_off_nm}),
-                    overwrite=folder.exists(),
-                    fit=fit_for(PLAN["steps"] // 2),
-                    **how,
+            with fit_for(PLAN["steps"] // 2):
+                made = run(
+                    ADAPT.job(
+                        mosaic,
+                        [image],
+                        folder,
+                        options=AdaptOptions.parse({"cut_off_nm": one.cut_off_nm}),
+                        overwrite=folder.exists(),
+                        **how,
+                    )
                 )
-            )
             yield {"case": name, "stated": stated, "kept": made.held_out}
         except SemsrError as error:
             reason = getattr(error, "reason", type(error).__name__)

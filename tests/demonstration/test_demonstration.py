@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr import training
 from napari_semsr.cli.command import load_command
 from napari_semsr.core.errors import SemsrError, WriteError
 from napari_semsr.core.grids import Grid
@@ -18,7 +17,8 @@ from napari_semsr.demonstration.job import DEMO, DemoOptions, DemoResult, get_de
 from napari_semsr.demonstration.runs import create_demo_plan, create_scan_options
 from napari_semsr.io.formats import describe, read
 from napari_semsr.jobs import ADAPTED_MODEL, AdaptationError
-from napari_semsr.jobs.adapt import job as adapting
+from napari_semsr.jobs.adapt import train as adapting
+from napari_semsr.jobs.adapt.process import fit_with_files
 from tests import children
 from tests.refusals import refused
 
@@ -37,7 +37,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 def two_steps(images, options, *, seconds, threads, **how):
     """Train for two steps in place of a minute."""
     small = options.replace(copies=0, batch=1, patch_px=32)
-    return training.fit_area(
+    return fit_with_files(
         images, small, seconds=None, steps=2, threads=1, report_every_s=0.0, **how
     )
 

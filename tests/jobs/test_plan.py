@@ -1,15 +1,26 @@
 """Plans: values that JSON holds, carried out once, and read from histories."""
 
 import json
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import napari_semsr as semsr
-from napari_semsr.core import Cancelled, OptionError, ReadError, get_error_code, run
+from napari_semsr.core import (
+    Cancelled,
+    OptionError,
+    Progress,
+    ReadError,
+    capture_warnings,
+    get_error_code,
+    run,
+    warn,
+)
 from napari_semsr.io import ReadOptions, count_planes, read, write
-from napari_semsr.jobs import get_verb
+from napari_semsr.jobs import CROP, Result, get_verb
 from napari_semsr.jobs.plan import (
     RECORD,
     Call,
@@ -24,6 +35,7 @@ from napari_semsr.jobs.plan import (
     create_plan,
     execute,
     execute_plans,
+    execution,
     find_output_path,
     read_history,
 )
@@ -190,6 +202,44 @@ def test_progress_is_one_and_a_cancel_keeps_what_is_finished(image, tmp_path):
     assert 100 in {step.done for step in seen}
     assert not (tmp_path / "sharper" / "a.ome.tif").exists()
     assert execute_in(tmp_path, plan).ran == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Loss(Progress):
+    """Progress with more than a count, such as that of a training."""
+
+    loss: float = 0.0
+
+
+def report_loss(run, *_):
+    yield Loss(1, 2, "half", 5.0, loss=0.25)
+    warn("The loss is high.", "loss-high")
+    if run.options.box is not None:
+        msg = "The box has no meaning."
+        raise OptionError(msg, code="box")
+    return Result()
+
+
+def test_progress_keeps_its_class_and_counts_for_all(image, tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "get_verb", lambda _: replace(CROP, run=report_loss))
+    cut = steps(File(path=str(image))).calls[0].replace(options={})
+    seen = []
+    run(execute(Plan(calls=(cut,)), tmp_path), seen.append)
+    assert Loss(50, 100, "cut: half", loss=0.25) in seen
+
+
+@pytest.mark.parametrize("box", [None, [0, 0, 2, 2]], ids=["finished", "failed"])
+def test_warnings_are_repeated(image, tmp_path, monkeypatch, box):
+    monkeypatch.setattr(execution, "get_verb", lambda _: replace(CROP, run=report_loss))
+    cut = steps(File(path=str(image))).calls[0].replace(options={"box": box})
+    results, said = Results(None, tmp_path), []
+    with suppress(OptionError):
+        run(execute(Plan(calls=(cut,)), tmp_path, results))
+    with capture_warnings(said.append):
+        results.repeat_warnings()
+    assert [(one, get_error_code(one)) for one in said] == [
+        ("The loss is high.", "loss-high")
+    ]
 
 
 @pytest.mark.parametrize("psf", ["1px", "2px"], ids=["same", "another"])

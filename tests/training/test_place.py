@@ -85,6 +85,10 @@ def test_a_state_of_other_options_is_refused(images):
         fit(images, 2, QUICK.replace(batch=3), state=state)
     with refused(CheckpointError, "other-run"):
         fit([place(seed=5)], 2, state=state)
+    low, high, held_out = images[0].low, images[0].high.copy(), images[0].held_out
+    high[5, 5] += 1
+    with refused(CheckpointError, "other-run"):
+        fit([AreaImages(low, high, held_out)], 2, state=state)
 
 
 def test_a_damaged_state_is_refused(tmp_path):

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr import training
 from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
 from napari_semsr.io import ImageIdentity, StoredTransform
-from napari_semsr.jobs.adapt import job as adapting
+from napari_semsr.jobs.adapt import register as registering, train as adapting
+from napari_semsr.jobs.adapt.process import fit_with_files
+from napari_semsr.training import load_area_state
 from napari_semsr.widgets.base.results import get_cache_folder
 from napari_semsr.widgets.layers import is_acquired, micrograph_from_layer
 from napari_semsr.widgets.register.adapt import AdaptPanel
@@ -20,7 +21,7 @@ SIZE = parse_pixel_size(20.0)
 def one_step(images, options, *, seconds, threads, **how):
     """Train for a step in this process; how good the model is does not matter here."""
     small = options.replace(copies=0, batch=1, patch_px=32)
-    return training.fit_area(
+    return fit_with_files(
         images, small, seconds=None, steps=1, threads=1, report_every_s=0.0, **how
     )
 
@@ -105,11 +106,12 @@ def test_layers_may_be_removed_during_the_training(panel, model, held_out, finis
 def test_a_cancelled_training_is_resumed(
     panel, model, held_out, run_panel, monkeypatch
 ):
-    states, fit = [], adapting.fit_in_process
+    steps, fit = [], adapting.fit_in_process
 
-    def ends_halfway(*args, state, **how):
-        states.append(state)
-        yield from fit(*args, state=state, **how)
+    def ends_halfway(*args, state_file, **how):
+        before = state_file.is_file() and load_area_state(state_file)["steps"]
+        steps.append(before)
+        yield from fit(*args, state_file=state_file, **how)
         raise Cancelled  # as when Cancel is pressed
 
     taken(panel, model)
@@ -119,14 +121,13 @@ def test_a_cancelled_training_is_resumed(
     assert not panel.report_button.isVisibleTo(panel)
     panel.form.set_values(minutes=3.0)  # a longer one is the same training
     run_panel(panel)
-    assert states[0] is None
-    assert states[1]["steps"] == 1
+    assert steps == [False, 1]
     assert len(held_out) == 1  # it is shown once
     assert len(model.layers) == 3
 
     model.layers["sem"].data = model.layers["sem"].data + 1  # another image
     run_panel(panel)
-    assert states[2] is None
+    assert steps[2:] == [False]
 
 
 def test_one_sem_image_is_the_ordinary_case(panel, model, add):
@@ -149,10 +150,13 @@ def test_several_sem_images_are_trained_on(panel, model, add, run_panel, monkeyp
         ImageIdentity.from_image(micrograph_from_layer(one)) for one in (low, high)
     ]
     stored = StoredTransform(Affine(), *sides, {"error_nm": 1.0})
-    register = adapting.register_sem  # with a map for each image
-    monkeypatch.setattr(
-        adapting, "register_sem", lambda *args: register(*args[:3], stored)
-    )
+    register = registering.register_image_pair
+
+    def with_map(run, *args, **how):  # for each image
+        run.parameters["transform"] = stored
+        return register(run, *args, **how)
+
+    monkeypatch.setattr(registering, "register_image_pair", with_map)
     panel.mosaic.value, panel.sem.value = low, high
     panel.more.value = [second, high]  # which is there already
     assert run_panel(panel).startswith("Trained mosaic-")

@@ -52,6 +52,7 @@ from napari_semsr.jobs import (
     FRC,
     MOSAIC_MODEL,
     REPLACING,
+    SEM_IMAGE,
     AdaptationError,
     CallRecord,
     Output,
@@ -231,8 +232,11 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
         Path(__file__).with_name("report.html"),
         **_draw_stitching(scan),
         **draw_held_out_images(
-            place.area,
-            place.planes,
+            {
+                **place.planes,
+                SEM_IMAGE: place.area.crop(place.area.held_out)[1].array(),
+            },
+            place.area.sem.pixel_size_nm,
             place.curve,
             place.record["held_out"]["linear_gain_db"],
         ),

@@ -6,13 +6,16 @@ from .adapt.areas import (
 from .adapt.evaluate import ADAPTED_MODEL as ADAPTED_MODEL
 from .adapt.job import (
     ADAPT as ADAPT,
-    STOP as STOP,
     Adapted as Adapted,
-    AdaptOptions as AdaptOptions,
-    AdaptProgress as AdaptProgress,
     EnhancedImage as EnhancedImage,
 )
 from .adapt.page import draw_held_out_images as draw_held_out_images
+from .adapt.train import (
+    SEM_IMAGE as SEM_IMAGE,
+    STOP as STOP,
+    AdaptOptions as AdaptOptions,
+    AdaptProgress as AdaptProgress,
+)
 from .batch.job import (
     BATCH as BATCH,
     BatchOptions as BatchOptions,

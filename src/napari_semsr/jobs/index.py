@@ -79,8 +79,11 @@ _UNLISTED_JOBS = {
     "gold": "samples",
     "blend": "blend",
     "difference": "blend",
+    "register-sem": "adapt.register",
+    "train-on-sem": "adapt.train",
+    "look-here": "adapt.look",
 }
-"""Modules of the jobs that are not commands but run in memory from panels."""
+"""Modules of the jobs that are not commands but run from panels and in plans."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
 """Commands with a generated panel, keyed by panel title."""
 MEASURES = tuple(

@@ -315,32 +315,21 @@ def register_image_pair(
     moving: Image,
     fixed: Image,
     reading: ReadOptions,
-    *,
-    resumed_transform: StoredTransform | None = None,
     **changes: object,
 ) -> Job[Registered]:
     """Register two images with the options and files of another command.
 
-    `reading` applies to the fixed image; `changes` override options. A map that the run
-    found before it was interrupted, `resumed_transform`, replaces the search and its
-    options.
+    `reading` applies to the fixed image; `changes` override options.
     """
     chosen_options = run.options.model_dump(include={*RegisterOptions.model_fields})
-    search = {
-        "options": RegisterOptions(**(chosen_options | changes)),
-        **{name: run.parameters[name] for name in ("landmarks", "transform")},
-    }
     return (
         yield from REGISTER.job(
             moving,
             fixed,
-            **(
-                search
-                if resumed_transform is None
-                else {"transform": resumed_transform}
-            ),
+            options=RegisterOptions(**(chosen_options | changes)),
             opening=run.opening,
             fixed_opening=reading,
+            **{name: run.parameters[name] for name in ("landmarks", "transform")},
         )
     )
 

@@ -13,6 +13,7 @@ made.
 """
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -663,6 +664,7 @@ class _AreaTrainer:
             "curve": self.curve,
             "levels": list(self.levels),
             "options": self.options.model_dump(mode="json"),
+            "images": _digest_images(self.images),
             "light_explained": self.light_explained,
             "copies": self.options.copies if self.copies else 0,
         }
@@ -670,6 +672,7 @@ class _AreaTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from a saved state."""
         same = state["options"] == self.options.model_dump(mode="json")
+        same &= state.get("images") == _digest_images(self.images)
         if not same or not np.allclose(state["levels"], self.levels):
             msg = (
                 "The saved state belongs to other images or options; resume with the "
@@ -681,6 +684,17 @@ class _AreaTrainer:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
         self.curve = list(state["curve"])
+
+
+def _digest_images(images: Sequence[AreaImages]) -> str:
+    """Compute the digest of the images of a training, which identifies its state."""
+    digest = hashlib.sha256()
+    for image in images:
+        for array in (image.low, image.high, image.held_out):
+            if array is not None:
+                digest.update(f"{array.shape}{array.dtype.str}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _mask_held_out_pixels(images: AreaImages) -> RealArray:

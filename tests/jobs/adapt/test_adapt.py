@@ -10,23 +10,27 @@ from napari_semsr import training
 from napari_semsr.core import (
     Affine,
     Box,
+    Cancelled,
     Micrograph,
     OptionError,
     Provenance,
+    ReadError,
     WriteError,
     digest_path,
+    get_error_code,
     parse_pixel_size,
     run,
 )
 from napari_semsr.inference import EnhanceOptions, prepare_model_input
 from napari_semsr.io import ImageIdentity, StoredTransform, read, read_transform, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptationError, AdaptOptions, AdaptProgress
-from napari_semsr.jobs.adapt import job, look
+from napari_semsr.jobs.adapt import look, train
 from napari_semsr.jobs.adapt.areas import (
     SharedArea,
     check_correlation,
     split_training_area,
 )
+from napari_semsr.jobs.adapt.process import fit_in_process, fit_with_files
 from napari_semsr.models import load_model
 from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
@@ -79,28 +83,31 @@ def lying(mosaic, sem, quality=SURE):
     )
 
 
-def by_steps(steps):
-    """Train for some steps in place of minutes, so that no processor decides."""
+def fit_by_steps(images, options, *, seconds, threads, **how):
+    """Train in this process, a step for each second, so that no processor decides."""
+    return fit_with_files(
+        images,
+        options.replace(copies=0, batch=4, patch_px=32, learning_rate=3e-3),
+        seconds=None,
+        steps=round(seconds),
+        threads=1,
+        report_every_s=0.0,
+        **how,
+    )
 
-    def fit(images, options, *, seconds, threads, **how):
-        return training.fit_area(
-            images,
-            options.replace(copies=0, batch=4, patch_px=32, learning_rate=3e-3),
-            seconds=None,
-            steps=steps,
-            threads=1,
-            report_every_s=0.0,
-            **how,
-        )
 
-    return fit
+@pytest.fixture(autouse=True, scope="module")
+def fit():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "fit_in_process", fit_by_steps)
+        yield
 
 
 def adapt(mosaic, sems, folder, *, steps=150, report=None, **how):
     if "transform" not in how:
         how["transform"] = lying(mosaic, sems[0])
-    how = {"fit": by_steps(steps), **how}
-    return run(ADAPT.job(mosaic, sems, folder, **how), report)
+    options = how.pop("options", AdaptOptions()).replace(minutes=(steps or 0.1) / 60)
+    return run(ADAPT.job(mosaic, sems, folder, options=options, **how), report)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +150,9 @@ def test_every_image_is_enhanced_and_compared_with_the_place(adapted):
     ]
 
 
-def test_the_grey_values_of_a_training_are_those_of_the_enhancement(place, tmp_path):
+def test_the_grey_values_of_a_training_are_those_of_the_enhancement(
+    place, tmp_path, monkeypatch
+):
     """Dead pixels, which enhancement leaves out of the range, are left out."""
     mosaic, _ = place
     given = []
@@ -152,8 +161,9 @@ def test_the_grey_values_of_a_training_are_those_of_the_enhancement(place, tmp_p
         given.append(levels)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(train, "fit_in_process", fit)
     with pytest.raises(KeyboardInterrupt):
-        adapt(mosaic, place[1:], tmp_path / "run", fit=fit)
+        adapt(mosaic, place[1:], tmp_path / "run")
     [levels] = given
     model = load_model("ssum-sem")
     _, scaling = prepare_model_input(mosaic, model, EnhanceOptions(resample="never"))
@@ -301,22 +311,163 @@ def test_a_stopped_training_is_used(place, tmp_path):
         if isinstance(step, AdaptProgress) and step.gain_db and step.gain_db > 5:
             (folder / STOP).touch()
 
-    made = adapt(mosaic, [sem], folder, steps=100_000, report=stop)
-    assert made.steps < 100_000
+    made = adapt(mosaic, [sem], folder, steps=30_000, report=stop)
+    assert made.steps < 30_000
+
+
+def calls_of(steps):
+    """Give the calls of a plan that ran, by what they reported."""
+    return {
+        call for call, work, _ in (one.message.partition(": ") for one in steps) if work
+    }
 
 
 def test_a_run_that_was_closed_resumes_its_training(place, tmp_path):
     mosaic, sem = place
-    folder = tmp_path / "run"
-    job = ADAPT.job(
-        mosaic, [sem], folder, transform=lying(mosaic, sem), fit=by_steps(60)
-    )
+    folder, steps = tmp_path / "run", []
+    options = AdaptOptions(minutes=1)
+    how = {"transform": lying(mosaic, sem), "options": options}
+    job = ADAPT.job(mosaic, [sem], folder, **how)
     for step in job:
         if isinstance(step, AdaptProgress) and step.seconds > 0:
             job.close()
-    made = adapt(mosaic, [sem], folder, steps=60, transform=None, resume=True)
+    state = training.load_area_state(folder / "training.pt")
+    assert 0 < state["steps"] < 60
+    made = adapt(mosaic, [sem], folder, steps=60, resume=True, report=steps.append)
     assert made.steps == 60
-    assert made.registration["searched"] == "stored"
+    assert len({row["steps"] for row in state["curve"]}) == len(state["curve"])
+    assert calls_of(steps) == {"model", "mosaic-enhanced", "look-here"}
+
+
+def test_a_resumed_run_repeats_only_what_depends_on_a_change(place, adapted, tmp_path):
+    mosaic, sem = place
+    first, made_in, _ = adapted
+    folder = tmp_path / "run"
+    shutil.copytree(made_in, folder)
+    other = micrograph(light_of(objects(5)), "other: 5/6")
+
+    def resume(**how):
+        steps = []
+        how = {"apply": [other], "resume": True, "report": steps.append, **how}
+        made = adapt(mosaic, [sem], folder, **how)
+        return made, calls_of(steps)
+
+    made, ran = resume()
+    assert ran == set()
+    volatile = {"seconds", "output", "model", "report", "applied", "linear"}
+    volatile |= {"look_here"}
+    same = {k: v for k, v in first.to_json().items() if k not in volatile}
+    assert {k: v for k, v in made.to_json().items() if k not in volatile} == same
+
+    third = micrograph(light_of(objects(6)), "third")
+    made, ran = resume(apply=[third, other])
+    assert ran == {"third-enhanced"}
+    assert [one.image for one in made.applied] == ["mosaic", "third", "other: 5/6"]
+
+    shutil.rmtree(folder / "mosaic-enhanced.ome.zarr")
+    assert resume()[1] == {"mosaic-enhanced"}
+
+    results = {"mosaic-enhanced", "other_5_6-enhanced", "look-here"}
+    made, ran = resume(steps=155)
+    assert (made.steps, ran) == (155, {"model", *results})
+    state = training.load_area_state(folder / "training.pt")
+    assert (
+        state["curve"][0]
+        == training.load_area_state(made_in / "training.pt")["curve"][0]
+    )
+
+    nearer = lying(mosaic, sem, {"error_nm": 0.5})
+    made, ran = resume(steps=155, transform=nearer)
+    assert ran == {"registration-1", "model", *results}
+    assert made.registration["error_px"] == pytest.approx(0.025)
+
+
+def test_an_enhancement_that_was_cancelled_resumes(place, tmp_path):
+    mosaic, sem = place
+    steps = []
+
+    def cancel(step):
+        if step.message.startswith("mosaic-enhanced: "):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        adapt(mosaic, [sem], tmp_path, report=cancel)
+    adapt(mosaic, [sem], tmp_path, resume=True, report=steps.append)
+    assert calls_of(steps) == {"mosaic-enhanced", "look-here"}
+
+
+@pytest.mark.broad
+def test_a_training_in_a_process_leaves_its_state_and_ends_with_a_file(place, tmp_path):
+    light, sem = (one.array() for one in place)
+    options = training.AreaOptions(copies=0, batch=1, patch_px=32)
+    files = {"state_file": tmp_path / "state.pt", "stop_file": tmp_path / "stop"}
+    how = {**files, "levels": (100.0, 900.0), "threads": 1, "seconds": 600.0}
+    job = fit_in_process([training.AreaImages(light, sem)], options, **how)
+    for step in job:
+        if isinstance(step, training.AreaProgress):
+            job.close()
+    before = training.load_area_state(files["state_file"])
+    assert before["steps"] > 0
+    (tmp_path / "stop").touch()
+    found = run(fit_in_process([training.AreaImages(light, sem)], options, **how))
+    assert found.steps == before["steps"]
+
+
+@pytest.mark.parametrize("what", ["sem", "seed", "overwrite"])
+def test_another_training_does_not_resume_the_state(place, tmp_path, what):
+    mosaic, sem = place
+    with refused(AdaptationError, "no-gain"):
+        adapt(mosaic, [sem], tmp_path, steps=3)
+    how = {"resume": what != "overwrite", "overwrite": what == "overwrite"}
+    if what == "sem":
+        grey = sem.array().copy()
+        grey[60, 60] += 1
+        sem = sem.replace(data=grey)
+    elif what == "seed":
+        how["options"] = AdaptOptions(seed=1)
+    with pytest.raises(AdaptationError) as caught:
+        adapt(mosaic, [sem], tmp_path, steps=2, **how)
+    assert caught.value.facts["steps"] == 2
+
+
+def test_warnings_of_what_is_not_repeated_are_given_again(place, tmp_path):
+    mosaic, sem = place
+    how = {"transform": lying(mosaic, sem, {"error_nm": 15.0}), "resume": True}
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="costs 0.3 dB or more"):
+            made = adapt(mosaic, [sem], tmp_path, **how)
+        assert "map-imprecise" in map(get_error_code, made.warnings)
+    with (
+        pytest.warns(UserWarning, match="costs 0.3 dB or more"),
+        refused(AdaptationError, "no-gain"),
+    ):
+        adapt(mosaic, [sem], tmp_path, steps=0, **how | {"resume": False}, overwrite=1)
+
+
+def test_a_run_of_an_earlier_version_is_refused(place, tmp_path):
+    mosaic, sem = place
+    training.save_area_state(tmp_path / "training.pt", {"steps": 60})
+    with refused(WriteError, "not-resumable"):
+        adapt(mosaic, [sem], tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"]
+
+
+def test_an_image_that_is_missing_is_refused_before_any_work(place, tmp_path):
+    mosaic, sem = place
+    with refused(ReadError, "file-missing"):
+        adapt(mosaic, [sem], tmp_path / "run", apply=[tmp_path / "gone.tif"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_keeps_the_name_of_its_model(place, adapted, tmp_path):
+    mosaic, sem = place
+    made, made_in, _ = adapted
+    name = "mosaic-2025-12-31.safetensors"
+    shutil.copytree(made_in, tmp_path, dirs_exist_ok=True)
+    (tmp_path / Path(made.model).name).rename(tmp_path / name)
+    again = adapt(mosaic, [sem], tmp_path, resume=True)
+    assert Path(again.model) == tmp_path / name
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == [name]
 
 
 @pytest.mark.parametrize("changed", [False, True])
@@ -331,10 +482,11 @@ def test_a_resumed_run_registers_again_only_if_its_search_changed(
     with refused(AdaptationError, "no-gain"):
         adapt(mosaic, [sem], tmp_path, steps=0, landmarks=marks[0], **search)
     stored = tmp_path / "registration-1.json"
-    before = read_transform(stored)
+    before, steps = read_transform(stored), []
     again = {**search, "landmarks": marks[changed], "resume": True}
     with refused(AdaptationError, "no-gain"):
-        adapt(mosaic, [sem], tmp_path, steps=0, **again)
+        adapt(mosaic, [sem], tmp_path, steps=0, **again, report=steps.append)
+    assert ("registration-1" in calls_of(steps)) == changed
     after = read_transform(stored)
     moved = after.transform(points) - before.transform(points)
     assert moved == pytest.approx(np.tile(shifts[int(changed)], (4, 1)), abs=1e-6)
@@ -352,19 +504,18 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
         for path in (first.model, first.applied[0].output)
     )
     weights, pixels = model.read_bytes(), read(enhanced).array()
-    again = {"transform": None, "resume": True}
 
     def refuse(*_):
         raise AdaptationError("No gain.", "no-gain")
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "require_gain", refuse)
+        patch.setattr(train, "require_gain", refuse)
         with refused(AdaptationError, "no-gain"):
-            adapt(mosaic, [sem], folder, steps=155, **again)
+            adapt(mosaic, [sem], folder, steps=155, resume=True)
     assert model.read_bytes() == weights
     assert [path.name for path in folder.glob("*.safetensors")] == [model.name]
 
-    longer = adapt(mosaic, [sem], folder, steps=160, **again)
+    longer = adapt(mosaic, [sem], folder, steps=160, resume=True)
     assert longer.steps == 160
     assert Path(longer.model).read_bytes() != weights
     assert (read(enhanced).array() != pixels).any()
@@ -381,7 +532,9 @@ def test_both_parts_lie_apart_and_within(shape):
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(None, None), (2.0, 120.0)])
-def test_time_ends_a_training_only_where_it_is_given(place, tmp_path, minutes, seconds):
+def test_time_ends_a_training_only_where_it_is_given(
+    place, tmp_path, monkeypatch, minutes, seconds
+):
     """By default steps do, so that a busy computer makes no worse model."""
     given = []
 
@@ -389,9 +542,11 @@ def test_time_ends_a_training_only_where_it_is_given(place, tmp_path, minutes, s
         given.append(how["seconds"])
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(train, "fit_in_process", fit)
     options = AdaptOptions.parse({"minutes": minutes} if minutes else {})
+    how = {"transform": lying(*place)}
     with pytest.raises(KeyboardInterrupt):
-        adapt(place[0], place[1:], tmp_path / "run", fit=fit, options=options)
+        run(ADAPT.job(*place[:1], place[1:], tmp_path, options=options, **how))
     assert given == [seconds]
 
 

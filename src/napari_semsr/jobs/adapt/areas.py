@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,13 @@ class SharedArea:
     """Gap-free rectangle shared by a mosaic and an SEM image, on the mosaic grid."""
 
     name: str  # of the SEM image
-    light: Micrograph
-    sem: Micrograph
+    light: Micrograph = field(metadata={"json": False})
+    sem: Micrograph = field(metadata={"json": False})
     box: Box  # in the mosaic
     training_box: Box  # in the rectangle: the part to train on
     held_out: Box  # and the part to evaluate on
-    transform: Affine | Elastic  # from the mosaic to the SEM image
+    # from the mosaic to the SEM image
+    transform: Affine | Elastic = field(metadata={"json": False})
 
     def crop(self, box: Box) -> tuple[Micrograph, Micrograph]:
         """Crop both images to a box."""

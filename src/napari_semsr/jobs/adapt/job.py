@@ -4,149 +4,78 @@ One SEM image of a part of a mosaic is enough: it is registered, the area that b
 is divided into a part to train on and a part to evaluate on, and the model is kept only
 if it is better than every simpler method on the latter. Then the mosaic is enhanced,
 and further images of the same sample.
+
+These steps are the calls of a plan, whose results are stored in the run folder. The
+report is made from the files of the run.
 """
 
 import datetime
-import math
-import os
+import glob
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr import inference, models, training
-from napari_semsr.analysis import (
-    FAMILIARITY,
-    FOCUS,
-    BlockFeatures,
-    CutOff,
-    Falloff,
-    find_cut_off,
-    fit_gain_and_offset,
-)
+from napari_semsr.analysis import ObjectCount
 from napari_semsr.core import (
     DB,
-    Affine,
     Figure,
-    FloatArray,
-    FloatPair,
-    Grid,
-    InputRecord,
     Job,
     Micrograph,
     OptionError,
     Progress,
-    Provenance,
     Quantity,
-    ShapeError,
-    WarpedImage,
-    count_available_cores,
-    declare_device_option,
+    SemsrError,
+    WriteError,
     declare_quantity,
-    digest_path,
-    find_stray_pixels,
     get_declared_figures,
     map_progress,
-    measure_percentiles,
-    option,
-    warn,
 )
-from napari_semsr.inference import EnhanceOptions
 from napari_semsr.io import (
-    StoredTransform,
     create_file_stem,
-    read_transform,
-    write_transform,
+    create_missing_file_error,
+    path_exists,
+    read_json_object,
 )
-from napari_semsr.jobs.adapt.areas import (
-    AdaptationError,
-    SharedArea,
-    check_correlation,
-    create_shared_area,
-)
-from napari_semsr.jobs.adapt.evaluate import (
-    ADAPTED_MODEL,
-    Evaluation,
-    evaluate,
-    require_gain,
-)
-from napari_semsr.jobs.adapt.look import create_difference_map, filter_mosaic
+from napari_semsr.jobs.adapt.evaluate import ADAPTED_MODEL, Evaluation
 from napari_semsr.jobs.adapt.page import write_report
-from napari_semsr.jobs.adapt.process import fit_in_process
+from napari_semsr.jobs.adapt.register import MOSAIC_IN, SEM_IN
+from napari_semsr.jobs.adapt.train import TRAINING_STATE, AdaptOptions
 from napari_semsr.jobs.check_record import LINEAR
-from napari_semsr.jobs.enhance import ENHANCE
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-    compose_provenance,
-    get_image_name,
-    open_image,
-    overwrite_image,
-    record_input,
-    to_json_value,
-)
+from napari_semsr.jobs.images import Image, Result, get_image_name, to_json_value
 from napari_semsr.jobs.judge import INPUT
-from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
-from napari_semsr.jobs.models import MOSAIC_MODEL, find_model
+from napari_semsr.jobs.models import MOSAIC_MODEL
+from napari_semsr.jobs.plan import (
+    RECORD,
+    Call,
+    CallOutput,
+    Placeholder,
+    Plan,
+    Results,
+    execute,
+)
 from napari_semsr.jobs.register import (
-    COSTLY_PX,
     LANDMARKS_IN,
     TRANSFORM_IN,
     Registered,
     RegisterOptions,
-    check_pixel_sizes,
-    describe_registration,
-    register_image_pair,
 )
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
-from napari_semsr.registration import RegistrationRefused
 from napari_semsr.reporting import write_json
-from napari_semsr.restoration import fit_cross_validated_filter
 
-STOP = "stop"
-"""Name of the file in the run folder that ends the training early."""
-
-_REPORT, _STATE, _TRANSFORM = "report.html", "training.pt", "registration-{}.json"
-_SEARCH = "search"  # key of a stored registration: options of its search
-_WORST_PX = 1.0  # expected error of the registration; chosen: beyond, pairs teach blur
-
-
-class AdaptOptions(RegisterOptions):
-    """Options of registration and training."""
-
-    minutes: float | None = option(
-        None,
-        "Minutes",
-        "Training time in minutes; by default, a fixed number of steps, which takes "
-        "about three minutes on two cores and longer on a busy computer. Longer "
-        "training gives a better model.",
-        gt=0,
-        le=600,
-    )
-    cut_off_nm: CutOff = None
-    seed: int = option(0, "Seed", "Random seed, for reproducible training.", ge=0)
-    device: str = declare_device_option()
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptProgress(Progress):
-    """Training progress, with results on the held-out part.
-
-    `preview_images` are the input, the model's present result and the SEM image of the
-    first area, in the grey values of the last; empty if nothing is new. Gains are over
-    the input, on the held-out part.
-    """
-
-    seconds: float = 0.0  # of training
-    gain_db: float | None = None
-    linear_gain_db: float | None = None
-    preview_images: tuple[FloatArray, ...] = ()
+_RESULTS, _REPORT, _PLANES = "results.json", "report.html", "held-out.npz"
+_TRAINING = "training.json"  # record of the training, with the evaluation
+_FROM_TRAINING = (
+    "registrations",
+    "cut_off_nm",
+    "steps",
+    "minutes",
+    "areas",
+)  # its keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +102,7 @@ class Adapted(Result):
     next to those of the linear filter that was fitted on the training part and of the
     untouched `ssum-sem`, and the objects of all four. `linear` is that filter's result
     for the mosaic, and `look_here` the difference of the enhanced mosaic from it.
+    `areas` are the boxes of each area in the mosaic, and of its parts in that box.
     """
 
     output: str
@@ -194,9 +124,7 @@ class Adapted(Result):
     minutes: Annotated[float, Quantity("Trained", "minutes", ".3g")]
     seconds: Annotated[float, Quantity("Time", "s", ".0f")]
     warnings: tuple[str, ...]
-    curve: list[dict[str, Any]] = field(metadata={"json": False})
-    areas: tuple[SharedArea, ...] = field(metadata={"json": False}, repr=False)
-    provenance: Provenance = field(metadata={"json": False})
+    areas: list[dict[str, Any]]
 
     @property
     def held_out(self) -> dict[str, Any]:
@@ -253,357 +181,162 @@ _GAINS = ["gain_db", "gain_sd_db", "gain_below_cutoff_db", "gain_below_cutoff_sd
 
 
 def _run_adaptation(run: Run[AdaptOptions]) -> Job[Adapted]:
-    """Register, train, evaluate, enhance, and write the report page."""
-    result, warnings = yield from run.run_with_warnings(
-        _adapt_model(run, time.monotonic())
-    )
-    result = replace(result, warnings=warnings)
-    yield Progress(0, 0, "writing the report")
-    write_report(Path(result.report), result)
-    write_json(
-        Path(result.report).with_suffix(".json"), {"kind": "adapt", **result.to_json()}
-    )
-    return result
-
-
-def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
-    folder, settings = run.required_target, run.options
-    mosaic = open_image(run.image_inputs["mosaic"], run.opening)
-    mosaic = mosaic.replace(name=get_image_name(run.image_inputs["mosaic"]))
-    folder.mkdir(parents=True, exist_ok=True)
-    # as the model receives this mosaic: its range, without stray pixels
-    measured_image, shown_image = mosaic.data, mosaic
-    if (strays := find_stray_pixels(mosaic.data)) is not None:
-        measured_image = strays.mask(mosaic.data)
-        shown_image = mosaic.replace(data=strays.fill(mosaic.data))
-    levels = measure_percentiles(measured_image)
-    areas, registrations = yield from _prepare_areas(run, mosaic, shown_image)
-    cut_off = find_cut_off(mosaic, settings.cut_off_nm)
-    yield Progress(0, 0, "fitting the linear filter")
-    linear = fit_cross_validated_filter(
-        [
-            (light.array(), sem.array())
-            for light, sem in (area.crop(area.training_box) for area in areas)
-        ]
-    )
-    check_correlation(areas, linear.kernel)
-    images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}  # held-out parts
-    for area in areas:
-        light = area.light.array()
-        images[INPUT].append(light[area.held_out.slices])
-        images[LINEAR].append(linear.apply(light)[area.held_out.slices])
-    before = evaluate(areas, images, cut_off)
-    fit = yield from _train_model(run, areas, levels, before)
-    trained_file = yield from _write_model(run, mosaic, areas, fit, levels)
-    try:
-        images = yield from _enhance_held_out(run, areas, trained_file, levels)
-        evaluations = evaluate(areas, images, cut_off, before)
-        require_gain(evaluations, ADAPTED_MODEL)
-    except BaseException as error:
-        trained_file.unlink()  # a model of an earlier training is kept
-        if isinstance(error, AdaptationError):
-            error.facts["steps"] = fit.steps
-            error.facts["registration"] = to_json_value(registrations[0])
-        raise
-    model, is_new = _publish(trained_file)
-    applied_images = yield from _enhance_images(run, model, is_new=is_new)
-    provenance = compose_provenance(
-        "adapt", run.options.model_dump(mode="json"), *run.records.values()
-    )
-    stem = _get_output_stem(run.image_inputs["mosaic"])
-    linear_file, look_file = (
-        folder / f"{stem}-{end}.ome.zarr" for end in ("linear", "look-here")
-    )
-    filter_result = yield from filter_mosaic(shown_image, linear, provenance)
-    overwrite_image(filter_result, linear_file)
-    overwrite_image(
-        create_difference_map(
-            filter_result, open_image(applied_images[0].output), provenance
-        ),
-        look_file,
-    )
-    return Adapted(
-        output=str(folder),
-        model=str(model),
-        report=str(folder / _REPORT),
-        registration=registrations[0],
-        registrations=registrations,
-        evaluated=evaluations,
-        applied=applied_images,
-        linear=str(linear_file),
-        look_here=str(look_file),
-        cut_off_nm=cut_off,
-        steps=fit.steps,
-        minutes=fit.seconds / 60,
-        seconds=round(time.monotonic() - start, 1),
-        warnings=(),
-        curve=fit.curve,
-        areas=tuple(areas),
-        provenance=provenance,
-    )
-
-
-def _publish(trained_file: Path) -> tuple[Path, bool]:
-    """Publish a trained model, and return whether it differs from the existing one."""
-    model = trained_file.with_name(trained_file.name.removeprefix("."))
-    is_new = not model.is_file() or model.read_bytes() != trained_file.read_bytes()
-    trained_file.replace(model)
-    return model, is_new
-
-
-# Register, and divide the overlap.
-
-
-def _prepare_areas(
-    run: Run[AdaptOptions], mosaic: Micrograph, shown_image: Micrograph
-) -> Job[tuple[list[SharedArea], list[dict[str, Any]]]]:
-    """Register all SEM images, and crop their overlaps with the mosaic.
-
-    `shown_image` is the mosaic without stray pixels, used for training.
-    """
-    sems = run.image_inputs["sem"]
-    transform, landmarks = run.parameters["transform"], run.parameters["landmarks"]
-    if len(sems) > 1 and not (transform is None and landmarks is None):
+    """Run the steps that have no stored result, and write the report."""
+    start, folder = time.monotonic(), run.required_target
+    sem_count = len(run.image_inputs["sem"])
+    files = [run.parameters[one.name] for one in ADAPT.files]
+    if sem_count > 1 and files != [None] * len(files):
         msg = (
-            f"A transform or landmarks apply to a single SEM image, got {len(sems)} "
+            f"A transform or landmarks apply to a single SEM image, got {sem_count} "
             "images: adapt to one of them."
         )
         raise OptionError(msg, code="options-contradict")
-    mosaic_given = run.image_inputs["mosaic"]
-    yield from _record_image(run, LIGHT, mosaic_given, mosaic, run.opening)
-    areas, facts = [], []
-    if isinstance(landmarks, (str, os.PathLike)):
-        landmarks = digest_path(Path(landmarks))
-    search_options = run.options.model_dump(
-        mode="json", include={*RegisterOptions.model_fields}
-    )
-    search = {**search_options, "landmarks": to_json_value(landmarks)}
-    for number, image in enumerate(sems, 1):
-        sem_image = open_image(image, run.get_read_options("sem")).replace(
-            name=get_image_name(image)
-        )
-        check_pixel_sizes(mosaic=mosaic, sem=sem_image)
-        yield from _record_image(
-            run, f"sem {number}", image, sem_image, run.get_read_options("sem")
-        )
-        transform_file = run.required_target / _TRANSFORM.format(number)
-        resumed_transform = None
-        if run.existing.resume and transform is None and transform_file.is_file():
-            resumed_transform = read_transform(transform_file)
-            if resumed_transform.quality.get(_SEARCH, search) != search:
-                resumed_transform = None
-        registration = yield from register_sem(
-            run, image, sem_image.name, resumed_transform
-        )
-        if not transform_file.is_file() or transform is None:
-            stored_transform = registration.stored_transform
-            quality = {**stored_transform.quality, _SEARCH: search}
-            write_transform(transform_file, replace(stored_transform, quality=quality))
-        found_registration = registration.registration
-        facts.append(describe_registration(found_registration))
-        try:
-            areas.append(
-                create_shared_area(shown_image, sem_image, found_registration.transform)
-            )
-        except ShapeError as error:
-            raise AdaptationError(str(error), "not-registered") from error
-    return areas, facts
-
-
-def _record_image(
-    run: Run[AdaptOptions],
-    role: str,
-    image: Image,
-    image_opened: Micrograph,
-    reading: Any,
-) -> Job[InputRecord]:
-    """Record an image once for the histories of the results."""
-    if role not in run.records:
-        job = record_input(image, image_opened, reading, role=role)
-        run.records[role] = yield from job
-    return run.records[role]
-
-
-def register_sem(
-    run: Run[AdaptOptions],
-    sem: Image,
-    name: str,
-    resumed_transform: StoredTransform | None,
-) -> Job[Registered]:
-    """Register a mosaic to an SEM image, elastically if affine is insufficient."""
-    settings = run.options
-    is_found = resumed_transform is not None or run.parameters["transform"] is not None
-    # as given, so that a transform recognises their files
-    images = run.image_inputs["mosaic"], sem, run.get_read_options("sem")
-    try:
-        registration = yield from register_image_pair(
-            run, *images, resumed_transform=resumed_transform
-        )
-        bends = not is_found and settings.model == "affine"
-        if (
-            bends
-            and not _is_accurate_registration(registration, COSTLY_PX)
-            and not settings.landmarks_only
-        ):
-            other = yield from register_image_pair(run, *images, model="elastic")
-            registration = min(registration, other, key=_get_error_px)
-    except RegistrationRefused as refused:
-        msg = f"{name} cannot be registered: {refused}"
-        facts = to_json_value(refused.to_json())
-        raise AdaptationError(msg, "not-registered", registration=facts) from refused
-    if not _is_accurate_registration(registration, _WORST_PX):
+    for path in run.inputs:  # rather than after the training
+        if not path_exists(path):
+            raise create_missing_file_error(path)
+    state_file, results_file = folder / TRAINING_STATE, folder / _RESULTS
+    if run.existing.overwrite:
+        state_file.unlink(missing_ok=True)
+        results_file.unlink(missing_ok=True)
+    elif state_file.is_file() and not results_file.is_file():
         msg = (
-            f"The expected registration error of {name} is {registration.error_px:.2g} "
-            f"px, but image pairs must match within {_WORST_PX:g} px: mark "
-            "corresponding points as landmarks."
+            f"The run in {folder} is of an earlier version and cannot be resumed: "
+            "choose another folder or set `overwrite`."
         )
-        facts = to_json_value(describe_registration(registration.registration))
-        raise AdaptationError(msg, "not-registered", registration=facts)
-    if not _is_accurate_registration(registration, COSTLY_PX):
-        warn(
-            f"The expected registration error of {name} is "
-            f"{registration.error_px:.2g} px, which costs 0.3 dB or more: landmarks "
-            "may improve the registration.",
-            "map-imprecise",
-        )
-    return registration
-
-
-def _get_error_px(registration: Registered) -> float:
-    """Return the expected error, or infinity if it is unknown."""
-    error = registration.error_px
-    return math.inf if error is None or math.isnan(error) else error
-
-
-def _is_accurate_registration(registration: Registered, limit_px: float) -> bool:
-    """Return whether the registration error is small enough or unknown."""
-    return (
-        registration.searched == "stored" and math.isinf(_get_error_px(registration))
-    ) or (_get_error_px(registration) <= limit_px)
-
-
-# Train, and write the model.
-
-
-def _train_model(
-    run: Run[AdaptOptions],
-    areas: Sequence[SharedArea],
-    levels: FloatPair,
-    before: Mapping[str, Evaluation],
-) -> Job["training.AreaFitResult"]:
-    """Train on the training parts, resuming an interrupted run."""
-    settings, folder = run.options, run.required_target
-    state_file, stop = folder / _STATE, folder / STOP
-    stop.unlink(missing_ok=True)
-    resumes = run.existing.resume and state_file.is_file()
-    state = training.load_area_state(state_file) if resumes else None
-    images = []
-    for area in areas:
-        held_out = np.ones(area.light.shape, dtype=bool)
-        held_out[area.training_box.slices] = False
-        preview_values = np.zeros_like(held_out)
-        preview_values[area.held_out.slices] = True
-        sem = area.sem.array().copy()
-        sem[held_out & ~preview_values] = np.nan
-        images.append(training.AreaImages(area.light.array(), sem, preview_values))
-    # in a separate process: torch's compiler must not run in that of the window
-    fit = run.parameters.get("fit", fit_in_process)
-    job = fit(
-        images,
-        training.AreaOptions(seed=settings.seed),
-        levels=levels,
-        seconds=None if settings.minutes is None else 60 * settings.minutes,
-        threads=count_available_cores(),
-        device=str(models.find_device(settings.device).device),
-        state=state,
-        should_stop=stop.is_file,
-        save=partial(training.save_area_state, state_file),
+        raise WriteError(msg, code="not-resumable")
+    folder.mkdir(parents=True, exist_ok=True)
+    plan, values = _create_plan(run)
+    results = Results(results_file, folder, values)
+    _, warnings = yield from run.run_with_warnings(_execute_plan(plan, results))
+    yield Progress(0, 0, "writing the report")
+    calls = {call.name: call for call in plan.calls}
+    record = read_json_object(folder / _TRAINING)
+    result = Adapted(
+        output=str(folder),
+        model=str(folder / calls["model"].outputs["output"]),
+        report=str(folder / _REPORT),
+        registration=record["registrations"][0],
+        **{name: record[name] for name in _FROM_TRAINING},
+        evaluated={
+            name: Evaluation(name, **row | {"objects": ObjectCount(**row["objects"])})
+            for name, row in record["evaluations"].items()
+        },
+        applied=[
+            EnhancedImage(
+                get_image_name(values[call.name]),
+                str(folder / call.outputs["output"]),
+                read_json_object(folder / call.outputs[RECORD])["unfamiliar_percent"],
+            )
+            for call in plan.calls
+            if call.verb == "enhance"
+        ],
+        linear=str(folder / calls["look-here"].outputs["linear"]),
+        look_here=str(folder / calls["look-here"].outputs["look_here"]),
+        seconds=round(time.monotonic() - start, 1),
+        warnings=warnings,
     )
-    sem = areas[0].crop(areas[0].held_out)[1].array().astype(float)
+    with np.load(folder / _PLANES) as planes:
+        write_report(result, record, dict(planes))
+    numbers = {"kind": "adapt", **result.to_json()}
+    write_json(Path(result.report).with_suffix(".json"), numbers)
+    return result
+
+
+def _execute_plan(plan: Plan, results: Results) -> Job[None]:
+    """Execute a plan, with the warnings of all its calls at the end."""
 
     def convert_progress(step: Progress) -> Progress:
-        if not isinstance(step, training.AreaProgress):
-            return step
-        preview: tuple[FloatArray, ...] = ()
-        if step.images:
-            now = step.images[0].astype(float)
-            gain, offset = fit_gain_and_offset(now, sem)
-            preview = before[INPUT].images[0], gain * now + offset, sem
-        common = step.done, step.total, step.message, step.seconds_left
-        gains = step.gain_db, before[LINEAR].gain_db
-        return AdaptProgress(*common, step.seconds, *gains, preview)
+        # of each call, as a training takes much longer than the others
+        share = step.total // len(plan.calls)
+        return replace(step, done=step.done % share, total=share)
 
-    place_fit: training.AreaFitResult = yield from map_progress(job, convert_progress)
-    return place_fit
+    try:
+        yield from map_progress(
+            execute(plan, results.folder, results), convert_progress
+        )
+    except SemsrError:
+        results.repeat_warnings()
+        raise
+    results.repeat_warnings()
 
 
-def _write_model(
-    run: Run[AdaptOptions],
-    mosaic: Micrograph,
-    areas: Sequence[SharedArea],
-    fit: "training.AreaFitResult",
-    levels: FloatPair,
-) -> Job[Path]:
-    """Write the model with its card, under a hidden name until it proves a gain."""
-    yield Progress(0, 0, "writing the model")
-    vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
-    today = datetime.datetime.now().astimezone().date().isoformat()
-    name = f"{_get_output_stem(run.image_inputs['mosaic'])[:80]}-{today}"
-    unit_range = [
-        (area.light.array()[area.training_box.slices] - levels[0])
-        / (levels[1] - levels[0])
-        for area in areas
-    ]
-    place, focus = (
-        BlockFeatures.from_parts(unit_range),
-        Falloff.from_image(mosaic, run.options.cut_off_nm),
+def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan of all steps, and the values of its placeholders."""
+    options = run.options.model_dump(mode="json")
+    opening, opening_sem = (
+        one.model_dump(mode="json", exclude_defaults=True)
+        for one in (run.opening, run.get_read_options("sem"))
     )
-    card = fit.create_card(
-        name,
-        description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
-        f"{f' ({vendor})' if vendor else ''}, {today}.",
-        limits=(
-            "Valid only for this sample at this focus. The model predicts typical "
-            "structure: if light cannot show an object, its presence or absence is a "
-            "guess."
-        ),
-        # range of the field itself, so that other exposures are scaled equally
-        input_scaling="percentiles",
-        pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
-        training={
-            TRAINED_ON: [
-                _record_trained_area(run, area, role)
-                for number, area in enumerate(areas, 1)
-                for role in (LIGHT, f"sem {number}")
-            ],
-            **({} if place is None else {FAMILIARITY: place.to_json()}),
-            **({} if focus is None else {FOCUS: focus.to_json()}),
+    reading = {f"mosaic_{name}": value for name, value in opening.items()}
+    reading |= {f"sem_{name}": value for name, value in opening_sem.items()}
+    images = run.image_inputs
+    sems = {f"sem-{number}": sem for number, sem in enumerate(images["sem"], 1)}
+    files = {one.name: run.parameters[one.name] for one in ADAPT.files}
+    files = {name: value for name, value in files.items() if value is not None}
+    to_enhance: dict[str, Image] = {}  # by the names of their calls
+    for image in (images["mosaic"], *(images.get("apply") or [])):
+        name = f"{_get_output_stem(image)}-enhanced"
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        to_enhance[next(one for one in names if one not in to_enhance)] = image
+    stem = _get_output_stem(images["mosaic"])
+    today = datetime.datetime.now().astimezone().date().isoformat()
+    model = f"{stem[:80]}-{today}.safetensors"
+    if run.existing.resume:  # it keeps the name of its model
+        names_before = f"{glob.escape(stem[:80])}-????-??-??.safetensors"
+        before = sorted(run.required_target.glob(names_before))
+        model = next((path.name for path in before), model)
+
+    places = {name: Placeholder(name=name) for name in ("mosaic", *sems, *files)}
+    mosaic, sem_places = places["mosaic"], tuple(places[name] for name in sems)
+    registrations = [
+        Call(
+            name=f"registration-{number}",
+            verb="register-sem",
+            inputs={"sem": sem, **{name: places[name] for name in ("mosaic", *files)}},
+            options={name: options[name] for name in RegisterOptions.model_fields}
+            | reading,
+            outputs={"output": f"registration-{number}.json"},
+        )
+        for number, sem in enumerate(sem_places, 1)
+    ]
+    transforms = tuple(CallOutput(call=one.name) for one in registrations)
+    training = Call(
+        name="model",
+        verb="train-on-sem",
+        inputs={
+            "mosaic": places["mosaic"],
+            "sem": sem_places,
+            "transforms": transforms,
+        },
+        options=options | reading,
+        outputs={"output": model, "planes": _PLANES, RECORD: _TRAINING},
+    )
+    enhancements = [
+        Call(
+            name=name,
+            verb="enhance",
+            inputs={"image": Placeholder(name=name), "model": CallOutput(call="model")},
+            options={"device": options["device"]} | opening,
+            outputs={"output": f"{name}.ome.zarr", RECORD: f"{name}.json"},
+        )
+        for name in to_enhance
+    ]
+    look_here = Call(
+        name="look-here",
+        verb="look-here",
+        inputs={
+            "mosaic": mosaic,
+            "result": CallOutput(call=enhancements[0].name),
+            "training": CallOutput(call="model", part=RECORD),
+        },
+        options=opening,
+        outputs={
+            "linear": f"{stem}-linear.ome.zarr",
+            "look_here": f"{stem}-look-here.ome.zarr",
         },
     )
-    path = run.required_target / f".{name}.safetensors"
-    models.save_model(path, fit.network, card)
-    return path
-
-
-def _record_trained_area(
-    run: Run[AdaptOptions], area: SharedArea, role: str
-) -> dict[str, Any]:
-    """Record the area of an image that was trained on, in the format of `leakage`."""
-    record, grid = run.records[role], Grid.from_image(area.light)
-    box = area.training_box
-    corners = np.array([[box.y0, box.x0], [box.y1, box.x1]])
-    places = grid.corner + corners * np.array(grid.pitch)
-    if role != LIGHT:  # in the plane of the SEM image
-        around = np.array([[y, x] for y in places[:, 0] for x in places[:, 1]])
-        mapped_places = area.transform(around)
-        places = np.array([mapped_places.min(axis=0), mapped_places.max(axis=0)])
-    return {
-        "role": role,
-        "name": record.name,
-        "digest": record.digest,
-        "unit": "nm",
-        "areas": [[float(v) for v in places.ravel()]],
-    }
+    plan = Plan(calls=(*registrations, training, *enhancements, look_here))
+    return plan, {"mosaic": images["mosaic"], **sems, **files, **to_enhance}
 
 
 def _get_output_stem(image: Image) -> str:
@@ -614,94 +347,11 @@ def _get_output_stem(image: Image) -> str:
     return create_file_stem(name)
 
 
-# Evaluate.
-
-
-def _enhance_held_out(
-    run: Run[AdaptOptions],
-    areas: Sequence[SharedArea],
-    trained_file: Path,
-    levels: FloatPair,
-) -> Job[dict[str, list[NDArray[Any]]]]:
-    """Enhance the held-out parts with both models, in the mosaic's grey range."""
-    level_options = {"input_scaling": "levels", "input_levels": levels}
-    options = EnhanceOptions(device=run.options.device)
-    images: dict[str, list[NDArray[Any]]] = {}
-    for name, path in (
-        (MOSAIC_MODEL, find_model(MOSAIC_MODEL)),
-        (ADAPTED_MODEL, trained_file),
-    ):
-        yield Progress(0, 0, f"evaluating the {name}")
-        model = models.load_model(path)
-        model = replace(model, card=model.card.model_copy(update=level_options))
-        images[name] = []
-        for area in areas:
-            output = yield from inference.enhance_in_memory(area.light, model, options)
-            if output.shape != area.light.shape:  # a model for another pixel size
-                data = WarpedImage(output, Grid.from_image(area.light), Affine()).read()
-                output = area.light.replace(data=data)
-            values = output.array()[area.held_out.slices]
-            images[name].append(values.astype(np.float32))
-    return images
-
-
-# Enhance the rest.
-
-
-def _enhance_images(
-    run: Run[AdaptOptions], model: Path, *, is_new: bool
-) -> Job[list[EnhancedImage]]:
-    """Enhance all images, and compare them with the training area.
-
-    Results of an earlier model are not resumed.
-    """
-    images_given = [run.image_inputs["mosaic"], *(run.image_inputs.get("apply") or ())]
-    options = EnhanceOptions(device=run.options.device)
-    results: list[EnhancedImage] = []
-    for image in images_given:
-        stem = _get_output_stem(image)
-        names_in_use = {Path(one.output).name for one in results}
-        names = (
-            f"{stem}-enhanced{n}.ome.zarr"
-            for n in ("", *map("-{}".format, range(2, 10**4)))
-        )
-        target = run.required_target / next(
-            name for name in names if name not in names_in_use
-        )
-        resumes = run.existing.resume and target.exists() and not is_new
-        enhanced_file = yield from ENHANCE.job(
-            image,
-            target,
-            model=model,
-            options=options,
-            opening=run.opening,
-            overwrite=not resumes,
-            resume=resumes,
-        )
-        results.append(
-            EnhancedImage(
-                get_image_name(image),
-                enhanced_file.output or "",
-                enhanced_file.unfamiliar_percent,
-            )
-        )
-    return results
-
-
 ADAPT = Verb(
     "adapt",
     (
-        ImageInput(
-            "mosaic", "the optical image of the sample, such as a mosaic", side="mosaic"
-        ),
-        ImageInput(
-            "sem",
-            "SEM images of areas that MOSAIC shows; one is enough",
-            label="SEM",
-            metavar="SEM",
-            many=True,
-            side="sem",
-        ),
+        MOSAIC_IN,
+        SEM_IN,
         ImageInput(
             "apply",
             "further images of the same sample, which are enhanced too",

@@ -1,5 +1,8 @@
 """Differences between the model and the linear filter: the areas to inspect first."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 
 from napari_semsr.analysis import fit_gain_and_offset
@@ -11,15 +14,23 @@ from napari_semsr.core import (
     Grid,
     Job,
     Micrograph,
+    Options,
     Progress,
     Provenance,
     WarpedImage,
+    find_stray_pixels,
     read_box,
 )
+from napari_semsr.io import read_json_object
+from napari_semsr.jobs.adapt.register import MOSAIC_IN
+from napari_semsr.jobs.images import (
+    Result,
+    get_image_name,
+    open_image,
+    overwrite_image,
+)
+from napari_semsr.jobs.verb import FileInput, ImageInput, Output, Run, Verb
 from napari_semsr.restoration import LinearFit
-
-LINEAR_PART, LOOK_HERE = "linear filter", "look here"
-"""Output parts of a run: the filtered image, and the model's difference from it."""
 
 _ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
 _BRIGHTEST = (
@@ -44,7 +55,7 @@ def filter_mosaic(
         strip = np.asarray(read_box(mosaic.data, wide), dtype=np.float32)
         if np.isfinite(strip).any():
             result[top:end] = linear.apply(strip)[reach:-reach, reach:-reach]
-    about = provenance.model_copy(update={"part": LINEAR_PART})
+    about = provenance.model_copy(update={"part": "linear filter"})
     return mosaic.replace(data=result, provenance=about)
 
 
@@ -69,7 +80,7 @@ def create_difference_map(
     top = float(np.percentile(finite, _BRIGHTEST)) if finite.size else 0.0
     return linear_image.replace(
         data=differences,
-        provenance=provenance.model_copy(update={"part": LOOK_HERE}),
+        provenance=provenance.model_copy(update={"part": "look here"}),
         look=DisplaySettings(limits=(0.0, top or 1.0), colormap="magma"),
     )
 
@@ -85,3 +96,36 @@ def compute_difference(model: Float32Array, linear: Float32Array) -> Float32Arra
         gain, offset = fit_gain_and_offset(model_values, linear_values)
         result[finite] = np.abs(gain * model[finite] + offset - linear[finite])
     return result
+
+
+def _compare_with_filter(run: Run[Options]) -> Job[Result]:
+    """Filter a mosaic, and map where its enhanced version differs."""
+    mosaic_given, result = (run.image_inputs[item.name] for item in LOOK_HERE.images)
+    mosaic = open_image(mosaic_given, run.opening)
+    mosaic = mosaic.replace(name=get_image_name(mosaic_given))
+    if (strays := find_stray_pixels(mosaic.data)) is not None:
+        mosaic = mosaic.replace(data=strays.fill(mosaic.data))
+    record = read_json_object(Path(run.parameters["training"]))
+    provenance = Provenance.model_validate(record["provenance"])
+    linear = LinearFit(**record["linear"])
+    linear = replace(linear, kernel=np.array(linear.kernel, dtype=np.float32))
+    filtered_image = yield from filter_mosaic(mosaic, linear, provenance)
+    overwrite_image(filtered_image, run.targets["linear"])
+    difference = create_difference_map(filtered_image, open_image(result), provenance)
+    overwrite_image(difference, run.targets["look_here"])
+    return Result()
+
+
+LOOK_HERE = Verb(
+    "look-here",
+    (replace(MOSAIC_IN, side=""), ImageInput("result", "its enhanced version")),
+    Options,
+    Result,
+    _compare_with_filter,
+    files=(FileInput("training", "the record of the training", optional=False),),
+    outputs=(
+        Output("the mosaic after the linear filter", name="linear"),
+        Output("the difference of the enhanced mosaic from it", name="look_here"),
+    ),
+    opens=False,
+)

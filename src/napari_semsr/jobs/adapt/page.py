@@ -8,6 +8,7 @@ import numpy as np
 from napari_semsr.core import DB, Line, Plot
 from napari_semsr.jobs.adapt.evaluate import ADAPTED_MODEL
 from napari_semsr.jobs.adapt.look import compute_difference
+from napari_semsr.jobs.adapt.train import SEM_IMAGE
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.reporting import (
     choose_grey_limits,
@@ -22,50 +23,53 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_semsr.jobs.adapt.areas import SharedArea
+    from napari_semsr.core import FloatPair
     from napari_semsr.jobs.adapt.job import Adapted
 
 _WHOLE_PX, _DETAIL_PX = 480, 400
 _DETAIL = 128  # side of the detail of the held-out part
-_SEM = "SEM image"
 
 
-def write_report(path: Path, result: "Adapted") -> None:
-    """Write the report page, with images of the held-out part of the first area."""
+def write_report(
+    result: "Adapted",
+    record: "Mapping[str, Any]",
+    planes: "Mapping[str, NDArray[Any]]",
+) -> None:
+    """Write the report page from the record of the training and its images."""
     write_page(
-        path,
+        Path(result.report),
         Path(__file__).with_name("adapt.html"),
         result=result,
+        held_out_shape=planes[SEM_IMAGE].shape,
         **draw_held_out_images(
-            result.areas[0],
-            {name: row.images[0] for name, row in result.evaluated.items()},
-            result.curve,
+            planes,
+            record["pixel_size_nm"],
+            record["curve"],
             result.held_out["linear_gain_db"],
         ),
         provenance=list_provenance(
-            result.provenance.options,
-            [(item.name, item.digest) for item in result.provenance.inputs],
+            record["provenance"]["options"],
+            [(one["name"], one["digest"]) for one in record["provenance"]["inputs"]],
         ),
     )
 
 
 def draw_held_out_images(
-    area: "SharedArea",
     planes: "Mapping[str, NDArray[Any]]",
+    pixel_size_nm: "FloatPair | None",
     curve: "Sequence[Mapping[str, Any]]",
     linear_gain_db: float | None,
 ) -> dict[str, Any]:
     """Draw the held-out part of an area: `wholes`, `details` and the `curve`.
 
     `planes` are the evaluated images of that part in the grey levels of the SEM image,
-    by name; `curve` has the gain of the training over its time. `look_here` shows where
-    the model and the linear filter differ.
+    by name, and the SEM image; `curve` has the gain of the training over its time.
+    `look_here` shows where the model and the linear filter differ.
     """
-    sem = area.crop(area.held_out)[1]
-    limits, pixel = choose_grey_limits(sem.array()), sem.pixel_size_nm
-    planes = {**planes, _SEM: sem.array()}
-    rows, columns = (min(_DETAIL, n) for n in sem.shape)
-    y, x = ((n - side) // 2 for n, side in zip(sem.shape, (rows, columns), strict=True))
+    limits, pixel = choose_grey_limits(planes[SEM_IMAGE]), pixel_size_nm
+    shape = planes[SEM_IMAGE].shape
+    rows, columns = (min(_DETAIL, n) for n in shape)
+    y, x = ((n - side) // 2 for n, side in zip(shape, (rows, columns), strict=True))
 
     def draw_plane(plane: Any, width_px: int) -> bytes:
         return draw_image_png(plane, pixel, limits=limits, width_px=width_px)

@@ -6,7 +6,8 @@ brings triton, whose LLVM clashes with that of OpenGL.
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_semsr import training
-from napari_semsr.core import Job, Progress, run
+from napari_semsr.core import CheckpointError, Job, Progress, run
 from napari_semsr.io import write_atomically
 from napari_semsr.jobs.images import to_json_value
 from napari_semsr.jobs.train_process import ChildProcess, Say, serve_training_request
@@ -24,22 +25,44 @@ if TYPE_CHECKING:
     from napari_semsr.training import AreaImages, AreaOptions
 
 _MODULE = "napari_semsr.jobs.adapt.process"
-_IMAGES, _STATE, _STOP, _PREVIEW = "images.npz", "state.pt", "stop", "shown.npz"
+_IMAGES, _PREVIEW = "images.npz", "shown.npz"
 _PATIENCE_S = 30.0
+
+
+def fit_with_files(
+    images: Sequence["AreaImages"],
+    options: "AreaOptions",
+    *,
+    state_file: Path,
+    stop_file: Path,
+    **how: Any,
+) -> Job["training.AreaFitResult"]:
+    """Run `training.fit_area` with its state in a file, until another file exists.
+
+    The state is resumed if it belongs to the same images and options.
+    """
+    how |= {
+        "should_stop": stop_file.is_file,
+        "save": partial(training.save_area_state, state_file),
+    }
+    if state_file.is_file():
+        with suppress(CheckpointError):  # of another training, or damaged
+            state = training.load_area_state(state_file)
+            return (yield from training.fit_area(images, options, state=state, **how))
+    return (yield from training.fit_area(images, options, **how))
 
 
 def fit_in_process(
     images: Sequence["AreaImages"],
     options: "AreaOptions",
     *,
-    state: dict[str, Any] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-    save: Callable[[dict[str, Any]], None] | None = None,
+    state_file: Path,
+    stop_file: Path,
     **how: Any,
 ) -> Job["training.AreaFitResult"]:
-    """Run `training.fit_area` in another process, with the same arguments.
+    """Run `fit_with_files` in another process, with the same arguments.
 
-    Closing the job stops that process with its state saved.
+    If the job is closed or this process dies, that process saves its state and ends.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -49,12 +72,12 @@ def fit_in_process(
             if image.held_out is not None:
                 arrays[f"held{number}"] = image.held_out
         np.savez(folder / _IMAGES, **arrays)
-        if state is not None:
-            training.save_area_state(folder / _STATE, state)
         request = {
             "folder": name,
             "count": len(images),
             "options": options.model_dump(mode="json"),
+            "state_file": str(state_file.absolute()),
+            "stop_file": str(stop_file.absolute()),
             "how": how,
         }
         child = ChildProcess(_MODULE, request)
@@ -65,18 +88,14 @@ def fit_in_process(
                 for key, value in child.receive_messages():
                     if key == "result":
                         return training.AreaFitResult.from_state(
-                            training.load_area_state(folder / _STATE)
+                            training.load_area_state(state_file)
                         )
                     last = _read_report(folder, value)
                 yield last
                 if isinstance(last, training.AreaProgress):
                     last = replace(last, images=())  # shown once
-                if should_stop():
-                    (folder / _STOP).touch()
         finally:
             child.stop(_PATIENCE_S)
-            if save is not None and (folder / _STATE).is_file():
-                save(training.load_area_state(folder / _STATE))
 
 
 def _read_report(folder: Path, value: dict[str, Any]) -> Progress:
@@ -91,7 +110,7 @@ def _read_report(folder: Path, value: dict[str, Any]) -> Progress:
 
 
 def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Train as requested, and save the state in the request folder."""
+    """Train as requested, and save the state in its file."""
     folder = Path(request["folder"])
     with np.load(folder / _IMAGES) as arrays_stored:
         arrays = dict(arrays_stored)
@@ -101,7 +120,7 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
         )
         for n in range(request["count"])
     ]
-    state_file, how = folder / _STATE, request["how"]
+    how = request["how"]
 
     def send_report(step: Progress) -> None:
         value = asdict(step)
@@ -116,15 +135,12 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
         say("step", value)
 
     run(
-        training.fit_area(
+        fit_with_files(
             images,
             training.AreaOptions.parse(request["options"]),
+            state_file=Path(request["state_file"]),
+            stop_file=Path(request["stop_file"]),
             **{**how, "levels": tuple(how["levels"])},
-            state=training.load_area_state(state_file)
-            if state_file.is_file()
-            else None,
-            should_stop=(folder / _STOP).is_file,
-            save=partial(training.save_area_state, state_file),
         ),
         send_report,
     )

@@ -356,6 +356,17 @@ class Results:
         self._write_results()
         return record
 
+    def repeat_warnings(self) -> None:
+        """Issue the warnings of all calls again, and those of a call that failed."""
+        codes = {
+            sentence: code
+            for record in self.records.values()
+            for sentence, code in zip(record.warnings, record.codes, strict=True)
+        }
+        codes |= {" ".join(one.split()): get_error_code(one) for one in self.warnings}
+        for sentence, code in codes.items():
+            warn(sentence, code)
+
     def _get_output_states(self, call: Call) -> dict[str, list[Cell]]:
         return {
             path: read_file_state(self.folder / path) for path in call.outputs.values()
@@ -419,7 +430,13 @@ def _run_job_with_progress(
     def convert_progress(inner: Progress) -> Progress:
         steps_done = step.done + int(share * inner.fraction)
         more = "" if inner.message == "done" else f": {inner.message}"
-        return replace(step, done=steps_done, message=f"{step.message}{more}")
+        return replace(  # of its own class, such as that of a training
+            inner,
+            done=steps_done,
+            total=step.total,
+            message=f"{step.message}{more}",
+            seconds_left=None,
+        )
 
     return map_progress(job, convert_progress, within=lambda: capture_warnings(hear))
 

@@ -1,0 +1,386 @@
+"""Training of a network on one area, and its evaluation on the held-out part."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr import inference, models, training
+from napari_semsr.analysis import (
+    FAMILIARITY,
+    FOCUS,
+    BlockFeatures,
+    CutOff,
+    Falloff,
+    find_cut_off,
+    fit_gain_and_offset,
+)
+from napari_semsr.core import (
+    Affine,
+    FloatArray,
+    FloatPair,
+    Grid,
+    InputRecord,
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    ShapeError,
+    WarpedImage,
+    count_available_cores,
+    declare_device_option,
+    find_stray_pixels,
+    map_progress,
+    measure_percentiles,
+    option,
+)
+from napari_semsr.inference import EnhanceOptions
+from napari_semsr.io import StoredTransform, read_transform, write_atomically
+from napari_semsr.jobs.adapt.areas import (
+    AdaptationError,
+    SharedArea,
+    check_correlation,
+    create_shared_area,
+)
+from napari_semsr.jobs.adapt.evaluate import (
+    ADAPTED_MODEL,
+    Evaluation,
+    evaluate,
+    require_gain,
+)
+from napari_semsr.jobs.adapt.process import fit_in_process
+from napari_semsr.jobs.adapt.register import MOSAIC_IN, SEM_IN
+from napari_semsr.jobs.check_record import LINEAR
+from napari_semsr.jobs.images import (
+    Result,
+    compose_provenance,
+    get_image_name,
+    open_image,
+    record_input,
+    to_json_value,
+)
+from napari_semsr.jobs.judge import INPUT
+from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
+from napari_semsr.jobs.models import MOSAIC_MODEL, find_model
+from napari_semsr.jobs.register import (
+    RegisterOptions,
+    create_transform_record,
+    read_residuals,
+)
+from napari_semsr.jobs.verb import FileInput, Output, Run, Verb
+from napari_semsr.restoration import LinearFit, fit_cross_validated_filter
+
+STOP = "stop"
+"""Name of the file in the run folder that ends the training early."""
+TRAINING_STATE = "training.pt"
+"""Name of the file in the run folder from which a training resumes."""
+SEM_IMAGE = "SEM image"
+"""Name of the SEM image among the images of the held-out part."""
+
+
+class AdaptOptions(RegisterOptions):
+    """Options of registration and training."""
+
+    minutes: float | None = option(
+        None,
+        "Minutes",
+        "Training time in minutes; by default, a fixed number of steps, which takes "
+        "about three minutes on two cores and longer on a busy computer. Longer "
+        "training gives a better model.",
+        gt=0,
+        le=600,
+    )
+    cut_off_nm: CutOff = None
+    seed: int = option(0, "Seed", "Random seed, for reproducible training.", ge=0)
+    device: str = declare_device_option()
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptProgress(Progress):
+    """Training progress, with results on the held-out part.
+
+    `preview_images` are the input, the model's present result and the SEM image of the
+    first area, in the grey values of the last; empty if nothing is new. Gains are over
+    the input, on the held-out part.
+    """
+
+    seconds: float = 0.0  # of training
+    gain_db: float | None = None
+    linear_gain_db: float | None = None
+    preview_images: tuple[FloatArray, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedArea(Result):
+    """Model trained on one area, with its evaluation on the held-out part.
+
+    `linear` is the linear filter fitted to the training part, `curve` the gain over
+    the time of the training, and `provenance` that of the results of the run.
+    """
+
+    output: str
+    registrations: list[dict[str, Any]]
+    areas: list[SharedArea]
+    pixel_size_nm: FloatPair | None
+    evaluations: dict[str, Evaluation]
+    cut_off_nm: float | None
+    steps: int
+    minutes: float
+    curve: list[dict[str, Any]]
+    linear: LinearFit
+    provenance: Provenance
+
+
+def _train_on_areas(run: Run[AdaptOptions]) -> Job[TrainedArea]:
+    """Train on one part of each area, and keep the model if it is the best there is."""
+    mosaic_given, settings = run.image_inputs["mosaic"], run.options
+    mosaic = open_image(mosaic_given, run.opening)
+    mosaic = mosaic.replace(name=get_image_name(mosaic_given))
+    # as the model receives this mosaic: its range, without stray pixels
+    measured_image, shown_image = mosaic.data, mosaic
+    if (strays := find_stray_pixels(mosaic.data)) is not None:
+        measured_image = strays.mask(mosaic.data)
+        shown_image = mosaic.replace(data=strays.fill(mosaic.data))
+    levels = measure_percentiles(measured_image)
+    run.records[LIGHT] = yield from record_input(
+        mosaic_given, mosaic, run.opening, role=LIGHT
+    )
+    areas, registrations = yield from _open_areas(run, shown_image)
+    cut_off = find_cut_off(mosaic, settings.cut_off_nm)
+    yield Progress(0, 0, "fitting the linear filter")
+    linear = fit_cross_validated_filter(
+        [
+            (light.array(), sem.array())
+            for light, sem in (area.crop(area.training_box) for area in areas)
+        ]
+    )
+    check_correlation(areas, linear.kernel)
+    images: dict[str, list[NDArray[Any]]] = {INPUT: [], LINEAR: []}  # held-out parts
+    for area in areas:
+        light = area.light.array()
+        images[INPUT].append(light[area.held_out.slices])
+        images[LINEAR].append(linear.apply(light)[area.held_out.slices])
+    before = evaluate(areas, images, cut_off)
+    fit = yield from _fit_network(run, areas, levels, before)
+    card = _create_card(run, mosaic, areas, fit, levels)
+    images = yield from _enhance_held_out(
+        areas, models.LoadedModel(fit.network, card, ""), levels, settings.device
+    )
+    evaluations = evaluate(areas, images, cut_off, before)
+    try:
+        require_gain(evaluations, ADAPTED_MODEL)
+    except AdaptationError as error:
+        error.facts |= {"steps": fit.steps, "registration": registrations[0]}
+        raise
+    yield Progress(0, 0, "writing the model")
+    sem = areas[0].crop(areas[0].held_out)[1]
+    planes = {name: row.images[0] for name, row in evaluations.items()}
+    planes[SEM_IMAGE] = sem.array()
+    with write_atomically(run.targets["planes"]) as place, place.open("wb") as stream:
+        np.savez(stream, **planes)  # type: ignore[arg-type]
+    models.save_model(run.required_target, fit.network, card)
+    return TrainedArea(
+        output=str(run.required_target),
+        registrations=registrations,
+        areas=areas,
+        pixel_size_nm=sem.pixel_size_nm,
+        evaluations=evaluations,
+        cut_off_nm=cut_off,
+        steps=fit.steps,
+        minutes=fit.seconds / 60,
+        curve=fit.curve,
+        linear=linear,
+        provenance=compose_provenance(
+            "adapt", settings.model_dump(mode="json"), *run.records.values()
+        ),
+    )
+
+
+def _open_areas(
+    run: Run[AdaptOptions], mosaic: Micrograph
+) -> Job[tuple[list[SharedArea], list[dict[str, Any]]]]:
+    """Crop the overlaps of the SEM images with the mosaic; describe the transforms."""
+    areas, registrations = [], []
+    for number, (image, transform_file) in enumerate(
+        zip(run.image_inputs["sem"], run.parameters["transforms"], strict=True), 1
+    ):
+        reading, role = run.get_read_options("sem"), f"sem {number}"
+        sem = open_image(image, reading).replace(name=get_image_name(image))
+        run.records[role] = yield from record_input(image, sem, reading, role=role)
+        stored_transform = read_transform(Path(transform_file))
+        registrations.append(_describe_transform(stored_transform))
+        try:
+            area = create_shared_area(mosaic, sem, stored_transform.transform)
+        except ShapeError as error:
+            raise AdaptationError(str(error), "not-registered") from error
+        areas.append(area)
+    return areas, registrations
+
+
+def _describe_transform(stored_transform: StoredTransform) -> dict[str, Any]:
+    """Return the record of a registration from its file."""
+    quality = dict(stored_transform.quality)
+    quality.pop("residuals", None)
+    places = read_residuals(stored_transform).places_nm
+    transform = create_transform_record(stored_transform.transform, places)
+    return {"model": quality["model"], "transform": to_json_value(transform), **quality}
+
+
+def _fit_network(
+    run: Run[AdaptOptions],
+    areas: Sequence[SharedArea],
+    levels: FloatPair,
+    before: Mapping[str, Evaluation],
+) -> Job["training.AreaFitResult"]:
+    """Train on the training parts, resuming an interrupted training."""
+    settings, folder = run.options, run.required_target.parent
+    stop_file = folder / STOP
+    stop_file.unlink(missing_ok=True)
+    images = []
+    for area in areas:
+        held_out = np.ones(area.light.shape, dtype=bool)
+        held_out[area.training_box.slices] = False
+        preview_values = np.zeros_like(held_out)
+        preview_values[area.held_out.slices] = True
+        sem = area.sem.array().copy()
+        sem[held_out & ~preview_values] = np.nan
+        images.append(training.AreaImages(area.light.array(), sem, preview_values))
+    # in a separate process: torch's compiler must not run in that of the window
+    job = fit_in_process(
+        images,
+        training.AreaOptions(seed=settings.seed),
+        state_file=folder / TRAINING_STATE,
+        stop_file=stop_file,
+        levels=levels,
+        seconds=None if settings.minutes is None else 60 * settings.minutes,
+        threads=count_available_cores(),
+        device=str(models.find_device(settings.device).device),
+    )
+    sem = areas[0].crop(areas[0].held_out)[1].array().astype(float)
+
+    def convert_progress(step: Progress) -> Progress:
+        if not isinstance(step, training.AreaProgress):
+            return step
+        preview: tuple[FloatArray, ...] = ()
+        if step.images:
+            now = step.images[0].astype(float)
+            gain, offset = fit_gain_and_offset(now, sem)
+            preview = before[INPUT].images[0], gain * now + offset, sem
+        common = step.done, step.total, step.message, step.seconds_left
+        gains = step.gain_db, before[LINEAR].gain_db
+        return AdaptProgress(*common, step.seconds, *gains, preview)
+
+    area_fit: training.AreaFitResult = yield from map_progress(job, convert_progress)
+    return area_fit
+
+
+def _create_card(
+    run: Run[AdaptOptions],
+    mosaic: Micrograph,
+    areas: Sequence[SharedArea],
+    fit: "training.AreaFitResult",
+    levels: FloatPair,
+) -> models.ModelCard:
+    """Create the card of the model."""
+    vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
+    today = datetime.datetime.now().astimezone().date().isoformat()
+    unit_range = [
+        (area.light.array()[area.training_box.slices] - levels[0])
+        / (levels[1] - levels[0])
+        for area in areas
+    ]
+    place, focus = (
+        BlockFeatures.from_parts(unit_range),
+        Falloff.from_image(mosaic, run.options.cut_off_nm),
+    )
+    return fit.create_card(
+        run.required_target.stem,
+        description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
+        f"{f' ({vendor})' if vendor else ''}, {today}.",
+        limits=(
+            "Valid only for this sample at this focus. The model predicts typical "
+            "structure: if light cannot show an object, its presence or absence is a "
+            "guess."
+        ),
+        # range of the field itself, so that other exposures are scaled equally
+        input_scaling="percentiles",
+        pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
+        training={
+            TRAINED_ON: [
+                _record_trained_area(run.records[role], area)
+                for number, area in enumerate(areas, 1)
+                for role in (LIGHT, f"sem {number}")
+            ],
+            **({} if place is None else {FAMILIARITY: place.to_json()}),
+            **({} if focus is None else {FOCUS: focus.to_json()}),
+        },
+    )
+
+
+def _record_trained_area(record: InputRecord, area: SharedArea) -> dict[str, Any]:
+    """Record the area of an image that was trained on, in the format of `leakage`."""
+    grid, box = Grid.from_image(area.light), area.training_box
+    corners = np.array([[box.y0, box.x0], [box.y1, box.x1]])
+    places = grid.corner + corners * np.array(grid.pitch)
+    if record.role != LIGHT:  # in the plane of the SEM image
+        around = np.array([[y, x] for y in places[:, 0] for x in places[:, 1]])
+        mapped_places = area.transform(around)
+        places = np.array([mapped_places.min(axis=0), mapped_places.max(axis=0)])
+    return {
+        "role": record.role,
+        "name": record.name,
+        "digest": record.digest,
+        "unit": "nm",
+        "areas": [[float(v) for v in places.ravel()]],
+    }
+
+
+def _enhance_held_out(
+    areas: Sequence[SharedArea],
+    adapted_model: "models.LoadedModel",
+    levels: FloatPair,
+    device: str,
+) -> Job[dict[str, list[NDArray[Any]]]]:
+    """Enhance the held-out parts with both models, in the mosaic's grey range."""
+    level_options = {"input_scaling": "levels", "input_levels": levels}
+    options = EnhanceOptions(device=device)
+    images: dict[str, list[NDArray[Any]]] = {}
+    for name, model in (
+        (MOSAIC_MODEL, models.load_model(find_model(MOSAIC_MODEL))),
+        (ADAPTED_MODEL, adapted_model),
+    ):
+        yield Progress(0, 0, f"evaluating the {name}")
+        model = replace(model, card=model.card.model_copy(update=level_options))
+        images[name] = []
+        for area in areas:
+            output = yield from inference.enhance_in_memory(area.light, model, options)
+            if output.shape != area.light.shape:  # a model for another pixel size
+                data = WarpedImage(output, Grid.from_image(area.light), Affine()).read()
+                output = area.light.replace(data=data)
+            values = output.array()[area.held_out.slices]
+            images[name].append(values.astype(np.float32))
+    return images
+
+
+TRAIN_ON_SEM = Verb(
+    "train-on-sem",
+    (MOSAIC_IN, SEM_IN),
+    AdaptOptions,
+    TrainedArea,
+    _train_on_areas,
+    files=(
+        FileInput(
+            "transforms",
+            "the transform of the mosaic to each SEM image",
+            many=True,
+            optional=False,
+        ),
+    ),
+    output=Output("the model, if it is better than all others", ending=".safetensors"),
+    outputs=(Output("images of the held-out part", name="planes", ending=".npz"),),
+    opens=False,
+)
