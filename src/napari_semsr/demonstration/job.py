@@ -54,7 +54,6 @@ from napari_semsr.jobs import (
     REPLACING,
     SEM_IMAGE,
     AdaptationError,
-    CallRecord,
     Output,
     Result,
     Results,
@@ -187,8 +186,7 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
     yield Progress(0, 0, "checking")
     paths = _prepare_folder(run)
     options = create_scan_options(frame_px=settings.frame_px, seed=settings.seed)
-    records = yield from _run_steps(run.required_target, paths["results"], options)
-    records["adapted"].repeat_warnings()
+    yield from _run_steps(run.required_target, paths["results"], options)
     yield Progress(0, 0, "writing the report")
     scan = StitchedScan.read(run.required_target, "mosaic", "scan", options)
     other = StitchedScan.read(
@@ -274,14 +272,12 @@ def _run_demonstration(run: Run[DemoOptions]) -> Job[DemoResult]:
     )
 
 
-def _run_steps(
-    folder: Path, state: Path, options: SimulateOptions
-) -> Job[dict[str, CallRecord]]:
+def _run_steps(folder: Path, state: Path, options: SimulateOptions) -> Job[None]:
     """Run all steps, training for longer if a short training brings no gain."""
     for minutes in _MINUTES:
         plan, results = create_demo_plan(options, minutes), Results(state, folder)
         try:
-            return (yield from execute(plan, folder, results))
+            yield from execute(plan, folder, results)
         except AdaptationError as refused:
             if refused.reason != "no-gain" or minutes == _MINUTES[-1]:
                 msg = (
@@ -289,7 +285,9 @@ def _run_steps(
                     "another seed."
                 )
                 raise SemsrError(msg, code=get_error_code(refused)) from refused
-    raise AssertionError
+        else:
+            results.repeat_warnings("adapted")
+            return
 
 
 def get_demo_paths(folder: Path) -> dict[str, Path]:

@@ -317,7 +317,7 @@ def _measure_models(
         **readings,
     )
     yield from execute(Plan(calls=(call,)), folder, results)
-    results.records[call.name].repeat_warnings()
+    results.repeat_warnings()
     registration: Registered = results.results[call.name]
     placed_image = registration.image
     assert placed_image is not None  # noqa: S101 - returned if not written
@@ -413,7 +413,7 @@ def _fill_comparison_table(
     translate = table.run.parameters.get("translate", str)
     for model, path in models.items():
         yield Progress(0, 0, f"measuring the result of {model}")
-        results.records[model].repeat_warnings()
+        results.repeat_warnings(model)
         enhanced_file = results.results[model]
         enhanced_image = open_image(enhanced_file.output)
         seen_image = lens.resample(enhanced_image).replace(name=f"{name} by {model}")

@@ -628,7 +628,10 @@ class Verb(Generic[O, R]):
         return parts
 
     def list_values(self, **sets: Options | None) -> dict[str, object]:
-        """Return the values, as JSON, that `parse` converts to these option groups."""
+        """Return the values, as JSON, that `parse` converts to these option groups.
+
+        Defaults and options that the command lacks are left out.
+        """
         first, *others = self.reading_prefixes or ("",)
         prefixes = {f"{side}_opening": f"{side}_" for side in others}
         prefixes["opening"] = f"{first}_" if first else ""
@@ -636,7 +639,10 @@ class Verb(Generic[O, R]):
             prefixes.get(group, "") + name: value
             for group, one in sets.items()
             if one is not None
-            for name, value in one.model_dump(mode="json", exclude_unset=True).items()
+            for name, value in one.model_dump(
+                mode="json", exclude_defaults=True
+            ).items()
+            if group != "options" or name in self.options.model_fields
         }
 
     def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:

@@ -42,27 +42,27 @@ from napari_semsr.io import (
     read_json_object,
 )
 from napari_semsr.jobs.adapt.evaluate import ADAPTED_MODEL, Evaluation
+from napari_semsr.jobs.adapt.look import LOOK_HERE
 from napari_semsr.jobs.adapt.page import write_report
-from napari_semsr.jobs.adapt.register import MOSAIC_IN, SEM_IN
-from napari_semsr.jobs.adapt.train import TRAINING_STATE, AdaptOptions
+from napari_semsr.jobs.adapt.register import MOSAIC_IN, REGISTER_SEM, SEM_IN
+from napari_semsr.jobs.adapt.train import TRAIN_ON_SEM, TRAINING_STATE, AdaptOptions
 from napari_semsr.jobs.check_record import LINEAR
+from napari_semsr.jobs.enhance import ENHANCE
 from napari_semsr.jobs.images import Image, Result, get_image_name, to_json_value
 from napari_semsr.jobs.judge import INPUT
 from napari_semsr.jobs.models import MOSAIC_MODEL
 from napari_semsr.jobs.plan import (
     RECORD,
-    Call,
     CallOutput,
-    Placeholder,
     Plan,
     Results,
+    create_call,
     execute,
 )
 from napari_semsr.jobs.register import (
     LANDMARKS_IN,
     TRANSFORM_IN,
     Registered,
-    RegisterOptions,
 )
 from napari_semsr.jobs.verb import ImageInput, Output, Run, Verb
 from napari_semsr.reporting import write_json
@@ -262,13 +262,6 @@ def _execute_plan(plan: Plan, results: Results) -> Job[None]:
 
 def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
     """Return the plan of all steps, and the values of its placeholders."""
-    options = run.options.model_dump(mode="json")
-    opening, opening_sem = (
-        one.model_dump(mode="json", exclude_defaults=True)
-        for one in (run.opening, run.get_read_options("sem"))
-    )
-    reading = {f"mosaic_{name}": value for name, value in opening.items()}
-    reading |= {f"sem_{name}": value for name, value in opening_sem.items()}
     images = run.image_inputs
     sems = {f"sem-{number}": sem for number, sem in enumerate(images["sem"], 1)}
     files = {one.name: run.parameters[one.name] for one in ADAPT.files}
@@ -286,54 +279,51 @@ def _create_plan(run: Run[AdaptOptions]) -> tuple[Plan, dict[str, Any]]:
         before = sorted(run.required_target.glob(names_before))
         model = next((path.name for path in before), model)
 
-    places = {name: Placeholder(name=name) for name in ("mosaic", *sems, *files)}
-    mosaic, sem_places = places["mosaic"], tuple(places[name] for name in sems)
+    sets: dict[str, Any] = {"options": run.options, "opening": run.opening}
+    readings = {"sem_opening": run.get_read_options("sem")}
     registrations = [
-        Call(
-            name=f"registration-{number}",
-            verb="register-sem",
-            inputs={"sem": sem, **{name: places[name] for name in ("mosaic", *files)}},
-            options={name: options[name] for name in RegisterOptions.model_fields}
-            | reading,
-            outputs={"output": f"registration-{number}.json"},
+        create_call(
+            f"registration-{number}",
+            REGISTER_SEM,
+            {"mosaic": "mosaic", "sem": sem, **{name: name for name in files}},
+            {"output": f"registration-{number}.json"},
+            **sets,
+            **readings,
         )
-        for number, sem in enumerate(sem_places, 1)
+        for number, sem in enumerate(sems, 1)
     ]
     transforms = tuple(CallOutput(call=one.name) for one in registrations)
-    training = Call(
-        name="model",
-        verb="train-on-sem",
-        inputs={
-            "mosaic": places["mosaic"],
-            "sem": sem_places,
-            "transforms": transforms,
-        },
-        options=options | reading,
-        outputs={"output": model, "planes": _PLANES, RECORD: _TRAINING},
+    training = create_call(
+        "model",
+        TRAIN_ON_SEM,
+        {"mosaic": "mosaic", "sem": tuple(sems), "transforms": transforms},
+        {"output": model, "planes": _PLANES, RECORD: _TRAINING},
+        **sets,
+        **readings,
     )
     enhancements = [
-        Call(
-            name=name,
-            verb="enhance",
-            inputs={"image": Placeholder(name=name), "model": CallOutput(call="model")},
-            options={"device": options["device"]} | opening,
-            outputs={"output": f"{name}.ome.zarr", RECORD: f"{name}.json"},
+        create_call(
+            name,
+            ENHANCE,
+            {"image": name, "model": CallOutput(call="model")},
+            {"output": f"{name}.ome.zarr", RECORD: f"{name}.json"},
+            **sets,
         )
         for name in to_enhance
     ]
-    look_here = Call(
-        name="look-here",
-        verb="look-here",
-        inputs={
-            "mosaic": mosaic,
+    look_here = create_call(
+        "look-here",
+        LOOK_HERE,
+        {
+            "mosaic": "mosaic",
             "result": CallOutput(call=enhancements[0].name),
             "training": CallOutput(call="model", part=RECORD),
         },
-        options=opening,
-        outputs={
+        {
             "linear": f"{stem}-linear.ome.zarr",
             "look_here": f"{stem}-look-here.ome.zarr",
         },
+        **sets,
     )
     plan = Plan(calls=(*registrations, training, *enhancements, look_here))
     return plan, {"mosaic": images["mosaic"], **sems, **files, **to_enhance}

@@ -95,16 +95,22 @@ class Call(Options):
 def create_call(
     name: str,
     verb: "Verb[Any, Any]",
-    inputs: Mapping[str, Input | str],
+    inputs: Mapping[str, Input | str | tuple[Input | str, ...]],
     outputs: Mapping[str, str] = MappingProxyType({}),
     **sets: Options | None,
 ) -> Call:
     """Create a call of a command from its option groups; a text names a placeholder."""
+
+    def create_input(one: Input | str) -> Input:
+        return Placeholder(name=one) if isinstance(one, str) else one
+
     return Call(
         name=name,
         verb=verb.name,
         inputs={
-            role: Placeholder(name=one) if isinstance(one, str) else one
+            role: tuple(map(create_input, one))
+            if isinstance(one, tuple)
+            else create_input(one)
             for role, one in inputs.items()
         },
         options=verb.list_values(**sets),

@@ -257,11 +257,6 @@ class CallRecord(Options):
     outputs: dict[str, list[Cell]] = Field(default_factory=dict)
     key: str = ""
 
-    def repeat_warnings(self) -> None:
-        """Issue the warnings again, to those who capture them now."""
-        for sentence, code in zip(self.warnings, self.codes, strict=True):
-            warn(sentence, code)
-
 
 class _ResultsFile(Options):
     """Plan results by call name, and file digests from the last read."""
@@ -356,14 +351,16 @@ class Results:
         self._write_results()
         return record
 
-    def repeat_warnings(self) -> None:
-        """Issue the warnings of all calls again, and those of a call that failed."""
+    def repeat_warnings(self, *calls: str) -> None:
+        """Issue warnings of calls again; by default of all, even one that failed."""
         codes = {
             sentence: code
-            for record in self.records.values()
+            for name, record in self.records.items()
+            if name in calls or not calls
             for sentence, code in zip(record.warnings, record.codes, strict=True)
         }
-        codes |= {" ".join(one.split()): get_error_code(one) for one in self.warnings}
+        for one in () if calls else self.warnings:
+            codes[" ".join(one.split())] = get_error_code(one)
         for sentence, code in codes.items():
             warn(sentence, code)
 
