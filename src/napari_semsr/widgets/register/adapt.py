@@ -84,13 +84,13 @@ class AdaptPanel(PairPanel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train on SEM", "Train")
         self.after_cancel = "no model was added, and Train resumes the training"
-        self.mosaic = self.create_layer_box(
+        self.mosaic = self.input_layers.create_box(
             "mosaic", "Mosaic", "The optical image of the sample, such as a mosaic."
         )
-        self.sem = self.create_layer_box(
+        self.sem = self.input_layers.create_box(
             "sem", "SEM image", "SEM image of an area within the mosaic."
         )
-        self.more = self.create_layer_list(
+        self.more = self.input_layers.create_list(
             "SEM images of further areas of the mosaic, also for training",
             _LIST_HEIGHT,
             name="more",
@@ -104,6 +104,8 @@ class AdaptPanel(PairPanel):
             "Available while the network is training.",
         )
         self.stop_button.setEnabled(False)
+        self.runner.busy_changed.connect(self._disable_stop_button)
+        self.runner.stepped.connect(self._show_training_step)
         self.buttons.insert_widget(1, self.stop_button)
         self.add_report("Training")
         self.layer: Image | None = None  # the held-out part
@@ -161,15 +163,13 @@ class AdaptPanel(PairPanel):
             self.layer = None
         self._folder, self._request, self._linear = folder, request, None
         self._pixel_size = size
-        self.show_result({}, "Training starts after the registration.")
+        self.results.show_result({}, "Training starts after the registration.")
         self.report_row.setVisible(False)
 
-    def _show_busy(self, busy: bool) -> None:
-        super()._show_busy(busy)
+    def _disable_stop_button(self, _: bool) -> None:
         self.stop_button.setEnabled(False)
 
-    def _show_step(self, step: Progress) -> None:
-        super()._show_step(step)
+    def _show_training_step(self, step: Progress) -> None:
         if not isinstance(step, AdaptProgress):
             self.stop_button.setEnabled(False)
             return
@@ -206,7 +206,7 @@ class AdaptPanel(PairPanel):
         if self._folder is not None and self._folder.is_dir():
             (self._folder / STOP).touch()
             self.stop_button.setEnabled(False)
-            self.show_status("Ending the training with the current model …")
+            self.messages.show_status("Ending the training with the current model …")
 
     def _get_camera_state(self) -> tuple[object, ...]:
         camera = host.get_camera(self.viewer)
@@ -216,7 +216,7 @@ class AdaptPanel(PairPanel):
         """Plot the gain over training time, with the gain of the linear filter."""
         if not is_plotting_imported() or len(self._curve) < 1:
             return
-        plot = self.clear_plot(height=170)
+        plot = self.results.clear_plot(height=170)
         seconds, gains = np.array(self._curve).T
         (axes,) = plot.axes
         axes.plot(seconds, gains, "o-", color=COLOURS[0], lw=1.5, ms=3.5, label="model")
@@ -242,8 +242,8 @@ class AdaptPanel(PairPanel):
         self.report_row.setVisible(True)
         name = Path(adaptation.model).stem
         path = outcome.mosaic.path
-        with self.replace_earlier_layers(mosaic, path=path) as earlier:
-            yield from self.remove_earlier_layers(earlier)
+        with self.result_layers.replace_earlier(mosaic, path=path) as earlier:
+            yield from self.result_layers.remove_earlier(earlier)
             stores_hidden = {
                 "linear filter": outcome.linear,
                 "look here": outcome.look_here,
@@ -253,15 +253,15 @@ class AdaptPanel(PairPanel):
                 layer = add_opened_image(
                     self.viewer, opened_store, name=title, visible=False
                 )
-                self.own_layers.append(layer)
+                self.result_layers.own.append(layer)
             title = create_result_name(self.viewer, mosaic.name, name)
             enhanced_layer = add_opened_image(self.viewer, outcome.mosaic, name=title)
-            self.own_layers.append(enhanced_layer)
+            self.result_layers.own.append(enhanced_layer)
         yield
         NEWS.changed.emit()
         self._draw_gain_curve()
         seconds, gains = np.array(self._curve).reshape(-1, 2).T
-        self.show_result(
+        self.results.show_result(
             get_figures(adaptation),
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
             f"{mosaic.name}; the model is now listed in Enhance. The report is "

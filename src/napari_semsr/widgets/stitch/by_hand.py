@@ -446,7 +446,7 @@ class CorrectionList(QWidget):
         try:
             self.corrections = Corrections.parse(record)
         except OptionError as error:
-            self._panel.show_problem(str(error))
+            self._panel.messages.show_problem(str(error))
             return False
         self._show_overlap_states()
         return True
@@ -466,7 +466,7 @@ class CorrectionList(QWidget):
 
     def accept(self) -> None:
         """Use the displayed overlap, as found or as moved by hand."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             pair = self._get_frame_names()
             joins = self.corrections.join
             if not any({one.first, one.second} == {*pair} for one in joins):
@@ -475,7 +475,7 @@ class CorrectionList(QWidget):
 
     def reset(self) -> None:
         """Discard the corrections of the displayed overlap."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             self._update_correction(self._get_frame_names())
             self._show_frames(*self._frames)
 
@@ -487,26 +487,26 @@ class CorrectionList(QWidget):
 
     def strike(self) -> None:
         """Exclude the displayed overlap when solving for positions."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             pair = self._get_frame_names()
             self._update_correction(pair, strike=pair)
             self._show_next_overlap()
 
     def swap(self) -> None:
         """Swap the frames, so that the arrow keys move the other one."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             self._get_frame_names()
             self._show_frames(*self._frames[::-1])
 
     def drop(self) -> None:
         """Exclude the magenta frame from the mosaic."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             pair = self._get_frame_names()
             self._update_correction(pair, drop=pair[1])
 
     def fix(self) -> None:
         """Fix the magenta frame at its displayed position."""
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             pair, mosaic_file, mosaic = (
                 self._get_frame_names(),
                 self._mosaic_file,

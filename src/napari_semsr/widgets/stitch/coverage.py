@@ -43,7 +43,7 @@ class Coverage(QObject):
         self._of: Image | None = None
         self._runner = JobRunner(self)
         self._runner.returned.connect(self._add_coverage_layer)
-        self._runner.failed.connect(panel.show_problem)
+        self._runner.failed.connect(panel.messages.show_problem)
         self.tick.changed.connect(self.show)
 
     def show(self, _: object = None) -> None:
@@ -60,7 +60,7 @@ class Coverage(QObject):
         if mosaic not in layers or path is None:
             self.tick.value = False
             reason = "was removed" if mosaic not in layers else "has no coverage"
-            self._panel.show_status(f"The mosaic {reason}; stitch it again.")
+            self._panel.messages.show_status(f"The mosaic {reason}; stitch it again.")
             return
         self._of = mosaic
         self._runner.start("Show coverage", lambda: open_store(path))
@@ -95,4 +95,6 @@ class Coverage(QObject):
         )
         show_colour_bar(layer)
         viewer.layers.selection.active = active
-        self._panel.show_status(f"Each pixel is covered by up to {most} frames.")
+        self._panel.messages.show_status(
+            f"Each pixel is covered by up to {most} frames."
+        )

@@ -354,7 +354,7 @@ class FolderFollower(QWidget):
             self._stop.set()
             self.button.setEnabled(False)
             return
-        with self._panel.show_errors():
+        with self._panel.messages.show_errors():
             self._start_following()
 
     def _start_following(self) -> None:
@@ -400,7 +400,7 @@ class FolderFollower(QWidget):
 
         show = partial(self._show_final_mosaic, folder, options, how, model)
         self._enhancement = None
-        if not self._panel.start(make, show, _FOLLOW):
+        if not self._panel.controls.start(make, show, _FOLLOW):
             return
         self._mosaic, self._enhanced_layer = mosaic_layer, fine_layer
         self._stop, self._end = stop, end
