@@ -431,9 +431,7 @@ class OpenMosaicPanel(Panel):
     ) -> None:
         """Add the opened image as a layer, replacing an outdated one."""
         is_renewed = layer_outdated in self.viewer.layers
-        if is_renewed:
-            with self.history.make_removals_final():
-                self.viewer.layers.remove(layer_outdated)
+        self.history.remove_layers([layer_outdated])
         name = opened_store.micrograph.name
         if opened_store.path is not None:
             name = get_display_name(opened_store.path, name)

@@ -49,12 +49,13 @@ class RemovedLayers:
         viewer = self._viewer()
         return [] if viewer is None else list(viewer.layers)
 
-    def remove_layers(self, layers: Sequence[Layer]) -> None:
-        """Remove the given layers that still exist."""
+    def remove_layers(self, layers: Iterable[Layer | None]) -> None:
+        """Remove the given layers that still exist; this cannot be undone."""
         viewer = self._viewer()
-        for layer in layers:
-            if viewer is not None and layer in viewer.layers:
-                viewer.layers.remove(layer)
+        with self.make_removals_final():
+            for layer in layers:
+                if viewer is not None and layer in viewer.layers:
+                    viewer.layers.remove(layer)
 
     @property
     def is_quiet(self) -> bool:
@@ -66,8 +67,7 @@ class RemovedLayers:
         for item in filter(self.layers.__contains__, others):
             if self.can_restore(layer):
                 self._last.append((self.layers.index(item), item))
-            with self.make_removals_final():
-                self.remove_layers([item])
+            self.remove_layers([item])
 
     def can_restore(self, layer: Layer | None) -> bool:
         """Return whether the removal of a layer can be undone."""

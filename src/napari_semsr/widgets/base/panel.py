@@ -91,54 +91,51 @@ class Panel(QWidget):
         self.content, self.scroll_area = QWidget(), QScrollArea()
         self.unread: list[QWidget] = []  # parts of the form without effect on a run
         self._read_form = partial(read_form_state, self.content, self.unread)
-        self.messages = Messages(self, viewer, title, self.translate, self._read_form)
-        self.input_layers = InputLayers(
+        messages = Messages(self, viewer, title, self.translate, self._read_form)
+        inputs = InputLayers(
             self,
             viewer,
-            self.messages,
+            messages,
             self.accepts_layer,
             lambda: not (self.is_busy or self.result_layers.is_adding),
         )
-        self.result_layers = ResultLayers(
-            self, viewer, self.messages, self.input_layers.read
-        )
-        self.controls = RunControls(
+        layers = ResultLayers(self, viewer, messages, inputs.read)
+        controls = RunControls(
             self,
-            self.messages,
+            messages,
             run_label,
             self.run,
             queue=self.queue,
             plots=self.plots,
-            add_in_parts=self.result_layers.add_in_parts,
-            reads=self.input_layers.planes_read,
+            add_in_parts=layers.add_in_parts,
+            reads=inputs.planes_read,
         )
         self.sharing = SharingBar(
             self,
             viewer,
-            self.messages,
-            self.controls,
-            self.result_layers,
+            messages,
+            controls,
+            layers,
             self.findings,
             self.save_figure,
             reports=self.reports,
         )
-        messages, controls = self.messages, self.controls
+        self.messages, self.controls = messages, controls
+        self.input_layers, self.result_layers = inputs, layers
         self.status, self.warning_label = messages.status, messages.warning_label
         self.runner, self.progress_bar = controls.runner, controls.progress_bar
-        self.run_button, self.cancel_button = (
-            controls.run_button,
-            controls.cancel_button,
-        )
-        self.save_button = self.result_layers.save_button
+        self.run_button = controls.run_button
+        self.cancel_button = controls.cancel_button
+        self.save_button = layers.save_button
         self._build_layout()
-        self.controls.add_runner(self.result_layers.saver)
-        self.controls.ran.connect(self.ran)
+        controls.add_runner(layers.saver)
+        controls.ran.connect(self.ran)
         self.runner.cancelled.connect(self.report_cancelled)
-        self.result_layers.layers_added.connect(self.input_layers.ignore_active_layer)
-        self.session.changed.connect(self.result_layers.show_unsaved)
+        layers.layers_added.connect(inputs.ignore_active_layer)
+        self.session.changed.connect(layers.show_unsaved)
         bind_key(self, HELP, self.show_help)
-        bind_key(self, HIDE, self.result_layers.toggle, anywhere=True)
-        bind_key(self, FLIP, self.result_layers.toggle_input, anywhere=True)
+        bind_key(self, HIDE, layers.toggle, anywhere=True)
+        bind_key(self, FLIP, layers.toggle_input, anywhere=True)
         events = viewer.layers.events
         for name in ("inserted", "removed", "reordered", "renamed"):
             getattr(events, name).connect(self._on_layers_changed)

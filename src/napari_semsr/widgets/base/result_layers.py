@@ -221,8 +221,7 @@ class ResultLayers(QObject):
     def remove_earlier(self, earlier: Sequence[Layer]) -> Iterator[None]:
         """Remove layers of an earlier run, one at a time."""
         for layer in earlier:
-            with self._history.make_removals_final():
-                self._history.remove_layers([layer])
+            self._history.remove_layers([layer])
             yield
 
     def show_unsaved(self) -> None:

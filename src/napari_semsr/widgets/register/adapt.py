@@ -41,7 +41,6 @@ from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.layers import create_layer_keywords, create_result_name
 from napari_semsr.widgets.register.pair import PairPanel
 
-_PAGES = {"Report (*.html)": ".html"}
 _LIST_HEIGHT = 70
 _GAP_PX = 4  # px between the three images of the held-out part
 _FAR = 0.04  # of the width of all layers, distance to the held-out part
@@ -233,8 +232,7 @@ class AdaptPanel(PairPanel):
         adaptation = outcome.result
         self._request = None  # it is finished
         if self.layer in self.viewer.layers:
-            with self.history.make_removals_final():
-                self.viewer.layers.remove(self.layer)
+            self.history.remove_layers([self.layer])
             if self._get_camera_state() == self._view:  # the user has not moved it
                 self.viewer.reset_view()
         self.layer = None

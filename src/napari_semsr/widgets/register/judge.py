@@ -30,8 +30,6 @@ from napari_semsr.widgets.register.panel import (
     describe_refusal,
 )
 
-_PAGES = {"Report (*.html)": ".html"}
-
 
 def _judge_images(
     *images: Micrograph | Path, **how: object

@@ -32,8 +32,6 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import MARK_KEY, get_identity, get_unit_factors
 
-_PAIR = "overlap"
-"""Metadata mark of the two displayed frame layers."""
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
 _VIEW_SHARE = 0.8  # fraction of the view that an overlap fills
@@ -254,10 +252,7 @@ class CorrectionList(QWidget):
 
     def leave(self) -> None:
         """Remove the two frames, and restore the previous view."""
-        with self._panel.history.make_removals_final():
-            for layer in self._frames_shown or ():
-                if layer in self._panel.viewer.layers:
-                    self._panel.viewer.layers.remove(layer)
+        self._panel.history.remove_layers(self._frames_shown or ())
         for layer in self._layers_hidden:
             layer.visible = True
         viewer = self._panel.viewer

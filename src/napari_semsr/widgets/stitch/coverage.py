@@ -49,11 +49,9 @@ class Coverage(QObject):
     def show(self, _: object = None) -> None:
         """Show the coverage over the mosaic, or remove it if the box is unticked."""
         layers, mosaic = self._panel.viewer.layers, self._mosaic()
-        layers_shown = [
-            item for item in layers if item.metadata.get(HELPER_KEY) == _NAME
-        ]
-        with self._panel.history.make_removals_final():
-            self._panel.history.remove_layers(layers_shown)
+        self._panel.history.remove_layers(
+            [item for item in layers if item.metadata.get(HELPER_KEY) == _NAME]
+        )
         if not self.tick.value or mosaic is None:
             return
         path = get_coverage_path(mosaic)

@@ -273,9 +273,7 @@ class GrowingLayer:
 
     def remove(self) -> None:
         """Remove the layer and its store."""
-        if self.layer is not None and self.layer in self._panel.viewer.layers:
-            with self._panel.history.make_removals_final():
-                self._panel.viewer.layers.remove(self.layer)
+        self._panel.history.remove_layers([self.layer])
         self.layer = None
         if self._place is not None:
             shutil.rmtree(self._place, ignore_errors=True)
