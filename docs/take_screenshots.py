@@ -294,7 +294,7 @@ def photograph_train() -> None:
     panel.view.poll()
     panel.view.look()
     photograph(viewer, "train", fit=False)
-    panel.cancel()
+    panel.controls.cancel()
     finish(panel)
     viewer.close()
     settle()
