@@ -222,7 +222,7 @@ class RunControls(QObject):
         self.update_buttons()
         with self._messages.show_errors():
             yield from self._add_in_parts(partial(show, value))
-            self._messages.show_if_hidden()
+            self._messages.show_if_hidden(self._messages.status.text())
             if is_run:
                 self.ran.emit()
 

@@ -75,12 +75,12 @@ class Messages(ScrollBox):
     def notify(self, text: str) -> None:
         """Show a success message in the panel, or as a notification if it is hidden."""
         self.show_status(text)
-        self.show_if_hidden()
+        self.show_if_hidden(text)
 
-    def show_if_hidden(self) -> None:
-        """Show the status as a notification if the panel is hidden."""
+    def show_if_hidden(self, text: str) -> None:
+        """Show a message as a notification if the panel is hidden."""
         if not self._panel.isVisible():
-            show_info(self.status.text())
+            show_info(text)
 
     def show_problem(self, text: str) -> None:
         """Show an error in the panel and as a notification.
